@@ -1,0 +1,195 @@
+"""Capture benchmark: first load, days of change, and runs with no change, ours beside what one would install.
+
+`python -m bench.capture --orders 1000000 --days 3`; every contender loads the same shop on the same server. Prints
+tables of seconds and ratios and writes bench/results/capture.json.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+from rich.console import Console
+from rich.table import Table
+
+from bench.capture.contenders import CONTENDERS, HERE, ROOT, Databases, Timing
+from generators.shop import create_schema, generate
+from stack.postgres import EmbeddedPostgres
+from warehouse.migrations import upgrade
+
+console = Console()
+BASELINE = "floor"
+
+
+def main() -> None:
+    """Measure, print, and keep the results."""
+    options = _options()
+    folder = ROOT / ".dwh" / "bench" / "capture"
+    shutil.rmtree(folder, ignore_errors=True)
+    postgres = EmbeddedPostgres(folder / "postgres", options.postgres)
+    postgres.start()
+    try:
+        seconds = measure(postgres, folder, options)
+    finally:
+        postgres.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+    results = summary(seconds, options)
+    show(seconds, results)
+    path = ROOT / "bench" / "results" / "capture.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(results, indent=2) + "\n")
+    console.print(f"kept in {path.relative_to(ROOT)}")
+
+
+def measure(
+    postgres: EmbeddedPostgres, folder: Path, options: argparse.Namespace
+) -> dict[str, dict[str, list[Timing]]]:
+    """Seconds by load (first, changed, unchanged) and contender."""
+    shop = _make_shop(postgres, options)
+    databases = {}
+    for name in options.contenders:
+        database = name.replace(" + ", "_")
+        postgres.create_database(database)
+        (folder / database).mkdir()
+        databases[name] = Databases(shop, postgres.url(database), postgres.psql_path, folder / database)
+    upgrade(databases["ours"].warehouse)
+    seconds: dict[str, dict[str, list[Timing]]] = {}
+
+    def load(kind: str, day: int) -> None:
+        # Whoever goes first finds other caches: the order changes from day to day.
+        order = (
+            options.contenders[day % len(options.contenders) :]
+            + options.contenders[: day % len(options.contenders)]
+        )
+        for name in order:
+            _settle(postgres)
+            timing = CONTENDERS[name](databases[name])
+            seconds.setdefault(kind, {}).setdefault(name, []).append(timing)
+            console.print(f"{kind:>10}  {name:<12} {_told(timing)}")
+
+    load("first", 0)
+    for day in range(1, options.days + 1):
+        _change(databases["ours"], day, 50_000 / 1_000_000)
+        load("changed", day)
+        load("unchanged", day)
+    return seconds
+
+
+def summary(seconds: dict[str, dict[str, list[Timing]]], options: argparse.Namespace) -> dict[str, object]:
+    """What is kept: medians, and the ratios by which we are judged."""
+    medians = {
+        kind: {
+            name: {
+                "whole_seconds": round(statistics.median(one.whole for one in timings), 3),
+                **{
+                    part: round(statistics.median(one.parts[part] for one in timings), 3)
+                    for part in timings[0].parts
+                },
+            }
+            for name, timings in contenders.items()
+        }
+        for kind, contenders in seconds.items()
+    }
+    changed = medians["changed"]
+    results: dict[str, object] = {
+        "incremental_ratio_to_floor": round(changed["ours"]["engine"] / changed[BASELINE]["engine"], 2),
+        "first_load_ratio_to_floor": round(
+            medians["first"]["ours"]["engine"] / medians["first"][BASELINE]["engine"], 2
+        ),
+        "unchanged_engine_seconds": medians["unchanged"]["ours"]["engine"],
+    }
+    if "sling + dbt" in changed:
+        results["speedup_to_best_stack"] = round(
+            changed["sling + dbt"]["whole_seconds"] / changed["ours"]["engine"], 2
+        )
+        results["speedup_to_best_stack_whole_process"] = round(
+            changed["sling + dbt"]["whole_seconds"] / changed["ours"]["whole_seconds"], 2
+        )
+    return results | {
+        "orders": options.orders,
+        "days": options.days,
+        "postgres": options.postgres,
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+        "load_average_at_end": round(os.getloadavg()[0], 2),
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "medians": medians,
+    }
+
+
+def show(seconds: dict[str, dict[str, list[Timing]]], results: dict[str, object]) -> None:
+    """Print a table per kind of load, and the ratios."""
+    for kind, contenders in seconds.items():
+        table = Table(title=f"{kind} load, seconds (median of {len(next(iter(contenders.values())))})")
+        for heading in ("contender", "whole process", "parts", f"engine / {BASELINE}"):
+            table.add_column(heading, justify="left" if heading in ("contender", "parts") else "right")
+        base = statistics.median(one.whole for one in contenders[BASELINE])
+        for name, timings in contenders.items():
+            whole = statistics.median(one.whole for one in timings)
+            parts = {part: statistics.median(one.parts[part] for one in timings) for part in timings[0].parts}
+            told = ", ".join(f"{part} {took:.2f}" for part, took in parts.items())
+            table.add_row(name, f"{whole:.2f}", told, f"{parts.get('engine', whole) / base:.2f}")
+        console.print(table)
+    for name in [name for name in results if "ratio" in name or "speedup" in name or "unchanged" in name]:
+        console.print(f"{name}: {results[name]}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench.capture", description=__doc__)
+    parser.add_argument("--orders", type=int, default=1_000_000)
+    parser.add_argument(
+        "--days", type=int, default=3, help="days of change, each followed by a run with none"
+    )
+    parser.add_argument("--postgres", type=int, default=18, choices=(16, 18))
+    parser.add_argument("--without", nargs="*", default=[], choices=list(CONTENDERS), help="leave these out")
+    options = parser.parse_args()
+    options.contenders = [name for name in CONTENDERS if name not in options.without]
+    if "sling + dbt" in options.contenders and not (HERE.parent / ".venv" / "bin" / "sling").exists():
+        sys.exit("bench/.venv is missing: run `make bench-capture`, or leave out --without 'sling + dbt'")
+    return options
+
+
+def _make_shop(postgres: EmbeddedPostgres, options: argparse.Namespace) -> str:
+    postgres.create_database("shop")
+    url = postgres.url("shop")
+    create_schema(url)
+    scale = options.orders / 1_000_000
+    console.print(f"generating a shop of {options.orders:,} orders")
+    counts = generate(
+        url,
+        # The generator draws 2.77 items per order: so many orders have three million items.
+        rows=round(1.083 * options.orders),
+        companies=5_000,
+        customers=max(round(100_000 * scale), 1000),
+        products=max(round(50_000 * scale), 5000),
+        until=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("vacuum analyze")
+    console.print(f"{counts['sales_order']:,} orders with {counts['order_item']:,} items")
+    return url
+
+
+def _change(databases: Databases, day: int, share: float) -> None:
+    statements = (HERE / "changes.sql").read_text().replace(":day", str(day)).replace(":share", str(share))
+    with psycopg.connect(databases.shop) as connection:
+        connection.execute(statements.encode())
+
+
+def _settle(postgres: EmbeddedPostgres) -> None:
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute("checkpoint")
+
+
+def _told(timing: Timing) -> str:
+    parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in timing.parts.items())
+    return f"{timing.whole:7.2f} s ({parts})"
+
+
+if __name__ == "__main__":
+    main()

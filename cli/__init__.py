@@ -1,0 +1,1 @@
+"""The dwh command line."""

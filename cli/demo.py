@@ -1,0 +1,206 @@
+"""`dwh demo`: the whole way on generated data, twice: a first load, then what one day changes."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from stack.postgres import EmbeddedPostgres
+    from warehouse.settings import Settings
+
+# The shop's past ends so long ago that the demo can let many days pass before it reaches today.
+DAYS_AHEAD = 30
+LOG_DAYS, LOG_LINES_A_DAY = 7, 3000
+MARTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "top_devices_by_users": (
+        "Top 5 devices by users",
+        {"device_rank": "#", "device": "device", "user_count": "users", "request_count": "requests"},
+    ),
+    "countries_by_logged_users": (
+        "Countries by logged users",
+        {"country_rank": "#", "country_name": "country", "user_count": "users", "request_count": "requests"},
+    ),
+    "most_viewed_products": (
+        "Top 5 most viewed products in the country with most logged users",
+        {"product_rank": "#", "product_name": "product", "view_count": "views", "country_name": "country"},
+    ),
+    "monthly_sales": (
+        "Monthly sales of the last year",
+        {"month": "month", "currency": "", "order_count": "orders", "gross_amount": "gross",
+         "discount_amount": "discount", "net_amount": "net", "profit_amount": "profit"},
+    ),
+}  # fmt: skip
+COUNTRIES_SHOWN = 10
+
+
+def demo(
+    rows: Annotated[int, typer.Option(min=1, help="Orders in the generated shop.")] = 5000,
+    changes: Annotated[int, typer.Option(min=1, help="Changes on the simulated day.")] = 2000,
+) -> None:
+    """The whole way on generated data: shop and web logs, first load, next day, only what changed.
+
+    Always on the embedded databases in DWH_HOME, whatever else is set. Run again, it goes on with the next day.
+    `dwh down` stops what it has started; the data stay.
+    """
+    from cli.output import err, narrated, out
+
+    began = time.monotonic()
+    with narrated("starting") as status:
+        with _stage(status, "Starting PostgreSQL and, in the background, Prefect"):
+            settings, postgres = _start()
+        with _stage(status, "Preparing the warehouse's tables, a shop and its web logs"):
+            _prepare(settings, rows)
+        with _stage(status, "Waiting for the Prefect server"):
+            ui_url = _track(settings.home)
+        with _stage(status, "Loading everything that is new"):
+            _load()
+        with _stage(status, "Letting a day pass in the shop and on its site"):
+            _next_day(settings, changes)
+        with _stage(status, "Loading what that day has changed"):
+            _load()
+        with _stage(status, "Writing the report"):
+            report = _report(settings)
+    _show_marts(settings)
+    out.print(f"[bold]Report[/]      {report}", soft_wrap=True)
+    out.print(f"[bold]Prefect UI[/]  {ui_url}/runs", soft_wrap=True)
+    out.print("[bold]SQL[/]         ", end="")
+    out.print(postgres.psql_command("warehouse"), markup=False, soft_wrap=True)
+    out.print()
+    err.print(
+        f"Done in {time.monotonic() - began:.0f} s. Next: `dwh status`, `dwh demo` again, `dwh down`.",
+        markup=False,
+    )
+
+
+@contextmanager
+def _stage(status: object, title: str) -> Iterator[None]:
+    from cli.output import err
+
+    err.print(f"[bold]{title}[/]")
+    status.update(title)  # type: ignore[attr-defined]
+    began = time.monotonic()
+    yield
+    err.print(f"[green]✓[/] {title}: {time.monotonic() - began:.1f} s")
+
+
+def _start() -> "tuple[Settings, EmbeddedPostgres]":
+    """Start the stack; settings of this process, and of the flows that it runs, name its databases from here on."""
+    import os
+
+    from flows.databases import found
+    from stack import local
+    from warehouse.settings import Settings
+
+    home = Settings.load().home
+    stack = local.up(home, wait=False)
+    # Said by the environment, which prevails over .env.
+    os.environ["DWH_SOURCE"] = "shop"
+    settings = found(
+        Settings.load().model_copy(update={"shop_url": None, "source_url": None, "warehouse_url": None})
+    )
+    os.environ["DWH_SHOP_URL"] = os.environ["DWH_SOURCE_URL"] = settings.captured
+    os.environ["DWH_WAREHOUSE_URL"] = settings.warehouse
+    return Settings.load(), stack.postgres
+
+
+def _prepare(settings: "Settings", rows: int) -> None:
+    import generators.geoip
+    from cli.output import told_lines
+    from generators.shop import create_schema, generate
+    from generators.shop.visitors import visitors
+    from warehouse import geoip, migrations
+
+    migrations.upgrade(settings.warehouse)
+    create_schema(settings.captured)
+    end = datetime.now(UTC) - timedelta(days=DAYS_AHEAD)
+    if not visitors(settings.captured, limit=1)[0]:
+        generate(settings.captured, rows=rows, until=end, defects=0.002, progress=told_lines("rows"))
+    if settings.geoip_path is None:
+        generators.geoip.write(settings.home / geoip.DEMO)
+    if _last_log(settings) is None:
+        _write_logs(settings, end.date(), LOG_DAYS)
+
+
+def _next_day(settings: "Settings", changes: int) -> None:
+    from cli.output import err
+    from generators.shop import simulate_day
+
+    counts = simulate_day(settings.captured, changes=changes, seed=int(time.time()), defects=0.01)
+    kinds = {
+        kind: sum(n for name, n in counts.items() if name.endswith(f"_{kind}"))
+        for kind in ("inserted", "updated", "deleted")
+    }
+    err.print(f"shop: {', '.join(f'{count:,} rows {kind}' for kind, count in kinds.items())}", markup=False)
+    day = (_last_log(settings) or date.min) + timedelta(days=1)
+    if day < datetime.now(UTC).date():
+        _write_logs(settings, day, 1)
+    else:
+        err.print("web logs: none, they have reached yesterday", markup=False)
+
+
+def _write_logs(settings: "Settings", until: date, days: int) -> None:
+    from cli.generate import landing
+    from cli.output import err
+    from generators.shop.visitors import visitors
+    from generators.weblogs import generate
+
+    usernames, product_ids = visitors(settings.captured)
+    counts = generate(
+        landing(settings.lake),
+        lines=LOG_LINES_A_DAY * days,
+        days=days,
+        until=until,
+        usernames=usernames,
+        product_ids=product_ids,
+    )
+    err.print(f"web logs: {counts.lines:,} lines in {len(counts.files)} files up to {until}", markup=False)
+
+
+def _last_log(settings: "Settings") -> date | None:
+    from cli.generate import landing
+
+    logs = sorted(landing(settings.lake).glob("access-????-??-??.log"))
+    return date.fromisoformat(logs[-1].stem.removeprefix("access-")) if logs else None
+
+
+def _track(home: Path) -> str | None:
+    import os
+
+    from cli.tracking import track_flows
+    from stack.local import state
+    from stack.prefect import wait_for_server
+
+    os.environ.pop("PREFECT_API_URL", None)
+    wait_for_server(home)
+    track_flows(home)
+    return state(home).ui_url
+
+
+def _load() -> None:
+    from cli.run import flow_of
+
+    flow_of("daily-warehouse")(from_step="ingest-shop")
+
+
+def _report(settings: "Settings") -> Path:
+    from warehouse.report import write
+
+    return write(settings.warehouse, settings.home / "report.html")
+
+
+def _show_marts(settings: "Settings") -> None:
+    from cli.output import show_table
+    from warehouse.database import connect
+    from warehouse.marts import read
+
+    with connect(settings.warehouse, autocommit=True) as connection:
+        for mart, (title, columns) in MARTS.items():
+            found = read(connection, mart)
+            shown = found[:COUNTRIES_SHOWN] if mart == "countries_by_logged_users" else found
+            more = f" (the first {len(shown)} of {len(found)})" if len(shown) < len(found) else ""
+            show_table(title + more, shown, columns)

@@ -1,0 +1,149 @@
+"""`dwh generate`: a made-up shop and its access logs."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+generate = typer.Typer(help="Make up data: a shop, web logs.", no_args_is_help=True)
+
+Seed = Annotated[int, typer.Option(help="The same seed makes the same data.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")]
+Until = Annotated[
+    datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Day at which the data end (UTC); default: now.")
+]
+
+
+@generate.command()
+def shop(
+    rows: Annotated[int, typer.Option(min=0, help="Orders.")] = 5000,
+    companies: Annotated[int, typer.Option(min=0, help="Companies that sell.")] = 5000,
+    customers: Annotated[int, typer.Option(min=0, help="Customers.")] = 5000,
+    products: Annotated[int, typer.Option(min=0, help="Products.")] = 5000,
+    days: Annotated[int, typer.Option(min=0, help="Let so many days pass in a shop that is there.")] = 0,
+    changes: Annotated[int, typer.Option(min=0, help="Changes on each of these days.")] = 2000,
+    seed: Seed = 42,
+    until: Until = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Empty the shop first.")] = False,
+    as_json: Json = False,
+) -> None:
+    """A shop with two years of history, or the next days of one that is there.
+
+    Examples: `dwh generate shop`, `dwh generate shop --rows 1000000`, `dwh generate shop --days 1`
+    """
+    from cli.output import progress
+    from generators.shop import create_schema, generate, simulate_day
+
+    url = shop_url()
+    create_schema(url)
+    if days:
+        counts: dict[str, int] = {}
+        with progress("changes") as told:
+            for day in range(days):
+                name = f"day {day + 1} of {days}"
+                day_counts = simulate_day(
+                    url,
+                    changes=changes,
+                    seed=seed + day,
+                    progress=lambda _, done, total, name=name: told(name, done, total),  # type: ignore[misc]
+                )
+                for table, count in day_counts.items():
+                    counts[table] = counts.get(table, 0) + count
+    else:
+        with progress("rows") as told:
+            counts = generate(
+                url,
+                rows=rows,
+                companies=companies,
+                customers=customers,
+                products=products,
+                seed=seed,
+                until=_utc(until),
+                replace=replace,
+                progress=told,
+            )
+    show_counts("Shop", counts, as_json)
+
+
+@generate.command()
+def weblogs(
+    lines: Annotated[int, typer.Option(min=0, help="Lines in all files together.")] = 20_000,
+    days: Annotated[int, typer.Option(min=1, help="Files, one a day.")] = 7,
+    seed: Seed = 42,
+    until: Until = None,
+    gzip: Annotated[bool, typer.Option("--gzip", help="Compress them.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Access logs in combined format, and the GeoIP file that knows their addresses.
+
+    Users and products are those of the shop, where there is one.
+
+    Examples: `dwh generate weblogs`, `dwh generate weblogs --lines 1000000 --days 30 --gzip`
+    """
+    from cli.output import progress
+    from generators.geoip import write
+    from generators.shop.visitors import visitors
+    from generators.weblogs import generate
+    from warehouse import geoip
+    from warehouse.settings import Settings
+
+    settings = Settings.load()
+    usernames, product_ids = visitors(shop_url())
+    if settings.geoip_path is None:
+        write(settings.home / geoip.DEMO)
+    with progress("lines") as told:
+        counts = generate(
+            landing(settings.lake),
+            lines=lines,
+            seed=seed,
+            days=days,
+            until=until.date() if until else None,
+            gzip=gzip,
+            usernames=usernames,
+            product_ids=product_ids,
+            progress=lambda done, total: told("lines", done, total),
+        )
+    show_counts(
+        f"Web logs in {landing(settings.lake)}",
+        {"files": len(counts.files), "lines": counts.lines, **counts.bad},
+        as_json,
+    )
+
+
+def shop_url() -> str:
+    """URL of the shop's database, which is started if it is embedded."""
+    from flows.databases import located
+    from warehouse.settings import Settings
+
+    settings = Settings.load()
+    if settings.shop_url is None:
+        # Whatever is captured, it is the shop that is made up.
+        settings = located(settings.model_copy(update={"source_url": None}), migrate=False)
+    assert settings.shop_url is not None
+    return settings.shop_url.get_secret_value()
+
+
+def landing(lake: str) -> Path:
+    """Folder of the lake in which web logs arrive."""
+    from warehouse.locations import local_folder
+    from warehouse.weblogs.site import read_site
+
+    return local_folder(lake) / read_site().landing
+
+
+def show_counts(title: str, counts: dict[str, int], as_json: bool) -> None:
+    """Print what was made, by name."""
+    from cli.output import show_json, show_table
+
+    if as_json:
+        show_json(counts)
+        return
+    rows = [{"what": name.replace("_", " "), "count": count} for name, count in counts.items() if count]
+    show_table(title, rows, empty="nothing was made")
+
+
+def _utc(day: datetime | None) -> datetime | None:
+    from datetime import UTC
+
+    return day.replace(tzinfo=UTC) if day else None

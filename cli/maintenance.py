@@ -1,0 +1,70 @@
+"""`dwh migrate` and `dwh report`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def migrate(
+    to: Annotated[
+        str, typer.Option(help="Revision to go to, up or down; 'base' is an empty database.")
+    ] = "head",
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Go down without asking, which drops tables and data.")
+    ] = False,
+) -> None:
+    """Bring the tables of the warehouse to what this code needs; running it again changes nothing.
+
+    Examples: `dwh migrate`, `dwh migrate --to 0014 --yes`
+    """
+    from cli.output import out
+    from flows.databases import located
+    from warehouse import migrations
+    from warehouse.database import without_password
+    from warehouse.settings import Settings
+
+    url = located(Settings.load(), migrate=False).warehouse
+    before = _revision(url)
+    if before is not None and (to == "base" or to < before):
+        yes or typer.confirm(
+            f"Going down from {before} to {to} drops tables and their data. Go on?", abort=True
+        )
+        migrations.downgrade(url, to)
+    else:
+        migrations.upgrade(url, to)
+    after = _revision(url)
+    said = (
+        f"is at {after}, as before"
+        if after == before
+        else f"went from {before or 'base'} to {after or 'base'}"
+    )
+    out.print(f"{without_password(url)} {said}.", markup=False, soft_wrap=True)
+
+
+def report(
+    path: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write it.")] = None,
+) -> None:
+    """Write the HTML report: marts, runs and quality in one file that needs no network.
+
+    Examples: `dwh report`, `dwh report -o /tmp/report.html`
+    """
+    from cli.output import out
+    from flows.databases import located
+    from warehouse.report import write
+    from warehouse.revision import ensure_migrated
+    from warehouse.settings import Settings
+
+    settings = located(Settings.load())
+    ensure_migrated(settings.warehouse)
+    path = path or settings.home / "report.html"
+    write(settings.warehouse, path)
+    out.print(str(path.resolve()), markup=False, soft_wrap=True)
+
+
+def _revision(url: str) -> str | None:
+    from warehouse.database import connect
+    from warehouse.revision import revision_of
+
+    with connect(url, autocommit=True) as connection:
+        return revision_of(connection)

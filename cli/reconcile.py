@@ -1,0 +1,76 @@
+"""`dwh reconcile`: is every table what the layer below makes of it?"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.run import perform
+
+if TYPE_CHECKING:
+    from warehouse.reconcile.verdict import Verdict
+
+
+def reconcile(
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what differs, and nothing else.")] = False,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="Source to compare, or weblogs; may be given several times. Unset: all there is."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print verdicts and differences as JSON.")] = False,
+) -> None:
+    """Compare source, mirrors, star, web logs and stored marts, row by row; tell what differs, and mend it.
+
+    Without --repair nothing is changed, and what is told is what --repair would mend. Exit code 3: differences were
+    found and not mended.
+
+    Examples: `dwh reconcile`, `dwh reconcile --source shop --repair`, `dwh reconcile --json | jq '.[].verdict'`
+    """
+    from warehouse.errors import DifferencesFound
+
+    try:
+        verdicts: Sequence[Verdict] = perform("reconcile", repair=repair, sources=source or None).verdicts
+    except DifferencesFound as error:
+        _show(error.verdicts, as_json)
+        raise
+    _show(verdicts, as_json)
+
+
+def _show(verdicts: "Sequence[Verdict]", as_json: bool) -> None:
+    from cli.output import out, show_json, show_table
+
+    rows = [
+        {
+            "layer": verdict.layer,
+            "source": verdict.source,
+            "table_name": verdict.table_name,
+            "verdict": verdict.verdict,
+            "rows_expected": verdict.rows_expected,
+            "rows_found": verdict.rows_found,
+            "rows_differing": verdict.rows_differing,
+            "rows_repaired": verdict.rows_repaired,
+            "rows_pending": verdict.rows_pending,
+            "seconds": verdict.seconds,
+        }
+        for verdict in verdicts
+    ]
+    if as_json:
+        for row, verdict in zip(rows, verdicts, strict=True):
+            row |= {"amounts": verdict.amounts, "differences": verdict.differences}
+        show_json(rows)
+        return
+    headings = {name: name.removeprefix("rows_").replace("_", " ") for name in rows[0]} if rows else {}
+    headings |= {"table_name": "table", "rows_pending": "news"} if rows else {}
+    show_table("Reconciled", rows, headings, "nothing is captured yet: `dwh run daily`")
+    for verdict in verdicts:
+        for difference in verdict.differences:
+            mended = ", mended" if difference.is_repaired else ""
+            out.print(f"{difference}{mended}", markup=False, soft_wrap=True)
+        if (untold := verdict.rows_differing - len(verdict.differences)) > 0:
+            out.print(f"{verdict.table_name}: {untold:,} more", markup=False)
+        for column, sums in verdict.amounts.items():
+            if sums["found"] != sums["expected"]:
+                out.print(
+                    f"{verdict.table_name}: the sum of {column} was {sums['found']} and ought to be {sums['expected']}",
+                    markup=False,
+                )

@@ -1,0 +1,140 @@
+"""`dwh up`, `dwh down`, `dwh psql`: the local stack, and a shell in its databases."""
+
+import os
+import shutil
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from stack.local import LocalStack
+    from warehouse.settings import Settings
+
+# psql's own options go through as they are, with and without `--` before them.
+PSQL_CONTEXT = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+def up(
+    server: Annotated[bool, typer.Option(help="Start a Prefect server with its UI.")] = True,
+    worker: Annotated[
+        bool, typer.Option(help="Start a worker, too (and so a server), and register all deployments.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Start what does not run yet: embedded PostgreSQL, Prefect server, worker.
+
+    PostgreSQL is left out where DWH_SHOP_URL and DWH_WAREHOUSE_URL name databases of your own.
+    """
+    from cli.output import err
+    from stack import local
+    from warehouse.settings import Settings
+
+    settings = Settings.load()
+    with err.status("starting") as status:
+        stack = local.up(
+            settings.home,
+            databases=_embedded_databases(settings),
+            server=server,
+            worker=worker,
+            progress=lambda doing: status.update(doing),
+        )
+        if worker:
+            status.update("registering deployments")
+            _deploy(settings)
+    _show(stack, settings, as_json)
+
+
+def down() -> None:
+    """Stop the local stack and every process that it has started; data stay."""
+    from cli.output import err
+    from stack import local
+    from warehouse.settings import Settings
+
+    home = Settings.load().home
+    with err.status("stopping") as status:
+        local.down(home, progress=lambda doing: status.update(doing))
+    err.print("The local stack is down.")
+
+
+def psql(
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[shop|warehouse] [--] [PSQL ARGUMENT]", show_default=False)
+    ] = None,
+) -> None:
+    """Open psql in a database, by default the warehouse.
+
+    Examples: `dwh psql`, `dwh psql shop`, `dwh psql warehouse -- -Atc 'select 1'`
+    """
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+    from flows.databases import located
+    from warehouse.settings import Settings
+
+    database, arguments = _split(words or [])
+    settings = located(Settings.load(), migrate=False)
+    shop = settings.model_copy(update={"source_url": None})
+    url = settings.warehouse if database == "warehouse" else shop.captured
+    connection = {name: str(value) for name, value in conninfo_to_dict(url).items()}
+    # Others can read a command line, but not the environment.
+    password = connection.pop("password", None)
+    environment = {**os.environ, **({"PGPASSWORD": password} if password else {})}
+    program = _psql()
+    sys.stdout.flush()
+    os.execve(program, [program, make_conninfo(**connection), *arguments], environment)
+
+
+def _deploy(settings: "Settings") -> None:
+    """Deployments and schedules onto the stack's own server, whatever server the user has elsewhere."""
+    from cli.tracking import track_flows
+
+    os.environ.pop("PREFECT_API_URL", None)
+    track_flows(settings.home)
+    from flows.deploy import deploy
+    from flows.deployments import read_declarations
+
+    deploy(read_declarations())
+
+
+def _split(words: list[str]) -> tuple[str, list[str]]:
+    """Which database, and what is psql's."""
+    database, rest = (words[0], words[1:]) if words and not words[0].startswith("-") else ("warehouse", words)
+    if database not in ("shop", "warehouse"):
+        raise typer.BadParameter(f"'{database}' is neither shop nor warehouse.")
+    return database, rest[1:] if rest[:1] == ["--"] else rest
+
+
+def _psql() -> str:
+    from stack.errors import StackError
+    from stack.programs import programs
+
+    try:
+        return str(programs(18) / "psql")
+    except StackError:
+        found = shutil.which("psql")
+        if found is None:
+            raise
+        return found
+
+
+def _embedded_databases(settings: "Settings") -> list[str]:
+    from flows.databases import SHOP, WAREHOUSE
+
+    urls = {SHOP: settings.shop_url, WAREHOUSE: settings.warehouse_url}
+    return [name for name, url in urls.items() if url is None]
+
+
+def _show(stack: "LocalStack", settings: "Settings", as_json: bool) -> None:
+    from cli.output import out, show_json
+
+    told = {f"psql {name}": stack.postgres.psql_command(name) for name in _embedded_databases(settings)}
+    if stack.api_url:
+        told |= {"Prefect UI": stack.ui_url or "", "Prefect API": stack.api_url}
+    if stack.worker_pid:
+        told["worker pid"] = str(stack.worker_pid)
+    if as_json:
+        show_json({name.lower().replace(" ", "_"): value for name, value in told.items()})
+        return
+    for name, value in told.items():
+        out.print(f"[bold]{name:16}[/]", end="")
+        out.print(value, markup=False, soft_wrap=True)

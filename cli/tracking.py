@@ -1,0 +1,53 @@
+"""Whether this process's flows are seen in Prefect: decided before Prefect is imported, or it would start a server."""
+
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+ANSWER_SECONDS = 5.0
+
+
+def track_flows(home: Path) -> str | None:
+    """Point flows at the Prefect of PREFECT_API_URL, else of the local stack; its API's URL, None where none answers.
+
+    Without one, flows run as plain functions, recorded in the warehouse alone.
+    """
+    from stack.local import state
+
+    given = os.environ.get("PREFECT_API_URL")
+    local = None if given else state(home)
+    api_url = given or (local.api_url if local else None)
+    if api_url is None or not answers(api_url):
+        from flows.engine import run_without_prefect
+
+        run_without_prefect()
+        if api_url is not None:
+            from cli.output import err
+
+            err.print(
+                f"[yellow]Prefect does not answer at {api_url}: the warehouse alone will tell of this run.[/]"
+            )
+        return None
+    if local is not None:
+        # A Cloud key or profile of the user has no business with the local server.
+        for name in [name for name in os.environ if name.startswith("PREFECT_") and "LOGGING" not in name]:
+            del os.environ[name]
+        os.environ.update(local.prefect_environment)
+    # What Prefect says is in its UI; the terminal tells what the flows say.
+    if "DWH_DEBUG" not in os.environ:
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    return api_url
+
+
+def answers(api_url: str) -> bool:
+    """Whether a Prefect API answers there, be it with a refusal."""
+    try:
+        with urllib.request.urlopen(f"{api_url}/health", timeout=ANSWER_SECONDS):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False

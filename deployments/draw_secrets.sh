@@ -1,0 +1,22 @@
+#!/bin/sh
+# Draws the passwords of docker-compose.yml on the first start; later starts leave them as they are.
+# With arguments it runs those instead: docker compose run --rm secrets cat /run/secrets/grafana_admin_password
+set -eu
+[ $# -eq 0 ] || exec "$@"
+cd "${SECRETS_FOLDER:-/run/secrets}"
+umask 022
+
+draw() {
+    [ -s "$1" ] || head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' > "$1"
+}
+
+for name in shop_db warehouse_db prefect_db shop_reader loader grafana grafana_admin; do
+    draw "${name}_password"
+done
+url() {
+    printf 'postgresql://%s:%s@%s' "$2" "$(cat "$3_password")" "$4" > "$1"
+}
+url shop_owner_url shop shop_db shop-db:5432/shop
+url shop_url shop_reader shop_reader shop-db:5432/shop
+url warehouse_owner_url warehouse warehouse_db warehouse-db:5432/warehouse
+url warehouse_url loader loader warehouse-db:5432/warehouse

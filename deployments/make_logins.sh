@@ -1,0 +1,33 @@
+#!/bin/sh
+# Gives flows and Grafana logins with no more rights than they need; run again, it sets their passwords anew.
+# Passwords go through the environment: a command line can be read by others.
+set -eu
+cd "${SECRETS_FOLDER:-/run/secrets}"
+
+# login DATABASE NAME ROLE ACTS_AS: the login's password is in NAME_password
+login() {
+    DATABASE="$1" NAME="$2" ROLE="$3" ACTS_AS="$4" PASSWORD="$(cat "$2_password")"
+    export NAME ROLE ACTS_AS PASSWORD
+    case "$DATABASE" in
+        shop) PGHOST="${SHOP_DB_HOST:-shop-db}" PGPORT="${SHOP_DB_PORT:-5432}" ;;
+        warehouse) PGHOST="${WAREHOUSE_DB_HOST:-warehouse-db}" PGPORT="${WAREHOUSE_DB_PORT:-5432}" ;;
+    esac
+    PGUSER="$DATABASE" PGDATABASE="$DATABASE" PGPASSWORD="$(cat "${DATABASE}_db_password")"
+    export PGHOST PGPORT PGUSER PGDATABASE PGPASSWORD
+    PGOPTIONS="-c client_min_messages=warning" psql --no-psqlrc --quiet -v ON_ERROR_STOP=1 <<'SQL'
+\getenv name NAME
+\getenv role ROLE
+\getenv acts_as ACTS_AS
+\getenv password PASSWORD
+select format('create role %I login', :'name')
+where not exists (select from pg_roles where rolname = :'name') \gexec
+alter role :"name" password :'password';
+grant :"role" to :"name";
+select format('alter role %I set role to %L', :'name', :'acts_as') where :'acts_as' <> '' \gexec
+SQL
+}
+
+# What a loader makes belongs to the role, so that every other loader can go on with it.
+login warehouse loader dwh_loader dwh_loader
+login warehouse grafana dwh_reader ''
+login shop shop_reader pg_read_all_data ''

@@ -1,0 +1,60 @@
+"""Flow ingest-weblogs: what is new in the access logs of the lake becomes rows of dwh.fact_weblog."""
+
+from flows.acquire import acquired
+from flows.databases import located
+from flows.engine import flow, say, task
+from flows.outcome import Outcome
+from warehouse import feed, weblogs
+from warehouse.audit import Load, Run, ensure_alive
+from warehouse.preview import Example
+from warehouse.settings import Settings
+from warehouse.weblogs import WeblogLoad
+
+NAME = "ingest-weblogs"
+
+
+@flow(NAME, covers=lambda: Settings.load().lake.rpartition("@")[2])
+def ingest_weblogs(dry_run: bool = False) -> Outcome:
+    """Load new files and the new ends of growing ones, every line into the warehouse or into quarantine.
+
+    Runs at the same time, by any workers, share out the files.
+
+    Args:
+        dry_run: Read and judge every new line, and write nothing.
+    """
+    settings = located(Settings.load())
+
+    def ingest(run: Run) -> Outcome:
+        loaded, found = judge_files(run, settings) if dry_run else (load_files(run, settings), ())
+        if not dry_run:
+            feed.prune(run.connection, settings.change_feed_days)
+        load = Load(
+            "weblogs",
+            "dwh.fact_weblog",
+            rows_read=loaded.lines,
+            rows_inserted=loaded.rows_loaded,
+            rows_quarantined=loaded.rows_quarantined,
+            seconds=round(loaded.seconds, 3),
+        )
+        return Outcome(NAME, run.run_id, (load,), loaded.checks, examples=found, dry_run=dry_run)
+
+    return acquired(settings.warehouse, NAME, ingest, lock="feed weblogs", shared=True, dry_run=dry_run)
+
+
+@task
+def load_files(run: Run, settings: Settings) -> WeblogLoad:
+    """Load what is new of each file; goes on where the last attempt committed."""
+    ensure_alive(run)
+    say(f"reading web logs in {settings.lake}")
+    loaded = weblogs.load(settings, run)
+    say(str(loaded))
+    return loaded
+
+
+@task
+def judge_files(run: Run, settings: Settings) -> tuple[WeblogLoad, tuple[Example, ...]]:
+    """Tell what a load would do with each file."""
+    ensure_alive(run)
+    judged, found = weblogs.rehearse(settings, run)
+    say(str(judged))
+    return judged, found

@@ -1,0 +1,37 @@
+"""What a flow hands back: counts and verdicts, never rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from warehouse.audit import CheckResult, Load
+from warehouse.capture.proof import Proof
+from warehouse.preview import Example
+from warehouse.reconcile.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run of a flow did; of a flow of flows, its steps."""
+
+    flow: str
+    run_id: int
+    loads: Sequence[Load] = ()
+    checks: Sequence[CheckResult] = ()
+    proofs: Sequence[Proof] = ()
+    verdicts: Sequence[Verdict] = ()
+    steps: "Sequence[Outcome]" = ()
+    # Of a dry run: rows that it would have changed.
+    examples: Sequence[Example] = ()
+    dry_run: bool = False
+    # Runs that were taken back.
+    undone: Sequence[int] = ()
+
+    @property
+    def every_load(self) -> Sequence[Load]:
+        """Loads of this run and of its steps."""
+        return [*self.loads, *(load for step in self.steps for load in step.every_load)]
+
+    @property
+    def every_example(self) -> Sequence[Example]:
+        """Examples of this run and of its steps."""
+        return [*self.examples, *(example for step in self.steps for example in step.every_example)]

@@ -1,0 +1,31 @@
+"""Take back what a run published; under the same locks as the run, and recorded as a run of its own."""
+
+from flows.acquire import acquired
+from flows.databases import located
+from flows.engine import say
+from flows.outcome import Outcome
+from warehouse import undo
+from warehouse.audit import Run
+from warehouse.database import connect
+from warehouse.revision import ensure_migrated
+from warehouse.settings import Settings
+
+
+def undo_run(run_id: int, *, cascade: bool = False) -> Outcome:
+    """Take back run `run_id`; with `cascade` first the later ones that were built on it.
+
+    Raises:
+        UndoRefused: it cannot be taken back, or something later is in the way.
+    """
+    settings = located(Settings.load())
+    ensure_migrated(settings.warehouse)
+    with connect(settings.warehouse, autocommit=True) as connection:
+        lock = undo.lock_of(connection, run_id)
+
+    def take_back(run: Run) -> Outcome:
+        undone = undo.undo(run, run_id, cascade=cascade, progress=say)
+        return Outcome(undo.FLOW, run.run_id, undone.loads, undone=undone.run_ids)
+
+    return acquired(
+        settings.warehouse, undo.FLOW, take_back, lock=lock, parameters={"run_id": run_id, "cascade": cascade}
+    )

@@ -1,0 +1,1 @@
+"""Synthetic input: seeded, reproducible, and ignorant of the warehouse."""

@@ -1,0 +1,13 @@
+"""What a generator says when it cannot do what was asked."""
+
+
+class GeneratorError(Exception):
+    """A request that cannot be carried out: what went wrong, and what to do next."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.advice}".strip()

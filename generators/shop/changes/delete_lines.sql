@@ -1,0 +1,14 @@
+-- One row per order that has more than one line: its last line goes.
+with last_line as (
+    select
+        sales_order_id,
+        max(line_number) as line_number
+    from public.order_item
+    where sales_order_id = any(%(ids)s::bigint[])
+    group by sales_order_id
+    having count(*) > 1
+)
+
+delete from public.order_item as i
+using last_line
+where i.sales_order_id = last_line.sales_order_id and i.line_number = last_line.line_number

@@ -1,0 +1,5 @@
+-- One row per customer that was drawn and is there when the orders begin.
+select c.id
+from public.customer as c
+where c.id = any(%(drawn)s::bigint[]) and c.created_at <= %(morning)s
+order by c.id

@@ -1,0 +1,16 @@
+-- One row per customer: another home.
+update public.customer as c
+set
+    country = home.country,
+    state = home.state,
+    latitude = home.latitude,
+    longitude = home.longitude
+from
+    unnest(
+        %(ids)s::bigint[],
+        %(countries)s::text[],
+        %(states)s::text[],
+        %(latitudes)s::numeric[],
+        %(longitudes)s::numeric[]
+    ) as home (id, country, state, latitude, longitude)
+where c.id = home.id

@@ -1,0 +1,10 @@
+-- One row per order that is not done yet: id, status, number of lines that would follow it.
+select
+    o.id,
+    o.status,
+    count(i.line_number) as line_count
+from public.sales_order as o
+left join public.order_item as i on o.id = i.sales_order_id
+where o.status in ('pending', 'processing', 'shipped')
+group by o.id
+order by o.id

@@ -1,0 +1,10 @@
+-- One row per line of the orders: it follows its order, unless it came back alone before.
+update public.order_item as i
+set
+    status = next.status,
+    returned_at = case when next.status = 'returned' then %(moment)s::timestamptz end
+from unnest(%(ids)s::bigint[], %(statuses)s::text[]) as next (id, status)
+where
+    i.sales_order_id = next.id
+    and i.status is distinct from next.status
+    and i.status is distinct from 'returned'

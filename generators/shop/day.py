@@ -1,0 +1,137 @@
+"""One day in the life of a shop: its hours, its chance, and which rows it has touched."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, LiteralString
+
+import numpy as np
+import polars as pl
+from psycopg import Connection, Cursor, sql
+
+from generators.shop.people import Ids, Instants
+
+STATEMENTS = Path(__file__).with_name("changes")
+# what is new appears in the first quarter of the day and can be ordered in the other three
+MORNING_SHARE = 0.25
+# a day deletes at most this share of a table, far from what would alarm whoever copies the shop
+MAX_DELETED_SHARE = 0.04
+
+
+@dataclass
+class Day:
+    """What the changes of a day share; no row is touched twice, so statements count rows."""
+
+    connection: Connection
+    rng: np.random.Generator
+    opening: datetime
+    closing: datetime
+    counts: Counter[str] = field(default_factory=Counter)
+    touched: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+
+    def execute(self, statement: str, **parameters: Any) -> Cursor[tuple[Any, ...]]:
+        """Execute changes/<statement>.sql."""
+        return self.connection.execute((STATEMENTS / f"{statement}.sql").read_bytes(), parameters)
+
+    def read(self, statement: str, schema: dict[str, pl.DataType], **parameters: Any) -> pl.DataFrame:
+        """Read the rows of changes/<statement>.sql into columns of these types."""
+        return pl.DataFrame(self.execute(statement, **parameters).fetchall(), schema=schema, orient="row")
+
+    def update(self, table: str, statement: str, **parameters: Any) -> None:
+        """Execute changes/<statement>.sql and count the rows of the table that it updated."""
+        self.note(table, "updated", self.execute(statement, **parameters).rowcount)
+
+    def delete(self, table: str, key: str, ids: Sequence[int]) -> None:
+        """Delete and count the rows of a table that have one of the ids in the key column."""
+        statement = sql.SQL("delete from public.{} where {} = any(%s)").format(
+            sql.Identifier(table), sql.Identifier(key)
+        )
+        self.note(table, "deleted", self.connection.execute(statement, [list(ids)]).rowcount)
+
+    def note(self, table: str, operation: str, rows: int) -> None:
+        """Count rows of a table that were inserted, updated or deleted."""
+        self.counts[f"{table}_{operation}"] += rows
+
+    def ids(self, table: str) -> list[int]:
+        """All ids of a small table."""
+        rows = self.connection.execute(
+            sql.SQL("select id from public.{} order by id").format(sql.Identifier(table))
+        )
+        return [key for (key,) in rows]
+
+    def deletable(self, table: str, wanted: int) -> int:
+        """How many rows of a table may go today, at most as many as wanted."""
+        count = sql.SQL("select count(*) from public.{}").format(sql.Identifier(table))
+        return min(wanted, int(self._number(count) * MAX_DELETED_SHARE))
+
+    def draw_ids(self, table: str, count: int, since_share: float = 0.0) -> list[int]:
+        """Draw up to so many different ids, some of which may be gone, without the oldest share."""
+        highest = self._number(
+            sql.SQL("select coalesce(max(id), 0) from public.{}").format(sql.Identifier(table))
+        )
+        if not highest:
+            return []
+        drawn = self.rng.integers(int(highest * since_share) + 1, highest + 1, count)
+        return list(dict.fromkeys(drawn.tolist()))
+
+    def sample(
+        self,
+        table: str,
+        wanted: int,
+        condition: LiteralString = "true",
+        since_share: float = 0.0,
+        oversample: int = 3,
+    ) -> list[int]:
+        """Take up to so many ids of a table that meet a condition on t and were not touched today.
+
+        Ids are drawn first and looked up by key: the cost follows the sample, not the table. Oversample more
+        where few rows meet the condition.
+        """
+        if wanted <= 0:
+            return []
+        drawn = self.draw_ids(table, wanted * oversample + 30, since_share)
+        candidates = [key for key in drawn if key not in self.touched[table]]
+        query = sql.SQL("select t.id from public.{} as t where t.id = any(%s) and {}").format(
+            sql.Identifier(table), sql.SQL(condition)
+        )
+        found = {key for (key,) in self.connection.execute(query, [candidates])}
+        return self.take(table, [key for key in candidates if key in found][:wanted])
+
+    def take(self, table: str, ids: list[int]) -> list[int]:
+        """Mark rows as touched today, and give them back."""
+        self.touched[table].update(ids)
+        return ids
+
+    def new_ids(self, table: str, count: int) -> Ids:
+        """So many new ids from the identity of a table, marked as touched."""
+        rows = self.connection.execute(
+            "select nextval(pg_get_serial_sequence(%s, 'id')) from generate_series(1, %s)",
+            [f"public.{table}", count],
+        )
+        return np.array(self.take(table, [key for (key,) in rows]), dtype=np.int64)
+
+    @property
+    def morning(self) -> datetime:
+        """When orders begin to come in."""
+        return self.opening + (self.closing - self.opening) * MORNING_SHARE
+
+    def early_instants(self, count: int) -> Instants:
+        """Sorted instants before the orders of the day."""
+        return self._instants(count, self.opening, self.morning)
+
+    def order_instants(self, count: int) -> Instants:
+        """Sorted instants for the orders of the day."""
+        return self._instants(count, self.morning, self.closing)
+
+    def _instants(self, count: int, start: datetime, stop: datetime) -> Instants:
+        first, last = (np.datetime64(moment.replace(tzinfo=None), "us") for moment in (start, stop))
+        elapsed = np.sort(self.rng.random(count)) * (last - first).astype(np.int64)
+        moments: Instants = first + elapsed.astype("timedelta64[us]")
+        return moments
+
+    def _number(self, query: sql.Composed) -> int:
+        row = self.connection.execute(query).fetchone()
+        assert row
+        return int(row[0])

@@ -1,0 +1,318 @@
+"""A whole shop with its past: two years of growth up to a moment, loaded at once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+from psycopg import Connection, sql
+
+from generators.errors import GeneratorError
+from generators.shop import orders as drawn
+from generators.shop.catalog import CATEGORIES, PAYMENT_METHODS, PAYMENT_SHARES, Cents, draw_products, lookups
+from generators.shop.database import connect
+from generators.shop.geography import DISTRIBUTION_CENTERS
+from generators.shop.load import TABLES, advance_identities, copy_rows, without_constraints
+from generators.shop.people import Ids, Instants, draw_companies, draw_customers
+
+Progress = Callable[[str, int, int], None]
+
+HISTORY = np.timedelta64(730, "D")
+YEAR = np.timedelta64(365, "D")
+CHUNK = 100_000  # orders at a time: bounds the memory, and is part of what a seed means
+CUSTOMER_DEFECTS = ("birth_date", "document_number", "name")
+
+
+@dataclass(frozen=True)
+class Assortment:
+    """The products as orders see them: since when, and prices in cents before and after they changed."""
+
+    created_at: Instants
+    changed_at: Instants
+    default_before: Cents
+    before: Cents
+    default_now: Cents
+    now: Cents
+
+
+def generate(
+    url: str,
+    *,
+    rows: int = 5000,
+    companies: int = 5000,
+    customers: int = 5000,
+    products: int = 5000,
+    seed: int = 42,
+    until: datetime | None = None,
+    defects: float = 0.002,
+    replace: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, int]:
+    """Fill an empty shop with so many orders (rows), companies, customers and products, over two years.
+
+    The same seed and the same until (default: the last full hour) give the same rows. defects is the share of
+    customers and of orders that break a rule on purpose. The result counts the rows of each table and, as
+    defects_customer_* and defects_item_*, those that break each rule. A shop that holds data is an error
+    unless replace is set, which empties it first.
+    """
+    report = progress or (lambda table, done, total: None)
+    _check(rows, companies, customers, products, defects)
+    end = _instant(until)
+    since = end - HISTORY
+    small = lookups(seed, since, end)
+    with connect(url) as connection:
+        _make_room(connection, replace)
+        with without_constraints(connection):
+            counts = {table: copy_rows(connection, table, frame) for table, frame in small.items()}
+
+            sellers = _companies(seed, companies, since, end)
+            counts["company"] = _copy(connection, "company", sellers, report)
+
+            people, bad_people = _customers(seed, customers, since, end, defects)
+            counts["customer"] = _copy(connection, "customer", people, report)
+
+            goods, assortment = _products(seed, products, since, end, sellers, small["brand"])
+            counts["product"] = _copy(connection, "product", goods, report)
+
+            sold = _Sales(seed, rows, since, end, people, assortment, small["promotion"], defects)
+            counts |= sold.copy(connection, report)
+            report("indexes and foreign keys", 0, 1)
+        advance_identities(connection)
+        for table in TABLES:
+            connection.execute(sql.SQL("analyze public.{}").format(sql.Identifier(table)))
+        report("indexes and foreign keys", 1, 1)
+    return {table: counts[table] for table in TABLES} | bad_people | sold.defects
+
+
+def _check(rows: int, companies: int, customers: int, products: int, defects: float) -> None:
+    sizes = {"orders (rows)": rows, "companies": companies, "customers": customers, "products": products}
+    for name, size in sizes.items():
+        if size < 0:
+            raise GeneratorError(f"The number of {name} is {size}.", "Ask for 0 or more.")
+    if products and not companies:
+        raise GeneratorError(
+            "There are products, but no company to sell them.", "Ask for at least one company."
+        )
+    if rows and not (customers and products):
+        raise GeneratorError(
+            f"{rows} orders need customers and products, but there are {customers} and {products}.",
+            "Ask for at least one of each.",
+        )
+    if not 0 <= defects <= 1:
+        raise GeneratorError(f"The share of defects is {defects}.", "Ask for a share between 0 and 1.")
+
+
+def _instant(moment: datetime | None) -> np.datetime64:
+    moment = moment or datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    if moment.tzinfo is None:
+        raise GeneratorError(
+            f"The moment {moment} has no time zone.", "Add one, as in 2026-01-31T00:00+00:00."
+        )
+    return np.datetime64(moment.astimezone(UTC).replace(tzinfo=None), "us")
+
+
+def _make_room(connection: Connection, replace: bool) -> None:
+    if replace:
+        names = sql.SQL(", ").join(sql.Identifier("public", table) for table in TABLES)
+        connection.execute(sql.SQL("truncate {} restart identity").format(names))
+        return
+    for table in TABLES:
+        if connection.execute(
+            sql.SQL("select from public.{} limit 1").format(sql.Identifier(table))
+        ).rowcount:
+            raise GeneratorError(
+                f"The shop already holds data (table {table}).",
+                "Simulate its next day instead, replace its data explicitly, or use another database.",
+            )
+
+
+def _copy(connection: Connection, table: str, rows: pl.DataFrame, report: Progress) -> int:
+    count = copy_rows(connection, table, rows)
+    report(table, count, count)
+    return count
+
+
+def _joined(
+    rng: np.random.Generator, count: int, early: float, since: np.datetime64, until: np.datetime64
+) -> Instants:
+    # some were there before the first order, and the very first one always was: whoever comes later finds it
+    before = max(1, round(count * early))
+    ages = np.sort(rng.random(before)) * YEAR.astype("timedelta64[us]").astype(np.int64)
+    ages[0] = 0
+    start = since - YEAR + ages.astype("timedelta64[us]")
+    return np.concatenate([start, drawn.draw_times(rng, max(0, count - before), since, until)])[:count]
+
+
+def _changed(rng: np.random.Generator, created_at: Instants, share: float, until: np.datetime64) -> Instants:
+    life = (until - created_at).astype(np.int64) * rng.random(len(created_at))
+    return np.where(
+        rng.random(len(created_at)) < share, created_at + life.astype("timedelta64[us]"), created_at
+    )
+
+
+def _companies(seed: int, count: int, since: np.datetime64, until: np.datetime64) -> pl.DataFrame:
+    rng = np.random.default_rng([seed, 2])
+    created_at = _joined(rng, count, 0.7, since, until)
+    updated_at = _changed(rng, created_at, 0.1, until)
+    frame = draw_companies(rng, np.arange(1, count + 1), created_at)
+    return frame.with_columns(pl.Series("updated_at", updated_at, dtype=pl.Datetime("us")))
+
+
+def _customers(
+    seed: int, count: int, since: np.datetime64, until: np.datetime64, defects: float
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    rng = np.random.default_rng([seed, 3])
+    created_at = _joined(rng, count, 0.3, since, until)
+    updated_at = _changed(rng, created_at, 0.3, until)
+    frame = draw_customers(rng, np.arange(1, count + 1), created_at)
+    bad = rng.choice(count, round(count * defects), replace=False) + 1
+    by_rule = {column: bad[n :: len(CUSTOMER_DEFECTS)] for n, column in enumerate(CUSTOMER_DEFECTS)}
+    frame = frame.with_columns(
+        pl.Series("updated_at", updated_at, dtype=pl.Datetime("us")),
+        *(
+            pl.when(~pl.col("id").is_in(ids.tolist())).then(pl.col(column)).alias(column)
+            for column, ids in by_rule.items()
+        ),
+    )
+    return frame, {f"defects_customer_{column}": len(ids) for column, ids in by_rule.items()}
+
+
+def _products(
+    seed: int,
+    count: int,
+    since: np.datetime64,
+    until: np.datetime64,
+    sellers: pl.DataFrame,
+    brands: pl.DataFrame,
+) -> tuple[pl.DataFrame, Assortment]:
+    rng = np.random.default_rng([seed, 4])
+    created_at = _joined(rng, count, 0.5, since, until)
+    changed_at = _changed(rng, created_at, 0.45, until)
+    there = np.searchsorted(sellers["created_at"].to_numpy(), created_at, side="right")
+    company = drawn.draw_popular(rng, 1 / np.arange(4, sellers.height + 4) ** 0.6, there) + 1
+    category_ids = np.arange(1, len(CATEGORIES) + 1)
+    frame = draw_products(rng, np.arange(1, count + 1), created_at, company, category_ids, brands)
+    default, price = (
+        (frame[column] * 100).round().cast(pl.Int64).to_numpy() for column in ("price_default", "price")
+    )
+    # prices rise more often than they fall
+    step = rng.normal(1.06, 0.08, count).clip(0.8, 1.4)
+    default_before = np.maximum(1, (default / step).astype(np.int64))
+    before = np.maximum(default_before + 1, (price / step).astype(np.int64))
+    frame = frame.with_columns(pl.Series("updated_at", changed_at, dtype=pl.Datetime("us")))
+    return frame, Assortment(created_at, changed_at, default_before, before, default, price)
+
+
+class _Sales:
+    """The orders of a generated shop: drawn and copied chunk by chunk, defects counted on the way."""
+
+    def __init__(
+        self,
+        seed: int,
+        count: int,
+        since: np.datetime64,
+        until: np.datetime64,
+        people: pl.DataFrame,
+        assortment: Assortment,
+        promotions: pl.DataFrame,
+        defects: float,
+    ) -> None:
+        rng = np.random.default_rng([seed, 5])
+        self.seed, self.count, self.since, self.until = seed, count, since, until
+        self.assortment = assortment
+        self.promotion_shares = promotions["discount_share"].to_numpy()
+        self.customer_created_at = people["created_at"].to_numpy()
+        self.bad_customers = people.filter(pl.any_horizontal(pl.col(*CUSTOMER_DEFECTS).is_null()))[
+            "id"
+        ].to_numpy()
+        self.ordered_at = drawn.draw_times(rng, count, since, until)
+        # a few buy most, a few sell most, and some never do
+        self.customer_weights = rng.lognormal(0, 1.1, people.height) * (rng.random(people.height) > 0.08)
+        ranks = rng.permutation(len(assortment.now)) + 1
+        self.product_weights = 1 / (ranks + 4) ** 0.95 * (rng.random(len(ranks)) > 0.05)
+        self.spoiled = np.sort(rng.choice(count, round(count * defects), replace=False))
+        self.defects = {
+            f"defects_item_{rule}": 0 for rule in ("price", "discount", "total", "any", "customer")
+        }
+
+    def copy(self, connection: Connection, report: Progress) -> dict[str, int]:
+        counts = {"sales_order": 0, "order_item": 0}
+        for number, start in enumerate(range(0, self.count, CHUNK)):
+            rng = np.random.default_rng([self.seed, 6, number])
+            order, item = self._chunk(rng, start, min(start + CHUNK, self.count))
+            counts["sales_order"] += copy_rows(connection, "sales_order", order)
+            counts["order_item"] += copy_rows(connection, "order_item", item)
+            report("sales_order", counts["sales_order"], self.count)
+        return counts
+
+    def _chunk(self, rng: np.random.Generator, start: int, stop: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+        ordered_at = self.ordered_at[start:stop]
+        ids = np.arange(start, stop) + 1
+        known = np.searchsorted(self.customer_created_at, ordered_at, side="right")
+        customer = drawn.draw_popular(rng, self.customer_weights, known) + 1
+        status, changed_at = drawn.draw_endings(rng, ordered_at, self.until)
+
+        counts = drawn.draw_line_counts(rng, stop - start)
+        line_at = np.repeat(ordered_at, counts)
+        lines, product, promotion = self._lines(rng, counts, line_at)
+        drawn.spoil_lines(lines, self.spoiled[(self.spoiled >= start) & (self.spoiled < stop)] - start)
+        self._count_defects(lines, customer)
+        line_status, returned_at, line_changed_at = drawn.draw_line_endings(
+            rng, status[lines.order], changed_at[lines.order], line_at, self.until
+        )
+        statuses = pl.Series(drawn.STATUSES)
+        order = pl.DataFrame(
+            {
+                "id": ids,
+                "customer_id": customer,
+                "payment_method_id": rng.choice(len(PAYMENT_METHODS), len(ids), p=PAYMENT_SHARES) + 1,
+                "status": statuses.gather(status),
+                "ordered_at": ordered_at,
+                "created_at": ordered_at,
+                "updated_at": changed_at,
+            }
+        )
+        item = pl.DataFrame(
+            {
+                "sales_order_id": ids[lines.order],
+                "line_number": lines.number,
+                "product_id": product + 1,
+                "promotion_id": promotion + 1,
+                "distribution_center_id": rng.integers(1, len(DISTRIBUTION_CENTERS) + 1, len(product)),
+                "quantity": lines.quantity,
+                "unit_price_default": lines.price_default / 100,
+                "unit_price": lines.price / 100,
+                "discount_amount": lines.discount / 100,
+                "status": statuses.gather(line_status),
+                "returned_at": returned_at,
+                "created_at": line_at,
+                "updated_at": line_changed_at,
+            }
+        ).with_columns(pl.when(pl.col("promotion_id") > 0).then(pl.col("promotion_id")))
+        return order, item
+
+    def _lines(
+        self, rng: np.random.Generator, counts: Ids, line_at: Instants
+    ) -> tuple[drawn.Lines, Ids, Ids]:
+        on_sale = np.searchsorted(self.assortment.created_at, line_at, side="right")
+        product = drawn.draw_popular(rng, self.product_weights, on_sale)
+        old = line_at < self.assortment.changed_at[product]
+        default, price = (
+            np.where(old, before[product], now[product])
+            for before, now in (
+                (self.assortment.default_before, self.assortment.default_now),
+                (self.assortment.before, self.assortment.now),
+            )
+        )
+        campaign = drawn.campaign_at(line_at, self.since)
+        promotion = np.where(rng.random(len(product)) < 0.4, campaign, -1)
+        share = np.where(promotion >= 0, self.promotion_shares[promotion], 0.0)
+        return drawn.draw_lines(rng, counts, default, price, share), product, promotion
+
+    def _count_defects(self, lines: drawn.Lines, customer: Ids) -> None:
+        broken = drawn.broken_rules(lines)
+        broken["any"] = broken["price"] | broken["discount"] | broken["total"]
+        broken["customer"] = np.isin(customer, self.bad_customers)[lines.order]
+        for rule, lines_broken in broken.items():
+            self.defects[f"defects_item_{rule}"] += int(lines_broken.sum())

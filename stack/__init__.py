@@ -1,0 +1,1 @@
+"""The local stack: embedded PostgreSQL, Prefect server and worker."""

@@ -1,0 +1,88 @@
+"""Files, locks and ports with which processes of the local stack agree among themselves."""
+
+import errno
+import fcntl
+import os
+import random
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from stack.errors import StackError
+
+LOG_BYTES = 20 * 2**20
+
+
+@contextmanager
+def exclusive(lock: Path) -> Iterator[None]:
+    """Hold a lock file; it is free again when the holder ends, however it ends."""
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Replace a file at once, readable for its owner alone."""
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
+    fresh.unlink(missing_ok=True)
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    if os.geteuid() == 0:
+        # What root mends in a user's folder stays the user's.
+        owner = path.parent.stat()
+        os.chown(fresh, owner.st_uid, owner.st_gid)
+    fresh.replace(path)
+
+
+def tail(path: Path, begin: int, size: int = 4000) -> str:
+    """The last `size` bytes of a log, from byte `begin` on."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(begin, end - size))
+        return file.read().decode(errors="replace")
+
+
+def append_secret(path: Path) -> IO[bytes]:
+    """Open a log for appending, readable for its owner alone; a long one is put aside first."""
+    if path.exists() and path.stat().st_size > LOG_BYTES:
+        path.replace(path.with_suffix(".old.log"))
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
+
+
+def full_disk(folder: Path) -> StackError:
+    """The error of a disk without room."""
+    return StackError(f"The disk that holds {folder} is full.", advice="Make room and start again.")
+
+
+@contextmanager
+def disk_errors(what: str, folder: Path) -> Iterator[None]:
+    """Turns errors of the operating system while `what` is started in `folder` into sentences."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise full_disk(folder) from None
+        raise StackError(
+            f"{what} cannot be started in {folder}: {error}.",
+            advice="Is the folder writable for this user? DWH_HOME chooses another.",
+        ) from None
+
+
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that nobody listens on, out of those that outgoing connections do not use."""
+    while not is_free(port := random.randrange(15000, 32000)):
+        pass
+    return port
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True

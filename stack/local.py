@@ -1,0 +1,108 @@
+"""The local stack as one thing: embedded PostgreSQL with its databases, Prefect server and worker."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stack.postgres import EmbeddedPostgres
+from stack.prefect import (
+    Progress,
+    api_url,
+    environment,
+    launch_server,
+    launch_worker,
+    server,
+    wait_for_server,
+    wait_for_worker,
+    worker,
+)
+
+DATABASES = ("shop", "warehouse")
+
+
+@dataclass(frozen=True)
+class LocalStack:
+    """What of a home folder's stack runs at the moment, and where it is reached."""
+
+    home: Path
+    postgres: EmbeddedPostgres
+    postgres_is_running: bool
+    prefect_port: int | None
+    worker_pid: int | None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether anything runs."""
+        return self.postgres_is_running or self.prefect_port is not None or self.worker_pid is not None
+
+    @property
+    def api_url(self) -> str | None:
+        """URL of the Prefect server's API, if the server runs."""
+        return api_url(self.prefect_port) if self.prefect_port else None
+
+    @property
+    def ui_url(self) -> str | None:
+        """URL of the Prefect UI, if the server runs."""
+        return f"http://127.0.0.1:{self.prefect_port}" if self.prefect_port else None
+
+    @property
+    def prefect_environment(self) -> dict[str, str]:
+        """Variables for processes that shall report to this stack's server, or to none where none runs."""
+        return environment(self.home, self.prefect_port)
+
+
+def state(home: Path) -> LocalStack:
+    """What runs now; starts nothing."""
+    postgres = EmbeddedPostgres(home / "postgres")
+    prefect, process_worker = server(home), worker(home).find()
+    return LocalStack(
+        home=home.resolve(),
+        postgres=postgres,
+        postgres_is_running=postgres.is_running(),
+        prefect_port=prefect.port if prefect.find() else None,
+        worker_pid=process_worker.pid if process_worker else None,
+    )
+
+
+def up(
+    home: Path,
+    *,
+    databases: Sequence[str] = DATABASES,
+    server: bool = True,
+    worker: bool = False,
+    wait: bool = True,
+    progress: Progress = lambda _: None,
+) -> LocalStack:
+    """Start what does not run yet, the Prefect server first, as it takes longest.
+
+    `databases` are made in the embedded PostgreSQL; none: it is not started. `wait=False` returns while the
+    Prefect server still starts (`wait_for_server` waits for it); a worker always waits.
+    """
+    if server or worker:
+        progress("Prefect server starts")
+        launch_server(home)
+    if databases:
+        progress("PostgreSQL starts")
+        postgres = EmbeddedPostgres(home / "postgres")
+        postgres.start()
+        for name in databases:
+            postgres.create_database(name)
+    if worker or (server and wait):
+        wait_for_server(home, progress)
+        if worker:
+            progress("Prefect worker starts")
+            launch_worker(home)
+            wait_for_worker(home, progress=progress)
+    return state(home)
+
+
+def down(home: Path, progress: Progress = lambda _: None) -> None:
+    """Stop everything of this home folder; data stay."""
+    for service in (worker(home), server(home)):
+        if service.family():
+            progress(f"Prefect {service.role} stops")
+            service.stop()
+    postgres = EmbeddedPostgres(home / "postgres")
+    if postgres.data.exists():
+        progress("PostgreSQL stops")
+        postgres.stop()

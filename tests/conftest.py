@@ -1,0 +1,158 @@
+"""A real PostgreSQL for every test: one embedded cluster per test run, and a database per test."""
+
+import fcntl
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from stack.files import exclusive
+from stack.local import down
+from stack.postgres import EmbeddedPostgres
+
+MAJOR = int(os.environ.get("DWH_TEST_PG_MAJOR", "18"))
+CLUSTERS = Path(__file__).parents[1] / ".pytest_cache" / "clusters"
+# The disk may lie: a test's data need not survive a power cut, but every commit survives kill -9.
+SETTINGS = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "128MB",
+    "max_prepared_transactions": "20",
+}
+RUN_FOLDER = "DWH_TEST_RUN_FOLDER"
+
+_alive = pytest.StashKey[IO[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the run's folder for all xdist workers; clear away what a killed run has left."""
+    if hasattr(config, "workerinput"):
+        return
+    CLUSTERS.mkdir(parents=True, exist_ok=True)
+    with exclusive(CLUSTERS.with_suffix(".lock")):
+        for left in CLUSTERS.iterdir():
+            _remove_unless_alive(left)
+        folder = Path(tempfile.mkdtemp(dir=CLUSTERS))
+        # Held until this process ends: tells the next run that this one is alive.
+        config.stash[_alive] = (folder / "alive").open("w")
+        fcntl.flock(config.stash[_alive], fcntl.LOCK_EX)
+    os.environ[RUN_FOLDER] = str(folder)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the run's servers, after the last worker has ended."""
+    if _alive in config.stash:
+        config.stash[_alive].close()
+        _remove_unless_alive(Path(os.environ.pop(RUN_FOLDER)))
+
+
+def pytest_report_header() -> str:
+    """Which PostgreSQL the tests run on."""
+    return f"embedded PostgreSQL {MAJOR}"
+
+
+def _remove_unless_alive(folder: Path) -> None:
+    try:
+        with (folder / "alive").open("w") as alive:
+            fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            down(folder)
+            shutil.rmtree(folder)
+    except (FileNotFoundError, BlockingIOError):
+        return
+
+
+@pytest.fixture(scope="session")
+def postgres() -> EmbeddedPostgres:
+    """The cluster of this test run; never stop it in a test (see `own_postgres`)."""
+    cluster = EmbeddedPostgres(Path(os.environ[RUN_FOLDER]) / "postgres", MAJOR, SETTINGS)
+    cluster.start()
+    return cluster
+
+
+@pytest.fixture
+def own_postgres(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
+    """A running cluster of this test alone: to be killed, restarted, filled up."""
+    cluster = EmbeddedPostgres(tmp_path / "own postgres", MAJOR, SETTINGS)
+    cluster.start()
+    yield cluster
+    cluster.stop()
+    shutil.rmtree(cluster.folder)
+
+
+@pytest.fixture
+def database(postgres: EmbeddedPostgres) -> Iterator[Callable[[str], str]]:
+    """Makes databases for one test: the name of a template in, the URL of its copy out."""
+    names = []
+
+    def create(template: str) -> str:
+        names.append(f"test_{uuid.uuid4().hex[:12]}")
+        with psycopg.connect(postgres.url(), autocommit=True) as connection:
+            # Files are copied in a third of the time that it takes to log their blocks.
+            copy = sql.SQL("create database {} template {} strategy file_copy")
+            connection.execute(copy.format(sql.Identifier(names[-1]), sql.Identifier(template)))
+        return postgres.url(names[-1])
+
+    yield create
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        for name in names:
+            connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def empty_database_url(database: Callable[[str], str]) -> Callable[[], str]:
+    """Makes empty databases for one test; each call gives the URL of another one."""
+    return lambda: database("template1")
+
+
+@pytest.fixture(scope="session")
+def warehouse_template(postgres: EmbeddedPostgres) -> str:
+    """Name of a database with the warehouse's schema, migrated once per test run."""
+    from warehouse.migrations import upgrade
+
+    return _template(postgres, "template_warehouse", upgrade)
+
+
+@pytest.fixture(scope="session")
+def shop_template(postgres: EmbeddedPostgres) -> str:
+    """Name of a database with the shop's schema and no rows."""
+    from generators.shop import create_schema
+
+    return _template(postgres, "template_shop", create_schema)
+
+
+@pytest.fixture
+def warehouse_url(database: Callable[[str], str], warehouse_template: str) -> str:
+    """URL of a migrated, empty warehouse of this test alone."""
+    return database(warehouse_template)
+
+
+@pytest.fixture
+def shop_url(database: Callable[[str], str], shop_template: str) -> str:
+    """URL of a shop without rows, of this test alone."""
+    return database(shop_template)
+
+
+def _template(postgres: EmbeddedPostgres, name: str, fill: Callable[[str], object]) -> str:
+    """Make a template database unless another worker has; it bears its name only once it is filled."""
+    with (
+        exclusive(postgres.folder / f"{name}.lock"),
+        psycopg.connect(postgres.url(), autocommit=True) as connection,
+    ):
+        if connection.execute("select from pg_database where datname = %s", (name,)).rowcount:
+            return name
+        draft = f"{name}_{uuid.uuid4().hex[:8]}"
+        postgres.create_database(draft)
+        fill(postgres.url(draft))
+        connection.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (draft,)
+        )
+        rename = sql.SQL("alter database {} rename to {}")
+        connection.execute(rename.format(sql.Identifier(draft), sql.Identifier(name)))
+    return name

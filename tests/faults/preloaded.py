@@ -1,0 +1,27 @@
+"""Everything that a flow needs, imported once; in processes of tests.faults.flow_process alone."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import soda_core.contracts.contract_verification  # noqa: F401
+import soda_postgres  # noqa: F401
+
+import warehouse.contract  # noqa: F401  # turns telemetry off before Soda is imported
+from flows.engine import run_without_prefect
+
+run_without_prefect()
+
+from flows.daily_warehouse import daily_warehouse  # noqa: E402
+from flows.ingest_shop import ingest_shop  # noqa: E402
+from flows.ingest_weblogs import ingest_weblogs  # noqa: E402
+from flows.refresh_marts import refresh_marts  # noqa: E402
+from warehouse.audit import code_version  # noqa: E402
+
+FLOWS: Mapping[str, Callable[..., Any]] = {
+    "ingest-shop": ingest_shop,
+    "ingest-weblogs": ingest_weblogs,
+    "refresh-marts": refresh_marts,
+    "daily-warehouse": daily_warehouse,
+}
+# Remembered for all: asking git takes as long as a small run.
+code_version()

@@ -1,0 +1,35 @@
+"""Defects put into the engine on purpose, in a process of tests.faults.flow_process: the harnesses must notice."""
+
+from multiprocessing.connection import Connection
+from typing import Any
+
+from psycopg import sql
+
+
+def drop_the_net(_: Connection) -> None:
+    """Capture by cursor alone, as if every transaction committed when its rows were stamped."""
+    from warehouse.capture import stage
+
+    changed_since = stage._changed_since
+
+    def by_cursor_alone(table: Any, columns: Any, watermark: Any, **_: Any) -> sql.Composable:
+        said = changed_since(table, columns, watermark)
+        if watermark is None or watermark.cursor_value is None:
+            return said
+        return sql.SQL("{} > {}").format(sql.Identifier(table.cursor), sql.Literal(watermark.cursor_value))
+
+    stage._changed_since = by_cursor_alone
+
+
+def move_watermarks_early(_: Connection) -> None:
+    """Commit how far a run has read before what it has read."""
+    from warehouse.publish import publish
+
+    merge = publish._merge
+
+    def late(connection: Any, run_id: int, staged: Any, *arguments: Any) -> Any:
+        publish._move_watermarks(connection, run_id, staged)
+        connection.commit()
+        return merge(connection, run_id, staged, *arguments)
+
+    publish._merge = late

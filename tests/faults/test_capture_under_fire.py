@@ -1,0 +1,43 @@
+"""Capture among writers that let everything happen at once, in small; `make fault-capture` does it at any size."""
+
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from stack.postgres import EmbeddedPostgres
+from tests.faults import sabotage
+from tests.faults.capturing.harness import run
+
+DATABASES = ("fire_shop", "fire_naive", "fire_warehouse")
+
+
+@pytest.fixture
+def databases(postgres: EmbeddedPostgres, shop_template: str, warehouse_template: str):  # type: ignore[no-untyped-def]
+    for name, template in zip(DATABASES, (shop_template, shop_template, warehouse_template), strict=True):
+        postgres.create_database(name, template)
+    yield DATABASES
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        for name in DATABASES:
+            connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+def test_no_row_is_lost_that_a_plain_cursor_loses(
+    postgres: EmbeddedPostgres, databases: tuple[str, str, str], tmp_path: Path
+) -> None:
+    result = run(postgres, databases, tmp_path, commits=2_000, runs=4)
+    assert result.complaints == []
+    assert result.commits >= 2_000 and len(result.runs) >= 4
+    # Each of these a cursor loses by itself.
+    assert all(sum(kind.values()) for kind in (result.naive.lost, result.naive.stale, result.naive.kept))
+
+
+@pytest.mark.slow
+def test_engine_without_its_net_is_found_out(
+    postgres: EmbeddedPostgres, databases: tuple[str, str, str], tmp_path: Path
+) -> None:
+    result = run(postgres, databases, tmp_path, commits=2_000, runs=4, prepare=sabotage.drop_the_net)
+    assert result.engine.lost or result.engine.stale
+    assert any("ProofFailed" in failure for failure in result.failures)
+    assert any("the engine has" in complaint for complaint in result.complaints)

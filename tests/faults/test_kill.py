@@ -1,0 +1,50 @@
+"""Flows killed anywhere, in small; `make fault-kill` does it at every point and as often as one likes."""
+
+import os
+import signal
+
+import pytest
+
+from tests.faults import sabotage
+from tests.faults.killing.harness import Kill, run
+from tests.faults.killing.points import AFTER, BEFORE, CLIENT, VICTIMS, Point, Strike
+from tests.faults.killing.world import FLOWS, SHOP, WEBLOGS, World
+
+KILLS = int(os.environ.get("KILLS", "6"))
+
+
+def test_next_run_makes_good_whatever_was_killed(world: World) -> None:
+    result = run([world], KILLS)
+    assert result.complaints == []
+    assert result.kills == KILLS
+    flows, victims = ({key[part] for key in result.landed} for part in (0, 1))
+    assert (flows, victims) == (set(FLOWS), set(VICTIMS))
+    # Some were killed at work.
+    assert result.left_undone > 0
+
+
+def test_flow_killed_again_and_again_gets_there(world: World) -> None:
+    undisturbed, place = world.undisturbed(WEBLOGS), world.place()
+    commits = [step for step in undisturbed.steps if step.endswith("commit")]
+    killed = 0
+    for step in commits[:: len(commits) // 4 or 1]:
+        process = place.start(WEBLOGS, Strike(Point(step, 1, AFTER), CLIENT, world.postgres.data))
+        # What an earlier one has committed need not be done again.
+        killed += process.end() == -signal.SIGKILL
+        place.wait_for_silence()
+    assert killed > 1
+    assert place.start(WEBLOGS).end() == 0
+    assert place.content(WEBLOGS) == undisturbed.after
+    statuses = [status for (status,) in place.rows("select status from audit.run order by run_id")]
+    assert statuses.count("crashed") > 1 and "running" not in statuses
+
+
+@pytest.mark.slow
+def test_watermark_that_is_committed_early_is_found_out(world: World) -> None:
+    (published,) = (s for s in world.undisturbed(SHOP).steps if s.endswith("publish.publish.publish: commit"))
+    # The first commit is the early one.
+    last_moment = Kill(SHOP, CLIENT, Point(published, 2, BEFORE), 0.0, retries=False)
+    result = run([world], 1, orders=[last_moment], sabotage=(sabotage.move_watermarks_early,))
+    assert any("left a part: ['audit.watermark']" in complaint for complaint in result.complaints)
+    assert any("the next run failed" in complaint for complaint in result.complaints)
+    assert any("did not make good" in complaint for complaint in result.complaints)

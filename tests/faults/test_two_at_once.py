@@ -1,0 +1,26 @@
+"""Flows that are started at the same moment, in small; `make fault-starts` starts a hundred."""
+
+import os
+
+import pytest
+
+from tests.faults.killing.world import SHOP, World
+from tests.faults.starting import FLOWS, start_together
+
+STARTS = int(os.environ.get("STARTS", "12"))
+
+
+def test_flows_started_at_the_same_moment_double_nothing(world: World) -> None:
+    result = start_together(world, STARTS)
+    assert result.complaints == []
+    assert sum(result.ended.values()) == STARTS
+    # Somebody did the work of each flow, alone or as a step of the day's; the others gave up and said for whom.
+    assert all(result.ended[f"{flow}: did it"] for flow in ("ingest-weblogs", "daily-warehouse"))
+    assert sum(result.ended[f"{flow}: gave up"] for flow in FLOWS) > 0
+
+
+@pytest.mark.slow
+def test_the_same_flow_started_a_hundred_times_is_done_once(world: World) -> None:
+    result = start_together(world, 100, [SHOP])
+    assert result.complaints == []
+    assert result.ended[f"{SHOP}: gave up"] > 50

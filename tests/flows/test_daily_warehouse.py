@@ -1,0 +1,115 @@
+"""Flow daily-warehouse under a real Prefect server: its steps are flows of their own, and fail on their own."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from generators import geoip
+from tests.flows.conftest import Tracked
+from tests.pipeline import Pipeline
+from tests.weblog_lake import lines
+from warehouse.errors import StepsFailed
+
+Ask = Callable[[object], Tracked]
+
+
+@pytest.fixture
+def landing(place: Pipeline, tmp_path: Path) -> Path:
+    """Where web logs arrive, with one file of ten lines of which one is bad; and a file that knows their addresses."""
+    geoip.write(tmp_path / "home" / "geoip" / "demo.mmdb")
+    folder = tmp_path / "lake" / "landing" / "weblogs"
+    folder.mkdir(parents=True)
+    (folder / "access-1.log").write_bytes(lines(1, 9) + b"rubbish\n")
+    return folder
+
+
+def test_steps_are_subflows_of_the_day_in_their_order(place: Pipeline, landing: Path, tracked: Ask) -> None:
+    outcome = run_day()
+
+    assert [step.flow for step in outcome.steps] == ["ingest-shop", "ingest-weblogs", "refresh-marts"]
+    runs = place.rows("select flow, status, prefect_run_id from audit.run order by run_id")
+    assert [(flow, status) for flow, status, _ in runs] == [
+        ("daily-warehouse", "succeeded"),
+        ("ingest-shop", "succeeded"),
+        ("ingest-weblogs", "succeeded"),
+        ("refresh-marts", "succeeded"),
+    ]
+    (day, *steps) = [tracked(prefect_run_id) for *_, prefect_run_id in runs]
+    assert day.state == "Completed"
+    assert day.name.startswith("daily-warehouse shop 20")
+    assert {step.parent for step in steps} == {runs[0][2]}
+    assert [sorted(step.tasks) for step in steps] == [
+        ["prove-source", "publish-batch", "stage-source"],
+        ["load-files"],
+        ["refresh-views"],
+    ]
+
+
+def test_lines_of_web_logs_are_shown_loaded_and_quarantined(
+    place: Pipeline, landing: Path, tracked: Ask
+) -> None:
+    run_day()
+
+    ((prefect_run_id,),) = place.rows("select prefect_run_id from audit.run where flow = 'ingest-weblogs'")
+    seen = tracked(prefect_run_id)
+    (load,) = json.loads(seen.artifacts["ingest-weblogs-loads"])
+    assert (load["rows_read"], load["rows_inserted"], load["rows_quarantined"]) == (10, 9, 1)
+    assert place.rows("select count(*) from dwh.fact_weblog") == [(9,)]
+
+
+def test_next_day_loads_only_what_changed(place: Pipeline, landing: Path) -> None:
+    run_day()
+    place.shop.execute("update customer set name = 'Ana María', updated_at = now()")
+    (landing / "access-2.log").write_bytes(lines(20, 24))
+    second = run_day()
+
+    changed = {
+        load.table_name: (load.rows_inserted, load.rows_updated, load.rows_closed)
+        for load in second.every_load
+        if load.rows_inserted or load.rows_updated
+    }
+    assert changed == {
+        "raw.shop_customer": (0, 1, 0),
+        "dwh.dim_customer": (1, 0, 1),
+        "dwh.fact_weblog": (5, 0, 0),
+    }
+
+
+def test_step_that_fails_does_not_keep_the_others_from_running(place: Pipeline, tracked: Ask) -> None:
+    with pytest.raises(StepsFailed) as failed:
+        run_day()
+
+    assert failed.value.failed.keys() == {"ingest-weblogs"}
+    assert "GeoIP" in failed.value.what
+    states = {flow: (status, tracked(seen).state) for flow, status, seen in place.rows(
+        "select flow, status, prefect_run_id from audit.run"
+    )}  # fmt: skip
+    assert states == {
+        "daily-warehouse": ("failed", "Failed"),
+        "ingest-shop": ("succeeded", "Completed"),
+        "ingest-weblogs": ("failed", "Failed"),
+        "refresh-marts": ("succeeded", "Completed"),
+    }
+    assert place.facts() == [("1", "1")]
+
+
+def test_day_is_stopped_rather_than_failed_where_only_a_brake_was_pulled(
+    place: Pipeline, landing: Path
+) -> None:
+    run_day()
+    place.shop.execute("delete from order_item")
+    with pytest.raises(StepsFailed) as failed:
+        run_day()
+    assert failed.value.exit_code == 3
+    assert place.run_states()[4][:2] == ("daily-warehouse", "stopped")
+    assert run_day(confirm_deletes=True).steps[0].proofs[-1].rows_mirror == 0
+
+
+def run_day(**parameters: Any) -> Any:
+    # Imported late: Prefect reads its server's address when it is imported.
+    from flows.daily_warehouse import daily_warehouse
+
+    return daily_warehouse(**parameters)

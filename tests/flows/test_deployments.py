@@ -1,0 +1,246 @@
+"""Deployments on a real server: all registered, again and again, and a real worker runs them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import pytest
+
+from flows.deploy import deploy
+from flows.deployments import FOLDER, Declared, read_declarations
+from generators import geoip
+from tests.pipeline import Pipeline
+from tests.weblog_lake import lines
+from warehouse.audit import start_run
+from warehouse.errors import DeclarationError
+from warehouse.locks import hold
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+NAMES = [
+    "ingest-shop",
+    "ingest-weblogs",
+    "daily-warehouse",
+    "refresh-marts",
+    "reconcile",
+    "geoip-update",
+    "reclassify-weblogs",
+    "remove-old-weblogs",
+    "backfill",
+    "watchdog",
+]
+PATIENCE_SECONDS = 60
+
+
+@pytest.fixture
+def client(prefect_server: None) -> Iterator["SyncPrefectClient"]:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        yield client
+
+
+@pytest.fixture
+def worker(place: Pipeline, tmp_path: Path) -> Iterator[None]:
+    """A process worker on the pool, with the settings of this test."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "worker", "start", "--pool", "dwh", "--type", "process"],
+        cwd=tmp_path,
+        env={**os.environ, "PREFECT_WORKER_QUERY_SECONDS": "1"},
+        stdout=(tmp_path / "worker.log").open("w"),
+        stderr=subprocess.STDOUT,
+    )
+    yield
+    process.send_signal(signal.SIGTERM)
+    process.wait(30)
+
+
+def registered(client: "SyncPrefectClient") -> dict[str, Any]:
+    """What the server knows of each deployment."""
+    known = {}
+    for name in NAMES:
+        found = client.read_deployment_by_name(f"{name}/{name}")
+        known[name] = (
+            found.id,
+            found.description,
+            found.tags,
+            found.parameters,
+            found.global_concurrency_limit.limit if found.global_concurrency_limit else None,
+            found.concurrency_options.collision_strategy if found.concurrency_options else None,
+            [(s.schedule.cron, s.schedule.timezone, s.active) for s in found.schedules],
+            found.work_pool_name,
+            found.entrypoint,
+        )
+    return known
+
+
+def test_everything_is_registered_and_registering_again_changes_nothing(
+    client: "SyncPrefectClient", tmp_path: Path
+) -> None:
+    declared = read_declarations()
+    ids = deploy(declared, folder=tmp_path)
+    first = registered(client)
+    assert deploy(declared, folder=tmp_path) == ids
+    assert registered(client) == first
+    assert [d["name"] for d in declared.deployments] == NAMES
+
+    _, description, tags, parameters, limit, strategy, schedules, pool, _ = first["daily-warehouse"]
+    assert description.startswith("Everything that a day brings")
+    assert (tags, parameters) == (
+        ["dwh", "daily"],
+        {"whole": False, "confirm_deletes": False, "from_step": None},
+    )
+    assert (limit, strategy.value, pool) == (1, "ENQUEUE", "dwh")
+    assert schedules == [("0 18 * * *", "America/Sao_Paulo", True)]
+    assert all(limit == 1 for _, _, _, _, limit, *_ in first.values())
+
+    assert client.read_work_pool("dwh").concurrency_limit == 4
+    assert len(client.read_automations_by_name(declared.resources["automations"][0]["name"])) == 1
+    variable = client.read_variable_by_name("dwh_time_zone")
+    assert variable is not None and variable.value == "America/Sao_Paulo"
+
+
+def test_the_form_of_a_deployment_has_types_defaults_and_words(
+    client: "SyncPrefectClient", tmp_path: Path
+) -> None:
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    ids = deploy(read_declarations(), folder=tmp_path)
+    schema = client.read_deployment(ids["ingest-shop"]).parameter_openapi_schema
+    whole = schema["properties"]["whole"]
+    assert (whole["type"], whole["default"]) == ("boolean", False)
+    assert whole["description"].startswith("Read every row again")
+    with pytest.raises(PrefectHTTPStatusError, match="409"):
+        client.create_flow_run_from_deployment(ids["ingest-shop"], parameters={"whole": "perhaps"})
+
+
+def test_a_worker_runs_what_the_api_asks_for_and_retry_goes_on_where_it_failed(
+    client: "SyncPrefectClient", worker: None, place: Pipeline, tmp_path: Path
+) -> None:
+    from prefect.states import AwaitingRetry
+
+    ids = deploy(unscheduled(), folder=tmp_path)
+    landing = tmp_path / "lake" / "landing" / "weblogs"
+    landing.mkdir(parents=True)
+    (landing / "access.log").write_bytes(lines(1, 10))
+    with hold(place.warehouse, "source shop"):
+        left_out = client.create_flow_run_from_deployment(ids["ingest-shop"]).id
+        asked = client.create_flow_run_from_deployment(ids["ingest-weblogs"]).id
+        state = ended(client, left_out, tmp_path)
+        assert (state.type.value, state.name) == ("COMPLETED", "Skipped")
+        assert "'source shop' is being loaded by test warehouse" in state.message
+        # Nothing tells addresses' countries.
+        assert ended(client, asked, tmp_path).name == "Failed"
+
+    day = client.create_flow_run_from_deployment(ids["daily-warehouse"]).id
+    assert ended(client, day, tmp_path).name == "Failed"
+    geoip.write(tmp_path / "home" / "geoip" / "demo.mmdb")
+    # What the button of that name in the UI does.
+    client.set_flow_run_state(day, AwaitingRetry(), force=False)
+    until = time.monotonic() + PATIENCE_SECONDS
+    while client.read_flow_run(day).state.is_final() and time.monotonic() < until:
+        time.sleep(0.2)
+    assert ended(client, day, tmp_path).name == "Completed"
+    runs = place.rows("select flow, deployment, status from audit.run order by run_id")
+    # The two that were asked for together begin in any order.
+    assert [*sorted(runs[:2]), *runs[2:]] == [
+        ("ingest-shop", "ingest-shop", "skipped"),
+        ("ingest-weblogs", "ingest-weblogs", "failed"),
+        ("daily-warehouse", "daily-warehouse", "failed"),
+        ("ingest-shop", None, "succeeded"),
+        ("ingest-weblogs", None, "failed"),
+        ("refresh-marts", None, "succeeded"),
+        ("daily-warehouse", "daily-warehouse", "succeeded"),
+        ("ingest-weblogs", None, "succeeded"),
+        ("refresh-marts", None, "succeeded"),
+    ]
+    assert place.rows(
+        "select count(distinct prefect_run_id) from audit.run where flow = 'daily-warehouse'"
+    ) == [(1,)]
+    assert len(place.facts()) == 1
+    assert place.rows("select count(*) from dwh.fact_weblog") == [(10,)]
+
+
+def unscheduled() -> Declared:
+    """The declarations without schedules: a run of one at the same minute would have ours left out."""
+    declared = read_declarations()
+    return replace(declared, deployments=[{**one, "schedules": []} for one in declared.deployments])
+
+
+def ended(client: "SyncPrefectClient", flow_run_id: UUID, folder: Path) -> Any:
+    """The state in which a flow run has ended."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not (state := client.read_flow_run(flow_run_id).state).is_final():
+        assert time.monotonic() < until, f"{state} {(folder / 'worker.log').read_text()}"
+        time.sleep(0.3)
+    return state
+
+
+def test_what_is_dead_in_the_warehouse_is_marked_as_crashed_in_prefect(
+    client: "SyncPrefectClient", tmp_path: Path, place: Pipeline
+) -> None:
+    from prefect.client.schemas.objects import StateType
+    from prefect.states import Running
+
+    from flows.watchdog import _mark_in_prefect
+
+    ids = deploy(read_declarations(), folder=tmp_path)
+    dead, alive = (client.create_flow_run_from_deployment(ids["watchdog"]).id for _ in range(2))
+    for run_id in (dead, alive):
+        client.set_flow_run_state(run_id, Running(), force=True)
+    for run_id, status in ((dead, "crashed"), (alive, "succeeded")):
+        place.warehouse.execute(
+            """
+            insert into audit.run (flow, prefect_run_id, launched_by, code_version, host, pid, status)
+            values ('watchdog', %s, 'schedule', 'x', 'a', 1, %s)
+            """,
+            [run_id, status],
+        )
+    with start_run(place.warehouse_url, flow="watchdog") as run:
+        assert _mark_in_prefect(run) == (str(dead),)
+    assert client.read_flow_run(dead).state.type == StateType.CRASHED
+    assert client.read_flow_run(alive).state.type == StateType.RUNNING
+    client.delete_flow_run(alive)
+
+
+def test_from_any_folder_without_a_prompt(prefect_server: None, tmp_path: Path) -> None:
+    folder = tmp_path / "some where"
+    folder.mkdir()
+    done = dwh_deploy(folder, os.environ)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:-1] == [f"deployed {name}" for name in NAMES]
+
+
+def test_without_a_server_deploying_says_what_to_do(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    done = dwh_deploy(tmp_path, {**environment, "DWH_HOME": str(tmp_path)})
+    assert done.returncode == 1
+    assert "No Prefect server is known." in done.stderr
+    assert "dwh up" in done.stderr
+
+
+def dwh_deploy(folder: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """`dwh deploy` with nobody at the keyboard."""
+    return subprocess.run(
+        [sys.executable, "-m", "cli.main", "deploy"],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_schedule_without_grace_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "prefect.yaml").write_text((FOLDER / "prefect.yaml").read_text())
+    (tmp_path / "resources.yaml").write_text("grace_minutes: {}")
+    with pytest.raises(DeclarationError, match="'ingest-shop' is missing"):
+        read_declarations(tmp_path)

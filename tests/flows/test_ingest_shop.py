@@ -1,0 +1,210 @@
+"""Flow ingest-shop under a real Prefect server: what it leaves, what it tries again, what it never does."""
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.flows.conftest import Tracked
+from tests.pipeline import Pipeline
+from warehouse.database import connect
+from warehouse.errors import DeleteBrake, LockHeld, SchemaOutdated
+from warehouse.locks import alone, hold
+from warehouse.publish.publish import STAR_LOCK
+
+Ask = Callable[[object], Tracked]
+STEPS = {"stage-source": 1, "publish-batch": 1, "prove-source": 1}
+
+
+def test_run_is_named_recorded_and_shown(place: Pipeline, tracked: Ask) -> None:
+    outcome = ingest()
+
+    ((run_id, flow, status, prefect_run_id, parameters),) = place.warehouse.execute(
+        "select run_id, flow, status, prefect_run_id, parameters from audit.run"
+    ).fetchall()
+    assert (run_id, flow, status) == (outcome.run_id, "ingest-shop", "succeeded")
+    assert parameters == {"source": "shop", "whole": False, "confirm_deletes": False}
+    seen = tracked(prefect_run_id)
+    assert re.fullmatch(r"ingest-shop shop \d{4}-\d\d-\d\dT\d\d:\d\d", seen.name)
+    assert (seen.state, seen.tasks) == ("Completed", STEPS)
+    assert seen.artifacts.keys() == {
+        "ingest-shop",
+        "ingest-shop-loads",
+        "ingest-shop-checks",
+        "ingest-shop-proof",
+        "ingest-shop-history",
+    }
+    assert "| 1 | succeeded |" in seen.artifacts["ingest-shop-history"]
+
+
+def test_artifacts_say_what_the_audit_trail_says(place: Pipeline, tracked: Ask) -> None:
+    ingest()
+
+    seen = tracked(place.rows("select prefect_run_id from audit.run")[0][0])
+    loads = place.rows("select table_name, rows_inserted from audit.load order by load_id")
+    assert [(load["table_name"], load["rows_inserted"]) for load in table(seen, "loads")] == loads
+    assert ("dwh.fact_order_item", 1) in loads
+    checks = place.rows("select check_name, outcome from audit.check_result order by check_result_id")
+    assert [(check["check_name"], check["outcome"]) for check in table(seen, "checks")] == checks
+    assert {proof["verdict"] for proof in table(seen, "proof")} == {"equal"}
+    page = seen.artifacts["ingest-shop"]
+    assert page.startswith("# ingest-shop: succeeded")
+    assert "| dwh.fact_order_item | 1 | 1 | 0 | 0 | 0 | 0 |" in page
+    assert "Proved: 10 tables, 9 rows, equal in source and mirror." in page
+
+
+def test_every_load_is_one_log_line(place: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "dwh"):
+        outcome = ingest()
+
+    said = [record.getMessage() for record in caplog.records if record.name == "dwh"]
+    assert [line for line in said if " → " in line] == [str(load) for load in outcome.loads]
+
+
+def test_second_run_changes_nothing(place: Pipeline) -> None:
+    ingest()
+    second = ingest()
+
+    assert sum(load.rows_inserted + load.rows_updated + load.rows_deleted for load in second.loads) == 0
+    assert len(second.proofs) == 10
+
+
+def test_brake_fails_the_run_at_once_and_says_why(place: Pipeline, tracked: Ask) -> None:
+    ingest()
+    place.shop.execute("delete from order_item")
+
+    with pytest.raises(DeleteBrake):
+        ingest()
+
+    prefect_run_id, status, error = place.rows(
+        "select prefect_run_id, status, error from audit.run order by run_id desc limit 1"
+    )[0]
+    assert (status, "Too many rows have vanished" in str(error)) == ("stopped", True)
+    seen = tracked(prefect_run_id)
+    assert (seen.state, seen.tasks) == ("Failed", {"stage-source": 1})
+    assert seen.artifacts["ingest-shop"].startswith("# ingest-shop: stopped")
+    assert "--confirm-deletes" in seen.artifacts["ingest-shop"]
+    assert ingest(confirm_deletes=True).proofs[-1].rows_mirror == 0
+
+
+def test_connection_lost_while_publishing_is_tried_again(place: Pipeline, tracked: Ask) -> None:
+    with publishing_blocked(place) as run:
+        terminate(place, "dwh ingest-shop publish")
+    outcome = run()
+
+    assert place.run_states() == [("ingest-shop", "succeeded", None)]
+    assert place.rows("select count(*) from audit.load where table_name = 'dwh.fact_order_item'") == [(1,)]
+    assert place.facts() == [("1", "1")]
+    seen = tracked(place.rows("select prefect_run_id from audit.run")[0][0])
+    assert seen.tasks == {**STEPS, "publish-batch": 2}
+    assert outcome.loads
+
+
+def test_run_that_lost_its_lock_publishes_nothing_and_begins_again(place: Pipeline, tracked: Ask) -> None:
+    ingest()
+    # No contract judges customers: nothing but the lock's own check can notice that it is gone.
+    place.insert("customer", id=2, document_number="2", username="bob", email="bob@example.com")
+    with publishing_blocked(place) as run:
+        terminate(place, "dwh ingest-shop")
+    outcome = run()
+
+    (_, lost, last) = place.run_states()
+    assert lost[:2] == ("ingest-shop", "failed")
+    assert "lost the connection that held its locks" in str(lost[2])
+    assert last == ("ingest-shop", "succeeded", None)
+    assert place.rows("select distinct run_id from audit.load order by run_id") == [(1,), (outcome.run_id,)]
+    assert place.rows("select run_id from dwh.dim_customer where customer_id = '2'") == [(outcome.run_id,)]
+    ((prefect_run_id,),) = place.rows("select distinct prefect_run_id from audit.run where run_id > 1")
+    assert tracked(prefect_run_id).state == "Completed"
+
+
+def test_source_that_is_being_loaded_is_left_alone(place: Pipeline, tracked: Ask) -> None:
+    with (
+        hold(place.warehouse, "source shop"),
+        pytest.raises(LockHeld, match="'source shop' is being loaded by"),
+    ):
+        ingest()
+
+    ((flow, status, error),) = place.run_states()
+    assert (flow, status) == ("ingest-shop", "skipped")
+    assert "test warehouse" in str(error)
+    assert tracked(place.rows("select prefect_run_id from audit.run")[0][0]).tasks == {}
+
+
+def test_parameters_of_a_wrong_type_start_nothing(place: Pipeline) -> None:
+    from prefect.exceptions import ParameterTypeError
+
+    with pytest.raises(ParameterTypeError):
+        ingest(whole="perhaps")
+    assert place.run_states() == []
+
+
+def test_warehouse_without_tables_is_refused_with_advice(
+    place: Pipeline, empty_database_url: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DWH_WAREHOUSE_URL", empty_database_url())
+    with pytest.raises(SchemaOutdated) as refused:
+        ingest()
+    assert refused.value.advice == "Run `dwh migrate`."
+
+
+def ingest(**parameters: Any) -> Any:
+    # Imported late: Prefect reads its server's address when it is imported.
+    from flows.ingest_shop import ingest_shop
+
+    return ingest_shop(**parameters)
+
+
+def table(seen: Tracked, name: str) -> list[dict[str, Any]]:
+    import json
+
+    rows: list[dict[str, Any]] = json.loads(seen.artifacts[f"ingest-shop-{name}"])
+    return rows
+
+
+@contextmanager
+def publishing_blocked(place: Pipeline) -> Iterator[Callable[[], Any]]:
+    """Start the flow and hold it where it is about to publish; what is given waits for its outcome."""
+    done: list[Any] = []
+
+    def run() -> None:
+        try:
+            done.append(ingest())
+        except BaseException as error:
+            done.append(error)
+
+    def outcome() -> Any:
+        thread.join(120)
+        if isinstance(done[0], BaseException):
+            raise done[0]
+        return done[0]
+
+    thread = threading.Thread(target=run)
+    with connect(place.warehouse_url) as blocker:
+        alone(blocker, STAR_LOCK)
+        thread.start()
+        wait_until(place.warehouse, "select from pg_locks where locktype = 'advisory' and not granted")
+        yield outcome
+
+
+def terminate(place: Pipeline, application_name: str) -> None:
+    """End the sessions of that name in this test's warehouse, and wait until they are gone."""
+    place.warehouse.execute(
+        """
+        select pg_terminate_backend(pid, 10000) from pg_stat_activity
+        where datname = current_database() and application_name = %s
+        """,
+        [application_name],
+    )
+
+
+def wait_until(connection: psycopg.Connection, query: str) -> None:
+    give_up_at = time.monotonic() + 60
+    while not connection.execute(query.encode()).rowcount:
+        assert time.monotonic() < give_up_at, f"never: {query}"
+        time.sleep(0.02)

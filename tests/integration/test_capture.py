@@ -1,0 +1,1029 @@
+"""Capture: whatever happens in the source, the mirror is the source after the next run."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from stack.accounts import ServerAccount
+from stack.postgres import EmbeddedPostgres
+from tests.conftest import SETTINGS
+from tests.pipeline import Pipeline
+from warehouse.database import connect
+from warehouse.errors import DeclarationError, ProofFailed, SchemaDrift, SourceError
+from warehouse.sources.declaration import SchemaPolicy, Source, Table, read_source
+
+
+def only(
+    name: str, key: tuple[str, ...] = ("id",), cursor: str | None = "updated_at", schema: str = "public"
+) -> Source:
+    """A source of one table from which nothing is conformed."""
+    return Source("shop", "", (Table("shop", name, schema, key, cursor),), {})
+
+
+@pytest.fixture
+def shop(pipeline: Pipeline) -> Pipeline:
+    """A shop with one row of master data each, of which only the customers are captured."""
+    pipeline.open_shop()
+    pipeline.source = only("customer")
+    return pipeline
+
+
+@pytest.fixture
+def whole_shop(shop: Pipeline) -> Pipeline:
+    """The same, captured as a whole."""
+    shop.source = read_source("shop")
+    return shop
+
+
+def in_source(pipeline: Pipeline, table: str) -> list[str]:
+    """Rows of a source table as text, in the order of their text."""
+    rows = pipeline.shop.execute(
+        sql.SQL("select t::text from {} as t").format(sql.Identifier(table))
+    ).fetchall()
+    return sorted(text for (text,) in rows)
+
+
+def in_mirror(pipeline: Pipeline, table: str) -> list[str]:
+    """Rows of a mirror that are there, as text without what the mirror adds."""
+    (columns,) = pipeline.shop.execute(
+        "select array_agg(attname::text order by attnum) from pg_attribute "
+        "where attrelid = format('%%I', %s::text)::regclass and attnum > 0 and not attisdropped",
+        [table],
+    ).fetchone() or ([],)
+    mirror = Table("shop", table, "public", (), None).mirror
+    rows = pipeline.warehouse.execute(
+        sql.SQL("select row({})::text from {} where not _is_deleted").format(
+            sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier("raw", mirror)
+        )
+    ).fetchall()
+    return sorted(text for (text,) in rows)
+
+
+def last(pipeline: Pipeline, table: str = "customer") -> dict[str, int]:
+    """Counts of the last run's load of a mirror."""
+    return pipeline.runs[-1].counts(f"raw.shop_{table}")
+
+
+# --- what a plain cursor loses --------------------------------------------------------------------------------
+
+
+def test_equal_timestamps_at_the_edge_are_read_again(shop: Pipeline) -> None:
+    shop.capture()
+    shop.insert("customer", id=2)
+    run = shop.capture()
+    assert run.counts("raw.shop_customer") == {"inserted": 1, "cursor_missed": 1}
+    assert in_mirror(shop, "customer") == in_source(shop, "customer")
+
+
+def test_newer_timestamps_are_no_business_of_the_net(shop: Pipeline) -> None:
+    shop.capture()
+    shop.insert("customer", id=2, updated_at="2024-01-02")
+    shop.insert("customer", id=3, updated_at="2024-01-03")
+    shop.capture()
+    assert last(shop) == {"inserted": 2}
+    shop.capture()
+    assert last(shop) == {}
+
+
+def test_late_commit_with_an_older_timestamp_is_found(shop: Pipeline) -> None:
+    with connect(shop.shop_url) as late:
+        late.execute("update customer set country = 'UY', updated_at = '2024-02-01'")
+        shop.insert("customer", id=2, updated_at="2024-03-01")
+        shop.capture()
+        late.commit()
+    shop.capture()
+    assert last(shop) == {"updated": 1, "cursor_missed": 1}
+    assert in_mirror(shop, "customer") == in_source(shop, "customer")
+    shop.capture()
+    assert last(shop) == {}
+
+
+def test_long_transaction_is_found_however_many_runs_it_outlives(shop: Pipeline) -> None:
+    with connect(shop.shop_url) as late:
+        late.execute("update customer set country = 'UY', updated_at = '2024-01-02'")
+        for number in range(2, 5):
+            shop.insert("customer", id=number, updated_at=f"2024-03-0{number}")
+            shop.capture()
+        late.commit()
+    shop.capture()
+    assert last(shop)["cursor_missed"] == 1
+    assert in_mirror(shop, "customer") == in_source(shop, "customer")
+
+
+@pytest.mark.parametrize(
+    "rewriting",
+    ["truncate order_item", "alter table order_item alter quantity type bigint using quantity + 1"],
+)
+def test_table_that_is_rewritten_while_others_are_read_is_read_as_it_was(
+    whole_shop: Pipeline, rewriting: str
+) -> None:
+    """Neither statement leaves older snapshots their rows: they wait until the tables are read."""
+    whole_shop.order(1, "2024-03-10")
+    whole_shop.capture()
+    rewriter = threading.Thread(target=whole_shop.do, args=(rewriting,))
+
+    def rewrite(_: str) -> None:
+        if rewriter.ident is None:
+            rewriter.start()
+            # Time enough to be done, were there nothing to wait for.
+            rewriter.join(0.5)
+
+    run = whole_shop.capture(progress=rewrite)
+    rewriter.join()
+    assert run.changes() == {}
+    assert whole_shop.rows("select quantity from dwh.fact_order_item") == [(2,)]
+
+
+def test_null_and_backdated_cursors_are_found(shop: Pipeline) -> None:
+    shop.insert("customer", id=2)
+    shop.capture()
+    shop.do(
+        "update customer set name = 'Nobody', updated_at = null where id = 1",
+        "update customer set name = 'Backdated', updated_at = '2001-01-01' where id = 2",
+    )
+    shop.insert("customer", id=3, updated_at=None)
+    shop.insert("customer", id=4, updated_at="-infinity")
+    shop.capture()
+    assert last(shop) == {"inserted": 2, "updated": 2, "cursor_missed": 4}
+    assert in_mirror(shop, "customer") == in_source(shop, "customer")
+
+
+def test_net_left_out_where_the_source_was_quiet_reads_less_and_the_proof_tells_what_it_missed(
+    shop: Pipeline,
+) -> None:
+    with connect(shop.shop_url) as late:
+        late.execute("update customer set country = 'UY', updated_at = '2024-01-02'")
+        shop.insert("customer", id=2, updated_at="2024-03-01")
+        shop.capture(xid_net="unless-quiet")
+        assert shop.rows("select distinct was_quiet from audit.watermark") == [(False,)]
+        late.commit()
+    shop.capture(xid_net="unless-quiet")
+    assert last(shop) == {"updated": 1, "cursor_missed": 1}
+
+    # as a snapshot leaves it that saw nothing in flight: other tests' transactions are on the same server
+    shop.warehouse.execute("update audit.watermark set was_quiet = true")
+    shop.insert("customer", id=3, updated_at="2024-03-01")
+    shop.capture(xid_net="unless-quiet")
+    assert last(shop) == {"inserted": 1, "cursor_missed": 1}
+
+    shop.warehouse.execute("update audit.watermark set was_quiet = true")
+    shop.do("update customer set name = 'Backdated', updated_at = '2001-01-01' where id = 2")
+    with pytest.raises(ProofFailed, match="customer: 3 rows there, 3 here"):
+        shop.capture(xid_net="unless-quiet")
+    shop.warehouse.execute("update audit.watermark set was_quiet = true")
+    shop.capture(whole=True)
+    assert in_mirror(shop, "customer") == in_source(shop, "customer")
+
+
+def test_cursor_at_infinity_hides_nothing_behind_it(shop: Pipeline) -> None:
+    shop.insert("customer", id=2, updated_at="infinity")
+    shop.capture()
+    shop.do("update customer set name = 'Later', updated_at = now() where id = 1")
+    shop.capture()
+    assert last(shop) == {"updated": 1, "cursor_missed": 1}
+    assert in_mirror(shop, "customer") == in_source(shop, "customer")
+
+
+def test_change_under_a_disabled_trigger_is_found(shop: Pipeline) -> None:
+    shop.capture()
+    shop.do("alter table customer disable trigger all", "update customer set name = 'Quiet'")
+    shop.capture()
+    assert last(shop) == {"updated": 1, "cursor_missed": 1}
+    assert in_mirror(shop, "customer") == in_source(shop, "customer")
+
+
+def test_savepoints_are_found_and_what_was_rolled_back_is_not(shop: Pipeline) -> None:
+    with connect(shop.shop_url) as late:
+        late.execute("update customer set name = 'Main', updated_at = '2024-01-02'")
+        with late.transaction():
+            late.execute(
+                "insert into customer (id, name, username, email, country) values (2, 'Kept', 'k', 'k', 'AR')"
+            )
+            with pytest.raises(ZeroDivisionError), late.transaction():
+                late.execute(
+                    "insert into customer (id, name, username, email, country) values (3, 'Lost', 'l', 'l', 'AR')"
+                )
+                raise ZeroDivisionError
+            late.execute("update customer set country = 'CL', updated_at = '2024-01-03' where id = 2")
+        shop.insert("customer", id=9, updated_at="2024-05-01")
+        shop.capture()
+        late.commit()
+    shop.capture()
+    assert last(shop) == {"inserted": 1, "updated": 1, "cursor_missed": 2}
+    assert in_mirror(shop, "customer") == in_source(shop, "customer")
+
+
+def test_prepared_transaction_is_found_when_it_is_committed(shop: Pipeline) -> None:
+    with connect(shop.shop_url) as other:
+        name = shop.shop.info.dbname
+        other.execute("update customer set name = 'Two phases', updated_at = '2024-01-02'")
+        other.execute(sql.SQL("prepare transaction {}").format(sql.Literal(name)))
+    shop.insert("customer", id=2, updated_at="2024-05-01")
+    shop.capture()
+    shop.capture()
+    assert in_mirror(shop, "customer") == in_source(shop, "customer")
+    shop.do(f"commit prepared '{name}'")
+    shop.capture()
+    assert last(shop)["cursor_missed"] == 1
+    assert in_mirror(shop, "customer") == in_source(shop, "customer")
+
+
+def test_key_change_delete_and_reinsert_in_one_go(shop: Pipeline) -> None:
+    for number in range(2, 6):
+        shop.insert("customer", id=number)
+    shop.capture()
+    shop.do(
+        "update customer set id = id + 100 where id in (1, 2)",
+        "delete from customer where id = 3",
+        "delete from customer where id = 4",
+        "update customer set id = 3 where id = 5",
+    )
+    shop.insert("customer", id=4, name="Again", updated_at="2020-01-01")
+    shop.capture()
+    assert in_mirror(shop, "customer") == in_source(shop, "customer")
+    assert last(shop) == {"inserted": 2, "updated": 2, "deleted": 3, "cursor_missed": 1}
+
+
+def test_table_without_a_cursor_lives_on_the_net_alone(shop: Pipeline) -> None:
+    source = only("customer", cursor=None)
+    shop.insert("customer", id=2)
+    shop.capture(source=source)
+    shop.do("update customer set name = 'New' where id = 2")
+    shop.capture(source=source)
+    assert last(shop) == {"updated": 1}
+    shop.capture(source=source)
+    assert last(shop) == {}
+    assert in_mirror(shop, "customer") == in_source(shop, "customer")
+
+
+def test_all_tables_are_read_at_one_moment(whole_shop: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows committed while a run reads are of the next run, whole: no line without its order."""
+    from warehouse.capture import stage as module
+
+    read = module._stage_table
+
+    def and_the_shop_goes_on(*arguments: object) -> object:
+        staged = read(*arguments)  # type: ignore[arg-type]
+        if staged.table.name == "sales_order":
+            whole_shop.order(7, "2024-03-10")
+        return staged
+
+    monkeypatch.setattr(module, "_stage_table", and_the_shop_goes_on)
+    whole_shop.capture()
+    assert (in_mirror(whole_shop, "sales_order"), in_mirror(whole_shop, "order_item")) == ([], [])
+    monkeypatch.undo()
+    whole_shop.capture()
+    assert whole_shop.facts("customer.name") == [("7", "1", "Ana")]
+
+
+def test_many_rows_cross_every_chunk(pipeline: Pipeline) -> None:
+    pipeline.do(
+        "create table reading (id bigint primary key, value double precision, note text, updated_at timestamptz)",
+        "insert into reading select n, sqrt(n), repeat('é', (n % 50)::int), "
+        "'2024-01-01'::timestamptz + n * interval '1 s' from generate_series(1, 70000) as n",
+    )
+    source = only("reading")
+    pipeline.capture(source=source)
+    assert last(pipeline, "reading") == {"inserted": 70000}
+    pipeline.do(
+        "update reading set value = -value, updated_at = '2000-01-01' where id % 1000 = 0",
+        "delete from reading where id % 777 = 0",
+        "insert into reading select n, n, 'new', null from generate_series(70001, 70100) as n",
+    )
+    run = pipeline.capture(source=source)
+    assert last(pipeline, "reading") == {
+        "inserted": 100, "updated": 70, "deleted": 90, "cursor_missed": 170,
+    }  # fmt: skip
+    assert in_mirror(pipeline, "reading") == in_source(pipeline, "reading")
+    (proof,) = run.proofs
+    assert (proof.rows_source, proof.rows_mirror, proof.chunks, proof.verdict) == (70010, 70010, 512, "equal")
+
+
+def test_window_of_each_load_is_told_as_exact_text(shop: Pipeline) -> None:
+    shop.capture()
+    shop.do("update customer set name = 'New', updated_at = '2024-02-03 04:05:06.789012'")
+    shop.capture()
+    assert shop.rows(
+        "select window_low, window_high from audit.load where table_name = 'raw.shop_customer' order by load_id"
+    ) == [(None, "2024-01-01 00:00:00+00"), ("2024-01-01 00:00:00+00", "2024-02-03 04:05:06.789012+00")]
+    assert shop.rows(
+        "select cursor_value, run_id - %s from audit.watermark where table_name = 'customer'",
+        shop.runs[-1].run_id,
+    ) == [("2024-02-03 04:05:06.789012+00", 0)]
+
+
+# --- a source that changes shape ------------------------------------------------------------------------------
+
+
+def test_new_column_with_a_default_is_captured_whole(whole_shop: Pipeline) -> None:
+    for number in range(2, 50):
+        whole_shop.insert("customer", id=number)
+    whole_shop.capture()
+    whole_shop.do("alter table customer add column vip boolean default true")
+    run = whole_shop.capture()
+    assert last(whole_shop) == {"updated": 49}
+    assert whole_shop.rows("select distinct vip from raw.shop_customer") == [(True,)]
+    assert in_mirror(whole_shop, "customer") == in_source(whole_shop, "customer")
+    assert whole_shop.versions("customer", "name")[0] == ("1", "Ana", "ever", "now")
+    assert run.counts("dwh.dim_customer") == {"read": 49, "unchanged": 49}
+
+
+def test_new_column_of_an_empty_table(whole_shop: Pipeline) -> None:
+    whole_shop.capture()
+    whole_shop.do("alter table promotion add column budget money")
+    whole_shop.insert("promotion", budget="1234.56")
+    whole_shop.capture()
+    assert in_mirror(whole_shop, "promotion") == in_source(whole_shop, "promotion")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("alter table customer drop column state", "state is gone"),
+        ("alter table customer rename column state to province", "state is gone; province is new"),
+        (
+            "alter table customer alter column state type varchar(20)",
+            "state is character varying(20) and was text",
+        ),
+    ],
+)
+def test_lost_or_retyped_column_stops_the_run(shop: Pipeline, change: str, told: str) -> None:
+    shop.capture()
+    shop.do(change, "update customer set name = 'Unseen', updated_at = now()")
+    with pytest.raises(SchemaDrift) as error:
+        shop.capture()
+    assert error.value.what == f"Table public.customer of source 'shop' has changed: {told}."
+    assert error.value.advice.startswith(
+        "Adapt the conform SQL, then let the mirror follow: evolve (or ignore)"
+    )
+    assert shop.rows("select name from raw.shop_customer") == [("Ana",)]
+    assert [state[1] for state in shop.run_states()] == ["succeeded", "failed"]
+
+
+SHAPES = (
+    "alter table thing drop column gone",
+    "alter table thing add column new int default 7",
+    """
+    alter table thing alter column id type bigint, alter column amount type text using amount || ' USD'
+""",
+)
+
+
+def changing(**policy: str) -> Source:
+    return replace(
+        only("thing"),
+        tables=(Table("shop", "thing", "public", ("id",), "updated_at", SchemaPolicy(**policy)),),
+    )
+
+
+@pytest.fixture
+def thing(pipeline: Pipeline) -> Pipeline:
+    """A table of which a column is about to go, to come, and to change."""
+    pipeline.do(
+        "create table thing (id int primary key, gone text, amount numeric, name text, updated_at timestamptz)",
+        "insert into thing values (1, 'x', 1.50, 'a', '2024-01-01'), (2, 'y', 2, 'b', '2024-01-02'), "
+        "(3, 'z', 3, 'c', null)",
+    )
+    pipeline.capture(source=changing())
+    return pipeline
+
+
+def test_mirror_follows_a_source_that_may_evolve(thing: Pipeline) -> None:
+    source = changing(new_column="evolve", dropped_column="evolve", changed_type="evolve")
+    thing.do(*SHAPES, "delete from thing where id = 2")
+    thing.capture(source=source)
+    assert last(thing, "thing") == {"updated": 2, "deleted": 1}
+    assert thing.rows(
+        "select id, amount, name, new from raw.shop_thing where not _is_deleted order by id"
+    ) == [
+        (1, "1.50 USD", "a", 7),
+        (3, "3 USD", "c", 7),
+    ]
+    assert in_mirror(thing, "thing") == in_source(thing, "thing")
+    assert thing.capture(source=source).changes() == {}
+
+
+def test_mirror_stays_as_it_is_where_changes_are_ignored(thing: Pipeline) -> None:
+    source = changing(new_column="ignore", dropped_column="ignore", changed_type="ignore")
+    thing.do(
+        SHAPES[0],
+        SHAPES[1],
+        "alter table thing alter column amount type text",
+        "insert into thing (id) values (4)",
+    )
+    thing.do("update thing set amount = '9.90' where id = 1")
+    thing.capture(source=source)
+    kept = "select id, gone, amount::text, name from raw.shop_thing order by id"
+    assert thing.rows(kept) == [
+        (1, "x", "9.90", "a"),
+        (2, "y", "2", "b"),
+        (3, "z", "3", "c"),
+        (4, None, None, None),
+    ]
+    assert thing.capture(source=source).changes() == {}
+    thing.do("update thing set amount = 'nine' where id = 1")
+    with pytest.raises(SourceError) as error:
+        thing.capture(source=source)
+    assert error.value.what.startswith(
+        "A value of public.thing of source 'shop' does not fit its mirror: invalid input"
+    )
+    assert 'changed_type = "evolve"' in error.value.advice
+    assert len(thing.rows(kept)) == 4
+
+
+def test_any_change_stops_a_source_that_must_not_change(thing: Pipeline) -> None:
+    thing.do(*SHAPES)
+    with pytest.raises(SchemaDrift) as error:
+        thing.capture(source=changing(new_column="stop"), whole=True)
+    assert error.value.what == (
+        "Table public.thing of source 'shop' has changed: gone is gone; amount is text and was numeric; "
+        "id is bigint and was integer; new is new."
+    )
+    assert thing.rows("select count(*) from raw.shop_thing") == [(3,)]
+
+
+def test_key_of_another_kind_stops_whatever_the_policy(thing: Pipeline) -> None:
+    thing.do("alter table thing alter column id type text")
+    with pytest.raises(SchemaDrift, match="id is text and was integer"):
+        thing.capture(source=changing(changed_type="evolve"))
+
+
+def test_column_that_others_depend_on_does_not_go_silently(thing: Pipeline) -> None:
+    thing.warehouse.execute("create view raw.somebodys as select gone from raw.shop_thing")
+    thing.do(SHAPES[0])
+    with pytest.raises(SchemaDrift) as error:
+        thing.capture(source=changing(dropped_column="evolve"))
+    assert "raw.shop_thing cannot follow: view raw.somebodys depends on column gone" in error.value.what
+
+
+def test_column_that_conform_sql_needs_stops_before_the_mirror_loses_it(whole_shop: Pipeline) -> None:
+    whole_shop.capture()
+    evolve = SchemaPolicy(dropped_column="evolve")
+    swap = {table: replace(table, on_schema_change=evolve) for table in whole_shop.source.tables}
+    entities = {
+        name: replace(
+            entity,
+            table=swap[entity.table],
+            parents={swap[parent]: columns for parent, columns in entity.parents.items()},
+        )
+        for name, entity in whole_shop.source.entities.items()
+    }
+    whole_shop.source = replace(whole_shop.source, tables=tuple(swap.values()), entities=entities)
+    whole_shop.do("alter table customer drop column state", "update customer set name = 'New'")
+    with pytest.raises(
+        DeclarationError, match=r"conform/customer\.sql cannot be run: column customer\.state does not"
+    ):
+        whole_shop.capture()
+    assert whole_shop.rows("select name, state from raw.shop_customer") == [("Ana", "Salta")]
+
+
+def test_column_that_was_dropped_and_made_again_is_told_by_the_proof(shop: Pipeline) -> None:
+    shop.insert("customer", id=2, updated_at="2024-02-01")
+    shop.settle()
+    shop.capture()
+    shop.do(
+        "alter table customer drop column state", "alter table customer add column state text default 'Jujuy'"
+    )
+    with pytest.raises(ProofFailed, match="customer: 2 rows there, 2 here, 2 of 64 chunks differ"):
+        shop.capture()
+    shop.capture(whole=True)
+    assert in_mirror(shop, "customer") == in_source(shop, "customer")
+
+
+def test_partition_that_is_attached_with_old_rows_is_told_by_the_proof(pipeline: Pipeline) -> None:
+    pipeline.do(
+        "create table visit (id int, day date, updated_at timestamptz, primary key (id, day)) partition by list (day)",
+        "create table visit_1 partition of visit for values in ('2024-01-01')",
+        "create table visit_2 (like visit including all)",
+        "insert into visit values (1, '2024-01-01', '2024-01-01')",
+        "insert into visit_2 values (2, '2024-01-02', '2023-01-01')",
+    )
+    source = only("visit", key=("id", "day"))
+    pipeline.capture(source=source)
+    pipeline.do("insert into visit values (3, '2024-01-01', null)")
+    pipeline.settle()
+    pipeline.capture(source=source)
+    assert in_mirror(pipeline, "visit") == in_source(pipeline, "visit")
+    pipeline.do("alter table visit attach partition visit_2 for values in ('2024-01-02')")
+    with pytest.raises(ProofFailed):
+        pipeline.capture(source=source)
+    pipeline.capture(source=source, whole=True)
+    assert in_mirror(pipeline, "visit") == in_source(pipeline, "visit")
+
+
+# --- sources that must not be trusted -------------------------------------------------------------------------
+
+
+@contextmanager
+def a_reader(pipeline: Pipeline, *grants: str) -> Iterator[str]:
+    """URL of the shop for a role with nothing but `grants`; {role} stands for its name."""
+    role = f"reader_{pipeline.shop.info.dbname}"
+    pipeline.do(f"create role {role} login password 'secret'", *(grant.format(role=role) for grant in grants))
+    info = pipeline.shop.info
+    try:
+        yield f"postgresql://{role}:secret@{info.host}:{info.port}/{info.dbname}"
+    finally:
+        pipeline.do(f"drop owned by {role}", f"drop role {role}")
+
+
+def test_reader_needs_no_more_than_select(shop: Pipeline) -> None:
+    with a_reader(shop, "grant select on all tables in schema public to {role}") as url:
+        shop.capture(shop_url=url)
+        shop.do("update customer set name = 'New'")
+        shop.capture(shop_url=url)
+    assert in_mirror(shop, "customer") == in_source(shop, "customer")
+
+
+def test_missing_grant_is_told(whole_shop: Pipeline) -> None:
+    grants = ["grant select on all tables in schema public to {role}", "revoke select on product from {role}"]
+    with a_reader(whole_shop, *grants) as url, pytest.raises(SourceError) as error:
+        whole_shop.capture(shop_url=url)
+    assert (
+        error.value.what.startswith("User reader_test_") and "may not read public.product" in error.value.what
+    )
+    assert error.value.advice.startswith("Run there: grant select on public.product to reader_test_")
+    assert whole_shop.rows("select count(*) from audit.watermark") == [(0,)]
+
+
+def test_missing_grant_on_one_column_is_told(shop: Pipeline) -> None:
+    grants = ["grant select (id, name, updated_at) on customer to {role}"]
+    with a_reader(shop, *grants) as url, pytest.raises(SourceError, match=r"may not read public\.customer"):
+        shop.capture(source=only("customer"), shop_url=url)
+
+
+def test_missing_grant_on_the_schema_is_told(shop: Pipeline) -> None:
+    shop.do("create schema hidden", "create table hidden.thing (id int primary key, updated_at timestamptz)")
+    grants = ["grant select on hidden.thing to {role}"]
+    with a_reader(shop, *grants) as url, pytest.raises(SourceError) as error:
+        shop.capture(source=only("thing", schema="hidden"), shop_url=url)
+    assert "may not use schema hidden" in error.value.what
+    assert error.value.advice.startswith("Run there: grant usage on schema hidden to reader_test_")
+
+
+def test_row_level_security_that_hides_rows_is_told(shop: Pipeline) -> None:
+    shop.do("alter table customer enable row level security", "create policy shy on customer using (id > 1)")
+    grants = ["grant select on all tables in schema public to {role}"]
+    with a_reader(shop, *grants) as url:
+        with pytest.raises(SourceError, match=r"Row-level security hides rows of public\.customer"):
+            shop.capture(shop_url=url)
+        shop.do(f"alter role reader_{shop.shop.info.dbname} bypassrls")
+        shop.capture(shop_url=url)
+    assert in_mirror(shop, "customer") == in_source(shop, "customer")
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ("select 1", "Source 'shop' has no table public.thing."),
+        ("create view thing as select * from customer", "is no table, and only a table's rows"),
+        ("create materialized view thing as select * from customer", "is no table, and only a table's rows"),
+    ],
+)
+def test_what_is_no_table_is_told(shop: Pipeline, made: str, told: str) -> None:
+    shop.do(made)
+    with pytest.raises(SourceError) as error:
+        shop.capture(source=only("thing"))
+    assert told in error.value.what
+
+
+@pytest.mark.parametrize("column", ["key", "cursor"])
+def test_declared_column_that_is_not_there_is_told(shop: Pipeline, column: str) -> None:
+    source = only("brand", key=("code",)) if column == "key" else only("brand", cursor="code")
+    with pytest.raises(DeclarationError) as error:
+        shop.capture(source=source)
+    assert error.value.what == "Source 'shop' declares column 'code' of public.brand, which is not there."
+    assert error.value.advice == "Its columns are: created_at, id, name, updated_at."
+
+
+@pytest.mark.parametrize("when", ["at first", "later"])
+@pytest.mark.parametrize("problem", ["not unique", "empty in some rows"])
+def test_declared_key_that_is_none_is_told(pipeline: Pipeline, problem: str, when: str) -> None:
+    pipeline.do("create table thing (code text, part text, updated_at timestamptz)")
+    source = only("thing", key=("code", "part"))
+    pipeline.do("insert into thing values ('a', 'x', '2024-01-01')")
+    if when == "later":
+        pipeline.capture(source=source)
+    bad = "('a', 'y', now()), ('a', 'y', now())" if problem == "not unique" else "('a', null, now())"
+    pipeline.do(f"insert into thing values {bad}")
+    with pytest.raises(SourceError) as error:
+        pipeline.capture(source=source)
+    assert (
+        error.value.what == f"The key (code, part) that source 'shop' declares for public.thing is {problem}."
+    )
+    assert error.value.advice == "Declare another key in warehouse/sources/shop/source.toml."
+    there = pipeline.rows("select to_regclass('raw.shop_thing') is not null")
+    assert there == [(when == "later",)]
+
+
+def test_other_key_than_the_mirrors_is_told(shop: Pipeline) -> None:
+    shop.capture(source=only("customer"))
+    with pytest.raises(DeclarationError) as error:
+        shop.capture(source=only("customer", key=("id", "username")))
+    assert (
+        error.value.what
+        == "Source 'shop' declares (id, username) as key of public.customer, which was captured by (id)."
+    )
+
+
+def test_column_with_a_name_of_the_mirrors_own_is_told(pipeline: Pipeline) -> None:
+    pipeline.do("create table thing (id int primary key, _run_id int, updated_at timestamptz)")
+    with pytest.raises(SourceError) as error:
+        pipeline.capture(source=only("thing"))
+    assert (
+        error.value.what
+        == "Column '_run_id' of public.thing of source 'shop' has a name that the mirror needs itself."
+    )
+
+
+def test_another_server_is_told_until_everything_is_read_again(
+    shop: Pipeline,
+) -> None:
+    shop.capture()
+    shop.warehouse.execute("update audit.watermark set system_identifier = '42'")
+    with pytest.raises(SourceError) as error:
+        shop.capture()
+    assert "is not the server that was read last: its system identifier is" in error.value.what
+    shop.capture(whole=True)
+    assert shop.capture().changes() == {}
+
+
+def test_server_that_went_back_in_time_is_told(shop: Pipeline) -> None:
+    shop.capture()
+    shop.warehouse.execute("update audit.watermark set snapshot_xmin = snapshot_xmin + 1000000")
+    with pytest.raises(SourceError) as error:
+        shop.capture()
+    assert "is not the server that was read last: its transactions are counted from" in error.value.what
+    assert "restore" in error.value.what
+
+
+def test_standby_is_refused_and_its_promotion_is_told(
+    own_postgres: EmbeddedPostgres, tmp_path: Path, warehouse_url: str
+) -> None:
+    from generators.shop import create_schema
+
+    own_postgres.create_database("shop")
+    create_schema(own_postgres.url("shop"))
+    standby = EmbeddedPostgres(tmp_path / "standby", own_postgres.major, SETTINGS)
+    standby.folder.mkdir()
+    shutil.copy(own_postgres.passfile, standby.passfile)
+    account = ServerAccount.of(own_postgres.data, own_postgres.bin)
+    account.give(standby.folder)
+    command = [
+        str(own_postgres.bin / "pg_basebackup"),
+        "-d",
+        own_postgres.url(),
+        "-D",
+        str(standby.data),
+        "-R",
+        "-c",
+        "fast",
+    ]
+    code, said = account.run(command, cwd=own_postgres.data)
+    assert code == 0, said
+    standby.start()
+    pipeline = Pipeline(own_postgres.url("shop"), warehouse_url)
+    try:
+        pipeline.open_shop()
+        pipeline.capture()
+        with pytest.raises(SourceError) as error:
+            pipeline.capture(shop_url=standby.url("shop"))
+        assert error.value.what == "The source is a standby (read replica)."
+        with psycopg.connect(standby.url(), autocommit=True) as connection:
+            connection.execute("select pg_promote()")
+        with pytest.raises(SourceError) as error:
+            pipeline.capture(shop_url=standby.url("shop"))
+        assert error.value.what.startswith(
+            "Source 'shop' is not the server that was read last: its timeline is 2 and was 1"
+        )
+        pipeline.capture(shop_url=standby.url("shop"), whole=True)
+        assert pipeline.capture(shop_url=standby.url("shop")).changes() == {}
+    finally:
+        pipeline.close()
+        standby.stop()
+
+
+def test_transaction_ids_that_wrap_around_lose_nothing(
+    own_postgres: EmbeddedPostgres, warehouse_url: str
+) -> None:
+    """The server's counter is set to just below 2^32; the runs take place before, on and after the edge."""
+    from generators.shop import create_schema
+
+    own_postgres.create_database("shop")
+    create_schema(own_postgres.url("shop"))
+    _freeze(own_postgres)
+    own_postgres.stop()
+    account = ServerAccount.of(own_postgres.data, own_postgres.bin)
+    segment = own_postgres.data / "pg_xact" / "0FFF"
+    segment.write_bytes(bytes(262144))
+    account.give(segment)
+    command = [
+        str(own_postgres.bin / "pg_resetwal"),
+        "-f",
+        "-x",
+        "4294967230",
+        "-u",
+        "4294966000",
+        str(own_postgres.data),
+    ]
+    code, said = account.run(command, cwd=own_postgres.data)
+    assert code == 0, said
+    own_postgres.start()
+    pipeline = Pipeline(own_postgres.url("shop"), warehouse_url)
+    try:
+        pipeline.open_shop()
+        pipeline.capture()
+        crossed = []
+        for number in range(2, 5):
+            with connect(pipeline.shop_url) as late:
+                late.execute("update customer set name = 'Late', updated_at = null where id = 1")
+                for step in range(30):
+                    pipeline.insert("customer", id=number * 100 + step, updated_at=f"2024-02-{number:02}")
+                pipeline.capture()
+                late.commit()
+            pipeline.capture()
+            crossed.append(pipeline.runs[-1].staged.snapshot.xmin > 2**32)
+            assert in_mirror(pipeline, "customer") == in_source(pipeline, "customer")
+            assert pipeline.runs[-1].loads["raw.shop_customer"].rows_read < 35
+            pipeline.do("update customer set name = 'Ana' where id = 1")
+        assert crossed[0] is False and crossed[-1] is True
+    finally:
+        pipeline.close()
+
+
+def _freeze(cluster: EmbeddedPostgres) -> None:
+    for (name,) in (
+        psycopg.connect(cluster.url())
+        .execute("select datname from pg_database where datallowconn")
+        .fetchall()
+    ):
+        with psycopg.connect(cluster.url(name), autocommit=True) as connection:
+            connection.execute("vacuum freeze")
+
+
+# --- shapes of tables -----------------------------------------------------------------------------------------
+
+TYPES = {
+    "an_enum": ("mood", "'sad'", "'happy'"),
+    "a_domain": ("email", "'a@b'", "'c@d'"),
+    "a_domain_over_a_domain": ("work_email", "'a@b'", "null"),
+    "a_domain_over_numeric": ("price", "1.10", "1.1"),
+    "a_composite": ("place", "row('here', 1)", "row('there', null)"),
+    "enums": ("mood[]", "'{sad,happy}'", "'{}'"),
+    "texts": ("text[]", "array['a,b', null, '{\"x\"}']", "array[]::text[]"),
+    "matrix": ("int[]", "'[0:1][2:3]={{1,2},{3,4}}'", "'{{1,2},{3,4}}'"),
+    "a_json": ("json", "'{\"b\": 1,  \"a\": 2}'", "'{\"a\": 2, \"b\": 1}'"),
+    "a_jsonb": ("jsonb", "'{\"b\": 1,  \"a\": [1.0]}'", "'{\"b\": 1,  \"a\": [1.00]}'"),
+    "a_bytea": ("bytea", "'\\x00ff'", "'\\x'"),
+    "not_a_number": ("numeric", "'NaN'", "'Infinity'"),
+    "long_number": ("numeric", "1e200 + 1e-200", "1.0"),
+    "scaled_number": ("numeric(10, 2)", "1.5", "'NaN'"),
+    "a_double": ("double precision", "0.1 + 0.2::float8", "'-0'::float8"),
+    "a_real": ("real", "'NaN'", "1.1"),
+    "a_moment": ("timestamptz", "'infinity'", "'0044-03-15 12:00 BC'"),
+    "a_local_moment": ("timestamp(3)", "'-infinity'", "'2024-02-29 23:59:59.999'"),
+    "a_day": ("date", "'infinity'", "'5874897-12-31'"),
+    "a_time": ("timetz", "'24:00:00+15'", "'00:00:00-15'"),
+    "an_interval": ("interval", "'1 mon -1 day 00:00:00.000001'", "'30 days'"),
+    "a_uuid": ("uuid", "'00000000-0000-0000-0000-000000000001'", "null"),
+    "a_range": ("tstzrange", "'[2024-01-01, 2024-02-01)'", "'empty'"),
+    "ranges": ("int4multirange", "'{[1,3), [5,)}'", "'{}'"),
+    "own_range": ("mood_range", "'[sad,happy]'", "null"),
+    "padded": ("char(8)", "'ab'", "'ab  c'"),
+    "limited": ("varchar(5)", "'ñandú'", "''"),
+    "an_internal_char": ('"char"', "'x'", "'\\200'"),
+    "some_money": ("money", "1234.56", "-0.01"),
+    "an_address": ("inet", "'::1/64'", "'10.0.0.0/8'"),
+    "hardware": ("macaddr8", "'08:00:2b:01:02:03:04:05'", "null"),
+    "bits": ("bit varying", "b'101'", "b''"),
+    "a_point": ("point", "'(1.5,-0)'", "'(NaN,Infinity)'"),
+    "a_path": ("path", "'[(0,0),(1,1)]'", "'((0,0),(1,1))'"),
+    "words": ("tsvector", "'a:1 fat:2A'", "''"),
+    "a_query": ("tsquery", "'a & !b'", "null"),
+    "an_xml": ("text", "'<a/>'", "null"),
+    "a_relation": ("regclass", "'customer'", "'product'"),
+    "a_role": ("regrole", "'postgres'", "null"),
+    "a_log_position": ("pg_lsn", "'16/B374D848'", "null"),
+    "an_oid": ("oid", "4294967295", "0"),
+    "a_name": ("name", "'x'", "null"),
+    "a_json_path": ("jsonpath", "'$.a[*] ? (@ > 1)'", "null"),
+    "generated": ("text generated always as (id || '!') stored", None, None),
+}  # fmt: skip
+
+
+def test_every_type_arrives_as_it_is(pipeline: Pipeline) -> None:
+    pipeline.do(
+        "create type mood as enum ('sad', 'happy')",
+        "create type mood_range as range (subtype = mood)",
+        "create domain email as text check (value like '%@%')",
+        "create domain work_email as email",
+        "create domain price as numeric(8, 3)",
+        "create type place as (name text, floor int)",
+        "create table thing (id int primary key, updated_at timestamptz, "
+        + ", ".join(f"{name} {kind}" for name, (kind, _, _) in TYPES.items())
+        + ")",
+    )
+    given = [name for name, (_, value, _) in TYPES.items() if value is not None]
+    names = ", ".join(["id", "updated_at", *given])
+    first, second = (", ".join(str(TYPES[name][side]) for name in given) for side in (1, 2))
+    source = only("thing")
+    pipeline.do(f"insert into thing ({names}) values (1, '2024-01-01', {first})")
+    pipeline.do("insert into thing (id) values (2)")
+    pipeline.capture(source=source)
+    assert in_mirror(pipeline, "thing") == in_source(pipeline, "thing")
+    pipeline.do(f"update thing set ({names}) = row (1, '2024-01-02', {second}) where id = 1")
+    pipeline.capture(source=source)
+    assert last(pipeline, "thing") == {"updated": 1}
+    assert in_mirror(pipeline, "thing") == in_source(pipeline, "thing")
+    assert pipeline.capture(source=source).changes() == {}
+
+
+UNSEEN = [
+    ("numeric", "1.0", "1.00"),
+    ("double precision", "'0'", "'-0'"),
+    ("interval", "'1 mon'", "'30 days'"),
+    ("json", "'{\"a\":1}'", "'{\"a\": 1}'"),
+    ("char(3)", "'a'", "'b'"),
+    ("text", "''", "null"),
+    ("int[]", "'{1}'", "'[2:2]={1}'"),
+]
+
+
+def test_change_that_an_equality_operator_would_not_see_is_a_change(pipeline: Pipeline) -> None:
+    tables = [f"thing_{number}" for number in range(len(UNSEEN))]
+    source = Source("shop", "", tuple(Table("shop", name, "public", ("id",), None) for name in tables), {})
+    for name, (kind, before, _) in zip(tables, UNSEEN, strict=True):
+        pipeline.do(
+            f"create table {name} (id int primary key, value {kind})",
+            f"insert into {name} values (1, {before})",
+        )
+    pipeline.capture(source=source)
+    for name, (_, _, after) in zip(tables, UNSEEN, strict=True):
+        pipeline.do(f"update {name} set value = {after}")
+    pipeline.capture(source=source)
+    for name in tables:
+        assert last(pipeline, name) == {"updated": 1}
+        assert in_mirror(pipeline, name) == in_source(pipeline, name)
+
+
+ODD_NAMES = [
+    "Order Details", "100% of {braces} %s", 'say "hi"', "select", "run_id", "operation", "key", "content",
+    "bucket", "row", "count", "batch", "mirror", "delta", "deleted", "seen", "cursor", "excluded", "ñandú", "a.b",
+    "x'y", "\\n", "ctid_", "$1", "😀", "l" * 63,
+]  # fmt: skip
+
+
+def test_odd_names_of_table_key_cursor_and_column(pipeline: Pipeline) -> None:
+    def change(name: str, *statements: str) -> None:
+        names = {
+            "name": sql.Identifier(name),
+            "part": sql.Identifier(f"{name[:61]}k"),
+            "cursor": sql.Identifier(f"{name[:61]}c"),
+            "spare": sql.Identifier(f"{name[:61]}2"),
+        }
+        for statement in statements:
+            pipeline.shop.execute(sql.SQL(statement).format(**names))
+
+    tables = tuple(
+        Table("shop", name, "public", (name, f"{name[:61]}k"), f"{name[:61]}c") for name in ODD_NAMES
+    )
+    source = Source("shop", "", tables, {})
+    for name in ODD_NAMES:
+        change(
+            name,
+            "create table {name} "
+            "({name} int, {part} text, {cursor} timestamptz, {spare} text, primary key ({name}, {part}))",
+            "insert into {name} values (1, 'a', '2024-01-01', 'x'), (2, 'b', null, 'y'), (3, 'c', '2024-01-02', 'z')",
+        )
+    pipeline.capture(source=source)
+    for name in ODD_NAMES:
+        assert in_mirror(pipeline, name) == in_source(pipeline, name)
+        change(
+            name,
+            "update {name} set {spare} = 'changed' where {name} = 1",
+            "delete from {name} where {name} = 2",
+        )
+    run = pipeline.capture(source=source)
+    for name, table in zip(ODD_NAMES, tables, strict=True):
+        assert run.counts(f"raw.{table.mirror}") == {"updated": 1, "deleted": 1, "cursor_missed": 1}, name
+        assert in_mirror(pipeline, name) == in_source(pipeline, name)
+
+
+def test_long_names_that_begin_alike_do_not_meet(pipeline: Pipeline) -> None:
+    names = ["l" * 62 + "1", "l" * 62 + "2", "é" * 31, "é" * 30 + "e"]
+    for name in names:
+        pipeline.do(
+            f"create table {name} (id int primary key, updated_at timestamptz)",
+            f"insert into {name} values (1)",
+        )
+    tables = tuple(Table("shop", name, "public", ("id",), "updated_at") for name in names)
+    source = Source("shop", "", tables, {})
+    pipeline.capture(source=source)
+    pipeline.do(
+        f"insert into {names[0]} values (2)", f"delete from {names[1]}", f"insert into {names[2]} values (3)"
+    )
+    pipeline.capture(source=source)
+    for name in names:
+        assert in_mirror(pipeline, name) == in_source(pipeline, name), name
+    assert len({table.mirror for table in tables}) == 4
+    assert all(len(table.mirror.encode()) <= 55 for table in tables)
+
+
+def test_table_whose_only_column_is_its_key(pipeline: Pipeline) -> None:
+    pipeline.do(
+        "create table tag (name text primary key)", "insert into tag values ('a'), ('b,c'), ('\"'), ('')"
+    )
+    source = only("tag", key=("name",), cursor=None)
+    pipeline.capture(source=source)
+    pipeline.do(
+        "delete from tag where name = ''",
+        "insert into tag values ('d')",
+        "update tag set name = 'B' where name = 'a'",
+    )
+    pipeline.capture(source=source)
+    assert last(pipeline, "tag") == {"inserted": 2, "deleted": 2}
+    assert in_mirror(pipeline, "tag") == in_source(pipeline, "tag")
+    pipeline.do("insert into tag values ('')")
+    pipeline.capture(source=source)
+    assert last(pipeline, "tag") == {"inserted": 1}
+
+
+def test_composite_text_keys_that_only_a_careless_join_would_mix_up(pipeline: Pipeline) -> None:
+    pipeline.do("create table pair (a text, b text, n int, updated_at timestamptz, primary key (a, b))")
+    keys = [
+        ("a", "b,c"),
+        ("a,b", "c"),
+        ("", "ab"),
+        ("ab", ""),
+        ('a"', "b"),
+        ("a", '"b'),
+        ("(a", "b)"),
+        ("é", "e\u0301"),
+    ]
+    for number, (a, b) in enumerate(keys):
+        pipeline.shop.execute("insert into pair values (%s, %s, %s, now())", [a, b, number])
+    source = only("pair", key=("a", "b"))
+    pipeline.capture(source=source)
+    pipeline.do("delete from pair where n in (0, 2, 4, 6)", "update pair set n = -n where n in (1, 3)")
+    pipeline.capture(source=source)
+    assert in_mirror(pipeline, "pair") == in_source(pipeline, "pair")
+    assert last(pipeline, "pair")["deleted"] == 4
+
+
+def test_empty_table_stays_empty(pipeline: Pipeline) -> None:
+    run = pipeline.capture()
+    assert run.changes() == {}
+    assert {(proof.rows_source, proof.rows_mirror, proof.verdict) for proof in run.proofs} == {
+        (0, 0, "equal")
+    }
+    assert pipeline.capture().changes() == {}
+
+
+def test_wide_table(pipeline: Pipeline) -> None:
+    columns = ", ".join(f"c{n} int default {n}" for n in range(1000))
+    pipeline.do(f"create table wide (id int primary key, updated_at timestamptz, {columns})")
+    pipeline.do("insert into wide (id) values (1), (2)")
+    source = only("wide")
+    pipeline.capture(source=source)
+    pipeline.do("update wide set c999 = -1 where id = 2", "delete from wide where id = 1")
+    pipeline.capture(source=source)
+    assert last(pipeline, "wide") == {"updated": 1, "deleted": 1}
+    assert in_mirror(pipeline, "wide") == in_source(pipeline, "wide")
+
+
+def test_comments_come_along(shop: Pipeline) -> None:
+    shop.capture()
+    assert shop.rows(
+        "select obj_description('raw.shop_customer'::regclass), col_description('raw.shop_customer'::regclass, 1)"
+    ) == [
+        (
+            "Mirror. People who buy on the platform: one row per account, in its latest state.",
+            "Key of the row, given by the shop.",
+        )
+    ]
+
+
+def test_shop_in_another_encoding_and_locale(pipeline: Pipeline, postgres: EmbeddedPostgres) -> None:
+    name = f"{pipeline.shop.info.dbname}_latin"
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        connection.execute(f"create database {name} encoding 'LATIN1' locale 'C' template template0".encode())
+    latin = Pipeline(postgres.url(name), pipeline.warehouse_url)
+    try:
+        latin.do("create table thing (id text primary key, name text, paid money, updated_at timestamptz)")
+        latin.do("insert into thing values ('ñ', 'Ñandú', 1.5, now()), ('n', 'Gauß', -1, now())")
+        source = only("thing")
+        latin.capture(source=source)
+        latin.do("delete from thing where id = 'n'", "update thing set name = 'Müller', updated_at = null")
+        latin.capture(source=source)
+        assert in_mirror(latin, "thing") == in_source(latin, "thing")
+        assert last(latin, "thing")["deleted"] == 1
+    finally:
+        latin.close()
+        with psycopg.connect(postgres.url(), autocommit=True) as connection:
+            connection.execute(f"drop database {name} with (force)".encode())

@@ -1,0 +1,335 @@
+"""The command `dwh` as scripts see it: exit codes, JSON, advice; databases by URL, no Prefect server."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+from tests.pipeline import Pipeline
+from warehouse.database import connect
+from warehouse.locks import alone
+from warehouse.publish.publish import STAR_LOCK
+
+DWH = Path(sys.executable).with_name("dwh")
+HEAVY = {"prefect", "pandas", "polars", "numpy", "sqlalchemy", "alembic", "soda_core"}
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """`dwh` in a folder and environment of one test alone."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def __call__(self, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [DWH, *arguments],
+            cwd=self.folder,
+            env={**self.environment, **more},
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=120,
+        )
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [DWH, *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def json(self, *arguments: str) -> Any:
+        done = self(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture
+def dwh(shop_url: str, warehouse_url: str, tmp_path: Path) -> CommandLine:
+    """`dwh` on an empty shop and an empty, migrated warehouse."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+    settings = {"DWH_SHOP_URL": shop_url, "DWH_WAREHOUSE_URL": warehouse_url, "HOME": str(tmp_path)}
+    return CommandLine(tmp_path, {**kept, **settings})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["run", "nonsense"],
+        ["run", "shop", "--nonsense"],
+        ["status", "--runs", "none"],
+        ["psql", "nonsense"],
+        ["generate", "shop", "--until", "yesterday"],
+    ],
+)
+def test_wrong_usage_exits_with_2(dwh: CommandLine, arguments: list[str]) -> None:
+    done = dwh(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["status"], ["psql", "--", "-c", "select 1"]])
+def test_quick_commands_import_nothing_heavy(dwh: CommandLine, arguments: list[str]) -> None:
+    program = """
+import atexit, os, sys
+from cli.main import main
+def tell(*_): sys.stderr.write("IMPORTED " + " ".join({name.partition(".")[0] for name in sys.modules}))
+atexit.register(tell); os.execve = lambda *_: sys.exit(0)
+main()
+"""
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, cwd=dwh.folder, env=dwh.environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not HEAVY & set(done.stderr.rpartition("IMPORTED ")[2].split())
+
+
+def test_help_names_every_command_and_the_exit_codes(dwh: CommandLine) -> None:
+    said = dwh("--help").stdout
+    for command in ("demo", "up", "down", "status", "doctor", "migrate", "generate", "run", "psql", "report"):
+        assert re.search(rf"^│ {command}\s", said, re.MULTILINE), command
+    assert "3 stopped by a quality gate or brake" in " ".join(said.split())
+
+
+def test_wrong_setting_exits_with_2_and_names_it(dwh: CommandLine) -> None:
+    done = dwh("status", DWH_MAX_DELETE_SHARE="7")
+    assert done.returncode == 2
+    assert "DWH_MAX_DELETE_SHARE" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_warehouse_that_is_down_exits_with_1_without_its_password(dwh: CommandLine) -> None:
+    done = dwh("status", DWH_WAREHOUSE_URL="postgresql://me:s3cret@127.0.0.1:1/warehouse")
+    assert done.returncode == 1
+    assert "Cannot connect to postgresql://me@127.0.0.1:1/warehouse: Connection refused." in done.stderr
+    assert "What to do:" in done.stderr
+    assert "s3cret" not in done.stdout + done.stderr
+
+
+def test_traceback_is_shown_with_debug_alone(dwh: CommandLine) -> None:
+    down = "postgresql://me:s3cret@127.0.0.1:1/warehouse"
+    assert "Traceback" not in dwh("status", DWH_WAREHOUSE_URL=down).stderr
+    assert "Traceback" in dwh("status", "--debug", DWH_WAREHOUSE_URL=down).stderr
+
+
+def test_shop_is_generated_loaded_and_told(dwh: CommandLine) -> None:
+    sizes = ["--rows", "50", "--companies", "10", "--customers", "20", "--products", "20"]
+    made = dwh.json("generate", "shop", *sizes)
+    assert (made["sales_order"], made["customer"]) == (50, 20)
+
+    first, second = dwh.json("run", "shop"), dwh.json("run", "shop")
+    loads = {load["table_name"]: load for load in first["loads"]}
+    quarantined = loads["dwh.fact_order_item"]["rows_quarantined"]
+    assert loads["raw.shop_sales_order"]["rows_inserted"] == 50
+    assert loads["dwh.fact_order_item"]["rows_inserted"] == made["order_item"] - quarantined
+    assert sum(load["rows_inserted"] + load["rows_updated"] for load in second["loads"]) == 0
+
+    status = dwh.json("status")
+    assert [(run["flow"], run["status"]) for run in status["runs"]] == [("ingest-shop", "succeeded")] * 2
+    assert {proof["verdict"] for proof in status["proofs"]} == {"equal"}
+    told = dwh("status")
+    assert told.returncode == 0
+    assert all(part in told.stdout for part in ("ingest-shop", "dwh.fact_order_item", "raw.shop_order_item"))
+
+
+def test_shop_that_holds_data_is_not_overwritten(dwh: CommandLine) -> None:
+    sizes = ["--rows", "5", "--companies", "2", "--customers", "5", "--products", "5"]
+    assert dwh("generate", "shop", *sizes).returncode == 0
+    again = dwh("generate", "shop", *sizes)
+    assert again.returncode == 1
+    assert "already holds data" in again.stderr
+    assert dwh("generate", "shop", *sizes, "--replace").returncode == 0
+    changed = dwh.json("generate", "shop", "--days", "1", "--changes", "20")
+    assert changed["sales_order_inserted"] > 0
+
+
+def test_web_logs_are_generated_and_loaded_to_the_line(dwh: CommandLine) -> None:
+    made = dwh.json("generate", "weblogs", "--lines", "500", "--days", "2")
+    assert (made["files"], made["lines"]) == (2, 500)
+    (load,) = dwh.json("run", "weblogs")["loads"]
+    assert load["rows_read"] == 500 == load["rows_inserted"] + load["rows_quarantined"]
+    (again,) = dwh.json("run", "weblogs")["loads"]
+    assert again["rows_read"] == 0
+
+
+def test_brake_exits_with_3_until_the_deletes_are_confirmed(dwh: CommandLine, shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10")
+    assert dwh("run", "shop").returncode == 0
+    shop.shop.execute("delete from order_item")
+
+    stopped = dwh("run", "shop")
+    assert stopped.returncode == 3
+    assert "order_item (1 of 1 rows, 100%)" in stopped.stderr
+    assert "--confirm-deletes" in stopped.stderr
+    assert shop.facts() == [("1", "1")]
+
+    assert dwh("run", "shop", "--confirm-deletes").returncode == 0
+    assert shop.facts() == []
+
+
+def test_failed_step_of_the_day_does_not_keep_the_others_from_running(
+    dwh: CommandLine, shop: Pipeline
+) -> None:
+    shop.order(1, "2024-03-10")
+    # No GeoIP file was made: the web logs cannot be loaded.
+    done = dwh("run", "daily")
+    assert done.returncode == 1
+    assert "1 of 3 steps failed: ingest-weblogs (There is no GeoIP file" in done.stderr
+    assert "dwh generate weblogs" in done.stderr
+    assert [(flow, status) for flow, status, _ in shop.run_states()] == [
+        ("daily-warehouse", "failed"),
+        ("ingest-shop", "succeeded"),
+        ("ingest-weblogs", "failed"),
+        ("refresh-marts", "succeeded"),
+    ]
+    assert shop.facts() == [("1", "1")]
+
+
+def test_interrupted_run_ends_cleanly_and_the_next_one_does_its_work(
+    dwh: CommandLine, shop: Pipeline
+) -> None:
+    shop.order(1, "2024-03-10")
+    with connect(shop.warehouse_url) as blocker:
+        alone(blocker, STAR_LOCK)
+        running = dwh.start("run", "shop")
+        _wait_for(lambda: shop.rows("select from pg_locks where locktype = 'advisory' and not granted"))
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert said.splitlines()[-1] == "Stopped. What was published stays; run it again to go on."
+    assert "Traceback" not in said
+    assert [(flow, status) for flow, status, _ in shop.run_states()] == [("ingest-shop", "crashed")]
+    assert dwh("run", "shop").returncode == 0
+    assert shop.facts() == [("1", "1")]
+
+
+def test_prefect_that_does_not_answer_keeps_nothing_from_running(dwh: CommandLine, shop: Pipeline) -> None:
+    done = dwh("run", "shop", PREFECT_API_URL="http://127.0.0.1:1/api")
+    assert done.returncode == 0
+    assert "Prefect does not answer at http://127.0.0.1:1/api" in done.stderr
+    assert shop.rows("select status, prefect_run_id from audit.run") == [("succeeded", None)]
+
+
+def test_empty_warehouse_is_migrated_up_and_down_on_demand_alone(
+    dwh: CommandLine, empty_database_url: Callable[[], str]
+) -> None:
+    url = empty_database_url()
+    refused = dwh("run", "shop", DWH_WAREHOUSE_URL=url)
+    assert refused.returncode == 2
+    assert "has no tables yet" in refused.stderr
+    assert "dwh migrate" in refused.stderr
+    assert "went from base to" in dwh("migrate", DWH_WAREHOUSE_URL=url).stdout
+    assert "as before" in dwh("migrate", DWH_WAREHOUSE_URL=url).stdout
+    assert dwh("run", "shop", DWH_WAREHOUSE_URL=url).returncode == 0
+
+    unasked = dwh("migrate", "--to", "0001", DWH_WAREHOUSE_URL=url)
+    assert unasked.returncode != 0
+    assert "drops tables" in unasked.stdout + unasked.stderr
+    assert dwh("run", "shop", DWH_WAREHOUSE_URL=url).returncode == 0
+    assert dwh("migrate", "--to", "base", "--yes", DWH_WAREHOUSE_URL=url).returncode == 0
+    with connect(url) as connection:
+        assert connection.execute("select to_regnamespace('audit')").fetchone() == (None,)
+
+
+def test_doctor_finds_what_is_wrong_and_how_to_mend_it(dwh: CommandLine, shop: Pipeline) -> None:
+    assert dwh("generate", "weblogs", "--lines", "10").returncode == 0
+    assert dwh("doctor").returncode == 0
+
+    shop.without_foreign_keys()
+    _drop(
+        shop,
+        "constraint",
+        "select conname from pg_constraint where conrelid = 'brand'::regclass and contype = 'p'",
+    )
+    _drop(
+        shop,
+        "trigger",
+        "select tgname from pg_trigger where tgrelid = 'customer'::regclass and not tgisinternal",
+    )
+    done = dwh(
+        "doctor",
+        "--json",
+        DWH_GEOIP_PATH="/nowhere.mmdb",
+        DWH_SMTP_URL="smtp://127.0.0.1:1",
+        DWH_ALERT_TO="a@b.c",
+    )
+    assert done.returncode == 1
+    found = {(one["about"], one["verdict"], one["what"], one["advice"]) for one in json.loads(done.stdout)}
+    wrong = {(about, what.partition(":")[0]) for about, verdict, what, _ in found if verdict == "wrong"}
+    assert wrong == {
+        ("source", "Nothing keeps (id) of public.brand unique, which 'shop' declares as its key."),
+        ("GeoIP file", "There is no GeoIP file at /nowhere.mmdb."),
+        ("mail", "The mail server smtp"),
+    }
+    advice = {what: advice for _, _, what, advice in found}
+    assert advice["Nothing keeps (id) of public.brand unique, which 'shop' declares as its key."].startswith(
+        "create unique index"
+    )
+    assert any(what.startswith("No trigger of public.customer sets updated_at") for what in advice)
+
+
+def test_day_is_shown_first_and_runs_are_taken_back(dwh: CommandLine, shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10")
+    dry = dwh.json("run", "daily", "--dry-run")
+    loads = {load["table_name"]: load for step in dry["steps"] for load in step["loads"]}
+    assert (dry["dry_run"], loads["dwh.fact_order_item"]["rows_inserted"]) == (True, 1)
+    assert {step["flow"] for step in dry["steps"]} == {"ingest-shop", "ingest-weblogs", "refresh-marts"}
+    assert [example["row_key"] for example in dry["steps"][0]["examples"]][-1] == ["1", "1", "shop"]
+    assert {status for _, status, _ in shop.run_states()} == {"dry run"}
+    assert shop.facts() == []
+
+    first = shop.capture().run_id
+    shop.do("update company set name = 'Two'")
+    second = shop.capture().run_id
+    assert dwh("undo", "99").returncode == 2
+    blocked = dwh("undo", str(first))
+    assert (blocked.returncode, "--cascade" in blocked.stderr) == (3, True)
+    assert dwh.json("undo", str(first), "--cascade")["undone"] == [second, first]
+    assert shop.facts() == []
+
+
+def test_psql_runs_in_both_databases_and_hides_the_password(dwh: CommandLine, shop: Pipeline) -> None:
+    assert dwh("psql", "shop", "--", "-Atc", "select count(*) from company").stdout == "1\n"
+    assert dwh("psql", "--", "-Atc", "select count(*) from audit.run").stdout == "0\n"
+    password = conninfo_to_dict(shop.shop_url)["password"]
+    shown = dwh("psql", "shop", "--", "-c", r"\! tr '\0' ' ' < /proc/$PPID/cmdline").stdout
+    assert "psql" in shown
+    assert str(password) not in shown
+
+
+def test_report_is_written_where_asked(dwh: CommandLine, shop: Pipeline) -> None:
+    assert dwh("run", "shop").returncode == 0
+    done = dwh("report", "-o", "here/report.html")
+    assert done.returncode == 0
+    assert done.stdout.strip() == str(dwh.folder / "here" / "report.html")
+    assert "<html" in (dwh.folder / "here" / "report.html").read_text()
+
+
+def _drop(shop: Pipeline, kind: str, query: str) -> None:
+    drop = {"constraint": "alter table brand drop constraint {}", "trigger": "drop trigger {} on customer"}[
+        kind
+    ]
+    for (name,) in shop.shop.execute(query.encode()).fetchall():
+        shop.shop.execute(sql.SQL(drop).format(sql.Identifier(name)))
+
+
+def _wait_for(condition: Callable[[], object]) -> None:
+    give_up_at = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.05)

@@ -1,0 +1,102 @@
+"""`dwh demo` from nothing, run again, and taken down: what a newcomer does first."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import psutil
+import psycopg
+import pytest
+
+from stack.postgres import EmbeddedPostgres
+
+DWH = Path(sys.executable).with_name("dwh")
+
+
+@pytest.mark.timeout(600)
+def test_demo_goes_the_whole_way_twice_and_leaves_no_process(tmp_path: Path) -> None:
+    home = tmp_path / "a home"
+    kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+    # Databases of one's own are left alone by a demo.
+    elsewhere = {
+        "DWH_WAREHOUSE_URL": "postgresql://127.0.0.1:1/mine",
+        "DWH_SHOP_URL": "postgresql://127.0.0.1:1/mine",
+    }
+    environment = {**kept, "HOME": str(tmp_path), "DWH_HOME": str(home)}
+
+    def dwh(*arguments: str, **more: str) -> str:
+        done = subprocess.run(
+            [DWH, *arguments],
+            cwd=tmp_path,
+            env={**environment, **more},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    try:
+        said = dwh("demo", "--rows", "300", "--changes", "100", **elsewhere)
+        for title in (
+            "Top 5 devices by users",
+            "Countries by logged users",
+            "Top 5 most viewed products in the country with most logged users",
+            "Monthly sales of the last year",
+        ):
+            assert title in said
+        told = dict(re.findall(r"^(Report|Prefect UI|SQL) +(.+)$", said, re.MULTILINE))
+        assert "<html" in Path(told["Report"]).read_text()
+        assert "password" not in said
+        pasted = [*shlex.split(told["SQL"]), "-Atc", "select count(*) from dwh.fact_order_item"]
+        facts = subprocess.run(["env", *pasted], capture_output=True, text=True, check=True).stdout
+        assert int(facts) > 300
+        api = told["Prefect UI"].removesuffix("/runs") + "/api"
+        assert flow_runs(api) == {
+            "daily-warehouse": 2,
+            "ingest-shop": 2,
+            "ingest-weblogs": 2,
+            "refresh-marts": 2,
+        }
+
+        dwh("demo", "--changes", "100")
+        runs = json.loads(dwh("status", "--json", "--runs", "100"))["runs"]
+        assert len(runs) == 16
+        assert {run["status"] for run in runs} == {"succeeded"}
+        with psycopg.connect(EmbeddedPostgres(home / "postgres").url("warehouse")) as connection:
+            days = connection.execute(
+                "select count(*), sum(rows_loaded + rows_quarantined) from audit.file"
+            ).fetchone()
+        assert days == (9, 27_000)
+    finally:
+        subprocess.run([DWH, "down"], cwd=tmp_path, env=environment, check=True, timeout=120)
+    assert [process for process in psutil.process_iter() if str(home) in " ".join(words(process))] == []
+
+
+def flow_runs(api: str) -> dict[str, int]:
+    """Completed flow runs, by the name of their flow."""
+    counts: dict[str, int] = {}
+
+    def post(path: str) -> list[dict[str, str]]:
+        request = Request(f"{api}/{path}/filter", b"{}", {"Content-Type": "application/json"})
+        with urlopen(request, timeout=30) as answer:
+            found: list[dict[str, str]] = json.load(answer)
+            return found
+
+    names = {flow["id"]: flow["name"] for flow in post("flows")}
+    for run in post("flow_runs"):
+        if run["state_type"] == "COMPLETED":
+            counts[names[run["flow_id"]]] = counts.get(names[run["flow_id"]], 0) + 1
+    return counts
+
+
+def words(process: psutil.Process) -> list[str]:
+    try:
+        return [*process.cmdline(), *process.environ().values()]
+    except psutil.Error:
+        return []

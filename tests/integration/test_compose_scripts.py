@@ -1,0 +1,69 @@
+"""The scripts of docker-compose.yml, run on a real server: passwords drawn once, logins with the rights they need."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from generators.shop import create_schema
+from stack.postgres import EmbeddedPostgres
+from stack.programs import programs
+from warehouse.migrations import upgrade
+
+DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
+
+
+def test_logins_are_made_with_drawn_passwords(own_postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    environment = {
+        "SECRETS_FOLDER": str(folder),
+        "PATH": f"{programs(own_postgres.major)}:{os.environ['PATH']}",
+    }
+    for database in ("shop", "warehouse"):
+        own_postgres.create_database(database)
+    with psycopg.connect(own_postgres.url(), autocommit=True) as connection:
+        place = {"HOST": connection.info.host, "PORT": str(connection.info.port)}
+    for name in ("SHOP_DB", "WAREHOUSE_DB"):
+        environment |= {f"{name}_{what}": value for what, value in place.items()}
+
+    def run(script: str) -> None:
+        done = subprocess.run(["sh", DEPLOYMENTS / script], env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+    run("draw_secrets.sh")
+    drawn = {file.name: file.read_text() for file in folder.iterdir()}
+    run("draw_secrets.sh")
+    assert {file.name: file.read_text() for file in folder.iterdir()} == drawn
+    assert len({secret for name, secret in drawn.items() if name.endswith("_password")}) == 7
+    with psycopg.connect(own_postgres.url(), autocommit=True) as connection:
+        for name in ("shop", "warehouse"):
+            password = drawn[f"{name}_db_password"]
+            connection.execute(f"create role {name} superuser login password '{password}'".encode())
+    upgrade(own_postgres.url("warehouse"))
+    create_schema(own_postgres.url("shop"))
+    run("make_logins.sh")
+    run("make_logins.sh")
+
+    def user(name: str, database: str) -> psycopg.Connection:
+        return psycopg.connect(
+            host=place["HOST"],
+            port=place["PORT"],
+            user=name,
+            dbname=database,
+            password=drawn[f"{name}_password"],
+        )
+
+    with user("loader", "warehouse") as loader:
+        assert loader.execute("select current_user").fetchone() == ("dwh_loader",)
+        loader.execute("create table raw.made (a int)")
+    with user("grafana", "warehouse") as grafana:
+        grafana.execute("select * from mart.job_run")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            grafana.execute("delete from dwh.dim_date")
+    with user("shop_reader", "shop") as reader:
+        reader.execute("select * from customer")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            reader.execute("delete from customer")

@@ -1,0 +1,241 @@
+"""Contracts: Soda and the quarantine judge alike, a gate stops the run, a wrong contract is told."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.pipeline import Pipeline, content
+from warehouse.audit import start_run
+from warehouse.contract import CHECKS, read_contract, verify
+from warehouse.database import connect
+from warehouse.errors import DeclarationError, QualityGateStopped
+from warehouse.publish import publish as publishing
+from warehouse.publish.quarantine import move_failing
+from warehouse.star import FACTS
+
+LINE = {
+    "source_system": "'shop'", "order_id": "'1'", "line_id": "'1'", "customer_id": "'1'", "product_id": "'1'",
+    "ordered_at": "'2024-03-10'", "status": "'complete'", "quantity": "2", "unit_price_default_amount": "80",
+    "unit_price_amount": "100", "discount_amount": "10", "order_total_amount": "190", "recorded_at": "'2024-03-10'",
+    "has_customer": "true", "has_product": "true", "customer_name": "'Ana'", "customer_document_number": "'20111222'",
+    "customer_birth_date": "'1990-05-17'",
+}  # fmt: skip
+# By rule, every value that breaks it, whatever else that breaks.
+BREAKS = {
+    "order id is missing": [{"order_id": "null"}],
+    "line id is missing": [{"line_id": "null"}],
+    "product id is missing": [{"product_id": "null"}],
+    "order time is missing": [{"ordered_at": "null"}],
+    "status is missing": [{"status": "null"}],
+    "quantity is missing": [{"quantity": "null"}],
+    "unit price is missing": [{"unit_price_amount": "null"}],
+    "discount is missing": [{"discount_amount": "null"}],
+    "order total is missing": [{"order_total_amount": "null"}],
+    "record timestamp is missing": [{"recorded_at": "null"}],
+    "customer name is missing": [{"customer_name": "null"}],
+    "customer document number is missing": [{"customer_document_number": "null"}],
+    "customer birth date is missing": [{"customer_birth_date": "null"}],
+    "order total is not positive": [{"order_total_amount": "0"}, {"order_total_amount": "-0.0001"}],
+    "order total is not above the line's base price": [{"order_total_amount": "80"}, {"order_total_amount": "79.9999"}],
+    "unit price is not above the base price": [{"unit_price_default_amount": "100"}, {"unit_price_amount": "79"}],
+    "base price is not positive": [{"unit_price_default_amount": "0"}, {"unit_price_default_amount": "-1"}],
+    "unit price is not positive": [{"unit_price_amount": "0"}, {"unit_price_amount": "-100"}],
+    "unit price is not a number": [{"unit_price_amount": "'NaN'"}],
+    "quantity is not positive": [{"quantity": "0"}, {"quantity": "-2"}],
+    "discount is not between 0 and the gross amount": [
+        {"discount_amount": "-0.01"}, {"discount_amount": "200.01"}, {"discount_amount": "'NaN'"},
+    ],
+    "amounts are too large": [{"quantity": "1e12"}, {"unit_price_amount": "99999999999999"}],
+    "status is unknown": [{"status": "'Complete'"}, {"status": "''"}],
+    "order time is outside the calendar": [{"ordered_at": "'1899-12-31 23:59:59'"}, {"ordered_at": "'2100-01-01'"}],
+    "return time is outside the calendar": [{"returned_at": "'1899-12-31 23:59:59'"}, {"returned_at": "'infinity'"}],
+}  # fmt: skip
+ALMOST = [
+    {"order_total_amount": "80.0001"}, {"unit_price_default_amount": "99.9999"}, {"unit_price_default_amount": "null"},
+    {"discount_amount": "0"}, {"discount_amount": "200"}, {"quantity": "0.001", "discount_amount": "0"},
+    {"ordered_at": "'1900-01-01'"}, {"ordered_at": "'2099-12-31 23:59:59.999999'"}, {"returned_at": "'2024-04-01'"},
+    {"has_customer": "false", "customer_name": "null", "customer_birth_date": "null"},
+]  # fmt: skip
+
+
+def fill(connection: psycopg.Connection, *lines: dict[str, str]) -> None:
+    for number, broken in enumerate(lines, start=1):
+        line = {**LINE, "line_id": f"'{number}'", **broken}
+        connection.execute(
+            f"insert into staging.conformed_order_item ({', '.join(line)}) values ({', '.join(line.values())})".encode()
+        )
+
+
+def test_soda_counts_what_the_quarantine_takes_rule_by_rule(pipeline: Pipeline) -> None:
+    """In one transaction that nobody else can see, and that is then taken back."""
+    contract = read_contract("order_item")
+    assert contract is not None
+    lines = [(rule, values) for rule, broken in BREAKS.items() for values in broken]
+    with (
+        start_run(pipeline.warehouse_url, flow="ingest-shop") as run,
+        connect(pipeline.warehouse_url) as connection,
+    ):
+        fill(connection, *(values for _, values in lines), *ALMOST)
+        results = verify(connection, contract, "shop")
+        moved = move_failing(connection, run.run_id, "shop", FACTS[0], contract.row_rules)
+        taken = connection.execute(
+            "select unnest(rules), count(*) from pg_temp.failing group by 1"
+        ).fetchall()
+        by_line: dict[str | None, list[str]] = dict(
+            connection.execute("select row_data ->> 'line_id', rules from pg_temp.failing").fetchall()
+        )
+        left = connection.execute("select count(*) from staging.conformed_order_item").fetchone()
+        connection.rollback()
+    counted = {r.check_name: int(r.measured or 0) for r in results if r.level == "quarantine"}
+    assert {name: count for name, count in counted.items() if count} == dict(taken)
+    assert counted.keys() == BREAKS.keys()
+    for number, (rule, values) in enumerate(lines, start=1):
+        assert rule in by_line[None if "line_id" in values else str(number)], values
+    assert (moved, left) == (len(lines), (len(ALMOST),))
+    assert {r.rows_checked for r in results} == {len(lines) + len(ALMOST)}
+    assert pipeline.rows("select count(*) from staging.conformed_order_item") == [(0,)]
+
+
+# --- gates ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def contracts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of contracts of this test alone, at first a copy of the real ones."""
+    for path in CHECKS.glob("*.yml"):
+        (tmp_path / path.name).write_text(path.read_text())
+    monkeypatch.setattr(publishing, "read_contract", partial(read_contract, folder=tmp_path))
+    return tmp_path / "order_item.yml"
+
+
+def with_rule(contract: Path, rule: str) -> None:
+    contract.write_text(contract.read_text() + rule)
+
+
+FEW_ROWS = """
+  - row_count:
+      name: there are enough lines
+      threshold:
+        must_be_greater_than: 3
+"""
+
+
+def test_dataset_rule_stops_the_run_and_keeps_what_it_measured(shop: Pipeline, contracts: Path) -> None:
+    with_rule(contracts, FEW_ROWS)
+    shop.order(1, "2024-03-10")
+    before = content(shop.warehouse, ("raw", "dwh"))
+    with pytest.raises(QualityGateStopped) as error:
+        shop.capture()
+    assert error.value.exit_code == 3
+    assert error.value.what == (
+        "The contract of order_item stopped the run: "
+        "there are enough lines (measured 1, wanted must be greater than: 3)."
+    )
+    assert content(shop.warehouse, ("raw", "dwh")) == before
+    assert shop.rows("select count(*) from audit.load") == [(0,)]
+    assert shop.rows("select count(*) from audit.watermark") == [(0,)]
+    assert shop.rows(
+        "select run_id, check_name, level, outcome, measured::int from audit.check_result where outcome = 'failed'"
+    ) == [(1, "there are enough lines", "fail", "failed", 1)]
+    assert shop.run_states() == [("ingest-shop", "stopped", error.value.what)]
+    contracts.write_text((CHECKS / "order_item.yml").read_text())
+    shop.capture()
+    assert shop.facts() == [("1", "1")]
+
+
+def test_order_line_that_is_there_twice_stops_the_run(shop: Pipeline) -> None:
+    entity = shop.source.entities["order_item"]
+    doubled = replace(
+        entity, sql=f"select line.* from ({entity.sql}) as line cross join generate_series(1, 2)"
+    )
+    source = replace(shop.source, entities={**shop.source.entities, "order_item": doubled})
+    shop.order(1, "2024-03-10")
+    with pytest.raises(QualityGateStopped, match=r"order line is there more than once \(measured 1"):
+        shop.capture(source=source)
+    assert shop.rows("select count(*) from dwh.fact_order_item") == [(0,)]
+
+
+def test_warning_lets_the_run_go_on(shop: Pipeline) -> None:
+    shop.without_foreign_keys()
+    shop.order(1, "2024-03-10", {"product_id": 9}, customer_id=9)
+    run = shop.capture()
+    assert [(c.check_name, c.level, c.outcome) for c in run.checks if c.outcome != "passed"] == [
+        ("customer is not in the source", "warn", "warned"),
+        ("product is not in the source", "warn", "warned"),
+    ]
+    assert shop.rows(
+        "select check_name, outcome, measured::int, rows_checked::int from audit.check_result where outcome <> 'passed'"
+    ) == [("customer is not in the source", "warned", 1, 1), ("product is not in the source", "warned", 1, 1)]
+    assert len(shop.facts()) == 1 and shop.quarantined() == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        ("dataset: [", "is not YAML"),
+        ("columns: []\n", "names no dataset"),
+        ("- a list", "names no dataset"),
+        (
+            "dataset: warehouse/dwh/staging/nothing\ncolumns:\n  - name: id\n    checks:\n      - missing:\n",
+            "cannot be run",
+        ),
+        (
+            "dataset: warehouse/dwh/staging/conformed_order_item\nchecks:\n"
+            "  - failed_rows:\n      name: nonsense\n      expression: no_such_column > 0\n",
+            "cannot be run",
+        ),
+        (
+            "dataset: warehouse/dwh/staging/conformed_order_item\nchecks:\n"
+            "  - failed_rows:\n      name: nonsense\n      expression: quantity >\n",
+            "cannot be run",
+        ),
+        (
+            "dataset: warehouse/dwh/staging/conformed_order_item\nchecks:\n"
+            "  - failed_rows:\n      expression: quantity > 0\n",
+            "a failed_rows check has no name",
+        ),
+        (
+            "dataset: warehouse/dwh/staging/conformed_order_item\nchecks:\n  - no_such_check:\n      name: x\n",
+            "cannot be run",
+        ),
+    ],
+)
+def test_wrong_contract_is_told_and_nothing_is_published(
+    shop: Pipeline, contracts: Path, broken: str, told: str
+) -> None:
+    contracts.write_text(broken)
+    shop.order(1, "2024-03-10")
+    before = content(shop.warehouse, ("raw", "dwh"))
+    with pytest.raises(DeclarationError) as error:
+        shop.capture()
+    assert told in error.value.what
+    assert "order_item" in str(error.value)
+    assert content(shop.warehouse, ("raw", "dwh")) == before
+
+
+def test_rules_about_what_a_source_lacks_are_left_out_and_said_so(pipeline: Pipeline) -> None:
+    contract = read_contract("order_item", frozenset({"unit_price_default_amount", "recorded_at"}))
+    assert contract is not None
+    with connect(pipeline.warehouse_url) as connection:
+        fill(connection, {"unit_price_default_amount": "null", "recorded_at": "null"})
+        results = verify(connection, contract, "shop")
+        moved = move_failing(connection, 0, "shop", FACTS[0], contract.row_rules)
+        connection.rollback()
+    assert moved == 0
+    assert {r.check_name for r in results if r.outcome == "not_applicable"} == {
+        "record timestamp is missing",
+        "order total is not above the line's base price",
+        "unit price is not above the base price",
+        "base price is not positive",
+    }
+    assert {r.outcome for r in results if r.outcome != "not_applicable"} == {"passed"}
+
+
+def test_contract_does_not_ask_what_the_warehouse_is_called(pipeline: Pipeline) -> None:
+    assert pipeline.warehouse.info.dbname not in (CHECKS / "order_item.yml").read_text()
+    pipeline.open_shop()
+    pipeline.order(1, "2024-03-10")
+    assert {check.outcome for check in pipeline.capture().checks} == {"passed"}

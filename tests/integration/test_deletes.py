@@ -1,0 +1,98 @@
+"""Deletes: found on every run, and braked when more vanishes than is plausible."""
+
+import pytest
+
+from tests.pipeline import Pipeline, content
+from warehouse.errors import DeleteBrake
+
+
+@pytest.fixture
+def full_shop(shop: Pipeline) -> Pipeline:
+    """Twenty customers and twenty orders of the first one."""
+    for number in range(2, 21):
+        shop.insert("customer", id=number)
+    for number in range(1, 21):
+        shop.order(number, "2024-03-10")
+    shop.capture()
+    return shop
+
+
+def test_deletes_within_the_limit_are_published(full_shop: Pipeline) -> None:
+    full_shop.do("delete from customer where id in (19, 20)")
+    run = full_shop.capture(max_delete_share=0.10)
+    assert run.changes() == {
+        "raw.shop_customer": {"deleted": 2},
+        "dwh.dim_customer": {"read": 2, "closed": 2},
+    }
+    assert full_shop.rows("select id from raw.shop_customer where _is_deleted order by id") == [(19,), (20,)]
+
+
+def test_one_delete_too_many_stops_the_run_and_changes_nothing(full_shop: Pipeline) -> None:
+    before = content(full_shop.warehouse)
+    full_shop.do("delete from customer where id in (18, 19, 20)", "update customer set name = 'Unseen'")
+    with pytest.raises(DeleteBrake) as error:
+        full_shop.capture(max_delete_share=0.10)
+    assert error.value.exit_code == 3
+    assert error.value.what == (
+        "Too many rows have vanished from the source: customer (3 of 20 rows, 15%); the limit is 10%."
+    )
+    assert "--confirm-deletes" in error.value.advice and "DWH_MAX_DELETE_SHARE" in error.value.advice
+    assert content(full_shop.warehouse) == before
+    assert full_shop.run_states()[1] == ("ingest-shop", "stopped", error.value.what)
+
+
+def test_truncated_tables_are_all_named_and_deleted_once_confirmed(full_shop: Pipeline) -> None:
+    full_shop.do("truncate sales_order, order_item")
+    with pytest.raises(DeleteBrake) as error:
+        full_shop.capture(max_delete_share=0.10)
+    assert "sales_order (20 of 20 rows, 100%), order_item (20 of 20 rows, 100%)" in error.value.what
+    with pytest.raises(DeleteBrake):
+        full_shop.capture(max_delete_share=0.10)
+    run = full_shop.capture(max_delete_share=0.10, confirm_deletes=True)
+    assert run.changes() == {
+        "raw.shop_sales_order": {"deleted": 20},
+        "raw.shop_order_item": {"deleted": 20},
+        "dwh.fact_order_item": {"read": 20, "deleted": 20},
+    }
+    assert full_shop.facts() == []
+    assert full_shop.capture(max_delete_share=0.10).changes() == {}
+
+
+def test_brake_counts_what_is_gone_not_what_has_come(full_shop: Pipeline) -> None:
+    full_shop.do("update customer set id = id + 1000 where id > 10")
+    with pytest.raises(DeleteBrake, match=r"customer \(10 of 20 rows, 50%\)"):
+        full_shop.capture(max_delete_share=0.10)
+
+
+def test_rows_deleted_long_ago_do_not_pull_the_brake_again(full_shop: Pipeline) -> None:
+    full_shop.do("delete from customer where id > 1")
+    full_shop.capture(confirm_deletes=True)
+    full_shop.insert("customer", id=2)
+    assert full_shop.capture(max_delete_share=0.0).changes() == {
+        "raw.shop_customer": {"inserted": 1, "cursor_missed": 1},
+        "dwh.dim_customer": {"read": 1, "inserted": 1},
+    }
+
+
+def test_vanished_row_is_found_though_another_took_its_place(full_shop: Pipeline) -> None:
+    """As many rows as before, and no cursor tells that one is gone."""
+    full_shop.do("delete from customer where id = 7")
+    full_shop.insert("customer", id=77, updated_at="2020-01-01")
+    run = full_shop.capture()
+    assert run.counts("raw.shop_customer") == {"inserted": 1, "deleted": 1, "cursor_missed": 1}
+    assert (7,) not in full_shop.rows("select id from raw.shop_customer where not _is_deleted")
+
+
+def test_order_deleted_with_its_lines_takes_its_facts_along(full_shop: Pipeline) -> None:
+    full_shop.do("delete from order_item where sales_order_id = 5", "delete from sales_order where id = 5")
+    run = full_shop.capture()
+    assert run.counts("dwh.fact_order_item") == {"read": 1, "deleted": 1}
+    assert len(full_shop.facts()) == 19
+
+
+def test_customer_deleted_with_an_order_in_flight_keeps_the_facts_of_its_life(full_shop: Pipeline) -> None:
+    full_shop.without_foreign_keys()
+    full_shop.do("delete from customer where id = 1")
+    run = full_shop.capture()
+    assert set(full_shop.facts("customer.name")) == {(str(n), "1", "Ana") for n in range(1, 21)}
+    assert "dwh.fact_order_item" not in run.changes()

@@ -1,0 +1,241 @@
+"""Marts: what analysts and operators read, as whole tables, from rows that went the whole way."""
+
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from tests.pipeline import Pipeline, Row
+from warehouse import marts
+from warehouse.audit import Run, start_run
+from warehouse.errors import QualityGateStopped
+
+CANCELLED, RETURNED = {"status": "cancelled"}, {"status": "returned"}
+
+
+def refresh(pipeline: Pipeline) -> Run:
+    with start_run(pipeline.warehouse_url, flow="refresh-marts") as run:
+        marts.refresh(run)
+    return run
+
+
+def by_month(pipeline: Pipeline, *columns: str) -> list[Row]:
+    listed = ", ".join(f"{column}::text" for column in ("month", *columns))
+    return pipeline.rows(f"select {listed} from mart.sales_by_month order by source_system, month, currency")
+
+
+def test_a_month_shows_cancelled_and_returned_lines_apart(shop: Pipeline) -> None:
+    # Each line: 2 units at 100, base price 80, discount 10: gross 200, net 190, profit 30.
+    shop.order(1, "2024-03-01", {}, CANCELLED, RETURNED)
+    shop.order(2, "2024-03-31 23:59:59.999999+00", {"quantity": 3})
+    shop.order(3, "2024-03-15", CANCELLED)
+    shop.order(4, "2024-04-01 00:00:00+00")
+    shop.capture()
+    refresh(shop)
+    assert by_month(shop, "order_count", "line_count", "unit_count") == [
+        ("2024-03-01", "2", "3", "7.000"),
+        ("2024-04-01", "1", "1", "2.000"),
+    ]
+    assert by_month(shop, "gross_amount", "discount_amount", "net_amount", "profit_amount") == [
+        ("2024-03-01", "700.0000", "30.0000", "670.0000", "110.0000"),
+        ("2024-04-01", "200.0000", "10.0000", "190.0000", "30.0000"),
+    ]
+    assert by_month(
+        shop,
+        "returned_line_count",
+        "returned_net_amount",
+        "returned_profit_amount",
+        "cancelled_line_count",
+        "cancelled_net_amount",
+    ) == [
+        ("2024-03-01", "1", "190.0000", "30.0000", "2", "380.0000"),
+        ("2024-04-01", "0", "0", None, "0", "0"),
+    ]
+
+
+def test_currencies_are_not_added_up(shop: Pipeline) -> None:
+    shop.insert("product", id=2, currency="ARS")
+    shop.order(1, "2024-03-01", {}, {"product_id": 2})
+    shop.capture()
+    refresh(shop)
+    assert by_month(shop, "currency", "order_count", "net_amount") == [
+        ("2024-03-01", "ARS", "1", "190.0000"),
+        ("2024-03-01", "USD", "1", "190.0000"),
+    ]
+
+
+def test_the_last_year_ends_with_the_newest_month_that_sold(shop: Pipeline) -> None:
+    in_two_months = datetime.now(UTC) + timedelta(days=62)
+    shop.order(1, "2023-03-31")
+    shop.order(2, "2023-04-01")
+    shop.order(3, "2024-03-10")
+    shop.order(4, in_two_months.isoformat())
+    shop.capture()
+    refresh(shop)
+    found = shop.rows(
+        "select month::text, order_count, net_amount::int, newest_month::text from mart.monthly_sales order by month"
+    )
+    assert found == [
+        ("2023-04-01", 1, 190, "2024-03-01"),
+        *((f"2023-{month:02}-01", 0, 0, "2024-03-01") for month in range(5, 13)),
+        ("2024-01-01", 0, 0, "2024-03-01"),
+        ("2024-02-01", 0, 0, "2024-03-01"),
+        ("2024-03-01", 1, 190, "2024-03-01"),
+    ]
+
+
+def test_a_sale_bears_the_names_of_its_day(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    shop.do(
+        "update customer set name = 'Ana Paz', country = 'CL', updated_at = '2024-05-01'",
+        "update category set name = 'Hardware', updated_at = '2024-05-01'",
+    )
+    shop.insert("promotion")
+    shop.order(2, "2024-06-10", {"promotion_id": 1})
+    shop.capture()
+    assert shop.rows(
+        """
+        select order_id, ordered_month::text, customer_name, customer_country, product_name, category, brand,
+            company_name, promotion_name, payment_method_name, distribution_center_name, net_amount::int, currency
+        from mart.sales order by order_id
+        """
+    ) == [
+        (
+            "1",
+            "2024-03-01",
+            "Ana",
+            "AR",
+            "Hammer",
+            "Tools",
+            "Bolt",
+            "Acme",
+            None,
+            "Visa",
+            "Rosario",
+            190,
+            "USD",
+        ),
+        (
+            "2",
+            "2024-06-01",
+            "Ana Paz",
+            "CL",
+            "Hammer",
+            "Hardware",
+            "Bolt",
+            "Acme",
+            "May",
+            "Visa",
+            "Rosario",
+            190,
+            "USD",
+        ),
+    ]
+
+
+def test_refresh_does_not_lock_readers_out_and_is_on_record(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    with psycopg.connect(shop.warehouse_url) as reader:
+        assert reader.execute("select count(*) from mart.sales_by_month").fetchone() == (0,)
+        run = refresh(shop)
+        assert reader.execute("select count(*) from mart.sales_by_month").fetchone() == (1,)
+    assert shop.rows(
+        "select source, table_name, rows_read from audit.load where run_id = %s", run.run_id
+    ) == [("mart", "mart.sales_by_month", 1)]
+    refresh(shop)
+    assert shop.rows("select count(*) from mart.sales_by_month") == [(1,)]
+
+
+def test_job_run_counts_what_came_in_once(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10")
+    shop.order(2, "2024-03-11", {"discount_amount": 1_000})
+    shop.capture()
+    shop.do("update customer set state = 'Jujuy'")
+    shop.capture()
+    with (
+        pytest.raises(QualityGateStopped),
+        start_run(shop.warehouse_url, flow="ingest-shop", launched_by="nobody"),
+    ):
+        raise QualityGateStopped("The gate closed.", advice="Open it.")
+    found = shop.rows(
+        """
+        select run_id, status, rows_inserted, rows_updated, rows_closed, rows_quarantined, message, advice,
+            duration_seconds >= 0
+        from mart.job_run order by run_id
+        """
+    )
+    # A line, and a version each of company, customer, product, payment method and distribution center.
+    assert found == [
+        (1, "succeeded", 6, 0, 0, 1, None, None, True),
+        (2, "succeeded", 1, 0, 1, 0, None, None, True),
+        (3, "stopped", 0, 0, 0, 0, "The gate closed.", "Open it.", True),
+    ]
+    staged = [
+        sum(load.rows_read for name, load in run.loads.items() if name.startswith("raw."))
+        for run in shop.runs
+    ]
+    assert shop.rows("select rows_read from mart.job_run where run_id < 3 order by run_id") == [
+        (n,) for n in staged
+    ]
+
+
+def test_freshness_tells_a_table_that_did_not_change_from_one_that_was_not_looked_at(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    shop.do("update customer set state = 'Jujuy'")
+    shop.capture()
+    last_load, first_load = (
+        shop.rows("select max(loaded_at), min(loaded_at) from audit.load where run_id = %s", run.run_id)[0]
+        for run in reversed(shop.runs)
+    )
+    found = {
+        table: (complete_at, changed_at)
+        for table, complete_at, changed_at in shop.rows(
+            "select table_name, complete_at, changed_at from mart.table_freshness where source = 'shop'"
+        )
+    }
+    assert {complete_at for complete_at, _ in found.values()} == {last_load[0]}
+    assert found["dwh.dim_customer"][1] >= last_load[1]
+    assert first_load[1] <= found["dwh.dim_company"][1] <= first_load[0]
+    assert len(found) == 10 + 6
+
+
+def test_quality_shows_the_last_verdict_and_the_rows_that_wait(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10", {"discount_amount": 1_000}, {"quantity": 40})
+    shop.order(2, "2024-03-11", {"quantity": 50, "unit_price": 70})
+    shop.capture()
+    by_rule = "select source, entity, rule, waiting_count from mart.quarantine_by_rule order by rule"
+    verdicts = """
+        select check_name, level, outcome, measured::int, run_id, last_found_at < checked_at
+        from mart.data_quality where outcome <> 'passed' or last_found_at is not null order by check_name
+    """
+    assert shop.rows(by_rule) == [
+        ("shop", "order_item", "discount is not between 0 and the gross amount", 1),
+        ("shop", "order_item", "unit price is not above the base price", 1),
+    ]
+    assert [row[:5] for row in shop.rows(verdicts)] == [
+        ("discount is not between 0 and the gross amount", "quarantine", "failed", 1, 1),
+        ("unit price is not above the base price", "quarantine", "failed", 1, 1),
+    ]
+    shop.do("update order_item set discount_amount = 10, unit_price = 100")
+    shop.capture()
+    assert shop.rows(by_rule) == []
+    assert shop.rows(verdicts) == [
+        ("discount is not between 0 and the gross amount", "quarantine", "passed", 0, 2, True),
+        ("unit price is not above the base price", "quarantine", "passed", 0, 2, True),
+    ]
+
+
+def test_proof_shows_the_last_verdict_of_each_table(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    shop.order(2, "2024-03-11")
+    shop.capture()
+    assert shop.rows(
+        """
+        select table_name, verdict, rows_source, rows_mirror, run_id from mart.capture_proof
+        where table_name in ('order_item', 'company') order by table_name
+        """
+    ) == [("company", "equal", 1, 1, 2), ("order_item", "equal", 2, 2, 2)]

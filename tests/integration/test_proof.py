@@ -1,0 +1,245 @@
+"""The proof bites, and running again or twice changes nothing."""
+
+import threading
+
+import psycopg
+import pytest
+
+from tests.pipeline import Pipeline, content
+from warehouse.audit import start_run
+from warehouse.capture.proof import prove
+from warehouse.capture.stage import stage
+from warehouse.database import connect
+from warehouse.errors import LockHeld, ProofFailed
+from warehouse.locks import alone, hold
+from warehouse.publish.publish import publish
+
+
+@pytest.fixture
+def loaded(shop: Pipeline) -> Pipeline:
+    """Three customers and two orders, captured."""
+    for number in (2, 3):
+        shop.insert("customer", id=number, updated_at=f"2024-02-0{number}")
+    shop.order(1, "2024-03-10")
+    shop.order(2, "2024-03-11", {"updated_at": "2024-03-11"})
+    shop.capture()
+    return shop
+
+
+@pytest.mark.parametrize(
+    ("corruption", "told"),
+    [
+        (
+            "update raw.shop_customer set name = 'Forged' where id = 1",
+            "customer: 3 rows there, 3 here, 1 of 64 chunks differ",
+        ),
+        (
+            "update raw.shop_customer set state = null where id = 1",
+            "customer: 3 rows there, 3 here, 1 of 64 chunks differ",
+        ),
+        (
+            "delete from raw.shop_customer where id = 1",
+            "customer: 3 rows there, 2 here, 1 of 64 chunks differ",
+        ),
+        (
+            "update raw.shop_customer set _is_deleted = true where id = 1",
+            "customer: 3 rows there, 2 here, 1 of 64 chunks",
+        ),
+        (
+            "update raw.shop_order_item set quantity = 3 where sales_order_id = 1",
+            "order_item: 2 rows there, 2 here, 1 of 64 chunks",
+        ),
+    ],
+)
+def test_corrupt_mirror_is_told_kept_on_record_and_mended_by_reading_everything(
+    loaded: Pipeline, corruption: str, told: str
+) -> None:
+    untouched = content(loaded.warehouse)
+    with (
+        pytest.raises(ProofFailed) as error,
+        start_run(loaded.warehouse_url, flow="ingest-shop") as run,
+    ):
+        staged = stage(run, loaded.source, loaded.shop_url, max_delete_share=1.0)
+        publish(run, staged)
+        loaded.warehouse.execute(corruption.encode())
+        prove(run, staged)
+    assert told in error.value.what and error.value.exit_code == 3
+    assert "--whole" in error.value.advice
+    assert loaded.rows(
+        "select table_name from audit.proof where run_id = %s and verdict = 'different'", run.run_id
+    ) == [(told.split(":")[0],)]
+    assert loaded.run_states()[-1][1] == "stopped"
+    loaded.capture(whole=True)
+    assert content(loaded.warehouse) == untouched
+
+
+def test_row_that_the_source_never_had_is_deleted_like_any_that_vanished(loaded: Pipeline) -> None:
+    loaded.warehouse.execute(
+        "insert into raw.shop_customer select (forged).* from "
+        "(select jsonb_populate_record(c, '{\"id\": 99}') as forged from raw.shop_customer as c where id = 1)"
+    )
+    run = loaded.capture()
+    assert run.counts("raw.shop_customer") == {"deleted": 1}
+
+
+def test_every_table_of_a_run_is_proved(loaded: Pipeline) -> None:
+    assert loaded.rows(
+        "select table_name, rows_source, rows_mirror, chunks_differing, verdict from audit.proof order by table_name"
+    ) == [
+        (table, rows, rows, 0, "equal")
+        for table, rows in (
+            ("brand", 1), ("category", 1), ("company", 1), ("customer", 3), ("distribution_center", 1),
+            ("order_item", 2), ("payment_method", 1), ("product", 1), ("promotion", 0), ("sales_order", 2),
+        )
+    ]  # fmt: skip
+
+
+def test_running_again_changes_no_row(loaded: Pipeline) -> None:
+    before = content(loaded.warehouse)
+    for _ in range(2):
+        assert loaded.capture().changes() == {}
+    assert content(loaded.warehouse) == before
+
+
+def test_reading_everything_again_changes_no_row(loaded: Pipeline) -> None:
+    loaded.do(
+        "delete from customer where id = 3",
+        "update customer set country = 'UY', updated_at = '2024-06-01' where id = 2",
+    )
+    loaded.capture()
+    before = content(loaded.warehouse)
+    assert loaded.capture(whole=True).changes() == {}
+    assert content(loaded.warehouse) == before
+
+
+def test_publishing_the_same_batch_twice_changes_no_row(loaded: Pipeline) -> None:
+    loaded.do(
+        "update customer set country = 'UY', updated_at = '2024-06-01' where id = 2",
+        "delete from customer where id = 3",
+    )
+    loaded.order(3, "2024-06-10", {"unit_price": 1}, {"quantity": 4})
+    with start_run(loaded.warehouse_url, flow="ingest-shop") as run:
+        staged = stage(run, loaded.source, loaded.shop_url, max_delete_share=1.0)
+        publish(run, staged)
+        before = content(loaded.warehouse, ("raw", "dwh"))
+        quarantined = loaded.quarantined()
+        publish(run, staged)
+        assert content(loaded.warehouse) == before
+        assert loaded.quarantined() == quarantined
+        assert {proof.verdict for proof in prove(run, staged)} == {"equal"}
+
+
+def test_staging_alone_publishes_nothing(loaded: Pipeline) -> None:
+    before = content(loaded.warehouse, ("raw", "dwh", "audit"))
+    loaded.do("update customer set country = 'UY'")
+    with start_run(loaded.warehouse_url, flow="ingest-shop") as run:
+        stage(run, loaded.source, loaded.shop_url, max_delete_share=1.0)
+    after = content(loaded.warehouse, ("raw", "dwh", "audit"))
+    assert [table for table in after if after[table] != before[table]] == ["audit.run"]
+
+
+# --- two at once ----------------------------------------------------------------------------------------------
+
+
+def test_second_run_on_a_source_is_told_who_holds_it_since_when(loaded: Pipeline) -> None:
+    with start_run(loaded.warehouse_url, flow="ingest-shop") as first, hold(first.connection, "source shop"):
+        pid = first.connection.info.backend_pid
+        with (
+            pytest.raises(LockHeld) as error,
+            start_run(loaded.warehouse_url, flow="ingest-shop") as second,
+            hold(second.connection, "source shop"),
+        ):
+            raise AssertionError
+    assert error.value.what.startswith(
+        f"'source shop' is being loaded by dwh ingest-shop, run {first.run_id} (server process {pid}, connected since 2"
+    )
+    assert "nothing was changed" in error.value.advice
+    assert [state[1] for state in loaded.run_states()] == ["succeeded", "succeeded", "skipped"]
+
+
+def test_who_waits_says_for_whom(loaded: Pipeline) -> None:
+    said: list[str] = []
+    with connect(loaded.warehouse_url, autocommit=True, application_name="first") as first:
+        holding = hold(first, "source shop")
+        holding.__enter__()
+
+        def waiting(words: str) -> None:
+            said.append(words)
+            holding.__exit__(None, None, None)
+
+        with connect(loaded.warehouse_url, autocommit=True) as second:
+            with hold(second, "source shop", wait_seconds=60, waiting=waiting):
+                pass
+            with first.transaction(), second.transaction():
+                alone(first, "dwh star")
+                second.execute("set local lock_timeout = '50ms'")
+                with pytest.raises(psycopg.errors.LockNotAvailable), second.transaction():
+                    alone(second, "dwh star", said.append)
+    assert [words.partition(" (server process ")[0] for words in said] == [
+        "waiting up to 60 s for 'source shop', which is held by first",
+        "waiting for 'dwh star', which is held by first",
+    ]
+
+
+def test_lock_that_is_refused_leaves_no_time_limit_to_the_transaction_it_was_asked_in(
+    loaded: Pipeline,
+) -> None:
+    with (
+        connect(loaded.warehouse_url, autocommit=True) as holder,
+        hold(holder, "source shop"),
+        connect(loaded.warehouse_url) as other,
+    ):
+        other.execute("set local lock_timeout = '77s'")
+        with pytest.raises(LockHeld), hold(other, "source shop", wait_seconds=0.01):
+            pass
+        with hold(other, "source northwind", wait_seconds=5):
+            assert other.execute("show lock_timeout").fetchone() == ("77s",)
+
+
+def test_lock_is_free_once_its_holder_is_gone(loaded: Pipeline) -> None:
+    holder = connect(loaded.warehouse_url, autocommit=True)
+    guard = hold(holder, "source shop")
+    guard.__enter__()
+    holder.close()
+    with connect(loaded.warehouse_url, autocommit=True) as other, hold(other, "source shop", wait_seconds=5):
+        pass
+
+
+def test_locks_of_two_sources_do_not_meet(loaded: Pipeline) -> None:
+    with (
+        connect(loaded.warehouse_url, autocommit=True) as one,
+        connect(loaded.warehouse_url, autocommit=True) as other,
+        hold(one, "source shop"),
+        hold(other, "source northwind"),
+    ):
+        pass
+
+
+def test_many_runs_at_once_take_turns_and_double_nothing(loaded: Pipeline) -> None:
+    loaded.order(3, "2024-03-12")
+    failures: list[BaseException] = []
+
+    def run_once() -> None:
+        mine = Pipeline(loaded.shop_url, loaded.warehouse_url)
+        try:
+            with (
+                connect(mine.warehouse_url, autocommit=True) as guard,
+                hold(guard, "source shop", wait_seconds=60),
+            ):
+                mine.capture()
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            mine.close()
+
+    threads = [threading.Thread(target=run_once) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(loaded.facts()) == 3
+    assert {state[1] for state in loaded.run_states()} == {"succeeded"}
+    assert loaded.rows(
+        "select sum(rows_inserted)::int from audit.load where table_name = 'dwh.fact_order_item'"
+    ) == [(3,)]

@@ -1,0 +1,214 @@
+"""Quarantine: each rule of checks/order_item.yml bites from the shop on; what is mended comes back."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pytest
+
+from tests.pipeline import STAMP, USUAL, Pipeline
+from warehouse.errors import SourceError
+
+# A second line that keeps the order's total high whatever is wrong with the first.
+GOOD: Mapping[str, object] = {"quantity": 50}
+
+
+@dataclass(frozen=True)
+class Broken:
+    """What is broken about an order of one line, or of two where it is not `alone`, its line, or its customer."""
+
+    rule: str
+    line: Mapping[str, object] = field(default_factory=dict)
+    order: Mapping[str, object] = field(default_factory=dict)
+    customer: Mapping[str, object] = field(default_factory=dict)
+    alone: bool = False
+
+
+LENIENT = [
+    f"alter table order_item alter {column} drop not null"
+    for column in ("quantity", "discount_amount", "created_at")
+]
+BROKEN = [
+    Broken("product id is missing", {"product_id": None}),
+    Broken("status is missing", {"status": None}),
+    Broken("quantity is missing", {"quantity": None}),
+    Broken("unit price is missing", {"unit_price": None}),
+    Broken("discount is missing", {"discount_amount": None}),
+    Broken("record timestamp is missing", {"created_at": None, "updated_at": None}),
+    Broken("status is unknown", {"status": "lost"}),
+    Broken("quantity is not positive", {"quantity": 0, "discount_amount": 0}),
+    Broken("unit price is not positive", {"unit_price": 0, "unit_price_default": None, "discount_amount": 0}),
+    Broken("unit price is not a number", {"unit_price": "NaN"}),
+    Broken("base price is not positive", {"unit_price_default": 0}),
+    Broken("unit price is not above the base price", {"unit_price_default": 100}),
+    Broken("discount is not between 0 and the gross amount", {"discount_amount": -1}),
+    Broken("discount is not between 0 and the gross amount", {"discount_amount": 201}),
+    Broken("amounts are too large", {"quantity": 2_000_000_000, "unit_price": 900_000}),
+    Broken("return time is outside the calendar", {"returned_at": "infinity"}),
+    Broken("return time is outside the calendar", {"returned_at": "0044-03-15 BC"}),
+    Broken("order total is not positive", {"unit_price_default": None, "discount_amount": 200}, alone=True),
+    Broken(
+        "order total is not above the line's base price", {"quantity": 1, "discount_amount": 20}, alone=True
+    ),
+    Broken("order time is missing", order={"ordered_at": None}, alone=True),
+    Broken("order time is outside the calendar", order={"ordered_at": "1899-12-31"}, alone=True),
+    Broken("order time is outside the calendar", order={"ordered_at": "infinity"}, alone=True),
+    Broken("customer name is missing", customer={"name": None}, alone=True),
+    Broken("customer document number is missing", customer={"document_number": None}, alone=True),
+    Broken("customer birth date is missing", customer={"birth_date": None}, alone=True),
+]
+
+
+def mend(shop: Pipeline, table: str, where: str, broken: Mapping[str, object]) -> None:
+    for column in broken:
+        usual = {**STAMP, **USUAL[table]}.get(column)
+        shop.shop.execute(f"update {table} set {column} = %s where {where}".encode(), [usual])
+
+
+def test_broken_lines_wait_in_quarantine_under_their_rule_until_they_are_mended(shop: Pipeline) -> None:
+    shop.do(*LENIENT)
+    for number, broken in enumerate(BROKEN, start=1):
+        shop.insert("customer", id=100 + number, **broken.customer)
+        shop.insert("sales_order", id=number, **{"customer_id": 100 + number, **broken.order})
+        for line, values in enumerate([broken.line] if broken.alone else [broken.line, GOOD], start=1):
+            shop.insert("order_item", sales_order_id=number, line_number=line, **values)
+    run = shop.capture()
+    waiting = [([str(number), "1"], [broken.rule], None) for number, broken in enumerate(BROKEN, start=1)]
+    good = {(str(number), "2") for number, broken in enumerate(BROKEN, start=1) if not broken.alone}
+    assert sorted(shop.quarantined(), key=lambda entry: int(entry[0][0])) == waiting
+    assert set(shop.facts()) == good
+    assert run.loads["dwh.fact_order_item"].rows_quarantined == len(BROKEN)
+    counted = {
+        check.check_name: int(check.measured or 0) for check in run.checks if check.outcome == "failed"
+    }
+    assert counted == Counter(broken.rule for broken in BROKEN)
+    assert {check.level for check in run.checks if check.outcome == "failed"} == {"quarantine"}
+
+    # judged again since something else changed, and as bad as before: not quarantined twice
+    shop.do("update brand set name = 'Nut'")
+    assert shop.capture().changes() == {
+        "raw.shop_brand": {"updated": 1},
+        "dwh.dim_product": {"read": 1, "inserted": 1, "closed": 1},
+    }
+    assert sorted(shop.quarantined(), key=lambda entry: int(entry[0][0])) == waiting
+
+    for number, broken in enumerate(BROKEN, start=1):
+        mend(shop, "customer", f"id = {100 + number}", broken.customer)
+        mend(shop, "sales_order", f"id = {number}", broken.order)
+        mend(shop, "order_item", f"sales_order_id = {number} and line_number = 1", broken.line)
+    shop.capture()
+    assert {resolution for _, _, resolution in shop.quarantined()} == {"released"}
+    assert set(shop.facts()) == good | {(str(number), "1") for number in range(1, len(BROKEN) + 1)}
+
+
+def test_every_row_rule_that_a_shop_can_break_is_among_these() -> None:
+    from warehouse.contract import read_contract
+
+    contract = read_contract("order_item")
+    assert contract is not None
+    keys = {"order id is missing", "line id is missing"}  # a row without its key is refused before
+    totals = {"order total is missing"}  # only where the unit price is missing as well
+    assert {rule.name for rule in contract.row_rules} == {broken.rule for broken in BROKEN} | keys | totals
+
+
+def test_line_that_breaks_many_rules_names_them_all(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10", {"unit_price": None, "status": "lost", "product_id": None})
+    shop.capture()
+    assert shop.rows(
+        "select row_key, rules, reason, source, entity, run_id, row_data ->> 'status' from audit.quarantine"
+    ) == [
+        (
+            ["1", "1"],
+            ["product id is missing", "unit price is missing", "order total is missing", "status is unknown"],
+            "product id is missing; unit price is missing; order total is missing; status is unknown",
+            "shop",
+            "order_item",
+            1,
+            "lost",
+        )
+    ]
+
+
+def test_line_that_is_broken_in_another_way_replaces_its_entry(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10", {"status": "lost"})
+    shop.capture()
+    shop.do("update order_item set status = null")
+    run = shop.capture()
+    assert shop.quarantined() == [
+        (["1", "1"], ["status is unknown"], "replaced"),
+        (["1", "1"], ["status is missing"], None),
+    ]
+    assert run.loads["dwh.fact_order_item"].rows_quarantined == 1
+
+
+def test_quarantined_line_that_is_deleted_is_done_with(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10", {"status": "lost"}, GOOD)
+    shop.capture()
+    shop.do("delete from order_item where line_number = 1")
+    shop.capture()
+    assert shop.quarantined() == [(["1", "1"], ["status is unknown"], "deleted")]
+    assert shop.facts() == [("1", "2")]
+
+
+def test_published_line_that_goes_bad_keeps_its_last_good_state_until_it_is_mended(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    shop.do("update order_item set quantity = 0")
+    shop.capture()
+    assert shop.facts("fact.quantity::int") == [("1", "1", 2)]
+    assert [(entry[0], entry[2]) for entry in shop.quarantined()] == [(["1", "1"], None)]
+    shop.do("update order_item set quantity = 5")
+    shop.capture()
+    assert shop.facts("fact.quantity::int") == [("1", "1", 5)]
+    assert [entry[2] for entry in shop.quarantined()] == ["released"]
+
+
+def test_published_line_that_goes_bad_and_is_deleted_leaves_the_facts(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    shop.do("update order_item set status = 'lost'")
+    shop.capture()
+    shop.do("delete from order_item")
+    shop.capture()
+    assert shop.facts() == []
+    assert [entry[2] for entry in shop.quarantined()] == ["deleted"]
+
+
+def test_line_that_reappears_broken_is_quarantined_anew(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10", {"status": "lost"})
+    shop.capture()
+    shop.do("delete from order_item")
+    shop.capture()
+    shop.insert("order_item", status="lost")
+    shop.capture()
+    assert shop.quarantined() == [
+        (["1", "1"], ["status is unknown"], "deleted"),
+        (["1", "1"], ["status is unknown"], None),
+    ]
+
+
+def test_source_is_mirror_and_star_is_mirror_less_quarantine(shop: Pipeline) -> None:
+    for number in range(1, 31):
+        shop.order(
+            number,
+            "2024-03-10",
+            {"status": "lost" if number % 7 == 0 else "complete"},
+            {"quantity": number % 5},
+        )
+    shop.capture()
+    ((mirrored, published, waiting),) = shop.rows(
+        "select (select count(*) from raw.shop_order_item where not _is_deleted), "
+        "(select count(*) from dwh.fact_order_item), (select count(*) from audit.quarantine where resolved_at is null)"
+    )
+    assert (mirrored, published, waiting) == (60, 50, 10)
+
+
+def test_value_that_no_column_of_the_star_can_hold_is_told(shop: Pipeline) -> None:
+    shop.do("alter table product alter price type numeric", "update product set price = 1e20")
+    with pytest.raises(SourceError) as error:
+        shop.capture()
+    assert (
+        error.value.what
+        == "Some product of source 'shop' does not fit the warehouse: numeric field overflow."
+    )
+    assert shop.rows("select count(*) from dwh.dim_company where company_key > 0") == [(0,)]

@@ -1,0 +1,233 @@
+"""Roles: flows run with the loader's rights, analysts read, marketing sees no personal data."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import date
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.pipeline import Pipeline
+from warehouse import marts, migrations
+from warehouse.audit import start_run
+from warehouse.database import connect
+from warehouse.errors import AccessRefused
+from warehouse.migrations.rights import LOADER, MARKETING, OWNER, READER, ROLES
+from warehouse.weblogs.partitions import Partitions
+
+Login = Callable[..., str]
+
+
+@pytest.fixture
+def login(warehouse_url: str) -> Iterator[Login]:
+    """Makes logins of this test alone: roles in, URL out."""
+    made: list[sql.Identifier] = []
+    urls: list[str] = []
+
+    def make(url: str, *roles: str, acts_as: str | None = None) -> str:
+        name = f"login_{uuid.uuid4().hex[:10]}"
+        with connect(url, autocommit=True) as connection:
+            who = sql.Identifier(name)
+            connection.execute(sql.SQL("create role {} login password 'secret'").format(who))
+            for role in roles:
+                connection.execute(sql.SQL("grant {} to {}").format(sql.Identifier(role), who))
+            if acts_as:
+                connection.execute(sql.SQL("alter role {} set role to {}").format(who, sql.Literal(acts_as)))
+        made.append(who)
+        urls.append(url)
+        parts = urlsplit(url)
+        return urlunsplit(parts._replace(netloc=f"{name}:secret@{parts.hostname}:{parts.port}"))
+
+    yield make
+    for who in made:
+        for url in dict.fromkeys([*urls, warehouse_url]):
+            with connect(url, autocommit=True) as connection:
+                connection.execute(sql.SQL("reassign owned by {} to current_user").format(who))
+                connection.execute(sql.SQL("drop owned by {}").format(who))
+        with connect(warehouse_url, autocommit=True) as connection:
+            connection.execute(sql.SQL("drop role {}").format(who))
+
+
+@pytest.fixture
+def narrow(pipeline: Pipeline, login: Login) -> Iterator[Pipeline]:
+    """The pipeline with the loader's rights on the warehouse."""
+    url = login(pipeline.warehouse_url, LOADER, acts_as=LOADER)
+    narrow = Pipeline(pipeline.shop_url, url)
+    narrow.open_shop()
+    narrow.order(1, "2024-03-10")
+    yield narrow
+    narrow.close()
+
+
+def reader_of(shop_url: str, login: Login) -> str:
+    """A login that may read the shop's tables and nothing else."""
+    url = login(shop_url, "pg_read_all_data")
+    with connect(url, autocommit=True) as shop, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        shop.execute("delete from order_item")
+    return url
+
+
+def test_the_shop_is_loaded_with_the_loaders_rights_and_a_read_only_login(
+    narrow: Pipeline, login: Login
+) -> None:
+    shop = reader_of(narrow.shop_url, login)
+    narrow.capture(shop_url=shop)
+    narrow.do(
+        "update customer set state = 'Jujuy', updated_at = now()",
+        "alter table product add column color text",
+        "delete from order_item",
+    )
+    narrow.order(2, "2024-04-10")
+    narrow.capture(shop_url=shop)
+    with start_run(narrow.warehouse_url, flow="refresh-marts") as run:
+        assert [load.table_name for load in marts.refresh(run)]
+    assert narrow.run_states() == [("ingest-shop", "succeeded", None)] * 2 + [
+        ("refresh-marts", "succeeded", None)
+    ]
+    assert [row[:2] for row in narrow.facts()] == [("2", "1")]
+    owners = narrow.rows("select distinct tableowner from pg_tables where schemaname in ('raw', 'staging')")
+    assert owners == [(LOADER,)]
+
+
+def test_another_loader_goes_on_with_what_one_has_made(
+    narrow: Pipeline, login: Login, warehouse_url: str
+) -> None:
+    narrow.capture()
+    other = Pipeline(narrow.shop_url, login(warehouse_url, LOADER, acts_as=LOADER))
+    other.order(2, "2024-04-10")
+    other.capture()
+    other.close()
+    assert len(narrow.facts()) == 2
+
+
+def test_the_loader_makes_partitions(narrow: Pipeline) -> None:
+    with connect(narrow.warehouse_url) as connection:
+        Partitions(connection).make(["BR"])
+    assert narrow.rows("select tableowner from pg_tables where tablename = 'fact_weblog_br'") == [(LOADER,)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "drop table dwh.dim_customer",
+        "alter table audit.run add column x int",
+        "create table mart.x (a int)",
+        "create role x",
+    ],
+)
+def test_the_loader_may_not_change_the_warehouse_itself(statement: str, narrow: Pipeline) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        narrow.warehouse.execute(statement.encode())
+
+
+def test_the_reader_reads_dwh_and_mart_and_changes_nothing(
+    narrow: Pipeline, login: Login, warehouse_url: str
+) -> None:
+    narrow.capture()
+    with connect(login(warehouse_url, READER), autocommit=True) as reader:
+        assert reader.execute("select count(*) from dwh.fact_order_item").fetchone() == (1,)
+        assert reader.execute("select customer_name from mart.sales").fetchone() == ("Ana",)
+        for statement in (
+            "delete from dwh.fact_order_item",
+            "select * from raw.shop_customer",
+            "select * from audit.run",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                reader.execute(statement.encode())
+
+
+def test_marketing_sees_masked_values_only(narrow: Pipeline, login: Login, warehouse_url: str) -> None:
+    narrow.capture()
+    with connect(login(warehouse_url, MARKETING), autocommit=True) as marketing:
+        assert marketing.execute(
+            "select name_masked, email_masked, document_number_masked, birth_year_date from mart.customer_masked"
+        ).fetchall() == [("A***", "***@example.com", "***22", date(1990, 1, 1))]
+        assert marketing.execute(
+            "select customer_name_masked, net_amount from mart.sales_masked"
+        ).fetchall() == [("A***", 190)]
+        assert marketing.execute("select count(*) from mart.monthly_sales").fetchone() is not None
+        for table in (
+            "mart.sales",
+            "mart.weblog",
+            "dwh.dim_customer",
+            "raw.shop_customer",
+            "audit.quarantine",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                marketing.execute(f"select * from {table}".encode())
+        readable = marketing.execute(
+            """
+            select mart.relname from pg_class as mart
+            where mart.relnamespace = 'mart'::regnamespace and mart.relkind in ('v', 'm')
+                and has_table_privilege(mart.oid, 'select')
+            """
+        ).fetchall()
+    personal = narrow.rows("select distinct table_name from audit.personal_data where schema_name = 'mart'")
+    assert not {name for (name,) in readable} & {name for (name,) in personal}
+    assert {"sales_masked", "customer_masked", "sales_by_month"} <= {name for (name,) in readable}
+
+
+def test_every_labelled_column_exists_and_says_so_in_its_comment(narrow: Pipeline) -> None:
+    narrow.capture()
+    unlabelled = narrow.rows(
+        """
+        select labelled.schema_name, labelled.table_name, labelled.column_name
+        from audit.personal_data as labelled
+        left join pg_attribute as had
+            on had.attrelid = to_regclass(labelled.schema_name || '.' || labelled.table_name)
+            and had.attname = labelled.column_name
+        where had.attname is null
+            or labelled.schema_name <> 'raw' and col_description(had.attrelid, had.attnum) not like '%personal data%'
+        """
+    )
+    assert unlabelled == []
+
+
+def test_migrations_by_a_login_without_superuser_rights(database: Callable[[str], str], login: Login) -> None:
+    url = database("template1")
+    migrator = login(url, OWNER, LOADER)
+    with connect(url, autocommit=True) as connection:
+        name = urlsplit(migrator).username
+        connection.execute(
+            sql.SQL("grant create on database {} to {}; grant create on schema public to {}").format(
+                sql.Identifier(connection.info.dbname), sql.Identifier(str(name)), sql.Identifier(str(name))
+            )
+        )
+    migrations.upgrade(migrator)
+    migrations.upgrade(migrator)
+    with connect(url, autocommit=True) as connection:
+        owners = connection.execute(
+            "select distinct tableowner from pg_tables where schemaname in ('dwh', 'audit', 'mart') order by 1"
+        ).fetchall()
+    assert {owner for (owner,) in owners} == {LOADER, OWNER}
+
+
+def test_roles_outlive_the_downgrade_of_one_of_two_warehouses(
+    warehouse_url: str, database: Callable[[str], str], warehouse_template: str
+) -> None:
+    other = database(warehouse_template)
+    migrations.downgrade(other, "base")
+    with connect(warehouse_url, autocommit=True) as connection:
+        kept = connection.execute(
+            "select rolname from pg_roles where rolname = any(%s)", [list(ROLES)]
+        ).fetchall()
+    assert {name for (name,) in kept} == set(ROLES)
+    migrations.upgrade(other)
+
+
+def test_without_roles_and_the_right_to_make_them_it_is_said_what_to_run(
+    warehouse_url: str, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy import create_engine
+
+    from warehouse.migrations import rights
+
+    monkeypatch.setattr(rights, "ROLES", {**ROLES, "dwh_nobody": "Nobody."})
+    url = login(warehouse_url, OWNER)
+    with (
+        create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url)).connect() as connection,
+        pytest.raises(AccessRefused, match="create role dwh_nobody nologin;"),
+    ):
+        rights.ensure_roles(connection)

@@ -1,0 +1,354 @@
+"""Undo: what a run published is taken back whole, and the next run brings it again."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+import warehouse.undo
+from tests.pipeline import Pipeline, Row
+from tests.shop_day import change_everything, told
+from tests.weblog_lake import ARGENTINA, BRAZIL, WeblogLake, line, make_lake
+from warehouse.audit import start_run
+from warehouse.database import connect
+from warehouse.errors import LockHeld, QualityGateStopped, UndoBlocked, UndoRefused
+from warehouse.locks import hold
+from warehouse.sources.declaration import SchemaPolicy, Source, Table
+from warehouse.undo import FLOW, Undone, undo
+from warehouse.weblogs.files import FEED
+
+# What an undo leaves as it was: every table of these schemas, and the state of the engine.
+TABLES = """
+    select schemaname || '.' || tablename from pg_tables
+    where schemaname in ('raw', 'dwh') or schemaname || '.' || tablename in
+        ('audit.watermark', 'audit.quarantine', 'audit.file', 'audit.file_part')
+    order by 1
+"""
+
+
+def everything(shop: Pipeline) -> dict[str, list[Row]]:
+    """Every row that runs write, keys and run ids included; tables without rows are left out."""
+    tables = [name for (name,) in shop.rows(TABLES)]
+    found = {name: sorted(shop.rows(f"select t::text from {name} as t")) for name in tables}
+    return {name: rows for name, rows in found.items() if rows}
+
+
+def take_back(shop: Pipeline, run_id: int, *, cascade: bool = False) -> Undone:
+    with start_run(shop.warehouse_url, flow=FLOW) as run:
+        return undo(run, run_id, cascade=cascade)
+
+
+@pytest.fixture
+def busy_shop(shop: Pipeline) -> Pipeline:
+    """A shop of five customers and four orders, one of them in quarantine, and nothing captured."""
+    shop.without_foreign_keys()
+    for number in range(2, 6):
+        shop.insert("customer", id=number, name=f"Customer {number}")
+    for number in range(1, 5):
+        shop.order(
+            number, "2024-03-10", {"status": "lost" if number == 4 else "pending"}, {}, customer_id=number
+        )
+    return shop
+
+
+def test_undone_run_leaves_everything_as_it_was_and_the_next_one_brings_it_again(busy_shop: Pipeline) -> None:
+    shop = busy_shop
+    shop.capture()
+    before = everything(shop)
+    change_everything(shop)
+    (until,) = shop.shop.execute("select clock_timestamp()").fetchone() or ()
+    run = shop.capture()
+    assert {table.split(".")[0] for table in run.changes()} == {"raw", "dwh"}
+    after = told(shop.warehouse, until)
+    undone = take_back(shop, 2)
+    assert everything(shop) == before
+    assert {
+        load.table_name: (load.rows_deleted, load.rows_updated, load.rows_inserted)
+        for load in undone.loads
+        if load.table_name.startswith("dwh.")
+    } == {
+        "dwh.dim_company": (1, 1, 0),
+        "dwh.dim_customer": (4, 3, 0),
+        "dwh.dim_product": (1, 1, 0),
+        "dwh.dim_promotion": (1, 0, 0),
+        "dwh.fact_order_item": (18, 2, 1),
+    }
+    assert shop.rows("select run_id, flow, status, undone_by_run_id from audit.run order by 1") == [
+        (1, "ingest-shop", "succeeded", None),
+        (2, "ingest-shop", "undone", 3),
+        (3, "undo", "succeeded", None),
+    ]
+    again = shop.capture()
+    assert told(shop.warehouse, until) == after
+    assert {proof.verdict for proof in again.proofs} == {"equal"}
+    assert again.changes() == run.changes()
+    take_back(shop, 4)
+    assert everything(shop) == before
+
+
+def test_undo_of_the_first_load_leaves_an_empty_star(busy_shop: Pipeline) -> None:
+    empty = everything(busy_shop)
+    first = busy_shop.capture()
+    after = everything(busy_shop)
+    take_back(busy_shop, 1)
+    assert everything(busy_shop) == empty
+    assert busy_shop.rows("select distinct complete_at from mart.table_freshness") == []
+    again = busy_shop.capture()
+    assert again.changes() == first.changes()
+    assert everything(busy_shop).keys() == after.keys()
+    assert {proof.verdict for proof in again.proofs} == {"equal"}
+
+
+def test_run_on_which_another_was_built_is_undone_with_it_or_not_at_all(busy_shop: Pipeline) -> None:
+    shop = busy_shop
+    empty = everything(shop)
+    shop.capture()
+    shop.capture()
+    shop.do("update company set name = 'Two', updated_at = '2024-05-01'")
+    shop.capture()
+    shop.do(
+        "update company set name = 'Three', updated_at = '2024-06-01'", "delete from customer where id = 5"
+    )
+    shop.capture()
+    state = everything(shop)
+    with pytest.raises(UndoBlocked) as blocked:
+        take_back(shop, 1)
+    assert [f"run {run_id} (ingest-shop" in blocked.value.what for run_id in (1, 2, 3, 4)] == [
+        True,
+        False,
+        True,
+        True,
+    ]
+    assert "dwh undo 1 --cascade" in blocked.value.advice
+    assert everything(shop) == state
+    assert take_back(shop, 1, cascade=True).run_ids == [4, 3, 2, 1]
+    assert everything(shop) == empty
+    assert [status for _, status, _ in shop.run_states()] == [
+        "undone", "undone", "undone", "undone", "stopped", "succeeded",
+    ]  # fmt: skip
+
+
+def test_runs_are_undone_one_after_the_other_backwards(shop: Pipeline) -> None:
+    states = []
+    for name in ("One", "Two", "Three"):
+        shop.do(f"update company set name = '{name}', updated_at = updated_at + interval '1 day'")
+        shop.capture()
+        states.append(everything(shop))
+    take_back(shop, 3)
+    assert everything(shop) == states[1]
+    take_back(shop, 2)
+    assert everything(shop) == states[0]
+    shop.capture()
+    assert shop.versions("company", "name")[-1][1] == "Three"
+
+
+def test_what_cannot_be_undone_is_refused_with_the_reason(shop: Pipeline) -> None:
+    shop.capture()
+    take_back(shop, 1)
+    with (
+        start_run(shop.warehouse_url, flow="daily-warehouse") as outer,
+        start_run(shop.warehouse_url, flow="refresh-marts", parent_run_id=outer.run_id),
+    ):
+        pass
+    reasons = {
+        99: "There is no run 99.",
+        1: "Run 1 was undone already, by run 2 at ",
+        2: "Run 2 is itself an undo.",
+        3: "Run 3 (daily-warehouse) published nothing of its own to a source's tables: it is succeeded.",
+    }
+    for run_id, reason in reasons.items():
+        with pytest.raises(UndoRefused) as refused:
+            take_back(shop, run_id)
+        assert refused.value.what.startswith(reason) and refused.value.exit_code == 2
+    with pytest.raises(UndoRefused, match="Its steps are runs of their own: 4"):
+        take_back(shop, 3)
+    shop.capture()
+    run_id = shop.runs[-1].run_id
+    shop.warehouse.execute("update audit.run set pruned_at = now() where run_id = %s", [run_id])
+    with pytest.raises(UndoRefused, match=f"Run {run_id} .* cannot be undone any more"):
+        take_back(shop, run_id)
+
+
+def test_rows_that_were_changed_by_hand_since_are_not_taken_back_unasked(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10")
+    empty = everything(shop)
+    shop.capture()
+    shop.warehouse.execute("update dwh.fact_order_item set quantity = 7")
+    shop.warehouse.execute("update raw.shop_brand set name = 'By hand'")
+    with pytest.raises(UndoBlocked) as blocked:
+        take_back(shop, 1)
+    assert "1 rows of dwh.fact_order_item by " in blocked.value.what
+    assert "1 rows of raw.shop_brand by " in blocked.value.what
+    take_back(shop, 1, cascade=True)
+    assert everything(shop) == empty
+
+
+def test_run_that_a_gate_stopped_has_nothing_to_undo(shop: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise QualityGateStopped("It stopped.")
+
+    monkeypatch.setattr("warehouse.publish.publish.stop_on_failure", stop)
+    shop.order(1, "2024-03-10")
+    with pytest.raises(QualityGateStopped):
+        shop.capture()
+    with pytest.raises(UndoRefused, match="published nothing"):
+        take_back(shop, 1)
+
+
+def test_column_that_a_run_captured_first_goes_with_it(shop: Pipeline) -> None:
+    shop.insert("customer", id=2)
+    shop.capture()
+    before = everything(shop)
+    shop.do(
+        "alter table customer add column vip boolean default true",
+        "update customer set name = 'Bea' where id = 2",
+    )
+    shop.capture()
+    take_back(shop, 2)
+    assert everything(shop) == before
+    shop.capture()
+    assert shop.rows("select distinct vip from raw.shop_customer") == [(True,)]
+
+
+def test_run_that_lost_a_column_of_its_mirror_cannot_be_undone(shop: Pipeline) -> None:
+    table = Table("shop", "customer", "public", ("id",), "updated_at", SchemaPolicy(dropped_column="evolve"))
+    source = Source("shop", "", (table,), {})
+    shop.capture(source=source)
+    shop.do("alter table customer drop column birth_date")
+    shop.capture(source=source)
+    with pytest.raises(UndoRefused, match=r"Run 2 .* cannot be undone any more"):
+        take_back(shop, 2)
+
+
+def test_undo_that_is_killed_has_changed_nothing(shop: Pipeline) -> None:
+    shop.capture()
+    before = everything(shop)
+    child = os.fork()
+    if not child:
+        try:
+            # Everything is put back by then, and nothing committed.
+            warehouse.undo.record_load = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+            take_back(shop, 1)
+        finally:
+            os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+    assert everything(shop) == before
+    assert take_back(shop, 1).run_ids == [1]
+    assert [status for _, status, _ in shop.run_states()] == ["undone", "crashed", "succeeded"]
+
+
+def test_two_undos_at_once_undo_once(shop: Pipeline) -> None:
+    shop.capture()
+    ends: list[object] = []
+
+    def try_it() -> None:
+        try:
+            ends.append(take_back(shop, 1).run_ids[0])
+        except UndoRefused as refused:
+            ends.append(refused.what.split(",")[0])
+
+    threads = [threading.Thread(target=try_it) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(ends, key=str) == [1] + ["Run 1 was undone already"] * 3
+
+
+# --- web logs -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lake(tmp_path: Path, warehouse_url: str) -> WeblogLake:
+    return make_lake(tmp_path, warehouse_url)
+
+
+def take_back_logs(lake: WeblogLake, run_id: int, *, cascade: bool = False) -> Undone:
+    with start_run(lake.settings.warehouse, flow=FLOW) as run:
+        undone = undo(run, run_id, cascade=cascade)
+    lake.assert_consistent()
+    return undone
+
+
+def said_by(user: str, numbers: range) -> bytes:
+    return b"".join(
+        line(
+            number,
+            user=user,
+            address=BRAZIL if number % 2 else ARGENTINA,
+            request=f"GET /product/P-{number} HTTP/1.1",
+        )
+        for number in numbers
+    )
+
+
+def test_undone_load_of_web_logs_leaves_its_rows_counts_and_offsets_and_loads_again(lake: WeblogLake) -> None:
+    lake.put("a.log", said_by("ana", range(1, 6)) + b"nonsense\n" + said_by("bob", range(6, 9)))
+    lake.put("rotating.log", said_by("cid", range(20, 24)))
+    lake.load()
+    before = lake.content()
+    lake.append("a.log", said_by("ana", range(9, 12)) + b"more nonsense\n" + said_by("eve", range(12, 14)))
+    (lake.landing / "rotating.log").rename(lake.landing / "rotating.log.1")
+    lake.put("rotating.log", said_by("bob", range(30, 33)))
+    lake.put("b.log", said_by("fay", range(40, 44)))
+    lake.load()
+    after = lake.content()
+    undone = take_back_logs(lake, 2)
+    assert undone.run_ids == [2]
+    left = lake.content()
+    assert {name: left[name] for name in ("weblog", "keys", "quarantine", "file_part")} == {
+        name: before[name] for name in ("weblog", "keys", "quarantine", "file_part")
+    }
+    assert lake.sizes() == [*range(1, 9), *range(20, 24)]
+    lake.load()
+    assert lake.content() == after
+    lake.assert_consistent()
+
+
+def test_web_logs_are_taken_back_to_nothing_with_all_that_was_built_on_them(lake: WeblogLake) -> None:
+    lake.put("a.log", said_by("ana", range(1, 6)))
+    lake.load()
+    lake.append("a.log", said_by("bob", range(6, 9)))
+    lake.load()
+    lake.load()
+    after = lake.content()
+    with pytest.raises(UndoBlocked, match=r"run 2 \(ingest-weblogs"):
+        take_back_logs(lake, 1)
+    assert take_back_logs(lake, 1, cascade=True).run_ids == [2, 1]
+    assert lake.rows("select count(*) from dwh.fact_weblog") == [(0,)]
+    assert lake.files() == [("a.log", "partial", 0, 0, 0)]
+    for name in ("country", "device", "country_user", "device_user", "country_product", "day"):
+        assert lake.rows(f"select * from dwh.agg_weblog_{name}") == []
+    lake.load()
+    assert lake.content() == after
+
+
+def test_line_that_a_load_took_back_is_read_again_after_its_undo(lake: WeblogLake) -> None:
+    whole = said_by("ana", range(1, 4))
+    lake.put("a.log", whole[:-30])
+    lake.load()
+    assert len(lake.sizes()) == 2
+    lake.append("a.log", whole[-30:] + said_by("bob", range(4, 6)))
+    lake.load()
+    after = lake.content()
+    take_back_logs(lake, 2)
+    assert lake.sizes() == [1, 2]
+    lake.load()
+    assert lake.content() == after
+    lake.assert_consistent()
+
+
+def test_load_at_work_keeps_an_undo_away(lake: WeblogLake, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake.put("a.log", said_by("ana", range(1, 3)))
+    lake.load()
+    monkeypatch.setattr("warehouse.undo.FEED_WAIT_SECONDS", 0)
+    with (
+        connect(lake.settings.warehouse, autocommit=True) as loader,
+        hold(loader, FEED, shared=True),
+        pytest.raises(LockHeld),
+    ):
+        take_back_logs(lake, 1)
+    assert take_back_logs(lake, 1).run_ids == [1]

@@ -1,0 +1,201 @@
+"""Retention of web logs: old requests go, what stays is not written anew, and everything still adds up."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.weblog_killer import Killer
+from tests.weblog_lake import ARGENTINA, BRAZIL, NOBODYS, WeblogLake, line, make_lake
+from warehouse import audit
+from warehouse.database import connect
+from warehouse.errors import DeleteBrake, LockHeld
+from warehouse.weblogs import Removed, retain, retention
+from warehouse.weblogs.months import tend
+
+TODAY = datetime.now(UTC).date()
+DAYS = 40
+CUTOFF = TODAY - timedelta(days=DAYS)
+
+
+def visits(day: date, address: str, users: str = "ana eva rui", count: int = 3) -> bytes:
+    written = b"".join(
+        line(n, address=address, user=user, request=f"GET /product/{n} HTTP/1.1")
+        for user in users.split()
+        for n in range(count)
+    )
+    return written.replace(b"20/Nov/2026", f"{day:%d/%b/%Y}".encode())
+
+
+def fill(lake: WeblogLake) -> WeblogLake:
+    """Requests of half a year; one of the last allowed day and one of the day before, and of odd times."""
+    for back in (180, 100, 99, DAYS + 1, DAYS, 10, 0):
+        day = TODAY - timedelta(days=back)
+        users = "ana eva" if back > 50 else "ana leo" if back else "leo"
+        lake.put(f"{back:03}.log", visits(day, BRAZIL, users) + visits(day, ARGENTINA, users + " - tim"))
+        lake.load()
+    lake.put(
+        "odd.log",
+        visits(date(1970, 1, 1), BRAZIL, "old") + visits(date(2090, 1, 1), BRAZIL, "new") + b"rubbish\n",
+    )
+    lake.load()
+    return lake
+
+
+@pytest.fixture
+def make(
+    tmp_path: Path, database: Callable[[str], str], warehouse_template: str
+) -> Callable[[str], WeblogLake]:
+    def lake(name: str) -> WeblogLake:
+        made = make_lake(tmp_path / name, database(warehouse_template))
+        settings = made.settings.model_copy(update={"weblog_retention_days": DAYS, "weblog_monthly_mb": 1024})
+        return replace(made, settings=settings)
+
+    return lake
+
+
+@pytest.fixture(scope="module")
+def killer() -> Iterator[Killer]:
+    made = Killer()
+    yield made
+    made.close()
+
+
+def remove(lake: WeblogLake, **options: object) -> Removed:
+    with audit.start_run(lake.settings.warehouse, flow="remove-old-weblogs") as run:
+        return retain(lake.settings, run, confirm_deletes=True, **options)  # type: ignore[arg-type]
+
+
+def days(lake: WeblogLake) -> set[date]:
+    return {
+        day for (day,) in lake.rows("select (request_timestamp at time zone 'UTC')::date from mart.weblog")
+    }
+
+
+def test_old_requests_go_and_everything_adds_up(make: Callable[[str], WeblogLake]) -> None:
+    lake = fill(make("lake"))
+    total = len(lake.sizes())
+    old = lake.rows(f"select ctid::text, * from dwh.fact_weblog where requested_at < '{CUTOFF}'")
+    stay = lake.rows(
+        f"select ctid::text, tableoid, * from dwh.fact_weblog where requested_at >= '{CUTOFF}' order by 2, 1"
+    )
+    removed = remove(lake, batch_rows=7)
+    assert (removed.rows, removed.cutoff, removed.partitions) == (len(old), CUTOFF, 0)
+    assert len(old) > 40
+    # In their old places: nothing that stays was written anew.
+    assert lake.rows("select ctid::text, tableoid, * from dwh.fact_weblog order by 2, 1") == stay
+    assert min(days(lake)) == CUTOFF
+    lake.assert_consistent()
+    assert lake.rows("select rows_deleted, window_high from audit.load order by load_id desc limit 1") == [
+        (len(old), str(CUTOFF))
+    ]
+    assert lake.rows("select sum(rows_removed), sum(rows_loaded - rows_removed) from audit.file") == [
+        (len(old), total - len(old))
+    ]
+    assert not lake.rows(
+        "select from dwh.agg_weblog_country_user join dwh.dim_web_user using (web_user_key) "
+        "where user_name in ('eva', 'old')"
+    )
+    # A file whose rows were removed is never loaded again, whatever its name or date.
+    (lake.landing / "180.log").rename(lake.landing / "again.log")
+    (lake.landing / "100.log").touch()
+    assert lake.load().lines == 0
+    again = remove(lake)
+    assert (again.rows, again.partitions) == (0, 0)
+    lake.assert_consistent()
+
+
+def test_whole_months_of_a_divided_country_are_dropped(make: Callable[[str], WeblogLake]) -> None:
+    lake, plain = make("lake"), fill(make("plain"))
+    first = TODAY - timedelta(days=180)
+    lake.put("180.log", visits(first, BRAZIL, "ana eva") + visits(first, ARGENTINA, "ana eva - tim"))
+    lake.load()
+    with connect(lake.settings.warehouse) as connection:
+        assert tend(connection, 0)
+    fill(lake)
+    before = lake.rows("select count(*) from pg_partition_tree('dwh.fact_weblog') where isleaf")
+    removed = remove(lake)
+    plainly = remove(plain)
+    assert removed.rows == plainly.rows
+    after = lake.rows("select count(*) from pg_partition_tree('dwh.fact_weblog') where isleaf")
+    assert removed.partitions == before[0][0] - after[0][0] >= 8
+    content, expected = lake.content(), plain.content()
+    assert {**content, "file": [], "keys": []} == {**expected, "file": [], "keys": []}
+    lake.assert_consistent()
+    # Old lines that come late find a place, and go with the next run.
+    lake.put("late.log", visits(first, BRAZIL, "late"))
+    assert lake.load().rows_loaded == 3
+    assert (remove(lake).rows, min(days(lake))) == (3, CUTOFF)
+    lake.assert_consistent()
+
+
+def test_partition_that_is_being_read_is_dropped_later(
+    make: Callable[[str], WeblogLake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = make("lake")
+    lake.put("a.log", visits(TODAY - timedelta(days=180), BRAZIL))
+    lake.load()
+    with connect(lake.settings.warehouse) as connection:
+        tend(connection, 0)
+    monkeypatch.setattr(retention, "_PATIENCE", "50ms")
+    monkeypatch.setattr(retention, "_ATTEMPTS", 1)
+    with connect(lake.settings.warehouse) as reader:
+        reader.execute("select count(*) from dwh.fact_weblog where country = 'BR'")
+        with pytest.raises(LockHeld, match="is old and to be dropped, but is being read all the time"):
+            remove(lake)
+    lake.assert_consistent()
+    assert len(lake.sizes()) == 9
+    assert (remove(lake).rows, lake.sizes()) == (9, [])
+    lake.assert_consistent()
+
+
+def test_line_that_was_removed_before_it_was_whole_is_counted_once(make: Callable[[str], WeblogLake]) -> None:
+    lake = make("lake")
+    written = visits(TODAY - timedelta(days=90), BRAZIL, "ana")
+    lake.put("a.log", written.removesuffix(b"\n"))
+    lake.load()
+    assert remove(lake).rows == 3
+    lake.append("a.log", b' "more"\n')
+    lake.load()
+    lake.assert_consistent()
+    assert remove(lake).rows == 1
+    lake.assert_consistent()
+
+
+@pytest.mark.slow
+def test_killed_anywhere_and_run_again_it_gets_there(
+    make: Callable[[str], WeblogLake], killer: Killer
+) -> None:
+    lake, undisturbed = fill(make("lake")), fill(make("undisturbed"))
+    remove(undisturbed)
+    module = "warehouse.weblogs.retention"
+    for target, calls in (
+        (f"{module}/_Retention:_subtract", 2),
+        (f"{module}/_Retention:_record", 3),
+        (f"{module}:recount_users", 1),
+        (f"{module}:drop_zeros", 1),
+    ):
+        killer.die(lake, target, calls, "retain", confirm_deletes=True, batch_rows=5)
+        assert not lake.rows(
+            "select from audit.file as f where rows_loaded - rows_removed <> "
+            "(select count(*) from dwh.fact_weblog as w where w.file_id = f.file_id)"
+        )
+    remove(lake)
+    assert lake.content() == undisturbed.content()
+    lake.assert_consistent()
+
+
+def test_brake_is_pulled_where_most_would_go_and_nothing_is_removed_where_nothing_is_set(
+    make: Callable[[str], WeblogLake],
+) -> None:
+    lake = make("lake")
+    lake.put("a.log", visits(TODAY - timedelta(days=90), BRAZIL) + visits(TODAY, NOBODYS, "ana", 2))
+    lake.load()
+    with audit.start_run(lake.settings.warehouse, flow="x") as run:
+        with pytest.raises(DeleteBrake, match=f"would remove 9 of 11 requests, those before {CUTOFF}"):
+            retain(lake.settings, run)
+        unset = lake.settings.model_copy(update={"weblog_retention_days": None})
+        assert retain(unset, run, confirm_deletes=True).cutoff is None
+    assert len(lake.sizes()) == 11

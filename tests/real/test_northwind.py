@@ -1,0 +1,141 @@
+"""Northwind, somebody else's schema, through the whole way: sales agree with the known answers, and a second run
+brings exactly what changed."""
+
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+
+import pytest
+
+from tests.pipeline import Pipeline, content
+from tests.real.northwind_source import csv_folder, load_northwind
+from warehouse.audit import start_run
+from warehouse.explain.explain import explain
+from warehouse.reconcile.reconcile import reconcile_source
+from warehouse.sources.declaration import read_source
+
+
+@pytest.fixture
+def northwind(empty_database_url: Callable[[], str], warehouse_url: str) -> Iterator[Pipeline]:
+    """Northwind's own database and an empty warehouse."""
+    folder = csv_folder()
+    url = empty_database_url()
+    load_northwind(url, folder)
+    pipeline = Pipeline(url, warehouse_url, read_source("northwind"))
+    yield pipeline
+    pipeline.close()
+
+
+def sales(pipeline: Pipeline) -> tuple[Decimal, Decimal]:
+    """Sales before and after discount, to the cent, as the mart shows them."""
+    row = pipeline.warehouse.execute(
+        """
+        select round(sum(gross_amount), 2), round(sum(net_amount), 2)
+        from mart.sales where source_system = 'northwind'
+        """
+    ).fetchone()
+    assert row is not None
+    return row
+
+
+def test_first_run_brings_every_row_and_the_known_sales(northwind: Pipeline) -> None:
+    run = northwind.capture()
+
+    assert {name: counts["inserted"] for name, counts in run.changes().items()} == {
+        "raw.northwind_suppliers": 29,
+        "raw.northwind_customers": 91,
+        "raw.northwind_categories": 8,
+        "raw.northwind_products": 77,
+        "raw.northwind_orders": 830,
+        "raw.northwind_order_details": 2155,
+        "dwh.dim_company": 29,
+        "dwh.dim_customer": 91,
+        "dwh.dim_product": 77,
+        "dwh.fact_order_item": 2155,
+    }
+    assert sales(northwind) == (Decimal("1354458.59"), Decimal("1265793.04"))
+    assert {proof.verdict for proof in run.proofs} == {"equal"}
+    assert northwind.warehouse.execute("select count(*) from audit.quarantine").fetchone() == (0,)
+
+
+def test_rules_about_what_northwind_lacks_are_told_as_not_applicable(northwind: Pipeline) -> None:
+    run = northwind.capture()
+
+    left_out = {check.check_name for check in run.checks if check.outcome == "not_applicable"}
+    assert left_out == {
+        "base price is not positive",
+        "customer birth date is missing",
+        "customer document number is missing",
+        "order total is not above the line's base price",
+        "record timestamp is missing",
+        "return time is outside the calendar",
+        "unit price is not above the base price",
+    }
+    assert {check.outcome for check in run.checks if check.check_name not in left_out} == {"passed"}
+
+
+def test_second_run_brings_exactly_what_changed_and_facts_keep_the_version_of_their_day(
+    northwind: Pipeline,
+) -> None:
+    northwind.settle()
+    northwind.capture()
+    northwind.do(
+        "update products set unit_price = unit_price * 2 where product_id in (11, 42)",
+        "update customers set city = 'Lyon', country = 'Switzerland', region = 'VD' where customer_id = 'VINET'",
+        "delete from order_details where order_id = 10248 and product_id = 72",
+        "insert into order_details values (10248, 1, 18, 2, 0.25)",
+        "insert into orders (order_id, customer_id, order_date) values (20000, 'VINET', '2099-01-01')",
+        "insert into order_details values (20000, 11, 42, 1, 0)",
+    )
+
+    run = northwind.capture()
+
+    assert run.changes() == {
+        "raw.northwind_products": {"updated": 2},
+        "raw.northwind_customers": {"updated": 1},
+        "raw.northwind_orders": {"inserted": 1},
+        "raw.northwind_order_details": {"inserted": 2, "deleted": 1},
+        "dwh.dim_customer": {"read": 1, "inserted": 1, "closed": 1},
+        "dwh.dim_product": {"read": 2, "inserted": 2, "closed": 2},
+        "dwh.fact_order_item": {"read": 3, "inserted": 2, "deleted": 1},
+    }
+    # 10248 lost 5 x 34.80 and gained 2 x 18.00 less a quarter; 20000 is 42.00
+    assert sales(northwind) == (
+        Decimal("1354458.59") - 174 + 36 + 42,
+        Decimal("1265793.04") - 174 + 27 + 42,
+    )
+    countries = northwind.warehouse.execute(
+        """
+        select fact.order_id, fact.line_id, customer.country, customer.is_current, product.price_amount
+        from dwh.fact_order_item as fact
+        inner join dwh.dim_customer as customer using (customer_key)
+        inner join dwh.dim_product as product using (product_key)
+        where fact.order_id in ('10248', '20000') order by fact.order_id, fact.line_id
+        """
+    ).fetchall()
+    assert countries == [
+        ("10248", "1", "France", False, Decimal("18")),
+        ("10248", "11", "France", False, Decimal("21")),
+        ("10248", "42", "France", False, Decimal("14")),
+        ("20000", "11", "Switzerland", True, Decimal("42")),
+    ]
+    assert northwind.capture().changes() == {}
+
+
+def test_damage_to_somebody_elses_schema_is_found_mended_and_explained(northwind: Pipeline) -> None:
+    northwind.settle()
+    northwind.capture()
+    undisturbed = content(northwind.warehouse)
+    northwind.warehouse.execute(
+        b"update raw.northwind_products set product_name = 'x' where product_id = 11; "
+        b"delete from dwh.dim_customer where customer_id = 'ALFKI'; "
+        b"update dwh.fact_order_item set net_amount = net_amount + 0.01 where order_id = '10248' and line_id = '11'"
+    )
+    with start_run(northwind.warehouse_url, flow="reconcile") as run:
+        mended = reconcile_source(run, northwind.source, northwind.shop_url, repair=True)
+    assert {v.table_name: v.verdict for v in mended if v.rows_differing} == {
+        "products": "repaired", "dwh.dim_customer": "repaired", "dwh.fact_order_item": "repaired",
+        "mart.sales_by_month": "repaired",
+    }  # fmt: skip
+    assert content(northwind.warehouse) == undisturbed
+    (line,) = explain(northwind.warehouse, [northwind.source], "order_item", ["10248", "11"])
+    assert [child.title.split(":")[0] for child in line.children[:2]] == ["customer VINET", "product 11"]

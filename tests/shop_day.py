@@ -1,0 +1,91 @@
+"""A small shop, a day on which something happens to every kind of its rows, and what a warehouse tells of it."""
+
+from datetime import datetime
+
+import psycopg
+
+from tests.pipeline import Pipeline, Row
+from warehouse.star import DIMENSIONS, END_OF_TIME
+
+
+def open_shop(shop: Pipeline) -> None:
+    """A few members and orders of every kind."""
+    shop.open_shop()
+    shop.without_foreign_keys()
+    for number in range(2, 6):
+        shop.insert("customer", id=number, name=f"Customer {number}")
+    for number in range(1, 5):
+        status = "lost" if number == 4 else "pending"
+        shop.order(number, "2024-03-10", {"status": status}, {}, customer_id=number)
+
+
+def change_everything(shop: Pipeline) -> None:
+    """A day on which something happens to every kind of row."""
+    shop.do(
+        "update customer set country = 'UY' where id = 2",
+        "update customer set email = 'new@example.com' where id = 3",
+        "delete from customer where id = 5",
+        "update category set name = 'Hand tools'",
+        "update company set name = 'Acme II'",
+        "update product set price = 120",
+        "update order_item set status = 'returned', returned_at = now() where sales_order_id = 2",
+        "update order_item set quantity = 0 where sales_order_id = 3",
+        "update order_item set status = 'complete' where sales_order_id = 4",
+        "delete from order_item where sales_order_id = 1 and line_number = 2",
+    )
+    shop.insert("customer", id=6, name="Fay")
+    shop.insert("promotion")
+    for number in range(10, 20):
+        shop.order(
+            number, "2024-06-01", {"promotion_id": 1}, {"quantity": number % 3}, customer_id=number % 8 + 1
+        )
+
+
+def told(connection: psycopg.Connection, changed_until: datetime) -> dict[str, list[Row]]:
+    """The shop's part of a warehouse, sorted, without what no two runs share.
+
+    That is run ids, surrogate keys (facts tell their versions) and the moments of snapshots, which are those after
+    the last change.
+    """
+    queries = {
+        f"{schema}.{table}": f"select {columns} from {schema}.{table}"
+        for schema, table, columns in connection.execute(
+            """
+            select table_schema, table_name, string_agg(quote_ident(column_name), ', ' order by ordinal_position)
+            from information_schema.columns join information_schema.tables using (table_schema, table_name)
+            where table_type = 'BASE TABLE' and column_name not in ('_run_id', 'run_id', 'closed_by_run_id')
+                and column_name <> replace(table_name, 'dim_', '') || '_key'
+                and (table_schema = 'raw' or table_schema = 'dwh' and table_name = any(%s))
+            group by 1, 2
+            """,
+            [[dimension.table for dimension in DIMENSIONS]],
+        ).fetchall()
+    }
+    versions = ", ".join(
+        f"{d.entity}.{d.entity}_id" + (f", {d.entity}.valid_from" if d.has_history else "")
+        for d in DIMENSIONS
+    )
+    joins = " ".join(f"join dwh.dim_{d.entity} as {d.entity} using ({d.key})" for d in DIMENSIONS)
+    queries["dwh.fact_order_item"] = (
+        "select order_id, line_id, fact.source_system, ordered_date_key, quantity, net_amount, profit_amount, status, "
+        f"returned_date_key, recorded_at, {versions} from dwh.fact_order_item as fact {joins}"
+    )
+    queries["audit.quarantine"] = (
+        "select source, entity, row_key, rules, row_data::text, resolution from audit.quarantine where file_id is null"
+    )
+    queries["audit.watermark"] = "select source, table_name, cursor_value from audit.watermark"
+    return {
+        table: sorted(
+            _without_snapshots(connection.execute(query.encode()).fetchall(), changed_until), key=repr
+        )
+        for table, query in queries.items()
+    }
+
+
+def _without_snapshots(rows: list[Row], changed_until: datetime) -> list[Row]:
+    end = datetime.fromisoformat(END_OF_TIME)
+
+    def said(value: object) -> object:
+        return "snapshot" if isinstance(value, datetime) and changed_until < value < end else value
+
+    return [tuple(map(said, row)) for row in rows]

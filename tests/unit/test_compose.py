@@ -1,0 +1,76 @@
+"""docker-compose.yml: valid by the compose specification's schema, pinned, watched, and without passwords.
+
+compose_spec.schema.json is the schema of https://github.com/compose-spec/compose-spec (Apache License 2.0) of 2021,
+unchanged; `name` came to the specification later.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, Any] = COMPOSE["services"]
+
+
+def test_it_follows_the_compose_specification() -> None:
+    schema = json.loads((Path(__file__).parent / "compose_spec.schema.json").read_text())
+    told = {key: value for key, value in COMPOSE.items() if key != "name"}
+    errors = jsonschema.Draft7Validator(schema).iter_errors(told)
+    assert [f"{list(error.path)}: {error.message}" for error in errors] == []
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_images_are_pinned(name: str) -> None:
+    image = SERVICES[name]["image"]
+    assert image == "dwh:local" or re.search(r":v?\d+\.\d+(\.\d+)?(-[\w.]+)?$", image), image
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, service in SERVICES.items() if service.get("restart") != "no"]
+)
+def test_what_stays_up_is_watched(name: str) -> None:
+    # The services process of Prefect serves no port: it ends where it fails, and is started again.
+    assert "healthcheck" in SERVICES[name] or name == "prefect-services"
+
+
+def test_whatever_is_waited_for_is_there_and_can_be_waited_for() -> None:
+    for name, service in SERVICES.items():
+        for other, how in service.get("depends_on", {}).items():
+            awaited = SERVICES[other]
+            if how["condition"] == "service_healthy":
+                assert "healthcheck" in awaited, (name, other)
+            else:
+                assert awaited["restart"] == "no", (name, other)
+
+
+def test_every_volume_is_declared_and_every_folder_exists() -> None:
+    for service in SERVICES.values():
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            assert (ROOT / source).exists() if source.startswith(".") else source in COMPOSE["volumes"], (
+                volume
+            )
+
+
+def test_no_password_is_in_the_file() -> None:
+    for name, service in SERVICES.items():
+        for key, value in service.get("environment", {}).items():
+            if re.search("PASSWORD|SECRET|TOKEN|KEY", key):
+                assert re.fullmatch(r".*_?_FILE", key), (name, key)
+            assert not re.search(r"://[^/\s]*:[^/\s]*@", str(value)), (name, key)
+
+
+def test_ports_are_open_to_this_machine_alone() -> None:
+    ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert len(ports) == 3
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_the_demo_is_a_profile() -> None:
+    assert [name for name, service in SERVICES.items() if service.get("profiles")] == ["demo-data"]

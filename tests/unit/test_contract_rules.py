@@ -1,0 +1,120 @@
+"""Contracts, read: which checks are about rows, which about the batch, and which do not apply to a source."""
+
+from pathlib import Path
+
+import pytest
+
+from warehouse.contract import Contract, read_contract
+from warehouse.errors import DeclarationError
+
+HEAD = "dataset: warehouse/dwh/staging/conformed_thing\n"
+
+
+def contract(folder: Path, text: str, *lacks: str) -> Contract:
+    (folder / "thing.yml").write_text(HEAD + text)
+    found = read_contract("thing", frozenset(lacks), folder)
+    assert found is not None
+    return found
+
+
+def test_entity_without_a_contract_has_none(tmp_path: Path) -> None:
+    assert read_contract("thing", folder=tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("check", "breaks"),
+    [
+        ("missing:", '"price" is null'),
+        ("missing: {name: no price}", '"price" is null'),
+        ("failed_rows: {name: cheap, expression: price < 1}", "price < 1"),
+        ("failed_rows: {name: cheap, expression: price < 1, threshold: {level: fail}}", "price < 1"),
+        ("failed_rows: {name: cheap, expression: price < 1, threshold: {level: warn}}", None),
+        (
+            "failed_rows: {name: cheap, expression: price < 1, threshold: {metric: percent, must_be_less_than: 5}}",
+            None,
+        ),
+        ("failed_rows: {name: cheap, query: select 1}", None),
+        ("missing: {threshold: {level: warn}}", None),
+        ("missing: {threshold: {must_be_less_than: 3}}", None),
+        ("invalid: {valid_values: [1]}", None),
+        ("aggregate: {function: avg, threshold: {must_be_greater_than: 3}}", None),
+    ],
+)
+def test_row_rules_are_strict_conditions_on_one_row(tmp_path: Path, check: str, breaks: str | None) -> None:
+    found = contract(tmp_path, f"columns:\n  - name: price\n    checks:\n      - {check}\n")
+    assert [rule.breaks for rule in found.row_rules] == ([breaks] if breaks else [])
+    assert found.not_applicable == ()
+
+
+def test_dataset_checks_of_rows_and_of_the_batch(tmp_path: Path) -> None:
+    found = contract(
+        tmp_path,
+        "checks:\n  - failed_rows: {name: dear, expression: price > 9}\n"
+        "  - duplicate: {columns: [id]}\n  - row_count:\n",
+    )
+    assert [(rule.name, rule.column, rule.breaks) for rule in found.row_rules] == [
+        ("dear", None, "price > 9")
+    ]
+    assert len(found.document["checks"]) == 3
+
+
+CHECKS = """columns:
+  - name: price
+    checks:
+      - missing:
+      - failed_rows: {name: under cost, expression: price < Cost}
+  - name: name
+    checks:
+      - missing:
+checks:
+  - failed_rows: {name: the name of the price, expression: "status = 'price' and quantity > 1"}
+  - failed_rows: {name: costs, expression: cost < 0, threshold: {level: warn}}
+  - duplicate: {columns: [id, cost]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("lacks", "left_out"),
+    [
+        ((), []),
+        (("cost",), ["under cost", "costs", "duplicate"]),
+        (("price",), ["price is missing", "under cost"]),
+        (("name",), ["name is missing"]),
+        (("quantity", "nothing"), ["the name of the price"]),
+        (("level", "expression", "columns"), []),
+    ],
+)
+def test_checks_that_evaluate_a_column_which_the_source_lacks_are_left_out(
+    tmp_path: Path, lacks: tuple[str, ...], left_out: list[str]
+) -> None:
+    found = contract(tmp_path, CHECKS, *lacks)
+    assert [rule.name for rule in found.not_applicable] == left_out
+    names = ["price is missing", "under cost", "name is missing", "the name of the price"]
+    assert [rule.name for rule in found.row_rules] == [name for name in names if name not in left_out]
+    kept = sum(len(column.get("checks", ())) for column in found.document["columns"]) + len(
+        found.document.get("checks", ())
+    )
+    assert kept == 6 - len(left_out)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("columns:\n  - price\n", "is no data contract"),
+        ("columns:\n  - checks: []\n", "is no data contract: 'name'"),
+        ("checks:\n  - missing\n", "is no data contract"),
+        ("checks:\n  - {missing: , duplicate: }\n", "is no data contract"),
+        ("checks: 3\n", "is no data contract"),
+        ("checks:\n  - failed_rows: {expression: price < 1}\n", "a failed_rows check has no name: price < 1"),
+        (
+            "checks:\n  - failed_rows: {name: bad, expression: price < 1}\n"
+            "  - failed_rows: {name: bad, expression: cost < 1}\n",
+            "two checks are called 'bad'",
+        ),
+        (": :\n", "is not YAML"),
+    ],
+)
+def test_what_is_no_contract_is_told_with_its_file(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(DeclarationError) as error:
+        contract(tmp_path, text)
+    assert told in error.value.what and str(tmp_path / "thing.yml") in error.value.what

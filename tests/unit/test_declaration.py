@@ -1,0 +1,140 @@
+"""Source declarations: what they say is read strictly, what they get wrong is told with file, place and remedy."""
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from warehouse.errors import DeclarationError, SettingsError
+from warehouse.sources.declaration import NAME_BYTES, SOURCES, Source, Table, fitted, read_source
+
+GOOD = """
+description = "A mall."
+schema = "sales"
+
+[tables.shopper]
+key = ["id"]
+cursor = "changed"
+
+[tables.town]
+schema = "geo"
+key = ["code"]
+
+[entities.customer]
+from = "shopper"
+parents = { town = ["town_code"] }
+lacks = ["email"]
+"""
+
+
+def declare(folder: Path, text: str, name: str = "mall") -> Source:
+    conform = folder / name / "conform"
+    conform.mkdir(parents=True)
+    for entity in ("customer", "order_item"):
+        (conform / f"{entity}.sql").write_text("select 1")
+    (folder / name / "source.toml").write_text(textwrap.dedent(text))
+    return read_source(name, folder)
+
+
+def test_declaration_says_tables_entities_and_parents(tmp_path: Path) -> None:
+    source = declare(tmp_path, GOOD)
+    shopper = Table("mall", "shopper", "sales", ("id",), "changed")
+    town = Table("mall", "town", "geo", ("code",), None)
+    assert (source.name, source.description, source.tables) == ("mall", "A mall.", (shopper, town))
+    customer = source.entities["customer"]
+    assert (customer.table, customer.parents, customer.lacks) == (
+        shopper,
+        {town: ("town_code",)},
+        frozenset({"email"}),
+    )
+    assert (shopper.mirror, str(town)) == ("mall_shopper", "geo.town")
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in SOURCES.glob("*/source.toml")))
+def test_every_source_that_is_shipped_can_be_read(name: str) -> None:
+    assert read_source(name).entities
+
+
+def test_unknown_source_is_told_with_those_that_are_known() -> None:
+    with pytest.raises(SettingsError) as error:
+        read_source("shoop")
+    assert error.value.what == "There is no source 'shoop'."
+    assert "northwind, shop" in error.value.advice
+
+
+TABLES = '[tables.shopper]\nkey = ["id"]\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "told", "advice"),
+    [
+        ("[tables", "is not TOML", ""),
+        ("", "declares no tables", "[tables.NAME]"),
+        ("tables = 3", "'tables' must be a table of tables", ""),
+        ("[tables]\nshopper = 1", "'tables' must be a table of tables", ""),
+        ("[tables.shopper]\n", "[tables.shopper] lacks 'key'", 'key = ["…"]'),
+        ("[tables.shopper]\nkey = []\n", "[tables.shopper] lacks 'key'", 'key = ["…"]'),
+        ('[tables.shopper]\nkey = "id"\n', "'key' must be a list of column names", 'key = ["…"]'),
+        ('[tables.shopper]\nkey = ["id"]\ncursor = ["a"]\n', "'cursor' must be a name", 'cursor = "…"'),
+        ('[tables.shopper]\nkey = ["id"]\ncurser = "a"\n', "nothing called curser", "cursor, key, schema"),
+        ("colour = 1\n" + TABLES, "mall/source.toml: there is nothing called colour", "description, entities"),
+        (TABLES + "[entities.planet]\n", "the warehouse knows no entity 'planet'", "customer, distribution_center"),
+        (TABLES + "[entities.customer]\n", "[entities.customer] lacks 'from'", "Name the table"),
+        (TABLES + '[entities.customer]\nfrom = "x"\n', "names table 'x', which is not under [tables]", ""),
+        (TABLES + '[entities.company]\nfrom = "shopper"\n', "[entities.company] has no SQL", "conform/company.sql"),
+        (TABLES + '[entities.customer]\nfrom = "shopper"\nlacks = "x"\n', "'lacks' must be a list", ""),
+        (TABLES + '[entities.customer]\nfrom = "shopper"\nlack = ["x"]\n', "nothing called lack", "from, lacks"),
+        (
+            TABLES + '[entities.order_item]\nfrom = "shopper"\n',
+            "the key of public.shopper is (id), that of order_item (order_id, line_id)",
+            "as many columns",
+        ),
+        (
+            TABLES + '[entities.customer]\nfrom = "shopper"\nparents = { town = ["a"] }\n',
+            "names table 'town', which is not under [tables]",
+            "",
+        ),
+        (
+            TABLES + '[tables.town]\nkey = ["a", "b"]\n'
+            '[entities.customer]\nfrom = "shopper"\nparents = { town = ["a"] }\n',
+            "parent town has the key (a, b)",
+            "as many columns of shopper",
+        ),
+        (
+            TABLES + '[entities.customer]\nfrom = "shopper"\nparents = { shopper = "id" }\n',
+            "'shopper' must be a list of column names",
+            "",
+        ),
+        (
+            TABLES + '[tables.shopper_delta]\nkey = ["id"]\n',
+            "shopper and shopper_delta would share staging.mall_shopper_delta",
+            "a source of its own",
+        ),
+        (
+            TABLES + '[tables.customer_affected]\nkey = ["id"]\n[entities.customer]\nfrom = "shopper"\n',
+            "customer_affected and entity customer would share staging.mall_customer_affected",
+            "a source of its own",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_declaration_gets_wrong_is_told(tmp_path: Path, text: str, told: str, advice: str) -> None:
+    with pytest.raises(DeclarationError) as error:
+        declare(tmp_path, text)
+    assert told in error.value.what
+    assert str(tmp_path / "mall" / "source.toml") in error.value.what
+    assert advice in error.value.advice
+    assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["my_shop", "Shop", "1shop", "conformed", "source"])
+def test_name_of_a_source_cannot_be_mistaken_for_anothers(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DeclarationError, match="cannot be the name of a source"):
+        declare(tmp_path, GOOD, name)
+
+
+def test_names_that_are_too_long_are_shortened_without_meeting() -> None:
+    assert fitted("n" * NAME_BYTES) == "n" * NAME_BYTES
+    names = {fitted("n" * 63 + end) for end in "abc"} | {fitted("é" * 40 + end, 55) for end in "abc"}
+    assert len(names) == 6
+    assert max(len(name.encode()) for name in names) <= NAME_BYTES
+    assert fitted("n" * 64) == fitted("n" * 64)

@@ -1,0 +1,130 @@
+"""Files of a feed: read plain and compressed, whole and broken, and known again under other names."""
+
+import gzip
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from warehouse.content import ContentReader
+from warehouse.errors import SettingsError
+from warehouse.lake import discover, folder
+from warehouse.weblogs.blocks import BlockReader
+from warehouse.weblogs.key_table import KeyTable
+
+CONTENT = b"".join(b"line %d\n" % number for number in range(50_000))
+
+
+def content_of(path: Path) -> tuple[bytes, str | None]:
+    with ContentReader(path) as reader:
+        return reader.read(10 * len(CONTENT)), reader.fault
+
+
+def test_plain_and_gzipped_files_read_alike_whatever_their_names(tmp_path: Path) -> None:
+    (tmp_path / "a.gz").write_bytes(CONTENT)
+    (tmp_path / "b.log").write_bytes(gzip.compress(CONTENT))
+    (tmp_path / "c").write_bytes(gzip.compress(CONTENT[:1000]) + gzip.compress(CONTENT[1000:]) + b"\0" * 512)
+    (tmp_path / "d").write_bytes(b"")
+    assert [content_of(tmp_path / name) for name in ("a.gz", "b.log", "c")] == [(CONTENT, None)] * 3
+    assert content_of(tmp_path / "d") == (b"", None)
+
+
+def test_broken_gzip_gives_what_can_be_read_and_says_the_rest(tmp_path: Path) -> None:
+    whole = gzip.compress(CONTENT)
+    (tmp_path / "truncated").write_bytes(whole[: len(whole) // 2])
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2 : len(whole) // 2 + 20] = b"\xff" * 20
+    (tmp_path / "damaged").write_bytes(bytes(damaged))
+    got, fault = content_of(tmp_path / "truncated")
+    assert CONTENT.startswith(got) and len(got) > len(CONTENT) // 4
+    assert fault == "the compressed file breaks off: its end is missing"
+    got, fault = content_of(tmp_path / "damaged")
+    assert len(got) > len(CONTENT) // 4
+    assert fault is not None and fault.startswith("the compressed file is damaged: ")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_reader_goes_on_at_an_offset(tmp_path: Path, compressed: bool) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(gzip.compress(CONTENT) if compressed else CONTENT)
+    with ContentReader(path) as reader:
+        reader.skip_to(123_456)
+        assert reader.read(100) == CONTENT[123_456:123_556]
+
+
+@given(
+    st.lists(st.binary(max_size=40).map(lambda line: line.replace(b"\n", b"")), max_size=40),
+    st.booleans(),
+    st.integers(8, 64),
+)
+def test_blocks_hold_every_line_once(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], ended: bool, room: int
+) -> None:
+    content = b"\n".join(lines) + (b"\n" if ended and lines else b"")
+    assume(not content.startswith(b"\x1f\x8b"))  # that would be a gzipped file
+    path = tmp_path_factory.mktemp("blocks") / "a"
+    path.write_bytes(content)
+    got, offset = b"", 0
+    for block in BlockReader(room).blocks(path, 0):
+        assert block.byte_offset == offset
+        offset += block.byte_count
+        got += block.buffer[: block.size].tobytes()[: block.byte_count]
+        assert block.buffer[block.size - 1] == ord("\n")
+        assert block.is_open == (block.byte_count == block.size - 1)
+    assert got == content
+
+
+def test_line_beyond_the_longest_is_passed_over_and_the_next_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"first\n" + b"x" * (3 << 20) + b"\nlast\n")
+    blocks = [
+        (block.byte_offset, block.byte_count, block.is_oversized, block.buffer[:5].tobytes())
+        for block in BlockReader(1 << 17, longest_line=1 << 18).blocks(path, 0)
+    ]
+    assert blocks == [
+        (0, 6, False, b"first"),
+        (6, (3 << 20) + 1, True, b"xxxxx"),
+        ((3 << 20) + 7, 5, False, b"last\n"),
+    ]
+
+
+def test_files_are_found_below_the_landing_folder_and_others_left_out(tmp_path: Path) -> None:
+    for name in (
+        "b.log",
+        "2026/11/a.log.gz",
+        ".hidden",
+        "2026/.git/x",
+        "a.log.json",
+        "a.log.part",
+        "_SUCCESS",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    os.mkfifo(tmp_path / "pipe")
+    found = discover(tmp_path, (".*", "_*", "*.json", "*.part"))
+    assert [file.path for file in found] == ["2026/11/a.log.gz", "b.log"]
+    assert discover(tmp_path / "nothing here", ()) == []
+
+
+def test_lake_is_a_folder_or_a_file_url() -> None:
+    assert folder("lake", "landing/weblogs") == Path("lake/landing/weblogs")
+    assert folder("file:///srv/my%20lake", "landing") == Path("/srv/my lake/landing")
+    with pytest.raises(SettingsError, match="for s3:// install dwh"):
+        folder("nosuch://bucket/lake", "landing")
+
+
+@given(st.lists(st.lists(st.integers(1, 2**64 - 1), max_size=300), max_size=12))
+def test_key_table_finds_what_was_entered_and_nothing_else(rounds: list[list[int]]) -> None:
+    table, known = KeyTable(1), dict[int, int]()
+    for entries in rounds:
+        # Hashes that want the same slots.
+        new = sorted({entry >> 40 << 40 | entry & 7 for entry in entries} - known.keys() - {0})
+        for entry in new:
+            known[entry] = len(known) + 1
+        table.add(np.array(new, np.uint64), [(known[entry], -known[entry]) for entry in new])
+        slots = table.find(np.array(list(known), np.uint64))
+        assert table.values(slots).T.tolist() == [[key, -key] for key in known.values()]
+        assert (table.find(np.array([entry ^ 8 for entry in known], np.uint64)) == -1).all()

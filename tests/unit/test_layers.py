@@ -1,0 +1,27 @@
+"""The layers hold, and no module is a drawer for what has no place."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("cli", "flows", "warehouse", "generators", "stack")
+DRAWERS = {"utils", "util", "common", "helpers", "helper", "base", "constants", "misc"}
+
+
+def test_layers_know_only_those_below_them() -> None:
+    lint = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([str(lint), "--no-cache"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_no_module_is_named_after_nothing() -> None:
+    modules = {module for package in PACKAGES for module in (ROOT / package).rglob("*.py")}
+    assert len(modules) > 50
+    assert [module for module in modules if module.stem in DRAWERS] == []
+
+
+def test_pins_name_no_registry() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "://" not in lock
+    assert "--index" not in lock

@@ -1,0 +1,267 @@
+"""Access log lines: what is read out of the regular and the odd, and why the others are not read."""
+
+import ipaddress
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from shutil import which
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warehouse.weblogs import native, odd_lines
+from warehouse.weblogs.addresses import AddressReader
+from warehouse.weblogs.parse import parse
+from warehouse.weblogs.words import PADDING
+
+AGENT = b"Mozilla/5.0 (X11; Linux x86_64)"
+LINE = (
+    b'1.2.3.4 - ana [17/May/2015:10:05:03 +0000] "GET /product/7 HTTP/1.1" 200 2326 "https://a.example/" "%s"'
+    % AGENT
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    address: str
+    user: bytes
+    at: str
+    request: bytes
+    status: int
+    size: int
+    referer: bytes
+    agent: bytes
+
+
+ROW = Row(
+    "1.2.3.4",
+    b"ana",
+    "2015-05-17 10:05:03",
+    b"GET /product/7 HTTP/1.1",
+    200,
+    2326,
+    b"https://a.example/",
+    AGENT,
+)
+
+
+@pytest.fixture(params=["compiled", "numpy"], scope="module", autouse=True)
+def way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Both ways of reading regular lines."""
+    if request.param == "compiled":
+        if native.library is None and which("cc") is None:
+            pytest.skip("no C compiler here: lines are read by numpy")
+        assert native.library is not None, "scan.c is compiled by `make setup`, where there is a compiler"
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(native, "library", None)
+        yield
+
+
+def read(content: bytes) -> tuple[dict[int, Row], dict[int, tuple[str, str]]]:
+    """Rows and faults by line number of a block of whole lines."""
+    buffer = np.zeros(len(content) + PADDING, np.uint8)
+    buffer[: len(content)] = np.frombuffer(content, np.uint8)
+    parsed = parse(buffer, len(content), AddressReader())
+    columns, found = parsed.columns, parsed.addresses
+    rows = {}
+    for place, line in enumerate(columns.line.tolist()):
+
+        def text(name: str, place: int = place) -> bytes:
+            start, end = (getattr(columns, f"{name}_{edge}")[place] for edge in ("start", "end"))
+            return content[start:end]
+
+        address = (
+            ipaddress.IPv4Address(int(found.v4[place]))
+            if found.is_v4[place]
+            else ipaddress.IPv6Address(int(found.high[place]) << 64 | int(found.low[place]))
+        )
+        rows[line + 1] = Row(
+            str(address),
+            text("user"),
+            f"{datetime.fromtimestamp(int(columns.seconds[place]), UTC):%Y-%m-%d %H:%M:%S}",
+            text("request"),
+            int(columns.status[place]),
+            int(columns.size[place]),
+            text("referer"),
+            text("agent"),
+        )
+    return rows, {one.line + 1: (one.rule, one.reason) for one in parsed.rejected}
+
+
+def changed(**values: object) -> Row:
+    return Row(**{**vars(ROW), **values})  # type: ignore[arg-type]
+
+
+READ = {
+    "as most lines are": (LINE, ROW),
+    "Windows line end": (LINE + b"\r", ROW),
+    "nobody logged in": (LINE.replace(b" ana ", b" - "), changed(user=b"-")),
+    "user name with a space": (LINE.replace(b" ana ", b" ana maria "), changed(user=b"ana maria")),
+    "identity by identd": (LINE.replace(b"- ana", b"unix ana"), ROW),
+    "east of Greenwich": (LINE.replace(b"+0000", b"+0530"), changed(at="2015-05-17 04:35:03")),
+    "west of Greenwich": (LINE.replace(b"+0000", b"-0300"), changed(at="2015-05-17 13:05:03")),
+    "leap day": (LINE.replace(b"17/May/2015", b"29/Feb/2016"), changed(at="2016-02-29 10:05:03")),
+    "leap second": (LINE.replace(b"10:05:03", b"23:59:60"), changed(at="2015-05-18 00:00:00")),
+    "no size": (LINE.replace(b" 2326 ", b" - "), changed(size=0)),
+    "size 0": (LINE.replace(b" 2326 ", b" 0 "), changed(size=0)),
+    "size of eight digits": (LINE.replace(b" 2326 ", b" 99999999 "), changed(size=99_999_999)),
+    "size beyond four gigabytes": (LINE.replace(b" 2326 ", b" 5368709120 "), changed(size=5 * 2**30)),
+    "IPv6": (LINE.replace(b"1.2.3.4", b"2001:db8::7"), changed(address="2001:db8::7")),
+    "long IPv6": (
+        LINE.replace(b"1.2.3.4", b"2001:0db8:1234:5678:9abc:def0:1234:5678"),
+        changed(address="2001:db8:1234:5678:9abc:def0:1234:5678"),
+    ),
+    "IPv4 in IPv6": (
+        LINE.replace(b"1.2.3.4", b"::ffff:1.2.3.4"),
+        changed(address=str(ipaddress.ip_address("::ffff:1.2.3.4"))),
+    ),
+    "shortest address": (LINE.replace(b"1.2.3.4", b"0.0.0.0"), changed(address="0.0.0.0")),
+    "longest address": (LINE.replace(b"1.2.3.4", b"255.255.255.255"), changed(address="255.255.255.255")),
+    "no referer, no agent": (
+        LINE.replace(b"https://a.example/", b"-").replace(AGENT, b"-"),
+        changed(referer=b"-", agent=b"-"),
+    ),
+    "empty agent": (LINE.replace(AGENT, b""), changed(agent=b"")),
+    "no request": (LINE.replace(b"GET /product/7 HTTP/1.1", b"-"), changed(request=b"-")),
+    "empty request": (LINE.replace(b"GET /product/7 HTTP/1.1", b""), changed(request=b"")),
+    "HTTP/2": (LINE.replace(b"HTTP/1.1", b"HTTP/2.0"), changed(request=b"GET /product/7 HTTP/2.0")),
+    "CONNECT": (
+        LINE.replace(b"GET /product/7", b"CONNECT a.example:443"),
+        changed(request=b"CONNECT a.example:443 HTTP/1.1"),
+    ),
+    "asterisk": (LINE.replace(b"GET /product/7", b"OPTIONS *"), changed(request=b"OPTIONS * HTTP/1.1")),
+    "escaped quote in the agent": (
+        LINE.replace(AGENT, rb"say \"hi\" now"),
+        changed(agent=rb"say \"hi\" now"),
+    ),
+    "escaped quotes that look like more fields": (
+        LINE.replace(AGENT, rb"x\" \"y"),
+        changed(agent=rb"x\" \"y"),
+    ),
+    "backslash before the closing quote": (LINE.replace(AGENT, rb"C:\\"), changed(agent=rb"C:\\")),
+    "escaped quote in the request": (
+        LINE.replace(b"/product/7", rb"/?q=\"x\""),
+        changed(request=rb"GET /?q=\"x\" HTTP/1.1"),
+    ),
+    "tab in the agent": (LINE.replace(AGENT, b"a\tb"), changed(agent=b"a\tb")),
+    "invalid UTF-8 in the request": (
+        LINE.replace(b"/product/7", b"/\xff\xfe"),
+        changed(request=b"GET /\xff\xfe HTTP/1.1"),
+    ),
+    "NUL in the agent": (LINE.replace(AGENT, b"a\0b"), changed(agent=b"a\0b")),
+    "request of a megabyte": (
+        LINE.replace(b"/product/7", b"/" + b"x" * 2**20),
+        changed(request=b"GET /" + b"x" * 2**20 + b" HTTP/1.1"),
+    ),
+    "common format": (LINE[: LINE.index(b' "https')], changed(referer=b"", agent=b"")),
+    "common format without a size": (
+        LINE[: LINE.index(b' "https')].replace(b" 2326", b" -"),
+        changed(referer=b"", agent=b"", size=0),
+    ),
+    "virtual host before": (b"www.a.example:443 " + LINE, ROW),
+    "virtual host without a port before": (b"www.a.example " + LINE, ROW),
+    "more fields behind": (LINE + b' "10.0.0.1" 0.003', ROW),
+    "tabs between the last fields": (LINE.replace(b'" 200 2326 "', b'" 200\t2326\t"'), ROW),
+}
+
+NONE, LAYOUT = "there is no such time as ", "not laid out as an access log line "
+AS = "is no time as [17/May/2015:10:05:03 +0000]"
+MALFORMED, NO_TIME = "malformed_line", "impossible_date"
+FAULTS = {
+    "empty": (b"", MALFORMED, "empty line"),
+    "blank": (b"   ", MALFORMED, "empty line"),
+    "garbage": (b"\x16\x03\x01\x02\x00", MALFORMED, "there is no [time]"),
+    "cut off in the agent": (LINE[:-5], MALFORMED, "a quote is not closed"),
+    "cut off in the time": (LINE[:30], MALFORMED, LAYOUT + "(0 quotes)"),
+    "stray quote in the agent": (LINE.replace(AGENT, b'a "b" c'), MALFORMED, LAYOUT + "(8 quotes)"),
+    "no user": (LINE.replace(b" - ana", b" -"), MALFORMED, "address, identity and user are not all there"),
+    "31 February": (LINE.replace(b"17/May", b"31/Feb"), NO_TIME, NONE + "31/Feb/2015:10:05:03 +0000"),
+    "29 February of a common year": (LINE.replace(b"17/May", b"29/Feb"), NO_TIME, NONE + "29/Feb/2015:10:05:03 +0000"),
+    "hour 25": (LINE.replace(b":10:05", b":25:05"), NO_TIME, NONE + "17/May/2015:25:05:03 +0000"),
+    "minute 60": (LINE.replace(b":10:05", b":10:60"), NO_TIME, NONE + "17/May/2015:10:60:03 +0000"),
+    "no such month": (LINE.replace(b"May", b"Mai"), NO_TIME, NONE + "17/Mai/2015:10:05:03 +0000"),
+    "zone of 99 hours": (LINE.replace(b"+0000", b"+9900"), NO_TIME, NONE + "17/May/2015:10:05:03 +9900"),
+    "no zone": (LINE.replace(b" +0000", b""), MALFORMED, f"'17/May/2015:10:05:03' {AS}"),
+    "status 999": (LINE.replace(b" 200 ", b" 999 "), "bad_status", "'999' is no HTTP status"),
+    "status 099": (LINE.replace(b" 200 ", b" 099 "), "bad_status", "'099' is no HTTP status"),
+    "status of letters": (LINE.replace(b" 200 ", b" abc "), "bad_status", "'abc' is no HTTP status"),
+    "size of letters": (LINE.replace(b" 2326 ", b" 2k "), MALFORMED, "'2k' is no response size"),
+    "negative size": (LINE.replace(b" 2326 ", b" -1 "), MALFORMED, "'-1' is no response size"),
+    "octet 256": (LINE.replace(b"1.2.3.4", b"1.2.3.256"), "bad_address", "'1.2.3.256' is no IP address"),
+    "three octets": (LINE.replace(b"1.2.3.4", b"1.2.3"), "bad_address", "'1.2.3' is no IP address"),
+    "five octets": (LINE.replace(b"1.2.3.4", b"1.2.3.4.5"), "bad_address", "'1.2.3.4.5' is no IP address"),
+    "leading zero": (LINE.replace(b"1.2.3.4", b"01.2.3.4"), "bad_address", "'01.2.3.4' is no IP address"),
+    "host name": (LINE.replace(b"1.2.3.4", b"pc7.lan.example"), "bad_address", "'pc7.lan.example' is no IP address"),
+    "IPv6 with a zone": (LINE.replace(b"1.2.3.4", b"fe80::1%eth0"), "bad_address", "'fe80::1%eth0' is no IP address"),
+    "NULs before the line": (b"\0" * 9 + LINE, "bad_address", "'" + r"\x00" * 9 + "1.2.3.4' is no IP address"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", READ)
+def test_line_is_read(name: str) -> None:
+    line, row = READ[name]
+    assert read(line + b"\n") == ({1: row}, {})
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_line_is_rejected_with_rule_and_reason(name: str) -> None:
+    line, rule, reason = FAULTS[name]
+    assert read(line + b"\n") == ({}, {1: (rule, reason)})
+
+
+def test_all_of_them_in_one_block_each_at_its_line() -> None:
+    lines = [line for line, _ in READ.values()] + [line for line, *_ in FAULTS.values()]
+    rows, faults = read(b"".join(line + b"\n" for line in lines))
+    assert rows == {number: row for number, (_, row) in enumerate(READ.values(), start=1)}
+    assert faults == {
+        number: (rule, reason)
+        for number, (_, rule, reason) in enumerate(FAULTS.values(), start=len(READ) + 1)
+    }
+
+
+REGULAR = [line for name, (line, _) in READ.items() if "megabyte" not in name]
+
+
+@given(st.data())
+def test_regular_lines_are_read_as_the_odd_ones_are(data: st.DataObject) -> None:
+    """The fast way and the slow way agree on any line: bytes of a good one changed, removed and added."""
+    line = bytearray(data.draw(st.sampled_from(REGULAR)))
+    for _ in range(data.draw(st.integers(0, 3))):
+        at = data.draw(st.integers(0, len(line) - 1))
+        line[at : at + data.draw(st.integers(0, 2))] = data.draw(
+            st.sampled_from([b"", b" ", b'"', b"\\", b"-", b"9", b"[", b"]", b":", b"\0", b"\r"])
+        )
+    text = bytes(line)
+    rows, faults = read(text + b"\n")
+    slow = odd_lines.read(text.removesuffix(b"\r"))
+    if isinstance(slow, odd_lines.Fault):
+        assert (rows, faults) == ({}, {1: (slow.rule, slow.reason)})
+        return
+    spans = [text[a:b] for a, b in zip(slow.spans[::2], slow.spans[1::2], strict=True)]
+    try:
+        address = str(ipaddress.ip_address(spans[0].decode()))
+    except ValueError:
+        assert not rows and faults[1][0] == "bad_address"
+        return
+    at = f"{datetime.fromtimestamp(slow.seconds, UTC):%Y-%m-%d %H:%M:%S}"
+    assert rows == {1: Row(address, spans[1], at, spans[2], slow.status, slow.size, spans[3], spans[4])}
+
+
+@given(st.lists(st.binary(max_size=60).filter(lambda line: b"\n" not in line), max_size=30))
+def test_every_line_is_read_or_rejected(lines: list[bytes]) -> None:
+    rows, faults = read(b"".join(line + b"\n" for line in lines))
+    assert sorted([*rows, *faults]) == list(range(1, len(lines) + 1))
+
+
+@pytest.mark.parametrize("unit", [b" [", b'"', b"\\", b'\\"', b' "', b"a [b] ", b'[x] "', b"\t"])
+def test_megabyte_of_anything_is_judged_at_once(unit: bytes) -> None:
+    for line in (unit * (2**20 // len(unit)), LINE[:-1] + unit * (2**20 // len(unit))):
+        started = time.process_time()
+        rows, faults = read(line + b"\n")
+        assert len(rows) + len(faults) == 1
+        assert time.process_time() - started < 2

@@ -1,0 +1,1 @@
+"""The warehouse as a plain library: capture, load, prove, explain."""

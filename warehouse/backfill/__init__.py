@@ -1,0 +1,7 @@
+"""Days of feeds as partitions: which are loaded, and how one is loaded anew."""
+
+from warehouse.backfill.calendar import ensure_days, feeds_of, plan, read_calendar
+from warehouse.backfill.partition import Feed, Partition
+from warehouse.backfill.trail import done_by, load_day
+
+__all__ = ["Feed", "Partition", "done_by", "ensure_days", "feeds_of", "load_day", "plan", "read_calendar"]

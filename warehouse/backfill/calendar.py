@@ -1,0 +1,91 @@
+"""The calendar: every day of every feed, whether it is loaded; and which of them a backfill has to load."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime
+
+import psycopg
+
+from warehouse.backfill.facts import FactDays
+from warehouse.backfill.marts import MartDays
+from warehouse.backfill.partition import Dated, Feed, Partition
+from warehouse.backfill.trail import last_tries
+from warehouse.backfill.weblog_days import WeblogDays
+from warehouse.errors import WrongParameters
+from warehouse.settings import Settings
+from warehouse.sources.declaration import read_source
+
+MOST_DAYS = 3660
+
+
+def feeds_of(settings: Settings, only: str | None = None) -> Sequence[Feed]:
+    """Feeds whose days can be loaded anew, or the one that `only` names.
+
+    Raises:
+        WrongParameters: there is none of that name.
+    """
+    feeds: list[Feed] = [FactDays(read_source(settings.source)), WeblogDays(settings)]
+    if only is None:
+        return feeds
+    chosen = [feed for feed in feeds if feed.name == only]
+    if not chosen:
+        raise WrongParameters(
+            f"There is no feed '{only}'.", advice=f"Choose one of: {', '.join(feed.name for feed in feeds)}."
+        )
+    return chosen
+
+
+def ensure_days(first: date, last: date) -> None:
+    """Make sure that these days can be loaded.
+
+    Raises:
+        WrongParameters: they end before they begin, lie in the future, or are too many.
+    """
+    today = datetime.now(UTC).date()
+    if first > last:
+        raise WrongParameters(f"{first} is after {last}.", advice="Give the earlier day first.")
+    if last > today:
+        raise WrongParameters(f"{last} is in the future.", advice=f"Today is {today} (UTC).")
+    if (last - first).days >= MOST_DAYS:
+        raise WrongParameters(
+            f"From {first} to {last} are more than {MOST_DAYS:,} days.", advice="Take fewer at once."
+        )
+
+
+def read_calendar(
+    connection: psycopg.Connection, feeds: Sequence[Feed], first: date, last: date, *, marts: bool = True
+) -> list[Partition]:
+    """Each day of each feed, by day; those that could not be loaded when it was last tried are failed."""
+    tries = {
+        (feed, day): (message, at)
+        for feed, day, status, message, at in last_tries(connection, first, last)
+        if status == "failed"
+    }
+    found = []
+    dated: list[Dated] = [*feeds, *([MartDays()] if marts else [])]
+    for one in dated:
+        for day, partition in one.days(connection, first, last).items():
+            if failed := tries.get((one.name, day)):
+                message, at = failed
+                if partition.loaded_at is None or partition.loaded_at < at:
+                    partition = replace(partition, status="failed", message=message)
+            found.append(partition)
+    return sorted(found, key=lambda partition: partition.day)
+
+
+def plan(
+    connection: psycopg.Connection,
+    feeds: Sequence[Feed],
+    first: date,
+    last: date,
+    *,
+    missing: bool,
+    done: Collection[tuple[str, date]] = (),
+) -> list[Partition]:
+    """What a backfill has to load: every day, or only those that are missing or have failed; not what is `done`."""
+    return [
+        partition
+        for partition in read_calendar(connection, feeds, first, last, marts=False)
+        if (partition.feed, partition.day) not in done
+        and (not missing or partition.status in ("missing", "failed"))
+    ]

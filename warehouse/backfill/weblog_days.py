@@ -1,0 +1,198 @@
+"""Days of the web logs: the requests of a day, and the files of the landing folder that tell of it."""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from threading import Lock
+
+import psycopg
+
+from warehouse import lake, weblogs
+from warehouse.audit import Run, bar_undo
+from warehouse.backfill.partition import DayLoad, Partition, Status, days_between
+from warehouse.content import ContentReader
+from warehouse.lake import LakeFile
+from warehouse.settings import Settings
+from warehouse.weblogs.files import FEED
+from warehouse.weblogs.site import read_site
+
+EDGE_BYTES = 1 << 16
+_READ = 1 << 20
+# The time of a line, which stands before anything that a visitor can write.
+TIME = re.compile(rb'(?m)^[^"\[\n]*\[([^\]"\n]{20,30})\]')
+# A load that is going on is waited for.
+LOCK_SECONDS = 900.0
+
+
+@dataclass(frozen=True)
+class DatedFile:
+    """A file of the landing folder or of the trail, and the days from its first to its last request."""
+
+    path: str
+    first: date
+    last: date
+    is_there: bool
+    # Not loaded yet, or changed since it was.
+    is_waiting: bool = False
+    status: str = "new"
+    loaded_at: datetime | None = None
+    run_id: int | None = None
+
+    def tells_of(self, day: date) -> bool:
+        """Whether the day lies between its first and its last."""
+        return self.first <= day <= self.last
+
+    def is_done_by(self, run_ids: Collection[int]) -> bool:
+        """Whether one of these runs has loaded it as it is."""
+        return self.run_id in run_ids and not self.is_waiting and self.status != "partial"
+
+
+@dataclass(frozen=True)
+class WeblogDays:
+    """A file is loaded anew as a whole, with every day that it tells of."""
+
+    settings: Settings
+    flow: str = "ingest-weblogs"
+    name: str = FEED
+    # Of each path, for days that are loaded at once.
+    _locks: dict[str, Lock] = field(default_factory=dict, repr=False)
+
+    def days(self, connection: psycopg.Connection, first: date, last: date) -> Mapping[date, Partition]:
+        """A day is loaded where it has requests, and every file that tells of it is loaded as it lies there."""
+        files = self._files(connection)
+        rows: dict[date, int] = dict(
+            connection.execute(
+                """
+                select request_date, sum(request_count)::bigint from dwh.agg_weblog_day
+                where request_date between %s and %s group by 1 having sum(request_count) > 0
+                """,
+                [first, last],
+            ).fetchall()
+        )
+        today, failure = datetime.now(UTC).date(), self._failure(connection)
+        found = {}
+        for day in days_between(first, last):
+            telling = [file for file in files if file.tells_of(day)]
+            waiting = [file.path for file in telling if file.is_waiting]
+            status: Status = "loaded"
+            message = None
+            if waiting and failure:
+                status, message = "failed", failure
+            elif not rows.get(day):
+                status = "missing"
+                message = f"waits to be loaded: {', '.join(waiting[:3])}" if waiting else None
+            elif waiting:
+                status, message = "stale", f"changed since: {', '.join(waiting[:3])}"
+            elif day >= today or any(file.status in ("partial", "truncated") for file in telling):
+                status = "partial"
+            loaded_at = max((file.loaded_at for file in telling if file.loaded_at), default=None)
+            found[day] = Partition(self.name, day, status, rows.get(day, 0), loaded_at, message)
+        return found
+
+    def load(self, run: Run, day: date, same_backfill: Collection[int]) -> DayLoad:
+        """Load anew every file that tells of the day and is still there; not those that this backfill has loaded."""
+        telling = [file for file in self._files(run.connection) if file.tells_of(day)]
+        with self._to_itself(file.path for file in telling):
+            # Another day may have loaded some of them meanwhile.
+            paths = {
+                file.path
+                for file in self._files(run.connection)
+                if file.tells_of(day) and file.is_there and not file.is_done_by(same_backfill)
+            }
+            if paths:
+                bar_undo(run.connection, run.run_id)
+                weblogs.load(self.settings, run, anew=paths, wait_seconds=LOCK_SECONDS)
+        gone = [file.path for file in telling if not file.is_there]
+        row = run.connection.execute(
+            "select coalesce(sum(request_count), 0)::bigint from dwh.agg_weblog_day where request_date = %s",
+            [day],
+        ).fetchone()
+        assert row is not None
+        message = None
+        if gone:
+            message = f"kept as it was, the file is gone from the landing folder: {', '.join(gone[:3])}"
+        elif not telling:
+            message = "no file of the landing folder tells of it"
+        return DayLoad(row[0], message)
+
+    @contextmanager
+    def _to_itself(self, paths: Iterable[str]) -> Iterator[None]:
+        with ExitStack() as held:
+            for path in sorted(paths):
+                held.enter_context(self._locks.setdefault(path, Lock()))
+            yield
+
+    def _failure(self, connection: psycopg.Connection) -> str | None:
+        row = connection.execute(
+            """
+            select status, run_id, error from audit.run
+            where flow = %s and status not in ('running', 'skipped', 'dry run', 'undone') order by run_id desc limit 1
+            """,
+            [self.flow],
+        ).fetchone()
+        return None if row is None or row[0] == "succeeded" else f"run {row[1]} {row[0]}: {row[2]}"
+
+    def _files(self, connection: psycopg.Connection) -> list[DatedFile]:
+        site = read_site()
+        there = {
+            file.path: file
+            for file in lake.discover(lake.folder(self.settings.lake, site.landing), site.ignore)
+        }
+        rows = connection.execute(
+            "select file_id, run_id, loaded_at from audit.file where feed = %s", [FEED]
+        ).fetchall()
+        loaded: dict[int, tuple[int, datetime]] = {file_id: (run_id, at) for file_id, run_id, at in rows}
+        files = []
+        for known in lake.checkpoints(connection, FEED):
+            if known.status == "replaced":
+                continue
+            file = there.pop(known.path, None)
+            stamp = (known.size_bytes, known.modified_ns)
+            changed = file is not None and (file.size_bytes, file.modified_ns) != stamp
+            days = [at.date() for at in (known.first_event_at, known.last_event_at) if at]
+            if file is not None and changed:
+                days += _days_of(file) or ()
+            if days:
+                run_id, loaded_at = loaded[known.file_id]
+                files.append(
+                    DatedFile(
+                        known.path,
+                        min(days),
+                        max(days),
+                        is_there=file is not None,
+                        is_waiting=changed,
+                        status=known.status,
+                        loaded_at=loaded_at,
+                        run_id=run_id,
+                    )
+                )
+        for path, file in there.items():
+            if span := _days_of(file):
+                files.append(DatedFile(path, *span, is_there=True, is_waiting=True))
+        return files
+
+
+def _days_of(file: LakeFile) -> tuple[date, date] | None:
+    """Days (UTC) of a file's first and last request, as far as its edges tell; None where they tell of none."""
+    days = []
+    with suppress(OSError):
+        for edge in _edges(file):
+            for text in TIME.findall(edge):
+                with suppress(ValueError):
+                    moment = datetime.strptime(text.decode(), "%d/%b/%Y:%H:%M:%S %z")
+                    days.append(moment.astimezone(UTC).date())
+    return (min(days), max(days)) if days else None
+
+
+def _edges(file: LakeFile) -> Iterator[bytes]:
+    with ContentReader(file.location) as content:
+        yield content.read(EDGE_BYTES)
+        if not content.is_gzip:
+            content.skip_to(max(content.position, file.size_bytes - EDGE_BYTES))
+        tail = b""
+        # A compressed file has to be read to know its end.
+        while piece := content.read(_READ):
+            tail = (tail + piece)[-EDGE_BYTES:]
+        yield tail

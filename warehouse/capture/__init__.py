@@ -1,0 +1,1 @@
+"""Capture: what changed in a source since the last published run, and proof that nothing was missed."""

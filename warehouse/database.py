@@ -1,0 +1,80 @@
+"""Connections to PostgreSQL, opened in one place so that every session reads and writes alike."""
+
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from warehouse.errors import AccessRefused, ConnectionFailed, SettingsError
+
+# Text of timestamps and floats must not depend on a server's settings: cursors and row hashes are made of it.
+SESSION = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "lc_monetary": "C",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "client_encoding": "UTF8",
+    "row_security": "on",
+}
+# A failed connection has no SQLSTATE: only what the server says tells a wrong URL from a server that restarts.
+REFUSALS = (
+    "authentication failed",
+    "does not exist",
+    "no password supplied",
+    "not known",
+    "permission denied",
+    "pg_hba.conf",
+)
+# Connection lost or not yet possible, shut down, too many connections, serialization, deadlock.
+TRANSIENT_CLASSES = ("08", "57P01", "57P02", "57P03", "53300", "40001", "40P01")
+
+
+def connect(url: str, *, autocommit: bool = False, application_name: str = "dwh") -> psycopg.Connection:
+    """Connection with the session settings that every reader and writer shares.
+
+    Raises:
+        ConnectionFailed: the server cannot be reached or refuses; the message carries no password.
+    """
+    try:
+        connection = psycopg.connect(url, autocommit=autocommit, application_name=application_name)
+    except psycopg.OperationalError as error:
+        reason = str(error).strip().splitlines()[0].rpartition(" failed: ")[2].rstrip(".")
+        what = f"Cannot connect to {without_password(url)}: {reason}."
+        if any(sign in reason for sign in REFUSALS):
+            advice = "Mend the URL, or the rights of its user (`dwh doctor`)."
+            raise AccessRefused(what, advice=advice) from None
+        raise ConnectionFailed(
+            what, advice="Is the server up (`dwh status`), and is the URL right (`dwh doctor`)?"
+        ) from None
+    except psycopg.ProgrammingError:
+        raise SettingsError(
+            "A database URL cannot be understood.",
+            advice="It should read postgresql://user:password@host:port/database.",
+        ) from None
+    settings = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in SESSION.items())
+    connection.execute(f"select {settings}".encode())
+    if not autocommit:
+        connection.commit()
+    return connection
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether doing the same again may succeed: connection lost, server restarting, deadlock, serialization."""
+    if isinstance(error, ConnectionFailed):
+        return True
+    if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return False
+    # A connection that breaks in the middle has no SQLSTATE.
+    return error.sqlstate is None or error.sqlstate.startswith(TRANSIENT_CLASSES)
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown: host, port and database, never the password."""
+    try:
+        parts = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        return urlsplit(url).scheme + "://…"
+    host, port = parts.get("host", "localhost"), parts.get("port", 5432)
+    return f"postgresql://{parts.get('user', '')}@{host}:{port}/{parts.get('dbname', '')}"

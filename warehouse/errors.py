@@ -1,0 +1,112 @@
+"""Errors that tell a person what happened, to what, and what to do next."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+class WarehouseError(Exception):
+    """What happened and to what, with advice on what to do next; `exit_code` is what `dwh` ends with."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, advice: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.advice}".strip()
+
+
+class SettingsError(WarehouseError):
+    """A setting is missing or wrong."""
+
+    exit_code = 2
+
+
+class WrongParameters(SettingsError):
+    """A command or flow was asked for something that makes no sense."""
+
+
+class ConnectionFailed(WarehouseError):
+    """A database could not be reached."""
+
+
+class AccessRefused(SettingsError):
+    """A database server answered, and turned us away: trying again would not help."""
+
+
+class SchemaOutdated(SettingsError):
+    """The warehouse's migrations are not those of this code."""
+
+
+class RunLost(WarehouseError):
+    """The connection that held a run's locks is gone: another run may have begun meanwhile."""
+
+
+class SourceError(WarehouseError):
+    """A source system cannot be read whole: reading on would lose rows."""
+
+
+class SchemaDrift(SourceError):
+    """A source table no longer has the columns that its mirror was made with."""
+
+
+class DeclarationError(WarehouseError):
+    """A source folder, dimension or contract is declared wrongly."""
+
+    exit_code = 2
+
+
+class LockHeld(WarehouseError):
+    """Another run holds the lock that this one needs."""
+
+
+class QualityGateStopped(WarehouseError):
+    """A contract's dataset rule failed: nothing of the run was published."""
+
+    exit_code = 3
+
+
+class DeleteBrake(WarehouseError):
+    """More of a source table has vanished than may be deleted without confirmation."""
+
+    exit_code = 3
+
+
+class StepsFailed(WarehouseError):
+    """Steps of a flow of flows failed, others did their work."""
+
+    def __init__(self, failed: Mapping[str, Exception], *, of: int) -> None:
+        said = [f"{name} ({getattr(error, 'what', error)})" for name, error in failed.items()]
+        advices = [advice for error in failed.values() if (advice := getattr(error, "advice", ""))]
+        super().__init__(f"{len(failed)} of {of} steps failed: {'; '.join(said)}", advice=" ".join(advices))
+        self.failed = dict(failed)
+        # A gate stopped the run only if nothing worse happened.
+        self.exit_code = 3 if all(getattr(error, "exit_code", 1) == 3 for error in failed.values()) else 1
+
+
+class ProofFailed(WarehouseError):
+    """Source and mirror differ after a load."""
+
+    exit_code = 3
+
+
+class UndoRefused(WarehouseError):
+    """A run cannot be taken back."""
+
+    exit_code = 2
+
+
+class UndoBlocked(UndoRefused):
+    """Something later was built on the run that is to be taken back: that wants to be confirmed."""
+
+    exit_code = 3
+
+
+class DifferencesFound(ProofFailed):
+    """A reconcile found rows that are not as they should be, and did not mend them; `verdicts` tell which."""
+
+    def __init__(self, what: str, *, verdicts: Sequence[Any], advice: str = "") -> None:
+        super().__init__(what, advice=advice)
+        self.verdicts = tuple(verdicts)

@@ -1,0 +1,218 @@
+"""What a row rests on: mirror rows, the rows of the source itself, the rules that judged it, its time in quarantine."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from warehouse.capture.mirror import source_columns
+from warehouse.contract import read_contract
+from warehouse.errors import WarehouseError
+from warehouse.explain.rows import column_types, find_rows
+from warehouse.explain.told import Node
+from warehouse.publish.conform import affected_table, batch_table, conform
+from warehouse.sources.declaration import Entity, Source, Table
+
+# Who explains does not keep a load waiting.
+PATIENCE = "2s"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One source, as the warehouse knows it, and the source itself where it can be asked."""
+
+    connection: psycopg.Connection
+    source: Source
+    reader: psycopg.Connection | None = None
+
+    def of(self, entity: Entity, key: Sequence[str]) -> list[Node]:
+        """What a row of an entity is made of, by its key in the source: mirror rows with their parents', and rules."""
+        driving = self.mirrored(entity.table, key)
+        nodes = [driving] if driving else []
+        rows = find_rows(
+            self.connection, "raw", entity.table.mirror, dict(zip(entity.table.key, key, strict=True))
+        )
+        for row in rows:
+            for parent, columns in entity.parents.items():
+                names = [row[column] for column in columns]
+                if None not in names and (node := self.mirrored(parent, [str(name) for name in names])):
+                    nodes.append(node)
+        if rows:
+            nodes.append(self._judged(entity, key))
+        return [*nodes, *self._quarantined(entity, key)]
+
+    def mirrored(self, table: Table, key: Sequence[str]) -> Node | None:
+        """The mirror's row, and the source's own as it is now."""
+        named = dict(zip(table.key, key, strict=True))
+        rows = find_rows(self.connection, "raw", table.mirror, named)
+        if not rows:
+            return None
+        (row,) = rows[:1]
+        values = {name: value for name, value in row.items() if name not in ("_run_id", "_is_deleted")}
+        facts: dict[str, object] = {
+            **values,
+            "written by": run_said(self.connection, row["_run_id"]),
+            "snapshot": self._snapshot(table, row["_run_id"]),
+        }
+        if row["_is_deleted"] == "true":
+            facts["state"] = "gone from the source"
+        said = ", ".join(f"{name} {value}" for name, value in named.items())
+        children = [self._at_source(table, named, values)] if self.reader else []
+        return Node(f"raw.{table.mirror} {said}: mirror of {table}", facts, children)
+
+    def _snapshot(self, table: Table, run_id: str | None) -> str:
+        row = self.connection.execute(
+            """
+            select proof.captured_at, proof.verdict, watermark.snapshot_xmin
+            from audit.proof as proof
+            left join audit.watermark as watermark
+                on watermark.run_id = proof.run_id and watermark.source = proof.source
+                and watermark.table_name = proof.table_name
+            where proof.run_id = %s and proof.source = %s and proof.table_name = %s and proof.layer = 'mirror'
+            order by proof.proof_id limit 1
+            """,
+            [run_id, table.source, table.name],
+        ).fetchone()
+        if row is None or row[0] is None:
+            return "not on record"
+        taken_at, verdict, xmin = row
+        said = f"{taken_at:%Y-%m-%d %H:%M:%S} UTC, source and mirror {verdict}"
+        return f"{said}, transactions before {xmin:,} seen" if xmin is not None else said
+
+    def _at_source(self, table: Table, key: Mapping[str, str], mirrored: Mapping[str, str | None]) -> Node:
+        """The row as the source has it at this moment, and the transaction that wrote it."""
+        assert self.reader is not None
+        title = f"{table} of {table.source}, now"
+        try:
+            columns = {column.name: column for column in source_columns(self.reader, table)}
+            with self.reader.transaction(), self.reader.cursor(row_factory=dict_row) as cursor:
+                row = cursor.execute(
+                    sql.SQL("select xmin::text as {xid}, {columns} from {table} where {same}").format(
+                        xid=sql.Identifier("<xid>"),
+                        columns=sql.SQL(", ").join(
+                            sql.SQL("({})::text as {}").format(column.selected, sql.Identifier(name))
+                            for name, column in columns.items()
+                        ),
+                        table=sql.Identifier(table.schema, table.name),
+                        same=sql.SQL(" and ").join(
+                            sql.SQL("{} = {}::{}").format(
+                                columns[name].selected, sql.Literal(value), sql.SQL(columns[name].type)
+                            )
+                            for name, value in key.items()
+                        ),
+                    )
+                ).fetchone()
+        except (psycopg.Error, WarehouseError) as error:
+            return Node(title, {"state": f"cannot be asked: {str(error).strip().splitlines()[0]}"})
+        if row is None:
+            return Node(title, {"state": "not there"})
+        xid = row.pop("<xid>")
+        differing = {
+            name: f"{mirrored.get(name)} → {value}"
+            for name, value in row.items()
+            if mirrored.get(name) != value
+        }
+        state = "it has changed since it was captured" if differing else "as it is mirrored"
+        return Node(title, {"transaction (xmin)": xid, "state": state, **differing})
+
+    def _judged(self, entity: Entity, key: Sequence[str]) -> Node:
+        """The row conformed anew, and each row rule's verdict on it."""
+        contract = read_contract(entity.name, entity.lacks)
+        rules = contract.row_rules if contract else ()
+        title = f"conform/{entity.name}.sql of {entity.source}"
+        try:
+            with (
+                self.connection.transaction(force_rollback=True),
+                self.connection.cursor(row_factory=dict_row) as cursor,
+            ):
+                cursor.execute(f"set local lock_timeout = '{PATIENCE}'".encode())
+                self._affect(entity, key)
+                conform(self.connection, entity)
+                columns = column_types(self.connection, "staging", f"conformed_{entity.name}")
+                row = cursor.execute(
+                    sql.SQL(
+                        "select {values}, array_remove(array[{broken}]::text[], null) as {name} from {batch}"
+                    ).format(
+                        values=sql.SQL(", ").join(
+                            sql.SQL("{0}::text as {0}").format(sql.Identifier(name)) for name in columns
+                        ),
+                        broken=sql.SQL(", ").join(
+                            sql.SQL("case when ({}) is true then {} end").format(
+                                sql.SQL(rule.breaks), sql.Literal(rule.name)
+                            )
+                            for rule in rules
+                        ),
+                        name=sql.Identifier("<broken>"),
+                        batch=batch_table(entity.name),
+                    )
+                ).fetchone()
+        except psycopg.errors.LockNotAvailable:
+            return Node(title, {"state": "a load is running: ask again when it has ended"})
+        except WarehouseError as error:
+            return Node(title, {"state": str(error)})
+        if row is None:
+            return Node(title, {"state": "delivers no such row: it is not to be published"})
+        broken = row.pop("<broken>")
+        verdicts = {rule.name: "broken" if rule.name in broken else "kept" for rule in rules}
+        where = f"checks/{entity.name}.yml: {len(broken)} of {len(rules)} rules broken"
+        judged = [Node(where, verdicts)] if rules else [Node("no row rules", {})]
+        return Node(title, row, judged)
+
+    def _affect(self, entity: Entity, key: Sequence[str]) -> None:
+        self.connection.execute(
+            sql.SQL(
+                "drop table if exists {affected}; create unlogged table {affected} as "
+                "select {names}, false as _is_stamped from {mirror} where {same}"
+            ).format(
+                affected=affected_table(entity),
+                names=sql.SQL(", ").join(map(sql.Identifier, entity.table.key)),
+                mirror=sql.Identifier("raw", entity.table.mirror),
+                same=sql.SQL(" and ").join(
+                    sql.SQL("{}::text = {}").format(sql.Identifier(name), sql.Literal(value))
+                    for name, value in zip(entity.table.key, key, strict=True)
+                ),
+            )
+        )
+
+    def _quarantined(self, entity: Entity, key: Sequence[str]) -> list[Node]:
+        rows = self.connection.execute(
+            """
+            select quarantine_id, quarantined_at, run_id, rules, resolved_at, resolution, resolved_run_id
+            from audit.quarantine where source = %s and entity = %s and row_key = %s order by quarantine_id
+            """,
+            [entity.source, entity.name, list(key)],
+        ).fetchall()
+        return [
+            Node(
+                f"audit.quarantine {number}: {'waits' if resolved_at is None else resolution}",
+                {
+                    "since": f"{since:%Y-%m-%d %H:%M:%S} UTC",
+                    "put there by": run_said(self.connection, run_id),
+                    "rules broken": rules,
+                    **(
+                        {
+                            "until": f"{resolved_at:%Y-%m-%d %H:%M:%S} UTC",
+                            "resolved by": run_said(self.connection, resolved_by),
+                        }
+                        if resolved_at
+                        else {}
+                    ),
+                },
+            )
+            for number, since, run_id, rules, resolved_at, resolution, resolved_by in rows
+        ]
+
+
+def run_said(connection: psycopg.Connection, run_id: object) -> str:
+    """A run in words: its id, flow, start, user and code."""
+    row = connection.execute(
+        "select flow, started_at, launched_by, code_version, status from audit.run where run_id = %s",
+        [run_id],
+    ).fetchone()
+    if row is None:
+        return f"run {run_id}, of which nothing is on record"
+    flow, started_at, user, code, status = row
+    said = f"run {run_id} ({flow}, {started_at:%Y-%m-%d %H:%M:%S} UTC, by {user}, code {code}"
+    return f"{said})" if status == "succeeded" else f"{said}, {status})"

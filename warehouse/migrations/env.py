@@ -1,0 +1,10 @@
+"""Alembic's environment: one connection, handed in by `warehouse.migrations`."""
+
+from alembic import context
+
+connection = context.config.attributes["connection"]
+connection.exec_driver_sql("set local lock_timeout = '30s'")
+connection.exec_driver_sql("set local timezone = 'UTC'")
+context.configure(connection=connection, transaction_per_migration=False)
+with context.begin_transaction():
+    context.run_migrations()

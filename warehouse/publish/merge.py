@@ -1,0 +1,197 @@
+"""Merge a staged batch into its mirror, and leave behind which keys changed and how."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from psycopg import sql
+
+from warehouse.audit import Load
+from warehouse.capture.mirror import batch_of, ensure_mirror
+from warehouse.capture.stage import StagedTable
+from warehouse.errors import SourceError
+from warehouse.identifiers import listed, qualified, same_key
+
+
+def merge_table(connection: psycopg.Connection, run_id: int, staged: StagedTable) -> Load:
+    """Bring one mirror up to the batch; fills `staging.<mirror>_delta` with (key, operation, whether the cursor moved).
+
+    Raises:
+        SourceError: the declared key is not unique, or empty, in the source.
+    """
+    started = time.monotonic()
+    table = staged.table
+    with _telling_key_problems(staged):
+        is_new = ensure_mirror(connection, run_id, table, staged.columns, staged.comment)
+    names = {
+        "mirror": sql.Identifier("raw", table.mirror),
+        "batch": sql.Identifier("staging", table.mirror),
+        "delta": sql.Identifier("staging", f"{table.mirror}_delta"),
+        "deleted": sql.Identifier("staging", f"{table.mirror}_deleted"),
+        "key": listed(table.key),
+        "batch_key": qualified("batch", table.key),
+        "columns": listed([column.name for column in staged.columns]),
+        "batch_columns": qualified("batch", [column.name for column in staged.columns]),
+        "mirror_columns": qualified("mirror", [column.name for column in staged.columns]),
+        "assignments": _assignments([c.name for c in staged.columns if c.name not in table.key]),
+        "same": same_key(table.key, "mirror", "batch"),
+        "first_key": sql.Identifier("mirror", table.key[0]),
+        "run_id": sql.Literal(run_id),
+        "stamp": sql.Identifier("batch", table.cursor) if table.cursor else sql.NULL,
+        "old_stamp": sql.Identifier("mirror", table.cursor) if table.cursor else sql.NULL,
+    }
+    connection.execute(sql.SQL("truncate {delta}").format(**names))
+    counts = {"insert": 0, "update": 0, "delete": 0}
+    missed = 0
+    if is_new:
+        counts["insert"] = staged.rows_read
+    # The batch is gone where an earlier try of this run made it the mirror, and lost the word of its commit.
+    elif staged.rows_read and batch_of(connection, table):
+        connection.execute(sql.SQL("analyze {batch} ({key})").format(**names))
+        _classify(connection, names)
+        counts |= _upsert(connection, names, staged)
+        missed = _cursor_missed(connection, names, staged)
+    if staged.rows_vanished:
+        counts["delete"] = _delete(connection, names, table.key)
+    return Load(
+        table.source,
+        f"raw.{table.mirror}",
+        window_low=staged.window_low,
+        rows_read=staged.rows_read,
+        rows_inserted=counts["insert"],
+        rows_updated=counts["update"],
+        rows_deleted=counts["delete"],
+        rows_unchanged=staged.rows_read - counts["insert"] - counts["update"],
+        rows_cursor_missed=missed,
+        seconds=round(staged.copy_seconds + time.monotonic() - started, 3),
+    )
+
+
+def tell_all_new(connection: psycopg.Connection, staged: StagedTable) -> None:
+    """Fill the delta of a table whose batch has become the mirror: every row is new."""
+    connection.execute(
+        sql.SQL(
+            "insert into {delta} ({key}, _operation, _is_stamped) select {key}, 'insert', {stamp} from {mirror}"
+        ).format(
+            delta=sql.Identifier("staging", f"{staged.table.mirror}_delta"),
+            key=listed(staged.table.key),
+            stamp=sql.SQL("{} is not null").format(sql.Identifier(staged.table.cursor))
+            if staged.table.cursor
+            else sql.SQL("false"),
+            mirror=sql.Identifier("raw", staged.table.mirror),
+        )
+    )
+
+
+def _classify(connection: psycopg.Connection, names: dict[str, sql.Composable]) -> None:
+    # *<> compares the rows' bytes: it needs no equality operator, and tells 1.0 from 1.00 as the proof does.
+    connection.execute(
+        sql.SQL(
+            """
+            insert into {delta} ({key}, _operation, _is_stamped)
+            select
+                {batch_key},
+                case when {first_key} is null or mirror._is_deleted then 'insert' else 'update' end,
+                {stamp} is not null
+                and ({first_key} is null or mirror._is_deleted or {stamp} is distinct from {old_stamp})
+            from {batch} as batch
+            left join {mirror} as mirror on {same}
+            where {first_key} is null or mirror._is_deleted
+                or row({batch_columns})::record *<> row({mirror_columns})::record
+            """
+        ).format(**names)
+    )
+
+
+def _upsert(
+    connection: psycopg.Connection, names: dict[str, sql.Composable], staged: StagedTable
+) -> dict[str, int]:
+    key = staged.table.key
+    connection.execute(sql.SQL("analyze {delta}").format(**names))
+    with _telling_key_problems(staged):
+        merged = connection.execute(
+            sql.SQL(
+                """
+                insert into {mirror} ({columns}, _run_id, _is_deleted)
+                select {batch_columns}, {run_id}, false
+                from {delta} as delta inner join {batch} as batch on {changed}
+                on conflict ({key}) do update set {assignments}_run_id = excluded._run_id, _is_deleted = false
+                """
+            ).format(**names, changed=same_key(key, "delta", "batch"))
+        )
+    rows = connection.execute(
+        sql.SQL("select _operation, count(*) from {delta} group by _operation").format(**names)
+    ).fetchall()
+    counts: dict[str, int] = dict(rows)
+    if merged.rowcount < sum(counts.values()):
+        raise _key_problem(staged, "empty in some rows")
+    return counts
+
+
+@contextmanager
+def _telling_key_problems(staged: StagedTable) -> Iterator[None]:
+    try:
+        yield
+    except (
+        psycopg.errors.CardinalityViolation,
+        psycopg.errors.UniqueViolation,
+        psycopg.errors.NotNullViolation,
+    ) as error:
+        empty = isinstance(error, psycopg.errors.NotNullViolation)
+        raise _key_problem(staged, "empty in some rows" if empty else "not unique") from None
+
+
+def _key_problem(staged: StagedTable, problem: str) -> SourceError:
+    return SourceError(
+        f"The key ({', '.join(staged.table.key)}) that source '{staged.table.source}' declares for {staged.table} "
+        f"is {problem}.",
+        advice=f"Declare another key in warehouse/sources/{staged.table.source}/source.toml.",
+    )
+
+
+def _cursor_missed(
+    connection: psycopg.Connection, names: dict[str, sql.Composable], staged: StagedTable
+) -> int:
+    """Changed rows that `cursor > highest seen` would not have read."""
+    cursor = staged.table.cursor
+    if cursor is None or staged.whole or staged.window_low is None:
+        return 0
+    (cursor_type,) = (column.type for column in staged.columns if column.name == cursor)
+    row = connection.execute(
+        sql.SQL(
+            """
+            select count(*) from {delta} as delta inner join {batch} as batch on {changed}
+            where batch.{cursor} is null or batch.{cursor} <= {low}::{type}
+            """
+        ).format(
+            **names,
+            changed=same_key(staged.table.key, "delta", "batch"),
+            cursor=sql.Identifier(cursor),
+            low=sql.Literal(staged.window_low),
+            type=sql.SQL(cursor_type),
+        )
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _delete(connection: psycopg.Connection, names: dict[str, sql.Composable], key: tuple[str, ...]) -> int:
+    deleted = connection.execute(
+        sql.SQL(
+            """
+            with marked as (
+                update {mirror} as mirror set _is_deleted = true, _run_id = {run_id}
+                from {deleted} as deleted
+                where {gone} and not mirror._is_deleted
+                returning {mirror_key}
+            )
+            insert into {delta} ({key}, _operation, _is_stamped) select {key}, 'delete', false from marked
+            """
+        ).format(**names, gone=same_key(key, "mirror", "deleted"), mirror_key=qualified("mirror", key))
+    )
+    return deleted.rowcount
+
+
+def _assignments(names: list[str]) -> sql.Composable:
+    return sql.SQL("").join(sql.SQL("{0} = excluded.{0}, ").format(sql.Identifier(name)) for name in names)

@@ -1,0 +1,285 @@
+"""Rows that a table has compared with rows that it ought to have: told one by one, and mended where they differ."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from warehouse.identifiers import listed, qualified, same_key
+from warehouse.reconcile.verdict import MOST_TOLD, Difference, Layer, Problem, Verdict
+
+DIFFERENT = sql.Identifier("pg_temp", "different")
+# Every row is looked at, in the table itself: a damaged index does not know of all.
+_BY_INDEX = ("enable_indexscan", "enable_indexonlyscan", "enable_bitmapscan")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`expected` against `schema.table`, by key; both have `key` and `columns`, of the same types."""
+
+    layer: Layer
+    source: str
+    schema: str
+    table: str
+    expected: sql.Identifier
+    key: tuple[str, ...]
+    columns: tuple[str, ...]
+    # Which rows of the table, there called `found`, are judged; and what marks those that are mended.
+    where: sql.Composable
+    housekeeping: Mapping[str, sql.Composable] | None = None
+    # By their bytes: needs no equality operator, and tells 1.0 from 1.00.
+    by_image: bool = False
+    shown_as: str = ""
+    # Assignments, made of `number`, that bring rows out of each other's way where constraints bar them from passing.
+    parked: sql.Composable | None = None
+
+    @property
+    def name(self) -> str:
+        return self.shown_as or f"{self.schema}.{self.table}"
+
+    @property
+    def names(self) -> dict[str, sql.Composable]:
+        left, right = ("row({})::record", "*<>") if self.by_image else ("row({})", "is distinct from")
+        differ = sql.SQL(f"{left} {right} {left}").format(
+            qualified("found", self.columns), qualified("expected", self.columns)
+        )
+        marks = dict(self.housekeeping or {})
+        return {
+            "different": DIFFERENT,
+            "table": sql.Identifier(self.schema, self.table),
+            "expected": self.expected,
+            "where": self.where,
+            "differ": differ if self.columns else sql.SQL("false"),
+            "same": same_key(self.key, "found", "expected"),
+            "found_key": qualified("found", self.key),
+            "compared": listed([*self.key, *self.columns]),
+            "all": listed([*self.key, *self.columns, *marks]),
+            "expected_all": sql.SQL(", ").join(
+                [qualified("expected", [*self.key, *self.columns]), *marks.values()]
+            ),
+            "assigned": sql.SQL(", ").join(
+                [
+                    *(sql.SQL("{0} = expected.{0}").format(sql.Identifier(name)) for name in self.columns),
+                    *(
+                        sql.SQL("{} = {}").format(sql.Identifier(name), value)
+                        for name, value in marks.items()
+                    ),
+                ]
+            ),
+        }
+
+
+def compare(connection: psycopg.Connection, comparison: Comparison) -> Verdict:
+    """Fill pg_temp.different with (problem, place in the table, place in what is expected); the verdict, in counts."""
+    names = comparison.names
+    connection.execute("".join(f"set local {way} = off; " for way in _BY_INDEX).encode())
+    connection.execute(
+        sql.SQL(
+            """
+            drop table if exists pg_temp.doubled;
+            create temp table doubled (place tid) on commit drop;
+            analyze {expected};
+            """
+        ).format(**names)
+    )
+    row = connection.execute(
+        sql.SQL(
+            "select (select count(*) from {expected}), (select count(*) from {table} as found where {where})"
+        ).format(**names)
+    ).fetchone()
+    assert row is not None
+    expected, found = row
+    counts = _compare(connection, comparison)
+    if found - counts.get("extra", 0) - counts.get("doubled", 0) != expected - counts.get("missing", 0):
+        # Some rows have met more than one: a damaged index keeps no key.
+        connection.execute(
+            sql.SQL(
+                """
+                insert into pg_temp.doubled
+                select "<place>" from (
+                    select found."<place>",
+                        row_number() over (partition by {found_key} order by {differ}, found."<place>") as copy
+                    from (select found.ctid as "<place>", {compared} from {table} as found where {where}) as found
+                    left join {expected} as expected on {same}
+                ) as numbered
+                where copy > 1
+                """
+            ).format(**names)
+        )
+        counts = _compare(connection, comparison)
+    connection.execute("".join(f"set local {way} = on; " for way in _BY_INDEX).encode())
+    return Verdict(
+        comparison.layer,
+        comparison.source,
+        comparison.name,
+        expected,
+        found,
+        rows_differing=sum(counts.values()),
+    )
+
+
+def _compare(connection: psycopg.Connection, comparison: Comparison) -> dict[str, int]:
+    connection.execute("drop table if exists pg_temp.different")
+    connection.execute(
+        sql.SQL(
+            """
+            create temp table different on commit drop as
+            select
+                case
+                    when found."<place>" is null then 'missing' when expected."<place>" is null then 'extra'
+                    else 'changed'
+                end as problem,
+                found."<place>" as place,
+                expected."<place>" as wanted
+            from (
+                select found.ctid as "<place>", {compared} from {table} as found
+                where {where} and found.ctid not in (select place from pg_temp.doubled)
+            ) as found
+            full join (select expected.ctid as "<place>", {compared} from {expected} as expected) as expected on {same}
+            where found."<place>" is null or expected."<place>" is null or {differ}
+            union all
+            select 'doubled', place, null from pg_temp.doubled;
+            -- The planner trusts the table's key, and may let one copy alone meet what is expected.
+            update {different} as different set problem = 'doubled'
+            from {table} as found inner join {expected} as expected on {same}
+            where different.problem = 'extra' and found.ctid = different.place;
+            """
+        ).format(**comparison.names)
+    )
+    rows = connection.execute(
+        sql.SQL("select problem, count(*) from {} group by problem").format(DIFFERENT)
+    ).fetchall()
+    return dict(rows)
+
+
+def tell(connection: psycopg.Connection, comparison: Comparison, limit: int = MOST_TOLD) -> list[Difference]:
+    """The first differences of pg_temp.different, as a person wants to read them."""
+
+    def text(table: str, columns: Sequence[str]) -> sql.Composable:
+        return sql.SQL("jsonb_object(array[{}]::text[], array[{}]::text[])").format(
+            sql.SQL(", ").join(map(sql.Literal, columns)),
+            sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(table, name)) for name in columns),
+        )
+
+    columns = (*comparison.key, *comparison.columns)
+    with connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(
+            sql.SQL(
+                """
+                select different.problem,
+                    case when found.ctid is not null then {before} end as before,
+                    case when expected.ctid is not null then {after} end as after
+                from (
+                    select * from {different} order by array_position(array['missing', 'extra', 'doubled'], problem),
+                        wanted, place limit {limit}
+                ) as different
+                left join {table} as found on found.ctid = different.place
+                left join {expected} as expected on expected.ctid = different.wanted
+                """
+            ).format(
+                **comparison.names,
+                before=text("found", columns),
+                after=text("expected", columns),
+                limit=sql.Literal(limit),
+            )
+        ).fetchall()
+    return [_difference(comparison, row["problem"], row["before"], row["after"]) for row in rows]
+
+
+def settle(connection: psycopg.Connection, comparison: Comparison) -> Verdict:
+    """Compare, tell and mend; the verdict."""
+    verdict = compare(connection, comparison)
+    if verdict.rows_differing:
+        verdict = replace(verdict, differences=tell(connection, comparison))
+        repair(connection, comparison)
+    return verdict
+
+
+def count(connection: psycopg.Connection) -> int:
+    """Rows of pg_temp.different."""
+    row = connection.execute(sql.SQL("select count(*) from {}").format(DIFFERENT)).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def repair(connection: psycopg.Connection, comparison: Comparison) -> None:
+    """Bring the table's rows of pg_temp.different to what is expected; touches no others."""
+    names = comparison.names
+    connection.execute(
+        sql.SQL(
+            """
+            delete from {table} as found using {different} as different
+            where found.ctid = different.place and different.wanted is null
+            """
+        ).format(**names)
+    )
+    update = sql.SQL(
+        """
+        update {table} as found set {assigned}
+        from {different} as different
+        inner join {expected} as expected on expected.ctid = different.wanted
+        where found.ctid = different.place
+        """
+    ).format(**names)
+    try:
+        with connection.transaction():
+            connection.execute(update)
+    except (psycopg.errors.ExclusionViolation, psycopg.errors.UniqueViolation):
+        if comparison.parked is None:
+            raise
+        _park(connection, comparison)
+        connection.execute(update)
+    connection.execute(
+        sql.SQL(
+            """
+            insert into {table} ({all}) select {expected_all} from {expected} as expected
+            where expected.ctid in (select wanted from {different} where problem = 'missing')
+            """
+        ).format(**names)
+    )
+
+
+def _park(connection: psycopg.Connection, comparison: Comparison) -> None:
+    """Move the rows that are about to change out of each other's way, and remember where they are now."""
+    assert comparison.parked is not None
+    connection.execute(
+        sql.SQL(
+            """
+            create temp table parked on commit drop as
+            select place, row_number() over () as number from {different}
+            where place is not null and wanted is not null;
+            """
+        ).format(**comparison.names)
+    )
+    rows = connection.execute(
+        sql.SQL(
+            """
+            update {table} as found set {parked} from pg_temp.parked as parked where found.ctid = parked.place
+            returning parked.place, found.ctid
+            """
+        ).format(**comparison.names, parked=comparison.parked)
+    ).fetchall()
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            sql.SQL("update {different} set place = %s where place = %s and wanted is not null").format(
+                **comparison.names
+            ),
+            [(after, before) for before, after in rows],
+        )
+    connection.execute("drop table pg_temp.parked")
+
+
+def _difference(
+    comparison: Comparison,
+    problem: Problem,
+    before: dict[str, str | None] | None,
+    after: dict[str, str | None] | None,
+) -> Difference:
+    said = after or before or {}
+    key = {name: said[name] for name in comparison.key}
+    if before is not None and after is not None:
+        differing = [name for name in before if before[name] != after[name]] or list(comparison.columns)
+        before, after = ({name: side[name] for name in differing} for side in (before, after))
+    return Difference(comparison.layer, comparison.source, comparison.name, key, problem, before, after)

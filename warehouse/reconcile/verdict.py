@@ -1,0 +1,165 @@
+"""What a reconcile finds: differences row by row, and a verdict on each table."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Literal
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+Layer = Literal["mirror", "star", "weblog", "mart"]
+Problem = Literal["missing", "extra", "doubled", "changed", "unmendable"]
+Told = Mapping[str, str | None]
+
+# Differences of a table that are told one by one; all are counted, and all are mended.
+MOST_TOLD = 100
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row that is not as it should be: what it says, and what it ought to say, as text by column."""
+
+    layer: Layer
+    source: str
+    table_name: str
+    row_key: Told
+    problem: Problem
+    before: Told | None
+    after: Told | None
+    is_repaired: bool = False
+
+    def __str__(self) -> str:
+        key = ", ".join(f"{name} {value}" for name, value in self.row_key.items())
+        said = f"{self.table_name} {key}: {self.problem}"
+        if self.problem == "changed" and self.before is not None and self.after is not None:
+            changes = (
+                f"{name} is {_quoted(self.before[name])}, ought to be {_quoted(self.after.get(name))}"
+                for name in self.before
+            )
+            said += f" ({'; '.join(changes)})"
+        return said
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether one table is what the layer below makes of it."""
+
+    layer: Layer
+    source: str
+    table_name: str
+    rows_expected: int
+    rows_found: int
+    rows_differing: int = 0
+    # Of which nothing is known to be wrong: the source has changed them since the last run.
+    rows_pending: int = 0
+    rows_repaired: int = 0
+    is_behind: bool = False
+    chunks: int = 0
+    chunks_differing: int = 0
+    amounts: Mapping[str, Mapping[str, Decimal | None]] = field(default_factory=dict)
+    differences: Sequence[Difference] = ()
+    seconds: float = 0.0
+
+    @property
+    def verdict(self) -> str:
+        if not self.rows_differing:
+            return "equal"
+        if self.is_behind:
+            return "behind"
+        return "repaired" if self.rows_repaired == self.rows_differing else "different"
+
+    def repaired(self) -> "Verdict":
+        """The same, mended as far as it can be."""
+        unmendable = sum(difference.problem == "unmendable" for difference in self.differences)
+        return replace(
+            self,
+            rows_repaired=self.rows_differing - unmendable,
+            is_behind=False,
+            differences=tuple(
+                replace(difference, is_repaired=difference.problem != "unmendable")
+                for difference in self.differences
+            ),
+        )
+
+    def joined(self, other: "Verdict") -> "Verdict":
+        """With what was found of the same table later."""
+        return replace(
+            self,
+            rows_expected=self.rows_expected + other.rows_expected,
+            rows_found=self.rows_found + other.rows_found,
+            rows_differing=self.rows_differing + other.rows_differing,
+            differences=(*self.differences, *other.differences)[:MOST_TOLD],
+            seconds=self.seconds + other.seconds,
+        )
+
+    def with_amounts(
+        self, found: Mapping[str, Decimal | None], expected: Mapping[str, Decimal | None]
+    ) -> "Verdict":
+        """With sums of money, by column: as they were found, and as they ought to be."""
+        return replace(
+            self, amounts={name: {"found": found[name], "expected": expected[name]} for name in found}
+        )
+
+    def timed(self, started: float) -> "Verdict":
+        """With the time that has passed since `started`."""
+        return replace(self, seconds=round(time.monotonic() - started, 3))
+
+    def __str__(self) -> str:
+        said = f"{self.source} → {self.table_name}: {self.verdict}, {self.rows_found:,} rows"
+        if self.rows_expected != self.rows_found:
+            said += f" of {self.rows_expected:,} expected"
+        if self.rows_differing:
+            said += f", {self.rows_differing:,} differ"
+        if self.rows_pending:
+            said += f", {self.rows_pending:,} changed in the source since the last run"
+        return f"{said} in {self.seconds:.2f} s"
+
+
+def record(connection: psycopg.Connection, run_id: int, verdicts: Sequence[Verdict]) -> None:
+    """Keep verdicts in audit.proof and differences in audit.difference."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            """
+            insert into audit.proof (
+                run_id, layer, source, table_name, rows_source, rows_mirror, chunks, chunks_differing, verdict,
+                rows_differing, rows_pending, rows_repaired, amounts, seconds
+            ) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+            """,
+            [
+                (run_id, v.layer, v.source, v.table_name, v.rows_expected, v.rows_found, v.chunks,
+                 v.chunks_differing, v.verdict, v.rows_differing, v.rows_pending, v.rows_repaired,
+                 _amounts(v), v.seconds)
+                for v in verdicts
+            ],
+        )  # fmt: skip
+        cursor.executemany(
+            """
+            insert into audit.difference
+                (run_id, layer, source, table_name, row_key, problem, before, after, is_repaired)
+            values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+            """,
+            [
+                (run_id, d.layer, d.source, d.table_name, Jsonb(d.row_key), d.problem,
+                 None if d.before is None else Jsonb(d.before), None if d.after is None else Jsonb(d.after),
+                 d.is_repaired)
+                for verdict in verdicts
+                for d in verdict.differences
+            ],
+        )  # fmt: skip
+
+
+def _amounts(verdict: Verdict) -> Jsonb | None:
+    if not verdict.amounts:
+        return None
+    # As text: a sum of money must not pass through a double.
+    told = {
+        column: {side: None if value is None else str(value) for side, value in sums.items()}
+        for column, sums in verdict.amounts.items()
+    }
+    return Jsonb(told)
+
+
+def _quoted(value: str | None) -> str:
+    return "empty" if value is None else f"'{value}'"

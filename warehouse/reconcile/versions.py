@@ -1,0 +1,243 @@
+"""Dimensions with history: present versions by the mirror, past ones by what the change feed says that runs wrote.
+
+A mirror knows the present alone. What runs wrote before is in audit.change: a version that was closed was updated then,
+so its last state is there, to the letter. What somebody changed by hand is there as well, and is not followed.
+"""
+
+import time
+
+import psycopg
+from psycopg import sql
+
+from warehouse.identifiers import listed, qualified
+from warehouse.publish.conform import batch_table
+from warehouse.reconcile.accounting import waiting_table
+from warehouse.reconcile.compare import Comparison, settle
+from warehouse.reconcile.keys import find_lost_keys
+from warehouse.reconcile.verdict import Verdict
+from warehouse.sources.declaration import Entity
+from warehouse.star import BEGINNING, END_OF_TIME, Dimension
+
+
+def reconcile_versions(
+    connection: psycopg.Connection, run_id: int, entity: Entity, dimension: Dimension
+) -> Verdict:
+    """Mend an SCD2 dimension by its batch and the change feed."""
+    started = time.monotonic()
+    find_lost_keys(connection, entity, dimension)
+    names = _names_of(run_id, entity, dimension)
+    for statement in (_WRITTEN, _EXPECT_PAST, _EXPECT_PRESENT, _EXPECT_OTHERS):
+        connection.execute(sql.SQL(statement).format(**names))
+    (natural,) = dimension.natural_key
+    comparison = Comparison(
+        "star",
+        entity.source,
+        "dwh",
+        dimension.table,
+        sql.Identifier("pg_temp", "expected"),
+        (dimension.key,),
+        (natural, *dimension.attributes, *_VALIDITY),
+        sql.SQL("found.source_system = {source} and found.{key} <> 0").format(**names),
+        {"source_system": sql.Literal(entity.source), "run_id": sql.Literal(run_id)},
+        parked=_PARKED,
+    )
+    return settle(connection, comparison).timed(started)
+
+
+# Nothing is valid there: out of the way of each other.
+_PARKED = sql.SQL(
+    "valid_from = timestamptz '3000-01-01' + number * interval '2 s', "
+    "valid_to = timestamptz '3000-01-01' + number * interval '2 s' + interval '1 s', is_current = false"
+)
+_VALIDITY = ("valid_from", "valid_to", "is_current", "is_inferred", "row_hash", "closed_by_run_id")
+
+
+def _names_of(run_id: int, entity: Entity, dimension: Dimension) -> dict[str, sql.Composable]:
+    (natural,) = dimension.natural_key
+    columns = (dimension.key, natural, *dimension.attributes, *_VALIDITY)
+
+    def attributes(version: str) -> sql.Composable:
+        # Of what is not tracked every version shows the present.
+        values: list[sql.Composable] = [sql.Identifier(version, name) for name in dimension.tracked]
+        values += [
+            sql.SQL("case when batch.{natural} is null then {then} else {now} end").format(
+                natural=sql.Identifier(natural),
+                then=sql.Identifier(version, name),
+                now=sql.Identifier("batch", name),
+            )
+            for name in dimension.untracked
+        ]
+        return sql.SQL(", ").join(values)
+
+    return {
+        "dimension": sql.Identifier("dwh", dimension.table),
+        "table_name": sql.Literal(f"dwh.{dimension.table}"),
+        "batch": batch_table(dimension.entity),
+        "mirror": sql.Identifier("raw", entity.table.mirror),
+        "mirror_key": sql.Identifier("mirror", entity.table.key[0]),
+        "mirror_table": sql.Literal(entity.table.name),
+        "waiting": waiting_table(dimension.entity),
+        "key": sql.Identifier(dimension.key),
+        "key_name": sql.Literal(dimension.key),
+        "natural": sql.Identifier(natural),
+        "columns": listed(columns),
+        "version_columns": qualified("version", columns),
+        "written_attributes": attributes("written"),
+        "version_attributes": attributes("version"),
+        "batch_attributes": qualified("batch", dimension.attributes),
+        "member_attributes": sql.SQL(", ").join(
+            sql.SQL("case when not member.is_inferred then {} end").format(sql.Identifier("member", name))
+            for name in dimension.attributes
+        ),
+        "hash": sql.SQL("hashtextextended(row({})::text, 0)").format(qualified("batch", dimension.tracked)),
+        "run_id": sql.Literal(run_id),
+        "source": sql.Literal(entity.source),
+        "beginning": sql.Literal(BEGINNING),
+        "end": sql.Literal(END_OF_TIME),
+    }
+
+
+# A row's first image, and over it what runs wrote into it since, column by column. What a run deleted is gone; should
+# it be there again, nothing is known of it but what came after.
+_WRITTEN = """
+    drop table if exists pg_temp.written, pg_temp.expected;
+    create temp table written on commit drop as
+    with told as (
+        select
+            feed.change_id, feed.row_key, feed.operation, feed.run_id, feed.changed_columns, feed.before, feed.after,
+            coalesce(
+                max(feed.change_id) filter (where feed.operation in ('insert', 'delete') and feed.run_id is not null)
+                    over (partition by feed.row_key), 0
+            ) as born_in
+        from audit.change_feed as feed
+        where feed.table_name = {table_name}
+    ),
+
+    first as (
+        select distinct on (told.row_key)
+            told.row_key, told.operation = 'insert' and told.run_id is null as is_forged,
+            case when told.operation = 'insert' then told.after else told.before end as image
+        from told
+        where told.change_id > told.born_in or told.change_id = told.born_in and told.operation = 'insert'
+        order by told.row_key, told.change_id
+    ),
+
+    since as (
+        select told.row_key, jsonb_object_agg(changed.name, told.after -> changed.name order by told.change_id) as image
+        from told cross join lateral unnest(told.changed_columns) as changed (name)
+        where told.operation = 'update' and told.run_id is not null and told.change_id > told.born_in
+        group by told.row_key
+    )
+
+    select version.*
+    from first
+    left join since on since.row_key = first.row_key
+    cross join lateral
+        jsonb_populate_record(null::{dimension}, first.image || coalesce(since.image, '{{}}')) as version
+    where not first.is_forged and version.source_system = {source};
+    analyze pg_temp.written;
+    create temp table expected on commit drop as select {columns} from {dimension} limit 0;
+    create index on pg_temp.expected ({natural});
+    create index on pg_temp.expected ({key});
+"""
+
+# Versions that no run has told of are as they were inserted: inferred ones, and those from before the feed.
+_EXPECT_PAST = """
+    insert into pg_temp.expected ({columns})
+    select written.{key}, written.{natural}, {written_attributes}, written.valid_from, written.valid_to, false,
+        written.is_inferred, written.row_hash, written.closed_by_run_id
+    from pg_temp.written as written
+    left join {batch} as batch on batch.{natural} = written.{natural}
+    where written.valid_to < {end};
+    insert into pg_temp.expected ({columns})
+    select version.{key}, version.{natural}, {version_attributes}, version.valid_from, version.valid_to, false,
+        version.is_inferred, version.row_hash, version.closed_by_run_id
+    from {dimension} as version
+    left join {batch} as batch on batch.{natural} = version.{natural}
+    where version.source_system = {source} and not version.is_current
+        and not exists (select from pg_temp.written as written where written.{key} = version.{key})
+        and (
+            version.is_inferred
+            or exists (
+                select from audit.run as closing
+                where closing.run_id = version.closed_by_run_id and closing.pruned_at is not null
+            )
+        );
+    analyze pg_temp.expected;
+"""
+
+# The version of now begins where the feed says that it did; else where its predecessor ended, if the run that closed
+# that one opened this; else, for a member that came back, when the source changed it or at that run's snapshot.
+_EXPECT_PRESENT = """
+    insert into pg_temp.expected ({columns})
+    select
+        coalesce(
+            written.{key}, version.{key}, lost.key, nextval(pg_get_serial_sequence({table_name}, {key_name}))
+        ),
+        batch.{natural}, {batch_attributes},
+        case
+            when written.valid_from is not null then written.valid_from
+            when past.valid_to is null then {beginning}::timestamptz
+            when past.closed_by_run_id = version.run_id
+                or version.{key} is null and mirror._run_id <= past.closed_by_run_id
+                then past.valid_to
+            when version.valid_from >= past.valid_to
+                and (version.valid_from in (past.valid_to, batch.changed_at, opened.captured_at)
+                    or opened.captured_at is null)
+                then version.valid_from
+            when batch.changed_at > past.valid_to and batch.changed_at <= opened.captured_at then batch.changed_at
+            else greatest(past.valid_to, opened.captured_at)
+        end,
+        {end}::timestamptz, true, false, {hash}, null
+    from {batch} as batch
+    left join pg_temp.written as written
+        on written.{natural} = batch.{natural} and written.valid_to = {end}
+    left join lateral (
+        select version.{key}, version.valid_from, version.run_id from {dimension} as version
+        where written.{key} is null and version.{natural} = batch.{natural} and version.source_system = {source}
+            and not exists (select from pg_temp.expected as past where past.{key} = version.{key})
+            and not exists (select from pg_temp.written as other where other.{key} = version.{key})
+        order by version.is_current desc, version.valid_from desc limit 1
+    ) as version on true
+    left join pg_temp.lost_key as lost on lost.natural_id = batch.{natural}
+    left join lateral (
+        select past.valid_to, past.closed_by_run_id from pg_temp.expected as past
+        where past.{natural} = batch.{natural} order by past.valid_to desc limit 1
+    ) as past on true
+    left join {mirror} as mirror on {mirror_key}::text = batch.{natural}
+    left join lateral (
+        select min(proof.captured_at) as captured_at from audit.proof as proof
+        where proof.run_id = coalesce(version.run_id, mirror._run_id) and proof.source = {source}
+            and proof.table_name = {mirror_table}
+    ) as opened on past.valid_to is not null;
+"""
+
+# Members that the batch lacks: inferred ones and those whose row waits stay; one that the mirror knows has ended.
+_EXPECT_OTHERS = """
+    insert into pg_temp.expected ({columns})
+    select
+        member.{key}, member.{natural}, {member_attributes}, member.valid_from,
+        case when fate.has_ended
+            then greatest(coalesce(fate.ended_at, now()), member.valid_from + interval '1 microsecond')
+            else {end}::timestamptz
+        end,
+        not fate.has_ended, member.is_inferred, member.row_hash,
+        case when fate.has_ended then coalesce(mirror._run_id, {run_id}) end
+    from (
+        select {version_columns} from pg_temp.written as version where version.valid_to = {end}
+        union all
+        select {version_columns} from {dimension} as version
+        where version.source_system = {source} and version.is_current
+            and not exists (select from pg_temp.written as written where written.{key} = version.{key})
+    ) as member
+    left join {waiting} as waiting on waiting.row_key = array[member.{natural}]
+    left join {mirror} as mirror on {mirror_key}::text = member.{natural}
+    cross join lateral (
+        select not member.is_inferred and waiting.row_key is null as has_ended, (
+            select min(proof.captured_at) from audit.proof as proof
+            where proof.run_id = mirror._run_id and proof.source = {source} and proof.table_name = {mirror_table}
+        ) as ended_at
+    ) as fate
+    where (not fate.has_ended or {mirror_key} is not null)
+        and not exists (select from {batch} as present where present.{natural} = member.{natural});
+"""

@@ -1,0 +1,265 @@
+"""Figures of the report: rows of marts turned into charts, headlines and what wants attention."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from itertools import groupby
+from typing import Any
+
+from warehouse.report.charts import Bar, ColumnChart, Slot, bars, stacked_columns
+from warehouse.report.read import Content, Row
+
+ACTIONS = ("view", "search", "add_to_cart", "checkout", "login", "other")
+STALE_HOURS = 26
+COUNTRIES_SHOWN = 15
+
+
+@dataclass(frozen=True)
+class Sales:
+    """Twelve months of one source in one currency."""
+
+    source: str
+    currency: str
+    months: Sequence[Row]
+    chart: ColumnChart | None
+
+    @property
+    def total(self) -> Row:
+        """Sums over the year; None where no month has a value."""
+        names = [name for name in self.months[0] if name.endswith(("_amount", "_count"))]
+        return {name: _total(row[name] for row in self.months) for name in names}
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A number that sums up a part of the report."""
+
+    label: str
+    value: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Something that a person should look at: `bad` or `warn`, where the report tells more, and advice."""
+
+    level: str
+    text: str
+    anchor: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """An attribution that a licence asks for: text, and the link that ends it."""
+
+    text: str
+    name: str
+    url: str
+    rest: str = ""
+
+
+def sales(content: Content) -> list[Sales]:
+    """Sales of the last year, the largest first."""
+    groups = []
+    for (source, currency), rows in groupby(
+        content["monthly_sales"], key=lambda row: (row["source_system"], row["currency"])
+    ):
+        months = list(rows)
+        groups.append(Sales(source, currency, months, _sales_chart(months)))
+    return sorted(groups, key=lambda group: -float(group.total["net_amount"] or 0))
+
+
+def traffic_chart(content: Content) -> ColumnChart | None:
+    """Requests per day, by action; days without any are there, and empty."""
+    days: dict[date, dict[str, float]] = {}
+    for row in content["traffic"]:
+        action = row["action"] if row["action"] in ACTIONS else "other"
+        counts = days.setdefault(row["request_date"], {})
+        counts[action] = counts.get(action, 0) + row["interaction_count"]
+    if not days:
+        return None
+    first, last = min(days), max(days)
+    slots = []
+    for day in (first + timedelta(n) for n in range((last - first).days + 1)):
+        values = days.get(day, {})
+        said = ", ".join(
+            f"{values[action]:,.0f} {action.replace('_', ' ')}" for action in ACTIONS if values.get(action)
+        )
+        slots.append(
+            Slot(f"{day:%-d %b}", f"{day:%a %-d %b %Y}: {sum(values.values()):,.0f} requests\n{said}", values)
+        )
+    return stacked_columns(
+        slots, {action: action.replace("_", " ") for action in ACTIONS}, gap=0.16, labels=10
+    )
+
+
+def runs_chart(content: Content) -> ColumnChart | None:
+    """Seconds that each of the last runs took, by how it ended."""
+    states = ("succeeded", "stopped", "failed", "crashed", "running")
+    runs = [run for run in reversed(content["recent_runs"]) if run["duration_seconds"] is not None]
+    slots = [
+        Slot(
+            str(run["run_id"]),
+            f"Run {run['run_id']}: {run['flow']} {run['status']} in {run['duration_seconds']:.1f} s",
+            {run["status"]: run["duration_seconds"]},
+        )
+        for run in runs
+    ]
+    seen = {run["status"] for run in runs}
+    return stacked_columns(slots, {state: state for state in states if state in seen}, labels=15)
+
+
+def device_bars(content: Content) -> tuple[Bar, ...]:
+    """Users per device."""
+    return bars(
+        [(row["device"], _requests(row), row["user_count"]) for row in content["top_devices_by_users"]]
+    )
+
+
+def country_bars(content: Content) -> tuple[Bar, ...]:
+    """Logged users per country; those after the first fifteen are only in the table."""
+    rows = content["countries_by_logged_users"][:COUNTRIES_SHOWN]
+    return bars([(row["country_name"] or row["country"], _requests(row), row["user_count"]) for row in rows])
+
+
+def product_bars(content: Content) -> tuple[Bar, ...]:
+    """Views of the most viewed products."""
+    return bars(
+        [
+            (
+                row["product_name"] or f"Product {row['product_id']}",
+                f"product {row['product_id']}",
+                row["view_count"],
+            )
+            for row in content["most_viewed_products"]
+        ]
+    )
+
+
+def quarantine_bars(content: Content) -> tuple[Bar, ...]:
+    """Waiting rows per rule."""
+    return bars(
+        [
+            (row["rule"], f"{row['source']} · {row['entity']}", row["waiting_count"])
+            for row in content["quarantine_by_rule"]
+        ]
+    )
+
+
+def headlines(content: Content, groups: Sequence[Sales]) -> list[Headline]:
+    """Numbers at the top: those that the warehouse has."""
+    found = []
+    for group in groups[:2]:
+        months, total = group.months, group.total
+        span = f"{months[0]['month']:%b %Y} – {months[-1]['month']:%b %Y}"
+        said = f"{total['order_count']:,.0f} orders, {span}"
+        found.append(
+            Headline(f"Net sales, {group.source}", f"{total['net_amount']:,.0f} {group.currency}", said)
+        )
+    if content["traffic"]:
+        requests = sum(row["interaction_count"] for row in content["traffic"])
+        days = len({row["request_date"] for row in content["traffic"]})
+        found.append(Headline("Requests", f"{requests:,.0f}", f"on the last {days} days with traffic"))
+    if proofs := content["capture_proof"]:
+        equal = sum(proof["verdict"] == "equal" for proof in proofs)
+        found.append(
+            Headline("Source = mirror", f"{equal} of {len(proofs)}", "tables proved equal, row by row")
+        )
+    found.append(
+        Headline("In quarantine", f"{content['waiting'][0]['waiting_count']:,}", "rows and lines wait")
+    )
+    return found
+
+
+def attention(content: Content) -> list[Attention]:
+    """What a person should look at, worst first."""
+    found = [
+        Attention(
+            "bad",
+            f"{run['flow']} {run['status']} at {run['started_at']:%Y-%m-%d %H:%M} UTC: "
+            f"{run['error'] or 'no reason given'}",
+            "runs",
+            run["advice"] or "",
+        )
+        for run in content["last_run_of_flow"]
+        if run["status"] in ("failed", "stopped", "crashed")
+    ]
+    found += [
+        Attention("bad", f"{proof['source']}.{proof['table_name']} and its mirror differ.", "proofs")
+        for proof in content["capture_proof"]
+        if proof["verdict"] != "equal"
+    ]
+    warned = [check for check in content["data_quality"] if check["outcome"] == "warned"]
+    for (source, dataset), checks in groupby(warned, key=lambda check: (check["source"], check["dataset"])):
+        said = ", ".join(f"{check['check_name']} ({check['measured'] or 0:,.0f})" for check in checks)
+        found.append(
+            Attention("warn", f"Warnings about the last batch of {source} {dataset}: {said}.", "quality")
+        )
+    for source, complete_at in sorted(_complete(content).items()):
+        if content.read_at - complete_at > timedelta(hours=STALE_HOURS):
+            found.append(
+                Attention(
+                    "warn", f"{source} was last loaded {age(complete_at, content.read_at)}.", "freshness"
+                )
+            )
+    return found
+
+
+def notices(content: Content) -> list[Notice]:
+    """Attributions for the GeoIP database behind the countries, where its licence wants one."""
+    found = []
+    for row in content["geoip"]:
+        if row["geoip"].lower().startswith(("dbip", "db-ip")):
+            text = f"Countries of addresses ({row['geoip']}): IP geolocation by"
+            found.append(Notice(text, "DB-IP", "https://db-ip.com", "Creative Commons Attribution 4.0."))
+        elif row["geoip"].lower().startswith(("geolite", "geoip2")):
+            text = f"Countries of addresses ({row['geoip']}): GeoLite2 data created by"
+            found.append(Notice(text, "MaxMind", "https://www.maxmind.com"))
+    return found
+
+
+def age(moment: datetime | None, now: datetime) -> str:
+    """How long ago, roughly: 40 s ago, 5 min ago, 3 h ago, 12 days ago."""
+    if moment is None:
+        return "never"
+    seconds = max((now - moment).total_seconds(), 0)
+    for unit, size in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"
+
+
+def _complete(content: Content) -> dict[str, datetime]:
+    return {
+        row["source"]: row["complete_at"] for row in content["table_freshness"] if row["source"] != "mart"
+    }
+
+
+def _sales_chart(months: Sequence[Row]) -> ColumnChart | None:
+    slots = []
+    for row in months:
+        returned, net = float(row["returned_net_amount"]), float(row["net_amount"])
+        profit = row["profit_amount"]
+        slots.append(
+            Slot(
+                f"{row['month']:%b %y}",
+                f"{row['month']:%B %Y}: {row['order_count']:,} orders\nbefore discount {row['gross_amount']:,.2f}\n"
+                f"after discount {net:,.2f}\nof which returned {returned:,.2f}"
+                + (f"\nprofit {profit:,.2f}" if profit is not None else ""),
+                {"kept": net - returned, "returned": returned, "discount": float(row["discount_amount"])},
+                None if profit is None else float(profit),
+            )
+        )
+    return stacked_columns(
+        slots, {"kept": "net sales, kept", "returned": "net sales, returned since", "discount": "discount"}
+    )
+
+
+def _requests(row: Row) -> str:
+    return f"{row['request_count']:,} requests"
+
+
+def _total(values: Any) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None

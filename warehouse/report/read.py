@@ -1,0 +1,67 @@
+"""What the report shows, read from the marts in one snapshot."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+
+from warehouse.database import without_password
+from warehouse.revision import ensure_migrated
+
+SQL = Path(__file__).parents[1] / "sql" / "report"
+Row = dict[str, Any]
+
+MARTS = {
+    "monthly_sales": "source_system, currency, month",
+    "top_devices_by_users": "device_rank",
+    "countries_by_logged_users": "country_rank",
+    "most_viewed_products": "product_rank",
+    "table_freshness": "source, table_name",
+    "data_quality": "source, dataset, check_name",
+    "quarantine_by_rule": "waiting_count desc, source, entity, rule",
+    "capture_proof": "source, table_name",
+}
+
+
+@dataclass(frozen=True)
+class Content:
+    """Rows of each mart and query by its name, and the moment and database that they were read from."""
+
+    rows: Mapping[str, list[Row]]
+    read_at: datetime
+    database: str
+
+    def __getitem__(self, name: str) -> list[Row]:
+        return self.rows[name]
+
+
+def read(url: str) -> Content:
+    """Read what the report shows; an empty warehouse gives empty lists.
+
+    Raises:
+        ConnectionFailed: the warehouse cannot be reached.
+        SchemaOutdated: it has not the marts that this code reads.
+    """
+    ensure_migrated(url)
+    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"), poolclass=NullPool)
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
+        connection.execute(text("set local timezone = 'UTC'"))
+        rows = {
+            name: _rows(connection, f"select * from mart.{name} order by {order}")
+            for name, order in MARTS.items()
+        }
+        rows |= {path.stem: _rows(connection, path.read_text()) for path in sorted(SQL.glob("*.sql"))}
+        read_at = connection.execute(text("select now()")).scalar_one()
+    return Content(rows, read_at, without_password(url).rpartition("/")[2])
+
+
+def _rows(connection: Connection, query: str) -> list[Row]:
+    frame = pd.read_sql_query(text(query), connection)
+    known = frame.astype(object).where(frame.notna(), None)
+    return [{str(name): value for name, value in row.items()} for row in known.to_dict("records")]

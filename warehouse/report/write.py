@@ -1,0 +1,97 @@
+"""Write the report: read once, render, and put the file in place whole."""
+
+import os
+import tempfile
+from datetime import datetime
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from warehouse.audit import code_version
+from warehouse.errors import WarehouseError
+from warehouse.report import figures
+from warehouse.report.read import Content, read
+
+
+class ReportNotWritten(WarehouseError):
+    """The report's file cannot be written."""
+
+
+def write(url: str, path: Path) -> Path:
+    """Write the report on the warehouse at `url` to `path`, and return where it is.
+
+    Raises:
+        ConnectionFailed, SchemaOutdated: the warehouse cannot be read.
+        ReportNotWritten: the file cannot be written.
+    """
+    page = render(read(url))
+    path = path.resolve()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=".report-", delete=False
+        ) as file:
+            file.write(page)
+        draft = Path(file.name)
+        draft.chmod(0o644)
+        draft.replace(path)
+    except OSError as error:
+        raise ReportNotWritten(
+            f"The report cannot be written to {path}: {os.strerror(error.errno or 0)}.",
+            advice="Choose another file, or make room.",
+        ) from None
+    return path
+
+
+def render(content: Content) -> str:
+    """The page."""
+    environment = Environment(
+        loader=PackageLoader("warehouse.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "money": _money,
+        "number": _number,
+        "minute": _minute,
+        "bytes": _bytes,
+        "seconds": _seconds,
+    }
+    groups = figures.sales(content)
+    return environment.get_template("report.html.j2").render(
+        content=content,
+        figures=figures,
+        sales=groups,
+        headlines=figures.headlines(content, groups),
+        attention=figures.attention(content),
+        code_version=code_version(),
+        notices=figures.notices(content),
+    )
+
+
+def _money(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.2f}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.0f}"
+
+
+def _minute(value: datetime | None) -> str:
+    return "–" if value is None else f"{value:%Y-%m-%d %H:%M}"
+
+
+def _seconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.1f} s"
+
+
+def _bytes(value: float | None) -> str:
+    if value is None:
+        return "–"
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1024
+    return f"{value:,.1f} TB"

@@ -1,0 +1,1 @@
+"""Source systems: one folder of declarations and SQL each."""

@@ -1,0 +1,42 @@
+-- order_item: one row per order line that changed, or whose order did; a line is known by its product.
+-- inputs: staging.northwind_order_item_affected (keys), raw.northwind_order_details, raw.northwind_orders,
+--         raw.northwind_customers, raw.northwind_products
+with affected_order as (
+    select distinct affected.order_id
+    from staging.northwind_order_item_affected as affected
+),
+
+order_total as (
+    select
+        line.order_id,
+        sum(line.quantity * line.unit_price::numeric * (1 - line.discount::numeric)) as amount
+    from affected_order
+    inner join raw.northwind_order_details as line on affected_order.order_id = line.order_id
+    where not line._is_deleted
+    group by line.order_id
+)
+
+select
+    line.order_id::text as order_id,
+    line.product_id::text as line_id,
+    sales_order.customer_id::text as customer_id,
+    line.product_id::text as product_id,
+    sales_order.order_date::timestamp at time zone 'UTC' as ordered_at,
+    case when sales_order.shipped_date is null then 'processing' else 'complete' end as status,
+    line.quantity,
+    line.unit_price::numeric as unit_price_amount,
+    line.quantity * line.unit_price::numeric * line.discount::numeric as discount_amount,
+    order_total.amount as order_total_amount,
+    'USD' as currency,
+    customer.customer_id is not null as has_customer,
+    product.product_id is not null as has_product,
+    customer.company_name as customer_name
+from staging.northwind_order_item_affected as affected
+inner join raw.northwind_order_details as line
+    on affected.order_id = line.order_id and affected.product_id = line.product_id
+left join order_total on line.order_id = order_total.order_id
+left join raw.northwind_orders as sales_order on line.order_id = sales_order.order_id and not sales_order._is_deleted
+left join raw.northwind_customers as customer
+    on sales_order.customer_id = customer.customer_id and not customer._is_deleted
+left join raw.northwind_products as product on line.product_id = product.product_id and not product._is_deleted
+where not line._is_deleted

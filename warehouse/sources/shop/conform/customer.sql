@@ -1,0 +1,19 @@
+-- customer: one row per customer that changed.
+-- inputs: staging.shop_customer_affected (keys), raw.shop_customer
+select
+    customer.id::text as customer_id,
+    customer.document_number,
+    customer.name,
+    customer.username,
+    customer.email,
+    customer.birth_date,
+    customer.country,
+    customer.state,
+    customer.latitude,
+    customer.longitude,
+    customer.loyalty_tier,
+    customer.acquisition_source,
+    customer.updated_at as changed_at
+from staging.shop_customer_affected as affected
+inner join raw.shop_customer as customer on affected.id = customer.id
+where not customer._is_deleted

@@ -1,0 +1,40 @@
+-- order_item: one row per order line that changed, or whose order did.
+-- inputs: staging.shop_order_item_affected (keys), raw.shop_order_item, raw.shop_sales_order, raw.shop_customer,
+--         raw.shop_product
+select
+    item.sales_order_id::text as order_id,
+    item.line_number::text as line_id,
+    sales_order.customer_id::text as customer_id,
+    item.product_id::text as product_id,
+    item.promotion_id::text as promotion_id,
+    sales_order.payment_method_id::text as payment_method_id,
+    item.distribution_center_id::text as distribution_center_id,
+    sales_order.ordered_at,
+    item.status,
+    item.quantity,
+    item.unit_price_default as unit_price_default_amount,
+    item.unit_price as unit_price_amount,
+    item.discount_amount,
+    order_total.amount as order_total_amount,
+    product.currency,
+    item.returned_at,
+    coalesce(item.updated_at, item.created_at) as recorded_at,
+    customer.id is not null as has_customer,
+    product.id is not null as has_product,
+    customer.name as customer_name,
+    customer.document_number as customer_document_number,
+    customer.birth_date as customer_birth_date,
+    greatest(item.updated_at, sales_order.updated_at) as changed_at
+from staging.shop_order_item_affected as affected
+inner join raw.shop_order_item as item
+    on affected.sales_order_id = item.sales_order_id and affected.line_number = item.line_number
+cross join lateral (
+    select sum(sibling.quantity * sibling.unit_price - sibling.discount_amount) as amount
+    from raw.shop_order_item as sibling
+    where sibling.sales_order_id = item.sales_order_id and not sibling._is_deleted
+) as order_total
+left join raw.shop_sales_order as sales_order
+    on item.sales_order_id = sales_order.id and not sales_order._is_deleted
+left join raw.shop_customer as customer on sales_order.customer_id = customer.id and not customer._is_deleted
+left join raw.shop_product as product on item.product_id = product.id and not product._is_deleted
+where not item._is_deleted

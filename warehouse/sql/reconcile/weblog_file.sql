@@ -1,0 +1,74 @@
+-- weblog_file: files of which a line is not there just once, in the fact or in quarantine.
+-- inputs: audit.file, dwh.fact_weblog, audit.quarantine
+-- Lines 1 to n have the sum n(n+1)/2 and the sum of squares n(n+1)(2n+1)/6: a line that is missing and another that is
+-- there twice would have to agree in both.
+with line as (
+    select
+        weblog.file_id,
+        count(*) as rows_loaded,
+        0 as rows_quarantined,
+        sum(weblog.line_number::numeric) as line_sum,
+        sum(weblog.line_number::numeric ^ 2) as square_sum
+    from dwh.fact_weblog as weblog
+    group by weblog.file_id
+    union all
+    select
+        waiting.file_id,
+        0 as rows_loaded,
+        count(*) as rows_quarantined,
+        sum(waiting.line_number::numeric) as line_sum,
+        sum(waiting.line_number::numeric ^ 2) as square_sum
+    from audit.quarantine as waiting
+    where waiting.source = 'weblogs' and waiting.file_id is not null and waiting.resolved_at is null
+    group by waiting.file_id
+),
+
+found as (
+    select
+        line.file_id,
+        sum(line.rows_loaded)::bigint as rows_loaded,
+        sum(line.rows_quarantined)::bigint as rows_quarantined,
+        sum(line.line_sum) as line_sum,
+        sum(line.square_sum) as square_sum
+    from line
+    group by line.file_id
+),
+
+told as (
+    select
+        file.file_id,
+        file.path,
+        file.lines_elsewhere,
+        file.line_count,
+        file.rows_loaded - file.rows_removed as rows_loaded,
+        file.rows_quarantined,
+        file.rows_removed > 0 as is_cut,
+        file.line_count::numeric * (file.line_count + 1) / 2
+        - file.lines_elsewhere::numeric * (file.lines_elsewhere + 1) / 2 as line_sum,
+        file.line_count::numeric * (file.line_count + 1) * (2 * file.line_count + 1) / 6
+        - file.lines_elsewhere::numeric * (file.lines_elsewhere + 1) * (2 * file.lines_elsewhere + 1) / 6
+            as square_sum
+    from audit.file as file
+    where file.feed = 'weblogs'
+)
+
+select
+    coalesce(told.file_id, found.file_id) as file_id,
+    told.path,
+    coalesce(told.lines_elsewhere, 0) as lines_elsewhere,
+    coalesce(told.line_count, 0) as line_count,
+    coalesce(told.rows_loaded, 0) as rows_loaded,
+    coalesce(told.rows_quarantined, 0) as rows_quarantined,
+    coalesce(found.rows_loaded, 0) as rows_loaded_found,
+    coalesce(found.rows_quarantined, 0) as rows_quarantined_found,
+    coalesce(told.rows_loaded, 0) = coalesce(found.rows_loaded, 0)
+    and coalesce(told.rows_quarantined, 0) = coalesce(found.rows_quarantined, 0)
+    and (
+        -- Which of its lines retention has removed is not known.
+        coalesce(told.is_cut, false)
+        or coalesce(told.line_sum, 0) = coalesce(found.line_sum, 0)
+        and coalesce(told.square_sum, 0) = coalesce(found.square_sum, 0)
+    ) as is_whole
+from told
+full outer join found on told.file_id = found.file_id
+order by file_id

@@ -1,0 +1,37 @@
+-- weblog_line: lines of a file that are missing, or there more often than once.
+-- inputs: audit.file, dwh.fact_weblog, audit.quarantine; setting dwh.file_id
+with loaded as (
+    select weblog.line_number::bigint as line_number
+    from dwh.fact_weblog as weblog
+    where weblog.file_id = nullif(current_setting('dwh.file_id', true), '')::integer
+    union all
+    select waiting.line_number
+    from audit.quarantine as waiting
+    where
+        waiting.file_id = nullif(current_setting('dwh.file_id', true), '')::integer
+        and waiting.source = 'weblogs'
+        and waiting.resolved_at is null
+),
+
+counted as (
+    select
+        loaded.line_number,
+        count(*) as copies
+    from loaded
+    group by loaded.line_number
+),
+
+wanted as (
+    select generate_series(file.lines_elsewhere + 1, file.line_count) as line_number
+    from audit.file as file
+    where file.file_id = nullif(current_setting('dwh.file_id', true), '')::integer
+)
+
+select
+    coalesce(wanted.line_number, counted.line_number) as line_number,
+    coalesce(counted.copies, 0) as copies,
+    wanted.line_number is not null as is_wanted
+from wanted
+full outer join counted on wanted.line_number = counted.line_number
+where wanted.line_number is null or counted.copies is distinct from 1
+order by line_number

@@ -1,0 +1,11 @@
+-- one row per flow: how its last run ended.
+-- inputs: audit.run
+select distinct on (run.flow)
+    run.flow,
+    run.run_id,
+    run.status,
+    run.started_at,
+    run.error,
+    run.advice
+from audit.run as run
+order by run.flow asc, run.run_id desc

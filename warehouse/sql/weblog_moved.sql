@@ -1,0 +1,73 @@
+-- weblog_moved: moves requests of a month to the country that their address has now; one row staged per request.
+-- inputs: dwh.fact_weblog, staging.weblog_moving; setting dwh.month
+with taken as (
+    delete from dwh.fact_weblog as weblog
+    using staging.weblog_moving as moving
+    where
+        weblog.country = moving.country
+        and weblog.ip_address = moving.ip_address
+        and weblog.requested_at >= nullif(current_setting('dwh.month', true), '')::timestamptz
+        and weblog.requested_at
+        < nullif(current_setting('dwh.month', true), '')::timestamptz + interval '1 month'
+    returning
+        weblog.requested_at,
+        weblog.response_bytes,
+        weblog.run_id,
+        weblog.file_id,
+        weblog.line_number,
+        weblog.request_key,
+        weblog.user_agent_key,
+        weblog.referer_key,
+        weblog.web_user_key,
+        weblog.status_code,
+        weblog.device_key,
+        weblog.traffic_source_key,
+        weblog.country,
+        weblog.ip_address,
+        moving.new_country
+),
+
+brought as (
+    insert into dwh.fact_weblog (
+        requested_at,
+        response_bytes,
+        run_id,
+        file_id,
+        line_number,
+        request_key,
+        user_agent_key,
+        referer_key,
+        web_user_key,
+        status_code,
+        device_key,
+        traffic_source_key,
+        country,
+        ip_address
+    )
+    select
+        taken.requested_at,
+        taken.response_bytes,
+        taken.run_id,
+        taken.file_id,
+        taken.line_number,
+        taken.request_key,
+        taken.user_agent_key,
+        taken.referer_key,
+        taken.web_user_key,
+        taken.status_code,
+        taken.device_key,
+        taken.traffic_source_key,
+        taken.new_country,
+        taken.ip_address
+    from taken
+    order by taken.new_country, taken.file_id, taken.line_number
+)
+
+insert into staging.weblog_moved (country, new_country, web_user_key, request_key, request_date)
+select
+    taken.country,
+    taken.new_country,
+    taken.web_user_key,
+    taken.request_key,
+    (taken.requested_at at time zone 'UTC')::date as request_date
+from taken

@@ -1,0 +1,144 @@
+"""What a batch adds to the tables that the web marts show: counted in memory, added in its transaction."""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from warehouse.weblogs.site import ACTIONS
+from warehouse.weblogs.words import Places
+
+SQL = Path(__file__).parents[1] / "sql"
+TARGETS = ("agg_weblog_country", "agg_weblog_device", "agg_weblog_country_product", "agg_weblog_day")
+
+# Values that wait to be counted: 8 bytes each.
+_MOST_WAITING = 2_000_000
+_LOW = np.int64(0xFFFFFFFF)
+_DAY_SECONDS = 86_400
+_EPOCH = date(1970, 1, 1)
+# A pair and the day it was seen share a word: days since 1970 up to 2149, whatever a clock says.
+_DAY_BITS = 16
+_LAST_DAY = (1 << _DAY_BITS) - 1
+
+
+class Tally:
+    """How often each number was seen; memory grows with the distinct ones only."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Places] = []
+        self._waiting_count = 0
+        self._values = np.zeros(0, np.int64)
+        self._counts = np.zeros(0, np.int64)
+
+    def add(self, values: Places) -> None:
+        """Count `values`."""
+        self._waiting.append(values)
+        self._waiting_count += len(values)
+        if self._waiting_count > _MOST_WAITING:
+            self._count()
+
+    def result(self) -> tuple[Places, Places]:
+        """Distinct values in order, and how often each was seen."""
+        self._count()
+        return self._values, self._counts
+
+    def _count(self) -> None:
+        values, counts = np.unique(np.concatenate([*self._waiting, self._values]), return_counts=True)
+        # The values counted before were each seen once in this round.
+        counts[np.searchsorted(values, self._values)] += self._counts - 1
+        self._values, self._counts = values, counts
+        self._waiting.clear()
+        self._waiting_count = 0
+
+
+class Aggregates:
+    """Counts of a batch."""
+
+    def __init__(self) -> None:
+        self._countries, self._devices, self._days = Tally(), Tally(), Tally()
+        self._country_users, self._device_users, self._country_products = Tally(), Tally(), Tally()
+
+    def add(
+        self,
+        countries: npt.NDArray[np.int16],
+        seconds: Places,
+        device_keys: npt.NDArray[np.int32],
+        user_keys: npt.NDArray[np.int32],
+        actions: npt.NDArray[np.int32],
+        products: npt.NDArray[np.int32],
+    ) -> None:
+        """Count rows: a value per row in each array; `products` is -1 where nothing was viewed."""
+        country = countries.astype(np.int64)
+        self._countries.add(country)
+        self._devices.add(device_keys.astype(np.int64))
+        days = seconds // _DAY_SECONDS
+        self._days.add(days * len(ACTIONS) + actions)
+        logged = np.flatnonzero(user_keys)
+        if len(logged):
+            seen = user_keys[logged].astype(np.int64) << _DAY_BITS | days[logged].clip(0, _LAST_DAY)
+            self._country_users.add(country[logged] << 32 + _DAY_BITS | seen)
+            self._device_users.add(device_keys[logged].astype(np.int64) << 32 + _DAY_BITS | seen)
+        viewed = np.flatnonzero(products >= 0)
+        if len(viewed):
+            self._country_products.add(country[viewed] << 32 | products[viewed])
+
+    def publish(self, connection: psycopg.Connection, codes: Sequence[str], products: Sequence[str]) -> None:
+        """Add the counts to the aggregates, in the connection's transaction."""
+        country_names = np.array(codes, object)
+        countries, requests = self._countries.result()
+        _stage(connection, "country", {"country": country_names[countries], "request_count": requests})
+        pairs, seen = _last_seen(self._country_users)
+        _stage(connection, "country_user", {"country": country_names[pairs >> 32], **seen})
+        devices, requests = self._devices.result()
+        _stage(connection, "device", {"device_key": devices, "request_count": requests})
+        pairs, seen = _last_seen(self._device_users)
+        _stage(connection, "device_user", {"device_key": pairs >> 32, **seen})
+        pairs, views = self._country_products.result()
+        names = np.array(products, object)[pairs & _LOW]
+        viewed = {"country": country_names[pairs >> 32], "product_id": names, "view_count": views}
+        _stage(connection, "country_product", viewed)
+        days, requests = self._days.result()
+        dates = _dates(days // len(ACTIONS))
+        actions = np.array(ACTIONS, object)[days % len(ACTIONS)]
+        _stage(connection, "day", {"request_date": dates, "action": actions, "request_count": requests})
+        for target in TARGETS:
+            connection.execute((SQL / f"{target}.sql").read_bytes())
+
+
+def _last_seen(users: Tally) -> tuple[Places, dict[str, npt.NDArray[np.generic]]]:
+    """Pairs of something with a user, and of each the user and the last day on which it was seen."""
+    values, _ = users.result()
+    last = values[np.flatnonzero(np.diff(values >> _DAY_BITS, append=-1))]
+    pairs = last >> _DAY_BITS
+    return pairs, {"web_user_key": pairs & _LOW, "last_seen_date": _dates(last & _LAST_DAY)}
+
+
+def _dates(days: Places) -> npt.NDArray[np.generic]:
+    return np.array([str(_EPOCH + timedelta(days=day)) for day in days.tolist()], object)
+
+
+def _stage(connection: psycopg.Connection, name: str, columns: dict[str, npt.NDArray[np.generic]]) -> None:
+    table = sql.Identifier("staging", f"weblog_{name}")
+    connection.execute(sql.SQL("truncate {}").format(table))
+    copy_frame(
+        connection, table, pl.DataFrame({column: values.tolist() for column, values in columns.items()})
+    )
+
+
+def copy_frame(connection: psycopg.Connection, table: sql.Identifier, frame: pl.DataFrame) -> None:
+    """COPY a frame whose columns bear the table's names; nulls stay nulls."""
+    if not frame.height:
+        return
+    names = sql.SQL(", ").join(map(sql.Identifier, frame.columns))
+    content = frame.write_csv(include_header=False, quote_style="non_numeric", null_value="").encode()
+    with (
+        connection.cursor() as cursor,
+        cursor.copy(sql.SQL("copy {} ({}) from stdin (format csv)").format(table, names)) as copy,
+    ):
+        for start in range(0, len(content), 1 << 16):
+            copy.write(content[start : start + (1 << 16)])

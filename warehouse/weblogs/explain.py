@@ -1,0 +1,287 @@
+"""Where a row of the web log came from: its raw line in its file, what became of it, by which run, and why."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import maxminddb
+import psycopg
+from psycopg.rows import dict_row
+
+from warehouse import geoip, lake
+from warehouse.content import ContentReader
+from warehouse.errors import SettingsError, WarehouseError
+from warehouse.lake import fingerprint
+from warehouse.locations import Location
+from warehouse.settings import Settings
+from warehouse.weblogs import odd_lines
+from warehouse.weblogs.files import FEED
+from warehouse.weblogs.site import read_site
+
+# Longer lines are shown by their beginning.
+_SHOWN_BYTES = 1 << 16
+_READ = 1 << 20
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """All that is known of a line; `fault` says why its raw text cannot be shown, or not be trusted."""
+
+    file_id: int
+    path: str
+    line_number: int
+    state: str
+    # Where the file is now.
+    location: str | None = None
+    byte_offset: int | None = None
+    raw_line: str | None = None
+    fault: str | None = None
+    # The row with its keys, and what each of them stands for.
+    row: Row = field(default_factory=dict)
+    country_reason: str | None = None
+    quarantine: Row = field(default_factory=dict)
+    run: Row = field(default_factory=dict)
+
+
+def explain(connection: psycopg.Connection, settings: Settings, key: str) -> Explanation:
+    """Explain the line `key`: 'FILE:LINE', where FILE is a file_id or the path in the landing folder.
+
+    Raises:
+        SettingsError: the key is none.
+        WarehouseError: no such file or line was ever loaded.
+    """
+    file, line = _file_and_line(connection, key)
+    row = _row(connection, file["file_id"], line)
+    quarantine = _quarantine(connection, file["file_id"], line)
+    run_id = (row or quarantine or file)["run_id"]
+    part = _part(connection, file, line)
+    offset, raw, location, fault = _raw_line(settings, file, part, line)
+    if raw is not None and fault is None:
+        fault = _contradiction(raw, row, quarantine)
+    if row:
+        state = "loaded"
+    elif quarantine:
+        state = "quarantined" if quarantine["resolved_at"] is None else str(quarantine["resolution"])
+    elif line <= file["lines_elsewhere"]:
+        state = f"loaded as another file's: {file['message']}"
+    else:
+        state = "loaded, and removed by retention since"
+    return Explanation(
+        file_id=file["file_id"],
+        path=file["path"],
+        line_number=line,
+        state=state,
+        location=None if location is None else str(location),
+        byte_offset=offset,
+        raw_line=None if raw is None else odd_lines.shown(raw[:_SHOWN_BYTES]),
+        fault=fault,
+        row=row,
+        country_reason=_why(connection, settings, row) if row else None,
+        quarantine=quarantine,
+        run=_one(
+            connection,
+            "select run_id, flow, status, started_at, launched_by, code_version, parameters ->> 'geoip' as geoip "
+            "from audit.run where run_id = %s",
+            run_id,
+        ),
+    )
+
+
+def _file_and_line(connection: psycopg.Connection, key: str) -> tuple[Row, int]:
+    name, _, number = key.rpartition(":")
+    if not name or not number.isdecimal() or int(number) < 1:
+        raise SettingsError(
+            f"'{key}' is no line of a web log.",
+            advice="Say FILE:LINE, as in 3:17 or access-2026-11-20.log:17; file_id and line_number of mart.weblog.",
+        )
+    columns = "file_id, path, head_bytes, head_hash, line_count, lines_elsewhere, status, message, run_id"
+    by = "file_id = %s::integer" if name.isdecimal() and len(name) < 10 else "path = %s"
+    file = _one(
+        connection,
+        f"select {columns} from audit.file where feed = '{FEED}' and {by} "
+        "order by status = 'replaced', file_id desc limit 1",
+        name,
+    )
+    if not file:
+        raise WarehouseError(
+            f"No web log {name} was ever loaded.",
+            advice="Known are: dwh psql -- -c \"select file_id, path from audit.file where feed = 'weblogs'\"",
+        )
+    if int(number) > file["line_count"]:
+        raise WarehouseError(
+            f"Line {number} of {file['path']} (file {file['file_id']}) is not loaded: it had {file['line_count']:,}.",
+            advice="If it has come since: `dwh run weblogs`.",
+        )
+    return file, int(number)
+
+
+def _row(connection: psycopg.Connection, file_id: int, line: int) -> Row:
+    return _one(
+        connection,
+        """
+        select
+            weblog.requested_at, host(weblog.ip_address) as ip_address, weblog.country,
+            country.name as country_name, weblog.status_code, weblog.response_bytes,
+            weblog.request_key, request.request, request.action, request.product_id,
+            weblog.web_user_key, web_user.user_name, weblog.user_agent_key, user_agent.user_agent, weblog.device_key,
+            device.family as device, weblog.referer_key, referer.referer, weblog.traffic_source_key,
+            traffic_source.name as traffic_source, traffic_source.medium as traffic_medium,
+            weblog.tableoid::regclass::text as partition, weblog.run_id
+        from dwh.fact_weblog as weblog
+        left join dwh.dim_country as country using (country)
+        left join dwh.dim_request as request using (request_key)
+        left join dwh.dim_web_user as web_user using (web_user_key)
+        left join dwh.dim_user_agent as user_agent using (user_agent_key)
+        left join dwh.dim_device as device on device.device_key = weblog.device_key
+        left join dwh.dim_referer as referer using (referer_key)
+        left join dwh.dim_traffic_source as traffic_source
+            on traffic_source.traffic_source_key = weblog.traffic_source_key
+        where weblog.file_id = %s and weblog.line_number = %s
+        """,
+        file_id,
+        line,
+    )
+
+
+def _quarantine(connection: psycopg.Connection, file_id: int, line: int) -> Row:
+    return _one(
+        connection,
+        """
+        select rules, reason, byte_offset, raw_text, resolved_at, resolution, run_id
+        from audit.quarantine where file_id = %s and line_number = %s order by quarantine_id desc limit 1
+        """,
+        file_id,
+        line,
+    )
+
+
+def _part(connection: psycopg.Connection, file: Row, line: int) -> tuple[int, int]:
+    """First line and byte of the piece of the file that the line is in."""
+    part = _one(
+        connection,
+        """
+        select first_line, byte_offset from audit.file_part
+        where file_id = %s and first_line <= %s order by first_line desc limit 1
+        """,
+        file["file_id"],
+        line,
+    )
+    return (part["first_line"], part["byte_offset"]) if part else (1, 0)
+
+
+def _one(connection: psycopg.Connection, query: str, *values: object) -> Row:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query.encode(), values).fetchone() or {}
+
+
+def _raw_line(
+    settings: Settings, file: Row, part: tuple[int, int], line: int
+) -> tuple[int | None, bytes | None, Location | None, str | None]:
+    """Byte offset (decompressed), raw line, and place of the file; or what is wrong with it."""
+    landing = lake.folder(settings.lake, read_site().landing)
+    location = landing / file["path"]
+    try:
+        if not _begins_as(location, file):
+            # Rotated or compressed since: known by its first bytes.
+            others = (other.location for other in lake.discover(landing, read_site().ignore))
+            found = next((other for other in others if _begins_as(other, file)), None)
+            if found is None:
+                gone = f"{location} is gone" if not location.exists() else f"{location} begins otherwise now"
+                return None, None, None, f"{gone}: the file that the line was read from is not in the lake."
+            location = found
+        with ContentReader(location) as content:
+            first, offset = part
+            content.skip_to(offset)
+            found_line = _nth_line(content, line - first)
+            if found_line is None:
+                why = content.fault or "it is shorter than it was"
+                return None, None, location, f"{location} has no line {line} any more: {why}."
+            skipped, raw = found_line
+            return offset + skipped, raw, location, None
+    except OSError as error:
+        return None, None, location, f"{location} cannot be read: {error.strerror}."
+
+
+def _begins_as(location: Location, file: Row) -> bool:
+    if not location.is_file() or not file["head_bytes"]:
+        return False
+    with ContentReader(location) as content:
+        return fingerprint(content.read(file["head_bytes"])) == str(file["head_hash"])
+
+
+def _nth_line(content: ContentReader, number: int) -> tuple[int, bytes] | None:
+    """How many bytes come before the line, and the line without its end (of a long one, its beginning)."""
+    before, raw, inside = 0, b"", False
+    while piece := content.read(_READ):
+        start = 0
+        while number and (end := piece.find(b"\n", start)) >= 0:
+            number, start = number - 1, end + 1
+        before += start if not inside else 0
+        if number:
+            before += len(piece) - start
+            continue
+        inside = True
+        rest, ended, _ = piece[start:].partition(b"\n")
+        raw += rest[: _SHOWN_BYTES - len(raw)]
+        if ended:
+            return before, raw.removesuffix(b"\r")
+    return (before, raw) if inside and raw else None
+
+
+def _contradiction(raw: bytes, row: Row, quarantine: Row) -> str | None:
+    """Why the line cannot be the one that was loaded."""
+    changed = "The file has changed since: this line is not the one that was loaded."
+    if row:
+        read = odd_lines.read(raw)
+        if len(raw) >= _SHOWN_BYTES:
+            return None
+        if isinstance(read, odd_lines.Fault):
+            return changed
+        address = raw[read.spans[0] : read.spans[1]].decode()
+        said = (read.seconds, read.status, read.size, ip_address(address))
+        stored = (
+            int((row["requested_at"] - _EPOCH).total_seconds()),
+            row["status_code"],
+            row["response_bytes"],
+            ip_address(row["ip_address"]),
+        )
+        return None if said == stored else changed
+    waiting = quarantine and quarantine["resolved_at"] is None
+    if waiting and odd_lines.shown(raw)[:1000] != quarantine["raw_text"][:1000]:
+        return changed
+    return None
+
+
+def _why(connection: psycopg.Connection, settings: Settings, row: Row) -> str:
+    """Which database says which country for the address's network, and which one said it when it was loaded."""
+    loaded = _one(
+        connection,
+        """
+        select concat_ws(' ', geoip_database, geoip_built_at::date) as database from (
+            select geoip_database, geoip_built_at, classified_at as at from audit.weblog_month
+            where request_month = date_trunc('month', %s at time zone 'UTC')::date
+            union all
+            select geoip_database, geoip_built_at, loaded_at from audit.load where run_id = %s and rows_inserted > 0
+        ) as told order by at desc limit 1
+        """,
+        row["requested_at"],
+        row["run_id"],
+    )
+    said = f"{loaded.get('database') or 'The GeoIP database'} said {row['country']}"
+    path = geoip.path_of(settings)
+    try:
+        countries = geoip.read(path)
+        with maxminddb.open_database(path) as reader:
+            _, length = reader.get_with_prefix_len(row["ip_address"])
+    except (geoip.GeoIpError, ValueError):
+        return f"{said} when it was loaded; there is no such database now."
+    network = ip_network(f"{row['ip_address']}/{length}", strict=False)
+    now = countries.country_of(row["ip_address"])
+    says = f"{countries} has {row['ip_address']} in network {network}, country {now}"
+    if now == row["country"]:
+        return f"{says}."
+    return f"{said} when it was loaded; {says}. `dwh run reclassify` moves such requests."
