@@ -19,6 +19,12 @@ from warehouse.star import BEGINNING, DIMENSIONS, END_OF_TIME
 
 Row = tuple[Any, ...]
 
+# The server is shared by tests that run beside this one, and pg_locks shows them all.
+LOCK_AWAITED = """
+    select from pg_locks where locktype = 'advisory' and not granted
+        and database = (select oid from pg_database where datname = current_database())
+    """
+
 # What a row of the shop is made of unless a test says otherwise.
 USUAL: Mapping[str, Mapping[str, object]] = {
     "company": {"id": 1, "cuit": "30500000007", "name": "Acme", "country": "AR"},

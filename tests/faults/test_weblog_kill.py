@@ -43,7 +43,8 @@ def test_server_that_dies_under_a_load_costs_only_its_open_batch(make: Callable[
         if len(seen) == 3:
             with psycopg.connect(lake.settings.warehouse, autocommit=True) as connection:
                 connection.execute(
-                    "select pg_terminate_backend(pid) from pg_stat_activity where application_name like '%: web logs'"
+                    "select pg_terminate_backend(pid) from pg_stat_activity "
+                    "where datname = current_database() and application_name like '%: web logs'"
                 )
 
     with pytest.raises(psycopg.OperationalError):

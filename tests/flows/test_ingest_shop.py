@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from tests.flows.conftest import Tracked
-from tests.pipeline import Pipeline
+from tests.pipeline import LOCK_AWAITED, Pipeline
 from warehouse.database import connect
 from warehouse.errors import DeleteBrake, LockHeld, SchemaOutdated
 from warehouse.locks import alone, hold
@@ -188,7 +188,7 @@ def publishing_blocked(place: Pipeline) -> Iterator[Callable[[], Any]]:
     with connect(place.warehouse_url) as blocker:
         alone(blocker, STAR_LOCK)
         thread.start()
-        wait_until(place.warehouse, "select from pg_locks where locktype = 'advisory' and not granted")
+        wait_until(place.warehouse, LOCK_AWAITED)
         yield outcome
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.pipeline import Pipeline, content
+from tests.pipeline import LOCK_AWAITED, Pipeline, content
 from tests.weblog_lake import WeblogLake, make_lake
 from warehouse.audit import start_run
 from warehouse.backfill import Partition, feeds_of, read_calendar
@@ -187,7 +187,7 @@ def test_a_backfill_that_was_killed_goes_on_where_it_was(loaded: Place) -> None:
     with hold(loaded.pipeline.warehouse, "weblogs"):
         killed = loaded.start("backfill", "--from", str(MONDAY), "--to", str(WEDNESDAY), "--parallel", "2")
         loaded.pipeline.wait_for("select from audit.partition_load having count(*) = 2")
-        loaded.pipeline.wait_for("select from pg_locks where locktype = 'advisory' and not granted")
+        loaded.pipeline.wait_for(LOCK_AWAITED)
         # Two at once: the second one leaves the first alone.
         code, told = loaded.backfill(MONDAY, MONDAY)
         assert (code, "'backfill' is being loaded by dwh backfill" in told) == (1, True)

@@ -16,7 +16,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.pipeline import Pipeline
+from tests.pipeline import LOCK_AWAITED, Pipeline
 from warehouse.database import connect
 from warehouse.locks import alone
 from warehouse.publish.publish import STAR_LOCK
@@ -207,7 +207,7 @@ def test_interrupted_run_ends_cleanly_and_the_next_one_does_its_work(
     with connect(shop.warehouse_url) as blocker:
         alone(blocker, STAR_LOCK)
         running = dwh.start("run", "shop")
-        _wait_for(lambda: shop.rows("select from pg_locks where locktype = 'advisory' and not granted"))
+        _wait_for(lambda: shop.rows(LOCK_AWAITED))
         running.send_signal(signal.SIGINT)
         _, said = running.communicate(timeout=60)
     assert running.returncode == 130

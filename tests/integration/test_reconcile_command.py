@@ -42,7 +42,8 @@ def test_repair_that_is_killed_leaves_nothing_and_the_next_one_mends(
         running = dwh.start("reconcile", "--repair")
         _wait_for(
             lambda: shop.rows(
-                "select from pg_locks where not granted and relation = 'dwh.fact_order_item'::regclass"
+                "select from pg_locks where not granted and relation = 'dwh.fact_order_item'::regclass "
+                "and database = (select oid from pg_database where datname = current_database())"
             )
         )
         running.send_signal(signal.SIGKILL)
@@ -50,7 +51,8 @@ def test_repair_that_is_killed_leaves_nothing_and_the_next_one_mends(
     _wait_for(
         lambda: (
             not shop.rows(
-                "select from pg_stat_activity where application_name = 'dwh reconcile' and state <> 'idle'"
+                "select from pg_stat_activity where datname = current_database() "
+                "and application_name = 'dwh reconcile' and state <> 'idle'"
             )
         )
     )

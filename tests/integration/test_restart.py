@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from generators import geoip
-from tests.pipeline import Pipeline
+from tests.pipeline import LOCK_AWAITED, Pipeline
 from tests.weblog_lake import lines
 from warehouse.locks import hold
 
@@ -105,7 +105,7 @@ def test_a_day_that_was_killed_goes_on_and_what_it_had_published_stays(day: Day)
     day.mend()
     with hold(day.pipeline.warehouse, "feed weblogs"):
         process = day.start()
-        day.pipeline.wait_for("select from pg_locks where locktype = 'advisory' and not granted")
+        day.pipeline.wait_for(LOCK_AWAITED)
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert day.run()[0] == 0
