@@ -14,7 +14,7 @@ from tests.weblog_lake import WeblogLake, line, lines, make_lake
 from warehouse.database import connect
 from warehouse.weblogs.claims import Claims
 
-# Says on its output that it is ready, and each file that it has begun; waits for a word before it loads.
+# Says on its output that it is ready, and the first file that it is in the middle of; waits for a word after each.
 WORKER = """
 import json, sys
 from warehouse import audit, contract, weblogs
@@ -25,12 +25,13 @@ home, lake, url = json.loads(sys.argv[1])
 settings = Settings(_env_file=None, home=home, lake=lake, warehouse_url=url)
 print("ready", flush=True)
 sys.stdin.readline()
-said = set()
+said = []
 
 def say(progress):
-    if progress.path not in said:
-        said.add(progress.path)
+    if not said:
+        said.append(progress.path)
         print(progress.path, flush=True)
+        sys.stdin.readline()
 
 with audit.start_run(url, flow="ingest-weblogs") as run:
     loaded = weblogs.load(settings, run, progress=say, batch_bytes=600_000)
@@ -58,7 +59,7 @@ class Worker:
         return self.process.stdout.readline().strip()
 
     def go(self) -> None:
-        """Let it load."""
+        """Let it go on."""
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
@@ -85,12 +86,15 @@ def test_four_workers_of_whom_one_is_killed_load_every_line_once(
     assert [worker.hear() for worker in workers] == ["ready"] * 4
     for worker in workers:
         worker.go()
+    begun = [worker.hear() for worker in workers]
+    assert len(set(begun)) == 4, "each is in the middle of a file of its own"
     victim, *survivors = workers
-    begun = victim.hear()
     victim.process.kill()
-    assert begun.endswith(".log") and victim.process.wait() == -signal.SIGKILL
+    assert victim.process.wait() == -signal.SIGKILL
+    for worker in survivors:
+        worker.go()
     loaded = [worker.loaded() for worker in survivors]
-    assert all(loaded), "each of them had work"
+    assert all(path in paths for path, paths in zip(begun[1:], loaded, strict=True))
     shared.assert_consistent()
     alone.load(batch_bytes=600_000)
     assert shared.rows(EVERY_LINE) == alone.rows(EVERY_LINE)

@@ -36,7 +36,6 @@ def merge_table(connection: psycopg.Connection, run_id: int, staged: StagedTable
         "mirror_columns": qualified("mirror", [column.name for column in staged.columns]),
         "assignments": _assignments([c.name for c in staged.columns if c.name not in table.key]),
         "same": same_key(table.key, "mirror", "batch"),
-        "first_key": sql.Identifier("mirror", table.key[0]),
         "run_id": sql.Literal(run_id),
         "stamp": sql.Identifier("batch", table.cursor) if table.cursor else sql.NULL,
         "old_stamp": sql.Identifier("mirror", table.cursor) if table.cursor else sql.NULL,
@@ -49,8 +48,8 @@ def merge_table(connection: psycopg.Connection, run_id: int, staged: StagedTable
     # The batch is gone where an earlier try of this run made it the mirror, and lost the word of its commit.
     elif staged.rows_read and batch_of(connection, table):
         connection.execute(sql.SQL("analyze {batch} ({key})").format(**names))
-        _classify(connection, names)
-        counts |= _upsert(connection, names, staged)
+        counts |= _change(connection, names, staged)
+        counts["insert"] += _add(connection, names, staged)
         missed = _cursor_missed(connection, names, staged)
     if staged.rows_vanished:
         counts["delete"] = _delete(connection, names, table.key)
@@ -84,33 +83,30 @@ def tell_all_new(connection: psycopg.Connection, staged: StagedTable) -> None:
     )
 
 
-def _classify(connection: psycopg.Connection, names: dict[str, sql.Composable]) -> None:
+def _change(
+    connection: psycopg.Connection, names: dict[str, sql.Composable], staged: StagedTable
+) -> dict[str, int]:
+    """Write the rows that the mirror has otherwise, or as deleted; how many were updated and inserted again."""
     # *<> compares the rows' bytes: it needs no equality operator, and tells 1.0 from 1.00 as the proof does.
-    connection.execute(
+    found = connection.execute(
         sql.SQL(
             """
             insert into {delta} ({key}, _operation, _is_stamped)
             select
                 {batch_key},
-                case when {first_key} is null or mirror._is_deleted then 'insert' else 'update' end,
-                {stamp} is not null
-                and ({first_key} is null or mirror._is_deleted or {stamp} is distinct from {old_stamp})
+                case when mirror._is_deleted then 'insert' else 'update' end,
+                {stamp} is not null and (mirror._is_deleted or {stamp} is distinct from {old_stamp})
             from {batch} as batch
-            left join {mirror} as mirror on {same}
-            where {first_key} is null or mirror._is_deleted
-                or row({batch_columns})::record *<> row({mirror_columns})::record
+            inner join {mirror} as mirror on {same}
+            where mirror._is_deleted or row({batch_columns})::record *<> row({mirror_columns})::record
             """
         ).format(**names)
     )
-
-
-def _upsert(
-    connection: psycopg.Connection, names: dict[str, sql.Composable], staged: StagedTable
-) -> dict[str, int]:
-    key = staged.table.key
+    if not found.rowcount:
+        return {}
     connection.execute(sql.SQL("analyze {delta}").format(**names))
     with _telling_key_problems(staged):
-        merged = connection.execute(
+        connection.execute(
             sql.SQL(
                 """
                 insert into {mirror} ({columns}, _run_id, _is_deleted)
@@ -118,15 +114,32 @@ def _upsert(
                 from {delta} as delta inner join {batch} as batch on {changed}
                 on conflict ({key}) do update set {assignments}_run_id = excluded._run_id, _is_deleted = false
                 """
-            ).format(**names, changed=same_key(key, "delta", "batch"))
+            ).format(**names, changed=same_key(staged.table.key, "delta", "batch"))
         )
     rows = connection.execute(
         sql.SQL("select _operation, count(*) from {delta} group by _operation").format(**names)
     ).fetchall()
-    counts: dict[str, int] = dict(rows)
-    if merged.rowcount < sum(counts.values()):
-        raise _key_problem(staged, "empty in some rows")
-    return counts
+    return dict(rows)
+
+
+def _add(connection: psycopg.Connection, names: dict[str, sql.Composable], staged: StagedTable) -> int:
+    """Write the rows whose keys the mirror does not have; how many."""
+    with _telling_key_problems(staged):
+        added = connection.execute(
+            sql.SQL(
+                """
+                with added as (
+                    insert into {mirror} as batch ({columns}, _run_id, _is_deleted)
+                    select {batch_columns}, {run_id}, false from {batch} as batch
+                    where not exists (select from {mirror} as mirror where {same})
+                    returning {batch_key}, {stamp} is not null as _is_stamped
+                )
+
+                insert into {delta} ({key}, _operation, _is_stamped) select {key}, 'insert', _is_stamped from added
+                """
+            ).format(**names)
+        )
+    return added.rowcount
 
 
 @contextmanager

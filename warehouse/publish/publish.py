@@ -29,7 +29,7 @@ ANALYZE_SHARE = 0.1
 # cheap pages, for what changed lately is in memory: where few rows changed, indexes find their like, not scans of all.
 PLANNER = (
     "set local work_mem = '96MB'; set local maintenance_work_mem = '256MB'; set local jit = off; "
-    "set local seq_page_cost = 0.1; set local random_page_cost = 0.11; "
+    "set local seq_page_cost = 0.1; set local random_page_cost = 0.11; set local cpu_operator_cost = 0.0005; "
     "set local parallel_setup_cost = 100; set local parallel_tuple_cost = 0.001"
 )
 

@@ -1,6 +1,15 @@
 -- order_item: one row per order line that changed, or whose order did.
 -- inputs: staging.shop_order_item_affected (keys), raw.shop_order_item, raw.shop_sales_order, raw.shop_customer,
 --         raw.shop_product
+with order_total as (
+    select
+        sales_order_id,
+        sum(quantity * unit_price - discount_amount) as amount
+    from raw.shop_order_item
+    where not _is_deleted and sales_order_id in (select sales_order_id from staging.shop_order_item_affected)
+    group by sales_order_id
+)
+
 select
     item.sales_order_id::text as order_id,
     item.line_number::text as line_id,
@@ -28,11 +37,7 @@ select
 from staging.shop_order_item_affected as affected
 inner join raw.shop_order_item as item
     on affected.sales_order_id = item.sales_order_id and affected.line_number = item.line_number
-cross join lateral (
-    select sum(sibling.quantity * sibling.unit_price - sibling.discount_amount) as amount
-    from raw.shop_order_item as sibling
-    where sibling.sales_order_id = item.sales_order_id and not sibling._is_deleted
-) as order_total
+left join order_total on item.sales_order_id = order_total.sales_order_id
 left join raw.shop_sales_order as sales_order
     on item.sales_order_id = sales_order.id and not sales_order._is_deleted
 left join raw.shop_customer as customer on sales_order.customer_id = customer.id and not customer._is_deleted
