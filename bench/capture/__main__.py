@@ -1,5 +1,7 @@
 """Capture benchmark: first load, days of change, and runs with no change, ours beside what one would install.
 
+In the end 10,000 changes are loaded from this shop and from one of a tenth of its size: what they cost must not grow.
+
 `python -m bench.capture --orders 1000000 --days 3`; every contender loads the same shop on the same server. Prints
 tables of seconds and ratios and writes bench/results/capture.json.
 """
@@ -36,10 +38,11 @@ def main() -> None:
     postgres.start()
     try:
         seconds = measure(postgres, folder, options)
+        growth = measure_growth(postgres, folder, options) if "ours" in options.contenders else {}
     finally:
         postgres.stop()
         shutil.rmtree(folder, ignore_errors=True)
-    results = summary(seconds, options)
+    results = summary(seconds, options) | growth
     show(seconds, results)
     path = ROOT / "bench" / "results" / "capture.json"
     path.parent.mkdir(exist_ok=True)
@@ -79,6 +82,37 @@ def measure(
         load("changed", day)
         load("unchanged", day)
     return seconds
+
+
+def measure_growth(
+    postgres: EmbeddedPostgres, folder: Path, options: argparse.Namespace
+) -> dict[str, object]:
+    """What 10,000 changes cost with the tables that are there, beside tables of a tenth of the rows."""
+    small = argparse.Namespace(**vars(options) | {"orders": options.orders // 10})
+    shop = _make_shop(postgres, small, "small_shop")
+    postgres.create_database("small")
+    (folder / "small").mkdir()
+    psql = postgres.psql_path
+    sizes = {
+        "tenth": Databases(shop, postgres.url("small"), psql, folder / "small"),
+        "whole": Databases(postgres.url("shop"), postgres.url("ours"), psql, folder / "ours"),
+    }
+    upgrade(sizes["tenth"].warehouse)
+    CONTENDERS["ours"](sizes["tenth"])
+    engine: dict[str, list[float]] = {size: [] for size in sizes}
+    for _ in range(options.days):
+        for size, databases in sizes.items():
+            with psycopg.connect(databases.shop) as connection:
+                connection.execute((HERE / "ten_thousand.sql").read_bytes())
+            _settle(postgres)
+            timing = CONTENDERS["ours"](databases)
+            engine[size].append(timing.parts["engine"])
+            console.print(f"{'10,000':>10}  {size:<12} {_told(timing)}")
+    tenth, whole = (statistics.median(engine[size]) for size in ("tenth", "whole"))
+    return {
+        "ten_thousand_changes_engine_seconds": {"tenth": round(tenth, 3), "whole": round(whole, 3)},
+        "ten_thousand_changes_growth_ratio_at_tenfold": round(whole / tenth, 2),
+    }
 
 
 def summary(seconds: dict[str, dict[str, list[Timing]]], options: argparse.Namespace) -> dict[str, object]:
@@ -154,9 +188,9 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _make_shop(postgres: EmbeddedPostgres, options: argparse.Namespace) -> str:
-    postgres.create_database("shop")
-    url = postgres.url("shop")
+def _make_shop(postgres: EmbeddedPostgres, options: argparse.Namespace, name: str = "shop") -> str:
+    postgres.create_database(name)
+    url = postgres.url(name)
     create_schema(url)
     scale = options.orders / 1_000_000
     console.print(f"generating a shop of {options.orders:,} orders")

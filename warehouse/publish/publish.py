@@ -26,10 +26,12 @@ Progress = Callable[[str], None]
 ANALYZE_ABOVE = 1000
 ANALYZE_SHARE = 0.1
 # Set-based statements over whole batches: hashes that fit in memory, no compiler that costs more than it saves, and
-# cheap pages, for what changed lately is in memory: where few rows changed, indexes find their like, not scans of all.
+# cheap pages and comparisons, for what changed lately is in memory: where few rows changed, indexes find their like, not
+# scans of all. The keys of a batch differ: to remember what was looked up for each costs more than it saves.
 PLANNER = (
     "set local work_mem = '96MB'; set local maintenance_work_mem = '256MB'; set local jit = off; "
     "set local seq_page_cost = 0.1; set local random_page_cost = 0.11; set local cpu_operator_cost = 0.0005; "
+    "set local enable_memoize = off; "
     "set local parallel_setup_cost = 100; set local parallel_tuple_cost = 0.001"
 )
 
