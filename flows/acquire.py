@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from flows.artifacts import show_run
+from flows.databases import bring_back
 from flows.engine import DELAYS, around, identity, pause_before, say
 from flows.notify import alert_rules, send_mail
 from warehouse import locks
@@ -59,6 +60,7 @@ def acquired(
             pause = pause_before(attempt)
             say(f"{error} It begins again in {pause:.1f} s.", logging.WARNING)
             time.sleep(pause)
+            bring_back(warehouse_url)
         attempt, wait_seconds = attempt + 1, max(wait_seconds, LINGERING_SECONDS)
 
 

@@ -52,3 +52,11 @@ def found(settings: Settings) -> Settings:
             "warehouse_url": settings.warehouse_url or SecretStr(server.url(WAREHOUSE)),
         }
     )
+
+
+def bring_back(warehouse_url: str) -> None:
+    """Start the embedded server of this warehouse again if it has ended: none survives every crash without help."""
+    settings = Settings.load()
+    server = embedded(settings)
+    if settings.warehouse_url is None and server.data.exists() and server.url(WAREHOUSE) == warehouse_url:
+        server.start()

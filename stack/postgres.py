@@ -207,9 +207,9 @@ class EmbeddedPostgres:
     def _launch(self) -> None:
         """Start the server process, again where a port or the memory of dead backends is still taken."""
         pid = next(iter(self._pid_file()), "")
-        if pid.isdigit() and psutil.pid_exists(int(pid)):
-            # A foreign or a dead process, as `_postmaster` found: PostgreSQL would take it for a server.
-            (self.data / "postmaster.pid").unlink()
+        if not pid.isdigit() or psutil.pid_exists(int(pid)):
+            # Of a server killed while it wrote it, or of a foreign process: PostgreSQL would take either for a server.
+            (self.data / "postmaster.pid").unlink(missing_ok=True)
         account = ServerAccount.of(self.data, self.bin)
         give_up_at = time.monotonic() + STALLED_SECONDS
         while True:
@@ -225,18 +225,21 @@ class EmbeddedPostgres:
             orphaned = "pre-existing shared memory block" in said
             if orphaned:
                 self._end_orphans()
-            # PostgreSQL stumbles over an unlogged table that was being made when its server was killed, but only once.
+            # Recovery makes the file of an unlogged table whose making was rolled back just before, and stumbles over
+            # it, but only once: the next one begins by clearing such files away.
             stumbled = "could not create file" in said and "File exists" in said
             if not (orphaned or stumbled or "could not bind" in said) or time.monotonic() > give_up_at:
                 raise self._failure("did not start", said)
             time.sleep(0.2)
 
     def _end_orphans(self) -> None:
-        """End backends whose server was killed: busy ones go on with their query, and bar the next start."""
+        """End backends whose server was killed: busy ones go on with their query, and bar the next start.
+
+        Whose children they are now depends on the machine: a session's manager may have adopted them.
+        """
         owner = self.data.stat().st_uid
-        for process in psutil.process_iter(["name", "ppid", "uids"]):
-            info = process.info
-            if info["name"] == "postgres" and info["ppid"] == 1 and info["uids"].real == owner:
+        for process in psutil.process_iter(["name", "uids"]):
+            if process.info["name"] == "postgres" and process.info["uids"].real == owner:
                 with suppress(psutil.Error):
                     if process.cwd() == str(self.data):
                         process.send_signal(signal.SIGQUIT)

@@ -1,5 +1,6 @@
 """The embedded PostgreSQL: starts anywhere, survives kills, harms no foreign process, leaves none."""
 
+import ctypes
 import os
 import shutil
 import signal
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -100,6 +101,21 @@ def test_starts_at_the_same_time_make_one_server(tmp_path: Path) -> None:
     assert servers(tmp_path / "shared") == []
 
 
+@pytest.fixture(params=["nobody", "a manager of the session"])
+def adopter_of_orphans(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Who is the parent of processes whose own has ended: process 1, or one that has asked for them (here this one)."""
+    if request.param == "nobody":
+        yield
+        return
+    if sys.platform != "linux":
+        pytest.skip("only Linux lets a process adopt orphans")
+    adopt, libc = 36, ctypes.CDLL(None)
+    libc.prctl(adopt, 1, 0, 0, 0)
+    yield
+    libc.prctl(adopt, 0, 0, 0, 0)
+
+
+@pytest.mark.usefixtures("adopter_of_orphans")
 def test_killed_server_recovers_while_its_backends_still_die(own_postgres: EmbeddedPostgres) -> None:
     run(own_postgres.url(), "create table kept as select g from generate_series(1, 1000) g")
     busy = threading.Thread(target=_run_until_cut, args=(own_postgres.url(),))
@@ -151,6 +167,13 @@ def test_foreign_process_with_the_number_of_a_dead_server_lives_on(own_postgres:
     finally:
         foreign.kill()
         foreign.wait()
+
+
+def test_server_killed_while_it_wrote_its_pid_file_starts_again(own_postgres: EmbeddedPostgres) -> None:
+    kill(postmaster(own_postgres))
+    (own_postgres.data / "postmaster.pid").write_text("")
+    own_postgres.start()
+    assert one(own_postgres.url(), "select 1") == 1
 
 
 def test_taken_port_is_replaced(own_postgres: EmbeddedPostgres) -> None:

@@ -241,7 +241,8 @@ class _Worker:
         return False
 
     def _wait_for_server(self) -> None:
-        """A server that lost a backend throws the others out and recovers."""
+        """A server that lost a backend throws the others out and recovers; where it has ended over that, `dwh run`
+        or `dwh up` starts it, and so does this."""
         give_up_at = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
@@ -250,6 +251,7 @@ class _Worker:
             except psycopg.OperationalError as error:
                 if time.monotonic() > give_up_at:
                     raise TimeoutError("the server does not come back") from error
+                self._world.postgres.start()
                 time.sleep(0.01)
 
     def _judge(self, place: Place, kill: Kill) -> None:
