@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.pipeline import Pipeline
+from warehouse.publish import publish
 from warehouse.sources.declaration import SOURCES, Source, read_source
 
 # --- versions of a member -------------------------------------------------------------------------------------
@@ -351,6 +354,28 @@ def test_fact_keeps_the_version_of_its_day_when_the_customer_moves(shop: Pipelin
         ("3", "1", "AR", "returned", 20240501),
     ]
     assert run.counts("dwh.fact_order_item") == {"read": 3, "updated": 3}
+
+
+def test_large_batch_is_made_anew_and_loaded_as_a_small_one(
+    shop: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.order(1, "2024-03-10", {"quantity": 2})
+    shop.capture()
+    batch = """
+        select
+            attname, format_type(atttypid, atttypmod), attnotnull, col_description(attrelid, attnum),
+            obj_description(attrelid, 'pg_class')
+        from pg_attribute where attrelid = 'staging.conformed_order_item'::regclass and attnum > 0 order by attname
+        """
+    made, shape = shop.rows("select 'staging.conformed_order_item'::regclass::oid"), shop.rows(batch)
+    monkeypatch.setattr(publish, "PARALLEL_ABOVE", 1)
+    shop.do("update order_item set quantity = 3")
+    shop.order(2, "2024-03-11", {"quantity": 4})
+    run = shop.capture()
+    assert run.counts("dwh.fact_order_item") == {"read": 2, "inserted": 1, "updated": 1}
+    assert shop.facts("quantity") == [("1", "1", 3), ("2", "1", 4)]
+    assert shop.rows("select 'staging.conformed_order_item'::regclass::oid") != made
+    assert shop.rows(batch) == shape
 
 
 def test_late_order_finds_the_version_of_its_day(shop: Pipeline) -> None:

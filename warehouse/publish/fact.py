@@ -53,12 +53,18 @@ def merge_fact(
         "after": _each("excluded.{}", columns),
         "gone": _each("known.{0} = removed.{0}", list(fact.natural_key), " and "),
     }
+    # A table that is made by its query may be computed in parallel, one that is inserted into may not.
+    connection.execute(
+        sql.SQL(
+            "drop table if exists pg_temp.prepared; create temp table prepared on commit drop as {query}"
+        ).format(**names)
+    )
     merged = connection.execute(
         sql.SQL(
             """
             with merged as (
                 insert into {fact} as known ({columns}, run_id)
-                select {columns}, {run_id} from ({query}) as prepared
+                select {columns}, {run_id} from pg_temp.prepared
                 on conflict ({key}) do update set {assigned}, run_id = excluded.run_id
                 where row({before}) is distinct from row({after})
                 -- only a row that another one has locked or updated bears an xmax

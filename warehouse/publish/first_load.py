@@ -1,4 +1,4 @@
-"""First loads: every row of the mirror is new, so nothing is looked up, and what can run in parallel does."""
+"""First and large loads: where every row is new nothing is looked up, and what can run in parallel does."""
 
 import psycopg
 from psycopg import sql
@@ -47,7 +47,7 @@ def forget_affected(connection: psycopg.Connection, entity: Entity) -> None:
     comment_affected(connection, entity)
 
 
-def conform_all(connection: psycopg.Connection, entity: Entity) -> int:
+def conform_anew(connection: psycopg.Connection, entity: Entity) -> int:
     """Make the entity's batch anew by the source's SQL; how many rows.
 
     A table that is made by its query may be computed in parallel, one that is inserted into may not.

@@ -17,7 +17,7 @@ from warehouse.locks import alone
 from warehouse.publish import history, overwrite, quarantine
 from warehouse.publish.conform import conform, fill_removed, find_affected, forget_stale_stamps
 from warehouse.publish.fact import merge_fact
-from warehouse.publish.first_load import affect_all, conform_all, forget_affected
+from warehouse.publish.first_load import affect_all, conform_anew, forget_affected
 from warehouse.publish.merge import merge_table, tell_all_new
 from warehouse.sources.declaration import Entity, fitted
 from warehouse.star import TARGETS, Dimension, Fact
@@ -25,14 +25,17 @@ from warehouse.star import TARGETS, Dimension, Fact
 Progress = Callable[[str], None]
 ANALYZE_ABOVE = 1000
 ANALYZE_SHARE = 0.1
-# Set-based statements over whole batches: hashes that fit in memory, no compiler that costs more than it saves, and
-# cheap pages and comparisons, for what changed lately is in memory: where few rows changed, indexes find their like, not
-# scans of all. The keys of a batch differ: to remember what was looked up for each costs more than it saves.
+# Affected keys from which on it pays to make the batch as a new table, which PostgreSQL computes in parallel.
+PARALLEL_ABOVE = 10_000
+# Set-based statements over whole batches: hashes that fit in memory, no compiler that costs more than it saves, and cheap
+# pages and comparisons, for what changed lately is in memory: where few rows changed, indexes find their like, not scans
+# of all. The keys of a batch differ: to remember what was looked up for each costs more than it saves.
 PLANNER = (
     "set local work_mem = '96MB'; set local maintenance_work_mem = '256MB'; set local jit = off; "
     "set local seq_page_cost = 0.1; set local random_page_cost = 0.11; set local cpu_operator_cost = 0.0005; "
     "set local enable_memoize = off; "
-    "set local parallel_setup_cost = 100; set local parallel_tuple_cost = 0.001"
+    "set local parallel_setup_cost = 100; set local parallel_tuple_cost = 0.001; "
+    "set local min_parallel_table_scan_size = '1MB'"
 )
 
 
@@ -128,7 +131,7 @@ def _load(
         affected = find_affected(connection, run.run_id, entity, target, driving.columns)
     if not affected:
         return None
-    rows = conform_all(connection, entity) if all_new else conform(connection, entity)
+    rows = conform_anew(connection, entity) if affected > PARALLEL_ABOVE else conform(connection, entity)
     if isinstance(target, Dimension) and target.has_history and not all_new:
         forget_stale_stamps(connection, entity, target)
     _removed(connection, entity, target, all_new)
