@@ -58,6 +58,11 @@ class Checkpoint:
     first_event_at: datetime | None
     last_event_at: datetime | None
 
+    @property
+    def has_lines(self) -> bool:
+        """Whether lines of it are loaded or set aside under its own name."""
+        return self.line_count > self.lines_elsewhere
+
 
 @dataclass(frozen=True)
 class Work:
@@ -69,7 +74,11 @@ class Work:
     # Of a copy: how much of its beginning is loaded already, under the other file's name.
     skip_bytes: int = 0
     skip_lines: int = 0
+    # Where the last of these lines begins, if it has no end yet.
+    skip_open_line: int | None = None
     message: str | None = None
+    # What the file was until now: it has grown by what is loaded under another name.
+    former: Checkpoint | None = None
 
 
 def folder(lake: str, landing: str) -> Location:
@@ -115,7 +124,8 @@ class Catalog:
     """What to do with each file: a file is known by its content, whatever its name is now.
 
     A renamed or rotated file goes on where it was; a file whose path now holds something else is new; a copy of a
-    file that is still there is not loaded again, but what it has beyond that is.
+    file that is still there is not loaded again, but what it has beyond that is. Of files that grow alike, as copies
+    that are still being written, each line is loaded from the first that has it.
     """
 
     def __init__(self, files: Sequence[LakeFile], known: Sequence[Checkpoint]) -> None:
@@ -142,22 +152,37 @@ class Catalog:
         known = self._at_home.get(file.path)
         return known is not None and known.state == "unchanged"
 
+    def is_copy_or_new(self, file: LakeFile) -> bool:
+        """Whether the file is not known by lines of its own."""
+        known = self._at_home.get(file.path)
+        return known is None or known.checkpoint is None or known.checkpoint.lines_elsewhere > 0
+
     def work(self, file: LakeFile) -> Work:
         """What to do with a file; what `loaded` has told of others counts."""
-        return self._at_home.get(file.path) or self._recognise(file)
+        at_home = self._at_home.get(file.path)
+        if at_home is None:
+            return self._recognise(file)
+        own = at_home.checkpoint
+        if at_home.state == "unchanged" or own is None:
+            return at_home
+        elsewhere = self._recognise(file, own)
+        return at_home if elsewhere.state == "new" else replace(elsewhere, former=own)
 
     def loaded(self, file: LakeFile, checkpoint: Checkpoint) -> None:
         """`file` is loaded as far as `checkpoint` says."""
         self._known = [one for one in self._known if one.file_id != checkpoint.file_id] + [checkpoint]
         self._there[checkpoint.file_id] = file
 
-    def _recognise(self, file: LakeFile) -> Work:
+    def _recognise(self, file: LakeFile, own: Checkpoint | None = None) -> Work:
+        """Whether other files have what this one has, beyond what is loaded of it as its `own`."""
+        beyond = own.byte_offset if own and own.has_lines else 0
         with reading(file.location) as content:
             head = content.read(FINGERPRINT_BYTES)
         # Few lengths are distinct: nearly all files are longer than what is hashed.
         hashes: dict[int, str] = {}
-        for known in reversed(self._known):
-            if not known.byte_offset or known.status == "copy":
+        alike = []
+        for known in self._known:
+            if known.byte_offset <= beyond or (own and known.file_id == own.file_id):
                 continue
             length = known.head_bytes
             if len(head) >= length:
@@ -165,22 +190,22 @@ class Catalog:
                     hashes[length] = fingerprint(head[:length])
                 if hashes[length] != known.head_hash:
                     continue
+            alike.append(known)
+        for known in sorted(alike, key=lambda known: (-known.byte_offset, known.file_id)):
             original = self._there.get(known.file_id)
+            shared = None
             if _goes_on(file, known):
                 if original is None:
                     return Work(file, "grown", replace(known, path=file.path))
-                return _copy(file, original, known.byte_offset, known.line_count)
-            if (
-                original is not None
-                and (lines := _lines_if_beginning(file.location, original.location)) is not None
-            ):
-                return _copy(file, original, *lines)
+                shared = _shared(known, file)
+            elif original is not None:
+                shared = _shared_if_beginning(file.location, original.location)
+            if original is not None and shared is not None and shared[0] > beyond:
+                message = (
+                    f"its first {shared[1]:,} lines are those of {original.path}, and are not loaded again"
+                )
+                return Work(file, "copy", None, *shared, message)
         return Work(file, "new")
-
-
-def _copy(file: LakeFile, original: LakeFile, byte_count: int, line_count: int) -> Work:
-    message = f"its first {line_count:,} lines are those of {original.path}, and are not loaded again"
-    return Work(file, "copy", None, byte_count, line_count, message)
 
 
 def edges(location: Location, byte_count: int) -> tuple[bytes, bytes]:
@@ -200,17 +225,36 @@ def _goes_on(file: LakeFile, known: Checkpoint) -> bool:
     return (fingerprint(head), fingerprint(tail)) == (known.head_hash, known.tail_hash)
 
 
-def _lines_if_beginning(short: Location, long: Location) -> tuple[int, int] | None:
-    """Bytes and lines of a file that is wholly the beginning of another; None where it is not."""
-    byte_count = line_count = 0
+def _shared(known: Checkpoint, file: LakeFile) -> tuple[int, int, int | None]:
+    """Bytes, lines and open last line that a file shares with a loaded one; a line that goes on here is not shared."""
+    with reading(file.location) as content:
+        content.skip_to(known.byte_offset)
+        after = content.read(2)
+    if known.open_line_offset is None or not after:
+        return known.byte_offset, known.line_count, known.open_line_offset
+    if end := line_end(after):
+        return known.byte_offset + end, known.line_count, None
+    return known.open_line_offset, known.line_count - 1, None
+
+
+def line_end(after: bytes) -> int:
+    """Length of the line end that `after` begins with, 0 if it begins with none."""
+    return 1 if after[:1] == b"\n" else 2 if after == b"\r\n" else 0
+
+
+def _shared_if_beginning(short: Location, long: Location) -> tuple[int, int, int | None] | None:
+    """Bytes, lines and open last line of a file that is wholly the beginning of another; None where it is not."""
+    byte_count = line_count = last_line = 0
     with reading(short) as part, reading(long) as whole:
         while piece := part.read(_READ):
             if whole.read(len(piece)) != piece:
                 return None
+            if b"\n" in piece:
+                last_line = byte_count + piece.rindex(b"\n") + 1
             byte_count += len(piece)
             line_count += piece.count(b"\n")
-            ended = piece.endswith(b"\n")
-    return (byte_count, line_count + (not ended)) if byte_count else None
+    is_open = last_line < byte_count
+    return (byte_count, line_count + is_open, last_line if is_open else None) if byte_count else None
 
 
 def reading(location: Location) -> ContentReader:

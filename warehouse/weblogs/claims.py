@@ -21,7 +21,7 @@ class Claims:
     """The files of one load: claimed a few at a time on `connection`, which must hold until they are released.
 
     A file is locked by its path and by its first line: two files that begin alike may be copies or one renamed, and
-    are never with two loaders at once.
+    are never with two loaders at once. Of files whose first line has no end yet, one loader has all.
     """
 
     def __init__(
@@ -48,6 +48,11 @@ class Claims:
         """Files to load, one after another, until all that are left are loaded or with others."""
         while claimed := self._claim():
             for file, keys in claimed:
+                if _UNFINISHED in keys and _keys(file) != keys:
+                    # The line has its end by now, and others may be at a copy: it is claimed once more.
+                    self._seen.discard(file.path)
+                    self._done += keys
+                    continue
                 work = self._catalog.work(file)
                 if work.state != "unchanged" or self._only is not None:
                     yield work
@@ -75,9 +80,10 @@ class Claims:
         catalog = self._look(files)
         if self.unchanged is None:
             self.unchanged = sum(map(catalog.is_unchanged, files))
+        # Files before their copies, so that lines stay with those that had them first.
         waiting = [
             file
-            for file in files
+            for file in sorted(files, key=catalog.is_copy_or_new)
             if file.path not in self._seen
             and (not catalog.is_unchanged(file) if self._only is None else file.path in self._only)
         ]
@@ -104,8 +110,17 @@ class Claims:
 def _keys(file: LakeFile) -> list[int]:
     """Lock keys of a file; names that share a key by chance only wait for each other."""
     with lake.reading(file.location) as content:
-        first_line = content.read(FINGERPRINT_BYTES).partition(b"\n")[0]
-    names = [f"{FEED} path {file.path}".encode()]
-    if first_line:
-        names.append(f"{FEED} line ".encode() + first_line)
-    return [zlib.crc32(name) - (1 << 31) for name in names]
+        head = content.read(FINGERPRINT_BYTES)
+    keys = [_key(f"path {file.path}".encode())]
+    if b"\n" in head or len(head) == FINGERPRINT_BYTES:
+        keys.append(_key(b"line " + head.partition(b"\n")[0]))
+    elif head:
+        keys.append(_UNFINISHED)
+    return keys
+
+
+def _key(name: bytes) -> int:
+    return zlib.crc32(f"{FEED} ".encode() + name) - (1 << 31)
+
+
+_UNFINISHED = _key(b"unfinished first line")

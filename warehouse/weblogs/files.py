@@ -116,8 +116,8 @@ def register(reader: psycopg.Connection, work: Work, run_id: int) -> FileProgres
 
     So that a load that dies and is run again gives its lines the same file_id.
     """
-    file, known = work.file, work.checkpoint
-    if known is None:
+    file, known = work.file, work.checkpoint or work.former
+    if known is None or (known is work.former and known.has_lines):
         with reader.transaction():
             reader.execute(
                 "update audit.file set status = 'replaced' where feed = %s and path = %s and status <> 'replaced'",
@@ -150,7 +150,7 @@ def begun(work: Work, file_id: int) -> FileProgress:
             lines_elsewhere=work.skip_lines,
             rows_loaded=0,
             rows_quarantined=0,
-            open_line_offset=None,
+            open_line_offset=work.skip_open_line,
             message=work.message,
             is_copy=work.state == "copy",
             head=None if work.skip_bytes else b"",

@@ -16,6 +16,7 @@ from warehouse.audit import CheckResult, Load, Run, note, record_checks, record_
 from warehouse.database import connect
 from warehouse.errors import LockHeld
 from warehouse.geoip.database import Countries
+from warehouse.lake import Work
 from warehouse.locks import alone, hold
 from warehouse.settings import Settings
 from warehouse.weblogs.addresses import AddressReader
@@ -28,6 +29,7 @@ from warehouse.weblogs.files import (
     FEED,
     PUBLISHED,
     FileProgress,
+    begun,
     checkpoint_of,
     next_batch,
     register,
@@ -140,6 +142,10 @@ class _Loader:
             while idle_since is None or time.perf_counter() - idle_since < wait_seconds:
                 for work in self._claims.works():
                     idle_since = None
+                    if work.former is not None and work.former.has_lines:
+                        # It ends here under this id, and so must its last line.
+                        ending = begun(Work(work.file, "grown", work.former), work.former.file_id)
+                        reopen_last_line(self._reader, ending, self._run.run_id)
                     self._load_file(register(self._reader, work, self._run.run_id))
                 self._commit()
                 if not self._claims.elsewhere:

@@ -91,8 +91,8 @@ def _reopen(file: FileProgress) -> None:
     with lake.reading(file.file.location) as content:
         content.skip_to(file.byte_offset)
         after = content.read(2)
-    if after[:1] == b"\n" or after == b"\r\n":
-        file.byte_offset += 1 if after[:1] == b"\n" else 2
+    if end := lake.line_end(after):
+        file.byte_offset += end
     elif after:
         file.line_count -= 1
         file.byte_offset = file.open_line_offset

@@ -6,6 +6,7 @@ import psycopg
 
 from warehouse.audit import bar_undo
 from warehouse.content import ContentReader
+from warehouse.lake import line_end
 from warehouse.locks import alone
 from warehouse.weblogs.aggregates import SQL
 from warehouse.weblogs.files import FEED, PUBLISHED, FileProgress, save
@@ -23,12 +24,18 @@ def reopen_last_line(connection: psycopg.Connection, progress: FileProgress, run
         after = content.read(2)
     if not after:
         return
-    end = 1 if after[:1] == b"\n" else 2 if after == b"\r\n" else 0
+    end = line_end(after)
     # What was read of the file's end is no longer its end.
     progress.tail = None
     if end:
         progress.byte_offset += end
         progress.open_line_offset = None
+        return
+    if progress.line_count == progress.lines_elsewhere:
+        # There it stays; here it is another line now.
+        progress.line_count -= 1
+        progress.lines_elsewhere -= 1
+        progress.byte_offset, progress.open_line_offset = progress.open_line_offset, None
         return
     with connection.transaction():
         alone(connection, PUBLISHED)
@@ -93,7 +100,8 @@ def replace_lines(connection: psycopg.Connection, progress: FileProgress, run_id
 
 def supersede(connection: psycopg.Connection, progress: FileProgress, run_id: int) -> None:
     """Take back other content that the path of a file had before, on the days that the file tells of now."""
-    if progress.first_seconds is None or progress.last_seconds is None:
+    if progress.first_seconds is None or progress.last_seconds is None or progress.lines_elsewhere:
+        # What a copy does not load again may be what its path had before.
         return
     first, last = (
         datetime.fromtimestamp(seconds, UTC).date()

@@ -130,6 +130,7 @@ class World:
             change_everything(shop)
             weblogs.generate(landing, lines=LINES, days=3, until=date(2026, 11, 23), seed=2)
             (landing / "growing.log").write_bytes(lines(1, 60))
+            (landing / "copy.log").write_bytes(lines(1, 60))
             (self._changed_until,) = shop.shop.execute("select clock_timestamp()").fetchone() or ()
         return self
 
