@@ -27,9 +27,9 @@ ANALYZE_ABOVE = 1000
 ANALYZE_SHARE = 0.1
 # Affected keys from which on it pays to make the batch as a new table, which PostgreSQL computes in parallel.
 PARALLEL_ABOVE = 10_000
-# Set-based statements over whole batches: hashes that fit in memory, no compiler that costs more than it saves, and cheap
-# pages and comparisons, for what changed lately is in memory: where few rows changed, indexes find their like, not scans
-# of all. The keys of a batch differ: to remember what was looked up for each costs more than it saves.
+# Set-based statements over whole batches: hashes that fit in memory, no compiler that costs more than it saves, and
+# cheap pages and comparisons, for what changed lately is in memory: where few rows changed, indexes find their like,
+# not scans of all. The keys of a batch differ: to remember what was looked up for each costs more than it saves.
 PLANNER = (
     "set local work_mem = '96MB'; set local maintenance_work_mem = '256MB'; set local jit = off; "
     "set local seq_page_cost = 0.1; set local random_page_cost = 0.11; set local cpu_operator_cost = 0.0005; "
