@@ -27,23 +27,26 @@ def merge_fact(
         else:
             overwrite.infer_missing(connection, run_id, dimension, fact.entity)
     connection.execute(_text("dim_date.sql").encode())
-    described = connection.execute(
-        sql.SQL("select * from ({}) as prepared limit 0").format(_query(fact.table))
-    ).description
+    # A table that is made by its query may be computed in parallel, one that is inserted into may not.
+    connection.execute(
+        sql.SQL(
+            "drop table if exists pg_temp.prepared; create temp table prepared on commit drop as {}"
+        ).format(_query(fact.table))
+    )
+    described = connection.execute("select * from pg_temp.prepared limit 0").description
     columns = [column.name for column in described or ()]
     key = (*fact.natural_key, "source_system")
     names = {
         "fact": sql.Identifier("dwh", fact.table),
         "columns": sql.SQL(", ").join(map(sql.Identifier, columns)),
         "key": sql.SQL(", ").join(map(sql.Identifier, key)),
-        "query": _query(fact.table),
         "run_id": sql.Literal(run_id),
         "source": sql.Literal(source),
     }
     if all_new and _is_empty(connection, fact):
         inserted = connection.execute(
             sql.SQL(
-                "insert into {fact} ({columns}, run_id) select {columns}, {run_id} from ({query}) as prepared"
+                "insert into {fact} ({columns}, run_id) select {columns}, {run_id} from pg_temp.prepared"
             ).format(**names)
         )
         return {"inserted": inserted.rowcount, "updated": 0, "deleted": 0}
@@ -53,12 +56,6 @@ def merge_fact(
         "after": _each("excluded.{}", columns),
         "gone": _each("known.{0} = removed.{0}", list(fact.natural_key), " and "),
     }
-    # A table that is made by its query may be computed in parallel, one that is inserted into may not.
-    connection.execute(
-        sql.SQL(
-            "drop table if exists pg_temp.prepared; create temp table prepared on commit drop as {query}"
-        ).format(**names)
-    )
     merged = connection.execute(
         sql.SQL(
             """
