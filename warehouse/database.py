@@ -1,11 +1,13 @@
 """Connections to PostgreSQL, opened in one place so that every session reads and writes alike."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from warehouse.errors import AccessRefused, ConnectionFailed, SettingsError
+from warehouse.errors import AccessRefused, ConnectionFailed, DiskFull, SettingsError
 
 # Text of timestamps and floats must not depend on a server's settings: cursors and row hashes are made of it.
 SESSION = {
@@ -68,6 +70,22 @@ def is_transient(error: BaseException) -> bool:
         return False
     # A connection that breaks in the middle has no SQLSTATE.
     return error.sqlstate is None or error.sqlstate.startswith(TRANSIENT_CLASSES)
+
+
+@contextmanager
+def full_disk_said() -> Iterator[None]:
+    """Turns what a server says that has no room left into a sentence.
+
+    Raises:
+        DiskFull: a disk of a server is full.
+    """
+    try:
+        yield
+    except psycopg.errors.DiskFull as error:
+        raise DiskFull(
+            f"The disk of the database server is full: {error.diag.message_primary}.",
+            advice="Make room (docs/runbook.md, 'The disk is full') and run again: nothing of it was published.",
+        ) from error
 
 
 def without_password(url: str) -> str:

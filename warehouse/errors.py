@@ -44,6 +44,10 @@ class RunLost(WarehouseError):
     """The connection that held a run's locks is gone: another run may have begun meanwhile."""
 
 
+class DiskFull(WarehouseError):
+    """A database server has no room left."""
+
+
 class SourceError(WarehouseError):
     """A source system cannot be read whole: reading on would lose rows."""
 

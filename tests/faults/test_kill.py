@@ -41,9 +41,10 @@ def test_flow_killed_again_and_again_gets_there(world: World) -> None:
 
 @pytest.mark.slow
 def test_watermark_that_is_committed_early_is_found_out(world: World) -> None:
-    (published,) = (s for s in world.undisturbed(SHOP).steps if s.endswith("publish.publish.publish: commit"))
-    # The first commit is the early one.
-    last_moment = Kill(SHOP, CLIENT, Point(published, 2, BEFORE), 0.0, retries=False)
+    # What was staged is not committed as a session's work, so that the first such commit publishes.
+    last_moment = Kill(
+        SHOP, CLIENT, Point("warehouse.audit.Run.session: commit", 1, BEFORE), 0.0, retries=False
+    )
     result = run([world], 1, orders=[last_moment], sabotage=(sabotage.move_watermarks_early,))
     assert any("left a part: ['audit.watermark']" in complaint for complaint in result.complaints)
     assert any("the next run failed" in complaint for complaint in result.complaints)

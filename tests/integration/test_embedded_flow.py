@@ -13,6 +13,7 @@ from warehouse.audit import Run, ensure_alive
 from warehouse.settings import Settings
 
 
+@pytest.mark.slow
 def test_run_whose_server_does_not_survive_the_crash_of_a_backend_begins_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from warehouse.database import connect
 from warehouse.weblogs.claims import Claims
 from warehouse.weblogs.result import Progress
 
-SEEDS = int(os.environ.get("SEEDS", "2"))
+SEEDS = int(os.environ.get("SEEDS", "1"))
 
 
 @pytest.fixture

@@ -1,0 +1,163 @@
+"""A disk that is full in the middle of a load: said, nothing lost, and all is loaded once there is room again."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from stack.postgres import EmbeddedPostgres
+from tests.pipeline import Pipeline, content
+from tests.weblog_lake import WeblogLake, lines, make_lake
+
+MEGABYTES = 64
+SAID = "Error: The disk of the database server is full: could not extend file"
+ADVICE = (
+    "What to do: Make room (docs/runbook.md, 'The disk is full') and run again: nothing of it was published."
+)
+ENDED = "select status from audit.run order by run_id"
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a disk of its own")
+
+
+class Disk:
+    """A small disk that a warehouse lives on alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._filler = folder / "filler"
+
+    def fill(self) -> None:
+        """Leave room for a few pages."""
+        with self._filler.open("wb", buffering=0) as filler:
+            filler.write(bytes(max(shutil.disk_usage(self.folder).free - (128 << 10), 0)))
+
+    def make_room(self) -> None:
+        self._filler.unlink()
+
+
+@pytest.fixture
+def disk(postgres: EmbeddedPostgres) -> Iterator[Disk]:
+    # Where the server's account may go by itself: it looks at tablespaces without the rights that it was given.
+    folder = Path(tempfile.mkdtemp(prefix="small disk "))
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode != 0:
+        folder.rmdir()
+        pytest.skip("this machine does not let root mount a file system")
+    try:
+        folder.chmod(0o755)
+        (folder / "tablespace").mkdir(mode=0o700)
+        owner = postgres.data.stat()
+        os.chown(folder / "tablespace", owner.st_uid, owner.st_gid)
+        yield Disk(folder)
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        folder.rmdir()
+
+
+@pytest.fixture
+def cramped_url(postgres: EmbeddedPostgres, disk: Disk, warehouse_template: str) -> Iterator[str]:
+    """URL of a migrated, empty warehouse on the small disk."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    place, database = sql.Identifier(f"{name}_disk"), sql.Identifier(name)
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        where = sql.Literal(str(disk.folder / "tablespace"))
+        connection.execute(sql.SQL("create tablespace {} location {}").format(place, where))
+        copy = sql.SQL("create database {} template {} tablespace {} strategy file_copy")
+        connection.execute(copy.format(database, sql.Identifier(warehouse_template), place))
+        yield postgres.url(name)
+        connection.execute(sql.SQL("drop database {} with (force)").format(database))
+        connection.execute(sql.SQL("drop tablespace {}").format(place))
+
+
+def dwh(home: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """A command as a person gives it."""
+    environment = {n: v for n, v in os.environ.items() if not n.startswith(("PREFECT_", "DWH_"))}
+    return subprocess.run(
+        [sys.executable, "-m", "cli.main", *arguments],
+        cwd=Path(__file__).parents[2],
+        env=environment | settings | {"DWH_HOME": str(home), "COLUMNS": "500"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def assert_said(failed: subprocess.CompletedProcess[str]) -> None:
+    assert failed.returncode == 1
+    assert SAID in failed.stderr
+    assert ADVICE in failed.stderr.splitlines()
+    assert "Traceback" not in failed.stderr + failed.stdout
+
+
+def assert_told(failed: subprocess.CompletedProcess[str], statuses: list[tuple[str]]) -> None:
+    """The trail says that the run has failed; where not even that had room, the run said so and counts as crashed."""
+    told = "crashed" if "the warehouse could not be told" in failed.stderr else "failed"
+    assert statuses == [("succeeded",), (told,), ("succeeded",)]
+
+
+def test_shop_is_loaded_whole_once_there_is_room(
+    tmp_path: Path,
+    disk: Disk,
+    shop_url: str,
+    cramped_url: str,
+    database: Callable[[str], str],
+    warehouse_template: str,
+) -> None:
+    with (
+        closing(Pipeline(shop_url, cramped_url)) as shop,
+        closing(Pipeline(shop_url, database(warehouse_template))) as undisturbed,
+    ):
+        shop.open_shop()
+        shop.order(1, "2024-03-10")
+        shop.capture()
+        shop.do(
+            "insert into sales_order select (jsonb_populate_record(o, jsonb_build_object('id', g))).* "
+            "from sales_order as o, generate_series(2, 4000) as g",
+            "insert into order_item select (jsonb_populate_record(i, jsonb_build_object('sales_order_id', g))).* "
+            "from order_item as i, generate_series(2, 4000) as g",
+        )
+        before = content(shop.warehouse)
+        disk.fill()
+        settings = {"DWH_SHOP_URL": shop_url, "DWH_WAREHOUSE_URL": cramped_url}
+        failed = dwh(tmp_path, "run", "shop", **settings)
+        assert_said(failed)
+        assert content(shop.warehouse) == before
+        disk.make_room()
+        assert dwh(tmp_path, "run", "shop", **settings).returncode == 0
+        assert shop.rows("select count(*), count(distinct order_id) from dwh.fact_order_item") == [
+            (4000, 4000)
+        ]
+        assert_told(failed, shop.rows(ENDED))
+        undisturbed.capture()
+        facts = [one.facts("quantity", "fact.status", "net_amount") for one in (shop, undisturbed)]
+        assert facts[0] == facts[1]
+
+
+def test_web_logs_are_loaded_whole_once_there_is_room(tmp_path: Path, disk: Disk, cramped_url: str) -> None:
+    lake: WeblogLake = make_lake(tmp_path, cramped_url)
+    lake.put("first.log", lines(1, 10))
+    lake.load()
+    before = lake.content()
+    lake.put("second.log", lines(11, 30_000))
+    disk.fill()
+    settings = {"DWH_WAREHOUSE_URL": cramped_url, "DWH_LAKE": str(tmp_path / "lake")}
+    failed = dwh(tmp_path / "home", "run", "weblogs", **settings)
+    assert_said(failed)
+    assert {name: rows for name, rows in lake.content().items() if name != "file"} == {
+        name: rows for name, rows in before.items() if name != "file"
+    }
+    assert lake.rows("select path, line_count from audit.file where line_count > 0") == [("first.log", 10)]
+    disk.make_room()
+    assert dwh(tmp_path / "home", "run", "weblogs", **settings).returncode == 0
+    assert sorted(lake.sizes()) == list(range(1, 30_001))
+    lake.assert_consistent()
+    assert_told(failed, lake.rows(ENDED))
