@@ -77,6 +77,22 @@ TABLES = '[tables.shopper]\nkey = ["id"]\n'
         ('[tables.shopper]\nkey = "id"\n', "'key' must be a list of column names", 'key = ["…"]'),
         ('[tables.shopper]\nkey = ["id"]\ncursor = ["a"]\n', "'cursor' must be a name", 'cursor = "…"'),
         ('[tables.shopper]\nkey = ["id"]\ncurser = "a"\n', "nothing called curser", "cursor, key, schema"),
+        (
+            'on_schema_change = "follow"\n' + TABLES,
+            "mall/source.toml [on_schema_change]: new_column cannot be 'follow'",
+            "Use one of: evolve, ignore, stop.",
+        ),
+        (
+            TABLES + '[on_schema_change]\nchanged_type = "evolv"\n',
+            "mall/source.toml [on_schema_change]: changed_type cannot be 'evolv'",
+            "Use one of: evolve, ignore, stop.",
+        ),
+        (
+            TABLES + '[on_schema_change]\nrenamed_column = "stop"\n',
+            "[on_schema_change]: there is nothing called renamed_column",
+            "changed_type, dropped_column, new_column",
+        ),
+        ("on_schema_change = 1\n" + TABLES, "'on_schema_change' must be a word, or a table", "evolve, ignore, stop"),
         ("colour = 1\n" + TABLES, "mall/source.toml: there is nothing called colour", "description, entities"),
         (TABLES + "[entities.planet]\n", "the warehouse knows no entity 'planet'", "customer, distribution_center"),
         (TABLES + "[entities.customer]\n", "[entities.customer] lacks 'from'", "Name the table"),
