@@ -33,3 +33,18 @@ def move_watermarks_early(_: Connection) -> None:
         return merge(connection, run_id, staged, *arguments)
 
     publish._merge = late
+
+
+def forget_holders(_: Connection) -> None:
+    """Nobody is told who holds the lock that he waits for."""
+    from warehouse import locks
+
+    locks._holder = lambda *_: None
+
+
+def share_every_lock(_: Connection) -> None:
+    """Locks that keep nobody out."""
+    from warehouse import locks
+
+    hold = locks.hold
+    locks.hold = lambda *arguments, **options: hold(*arguments, **(options | {"shared": True}))

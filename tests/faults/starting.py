@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from stack.files import tail
-from tests.faults.flow_process import FlowProcess
+from tests.faults.flow_process import FlowProcess, Prepare
 from tests.faults.killing.world import SHOP, WEBLOGS, Place, World
 
 FLOWS = (SHOP, WEBLOGS, "refresh-marts", "daily-warehouse")
@@ -67,16 +67,20 @@ def start_together(
     starts: int,
     flows: Sequence[str] = FLOWS,
     *,
+    sabotage: tuple[Prepare, ...] = (),
     progress: Callable[[str], None] = lambda _: None,
 ) -> Result:
-    """Start so many flows at the same moment on one warehouse, by turns each of `flows`."""
+    """Start so many flows at the same moment on one warehouse, by turns each of `flows`.
+
+    `sabotage` is called in the process of each flow, before it.
+    """
     result = Result(starts)
     expected = {flow: world.undisturbed(flow).after for flow in (SHOP, WEBLOGS)}
     begin = world.postgres.log.stat().st_size
     place = world.place()
     gate = Gate(world.folder / f"gate of {place.database}")
     chosen = itertools.islice(itertools.cycle(flows), starts)
-    processes = [(flow, place.start(flow, gate)) for flow in chosen]
+    processes = [(flow, place.start(flow, *sabotage, gate)) for flow in chosen]
     for _, process in processes:
         process.hear(PATIENCE_SECONDS)
     progress(f"{starts} flows stand ready")

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from tests.faults import sabotage
 from tests.faults.killing.world import SHOP, World
 from tests.faults.starting import FLOWS, start_together
 
@@ -17,6 +18,17 @@ def test_flows_started_at_the_same_moment_double_nothing(world: World) -> None:
     # Somebody did the work of each flow, alone or as a step of the day's; the others gave up and said for whom.
     assert all(result.ended[f"{flow}: did it"] for flow in ("ingest-weblogs", "daily-warehouse"))
     assert sum(result.ended[f"{flow}: gave up"] for flow in FLOWS) > 0
+
+
+def test_who_gives_up_and_does_not_say_for_whom_is_found_out(world: World) -> None:
+    result = start_together(world, 3, [SHOP], sabotage=(sabotage.forget_holders,))
+    assert any("does not say for whom" in complaint for complaint in result.complaints)
+
+
+@pytest.mark.slow
+def test_locks_that_keep_nobody_out_are_found_out(world: World) -> None:
+    result = start_together(world, 12, [SHOP], sabotage=(sabotage.share_every_lock,))
+    assert result.complaints != []
 
 
 @pytest.mark.slow

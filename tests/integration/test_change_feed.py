@@ -106,6 +106,23 @@ def test_column_that_is_added_later_is_in_the_next_image(shop: Pipeline) -> None
     ]
 
 
+@pytest.mark.parametrize("table", ["dwh.fact_order_item", "raw.shop_order_item"])
+def test_table_that_has_lost_its_key_says_so_and_keeps_its_rows(shop: Pipeline, table: str) -> None:
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    name = table.partition(".")[2]
+    shop.warehouse.execute(f"alter table {table} drop constraint pk_{name}".encode())
+    before = shop.rows(f"select * from {table}")
+    for statement in (f"update {table} set quantity = 3", f"delete from {table}", f"truncate {table}"):
+        with pytest.raises(psycopg.errors.RaiseException) as error:
+            shop.warehouse.execute(statement.encode())
+        assert error.value.diag.message_primary == (
+            f"{table} has no primary key: what its rows are cannot be kept, nor undone."
+        )
+        assert error.value.diag.message_hint is not None
+    assert shop.rows(f"select * from {table}") == before
+
+
 def test_old_changes_are_given_up_and_their_runs_marked(shop: Pipeline) -> None:
     shop.capture()
     shop.do("update company set name = 'Two'")

@@ -88,6 +88,20 @@ def test_undone_run_leaves_everything_as_it_was_and_the_next_one_brings_it_again
     assert everything(shop) == before
 
 
+def test_change_that_is_kept_nowhere_is_found_by_the_comparison(busy_shop: Pipeline) -> None:
+    """Without this the other tests would prove nothing."""
+    shop = busy_shop
+    shop.capture()
+    before = everything(shop)
+    shop.warehouse.execute("alter table dwh.dim_company disable trigger tell_update")
+    change_everything(shop)
+    shop.capture()
+    take_back(shop, 2)
+    after = everything(shop)
+    assert {table for table in before if before[table] != after[table]} == {"dwh.dim_company"}
+    assert not shop.rows("select from audit.dim_company_change where run_id = 2 and operation = 'update'")
+
+
 def test_undo_of_the_first_load_leaves_an_empty_star(busy_shop: Pipeline) -> None:
     empty = everything(busy_shop)
     first = busy_shop.capture()
