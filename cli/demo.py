@@ -31,7 +31,7 @@ MARTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     ),
     "monthly_sales": (
         "Monthly sales of the last year",
-        {"month": "month", "currency": "", "order_count": "orders", "gross_amount": "gross",
+        {"month": "month", "currency": "currency", "order_count": "orders", "gross_amount": "gross",
          "discount_amount": "discount", "net_amount": "net", "profit_amount": "profit"},
     ),
 }  # fmt: skip
