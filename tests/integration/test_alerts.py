@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ from pydantic import SecretStr
 
 from stack.files import free_port
 from tests.mailserver import PASSWORD, USER, Inbox, mail_server, make_certificate, text_of
+from tests.pipeline import Pipeline
 from warehouse.alerts import Mailbox, Rules, deliver, send_test, tell_late
 from warehouse.alerts.deliver import MailRefused
 from warehouse.audit import Load, Run, mark_crashed, record_load, start_run
@@ -23,12 +25,15 @@ from warehouse.database import connect
 from warehouse.errors import (
     ConnectionFailed,
     DeleteBrake,
+    DifferencesFound,
     LockHeld,
+    ProofFailed,
     QualityGateStopped,
     SchemaDrift,
     SettingsError,
     StepsFailed,
 )
+from warehouse.reconcile.reconcile import reconcile_source, stop_on_differences
 from warehouse.settings import Settings
 
 FLOW = "ingest-shop"
@@ -81,27 +86,33 @@ def make_due(warehouse: psycopg.Connection) -> None:
     warehouse.execute("update audit.outbox set due_at = clock_timestamp()")
 
 
-ENDS: Mapping[str, tuple[BaseException, str, str]] = {
+# How a run ends, what kind of mail that is, and its subject.
+ENDS: Mapping[str, tuple[Callable[[], BaseException], str, str]] = {
     "failed": (
-        ConnectionFailed("The shop is down.", advice="Start it."),
+        lambda: ConnectionFailed("The shop is down.", advice="Start it."),
         "failed",
         "ingest-shop failed: The shop is down.",
     ),
     "unknown error": (
-        ValueError("no\nsuch thing"),
+        lambda: ValueError("no\nsuch thing"),
         "failed",
         "ingest-shop failed: ValueError: no such thing",
     ),
-    "crashed": (KeyboardInterrupt(), "crashed", "ingest-shop crashed: KeyboardInterrupt:"),
+    "crashed": (KeyboardInterrupt, "crashed", "ingest-shop crashed: KeyboardInterrupt:"),
     "gate": (
-        QualityGateStopped("2 rows lack a key.", advice="Mend them."),
+        lambda: QualityGateStopped("2 rows lack a key.", advice="Mend them."),
         "gate stopped",
         "ingest-shop was stopped by a quality gate: 2 rows lack a key.",
     ),
     "brake": (
-        DeleteBrake("Half of customer is gone.", advice="Confirm it."),
+        lambda: DeleteBrake("Half of customer is gone.", advice="Confirm it."),
         "brake pulled",
         "ingest-shop pulled the brake: Half of customer is gone.",
+    ),
+    "proof": (
+        lambda: ProofFailed("Source and mirror differ.", advice="Read all again."),
+        "differences found",
+        "ingest-shop found differences: Source and mirror differ.",
     ),
 }
 
@@ -112,10 +123,7 @@ def test_each_way_to_end_badly_sends_one_mail_and_one_when_it_works_again(
 ) -> None:
     error, kind, subject = ENDS[end]
     for _ in range(3):
-        run_once(
-            warehouse_url,
-            type(error)(*error.args, **({"advice": error.advice} if hasattr(error, "advice") else {})),
-        )
+        run_once(warehouse_url, error())
         deliver(warehouse_url, mailbox(inbox))
     run_once(warehouse_url)
     run_once(warehouse_url)
@@ -124,6 +132,35 @@ def test_each_way_to_end_badly_sends_one_mail_and_one_when_it_works_again(
     assert inbox.subjects == [f"[dwh] {subject}", "[dwh] ingest-shop works again: Run 4 succeeded."]
     assert queued(warehouse) == [(kind, f"[dwh] {subject}", 3), ("recovered", inbox.subjects[1], 1)]
     assert f"- {kind.capitalize()} 3 times since" in text_of(inbox.messages[1])
+
+
+def test_what_stops_the_engine_is_mailed_as_what_it_is(shop: Pipeline, inbox: Inbox) -> None:
+    """The same without errors made up: an emptied table, lines that are there twice, a mirror changed by hand."""
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    shop.do("delete from order_item")
+    with pytest.raises(DeleteBrake):
+        shop.capture(max_delete_share=0.1)
+    shop.capture(confirm_deletes=True)
+    entity = shop.source.entities["order_item"]
+    twice = replace(entity, sql=f"select line.* from ({entity.sql}) as line, generate_series(1, 2)")
+    shop.order(2, "2024-03-11")
+    with pytest.raises(QualityGateStopped):
+        shop.capture(source=replace(shop.source, entities={**shop.source.entities, "order_item": twice}))
+    shop.warehouse.execute("update raw.shop_customer set name = 'Forged'")
+    with pytest.raises(DifferencesFound), start_run(shop.warehouse_url, flow="reconcile") as run:
+        stop_on_differences(reconcile_source(run, shop.source, shop.shop_url, repair=False))
+
+    deliver(shop.warehouse_url, mailbox(inbox))
+    assert [subject.split(":")[0] for subject in inbox.subjects] == [
+        "[dwh] ingest-shop pulled the brake",
+        "[dwh] ingest-shop works again",
+        "[dwh] ingest-shop was stopped by a quality gate",
+        "[dwh] reconcile found differences",
+    ]
+    gate, differences = map(text_of, inbox.messages[2:])
+    assert "Nothing of the batch was published" in gate and "order line is there more than once" in gate
+    assert "Nothing was mended." in differences and "dwh reconcile --repair" in differences
 
 
 def test_a_problem_that_comes_back_is_a_new_mail(warehouse_url: str, inbox: Inbox) -> None:
@@ -241,7 +278,7 @@ def test_a_dirty_feed_is_one_mail_until_a_run_is_clean(
 
 
 def test_late_is_told_once_and_not_where_the_failure_is_told(
-    warehouse_url: str, warehouse: psycopg.Connection
+    warehouse_url: str, warehouse: psycopg.Connection, inbox: Inbox
 ) -> None:
     (now,) = warehouse.execute("select clock_timestamp()").fetchone() or ()
     assert tell_late(warehouse, FLOW, now, None, Rules())
@@ -249,7 +286,12 @@ def test_late_is_told_once_and_not_where_the_failure_is_told(
     run_once(warehouse_url, ConnectionFailed("down"), flow="refresh-marts")
     assert not tell_late(warehouse, "refresh-marts", now, now, Rules())
     run_once(warehouse_url)
-    assert [kind for kind, _, _ in queued(warehouse)] == ["late", "failed", "recovered"]
+    deliver(warehouse_url, mailbox(inbox))
+    assert [subject.split(":")[0] for subject in inbox.subjects] == [
+        "[dwh] ingest-shop is late",
+        "[dwh] refresh-marts failed",
+        "[dwh] ingest-shop works again",
+    ]
 
 
 def test_a_dead_mail_server_loses_no_mail_and_fails_no_run(

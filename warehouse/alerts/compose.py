@@ -11,7 +11,16 @@ from warehouse.redact import redacted
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-Kind = Literal["failed", "crashed", "late", "gate stopped", "brake pulled", "quarantine", "recovered"]
+Kind = Literal[
+    "failed",
+    "crashed",
+    "late",
+    "gate stopped",
+    "brake pulled",
+    "differences found",
+    "quarantine",
+    "recovered",
+]
 
 SUBJECT_LENGTH = 120
 HEADLINES: dict[Kind, str] = {
@@ -20,6 +29,7 @@ HEADLINES: dict[Kind, str] = {
     "late": "{flow} is late",
     "gate stopped": "{flow} was stopped by a quality gate",
     "brake pulled": "{flow} pulled the brake",
+    "differences found": "{flow} found differences",
     "quarantine": "{flow} put many rows into quarantine",
     "recovered": "{flow} works again",
 }
@@ -30,6 +40,7 @@ DONE: dict[Kind, str] = {
     "late": "Nothing: it has not run as it should have.",
     "gate stopped": "Nothing of the batch was published: readers see the state before it.",
     "brake pulled": "Nothing was deleted and nothing was published: readers see the state before.",
+    "differences found": "Nothing was mended. What had been loaded stays; which tables differ is in audit.proof.",
     "quarantine": "Those rows wait in quarantine, whole and with their reasons; all others were published.",
     "recovered": "The problem is closed; the next one makes a new mail.",
 }
@@ -40,6 +51,7 @@ NEXT: dict[Kind, str] = {
     "late": "Look whether server and worker run and whether the deployment is paused: `dwh status`, `dwh doctor`.",
     "gate stopped": "Mend the source, or the contract where it is the contract that is wrong, and run it again.",
     "brake pulled": "If the rows are meant to be gone, run it again with confirmation; else mend the source.",
+    "differences found": "Run `dwh reconcile`: it names the rows; with `--repair` it mends them.",
     "quarantine": "See `dwh quarantine list`; what is mended in the source is released by the next run.",
     "recovered": "Nothing.",
 }

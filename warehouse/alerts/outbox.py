@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 
 from warehouse.alerts.compose import Alert, Kind, compose, told
 from warehouse.alerts.rules import Rules
-from warehouse.errors import DeleteBrake, ProofFailed, QualityGateStopped, StepsFailed
+from warehouse.errors import DeleteBrake, ProofFailed, StepsFailed
 
 TOLD = "_is_told"
 MOST_DETAILS = 10
@@ -169,7 +169,9 @@ def _queue(connection: psycopg.Connection, alert: Alert) -> bool:
 def _kind(status: str, error: BaseException) -> Kind:
     if isinstance(error, DeleteBrake):
         return "brake pulled"
-    if isinstance(error, QualityGateStopped | ProofFailed) or status == "stopped":
+    if isinstance(error, ProofFailed):
+        return "differences found"
+    if status == "stopped":
         return "gate stopped"
     return "crashed" if status == "crashed" else "failed"
 
