@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import shop_day
 from tests.pipeline import Pipeline
 
 
@@ -19,4 +20,11 @@ def pipeline(shop_url: str, warehouse_url: str) -> Iterator[Pipeline]:
 def shop(pipeline: Pipeline) -> Pipeline:
     """A shop with one row of master data each, dated 2024-01-01, and an empty warehouse."""
     pipeline.open_shop()
+    return pipeline
+
+
+@pytest.fixture
+def busy_shop(pipeline: Pipeline) -> Pipeline:
+    """A shop of five customers and four orders, one of them for quarantine, and an empty warehouse."""
+    shop_day.open_shop(pipeline)
     return pipeline

@@ -51,19 +51,6 @@ def dry_run(shop: Pipeline, *, max_delete_share: float = 1.0) -> tuple[Captured,
         return Captured(run.run_id, staged, loads, published.checks, proofs), found
 
 
-@pytest.fixture
-def busy_shop(shop: Pipeline) -> Pipeline:
-    """A shop of five customers and four orders, one of them for quarantine, and nothing captured."""
-    shop.without_foreign_keys()
-    for number in range(2, 6):
-        shop.insert("customer", id=number, name=f"Customer {number}")
-    for number in range(1, 5):
-        shop.order(
-            number, "2024-03-10", {"status": "lost" if number == 4 else "pending"}, {}, customer_id=number
-        )
-    return shop
-
-
 def test_dry_run_says_what_the_run_then_does_and_leaves_no_trace(busy_shop: Pipeline) -> None:
     shop = busy_shop
     before = traces(shop)

@@ -16,7 +16,7 @@ UNTIL = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def busy_shop(pipeline: Pipeline) -> Pipeline:
+def four_days(pipeline: Pipeline) -> Pipeline:
     """Four days of a small shop, captured after each, with some rows that break rules."""
     generate(
         pipeline.shop_url, rows=300, companies=40, customers=150, products=120, until=UNTIL, defects=0.05
@@ -54,10 +54,10 @@ CORRUPTIONS = {
 }
 
 
-def test_star_answers_every_question_of_an_auditor(busy_shop: Pipeline) -> None:
-    assert offenders(busy_shop) == {}
+def test_star_answers_every_question_of_an_auditor(four_days: Pipeline) -> None:
+    assert offenders(four_days) == {}
     # the questions were not asked of an empty room
-    ((versions, holes, released, waiting),) = busy_shop.rows(
+    ((versions, holes, released, waiting),) = four_days.rows(
         """
         select (select count(*) from dwh.dim_customer where not is_current),
             (select count(*) from (select 1 from dwh.dim_customer group by customer_id having sum(
@@ -69,23 +69,23 @@ def test_star_answers_every_question_of_an_auditor(busy_shop: Pipeline) -> None:
     )
     assert versions > 20 and holes > 0 and waiting > 0 and released >= 0
     for question, corruption in CORRUPTIONS.items():
-        with busy_shop.warehouse.transaction(force_rollback=True):
-            busy_shop.warehouse.execute(corruption.encode())
-            assert question in offenders(busy_shop)
+        with four_days.warehouse.transaction(force_rollback=True):
+            four_days.warehouse.execute(corruption.encode())
+            assert question in offenders(four_days)
 
 
 def test_star_built_in_days_has_the_facts_of_a_star_built_at_once(
-    busy_shop: Pipeline, database: Callable[[str], str], warehouse_template: str
+    four_days: Pipeline, database: Callable[[str], str], warehouse_template: str
 ) -> None:
     """What does not depend on history is the same: measures, status and who bought what from whom."""
-    at_once = Pipeline(busy_shop.shop_url, database(warehouse_template))
+    at_once = Pipeline(four_days.shop_url, database(warehouse_template))
     try:
         at_once.capture()
         who = ("customer_id", "product_id", "promotion_id")
         columns = ("net_amount", "profit_amount", "fact.status", "returned_date_key", *who)
         rejudged = {tuple(key) for key, _, resolution in at_once.quarantined() if resolution is None}
         once = set(at_once.facts(*columns))
-        days = {row for row in busy_shop.facts(*columns) if row[:2] not in rejudged}
+        days = {row for row in four_days.facts(*columns) if row[:2] not in rejudged}
         assert days == once
     finally:
         at_once.close()

@@ -40,19 +40,6 @@ def take_back(shop: Pipeline, run_id: int, *, cascade: bool = False) -> Undone:
         return undo(run, run_id, cascade=cascade)
 
 
-@pytest.fixture
-def busy_shop(shop: Pipeline) -> Pipeline:
-    """A shop of five customers and four orders, one of them in quarantine, and nothing captured."""
-    shop.without_foreign_keys()
-    for number in range(2, 6):
-        shop.insert("customer", id=number, name=f"Customer {number}")
-    for number in range(1, 5):
-        shop.order(
-            number, "2024-03-10", {"status": "lost" if number == 4 else "pending"}, {}, customer_id=number
-        )
-    return shop
-
-
 def test_undone_run_leaves_everything_as_it_was_and_the_next_one_brings_it_again(busy_shop: Pipeline) -> None:
     shop = busy_shop
     shop.capture()
