@@ -1,17 +1,25 @@
 """What a run leaves in Prefect: tables of its loads, checks and proofs, and a page that says how it went."""
 
 import logging
+import re
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 from flows.engine import is_tracked, say
+from warehouse.charts import Slot, stacked_columns
 from warehouse.database import connect
+from warehouse.lineage import Lineage, made_of
 from warehouse.status import Evidence, Rows, read_evidence, read_history
 
 COUNTS = ("read", "inserted", "updated", "closed", "deleted", "quarantined")
-# Characters of the longest bar.
-BAR = 40
+GREY = "#8a929b"
+COLOURS = {"succeeded": "#1f8a4c", "stopped": "#b7791f", "failed": "#c8372d", "crashed": "#7a1f18"}
+# What keys of assets may not hold.
+NOT_IN_KEYS = re.compile(r"[^\w:/.@+-]")
 FOUND = ("failed", "warned", "not_evaluated")
 
 
@@ -19,13 +27,15 @@ def show_run(warehouse_url: str, run_id: int) -> None:
     """Create the artifacts of a run from the audit trail; without Prefect nothing, and never a reason to fail."""
     if not is_tracked():
         return
-    from prefect.artifacts import create_markdown_artifact, create_table_artifact
+    from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
     try:
         with connect(warehouse_url, autocommit=True) as connection:
             evidence = read_evidence(connection, run_id)
-            history = read_history(connection, evidence.run["flow"])
-        flow = evidence.run["flow"]
+            flow = evidence.run["flow"]
+            history = read_history(connection, flow)
+            origins = made_of(connection, {load["source"] for load in evidence.loads})
+            place = f"postgres://{connection.info.host}/{connection.info.dbname}"
         for name, rows, description in (
             ("loads", evidence.loads, "What the run did to each table, in rows"),
             ("checks", evidence.checks, "What the data contracts said of its batch"),
@@ -39,11 +49,48 @@ def show_run(warehouse_url: str, run_id: int) -> None:
                 )
         create_markdown_artifact(key=flow, markdown=page(evidence), description=f"How run {run_id} went.")
         create_markdown_artifact(
-            key=f"{flow}-history", markdown=chart(flow, history), description="Rows and seconds, run by run."
+            key=f"{flow}-history",
+            markdown=history_table(flow, history),
+            description="Rows and seconds, run by run.",
         )
+        create_image_artifact(
+            key=f"{flow}-chart", image_url=picture(history), description="The same as a picture."
+        )
+        if evidence.run["status"] == "succeeded":
+            _show_lineage(place, evidence.loads, origins)
     except Exception as error:
         # The run is over and recorded; what shows it may be down.
         say(f"The artifacts of run {run_id} could not be made: {error}", logging.WARNING)
+
+
+def _show_lineage(place: str, loads: Rows, origins: Lineage) -> None:
+    """Each table that the run has changed as a task that materializes it, after those that it is made of.
+
+    On the run's page their graph shows what came from where; Prefect Cloud has pages for the assets besides.
+    """
+    from prefect.assets import Asset, materialize
+    from prefect.cache_policies import NO_CACHE
+
+    def asset(name: str) -> Asset:
+        key = name if "://" in name else f"{place}/{name.replace('.', '/', 1)}"
+        return Asset(key=NOT_IN_KEYS.sub("_", key))
+
+    counts: dict[str, dict[str, int]] = {}
+    for load in loads:
+        if _changes(load) or load["source"] == "mart":
+            counted = counts.setdefault(load["table_name"], dict.fromkeys(COUNTS, 0))
+            counted.update({name: counted[name] + load[f"rows_{name}"] for name in COUNTS})
+    made: dict[str, Any] = {}
+    for table, rows in counts.items():
+        target, sources = asset(table), origins.get(table, ())
+        step: Any = materialize(
+            target,
+            asset_deps=[asset(source) for source in sources],
+            name=table,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+        )(partial(target.add_metadata, rows))
+        made[table] = step(return_state=True, wait_for=[made[source] for source in sources if source in made])
 
 
 def page(evidence: Evidence) -> str:
@@ -75,21 +122,72 @@ def page(evidence: Evidence) -> str:
     return "\n".join(lines)
 
 
-def chart(flow: str, history: Rows) -> str:
-    """The last runs of a flow as bars of rows, in Markdown: an image would have to be kept somewhere."""
-    most = max((run["rows_changed"] for run in history), default=0)
-    lines = [
-        f"# {flow}: rows per run",
-        "",
-        "| run | ended as | seconds | read | changed | |",
-        "|---:|---|---:|---:|---:|---|",
-    ]
+def history_table(flow: str, history: Rows) -> str:
+    """The last runs of a flow in Markdown."""
+    lines = [f"# {flow}", "", "| run | ended as | seconds | read | changed |", "|---:|---|---:|---:|---:|"]
     for run in history:
         seconds = "" if run["duration_seconds"] is None else f"{run['duration_seconds']:.1f}"
-        bar = "█" * max(round(BAR * run["rows_changed"] / most), 1) if run["rows_changed"] else ""
-        counts = f"{run['rows_read']:,} | {run['rows_changed']:,}"
-        lines.append(f"| {run['run_id']} | {run['status']} | {seconds} | {counts} | {bar} |")
+        lines.append(
+            f"| {run['run_id']} | {run['status']} | {seconds} | {run['rows_read']:,} | {run['rows_changed']:,} |"
+        )
     return "\n".join(lines)
+
+
+def picture(history: Rows) -> str:
+    """Rows changed and seconds taken by the last runs, coloured by how they ended: an SVG in a data URI.
+
+    Prefect keeps where an image is, not the image; so it is where it is told.
+    """
+    seen = dict.fromkeys(run["status"] for run in history)
+    panels = [
+        _panel(
+            top,
+            title,
+            [Slot(str(run["run_id"]), "", {run["status"]: run[field] or 0}) for run in history],
+            seen,
+        )
+        for top, title, field in ((30, "rows changed", "rows_changed"), (170, "seconds", "duration_seconds"))
+    ]
+    legend = "".join(
+        f"<text x='{150 + 90 * place}' y='20' fill='{COLOURS.get(status, GREY)}'>\u25a0 {status}</text>"
+        for place, status in enumerate(seen)
+    )
+    drawn = (
+        "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 720 310' font-family='sans-serif' font-size='11'>"
+        f"<path fill='#fff' d='M0 0h720v310H0z'/>{legend}{''.join(panels)}</svg>"
+    )
+    return "data:image/svg+xml," + quote(drawn, safe=" =:/,;'")
+
+
+def _panel(top: int, title: str, slots: Sequence[Slot], statuses: Mapping[str, object]) -> str:
+    chart = stacked_columns(slots, {status: status for status in statuses})
+    if chart is None:
+        return f"<text x='40' y='{top}'>{title}: none</text>"
+    bars = {
+        status: "".join(
+            f"M{column.x} {segment.y}h{column.width}v{segment.height}h-{column.width}z"
+            for column in chart.columns
+            for segment in column.segments
+            if segment.series == status
+        )
+        for status in statuses
+    }
+    grid = "".join(f"M0 {tick.y}h100" for tick in chart.ticks)
+    drawn = "".join(
+        f"<path fill='{COLOURS.get(status, GREY)}' d='{path}'/>" for status, path in bars.items() if path
+    )
+    marks = [(35, top + tick.y + 4, "end", tick.text) for tick in chart.ticks] + [
+        (40 + column.middle * 6.7, top + 114, "middle", column.label)
+        for column in chart.columns[:: chart.label_every]
+    ]
+    texts = "".join(
+        f"<text x='{x:.0f}' y='{y:.0f}' text-anchor='{at}'>{said}</text>" for x, y, at, said in marks
+    )
+    return (
+        f"<text x='40' y='{top - 10}'>{title}</text>{texts}<svg x='40' y='{top}' width='670' height='100' "
+        "viewBox='0 0 100 100' preserveAspectRatio='none'>"
+        f"<path d='{grid}' stroke='#ddd' vector-effect='non-scaling-stroke'/>{drawn}</svg>"
+    )
 
 
 def _section(title: str, rows: Rows, told: Any) -> list[str]:

@@ -25,6 +25,8 @@ class Tracked:
     parent: UUID | None
     # Attempts of each task, by its name, in the order of their start.
     tasks: dict[str, int]
+    # Tables that it materialized, and those of them that each was made of.
+    tables: dict[str, set[str]]
     # Kind of the artifact and what it holds, by key.
     artifacts: dict[str, Any]
 
@@ -62,12 +64,18 @@ def tracked(prefect_server: None) -> Callable[[object], Tracked]:
             )
             parent = client.read_task_run(run.parent_task_run_id) if run.parent_task_run_id else None
         tasks = sorted(tasks, key=lambda task: task.start_time)
+        names = {task.id: task.name.rpartition("-")[0] for task in tasks}
         return Tracked(
             run.name,
             run.state_name,
             run.state.message,
             parent.flow_run_id if parent else None,
-            {task.name.rpartition("-")[0]: task.run_count for task in tasks},
+            {names[task.id]: task.run_count for task in tasks if "." not in names[task.id]},
+            {
+                names[task.id]: {names[origin.id] for origin in task.task_inputs.get("wait_for", [])}
+                for task in tasks
+                if "." in names[task.id]
+            },
             {artifact.key: artifact.data for artifact in artifacts},
         )
 

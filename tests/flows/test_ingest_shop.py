@@ -1,11 +1,16 @@
 """Flow ingest-shop under a real Prefect server: what it leaves, what it tries again, what it never does."""
 
+import json
+import os
 import re
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import psycopg
 import pytest
@@ -38,8 +43,28 @@ def test_run_is_named_recorded_and_shown(place: Pipeline, tracked: Ask) -> None:
         "ingest-shop-checks",
         "ingest-shop-proof",
         "ingest-shop-history",
+        "ingest-shop-chart",
     }
     assert "| 1 | succeeded |" in seen.artifacts["ingest-shop-history"]
+    kind, _, drawn = seen.artifacts["ingest-shop-chart"].partition(",")
+    assert kind == "data:image/svg+xml"
+    assert "succeeded" in "".join(ElementTree.fromstring(unquote(drawn)).itertext())
+
+
+def test_tables_that_a_run_changed_are_assets_made_of_others(place: Pipeline, tracked: Ask) -> None:
+    ingest()
+    place.shop.execute("update customer set name = 'Ana María', updated_at = now()")
+    ingest()
+    first, second = (
+        tracked(prefect_run_id).tables
+        for (prefect_run_id,) in place.rows("select prefect_run_id from audit.run order by run_id")
+    )
+    assert first["dwh.fact_order_item"] >= {"raw.shop_order_item", "raw.shop_sales_order", "dwh.dim_customer"}
+    assert first.keys() > second.keys()
+    assert second == {"raw.shop_customer": set(), "dwh.dim_customer": {"raw.shop_customer"}}
+    made = f"postgres://127.0.0.1/{place.warehouse.info.dbname}"
+    assert materialized(f"{made}/raw/shop_customer") == {"shop://public/customer"}
+    assert materialized(f"{made}/dwh/dim_customer") == {f"{made}/raw/shop_customer"}
 
 
 def test_artifacts_say_what_the_audit_trail_says(place: Pipeline, tracked: Ask) -> None:
@@ -160,9 +185,26 @@ def ingest(**parameters: Any) -> Any:
     return ingest_shop(**parameters)
 
 
-def table(seen: Tracked, name: str) -> list[dict[str, Any]]:
-    import json
+def materialized(key: str) -> set[str]:
+    """Keys of what an asset was last made of, once Prefect's server has the event."""
+    wanted = {"event": {"name": ["prefect.asset.materialization.succeeded"]}, "resource": {"id": [key]}}
+    request = urllib.request.Request(
+        f"{os.environ['PREFECT_API_URL']}/events/filter",
+        json.dumps({"filter": wanted}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    give_up_at = time.monotonic() + 60
+    while not (events := json.load(urllib.request.urlopen(request))["events"]):
+        assert time.monotonic() < give_up_at, f"{key} was never materialized"
+        time.sleep(0.2)
+    return {
+        related["prefect.resource.id"]
+        for related in events[0]["related"]
+        if related["prefect.resource.role"] == "asset"
+    }
 
+
+def table(seen: Tracked, name: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = json.loads(seen.artifacts[f"ingest-shop-{name}"])
     return rows
 

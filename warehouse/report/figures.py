@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 from itertools import groupby
 from typing import Any
 
-from warehouse.report.charts import Bar, ColumnChart, Slot, bars, stacked_columns
+from warehouse.charts import Bar, ColumnChart, Slot, bars, stacked_columns
 from warehouse.report.read import Content, Row
 
 ACTIONS = ("view", "search", "add_to_cart", "checkout", "login", "other")

@@ -1,0 +1,25 @@
+"""Lineage: what is told of each table is what the SQL that makes it reads."""
+
+from tests.pipeline import Pipeline
+from warehouse.lineage import made_of
+
+
+def test_every_loaded_table_can_be_followed_from_the_source_to_the_stored_marts(pipeline: Pipeline) -> None:
+    origins = made_of(pipeline.warehouse, ["shop", "mart"])
+    assert origins["mart.sales_by_month"] == ("dwh.fact_order_item",)
+    assert origins["dwh.fact_order_item"] == (
+        "raw.shop_order_item", "raw.shop_sales_order", "raw.shop_customer", "raw.shop_product",
+        "dwh.dim_customer", "dwh.dim_product", "dwh.dim_promotion", "dwh.dim_payment_method",
+        "dwh.dim_distribution_center", "dwh.dim_company",
+    )  # fmt: skip
+    assert origins["dwh.dim_product"] == ("raw.shop_product", "raw.shop_category", "raw.shop_brand")
+    assert origins["raw.shop_brand"] == ("shop://public/brand",)
+    assert origins["dwh.fact_weblog"] == ("lake://weblogs",)
+    outside = {origin for made in origins.values() for origin in made} - origins.keys()
+    assert {origin.split("://")[0] for origin in outside} == {"shop", "lake"}
+
+
+def test_stars_of_other_sources_are_made_of_their_mirrors(pipeline: Pipeline) -> None:
+    origins = made_of(pipeline.warehouse, ["northwind"])
+    assert origins["dwh.dim_customer"] == ("raw.northwind_customers",)
+    assert origins["raw.northwind_customers"] == ("northwind://public/customers",)
