@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,15 @@ def tracked(prefect_server: None) -> Callable[[object], Tracked]:
         run_id = UUID(str(flow_run_id))
         with get_client(sync_client=True) as client:
             run = client.read_flow_run(run_id)
-            tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run_id])))
+            mine = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
+            give_up_at = time.monotonic() + 60
+            # Tasks tell the server of their states by events, which may arrive after the run has ended.
+            while True:
+                tasks = client.read_task_runs(flow_run_filter=mine)
+                if all(task.state.is_final() for task in tasks):
+                    break
+                assert time.monotonic() < give_up_at, f"tasks that never ended: {tasks}"
+                time.sleep(0.1)
             artifacts = client.read_artifacts(
                 artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run_id]))
             )
@@ -72,7 +81,7 @@ def tracked(prefect_server: None) -> Callable[[object], Tracked]:
             parent.flow_run_id if parent else None,
             {names[task.id]: task.run_count for task in tasks if "." not in names[task.id]},
             {
-                names[task.id]: {names[origin.id] for origin in task.task_inputs.get("wait_for", [])}
+                names[task.id]: {names.get(origin.id, "") for origin in task.task_inputs.get("wait_for", [])}
                 for task in tasks
                 if "." in names[task.id]
             },
