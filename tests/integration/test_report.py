@@ -4,7 +4,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from tests.pipeline import Pipeline
 from tests.weblog_lake import line, make_lake
 from warehouse import geoip, marts, report
 from warehouse.audit import start_run
+from warehouse.database import connect
 from warehouse.errors import QualityGateStopped, SchemaOutdated
 from warehouse.report.write import ReportNotWritten
 
@@ -122,6 +123,49 @@ def test_report_shows_marts_runs_quality_and_proof(hostile: Pipeline, tmp_path: 
         "IP geolocation by DB-IP",
     ):
         assert said in page.text
+
+
+def test_report_shows_every_run_and_each_failure_once(warehouse_url: str, tmp_path: Path) -> None:
+    noon = datetime.now(UTC).replace(hour=12)
+    first, second = noon - timedelta(days=3), noon - timedelta(days=2)
+    with connect(warehouse_url, autocommit=True) as warehouse:
+        for started_at, flow, status, seconds, error in (
+            (first, "ingest-shop", "succeeded", 30, None),
+            (first, "ingest-shop", "failed", 10, "The shop is down."),
+            (second, "ingest-shop", "failed", 10, "The shop is down."),
+            (second, "ingest-shop", "skipped", 0.01, "Run 3 holds the lock."),
+            (second, "ingest-shop", "crashed", 90_000, "The process is gone."),
+            (second, "reconcile", "succeeded", 5, None),
+        ):
+            warehouse.execute(
+                """
+                insert into audit.run (flow, launched_by, code_version, host, pid, started_at, ended_at, status, error)
+                values (%s, 'schedule', 'x', 'a', 1, %s, %s, %s, %s)
+                """,
+                [flow, started_at, started_at + timedelta(seconds=seconds), status, error],
+            )
+    path = report.write(warehouse_url, tmp_path / "report.html")
+    page = Page(path)
+    titles = re.findall(r"<title>([^<]*)</title>", path.read_text())[1:]
+    assert [title for title in titles if ":" in title and not title.startswith("Run")][:2] == [
+        f"{first:%a %-d %b %Y}: 1 succeeded, 1 failed",
+        f"{second:%a %-d %b %Y}: 1 succeeded, 1 skipped, 1 failed, 1 crashed",
+    ]
+    assert [title.split(": ")[1] for title in titles if title.startswith("Run")] == [
+        "succeeded after 30.0 s",
+        "failed after 10.0 s",
+        "failed after 10.0 s",
+        "skipped after 0.0 s",
+        "crashed after 90,000.0 s",
+        "succeeded after 5.0 s",
+    ]
+    assert "last 5 runs: median 10.0 s, longest 30.0 s" in page.text
+    assert sorted(
+        row[1:4] + row[5:] for row in page.rows if row[1:2] == ["ingest-shop"] and len(row) == 6
+    ) == [
+        ["ingest-shop", "crashed", "1", "The process is gone."],
+        ["ingest-shop", "failed", "2", "The shop is down."],
+    ]
 
 
 def test_report_asks_nothing_of_a_network_and_runs_nothing(hostile: Pipeline, tmp_path: Path) -> None:

@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import groupby
+from statistics import median
 from typing import Any
 
 from warehouse.charts import Bar, ColumnChart, Slot, bars, stacked_columns
 from warehouse.report.read import Content, Row
 
 ACTIONS = ("view", "search", "add_to_cart", "checkout", "login", "other")
+# From the bottom of a column to its top.
+STATUSES = ("succeeded", "skipped", "dry run", "undone", "running", "stopped", "failed", "crashed")
 STALE_HOURS = 26
 COUNTRIES_SHOWN = 15
 
@@ -28,6 +31,15 @@ class Sales:
         """Sums over the year; None where no month has a value."""
         names = [name for name in self.months[0] if name.endswith(("_amount", "_count"))]
         return {name: _total(row[name] for row in self.months) for name in names}
+
+
+@dataclass(frozen=True)
+class Durations:
+    """How long the last runs of a flow took."""
+
+    flow: str
+    said: str
+    chart: ColumnChart | None
 
 
 @dataclass(frozen=True)
@@ -95,19 +107,27 @@ def traffic_chart(content: Content) -> ColumnChart | None:
 
 
 def runs_chart(content: Content) -> ColumnChart | None:
-    """Seconds that each of the last runs took, by how it ended."""
-    states = ("succeeded", "stopped", "failed", "crashed", "running")
-    runs = [run for run in reversed(content["recent_runs"]) if run["duration_seconds"] is not None]
-    slots = [
-        Slot(
-            str(run["run_id"]),
-            f"Run {run['run_id']}: {run['flow']} {run['status']} in {run['duration_seconds']:.1f} s",
-            {run["status"]: run["duration_seconds"]},
-        )
-        for run in runs
+    """Runs per day, by how they ended; days without any are there, and empty."""
+    days: dict[date, dict[str, float]] = {}
+    for row in content["runs_by_day"]:
+        days.setdefault(row["started_date"], {})[row["status"]] = row["run_count"]
+    if not days:
+        return None
+    first, last = min(days), content.read_at.date()
+    slots = []
+    for day in (first + timedelta(n) for n in range((last - first).days + 1)):
+        values = days.get(day, {})
+        said = ", ".join(f"{values[status]:,.0f} {status}" for status in STATUSES if status in values)
+        slots.append(Slot(f"{day:%-d %b}", f"{day:%a %-d %b %Y}: {said or 'no runs'}", values))
+    return stacked_columns(slots, _statuses(content["runs_by_day"]), labels=10)
+
+
+def durations(content: Content) -> list[Durations]:
+    """How long the last runs of each flow took."""
+    return [
+        _durations(flow, list(runs))
+        for flow, runs in groupby(content["runs_by_flow"], key=lambda run: run["flow"])
     ]
-    seen = {run["status"] for run in runs}
-    return stacked_columns(slots, {state: state for state in states if state in seen}, labels=15)
 
 
 def device_bars(content: Content) -> tuple[Bar, ...]:
@@ -234,6 +254,33 @@ def _complete(content: Content) -> dict[str, datetime]:
     return {
         row["source"]: row["complete_at"] for row in content["table_freshness"] if row["source"] != "mart"
     }
+
+
+def _durations(flow: str, runs: Sequence[Row]) -> Durations:
+    worked: list[float] = [
+        run["duration_seconds"] for run in runs if run["status"] not in ("crashed", "skipped")
+    ]
+    longest = max(worked, default=1.0)
+    # A crash ends when somebody notices it, and a skipped run at once: either is seen all the same.
+    shown = {"crashed": longest, "skipped": longest / 20}
+    slots = [
+        Slot(
+            f"{run['started_at']:%-d %b}",
+            f"Run {run['run_id']}, {run['started_at']:%Y-%m-%d %H:%M}: {run['status']} after "
+            f"{run['duration_seconds']:,.1f} s",
+            {run["status"]: shown.get(run["status"]) or run["duration_seconds"]},
+        )
+        for run in runs
+    ]
+    usual = f"median {median(worked):,.1f} s, longest {longest:,.1f} s" if worked else "none of them worked"
+    return Durations(
+        flow, f"last {len(runs)} runs: {usual}", stacked_columns(slots, _statuses(runs), labels=5)
+    )
+
+
+def _statuses(rows: Sequence[Row]) -> dict[str, str]:
+    seen = {row["status"] for row in rows}
+    return {status: status for status in STATUSES if status in seen}
 
 
 def _sales_chart(months: Sequence[Row]) -> ColumnChart | None:

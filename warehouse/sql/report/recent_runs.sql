@@ -1,4 +1,4 @@
--- the last thirty runs, newest first.
+-- the last twelve runs, newest first.
 -- inputs: mart.job_run
 select
     job.run_id,
@@ -18,4 +18,4 @@ select
     job.advice
 from mart.job_run as job
 order by job.run_id desc
-limit 30
+limit 12
