@@ -2,8 +2,8 @@
 
 from warehouse.migrations.ddl import quoted, run
 
-revision = "0034"
-down_revision = "0033"
+revision = "0035"
+down_revision = "0034"
 branch_labels = None
 depends_on = None
 
