@@ -423,6 +423,28 @@ def test_what_the_source_has_changed_since_the_last_run_is_no_difference(shop: P
     assert shop.capture().counts("raw.shop_customer").keys() >= {"inserted", "updated"}
 
 
+def test_mapping_that_was_edited_is_found_in_rows_that_no_source_has_changed_and_brought_to_them(
+    shop: Pipeline,
+) -> None:
+    company = shop.source.entities["company"]
+    edited = replace(company, sql=company.sql.replace("company.name,", "upper(company.name) as name,"))
+    shop.source = replace(shop.source, entities={**shop.source.entities, "company": edited})
+    assert shop.capture().changes() == {}, "a run looks at what the source has changed alone"
+    before = content(shop.warehouse)
+    with pytest.raises(DifferencesFound) as error:
+        reconcile(shop)
+    found = problems(error.value.verdicts)
+    assert content(shop.warehouse) == before
+    (current,) = shop.rows("select count(*) from dwh.dim_company where is_current and company_key > 0")[0]
+    assert {table for table, _ in found} == {"dwh.dim_company"}
+    assert problems(reconcile(shop, repair=True)) == found
+    assert shop.rows(
+        "select count(*) from dwh.dim_company where is_current and company_key > 0 and name = upper(name)"
+    ) == [(current,)]
+    assert {verdict.verdict for verdict in reconcile(shop)} == {"equal"}
+    assert shop.capture().changes() == {}
+
+
 def test_damage_is_told_from_news_in_the_same_chunk_of_rows(shop: Pipeline) -> None:
     """Four rows in sixty-four chunks: by hand, all rows are brought into one."""
     shop.do(
