@@ -82,6 +82,8 @@ class Load:
     rows_unchanged: int = 0
     rows_quarantined: int = 0
     rows_cursor_missed: int = 0
+    # Of those that were updated.
+    rows_rekeyed: int = 0
     seconds: float = 0.0
     # What told the countries of a web log's addresses.
     geoip_database: str | None = None

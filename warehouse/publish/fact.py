@@ -15,7 +15,7 @@ SQL = Path(__file__).parent.parent / "sql"
 def merge_fact(
     connection: psycopg.Connection, run_id: int, source: str, fact: Fact, *, all_new: bool
 ) -> dict[str, int]:
-    """Merge the batch and pg_temp.removed into a fact; rows inserted, updated and deleted.
+    """Merge the batch and pg_temp.removed into a fact; rows inserted, updated (of them rekeyed) and deleted.
 
     Members that the batch names and no dimension holds are inferred first, so that no reference is lost.
     """
@@ -79,7 +79,27 @@ def merge_fact(
             "where {gone} and known.source_system = {source}"
         ).format(**names)
     )
-    return {"inserted": merged[0], "updated": merged[1], "deleted": deleted.rowcount}
+    return {
+        "inserted": merged[0],
+        "updated": merged[1],
+        "rekeyed": _rekeyed(connection, run_id, fact) if merged[1] else 0,
+        "deleted": deleted.rowcount,
+    }
+
+
+def _rekeyed(connection: psycopg.Connection, run_id: int, fact: Fact) -> int:
+    """Facts to which the run has given other dimension rows; what they had is in the change feed."""
+    row = connection.execute(
+        """
+        select count(*) from audit.change inner join audit.layout using (layout_id)
+        where run_id = %s and table_name = %s and operation = 'update' and exists (
+            select from unnest(columns, before, after) as cell (name, old, new)
+            where name = any(%s) and old is distinct from new
+        )
+        """,
+        [run_id, f"dwh.{fact.table}", [dimension.key for dimension in DIMENSIONS]],
+    ).fetchone()
+    return row[0] if row else 0
 
 
 def _is_empty(connection: psycopg.Connection, fact: Fact) -> bool:

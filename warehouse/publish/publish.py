@@ -165,6 +165,7 @@ def _load(
         rows_deleted=counts.get("deleted", 0),
         rows_unchanged=max(rows - quarantined - changed, 0),
         rows_quarantined=quarantined,
+        rows_rekeyed=counts.get("rekeyed", 0),
         seconds=round(time.monotonic() - started, 3),
     )
 
