@@ -32,6 +32,7 @@ def up(
 
     settings = Settings.load()
     with err.status("starting") as status:
+        is_anew = local.state(settings.home).worker_pid is None
         stack = local.up(
             settings.home,
             databases=_embedded_databases(settings),
@@ -42,6 +43,10 @@ def up(
         if worker:
             status.update("registering deployments")
             _deploy(settings)
+            if is_anew:
+                from flows.watchdog import mark_dead_runs
+
+                mark_dead_runs(settings)
     _show(stack, settings, as_json)
 
 

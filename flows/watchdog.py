@@ -9,15 +9,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
+import psycopg
+
 from flows.acquire import acquired
 from flows.databases import found
 from flows.deployments import read_declarations
 from flows.engine import flow, say
 from flows.notify import alert_rules
 from warehouse.alerts import Alert, Mailbox, compose, send_now
-from warehouse.audit import Run
-from warehouse.database import without_password
+from warehouse.audit import Run, mark_crashed
+from warehouse.database import connect, without_password
 from warehouse.errors import AccessRefused, ConnectionFailed, WarehouseError
+from warehouse.revision import newest, revision_of
 from warehouse.settings import Settings
 from warehouse.watchdog import Watch, watch
 
@@ -51,7 +55,7 @@ def watchdog() -> Watched:
             say(
                 f"{late.flow} is late: due {late.due_at:%Y-%m-%d %H:%M} UTC{'' if late.is_news else ' (told before)'}"
             )
-        return Watched(run.run_id, seen, _mark_in_prefect(run))
+        return Watched(run.run_id, seen, _mark_in_prefect(run.connection))
 
     try:
         watched = acquired(url, NAME, look, lock=NAME)
@@ -62,28 +66,51 @@ def watchdog() -> Watched:
     return watched
 
 
-def _mark_in_prefect(run: Run) -> tuple[str, ...]:
-    """Mark in Prefect what audit.run knows as crashed and Prefect still takes for running."""
+def mark_dead_runs(settings: Settings) -> None:
+    """Mark what died with this machine as crashed, in audit.run and on the local server, whose slots are then free."""
+    with connect(found(settings).warehouse, autocommit=True) as connection:
+        is_made = revision_of(connection) == newest()
+        if is_made:
+            mark_crashed(connection, alert_rules())
+        _mark_in_prefect(connection if is_made else None, is_local=True)
+
+
+def _mark_in_prefect(connection: psycopg.Connection | None, *, is_local: bool = False) -> tuple[str, ...]:
+    """Mark in Prefect what audit.run knows as crashed and, where all that runs runs here, whose process is gone."""
     api_url = os.environ.get("PREFECT_API_URL")
     if not api_url:
         return ()
     try:
-        running = _ask(api_url, "flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}})
-        dead = run.connection.execute(
-            """
-            select prefect_run_id::text from audit.run where prefect_run_id = any(%s::uuid[])
-            group by prefect_run_id having bool_and(status = 'crashed')
-            """,
-            [[flow_run["id"] for flow_run in running]],
-        ).fetchall()
-        for (flow_run_id,) in dead:
+        alive = {"any_": ["PENDING", "RUNNING", "CANCELLING"]}
+        running = _ask(api_url, "flow_runs/filter", {"flow_runs": {"state": {"type": alive}}})
+        dead = [
+            flow_run["id"] for flow_run in running if is_local and _is_gone(flow_run["infrastructure_pid"])
+        ]
+        if connection is not None:
+            dead += _crashed(connection, [flow_run["id"] for flow_run in running])
+        for flow_run_id in dict.fromkeys(dead):
             message = "The process that ran it is gone (watchdog)."
             state = {"type": "CRASHED", "name": "Crashed", "message": message}
             _ask(api_url, f"flow_runs/{flow_run_id}/set_state", {"state": state, "force": True})
     except (OSError, ValueError) as error:
         say(f"Prefect could not be told: {error}")
         return ()
-    return tuple(flow_run_id for (flow_run_id,) in dead)
+    return tuple(dict.fromkeys(dead))
+
+
+def _crashed(connection: psycopg.Connection, flow_run_ids: list[str]) -> list[str]:
+    found = connection.execute(
+        """
+        select prefect_run_id::text from audit.run where prefect_run_id = any(%s::uuid[])
+        group by prefect_run_id having bool_and(status = 'crashed')
+        """,
+        [flow_run_ids],
+    ).fetchall()
+    return [flow_run_id for (flow_run_id,) in found]
+
+
+def _is_gone(pid: str | None) -> bool:
+    return pid is not None and not psutil.pid_exists(int(pid))
 
 
 def _ask(api_url: str, path: str, body: object) -> list[dict[str, str]]:

@@ -205,7 +205,7 @@ def test_what_is_dead_in_the_warehouse_is_marked_as_crashed_in_prefect(
             [run_id, status],
         )
     with start_run(place.warehouse_url, flow="watchdog") as run:
-        assert _mark_in_prefect(run) == (str(dead),)
+        assert _mark_in_prefect(run.connection) == (str(dead),)
     assert client.read_flow_run(dead).state.type == StateType.CRASHED
     assert client.read_flow_run(alive).state.type == StateType.RUNNING
     client.delete_flow_run(alive)

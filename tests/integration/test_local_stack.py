@@ -7,15 +7,18 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
 import pytest
 
+from generators.shop import create_schema
 from stack import local, prefect
 from stack.errors import StackError
+from stack.postgres import EmbeddedPostgres
 from stack.processes import HOME, is_alive
 
 DEPLOY = """
@@ -85,6 +88,76 @@ def test_stack_keeps_data_and_addresses_over_a_stop_and_a_kill(home: Path) -> No
     assert not local.state(home).is_up
 
 
+@pytest.mark.slow
+def test_killed_in_the_middle_of_a_run_everything_goes_on_where_it_was(home: Path) -> None:
+    """kill -9 of server, worker, flow and PostgreSQL: what a power cut does."""
+    api = str(dwh_up(home)["prefect_api"])
+    known = {one["name"]: (one["id"], one["schedules"][0]["active"]) for one in scheduled(api)}
+    assert "ingest-shop" in known
+    shop = EmbeddedPostgres(home / "postgres").url("shop")
+    create_schema(shop)
+    ingest_shop = known["ingest-shop"][0]
+    blocker = psycopg.connect(shop)
+    blocker.execute("lock table customer in access exclusive mode")
+    dead = _ask(api, f"deployments/{ingest_shop}/create_flow_run", {})["id"]
+    wait_for(lambda: blocked(shop))
+    # Flows first: one that loses its PostgreSQL starts it again.
+    for process in (everything := processes_of(home))[::-1]:
+        process.kill()
+    psutil.wait_procs(everything, 10)
+    blocker.close()
+    assert not local.state(home).is_up
+
+    assert dwh_up(home)["prefect_api"] == api
+    assert _ask(api, f"flow_runs/{dead}")["state"]["type"] == "CRASHED"
+    assert {one["name"]: (one["id"], one["schedules"][0]["active"]) for one in scheduled(api)} == known
+    # The slot of the dead run is free: one at a time, but not none for ever.
+    again = _ask(api, f"deployments/{ingest_shop}/create_flow_run", {})["id"]
+    wait_for(lambda: _ask(api, f"flow_runs/{again}")["state"]["type"] in ("COMPLETED", "CANCELLED"))
+    assert _ask(api, f"flow_runs/{again}")["state"]["type"] == "COMPLETED"
+    planned = _ask(api, "flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}})
+    times = [(run["deployment_id"], run["expected_start_time"]) for run in planned]
+    assert len(times) == len(set(times)) > 0
+    with psycopg.connect(EmbeddedPostgres(home / "postgres").url("warehouse")) as warehouse:
+        ended = warehouse.execute("select prefect_run_id::text, status from audit.run").fetchall()
+    assert {(dead, "crashed"), (again, "succeeded")} <= set(ended)
+    assert len(ended) == len(set(ended))
+
+
+def dwh_up(home: Path) -> dict[str, str]:
+    """`dwh up --worker`."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", "up", "--worker", "--json"],
+        cwd=Path(__file__).parents[2],
+        env={**environment, "DWH_HOME": str(home), "DWH_LAKE": str(home / "lake")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    addresses: dict[str, str] = json.loads(done.stdout)
+    return addresses
+
+
+def scheduled(api: str) -> list[dict[str, Any]]:
+    """Deployments that have a schedule."""
+    return [one for one in _ask(api, "deployments/filter", {}) if one["schedules"]]
+
+
+def blocked(shop: str) -> bool:
+    """Whether a run waits for the shop's table."""
+    with psycopg.connect(shop) as connection:
+        waiting = "select from pg_locks where not granted and relation = 'customer'::regclass"
+        return connection.execute(waiting).rowcount > 0
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < until, "it never came to be"
+        time.sleep(0.2)
+
+
 def test_down_ends_a_flow_run_and_what_it_started(home: Path, tmp_path: Path) -> None:
     stack = local.up(home, databases=(), worker=True)
     assert not stack.postgres_is_running
@@ -146,7 +219,20 @@ def _create_variable(api: str, name: str) -> None:
         assert answer.status == 201
 
 
+def _ask(api: str, path: str, body: object = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{api}/{path}", data, {"Content-Type": "application/json"})
+    until = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            # SQLite is busy: Prefect's own client asks again, too.
+            if error.code != 503 or time.monotonic() > until:
+                raise
+            time.sleep(0.5)
+
+
 def _variables(api: str) -> list[str]:
-    request = urllib.request.Request(f"{api}/variables/filter", b"{}", {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request) as answer:
-        return [variable["name"] for variable in json.load(answer)]
+    return [variable["name"] for variable in _ask(api, "variables/filter", {})]
