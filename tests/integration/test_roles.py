@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import date
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -10,11 +11,13 @@ import pytest
 from psycopg import sql
 
 from tests.pipeline import Pipeline
-from warehouse import marts, migrations
+from tests.weblog_lake import BRAZIL, line, lines, make_lake
+from warehouse import marts, migrations, weblogs
 from warehouse.audit import start_run
 from warehouse.database import connect
 from warehouse.errors import AccessRefused
 from warehouse.migrations.rights import LOADER, MARKETING, OWNER, READER, ROLES
+from warehouse.reconcile.reconcile import reconcile_feed
 from warehouse.weblogs.partitions import Partitions
 
 Login = Callable[..., str]
@@ -106,6 +109,29 @@ def test_the_loader_makes_partitions(narrow: Pipeline) -> None:
     with connect(narrow.warehouse_url) as connection:
         Partitions(connection).make(["BR"])
     assert narrow.rows("select tableowner from pg_tables where tablename = 'fact_weblog_br'") == [(LOADER,)]
+
+
+def test_web_logs_are_loaded_told_again_removed_and_reconciled_with_the_loaders_rights(
+    warehouse_url: str, login: Login, tmp_path: Path
+) -> None:
+    lake = make_lake(tmp_path, login(warehouse_url, LOADER, acts_as=LOADER))
+    lake.put("a.log", lines(1, 5) + line(6, address=BRAZIL, user="ana") + b"nonsense\n")
+    first = lake.load()
+    lake.append("a.log", lines(7, 8) + line(9).replace(b"/2026:", b"/2001:"))
+    second = lake.load()
+    assert (first.rows_loaded, first.rows_quarantined, second.rows_loaded) == (6, 1, 3)
+    lake.assert_consistent()
+    url = lake.settings.warehouse
+    with start_run(url, flow="reclassify-weblogs") as run:
+        assert weblogs.reclassify(lake.settings, run).rows_moved == 0
+    with start_run(url, flow="reconcile") as run:
+        assert {verdict.verdict for verdict in reconcile_feed(run, repair=True)} == {"equal"}
+    kept = lake.settings.model_copy(update={"weblog_retention_days": 5000})
+    with start_run(url, flow="remove-old-weblogs") as run:
+        assert weblogs.retain(kept, run, confirm_deletes=True).rows == 1
+    assert lake.rows(
+        "select distinct tableowner from pg_tables where tablename like 'fact\\_weblog\\_%'"
+    ) == [(LOADER,)]
 
 
 @pytest.mark.parametrize(
