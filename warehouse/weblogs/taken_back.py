@@ -3,13 +3,14 @@
 from datetime import UTC, date, datetime
 
 import psycopg
+from psycopg import sql
 
 from warehouse.audit import bar_undo
 from warehouse.content import ContentReader
 from warehouse.lake import line_end
 from warehouse.locks import alone
-from warehouse.weblogs.aggregates import SQL
 from warehouse.weblogs.files import FEED, PUBLISHED, FileProgress, save
+from warehouse.weblogs.undone import remove
 
 
 def reopen_last_line(connection: psycopg.Connection, progress: FileProgress, run_id: int) -> None:
@@ -141,20 +142,19 @@ def take_back(
 
     With dates only the lines of these days (UTC). The caller holds the lock `PUBLISHED`.
     """
-    for name, value in {
-        "run_id": run_id,
-        "file_id": file_id,
-        "line_number": first_line,
-        "first_date": first_date or "",
-        "last_date": last_date or "",
-    }.items():
-        connection.execute("select set_config(%s, %s, true)", [f"dwh.{name}", str(value)])
-    row = connection.execute((SQL / "weblog_lines_taken_back.sql").read_bytes()).fetchone()
-    assert row is not None
+    connection.execute("select set_config('dwh.run_id', %s, true)", [str(run_id)])
+    # Not what this transaction has loaded in their place.
+    which = "file_id = {} and line_number >= {} and xmin <> pg_current_xact_id()::xid"
+    days: list[date] = []
+    if first_date is not None and last_date is not None:
+        which += " and (requested_at at time zone 'UTC')::date between {} and {}"
+        days = [first_date, last_date]
+    values = [sql.Literal(value) for value in (file_id, first_line, *days)]
+    removed = remove(connection, sql.SQL(which).format(*values))
     # What is replaced is nowhere kept; a last line alone is read again, whatever becomes of this run.
-    if row[0] and first_line == 1:
+    if removed and first_line == 1:
         bar_undo(connection, run_id)
-    return int(row[0])
+    return removed
 
 
 def _resolve(connection: psycopg.Connection, file_id: int, run_id: int) -> None:

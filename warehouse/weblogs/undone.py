@@ -1,8 +1,9 @@
-"""Requests of runs that are undone are removed again, and the aggregates are what is left of the rows."""
+"""Requests that are removed again, with all that they counted for: the aggregates are what is left of the rows."""
 
 from collections.abc import Sequence
 
 import psycopg
+from psycopg import sql
 
 from warehouse.weblogs.reclassify import drop_zeros
 from warehouse.weblogs.retention import GONE, subtract
@@ -13,28 +14,38 @@ def take_back(connection: psycopg.Connection, run_ids: Sequence[int]) -> int:
 
     Nobody else may be loading. Dictionaries stay: other runs may have used what these have entered.
     """
-    connection.execute("truncate staging.weblog_gone")
+    return remove(connection, sql.SQL("run_id = any({})").format(sql.Literal(list(run_ids))))
+
+
+def remove(connection: psycopg.Connection, which: sql.Composable) -> int:
+    """Remove the rows of dwh.fact_weblog that fulfil a condition; how many.
+
+    Nobody else may change aggregates before the end of the connection's transaction.
+    """
     connection.execute(
         """
-        create temp table pair_gone (country text, device_key smallint, web_user_key integer) on commit drop
+        create temp table if not exists pair_gone (country text, device_key smallint, web_user_key integer)
+        on commit drop;
+        truncate staging.weblog_gone, pg_temp.pair_gone
         """
     )
     removed = connection.execute(
-        """
-        with deleted as (
-            delete from dwh.fact_weblog where run_id = any(%s)
-            returning requested_at, country, device_key, request_key, file_id, web_user_key
-        ),
+        sql.SQL(
+            """
+            with deleted as (
+                delete from dwh.fact_weblog where {which}
+                returning requested_at, country, device_key, request_key, file_id, web_user_key
+            ),
 
-        pairs as (
-            insert into pg_temp.pair_gone
-            select distinct country, device_key, web_user_key from deleted where web_user_key > 0
-        )
+            pairs as (
+                insert into pg_temp.pair_gone
+                select distinct country, device_key, web_user_key from deleted where web_user_key > 0
+            )
 
-        insert into staging.weblog_gone (requested_at, country, device_key, request_key, file_id)
-        select requested_at, country, device_key, request_key, file_id from deleted
-        """,
-        [list(run_ids)],
+            insert into {gone} (requested_at, country, device_key, request_key, file_id)
+            select requested_at, country, device_key, request_key, file_id from deleted
+            """
+        ).format(which=which, gone=GONE)
     ).rowcount
     if removed:
         subtract(connection, GONE)
