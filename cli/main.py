@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -78,6 +79,10 @@ app.command(context_settings=PSQL_CONTEXT)(psql)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # What a terminal cannot show is no reason to stop.
+            stream.reconfigure(errors="backslashreplace")
     given = list(sys.argv[1:] if arguments is None else arguments)
     own = given[: given.index("--")] if "--" in given else given
     debug = "--debug" in own or "DWH_DEBUG" in os.environ
@@ -112,7 +117,10 @@ def _explain(error: Exception) -> int:
     from cli.output import err
 
     what, advice = getattr(error, "what", None), getattr(error, "advice", "")
-    if what is None:
+    if what is None and isinstance(error, OSError) and error.filename is not None:
+        what = f"{error.filename}: {error.strerror}."
+        advice = "Mend the path, or its rights; `--debug` shows who wanted it."
+    elif what is None:
         what, advice = f"{type(error).__name__}: {error}", "Run it again with --debug to see where."
     err.print(f"[bold red]Error:[/] {escape(str(what).strip())}", soft_wrap=True)
     if advice:

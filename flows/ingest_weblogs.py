@@ -4,11 +4,12 @@ from flows.acquire import acquired
 from flows.databases import located
 from flows.engine import flow, say, task
 from flows.outcome import Outcome
-from warehouse import feed, weblogs
+from warehouse import feed, lake, weblogs
 from warehouse.audit import Load, Run, ensure_alive
 from warehouse.preview import Example
 from warehouse.settings import Settings
 from warehouse.weblogs import WeblogLoad
+from warehouse.weblogs.site import read_site
 
 NAME = "ingest-weblogs"
 
@@ -46,6 +47,8 @@ def load_files(run: Run, settings: Settings) -> WeblogLoad:
     """Load what is new of each file; goes on where the last attempt committed."""
     ensure_alive(run)
     say(f"reading web logs in {settings.lake}")
+    if missing := lake.what_is_missing(lake.folder(settings.lake, read_site().landing)):
+        say(f"{missing}: no web logs to load. Is DWH_LAKE right?")
     loaded = weblogs.load(settings, run)
     say(str(loaded))
     return loaded

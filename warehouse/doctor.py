@@ -184,9 +184,10 @@ def _geoip(settings: Settings) -> Iterator[Finding]:
 def _lake(settings: Settings) -> Iterator[Finding]:
     site = read_site()
     folder = lake.folder(settings.lake, site.landing)
-    if not folder.is_dir():
-        advice = f"mkdir -p {folder}" if isinstance(folder, Path) else "Is DWH_LAKE right?"
-        yield Finding("lake", "note", f"{folder} is not there: no web logs will be loaded.", advice)
+    if missing := lake.what_is_missing(folder):
+        can_be_made = isinstance(folder, Path) and not folder.exists() and not Path(settings.lake).is_file()
+        advice = f"mkdir -p {folder}" if can_be_made else "Is DWH_LAKE right?"
+        yield Finding("lake", "note", f"{missing}: no web logs will be loaded.", advice)
         return
     files = lake.discover(folder, site.ignore)
     yield Finding("lake", "ok", f"{folder} holds {len(files)} web log files.")

@@ -91,6 +91,13 @@ def folder(lake: str, landing: str) -> Location:
     return location / landing if landing else location
 
 
+def what_is_missing(landing: Location) -> str | None:
+    """Why a landing folder can hold no file, in words; None where it is there."""
+    if landing.is_dir():
+        return None
+    return f"{landing} is no folder" if landing.exists() else f"{landing} is not there"
+
+
 def discover(landing: Location, ignore: Sequence[str]) -> list[LakeFile]:
     """Files below the landing folder, by path; hidden ones and those that `ignore` names are left out."""
     return [

@@ -117,6 +117,10 @@ class Day:
         """When orders begin to come in."""
         return self.opening + (self.closing - self.opening) * MORNING_SHARE
 
+    def set_clock(self, moment: datetime) -> None:
+        """Have what changes from now on stamped with a moment of the day."""
+        self.connection.execute("select set_config('shop.now', %s, false)", [moment.isoformat()])
+
     def early_instants(self, count: int) -> Instants:
         """Sorted instants before the orders of the day."""
         return self._instants(count, self.opening, self.morning)

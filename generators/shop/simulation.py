@@ -29,7 +29,8 @@ def simulate_day(
 ) -> dict[str, int]:
     """Change so many rows of a shop, as a day would: registrations, orders, prices, moves, deletions.
 
-    New orders lie in the 24 hours from day on (default: from the last order on), but never in the future.
+    All of it lies in the 24 hours from day on (default: from the last order on), but never in the future: people
+    move and prices change in the morning, then orders come in.
     The same seed on the same shop makes the same changes. The result counts rows as <table>_inserted,
     _updated and _deleted; no row is changed twice. defects is the share of new orders of which one line
     breaks a rule, counted as defects_order.
@@ -51,7 +52,7 @@ def _run(day: Day, changes: int, defects: float, report: Progress) -> int:
         return round(changes * part)
 
     # what deletes comes first: nothing that follows can refer to a row that will go
-    steps: tuple[tuple[str, Callable[[], None]], ...] = (
+    by_morning: tuple[tuple[str, Callable[[], None]], ...] = (
         ("keys used again", lambda: master.bring_back(day, share(0.002))),
         ("deleted order lines", lambda: orders.delete_lines(day, share(0.015))),
         ("deleted orders", lambda: orders.delete_orders(day, share(0.01))),
@@ -65,13 +66,17 @@ def _run(day: Day, changes: int, defects: float, report: Progress) -> int:
         ("completed registrations", lambda: master.complete_registrations(day, share(0.005))),
         ("company names", lambda: master.rename_companies(day, share(0.005))),
         ("category names", lambda: master.rename_categories(day, share(0.0005))),
+    )
+    by_evening: tuple[tuple[str, Callable[[], None]], ...] = (
         ("returned orders", lambda: orders.return_orders(day, share(0.005))),
         ("returned lines", lambda: orders.return_lines(day, share(0.01))),
     )
-    for name, step in steps:
-        with day.connection.transaction():
-            step()
-        report(name, day.counts.total(), changes)
+    for moment, steps in ((day.morning, by_morning), (day.closing, by_evening)):
+        day.set_clock(moment)
+        for name, step in steps:
+            with day.connection.transaction():
+                step()
+            report(name, day.counts.total(), changes)
 
     moves = orders.plan_progress(day, share(0.2))
     for start in range(0, len(moves), BATCH):

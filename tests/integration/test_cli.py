@@ -16,6 +16,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from generators import geoip
 from tests.pipeline import LOCK_AWAITED, Pipeline
 from warehouse.database import connect
 from warehouse.locks import alone
@@ -198,6 +199,22 @@ def test_failed_step_of_the_day_does_not_keep_the_others_from_running(
         ("refresh-marts", "succeeded"),
     ]
     assert shop.facts() == [("1", "1")]
+
+
+def test_landing_folder_that_is_not_there_is_said(dwh: CommandLine, shop: Pipeline, tmp_path: Path) -> None:
+    geoip.write(dwh.folder / ".dwh" / "geoip" / "demo.mmdb")
+    lake = tmp_path / "no such lake"
+    said = dwh("run", "weblogs", DWH_LAKE=str(lake))
+    assert said.returncode == 0
+    assert f"{lake}/landing/weblogs is not there: no web logs to load. Is DWH_LAKE right?" in said.stderr
+
+
+def test_path_that_is_no_folder_is_said_without_a_traceback(dwh: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("")
+    said = dwh("status", DWH_HOME=str(tmp_path / "home"))
+    assert said.returncode == 1
+    assert said.stderr.splitlines()[0].startswith(f"Error: {tmp_path}/home/")
+    assert said.stderr.splitlines()[0].endswith(": Not a directory.")
 
 
 def test_interrupted_run_ends_cleanly_and_the_next_one_does_its_work(

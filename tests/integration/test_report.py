@@ -193,6 +193,15 @@ def test_report_of_an_empty_warehouse_says_so(warehouse_url: str, tmp_path: Path
     assert page.rows == []
 
 
+def test_report_does_not_depend_on_how_a_server_writes_dates(warehouse_url: str, tmp_path: Path) -> None:
+    with connect(warehouse_url, autocommit=True) as connection:
+        connection.execute(f"alter database {connection.info.dbname} set datestyle = 'SQL, DMY'".encode())
+    with start_run(warehouse_url, flow="ingest-shop"):
+        pass
+    page = Page(report.write(warehouse_url, tmp_path / "report.html"))
+    assert "No run has ended yet." not in page.text
+
+
 def test_report_of_a_database_without_tables_says_what_to_do(
     empty_database_url: Callable[[], str], tmp_path: Path
 ) -> None:

@@ -259,12 +259,22 @@ def test_a_day_changes_exactly_the_rows_it_reports(shop_url: str) -> None:
 
 def test_a_day_is_stamped_by_the_trigger_and_keeps_the_rules(shop_url: str) -> None:
     generate(shop_url, **SMALL, defects=0)
-    (started,) = query(shop_url, "select now()")[0]
     counts = simulate_day(shop_url, changes=800, seed=1, day=UNTIL)
     stamped = sum(
-        query(shop_url, f"select count(*) from public.{table} where updated_at >= '{started}'")[0][0]
+        query(shop_url, f"select count(*) from public.{table} where updated_at > '{UNTIL}'")[0][0]
         for table in TABLES
     )
+    first_order, last_stamp = query(
+        shop_url,
+        f"""
+        select
+            (select min(ordered_at) from public.sales_order where ordered_at > '{UNTIL}'),
+            (select max(updated_at) from public.sales_order)
+        """,
+    )[0]
+    assert last_stamp == UNTIL + timedelta(days=1)
+    moved = query(shop_url, f"select max(updated_at) from public.customer where updated_at > '{UNTIL}'")[0][0]
+    assert UNTIL < moved <= first_order, "who orders after a move lives elsewhere"
     assert stamped == sum(n for name, n in counts.items() if name.endswith(("_inserted", "_updated")))
     assert query(shop_url, BROKEN) == [(0,) * 9]
     assert query(

@@ -3,6 +3,8 @@
 import gzip
 from datetime import date
 from pathlib import Path
+from random import Random
+from string import ascii_letters, digits
 
 import psycopg
 import pytest
@@ -140,6 +142,40 @@ def test_nasty_lines_are_loaded_or_quarantined_with_place_and_reason(
     ]
     assert lake.rows("select length(request) from mart.weblog where response_bytes = 105") == [(2**20 + 14,)]
     assert lake.rows("select user_name from mart.weblog where response_bytes = 115") == [("d'Arc;--",)]
+    lake.assert_consistent()
+
+
+def test_names_that_a_visitor_has_made_too_long_for_an_index_are_none(lake: WeblogLake) -> None:
+    random = Random(1)
+    long = "".join(random.choices(ascii_letters + digits, k=3000))
+    android = f"Mozilla/5.0 (Linux; Android 9; {long} Build/PPR1) AppleWebKit/537.36 Mobile Safari/537.36"
+    lake.put(
+        "access.log",
+        line(1, request=f"GET /product/{long} HTTP/1.1")
+        + line(2, request=f"GET /search?product_id={long}&utm_source={long} HTTP/1.1")
+        + line(3, agent=android)
+        + line(4, user=long)
+        + line(5, request="GET /product/7 HTTP/1.1"),
+    )
+    lake.load()
+    assert lake.sizes() == [1, 2, 3, 4, 5]
+    assert lake.rows("select product_id, count(*) from mart.weblog group by 1 order by 1") == [
+        ("7", 1),
+        (None, 4),
+    ]
+    assert lake.rows("select distinct length(device) from mart.weblog where response_bytes = 103") == [(100,)]
+    lake.assert_consistent()
+
+
+def test_users_are_seen_last_on_their_day_at_both_ends_of_the_calendar(lake: WeblogLake) -> None:
+    first = line(1, user="first").replace(b"20/Nov/2026:00:00:01 +0000", b"01/Jan/1970:00:00:01 +0530")
+    last = line(2, user="last").replace(b"20/Nov/2026:00:00:02 +0000", b"31/Dec/2148:23:59:60 -1100")
+    lake.put("access.log", first + last)
+    lake.load()
+    assert lake.rows(
+        "select user_name, last_seen_date::text from dwh.agg_weblog_country_user "
+        "join dwh.dim_web_user using (web_user_key) order by 1"
+    ) == [("first", "1969-12-31"), ("last", "2149-01-01")]
     lake.assert_consistent()
 
 

@@ -169,7 +169,7 @@ READ = {
     "tabs between the last fields": (LINE.replace(b'" 200 2326 "', b'" 200\t2326\t"'), ROW),
 }
 
-NONE, LAYOUT = "there is no such time as ", "not laid out as an access log line "
+NONE, LAYOUT = "no request can be of ", "not laid out as an access log line "
 AS = "is no time as [17/May/2015:10:05:03 +0000]"
 MALFORMED, NO_TIME = "malformed_line", "impossible_date"
 FAULTS = {
@@ -182,6 +182,8 @@ FAULTS = {
     "no user": (LINE.replace(b" - ana", b" -"), MALFORMED, "address, identity and user are not all there"),
     "31 February": (LINE.replace(b"17/May", b"31/Feb"), NO_TIME, NONE + "31/Feb/2015:10:05:03 +0000"),
     "29 February of a common year": (LINE.replace(b"17/May", b"29/Feb"), NO_TIME, NONE + "29/Feb/2015:10:05:03 +0000"),
+    "before 1970": (LINE.replace(b"/2015", b"/1969"), NO_TIME, NONE + "17/May/1969:10:05:03 +0000"),
+    "after 2148": (LINE.replace(b"/2015", b"/2149"), NO_TIME, NONE + "17/May/2149:10:05:03 +0000"),
     "hour 25": (LINE.replace(b":10:05", b":25:05"), NO_TIME, NONE + "17/May/2015:25:05:03 +0000"),
     "minute 60": (LINE.replace(b":10:05", b":10:60"), NO_TIME, NONE + "17/May/2015:10:60:03 +0000"),
     "no such month": (LINE.replace(b"May", b"Mai"), NO_TIME, NONE + "17/Mai/2015:10:05:03 +0000"),

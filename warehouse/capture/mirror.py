@@ -128,15 +128,19 @@ def find_drift(connection: psycopg.Connection, table: Table, columns: Sequence[C
     policy = table.on_schema_change
     changes = [(policy.dropped_column, f"{name} is gone") for name in sorted(mirrored.keys() - now.keys())]
     changes += [
-        (
-            # Rows are matched by it before the mirror could follow.
-            policy.changed_type if name not in table.key or _are_alike(kind, now[name]) else "stop",
-            f"{name} is {now[name]} and was {kind}",
-        )
+        (policy.changed_type, f"{name} is {now[name]} and was {kind}")
         for name, kind in sorted(mirrored.items())
         if now.get(name, kind) != kind
     ]
     changes += [(policy.new_column, f"{name} is new") for name in sorted(now.keys() - mirrored.keys())]
+    if retyped := sorted(
+        name for name in table.key if name in mirrored and not _are_alike(mirrored[name], now[name])
+    ):
+        raise SchemaDrift(
+            f"Table {table} of source '{table.source}' has changed: its key {retyped[0]} is "
+            f"{now[retyped[0]]} and was {mirrored[retyped[0]]}, and rows are matched by it.",
+            advice=f"Drop raw.{table.mirror} to have it captured anew.",
+        )
     if any(word == "stop" for word, _ in changes):
         raise SchemaDrift(
             f"Table {table} of source '{table.source}' has changed: {'; '.join(change for _, change in changes)}.",

@@ -8,10 +8,9 @@ from typing import Any
 
 import pandas as pd
 from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from warehouse.database import without_password
+from warehouse.database import connect, without_password
 from warehouse.revision import ensure_migrated
 
 SQL = Path(__file__).parents[1] / "sql" / "report"
@@ -49,9 +48,8 @@ def read(url: str) -> Content:
         SchemaOutdated: it has not the marts that this code reads.
     """
     ensure_migrated(url)
-    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"), poolclass=NullPool)
+    engine = create_engine("postgresql+psycopg://", creator=lambda: connect(url), poolclass=NullPool)
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
-        connection.execute(text("set local timezone = 'UTC'"))
         rows = {
             name: _rows(connection, f"select * from mart.{name} order by {order}")
             for name, order in MARTS.items()

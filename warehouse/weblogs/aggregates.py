@@ -21,9 +21,10 @@ _MOST_WAITING = 2_000_000
 _LOW = np.int64(0xFFFFFFFF)
 _DAY_SECONDS = 86_400
 _EPOCH = date(1970, 1, 1)
-# A pair and the day it was seen share a word: days since 1970 up to 2149, whatever a clock says.
+# A pair and the day it was seen share a word: days from 1969-12-31, where a zone may put a request of 1970, up to 2149.
 _DAY_BITS = 16
-_LAST_DAY = (1 << _DAY_BITS) - 1
+_DAYS_BEFORE = 1
+_DAY_MASK = (1 << _DAY_BITS) - 1
 
 
 class Tally:
@@ -80,7 +81,7 @@ class Aggregates:
         self._days.add(days * len(ACTIONS) + actions)
         logged = np.flatnonzero(user_keys)
         if len(logged):
-            seen = user_keys[logged].astype(np.int64) << _DAY_BITS | days[logged].clip(0, _LAST_DAY)
+            seen = user_keys[logged].astype(np.int64) << _DAY_BITS | days[logged] + _DAYS_BEFORE
             self._country_users.add(country[logged] << 32 + _DAY_BITS | seen)
             self._device_users.add(device_keys[logged].astype(np.int64) << 32 + _DAY_BITS | seen)
         viewed = np.flatnonzero(products >= 0)
@@ -115,7 +116,7 @@ def _last_seen(users: Tally) -> tuple[Places, dict[str, npt.NDArray[np.generic]]
     values, _ = users.result()
     last = values[np.flatnonzero(np.diff(values >> _DAY_BITS, append=-1))]
     pairs = last >> _DAY_BITS
-    return pairs, {"web_user_key": pairs & _LOW, "last_seen_date": _dates(last & _LAST_DAY)}
+    return pairs, {"web_user_key": pairs & _LOW, "last_seen_date": _dates((last & _DAY_MASK) - _DAYS_BEFORE)}
 
 
 def _dates(days: Places) -> npt.NDArray[np.generic]:

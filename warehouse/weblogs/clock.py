@@ -15,14 +15,18 @@ MONTHS = {
     )
 }
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
+# Days of these years have their place in the aggregates; the compiled loops know them too.
+FIRST_YEAR, LAST_YEAR = 1970, 2148
 _ZONE = re.compile(rb"([+-])(\d\d)(\d\d)")
 # PostgreSQL's own limit is 15:59; no place on earth is beyond 14:00.
 _MAX_ZONE_HOURS = 15
 
 
 def day_number(day: bytes, month: bytes, year: bytes) -> int | None:
-    """Days since 1970-01-01 of a date as logs write it; None where the calendar has no such day."""
+    """Days since 1970-01-01 of a date as logs write it; None where no request can be of such a day."""
     if month not in MONTHS or not (day.isdigit() and year.isdigit()):
+        return None
+    if not FIRST_YEAR <= int(year) <= LAST_YEAR:
         return None
     try:
         return datetime.date(int(year), MONTHS[month], int(day)).toordinal() - _EPOCH

@@ -23,6 +23,8 @@ from warehouse.weblogs.writer import copy_rows
 
 # Keys of dim_device and dim_traffic_source are smallint, and both are named by what strangers send.
 _MOST_MEMBERS = 30_000
+# Models of phones are told by their makers, or by whoever writes the user agent: an index takes no more.
+_LONGEST_FAMILY = 100
 # Texts in memory, all dictionaries together: about 100 MB.
 _MOST_TEXTS = 2_000_000
 
@@ -222,7 +224,7 @@ class Dictionaries:
 def device_family(user_agent: str) -> str:
     """Device family by ua-parser; 'Other' where it knows none."""
     device = parse_device(user_agent)
-    return (device.family if device else None) or "Other"
+    return ((device.family if device else None) or "Other")[:_LONGEST_FAMILY]
 
 
 def _hash(text: str) -> str:

@@ -103,7 +103,7 @@ def _seconds(text: bytes) -> int | Fault:
     zone = zone_seconds(match[7])
     # A leap second is 23:59:60.
     if day is None or hour > 23 or minute > 59 or second > 60 or zone is None:
-        return Fault("impossible_date", f"there is no such time as {shown(text)}")
+        return Fault("impossible_date", f"no request can be of {shown(text)}")
     return day * 86_400 + hour * 3600 + minute * 60 + second - zone
 
 

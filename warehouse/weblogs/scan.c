@@ -17,7 +17,7 @@ static inline int two(const u8 *p) { return (p[0] - '0') * 10 + (p[1] - '0'); }
 
 static const char MONTHS[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
 
-/* Days since 1970-01-01 of 'dd/Mmm/yyyy'; 0 where the calendar has no such day. */
+/* Days since 1970-01-01 of 'dd/Mmm/yyyy'; 0 where the calendar has no such day, or no request can be of it (clock.py). */
 static int day_number(const u8 *p, i64 *days) {
     static const int lengths[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
     for (int i = 0; i < 11; i++)
@@ -28,7 +28,7 @@ static int day_number(const u8 *p, i64 *days) {
     if (month == 12) return 0;
     int day = two(p), year = two(p + 7) * 100 + two(p + 9);
     int leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-    if (year < 1 || day < 1 || day > lengths[month] + (month == 1 && leap)) return 0;
+    if (year < 1970 || year > 2148 || day < 1 || day > lengths[month] + (month == 1 && leap)) return 0;
     /* Years from March on, so that the leap day is the last one. */
     i64 y = month < 2 ? year - 1 : year, m = (month + 10) % 12;
     *days = 365 * y + y / 4 - y / 100 + y / 400 + (m * 306 + 5) / 10 + day - 1 - 719468;

@@ -15,7 +15,9 @@ DIRECT = ("direct", "direct")
 
 SITE = Path(__file__).with_name("site.toml")
 
+# A visitor may write what he likes; what is longer names no product, and would not fit an index.
 _LONGEST_NAME = 100
+_LONGEST_PRODUCT = 255
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Site:
         product = unquote(named) if named else next(
             (parameters[name] for name in self.product_parameters if parameters.get(name)), None
         )  # fmt: skip
-        return _clean(product) if product else None
+        return _clean(product) if product and len(product) <= _LONGEST_PRODUCT else None
 
 
 @cache
