@@ -1,0 +1,60 @@
+"""What keeps the warehouse in order, under a real Prefect server: retention, countries told again, reconcile."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from generators import geoip
+from tests.flows.conftest import Tracked
+from tests.pipeline import Pipeline
+from tests.weblog_lake import NOBODYS, line, lines
+from warehouse.errors import DifferencesFound
+
+
+def test_old_requests_go_countries_are_told_again_and_differences_are_found_and_mended(
+    place: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracked: Callable[[object], Tracked]
+) -> None:
+    # Imported late: Prefect reads its server's address when it is imported.
+    from flows.ingest_shop import ingest_shop
+    from flows.ingest_weblogs import ingest_weblogs
+    from flows.reclassify_weblogs import reclassify_weblogs
+    from flows.reconcile import reconcile
+    from flows.remove_old_weblogs import remove_old_weblogs
+
+    geoip.write(tmp_path / "home" / "geoip" / "demo.mmdb")
+    landing = tmp_path / "lake" / "landing" / "weblogs"
+    landing.mkdir(parents=True)
+    old = line(6).replace(b"/2026:", b"/2001:")
+    (landing / "access.log").write_bytes(lines(1, 4) + line(5, address=NOBODYS) + old)
+    ingest_shop()
+    ingest_weblogs()
+    monkeypatch.setenv("DWH_WEBLOG_RETENTION_DAYS", "5000")
+    assert remove_old_weblogs(confirm_deletes=True).loads[0].rows_deleted == 1
+    place.warehouse.execute("update dwh.fact_weblog set country = 'ZZ' where line_number = 3")
+    place.warehouse.execute("update dwh.agg_weblog_country set request_count = 0")
+    place.warehouse.execute("update raw.shop_customer set name = 'Forged'")
+    assert reclassify_weblogs().loads[0].rows_updated == 1
+    with pytest.raises(DifferencesFound):
+        reconcile()
+    assert {verdict.verdict for verdict in reconcile(repair=True).verdicts} == {"equal", "repaired"}
+
+    runs = place.rows("select flow, status, prefect_run_id from audit.run order by run_id offset 2")
+    assert [(flow, status) for flow, status, _ in runs] == [
+        ("remove-old-weblogs", "succeeded"),
+        ("reclassify-weblogs", "succeeded"),
+        ("reconcile", "stopped"),
+        ("reconcile", "succeeded"),
+    ]
+    seen = [tracked(prefect_run_id) for *_, prefect_run_id in runs]
+    assert [run.state for run in seen] == ["Completed", "Completed", "Failed", "Completed"]
+    assert [sorted(run.tasks) for run in seen] == [
+        ["remove-requests"],
+        ["tell-countries-again"],
+        ["reconcile-feed", "reconcile-source"],
+        ["reconcile-feed", "reconcile-source"],
+    ]
+    assert [run.artifacts[flow].split("\n")[0] for run, (flow, *_) in zip(seen, runs, strict=True)] == [
+        f"# {flow}: {status}" for flow, status, _ in runs
+    ]
+    assert {"reconcile-differences", "reconcile-proof"} <= seen[3].artifacts.keys()
