@@ -75,7 +75,7 @@ def stacked_columns(
 ) -> ColumnChart | None:
     """Columns of `slots`, stacked in the legend's order from the bottom; None where there is nothing to draw.
 
-    No column is wider than a twelfth of the plot.
+    No column is wider than a twelfth of the plot, over which at most so many labels would be written.
     """
     totals = [sum(max(value, 0) for value in slot.values.values()) for slot in slots]
     lines = [slot.line for slot in slots if slot.line is not None]
@@ -113,7 +113,7 @@ def stacked_columns(
         if slot.line is not None
     )
     grid = tuple(Tick(y(step), compact(step)) for step in steps)
-    return ColumnChart(tuple(columns), grid, y(0), points, legend, math.ceil(len(slots) / labels))
+    return ColumnChart(tuple(columns), grid, y(0), points, legend, math.ceil(100 / pitch / labels))
 
 
 def bars(rows: Sequence[tuple[str, str, float]]) -> tuple[Bar, ...]:

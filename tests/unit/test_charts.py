@@ -56,3 +56,10 @@ def test_ticks_enclose_what_they_measure(low: float, high: float) -> None:
     slack = (high - low) * 1e-6
     assert steps[0] <= low + slack and steps[-1] >= high - slack
     assert len(steps) <= 7
+
+
+def test_labels_keep_their_distance_however_few_columns_there_are() -> None:
+    for count, every in ((1, 3), (4, 3), (12, 3), (30, 6)):
+        chart = stacked_columns([Slot("21 Nov", "", {"a": 1})] * count, {"a": "a"}, labels=5)
+        assert chart is not None
+        assert chart.label_every == every
