@@ -161,6 +161,8 @@ def test_what_stops_the_engine_is_mailed_as_what_it_is(shop: Pipeline, inbox: In
     gate, differences = map(text_of, inbox.messages[2:])
     assert "Nothing of the batch was published" in gate and "order line is there more than once" in gate
     assert "Nothing was mended." in differences and "dwh reconcile --repair" in differences
+    assert "raw.shop_customer id 1: changed in name" in differences
+    assert "Forged" not in differences and "Ana" not in differences, "a mail is no place for personal data"
 
 
 def test_a_problem_that_comes_back_is_a_new_mail(warehouse_url: str, inbox: Inbox) -> None:

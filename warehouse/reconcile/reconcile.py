@@ -84,7 +84,7 @@ def stop_on_differences(verdicts: Sequence[Verdict]) -> None:
     """End a run that has found differences and not mended them.
 
     Raises:
-        DifferencesFound: naming each table, and the first row of it.
+        DifferencesFound: naming each table, and the first row of it, whose values may be nobody's business.
     """
     wrong = [verdict for verdict in verdicts if verdict.verdict == "different"]
     if not wrong:
@@ -92,7 +92,7 @@ def stop_on_differences(verdicts: Sequence[Verdict]) -> None:
     mendable = any(d.problem != "unmendable" and not d.is_repaired for v in wrong for d in v.differences)
     said = "; ".join(
         f"{verdict.table_name} in {verdict.rows_differing - verdict.rows_repaired:,} rows "
-        f"(as {verdict.differences[0]})"
+        f"(as {verdict.differences[0].without_values})"
         for verdict in wrong
     )
     raise DifferencesFound(

@@ -31,15 +31,25 @@ class Difference:
     is_repaired: bool = False
 
     def __str__(self) -> str:
+        if self.problem != "changed" or self.before is None or self.after is None:
+            return self.without_values
+        changes = (
+            f"{name} is {_quoted(self.before[name])}, ought to be {_quoted(self.after.get(name))}"
+            for name in self.before
+        )
+        return f"{self._row} ({'; '.join(changes)})"
+
+    @property
+    def without_values(self) -> str:
+        """The row, and which of its columns differ, for places where personal data must not be."""
+        if self.problem != "changed" or self.before is None:
+            return self._row
+        return f"{self._row} in {', '.join(self.before)}"
+
+    @property
+    def _row(self) -> str:
         key = ", ".join(f"{name} {value}" for name, value in self.row_key.items())
-        said = f"{self.table_name} {key}: {self.problem}"
-        if self.problem == "changed" and self.before is not None and self.after is not None:
-            changes = (
-                f"{name} is {_quoted(self.before[name])}, ought to be {_quoted(self.after.get(name))}"
-                for name in self.before
-            )
-            said += f" ({'; '.join(changes)})"
-        return said
+        return f"{self.table_name} {key}: {self.problem}"
 
 
 @dataclass(frozen=True)
