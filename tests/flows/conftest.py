@@ -60,11 +60,15 @@ def tracked(prefect_server: None) -> Callable[[object], Tracked]:
         with get_client(sync_client=True) as client:
             run = client.read_flow_run(run_id)
             mine = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
-            give_up_at = time.monotonic() + 60
-            # Tasks tell the server of their states by events, which may arrive after the run has ended.
+            # Tasks tell the server of themselves by events, which arrive one by one, and after the run has ended.
+            give_up_at, quiet_since, before = time.monotonic() + 60, time.monotonic(), None
             while True:
                 tasks = client.read_task_runs(flow_run_filter=mine)
-                if all(task.state.is_final() for task in tasks):
+                known = {task.id: task.state and task.state.type for task in tasks}
+                if known != before:
+                    quiet_since, before = time.monotonic(), known
+                has_ended = all(task.state is not None and task.state.is_final() for task in tasks)
+                if has_ended and time.monotonic() - quiet_since > 1:
                     break
                 assert time.monotonic() < give_up_at, f"tasks that never ended: {tasks}"
                 time.sleep(0.1)
