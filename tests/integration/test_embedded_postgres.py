@@ -38,12 +38,13 @@ as_root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to chang
 
 
 def servers(folder: Path) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
+    found = {}
+    for process in psutil.process_iter(["cmdline", "status", "ppid"]):
         words = process.info["cmdline"] or []
         if words[1:3] == ["-D", str(folder / "data")] and process.info["status"] != psutil.STATUS_ZOMBIE:
-            found.append(process)
-    return found
+            found[process.pid] = process
+    # A child that was forked a moment ago still bears its parent's command line.
+    return [process for process in found.values() if process.info["ppid"] not in found]
 
 
 def postmaster(cluster: EmbeddedPostgres) -> psutil.Process:
