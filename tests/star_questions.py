@@ -27,18 +27,20 @@ WITH_HISTORY = {
         ) as version
         where next_from > valid_to and next_run <= closed_by_run_id""",
     "versions that end without a run that ended them": """
-        select {id} from dwh.{dim} where is_current = (closed_by_run_id is not null)""",
+        select {id} from dwh.{dim} where is_current = (closed_by_run_id is not null) and not is_inferred""",
     "rows of runs that did not succeed": """
         select {id} from dwh.{dim} as version
         left join audit.run on run.run_id in (version.run_id, version.closed_by_run_id)
         where version.{key} > 0 and run.status is distinct from 'succeeded'""",
     "two versions in a row that say the same": """
         select {id} from (
-            select {id}, row({tracked})::text as said, valid_to,
-                lag(row({tracked})::text) over life as said_before, lag(valid_to) over life as before_to, valid_from
+            select {id}, row({tracked})::text as said, run_id, valid_from,
+                lag(row({tracked})::text) over life as said_before, lag(valid_to) over life as before_to,
+                lag(closed_by_run_id) over life as closed_by
             from dwh.{dim} where not is_inferred window life as (partition by {id}, source_system order by valid_from)
         ) as version
-        where said = said_before and valid_from = before_to""",
+        -- a member that vanished, and came back to a version that a fact's line had inferred, says the same again
+        where said = said_before and valid_from = before_to and run_id <= closed_by""",
 }
 
 FACT = {
@@ -60,7 +62,7 @@ FACT = {
         inner join dwh.dim_company as company using (company_key)
         where customer.customer_id is distinct from sales_order.customer_id::text
             or product.product_id is distinct from item.product_id::text
-            or company.company_id is distinct from product.company_id
+            or company.company_id is distinct from coalesce(product.company_id, '')
             or fact.ordered_at is distinct from sales_order.ordered_at
             or fact.currency is distinct from product.currency""",
     "facts that a join with its dimensions loses or doubles": """

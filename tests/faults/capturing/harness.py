@@ -14,7 +14,7 @@ from tests.faults import flow_process
 from tests.faults.capturing.comparison import Difference, compare
 from tests.faults.capturing.naive import NaiveMirror
 from tests.faults.capturing.writers import COUNT, PROMOTIONS, Writers
-from tests.pipeline import Pipeline
+from tests.pipeline import Pipeline, Row
 from tests.star_questions import offenders
 from warehouse.database import connect
 from warehouse.sources.declaration import read_source
@@ -34,7 +34,8 @@ class Result:
     failures: list[str]
     engine: Difference
     naive: Difference
-    star: dict[str, int]
+    # By question of an auditor, whom it concerns.
+    star: dict[str, list[Row]]
 
     @property
     def complaints(self) -> list[str]:
@@ -44,7 +45,9 @@ class Result:
             rows = sum(getattr(self.engine, what).values())
             if rows:
                 found.append(f"the engine has {rows:,} rows {what}: {dict(getattr(self.engine, what))}")
-        found += [f"the star has {rows:,} {question}" for question, rows in self.star.items()]
+        found += [
+            f"the star has {len(rows):,} {question}, as {rows[:3]}" for question, rows in self.star.items()
+        ]
         found += [
             f"run {run['run_id']}: {run['different']} proofs differ" for run in self.runs if run["different"]
         ]
@@ -91,7 +94,7 @@ class Result:
             },
             "rows_compared": self.engine.rows,
             "engine": _told(self.engine),
-            "star": self.star,
+            "star": {question: len(rows) for question, rows in self.star.items()},
             "naive": _told(self.naive),
             "complaints": self.complaints,
         }
@@ -199,9 +202,9 @@ def _runs(warehouse_url: str) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in found]
 
 
-def _offended(shop_url: str, warehouse_url: str) -> dict[str, int]:
+def _offended(shop_url: str, warehouse_url: str) -> dict[str, list[Row]]:
     with closing(Pipeline(shop_url, warehouse_url)) as pipeline:
-        return {question: len(rows) for question, rows in offenders(pipeline).items()}
+        return offenders(pipeline)
 
 
 def _told(difference: Difference) -> dict[str, Any]:

@@ -72,7 +72,11 @@ declare
     placed bigint;
 begin
     insert into public.sales_order (customer_id, payment_method_id, status, ordered_at, cause)
-    values (1 + (random() * (members - 1))::int, 1, 'complete', now() - random() * interval '300 days', why)
+    -- Some at the very time when what they name vanishes.
+    values (
+        1 + (random() * (members - 1))::int, 1, 'complete',
+        now() - random() * case when random() < 0.1 then interval '10 seconds' else interval '300 days' end, why
+    )
     returning id into placed;
     insert into public.order_item (
         sales_order_id, line_number, product_id, promotion_id, distribution_center_id, quantity, unit_price_default,
