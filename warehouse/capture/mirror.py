@@ -17,6 +17,8 @@ IS_DELETED = "_is_deleted"
 HOUSEKEEPING = {RUN_ID: "Run that wrote this row last", IS_DELETED: "Whether the row is gone from the source"}
 # What a delta tells of each key that changed.
 VERDICT = {"_operation": "text", "_is_stamped": "boolean"}
+# And the affected keys, of those whose row has come with this run.
+IS_NEW = "_is_new"
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def source_columns(connection: psycopg.Connection, table: Table) -> tuple[Column
                 f"Source '{table.source}' declares column '{wanted}' of {table}, which is not there.",
                 advice=f"Its columns are: {', '.join(sorted(names))}.",
             )
-    for taken in sorted((names & HOUSEKEEPING.keys()) | (set(table.key) & VERDICT.keys())):
+    for taken in sorted((names & HOUSEKEEPING.keys()) | (set(table.key) & {*VERDICT, IS_NEW})):
         raise SourceError(
             f"Column '{taken}' of {table} of source '{table.source}' has a name that the mirror needs itself.",
             advice="Rename it there.",

@@ -6,6 +6,7 @@ import psycopg
 from psycopg import sql
 
 from warehouse.capture.mirror import Column
+from warehouse.database import analyze_briefly
 from warehouse.errors import DeclarationError
 from warehouse.identifiers import listed, qualified
 from warehouse.sources.declaration import Entity, Table
@@ -33,7 +34,7 @@ def find_affected(
 
     They are the rows that changed, the rows whose parents did, those that wait in quarantine, and the facts whose
     dimension version was closed under them or whose member has come late. Each is marked by whether a stamp of the
-    source tells when it changed.
+    source tells when it changed, and by whether its row has come with this run.
     """
     affected = affected_table(entity)
     connection.execute(sql.SQL("drop table if exists {}").format(affected))
@@ -45,11 +46,12 @@ def find_affected(
         found += _outdated(connection, run_id, entity, target, types)
         found += _late_members(connection, run_id, entity, target, types)
     query = sql.SQL(
-        "select {keys}, bool_or(_is_stamped) as _is_stamped from ({found}) as found group by {keys}"
+        "select {keys}, bool_or(_is_stamped) as _is_stamped, bool_or(_is_new) as _is_new "
+        "from ({found}) as found group by {keys}"
     ).format(keys=listed(entity.table.key), found=sql.SQL(" union all ").join(found))
     made = connection.execute(sql.SQL("create unlogged table {} as {}").format(affected, query))
     comment_affected(connection, entity)
-    connection.execute(sql.SQL("analyze {}").format(affected))
+    analyze_briefly(connection, affected)
     return made.rowcount
 
 
@@ -74,7 +76,7 @@ def conform(connection: psycopg.Connection, entity: Entity) -> int:
 def analyze_batch(connection: psycopg.Connection, entity: Entity, columns: Sequence[str]) -> None:
     """Analyze the columns by which the batch is joined: text that nobody joins by takes most of the time."""
     joined = [name for name in columns if name.endswith(("_id", "_at"))]
-    connection.execute(sql.SQL("analyze {} ({})").format(batch_table(entity.name), listed(joined)))
+    analyze_briefly(connection, batch_table(entity.name), joined)
 
 
 def delivered_columns(connection: psycopg.Connection, entity: Entity) -> list[str]:
@@ -138,10 +140,7 @@ def fill_removed(connection: psycopg.Connection, entity: Entity, target: Dimensi
             where not exists (select from {batch} as batch where {same})
             """
         ).format(
-            keys=sql.SQL(", ").join(
-                sql.SQL("{}::text as {}").format(sql.Identifier("affected", column), sql.Identifier(natural))
-                for column, natural in zip(key, target.natural_key, strict=True)
-            ),
+            keys=_natural_keys(entity, target),
             affected=affected_table(entity),
             batch=batch_table(entity.name),
             same=sql.SQL(" and ").join(
@@ -155,11 +154,26 @@ def fill_removed(connection: psycopg.Connection, entity: Entity, target: Dimensi
     return made.rowcount
 
 
+def known_keys(entity: Entity, target: Dimension | Fact) -> sql.Composable:
+    """Select the natural keys that were affected, without those whose row has come with this run."""
+    return sql.SQL("select {} from {} as affected where not _is_new").format(
+        _natural_keys(entity, target), affected_table(entity)
+    )
+
+
+def _natural_keys(entity: Entity, target: Dimension | Fact) -> sql.Composable:
+    return sql.SQL(", ").join(
+        sql.SQL("{}::text as {}").format(sql.Identifier("affected", column), sql.Identifier(natural))
+        for column, natural in zip(entity.table.key, target.natural_key, strict=True)
+    )
+
+
 def comment_affected(connection: psycopg.Connection, entity: Entity) -> None:
     """Say what the table of affected keys holds."""
     affected = affected_table(entity)
     said = dict.fromkeys(entity.table.key, f"Key of {entity.table}")
     said["_is_stamped"] = "Whether a stamp of the source tells when the row changed"
+    said["_is_new"] = "Whether the row has come with this run"
     what = f"Keys of {entity.table} of source {entity.source} that the last run conformed to {entity.name}."
     connection.execute(sql.SQL("comment on table {} is {}").format(affected, sql.Literal(what)))
     for column, text in said.items():
@@ -168,7 +182,7 @@ def comment_affected(connection: psycopg.Connection, entity: Entity) -> None:
 
 
 def _changed(entity: Entity) -> sql.Composable:
-    return sql.SQL("select {}, _is_stamped from {}").format(
+    return sql.SQL("select {}, _is_stamped, _operation = 'insert' as _is_new from {}").format(
         listed(entity.table.key), sql.Identifier("staging", f"{entity.table.mirror}_delta")
     )
 
@@ -178,7 +192,9 @@ def _changed_parent(entity: Entity, parent: Table, names: Sequence[str]) -> sql.
         sql.SQL("{} = {}").format(sql.Identifier("child", name), sql.Identifier("parent", key))
         for name, key in zip(names, parent.key, strict=True)
     )
-    return sql.SQL("select {}, parent._is_stamped from {} as parent inner join {} as child on {}").format(
+    return sql.SQL(
+        "select {}, parent._is_stamped, false from {} as parent inner join {} as child on {}"
+    ).format(
         qualified("child", entity.table.key),
         sql.Identifier("staging", f"{parent.mirror}_delta"),
         sql.Identifier("raw", entity.table.mirror),
@@ -192,7 +208,7 @@ def _waiting(entity: Entity, types: Mapping[str, str]) -> sql.Composable:
         for position, name in enumerate(entity.table.key, start=1)
     ]
     return sql.SQL(
-        "select {}, false from audit.quarantine where source = {} and entity = {} "
+        "select {}, false, false from audit.quarantine where source = {} and entity = {} "
         "and resolved_at is null and row_key is not null"
     ).format(sql.SQL(", ").join(keys), sql.Literal(entity.source), sql.Literal(entity.name))
 
@@ -236,7 +252,8 @@ def _outdated(
         found.append(
             sql.SQL(
                 """
-                select {keys}, false from {fact} as fact inner join {closed} as version on fact.{key} = version.{key}
+                select {keys}, false, false
+                from {fact} as fact inner join {closed} as version on fact.{key} = version.{key}
                 where fact.{event} >= version.valid_to
                     and fact.{event} >= {earliest} and fact.source_system = {source}
                 """
@@ -281,7 +298,7 @@ def _late_members(
             if _is_compared(connection, of) and connection.execute(wanted + sql.SQL(" limit 1")).rowcount:
                 found.append(
                     sql.SQL(
-                        "select {keys}, false from {fact} as fact where fact.source_system = {source} "
+                        "select {keys}, false, false from {fact} as fact where fact.source_system = {source} "
                         "and fact.{derived_key} = 0 and fact.{via_key} in ({wanted})"
                     ).format(**names, wanted=wanted)
                 )

@@ -3,6 +3,7 @@
 import psycopg
 from psycopg import sql
 
+from warehouse.database import analyze_briefly
 from warehouse.publish.conform import batch_table
 from warehouse.star import BEGINNING, END_OF_TIME, Dimension
 
@@ -19,7 +20,7 @@ def merge_history(
     """
     names = _names_of(dimension, run_id, source, taken_at)
     connection.execute(sql.SQL(_COMPARE).format(**names))
-    connection.execute(sql.SQL("analyze {compared}").format(**names))
+    analyze_briefly(connection, names["compared"])
     filled = connection.execute(sql.SQL(_FILL_INFERRED).format(**names)).rowcount
     closed = connection.execute(sql.SQL(_CLOSE).format(**names)).rowcount
     closed += connection.execute(sql.SQL(_CLOSE_REMOVED).format(**names)).rowcount

@@ -10,6 +10,7 @@ from psycopg import sql
 from warehouse.audit import Load
 from warehouse.capture.mirror import batch_of, ensure_mirror
 from warehouse.capture.stage import StagedTable
+from warehouse.database import analyze_briefly
 from warehouse.errors import SourceError
 from warehouse.identifiers import listed, qualified, same_key
 
@@ -47,7 +48,7 @@ def merge_table(connection: psycopg.Connection, run_id: int, staged: StagedTable
         counts["insert"] = staged.rows_read
     # The batch is gone where an earlier try of this run made it the mirror, and lost the word of its commit.
     elif staged.rows_read and batch_of(connection, table):
-        connection.execute(sql.SQL("analyze {batch} ({key})").format(**names))
+        analyze_briefly(connection, names["batch"], table.key)
         counts |= _change(connection, names, staged)
         counts["insert"] += _add(connection, names, staged)
         missed = _cursor_missed(connection, names, staged)
@@ -86,25 +87,37 @@ def tell_all_new(connection: psycopg.Connection, staged: StagedTable) -> None:
 def _change(
     connection: psycopg.Connection, names: dict[str, sql.Composable], staged: StagedTable
 ) -> dict[str, int]:
-    """Write the rows that the mirror has otherwise, or as deleted; how many were updated and inserted again."""
+    """Write the rows that the mirror has otherwise, or as deleted; how many were updated and inserted again.
+
+    Leaves the keys that the mirror has in pg_temp.known.
+    """
     # *<> compares the rows' bytes: it needs no equality operator, and tells 1.0 from 1.00 as the proof does.
-    found = connection.execute(
+    connection.execute(
         sql.SQL(
             """
-            insert into {delta} ({key}, _operation, _is_stamped)
+            drop table if exists pg_temp.known;
+            create temp table known on commit drop as
             select
                 {batch_key},
-                case when mirror._is_deleted then 'insert' else 'update' end,
-                {stamp} is not null and (mirror._is_deleted or {stamp} is distinct from {old_stamp})
+                case
+                    when mirror._is_deleted then 'insert'
+                    when row({batch_columns})::record *<> row({mirror_columns})::record then 'update'
+                end as _operation,
+                {stamp} is not null and (mirror._is_deleted or {stamp} is distinct from {old_stamp}) as _is_stamped
             from {batch} as batch
             inner join {mirror} as mirror on {same}
-            where mirror._is_deleted or row({batch_columns})::record *<> row({mirror_columns})::record
             """
+        ).format(**names)
+    )
+    found = connection.execute(
+        sql.SQL(
+            "insert into {delta} ({key}, _operation, _is_stamped) "
+            "select {key}, _operation, _is_stamped from pg_temp.known where _operation is not null"
         ).format(**names)
     )
     if not found.rowcount:
         return {}
-    connection.execute(sql.SQL("analyze {delta}").format(**names))
+    analyze_briefly(connection, names["delta"])
     with _telling_key_problems(staged):
         connection.execute(
             sql.SQL(
@@ -131,13 +144,13 @@ def _add(connection: psycopg.Connection, names: dict[str, sql.Composable], stage
                 with added as (
                     insert into {mirror} as batch ({columns}, _run_id, _is_deleted)
                     select {batch_columns}, {run_id}, false from {batch} as batch
-                    where not exists (select from {mirror} as mirror where {same})
+                    where not exists (select from pg_temp.known as known where {known})
                     returning {batch_key}, {stamp} is not null as _is_stamped
                 )
 
                 insert into {delta} ({key}, _operation, _is_stamped) select {key}, 'insert', _is_stamped from added
                 """
-            ).format(**names)
+            ).format(**names, known=same_key(staged.table.key, "known", "batch"))
         )
     return added.rowcount
 

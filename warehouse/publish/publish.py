@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from threading import Thread
 
 import psycopg
 from psycopg import sql
@@ -10,12 +11,18 @@ from psycopg import sql
 from warehouse.audit import CheckResult, Load, Run, ensure_alive, record_checks, record_load
 from warehouse.capture.mirror import batch_of
 from warehouse.capture.stage import Staged, StagedTable
-from warehouse.contract import Contract, read_contract, stop_on_failure, verify
+from warehouse.contract import Contract, prepare, read_contract, stop_on_failure, verify
 from warehouse.errors import DeclarationError, SourceError
 from warehouse.feed import STAR_LOCK
 from warehouse.locks import alone
 from warehouse.publish import history, overwrite, quarantine
-from warehouse.publish.conform import conform, fill_removed, find_affected, forget_stale_stamps
+from warehouse.publish.conform import (
+    conform,
+    fill_removed,
+    find_affected,
+    forget_stale_stamps,
+    known_keys,
+)
 from warehouse.publish.fact import merge_fact
 from warehouse.publish.first_load import affect_all, conform_anew, forget_affected
 from warehouse.publish.merge import merge_table, tell_all_new
@@ -70,6 +77,8 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
         alone(connection, STAR_LOCK, progress)
         connection.execute("select set_config('dwh.run_id', %s, true)", [str(run.run_id)])
         connection.execute(PLANNER)
+        if staged.rows_read:
+            Thread(target=prepare, name="prepare contracts", daemon=True).start()
         loads = _merge(connection, run.run_id, staged, progress)
         # Where no mirror changed no verdict can have changed either, not even on what waits in quarantine.
         for target in TARGETS if any(map(_changed, loads.values())) else ():
@@ -142,7 +151,8 @@ def _load(
     if not all_new:
         quarantine.resolve(connection, run.run_id, staged.source.name, target)
     try:
-        counts = _merge_target(connection, run.run_id, staged, target, all_new)
+        known = None if all_new else known_keys(entity, target)
+        counts = _merge_target(connection, run.run_id, staged, target, all_new, known)
     except (psycopg.errors.CardinalityViolation, psycopg.errors.UniqueViolation) as error:
         raise DeclarationError(
             f"conform/{entity.name}.sql of source '{entity.source}' delivers a key of {target.table} more than once: "
@@ -194,11 +204,16 @@ def check(
 
 
 def _merge_target(
-    connection: psycopg.Connection, run_id: int, staged: Staged, target: Dimension | Fact, all_new: bool
+    connection: psycopg.Connection,
+    run_id: int,
+    staged: Staged,
+    target: Dimension | Fact,
+    all_new: bool,
+    known: sql.Composable | None,
 ) -> dict[str, int]:
     source = staged.source.name
     if isinstance(target, Fact):
-        return merge_fact(connection, run_id, source, target, all_new=all_new)
+        return merge_fact(connection, run_id, source, target, all_new=all_new, known=known)
     if target.has_history:
         return history.merge_history(connection, run_id, source, staged.snapshot.taken_at, target)
     return overwrite.overwrite(connection, run_id, source, target)

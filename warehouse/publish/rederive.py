@@ -111,7 +111,8 @@ def _find_day(connection: psycopg.Connection, entity: Entity, fact: Fact, day: d
     connection.execute(sql.SQL("drop view {affected}").format(**names))
     made = connection.execute(
         sql.SQL(
-            "create unlogged table {affected} as select {key}, false as _is_stamped from pg_temp.day_keys"
+            "create unlogged table {affected} as "
+            "select {key}, false as _is_stamped, false as _is_new from pg_temp.day_keys"
         ).format(**names)
     )
     connection.execute("drop table pg_temp.day_keys")
