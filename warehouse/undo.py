@@ -14,6 +14,7 @@ from warehouse.errors import UndoBlocked, UndoRefused
 from warehouse.feed import STAR_LOCK
 from warehouse.locks import alone, hold
 from warehouse.restore import Images, traced_tables
+from warehouse.weblogs.files import FEED
 from warehouse.weblogs.undone import take_back
 
 Progress = Callable[[str], None]
@@ -37,6 +38,7 @@ class Publication:
     has_changes: bool
     first_load_id: int | None
     published_at: datetime | None
+    sources: int
 
     def __str__(self) -> str:
         return f"run {self.run_id} ({self.flow}, {self.started_at:%Y-%m-%d %H:%M} UTC)"
@@ -117,7 +119,7 @@ def _alone(run: Run, target: Publication) -> Iterator[None]:
 
 def _publication(connection: psycopg.Connection, run_id: int) -> Publication:
     with connection.cursor(row_factory=class_row(Publication)) as cursor:
-        found = cursor.execute(_PUBLICATION, {"run_id": run_id, "undo": FLOW}).fetchone()
+        found = cursor.execute(_PUBLICATION, {"run_id": run_id, "undo": FLOW, "feed": FEED}).fetchone()
     if found is None:
         raise UndoRefused(f"There is no run {run_id}.", advice="`dwh status --runs 50` lists runs.")
     advice = "Nothing was changed."
@@ -135,6 +137,9 @@ def _publication(connection: psycopg.Connection, run_id: int) -> Publication:
         what = f"Run {run_id} ({found.flow}) published nothing of its own to a source's tables: it is {found.status}."
         if steps := _steps(connection, run_id):
             advice = f"Its steps are runs of their own: {', '.join(steps)}."
+    elif found.sources > 1:
+        what = f"Run {run_id} ({found.flow}) cannot be undone: it mended what {found.sources} sources have brought."
+        advice = "An undo holds the lock of one source. " + advice
     elif found.pruned_at is not None:
         what = (
             f"Run {run_id} ({found.flow}) cannot be undone any more: what rows were before it was given up at "
@@ -173,8 +178,8 @@ def _after(connection: psycopg.Connection, target: Publication) -> Sequence[Publ
             and run.status <> 'undone' and run.flow <> %(undo)s
         group by load.run_id
         -- Requests that moved to another country meanwhile are removed from there.
-        having sum(load.rows_inserted + load.rows_quarantined + load.rows_deleted) > 0 or sum(load.rows_updated) = 0
-            or bool_or(load.table_name like 'raw.%%')
+        having not %(is_feed)s or sum(load.rows_inserted + load.rows_quarantined + load.rows_deleted) > 0
+            or sum(load.rows_updated) = 0
         order by max(load.load_id)
         """,
         {**vars(target), "undo": FLOW},
@@ -239,17 +244,17 @@ _PUBLICATION = """
     select
         run.run_id, run.flow, run.status, run.started_at, run.undone_at, run.undone_by_run_id, run.pruned_at,
         load.source, coalesce(load.is_feed, false) as is_feed, coalesce(load.has_changes, false) as has_changes,
-        load.first_load_id, load.published_at
+        load.first_load_id, load.published_at, coalesce(load.sources, 0) as sources
     from audit.run as run
     left join lateral (
         select
-            max(load.source) as source, not bool_or(load.table_name like 'raw.%%') as is_feed,
+            max(load.source) as source, count(distinct load.source) as sources, max(load.source) = %(feed)s as is_feed,
             sum(
                 load.rows_inserted + load.rows_updated + load.rows_closed + load.rows_deleted + load.rows_quarantined
             ) > 0 as has_changes,
             min(load.load_id) as first_load_id, max(load.loaded_at) as published_at
         from audit.load as load
-        where load.run_id = run.run_id and load.table_name not like 'mart.%%'
+        where load.run_id = run.run_id and load.table_name not like 'mart.%%' and load.source <> 'calendar'
         having count(*) > 0
     ) as load on run.flow <> %(undo)s
     where run.run_id = %(run_id)s

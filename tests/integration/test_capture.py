@@ -459,6 +459,26 @@ def test_key_of_another_kind_stops_whatever_the_policy(thing: Pipeline) -> None:
     assert thing.rows("select id from raw.shop_thing order by 1") == [("1",), ("2",), ("3",)]
 
 
+def test_mirror_that_is_captured_anew_finds_its_facts_in_the_star(whole_shop: Pipeline) -> None:
+    shop = whole_shop
+    shop.order(901, "2024-03-09")
+    shop.capture()
+    known = shop.facts()
+    shop.do("update order_item set quantity = 7 where sales_order_id = 901")
+    shop.order(902, "2024-03-10")
+    shop.warehouse.execute("drop table raw.shop_order_item")
+    run = shop.capture()
+    assert run.loads["raw.shop_order_item"].rows_inserted == len(known) + 1
+    assert run.changes()["dwh.fact_order_item"].items() >= {("inserted", 1), ("updated", 1)}
+    assert shop.facts("quantity")[-2:] == [("901", "1", 7), ("902", "1", 2)]
+    assert len(shop.facts()) == len(known) + 1
+    shop.warehouse.execute("delete from raw.shop_order_item where sales_order_id = 901")
+    shop.do("update order_item set quantity = 8 where sales_order_id = 901")
+    shop.order(903, "2024-03-11")
+    assert shop.capture().changes()["dwh.fact_order_item"].items() >= {("inserted", 1), ("updated", 1)}
+    assert shop.facts("quantity")[-3:] == [("901", "1", 8), ("902", "1", 2), ("903", "1", 2)]
+
+
 def test_column_that_others_depend_on_does_not_go_silently(thing: Pipeline) -> None:
     thing.warehouse.execute("create view raw.somebodys as select gone from raw.shop_thing")
     thing.do(SHAPES[0])

@@ -212,3 +212,43 @@ def test_value_that_no_column_of_the_star_can_hold_is_told(shop: Pipeline) -> No
         == "Some product of source 'shop' does not fit the warehouse: numeric field overflow."
     )
     assert shop.rows("select count(*) from dwh.dim_company where company_key > 0") == [(0,)]
+
+
+def test_fact_whose_line_waits_names_the_versions_that_hold_at_its_event(shop: Pipeline) -> None:
+    shop.order(1, "2024-07-10")
+    shop.order(2, "2024-07-12")
+    shop.capture()
+    shop.do("update order_item set status = 'lost', quantity = 9 where sales_order_id = 1")
+    shop.capture()
+    assert shop.quarantined() == [(["1", "1"], ["status is unknown"], None)]
+    shop.do(
+        "update customer set country = 'UY', updated_at = '2024-05-01'",
+        "update company set country = 'UY', updated_at = '2024-05-01'",
+        "update product set price = 101, updated_at = '2024-07-11'",
+    )
+    run = shop.capture()
+    assert shop.facts("customer.country", "product.price_amount", "company.country", "quantity") == [
+        ("1", "1", "UY", 100, "UY", 2),
+        ("2", "1", "UY", 101, "UY", 2),
+    ]
+    assert run.changes()["dwh.fact_order_item"] == {"read": 2, "updated": 2, "rekeyed": 2}
+
+
+def test_member_of_a_waiting_fact_that_left_before_its_event_is_inferred(shop: Pipeline) -> None:
+    shop.without_foreign_keys()
+    shop.insert("customer", id=2, name="Bob")
+    shop.insert("company", id=2)
+    shop.insert("product", id=2, company_id=2)
+    shop.order(1, "2099-07-10", {"product_id": 2}, customer_id=2)
+    shop.capture()
+    shop.do("update order_item set status = 'lost'")
+    shop.capture()
+    shop.do("delete from customer where id = 2", "delete from company where id = 2")
+    shop.capture()
+    assert shop.versions("customer", "name", "is_inferred")[1:] == [
+        ("2", "Bob", False, "ever", "run 3"),
+        ("2", None, True, "run 3", "now"),
+    ]
+    assert shop.facts(
+        "customer.customer_id", "customer.is_inferred", "product.product_id", "company.company_id"
+    ) == [("1", "1", "2", True, "2", "")]

@@ -55,14 +55,23 @@ class Order:
     day: int
 
 
+@dataclass(frozen=True)
+class Mark:
+    """All that was ordered for the member gets this status: lines that are 'lost' wait, their facts stay."""
+
+    status: str
+
+
+statuses = st.sampled_from(["lost", "complete"])
 steps = st.one_of(
     st.builds(Put, countries, emails, stamps), st.builds(Put, countries, emails, stamps), st.just(Remove()),
-    st.builds(Order, st.integers(0, 14)),
+    st.builds(Order, st.integers(0, 14)), st.builds(Mark, statuses),
 )  # fmt: skip
 histories = st.lists(st.lists(steps, max_size=3), min_size=RUNS, max_size=RUNS)
 
 
-Lives = list[list[list[Put | Remove | Order]]]
+Step = Put | Remove | Order | Mark
+Lives = list[list[list[Step]]]
 
 
 @dataclass
@@ -85,6 +94,8 @@ class Member:
     seen: tuple[tuple[str | None, str], datetime | None] | None = None
     versions: list[Version] = field(default_factory=list)
     orders: dict[int, datetime] = field(default_factory=dict)
+    lost: set[int] = field(default_factory=set)
+    published: dict[int, datetime] = field(default_factory=dict)
 
     @property
     def open(self) -> Version | None:
@@ -102,7 +113,8 @@ class Member:
         elif now != self.seen:
             self._put(*now, snapshot)
         self.seen = now
-        for moment in sorted(self.orders.values()):
+        self.published |= {order: moment for order, moment in self.orders.items() if order not in self.lost}
+        for moment in sorted(self.published.values()):
             if self.at(moment) is None:
                 begin = max((v.valid_to for v in self.versions if v.valid_to <= moment), default=EVER)
                 end = min((v.valid_from for v in self.versions if v.valid_from > moment), default=NOW)
@@ -130,7 +142,7 @@ class Member:
             version.email = email
 
 
-def live(shop: Pipeline, member: Member, number: int, step: Put | Remove | Order, order_id: int) -> None:
+def live(shop: Pipeline, member: Member, number: int, step: Step, order_id: int) -> None:
     """Let a step happen, in the shop and to the oracle's member."""
     if isinstance(step, Remove):
         member.values = None
@@ -140,6 +152,12 @@ def live(shop: Pipeline, member: Member, number: int, step: Put | Remove | Order
         member.orders[order_id] = moment
         shop.insert("sales_order", id=order_id, customer_id=number, ordered_at=moment)
         shop.insert("order_item", sales_order_id=order_id)
+    elif isinstance(step, Mark):
+        member.lost = set(member.orders) if step.status == "lost" else set()
+        shop.shop.execute(
+            "update order_item set status = %s where sales_order_id = any(%s)",
+            [step.status, list(member.orders)],
+        )
     else:
         stamp = member.stamp if step.stamp == "stale" and member.values else _moment(step.stamp)
         member.values, member.stamp = (step.country, step.email), stamp
@@ -180,7 +198,7 @@ def check(shop: Pipeline, members: dict[int, Member]) -> None:
     assert orders == {
         order: (str(number), version.valid_from)
         for number, member in members.items()
-        for order, moment in member.orders.items()
+        for order, moment in member.published.items()
         for version in member.versions
         if version.valid_from <= moment < version.valid_to
     }
@@ -255,13 +273,15 @@ def test_ten_thousand_random_histories_are_kept_as_the_oracle_keeps_them(shop: P
     check_invariants(shop)
 
 
-def drawn(chance: Random) -> Put | Remove | Order:
+def drawn(chance: Random) -> Step:
     """A step by chance, as `steps` would draw it."""
     kind = chance.random()
     if kind < 0.2:
         return Remove()
     if kind < 0.4:
         return Order(chance.randint(0, 14))
+    if kind < 0.5:
+        return Mark(chance.choice(["lost", "lost", "complete"]))
     stamp = chance.choice([chance.randint(0, 12), chance.randint(0, 12), None, "stale", "future"])
     return Put(chance.choice(["AR", "UY", None]), chance.choice(["a@x", "b@x"]), stamp)
 

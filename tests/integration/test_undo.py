@@ -11,12 +11,13 @@ import warehouse.undo
 from tests.pipeline import Pipeline, Row
 from tests.shop_day import change_everything, told
 from tests.weblog_lake import ARGENTINA, BRAZIL, WeblogLake, line, make_lake
-from warehouse.audit import start_run
+from warehouse.audit import Load, record_load, start_run
 from warehouse.database import connect
 from warehouse.errors import LockHeld, QualityGateStopped, UndoBlocked, UndoRefused
 from warehouse.locks import hold
+from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.sources.declaration import SchemaPolicy, Source, Table
-from warehouse.undo import FLOW, Undone, undo
+from warehouse.undo import FLOW, Undone, lock_of, undo
 from warehouse.weblogs.files import FEED
 
 # What an undo leaves as it was: every table of these schemas, and the state of the engine.
@@ -184,6 +185,40 @@ def test_rows_that_were_changed_by_hand_since_are_not_taken_back_unasked(shop: P
     assert "1 rows of raw.shop_brand by " in blocked.value.what
     take_back(shop, 1, cascade=True)
     assert everything(shop) == empty
+
+
+def test_repair_that_mended_the_star_alone_is_a_later_run(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    before = everything(shop)
+    shop.insert("customer", id=2)
+    shop.order(2, "2024-03-11", customer_id=2)
+    shop.capture()
+    shop.warehouse.execute(
+        "update dwh.fact_order_item set quantity = 7 where order_id = '2'; "
+        "update dwh.dim_customer set state = 'By hand' where customer_id = '2'"
+    )
+    with start_run(shop.warehouse_url, flow="reconcile") as run:
+        verdicts = reconcile_source(run, shop.source, shop.shop_url, repair=True)
+    assert {"dwh.fact_order_item", "dwh.dim_customer"} <= {v.table_name for v in verdicts if v.rows_repaired}
+    assert lock_of(shop.warehouse, run.run_id) == lock_of(shop.warehouse, 2) == "source shop"
+    state = everything(shop)
+    with pytest.raises(UndoBlocked, match=r"run 3 \(reconcile"):
+        take_back(shop, 2)
+    assert everything(shop) == state
+    assert take_back(shop, 2, cascade=True).run_ids == [3, 2]
+    assert everything(shop) == before
+
+
+def test_repair_of_several_sources_at_once_is_not_undone(shop: Pipeline) -> None:
+    shop.capture()
+    with start_run(shop.warehouse_url, flow="reconcile") as run:
+        for source in ("northwind", "shop"):
+            record_load(shop.warehouse, run.run_id, Load(source, "dwh.dim_customer", rows_updated=1))
+    with pytest.raises(UndoRefused, match="mended what 2 sources have brought"):
+        take_back(shop, 2)
+    with pytest.raises(UndoRefused, match=r"Run 2 .* mended what 2 sources have brought"):
+        take_back(shop, 1, cascade=True)
 
 
 def test_run_that_a_gate_stopped_has_nothing_to_undo(shop: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,7 @@ def _infer_missing(connection: psycopg.Connection, run_id: int, source: str, fac
             continue
         if dimension.has_history:
             inferred += history.infer_missing(
-                connection, run_id, source, dimension, fact.entity, fact.event_time
+                connection, run_id, source, dimension, batch_table(fact.entity), fact.event_time
             )
         else:
             inferred += overwrite.infer_missing(connection, run_id, dimension, fact.entity)

@@ -36,12 +36,12 @@ def infer_missing(
     run_id: int,
     source: str,
     dimension: Dimension,
-    batch: str,
+    facts: sql.Identifier,
     event_time: str,
 ) -> int:
-    """Give each member that the batch of facts names and no version covers at its event an inferred version."""
+    """Give each member that `facts` name and no version covers at its event an inferred version; how many."""
     names = _names_of(dimension, run_id, source, None) | {
-        "facts": batch_table(batch),
+        "facts": facts,
         "event": sql.Identifier(event_time),
     }
     connection.execute(sql.SQL(_FIND_DOUBTFUL).format(**names))

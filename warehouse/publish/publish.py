@@ -26,6 +26,7 @@ from warehouse.publish.conform import (
 from warehouse.publish.fact import merge_fact
 from warehouse.publish.first_load import affect_all, conform_anew, forget_affected
 from warehouse.publish.merge import merge_table, tell_all_new
+from warehouse.publish.rekey import rekey_waiting
 from warehouse.sources.declaration import Entity, fitted
 from warehouse.star import TARGETS, Dimension, Fact
 
@@ -145,8 +146,8 @@ def _load(
         forget_stale_stamps(connection, entity, target)
     _removed(connection, entity, target, all_new)
     quarantined = 0
-    contract = read_contract(target.entity, entity.lacks)
-    if contract is not None and rows:
+    contract = read_contract(target.entity, entity.lacks) if rows else None
+    if contract is not None:
         quarantined = check(connection, run, staged.source.name, target, contract, checks)
     if not all_new:
         quarantine.resolve(connection, run.run_id, staged.source.name, target)
@@ -159,6 +160,10 @@ def _load(
             f"{error.diag.message_detail or error.diag.message_primary}.",
             advice="One row per key is its grain: look for a join that multiplies rows.",
         ) from None
+    if isinstance(target, Fact) and contract is not None and not all_new:
+        rekeyed = rekey_waiting(connection, run.run_id, staged.source.name, target)
+        counts["updated"] += rekeyed
+        counts["rekeyed"] += rekeyed
     if all_new:
         forget_affected(connection, entity)
     changed = counts.get("inserted", 0) + counts.get("updated", 0)

@@ -9,6 +9,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from warehouse.publish import history, overwrite
+from warehouse.publish.conform import batch_table
 from warehouse.publish.fact import SQL
 from warehouse.reconcile.accounting import waiting_table
 from warehouse.reconcile.compare import Comparison, settle
@@ -112,7 +113,7 @@ def _inferred(connection: psycopg.Connection, run_id: int, entity: Entity, fact:
         started = time.monotonic()
         if dimension.has_history:
             made = history.infer_missing(
-                connection, run_id, entity.source, dimension, fact.entity, fact.event_time
+                connection, run_id, entity.source, dimension, batch_table(fact.entity), fact.event_time
             )
         else:
             made = overwrite.infer_missing(connection, run_id, dimension, fact.entity)
