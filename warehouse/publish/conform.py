@@ -34,7 +34,7 @@ def find_affected(
 
     They are the rows that changed, the rows whose parents did, those that wait in quarantine, and the facts whose
     dimension version was closed under them or whose member has come late. Each is marked by whether a stamp of the
-    source tells when it changed, and by whether its row has come with this run.
+    source tells when it changed, by whether its row has come with this run, and by whether a version was closed.
     """
     affected = affected_table(entity)
     connection.execute(sql.SQL("drop table if exists {}").format(affected))
@@ -46,8 +46,8 @@ def find_affected(
         found += _outdated(connection, run_id, entity, target, types)
         found += _late_members(connection, run_id, entity, target, types)
     query = sql.SQL(
-        "select {keys}, bool_or(_is_stamped) as _is_stamped, bool_or(_is_new) as _is_new "
-        "from ({found}) as found group by {keys}"
+        "select {keys}, bool_or(_is_stamped) as _is_stamped, bool_or(_is_new) as _is_new, "
+        "bool_or(_is_outdated) as _is_outdated from ({found}) as found group by {keys}"
     ).format(keys=listed(entity.table.key), found=sql.SQL(" union all ").join(found))
     made = connection.execute(sql.SQL("create unlogged table {} as {}").format(affected, query))
     comment_affected(connection, entity)
@@ -156,8 +156,17 @@ def fill_removed(connection: psycopg.Connection, entity: Entity, target: Dimensi
 
 def known_keys(entity: Entity, target: Dimension | Fact) -> sql.Composable:
     """Select the natural keys that were affected, without those whose row has come with this run."""
-    return sql.SQL("select {} from {} as affected where not _is_new").format(
-        _natural_keys(entity, target), affected_table(entity)
+    return _affected_keys(entity, target, sql.SQL("not _is_new"))
+
+
+def outdated_keys(entity: Entity, target: Dimension | Fact) -> sql.Composable:
+    """Select the natural keys of facts whose dimension version this run has closed before their event."""
+    return _affected_keys(entity, target, sql.SQL("_is_outdated"))
+
+
+def _affected_keys(entity: Entity, target: Dimension | Fact, which: sql.Composable) -> sql.Composable:
+    return sql.SQL("select {} from {} as affected where {}").format(
+        _natural_keys(entity, target), affected_table(entity), which
     )
 
 
@@ -174,6 +183,7 @@ def comment_affected(connection: psycopg.Connection, entity: Entity) -> None:
     said = dict.fromkeys(entity.table.key, f"Key of {entity.table}")
     said["_is_stamped"] = "Whether a stamp of the source tells when the row changed"
     said["_is_new"] = "Whether the row has come with this run"
+    said["_is_outdated"] = "Whether its fact names a version that this run has closed before its event"
     what = f"Keys of {entity.table} of source {entity.source} that the last run conformed to {entity.name}."
     connection.execute(sql.SQL("comment on table {} is {}").format(affected, sql.Literal(what)))
     for column, text in said.items():
@@ -182,9 +192,9 @@ def comment_affected(connection: psycopg.Connection, entity: Entity) -> None:
 
 
 def _changed(entity: Entity) -> sql.Composable:
-    return sql.SQL("select {}, _is_stamped, _operation = 'insert' as _is_new from {}").format(
-        listed(entity.table.key), sql.Identifier("staging", f"{entity.table.mirror}_delta")
-    )
+    return sql.SQL(
+        "select {}, _is_stamped, _operation = 'insert' as _is_new, false as _is_outdated from {}"
+    ).format(listed(entity.table.key), sql.Identifier("staging", f"{entity.table.mirror}_delta"))
 
 
 def _changed_parent(entity: Entity, parent: Table, names: Sequence[str]) -> sql.Composable:
@@ -193,7 +203,7 @@ def _changed_parent(entity: Entity, parent: Table, names: Sequence[str]) -> sql.
         for name, key in zip(names, parent.key, strict=True)
     )
     return sql.SQL(
-        "select {}, parent._is_stamped, false from {} as parent inner join {} as child on {}"
+        "select {}, parent._is_stamped, false, false from {} as parent inner join {} as child on {}"
     ).format(
         qualified("child", entity.table.key),
         sql.Identifier("staging", f"{parent.mirror}_delta"),
@@ -208,7 +218,7 @@ def _waiting(entity: Entity, types: Mapping[str, str]) -> sql.Composable:
         for position, name in enumerate(entity.table.key, start=1)
     ]
     return sql.SQL(
-        "select {}, false, false from audit.quarantine where source = {} and entity = {} "
+        "select {}, false, false, false from audit.quarantine where source = {} and entity = {} "
         "and resolved_at is null and row_key is not null"
     ).format(sql.SQL(", ").join(keys), sql.Literal(entity.source), sql.Literal(entity.name))
 
@@ -252,7 +262,7 @@ def _outdated(
         found.append(
             sql.SQL(
                 """
-                select {keys}, false, false
+                select {keys}, false, false, true
                 from {fact} as fact inner join {closed} as version on fact.{key} = version.{key}
                 where fact.{event} >= version.valid_to
                     and fact.{event} >= {earliest} and fact.source_system = {source}
@@ -298,7 +308,7 @@ def _late_members(
             if _is_compared(connection, of) and connection.execute(wanted + sql.SQL(" limit 1")).rowcount:
                 found.append(
                     sql.SQL(
-                        "select {keys}, false, false from {fact} as fact where fact.source_system = {source} "
+                        "select {keys}, false, false, false from {fact} as fact where fact.source_system = {source} "
                         "and fact.{derived_key} = 0 and fact.{via_key} in ({wanted})"
                     ).format(**names, wanted=wanted)
                 )

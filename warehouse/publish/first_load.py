@@ -22,7 +22,8 @@ def affect_all(connection: psycopg.Connection, entity: Entity, rows: int) -> int
     connection.execute(
         sql.SQL(
             "drop table if exists {affected}; "
-            "create view {affected} as select {keys}, true as _is_stamped, true as _is_new from {mirror}"
+            "create view {affected} as "
+            "select {keys}, true as _is_stamped, true as _is_new, false as _is_outdated from {mirror}"
         ).format(
             affected=affected_table(entity),
             keys=listed(entity.table.key),

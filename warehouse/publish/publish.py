@@ -22,6 +22,7 @@ from warehouse.publish.conform import (
     find_affected,
     forget_stale_stamps,
     known_keys,
+    outdated_keys,
 )
 from warehouse.publish.fact import merge_fact
 from warehouse.publish.first_load import affect_all, conform_anew, forget_affected
@@ -161,7 +162,9 @@ def _load(
             advice="One row per key is its grain: look for a join that multiplies rows.",
         ) from None
     if isinstance(target, Fact) and contract is not None and not all_new:
-        rekeyed = rekey_waiting(connection, run.run_id, staged.source.name, target)
+        rekeyed = rekey_waiting(
+            connection, run.run_id, staged.source.name, target, outdated_keys(entity, target)
+        )
         counts["updated"] += rekeyed
         counts["rekeyed"] += rekeyed
     if all_new:

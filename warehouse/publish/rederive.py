@@ -112,7 +112,8 @@ def _find_day(connection: psycopg.Connection, entity: Entity, fact: Fact, day: d
     made = connection.execute(
         sql.SQL(
             "create unlogged table {affected} as "
-            "select {key}, false as _is_stamped, false as _is_new from pg_temp.day_keys"
+            "select {key}, false as _is_stamped, false as _is_new, false as _is_outdated "
+            "from pg_temp.day_keys"
         ).format(**names)
     )
     connection.execute("drop table pg_temp.day_keys")

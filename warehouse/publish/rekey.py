@@ -10,19 +10,20 @@ from warehouse.star import DIMENSIONS, Fact
 OUTDATED = sql.Identifier("pg_temp", "outdated")
 
 
-def rekey_waiting(connection: psycopg.Connection, run_id: int, source: str, fact: Fact) -> int:
-    """Give facts whose line is in pg_temp.failing the versions that hold at their event; how many facts.
+def rekey_waiting(
+    connection: psycopg.Connection, run_id: int, source: str, fact: Fact, outdated: sql.Composable
+) -> int:
+    """Give facts that could not be replaced the versions that hold at their event; how many facts.
 
-    A version may have been closed before the event, by a run that could not replace the fact.
+    They are those whose natural key `outdated` selects and whose line is in pg_temp.failing.
     """
     names: dict[str, sql.Composable] = {
         "fact": sql.Identifier("dwh", fact.table),
         "fact_key": qualified("fact", fact.natural_key),
         "event": sql.Identifier(fact.event_time),
-        "failed": sql.SQL(" and ").join(
-            sql.SQL("failing.row_key[{}] = {}").format(sql.Literal(place), sql.Identifier("fact", name))
-            for place, name in enumerate(fact.natural_key, start=1)
-        ),
+        "row_key": sql.SQL("array[{}]").format(qualified("affected", fact.natural_key)),
+        "same_affected": same_key(fact.natural_key, "fact", "affected"),
+        "affected": outdated,
         "same": same_key(fact.natural_key, "fact", "kept"),
         "same_kept": same_key(fact.natural_key, "kept", "outdated"),
         "source": sql.Literal(source),
@@ -34,8 +35,9 @@ def rekey_waiting(connection: psycopg.Connection, run_id: int, source: str, fact
             """
             drop table if exists pg_temp.kept;
             create temp table kept on commit drop as
-            select fact.* from pg_temp.failing as failing
-            inner join {fact} as fact on {failed} and fact.source_system = {source}
+            select fact.* from ({affected}) as affected
+            inner join pg_temp.failing as failing on failing.row_key = {row_key}
+            inner join {fact} as fact on {same_affected} and fact.source_system = {source}
             """
         ).format(**names)
     )
