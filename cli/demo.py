@@ -39,8 +39,8 @@ COUNTRIES_SHOWN = 10
 
 
 def demo(
-    rows: Annotated[int, typer.Option(min=1, help="Orders in the generated shop.")] = 5000,
-    changes: Annotated[int, typer.Option(min=1, help="Changes on the simulated day.")] = 2000,
+    rows: Annotated[int, typer.Option(min=1, max=10**9, help="Orders in the generated shop.")] = 5000,
+    changes: Annotated[int, typer.Option(min=1, max=10**9, help="Changes on the simulated day.")] = 2000,
 ) -> None:
     """The whole way on generated data: shop and web logs, first load, next day, only what changed.
 

@@ -17,12 +17,14 @@ Until = Annotated[
 
 @generate.command()
 def shop(
-    rows: Annotated[int, typer.Option(min=0, help="Orders.")] = 5000,
-    companies: Annotated[int, typer.Option(min=0, help="Companies that sell.")] = 5000,
-    customers: Annotated[int, typer.Option(min=0, help="Customers.")] = 5000,
-    products: Annotated[int, typer.Option(min=0, help="Products.")] = 5000,
-    days: Annotated[int, typer.Option(min=0, help="Let so many days pass in a shop that is there.")] = 0,
-    changes: Annotated[int, typer.Option(min=0, help="Changes on each of these days.")] = 2000,
+    rows: Annotated[int, typer.Option(min=0, max=10**9, help="Orders.")] = 5000,
+    companies: Annotated[int, typer.Option(min=0, max=10**9, help="Companies that sell.")] = 5000,
+    customers: Annotated[int, typer.Option(min=0, max=10**9, help="Customers.")] = 5000,
+    products: Annotated[int, typer.Option(min=0, max=10**9, help="Products.")] = 5000,
+    days: Annotated[
+        int, typer.Option(min=0, max=3660, help="Let so many days pass in a shop that is there.")
+    ] = 0,
+    changes: Annotated[int, typer.Option(min=0, max=10**9, help="Changes on each of these days.")] = 2000,
     seed: Seed = 42,
     until: Until = None,
     replace: Annotated[bool, typer.Option("--replace", help="Empty the shop first.")] = False,
@@ -68,8 +70,8 @@ def shop(
 
 @generate.command()
 def weblogs(
-    lines: Annotated[int, typer.Option(min=0, help="Lines in all files together.")] = 20_000,
-    days: Annotated[int, typer.Option(min=1, help="Files, one a day.")] = 7,
+    lines: Annotated[int, typer.Option(min=0, max=10**9, help="Lines in all files together.")] = 20_000,
+    days: Annotated[int, typer.Option(min=1, max=3660, help="Files, one a day.")] = 7,
     seed: Seed = 42,
     until: Until = None,
     gzip: Annotated[bool, typer.Option("--gzip", help="Compress them.")] = False,

@@ -11,7 +11,7 @@ USUAL_DAYS = 14
 
 
 def status(
-    runs: Annotated[int, typer.Option(min=1, help="How many runs to show.")] = 10,
+    runs: Annotated[int, typer.Option(min=1, max=10**6, help="How many runs to show.")] = 10,
     days: Annotated[
         int | None,
         typer.Option(min=1, max=3660, help="Show a calendar of so many days instead; 14 unless told."),

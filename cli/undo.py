@@ -6,7 +6,9 @@ import typer
 
 
 def undo(
-    run_id: Annotated[int, typer.Argument(metavar="RUN", min=1, help="Run to take back: see `dwh status`.")],
+    run_id: Annotated[
+        int, typer.Argument(metavar="RUN", min=1, max=2**63 - 1, help="Run to take back: see `dwh status`.")
+    ],
     cascade: Annotated[
         bool,
         typer.Option("--cascade", help="Take back later runs that were built on it as well, newest first."),

@@ -18,7 +18,7 @@ from psycopg.types.json import Jsonb
 
 from warehouse.alerts.outbox import mark_told, tell, tell_crashed
 from warehouse.alerts.rules import Rules
-from warehouse.database import connect, full_disk_said
+from warehouse.database import connect, unwritable_said
 from warehouse.errors import LockHeld, RunLost, WarehouseError
 from warehouse.locks import RUN
 from warehouse.redact import redacted
@@ -141,7 +141,7 @@ def start_run(
     if dry_run:
         parameters = {**(parameters or {}), "dry_run": True}
     with (
-        full_disk_said(),
+        unwritable_said(),
         connect(warehouse_url, autocommit=True, application_name=f"dwh {flow}") as connection,
     ):
         mark_crashed(connection, rules)
@@ -172,7 +172,7 @@ def start_run(
         trial = connect(warehouse_url, application_name=f"dwh {flow} dry run") if dry_run else None
         run = Run(run_id, flow, connection, warehouse_url, rules, trial)
         try:
-            with full_disk_said():
+            with unwritable_said():
                 yield run
         except BaseException as error:
             _end(run, _status_of(error), error)

@@ -11,7 +11,8 @@ from psycopg.conninfo import conninfo_to_dict
 from warehouse.errors import AccessRefused, ConnectionFailed, DiskFull, SettingsError
 from warehouse.identifiers import listed
 
-# Text of timestamps and floats must not depend on a server's settings: cursors and row hashes are made of it.
+# Text of timestamps, floats and types must not depend on a server's settings: cursors, row hashes and drift are made of
+# it. Nor may a limit meant for people end a run, or a role's isolation show it what was there before it waited.
 SESSION = {
     "TimeZone": "UTC",
     "DateStyle": "ISO, MDY",
@@ -21,18 +22,34 @@ SESSION = {
     "bytea_output": "hex",
     "client_encoding": "UTF8",
     "row_security": "on",
+    "quote_all_identifiers": "off",
+    "default_transaction_isolation": "read committed",
+    **dict.fromkeys(
+        (
+            "statement_timeout",
+            "lock_timeout",
+            "transaction_timeout",
+            "idle_in_transaction_session_timeout",
+            "idle_session_timeout",
+        ),
+        "0",
+    ),
 }
 # A failed connection has no SQLSTATE: only what the server says tells a wrong URL from a server that restarts.
 REFUSALS = (
     "authentication failed",
     "does not exist",
+    "invalid ",
     "no password supplied",
     "not known",
     "permission denied",
     "pg_hba.conf",
 )
-# Connection lost or not yet possible, shut down, too many connections, serialization, deadlock.
-TRANSIENT_CLASSES = ("08", "57P01", "57P02", "57P03", "53300", "40001", "40P01")
+# Connection lost or not yet possible, shut down, idle or at work for too long, too many connections, serialization,
+# deadlock.
+TRANSIENT_CLASSES = (
+    "08", "57P01", "57P02", "57P03", "57P05", "25P03", "25P04", "53300", "40001", "40P01",
+)  # fmt: skip
 
 
 def connect(url: str, *, autocommit: bool = False, application_name: str = "dwh") -> psycopg.Connection:
@@ -57,8 +74,12 @@ def connect(url: str, *, autocommit: bool = False, application_name: str = "dwh"
             "A database URL cannot be understood.",
             advice="It should read postgresql://user:password@host:port/database.",
         ) from None
-    settings = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in SESSION.items())
-    connection.execute(f"select {settings}".encode())
+    settings = ", ".join(f"('{name}', '{value}')" for name, value in SESSION.items())
+    # Older servers do not have them all.
+    connection.execute(
+        f"select set_config(name, value, false) from (values {settings}) as setting (name, value) "
+        "where current_setting(name, true) is not null".encode()
+    )
     if not autocommit:
         connection.commit()
     return connection
@@ -86,11 +107,12 @@ def is_transient(error: BaseException) -> bool:
 
 
 @contextmanager
-def full_disk_said() -> Iterator[None]:
-    """Turns what a server says that has no room left into a sentence.
+def unwritable_said() -> Iterator[None]:
+    """Turns what a server says that has no room left, or takes no writes, into a sentence.
 
     Raises:
         DiskFull: a disk of a server is full.
+        AccessRefused: the warehouse is to be read only.
     """
     try:
         yield
@@ -98,6 +120,12 @@ def full_disk_said() -> Iterator[None]:
         raise DiskFull(
             f"The disk of the database server is full: {error.diag.message_primary}.",
             advice="Make room (docs/runbook.md, 'The disk is full') and run again: nothing of it was published.",
+        ) from error
+    except psycopg.errors.ReadOnlySqlTransaction as error:
+        raise AccessRefused(
+            f"The warehouse takes no writes: {error.diag.message_primary}.",
+            advice="Is it a standby, or is default_transaction_read_only on, for all or for this user? "
+            "Set it to off there once it is known why it is on.",
         ) from error
 
 

@@ -9,6 +9,8 @@ from warehouse.locks import try_alone
 
 # One run at a time writes the star, whatever its source; held by the transaction, so that it dies with it.
 STAR_LOCK: Final = "dwh star"
+# Owns the audit trail: its triggers act as this role.
+OWNER: Final = "dwh_owner"
 
 _TRIGGERS = """
     create trigger tell_update after update on {table}

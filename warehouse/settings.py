@@ -1,14 +1,24 @@
 """Settings: one frozen object, built at the entry point and passed down."""
 
+import logging
 import os
+import sys
+from difflib import get_close_matches
+from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError
+from dotenv.parser import parse_stream
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from warehouse.errors import SettingsError
+
+ENV_FILE = Path(".env")
 
 
 class _SecretFiles(PydanticBaseSettingsSource):
@@ -38,7 +48,7 @@ class _SecretFiles(PydanticBaseSettingsSource):
 class Settings(BaseSettings):
     """Everything that can be set, from the environment (prefix DWH_) or from `.env`; secrets also from files."""
 
-    model_config = SettingsConfigDict(env_prefix="DWH_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="DWH_", env_file=ENV_FILE, extra="ignore", frozen=True)
 
     home: Path = Field(Path(".dwh"), description="State of the local stack")
     source: str = Field("shop", description="Folder of warehouse/sources to capture")
@@ -70,19 +80,36 @@ class Settings(BaseSettings):
         description="A larger share of a run's rows into quarantine (100 rows or more): a mail",
     )
     weblog_monthly_mb: int = Field(
-        1024, ge=0, description="A country's partition of fact_weblog larger than this is divided by month"
+        1024,
+        ge=0,
+        le=10**9,
+        description="A country's partition of fact_weblog larger than this is divided by month",
     )
     weblog_retention_days: int | None = Field(
-        None, ge=1, description="Web log requests older than so many days (UTC) are removed; unset: none are"
+        None,
+        ge=1,
+        le=36500,
+        description="Web log requests older than so many days (UTC) are removed; unset: none are",
     )
     xid_net: Literal["always", "unless-quiet"] = Field(
         "always",
         description="unless-quiet: read by the cursor's index where no transaction was in flight at the last snapshot",
     )
     change_feed_days: int = Field(
-        90, ge=1, description="Days for which changes, and what undo needs, are kept"
+        90, ge=1, le=36500, description="Days for which changes, and what undo needs, are kept"
     )
     max_delete_share: float = Field(0.10, ge=0, le=1, description="Share of a table that one run may delete")
+
+    @field_validator("source_url", "shop_url", "warehouse_url")
+    @classmethod
+    def _leads_to_a_database(cls, url: SecretStr | None) -> SecretStr | None:
+        try:
+            ports = str(conninfo_to_dict(url.get_secret_value()).get("port") or "") if url else ""
+        except ProgrammingError:
+            ports = "none"
+        if not all(port.isdecimal() and 0 < int(port) < 65536 for port in ports.split(",") if port):
+            raise ValueError("it should read postgresql://user:password@host:port/database")
+        return url
 
     @classmethod
     def settings_customise_sources(
@@ -104,7 +131,13 @@ class Settings(BaseSettings):
             SettingsError: naming each setting that cannot be used.
         """
         try:
+            _tell_what_sets_nothing()
             return cls()
+        except UnicodeDecodeError as error:
+            raise SettingsError(
+                f"{ENV_FILE} is no UTF-8 text: byte {error.object[error.start]:#x}.",
+                advice="Save it as UTF-8.",
+            ) from None
         except ValidationError as error:
             wrong = "; ".join(f"DWH_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
             raise SettingsError(f"Settings cannot be used: {wrong}.", advice="See .env.example.") from None
@@ -127,3 +160,23 @@ class Settings(BaseSettings):
                 advice="Run `dwh up`, or set it to a postgresql:// URL.",
             )
         return url.get_secret_value()
+
+
+@cache
+def _tell_what_sets_nothing() -> None:
+    """Warn on stderr, once, of lines of .env that set nothing: a typo must not pass for the default in silence."""
+    names = [f"DWH_{name.upper()}" for name in Settings.model_fields]
+    if not ENV_FILE.is_file():
+        return
+    # Its reader says less of it, and not everywhere.
+    logging.getLogger("dotenv").setLevel(logging.ERROR)
+    for line in parse_stream(StringIO(ENV_FILE.read_text("utf-8"))):
+        name = (line.key or "").upper()
+        if line.error:
+            said = "is no NAME=value, and sets nothing"
+        elif name.startswith("DWH_") and name not in names:
+            meant = "".join(f"; do you mean {near}?" for near in get_close_matches(name, names, 1))
+            said = f"{name} is not read from here{meant}"
+        else:
+            continue
+        sys.stderr.write(f"Warning: {ENV_FILE}, line {line.original.line}: {said}\n")

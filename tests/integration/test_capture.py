@@ -2,8 +2,9 @@
 
 import shutil
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from stack.postgres import EmbeddedPostgres
 from tests.conftest import SETTINGS
 from tests.pipeline import Pipeline
 from warehouse.database import connect
-from warehouse.errors import DeclarationError, ProofFailed, SchemaDrift, SourceError
+from warehouse.errors import AccessRefused, DeclarationError, ProofFailed, SchemaDrift, SourceError
 from warehouse.sources.declaration import SchemaPolicy, Source, Table, read_source
 
 
@@ -479,6 +480,26 @@ def test_mirror_that_is_captured_anew_finds_its_facts_in_the_star(whole_shop: Pi
     assert shop.facts("quantity")[-3:] == [("901", "1", 8), ("902", "1", 2), ("903", "1", 2)]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "is_alike"),
+    [
+        ("timestamp(3) with time zone", "timestamp with time zone", True),
+        ("timestamp(3)", "timestamp(3) with time zone", False),
+        ("numeric(9, 2)", "numeric", True),
+        ("numeric(9, 2)", "numeric(9, 2)[]", False),
+    ],
+)
+def test_key_of_another_precision_is_of_the_same_kind(
+    pipeline: Pipeline, before: str, after: str, is_alike: bool
+) -> None:
+    source = changing(changed_type="evolve")
+    pipeline.do(f"create table thing (id {before} primary key, updated_at timestamptz)")
+    pipeline.capture(source=source)
+    pipeline.do("drop table thing", f"create table thing (id {after} primary key, updated_at timestamptz)")
+    with nullcontext() if is_alike else pytest.raises(SchemaDrift, match="rows are matched by it"):
+        pipeline.capture(source=source)
+
+
 def test_column_that_others_depend_on_does_not_go_silently(thing: Pipeline) -> None:
     thing.warehouse.execute("create view raw.somebodys as select gone from raw.shop_thing")
     thing.do(SHAPES[0])
@@ -540,6 +561,55 @@ def test_partition_that_is_attached_with_old_rows_is_told_by_the_proof(pipeline:
         pipeline.capture(source=source)
     pipeline.capture(source=source, whole=True)
     assert in_mirror(pipeline, "visit") == in_source(pipeline, "visit")
+
+
+def test_limits_and_habits_of_a_server_do_not_reach_a_run(
+    whole_shop: Pipeline,
+) -> None:
+    """Roles are given time limits that are meant for people; a run waits, works and idles for longer than these."""
+    whole_shop.order(1, "2024-03-10")
+    whole_shop.capture()
+    for connection in (whole_shop.shop, whole_shop.warehouse):
+        for (limit,) in connection.execute(
+            "select name from pg_settings where name ~ '^(statement|lock|transaction|idle.*session)_timeout$'"
+        ).fetchall():
+            connection.execute(f"alter database {connection.info.dbname} set {limit} = '1s'".encode())
+        connection.execute(f"alter database {connection.info.dbname} set quote_all_identifiers = on".encode())
+    whole_shop.do("update customer set name = 'New'")
+    locked = connect(whole_shop.shop_url)
+    locked.execute("lock table order_item")
+
+    def unlock() -> None:
+        await_lock = "select from pg_locks where not granted and relation = 'order_item'::regclass"
+        give_up_at = time.monotonic() + 60
+        while not whole_shop.shop.execute(await_lock).rowcount and time.monotonic() < give_up_at:
+            time.sleep(0.02)
+        time.sleep(1.2)
+        locked.close()
+
+    unlocker = threading.Thread(target=unlock)
+    unlocker.start()
+    idled: list[str] = []
+
+    def idle(said: str) -> None:
+        idled.append(said)
+        time.sleep(1.2 if len(idled) == 1 else 0)
+
+    run = whole_shop.capture(progress=idle)
+    unlocker.join()
+    assert idled and run.counts("raw.shop_customer")["updated"] == 1
+    assert in_mirror(whole_shop, "customer") == in_source(whole_shop, "customer")
+
+
+def test_warehouse_that_is_to_be_read_only_is_told(shop: Pipeline) -> None:
+    name = shop.warehouse.info.dbname
+    shop.warehouse.execute(f"alter database {name} set default_transaction_read_only = on".encode())
+    with pytest.raises(AccessRefused) as error:
+        shop.capture()
+    assert (
+        error.value.what == "The warehouse takes no writes: cannot execute UPDATE in a read-only transaction."
+    )
+    assert "default_transaction_read_only" in error.value.advice
 
 
 # --- sources that must not be trusted -------------------------------------------------------------------------
@@ -651,6 +721,61 @@ def test_declared_key_that_is_none_is_told(pipeline: Pipeline, problem: str, whe
     assert error.value.advice == "Declare another key in warehouse/sources/shop/source.toml."
     there = pipeline.rows("select to_regclass('raw.shop_thing') is not null")
     assert there == [(when == "later",)]
+
+
+@pytest.mark.parametrize("change", ["insert into child values (1, 'y')", "update only thing set id = 2"])
+def test_key_that_a_later_row_repeats_is_told_before_the_mirror_loses_the_good_one(
+    pipeline: Pipeline, change: str
+) -> None:
+    """The good row lies behind the net, so that the batch alone does not tell."""
+    pipeline.do(
+        "create table thing (id int primary key, name text)",
+        "create table child () inherits (thing)",
+        "insert into thing values (1, 'x')",
+        "insert into child values (2, 'z')",
+    )
+    source = only("thing", cursor=None)
+    pipeline.settle()
+    pipeline.capture(source=source)
+    good = in_mirror(pipeline, "thing")
+    pipeline.do(change)
+    for whole in (False, False, True):
+        with pytest.raises(SourceError) as error:
+            pipeline.capture(source=source, whole=whole)
+        assert error.value.what == "The key (id) that source 'shop' declares for public.thing is not unique."
+        assert in_mirror(pipeline, "thing") == good
+    pipeline.do("delete from thing where name = 'y'", "update only thing set id = 1")
+    assert pipeline.capture(source=source).changes() == {}
+    assert in_mirror(pipeline, "thing") == in_source(pipeline, "thing") == good
+
+
+def test_rows_that_no_net_brings_are_no_repeated_keys(pipeline: Pipeline) -> None:
+    """More rows there than here, and keys that vanished in the same chunks: the proof tells of it."""
+    pipeline.do("create table thing (id int primary key)", "insert into thing select generate_series(1, 500)")
+    source = only("thing", cursor=None)
+    pipeline.settle()
+    pipeline.capture(source=source)
+    pipeline.warehouse.execute("delete from raw.shop_thing where id % 5 = 0")
+    pipeline.do("delete from thing where id % 7 = 0")
+    with pytest.raises(ProofFailed, match=r"thing: 429 rows there, 343 here"):
+        pipeline.capture(source=source)
+    pipeline.capture(source=source, whole=True)
+    assert in_mirror(pipeline, "thing") == in_source(pipeline, "thing")
+
+
+@pytest.mark.parametrize(
+    ("columns", "row", "told"),
+    [
+        (", ".join(f"c{n} int" for n in range(1599)), "1", "tables can have at most 1600 columns"),
+        ("name text", "string_agg(md5(n::text), '') from generate_series(1, 300) as n", "index row"),
+    ],
+)
+def test_table_that_no_mirror_can_hold_is_told(pipeline: Pipeline, columns: str, row: str, told: str) -> None:
+    pipeline.do(f"create table thing (id text, {columns})", f"insert into thing (id) select {row}")
+    with pytest.raises(SourceError) as error:
+        pipeline.capture(source=only("thing", cursor=None))
+    assert error.value.what.startswith(f"public.thing of source 'shop' cannot be mirrored: {told}")
+    assert pipeline.rows("select to_regclass('raw.shop_thing')") == [(None,)]
 
 
 def test_other_key_than_the_mirrors_is_told(shop: Pipeline) -> None:
@@ -815,6 +940,16 @@ TYPES = {
     "not_a_number": ("numeric", "'NaN'", "'Infinity'"),
     "long_number": ("numeric", "1e200 + 1e-200", "1.0"),
     "scaled_number": ("numeric(10, 2)", "1.5", "'NaN'"),
+    "scaled_numbers": ("numeric(10, 2)[]", "'{1.5,null}'", "'{1.5}'"),
+    "limited_texts": ("varchar(5)[]", "'{a}'", "'[2:2]={a}'"),
+    "padded_texts": ("char(4)[]", "'{a,b}'", "'{a,c}'"),
+    "moments": ("timestamp(3)[]", "'{2024-02-29 23:59:59.999}'", "'[2:2]={2024-02-29 23:59:59.999}'"),
+    "a_zoned_moment": ("timestamp(3) with time zone", "'2024-02-29 23:59:59.999Z'", "'-infinity'"),
+    "times": ("time(3)[]", "'{24:00}'", "'{00:00}'"),
+    "a_span": ("interval day to second(3)", "'1 day 00:00:00.001'", "'24:00:00.001'"),
+    "spans": ("interval second(3)[]", "'{1}'", "null"),
+    "fixed_bits": ("bit(3)", "b'101'", "b'100'"),
+    "fixed_bits_lists": ("bit(3)[]", "'{101}'", "'{100}'"),
     "a_double": ("double precision", "0.1 + 0.2::float8", "'-0'::float8"),
     "a_real": ("real", "'NaN'", "1.1"),
     "a_moment": ("timestamptz", "'infinity'", "'0044-03-15 12:00 BC'"),
@@ -901,6 +1036,55 @@ def test_change_that_an_equality_operator_would_not_see_is_a_change(pipeline: Pi
     for name in tables:
         assert last(pipeline, name) == {"updated": 1}
         assert in_mirror(pipeline, name) == in_source(pipeline, name)
+
+
+RESPELLED = [
+    ("numeric", "1.0", "1.00"),
+    ("double precision", "'0'", "'-0'"),
+    ("interval", "'1 mon'", "'30 days'"),
+    ("jsonb", "'{\"a\":1.0}'", "'{\"a\":1.00}'"),
+    ("numeric(10, 4)[]", "'{0.0,1}'", "'{0,1.0000}'"),
+    ("numeric[]", "'{1.0}'", "'{1.00}'"),
+]
+
+
+def test_key_that_is_equal_and_not_the_same_is_brought_too(pipeline: Pipeline) -> None:
+    tables = [f"thing_{number}" for number in range(len(RESPELLED))]
+    source = Source("shop", "", tuple(Table("shop", name, "public", ("id",), None) for name in tables), {})
+    for name, (kind, before, _) in zip(tables, RESPELLED, strict=True):
+        pipeline.do(f"create table {name} (id {kind} primary key)", f"insert into {name} values ({before})")
+    pipeline.capture(source=source)
+    respelled = []
+    for name, (_, _, after) in zip(tables, RESPELLED, strict=True):
+        was = in_source(pipeline, name)
+        pipeline.do(f"update {name} set id = {after}")
+        respelled += [name] if in_source(pipeline, name) != was else []
+    run = pipeline.capture(source=source)
+    assert run.changes() == {f"raw.shop_{name}": {"updated": 1} for name in respelled}
+    assert len(respelled) == 5, "of numeric(10, 4) there is one spelling"
+    for name in tables:
+        assert in_mirror(pipeline, name) == in_source(pipeline, name)
+
+
+def test_text_that_a_collation_of_the_source_takes_for_the_same_is_not(pipeline: Pipeline) -> None:
+    try:
+        pipeline.do(
+            "create collation any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+        )
+    except psycopg.errors.FeatureNotSupported:
+        pytest.skip("this PostgreSQL knows no ICU")
+    text = "text collate any_case"
+    pipeline.do(
+        f"create table thing (id {text} primary key, name {text}, names text[] collate any_case)",
+        "insert into thing values ('a', 'b', '{c}')",
+    )
+    source = only("thing", cursor=None)
+    pipeline.capture(source=source)
+    for changes in ({"updated": 1}, {"inserted": 1, "deleted": 1}):
+        change = "name = upper(name), names = '{C}'" if "updated" in changes else "id = upper(id)"
+        pipeline.do(f"update thing set {change}")
+        assert pipeline.capture(source=source).changes() == {"raw.shop_thing": changes}
+        assert in_mirror(pipeline, "thing") == in_source(pipeline, "thing")
 
 
 ODD_NAMES = [

@@ -78,6 +78,15 @@ def test_hand_made_changes_are_told_with_their_user_and_no_run(shop: Pipeline, m
     ) == [("truncate", "1", "2024-03-10 00:00:00+00", me)]
 
 
+def test_mirror_that_is_truncated_by_hand_leaves_its_rows_behind(shop: Pipeline, me: str) -> None:
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    shop.warehouse.execute("truncate raw.shop_order_item")
+    assert shop.rows("select table_name, operation, run_id, database_user from audit.before_image") == [
+        ("raw.shop_order_item", "truncate", None, me)
+    ]
+
+
 def test_what_is_rolled_back_is_not_told(shop: Pipeline) -> None:
     shop.capture()
     with connect(shop.warehouse_url) as hand:

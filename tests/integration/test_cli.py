@@ -75,6 +75,9 @@ def dwh(shop_url: str, warehouse_url: str, tmp_path: Path) -> CommandLine:
         ["run", "nonsense"],
         ["run", "shop", "--nonsense"],
         ["status", "--runs", "none"],
+        ["status", "--runs", "9" * 26],
+        ["undo", "9" * 26],
+        ["generate", "shop", "--rows", "9" * 26],
         ["psql", "nonsense"],
         ["generate", "shop", "--until", "yesterday"],
     ],
@@ -107,11 +110,43 @@ def test_help_names_every_command_and_the_exit_codes(dwh: CommandLine) -> None:
     assert "3 stopped by a quality gate or brake" in " ".join(said.split())
 
 
-def test_wrong_setting_exits_with_2_and_names_it(dwh: CommandLine) -> None:
-    done = dwh("status", DWH_MAX_DELETE_SHARE="7")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DWH_MAX_DELETE_SHARE", "7"),
+        ("DWH_CHANGE_FEED_DAYS", "3000000"),
+        ("DWH_WEBLOG_RETENTION_DAYS", "99999999"),
+        ("DWH_SHOP_URL", "s3cret"),
+        ("DWH_SHOP_URL", "postgresql://me:s3cret@localhost:99999/shop"),
+        ("DWH_SOURCE_URL", "postgresql://me:s3cret%zz@localhost/shop"),
+    ],
+)
+def test_wrong_setting_exits_with_2_and_names_it(dwh: CommandLine, name: str, value: str) -> None:
+    done = dwh("status", **{name: value})
     assert done.returncode == 2
-    assert "DWH_MAX_DELETE_SHARE" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith(f"Error: Settings cannot be used: {name}: ")
+    assert "Traceback" not in done.stderr and "s3cret" not in done.stderr
+
+
+def test_lines_of_the_env_file_that_set_nothing_are_told(dwh: CommandLine) -> None:
+    (dwh.folder / ".env").write_text(
+        "# mine\nexport DWH_CHANGE_FEED_DAYS=7\nDWH_MAX_DELET_SHARE=0.5\nOTHER=1\nDWH_LAKE s3cret\n"
+        "DWH_SHOP_URL_FILE=/x\n"
+    )
+    done = dwh("status", "--json")
+    assert (done.returncode, json.loads(done.stdout)["runs"]) == (0, [])
+    assert done.stderr.splitlines() == [
+        "Warning: .env, line 3: DWH_MAX_DELET_SHARE is not read from here; do you mean DWH_MAX_DELETE_SHARE?",
+        "Warning: .env, line 5: is no NAME=value, and sets nothing",
+        "Warning: .env, line 6: DWH_SHOP_URL_FILE is not read from here; do you mean DWH_SHOP_URL?",
+    ]
+
+
+def test_env_file_that_is_no_text_is_told(dwh: CommandLine) -> None:
+    (dwh.folder / ".env").write_bytes(b"DWH_LAKE=caf\xe9\n")
+    done = dwh("status")
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: .env is no UTF-8 text: byte 0xe9.")
 
 
 def test_warehouse_that_is_down_exits_with_1_without_its_password(dwh: CommandLine) -> None:

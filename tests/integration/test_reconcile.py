@@ -471,6 +471,22 @@ def test_damage_is_told_from_news_in_the_same_chunk_of_rows(shop: Pipeline) -> N
     assert shop.rows("select id, name from raw.shop_thing order by id") == [(key, "old") for key in ids]
 
 
+def test_key_that_was_respelled_by_hand_is_damage(shop: Pipeline) -> None:
+    """Equal, and not the same: 1.00 and 1.0."""
+    shop.do("create table thing (id numeric primary key)", "insert into thing values (1.00)")
+    shop.source = replace(shop.source, tables=(Table("shop", "thing", "public", ("id",), None),), entities={})
+    shop.capture()
+    shop.warehouse.execute("update raw.shop_thing set id = 1.0")
+    with pytest.raises(DifferencesFound) as error:
+        reconcile(shop)
+    (verdict,) = [v for v in error.value.verdicts if v.table_name == "thing"]
+    assert [str(d) for d in verdict.differences] == [
+        "raw.shop_thing id 1.00: changed (id is '1.0', ought to be '1.00')"
+    ]
+    reconcile(shop, repair=True)
+    assert shop.rows("select id::text from raw.shop_thing") == [("1.00",)]
+
+
 def test_damage_hides_neither_behind_the_net_nor_behind_the_cursor(shop: Pipeline) -> None:
     """Rows that every run reads again, and rows that transactions in flight bring into the net."""
     with connect(shop.shop_url) as late:

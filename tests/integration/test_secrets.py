@@ -138,7 +138,7 @@ def test_planted_secrets_are_nowhere_afterwards(
     runs = shop.rows(
         "select status, count(*) from audit.run where flow = 'ingest-shop' group by 1 order by 1"
     )
-    assert runs == [("failed", 3), ("succeeded", 1)]
+    assert runs == [("failed", 2), ("succeeded", 1)], "a URL that makes no sense begins none"
     for number, text in enumerate(said):
         assert CANARY not in text, f"command {number}"
     assert not [line for line in seen if CANARY in line]

@@ -16,6 +16,8 @@ from warehouse.sources.declaration import Table
 if TYPE_CHECKING:
     from warehouse.capture.stage import StagedTable
 
+_SEEN = sql.Identifier("pg_temp", "source_key")
+
 
 def expected_rows(writer: psycopg.Connection, table: Table) -> int:
     """About how many rows the source should have: those of the mirror and the batch, by the planner's count."""
@@ -68,10 +70,21 @@ def find(
             hash=key_hash(table.key, columns, method),
             mask=sql.Literal(chunks - 1),
             buckets=sql.Literal(list(buckets)),
-            seen=sql.Identifier("pg_temp", "source_key"),
+            seen=_SEEN,
         )
     )
     return inserted.rowcount
+
+
+def has_repeated_key(writer: psycopg.Connection, table: Table) -> bool:
+    """Whether the source has a key more than once among those that `find` has looked at."""
+    return bool(
+        writer.execute(
+            sql.SQL("select from {seen} group by {key} having count(*) > 1 limit 1").format(
+                seen=_SEEN, key=listed(table.key)
+            )
+        ).rowcount
+    )
 
 
 def brake(writer: psycopg.Connection, staged: "Sequence[StagedTable]", max_share: float) -> None:

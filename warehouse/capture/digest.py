@@ -11,14 +11,17 @@ from enum import Enum
 import psycopg
 from psycopg import sql
 
-from warehouse.capture.mirror import Column
+from warehouse.capture.mirror import Column, without_modifier
 
 MIN_CHUNKS, MAX_CHUNKS = 64, 65536
 ROWS_PER_CHUNK = 256
 # Types of which equal values have one form alone, so that their own hash tells every difference.
 _EXACTLY_HASHED = frozenset(
-    ("boolean", "smallint", "integer", "bigint", "oid", "date", "text", "character varying", "bytea", "uuid")
-)
+    (
+        "boolean", "smallint", "integer", "bigint", "oid", "date", "bytea", "uuid",
+        "timestamp without time zone", "timestamp with time zone",
+    )
+)  # fmt: skip
 
 
 class Hashing(Enum):
@@ -101,6 +104,11 @@ def digest(
     return {bucket: Chunk(rows, int(keys), int(hashes)) for bucket, rows, keys, hashes in found}
 
 
+def rows_of(digest: Digest) -> int:
+    """Rows of all chunks."""
+    return sum(chunk.rows for chunk in digest.values())
+
+
 def differing(left: Digest, right: Digest, *, content: bool) -> list[int]:
     """Buckets in which two digests disagree: on keys alone, or on content too."""
 
@@ -126,9 +134,11 @@ def _hash(columns: Sequence[Column], method: Hashing, at_source: bool) -> sql.Co
 
 def _exact(value: sql.Composable, kind: str) -> sql.Composable:
     """What of a value to hash so that unequal values that compare as equal (1.0 and 1.00) are told apart."""
-    plain = kind.partition("(")[0]
-    if plain in _EXACTLY_HASHED or kind.startswith("timestamp"):
+    plain = without_modifier(kind)
+    if plain in _EXACTLY_HASHED:
         return value
     if plain == "numeric":
         return sql.SQL("numeric_send({})").format(value)
-    return sql.SQL("{}::text").format(value)
+    # A collation of the source's may take a for A; the mirror does not have it.
+    is_text = plain in ("text", "character varying")
+    return sql.SQL('{} collate "C"').format(value if is_text else sql.SQL("{}::text").format(value))

@@ -1,5 +1,6 @@
 """Mirrors: raw.<source>_<table>, made from the source's own catalog and kept in step with it."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -8,7 +9,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from warehouse.errors import DeclarationError, SchemaDrift, SourceError
-from warehouse.feed import keep_added_column, tracing
+from warehouse.feed import OWNER, keep_added_column, tracing
 from warehouse.identifiers import listed
 from warehouse.sources.declaration import Table
 
@@ -168,7 +169,20 @@ def find_drift(connection: psycopg.Connection, table: Table, columns: Sequence[C
 def _are_alike(*types: str) -> bool:
     """Whether equal values of the types are equal, and hash alike."""
     families = {"smallint": "integer", "bigint": "integer", "character varying": "text"}
-    return len({families.get(plain := kind.partition("(")[0], plain) for kind in types}) == 1
+    return len({families.get(plain := without_modifier(kind), plain) for kind in types}) == 1
+
+
+def without_modifier(kind: str) -> str:
+    """The type without its length or precision: timestamp(3)[] is timestamp[]."""
+    return re.sub(r"\(.*?\)", "", kind)
+
+
+def key_problem(table: Table, problem: str) -> SourceError:
+    """What to say of a declared key that is none."""
+    return SourceError(
+        f"The key ({', '.join(table.key)}) that source '{table.source}' declares for {table} is {problem}.",
+        advice=f"Declare another key in warehouse/sources/{table.source}/source.toml.",
+    )
 
 
 def ensure_mirror(
@@ -208,6 +222,8 @@ def ensure_mirror(
         for name, text in HOUSEKEEPING.items():
             _comment_column(connection, mirror, name, text)
         connection.execute(tracing("raw", table.mirror))
+        # Deleted rows are handed to a trigger; truncated ones it reads from the table.
+        connection.execute(sql.SQL("grant select on {} to {}").format(mirror, sql.Identifier(OWNER)))
     elif table.on_schema_change.dropped_column == "evolve":
         for name in sorted(mirrored.keys() - {column.name for column in columns}):
             _alter(connection, table, sql.SQL("drop column {}").format(sql.Identifier(name)), name)

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 
 from warehouse.audit import Run
-from warehouse.capture.digest import Chunk, differing, digest
+from warehouse.capture.digest import Chunk, differing, digest, rows_of
 from warehouse.capture.mirror import Column
 from warehouse.capture.stage import Staged, StagedTable
 from warehouse.errors import ProofFailed
@@ -86,8 +86,8 @@ def _prove(connection: psycopg.Connection, staged: StagedTable, taken_at: dateti
     return Proof(
         table.source,
         table.name,
-        sum(chunk.rows for chunk in there.values()),
-        sum(chunk.rows for chunk in here.values()),
+        rows_of(there),
+        rows_of(here),
         chunks,
         len(differing(there, here, content=True)),
         round(staged.scan_seconds + time.monotonic() - started, 3),

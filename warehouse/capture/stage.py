@@ -12,8 +12,15 @@ from psycopg import sql
 
 from warehouse.audit import Run, ensure_alive
 from warehouse.capture import deletes
-from warehouse.capture.digest import Chunk, Hashing, chunks_for, differing, digest, hashing
-from warehouse.capture.mirror import Column, find_drift, make_staging, source_columns, table_comment
+from warehouse.capture.digest import Chunk, Hashing, chunks_for, differing, digest, hashing, rows_of
+from warehouse.capture.mirror import (
+    Column,
+    find_drift,
+    key_problem,
+    make_staging,
+    source_columns,
+    table_comment,
+)
 from warehouse.capture.pump import pump
 from warehouse.capture.snapshot import Snapshot, check_readable, snapshot_of
 from warehouse.errors import SourceError
@@ -245,7 +252,12 @@ def _scan(
     _keep(writer, table, columns, snapshot, there, chunks)
     if expected is None:
         return 0
-    return deletes.find(reader, writer, table, columns, differing(there, expected, content=False), chunks)
+    buckets = differing(there, expected, content=False)
+    vanished = deletes.find(reader, writer, table, columns, buckets, chunks)
+    # More rows than keys: some are unknown, which the proof will tell, or share their key.
+    if rows_of(there) > rows_of(expected) - vanished and deletes.has_repeated_key(writer, table):
+        raise key_problem(table, "not unique")
+    return vanished
 
 
 def _keep(

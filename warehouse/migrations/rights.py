@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from sqlalchemy import Connection
 
 from warehouse.errors import AccessRefused
+from warehouse.feed import OWNER
 
-OWNER, LOADER, READER, MARKETING = "dwh_owner", "dwh_loader", "dwh_reader", "dwh_marketing"
+LOADER, READER, MARKETING = "dwh_loader", "dwh_reader", "dwh_marketing"
 ROLES = {
     OWNER: "Owns tables and views of the warehouse: for logins that migrate.",
     LOADER: "Loads the warehouse: for logins of flows. Owns mirrors, staging and what it makes partitions of.",

@@ -8,22 +8,23 @@ import psycopg
 from psycopg import sql
 
 from warehouse.audit import Load
-from warehouse.capture.mirror import batch_of, ensure_mirror
+from warehouse.capture.mirror import batch_of, ensure_mirror, key_problem
 from warehouse.capture.stage import StagedTable
 from warehouse.database import analyze_briefly
 from warehouse.errors import SourceError
 from warehouse.identifiers import listed, qualified, same_key
+from warehouse.sources.declaration import Table
 
 
 def merge_table(connection: psycopg.Connection, run_id: int, staged: StagedTable) -> Load:
     """Bring one mirror up to the batch; fills `staging.<mirror>_delta` with (key, operation, whether the cursor moved).
 
     Raises:
-        SourceError: the declared key is not unique, or empty, in the source.
+        SourceError: the declared key is not unique, or empty, in the source, or the table is too wide for a mirror.
     """
     started = time.monotonic()
     table = staged.table
-    with _telling_key_problems(staged):
+    with _telling_problems(table):
         is_new = ensure_mirror(connection, run_id, table, staged.columns, staged.comment)
     names = {
         "mirror": sql.Identifier("raw", table.mirror),
@@ -35,7 +36,8 @@ def merge_table(connection: psycopg.Connection, run_id: int, staged: StagedTable
         "columns": listed([column.name for column in staged.columns]),
         "batch_columns": qualified("batch", [column.name for column in staged.columns]),
         "mirror_columns": qualified("mirror", [column.name for column in staged.columns]),
-        "assignments": _assignments([c.name for c in staged.columns if c.name not in table.key]),
+        # The key too: one that is equal need not be the same, as 1.0 and 1.00.
+        "assignments": _assignments([column.name for column in staged.columns]),
         "same": same_key(table.key, "mirror", "batch"),
         "run_id": sql.Literal(run_id),
         "stamp": sql.Identifier("batch", table.cursor) if table.cursor else sql.NULL,
@@ -118,7 +120,7 @@ def _change(
     if not found.rowcount:
         return {}
     analyze_briefly(connection, names["delta"])
-    with _telling_key_problems(staged):
+    with _telling_problems(staged.table):
         connection.execute(
             sql.SQL(
                 """
@@ -137,7 +139,7 @@ def _change(
 
 def _add(connection: psycopg.Connection, names: dict[str, sql.Composable], staged: StagedTable) -> int:
     """Write the rows whose keys the mirror does not have; how many."""
-    with _telling_key_problems(staged):
+    with _telling_problems(staged.table):
         added = connection.execute(
             sql.SQL(
                 """
@@ -156,7 +158,7 @@ def _add(connection: psycopg.Connection, names: dict[str, sql.Composable], stage
 
 
 @contextmanager
-def _telling_key_problems(staged: StagedTable) -> Iterator[None]:
+def _telling_problems(table: Table) -> Iterator[None]:
     try:
         yield
     except (
@@ -165,15 +167,13 @@ def _telling_key_problems(staged: StagedTable) -> Iterator[None]:
         psycopg.errors.NotNullViolation,
     ) as error:
         empty = isinstance(error, psycopg.errors.NotNullViolation)
-        raise _key_problem(staged, "empty in some rows" if empty else "not unique") from None
-
-
-def _key_problem(staged: StagedTable, problem: str) -> SourceError:
-    return SourceError(
-        f"The key ({', '.join(staged.table.key)}) that source '{staged.table.source}' declares for {staged.table} "
-        f"is {problem}.",
-        advice=f"Declare another key in warehouse/sources/{staged.table.source}/source.toml.",
-    )
+        raise key_problem(table, "empty in some rows" if empty else "not unique") from None
+    except (psycopg.errors.ProgramLimitExceeded, psycopg.errors.TooManyColumns) as error:
+        raise SourceError(
+            f"{table} of source '{table.source}' cannot be mirrored: {error.diag.message_primary}.",
+            advice="Its mirror has two columns more, and an index on the key. Declare a shorter key, or take the table "
+            f"out of warehouse/sources/{table.source}/source.toml.",
+        ) from error
 
 
 def _cursor_missed(

@@ -42,8 +42,10 @@ class Comparison:
     @property
     def names(self) -> dict[str, sql.Composable]:
         left, right = ("row({})::record", "*<>") if self.by_image else ("row({})", "is distinct from")
+        # A key too may be equal and not the same.
+        told = (*self.key, *self.columns) if self.by_image else self.columns
         differ = sql.SQL(f"{left} {right} {left}").format(
-            qualified("found", self.columns), qualified("expected", self.columns)
+            qualified("found", told), qualified("expected", told)
         )
         marks = dict(self.housekeeping or {})
         return {
@@ -51,7 +53,7 @@ class Comparison:
             "table": sql.Identifier(self.schema, self.table),
             "expected": self.expected,
             "where": self.where,
-            "differ": differ if self.columns else sql.SQL("false"),
+            "differ": differ if told else sql.SQL("false"),
             "same": same_key(self.key, "found", "expected"),
             "found_key": qualified("found", self.key),
             "compared": listed([*self.key, *self.columns]),
@@ -61,7 +63,7 @@ class Comparison:
             ),
             "assigned": sql.SQL(", ").join(
                 [
-                    *(sql.SQL("{0} = expected.{0}").format(sql.Identifier(name)) for name in self.columns),
+                    *(sql.SQL("{0} = expected.{0}").format(sql.Identifier(name)) for name in told),
                     *(
                         sql.SQL("{} = {}").format(sql.Identifier(name), value)
                         for name, value in marks.items()

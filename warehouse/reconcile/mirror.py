@@ -22,6 +22,7 @@ from warehouse.capture.digest import (
     hashing,
     key_hash,
     row_hash,
+    rows_of,
 )
 from warehouse.capture.mirror import Column, find_drift, mirrored_columns, source_columns
 from warehouse.capture.proof import kept_digest
@@ -111,8 +112,8 @@ def reconcile_mirror(
         "mirror",
         table.source,
         table.name,
-        sum(chunk.rows for chunk in there.values()),
-        sum(chunk.rows for chunk in mirror.values()),
+        rows_of(there),
+        rows_of(mirror),
         chunks=chunks,
         chunks_differing=len(broken),
     )
