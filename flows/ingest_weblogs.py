@@ -6,9 +6,8 @@ from flows.engine import flow, say, task
 from flows.outcome import Outcome
 from warehouse import feed, lake, weblogs
 from warehouse.audit import Load, Run, ensure_alive
-from warehouse.preview import Example
 from warehouse.settings import Settings
-from warehouse.weblogs import WeblogLoad
+from warehouse.weblogs import Rehearsal, WeblogLoad
 from warehouse.weblogs.site import read_site
 
 NAME = "ingest-weblogs"
@@ -21,14 +20,18 @@ def ingest_weblogs(dry_run: bool = False) -> Outcome:
     Runs at the same time, by any workers, share out the files.
 
     Args:
-        dry_run: Read and judge every new line, and write nothing.
+        dry_run: Do it, tell what would have changed, and roll it back.
     """
     settings = located(Settings.load())
 
     def ingest(run: Run) -> Outcome:
-        loaded, found = judge_files(run, settings) if dry_run else (load_files(run, settings), ())
-        if not dry_run:
-            feed.prune(run.connection, settings.change_feed_days)
+        if dry_run:
+            told = rehearse_load(run, settings)
+            return Outcome(
+                NAME, run.run_id, told.loads, told.weblogs.checks, examples=told.examples, dry_run=True
+            )
+        loaded = load_files(run, settings)
+        feed.prune(run.connection, settings.change_feed_days)
         load = Load(
             "weblogs",
             "dwh.fact_weblog",
@@ -37,7 +40,7 @@ def ingest_weblogs(dry_run: bool = False) -> Outcome:
             rows_quarantined=loaded.rows_quarantined,
             seconds=round(loaded.seconds, 3),
         )
-        return Outcome(NAME, run.run_id, (load,), loaded.checks, examples=found, dry_run=dry_run)
+        return Outcome(NAME, run.run_id, (load,), loaded.checks)
 
     return acquired(settings.warehouse, NAME, ingest, lock="feed weblogs", shared=True, dry_run=dry_run)
 
@@ -55,9 +58,9 @@ def load_files(run: Run, settings: Settings) -> WeblogLoad:
 
 
 @task
-def judge_files(run: Run, settings: Settings) -> tuple[WeblogLoad, tuple[Example, ...]]:
-    """Tell what a load would do with each file."""
+def rehearse_load(run: Run, settings: Settings) -> Rehearsal:
+    """Tell what a load would do with each file and each table."""
     ensure_alive(run)
-    judged, found = weblogs.rehearse(settings, run)
-    say(str(judged))
-    return judged, found
+    told = weblogs.rehearse(settings, run)
+    say(str(told.weblogs))
+    return told

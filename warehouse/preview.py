@@ -37,7 +37,7 @@ def examples(run: Run, loads: Iterable[Load], most: int = EXAMPLES) -> tuple[Exa
         if load.rows_inserted:
             found += _inserted(run.trial, run.run_id, table, most)
         found += _changed(run.trial, run.run_id, table, most)
-    return tuple(found + _quarantined(run.trial, run.run_id, most))
+    return tuple(found + quarantined(run.trial, run.run_id, most))
 
 
 def _inserted(connection: psycopg.Connection, run_id: int, table: str, most: int) -> list[Example]:
@@ -93,15 +93,20 @@ def _changed(connection: psycopg.Connection, run_id: int, table: str, most: int)
     ]
 
 
-def _quarantined(connection: psycopg.Connection, run_id: int, most: int) -> list[Example]:
+def quarantined(
+    connection: psycopg.Connection, run_id: int, most: int = EXAMPLES, schema: str = "audit"
+) -> list[Example]:
+    """At most so many rows or lines for each rule, of those that a dry run has put into quarantine."""
     rows = connection.execute(
-        """
-        select entity, row_key, reason, row_data from (
-            select *, row_number() over (partition by entity, rules order by quarantine_id) as number
-            from audit.quarantine where run_id = %s
-        ) as numbered
-        where number <= %s order by quarantine_id
-        """,
+        sql.SQL(
+            """
+            select entity, row_key, reason, coalesce(row_data, jsonb_build_object('raw_text', raw_text)) from (
+                select *, row_number() over (partition by entity, rules order by quarantine_id) as number
+                from {} where run_id = %s
+            ) as numbered
+            where number <= %s order by quarantine_id
+            """
+        ).format(sql.Identifier(schema, "quarantine")),
         [run_id, most],
     ).fetchall()
     return [

@@ -337,9 +337,13 @@ def test_doctor_finds_what_is_wrong_and_how_to_mend_it(dwh: CommandLine, shop: P
 
 def test_day_is_shown_first_and_runs_are_taken_back(dwh: CommandLine, shop: Pipeline) -> None:
     shop.order(1, "2024-03-10")
+    dwh("generate", "weblogs", "--lines", "100")
     dry = dwh.json("run", "daily", "--dry-run")
     loads = {load["table_name"]: load for step in dry["steps"] for load in step["loads"]}
     assert (dry["dry_run"], loads["dwh.fact_order_item"]["rows_inserted"]) == (True, 1)
+    web = loads["dwh.fact_weblog"]
+    assert web["rows_inserted"] + web["rows_quarantined"] == 100
+    assert loads["dwh.agg_weblog_country"]["rows_inserted"] > 0
     assert {step["flow"] for step in dry["steps"]} == {"ingest-shop", "ingest-weblogs", "refresh-marts"}
     assert [example["row_key"] for example in dry["steps"][0]["examples"]][-1] == ["1", "1", "shop"]
     assert {status for _, status, _ in shop.run_states()} == {"dry run"}

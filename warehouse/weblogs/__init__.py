@@ -2,7 +2,7 @@
 
 from warehouse.weblogs.loader import load
 from warehouse.weblogs.reclassify import Reclassified, reclassify
-from warehouse.weblogs.rehearsal import rehearse
+from warehouse.weblogs.rehearsal import Rehearsal, rehearse
 from warehouse.weblogs.result import FileLoad, Progress, WeblogLoad
 from warehouse.weblogs.retention import Removed, retain
 
@@ -10,6 +10,7 @@ __all__ = [
     "FileLoad",
     "Progress",
     "Reclassified",
+    "Rehearsal",
     "Removed",
     "WeblogLoad",
     "load",

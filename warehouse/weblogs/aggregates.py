@@ -15,6 +15,15 @@ from warehouse.weblogs.words import Places
 
 SQL = Path(__file__).parents[1] / "sql"
 TARGETS = ("agg_weblog_country", "agg_weblog_device", "agg_weblog_country_product", "agg_weblog_day")
+# Of tables staging.weblog_… and dwh.agg_weblog_…: the key, and what a batch says of it.
+STAGED = {
+    "country": (("country",), "request_count"),
+    "country_user": (("country", "web_user_key"), "last_seen_date"),
+    "device": (("device_key",), "request_count"),
+    "device_user": (("device_key", "web_user_key"), "last_seen_date"),
+    "country_product": (("country", "product_id"), "view_count"),
+    "day": (("request_date", "action"), "request_count"),
+}
 
 # Values that wait to be counted: 8 bytes each.
 _MOST_WAITING = 2_000_000
@@ -90,25 +99,52 @@ class Aggregates:
 
     def publish(self, connection: psycopg.Connection, codes: Sequence[str], products: Sequence[str]) -> None:
         """Add the counts to the aggregates, in the connection's transaction."""
+        clear_staged(connection)
+        self.stage(connection, codes, products)
+        add_staged(connection)
+
+    def stage(
+        self,
+        connection: psycopg.Connection,
+        codes: Sequence[str],
+        products: Sequence[str],
+        schema: str = "staging",
+    ) -> None:
+        """Append the counts to the tables of a batch, weblog_country and so on."""
+
+        def copy(name: str, columns: dict[str, npt.NDArray[np.generic]]) -> None:
+            frame = pl.DataFrame({column: values.tolist() for column, values in columns.items()})
+            copy_frame(connection, sql.Identifier(schema, f"weblog_{name}"), frame)
+
         country_names = np.array(codes, object)
         countries, requests = self._countries.result()
-        _stage(connection, "country", {"country": country_names[countries], "request_count": requests})
+        copy("country", {"country": country_names[countries], "request_count": requests})
         pairs, seen = _last_seen(self._country_users)
-        _stage(connection, "country_user", {"country": country_names[pairs >> 32], **seen})
+        copy("country_user", {"country": country_names[pairs >> 32], **seen})
         devices, requests = self._devices.result()
-        _stage(connection, "device", {"device_key": devices, "request_count": requests})
+        copy("device", {"device_key": devices, "request_count": requests})
         pairs, seen = _last_seen(self._device_users)
-        _stage(connection, "device_user", {"device_key": pairs >> 32, **seen})
+        copy("device_user", {"device_key": pairs >> 32, **seen})
         pairs, views = self._country_products.result()
         names = np.array(products, object)[pairs & _LOW]
         viewed = {"country": country_names[pairs >> 32], "product_id": names, "view_count": views}
-        _stage(connection, "country_product", viewed)
+        copy("country_product", viewed)
         days, requests = self._days.result()
         dates = _dates(days // len(ACTIONS))
         actions = np.array(ACTIONS, object)[days % len(ACTIONS)]
-        _stage(connection, "day", {"request_date": dates, "action": actions, "request_count": requests})
-        for target in TARGETS:
-            connection.execute((SQL / f"{target}.sql").read_bytes())
+        copy("day", {"request_date": dates, "action": actions, "request_count": requests})
+
+
+def clear_staged(connection: psycopg.Connection) -> None:
+    """Empty the tables that a batch's counts are staged in."""
+    tables = sql.SQL(", ").join(sql.Identifier("staging", f"weblog_{name}") for name in STAGED)
+    connection.execute(sql.SQL("truncate {}").format(tables))
+
+
+def add_staged(connection: psycopg.Connection) -> None:
+    """Add what is staged to the aggregates."""
+    for target in TARGETS:
+        connection.execute((SQL / f"{target}.sql").read_bytes())
 
 
 def _last_seen(users: Tally) -> tuple[Places, dict[str, npt.NDArray[np.generic]]]:
@@ -121,14 +157,6 @@ def _last_seen(users: Tally) -> tuple[Places, dict[str, npt.NDArray[np.generic]]
 
 def _dates(days: Places) -> npt.NDArray[np.generic]:
     return np.array([str(_EPOCH + timedelta(days=day)) for day in days.tolist()], object)
-
-
-def _stage(connection: psycopg.Connection, name: str, columns: dict[str, npt.NDArray[np.generic]]) -> None:
-    table = sql.Identifier("staging", f"weblog_{name}")
-    connection.execute(sql.SQL("truncate {}").format(table))
-    copy_frame(
-        connection, table, pl.DataFrame({column: values.tolist() for column, values in columns.items()})
-    )
 
 
 def copy_frame(connection: psycopg.Connection, table: sql.Identifier, frame: pl.DataFrame) -> None:

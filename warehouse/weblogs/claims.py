@@ -38,7 +38,7 @@ class Claims:
         # Locks of files that are loaded or were found to be; those of the others are held on to.
         self._done: list[int] = []
         # Of files that were loaded and wait for the commit.
-        self._pending: list[Checkpoint] = []
+        self._pending: dict[int, Checkpoint] = {}
         self._catalog = Catalog((), ())
         # Files found unchanged at the first look; files that others had at the last one.
         self.unchanged: int | None = None
@@ -61,7 +61,7 @@ class Claims:
     def loaded(self, file: LakeFile, checkpoint: Checkpoint) -> None:
         """`file` is loaded as far as `checkpoint` says, but for the commit: copies of it may follow."""
         self._catalog.loaded(file, checkpoint)
-        self._pending.append(checkpoint)
+        self._pending[checkpoint.file_id] = checkpoint
 
     def release(self) -> None:
         """After the commit: files that were loaded to their end are free again."""
@@ -70,9 +70,8 @@ class Claims:
         self._pending.clear()
 
     def _look(self, files: Sequence[LakeFile]) -> Catalog:
-        mine = {checkpoint.file_id for checkpoint in self._pending}
-        known = [one for one in lake.checkpoints(self._connection, FEED) if one.file_id not in mine]
-        return Catalog(files, known + self._pending)
+        known = [one for one in lake.checkpoints(self._connection, FEED) if one.file_id not in self._pending]
+        return Catalog(files, [*known, *self._pending.values()])
 
     def _claim(self) -> list[tuple[LakeFile, list[int]]]:
         """The next files, each with its lock keys."""
@@ -93,7 +92,7 @@ class Claims:
         self.elsewhere = 0
         for file in waiting:
             keys = _keys(file)
-            if not try_files(self._connection, keys):
+            if not self._take(keys):
                 self.elsewhere += 1
                 continue
             self._seen.add(file.path)
@@ -105,6 +104,9 @@ class Claims:
             # What others had loaded of them is known once the locks are ours.
             self._catalog = self._look(files)
         return claimed
+
+    def _take(self, keys: Sequence[int]) -> bool:
+        return try_files(self._connection, keys)
 
 
 def _keys(file: LakeFile) -> list[int]:

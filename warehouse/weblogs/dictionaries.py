@@ -28,6 +28,8 @@ _LONGEST_FAMILY = 100
 # Texts in memory, all dictionaries together: about 100 MB.
 _MOST_TEXTS = 2_000_000
 
+TABLES = ("dim_device", "dim_traffic_source", "dim_request", "dim_user_agent", "dim_referer", "dim_web_user")
+
 Row = tuple[Any, ...]
 
 
@@ -38,13 +40,14 @@ class Members:
         self,
         connection: psycopg.Connection,
         run_id: int,
+        schema: str,
         table: str,
         key: str,
         names: tuple[str, ...],
         overflow: Row,
     ) -> None:
         self._connection, self._run_id, self._overflow = connection, run_id, overflow
-        self._name, self._table = f"dwh.{table}", sql.Identifier("dwh", table)
+        self._name, self._table = f"{schema}.{table}", sql.Identifier(schema, table)
         self._columns = (key, *names)
         rows = connection.execute(_select(self._columns, self._table)).fetchall()
         self._keys: dict[Row, int] = {tuple(row[1:]): row[0] for row in rows}
@@ -81,6 +84,7 @@ class TextDictionary:
         self,
         connection: psycopg.Connection,
         run_id: int,
+        schema: str,
         name: str,
         columns: tuple[str, ...],
         describe: Callable[[str], Row],
@@ -90,7 +94,7 @@ class TextDictionary:
         self._connection, self._run_id = connection, run_id
         self._describe = describe
         self._attributes = attributes
-        self._name, self._table = f"dwh.dim_{name}", sql.Identifier("dwh", f"dim_{name}")
+        self._name, self._table = f"{schema}.dim_{name}", sql.Identifier(schema, f"dim_{name}")
         key = f"{name}_key"
         self._key, self._columns = sql.Identifier(key), (key, *columns, "text_hash", "run_id")
         # One text for all hashes: a hundred times faster to hand over than an array of UUIDs.
@@ -152,13 +156,16 @@ class TextDictionary:
 
 
 class Dictionaries:
-    """All that a log line's texts are looked up in."""
+    """All that a log line's texts are looked up in: the tables `TABLES` of a schema."""
 
-    def __init__(self, connection: psycopg.Connection, run_id: int, site: Site) -> None:
-        self.devices = Members(connection, run_id, "dim_device", "device_key", ("family",), ("Other",))
+    def __init__(self, connection: psycopg.Connection, run_id: int, site: Site, schema: str = "dwh") -> None:
+        self.devices = Members(
+            connection, run_id, schema, "dim_device", "device_key", ("family",), ("Other",)
+        )
         self.sources = Members(
             connection,
             run_id,
+            schema,
             "dim_traffic_source",
             "traffic_source_key",
             ("name", "medium"),
@@ -169,6 +176,7 @@ class Dictionaries:
         self.requests = TextDictionary(
             connection,
             run_id,
+            schema,
             "request",
             ("request", "method", "path", "action", "product_id", "traffic_source_key"),
             lambda text: self._describe_request(site, text),
@@ -183,6 +191,7 @@ class Dictionaries:
         self.agents = TextDictionary(
             connection,
             run_id,
+            schema,
             "user_agent",
             ("user_agent", "device_key"),
             lambda text: (self.devices.key((device_family(text),)),),
@@ -192,6 +201,7 @@ class Dictionaries:
         self.referers = TextDictionary(
             connection,
             run_id,
+            schema,
             "referer",
             ("referer", "traffic_source_key"),
             lambda text: (self.sources.key(site.traffic_source(text)),),
@@ -199,7 +209,7 @@ class Dictionaries:
             1,
         )
         self.users = TextDictionary(
-            connection, run_id, "web_user", ("user_name",), lambda text: (), lambda row: (), 0
+            connection, run_id, schema, "web_user", ("user_name",), lambda text: (), lambda row: (), 0
         )
         self._texts = (self.requests, self.agents, self.referers, self.users)
 

@@ -116,8 +116,8 @@ def register(reader: psycopg.Connection, work: Work, run_id: int) -> FileProgres
 
     So that a load that dies and is run again gives its lines the same file_id.
     """
-    file, known = work.file, work.checkpoint or work.former
-    if known is None or (known is work.former and known.has_lines):
+    file, file_id = work.file, known_as(work)
+    if file_id is None:
         with reader.transaction():
             reader.execute(
                 "update audit.file set status = 'replaced' where feed = %s and path = %s and status <> 'replaced'",
@@ -134,8 +134,14 @@ def register(reader: psycopg.Connection, work: Work, run_id: int) -> FileProgres
                 [FEED, file.path, fingerprint(b""), fingerprint(b""), run_id],
             ).fetchone()
             assert row is not None
-        return begun(work, row[0])
-    return begun(work, known.file_id)
+            (file_id,) = row
+    return begun(work, file_id)
+
+
+def known_as(work: Work) -> int | None:
+    """The id under which a file goes on; None where it gets one of its own."""
+    known = work.checkpoint or work.former
+    return None if known is None or (known is work.former and known.has_lines) else known.file_id
 
 
 def begun(work: Work, file_id: int) -> FileProgress:

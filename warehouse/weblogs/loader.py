@@ -42,7 +42,7 @@ from warehouse.weblogs.partitions import SHAPE
 from warehouse.weblogs.quarantine import Quarantine
 from warehouse.weblogs.result import FileLoad, Progress, WeblogLoad
 from warehouse.weblogs.rows import RowBuffer, group_by_country, microseconds
-from warehouse.weblogs.site import Site, read_site
+from warehouse.weblogs.site import read_site
 from warehouse.weblogs.taken_back import begin_anew, reopen_last_line, replace_lines, supersede
 from warehouse.weblogs.words import ByteWords
 from warehouse.weblogs.writer import FactWriter
@@ -91,11 +91,25 @@ def load(
     ):
         # What is entered in dictionaries is on disk before the batch that refers to it: one log, written in order.
         reader.execute("set synchronous_commit = off")
-        loader = _Loader(settings, run, connection, reader, countries, site, progress, batch_bytes, anew)
+        writer = FactWriter(connection, run.warehouse_url, countries.codes)
+        loader = Loader(
+            settings,
+            run,
+            connection,
+            reader,
+            countries,
+            Claims(reader, lake.folder(settings.lake, site.landing), site.ignore, anew),
+            Dictionaries(reader, run.run_id, site),
+            writer,
+            Quarantine(writer, run.run_id),
+            progress=progress,
+            batch_bytes=batch_bytes,
+            is_anew=anew is not None,
+        )
         return loader.load(wait_seconds)
 
 
-class _Loader:
+class Loader:
     """One load: `connection` writes batches; `reader` looks up, enters texts, and holds the locks on files."""
 
     def __init__(
@@ -105,26 +119,28 @@ class _Loader:
         connection: psycopg.Connection,
         reader: psycopg.Connection,
         countries: geoip.GeoIp,
-        site: Site,
-        progress: Callable[[Progress], None] | None,
-        batch_bytes: int,
-        anew: Collection[str] | None,
+        claims: Claims,
+        dictionaries: Dictionaries,
+        writer: FactWriter,
+        quarantine: Quarantine,
+        *,
+        progress: Callable[[Progress], None] | None = None,
+        batch_bytes: int = BATCH_BYTES,
+        is_anew: bool = False,
     ) -> None:
         self._settings = settings
         self._run, self._connection, self._reader = run, connection, reader
-        self._countries, self._site = countries, site
-        self._claims = Claims(reader, lake.folder(settings.lake, site.landing), site.ignore, anew)
-        self._progress, self._batch_bytes, self._is_anew = progress, batch_bytes, anew is not None
+        self._countries, self._claims = countries, claims
+        self._dictionaries, self._writer = dictionaries, writer
+        self._progress, self._batch_bytes, self._is_anew = progress, batch_bytes, is_anew
         self._codes = np.array(countries.codes, "S2")
         self._seen = np.zeros(len(countries.codes), bool)
-        self._dictionaries = Dictionaries(reader, run.run_id, site)
-        self._writer = FactWriter(connection, run.warehouse_url, countries.codes)
         # Ends the transaction that the partitions were looked up in.
         connection.commit()
         self._blocks = BlockReader()
         self._addresses = AddressReader()
         self._rows = (RowBuffer(4, _FIRST_ROOM), RowBuffer(6, _FIRST_ROOM))
-        self._quarantine = Quarantine(self._writer, run.run_id)
+        self._quarantine = quarantine
         self._aggregates = Aggregates()
         self._batch: list[FileProgress] = []
         self._batch_read = self._batch_lines = 0
@@ -145,8 +161,8 @@ class _Loader:
                     if work.former is not None and work.former.has_lines:
                         # It ends here under this id, and so must its last line.
                         ending = begun(Work(work.file, "grown", work.former), work.former.file_id)
-                        reopen_last_line(self._reader, ending, self._run.run_id)
-                    self._load_file(register(self._reader, work, self._run.run_id))
+                        self._reopen(ending)
+                    self._load_file(self._register(work))
                 self._commit()
                 if not self._claims.elsewhere:
                     break
@@ -177,7 +193,7 @@ class _Loader:
         if self._is_anew:
             begin_anew(self._reader, file)
         else:
-            reopen_last_line(self._reader, file, self._run.run_id)
+            self._reopen(file)
         for block in self._blocks.blocks(file.file.location, file.byte_offset):
             self._load_block(file, block)
             if self._batch_read >= self._batch_bytes:
@@ -187,6 +203,12 @@ class _Loader:
                 self._batch.append(file)
         file.is_done, file.fault = True, self._blocks.fault
         self._claims.loaded(file.file, checkpoint_of(file))
+
+    def _register(self, work: Work) -> FileProgress:
+        return register(self._reader, work, self._run.run_id)
+
+    def _reopen(self, file: FileProgress) -> None:
+        reopen_last_line(self._reader, file, self._run.run_id)
 
     def _begin(self) -> None:
         if not self._batch:
@@ -278,13 +300,20 @@ class _Loader:
             self._writer.send(group_by_country(self._rows, len(self._codes), stay))
 
     def _commit(self) -> None:
-        """Publish the batch: rows, aggregates, quarantine, checkpoints and counts, or nothing of it."""
         if not self._batch:
             self._claims.release()
             return
         self._quarantine.write()
         self._send()
         self._writer.finish()
+        self._publish()
+        self._claims.release()
+        self._dictionaries.trim()
+        self._remember()
+        self._tend()
+
+    def _publish(self) -> None:
+        """Commit the batch: rows, aggregates, quarantine, checkpoints and counts, or nothing of it."""
         connection, run_id = self._connection, self._run.run_id
         alone(connection, PUBLISHED)
         connection.execute("select set_config('dwh.run_id', %s, true)", [str(run_id)])
@@ -321,9 +350,9 @@ class _Loader:
         # Its locks bar others from these files: were they lost, nothing may be published.
         self._reader.execute("select")
         connection.commit()
-        self._claims.release()
-        self._dictionaries.trim()
-        self._remember()
+
+    def _tend(self) -> None:
+        connection = self._connection
         with suppress(LockHeld), hold(connection, SHAPE):
             if tend(connection, self._settings.weblog_monthly_mb << 20):
                 self._writer.look_again()
@@ -336,7 +365,7 @@ class _Loader:
             return
         results = contract.verify(self._connection, agreed, FEED)
         # On the run's own connection: those of a stopped run stay.
-        record_checks(self._run.connection, self._run.run_id, results)
+        record_checks(self._run.evidence, self._run.run_id, results)
         self._checks += results
         contract.stop_on_failure(agreed, results)
 

@@ -20,8 +20,9 @@ _MOST_LINES, _MOST_CHARACTERS = 50_000, 64 << 20
 class Quarantine:
     """The quarantine of a load, written by its writer."""
 
-    def __init__(self, writer: FactWriter, run_id: int) -> None:
+    def __init__(self, writer: FactWriter, run_id: int, schema: str = "audit") -> None:
         self._writer, self._run_id = writer, run_id
+        self._table = sql.Identifier(schema, "quarantine")
         self._rows: list[_Row] = []
         self._characters = 0
 
@@ -47,4 +48,4 @@ class Quarantine:
             pl.lit(FEED).alias("source"),
             pl.lit("weblog").alias("entity"),
         )
-        copy_frame(connection, sql.Identifier("audit", "quarantine"), frame)
+        copy_frame(connection, self._table, frame)

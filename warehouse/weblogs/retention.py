@@ -14,7 +14,7 @@ from warehouse.database import connect
 from warehouse.errors import DeleteBrake, LockHeld
 from warehouse.locks import hold
 from warehouse.settings import Settings
-from warehouse.weblogs.aggregates import SQL, TARGETS
+from warehouse.weblogs.aggregates import SQL, add_staged, clear_staged
 from warehouse.weblogs.files import FEED
 from warehouse.weblogs.partitions import Leaf, Partitions
 from warehouse.weblogs.reclassify import drop_zeros, recount_users
@@ -273,11 +273,8 @@ class _Retention:
 
 def subtract(connection: psycopg.Connection, gone: sql.Identifier) -> None:
     """Take the rows of a table out of the aggregates, but for their users."""
-    for name in ("country_user", "device_user"):
-        connection.execute(sql.SQL("truncate {}").format(sql.Identifier("staging", f"weblog_{name}")))
+    clear_staged(connection)
     for name, counts in _COUNTS.items():
         staged = sql.Identifier("staging", f"weblog_{name}")
-        connection.execute(sql.SQL("truncate {}").format(staged))
         connection.execute(sql.SQL("insert into {} ").format(staged) + counts.format(gone=gone))
-    for target in TARGETS:
-        connection.execute((SQL / f"{target}.sql").read_bytes())
+    add_staged(connection)

@@ -127,14 +127,16 @@ class FactWriter:
             copy_binary(self._connection, PARENT, few)
 
 
-def copy_binary(connection: psycopg.Connection, table: sql.Identifier, pieces: Iterable[memoryview]) -> None:
-    """COPY records that are laid out already."""
-    with connection.cursor() as cursor, cursor.copy(_COPY.format(table)) as copy:
-        copy.write(_HEADER)
-        for piece in pieces:
-            for start in range(0, len(piece), _PIECE):
-                copy.write(piece[start : start + _PIECE])
-        copy.write(_TRAILER)
+def copy_binary(connection: psycopg.Connection, table: sql.Identifier, pieces: Iterable[memoryview]) -> int:
+    """COPY records that are laid out already; how many."""
+    with connection.cursor() as cursor:
+        with cursor.copy(_COPY.format(table)) as copy:
+            copy.write(_HEADER)
+            for piece in pieces:
+                for start in range(0, len(piece), _PIECE):
+                    copy.write(piece[start : start + _PIECE])
+            copy.write(_TRAILER)
+        return cursor.rowcount
 
 
 def copy_rows(
