@@ -190,7 +190,7 @@ class _Rehearsal(Loader):
     def _tell(self, loaded: WeblogLoad) -> tuple[tuple[Load, ...], tuple[Example, ...]]:
         trial, run_id = self._connection, self._run.run_id
         paths = {file.file_id: file.path for file in loaded.files}
-        paths |= {file.file_id: file.file.path for file in self._reopened}
+        former = {file.file_id: file.file.path for file in self._reopened}
         taken_back = foretold.remember(trial, [(file.file_id, file.line_count) for file in self._reopened])
         for file in self._reopened:
             reopen_last_line(trial, file, run_id)
@@ -210,7 +210,7 @@ class _Rehearsal(Loader):
             )
         ]
         examples = foretold.requests("insert", self._unkept.examples, paths)
-        examples += foretold.requests("delete", taken_back[:EXAMPLES], paths)
+        examples += foretold.requests("delete", taken_back[:EXAMPLES], former)
         if self._unkept.new_countries:
             said = "countries that get a partition of their own"
             key = tuple(sorted(self._unkept.new_countries))
