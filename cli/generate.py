@@ -8,7 +8,7 @@ import typer
 
 generate = typer.Typer(help="Make up data: a shop, web logs.", no_args_is_help=True)
 
-Seed = Annotated[int, typer.Option(help="The same seed makes the same data.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed makes the same data.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")]
 Until = Annotated[
     datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Day at which the data end (UTC); default: now.")

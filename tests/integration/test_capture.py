@@ -18,6 +18,7 @@ from tests.conftest import SETTINGS
 from tests.pipeline import Pipeline
 from warehouse.database import connect
 from warehouse.errors import AccessRefused, DeclarationError, ProofFailed, SchemaDrift, SourceError
+from warehouse.migrations import upgrade
 from warehouse.sources.declaration import SchemaPolicy, Source, Table, read_source
 
 
@@ -610,6 +611,8 @@ def test_warehouse_that_is_to_be_read_only_is_told(shop: Pipeline) -> None:
         error.value.what == "The warehouse takes no writes: cannot execute UPDATE in a read-only transaction."
     )
     assert "default_transaction_read_only" in error.value.advice
+    with pytest.raises(AccessRefused, match="takes no writes"):
+        upgrade(shop.warehouse_url)
 
 
 # --- sources that must not be trusted -------------------------------------------------------------------------

@@ -78,6 +78,7 @@ def dwh(shop_url: str, warehouse_url: str, tmp_path: Path) -> CommandLine:
         ["status", "--runs", "9" * 26],
         ["undo", "9" * 26],
         ["generate", "shop", "--rows", "9" * 26],
+        ["generate", "weblogs", "--seed", "-1"],
         ["psql", "nonsense"],
         ["generate", "shop", "--until", "yesterday"],
     ],

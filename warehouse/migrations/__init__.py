@@ -11,7 +11,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from warehouse.database import connect
+from warehouse.database import connect, unwritable_said
 from warehouse.locks import hold
 from warehouse.migrations import feed, rights
 
@@ -52,6 +52,7 @@ def _config(connection: object) -> Config:
 
 def _migrate(url: str, run: Callable[[Config], None]) -> None:
     with (
+        unwritable_said(),
         connect(url, autocommit=True, application_name="dwh migrate") as guard,
         hold(guard, "migrate", wait_seconds=120),
     ):
