@@ -109,6 +109,16 @@ def rows_of(digest: Digest) -> int:
     return sum(chunk.rows for chunk in digest.values())
 
 
+def added(one: Digest, other: Digest) -> dict[int, Chunk]:
+    """Digest of the keys of both, where none is in both; of contents it tells nothing."""
+    nothing = Chunk(0, 0, 0)
+    return {
+        bucket: Chunk(left.rows + right.rows, left.keys + right.keys, 0)
+        for bucket in one.keys() | other.keys()
+        for left, right in [(one.get(bucket, nothing), other.get(bucket, nothing))]
+    }
+
+
 def differing(left: Digest, right: Digest, *, content: bool) -> list[int]:
     """Buckets in which two digests disagree: on keys alone, or on content too."""
 

@@ -1,7 +1,6 @@
 """Proof: after a run, source (at the run's snapshot) and mirror hold the same rows, by chunked row hashes."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,11 +8,10 @@ import psycopg
 from psycopg import sql
 
 from warehouse.audit import Run
-from warehouse.capture.digest import Chunk, differing, digest, rows_of
-from warehouse.capture.mirror import Column
+from warehouse.capture.digest import differing, digest, rows_of
+from warehouse.capture.kept import kept_digest
 from warehouse.capture.stage import Staged, StagedTable
 from warehouse.errors import ProofFailed
-from warehouse.sources.declaration import Table
 
 
 @dataclass(frozen=True)
@@ -92,29 +90,3 @@ def _prove(connection: psycopg.Connection, staged: StagedTable, taken_at: dateti
         len(differing(there, here, content=True)),
         round(staged.scan_seconds + time.monotonic() - started, 3),
     )
-
-
-def kept_digest(
-    connection: psycopg.Connection, table: Table, captured_at: datetime, columns: Sequence[Column]
-) -> tuple[dict[int, Chunk], int] | None:
-    """Digest of the source at the snapshot of `captured_at`, and its number of chunks; None where it is not kept.
-
-    It is of the last run that staged, which may have published nothing; and a crash of the server takes it away.
-    """
-    header = connection.execute(
-        """
-        select chunks from staging.source_digest
-        where source = %s and table_name = %s and captured_at = %s and column_names = %s
-        """,
-        [table.source, table.name, captured_at, [column.name for column in columns]],
-    ).fetchone()
-    if header is None:
-        return None
-    rows = connection.execute(
-        """
-        select bucket, row_count, key_sum, content_sum from staging.source_chunk
-        where source = %s and table_name = %s
-        """,
-        [table.source, table.name],
-    ).fetchall()
-    return {bucket: Chunk(count, int(keys), int(content)) for bucket, count, keys, content in rows}, header[0]

@@ -12,7 +12,8 @@ from psycopg import sql
 
 from warehouse.audit import Run, ensure_alive
 from warehouse.capture import deletes
-from warehouse.capture.digest import Chunk, Hashing, chunks_for, differing, digest, hashing, rows_of
+from warehouse.capture.digest import Hashing, chunks_for, differing, digest, hashing, rows_of
+from warehouse.capture.kept import keep_digest, proven_digest
 from warehouse.capture.mirror import (
     Column,
     find_drift,
@@ -141,7 +142,7 @@ def _stage_table(
             f"warehouse/sources/{table.source}/source.toml.",
         ) from error
     copied = time.monotonic()
-    vanished = _scan(reader, writer, table, columns, snapshot)
+    vanished = _scan(reader, writer, table, columns, snapshot, watermark)
     progress(f"{table.name}: {rows_read:,} rows staged")
     return StagedTable(
         table,
@@ -239,17 +240,19 @@ def _scan(
     table: Table,
     columns: Sequence[Column],
     snapshot: Snapshot,
+    watermark: Watermark | None,
 ) -> int:
     """Digest the source at this snapshot for the proof, and find the keys that vanished from it; how many."""
     relation = sql.Identifier(table.schema, table.name)
     chunks = chunks_for(deletes.expected_rows(writer, table))
     method = hashing(reader, writer)
+    proven = proven_digest(writer, table, watermark.captured_at, columns, chunks) if watermark else None
     # Two servers are asked, so both can work at once.
     with ThreadPoolExecutor(max_workers=1) as pool:
         asked = pool.submit(digest, reader, relation, table.key, columns, chunks, method, at_source=True)
-        expected = deletes.expected_keys(writer, table, columns, chunks, method)
+        expected = deletes.expected_keys(writer, table, columns, chunks, method, proven)
         there = asked.result()
-    _keep(writer, table, columns, snapshot, there, chunks)
+    keep_digest(writer, table, snapshot.taken_at, columns, there, chunks)
     if expected is None:
         return 0
     buckets = differing(there, expected, content=False)
@@ -258,33 +261,3 @@ def _scan(
     if rows_of(there) > rows_of(expected) - vanished and deletes.has_repeated_key(writer, table):
         raise key_problem(table, "not unique")
     return vanished
-
-
-def _keep(
-    writer: psycopg.Connection,
-    table: Table,
-    columns: Sequence[Column],
-    snapshot: Snapshot,
-    there: dict[int, Chunk],
-    chunks: int,
-) -> None:
-    writer.execute(
-        """
-        insert into staging.source_digest (source, table_name, captured_at, chunks, column_names)
-        values (%s, %s, %s, %s, %s)
-        on conflict (source, table_name) do update set
-            captured_at = excluded.captured_at, chunks = excluded.chunks, column_names = excluded.column_names
-        """,
-        [table.source, table.name, snapshot.taken_at, chunks, [column.name for column in columns]],
-    )
-    writer.execute(
-        "delete from staging.source_chunk where source = %s and table_name = %s", [table.source, table.name]
-    )
-    with (
-        writer.cursor() as cursor,
-        cursor.copy(
-            "copy staging.source_chunk (source, table_name, chunks, bucket, row_count, key_sum, content_sum) from stdin"
-        ) as copy,
-    ):
-        for bucket, chunk in there.items():
-            copy.write_row((table.source, table.name, chunks, bucket, chunk.rows, chunk.keys, chunk.content))

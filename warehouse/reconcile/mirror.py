@@ -24,8 +24,8 @@ from warehouse.capture.digest import (
     row_hash,
     rows_of,
 )
+from warehouse.capture.kept import kept_digest
 from warehouse.capture.mirror import Column, find_drift, mirrored_columns, source_columns
-from warehouse.capture.proof import kept_digest
 from warehouse.capture.pump import pump
 from warehouse.capture.snapshot import Snapshot, check_readable
 from warehouse.capture.stage import Watermark, check_same_source, in_net, watermark_of
