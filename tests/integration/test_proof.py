@@ -84,6 +84,8 @@ def test_row_that_the_source_never_had_is_deleted_like_any_that_vanished(loaded:
 
 def test_row_put_in_place_of_another_by_hand_is_told_and_mended_by_the_next_runs(loaded: Pipeline) -> None:
     """As many rows as were proven are taken for these rows until the proof has hashed them."""
+    loaded.settle()
+    loaded.capture()
     before = content(loaded.warehouse)
     loaded.warehouse.execute("update raw.shop_customer set id = 99 where id = 3")
     with pytest.raises(ProofFailed, match="customer: 3 rows there, 3 here"):
