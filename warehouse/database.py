@@ -24,6 +24,8 @@ SESSION = {
     "row_security": "on",
     "quote_all_identifiers": "off",
     "default_transaction_isolation": "read committed",
+    # A session whose client was killed ends in the middle of a statement, and its locks with it.
+    "client_connection_check_interval": "2s",
     **dict.fromkeys(
         (
             "statement_timeout",
@@ -75,10 +77,11 @@ def connect(url: str, *, autocommit: bool = False, application_name: str = "dwh"
             advice="It should read postgresql://user:password@host:port/database.",
         ) from None
     settings = ", ".join(f"('{name}', '{value}')" for name, value in SESSION.items())
-    # Older servers do not have them all.
+    # Older servers do not have them all, and only Linux tells surely when a client has gone.
     connection.execute(
         f"select set_config(name, value, false) from (values {settings}) as setting (name, value) "
-        "where current_setting(name, true) is not null".encode()
+        "where current_setting(name, true) is not null "
+        "and (name <> 'client_connection_check_interval' or version() ~ 'linux')".encode()
     )
     if not autocommit:
         connection.commit()

@@ -1,14 +1,31 @@
 """Flows that are started at the same moment, in small; `make fault-starts` starts a hundred."""
 
 import os
+import subprocess
+import sys
+import time
 
 import pytest
 
 from tests.faults import sabotage
 from tests.faults.killing.world import SHOP, World
 from tests.faults.starting import FLOWS, start_together
+from warehouse.database import connect
+from warehouse.feed import STAR_LOCK
+from warehouse.locks import try_alone
 
 STARTS = int(os.environ.get("STARTS", "12"))
+HOLDER = """
+import sys
+from warehouse.database import connect
+from warehouse.feed import STAR_LOCK
+from warehouse.locks import alone
+
+with connect(sys.argv[1]) as connection:
+    alone(connection, STAR_LOCK)
+    print("holding", flush=True)
+    connection.execute("select pg_sleep(900)")
+"""
 
 
 def test_flows_started_at_the_same_moment_double_nothing(world: World) -> None:
@@ -36,3 +53,16 @@ def test_the_same_flow_started_a_hundred_times_is_done_once(world: World) -> Non
     result = start_together(world, 100, [SHOP])
     assert result.complaints == []
     assert result.ended[f"{SHOP}: gave up"] > 50
+
+
+def test_lock_dies_with_its_holder_in_the_middle_of_a_statement(shop_url: str) -> None:
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, shop_url], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None and holder.stdout.readline() == "holding\n"
+    with connect(shop_url) as other:
+        assert not try_alone(other, STAR_LOCK)
+        holder.kill()
+        holder.wait()
+        give_up_at = time.monotonic() + 60
+        while not try_alone(other, STAR_LOCK):
+            assert time.monotonic() < give_up_at, "its session goes on for a quarter of an hour"
+            time.sleep(0.1)
