@@ -89,7 +89,10 @@ class Images:
         updated = 0
         missing: sql.Composable = sql.SQL("true")
         if self.table.key:
-            assigned = [name for name in self._columns if name not in self.table.key]
+            # A mirror's key too: equal keys may be spelled otherwise (1.0, 1.00).
+            assigned = [
+                name for name in self._columns if name not in self.table.key or self.table.schema == "raw"
+            ]
             same = same_key(self.table.key, "written", "image")
             update = self._sql(
                 "update {table} as written set {assigned} from {images} as image where {same} and {was_there}",

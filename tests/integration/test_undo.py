@@ -248,6 +248,20 @@ def test_column_that_a_run_captured_first_goes_with_it(shop: Pipeline) -> None:
     assert shop.rows("select distinct vip from raw.shop_customer") == [(True,)]
 
 
+def test_key_that_a_run_spelled_otherwise_is_spelled_as_before(shop: Pipeline) -> None:
+    source = Source("shop", "", (Table("shop", "thing", "public", ("id",), None),), {})
+    shop.do("create table thing (id numeric primary key, name text)", "insert into thing values (1.0, 'a')")
+    shop.capture(source=source)
+    before = everything(shop)
+    for spelled, name in (("1.00", "a"), ("1.000", "b")):
+        shop.do(f"update thing set id = {spelled}, name = '{name}'")
+        shop.capture(source=source)
+    assert shop.rows("select id::text, name from raw.shop_thing") == [("1.000", "b")]
+    take_back(shop, 2, cascade=True)
+    assert shop.rows("select id::text, name from raw.shop_thing") == [("1.0", "a")]
+    assert everything(shop) == before
+
+
 def test_run_that_lost_a_column_of_its_mirror_cannot_be_undone(shop: Pipeline) -> None:
     table = Table("shop", "customer", "public", ("id",), "updated_at", SchemaPolicy(dropped_column="evolve"))
     source = Source("shop", "", (table,), {})
