@@ -99,12 +99,12 @@ clean-data: down ## remove the local stack's databases and runs for good
 ##@ Faults
 .PHONY: fault-capture fault-kill fault-starts fault-reconcile
 COMMITS := 200000
-KILLS := 500
+KILLS := 650
 STARTS := 100
 fault-capture: setup ## 11 writers against the shop while ingest-shop goes on; COMMITS=1000000 takes about 10 minutes
 	@$(PY) -m tests.faults.capturing --commits $(COMMITS) $(ARGS)
 
-fault-kill: setup ## kill -9 of client, backend and server under flows that are run again; KILLS=500 takes about 20 minutes
+fault-kill: setup ## kill -9 of client, backend and server under flows that are run again; 650, at every point, take half an hour
 	@$(PY) -m tests.faults.killing --kills $(KILLS) $(ARGS)
 
 fault-starts: setup ## flows started at the same moment, the same and different ones; STARTS=100
