@@ -212,7 +212,9 @@ def _changed_since(
 
 def in_net(watermark: Watermark) -> sql.Composable:
     """Condition on a source row: it may have been written after the last published snapshot."""
-    return sql.SQL("age(xmin) <= (select age({}::xid))").format(sql.Literal(str(watermark.snapshot_xmin % 2**32)))
+    return sql.SQL("age(xmin) <= (select age({}::xid))").format(
+        sql.Literal(str(watermark.snapshot_xmin % 2**32))
+    )
 
 
 def _copy(

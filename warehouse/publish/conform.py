@@ -46,8 +46,8 @@ def find_affected(
         found += _outdated(connection, run_id, entity, target, types)
         found += _late_members(connection, run_id, entity, target, types)
     query = sql.SQL(
-        "select {keys}, bool_or(_is_stamped) as _is_stamped, bool_or(_is_new) as _is_new, "
-        "bool_or(_is_outdated) as _is_outdated from ({found}) as found group by {keys}"
+        "select {keys}, bit_or(_marks) & 1 > 0 as _is_stamped, bit_or(_marks) & 2 > 0 as _is_new, "
+        "bit_or(_marks) & 4 > 0 as _is_outdated from ({found}) as found group by {keys}"
     ).format(keys=listed(entity.table.key), found=sql.SQL(" union all ").join(found))
     made = connection.execute(sql.SQL("create unlogged table {} as {}").format(affected, query))
     comment_affected(connection, entity)
@@ -193,7 +193,7 @@ def comment_affected(connection: psycopg.Connection, entity: Entity) -> None:
 
 def _changed(entity: Entity) -> sql.Composable:
     return sql.SQL(
-        "select {}, _is_stamped, _operation = 'insert' as _is_new, false as _is_outdated from {}"
+        "select {}, _is_stamped::integer + 2 * (_operation = 'insert')::integer as _marks from {}"
     ).format(listed(entity.table.key), sql.Identifier("staging", f"{entity.table.mirror}_delta"))
 
 
@@ -203,7 +203,7 @@ def _changed_parent(entity: Entity, parent: Table, names: Sequence[str]) -> sql.
         for name, key in zip(names, parent.key, strict=True)
     )
     return sql.SQL(
-        "select {}, parent._is_stamped, false, false from {} as parent inner join {} as child on {}"
+        "select {}, parent._is_stamped::integer from {} as parent inner join {} as child on {}"
     ).format(
         qualified("child", entity.table.key),
         sql.Identifier("staging", f"{parent.mirror}_delta"),
@@ -218,7 +218,7 @@ def _waiting(entity: Entity, types: Mapping[str, str]) -> sql.Composable:
         for position, name in enumerate(entity.table.key, start=1)
     ]
     return sql.SQL(
-        "select {}, false, false, false from audit.quarantine where source = {} and entity = {} "
+        "select {}, 0 from audit.quarantine where source = {} and entity = {} "
         "and resolved_at is null and row_key is not null"
     ).format(sql.SQL(", ").join(keys), sql.Literal(entity.source), sql.Literal(entity.name))
 
@@ -262,7 +262,7 @@ def _outdated(
         found.append(
             sql.SQL(
                 """
-                select {keys}, false, false, true
+                select {keys}, 4
                 from {fact} as fact inner join {closed} as version on fact.{key} = version.{key}
                 where fact.{event} >= version.valid_to
                     and fact.{event} >= {earliest} and fact.source_system = {source}
@@ -308,7 +308,7 @@ def _late_members(
             if _is_compared(connection, of) and connection.execute(wanted + sql.SQL(" limit 1")).rowcount:
                 found.append(
                     sql.SQL(
-                        "select {keys}, false, false, false from {fact} as fact where fact.source_system = {source} "
+                        "select {keys}, 0 from {fact} as fact where fact.source_system = {source} "
                         "and fact.{derived_key} = 0 and fact.{via_key} in ({wanted})"
                     ).format(**names, wanted=wanted)
                 )

@@ -51,8 +51,11 @@ def merge_table(connection: psycopg.Connection, run_id: int, staged: StagedTable
     # The batch is gone where an earlier try of this run made it the mirror, and lost the word of its commit.
     elif staged.rows_read and batch_of(connection, table):
         analyze_briefly(connection, names["batch"], table.key)
-        counts |= _change(connection, names, staged)
-        counts["insert"] += _add(connection, names, staged)
+        known = _find_known(connection, names)
+        if known:
+            counts |= _change(connection, names, staged)
+        if known < staged.rows_read:
+            counts["insert"] += _add(connection, names, staged, known)
         missed = _cursor_missed(connection, names, staged)
     if staged.rows_vanished:
         counts["delete"] = _delete(connection, names, table.key)
@@ -86,15 +89,10 @@ def tell_all_new(connection: psycopg.Connection, staged: StagedTable) -> None:
     )
 
 
-def _change(
-    connection: psycopg.Connection, names: dict[str, sql.Composable], staged: StagedTable
-) -> dict[str, int]:
-    """Write the rows that the mirror has otherwise, or as deleted; how many were updated and inserted again.
-
-    Leaves the keys that the mirror has in pg_temp.known.
-    """
+def _find_known(connection: psycopg.Connection, names: dict[str, sql.Composable]) -> int:
+    """Fill pg_temp.known with the keys of the batch that the mirror has, and what has become of each; how many."""
     # *<> compares the rows' bytes: it needs no equality operator, and tells 1.0 from 1.00 as the proof does.
-    connection.execute(
+    return connection.execute(
         sql.SQL(
             """
             drop table if exists pg_temp.known;
@@ -110,7 +108,13 @@ def _change(
             inner join {mirror} as mirror on {same}
             """
         ).format(**names)
-    )
+    ).rowcount
+
+
+def _change(
+    connection: psycopg.Connection, names: dict[str, sql.Composable], staged: StagedTable
+) -> dict[str, int]:
+    """Write the rows that the mirror has otherwise, or as deleted; how many were updated and inserted again."""
     found = connection.execute(
         sql.SQL(
             "insert into {delta} ({key}, _operation, _is_stamped) "
@@ -137,23 +141,29 @@ def _change(
     return dict(rows)
 
 
-def _add(connection: psycopg.Connection, names: dict[str, sql.Composable], staged: StagedTable) -> int:
-    """Write the rows whose keys the mirror does not have; how many."""
-    with _telling_problems(staged.table):
-        added = connection.execute(
-            sql.SQL(
-                """
-                with added as (
-                    insert into {mirror} as batch ({columns}, _run_id, _is_deleted)
-                    select {batch_columns}, {run_id}, false from {batch} as batch
-                    where not exists (select from pg_temp.known as known where {known})
-                    returning {batch_key}, {stamp} is not null as _is_stamped
-                )
-
-                insert into {delta} ({key}, _operation, _is_stamped) select {key}, 'insert', _is_stamped from added
-                """
-            ).format(**names, known=same_key(staged.table.key, "known", "batch"))
+def _add(
+    connection: psycopg.Connection, names: dict[str, sql.Composable], staged: StagedTable, known: int
+) -> int:
+    """Write the rows whose keys the mirror does not have, but for those `known` ones; how many."""
+    new: sql.Composable = sql.SQL("true")
+    if known:
+        analyze_briefly(connection, sql.Identifier("pg_temp", "known"))
+        new = sql.SQL("not exists (select from pg_temp.known as known where {})").format(
+            same_key(staged.table.key, "known", "batch")
         )
+    with _telling_problems(staged.table):
+        connection.execute(
+            sql.SQL(
+                "insert into {mirror} ({columns}, _run_id, _is_deleted) "
+                "select {batch_columns}, {run_id}, false from {batch} as batch where {new}"
+            ).format(**names, new=new)
+        )
+    added = connection.execute(
+        sql.SQL(
+            "insert into {delta} ({key}, _operation, _is_stamped) "
+            "select {batch_key}, 'insert', {stamp} is not null from {batch} as batch where {new}"
+        ).format(**names, new=new)
+    )
     return added.rowcount
 
 
