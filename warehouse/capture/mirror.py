@@ -195,6 +195,15 @@ def ensure_mirror(
     mirror = sql.Identifier("raw", table.mirror)
     mirrored = _columns_of(connection, "raw", table.mirror)
     if not mirrored:
+        # A mirror that was there and is gone cannot be brought back by an undo.
+        connection.execute(
+            """
+            update audit.run set pruned_at = clock_timestamp()
+            where run_id = audit.current_run_id()
+                and exists (select from audit.watermark where source = %s and table_name = %s)
+            """,
+            [table.source, table.name],
+        )
         # Its rows are not copied again, and its key is built over all of them at once.
         connection.execute(
             sql.SQL(

@@ -56,6 +56,8 @@ class Staged:
     source: Source
     snapshot: Snapshot
     tables: tuple[StagedTable, ...]
+    # Of what a target of the star holds, so much may vanish.
+    max_delete_share: float = 1.0
 
     @property
     def rows_read(self) -> int:
@@ -107,7 +109,7 @@ def stage(
             run.commit(writer)
         if not confirm_deletes:
             deletes.brake(writer, staged, max_delete_share)
-    return Staged(source, snapshot, tuple(staged))
+    return Staged(source, snapshot, tuple(staged), 1.0 if confirm_deletes else max_delete_share)
 
 
 def _stage_table(

@@ -1,6 +1,6 @@
 """Conform: a source's own SQL, run for the keys that its changes affect, fills the entity's batch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import psycopg
 from psycopg import sql
@@ -140,7 +140,7 @@ def fill_removed(connection: psycopg.Connection, entity: Entity, target: Dimensi
             where not exists (select from {batch} as batch where {same})
             """
         ).format(
-            keys=_natural_keys(entity, target),
+            keys=natural_keys(entity, target),
             affected=affected_table(entity),
             batch=batch_table(entity.name),
             same=sql.SQL(" and ").join(
@@ -166,11 +166,12 @@ def outdated_keys(entity: Entity, target: Dimension | Fact) -> sql.Composable:
 
 def _affected_keys(entity: Entity, target: Dimension | Fact, which: sql.Composable) -> sql.Composable:
     return sql.SQL("select {} from {} as affected where {}").format(
-        _natural_keys(entity, target), affected_table(entity), which
+        natural_keys(entity, target), affected_table(entity), which
     )
 
 
-def _natural_keys(entity: Entity, target: Dimension | Fact) -> sql.Composable:
+def natural_keys(entity: Entity, target: Dimension | Fact) -> sql.Composable:
+    """Select list of the natural keys of a target, made of the keys that `affected` has as the source has them."""
     return sql.SQL(", ").join(
         sql.SQL("{}::text as {}").format(sql.Identifier("affected", column), sql.Identifier(natural))
         for column, natural in zip(entity.table.key, target.natural_key, strict=True)
@@ -219,8 +220,23 @@ def _waiting(entity: Entity, types: Mapping[str, str]) -> sql.Composable:
     ]
     return sql.SQL(
         "select {}, 0 from audit.quarantine where source = {} and entity = {} "
-        "and resolved_at is null and row_key is not null"
-    ).format(sql.SQL(", ").join(keys), sql.Literal(entity.source), sql.Literal(entity.name))
+        "and resolved_at is null and row_key is not null and {}"
+    ).format(
+        sql.SQL(", ").join(keys),
+        sql.Literal(entity.source),
+        sql.Literal(entity.name),
+        _valid(
+            (sql.SQL("row_key[{}]").format(sql.Literal(position)), types[name])
+            for position, name in enumerate(entity.table.key, start=1)
+        ),
+    )
+
+
+def _valid(keys: Iterable[tuple[sql.Composable, str]]) -> sql.Composable:
+    """Whether texts can be keys of these types: not where the source's key was of another type."""
+    return sql.SQL(" and ").join(
+        sql.SQL("pg_input_is_valid({}, {})").format(text, sql.Literal(kind)) for text, kind in keys
+    )
 
 
 def _outdated(
@@ -229,6 +245,7 @@ def _outdated(
     """Facts of this source whose dimension version this run has closed before their event."""
     names = {
         "keys": _fact_keys(entity, fact, types),
+        "valid": _valid_fact(entity, fact, types),
         "fact": sql.Identifier("dwh", fact.table),
         "event": sql.Identifier(fact.event_time),
         "source": sql.Literal(entity.source),
@@ -265,7 +282,7 @@ def _outdated(
                 select {keys}, 4
                 from {fact} as fact inner join {closed} as version on fact.{key} = version.{key}
                 where fact.{event} >= version.valid_to
-                    and fact.{event} >= {earliest} and fact.source_system = {source}
+                    and fact.{event} >= {earliest} and fact.source_system = {source} and {valid}
                 """
             ).format(**names, earliest=sql.Literal(row[0]))
         )
@@ -283,6 +300,7 @@ def _late_members(
     for derived, through in fact.derived.items():
         names = {
             "keys": _fact_keys(entity, fact, types),
+            "valid": _valid_fact(entity, fact, types),
             "fact": sql.Identifier("dwh", fact.table),
             "event": sql.Identifier(fact.event_time),
             "source": sql.Literal(entity.source),
@@ -309,7 +327,7 @@ def _late_members(
                 found.append(
                     sql.SQL(
                         "select {keys}, 0 from {fact} as fact where fact.source_system = {source} "
-                        "and fact.{derived_key} = 0 and fact.{via_key} in ({wanted})"
+                        "and fact.{derived_key} = 0 and fact.{via_key} in ({wanted}) and {valid}"
                     ).format(**names, wanted=wanted)
                 )
     return found
@@ -318,6 +336,13 @@ def _late_members(
 def _fact_keys(entity: Entity, fact: Fact, types: Mapping[str, str]) -> sql.Composable:
     return sql.SQL(", ").join(
         sql.SQL("{}::{}").format(sql.Identifier("fact", natural), sql.SQL(types[name]))
+        for name, natural in zip(entity.table.key, fact.natural_key, strict=True)
+    )
+
+
+def _valid_fact(entity: Entity, fact: Fact, types: Mapping[str, str]) -> sql.Composable:
+    return _valid(
+        (sql.Identifier("fact", natural), types[name])
         for name, natural in zip(entity.table.key, fact.natural_key, strict=True)
     )
 

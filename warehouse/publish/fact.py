@@ -50,7 +50,7 @@ def merge_fact(
         "run_id": sql.Literal(run_id),
         "source": sql.Literal(source),
     }
-    if all_new and _is_empty(connection, fact):
+    if all_new:
         return {"inserted": _insert(connection, names, ALL), "updated": 0, "deleted": 0}
     inserted, updated = _merge(connection, names, known)
     deleted = connection.execute(
@@ -180,13 +180,6 @@ def _rekeyed(connection: psycopg.Connection, run_id: int, fact: Fact) -> int:
         [run_id, f"dwh.{fact.table}", [dimension.key for dimension in DIMENSIONS]],
     ).fetchone()
     return row[0] if row else 0
-
-
-def _is_empty(connection: psycopg.Connection, fact: Fact) -> bool:
-    row = connection.execute(
-        sql.SQL("select not exists (select from {})").format(sql.Identifier("dwh", fact.table))
-    ).fetchone()
-    return bool(row and row[0])
 
 
 def _each(template: str, columns: list[str]) -> sql.Composable:

@@ -28,6 +28,7 @@ from warehouse.publish.fact import merge_fact
 from warehouse.publish.first_load import affect_all, conform_anew, forget_affected
 from warehouse.publish.merge import merge_table, tell_all_new
 from warehouse.publish.rekey import rekey_waiting
+from warehouse.publish.strays import holds_anything, remove_strays
 from warehouse.sources.declaration import Entity, fitted
 from warehouse.star import TARGETS, Dimension, Fact
 
@@ -81,14 +82,16 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
         connection.execute(PLANNER)
         if staged.rows_read:
             Thread(target=prepare, name="prepare contracts", daemon=True).start()
-        loads = _merge(connection, run.run_id, staged, progress)
+        is_whole = any(table.whole for table in staged.tables)
+        is_first = is_whole and not holds_anything(connection, staged.source.name)
+        loads = _merge(connection, run.run_id, staged, is_first, progress)
         # Where no mirror changed no verdict can have changed either, not even on what waits in quarantine.
-        for target in TARGETS if any(map(_changed, loads.values())) else ():
+        for target in TARGETS if is_whole or any(map(_changed, loads.values())) else ():
             entity = staged.source.entities.get(target.entity)
             if entity is None:
                 continue
             try:
-                load = _load(connection, run, staged, entity, target, loads, checks)
+                load = _load(connection, run, staged, entity, target, loads, checks, is_first)
             except psycopg.DataError as error:
                 raise SourceError(
                     f"Some {entity.name} of source '{entity.source}' does not fit the warehouse: "
@@ -108,17 +111,16 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
 
 
 def _merge(
-    connection: psycopg.Connection, run_id: int, staged: Staged, progress: Progress
+    connection: psycopg.Connection, run_id: int, staged: Staged, is_first: bool, progress: Progress
 ) -> dict[str, Load]:
     loads: dict[str, Load] = {}
     for table in staged.tables:
         load = merge_table(connection, run_id, table)
         loads[load.table_name] = load
         progress(str(load))
-    is_new = {table: batch_of(connection, table.table) is None for table in staged.tables}
-    if not all(is_new.values()):
-        # What was there before may refer to what is new.
-        for table in [table for table in staged.tables if is_new[table]]:
+    # What was there before may refer to what is new.
+    for table in () if is_first else staged.tables:
+        if batch_of(connection, table.table) is None:
             tell_all_new(connection, table)
     _index_parents(connection, staged)
     return loads
@@ -132,20 +134,25 @@ def _load(
     target: Dimension | Fact,
     loads: Mapping[str, Load],
     checks: list[CheckResult],
+    is_first: bool,
 ) -> Load | None:
     started = time.monotonic()
     driving = _staged(staged.tables, entity)
-    all_new = _all_new(driving, loads[f"raw.{entity.table.mirror}"])
+    all_new = is_first and _all_new(driving, loads[f"raw.{entity.table.mirror}"])
+    may_stray = driving.whole and not is_first
     if all_new:
         affected = affect_all(connection, entity, driving.rows_read)
     else:
         affected = find_affected(connection, run.run_id, entity, target, driving.columns)
-    if not affected:
+    if not affected and not may_stray:
         return None
     rows = conform_anew(connection, entity) if affected > PARALLEL_ABOVE else conform(connection, entity)
     if isinstance(target, Dimension) and target.has_history and not all_new:
         forget_stale_stamps(connection, entity, target)
     _removed(connection, entity, target, all_new)
+    strays = remove_strays(connection, entity, target, staged.max_delete_share) if may_stray else 0
+    if not affected and not strays:
+        return None
     quarantined = 0
     contract = read_contract(target.entity, entity.lacks) if rows else None
     if contract is not None:
@@ -176,7 +183,7 @@ def _load(
     return Load(
         staged.source.name,
         f"dwh.{target.table}",
-        rows_read=affected,
+        rows_read=affected + strays,
         rows_inserted=counts.get("inserted", 0),
         rows_updated=counts.get("updated", 0),
         rows_closed=counts.get("closed", 0),
