@@ -44,11 +44,16 @@ BREAKS = {
     "base price is not positive": [{"unit_price_default_amount": "0"}, {"unit_price_default_amount": "-1"}],
     "unit price is not positive": [{"unit_price_amount": "0"}, {"unit_price_amount": "-100"}],
     "unit price is not a number": [{"unit_price_amount": "'NaN'"}],
-    "quantity is not positive": [{"quantity": "0"}, {"quantity": "-2"}],
+    "quantity is not positive": [{"quantity": "0"}, {"quantity": "-2"}, {"quantity": "'NaN'"}],
     "discount is not between 0 and the gross amount": [
         {"discount_amount": "-0.01"}, {"discount_amount": "200.01"}, {"discount_amount": "'NaN'"},
     ],
-    "amounts are too large": [{"quantity": "1e12"}, {"unit_price_amount": "99999999999999"}],
+    "amounts are too large": [
+        {"quantity": "1e12"}, {"unit_price_amount": "99999999999999"}, {"unit_price_amount": "'Infinity'"},
+        {"quantity": "1.007", "unit_price_amount": "99304865938430.9831"},
+        {"quantity": "0.001", "unit_price_amount": "1e14", "discount_amount": "0"},
+        {"quantity": "1e15", "unit_price_amount": "0.001", "unit_price_default_amount": "null"},
+    ],
     "status is unknown": [{"status": "'Complete'"}, {"status": "''"}],
     "order time is outside the calendar": [{"ordered_at": "'1899-12-31 23:59:59'"}, {"ordered_at": "'2100-01-01'"}],
     "return time is outside the calendar": [{"returned_at": "'1899-12-31 23:59:59'"}, {"returned_at": "'infinity'"}],
@@ -56,6 +61,7 @@ BREAKS = {
 ALMOST = [
     {"order_total_amount": "80.0001"}, {"unit_price_default_amount": "99.9999"}, {"unit_price_default_amount": "null"},
     {"discount_amount": "0"}, {"discount_amount": "200"}, {"quantity": "0.001", "discount_amount": "0"},
+    {"quantity": "1.001", "unit_price_amount": "99900099900099.9"},
     {"ordered_at": "'1900-01-01'"}, {"ordered_at": "'2099-12-31 23:59:59.999999'"}, {"returned_at": "'2024-04-01'"},
     {"has_customer": "false", "customer_name": "null", "customer_birth_date": "null"},
 ]  # fmt: skip

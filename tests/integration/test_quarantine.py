@@ -27,6 +27,9 @@ class Broken:
 LENIENT = [
     f"alter table order_item alter {column} drop not null"
     for column in ("quantity", "discount_amount", "created_at")
+] + [
+    f"alter table order_item alter {column} type numeric"
+    for column in ("quantity", "unit_price", "unit_price_default", "discount_amount")
 ]
 BROKEN = [
     Broken("product id is missing", {"product_id": None}),
@@ -44,6 +47,16 @@ BROKEN = [
     Broken("discount is not between 0 and the gross amount", {"discount_amount": -1}),
     Broken("discount is not between 0 and the gross amount", {"discount_amount": 201}),
     Broken("amounts are too large", {"quantity": 2_000_000_000, "unit_price": 900_000}),
+    Broken("amounts are too large", {"unit_price": "Infinity"}),
+    Broken("amounts are too large", {"unit_price": "3.4e38"}),
+    Broken("amounts are too large", {"unit_price": "2e14", "quantity": "0.001"}),
+    Broken("amounts are too large", {"unit_price": "99304865938430.9831", "quantity": "1.007"}),
+    Broken("amounts are too large", {"quantity": "Infinity"}),
+    Broken("amounts are too large", {"quantity": "1e40"}),
+    Broken("quantity is not positive", {"quantity": "NaN"}),
+    Broken("base price is not positive", {"unit_price_default": "-Infinity"}),
+    Broken("discount is not between 0 and the gross amount", {"discount_amount": "-Infinity"}),
+    Broken("discount is not between 0 and the gross amount", {"discount_amount": "NaN"}),
     Broken("return time is outside the calendar", {"returned_at": "infinity"}),
     Broken("return time is outside the calendar", {"returned_at": "0044-03-15 BC"}),
     Broken("order total is not positive", {"unit_price_default": None, "discount_amount": 200}, alone=True),

@@ -1,7 +1,7 @@
 """Northwind, somebody else's schema, through the whole way: sales agree with the known answers, and a second run
 brings exactly what changed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 
 import pytest
@@ -10,8 +10,23 @@ from tests.pipeline import Pipeline, content
 from tests.real.northwind_source import csv_folder, load_northwind
 from warehouse.audit import start_run
 from warehouse.explain.explain import explain
+from warehouse.publish import publish
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.sources.declaration import read_source
+
+LARGE, DISCOUNT = "amounts are too large", "discount is not between 0 and the gross amount"
+LOW, TOTAL = "unit price is not positive", "order total is not positive"
+# By order and line what it becomes, and the rules that this breaks; nothing of infinity is no number.
+ABSURD: Mapping[tuple[int, int], tuple[str, list[str]]] = {
+    (10260, 41): ("unit_price = 'Infinity', discount = 0.25", [LARGE]),
+    (10266, 12): ("unit_price = 3.4e38, discount = 0.05", [LARGE]),
+    (10271, 33): ("unit_price = 'Infinity'", [LARGE, DISCOUNT]),
+    (10279, 17): ("unit_price = '-Infinity', discount = 0.25", [TOTAL, LOW, DISCOUNT]),
+    (10292, 20): ("discount = 1e30", [TOTAL, DISCOUNT]),
+    (10295, 56): ("discount = 'Infinity'", [TOTAL, DISCOUNT]),
+    (10313, 36): ("unit_price = -3.4e38", [TOTAL, LOW, DISCOUNT]),
+    (10317, 1): ("unit_price = 'NaN'", ["unit price is not a number"]),
+}
 
 
 @pytest.fixture
@@ -139,3 +154,38 @@ def test_damage_to_somebody_elses_schema_is_found_mended_and_explained(northwind
     assert content(northwind.warehouse) == undisturbed
     (line,) = explain(northwind.warehouse, [northwind.source], "order_item", ["10248", "11"])
     assert [child.title.split(":")[0] for child in line.children[:2]] == ["customer VINET", "product 11"]
+
+
+def test_amounts_that_nothing_can_hold_wait_and_all_others_are_published_as_ever(
+    northwind: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Northwind keeps them as real, which holds more than any column of the star; a large batch is made another way."""
+    lines = "update order_details set {} where (order_id, product_id) = ({}, {})"
+    absurd = [lines.format(change, *key) for key, (change, _) in ABSURD.items()]
+    waiting = [([str(order), str(line)], rules, None) for (order, line), (_, rules) in ABSURD.items()]
+    northwind.do(*absurd, lines.format("unit_price = 1.00005, discount = 0.33335", 10273, 10))
+    with monkeypatch.context() as large:
+        large.setattr(publish, "PARALLEL_ABOVE", 1)
+        northwind.capture()
+    assert sorted(northwind.quarantined()) == waiting
+    assert len(northwind.facts()) == 2155 - len(ABSURD)
+    # price and discount are each told to the hundredth of a cent before anything is made of them
+    assert northwind.rows(
+        "select list_unit_price_amount, discount_amount, gross_amount, net_amount from dwh.fact_order_item "
+        "where order_id = '10273' and line_id = '10'"
+    ) == [tuple(map(Decimal, ("1.0001", "8.0008", "24.0024", "16.0016")))]
+
+    northwind.do(*(lines.format("unit_price = 7, discount = 0", *key) for key in ABSURD))
+    northwind.capture()
+    assert {resolution for _, _, resolution in northwind.quarantined()} == {"released"}
+    northwind.do(*absurd)
+    assert northwind.capture().loads["dwh.fact_order_item"].rows_quarantined == len(ABSURD)
+    assert sorted(entry for entry in northwind.quarantined() if entry[2] is None) == waiting
+    assert len(northwind.facts()) == 2155
+    with start_run(northwind.warehouse_url, flow="reconcile") as run:
+        verdicts = reconcile_source(run, northwind.source, northwind.shop_url, repair=False)
+    assert {verdict.verdict for verdict in verdicts if verdict.layer != "mart"} == {"equal"}
+    (line,) = explain(northwind.warehouse, [northwind.source], "order_item", ["10260", "41"])
+    (judged,) = (child for child in line.children if child.title.startswith("conform/"))
+    assert judged.facts["unit_price_amount"] == "Infinity"
+    assert [name for name, said in judged.children[0].facts.items() if said == "broken"] == [LARGE]
