@@ -1,10 +1,14 @@
 """The command `dwh`: what it understands, and how it ends."""
 
+import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import StrEnum
 from io import TextIOWrapper
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -24,8 +28,17 @@ from cli.status import status, with_usual_days
 from cli.undo import undo
 
 INTERRUPTED = 130
-EPILOG = """Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 stopped by a quality gate or brake.
+# What ends a service, and what a terminal that is closed says.
+STOPS = (signal.SIGTERM, signal.SIGHUP)
+EPILOG = """Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 stopped by a quality gate or brake,
+128 + its number where a signal stopped it (130: Ctrl-C).
 Settings come from the environment and from .env (see .env.example)."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal has asked for the end: all that minds Ctrl-C minds it too."""
+
+    signal = 0
 
 
 class LogFormat(StrEnum):
@@ -94,12 +107,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = with_usual_days(own) + rest
     if debug:
         os.environ["DWH_DEBUG"] = "1"
+    else:
+        # It names host and user of a connection that an interrupt left at work, and the run says how it ended.
+        logging.getLogger("psycopg").setLevel(logging.ERROR)
+    for number in STOPS:
+        # nohup has it ignored
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _stop)
     try:
         app(given, prog_name="dwh")
     except SystemExit as end:
-        if end.code == INTERRUPTED:
-            sys.stderr.write("Stopped. What was published stays; run it again to go on.\n")
-        raise
+        if end.code != INTERRUPTED:
+            raise
+        with suppress(OSError):
+            by = f" by {signal.Signals(Stopped.signal).name}" if Stopped.signal else ""
+            sys.stderr.write(f"Stopped{by}. What was published stays; run it again to go on.\n")
+        sys.exit(128 + Stopped.signal if Stopped.signal else INTERRUPTED)
     except BrokenPipeError:
         # Whoever read us has enough; Python would complain about it once more at exit.
         sys.stderr.close()
@@ -108,6 +131,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if debug:
             raise
         sys.exit(_explain(error))
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    # A service manager may say it twice, and what is ended must end.
+    for other in STOPS:
+        signal.signal(other, signal.SIG_IGN)
+    Stopped.signal = number
+    raise Stopped
 
 
 def _explain(error: Exception) -> int:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -19,11 +18,19 @@ from psycopg.types.json import Jsonb
 from warehouse.alerts.outbox import mark_told, tell, tell_crashed
 from warehouse.alerts.rules import Rules
 from warehouse.database import connect, unwritable_said
-from warehouse.errors import LockHeld, RunLost, WarehouseError
+from warehouse.errors import LockHeld, RunLost, WarehouseError, said
 from warehouse.locks import RUN
 from warehouse.redact import redacted
 
 CRASHED = "The process that ran it is gone: nothing of its open transaction was published."
+# Of a run, in SQL: it says that it is running, and nobody holds its lock.
+DEAD = f"""
+    status = 'running' and not exists (
+        select from pg_locks
+        where locktype = 'advisory' and classid = {RUN} and objid::bigint = mod(run_id, 2147483648)
+            and database = (select oid from pg_database where datname = current_database())
+    )
+    """
 
 
 @dataclass(frozen=True)
@@ -214,20 +221,12 @@ def mark_crashed(connection: psycopg.Connection, rules: Rules | None = None) -> 
     """Mark every 'running' run whose lock nobody holds as crashed, and queue the mail about it; its run ids."""
     with connection.transaction():
         rows = connection.execute(
-            """
+            f"""
             update audit.run set ended_at = clock_timestamp(), error = %s,
                 status = case when parameters ->> 'dry_run' = 'true' then 'dry run' else 'crashed' end
-            where status = 'running' and run_id not in (
-                select run.run_id
-                from pg_locks as held
-                join audit.run as run
-                    on held.objid::bigint = run.run_id %% 2147483648 and run.status = 'running'
-                where held.locktype = 'advisory' and held.classid = %s
-                    and held.database = (select oid from pg_database where datname = current_database())
-            )
-            returning run_id, status
-            """,
-            [CRASHED, RUN],
+            where {DEAD} returning run_id, status
+            """.encode(),
+            [CRASHED],
         ).fetchall()
         run_ids = [run_id for run_id, status in rows if status == "crashed"]
         if run_ids:
@@ -302,8 +301,7 @@ def _write_end(connection: psycopg.Connection, run: Run, status: str, error: Bas
 def _said(error: BaseException | None) -> str | None:
     if error is None:
         return None
-    what: Any = getattr(error, "what", None)
-    return redacted(str(what) if what else f"{type(error).__name__}: {error}")
+    return redacted(said(error))
 
 
 def _status_of(error: BaseException) -> str:

@@ -1,7 +1,17 @@
 """Errors that tell a person what happened, to what, and what to do next."""
 
+import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+
+def said(error: BaseException) -> str:
+    """What happened, in one line for trail and mail."""
+    # Prefect has an exception of its own for a signal, with its number as well.
+    number = getattr(error, "signal", signal.SIGINT if isinstance(error, KeyboardInterrupt) else None)
+    if number is not None and not isinstance(error, Exception):
+        return f"stopped by {'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name}"
+    return str(getattr(error, "what", None) or f"{type(error).__name__}: {error}")
 
 
 class WarehouseError(Exception):

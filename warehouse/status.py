@@ -6,6 +6,8 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from warehouse.audit import CRASHED, DEAD
+
 Rows = list[dict[str, Any]]
 
 
@@ -38,17 +40,25 @@ class Evidence:
 
 
 def read_status(connection: psycopg.Connection, runs: int = 10) -> Status:
-    """The last runs, newest first, and the present state of tables, quarantine and proofs."""
+    """The last runs, newest first, dead ones as crashed, and the present state of tables, quarantine and proofs."""
+    # First: a run that ends between the two queries has ended by the second.
+    dead = {row["run_id"] for row in _rows(connection, f"select run_id from mart.job_run where {DEAD}")}
+    last = _rows(
+        connection,
+        """
+        select run_id, flow, status, started_at, duration_seconds, rows_read, rows_inserted, rows_updated,
+            rows_closed, rows_deleted, rows_quarantined, rows_cursor_missed, launched_by, message, advice
+        from mart.job_run order by run_id desc limit %s
+        """,
+        runs,
+    )
     return Status(
-        _rows(
-            connection,
-            """
-            select run_id, flow, status, started_at, duration_seconds, rows_read, rows_inserted, rows_updated,
-                rows_closed, rows_deleted, rows_quarantined, rows_cursor_missed, launched_by, message, advice
-            from mart.job_run order by run_id desc limit %s
-            """,
-            runs,
-        ),
+        [
+            run | {"status": "crashed", "message": CRASHED}
+            if run["run_id"] in dead and run["status"] == "running"
+            else run
+            for run in last
+        ],
         _rows(
             connection,
             """

@@ -98,7 +98,7 @@ ENDS: Mapping[str, tuple[Callable[[], BaseException], str, str]] = {
         "failed",
         "ingest-shop failed: ValueError: no such thing",
     ),
-    "crashed": (KeyboardInterrupt, "crashed", "ingest-shop crashed: KeyboardInterrupt:"),
+    "crashed": (KeyboardInterrupt, "crashed", "ingest-shop crashed: stopped by Ctrl-C"),
     "gate": (
         lambda: QualityGateStopped("2 rows lack a key.", advice="Mend them."),
         "gate stopped",

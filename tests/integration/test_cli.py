@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from generators import geoip
 from tests.pipeline import LOCK_AWAITED, Pipeline
+from warehouse.audit import CRASHED
 from warehouse.database import connect
 from warehouse.locks import alone
 from warehouse.publish.publish import STAR_LOCK
@@ -44,9 +45,9 @@ class CommandLine:
             timeout=120,
         )
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+    def start(self, *arguments: str, under: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            [DWH, *arguments],
+            [*under, DWH, *arguments],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -253,22 +254,81 @@ def test_path_that_is_no_folder_is_said_without_a_traceback(dwh: CommandLine, tm
     assert said.stderr.splitlines()[0].endswith(": Not a directory.")
 
 
+@pytest.mark.parametrize(
+    ("number", "by", "code"),
+    [
+        (signal.SIGINT, "Ctrl-C", 130),
+        (signal.SIGTERM, "SIGTERM", 143),
+        (signal.SIGHUP, "SIGHUP", 129),
+    ],
+)
 def test_interrupted_run_ends_cleanly_and_the_next_one_does_its_work(
-    dwh: CommandLine, shop: Pipeline
+    dwh: CommandLine, shop: Pipeline, number: signal.Signals, by: str, code: int
 ) -> None:
     shop.order(1, "2024-03-10")
     with connect(shop.warehouse_url) as blocker:
         alone(blocker, STAR_LOCK)
         running = dwh.start("run", "shop")
         _wait_for(lambda: shop.rows(LOCK_AWAITED))
-        running.send_signal(signal.SIGINT)
+        running.send_signal(number)
         _, said = running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert said.splitlines()[-1] == "Stopped. What was published stays; run it again to go on."
+        _wait_for(lambda: not shop.rows(LOCK_AWAITED))
+    assert running.returncode == code
+    assert said.splitlines()[-1] == (
+        f"Stopped{'' if by == 'Ctrl-C' else f' by {by}'}. What was published stays; run it again to go on."
+    )
     assert "Traceback" not in said
-    assert [(flow, status) for flow, status, _ in shop.run_states()] == [("ingest-shop", "crashed")]
+    assert shop.run_states() == [("ingest-shop", "crashed", f"stopped by {by}")]
     assert dwh("run", "shop").returncode == 0
     assert shop.facts() == [("1", "1")]
+
+
+def test_nohup_lets_a_run_go_on_when_its_terminal_is_closed(dwh: CommandLine, shop: Pipeline) -> None:
+    with connect(shop.warehouse_url) as blocker:
+        alone(blocker, STAR_LOCK)
+        running = dwh.start("run", "shop", under=("nohup",))
+        _wait_for(lambda: shop.rows(LOCK_AWAITED))
+        running.send_signal(signal.SIGHUP)
+    running.communicate(timeout=60)
+    assert running.returncode == 0
+    assert [status for _, status, _ in shop.run_states()] == ["succeeded"]
+
+
+def test_connection_that_an_interrupt_leaves_at_work_is_named_on_demand_alone(
+    dwh: CommandLine, warehouse_url: str
+) -> None:
+    program = """
+import contextlib, sys, psycopg
+from cli.main import main
+with contextlib.suppress(SystemExit): main([*sys.argv[2:], "--help"])
+with contextlib.suppress(KeyboardInterrupt), psycopg.connect(sys.argv[1]) as connection:
+    connection.pgconn.send_query(b"select pg_sleep(1)")
+    raise KeyboardInterrupt
+"""
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", program, warehouse_url, *options],
+            cwd=dwh.folder, env=dwh.environment, capture_output=True, text=True,
+        ).stderr
+        for options in ([], ["--debug"])
+    ]  # fmt: skip
+    assert said[0] == ""
+    assert "error ignored in rollback" in said[1]
+
+
+def test_status_calls_a_run_crashed_as_soon_as_its_process_is_gone(dwh: CommandLine, shop: Pipeline) -> None:
+    def shown() -> list[tuple[str, str]]:
+        return [(run["status"], run["message"] or "") for run in dwh.json("status")["runs"]]
+
+    with connect(shop.warehouse_url) as blocker:
+        alone(blocker, STAR_LOCK)
+        running = dwh.start("run", "shop")
+        _wait_for(lambda: shop.rows(LOCK_AWAITED))
+        assert shown() == [("running", "")]
+        running.kill()
+        running.communicate(timeout=60)
+        _wait_for(lambda: shown() == [("crashed", CRASHED)])
+    assert [status for _, status, _ in shop.run_states()] == ["running"], "it is only shown so"
 
 
 def test_prefect_that_does_not_answer_keeps_nothing_from_running(dwh: CommandLine, shop: Pipeline) -> None:

@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 
 from warehouse.alerts.compose import Alert, Kind, compose, told
 from warehouse.alerts.rules import Rules
-from warehouse.errors import DeleteBrake, ProofFailed, StepsFailed
+from warehouse.errors import DeleteBrake, ProofFailed, StepsFailed, said
 
 TOLD = "_is_told"
 MOST_DETAILS = 10
@@ -126,7 +126,7 @@ def _alert(
         facts.insert(1, ("Deployment", run["deployment"]))
     if kind not in ("recovered", "quarantine"):
         facts.append(("Last success", told(run["succeeded_at"]) if run["succeeded_at"] else "never"))
-    what = getattr(error, "what", None) or (f"{type(error).__name__}: {error}" if error else "")
+    what = said(error) if error else ""
     return Alert(
         kind,
         run["flow"],

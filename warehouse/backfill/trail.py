@@ -7,6 +7,7 @@ import psycopg
 
 from warehouse.audit import Run, ensure_alive
 from warehouse.backfill.partition import DayLoad, Feed
+from warehouse.errors import said
 from warehouse.redact import redacted
 
 
@@ -16,8 +17,7 @@ def load_day(run: Run, feed: Feed, day: date, same_backfill: Collection[int] = (
     try:
         loaded = feed.load(run, day, {run.run_id, *same_backfill})
     except Exception as error:
-        what = str(getattr(error, "what", None) or f"{type(error).__name__}: {error}")
-        _record(run, feed.name, day, "failed", 0, redacted(what), started_at)
+        _record(run, feed.name, day, "failed", 0, redacted(said(error)), started_at)
         raise
     # What another run may have loaded meanwhile is not ours to vouch for.
     ensure_alive(run)
