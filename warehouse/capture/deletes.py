@@ -16,6 +16,10 @@ from warehouse.sources.declaration import Table
 if TYPE_CHECKING:
     from warehouse.capture.stage import StagedTable
 
+BRAKE_ADVICE = (
+    "Nothing was changed. If the deletes are real, run again with --confirm-deletes; "
+    "DWH_MAX_DELETE_SHARE sets the limit."
+)
 _SEEN = sql.Identifier("pg_temp", "source_key")
 
 
@@ -116,8 +120,7 @@ def brake(writer: psycopg.Connection, staged: "Sequence[StagedTable]", max_share
     if pulled:
         raise DeleteBrake(
             f"Too many rows have vanished from the source: {', '.join(pulled)}; the limit is {max_share:.0%}.",
-            advice="Nothing was changed. If the deletes are real, run again with --confirm-deletes; "
-            "DWH_MAX_DELETE_SHARE sets the limit.",
+            advice=BRAKE_ADVICE,
         )
 
 

@@ -8,6 +8,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
+from warehouse.audit import bar_undo
 from warehouse.errors import DeclarationError, SchemaDrift, SourceError
 from warehouse.feed import OWNER, keep_added_column, tracing
 from warehouse.identifiers import listed
@@ -18,8 +19,8 @@ IS_DELETED = "_is_deleted"
 HOUSEKEEPING = {RUN_ID: "Run that wrote this row last", IS_DELETED: "Whether the row is gone from the source"}
 # What a delta tells of each key that changed.
 VERDICT = {"_operation": "text", "_is_stamped": "boolean"}
-# And the affected keys, of those whose row has come with this run.
-IS_NEW = "_is_new"
+# What stands beside affected keys, or while they are found.
+MARKS = ("_is_new", "_is_outdated", "_marks")
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def source_columns(connection: psycopg.Connection, table: Table) -> tuple[Column
                 f"Source '{table.source}' declares column '{wanted}' of {table}, which is not there.",
                 advice=f"Its columns are: {', '.join(sorted(names))}.",
             )
-    for taken in sorted((names & HOUSEKEEPING.keys()) | (set(table.key) & {*VERDICT, IS_NEW})):
+    for taken in sorted((names & HOUSEKEEPING.keys()) | (set(table.key) & {*VERDICT, *MARKS})):
         raise SourceError(
             f"Column '{taken}' of {table} of source '{table.source}' has a name that the mirror needs itself.",
             advice="Rename it there.",
@@ -196,14 +197,10 @@ def ensure_mirror(
     mirrored = _columns_of(connection, "raw", table.mirror)
     if not mirrored:
         # A mirror that was there and is gone cannot be brought back by an undo.
-        connection.execute(
-            """
-            update audit.run set pruned_at = clock_timestamp()
-            where run_id = audit.current_run_id()
-                and exists (select from audit.watermark where source = %s and table_name = %s)
-            """,
-            [table.source, table.name],
-        )
+        if connection.execute(
+            "select from audit.watermark where source = %s and table_name = %s", [table.source, table.name]
+        ).rowcount:
+            bar_undo(connection, run_id)
         # Its rows are not copied again, and its key is built over all of them at once.
         connection.execute(
             sql.SQL(
@@ -235,11 +232,11 @@ def ensure_mirror(
         connection.execute(sql.SQL("grant select on {} to {}").format(mirror, sql.Identifier(OWNER)))
     elif table.on_schema_change.dropped_column == "evolve":
         for name in sorted(mirrored.keys() - {column.name for column in columns}):
-            _alter(connection, table, sql.SQL("drop column {}").format(sql.Identifier(name)), name)
+            _alter(connection, run_id, table, sql.SQL("drop column {}").format(sql.Identifier(name)), name)
     for column in columns:
         if column.name in mirrored:
             if mirrored[column.name] != column.type:
-                _retype(connection, table, column)
+                _retype(connection, run_id, table, column)
             continue
         if mirrored:
             connection.execute(sql.SQL("alter table {} add column {}").format(mirror, _definition(column)))
@@ -255,26 +252,26 @@ def batch_of(connection: psycopg.Connection, table: Table) -> sql.Identifier | N
     return sql.Identifier("staging", table.mirror)
 
 
-def _retype(connection: psycopg.Connection, table: Table, column: Column) -> None:
+def _retype(connection: psycopg.Connection, run_id: int, table: Table, column: Column) -> None:
     # The table is read whole: a value that the new type cannot hold must not be in the way. A key must keep its rows.
     name = sql.Identifier(column.name)
     kept = (
         sql.SQL("{}::{}").format(name, sql.SQL(column.type)) if column.name in table.key else sql.SQL("null")
     )
     change = sql.SQL("alter column {} type {} using {}").format(name, sql.SQL(column.type), kept)
-    _alter(connection, table, change, column.name)
+    _alter(connection, run_id, table, change, column.name)
 
 
-def _alter(connection: psycopg.Connection, table: Table, change: sql.Composable, name: str) -> None:
+def _alter(
+    connection: psycopg.Connection, run_id: int, table: Table, change: sql.Composable, name: str
+) -> None:
     try:
         with connection.transaction():
             connection.execute(
                 sql.SQL("alter table {} {}").format(sql.Identifier("raw", table.mirror), change)
             )
             # What the column held is nowhere kept.
-            connection.execute(
-                "update audit.run set pruned_at = clock_timestamp() where run_id = audit.current_run_id()"
-            )
+            bar_undo(connection, run_id)
     except (
         psycopg.errors.DependentObjectsStillExist,
         psycopg.errors.FeatureNotSupported,

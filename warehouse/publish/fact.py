@@ -41,7 +41,6 @@ def merge_fact(
         "fact": sql.Identifier("dwh", fact.table),
         "columns": listed(columns),
         "key": listed(key),
-        "natural": listed(fact.natural_key),
         "assigned": _each("{0} = excluded.{0}", [name for name in columns if name not in key]),
         "before": qualified("fact", columns),
         "after": qualified("excluded", columns),

@@ -160,8 +160,7 @@ def _load(
     if not all_new:
         quarantine.resolve(connection, run.run_id, staged.source.name, target)
     try:
-        known = None if all_new else known_keys(entity, target)
-        counts = _merge_target(connection, run.run_id, staged, target, all_new, known)
+        counts = _merge_target(connection, run.run_id, staged, entity, target, all_new)
     except (psycopg.errors.CardinalityViolation, psycopg.errors.UniqueViolation) as error:
         raise DeclarationError(
             f"conform/{entity.name}.sql of source '{entity.source}' delivers a key of {target.table} more than once: "
@@ -222,12 +221,13 @@ def _merge_target(
     connection: psycopg.Connection,
     run_id: int,
     staged: Staged,
+    entity: Entity,
     target: Dimension | Fact,
     all_new: bool,
-    known: sql.Composable | None,
 ) -> dict[str, int]:
     source = staged.source.name
     if isinstance(target, Fact):
+        known = None if all_new else known_keys(entity, target)
         return merge_fact(connection, run_id, source, target, all_new=all_new, known=known)
     if target.has_history:
         return history.merge_history(connection, run_id, source, staged.snapshot.taken_at, target)

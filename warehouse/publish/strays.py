@@ -3,7 +3,9 @@
 import psycopg
 from psycopg import sql
 
+from warehouse.capture.deletes import BRAKE_ADVICE
 from warehouse.errors import DeleteBrake
+from warehouse.identifiers import qualified, same_key
 from warehouse.publish.conform import natural_keys
 from warehouse.sources.declaration import Entity
 from warehouse.star import TARGETS, Dimension, Fact
@@ -38,16 +40,13 @@ def remove_strays(
     """
     names: dict[str, sql.Composable] = {
         "target": sql.Identifier("dwh", target.table),
-        "natural": sql.SQL(", ").join(sql.Identifier("held", name) for name in target.natural_key),
+        "natural": qualified("held", target.natural_key),
         "source": sql.Literal(entity.source),
         "entity": sql.Literal(entity.name),
         "live": sql.SQL(_live(target)),
         "keys": natural_keys(entity, target),
         "mirror": sql.Identifier("raw", entity.table.mirror),
-        "same": sql.SQL(" and ").join(
-            sql.SQL("{} = {}").format(sql.Identifier("known", name), sql.Identifier("held", name))
-            for name in target.natural_key
-        ),
+        "same": same_key(target.natural_key, "known", "held"),
         "waiting": sql.SQL(", ").join(
             sql.SQL("row_key[{}] as {}").format(sql.Literal(place), sql.Identifier(name))
             for place, name in enumerate(target.natural_key, start=1)
@@ -72,8 +71,7 @@ def remove_strays(
             raise DeleteBrake(
                 f"Too many rows of dwh.{target.table} have vanished from source '{entity.source}' since its mirror "
                 f"was made anew: {strays:,} of {row[0]:,}, {strays / row[0]:.0%}; the limit is {max_share:.0%}.",
-                advice="Nothing was changed. If the deletes are real, run again with --confirm-deletes; "
-                "DWH_MAX_DELETE_SHARE sets the limit.",
+                advice=BRAKE_ADVICE,
             )
     return (
         strays
