@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
-COMPILED = "warehouse/weblogs/scan.c"
+COMPILED = "warehouse/weblogs/reader/scan.c"
 STAMP = VENV / "made-from"
 BASE = f"Python {sys.version_info.major}.{sys.version_info.minor} in {ROOT}"
 

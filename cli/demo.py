@@ -195,8 +195,8 @@ def _report(settings: "Settings") -> Path:
 
 def _show_marts(settings: "Settings") -> None:
     from cli.output import show_table
-    from warehouse.database import connect
-    from warehouse.marts import read
+    from warehouse.db.connections import connect
+    from warehouse.load.marts import read
 
     with connect(settings.warehouse, autocommit=True) as connection:
         for mart, (title, columns) in MARTS.items():

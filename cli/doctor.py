@@ -18,10 +18,10 @@ def doctor(
     """
     from dataclasses import asdict
 
+    from cli.checks import Finding, examine
     from cli.output import show_json, show_table
     from flows.databases import found, uses_embedded
     from stack.local import state
-    from warehouse.doctor import Finding, examine
     from warehouse.settings import Settings
 
     settings = Settings.load()
@@ -47,9 +47,9 @@ def doctor(
 
 
 def _test_mail(settings: "Settings") -> Any:
-    from warehouse.alerts import Mailbox, send_test
-    from warehouse.doctor import Finding
+    from cli.checks import Finding
     from warehouse.errors import WarehouseError
+    from warehouse.runs.alerts import Mailbox, send_test
 
     try:
         mailbox = Mailbox.of(settings)
@@ -58,7 +58,7 @@ def _test_mail(settings: "Settings") -> Any:
         url = settings.warehouse_url
         send_test(mailbox, url.get_secret_value() if url else None)
     except WarehouseError as error:
-        return Finding("test mail", "wrong", error.what, error.advice)
+        return Finding("test mail", "wrong", error.what, error.hint)
     return Finding(
         "test mail", "ok", f"{mailbox.place} took a test mail for {', '.join(mailbox.recipients)}."
     )
@@ -67,8 +67,8 @@ def _test_mail(settings: "Settings") -> Any:
 def _prefect(local: str | None) -> Any:
     import os
 
+    from cli.checks import Finding
     from cli.tracking import answers
-    from warehouse.doctor import Finding
 
     api_url = os.environ.get("PREFECT_API_URL") or local
     if api_url is None:

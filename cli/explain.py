@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from warehouse.explain.told import Node
+    from warehouse.explain.node import Node
     from warehouse.weblogs.explain import Explanation
 
 WEBLOG = ("weblog", "fact_weblog", "dwh.fact_weblog", "mart.weblog")
@@ -32,11 +32,11 @@ def explain(
     Examples: `dwh explain customer 7`, `dwh explain order_item 17 1`, `dwh explain weblog access.log:17 --json`
     """
     from flows.databases import located
-    from warehouse.database import connect
+    from warehouse.db.connections import connect
+    from warehouse.db.schema_version import ensure_migrated
     from warehouse.errors import SettingsError
     from warehouse.explain.explain import explain as explain_row
     from warehouse.explain.sources import captured_sources, readers_of
-    from warehouse.revision import ensure_migrated
     from warehouse.settings import Settings
 
     settings = located(Settings.load())
@@ -47,7 +47,7 @@ def explain(
 
             if len(key) != 1:
                 raise SettingsError(
-                    "A line of a web log has one key: FILE:LINE.", advice="As 3:17 or access.log:17."
+                    "A line of a web log has one key: FILE:LINE.", hint="As 3:17 or access.log:17."
                 )
             show_weblog(explain_weblog(connection, settings, key[0]), as_json)
             return
@@ -89,7 +89,7 @@ def show_tree(nodes: "Sequence[Node]", as_json: bool) -> None:
 def show_weblog(told: "Explanation", as_json: bool) -> None:
     """Print what is known of a line of a web log; fails where its file is gone or changed."""
     from cli.output import out, show_json, show_table
-    from warehouse.lake import LakeError
+    from warehouse.files.lake import LakeError
 
     if as_json:
         show_json(told)
@@ -113,5 +113,5 @@ def show_weblog(told: "Explanation", as_json: bool) -> None:
             out.print(told.country_reason + "\n", markup=False, soft_wrap=True)
     if told.fault:
         raise LakeError(
-            told.fault, advice="What the warehouse knows of the line is shown above; it needs no file."
+            told.fault, hint="What the warehouse knows of the line is shown above; it needs no file."
         )

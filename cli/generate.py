@@ -128,10 +128,10 @@ def shop_url() -> str:
 
 def landing(lake: str) -> Path:
     """Folder of the lake in which web logs arrive."""
-    from warehouse.locations import local_folder
-    from warehouse.weblogs.site import read_site
+    from warehouse.files.locations import local_folder
+    from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 
-    return local_folder(lake) / read_site().landing
+    return local_folder(lake) / read_traffic_rules().landing
 
 
 def show_counts(title: str, counts: dict[str, int], as_json: bool) -> None:

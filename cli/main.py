@@ -147,7 +147,7 @@ def _explain(error: Exception) -> int:
 
     from cli.output import err
 
-    what, advice = getattr(error, "what", None), getattr(error, "advice", "")
+    what, advice = getattr(error, "what", None), getattr(error, "hint", "")
     if what is None and isinstance(error, OSError) and error.filename is not None:
         what = f"{error.filename}: {error.strerror}."
         advice = "Mend the path, or its rights; `--debug` shows who wanted it."

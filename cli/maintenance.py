@@ -21,7 +21,7 @@ def migrate(
     from cli.output import out
     from flows.databases import located
     from warehouse import migrations
-    from warehouse.database import without_password
+    from warehouse.db.connections import without_password
     from warehouse.settings import Settings
 
     url = located(Settings.load(), migrate=False).warehouse
@@ -51,8 +51,8 @@ def report(
     """
     from cli.output import out
     from flows.databases import located
+    from warehouse.db.schema_version import ensure_migrated
     from warehouse.report import write
-    from warehouse.revision import ensure_migrated
     from warehouse.settings import Settings
 
     settings = located(Settings.load())
@@ -63,8 +63,8 @@ def report(
 
 
 def _revision(url: str) -> str | None:
-    from warehouse.database import connect
-    from warehouse.revision import revision_of
+    from warehouse.db.connections import connect
+    from warehouse.db.schema_version import revision_of
 
     with connect(url, autocommit=True) as connection:
         return revision_of(connection)

@@ -26,7 +26,7 @@ def deploy(
         place = os.environ.get("PREFECT_API_URL")
         what = f"Prefect does not answer at {place}." if place else "No Prefect server is known."
         raise WarehouseError(
-            what, advice="Run `dwh up`, or set PREFECT_API_URL (and PREFECT_API_KEY for Cloud)."
+            what, hint="Run `dwh up`, or set PREFECT_API_URL (and PREFECT_API_KEY for Cloud)."
         )
     from flows.deploy import deploy as register
     from flows.deployments import read_declarations

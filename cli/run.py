@@ -7,7 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     from flows.outcome import Outcome
-    from warehouse.preview import Example
+    from warehouse.history.dry_run import Example
 
 run = typer.Typer(help="Run a flow here and now: `dwh run daily`.", no_args_is_help=True)
 
@@ -107,13 +107,13 @@ def perform(name: str, dry_run: bool = False, **parameters: object) -> Any:
         except Exception as error:
             if wrong := _wrong_parameters(error, name):
                 raise WrongParameters(
-                    f"{name} cannot be run so: {wrong}.", advice="See `dwh run --help`."
+                    f"{name} cannot be run so: {wrong}.", hint="See `dwh run --help`."
                 ) from None
             if type(error).__module__.partition(".")[0] not in ("httpx", "httpcore"):
                 raise
             raise WarehouseError(
                 f"Prefect at {api_url} has stopped answering while {name} ran.",
-                advice="How the run ended is in the warehouse: `dwh status`. Running it again does no harm.",
+                hint="How the run ended is in the warehouse: `dwh status`. Running it again does no harm.",
             ) from error
 
 

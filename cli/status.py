@@ -30,10 +30,10 @@ def status(
     from cli.output import show_json
     from flows.databases import found, uses_embedded
     from stack.local import state
-    from warehouse.database import connect
-    from warehouse.revision import ensure_migrated
+    from warehouse.db.connections import connect
+    from warehouse.db.schema_version import ensure_migrated
+    from warehouse.runs.status import read_status
     from warehouse.settings import Settings
-    from warehouse.status import read_status
 
     settings = Settings.load()
     if days is not None:
@@ -72,8 +72,8 @@ def _show_calendar(settings: "Settings", days: int, as_json: bool) -> None:
 
     from cli.output import out, show_json, show_table
     from warehouse.backfill import feeds_of, read_calendar
-    from warehouse.database import connect
-    from warehouse.revision import ensure_migrated
+    from warehouse.db.connections import connect
+    from warehouse.db.schema_version import ensure_migrated
 
     ensure_migrated(settings.warehouse)
     last = datetime.now(UTC).date()

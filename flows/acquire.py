@@ -10,11 +10,11 @@ from flows.artifacts import show_run
 from flows.databases import bring_back
 from flows.engine import DELAYS, around, identity, pause_before, say
 from flows.notify import alert_rules, send_mail
-from warehouse import locks
-from warehouse.audit import Run, start_run
-from warehouse.database import is_transient
+from warehouse.db import locks
+from warehouse.db.connections import is_transient
+from warehouse.db.schema_version import ensure_migrated
 from warehouse.errors import LockHeld, RunLost, UndoRefused
-from warehouse.revision import ensure_migrated
+from warehouse.runs.audit import Run, start_run
 
 R = TypeVar("R")
 
@@ -91,7 +91,9 @@ def _run(
             dry_run=dry_run,
         ) as run:
             run_id = run.run_id
-            with locks.hold(run.connection, lock, shared=shared, wait_seconds=wait_seconds, waiting=say):
+            with locks.session_lock(
+                run.connection, lock, shared=shared, wait_seconds=wait_seconds, waiting=say
+            ):
                 token = around.set(run)
                 try:
                     yield run

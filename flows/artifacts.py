@@ -10,10 +10,10 @@ from typing import Any
 from urllib.parse import quote
 
 from flows.engine import is_tracked, say
-from warehouse.charts import Slot, stacked_columns
-from warehouse.database import connect
-from warehouse.lineage import Lineage, made_of
-from warehouse.status import Evidence, Rows, read_evidence, read_history
+from warehouse.db.connections import connect
+from warehouse.model.lineage import Lineage, read_lineage
+from warehouse.report.charts import Slot, stacked_columns
+from warehouse.runs.status import Evidence, Rows, read_evidence, read_history
 
 COUNTS = ("read", "inserted", "updated", "closed", "deleted", "quarantined")
 GREY = "#8a929b"
@@ -34,7 +34,7 @@ def show_run(warehouse_url: str, run_id: int) -> None:
             evidence = read_evidence(connection, run_id)
             flow = evidence.run["flow"]
             history = read_history(connection, flow)
-            origins = made_of(connection, {load["source"] for load in evidence.loads})
+            origins = read_lineage(connection, {load["source"] for load in evidence.loads})
             place = f"postgres://{connection.info.host}/{connection.info.dbname}"
         for name, rows, description in (
             ("loads", evidence.loads, "What the run did to each table, in rows"),

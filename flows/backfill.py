@@ -16,10 +16,10 @@ from flows.databases import located
 from flows.engine import flow, identity, run_parameters, say, task_called
 from flows.ingest_shop import ingest_shop
 from flows.refresh_marts import refresh_marts
-from warehouse.audit import Run
 from warehouse.backfill import Feed, Partition, done_by, ensure_days, feeds_of, load_day, plan
 from warehouse.errors import StepsFailed
-from warehouse.restart import go_on_from, unfinished
+from warehouse.runs.audit import Run
+from warehouse.runs.resume import resume_from, unfinished
 from warehouse.settings import Settings
 
 NAME = "backfill"
@@ -81,7 +81,7 @@ def backfill(
         before = unfinished(run.connection, run, identity().prefect_run_id, within_hours=RESUME_HOURS)
         same: Collection[int] = ()
         if before and not anew and {name: before.parameters.get(name) for name in asked} == asked:
-            go_on_from(run.connection, run, before, {})
+            resume_from(run.connection, run, before, {})
             same = before.run_ids
         done = done_by(run.connection, same)
         work = plan(run.connection, feeds, from_date, to_date, missing=missing, done=done)

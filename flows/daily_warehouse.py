@@ -12,9 +12,9 @@ from flows.ingest_shop import ingest_shop
 from flows.ingest_weblogs import ingest_weblogs
 from flows.outcome import Outcome
 from flows.refresh_marts import refresh_marts
-from warehouse.audit import Run
 from warehouse.errors import StepsFailed
-from warehouse.restart import Step, go_on_from, outstanding, unfinished
+from warehouse.runs.audit import Run
+from warehouse.runs.resume import Step, outstanding, resume_from, unfinished
 from warehouse.settings import Settings
 
 NAME = "daily-warehouse"
@@ -88,7 +88,7 @@ def _to_do(run: Run, from_step: str | None, whole: bool) -> tuple[str, ...]:
     left = outstanding([step for step in STEPS if step.name in wanted], before.succeeded)
     if not left:
         return _beginning_with(from_step)
-    go_on_from(run.connection, run, before, {"from_step": begun_with})
+    resume_from(run.connection, run, before, {"from_step": begun_with})
     if done := [f"{name} (run {before.succeeded[name]})" for name in wanted if name not in left]:
         say(
             f"Going on from run {before.run_id} with {', '.join(left)}; done already: {', '.join(done)}. "

@@ -3,8 +3,8 @@
 from pydantic import SecretStr
 
 from stack.postgres import EmbeddedPostgres
-from warehouse.database import connect
-from warehouse.revision import newest, revision_of
+from warehouse.db.connections import connect
+from warehouse.db.schema_version import newest, revision_of
 from warehouse.settings import Settings
 
 SHOP, WAREHOUSE = "shop", "warehouse"

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from flows.deployments import Declared
-from warehouse.audit import code_version
+from warehouse.runs.audit import code_version
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from warehouse.errors import DeclarationError
-from warehouse.watchdog import Expectation
+from warehouse.runs.watchdog import Expectation
 
 FOLDER = Path(__file__).parents[1] / "deployments"
 
@@ -51,6 +51,6 @@ def read_declarations(folder: Path = FOLDER) -> Declared:
         what = str(error) if isinstance(error, OSError | yaml.YAMLError) else f"{error} is missing"
         raise DeclarationError(
             f"The deployments in {folder} cannot be read: {what}.",
-            advice="They come with the code: run from a checkout or from the image, and compare with it.",
+            hint="They come with the code: run from a checkout or from the image, and compare with it.",
         ) from None
     return declared

@@ -12,9 +12,9 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from pydantic import validate_call
 
-from warehouse.audit import Run
-from warehouse.database import is_transient
+from warehouse.db.connections import is_transient
 from warehouse.errors import LockHeld
+from warehouse.runs.audit import Run
 
 P = ParamSpec("P")
 R = TypeVar("R")

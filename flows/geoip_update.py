@@ -4,7 +4,7 @@ from flows.acquire import acquired
 from flows.databases import located
 from flows.engine import flow, say, task
 from warehouse import geoip
-from warehouse.audit import Run, ensure_alive, note
+from warehouse.runs.audit import Run, add_parameters, ensure_alive
 from warehouse.settings import Settings
 
 NAME = "geoip-update"
@@ -22,6 +22,6 @@ def fetch_database(run: Run, settings: Settings) -> geoip.Update:
     """Fetch, check and swap; whatever goes wrong, the database in use stays."""
     ensure_alive(run)
     updated = geoip.update(settings)
-    note(run, fetched=str(updated))
+    add_parameters(run, fetched=str(updated))
     say(str(updated))
     return updated

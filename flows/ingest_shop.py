@@ -4,14 +4,14 @@ from flows.acquire import acquired
 from flows.databases import located
 from flows.engine import flow, say, task
 from flows.outcome import Outcome
-from warehouse import feed
-from warehouse.audit import Run, ensure_alive
-from warehouse.capture import proof, stage
-from warehouse.capture.proof import Proof
-from warehouse.capture.stage import Staged
-from warehouse.preview import examples
-from warehouse.publish import publish
-from warehouse.publish.publish import Published
+from warehouse.extract import stage, verification
+from warehouse.extract.stage import Staged
+from warehouse.extract.verification import Proof
+from warehouse.history import change_log
+from warehouse.history.dry_run import examples
+from warehouse.load import publish
+from warehouse.load.publish import Published
+from warehouse.runs.audit import Run, ensure_alive
 from warehouse.settings import Settings
 from warehouse.sources.declaration import Source, read_source
 
@@ -35,7 +35,7 @@ def ingest_shop(whole: bool = False, confirm_deletes: bool = False, dry_run: boo
         published = publish_batch(run, staged)
         proofs = prove_source(run, staged)
         if not dry_run:
-            feed.prune(run.connection, settings.change_feed_days)
+            change_log.prune(run.connection, settings.change_feed_days)
         found = examples(run, published.loads)
         return Outcome(
             NAME, run.run_id, published.loads, published.checks, proofs, examples=found, dry_run=dry_run
@@ -79,7 +79,7 @@ def publish_batch(run: Run, staged: Staged) -> Published:
 def prove_source(run: Run, staged: Staged) -> tuple[Proof, ...]:
     """Compare source and mirror, chunk by chunk."""
     ensure_alive(run)
-    proofs = proof.prove(run, staged)
+    proofs = verification.prove(run, staged)
     rows = sum(proved.rows_source for proved in proofs)
     say(f"proved: {len(proofs)} tables, {rows:,} rows, equal in source and mirror")
     return proofs

@@ -4,11 +4,13 @@ from flows.acquire import acquired
 from flows.databases import located
 from flows.engine import flow, say, task
 from flows.outcome import Outcome
-from warehouse import feed, lake, weblogs
-from warehouse.audit import Load, Run, ensure_alive
+from warehouse import weblogs
+from warehouse.files import lake
+from warehouse.history import change_log
+from warehouse.runs.audit import Load, Run, ensure_alive
 from warehouse.settings import Settings
 from warehouse.weblogs import Rehearsal, WeblogLoad
-from warehouse.weblogs.site import read_site
+from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 
 NAME = "ingest-weblogs"
 
@@ -31,7 +33,7 @@ def ingest_weblogs(dry_run: bool = False) -> Outcome:
                 NAME, run.run_id, told.loads, told.weblogs.checks, examples=told.examples, dry_run=True
             )
         loaded = load_files(run, settings)
-        feed.prune(run.connection, settings.change_feed_days)
+        change_log.prune(run.connection, settings.change_feed_days)
         load = Load(
             "weblogs",
             "dwh.fact_weblog",
@@ -50,7 +52,7 @@ def load_files(run: Run, settings: Settings) -> WeblogLoad:
     """Load what is new of each file; goes on where the last attempt committed."""
     ensure_alive(run)
     say(f"reading web logs in {settings.lake}")
-    if missing := lake.what_is_missing(lake.folder(settings.lake, read_site().landing)):
+    if missing := lake.what_is_missing(lake.folder(settings.lake, read_traffic_rules().landing)):
         say(f"{missing}: no web logs to load. Is DWH_LAKE right?")
     loaded = weblogs.load(settings, run)
     say(str(loaded))

@@ -3,7 +3,7 @@
 import logging
 
 from flows.engine import is_tracked, say
-from warehouse.alerts import Mailbox, Rules, deliver
+from warehouse.runs.alerts import Mailbox, Rules, deliver
 from warehouse.settings import Settings
 
 

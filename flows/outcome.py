@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from warehouse.audit import CheckResult, Load
-from warehouse.capture.proof import Proof
-from warehouse.preview import Example
+from warehouse.extract.verification import Proof
+from warehouse.history.dry_run import Example
 from warehouse.reconcile.verdict import Verdict
+from warehouse.runs.audit import CheckResult, Load
 
 
 @dataclass(frozen=True)

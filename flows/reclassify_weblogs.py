@@ -5,7 +5,7 @@ from flows.databases import located
 from flows.engine import flow, say, task
 from flows.outcome import Outcome
 from warehouse import weblogs
-from warehouse.audit import Load, Run, ensure_alive
+from warehouse.runs.audit import Load, Run, ensure_alive
 from warehouse.settings import Settings
 from warehouse.weblogs import Reclassified
 

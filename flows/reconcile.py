@@ -6,12 +6,12 @@ from flows.acquire import acquired
 from flows.databases import located
 from flows.engine import flow, say, task
 from flows.outcome import Outcome
-from warehouse.audit import Run, ensure_alive
 from warehouse.reconcile import reconcile as engine
 from warehouse.reconcile.verdict import Verdict
+from warehouse.runs.audit import Run, ensure_alive
 from warehouse.settings import Settings
 from warehouse.sources.declaration import Source, read_source
-from warehouse.weblogs.files import FEED
+from warehouse.weblogs.files.checkpoints import FEED
 
 NAME = "reconcile"
 

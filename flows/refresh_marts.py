@@ -4,8 +4,8 @@ from flows.acquire import acquired
 from flows.databases import located
 from flows.engine import flow, say, task
 from flows.outcome import Outcome
-from warehouse import marts
-from warehouse.audit import Load, Run, ensure_alive
+from warehouse.load import marts
+from warehouse.runs.audit import Load, Run, ensure_alive
 from warehouse.settings import Settings
 
 NAME = "refresh-marts"

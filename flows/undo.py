@@ -4,10 +4,10 @@ from flows.acquire import acquired
 from flows.databases import located
 from flows.engine import say
 from flows.outcome import Outcome
-from warehouse import undo
-from warehouse.audit import Run
-from warehouse.database import connect
-from warehouse.revision import ensure_migrated
+from warehouse.db.connections import connect
+from warehouse.db.schema_version import ensure_migrated
+from warehouse.history import undo
+from warehouse.runs.audit import Run
 from warehouse.settings import Settings
 
 

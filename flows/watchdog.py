@@ -17,13 +17,13 @@ from flows.databases import found
 from flows.deployments import read_declarations
 from flows.engine import flow, say
 from flows.notify import alert_rules
-from warehouse.alerts import Alert, Mailbox, compose, send_now
-from warehouse.audit import Run, mark_crashed
-from warehouse.database import connect, without_password
+from warehouse.db.connections import connect, without_password
+from warehouse.db.schema_version import newest, revision_of
 from warehouse.errors import AccessRefused, ConnectionFailed, WarehouseError
-from warehouse.revision import newest, revision_of
+from warehouse.runs.alerts import Alert, Mailbox, compose, send_now
+from warehouse.runs.audit import Run, mark_crashed
+from warehouse.runs.watchdog import Watch, watch
 from warehouse.settings import Settings
-from warehouse.watchdog import Watch, watch
 
 NAME = "watchdog"
 PATIENCE_SECONDS = 10.0
@@ -135,9 +135,7 @@ def _tell_without_warehouse(settings: Settings, error: WarehouseError) -> None:
     now = datetime.now(UTC)
     send_now(
         mailbox,
-        compose(
-            Alert("failed", "the warehouse", "", error.what, now, error.advice, link=alert_rules().ui_url)
-        ),
+        compose(Alert("failed", "the warehouse", "", error.what, now, error.hint, link=alert_rules().ui_url)),
     )
     memory.parent.mkdir(parents=True, exist_ok=True)
     memory.write_text(now.isoformat())

@@ -75,7 +75,7 @@ class ServerAccount:
         if setpriv is None or not _has_override():
             raise StackError(
                 "PostgreSQL does not run as root, and other users may not enter this folder.",
-                advice="Work as a normal user, or in a folder that others may enter (chmod o+x).",
+                hint="Work as a normal user, or in a folder that others may enter (chmod o+x).",
             )
         override = ("--inh-caps", "-all,+dac_override", "--ambient-caps", "-all,+dac_override")
         who = ("--reuid", str(self.uid), "--regid", str(self.gid), "--clear-groups")

@@ -53,7 +53,7 @@ def append_secret(path: Path) -> IO[bytes]:
 
 def full_disk(folder: Path) -> StackError:
     """The error of a disk without room."""
-    return StackError(f"The disk that holds {folder} is full.", advice="Make room and start again.")
+    return StackError(f"The disk that holds {folder} is full.", hint="Make room and start again.")
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def disk_errors(what: str, folder: Path) -> Iterator[None]:
             raise full_disk(folder) from None
         raise StackError(
             f"{what} cannot be started in {folder}: {error}.",
-            advice="Is the folder writable for this user? DWH_HOME chooses another.",
+            hint="Is the folder writable for this user? DWH_HOME chooses another.",
         ) from None
 
 

@@ -110,7 +110,7 @@ class EmbeddedPostgres:
             except psutil.AccessDenied:
                 raise StackError(
                     f"The server in {self.folder} belongs to another user.",
-                    advice="Stop it as that user or as root.",
+                    hint="Stop it as that user or as root.",
                 ) from None
             except psutil.NoSuchProcess:
                 return
@@ -138,12 +138,12 @@ class EmbeddedPostgres:
             _, port, _, _, password = self.passfile.read_text().strip().split(":")
         except FileNotFoundError:
             raise StackError(
-                f"No embedded PostgreSQL has been started in {self.folder}.", advice="Start it with `dwh up`."
+                f"No embedded PostgreSQL has been started in {self.folder}.", hint="Start it with `dwh up`."
             ) from None
         except PermissionError:
             raise StackError(
                 f"The embedded PostgreSQL in {self.folder} belongs to another user.",
-                advice="Work as that user, or choose another DWH_HOME.",
+                hint="Work as that user, or choose another DWH_HOME.",
             ) from None
         return port, password
 
@@ -158,7 +158,7 @@ class EmbeddedPostgres:
         except PermissionError:
             raise StackError(
                 f"The data in {self.data} belong to another user.",
-                advice="Work as that user, or choose another DWH_HOME.",
+                hint="Work as that user, or choose another DWH_HOME.",
             ) from None
 
     def _postmaster(self) -> psutil.Process | None:
@@ -177,7 +177,7 @@ class EmbeddedPostgres:
             if (found := version.read_text().strip()) != str(self.major):
                 raise StackError(
                     f"{self.folder} holds data of PostgreSQL {found}, not {self.major}.",
-                    advice="Choose another folder, or dump and restore the data.",
+                    hint="Choose another folder, or dump and restore the data.",
                 )
             self._credentials()
             return
@@ -286,5 +286,5 @@ class EmbeddedPostgres:
             return full_disk(self.folder)
         return StackError(
             f"The embedded PostgreSQL in {self.folder} {what}:\n{said.strip()}\n",
-            advice=f"The whole log: {self.log}.",
+            hint=f"The whole log: {self.log}.",
         )

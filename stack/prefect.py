@@ -191,5 +191,5 @@ def _failure(service: Service, what: str) -> StackError:
     if "No space left on device" in said or "disk is full" in said:
         return full_disk(service.home)
     return StackError(
-        f"Prefect's {service.role} {what}:\n{said.strip()}\n", advice=f"The whole log: {service.log}."
+        f"Prefect's {service.role} {what}:\n{said.strip()}\n", hint=f"The whole log: {service.log}."
     )

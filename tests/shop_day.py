@@ -5,7 +5,7 @@ from datetime import datetime
 import psycopg
 
 from tests.pipeline import Pipeline, Row
-from warehouse.star import DIMENSIONS, END_OF_TIME
+from warehouse.model.star import DIMENSIONS, END_OF_TIME
 
 
 def open_shop(shop: Pipeline) -> None:

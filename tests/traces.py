@@ -1,7 +1,7 @@
 """What a warehouse looks like, to the last row: a dry run must leave no trace."""
 
 from tests.pipeline import Row
-from warehouse.database import connect
+from warehouse.db.connections import connect
 
 # Every table, view and column, and every row of every table but those of the runs themselves.
 SHAPE = """

@@ -7,7 +7,8 @@ from typing import Any
 import psycopg
 
 from generators import geoip
-from warehouse import audit, weblogs
+from warehouse import weblogs
+from warehouse.runs import audit
 from warehouse.settings import Settings
 
 AGENT = (

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def said(error: BaseException) -> str:
+def summarize_error(error: BaseException) -> str:
     """What happened, in one line for trail and mail."""
     # Prefect has an exception of its own for a signal, with its number as well.
     number = getattr(error, "signal", signal.SIGINT if isinstance(error, KeyboardInterrupt) else None)
@@ -19,13 +19,13 @@ class WarehouseError(Exception):
 
     exit_code = 1
 
-    def __init__(self, what: str, *, advice: str = "") -> None:
+    def __init__(self, what: str, *, hint: str = "") -> None:
         super().__init__(what)
         self.what = what
-        self.advice = advice
+        self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.what} {self.advice}".strip()
+        return f"{self.what} {self.hint}".strip()
 
 
 class SettingsError(WarehouseError):
@@ -82,7 +82,7 @@ class QualityGateStopped(WarehouseError):
     exit_code = 3
 
 
-class DeleteBrake(WarehouseError):
+class DeleteThresholdExceeded(WarehouseError):
     """More of a source table has vanished than may be deleted without confirmation."""
 
     exit_code = 3
@@ -93,14 +93,14 @@ class StepsFailed(WarehouseError):
 
     def __init__(self, failed: Mapping[str, Exception], *, of: int) -> None:
         said = [f"{name} ({getattr(error, 'what', error)})" for name, error in failed.items()]
-        advices = [advice for error in failed.values() if (advice := getattr(error, "advice", ""))]
-        super().__init__(f"{len(failed)} of {of} steps failed: {'; '.join(said)}", advice=" ".join(advices))
+        hints = [hint for error in failed.values() if (hint := getattr(error, "hint", ""))]
+        super().__init__(f"{len(failed)} of {of} steps failed: {'; '.join(said)}", hint=" ".join(hints))
         self.failed = dict(failed)
         # A gate stopped the run only if nothing worse happened.
         self.exit_code = 3 if all(getattr(error, "exit_code", 1) == 3 for error in failed.values()) else 1
 
 
-class ProofFailed(WarehouseError):
+class VerificationFailed(WarehouseError):
     """Source and mirror differ after a load."""
 
     exit_code = 3
@@ -118,9 +118,9 @@ class UndoBlocked(UndoRefused):
     exit_code = 3
 
 
-class DifferencesFound(ProofFailed):
+class DifferencesFound(VerificationFailed):
     """A reconcile found rows that are not as they should be, and did not mend them; `verdicts` tell which."""
 
-    def __init__(self, what: str, *, verdicts: Sequence[Any], advice: str = "") -> None:
-        super().__init__(what, advice=advice)
+    def __init__(self, what: str, *, verdicts: Sequence[Any], hint: str = "") -> None:
+        super().__init__(what, hint=hint)
         self.verdicts = tuple(verdicts)

@@ -30,13 +30,13 @@ class _SecretFiles(PydanticBaseSettingsSource):
         if not path:
             return None, field_name, False
         if os.environ.get(name):
-            raise SettingsError(f"Both {name} and {name}_FILE are set.", advice="Unset one of them.")
+            raise SettingsError(f"Both {name} and {name}_FILE are set.", hint="Unset one of them.")
         try:
             return Path(path).read_text().strip(), field_name, False
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no text"
             raise SettingsError(
-                f"{name}_FILE: {path} cannot be read: {reason}.", advice="Name a file with the secret alone."
+                f"{name}_FILE: {path} cannot be read: {reason}.", hint="Name a file with the secret alone."
             ) from None
 
     def __call__(self) -> dict[str, Any]:
@@ -136,11 +136,11 @@ class Settings(BaseSettings):
         except UnicodeDecodeError as error:
             raise SettingsError(
                 f"{ENV_FILE} is no UTF-8 text: byte {error.object[error.start]:#x}.",
-                advice="Save it as UTF-8.",
+                hint="Save it as UTF-8.",
             ) from None
         except ValidationError as error:
             wrong = "; ".join(f"DWH_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
-            raise SettingsError(f"Settings cannot be used: {wrong}.", advice="See .env.example.") from None
+            raise SettingsError(f"Settings cannot be used: {wrong}.", hint="See .env.example.") from None
 
     @property
     def warehouse(self) -> str:
@@ -157,7 +157,7 @@ class Settings(BaseSettings):
         if url is None:
             raise SettingsError(
                 f"DWH_{name.upper()} is not set and no embedded database runs.",
-                advice="Run `dwh up`, or set it to a postgresql:// URL.",
+                hint="Run `dwh up`, or set it to a postgresql:// URL.",
             )
         return url.get_secret_value()
 

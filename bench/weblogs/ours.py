@@ -6,7 +6,8 @@ import sys
 import time
 from pathlib import Path
 
-from warehouse import audit, weblogs
+from warehouse import weblogs
+from warehouse.runs import audit
 from warehouse.settings import Settings
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import soda_core.contracts.contract_verification  # noqa: F401
 import soda_postgres  # noqa: F401
 
-import warehouse.contract  # noqa: F401  # turns telemetry off before Soda is imported
+import warehouse.load.contract  # noqa: F401  # turns telemetry off before Soda is imported
 from flows.engine import run_without_prefect
 
 run_without_prefect()
@@ -15,7 +15,7 @@ from flows.daily_warehouse import daily_warehouse  # noqa: E402
 from flows.ingest_shop import ingest_shop  # noqa: E402
 from flows.ingest_weblogs import ingest_weblogs  # noqa: E402
 from flows.refresh_marts import refresh_marts  # noqa: E402
-from warehouse.audit import code_version  # noqa: E402
+from warehouse.runs.audit import code_version  # noqa: E402
 
 FLOWS: Mapping[str, Callable[..., Any]] = {
     "ingest-shop": ingest_shop,

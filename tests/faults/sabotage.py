@@ -8,7 +8,7 @@ from psycopg import sql
 
 def drop_the_net(_: Connection) -> None:
     """Capture by cursor alone, as if every transaction committed when its rows were stamped."""
-    from warehouse.capture import stage
+    from warehouse.extract import stage
 
     changed_since = stage._changed_since
 
@@ -23,7 +23,7 @@ def drop_the_net(_: Connection) -> None:
 
 def move_watermarks_early(_: Connection) -> None:
     """Commit how far a run has read before what it has read."""
-    from warehouse.publish import publish
+    from warehouse.load import publish
 
     merge = publish._merge
 
@@ -37,14 +37,14 @@ def move_watermarks_early(_: Connection) -> None:
 
 def forget_holders(_: Connection) -> None:
     """Nobody is told who holds the lock that he waits for."""
-    from warehouse import locks
+    from warehouse.db import locks
 
     locks._holder = lambda *_: None
 
 
 def share_every_lock(_: Connection) -> None:
     """Locks that keep nobody out."""
-    from warehouse import locks
+    from warehouse.db import locks
 
     hold = locks.hold
     locks.hold = lambda *arguments, **options: hold(*arguments, **(options | {"shared": True}))

@@ -39,5 +39,5 @@ def test_engine_without_its_net_is_found_out(
 ) -> None:
     result = run(postgres, databases, tmp_path, commits=2_000, runs=4, prepare=sabotage.drop_the_net)
     assert result.engine.lost or result.engine.stale
-    assert any("ProofFailed" in failure for failure in result.failures)
+    assert any("VerificationFailed" in failure for failure in result.failures)
     assert any("the engine has" in complaint for complaint in result.complaints)

@@ -43,7 +43,7 @@ def test_flow_killed_again_and_again_gets_there(world: World) -> None:
 def test_watermark_that_is_committed_early_is_found_out(world: World) -> None:
     # The first session stages, the second publishes.
     last_moment = Kill(
-        SHOP, CLIENT, Point("warehouse.audit.Run.session: commit", 2, BEFORE), 0.0, retries=False
+        SHOP, CLIENT, Point("warehouse.runs.audit.Run.session: commit", 2, BEFORE), 0.0, retries=False
     )
     result = run([world], 1, orders=[last_moment], sabotage=(sabotage.move_watermarks_early,))
     assert any("left a part: ['audit.watermark']" in complaint for complaint in result.complaints)

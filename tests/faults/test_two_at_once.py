@@ -10,9 +10,9 @@ import pytest
 from tests.faults import sabotage
 from tests.faults.killing.world import SHOP, World
 from tests.faults.starting import FLOWS, start_together
-from warehouse.database import connect
-from warehouse.feed import STAR_LOCK
-from warehouse.locks import try_alone
+from warehouse.db.connections import connect
+from warehouse.db.locks import try_transaction_lock
+from warehouse.history.change_log import STAR_LOCK
 
 STARTS = int(os.environ.get("STARTS", "12"))
 HOLDER = """
@@ -59,10 +59,10 @@ def test_lock_dies_with_its_holder_in_the_middle_of_a_statement(shop_url: str) -
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, shop_url], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None and holder.stdout.readline() == "holding\n"
     with connect(shop_url) as other:
-        assert not try_alone(other, STAR_LOCK)
+        assert not try_transaction_lock(other, STAR_LOCK)
         holder.kill()
         holder.wait()
         give_up_at = time.monotonic() + 60
-        while not try_alone(other, STAR_LOCK):
+        while not try_transaction_lock(other, STAR_LOCK):
             assert time.monotonic() < give_up_at, "its session goes on for a quarter of an hour"
             time.sleep(0.1)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from generators import weblogs as generator
 from tests.weblog_lake import WeblogLake, line, lines, make_lake
-from warehouse.database import connect
-from warehouse.weblogs.claims import Claims
+from warehouse.db.connections import connect
+from warehouse.weblogs.files.claims import Claims
 
 # Says on its output that it is ready, and the first file that it is in the middle of; waits for a word after each.
 WORKER = """

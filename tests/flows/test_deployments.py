@@ -18,9 +18,9 @@ from flows.deployments import FOLDER, Declared, read_declarations
 from generators import geoip
 from tests.pipeline import Pipeline
 from tests.weblog_lake import lines
-from warehouse.audit import start_run
+from warehouse.db.locks import session_lock
 from warehouse.errors import DeclarationError
-from warehouse.locks import hold
+from warehouse.runs.audit import start_run
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -131,7 +131,7 @@ def test_a_worker_runs_what_the_api_asks_for_and_retry_goes_on_where_it_failed(
     landing = tmp_path / "lake" / "landing" / "weblogs"
     landing.mkdir(parents=True)
     (landing / "access.log").write_bytes(lines(1, 10))
-    with hold(place.warehouse, "source shop"):
+    with session_lock(place.warehouse, "source shop"):
         left_out = client.create_flow_run_from_deployment(ids["ingest-shop"]).id
         asked = client.create_flow_run_from_deployment(ids["ingest-weblogs"]).id
         state = ended(client, left_out, tmp_path)

@@ -17,10 +17,10 @@ import pytest
 
 from tests.flows.conftest import Tracked
 from tests.pipeline import LOCK_AWAITED, Pipeline
-from warehouse.database import connect
-from warehouse.errors import DeleteBrake, LockHeld, SchemaOutdated
-from warehouse.locks import alone, hold
-from warehouse.publish.publish import STAR_LOCK
+from warehouse.db.connections import connect
+from warehouse.db.locks import session_lock, transaction_lock
+from warehouse.errors import DeleteThresholdExceeded, LockHeld, SchemaOutdated
+from warehouse.load.publish import STAR_LOCK
 
 Ask = Callable[[object], Tracked]
 SOURCE_TABLE = "shop://public/customer"
@@ -110,7 +110,7 @@ def test_brake_fails_the_run_at_once_and_says_why(place: Pipeline, tracked: Ask)
     ingest()
     place.shop.execute("delete from order_item")
 
-    with pytest.raises(DeleteBrake):
+    with pytest.raises(DeleteThresholdExceeded):
         ingest()
 
     prefect_run_id, status, error = place.rows(
@@ -157,7 +157,7 @@ def test_run_that_lost_its_lock_publishes_nothing_and_begins_again(place: Pipeli
 
 def test_source_that_is_being_loaded_is_left_alone(place: Pipeline, tracked: Ask) -> None:
     with (
-        hold(place.warehouse, "source shop"),
+        session_lock(place.warehouse, "source shop"),
         pytest.raises(LockHeld, match="'source shop' is being loaded by"),
     ):
         ingest()
@@ -182,7 +182,7 @@ def test_warehouse_without_tables_is_refused_with_advice(
     monkeypatch.setenv("DWH_WAREHOUSE_URL", empty_database_url())
     with pytest.raises(SchemaOutdated) as refused:
         ingest()
-    assert refused.value.advice == "Run `dwh migrate`."
+    assert refused.value.hint == "Run `dwh migrate`."
 
 
 def ingest(**parameters: Any) -> Any:
@@ -241,7 +241,7 @@ def publishing_blocked(place: Pipeline) -> Iterator[Callable[[], Any]]:
 
     thread = threading.Thread(target=run)
     with connect(place.warehouse_url) as blocker:
-        alone(blocker, STAR_LOCK)
+        transaction_lock(blocker, STAR_LOCK)
         thread.start()
         wait_until(place.warehouse, LOCK_AWAITED)
         yield outcome

@@ -18,22 +18,22 @@ from pydantic import SecretStr
 from stack.files import free_port
 from tests.mailserver import PASSWORD, USER, Inbox, mail_server, make_certificate, text_of
 from tests.pipeline import Pipeline
-from warehouse.alerts import Mailbox, Rules, deliver, send_test, tell_late
-from warehouse.alerts.deliver import MailRefused
-from warehouse.audit import Load, Run, mark_crashed, record_load, start_run
-from warehouse.database import connect
+from warehouse.db.connections import connect
 from warehouse.errors import (
     ConnectionFailed,
-    DeleteBrake,
+    DeleteThresholdExceeded,
     DifferencesFound,
     LockHeld,
-    ProofFailed,
     QualityGateStopped,
     SchemaDrift,
     SettingsError,
     StepsFailed,
+    VerificationFailed,
 )
 from warehouse.reconcile.reconcile import reconcile_source, stop_on_differences
+from warehouse.runs.alerts import Mailbox, Rules, deliver, enqueue_late_alert, send_test
+from warehouse.runs.alerts.deliver import MailRefused
+from warehouse.runs.audit import Load, Run, mark_crashed, record_load, start_run
 from warehouse.settings import Settings
 
 FLOW = "ingest-shop"
@@ -89,7 +89,7 @@ def make_due(warehouse: psycopg.Connection) -> None:
 # How a run ends, what kind of mail that is, and its subject.
 ENDS: Mapping[str, tuple[Callable[[], BaseException], str, str]] = {
     "failed": (
-        lambda: ConnectionFailed("The shop is down.", advice="Start it."),
+        lambda: ConnectionFailed("The shop is down.", hint="Start it."),
         "failed",
         "ingest-shop failed: The shop is down.",
     ),
@@ -100,17 +100,17 @@ ENDS: Mapping[str, tuple[Callable[[], BaseException], str, str]] = {
     ),
     "crashed": (KeyboardInterrupt, "crashed", "ingest-shop crashed: stopped by Ctrl-C"),
     "gate": (
-        lambda: QualityGateStopped("2 rows lack a key.", advice="Mend them."),
+        lambda: QualityGateStopped("2 rows lack a key.", hint="Mend them."),
         "gate stopped",
         "ingest-shop was stopped by a quality gate: 2 rows lack a key.",
     ),
     "brake": (
-        lambda: DeleteBrake("Half of customer is gone.", advice="Confirm it."),
+        lambda: DeleteThresholdExceeded("Half of customer is gone.", hint="Confirm it."),
         "brake pulled",
         "ingest-shop pulled the brake: Half of customer is gone.",
     ),
     "proof": (
-        lambda: ProofFailed("Source and mirror differ.", advice="Read all again."),
+        lambda: VerificationFailed("Source and mirror differ.", hint="Read all again."),
         "differences found",
         "ingest-shop found differences: Source and mirror differ.",
     ),
@@ -139,7 +139,7 @@ def test_what_stops_the_engine_is_mailed_as_what_it_is(shop: Pipeline, inbox: In
     shop.order(1, "2024-03-10")
     shop.capture()
     shop.do("delete from order_item")
-    with pytest.raises(DeleteBrake):
+    with pytest.raises(DeleteThresholdExceeded):
         shop.capture(max_delete_share=0.1)
     shop.capture(confirm_deletes=True)
     entity = shop.source.entities["order_item"]
@@ -219,7 +219,7 @@ def test_a_process_killed_in_the_middle_of_nested_flows_is_one_mail(
     warehouse_url: str, warehouse: psycopg.Connection, inbox: Inbox
 ) -> None:
     program = (
-        "import os, sys\nfrom warehouse.audit import start_run\n"
+        "import os, sys\nfrom warehouse.runs.audit import start_run\n"
         "with start_run(sys.argv[1], flow='daily-warehouse'), start_run(sys.argv[1], flow='ingest-shop'):\n"
         "    os.kill(os.getpid(), 9)\n"
     )
@@ -283,10 +283,10 @@ def test_late_is_told_once_and_not_where_the_failure_is_told(
     warehouse_url: str, warehouse: psycopg.Connection, inbox: Inbox
 ) -> None:
     (now,) = warehouse.execute("select clock_timestamp()").fetchone() or ()
-    assert tell_late(warehouse, FLOW, now, None, Rules())
-    assert not tell_late(warehouse, FLOW, now, None, Rules())
+    assert enqueue_late_alert(warehouse, FLOW, now, None, Rules())
+    assert not enqueue_late_alert(warehouse, FLOW, now, None, Rules())
     run_once(warehouse_url, ConnectionFailed("down"), flow="refresh-marts")
-    assert not tell_late(warehouse, "refresh-marts", now, now, Rules())
+    assert not enqueue_late_alert(warehouse, "refresh-marts", now, now, Rules())
     run_once(warehouse_url)
     deliver(warehouse_url, mailbox(inbox))
     assert [subject.split(":")[0] for subject in inbox.subjects] == [
@@ -389,7 +389,7 @@ def test_plain_mail_with_login(inbox: Inbox) -> None:
 def test_a_mail_says_what_since_when_what_was_done_and_what_to_do(warehouse_url: str, inbox: Inbox) -> None:
     rules = Rules(ui_url="https://prefect.example.com/")
     error = SchemaDrift(
-        "Column <b>price</b> of postgresql://ana:s3cret@db/shop is gone.", advice="Put it back."
+        "Column <b>price</b> of postgresql://ana:s3cret@db/shop is gone.", hint="Put it back."
     )
     with (
         pytest.raises(SchemaDrift),

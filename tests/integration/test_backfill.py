@@ -13,12 +13,12 @@ import pytest
 
 from tests.pipeline import LOCK_AWAITED, Pipeline, content
 from tests.weblog_lake import WeblogLake, make_lake
-from warehouse.audit import start_run
 from warehouse.backfill import Partition, feeds_of, read_calendar
-from warehouse.database import connect
-from warehouse.feed import STAR_LOCK
-from warehouse.locks import alone, hold
-from warehouse.publish.rederive import rederive
+from warehouse.db.connections import connect
+from warehouse.db.locks import session_lock, transaction_lock
+from warehouse.history.change_log import STAR_LOCK
+from warehouse.load.replace_day import rederive
+from warehouse.runs.audit import start_run
 
 ROOT = Path(__file__).parents[2]
 MONDAY, TUESDAY, WEDNESDAY = date(2024, 3, 11), date(2024, 3, 12), date(2024, 3, 13)
@@ -184,7 +184,7 @@ def test_only_what_is_missing(place: Place) -> None:
 
 def test_a_backfill_that_was_killed_goes_on_where_it_was(loaded: Place) -> None:
     before = loaded.everything()
-    with hold(loaded.pipeline.warehouse, "weblogs"):
+    with session_lock(loaded.pipeline.warehouse, "weblogs"):
         killed = loaded.start("backfill", "--from", str(MONDAY), "--to", str(WEDNESDAY), "--parallel", "2")
         loaded.pipeline.wait_for("select from audit.partition_load having count(*) = 2")
         loaded.pipeline.wait_for(LOCK_AWAITED)
@@ -247,7 +247,7 @@ def test_a_file_of_several_days_is_loaded_once(loaded: Place) -> None:
 def test_a_day_of_the_star_waits_for_whoever_writes_the_star(loaded: Place) -> None:
     url = loaded.pipeline.warehouse_url
     with ThreadPoolExecutor() as pool, connect(url) as publishing, start_run(url, flow="backfill") as run:
-        alone(publishing, STAR_LOCK)
+        transaction_lock(publishing, STAR_LOCK)
         waiting = pool.submit(rederive, run, loaded.pipeline.source, date(2024, 3, 11))
         loaded.pipeline.wait_for(LOCK_AWAITED)
         assert not waiting.done()

@@ -16,8 +16,8 @@ from stack.accounts import ServerAccount
 from stack.postgres import EmbeddedPostgres
 from tests.conftest import SETTINGS
 from tests.pipeline import Pipeline
-from warehouse.database import connect
-from warehouse.errors import AccessRefused, DeclarationError, ProofFailed, SchemaDrift, SourceError
+from warehouse.db.connections import connect
+from warehouse.errors import AccessRefused, DeclarationError, SchemaDrift, SourceError, VerificationFailed
 from warehouse.migrations import upgrade
 from warehouse.sources.declaration import SchemaPolicy, Source, Table, read_source
 
@@ -177,7 +177,7 @@ def test_net_left_out_where_the_source_was_quiet_reads_less_and_the_proof_tells_
 
     shop.warehouse.execute("update audit.watermark set was_quiet = true")
     shop.do("update customer set name = 'Backdated', updated_at = '2001-01-01' where id = 2")
-    with pytest.raises(ProofFailed, match="customer: 3 rows there, 3 here"):
+    with pytest.raises(VerificationFailed, match="customer: 3 rows there, 3 here"):
         shop.capture(xid_net="unless-quiet")
     shop.warehouse.execute("update audit.watermark set was_quiet = true")
     shop.capture(whole=True)
@@ -267,7 +267,7 @@ def test_table_without_a_cursor_lives_on_the_net_alone(shop: Pipeline) -> None:
 
 def test_all_tables_are_read_at_one_moment(whole_shop: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows committed while a run reads are of the next run, whole: no line without its order."""
-    from warehouse.capture import stage as module
+    from warehouse.extract import stage as module
 
     read = module._stage_table
 
@@ -362,7 +362,7 @@ def test_lost_or_retyped_column_stops_the_run(shop: Pipeline, change: str, told:
     with pytest.raises(SchemaDrift) as error:
         shop.capture()
     assert error.value.what == f"Table public.customer of source 'shop' has changed: {told}."
-    assert error.value.advice.startswith(
+    assert error.value.hint.startswith(
         "Adapt the conform SQL, then let the mirror follow: evolve (or ignore)"
     )
     assert shop.rows("select name from raw.shop_customer") == [("Ana",)]
@@ -436,7 +436,7 @@ def test_mirror_stays_as_it_is_where_changes_are_ignored(thing: Pipeline) -> Non
     assert error.value.what.startswith(
         "A value of public.thing of source 'shop' does not fit its mirror: invalid input"
     )
-    assert 'changed_type = "evolve"' in error.value.advice
+    assert 'changed_type = "evolve"' in error.value.hint
     assert len(thing.rows(kept)) == 4
 
 
@@ -455,7 +455,7 @@ def test_key_of_another_kind_stops_whatever_the_policy(thing: Pipeline) -> None:
     thing.do("alter table thing alter column id type text")
     with pytest.raises(SchemaDrift, match="its key id is text and was integer") as error:
         thing.capture(source=changing(changed_type="evolve"))
-    assert error.value.advice == "Drop raw.shop_thing to have it captured anew."
+    assert error.value.hint == "Drop raw.shop_thing to have it captured anew."
     thing.warehouse.execute("drop table raw.shop_thing")
     thing.capture(source=changing(changed_type="evolve"))
     assert thing.rows("select id from raw.shop_thing order by 1") == [("1",), ("2",), ("3",)]
@@ -537,7 +537,7 @@ def test_column_that_was_dropped_and_made_again_is_told_by_the_proof(shop: Pipel
     shop.do(
         "alter table customer drop column state", "alter table customer add column state text default 'Jujuy'"
     )
-    with pytest.raises(ProofFailed, match="customer: 2 rows there, 2 here, 2 of 64 chunks differ"):
+    with pytest.raises(VerificationFailed, match="customer: 2 rows there, 2 here, 2 of 64 chunks differ"):
         shop.capture()
     shop.capture(whole=True)
     assert in_mirror(shop, "customer") == in_source(shop, "customer")
@@ -558,7 +558,7 @@ def test_partition_that_is_attached_with_old_rows_is_told_by_the_proof(pipeline:
     pipeline.capture(source=source)
     assert in_mirror(pipeline, "visit") == in_source(pipeline, "visit")
     pipeline.do("alter table visit attach partition visit_2 for values in ('2024-01-02')")
-    with pytest.raises(ProofFailed):
+    with pytest.raises(VerificationFailed):
         pipeline.capture(source=source)
     pipeline.capture(source=source, whole=True)
     assert in_mirror(pipeline, "visit") == in_source(pipeline, "visit")
@@ -610,7 +610,7 @@ def test_warehouse_that_is_to_be_read_only_is_told(shop: Pipeline) -> None:
     assert (
         error.value.what == "The warehouse takes no writes: cannot execute UPDATE in a read-only transaction."
     )
-    assert "default_transaction_read_only" in error.value.advice
+    assert "default_transaction_read_only" in error.value.hint
     with pytest.raises(AccessRefused, match="takes no writes"):
         upgrade(shop.warehouse_url)
 
@@ -645,7 +645,7 @@ def test_missing_grant_is_told(whole_shop: Pipeline) -> None:
     assert (
         error.value.what.startswith("User reader_test_") and "may not read public.product" in error.value.what
     )
-    assert error.value.advice.startswith("Run there: grant select on public.product to reader_test_")
+    assert error.value.hint.startswith("Run there: grant select on public.product to reader_test_")
     assert whole_shop.rows("select count(*) from audit.watermark") == [(0,)]
 
 
@@ -661,7 +661,7 @@ def test_missing_grant_on_the_schema_is_told(shop: Pipeline) -> None:
     with a_reader(shop, *grants) as url, pytest.raises(SourceError) as error:
         shop.capture(source=only("thing", schema="hidden"), shop_url=url)
     assert "may not use schema hidden" in error.value.what
-    assert error.value.advice.startswith("Run there: grant usage on schema hidden to reader_test_")
+    assert error.value.hint.startswith("Run there: grant usage on schema hidden to reader_test_")
 
 
 def test_row_level_security_that_hides_rows_is_told(shop: Pipeline) -> None:
@@ -696,7 +696,7 @@ def test_declared_column_that_is_not_there_is_told(shop: Pipeline, column: str) 
     with pytest.raises(DeclarationError) as error:
         shop.capture(source=source)
     assert error.value.what == "Source 'shop' declares column 'code' of public.brand, which is not there."
-    assert error.value.advice == "Its columns are: created_at, id, name, updated_at."
+    assert error.value.hint == "Its columns are: created_at, id, name, updated_at."
 
 
 @pytest.mark.parametrize(
@@ -721,7 +721,7 @@ def test_declared_key_that_is_none_is_told(pipeline: Pipeline, problem: str, whe
     assert (
         error.value.what == f"The key (code, part) that source 'shop' declares for public.thing is {problem}."
     )
-    assert error.value.advice == "Declare another key in warehouse/sources/shop/source.toml."
+    assert error.value.hint == "Declare another key in warehouse/sources/shop/source.toml."
     there = pipeline.rows("select to_regclass('raw.shop_thing') is not null")
     assert there == [(when == "later",)]
 
@@ -760,7 +760,7 @@ def test_rows_that_no_net_brings_are_no_repeated_keys(pipeline: Pipeline) -> Non
     pipeline.capture(source=source)
     pipeline.warehouse.execute("delete from raw.shop_thing where id % 5 = 0")
     pipeline.do("delete from thing where id % 7 = 0")
-    with pytest.raises(ProofFailed, match=r"thing: 429 rows there, 343 here"):
+    with pytest.raises(VerificationFailed, match=r"thing: 429 rows there, 343 here"):
         pipeline.capture(source=source)
     pipeline.capture(source=source, whole=True)
     assert in_mirror(pipeline, "thing") == in_source(pipeline, "thing")

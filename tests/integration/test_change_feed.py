@@ -4,9 +4,9 @@ import psycopg
 import pytest
 
 from tests.pipeline import Pipeline, Row
-from warehouse import feed
-from warehouse.database import connect
-from warehouse.locks import alone
+from warehouse.db.connections import connect
+from warehouse.db.locks import transaction_lock
+from warehouse.history import change_log
 from warehouse.migrations import downgrade, upgrade
 
 CHANGES = "operation, run_id, flow, database_user, customer_id, changes"
@@ -148,9 +148,9 @@ def test_old_changes_are_given_up_and_their_runs_marked(shop: Pipeline) -> None:
         "update audit.run set started_at = started_at - interval '91 days' where run_id <= 2"
     )
     with connect(shop.warehouse_url) as busy:
-        alone(busy, feed.STAR_LOCK)
-        assert feed.prune(shop.warehouse, 90) == 0
-    assert feed.prune(shop.warehouse, 90) > 1
+        transaction_lock(busy, change_log.STAR_LOCK)
+        assert change_log.prune(shop.warehouse, 90) == 0
+    assert change_log.prune(shop.warehouse, 90) > 1
     assert feed_of(shop) == [("dwh.dim_company", "update", 3)]
     assert shop.rows("select count(*) from audit.before_image") == kept
     assert shop.rows("select run_id, pruned_at is null from audit.run order by 1") == [

@@ -18,10 +18,10 @@ from psycopg.conninfo import conninfo_to_dict
 
 from generators import geoip
 from tests.pipeline import LOCK_AWAITED, Pipeline
-from warehouse.audit import CRASHED
-from warehouse.database import connect
-from warehouse.locks import alone
-from warehouse.publish.publish import STAR_LOCK
+from warehouse.db.connections import connect
+from warehouse.db.locks import transaction_lock
+from warehouse.load.publish import STAR_LOCK
+from warehouse.runs.audit import CRASHED
 
 DWH = Path(sys.executable).with_name("dwh")
 HEAVY = {"prefect", "pandas", "polars", "numpy", "sqlalchemy", "alembic", "soda_core"}
@@ -269,7 +269,7 @@ def test_interrupted_run_ends_cleanly_and_the_next_one_does_its_work(
 ) -> None:
     shop.order(1, "2024-03-10")
     with connect(shop.warehouse_url) as blocker:
-        alone(blocker, STAR_LOCK)
+        transaction_lock(blocker, STAR_LOCK)
         running = dwh.start("run", "shop")
         _wait_for(lambda: shop.rows(LOCK_AWAITED))
         running.send_signal(number)
@@ -287,7 +287,7 @@ def test_interrupted_run_ends_cleanly_and_the_next_one_does_its_work(
 
 def test_nohup_lets_a_run_go_on_when_its_terminal_is_closed(dwh: CommandLine, shop: Pipeline) -> None:
     with connect(shop.warehouse_url) as blocker:
-        alone(blocker, STAR_LOCK)
+        transaction_lock(blocker, STAR_LOCK)
         running = dwh.start("run", "shop", under=("nohup",))
         _wait_for(lambda: shop.rows(LOCK_AWAITED))
         running.send_signal(signal.SIGHUP)
@@ -323,7 +323,7 @@ def test_status_calls_a_run_crashed_as_soon_as_its_process_is_gone(dwh: CommandL
         return [(run["status"], run["message"] or "") for run in dwh.json("status")["runs"]]
 
     with connect(shop.warehouse_url) as blocker:
-        alone(blocker, STAR_LOCK)
+        transaction_lock(blocker, STAR_LOCK)
         running = dwh.start("run", "shop")
         _wait_for(lambda: shop.rows(LOCK_AWAITED))
         assert shown() == [("running", "")]

@@ -8,13 +8,13 @@ import psycopg
 import pytest
 
 from tests.pipeline import Pipeline, content
-from warehouse.audit import start_run
-from warehouse.contract import CHECKS, read_contract, verify
-from warehouse.database import connect
+from warehouse.db.connections import connect
 from warehouse.errors import DeclarationError, QualityGateStopped
-from warehouse.publish import publish as publishing
-from warehouse.publish.quarantine import move_failing
-from warehouse.star import FACTS
+from warehouse.load import publish as publishing
+from warehouse.load.contract import CHECKS, read_contract, verify
+from warehouse.load.quarantine import move_failing
+from warehouse.model.star import FACTS
+from warehouse.runs.audit import start_run
 
 LINE = {
     "source_system": "'shop'", "order_id": "'1'", "line_id": "'1'", "customer_id": "'1'", "product_id": "'1'",

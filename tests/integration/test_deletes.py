@@ -3,7 +3,7 @@
 import pytest
 
 from tests.pipeline import Pipeline, content
-from warehouse.errors import DeleteBrake
+from warehouse.errors import DeleteThresholdExceeded
 
 
 @pytest.fixture
@@ -30,23 +30,23 @@ def test_deletes_within_the_limit_are_published(full_shop: Pipeline) -> None:
 def test_one_delete_too_many_stops_the_run_and_changes_nothing(full_shop: Pipeline) -> None:
     before = content(full_shop.warehouse)
     full_shop.do("delete from customer where id in (18, 19, 20)", "update customer set name = 'Unseen'")
-    with pytest.raises(DeleteBrake) as error:
+    with pytest.raises(DeleteThresholdExceeded) as error:
         full_shop.capture(max_delete_share=0.10)
     assert error.value.exit_code == 3
     assert error.value.what == (
         "Too many rows have vanished from the source: customer (3 of 20 rows, 15%); the limit is 10%."
     )
-    assert "--confirm-deletes" in error.value.advice and "DWH_MAX_DELETE_SHARE" in error.value.advice
+    assert "--confirm-deletes" in error.value.hint and "DWH_MAX_DELETE_SHARE" in error.value.hint
     assert content(full_shop.warehouse) == before
     assert full_shop.run_states()[1] == ("ingest-shop", "stopped", error.value.what)
 
 
 def test_truncated_tables_are_all_named_and_deleted_once_confirmed(full_shop: Pipeline) -> None:
     full_shop.do("truncate sales_order, order_item")
-    with pytest.raises(DeleteBrake) as error:
+    with pytest.raises(DeleteThresholdExceeded) as error:
         full_shop.capture(max_delete_share=0.10)
     assert "sales_order (20 of 20 rows, 100%), order_item (20 of 20 rows, 100%)" in error.value.what
-    with pytest.raises(DeleteBrake):
+    with pytest.raises(DeleteThresholdExceeded):
         full_shop.capture(max_delete_share=0.10)
     run = full_shop.capture(max_delete_share=0.10, confirm_deletes=True)
     assert run.changes() == {
@@ -60,7 +60,7 @@ def test_truncated_tables_are_all_named_and_deleted_once_confirmed(full_shop: Pi
 
 def test_brake_counts_what_is_gone_not_what_has_come(full_shop: Pipeline) -> None:
     full_shop.do("update customer set id = id + 1000 where id > 10")
-    with pytest.raises(DeleteBrake, match=r"customer \(10 of 20 rows, 50%\)"):
+    with pytest.raises(DeleteThresholdExceeded, match=r"customer \(10 of 20 rows, 50%\)"):
         full_shop.capture(max_delete_share=0.10)
 
 

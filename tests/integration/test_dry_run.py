@@ -5,15 +5,15 @@ import pytest
 from tests.pipeline import Captured, Pipeline
 from tests.shop_day import change_everything
 from tests.traces import traces
-from warehouse import marts
-from warehouse.audit import mark_crashed, start_run
-from warehouse.capture.proof import prove
-from warehouse.capture.stage import stage
-from warehouse.database import connect
-from warehouse.errors import DeleteBrake, QualityGateStopped
-from warehouse.preview import Example, examples
-from warehouse.publish.publish import publish
-from warehouse.undo import lock_of
+from warehouse.db.connections import connect
+from warehouse.errors import DeleteThresholdExceeded, QualityGateStopped
+from warehouse.extract.stage import stage
+from warehouse.extract.verification import prove
+from warehouse.history.dry_run import Example, examples
+from warehouse.history.undo import lock_of
+from warehouse.load import marts
+from warehouse.load.publish import publish
+from warehouse.runs.audit import mark_crashed, start_run
 
 
 def dry_run(shop: Pipeline, *, max_delete_share: float = 1.0) -> tuple[Captured, tuple[Example, ...]]:
@@ -69,13 +69,13 @@ def test_dry_run_stops_where_the_run_would_and_tells_nobody(
     shop.capture()
     shop.do("delete from order_item")
     before = traces(shop.warehouse_url)
-    with pytest.raises(DeleteBrake):
+    with pytest.raises(DeleteThresholdExceeded):
         dry_run(shop, max_delete_share=0.1)
 
     def stop(*_: object) -> None:
         raise QualityGateStopped("It stopped.")
 
-    monkeypatch.setattr("warehouse.publish.publish.stop_on_failure", stop)
+    monkeypatch.setattr("warehouse.load.publish.stop_on_failure", stop)
     shop.order(9, "2024-03-10")
     with pytest.raises(QualityGateStopped):
         dry_run(shop)

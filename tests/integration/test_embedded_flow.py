@@ -9,7 +9,7 @@ import pytest
 from flows.acquire import acquired
 from flows.databases import located
 from stack import local
-from warehouse.audit import Run, ensure_alive
+from warehouse.runs.audit import Run, ensure_alive
 from warehouse.settings import Settings
 
 

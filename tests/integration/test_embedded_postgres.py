@@ -277,7 +277,7 @@ def test_server_that_does_not_start_shows_what_it_said(own_postgres: EmbeddedPos
 def test_folder_that_was_never_started_has_no_url(tmp_path: Path) -> None:
     with pytest.raises(StackError, match="No embedded PostgreSQL has been started") as raised:
         EmbeddedPostgres(tmp_path).url()
-    assert raised.value.advice == "Start it with `dwh up`."
+    assert raised.value.hint == "Start it with `dwh up`."
 
 
 @as_root_only

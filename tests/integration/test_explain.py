@@ -5,7 +5,7 @@ import pytest
 from tests.pipeline import Pipeline
 from warehouse.errors import SettingsError
 from warehouse.explain.explain import explain
-from warehouse.explain.told import Node, UnknownRow
+from warehouse.explain.node import Node, UnknownRow
 
 
 def ask(shop: Pipeline, table: str, *key: str, at_source: bool = True) -> Node:
@@ -134,6 +134,6 @@ def test_what_is_not_there_is_told_with_what_may_be_meant(lived: Pipeline) -> No
     for asked, said, advice in NOT_THERE:
         with pytest.raises(SettingsError) as error:
             ask(lived, *asked)
-        assert error.value.what.startswith(said) and error.value.advice.startswith(advice)
+        assert error.value.what.startswith(said) and error.value.hint.startswith(advice)
         assert isinstance(error.value, UnknownRow) == said.startswith("No source")
     assert len(lived.versions("customer")) == 2

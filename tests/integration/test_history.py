@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline import Pipeline
-from warehouse.publish import publish
+from warehouse.load import publish
 from warehouse.sources.declaration import SOURCES, Source, read_source
 
 # --- versions of a member -------------------------------------------------------------------------------------

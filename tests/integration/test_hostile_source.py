@@ -6,8 +6,8 @@ import pytest
 from psycopg import sql
 
 from tests.pipeline import Pipeline
-from warehouse.audit import start_run
 from warehouse.reconcile.reconcile import reconcile_source
+from warehouse.runs.audit import start_run
 from warehouse.sources.declaration import Table
 
 NAMES = [

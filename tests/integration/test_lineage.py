@@ -1,11 +1,11 @@
 """Lineage: what is told of each table is what the SQL that makes it reads."""
 
 from tests.pipeline import Pipeline
-from warehouse.lineage import made_of
+from warehouse.model.lineage import read_lineage
 
 
 def test_every_loaded_table_can_be_followed_from_the_source_to_the_stored_marts(pipeline: Pipeline) -> None:
-    origins = made_of(pipeline.warehouse, ["shop", "mart"])
+    origins = read_lineage(pipeline.warehouse, ["shop", "mart"])
     assert origins["mart.sales_by_month"] == ("dwh.fact_order_item",)
     assert origins["dwh.fact_order_item"] == (
         "raw.shop_order_item", "raw.shop_sales_order", "raw.shop_customer", "raw.shop_product",
@@ -20,6 +20,6 @@ def test_every_loaded_table_can_be_followed_from_the_source_to_the_stored_marts(
 
 
 def test_stars_of_other_sources_are_made_of_their_mirrors(pipeline: Pipeline) -> None:
-    origins = made_of(pipeline.warehouse, ["northwind"])
+    origins = read_lineage(pipeline.warehouse, ["northwind"])
     assert origins["dwh.dim_customer"] == ("raw.northwind_customers",)
     assert origins["raw.northwind_customers"] == ("northwind://public/customers",)

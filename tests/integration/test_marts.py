@@ -6,9 +6,9 @@ import psycopg
 import pytest
 
 from tests.pipeline import Pipeline, Row
-from warehouse import marts
-from warehouse.audit import Run, start_run
 from warehouse.errors import QualityGateStopped
+from warehouse.load import marts
+from warehouse.runs.audit import Run, start_run
 
 CANCELLED, RETURNED = {"status": "cancelled"}, {"status": "returned"}
 
@@ -158,7 +158,7 @@ def test_job_run_counts_what_came_in_once(shop: Pipeline) -> None:
         pytest.raises(QualityGateStopped),
         start_run(shop.warehouse_url, flow="ingest-shop", launched_by="nobody"),
     ):
-        raise QualityGateStopped("The gate closed.", advice="Open it.")
+        raise QualityGateStopped("The gate closed.", hint="Open it.")
     found = shop.rows(
         """
         select run_id, status, rows_inserted, rows_updated, rows_closed, rows_quarantined, message, advice,

@@ -9,15 +9,15 @@ from psycopg import sql
 
 import warehouse
 from generators.shop import create_schema
-from warehouse.audit import start_run
-from warehouse.capture.stage import stage
-from warehouse.database import connect
+from warehouse.db.connections import connect
+from warehouse.extract.stage import stage
+from warehouse.load.conform import delivered_columns
+from warehouse.load.full_load import affect_all, forget_affected
+from warehouse.load.publish import publish
 from warehouse.migrations import current, downgrade, head, upgrade
-from warehouse.publish.conform import delivered_columns
-from warehouse.publish.first_load import affect_all, forget_affected
-from warehouse.publish.publish import publish
+from warehouse.model.star import TARGETS
+from warehouse.runs.audit import start_run
 from warehouse.sources.declaration import read_source
-from warehouse.star import TARGETS
 
 PACKAGE = Path(warehouse.__file__).parent
 MARTS = PACKAGE / "sql" / "mart"

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from warehouse.database import connect
-from warehouse.model_docs import render
+from warehouse.db.connections import connect
+from warehouse.model.documentation import render
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "model.md"
 

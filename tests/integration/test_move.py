@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stack.postgres import EmbeddedPostgres
 from tests.pipeline import Pipeline, content
-from warehouse.database import connect
+from warehouse.db.connections import connect
 from warehouse.migrations import upgrade
 
 

@@ -6,13 +6,13 @@ import psycopg
 import pytest
 
 from tests.pipeline import Pipeline, content
-from warehouse.audit import start_run
-from warehouse.capture.proof import prove
-from warehouse.capture.stage import stage
-from warehouse.database import connect
-from warehouse.errors import LockHeld, ProofFailed
-from warehouse.locks import alone, hold
-from warehouse.publish.publish import publish
+from warehouse.db.connections import connect
+from warehouse.db.locks import session_lock, transaction_lock
+from warehouse.errors import LockHeld, VerificationFailed
+from warehouse.extract.stage import stage
+from warehouse.extract.verification import prove
+from warehouse.load.publish import publish
+from warehouse.runs.audit import start_run
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_corrupt_mirror_is_told_kept_on_record_and_mended_by_reading_everything(
 ) -> None:
     untouched = content(loaded.warehouse)
     with (
-        pytest.raises(ProofFailed) as error,
+        pytest.raises(VerificationFailed) as error,
         start_run(loaded.warehouse_url, flow="ingest-shop") as run,
     ):
         staged = stage(run, loaded.source, loaded.shop_url, max_delete_share=1.0)
@@ -64,7 +64,7 @@ def test_corrupt_mirror_is_told_kept_on_record_and_mended_by_reading_everything(
         loaded.warehouse.execute(corruption.encode())
         prove(run, staged)
     assert told in error.value.what and error.value.exit_code == 3
-    assert "--whole" in error.value.advice
+    assert "--whole" in error.value.hint
     assert loaded.rows(
         "select table_name from audit.proof where run_id = %s and verdict = 'different'", run.run_id
     ) == [(told.split(":")[0],)]
@@ -88,10 +88,10 @@ def test_row_put_in_place_of_another_by_hand_is_told_and_mended_by_the_next_runs
     loaded.capture()
     before = content(loaded.warehouse)
     loaded.warehouse.execute("update raw.shop_customer set id = 99 where id = 3")
-    with pytest.raises(ProofFailed, match="customer: 3 rows there, 3 here"):
+    with pytest.raises(VerificationFailed, match="customer: 3 rows there, 3 here"):
         loaded.capture()
     # What the proof has found to differ is hashed again, and what never was is deleted; what is missing must be read.
-    with pytest.raises(ProofFailed, match="customer: 3 rows there, 2 here"):
+    with pytest.raises(VerificationFailed, match="customer: 3 rows there, 2 here"):
         loaded.capture()
     run = loaded.capture(whole=True)
     assert {proof.verdict for proof in run.proofs} == {"equal"}
@@ -159,25 +159,28 @@ def test_staging_alone_publishes_nothing(loaded: Pipeline) -> None:
 
 
 def test_second_run_on_a_source_is_told_who_holds_it_since_when(loaded: Pipeline) -> None:
-    with start_run(loaded.warehouse_url, flow="ingest-shop") as first, hold(first.connection, "source shop"):
+    with (
+        start_run(loaded.warehouse_url, flow="ingest-shop") as first,
+        session_lock(first.connection, "source shop"),
+    ):
         pid = first.connection.info.backend_pid
         with (
             pytest.raises(LockHeld) as error,
             start_run(loaded.warehouse_url, flow="ingest-shop") as second,
-            hold(second.connection, "source shop"),
+            session_lock(second.connection, "source shop"),
         ):
             raise AssertionError
     assert error.value.what.startswith(
         f"'source shop' is being loaded by dwh ingest-shop, run {first.run_id} (server process {pid}, connected since 2"
     )
-    assert "nothing was changed" in error.value.advice
+    assert "nothing was changed" in error.value.hint
     assert [state[1] for state in loaded.run_states()] == ["succeeded", "succeeded", "skipped"]
 
 
 def test_who_waits_says_for_whom(loaded: Pipeline) -> None:
     said: list[str] = []
     with connect(loaded.warehouse_url, autocommit=True, application_name="first") as first:
-        holding = hold(first, "source shop")
+        holding = session_lock(first, "source shop")
         holding.__enter__()
 
         def waiting(words: str) -> None:
@@ -185,13 +188,13 @@ def test_who_waits_says_for_whom(loaded: Pipeline) -> None:
             holding.__exit__(None, None, None)
 
         with connect(loaded.warehouse_url, autocommit=True) as second:
-            with hold(second, "source shop", wait_seconds=60, waiting=waiting):
+            with session_lock(second, "source shop", wait_seconds=60, waiting=waiting):
                 pass
             with first.transaction(), second.transaction():
-                alone(first, "dwh star")
+                transaction_lock(first, "dwh star")
                 second.execute("set local lock_timeout = '50ms'")
                 with pytest.raises(psycopg.errors.LockNotAvailable), second.transaction():
-                    alone(second, "dwh star", said.append)
+                    transaction_lock(second, "dwh star", said.append)
     assert [words.partition(" (server process ")[0] for words in said] == [
         "waiting up to 60 s for 'source shop', which is held by first",
         "waiting for 'dwh star', which is held by first",
@@ -203,22 +206,25 @@ def test_lock_that_is_refused_leaves_no_time_limit_to_the_transaction_it_was_ask
 ) -> None:
     with (
         connect(loaded.warehouse_url, autocommit=True) as holder,
-        hold(holder, "source shop"),
+        session_lock(holder, "source shop"),
         connect(loaded.warehouse_url) as other,
     ):
         other.execute("set local lock_timeout = '77s'")
-        with pytest.raises(LockHeld), hold(other, "source shop", wait_seconds=0.01):
+        with pytest.raises(LockHeld), session_lock(other, "source shop", wait_seconds=0.01):
             pass
-        with hold(other, "source northwind", wait_seconds=5):
+        with session_lock(other, "source northwind", wait_seconds=5):
             assert other.execute("show lock_timeout").fetchone() == ("77s",)
 
 
 def test_lock_is_free_once_its_holder_is_gone(loaded: Pipeline) -> None:
     holder = connect(loaded.warehouse_url, autocommit=True)
-    guard = hold(holder, "source shop")
+    guard = session_lock(holder, "source shop")
     guard.__enter__()
     holder.close()
-    with connect(loaded.warehouse_url, autocommit=True) as other, hold(other, "source shop", wait_seconds=5):
+    with (
+        connect(loaded.warehouse_url, autocommit=True) as other,
+        session_lock(other, "source shop", wait_seconds=5),
+    ):
         pass
 
 
@@ -226,8 +232,8 @@ def test_locks_of_two_sources_do_not_meet(loaded: Pipeline) -> None:
     with (
         connect(loaded.warehouse_url, autocommit=True) as one,
         connect(loaded.warehouse_url, autocommit=True) as other,
-        hold(one, "source shop"),
-        hold(other, "source northwind"),
+        session_lock(one, "source shop"),
+        session_lock(other, "source northwind"),
     ):
         pass
 
@@ -241,7 +247,7 @@ def test_many_runs_at_once_take_turns_and_double_nothing(loaded: Pipeline) -> No
         try:
             with (
                 connect(mine.warehouse_url, autocommit=True) as guard,
-                hold(guard, "source shop", wait_seconds=60),
+                session_lock(guard, "source shop", wait_seconds=60),
             ):
                 mine.capture()
         except BaseException as error:

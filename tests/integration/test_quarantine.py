@@ -115,7 +115,7 @@ def test_broken_lines_wait_in_quarantine_under_their_rule_until_they_are_mended(
 
 
 def test_every_row_rule_that_a_shop_can_break_is_among_these() -> None:
-    from warehouse.contract import read_contract
+    from warehouse.load.contract import read_contract
 
     contract = read_contract("order_item")
     assert contract is not None

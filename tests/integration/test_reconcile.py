@@ -15,12 +15,12 @@ from generators.shop import generate, simulate_day
 from stack.postgres import EmbeddedPostgres
 from tests.pipeline import Pipeline, content
 from tests.weblog_lake import BRAZIL, line, lines, make_lake
-from warehouse import marts
-from warehouse.audit import start_run
-from warehouse.database import connect
+from warehouse.db.connections import connect
 from warehouse.errors import DifferencesFound
+from warehouse.load import marts
 from warehouse.reconcile.reconcile import reconcile_feed, reconcile_source, stop_on_differences
 from warehouse.reconcile.verdict import MOST_TOLD, Verdict
+from warehouse.runs.audit import start_run
 from warehouse.sources.declaration import Table
 
 UNTIL = datetime(2026, 1, 1, tzinfo=UTC)
@@ -332,7 +332,7 @@ def test_corruption_of_every_layer_is_found_named_and_mended(shop: Pipeline, tra
     damaged = content(shop.warehouse)
     with pytest.raises(DifferencesFound) as error:
         reconcile(shop)
-    assert error.value.exit_code == 3 and "dwh reconcile --repair" in error.value.advice
+    assert error.value.exit_code == 3 and "dwh reconcile --repair" in error.value.hint
     # told without a trace of what was tried
     assert content(shop.warehouse) == damaged
     mended = reconcile(shop, repair=True)
@@ -395,9 +395,9 @@ def test_web_logs_that_were_corrupted_are_found_named_and_mended(tmp_path: Path,
         warehouse.execute(b"delete from dwh.fact_weblog where file_id = 1 and line_number = 3")
         with pytest.raises(DifferencesFound) as error:
             reconcile(repair=True)
-    assert problems(error.value.verdicts)["dwh.fact_weblog", "unmendable"] == 1
-    assert "file_id 1, line_number 3, path a.log: unmendable" in error.value.what
-    assert "runbook" in error.value.advice
+    assert problems(error.value.verdicts)["dwh.fact_weblog", "unrepairable"] == 1
+    assert "file_id 1, line_number 3, path a.log: unrepairable" in error.value.what
+    assert "runbook" in error.value.hint
 
 
 # --- news is no damage ----------------------------------------------------------------------------------------

@@ -7,8 +7,8 @@ import pytest
 
 from tests.integration.test_cli import CommandLine, _wait_for, dwh
 from tests.pipeline import Pipeline, content
-from warehouse.database import connect
-from warehouse.locks import hold
+from warehouse.db.connections import connect
+from warehouse.db.locks import session_lock
 
 __all__ = ["dwh"]
 
@@ -72,7 +72,7 @@ def test_repair_that_is_killed_leaves_nothing_and_the_next_one_mends(
         "select table_name, problem, is_repaired from audit.difference"
     )
 
-    with connect(shop.warehouse_url, autocommit=True) as other, hold(other, "reconcile"):
+    with connect(shop.warehouse_url, autocommit=True) as other, session_lock(other, "reconcile"):
         held = dwh("reconcile")
     assert held.returncode == 1 and "'reconcile' is being loaded by" in held.stderr
 

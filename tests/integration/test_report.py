@@ -14,11 +14,12 @@ from netaddr import IPSet
 
 from tests.pipeline import Pipeline
 from tests.weblog_lake import line, make_lake
-from warehouse import geoip, marts, report
-from warehouse.audit import start_run
-from warehouse.database import connect
+from warehouse import geoip, report
+from warehouse.db.connections import connect
 from warehouse.errors import QualityGateStopped, SchemaOutdated
+from warehouse.load import marts
 from warehouse.report.write import ReportNotWritten
+from warehouse.runs.audit import start_run
 
 SCRIPT = "<script>document.title='broken'</script>"
 IMAGE = "\"><img src='https://example.org/x.png' onerror=\"document.title='broken'\">"
@@ -101,7 +102,7 @@ def hostile(shop: Pipeline) -> Pipeline:
         pytest.raises(QualityGateStopped),
         start_run(shop.warehouse_url, flow=f"ingest {SCRIPT}", launched_by=LONG),
     ):
-        raise QualityGateStopped(f"The gate said {IMAGE}.", advice=LONG)
+        raise QualityGateStopped(f"The gate said {IMAGE}.", hint=LONG)
     for statement in WEB_TRAFFIC:
         shop.warehouse.execute(statement.encode(), {"script": SCRIPT, "image": IMAGE, "long": LONG})
     return shop

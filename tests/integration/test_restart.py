@@ -13,7 +13,7 @@ import pytest
 from generators import geoip
 from tests.pipeline import LOCK_AWAITED, Pipeline
 from tests.weblog_lake import lines
-from warehouse.locks import hold
+from warehouse.db.locks import session_lock
 
 ALL = ["ingest-shop", "ingest-weblogs", "refresh-marts"]
 
@@ -103,7 +103,7 @@ def test_a_day_goes_on_from_the_step_that_failed(day: Day) -> None:
 
 def test_a_day_that_was_killed_goes_on_and_what_it_had_published_stays(day: Day) -> None:
     day.mend()
-    with hold(day.pipeline.warehouse, "feed weblogs"):
+    with session_lock(day.pipeline.warehouse, "feed weblogs"):
         process = day.start()
         day.pipeline.wait_for(LOCK_AWAITED)
         process.send_signal(signal.SIGKILL)

@@ -12,13 +12,14 @@ from psycopg import sql
 
 from tests.pipeline import Pipeline
 from tests.weblog_lake import BRAZIL, line, lines, make_lake
-from warehouse import marts, migrations, weblogs
-from warehouse.audit import start_run
-from warehouse.database import connect
+from warehouse import migrations, weblogs
+from warehouse.db.connections import connect
 from warehouse.errors import AccessRefused
+from warehouse.load import marts
 from warehouse.migrations.rights import LOADER, MARKETING, OWNER, READER, ROLES
 from warehouse.reconcile.reconcile import reconcile_feed
-from warehouse.weblogs.partitions import Partitions
+from warehouse.runs.audit import start_run
+from warehouse.weblogs.storage.partitions import Partitions
 
 Login = Callable[..., str]
 

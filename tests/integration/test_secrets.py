@@ -20,9 +20,9 @@ from psycopg import sql
 from tests.mailserver import Inbox, mail_server, make_certificate
 from tests.pipeline import Pipeline
 from warehouse import migrations
-from warehouse.database import connect
+from warehouse.db.connections import connect
 from warehouse.errors import SettingsError, WarehouseError
-from warehouse.redact import redacted
+from warehouse.runs.redact import redact
 from warehouse.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +59,7 @@ def test_secrets_come_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_passwords_are_taken_out_of_text(text: str, said: str) -> None:
-    assert redacted(text) == said
+    assert redact(text) == said
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from generators.shop import generate, simulate_day
 from tests.pipeline import Pipeline, Row
 from tests.star_questions import offenders
-from warehouse.database import connect
+from warehouse.db.connections import connect
 
 UNTIL = datetime(2026, 1, 1, tzinfo=UTC)
 

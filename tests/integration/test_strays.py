@@ -4,10 +4,10 @@ import pytest
 
 from tests.pipeline import Pipeline, content
 from tests.star_questions import offenders
-from warehouse.audit import start_run
-from warehouse.errors import DeleteBrake, ProofFailed, UndoRefused
+from warehouse.errors import DeleteThresholdExceeded, UndoRefused, VerificationFailed
+from warehouse.history.undo import FLOW, undo
 from warehouse.reconcile.reconcile import reconcile_source, stop_on_differences
-from warehouse.undo import FLOW, undo
+from warehouse.runs.audit import start_run
 
 
 def agrees(shop: Pipeline) -> bool:
@@ -83,7 +83,9 @@ def test_keys_that_all_became_others_wait_for_a_word(shop: Pipeline) -> None:
 
     respell("text", "'L' || line_number")
     known = content(shop.warehouse)
-    with pytest.raises(DeleteBrake, match=r"dwh.fact_order_item .* 8 of 8, 100%; the limit is 10%"):
+    with pytest.raises(
+        DeleteThresholdExceeded, match=r"dwh.fact_order_item .* 8 of 8, 100%; the limit is 10%"
+    ):
         shop.capture(max_delete_share=0.1)
     assert content(shop.warehouse) == known
     shop.capture(max_delete_share=0.1, confirm_deletes=True)
@@ -113,7 +115,7 @@ def test_line_that_left_while_its_mirror_row_was_changed_by_hand_leaves_with_the
     shop.capture()
     shop.warehouse.execute("update raw.shop_order_item set sales_order_id = 77 where sales_order_id = 1")
     shop.do("delete from order_item where sales_order_id = 1")
-    with pytest.raises(ProofFailed):
+    with pytest.raises(VerificationFailed):
         shop.capture()
     shop.capture(whole=True)
     assert [fact[0] for fact in shop.facts()] == ["2", "2", "3", "3", "4", "4"]

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-import warehouse.undo
+import warehouse.history.undo
 from tests.pipeline import Pipeline, Row
 from tests.shop_day import change_everything, told
 from tests.weblog_lake import ARGENTINA, BRAZIL, WeblogLake, line, make_lake
-from warehouse.audit import Load, record_load, start_run
-from warehouse.database import connect
+from warehouse.db.connections import connect
+from warehouse.db.locks import session_lock
 from warehouse.errors import LockHeld, QualityGateStopped, UndoBlocked, UndoRefused
-from warehouse.locks import hold
+from warehouse.history.undo import FLOW, Undone, lock_of, undo
 from warehouse.reconcile.reconcile import reconcile_source
+from warehouse.runs.audit import Load, record_load, start_run
 from warehouse.sources.declaration import SchemaPolicy, Source, Table
-from warehouse.undo import FLOW, Undone, lock_of, undo
-from warehouse.weblogs.files import FEED
+from warehouse.weblogs.files.checkpoints import FEED
 
 # What an undo leaves as it was: every table of these schemas, and the state of the engine.
 TABLES = """
@@ -123,7 +123,7 @@ def test_run_on_which_another_was_built_is_undone_with_it_or_not_at_all(busy_sho
         True,
         True,
     ]
-    assert "dwh undo 1 --cascade" in blocked.value.advice
+    assert "dwh undo 1 --cascade" in blocked.value.hint
     assert everything(shop) == state
     assert take_back(shop, 1, cascade=True).run_ids == [4, 3, 2, 1]
     assert everything(shop) == empty
@@ -225,7 +225,7 @@ def test_run_that_a_gate_stopped_has_nothing_to_undo(shop: Pipeline, monkeypatch
     def stop(*_: object) -> None:
         raise QualityGateStopped("It stopped.")
 
-    monkeypatch.setattr("warehouse.publish.publish.stop_on_failure", stop)
+    monkeypatch.setattr("warehouse.load.publish.stop_on_failure", stop)
     shop.order(1, "2024-03-10")
     with pytest.raises(QualityGateStopped):
         shop.capture()
@@ -279,7 +279,7 @@ def test_undo_that_is_killed_has_changed_nothing(shop: Pipeline) -> None:
     if not child:
         try:
             # Everything is put back by then, and nothing committed.
-            warehouse.undo.record_load = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+            warehouse.history.undo.record_load = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
             take_back(shop, 1)
         finally:
             os._exit(0)
@@ -394,10 +394,10 @@ def test_line_that_a_load_took_back_is_read_again_after_its_undo(lake: WeblogLak
 def test_load_at_work_keeps_an_undo_away(lake: WeblogLake, monkeypatch: pytest.MonkeyPatch) -> None:
     lake.put("a.log", said_by("ana", range(1, 3)))
     lake.load()
-    monkeypatch.setattr("warehouse.undo.FEED_WAIT_SECONDS", 0)
+    monkeypatch.setattr("warehouse.history.undo.FEED_WAIT_SECONDS", 0)
     with (
         connect(lake.settings.warehouse, autocommit=True) as loader,
-        hold(loader, FEED, shared=True),
+        session_lock(loader, FEED, shared=True),
         pytest.raises(LockHeld),
     ):
         take_back_logs(lake, 1)

@@ -13,9 +13,9 @@ import pytest
 from flows.deployments import read_declarations
 from stack.files import free_port
 from tests.mailserver import Inbox, mail_server, text_of
-from warehouse.alerts import Rules
-from warehouse.database import connect
-from warehouse.watchdog import Expectation, Watch, watch
+from warehouse.db.connections import connect
+from warehouse.runs.alerts import Rules
+from warehouse.runs.watchdog import Expectation, Watch, watch
 
 DAILY = Expectation("daily-warehouse", "0 18 * * *", "America/Sao_Paulo", timedelta(minutes=90))
 NOON = datetime(2026, 5, 10, 12, 0, tzinfo=UTC)

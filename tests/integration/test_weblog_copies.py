@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.weblog_lake import WeblogLake, line, lines, make_lake
-from warehouse.database import connect
-from warehouse.weblogs.claims import Claims
+from warehouse.db.connections import connect
+from warehouse.weblogs.files.claims import Claims
 from warehouse.weblogs.result import Progress
 
 SEEDS = int(os.environ.get("SEEDS", "1"))

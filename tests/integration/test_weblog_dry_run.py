@@ -10,9 +10,9 @@ import pytest
 from tests.traces import traces
 from tests.weblog_lake import BRAZIL, NOBODYS, WeblogLake, line, lines, make_lake
 from warehouse import weblogs
-from warehouse.audit import start_run
-from warehouse.database import connect
+from warehouse.db.connections import connect
 from warehouse.errors import LockHeld, QualityGateStopped
+from warehouse.runs.audit import start_run
 
 KEYS = {
     "dwh.dim_country": 1,
@@ -136,7 +136,7 @@ def test_dry_run_says_by_table_what_the_load_then_does(
     tmp_path: Path, warehouse_url: str, batch_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Files are claimed, and what is known of them looked up again, so many bytes at a time.
-    monkeypatch.setattr("warehouse.weblogs.claims._LEAST_BYTES", batch_bytes)
+    monkeypatch.setattr("warehouse.weblogs.files.claims._LEAST_BYTES", batch_bytes)
     lake = make_lake(tmp_path, warehouse_url)
     happened: Counter[tuple[str, str]] = Counter()
     for step in STORY:
@@ -196,7 +196,7 @@ def test_dry_run_stops_where_the_load_would(
 
     lake = make_lake(tmp_path, warehouse_url)
     lake.put("a.log", lines(1, 5))
-    monkeypatch.setattr("warehouse.contract.stop_on_failure", stop)
+    monkeypatch.setattr("warehouse.load.contract.stop_on_failure", stop)
     before = traces(warehouse_url)
     with pytest.raises(QualityGateStopped):
         dry_run(lake)

@@ -13,10 +13,10 @@ import pytest
 
 from tests.integration.test_weblog_retention import TODAY, remove, visits
 from tests.weblog_lake import AGENT, BRAZIL, NOBODYS, WeblogLake, line, lines, make_lake
-from warehouse.database import connect
+from warehouse.db.connections import connect
 from warehouse.errors import SettingsError, WarehouseError
-from warehouse.weblogs import files
 from warehouse.weblogs.explain import Explanation, explain
+from warehouse.weblogs.files import checkpoints as files
 
 CONTENT = [
     line(1),

@@ -10,7 +10,7 @@ from netaddr import IPSet
 
 from tests.weblog_lake import ARGENTINA, BRAZIL, WeblogLake, line, make_lake
 from warehouse import geoip, report
-from warehouse.database import connect
+from warehouse.db.connections import connect
 from warehouse.weblogs.explain import explain
 
 DROP = "'); drop table dwh.fact_weblog cascade; --"

@@ -10,11 +10,11 @@ from typing import Any
 import fsspec
 import pytest
 
+from cli.checks import examine
 from tests.weblog_lake import WeblogLake, line, lines, make_lake
-from warehouse.database import connect
-from warehouse.doctor import examine
+from warehouse.db.connections import connect
 from warehouse.errors import SettingsError
-from warehouse.locations import local_folder, location_of
+from warehouse.files.locations import local_folder, location_of
 from warehouse.weblogs.explain import explain
 
 

@@ -11,12 +11,13 @@ import pytest
 
 from generators import weblogs as generator
 from tests.weblog_lake import AGENT, ARGENTINA, BRAZIL, NOBODYS, WeblogLake, line, lines, make_lake
-from warehouse import audit
-from warehouse.database import connect
+from warehouse.db.connections import connect
+from warehouse.db.locks import session_lock
 from warehouse.errors import LockHeld
 from warehouse.geoip import GeoIpError
-from warehouse.locks import hold
-from warehouse.weblogs import Progress, blocks, load
+from warehouse.runs import audit
+from warehouse.weblogs import Progress, load
+from warehouse.weblogs.files import blocks
 
 
 @pytest.fixture
@@ -412,7 +413,7 @@ def test_load_that_is_barred_says_by_whom(lake: WeblogLake) -> None:
     lake.put("1.log", lines(1, 3))
     with (
         connect(lake.settings.warehouse, application_name="retention") as connection,
-        hold(connection, "weblogs"),
+        session_lock(connection, "weblogs"),
     ):
         with pytest.raises(LockHeld, match="'weblogs' is being loaded by retention"):
             lake.load(wait_seconds=0)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.weblog_lake import ARGENTINA, BRAZIL, WeblogLake, line, make_lake
-from warehouse.database import connect
-from warehouse.weblogs.months import tend
+from warehouse.db.connections import connect
+from warehouse.weblogs.storage.months import maintain_partitions
 
 TODAY = datetime.now(UTC).date()
 MONTHS = [(TODAY.replace(day=1) - timedelta(days=30 * back)).replace(day=7) for back in (3, 2, 1)]
@@ -113,7 +113,7 @@ def test_country_is_divided_later_where_a_reader_is_at_it(lake: WeblogLake) -> N
         divided(lake).load()
         assert set(leaves(lake)) == {"dwh.fact_weblog_br"}
     with connect(lake.settings.warehouse) as connection:
-        assert tend(connection, 0)
-        assert not tend(connection, 0)
+        assert maintain_partitions(connection, 0)
+        assert not maintain_partitions(connection, 0)
     assert set(leaves(lake)) == {f"dwh.fact_weblog_br_before_{MONTHS[2]:%Y_%m}"}
     assert lake.rows("select count(*) from dwh.fact_weblog") == [(20,)]

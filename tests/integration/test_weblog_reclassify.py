@@ -14,13 +14,14 @@ from generators import geoip as demo
 from generators import weblogs as generator
 from tests.weblog_killer import Killer
 from tests.weblog_lake import ARGENTINA, BRAZIL, WeblogLake, line, make_lake
-from warehouse import audit
-from warehouse.database import connect
+from warehouse.db.connections import connect
+from warehouse.db.locks import session_lock
 from warehouse.errors import LockHeld
 from warehouse.geoip import path_of
-from warehouse.locks import hold
-from warehouse.weblogs import Reclassified, reclassify
-from warehouse.weblogs.months import tend
+from warehouse.runs import audit
+from warehouse.weblogs import Reclassified
+from warehouse.weblogs.maintenance import reclassify
+from warehouse.weblogs.storage.months import maintain_partitions
 
 # To others, to nobody, from nobody, to one that ISO 3166 does not have.
 MOVES = {"AR": "BR", "BR": "UY", "UY": "AR", "CL": "QX", "PE": "ZZ"}
@@ -129,7 +130,7 @@ def test_killed_anywhere_and_run_again_it_gets_there(
 ) -> None:
     lake, fresh = make("lake"), make("fresh", with_newer=True)
     shutil.copy(newer, path_of(lake.settings))
-    module = "warehouse.weblogs.reclassify"
+    module = "warehouse.weblogs.maintenance.reclassify"
     for target, calls in (
         (f"{module}:_move", 1),
         (f"{module}:name_countries", 2),
@@ -153,11 +154,11 @@ def test_loads_take_turns_with_months_and_a_divided_country_is_one_as_well(
 ) -> None:
     lake = make("lake")
     lake.put("new.log", b"".join(line(n, address=ARGENTINA, user="eva") for n in range(500)))
-    with connect(lake.settings.warehouse) as loader, hold(loader, "weblogs"), pytest.raises(LockHeld):
+    with connect(lake.settings.warehouse) as loader, session_lock(loader, "weblogs"), pytest.raises(LockHeld):
         again(lake, newer, wait_seconds=0)
     lake.load()
     with connect(lake.settings.warehouse) as connection:
-        tend(connection, 40_000)
+        maintain_partitions(connection, 40_000)
     assert lake.rows("select count(*) from pg_class where relname ~ '^fact_weblog_ar_before'") == [(1,)]
     again(lake, newer)
     lake.assert_consistent()

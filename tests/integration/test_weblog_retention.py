@@ -9,11 +9,12 @@ import pytest
 
 from tests.weblog_killer import Killer
 from tests.weblog_lake import ARGENTINA, BRAZIL, NOBODYS, WeblogLake, line, make_lake
-from warehouse import audit
-from warehouse.database import connect
-from warehouse.errors import DeleteBrake, LockHeld
-from warehouse.weblogs import Removed, retain, retention
-from warehouse.weblogs.months import tend
+from warehouse.db.connections import connect
+from warehouse.errors import DeleteThresholdExceeded, LockHeld
+from warehouse.runs import audit
+from warehouse.weblogs import Removed, retain
+from warehouse.weblogs.maintenance import retention
+from warehouse.weblogs.storage.months import maintain_partitions
 
 TODAY = datetime.now(UTC).date()
 DAYS = 40
@@ -113,7 +114,7 @@ def test_whole_months_of_a_divided_country_are_dropped(make: Callable[[str], Web
     lake.put("180.log", visits(first, BRAZIL, "ana eva") + visits(first, ARGENTINA, "ana eva - tim"))
     lake.load()
     with connect(lake.settings.warehouse) as connection:
-        assert tend(connection, 0)
+        assert maintain_partitions(connection, 0)
     fill(lake)
     before = lake.rows("select count(*) from pg_partition_tree('dwh.fact_weblog') where isleaf")
     removed = remove(lake)
@@ -138,7 +139,7 @@ def test_partition_that_is_being_read_is_dropped_later(
     lake.put("a.log", visits(TODAY - timedelta(days=180), BRAZIL))
     lake.load()
     with connect(lake.settings.warehouse) as connection:
-        tend(connection, 0)
+        maintain_partitions(connection, 0)
     monkeypatch.setattr(retention, "_PATIENCE", "50ms")
     monkeypatch.setattr(retention, "_ATTEMPTS", 1)
     with connect(lake.settings.warehouse) as reader:
@@ -170,7 +171,7 @@ def test_killed_anywhere_and_run_again_it_gets_there(
 ) -> None:
     lake, undisturbed = fill(make("lake")), fill(make("undisturbed"))
     remove(undisturbed)
-    module = "warehouse.weblogs.retention"
+    module = "warehouse.weblogs.maintenance.retention"
     for target, calls in (
         (f"{module}/_Retention:_subtract", 2),
         (f"{module}/_Retention:_record", 3),
@@ -194,7 +195,9 @@ def test_brake_is_pulled_where_most_would_go_and_nothing_is_removed_where_nothin
     lake.put("a.log", visits(TODAY - timedelta(days=90), BRAZIL) + visits(TODAY, NOBODYS, "ana", 2))
     lake.load()
     with audit.start_run(lake.settings.warehouse, flow="x") as run:
-        with pytest.raises(DeleteBrake, match=f"would remove 9 of 11 requests, those before {CUTOFF}"):
+        with pytest.raises(
+            DeleteThresholdExceeded, match=f"would remove 9 of 11 requests, those before {CUTOFF}"
+        ):
             retain(lake.settings, run)
         unset = lake.settings.model_copy(update={"weblog_retention_days": None})
         assert retain(unset, run, confirm_deletes=True).cutoff is None

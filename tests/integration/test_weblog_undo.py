@@ -7,9 +7,9 @@ import pytest
 
 from tests.integration.test_weblog_retention import TODAY, remove, visits
 from tests.weblog_lake import BRAZIL, WeblogLake, line, lines, make_lake
-from warehouse import audit
 from warehouse.errors import UndoBlocked, UndoRefused
-from warehouse.undo import undo
+from warehouse.history.undo import undo
+from warehouse.runs import audit
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import pytest
 
 from tests.pipeline import Pipeline, content
 from tests.real.northwind_source import csv_folder, load_northwind
-from warehouse.audit import start_run
 from warehouse.explain.explain import explain
-from warehouse.publish import publish
+from warehouse.load import publish
 from warehouse.reconcile.reconcile import reconcile_source
+from warehouse.runs.audit import start_run
 from warehouse.sources.declaration import read_source
 
 LARGE, DISCOUNT = "amounts are too large", "discount is not between 0 and the gross amount"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warehouse.charts import Bar, Segment, Slot, Tick, bars, compact, stacked_columns, ticks
+from warehouse.report.charts import Bar, Segment, Slot, Tick, bars, compact, stacked_columns, ticks
 
 
 def test_columns_stack_from_the_baseline_in_the_order_of_the_legend() -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from warehouse.contract import Contract, read_contract
 from warehouse.errors import DeclarationError
+from warehouse.load.contract import Contract, read_contract
 
 HEAD = "dataset: warehouse/dwh/staging/conformed_thing\n"
 

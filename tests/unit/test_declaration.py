@@ -59,14 +59,14 @@ def test_unknown_source_is_told_with_those_that_are_known() -> None:
     with pytest.raises(SettingsError) as error:
         read_source("shoop")
     assert error.value.what == "There is no source 'shoop'."
-    assert "northwind, shop" in error.value.advice
+    assert "northwind, shop" in error.value.hint
 
 
 TABLES = '[tables.shopper]\nkey = ["id"]\n'
 
 
 @pytest.mark.parametrize(
-    ("text", "told", "advice"),
+    ("text", "told", "hint"),
     [
         ("[tables", "is not TOML", ""),
         ("", "declares no tables", "[tables.NAME]"),
@@ -133,12 +133,12 @@ TABLES = '[tables.shopper]\nkey = ["id"]\n'
         ),
     ],
 )  # fmt: skip
-def test_what_a_declaration_gets_wrong_is_told(tmp_path: Path, text: str, told: str, advice: str) -> None:
+def test_what_a_declaration_gets_wrong_is_told(tmp_path: Path, text: str, told: str, hint: str) -> None:
     with pytest.raises(DeclarationError) as error:
         declare(tmp_path, text)
     assert told in error.value.what
     assert str(tmp_path / "mall" / "source.toml") in error.value.what
-    assert advice in error.value.advice
+    assert hint in error.value.hint
     assert error.value.exit_code == 2
 
 

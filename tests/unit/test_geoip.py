@@ -139,7 +139,7 @@ def test_missing_damaged_and_wrong_files_are_told_with_advice(tmp_path: Path) ->
     for path in (tmp_path / "none.mmdb", damaged, text, asn):
         with pytest.raises(geoip.GeoIpError) as raised:
             geoip.read(path)
-        assert "DWH_GEOIP_PATH" in raised.value.advice
+        assert "DWH_GEOIP_PATH" in raised.value.hint
         said[path.name] = raised.value.what.replace(str(tmp_path), "")
     assert said["none.mmdb"] == "There is no GeoIP file at /none.mmdb."
     assert said["asn.mmdb"] == "The GeoIP file /asn.mmdb is a GeoLite2-ASN file: it tells no countries."

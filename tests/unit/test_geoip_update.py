@@ -232,7 +232,7 @@ def test_what_is_no_good_database_leaves_the_one_in_use(
     mirror.answers = [(200, BAD[what](make), {})]
     with pytest.raises(GeoIpNotUpdated, match="sent is not used: ") as raised:
         update(mine)
-    assert "in use stays" in raised.value.advice
+    assert "in use stays" in raised.value.hint
     assert used.read_bytes() == before
     assert [path.name for path in used.parent.iterdir()] == ["country.mmdb"]
 

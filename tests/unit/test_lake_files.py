@@ -9,11 +9,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from warehouse.content import ContentReader
 from warehouse.errors import SettingsError
-from warehouse.lake import discover, folder
-from warehouse.weblogs.blocks import BlockReader
-from warehouse.weblogs.key_table import KeyTable
+from warehouse.files.gzip_reader import ContentReader
+from warehouse.files.lake import discover, folder
+from warehouse.weblogs.files.blocks import BlockReader
+from warehouse.weblogs.storage.key_table import KeyTable
 
 CONTENT = b"".join(b"line %d\n" % number for number in range(50_000))
 

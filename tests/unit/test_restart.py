@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from warehouse.restart import Step, outstanding
+from warehouse.runs.resume import Step, outstanding
 
 DAY = (Step("shop"), Step("logs"), Step("marts", needs=("shop", "logs")))
 

@@ -93,7 +93,7 @@ def test_impossible_wishes_are_refused_before_connecting(sizes: dict[str, int], 
     with pytest.raises(GeneratorError) as refused:
         generate(NOWHERE, **sizes)  # type: ignore[arg-type]
     assert words in refused.value.what
-    assert refused.value.advice
+    assert refused.value.hint
 
 
 def test_a_negative_number_of_changes_is_refused() -> None:
@@ -105,6 +105,6 @@ def test_an_unreachable_shop_is_named_without_its_password() -> None:
     with pytest.raises(GeneratorError) as refused:
         generate(NOWHERE, until=datetime(2026, 1, 1, tzinfo=UTC))
     assert "shop at 127.0.0.1:1" in refused.value.what
-    assert "DWH_SHOP_URL" in refused.value.advice
+    assert "DWH_SHOP_URL" in refused.value.hint
     assert "hunter2" not in str(refused.value)
     assert refused.value.__cause__ is None

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warehouse.weblogs import native, odd_lines
-from warehouse.weblogs.addresses import AddressReader
-from warehouse.weblogs.parse import parse
-from warehouse.weblogs.words import PADDING
+from warehouse.weblogs.reader import fallback, native
+from warehouse.weblogs.reader.addresses import AddressReader
+from warehouse.weblogs.reader.parse import parse
+from warehouse.weblogs.reader.swar import PADDING
 
 AGENT = b"Mozilla/5.0 (X11; Linux x86_64)"
 LINE = (
@@ -240,8 +240,8 @@ def test_regular_lines_are_read_as_the_odd_ones_are(data: st.DataObject) -> None
         )
     text = bytes(line)
     rows, faults = read(text + b"\n")
-    slow = odd_lines.read(text.removesuffix(b"\r"))
-    if isinstance(slow, odd_lines.Fault):
+    slow = fallback.read(text.removesuffix(b"\r"))
+    if isinstance(slow, fallback.Fault):
         assert (rows, faults) == ({}, {1: (slow.rule, slow.reason)})
         return
     spans = [text[a:b] for a, b in zip(slow.spans[::2], slow.spans[1::2], strict=True)]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from warehouse.weblogs.dictionaries import device_family
-from warehouse.weblogs.site import Request, read_site
+from warehouse.weblogs.reader.traffic_rules import Request, read_traffic_rules
+from warehouse.weblogs.storage.lookups import device_family
 
 REQUESTS = {
     "GET /product/7 HTTP/1.1": Request("GET", "/product/7", "view", "7", None),
@@ -52,12 +52,12 @@ DEVICES = {
 
 @pytest.mark.parametrize("text", REQUESTS)
 def test_request_is_understood(text: str) -> None:
-    assert read_site().request(text) == REQUESTS[text]
+    assert read_traffic_rules().request(text) == REQUESTS[text]
 
 
 @pytest.mark.parametrize("referer", SOURCES)
 def test_referer_gives_traffic_source(referer: str) -> None:
-    assert read_site().traffic_source(referer) == SOURCES[referer]
+    assert read_traffic_rules().traffic_source(referer) == SOURCES[referer]
 
 
 @pytest.mark.parametrize("agent", DEVICES)

@@ -30,7 +30,7 @@ def feeds_of(settings: Settings, only: str | None = None) -> Sequence[Feed]:
     chosen = [feed for feed in feeds if feed.name == only]
     if not chosen:
         raise WrongParameters(
-            f"There is no feed '{only}'.", advice=f"Choose one of: {', '.join(feed.name for feed in feeds)}."
+            f"There is no feed '{only}'.", hint=f"Choose one of: {', '.join(feed.name for feed in feeds)}."
         )
     return chosen
 
@@ -43,12 +43,12 @@ def ensure_days(first: date, last: date) -> None:
     """
     today = datetime.now(UTC).date()
     if first > last:
-        raise WrongParameters(f"{first} is after {last}.", advice="Give the earlier day first.")
+        raise WrongParameters(f"{first} is after {last}.", hint="Give the earlier day first.")
     if last > today:
-        raise WrongParameters(f"{last} is in the future.", advice=f"Today is {today} (UTC).")
+        raise WrongParameters(f"{last} is in the future.", hint=f"Today is {today} (UTC).")
     if (last - first).days >= MOST_DAYS:
         raise WrongParameters(
-            f"From {first} to {last} are more than {MOST_DAYS:,} days.", advice="Take fewer at once."
+            f"From {first} to {last} are more than {MOST_DAYS:,} days.", hint="Take fewer at once."
         )
 
 

@@ -7,11 +7,11 @@ from datetime import date, datetime
 import psycopg
 from psycopg import sql
 
-from warehouse.audit import Run
 from warehouse.backfill.partition import DAY, DayLoad, Partition, Status, days_between, start_of
-from warehouse.publish.rederive import rederive
+from warehouse.load.replace_day import rederive
+from warehouse.model.star import FACTS
+from warehouse.runs.audit import Run
 from warehouse.sources.declaration import Source
-from warehouse.star import FACTS
 
 
 @dataclass(frozen=True)

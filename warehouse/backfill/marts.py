@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 
 from warehouse.backfill.partition import DAY, Partition, Status, days_between, start_of
-from warehouse.star import FACTS
+from warehouse.model.star import FACTS
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 import psycopg
 
-from warehouse.audit import Run
+from warehouse.runs.audit import Run
 
 Status = Literal["loaded", "partial", "failed", "missing", "stale"]
 DAY = timedelta(days=1)

@@ -5,10 +5,10 @@ from datetime import UTC, date, datetime
 
 import psycopg
 
-from warehouse.audit import Run, ensure_alive
 from warehouse.backfill.partition import DayLoad, Feed
-from warehouse.errors import said
-from warehouse.redact import redacted
+from warehouse.errors import summarize_error
+from warehouse.runs.audit import Run, ensure_alive
+from warehouse.runs.redact import redact
 
 
 def load_day(run: Run, feed: Feed, day: date, same_backfill: Collection[int] = ()) -> DayLoad:
@@ -17,7 +17,7 @@ def load_day(run: Run, feed: Feed, day: date, same_backfill: Collection[int] = (
     try:
         loaded = feed.load(run, day, {run.run_id, *same_backfill})
     except Exception as error:
-        _record(run, feed.name, day, "failed", 0, redacted(said(error)), started_at)
+        _record(run, feed.name, day, "failed", 0, redact(summarize_error(error)), started_at)
         raise
     # What another run may have loaded meanwhile is not ours to vouch for.
     ensure_alive(run)

@@ -9,14 +9,15 @@ from threading import Lock
 
 import psycopg
 
-from warehouse import lake, weblogs
-from warehouse.audit import Run, bar_undo
+from warehouse import weblogs
 from warehouse.backfill.partition import DayLoad, Partition, Status, days_between
-from warehouse.content import ContentReader
-from warehouse.lake import LakeFile
+from warehouse.files import lake
+from warehouse.files.gzip_reader import ContentReader
+from warehouse.files.lake import LakeFile
+from warehouse.runs.audit import Run, mark_irreversible
 from warehouse.settings import Settings
-from warehouse.weblogs.files import FEED
-from warehouse.weblogs.site import read_site
+from warehouse.weblogs.files.checkpoints import FEED
+from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 
 EDGE_BYTES = 1 << 16
 _READ = 1 << 20
@@ -102,7 +103,7 @@ class WeblogDays:
                 if file.tells_of(day) and file.is_there and not file.is_done_by(same_backfill)
             }
             if paths:
-                bar_undo(run.connection, run.run_id)
+                mark_irreversible(run.connection, run.run_id)
                 weblogs.load(self.settings, run, anew=paths, wait_seconds=LOCK_SECONDS)
         gone = [file.path for file in telling if not file.is_there]
         row = run.connection.execute(
@@ -135,7 +136,7 @@ class WeblogDays:
         return None if row is None or row[0] == "succeeded" else f"run {row[1]} {row[0]}: {row[2]}"
 
     def _files(self, connection: psycopg.Connection) -> list[DatedFile]:
-        site = read_site()
+        site = read_traffic_rules()
         there = {
             file.path: file
             for file in lake.discover(lake.folder(self.settings.lake, site.landing), site.ignore)

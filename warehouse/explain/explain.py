@@ -7,11 +7,11 @@ import psycopg
 from psycopg import sql
 
 from warehouse.errors import SettingsError
+from warehouse.explain.node import Node, UnknownRow
 from warehouse.explain.origin import Origin, run_said
 from warehouse.explain.rows import find_rows, similar_keys
-from warehouse.explain.told import Node, UnknownRow
+from warehouse.model.star import BEGINNING, DIMENSIONS, END_OF_TIME, TARGETS, Dimension, Fact
 from warehouse.sources.declaration import Entity, Source, Table
-from warehouse.star import BEGINNING, DIMENSIONS, END_OF_TIME, TARGETS, Dimension, Fact
 
 HOUSEKEEPING = ("valid_from", "valid_to", "is_current", "row_hash", "run_id", "closed_by_run_id")
 
@@ -39,7 +39,7 @@ def explain(
     if len(key) != len(natural):
         raise SettingsError(
             f"A key of {table} is ({', '.join(natural)}), not {' '.join(key)!r}.",
-            advice=f"Give {len(natural)}, in this order: dwh explain {table} {' '.join(natural).upper()}.",
+            hint=f"Give {len(natural)}, in this order: dwh explain {table} {' '.join(natural).upper()}.",
         )
     found = []
     for source in sources:
@@ -61,9 +61,7 @@ def explain(
         alike = similar_keys(connection, *where, natural, key)
         raise UnknownRow(
             f"No source has or had {table} {' '.join(key)!r}, neither published, nor in quarantine, nor in a mirror.",
-            advice=f"There are, for instance: {'; '.join(alike)}."
-            if alike
-            else f"{'.'.join(where)} is empty.",
+            hint=f"There are, for instance: {'; '.join(alike)}." if alike else f"{'.'.join(where)} is empty.",
         )
     return found
 
@@ -88,7 +86,7 @@ def _meant(sources: Sequence[Source], table: str) -> tuple[Dimension | Fact | No
     close = get_close_matches(table, [*targets, *mirrors, "weblog"], 3)
     raise SettingsError(
         f"There is no table {table!r} that could be explained.",
-        advice=f"Did you mean {' or '.join(close)}?" if close else f"There are: {', '.join(known)}.",
+        hint=f"Did you mean {' or '.join(close)}?" if close else f"There are: {', '.join(known)}.",
     )
 
 

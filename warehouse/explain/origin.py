@@ -7,12 +7,12 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from warehouse.capture.mirror import source_columns
-from warehouse.contract import read_contract
 from warehouse.errors import WarehouseError
+from warehouse.explain.node import Node
 from warehouse.explain.rows import column_types, find_rows
-from warehouse.explain.told import Node
-from warehouse.publish.conform import affected_table, batch_table, conform
+from warehouse.extract.mirror import source_columns
+from warehouse.load.conform import affected_table, batch_table, conform
+from warehouse.load.contract import read_contract
 from warehouse.sources.declaration import Entity, Source, Table
 
 # Who explains does not keep a load waiting.

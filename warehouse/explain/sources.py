@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 
 import psycopg
 
-from warehouse.database import connect
+from warehouse.db.connections import connect
 from warehouse.errors import WarehouseError
 from warehouse.settings import Settings
 from warehouse.sources.declaration import Source, read_source

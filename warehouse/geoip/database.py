@@ -105,14 +105,14 @@ def read(path: Path) -> GeoIp:
         GeoIpError: there is none, it is damaged, or it tells no countries.
     """
     if not path.is_file():
-        raise GeoIpError(f"There is no GeoIP file at {path}.", advice=ADVICE)
+        raise GeoIpError(f"There is no GeoIP file at {path}.", hint=ADVICE)
     try:
         # Read once: an update may swap the file at any moment.
         content = path.read_bytes()
         with maxminddb.open_database(io.BytesIO(content), maxminddb.MODE_FD) as reader:
             return _read(path, content, reader)
     except (maxminddb.InvalidDatabaseError, OSError, ValueError, EOFError) as error:
-        raise GeoIpError(f"The GeoIP file {path} cannot be read: {error}.", advice=ADVICE) from None
+        raise GeoIpError(f"The GeoIP file {path} cannot be read: {error}.", hint=ADVICE) from None
 
 
 def _read(path: Path, content: bytes, reader: maxminddb.Reader) -> GeoIp:
@@ -144,7 +144,7 @@ def _read(path: Path, content: bytes, reader: maxminddb.Reader) -> GeoIp:
                 names.setdefault(code, name)
     if len(codes) == 1:
         raise GeoIpError(
-            f"The GeoIP file {path} is a {meta.database_type} file: it tells no countries.", advice=ADVICE
+            f"The GeoIP file {path} is a {meta.database_type} file: it tells no countries.", hint=ADVICE
         )
     v4_countries = _translate(v4_records, countries_of_records)
     v6_countries = _translate(v6_records, countries_of_records)

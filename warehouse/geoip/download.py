@@ -57,11 +57,11 @@ class Place:
         if not usable:
             raise SettingsError(
                 "DWH_GEOIP_URL cannot be used: it is no http:// or https:// URL, or has a user in it.",
-                advice="It should read https://host/path/file.mmdb.gz, with {month} or {license_key} where needed.",
+                hint="It should read https://host/path/file.mmdb.gz, with {month} or {license_key} where needed.",
             )
         if self.license_key and parts.scheme == "http" and parts.hostname not in _LOCAL:
             raise SettingsError(
-                f"The licence key would go to {self} in the clear.", advice="Use https in DWH_GEOIP_URL."
+                f"The licence key would go to {self} in the clear.", hint="Use https in DWH_GEOIP_URL."
             )
 
     def request(self) -> urllib.request.Request:
@@ -98,11 +98,11 @@ def download(
         except urllib.error.HTTPError as error:
             problem = _refused(place, error.code)
         except urllib.error.URLError as error:
-            problem = GeoIpNotUpdated(f"{place} cannot be reached: {error.reason}.", advice=_AGAIN)
+            problem = GeoIpNotUpdated(f"{place} cannot be reached: {error.reason}.", hint=_AGAIN)
         except (_BrokenOff, ConnectionError, TimeoutError, http.client.HTTPException) as error:
             # Some exceptions tell the URL, and with it the key.
             said = type(error).__name__ if isinstance(error, http.client.HTTPException) else str(error)
-            problem = GeoIpNotUpdated(f"{place} broke off: {said}.", advice=_AGAIN)
+            problem = GeoIpNotUpdated(f"{place} broke off: {said}.", hint=_AGAIN)
         if pause is None or type(problem) is not GeoIpNotUpdated:
             break
         time.sleep(pause)
@@ -138,7 +138,7 @@ def _read(response: http.client.HTTPResponse) -> bytes:
 def _refused(place: Place, status: int) -> WarehouseError:
     if status in (401, 403):
         advice = "Mend DWH_GEOIP_LICENSE_KEY and DWH_GEOIP_ACCOUNT_ID; unset both, and DB-IP Lite is fetched."
-        return LicenceRefused(f"{place} refuses the licence key (HTTP {status}).", advice=advice)
+        return LicenceRefused(f"{place} refuses the licence key (HTTP {status}).", hint=advice)
     if status in (404, 410):
-        return NotThere(f"There is no file at {place} (HTTP {status}).", advice="Is DWH_GEOIP_URL right?")
-    return GeoIpNotUpdated(f"{place} answers with HTTP {status}.", advice=_AGAIN)
+        return NotThere(f"There is no file at {place} (HTTP {status}).", hint="Is DWH_GEOIP_URL right?")
+    return GeoIpNotUpdated(f"{place} answers with HTTP {status}.", hint=_AGAIN)

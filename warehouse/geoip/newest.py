@@ -93,7 +93,7 @@ def update(
     except OSError as error:
         raise GeoIpNotUpdated(
             f"{path} cannot be written: {error.strerror or error}.",
-            advice="Make room, or mend its folder's rights.",
+            hint="Make room, or mend its folder's rights.",
         ) from None
     told = found if is_newer or used is None else used
     return Update(
@@ -183,7 +183,7 @@ def _checked(place: Place, path: Path) -> GeoIp:
 def _unbelievable(place: Place, why: str) -> GeoIpNotUpdated:
     return GeoIpNotUpdated(
         f"What {place} sent is not used: {why}.",
-        advice="The GeoIP file in use stays as it is. Run it again later, or check DWH_GEOIP_URL.",
+        hint="The GeoIP file in use stays as it is. Run it again later, or check DWH_GEOIP_URL.",
     )
 
 

@@ -11,8 +11,8 @@ from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from warehouse.database import connect, unwritable_said
-from warehouse.locks import hold
+from warehouse.db.connections import connect, explain_unwritable
+from warehouse.db.locks import session_lock
 from warehouse.migrations import feed, rights
 
 FOLDER = Path(__file__).parent
@@ -52,9 +52,9 @@ def _config(connection: object) -> Config:
 
 def _migrate(url: str, run: Callable[[Config], None]) -> None:
     with (
-        unwritable_said(),
+        explain_unwritable(),
         connect(url, autocommit=True, application_name="dwh migrate") as guard,
-        hold(guard, "migrate", wait_seconds=120),
+        session_lock(guard, "migrate", wait_seconds=120),
     ):
         engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"), poolclass=NullPool)
         with engine.begin() as connection:

@@ -9,7 +9,7 @@ from alembic import op
 from psycopg import sql
 from sqlalchemy import Connection
 
-from warehouse.feed import tracing
+from warehouse.history.change_log import tracing
 
 # Not of people's interest, but of undo's: what a run writes beside the star.
 EVIDENCE = ("audit.watermark", "audit.quarantine", "audit.file", "audit.file_part")

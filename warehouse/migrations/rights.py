@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection
 
 from warehouse.errors import AccessRefused
-from warehouse.feed import OWNER
+from warehouse.history.change_log import OWNER
 
 LOADER, READER, MARKETING = "dwh_loader", "dwh_reader", "dwh_marketing"
 ROLES = {
@@ -52,7 +52,7 @@ def ensure_roles(connection: Connection) -> None:
         statements = " ".join(f"create role {role} nologin;" for role in missing)
         raise AccessRefused(
             f"Roles are missing that {_scalar(connection, 'select current_user')} may not make: {', '.join(missing)}.",
-            advice=f"Let an administrator of the server run: {statements} grant {OWNER} and {LOADER} to the login "
+            hint=f"Let an administrator of the server run: {statements} grant {OWNER} and {LOADER} to the login "
             "that migrates; then run `dwh migrate` again.",
         )
     for role in missing:

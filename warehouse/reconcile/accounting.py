@@ -6,12 +6,12 @@ from dataclasses import replace
 import psycopg
 from psycopg import sql
 
-from warehouse.contract import read_contract
-from warehouse.publish.conform import batch_table
-from warehouse.reconcile.compare import Comparison, compare, tell
+from warehouse.load.conform import batch_table
+from warehouse.load.contract import read_contract
+from warehouse.model.star import Dimension, Fact
+from warehouse.reconcile.compare import Comparison, compare, list_differences
 from warehouse.reconcile.verdict import Verdict
 from warehouse.sources.declaration import Entity
-from warehouse.star import Dimension, Fact
 
 EXPECTED = sql.Identifier("pg_temp", "expected")
 
@@ -96,7 +96,7 @@ def reconcile_quarantine(
     if not rules and not verdict.rows_found:
         return None
     if verdict.rows_differing:
-        verdict = replace(verdict, differences=tell(connection, comparison))
+        verdict = replace(verdict, differences=list_differences(connection, comparison))
         _mend(connection, run_id, entity, target)
     return verdict.timed(started)
 

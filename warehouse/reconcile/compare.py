@@ -7,7 +7,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from warehouse.identifiers import listed, qualified, same_key
+from warehouse.db.identifiers import listed, qualified, same_key
 from warehouse.reconcile.verdict import MOST_TOLD, Difference, Layer, Problem, Verdict
 
 DIFFERENT = sql.Identifier("pg_temp", "different")
@@ -156,7 +156,9 @@ def _compare(connection: psycopg.Connection, comparison: Comparison) -> dict[str
     return dict(rows)
 
 
-def tell(connection: psycopg.Connection, comparison: Comparison, limit: int = MOST_TOLD) -> list[Difference]:
+def list_differences(
+    connection: psycopg.Connection, comparison: Comparison, limit: int = MOST_TOLD
+) -> list[Difference]:
     """The first differences of pg_temp.different, as a person wants to read them."""
 
     def text(table: str, columns: Sequence[str]) -> sql.Composable:
@@ -190,11 +192,11 @@ def tell(connection: psycopg.Connection, comparison: Comparison, limit: int = MO
     return [_difference(comparison, row["problem"], row["before"], row["after"]) for row in rows]
 
 
-def settle(connection: psycopg.Connection, comparison: Comparison) -> Verdict:
+def reconcile_table(connection: psycopg.Connection, comparison: Comparison) -> Verdict:
     """Compare, tell and mend; the verdict."""
     verdict = compare(connection, comparison)
     if verdict.rows_differing:
-        verdict = replace(verdict, differences=tell(connection, comparison))
+        verdict = replace(verdict, differences=list_differences(connection, comparison))
         repair(connection, comparison)
     return verdict
 

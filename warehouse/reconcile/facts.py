@@ -3,19 +3,20 @@
 import time
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from pathlib import Path
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from warehouse.publish import history, overwrite
-from warehouse.publish.conform import batch_table
-from warehouse.publish.fact import SQL
+from warehouse.load import scd1, scd2
+from warehouse.load.conform import batch_table
+from warehouse.load.facts import MODEL
+from warehouse.model.star import DIMENSIONS, Fact
 from warehouse.reconcile.accounting import waiting_table
-from warehouse.reconcile.compare import Comparison, settle
+from warehouse.reconcile.compare import Comparison, reconcile_table
 from warehouse.reconcile.verdict import MOST_TOLD, Difference, Verdict
 from warehouse.sources.declaration import Entity
-from warehouse.star import DIMENSIONS, Fact
 
 EXPECTED = sql.Identifier("pg_temp", "expected")
 
@@ -29,7 +30,7 @@ def reconcile_facts(
     """
     yield from _inferred(connection, run_id, entity, fact)
     started = time.monotonic()
-    prepared = (SQL / f"{fact.table}.sql").read_text().strip().rstrip(";")
+    prepared = (MODEL / "facts" / f"{fact.entity}.sql").read_text().strip().rstrip(";")
     described = connection.execute(
         sql.SQL("select * from ({}\n) as prepared limit 0").format(sql.SQL(prepared))
     ).description
@@ -72,7 +73,7 @@ def reconcile_facts(
     )
     amounts = [name for name in columns if name.endswith("_amount") and "unit" not in name]
     found = _sums(connection, comparison, amounts)
-    verdict = settle(connection, comparison)
+    verdict = reconcile_table(connection, comparison)
     expected = _sums(connection, comparison, amounts)
     yield verdict.with_amounts(found, expected).timed(started)
     yield _last_good_states(connection, run_id, entity, fact)
@@ -87,7 +88,7 @@ def reconcile_calendar(connection: psycopg.Connection, run_id: int) -> Verdict:
             drop table if exists pg_temp.expected;
             create temp table expected on commit drop as {};
             """
-        ).format(sql.SQL((SQL / "reconcile" / "dim_date.sql").read_text()))
+        ).format(sql.SQL((Path(__file__).parent / "queries" / "dim_date.sql").read_text()))
     )
     described = connection.execute("select * from pg_temp.expected limit 0").description
     columns = tuple(column.name for column in described or ())
@@ -102,7 +103,7 @@ def reconcile_calendar(connection: psycopg.Connection, run_id: int) -> Verdict:
         sql.SQL("found.date_key <> 0"),
         {"run_id": sql.Literal(run_id)},
     )
-    return settle(connection, comparison).timed(started)
+    return reconcile_table(connection, comparison).timed(started)
 
 
 def _inferred(connection: psycopg.Connection, run_id: int, entity: Entity, fact: Fact) -> Iterator[Verdict]:
@@ -112,11 +113,11 @@ def _inferred(connection: psycopg.Connection, run_id: int, entity: Entity, fact:
             continue
         started = time.monotonic()
         if dimension.has_history:
-            made = history.infer_missing(
+            made = scd2.infer_missing(
                 connection, run_id, entity.source, dimension, batch_table(fact.entity), fact.event_time
             )
         else:
-            made = overwrite.infer_missing(connection, run_id, dimension, fact.entity)
+            made = scd1.infer_missing(connection, run_id, dimension, fact.entity)
         if not made:
             continue
         (natural,) = dimension.natural_key
@@ -210,7 +211,7 @@ def _last_good_states(connection: psycopg.Connection, run_id: int, entity: Entit
                     entity.source,
                     f"dwh.{fact.table}",
                     dict(zip(fact.natural_key, row_key, strict=True)),
-                    "unmendable" if after is None else "changed",
+                    "unrepairable" if after is None else "changed",
                     {f"{name}_key": str(before)},
                     {f"{name}_key": None if after is None else str(after)},
                 )

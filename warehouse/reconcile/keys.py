@@ -3,9 +3,9 @@
 import psycopg
 from psycopg import sql
 
-from warehouse.publish.conform import batch_table
+from warehouse.load.conform import batch_table
+from warehouse.model.star import FACTS, Dimension, Fact
 from warehouse.sources.declaration import Entity
-from warehouse.star import FACTS, Dimension, Fact
 
 
 def find_lost_keys(connection: psycopg.Connection, entity: Entity, dimension: Dimension) -> None:

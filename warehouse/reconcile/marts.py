@@ -6,8 +6,8 @@ from dataclasses import replace
 import psycopg
 from psycopg import sql
 
-from warehouse.marts import refresh_mart, stored_marts
-from warehouse.reconcile.compare import Comparison, compare, tell
+from warehouse.load.marts import refresh_mart, stored_marts
+from warehouse.reconcile.compare import Comparison, compare, list_differences
 from warehouse.reconcile.verdict import Verdict
 
 SOURCE = "marts"
@@ -45,7 +45,7 @@ def _mart(connection: psycopg.Connection, name: str, key: tuple[str, ...]) -> Ve
     if verdict.rows_differing:
         verdict = replace(
             verdict,
-            differences=tell(connection, comparison),
+            differences=list_differences(connection, comparison),
             is_behind=_is_behind(connection, comparison.name),
         )
         refresh_mart(connection, name, concurrently=True)

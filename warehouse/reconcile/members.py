@@ -5,14 +5,14 @@ import time
 import psycopg
 from psycopg import sql
 
-from warehouse.identifiers import listed, qualified
-from warehouse.publish.conform import batch_table
+from warehouse.db.identifiers import listed, qualified
+from warehouse.load.conform import batch_table
+from warehouse.model.star import Dimension
 from warehouse.reconcile.accounting import waiting_table
-from warehouse.reconcile.compare import Comparison, settle
+from warehouse.reconcile.compare import Comparison, reconcile_table
 from warehouse.reconcile.keys import find_lost_keys
 from warehouse.reconcile.verdict import Verdict
 from warehouse.sources.declaration import Entity
-from warehouse.star import Dimension
 
 
 def reconcile_members(
@@ -79,4 +79,4 @@ def reconcile_members(
         sql.SQL("found.source_system = {source}").format(**names),
         {"source_system": sql.Literal(entity.source), "run_id": sql.Literal(run_id)},
     )
-    return settle(connection, comparison).timed(started)
+    return reconcile_table(connection, comparison).timed(started)

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 import psycopg
 from psycopg import sql
 
-from warehouse.capture.digest import (
+from warehouse.db.identifiers import listed
+from warehouse.extract.checksum_store import kept_digest
+from warehouse.extract.checksums import (
     Digest,
     Hashing,
     chunks_for,
@@ -24,13 +26,11 @@ from warehouse.capture.digest import (
     row_hash,
     rows_of,
 )
-from warehouse.capture.kept import kept_digest
-from warehouse.capture.mirror import Column, find_drift, mirrored_columns, source_columns
-from warehouse.capture.pump import pump
-from warehouse.capture.snapshot import Snapshot, check_readable
-from warehouse.capture.stage import Watermark, check_same_source, in_net, watermark_of
-from warehouse.identifiers import listed
-from warehouse.reconcile.compare import Comparison, compare, count, repair, tell
+from warehouse.extract.copy_stream import copy_stream
+from warehouse.extract.mirror import Column, find_drift, mirrored_columns, source_columns
+from warehouse.extract.snapshot import Snapshot, check_readable
+from warehouse.extract.stage import Watermark, check_same_source, in_net, watermark_of
+from warehouse.reconcile.compare import Comparison, compare, count, list_differences, repair
 from warehouse.reconcile.verdict import Verdict
 from warehouse.sources.declaration import Table
 
@@ -147,7 +147,7 @@ def _judge(
     found = compare(of.writer, comparison).rows_differing
     _set_news_aside(of, comparison, mirror, kept)
     damaged = count(of.writer)
-    differences = tell(of.writer, comparison)
+    differences = list_differences(of.writer, comparison)
     # A row that was marked as deleted is in the way of the row itself.
     of.writer.execute(
         sql.SQL(
@@ -184,7 +184,7 @@ def _copy_rows(of: _Captured, buckets: Sequence[int]) -> None:
         of.bucket(at_source=True),
         sql.Literal(list(buckets)),
     )
-    pump(of.reader, outgoing, of.writer, sql.SQL("copy pg_temp.source_row from stdin (format binary)"))
+    copy_stream(of.reader, outgoing, of.writer, sql.SQL("copy pg_temp.source_row from stdin (format binary)"))
     of.writer.execute("analyze pg_temp.source_row")
 
 

@@ -4,19 +4,19 @@ from collections.abc import Callable, Sequence
 
 import psycopg
 
-from warehouse.audit import Load, Run, ensure_alive, record_load
-from warehouse.capture.snapshot import snapshot_of
-from warehouse.database import connect
+from warehouse.db.connections import connect
+from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.errors import DifferencesFound
-from warehouse.feed import STAR_LOCK
-from warehouse.locks import alone, hold
+from warehouse.extract.snapshot import snapshot_of
+from warehouse.history.change_log import STAR_LOCK
 from warehouse.reconcile.marts import reconcile_marts
 from warehouse.reconcile.mirror import reconcile_mirror
 from warehouse.reconcile.star import reconcile_star
 from warehouse.reconcile.verdict import Verdict, record
 from warehouse.reconcile.weblogs import reconcile_weblogs
+from warehouse.runs.audit import Load, Run, ensure_alive, record_load
 from warehouse.sources.declaration import Source
-from warehouse.weblogs.files import FEED
+from warehouse.weblogs.files.checkpoints import FEED
 
 Progress = Callable[[str], None]
 # Whole tables are joined: hashes that fit in memory, and no compiler that costs more than it saves.
@@ -41,7 +41,7 @@ def reconcile_source(
         SourceError, SchemaDrift, DeclarationError: source and warehouse cannot be compared.
     """
     with (
-        hold(run.connection, f"source {source.name}", wait_seconds=wait_seconds),
+        session_lock(run.connection, f"source {source.name}", wait_seconds=wait_seconds),
         snapshot_of(source_url) as (reader, snapshot),
         connect(run.warehouse_url, application_name=f"dwh {run.flow}") as writer,
     ):
@@ -70,7 +70,7 @@ def reconcile_feed(
         LockHeld: web logs are being loaded, and are still after `wait_seconds`.
     """
     with (
-        hold(run.connection, FEED, wait_seconds=wait_seconds),
+        session_lock(run.connection, FEED, wait_seconds=wait_seconds),
         connect(run.warehouse_url, application_name=f"dwh {run.flow}") as writer,
     ):
         _begin(writer, run)
@@ -89,7 +89,7 @@ def stop_on_differences(verdicts: Sequence[Verdict]) -> None:
     wrong = [verdict for verdict in verdicts if verdict.verdict == "different"]
     if not wrong:
         return
-    mendable = any(d.problem != "unmendable" and not d.is_repaired for v in wrong for d in v.differences)
+    mendable = any(d.problem != "unrepairable" and not d.is_repaired for v in wrong for d in v.differences)
     said = "; ".join(
         f"{verdict.table_name} in {verdict.rows_differing - verdict.rows_repaired:,} rows "
         f"(as {verdict.differences[0].without_values})"
@@ -98,14 +98,14 @@ def stop_on_differences(verdicts: Sequence[Verdict]) -> None:
     raise DifferencesFound(
         f"{len(wrong)} of {len(verdicts)} tables are not as they should be: {said}.",
         verdicts=verdicts,
-        advice="Mend them by `dwh reconcile --repair`; audit.difference keeps what they said."
+        hint="Mend them by `dwh reconcile --repair`; audit.difference keeps what they said."
         if mendable
         else "These cannot be mended from what the warehouse has: see the runbook, 'A reconcile found differences'.",
     )
 
 
 def _begin(writer: psycopg.Connection, run: Run) -> None:
-    alone(writer, STAR_LOCK)
+    transaction_lock(writer, STAR_LOCK)
     writer.execute("select set_config('dwh.run_id', %s, true)", [str(run.run_id)])
     writer.execute(_PLANNER)
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import psycopg
 from psycopg import sql
 
-from warehouse.identifiers import listed
-from warehouse.publish.conform import affected_table, conform
+from warehouse.db.identifiers import listed
+from warehouse.load.conform import affected_table, conform
+from warehouse.model.star import TARGETS, Dimension, Fact
 from warehouse.reconcile.accounting import reconcile_quarantine
 from warehouse.reconcile.facts import reconcile_calendar, reconcile_facts
 from warehouse.reconcile.members import reconcile_members
@@ -14,7 +15,6 @@ from warehouse.reconcile.unknown import reconcile_unknown
 from warehouse.reconcile.verdict import Verdict
 from warehouse.reconcile.versions import reconcile_versions
 from warehouse.sources.declaration import Entity, Source
-from warehouse.star import TARGETS, Dimension, Fact
 
 
 def reconcile_star(

@@ -5,9 +5,9 @@ import time
 import psycopg
 from psycopg import sql
 
-from warehouse.reconcile.compare import Comparison, settle
+from warehouse.model.star import BEGINNING, END_OF_TIME, Dimension
+from warehouse.reconcile.compare import Comparison, reconcile_table
 from warehouse.reconcile.verdict import Verdict
-from warehouse.star import BEGINNING, END_OF_TIME, Dimension
 
 
 def reconcile_unknown(connection: psycopg.Connection, source: str, dimension: Dimension) -> Verdict:
@@ -46,4 +46,4 @@ def reconcile_unknown(connection: psycopg.Connection, source: str, dimension: Di
         sql.SQL("found.{} = 0").format(sql.Identifier(dimension.key)),
         {"run_id": sql.Literal(0)},
     )
-    return settle(connection, comparison).timed(started)
+    return reconcile_table(connection, comparison).timed(started)

@@ -10,7 +10,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 Layer = Literal["mirror", "star", "weblog", "mart"]
-Problem = Literal["missing", "extra", "doubled", "changed", "unmendable"]
+Problem = Literal["missing", "extra", "doubled", "changed", "unrepairable"]
 Told = Mapping[str, str | None]
 
 # Differences of a table that are told one by one; all are counted, and all are mended.
@@ -82,13 +82,13 @@ class Verdict:
 
     def repaired(self) -> "Verdict":
         """The same, mended as far as it can be."""
-        unmendable = sum(difference.problem == "unmendable" for difference in self.differences)
+        unrepairable = sum(difference.problem == "unrepairable" for difference in self.differences)
         return replace(
             self,
-            rows_repaired=self.rows_differing - unmendable,
+            rows_repaired=self.rows_differing - unrepairable,
             is_behind=False,
             differences=tuple(
-                replace(difference, is_repaired=difference.problem != "unmendable")
+                replace(difference, is_repaired=difference.problem != "unrepairable")
                 for difference in self.differences
             ),
         )

@@ -7,13 +7,13 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from warehouse.identifiers import same_key
-from warehouse.reconcile.compare import Comparison, settle
+from warehouse.db.identifiers import same_key
+from warehouse.reconcile.compare import Comparison, reconcile_table
 from warehouse.reconcile.verdict import Difference, Problem, Verdict
-from warehouse.weblogs.aggregates import TARGETS
-from warehouse.weblogs.files import FEED
+from warehouse.weblogs.files.checkpoints import FEED
+from warehouse.weblogs.storage.aggregates import TARGETS
 
-SQL = Path(__file__).parents[1] / "sql" / "reconcile"
+SQL = Path(__file__).parent / "queries"
 # The pairs that users are counted from, before the counts.
 TABLES = ("agg_weblog_country_user", "agg_weblog_device_user", *TARGETS)
 EXPECTED = sql.Identifier("pg_temp", "expected")
@@ -46,7 +46,7 @@ def _aggregate(connection: psycopg.Connection, run_id: int, name: str) -> Verdic
         )
     marks = {"run_id": sql.Literal(run_id)}
     comparison = Comparison("weblog", FEED, "dwh", name, EXPECTED, key, counted + seen, where, marks)
-    return settle(connection, comparison).timed(started)
+    return reconcile_table(connection, comparison).timed(started)
 
 
 def _lines(connection: psycopg.Connection) -> Verdict:
@@ -84,7 +84,7 @@ def _mend_line(
 ) -> Problem:
     """Remove what is too much of a line; one that is missing is in its file alone."""
     if not copies:
-        return "unmendable"
+        return "unrepairable"
     removed = connection.execute(
         """
         with copy as (
@@ -98,5 +98,5 @@ def _mend_line(
         [file_id, number, int(is_wanted)],
     ).rowcount
     if removed != copies - int(is_wanted):
-        return "unmendable"
+        return "unrepairable"
     return "doubled" if is_wanted else "extra"

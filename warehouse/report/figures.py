@@ -7,7 +7,7 @@ from itertools import groupby
 from statistics import median
 from typing import Any
 
-from warehouse.charts import Bar, ColumnChart, Slot, bars, stacked_columns
+from warehouse.report.charts import Bar, ColumnChart, Slot, bars, stacked_columns
 from warehouse.report.read import Content, Row
 
 ACTIONS = ("view", "search", "add_to_cart", "checkout", "login", "other")
@@ -58,7 +58,7 @@ class Attention:
     level: str
     text: str
     anchor: str
-    advice: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import pandas as pd
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from warehouse.database import connect, without_password
-from warehouse.revision import ensure_migrated
+from warehouse.db.connections import connect, without_password
+from warehouse.db.schema_version import ensure_migrated
 
-SQL = Path(__file__).parents[1] / "sql" / "report"
+SQL = Path(__file__).parent / "queries"
 Row = dict[str, Any]
 
 MARTS = {

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from warehouse.audit import code_version
 from warehouse.errors import WarehouseError
 from warehouse.report import figures
 from warehouse.report.read import Content, read
+from warehouse.runs.audit import code_version
 
 
 class ReportNotWritten(WarehouseError):
@@ -38,7 +38,7 @@ def write(url: str, path: Path) -> Path:
     except OSError as error:
         raise ReportNotWritten(
             f"The report cannot be written to {path}: {os.strerror(error.errno or 0)}.",
-            advice="Choose another file, or make room.",
+            hint="Choose another file, or make room.",
         ) from None
     return path
 

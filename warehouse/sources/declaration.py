@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from warehouse.errors import DeclarationError, SettingsError
-from warehouse.star import TARGETS
+from warehouse.model.star import TARGETS
 
 SOURCES = Path(__file__).parent
 # PostgreSQL cuts longer names without a word, and two that begin alike would meet.
@@ -85,7 +85,7 @@ def read_source(name: str, folder: Path = SOURCES) -> Source:
     if not path.is_file():
         known = ", ".join(sorted(found.parent.name for found in folder.glob("*/source.toml")))
         raise SettingsError(
-            f"There is no source '{name}'.", advice=f"Set DWH_SOURCE to one of: {known}; or add {path}."
+            f"There is no source '{name}'.", hint=f"Set DWH_SOURCE to one of: {known}; or add {path}."
         )
     try:
         return _parse(name, tomllib.loads(path.read_text()), path)
@@ -106,7 +106,7 @@ def _parse(name: str, declared: dict[str, Any], path: Path) -> Source:
         # raw.<source>_<table>: with an underscore in it two sources could mean the same mirror.
         raise DeclarationError(
             f"{path}: '{name}' cannot be the name of a source.",
-            advice=f"Use small letters and digits, and none of: {', '.join(RESERVED)}.",
+            hint=f"Use small letters and digits, and none of: {', '.join(RESERVED)}.",
         )
     _only(declared, {"description", "schema", "on_schema_change", "tables", "entities"}, "", path)
     policy = _policy(declared, path)
@@ -118,7 +118,7 @@ def _parse(name: str, declared: dict[str, Any], path: Path) -> Source:
         key = _columns(told, "key", where, path)
         if not key:
             raise DeclarationError(
-                f"{path} {where} lacks 'key'.", advice='Add key = ["…"]: what makes a row unique.'
+                f"{path} {where} lacks 'key'.", hint='Add key = ["…"]: what makes a row unique.'
             )
         tables[table] = Table(
             name,
@@ -129,7 +129,7 @@ def _parse(name: str, declared: dict[str, Any], path: Path) -> Source:
             policy,
         )
     if not tables:
-        raise DeclarationError(f"{path} declares no tables.", advice='Add [tables.NAME] with key = ["…"].')
+        raise DeclarationError(f"{path} declares no tables.", hint='Add [tables.NAME] with key = ["…"].')
     entities = {
         entity: _entity(name, entity, told, tables, path)
         for entity, told in _section(declared, "entities", path).items()
@@ -146,7 +146,7 @@ def _entity(
     if entity not in targets:
         raise DeclarationError(
             f"{path} {where}: the warehouse knows no entity '{entity}'.",
-            advice=f"It loads: {', '.join(sorted(targets))}.",
+            hint=f"It loads: {', '.join(sorted(targets))}.",
         )
     _only(told, {"from", "parents", "lacks"}, where, path)
     table = _table(tables, _text(told, "from", where, path), where, path)
@@ -154,7 +154,7 @@ def _entity(
     if len(table.key) != len(natural):
         raise DeclarationError(
             f"{path} {where}: the key of {table} is ({', '.join(table.key)}), that of {entity} ({', '.join(natural)}).",
-            advice="They must have as many columns, in the same order.",
+            hint="They must have as many columns, in the same order.",
         )
     parents = {}
     for name in _section(told, "parents", path, where):
@@ -163,11 +163,11 @@ def _entity(
         if len(parents[parent]) != len(parent.key):
             raise DeclarationError(
                 f"{path} {where}: parent {name} has the key ({', '.join(parent.key)}).",
-                advice=f"Name as many columns of {table.name}, in the same order.",
+                hint=f"Name as many columns of {table.name}, in the same order.",
             )
     sql = path.parent / "conform" / f"{entity}.sql"
     if not sql.is_file():
-        raise DeclarationError(f"{path} {where} has no SQL.", advice=f"Write {sql}.")
+        raise DeclarationError(f"{path} {where} has no SQL.", hint=f"Write {sql}.")
     return Entity(
         source, entity, table, parents, frozenset(_columns(told, "lacks", where, path)), sql.read_text()
     )
@@ -183,13 +183,13 @@ def _policy(declared: dict[str, Any], path: Path) -> SchemaPolicy:
     if not isinstance(told, dict):
         raise DeclarationError(
             f"{path}: 'on_schema_change' must be a word, or a table.",
-            advice=f"Use one of {', '.join(POLICIES)}; or [on_schema_change] with {', '.join(kinds)}.",
+            hint=f"Use one of {', '.join(POLICIES)}; or [on_schema_change] with {', '.join(kinds)}.",
         )
     _only(told, set(kinds), where, path)
     for kind, word in told.items():
         if word not in POLICIES:
             raise DeclarationError(
-                f"{path} {where}: {kind} cannot be '{word}'.", advice=f"Use one of: {', '.join(POLICIES)}."
+                f"{path} {where}: {kind} cannot be '{word}'.", hint=f"Use one of: {', '.join(POLICIES)}."
             )
     return SchemaPolicy(**told)
 
@@ -205,7 +205,7 @@ def _check_names(tables: Iterable[Table], entities: Mapping[str, Entity], path: 
         if name in owners:
             raise DeclarationError(
                 f"{path}: {owners[name]} and {owner} would share staging.{name}.",
-                advice="Declare one of them in a source of its own.",
+                hint="Declare one of them in a source of its own.",
             )
         owners[name] = owner
 
@@ -223,7 +223,7 @@ def _columns(told: dict[str, Any], name: str, where: str, path: Path) -> tuple[s
     found = told.get(name, [])
     if not isinstance(found, list) or not all(isinstance(column, str) for column in found):
         raise DeclarationError(
-            f"{path} {where}: '{name}' must be a list of column names.", advice=f'{name} = ["…"]'
+            f"{path} {where}: '{name}' must be a list of column names.", hint=f'{name} = ["…"]'
         )
     return tuple(found)
 
@@ -231,7 +231,7 @@ def _columns(told: dict[str, Any], name: str, where: str, path: Path) -> tuple[s
 def _text(told: dict[str, Any], name: str, where: str, path: Path) -> str | None:
     found = told.get(name)
     if found is not None and (not isinstance(found, str) or not found):
-        raise DeclarationError(f"{path} {where}: '{name}' must be a name.", advice=f'{name} = "…"')
+        raise DeclarationError(f"{path} {where}: '{name}' must be a name.", hint=f'{name} = "…"')
     return found
 
 
@@ -239,14 +239,14 @@ def _only(told: dict[str, Any], known: set[str], where: str, path: Path) -> None
     if unknown := sorted(told.keys() - known):
         raise DeclarationError(
             f"{path} {where}: there is nothing called {', '.join(unknown)}.".replace(" :", ":"),
-            advice=f"Known are: {', '.join(sorted(known))}.",
+            hint=f"Known are: {', '.join(sorted(known))}.",
         )
 
 
 def _table(tables: Mapping[str, Table], name: str | None, where: str, path: Path) -> Table:
     if name is None:
         raise DeclarationError(
-            f"{path} {where} lacks 'from'.", advice="Name the table whose key is the entity's key."
+            f"{path} {where} lacks 'from'.", hint="Name the table whose key is the entity's key."
         )
     if name not in tables:
         raise DeclarationError(f"{path} {where} names table '{name}', which is not under [tables].")

@@ -9,15 +9,16 @@ import maxminddb
 import psycopg
 from psycopg.rows import dict_row
 
-from warehouse import geoip, lake
-from warehouse.content import ContentReader
+from warehouse import geoip
 from warehouse.errors import SettingsError, WarehouseError
-from warehouse.lake import fingerprint
-from warehouse.locations import Location
+from warehouse.files import lake
+from warehouse.files.gzip_reader import ContentReader
+from warehouse.files.lake import fingerprint
+from warehouse.files.locations import Location
 from warehouse.settings import Settings
-from warehouse.weblogs import odd_lines
-from warehouse.weblogs.files import FEED
-from warehouse.weblogs.site import read_site
+from warehouse.weblogs.files.checkpoints import FEED
+from warehouse.weblogs.reader import fallback
+from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 
 # Longer lines are shown by their beginning.
 _SHOWN_BYTES = 1 << 16
@@ -77,7 +78,7 @@ def explain(connection: psycopg.Connection, settings: Settings, key: str) -> Exp
         state=state,
         location=None if location is None else str(location),
         byte_offset=offset,
-        raw_line=None if raw is None else odd_lines.shown(raw[:_SHOWN_BYTES]),
+        raw_line=None if raw is None else fallback.shown(raw[:_SHOWN_BYTES]),
         fault=fault,
         row=row,
         country_reason=_why(connection, settings, row) if row else None,
@@ -96,7 +97,7 @@ def _file_and_line(connection: psycopg.Connection, key: str) -> tuple[Row, int]:
     if not name or not number.isdecimal() or int(number) < 1:
         raise SettingsError(
             f"'{key}' is no line of a web log.",
-            advice="Say FILE:LINE, as in 3:17 or access-2026-11-20.log:17; file_id and line_number of mart.weblog.",
+            hint="Say FILE:LINE, as in 3:17 or access-2026-11-20.log:17; file_id and line_number of mart.weblog.",
         )
     columns = "file_id, path, head_bytes, head_hash, line_count, lines_elsewhere, status, message, run_id"
     by = "file_id = %s::integer" if name.isdecimal() and len(name) < 10 else "path = %s"
@@ -109,12 +110,12 @@ def _file_and_line(connection: psycopg.Connection, key: str) -> tuple[Row, int]:
     if not file:
         raise WarehouseError(
             f"No web log {name} was ever loaded.",
-            advice="Known are: dwh psql -- -c \"select file_id, path from audit.file where feed = 'weblogs'\"",
+            hint="Known are: dwh psql -- -c \"select file_id, path from audit.file where feed = 'weblogs'\"",
         )
     if int(number) > file["line_count"]:
         raise WarehouseError(
             f"Line {number} of {file['path']} (file {file['file_id']}) is not loaded: it had {file['line_count']:,}.",
-            advice="If it has come since: `dwh run weblogs`.",
+            hint="If it has come since: `dwh run weblogs`.",
         )
     return file, int(number)
 
@@ -182,12 +183,12 @@ def _raw_line(
     settings: Settings, file: Row, part: tuple[int, int], line: int
 ) -> tuple[int | None, bytes | None, Location | None, str | None]:
     """Byte offset (decompressed), raw line, and place of the file; or what is wrong with it."""
-    landing = lake.folder(settings.lake, read_site().landing)
+    landing = lake.folder(settings.lake, read_traffic_rules().landing)
     location = landing / file["path"]
     try:
         if not _begins_as(location, file):
             # Rotated or compressed since: known by its first bytes.
-            others = (other.location for other in lake.discover(landing, read_site().ignore))
+            others = (other.location for other in lake.discover(landing, read_traffic_rules().ignore))
             found = next((other for other in others if _begins_as(other, file)), None)
             if found is None:
                 gone = f"{location} is gone" if not location.exists() else f"{location} begins otherwise now"
@@ -236,10 +237,10 @@ def _contradiction(raw: bytes, row: Row, quarantine: Row) -> str | None:
     """Why the line cannot be the one that was loaded."""
     changed = "The file has changed since: this line is not the one that was loaded."
     if row:
-        read = odd_lines.read(raw)
+        read = fallback.read(raw)
         if len(raw) >= _SHOWN_BYTES:
             return None
-        if isinstance(read, odd_lines.Fault):
+        if isinstance(read, fallback.Fault):
             return changed
         address = raw[read.spans[0] : read.spans[1]].decode()
         said = (read.seconds, read.status, read.size, ip_address(address))
@@ -251,7 +252,7 @@ def _contradiction(raw: bytes, row: Row, quarantine: Row) -> str | None:
         )
         return None if said == stored else changed
     waiting = quarantine and quarantine["resolved_at"] is None
-    if waiting and odd_lines.shown(raw)[:1000] != quarantine["raw_text"][:1000]:
+    if waiting and fallback.shown(raw)[:1000] != quarantine["raw_text"][:1000]:
         return changed
     return None
 

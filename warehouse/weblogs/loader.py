@@ -11,21 +11,18 @@ from contextlib import contextmanager, suppress
 import numpy as np
 import psycopg
 
-from warehouse import contract, geoip, lake
-from warehouse.audit import CheckResult, Load, Run, note, record_checks, record_load
-from warehouse.database import connect
+from warehouse import geoip
+from warehouse.db.connections import connect
+from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.errors import LockHeld
+from warehouse.files import lake
+from warehouse.files.lake import Work
 from warehouse.geoip.database import Countries
-from warehouse.lake import Work
-from warehouse.locks import alone, hold
+from warehouse.load import contract
+from warehouse.runs.audit import CheckResult, Load, Run, add_parameters, record_checks, record_load
 from warehouse.settings import Settings
-from warehouse.weblogs.addresses import AddressReader
-from warehouse.weblogs.aggregates import Aggregates
-from warehouse.weblogs.blocks import Block, BlockReader
-from warehouse.weblogs.claims import Claims
-from warehouse.weblogs.countries import name_countries
-from warehouse.weblogs.dictionaries import Dictionaries
-from warehouse.weblogs.files import (
+from warehouse.weblogs.files.blocks import Block, BlockReader
+from warehouse.weblogs.files.checkpoints import (
     FEED,
     PUBLISHED,
     FileProgress,
@@ -36,16 +33,21 @@ from warehouse.weblogs.files import (
     save,
     stage_counts,
 )
-from warehouse.weblogs.months import tend
-from warehouse.weblogs.parse import Parsed, Rejected, parse, split_lines
-from warehouse.weblogs.partitions import SHAPE
+from warehouse.weblogs.files.claims import Claims
+from warehouse.weblogs.maintenance.reload import begin_anew, reopen_last_line, replace_lines, supersede
 from warehouse.weblogs.quarantine import Quarantine
+from warehouse.weblogs.reader.addresses import AddressReader
+from warehouse.weblogs.reader.parse import Parsed, Rejected, parse, split_lines
+from warehouse.weblogs.reader.swar import ByteWords
+from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 from warehouse.weblogs.result import FileLoad, Progress, WeblogLoad
-from warehouse.weblogs.rows import RowBuffer, group_by_country, microseconds
-from warehouse.weblogs.site import read_site
-from warehouse.weblogs.taken_back import begin_anew, reopen_last_line, replace_lines, supersede
-from warehouse.weblogs.words import ByteWords
-from warehouse.weblogs.writer import FactWriter
+from warehouse.weblogs.storage.aggregates import Aggregates
+from warehouse.weblogs.storage.countries import name_countries
+from warehouse.weblogs.storage.lookups import Dictionaries
+from warehouse.weblogs.storage.months import maintain_partitions
+from warehouse.weblogs.storage.partitions import SHAPE
+from warehouse.weblogs.storage.rows import RowBuffer, group_by_country, microseconds
+from warehouse.weblogs.storage.writer import FactWriter
 
 # What commits at once: large enough that counts are added up rarely, small enough that a killed load loses little.
 BATCH_BYTES = 4 << 30
@@ -78,16 +80,16 @@ def load(
         LakeError: a file cannot be read.
         QualityGateStopped: the contract stopped a batch; nothing of that batch was published.
     """
-    site = read_site()
+    site = read_traffic_rules()
     countries = geoip.read(geoip.path_of(settings))
     # Some licences ask that the source be named where its data are shown: the report reads it from here.
-    note(run, geoip=str(countries))
+    add_parameters(run, geoip=str(countries))
     with (
         connect(run.warehouse_url, application_name=f"dwh {run.flow}: web logs") as connection,
         connect(
             run.warehouse_url, autocommit=True, application_name=f"dwh {run.flow}: dictionaries"
         ) as reader,
-        hold(connection, FEED, shared=True, wait_seconds=wait_seconds),
+        session_lock(connection, FEED, shared=True, wait_seconds=wait_seconds),
     ):
         # What is entered in dictionaries is on disk before the batch that refers to it: one log, written in order.
         reader.execute("set synchronous_commit = off")
@@ -315,7 +317,7 @@ class Loader:
     def _publish(self) -> None:
         """Commit the batch: rows, aggregates, quarantine, checkpoints and counts, or nothing of it."""
         connection, run_id = self._connection, self._run.run_id
-        alone(connection, PUBLISHED)
+        transaction_lock(connection, PUBLISHED)
         connection.execute("select set_config('dwh.run_id', %s, true)", [str(run_id)])
         for file in self._batch:
             if file.is_anew:
@@ -353,8 +355,8 @@ class Loader:
 
     def _tend(self) -> None:
         connection = self._connection
-        with suppress(LockHeld), hold(connection, SHAPE):
-            if tend(connection, self._settings.weblog_monthly_mb << 20):
+        with suppress(LockHeld), session_lock(connection, SHAPE):
+            if maintain_partitions(connection, self._settings.weblog_monthly_mb << 20):
                 self._writer.look_again()
         # The next batch begins without the impatience of this step.
         connection.commit()
@@ -365,7 +367,7 @@ class Loader:
             return
         results = contract.verify(self._connection, agreed, FEED)
         # On the run's own connection: those of a stopped run stay.
-        record_checks(self._run.evidence, self._run.run_id, results)
+        record_checks(self._run.audit_connection, self._run.run_id, results)
         self._checks += results
         contract.stop_on_failure(agreed, results)
 

@@ -6,11 +6,11 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
-from warehouse.weblogs.aggregates import copy_frame
-from warehouse.weblogs.files import FEED, FileProgress
-from warehouse.weblogs.odd_lines import shown
-from warehouse.weblogs.parse import Lines, Rejected
-from warehouse.weblogs.writer import FactWriter
+from warehouse.weblogs.files.checkpoints import FEED, FileProgress
+from warehouse.weblogs.reader.fallback import shown
+from warehouse.weblogs.reader.parse import Lines, Rejected
+from warehouse.weblogs.storage.aggregates import copy_frame
+from warehouse.weblogs.storage.writer import FactWriter
 
 _COLUMNS = ("row_key", "rules", "reason", "file_id", "line_number", "byte_offset", "raw_text")
 _Row = tuple[str, str, str, int, int, int, str]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from warehouse.audit import CheckResult
+from warehouse.runs.audit import CheckResult
 
 
 @dataclass(frozen=True)

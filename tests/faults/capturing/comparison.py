@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg import sql
 
-from warehouse.capture.pump import pump
-from warehouse.database import connect
+from warehouse.db.connections import connect
+from warehouse.extract.copy_stream import copy_stream
 from warehouse.sources.declaration import Table
 
 
@@ -79,13 +79,13 @@ def _compare(
     here.execute("drop table if exists pg_temp.truth, pg_temp.gone")
     here.execute(sql.SQL("create temp table truth as select {columns} from {copy} limit 0").format(**names))
     here.execute("create temp table gone (row_key text, cause text)")
-    found.rows += pump(
+    found.rows += copy_stream(
         reader,
         sql.SQL("copy (select {columns} from {source}) to stdout (format binary)").format(**names),
         here,
         sql.SQL("copy pg_temp.truth from stdin (format binary)"),
     )
-    pump(
+    copy_stream(
         reader,
         sql.SQL(
             "copy (select row_key, max(cause) from fault.gone where table_name = {} group by row_key) "

@@ -16,7 +16,7 @@ from tests.faults.capturing.naive import NaiveMirror
 from tests.faults.capturing.writers import COUNT, PROMOTIONS, Writers
 from tests.pipeline import Pipeline, Row
 from tests.star_questions import offenders
-from warehouse.database import connect
+from warehouse.db.connections import connect
 from warehouse.sources.declaration import read_source
 
 Progress = Callable[[str], None]

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import psycopg
 from psycopg import sql
 
-from warehouse.capture.pump import pump
-from warehouse.database import connect
+from warehouse.db.connections import connect
+from warehouse.extract.copy_stream import copy_stream
 from warehouse.sources.declaration import Table
 
 
@@ -41,7 +41,7 @@ class NaiveMirror:
             sql.SQL("create temp table batch on commit drop as select * from {copy} limit 0").format(**names)
         )
         newer = sql.SQL("{} > {}").format(names["cursor"], sql.Literal(newest)) if newest else sql.SQL("true")
-        pump(
+        copy_stream(
             reader,
             sql.SQL("copy (select * from {source} where {newer}) to stdout (format binary)").format(
                 **names, newer=newer

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 
-from warehouse.database import connect
+from warehouse.db.connections import connect
 
 QUICK, LONG, PREPARED = 6, 2, 2
 # One more truncates, and alters a table to disable its triggers.

@@ -9,7 +9,7 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-SQL = Path(__file__).parents[2] / "sql" / "mart"
+SQL = Path(__file__).parents[2] / "model" / "marts"
 
 LINE = {
     "source_system": "Source system of the order",

@@ -9,7 +9,7 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
-SQL = Path(__file__).parents[2] / "sql" / "mart"
+SQL = Path(__file__).parents[2] / "model" / "marts"
 # Later migrations show some of it differently.
 SUPERSEDED = Path(__file__).parents[1] / "superseded"
 

@@ -9,7 +9,7 @@ down_revision = "0013"
 branch_labels = None
 depends_on = None
 
-SQL = Path(__file__).parents[2] / "sql" / "mart"
+SQL = Path(__file__).parents[2] / "model" / "marts"
 COUNTRY = {
     "country": "Country code, ISO 3166-1 alpha-2; ZZ is unknown",
     "country_name": "English short name of the country",

@@ -12,7 +12,7 @@ down_revision = "0020"
 branch_labels = None
 depends_on = None
 
-SQL = Path(__file__).parents[2] / "sql" / "mart"
+SQL = Path(__file__).parents[2] / "model" / "marts"
 LABEL = " (personal data)"
 
 # (schema, table): column: kind. Mirrors of the shop are named here too, though the engine makes them later.

@@ -10,7 +10,7 @@ down_revision = "0028"
 branch_labels = None
 depends_on = None
 
-SQL = Path(__file__).parents[2] / "sql" / "mart"
+SQL = Path(__file__).parents[2] / "model" / "marts"
 STATUSES = ("running", "succeeded", "failed", "stopped", "crashed", "skipped")
 MORE_STATUSES = ("undone", "dry run")
 OPERATIONS = "'insert', 'update', 'delete', 'truncate'"

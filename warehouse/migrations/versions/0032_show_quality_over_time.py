@@ -9,7 +9,7 @@ down_revision = "0031"
 branch_labels = None
 depends_on = None
 
-SQL = Path(__file__).parents[2] / "sql" / "mart"
+SQL = Path(__file__).parents[2] / "model" / "marts"
 
 
 def upgrade() -> None:

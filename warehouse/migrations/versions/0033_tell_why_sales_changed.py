@@ -9,7 +9,7 @@ down_revision = "0032"
 branch_labels = None
 depends_on = None
 
-SQL = Path(__file__).parents[2] / "sql" / "audit"
+SQL = Path(__file__).parents[2] / "history"
 COMMENT = (
     "Why sales differ between what two runs left: per source, month, currency, cause (new order, late order, return, "
     "cancellation, correction, deletion, undone, by hand) and run, lines and amounts that add up to the difference."

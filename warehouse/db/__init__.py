@@ -1,0 +1,1 @@
+"""Connections, locks, SQL composition, schema version, roles."""

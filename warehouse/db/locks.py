@@ -1,0 +1,135 @@
+"""Advisory locks: named, held by a session or a transaction, and gone with it."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+
+import psycopg
+from psycopg import sql
+
+from warehouse.errors import LockHeld
+
+# Locks live in two-key space: the class says what the second key means.
+NAMED = 7031
+RUN = 7032
+FILE = 7033
+
+ENDED = "a run that has just ended"
+
+
+# Looks for a holder that is gone each time one looks; then somebody holds it who cannot be seen.
+LOOKS = 10
+
+Waiting = Callable[[str], None]
+
+
+@contextmanager
+def session_lock(
+    connection: psycopg.Connection,
+    name: str,
+    *,
+    shared: bool = False,
+    wait_seconds: float = 0,
+    waiting: Waiting = lambda _: None,
+) -> Iterator[None]:
+    """Hold the session lock `name` for the length of the block; if `shared`, beside others who share it.
+
+    Where it has to wait it tells `waiting` for whom.
+
+    Raises:
+        LockHeld: somebody else has it after `wait_seconds`; says who, and since when.
+    """
+    mode = sql.SQL("_shared" if shared else "")
+    if not _take(connection, name, mode, 0):
+        holder = _holder(connection, name)
+        if wait_seconds:
+            waiting(f"waiting up to {wait_seconds:,.0f} s for '{name}', which is held by {holder or ENDED}")
+        for look in range(LOOKS):
+            if _take(connection, name, mode, wait_seconds):
+                break
+            holder = _holder(connection, name)
+            if holder or look == LOOKS - 1:
+                raise LockHeld(
+                    f"'{name}' is being loaded by {holder or ENDED}.",
+                    hint="Wait for it to end, or run again later: nothing was changed.",
+                )
+    try:
+        yield
+    finally:
+        # A broken connection has freed its locks by itself.
+        with suppress(psycopg.OperationalError, psycopg.InterfaceError):
+            free = sql.SQL("select pg_advisory_unlock{}(%s, hashtext(%s))").format(mode)
+            connection.execute(free, [NAMED, name])
+
+
+def transaction_lock(connection: psycopg.Connection, name: str, waiting: Waiting = lambda _: None) -> None:
+    """Wait for the lock `name`, telling `waiting` for whom, and hold it to the end of the transaction."""
+    if not try_transaction_lock(connection, name):
+        waiting(f"waiting for '{name}', which is held by {_holder(connection, name) or ENDED}")
+        connection.execute("select pg_advisory_xact_lock(%s, hashtext(%s))", [NAMED, name])
+
+
+def try_transaction_lock(connection: psycopg.Connection, name: str) -> bool:
+    """Take the lock `name` to the end of the transaction unless somebody has it; whether it was free."""
+    row = connection.execute("select pg_try_advisory_xact_lock(%s, hashtext(%s))", [NAMED, name]).fetchone()
+    return row == (True,)
+
+
+def try_files(connection: psycopg.Connection, keys: Iterable[int]) -> bool:
+    """Take the session's locks on all `keys` of files, each as often as it is asked for; none where others have one."""
+    got = connection.execute(
+        "select key, pg_try_advisory_lock(%s, key) from unnest(%s::integer[]) as key", [FILE, list(keys)]
+    ).fetchall()
+    if all(is_mine for _, is_mine in got):
+        return True
+    free_files(connection, [key for key, is_mine in got if is_mine])
+    return False
+
+
+def free_files(connection: psycopg.Connection, keys: Iterable[int]) -> None:
+    """Give back locks on files."""
+    connection.execute(
+        "select pg_advisory_unlock(%s, key) from unnest(%s::integer[]) as key", [FILE, list(keys)]
+    )
+
+
+def _take(connection: psycopg.Connection, name: str, mode: sql.SQL, wait_seconds: float) -> bool:
+    with connection.transaction():
+        # In a transaction that goes on, the time limit must not outlive this lock.
+        (limit,) = connection.execute("select current_setting('lock_timeout')").fetchone() or ("0",)
+        _limit(connection, f"{int(wait_seconds * 1000) or 1}ms")
+        try:
+            with connection.transaction():
+                take = sql.SQL("select pg_advisory_lock{}(%s, hashtext(%s))").format(mode)
+                connection.execute(take, [NAMED, name])
+        except psycopg.errors.LockNotAvailable:
+            _limit(connection, limit)
+            return False
+        _limit(connection, limit)
+    return True
+
+
+def _limit(connection: psycopg.Connection, limit: str) -> None:
+    connection.execute("select set_config('lock_timeout', %s, true)", [limit])
+
+
+def _holder(connection: psycopg.Connection, name: str) -> str | None:
+    row = connection.execute(
+        """
+        select activity.application_name, run.objid::bigint, activity.pid, activity.backend_start
+        from pg_locks as held
+        join pg_stat_activity as activity using (pid)
+        -- a run's lock is named after it
+        left join pg_locks as run
+            on run.pid = held.pid and run.locktype = 'advisory' and run.classid = %s and run.database = held.database
+        where held.locktype = 'advisory' and held.granted
+            and held.database = (select oid from pg_database where datname = current_database())
+            and held.classid = %s and held.objid = hashtext(%s)::bigint & 4294967295
+        order by activity.backend_start limit 1
+        """,
+        [RUN, NAMED, name],
+    ).fetchone()
+    if row is None:
+        return None
+    application, run_id, pid, since = row
+    said = application if run_id is None else f"{application}, run {run_id}"
+    return f"{said} (server process {pid}, connected since {since:%Y-%m-%d %H:%M:%S} UTC)"

@@ -1,0 +1,154 @@
+"""Chunked hashes of a table's keys and rows: what two servers must agree on to hold the same rows.
+
+A chunk is the set of keys whose hash falls into one bucket. Sums of 64-bit hashes are compared chunk by chunk, so that
+equality is shown without moving the rows, and a difference is narrowed to the few keys of its chunk.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import psycopg
+from psycopg import sql
+
+from warehouse.extract.mirror import Column, without_modifier
+
+MIN_CHUNKS, MAX_CHUNKS = 64, 65536
+ROWS_PER_CHUNK = 256
+# Types of which equal values have one form alone, so that their own hash tells every difference.
+_EXACTLY_HASHED = frozenset(
+    (
+        "boolean", "smallint", "integer", "bigint", "oid", "date", "bytea", "uuid",
+        "timestamp without time zone", "timestamp with time zone",
+    )
+)  # fmt: skip
+
+
+class Hashing(Enum):
+    """How rows are hashed; both servers must do it the same way."""
+
+    RECORD = "the record, several times as fast as its text"
+    TEXT = "its text"
+    UTF8 = "its text as UTF-8"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows of one chunk: how many, and the sums of their key and row hashes."""
+
+    rows: int
+    keys: int
+    content: int
+
+
+Digest = Mapping[int, Chunk]
+
+
+def chunks_for(rows: int) -> int:
+    """Number of chunks for a table of `rows` rows: a power of two."""
+    wanted = max(rows // ROWS_PER_CHUNK, MIN_CHUNKS)
+    return min(1 << (wanted - 1).bit_length(), MAX_CHUNKS)
+
+
+def hashing(*connections: psycopg.Connection) -> Hashing:
+    """How servers must hash to agree: by record where all can, by text before 14, as UTF-8 where encodings differ."""
+    if any(connection.info.parameter_status("server_encoding") != "UTF8" for connection in connections):
+        return Hashing.UTF8
+    if any(connection.info.server_version < 140000 for connection in connections):
+        return Hashing.TEXT
+    return Hashing.RECORD
+
+
+def key_hash(
+    key: Sequence[str], columns: Sequence[Column], method: Hashing, *, at_source: bool = False
+) -> sql.Composable:
+    """Hash of a row's key, a bigint; `at_source`, of the key as the source selects it."""
+    by_name = {column.name: column for column in columns}
+    return _hash([by_name[name] for name in key], method, at_source)
+
+
+def row_hash(columns: Sequence[Column], method: Hashing) -> sql.Composable:
+    """Hash of a mirrored row, a bigint."""
+    return _hash(columns, method, at_source=False)
+
+
+def digest(
+    connection: psycopg.Connection,
+    relation: sql.Composable,
+    key: Sequence[str],
+    columns: Sequence[Column],
+    chunks: int,
+    method: Hashing,
+    *,
+    at_source: bool = False,
+    keys_only: bool = False,
+    where: sql.Composable | None = None,
+) -> dict[int, Chunk]:
+    """Chunks of `relation`, which has `columns`: as the source selects them or as they are mirrored."""
+    statement = sql.SQL(
+        """
+        select {key} & {mask}, count(*), sum({key}), sum({content})
+        from {relation} where {where} group by 1
+        """
+    ).format(
+        key=key_hash(key, columns, method, at_source=at_source),
+        mask=sql.Literal(chunks - 1),
+        content=sql.SQL("0::bigint") if keys_only else _hash(columns, method, at_source),
+        relation=relation,
+        where=where or sql.SQL("true"),
+    )
+    with connection.transaction():
+        # The planner takes the chunks for many and scans by one process; handing them on costs next to nothing.
+        connection.execute("set local parallel_tuple_cost = 0.001")
+        found = connection.execute(statement).fetchall()
+    return {bucket: Chunk(rows, int(keys), int(hashes)) for bucket, rows, keys, hashes in found}
+
+
+def rows_of(digest: Digest) -> int:
+    """Rows of all chunks."""
+    return sum(chunk.rows for chunk in digest.values())
+
+
+def added(one: Digest, other: Digest) -> dict[int, Chunk]:
+    """Digest of the keys of both, where none is in both; of contents it tells nothing."""
+    nothing = Chunk(0, 0, 0)
+    return {
+        bucket: Chunk(left.rows + right.rows, left.keys + right.keys, 0)
+        for bucket in one.keys() | other.keys()
+        for left, right in [(one.get(bucket, nothing), other.get(bucket, nothing))]
+    }
+
+
+def differing(left: Digest, right: Digest, *, content: bool) -> list[int]:
+    """Buckets in which two digests disagree: on keys alone, or on content too."""
+
+    def said(chunk: Chunk | None) -> tuple[int, int, int]:
+        return (chunk.rows, chunk.keys, chunk.content if content else 0) if chunk else (0, 0, 0)
+
+    return sorted(
+        bucket for bucket in left.keys() | right.keys() if said(left.get(bucket)) != said(right.get(bucket))
+    )
+
+
+def _hash(columns: Sequence[Column], method: Hashing, at_source: bool) -> sql.Composable:
+    values = [column.selected if at_source else sql.Identifier(column.name) for column in columns]
+    if method is Hashing.RECORD:
+        told = [_exact(value, column.type) for value, column in zip(values, columns, strict=True)]
+        return sql.SQL("hash_record_extended(row({}), 0)").format(sql.SQL(", ").join(told))
+    # The text of a row quotes what is ambiguous, is the same on every major version, and needs no equality operator.
+    text = sql.SQL("row({})::text").format(sql.SQL(", ").join(values))
+    if method is Hashing.UTF8:
+        text = sql.SQL("encode(convert_to({}, 'UTF8'), 'hex')").format(text)
+    return sql.SQL('hashtextextended({} collate "C", 0)').format(text)
+
+
+def _exact(value: sql.Composable, kind: str) -> sql.Composable:
+    """What of a value to hash so that unequal values that compare as equal (1.0 and 1.00) are told apart."""
+    plain = without_modifier(kind)
+    if plain in _EXACTLY_HASHED:
+        return value
+    if plain == "numeric":
+        return sql.SQL("numeric_send({})").format(value)
+    # A collation of the source's may take a for A; the mirror does not have it.
+    is_text = plain in ("text", "character varying")
+    return sql.SQL('{} collate "C"').format(value if is_text else sql.SQL("{}::text").format(value))

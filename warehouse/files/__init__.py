@@ -1,0 +1,1 @@
+"""Files in the lake: where they lie, how they are opened, what was read of them."""

@@ -1,0 +1,1 @@
+"""What rows were: change log, tables as of a run, undo, dry run."""

@@ -1,0 +1,115 @@
+"""What a dry run would have changed, by example: read from its transaction before it is rolled back."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from warehouse.runs.audit import Load, Run
+
+EXAMPLES = 3
+_HOUSEKEEPING = ("run_id", "closed_by_run_id", "row_hash")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A row that a dry run would insert, update, delete or quarantine, and what would become of it."""
+
+    table_name: str
+    operation: str
+    row_key: tuple[str, ...]
+    # Of an update the columns that change, as old → new; of a row put into quarantine the rules that it broke.
+    changes: str | None = None
+    before: Mapping[str, str] | None = None
+    after: Mapping[str, str] | None = None
+
+
+def examples(run: Run, loads: Iterable[Load], most: int = EXAMPLES) -> tuple[Example, ...]:
+    """At most so many rows of each table of the star and each kind of change; none of a run that is no dry run."""
+    if run.dry_run_connection is None:
+        return ()
+    found: list[Example] = []
+    for load in loads:
+        schema, _, table = load.table_name.partition(".")
+        if schema != "dwh":
+            continue
+        if load.rows_inserted:
+            found += _inserted(run.dry_run_connection, run.run_id, table, most)
+        found += _changed(run.dry_run_connection, run.run_id, table, most)
+    return tuple(found + quarantined(run.dry_run_connection, run.run_id, most))
+
+
+def _inserted(connection: psycopg.Connection, run_id: int, table: str, most: int) -> list[Example]:
+    name = sql.Literal(f"dwh.{table}")
+    (key,) = connection.execute(
+        sql.SQL("select audit.each_key({name}::regclass, 'row.%I::text', ', ')").format(name=name)
+    ).fetchone() or (None,)
+    rows = connection.execute(
+        sql.SQL(
+            """
+            select array[{key}]::text[], jsonb_strip_nulls(to_jsonb(row) - {hidden}::text[]) from {table} as row
+            where run_id = {run_id} and not exists (
+                select from audit.change where change.run_id = {run_id} and change.table_name = {name}
+                    and change.row_key = array[{key}]::text[]
+            )
+            limit {most}
+            """
+        ).format(
+            key=sql.SQL(key or ""),
+            hidden=sql.Literal(list(_HOUSEKEEPING)),
+            table=sql.Identifier("dwh", table),
+            run_id=sql.Literal(run_id),
+            name=name,
+            most=sql.Literal(most),
+        )
+    ).fetchall()
+    return [Example(f"dwh.{table}", "insert", tuple(row_key), after=after) for row_key, after in rows]
+
+
+def _changed(connection: psycopg.Connection, run_id: int, table: str, most: int) -> list[Example]:
+    rows = connection.execute(
+        sql.SQL(
+            """
+            with numbered as (
+                select change.*, row_number() over (partition by operation order by change_id) as number
+                from audit.change where run_id = {run_id} and table_name = {name}
+            )
+
+            select numbered.operation, numbered.row_key, told.changes, told.before, told.after
+            from numbered inner join {view} as told using (change_id)
+            where numbered.number <= {most} order by numbered.operation desc, change_id
+            """
+        ).format(
+            run_id=sql.Literal(run_id),
+            name=sql.Literal(f"dwh.{table}"),
+            view=sql.Identifier("audit", f"{table}_change"),
+            most=sql.Literal(most),
+        )
+    ).fetchall()
+    return [
+        Example(f"dwh.{table}", operation, tuple(row_key), changes, before, after)
+        for operation, row_key, changes, before, after in rows
+    ]
+
+
+def quarantined(
+    connection: psycopg.Connection, run_id: int, most: int = EXAMPLES, schema: str = "audit"
+) -> list[Example]:
+    """At most so many rows or lines for each rule, of those that a dry run has put into quarantine."""
+    rows = connection.execute(
+        sql.SQL(
+            """
+            select entity, row_key, reason, coalesce(row_data, jsonb_build_object('raw_text', raw_text)) from (
+                select *, row_number() over (partition by entity, rules order by quarantine_id) as number
+                from {} where run_id = %s
+            ) as numbered
+            where number <= %s order by quarantine_id
+            """
+        ).format(sql.Identifier(schema, "quarantine")),
+        [run_id, most],
+    ).fetchall()
+    return [
+        Example(f"audit.quarantine ({entity})", "quarantine", tuple(row_key or ()), reason, after=row_data)
+        for entity, row_key, reason, row_data in rows
+    ]

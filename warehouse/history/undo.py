@@ -1,0 +1,287 @@
+"""Undo: what a run published is taken back in one transaction, row by row to what was there before."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+from psycopg.rows import class_row
+
+from warehouse.db.connections import connect
+from warehouse.db.locks import session_lock, transaction_lock
+from warehouse.errors import UndoBlocked, UndoRefused
+from warehouse.history.change_log import STAR_LOCK
+from warehouse.history.undo_log import Images, traced_tables
+from warehouse.runs.audit import Load, Run, ensure_alive, record_load
+from warehouse.weblogs.files.checkpoints import FEED
+from warehouse.weblogs.maintenance.delete_rows import take_back
+
+Progress = Callable[[str], None]
+FLOW = "undo"
+FEED_WAIT_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A run, and what of it there is to take back."""
+
+    run_id: int
+    flow: str
+    status: str
+    started_at: datetime
+    undone_at: datetime | None
+    undone_by_run_id: int | None
+    pruned_at: datetime | None
+    source: str | None
+    is_feed: bool
+    has_changes: bool
+    first_load_id: int | None
+    published_at: datetime | None
+    sources: int
+
+    def __str__(self) -> str:
+        return f"run {self.run_id} ({self.flow}, {self.started_at:%Y-%m-%d %H:%M} UTC)"
+
+
+@dataclass(frozen=True)
+class Undone:
+    """Runs that were taken back, newest first, and how many rows of each table that concerned."""
+
+    runs: tuple[Publication, ...]
+    loads: tuple[Load, ...]
+
+    @property
+    def run_ids(self) -> list[int]:
+        """Their ids."""
+        return [run.run_id for run in self.runs]
+
+
+def lock_of(connection: psycopg.Connection, run_id: int) -> str:
+    """Name of the lock that the run held while it loaded, which its undo must hold as well.
+
+    Raises:
+        UndoRefused: there is nothing to take back; says why.
+    """
+    publication = _publication(connection, run_id)
+    return f"{'feed' if publication.is_feed else 'source'} {publication.source}"
+
+
+def undo(run: Run, run_id: int, *, cascade: bool = False, progress: Progress = lambda _: None) -> Undone:
+    """Take back what run `run_id` published, as `run`, and later runs of its source: those that changed anything only
+    with `cascade`.
+
+    Rows that they inserted are removed, those that they changed or removed are as before: mirrors, star, quarantine,
+    watermarks, files. Their loads and checks stay in the audit trail.
+
+    Raises:
+        UndoRefused: it published nothing, is undone already, or is older than before-images are kept.
+        UndoBlocked: something later was built on it, and `cascade` is not given.
+    """
+    with connect(run.warehouse_url, application_name="dwh undo") as connection:
+        transaction_lock(connection, STAR_LOCK, progress)
+        connection.execute(
+            "select set_config('dwh.run_id', %s, true), set_config('dwh.is_undo', 'on', true)",
+            [str(run.run_id)],
+        )
+        connection.execute("set local work_mem = '96MB'; set local jit = off")
+        target = _publication(connection, run_id)
+        with _alone(run, target):
+            # Of runs that changed nothing only the watermarks are in the way.
+            later = _after(connection, target)
+            if not cascade:
+                _refuse_blocked(connection, target, later)
+            targets = (*reversed(later), target)
+            try:
+                loads = _take_back(connection, run.run_id, targets)
+            except psycopg.IntegrityError as error:
+                raise UndoRefused(
+                    f"What {target} changed cannot be put back: {error.diag.message_primary}.",
+                    hint="Somebody has changed it by hand since: see audit.change_feed. Nothing was undone.",
+                ) from error
+            ensure_alive(run)
+            connection.commit()
+    for load in loads:
+        progress(str(load))
+    return Undone(targets, loads)
+
+
+@contextmanager
+def _alone(run: Run, target: Publication) -> Iterator[None]:
+    """A feed's loads hold a lock of their own beside that of the flow."""
+    if not target.is_feed:
+        yield
+        return
+    assert target.source is not None
+    with session_lock(run.connection, target.source, wait_seconds=FEED_WAIT_SECONDS):
+        yield
+
+
+def _publication(connection: psycopg.Connection, run_id: int) -> Publication:
+    with connection.cursor(row_factory=class_row(Publication)) as cursor:
+        found = cursor.execute(_PUBLICATION, {"run_id": run_id, "undo": FLOW, "feed": FEED}).fetchone()
+    if found is None:
+        raise UndoRefused(f"There is no run {run_id}.", hint="`dwh status --runs 50` lists runs.")
+    advice = "Nothing was changed."
+    if found.flow == FLOW:
+        what, advice = (
+            f"Run {run_id} is itself an undo.",
+            "Run the flow again to bring back what it took back.",
+        )
+    elif found.status == "undone":
+        when = f"{found.undone_at:%Y-%m-%d %H:%M} UTC"
+        what = f"Run {run_id} was undone already, by run {found.undone_by_run_id} at {when}."
+    elif found.status == "dry run":
+        what = f"Run {run_id} was a dry run: it published nothing."
+    elif found.source is None:
+        what = f"Run {run_id} ({found.flow}) published nothing of its own to a source's tables: it is {found.status}."
+        if steps := _steps(connection, run_id):
+            advice = f"Its steps are runs of their own: {', '.join(steps)}."
+    elif found.sources > 1:
+        what = f"Run {run_id} ({found.flow}) cannot be undone: it mended what {found.sources} sources have brought."
+        advice = "An undo holds the lock of one source. " + advice
+    elif found.pruned_at is not None:
+        what = (
+            f"Run {run_id} ({found.flow}) cannot be undone any more: what rows were before it was given up at "
+            f"{found.pruned_at:%Y-%m-%d %H:%M} UTC."
+        )
+        advice = (
+            "DWH_CHANGE_FEED_DAYS says how long before-images are kept; of requests of web logs that a run removed or "
+            "moved, there are none."
+        )
+    else:
+        return found
+    raise UndoRefused(what, hint=advice)
+
+
+def _steps(connection: psycopg.Connection, run_id: int) -> list[str]:
+    """Steps of a flow of flows."""
+    rows = connection.execute(
+        """
+        select format('%%s (%%s)', run_id, flow) from audit.run where parent_run_id = %s order by run_id
+        """,
+        [run_id],
+    ).fetchall()
+    return [said for (said,) in rows]
+
+
+def _after(connection: psycopg.Connection, target: Publication) -> Sequence[Publication]:
+    """Later runs of the same source, oldest first: if they changed anything, they may have read what it wrote.
+
+    Runs that published in turns with it count as later ones.
+    """
+    rows = connection.execute(
+        """
+        select load.run_id
+        from audit.load as load inner join audit.run as run using (run_id)
+        where load.source = %(source)s and load.load_id > %(first_load_id)s and load.run_id <> %(run_id)s
+            and run.status <> 'undone' and run.flow <> %(undo)s
+        group by load.run_id
+        -- Requests that moved to another country meanwhile are removed from there.
+        having not %(is_feed)s or sum(load.rows_inserted + load.rows_quarantined + load.rows_deleted) > 0
+            or sum(load.rows_updated) = 0
+        order by max(load.load_id)
+        """,
+        {**vars(target), "undo": FLOW},
+    ).fetchall()
+    return [_publication(connection, run_id) for (run_id,) in rows]
+
+
+def _refuse_blocked(
+    connection: psycopg.Connection, target: Publication, later: Sequence[Publication]
+) -> None:
+    if built := [publication for publication in later if publication.has_changes]:
+        raise UndoBlocked(
+            f"Later runs were built on {target}: {', '.join(map(str, built))}.",
+            hint=f"Undo them first, or all at once: `dwh undo {target.run_id} --cascade`. Nothing was changed.",
+        )
+    rows = connection.execute(_BY_HAND, vars(target)).fetchall()
+    if rows:
+        said = "; ".join(
+            f"{count:,} rows of {table} by {user}, last at {at:%Y-%m-%d %H:%M:%S} UTC"
+            for table, user, count, at in rows
+        )
+        raise UndoBlocked(
+            f"Rows that {target} wrote were changed by hand since: {said}.",
+            hint=f"`dwh undo {target.run_id} --cascade` takes these changes back as well. Nothing was changed.",
+        )
+
+
+def _take_back(
+    connection: psycopg.Connection, run_id: int, targets: Sequence[Publication]
+) -> tuple[Load, ...]:
+    """Take back several runs at once: where they have taken turns, each row gets the first of its images back."""
+    source, run_ids = targets[-1].source, [target.run_id for target in targets]
+    assert source is not None
+    loads = []
+    if targets[-1].is_feed and (removed := take_back(connection, run_ids)):
+        loads.append(Load(source, "dwh.fact_weblog", rows_deleted=removed))
+    images = [Images(connection, table, run_ids) for table in traced_tables(connection, run_ids)]
+    # What refers to a row goes before it, and comes back after it.
+    deleted = {each.table.name: each.remove_inserted() for each in reversed(images)}
+    for each in images:
+        name = each.table.name
+        updated, inserted = each.put_back()
+        if deleted[name] or updated or inserted:
+            loads.append(
+                Load(source, name, rows_deleted=deleted[name], rows_updated=updated, rows_inserted=inserted)
+            )
+    for each in images:
+        each.drop_added_columns()
+    for load in loads:
+        record_load(connection, run_id, load)
+    connection.execute(
+        """
+        update audit.run set status = 'undone', undone_at = clock_timestamp(), undone_by_run_id = %s
+        where run_id = any(%s)
+        """,
+        [run_id, run_ids],
+    )
+    return tuple(loads)
+
+
+_PUBLICATION = """
+    select
+        run.run_id, run.flow, run.status, run.started_at, run.undone_at, run.undone_by_run_id, run.pruned_at,
+        load.source, coalesce(load.is_feed, false) as is_feed, coalesce(load.has_changes, false) as has_changes,
+        load.first_load_id, load.published_at, coalesce(load.sources, 0) as sources
+    from audit.run as run
+    left join lateral (
+        select
+            max(load.source) as source, count(distinct load.source) as sources, max(load.source) = %(feed)s as is_feed,
+            sum(
+                load.rows_inserted + load.rows_updated + load.rows_closed + load.rows_deleted + load.rows_quarantined
+            ) > 0 as has_changes,
+            min(load.load_id) as first_load_id, max(load.loaded_at) as published_at
+        from audit.load as load
+        where load.run_id = run.run_id and load.table_name not like 'mart.%%' and load.source <> 'calendar'
+        having count(*) > 0
+    ) as load on run.flow <> %(undo)s
+    where run.run_id = %(run_id)s
+"""
+
+_BY_HAND = """
+    with mine as (
+        select table_name, row_key from audit.change where run_id = %(run_id)s
+        union
+        select table_name, row_key from audit.before_image where run_id = %(run_id)s
+    ),
+
+    by_hand as (
+        select change.table_name, change.row_key, change.database_user, change.changed_at,
+            change.before[array_position(layout.columns, 'run_id')] as written_by
+        from audit.change inner join audit.layout using (layout_id)
+        where change.run_id is null and change.changed_at > %(published_at)s
+        union all
+        select image.table_name, image.row_key, image.database_user, image.kept_at,
+            image.before[array_position(layout.columns, '_run_id')]
+        from audit.before_image as image inner join audit.layout using (layout_id)
+        where image.run_id is null and image.kept_at > %(published_at)s and image.table_name like 'raw.%%'
+    )
+
+    select table_name, database_user, count(*), max(changed_at)
+    from by_hand
+    where written_by = %(run_id)s::text or (table_name, row_key) in (select table_name, row_key from mine)
+    group by table_name, database_user
+    order by table_name, database_user
+"""

@@ -1,0 +1,248 @@
+"""Rows as they were before a run: taken from the images that triggers kept, and put back table by table."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import class_row
+
+from warehouse.db.identifiers import listed, same_key
+
+
+@dataclass(frozen=True)
+class TracedTable:
+    """A table whose rows name the run that wrote them, and of whose changes images are kept."""
+
+    schema: str
+    relation: str
+    is_told: bool
+    columns: Sequence[str]
+    types: Sequence[str]
+    key: Sequence[str]
+    run_column: str
+    # Whether its rows are made, empty, before the transaction that loads: they stay, so that ids stay the same.
+    is_registry: bool
+
+    @property
+    def name(self) -> str:
+        """Name with its schema, as the audit trail says it."""
+        return f"{self.schema}.{self.relation}"
+
+
+def traced_tables(connection: psycopg.Connection, run_ids: Sequence[int]) -> list[TracedTable]:
+    """Tables in which runs may have written, the oldest first."""
+    with connection.cursor(row_factory=class_row(TracedTable)) as cursor:
+        return cursor.execute(_TABLES, {"run_ids": list(run_ids)}).fetchall()
+
+
+class Images:
+    """What the rows of one table were before the first of some runs changed them."""
+
+    def __init__(self, connection: psycopg.Connection, table: TracedTable, run_ids: Sequence[int]) -> None:
+        self._connection, self.table = connection, table
+        self._names: dict[str, sql.Composable] = {
+            "table": sql.Identifier(table.schema, table.relation),
+            "images": sql.Identifier("pg_temp", "image"),
+            "log": sql.Identifier("audit", "change" if table.is_told else "before_image"),
+            "id": sql.Identifier("change_id" if table.is_told else "image_id"),
+            "run_column": sql.Identifier(table.run_column),
+            "run_ids": sql.Literal(list(run_ids)),
+            "name": sql.Literal(table.name),
+        }
+        was_there = "true" if table.is_registry else "image.{run_column} <> all({run_ids})"
+        self._names["was_there"] = self._sql(was_there)
+        self._layouts = connection.execute(
+            self._sql(
+                "select layout_id, columns from audit.layout where layout_id in "
+                "(select layout_id from {log} "
+                "where run_id = any({run_ids}) and table_name = {name} and operation <> 'alter')"
+            )
+        ).fetchall()
+        # A column that the table has gained since is left as it is.
+        kept = set(table.columns).intersection(*(columns for _, columns in self._layouts))
+        self._columns = [name for name in table.columns if name in kept] if self._layouts else []
+
+    def remove_inserted(self) -> int:
+        """Delete the rows that the runs brought; how many."""
+        if self.table.is_registry:
+            return 0
+        known: sql.Composable = sql.SQL("")
+        if self._layouts and self.table.key:
+            self._collect()
+            known = self._sql(
+                "and not exists (select from {images} as image where {same} and {was_there})",
+                same=same_key(self.table.key, "image", "written"),
+            )
+        return self._connection.execute(
+            self._sql(
+                "delete from {table} as written where written.{run_column} = any({run_ids}) {known}",
+                known=known,
+            )
+        ).rowcount
+
+    def put_back(self) -> tuple[int, int]:
+        """Give the rows that the runs changed or removed what they were: how many were changed, how many were gone."""
+        if not self._layouts:
+            return 0, 0
+        self._collect()
+        updated = 0
+        missing: sql.Composable = sql.SQL("true")
+        if self.table.key:
+            # A mirror's key too: equal keys may be spelled otherwise (1.0, 1.00).
+            assigned = [
+                name for name in self._columns if name not in self.table.key or self.table.schema == "raw"
+            ]
+            same = same_key(self.table.key, "written", "image")
+            update = self._sql(
+                "update {table} as written set {assigned} from {images} as image where {same} and {was_there}",
+                assigned=sql.SQL(", ").join(
+                    sql.SQL("{0} = image.{0}").format(sql.Identifier(name)) for name in assigned
+                ),
+                same=same,
+            )
+            updated = sum(self._connection.execute(update + one).rowcount for one in self._turns())
+            missing = self._sql("not exists (select from {table} as written where {same})", same=same)
+        back = self._sql(
+            "select {columns} from {images} as image where {was_there} and {missing}",
+            columns=listed(self._columns),
+            missing=missing,
+        )
+        if self.table.is_told:
+            self._connection.execute(
+                self._sql(
+                    """
+                    insert into audit.change
+                        (table_name, operation, row_key, run_id, database_user, changed_at, layout_id, after)
+                    select
+                        {name}, 'insert', array[{key}]::text[], audit.current_run_id(), session_user, clock_timestamp(),
+                        audit.row_layout({name}::regclass), array[{values}]::text[]
+                    from ({back}) as back
+                    """,
+                    key=_texts(self.table.key),
+                    values=sql.SQL(", ").join(
+                        sql.SQL("{}::text").format(sql.Identifier(name))
+                        if name in self._columns
+                        else sql.SQL("null")
+                        for name in self.table.columns
+                    ),
+                    back=back,
+                )
+            )
+        inserted = self._connection.execute(
+            self._sql(
+                "insert into {table} ({columns}) overriding system value {back}",
+                columns=listed(self._columns),
+                back=back,
+            )
+        ).rowcount
+        return updated, inserted
+
+    def _turns(self) -> Iterator[sql.Composable]:
+        """Which rows to put back in one statement: where names are swapped, one by one, as they were taken."""
+        if not self.table.is_registry:
+            yield sql.SQL("")
+            return
+        orders = self._connection.execute("select image_order from pg_temp.image order by 1 desc").fetchall()
+        for (order,) in orders:
+            yield sql.SQL(" and image.image_order = {}").format(sql.Literal(order))
+
+    def drop_added_columns(self) -> None:
+        """Take away the columns that the runs added to a mirror."""
+        added = self._connection.execute(
+            self._sql(
+                "select before[1] from audit.before_image "
+                "where run_id = any({run_ids}) and table_name = {name} and operation = 'alter'"
+            )
+        ).fetchall()
+        for (column,) in added:
+            self._connection.execute(
+                self._sql("alter table {table} drop column {column}", column=sql.Identifier(column))
+            )
+
+    def _collect(self) -> None:
+        """Fill pg_temp.image with the first image of each row, in the table's own columns."""
+        first = self._sql(
+            "select {distinct} layout_id, before, {id} as image_order from {log} "
+            "where run_id = any({run_ids}) and table_name = {name} and operation <> 'alter' {order}",
+            # Of a table without a key only deleted rows are known, each of them once.
+            distinct=sql.SQL("distinct on (row_key)" if self.table.key else ""),
+            order=self._sql("order by row_key, {id}" if self.table.key else ""),
+        )
+        types = dict(zip(self.table.columns, self.table.types, strict=True))
+        parts = [
+            self._sql(
+                "select {values}, image_order from first_image where layout_id = {layout} and before is not null",
+                values=sql.SQL(", ").join(
+                    sql.SQL("before[{}]::{} as {}").format(
+                        sql.Literal(columns.index(name) + 1), sql.SQL(types[name]), sql.Identifier(name)
+                    )
+                    for name in self._columns
+                ),
+                layout=sql.Literal(layout_id),
+            )
+            for layout_id, columns in self._layouts
+        ]
+        self._connection.execute("drop table if exists pg_temp.image")
+        self._connection.execute(
+            self._sql(
+                "create temp table image on commit drop as with first_image as materialized ({first}) {parts}",
+                first=first,
+                parts=sql.SQL(" union all ").join(parts),
+            )
+        )
+        self._connection.execute("analyze pg_temp.image")
+
+    def _sql(self, text: str, **more: sql.Composable) -> sql.Composed:
+        return sql.SQL(text).format(**self._names, **more)
+
+
+def _texts(names: Sequence[str]) -> sql.Composable:
+    return sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(name)) for name in names)
+
+
+# Of the star every dimension: a source's run infers members of those that it did not load.
+_TABLES = """
+    with touched as (
+        select table_name from audit.load where run_id = any(%(run_ids)s)
+        union
+        select table_name from audit.change where run_id = any(%(run_ids)s)
+        union
+        select table_name from audit.before_image where run_id = any(%(run_ids)s)
+    )
+
+    select
+        namespace.nspname as schema,
+        relation.relname as relation,
+        bool_or(trigger.tgfoid = 'audit.keep_change'::regproc) as is_told,
+        array(
+            select attname::text from pg_attribute
+            where attrelid = relation.oid and attnum > 0 and not attisdropped order by attnum
+        ) as columns,
+        array(
+            select format_type(atttypid, atttypmod) from pg_attribute
+            where attrelid = relation.oid and attnum > 0 and not attisdropped order by attnum
+        ) as types,
+        array(
+            select attname::text
+            from pg_index
+            cross join unnest(indkey) with ordinality as part (attnum, position)
+            inner join pg_attribute on attrelid = indrelid and pg_attribute.attnum = part.attnum
+            where indrelid = relation.oid and indisprimary
+            order by part.position
+        ) as key,
+        case namespace.nspname when 'raw' then '_run_id' else 'run_id' end as run_column,
+        namespace.nspname || '.' || relation.relname = 'audit.file' as is_registry
+    from pg_trigger as trigger
+    inner join pg_class as relation on trigger.tgrelid = relation.oid
+    inner join pg_namespace as namespace on relation.relnamespace = namespace.oid
+    where trigger.tgfoid in ('audit.keep_change'::regproc, 'audit.keep_before_image'::regproc)
+        and (
+            namespace.nspname || '.' || relation.relname in (select table_name from touched)
+            or namespace.nspname = 'audit'
+            or namespace.nspname = 'dwh' and relation.relname like 'dim\\_%%'
+                and exists (select from touched where table_name like 'raw.%%')
+        )
+    group by namespace.oid, relation.oid
+    order by relation.oid
+"""

@@ -1,0 +1,288 @@
+"""Contracts: Soda verifies a batch; the same row rules, as SQL, say which rows go to quarantine.
+
+Row rules are `missing` and `failed_rows` with an expression, at level fail: rows that break one are moved aside, whole.
+Every other check at level fail is about the batch, and stops the run.
+"""
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import psycopg
+import yaml
+
+from warehouse.errors import DeclarationError, QualityGateStopped
+from warehouse.runs.audit import CheckResult
+
+os.environ.setdefault("SODA_CORE_TELEMETRY_ENABLED", "false")
+
+CHECKS = Path(__file__).parents[2] / "checks"
+# Outcomes of Soda that audit.check_result calls by another name.
+OUTCOMES = {"warn": "warned", "excluded": "not_evaluated"}
+
+
+@dataclass(frozen=True)
+class RowRule:
+    """A rule that each row is judged by: its name, and the SQL condition under which a row breaks it."""
+
+    name: str
+    column: str | None
+    kind: str
+    breaks: str
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A contract as it applies to one source: what Soda verifies, and what it leaves out."""
+
+    entity: str
+    document: Mapping[str, Any]
+    row_rules: tuple[RowRule, ...]
+    not_applicable: tuple[RowRule, ...]
+
+
+def read_contract(entity: str, lacks: frozenset[str] = frozenset(), folder: Path = CHECKS) -> Contract | None:
+    """The contract of an entity, without the checks about columns that the source lacks; None where there is none.
+
+    Raises:
+        DeclarationError: the file is no contract.
+    """
+    path = folder / f"{entity}.yml"
+    if not path.is_file():
+        return None
+    try:
+        document = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise DeclarationError(f"{path} is not YAML: {error}.") from None
+    if not isinstance(document, dict) or str(document.get("dataset")).count("/") != 3:
+        raise DeclarationError(
+            f"{path} is no data contract: it names no dataset, as source/database/schema/table."
+        )
+    try:
+        return _parse(entity, deepcopy(document), lacks)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DeclarationError(f"{path} is no data contract: {error}.") from None
+
+
+def _parse(entity: str, document: dict[str, Any], lacks: frozenset[str]) -> Contract:
+    rules: list[RowRule] = []
+    left_out: list[RowRule] = []
+    for column in document.get("columns") or []:
+        column["checks"] = _applicable(column.get("checks"), column["name"], lacks, rules, left_out)
+        if not column["checks"]:
+            del column["checks"]
+    document["checks"] = _applicable(document.get("checks"), None, lacks, rules, left_out)
+    if not document["checks"]:
+        del document["checks"]
+    names = [rule.name for rule in rules]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two checks are called '{twice[0]}'")
+    return Contract(entity, document, tuple(rules), tuple(left_out))
+
+
+# Soda keeps its logs and its kinds of checks in globals, and fills them while it is imported.
+_ONE_AT_A_TIME = Lock()
+
+
+def prepare() -> None:
+    """Import Soda, which takes half a second: in good time, or in a thread, rather than when a batch waits for it."""
+    with _ONE_AT_A_TIME:
+        import soda_core.contracts.contract_verification  # noqa: F401
+
+
+def verify(connection: psycopg.Connection, contract: Contract, source: str) -> list[CheckResult]:
+    """Verify the batch by Soda, inside the transaction of `connection`, which sees what is not yet committed.
+
+    Raises:
+        DeclarationError: the contract cannot be run.
+    """
+    with _ONE_AT_A_TIME:
+        return _verify(connection, contract, source)
+
+
+def _verify(connection: psycopg.Connection, contract: Contract, source: str) -> list[CheckResult]:
+    from soda_core.common.exceptions import SodaCoreException
+    from soda_core.common.yaml import ContractYamlSource
+    from soda_core.contracts.contract_verification import ContractVerificationSession
+
+    # The contract names the warehouse's usual database; this warehouse may be called anything.
+    data_source, _, *rest = str(contract.document["dataset"]).split("/")
+    document = {**contract.document, "dataset": "/".join([data_source, connection.info.dbname, *rest])}
+    try:
+        with _quiet(), connection.transaction(force_rollback=True):
+            session = ContractVerificationSession.execute(
+                contract_yaml_sources=[
+                    ContractYamlSource.from_str(yaml.safe_dump(document, sort_keys=False))
+                ],
+                data_source_impls=[_data_source(connection)],
+            )
+        problem = session.get_errors_str().strip() if session.has_errors else ""
+    except SodaCoreException as error:
+        problem = str(error)
+    if problem or not session.contract_verification_results[0].check_results:
+        raise DeclarationError(
+            f"The contract of {contract.entity} cannot be run: {problem or 'it checks nothing'}.",
+            hint=f"Mend checks/{contract.entity}.yml.",
+        )
+    (verified,) = session.contract_verification_results
+    names = {(rule.kind, rule.column, rule.name) for rule in contract.row_rules}
+    results = [_result(check, source, contract, names) for check in verified.check_results]
+    nothing = f"Source '{source}' has nothing for it."
+    return results + [
+        CheckResult(
+            source, contract.entity, rule.name, rule.kind, rule.column, "quarantine", "not_applicable",
+            measured=None, threshold=None, rows_checked=None, message=nothing,
+        )
+        for rule in contract.not_applicable
+    ]  # fmt: skip
+
+
+def stop_on_failure(contract: Contract, results: Sequence[CheckResult]) -> None:
+    """Stop the run where a check about the whole batch has failed or could not be evaluated.
+
+    Raises:
+        QualityGateStopped: naming each.
+    """
+    failed = [r for r in results if r.level == "fail" and r.outcome in ("failed", "not_evaluated")]
+    if failed:
+        said = "; ".join(f"{r.check_name} (measured {r.measured}, wanted {r.threshold})" for r in failed)
+        raise QualityGateStopped(
+            f"The contract of {contract.entity} stopped the run: {said}.",
+            hint="Nothing was published. Mend the source, or the contract in "
+            f"checks/{contract.entity}.yml, and run again.",
+        )
+
+
+def _applicable(
+    checks: list[dict[str, Any]] | None,
+    column: str | None,
+    lacks: frozenset[str],
+    rules: list[RowRule],
+    left_out: list[RowRule],
+) -> list[dict[str, Any]]:
+    kept = []
+    for check in checks or []:
+        ((kind, told),) = check.items()
+        rule = _row_rule(kind, told or {}, column)
+        if (_mentioned(told or {}) | {column}) & lacks:
+            left_out.append(rule or RowRule((told or {}).get("name", kind), column, kind, ""))
+            continue
+        kept.append(check)
+        if rule is not None:
+            rules.append(rule)
+    return kept
+
+
+def _row_rule(kind: str, told: Mapping[str, Any], column: str | None) -> RowRule | None:
+    threshold = told.get("threshold") or {}
+    # A check that tolerates some bad rows is about the batch: it moves none of them.
+    if threshold.get("level", "fail") != "fail" or threshold.keys() - {"level"}:
+        return None
+    if kind == "missing" and column is not None:
+        return RowRule(told.get("name", f"{column} is missing"), column, kind, f'"{column}" is null')
+    if kind == "failed_rows" and "expression" in told:
+        if not told.get("name"):
+            raise ValueError(f"a failed_rows check has no name: {told['expression']}")
+        return RowRule(told["name"], column, kind, told["expression"])
+    return None
+
+
+def _mentioned(told: Mapping[str, Any]) -> set[str]:
+    """Words of a check that may be columns: of what it evaluates, not of its name or of texts in quotes."""
+    evaluated = [told.get("expression", ""), told.get("query", ""), *told.get("columns", ())]
+    return set(re.findall(r"[a-z_][a-z0-9_]*", re.sub(r"'[^']*'", "", " ".join(evaluated)).lower()))
+
+
+def _result(
+    check: Any, source: str, contract: Contract, row_rules: set[tuple[str, str | None, str]]
+) -> CheckResult:
+    kind, column = check.check.type, check.check.column_name
+    name = check.check.name or kind
+    if kind == "missing" and (not check.check.name or name == "No missing values"):
+        name = f"{column} is missing"
+    is_row_rule = (kind, column, name) in row_rules
+    threshold = check.check.threshold
+    level = "quarantine" if is_row_rule else getattr(threshold, "level", "fail") or "fail"
+    metrics = check.diagnostic_metric_values or {}
+    rows = metrics.get("dataset_rows_tested", metrics.get("check_rows_tested"))
+    return CheckResult(
+        source,
+        contract.entity,
+        name,
+        kind,
+        column,
+        level,
+        OUTCOMES.get(check.outcome.name.lower(), check.outcome.name.lower()),
+        check.threshold_value,
+        " ".join(str(threshold).split()).removeprefix(f"level: {getattr(threshold, 'level', '')} ")
+        if threshold
+        else None,
+        int(rows) if rows is not None else None,
+    )
+
+
+@cache
+def _connection_class() -> Any:
+    from soda_core.common.data_source_connection import DataSourceConnection
+    from soda_postgres.common.data_sources.postgres_data_source_connection import PostgresDataSourceConnection
+
+    class SharedConnection(PostgresDataSourceConnection):  # type: ignore[misc]
+        """Soda on the publishing transaction's connection: it neither commits, rolls back nor closes."""
+
+        def __init__(self, name: str, properties: object, connection: object) -> None:
+            DataSourceConnection.__init__(self, name, properties, connection)
+
+        def close_connection(self) -> None: ...
+
+        def commit(self) -> None: ...
+
+        def rollback(self) -> None: ...
+
+    return SharedConnection
+
+
+def _data_source(connection: psycopg.Connection) -> Any:
+    from soda_postgres.common.data_sources.postgres_data_source import (
+        PostgresDataSourceImpl,
+        PostgresDataSourceModel,
+    )
+
+    model = PostgresDataSourceModel.model_validate(
+        {
+            "type": "postgres",
+            "name": "warehouse",
+            "connection": {
+                "host": "given",
+                "database": connection.info.dbname,
+                "user": "given",
+                "password": "given",
+            },
+        }
+    )
+    shared = _connection_class()("warehouse", model.connection_properties, connection)
+    return PostgresDataSourceImpl(data_source_model=model, connection=shared)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Soda's log off the terminal; it goes on logging, since it reads its own errors from there."""
+
+    def is_ours(record: logging.LogRecord) -> bool:
+        return not record.name.startswith("soda")
+
+    handlers = [h for h in logging.root.handlers if not type(h).__module__.startswith("soda_core")]
+    for handler in handlers:
+        handler.addFilter(is_ours)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(is_ours)

@@ -1,0 +1,1 @@
+"""The star schema, declared once, and what follows from the declaration: documentation and lineage."""

@@ -1,0 +1,195 @@
+"""docs/model.md, written from the database's own catalog: `python -m warehouse.model.documentation URL FILE`."""
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from psycopg.rows import dict_row
+
+from warehouse.db.connections import connect
+from warehouse.db.schema_version import ensure_migrated
+from warehouse.sources.declaration import SOURCES
+
+SQL = Path(__file__).parent / "catalog"
+SCHEMAS = {
+    "dwh": "The star",
+    "mart": "Marts",
+    "audit": "Audit trail",
+    "staging": "Staging",
+}
+HOUSEKEEPING = ("run_id", "closed_by_run_id", "row_hash", "text_hash")
+STARS = {"Sales": "fact_order_item", "Web log": "fact_weblog"}
+# One per table of the star, all alike.
+CHANGE_VIEW = "Every row of dwh."
+INTRODUCTION = """\
+# Data model
+
+Written from the catalog of a migrated database by `warehouse/model/documentation.py`, and kept current by a test:
+change the migrations, not this file.
+
+Facts refer to dimensions by `<dimension>_key`, or by the name that the column's comment says; key 0 is the unknown
+member. No foreign keys are declared between them ([why](decisions/0005-facts-without-foreign-keys.md)). Natural keys
+(`<entity>_id`, with `source_system`) are text, so that every source fits. All times are UTC. `run_id` names the run,
+in `audit.run`, that wrote a row last.
+
+Schema `raw` holds the mirrors `raw.<source>_<table>`: the columns of the source's tables, as its catalog tells them,
+with `_run_id` and `_is_deleted`. Loads make them, and the partitions of `dwh.fact_weblog`, as they are needed.
+
+Beside each dimension and fact `dwh.<table>` with a key stand the view `audit.<table>_change` (who changed which row,
+what it was and became) and the function `audit.<table>_at(run_id)` (what the table said when that run had published).
+"""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column, and the table that it refers to, if any."""
+
+    name: str
+    type: str
+    is_required: bool
+    comment: str
+    refers_to: str | None
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A table or view."""
+
+    schema: str
+    name: str
+    kind: str
+    comment: str
+    primary_key: tuple[str, ...]
+    partitioned_by: str | None
+    columns: tuple[Column, ...]
+
+
+def render(url: str) -> str:
+    """The document, from the catalog of the migrated database at `url`.
+
+    Raises:
+        ConnectionFailed, SchemaOutdated: there is no such database, or not in this code's shape.
+    """
+    ensure_migrated(url)
+    with connect(url) as connection:
+        relations = _read(connection)
+    parts = [INTRODUCTION]
+    by_name = {relation.name: relation for relation in relations if relation.schema == "dwh"}
+    for title, fact in STARS.items():
+        parts.append(f"## {title}\n\n{_diagram(_reached(by_name, fact))}")
+    audit = [relation for relation in relations if relation.schema == "audit" and relation.kind == "table"]
+    parts.append(f"## Runs and their evidence\n\n{_diagram(audit)}")
+    for schema, title in SCHEMAS.items():
+        parts.append(f"## {title}: schema `{schema}`\n")
+        parts += [_section(relation) for relation in relations if relation.schema == schema]
+    return "\n".join(parts)
+
+
+def _read(connection: psycopg.Connection) -> list[Relation]:
+    def rows(name: str) -> list[dict[str, object]]:
+        with connection.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute((SQL / f"{name}.sql").read_bytes()).fetchall()
+
+    made_by_loads = tuple(f"{path.parent.name}_" for path in SOURCES.glob("*/source.toml"))
+    relations = [
+        row
+        for row in rows("relations")
+        if (row["schema_name"] != "staging" or not str(row["relation_name"]).startswith(made_by_loads))
+        and not str(row["comment"]).startswith(CHANGE_VIEW)
+    ]
+    declared = {
+        (row["schema_name"], row["relation_name"], row["column_name"]): str(row["referred_name"])
+        for row in rows("references")
+    }
+    dimensions = {
+        str(row["relation_name"]) for row in relations if str(row["relation_name"]).startswith("dim_")
+    }
+    columns: dict[tuple[object, object], list[Column]] = {}
+    for row in rows("columns"):
+        table, name, comment = str(row["relation_name"]), str(row["column_name"]), str(row["comment"])
+        referred = declared.get((row["schema_name"], table, name))
+        if row["schema_name"] == "dwh" and referred is None:
+            referred = _by_convention(table, name, comment, dimensions)
+        columns.setdefault((row["schema_name"], table), []).append(
+            Column(name, _short(str(row["type"])), bool(row["is_required"]), comment, referred)
+        )
+    return [
+        Relation(
+            str(row["schema_name"]),
+            str(row["relation_name"]),
+            str(row["kind"]),
+            str(row["comment"]),
+            tuple(row["primary_key"]),  # type: ignore[arg-type]
+            row["partitioned_by"],  # type: ignore[arg-type]
+            tuple(columns[row["schema_name"], row["relation_name"]]),
+        )
+        for row in relations
+    ]
+
+
+def _short(kind: str) -> str:
+    return kind.replace("timestamp with time zone", "timestamptz")
+
+
+def _by_convention(table: str, column: str, comment: str, dimensions: set[str]) -> str | None:
+    """`customer_key` and `ordered_date_key` refer to dim_customer and dim_date; a comment may say so, too."""
+    said = re.findall(r"\bdim_[a-z_]+", comment)
+    fitting = [name for name in dimensions if f"_{column}".endswith(f"_{name.removeprefix('dim_')}_key")]
+    found = max(fitting, key=len, default=None) or next((name for name in said if name in dimensions), None)
+    return found if found != table else None
+
+
+def _reached(relations: dict[str, Relation], start: str) -> list[Relation]:
+    found, waiting = [], [start]
+    while waiting:
+        name = waiting.pop(0)
+        if relations[name] in found:
+            continue
+        found.append(relations[name])
+        waiting += [column.refers_to for column in relations[name].columns if column.refers_to in relations]
+    return found
+
+
+def _diagram(relations: Sequence[Relation]) -> str:
+    names = {relation.name for relation in relations}
+    lines = ["```mermaid", "erDiagram"]
+    for relation in relations:
+        lines.append(f"    {relation.name} {{")
+        for column in relation.columns:
+            # Housekeeping is in the tables below; a diagram shows what the subject is made of.
+            if column.name in HOUSEKEEPING and relation.schema == "dwh":
+                continue
+            mark = (
+                " PK" if column.name in relation.primary_key else " FK" if column.refers_to in names else ""
+            )
+            lines.append(f"        {re.sub(r'[^a-z]+', '_', column.type).strip('_')} {column.name}{mark}")
+        lines.append("    }")
+    for relation in relations:
+        for column in relation.columns:
+            if column.refers_to in names:
+                lines.append(f"    {column.refers_to} ||--o{{ {relation.name} : {column.name}")
+    return "\n".join([*lines, "```", ""])
+
+
+def _section(relation: Relation) -> str:
+    told = [relation.comment if relation.kind != "stored view" else f"{relation.comment} Stored."]
+    if relation.primary_key:
+        told.append(f"Key: {', '.join(f'`{name}`' for name in relation.primary_key)}.")
+    if relation.partitioned_by:
+        told.append(f"Partitioned by `{relation.partitioned_by.lower()}`.")
+    is_table = relation.kind == "table"
+    lines = [f"### {relation.schema}.{relation.name}", "", " ".join(told), ""]
+    lines += ["| Column | Type | Meaning |", "|---|---|---|"]
+    for column in relation.columns:
+        optional = "" if column.is_required or not is_table else ", may be empty"
+        lines.append(
+            f"| `{column.name}` | {column.type}{optional} | {column.comment.replace('|', chr(92) + '|')} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    Path(sys.argv[2]).write_text(render(sys.argv[1]))

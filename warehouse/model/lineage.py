@@ -1,0 +1,49 @@
+"""What tables are made of: from a source's tables and files over mirrors and the star to the stored marts."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+import psycopg
+
+from warehouse.model.star import TARGETS, Fact
+from warehouse.sources.declaration import SOURCES, Source, read_source
+
+Lineage = Mapping[str, tuple[str, ...]]
+
+STORED = """
+    select mart.oid::regclass::text, array_agg(distinct used.refobjid::regclass::text)
+    from pg_class as mart
+    inner join pg_rewrite as rule on rule.ev_class = mart.oid
+    inner join pg_depend as used on used.objid = rule.oid and used.refobjid <> mart.oid
+    where mart.relkind = 'm' and mart.relnamespace = 'mart'::regnamespace
+        and used.classid = 'pg_rewrite'::regclass and used.refclassid = 'pg_class'::regclass
+    group by mart.oid
+"""
+MIRROR = re.compile(r"\braw\.\w+")
+
+
+def read_lineage(connection: psycopg.Connection, sources: Iterable[str]) -> Lineage:
+    """By table, what it is made of, for the tables of `sources`, the web logs and the stored marts.
+
+    Tables of the warehouse are told by their names, what lies outside as `source://schema/table` or `lake://feed`.
+    """
+    known: dict[str, tuple[str, ...]] = {"dwh.fact_weblog": ("lake://weblogs",)}
+    known |= {mart: tuple(tables) for mart, tables in connection.execute(STORED).fetchall()}
+    for source in sources:
+        if (SOURCES / source).is_dir():
+            known |= _of(read_source(source))
+    return known
+
+
+def _of(source: Source) -> Lineage:
+    known: dict[str, tuple[str, ...]] = {
+        f"raw.{table.mirror}": (f"{source.name}://{table.schema}/{table.name}",) for table in source.tables
+    }
+    for target in TARGETS:
+        if entity := source.entities.get(target.entity):
+            dimensions = (*target.references, *target.derived) if isinstance(target, Fact) else ()
+            known[f"dwh.{target.table}"] = (
+                *dict.fromkeys(MIRROR.findall(entity.sql)),
+                *(f"dwh.dim_{name}" for name in dimensions),
+            )
+    return known

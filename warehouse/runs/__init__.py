@@ -1,0 +1,1 @@
+"""Runs: audit trail, status, resume, watchdog, alerts."""

@@ -1,0 +1,20 @@
+"""Mail to those who run the warehouse: what failed, since when, what was done, what to do next."""
+
+from warehouse.runs.alerts.compose import Alert, compose
+from warehouse.runs.alerts.deliver import Delivery, deliver, send_now, send_test
+from warehouse.runs.alerts.mailbox import Mailbox
+from warehouse.runs.alerts.outbox import enqueue_alert, enqueue_late_alert
+from warehouse.runs.alerts.rules import Rules
+
+__all__ = [
+    "Alert",
+    "Delivery",
+    "Mailbox",
+    "Rules",
+    "compose",
+    "deliver",
+    "enqueue_alert",
+    "enqueue_late_alert",
+    "send_now",
+    "send_test",
+]

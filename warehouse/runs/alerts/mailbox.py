@@ -1,0 +1,127 @@
+"""A mail server and who is mailed through it: smtp://, smtp+starttls:// and smtps://, with login."""
+
+import smtplib
+import socket
+import ssl
+from dataclasses import dataclass, field
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from typing import Self
+from urllib.parse import unquote, urlsplit
+
+from warehouse.errors import SettingsError
+from warehouse.settings import Settings
+
+PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
+PATIENCE_SECONDS = 15.0
+# Subjects are not folded: a fold right after the name reads as a blank in some programs.
+POLICY = SMTP.clone(max_line_length=400)
+
+
+@dataclass(frozen=True)
+class Mailbox:
+    """How mail leaves, and to whom."""
+
+    scheme: str
+    host: str
+    port: int
+    user: str | None
+    password: str | None = field(repr=False)
+    sender: str
+    recipients: tuple[str, ...]
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self | None:
+        """The mailbox of the settings; None where no mail is set up.
+
+        Raises:
+            SettingsError: it is set up half, or the URL or an address cannot be understood.
+        """
+        if settings.smtp_url is None and not settings.alert_to:
+            return None
+        if settings.smtp_url is None or not settings.alert_to:
+            missing = "DWH_SMTP_URL" if settings.smtp_url is None else "DWH_ALERT_TO"
+            raise SettingsError(
+                f"Mail is set up half: {missing} is not set.", hint="Set both, or neither for no mail."
+            )
+        scheme, host, port, user, password = _parsed(settings.smtp_url.get_secret_value())
+        recipients = tuple(address.strip() for address in settings.alert_to.split(",") if address.strip())
+        sender = settings.alert_from or (user if user and "@" in user else f"dwh@{socket.getfqdn()}")
+        for address in (sender, *recipients):
+            _ensure_address(address)
+        return cls(scheme, host, port, user, password, sender, recipients)
+
+    @property
+    def place(self) -> str:
+        """The server as it may be shown."""
+        return f"{self.scheme}://{self.host}:{self.port}"
+
+    def open(self) -> smtplib.SMTP:
+        """Connection to the server, encrypted and logged in as the URL demands.
+
+        Raises:
+            OSError: it cannot be reached, its certificate does not hold, or it refuses the login.
+        """
+        # Certificates of the system, or those that SSL_CERT_FILE names.
+        context = ssl.create_default_context()
+        server: smtplib.SMTP
+        if self.scheme == "smtps":
+            server = smtplib.SMTP_SSL(self.host, self.port, timeout=PATIENCE_SECONDS, context=context)
+        else:
+            server = smtplib.SMTP(self.host, self.port, timeout=PATIENCE_SECONDS)
+        try:
+            if self.scheme == "smtp+starttls":
+                server.starttls(context=context)
+            if self.user is not None:
+                server.login(self.user, self.password or "")
+        except BaseException:
+            server.close()
+            raise
+        return server
+
+    def message(self, subject: str, text: str, html: str, message_id: str) -> EmailMessage:
+        """A message with both bodies; `message_id` makes one that is sent twice known as such."""
+        message = EmailMessage(POLICY)
+        message["Subject"] = subject
+        message["From"] = self.sender
+        message["To"] = ", ".join(self.recipients)
+        message["Message-ID"] = f"<{message_id}@{self.sender.rpartition('@')[2]}>"
+        # No automatic answers (out of office) to a machine.
+        message["Auto-Submitted"] = "auto-generated"
+        message.set_content(text)
+        message.add_alternative(html, subtype="html")
+        return message
+
+
+def _parsed(url: str) -> tuple[str, str, int, str | None, str | None]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise _not_understood() from None
+    if parts.scheme not in PORTS or not parts.hostname:
+        raise _not_understood()
+    user = unquote(parts.username) if parts.username else None
+    password = unquote(parts.password) if parts.password else None
+    return parts.scheme, parts.hostname, port or PORTS[parts.scheme], user, password
+
+
+def _not_understood() -> SettingsError:
+    return SettingsError(
+        "DWH_SMTP_URL cannot be understood.",
+        hint="It should read smtps://user:password@host, smtp+starttls://… or smtp://…; "
+        "write special characters of user and password as %XX.",
+    )
+
+
+def _ensure_address(text: str) -> None:
+    try:
+        address = Address(addr_spec=text)
+    except (ValueError, IndexError):
+        address = None
+    if address is None or not address.domain:
+        raise SettingsError(
+            f"{text!r} is no mail address.",
+            hint="Mend DWH_ALERT_TO (comma between addresses) or DWH_ALERT_FROM.",
+        )

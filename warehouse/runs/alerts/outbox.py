@@ -1,0 +1,223 @@
+"""Mails written into the warehouse in the transaction of the state that they tell of."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from warehouse.errors import DeleteThresholdExceeded, StepsFailed, VerificationFailed, summarize_error
+from warehouse.runs.alerts.compose import Alert, Kind, compose, told
+from warehouse.runs.alerts.rules import Rules
+
+TOLD = "_is_told"
+MOST_DETAILS = 10
+
+
+def enqueue_alert(
+    connection: psycopg.Connection, run_id: int, status: str, error: BaseException | None, rules: Rules
+) -> None:
+    """Queue the mails that the end of a run is worth, inside the transaction that records the end.
+
+    Never a reason to fail: what cannot be queued is said on stderr, and the end of the run is recorded all the same.
+    """
+    try:
+        with connection.transaction():
+            if error is None:
+                _settle(connection, run_id, rules)
+            elif not is_told(error, rules):
+                _queue(connection, _alert(connection, run_id, _kind(status, error), error, rules))
+    except (psycopg.OperationalError, psycopg.InterfaceError):
+        raise
+    except Exception as failure:
+        sys.stderr.write(f"No mail about run {run_id}: {type(failure).__name__}: {failure}\n")
+
+
+def enqueue_crash_alert(connection: psycopg.Connection, run_ids: Sequence[int], rules: Rules) -> None:
+    """Queue a mail for each process that is gone; a flow of flows and its steps died of one thing."""
+    families: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for run in sorted(_runs(connection, run_ids), key=lambda run: int(run["run_id"])):
+        families.setdefault((run["host"], run["pid"]), []).append(run)
+    for (host, pid), (outer, *steps) in families.items():
+        alert = _alert(connection, outer["run_id"], "crashed", None, rules)
+        details = [f"In step {step['flow']} (run {step['run_id']})." for step in steps]
+        what = f"Process {pid} on {host}, which ran it, is gone."
+        _queue(connection, replace(alert, what=what, details=details))
+
+
+def enqueue_late_alert(
+    connection: psycopg.Connection, flow: str, due: datetime, last_success: datetime | None, rules: Rules
+) -> bool:
+    """Queue a mail for a flow that has not succeeded by when it should have; whether it is news.
+
+    Not where its failure is told already: that is the same problem.
+    """
+    row = connection.execute(
+        "select exists (select from audit.outbox where flow = %s and resolved_at is null and kind <> 'quarantine')",
+        [flow],
+    ).fetchone()
+    if row is not None and row[0]:
+        return False
+    last = f"It last succeeded at {told(last_success)}." if last_success else "It has never succeeded."
+    what = f"It should have succeeded by {told(due)}. {last}"
+    return _queue(connection, Alert("late", flow, "", what, since=due, link=rules.ui_url))
+
+
+def is_told(error: BaseException, rules: Rules) -> bool:
+    """Whether a mail about `error` would be no news: an inner run has told of it, or nobody wants to hear."""
+    if isinstance(error, StepsFailed):
+        return all(is_told(step, rules) for step in error.failed.values())
+    return isinstance(error, rules.untold) or getattr(error, TOLD, False)
+
+
+def mark_enqueued(error: BaseException | None) -> None:
+    """Remember that a run has told of `error`, so that the runs around it do not tell it again."""
+    if error is not None:
+        setattr(error, TOLD, True)
+
+
+def _settle(connection: psycopg.Connection, run_id: int, rules: Rules) -> None:
+    run = _runs(connection, [run_id])[0]
+    breached = rules.breached(run["rows_quarantined"], run["rows_read"])
+    # A run that read nothing says nothing about what its source is like now.
+    over = [] if breached or not run["rows_read"] else ["quarantine"]
+    ended = connection.execute(
+        """
+        update audit.outbox set resolved_at = clock_timestamp()
+        where flow = %s and resolved_at is null and (kind <> 'quarantine' or kind = any(%s))
+        returning kind, created_at, seen_count
+        """,
+        [run["flow"], over],
+    ).fetchall()
+    if troubles := sorted((since, kind, times) for kind, since, times in ended if kind != "quarantine"):
+        since = troubles[0][0]
+        details = [f"{kind.capitalize()} {_times(times)} since {told(at)}." for at, kind, times in troubles]
+        alert = _alert(connection, run_id, "recovered", None, rules)
+        what = f"Run {run_id} succeeded."
+        _queue(connection, replace(alert, what=what, details=details, since=since))
+    if breached:
+        alert = _alert(connection, run_id, "quarantine", None, rules)
+        read, kept = run["rows_read"], run["rows_quarantined"]
+        share = f" ({kept / read:.1%})" if read else ""
+        _queue(
+            connection,
+            replace(
+                alert,
+                what=f"{kept:,} of {read:,} rows{share} broke a rule.",
+                details=_rules(connection, run_id),
+            ),
+        )
+
+
+def _alert(
+    connection: psycopg.Connection, run_id: int, kind: Kind, error: BaseException | None, rules: Rules
+) -> Alert:
+    run = _runs(connection, [run_id])[0]
+    facts = [
+        ("Run", str(run_id)),
+        ("Started", f"{told(run['started_at'])} by {run['launched_by']}"),
+        ("Host", f"{run['host']}, process {run['pid']}"),
+        ("Code", run["code_version"]),
+    ]
+    if run["deployment"]:
+        facts.insert(1, ("Deployment", run["deployment"]))
+    if kind not in ("recovered", "quarantine"):
+        facts.append(("Last success", told(run["succeeded_at"]) if run["succeeded_at"] else "never"))
+    what = summarize_error(error) if error else ""
+    return Alert(
+        kind,
+        run["flow"],
+        type(error).__name__ if error else "",
+        str(what),
+        since=run["started_at"],
+        hint=getattr(error, "hint", None),
+        run_id=run_id,
+        details=_failed_checks(connection, run_id) if kind == "gate stopped" else (),
+        facts=facts,
+        link=rules.run_link(run["prefect_run_id"]),
+    )
+
+
+def _queue(connection: psycopg.Connection, alert: Alert) -> bool:
+    mail = compose(alert)
+    # An open problem is counted, not told again; good news never is a problem.
+    row = connection.execute(
+        """
+        insert into audit.outbox (run_id, flow, kind, problem, subject, body_text, body_html, resolved_at)
+        values (%s, %s, %s, %s, %s, %s, %s, case when %s then clock_timestamp() end)
+        on conflict (problem) where resolved_at is null
+            do update set seen_count = outbox.seen_count + 1, seen_at = clock_timestamp()
+        returning seen_count = 1
+        """,
+        [
+            alert.run_id,
+            alert.flow,
+            alert.kind,
+            alert.problem,
+            mail.subject,
+            mail.body_text,
+            mail.body_html,
+            alert.kind == "recovered",
+        ],
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
+def _kind(status: str, error: BaseException) -> Kind:
+    if isinstance(error, DeleteThresholdExceeded):
+        return "brake pulled"
+    if isinstance(error, VerificationFailed):
+        return "differences found"
+    if status == "stopped":
+        return "gate stopped"
+    return "crashed" if status == "crashed" else "failed"
+
+
+def _runs(connection: psycopg.Connection, run_ids: Sequence[int]) -> list[dict[str, Any]]:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            """
+            select run.run_id, run.flow, run.deployment, run.prefect_run_id, run.launched_by, run.code_version,
+                run.host, run.pid, run.started_at, job.rows_read, job.rows_quarantined,
+                (
+                    select last.ended_at from audit.run as last
+                    where last.flow = run.flow and last.status = 'succeeded'
+                    order by last.started_at desc limit 1
+                ) as succeeded_at
+            from audit.run as run
+            join mart.job_run as job on job.run_id = run.run_id
+            where run.run_id = any(%s)
+            """,
+            [list(run_ids)],
+        ).fetchall()
+
+
+def _failed_checks(connection: psycopg.Connection, run_id: int) -> list[str]:
+    rows = connection.execute(
+        """
+        select format('%%s: %%s%%s', dataset, check_name, ' — ' || nullif(message, ''))
+        from audit.check_result where run_id = %s and outcome = 'failed' and level = 'fail'
+        order by check_result_id limit %s
+        """,
+        [run_id, MOST_DETAILS],
+    ).fetchall()
+    return [said for (said,) in rows]
+
+
+def _rules(connection: psycopg.Connection, run_id: int) -> list[str]:
+    rows = connection.execute(
+        """
+        select format('%%s: %%s, %%s rows', entity, rule, count(*))
+        from audit.quarantine, unnest(rules) as broken (rule)
+        where run_id = %s group by entity, rule order by count(*) desc, entity, rule limit %s
+        """,
+        [run_id, MOST_DETAILS],
+    ).fetchall()
+    return [said for (said,) in rows]
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

@@ -1,0 +1,321 @@
+"""The audit trail: runs, loads, check results and quarantine, written so that a failure leaves evidence."""
+
+import getpass
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from warehouse.db.connections import connect, explain_unwritable
+from warehouse.db.locks import RUN
+from warehouse.errors import LockHeld, RunLost, WarehouseError, summarize_error
+from warehouse.runs.alerts.outbox import enqueue_alert, enqueue_crash_alert, mark_enqueued
+from warehouse.runs.alerts.rules import Rules
+from warehouse.runs.redact import redact
+
+CRASHED = "The process that ran it is gone: nothing of its open transaction was published."
+# Of a run, in SQL: it says that it is running, and nobody holds its lock.
+DEAD = f"""
+    status = 'running' and not exists (
+        select from pg_locks
+        where locktype = 'advisory' and classid = {RUN} and objid::bigint = mod(run_id, 2147483648)
+            and database = (select oid from pg_database where datname = current_database())
+    )
+    """
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run in progress: its id, its flow, and the connection that keeps its evidence and its locks.
+
+    A dry run does all its work in one transaction, on `dry_run_connection`, which is rolled back; its locks are real.
+    """
+
+    run_id: int
+    flow: str
+    connection: psycopg.Connection = field(repr=False)
+    warehouse_url: str = field(repr=False)
+    rules: Rules = field(default_factory=Rules, repr=False)
+    dry_run_connection: psycopg.Connection | None = field(default=None, repr=False)
+
+    @property
+    def audit_connection(self) -> psycopg.Connection:
+        """Where it is written down what the run found: it stays when the run fails, and goes with a dry run."""
+        return self.dry_run_connection or self.connection
+
+    @contextmanager
+    def session(self, doing: str) -> Iterator[psycopg.Connection]:
+        """A connection that writes for the run, committed at the end of the block; of a dry run always the same one.
+
+        Raises:
+            RunLost: the dry run's is gone, and with it what the run has done so far.
+        """
+        if self.dry_run_connection is None:
+            with connect(self.warehouse_url, application_name=f"dwh {self.flow} {doing}") as connection:
+                yield connection
+            return
+        if self.dry_run_connection.closed:
+            raise RunLost(f"Dry run {self.run_id} ({self.flow}) lost its connection.", hint="Run it again.")
+        yield self.dry_run_connection
+
+    def commit(self, connection: psycopg.Connection) -> None:
+        """Commit what a session has written so far; in a dry run nothing is."""
+        if self.dry_run_connection is None:
+            connection.commit()
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one run did to one table, in rows."""
+
+    source: str
+    table_name: str
+    window_low: str | None = None
+    window_high: str | None = None
+    rows_read: int = 0
+    rows_inserted: int = 0
+    rows_updated: int = 0
+    rows_closed: int = 0
+    rows_deleted: int = 0
+    rows_unchanged: int = 0
+    rows_quarantined: int = 0
+    rows_cursor_missed: int = 0
+    # Of those that were updated.
+    rows_rekeyed: int = 0
+    seconds: float = 0.0
+    # What told the countries of a web log's addresses.
+    geoip_database: str | None = None
+    geoip_built_at: datetime | None = None
+
+    def __str__(self) -> str:
+        counts = {
+            name.removeprefix("rows_"): value
+            for name, value in vars(self).items()
+            if name.startswith("rows_") and value
+        }
+        said = (
+            ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items()) or "no change"
+        )
+        return f"{self.source} → {self.table_name}: {said} in {self.seconds:.2f} s"
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """Outcome of one check of a contract on one batch."""
+
+    source: str
+    dataset: str
+    check_name: str
+    check_type: str
+    column_name: str | None
+    level: str
+    outcome: str
+    measured: float | None
+    threshold: str | None
+    rows_checked: int | None
+    message: str | None = None
+
+
+@contextmanager
+def start_run(
+    warehouse_url: str,
+    *,
+    flow: str,
+    deployment: str | None = None,
+    prefect_run_id: str | None = None,
+    launched_by: str | None = None,
+    parameters: Mapping[str, object] | None = None,
+    parent_run_id: int | None = None,
+    rules: Rules | None = None,
+    dry_run: bool = False,
+) -> Iterator[Run]:
+    """Record a run for the length of the block; it ends as succeeded, failed, stopped (a gate or brake), crashed, or
+    skipped (another run held its lock).
+
+    Dead runs, those whose lock nobody holds any more, are marked crashed first. What of it is worth a mail by
+    `rules` is queued in the transaction that records it. A `dry_run` ends as that, with what would have gone wrong.
+    """
+    rules = rules or Rules()
+    if dry_run:
+        parameters = {**(parameters or {}), "dry_run": True}
+    with (
+        explain_unwritable(),
+        connect(warehouse_url, autocommit=True, application_name=f"dwh {flow}") as connection,
+    ):
+        mark_crashed(connection, rules)
+        with connection.transaction():
+            row = connection.execute(
+                """
+                insert into audit.run
+                    (flow, deployment, prefect_run_id, parent_run_id, launched_by, code_version, parameters, host, pid,
+                    status)
+                values (%s, %s, %s, %s, %s, %s, %s, %s, %s, 'running') returning run_id
+                """,
+                [
+                    flow,
+                    deployment,
+                    prefect_run_id,
+                    parent_run_id,
+                    launched_by or _user(),
+                    code_version(),
+                    Jsonb(dict(parameters or {})),
+                    socket.gethostname(),
+                    os.getpid(),
+                ],
+            ).fetchone()
+            assert row is not None
+            run_id: int = row[0]
+            # Before the row can be seen: a run is never 'running' without its lock.
+            connection.execute("select pg_advisory_lock(%s, %s)", [RUN, run_id % 2**31])
+        dry_run_connection = (
+            connect(warehouse_url, application_name=f"dwh {flow} dry run") if dry_run else None
+        )
+        run = Run(run_id, flow, connection, warehouse_url, rules, dry_run_connection)
+        try:
+            with explain_unwritable():
+                yield run
+        except BaseException as error:
+            _end(run, _status_of(error), error)
+            raise
+        _end(run, "succeeded", None)
+
+
+def ensure_alive(run: Run) -> None:
+    """Make sure that the run still holds its locks; before anything of it is committed.
+
+    Raises:
+        RunLost: its connection is gone, and its locks with it.
+    """
+    try:
+        run.connection.execute("select")
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        raise RunLost(
+            f"Run {run.run_id} ({run.flow}) lost the connection that held its locks: {str(error).strip()}.",
+            hint="Nothing of what it had open was published. Run it again.",
+        ) from None
+
+
+def add_parameters(run: Run, **told: str) -> None:
+    """Keep what a run has found out beside its parameters."""
+    run.connection.execute(
+        "update audit.run set parameters = parameters || %s where run_id = %s", [Jsonb(told), run.run_id]
+    )
+
+
+def mark_irreversible(connection: psycopg.Connection, run_id: int) -> None:
+    """Mark a run that changes rows of which no images are kept, in the transaction that does so: no undo of it."""
+    # Once: a load must not wait for the row of its own run, which another load of that run has written to.
+    connection.execute(
+        "update audit.run set pruned_at = clock_timestamp() where run_id = %s and pruned_at is null", [run_id]
+    )
+
+
+def mark_crashed(connection: psycopg.Connection, rules: Rules | None = None) -> list[int]:
+    """Mark every 'running' run whose lock nobody holds as crashed, and queue the mail about it; its run ids."""
+    with connection.transaction():
+        rows = connection.execute(
+            f"""
+            update audit.run set ended_at = clock_timestamp(), error = %s,
+                status = case when parameters ->> 'dry_run' = 'true' then 'dry run' else 'crashed' end
+            where {DEAD} returning run_id, status
+            """.encode(),
+            [CRASHED],
+        ).fetchall()
+        run_ids = [run_id for run_id, status in rows if status == "crashed"]
+        if run_ids:
+            enqueue_crash_alert(connection, run_ids, rules or Rules())
+    return run_ids
+
+
+def record_load(connection: psycopg.Connection, run_id: int, load: Load) -> None:
+    """Write `load` inside the transaction that it tells of."""
+    values = {"run_id": run_id, **vars(load)}
+    names = ", ".join(values)
+    marks = ", ".join(f"%({name})s" for name in values)
+    connection.execute(f"insert into audit.load ({names}) values ({marks})".encode(), values)
+
+
+def record_checks(connection: psycopg.Connection, run_id: int, results: Sequence[CheckResult]) -> None:
+    """Write check results; on the run's own connection, so that those of a stopped run stay."""
+    if not results:
+        return
+    names = ["run_id", *vars(results[0])]
+    marks = ", ".join(f"%({name})s" for name in names)
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            f"insert into audit.check_result ({', '.join(names)}) values ({marks})".encode(),
+            [{"run_id": run_id, **vars(result)} for result in results],
+        )
+
+
+@cache
+def code_version() -> str:
+    """Version of the code that runs: the commit where there is a checkout, else the package's version."""
+    folder = Path(__file__).parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=folder, capture_output=True, text=True, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return described.stdout.strip() or "unknown"
+
+
+def _end(run: Run, status: str, error: BaseException | None) -> None:
+    if run.dry_run_connection is not None:
+        status = "dry run"
+        # Its end is its rollback, also where the server has ended it already.
+        run.dry_run_connection.close()
+    try:
+        try:
+            _write_end(run.connection, run, status, error)
+        except (psycopg.OperationalError, psycopg.InterfaceError):
+            with connect(run.warehouse_url, autocommit=True) as fresh:
+                _write_end(fresh, run, status, error)
+        mark_enqueued(error)
+    except (psycopg.Error, WarehouseError):
+        # The server is gone, and with it this run's lock: the next start finds the run dead and says so.
+        sys.stderr.write(f"Run {run.run_id} ended as {status}, but the warehouse could not be told.\n")
+
+
+def _write_end(connection: psycopg.Connection, run: Run, status: str, error: BaseException | None) -> None:
+    with connection.transaction():
+        connection.execute(
+            """
+            update audit.run set status = %s, ended_at = clock_timestamp(), error = %s, advice = %s
+            where run_id = %s
+            """,
+            [status, _said(error), getattr(error, "hint", None) or None, run.run_id],
+        )
+        if run.dry_run_connection is None:
+            enqueue_alert(connection, run.run_id, status, error, run.rules)
+
+
+def _said(error: BaseException | None) -> str | None:
+    if error is None:
+        return None
+    return redact(summarize_error(error))
+
+
+def _status_of(error: BaseException) -> str:
+    if isinstance(error, LockHeld):
+        return "skipped"
+    if isinstance(error, WarehouseError) and error.exit_code == 3:
+        return "stopped"
+    return "failed" if isinstance(error, Exception) else "crashed"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

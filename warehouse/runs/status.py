@@ -1,0 +1,164 @@
+"""What the warehouse says of itself: runs, freshness, quarantine, proofs, and the evidence of one run."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from warehouse.runs.audit import CRASHED, DEAD
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Status:
+    """The state of the warehouse as a person wants to see it."""
+
+    runs: Rows
+    tables: Rows
+    quarantine: Rows
+    proofs: Rows
+    # The last verdict on each table of every layer.
+    reconciled: Rows
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the audit trail holds of one run."""
+
+    run: dict[str, Any]
+    loads: Rows
+    checks: Rows
+    proofs: Rows
+    differences: Rows
+
+    @property
+    def has_star(self) -> bool:
+        """Whether more than mirrors was proved."""
+        return any(proof["layer"] != "mirror" for proof in self.proofs)
+
+
+def read_status(connection: psycopg.Connection, runs: int = 10) -> Status:
+    """The last runs, newest first, dead ones as crashed, and the present state of tables, quarantine and proofs."""
+    # First: a run that ends between the two queries has ended by the second.
+    dead = {row["run_id"] for row in _rows(connection, f"select run_id from mart.job_run where {DEAD}")}
+    last = _rows(
+        connection,
+        """
+        select run_id, flow, status, started_at, duration_seconds, rows_read, rows_inserted, rows_updated,
+            rows_closed, rows_deleted, rows_quarantined, rows_cursor_missed, launched_by, message, advice
+        from mart.job_run order by run_id desc limit %s
+        """,
+        runs,
+    )
+    return Status(
+        [
+            run | {"status": "crashed", "message": CRASHED}
+            if run["run_id"] in dead and run["status"] == "running"
+            else run
+            for run in last
+        ],
+        _rows(
+            connection,
+            """
+            select source, table_name, complete_at, changed_at, run_id, row_count_estimate, size_bytes
+            from mart.table_freshness order by source, table_name
+            """,
+        ),
+        _rows(
+            connection,
+            """
+            select source, entity, rule, waiting_count, oldest_at, newest_at
+            from mart.quarantine_by_rule order by source, entity, waiting_count desc, rule
+            """,
+        ),
+        _rows(
+            connection,
+            """
+            select source, table_name, verdict, rows_source, rows_mirror, chunks_differing, proved_at, run_id
+            from mart.capture_proof order by source, table_name
+            """,
+        ),
+        _rows(
+            connection,
+            """
+            select layer, source, table_name, verdict, rows_expected, rows_found, rows_differing, rows_repaired,
+                rows_pending, proved_at, run_id
+            from mart.reconciliation order by array_position(array['mirror', 'star', 'weblog', 'mart'], layer), source,
+                table_name
+            """,
+        ),
+    )
+
+
+def read_evidence(connection: psycopg.Connection, run_id: int) -> Evidence:
+    """Everything that the audit trail holds of one run, stopped and failed ones included."""
+    run = _rows(
+        connection,
+        """
+        select run_id, flow, status, started_at, ended_at, launched_by, code_version, parameters, error, advice
+        from audit.run where run_id = %s
+        """,
+        run_id,
+    )
+    return Evidence(
+        run[0],
+        _rows(
+            connection,
+            """
+            select source, table_name, window_low, window_high, rows_read, rows_inserted, rows_updated, rows_closed,
+                rows_deleted, rows_unchanged, rows_quarantined, rows_cursor_missed, seconds
+            from audit.load where run_id = %s order by load_id
+            """,
+            run_id,
+        ),
+        _rows(
+            connection,
+            """
+            select source, dataset, check_name, check_type, column_name, level, outcome, measured, threshold,
+                rows_checked, message
+            from audit.check_result where run_id = %s order by check_result_id
+            """,
+            run_id,
+        ),
+        _rows(
+            connection,
+            """
+            select layer, source, table_name, verdict, rows_source, rows_mirror, rows_differing, rows_pending,
+                rows_repaired, chunks, chunks_differing, seconds
+            from audit.proof where run_id = %s order by proof_id
+            """,
+            run_id,
+        ),
+        # What the rows say may be personal data, and this is shown wherever flows are.
+        _rows(
+            connection,
+            """
+            select layer, source, table_name, row_key::text, problem, is_repaired
+            from audit.difference where run_id = %s order by difference_id
+            """,
+            run_id,
+        ),
+    )
+
+
+def read_history(connection: psycopg.Connection, flow: str, runs: int = 20) -> Rows:
+    """The last runs of a flow, oldest first: how each ended, how long it took, and rows in and out."""
+    return _rows(
+        connection,
+        """
+        select * from (
+            select run_id, status, started_at, duration_seconds, rows_read,
+                rows_inserted + rows_updated + rows_closed + rows_deleted as rows_changed
+            from mart.job_run where flow = %s order by run_id desc limit %s
+        ) as last order by run_id
+        """,
+        flow,
+        runs,
+    )
+
+
+def _rows(connection: psycopg.Connection, query: str, *parameters: object) -> Rows:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(query.encode(), parameters or None).fetchall()

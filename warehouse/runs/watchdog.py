@@ -1,0 +1,92 @@
+"""By when each flow should have succeeded, and which has not: known without Prefect, told by mail."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import psycopg
+from cronsim import CronSim
+
+from warehouse.runs.alerts import Rules, enqueue_late_alert
+from warehouse.runs.audit import mark_crashed
+
+# Clocks of scheduler and database differ by so much at most.
+SKEW = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """A flow should have succeeded by each time of its schedule, plus some grace."""
+
+    flow: str
+    cron: str
+    time_zone: str
+    grace: timedelta
+
+    def last_due(self, now: datetime) -> datetime:
+        """Latest scheduled time whose grace is over (UTC)."""
+        local = (now - self.grace).astimezone(ZoneInfo(self.time_zone))
+        # The moment itself counts: backwards, cronsim gives only what lies before it.
+        fires = CronSim(self.cron, local + timedelta(minutes=1), reverse=True)
+        return next(fire for fire in fires if fire <= local).astimezone(UTC)
+
+
+@dataclass(frozen=True)
+class Late:
+    """A flow that has not succeeded since it was due."""
+
+    flow: str
+    due_at: datetime
+    succeeded_at: datetime | None
+    is_news: bool
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What a round of the watchdog found."""
+
+    crashed: Sequence[int]
+    late: Sequence[Late]
+
+
+def watch(
+    connection: psycopg.Connection,
+    expectations: Sequence[Expectation],
+    rules: Rules,
+    now: datetime | None = None,
+) -> Watch:
+    """Mark dead runs as crashed and queue mail about them and about what is late; `now` is the database's time.
+
+    Nothing is expected of the time before the first run of any flow: a warehouse made at noon is not late for the
+    evening before.
+    """
+    crashed = mark_crashed(connection, rules)
+    row = connection.execute("select clock_timestamp(), min(started_at) from audit.run").fetchone()
+    assert row is not None
+    now, beginning = now or row[0], row[1]
+    late = []
+    for expectation in expectations:
+        due = expectation.last_due(now)
+        if beginning is None or due < beginning:
+            continue
+        succeeded = _last_success(connection, expectation.flow)
+        if succeeded is None or succeeded[0] < due - SKEW:
+            last = succeeded[1] if succeeded else None
+            with connection.transaction():
+                is_news = enqueue_late_alert(
+                    connection, expectation.flow, due + expectation.grace, last, rules
+                )
+            late.append(Late(expectation.flow, due + expectation.grace, last, is_news))
+    return Watch(crashed, late)
+
+
+def _last_success(connection: psycopg.Connection, flow: str) -> tuple[datetime, datetime] | None:
+    # A run counts for the time at which it started: what happened later it has not read.
+    return connection.execute(
+        """
+        select started_at, ended_at from audit.run where flow = %s and status = 'succeeded'
+        order by started_at desc limit 1
+        """,
+        [flow],
+    ).fetchone()

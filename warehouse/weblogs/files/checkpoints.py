@@ -1,0 +1,273 @@
+"""Progress through the files of a batch, and its rows in audit.file and audit.file_part."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+import polars as pl
+import psycopg
+from psycopg import sql
+
+from warehouse.files.lake import FINGERPRINT_BYTES, Checkpoint, LakeFile, Work, edges, fingerprint
+from warehouse.weblogs.files.blocks import Block
+from warehouse.weblogs.storage.aggregates import copy_frame
+from warehouse.weblogs.storage.writer import copy_rows
+
+FEED = "weblogs"
+# Lock of those who change what the marts show: one after another, each to the end of its transaction.
+PUBLISHED = "marts of web logs"
+RULES = ("malformed_line", "impossible_date", "bad_status", "bad_address", "unfinished_line")
+# A piece of a file has one row: small enough to find a line in, large enough to be few.
+PART_BYTES = 64 << 20
+_PART = (
+    "file_id", "first_line", "line_count", "byte_offset", "byte_count", "rows_loaded", "rows_quarantined", "run_id"
+)  # fmt: skip
+
+
+@dataclass
+class Part:
+    """A piece of a file, read at once."""
+
+    first_line: int
+    byte_offset: int
+    line_count: int = 0
+    byte_count: int = 0
+    rows_loaded: int = 0
+    rows_quarantined: int = 0
+
+
+@dataclass
+class FileProgress:
+    """A file that is being loaded: where it stands, and what this batch has read of it."""
+
+    file: LakeFile
+    file_id: int
+    byte_offset: int
+    line_count: int
+    lines_elsewhere: int
+    rows_loaded: int
+    rows_quarantined: int
+    open_line_offset: int | None
+    message: str | None
+    is_copy: bool
+    # First and last bytes of what is loaded, by which the file is known again; None where this load has not read them.
+    head: bytes | None
+    tail: bytes | None
+    is_done: bool = False
+    fault: str | None = None
+    # Whether a line told its user agent: then one that does not is not whole.
+    has_combined: bool = False
+    # Of its rows, in seconds since 1970: between them lie the days that it tells of.
+    first_seconds: int | None = None
+    last_seconds: int | None = None
+    # What was loaded of it before is taken back when this batch commits.
+    is_anew: bool = False
+    parts: list[Part] = field(default_factory=list)
+    broken: Counter[str] = field(default_factory=Counter)
+
+    def advance(self, block: Block, line_count: int, rows_quarantined: int) -> None:
+        """Count a block that was read."""
+        byte_count = block.byte_count
+        if self.head is not None and len(self.head) < FINGERPRINT_BYTES:
+            wanted = min(byte_count, FINGERPRINT_BYTES - len(self.head))
+            self.head += block.buffer[:wanted].tobytes()
+        if block.is_oversized:
+            # Its end is not in the buffer.
+            self.tail = None
+        elif self.tail is not None or byte_count >= FINGERPRINT_BYTES:
+            end = block.buffer[max(byte_count - FINGERPRINT_BYTES, 0) : byte_count].tobytes()
+            self.tail = ((self.tail or b"") + end)[-FINGERPRINT_BYTES:]
+        if not self.parts or self.parts[-1].byte_count >= PART_BYTES:
+            self.parts.append(Part(self.line_count + 1, self.byte_offset))
+        part = self.parts[-1]
+        for target in (self, part):
+            target.line_count += line_count
+            target.rows_quarantined += rows_quarantined
+            target.rows_loaded += line_count - rows_quarantined
+        part.byte_count += byte_count
+        self.byte_offset += byte_count
+
+    def reach(self, first_seconds: int, last_seconds: int) -> None:
+        """Note the times of rows that were read."""
+        known = [self.first_seconds, self.last_seconds]
+        self.first_seconds = min(s for s in (*known, first_seconds) if s is not None)
+        self.last_seconds = max(s for s in (*known, last_seconds) if s is not None)
+
+    def counts(self) -> Part:
+        """All that this batch has read of the file, as one part."""
+        total = Part(self.line_count, self.byte_offset)
+        for part in self.parts:
+            total.line_count += part.line_count
+            total.rows_loaded += part.rows_loaded
+            total.rows_quarantined += part.rows_quarantined
+        return total
+
+    @property
+    def status(self) -> str:
+        """How the file stands, as audit.file tells it."""
+        if not self.is_done:
+            return "partial"
+        return "truncated" if self.fault else "copy" if self.is_copy else "loaded"
+
+
+def register(reader: psycopg.Connection, work: Work, run_id: int) -> FileProgress:
+    """The file's progress so far; a file that is new gets its row, with nothing loaded, at once.
+
+    So that a load that dies and is run again gives its lines the same file_id.
+    """
+    file, file_id = work.file, known_as(work)
+    if file_id is None:
+        with reader.transaction():
+            reader.execute(
+                "update audit.file set status = 'replaced' where feed = %s and path = %s and status <> 'replaced'",
+                [FEED, file.path],
+            )
+            row = reader.execute(
+                """
+                insert into audit.file (
+                    feed, path, head_bytes, head_hash, tail_hash, size_bytes, modified_ns, byte_offset, line_count,
+                    rows_loaded, rows_quarantined, status, run_id
+                )
+                values (%s, %s, 0, %s, %s, -1, 0, 0, 0, 0, 0, 'partial', %s) returning file_id
+                """,
+                [FEED, file.path, fingerprint(b""), fingerprint(b""), run_id],
+            ).fetchone()
+            assert row is not None
+            (file_id,) = row
+    return begun(work, file_id)
+
+
+def known_as(work: Work) -> int | None:
+    """The id under which a file goes on; None where it gets one of its own."""
+    known = work.checkpoint or work.former
+    return None if known is None or (known is work.former and known.has_lines) else known.file_id
+
+
+def begun(work: Work, file_id: int) -> FileProgress:
+    """The file's progress so far, as the trail has it."""
+    file, known = work.file, work.checkpoint
+    if known is None:
+        return FileProgress(
+            file=file,
+            file_id=file_id,
+            byte_offset=work.skip_bytes,
+            line_count=work.skip_lines,
+            lines_elsewhere=work.skip_lines,
+            rows_loaded=0,
+            rows_quarantined=0,
+            open_line_offset=work.skip_open_line,
+            message=work.message,
+            is_copy=work.state == "copy",
+            head=None if work.skip_bytes else b"",
+            tail=None if work.skip_bytes else b"",
+        )
+    return FileProgress(
+        file=file,
+        file_id=file_id,
+        byte_offset=known.byte_offset,
+        line_count=known.line_count,
+        lines_elsewhere=known.lines_elsewhere,
+        rows_loaded=known.rows_loaded,
+        rows_quarantined=known.rows_quarantined,
+        open_line_offset=known.open_line_offset,
+        message=known.message if known.lines_elsewhere else None,
+        is_copy=known.lines_elsewhere > 0,
+        head=None if known.byte_offset else b"",
+        tail=None if known.byte_offset else b"",
+        first_seconds=_seconds(known.first_event_at),
+        last_seconds=_seconds(known.last_event_at),
+    )
+
+
+def checkpoint_of(progress: FileProgress) -> Checkpoint:
+    """How far the file is loaded, with the fingerprints by which it is known again."""
+    size = min(FINGERPRINT_BYTES, progress.byte_offset)
+    head, tail = progress.head, progress.tail
+    if tail is None:
+        head, tail = edges(progress.file.location, progress.byte_offset)
+    elif head is None:
+        head, _ = edges(progress.file.location, size)
+    return Checkpoint(
+        file_id=progress.file_id,
+        path=progress.file.path,
+        head_bytes=size,
+        head_hash=fingerprint(head[:size]),
+        tail_hash=fingerprint(tail[-size:] if size else b""),
+        size_bytes=progress.file.size_bytes,
+        modified_ns=progress.file.modified_ns,
+        byte_offset=progress.byte_offset,
+        line_count=progress.line_count,
+        lines_elsewhere=progress.lines_elsewhere,
+        rows_loaded=progress.rows_loaded,
+        rows_quarantined=progress.rows_quarantined,
+        open_line_offset=progress.open_line_offset,
+        status=progress.status,
+        message=progress.fault or progress.message,
+        first_event_at=_moment(progress.first_seconds),
+        last_event_at=_moment(progress.last_seconds),
+    )
+
+
+def save(connection: psycopg.Connection, progress: FileProgress, run_id: int) -> None:
+    """Write how far the file is loaded, in the connection's transaction."""
+    checkpoint = checkpoint_of(progress)
+    values = {**vars(checkpoint), "run_id": run_id}
+    assignments = sql.SQL(", ").join(
+        sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name))
+        for name in values
+        if name != "file_id"
+    )
+    # Another file may bear the path in the trail although it is gone from there.
+    connection.execute(
+        """
+        update audit.file set status = 'replaced'
+        where feed = %s and path = %s and file_id <> %s and status <> 'replaced'
+        """,
+        [FEED, checkpoint.path, checkpoint.file_id],
+    )
+    connection.execute(
+        sql.SQL("update audit.file set {}, loaded_at = clock_timestamp() where file_id = %(file_id)s").format(
+            assignments
+        ),
+        values,
+    )
+    parts = [
+        (
+            progress.file_id, part.first_line, part.line_count, part.byte_offset, part.byte_count,
+            part.rows_loaded, part.rows_quarantined, run_id,
+        )
+        for part in progress.parts
+    ]  # fmt: skip
+    copy_rows(connection, sql.Identifier("audit", "file_part"), _PART, parts)
+
+
+def stage_counts(connection: psycopg.Connection, batch: Sequence[FileProgress]) -> None:
+    """Counts per file of a batch, for the contract."""
+    table = sql.Identifier("staging", "weblog_file")
+    connection.execute(sql.SQL("truncate {}").format(table))
+    rows = [
+        {
+            "file_id": progress.file_id,
+            "path": progress.file.path,
+            "line_count": progress.counts().line_count,
+            "rows_loaded": progress.counts().rows_loaded,
+            "rows_quarantined": progress.counts().rows_quarantined,
+            **{f"{rule}_count": progress.broken[rule] for rule in RULES},
+        }
+        for progress in batch
+    ]
+    copy_frame(connection, table, pl.DataFrame(rows))
+
+
+def _seconds(moment: datetime | None) -> int | None:
+    return int(moment.timestamp()) if moment else None
+
+
+def _moment(seconds: int | None) -> datetime | None:
+    return datetime.fromtimestamp(seconds, UTC) if seconds is not None else None
+
+
+def next_batch(progress: FileProgress) -> FileProgress:
+    """The same file at the start of the next batch."""
+    return replace(progress, parts=[], broken=Counter(), is_anew=False)

@@ -1,0 +1,1 @@
+"""What changes web logs that are loaded: retention, re-classification, reload, delete."""

@@ -1,0 +1,1 @@
+"""Log lines into columns: parser, fallback parser, addresses, traffic rules."""

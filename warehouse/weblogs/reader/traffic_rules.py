@@ -1,0 +1,133 @@
+"""What a request means and where a visit comes from, by the rules of `site.toml`."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from warehouse.errors import DeclarationError
+
+ACTIONS = ("other", "view", "search", "add_to_cart", "checkout", "login")
+DIRECT = ("direct", "direct")
+
+SITE = Path(__file__).with_name("traffic_rules.toml")
+
+# A visitor may write what he likes; what is longer names no product, and would not fit an index.
+_LONGEST_NAME = 100
+_LONGEST_PRODUCT = 255
+
+
+@dataclass(frozen=True)
+class ActionRule:
+    """A request with one of the methods whose path fits has this action."""
+
+    action: str
+    methods: frozenset[str]
+    path: re.Pattern[str]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request line, understood."""
+
+    method: str | None
+    path: str | None
+    action: str
+    product_id: str | None
+    # Name and medium of the campaign, where the request names one.
+    campaign: tuple[str, str] | None
+
+
+@dataclass(frozen=True)
+class TrafficRules:
+    """The shop's rules."""
+
+    landing: str
+    ignore: tuple[str, ...]
+    hosts: frozenset[str]
+    product_parameters: tuple[str, ...]
+    rules: tuple[ActionRule, ...]
+    media: Mapping[str, str]
+    aliases: Mapping[str, str]
+
+    def request(self, text: str) -> Request:
+        """Understand a request line as logged; one that is none has action 'other'."""
+        parts = text.split(" ")
+        method = parts[0] if parts[0].isalpha() and parts[0].isupper() and len(parts) > 1 else None
+        target = parts[1] if method else ""
+        if not target.startswith("/"):
+            # CONNECT host:port, OPTIONS *, absolute targets of proxies, noise.
+            return Request(method, target or None, "other", None, None)
+        path, _, query = target.partition("?")
+        wanted = ("utm_source", *self.product_parameters)
+        parameters = dict(parse_qsl(query)) if any(name in query for name in wanted) else {}
+        source = parameters.get("utm_source", "").strip().lower()[:_LONGEST_NAME]
+        campaign = (_clean(source), "campaign") if source else None
+        for rule in self.rules:
+            found = rule.path.search(path) if method in rule.methods else None
+            if found is not None:
+                return Request(method, path, rule.action, self._product(found, parameters), campaign)
+        return Request(method, path, "other", None, campaign)
+
+    def traffic_source(self, referer: str) -> tuple[str, str]:
+        """Name and medium of the site that a referer belongs to."""
+        try:
+            host = (urlsplit(referer).hostname or "").removesuffix(".")
+        except ValueError:
+            host = ""
+        if not host:
+            return DIRECT
+        if host in self.hosts:
+            return "internal", "internal"
+        name = self.aliases.get(host)
+        # google.com, www.google.co.uk, images.google.de
+        name = name or next((label for label in host.split(".")[:-1][::-1] if label in self.media), None)
+        if name is not None:
+            return name, self.media.get(name, "referral")
+        return _clean(host.removeprefix("www.")[:_LONGEST_NAME]), "referral"
+
+    def _product(self, found: re.Match[str], parameters: Mapping[str, str]) -> str | None:
+        named = found.groupdict().get("product_id")
+        product = unquote(named) if named else next(
+            (parameters[name] for name in self.product_parameters if parameters.get(name)), None
+        )  # fmt: skip
+        return _clean(product) if product and len(product) <= _LONGEST_PRODUCT else None
+
+
+@cache
+def read_traffic_rules(path: Path = SITE) -> TrafficRules:
+    """The rules declared at `path`.
+
+    Raises:
+        DeclarationError: naming what is wrong with the declaration.
+    """
+    try:
+        declared = tomllib.loads(path.read_text())
+        rules = tuple(
+            ActionRule(one["action"], frozenset(one["methods"]), re.compile(one["path"]))
+            for one in declared["actions"]
+        )
+        unknown = {rule.action for rule in rules} - set(ACTIONS)
+        if unknown:
+            raise ValueError(f"action {sorted(unknown)[0]!r} is none of {', '.join(ACTIONS)}")
+        return TrafficRules(
+            landing=declared["landing"],
+            ignore=tuple(declared["ignore"]),
+            hosts=frozenset(declared["hosts"]),
+            product_parameters=tuple(declared["product_parameters"]),
+            rules=rules,
+            media={name: medium for medium, site in declared["sites"].items() for name in site["names"]},
+            aliases=declared["aliases"],
+        )
+    except (OSError, KeyError, TypeError, ValueError, re.error) as error:
+        raise DeclarationError(
+            f"{path} cannot be used: {error}.", hint="Compare it with the one in git."
+        ) from None
+
+
+def _clean(text: str) -> str:
+    """Text that a database takes: no NUL, no lone surrogates."""
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()

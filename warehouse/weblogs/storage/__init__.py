@@ -1,0 +1,1 @@
+"""Parsed rows into tables: lookups, partitions, aggregates, COPY."""

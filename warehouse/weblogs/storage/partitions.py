@@ -1,0 +1,152 @@
+"""A partition for each country, made when it first appears; where a large country's rows go, month by month."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import numpy as np
+import psycopg
+from psycopg import sql
+
+from warehouse.db.locks import transaction_lock
+from warehouse.weblogs.storage.rows import months_of
+
+PARENT = sql.Identifier("dwh", "fact_weblog")
+# Lock of those who make, divide or remove partitions.
+SHAPE = "shape of dwh.fact_weblog"
+
+_PLAIN = sql.SQL("")
+# FOR VALUES IN ('BR')
+_COUNTRY = re.compile(r"IN \('(..)'\)")
+# FOR VALUES FROM (MINVALUE) TO ('2026-12-01 00:00:00+00'); of the default partition neither.
+_MONTHS = re.compile(r"FROM \((?:MINVALUE|'(?P<low>[^']+)')\) TO \('(?P<high>[^']+)'\)")
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A partition that holds rows: those of a country or, of a divided one, from `low` until before `high`.
+
+    Without `high` the rows are of any time that no other partition has.
+    """
+
+    name: str
+    country: str
+    low: date | None = None
+    high: date | None = None
+
+    @property
+    def table(self) -> sql.Identifier:
+        """The partition, to be named in a statement."""
+        return sql.Identifier("dwh", self.name)
+
+
+class Partitions:
+    """The fact's partitions, as they were when it was looked last."""
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._connection = connection
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look again at what there is."""
+        rows = self._connection.execute(
+            """
+            select child.relname, parent.relname, tree.isleaf, pg_get_expr(child.relpartbound, child.oid)
+            from pg_partition_tree('dwh.fact_weblog') as tree
+            join pg_class as child on child.oid = tree.relid
+            join pg_class as parent on parent.oid = tree.parentrelid
+            order by tree.level, child.relname
+            """
+        ).fetchall()
+        self._tables: dict[str, str] = {}
+        self._countries: dict[str, str] = {}
+        self.leaves: dict[str, list[Leaf]] = {}
+        for name, parent, is_leaf, bound in rows:
+            if of_country := _COUNTRY.search(bound):
+                country = of_country[1]
+                self._tables[country], self._countries[name] = name, country
+                self.leaves[country] = [Leaf(name, country)] if is_leaf else []
+            else:
+                country, months = self._countries[parent], _MONTHS.search(bound)
+                low, high = (months["low"], months["high"]) if months else (None, None)
+                self.leaves[country].append(Leaf(name, country, _day(low), _day(high)))
+
+    def is_divided(self, country: str) -> bool:
+        """Whether the country's partition has partitions of its own."""
+        return country in self._tables and [leaf.name for leaf in self.leaves[country]] != [
+            self._tables[country]
+        ]
+
+    def has(self, country: str) -> bool:
+        """Whether the country has a partition."""
+        return country in self._tables
+
+    def make(self, countries: Iterable[str]) -> None:
+        """Make the partitions that countries lack, in a transaction of their own: other loaders need not wait."""
+        if all(country in self._tables for country in countries):
+            return
+        with self._connection.transaction():
+            transaction_lock(self._connection, SHAPE)
+            self.refresh()
+            for country in countries:
+                if country not in self._tables:
+                    self._create(country)
+
+    def table(self, country: str) -> sql.Identifier:
+        """Partition of a country."""
+        return sql.Identifier("dwh", self._tables[country])
+
+    def targets(
+        self, country: str, pieces: Iterable[memoryview]
+    ) -> Iterator[tuple[sql.Identifier, list[memoryview]]]:
+        """Where rows laid out for COPY go: straight into the partitions of their months, where the country has them."""
+        if not self.is_divided(country):
+            yield self.table(country), list(pieces)
+            return
+        chosen: dict[str, list[memoryview]] = {}
+        for piece in pieces:
+            rows, months = months_of(piece)
+            distinct = np.unique(months)
+            for month in distinct:
+                part = piece if len(distinct) == 1 else rows[months == month].reshape(-1).data
+                chosen.setdefault(self._leaf(country, month.astype("M8[D]").item()), []).append(part)
+        for name, parts in chosen.items():
+            yield sql.Identifier("dwh", name), parts
+
+    def _leaf(self, country: str, day: date) -> str:
+        for leaf in self.leaves[country]:
+            if leaf.high is not None and day < leaf.high and (leaf.low is None or day >= leaf.low):
+                return leaf.name
+        # Of an odd time, or of a month that began a moment ago: PostgreSQL finds the place.
+        return self._tables[country]
+
+    def _create(self, country: str) -> None:
+        name = f"fact_weblog_{country.lower()}"
+        # Made apart and attached: readers of the other partitions need not wait.
+        make_table(self._connection, name, f"Partition of dwh.fact_weblog: requests from country {country}.")
+        self._connection.execute(
+            sql.SQL("alter table {} attach partition {} for values in ({})").format(
+                PARENT, sql.Identifier("dwh", name), sql.Literal(country)
+            )
+        )
+        self._tables[country], self._countries[name] = name, country
+        self.leaves[country] = [Leaf(name, country)]
+
+
+def make_table(
+    connection: psycopg.Connection, name: str, comment: str, suffix: sql.Composable = _PLAIN
+) -> None:
+    """Create a table like the fact, to be attached."""
+    connection.execute(
+        sql.SQL(
+            "create table {table} (like {parent} including comments) {suffix}; comment on table {table} is {comment}"
+        ).format(
+            table=sql.Identifier("dwh", name), parent=PARENT, suffix=suffix, comment=sql.Literal(comment)
+        )
+    )
+
+
+def _day(text: str | None) -> date | None:
+    # Bounds are made by us, at the first of a month, and sessions are in UTC.
+    return datetime.fromisoformat(text).date() if text else None

@@ -1,0 +1,155 @@
+"""The load's connection at work in a thread of its own: rows are sent while the next ones are read."""
+
+import struct
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from queue import Queue
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from warehouse.db.connections import connect
+from warehouse.weblogs.storage.partitions import PARENT, Partitions
+from warehouse.weblogs.storage.rows import CountryRows
+
+_HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+_TRAILER = struct.pack(">h", -1)
+# Larger pieces would be copied once more on their way out.
+_PIECE = 1 << 16
+# Below this a COPY of its own costs more than the detour through the parent table.
+_FEW_ROWS = 400
+_COPY = sql.SQL("copy {} from stdin (format binary)")
+
+
+Job = Callable[[psycopg.Connection], None]
+
+
+class FactWriter:
+    """Does what the load's connection has to do, in a background thread, while the next lines are read."""
+
+    def __init__(self, connection: psycopg.Connection, warehouse_url: str, codes: Sequence[str]) -> None:
+        self._connection = connection
+        self._warehouse_url = warehouse_url
+        self._codes = codes
+        self._partitions = Partitions(connection)
+        self._queue: Queue[Job | None] = Queue()
+        # Rows and lines in memory: one job at work, one that waits.
+        self._room = threading.Semaphore(2)
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+
+    def send(self, rows: list[CountryRows]) -> None:
+        """Hand rows over; waits while the job before still waits."""
+        self.do(lambda _: self._write(rows))
+
+    def make_room(self, countries: Sequence[str]) -> None:
+        """See to it that countries have their partitions, before their rows come."""
+        self._put(lambda _: self._make(countries))
+
+    def prepare(self, step: Callable[[], None]) -> None:
+        """Do something that will be needed for the commit."""
+        self._put(lambda _: step())
+
+    def do(self, job: Job) -> None:
+        """Hand over something that writes in the load's transaction; waits while the job before still waits."""
+        self._room.acquire()
+
+        def freeing(connection: psycopg.Connection) -> None:
+            try:
+                job(connection)
+            finally:
+                self._room.release()
+
+        self._put(freeing)
+
+    def _put(self, job: Job) -> None:
+        self._raise()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="weblog writer", daemon=True)
+            self._thread.start()
+        self._queue.put(job)
+
+    def finish(self) -> None:
+        """Wait until all that was handed over is done; raises what went wrong."""
+        self._join()
+        self._raise()
+
+    def abandon(self) -> None:
+        """Wait for the thread, whatever it says: the transaction is to be rolled back."""
+        self._join()
+
+    def look_again(self) -> None:
+        """Others have changed partitions."""
+        self._partitions.refresh()
+
+    def _join(self) -> None:
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _work(self) -> None:
+        while (job := self._queue.get()) is not None:
+            try:
+                job(self._connection)
+            except BaseException as error:
+                self._error = self._error or error
+
+    def _make(self, countries: Sequence[str]) -> None:
+        if self._error is not None:
+            return
+        missing = [country for country in countries if not self._partitions.has(country)]
+        if missing:
+            # Committed at once: other loaders need not wait for this batch.
+            with connect(
+                self._warehouse_url, autocommit=True, application_name="dwh: web log partitions"
+            ) as connection:
+                Partitions(connection).make(missing)
+            self._partitions.refresh()
+
+    def _write(self, rows: list[CountryRows]) -> None:
+        self._make([self._codes[one.country] for one in rows])
+        few: list[memoryview] = []
+        for one in rows:
+            code = self._codes[one.country]
+            if one.count < _FEW_ROWS:
+                few.extend(one.pieces)
+                continue
+            for table, pieces in self._partitions.targets(code, one.pieces):
+                copy_binary(self._connection, table, pieces)
+        if few:
+            copy_binary(self._connection, PARENT, few)
+
+
+def copy_binary(connection: psycopg.Connection, table: sql.Identifier, pieces: Iterable[memoryview]) -> int:
+    """COPY records that are laid out already; how many."""
+    with connection.cursor() as cursor:
+        with cursor.copy(_COPY.format(table)) as copy:
+            copy.write(_HEADER)
+            for piece in pieces:
+                for start in range(0, len(piece), _PIECE):
+                    copy.write(piece[start : start + _PIECE])
+            copy.write(_TRAILER)
+        return cursor.rowcount
+
+
+def copy_rows(
+    connection: psycopg.Connection,
+    table: sql.Identifier,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+) -> None:
+    """COPY ordinary rows, in text."""
+    names = sql.SQL(", ").join(map(sql.Identifier, columns))
+    with (
+        connection.cursor() as cursor,
+        cursor.copy(sql.SQL("copy {} ({}) from stdin").format(table, names)) as copy,
+    ):
+        for row in rows:
+            copy.write_row(row)
