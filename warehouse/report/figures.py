@@ -53,7 +53,7 @@ class Headline:
 
 @dataclass(frozen=True)
 class Attention:
-    """Something that a person should look at: `bad` or `warn`, where the report tells more, and advice."""
+    """Something that a person should look at: `bad` or `warn`, where the report tells more, and a hint."""
 
     level: str
     text: str
