@@ -1,98 +1,171 @@
-"""The star schema as declarations: what each dimension and fact is made of, for the engine to load."""
+"""The star schema of sales, declared once: dimensions with attributes, facts with grain, references and measures."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
-BEGINNING: Final = "1900-01-01 00:00:00+00"
-END_OF_TIME: Final = "2100-01-01 00:00:00+00"
+from warehouse.model.declaration import (
+    BEGINNING,
+    END_OF_TIME,
+    Column,
+    DateKey,
+    Dimension,
+    Fact,
+    Measure,
+    Reference,
+)
 
+__all__ = ["BEGINNING", "DIMENSIONS", "END_OF_TIME", "FACTS", "TARGETS", "Dimension", "Fact"]
 
-@dataclass(frozen=True)
-class Dimension:
-    """A dimension: `tracked` attributes open a new version, `untracked` ones are overwritten in place."""
-
-    entity: str
-    tracked: tuple[str, ...] = ()
-    untracked: tuple[str, ...] = ()
-
-    @property
-    def has_history(self) -> bool:
-        return bool(self.tracked)
-
-    @property
-    def table(self) -> str:
-        return f"dim_{self.entity}"
-
-    @property
-    def key(self) -> str:
-        return f"{self.entity}_key"
-
-    @property
-    def natural_key(self) -> tuple[str, ...]:
-        return (f"{self.entity}_id",)
-
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        return self.tracked + self.untracked
-
-
-@dataclass(frozen=True)
-class Fact:
-    """A fact: one row per natural key; `references` are the dimensions that it names by natural key."""
-
-    entity: str
-    natural_key: tuple[str, ...]
-    event_time: str
-    references: tuple[str, ...]
-    # Dimensions reached through another one, as the seller through the product: re-keyed, never inferred.
-    derived: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def table(self) -> str:
-        return f"fact_{self.entity}"
-
+AMOUNT: Final = "numeric(18, 4)"
+DEGREES: Final = "numeric(9, 6)"
 
 DIMENSIONS: Final = (
-    Dimension("company", tracked=("cuit", "name", "country")),
+    Dimension(
+        "company",
+        "Companies that sell: one row per version.",
+        (
+            Column("cuit", "text", "Tax number: 11 digits, the last a check digit", tracked=True),
+            Column("name", "text", "Name of the company", tracked=True),
+            Column("country", "text", "Country, ISO 3166-1 alpha-2 where the source has codes", tracked=True),
+        ),
+    ),
     Dimension(
         "customer",
-        tracked=(
-            "document_number",
-            "name",
-            "birth_date",
-            "country",
-            "state",
-            "latitude",
-            "longitude",
-            "loyalty_tier",
+        "Customers who buy: one row per version.",
+        (
+            Column(
+                "document_number",
+                "text",
+                "Number of the identity document",
+                tracked=True,
+                personal="document number",
+            ),
+            Column("name", "text", "Full name, or the company's name", tracked=True, personal="name"),
+            Column("username", "text", "Login name; the same as in web logs", personal="login name"),
+            Column("email", "text", "E-mail address", personal="e-mail"),
+            Column("birth_date", "date", "Date of birth", tracked=True, personal="birth date"),
+            Column("country", "text", "Country, ISO 3166-1 alpha-2 where the source has codes", tracked=True),
+            Column("state", "text", "State, province or region", tracked=True),
+            Column("latitude", DEGREES, "Latitude, degrees north", tracked=True, personal="address"),
+            Column("longitude", DEGREES, "Longitude, degrees east", tracked=True, personal="address"),
+            Column("loyalty_tier", "text", "Tier in the loyalty programme", tracked=True),
+            Column("acquisition_source", "text", "Channel that the customer came by"),
         ),
-        untracked=("username", "email", "acquisition_source"),
     ),
     Dimension(
         "product",
-        tracked=(
-            "company_id",
-            "name",
-            "category",
-            "brand",
-            "price_default_amount",
-            "price_amount",
-            "currency",
+        "Products: one row per version, with category and brand by name.",
+        (
+            Column("company_id", "text", "Natural key of the selling company", tracked=True),
+            Column("name", "text", "Name of the product", tracked=True),
+            Column("category", "text", "Name of its category", tracked=True),
+            Column("brand", "text", "Name of its brand", tracked=True),
+            Column("price_default_amount", AMOUNT, "Base price of the seller", tracked=True),
+            Column("price_amount", AMOUNT, "Price that the platform charges", tracked=True),
+            Column("currency", "text", "Currency of the prices, ISO 4217", tracked=True),
         ),
     ),
-    Dimension("promotion", untracked=("name", "discount_share", "starts_at", "ends_at")),
-    Dimension("payment_method", untracked=("name", "kind")),
-    Dimension("distribution_center", untracked=("name", "latitude", "longitude")),
+    Dimension(
+        "promotion",
+        "Promotions, as they are now.",
+        (
+            Column("name", "text", "Name of the promotion"),
+            Column("discount_share", "numeric(6, 4)", "Share of the price that it takes off, 0 to 1"),
+            Column("starts_at", "timestamptz", "First moment it holds (UTC)"),
+            Column("ends_at", "timestamptz", "First moment it no longer holds (UTC)"),
+        ),
+    ),
+    Dimension(
+        "payment_method",
+        "Payment methods, as they are now.",
+        (
+            Column("name", "text", "Name of the payment method"),
+            Column("kind", "text", "Kind of payment, as card, transfer or wallet"),
+        ),
+    ),
+    Dimension(
+        "distribution_center",
+        "Distribution centers, as they are now.",
+        (
+            Column("name", "text", "Name of the distribution center"),
+            Column("latitude", DEGREES, "Latitude, degrees north"),
+            Column("longitude", DEGREES, "Longitude, degrees east"),
+        ),
+    ),
 )
 
 FACTS: Final = (
     Fact(
         "order_item",
-        natural_key=("order_id", "line_id"),
-        event_time="ordered_at",
-        references=("customer", "product", "promotion", "payment_method", "distribution_center"),
-        derived={"company": "product"},
+        "One row per order line in its last state, with the dimension versions that were valid when it was ordered.",
+        grain=(
+            Column("order_id", "text", "Natural key: the order's key in the source", required=True),
+            Column("line_id", "text", "Natural key: the line within the order", required=True),
+        ),
+        event=Column("ordered_at", "timestamptz", "When it was ordered (UTC)", required=True),
+        refers_to=(
+            Reference("customer", "Who bought: version of dim_customer valid when ordered"),
+            Reference(
+                "product",
+                "What was bought: version of dim_product valid when ordered",
+                attributes=("currency",),
+            ),
+            Reference("company", "Who sold: version of dim_company valid when ordered", through="product"),
+            Reference("promotion", "Promotion: dim_promotion; 0 where there was none"),
+            Reference("payment_method", "How it was paid: dim_payment_method"),
+            Reference("distribution_center", "Where it was sent from: dim_distribution_center"),
+        ),
+        measures=(
+            Measure("quantity", "numeric(18, 3)", "Units ordered"),
+            Measure(
+                "base_unit_price_amount",
+                AMOUNT,
+                "Seller's base price of a unit; empty where the source has none",
+                required=False,
+                additive=False,
+            ),
+            Measure("list_unit_price_amount", AMOUNT, "Price of a unit before discount", additive=False),
+            Measure("net_unit_price_amount", AMOUNT, "Price of a unit after discount", additive=False),
+            Measure("gross_amount", AMOUNT, "Quantity times list price"),
+            Measure("discount_amount", AMOUNT, "Discount on the line"),
+            Measure("net_amount", AMOUNT, "Gross less discount: the sale"),
+            Measure(
+                "profit_amount",
+                AMOUNT,
+                "Net less quantity times base price; empty where there is no base price",
+                required=False,
+            ),
+        ),
+        attributes=(
+            Column("currency", "text", "Currency of all amounts, ISO 4217"),
+            Column(
+                "status",
+                "text",
+                "pending, processing, shipped, complete, cancelled or returned",
+                required=True,
+            ),
+            Column("returned_at", "timestamptz", "When it was returned (UTC)"),
+            Column("recorded_at", "timestamptz", "When the source recorded its last change (UTC)"),
+        ),
+        dates=(
+            DateKey("ordered_at", "Day it was ordered: dim_date"),
+            DateKey("returned_at", "Day it was returned: dim_date; 0 where it was not"),
+        ),
+        inputs=(
+            "status",
+            "quantity",
+            Column("unit_price_default_amount", AMOUNT, "Seller's base price of a unit"),
+            Column("unit_price_amount", AMOUNT, "Price of a unit before discount"),
+            "discount_amount",
+            Column("order_total_amount", AMOUNT, "Net amount of all lines of the order"),
+            "currency",
+            "returned_at",
+            "recorded_at",
+            Column("has_customer", "boolean", "Whether the source holds the customer that it names"),
+            Column("has_product", "boolean", "Whether the source holds the product that it names"),
+            Column("customer_name", "text", "Name of the customer, for the contract"),
+            Column("customer_document_number", "text", "Document number of the customer, for the contract"),
+            Column("customer_birth_date", "date", "Birth date of the customer, for the contract"),
+        ),
     ),
 )
 

@@ -1,0 +1,165 @@
+"""The classes in which the star is declared: columns, references, dimensions and facts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+BEGINNING: Final = "1900-01-01 00:00:00+00"
+END_OF_TIME: Final = "2100-01-01 00:00:00+00"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: name, SQL type and description.
+
+    `tracked` attributes of a dimension open a new version when they change, others are overwritten in place.
+    `personal` is the kind of personal data that the column holds, as 'e-mail'.
+    """
+
+    name: str
+    type: str
+    description: str
+    tracked: bool = False
+    personal: str | None = None
+    required: bool = False
+    # An SQL expression, or IDENTITY.
+    default: str | None = None
+
+    @property
+    def comment(self) -> str:
+        """The description, and whether the column holds personal data."""
+        # Some descriptions say so in their own words.
+        if self.personal is None or PERSONAL_DATA in self.description:
+            return self.description
+        return f"{self.description} ({PERSONAL_DATA})"
+
+
+PERSONAL_DATA: Final = "personal data"
+IDENTITY: Final = "identity"
+SOURCE_SYSTEM: Final = Column(
+    "source_system", "text", "Source system that the natural key belongs to", required=True
+)
+
+
+@dataclass(frozen=True)
+class Measure(Column):
+    """A number that a fact is about; an additive one may be summed over any dimension."""
+
+    required: bool = True
+    additive: bool = True
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A dimension that a fact refers to, by the natural key in its batch or `through` another dimension.
+
+    The fact's SQL may read the `attributes` of the version that is joined, as `<dimension>_<attribute>`.
+    """
+
+    dimension: str
+    description: str
+    # Re-keyed with that dimension, never inferred: the seller through the product.
+    through: str | None = None
+    attributes: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> Column:
+        return Column(f"{self.dimension}_key", "bigint", self.description, required=True)
+
+    @property
+    def natural_key(self) -> Column:
+        return Column(
+            f"{self.dimension}_id", "text", f"Natural key of the {self.dimension.replace('_', ' ')}"
+        )
+
+
+@dataclass(frozen=True)
+class DateKey:
+    """A fact's reference to dim_date: the UTC day of one of its times, or 0 where that is empty."""
+
+    time: str
+    description: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.time.removesuffix('_at')}_date_key"
+
+    @property
+    def key(self) -> Column:
+        return Column(self.name, "integer", self.description, required=True)
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """A dimension. Its grain is a version of a member (SCD2) if any of its columns is tracked, else a member (SCD1)."""
+
+    entity: str
+    description: str
+    columns: tuple[Column, ...]
+
+    @property
+    def has_history(self) -> bool:
+        return bool(self.tracked)
+
+    @property
+    def table(self) -> str:
+        return f"dim_{self.entity}"
+
+    @property
+    def key(self) -> str:
+        return f"{self.entity}_key"
+
+    @property
+    def natural_key(self) -> tuple[str, ...]:
+        return (f"{self.entity}_id",)
+
+    @property
+    def tracked(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns if column.tracked)
+
+    @property
+    def untracked(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns if not column.tracked)
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        return self.tracked + self.untracked
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A fact with one row per `grain` and source system, in its last state."""
+
+    entity: str
+    description: str
+    grain: tuple[Column, ...]
+    event: Column
+    refers_to: tuple[Reference, ...]
+    measures: tuple[Measure, ...]
+    # What describes the event and is in no dimension.
+    attributes: tuple[Column, ...] = ()
+    dates: tuple[DateKey, ...] = ()
+    # What sources deliver beside natural keys and event time; a name alone is the fact's column.
+    inputs: tuple[str | Column, ...] = field(default=())
+
+    @property
+    def table(self) -> str:
+        return f"fact_{self.entity}"
+
+    @property
+    def natural_key(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.grain)
+
+    @property
+    def event_time(self) -> str:
+        return self.event.name
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Dimensions that the batch names by natural key; members that are missing are inferred."""
+        return tuple(one.dimension for one in self.refers_to if one.through is None)
+
+    @property
+    def derived(self) -> Mapping[str, str]:
+        """Dimensions reached through another one, by that one's name."""
+        return {one.dimension: one.through for one in self.refers_to if one.through is not None}

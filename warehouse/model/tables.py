@@ -1,0 +1,229 @@
+"""Tables that follow from the declaration: dimensions, facts and the batches that sources' rows are conformed to."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from warehouse.model.declaration import (
+    BEGINNING,
+    END_OF_TIME,
+    IDENTITY,
+    SOURCE_SYSTEM,
+    Column,
+    Dimension,
+    Fact,
+)
+
+CHANGED_AT = Column(
+    "changed_at",
+    "timestamptz",
+    "When the source changed it (UTC); empty where the source does not say",
+)
+IS_INFERRED = Column(
+    "is_inferred",
+    "boolean",
+    "Whether a fact named this member before its source did",
+    required=True,
+    default="false",
+)
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index: what follows `on <table>` in its definition."""
+
+    name: str
+    definition: str
+    unique: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the warehouse, with constraints by name."""
+
+    schema: str
+    name: str
+    description: str
+    columns: tuple[Column, ...]
+    constraints: Mapping[str, str] = field(default_factory=dict)
+    indexes: tuple[Index, ...] = ()
+    # SQL literals of the row for the unknown member.
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    partitioned_by: str | None = None
+    unlogged: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+
+def dimension_table(dimension: Dimension) -> Table:
+    """The table of a dimension; the database lets no two versions of a member overlap."""
+    return _versions(dimension) if dimension.has_history else _members(dimension)
+
+
+def fact_table(fact: Fact) -> Table:
+    """The table of a fact."""
+    (ordered,) = [date for date in fact.dates if date.time == fact.event_time]
+    others = [date.key for date in fact.dates if date is not ordered]
+    return Table(
+        "dwh",
+        fact.table,
+        fact.description,
+        (
+            *fact.grain,
+            replace(SOURCE_SYSTEM, description="Source system that the natural keys belong to"),
+            fact.event,
+            ordered.key,
+            *(reference.key for reference in fact.refers_to),
+            *fact.measures,
+            *fact.attributes,
+            *others,
+            _run_id("Run that wrote this row last"),
+        ),
+        {f"pk_{fact.table}": f"primary key ({', '.join(fact.natural_key)}, source_system)"},
+        # Rows arrive in order of time, nearly: a few bytes for each 32 pages find a day again.
+        (
+            Index(
+                f"ix_{fact.table}_{fact.event_time}",
+                f"using brin ({fact.event_time}) with (pages_per_range = 32)",
+            ),
+        ),
+    )
+
+
+def batch_table(target: Dimension | Fact) -> Table:
+    """The table that every source's SQL fills for a dimension or fact, whatever the source's own tables look like."""
+    if isinstance(target, Dimension):
+        (natural,) = target.natural_key
+        columns: tuple[Column, ...] = (Column(natural, "text", "Natural key"), *target.columns)
+    else:
+        known = {column.name: column for column in (*target.measures, *target.attributes)}
+        references = [one.natural_key for one in target.refers_to if one.through is None]
+        inputs = [known[one] if isinstance(one, str) else one for one in target.inputs]
+        columns = (*target.grain, *references, target.event, *inputs)
+    return Table(
+        "staging",
+        f"conformed_{target.entity}",
+        f"The run's batch of {target.entity} in conformed shape: one row per changed {target.entity}.",
+        (
+            replace(SOURCE_SYSTEM, description="Source system"),
+            *(_conformed(column, isinstance(target, Fact)) for column in columns),
+            CHANGED_AT,
+        ),
+        unlogged=True,
+    )
+
+
+def _conformed(column: Column, any_amount: bool) -> Column:
+    """Any value of a source may be there, numbers of any size too: the contract judges it, not a column's type."""
+    kind = re.sub(r"^numeric\(.*", "numeric", column.type) if any_amount else column.type
+    return Column(column.name, kind, column.description, personal=column.personal)
+
+
+def _versions(dimension: Dimension) -> Table:
+    entity, table, key = dimension.entity, dimension.table, dimension.key
+    (natural,) = dimension.natural_key
+    attributes = [
+        column if column.tracked else replace(column, description=f"{column.description} (not tracked)")
+        for column in dimension.columns
+    ]
+    members = (
+        f"hashtextextended({natural}, 0)",
+        f"hashtextextended({natural}, hashtextextended(source_system, 1))",
+    )
+    # Two seeds make a natural key 128 bits: ranges of numbers have a GiST operator class of their own.
+    overlap = ", ".join(f"int8range({member}, {member}, '[]') with &&" for member in members)
+    return Table(
+        "dwh",
+        table,
+        dimension.description,
+        (
+            Column(
+                key,
+                "bigint",
+                f"Key of this version; 0 is the unknown {entity}",
+                required=True,
+                default=IDENTITY,
+            ),
+            SOURCE_SYSTEM,
+            Column(natural, "text", f"Natural key: the {entity}'s key in the source", required=True),
+            *attributes,
+            Column(
+                "valid_from",
+                "timestamptz",
+                "First moment at which this version holds (UTC); 1900-01-01: since ever",
+                required=True,
+            ),
+            Column(
+                "valid_to",
+                "timestamptz",
+                "First moment at which it no longer holds (UTC)",
+                required=True,
+                default=f"'{END_OF_TIME}'",
+            ),
+            Column(
+                "is_current",
+                "boolean",
+                "Whether it is the version of now",
+                required=True,
+                default="true",
+            ),
+            IS_INFERRED,
+            Column("row_hash", "bigint", "Hash of the tracked attributes", required=True),
+            _run_id("Run that wrote this version last"),
+            Column("closed_by_run_id", "bigint", "Run that ended this version"),
+        ),
+        {
+            f"pk_{table}": f"primary key ({key})",
+            f"uq_{table}_{natural}_valid_from": f"unique ({natural}, source_system, valid_from)",
+            f"ck_{table}_valid": "check (valid_from < valid_to)",
+            f"ck_{table}_is_current": f"check (is_current = (valid_to = '{END_OF_TIME}'))",
+            f"ex_{table}_overlap": f"exclude using gist ({overlap}, tstzrange(valid_from, valid_to) with &&)",
+        },
+        (
+            Index(f"uq_{table}_current", f"({natural}, source_system) where is_current", unique=True),
+            Index(f"ix_{table}_closed_by_run_id", "(closed_by_run_id) where closed_by_run_id is not null"),
+        ),
+        {
+            key: "0",
+            "source_system": "''",
+            natural: "''",
+            "valid_from": f"'{BEGINNING}'",
+            "row_hash": "0",
+            "run_id": "0",
+        },
+    )
+
+
+def _members(dimension: Dimension) -> Table:
+    entity, table, key = dimension.entity, dimension.table, dimension.key
+    (natural,) = dimension.natural_key
+    return Table(
+        "dwh",
+        table,
+        dimension.description,
+        (
+            Column(key, "bigint", f"Key; 0 is the unknown {entity}", required=True, default=IDENTITY),
+            SOURCE_SYSTEM,
+            Column(natural, "text", f"Natural key: the {entity}'s key in the source", required=True),
+            *dimension.columns,
+            IS_INFERRED,
+            Column(
+                "is_deleted",
+                "boolean",
+                "Whether it is gone from the source",
+                required=True,
+                default="false",
+            ),
+            _run_id("Run that wrote this row last"),
+        ),
+        {
+            f"pk_{table}": f"primary key ({key})",
+            f"uq_{table}_{natural}": f"unique ({natural}, source_system)",
+        },
+        unknown={key: "0", "source_system": "''", natural: "''", "run_id": "0"},
+    )
+
+
+def _run_id(description: str) -> Column:
+    return Column("run_id", "bigint", description, required=True)
