@@ -30,6 +30,8 @@ class Day:
     closing: datetime
     counts: Counter[str] = field(default_factory=Counter)
     touched: defaultdict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    # product, distribution center, quantity and event of each order line that was placed, changed or deleted
+    lines: list[tuple[Any, ...]] = field(default_factory=list)
 
     def execute(self, statement: str, **parameters: Any) -> Cursor[tuple[Any, ...]]:
         """Execute changes/<statement>.sql."""
@@ -42,6 +44,12 @@ class Day:
     def update(self, table: str, statement: str, **parameters: Any) -> None:
         """Execute changes/<statement>.sql and count the rows of the table that it updated."""
         self.note(table, "updated", self.execute(statement, **parameters).rowcount)
+
+    def change_lines(self, operation: str, statement: str, **parameters: Any) -> None:
+        """Execute changes/<statement>.sql, count the order lines that it returns and keep them for the evening."""
+        changed = self.execute(statement, **parameters).fetchall()
+        self.note("order_item", operation, len(changed))
+        self.lines += changed
 
     def delete(self, table: str, key: str, ids: Sequence[int]) -> None:
         """Delete and count the rows of a table that have one of the ids in the key column."""

@@ -1,7 +1,5 @@
 """A whole shop with its past: two years of growth up to a moment, loaded at once."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -10,30 +8,15 @@ from psycopg import Connection, sql
 
 from generators.errors import GeneratorError
 from generators.shop import orders as drawn
-from generators.shop.catalog import CATEGORIES, PAYMENT_METHODS, PAYMENT_SHARES, Cents, draw_products, lookups
+from generators.shop.catalog import CATEGORIES, draw_products, lookups
 from generators.shop.database import connect
-from generators.shop.geography import DISTRIBUTION_CENTERS
-from generators.shop.load import TABLES, advance_identities, copy_rows, without_constraints
-from generators.shop.people import Ids, Instants, draw_companies, draw_customers
-
-Progress = Callable[[str, int, int], None]
+from generators.shop.load import TABLES, Progress, advance_identities, copy_rows, without_constraints
+from generators.shop.past_orders import CUSTOMER_DEFECTS, Assortment, PastOrders
+from generators.shop.people import Instants, draw_companies, draw_customers
+from generators.shop.stock import PastSales, draw_stock
 
 HISTORY = np.timedelta64(730, "D")
 YEAR = np.timedelta64(365, "D")
-CHUNK = 100_000  # orders at a time: bounds the memory, and is part of what a seed means
-CUSTOMER_DEFECTS = ("birth_date", "document_number", "name")
-
-
-@dataclass(frozen=True)
-class Assortment:
-    """The products as orders see them: since when, and prices in cents before and after they changed."""
-
-    created_at: Instants
-    changed_at: Instants
-    default_before: Cents
-    before: Cents
-    default_now: Cents
-    now: Cents
 
 
 def generate(
@@ -73,16 +56,21 @@ def generate(
             counts["customer"] = _copy(connection, "customer", people, report)
 
             goods, assortment = _products(seed, products, since, end, sellers, small["brand"])
-            counts["product"] = _copy(connection, "product", goods, report)
+            rng = np.random.default_rng([seed, 7])
+            stock = draw_stock(rng, goods["id"].to_numpy(), small["distribution_center"]["id"].to_numpy())
+            sales = PastSales(stock, assortment.created_at)
+            past = PastOrders(seed, rows, since, end, people, assortment, small["promotion"], sales, defects)
+            counts |= past.copy(connection, report)
 
-            sold = _Sales(seed, rows, since, end, people, assortment, small["promotion"], defects)
-            counts |= sold.copy(connection, report)
+            goods = goods.with_columns(**sales.counters(rng, assortment.changed_at, end))
+            counts["product"] = _copy(connection, "product", goods, report)
+            counts["inventory"] = _copy(connection, "inventory", sales.inventory(rng, since, end), report)
             report("indexes and foreign keys", 0, 1)
         advance_identities(connection)
         for table in TABLES:
             connection.execute(sql.SQL("analyze public.{}").format(sql.Identifier(table)))
         report("indexes and foreign keys", 1, 1)
-    return {table: counts[table] for table in TABLES} | bad_people | sold.defects
+    return {table: counts[table] for table in TABLES} | bad_people | past.defects
 
 
 def _check(rows: int, companies: int, customers: int, products: int, defects: float) -> None:
@@ -200,119 +188,4 @@ def _products(
     step = rng.normal(1.06, 0.08, count).clip(0.8, 1.4)
     default_before = np.maximum(1, (default / step).astype(np.int64))
     before = np.maximum(default_before + 1, (price / step).astype(np.int64))
-    frame = frame.with_columns(pl.Series("updated_at", changed_at, dtype=pl.Datetime("us")))
     return frame, Assortment(created_at, changed_at, default_before, before, default, price)
-
-
-class _Sales:
-    """The orders of a generated shop: drawn and copied chunk by chunk, defects counted on the way."""
-
-    def __init__(
-        self,
-        seed: int,
-        count: int,
-        since: np.datetime64,
-        until: np.datetime64,
-        people: pl.DataFrame,
-        assortment: Assortment,
-        promotions: pl.DataFrame,
-        defects: float,
-    ) -> None:
-        rng = np.random.default_rng([seed, 5])
-        self.seed, self.count, self.since, self.until = seed, count, since, until
-        self.assortment = assortment
-        self.promotion_shares = promotions["discount_share"].to_numpy()
-        self.customer_created_at = people["created_at"].to_numpy()
-        self.bad_customers = people.filter(pl.any_horizontal(pl.col(*CUSTOMER_DEFECTS).is_null()))[
-            "id"
-        ].to_numpy()
-        self.ordered_at = drawn.draw_times(rng, count, since, until)
-        # a few buy most, a few sell most, and some never do
-        self.customer_weights = rng.lognormal(0, 1.1, people.height) * (rng.random(people.height) > 0.08)
-        ranks = rng.permutation(len(assortment.now)) + 1
-        self.product_weights = 1 / (ranks + 4) ** 0.95 * (rng.random(len(ranks)) > 0.05)
-        self.spoiled = np.sort(rng.choice(count, round(count * defects), replace=False))
-        self.defects = {
-            f"defects_item_{rule}": 0 for rule in ("price", "discount", "total", "any", "customer")
-        }
-
-    def copy(self, connection: Connection, report: Progress) -> dict[str, int]:
-        counts = {"sales_order": 0, "order_item": 0}
-        for number, start in enumerate(range(0, self.count, CHUNK)):
-            rng = np.random.default_rng([self.seed, 6, number])
-            order, item = self._chunk(rng, start, min(start + CHUNK, self.count))
-            counts["sales_order"] += copy_rows(connection, "sales_order", order)
-            counts["order_item"] += copy_rows(connection, "order_item", item)
-            report("sales_order", counts["sales_order"], self.count)
-        return counts
-
-    def _chunk(self, rng: np.random.Generator, start: int, stop: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-        ordered_at = self.ordered_at[start:stop]
-        ids = np.arange(start, stop) + 1
-        known = np.searchsorted(self.customer_created_at, ordered_at, side="right")
-        customer = drawn.draw_popular(rng, self.customer_weights, known) + 1
-        status, changed_at = drawn.draw_endings(rng, ordered_at, self.until)
-
-        counts = drawn.draw_line_counts(rng, stop - start)
-        line_at = np.repeat(ordered_at, counts)
-        lines, product, promotion = self._lines(rng, counts, line_at)
-        drawn.spoil_lines(lines, self.spoiled[(self.spoiled >= start) & (self.spoiled < stop)] - start)
-        self._count_defects(lines, customer)
-        line_status, returned_at, line_changed_at = drawn.draw_line_endings(
-            rng, status[lines.order], changed_at[lines.order], line_at, self.until
-        )
-        statuses = pl.Series(drawn.STATUSES)
-        order = pl.DataFrame(
-            {
-                "id": ids,
-                "customer_id": customer,
-                "payment_method_id": rng.choice(len(PAYMENT_METHODS), len(ids), p=PAYMENT_SHARES) + 1,
-                "status": statuses.gather(status),
-                "ordered_at": ordered_at,
-                "created_at": ordered_at,
-                "updated_at": changed_at,
-            }
-        )
-        item = pl.DataFrame(
-            {
-                "sales_order_id": ids[lines.order],
-                "line_number": lines.number,
-                "product_id": product + 1,
-                "promotion_id": promotion + 1,
-                "distribution_center_id": rng.integers(1, len(DISTRIBUTION_CENTERS) + 1, len(product)),
-                "quantity": lines.quantity,
-                "unit_price_default": lines.price_default / 100,
-                "unit_price": lines.price / 100,
-                "discount_amount": lines.discount / 100,
-                "status": statuses.gather(line_status),
-                "returned_at": returned_at,
-                "created_at": line_at,
-                "updated_at": line_changed_at,
-            }
-        ).with_columns(pl.when(pl.col("promotion_id") > 0).then(pl.col("promotion_id")))
-        return order, item
-
-    def _lines(
-        self, rng: np.random.Generator, counts: Ids, line_at: Instants
-    ) -> tuple[drawn.Lines, Ids, Ids]:
-        on_sale = np.searchsorted(self.assortment.created_at, line_at, side="right")
-        product = drawn.draw_popular(rng, self.product_weights, on_sale)
-        old = line_at < self.assortment.changed_at[product]
-        default, price = (
-            np.where(old, before[product], now[product])
-            for before, now in (
-                (self.assortment.default_before, self.assortment.default_now),
-                (self.assortment.before, self.assortment.now),
-            )
-        )
-        campaign = drawn.campaign_at(line_at, self.since)
-        promotion = np.where(rng.random(len(product)) < 0.4, campaign, -1)
-        share = np.where(promotion >= 0, self.promotion_shares[promotion], 0.0)
-        return drawn.draw_lines(rng, counts, default, price, share), product, promotion
-
-    def _count_defects(self, lines: drawn.Lines, customer: Ids) -> None:
-        broken = drawn.broken_rules(lines)
-        broken["any"] = broken["price"] | broken["discount"] | broken["total"]
-        broken["customer"] = np.isin(customer, self.bad_customers)[lines.order]
-        for rule, lines_broken in broken.items():
-            self.defects[f"defects_item_{rule}"] += int(lines_broken.sum())

@@ -1,6 +1,6 @@
 """Rows into the shop's tables: by COPY, foreign keys and indexes put off for a whole shop."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from typing import LiteralString, cast
@@ -8,11 +8,14 @@ from typing import LiteralString, cast
 import polars as pl
 from psycopg import Connection, sql
 
+Progress = Callable[[str, int, int], None]
+
 # parents before children
 TABLES = (
     "company", "customer", "category", "brand", "product", "promotion", "payment_method",
-    "distribution_center", "sales_order", "order_item",
+    "distribution_center", "inventory", "sales_order", "order_item",
 )  # fmt: skip
+WITH_ID = tuple(table for table in TABLES if table not in ("inventory", "order_item"))
 DECIMALS = {"customer": 6, "distribution_center": 6, "promotion": 4}
 
 
@@ -29,7 +32,7 @@ def copy_rows(connection: Connection, table: str, rows: pl.DataFrame) -> int:
         return cursor.rowcount
 
 
-def advance_identities(connection: Connection, tables: Sequence[str] = TABLES[:-1]) -> None:
+def advance_identities(connection: Connection, tables: Sequence[str] = WITH_ID) -> None:
     """Let new rows continue after the highest id that was loaded."""
     for table in tables:
         connection.execute(

@@ -9,6 +9,7 @@ from generators.shop.day import Day
 from generators.shop.geography import draw_places
 from generators.shop.load import copy_rows
 from generators.shop.people import TIER_SHARES, TIERS, Ids, draw_customers
+from generators.shop.stock import stock_products
 
 
 def bring_back(day: Day, count: int) -> None:
@@ -29,6 +30,7 @@ def delete_strangers(day: Day, count: int) -> None:
     customers = day.sample("customer", day.deletable("customer", count), never_ordered, oversample=30)
     day.delete("customer", "id", customers)
     products = day.sample("product", day.deletable("product", count), never_sold, oversample=30)
+    day.delete("inventory", "product_id", products)
     day.delete("product", "id", products)
 
 
@@ -117,3 +119,4 @@ def _insert_products(day: Day, ids: Ids) -> None:
         pl.DataFrame(brands, schema=["id", "name"], orient="row"),
     )
     day.note("product", "inserted", copy_rows(day.connection, "product", rows))
+    stock_products(day, ids)

@@ -28,7 +28,6 @@ class Market:
     products: pl.DataFrame
     promotions: pl.DataFrame
     payment_methods: list[int]
-    distribution_centers: list[int]
 
 
 def plan_progress(day: Day, budget: int) -> list[tuple[int, str]]:
@@ -51,7 +50,7 @@ def move_orders(day: Day, moves: Sequence[tuple[int, str]]) -> None:
     """Give orders and their lines the next status."""
     ids, statuses = [order_id for order_id, _ in moves], [status for _, status in moves]
     day.update("sales_order", "progress_orders", ids=ids, statuses=statuses)
-    day.update("order_item", "progress_lines", ids=ids, statuses=statuses, moment=day.closing)
+    day.change_lines("updated", "progress_lines", ids=ids, statuses=statuses, moment=day.closing)
 
 
 def return_orders(day: Day, count: int) -> None:
@@ -69,7 +68,7 @@ def return_lines(day: Day, count: int) -> None:
 def delete_orders(day: Day, count: int) -> None:
     """Delete orders, whatever their age, with all their lines."""
     ids = day.sample("sales_order", day.deletable("sales_order", count))
-    day.delete("order_item", "sales_order_id", ids)
+    day.change_lines("deleted", "delete_order_items", ids=ids)
     day.delete("sales_order", "id", ids)
 
 
@@ -77,7 +76,7 @@ def delete_lines(day: Day, count: int) -> None:
     """Delete single lines of orders that have others."""
     second = "exists (select from public.order_item as i where i.sales_order_id = t.id and i.line_number = 2)"
     ids = day.sample("sales_order", day.deletable("sales_order", count), second)
-    day.note("order_item", "deleted", day.execute("delete_lines", ids=ids).rowcount)
+    day.change_lines("deleted", "delete_lines", ids=ids)
 
 
 def plan_orders(day: Day, budget: int) -> Ids:
@@ -101,8 +100,8 @@ def open_market(day: Day) -> Market:
         ),
         products=day.read(
             "market_products",
-            {"id": whole, "price_default": whole, "price": whole},
-            drawn=day.draw_ids("product", 1500),
+            dict.fromkeys(("id", "price_default", "price", "distribution_center_id"), whole),
+            drawn=day.draw_ids("product", 600),
             morning=day.morning,
         ),
         promotions=day.read(
@@ -112,7 +111,6 @@ def open_market(day: Day) -> Market:
             closing=day.closing,
         ),
         payment_methods=day.ids("payment_method"),
-        distribution_centers=day.ids("distribution_center"),
     )
     if market.customers.is_empty() or market.products.is_empty():
         raise GeneratorError(
@@ -148,7 +146,7 @@ def place_orders(day: Day, market: Market, line_counts: Ids, ordered_at: Instant
             "line_number": lines.number,
             "product_id": products["id"],
             "promotion_id": promotion,
-            "distribution_center_id": rng.choice(market.distribution_centers, len(line_at)),
+            "distribution_center_id": products["distribution_center_id"],
             "quantity": lines.quantity,
             "unit_price_default": lines.price_default / 100,
             "unit_price": lines.price / 100,
@@ -159,6 +157,8 @@ def place_orders(day: Day, market: Market, line_counts: Ids, ordered_at: Instant
     )
     day.note("sales_order", "inserted", copy_rows(day.connection, "sales_order", orders))
     day.note("order_item", "inserted", copy_rows(day.connection, "order_item", items))
+    sold = items.select("product_id", "distribution_center_id", "quantity", event=pl.lit("placed"))
+    day.lines += sold.rows()
 
 
 def _promotions(

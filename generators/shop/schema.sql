@@ -141,6 +141,9 @@ create table if not exists public.product (
     price_default numeric(14, 2) not null,
     price numeric(14, 2) not null,
     currency text not null default 'USD',
+    rating_average numeric(3, 2),
+    review_count integer not null default 0,
+    sold_count integer not null default 0,
     created_at timestamptz not null default public.shop_now(),
     updated_at timestamptz default public.shop_now(),
     constraint pk_product primary key (id),
@@ -169,6 +172,11 @@ comment on column public.product.price_default is
 'Base price that the seller asks, per unit, in the product''s currency.';
 comment on column public.product.price is 'Price that the platform charges, per unit, above the base price.';
 comment on column public.product.currency is 'Currency of both prices, ISO 4217 code.';
+comment on column public.product.rating_average is
+'Average rating of the product by its buyers, from 1 to 5 stars; empty while nobody has reviewed it.';
+comment on column public.product.review_count is 'Number of reviews by buyers.';
+comment on column public.product.sold_count is
+'Units ordered and not cancelled since the product is on sale; refreshed once a day.';
 comment on column public.product.created_at is 'When the product was first stored.';
 comment on column public.product.updated_at is
 'When the row last changed, set by a trigger; a bulk load or a careless writer may leave any value, or none.';
@@ -250,6 +258,33 @@ comment on column public.distribution_center.latitude is 'Latitude in degrees, n
 comment on column public.distribution_center.longitude is 'Longitude in degrees, east positive.';
 comment on column public.distribution_center.created_at is 'When the distribution center was first stored.';
 comment on column public.distribution_center.updated_at is
+'When the row last changed, set by a trigger; a bulk load or a careless writer may leave any value, or none.';
+
+create table if not exists public.inventory (
+    product_id bigint not null,
+    distribution_center_id bigint not null,
+    quantity integer not null,
+    updated_at timestamptz default public.shop_now(),
+    constraint pk_inventory primary key (product_id, distribution_center_id),
+    constraint fk_inventory_product foreign key (product_id) references public.product (id),
+    constraint fk_inventory_distribution_center
+    foreign key (distribution_center_id) references public.distribution_center (id)
+);
+
+create index if not exists ix_inventory_distribution_center_id on public.inventory (distribution_center_id);
+create index if not exists ix_inventory_updated_at on public.inventory (updated_at);
+
+create or replace trigger tr_inventory_updated_at before update on public.inventory
+for each row when (new.* is distinct from old.* and new.updated_at is not distinct from old.updated_at)
+execute function public.set_updated_at();
+
+comment on table public.inventory is
+'Units in stock: one row per product and distribution center that stocks it, as of the last daily booking.';
+comment on column public.inventory.product_id is 'Product in stock.';
+comment on column public.inventory.distribution_center_id is 'Distribution center that stocks the product.';
+comment on column public.inventory.quantity is
+'Units that can be sold; sales lower it, cancellations and deliveries raise it.';
+comment on column public.inventory.updated_at is
 'When the row last changed, set by a trigger; a bulk load or a careless writer may leave any value, or none.';
 
 create table if not exists public.sales_order (

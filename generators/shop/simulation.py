@@ -11,8 +11,8 @@ from generators.shop import master_changes as master
 from generators.shop import order_changes as orders
 from generators.shop.database import connect
 from generators.shop.day import Day
-from generators.shop.history import Progress
-from generators.shop.load import TABLES
+from generators.shop.load import TABLES, Progress
+from generators.shop.stock import book_day
 
 BATCH = 100  # orders per transaction
 NEEDED = tuple(table for table in TABLES if table not in ("promotion", "sales_order", "order_item"))
@@ -30,9 +30,10 @@ def simulate_day(
     """Change so many rows of a shop, as a day would: registrations, orders, prices, moves, deletions.
 
     All of it lies in the 24 hours from day on (default: from the last order on), but never in the future: people
-    move and prices change in the morning, then orders come in.
+    move and prices change in the morning, then orders come in; at the end, and beyond these changes, the shop books
+    what left its stock and refreshes the counters of the products.
     The same seed on the same shop makes the same changes. The result counts rows as <table>_inserted,
-    _updated and _deleted; no row is changed twice. defects is the share of new orders of which one line
+    _updated and _deleted, each row once. defects is the share of new orders of which one line
     breaks a rule, counted as defects_order.
     """
     if changes < 0:
@@ -94,6 +95,9 @@ def _run(day: Day, changes: int, defects: float, report: Progress) -> int:
             batch = spoiled[(spoiled >= start) & (spoiled < stop)] - start
             orders.place_orders(day, market, line_counts[start:stop], ordered_at[start:stop], batch)
         report("new orders", day.counts.total(), changes)
+    with day.connection.transaction():
+        book_day(day)
+    report("stock and counters", day.counts.total(), day.counts.total())
     return len(spoiled)
 
 

@@ -10,10 +10,16 @@ import pytest
 from generators.errors import GeneratorError
 from generators.shop import create_schema, generate, simulate_day
 from generators.shop.load import TABLES
+from generators.shop.stock import LOT, REORDER_POINT
 
 UNTIL = datetime(2026, 1, 1, tzinfo=UTC)
 SMALL: dict[str, Any] = {"rows": 600, "companies": 60, "customers": 500, "products": 400, "until": UNTIL}
-KEYS = dict.fromkeys(TABLES, "id") | {"order_item": "(sales_order_id, line_number)"}
+KEYS = dict.fromkeys(TABLES, "id") | {
+    "order_item": "(sales_order_id, line_number)",
+    "inventory": "(product_id, distribution_center_id)",
+}
+# what the shop itself refreshes at the end of a day
+REFRESHED = "{rating_average, review_count, sold_count, quantity, updated_at}"
 
 # how many rows break which rule, 0 each in a shop without defects
 BROKEN = """
@@ -38,6 +44,32 @@ join public.customer as c on c.id = o.customer_id
 join public.product as p on p.id = line.product_id
 """
 
+# how many products and rows of inventory contradict the order lines, 0 each
+CONTRADICTIONS = """
+with line as (
+    select product_id, sum(quantity) as units
+    from public.order_item
+    where status <> 'cancelled'
+    group by product_id
+)
+
+select
+    count(*) filter (where p.sold_count <> coalesce(line.units, 0)),
+    count(*) filter (where (p.review_count = 0) <> (p.rating_average is null)),
+    count(*) filter (where p.rating_average not between 1 and 5),
+    count(*) filter (where not exists (select from public.inventory as i where i.product_id = p.id)),
+    (select count(*) from public.inventory where quantity < 0),
+    (
+        select count(*)
+        from public.order_item as i
+        left join public.inventory as s
+            on i.product_id = s.product_id and i.distribution_center_id = s.distribution_center_id
+        where s.product_id is null
+    )
+from public.product as p
+left join line on p.id = line.product_id
+"""
+
 Contents = dict[str, dict[str, str]]
 
 
@@ -51,6 +83,25 @@ def contents(url: str, columns: str = "t::text") -> Contents:
         table: dict(query(url, f"select {key}::text, {columns} from public.{table} as t"))
         for table, key in KEYS.items()
     }
+
+
+def differences(before: Contents, after: Contents) -> dict[str, int]:
+    """How many rows of each table were inserted, updated and deleted."""
+    return {
+        f"{table}_{operation}": len(keys)
+        for table in TABLES
+        for operation, keys in (
+            ("inserted", after[table].keys() - before[table].keys()),
+            ("updated", {k for k, row in after[table].items() if before[table].get(k, row) != row}),
+            ("deleted", before[table].keys() - after[table].keys()),
+        )
+        if keys
+    }
+
+
+def planned(url: str) -> Contents:
+    """What only people change."""
+    return contents(url, f"(to_jsonb(t) - '{REFRESHED}'::text[])::text")
 
 
 def definitions(url: str) -> list[tuple[Any, ...]]:
@@ -226,21 +277,11 @@ def test_a_day_changes_exactly_the_rows_it_reports(shop_url: str) -> None:
     generate(shop_url, **SMALL, defects=0.02)
     came_back = 0
     for seed in range(3):
-        before = contents(shop_url)
+        before, planned_before = contents(shop_url), planned(shop_url)
         counts = simulate_day(shop_url, changes=1000, seed=seed, day=UNTIL + timedelta(days=seed))
         after = contents(shop_url)
-        found = {
-            f"{table}_{operation}": len(keys)
-            for table in TABLES
-            for operation, keys in (
-                ("inserted", after[table].keys() - before[table].keys()),
-                ("updated", {k for k, row in after[table].items() if before[table].get(k, row) != row}),
-                ("deleted", before[table].keys() - after[table].keys()),
-            )
-            if keys
-        }
-        assert found == {name: n for name, n in counts.items() if n}
-        assert sum(found.values()) == 1000
+        assert differences(before, after) == {name: n for name, n in counts.items() if n}
+        assert sum(differences(planned_before, planned(shop_url)).values()) == 1000
         came_back += len({k for k in after["product"].keys() - before["product"].keys() if int(k) <= 400})
         for operation in (
             *(
@@ -252,9 +293,64 @@ def test_a_day_changes_exactly_the_rows_it_reports(shop_url: str) -> None:
             ),
             *("product_updated", "product_deleted", "sales_order_inserted", "sales_order_updated"),
             *("sales_order_deleted", "order_item_inserted", "order_item_updated", "order_item_deleted"),
+            *("inventory_inserted", "inventory_updated", "inventory_deleted"),
         ):
             assert counts[operation] > 0, operation
     assert came_back > 0
+
+
+def test_stock_and_counters_follow_the_order_lines_of_the_past_and_of_every_day(shop_url: str) -> None:
+    generate(shop_url, **SMALL | {"rows": 2000})
+    assert query(shop_url, CONTRADICTIONS) == [(0,) * 6]
+    reviews = "select sum(review_count) from public.product"
+    sold, reviewed, ratings, sold_out, ordered = query(
+        shop_url,
+        f"""
+        select
+            sum(sold_count), sum(review_count), count(distinct rating_average),
+            (select count(*) from public.inventory where quantity = 0),
+            (select count(*) from public.product as p where updated_at < (
+                select max(created_at) from public.order_item as i
+                where i.product_id = p.id and i.status <> 'cancelled' and i.created_at < '{UNTIL}'
+            ))
+        from public.product
+        """,
+    )[0]
+    assert sold > 10 * reviewed > 0 and ratings > 20 and sold_out > 10 and ordered == 0
+    for seed in range(4):
+        simulate_day(shop_url, changes=1000, seed=seed, day=UNTIL + timedelta(days=seed), defects=0.05)
+        assert query(shop_url, CONTRADICTIONS) == [(0,) * 6]
+    assert query(shop_url, reviews)[0][0] > reviewed
+
+
+def test_inventory_falls_with_sales_and_is_restocked_by_whole_lots(shop_url: str) -> None:
+    generate(shop_url, **SMALL)
+    shelves = "select product_id, distribution_center_id, quantity from public.inventory"
+    units = """
+    select product_id, distribution_center_id, sales_order_id, line_number, quantity, status
+    from public.order_item
+    """
+    restocked = 0
+    for seed in range(2):
+        before = {(p, c): n for p, c, n in query(shop_url, shelves)}
+        lines = {row[2:4]: row for row in query(shop_url, units)}
+        simulate_day(shop_url, changes=1500, seed=seed, day=UNTIL + timedelta(days=seed))
+        taken = dict.fromkeys(before, 0)
+        for product, center, *key, quantity, status in query(shop_url, units):
+            old = lines.get(tuple(key))
+            if old is None or (status == "cancelled" != old[5]):
+                taken.setdefault((product, center), 0)
+                taken[product, center] += quantity if old is None else -quantity
+        after = {(p, c): n for p, c, n in query(shop_url, shelves)}
+        delivered = {shelf: after[shelf] - before[shelf] + taken[shelf] for shelf in before.keys() & after}
+        assert {units % LOT for units in delivered.values()} == {0}
+        assert all(
+            units == 0 or (units > 0 and before[shelf] - taken[shelf] < REORDER_POINT)
+            for shelf, units in delivered.items()
+        )
+        restocked += sum(units > 0 for units in delivered.values())
+        assert any(taken[shelf] > 0 and not units for shelf, units in delivered.items())
+    assert restocked > 10
 
 
 def test_a_day_is_stamped_by_the_trigger_and_keeps_the_rules(shop_url: str) -> None:
@@ -319,8 +415,9 @@ def test_days_follow_the_last_order_and_stay_out_of_the_future(shop_url: str) ->
 
 def test_a_day_in_a_tiny_shop_is_mostly_new_orders(shop_url: str) -> None:
     generate(shop_url, rows=2, companies=1, customers=2, products=1, until=UNTIL, defects=0)
+    before = planned(shop_url)
     counts = simulate_day(shop_url, changes=60, seed=1, day=UNTIL)
-    assert sum(counts.values()) == 60
+    assert sum(differences(before, planned(shop_url)).values()) == 60
     assert counts["sales_order_inserted"] + counts["order_item_inserted"] > 40
     assert counts["sales_order_deleted"] == counts["customer_deleted"] == 0
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from generators.errors import GeneratorError
 from generators.shop import generate, orders, people, simulate_day
+from generators.shop.stock import draw_stock
 
 SINCE, UNTIL = np.datetime64("2024-01-01", "us"), np.datetime64("2026-01-01", "us")
 NOWHERE = "postgresql://someone:hunter2@127.0.0.1:1/shop"
@@ -76,6 +77,18 @@ def test_a_few_products_sell_most() -> None:
     weights = 1 / np.arange(5, 1005) ** 0.95
     sold = np.bincount(orders.draw_popular(rng, weights, np.full(50_000, 1000)), minlength=1000)
     assert np.sort(sold)[::-1][:100].sum() > 0.5 * sold.sum()
+
+
+@pytest.mark.parametrize("centers", [1, 3, 10])
+def test_every_product_is_stocked_by_one_to_four_different_centers(centers: int) -> None:
+    products = np.arange(11, 1011)
+    stock = draw_stock(np.random.default_rng(4), products, np.arange(centers) + 100)
+    pairs = set(zip(stock.product.tolist(), stock.center.tolist(), strict=True))
+    assert len(pairs) == len(stock.product)
+    assert {center for _, center in pairs} == set(range(100, 100 + centers))
+    assert (stock.product[stock.first] == products).all()
+    assert (np.bincount(stock.product)[11:] == stock.count).all()
+    assert set(stock.count.tolist()) == set(range(1, min(centers, 4) + 1))
 
 
 @pytest.mark.parametrize(

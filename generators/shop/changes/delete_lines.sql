@@ -1,4 +1,5 @@
--- One row per order that has more than one line: its last line goes.
+-- One row per order that has more than one line: its last line goes; product, distribution center and the units that
+-- counted as sold.
 with last_line as (
     select
         sales_order_id,
@@ -12,3 +13,7 @@ with last_line as (
 delete from public.order_item as i
 using last_line
 where i.sales_order_id = last_line.sales_order_id and i.line_number = last_line.line_number
+returning
+    i.product_id, i.distribution_center_id,
+    case when i.status = 'cancelled' then 0 else i.quantity end as quantity,
+    'deleted' as event

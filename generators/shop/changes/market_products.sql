@@ -1,19 +1,28 @@
--- One row per chance of a product to be sold, prices in cents: once per line of the latest orders, so that what
--- sold goes on selling, and once per product that was drawn; not those that appear after the orders begin.
+-- One row per chance of a product to be sold from a distribution center that stocks it, prices in cents: once per line
+-- of the latest orders, so that what sold goes on selling, and once per product that was drawn and center; not those
+-- that appear after the orders begin.
 with chance as (
-    select i.product_id as id
+    select
+        i.product_id,
+        i.distribution_center_id
     from public.order_item as i
     where i.sales_order_id > (select max(o.id) - 3000 from public.sales_order as o)
     union all
-    select drawn.id
-    from unnest(%(drawn)s::bigint[]) as drawn (id)
+    select
+        i.product_id,
+        i.distribution_center_id
+    from public.inventory as i
+    where i.product_id = any(%(drawn)s::bigint[])
 )
 
 select
     p.id,
     (p.price_default * 100)::bigint as price_default,
-    (p.price * 100)::bigint as price
+    (p.price * 100)::bigint as price,
+    i.distribution_center_id
 from chance
-inner join public.product as p on chance.id = p.id
+inner join public.inventory as i
+    on chance.product_id = i.product_id and chance.distribution_center_id = i.distribution_center_id
+inner join public.product as p on i.product_id = p.id
 where p.created_at <= %(morning)s
-order by p.id
+order by p.id, i.distribution_center_id

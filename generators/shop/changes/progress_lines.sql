@@ -1,4 +1,5 @@
--- One row per line of the orders: it follows its order, unless it came back alone before.
+-- One row per line of the orders: it follows its order, unless it came back alone before; product, distribution center,
+-- units and the new status.
 update public.order_item as i
 set
     status = next.status,
@@ -8,3 +9,4 @@ where
     i.sales_order_id = next.id
     and i.status is distinct from next.status
     and i.status is distinct from 'returned'
+returning i.product_id, i.distribution_center_id, i.quantity, i.status as event
