@@ -518,6 +518,7 @@ def test_mirror_that_was_emptied_is_filled_again_and_a_source_that_was_emptied_i
     (fact,) = [v for v in mended if v.table_name == "dwh.fact_order_item"]
     assert (fact.rows_differing, len(fact.differences)) == (fact.rows_expected, MOST_TOLD)
     assert fact.amounts["net_amount"]["found"] is None and fact.amounts["net_amount"]["expected"]
+    ((lines,),) = shop.shop.execute("select count(*) from order_item")
     shop.do("truncate order_item")
-    assert pending(reconcile(shop, repair=True)) == {"order_item": fact.rows_expected + 18}
+    assert pending(reconcile(shop, repair=True)) == {"order_item": lines}
     assert content(shop.warehouse) == before
