@@ -61,7 +61,7 @@ def set_up() -> None:
     run([*pip, "--no-deps", "--editable", str(ROOT)])
     say("Compiling, and preparing a Prefect server")
     # Not left to the first import, which writes nothing where PYTHONDONTWRITEBYTECODE is set.
-    run([str(PYTHON), "-m", "compileall", "-q", "-j", "0", str(VENV / "lib")])
+    runs([str(PYTHON), "-m", "compileall", "-q", "-j", "0", str(VENV / "lib")])
     run([str(PYTHON), "-c", "from stack.prefect import prepare; prepare()"])
     shutil.rmtree(VENV / "cache", ignore_errors=True)
     STAMP.write_text(made_from())
