@@ -46,7 +46,7 @@ deploy: setup ## every deployment and schedule onto PREFECT_API_URL, or onto the
 	@$(DWH) deploy $(ARGS)
 
 ##@ Development
-.PHONY: lint test-18 test-16 test-weblog-kills format bench clean clean-data
+.PHONY: lint test-18 test-16 test-weblog-kills format lock bench clean clean-data
 .NOTPARALLEL:
 lint: setup ## ruff, mypy, import-linter, sqlfluff
 	$(PY) -m ruff check
@@ -73,6 +73,10 @@ format: setup ## let ruff and sqlfluff mend what they can
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
 	git ls-files -z '*.sql' ':!bench' | xargs -0 $(PY) -m sqlfluff fix --processes $(WORKERS)
+
+lock: setup ## bring requirements.lock in line with pyproject.toml; newest versions: make lock ARGS=--upgrade
+	$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-annotate --no-emit-index-url \
+		--custom-compile-command "make lock" $(ARGS) --output-file requirements.lock pyproject.toml
 
 bench: ## which benchmarks there are
 	@awk 'BEGIN {FS = ":.*## "} /^bench-[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2; n++} \

@@ -1,4 +1,4 @@
-"""Makes .venv with everything of requirements.lock, and this project, in it; does nothing where that is done.
+"""Creates .venv with the packages of requirements.lock and this project in it; does nothing if that is up to date.
 
 Runs before anything is installed: standard library only, any Python from 3.11 on.
 """
@@ -13,15 +13,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
-PYTHON = VENV / "bin" / "python"
-COMPILED = "warehouse/weblogs/reader/scan.c"
+PYTHON = str(VENV / "bin" / "python")
+PIP = [PYTHON, "-m", "pip", "install", "--quiet", "--no-cache-dir", "--disable-pip-version-check"]
+LOCK = ["-r", str(ROOT / "requirements.lock")]
 STAMP = VENV / "made-from"
-BASE = f"Python {sys.version_info.major}.{sys.version_info.minor} in {ROOT}"
+BASE = f"Python {sys.version_info.major}.{sys.version_info.minor} in {ROOT}\n"
+INPUTS = [ROOT / "requirements.lock", ROOT / "pyproject.toml", *sorted(ROOT.glob("warehouse/**/*.c"))]
 
 
 def main() -> None:
-    """Set up, unless it is done or another process of this checkout is at it: then wait for that one."""
-    if STAMP.exists() and STAMP.read_text() == made_from():
+    """Set up unless that is done; if another process of this checkout is setting up, wait for it."""
+    if stamp() == made_from():
         return
     lock = os.open(ROOT, os.O_RDONLY)
     try:
@@ -29,65 +31,59 @@ def main() -> None:
     except BlockingIOError:
         say("Waiting for the set-up that is under way")
         fcntl.flock(lock, fcntl.LOCK_EX)
-    if not (STAMP.exists() and STAMP.read_text() == made_from()):
+    if stamp() != made_from():
         set_up()
 
 
+def stamp() -> str:
+    """What .venv was made from; empty if it was never finished."""
+    return STAMP.read_text() if STAMP.exists() else ""
+
+
 def made_from() -> str:
-    """What .venv depends on: interpreter, the folder that it refers to, pins and declarations."""
-    files = b"".join((ROOT / name).read_bytes() for name in ("requirements.lock", "pyproject.toml", COMPILED))
-    return f"{BASE}\n{hashlib.sha256(files).hexdigest()}"
+    """What .venv depends on: interpreter, the folder that it refers to, pins, declarations and C source."""
+    return BASE + hashlib.sha256(b"".join(file.read_bytes() for file in INPUTS)).hexdigest()
 
 
 def set_up() -> None:
-    """Install everything, by uv where it can be had and by pip where not."""
-    # Caches inside the checkout, too, unless the user has said where his are.
+    """Install everything with uv, or with pip where uv is not available or fails."""
+    # The cache stays inside the checkout unless the user has one elsewhere.
     os.environ.setdefault("UV_CACHE_DIR", str(VENV / "cache"))
-    os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
-    if not is_usable():
-        say("Making .venv")
-        if not runs([sys.executable, "-m", "venv", "--clear", str(VENV)]):
-            sys.exit(
-                "Python cannot make a virtual environment (Debian, Ubuntu: apt-get install python3-venv)."
-            )
-        (VENV / "base").write_text(BASE)
-    pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--no-cache-dir"]
+    # The same interpreter and folder: updated in place, since processes may be running from it.
+    if not (stamp().startswith(BASE) and succeeds([PYTHON, "-m", "pip", "--version"])):
+        say("Creating .venv")
+        if not succeeds([sys.executable, "-m", "venv", "--clear", str(VENV)]):
+            sys.exit("Python cannot create a virtual environment (Debian: apt-get install python3-venv).")
     say("Installing the packages of requirements.lock")
-    with_uv = [str(PYTHON), "-m", "uv", "pip", "install", "--quiet", "--python", str(PYTHON)]
-    lock = ["-r", str(ROOT / "requirements.lock")]
-    if not (runs([*pip, "uv"]) and runs([*with_uv, *lock])):
-        say("uv did not do it; pip takes a few minutes")
-        run([*pip, *lock])
-    run([*pip, "--no-deps", "--editable", str(ROOT)])
+    with_uv = [PYTHON, "-m", "uv", "pip", "install", "--quiet", "--python", PYTHON, *LOCK]
+    if not (succeeds([*PIP, "uv"]) and succeeds(with_uv)):
+        say("uv failed; pip takes a few minutes")
+        run([*PIP, *LOCK])
+    run([*PIP, "--no-deps", "--editable", str(ROOT)])
     say("Compiling, and preparing a Prefect server")
-    # Not left to the first import, which writes nothing where PYTHONDONTWRITEBYTECODE is set.
-    runs([str(PYTHON), "-m", "compileall", "-q", "-j", "0", str(VENV / "lib")])
-    run([str(PYTHON), "-c", "from stack.prefect import prepare; prepare()"])
+    # Not left to the first import, which writes nothing where PYTHONDONTWRITEBYTECODE is set. Some packages hold
+    # modules for newer Pythons, which do not compile and are never imported.
+    succeeds([PYTHON, "-m", "compileall", "-q", "-j", "0", str(VENV / "lib")])
+    run([PYTHON, "-c", "from stack.prefect import prepare; prepare()"])
     shutil.rmtree(VENV / "cache", ignore_errors=True)
     STAMP.write_text(made_from())
     say("Done")
 
 
-def is_usable() -> bool:
-    """Whether .venv is there for this interpreter and folder; then it is changed in place, under what runs."""
-    base = VENV / "base"
-    return base.exists() and base.read_text() == BASE and runs([str(PYTHON), "-m", "pip", "--version"])
-
-
-def runs(command: list[str]) -> bool:
-    """Whether a command succeeds."""
+def succeeds(command: list[str]) -> bool:
+    """Run a command; whether it succeeded."""
     return subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False).returncode == 0
 
 
 def run(command: list[str]) -> None:
     """Run a command that has to succeed."""
-    if not runs(command):
+    if not succeeds(command):
         sys.exit(f"Set-up failed at: {' '.join(command)}")
 
 
-def say(what: str) -> None:
-    """One line of progress."""
-    sys.stderr.write(f"set-up: {what}\n")
+def say(message: str) -> None:
+    """Print one line of progress."""
+    sys.stderr.write(f"set-up: {message}\n")
 
 
 if __name__ == "__main__":
