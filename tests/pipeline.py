@@ -128,7 +128,7 @@ class Pipeline:
 
     def wait_for(self, query: str) -> None:
         """Wait until the warehouse answers `query` with a row."""
-        give_up_at = time.monotonic() + 60
+        give_up_at = time.monotonic() + 120
         while not self.warehouse.execute(query.encode()).rowcount:
             assert time.monotonic() < give_up_at, f"never: {query}"
             time.sleep(0.02)

@@ -61,7 +61,7 @@ def tracked(prefect_server: None) -> Callable[[object], Tracked]:
             run = client.read_flow_run(run_id)
             mine = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
             # Tasks tell the server of themselves by events, which arrive one by one, and after the run has ended.
-            give_up_at, quiet_since, before = time.monotonic() + 60, time.monotonic(), None
+            give_up_at, quiet_since, before = time.monotonic() + 120, time.monotonic(), None
             while True:
                 tasks = client.read_task_runs(flow_run_filter=mine)
                 known = {task.id: task.state and task.state.type for task in tasks}

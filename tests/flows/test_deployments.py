@@ -5,13 +5,17 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
+from cronsim import CronSim
 
 from flows.deploy import deploy
 from flows.deployments import FOLDER, Declared, read_declarations
@@ -37,7 +41,7 @@ NAMES = [
     "backfill",
     "watchdog",
 ]
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 240
 
 
 @pytest.fixture
@@ -49,18 +53,23 @@ def client(prefect_server: None) -> Iterator["SyncPrefectClient"]:
 
 
 @pytest.fixture
-def worker(place: Pipeline, tmp_path: Path) -> Iterator[None]:
-    """A process worker on the pool, with the settings of this test."""
+def deployed(client: "SyncPrefectClient", place: Pipeline, tmp_path: Path) -> Iterator[dict[str, UUID]]:
+    """Every deployment without its schedule, on a pool and a worker of this test alone; ids by name.
+
+    Runs that the schedules of other tests have brought wait in the pool of those, and never come to this worker.
+    """
+    pool = f"test-{uuid.uuid4().hex[:8]}"
+    ids = deploy(unscheduled(), pool, tmp_path)
     process = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "worker", "start", "--pool", "dwh", "--type", "process"],
+        [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"],
         cwd=tmp_path,
         env={**os.environ, "PREFECT_WORKER_QUERY_SECONDS": "1"},
         stdout=(tmp_path / "worker.log").open("w"),
         stderr=subprocess.STDOUT,
     )
-    yield
+    yield ids
     process.send_signal(signal.SIGTERM)
-    process.wait(30)
+    process.wait(PATIENCE_SECONDS)
 
 
 def registered(client: "SyncPrefectClient") -> dict[str, Any]:
@@ -122,25 +131,67 @@ def test_the_form_of_a_deployment_has_types_defaults_and_words(
         client.create_flow_run_from_deployment(ids["ingest-shop"], parameters={"whole": "perhaps"})
 
 
+def test_the_server_itself_schedules_the_runs_of_every_deployment_with_a_schedule(
+    client: "SyncPrefectClient", tmp_path: Path
+) -> None:
+    declared = read_declarations()
+    schedules = {one["name"]: one["schedules"][0] for one in declared.deployments if one.get("schedules")}
+    # Deploying deletes what was scheduled to come: whatever is found is new.
+    ids = deploy(declared, folder=tmp_path)
+    begin = datetime.now(UTC)
+    until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        times = {name: scheduled_times(client, ids[name], begin) for name in NAMES}
+        # Prefect's default: at least three runs ahead.
+        if all(len(times[name]) >= 3 for name in schedules):
+            break
+        assert time.monotonic() < until, times
+        time.sleep(0.5)
+    assert {name for name, found in times.items() if found} == schedules.keys()
+    for name, schedule in schedules.items():
+        first = times[name][0].astimezone(ZoneInfo(schedule["timezone"]))
+        expected = CronSim(schedule["cron"], first - timedelta(minutes=1))
+        assert times[name] == [next(expected) for _ in times[name]], name
+
+
+def scheduled_times(client: "SyncPrefectClient", deployment_id: UUID, after: datetime) -> list[datetime]:
+    """When the runs start that the server has scheduled for a deployment."""
+    from prefect.client.schemas.filters import (
+        DeploymentFilter,
+        DeploymentFilterId,
+        FlowRunFilter,
+        FlowRunFilterExpectedStartTime,
+    )
+
+    runs = client.read_flow_runs(
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])),
+        flow_run_filter=FlowRunFilter(expected_start_time=FlowRunFilterExpectedStartTime(after_=after)),
+    )
+    # Plain datetimes: cronsim drops the time zone of Prefect's own.
+    return sorted(
+        datetime.fromtimestamp(run.expected_start_time.timestamp(), UTC) for run in runs if run.auto_scheduled
+    )
+
+
+@pytest.mark.timeout(900)
 def test_a_worker_runs_what_the_api_asks_for_and_retry_goes_on_where_it_failed(
-    client: "SyncPrefectClient", worker: None, place: Pipeline, tmp_path: Path
+    client: "SyncPrefectClient", deployed: dict[str, UUID], place: Pipeline, tmp_path: Path
 ) -> None:
     from prefect.states import AwaitingRetry
 
-    ids = deploy(unscheduled(), folder=tmp_path)
     landing = tmp_path / "lake" / "landing" / "weblogs"
     landing.mkdir(parents=True)
     (landing / "access.log").write_bytes(lines(1, 10))
     with session_lock(place.warehouse, "source shop"):
-        left_out = client.create_flow_run_from_deployment(ids["ingest-shop"]).id
-        asked = client.create_flow_run_from_deployment(ids["ingest-weblogs"]).id
+        left_out = client.create_flow_run_from_deployment(deployed["ingest-shop"]).id
+        asked = client.create_flow_run_from_deployment(deployed["ingest-weblogs"]).id
         state = ended(client, left_out, tmp_path)
         assert (state.type.value, state.name) == ("COMPLETED", "Skipped")
         assert "'source shop' is being loaded by test warehouse" in state.message
         # Nothing tells addresses' countries.
         assert ended(client, asked, tmp_path).name == "Failed"
 
-    day = client.create_flow_run_from_deployment(ids["daily-warehouse"]).id
+    day = client.create_flow_run_from_deployment(deployed["daily-warehouse"]).id
     assert ended(client, day, tmp_path).name == "Failed"
     geoip.write(tmp_path / "home" / "geoip" / "demo.mmdb")
     # What the button of that name in the UI does.
@@ -170,7 +221,7 @@ def test_a_worker_runs_what_the_api_asks_for_and_retry_goes_on_where_it_failed(
 
 
 def unscheduled() -> Declared:
-    """The declarations without schedules: a run of one at the same minute would have ours left out."""
+    """The declarations without schedules."""
     declared = read_declarations()
     return replace(declared, deployments=[{**one, "schedules": []} for one in declared.deployments])
 

@@ -193,8 +193,8 @@ def ingest(**parameters: Any) -> Any:
 
 
 def eventually(ask: Callable[[], object], wanted: object) -> object:
-    """What `ask` answers once it is what is wanted, or after a minute."""
-    give_up_at = time.monotonic() + 60
+    """What `ask` answers once it is what is wanted, or after two minutes."""
+    give_up_at = time.monotonic() + 120
     while (answer := ask()) != wanted and time.monotonic() < give_up_at:
         time.sleep(0.2)
     return answer
@@ -259,7 +259,7 @@ def terminate(place: Pipeline, application_name: str) -> None:
 
 
 def wait_until(connection: psycopg.Connection, query: str) -> None:
-    give_up_at = time.monotonic() + 60
+    give_up_at = time.monotonic() + 120
     while not connection.execute(query.encode()).rowcount:
         assert time.monotonic() < give_up_at, f"never: {query}"
         time.sleep(0.02)

@@ -273,7 +273,7 @@ def test_interrupted_run_ends_cleanly_and_the_next_one_does_its_work(
         running = dwh.start("run", "shop")
         _wait_for(lambda: shop.rows(LOCK_AWAITED))
         running.send_signal(number)
-        _, said = running.communicate(timeout=60)
+        _, said = running.communicate(timeout=120)
         _wait_for(lambda: not shop.rows(LOCK_AWAITED))
     assert running.returncode == code
     assert said.splitlines()[-1] == (
@@ -291,7 +291,7 @@ def test_nohup_lets_a_run_go_on_when_its_terminal_is_closed(dwh: CommandLine, sh
         running = dwh.start("run", "shop", under=("nohup",))
         _wait_for(lambda: shop.rows(LOCK_AWAITED))
         running.send_signal(signal.SIGHUP)
-    running.communicate(timeout=60)
+    running.communicate(timeout=120)
     assert running.returncode == 0
     assert [status for _, status, _ in shop.run_states()] == ["succeeded"]
 
@@ -304,7 +304,7 @@ import contextlib, sys, psycopg
 from cli.main import main
 with contextlib.suppress(SystemExit): main([*sys.argv[2:], "--help"])
 with contextlib.suppress(KeyboardInterrupt), psycopg.connect(sys.argv[1]) as connection:
-    connection.pgconn.send_query(b"select pg_sleep(1)")
+    connection.pgconn.send_query(b"select pg_sleep(60)")
     raise KeyboardInterrupt
 """
     said = [
@@ -328,7 +328,7 @@ def test_status_calls_a_run_crashed_as_soon_as_its_process_is_gone(dwh: CommandL
         _wait_for(lambda: shop.rows(LOCK_AWAITED))
         assert shown() == [("running", "")]
         running.kill()
-        running.communicate(timeout=60)
+        running.communicate(timeout=120)
         _wait_for(lambda: shown() == [("crashed", CRASHED)])
     assert [status for _, status, _ in shop.run_states()] == ["running"], "it is only shown so"
 
@@ -448,7 +448,7 @@ def _drop(shop: Pipeline, kind: str, query: str) -> None:
 
 
 def _wait_for(condition: Callable[[], object]) -> None:
-    give_up_at = time.monotonic() + 60
+    give_up_at = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < give_up_at
         time.sleep(0.05)

@@ -54,7 +54,7 @@ def postmaster(cluster: EmbeddedPostgres) -> psutil.Process:
 
 def kill(process: psutil.Process) -> None:
     process.kill()
-    process.wait(10)
+    process.wait(60)
 
 
 def run(url: str, statement: str) -> None:
@@ -81,7 +81,7 @@ def test_restart_keeps_data_port_and_password(own_postgres: EmbeddedPostgres) ->
     run(url, "create table kept as select 42 as answer")
     processes = [postmaster(own_postgres), *postmaster(own_postgres).children()]
     own_postgres.stop()
-    assert psutil.wait_procs(processes, timeout=10)[1] == []
+    assert psutil.wait_procs(processes, timeout=60)[1] == []
     assert not own_postgres.is_running()
     own_postgres.stop()
     own_postgres.start()
@@ -147,7 +147,7 @@ def test_stop_ends_busy_backends_of_a_killed_server(own_postgres: EmbeddedPostgr
     kill(postmaster(own_postgres))
     own_postgres.stop()
     busy.join()
-    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert psutil.wait_procs(family, timeout=60)[1] == []
 
 
 def test_foreign_process_with_the_number_of_a_dead_server_lives_on(own_postgres: EmbeddedPostgres) -> None:
@@ -304,7 +304,7 @@ def test_terminated_starter_leaves_the_server_running(tmp_path: Path) -> None:
         assert starter.stdout is not None
         starter.stdout.readline()
         os.killpg(starter.pid, signal.SIGINT)
-        starter.wait(10)
+        starter.wait(60)
         assert one(EmbeddedPostgres(tmp_path / "pg").url(), "select 1") == 1
     finally:
         EmbeddedPostgres(tmp_path / "pg").stop()
@@ -321,7 +321,7 @@ def test_server_that_is_killed_while_an_unlogged_table_is_made_starts_again(
     server = psutil.Process(int((own_postgres.data / "postmaster.pid").read_text().split()[0]))
     backends = server.children()
     server.kill()
-    psutil.wait_procs(backends, timeout=10)
+    psutil.wait_procs(backends, timeout=60)
     own_postgres.start()
     with psycopg.connect(own_postgres.url()) as connection:
         assert connection.execute("select to_regclass('staged'), to_regclass('logged')::text").fetchone() == (

@@ -76,7 +76,7 @@ def test_stack_keeps_data_and_addresses_over_a_stop_and_a_kill(home: Path) -> No
     assert {process.pid for process in processes_of(home)} == started
     for process in processes_of(home):
         process.kill()
-        process.wait(10)
+        process.wait(60)
     assert not local.state(home).is_up
     again = local.up(home)
     assert again.api_url == first.api_url
@@ -104,7 +104,7 @@ def test_killed_in_the_middle_of_a_run_everything_goes_on_where_it_was(home: Pat
     # Flows first: one that loses its PostgreSQL starts it again.
     for process in (everything := processes_of(home))[::-1]:
         process.kill()
-    psutil.wait_procs(everything, 10)
+    psutil.wait_procs(everything, 60)
     blocker.close()
     assert not local.state(home).is_up
 

