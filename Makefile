@@ -60,7 +60,7 @@ test-18: setup ## all tests, on PostgreSQL 18; make test-18 ARGS="-k history"
 
 # What depends on the server's version: the engine's SQL, the schema, rights. The rest is the same on both.
 ENGINE_TESTS := $(addprefix tests/integration/test_,history.py capture.py contracts.py deletes.py quarantine.py \
-	migrations.py marts.py reconcile.py weblog_load.py roles.py embedded_postgres.py change_feed.py undo.py dry_run.py \
+	migrations.py marts.py reconcile.py weblog_load.py roles.py embedded_postgres.py change_log.py undo.py dry_run.py \
 	as_of.py)
 
 test-16: setup ## the engine's tests and those with real data, on PostgreSQL 16

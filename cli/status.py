@@ -116,14 +116,14 @@ def _show(told: dict[str, Any]) -> None:
             "rows_read": "read",
             "rows_inserted": "inserted",
             "rows_updated": "updated",
-            "rows_closed": "closed",
+            "versions_expired": "closed",
             "rows_deleted": "deleted",
             "rows_quarantined": "quarantined",
         },
     )
     for run in told["runs"]:
         if run["message"]:
-            out.print(f"Run {run['run_id']}: {run['message']} {run['advice'] or ''}".rstrip(), markup=False)
+            out.print(f"Run {run['run_id']}: {run['message']} {run['hint'] or ''}".rstrip(), markup=False)
     verdicts = {f"raw.{p['source']}_{p['table_name']}": p["verdict"] for p in told["proofs"]}
     for table in told["tables"]:
         table["proof"] = verdicts.get(table["table_name"])
@@ -152,7 +152,7 @@ def _show_reconciled(reconciled: list[dict[str, Any]]) -> None:
         out.print("[bold]Reconciled[/]: star and marts never were (`dwh reconcile`)\n")
         return
     wrong = [row for row in reconciled if row["verdict"] == "different"]
-    when = min(row["proved_at"] for row in above)
+    when = min(row["verified_at"] for row in above)
     show_table(
         f"Reconciled {when:%Y-%m-%d %H:%M} UTC: tables that differ",
         wrong,
@@ -162,7 +162,7 @@ def _show_reconciled(reconciled: list[dict[str, Any]]) -> None:
             "rows_expected": "expected",
             "rows_found": "found",
             "rows_differing": "differing",
-            "proved_at": "compared",
+            "verified_at": "compared",
             "run_id": "run",
         },
         f"none of {len(reconciled)}",

@@ -103,7 +103,7 @@ def page(evidence: Evidence) -> str:
         f"code {run['code_version']}.",
     ]
     if run["error"]:
-        lines += ["", f"**{_escaped(run['error'])}**", "", _escaped(run["advice"] or "")]
+        lines += ["", f"**{_escaped(run['error'])}**", "", _escaped(run["hint"] or "")]
     changed = [load for load in evidence.loads if _changes(load)]
     if evidence.loads:
         lines += ["", f"## Loads ({len(changed)} of {len(evidence.loads)} tables changed)", ""]

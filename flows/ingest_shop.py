@@ -35,7 +35,7 @@ def ingest_shop(whole: bool = False, confirm_deletes: bool = False, dry_run: boo
         published = publish_batch(run, staged)
         proofs = prove_source(run, staged)
         if not dry_run:
-            change_log.prune(run.connection, settings.change_feed_days)
+            change_log.prune(run.connection, settings.change_log_days)
         found = examples(run, published.loads)
         return Outcome(
             NAME, run.run_id, published.loads, published.checks, proofs, examples=found, dry_run=dry_run

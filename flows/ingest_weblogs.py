@@ -33,7 +33,7 @@ def ingest_weblogs(dry_run: bool = False) -> Outcome:
                 NAME, run.run_id, told.loads, told.weblogs.checks, examples=told.examples, dry_run=True
             )
         loaded = load_files(run, settings)
-        change_log.prune(run.connection, settings.change_feed_days)
+        change_log.prune(run.connection, settings.change_log_days)
         load = Load(
             "weblogs",
             "dwh.fact_weblog",

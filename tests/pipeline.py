@@ -224,7 +224,7 @@ class Pipeline:
 
 CONTENT = {
     "raw": ("_run_id",),
-    "dwh": ("run_id", "closed_by_run_id"),
+    "dwh": ("run_id", "expired_by_run_id"),
 }
 
 

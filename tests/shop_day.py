@@ -53,7 +53,7 @@ def told(connection: psycopg.Connection, changed_until: datetime) -> dict[str, l
             """
             select table_schema, table_name, string_agg(quote_ident(column_name), ', ' order by ordinal_position)
             from information_schema.columns join information_schema.tables using (table_schema, table_name)
-            where table_type = 'BASE TABLE' and column_name not in ('_run_id', 'run_id', 'closed_by_run_id')
+            where table_type = 'BASE TABLE' and column_name not in ('_run_id', 'run_id', 'expired_by_run_id')
                 and column_name <> replace(table_name, 'dim_', '') || '_key'
                 and (table_schema = 'raw' or table_schema = 'dwh' and table_name = any(%s))
             group by 1, 2

@@ -21,22 +21,22 @@ WITH_HISTORY = {
         where (member.{id} is null) <> (mirror.id is null or mirror._is_deleted)""",
     "holes in the life of a member that never vanished": """
         select {id} from (
-            select {id}, valid_to, closed_by_run_id,
+            select {id}, valid_to, expired_by_run_id,
                 lead(valid_from) over life as next_from, lead(run_id) over life as next_run
             from dwh.{dim} window life as (partition by {id}, source_system order by valid_from)
         ) as version
-        where next_from > valid_to and next_run <= closed_by_run_id""",
+        where next_from > valid_to and next_run <= expired_by_run_id""",
     "versions that end without a run that ended them": """
-        select {id} from dwh.{dim} where is_current = (closed_by_run_id is not null) and not is_inferred""",
+        select {id} from dwh.{dim} where is_current = (expired_by_run_id is not null) and not is_inferred""",
     "rows of runs that did not succeed": """
         select {id} from dwh.{dim} as version
-        left join audit.run on run.run_id in (version.run_id, version.closed_by_run_id)
+        left join audit.run on run.run_id in (version.run_id, version.expired_by_run_id)
         where version.{key} > 0 and run.status is distinct from 'succeeded'""",
     "two versions in a row that say the same": """
         select {id} from (
             select {id}, row({tracked})::text as said, run_id, valid_from,
                 lag(row({tracked})::text) over life as said_before, lag(valid_to) over life as before_to,
-                lag(closed_by_run_id) over life as closed_by
+                lag(expired_by_run_id) over life as closed_by
             from dwh.{dim} where not is_inferred window life as (partition by {id}, source_system order by valid_from)
         ) as version
         -- a member that vanished, and came back to a version that a fact's line had inferred, says the same again

@@ -130,7 +130,7 @@ CONTENT = {
         """,
     "file": """
         select file_id, path, head_hash, tail_hash, size_bytes, byte_offset, line_count, rows_loaded, rows_quarantined,
-            open_line_offset, status, message
+            unterminated_line_offset, status, message
         from audit.file order by 1
         """,
     "file_part": """

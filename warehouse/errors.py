@@ -50,6 +50,10 @@ class SchemaOutdated(SettingsError):
     """The warehouse's migrations are not those of this code."""
 
 
+class SchemaObjectInUse(WarehouseError):
+    """A migration has to drop a view or function that somebody's own view depends on."""
+
+
 class RunLost(WarehouseError):
     """The connection that held a run's locks is gone: another run may have begun meanwhile."""
 

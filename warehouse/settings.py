@@ -95,7 +95,7 @@ class Settings(BaseSettings):
         "always",
         description="unless-quiet: read by the cursor's index where no transaction was in flight at the last snapshot",
     )
-    change_feed_days: int = Field(
+    change_log_days: int = Field(
         90, ge=1, le=36500, description="Days for which changes, and what undo needs, are kept"
     )
     max_delete_share: float = Field(0.10, ge=0, le=1, description="Share of a table that one run may delete")

@@ -68,8 +68,8 @@ def ours(databases: Databases) -> Timing:
             """
             select
                 extract(epoch from ended_at - started_at)::float,
-                (select sum(seconds) from audit.proof where proof.run_id = run.run_id),
-                (select sum(rows_source) from audit.proof where proof.run_id = run.run_id)::bigint
+                (select sum(seconds) from audit.verification where proof.run_id = run.run_id),
+                (select sum(rows_source) from audit.verification where proof.run_id = run.run_id)::bigint
             from audit.run as run where run_id = %s
             """,
             [run_id],

@@ -138,6 +138,6 @@ EVERY_LINE = """
     from mart.weblog group by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 order by 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12
     """
 BY_FILE = """
-    select path, status in ('loaded', 'copy'), line_count, rows_loaded + lines_elsewhere, rows_quarantined
+    select path, status in ('loaded', 'copy'), line_count, rows_loaded + lines_duplicated, rows_quarantined
     from audit.file where path not in ('access-2026-11-20.log', 'copy.log') order by 1
     """

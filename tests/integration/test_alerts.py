@@ -79,7 +79,9 @@ def run_once(
 
 def queued(warehouse: psycopg.Connection) -> list[tuple[str, str, int]]:
     """Every mail ever queued: (kind, subject, times seen)."""
-    return warehouse.execute("select kind, subject, seen_count from audit.outbox order by mail_id").fetchall()
+    return warehouse.execute(
+        "select kind, subject, occurrence_count from audit.outbox order by mail_id"
+    ).fetchall()
 
 
 def make_due(warehouse: psycopg.Connection) -> None:
@@ -106,7 +108,7 @@ ENDS: Mapping[str, tuple[Callable[[], BaseException], str, str]] = {
     ),
     "brake": (
         lambda: DeleteThresholdExceeded("Half of customer is gone.", hint="Confirm it."),
-        "brake pulled",
+        "delete threshold exceeded",
         "ingest-shop pulled the brake: Half of customer is gone.",
     ),
     "proof": (

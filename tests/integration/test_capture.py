@@ -164,22 +164,22 @@ def test_net_left_out_where_the_source_was_quiet_reads_less_and_the_proof_tells_
         late.execute("update customer set country = 'UY', updated_at = '2024-01-02'")
         shop.insert("customer", id=2, updated_at="2024-03-01")
         shop.capture(xid_net="unless-quiet")
-        assert shop.rows("select distinct was_quiet from audit.watermark") == [(False,)]
+        assert shop.rows("select distinct no_open_transactions from audit.watermark") == [(False,)]
         late.commit()
     shop.capture(xid_net="unless-quiet")
     assert last(shop) == {"updated": 1, "cursor_missed": 1}
 
     # as a snapshot leaves it that saw nothing in flight: other tests' transactions are on the same server
-    shop.warehouse.execute("update audit.watermark set was_quiet = true")
+    shop.warehouse.execute("update audit.watermark set no_open_transactions = true")
     shop.insert("customer", id=3, updated_at="2024-03-01")
     shop.capture(xid_net="unless-quiet")
     assert last(shop) == {"inserted": 1, "cursor_missed": 1}
 
-    shop.warehouse.execute("update audit.watermark set was_quiet = true")
+    shop.warehouse.execute("update audit.watermark set no_open_transactions = true")
     shop.do("update customer set name = 'Backdated', updated_at = '2001-01-01' where id = 2")
     with pytest.raises(VerificationFailed, match="customer: 3 rows there, 3 here"):
         shop.capture(xid_net="unless-quiet")
-    shop.warehouse.execute("update audit.watermark set was_quiet = true")
+    shop.warehouse.execute("update audit.watermark set no_open_transactions = true")
     shop.capture(whole=True)
     assert in_mirror(shop, "customer") == in_source(shop, "customer")
 

@@ -118,7 +118,7 @@ def test_help_names_every_command_and_the_exit_codes(dwh: CommandLine) -> None:
     ("name", "value"),
     [
         ("DWH_MAX_DELETE_SHARE", "7"),
-        ("DWH_CHANGE_FEED_DAYS", "3000000"),
+        ("DWH_CHANGE_LOG_DAYS", "3000000"),
         ("DWH_WEBLOG_RETENTION_DAYS", "99999999"),
         ("DWH_SHOP_URL", "s3cret"),
         ("DWH_SHOP_URL", "postgresql://me:s3cret@localhost:99999/shop"),
@@ -134,7 +134,7 @@ def test_wrong_setting_exits_with_2_and_names_it(dwh: CommandLine, name: str, va
 
 def test_lines_of_the_env_file_that_set_nothing_are_told(dwh: CommandLine) -> None:
     (dwh.folder / ".env").write_text(
-        "# mine\nexport DWH_CHANGE_FEED_DAYS=7\nDWH_MAX_DELET_SHARE=0.5\nOTHER=1\nDWH_LAKE s3cret\n"
+        "# mine\nexport DWH_CHANGE_LOG_DAYS=7\nDWH_MAX_DELET_SHARE=0.5\nOTHER=1\nDWH_LAKE s3cret\n"
         "DWH_SHOP_URL_FILE=/x\n"
     )
     done = dwh("status", "--json")

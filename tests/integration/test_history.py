@@ -17,7 +17,7 @@ def test_first_load_opens_one_version_since_ever(shop: Pipeline) -> None:
     run = shop.capture()
     assert shop.rows(
         "select customer_id, source_system, name, country, valid_from, valid_to, is_current, is_inferred, "
-        "run_id - %s, closed_by_run_id from dwh.dim_customer where customer_key > 0 order by customer_id",
+        "run_id - %s, expired_by_run_id from dwh.dim_customer where customer_key > 0 order by customer_id",
         run.run_id,
     ) == [
         ("1", "shop", "Ana", "AR", "ever", "now", True, False, 0, None),
@@ -31,7 +31,7 @@ def test_change_closes_the_version_and_opens_the_next_when_the_source_says(shop:
     shop.do("update customer set country = 'UY', updated_at = '2024-03-01 10:00:00.123456'")
     run = shop.capture()
     assert shop.rows(
-        "select name, country, valid_from, valid_to, is_current, run_id - %s, closed_by_run_id - %s "
+        "select name, country, valid_from, valid_to, is_current, run_id - %s, expired_by_run_id - %s "
         "from dwh.dim_customer where customer_key > 0 order by dim_customer.valid_from",
         run.run_id,
         run.run_id,

@@ -161,7 +161,7 @@ def test_job_run_counts_what_came_in_once(shop: Pipeline) -> None:
         raise QualityGateStopped("The gate closed.", hint="Open it.")
     found = shop.rows(
         """
-        select run_id, status, rows_inserted, rows_updated, rows_closed, rows_quarantined, message, advice,
+        select run_id, status, rows_inserted, rows_updated, versions_expired, rows_quarantined, message, hint,
             duration_seconds >= 0
         from mart.job_run order by run_id
         """
@@ -235,7 +235,7 @@ def test_proof_shows_the_last_verdict_of_each_table(shop: Pipeline) -> None:
     shop.capture()
     assert shop.rows(
         """
-        select table_name, verdict, rows_source, rows_mirror, run_id from mart.capture_proof
+        select table_name, verdict, rows_source, rows_mirror, run_id from mart.capture_verification
         where table_name in ('order_item', 'company') order by table_name
         """
     ) == [("company", "equal", 1, 1, 2), ("order_item", "equal", 2, 2, 2)]

@@ -1,5 +1,7 @@
-"""Migrations: up, down and up again; everything commented; every SQL file fits the tables that they make."""
+"""Migrations: released schemas are upgraded with their data, views follow, everything is commented."""
 
+import lzma
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,57 +11,26 @@ from psycopg import sql
 
 import warehouse
 from generators.shop import create_schema
+from stack.postgres import EmbeddedPostgres
+from tests.catalog import SCHEMAS, catalog
 from warehouse.db.connections import connect
 from warehouse.extract.stage import stage
+from warehouse.history.undo import undo
 from warehouse.load.conform import delivered_columns
 from warehouse.load.full_load import affect_all, forget_affected
 from warehouse.load.publish import publish
-from warehouse.migrations import current, downgrade, head, upgrade
+from warehouse.migrations import current, declared, downgrade, head, upgrade
 from warehouse.model.star import TARGETS
 from warehouse.runs.audit import start_run
 from warehouse.sources.declaration import read_source
 
 PACKAGE = Path(warehouse.__file__).parent
-MARTS = PACKAGE / "sql" / "mart"
 NORTHWIND = Path(__file__).parents[1] / "real" / "northwind.sql"
-SCHEMAS = ("staging", "raw", "dwh", "mart", "audit")
+# A dump with data of a warehouse at each released revision.
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "schemas"
 REVISIONS = sorted(path.name[:4] for path in (PACKAGE / "migrations" / "versions").glob("[0-9]*.py"))
 
-# Everything about the schemas that a migration could leave behind, as text.
-CATALOG = """
-    select concat_ws(' ', 'schema', nspname, obj_description(oid, 'pg_namespace'))
-    from pg_namespace where nspname = any(%(schemas)s)
-    union all
-    select concat_ws(
-        ' ', 'relation', oid::regclass, relkind, relpersistence, reloptions, obj_description(oid, 'pg_class')
-    )
-    from pg_class where relnamespace::regnamespace::text = any(%(schemas)s)
-    union all
-    select concat_ws(
-        ' ', 'column', attrelid::regclass, attname, format_type(atttypid, atttypmod), attnotnull, attidentity,
-        pg_get_expr(adbin, adrelid), col_description(attrelid, attnum)
-    )
-    from pg_attribute
-    join pg_class on pg_class.oid = attrelid
-    left join pg_attrdef on adrelid = attrelid and adnum = attnum
-    where relnamespace::regnamespace::text = any(%(schemas)s) and attnum > 0 and not attisdropped
-    union all
-    select concat_ws(' ', 'constraint', conrelid::regclass, conname, pg_get_constraintdef(oid))
-    from pg_constraint where connamespace::regnamespace::text = any(%(schemas)s)
-    union all
-    select concat_ws(' ', 'index', pg_get_indexdef(indexrelid))
-    from pg_index join pg_class on pg_class.oid = indrelid
-    where relnamespace::regnamespace::text = any(%(schemas)s)
-    union all
-    select concat_ws(' ', 'view', oid::regclass, pg_get_viewdef(oid))
-    from pg_class where relnamespace::regnamespace::text = any(%(schemas)s) and relkind in ('v', 'm')
-    union all
-    select concat_ws(' ', 'function', pg_get_functiondef(oid))
-    from pg_proc where pronamespace::regnamespace::text = any(%(schemas)s)
-    order by 1
-"""
-
-SILENT = """
+UNCOMMENTED = """
     select oid::regclass::text from pg_class
     where relnamespace::regnamespace::text = any(%(schemas)s) and relkind in ('r', 'p', 'v', 'm')
         and obj_description(oid, 'pg_class') is null
@@ -68,8 +39,21 @@ SILENT = """
     from pg_attribute join pg_class on pg_class.oid = attrelid
     where relnamespace::regnamespace::text = any(%(schemas)s) and relkind in ('r', 'p', 'v', 'm')
         and attnum > 0 and not attisdropped and col_description(attrelid, attnum) is null
+    union all
+    select oid::regprocedure::text from pg_proc
+    where pronamespace::regnamespace::text = any(%(schemas)s) and obj_description(oid, 'pg_proc') is null
     order by 1
 """
+
+# What an upgrade must not lose: whole tables, by columns that no migration has renamed.
+WHOLE_TABLES = {
+    "dwh.dim_customer": "customer_key, customer_id, name, email, state, valid_from, valid_to, is_current, run_id",
+    "dwh.fact_order_item": "order_id, line_id, ordered_at, customer_key, product_key, net_amount, status, run_id",
+    "dwh.fact_weblog": "file_id, line_number, requested_at, request_key, country, ip_address",
+    "audit.quarantine": "quarantine_id, source, entity, row_key, rules, reason, row_data, raw_text, resolved_at",
+    "audit.run": "run_id, flow, status, started_at, ended_at, error",
+    "mart.sales_by_month": "source_system, month, currency, order_count, net_amount",
+}
 
 
 @pytest.fixture
@@ -97,68 +81,160 @@ def captured(empty_database_url: Callable[[], str], warehouse_url: str) -> dict[
     return made
 
 
-def told(url: str, query: str) -> list[str]:
+@pytest.fixture(params=sorted(path.name[:4] for path in FIXTURES.glob("*.sql.xz")))
+def released(
+    request: pytest.FixtureRequest,
+    postgres: EmbeddedPostgres,
+    warehouse_template: str,
+    empty_database_url: Callable[[], str],
+) -> tuple[str, str]:
+    """A warehouse with data at a released revision: the revision, and its URL. The template has made its roles."""
+    url = empty_database_url()
+    dump = lzma.decompress((FIXTURES / f"{request.param}.sql.xz").read_bytes())
+    restore = [
+        postgres.psql_path,
+        "--quiet",
+        "--no-psqlrc",
+        "--set=ON_ERROR_STOP=1",
+        "--output=/dev/null",
+        url,
+    ]
+    subprocess.run(restore, input=dump, check=True)
+    return request.param, url
+
+
+def catalog_of(url: str) -> list[str]:
     with connect(url) as connection:
-        return [said for (said,) in connection.execute(query.encode(), {"schemas": list(SCHEMAS)}).fetchall()]
+        return catalog(connection)
 
 
-def contents(url: str) -> list[str]:
-    """Tables with the number of their rows: migrations put in the unknown members, the calendar and countries."""
+def rows(url: str, query: str) -> list[tuple[object, ...]]:
+    with connect(url) as connection:
+        return connection.execute(query.encode(), {"schemas": list(SCHEMAS)}).fetchall()
+
+
+def row_counts(url: str) -> dict[str, int]:
     with connect(url) as connection:
         tables = connection.execute(
-            "select schemaname, tablename from pg_tables where schemaname = any(%s) order by 1, 2",
-            [list(SCHEMAS)],
+            "select schemaname, tablename from pg_tables where schemaname = any(%s)", [list(SCHEMAS)]
         ).fetchall()
-        count = sql.SQL("select count(*) from {}")
-        return [
-            f"{table} {connection.execute(count.format(sql.Identifier(*table))).fetchone()}"
-            for table in tables
-        ]
+        counts = {}
+        for table in tables:
+            row = connection.execute(
+                sql.SQL("select count(*) from {}").format(sql.Identifier(*table))
+            ).fetchone()
+            assert row is not None
+            counts[".".join(table)] = row[0]
+        return counts
+
+
+def whole_tables(url: str) -> dict[str, list[tuple[object, ...]]]:
+    return {
+        table: rows(url, f"select {columns} from {table} order by {columns}")
+        for table, columns in WHOLE_TABLES.items()
+    }
+
+
+def test_baseline_is_the_schema_that_was_released(
+    released: tuple[str, str], empty_database_url: Callable[[], str]
+) -> None:
+    revision, url = released
+    if revision != REVISIONS[0]:
+        pytest.skip("a later revision than the baseline")
+    baseline = empty_database_url()
+    upgrade(baseline, revision)
+    # Runs no migration, but sets the grants that this version of PostgreSQL knows.
+    upgrade(url, revision)
+    assert catalog_of(baseline) == catalog_of(url)
+    counts = row_counts(url)
+    unmade = {table: count for table, count in row_counts(baseline).items() if table not in counts}
+    assert unmade == {}
+
+
+def test_released_warehouse_is_upgraded_with_its_data(released: tuple[str, str], warehouse_url: str) -> None:
+    _, url = released
+    counts, tables = row_counts(url), whole_tables(url)
+    as_of = rows(url, "select * from audit.dim_customer_at(1) order by 1")
+    assert (
+        counts["dwh.fact_order_item"] > 100 and counts["audit.change"] > 10 and counts["audit.quarantine"] > 1
+    )
+    upgrade(url)
+    assert catalog_of(url) == catalog_of(warehouse_url)
+    assert whole_tables(url) == tables
+    assert rows(url, "select * from audit.dim_customer_at(1) order by 1") == as_of
+    after = row_counts(url)
+    assert sorted(after.values()) == sorted([*counts.values(), after["audit.schema_object"]])
+
+
+def test_run_of_a_released_warehouse_can_be_undone_after_the_upgrade(released: tuple[str, str]) -> None:
+    """Before-images were logged under the names that columns had then."""
+    _, url = released
+    states = "select customer_id, state, valid_from, valid_to from dwh.dim_customer_at order by 1, 3"
+    expired = "select count(*) from dwh.dim_customer where expired_by_run_id = 10"
+    states = "select customer_id, state, valid_from, valid_to from audit.dim_customer_at(6) order by 1, 3"
+    before = rows(url, states)
+    upgrade(url)
+    assert rows(url, expired) == [(3,)]
+    with start_run(url, flow="undo") as run:
+        undo(run, 10, cascade=True)
+    assert rows(url, states) == before
+    assert rows(url, expired) == [(0,)]
+    assert rows(url, states.replace("audit.dim_customer_at(6)", "dwh.dim_customer")) == before
 
 
 def test_up_down_and_up_again_makes_the_same_schema(empty_database_url: Callable[[], str]) -> None:
     url = empty_database_url()
     upgrade(url)
-    schema, rows = told(url, CATALOG), contents(url)
+    schema, counts = catalog_of(url), row_counts(url)
     assert current(url) == head() == REVISIONS[-1]
     downgrade(url, "base")
-    assert told(url, CATALOG) == []
+    assert catalog_of(url) == []
     assert current(url) is None
     upgrade(url)
-    assert told(url, CATALOG) == schema
-    assert contents(url) == rows
+    assert catalog_of(url) == schema
+    assert row_counts(url) == counts
+
+
+def tables_of(url: str) -> list[str]:
+    """What numbered migrations are about: the catalog without what is declared in files."""
+    with connect(url) as connection:
+        return catalog(connection, tables_only=True)
 
 
 def test_each_migration_undoes_what_it_did(empty_database_url: Callable[[], str]) -> None:
     url = empty_database_url()
     before = "base"
     for revision in REVISIONS:
-        schema, rows = told(url, CATALOG), contents(url)
+        tables, counts = tables_of(url), row_counts(url)
         upgrade(url, revision)
-        assert told(url, CATALOG) != schema, f"{revision} does nothing"
+        assert tables_of(url) != tables, f"{revision} does nothing"
         downgrade(url, before)
-        assert (told(url, CATALOG), contents(url)) == (schema, rows), f"{revision} leaves something behind"
+        assert (tables_of(url), row_counts(url)) == (tables, counts), f"{revision} leaves something behind"
         upgrade(url, revision)
         before = revision
 
 
-def test_every_table_and_column_is_commented(captured: object, warehouse_url: str) -> None:
-    assert told(warehouse_url, SILENT) == []
+def test_nothing_differs_from_what_is_declared(captured: object, warehouse_url: str) -> None:
+    with connect(warehouse_url) as connection:
+        assert list(declared.differences(connection)) == []
+
+
+def test_every_table_column_and_function_is_commented(captured: object, warehouse_url: str) -> None:
+    assert rows(warehouse_url, UNCOMMENTED) == []
 
 
 def test_every_sql_file_fits_the_migrated_database(
     captured: dict[str, tuple[str, ...]], warehouse_url: str
 ) -> None:
-    files = [*(PACKAGE / "sql").rglob("*.sql"), *(PACKAGE / "sources").glob("*/conform/*.sql")]
-    declared = {
+    conform = {
         PACKAGE / "sources" / source / "conform" / f"{entity}.sql"
         for source, entities in captured.items()
         for entity in entities
     }
-    assert {path for path in files if path.parent.name == "conform"} == declared
+    assert set((PACKAGE / "sources").glob("*/conform/*.sql")) == conform
     refused = {}
     with connect(warehouse_url, autocommit=True) as connection:
-        for path in files:
+        for path in queries():
             try:
                 connection.execute(b"prepare file as " + path.read_bytes())
                 connection.execute("deallocate file")
@@ -168,24 +244,15 @@ def test_every_sql_file_fits_the_migrated_database(
 
 
 def test_every_sql_file_says_its_grain_and_inputs() -> None:
-    for path in [*(PACKAGE / "sql").rglob("*.sql"), *(PACKAGE / "sources").glob("*/conform/*.sql")]:
+    for path in [*queries(), *(PACKAGE / "history" / "functions").glob("*.sql")]:
         first, second = path.read_text().splitlines()[:2]
         assert first.startswith("-- ") and second.startswith("-- inputs: "), path.relative_to(PACKAGE)
 
 
-def test_each_mart_is_the_text_of_its_file(warehouse_url: str) -> None:
-    with connect(warehouse_url) as connection:
-        marts = connection.execute(
-            """
-            select relname, pg_get_viewdef(oid) from pg_class
-            where relnamespace = 'mart'::regnamespace and relkind in ('v', 'm') order by relname
-            """
-        ).fetchall()
-        assert [name for name, _ in marts] == sorted(path.stem for path in MARTS.glob("*.sql"))
-        for name, definition in marts:
-            text = sql.SQL((MARTS / f"{name}.sql").read_text())  # type: ignore[arg-type]
-            connection.execute(
-                sql.SQL("create temp view {} as {}").format(sql.Identifier(f"file_{name}"), text)
-            )
-            row = connection.execute("select pg_get_viewdef(%s::regclass)", [f"file_{name}"]).fetchone()
-            assert row == (definition,), name
+def queries() -> list[Path]:
+    """SQL files of one query each: not those of functions, nor the frozen ones of migrations."""
+    return [
+        path
+        for path in sorted(PACKAGE.rglob("*.sql"))
+        if path.parent.name != "functions" and "versions" not in path.parts
+    ]

@@ -66,7 +66,7 @@ def test_corrupt_mirror_is_told_kept_on_record_and_mended_by_reading_everything(
     assert told in error.value.what and error.value.exit_code == 3
     assert "--whole" in error.value.hint
     assert loaded.rows(
-        "select table_name from audit.proof where run_id = %s and verdict = 'different'", run.run_id
+        "select table_name from audit.verification where run_id = %s and verdict = 'different'", run.run_id
     ) == [(told.split(":")[0],)]
     assert loaded.run_states()[-1][1] == "stopped"
     loaded.capture(whole=True)
@@ -101,7 +101,8 @@ def test_row_put_in_place_of_another_by_hand_is_told_and_mended_by_the_next_runs
 
 def test_every_table_of_a_run_is_proved(loaded: Pipeline) -> None:
     assert loaded.rows(
-        "select table_name, rows_source, rows_mirror, chunks_differing, verdict from audit.proof order by table_name"
+        "select table_name, rows_source, rows_mirror, chunks_differing, verdict "
+        "from audit.verification order by table_name"
     ) == [
         (table, rows, rows, 0, "equal")
         for table, rows in (

@@ -150,7 +150,7 @@ CORRUPTIONS = {
     ),
     "a mirrored row that is there twice": Corruption(
         "raw.shop_brand",
-        "doubled",
+        "duplicated",
         UNSEEN.format(
             index="raw.pk_shop_brand",
             statement="insert into raw.shop_brand select * from raw.shop_brand limit 1",
@@ -195,7 +195,7 @@ CORRUPTIONS = {
         "dwh.dim_customer",
         "extra",
         "insert into dwh.dim_customer (source_system, customer_id, valid_from, valid_to, is_current, row_hash, run_id, "
-        "closed_by_run_id) select source_system, customer_id, '1950-01-01', '1960-01-01', false, 0, 1, 1 "
+        "expired_by_run_id) select source_system, customer_id, '1950-01-01', '1960-01-01', false, 0, 1, 1 "
         f"from dwh.dim_customer where customer_key = {nth(3, 'dwh.dim_customer', 'customer_key', NOW)}",
     ),
     "a wrong begin": Corruption(
@@ -231,7 +231,7 @@ CORRUPTIONS = {
     "a run that did not close it": Corruption(
         "dwh.dim_product",
         "changed",
-        "update dwh.dim_product set closed_by_run_id = null where product_key = "
+        "update dwh.dim_product set expired_by_run_id = null where product_key = "
         f"{nth(1, 'dwh.dim_product', 'product_key', PAST)}",
     ),
     "a member without history": Corruption(
@@ -282,7 +282,7 @@ CORRUPTIONS = {
     ),
     "a fact that is there twice": Corruption(
         "dwh.fact_order_item",
-        "doubled",
+        "duplicated",
         UNSEEN.format(
             index="dwh.pk_fact_order_item",
             statement=f"insert into dwh.fact_order_item select * from dwh.fact_order_item where {sold(4)}",
@@ -387,7 +387,7 @@ def test_web_logs_that_were_corrupted_are_found_named_and_mended(tmp_path: Path,
             ("dwh.agg_weblog_country_product", "missing"): 1,
             ("dwh.agg_weblog_country_user", "missing"): 1,
             ("dwh.agg_weblog_device_user", "changed"): pairs[0],
-            ("dwh.fact_weblog", "doubled"): 1,
+            ("dwh.fact_weblog", "duplicated"): 1,
             ("dwh.fact_weblog", "extra"): 1,
         }
         assert content(warehouse, ("dwh",)) == undisturbed

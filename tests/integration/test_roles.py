@@ -14,9 +14,9 @@ from tests.pipeline import Pipeline
 from tests.weblog_lake import BRAZIL, line, lines, make_lake
 from warehouse import migrations, weblogs
 from warehouse.db.connections import connect
+from warehouse.db.roles import LOADER, MARKETING, OWNER, READER, ROLES
 from warehouse.errors import AccessRefused
 from warehouse.load import marts
-from warehouse.migrations.rights import LOADER, MARKETING, OWNER, READER, ROLES
 from warehouse.reconcile.reconcile import reconcile_feed
 from warehouse.runs.audit import start_run
 from warehouse.weblogs.storage.partitions import Partitions

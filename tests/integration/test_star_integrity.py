@@ -37,7 +37,7 @@ CORRUPTIONS = {
     "set _is_deleted = not _is_deleted where id = (select min(id) from raw.shop_product)",
     "holes in the life of a member that never vanished: customer": "update dwh.dim_customer "
     "set valid_to = valid_to - (valid_to - valid_from) / 2 where not is_current",
-    "versions that end without a run that ended them: customer": "update dwh.dim_customer set closed_by_run_id = null",
+    "versions that end without a run that ended them: customer": "update dwh.dim_customer set expired_by_run_id = null",
     "rows of runs that did not succeed: product": "update audit.run set status = 'failed' where run_id = 3",
     "members that are not as the shop has them: customer": "update dwh.dim_customer set email = 'x' where is_current",
     "facts whose versions were not valid when it happened": "update dwh.fact_order_item as fact set customer_key = "

@@ -81,7 +81,7 @@ def test_change_that_is_kept_nowhere_is_found_by_the_comparison(busy_shop: Pipel
     shop = busy_shop
     shop.capture()
     before = everything(shop)
-    shop.warehouse.execute("alter table dwh.dim_company disable trigger tell_update")
+    shop.warehouse.execute("alter table dwh.dim_company disable trigger log_update")
     change_everything(shop)
     shop.capture()
     take_back(shop, 2)

@@ -295,7 +295,7 @@ def test_copies_are_not_loaded_again_but_what_they_have_beyond_is(lake: WeblogLa
     assert lake.sizes() == [1, 2, 3, 4, 5, 6, 7]
     assert (loaded.lines, loaded.rows_loaded) == (7, 7)
     assert lake.rows(
-        "select path, status, line_count, lines_elsewhere, message from audit.file where file_id > 1 order by 1"
+        "select path, status, line_count, lines_duplicated, message from audit.file where file_id > 1 order by 1"
     ) == [
         ("b/copy.log", "copy", 5, 5, "its first 5 lines are those of a.log, and are not loaded again"),
         ("c/copy.log.gz", "copy", 5, 5, "its first 5 lines are those of a.log, and are not loaded again"),
@@ -427,7 +427,7 @@ def test_load_without_a_geoip_file_says_what_to_do(lake: WeblogLake) -> None:
     (lake.settings.home / "geoip" / "demo.mmdb").unlink()
     with pytest.raises(GeoIpError, match=r"There is no GeoIP file at .*demo.mmdb"):
         lake.load()
-    assert lake.rows("select status, advice like '%DWH_GEOIP_PATH%' from audit.run") == [("failed", True)]
+    assert lake.rows("select status, hint like '%DWH_GEOIP_PATH%' from audit.run") == [("failed", True)]
 
 
 def test_failed_batch_leaves_nothing_but_its_run_texts_and_an_empty_partition(

@@ -13,7 +13,7 @@ from warehouse.explain.rows import find_rows, similar_keys
 from warehouse.model.star import BEGINNING, DIMENSIONS, END_OF_TIME, TARGETS, Dimension, Fact
 from warehouse.sources.declaration import Entity, Source, Table
 
-HOUSEKEEPING = ("valid_from", "valid_to", "is_current", "row_hash", "run_id", "closed_by_run_id")
+HOUSEKEEPING = ("valid_from", "valid_to", "is_current", "row_hash", "run_id", "expired_by_run_id")
 
 
 def explain(
@@ -237,8 +237,8 @@ def _ended(
     if version["is_current"] == "true":
         return "not yet"
     by = (
-        f", told by {run_said(connection, version['closed_by_run_id'])}"
-        if version["closed_by_run_id"]
+        f", told by {run_said(connection, version['expired_by_run_id'])}"
+        if version["expired_by_run_id"]
         else ""
     )
     if after is not None and after["valid_from"] == version["valid_to"]:
@@ -265,7 +265,7 @@ def _changes(connection: psycopg.Connection, table: str, key: Sequence[str | Non
     """What the change feed tells of a row: who changed it, when, and what it was."""
     rows = connection.execute(
         """
-        select changed_at, operation, run_id, database_user, changed_columns, before, after from audit.change_feed
+        select changed_at, operation, run_id, database_user, changed_columns, before, after from audit.change_log
         where table_name = %s and row_key = %s::text[] order by change_id
         """,
         [table, list(key)],

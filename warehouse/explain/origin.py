@@ -66,12 +66,12 @@ class Origin:
         row = self.connection.execute(
             """
             select proof.captured_at, proof.verdict, watermark.snapshot_xmin
-            from audit.proof as proof
+            from audit.verification as proof
             left join audit.watermark as watermark
                 on watermark.run_id = proof.run_id and watermark.source = proof.source
                 and watermark.table_name = proof.table_name
             where proof.run_id = %s and proof.source = %s and proof.table_name = %s and proof.layer = 'mirror'
-            order by proof.proof_id limit 1
+            order by proof.verification_id limit 1
             """,
             [run_id, table.source, table.name],
         ).fetchone()

@@ -21,7 +21,7 @@ def keep_digest(
     """Keep what the source held at the snapshot of `captured_at`, in place of what was kept of it."""
     connection.execute(
         """
-        insert into staging.source_digest (source, table_name, captured_at, chunks, column_names)
+        insert into staging.source_checksum (source, table_name, captured_at, chunks, column_names)
         values (%s, %s, %s, %s, %s)
         on conflict (source, table_name) do update set
             captured_at = excluded.captured_at, chunks = excluded.chunks, column_names = excluded.column_names
@@ -50,7 +50,7 @@ def kept_digest(
     """
     header = connection.execute(
         """
-        select chunks from staging.source_digest
+        select chunks from staging.source_checksum
         where source = %s and table_name = %s and captured_at = %s and column_names = %s
         """,
         [table.source, table.name, captured_at, [column.name for column in columns]],
@@ -77,7 +77,7 @@ def proven_digest(
     """What is kept of the snapshot of `captured_at` in so many chunks, if the mirror was proven to hold the same."""
     equal = connection.execute(
         """
-        select from audit.proof inner join audit.watermark using (run_id, source, table_name, captured_at)
+        select from audit.verification inner join audit.watermark using (run_id, source, table_name, captured_at)
         where source = %s and table_name = %s and captured_at = %s and verdict = 'equal'
         """,
         [table.source, table.name, captured_at],

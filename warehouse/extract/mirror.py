@@ -9,8 +9,9 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from warehouse.db.identifiers import listed
+from warehouse.db.roles import OWNER
 from warehouse.errors import DeclarationError, SchemaDrift, SourceError
-from warehouse.history.change_log import OWNER, keep_added_column, tracing
+from warehouse.history.change_log import create_triggers, log_added_column
 from warehouse.runs.audit import mark_irreversible
 from warehouse.sources.declaration import Table
 
@@ -227,7 +228,7 @@ def ensure_mirror(
         _comment(connection, sql.SQL("table {}").format(mirror), f"Mirror. {said}")
         for name, text in HOUSEKEEPING.items():
             _comment_column(connection, mirror, name, text)
-        connection.execute(tracing("raw", table.mirror))
+        create_triggers(connection, "raw", table.mirror)
         # Deleted rows are handed to a trigger; truncated ones it reads from the table.
         connection.execute(sql.SQL("grant select on {} to {}").format(mirror, sql.Identifier(OWNER)))
     elif table.on_schema_change.dropped_column == "evolve":
@@ -240,7 +241,7 @@ def ensure_mirror(
             continue
         if mirrored:
             connection.execute(sql.SQL("alter table {} add column {}").format(mirror, _definition(column)))
-            keep_added_column(connection, table.mirror, column.name)
+            log_added_column(connection, table.mirror, column.name)
         _comment_column(connection, mirror, column.name, _said(column, table))
     return not mirrored
 

@@ -70,7 +70,7 @@ class Watermark:
 
     cursor_value: str | None
     snapshot_xmin: int
-    was_quiet: bool
+    no_open_transactions: bool
     system_identifier: str | None
     timeline: int | None
     captured_at: datetime
@@ -133,7 +133,7 @@ def _stage_table(
         if drift.must_read_whole or snapshot.xmin - watermark.snapshot_xmin >= XID_HORIZON:
             watermark = None
     make_staging(writer, table, columns)
-    is_skipped = xid_net == "unless-quiet" and watermark is not None and watermark.was_quiet
+    is_skipped = xid_net == "unless-quiet" and watermark is not None and watermark.no_open_transactions
     where = _changed_since(table, columns, watermark, by_cursor=is_skipped)
     try:
         rows_read = _copy(reader, writer, table, columns, where)
@@ -164,7 +164,7 @@ def watermark_of(connection: psycopg.Connection, table: Table) -> Watermark | No
     """The watermark of `table`; None where it was never captured."""
     row = connection.execute(
         """
-        select cursor_value, snapshot_xmin, was_quiet, system_identifier, timeline, captured_at
+        select cursor_value, snapshot_xmin, no_open_transactions, system_identifier, timeline, captured_at
         from audit.watermark where source = %s and table_name = %s
         """,
         [table.source, table.name],

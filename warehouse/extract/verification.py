@@ -32,7 +32,7 @@ class Proof:
 
 
 def prove(run: Run, staged: Staged) -> tuple[Proof, ...]:
-    """Compare each mirror with what its source held at the run's snapshot; the verdicts are kept in audit.proof.
+    """Compare each mirror with what its source held at the run's snapshot; the verdicts are kept in audit.verification.
 
     Raises:
         VerificationFailed: a mirror differs.
@@ -41,7 +41,7 @@ def prove(run: Run, staged: Staged) -> tuple[Proof, ...]:
     with run.audit_connection.cursor() as cursor:
         cursor.executemany(
             """
-            insert into audit.proof
+            insert into audit.verification
                 (run_id, source, table_name, rows_source, rows_mirror, chunks, chunks_differing, verdict, seconds,
                 captured_at)
             values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)

@@ -49,10 +49,10 @@ class Checkpoint:
     modified_ns: int
     byte_offset: int
     line_count: int
-    lines_elsewhere: int
+    lines_duplicated: int
     rows_loaded: int
     rows_quarantined: int
-    open_line_offset: int | None
+    unterminated_line_offset: int | None
     status: str
     message: str | None
     first_event_at: datetime | None
@@ -61,7 +61,7 @@ class Checkpoint:
     @property
     def has_lines(self) -> bool:
         """Whether lines of it are loaded or set aside under its own name."""
-        return self.line_count > self.lines_elsewhere
+        return self.line_count > self.lines_duplicated
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def checkpoints(connection: psycopg.Connection, feed: str) -> list[Checkpoint]:
             """
             select
                 file_id, path, head_bytes, head_hash, tail_hash, size_bytes, modified_ns, byte_offset, line_count,
-                lines_elsewhere, rows_loaded, rows_quarantined, open_line_offset, status, message,
+                lines_duplicated, rows_loaded, rows_quarantined, unterminated_line_offset, status, message,
                 first_event_at, last_event_at
             from audit.file where feed = %s order by file_id
             """,
@@ -162,7 +162,7 @@ class Catalog:
     def is_copy_or_new(self, file: LakeFile) -> bool:
         """Whether the file is not known by lines of its own."""
         known = self._at_home.get(file.path)
-        return known is None or known.checkpoint is None or known.checkpoint.lines_elsewhere > 0
+        return known is None or known.checkpoint is None or known.checkpoint.lines_duplicated > 0
 
     def work(self, file: LakeFile) -> Work:
         """What to do with a file; what `loaded` has told of others counts."""
@@ -237,11 +237,11 @@ def _shared(known: Checkpoint, file: LakeFile) -> tuple[int, int, int | None]:
     with reading(file.location) as content:
         content.skip_to(known.byte_offset)
         after = content.read(2)
-    if known.open_line_offset is None or not after:
-        return known.byte_offset, known.line_count, known.open_line_offset
+    if known.unterminated_line_offset is None or not after:
+        return known.byte_offset, known.line_count, known.unterminated_line_offset
     if end := line_end(after):
         return known.byte_offset + end, known.line_count, None
-    return known.open_line_offset, known.line_count - 1, None
+    return known.unterminated_line_offset, known.line_count - 1, None
 
 
 def line_end(after: bytes) -> int:

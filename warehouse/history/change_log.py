@@ -1,4 +1,4 @@
-"""The change feed: what rows were before they changed, by triggers on every table that a run writes."""
+"""The change log: what rows were before they changed, kept by triggers on every table that a run writes."""
 
 from typing import Final
 
@@ -9,46 +9,39 @@ from warehouse.db.locks import try_transaction_lock
 
 # One run at a time writes the star, whatever its source; held by the transaction, so that it dies with it.
 STAR_LOCK: Final = "dwh star"
-# Owns the audit trail: its triggers act as this role.
-OWNER: Final = "dwh_owner"
-
-_TRIGGERS = """
-    create trigger tell_update after update on {table}
-        referencing old table as old_rows {new_rows} for each statement execute function {function}();
-    create trigger tell_delete after delete on {table}
-        referencing old table as old_rows for each statement execute function {function}();
-    create trigger tell_truncate before truncate on {table} for each statement execute function {function}()
-"""
 
 
-def tracing(schema: str, table: str, *, is_told: bool = False) -> sql.Composed:
-    """Triggers by which the audit trail gets to know what rows of a table were: in audit.change, where people read it
-    (`is_told`), else in audit.before_image, for undo alone."""
-    return sql.SQL(_TRIGGERS).format(
-        table=sql.Identifier(schema, table),
-        function=sql.Identifier("audit", "keep_change" if is_told else "keep_before_image"),
-        new_rows=sql.SQL("new table as new_rows" if is_told else ""),
+def create_triggers(connection: psycopg.Connection, schema: str, table: str) -> None:
+    """Log the changes of a table from now on: of the star in audit.change, which people read; of any other table its
+    before-images in audit.before_image, for undo alone."""
+    is_of_star = schema == "dwh"
+    connection.execute(
+        sql.SQL(_TRIGGERS).format(
+            table=sql.Identifier(schema, table),
+            function=sql.Identifier("audit", "log_change" if is_of_star else "log_before_image"),
+            new_rows=sql.SQL("new table as new_rows" if is_of_star else ""),
+        )
     )
 
 
-def keep_added_column(connection: psycopg.Connection, mirror: str, column: str) -> None:
-    """Remember that the run of this transaction added a column to a mirror: its undo takes it away again."""
+def log_added_column(connection: psycopg.Connection, mirror: str, column: str) -> None:
+    """Log that the run of this transaction added a column to a mirror, so that its undo drops the column."""
     relation = sql.Identifier("raw", mirror).as_string(connection)
     connection.execute(
         """
-        insert into audit.before_image (table_name, operation, run_id, database_user, kept_at, layout_id, before)
+        insert into audit.before_image (table_name, operation, run_id, database_user, changed_at, row_schema_id, before)
         select
             %(table)s, 'alter', audit.current_run_id(), session_user, clock_timestamp(),
-            audit.row_layout(%(relation)s::regclass), array[%(column)s]
+            audit.row_schema_id(%(relation)s::regclass), array[%(column)s]
         """,
         {"table": f"raw.{mirror}", "relation": relation, "column": column},
     )
 
 
 def prune(connection: psycopg.Connection, keep_days: int) -> int:
-    """Give up what is older than `keep_days`, unless a run is publishing just now; how many rows.
+    """Delete what is older than `keep_days`, unless a run is publishing just now. Returns the number of rows.
 
-    Runs of which something may have been given up are marked: they cannot be undone any more.
+    Runs of which something may have been deleted are marked: they can no longer be undone.
     """
     with connection.transaction():
         if not try_transaction_lock(connection, STAR_LOCK):
@@ -64,5 +57,15 @@ def prune(connection: psycopg.Connection, keep_days: int) -> int:
         )
         pruned = connection.execute("delete from audit.change where changed_at < %s", [until]).rowcount
         return (
-            pruned + connection.execute("delete from audit.before_image where kept_at < %s", [until]).rowcount
+            pruned
+            + connection.execute("delete from audit.before_image where changed_at < %s", [until]).rowcount
         )
+
+
+_TRIGGERS = """
+    create trigger log_update after update on {table}
+        referencing old table as old_rows {new_rows} for each statement execute function {function}();
+    create trigger log_delete after delete on {table}
+        referencing old table as old_rows for each statement execute function {function}();
+    create trigger log_truncate before truncate on {table} for each statement execute function {function}()
+"""

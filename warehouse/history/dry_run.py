@@ -9,7 +9,7 @@ from psycopg import sql
 from warehouse.runs.audit import Load, Run
 
 EXAMPLES = 3
-_HOUSEKEEPING = ("run_id", "closed_by_run_id", "row_hash")
+_HOUSEKEEPING = ("run_id", "expired_by_run_id", "row_hash")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def examples(run: Run, loads: Iterable[Load], most: int = EXAMPLES) -> tuple[Exa
 def _inserted(connection: psycopg.Connection, run_id: int, table: str, most: int) -> list[Example]:
     name = sql.Literal(f"dwh.{table}")
     (key,) = connection.execute(
-        sql.SQL("select audit.each_key({name}::regclass, 'row.%I::text', ', ')").format(name=name)
+        sql.SQL("select audit.format_key_columns({name}::regclass, 'row.%I::text', ', ')").format(name=name)
     ).fetchone() or (None,)
     rows = connection.execute(
         sql.SQL(

@@ -97,7 +97,7 @@ def undo(run: Run, run_id: int, *, cascade: bool = False, progress: Progress = l
             except psycopg.IntegrityError as error:
                 raise UndoRefused(
                     f"What {target} changed cannot be put back: {error.diag.message_primary}.",
-                    hint="Somebody has changed it by hand since: see audit.change_feed. Nothing was undone.",
+                    hint="Somebody has changed it by hand since: see audit.change_log. Nothing was undone.",
                 ) from error
             ensure_alive(run)
             connection.commit()
@@ -146,7 +146,7 @@ def _publication(connection: psycopg.Connection, run_id: int) -> Publication:
             f"{found.pruned_at:%Y-%m-%d %H:%M} UTC."
         )
         advice = (
-            "DWH_CHANGE_FEED_DAYS says how long before-images are kept; of requests of web logs that a run removed or "
+            "DWH_CHANGE_LOG_DAYS says how long before-images are kept; of requests of web logs that a run removed or "
             "moved, there are none."
         )
     else:
@@ -250,7 +250,8 @@ _PUBLICATION = """
         select
             max(load.source) as source, count(distinct load.source) as sources, max(load.source) = %(feed)s as is_feed,
             sum(
-                load.rows_inserted + load.rows_updated + load.rows_closed + load.rows_deleted + load.rows_quarantined
+                load.rows_inserted + load.rows_updated + load.versions_expired + load.rows_deleted
+                    + load.rows_quarantined
             ) > 0 as has_changes,
             min(load.load_id) as first_load_id, max(load.loaded_at) as published_at
         from audit.load as load
@@ -269,14 +270,14 @@ _BY_HAND = """
 
     by_hand as (
         select change.table_name, change.row_key, change.database_user, change.changed_at,
-            change.before[array_position(layout.columns, 'run_id')] as written_by
-        from audit.change inner join audit.layout using (layout_id)
+            change.before[array_position(row_schema.columns, 'run_id')] as written_by
+        from audit.change inner join audit.row_schema using (row_schema_id)
         where change.run_id is null and change.changed_at > %(published_at)s
         union all
-        select image.table_name, image.row_key, image.database_user, image.kept_at,
-            image.before[array_position(layout.columns, '_run_id')]
-        from audit.before_image as image inner join audit.layout using (layout_id)
-        where image.run_id is null and image.kept_at > %(published_at)s and image.table_name like 'raw.%%'
+        select image.table_name, image.row_key, image.database_user, image.changed_at,
+            image.before[array_position(row_schema.columns, '_run_id')]
+        from audit.before_image as image inner join audit.row_schema using (row_schema_id)
+        where image.run_id is null and image.changed_at > %(published_at)s and image.table_name like 'raw.%%'
     )
 
     select table_name, database_user, count(*), max(changed_at)

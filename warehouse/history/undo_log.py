@@ -52,23 +52,23 @@ class Images:
         }
         was_there = "true" if table.is_registry else "image.{run_column} <> all({run_ids})"
         self._names["was_there"] = self._sql(was_there)
-        self._layouts = connection.execute(
+        self._row_schemas = connection.execute(
             self._sql(
-                "select layout_id, columns from audit.layout where layout_id in "
-                "(select layout_id from {log} "
+                "select row_schema_id, columns from audit.row_schema where row_schema_id in "
+                "(select row_schema_id from {log} "
                 "where run_id = any({run_ids}) and table_name = {name} and operation <> 'alter')"
             )
         ).fetchall()
         # A column that the table has gained since is left as it is.
-        kept = set(table.columns).intersection(*(columns for _, columns in self._layouts))
-        self._columns = [name for name in table.columns if name in kept] if self._layouts else []
+        kept = set(table.columns).intersection(*(columns for _, columns in self._row_schemas))
+        self._columns = [name for name in table.columns if name in kept] if self._row_schemas else []
 
     def remove_inserted(self) -> int:
         """Delete the rows that the runs brought; how many."""
         if self.table.is_registry:
             return 0
         known: sql.Composable = sql.SQL("")
-        if self._layouts and self.table.key:
+        if self._row_schemas and self.table.key:
             self._collect()
             known = self._sql(
                 "and not exists (select from {images} as image where {same} and {was_there})",
@@ -83,7 +83,7 @@ class Images:
 
     def put_back(self) -> tuple[int, int]:
         """Give the rows that the runs changed or removed what they were: how many were changed, how many were gone."""
-        if not self._layouts:
+        if not self._row_schemas:
             return 0, 0
         self._collect()
         updated = 0
@@ -113,10 +113,10 @@ class Images:
                 self._sql(
                     """
                     insert into audit.change
-                        (table_name, operation, row_key, run_id, database_user, changed_at, layout_id, after)
+                        (table_name, operation, row_key, run_id, database_user, changed_at, row_schema_id, after)
                     select
                         {name}, 'insert', array[{key}]::text[], audit.current_run_id(), session_user, clock_timestamp(),
-                        audit.row_layout({name}::regclass), array[{values}]::text[]
+                        audit.row_schema_id({name}::regclass), array[{values}]::text[]
                     from ({back}) as back
                     """,
                     key=_texts(self.table.key),
@@ -163,7 +163,7 @@ class Images:
     def _collect(self) -> None:
         """Fill pg_temp.image with the first image of each row, in the table's own columns."""
         first = self._sql(
-            "select {distinct} layout_id, before, {id} as image_order from {log} "
+            "select {distinct} row_schema_id, before, {id} as image_order from {log} "
             "where run_id = any({run_ids}) and table_name = {name} and operation <> 'alter' {order}",
             # Of a table without a key only deleted rows are known, each of them once.
             distinct=sql.SQL("distinct on (row_key)" if self.table.key else ""),
@@ -172,16 +172,17 @@ class Images:
         types = dict(zip(self.table.columns, self.table.types, strict=True))
         parts = [
             self._sql(
-                "select {values}, image_order from first_image where layout_id = {layout} and before is not null",
+                "select {values}, image_order from first_image "
+                "where row_schema_id = {row_schema} and before is not null",
                 values=sql.SQL(", ").join(
                     sql.SQL("before[{}]::{} as {}").format(
                         sql.Literal(columns.index(name) + 1), sql.SQL(types[name]), sql.Identifier(name)
                     )
                     for name in self._columns
                 ),
-                layout=sql.Literal(layout_id),
+                row_schema=sql.Literal(row_schema_id),
             )
-            for layout_id, columns in self._layouts
+            for row_schema_id, columns in self._row_schemas
         ]
         self._connection.execute("drop table if exists pg_temp.image")
         self._connection.execute(
@@ -214,7 +215,7 @@ _TABLES = """
     select
         namespace.nspname as schema,
         relation.relname as relation,
-        bool_or(trigger.tgfoid = 'audit.keep_change'::regproc) as is_told,
+        bool_or(trigger.tgfoid = 'audit.log_change'::regproc) as is_told,
         array(
             select attname::text from pg_attribute
             where attrelid = relation.oid and attnum > 0 and not attisdropped order by attnum
@@ -236,7 +237,7 @@ _TABLES = """
     from pg_trigger as trigger
     inner join pg_class as relation on trigger.tgrelid = relation.oid
     inner join pg_namespace as namespace on relation.relnamespace = namespace.oid
-    where trigger.tgfoid in ('audit.keep_change'::regproc, 'audit.keep_before_image'::regproc)
+    where trigger.tgfoid in ('audit.log_change'::regproc, 'audit.log_before_image'::regproc)
         and (
             namespace.nspname || '.' || relation.relname in (select table_name from touched)
             or namespace.nspname = 'audit'

@@ -268,7 +268,7 @@ def _outdated(
                 """
                 drop table if exists {closed};
                 create temp table {closed_name} on commit drop as
-                select {key}, valid_to from {dimension} where closed_by_run_id = {run_id};
+                select {key}, valid_to from {dimension} where expired_by_run_id = {run_id};
                 analyze {closed}
                 """
             ).format(**names)

@@ -170,7 +170,7 @@ def _rekeyed(connection: psycopg.Connection, run_id: int, fact: Fact) -> int:
     """Facts to which the run has given other dimension rows; what they had is in the change feed."""
     row = connection.execute(
         """
-        select count(*) from audit.change inner join audit.layout using (layout_id)
+        select count(*) from audit.change inner join audit.row_schema using (row_schema_id)
         where run_id = %s and table_name = %s and operation = 'update' and exists (
             select from unnest(columns, before, after) as cell (name, old, new)
             where name = any(%s) and old is distinct from new

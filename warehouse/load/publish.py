@@ -59,7 +59,7 @@ class Published:
     @property
     def rows_changed(self) -> int:
         return sum(
-            load.rows_inserted + load.rows_updated + load.rows_closed + load.rows_deleted
+            load.rows_inserted + load.rows_updated + load.versions_expired + load.rows_deleted
             for load in self.loads
         )
 
@@ -185,7 +185,7 @@ def _load(
         rows_read=affected + strays,
         rows_inserted=counts.get("inserted", 0),
         rows_updated=counts.get("updated", 0),
-        rows_closed=counts.get("closed", 0),
+        versions_expired=counts.get("closed", 0),
         rows_deleted=counts.get("deleted", 0),
         rows_unchanged=max(rows - quarantined - changed, 0),
         rows_quarantined=quarantined,
@@ -316,12 +316,12 @@ def _move_watermarks(connection: psycopg.Connection, run_id: int, staged: Staged
         connection.execute(
             """
             insert into audit.watermark
-                (source, table_name, cursor_value, snapshot_xmin, was_quiet, system_identifier, timeline, captured_at,
-                    run_id)
+                (source, table_name, cursor_value, snapshot_xmin, no_open_transactions, system_identifier, timeline,
+                    captured_at, run_id)
             values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
             on conflict (source, table_name) do update set
                 cursor_value = excluded.cursor_value, snapshot_xmin = excluded.snapshot_xmin,
-                was_quiet = excluded.was_quiet, system_identifier = excluded.system_identifier,
+                no_open_transactions = excluded.no_open_transactions, system_identifier = excluded.system_identifier,
                 timeline = excluded.timeline, captured_at = excluded.captured_at, run_id = excluded.run_id
             """,
             [

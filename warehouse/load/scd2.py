@@ -148,7 +148,7 @@ _OVERWRITE_UNTRACKED = """
 
 _CLOSE = """
     update {dimension} as version
-    set valid_to = compared.starts_at, is_current = false, closed_by_run_id = {run_id}
+    set valid_to = compared.starts_at, is_current = false, expired_by_run_id = {run_id}
     from {compared} as compared
     where compared.verdict = 'changed' and version.{key} = compared.open_key
 """
@@ -158,7 +158,7 @@ _CLOSE_REMOVED = """
     set
         valid_to = greatest({taken_at}::timestamptz, version.valid_from + interval '1 microsecond'),
         is_current = false,
-        closed_by_run_id = {run_id}
+        expired_by_run_id = {run_id}
     from pg_temp.removed as removed
     where version.{natural} = removed.{natural} and version.source_system = {source} and version.is_current
 """

@@ -1,38 +1,74 @@
-"""Alembic migrations: the only place with DDL of the warehouse database."""
+"""Alembic migrations: the only place with DDL of the warehouse's tables.
+
+Numbered migrations in `versions/` change tables and are frozen. Views, functions, triggers, comments and grants are
+declared in files (`warehouse.migrations.declared`) and applied after the last one, in the same transaction.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from warehouse.db.connections import connect, explain_unwritable
 from warehouse.db.locks import session_lock
-from warehouse.migrations import feed, rights
+from warehouse.db.roles import apply_grants
+from warehouse.db.schema_objects import BLOCKED, SchemaObjects
+from warehouse.errors import SchemaObjectInUse
+from warehouse.migrations import declared
 
 FOLDER = Path(__file__).parent
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Bring the warehouse database up to `revision`; two at once wait for each other."""
-    _migrate(url, lambda config: command.upgrade(config, revision))
+    """Bring the warehouse database up to `revision`; two at once wait for each other.
+
+    What is declared in files belongs to the newest revision: below it, views and functions stay as they are.
+
+    Raises:
+        SchemaObjectInUse: a user's own view depends on one that has to be dropped; nothing was changed.
+    """
+
+    def run(connection: Connection) -> None:
+        driver = _driver(connection)
+        objects = SchemaObjects(driver)
+        for step in _steps(connection, revision):
+            _upgrade_by_one(connection, objects, step)
+        if _current(connection) == head():
+            declared.apply(driver, objects)
+
+    _in_transaction(url, run)
 
 
 def downgrade(url: str, revision: str) -> None:
-    """Take the warehouse database back to `revision` ('base': an empty database)."""
-    _migrate(url, lambda config: command.downgrade(config, revision))
+    """Take the warehouse database back to `revision` ('base': an empty database).
+
+    Views and functions are dropped: those of `revision` are created by its own code's `dwh migrate`.
+
+    Raises:
+        SchemaObjectInUse: a user's own view depends on one of them; nothing was changed.
+    """
+
+    def run(connection: Connection) -> None:
+        if revision != "base":
+            declared.drop(_driver(connection))
+        command.downgrade(_config(connection), revision)
+
+    _in_transaction(url, run)
 
 
 def current(url: str) -> str | None:
     """Revision that the database is at; None before the first migration."""
-    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"), poolclass=NullPool)
-    with engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+    with _engine(url).connect() as connection:
+        return _current(connection)
 
 
 def head() -> str:
@@ -42,7 +78,42 @@ def head() -> str:
     return revision
 
 
-def _config(connection: object) -> Config:
+def _upgrade_by_one(connection: Connection, objects: SchemaObjects, revision: str) -> None:
+    """Run one migration; where views or functions are in its way, drop them first."""
+    try:
+        with connection.begin_nested():
+            command.upgrade(_config(connection), revision)
+    except DBAPIError as error:
+        if not isinstance(error.orig, BLOCKED):
+            raise
+        objects.drop_all()
+        try:
+            command.upgrade(_config(connection), revision)
+        except DBAPIError as second:
+            if not isinstance(second.orig, BLOCKED):
+                raise
+            raise _in_use(second.orig) from second
+
+
+def _in_use(error: psycopg.Error) -> SchemaObjectInUse:
+    message = error.diag.message_primary, error.diag.message_detail
+    return SchemaObjectInUse(
+        f"A view that is not the warehouse's own is in the way of a migration: {message}"
+    )
+
+
+def _steps(connection: Connection, revision: str) -> list[str]:
+    """Revisions between the database's and `revision`, in the order in which they are to run."""
+    scripts = ScriptDirectory.from_config(_config(None))
+    steps = scripts.iterate_revisions(revision, _current(connection) or "base")
+    return [step.revision for step in reversed(list(steps))]
+
+
+def _current(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _config(connection: Connection | None) -> Config:
     config = Config()
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
@@ -50,14 +121,23 @@ def _config(connection: object) -> Config:
     return config
 
 
-def _migrate(url: str, run: Callable[[Config], None]) -> None:
+def _engine(url: str) -> Engine:
+    return create_engine(make_url(url).set(drivername="postgresql+psycopg"), poolclass=NullPool)
+
+
+def _driver(connection: Connection) -> psycopg.Connection:
+    """The connection beneath SQLAlchemy's, in the same transaction."""
+    # Begins it, where nothing was executed yet.
+    connection.exec_driver_sql("select")
+    return cast(psycopg.Connection, connection.connection.driver_connection)
+
+
+def _in_transaction(url: str, run: Callable[[Connection], None]) -> None:
     with (
         explain_unwritable(),
         connect(url, autocommit=True, application_name="dwh migrate") as guard,
         session_lock(guard, "migrate", wait_seconds=120),
+        _engine(url).begin() as connection,
     ):
-        engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"), poolclass=NullPool)
-        with engine.begin() as connection:
-            run(_config(connection))
-            feed.apply(connection)
-            rights.apply(connection)
+        run(connection)
+        apply_grants(connection)

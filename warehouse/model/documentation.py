@@ -20,7 +20,7 @@ SCHEMAS = {
     "audit": "Audit trail",
     "staging": "Staging",
 }
-HOUSEKEEPING = ("run_id", "closed_by_run_id", "row_hash", "text_hash")
+HOUSEKEEPING = ("run_id", "expired_by_run_id", "row_hash", "text_hash")
 STARS = {"Sales": "fact_order_item", "Web log": "fact_weblog"}
 # One per table of the star, all alike.
 CHANGE_VIEW = "Every row of dwh."

@@ -171,7 +171,7 @@ def _versions(dimension: Dimension) -> Table:
             IS_INFERRED,
             Column("row_hash", "bigint", "Hash of the tracked attributes", required=True),
             _run_id("Run that wrote this version last"),
-            Column("closed_by_run_id", "bigint", "Run that ended this version"),
+            Column("expired_by_run_id", "bigint", "Run that ended this version"),
         ),
         {
             f"pk_{table}": f"primary key ({key})",
@@ -182,7 +182,7 @@ def _versions(dimension: Dimension) -> Table:
         },
         (
             Index(f"uq_{table}_current", f"({natural}, source_system) where is_current", unique=True),
-            Index(f"ix_{table}_closed_by_run_id", "(closed_by_run_id) where closed_by_run_id is not null"),
+            Index(f"ix_{table}_expired_by_run_id", "(expired_by_run_id) where expired_by_run_id is not null"),
         ),
         {
             key: "0",

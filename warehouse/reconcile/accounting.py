@@ -108,7 +108,7 @@ def _mend(connection: psycopg.Connection, run_id: int, entity: Entity, target: D
             """
             update audit.quarantine as waiting
             set resolved_at = clock_timestamp(), resolved_run_id = {run_id}, resolution = case
-                when different.problem in ('changed', 'doubled') then 'replaced'
+                when different.problem in ('changed', 'duplicated') then 'replaced'
                 when exists (select from {batch} as batch where {key} = waiting.row_key) then 'released'
                 else 'deleted'
             end

@@ -94,7 +94,7 @@ def compare(connection: psycopg.Connection, comparison: Comparison) -> Verdict:
     assert row is not None
     expected, found = row
     counts = _compare(connection, comparison)
-    if found - counts.get("extra", 0) - counts.get("doubled", 0) != expected - counts.get("missing", 0):
+    if found - counts.get("extra", 0) - counts.get("duplicated", 0) != expected - counts.get("missing", 0):
         # Some rows have met more than one: a damaged index keeps no key.
         connection.execute(
             sql.SQL(
@@ -142,9 +142,9 @@ def _compare(connection: psycopg.Connection, comparison: Comparison) -> dict[str
             full join (select expected.ctid as "<place>", {compared} from {expected} as expected) as expected on {same}
             where found."<place>" is null or expected."<place>" is null or {differ}
             union all
-            select 'doubled', place, null from pg_temp.doubled;
+            select 'duplicated', place, null from pg_temp.doubled;
             -- The planner trusts the table's key, and may let one copy alone meet what is expected.
-            update {different} as different set problem = 'doubled'
+            update {different} as different set problem = 'duplicated'
             from {table} as found inner join {expected} as expected on {same}
             where different.problem = 'extra' and found.ctid = different.place;
             """
@@ -176,7 +176,7 @@ def list_differences(
                     case when found.ctid is not null then {before} end as before,
                     case when expected.ctid is not null then {after} end as after
                 from (
-                    select * from {different} order by array_position(array['missing', 'extra', 'doubled'], problem),
+                    select * from {different} order by array_position(array['missing', 'extra', 'duplicated'], problem),
                         wanted, place limit {limit}
                 ) as different
                 left join {table} as found on found.ctid = different.place

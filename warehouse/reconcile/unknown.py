@@ -18,7 +18,7 @@ def reconcile_unknown(connection: psycopg.Connection, source: str, dimension: Di
     values |= dict.fromkeys(dimension.attributes)
     if dimension.has_history:
         values |= {"valid_from": BEGINNING, "valid_to": END_OF_TIME, "is_current": True}
-        values |= {"row_hash": 0, "closed_by_run_id": None}
+        values |= {"row_hash": 0, "expired_by_run_id": None}
     else:
         values |= {"is_deleted": False}
     names = sql.SQL(", ").join(map(sql.Identifier, values))

@@ -10,7 +10,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 Layer = Literal["mirror", "star", "weblog", "mart"]
-Problem = Literal["missing", "extra", "doubled", "changed", "unrepairable"]
+Problem = Literal["missing", "extra", "duplicated", "changed", "unrepairable"]
 Told = Mapping[str, str | None]
 
 # Differences of a table that are told one by one; all are counted, and all are mended.
@@ -77,7 +77,7 @@ class Verdict:
         if not self.rows_differing:
             return "equal"
         if self.is_behind:
-            return "behind"
+            return "stale"
         return "repaired" if self.rows_repaired == self.rows_differing else "different"
 
     def repaired(self) -> "Verdict":
@@ -128,11 +128,11 @@ class Verdict:
 
 
 def record(connection: psycopg.Connection, run_id: int, verdicts: Sequence[Verdict]) -> None:
-    """Keep verdicts in audit.proof and differences in audit.difference."""
+    """Keep verdicts in audit.verification and differences in audit.difference."""
     with connection.cursor() as cursor:
         cursor.executemany(
             """
-            insert into audit.proof (
+            insert into audit.verification (
                 run_id, layer, source, table_name, rows_source, rows_mirror, chunks, chunks_differing, verdict,
                 rows_differing, rows_pending, rows_repaired, amounts, seconds
             ) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)

@@ -49,7 +49,7 @@ _PARKED = sql.SQL(
     "valid_from = timestamptz '3000-01-01' + number * interval '2 s', "
     "valid_to = timestamptz '3000-01-01' + number * interval '2 s' + interval '1 s', is_current = false"
 )
-_VALIDITY = ("valid_from", "valid_to", "is_current", "is_inferred", "row_hash", "closed_by_run_id")
+_VALIDITY = ("valid_from", "valid_to", "is_current", "is_inferred", "row_hash", "expired_by_run_id")
 
 
 def _names_of(run_id: int, entity: Entity, dimension: Dimension) -> dict[str, sql.Composable]:
@@ -109,7 +109,7 @@ _WRITTEN = """
                 max(feed.change_id) filter (where feed.operation in ('insert', 'delete') and feed.run_id is not null)
                     over (partition by feed.row_key), 0
             ) as born_in
-        from audit.change_feed as feed
+        from audit.change_log as feed
         where feed.table_name = {table_name}
     ),
 
@@ -145,13 +145,13 @@ _WRITTEN = """
 _EXPECT_PAST = """
     insert into pg_temp.expected ({columns})
     select written.{key}, written.{natural}, {written_attributes}, written.valid_from, written.valid_to, false,
-        written.is_inferred, written.row_hash, written.closed_by_run_id
+        written.is_inferred, written.row_hash, written.expired_by_run_id
     from pg_temp.written as written
     left join {batch} as batch on batch.{natural} = written.{natural}
     where written.valid_to < {end};
     insert into pg_temp.expected ({columns})
     select version.{key}, version.{natural}, {version_attributes}, version.valid_from, version.valid_to, false,
-        version.is_inferred, version.row_hash, version.closed_by_run_id
+        version.is_inferred, version.row_hash, version.expired_by_run_id
     from {dimension} as version
     left join {batch} as batch on batch.{natural} = version.{natural}
     where version.source_system = {source} and not version.is_current
@@ -160,7 +160,7 @@ _EXPECT_PAST = """
             version.is_inferred
             or exists (
                 select from audit.run as closing
-                where closing.run_id = version.closed_by_run_id and closing.pruned_at is not null
+                where closing.run_id = version.expired_by_run_id and closing.pruned_at is not null
             )
         );
     analyze pg_temp.expected;
@@ -178,8 +178,8 @@ _EXPECT_PRESENT = """
         case
             when written.valid_from is not null then written.valid_from
             when past.valid_to is null then {beginning}::timestamptz
-            when past.closed_by_run_id = version.run_id
-                or version.{key} is null and mirror._run_id <= past.closed_by_run_id
+            when past.expired_by_run_id = version.run_id
+                or version.{key} is null and mirror._run_id <= past.expired_by_run_id
                 then past.valid_to
             when version.valid_from >= past.valid_to
                 and (version.valid_from in (past.valid_to, batch.changed_at, opened.captured_at)
@@ -201,12 +201,12 @@ _EXPECT_PRESENT = """
     ) as version on true
     left join pg_temp.lost_key as lost on lost.natural_id = batch.{natural}
     left join lateral (
-        select past.valid_to, past.closed_by_run_id from pg_temp.expected as past
+        select past.valid_to, past.expired_by_run_id from pg_temp.expected as past
         where past.{natural} = batch.{natural} order by past.valid_to desc limit 1
     ) as past on true
     left join {mirror} as mirror on {mirror_key}::text = batch.{natural}
     left join lateral (
-        select min(proof.captured_at) as captured_at from audit.proof as proof
+        select min(proof.captured_at) as captured_at from audit.verification as proof
         where proof.run_id = coalesce(version.run_id, mirror._run_id) and proof.source = {source}
             and proof.table_name = {mirror_table}
     ) as opened on past.valid_to is not null;
@@ -234,7 +234,7 @@ _EXPECT_OTHERS = """
     left join {mirror} as mirror on {mirror_key}::text = member.{natural}
     cross join lateral (
         select not member.is_inferred and waiting.row_key is null as has_ended, (
-            select min(proof.captured_at) from audit.proof as proof
+            select min(proof.captured_at) from audit.verification as proof
             where proof.run_id = mirror._run_id and proof.source = {source} and proof.table_name = {mirror_table}
         ) as ended_at
     ) as fate

@@ -99,4 +99,4 @@ def _mend_line(
     ).rowcount
     if removed != copies - int(is_wanted):
         return "unrepairable"
-    return "doubled" if is_wanted else "extra"
+    return "duplicated" if is_wanted else "extra"

@@ -181,7 +181,7 @@ def headlines(content: Content, groups: Sequence[Sales]) -> list[Headline]:
         requests = sum(row["interaction_count"] for row in content["traffic"])
         days = len({row["request_date"] for row in content["traffic"]})
         found.append(Headline("Requests", f"{requests:,.0f}", f"on the last {days} days with traffic"))
-    if proofs := content["capture_proof"]:
+    if proofs := content["capture_verification"]:
         equal = sum(proof["verdict"] == "equal" for proof in proofs)
         found.append(
             Headline("Source = mirror", f"{equal} of {len(proofs)}", "tables proved equal, row by row")
@@ -200,14 +200,14 @@ def attention(content: Content) -> list[Attention]:
             f"{run['flow']} {run['status']} at {run['started_at']:%Y-%m-%d %H:%M} UTC: "
             f"{run['error'] or 'no reason given'}",
             "runs",
-            run["advice"] or "",
+            run["hint"] or "",
         )
         for run in content["last_run_of_flow"]
         if run["status"] in ("failed", "stopped", "crashed")
     ]
     found += [
         Attention("bad", f"{proof['source']}.{proof['table_name']} and its mirror differ.", "proofs")
-        for proof in content["capture_proof"]
+        for proof in content["capture_verification"]
         if proof["verdict"] != "equal"
     ]
     warned = [check for check in content["data_quality"] if check["outcome"] == "warned"]

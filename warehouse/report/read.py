@@ -24,7 +24,7 @@ MARTS = {
     "table_freshness": "source, table_name",
     "data_quality": "source, dataset, check_name",
     "quarantine_by_rule": "waiting_count desc, source, entity, rule",
-    "capture_proof": "source, table_name",
+    "capture_verification": "source, table_name",
 }
 
 

@@ -84,7 +84,7 @@ class Load:
     rows_read: int = 0
     rows_inserted: int = 0
     rows_updated: int = 0
-    rows_closed: int = 0
+    versions_expired: int = 0
     rows_deleted: int = 0
     rows_unchanged: int = 0
     rows_quarantined: int = 0
@@ -291,7 +291,7 @@ def _write_end(connection: psycopg.Connection, run: Run, status: str, error: Bas
     with connection.transaction():
         connection.execute(
             """
-            update audit.run set status = %s, ended_at = clock_timestamp(), error = %s, advice = %s
+            update audit.run set status = %s, ended_at = clock_timestamp(), error = %s, hint = %s
             where run_id = %s
             """,
             [status, _said(error), getattr(error, "hint", None) or None, run.run_id],

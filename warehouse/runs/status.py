@@ -47,7 +47,7 @@ def read_status(connection: psycopg.Connection, runs: int = 10) -> Status:
         connection,
         """
         select run_id, flow, status, started_at, duration_seconds, rows_read, rows_inserted, rows_updated,
-            rows_closed, rows_deleted, rows_quarantined, rows_cursor_missed, launched_by, message, advice
+            versions_expired, rows_deleted, rows_quarantined, rows_cursor_missed, launched_by, message, hint
         from mart.job_run order by run_id desc limit %s
         """,
         runs,
@@ -76,15 +76,15 @@ def read_status(connection: psycopg.Connection, runs: int = 10) -> Status:
         _rows(
             connection,
             """
-            select source, table_name, verdict, rows_source, rows_mirror, chunks_differing, proved_at, run_id
-            from mart.capture_proof order by source, table_name
+            select source, table_name, verdict, rows_source, rows_mirror, chunks_differing, verified_at, run_id
+            from mart.capture_verification order by source, table_name
             """,
         ),
         _rows(
             connection,
             """
             select layer, source, table_name, verdict, rows_expected, rows_found, rows_differing, rows_repaired,
-                rows_pending, proved_at, run_id
+                rows_pending, verified_at, run_id
             from mart.reconciliation order by array_position(array['mirror', 'star', 'weblog', 'mart'], layer), source,
                 table_name
             """,
@@ -97,7 +97,7 @@ def read_evidence(connection: psycopg.Connection, run_id: int) -> Evidence:
     run = _rows(
         connection,
         """
-        select run_id, flow, status, started_at, ended_at, launched_by, code_version, parameters, error, advice
+        select run_id, flow, status, started_at, ended_at, launched_by, code_version, parameters, error, hint
         from audit.run where run_id = %s
         """,
         run_id,
@@ -107,8 +107,8 @@ def read_evidence(connection: psycopg.Connection, run_id: int) -> Evidence:
         _rows(
             connection,
             """
-            select source, table_name, window_low, window_high, rows_read, rows_inserted, rows_updated, rows_closed,
-                rows_deleted, rows_unchanged, rows_quarantined, rows_cursor_missed, seconds
+            select source, table_name, window_low, window_high, rows_read, rows_inserted, rows_updated,
+                versions_expired, rows_deleted, rows_unchanged, rows_quarantined, rows_cursor_missed, seconds
             from audit.load where run_id = %s order by load_id
             """,
             run_id,
@@ -127,7 +127,7 @@ def read_evidence(connection: psycopg.Connection, run_id: int) -> Evidence:
             """
             select layer, source, table_name, verdict, rows_source, rows_mirror, rows_differing, rows_pending,
                 rows_repaired, chunks, chunks_differing, seconds
-            from audit.proof where run_id = %s order by proof_id
+            from audit.verification where run_id = %s order by verification_id
             """,
             run_id,
         ),
@@ -150,7 +150,7 @@ def read_history(connection: psycopg.Connection, flow: str, runs: int = 20) -> R
         """
         select * from (
             select run_id, status, started_at, duration_seconds, rows_read,
-                rows_inserted + rows_updated + rows_closed + rows_deleted as rows_changed
+                rows_inserted + rows_updated + versions_expired + rows_deleted as rows_changed
             from mart.job_run where flow = %s order by run_id desc limit %s
         ) as last order by run_id
         """,

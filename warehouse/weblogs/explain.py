@@ -67,7 +67,7 @@ def explain(connection: psycopg.Connection, settings: Settings, key: str) -> Exp
         state = "loaded"
     elif quarantine:
         state = "quarantined" if quarantine["resolved_at"] is None else str(quarantine["resolution"])
-    elif line <= file["lines_elsewhere"]:
+    elif line <= file["lines_duplicated"]:
         state = f"loaded as another file's: {file['message']}"
     else:
         state = "loaded, and removed by retention since"
@@ -99,7 +99,7 @@ def _file_and_line(connection: psycopg.Connection, key: str) -> tuple[Row, int]:
             f"'{key}' is no line of a web log.",
             hint="Say FILE:LINE, as in 3:17 or access-2026-11-20.log:17; file_id and line_number of mart.weblog.",
         )
-    columns = "file_id, path, head_bytes, head_hash, line_count, lines_elsewhere, status, message, run_id"
+    columns = "file_id, path, head_bytes, head_hash, line_count, lines_duplicated, status, message, run_id"
     by = "file_id = %s::integer" if name.isdecimal() and len(name) < 10 else "path = %s"
     file = _one(
         connection,

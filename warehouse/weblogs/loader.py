@@ -235,7 +235,7 @@ class Loader:
             if len(seconds := parsed.columns.seconds):
                 file.reach(int(seconds.min()), int(seconds.max()))
         if block.is_open:
-            file.open_line_offset = file.byte_offset
+            file.unterminated_line_offset = file.byte_offset
         file.broken.update(one.rule for one in rejected)
         file.advance(block, line_count, len(rejected))
         self._batch_read += block.byte_count

@@ -191,9 +191,9 @@ def _runs(warehouse_url: str) -> list[dict[str, Any]]:
                 sum(load.rows_read)::bigint,
                 sum(load.rows_inserted + load.rows_updated + load.rows_deleted)::bigint,
                 sum(load.rows_cursor_missed)::bigint,
-                (select count(*) from audit.proof where run_id = run.run_id and verdict = 'equal'),
-                (select count(*) from audit.proof where run_id = run.run_id and verdict <> 'equal'),
-                (select coalesce(sum(seconds), 0)::float from audit.proof where run_id = run.run_id)
+                (select count(*) from audit.verification where run_id = run.run_id and verdict = 'equal'),
+                (select count(*) from audit.verification where run_id = run.run_id and verdict <> 'equal'),
+                (select coalesce(sum(seconds), 0)::float from audit.verification where run_id = run.run_id)
             from audit.run as run inner join audit.load as load using (run_id)
             where load.table_name like 'raw.%%' and run.run_id > (select min(run_id) from audit.run)
             group by run.run_id order by run.run_id

@@ -1,5 +1,5 @@
 -- mart.reconciliation: one row per table of every layer: was it what the layer below makes of it, when last compared?
--- inputs: audit.proof
+-- inputs: audit.verification
 select distinct on (proof.layer, proof.source, proof.table_name)
     proof.layer,
     proof.source,
@@ -10,7 +10,7 @@ select distinct on (proof.layer, proof.source, proof.table_name)
     proof.rows_differing,
     proof.rows_pending,
     proof.rows_repaired,
-    proof.proved_at,
+    proof.verified_at,
     proof.run_id
-from audit.proof as proof
-order by proof.layer asc, proof.source asc, proof.table_name asc, proof.proof_id desc
+from audit.verification as proof
+order by proof.layer asc, proof.source asc, proof.table_name asc, proof.verification_id desc

@@ -38,15 +38,15 @@ told as (
     select
         file.file_id,
         file.path,
-        file.lines_elsewhere,
+        file.lines_duplicated,
         file.line_count,
         file.rows_loaded - file.rows_removed as rows_loaded,
         file.rows_quarantined,
         file.rows_removed > 0 as is_cut,
         file.line_count::numeric * (file.line_count + 1) / 2
-        - file.lines_elsewhere::numeric * (file.lines_elsewhere + 1) / 2 as line_sum,
+        - file.lines_duplicated::numeric * (file.lines_duplicated + 1) / 2 as line_sum,
         file.line_count::numeric * (file.line_count + 1) * (2 * file.line_count + 1) / 6
-        - file.lines_elsewhere::numeric * (file.lines_elsewhere + 1) * (2 * file.lines_elsewhere + 1) / 6
+        - file.lines_duplicated::numeric * (file.lines_duplicated + 1) * (2 * file.lines_duplicated + 1) / 6
             as square_sum
     from audit.file as file
     where file.feed = 'weblogs'
@@ -55,7 +55,7 @@ told as (
 select
     coalesce(told.file_id, found.file_id) as file_id,
     told.path,
-    coalesce(told.lines_elsewhere, 0) as lines_elsewhere,
+    coalesce(told.lines_duplicated, 0) as lines_duplicated,
     coalesce(told.line_count, 0) as line_count,
     coalesce(told.rows_loaded, 0) as rows_loaded,
     coalesce(told.rows_quarantined, 0) as rows_quarantined,

@@ -22,7 +22,7 @@ counted as (
 ),
 
 wanted as (
-    select generate_series(file.lines_elsewhere + 1, file.line_count) as line_number
+    select generate_series(file.lines_duplicated + 1, file.line_count) as line_number
     from audit.file as file
     where file.file_id = nullif(current_setting('dwh.file_id', true), '')::integer
 )

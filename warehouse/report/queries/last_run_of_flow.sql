@@ -6,6 +6,6 @@ select distinct on (run.flow)
     run.status,
     run.started_at,
     run.error,
-    run.advice
+    run.hint
 from audit.run as run
 order by run.flow asc, run.run_id desc

@@ -10,12 +10,12 @@ select
     job.rows_read,
     job.rows_inserted,
     job.rows_updated,
-    job.rows_closed,
+    job.versions_expired,
     job.rows_deleted,
     job.rows_quarantined,
     job.rows_cursor_missed,
     job.message,
-    job.advice
+    job.hint
 from mart.job_run as job
 order by job.run_id desc
 limit 12

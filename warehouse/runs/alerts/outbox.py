@@ -88,7 +88,7 @@ def _settle(connection: psycopg.Connection, run_id: int, rules: Rules) -> None:
         """
         update audit.outbox set resolved_at = clock_timestamp()
         where flow = %s and resolved_at is null and (kind <> 'quarantine' or kind = any(%s))
-        returning kind, created_at, seen_count
+        returning kind, created_at, occurrence_count
         """,
         [run["flow"], over],
     ).fetchall()
@@ -149,8 +149,8 @@ def _queue(connection: psycopg.Connection, alert: Alert) -> bool:
         insert into audit.outbox (run_id, flow, kind, problem, subject, body_text, body_html, resolved_at)
         values (%s, %s, %s, %s, %s, %s, %s, case when %s then clock_timestamp() end)
         on conflict (problem) where resolved_at is null
-            do update set seen_count = outbox.seen_count + 1, seen_at = clock_timestamp()
-        returning seen_count = 1
+            do update set occurrence_count = outbox.occurrence_count + 1, last_occurred_at = clock_timestamp()
+        returning occurrence_count = 1
         """,
         [
             alert.run_id,
@@ -168,7 +168,7 @@ def _queue(connection: psycopg.Connection, alert: Alert) -> bool:
 
 def _kind(status: str, error: BaseException) -> Kind:
     if isinstance(error, DeleteThresholdExceeded):
-        return "brake pulled"
+        return "delete threshold exceeded"
     if isinstance(error, VerificationFailed):
         return "differences found"
     if status == "stopped":

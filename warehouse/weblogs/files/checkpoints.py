@@ -45,10 +45,10 @@ class FileProgress:
     file_id: int
     byte_offset: int
     line_count: int
-    lines_elsewhere: int
+    lines_duplicated: int
     rows_loaded: int
     rows_quarantined: int
-    open_line_offset: int | None
+    unterminated_line_offset: int | None
     message: str | None
     is_copy: bool
     # First and last bytes of what is loaded, by which the file is known again; None where this load has not read them.
@@ -153,10 +153,10 @@ def begun(work: Work, file_id: int) -> FileProgress:
             file_id=file_id,
             byte_offset=work.skip_bytes,
             line_count=work.skip_lines,
-            lines_elsewhere=work.skip_lines,
+            lines_duplicated=work.skip_lines,
             rows_loaded=0,
             rows_quarantined=0,
-            open_line_offset=work.skip_open_line,
+            unterminated_line_offset=work.skip_open_line,
             message=work.message,
             is_copy=work.state == "copy",
             head=None if work.skip_bytes else b"",
@@ -167,12 +167,12 @@ def begun(work: Work, file_id: int) -> FileProgress:
         file_id=file_id,
         byte_offset=known.byte_offset,
         line_count=known.line_count,
-        lines_elsewhere=known.lines_elsewhere,
+        lines_duplicated=known.lines_duplicated,
         rows_loaded=known.rows_loaded,
         rows_quarantined=known.rows_quarantined,
-        open_line_offset=known.open_line_offset,
-        message=known.message if known.lines_elsewhere else None,
-        is_copy=known.lines_elsewhere > 0,
+        unterminated_line_offset=known.unterminated_line_offset,
+        message=known.message if known.lines_duplicated else None,
+        is_copy=known.lines_duplicated > 0,
         head=None if known.byte_offset else b"",
         tail=None if known.byte_offset else b"",
         first_seconds=_seconds(known.first_event_at),
@@ -198,10 +198,10 @@ def checkpoint_of(progress: FileProgress) -> Checkpoint:
         modified_ns=progress.file.modified_ns,
         byte_offset=progress.byte_offset,
         line_count=progress.line_count,
-        lines_elsewhere=progress.lines_elsewhere,
+        lines_duplicated=progress.lines_duplicated,
         rows_loaded=progress.rows_loaded,
         rows_quarantined=progress.rows_quarantined,
-        open_line_offset=progress.open_line_offset,
+        unterminated_line_offset=progress.unterminated_line_offset,
         status=progress.status,
         message=progress.fault or progress.message,
         first_event_at=_moment(progress.first_seconds),

@@ -26,7 +26,7 @@ def remove(connection: psycopg.Connection, which: sql.Composable) -> int:
         """
         create temp table if not exists pair_gone (country text, device_key smallint, web_user_key integer)
         on commit drop;
-        truncate staging.weblog_gone, pg_temp.pair_gone
+        truncate staging.weblog_deleted, pg_temp.pair_gone
         """
     )
     removed = connection.execute(

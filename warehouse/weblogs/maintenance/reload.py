@@ -18,7 +18,7 @@ def reopen_last_line(connection: psycopg.Connection, progress: FileProgress, run
 
     That commits by itself, as `connection` does: the file is loaded up to the line then, and the line is read again.
     """
-    if progress.open_line_offset is None:
+    if progress.unterminated_line_offset is None:
         return
     with ContentReader(progress.file.location) as content:
         content.skip_to(progress.byte_offset)
@@ -30,17 +30,17 @@ def reopen_last_line(connection: psycopg.Connection, progress: FileProgress, run
     progress.tail = None
     if end:
         progress.byte_offset += end
-        progress.open_line_offset = None
+        progress.unterminated_line_offset = None
         return
-    if progress.line_count == progress.lines_elsewhere:
+    if progress.line_count == progress.lines_duplicated:
         # There it stays; here it is another line now.
         progress.line_count -= 1
-        progress.lines_elsewhere -= 1
-        progress.byte_offset, progress.open_line_offset = progress.open_line_offset, None
+        progress.lines_duplicated -= 1
+        progress.byte_offset, progress.unterminated_line_offset = progress.unterminated_line_offset, None
         return
     with connection.transaction():
         transaction_lock(connection, PUBLISHED)
-        line, offset = progress.line_count, progress.open_line_offset
+        line, offset = progress.line_count, progress.unterminated_line_offset
         waiting = connection.execute(
             """
             update audit.quarantine set resolved_at = clock_timestamp(), resolved_run_id = %s, resolution = 'replaced'
@@ -71,7 +71,7 @@ def reopen_last_line(connection: psycopg.Connection, progress: FileProgress, run
         progress.rows_quarantined -= waiting
         progress.rows_loaded -= 1 - waiting
         progress.byte_offset = offset
-        progress.open_line_offset = None
+        progress.unterminated_line_offset = None
         save(connection, progress, run_id)
 
 
@@ -85,9 +85,9 @@ def begin_anew(connection: psycopg.Connection, progress: FileProgress) -> None:
         return
     # A copy of another file begins where that one ends.
     progress.byte_offset, progress.line_count = row[0], row[1] - 1
-    progress.lines_elsewhere = progress.line_count
+    progress.lines_duplicated = progress.line_count
     progress.rows_loaded = progress.rows_quarantined = 0
-    progress.open_line_offset = progress.first_seconds = progress.last_seconds = None
+    progress.unterminated_line_offset = progress.first_seconds = progress.last_seconds = None
     progress.head = progress.tail = None if progress.byte_offset else b""
 
 
@@ -101,7 +101,7 @@ def replace_lines(connection: psycopg.Connection, progress: FileProgress, run_id
 
 def supersede(connection: psycopg.Connection, progress: FileProgress, run_id: int) -> None:
     """Take back other content that the path of a file had before, on the days that the file tells of now."""
-    if progress.first_seconds is None or progress.last_seconds is None or progress.lines_elsewhere:
+    if progress.first_seconds is None or progress.last_seconds is None or progress.lines_duplicated:
         # What a copy does not load again may be what its path had before.
         return
     first, last = (

@@ -27,7 +27,7 @@ _BATCH_ROWS = 500_000
 _PATIENCE, _ATTEMPTS, _PAUSE_SECONDS = "2s", 5, 3.0
 
 # Rows of a batch that were deleted.
-GONE = sql.Identifier("staging", "weblog_gone")
+GONE = sql.Identifier("staging", "weblog_deleted")
 # What goes, counted from the partition or batch {gone}, as the negative of what a load would have added.
 _COUNTS = {
     "country": sql.SQL("select country, -count(*) from {gone} group by country"),

@@ -1,0 +1,319 @@
+"""Views and functions as repeatable migrations: declared in files, created again wherever the database differs."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Final, Literal
+
+import psycopg
+from psycopg import errors, sql
+
+from warehouse.errors import SchemaObjectInUse
+
+# What PostgreSQL answers to a change of a table or view that another object depends on.
+BLOCKED: Final = (errors.DependentObjectsStillExist, errors.FeatureNotSupported)
+# ... and to a replacement that changes the columns of a view, or what a function takes and returns.
+NOT_REPLACEABLE: Final = (errors.InvalidTableDefinition, errors.InvalidFunctionDefinition)
+
+
+@dataclass(frozen=True)
+class SchemaObject:
+    """A view or function. `definition` is the view's query, or what follows the function's name."""
+
+    kind: Literal["view", "materialized view", "function"]
+    schema: str
+    name: str
+    definition: str
+    # Columns of a materialized view's unique index, by which it can be refreshed beside its readers.
+    stored_key: tuple[str, ...] = ()
+
+    @property
+    def full_name(self) -> str:
+        """`schema.name`; of a function `schema.name()`."""
+        return f"{self.schema}.{self.name}{'()' if self.kind == 'function' else ''}"
+
+    def create(self) -> str:
+        """Statements that create it, or replace it where that keeps its columns and arguments."""
+        if self.kind == "function":
+            return f"create or replace function {self.schema}.{self.name}{self.definition}"
+        or_replace = "or replace " if self.kind == "view" else ""
+        statement = f"create {or_replace}{self.kind} {self.schema}.{self.name} as {self.definition}"
+        if self.stored_key:
+            index = f"uq_{'_'.join((self.name, *self.stored_key))}"
+            statement += (
+                f";create unique index {index} on {self.schema}.{self.name} ({', '.join(self.stored_key)})"
+            )
+        return statement
+
+    def create_temporary(self) -> str:
+        """The same under its name in pg_temp, to be compared with what the database has."""
+        if self.kind == "function":
+            return f"create function pg_temp.{self.name}{self.definition}"
+        return f"create temp view {self.name} as {self.definition}"
+
+
+def read_views(
+    folder: Path, schema: str, stored: Mapping[str, Sequence[str]] | None = None
+) -> list[SchemaObject]:
+    """One view per file of `folder`; those of `stored` are materialized, with a unique index on these columns."""
+    keys = stored or {}
+    return [
+        SchemaObject(
+            "materialized view" if path.stem in keys else "view",
+            schema,
+            path.stem,
+            path.read_text(),
+            tuple(keys.get(path.stem, ())),
+        )
+        for path in sorted(folder.glob("*.sql"))
+    ]
+
+
+def read_functions(folder: Path, schema: str) -> list[SchemaObject]:
+    """One function per file of `folder`: comments, then `create function schema.name(…)`."""
+    functions = []
+    for path in sorted(folder.glob("*.sql")):
+        start = f"create function {schema}.{path.stem}"
+        _, found, definition = path.read_text().partition(start)
+        assert found, f"{path} does not say `{start}`"
+        functions.append(SchemaObject("function", schema, path.stem, definition.rstrip().rstrip(";")))
+    return functions
+
+
+def in_order(objects: Iterable[SchemaObject]) -> list[SchemaObject]:
+    """Each object after those that its definition names."""
+    by_name = {f"{one.schema}.{one.name}": one for one in objects}
+    graph = {
+        name: {
+            used
+            for used in re.findall(r"\b\w+\.\w+", re.sub(r"--.*", "", one.definition))
+            if used in by_name and used != name
+        }
+        for name, one in by_name.items()
+    }
+    return [by_name[name] for name in TopologicalSorter(graph).static_order()]
+
+
+class SchemaObjects:
+    """The declared objects of one database, in the transaction of `connection`.
+
+    Grants of whatever is dropped are kept, and given again when it is created.
+    """
+
+    def __init__(self, connection: psycopg.Connection) -> None:
+        self._connection = connection
+        self._grants: dict[str, list[str]] = {}
+
+    def apply(self, objects: Iterable[SchemaObject]) -> None:
+        """Drop what is no longer declared, create what is missing, replace what differs; touch nothing else.
+
+        Raises:
+            SchemaObjectInUse: a user's own view stands on an object that has to be dropped.
+        """
+        declared = in_order(objects)
+        gone = self.registered() - {one.full_name for one in declared}
+        self._drop(gone & self._existing().keys())
+        self._connection.execute("delete from audit.schema_object where object_name = any(%s)", [list(gone)])
+        for one in declared:
+            if not self.is_current(one):
+                self._replace(one)
+
+    def drop_all(self) -> None:
+        """Drop all objects of the warehouse but those that users' own objects stand on, and trigger functions.
+
+        They are in the way of a migration; `apply` creates them again.
+        """
+        registered = self.registered()
+        held = {
+            name
+            for name in registered
+            if any(dependant not in registered for _, dependant in self._dependants([name]))
+        }
+        triggers = {name for name, kind in self._existing().items() if kind == "trigger function"}
+        self._drop((registered - held - triggers) & self._existing().keys())
+
+    def users_objects(self) -> list[str]:
+        """Objects that are not the warehouse's own and depend on one that is, with the name of that one."""
+        registered = self.registered()
+        return [
+            f"{dependant} (on {name})"
+            for name in sorted(registered)
+            for _, dependant in self._dependants([name])
+            if dependant not in registered
+        ]
+
+    def is_current(self, one: SchemaObject) -> bool:
+        """Whether the database has the object as it is declared."""
+        if self._existing().get(one.full_name) not in (one.kind, f"trigger {one.kind}"):
+            return False
+        read = "pg_get_functiondef({}::regproc)" if one.kind == "function" else "pg_get_viewdef({}::regclass)"
+        try:
+            with self._connection.transaction(force_rollback=True):
+                self._connection.execute(one.create_temporary().encode())
+                row = self._connection.execute(
+                    sql.SQL(f"select regexp_replace({read}, 'pg_temp(_\\d+)?\\.', {{}}), {read}").format(
+                        sql.Literal(f"pg_temp.{one.name}"),
+                        sql.Literal(f"{one.schema}."),
+                        sql.Literal(f"{one.schema}.{one.name}"),
+                    )
+                ).fetchone()
+        except (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction):
+            return False
+        assert row is not None
+        return bool(row[0] == row[1])
+
+    def _replace(self, one: SchemaObject) -> None:
+        exists = one.full_name in self._existing()
+        try:
+            with self._connection.transaction():
+                if exists and one.kind == "materialized view":
+                    raise errors.InvalidTableDefinition
+                self._connection.execute(one.create().encode())
+        except (*NOT_REPLACEABLE, errors.WrongObjectType):
+            self._drop({one.full_name})
+            self._connection.execute(one.create().encode())
+        for statement in self._grants.pop(one.full_name, ()):
+            try:
+                with self._connection.transaction():
+                    self._connection.execute(statement.encode())
+            except errors.UndefinedColumn:
+                continue
+        self._connection.execute(
+            """
+            insert into audit.schema_object (object_name, kind) values (%s, %s)
+            on conflict (object_name) do update set kind = excluded.kind, applied_at = clock_timestamp()
+            """,
+            [one.full_name, one.kind],
+        )
+
+    def _drop(self, names: Iterable[str]) -> None:
+        """Drop these objects and those of the warehouse that depend on them."""
+        registered = self.registered()
+        dependants = list(self._dependants(sorted(names)))
+        if users := [name for _, name in dependants if name not in registered and name not in names]:
+            raise SchemaObjectInUse(
+                f"{', '.join(users)} depends on a view of the warehouse that has to be dropped and created again "
+                f"({', '.join(sorted(names))}): nothing was changed.",
+                hint=f"Drop {', '.join(users)}, run `dwh migrate`, and create it again.",
+            )
+        for kind, name in dependants:
+            self._grants[name] = [
+                statement for (statement,) in self._connection.execute(_GRANTS, {"name": name})
+            ]
+            self._connection.execute(f"drop {kind} {name.removesuffix('()')}".encode())
+
+    def registered(self) -> set[str]:
+        """Names of the objects that `apply` has created."""
+        return {
+            name
+            for (name,) in self._connection.execute("select object_name from audit.schema_object").fetchall()
+        }
+
+    def _existing(self) -> dict[str, str]:
+        return dict(self._connection.execute(_EXISTING).fetchall())
+
+    def _dependants(self, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """(kind, name) of these objects and of all that depend on them, the last dependant first."""
+        yield from self._connection.execute(_DEPENDANTS, {"names": list(names)}).fetchall()
+
+
+_EXISTING = """
+    select
+        format('%I.%I', namespace.nspname, relation.relname),
+        case relation.relkind when 'v' then 'view' else 'materialized view' end
+    from pg_class as relation
+    inner join pg_namespace as namespace on relation.relnamespace = namespace.oid
+    where relation.relkind in ('v', 'm')
+    union all
+    select
+        format('%I.%I()', namespace.nspname, proc.proname),
+        case when proc.prorettype = 'trigger'::regtype then 'trigger function' else 'function' end
+    from pg_proc as proc
+    inner join pg_namespace as namespace on proc.pronamespace = namespace.oid
+    where namespace.nspname not in ('pg_catalog', 'information_schema')
+"""
+
+_DEPENDANTS = """
+    with recursive object (class_id, object_id, kind, name) as (
+        select
+            'pg_class'::regclass, relation.oid,
+            case relation.relkind when 'v' then 'view' else 'materialized view' end,
+            format('%%I.%%I', namespace.nspname, relation.relname)
+        from pg_class as relation
+        inner join pg_namespace as namespace on relation.relnamespace = namespace.oid
+        where relation.relkind in ('v', 'm')
+        union all
+        select 'pg_proc'::regclass, proc.oid, 'function', format('%%I.%%I()', namespace.nspname, proc.proname)
+        from pg_proc as proc
+        inner join pg_namespace as namespace on proc.pronamespace = namespace.oid
+    ),
+
+    uses (class_id, object_id, used_class_id, used_object_id) as (
+        select 'pg_class'::regclass::oid, rule.ev_class, used.refclassid, used.refobjid
+        from pg_depend as used
+        inner join pg_rewrite as rule on used.objid = rule.oid
+        where used.classid = 'pg_rewrite'::regclass and used.refobjid <> rule.ev_class
+        union
+        -- A function uses a view in its body, or by the type of its rows.
+        select
+            used.classid, used.objid,
+            case when type.oid is null then used.refclassid else 'pg_class'::regclass end,
+            coalesce(element.typrelid, type.typrelid, used.refobjid)
+        from pg_depend as used
+        left join pg_type as type on used.refclassid = 'pg_type'::regclass and used.refobjid = type.oid
+        left join pg_type as element on type.typelem = element.oid and element.typrelid <> 0
+        where used.classid = 'pg_proc'::regclass and used.refobjid <> used.objid
+    ),
+
+    dependant (class_id, object_id, depth) as (
+        select object.class_id::oid, object.object_id, 0 from object where object.name = any(%(names)s)
+        union all
+        select uses.class_id, uses.object_id, dependant.depth + 1
+        from dependant
+        inner join uses on dependant.class_id = uses.used_class_id and dependant.object_id = uses.used_object_id
+    )
+
+    select object.kind, object.name
+    from dependant inner join object using (class_id, object_id)
+    group by object.kind, object.name order by max(dependant.depth) desc, object.name
+"""
+
+_GRANTS = """
+    with object (kind, name, acl, owner, column_name) as (
+        select '', format('%%I.%%I', namespace.nspname, relation.relname), relation.relacl, relation.relowner, ''
+        from pg_class as relation
+        inner join pg_namespace as namespace on relation.relnamespace = namespace.oid
+        where relation.relkind in ('v', 'm')
+        union all
+        select
+            '', format('%%I.%%I', namespace.nspname, relation.relname), attribute.attacl, relation.relowner,
+            format('(%%I)', attribute.attname)
+        from pg_class as relation
+        inner join pg_namespace as namespace on relation.relnamespace = namespace.oid
+        inner join pg_attribute as attribute on relation.oid = attribute.attrelid
+        where relation.relkind in ('v', 'm')
+        union all
+        select
+            'function ', format('%%I.%%I()', namespace.nspname, proc.proname),
+            coalesce(proc.proacl, acldefault('f', proc.proowner)), proc.proowner, ''
+        from pg_proc as proc
+        inner join pg_namespace as namespace on proc.pronamespace = namespace.oid
+    )
+
+    select format('revoke all on function %%s from public', rtrim(object.name, '()')) as statement
+    from object where object.name = %(name)s and object.kind <> ''
+    union all
+    select
+        format(
+            'grant %%s %%s on %%s%%s to %%s%%s', granted.privilege_type, object.column_name, object.kind,
+            rtrim(object.name, '()'),
+            case when granted.grantee = 0 then 'public' else quote_ident(pg_get_userbyid(granted.grantee)) end,
+            case when granted.is_grantable then ' with grant option' else '' end
+        )
+    from object
+    cross join aclexplode(object.acl) as granted
+    where object.name = %(name)s and granted.grantee <> object.owner
+    order by statement desc
+"""

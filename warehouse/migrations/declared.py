@@ -1,0 +1,89 @@
+"""What the migrations leave to files: views, functions, their triggers, comments and grants, applied after them."""
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import psycopg
+
+from warehouse import history, model
+from warehouse.db.comments import FOLDER, apply_comments, differing_comments, read_comments
+from warehouse.db.schema_objects import SchemaObject, SchemaObjects, read_functions, read_views
+from warehouse.history.logged_tables import (
+    add_missing_triggers,
+    drop_triggers,
+    logged_tables,
+    table_object_comments,
+    table_objects,
+)
+from warehouse.model.schema import TABLES
+
+MARTS: Final = Path(model.__file__).parent / "marts"
+HISTORY: Final = Path(history.__file__).parent
+COMMENTS: Final = (*sorted(FOLDER.glob("*.toml")), MARTS / "comments.toml", HISTORY / "comments.toml")
+
+
+def schema_objects(connection: psycopg.Connection) -> list[SchemaObject]:
+    """Views and functions that the warehouse should have, those of each table of the star included."""
+    marts = tomllib.loads((MARTS / "comments.toml").read_text())["mart"]
+    stored = {name: entry["stored_key"] for name, entry in marts.items() if "stored_key" in entry}
+    return [
+        *read_functions(HISTORY / "functions", "audit"),
+        *read_views(HISTORY / "views", "audit"),
+        *read_views(MARTS, "mart", stored),
+        *table_objects(connection),
+    ]
+
+
+def comments(connection: psycopg.Connection) -> dict[str, str]:
+    """Comments by name of what they are about: `schema`, `schema.table`, `schema.table.column`, `schema.function()`."""
+    return _file_comments() | table_object_comments(connection)
+
+
+def apply(connection: psycopg.Connection, objects: SchemaObjects) -> None:
+    """Bring views, functions, triggers and comments to what is declared.
+
+    Raises:
+        SchemaObjectInUse: a user's own view stands on one that has to be dropped.
+    """
+    # The comments of a table's own view and function repeat those of the table.
+    apply_comments(connection, _file_comments())
+    objects.apply(schema_objects(connection))
+    add_missing_triggers(connection)
+    apply_comments(connection, comments(connection))
+
+
+def differences(connection: psycopg.Connection) -> Iterator[str]:
+    """What of the database is not as declared, a sentence each. Nothing is changed."""
+    objects = SchemaObjects(connection)
+    with connection.transaction(force_rollback=True):
+        declared = schema_objects(connection)
+        for one in declared:
+            if not objects.is_current(one):
+                yield f"{one.kind} {one.full_name} is not as declared"
+        for name in sorted(objects.registered() - {one.full_name for one in declared}):
+            yield f"{name} is no longer declared"
+        for name, kind in differing_comments(connection, comments(connection)).items():
+            yield f"the comment of {kind} {name} is not as declared"
+        for table in logged_tables(connection):
+            if not table.has_triggers:
+                yield f"table {table.full_name} has no triggers for the change log"
+
+
+def drop(connection: psycopg.Connection) -> None:
+    """Drop views, functions and triggers.
+
+    Raises:
+        SchemaObjectInUse: a user's own view stands on one of them.
+    """
+    drop_triggers(connection)
+    SchemaObjects(connection).apply([])
+
+
+def _file_comments() -> dict[str, str]:
+    comments = read_comments(*COMMENTS)
+    for table in TABLES:
+        comments[str(table)] = table.description
+        comments |= {f"{table}.{column.name}": column.comment for column in table.columns}
+    return comments
