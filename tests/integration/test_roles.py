@@ -252,12 +252,12 @@ def test_without_roles_and_the_right_to_make_them_it_is_said_what_to_run(
 ) -> None:
     from sqlalchemy import create_engine
 
-    from warehouse.migrations import rights
+    from warehouse.db import roles
 
-    monkeypatch.setattr(rights, "ROLES", {**ROLES, "dwh_nobody": "Nobody."})
+    monkeypatch.setattr(roles, "ROLES", {**ROLES, "dwh_nobody": "Nobody."})
     url = login(warehouse_url, OWNER)
     with (
         create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url)).connect() as connection,
         pytest.raises(AccessRefused, match="create role dwh_nobody nologin;"),
     ):
-        rights.ensure_roles(connection)
+        roles.ensure_roles(connection)

@@ -11,9 +11,9 @@ select
     change.database_user,
     case
         when change.operation = 'update' then array(
-            select cell.name from unnest(row_schema.columns, change.before, change.after) as cell (name, old, new)
-            where cell.old is distinct from cell.new
-        )
+                select cell.name from unnest(row_schema.columns, change.before, change.after) as cell (name, old, new)
+                where cell.old is distinct from cell.new
+            )
     end as changed_columns,
     jsonb_object(row_schema.columns, change.before) as before,
     jsonb_object(row_schema.columns, change.after) as after

@@ -27,7 +27,6 @@ COLUMNS = {
     ("audit.file", "lines_elsewhere"): "lines_duplicated",
     ("audit.outbox", "seen_count"): "occurrence_count",
     ("audit.outbox", "seen_at"): "last_occurred_at",
-    ("staging.weblog_file", "unfinished_line_count"): "unterminated_line_count",
     ("dwh.dim_company", "closed_by_run_id"): "expired_by_run_id",
     ("dwh.dim_customer", "closed_by_run_id"): "expired_by_run_id",
     ("dwh.dim_product", "closed_by_run_id"): "expired_by_run_id",
