@@ -116,7 +116,7 @@ def _show(told: dict[str, Any]) -> None:
             "rows_read": "read",
             "rows_inserted": "inserted",
             "rows_updated": "updated",
-            "versions_expired": "closed",
+            "rows_expired": "expired",
             "rows_deleted": "deleted",
             "rows_quarantined": "quarantined",
         },

@@ -15,7 +15,7 @@ from warehouse.model.lineage import Lineage, read_lineage
 from warehouse.report.charts import Slot, stacked_columns
 from warehouse.runs.status import Evidence, Rows, read_evidence, read_history
 
-COUNTS = ("read", "inserted", "updated", "closed", "deleted", "quarantined")
+COUNTS = ("read", "inserted", "updated", "expired", "deleted", "quarantined")
 GREY = "#8a929b"
 COLOURS = {"succeeded": "#1f8a4c", "stopped": "#b7791f", "failed": "#c8372d", "crashed": "#7a1f18"}
 # What keys of assets may not hold.

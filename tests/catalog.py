@@ -18,13 +18,15 @@ _CATALOG = """
             and relkind <> 't' and not (%(tables_only)s and relkind in ('v', 'm'))
     )
 
-    select concat_ws(' ', 'schema', nspname, obj_description(oid, 'pg_namespace'), nspowner::regrole, nspacl)
+    select concat_ws(' ', 'schema', nspname, obj_description(oid, 'pg_namespace'),
+        nspowner::regrole, case when %(grants)s then nspacl end)
     from pg_namespace where nspname = any(%(schemas)s)
     union all
     select concat_ws(
         ' ', 'relation', name, relkind, relpersistence, reloptions, relispopulated,
         case when not %(tables_only)s then obj_description(oid, 'pg_class') end,
-        relowner::regrole, array(select item::text from unnest(relacl) as item order by item::text)
+        relowner::regrole,
+        array(select item::text from unnest(relacl) as item where %(grants)s order by item::text)
     )
     from relation
     union all
@@ -33,7 +35,7 @@ _CATALOG = """
             where other.attrelid = relation.oid and other.attnum > 0 and other.attnum <= attribute.attnum
                 and not other.attisdropped),
         attname, format_type(atttypid, atttypmod), attnotnull, attidentity, pg_get_expr(adbin, adrelid),
-        case when not %(tables_only)s then col_description(attrelid, attnum) end, attacl
+        case when not %(tables_only)s then col_description(attrelid, attnum) end, case when %(grants)s then attacl end
     )
     from relation
     inner join pg_attribute as attribute on attribute.attrelid = relation.oid
@@ -55,17 +57,23 @@ _CATALOG = """
     from pg_trigger inner join relation on tgrelid = relation.oid where not tgisinternal and not %(tables_only)s
     union all
     select concat_ws(
-        ' ', 'function', pg_get_functiondef(oid), obj_description(oid, 'pg_proc'), proowner::regrole, proacl
+        ' ', 'function', pg_get_functiondef(oid), obj_description(oid, 'pg_proc'),
+        proowner::regrole, case when %(grants)s then proacl end
     )
     from pg_proc where pronamespace::regnamespace::text = any(%(schemas)s) and not %(tables_only)s
     order by 1
 """
 
 
-def catalog(connection: psycopg.Connection, *, tables_only: bool = False) -> list[str]:
+def catalog(connection: psycopg.Connection, *, tables_only: bool = False, grants: bool = True) -> list[str]:
     """Schemas, tables, columns, constraints, indexes, views, triggers, functions, with owners, grants and comments.
 
     What loads make is left out; with `tables_only` also views, triggers, functions and comments.
     """
-    parameters = {"schemas": list(SCHEMAS), "made_by_loads": _MADE_BY_LOADS, "tables_only": tables_only}
+    parameters = {
+        "schemas": list(SCHEMAS),
+        "made_by_loads": _MADE_BY_LOADS,
+        "tables_only": tables_only,
+        "grants": grants,
+    }
     return [text for (text,) in connection.execute(_CATALOG, parameters).fetchall()]

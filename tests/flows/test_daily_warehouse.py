@@ -67,7 +67,7 @@ def test_next_day_loads_only_what_changed(place: Pipeline, landing: Path) -> Non
     second = run_day()
 
     changed = {
-        load.table_name: (load.rows_inserted, load.rows_updated, load.versions_expired)
+        load.table_name: (load.rows_inserted, load.rows_updated, load.rows_expired)
         for load in second.every_load
         if load.rows_inserted or load.rows_updated
     }

@@ -274,7 +274,7 @@ def test_the_calendar_of_today_and_of_a_capture_that_fails(loaded: Place) -> Non
     )
     warehouse.execute(
         """
-        insert into audit.load (run_id, source, table_name, rows_read, rows_inserted, rows_updated, versions_expired,
+        insert into audit.load (run_id, source, table_name, rows_read, rows_inserted, rows_updated, rows_expired,
             rows_deleted, rows_unchanged, rows_quarantined, rows_cursor_missed, seconds)
         select max(run_id), 'shop', 'dwh.fact_order_item', 0, 0, 1, 0, 0, 0, 0, 0, 0 from audit.run
         """

@@ -22,7 +22,7 @@ def test_deletes_within_the_limit_are_published(full_shop: Pipeline) -> None:
     run = full_shop.capture(max_delete_share=0.10)
     assert run.changes() == {
         "raw.shop_customer": {"deleted": 2},
-        "dwh.dim_customer": {"read": 2, "closed": 2},
+        "dwh.dim_customer": {"read": 2, "expired": 2},
     }
     assert full_shop.rows("select id from raw.shop_customer where _is_deleted order by id") == [(19,), (20,)]
 

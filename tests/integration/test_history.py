@@ -41,7 +41,7 @@ def test_change_closes_the_version_and_opens_the_next_when_the_source_says(shop:
     ]
     assert run.changes() == {
         "raw.shop_customer": {"updated": 1},
-        "dwh.dim_customer": {"read": 1, "inserted": 1, "closed": 1},
+        "dwh.dim_customer": {"read": 1, "inserted": 1, "expired": 1},
     }
 
 
@@ -206,7 +206,7 @@ def test_delete_closes_the_version_at_the_snapshot(shop: Pipeline) -> None:
     assert shop.versions("customer", "country", "is_current") == [("1", "AR", False, "ever", "run 2")]
     assert run.changes() == {
         "raw.shop_customer": {"deleted": 1},
-        "dwh.dim_customer": {"read": 1, "closed": 1},
+        "dwh.dim_customer": {"read": 1, "expired": 1},
     }
 
 
@@ -283,7 +283,7 @@ def test_renamed_category_opens_a_version_of_each_of_its_products(shop: Pipeline
     ]
     assert run.changes() == {
         "raw.shop_category": {"updated": 1},
-        "dwh.dim_product": {"read": 2, "inserted": 2, "closed": 2},
+        "dwh.dim_product": {"read": 2, "inserted": 2, "expired": 2},
     }
 
 
@@ -399,7 +399,7 @@ def test_late_dimension_row_re_keys_the_facts_after_it(shop: Pipeline) -> None:
     assert shop.facts("customer.country") == [("1", "1", "AR"), ("2", "1", "UY")]
     assert run.changes() == {
         "raw.shop_customer": {"updated": 1},
-        "dwh.dim_customer": {"read": 1, "inserted": 1, "closed": 1},
+        "dwh.dim_customer": {"read": 1, "inserted": 1, "expired": 1},
         "dwh.fact_order_item": {"read": 1, "updated": 1, "rekeyed": 1},
     }
 

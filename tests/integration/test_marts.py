@@ -161,7 +161,7 @@ def test_job_run_counts_what_came_in_once(shop: Pipeline) -> None:
         raise QualityGateStopped("The gate closed.", hint="Open it.")
     found = shop.rows(
         """
-        select run_id, status, rows_inserted, rows_updated, versions_expired, rows_quarantined, message, hint,
+        select run_id, status, rows_inserted, rows_updated, rows_expired, rows_quarantined, message, hint,
             duration_seconds >= 0
         from mart.job_run order by run_id
         """

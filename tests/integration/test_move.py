@@ -31,5 +31,5 @@ def test_warehouse_that_moved_goes_on_where_it_ended(
     assert owner == ("dwh_owner",)
     shop.do("update customer set state = 'Jujuy'")
     moved = Pipeline(shop.shop_url, url)
-    assert moved.capture().changes()["dwh.dim_customer"] == {"read": 1, "inserted": 1, "closed": 1}
+    assert moved.capture().changes()["dwh.dim_customer"] == {"read": 1, "inserted": 1, "expired": 1}
     moved.close()

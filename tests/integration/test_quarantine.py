@@ -101,7 +101,7 @@ def test_broken_lines_wait_in_quarantine_under_their_rule_until_they_are_mended(
     shop.do("update brand set name = 'Nut'")
     assert shop.capture().changes() == {
         "raw.shop_brand": {"updated": 1},
-        "dwh.dim_product": {"read": 1, "inserted": 1, "closed": 1},
+        "dwh.dim_product": {"read": 1, "inserted": 1, "expired": 1},
     }
     assert sorted(shop.quarantined(), key=lambda entry: int(entry[0][0])) == waiting
 

@@ -109,8 +109,8 @@ def test_second_run_brings_exactly_what_changed_and_facts_keep_the_version_of_th
         "raw.northwind_customers": {"updated": 1},
         "raw.northwind_orders": {"inserted": 1},
         "raw.northwind_order_details": {"inserted": 2, "deleted": 1},
-        "dwh.dim_customer": {"read": 1, "inserted": 1, "closed": 1},
-        "dwh.dim_product": {"read": 2, "inserted": 2, "closed": 2},
+        "dwh.dim_customer": {"read": 1, "inserted": 1, "expired": 1},
+        "dwh.dim_product": {"read": 2, "inserted": 2, "expired": 2},
         "dwh.fact_order_item": {"read": 3, "inserted": 2, "deleted": 1},
     }
     # 10248 lost 5 x 34.80 and gained 2 x 18.00 less a quarter; 20000 is 42.00

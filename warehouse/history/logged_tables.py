@@ -168,7 +168,7 @@ _TABLES = """
         ) as identifying,
         exists (
             select from pg_trigger where tgrelid = relation.oid
-                and tgfoid in ('audit.log_change'::regproc, 'audit.log_before_image'::regproc)
+                and tgfoid in (to_regproc('audit.log_change'), to_regproc('audit.log_before_image'))
         ) as has_triggers
     from pg_class as relation
     inner join pg_namespace as namespace on relation.relnamespace = namespace.oid

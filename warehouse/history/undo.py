@@ -250,7 +250,7 @@ _PUBLICATION = """
         select
             max(load.source) as source, count(distinct load.source) as sources, max(load.source) = %(feed)s as is_feed,
             sum(
-                load.rows_inserted + load.rows_updated + load.versions_expired + load.rows_deleted
+                load.rows_inserted + load.rows_updated + load.rows_expired + load.rows_deleted
                     + load.rows_quarantined
             ) > 0 as has_changes,
             min(load.load_id) as first_load_id, max(load.loaded_at) as published_at

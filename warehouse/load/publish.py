@@ -59,7 +59,7 @@ class Published:
     @property
     def rows_changed(self) -> int:
         return sum(
-            load.rows_inserted + load.rows_updated + load.versions_expired + load.rows_deleted
+            load.rows_inserted + load.rows_updated + load.rows_expired + load.rows_deleted
             for load in self.loads
         )
 
@@ -185,7 +185,7 @@ def _load(
         rows_read=affected + strays,
         rows_inserted=counts.get("inserted", 0),
         rows_updated=counts.get("updated", 0),
-        versions_expired=counts.get("closed", 0),
+        rows_expired=counts.get("closed", 0),
         rows_deleted=counts.get("deleted", 0),
         rows_unchanged=max(rows - quarantined - changed, 0),
         rows_quarantined=quarantined,

@@ -84,7 +84,7 @@ class Load:
     rows_read: int = 0
     rows_inserted: int = 0
     rows_updated: int = 0
-    versions_expired: int = 0
+    rows_expired: int = 0
     rows_deleted: int = 0
     rows_unchanged: int = 0
     rows_quarantined: int = 0

@@ -47,7 +47,7 @@ def read_status(connection: psycopg.Connection, runs: int = 10) -> Status:
         connection,
         """
         select run_id, flow, status, started_at, duration_seconds, rows_read, rows_inserted, rows_updated,
-            versions_expired, rows_deleted, rows_quarantined, rows_cursor_missed, launched_by, message, hint
+            rows_expired, rows_deleted, rows_quarantined, rows_cursor_missed, launched_by, message, hint
         from mart.job_run order by run_id desc limit %s
         """,
         runs,
@@ -108,7 +108,7 @@ def read_evidence(connection: psycopg.Connection, run_id: int) -> Evidence:
             connection,
             """
             select source, table_name, window_low, window_high, rows_read, rows_inserted, rows_updated,
-                versions_expired, rows_deleted, rows_unchanged, rows_quarantined, rows_cursor_missed, seconds
+                rows_expired, rows_deleted, rows_unchanged, rows_quarantined, rows_cursor_missed, seconds
             from audit.load where run_id = %s order by load_id
             """,
             run_id,
@@ -150,7 +150,7 @@ def read_history(connection: psycopg.Connection, flow: str, runs: int = 20) -> R
         """
         select * from (
             select run_id, status, started_at, duration_seconds, rows_read,
-                rows_inserted + rows_updated + versions_expired + rows_deleted as rows_changed
+                rows_inserted + rows_updated + rows_expired + rows_deleted as rows_changed
             from mart.job_run where flow = %s order by run_id desc limit %s
         ) as last order by run_id
         """,

@@ -15,7 +15,7 @@ TABLES = {
 }
 COLUMNS = {
     ("audit.run", "advice"): "hint",
-    ("audit.load", "rows_closed"): "versions_expired",
+    ("audit.load", "rows_closed"): "rows_expired",
     ("audit.watermark", "was_quiet"): "no_open_transactions",
     ("audit.row_schema", "layout_id"): "row_schema_id",
     ("audit.change", "layout_id"): "row_schema_id",
@@ -90,9 +90,17 @@ def upgrade() -> None:
         execute(f"alter index {index} rename to {new}")
     for sequence, new in SEQUENCES.items():
         execute(f"alter sequence {sequence} rename to {new}")
-    for function, new in FUNCTIONS.items():
-        execute(f"alter function audit.{function} rename to {new}")
-    _rename_triggers(TRIGGERS)
+    # A downgrade has dropped functions and triggers.
+    for old, new in FUNCTIONS.items():
+        _for_each(
+            f"select oid::regprocedure from pg_proc where pronamespace = 'audit'::regnamespace and proname = '{old}'",
+            f"alter function %s rename to {new}",
+        )
+    for old, new in TRIGGERS.items():
+        _for_each(
+            f"select tgrelid::regclass from pg_trigger where tgname = '{old}'",
+            f"alter trigger {old} on %s rename to {new}",
+        )
     for column in LOGGED_COLUMNS:
         new = next(name for (_, old), name in COLUMNS.items() if old == column)
         execute(f"update audit.row_schema set columns = array_replace(columns, '{column}', '{new}')")
@@ -142,17 +150,14 @@ def downgrade() -> None:
         execute(f"alter table {schema}.{new} rename to {old}")
 
 
-def _rename_triggers(names: dict[str, str]) -> None:
-    for old, new in names.items():
-        execute(
-            f"""
-            do $$ declare relation regclass; begin
-                for relation in select tgrelid from pg_trigger where tgname = '{old}' loop
-                    execute format('alter trigger {old} on %s rename to {new}', relation);
-                end loop;
-            end $$
-            """
-        )
+def _for_each(query: str, statement: str) -> None:
+    execute(
+        f"""
+        do $$ declare object text; begin
+            for object in {query} loop execute format('{statement}', object); end loop;
+        end $$
+        """
+    )
 
 
 def _replace_value(

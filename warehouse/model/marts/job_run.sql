@@ -12,7 +12,7 @@ select
     coalesce(loaded.rows_read, 0)::bigint as rows_read,
     coalesce(loaded.rows_inserted, 0)::bigint as rows_inserted,
     coalesce(loaded.rows_updated, 0)::bigint as rows_updated,
-    coalesce(loaded.versions_expired, 0)::bigint as versions_expired,
+    coalesce(loaded.rows_expired, 0)::bigint as rows_expired,
     coalesce(loaded.rows_deleted, 0)::bigint as rows_deleted,
     coalesce(loaded.rows_quarantined, 0)::bigint as rows_quarantined,
     coalesce(loaded.rows_cursor_missed, 0)::bigint as rows_cursor_missed,
@@ -40,7 +40,7 @@ left join lateral (
         ) as rows_read,
         sum(load.rows_inserted) filter (where load.table_name like 'dwh.%') as rows_inserted,
         sum(load.rows_updated) filter (where load.table_name like 'dwh.%') as rows_updated,
-        sum(load.versions_expired) filter (where load.table_name like 'dwh.%') as versions_expired,
+        sum(load.rows_expired) filter (where load.table_name like 'dwh.%') as rows_expired,
         sum(load.rows_deleted) filter (where load.table_name like 'dwh.%') as rows_deleted,
         sum(load.rows_quarantined) as rows_quarantined,
         sum(load.rows_cursor_missed) as rows_cursor_missed

@@ -7,7 +7,7 @@ with loaded as (
         load.source,
         load.table_name,
         max(load.loaded_at) filter (
-            where load.rows_inserted + load.rows_updated + load.versions_expired + load.rows_deleted > 0
+            where load.rows_inserted + load.rows_updated + load.rows_expired + load.rows_deleted > 0
         ) as changed_at,
         max(load.run_id) as run_id,
         max(max(load.loaded_at)) over (partition by load.source) as complete_at

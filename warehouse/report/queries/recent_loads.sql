@@ -14,7 +14,7 @@ select
     load.rows_read,
     load.rows_inserted,
     load.rows_updated,
-    load.versions_expired,
+    load.rows_expired,
     load.rows_deleted,
     load.rows_unchanged,
     load.rows_quarantined,
@@ -23,6 +23,6 @@ select
 from recent
 inner join audit.load as load on recent.run_id = load.run_id
 where
-    load.rows_inserted + load.rows_updated + load.versions_expired + load.rows_deleted
+    load.rows_inserted + load.rows_updated + load.rows_expired + load.rows_deleted
     + load.rows_quarantined + load.rows_cursor_missed > 0
 order by load.run_id desc, load.load_id asc

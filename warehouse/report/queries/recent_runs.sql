@@ -10,7 +10,7 @@ select
     job.rows_read,
     job.rows_inserted,
     job.rows_updated,
-    job.versions_expired,
+    job.rows_expired,
     job.rows_deleted,
     job.rows_quarantined,
     job.rows_cursor_missed,
