@@ -13,10 +13,18 @@ def migrate(
     yes: Annotated[
         bool, typer.Option("--yes", help="Go down without asking, which drops tables and data.")
     ] = False,
+    new: Annotated[
+        str | None,
+        typer.Option(
+            "--new",
+            metavar="TITLE",
+            help="Write a migration from what warehouse/model declares and the database lacks; run nothing.",
+        ),
+    ] = None,
 ) -> None:
     """Bring the tables of the warehouse to what this code needs; running it again changes nothing.
 
-    Examples: `dwh migrate`, `dwh migrate --to 0014 --yes`
+    Examples: `dwh migrate`, `dwh migrate --to 0014 --yes`, `dwh migrate --new "add dim_store"`
     """
     from cli.output import out
     from flows.databases import located
@@ -25,6 +33,12 @@ def migrate(
     from warehouse.settings import Settings
 
     url = located(Settings.load(), migrate=False).warehouse
+    if new is not None:
+        from warehouse.migrations.generate import write_migration
+
+        path = write_migration(url, new)
+        out.print(f"{path} is written: read it, then run `dwh migrate`.", markup=False, soft_wrap=True)
+        return
     before = _revision(url)
     if before is not None and (to == "base" or to < before):
         yes or typer.confirm(

@@ -46,11 +46,11 @@ def test_fact_is_told_by_the_versions_of_its_day_down_to_the_source(lived: Pipel
     customer = told(node, "customer 1")
     assert (customer.facts["country"], customer.facts["valid"]) == (
         "AR",
-        "from ever to 2024-05-01 00:00:00+00",
+        "from the beginning to 2024-05-01 00:00:00+00",
     )
     assert customer.facts["why"] == "it was valid at ordered_at 2024-03-10 00:00:00+00, one of 2 versions"
     assert told(ask(lived, "fact_order_item", "2:1"), "customer 1").facts["country"] == "UY"
-    assert told(node, "promotion: unknown").facts["why"] == "it names no promotion"
+    assert told(node, "promotion: unknown").facts["why"] == "it refers to no promotion"
     assert str(told(node, "company 1").facts["why"]).endswith("; reached through the product")
     line = told(node, "raw.shop_order_item sales_order_id 1, line_number 1: mirror of public.order_item")
     assert line.facts["quantity"] == "2" and "source and mirror equal" in str(line.facts["snapshot"])
@@ -71,19 +71,21 @@ def test_fact_is_told_by_the_versions_of_its_day_down_to_the_source(lived: Pipel
 
 def test_member_is_told_by_its_life(lived: Pipeline) -> None:
     node = ask(lived, "customer", "1", at_source=False)
-    assert node.facts == {"state": "there", "versions": 2}
+    assert node.facts == {"state": "in the source", "versions": 2}
     first, second = node.children[:2]
-    assert (first.facts["began"], first.facts["facts that name it"]) == (
-        "it holds since ever: it is the first that was known", "1 of order_item",
+    assert (first.facts["began"], first.facts["facts that refer to it"]) == (
+        "the first known version: valid from the beginning", "1 of order_item",
     )  # fmt: skip
-    assert str(first.facts["ended"]).startswith("it changed, told by run 2 (ingest-shop, ")
+    assert str(first.facts["ended"]).startswith("it changed, found by run 2 (ingest-shop, ")
     assert (second.facts["began"], second.facts["ended"]) == ("it changed: country was AR", "not yet")
     change = told(node, "update of dwh.dim_customer")
     assert change.facts["is_current"] == "true → false" and str(change.facts["by"]).startswith("run 2 (")
     product = ask(lived, "dwh.dim_product", "1")
-    assert product.facts["state"] == "gone from the source"
-    assert str(product.children[0].facts["ended"]).startswith("it vanished from the source, told by run 3 (")
-    assert told(product, "raw.shop_product id 1").facts["state"] == "gone from the source"
+    assert product.facts["state"] == "deleted from the source"
+    assert str(product.children[0].facts["ended"]).startswith(
+        "it was deleted from the source, found by run 3 ("
+    )
+    assert told(product, "raw.shop_product id 1").facts["state"] == "deleted from the source"
     assert told(product, "raw.shop_product id 1").children[0].facts == {"state": "not there"}
 
 

@@ -1,4 +1,4 @@
-"""What an explanation is made of: a tree of titles, each with what is known there."""
+"""The tree of an explanation, and the error for a row that does not exist."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from warehouse.errors import SettingsError
 
 @dataclass(frozen=True)
 class Node:
-    """One thing that was found: its title, facts about it by name, and what it rests on."""
+    """A row, run or rule: its title, its values by name, and the nodes that it was made from."""
 
     title: str
     facts: Mapping[str, object] = field(default_factory=dict)
@@ -16,4 +16,9 @@ class Node:
 
 
 class UnknownRow(SettingsError):
-    """What is to be explained is not there, and never was as far as the warehouse knows."""
+    """No table of the warehouse has, or is known to have had, the row to be explained."""
+
+
+def format_key(key: Mapping[str, str]) -> str:
+    """Format a key for a title: `order_id 1, line_id 2`."""
+    return ", ".join(f"{name} {value}" for name, value in key.items())

@@ -53,11 +53,11 @@ class Origin:
         values = {name: value for name, value in row.items() if name not in ("_run_id", "_is_deleted")}
         facts: dict[str, object] = {
             **values,
-            "written by": run_said(self.connection, row["_run_id"]),
+            "written by": describe_run(self.connection, row["_run_id"]),
             "snapshot": self._snapshot(table, row["_run_id"]),
         }
         if row["_is_deleted"] == "true":
-            facts["state"] = "gone from the source"
+            facts["state"] = "deleted from the source"
         said = ", ".join(f"{name} {value}" for name, value in named.items())
         children = [self._at_source(table, named, values)] if self.reader else []
         return Node(f"raw.{table.mirror} {said}: mirror of {table}", facts, children)
@@ -189,12 +189,12 @@ class Origin:
                 f"audit.quarantine {number}: {'waits' if resolved_at is None else resolution}",
                 {
                     "since": f"{since:%Y-%m-%d %H:%M:%S} UTC",
-                    "put there by": run_said(self.connection, run_id),
+                    "put there by": describe_run(self.connection, run_id),
                     "rules broken": rules,
                     **(
                         {
                             "until": f"{resolved_at:%Y-%m-%d %H:%M:%S} UTC",
-                            "resolved by": run_said(self.connection, resolved_by),
+                            "resolved by": describe_run(self.connection, resolved_by),
                         }
                         if resolved_at
                         else {}
@@ -205,8 +205,8 @@ class Origin:
         ]
 
 
-def run_said(connection: psycopg.Connection, run_id: object) -> str:
-    """A run in words: its id, flow, start, user and code."""
+def describe_run(connection: psycopg.Connection, run_id: object) -> str:
+    """Describe a run: its id, flow, start, user and code."""
     row = connection.execute(
         "select flow, started_at, launched_by, code_version, status from audit.run where run_id = %s",
         [run_id],

@@ -1,8 +1,5 @@
 """Load facts: merge the business SQL of model/facts/<fact>.sql by natural key, and remove lines that vanished."""
 
-from functools import cache
-from pathlib import Path
-
 import psycopg
 from psycopg import sql
 
@@ -10,10 +7,11 @@ from warehouse.db.connections import analyze_briefly
 from warehouse.db.identifiers import listed, qualified, same_key
 from warehouse.load import scd1, scd2
 from warehouse.load.conform import batch_table
+from warehouse.model.calendar_sql import add_days, days_of_batch
+from warehouse.model.fact_sql import fact_query
 from warehouse.model.star import DIMENSIONS, Fact
 
 ALL = sql.SQL("true")
-MODEL = Path(__file__).parents[1] / "model"
 
 
 def merge_fact(
@@ -30,7 +28,7 @@ def merge_fact(
     Members that the batch names and no dimension holds are inferred, so that no reference is lost. `known` selects the
     natural keys that the fact may hold; without it that may be any.
     """
-    connection.execute(_text("dim_date.sql").encode())
+    connection.execute(add_days(days_of_batch(fact), run_id))
     _prepare(connection, fact)
     if _any_member_missing(connection, fact) and _infer_missing(connection, run_id, source, fact):
         _prepare(connection, fact)
@@ -71,7 +69,7 @@ def _prepare(connection: psycopg.Connection, fact: Fact) -> None:
     connection.execute(
         sql.SQL(
             "drop table if exists pg_temp.prepared; create temp table prepared on commit drop as {}"
-        ).format(_query(fact.entity))
+        ).format(fact_query(fact))
     )
 
 
@@ -183,12 +181,3 @@ def _rekeyed(connection: psycopg.Connection, run_id: int, fact: Fact) -> int:
 
 def _each(template: str, columns: list[str]) -> sql.Composable:
     return sql.SQL(", ").join(sql.SQL(template).format(sql.Identifier(name)) for name in columns)
-
-
-def _query(name: str) -> sql.Composable:
-    return sql.SQL(_text(f"facts/{name}.sql").strip().rstrip(";") + "\n")
-
-
-@cache
-def _text(name: str) -> str:
-    return (MODEL / name).read_text()

@@ -17,6 +17,8 @@ from warehouse.history.logged_tables import (
     table_object_comments,
     table_objects,
 )
+from warehouse.model.drift import find_drift
+from warehouse.model.masking import Label, labels, masked_views
 from warehouse.model.schema import TABLES
 
 MARTS: Final = Path(model.__file__).parent / "marts"
@@ -32,6 +34,7 @@ def schema_objects(connection: psycopg.Connection) -> list[SchemaObject]:
         *read_functions(HISTORY / "functions", "audit"),
         *read_views(HISTORY / "views", "audit"),
         *read_views(MARTS, "mart", stored),
+        *(SchemaObject("view", "mart", view.name, view.query) for view in masked_views()),
         *table_objects(connection),
     ]
 
@@ -52,6 +55,7 @@ def apply(connection: psycopg.Connection, objects: SchemaObjects) -> None:
     objects.apply(schema_objects(connection))
     add_missing_triggers(connection)
     apply_comments(connection, comments(connection))
+    _apply_labels(connection)
 
 
 def differences(connection: psycopg.Connection) -> Iterator[str]:
@@ -69,6 +73,9 @@ def differences(connection: psycopg.Connection) -> Iterator[str]:
         for table in logged_tables(connection):
             if not table.has_triggers:
                 yield f"table {table.full_name} has no triggers for the change log"
+    for label in sorted(set(labels()) ^ _found_labels(connection)):
+        yield f"the label of personal data in {'.'.join(label[:3])} is not as declared"
+    yield from map(str, find_drift(connection))
 
 
 def drop(connection: psycopg.Connection) -> None:
@@ -81,8 +88,31 @@ def drop(connection: psycopg.Connection) -> None:
     SchemaObjects(connection).apply([])
 
 
+def _apply_labels(connection: psycopg.Connection) -> None:
+    """Label the columns that hold personal data; grants of marts depend on it."""
+    declared, found = set(labels()), _found_labels(connection)
+    for label in found - declared:
+        connection.execute(
+            "delete from audit.personal_data where schema_name = %s and table_name = %s and column_name = %s",
+            label[:3],
+        )
+    for label in declared - found:
+        connection.execute(
+            "insert into audit.personal_data (schema_name, table_name, column_name, kind) values (%s, %s, %s, %s)",
+            label,
+        )
+
+
+def _found_labels(connection: psycopg.Connection) -> set[Label]:
+    rows = connection.execute("select schema_name, table_name, column_name, kind from audit.personal_data")
+    return {Label(*row) for row in rows.fetchall()}
+
+
 def _file_comments() -> dict[str, str]:
     comments = read_comments(*COMMENTS)
+    for view in masked_views():
+        comments[f"mart.{view.name}"] = view.description
+        comments |= {f"mart.{view.name}.{name}": text for name, text in view.columns.items()}
     for table in TABLES:
         comments[str(table)] = table.description
         comments |= {f"{table}.{column.name}": column.comment for column in table.columns}

@@ -24,6 +24,8 @@ class Column:
     required: bool = False
     # An SQL expression, or IDENTITY.
     default: str | None = None
+    # The table whose key it holds.
+    refers_to: str | None = None
 
     @property
     def comment(self) -> str:
@@ -51,23 +53,27 @@ class Measure(Column):
 
 @dataclass(frozen=True)
 class Reference:
-    """A dimension that a fact refers to, by the natural key in its batch or `through` another dimension.
-
-    The fact's SQL may read the `attributes` of the version that is joined, as `<dimension>_<attribute>`.
-    """
+    """A dimension that a fact refers to, by the natural key in its batch or `through` another dimension."""
 
     dimension: str
     description: str
     # Re-keyed with that dimension, never inferred: the seller through the product.
     through: str | None = None
-    attributes: tuple[str, ...] = ()
 
     @property
     def key(self) -> Column:
-        return Column(f"{self.dimension}_key", "bigint", self.description, required=True)
+        """The column of the fact that holds the dimension's surrogate key."""
+        return Column(
+            f"{self.dimension}_key",
+            "bigint",
+            self.description,
+            required=True,
+            refers_to=f"dim_{self.dimension}",
+        )
 
     @property
     def natural_key(self) -> Column:
+        """The column of the batch that holds the member's natural key."""
         return Column(
             f"{self.dimension}_id", "text", f"Natural key of the {self.dimension.replace('_', ' ')}"
         )
@@ -86,7 +92,7 @@ class DateKey:
 
     @property
     def key(self) -> Column:
-        return Column(self.name, "integer", self.description, required=True)
+        return Column(self.name, "integer", self.description, required=True, refers_to="dim_date")
 
 
 @dataclass(frozen=True)
@@ -163,3 +169,37 @@ class Fact:
     def derived(self) -> Mapping[str, str]:
         """Dimensions reached through another one, by that one's name."""
         return {one.dimension: one.through for one in self.refers_to if one.through is not None}
+
+
+@dataclass(frozen=True)
+class DailySnapshot:
+    """A fact with one row per UTC day for each combination of members, as the source had it at the day's last run.
+
+    Every run writes the rows of its day. Days without a run are carried forward by the next one, from the day before.
+    Dimension versions are those valid when the day began.
+    """
+
+    entity: str
+    description: str
+    refers_to: tuple[Reference, ...]
+    measures: tuple[Measure, ...]
+
+    @property
+    def table(self) -> str:
+        return f"fact_{self.entity}_day"
+
+    @property
+    def natural_key(self) -> tuple[str, ...]:
+        """What makes a row of a day unique: the members, by their natural keys."""
+        return tuple(one.natural_key.name for one in self.refers_to)
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        return tuple(one.dimension for one in self.refers_to)
+
+    @property
+    def derived(self) -> Mapping[str, str]:
+        return {}
+
+
+Target = Dimension | Fact | DailySnapshot

@@ -11,6 +11,8 @@ from psycopg.rows import dict_row
 
 from warehouse.db.connections import connect
 from warehouse.db.schema_version import ensure_migrated
+from warehouse.model.schema import TABLES
+from warehouse.model.star import DIMENSIONS
 from warehouse.sources.declaration import SOURCES
 
 SQL = Path(__file__).parent / "catalog"
@@ -22,6 +24,29 @@ SCHEMAS = {
 }
 HOUSEKEEPING = ("run_id", "expired_by_run_id", "row_hash", "text_hash")
 STARS = {"Sales": "fact_order_item", "Web log": "fact_weblog"}
+# Purposes by schema, each with the names of its tables; the first that fits counts.
+PURPOSES = {
+    "dwh": {
+        "Facts": r"fact_",
+        "Dimensions of sales": rf"dim_({'|'.join(dimension.entity for dimension in DIMENSIONS)})$",
+        "Calendar": r"dim_date$",
+        "Dimensions of web logs": r"dim_",
+        "Web logs, aggregated": r"agg_",
+    },
+    "mart": {
+        "Sales and customers": r"sales|customer|monthly",
+        "Web traffic": r"weblog|interactions|countries|most_viewed|top_devices",
+        "Runs and data quality": "",
+    },
+    "audit": {
+        "Runs and what they loaded": r"run|load|watermark|step|table_freshness",
+        "Files and web logs": r"file|weblog",
+        "Quality and verification": r"check|quarantine|verification|proof|difference|chunk",
+        "Changes and undo": r"change|before_image|row_schema|layout|undo",
+        "Everything else": "",
+    },
+    "staging": {"Conformed batches": r"conformed_", "Web logs": r"weblog", "Everything else": ""},
+}
 # One per table of the star, all alike.
 CHANGE_VIEW = "Every row of dwh."
 INTRODUCTION = """\
@@ -76,7 +101,7 @@ def render(url: str) -> str:
     ensure_migrated(url)
     with connect(url) as connection:
         relations = _read(connection)
-    parts = [INTRODUCTION]
+    parts = [INTRODUCTION, _index(relations)]
     by_name = {relation.name: relation for relation in relations if relation.schema == "dwh"}
     for title, fact in STARS.items():
         parts.append(f"## {title}\n\n{_diagram(_reached(by_name, fact))}")
@@ -100,19 +125,19 @@ def _read(connection: psycopg.Connection) -> list[Relation]:
         if (row["schema_name"] != "staging" or not str(row["relation_name"]).startswith(made_by_loads))
         and not str(row["comment"]).startswith(CHANGE_VIEW)
     ]
-    declared = {
+    references = {
         (row["schema_name"], row["relation_name"], row["column_name"]): str(row["referred_name"])
         for row in rows("references")
-    }
-    dimensions = {
-        str(row["relation_name"]) for row in relations if str(row["relation_name"]).startswith("dim_")
+    } | {
+        (table.schema, table.name, column.name): column.refers_to
+        for table in TABLES
+        for column in table.columns
+        if column.refers_to
     }
     columns: dict[tuple[object, object], list[Column]] = {}
     for row in rows("columns"):
         table, name, comment = str(row["relation_name"]), str(row["column_name"]), str(row["comment"])
-        referred = declared.get((row["schema_name"], table, name))
-        if row["schema_name"] == "dwh" and referred is None:
-            referred = _by_convention(table, name, comment, dimensions)
+        referred = references.get((row["schema_name"], table, name))
         columns.setdefault((row["schema_name"], table), []).append(
             Column(name, _short(str(row["type"])), bool(row["is_required"]), comment, referred)
         )
@@ -134,12 +159,24 @@ def _short(kind: str) -> str:
     return kind.replace("timestamp with time zone", "timestamptz")
 
 
-def _by_convention(table: str, column: str, comment: str, dimensions: set[str]) -> str | None:
-    """`customer_key` and `ordered_date_key` refer to dim_customer and dim_date; a comment may say so, too."""
-    said = re.findall(r"\bdim_[a-z_]+", comment)
-    fitting = [name for name in dimensions if f"_{column}".endswith(f"_{name.removeprefix('dim_')}_key")]
-    found = max(fitting, key=len, default=None) or next((name for name in said if name in dimensions), None)
-    return found if found != table else None
+def _index(relations: Sequence[Relation]) -> str:
+    """Every table and view with the first sentence of its comment, by schema and purpose."""
+    lines = ["## Index", ""]
+    for schema, title in SCHEMAS.items():
+        lines += [f"**{title}: schema `{schema}`**", ""]
+        waiting = [relation for relation in relations if relation.schema == schema]
+        for purpose, pattern in PURPOSES[schema].items():
+            found = [relation for relation in waiting if re.match(f".*(?:{pattern})", relation.name)]
+            waiting = [relation for relation in waiting if relation not in found]
+            if found:
+                lines += [f"*{purpose}*", "", *map(_index_line, found), ""]
+    return "\n".join(lines)
+
+
+def _index_line(relation: Relation) -> str:
+    sentence, _, _ = relation.comment.partition(". ")
+    anchor = f"{relation.schema}{relation.name}"
+    return f"- [{relation.schema}.{relation.name}](#{anchor}): {sentence.rstrip('.').rstrip('?')}."
 
 
 def _reached(relations: dict[str, Relation], start: str) -> list[Relation]:

@@ -6,13 +6,14 @@ from psycopg import sql
 
 from warehouse.model import calendar, weblog
 from warehouse.model.declaration import IDENTITY, Column
-from warehouse.model.star import DIMENSIONS, FACTS, TARGETS
-from warehouse.model.tables import Table, batch_table, dimension_table, fact_table
+from warehouse.model.star import DIMENSIONS, FACTS, SNAPSHOTS, TARGETS
+from warehouse.model.tables import Table, batch_table, dimension_table, fact_table, snapshot_table
 
 TABLES: Final = (
     *map(dimension_table, DIMENSIONS),
     calendar.DATE,
     *map(fact_table, FACTS),
+    *map(snapshot_table, SNAPSHOTS),
     *weblog.DIMENSIONS,
     weblog.FACT,
     *map(batch_table, TARGETS),

@@ -6,14 +6,27 @@ from warehouse.model.declaration import (
     BEGINNING,
     END_OF_TIME,
     Column,
+    DailySnapshot,
     DateKey,
     Dimension,
     Fact,
     Measure,
     Reference,
+    Target,
 )
 
-__all__ = ["BEGINNING", "DIMENSIONS", "END_OF_TIME", "FACTS", "TARGETS", "Dimension", "Fact"]
+__all__ = [
+    "BEGINNING",
+    "DIMENSIONS",
+    "END_OF_TIME",
+    "FACTS",
+    "SNAPSHOTS",
+    "TARGETS",
+    "DailySnapshot",
+    "Dimension",
+    "Fact",
+    "Target",
+]
 
 AMOUNT: Final = "numeric(18, 4)"
 DEGREES: Final = "numeric(9, 6)"
@@ -62,6 +75,11 @@ DIMENSIONS: Final = (
             Column("price_default_amount", AMOUNT, "Base price of the seller", tracked=True),
             Column("price_amount", AMOUNT, "Price that the platform charges", tracked=True),
             Column("currency", "text", "Currency of the prices, ISO 4217", tracked=True),
+            Column(
+                "rating_average", "numeric(3, 2)", "Average rating by buyers, 1 to 5; empty without reviews"
+            ),
+            Column("review_count", "integer", "Reviews by buyers"),
+            Column("sold_count", "bigint", "Units ordered and not cancelled since the product is on sale"),
         ),
     ),
     Dimension(
@@ -104,11 +122,7 @@ FACTS: Final = (
         event=Column("ordered_at", "timestamptz", "When it was ordered (UTC)", required=True),
         refers_to=(
             Reference("customer", "Who bought: version of dim_customer valid when ordered"),
-            Reference(
-                "product",
-                "What was bought: version of dim_product valid when ordered",
-                attributes=("currency",),
-            ),
+            Reference("product", "What was bought: version of dim_product valid when ordered"),
             Reference("company", "Who sold: version of dim_company valid when ordered", through="product"),
             Reference("promotion", "Promotion: dim_promotion; 0 where there was none"),
             Reference("payment_method", "How it was paid: dim_payment_method"),
@@ -162,12 +176,24 @@ FACTS: Final = (
             "recorded_at",
             Column("has_customer", "boolean", "Whether the source holds the customer that it names"),
             Column("has_product", "boolean", "Whether the source holds the product that it names"),
-            Column("customer_name", "text", "Name of the customer, for the contract"),
-            Column("customer_document_number", "text", "Document number of the customer, for the contract"),
-            Column("customer_birth_date", "date", "Birth date of the customer, for the contract"),
+            Column("customer_name", "text", "Name of the customer, for the contract", personal="name"),
+            Column(
+                "customer_document_number",
+                "text",
+                "Document number of the customer, for the contract",
+                personal="document number",
+            ),
+            Column(
+                "customer_birth_date",
+                "date",
+                "Birth date of the customer, for the contract",
+                personal="birth date",
+            ),
         ),
     ),
 )
+
+SNAPSHOTS: Final[tuple[DailySnapshot, ...]] = ()
 
 # Dimensions first: a fact takes the versions that its own run has just written.
 TARGETS: Final[tuple[Dimension | Fact, ...]] = (*DIMENSIONS, *FACTS)

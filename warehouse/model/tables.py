@@ -10,8 +10,10 @@ from warehouse.model.declaration import (
     IDENTITY,
     SOURCE_SYSTEM,
     Column,
+    DailySnapshot,
     Dimension,
     Fact,
+    Target,
 )
 
 CHANGED_AT = Column(
@@ -22,7 +24,7 @@ CHANGED_AT = Column(
 IS_INFERRED = Column(
     "is_inferred",
     "boolean",
-    "Whether a fact named this member before its source did",
+    "Whether a fact referred to this member before its source had it",
     required=True,
     default="false",
 )
@@ -91,23 +93,55 @@ def fact_table(fact: Fact) -> Table:
     )
 
 
-def batch_table(target: Dimension | Fact) -> Table:
+def snapshot_table(snapshot: DailySnapshot) -> Table:
+    """The table of a daily snapshot; a day is one range of its key."""
+    return Table(
+        "dwh",
+        snapshot.table,
+        snapshot.description,
+        (
+            Column("snapshot_date", "date", "UTC day", required=True),
+            *(replace(one.natural_key, required=True) for one in snapshot.refers_to),
+            replace(SOURCE_SYSTEM, description="Source system that the natural keys belong to"),
+            Column("snapshot_date_key", "integer", "UTC day: dim_date", required=True, refers_to="dim_date"),
+            *(one.key for one in snapshot.refers_to),
+            *snapshot.measures,
+            Column(
+                "is_carried_forward",
+                "boolean",
+                "Whether no run was made on that day: the row is that of the day before",
+                required=True,
+            ),
+            _run_id("Run that wrote this row last"),
+        ),
+        {
+            f"pk_{snapshot.table}": (
+                f"primary key (snapshot_date, {', '.join(snapshot.natural_key)}, source_system)"
+            )
+        },
+    )
+
+
+def batch_table(target: Target) -> Table:
     """The table that every source's SQL fills for a dimension or fact, whatever the source's own tables look like."""
     if isinstance(target, Dimension):
         (natural,) = target.natural_key
         columns: tuple[Column, ...] = (Column(natural, "text", "Natural key"), *target.columns)
+    elif isinstance(target, DailySnapshot):
+        columns = (*(one.natural_key for one in target.refers_to), *target.measures)
     else:
         known = {column.name: column for column in (*target.measures, *target.attributes)}
         references = [one.natural_key for one in target.refers_to if one.through is None]
         inputs = [known[one] if isinstance(one, str) else one for one in target.inputs]
         columns = (*target.grain, *references, target.event, *inputs)
+    words = target.entity.replace("_", " ")
     return Table(
         "staging",
         f"conformed_{target.entity}",
-        f"The run's batch of {target.entity} in conformed shape: one row per changed {target.entity}.",
+        f"Conformed rows of {words} of the last run: one row per {words} that changed.",
         (
             replace(SOURCE_SYSTEM, description="Source system"),
-            *(_conformed(column, isinstance(target, Fact)) for column in columns),
+            *(_conformed(column, not isinstance(target, Dimension)) for column in columns),
             CHANGED_AT,
         ),
         unlogged=True,
@@ -121,10 +155,12 @@ def _conformed(column: Column, any_amount: bool) -> Column:
 
 
 def _versions(dimension: Dimension) -> Table:
-    entity, table, key = dimension.entity, dimension.table, dimension.key
+    words, table, key = dimension.entity.replace("_", " "), dimension.table, dimension.key
     (natural,) = dimension.natural_key
     attributes = [
-        column if column.tracked else replace(column, description=f"{column.description} (not tracked)")
+        column
+        if column.tracked
+        else replace(column, description=f"{column.description} (overwritten in all versions)")
         for column in dimension.columns
     ]
     members = (
@@ -141,37 +177,37 @@ def _versions(dimension: Dimension) -> Table:
             Column(
                 key,
                 "bigint",
-                f"Key of this version; 0 is the unknown {entity}",
+                f"Key of this version; 0 is the unknown {words}",
                 required=True,
                 default=IDENTITY,
             ),
             SOURCE_SYSTEM,
-            Column(natural, "text", f"Natural key: the {entity}'s key in the source", required=True),
+            Column(natural, "text", f"Natural key: the {words}'s key in the source", required=True),
             *attributes,
             Column(
                 "valid_from",
                 "timestamptz",
-                "First moment at which this version holds (UTC); 1900-01-01: since ever",
+                "First moment at which this version is valid (UTC); 1900-01-01 for the first",
                 required=True,
             ),
             Column(
                 "valid_to",
                 "timestamptz",
-                "First moment at which it no longer holds (UTC)",
+                "First moment at which it is no longer valid (UTC); 2100-01-01 for the current one",
                 required=True,
                 default=f"'{END_OF_TIME}'",
             ),
             Column(
                 "is_current",
                 "boolean",
-                "Whether it is the version of now",
+                "Whether it is the current version",
                 required=True,
                 default="true",
             ),
             IS_INFERRED,
             Column("row_hash", "bigint", "Hash of the tracked attributes", required=True),
             _run_id("Run that wrote this version last"),
-            Column("expired_by_run_id", "bigint", "Run that ended this version"),
+            Column("expired_by_run_id", "bigint", "Run that expired this version"),
         ),
         {
             f"pk_{table}": f"primary key ({key})",
@@ -196,22 +232,22 @@ def _versions(dimension: Dimension) -> Table:
 
 
 def _members(dimension: Dimension) -> Table:
-    entity, table, key = dimension.entity, dimension.table, dimension.key
+    words, table, key = dimension.entity.replace("_", " "), dimension.table, dimension.key
     (natural,) = dimension.natural_key
     return Table(
         "dwh",
         table,
         dimension.description,
         (
-            Column(key, "bigint", f"Key; 0 is the unknown {entity}", required=True, default=IDENTITY),
+            Column(key, "bigint", f"Key; 0 is the unknown {words}", required=True, default=IDENTITY),
             SOURCE_SYSTEM,
-            Column(natural, "text", f"Natural key: the {entity}'s key in the source", required=True),
+            Column(natural, "text", f"Natural key: the {words}'s key in the source", required=True),
             *dimension.columns,
             IS_INFERRED,
             Column(
                 "is_deleted",
                 "boolean",
-                "Whether it is gone from the source",
+                "Whether it was deleted from the source",
                 required=True,
                 default="false",
             ),

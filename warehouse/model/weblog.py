@@ -81,7 +81,7 @@ TRAFFIC_SOURCE: Final = Table(
 REQUEST_ACTIONS: Final = ("view", "search", "add_to_cart", "checkout", "login", "other")
 _REQUEST: Final = _lookup(
     "request",
-    "Request lines, and what they mean by warehouse/weblogs/site.toml; key 0 where the log has none.",
+    "Request lines, and what they mean by the traffic rules (traffic_rules.toml); key 0 where the log has none.",
     (
         Column(
             "request",
@@ -92,11 +92,17 @@ _REQUEST: Final = _lookup(
         Column("method", "text", "HTTP method"),
         Column("path", "text", "Path, without the query"),
         Column("action", "text", "view, search, add_to_cart, checkout, login or other", required=True),
-        Column("product_id", "text", "Product that it is about: natural key in dim_product"),
+        Column(
+            "product_id",
+            "text",
+            "Product that it is about: natural key in dim_product",
+            refers_to="dim_product",
+        ),
         Column(
             "traffic_source_key",
             "smallint",
             "Campaign by utm_source: dim_traffic_source; empty where it names none",
+            refers_to="dim_traffic_source",
         ),
     ),
     {"request": "'-'", "action": "'other'"},
@@ -119,7 +125,7 @@ USER_AGENT: Final = _lookup(
     "User agents, each with its device; key 0 where the log has none.",
     (
         Column("user_agent", "text", "User agent as logged", required=True),
-        Column("device_key", "smallint", "Its device: dim_device", required=True),
+        Column("device_key", "smallint", "Its device: dim_device", required=True, refers_to="dim_device"),
     ),
     {"user_agent": "'-'", "device_key": "0"},
 )
@@ -128,7 +134,13 @@ REFERER: Final = _lookup(
     "Referers, each with its traffic source; key 0 where the log has none.",
     (
         Column("referer", "text", "Referer as logged", required=True),
-        Column("traffic_source_key", "smallint", "Its site: dim_traffic_source", required=True),
+        Column(
+            "traffic_source_key",
+            "smallint",
+            "Its site: dim_traffic_source",
+            required=True,
+            refers_to="dim_traffic_source",
+        ),
     ),
     {"referer": "'-'", "traffic_source_key": "0"},
 )
@@ -142,6 +154,7 @@ WEB_USER: Final = _lookup(
             "Name as logged: username in dim_customer",
             personal="login name",
             required=True,
+            refers_to="dim_customer",
         ),
     ),
     {"user_name": "'-'"},
@@ -174,24 +187,44 @@ FACT: Final = Table(
             "Natural key, with file_id: line in that file, from 1",
             required=True,
         ),
-        Column("request_key", "integer", "Request line, action and product: dim_request", required=True),
-        Column("user_agent_key", "integer", "User agent: dim_user_agent", required=True),
-        Column("referer_key", "integer", "Referer: dim_referer", required=True),
+        Column(
+            "request_key",
+            "integer",
+            "Request line, action and product: dim_request",
+            required=True,
+            refers_to="dim_request",
+        ),
+        Column(
+            "user_agent_key",
+            "integer",
+            "User agent: dim_user_agent",
+            required=True,
+            refers_to="dim_user_agent",
+        ),
+        Column("referer_key", "integer", "Referer: dim_referer", required=True, refers_to="dim_referer"),
         Column(
             "web_user_key",
             "integer",
             "User who was logged in: dim_web_user; 0 where nobody was",
             required=True,
+            refers_to="dim_web_user",
         ),
         Column("status_code", "smallint", "HTTP status of the response", required=True),
-        Column("device_key", "smallint", "Device: dim_device", required=True),
+        Column("device_key", "smallint", "Device: dim_device", required=True, refers_to="dim_device"),
         Column(
             "traffic_source_key",
             "smallint",
             "Campaign or referring site: dim_traffic_source; 0 is direct",
             required=True,
+            refers_to="dim_traffic_source",
         ),
-        Column("country", "text", "Country of the address: dim_country; ZZ is unknown", required=True),
+        Column(
+            "country",
+            "text",
+            "Country of the address: dim_country; ZZ is unknown",
+            required=True,
+            refers_to="dim_country",
+        ),
         Column(
             "ip_address",
             "inet",

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from pathlib import Path
 
 import psycopg
 from psycopg import sql
@@ -11,7 +10,9 @@ from psycopg.rows import dict_row
 
 from warehouse.load import scd1, scd2
 from warehouse.load.conform import batch_table
-from warehouse.load.facts import MODEL
+from warehouse.model.calendar import DATE
+from warehouse.model.calendar_sql import expected_days
+from warehouse.model.fact_sql import fact_query
 from warehouse.model.star import DIMENSIONS, Fact
 from warehouse.reconcile.accounting import waiting_table
 from warehouse.reconcile.compare import Comparison, reconcile_table
@@ -30,9 +31,9 @@ def reconcile_facts(
     """
     yield from _inferred(connection, run_id, entity, fact)
     started = time.monotonic()
-    prepared = (MODEL / "facts" / f"{fact.entity}.sql").read_text().strip().rstrip(";")
+    prepared = fact_query(fact)
     described = connection.execute(
-        sql.SQL("select * from ({}\n) as prepared limit 0").format(sql.SQL(prepared))
+        sql.SQL("select * from ({}) as prepared limit 0").format(prepared)
     ).description
     columns = [column.name for column in described or ()]
     key = (*fact.natural_key, "source_system")
@@ -40,7 +41,7 @@ def reconcile_facts(
         "expected": EXPECTED,
         "fact": sql.Identifier("dwh", fact.table),
         "columns": sql.SQL(", ").join(map(sql.Identifier, columns)),
-        "prepared": sql.SQL(prepared),
+        "prepared": prepared,
         "waiting": waiting_table(fact.entity),
         "found_key": sql.SQL("array[{}]::text[]").format(
             sql.SQL(", ").join(sql.Identifier("found", name) for name in fact.natural_key)
@@ -71,7 +72,9 @@ def reconcile_facts(
         judged,
         {"run_id": sql.Literal(run_id)},
     )
-    amounts = [name for name in columns if name.endswith("_amount") and "unit" not in name]
+    amounts = [
+        measure.name for measure in fact.measures if measure.additive and measure.name.endswith("_amount")
+    ]
     found = _sums(connection, comparison, amounts)
     verdict = reconcile_table(connection, comparison)
     expected = _sums(connection, comparison, amounts)
@@ -88,15 +91,15 @@ def reconcile_calendar(connection: psycopg.Connection, run_id: int) -> Verdict:
             drop table if exists pg_temp.expected;
             create temp table expected on commit drop as {};
             """
-        ).format(sql.SQL((Path(__file__).parent / "queries" / "dim_date.sql").read_text()))
+        ).format(expected_days())
     )
     described = connection.execute("select * from pg_temp.expected limit 0").description
     columns = tuple(column.name for column in described or ())
     comparison = Comparison(
         "star",
         "calendar",
-        "dwh",
-        "dim_date",
+        DATE.schema,
+        DATE.name,
         EXPECTED,
         columns[:1],
         columns[1:],

@@ -9,6 +9,9 @@ select
     product.price_default as price_default_amount,
     product.price as price_amount,
     product.currency,
+    product.rating_average,
+    product.review_count,
+    product.sold_count,
     greatest(product.updated_at, category.updated_at, brand.updated_at) as changed_at
 from staging.shop_product_affected as affected
 inner join raw.shop_product as product on affected.id = product.id

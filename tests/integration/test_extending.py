@@ -1,0 +1,134 @@
+"""docs/extending.md is right: its example of a fact is followed literally, on a copy of the project."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline import Pipeline
+
+PROJECT = Path(__file__).parents[2]
+PAGE = PROJECT / "docs" / "extending.md"
+PACKAGES = ("api", "checks", "cli", "deployments", "flows", "generators", "stack", "warehouse")
+BLOCK = re.compile(r"(?P<before>[^\n]+(?:\n[^\n]+)*)\n\n```(?P<language>\w+)\n(?P<text>.*?)```\n", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A copy of the project, and its `dwh`."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def dwh(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-c", "from cli.main import main; main()", *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=240,
+        )
+
+    def create(self, path: str, text: str) -> None:
+        assert not (self.folder / path).exists(), path
+        (self.folder / path).write_text(text)
+
+    def add(self, path: str, text: str, to: str | None = None) -> None:
+        """Add to the end of a file, or of a tuple in it."""
+        content = (self.folder / path).read_text()
+        if to is None:
+            content = f"{content}\n{text}"
+        else:
+            content, count = re.subn(
+                rf"(^{to}: Final.* = \(\n.*?)(^\)$)",
+                lambda match: f"{match[1]}{text.rstrip()},\n{match[2]}",
+                content,
+                count=1,
+                flags=re.MULTILINE | re.DOTALL,
+            )
+            assert count == 1, f"{path} has no {to}"
+        (self.folder / path).write_text(content)
+
+
+@pytest.fixture
+def copy(tmp_path: Path, shop_url: str, warehouse_url: str) -> Iterator[Copy]:
+    for package in PACKAGES:
+        if (PROJECT / package).is_dir():
+            shutil.copytree(
+                PROJECT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
+            )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DWH_")}
+    environment |= {
+        "PYTHONPATH": str(tmp_path),
+        "DWH_HOME": str(tmp_path / "home"),
+        "DWH_SHOP_URL": shop_url,
+        "DWH_WAREHOUSE_URL": warehouse_url,
+    }
+    yield Copy(tmp_path, environment)
+
+
+def test_a_fact_is_added_by_the_page_loaded_changed_and_reconciled(copy: Copy, shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10")
+    section = PAGE.read_text().partition("\n## A fact\n")[2].partition("\n## ")[0]
+    blocks = list(BLOCK.finditer(section))
+    for block in blocks:
+        text, before = block["text"], " ".join(block["before"].split())
+        if creates := re.search(r"Create `([^`]+)`:$", before):
+            copy.create(creates[1], text)
+        elif adds := re.search(r"In `([^`]+)`, add to `(\w+)`:$", before):
+            copy.add(adds[1], text, to=adds[2])
+        elif adds := re.search(r"Add to `([^`]+)`:$", before):
+            copy.add(adds[1], text)
+        elif block["language"] == "sql":
+            shop.do(text)
+            shop.do(
+                "insert into payment (sales_order_id, amount, currency, paid_at) "
+                "values (1, 120, 'USD', '2024-03-11'), (1, 70, 'USD', '2024-03-12'), (1, -1, 'USD', '2024-03-12')"
+            )
+        else:
+            assert block["language"] == "sh"
+            for line in text.splitlines():
+                program, *arguments = shlex.split(line)
+                assert program == "dwh"
+                done = copy.dwh(*arguments)
+                assert done.returncode == 0, (line, done.stdout, done.stderr)
+    payments = """
+        select payment_id, paid_amount, paid_date_key, customer_id, method.name
+        from dwh.fact_payment left join dwh.dim_customer using (customer_key)
+        left join dwh.dim_payment_method as method using (payment_method_key) order by payment_id
+    """
+    assert [tuple(map(str, row)) for row in shop.rows(payments)] == [
+        ("1", "120.0000", "20240311", "1", "Visa"),
+        ("2", "70.0000", "20240312", "1", "Visa"),
+    ]
+    assert shop.rows("select row_key, rules from audit.quarantine where entity = 'payment'") == [
+        (["3"], ["amount is not positive"])
+    ]
+
+    shop.do(
+        "update payment set amount = 80, updated_at = now() where id = 2", "delete from payment where id = 1"
+    )
+    assert copy.dwh("run", "shop", "--confirm-deletes").returncode == 0
+    assert [tuple(map(str, row)) for row in shop.rows(payments)] == [
+        ("2", "80.0000", "20240312", "1", "Visa")
+    ]
+
+    shop.warehouse.execute("update dwh.fact_payment set paid_amount = 7, customer_key = 0")
+    found = copy.dwh("reconcile", "--json")
+    assert found.returncode == 3
+    (verdict,) = [row for row in json.loads(found.stdout) if row["table_name"] == "dwh.fact_payment"]
+    assert verdict["amounts"]["paid_amount"] == {"found": 7, "expected": 80}
+    assert copy.dwh("reconcile", "--repair").returncode == 0
+    assert [tuple(map(str, row)) for row in shop.rows(payments)] == [
+        ("2", "80.0000", "20240312", "1", "Visa")
+    ]

@@ -1,0 +1,116 @@
+"""The query that makes the rows of a fact: its business SQL, with keys of dimensions and dates by the declaration."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from psycopg import sql
+
+from warehouse.model.declaration import DailySnapshot, DateKey, Dimension, Fact, Reference
+from warehouse.model.star import DIMENSIONS
+
+FACTS_SQL = Path(__file__).parent / "facts"
+
+
+def fact_query(fact: Fact) -> sql.Composed:
+    """Select the rows of a fact from its batch `line`, each joined to the dimension versions valid at its event.
+
+    `facts/<entity>.sql` selects measures and attributes; it may read `line` and each dimension by its name.
+    """
+    key = [*fact.natural_key, "source_system"]
+    event = sql.Identifier("line", fact.event_time)
+    calculated = [column.name for column in (*fact.measures, *fact.attributes)]
+    return sql.SQL(
+        """
+        select {line}, {dates}, {keys}, {calculated}
+        from staging.{batch} as line
+        {lookups}
+        cross join lateral (
+            {query}
+        ) as calculated
+        """
+    ).format(
+        line=_each(sql.Identifier("line", name) for name in dict.fromkeys([*key, fact.event_time])),
+        dates=_each(_date_key(date, fact) for date in fact.dates),
+        keys=_each(map(_key, fact.refers_to)),
+        calculated=_each(sql.Identifier("calculated", name) for name in calculated),
+        batch=sql.Identifier(f"conformed_{fact.entity}"),
+        lookups=sql.SQL("\n").join(_lookup(reference, event) for reference in fact.refers_to),
+        query=sql.SQL((FACTS_SQL / f"{fact.entity}.sql").read_text().strip().rstrip(";")),
+    )
+
+
+def snapshot_query(snapshot: DailySnapshot, lines: sql.Composable) -> sql.Composed:
+    """Select the rows of a daily snapshot from its lines, each joined to the versions valid when its day began."""
+    began_at = sql.SQL("(line.snapshot_date::timestamp at time zone 'UTC')")
+    measures = [measure.name for measure in snapshot.measures]
+    return sql.SQL(
+        """
+        select {line}, to_char(line.snapshot_date, 'YYYYMMDD')::integer as snapshot_date_key, {keys}, {measures}
+        from ({lines}) as line
+        {lookups}
+        """
+    ).format(
+        line=_each(
+            sql.Identifier("line", name)
+            for name in ("snapshot_date", *snapshot.natural_key, "source_system", "is_carried_forward")
+        ),
+        keys=_each(map(_key, snapshot.refers_to)),
+        measures=_each(sql.Identifier("line", name) for name in measures),
+        lines=lines,
+        lookups=sql.SQL("\n").join(_lookup(reference, began_at) for reference in snapshot.refers_to),
+    )
+
+
+def snapshot_columns(snapshot: DailySnapshot) -> list[str]:
+    """Columns that `snapshot_query` selects."""
+    return [
+        "snapshot_date",
+        *snapshot.natural_key,
+        "source_system",
+        "is_carried_forward",
+        "snapshot_date_key",
+        *(reference.key.name for reference in snapshot.refers_to),
+        *(measure.name for measure in snapshot.measures),
+    ]
+
+
+def dimension_of(entity: str) -> Dimension:
+    """The dimension of this name."""
+    return next(dimension for dimension in DIMENSIONS if dimension.entity == entity)
+
+
+def _key(reference: Reference) -> sql.Composed:
+    key = reference.key.name
+    return sql.SQL("coalesce({}, 0) as {}").format(
+        sql.Identifier(reference.dimension, key), sql.Identifier(key)
+    )
+
+
+def _lookup(reference: Reference, event: sql.Composable) -> sql.Composed:
+    """Join the version valid at the event, found by natural key in the batch or in the version of another dimension."""
+    dimension = dimension_of(reference.dimension)
+    (natural,) = dimension.natural_key
+    is_valid = "and {event} >= {name}.valid_from and {event} < {name}.valid_to"
+    return sql.SQL(
+        "left join dwh.{table} as {name} on {by}.{natural} = {name}.{natural} "
+        "and {by}.source_system = {name}.source_system " + (is_valid if dimension.has_history else "")
+    ).format(
+        table=sql.Identifier(dimension.table),
+        name=sql.Identifier(dimension.entity),
+        by=sql.Identifier(reference.through or "line"),
+        natural=sql.Identifier(natural),
+        event=event,
+    )
+
+
+def _date_key(date: DateKey, fact: Fact) -> sql.Composed:
+    day = sql.SQL("to_char(line.{} at time zone 'UTC', 'YYYYMMDD')::integer").format(
+        sql.Identifier(date.time)
+    )
+    if date.time != fact.event_time:
+        day = sql.SQL("coalesce({}, 0)").format(day)
+    return sql.SQL("{} as {}").format(day, sql.Identifier(date.name))
+
+
+def _each(parts: Iterable[sql.Composable]) -> sql.Composed:
+    return sql.SQL(", ").join(parts)
