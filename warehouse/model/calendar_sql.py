@@ -36,7 +36,7 @@ def days_of_batch(fact: Fact) -> sql.Composed:
 
 
 def add_days(days: sql.Composable, run_id: int) -> sql.Composed:
-    """Add those days to the calendar that it lacks."""
+    """Insert those of the days that the calendar does not have yet."""
     return sql.SQL(
         """
         insert into dwh.dim_date ({columns}, run_id)

@@ -41,7 +41,7 @@ PURPOSES = {
     "audit": {
         "Runs and what they loaded": r"run|load|watermark|step|table_freshness",
         "Files and web logs": r"file|weblog",
-        "Quality and verification": r"check|quarantine|verification|proof|difference|chunk",
+        "Quality and verification": r"check|quarantine|verification|difference|chunk",
         "Changes and undo": r"change|before_image|row_schema|layout|undo",
         "Everything else": "",
     },
@@ -53,18 +53,18 @@ INTRODUCTION = """\
 # Data model
 
 Written from the catalog of a migrated database by `warehouse/model/documentation.py`, and kept current by a test:
-change the migrations, not this file.
+change `warehouse/model` or the comments of the other tables, not this file.
 
 Facts refer to dimensions by `<dimension>_key`, or by the name that the column's comment says; key 0 is the unknown
 member. No foreign keys are declared between them ([why](decisions/0005-facts-without-foreign-keys.md)). Natural keys
 (`<entity>_id`, with `source_system`) are text, so that every source fits. All times are UTC. `run_id` names the run,
 in `audit.run`, that wrote a row last.
 
-Schema `raw` holds the mirrors `raw.<source>_<table>`: the columns of the source's tables, as its catalog tells them,
+Schema `raw` holds the mirrors `raw.<source>_<table>`: the columns of the source's tables, as its catalog has them,
 with `_run_id` and `_is_deleted`. Loads make them, and the partitions of `dwh.fact_weblog`, as they are needed.
 
 Beside each dimension and fact `dwh.<table>` with a key stand the view `audit.<table>_change` (who changed which row,
-what it was and became) and the function `audit.<table>_at(run_id)` (what the table said when that run had published).
+from what to what) and the function `audit.<table>_at(run_id)` (the table as it was when that run had published).
 """
 
 
@@ -106,7 +106,7 @@ def render(url: str) -> str:
     for title, fact in STARS.items():
         parts.append(f"## {title}\n\n{_diagram(_reached(by_name, fact))}")
     audit = [relation for relation in relations if relation.schema == "audit" and relation.kind == "table"]
-    parts.append(f"## Runs and their evidence\n\n{_diagram(audit)}")
+    parts.append(f"## Audit trail\n\n{_diagram(audit)}")
     for schema, title in SCHEMAS.items():
         parts.append(f"## {title}: schema `{schema}`\n")
         parts += [_section(relation) for relation in relations if relation.schema == schema]
@@ -212,13 +212,13 @@ def _diagram(relations: Sequence[Relation]) -> str:
 
 
 def _section(relation: Relation) -> str:
-    told = [relation.comment if relation.kind != "stored view" else f"{relation.comment} Stored."]
+    summary = [relation.comment if relation.kind != "stored view" else f"{relation.comment} Stored."]
     if relation.primary_key:
-        told.append(f"Key: {', '.join(f'`{name}`' for name in relation.primary_key)}.")
+        summary.append(f"Key: {', '.join(f'`{name}`' for name in relation.primary_key)}.")
     if relation.partitioned_by:
-        told.append(f"Partitioned by `{relation.partitioned_by.lower()}`.")
+        summary.append(f"Partitioned by `{relation.partitioned_by.lower()}`.")
     is_table = relation.kind == "table"
-    lines = [f"### {relation.schema}.{relation.name}", "", " ".join(told), ""]
+    lines = [f"### {relation.schema}.{relation.name}", "", " ".join(summary), ""]
     lines += ["| Column | Type | Meaning |", "|---|---|---|"]
     for column in relation.columns:
         optional = "" if column.is_required or not is_table else ", may be empty"

@@ -26,7 +26,7 @@ def _lookup(name: str, description: str, columns: tuple[Column, ...], unknown: d
 COUNTRY: Final = Table(
     "dwh",
     "dim_country",
-    "Countries, by the code that facts carry; ZZ is the unknown country. Those of web log addresses are told by the "
+    "Countries, by the code that facts carry; ZZ is the unknown country. Those of web log addresses come from the "
     "database that audit.load names: IP Geolocation by DB-IP (https://db-ip.com, CC BY 4.0), or GeoLite2 data created "
     "by MaxMind (https://www.maxmind.com).",
     (
@@ -43,7 +43,7 @@ COUNTRY: Final = Table(
 DEVICE: Final = Table(
     "dwh",
     "dim_device",
-    "Device families, as ua-parser tells them from the user agent; key 0 where there was no user agent.",
+    "Device families, as ua-parser reads them from the user agent; key 0 where there was no user agent.",
     (
         Column("device_key", "smallint", "Key; 0 is the unknown device", required=True),
         Column("family", "text", "Device family, as iPhone, Mac, Spider or Other", required=True),

@@ -1,17 +1,17 @@
 -- mart.capture_verification: one row per captured table: did source and mirror agree when last compared?
 -- inputs: audit.verification
-select distinct on (proof.source, proof.table_name)
-    proof.source,
-    proof.table_name,
-    proof.verdict,
-    proof.rows_source,
-    proof.rows_mirror,
-    proof.chunks,
-    proof.chunks_differing,
-    proof.seconds,
-    proof.verified_at,
-    proof.run_id
-from audit.verification as proof
+select distinct on (verification.source, verification.table_name)
+    verification.source,
+    verification.table_name,
+    verification.verdict,
+    verification.rows_source,
+    verification.rows_mirror,
+    verification.chunks,
+    verification.chunks_differing,
+    verification.seconds,
+    verification.verified_at,
+    verification.run_id
+from audit.verification as verification
 -- other layers are not cut into chunks
-where proof.chunks > 0
-order by proof.source asc, proof.table_name asc, proof.verification_id desc
+where verification.chunks > 0
+order by verification.source asc, verification.table_name asc, verification.verification_id desc
