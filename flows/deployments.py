@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any
 
 import yaml
@@ -10,7 +11,7 @@ import yaml
 from warehouse.errors import DeclarationError
 from warehouse.runs.watchdog import Expectation
 
-FOLDER = Path(__file__).parents[1] / "deployments"
+FOLDER: Traversable = files("deployments")
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Declared:
         ]
 
 
-def read_declarations(folder: Path = FOLDER) -> Declared:
+def read_declarations(folder: Traversable = FOLDER) -> Declared:
     """The declarations of `folder`.
 
     Raises:
@@ -51,6 +52,6 @@ def read_declarations(folder: Path = FOLDER) -> Declared:
         what = str(error) if isinstance(error, OSError | yaml.YAMLError) else f"{error} is missing"
         raise DeclarationError(
             f"The deployments in {folder} cannot be read: {what}.",
-            hint="They come with the code: run from a checkout or from the image, and compare with it.",
+            hint="They are part of the package: install dwh again, or compare with its repository.",
         ) from None
     return declared

@@ -12,7 +12,7 @@ from warehouse.explain.node import Node
 from warehouse.explain.rows import column_types, find_rows
 from warehouse.extract.mirror import source_columns
 from warehouse.load.conform import affected_table, batch_table, conform
-from warehouse.load.contract import read_contract
+from warehouse.model.contracts import read_contract
 from warehouse.sources.declaration import Entity, Source, Table
 
 # Who explains does not keep a load waiting.
@@ -119,8 +119,7 @@ class Origin:
 
     def _judged(self, entity: Entity, key: Sequence[str]) -> Node:
         """The row conformed anew, and each row rule's verdict on it."""
-        contract = read_contract(entity.name, entity.lacks)
-        rules = contract.row_rules if contract else ()
+        rules = read_contract(entity.name, entity.lacks).row_rules
         title = f"conform/{entity.name}.sql of {entity.source}"
         try:
             with (
@@ -140,7 +139,7 @@ class Origin:
                         ),
                         broken=sql.SQL(", ").join(
                             sql.SQL("case when ({}) is true then {} end").format(
-                                sql.SQL(rule.breaks), sql.Literal(rule.name)
+                                sql.SQL(rule.broken_if), sql.Literal(rule.name)
                             )
                             for rule in rules
                         ),
@@ -157,8 +156,7 @@ class Origin:
         broken = row.pop("<broken>")
         verdicts = {rule.name: "broken" if rule.name in broken else "kept" for rule in rules}
         where = f"checks/{entity.name}.yml: {len(broken)} of {len(rules)} rules broken"
-        judged = [Node(where, verdicts)] if rules else [Node("no row rules", {})]
-        return Node(title, row, judged)
+        return Node(title, row, [Node(where, verdicts)])
 
     def _affect(self, entity: Entity, key: Sequence[str]) -> None:
         self.connection.execute(

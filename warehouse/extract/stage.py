@@ -1,7 +1,7 @@
 """Stage: one snapshot of a source, of each table the rows that may have changed and the keys that have vanished."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,6 +24,7 @@ from warehouse.extract.mirror import (
     table_comment,
 )
 from warehouse.extract.snapshot import Snapshot, check_readable, snapshot_of
+from warehouse.model.contracts import Contract, read_contract
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.sources.declaration import Source, Table
 
@@ -56,6 +57,8 @@ class Staged:
     source: Source
     snapshot: Snapshot
     tables: tuple[StagedTable, ...]
+    # By entity, what its batch is judged by.
+    contracts: Mapping[str, Contract]
     # Of what a target of the star holds, so much may vanish.
     max_delete_share: float = 1.0
 
@@ -97,6 +100,8 @@ def stage(
         SourceError, SchemaDrift, DeclarationError: the source cannot be read whole.
         DeleteThresholdExceeded: more than `max_delete_share` of a table has vanished, without `confirm_deletes`.
     """
+    # First of all: without its contracts a source is not even read.
+    contracts = {entity.name: read_contract(entity.name, entity.lacks) for entity in source.entities.values()}
     staged = []
     with (
         snapshot_of(source_url, source.tables) as (reader, snapshot),
@@ -109,7 +114,7 @@ def stage(
             run.commit(writer)
         if not confirm_deletes:
             deletes.brake(writer, staged, max_delete_share)
-    return Staged(source, snapshot, tuple(staged), 1.0 if confirm_deletes else max_delete_share)
+    return Staged(source, snapshot, tuple(staged), contracts, 1.0 if confirm_deletes else max_delete_share)
 
 
 def _stage_table(

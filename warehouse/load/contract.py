@@ -1,18 +1,10 @@
-"""Contracts: Soda verifies a batch; the same row rules, as SQL, say which rows go to quarantine.
-
-Row rules are `missing` and `failed_rows` with an expression, at level fail: rows that break one are moved aside, whole.
-Every other check at level fail is about the batch, and stops the run.
-"""
+"""Verify a batch against its data contract with Soda, and stop the run where a rule about the whole batch fails."""
 
 import logging
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
-from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -20,72 +12,13 @@ import psycopg
 import yaml
 
 from warehouse.errors import DeclarationError, QualityGateStopped
+from warehouse.model.contracts import Contract
 from warehouse.runs.audit import CheckResult
 
 os.environ.setdefault("SODA_CORE_TELEMETRY_ENABLED", "false")
 
-CHECKS = Path(__file__).parents[2] / "checks"
 # Outcomes of Soda that audit.check_result calls by another name.
 OUTCOMES = {"warn": "warned", "excluded": "not_evaluated"}
-
-
-@dataclass(frozen=True)
-class RowRule:
-    """A rule that each row is judged by: its name, and the SQL condition under which a row breaks it."""
-
-    name: str
-    column: str | None
-    kind: str
-    breaks: str
-
-
-@dataclass(frozen=True)
-class Contract:
-    """A contract as it applies to one source: what Soda verifies, and what it leaves out."""
-
-    entity: str
-    document: Mapping[str, Any]
-    row_rules: tuple[RowRule, ...]
-    not_applicable: tuple[RowRule, ...]
-
-
-def read_contract(entity: str, lacks: frozenset[str] = frozenset(), folder: Path = CHECKS) -> Contract | None:
-    """The contract of an entity, without the checks about columns that the source lacks; None where there is none.
-
-    Raises:
-        DeclarationError: the file is no contract.
-    """
-    path = folder / f"{entity}.yml"
-    if not path.is_file():
-        return None
-    try:
-        document = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise DeclarationError(f"{path} is not YAML: {error}.") from None
-    if not isinstance(document, dict) or str(document.get("dataset")).count("/") != 3:
-        raise DeclarationError(
-            f"{path} is no data contract: it names no dataset, as source/database/schema/table."
-        )
-    try:
-        return _parse(entity, deepcopy(document), lacks)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DeclarationError(f"{path} is no data contract: {error}.") from None
-
-
-def _parse(entity: str, document: dict[str, Any], lacks: frozenset[str]) -> Contract:
-    rules: list[RowRule] = []
-    left_out: list[RowRule] = []
-    for column in document.get("columns") or []:
-        column["checks"] = _applicable(column.get("checks"), column["name"], lacks, rules, left_out)
-        if not column["checks"]:
-            del column["checks"]
-    document["checks"] = _applicable(document.get("checks"), None, lacks, rules, left_out)
-    if not document["checks"]:
-        del document["checks"]
-    names = [rule.name for rule in rules]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"two checks are called '{twice[0]}'")
-    return Contract(entity, document, tuple(rules), tuple(left_out))
 
 
 # Soda keeps its logs and its kinds of checks in globals, and fills them while it is imported.
@@ -159,46 +92,6 @@ def stop_on_failure(contract: Contract, results: Sequence[CheckResult]) -> None:
             hint="Nothing was published. Mend the source, or the contract in "
             f"checks/{contract.entity}.yml, and run again.",
         )
-
-
-def _applicable(
-    checks: list[dict[str, Any]] | None,
-    column: str | None,
-    lacks: frozenset[str],
-    rules: list[RowRule],
-    left_out: list[RowRule],
-) -> list[dict[str, Any]]:
-    kept = []
-    for check in checks or []:
-        ((kind, told),) = check.items()
-        rule = _row_rule(kind, told or {}, column)
-        if (_mentioned(told or {}) | {column}) & lacks:
-            left_out.append(rule or RowRule((told or {}).get("name", kind), column, kind, ""))
-            continue
-        kept.append(check)
-        if rule is not None:
-            rules.append(rule)
-    return kept
-
-
-def _row_rule(kind: str, told: Mapping[str, Any], column: str | None) -> RowRule | None:
-    threshold = told.get("threshold") or {}
-    # A check that tolerates some bad rows is about the batch: it moves none of them.
-    if threshold.get("level", "fail") != "fail" or threshold.keys() - {"level"}:
-        return None
-    if kind == "missing" and column is not None:
-        return RowRule(told.get("name", f"{column} is missing"), column, kind, f'"{column}" is null')
-    if kind == "failed_rows" and "expression" in told:
-        if not told.get("name"):
-            raise ValueError(f"a failed_rows check has no name: {told['expression']}")
-        return RowRule(told["name"], column, kind, told["expression"])
-    return None
-
-
-def _mentioned(told: Mapping[str, Any]) -> set[str]:
-    """Words of a check that may be columns: of what it evaluates, not of its name or of texts in quotes."""
-    evaluated = [told.get("expression", ""), told.get("query", ""), *told.get("columns", ())]
-    return set(re.findall(r"[a-z_][a-z0-9_]*", re.sub(r"'[^']*'", "", " ".join(evaluated)).lower()))
 
 
 def _result(

@@ -22,12 +22,13 @@ from warehouse.load.conform import (
     known_keys,
     outdated_keys,
 )
-from warehouse.load.contract import Contract, prepare, read_contract, stop_on_failure, verify
+from warehouse.load.contract import prepare, stop_on_failure, verify
 from warehouse.load.facts import merge_fact
 from warehouse.load.full_load import affect_all, conform_anew, forget_affected
 from warehouse.load.mirror import mark_all_inserted, merge_table
 from warehouse.load.orphans import holds_anything, remove_orphans
 from warehouse.load.rekey import rekey_waiting
+from warehouse.model.contracts import Contract
 from warehouse.model.star import TARGETS, Dimension, Fact
 from warehouse.runs.audit import CheckResult, Load, Run, ensure_alive, record_checks, record_load
 from warehouse.sources.declaration import Entity, fitted
@@ -154,8 +155,8 @@ def _load(
     if not affected and not strays:
         return None
     quarantined = 0
-    contract = read_contract(target.entity, entity.lacks) if rows else None
-    if contract is not None:
+    if rows:
+        contract = staged.contracts[entity.name]
         quarantined = check(connection, run, staged.source.name, target, contract, checks)
     if not all_new:
         quarantine.resolve(connection, run.run_id, staged.source.name, target)
@@ -167,7 +168,7 @@ def _load(
             f"{error.diag.message_detail or error.diag.message_primary}.",
             hint="One row per key is its grain: look for a join that multiplies rows.",
         ) from None
-    if isinstance(target, Fact) and contract is not None and not all_new:
+    if isinstance(target, Fact) and rows and not all_new:
         rekeyed = rekey_waiting(
             connection, run.run_id, staged.source.name, target, outdated_keys(entity, target)
         )

@@ -6,7 +6,7 @@ import psycopg
 from psycopg import sql
 
 from warehouse.load.conform import batch_table
-from warehouse.load.contract import RowRule
+from warehouse.model.contracts import RowRule
 from warehouse.model.star import Dimension, Fact
 
 
@@ -27,7 +27,7 @@ def move_failing(
             "create temp table failing (row_key text[], rules text[], row_data jsonb) on commit drop"
         )
         return 0
-    breaks = {rule.name: sql.SQL("({}) is true").format(sql.SQL(rule.breaks)) for rule in rules}
+    breaks = {rule.name: sql.SQL("({}) is true").format(sql.SQL(rule.broken_if)) for rule in rules}
     names = {
         "batch": batch_table(target.entity),
         "any_broken": sql.SQL(" or ").join(breaks.values()),

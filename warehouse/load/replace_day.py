@@ -13,9 +13,9 @@ from warehouse.errors import SourceError
 from warehouse.history.change_log import STAR_LOCK
 from warehouse.load import quarantine
 from warehouse.load.conform import affected_table, comment_affected, conform, conformed, fill_removed
-from warehouse.load.contract import read_contract
 from warehouse.load.facts import merge_fact
 from warehouse.load.publish import PLANNER, check
+from warehouse.model.contracts import read_contract
 from warehouse.model.star import FACTS, Fact
 from warehouse.runs.audit import CheckResult, Load, Run, ensure_alive, record_load
 from warehouse.sources.declaration import Entity, Source
@@ -53,7 +53,7 @@ def _replace(
     fill_removed(connection, entity, fact)
     checks: list[CheckResult] = []
     contract = read_contract(fact.entity, entity.lacks)
-    quarantined = check(connection, run, source.name, fact, contract, checks) if contract and rows else 0
+    quarantined = check(connection, run, source.name, fact, contract, checks) if rows else 0
     quarantine.resolve(connection, run.run_id, source.name, fact)
     counts = merge_fact(connection, run.run_id, source.name, fact, all_new=False)
     return Load(

@@ -7,7 +7,7 @@ import psycopg
 from psycopg import sql
 
 from warehouse.load.conform import batch_table
-from warehouse.load.contract import read_contract
+from warehouse.model.contracts import read_contract
 from warehouse.model.star import Dimension, Fact
 from warehouse.reconcile.compare import Comparison, compare, list_differences
 from warehouse.reconcile.verdict import Verdict
@@ -30,8 +30,7 @@ def reconcile_quarantine(
     when its rules were kept stays: a row is judged when it changes, not when what is around it does.
     """
     started = time.monotonic()
-    contract = read_contract(target.entity, entity.lacks)
-    rules = contract.row_rules if contract else ()
+    rules = read_contract(target.entity, entity.lacks).row_rules
     names = {
         "batch": batch_table(target.entity),
         "waiting": waiting_table(target.entity),
@@ -41,12 +40,12 @@ def reconcile_quarantine(
         ),
         "broken": sql.SQL("array_remove(array[{}]::text[], null)").format(
             sql.SQL(", ").join(
-                sql.SQL("case when {} then {} end").format(sql.SQL(rule.breaks), sql.Literal(rule.name))
+                sql.SQL("case when {} then {} end").format(sql.SQL(rule.broken_if), sql.Literal(rule.name))
                 for rule in rules
             )
         ),
         "any_broken": sql.SQL(" or ").join(
-            sql.SQL("({}) is true").format(sql.SQL(rule.breaks)) for rule in rules
+            sql.SQL("({}) is true").format(sql.SQL(rule.broken_if)) for rule in rules
         )
         if rules
         else sql.SQL("false"),

@@ -19,6 +19,7 @@ from warehouse.files import lake
 from warehouse.files.lake import Work
 from warehouse.geoip.database import Countries
 from warehouse.load import contract
+from warehouse.model.contracts import read_contract
 from warehouse.runs.audit import CheckResult, Load, Run, add_parameters, record_checks, record_load
 from warehouse.settings import Settings
 from warehouse.weblogs.files.blocks import Block, BlockReader
@@ -137,6 +138,7 @@ class Loader:
         self._progress, self._batch_bytes, self._is_anew = progress, batch_bytes, is_anew
         self._codes = np.array(countries.codes, "S2")
         self._seen = np.zeros(len(countries.codes), bool)
+        self._contract = read_contract("weblog")
         # Ends the transaction that the partitions were looked up in.
         connection.commit()
         self._blocks = BlockReader()
@@ -155,8 +157,7 @@ class Loader:
         started = time.perf_counter()
         idle_since: float | None = None
         with self._undone_on_error():
-            if contract.read_contract("weblog") is not None:
-                self._writer.prepare(contract.prepare)
+            self._writer.prepare(contract.prepare)
             while idle_since is None or time.perf_counter() - idle_since < wait_seconds:
                 for work in self._claims.works():
                     idle_since = None
@@ -362,14 +363,11 @@ class Loader:
         connection.commit()
 
     def _verify(self) -> None:
-        agreed = contract.read_contract("weblog")
-        if agreed is None:
-            return
-        results = contract.verify(self._connection, agreed, FEED)
+        results = contract.verify(self._connection, self._contract, FEED)
         # On the run's own connection: those of a stopped run stay.
         record_checks(self._run.audit_connection, self._run.run_id, results)
         self._checks += results
-        contract.stop_on_failure(agreed, results)
+        contract.stop_on_failure(self._contract, results)
 
     def _name_countries(self) -> None:
         """Countries that the GeoIP file has and ISO 3166 has not."""

@@ -1,0 +1,136 @@
+"""Data contracts of the star's dimensions and facts, as declared in checks/<entity>.yml.
+
+Row rules are `missing` and `failed_rows` with an expression, at level fail: rows that break one go to quarantine.
+Every other check at level fail is about the batch, and stops the run.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Any
+
+import yaml
+
+from warehouse.errors import DeclarationError
+
+CHECKS: Traversable = files("checks")
+# libyaml reads a contract in a tenth of the time, where PyYAML has it.
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class RowRule:
+    """A rule that each row is judged by: its name, and the SQL condition under which a row breaks it."""
+
+    name: str
+    column: str | None
+    kind: str
+    broken_if: str
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A contract as it applies to one source: the checks that Soda verifies, and the rules that do not apply."""
+
+    entity: str
+    document: Mapping[str, Any]
+    row_rules: tuple[RowRule, ...]
+    not_applicable: tuple[RowRule, ...]
+
+
+def read_contract(
+    entity: str, unmapped: frozenset[str] = frozenset(), folder: Traversable | None = None
+) -> Contract:
+    """Read the contract of an entity, without the checks about columns that the source does not map.
+
+    Raises:
+        DeclarationError: there is no such file, it has no rules, or it is no contract.
+    """
+    path = (folder or CHECKS) / f"{entity}.yml"
+    if not path.is_file():
+        raise DeclarationError(
+            f"There is no data contract for {entity}: {path} is missing.",
+            hint="Nothing is loaded without one: restore the file, or install dwh again.",
+        )
+    try:
+        document = yaml.load(path.read_text(), _Loader)
+    except yaml.YAMLError as error:
+        raise DeclarationError(f"{path} is not YAML: {error}.") from None
+    if not isinstance(document, dict) or str(document.get("dataset")).count("/") != 3:
+        raise DeclarationError(
+            f"{path} is not a data contract: it names no dataset, as source/database/schema/table."
+        )
+    try:
+        contract = _parse(entity, deepcopy(document), unmapped)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DeclarationError(f"{path} is not a data contract: {error}.") from None
+    if not any(_checks_of(contract.document)) and not contract.not_applicable:
+        raise DeclarationError(
+            f"The data contract of {entity} is empty: {path} has no rules.",
+            hint="Give it at least a rule for each key column and each column that must not be empty.",
+        )
+    return contract
+
+
+def _parse(entity: str, document: dict[str, Any], unmapped: frozenset[str]) -> Contract:
+    rules: list[RowRule] = []
+    not_applicable: list[RowRule] = []
+    for column in document.get("columns") or []:
+        column["checks"] = _applicable(column.get("checks"), column["name"], unmapped, rules, not_applicable)
+        if not column["checks"]:
+            del column["checks"]
+    document["checks"] = _applicable(document.get("checks"), None, unmapped, rules, not_applicable)
+    if not document["checks"]:
+        del document["checks"]
+    names = [rule.name for rule in rules]
+    if duplicates := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two checks are called '{duplicates[0]}'")
+    return Contract(entity, document, tuple(rules), tuple(not_applicable))
+
+
+def _checks_of(document: Mapping[str, Any]) -> Iterable[Any]:
+    for part in (*(document.get("columns") or ()), document):
+        yield from part.get("checks") or ()
+
+
+def _applicable(
+    checks: list[dict[str, Any]] | None,
+    column: str | None,
+    unmapped: frozenset[str],
+    rules: list[RowRule],
+    not_applicable: list[RowRule],
+) -> list[dict[str, Any]]:
+    applicable = []
+    for check in checks or []:
+        ((kind, spec),) = check.items()
+        rule = _row_rule(kind, spec or {}, column)
+        if (_mentioned_columns(spec or {}) | {column}) & unmapped:
+            not_applicable.append(rule or RowRule((spec or {}).get("name", kind), column, kind, ""))
+            continue
+        applicable.append(check)
+        if rule is not None:
+            rules.append(rule)
+    return applicable
+
+
+def _row_rule(kind: str, spec: Mapping[str, Any], column: str | None) -> RowRule | None:
+    threshold = spec.get("threshold") or {}
+    # A check that tolerates some bad rows is about the batch: it quarantines none of them.
+    if threshold.get("level", "fail") != "fail" or threshold.keys() - {"level"}:
+        return None
+    if kind == "missing" and column is not None:
+        return RowRule(spec.get("name", f"{column} is missing"), column, kind, f'"{column}" is null')
+    if kind == "failed_rows" and "expression" in spec:
+        if not spec.get("name"):
+            raise ValueError(f"a failed_rows check has no name: {spec['expression']}")
+        return RowRule(spec["name"], column, kind, spec["expression"])
+    return None
+
+
+def _mentioned_columns(spec: Mapping[str, Any]) -> set[str]:
+    """Words of a check that may be columns: of what it evaluates, not of its name or of texts in quotes."""
+    evaluated = [spec.get("expression", ""), spec.get("query", ""), *spec.get("columns", ())]
+    return set(re.findall(r"[a-z_][a-z0-9_]*", re.sub(r"'[^']*'", "", " ".join(evaluated)).lower()))
