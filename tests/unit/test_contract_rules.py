@@ -5,20 +5,37 @@ from pathlib import Path
 import pytest
 
 from warehouse.errors import DeclarationError
-from warehouse.load.contract import Contract, read_contract
+from warehouse.model.contracts import Contract, read_contract
+from warehouse.model.star import TARGETS, Dimension, Fact
 
 HEAD = "dataset: warehouse/dwh/staging/conformed_thing\n"
 
 
 def contract(folder: Path, text: str, *lacks: str) -> Contract:
     (folder / "thing.yml").write_text(HEAD + text)
-    found = read_contract("thing", frozenset(lacks), folder)
-    assert found is not None
-    return found
+    return read_contract("thing", frozenset(lacks), folder)
 
 
-def test_entity_without_a_contract_has_none(tmp_path: Path) -> None:
-    assert read_contract("thing", folder=tmp_path) is None
+def test_missing_contract_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DeclarationError) as error:
+        read_contract("thing", folder=tmp_path)
+    assert error.value.exit_code == 2
+    assert error.value.what == f"There is no data contract for thing: {tmp_path / 'thing.yml'} is missing."
+
+
+@pytest.mark.parametrize("text", ["", "columns:\n  - name: price\n", "columns: []\nchecks: []\n"])
+def test_contract_without_rules_is_an_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DeclarationError, match="The data contract of thing is empty") as error:
+        contract(tmp_path, text)
+    assert error.value.exit_code == 2
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.entity)
+def test_every_target_of_the_star_has_a_contract_with_a_rule_for_each_key_column(
+    target: Dimension | Fact,
+) -> None:
+    rules = read_contract(target.entity).row_rules
+    assert {rule.column for rule in rules if rule.kind == "missing"} >= set(target.natural_key)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +59,7 @@ def test_entity_without_a_contract_has_none(tmp_path: Path) -> None:
 )
 def test_row_rules_are_strict_conditions_on_one_row(tmp_path: Path, check: str, breaks: str | None) -> None:
     found = contract(tmp_path, f"columns:\n  - name: price\n    checks:\n      - {check}\n")
-    assert [rule.breaks for rule in found.row_rules] == ([breaks] if breaks else [])
+    assert [rule.broken_if for rule in found.row_rules] == ([breaks] if breaks else [])
     assert found.not_applicable == ()
 
 
@@ -52,13 +69,13 @@ def test_dataset_checks_of_rows_and_of_the_batch(tmp_path: Path) -> None:
         "checks:\n  - failed_rows: {name: dear, expression: price > 9}\n"
         "  - duplicate: {columns: [id]}\n  - row_count:\n",
     )
-    assert [(rule.name, rule.column, rule.breaks) for rule in found.row_rules] == [
+    assert [(rule.name, rule.column, rule.broken_if) for rule in found.row_rules] == [
         ("dear", None, "price > 9")
     ]
     assert len(found.document["checks"]) == 3
 
 
-CHECKS = """columns:
+DECLARED = """columns:
   - name: price
     checks:
       - missing:
@@ -87,7 +104,7 @@ checks:
 def test_checks_that_evaluate_a_column_which_the_source_lacks_are_left_out(
     tmp_path: Path, lacks: tuple[str, ...], left_out: list[str]
 ) -> None:
-    found = contract(tmp_path, CHECKS, *lacks)
+    found = contract(tmp_path, DECLARED, *lacks)
     assert [rule.name for rule in found.not_applicable] == left_out
     names = ["price is missing", "under cost", "name is missing", "the name of the price"]
     assert [rule.name for rule in found.row_rules] == [name for name in names if name not in left_out]
@@ -100,11 +117,11 @@ def test_checks_that_evaluate_a_column_which_the_source_lacks_are_left_out(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("columns:\n  - price\n", "is no data contract"),
-        ("columns:\n  - checks: []\n", "is no data contract: 'name'"),
-        ("checks:\n  - missing\n", "is no data contract"),
-        ("checks:\n  - {missing: , duplicate: }\n", "is no data contract"),
-        ("checks: 3\n", "is no data contract"),
+        ("columns:\n  - price\n", "is not a data contract"),
+        ("columns:\n  - checks: []\n", "is not a data contract: 'name'"),
+        ("checks:\n  - missing\n", "is not a data contract"),
+        ("checks:\n  - {missing: , duplicate: }\n", "is not a data contract"),
+        ("checks: 3\n", "is not a data contract"),
         ("checks:\n  - failed_rows: {expression: price < 1}\n", "a failed_rows check has no name: price < 1"),
         (
             "checks:\n  - failed_rows: {name: bad, expression: price < 1}\n"
@@ -114,7 +131,7 @@ def test_checks_that_evaluate_a_column_which_the_source_lacks_are_left_out(
         (": :\n", "is not YAML"),
     ],
 )
-def test_what_is_no_contract_is_told_with_its_file(tmp_path: Path, text: str, told: str) -> None:
+def test_wrong_contract_is_named_with_its_file(tmp_path: Path, text: str, told: str) -> None:
     with pytest.raises(DeclarationError) as error:
         contract(tmp_path, text)
     assert told in error.value.what and str(tmp_path / "thing.yml") in error.value.what
