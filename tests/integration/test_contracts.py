@@ -10,7 +10,8 @@ from tests.pipeline import Pipeline, content
 from warehouse.db.connections import connect
 from warehouse.errors import DeclarationError, QualityGateStopped
 from warehouse.load.contract import verify
-from warehouse.load.quarantine import move_failing
+from warehouse.load.conversion import create_unconvertible
+from warehouse.load.quarantine import find_failing, move_failing
 from warehouse.model import contracts as declared
 from warehouse.model.contracts import CHECKS, read_contract
 from warehouse.model.star import FACTS
@@ -85,7 +86,9 @@ def test_soda_counts_what_the_quarantine_takes_rule_by_rule(pipeline: Pipeline) 
     ):
         fill(connection, *(values for _, values in lines), *ALMOST)
         results = verify(connection, contract, "shop")
-        moved = move_failing(connection, run.run_id, "shop", FACTS[0], contract.row_rules)
+        create_unconvertible(connection, "order_item")
+        find_failing(connection, FACTS[0], contract.row_rules)
+        moved = move_failing(connection, run.run_id, "shop", FACTS[0])
         taken = connection.execute(
             "select unnest(rules), count(*) from pg_temp.failing group by 1"
         ).fetchall()
@@ -226,7 +229,9 @@ def test_rules_about_what_a_source_lacks_are_left_out_and_said_so(pipeline: Pipe
     with connect(pipeline.warehouse_url) as connection:
         fill(connection, {"unit_price_default_amount": "null", "recorded_at": "null"})
         results = verify(connection, contract, "shop")
-        moved = move_failing(connection, 0, "shop", FACTS[0], contract.row_rules)
+        create_unconvertible(connection, "order_item")
+        find_failing(connection, FACTS[0], contract.row_rules)
+        moved = move_failing(connection, 0, "shop", FACTS[0])
         connection.rollback()
     assert moved == 0
     assert {r.check_name for r in results if r.outcome == "not_applicable"} == {

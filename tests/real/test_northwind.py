@@ -77,13 +77,28 @@ def test_rules_about_what_northwind_lacks_are_told_as_not_applicable(northwind: 
 
     left_out = {check.check_name for check in run.checks if check.outcome == "not_applicable"}
     assert left_out == {
+        "base price is missing",
+        "base price is negative",
+        "base price is not finite",
         "base price is not positive",
+        "birth date is not plausible",
         "customer birth date is missing",
         "customer document number is missing",
+        "document number is blank",
+        "e-mail address has no @",
+        "e-mail address is missing",
+        "latitude is not between -90 and 90",
+        "longitude is not between -180 and 180",
+        "loyalty tier is missing",
+        "loyalty tier is unknown",
         "order total is not above the line's base price",
         "record timestamp is missing",
         "return time is outside the calendar",
+        "tax number is blank",
+        "tax number is missing",
         "unit price is not above the base price",
+        "user name is blank",
+        "user name is missing",
     }
     assert {check.outcome for check in run.checks if check.check_name not in left_out} == {"passed"}
 
@@ -189,3 +204,26 @@ def test_amounts_that_nothing_can_hold_wait_and_all_others_are_published_as_ever
     (judged,) = (child for child in line.children if child.title.startswith("conform/"))
     assert judged.facts["unit_price_amount"] == "Infinity"
     assert [name for name, said in judged.children[0].facts.items() if said == "broken"] == [LARGE]
+
+
+def test_product_with_an_infinite_price_waits_and_no_sale_is_lost(northwind: Pipeline) -> None:
+    northwind.do("update products set unit_price = 'Infinity' where product_id = 11")
+    northwind.capture()
+    assert northwind.quarantined() == [(["11"], ["price is not finite"], None)]
+    assert sales(northwind) == (Decimal("1354458.59"), Decimal("1265793.04"))
+    inferred = northwind.rows("select product_id, price_amount from dwh.dim_product where is_inferred")
+    assert inferred == [("11", None)]
+
+    northwind.do("update products set unit_price = 21 where product_id = 11")
+    northwind.do("update products set unit_price = 3.4e38 where product_id = 12")
+    northwind.capture()
+    assert northwind.quarantined() == [
+        (["11"], ["price is not finite"], "released"),
+        (["12"], ["does not fit: price_amount"], None),
+    ]
+    prices = "select product_id, price_amount::text, is_inferred from dwh.dim_product where product_id in ('11', '12')"
+    assert sorted(northwind.rows(prices)) == [("11", "21.0000", False), ("12", "38.0000", False)]
+    assert sales(northwind) == (Decimal("1354458.59"), Decimal("1265793.04"))
+    with start_run(northwind.warehouse_url, flow="reconcile") as run:
+        verdicts = reconcile_source(run, northwind.source, northwind.shop_url, repair=False)
+    assert {verdict.verdict for verdict in verdicts if verdict.layer != "mart"} == {"equal"}

@@ -9,6 +9,7 @@ from warehouse.explain.changes import changes_of
 from warehouse.explain.node import Node
 from warehouse.explain.origin import Origin, describe_run
 from warehouse.explain.rows import find_rows
+from warehouse.load.quarantine import is_waiting
 from warehouse.model.star import BEGINNING, END_OF_TIME, TARGETS, Dimension
 from warehouse.sources.declaration import Entity
 
@@ -39,6 +40,8 @@ def explain_member(
     state = "in the source" if versions[-1].get("is_current", "true") == "true" else "deleted from the source"
     if versions[-1].get("is_deleted") == "true":
         state = "deleted from the source"
+    if is_waiting(connection, origin.source.name, dimension.entity, key):
+        state += "; its state in the source now is in quarantine"
     changes = [
         node
         for version in versions

@@ -12,7 +12,9 @@ from warehouse.explain.node import Node
 from warehouse.explain.rows import column_types, find_rows
 from warehouse.extract.mirror import source_columns
 from warehouse.load.conform import affected_table, batch_table, conform
+from warehouse.load.quarantine import find_failing
 from warehouse.model.contracts import read_contract
+from warehouse.model.star import TARGETS
 from warehouse.sources.declaration import Entity, Source, Table
 
 # Who explains does not keep a load waiting.
@@ -118,8 +120,9 @@ class Origin:
         return Node(title, {"transaction (xmin)": xid, "state": state, **differing})
 
     def _judged(self, entity: Entity, key: Sequence[str]) -> Node:
-        """The row conformed anew, and each row rule's verdict on it."""
+        """The row conformed again, and each row rule's verdict on it."""
         rules = read_contract(entity.name, entity.lacks).row_rules
+        (target,) = (target for target in TARGETS if target.entity == entity.name)
         title = f"conform/{entity.name}.sql of {entity.source}"
         try:
             with (
@@ -129,34 +132,31 @@ class Origin:
                 cursor.execute(f"set local lock_timeout = '{PATIENCE}'".encode())
                 self._affect(entity, key)
                 conform(self.connection, entity)
-                columns = column_types(self.connection, "staging", f"conformed_{entity.name}")
+                find_failing(self.connection, target, rules)
                 row = cursor.execute(
-                    sql.SQL(
-                        "select {values}, array_remove(array[{broken}]::text[], null) as {name} from {batch}"
-                    ).format(
+                    sql.SQL("select {values} from {batch}").format(
                         values=sql.SQL(", ").join(
-                            sql.SQL("{0}::text as {0}").format(sql.Identifier(name)) for name in columns
+                            sql.SQL("{0}::text as {0}").format(sql.Identifier(name))
+                            for name in column_types(self.connection, "staging", f"conformed_{entity.name}")
                         ),
-                        broken=sql.SQL(", ").join(
-                            sql.SQL("case when ({}) is true then {} end").format(
-                                sql.SQL(rule.broken_if), sql.Literal(rule.name)
-                            )
-                            for rule in rules
-                        ),
-                        name=sql.Identifier("<broken>"),
                         batch=batch_table(entity.name),
                     )
                 ).fetchone()
+                failing = cursor.execute("select rules, reason, row_data from pg_temp.failing").fetchone()
         except psycopg.errors.LockNotAvailable:
             return Node(title, {"state": "a load is running: ask again when it has ended"})
         except WarehouseError as error:
             return Node(title, {"state": str(error)})
+        row = row or (failing["row_data"] if failing else None)
         if row is None:
             return Node(title, {"state": "delivers no such row: it is not to be published"})
-        broken = row.pop("<broken>")
+        broken = failing["rules"] if failing else []
         verdicts = {rule.name: "broken" if rule.name in broken else "kept" for rule in rules}
-        where = f"checks/{entity.name}.yml: {len(broken)} of {len(rules)} rules broken"
-        return Node(title, row, [Node(where, verdicts)])
+        said = f"checks/{entity.name}.yml: {list(verdicts.values()).count('broken')} of {len(rules)} rules broken"
+        judged = [Node(said, verdicts)]
+        if failing and not verdicts.keys() & set(broken):
+            judged.append(Node(f"dwh.{target.table} cannot hold it", {"reason": failing["reason"]}))
+        return Node(title, row, judged)
 
     def _affect(self, entity: Entity, key: Sequence[str]) -> None:
         self.connection.execute(

@@ -9,7 +9,9 @@ from warehouse.db.connections import analyze_briefly
 from warehouse.db.identifiers import listed, qualified
 from warehouse.errors import DeclarationError
 from warehouse.extract.mirror import Column
-from warehouse.model.star import Dimension, Fact
+from warehouse.load.conversion import create_unconvertible, fill_by_halves, unconvertible_table
+from warehouse.load.fit import scales
+from warehouse.model.star import TARGETS, Dimension, Fact
 from warehouse.sources.declaration import Entity, Table
 
 
@@ -45,6 +47,7 @@ def find_affected(
     if isinstance(target, Fact):
         found += _outdated(connection, run_id, entity, target, types)
         found += _late_members(connection, run_id, entity, target, types)
+        found += _refused_members(connection, run_id, entity, target, types)
     query = sql.SQL(
         "select {keys}, bit_or(_marks) & 1 > 0 as _is_stamped, bit_or(_marks) & 2 > 0 as _is_new, "
         "bit_or(_marks) & 4 > 0 as _is_outdated from ({found}) as found group by {keys}"
@@ -56,21 +59,31 @@ def find_affected(
 
 
 def conform(connection: psycopg.Connection, entity: Entity) -> int:
-    """Fill the entity's batch by the source's SQL; how many rows.
+    """Fill the entity's batch by the source's SQL; how many rows, those that cannot be converted included.
 
     Raises:
         DeclarationError: the SQL fails, or delivers other columns than the entity has.
+        SourceError: too many rows cannot be converted.
     """
     batch = batch_table(entity.name)
     connection.execute(sql.SQL("truncate {}").format(batch))
-    delivered = delivered_columns(connection, entity)
-    filled = connection.execute(
-        sql.SQL("insert into {} (source_system, {}) select {}, {} from ({}) as conformed").format(
-            batch, listed(delivered), sql.Literal(entity.source), listed(delivered), conformed(entity)
-        )
+    selected = delivered_values(connection, entity)
+    insert = sql.SQL("insert into {} ({}) select {} from ({}) as conformed").format(
+        batch, listed(list(selected)), sql.SQL(", ").join(selected.values()), conformed(entity)
     )
-    analyze_batch(connection, entity, delivered)
-    return filled.rowcount
+    create_unconvertible(connection, entity.name)
+
+    def fill() -> int:
+        return connection.execute(insert).rowcount
+
+    try:
+        with connection.transaction():
+            rows = fill()
+    except psycopg.DataError:
+        fill_by_halves(connection, entity, affected_table(entity), fill, selected, conformed(entity))
+        rows = sum(_count(connection, table) for table in (batch, unconvertible_table(entity.name)))
+    analyze_batch(connection, entity, list(selected))
+    return rows
 
 
 def analyze_batch(connection: psycopg.Connection, entity: Entity, columns: Sequence[str]) -> None:
@@ -107,6 +120,18 @@ def delivered_columns(connection: psycopg.Connection, entity: Entity) -> list[st
     return delivered
 
 
+def delivered_values(connection: psycopg.Connection, entity: Entity) -> dict[str, sql.Composable]:
+    """By column of the batch, what is selected for it: numbers with as many decimal places as the star has."""
+    (target,) = (target for target in TARGETS if target.entity == entity.name)
+    places = scales(target)
+    values: dict[str, sql.Composable] = {"source_system": sql.Literal(entity.source)}
+    for name in delivered_columns(connection, entity):
+        values[name] = sql.Identifier("conformed", name)
+        if name in places:
+            values[name] = sql.SQL("round({}::numeric, {})").format(values[name], sql.Literal(places[name]))
+    return values
+
+
 def forget_stale_stamps(connection: psycopg.Connection, entity: Entity, dimension: Dimension) -> None:
     """Empty `changed_at` of the rows that changed without a stamp: it tells of an earlier change.
 
@@ -138,11 +163,16 @@ def fill_removed(connection: psycopg.Connection, entity: Entity, target: Dimensi
             create temp table removed on commit drop as
             select {keys} from {affected} as affected
             where not exists (select from {batch} as batch where {same})
+                and array[{key}] not in (select row_key from {unconvertible})
             """
         ).format(
             keys=natural_keys(entity, target),
             affected=affected_table(entity),
             batch=batch_table(entity.name),
+            unconvertible=unconvertible_table(entity.name),
+            key=sql.SQL(", ").join(
+                sql.SQL("{}::text").format(sql.Identifier("affected", column)) for column in key
+            ),
             same=sql.SQL(" and ").join(
                 sql.SQL("{} = {}::text").format(
                     sql.Identifier("batch", natural), sql.Identifier("affected", column)
@@ -333,6 +363,50 @@ def _late_members(
     return found
 
 
+def _refused_members(
+    connection: psycopg.Connection, run_id: int, entity: Entity, fact: Fact, types: Mapping[str, str]
+) -> list[sql.Composable]:
+    """Facts of this source that name an inferred member whose refused row has changed or gone with this run.
+
+    They may take a column from that row, as an order line its currency.
+    """
+    found: list[sql.Composable] = []
+    for name in fact.references:
+        if not _has_history(connection, f"dim_{name}"):
+            continue
+        names = {
+            "keys": _fact_keys(entity, fact, types),
+            "valid": _valid_fact(entity, fact, types),
+            "fact": sql.Identifier("dwh", fact.table),
+            "dimension": sql.Identifier("dwh", f"dim_{name}"),
+            "key": sql.Identifier(f"{name}_key"),
+            "natural": sql.Identifier(f"{name}_id"),
+            "entity": sql.Literal(name),
+            "source": sql.Literal(entity.source),
+            "run_id": sql.Literal(run_id),
+        }
+        refused = sql.SQL(
+            """
+            select {key} from {dimension}
+            where closed_by_run_id = {run_id} and is_inferred and source_system = {source}
+            union all
+            select member.{key} from audit.quarantine as entry
+            inner join {dimension} as member
+                on member.{natural} = entry.row_key[1] and member.source_system = entry.source
+            where entry.run_id = {run_id} and entry.source = {source} and entry.entity = {entity}
+                and member.is_inferred
+            """
+        ).format(**names)
+        if connection.execute(refused + sql.SQL(" limit 1")).rowcount:
+            found.append(
+                sql.SQL(
+                    "select {keys}, 0 from {fact} as fact "
+                    "where fact.source_system = {source} and fact.{key} in ({refused}) and {valid}"
+                ).format(**names, refused=refused)
+            )
+    return found
+
+
 def _fact_keys(entity: Entity, fact: Fact, types: Mapping[str, str]) -> sql.Composable:
     return sql.SQL(", ").join(
         sql.SQL("{}::{}").format(sql.Identifier("fact", natural), sql.SQL(types[name]))
@@ -351,6 +425,11 @@ def _is_compared(connection: psycopg.Connection, entity: str) -> bool:
     """Whether this run has merged the dimension: its verdicts are in pg_temp.compared_<entity> until the commit."""
     row = connection.execute("select to_regclass(%s) is not null", [f"pg_temp.compared_{entity}"]).fetchone()
     return bool(row and row[0])
+
+
+def _count(connection: psycopg.Connection, table: sql.Identifier) -> int:
+    row = connection.execute(sql.SQL("select count(*) from {}").format(table)).fetchone()
+    return int(row[0]) if row else 0
 
 
 def _has_history(connection: psycopg.Connection, table: str) -> bool:

@@ -9,9 +9,11 @@ from warehouse.load.conform import (
     analyze_batch,
     batch_table,
     comment_affected,
+    conform,
     conformed,
-    delivered_columns,
+    delivered_values,
 )
+from warehouse.load.conversion import create_unconvertible
 from warehouse.sources.declaration import Entity
 
 
@@ -57,7 +59,7 @@ def conform_anew(connection: psycopg.Connection, entity: Entity) -> int:
         DeclarationError: the SQL fails, or delivers other columns than the entity has.
     """
     batch = batch_table(entity.name)
-    delivered = delivered_columns(connection, entity)
+    given = delivered_values(connection, entity)
     declared = connection.execute(
         """
         select attname, format_type(atttypid, atttypmod), attnotnull, col_description(attrelid, attnum)
@@ -68,16 +70,24 @@ def conform_anew(connection: psycopg.Connection, entity: Entity) -> int:
     (said,) = connection.execute(
         "select obj_description(%s::regclass)", [batch.as_string(connection)]
     ).fetchone() or (None,)
-    given = {"source_system": sql.Literal(entity.source)} | {name: sql.Identifier(name) for name in delivered}
-    made = connection.execute(
-        sql.SQL("create unlogged table staging.conforming as select {} from ({}) as conformed").format(
-            sql.SQL(", ").join(
-                sql.SQL("{}::{} as {}").format(given.get(name, sql.NULL), sql.SQL(kind), sql.Identifier(name))
-                for name, kind, _, _ in declared
-            ),
-            conformed(entity),
-        )
-    )
+    create_unconvertible(connection, entity.name)
+    try:
+        with connection.transaction():
+            made = connection.execute(
+                sql.SQL(
+                    "create unlogged table staging.conforming as select {} from ({}) as conformed"
+                ).format(
+                    sql.SQL(", ").join(
+                        sql.SQL("({})::{} as {}").format(
+                            given.get(name, sql.NULL), sql.SQL(kind), sql.Identifier(name)
+                        )
+                        for name, kind, _, _ in declared
+                    ),
+                    conformed(entity),
+                )
+            )
+    except psycopg.DataError:
+        return conform(connection, entity)
     connection.execute(sql.SQL("drop table {}").format(batch))
     connection.execute(
         sql.SQL("alter table staging.conforming rename to {}").format(
@@ -92,5 +102,5 @@ def conform_anew(connection: psycopg.Connection, entity: Entity) -> int:
             connection.execute(
                 sql.SQL("alter table {} alter column {} set not null").format(batch, sql.Identifier(name))
             )
-    analyze_batch(connection, entity, delivered)
+    analyze_batch(connection, entity, list(given))
     return made.rowcount

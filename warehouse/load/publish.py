@@ -93,7 +93,7 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
                 continue
             try:
                 load = _load(connection, run, staged, entity, target, loads, checks, is_first)
-            except psycopg.DataError as error:
+            except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded) as error:
                 raise SourceError(
                     f"Some {entity.name} of source '{entity.source}' does not fit the warehouse: "
                     f"{error.diag.message_primary}.",
@@ -215,7 +215,13 @@ def check(
     stop_on_failure(contract, results)
     broken = {result.check_name for result in results if result.outcome != "passed"}
     rules = [rule for rule in contract.row_rules if rule.name in broken]
-    return quarantine.move_failing(connection, run.run_id, source, target, rules)
+    unfit = [
+        CheckResult(source, target.entity, name, "fit", None, "quarantine", "failed", count, None, None)
+        for name, count in quarantine.find_failing(connection, target, rules).items()
+    ]
+    record_checks(run.audit_connection, run.run_id, unfit)
+    checks.extend(unfit)
+    return quarantine.move_failing(connection, run.run_id, source, target)
 
 
 def _merge_target(

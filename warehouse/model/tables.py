@@ -141,16 +141,16 @@ def batch_table(target: Target) -> Table:
         f"Conformed rows of {words} of the last run: one row per {words} that changed.",
         (
             replace(SOURCE_SYSTEM, description="Source system"),
-            *(_conformed(column, not isinstance(target, Dimension)) for column in columns),
+            *(_conformed(column) for column in columns),
             CHANGED_AT,
         ),
         unlogged=True,
     )
 
 
-def _conformed(column: Column, any_amount: bool) -> Column:
+def _conformed(column: Column) -> Column:
     """Any value of a source may be there, numbers of any size too: the contract judges it, not a column's type."""
-    kind = re.sub(r"^numeric\(.*", "numeric", column.type) if any_amount else column.type
+    kind = re.sub(r"^numeric\(.*", "numeric", column.type)
     return Column(column.name, kind, column.description, personal=column.personal)
 
 

@@ -6,7 +6,10 @@ from dataclasses import replace
 import psycopg
 from psycopg import sql
 
+from warehouse.db.identifiers import qualified
 from warehouse.load.conform import batch_table
+from warehouse.load.fit import UNFIT
+from warehouse.load.quarantine import find_failing
 from warehouse.model.contracts import read_contract
 from warehouse.model.star import Dimension, Fact
 from warehouse.reconcile.compare import Comparison, compare, list_differences
@@ -23,32 +26,19 @@ def waiting_table(entity: str) -> sql.Identifier:
 
 def reconcile_quarantine(
     connection: psycopg.Connection, run_id: int, entity: Entity, target: Dimension | Fact
-) -> Verdict | None:
-    """Mend the entries of an entity, and take what waits out of its batch; None where no rule judges it.
+) -> Verdict:
+    """Repair the entries of an entity, and take the rows that wait out of its batch.
 
-    A row waits rightly if it breaks a rule now and is not published, or has waited before. One that was published
-    when its rules were kept stays: a row is judged when it changes, not when what is around it does.
+    A row waits rightly if it breaks a rule now and is not published as it is, or has waited before; and if the star
+    cannot hold it. One that was published when its rules were kept stays: a row is judged when it changes.
     """
     started = time.monotonic()
-    rules = read_contract(target.entity, entity.lacks).row_rules
+    find_failing(connection, target, read_contract(target.entity, entity.lacks).row_rules)
     names = {
         "batch": batch_table(target.entity),
         "waiting": waiting_table(target.entity),
         "waiting_name": sql.Identifier(f"waiting_{target.entity}"),
-        "key": sql.SQL("array[{}]::text[]").format(
-            sql.SQL(", ").join(sql.Identifier("batch", name) for name in target.natural_key)
-        ),
-        "broken": sql.SQL("array_remove(array[{}]::text[], null)").format(
-            sql.SQL(", ").join(
-                sql.SQL("case when {} then {} end").format(sql.SQL(rule.broken_if), sql.Literal(rule.name))
-                for rule in rules
-            )
-        ),
-        "any_broken": sql.SQL(" or ").join(
-            sql.SQL("({}) is true").format(sql.SQL(rule.broken_if)) for rule in rules
-        )
-        if rules
-        else sql.SQL("false"),
+        "unfit": sql.Literal(UNFIT),
         "source": sql.Literal(entity.source),
         "entity": sql.Literal(target.entity),
         "published": _is_published(target),
@@ -56,20 +46,23 @@ def reconcile_quarantine(
     connection.execute(
         sql.SQL(
             """
-            drop table if exists pg_temp.failing, pg_temp.expected, {waiting};
-            create temp table failing on commit drop as
-            select batch.ctid as place, {key} as row_key, {broken} as rules,
-                -- a row that is judged again without having changed has lost its stamp
-                to_jsonb(batch) - 'changed_at' as row_data, exists (select from {published}) as is_published
-            from {batch} as batch where {any_broken};
+            drop table if exists pg_temp.expected, {waiting};
             analyze pg_temp.failing;
             create temp table expected on commit drop as
-            select failing.row_key, failing.rules, failing.row_data, failing.place from pg_temp.failing as failing
-            where not failing.is_published or exists (
-                select from audit.quarantine as entry
-                where entry.source = {source} and entry.entity = {entity} and entry.resolved_at is null
-                    and entry.row_key = failing.row_key
-            );
+            select
+                failing.row_key, failing.rules, failing.reason, failing.place,
+                -- a row that is judged again without having changed has lost its stamp
+                failing.row_data - 'changed_at' as row_data
+            from pg_temp.failing as failing
+            where starts_with(failing.rules[1], {unfit})
+                or not exists (
+                    select from {batch} as batch inner join {published} where batch.ctid = failing.place
+                )
+                or exists (
+                    select from audit.quarantine as entry
+                    where entry.source = {source} and entry.entity = {entity} and entry.resolved_at is null
+                        and entry.row_key = failing.row_key
+                );
             delete from {batch} as batch using pg_temp.expected as expected where batch.ctid = expected.place;
             create temp table {waiting_name} on commit drop as select row_key from pg_temp.expected;
             analyze {waiting};
@@ -92,8 +85,6 @@ def reconcile_quarantine(
         shown_as=f"audit.quarantine ({target.entity})",
     )
     verdict = compare(connection, comparison)
-    if not rules and not verdict.rows_found:
-        return None
     if verdict.rows_differing:
         verdict = replace(verdict, differences=list_differences(connection, comparison))
         _mend(connection, run_id, entity, target)
@@ -116,8 +107,7 @@ def _mend(connection: psycopg.Connection, run_id: int, entity: Entity, target: D
             where waiting.quarantine_id = entry.quarantine_id;
 
             insert into audit.quarantine (run_id, source, entity, row_key, rules, reason, row_data)
-            select {run_id}, {source}, {entity}, expected.row_key, expected.rules,
-                array_to_string(expected.rules, '; '), expected.row_data
+            select {run_id}, {source}, {entity}, expected.row_key, expected.rules, expected.reason, expected.row_data
             from pg_temp.different as different
             inner join pg_temp.expected as expected on expected.ctid = different.wanted;
             """
@@ -134,19 +124,20 @@ def _mend(connection: psycopg.Connection, run_id: int, entity: Entity, target: D
 
 
 def _is_published(target: Dimension | Fact) -> sql.Composable:
-    """`table where …`, which finds a row that the star shows for a row of the batch."""
-    shown = "true"
+    """`table on …`, to be joined with the batch: the row that the star shows for it, of a member in the same state."""
+    conditions: list[sql.Composable] = [
+        sql.SQL("shown.{0} = batch.{0}").format(sql.Identifier(name))
+        for name in (*target.natural_key, "source_system")
+    ]
     if isinstance(target, Dimension):
-        shown = (
-            "shown.is_current and not shown.is_inferred"
-            if target.has_history
-            else ("not shown.is_inferred and not shown.is_deleted")
-        )
-    return sql.SQL("{} as shown where {} and {}").format(
-        sql.Identifier("dwh", target.table),
-        sql.SQL(" and ").join(
-            sql.SQL("{} = {}").format(sql.Identifier("shown", name), sql.Identifier("batch", name))
-            for name in (*target.natural_key, "source_system")
-        ),
-        sql.SQL(shown),
+        present = "shown.is_current" if target.has_history else "not shown.is_deleted"
+        conditions += [
+            sql.SQL("not shown.is_inferred"),
+            sql.SQL(present),
+            sql.SQL("row({}) is not distinct from row({})").format(
+                qualified("shown", target.attributes), qualified("batch", target.attributes)
+            ),
+        ]
+    return sql.SQL("{} as shown on {}").format(
+        sql.Identifier("dwh", target.table), sql.SQL(" and ").join(conditions)
     )

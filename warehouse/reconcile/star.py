@@ -47,8 +47,7 @@ def reconcile_star(
 
     # What is set aside is not published: every batch is judged before the first is compared.
     for entity, target in targets:
-        if verdict := reconcile_quarantine(connection, run_id, entity, target):
-            keep(verdict)
+        keep(reconcile_quarantine(connection, run_id, entity, target))
     for entity, target in targets:
         if isinstance(target, Dimension):
             reconcile = reconcile_versions if target.has_history else reconcile_members

@@ -1,0 +1,289 @@
+"""Rows that are refused: no sale is lost, published members keep their versions, and a correction is taken over."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.integration.test_dry_run import dry_run
+from tests.integration.test_undo import everything, take_back
+from tests.pipeline import Pipeline, Row, content
+from warehouse.errors import SourceError
+from warehouse.explain.explain import explain
+from warehouse.load import conversion, publish
+from warehouse.reconcile.reconcile import reconcile_source
+from warehouse.runs.audit import start_run
+from warehouse.sources.declaration import Source
+
+WAITING = "select entity, row_key, rules, resolution from audit.quarantine order by quarantine_id"
+ANY_PRICE = "alter table product alter price type numeric"
+
+
+def products(shop: Pipeline) -> list[Row]:
+    return shop.versions("product", "name", "price_amount", "is_inferred")
+
+
+def differences(shop: Pipeline, *, source: Source | None = None, repair: bool = False) -> dict[str, int]:
+    """What a reconcile finds, stored marts aside."""
+    with start_run(shop.warehouse_url, flow="reconcile") as run:
+        verdicts = reconcile_source(run, source or shop.source, shop.shop_url, repair=repair)
+    return {
+        one.table_name: one.rows_differing for one in verdicts if one.rows_differing and one.layer != "mart"
+    }
+
+
+def test_member_that_is_refused_when_it_is_new_is_inferred_and_filled_when_it_is_corrected(
+    shop: Pipeline,
+) -> None:
+    shop.insert("product", id=2, price=-5, name="Saw")
+    shop.insert("promotion", id=2, discount_share=2)
+    shop.order(1, "2024-05-10", {"product_id": 2, "promotion_id": 2}, {})
+    shop.capture()
+    assert shop.rows(WAITING) == [
+        ("product", ["2"], ["price is negative"], None),
+        ("promotion", ["2"], ["discount share is not between 0 and 1"], None),
+    ]
+    columns = ("product.product_id", "product.is_inferred", "promotion.promotion_id", "promotion.is_inferred")
+    assert shop.facts(*columns) == [("1", "1", "2", True, "2", True), ("1", "2", "1", False, "", False)]
+    assert products(shop) == [
+        ("1", "Hammer", 100, False, "ever", "now"),
+        ("2", None, None, True, "ever", "now"),
+    ]
+    keys = shop.facts("fact.product_key", "fact.promotion_key")
+    assert differences(shop) == {}
+    # what a line takes from the refused row follows it
+    assert shop.facts("fact.currency") == [("1", "1", "USD"), ("1", "2", "USD")]
+    shop.do("update product set currency = 'EUR' where id = 2")
+    shop.capture()
+    assert shop.facts("fact.currency") == [("1", "1", "EUR"), ("1", "2", "USD")]
+    assert differences(shop) == {}
+
+    shop.do(
+        "update product set price = 5 where id = 2", "update promotion set discount_share = 0.2 where id = 2"
+    )
+    shop.capture()
+    assert [resolution for *_, resolution in shop.rows(WAITING)] == ["replaced", "released", "released"]
+    assert products(shop)[1] == ("2", "Saw", 5, False, "ever", "now")
+    assert shop.rows(
+        "select name, discount_share::text, is_inferred from dwh.dim_promotion where promotion_key > 0"
+    ) == [("May", "0.2000", False)]
+    assert shop.facts("fact.product_key", "fact.promotion_key") == keys
+    assert differences(shop) == {}
+
+
+def test_member_that_is_refused_later_keeps_its_version_and_shows_that_a_newer_state_waits(
+    shop: Pipeline,
+) -> None:
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    published = content(shop.warehouse, ["dwh"])
+    shop.do("update product set price = -5", "update distribution_center set name = ''")
+    shop.capture()
+    waiting = [
+        ("product", ["1"], ["price is negative"], None),
+        ("distribution_center", ["1"], ["name is blank"], None),
+    ]
+    assert shop.rows(WAITING) == waiting
+    assert content(shop.warehouse, ["dwh"]) == published
+    for entity in ("product", "distribution_center"):
+        (node,) = explain(shop.warehouse, [shop.source], entity, ["1"])
+        assert node.facts["state"] == "there; its state in the source now is in quarantine"
+    assert differences(shop) == {}
+    # the sale of today names the last good version
+    shop.order(2, "2024-07-10")
+    shop.capture()
+    assert shop.facts("product.price_amount", "product.is_inferred") == [
+        ("1", "1", 100, False),
+        ("2", "1", 100, False),
+    ]
+    assert shop.rows(WAITING) == waiting
+
+    shop.do(
+        "update product set price = 105, updated_at = '2024-08-01'",
+        "update distribution_center set name = 'B'",
+    )
+    shop.capture()
+    assert [resolution for *_, resolution in shop.rows(WAITING)] == ["released", "released"]
+    assert products(shop) == [
+        ("1", "Hammer", 100, False, "ever", "2024-08-01"),
+        ("1", "Hammer", 105, False, "2024-08-01", "now"),
+    ]
+    (node,) = explain(shop.warehouse, [shop.source], "product", ["1"])
+    assert node.facts["state"] == "there"
+    assert differences(shop) == {}
+
+
+def test_refused_member_that_is_deleted_is_done_with(shop: Pipeline) -> None:
+    shop.without_foreign_keys()
+    shop.insert("product", id=2, price=-5)
+    shop.insert("product", id=3, price=-5)
+    shop.order(1, "2024-03-10", {"product_id": 2})
+    shop.capture()
+    shop.do("update product set price = -1 where id = 1")
+    shop.capture()
+    shop.do("delete from product")
+    shop.capture()
+    assert shop.rows(WAITING) == [
+        ("product", ["2"], ["price is negative"], "deleted"),
+        ("product", ["3"], ["price is negative"], "deleted"),
+        ("product", ["1"], ["price is negative"], "deleted"),
+    ]
+    assert products(shop) == [
+        ("1", "Hammer", 100, False, "ever", "run 3"),
+        ("2", None, None, True, "ever", "run 3"),
+    ]
+    assert shop.facts("product.product_id", "fact.currency") == [("1", "1", "2", None)]
+    assert differences(shop) == {}
+
+
+def test_undo_and_dry_run_treat_refused_members_as_any_other_row(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    before = everything(shop)
+    shop.do("update product set price = -5")
+    shop.insert("product", id=2, name=" ")
+    rehearsed, found = dry_run(shop)
+    assert sorted(
+        (one.table_name, one.row_key, one.changes) for one in found if one.operation == "quarantine"
+    ) == [
+        ("audit.quarantine (product)", ("1",), "price is negative"),
+        ("audit.quarantine (product)", ("2",), "name is blank"),
+    ]
+    assert everything(shop) == before
+    run = shop.capture()
+    assert run.changes() == rehearsed.changes()
+    take_back(shop, run.run_id)
+    assert everything(shop) == before
+    shop.capture()
+    assert shop.rows(WAITING) == [
+        ("product", ["1"], ["price is negative"], None),
+        ("product", ["2"], ["name is blank"], None),
+    ]
+    assert products(shop) == [("1", "Hammer", 100, False, "ever", "now")]
+
+
+def test_reconcile_restores_the_entries_of_refused_members(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    shop.do("update product set price = -5")
+    shop.insert("company", id=2, name="")
+    shop.capture()
+    published = content(shop.warehouse)
+    shop.warehouse.execute("delete from audit.quarantine")
+    assert differences(shop, repair=True) == {
+        "audit.quarantine (company)": 1,
+        "audit.quarantine (product)": 1,
+    }
+    assert content(shop.warehouse) == published
+    assert sorted(shop.rows(WAITING)) == [
+        ("company", ["2"], ["name is blank"], None),
+        ("product", ["1"], ["price is negative"], None),
+    ]
+    assert differences(shop) == {}
+
+
+# --- values that cannot be converted, or that the star cannot hold ------------------------------------------------
+
+
+def converting(source: Source, entity: str, old: str, new: str) -> Source:
+    """The source with another expression in an entity's SQL."""
+    declared = source.entities[entity]
+    assert old in declared.sql
+    return replace(
+        source, entities={**source.entities, entity: replace(declared, sql=declared.sql.replace(old, new))}
+    )
+
+
+@pytest.mark.parametrize("is_large", [False, True], ids=["few", "many"])
+def test_rows_that_cannot_be_converted_wait_and_all_others_are_published(
+    shop: Pipeline, is_large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_large:
+        monkeypatch.setattr(publish, "PARALLEL_ABOVE", 1)
+    shop.do(
+        # its trigger compares rows, and JSON has no equality
+        "drop trigger tr_product_updated_at on product",
+        "alter table product add details json",
+        "alter table product alter price type text",
+        "alter table promotion add until_date date",
+    )
+    for number in range(2, 40):
+        shop.insert("product", id=number, details='{"brand": "Saws"}', name=f"Saw {number}")
+        shop.insert("promotion", id=number, until_date="2024-06-30")
+    bad = {
+        7: 'details = \'{"brand": "a\\u0000b"}\'',
+        8: "price = 'dear'",
+        23: "price = '1e20'",
+        31: "price = '1e999999'",
+        39: "price = '1' || repeat('0', 200000)",
+    }
+    for number, change in bad.items():
+        shop.do(f"update product set {change} where id = {number}")
+    shop.do("update promotion set until_date = '300000-01-01' where id = 5")
+    source = converting(shop.source, "product", "brand.name as brand", "product.details ->> 'brand' as brand")
+    source = converting(
+        source, "product", "product.price as price_amount", "product.price::numeric as price_amount"
+    )
+    source = converting(
+        source, "promotion", "promotion.ends_at,", "promotion.until_date::timestamptz as ends_at,"
+    )
+    waiting = [
+        ("product", ["7"], ["does not fit: brand"], None),
+        ("product", ["8"], ["does not fit: price_amount"], None),
+        ("product", ["23"], ["does not fit: price_amount"], None),
+        ("product", ["31"], ["does not fit: price_amount"], None),
+        ("product", ["39"], ["does not fit: price_amount"], None),
+        ("promotion", ["5"], ["does not fit: ends_at"], None),
+    ]
+    run = shop.capture(source=source)
+    assert sorted(shop.rows(WAITING), key=lambda row: (row[0], int(row[1][0]))) == waiting
+    assert run.loads["dwh.dim_product"].rows_quarantined == 5
+    assert {key for key, *_ in products(shop)} == {str(n) for n in range(1, 40)} - {str(n) for n in bad}
+    assert shop.rows("select count(*)::int from dwh.dim_promotion where promotion_key > 0") == [(37,)]
+    assert shop.rows("select reason, row_data ->> 'name' from audit.quarantine where row_key = '{8}'") == [
+        ('does not fit: price_amount (invalid input syntax for type numeric: "dear")', "Saw 8")
+    ]
+    assert differences(shop, source=source) == {}
+    (node,) = explain(shop.warehouse, [source], "product", ["8"])
+    judged = next(child for child in node.children if child.title.startswith("conform/product.sql"))
+    assert judged.children[-1].facts == {
+        "reason": 'does not fit: price_amount (invalid input syntax for type numeric: "dear")'
+    }
+
+    # judged again since others changed, and as bad as before
+    shop.do("update brand set name = 'Nut'", "update product set name = 'Nail' where id = 2")
+    shop.capture(source=source)
+    assert sorted(shop.rows(WAITING), key=lambda row: (row[0], int(row[1][0]))) == waiting
+    shop.do("update product set price = '5', details = null", "delete from promotion where id = 5")
+    shop.capture(source=source)
+    assert sorted(
+        ((entity, key, resolution) for entity, key, _, resolution in shop.rows(WAITING)),
+        key=lambda row: (row[0], int(row[1][0])),
+    ) == [("product", [str(n)], "released") for n in bad] + [("promotion", ["5"], "deleted")]
+    assert differences(shop, source=source) == {}
+
+
+def test_conversion_that_fails_for_most_rows_is_wrong_itself(
+    shop: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversion, "MOST_UNCONVERTIBLE", 2)
+    for number in range(2, 6):
+        shop.insert("product", id=number)
+    source = converting(shop.source, "product", "product.name,", "product.name::integer::text as name,")
+    with pytest.raises(SourceError, match="More than 2 rows of product of source 'shop' cannot be converted"):
+        shop.capture(source=source)
+    assert shop.rows("select count(*)::int from dwh.dim_product where product_key > 0") == [(0,)]
+
+
+def test_key_that_is_too_long_for_an_index_waits(shop: Pipeline) -> None:
+    shop.without_foreign_keys()
+    shop.do("drop index ix_order_item_product_id", "alter table order_item alter product_id type text")
+    long = "select string_agg(md5(n::text), '') from generate_series(1, 100) as n"
+    shop.order(1, "2024-03-10", {"product_id": "1"}, {"product_id": "1"})
+    shop.do(f"update order_item set product_id = ({long}) where line_number = 2")
+    source = converting(
+        shop.source, "order_item", "item.product_id = product.id", "item.product_id = product.id::text"
+    )
+    shop.capture(source=source)
+    assert shop.rows(WAITING) == [("order_item", ["1", "2"], ["does not fit: product_id"], None)]
+    assert shop.facts("product.product_id") == [("1", "1", "1")]
+    assert differences(shop, source=source) == {}

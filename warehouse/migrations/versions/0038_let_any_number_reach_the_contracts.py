@@ -1,0 +1,32 @@
+"""Numbers of any size in the batches of all dimensions: the contract judges them, not the type of a column."""
+
+from warehouse.migrations.ddl import run
+
+revision = "0038"
+down_revision = "0037"
+branch_labels = None
+depends_on = None
+
+BEFORE = {
+    "customer": {"latitude": "numeric(9, 6)", "longitude": "numeric(9, 6)"},
+    "product": {"price_default_amount": "numeric(18, 4)", "price_amount": "numeric(18, 4)"},
+    "promotion": {"discount_share": "numeric(6, 4)"},
+    "distribution_center": {"latitude": "numeric(9, 6)", "longitude": "numeric(9, 6)"},
+}
+
+
+def upgrade() -> None:
+    for entity, columns in BEFORE.items():
+        _alter(entity, dict.fromkeys(columns, "numeric"))
+
+
+def downgrade() -> None:
+    for entity, columns in BEFORE.items():
+        # Each run fills it anew; what a stopped one has left there may not fit.
+        run(f"truncate staging.conformed_{entity}")
+        _alter(entity, columns)
+
+
+def _alter(entity: str, types: dict[str, str]) -> None:
+    changes = ", ".join(f"alter column {name} type {kind}" for name, kind in types.items())
+    run(f"alter table staging.conformed_{entity} {changes}")
