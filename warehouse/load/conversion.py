@@ -4,6 +4,7 @@ A cast, a product or a date that overflows fails the statement for all rows. So 
 fails stands alone; all others are conformed.
 """
 
+import re
 from collections.abc import Callable, Mapping
 
 import psycopg
@@ -82,7 +83,8 @@ def fill_by_halves(
             with connection.transaction():
                 filled += fill()
         except psycopg.DataError as error:
-            message = error.diag.message_primary
+            # Without values, which may be personal data.
+            message = re.sub('".*"', '"…"', error.diag.message_primary or "", flags=re.DOTALL)
             if first < last:
                 middle = (first + last) // 2
                 parts += [(middle + 1, last), (first, middle)]
@@ -94,7 +96,7 @@ def fill_by_halves(
                     f"converted: {message}.",
                     hint=f"Look for a conversion that fits in conform/{entity.name}.sql.",
                 ) from error
-            _keep(connection, entity, affected, selected, query, str(message))
+            _keep(connection, entity, affected, selected, query, message)
     connection.execute(sql.SQL("drop table {}; alter table {} rename to {}").format(affected, every, name))
     return filled
 

@@ -1,9 +1,9 @@
 """Numbers of any size in the batches of all dimensions: the contract judges them, not the type of a column."""
 
-from warehouse.migrations.ddl import run
+from warehouse.migrations.sql import execute
 
-revision = "0038"
-down_revision = "0037"
+revision = "0039"
+down_revision = "0038"
 branch_labels = None
 depends_on = None
 
@@ -23,10 +23,10 @@ def upgrade() -> None:
 def downgrade() -> None:
     for entity, columns in BEFORE.items():
         # Each run fills it anew; what a stopped one has left there may not fit.
-        run(f"truncate staging.conformed_{entity}")
+        execute(f"truncate staging.conformed_{entity}")
         _alter(entity, columns)
 
 
 def _alter(entity: str, types: dict[str, str]) -> None:
     changes = ", ".join(f"alter column {name} type {kind}" for name, kind in types.items())
-    run(f"alter table staging.conformed_{entity} {changes}")
+    execute(f"alter table staging.conformed_{entity} {changes}")
