@@ -1,6 +1,7 @@
 """Rows that are refused: no sale is lost, published members keep their versions, and a correction is taken over."""
 
 from dataclasses import replace
+from datetime import date
 
 import pytest
 
@@ -10,6 +11,7 @@ from tests.pipeline import Pipeline, Row, content
 from warehouse.errors import SourceError
 from warehouse.explain.explain import explain
 from warehouse.load import conversion, publish
+from warehouse.load.replace_day import rederive
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.audit import start_run
 from warehouse.sources.declaration import Source
@@ -266,6 +268,26 @@ def test_rows_that_cannot_be_converted_wait_and_all_others_are_published(
         key=lambda row: (row[0], int(row[1][0])),
     ) == [("product", [str(n)], "released") for n in bad] + [("promotion", ["5"], "deleted")]
     assert differences(shop, source=source) == {}
+
+
+def test_day_is_loaded_again_although_a_line_of_it_cannot_be_converted(shop: Pipeline) -> None:
+    shop.do("alter table sales_order add ordered text")
+    shop.order(1, "2024-03-10", {}, {})
+    shop.order(2, "2024-03-10", ordered="soon")
+    source = converting(
+        shop.source,
+        "order_item",
+        "sales_order.ordered_at,",
+        "coalesce(sales_order.ordered::timestamptz, sales_order.ordered_at) as ordered_at,",
+    )
+    shop.capture(source=source)
+    waiting = [("order_item", ["2", "1"], ["does not fit: ordered_at"], None)]
+    assert shop.rows(WAITING) == waiting
+    shop.warehouse.execute("delete from dwh.fact_order_item where line_id = '2'")
+    with start_run(shop.warehouse_url, flow="backfill") as run:
+        rederive(run, source, date(2024, 3, 10))
+    assert shop.facts() == [("1", "1"), ("1", "2")]
+    assert shop.rows(WAITING) == waiting
 
 
 def test_conversion_that_fails_for_most_rows_is_wrong_itself(

@@ -14,6 +14,7 @@ from warehouse.history.change_log import STAR_LOCK
 from warehouse.load import quarantine
 from warehouse.load.conform import affected_table, comment_affected, conform, conformed, fill_removed
 from warehouse.load.facts import merge_fact
+from warehouse.load.fit import UNFIT
 from warehouse.load.publish import PLANNER, check
 from warehouse.model.contracts import read_contract
 from warehouse.model.star import FACTS, Fact
@@ -78,6 +79,11 @@ def _find_day(connection: psycopg.Connection, entity: Entity, fact: Fact, day: d
         "affected": affected_table(entity),
         "mirror": sql.Identifier("raw", entity.table.mirror),
         "key": listed(entity.table.key),
+        "key_texts": sql.SQL(", ").join(
+            sql.SQL("{}::text").format(sql.Identifier(name)) for name in entity.table.key
+        ),
+        "entity": sql.Literal(entity.name),
+        "unfit": sql.Literal(UNFIT),
         "natural": sql.SQL(", ").join(
             sql.SQL("{}::{} as {}").format(
                 sql.Identifier(natural), sql.SQL(types[name]), sql.Identifier(name)
@@ -89,11 +95,15 @@ def _find_day(connection: psycopg.Connection, entity: Entity, fact: Fact, day: d
         "source": sql.Literal(entity.source),
         "low": sql.SQL("{}::timestamp at time zone 'UTC'").format(sql.Literal(str(day))),
     }
-    # For once every row of the mirror is looked at, and the source's own SQL says which are of the day.
+    # For once every row of the mirror is looked at, and the source's own SQL says which are of the day; not of those
+    # that it cannot convert.
     connection.execute(
         sql.SQL(
             "drop table if exists {affected}; "
-            "create view {affected} as select {key}, true as _is_stamped from {mirror} where not _is_deleted"
+            "create view {affected} as select {key}, true as _is_stamped from {mirror} "
+            "where not _is_deleted and array[{key_texts}] not in (select row_key from audit.quarantine "
+            "where source = {source} and entity = {entity} and resolved_at is null "
+            "and row_key is not null and starts_with(rules[1], {unfit}))"
         ).format(**names)
     )
     connection.execute(
