@@ -388,7 +388,7 @@ def _refused_members(
         refused = sql.SQL(
             """
             select {key} from {dimension}
-            where closed_by_run_id = {run_id} and is_inferred and source_system = {source}
+            where expired_by_run_id = {run_id} and is_inferred and source_system = {source}
             union all
             select member.{key} from audit.quarantine as entry
             inner join {dimension} as member
