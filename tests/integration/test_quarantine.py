@@ -4,10 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import pytest
-
 from tests.pipeline import STAMP, USUAL, Pipeline
-from warehouse.errors import SourceError
 
 # A second line that keeps the order's total high whatever is wrong with the first.
 GOOD: Mapping[str, object] = {"quantity": 50}
@@ -213,17 +210,6 @@ def test_source_is_mirror_and_star_is_mirror_less_quarantine(shop: Pipeline) -> 
         "(select count(*) from dwh.fact_order_item), (select count(*) from audit.quarantine where resolved_at is null)"
     )
     assert (mirrored, published, waiting) == (60, 50, 10)
-
-
-def test_value_that_no_column_of_the_star_can_hold_is_told(shop: Pipeline) -> None:
-    shop.do("alter table product alter price type numeric", "update product set price = 1e20")
-    with pytest.raises(SourceError) as error:
-        shop.capture()
-    assert (
-        error.value.what
-        == "Some product of source 'shop' does not fit the warehouse: numeric field overflow."
-    )
-    assert shop.rows("select count(*) from dwh.dim_company where company_key > 0") == [(0,)]
 
 
 def test_fact_whose_line_waits_names_the_versions_that_hold_at_its_event(shop: Pipeline) -> None:
