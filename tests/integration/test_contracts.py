@@ -7,6 +7,7 @@ import psycopg
 import pytest
 
 from tests.pipeline import Pipeline, content
+from tests.weblog_lake import lines, make_lake
 from warehouse.db.connections import connect
 from warehouse.errors import DeclarationError, QualityGateStopped
 from warehouse.load.contract import verify
@@ -114,7 +115,8 @@ def test_soda_counts_what_the_quarantine_takes_rule_by_rule(pipeline: Pipeline) 
 def contracts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of contracts of this test alone, at first a copy of the real ones."""
     for path in CHECKS.iterdir():
-        (tmp_path / path.name).write_text(path.read_text())
+        if path.name.endswith(".yml"):
+            (tmp_path / path.name).write_text(path.read_text())
     monkeypatch.setattr(declared, "CHECKS", tmp_path)
     return tmp_path / "order_item.yml"
 
@@ -129,6 +131,33 @@ FEW_ROWS = """
       threshold:
         must_be_greater_than: 3
 """
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty"])
+def test_contract_that_is_missing_or_empty_stops_the_run_before_anything_is_read(
+    shop: Pipeline, contracts: Path, damage: str
+) -> None:
+    promotion = contracts.with_name("promotion.yml")
+    promotion.unlink()
+    if damage == "empty":
+        promotion.write_text("dataset: warehouse/dwh/staging/conformed_promotion\n")
+    before = content(shop.warehouse, ("raw", "dwh", "staging"))
+    with pytest.raises(DeclarationError, match=f"contract .*promotion.*{damage}") as error:
+        shop.capture(shop_url="postgresql://127.0.0.1:1/is_not_even_asked")
+    assert error.value.exit_code == 2
+    assert content(shop.warehouse, ("raw", "dwh", "staging")) == before
+    assert shop.run_states() == [("ingest-shop", "failed", error.value.what)]
+
+
+def test_web_logs_are_not_read_without_their_contract(
+    tmp_path: Path, warehouse_url: str, contracts: Path
+) -> None:
+    contracts.with_name("weblog.yml").unlink()
+    lake = make_lake(tmp_path / "lake", warehouse_url)
+    lake.put("access.log", lines(1, 3))
+    with pytest.raises(DeclarationError, match="There is no data contract for weblog"):
+        lake.load()
+    assert lake.rows("select path from audit.file") == []
 
 
 def test_dataset_rule_stops_the_run_and_keeps_what_it_measured(shop: Pipeline, contracts: Path) -> None:
