@@ -28,6 +28,7 @@ LENIENT = [
     for table, column in (
         ("customer", "latitude"), ("customer", "longitude"), ("distribution_center", "latitude"),
         ("distribution_center", "longitude"), ("product", "price_default"), ("product", "price"),
+        ("product", "rating_average"),
         ("promotion", "discount_share"),
     )
 ]  # fmt: skip
@@ -79,6 +80,11 @@ BROKEN: Mapping[str, list[tuple[str, Mapping[str, Any]]]] = {
         ("does not fit: price_amount", {"price": "1e14"}),
         ("does not fit: price_amount", {"price": "99999999999999.99995"}),
         ("does not fit: price_default_amount", {"price_default": "1e40"}),
+        ("rating is not between 1 and 5", {"rating_average": "5.001"}),
+        ("rating is not between 1 and 5", {"rating_average": "0"}),
+        ("rating is not between 1 and 5", {"rating_average": "-1e40"}),
+        ("review count is negative", {"review_count": -1}),
+        ("sold count is negative", {"sold_count": -1}),
         ("currency is missing", {"currency": None}),
         ("currency is not a code of three letters", {"currency": "usd"}),
         ("currency is not a code of three letters", {"currency": "USDT"}),
@@ -108,7 +114,8 @@ GOOD: Mapping[str, list[Mapping[str, Any]]] = {
         {"latitude": -90, "longitude": 180, "birth_date": "1880-01-01", "loyalty_tier": "platinum"},
     ],
     "product": [
-        {"price": 0, "price_default": 0, "brand_id": None},
+        {"price": 0, "price_default": 0, "brand_id": None, "rating_average": None},
+        {"rating_average": 5, "review_count": 1, "sold_count": 0},
         {"price": "99999999999999.99994", "currency": "ARS"},
     ],
     "promotion": [

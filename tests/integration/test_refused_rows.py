@@ -88,7 +88,7 @@ def test_member_that_is_refused_later_keeps_its_version_and_shows_that_a_newer_s
     assert content(shop.warehouse, ["dwh"]) == published
     for entity in ("product", "distribution_center"):
         (node,) = explain(shop.warehouse, [shop.source], entity, ["1"])
-        assert node.facts["state"] == "there; its state in the source now is in quarantine"
+        assert node.facts["state"] == "in the source; its state in the source now is in quarantine"
     assert differences(shop) == {}
     assert shop.rows(
         "select source_system, entity, natural_key, rules from mart.quarantined_row order by 2"
@@ -116,7 +116,7 @@ def test_member_that_is_refused_later_keeps_its_version_and_shows_that_a_newer_s
         ("1", "Hammer", 105, False, "2024-08-01", "now"),
     ]
     (node,) = explain(shop.warehouse, [shop.source], "product", ["1"])
-    assert node.facts["state"] == "there"
+    assert node.facts["state"] == "in the source"
     assert differences(shop) == {}
 
 

@@ -46,5 +46,9 @@ def _precisions(target: Target) -> dict[str, tuple[int, int]]:
     else:
         columns = target.measures
     batch = {column.name for column in batch_table(target).columns}
-    found = {column.name: re.fullmatch(r"numeric\((\d+), *(\d+)\)", column.type) for column in columns if column.name in batch}
+    found = {
+        column.name: re.fullmatch(r"numeric\((\d+), *(\d+)\)", column.type)
+        for column in columns
+        if column.name in batch
+    }
     return {name: (int(match[1]), int(match[2])) for name, match in found.items() if match}

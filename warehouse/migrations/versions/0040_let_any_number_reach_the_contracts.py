@@ -1,15 +1,19 @@
-"""Numbers of any size in the batches of all dimensions: the contract judges them, not the type of a column."""
+"""Let numbers of any size reach the contracts of the dimensions."""
 
 from warehouse.migrations.sql import execute
 
-revision = "0039"
-down_revision = "0038"
+revision = "0040"
+down_revision = "0039"
 branch_labels = None
 depends_on = None
 
 BEFORE = {
     "customer": {"latitude": "numeric(9, 6)", "longitude": "numeric(9, 6)"},
-    "product": {"price_default_amount": "numeric(18, 4)", "price_amount": "numeric(18, 4)"},
+    "product": {
+        "price_default_amount": "numeric(18, 4)",
+        "price_amount": "numeric(18, 4)",
+        "rating_average": "numeric(3, 2)",
+    },
     "promotion": {"discount_share": "numeric(6, 4)"},
     "distribution_center": {"latitude": "numeric(9, 6)", "longitude": "numeric(9, 6)"},
 }
@@ -22,7 +26,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     for entity, columns in BEFORE.items():
-        # Each run fills it anew; what a stopped one has left there may not fit.
+        # Every run fills it again; what a stopped run has left there may not fit.
         execute(f"truncate staging.conformed_{entity}")
         _alter(entity, columns)
 
