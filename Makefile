@@ -11,7 +11,7 @@ PY := .venv/bin/python
 DWH := .venv/bin/dwh
 ARGS :=
 WORKERS := 3
-PYTEST := $(PY) -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow"
+PYTEST := $(PY) -m pytest -q -n $(WORKERS) --dist loadfile --durations 15 -m "not slow"
 BASE_PYTHON := $(shell for p in $(PYTHON) python3.12 python3.11 python3.13 python3 python3.14 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 
@@ -46,7 +46,7 @@ deploy: setup ## every deployment and schedule onto PREFECT_API_URL, or onto the
 	@$(DWH) deploy $(ARGS)
 
 ##@ Development
-.PHONY: lint test-18 test-16 test-weblog-kills format lock bench clean clean-data
+.PHONY: lint test-unit test-18 test-16 test-weblog-kills format lock bench clean clean-data
 .NOTPARALLEL:
 lint: setup ## ruff, mypy, import-linter, sqlfluff
 	$(PY) -m ruff check
@@ -54,6 +54,9 @@ lint: setup ## ruff, mypy, import-linter, sqlfluff
 	$(PY) -m mypy
 	.venv/bin/lint-imports
 	git ls-files -z '*.sql' ':!bench' ':!warehouse/migrations' | xargs -0 $(PY) -m sqlfluff lint --processes $(WORKERS)
+
+test-unit: setup ## tests without a database, in seconds
+	$(PYTEST) tests/unit $(ARGS)
 
 test-18: setup ## all tests, on PostgreSQL 18; make test-18 ARGS="-k history"
 	$(PYTEST) $(ARGS)

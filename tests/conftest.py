@@ -33,6 +33,9 @@ _alive = pytest.StashKey[IO[str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the run's folder for all xdist workers; clear away what a killed run has left."""
+    # No test may see the settings of its user: one would write to their databases and files.
+    for name in [name for name in os.environ if name.startswith("DWH_") and not name.startswith("DWH_TEST_")]:
+        del os.environ[name]
     if hasattr(config, "workerinput"):
         return
     CLUSTERS.mkdir(parents=True, exist_ok=True)
