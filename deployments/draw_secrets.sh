@@ -1,6 +1,7 @@
 #!/bin/sh
-# Draws the passwords of docker-compose.yml on the first start; later starts leave them as they are.
-# With arguments it runs those instead: docker compose run --rm secrets cat /run/secrets/grafana_admin_password
+# Generates the passwords of docker-compose.yml on the first start; later starts keep them.
+# With arguments it runs them as a command instead:
+# docker compose run --rm secrets cat /run/secrets/grafana_admin_password
 set -eu
 [ $# -eq 0 ] || exec "$@"
 cd "${SECRETS_FOLDER:-/run/secrets}"

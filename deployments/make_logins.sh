@@ -1,6 +1,6 @@
 #!/bin/sh
-# Gives flows and Grafana logins with no more rights than they need; run again, it sets their passwords anew.
-# Passwords go through the environment: a command line can be read by others.
+# Creates the logins of flows and Grafana with the privileges that they need; run again, it sets their passwords again.
+# Passwords are passed in the environment, since other users can read command lines.
 set -eu
 cd "${SECRETS_FOLDER:-/run/secrets}"
 
@@ -27,7 +27,7 @@ select format('alter role %I set role to %L', :'name', :'acts_as') where :'acts_
 SQL
 }
 
-# What a loader makes belongs to the role, so that every other loader can go on with it.
+# Tables that a loader creates belong to the role, so that every other loader can alter them.
 login warehouse loader dwh_loader dwh_loader
 login warehouse grafana dwh_reader ''
 login shop shop_reader pg_read_all_data ''
