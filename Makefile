@@ -55,7 +55,7 @@ lint: setup ## run ruff, mypy, import-linter and sqlfluff
 	.venv/bin/lint-imports
 	git ls-files -z '*.sql' ':!bench' ':!warehouse/migrations' | xargs -0 $(PY) -m sqlfluff lint --processes $(WORKERS)
 
-test-unit: setup ## tests without a database, in seconds
+test-unit: setup ## run the unit tests: seconds, no database
 	$(PYTEST) tests/unit $(ARGS)
 
 test-18: setup ## run all tests on PostgreSQL 18; ARGS="-k history" selects some
