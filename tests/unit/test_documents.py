@@ -39,7 +39,7 @@ def test_every_decision_is_in_the_index() -> None:
 
 
 def test_every_error_is_in_the_runbook() -> None:
-    told = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE))
+    documented = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE))
     classes = [
         node
         for package in ("warehouse", "stack", "generators", "flows", "cli")
@@ -53,4 +53,4 @@ def test_every_error_is_in_the_runbook() -> None:
         - errors
     ):
         errors |= more
-    assert errors - {"WarehouseError"} == told
+    assert errors - {"WarehouseError"} == documented
