@@ -33,9 +33,9 @@ def test_logins_are_made_with_drawn_passwords(own_postgres: EmbeddedPostgres, tm
         done = subprocess.run(["sh", DEPLOYMENTS / script], env=environment, capture_output=True, text=True)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
-    run("draw_secrets.sh")
+    run("generate_secrets.sh")
     drawn = {file.name: file.read_text() for file in folder.iterdir()}
-    run("draw_secrets.sh")
+    run("generate_secrets.sh")
     assert {file.name: file.read_text() for file in folder.iterdir()} == drawn
     assert len({secret for name, secret in drawn.items() if name.endswith("_password")}) == 7
     with psycopg.connect(own_postgres.url(), autocommit=True) as connection:
@@ -44,8 +44,8 @@ def test_logins_are_made_with_drawn_passwords(own_postgres: EmbeddedPostgres, tm
             connection.execute(f"create role {name} superuser login password '{password}'".encode())
     upgrade(own_postgres.url("warehouse"))
     create_schema(own_postgres.url("shop"))
-    run("make_logins.sh")
-    run("make_logins.sh")
+    run("create_logins.sh")
+    run("create_logins.sh")
 
     def user(name: str, database: str) -> psycopg.Connection:
         return psycopg.connect(

@@ -7,12 +7,12 @@ set -eu
 cd "${SECRETS_FOLDER:-/run/secrets}"
 umask 022
 
-draw() {
+generate() {
     [ -s "$1" ] || head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' > "$1"
 }
 
 for name in shop_db warehouse_db prefect_db shop_reader loader grafana grafana_admin; do
-    draw "${name}_password"
+    generate "${name}_password"
 done
 url() {
     printf 'postgresql://%s:%s@%s' "$2" "$(cat "$3_password")" "$4" > "$1"
