@@ -1,4 +1,4 @@
-"""The scripts of docker-compose.yml, run on a real server: passwords drawn once, logins with the rights they need."""
+"""Scripts of docker-compose.yml, run on a real server: passwords are generated once, logins get their privileges."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from warehouse.migrations import upgrade
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
 
 
-def test_logins_are_made_with_drawn_passwords(own_postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+def test_logins_are_created_with_generated_passwords(own_postgres: EmbeddedPostgres, tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     folder.mkdir()
     environment = {
@@ -34,13 +34,13 @@ def test_logins_are_made_with_drawn_passwords(own_postgres: EmbeddedPostgres, tm
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
     run("generate_secrets.sh")
-    drawn = {file.name: file.read_text() for file in folder.iterdir()}
+    generated = {file.name: file.read_text() for file in folder.iterdir()}
     run("generate_secrets.sh")
-    assert {file.name: file.read_text() for file in folder.iterdir()} == drawn
-    assert len({secret for name, secret in drawn.items() if name.endswith("_password")}) == 7
+    assert {file.name: file.read_text() for file in folder.iterdir()} == generated
+    assert len({secret for name, secret in generated.items() if name.endswith("_password")}) == 7
     with psycopg.connect(own_postgres.url(), autocommit=True) as connection:
         for name in ("shop", "warehouse"):
-            password = drawn[f"{name}_db_password"]
+            password = generated[f"{name}_db_password"]
             connection.execute(f"create role {name} superuser login password '{password}'".encode())
     upgrade(own_postgres.url("warehouse"))
     create_schema(own_postgres.url("shop"))
@@ -53,7 +53,7 @@ def test_logins_are_made_with_drawn_passwords(own_postgres: EmbeddedPostgres, tm
             port=place["PORT"],
             user=name,
             dbname=database,
-            password=drawn[f"{name}_password"],
+            password=generated[f"{name}_password"],
         )
 
     with user("loader", "warehouse") as loader:
