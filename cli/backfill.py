@@ -20,8 +20,8 @@ def backfill(
     missing: Annotated[
         bool, typer.Option("--missing", help="Only days that are missing or have failed.")
     ] = False,
-    anew: Annotated[
-        bool, typer.Option("--anew", help="Begin again, even if the same days were interrupted.")
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin again, even if the same days were interrupted.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
 ) -> None:
@@ -42,7 +42,7 @@ def backfill(
         only=only,
         parallel=parallel,
         missing=missing,
-        anew=anew,
+        restart=restart,
     )
     if as_json:
         show_json(done)

@@ -20,6 +20,7 @@ from warehouse.files.locations import location_of
 from warehouse.runs.alerts import Mailbox
 from warehouse.settings import Settings
 from warehouse.sources.declaration import Source, Table, read_source
+from warehouse.weblogs.reader import native
 from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 
 OLDEST_SERVER: Final = 160000
@@ -38,12 +39,13 @@ class Finding:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Look at databases, grants, source tables, GeoIP file, lake, mail and disk, one after another; changes nothing."""
+    """Look at databases, grants, source tables, GeoIP file, lake, parser, mail and disk in turn; changes nothing."""
     for about, look in (
         ("warehouse", _warehouse),
         ("source", _source),
         ("GeoIP file", _geoip),
         ("lake", _lake),
+        ("web logs", _weblog_parser),
         ("mail", _mail),
         ("disk", _disk),
     ):
@@ -183,15 +185,22 @@ def _geoip(settings: Settings) -> Iterator[Finding]:
 
 
 def _lake(settings: Settings) -> Iterator[Finding]:
-    site = read_traffic_rules()
-    folder = lake.folder(settings.lake, site.landing)
+    rules = read_traffic_rules()
+    folder = lake.folder(settings.lake, rules.landing)
     if missing := lake.what_is_missing(folder):
         can_be_made = isinstance(folder, Path) and not folder.exists() and not Path(settings.lake).is_file()
         advice = f"mkdir -p {folder}" if can_be_made else "Is DWH_LAKE right?"
         yield Finding("lake", "note", f"{missing}: no web logs will be loaded.", advice)
         return
-    files = lake.discover(folder, site.ignore)
+    files = lake.discover(folder, rules.ignore)
     yield Finding("lake", "ok", f"{folder} holds {len(files)} web log files.")
+
+
+def _weblog_parser(_: Settings) -> Iterator[Finding]:
+    if native.library is None:
+        yield Finding("web logs", "note", native.SLOW_PARSER, native.INSTALL_COMPILER)
+    else:
+        yield Finding("web logs", "ok", "The compiled parser reads them.")
 
 
 def _mail(settings: Settings) -> Iterator[Finding]:

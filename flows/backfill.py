@@ -58,7 +58,7 @@ def backfill(
     only: str | None = None,
     parallel: Annotated[int, Field(ge=1, le=16)] = 1,
     missing: bool = False,
-    anew: bool = False,
+    restart: bool = False,
 ) -> Backfilled:
     """Load days of the past anew: what is loaded of them is replaced, never doubled.
 
@@ -70,7 +70,7 @@ def backfill(
         only: One feed, as weblogs; empty means all.
         parallel: How many days at once.
         missing: Only days that are missing or have failed.
-        anew: Begin again, even if the same days were interrupted.
+        restart: Begin again, even if the same days were interrupted.
     """
     ensure_days(from_date, to_date)
     settings = located(Settings.load())
@@ -80,7 +80,7 @@ def backfill(
     def load(run: Run) -> Backfilled:
         before = unfinished(run.connection, run, identity().prefect_run_id, within_hours=RESUME_HOURS)
         same: Collection[int] = ()
-        if before and not anew and {name: before.parameters.get(name) for name in asked} == asked:
+        if before and not restart and {name: before.parameters.get(name) for name in asked} == asked:
             resume_from(run.connection, run, before, {})
             same = before.run_ids
         done = done_by(run.connection, same)

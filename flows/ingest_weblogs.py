@@ -9,7 +9,8 @@ from warehouse.files import lake
 from warehouse.history import change_log
 from warehouse.runs.audit import Load, Run, ensure_alive
 from warehouse.settings import Settings
-from warehouse.weblogs import Rehearsal, WeblogLoad
+from warehouse.weblogs import WeblogDryRun, WeblogLoad
+from warehouse.weblogs.reader import native
 from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 
 NAME = "ingest-weblogs"
@@ -28,7 +29,7 @@ def ingest_weblogs(dry_run: bool = False) -> Outcome:
 
     def ingest(run: Run) -> Outcome:
         if dry_run:
-            told = rehearse_load(run, settings)
+            told = dry_run_load(run, settings)
             return Outcome(
                 NAME, run.run_id, told.loads, told.weblogs.checks, examples=told.examples, dry_run=True
             )
@@ -54,15 +55,17 @@ def load_files(run: Run, settings: Settings) -> WeblogLoad:
     say(f"reading web logs in {settings.lake}")
     if missing := lake.what_is_missing(lake.folder(settings.lake, read_traffic_rules().landing)):
         say(f"{missing}: no web logs to load. Is DWH_LAKE right?")
+    if native.library is None:
+        say(f"{native.SLOW_PARSER} {native.INSTALL_COMPILER}")
     loaded = weblogs.load(settings, run)
     say(str(loaded))
     return loaded
 
 
 @task
-def rehearse_load(run: Run, settings: Settings) -> Rehearsal:
+def dry_run_load(run: Run, settings: Settings) -> WeblogDryRun:
     """Tell what a load would do with each file and each table."""
     ensure_alive(run)
-    told = weblogs.rehearse(settings, run)
+    told = weblogs.dry_run_load(settings, run)
     say(str(told.weblogs))
     return told

@@ -12,7 +12,9 @@ from tests.weblog_lake import WeblogLake
 # word first. One parent for all, since importing takes longer than dying.
 PARENT = """
 import importlib, json, os, pathlib, signal, sys
-from warehouse import audit, contract, weblogs
+from warehouse import weblogs
+from warehouse.load import contract
+from warehouse.runs import audit
 from warehouse.settings import Settings
 import soda_core.contracts.contract_verification, soda_postgres
 

@@ -1,7 +1,7 @@
-"""Web logs: lines a second of everything that a load does, beside a bare COPY of the same rows and other tools.
+"""Benchmark of web logs: lines per second of a complete load, beside a bare COPY of the same rows and other tools.
 
 `python -m bench.weblogs --lines 4000000 --rounds 3 --grow-to 12000000`. Prints tables with ratios, writes
-bench/results/weblogs.json, and draws bench/results/weblogs.svg: throughput against rows that are there already.
+bench/results/weblogs.json, and draws bench/results/weblogs.svg: throughput by rows already loaded.
 """
 
 import argparse
@@ -33,7 +33,7 @@ MARTS = ("top_devices_by_users", "countries_by_logged_users", "most_viewed_produ
 
 
 def main() -> None:
-    """Measure, print, and keep the results."""
+    """Measure, print, and write the results."""
     options = _options()
     folder = ROOT / ".dwh" / "bench" / "weblogs"
     shutil.rmtree(folder, ignore_errors=True)
@@ -49,11 +49,11 @@ def main() -> None:
     target.mkdir(exist_ok=True)
     (target / "weblogs.json").write_text(json.dumps(results, indent=2) + "\n")
     draw(results["growth"], target / "weblogs.svg")
-    console.print("kept in bench/results/weblogs.json and weblogs.svg")
+    console.print("written to bench/results/weblogs.json and weblogs.svg")
 
 
 class _Benchmark:
-    """One run: the input is made once, and all contenders take their turns on one server."""
+    """One run: the input is generated once; all contenders take turns on one server."""
 
     def __init__(self, postgres: EmbeddedPostgres, folder: Path, options: argparse.Namespace) -> None:
         self._postgres, self._folder, self._options = postgres, folder, options
@@ -61,7 +61,7 @@ class _Benchmark:
         self._logs = self._lake / "landing" / "weblogs"
 
     def run(self) -> dict[str, Any]:
-        """Figures of everything."""
+        """Run all contenders; returns the results."""
         options = self._options
         geoip.write(self._home / "geoip" / "demo.mmdb")
         made = weblogs.generate(self._logs, lines=options.lines, days=DAYS, until=DAY)
@@ -76,8 +76,8 @@ class _Benchmark:
                 leaves = final_rows(url, self._folder / "rows")
                 floor_url = self._database("floor", template="ours")
             floors.append(bare_copy(floor_url, leaves))
-            told = ours_of(loads[-1]).lines_per_second
-            console.print(f"round {number + 1}: ours {told:,.0f}, floor {floors[-1].lines_per_second:,.0f}")
+            speed = ours_of(loads[-1]).lines_per_second
+            console.print(f"round {number + 1}: ours {speed:,.0f}, floor {floors[-1].lines_per_second:,.0f}")
         shutil.rmtree(self._folder / "rows")
         self._drop("floor")
         fact_bytes = _fact_bytes(url)
@@ -99,9 +99,9 @@ class _Benchmark:
                 growth[-1]["lines_per_second"] / growth[0]["lines_per_second"], 2
             ),
             "contenders": {
-                "ours": _told(options.lines, seconds),
-                "bare COPY of the same rows": _told(floors[0].lines, floor),
-                **{name: _told(one.lines, one.seconds) for name, one in tools.items() if one is not None},
+                "ours": _measured(options.lines, seconds),
+                "bare COPY of the same rows": _measured(floors[0].lines, floor),
+                **{name: _measured(one.lines, one.seconds) for name, one in tools.items() if one is not None},
             },
             "not_here": [name for name, one in tools.items() if one is None],
             "growth": growth,
@@ -119,7 +119,7 @@ class _Benchmark:
         return ours(url, self._lake, self._home)
 
     def _tools(self) -> dict[str, Timing | None]:
-        """The slower tools, on the first lines of the same files."""
+        """Run the slower tools on the first lines of the same files."""
         few = self._folder / "few"
         few.mkdir()
         lines = min(self._options.tool_lines, self._options.lines)
@@ -135,7 +135,7 @@ class _Benchmark:
         return found
 
     def _grow(self) -> list[dict[str, float]]:
-        """Load as much again and again, into the warehouse that is there."""
+        """Load more files of the same size again and again, into one warehouse."""
         url = self._warehouse("ours")
         steps: list[dict[str, float]] = []
         rows, number = 0.0, 0
@@ -148,7 +148,7 @@ class _Benchmark:
             load = self._load(url)
             speed = round(load["lines"] / load["seconds"])
             steps.append({"rows_before": rows, "rows": load["rows"], "lines_per_second": speed})
-            console.print(f"{rows:,.0f} rows were there: {speed:,} lines/s")
+            console.print(f"{rows:,.0f} rows before: {speed:,} lines/s")
             rows, number = rows + load["rows"], number + 1
         return steps
 
@@ -174,7 +174,7 @@ def ours_of(load: dict[str, float]) -> Timing:
 
 
 def show(results: dict[str, Any]) -> None:
-    """Print who is how fast, and what else was measured."""
+    """Print the results."""
     contenders = results["contenders"]
     table = Table(title=f"Access logs into PostgreSQL, median of {results['rounds']} rounds (tools: 1)")
     for heading in ("contender", "lines", "seconds", "lines/s", "ours is faster by"):
@@ -190,7 +190,7 @@ def show(results: dict[str, Any]) -> None:
         console.print(f"{name}: {results[name]}")
 
 
-def _told(lines: int, seconds: float) -> dict[str, float]:
+def _measured(lines: int, seconds: float) -> dict[str, float]:
     return {"lines": lines, "seconds": round(seconds, 2), "lines_per_second": round(lines / seconds)}
 
 
@@ -224,7 +224,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=3, help="of ours and the bare COPY")
     parser.add_argument("--tool-lines", type=int, default=500_000, help="for dlt, pandas and goaccess")
-    parser.add_argument("--grow-to", type=int, default=12_000_000, help="rows that are there in the end")
+    parser.add_argument("--grow-to", type=int, default=12_000_000, help="rows loaded in the end")
     parser.add_argument("--postgres", type=int, default=18, choices=(16, 18))
     return parser.parse_args()
 

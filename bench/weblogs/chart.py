@@ -1,4 +1,4 @@
-"""The chart of a run: throughput against rows that are there already."""
+"""The chart of a run: throughput by rows already loaded."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ def draw(growth: Sequence[dict[str, float]], target: Path) -> None:
     axes.annotate("target", (rows[0], 300_000), (2, 4), textcoords="offset points", color="#6b7280")
     axes.set(
         ylim=(0, None),
-        xlabel="rows that are there (millions)",
+        xlabel="rows already loaded (millions)",
         ylabel="lines per second, everything included",
     )
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))

@@ -1,4 +1,4 @@
-"""Who loads the access logs: ours, a bare COPY of our final rows, and tools that one would install."""
+"""The contenders: our load, a bare COPY of its final rows, and other tools."""
 
 import json
 import shutil
@@ -28,13 +28,13 @@ class Timing:
 
     @property
     def lines_per_second(self) -> float:
-        """What is compared."""
+        """The measure of comparison."""
         return self.lines / self.seconds
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """Rows of a partition, as binary COPY gives them."""
+    """Rows of a partition, in binary COPY format."""
 
     table: str
     file: Path
@@ -42,13 +42,13 @@ class Leaf:
 
 
 def ours(url: str, lake: Path, home: Path) -> dict[str, float]:
-    """Everything: lines, countries, devices, users, quarantine, indexes, marts, checkpoint, commit."""
+    """Run our load in a process of its own, with everything that it does."""
     command = [sys.executable, "-m", "bench.weblogs.ours", url, str(lake), str(home)]
     return dict(json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout))
 
 
 def final_rows(url: str, folder: Path) -> list[Leaf]:
-    """The rows that ours has made, partition by partition, as files."""
+    """Write the rows of our load to files, one per partition."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     leaves = []
@@ -69,7 +69,7 @@ def final_rows(url: str, folder: Path) -> list[Leaf]:
 
 
 def bare_copy(url: str, leaves: list[Leaf], connections: int = 2) -> Timing:
-    """COPY rows that are ready, over so many connections, straight into the partitions of an empty fact."""
+    """COPY finished rows over so many connections straight into the partitions of an empty fact."""
     shares: list[list[Leaf]] = [[] for _ in range(connections)]
     for leaf in sorted(leaves, key=lambda leaf: -leaf.rows):
         min(shares, key=lambda share: sum(one.rows for one in share)).append(leaf)
@@ -101,18 +101,18 @@ def _copy(url: str, leaves: Iterable[Leaf]) -> None:
 
 
 def tool(name: str, *arguments: str) -> Timing | None:
-    """One of the scripts in tools/, in bench/.venv; none where it cannot run."""
+    """Run a script of tools/ in bench/.venv; None if it cannot run here."""
     command = [str(TOOLS / "python"), str(HERE / "tools" / f"{name}_load.py"), *arguments]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         sys.stderr.write(f"{name} cannot run here: {done.stderr.strip()[-300:]}\n")
         return None
-    told = json.loads(done.stdout.strip().splitlines()[-1])
-    return Timing(told["lines"], told["seconds"])
+    result = json.loads(done.stdout.strip().splitlines()[-1])
+    return Timing(result["lines"], result["seconds"])
 
 
 def goaccess(folder: Path, lines: int) -> Timing | None:
-    """Counts for a report, no rows and no SQL; none where it is not installed (Debian: apt install goaccess)."""
+    """goaccess: a report, without rows or SQL; None if it is not installed (Debian: apt install goaccess)."""
     program = shutil.which("goaccess")
     if program is None:
         return None

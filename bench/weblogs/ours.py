@@ -1,4 +1,4 @@
-"""One load of a lake in a process of its own: `python -m bench.weblogs.ours URL LAKE HOME`; prints what it did."""
+"""One load of a lake in a process of its own: `python -m bench.weblogs.ours URL LAKE HOME` prints JSON."""
 
 import json
 import resource
@@ -12,13 +12,13 @@ from warehouse.settings import Settings
 
 
 def main() -> None:
-    """Load what is new, and say so as JSON."""
+    """Load new files, and print time, memory and rows."""
     url, lake, home = sys.argv[1:]
     settings = Settings(_env_file=None, home=Path(home), lake=lake, warehouse_url=url)
     started, cpu_started = time.perf_counter(), time.process_time()
     with audit.start_run(url, flow="ingest-weblogs") as run:
         loaded = weblogs.load(settings, run)
-    told = {
+    result = {
         "seconds": time.perf_counter() - started,
         "client_cpu_seconds": time.process_time() - cpu_started,
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -26,7 +26,7 @@ def main() -> None:
         "rows": loaded.rows_loaded,
         "quarantined": loaded.rows_quarantined,
     }
-    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.write(json.dumps(result) + "\n")
 
 
 main()

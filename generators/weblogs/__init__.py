@@ -1,4 +1,4 @@
-"""Access logs of a made-up shop, in combined format, by day; seeded, with known bad lines."""
+"""Generates access logs in combined format, one file per day, reproducible by seed, with known bad lines."""
 
 import gzip as gz
 import json
@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from generators.errors import GeneratorError
-from generators.weblogs.bad_lines import spoil
+from generators.weblogs.bad_lines import break_lines
 from generators.weblogs.texts import Requests, addresses, requests, user_agents
 from generators.weblogs.visits import (
     ADD_TO_CART,
@@ -35,7 +35,7 @@ from generators.weblogs.visits import (
 T = TypeVar("T")
 
 _BLOCK_LINES = 100_000
-# numpy, polars and the kernel let go of the interpreter: threads are enough.
+# numpy, polars and file I/O release the interpreter's lock: threads are enough.
 _WORKERS, _AHEAD = 2, 2
 _WEEKDAYS = (1.1, 1.15, 1.15, 1.1, 1.0, 0.7, 0.6)
 _STATUS = pl.Series(["200", "302", "304", "404", "500"])
@@ -43,7 +43,7 @@ _STATUS = pl.Series(["200", "302", "304", "404", "500"])
 
 @dataclass(frozen=True)
 class WeblogCounts:
-    """What was written: files, lines, bytes before compression, bad lines by kind, and good lines by action."""
+    """What was generated: files, lines, bytes before compression, bad lines by kind, good lines by action."""
 
     files: tuple[str, ...]
     lines: int
@@ -68,11 +68,11 @@ def generate(
 ) -> WeblogCounts:
     """Write `lines` lines to a file a day, the last for `until` (default: yesterday, UTC), and counts beside them.
 
-    The addresses are those of `generators.geoip`; users and products are made up where none are given. `progress` is
-    told lines written and lines to write.
+    The addresses are those of `generators.geoip`; users and products are made up where none are given. `progress`
+    gets lines written and lines to write.
 
     Raises:
-        GeneratorError: a number makes no sense, or a username cannot stand in a log.
+        GeneratorError: a number is out of range, or a username cannot appear in a log.
     """
     if lines < 0 or days < 1 or not 0 <= bad_share <= 1:
         raise GeneratorError(
@@ -82,7 +82,7 @@ def generate(
     odd = next((name for name in usernames if not name or set(name) & set(' "[]\\\n')), None)
     if odd is not None:
         raise GeneratorError(
-            f"The username {odd!r} cannot stand in an access log.", "Leave out spaces, quotes and brackets."
+            f"The username {odd!r} cannot appear in an access log.", "Leave out spaces, quotes and brackets."
         )
     started = time.perf_counter()
     made = _Shop(seed, lines, usernames, product_ids)
@@ -124,7 +124,7 @@ def generate(
 
 
 class _Shop:
-    """The pools that all days draw from."""
+    """The pools of texts that all days draw from."""
 
     def __init__(self, seed: int, lines: int, usernames: Sequence[str], product_ids: Sequence[str]) -> None:
         self.seed = seed
@@ -138,7 +138,7 @@ class _Shop:
         self.people: Population = population(rng, len(self.addresses), len(self.agents), len(users))
 
     def day(self, day: date, count: int, bad_share: float) -> Iterator["_Block"]:
-        """A day's lines in order; two blocks are made while one is written."""
+        """A day's lines in order; two blocks are generated while one is written."""
         blocks = -(-count // _BLOCK_LINES)
         counts = [count * (block + 1) // blocks - count * block // blocks for block in range(blocks)]
         shares = [(block / blocks, (block + 1) / blocks) for block in range(blocks)]
@@ -166,7 +166,7 @@ class _Shop:
         frame = pl.DataFrame(
             {
                 "address": self.addresses.gather(made.address),
-                # The last of the pool is nobody.
+                # The last of the pool is '-': not logged in.
                 "user": self.users.gather(np.where(made.user < 0, len(self.users) - 1, made.user)),
                 "time": times.gather(made.second),
                 "request": self.requests.texts.gather(made.request),
@@ -185,8 +185,8 @@ class _Shop:
         chosen = np.sort(rng.permutation(count)[: round(count * bad_share)])
         bad: Counter[str] = Counter()
         if len(chosen):
-            kinds, spoilt = spoil(rng, lines.gather(chosen).to_list())
-            lines = lines.scatter(chosen, spoilt)
+            kinds, broken = break_lines(rng, lines.gather(chosen).to_list())
+            lines = lines.scatter(chosen, broken)
             bad.update(kinds)
         actions: Counter[str] = Counter()
         good = np.delete(made.state, chosen)
@@ -197,7 +197,7 @@ class _Shop:
 
 @dataclass(frozen=True)
 class _Block:
-    """Lines of a part of a day, and how many of them are what."""
+    """Lines of a part of a day, with counts by kind and action."""
 
     content: memoryview
     lines: int
@@ -206,14 +206,14 @@ class _Block:
 
 
 def _mapped(pool: Executor, make: Callable[..., T], arguments: Iterable[tuple[Any, ...]]) -> Iterator[T]:
-    """What `make` makes of each, in order, a few ahead of whoever takes it."""
-    waiting: deque[Future[T]] = deque()
+    """Results of `make` in order, computed a few ahead of the consumer."""
+    futures: deque[Future[T]] = deque()
     for each in arguments:
-        waiting.append(pool.submit(make, *each))
-        if len(waiting) > _AHEAD:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+        futures.append(pool.submit(make, *each))
+        if len(futures) > _AHEAD:
+            yield futures.popleft().result()
+    while futures:
+        yield futures.popleft().result()
 
 
 def _statuses(rng: np.random.Generator, made: Events) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -257,10 +257,10 @@ def _opened(path: Path, gzip: bool) -> IO[bytes]:
 
 
 def _describe(path: Path, lines: int, bad: Counter[str], actions: Counter[str]) -> None:
-    told = {
+    description = {
         "file": path.name,
         "lines": lines,
         "bad": dict(sorted(bad.items())),
         "actions": dict(sorted(actions.items())),
     }
-    path.with_name(path.name + ".json").write_text(json.dumps(told, indent=2) + "\n")
+    path.with_name(path.name + ".json").write_text(json.dumps(description, indent=2) + "\n")

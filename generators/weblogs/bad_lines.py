@@ -1,10 +1,10 @@
-"""Lines that no reader can make sense of, each bad in a known way."""
+"""Bad lines: good ones that are broken in known ways."""
 
 from collections.abc import Callable
 
 import numpy as np
 
-Spoiler = Callable[[str, np.random.Generator], str]
+Breaker = Callable[[str, np.random.Generator], str]
 
 
 def _cut_off(line: str, rng: np.random.Generator) -> str:
@@ -31,8 +31,8 @@ def _bad_address(line: str, rng: np.random.Generator) -> str:
     return f"999.{rng.integers(0, 256)}.0.1" + line[line.index(" ") :]
 
 
-# By the rule that each breaks; two of them are malformed in different ways.
-_KINDS: tuple[tuple[str, Spoiler], ...] = (
+# By the rule that each breaks; two of them break the same one.
+_KINDS: tuple[tuple[str, Breaker], ...] = (
     ("malformed_line", _cut_off),
     ("malformed_line", _garbage),
     ("impossible_date", _impossible_date),
@@ -41,9 +41,9 @@ _KINDS: tuple[tuple[str, Spoiler], ...] = (
 )
 
 
-def spoil(rng: np.random.Generator, lines: list[str]) -> tuple[list[str], list[str]]:
-    """The lines, spoilt, and how each was: malformed_line, impossible_date, bad_status or bad_address."""
+def break_lines(rng: np.random.Generator, lines: list[str]) -> tuple[list[str], list[str]]:
+    """Break each line; returns the rules that they break, and the broken lines."""
     chosen = [_KINDS[number] for number in rng.integers(0, len(_KINDS), len(lines)).tolist()]
     return [kind for kind, _ in chosen], [
-        spoiler(line, rng) for line, (_, spoiler) in zip(lines, chosen, strict=True)
+        breaker(line, rng) for line, (_, breaker) in zip(lines, chosen, strict=True)
     ]

@@ -23,7 +23,7 @@ _NEXT = np.array(
     ]
 )
 _FIRST = choice((0.36, 0.20, 0.34, 0.0, 0.0, 0.02, 0.08))
-_MOST_STEPS = 24
+_MAX_STEPS = 24
 _STEP_SECONDS = 28.0
 _DAY_SECONDS = 86_400
 _LOGGED_SHARE = 0.45
@@ -50,7 +50,7 @@ class Events:
     second: Numbers
     state: Numbers
     address: Numbers
-    # -1 where nobody is logged in.
+    # -1 if not logged in.
     user: Numbers
     agent: Numbers
     request: Numbers
@@ -134,7 +134,7 @@ def _sessions(
     state = _FIRST.draw(rng, count)
     going = np.arange(count)
     steps: list[tuple[npt.NDArray[np.int64], ...]] = []
-    for _ in range(_MOST_STEPS):
+    for _ in range(_MAX_STEPS):
         now = state[going]
         # Only who is known logs in or checks out.
         now = np.where(~is_logged[going] & ((now == CHECKOUT) | (now == LOGIN)), VIEW, now)

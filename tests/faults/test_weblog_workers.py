@@ -17,7 +17,9 @@ from warehouse.weblogs.files.claims import Claims
 # Says on its output that it is ready, and the first file that it is in the middle of; waits for a word after each.
 WORKER = """
 import json, sys
-from warehouse import audit, contract, weblogs
+from warehouse import weblogs
+from warehouse.load import contract
+from warehouse.runs import audit
 from warehouse.settings import Settings
 import soda_core.contracts.contract_verification, soda_postgres
 
@@ -116,7 +118,7 @@ def test_loader_waits_for_files_of_another_and_takes_them_over_when_that_dies(
     lake = make_lake(tmp_path, warehouse_url)
     lake.put("copy.log", lake.put("access.log", lines(1, 100)).read_bytes() + line(101))
     with connect(warehouse_url, autocommit=True) as other:
-        held = next(Claims(other, lake.landing, ()).works())
+        held = next(Claims(other, lake.landing, ()).pending())
         assert held.file.path == "access.log"
         lake.put("other.log", lines(200, 209))
         left = lake.load(wait_seconds=0)

@@ -118,7 +118,7 @@ def test_web_logs_are_loaded_told_again_removed_and_reconciled_with_the_loaders_
     lake = make_lake(tmp_path, login(warehouse_url, LOADER, acts_as=LOADER))
     lake.put("a.log", lines(1, 5) + line(6, address=BRAZIL, user="ana") + b"nonsense\n")
     with start_run(lake.settings.warehouse, flow="ingest-weblogs", dry_run=True) as run:
-        told = weblogs.rehearse(lake.settings, run)
+        told = weblogs.dry_run_load(lake.settings, run)
     first = lake.load()
     assert (told.loads[0].rows_inserted, told.loads[0].rows_quarantined) == (6, 1)
     lake.append("a.log", lines(7, 8) + line(9).replace(b"/2026:", b"/2001:"))

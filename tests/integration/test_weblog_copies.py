@@ -53,7 +53,7 @@ def test_copy_that_is_still_being_written_is_a_copy_to_its_end(lake: WeblogLake)
     ]
     lake.assert_consistent()
     # Loaded anew, as a backfill does: what its path had before is not loaded again, and so it stays.
-    lake.load(anew=["access.log", "copy.log"])
+    lake.load(restart=["access.log", "copy.log"])
     assert sorted(lake.sizes()) == list(range(1, 12))
     lake.assert_consistent()
 
@@ -90,10 +90,10 @@ def test_files_whose_first_line_has_no_end_are_never_with_two_loaders(
         connect(warehouse_url, autocommit=True) as other,
     ):
         mine, others = Claims(one, lake.landing, ()), Claims(other, lake.landing, ())
-        works = mine.works()
-        assert next(works).file.path == "a.log"
-        assert list(others.works()) == []
+        tasks = mine.pending()
+        assert next(tasks).file.path == "a.log"
+        assert list(others.pending()) == []
         assert others.elsewhere == 3
         # Its line ends while another file is read: it is claimed again, by the line.
         lake.put("b.log", whole)
-        assert [work.file.path for work in works] == ["c.log", "b.log"]
+        assert [task.file.path for task in tasks] == ["c.log", "b.log"]

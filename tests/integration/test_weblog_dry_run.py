@@ -42,9 +42,9 @@ Rows = dict[tuple[Any, ...], tuple[Any, ...]]
 Changes = dict[tuple[str, str], set[tuple[str, ...]]]
 
 
-def dry_run(lake: WeblogLake, **options: Any) -> weblogs.Rehearsal:
+def dry_run(lake: WeblogLake, **options: Any) -> weblogs.WeblogDryRun:
     with start_run(lake.settings.warehouse, flow="ingest-weblogs", dry_run=True) as run:
-        return weblogs.rehearse(lake.settings, run, **options)
+        return weblogs.dry_run_load(lake.settings, run, **options)
 
 
 def tables(warehouse_url: str) -> dict[str, Rows]:
@@ -136,7 +136,7 @@ def test_dry_run_says_by_table_what_the_load_then_does(
     tmp_path: Path, warehouse_url: str, batch_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Files are claimed, and what is known of them looked up again, so many bytes at a time.
-    monkeypatch.setattr("warehouse.weblogs.files.claims._LEAST_BYTES", batch_bytes)
+    monkeypatch.setattr("warehouse.weblogs.files.claims._MIN_BYTES", batch_bytes)
     lake = make_lake(tmp_path, warehouse_url)
     happened: Counter[tuple[str, str]] = Counter()
     for step in STORY:

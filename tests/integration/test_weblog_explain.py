@@ -126,7 +126,7 @@ def test_line_that_retention_has_removed_is_told_as_that(lake: WeblogLake) -> No
 
 @pytest.mark.parametrize("key", ["", "3", "a.log", "a.log:", ":3", "a.log:x", "a.log:0", "a.log:-1"])
 def test_key_that_is_none_is_refused(lake: WeblogLake, key: str) -> None:
-    with pytest.raises(SettingsError, match="is no line of a web log"):
+    with pytest.raises(SettingsError, match="is not a web-log line"):
         explained(lake, key)
 
 

@@ -68,5 +68,5 @@ def test_empty_and_unknown_places_are_told(remote: tuple[WeblogLake, Any, str]) 
     assert lake.load().lines == 0
     with pytest.raises(SettingsError, match=r"The lake nonsense://… cannot be opened"):
         location_of("nonsense://key:secret@x/y")
-    with pytest.raises(SettingsError, match="is no folder of this machine"):
+    with pytest.raises(SettingsError, match="is not a folder of this machine"):
         local_folder("memory://x")

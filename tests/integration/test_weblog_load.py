@@ -439,7 +439,7 @@ def test_failed_batch_leaves_nothing_but_its_run_texts_and_an_empty_partition(
         raise RuntimeError("no more")
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no more"):
-        patch.setattr("warehouse.weblogs.loader.save", fail)
+        patch.setattr("warehouse.weblogs.sink.save", fail)
         lake.load()
     empty = lake.rows(
         """

@@ -19,8 +19,7 @@ from warehouse.db.locks import session_lock
 from warehouse.errors import LockHeld
 from warehouse.geoip import path_of
 from warehouse.runs import audit
-from warehouse.weblogs import Reclassified
-from warehouse.weblogs.maintenance import reclassify
+from warehouse.weblogs import Reclassified, reclassify
 from warehouse.weblogs.storage.months import maintain_partitions
 
 # To others, to nobody, from nobody, to one that ISO 3166 does not have.
@@ -136,7 +135,7 @@ def test_killed_anywhere_and_run_again_it_gets_there(
         (f"{module}:name_countries", 2),
         (f"{module}:drop_zeros", 1),
         (f"{module}:record_load", 1),
-        (f"{module}:_tell_again", 2),
+        (f"{module}:_reclassify_month", 2),
         (f"{module}:recount_users", 1),
     ):
         killer.die(lake, target, calls, "reclassify")

@@ -148,11 +148,13 @@ def test_partition_that_is_being_read_is_dropped_later(
     lake.load()
     with connect(lake.settings.warehouse) as connection:
         maintain_partitions(connection, 0)
-    monkeypatch.setattr(retention, "_PATIENCE", "50ms")
+    monkeypatch.setattr(retention, "_LOCK_TIMEOUT", "50ms")
     monkeypatch.setattr(retention, "_ATTEMPTS", 1)
     with connect(lake.settings.warehouse) as reader:
         reader.execute("select count(*) from dwh.fact_weblog where country = 'BR'")
-        with pytest.raises(LockHeld, match="is old and to be dropped, but is being read all the time"):
+        with pytest.raises(
+            LockHeld, match="cannot be dropped: its rows are old, but queries read it all the time"
+        ):
             remove(lake)
     lake.assert_consistent()
     assert len(lake.sizes()) == 9

@@ -13,7 +13,7 @@ from warehouse.errors import SettingsError
 from warehouse.files.gzip_reader import ContentReader
 from warehouse.files.lake import discover, folder
 from warehouse.weblogs.files.blocks import BlockReader
-from warehouse.weblogs.storage.key_table import KeyTable
+from warehouse.weblogs.reader.key_table import KeyTable
 
 CONTENT = b"".join(b"line %d\n" % number for number in range(50_000))
 
@@ -82,7 +82,7 @@ def test_line_beyond_the_longest_is_passed_over_and_the_next_is_read(tmp_path: P
     path.write_bytes(b"first\n" + b"x" * (3 << 20) + b"\nlast\n")
     blocks = [
         (block.byte_offset, block.byte_count, block.is_oversized, block.buffer[:5].tobytes())
-        for block in BlockReader(1 << 17, longest_line=1 << 18).blocks(path, 0)
+        for block in BlockReader(1 << 17, max_line_bytes=1 << 18).blocks(path, 0)
     ]
     assert blocks == [
         (0, 6, False, b"first"),

@@ -114,6 +114,6 @@ def test_visitors_search_view_add_and_check_out_one_after_another(
 def test_requests_that_make_no_sense_are_refused_with_advice(tmp_path: Path) -> None:
     with pytest.raises(GeneratorError, match="Cannot write -1 lines on 7 days"):
         weblogs.generate(tmp_path, lines=-1)
-    with pytest.raises(GeneratorError, match="The username 'ana maria' cannot stand in an access log"):
+    with pytest.raises(GeneratorError, match="The username 'ana maria' cannot appear in an access log"):
         weblogs.generate(tmp_path, lines=1, usernames=["ana maria"])
     assert weblogs.generate(tmp_path, lines=0, days=1, until=UNTIL).lines == 0

@@ -1,8 +1,10 @@
-"""Access log lines: what is read out of the regular and the odd, and why the others are not read."""
+"""Access log lines: what is parsed, what is rejected and why, by the compiled parser and by the fallback."""
 
 import ipaddress
+import random
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from shutil import which
@@ -12,10 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warehouse.weblogs.reader import fallback, native
+from cli.checks import examine
+from warehouse.settings import Settings
+from warehouse.weblogs.reader import native
 from warehouse.weblogs.reader.addresses import AddressReader
+from warehouse.weblogs.reader.buffers import PADDING
 from warehouse.weblogs.reader.parse import parse
-from warehouse.weblogs.reader.swar import PADDING
 
 AGENT = b"Mozilla/5.0 (X11; Linux x86_64)"
 LINE = (
@@ -48,15 +52,21 @@ ROW = Row(
 )
 
 
-@pytest.fixture(params=["compiled", "numpy"], scope="module", autouse=True)
-def way(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Both ways of reading regular lines."""
+@pytest.fixture(params=["compiled", "portable"], scope="module", autouse=True)
+def parser(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The compiled parser, and the one for machines without a C compiler."""
     if request.param == "compiled":
         if native.library is None and which("cc") is None:
-            pytest.skip("no C compiler here: lines are read by numpy")
+            pytest.skip("no C compiler here")
         assert native.library is not None, "scan.c is compiled by `make setup`, where there is a compiler"
-        yield
+        yield request.param
         return
+    with without_library():
+        yield request.param
+
+
+@contextmanager
+def without_library() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "library", None)
         yield
@@ -184,6 +194,9 @@ FAULTS = {
     "29 February of a common year": (LINE.replace(b"17/May", b"29/Feb"), NO_TIME, NONE + "29/Feb/2015:10:05:03 +0000"),
     "before 1970": (LINE.replace(b"/2015", b"/1969"), NO_TIME, NONE + "17/May/1969:10:05:03 +0000"),
     "after 2148": (LINE.replace(b"/2015", b"/2149"), NO_TIME, NONE + "17/May/2149:10:05:03 +0000"),
+    "NULs for a date": (
+        LINE.replace(b"17/May/2015", b"\0" * 11), MALFORMED, "'" + r"\x00" * 11 + f":10:05:03 +0000' {AS}"
+    ),
     "hour 25": (LINE.replace(b":10:05", b":25:05"), NO_TIME, NONE + "17/May/2015:25:05:03 +0000"),
     "minute 60": (LINE.replace(b":10:05", b":10:60"), NO_TIME, NONE + "17/May/2015:10:60:03 +0000"),
     "no such month": (LINE.replace(b"May", b"Mai"), NO_TIME, NONE + "17/Mai/2015:10:05:03 +0000"),
@@ -229,35 +242,74 @@ def test_all_of_them_in_one_block_each_at_its_line() -> None:
 REGULAR = [line for name, (line, _) in READ.items() if "megabyte" not in name]
 
 
-@given(st.data())
-def test_regular_lines_are_read_as_the_odd_ones_are(data: st.DataObject) -> None:
-    """The fast way and the slow way agree on any line: bytes of a good one changed, removed and added."""
-    line = bytearray(data.draw(st.sampled_from(REGULAR)))
-    for _ in range(data.draw(st.integers(0, 3))):
-        at = data.draw(st.integers(0, len(line) - 1))
-        line[at : at + data.draw(st.integers(0, 2))] = data.draw(
-            st.sampled_from([b"", b" ", b'"', b"\\", b"-", b"9", b"[", b"]", b":", b"\0", b"\r"])
-        )
-    text = bytes(line)
-    rows, faults = read(text + b"\n")
-    slow = fallback.read(text.removesuffix(b"\r"))
-    if isinstance(slow, fallback.Fault):
-        assert (rows, faults) == ({}, {1: (slow.rule, slow.reason)})
+HOSTILE = [
+    b"",
+    b" ",
+    b'"',
+    b"\\",
+    b"-",
+    b"9",
+    b"[",
+    b"]",
+    b":",
+    b"\0",
+    b"\r",
+    b"/",
+    b"\xff",
+    b"\t",
+    b'" "',
+    b"[] ",
+]
+
+
+@given(data=st.data())
+def test_both_parsers_agree_on_any_line(data: st.DataObject, parser: str) -> None:
+    """Bytes of good lines changed, removed and added: the compiled parser finds what the regular expressions find."""
+    if parser == "portable":
         return
-    spans = [text[a:b] for a, b in zip(slow.spans[::2], slow.spans[1::2], strict=True)]
-    try:
-        address = str(ipaddress.ip_address(spans[0].decode()))
-    except ValueError:
-        assert not rows and faults[1][0] == "bad_address"
+    lines = []
+    for _ in range(data.draw(st.integers(1, 5))):
+        line = bytearray(data.draw(st.sampled_from(REGULAR)))
+        for _ in range(data.draw(st.integers(0, 3))):
+            at = data.draw(st.integers(0, len(line) - 1)) if line else 0
+            line[at : at + data.draw(st.integers(0, 2))] = data.draw(st.sampled_from(HOSTILE))
+        lines.append(bytes(line))
+    assert_agree(lines)
+
+
+def test_both_parsers_agree_on_twenty_thousand_hostile_lines(parser: str) -> None:
+    if parser == "portable":
         return
-    at = f"{datetime.fromtimestamp(slow.seconds, UTC):%Y-%m-%d %H:%M:%S}"
-    assert rows == {1: Row(address, spans[1], at, spans[2], slow.status, slow.size, spans[3], spans[4])}
+    rng = random.Random(7)
+    for _ in range(40):
+        lines = []
+        for _ in range(500):
+            line = bytearray(rng.choice(REGULAR))
+            for _ in range(rng.randint(0, 4)):
+                at, length = rng.randint(0, len(line)), rng.choice([0, 0, 1, 1, 2, 11, 30])
+                line[at : at + length] = rng.choice([rng.choice(HOSTILE), rng.randbytes(length)])
+            lines.append(bytes(line).replace(b"\n", b"n"))
+        assert_agree(lines)
+
+
+def assert_agree(lines: list[bytes]) -> None:
+    content = b"".join(line + b"\n" for line in lines)
+    compiled = read(content)
+    with without_library():
+        assert read(content) == compiled
 
 
 @given(st.lists(st.binary(max_size=60).filter(lambda line: b"\n" not in line), max_size=30))
 def test_every_line_is_read_or_rejected(lines: list[bytes]) -> None:
     rows, faults = read(b"".join(line + b"\n" for line in lines))
     assert sorted([*rows, *faults]) == list(range(1, len(lines) + 1))
+
+
+def test_doctor_says_which_parser_reads(parser: str) -> None:
+    (finding,) = (found for found in examine(Settings(_env_file=None)) if found.about == "web logs")
+    assert (finding.verdict, "slow parser" in finding.what) == (
+        ("ok", False) if parser == "compiled" else ("note", True)
+    )
 
 
 @pytest.mark.parametrize("unit", [b" [", b'"', b"\\", b'\\"', b' "', b"a [b] ", b'[x] "', b"\t"])

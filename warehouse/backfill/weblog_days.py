@@ -104,7 +104,7 @@ class WeblogDays:
             }
             if paths:
                 mark_irreversible(run.connection, run.run_id)
-                weblogs.load(self.settings, run, anew=paths, wait_seconds=LOCK_SECONDS)
+                weblogs.load(self.settings, run, restart=paths, wait_seconds=LOCK_SECONDS)
         gone = [file.path for file in telling if not file.is_there]
         row = run.connection.execute(
             "select coalesce(sum(request_count), 0)::bigint from dwh.agg_weblog_day where request_date = %s",
@@ -136,10 +136,10 @@ class WeblogDays:
         return None if row is None or row[0] == "succeeded" else f"run {row[1]} {row[0]}: {row[2]}"
 
     def _files(self, connection: psycopg.Connection) -> list[DatedFile]:
-        site = read_traffic_rules()
+        rules = read_traffic_rules()
         there = {
             file.path: file
-            for file in lake.discover(lake.folder(self.settings.lake, site.landing), site.ignore)
+            for file in lake.discover(lake.folder(self.settings.lake, rules.landing), rules.ignore)
         }
         rows = connection.execute(
             "select file_id, run_id, loaded_at from audit.file where feed = %s", [FEED]

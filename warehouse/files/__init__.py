@@ -1,1 +1,1 @@
-"""Files in the lake: where they lie, how they are opened, what was read of them."""
+"""Files in the lake: locations, gzip, and what is loaded of each."""

@@ -1,4 +1,4 @@
-"""The content of files, plain or compressed, as far as it can be read."""
+"""Reads plain and gzipped files; of a damaged one, everything before the damage."""
 
 import zlib
 from typing import IO
@@ -11,9 +11,9 @@ _SALVAGE = 64
 
 
 class ContentReader:
-    """The bytes of a plain or gzipped file (told by its content, not its name), decompressed.
+    """The decompressed bytes of a plain or gzipped file (recognized by its content, not by its name).
 
-    Where a compressed file breaks off or is damaged, its content ends there and `fault` says so.
+    If a compressed file is cut off or damaged, its content ends there, and `fault` says why.
     """
 
     def __init__(self, location: Location) -> None:
@@ -23,7 +23,7 @@ class ContentReader:
         self.position = 0
         self.fault: str | None = None
         self._inflate = zlib.decompressobj(31)
-        self._waiting = b""
+        self._decompressed = b""
         self._rest = b""
 
     def __enter__(self) -> "ContentReader":
@@ -42,24 +42,24 @@ class ContentReader:
             return count
         count = 0
         while count < len(room):
-            if not self._waiting:
-                self._waiting = self._more()
-                if not self._waiting:
+            if not self._decompressed:
+                self._decompressed = self._more()
+                if not self._decompressed:
                     break
-            piece = self._waiting[: len(room) - count]
+            piece = self._decompressed[: len(room) - count]
             room[count : count + len(piece)] = piece
-            self._waiting = self._waiting[len(piece) :]
+            self._decompressed = self._decompressed[len(piece) :]
             count += len(piece)
         self.position += count
         return count
 
     def read(self, size: int) -> bytes:
-        """The next `size` bytes, or what there is."""
+        """The next `size` bytes; fewer at the end."""
         room = bytearray(size)
         return bytes(room[: self.readinto(memoryview(room))])
 
     def skip_to(self, position: int) -> None:
-        """Go forward, or back to a place in a plain file."""
+        """Go forward to a position; in a plain file also back."""
         if not self.is_gzip:
             self._file.seek(position)
             self.position = position
@@ -95,7 +95,7 @@ class ContentReader:
 
 
 def _salvage(inflate: "zlib._Decompress", raw: bytes) -> bytes:
-    """What can be decompressed before the damage."""
+    """Decompress what comes before the damage."""
     content = b""
     try:
         for start in range(0, len(raw), _SALVAGE):

@@ -1,4 +1,4 @@
-"""Files of a feed in the lake: what is there, what of it is loaded, and where to go on."""
+"""Files of a feed in the lake: which exist, what is loaded of each, and where to resume."""
 
 import fnmatch
 import hashlib
@@ -15,7 +15,7 @@ from warehouse.errors import WarehouseError
 from warehouse.files.gzip_reader import ContentReader
 from warehouse.files.locations import Location, files_below, location_of
 
-# First and last bytes of what is loaded, by which a file is known again under another name.
+# First and last bytes of what is loaded: they identify a file that was renamed.
 FINGERPRINT_BYTES: Final = 4096
 _READ = 1 << 20
 
@@ -28,7 +28,7 @@ class LakeError(WarehouseError):
 
 @dataclass(frozen=True)
 class LakeFile:
-    """A file as it lies there: path relative to the landing folder, size in bytes, modification time."""
+    """A file: path relative to the landing folder, size in bytes, modification time."""
 
     path: str
     location: Location
@@ -60,24 +60,24 @@ class Checkpoint:
 
     @property
     def has_lines(self) -> bool:
-        """Whether lines of it are loaded or set aside under its own name."""
+        """Whether lines of it are loaded or quarantined under its own id."""
         return self.line_count > self.lines_duplicated
 
 
 @dataclass(frozen=True)
-class Work:
-    """A file, what is loaded of it, and what that means for this run."""
+class FileTask:
+    """A file to load: what is loaded of it, and what this run has to do."""
 
     file: LakeFile
     state: State
     checkpoint: Checkpoint | None = None
-    # Of a copy: how much of its beginning is loaded already, under the other file's name.
+    # Of a copy: how much of its beginning is loaded already, as the other file's.
     skip_bytes: int = 0
     skip_lines: int = 0
-    # Where the last of these lines begins, if it has no end yet.
-    skip_open_line: int | None = None
+    # Offset of the last of these lines, if it has no end yet.
+    skip_unterminated_line: int | None = None
     message: str | None = None
-    # What the file was until now: it has grown by what is loaded under another name.
+    # The file's own checkpoint, if its new part is loaded already as another file's.
     former: Checkpoint | None = None
 
 
@@ -92,28 +92,28 @@ def folder(lake: str, landing: str) -> Location:
 
 
 def what_is_missing(landing: Location) -> str | None:
-    """Why a landing folder can hold no file, in words; None where it is there."""
+    """Why a landing folder cannot have files, in words; None if it exists."""
     if landing.is_dir():
         return None
-    return f"{landing} is no folder" if landing.exists() else f"{landing} is not there"
+    return f"{landing} is not a folder" if landing.exists() else f"{landing} does not exist"
 
 
 def discover(landing: Location, ignore: Sequence[str]) -> list[LakeFile]:
-    """Files below the landing folder, by path; hidden ones and those that `ignore` names are left out."""
+    """Files below the landing folder, by path, without those that match a pattern of `ignore`."""
     return [
-        LakeFile(_named("/".join(found.parts)), found.location, found.size_bytes, found.modified_ns)
+        LakeFile(_printable_path("/".join(found.parts)), found.location, found.size_bytes, found.modified_ns)
         for found in files_below(landing)
         if not any(fnmatch.fnmatch(part, pattern) for part in found.parts for pattern in ignore)
     ]
 
 
-def _named(path: str) -> str:
-    """A path as text: bytes of names that are none are shown as \\xNN."""
+def _printable_path(path: str) -> str:
+    """A path as text: bytes that are not valid UTF-8 are written as \\xNN."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def checkpoints(connection: psycopg.Connection, feed: str) -> list[Checkpoint]:
-    """What is loaded of the feed's files; of a path whose content was replaced, all of them."""
+    """Checkpoints of the feed's files, including those whose path has other content now."""
     with connection.cursor(row_factory=class_row(Checkpoint)) as cursor:
         return cursor.execute(
             """
@@ -128,17 +128,17 @@ def checkpoints(connection: psycopg.Connection, feed: str) -> list[Checkpoint]:
 
 
 class Catalog:
-    """What to do with each file: a file is known by its content, whatever its name is now.
+    """Finds out what to load of each file. A file is identified by its content, not by its name.
 
-    A renamed or rotated file goes on where it was; a file whose path now holds something else is new; a copy of a
-    file that is still there is not loaded again, but what it has beyond that is. Of files that grow alike, as copies
-    that are still being written, each line is loaded from the first that has it.
+    A renamed or rotated file is resumed. A file whose path has other content now is new. Of a copy of an existing file
+    only what it has beyond that file is loaded. Of copies that are both still being written, each line is loaded from
+    the first file that has it.
     """
 
     def __init__(self, files: Sequence[LakeFile], known: Sequence[Checkpoint]) -> None:
         self._known = list(known)
-        self._there: dict[int, LakeFile] = {}
-        self._at_home: dict[str, Work] = {}
+        self._present: dict[int, LakeFile] = {}
+        self._by_own_path: dict[str, FileTask] = {}
         by_path = {checkpoint.path: checkpoint for checkpoint in known if checkpoint.status != "replaced"}
         for file in files:
             checkpoint = by_path.get(file.path)
@@ -147,47 +147,47 @@ class Catalog:
             if (file.size_bytes, file.modified_ns) == (checkpoint.size_bytes, checkpoint.modified_ns):
                 # A batch that ended inside a file leaves it partial.
                 state: State = "grown" if checkpoint.status == "partial" else "unchanged"
-            elif _goes_on(file, checkpoint):
+            elif _continues(file, checkpoint):
                 state = "grown"
             else:
                 continue
-            self._at_home[file.path] = Work(file, state, checkpoint)
-            self._there[checkpoint.file_id] = file
+            self._by_own_path[file.path] = FileTask(file, state, checkpoint)
+            self._present[checkpoint.file_id] = file
 
     def is_unchanged(self, file: LakeFile) -> bool:
-        """Whether the file is as it was when it was loaded."""
-        known = self._at_home.get(file.path)
+        """Whether the file has not changed since it was loaded."""
+        known = self._by_own_path.get(file.path)
         return known is not None and known.state == "unchanged"
 
     def is_copy_or_new(self, file: LakeFile) -> bool:
-        """Whether the file is not known by lines of its own."""
-        known = self._at_home.get(file.path)
+        """Whether the file is a copy or new: no checkpoint has lines of its own."""
+        known = self._by_own_path.get(file.path)
         return known is None or known.checkpoint is None or known.checkpoint.lines_duplicated > 0
 
-    def work(self, file: LakeFile) -> Work:
-        """What to do with a file; what `loaded` has told of others counts."""
-        at_home = self._at_home.get(file.path)
-        if at_home is None:
-            return self._recognise(file)
-        own = at_home.checkpoint
-        if at_home.state == "unchanged" or own is None:
-            return at_home
-        elsewhere = self._recognise(file, own)
-        return at_home if elsewhere.state == "new" else replace(elsewhere, former=own)
+    def task(self, file: LakeFile) -> FileTask:
+        """What to do with a file, given what `loaded` has recorded of others."""
+        under_own_path = self._by_own_path.get(file.path)
+        if under_own_path is None:
+            return self._find_original(file)
+        own = under_own_path.checkpoint
+        if under_own_path.state == "unchanged" or own is None:
+            return under_own_path
+        elsewhere = self._find_original(file, own)
+        return under_own_path if elsewhere.state == "new" else replace(elsewhere, former=own)
 
     def loaded(self, file: LakeFile, checkpoint: Checkpoint) -> None:
-        """`file` is loaded as far as `checkpoint` says."""
+        """Record that a file is loaded as far as `checkpoint`."""
         self._known = [one for one in self._known if one.file_id != checkpoint.file_id] + [checkpoint]
-        self._there[checkpoint.file_id] = file
+        self._present[checkpoint.file_id] = file
 
-    def _recognise(self, file: LakeFile, own: Checkpoint | None = None) -> Work:
-        """Whether other files have what this one has, beyond what is loaded of it as its `own`."""
+    def _find_original(self, file: LakeFile, own: Checkpoint | None = None) -> FileTask:
+        """Find a loaded file with the same content, beyond the checkpoint `own` of the file itself."""
         beyond = own.byte_offset if own and own.has_lines else 0
         with reading(file.location) as content:
             head = content.read(FINGERPRINT_BYTES)
-        # Few lengths are distinct: nearly all files are longer than what is hashed.
+        # Nearly all files are longer than the fingerprint, so few distinct lengths are hashed.
         hashes: dict[int, str] = {}
-        alike = []
+        candidates = []
         for known in self._known:
             if known.byte_offset <= beyond or (own and known.file_id == own.file_id):
                 continue
@@ -197,13 +197,13 @@ class Catalog:
                     hashes[length] = fingerprint(head[:length])
                 if hashes[length] != known.head_hash:
                     continue
-            alike.append(known)
-        for known in sorted(alike, key=lambda known: (-known.byte_offset, known.file_id)):
-            original = self._there.get(known.file_id)
+            candidates.append(known)
+        for known in sorted(candidates, key=lambda known: (-known.byte_offset, known.file_id)):
+            original = self._present.get(known.file_id)
             shared = None
-            if _goes_on(file, known):
+            if _continues(file, known):
                 if original is None:
-                    return Work(file, "grown", replace(known, path=file.path))
+                    return FileTask(file, "grown", replace(known, path=file.path))
                 shared = _shared(known, file)
             elif original is not None:
                 shared = _shared_if_beginning(file.location, original.location)
@@ -211,12 +211,12 @@ class Catalog:
                 message = (
                     f"its first {shared[1]:,} lines are those of {original.path}, and are not loaded again"
                 )
-                return Work(file, "copy", None, *shared, message)
-        return Work(file, "new")
+                return FileTask(file, "copy", None, *shared, message)
+        return FileTask(file, "new")
 
 
 def edges(location: Location, byte_count: int) -> tuple[bytes, bytes]:
-    """The first and the last bytes of the first `byte_count` of a file, as they are fingerprinted."""
+    """The first and last bytes of the first `byte_count` bytes of a file, for its fingerprint."""
     size = min(FINGERPRINT_BYTES, byte_count)
     with reading(location) as content:
         head = content.read(size)
@@ -224,8 +224,8 @@ def edges(location: Location, byte_count: int) -> tuple[bytes, bytes]:
         return head, (head + content.read(byte_count - content.position))[-size:] if size else b""
 
 
-def _goes_on(file: LakeFile, known: Checkpoint) -> bool:
-    """Whether the file begins as the loaded one did, and has the same bytes where that one was left."""
+def _continues(file: LakeFile, known: Checkpoint) -> bool:
+    """Whether the file has the content of the loaded one, by the fingerprint of its first and last bytes."""
     if not known.byte_offset:
         return known.path == file.path
     head, tail = edges(file.location, known.byte_offset)
@@ -233,7 +233,7 @@ def _goes_on(file: LakeFile, known: Checkpoint) -> bool:
 
 
 def _shared(known: Checkpoint, file: LakeFile) -> tuple[int, int, int | None]:
-    """Bytes, lines and open last line that a file shares with a loaded one; a line that goes on here is not shared."""
+    """Bytes, lines and open last line that a file shares with a loaded one; a line that is longer here is not."""
     with reading(file.location) as content:
         content.skip_to(known.byte_offset)
         after = content.read(2)
@@ -245,12 +245,12 @@ def _shared(known: Checkpoint, file: LakeFile) -> tuple[int, int, int | None]:
 
 
 def line_end(after: bytes) -> int:
-    """Length of the line end that `after` begins with, 0 if it begins with none."""
+    """Length of the line end at the beginning of `after`; 0 if there is none."""
     return 1 if after[:1] == b"\n" else 2 if after == b"\r\n" else 0
 
 
 def _shared_if_beginning(short: Location, long: Location) -> tuple[int, int, int | None] | None:
-    """Bytes, lines and open last line of a file that is wholly the beginning of another; None where it is not."""
+    """Bytes, lines and open last line of a file that is the beginning of another; None if it is not."""
     byte_count = line_count = last_line = 0
     with reading(short) as part, reading(long) as whole:
         while piece := part.read(_READ):
@@ -265,7 +265,7 @@ def _shared_if_beginning(short: Location, long: Location) -> tuple[int, int, int
 
 
 def reading(location: Location) -> ContentReader:
-    """A file's content.
+    """Open a file.
 
     Raises:
         LakeError: it cannot be read.
@@ -275,7 +275,7 @@ def reading(location: Location) -> ContentReader:
     except OSError as error:
         raise LakeError(
             f"{location} cannot be read: {error.strerror}.",
-            hint="May this user read it? Nothing was loaded.",
+            hint="Check the permissions of the file. Nothing was loaded.",
         ) from None
 
 

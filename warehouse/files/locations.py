@@ -1,55 +1,27 @@
-"""Where files of the lake are: in a folder of this machine, or in any file system that fsspec knows."""
+"""Locations of files: local paths, or paths in any file system that fsspec supports."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 from urllib.parse import unquote, urlsplit
 
 from warehouse.errors import SettingsError
 
-# What file systems call the time of the last change.
+if TYPE_CHECKING:
+    from upath import UPath
+
+# The names that file systems have for the time of the last change.
 _MODIFIED = ("mtime", "LastModified", "last_modified", "updated", "created")
 
-
-@dataclass(frozen=True)
-class RemotePath:
-    """A file or folder of a file system behind fsspec: as much of pathlib as feeds need."""
-
-    scheme: str
-    path: str
-    filesystem: Any = field(repr=False, compare=False)
-
-    def __str__(self) -> str:
-        return f"{self.scheme}://{self.path.lstrip('/')}"
-
-    def __truediv__(self, name: str) -> "RemotePath":
-        return RemotePath(self.scheme, f"{self.path.rstrip('/')}/{name}", self.filesystem)
-
-    def open(self, mode: str = "rb") -> IO[bytes]:
-        """The file, to be read."""
-        return cast(IO[bytes], self.filesystem.open(self.path, mode))
-
-    def exists(self) -> bool:
-        """Whether there is such a file or folder."""
-        return bool(self.filesystem.exists(self.path))
-
-    def is_file(self) -> bool:
-        """Whether it is a file."""
-        return bool(self.filesystem.isfile(self.path))
-
-    def is_dir(self) -> bool:
-        """Whether it is a folder; object stores have none without files."""
-        return bool(self.filesystem.isdir(self.path))
-
-
-Location = Path | RemotePath
+# Imported only for a remote lake: fsspec takes a while.
+Location: TypeAlias = Union[Path, "UPath"]
 
 
 @dataclass(frozen=True)
 class Found:
-    """A file: its path below the folder, in parts; where it is; size in bytes; last change in ns since 1970."""
+    """A file: the parts of its path below the folder, location, size in bytes, last change in ns since 1970."""
 
     parts: tuple[str, ...]
     location: Location
@@ -58,13 +30,13 @@ class Found:
 
 
 def location_of(url: str) -> Location:
-    """The folder that a path or URL names.
+    """The folder of a path or URL.
 
     Raises:
-        SettingsError: no such file system is known, or what it needs is not installed.
+        SettingsError: fsspec does not support the file system, or the package for it is not installed.
     """
     scheme = urlsplit(url).scheme
-    # One letter is a drive.
+    # A scheme of one letter is a Windows drive.
     if scheme in ("", "file") or len(scheme) == 1:
         return Path(unquote(urlsplit(url).path) if scheme == "file" else url)
     import fsspec
@@ -74,21 +46,21 @@ def location_of(url: str) -> Location:
     except (ValueError, ImportError) as error:
         raise SettingsError(
             f"The lake {scheme}://… cannot be opened: {error}.",
-            hint="Set DWH_LAKE to a folder, or to a URL that fsspec knows; for s3:// install dwh[s3].",
+            hint="Set DWH_LAKE to a folder, or to a URL that fsspec supports; for s3:// install dwh[s3].",
         ) from None
-    return RemotePath(scheme, str(path), filesystem)
+    return _remote(filesystem, str(path))
 
 
 def local_folder(url: str) -> Path:
-    """The folder that a path or URL names, on this machine.
+    """The folder of a path or URL on this machine.
 
     Raises:
-        SettingsError: it is elsewhere.
+        SettingsError: it is on another one.
     """
     location = location_of(url)
-    if isinstance(location, RemotePath):
+    if not isinstance(location, Path):
         raise SettingsError(
-            f"{location} is no folder of this machine.", hint="Set DWH_LAKE to a folder for this."
+            f"{location} is not a folder of this machine.", hint="Set DWH_LAKE to a folder for this."
         )
     return location
 
@@ -102,21 +74,28 @@ def files_below(folder: Location) -> Iterator[Found]:
                 parts = location.relative_to(folder).parts
                 yield Found(parts, location, status.st_size, status.st_mtime_ns)
         return
-    # What another process has written a moment ago must be seen.
-    folder.filesystem.invalidate_cache()
+    # Files that another process has just written must be seen.
+    folder.fs.invalidate_cache()
     root = folder.path.rstrip("/")
     if not folder.exists():
         return
-    for path, told in sorted(folder.filesystem.find(root, detail=True).items()):
+    # One listing with sizes and times: UPath.rglob and stat would ask for each file.
+    for path, info in sorted(folder.fs.find(root, detail=True).items()):
         parts = tuple(path.removeprefix(root).strip("/").split("/"))
-        yield Found(
-            parts, RemotePath(folder.scheme, path, folder.filesystem), int(told["size"]), _modified_ns(told)
-        )
+        yield Found(parts, _remote(folder.fs, path), int(info["size"]), _modified_ns(info))
 
 
-def _modified_ns(told: Mapping[str, Any]) -> int:
-    """When a file was changed last, as far as its file system tells."""
-    moment = next((told[name] for name in _MODIFIED if told.get(name) is not None), 0)
+def _remote(filesystem: Any, path: str) -> "UPath":
+    """A path by its parsed URL: credentials are options of the file system, and never shown with the path."""
+    from upath import UPath
+
+    protocol = filesystem.protocol if isinstance(filesystem.protocol, str) else filesystem.protocol[0]
+    return UPath(path, protocol=protocol, **filesystem.storage_options)
+
+
+def _modified_ns(info: Mapping[str, Any]) -> int:
+    """Last change of a file in ns since 1970; 0 if its file system does not know it."""
+    moment = next((info[name] for name in _MODIFIED if info.get(name) is not None), 0)
     if isinstance(moment, str):
         moment = datetime.fromisoformat(moment)
     if isinstance(moment, datetime):

@@ -15,7 +15,7 @@ from warehouse.history.change_log import STAR_LOCK
 from warehouse.history.undo_log import Images, traced_tables
 from warehouse.runs.audit import Load, Run, ensure_alive, record_load
 from warehouse.weblogs.files.checkpoints import FEED
-from warehouse.weblogs.maintenance.delete_rows import take_back
+from warehouse.weblogs.maintenance.delete_rows import delete_rows_of_runs
 
 Progress = Callable[[str], None]
 FLOW = "undo"
@@ -93,7 +93,7 @@ def undo(run: Run, run_id: int, *, cascade: bool = False, progress: Progress = l
                 _refuse_blocked(connection, target, later)
             targets = (*reversed(later), target)
             try:
-                loads = _take_back(connection, run.run_id, targets)
+                loads = _delete_rows_of_runs(connection, run.run_id, targets)
             except psycopg.IntegrityError as error:
                 raise UndoRefused(
                     f"What {target} changed cannot be put back: {error.diag.message_primary}.",
@@ -207,14 +207,14 @@ def _refuse_blocked(
         )
 
 
-def _take_back(
+def _delete_rows_of_runs(
     connection: psycopg.Connection, run_id: int, targets: Sequence[Publication]
 ) -> tuple[Load, ...]:
     """Take back several runs at once: where they have taken turns, each row gets the first of its images back."""
     source, run_ids = targets[-1].source, [target.run_id for target in targets]
     assert source is not None
     loads = []
-    if targets[-1].is_feed and (removed := take_back(connection, run_ids)):
+    if targets[-1].is_feed and (removed := delete_rows_of_runs(connection, run_ids)):
         loads.append(Load(source, "dwh.fact_weblog", rows_deleted=removed))
     images = [Images(connection, table, run_ids) for table in traced_tables(connection, run_ids)]
     # What refers to a row goes before it, and comes back after it.

@@ -7,45 +7,79 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from warehouse.db.identifiers import same_key
+from warehouse.db.identifiers import qualified, same_key
+from warehouse.model.weblog_aggregates import (
+    AGGREGATES,
+    FACT,
+    Aggregate,
+    AggregateTable,
+    count_rows_and_users,
+    list_users,
+)
 from warehouse.reconcile.compare import Comparison, reconcile_table
 from warehouse.reconcile.verdict import Difference, Problem, Verdict
 from warehouse.weblogs.files.checkpoints import FEED
-from warehouse.weblogs.storage.aggregates import TARGETS
 
 SQL = Path(__file__).parent / "queries"
-# The pairs that users are counted from, before the counts.
-TABLES = ("agg_weblog_country_user", "agg_weblog_device_user", *TARGETS)
 EXPECTED = sql.Identifier("pg_temp", "expected")
 
 
 def reconcile_weblogs(connection: psycopg.Connection, run_id: int) -> list[Verdict]:
     """Mend the aggregates by the fact, in the connection's transaction; lines that are amiss are told."""
-    return [_lines(connection), *(_aggregate(connection, run_id, name) for name in TABLES)]
+    verdicts = [_lines(connection)]
+    # The pairs that users are counted from, before the counts.
+    for aggregate in AGGREGATES:
+        if aggregate.users:
+            verdicts.append(
+                _aggregate(
+                    connection, run_id, aggregate.users, _expected_users(aggregate), aggregate.users.measure
+                )
+            )
+    for aggregate in AGGREGATES:
+        expected = count_rows_and_users(aggregate)
+        verdicts.append(_aggregate(connection, run_id, aggregate, expected, *aggregate.measures))
+    return verdicts
 
 
-def _aggregate(connection: psycopg.Connection, run_id: int, name: str) -> Verdict:
+def _expected_users(aggregate: Aggregate) -> sql.Composable:
+    assert aggregate.users is not None
+    # Where the last day is empty, a re-classification is about to recount the pair.
+    return sql.SQL(
+        """
+        select {seen_key}, case when pair.run_id is null or pair.last_seen_date is not null then seen.last_seen_date end
+            as last_seen_date
+        from ({seen}) as seen left join {pairs} as pair on {same}
+        """
+    ).format(
+        seen_key=qualified("seen", aggregate.users.key),
+        seen=list_users(aggregate, FACT),
+        pairs=sql.Identifier("dwh", aggregate.users.table),
+        same=same_key(aggregate.users.key, "seen", "pair"),
+    )
+
+
+def _aggregate(
+    connection: psycopg.Connection,
+    run_id: int,
+    table: AggregateTable,
+    expected: sql.Composable,
+    *measures: str,
+) -> Verdict:
     started = time.monotonic()
     connection.execute("drop table if exists pg_temp.expected")
-    connection.execute(
-        sql.SQL("create temp table expected on commit drop as {}").format(
-            sql.SQL((SQL / f"{name}.sql").read_text().strip().rstrip(";"))
-        )
-    )
-    described = connection.execute("select * from pg_temp.expected limit 0").description
-    columns = tuple(column.name for column in described or ())
-    counted = tuple(column for column in columns if column.endswith("_count"))
-    seen = tuple(column for column in columns if column == "last_seen_date")
-    key = tuple(column for column in columns if column not in counted + seen)
+    connection.execute(sql.SQL("create temp table expected on commit drop as {}").format(expected))
     where: sql.Composable = sql.SQL("true")
-    if counted:
-        # What was counted and taken back stays, with zeros.
+    counts = [measure for measure in measures if measure.endswith("_count")]
+    if counts:
+        # A row whose counts were all subtracted stays, with zeros.
         where = sql.SQL("(({any}) or exists (select from pg_temp.expected as expected where {same}))").format(
-            any=sql.SQL(" or ").join(sql.SQL("found.{} <> 0").format(sql.Identifier(c)) for c in counted),
-            same=same_key(key, "found", "expected"),
+            any=sql.SQL(" or ").join(
+                sql.SQL("found.{} <> 0").format(sql.Identifier(name)) for name in counts
+            ),
+            same=same_key(table.key, "found", "expected"),
         )
     marks = {"run_id": sql.Literal(run_id)}
-    comparison = Comparison("weblog", FEED, "dwh", name, EXPECTED, key, counted + seen, where, marks)
+    comparison = Comparison("weblog", FEED, "dwh", table.table, EXPECTED, table.key, measures, where, marks)
     return reconcile_table(connection, comparison).timed(started)
 
 

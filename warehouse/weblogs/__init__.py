@@ -1,6 +1,6 @@
-"""Web logs: access logs in the lake become rows of dwh.fact_weblog, fast and without losing a line."""
+"""Web logs: loads the access logs of the lake into dwh.fact_weblog."""
 
-from warehouse.weblogs.dry_run import Rehearsal, rehearse
+from warehouse.weblogs.dry_run import WeblogDryRun, dry_run_load
 from warehouse.weblogs.loader import load
 from warehouse.weblogs.maintenance.reclassify import Reclassified, reclassify
 from warehouse.weblogs.maintenance.retention import Removed, retain
@@ -10,11 +10,11 @@ __all__ = [
     "FileLoad",
     "Progress",
     "Reclassified",
-    "Rehearsal",
     "Removed",
+    "WeblogDryRun",
     "WeblogLoad",
+    "dry_run_load",
     "load",
     "reclassify",
-    "rehearse",
     "retain",
 ]

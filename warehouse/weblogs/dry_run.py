@@ -1,4 +1,4 @@
-"""A dry run of a load of web logs: the loader itself, of which nothing is kept, and whose last step is rolled back."""
+"""Dry run of a load of web logs: the loader with a sink that counts, and a publish that is rolled back."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -13,162 +13,194 @@ from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.errors import LockHeld
 from warehouse.files import lake
-from warehouse.files.lake import Checkpoint, Work
+from warehouse.files.lake import FileTask
 from warehouse.history.dry_run import EXAMPLES, Example, quarantined
-from warehouse.runs.audit import Load, Run
+from warehouse.runs.audit import CheckResult, Load, Run
 from warehouse.settings import Settings
 from warehouse.weblogs import dry_run_diff
+from warehouse.weblogs.batch import Batch, verify
 from warehouse.weblogs.files.checkpoints import (
     FEED,
     PUBLISHED,
     FileProgress,
-    begun,
     checkpoint_of,
-    known_as,
-    stage_counts,
+    existing_file_id,
+    progress_of,
+    progress_under_former_id,
 )
 from warehouse.weblogs.files.claims import Claims
 from warehouse.weblogs.loader import BATCH_BYTES, Loader
 from warehouse.weblogs.maintenance.reload import reopen_last_line
-from warehouse.weblogs.quarantine import Quarantine
-from warehouse.weblogs.reader.traffic_rules import TrafficRules, read_traffic_rules
+from warehouse.weblogs.quarantine import QuarantinedLine, copy_lines
+from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 from warehouse.weblogs.result import Progress, WeblogLoad
+from warehouse.weblogs.storage.countries import name_countries
 from warehouse.weblogs.storage.lookups import TABLES, Dictionaries
+from warehouse.weblogs.storage.partitions import Partitions
 from warehouse.weblogs.storage.rows import CountryRows
-from warehouse.weblogs.storage.writer import FactWriter, Job, copy_binary
+from warehouse.weblogs.storage.writer import copy_binary
 
 _ROWS = sql.Identifier("pg_temp", "fact_weblog")
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """What a load would do: with each file, with each table of the star, and with which rows, for example."""
+class WeblogDryRun:
+    """What a load would do: with each file and each table of the star, with some rows as examples."""
 
     weblogs: WeblogLoad
     loads: tuple[Load, ...]
     examples: tuple[Example, ...]
 
 
-def rehearse(
+def dry_run_load(
     settings: Settings,
     run: Run,
     *,
     progress: Callable[[Progress], None] | None = None,
     batch_bytes: int = BATCH_BYTES,
-) -> Rehearsal:
-    """What a load would do that begins now; `run` must be a dry run.
+) -> WeblogDryRun:
+    """Find out what a load would do now; `run` must be a dry run.
 
-    Nobody waits for it while it reads; only its last step, a moment long, takes its turn with those of loaders.
+    It keeps nobody waiting while it reads. Only its last step takes turns, for a moment, with the publishes of loaders.
 
     Raises:
-        GeoIpError: there is no file that tells addresses' countries.
+        GeoIpError: there is no GeoIP database.
         LakeError: a file cannot be read.
-        LockHeld: somebody loads or removes web logs, or has since it began: what is left to do depends on them.
+        LockHeld: web logs are being changed, or were while the dry run read them: its result would be out of date.
         QualityGateStopped: the contract would stop the load.
     """
     assert run.dry_run_connection is not None
-    site, countries = read_traffic_rules(), geoip.read(geoip.path_of(settings))
-    with connect(
-        run.warehouse_url, autocommit=True, application_name=f"dwh {run.flow} dry run: web logs"
-    ) as reader:
+    connection, rules = run.dry_run_connection, read_traffic_rules()
+    countries = geoip.read(geoip.path_of(settings))
+    with (
+        connect(
+            run.warehouse_url, autocommit=True, application_name=f"dwh {run.flow} dry run: web logs"
+        ) as reader,
+        ExitStack() as held,
+    ):
         with session_lock(reader, FEED):
             before = _last_writers(reader)
-        dry_run_diff.prepare(run.dry_run_connection, reader)
-        loader = _Rehearsal(
-            settings, run, run.dry_run_connection, reader, countries, site, progress, batch_bytes
+        dry_run_diff.prepare(connection, reader)
+        folder = lake.folder(settings.lake, rules.landing)
+        claims = Claims(reader, folder, rules.ignore, is_exclusive=False)
+        sink = DryRunSink(run, connection, reader, countries, claims)
+        # New texts go into temporary tables beside the dictionaries.
+        dictionaries = Dictionaries(reader, run.run_id, rules, "pg_temp")
+        loader = Loader(
+            sink, claims, dictionaries, countries, run.run_id, progress=progress, batch_bytes=batch_bytes
         )
-        return loader.rehearse(before)
+        loaded = loader.load(wait_seconds=0)
+        with session_lock(reader, FEED):
+            _refuse_if_changed(reader, before)
+            transaction_lock(connection, PUBLISHED)
+            # From here on loaders may read again; to publish, they wait until this is rolled back.
+            held.enter_context(session_lock(reader, FEED, shared=True))
+        loads, examples = sink.publish_all(loaded)
+        connection.rollback()
+    return WeblogDryRun(loaded, loads, examples)
 
 
-class _Unclaimed(Claims):
-    """Files as they lie there, whoever may come to load them meanwhile; what is loaded of them is never committed."""
+class DryRunSink:
+    """Counts rows and keeps the first few as examples; `connection` has the open transaction of the dry run.
 
-    def stands(self, checkpoint: Checkpoint) -> None:
-        """A file that goes on under another id is loaded as far as `checkpoint` says."""
-        self._pending[checkpoint.file_id] = checkpoint
-
-    def release(self) -> None:
-        """Nothing is held."""
-
-    def _take(self, keys: Sequence[int]) -> bool:
-        return True
-
-
-class _Unkept(FactWriter):
-    """Has PostgreSQL read and count the rows, and keeps the first few."""
-
-    def __init__(
-        self, trial: psycopg.Connection, warehouse_url: str, codes: Sequence[str], reader: psycopg.Connection
-    ) -> None:
-        super().__init__(trial, warehouse_url, codes)
-        self._reader = reader
-        self.row_count = 0
-        self.examples: list[dry_run_diff.Row] = []
-        self.new_countries: set[str] = set()
-
-    def _put(self, job: Job) -> None:
-        job(self._connection)
-
-    def _make(self, countries: Sequence[str]) -> None:
-        self.new_countries |= {country for country in countries if not self._partitions.has(country)}
-
-    def _write(self, rows: list[CountryRows]) -> None:
-        self.row_count += sum(copy_binary(self._reader, _ROWS, one.pieces) for one in rows)
-        if len(self.examples) < EXAMPLES:
-            self.examples += dry_run_diff.some(self._reader, _ROWS, EXAMPLES - len(self.examples))
-        self._reader.execute(sql.SQL("truncate {}").format(_ROWS))
-
-
-class _Rehearsal(Loader):
-    """Enters texts beside the dictionaries, for `reader` alone; `trial` is open from the first line to the last."""
+    PostgreSQL checks the rows: they are copied into a temporary table of `reader`, which is emptied at once.
+    """
 
     def __init__(
         self,
-        settings: Settings,
         run: Run,
-        trial: psycopg.Connection,
+        connection: psycopg.Connection,
         reader: psycopg.Connection,
         countries: geoip.GeoIp,
-        site: TrafficRules,
-        progress: Callable[[Progress], None] | None,
-        batch_bytes: int,
+        claims: Claims,
     ) -> None:
-        self._looks = _Unclaimed(reader, lake.folder(settings.lake, site.landing), site.ignore)
-        self._unkept = _Unkept(trial, run.warehouse_url, countries.codes, reader)
-        super().__init__(
-            settings,
-            run,
-            trial,
-            reader,
-            countries,
-            self._looks,
-            Dictionaries(reader, run.run_id, site, "pg_temp"),
-            self._unkept,
-            Quarantine(self._unkept, run.run_id, "pg_temp"),
-            progress=progress,
-            batch_bytes=batch_bytes,
-        )
+        self._run, self._connection, self._reader = run, connection, reader
+        self._countries, self._claims = countries, claims
+        self._partitions = Partitions(connection)
+        connection.commit()
         self._new_ids = count(-1, -1)
-        # Files whose last line goes on, as they stood.
+        # Files whose last line would be read again, as they were before.
         self._reopened: list[FileProgress] = []
+        self._codes: list[str] = []
+        self._row_count = 0
+        self._examples: list[dry_run_diff.Row] = []
 
-    def rehearse(self, before: "_Writers") -> Rehearsal:
-        """Read everything, then publish it and roll that back."""
-        loaded = self.load(wait_seconds=0)
-        with ExitStack() as held:
-            with session_lock(self._reader, FEED):
-                _refuse_if_changed(self._reader, before)
-                transaction_lock(self._connection, PUBLISHED)
-                # Loaders may come again: until this is rolled back, they wait only to publish.
-                held.enter_context(session_lock(self._reader, FEED, shared=True))
-            loads, examples = self._tell(loaded)
-            # Before loaders may publish again.
-            self._connection.rollback()
-        return Rehearsal(loaded, loads, examples)
+    def begin(self, task: FileTask) -> FileProgress:
+        """Where to read on; a new file gets a negative id."""
+        if former := progress_under_former_id(task):
+            self._reopen(former)
+        file_id = existing_file_id(task)
+        file = progress_of(task, next(self._new_ids) if file_id is None else file_id)
+        self._reopen(file)
+        return file
 
-    def _register(self, work: Work) -> FileProgress:
-        file_id = known_as(work)
-        return begun(work, next(self._new_ids) if file_id is None else file_id)
+    def make_room(self, countries: Sequence[str]) -> None:
+        """Note the countries."""
+        self._codes += countries
+
+    def send(self, rows: list[CountryRows]) -> None:
+        """Have PostgreSQL check and count the rows."""
+        self._row_count += sum(copy_binary(self._reader, _ROWS, one.pieces) for one in rows)
+        if len(self._examples) < EXAMPLES:
+            self._examples += dry_run_diff.some(self._reader, _ROWS, EXAMPLES - len(self._examples))
+        self._reader.execute(sql.SQL("truncate {}").format(_ROWS))
+
+    def quarantine(self, lines: list[QuarantinedLine]) -> None:
+        """COPY lines into a temporary table."""
+        copy_lines(self._connection, "pg_temp", lines, self._run.run_id)
+
+    def publish(self, batch: Batch, products: Sequence[str]) -> list[CheckResult]:
+        """Verify the batch, and keep its aggregates for `publish_all`."""
+        connection = self._connection
+        batch.aggregates.stage(connection, self._countries.codes, products, "pg_temp")
+        # Rolled back at once: real loaders use the same staging tables.
+        with connection.transaction(force_rollback=True):
+            transaction_lock(connection, PUBLISHED)
+            return verify(connection, self._run, batch)
+
+    def maintain(self) -> None:
+        """Nothing: partitions are not part of the result."""
+
+    def publish_all(self, loaded: WeblogLoad) -> tuple[tuple[Load, ...], tuple[Example, ...]]:
+        """Publish everything in the transaction of the dry run; returns what has changed by it, table by table."""
+        connection, run_id = self._connection, self._run.run_id
+        paths = {file.file_id: file.path for file in loaded.files}
+        former_paths = {file.file_id: file.file.path for file in self._reopened}
+        reread = dry_run_diff.remember(
+            connection, [(file.file_id, file.line_count) for file in self._reopened]
+        )
+        for file in self._reopened:
+            reopen_last_line(connection, file, run_id)
+        connection.execute("select set_config('dwh.run_id', %s, true)", [str(run_id)])
+        name_countries(connection, self._countries, self._codes, run_id)
+        dry_run_diff.publish(connection)
+
+        loads = [
+            Load(
+                FEED,
+                "dwh.fact_weblog",
+                rows_read=loaded.lines,
+                rows_inserted=self._row_count,
+                rows_deleted=len(reread),
+                rows_quarantined=loaded.rows_quarantined,
+                seconds=round(loaded.seconds, 3),
+            )
+        ]
+        examples = dry_run_diff.requests("insert", self._examples, paths)
+        examples += dry_run_diff.requests("delete", reread[:EXAMPLES], former_paths)
+        if new := tuple(sorted(code for code in self._codes if not self._partitions.has(code))):
+            examples.append(Example("dwh.fact_weblog", "partition", new, "countries that get a partition"))
+        tables = [dry_run_diff.new_texts(self._reader, table) for table in TABLES]
+        tables.append(dry_run_diff.new_countries(connection, run_id))
+        tables += dry_run_diff.changed(connection)
+        for load, rows in tables:
+            if any((load.rows_inserted, load.rows_updated, load.rows_deleted)):
+                loads.append(load)
+                examples += rows
+        for one in quarantined(connection, run_id, schema="pg_temp"):
+            file_id, line = one.row_key
+            examples.append(replace(one, row_key=(paths[int(file_id)], line)))
+        return tuple(loads), tuple(examples)
 
     def _reopen(self, file: FileProgress) -> None:
         before = replace(file)
@@ -176,64 +208,10 @@ class _Rehearsal(Loader):
             reopen_last_line(self._connection, file, self._run.run_id)
         if file.line_count < before.line_count:
             self._reopened.append(before)
-            self._looks.stands(checkpoint_of(file))
-
-    def _publish(self) -> None:
-        connection = self._connection
-        self._aggregates.stage(connection, self._countries.codes, self._dictionaries.products, "pg_temp")
-        # Rolled back at once, for the tables are those of loaders at work.
-        with connection.transaction(force_rollback=True):
-            transaction_lock(connection, PUBLISHED)
-            stage_counts(connection, self._batch)
-            self._verify()
-
-    def _tend(self) -> None:
-        """No row would change."""
-
-    def _tell(self, loaded: WeblogLoad) -> tuple[tuple[Load, ...], tuple[Example, ...]]:
-        trial, run_id = self._connection, self._run.run_id
-        paths = {file.file_id: file.path for file in loaded.files}
-        former = {file.file_id: file.file.path for file in self._reopened}
-        taken_back = dry_run_diff.remember(
-            trial, [(file.file_id, file.line_count) for file in self._reopened]
-        )
-        for file in self._reopened:
-            reopen_last_line(trial, file, run_id)
-        trial.execute("select set_config('dwh.run_id', %s, true)", [str(run_id)])
-        self._name_countries()
-        dry_run_diff.publish(trial)
-
-        loads = [
-            Load(
-                FEED,
-                "dwh.fact_weblog",
-                rows_read=loaded.lines,
-                rows_inserted=self._unkept.row_count,
-                rows_deleted=len(taken_back),
-                rows_quarantined=loaded.rows_quarantined,
-                seconds=round(loaded.seconds, 3),
-            )
-        ]
-        examples = dry_run_diff.requests("insert", self._unkept.examples, paths)
-        examples += dry_run_diff.requests("delete", taken_back[:EXAMPLES], former)
-        if self._unkept.new_countries:
-            said = "countries that get a partition of their own"
-            key = tuple(sorted(self._unkept.new_countries))
-            examples.append(Example("dwh.fact_weblog", "partition", key, said))
-        tables = [dry_run_diff.entered(self._reader, table) for table in TABLES]
-        tables.append(dry_run_diff.named(trial, run_id))
-        tables += dry_run_diff.changed(trial)
-        for load, found in tables:
-            if any((load.rows_inserted, load.rows_updated, load.rows_deleted)):
-                loads.append(load)
-                examples += found
-        for one in quarantined(trial, run_id, schema="pg_temp"):
-            file_id, line = one.row_key
-            examples.append(replace(one, row_key=(paths[int(file_id)], line)))
-        return tuple(loads), tuple(examples)
+            self._claims.record(checkpoint_of(file))
 
 
-# What was changed last, and by which run: of files, loads, and each dictionary.
+# Of files, loads and each dictionary: its last change and the run that made it.
 _Writers = set[tuple[str, str, int]]
 
 
@@ -272,6 +250,6 @@ def _refuse_if_changed(reader: psycopg.Connection, before: _Writers) -> None:
     flow, run_id, since = row
     raise LockHeld(
         f"Web logs were changed while the dry run read them, by {flow}, run {run_id} (since {since:%Y-%m-%d %H:%M:%S} "
-        "UTC): what it has found out is no longer what a load would do.",
-        hint="Run it again when no load of web logs is due: nothing was changed.",
+        "UTC): its result is out of date.",
+        hint="Nothing was changed. Run it again when no load of web logs is due.",
     )

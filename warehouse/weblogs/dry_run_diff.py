@@ -1,4 +1,4 @@
-"""What a load of web logs would change, by table: counted in a dry run's transaction, of the rows that it touches."""
+"""What a load of web logs would change, table by table: rows before and after a publish that is rolled back."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -6,19 +6,22 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from warehouse.db.identifiers import listed
 from warehouse.history.dry_run import EXAMPLES, Example
+from warehouse.model import weblog_aggregates
+from warehouse.model.weblog_aggregates import LAST_SEEN, AggregateTable
 from warehouse.runs.audit import Load
 from warehouse.weblogs.files.checkpoints import FEED
-from warehouse.weblogs.storage.aggregates import STAGED, add_staged, clear_staged
+from warehouse.weblogs.storage.aggregate_tables import add_staged, clear_staged
 from warehouse.weblogs.storage.lookups import TABLES
 
 Row = dict[str, Any]
-# Of one table.
-Told = tuple[Load, list[Example]]
+# Of one table: counts and examples.
+Changes = tuple[Load, list[Example]]
 
-# Of a request, the path of its file says more than the id.
+# Examples show the path of a file instead of its id.
 _HIDDEN = ("run_id", "text_hash", "file_id")
-# A dictionary as the dry run finds it: what the warehouse has, and what it has entered beside that.
+# A dictionary as the dry run sees it: the warehouse's texts, and new ones in a temporary table beside it.
 _DICTIONARY = """
     create temp table {table}_entered (like dwh.{table} including all);
     create temp view {table} as select * from dwh.{table} union all select * from pg_temp.{table}_entered;
@@ -36,20 +39,20 @@ _OPERATIONS = {
 }
 
 
-def prepare(trial: psycopg.Connection, reader: psycopg.Connection) -> None:
-    """Make what a dry run has to itself: rows and dictionaries of its reader, counts and bad lines of its transaction.
+def prepare(connection: psycopg.Connection, reader: psycopg.Connection) -> None:
+    """Create a dry run's temporary tables: rows and dictionaries on `reader`, counts and quarantine on `connection`.
 
-    Committed at once: who makes a table like another keeps others from changing that one to the end of a transaction.
+    Committed at once: `create table like` locks the other table until the end of its transaction.
     """
     reader.execute("create temp table fact_weblog (like dwh.fact_weblog including constraints)")
     for table in TABLES:
         reader.execute(_DICTIONARY.format(table=table).encode())
-    for name in STAGED:
-        trial.execute(f"create temp table weblog_{name} (like staging.weblog_{name})".encode())
-    trial.execute(
+    for aggregate in weblog_aggregates.TABLES:
+        _do(connection, aggregate, "create temp table {batches} (like {staged})")
+    connection.execute(
         "create temp table quarantine (like audit.quarantine including identity including defaults)"
     )
-    trial.commit()
+    connection.commit()
 
 
 def some(connection: psycopg.Connection, table: sql.Identifier, most: int = EXAMPLES) -> list[Row]:
@@ -60,24 +63,24 @@ def some(connection: psycopg.Connection, table: sql.Identifier, most: int = EXAM
     return [row for (row,) in found]
 
 
-def remember(trial: psycopg.Connection, lines: Iterable[tuple[int, int]]) -> list[Row]:
-    """Keep what the aggregates say, before anything is published, of all that a load would touch.
+def remember(connection: psycopg.Connection, lines: Iterable[tuple[int, int]]) -> list[Row]:
+    """Remember the aggregates' rows that a load would change, before anything is published.
 
-    That is what its batches have counted, and what loaded `lines` (file_id, line_number), which would be taken back,
-    have counted for; returns the rows of these.
+    They are those that its batches count for, and those of loaded `lines` (file_id, line_number) that would be deleted
+    and read again. Returns the fact rows of these lines.
     """
-    trial.execute(
+    connection.execute(
         """
-        create temp table line_back (
+        create temp table reread_line (
             country text, device_key smallint, web_user_key integer, action text, product_id text, request_date date,
             weblog jsonb
         ) on commit drop
         """
     )
     for line in lines:
-        trial.execute(
+        connection.execute(
             """
-            insert into pg_temp.line_back
+            insert into pg_temp.reread_line
             select
                 weblog.country, weblog.device_key, weblog.web_user_key, request.action, request.product_id,
                 (weblog.requested_at at time zone 'UTC')::date, to_jsonb(weblog)
@@ -86,82 +89,84 @@ def remember(trial: psycopg.Connection, lines: Iterable[tuple[int, int]]) -> lis
             """,
             line,
         )
-    taken_back = [row for (row,) in trial.execute("select weblog from pg_temp.line_back")]
-    for name, (_, measure) in STAGED.items():
-        touched = ["select {key} from {batches}", "select {key} from pg_temp.line_back"]
-        if taken_back and measure != "last_seen_date":
-            # Counts of nothing, which a killed retention may have left, go with the first line that is taken back.
+    reread = [row for (row,) in connection.execute("select weblog from pg_temp.reread_line")]
+    for table in weblog_aggregates.TABLES:
+        touched = ["select {key} from {batches}", "select {key} from pg_temp.reread_line"]
+        if reread and table.measure != LAST_SEEN:
+            # Rows that count nothing, which a killed retention may have left, are deleted with the first line.
             touched.append("select {key} from {aggregate} where {measure} = 0")
         _do(
-            trial,
-            name,
+            connection,
+            table,
             "create temp table {touched} on commit drop as select {key}, to_jsonb(aggregate) as before "
             f"from ({' union '.join(touched)}) as touched left join {{aggregate}} as aggregate using ({{key}});"
             "analyze pg_temp.{touched}",
         )
-    return taken_back
+    return reread
 
 
-def publish(trial: psycopg.Connection) -> None:
-    """Add the counts of all batches to the aggregates, as those of one."""
-    clear_staged(trial)
-    for name, (_, measure) in STAGED.items():
-        fold = "max" if measure == "last_seen_date" else "sum"
+def publish(connection: psycopg.Connection) -> None:
+    """Add the counts of all batches to the aggregates, as if they were one batch."""
+    clear_staged(connection)
+    for table in weblog_aggregates.TABLES:
+        fold = "max" if table.measure == LAST_SEEN else "sum"
         _do(
-            trial,
-            name,
+            connection,
+            table,
             "insert into {staged} ({key}, {measure}) "
             f"select {{key}}, {fold}({{measure}}) from {{batches}} group by {{key}}",
         )
-    add_staged(trial)
+    add_staged(connection)
 
 
-def changed(trial: psycopg.Connection) -> list[Told]:
-    """What has become of the rows that were remembered."""
-    return [_changed(trial, name) for name in STAGED]
+def changed(connection: psycopg.Connection) -> list[Changes]:
+    """Compare the remembered rows with what they have become."""
+    return [_changed(connection, table) for table in weblog_aggregates.TABLES]
 
 
-def entered(reader: psycopg.Connection, table: str) -> Told:
-    """What was entered beside a dictionary."""
+def new_texts(reader: psycopg.Connection, table: str) -> Changes:
+    """Texts that a dictionary does not have yet."""
     found = sql.Identifier("pg_temp", f"{table}_entered")
     (count,) = reader.execute(sql.SQL("select count(*) from {}").format(found)).fetchone() or (0,)
     return _new(table, count, some(reader, found))
 
 
-def named(trial: psycopg.Connection, run_id: int) -> Told:
-    """Countries that dwh.dim_country did not have."""
-    found = trial.execute(
+def new_countries(connection: psycopg.Connection, run_id: int) -> Changes:
+    """Countries that dwh.dim_country does not have yet."""
+    found = connection.execute(
         "select row_to_json(row) from dwh.dim_country as row where run_id = %s", [run_id]
     ).fetchall()
     return _new("dim_country", len(found), [row for (row,) in found[:EXAMPLES]])
 
 
 def requests(operation: str, rows: Iterable[Row], paths: Mapping[int, str]) -> list[Example]:
-    """Rows of the fact as examples: known by file and line."""
+    """Rows of the fact as examples, identified by file and line."""
     side = "before" if operation == "delete" else "after"
     return [
         Example(
             "dwh.fact_weblog",
             operation,
             (paths[row["file_id"]], str(row["line_number"])),
-            **{side: _said(row)},  # type: ignore[arg-type]
+            **{side: _display(row)},  # type: ignore[arg-type]
         )
         for row in rows
     ]
 
 
-def _new(table: str, count: int, rows: Iterable[Row]) -> Told:
+def _new(table: str, count: int, rows: Iterable[Row]) -> Changes:
     name = f"dwh.{table}"
     # The key comes first.
-    examples = [Example(name, "insert", (str(next(iter(row.values()))),), after=_said(row)) for row in rows]
+    examples = [
+        Example(name, "insert", (str(next(iter(row.values()))),), after=_display(row)) for row in rows
+    ]
     return Load(FEED, name, rows_inserted=count), examples
 
 
-def _changed(trial: psycopg.Connection, name: str) -> Told:
-    table = f"dwh.agg_weblog_{name}"
+def _changed(connection: psycopg.Connection, table: AggregateTable) -> Changes:
+    name = f"dwh.{table.table}"
     _do(
-        trial,
-        name,
+        connection,
+        table,
         "create temp table {changed} on commit drop as "
         "select {key}, before, to_jsonb(aggregate) as after "
         "from pg_temp.{touched} as touched left join {aggregate} as aggregate using ({key})",
@@ -169,44 +174,49 @@ def _changed(trial: psycopg.Connection, name: str) -> Told:
     counts, examples = [], []
     for operation, condition in _OPERATIONS.items():
         rows = f"from pg_temp.{{changed}} where {condition}"
-        (count,) = _do(trial, name, f"select count(*) {rows}").fetchone() or (0,)
+        (count,) = _do(connection, table, f"select count(*) {rows}").fetchone() or (0,)
         counts.append(count)
         found = _do(
-            trial, name, f"select array[{{key_said}}], before, after {rows} order by {{key}} limit {EXAMPLES}"
+            connection,
+            table,
+            f"select array[{{key_texts}}], before, after {rows} order by {{key}} limit {EXAMPLES}",
         )
-        examples += [_example(table, operation, *row) for row in found]
+        examples += [_example(name, operation, *row) for row in found]
     inserted, updated, deleted = counts
-    return Load(FEED, table, rows_inserted=inserted, rows_updated=updated, rows_deleted=deleted), examples
+    return Load(FEED, name, rows_inserted=inserted, rows_updated=updated, rows_deleted=deleted), examples
 
 
 def _example(table: str, operation: str, key: list[str], before: Row | None, after: Row | None) -> Example:
-    old, new = _said(before or {}), _said(after or {})
+    old, new = _display(before or {}), _display(after or {})
     changes = None
     if operation == "update":
-        # Where only the run differs, a line that was taken back counts the same again.
+        # Empty where only the run differs: a line that was read again counts as before.
         changes = ", ".join(
             f"{name}: {old.get(name)} → {new[name]}" for name in new if new[name] != old.get(name)
         )
     return Example(table, operation, tuple(key), changes, old or None, new or None)
 
 
-def _said(row: Row) -> dict[str, str]:
-    """A row as texts, without what is not there and what only the machine needs."""
+def _display(row: Row) -> dict[str, str]:
+    """A row as texts, without nulls and technical columns."""
     return {name: str(value) for name, value in row.items() if value is not None and name not in _HIDDEN}
 
 
-def _do(trial: psycopg.Connection, name: str, statement: str) -> psycopg.Cursor[tuple[Any, ...]]:
-    """Execute a statement about the aggregate `name`, and the tables that go with it."""
-    key, measure = STAGED[name]
-    return trial.execute(
+def _do(
+    connection: psycopg.Connection, table: AggregateTable, statement: str
+) -> psycopg.Cursor[tuple[Any, ...]]:
+    """Execute a statement about an aggregate table, and the tables that go with it."""
+    return connection.execute(
         sql.SQL(statement).format(
-            key=sql.SQL(", ").join(map(sql.Identifier, key)),
-            key_said=sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(column)) for column in key),
-            measure=sql.Identifier(measure),
-            aggregate=sql.Identifier("dwh", f"agg_weblog_{name}"),
-            staged=sql.Identifier("staging", f"weblog_{name}"),
-            batches=sql.Identifier("pg_temp", f"weblog_{name}"),
-            touched=sql.Identifier(f"touched_{name}"),
-            changed=sql.Identifier(f"changed_{name}"),
+            key=listed(table.key),
+            key_texts=sql.SQL(", ").join(
+                sql.SQL("{}::text").format(sql.Identifier(name)) for name in table.key
+            ),
+            measure=sql.Identifier(table.measure),
+            aggregate=sql.Identifier("dwh", table.table),
+            staged=table.staged,
+            batches=sql.Identifier("pg_temp", f"weblog_{table.name}"),
+            touched=sql.Identifier(f"touched_{table.name}"),
+            changed=sql.Identifier(f"changed_{table.name}"),
         )
     )

@@ -1,4 +1,4 @@
-"""Where a row of the web log came from: its raw line in its file, what became of it, by which run, and why."""
+"""Explains a line of the web log: its raw text in its file, its row or rejection, its run, and why its country."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,7 +20,7 @@ from warehouse.weblogs.files.checkpoints import FEED
 from warehouse.weblogs.reader import fallback
 from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 
-# Longer lines are shown by their beginning.
+# Of longer lines only the beginning is shown.
 _SHOWN_BYTES = 1 << 16
 _READ = 1 << 20
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
@@ -30,7 +30,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Explanation:
-    """All that is known of a line; `fault` says why its raw text cannot be shown, or not be trusted."""
+    """All that is known of a line; `fault` says why its raw text is missing or differs from what was loaded."""
 
     file_id: int
     path: str
@@ -41,7 +41,7 @@ class Explanation:
     byte_offset: int | None = None
     raw_line: str | None = None
     fault: str | None = None
-    # The row with its keys, and what each of them stands for.
+    # The row with its keys and what they refer to.
     row: Row = field(default_factory=dict)
     country_reason: str | None = None
     quarantine: Row = field(default_factory=dict)
@@ -52,7 +52,7 @@ def explain(connection: psycopg.Connection, settings: Settings, key: str) -> Exp
     """Explain the line `key`: 'FILE:LINE', where FILE is a file_id or the path in the landing folder.
 
     Raises:
-        SettingsError: the key is none.
+        SettingsError: the key has another form.
         WarehouseError: no such file or line was ever loaded.
     """
     file, line = _file_and_line(connection, key)
@@ -78,10 +78,10 @@ def explain(connection: psycopg.Connection, settings: Settings, key: str) -> Exp
         state=state,
         location=None if location is None else str(location),
         byte_offset=offset,
-        raw_line=None if raw is None else fallback.shown(raw[:_SHOWN_BYTES]),
+        raw_line=None if raw is None else fallback.printable(raw[:_SHOWN_BYTES]),
         fault=fault,
         row=row,
-        country_reason=_why(connection, settings, row) if row else None,
+        country_reason=_explain_country(connection, settings, row) if row else None,
         quarantine=quarantine,
         run=_one(
             connection,
@@ -96,8 +96,8 @@ def _file_and_line(connection: psycopg.Connection, key: str) -> tuple[Row, int]:
     name, _, number = key.rpartition(":")
     if not name or not number.isdecimal() or int(number) < 1:
         raise SettingsError(
-            f"'{key}' is no line of a web log.",
-            hint="Say FILE:LINE, as in 3:17 or access-2026-11-20.log:17; file_id and line_number of mart.weblog.",
+            f"'{key}' is not a web-log line.",
+            hint="Use FILE:LINE, as in 3:17 or access-2026-11-20.log:17 (file_id and line_number of mart.weblog).",
         )
     columns = "file_id, path, head_bytes, head_hash, line_count, lines_duplicated, status, message, run_id"
     by = "file_id = %s::integer" if name.isdecimal() and len(name) < 10 else "path = %s"
@@ -110,12 +110,12 @@ def _file_and_line(connection: psycopg.Connection, key: str) -> tuple[Row, int]:
     if not file:
         raise WarehouseError(
             f"No web log {name} was ever loaded.",
-            hint="Known are: dwh psql -- -c \"select file_id, path from audit.file where feed = 'weblogs'\"",
+            hint="List the files: dwh psql -- -c \"select file_id, path from audit.file where feed = 'weblogs'\"",
         )
     if int(number) > file["line_count"]:
         raise WarehouseError(
             f"Line {number} of {file['path']} (file {file['file_id']}) is not loaded: it had {file['line_count']:,}.",
-            hint="If it has come since: `dwh run weblogs`.",
+            hint="To load lines that were added since: `dwh run weblogs`.",
         )
     return file, int(number)
 
@@ -161,7 +161,7 @@ def _quarantine(connection: psycopg.Connection, file_id: int, line: int) -> Row:
 
 
 def _part(connection: psycopg.Connection, file: Row, line: int) -> tuple[int, int]:
-    """First line and byte of the piece of the file that the line is in."""
+    """First line and byte of the part of the file that has the line."""
     part = _one(
         connection,
         """
@@ -182,14 +182,14 @@ def _one(connection: psycopg.Connection, query: str, *values: object) -> Row:
 def _raw_line(
     settings: Settings, file: Row, part: tuple[int, int], line: int
 ) -> tuple[int | None, bytes | None, Location | None, str | None]:
-    """Byte offset (decompressed), raw line, and place of the file; or what is wrong with it."""
+    """Byte offset (decompressed), raw line and location of the file; or why there is none."""
     landing = lake.folder(settings.lake, read_traffic_rules().landing)
     location = landing / file["path"]
     try:
-        if not _begins_as(location, file):
-            # Rotated or compressed since: known by its first bytes.
+        if not _has_beginning(location, file):
+            # Rotated or compressed since: found by its first bytes.
             others = (other.location for other in lake.discover(landing, read_traffic_rules().ignore))
-            found = next((other for other in others if _begins_as(other, file)), None)
+            found = next((other for other in others if _has_beginning(other, file)), None)
             if found is None:
                 gone = f"{location} is gone" if not location.exists() else f"{location} begins otherwise now"
                 return None, None, None, f"{gone}: the file that the line was read from is not in the lake."
@@ -207,7 +207,7 @@ def _raw_line(
         return None, None, location, f"{location} cannot be read: {error.strerror}."
 
 
-def _begins_as(location: Location, file: Row) -> bool:
+def _has_beginning(location: Location, file: Row) -> bool:
     if not location.is_file() or not file["head_bytes"]:
         return False
     with ContentReader(location) as content:
@@ -215,7 +215,7 @@ def _begins_as(location: Location, file: Row) -> bool:
 
 
 def _nth_line(content: ContentReader, number: int) -> tuple[int, bytes] | None:
-    """How many bytes come before the line, and the line without its end (of a long one, its beginning)."""
+    """Number of bytes before the line, and the line without its end (of a long one, its beginning)."""
     before, raw, inside = 0, b"", False
     while piece := content.read(_READ):
         start = 0
@@ -237,28 +237,28 @@ def _contradiction(raw: bytes, row: Row, quarantine: Row) -> str | None:
     """Why the line cannot be the one that was loaded."""
     changed = "The file has changed since: this line is not the one that was loaded."
     if row:
-        read = fallback.read(raw)
+        read = fallback.parse_line(raw)
         if len(raw) >= _SHOWN_BYTES:
             return None
         if isinstance(read, fallback.Fault):
             return changed
         address = raw[read.spans[0] : read.spans[1]].decode()
-        said = (read.seconds, read.status, read.size, ip_address(address))
+        parsed_values = (read.seconds, read.status, read.size, ip_address(address))
         stored = (
             int((row["requested_at"] - _EPOCH).total_seconds()),
             row["status_code"],
             row["response_bytes"],
             ip_address(row["ip_address"]),
         )
-        return None if said == stored else changed
+        return None if parsed_values == stored else changed
     waiting = quarantine and quarantine["resolved_at"] is None
-    if waiting and fallback.shown(raw)[:1000] != quarantine["raw_text"][:1000]:
+    if waiting and fallback.printable(raw)[:1000] != quarantine["raw_text"][:1000]:
         return changed
     return None
 
 
-def _why(connection: psycopg.Connection, settings: Settings, row: Row) -> str:
-    """Which database says which country for the address's network, and which one said it when it was loaded."""
+def _explain_country(connection: psycopg.Connection, settings: Settings, row: Row) -> str:
+    """Country of the address's network in today's database, and in the one that it was loaded with."""
     loaded = _one(
         connection,
         """
@@ -267,22 +267,22 @@ def _why(connection: psycopg.Connection, settings: Settings, row: Row) -> str:
             where request_month = date_trunc('month', %s at time zone 'UTC')::date
             union all
             select geoip_database, geoip_built_at, loaded_at from audit.load where run_id = %s and rows_inserted > 0
-        ) as told order by at desc limit 1
+        ) as lookup order by at desc limit 1
         """,
         row["requested_at"],
         row["run_id"],
     )
-    said = f"{loaded.get('database') or 'The GeoIP database'} said {row['country']}"
+    then = f"{loaded.get('database') or 'The GeoIP database'} had country {row['country']}"
     path = geoip.path_of(settings)
     try:
         countries = geoip.read(path)
         with maxminddb.open_database(path) as reader:
             _, length = reader.get_with_prefix_len(row["ip_address"])
     except (geoip.GeoIpError, ValueError):
-        return f"{said} when it was loaded; there is no such database now."
+        return f"{then} when the line was loaded; there is no such database now."
     network = ip_network(f"{row['ip_address']}/{length}", strict=False)
     now = countries.country_of(row["ip_address"])
-    says = f"{countries} has {row['ip_address']} in network {network}, country {now}"
+    now_has = f"{countries} has {row['ip_address']} in network {network}, country {now}"
     if now == row["country"]:
-        return f"{says}."
-    return f"{said} when it was loaded; {says}. `dwh run reclassify` moves such requests."
+        return f"{now_has}."
+    return f"{then} when the line was loaded; {now_has}. `dwh run reclassify` moves such requests."

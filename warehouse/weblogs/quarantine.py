@@ -1,51 +1,52 @@
-"""Lines that cannot be loaded: kept in memory for a while, then written to audit.quarantine."""
+"""Lines that cannot be loaded: collected in memory, then written to a quarantine table."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import polars as pl
 import psycopg
 from psycopg import sql
 
 from warehouse.weblogs.files.checkpoints import FEED, FileProgress
-from warehouse.weblogs.reader.fallback import shown
+from warehouse.weblogs.reader.fallback import printable
 from warehouse.weblogs.reader.parse import Lines, Rejected
 from warehouse.weblogs.storage.aggregates import copy_frame
-from warehouse.weblogs.storage.writer import FactWriter
 
 _COLUMNS = ("row_key", "rules", "reason", "file_id", "line_number", "byte_offset", "raw_text")
-_Row = tuple[str, str, str, int, int, int, str]
-_MOST_LINES, _MOST_CHARACTERS = 50_000, 64 << 20
+QuarantinedLine = tuple[str, str, str, int, int, int, str]
+_MAX_LINES, _MAX_CHARACTERS = 50_000, 64 << 20
 
 
 class Quarantine:
-    """The quarantine of a load, written by its writer."""
+    """Collects the lines of a load that cannot be loaded, and hands them to `send` before they fill the memory."""
 
-    def __init__(self, writer: FactWriter, run_id: int, schema: str = "audit") -> None:
-        self._writer, self._run_id = writer, run_id
-        self._table = sql.Identifier(schema, "quarantine")
-        self._rows: list[_Row] = []
+    def __init__(self, send: Callable[[list[QuarantinedLine]], None]) -> None:
+        self._send = send
+        self._lines: list[QuarantinedLine] = []
         self._characters = 0
 
     def add(self, file: FileProgress, rejected: Sequence[Rejected], lines: Lines) -> None:
-        """Set aside lines of the block that the file is at."""
+        """Add rejected lines of the block that the file is at."""
         for one in rejected:
-            line, raw_text = file.line_count + 1 + one.line, shown(lines.text(one.line))
+            line, raw_text = file.line_count + 1 + one.line, printable(lines.text(one.line))
             offset = file.byte_offset + int(lines.starts[one.line])
             key, rules = f"{{{file.file_id},{line}}}", f"{{{one.rule}}}"
-            self._rows.append((key, rules, one.reason, file.file_id, line, offset, raw_text))
+            self._lines.append((key, rules, one.reason, file.file_id, line, offset, raw_text))
             self._characters += len(raw_text)
-        if len(self._rows) >= _MOST_LINES or self._characters >= _MOST_CHARACTERS:
-            self.write()
+        if len(self._lines) >= _MAX_LINES or self._characters >= _MAX_CHARACTERS:
+            self.flush()
 
-    def write(self) -> None:
-        """Hand what waits to the writer."""
-        rows, self._rows, self._characters = self._rows, [], 0
-        self._writer.do(lambda connection: self._copy(connection, rows))
+    def flush(self) -> None:
+        """Hand over what was collected."""
+        if self._lines:
+            lines, self._lines, self._characters = self._lines, [], 0
+            self._send(lines)
 
-    def _copy(self, connection: psycopg.Connection, rows: list[_Row]) -> None:
-        frame = pl.DataFrame(rows, schema=_COLUMNS, orient="row").with_columns(
-            pl.lit(self._run_id).alias("run_id"),
-            pl.lit(FEED).alias("source"),
-            pl.lit("weblog").alias("entity"),
-        )
-        copy_frame(connection, self._table, frame)
+
+def copy_lines(
+    connection: psycopg.Connection, schema: str, lines: list[QuarantinedLine], run_id: int
+) -> None:
+    """COPY lines into the table `quarantine` of a schema."""
+    frame = pl.DataFrame(lines, schema=_COLUMNS, orient="row").with_columns(
+        pl.lit(run_id).alias("run_id"), pl.lit(FEED).alias("source"), pl.lit("weblog").alias("entity")
+    )
+    copy_frame(connection, sql.Identifier(schema, "quarantine"), frame)

@@ -1,8 +1,9 @@
-"""What a load of web logs tells: while it runs, and when it is done."""
+"""Progress and result of a load of web logs."""
 
 from dataclasses import dataclass
 
 from warehouse.runs.audit import CheckResult
+from warehouse.weblogs.files.checkpoints import FileProgress
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,26 @@ class FileLoad:
     rows_quarantined: int
     message: str | None
 
+    @classmethod
+    def of(cls, file: FileProgress, before: "FileLoad | None") -> "FileLoad":
+        """What a batch has read of a file, added to what the load's batches before it have."""
+        counts = file.counts()
+        return cls(
+            file.file.path,
+            file.file_id,
+            file.status,
+            counts.line_count + (before.lines if before else 0),
+            counts.rows_loaded + (before.rows_loaded if before else 0),
+            counts.rows_quarantined + (before.rows_quarantined if before else 0),
+            file.fault or file.message,
+        )
+
 
 @dataclass(frozen=True)
 class WeblogLoad:
     """What a load did; `unchanged` counts the files of which everything was loaded before.
 
-    Other loaders were still at the files that `elsewhere` counts when it ended.
+    `elsewhere` counts the files that other loaders were still working on.
     """
 
     files: tuple[FileLoad, ...]
@@ -58,8 +73,10 @@ class WeblogLoad:
         return sum(file.rows_quarantined for file in self.files)
 
     def __str__(self) -> str:
-        said = f"{self.lines:,} lines of {len(self.files):,} files: {self.rows_loaded:,} loaded"
-        said += f", {self.rows_quarantined:,} quarantined" if self.rows_quarantined else ""
-        said += f"; {self.unchanged:,} files unchanged" if self.unchanged else ""
-        said += f"; {self.elsewhere:,} left to other loaders, who are at them" if self.elsewhere else ""
-        return f"weblogs → dwh.fact_weblog: {said} in {self.seconds:.2f} s"
+        text = f"{self.lines:,} lines of {len(self.files):,} files: {self.rows_loaded:,} loaded"
+        text += f", {self.rows_quarantined:,} quarantined" if self.rows_quarantined else ""
+        text += f"; {self.unchanged:,} files unchanged" if self.unchanged else ""
+        text += (
+            f"; {self.elsewhere:,} left to other loaders, which are working on them" if self.elsewhere else ""
+        )
+        return f"weblogs → dwh.fact_weblog: {text} in {self.seconds:.2f} s"

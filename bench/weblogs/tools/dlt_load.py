@@ -1,6 +1,6 @@
 """Access logs into one table by dlt: `dlt_load.py FOLDER URL STATE`; prints {"lines", "seconds"}.
 
-dlt's fast way: its filesystem source, Arrow tables instead of Python objects (pyarrow's CSV reader, a space as
+Its fastest setup: filesystem source, Arrow tables instead of Python objects (pyarrow's CSV reader, a space as
 delimiter), files for COPY, loaded by two threads, no schema inference, no row ids. Malformed lines are skipped.
 """
 
@@ -74,7 +74,7 @@ def _typed(table: pa.Table) -> pa.Table:
 
 
 def main() -> None:
-    """Load, and say how long it took."""
+    """Load, and print the time."""
     folder, url, state = sys.argv[1:]
     pipeline = dlt.pipeline(
         "weblogs",

@@ -28,7 +28,7 @@ COLUMNS = ["address", "user_name", "requested_at", "request", "status", "size", 
 
 
 def main() -> None:
-    """Load, and say how long it took."""
+    """Load, and print the time."""
     folder, url = sys.argv[1:]
     started = time.perf_counter()
     lines = 0

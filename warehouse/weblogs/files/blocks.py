@@ -1,4 +1,4 @@
-"""A file's lines in blocks of whole lines, in one buffer that is used again and again."""
+"""Reads a file in blocks of whole lines, into one reused buffer."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,36 +7,36 @@ import numpy as np
 
 from warehouse.files.gzip_reader import ContentReader
 from warehouse.files.locations import Location
-from warehouse.weblogs.reader.swar import PADDING, Bytes
+from warehouse.weblogs.reader.buffers import PADDING, Bytes
 
-# What fits into the processor's cache is parsed at twice the speed.
+# Fits into the processor's cache, which doubles the speed of the parser.
 BLOCK_BYTES = 3 << 20
-# A line longer than this is kept only as its place in the file.
-LONGEST_LINE = 64 << 20
-# How much of such a line is shown in quarantine, and an end.
+# A longer line is not read: quarantine gets its place in the file and its beginning.
+MAX_LINE_BYTES = 64 << 20
+# Bytes of that beginning, and a line end.
 _SHOWN = (1 << 16) + 1
 
 
 @dataclass(frozen=True)
 class Block:
-    """Whole lines: `buffer[:size]`, of which every line ends with \\n, the last one perhaps by our doing."""
+    """Whole lines: `buffer[:size]`. Every line ends with \\n; of an open last line it is added here."""
 
     buffer: Bytes
     size: int
     byte_offset: int
-    # Bytes of the file in it: one less than `size` where the last line has no end.
+    # Bytes of the file in it: one less than `size` if the last line has no end.
     byte_count: int
-    # A single last line without an end, which may yet be written on.
+    # A single last line without an end: the server may still be writing it.
     is_open: bool
-    # A line too long to be held: its bytes are skipped, the buffer holds its beginning.
+    # A line that is too long: the buffer has its beginning, the rest is skipped.
     is_oversized: bool = False
 
 
 class BlockReader:
-    """Reads a file from an offset on; `fault` tells afterwards why a compressed file could not be read to its end."""
+    """Reads a file from an offset; `fault` is set afterwards if a compressed file could not be read to its end."""
 
-    def __init__(self, block_bytes: int = BLOCK_BYTES, longest_line: int = LONGEST_LINE) -> None:
-        self._longest = longest_line
+    def __init__(self, block_bytes: int = BLOCK_BYTES, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+        self._max_line_bytes = max_line_bytes
         self._room = np.zeros(block_bytes + PADDING, np.uint8)
         self.fault: str | None = None
 
@@ -58,7 +58,7 @@ class BlockReader:
                 if at_end:
                     break
                 if not lines_end and held == capacity:
-                    if capacity < self._longest:
+                    if capacity < self._max_line_bytes:
                         self._room = np.concatenate([self._room, np.zeros(capacity, np.uint8)])
                         continue
                     length, ended, rest = _skip_line(content, held)
@@ -68,7 +68,7 @@ class BlockReader:
                     held = len(rest)
                     self._room[:held] = rest
             self.fault = content.fault
-            # A compressed file that is whole is not written to any more: its last line is as it will be.
+            # Nobody appends to a complete compressed file: its last line is final, even without an end.
             if held:
                 self._room[held] = ord("\n")
                 yield Block(

@@ -9,13 +9,13 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
-from warehouse.files.lake import FINGERPRINT_BYTES, Checkpoint, LakeFile, Work, edges, fingerprint
+from warehouse.files.lake import FINGERPRINT_BYTES, Checkpoint, FileTask, LakeFile, edges, fingerprint
 from warehouse.weblogs.files.blocks import Block
 from warehouse.weblogs.storage.aggregates import copy_frame
 from warehouse.weblogs.storage.writer import copy_rows
 
 FEED = "weblogs"
-# Lock of those who change what the marts show: one after another, each to the end of its transaction.
+# Lock of those who change the aggregates: one after another, each to the end of its transaction.
 PUBLISHED = "marts of web logs"
 RULES = ("malformed_line", "impossible_date", "bad_status", "bad_address", "unfinished_line")
 # A piece of a file has one row: small enough to find a line in, large enough to be few.
@@ -27,7 +27,7 @@ _PART = (
 
 @dataclass
 class Part:
-    """A piece of a file, read at once."""
+    """A piece of a file: a row of audit.file_part."""
 
     first_line: int
     byte_offset: int
@@ -39,7 +39,7 @@ class Part:
 
 @dataclass
 class FileProgress:
-    """A file that is being loaded: where it stands, and what this batch has read of it."""
+    """A file that is being loaded: how far, and what this batch has read of it."""
 
     file: LakeFile
     file_id: int
@@ -51,20 +51,20 @@ class FileProgress:
     unterminated_line_offset: int | None
     message: str | None
     is_copy: bool
-    # First and last bytes of what is loaded, by which the file is known again; None where this load has not read them.
+    # First and last bytes of what is loaded, by which the file is recognized; None if this load has not read them.
     head: bytes | None
     tail: bytes | None
     is_done: bool = False
     fault: str | None = None
-    # Whether a line told its user agent: then one that does not is not whole.
+    # Whether any line has a user agent: then a last line without one is cut off.
     has_combined: bool = False
-    # Of its rows, in seconds since 1970: between them lie the days that it tells of.
+    # Of its rows, in seconds since 1970: the file covers the days between them.
     first_seconds: int | None = None
     last_seconds: int | None = None
-    # What was loaded of it before is taken back when this batch commits.
-    is_anew: bool = False
+    # What was loaded of it before is deleted when this batch commits.
+    is_restarted: bool = False
     parts: list[Part] = field(default_factory=list)
-    broken: Counter[str] = field(default_factory=Counter)
+    broken_rules: Counter[str] = field(default_factory=Counter)
 
     def advance(self, block: Block, line_count: int, rows_quarantined: int) -> None:
         """Count a block that was read."""
@@ -88,11 +88,11 @@ class FileProgress:
         part.byte_count += byte_count
         self.byte_offset += byte_count
 
-    def reach(self, first_seconds: int, last_seconds: int) -> None:
-        """Note the times of rows that were read."""
-        known = [self.first_seconds, self.last_seconds]
-        self.first_seconds = min(s for s in (*known, first_seconds) if s is not None)
-        self.last_seconds = max(s for s in (*known, last_seconds) if s is not None)
+    def extend_times(self, first_seconds: int, last_seconds: int) -> None:
+        """Extend the time span of the file's rows."""
+        times = [self.first_seconds, self.last_seconds, first_seconds, last_seconds]
+        self.first_seconds = min(seconds for seconds in times if seconds is not None)
+        self.last_seconds = max(seconds for seconds in times if seconds is not None)
 
     def counts(self) -> Part:
         """All that this batch has read of the file, as one part."""
@@ -105,18 +105,18 @@ class FileProgress:
 
     @property
     def status(self) -> str:
-        """How the file stands, as audit.file tells it."""
+        """Status of the file for audit.file."""
         if not self.is_done:
             return "partial"
         return "truncated" if self.fault else "copy" if self.is_copy else "loaded"
 
 
-def register(reader: psycopg.Connection, work: Work, run_id: int) -> FileProgress:
-    """The file's progress so far; a file that is new gets its row, with nothing loaded, at once.
+def register(reader: psycopg.Connection, task: FileTask, run_id: int) -> FileProgress:
+    """The file's progress so far. A new file gets its row in audit.file at once, with nothing loaded.
 
-    So that a load that dies and is run again gives its lines the same file_id.
+    So a load that dies and is run again gives its lines the same file_id.
     """
-    file, file_id = work.file, known_as(work)
+    file, file_id = task.file, existing_file_id(task)
     if file_id is None:
         with reader.transaction():
             reader.execute(
@@ -135,32 +135,39 @@ def register(reader: psycopg.Connection, work: Work, run_id: int) -> FileProgres
             ).fetchone()
             assert row is not None
             (file_id,) = row
-    return begun(work, file_id)
+    return progress_of(task, file_id)
 
 
-def known_as(work: Work) -> int | None:
-    """The id under which a file goes on; None where it gets one of its own."""
-    known = work.checkpoint or work.former
-    return None if known is None or (known is work.former and known.has_lines) else known.file_id
+def existing_file_id(task: FileTask) -> int | None:
+    """The id that the file keeps; None if it gets a new one."""
+    known = task.checkpoint or task.former
+    return None if known is None or (known is task.former and known.has_lines) else known.file_id
 
 
-def begun(work: Work, file_id: int) -> FileProgress:
-    """The file's progress so far, as the trail has it."""
-    file, known = work.file, work.checkpoint
+def progress_under_former_id(task: FileTask) -> FileProgress | None:
+    """Where a file ends under the id that it had, if it goes on under another; its last line there must end, too."""
+    if task.former is None or not task.former.has_lines:
+        return None
+    return progress_of(FileTask(task.file, "grown", task.former), task.former.file_id)
+
+
+def progress_of(task: FileTask, file_id: int) -> FileProgress:
+    """The file's progress so far by its checkpoint."""
+    file, known = task.file, task.checkpoint
     if known is None:
         return FileProgress(
             file=file,
             file_id=file_id,
-            byte_offset=work.skip_bytes,
-            line_count=work.skip_lines,
-            lines_duplicated=work.skip_lines,
+            byte_offset=task.skip_bytes,
+            line_count=task.skip_lines,
+            lines_duplicated=task.skip_lines,
             rows_loaded=0,
             rows_quarantined=0,
-            unterminated_line_offset=work.skip_open_line,
-            message=work.message,
-            is_copy=work.state == "copy",
-            head=None if work.skip_bytes else b"",
-            tail=None if work.skip_bytes else b"",
+            unterminated_line_offset=task.skip_unterminated_line,
+            message=task.message,
+            is_copy=task.state == "copy",
+            head=None if task.skip_bytes else b"",
+            tail=None if task.skip_bytes else b"",
         )
     return FileProgress(
         file=file,
@@ -181,7 +188,7 @@ def begun(work: Work, file_id: int) -> FileProgress:
 
 
 def checkpoint_of(progress: FileProgress) -> Checkpoint:
-    """How far the file is loaded, with the fingerprints by which it is known again."""
+    """How far the file is loaded, with the fingerprints by which the next load recognizes it."""
     size = min(FINGERPRINT_BYTES, progress.byte_offset)
     head, tail = progress.head, progress.tail
     if tail is None:
@@ -218,7 +225,7 @@ def save(connection: psycopg.Connection, progress: FileProgress, run_id: int) ->
         for name in values
         if name != "file_id"
     )
-    # Another file may bear the path in the trail although it is gone from there.
+    # Another file may still be recorded under this path.
     connection.execute(
         """
         update audit.file set status = 'replaced'
@@ -243,7 +250,7 @@ def save(connection: psycopg.Connection, progress: FileProgress, run_id: int) ->
 
 
 def stage_counts(connection: psycopg.Connection, batch: Sequence[FileProgress]) -> None:
-    """Counts per file of a batch, for the contract."""
+    """Fill staging.weblog_file with the counts of a batch's files, for the contract."""
     table = sql.Identifier("staging", "weblog_file")
     connection.execute(sql.SQL("truncate {}").format(table))
     rows = [
@@ -253,7 +260,7 @@ def stage_counts(connection: psycopg.Connection, batch: Sequence[FileProgress]) 
             "line_count": progress.counts().line_count,
             "rows_loaded": progress.counts().rows_loaded,
             "rows_quarantined": progress.counts().rows_quarantined,
-            **{f"{rule}_count": progress.broken[rule] for rule in RULES},
+            **{f"{rule}_count": progress.broken_rules[rule] for rule in RULES},
         }
         for progress in batch
     ]
@@ -270,4 +277,4 @@ def _moment(seconds: int | None) -> datetime | None:
 
 def next_batch(progress: FileProgress) -> FileProgress:
     """The same file at the start of the next batch."""
-    return replace(progress, parts=[], broken=Counter(), is_anew=False)
+    return replace(progress, parts=[], broken_rules=Counter(), is_restarted=False)

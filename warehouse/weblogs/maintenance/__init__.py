@@ -1,1 +1,1 @@
-"""What changes web logs that are loaded: retention, re-classification, reload, delete."""
+"""Changes to loaded web logs: retention, re-classification, reload, delete."""

@@ -1,4 +1,4 @@
-"""Countries told again by a newer GeoIP database, month by month: requests move to where their address is now."""
+"""Re-classification: moves requests, month by month, to the country that a newer GeoIP database has."""
 
 import tempfile
 import time
@@ -20,9 +20,9 @@ from warehouse.runs.audit import Load, Run, add_parameters, mark_irreversible, r
 from warehouse.settings import Settings
 from warehouse.weblogs.files.checkpoints import FEED
 from warehouse.weblogs.reader.addresses import AddressReader
+from warehouse.weblogs.reader.buffers import PADDING
 from warehouse.weblogs.reader.parse import split_lines
-from warehouse.weblogs.reader.swar import PADDING, ByteWords
-from warehouse.weblogs.storage.aggregates import QUERIES as AGGREGATE_QUERIES
+from warehouse.weblogs.storage.aggregate_tables import drop_zeros, move_countries, recount_users
 from warehouse.weblogs.storage.countries import name_countries
 from warehouse.weblogs.storage.partitions import Partitions
 
@@ -34,7 +34,7 @@ _CODE = 3
 
 @dataclass(frozen=True)
 class Reclassified:
-    """What was told again: months, how many were up to date before, and requests that moved."""
+    """Months that were re-classified, months that were up to date before, and requests that moved."""
 
     database: str
     months: int
@@ -43,9 +43,9 @@ class Reclassified:
     seconds: float
 
     def __str__(self) -> str:
-        said = f"{self.rows_moved:,} requests of {self.months:,} months moved to another country"
+        text = f"{self.rows_moved:,} requests of {self.months:,} months moved to another country"
         before = f"; {self.months_before:,} months were done before" if self.months_before else ""
-        return f"{self.database} → dwh.fact_weblog: {said}{before} in {self.seconds:.2f} s"
+        return f"{self.database} → dwh.fact_weblog: {text}{before} in {self.seconds:.2f} s"
 
 
 def reclassify(
@@ -55,10 +55,10 @@ def reclassify(
     progress: Callable[[date, int, int, int], None] | None = None,
     wait_seconds: float = 900,
 ) -> Reclassified:
-    """Tell the countries of all requests again by the GeoIP database of the settings.
+    """Look up the countries of all requests again in the GeoIP database of the settings.
 
-    A month is a transaction, remembered in audit.weblog_month: a run that dies is gone on with by the next one. Loads
-    take turns with months. `progress` is told month, number, of how many, and requests moved of it.
+    A month is a transaction, recorded in audit.weblog_month: the next run resumes one that died. Loads take turns with
+    months. `progress` gets the month, its number, the number of months, and its requests that moved.
 
     Raises:
         GeoIpError: there is no such database.
@@ -71,38 +71,20 @@ def reclassify(
         run.warehouse_url, autocommit=True, application_name=f"dwh {run.flow}: countries"
     ) as connection:
         connection.execute("select set_config('dwh.run_id', %s, false)", [str(run.run_id)])
-        every = _months(connection)
+        all_months = _months(connection)
         months = _pending(connection, countries)
         moved = 0
         for number, month in enumerate(months, start=1):
             with session_lock(connection, FEED, wait_seconds=wait_seconds):
-                count = _tell_again(connection, run, countries, month)
+                count = _reclassify_month(connection, run, countries, month)
             moved += count
             if progress is not None:
                 progress(month, number, len(months), count)
-        with session_lock(connection, FEED, wait_seconds=wait_seconds):
+        with session_lock(connection, FEED, wait_seconds=wait_seconds), connection.transaction():
             recount_users(connection)
+            drop_zeros(connection)
     seconds = time.perf_counter() - started
-    return Reclassified(str(countries), len(months), len(every) - len(months), moved, seconds)
-
-
-def recount_users(connection: psycopg.Connection) -> None:
-    """Count users again where requests have moved away: each such pair is looked for in what is left."""
-    with connection.transaction():
-        connection.execute((QUERIES / "weblog_users_recounted.sql").read_bytes())
-        drop_zeros(connection)
-
-
-def drop_zeros(connection: psycopg.Connection) -> None:
-    """Take away aggregates of nothing."""
-    connection.execute(
-        """
-        delete from dwh.agg_weblog_country where request_count = 0 and user_count = 0;
-        delete from dwh.agg_weblog_device where request_count = 0 and user_count = 0;
-        delete from dwh.agg_weblog_country_product where view_count = 0;
-        delete from dwh.agg_weblog_day where request_count = 0;
-        """
-    )
+    return Reclassified(str(countries), len(months), len(all_months) - len(months), moved, seconds)
 
 
 def _months(connection: psycopg.Connection) -> list[date]:
@@ -116,19 +98,19 @@ def _months(connection: psycopg.Connection) -> list[date]:
 
 
 def _pending(connection: psycopg.Connection, countries: GeoIp) -> list[date]:
-    """Months with requests whose countries another database may have told."""
+    """Months with requests whose countries may come from another database."""
     rows = connection.execute(
         """
-        with otherwise as (
+        with other_database as (
             select max(loaded_at) as loaded_at
             from audit.load
             where source = %(feed)s and rows_inserted > 0
                 and (geoip_database, geoip_built_at) is distinct from (%(name)s::text, %(built)s::timestamptz)
         )
-        select told.request_month
-        from audit.weblog_month as told, otherwise
-        where (told.geoip_database, told.geoip_built_at) is not distinct from (%(name)s, %(built)s)
-            and (otherwise.loaded_at is null or told.classified_at > otherwise.loaded_at)
+        select done.request_month
+        from audit.weblog_month as done, other_database
+        where (done.geoip_database, done.geoip_built_at) is not distinct from (%(name)s, %(built)s)
+            and (other_database.loaded_at is null or done.classified_at > other_database.loaded_at)
         """,
         {"feed": FEED, "name": countries.database_type, "built": countries.built_at},
     )
@@ -136,8 +118,8 @@ def _pending(connection: psycopg.Connection, countries: GeoIp) -> list[date]:
     return [month for month in _months(connection) if month not in done]
 
 
-def _tell_again(connection: psycopg.Connection, run: Run, countries: GeoIp, month: date) -> int:
-    """Move the requests of a month whose country is another one now; how many."""
+def _reclassify_month(connection: psycopg.Connection, run: Run, countries: GeoIp, month: date) -> int:
+    """Move the requests of a month whose country has changed; returns their number."""
     started = time.perf_counter()
     with connection.transaction():
         bounds = {"month": month.isoformat()}
@@ -177,23 +159,23 @@ def _tell_again(connection: psycopg.Connection, run: Run, countries: GeoIp, mont
 def _find_moving(
     connection: psycopg.Connection, countries: GeoIp, bounds: dict[str, str], moving: IO[bytes]
 ) -> set[str]:
-    """Write (country, address, new country) of all addresses that are elsewhere now; the new countries."""
+    """Write (country, address, new country) of all addresses whose country has changed; returns the new countries."""
     codes = np.array(countries.codes, "S2")
-    known = codes.view(">u2")
+    code_numbers = codes.view(">u2")
     reader = AddressReader()
-    found: set[str] = set()
+    new_codes: set[str] = set()
     for buffer, size in _blocks(connection, bounds):
-        lines, words = split_lines(buffer, size), ByteWords(buffer)
-        addresses = reader.read(buffer, words, lines.starts + _CODE, lines.ends)
+        lines = split_lines(buffer, size)
+        addresses = reader.read(buffer, lines.starts + _CODE, lines.ends)
         country = countries.of_v4(addresses.v4)
         v6 = np.flatnonzero(~addresses.is_v4)
         country[v6] = countries.of_v6(addresses.high[v6], addresses.low[v6])
-        before = words.at4[lines.starts].view(np.uint8).reshape(-1, 4)[:, :2].copy().view(">u2")[:, 0]
-        for line in np.flatnonzero(known[country] != before).tolist():
+        before = buffer[lines.starts] * np.uint16(256) + buffer[lines.starts + 1]
+        for line in np.flatnonzero(code_numbers[country] != before).tolist():
             code = countries.codes[country[line]]
-            found.add(code)
+            new_codes.add(code)
             moving.write(lines.text(line) + b"\t" + code.encode() + b"\n")
-    return found
+    return new_codes
 
 
 def _blocks(
@@ -208,14 +190,14 @@ def _blocks(
         ) to stdout
         """
     ).format(month=sql.Literal(bounds["month"]))
-    waiting = bytearray()
+    collected = bytearray()
     with connection.cursor() as cursor, cursor.copy(query) as copy:
         for piece in copy:
-            waiting += piece
-            if len(waiting) >= _BLOCK_BYTES:
-                yield _padded(waiting)
-                waiting = bytearray()
-    yield _padded(waiting)
+            collected += piece
+            if len(collected) >= _BLOCK_BYTES:
+                yield _padded(collected)
+                collected = bytearray()
+    yield _padded(collected)
 
 
 def _padded(content: bytearray) -> tuple[np.ndarray[tuple[int], np.dtype[np.uint8]], int]:
@@ -237,11 +219,6 @@ def _move(
             copy.write(piece)
     connection.execute("analyze staging.weblog_moving")
     moved = connection.execute((QUERIES / "weblog_moved.sql").read_bytes()).rowcount
-    for name in ("country", "country_user", "country_product"):
-        connection.execute(sql.SQL("truncate {}").format(sql.Identifier("staging", f"weblog_{name}")))
-        connection.execute((QUERIES / f"weblog_moved_{name}.sql").read_bytes())
-    for name in ("country", "country_product"):
-        connection.execute((AGGREGATE_QUERIES / f"agg_weblog_{name}.sql").read_bytes())
-    connection.execute((QUERIES / "weblog_moved_away.sql").read_bytes())
+    move_countries(connection)
     drop_zeros(connection)
     return moved

@@ -1,4 +1,4 @@
-"""Lines taken back: a last line that was loaded before its end came, and files that are loaded anew."""
+"""Deletes loaded lines to read them again: a last line that was loaded before its end came, and restarted files."""
 
 from datetime import UTC, date, datetime
 
@@ -10,13 +10,13 @@ from warehouse.files.gzip_reader import ContentReader
 from warehouse.files.lake import line_end
 from warehouse.runs.audit import mark_irreversible
 from warehouse.weblogs.files.checkpoints import FEED, PUBLISHED, FileProgress, save
-from warehouse.weblogs.maintenance.delete_rows import remove
+from warehouse.weblogs.maintenance.delete_rows import delete_rows
 
 
 def reopen_last_line(connection: psycopg.Connection, progress: FileProgress, run_id: int) -> None:
-    """Go on in a file whose last line had no end: step over the end that has come, or take the line back whole.
+    """Continue a file whose last line had no end: skip the line end that has come, or delete the line to read it again.
 
-    That commits by itself, as `connection` does: the file is loaded up to the line then, and the line is read again.
+    The deletion commits by itself (`connection` is in autocommit): the file is then loaded up to that line.
     """
     if progress.unterminated_line_offset is None:
         return
@@ -26,14 +26,13 @@ def reopen_last_line(connection: psycopg.Connection, progress: FileProgress, run
     if not after:
         return
     end = line_end(after)
-    # What was read of the file's end is no longer its end.
     progress.tail = None
     if end:
         progress.byte_offset += end
         progress.unterminated_line_offset = None
         return
     if progress.line_count == progress.lines_duplicated:
-        # There it stays; here it is another line now.
+        # The line belongs to the file that this one is a copy of. There it stays; here it has changed.
         progress.line_count -= 1
         progress.lines_duplicated -= 1
         progress.byte_offset, progress.unterminated_line_offset = progress.unterminated_line_offset, None
@@ -48,12 +47,12 @@ def reopen_last_line(connection: psycopg.Connection, progress: FileProgress, run
             """,
             [run_id, progress.file_id, line],
         ).rowcount
-        if not waiting and take_back(connection, progress.file_id, run_id, first_line=line) == 0:
-            # Retention was there first.
+        if not waiting and delete_lines(connection, progress.file_id, run_id, first_line=line) == 0:
+            # Retention has deleted the row already.
             connection.execute(
                 "update audit.file set rows_removed = rows_removed - 1 where file_id = %s", [progress.file_id]
             )
-        # The line stays taken back, also if this run is undone.
+        # Not marked with the run: an undo of it does not bring the line back.
         connection.execute("select set_config('dwh.run_id', '', true)")
         connection.execute(
             """
@@ -75,12 +74,12 @@ def reopen_last_line(connection: psycopg.Connection, progress: FileProgress, run
         save(connection, progress, run_id)
 
 
-def begin_anew(connection: psycopg.Connection, progress: FileProgress) -> None:
-    """Go back to where the file begins; what is loaded of it stays until the batch commits (`replace_lines`)."""
+def restart_file(connection: psycopg.Connection, progress: FileProgress) -> None:
+    """Go back to the beginning of the file; what is loaded of it stays until the batch commits (`replace_lines`)."""
     row = connection.execute(
         "select min(byte_offset), min(first_line) from audit.file_part where file_id = %s", [progress.file_id]
     ).fetchone()
-    progress.is_anew = True
+    progress.is_restarted = True
     if row is None or row[0] is None:
         return
     # A copy of another file begins where that one ends.
@@ -92,17 +91,17 @@ def begin_anew(connection: psycopg.Connection, progress: FileProgress) -> None:
 
 
 def replace_lines(connection: psycopg.Connection, progress: FileProgress, run_id: int) -> None:
-    """Take back what was loaded of a file before this transaction, which loads it anew."""
-    take_back(connection, progress.file_id, run_id)
+    """Delete what was loaded of a file before this transaction, which loads it again."""
+    delete_lines(connection, progress.file_id, run_id)
     connection.execute("delete from audit.file_part where file_id = %s", [progress.file_id])
     connection.execute("update audit.file set rows_removed = 0 where file_id = %s", [progress.file_id])
     _resolve(connection, progress.file_id, run_id)
 
 
 def supersede(connection: psycopg.Connection, progress: FileProgress, run_id: int) -> None:
-    """Take back other content that the path of a file had before, on the days that the file tells of now."""
+    """Delete other content that the file's path had before, on the days that the file covers now."""
     if progress.first_seconds is None or progress.last_seconds is None or progress.lines_duplicated:
-        # What a copy does not load again may be what its path had before.
+        # A copy leaves its first lines to another file: perhaps the very content that its path had before.
         return
     first, last = (
         datetime.fromtimestamp(seconds, UTC).date()
@@ -117,19 +116,19 @@ def supersede(connection: psycopg.Connection, progress: FileProgress, run_id: in
         [FEED, progress.file.path, progress.file_id, last, first],
     ).fetchall()
     for (file_id,) in former:
-        taken = take_back(connection, file_id, run_id, first_date=first, last_date=last)
+        deleted = delete_lines(connection, file_id, run_id, first_date=first, last_date=last)
         row = connection.execute(
             """
             update audit.file set rows_removed = rows_removed + %s where file_id = %s
             returning rows_loaded - rows_removed
             """,
-            [taken, file_id],
+            [deleted, file_id],
         ).fetchone()
         if row == (0,):
             _resolve(connection, file_id, run_id)
 
 
-def take_back(
+def delete_lines(
     connection: psycopg.Connection,
     file_id: int,
     run_id: int,
@@ -138,27 +137,27 @@ def take_back(
     first_date: date | None = None,
     last_date: date | None = None,
 ) -> int:
-    """Remove a file's lines from `first_line` on that earlier transactions loaded, and what they counted for; how many.
+    """Delete a file's rows from `first_line` on that earlier transactions loaded; returns their number.
 
-    With dates only the lines of these days (UTC). The caller holds the lock `PUBLISHED`.
+    With dates, only rows of these days (UTC). The caller holds the lock `PUBLISHED`.
     """
     connection.execute("select set_config('dwh.run_id', %s, true)", [str(run_id)])
-    # Not what this transaction has loaded in their place.
-    which = "file_id = {} and line_number >= {} and xmin <> pg_current_xact_id()::xid"
+    # Not the rows that this transaction has loaded in their place.
+    condition = "file_id = {} and line_number >= {} and xmin <> pg_current_xact_id()::xid"
     days: list[date] = []
     if first_date is not None and last_date is not None:
-        which += " and (requested_at at time zone 'UTC')::date between {} and {}"
+        condition += " and (requested_at at time zone 'UTC')::date between {} and {}"
         days = [first_date, last_date]
     values = [sql.Literal(value) for value in (file_id, first_line, *days)]
-    removed = remove(connection, sql.SQL(which).format(*values))
-    # What is replaced is nowhere kept; a last line alone is read again, whatever becomes of this run.
-    if removed and first_line == 1:
+    deleted = delete_rows(connection, sql.SQL(condition).format(*values))
+    # Deleted content is not kept anywhere. A last line is no such loss: it is read again in any case.
+    if deleted and first_line == 1:
         mark_irreversible(connection, run_id)
-    return removed
+    return deleted
 
 
 def _resolve(connection: psycopg.Connection, file_id: int, run_id: int) -> None:
-    """What of the file waits in quarantine was replaced; not what this transaction has put there."""
+    """Resolve the file's quarantined lines as replaced, except those that this transaction has put there."""
     connection.execute(
         """
         update audit.quarantine set resolved_at = clock_timestamp(), resolved_run_id = %s, resolution = 'replaced'

@@ -1,4 +1,4 @@
-"""Retention: requests older than the settings allow are removed, and nothing that stays is written anew."""
+"""Retention: removes requests that are older than DWH_WEBLOG_RETENTION_DAYS, without rewriting those that stay."""
 
 import time
 from collections.abc import Callable
@@ -15,38 +15,21 @@ from warehouse.errors import DeleteThresholdExceeded, LockHeld
 from warehouse.runs.audit import Load, Run, mark_irreversible, record_load
 from warehouse.settings import Settings
 from warehouse.weblogs.files.checkpoints import FEED
-from warehouse.weblogs.maintenance.reclassify import QUERIES, drop_zeros, recount_users
-from warehouse.weblogs.storage.aggregates import add_staged, clear_staged
+from warehouse.weblogs.maintenance.delete_rows import DELETED
+from warehouse.weblogs.storage.aggregate_tables import drop_zeros, expire_users, recount_users, subtract
 from warehouse.weblogs.storage.partitions import Leaf, Partitions
 
-# A run that would remove a larger share of all requests waits for a person.
-_BRAKE_SHARE = 0.5
-# Deleted in one transaction, in partitions that also hold what stays.
+# A run that would remove a larger share of all requests needs to be confirmed.
+_MAX_SHARE = 0.5
+# Deleted in one transaction from partitions that also have newer rows.
 _BATCH_ROWS = 500_000
-# A partition is dropped when its country's readers let go of it for a moment.
-_PATIENCE, _ATTEMPTS, _PAUSE_SECONDS = "2s", 5, 3.0
-
-# Rows of a batch that were deleted.
-GONE = sql.Identifier("staging", "weblog_deleted")
-# What goes, counted from the partition or batch {gone}, as the negative of what a load would have added.
-_COUNTS = {
-    "country": sql.SQL("select country, -count(*) from {gone} group by country"),
-    "device": sql.SQL("select device_key, -count(*) from {gone} group by device_key"),
-    "country_product": sql.SQL(
-        "select gone.country, request.product_id, -count(*) from {gone} as gone "
-        "join dwh.dim_request as request using (request_key) "
-        "where request.action = 'view' and request.product_id is not null group by 1, 2"
-    ),
-    "day": sql.SQL(
-        "select (gone.requested_at at time zone 'UTC')::date, request.action, -count(*) from {gone} as gone "
-        "join dwh.dim_request as request using (request_key) group by 1, 2"
-    ),
-}
+# Dropping a partition waits for its readers: this long, and so many times.
+_LOCK_TIMEOUT, _ATTEMPTS, _PAUSE_SECONDS = "2s", 5, 3.0
 
 
 @dataclass(frozen=True)
 class Removed:
-    """What retention removed: requests before `cutoff` (UTC; None where no retention is set), and whole partitions."""
+    """What retention removed: requests before `cutoff` (UTC; None if no retention is set), and whole partitions."""
 
     cutoff: date | None
     rows: int
@@ -56,9 +39,9 @@ class Removed:
     def __str__(self) -> str:
         if self.cutoff is None:
             return "DWH_WEBLOG_RETENTION_DAYS is not set: nothing is removed"
-        said = f"{self.rows:,} requests before {self.cutoff} removed"
-        dropped = f", {self.partitions:,} partitions whole" if self.partitions else ""
-        return f"dwh.fact_weblog: {said}{dropped} in {self.seconds:.2f} s"
+        text = f"{self.rows:,} requests before {self.cutoff} removed"
+        dropped = f", {self.partitions:,} whole partitions" if self.partitions else ""
+        return f"dwh.fact_weblog: {text}{dropped} in {self.seconds:.2f} s"
 
 
 def retain(
@@ -73,11 +56,11 @@ def retain(
     """Remove the requests of days (UTC) before the last DWH_WEBLOG_RETENTION_DAYS.
 
     Partitions that are wholly older are dropped; of others old rows are deleted in batches. Each step is a transaction,
-    with the aggregates and the counts of its files; loads take turns with steps. `progress` is told partition and rows.
+    with the aggregates and the counts of its files; loads take turns with steps. `progress` gets partition and rows.
 
     Raises:
-        DeleteThresholdExceeded: it would remove more than half of all requests, and nobody has confirmed that.
-        LockHeld: loads or readers do not let go.
+        DeleteThresholdExceeded: it would remove more than half of all requests, and that is not confirmed.
+        LockHeld: loads or readers do not end in time.
     """
     started = time.perf_counter()
     if settings.weblog_retention_days is None:
@@ -86,11 +69,11 @@ def retain(
         run.warehouse_url, autocommit=True, application_name=f"dwh {run.flow}: web logs"
     ) as connection:
         connection.execute("select set_config('dwh.run_id', %s, false)", [str(run.run_id)])
-        # Whether a partition has old rows at all is told by its BRIN index, without reading the others.
+        # The BRIN index shows whether a partition has old rows, without a scan.
         connection.execute("set enable_seqscan = off")
         cutoff = _cutoff(connection, settings.weblog_retention_days)
         if not confirm_deletes:
-            _brake(connection, cutoff, settings.weblog_retention_days)
+            _check_threshold(connection, cutoff, settings.weblog_retention_days)
         work = _Retention(connection, run, cutoff, batch_rows, wait_seconds, progress)
         rows, partitions = work.remove()
     return Removed(cutoff, rows, partitions, time.perf_counter() - started)
@@ -105,7 +88,7 @@ def _cutoff(connection: psycopg.Connection, days: int) -> date:
     return cutoff
 
 
-def _brake(connection: psycopg.Connection, cutoff: date, days: int) -> None:
+def _check_threshold(connection: psycopg.Connection, cutoff: date, days: int) -> None:
     row = connection.execute(
         """
         select
@@ -117,7 +100,7 @@ def _brake(connection: psycopg.Connection, cutoff: date, days: int) -> None:
     ).fetchone()
     assert row is not None
     old, every = row
-    if old > every * _BRAKE_SHARE:
+    if old > every * _MAX_SHARE:
         raise DeleteThresholdExceeded(
             f"Keeping {days} days of web logs would remove {old:,} of {every:,} requests, those before {cutoff}.",
             hint="Is DWH_WEBLOG_RETENTION_DAYS right? If so: `dwh run retention --confirm-deletes`.",
@@ -149,33 +132,27 @@ class _Retention:
                 rows += count
                 if count < self._batch_rows:
                     break
-        with self._held():
-            # What came meanwhile: only when no old row is left is a pair that was not seen since gone as well.
+        with self._feed_lock():
+            # Rows that came meanwhile: pairs can only expire when no old row is left.
             for leaf in self._leaves():
                 while count := self._transaction(self._delete, leaf):
                     rows += count
-            recount_users(self._connection)
             with self._connection.transaction():
-                self._connection.execute(
-                    "select set_config('dwh.cutoff', %s, true)", [self._cutoff.isoformat()]
-                )
-                for name in ("country", "device"):
-                    self._connection.execute(
-                        (QUERIES / f"weblog_users_not_seen_since_{name}.sql").read_bytes()
-                    )
+                recount_users(self._connection)
+                expire_users(self._connection, self._cutoff)
                 drop_zeros(self._connection)
         return rows, partitions
 
     def _leaves(self) -> list[Leaf]:
-        """Partitions that may hold old rows."""
+        """Partitions that may have old rows."""
         leaves = [leaf for leaves in Partitions(self._connection).leaves.values() for leaf in leaves]
         return [leaf for leaf in leaves if leaf.low is None or leaf.low < self._cutoff]
 
-    def _held(self) -> AbstractContextManager[None]:
+    def _feed_lock(self) -> AbstractContextManager[None]:
         return session_lock(self._connection, FEED, wait_seconds=self._wait_seconds)
 
     def _step(self, act: Callable[[Leaf], int], leaf: Leaf) -> int:
-        with self._held():
+        with self._feed_lock():
             return self._transaction(act, leaf)
 
     def _transaction(self, act: Callable[[Leaf], int], leaf: Leaf) -> int:
@@ -189,26 +166,26 @@ class _Retention:
         return count
 
     def _drop(self, leaf: Leaf) -> int:
-        """Drop a partition of which every row is old."""
+        """Drop a partition in which all rows are old."""
         count = self._subtract(leaf.table)
         for attempt in range(_ATTEMPTS):
             try:
                 with self._connection.transaction():
-                    self._connection.execute("select set_config('lock_timeout', %s, true)", [_PATIENCE])
+                    self._connection.execute("select set_config('lock_timeout', %s, true)", [_LOCK_TIMEOUT])
                     self._connection.execute(sql.SQL("drop table {}").format(leaf.table))
                 return count
             except psycopg.errors.LockNotAvailable:
-                # Who waits for a table keeps all later readers waiting as well.
+                # Later readers queue behind a waiting DROP: give way to them for a while.
                 if attempt + 1 < _ATTEMPTS:
                     time.sleep(_PAUSE_SECONDS)
         raise LockHeld(
-            f"dwh.{leaf.name} is old and to be dropped, but is being read all the time.",
-            hint="What was removed before stays removed; run it again when nobody reads that country for long.",
+            f"dwh.{leaf.name} cannot be dropped: its rows are old, but queries read it all the time.",
+            hint="All that was removed before stays removed. Run it again when no long query reads that country.",
         )
 
     def _delete(self, leaf: Leaf) -> int:
-        """Delete a batch of old rows of a partition that also holds others."""
-        self._connection.execute(sql.SQL("truncate {}").format(GONE))
+        """Delete a batch of old rows from a partition that also has newer ones."""
+        self._connection.execute(sql.SQL("truncate {}").format(DELETED))
         count = self._connection.execute(
             sql.SQL(
                 """
@@ -223,17 +200,17 @@ class _Retention:
                 """
             ).format(
                 leaf=leaf.table,
-                gone=GONE,
+                gone=DELETED,
                 cutoff=sql.Literal(self._cutoff.isoformat()),
                 most=sql.Literal(self._batch_rows),
             )
         ).rowcount
         if count:
-            self._subtract(GONE)
+            self._subtract(DELETED)
         return count
 
     def _subtract(self, gone: sql.Identifier) -> int:
-        """Take the rows of a table out of the aggregates and of what their files have; how many they are."""
+        """Subtract the rows of a table from the aggregates and from the counts of their files; returns their number."""
         connection = self._connection
         subtract(connection, gone)
         row = connection.execute(
@@ -252,7 +229,7 @@ class _Retention:
         return int(row[0])
 
     def _record(self, count: int, seconds: float) -> None:
-        """One row of audit.load for the whole run, always as far as it is committed."""
+        """Keep one row of audit.load for the whole run, in step with what is committed."""
         added = self._connection.execute(
             """
             update audit.load
@@ -271,12 +248,3 @@ class _Retention:
                 seconds=seconds,
             )
             record_load(self._connection, self._run.run_id, load)
-
-
-def subtract(connection: psycopg.Connection, gone: sql.Identifier) -> None:
-    """Take the rows of a table out of the aggregates, but for their users."""
-    clear_staged(connection)
-    for name, counts in _COUNTS.items():
-        staged = sql.Identifier("staging", f"weblog_{name}")
-        connection.execute(sql.SQL("insert into {} ").format(staged) + counts.format(gone=gone))
-    add_staged(connection)

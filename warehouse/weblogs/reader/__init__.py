@@ -1,1 +1,1 @@
-"""Log lines into columns: parser, fallback parser, addresses, traffic rules."""
+"""Log lines into columns: compiled parser, fallback parser, addresses, traffic rules."""

@@ -1,4 +1,7 @@
-"""The compiled inner loops (scan.c), where they could be built; else `library` is None, and numpy does the same."""
+"""The compiled line scanner (scan.c), called through ctypes; without it the same functions run in plain Python.
+
+`library` is None where no C compiler was there at installation. Everything still loads, several times slower.
+"""
 
 import ctypes
 import secrets
@@ -8,10 +11,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from warehouse.weblogs.reader.swar import Bytes, Mask, Places, Words
+from warehouse.weblogs.reader import portable
+from warehouse.weblogs.reader.buffers import PADDING, Bytes, Mask, Places, Words
+
+SLOW_PARSER = (
+    "Web logs are read by the slow parser: the compiled one (weblogs/reader/scan.c) is not installed."
+)
+INSTALL_COMPILER = "Install a C compiler (Debian, Ubuntu: apt-get install gcc), then install dwh again."
 
 _COLUMNS = 14
-# Strangers choose the texts: nobody shall choose their hashes.
+# Visitors choose the texts. A secret keeps them from choosing texts with equal hashes.
 _SECRET: Words = np.array([secrets.randbits(64) | 1 for _ in range(4)], np.uint64)
 
 
@@ -20,23 +29,31 @@ def _load() -> ctypes.CDLL | None:
         path = Path(__file__).with_name(f"_scan{suffix}")
         if path.exists():
             try:
-                return ctypes.CDLL(str(path))
+                library = ctypes.CDLL(str(path))
             except OSError:
                 return None
+            library.take_rows.restype = ctypes.c_int64
+            return library
     return None
 
 
-# Its functions work without the interpreter's lock.
+# ctypes releases the interpreter's lock during a call.
 library = _load()
 
 
 def scan_lines(buffer: Bytes, size: int) -> tuple[Places, Places, Places, Places]:
-    """Starts and ends of the lines in the first `size` bytes; columns of the regular ones; numbers of the others."""
+    """Split the first `size` bytes into lines and parse the regular ones.
+
+    Returns starts and ends of the lines, the columns of the regular lines (see `parse.Columns`), and the numbers of the
+    other lines, which are left to `fallback`. Bytes after the last \\n are no line.
+    """
     assert library is not None
-    capacity = _count(buffer, size)
+    if len(buffer) < size + PADDING:
+        raise ValueError(f"a buffer of {len(buffer)} bytes has no padding after {size}")
+    capacity = int(np.count_nonzero(buffer[:size] == ord("\n")))
     starts, ends, others = (np.empty(capacity, np.int64) for _ in range(3))
     columns = np.empty((_COLUMNS, capacity), np.int64)
-    counts = np.zeros(3, np.int64)
+    counts = np.zeros(2, np.int64)
     library.scan_lines(
         _at(buffer),
         _i64(size),
@@ -47,13 +64,14 @@ def scan_lines(buffer: Bytes, size: int) -> tuple[Places, Places, Places, Places
         _at(others),
         _at(counts),
     )
-    _, rows, odd = counts.tolist()
-    return starts, ends, columns[:, :rows], others[:odd]
+    regular, other = counts.tolist()
+    return starts, ends, columns[:, :regular], others[:other]
 
 
 def parse_v4(buffer: Bytes, start: Places, end: Places) -> tuple[npt.NDArray[np.uint32], Mask]:
-    """Dotted quads as numbers, without leading zeros, and whether they are that."""
-    assert library is not None
+    """Parse dotted quads without leading zeros: addresses as numbers, and which texts are one."""
+    if library is None:
+        return portable.parse_v4(buffer, start, end)
     start, end = np.ascontiguousarray(start), np.ascontiguousarray(end)
     addresses, valid = np.empty(len(start), np.uint32), np.empty(len(start), np.bool_)
     library.parse_v4(_at(buffer), _at(start), _at(end), _i64(len(start)), _at(addresses), _at(valid))
@@ -62,7 +80,8 @@ def parse_v4(buffer: Bytes, start: Places, end: Places) -> tuple[npt.NDArray[np.
 
 def hash_texts(buffer: Bytes, start: Places, end: Places) -> Words:
     """64-bit hash of the bytes between each `start` and `end`; never 0."""
-    assert library is not None
+    if library is None:
+        return portable.hash_texts(buffer, start, end, _SECRET.tobytes())
     start, end = np.ascontiguousarray(start), np.ascontiguousarray(end)
     hashes = np.empty(len(start), np.uint64)
     library.hash_texts(_at(buffer), _at(start), _at(end), _i64(len(start)), _at(_SECRET), _at(hashes))
@@ -71,7 +90,8 @@ def hash_texts(buffer: Bytes, start: Places, end: Places) -> Words:
 
 def find_slots(hashes: Words, table: Words) -> Places:
     """Slot of each hash in an open-addressing table whose size is a power of two; -1 where it is not there."""
-    assert library is not None
+    if library is None:
+        return portable.find_slots(hashes, table)
     slots = np.empty(len(hashes), np.int64)
     mask = ctypes.c_uint64(len(table) - 1)
     library.find_slots(_at(hashes), _i64(len(hashes)), _at(table), mask, _at(slots))
@@ -81,24 +101,20 @@ def find_slots(hashes: Words, table: Words) -> Places:
 def take_rows(
     rows: npt.NDArray[np.void], countries: npt.NDArray[np.int16], chosen: Mask, counts: Places
 ) -> tuple[Bytes, int]:
-    """Bytes of the rows of chosen countries, country by country in the order they came; the others move up, so many.
+    """Take the rows of chosen countries, grouped by country in order of arrival; the others move up.
 
-    `counts` tells how many rows each country has.
+    `counts` has the number of rows of each country. Returns the bytes taken and the number of rows that stay.
     """
-    assert library is not None
+    if library is None:
+        return portable.take_rows(rows, countries, chosen)
     width = rows.dtype.itemsize
     leaving = np.where(chosen, counts, 0)
     places = np.cumsum(leaving) - leaving
     content = np.empty(int(leaving.sum()) * width, np.uint8)
-    library.take_rows.restype = ctypes.c_int64
     stay = library.take_rows(
         _at(rows), _at(countries), _i64(len(rows)), _i64(width), _at(chosen), _at(places), _at(content)
     )
     return content, stay
-
-
-def _count(buffer: Bytes, size: int) -> int:
-    return int(np.count_nonzero(buffer[:size] == ord("\n")))
 
 
 def _at(array: npt.NDArray[np.generic]) -> ctypes.c_void_p:

@@ -1,31 +1,14 @@
-"""Access log lines to columns: whole blocks at a time, and the odd lines one by one."""
+"""Parses blocks of access log lines into columns: regular lines by the compiled parser, the others by the fallback."""
 
 from dataclasses import dataclass, fields
 
 import numpy as np
-import numpy.typing as npt
 
 from warehouse.weblogs.reader import fallback, native
 from warehouse.weblogs.reader.addresses import Addresses, AddressReader
-from warehouse.weblogs.reader.clock import days_since_epoch, offsets_of
-from warehouse.weblogs.reader.swar import (
-    Bytes,
-    ByteWords,
-    Mask,
-    Places,
-    digits,
-    find,
-    number,
-    pairs,
-    pattern,
-    u64,
-)
+from warehouse.weblogs.reader.buffers import Bytes, Mask, Places
 
-NEWLINE, RETURN, QUOTE, SPACE, DASH, BACKSLASH = b'\n\r" -\\'
-
-# Around the opening quote of the request, in words that end at it: ' [17/May/2015:10:05:03 +0000] "'
-_HEAD_WORDS = tuple(pattern(text) for text in (b" [../...", b"/....:..", b":..:.. .", b'....] ".'))
-_STATUS_WORD = pattern(b'" ... ..')
+NEWLINE, RETURN = b"\n\r"
 
 
 @dataclass(frozen=True)
@@ -46,7 +29,7 @@ class Lines:
 
 @dataclass
 class Columns:
-    """Columns of the lines that could be read, in the order of `line` (positions in the block)."""
+    """Columns of the parsed lines, in the order of `line` (positions in the block)."""
 
     line: Places
     seconds: Places  # since 1970-01-01 UTC
@@ -61,7 +44,7 @@ class Columns:
     referer_start: Places
     referer_end: Places
     agent_start: Places
-    # 0 in the common format, which tells neither referer nor user agent.
+    # 0 in the common format, which has neither referer nor user agent.
     agent_end: Places
 
     @property
@@ -100,7 +83,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Parsed:
-    """A block, read: every line is either in `columns` (with its address) or in `rejected`."""
+    """A parsed block: every line is either in `columns` (with its address) or in `rejected`."""
 
     lines: Lines
     columns: Columns
@@ -119,152 +102,44 @@ def split_lines(buffer: Bytes, size: int) -> Lines:
 
 
 def parse(buffer: Bytes, size: int, address_reader: AddressReader) -> Parsed:
-    """Read every line of a block of whole lines: regular ones together, the others by `odd_lines`."""
-    words = ByteWords(buffer)
-    if native.library is not None:
-        starts, ends, table, others = native.scan_lines(buffer, size)
-        lines, parts = Lines(buffer, starts, ends), [Columns(*table)] if table.size else []
-    else:
+    """Parse every line of a block of whole lines."""
+    regular: list[Columns] = []
+    if native.library is None:
         lines = split_lines(buffer, size)
-        parts, others = _split_columns(lines, words, size)
-    odd, rejected = _odd(lines, others)
-    if len(odd.line):
-        parts.append(odd)
-    columns = parts[0] if len(parts) == 1 else _merge(parts)
-    addresses = address_reader.read(buffer, words, columns.address_start, columns.address_end)
+        others = np.arange(len(lines))
+    else:
+        starts, ends, table, others = native.scan_lines(buffer, size)
+        lines = Lines(buffer, starts, ends)
+        regular = [Columns(*table)]
+    irregular, rejected = _parse_each(lines, others)
+    columns = regular[0] if regular and not len(irregular.line) else _merge([*regular, irregular])
+    addresses = address_reader.read(buffer, columns.address_start, columns.address_end)
     if not addresses.valid.all():
         for place in np.flatnonzero(~addresses.valid).tolist():
             start, end = int(columns.address_start[place]), int(columns.address_end[place])
-            said = fallback.shown(buffer[start:end].tobytes())[:100]
-            rejected.append(Rejected(int(columns.line[place]), "bad_address", f"'{said}' is no IP address"))
+            text = fallback.printable(buffer[start:end].tobytes())[:100]
+            rejected.append(Rejected(int(columns.line[place]), "bad_address", f"'{text}' is no IP address"))
         columns, addresses = columns.select(addresses.valid), addresses.select(addresses.valid)
         rejected.sort(key=lambda one: one.line)
     return Parsed(lines, columns, addresses, rejected)
 
 
-def _split_columns(lines: Lines, words: ByteWords, size: int) -> tuple[list[Columns], Places]:
-    """Columns of the regular lines, by format, and the numbers of the other lines."""
-    quotes = np.flatnonzero(lines.buffer[:size] == QUOTE)
-    upto = np.searchsorted(quotes, lines.ends)
-    counts = np.diff(upto, prepend=0)
-    parts: list[Columns] = []
-    taken = np.zeros(len(lines), bool)
-    for marks in (6, 2):
-        at = np.flatnonzero(counts == marks)
-        if len(at):
-            mine = quotes if len(at) == len(lines) else quotes[np.repeat(counts == marks, counts)]
-            places = [np.ascontiguousarray(column) for column in mine.reshape(-1, marks).T]
-            part = _regular(lines, words, at, places)
-            taken[part.line] = True
-            parts.append(part)
-    return parts, np.flatnonzero(~taken)
-
-
-def _regular(lines: Lines, words: ByteWords, at: Places, quotes: list[Places]) -> Columns:
-    """Those of the lines `at` (with 6 quotes, or 2 in the common format) that are laid out as most lines are."""
-    start, end = lines.starts[at], lines.ends[at]
-    fits = (quotes[0] - start >= 38) & (end - quotes[1] >= 7)
-    if len(quotes) == 6:
-        fits &= (quotes[5] == end - 1) & (quotes[4] - quotes[3] == 2)
-    if not fits.all():
-        at, start, end = at[fits], start[fits], end[fits]
-        quotes = [place[fits] for place in quotes]
-    buffer, first, second = lines.buffer, quotes[0], quotes[1]
-    head = [words.at8[first - back] for back in (30, 22, 14, 6)]
-    fits = np.ones(len(at), bool)
-    for word, (mask, value) in zip(head, _HEAD_WORDS, strict=True):
-        fits &= (word & mask) == value
-    seconds, known = _clock(head)
-    fits &= known
-    status, known = _status(words.at8[second])
-    fits &= known
-    if len(quotes) == 6:
-        size_end = quotes[2] - 1
-        fits &= (buffer[size_end] == SPACE) & (buffer[quotes[3] + 1] == SPACE)
-        fits &= (buffer[quotes[3] - 1] != BACKSLASH) & (buffer[quotes[5] - 1] != BACKSLASH)
-    else:
-        size_end = end
-    fits &= buffer[second - 1] != BACKSLASH
-    size, known = _size(words, second + 6, size_end)
-    fits &= known
-    address_end = _first_space(words, start, first)
-    fits &= (words.at4[address_end] & np.uint32(0x00FFFFFF)) == np.uint32(0x202D20)
-    user_start, user_end = address_end + 3, first - 30
-    fits &= (user_end > user_start) & (address_end > start)
-    absent = np.zeros(len(at), np.int64)
-    spans = (quotes[2] + 1, quotes[3], quotes[4] + 1, quotes[5]) if len(quotes) == 6 else (absent,) * 4
-    columns = Columns(
-        at, seconds, status, size, start, address_end, user_start, user_end, first + 1, second, *spans
-    )
-    return columns if fits.all() else columns.select(fits)
-
-
-def _clock(head: list[npt.NDArray[np.uint64]]) -> tuple[Places, Mask]:
-    """UTC seconds of the times in the four words of a line's head, and whether they are times at all."""
-    first, second, third, fourth = head
-    days, known = days_since_epoch(first >> u64(16), (second >> u64(8)) & u64(0xFFFFFFFF))
-    clock = (second >> u64(48)) | ((third & u64(0xFFFF00)) << u64(8)) | (third & u64(0xFFFF00000000))
-    values, numeric = digits(clock | u64(0x3030 << 48))
-    lanes = pairs(values)
-    hour, minute, second_ = (((lanes >> u64(shift)) & u64(0xFF)).astype(np.int64) for shift in (0, 16, 32))
-    offset, in_zone = offsets_of((third >> u64(56)) | ((fourth & u64(0xFFFFFFFF)) << u64(8)))
-    known &= numeric & in_zone & (hour < 24) & (minute < 60) & (second_ <= 60)
-    return days * 86_400 + hour * 3600 + minute * 60 + second_ - offset, known
-
-
-def _status(word: npt.NDArray[np.uint64]) -> tuple[Places, Mask]:
-    mask, value = _STATUS_WORD
-    values, numeric = digits(((word >> u64(16)) & u64(0xFFFFFF)) << u64(40) | u64(0x3030303030))
-    status = number(values).astype(np.int64)
-    return status, ((word & mask) == value) & numeric & (status >= 100) & (status <= 599)
-
-
-def _size(words: ByteWords, start: Places, end: Places) -> tuple[Places, Mask]:
-    """Response sizes of up to eight digits, right-aligned in a word; '-' is 0, as Apache means it."""
-    length = end - start
-    word = words.at8[np.maximum(end - 8, 0)]
-    shift = ((8 - np.clip(length, 1, 8)) * 8).astype(np.uint64)
-    blank = (u64(1) << shift) - u64(1)
-    values, numeric = digits((word & ~blank) | (u64(0x3030303030303030) & blank))
-    dash = (length == 1) & ((word >> u64(56)) == DASH)
-    size = np.where(dash, 0, number(values).astype(np.int64))
-    return size, (dash | numeric) & (length >= 1) & (length <= 8)
-
-
-def _first_space(words: ByteWords, start: Places, limit: Places) -> Places:
-    """Place of the first space from `start` on; `start` itself where there is none before `limit`."""
-    near = find(words.at8[start], SPACE)
-    place = start + near
-    far = np.flatnonzero(near == 8)
-    for _ in range(6):
-        if not len(far):
-            return place
-        step = find(words.at8[place[far]], SPACE)
-        place[far] += step
-        far = far[(step == 8) & (place[far] < limit[far])]
-    place[far] = start[far]
-    return place
-
-
-def _odd(lines: Lines, at: Places) -> tuple[Columns, list[Rejected]]:
-    """The lines `at`, each by itself."""
+def _parse_each(lines: Lines, numbers: Places) -> tuple[Columns, list[Rejected]]:
+    """Parse lines one by one."""
     rows: list[tuple[int, ...]] = []
     rejected: list[Rejected] = []
-    for line in at.tolist():
+    for line in numbers.tolist():
         start = int(lines.starts[line])
-        read = fallback.read(lines.text(line))
-        if isinstance(read, fallback.Fault):
-            rejected.append(Rejected(line, read.rule, read.reason))
+        parsed = fallback.parse_line(lines.text(line))
+        if isinstance(parsed, fallback.Fault):
+            rejected.append(Rejected(line, parsed.rule, parsed.reason))
         else:
-            rows.append(
-                (line, read.seconds, read.status, read.size, *(start + place for place in read.spans))
-            )
+            spans = (start + place for place in parsed.spans)
+            rows.append((line, parsed.seconds, parsed.status, parsed.size, *spans))
     table = np.array(rows, np.int64).reshape(-1, len(fields(Columns)))
     return Columns(*(np.ascontiguousarray(column) for column in table.T)), rejected
 
 
 def _merge(parts: list[Columns]) -> Columns:
-    if not parts:
-        return Columns(*(np.zeros(0, np.int64) for _ in fields(Columns)))
     merged = Columns(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Columns)))
     return merged.select(np.argsort(merged.line, kind="stable"))

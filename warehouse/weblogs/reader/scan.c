@@ -1,7 +1,9 @@
-/* The inner loops of reading access logs: what numpy does in many passes over a block, in one.
+/* The parser of access logs: splits a block into lines, parses the regular ones, and does what else is needed per row.
  *
- * Optional: where this cannot be compiled, the modules that call it (see native.py) do the same with numpy. A line that is
- * not laid out as most are is left to odd_lines.py in either case. Buffers carry 64 bytes after their last line.
+ * native.py calls it through ctypes. Lines in any other layout are left to fallback.py, which also parses all lines where
+ * there is no C compiler (with portable.py for the other functions): both must agree on every line. Any bytes may come:
+ * nothing is read outside [b, b + size + 64) and nothing written beyond the given capacity. The 64 bytes after the last
+ * line are the padding that every buffer has (PADDING in buffers.py).
  */
 #include <stdint.h>
 #include <string.h>
@@ -17,7 +19,7 @@ static inline int two(const u8 *p) { return (p[0] - '0') * 10 + (p[1] - '0'); }
 
 static const char MONTHS[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
 
-/* Days since 1970-01-01 of 'dd/Mmm/yyyy'; 0 where the calendar has no such day, or no request can be of it (clock.py). */
+/* Days since 1970-01-01 of 'dd/Mmm/yyyy'. Returns 0 for a day that is not in the calendar, or outside 1970 to 2148. */
 static int day_number(const u8 *p, i64 *days) {
     static const int lengths[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
     for (int i = 0; i < 11; i++)
@@ -35,11 +37,11 @@ static int day_number(const u8 *p, i64 *days) {
     return 1;
 }
 
-/* Seconds since 1970-01-01 UTC of 'dd/Mmm/yyyy:hh:mm:ss +zzzz'; 0 where that is no time. `known` caches the last day. */
-static int clock(const u8 *p, u8 *known, i64 *known_days, i64 *seconds) {
-    if (memcmp(p, known, 11)) {
-        if (!day_number(p, known_days)) return 0;
-        memcpy(known, p, 11);
+/* Seconds since 1970-01-01 UTC of 'dd/Mmm/yyyy:hh:mm:ss +zzzz'. Returns 0 if it is no time. `cached` is the last day. */
+static int utc_seconds(const u8 *p, u8 *cached, i64 *cached_days, i64 *seconds) {
+    if (memcmp(p, cached, 11)) {
+        if (!day_number(p, cached_days)) return 0;
+        memcpy(cached, p, 11);
     }
     if (p[11] != ':' || p[14] != ':' || p[17] != ':' || p[20] != ' ') return 0;
     for (int i = 12; i < 26; i++)
@@ -49,12 +51,12 @@ static int clock(const u8 *p, u8 *known, i64 *known_days, i64 *seconds) {
     if (hour > 23 || minute > 59 || second > 60 || zone_hours > 15 || zone_minutes > 59) return 0;
     if (p[21] != '+' && p[21] != '-') return 0;
     i64 zone = zone_hours * 3600 + zone_minutes * 60;
-    *seconds = *known_days * 86400 + hour * 3600 + minute * 60 + second - (p[21] == '-' ? -zone : zone);
+    *seconds = *cached_days * 86400 + hour * 3600 + minute * 60 + second - (p[21] == '-' ? -zone : zone);
     return 1;
 }
 
-/* A line [s, e) into row `at` of the columns; 0 where it is not laid out as most are. */
-static int regular(const u8 *b, i64 s, i64 e, i64 line, i64 at, i64 capacity, u8 *known, i64 *known_days, i64 *out) {
+/* Parse a line [s, e) into row `at` of the columns. Returns 0 if its layout is not the regular one. */
+static int regular(const u8 *b, i64 s, i64 e, i64 line, i64 at, i64 capacity, u8 *cached, i64 *cached_days, i64 *out) {
     i64 quotes[7] = {0};
     int count = 0;
     for (const u8 *p = b + s; count < 7 && (p = memchr(p, '"', (size_t)(b + e - p))); p++) quotes[count++] = p - b;
@@ -71,7 +73,7 @@ static int regular(const u8 *b, i64 s, i64 e, i64 line, i64 at, i64 capacity, u8
     const u8 *head = b + first - 30;
     if (head[0] != ' ' || head[1] != '[' || head[28] != ']' || head[29] != ' ') return 0;
     i64 seconds;
-    if (!clock(head + 2, known, known_days, &seconds)) return 0;
+    if (!utc_seconds(head + 2, cached, cached_days, &seconds)) return 0;
     const u8 *p = b + second;
     if (p[1] != ' ' || p[5] != ' ' || !digit(p[2]) || !digit(p[3]) || !digit(p[4])) return 0;
     i64 status = (p[2] - '0') * 100 + two(p + 3);
@@ -99,27 +101,28 @@ static int regular(const u8 *b, i64 s, i64 e, i64 line, i64 at, i64 capacity, u8
     return 1;
 }
 
-/* Lines of a block: starts and ends (without line ends), the columns of regular ones (each `capacity` apart), and the
- * numbers of the others; tells the number of lines, of regular ones and of others. */
+/* Split a block into at most `capacity` lines that end with \n: their starts and ends (without line ends), the columns of the
+ * regular ones (each `capacity` apart), and the numbers of the others. `counts` are the numbers of regular ones and others. */
 void scan_lines(const u8 *b, i64 size, i64 capacity, i64 *starts, i64 *ends, i64 *columns, i64 *others, i64 *counts) {
-    i64 line = 0, rows = 0, odd = 0, known_days = 0;
-    u8 known[11] = {0};
-    for (i64 s = 0; s < size; line++) {
+    i64 line = 0, rows = 0, other = 0, cached_days = 0;
+    u8 cached[11];
+    memcpy(cached, "01/Jan/1970", 11);
+    for (i64 s = 0; s < size && line < capacity; line++) {
         const u8 *end = memchr(b + s, '\n', (size_t)(size - s));
+        if (!end) break;
         i64 next = end - b, e = next;
         if (e > s && b[e - 1] == '\r') e--;
         starts[line] = s;
         ends[line] = e;
-        if (regular(b, s, e, line, rows, capacity, known, &known_days, columns)) rows++;
-        else others[odd++] = line;
+        if (regular(b, s, e, line, rows, capacity, cached, &cached_days, columns)) rows++;
+        else others[other++] = line;
         s = next + 1;
     }
-    counts[0] = line;
-    counts[1] = rows;
-    counts[2] = odd;
+    counts[0] = rows;
+    counts[1] = other;
 }
 
-/* IPv4 addresses between starts and ends, without leading zeros, and whether they are that. */
+/* Parse the texts between starts and ends as dotted quads without leading zeros; `valid` marks those that are one. */
 void parse_v4(const u8 *b, const i64 *starts, const i64 *ends, i64 count, uint32_t *addresses, u8 *valid) {
     for (i64 i = 0; i < count; i++) {
         const u8 *p = b + starts[i], *end = b + ends[i];
@@ -145,7 +148,7 @@ static inline u64 word_at(const u8 *p) {
     return word;
 }
 
-/* The first n bytes, 0 to 8; what lies behind them is read, and left out. */
+/* The first n bytes as a word, at most 8. Reads 8 bytes, up to 7 of them behind the text: in the next line or the padding. */
 static inline u64 part(const u8 *p, i64 n) { return n <= 0 ? 0 : n >= 8 ? word_at(p) : word_at(p) & (((u64)1 << 8 * n) - 1); }
 
 static inline u64 mix(u64 a, u64 b) {
@@ -153,7 +156,7 @@ static inline u64 mix(u64 a, u64 b) {
     return (u64)product ^ (u64)(product >> 64);
 }
 
-/* 64-bit hashes of texts under four secret words; 0 is never one. */
+/* 64-bit hashes of texts, keyed by four secret words; never 0, which marks an empty slot. */
 void hash_texts(const u8 *b, const i64 *starts, const i64 *ends, i64 count, const u64 *secret, u64 *hashes) {
     for (i64 i = 0; i < count; i++) {
         const u8 *p = b + starts[i];
@@ -176,8 +179,8 @@ void find_slots(const u64 *hashes, i64 count, const u64 *table, u64 mask, i64 *s
     }
 }
 
-/* Rows of `width` bytes of the countries chosen, into `target` where their country's rows come next; the others move up.
- * Tells how many stay. */
+/* Move rows of chosen countries (of `width` bytes) to `target`, each to the next place of its country; the others move up.
+ * Returns how many stay. */
 i64 take_rows(u8 *rows, int16_t *countries, i64 count, i64 width, const u8 *chosen, i64 *places, u8 *target) {
     i64 stay = 0;
     for (i64 i = 0; i < count; i++) {

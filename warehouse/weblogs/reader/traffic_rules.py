@@ -1,4 +1,4 @@
-"""What a request means and where a visit comes from, by the rules of `site.toml`."""
+"""Traffic rules: the action of a request and the source of a visit, declared in traffic_rules.toml."""
 
 import re
 import tomllib
@@ -13,16 +13,16 @@ from warehouse.errors import DeclarationError
 ACTIONS = ("other", "view", "search", "add_to_cart", "checkout", "login")
 DIRECT = ("direct", "direct")
 
-SITE = Path(__file__).with_name("traffic_rules.toml")
+RULES_FILE = Path(__file__).with_name("traffic_rules.toml")
 
-# A visitor may write what he likes; what is longer names no product, and would not fit an index.
-_LONGEST_NAME = 100
-_LONGEST_PRODUCT = 255
+# Visitors choose these texts. Longer ones are no product or source, and would not fit into an index.
+_MAX_NAME_LENGTH = 100
+_MAX_PRODUCT_LENGTH = 255
 
 
 @dataclass(frozen=True)
 class ActionRule:
-    """A request with one of the methods whose path fits has this action."""
+    """The action of requests with one of the methods and a path that matches."""
 
     action: str
     methods: frozenset[str]
@@ -31,19 +31,19 @@ class ActionRule:
 
 @dataclass(frozen=True)
 class Request:
-    """A request line, understood."""
+    """A parsed request line."""
 
     method: str | None
     path: str | None
     action: str
     product_id: str | None
-    # Name and medium of the campaign, where the request names one.
+    # Name and medium of the campaign, if the request has one.
     campaign: tuple[str, str] | None
 
 
 @dataclass(frozen=True)
 class TrafficRules:
-    """The shop's rules."""
+    """All rules of a shop."""
 
     landing: str
     ignore: tuple[str, ...]
@@ -54,7 +54,7 @@ class TrafficRules:
     aliases: Mapping[str, str]
 
     def request(self, text: str) -> Request:
-        """Understand a request line as logged; one that is none has action 'other'."""
+        """Parse a request line; text that is not one has action 'other'."""
         parts = text.split(" ")
         method = parts[0] if parts[0].isalpha() and parts[0].isupper() and len(parts) > 1 else None
         target = parts[1] if method else ""
@@ -62,18 +62,18 @@ class TrafficRules:
             # CONNECT host:port, OPTIONS *, absolute targets of proxies, noise.
             return Request(method, target or None, "other", None, None)
         path, _, query = target.partition("?")
-        wanted = ("utm_source", *self.product_parameters)
-        parameters = dict(parse_qsl(query)) if any(name in query for name in wanted) else {}
-        source = parameters.get("utm_source", "").strip().lower()[:_LONGEST_NAME]
+        parameter_names = ("utm_source", *self.product_parameters)
+        parameters = dict(parse_qsl(query)) if any(name in query for name in parameter_names) else {}
+        source = parameters.get("utm_source", "").strip().lower()[:_MAX_NAME_LENGTH]
         campaign = (_clean(source), "campaign") if source else None
         for rule in self.rules:
-            found = rule.path.search(path) if method in rule.methods else None
-            if found is not None:
-                return Request(method, path, rule.action, self._product(found, parameters), campaign)
+            match = rule.path.search(path) if method in rule.methods else None
+            if match is not None:
+                return Request(method, path, rule.action, self._product(match, parameters), campaign)
         return Request(method, path, "other", None, campaign)
 
     def traffic_source(self, referer: str) -> tuple[str, str]:
-        """Name and medium of the site that a referer belongs to."""
+        """Name and medium of the site of a referer."""
         try:
             host = (urlsplit(referer).hostname or "").removesuffix(".")
         except ValueError:
@@ -87,22 +87,22 @@ class TrafficRules:
         name = name or next((label for label in host.split(".")[:-1][::-1] if label in self.media), None)
         if name is not None:
             return name, self.media.get(name, "referral")
-        return _clean(host.removeprefix("www.")[:_LONGEST_NAME]), "referral"
+        return _clean(host.removeprefix("www.")[:_MAX_NAME_LENGTH]), "referral"
 
-    def _product(self, found: re.Match[str], parameters: Mapping[str, str]) -> str | None:
-        named = found.groupdict().get("product_id")
+    def _product(self, match: re.Match[str], parameters: Mapping[str, str]) -> str | None:
+        named = match.groupdict().get("product_id")
         product = unquote(named) if named else next(
             (parameters[name] for name in self.product_parameters if parameters.get(name)), None
         )  # fmt: skip
-        return _clean(product) if product and len(product) <= _LONGEST_PRODUCT else None
+        return _clean(product) if product and len(product) <= _MAX_PRODUCT_LENGTH else None
 
 
 @cache
-def read_traffic_rules(path: Path = SITE) -> TrafficRules:
-    """The rules declared at `path`.
+def read_traffic_rules(path: Path = RULES_FILE) -> TrafficRules:
+    """The rules declared in a file.
 
     Raises:
-        DeclarationError: naming what is wrong with the declaration.
+        DeclarationError: the file is not a valid declaration.
     """
     try:
         declared = tomllib.loads(path.read_text())
@@ -129,5 +129,5 @@ def read_traffic_rules(path: Path = SITE) -> TrafficRules:
 
 
 def _clean(text: str) -> str:
-    """Text that a database takes: no NUL, no lone surrogates."""
+    """Text that PostgreSQL accepts: no NUL, no lone surrogates."""
     return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()

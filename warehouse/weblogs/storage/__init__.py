@@ -1,1 +1,1 @@
-"""Parsed rows into tables: lookups, partitions, aggregates, COPY."""
+"""Parsed rows into tables: dictionaries, partitions, aggregates, COPY."""

@@ -1,8 +1,7 @@
-"""What a batch adds to the tables that the web marts show: counted in memory, added in its transaction."""
+"""Counts of a batch's rows in memory, staged for the aggregates (warehouse.model.weblog_aggregates)."""
 
 from collections.abc import Sequence
 from datetime import date, timedelta
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -10,64 +9,52 @@ import polars as pl
 import psycopg
 from psycopg import sql
 
-from warehouse.weblogs.reader.swar import Places
+from warehouse.weblogs.reader.buffers import Places
 from warehouse.weblogs.reader.traffic_rules import ACTIONS
 
-QUERIES = Path(__file__).with_name("queries")
-TARGETS = ("agg_weblog_country", "agg_weblog_device", "agg_weblog_country_product", "agg_weblog_day")
-# Of tables staging.weblog_… and dwh.agg_weblog_…: the key, and what a batch says of it.
-STAGED = {
-    "country": (("country",), "request_count"),
-    "country_user": (("country", "web_user_key"), "last_seen_date"),
-    "device": (("device_key",), "request_count"),
-    "device_user": (("device_key", "web_user_key"), "last_seen_date"),
-    "country_product": (("country", "product_id"), "view_count"),
-    "day": (("request_date", "action"), "request_count"),
-}
-
-# Values that wait to be counted: 8 bytes each.
-_MOST_WAITING = 2_000_000
+# Values collected before they are counted: 8 bytes each.
+_MAX_COLLECTED = 2_000_000
 _LOW = np.int64(0xFFFFFFFF)
 _DAY_SECONDS = 86_400
 _EPOCH = date(1970, 1, 1)
-# A pair and the day it was seen share a word: days from 1969-12-31, where a zone may put a request of 1970, up to 2149.
+# A pair and a day share a 64-bit word: days from 1969-12-31 (a request of 1970 in a zone east of UTC) to 2149.
 _DAY_BITS = 16
 _DAYS_BEFORE = 1
 _DAY_MASK = (1 << _DAY_BITS) - 1
 
 
 class ValueCounter:
-    """How often each number was seen; memory grows with the distinct ones only."""
+    """Counts values; memory grows with the number of distinct values only."""
 
     def __init__(self) -> None:
-        self._waiting: list[Places] = []
-        self._waiting_count = 0
+        self._collected: list[Places] = []
+        self._collected_count = 0
         self._values = np.zeros(0, np.int64)
         self._counts = np.zeros(0, np.int64)
 
     def add(self, values: Places) -> None:
         """Count `values`."""
-        self._waiting.append(values)
-        self._waiting_count += len(values)
-        if self._waiting_count > _MOST_WAITING:
+        self._collected.append(values)
+        self._collected_count += len(values)
+        if self._collected_count > _MAX_COLLECTED:
             self._count()
 
     def result(self) -> tuple[Places, Places]:
-        """Distinct values in order, and how often each was seen."""
+        """Distinct values in order, and the count of each."""
         self._count()
         return self._values, self._counts
 
     def _count(self) -> None:
-        values, counts = np.unique(np.concatenate([*self._waiting, self._values]), return_counts=True)
-        # The values counted before were each seen once in this round.
+        values, counts = np.unique(np.concatenate([*self._collected, self._values]), return_counts=True)
+        # Values that were counted before are in the concatenation once.
         counts[np.searchsorted(values, self._values)] += self._counts - 1
         self._values, self._counts = values, counts
-        self._waiting.clear()
-        self._waiting_count = 0
+        self._collected.clear()
+        self._collected_count = 0
 
 
 class Aggregates:
-    """Counts of a batch."""
+    """Counts of a batch, by the keys of the aggregates."""
 
     def __init__(self) -> None:
         self._countries, self._devices, self._days = ValueCounter(), ValueCounter(), ValueCounter()
@@ -86,7 +73,7 @@ class Aggregates:
         actions: npt.NDArray[np.int32],
         products: npt.NDArray[np.int32],
     ) -> None:
-        """Count rows: a value per row in each array; `products` is -1 where nothing was viewed."""
+        """Count rows, one value per row in each array; `products` is -1 for a request that views none."""
         country = countries.astype(np.int64)
         self._countries.add(country)
         self._devices.add(device_keys.astype(np.int64))
@@ -101,12 +88,6 @@ class Aggregates:
         if len(viewed):
             self._country_products.add(country[viewed] << 32 | products[viewed])
 
-    def publish(self, connection: psycopg.Connection, codes: Sequence[str], products: Sequence[str]) -> None:
-        """Add the counts to the aggregates, in the connection's transaction."""
-        clear_staged(connection)
-        self.stage(connection, codes, products)
-        add_staged(connection)
-
     def stage(
         self,
         connection: psycopg.Connection,
@@ -114,7 +95,7 @@ class Aggregates:
         products: Sequence[str],
         schema: str = "staging",
     ) -> None:
-        """Append the counts to the tables of a batch, weblog_country and so on."""
+        """Append the counts to the tables weblog_country and so on of a schema."""
 
         def copy(name: str, columns: dict[str, npt.NDArray[np.generic]]) -> None:
             frame = pl.DataFrame({column: values.tolist() for column, values in columns.items()})
@@ -139,20 +120,8 @@ class Aggregates:
         copy("day", {"request_date": dates, "action": actions, "request_count": requests})
 
 
-def clear_staged(connection: psycopg.Connection) -> None:
-    """Empty the tables that a batch's counts are staged in."""
-    tables = sql.SQL(", ").join(sql.Identifier("staging", f"weblog_{name}") for name in STAGED)
-    connection.execute(sql.SQL("truncate {}").format(tables))
-
-
-def add_staged(connection: psycopg.Connection) -> None:
-    """Add what is staged to the aggregates."""
-    for target in TARGETS:
-        connection.execute((QUERIES / f"{target}.sql").read_bytes())
-
-
 def _last_seen(users: ValueCounter) -> tuple[Places, dict[str, npt.NDArray[np.generic]]]:
-    """Pairs of something with a user, and of each the user and the last day on which it was seen."""
+    """Pairs of a key and a user; and per pair the user and the last day on which it was seen."""
     values, _ = users.result()
     last = values[np.flatnonzero(np.diff(values >> _DAY_BITS, append=-1))]
     pairs = last >> _DAY_BITS
@@ -164,7 +133,7 @@ def _dates(days: Places) -> npt.NDArray[np.generic]:
 
 
 def copy_frame(connection: psycopg.Connection, table: sql.Identifier, frame: pl.DataFrame) -> None:
-    """COPY a frame whose columns bear the table's names; nulls stay nulls."""
+    """COPY a frame whose columns are named like the table's; nulls stay nulls."""
     if not frame.height:
         return
     names = sql.SQL(", ").join(map(sql.Identifier, frame.columns))

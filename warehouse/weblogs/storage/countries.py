@@ -1,4 +1,4 @@
-"""Countries that a GeoIP database tells, as members of dwh.dim_country."""
+"""Countries of a GeoIP database as rows of dwh.dim_country."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ from warehouse.geoip import GeoIp
 def name_countries(
     connection: psycopg.Connection, countries: GeoIp, codes: Iterable[str], run_id: int
 ) -> None:
-    """Add those of `codes` that ISO 3166 has not, by the names that the database has for them."""
+    """Add the `codes` that ISO 3166 does not have, by their names in the GeoIP database."""
     for code in codes:
         connection.execute(
             """

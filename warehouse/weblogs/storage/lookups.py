@@ -1,7 +1,7 @@
-"""Texts of log lines as keys: found in memory, else in the warehouse, else entered there.
+"""Dictionaries of texts: looks up keys in memory, then in the warehouse, and adds new texts there.
 
-What is entered commits at once, under a lock of its own for each table, so that several loaders share one dictionary
-and none waits for the batch of another. A text without rows does no harm: it is found again.
+New texts commit at once, under one lock per table, so that several loaders share a dictionary and none waits for the
+batch of another. A text that no row refers to does no harm: the next load uses it.
 """
 
 import hashlib
@@ -15,18 +15,19 @@ from psycopg import sql
 from ua_parser import parse_device
 
 from warehouse.db.locks import transaction_lock
-from warehouse.weblogs.reader.fallback import shown
-from warehouse.weblogs.reader.swar import Bytes, ByteWords, Places
+from warehouse.weblogs.reader import native
+from warehouse.weblogs.reader.buffers import Bytes, Places
+from warehouse.weblogs.reader.fallback import printable
+from warehouse.weblogs.reader.key_table import KeyTable
 from warehouse.weblogs.reader.traffic_rules import ACTIONS, TrafficRules
-from warehouse.weblogs.storage.key_table import KeyTable, text_hashes
 from warehouse.weblogs.storage.writer import copy_rows
 
-# Keys of dim_device and dim_traffic_source are smallint, and both are named by what strangers send.
-_MOST_MEMBERS = 30_000
-# Models of phones are told by their makers, or by whoever writes the user agent: an index takes no more.
-_LONGEST_FAMILY = 100
+# Keys of dim_device and dim_traffic_source are smallint, and visitors choose the names.
+_MAX_MEMBERS = 30_000
+# Whoever writes a user agent chooses the device's name, and an index entry has a maximum length.
+_MAX_FAMILY_LENGTH = 100
 # Texts in memory, all dictionaries together: about 100 MB.
-_MOST_TEXTS = 2_000_000
+_MAX_TEXTS = 2_000_000
 
 TABLES = ("dim_device", "dim_traffic_source", "dim_request", "dim_user_agent", "dim_referer", "dim_web_user")
 
@@ -34,7 +35,7 @@ Row = tuple[Any, ...]
 
 
 class Members:
-    """A small dimension, whole in memory: name to key; new names get the next key."""
+    """A small dimension, all in memory: name to key; new names get the next key."""
 
     def __init__(
         self,
@@ -53,13 +54,13 @@ class Members:
         self._keys: dict[Row, int] = {tuple(row[1:]): row[0] for row in rows}
 
     def key(self, member: Row) -> int:
-        """Key of a member; past the most that fit, that of the overflow member."""
-        found = self._keys.get(member)
-        if found is None:
-            found = self._keys[member] = self._enter(member)
-        return found
+        """Key of a member; when the table is full, that of the overflow member."""
+        key = self._keys.get(member)
+        if key is None:
+            key = self._keys[member] = self._add(member)
+        return key
 
-    def _enter(self, member: Row) -> int:
+    def _add(self, member: Row) -> int:
         key, *names = map(sql.Identifier, self._columns)
         known = sql.SQL("select {} from {} where ({}) = ({})").format(
             key, self._table, sql.SQL(", ").join(names), sql.SQL(", ").join(sql.Placeholder() * len(names))
@@ -70,7 +71,7 @@ class Members:
             if row is not None:
                 return int(row[0])
             next_key = _after(_top_key(self._connection, self._table, key))
-            if next_key < _MOST_MEMBERS or member == self._overflow:
+            if next_key < _MAX_MEMBERS or member == self._overflow:
                 row = (next_key, *member, self._run_id)
                 copy_rows(self._connection, self._table, (*self._columns, "run_id"), [row])
                 return next_key
@@ -78,7 +79,7 @@ class Members:
 
 
 class TextDictionary:
-    """A dictionary of texts: `key`, and small attributes that the row needs beside it."""
+    """A dictionary of texts: a key per text, and attributes of it that a row of the fact needs."""
 
     def __init__(
         self,
@@ -97,15 +98,15 @@ class TextDictionary:
         self._name, self._table = f"{schema}.dim_{name}", sql.Identifier(schema, f"dim_{name}")
         key = f"{name}_key"
         self._key, self._columns = sql.Identifier(key), (key, *columns, "text_hash", "run_id")
-        # One text for all hashes: a hundred times faster to hand over than an array of UUIDs.
+        # All hashes in one text parameter: a hundred times faster to send than an array of UUIDs.
         self._known = sql.SQL(
             "select encode(uuid_send(text_hash), 'hex'), {} from {} where text_hash = any(%s::uuid[])"
         ).format(_names((key, *columns[1:])), self._table)
         self.table = KeyTable(attribute_count)
 
-    def keys(self, buffer: Bytes, words: ByteWords, start: Places, end: Places) -> npt.NDArray[np.int32]:
+    def keys(self, buffer: Bytes, start: Places, end: Places) -> npt.NDArray[np.int32]:
         """Key and attributes of the text between each `start` and `end`, one array each."""
-        hashes = text_hashes(buffer, words, start, end)
+        hashes = native.hash_texts(buffer, start, end)
         slots = self.table.find(hashes)
         missing = np.flatnonzero(slots < 0)
         if len(missing):
@@ -114,7 +115,7 @@ class TextDictionary:
             order = np.argsort(first)
             at = missing[first[order]]
             texts = [
-                shown(buffer[a:b].tobytes())
+                printable(buffer[a:b].tobytes())
                 for a, b in zip(start[at].tolist(), end[at].tolist(), strict=True)
             ]
             self.table.add(distinct[order], self._resolve(texts))
@@ -127,18 +128,18 @@ class TextDictionary:
         known = {row[0]: row[1:] for row in self._find(hashed.values())}
         new = {text_hash: text for text, text_hash in hashed.items() if text_hash not in known}
         if new:
-            known |= self._enter(new)
+            known |= self._add(new)
         rows = [known[hashed[text]] for text in texts]
         return [(row[0], *self._attributes(row[1:])) for row in rows]
 
     def _find(self, hashes: Iterable[str]) -> psycopg.Cursor[Row]:
         return self._connection.execute(self._known, [f"{{{','.join(hashes)}}}"])
 
-    def _enter(self, texts: dict[str, str]) -> dict[str, Row]:
-        # Before the lock: to describe one may enter others, in other tables.
+    def _add(self, texts: dict[str, str]) -> dict[str, Row]:
+        # Before the lock: describing a text may add members to other tables.
         described = {text_hash: self._describe(text) for text_hash, text in texts.items()}
         with self._connection.transaction():
-            # One round trip: blocks of lines bring new texts by the thousand times.
+            # One round trip for all new texts of a block.
             with self._connection.pipeline():
                 transaction_lock(self._connection, self._name)
                 found = self._find(texts)
@@ -146,20 +147,20 @@ class TextDictionary:
             known = {row[0]: row[1:] for row in found}
             new = [text_hash for text_hash in texts if text_hash not in known]
             first = _after(top)
-            entered = {text_hash: (key, *described[text_hash]) for key, text_hash in enumerate(new, first)}
+            added = {text_hash: (key, *described[text_hash]) for key, text_hash in enumerate(new, first)}
             rows = (
                 (row[0], texts[text_hash], *row[1:], text_hash, self._run_id)
-                for text_hash, row in entered.items()
+                for text_hash, row in added.items()
             )
             copy_rows(self._connection, self._table, self._columns, rows)
-        return known | entered
+        return known | added
 
 
 class Dictionaries:
-    """All that a log line's texts are looked up in: the tables `TABLES` of a schema."""
+    """All dictionaries of a log line: the tables `TABLES` of a schema."""
 
     def __init__(
-        self, connection: psycopg.Connection, run_id: int, site: TrafficRules, schema: str = "dwh"
+        self, connection: psycopg.Connection, run_id: int, rules: TrafficRules, schema: str = "dwh"
     ) -> None:
         self.devices = Members(
             connection, run_id, schema, "dim_device", "device_key", ("family",), ("Other",)
@@ -181,7 +182,7 @@ class Dictionaries:
             schema,
             "request",
             ("request", "method", "path", "action", "product_id", "traffic_source_key"),
-            lambda text: self._describe_request(site, text),
+            lambda text: self._describe_request(rules, text),
             # Action; product of a view; campaign.
             lambda row: (
                 ACTIONS.index(row[2]),
@@ -206,7 +207,7 @@ class Dictionaries:
             schema,
             "referer",
             ("referer", "traffic_source_key"),
-            lambda text: (self.sources.key(site.traffic_source(text)),),
+            lambda text: (self.sources.key(rules.traffic_source(text)),),
             lambda row: (row[0],),
             1,
         )
@@ -216,13 +217,13 @@ class Dictionaries:
         self._texts = (self.requests, self.agents, self.referers, self.users)
 
     def trim(self) -> None:
-        """Give back memory that has grown too large."""
-        if sum(len(texts.table) for texts in self._texts) > _MOST_TEXTS:
+        """Empty the memory when it has grown too large."""
+        if sum(len(texts.table) for texts in self._texts) > _MAX_TEXTS:
             for texts in self._texts:
                 texts.table.clear()
 
-    def _describe_request(self, site: TrafficRules, text: str) -> Row:
-        request = site.request(text)
+    def _describe_request(self, rules: TrafficRules, text: str) -> Row:
+        request = rules.request(text)
         source = self.sources.key(request.campaign) if request.campaign else None
         return request.method, request.path, request.action, request.product_id, source
 
@@ -234,9 +235,9 @@ class Dictionaries:
 
 
 def device_family(user_agent: str) -> str:
-    """Device family by ua-parser; 'Other' where it knows none."""
+    """Device family by ua-parser; 'Other' if it finds none."""
     device = parse_device(user_agent)
-    return ((device.family if device else None) or "Other")[:_LONGEST_FAMILY]
+    return ((device.family if device else None) or "Other")[:_MAX_FAMILY_LENGTH]
 
 
 def _hash(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Large countries: their partitions are divided by month, and the months to come are made in time."""
+"""Divides the partitions of large countries by month, and creates the partitions of coming months."""
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -8,14 +8,14 @@ from psycopg import sql
 
 from warehouse.weblogs.storage.partitions import PARENT, Leaf, Partitions, make_table
 
-# Who reads or loads is not kept waiting: what cannot be had in this time is tried again after the next batch.
-_PATIENCE = "2s"
+# Readers and loaders must not wait long behind this: without the lock in this time, the next batch tries again.
+_LOCK_TIMEOUT = "2s"
 
 
 def maintain_partitions(connection: psycopg.Connection, monthly_bytes: int) -> bool:
-    """Divide countries whose partition is larger than `monthly_bytes`, and make the coming months of divided ones.
+    """Divide countries whose partition is larger than `monthly_bytes`, and create the coming months of divided ones.
 
-    Each in a transaction of its own, so that none must be open. Tells whether anything changed.
+    Each country has its own transaction; none may be open. Returns whether anything changed.
     """
     with connection.transaction():
         partitions = Partitions(connection)
@@ -58,7 +58,7 @@ def maintain_partitions(connection: psycopg.Connection, monthly_bytes: int) -> b
 def _in_time(connection: psycopg.Connection, change: Callable[..., None], *arguments: object) -> bool:
     try:
         with connection.transaction():
-            connection.execute("select set_config('lock_timeout', %s, true)", [_PATIENCE])
+            connection.execute("select set_config('lock_timeout', %s, true)", [_LOCK_TIMEOUT])
             change(connection, *arguments)
     except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
         return False
@@ -66,26 +66,28 @@ def _in_time(connection: psycopg.Connection, change: Callable[..., None], *argum
 
 
 def _divide(connection: psycopg.Connection, whole: Leaf, begin: date, until: date) -> None:
-    """Make a country's partition the first of several, for all before `begin`: its rows stay where they are.
+    """Make a country's partition the first of several, for all rows before `begin`: they are not rewritten.
 
-    Only those of later months, by clocks that are wrong, go to the partition of odd times.
+    Only rows of later months, from servers with a wrong clock, move to the partition `_other`.
     """
-    name, said = whole.name, f"Partition of dwh.fact_weblog: requests from country {whole.country}"
+    name, description = whole.name, f"Partition of dwh.fact_weblog: requests from country {whole.country}"
     before = Leaf(f"{name}_before_{begin:%Y_%m}", whole.country, None, begin)
     other = Leaf(f"{name}_other", whole.country)
     for statement in ("alter table {parent} detach partition {whole}", "alter table {whole} rename to {new}"):
         connection.execute(
             sql.SQL(statement).format(parent=PARENT, whole=whole.table, new=sql.Identifier(before.name))
         )
-    _comment(connection, before, f"{said} before {begin:%Y-%m}.")
-    make_table(connection, name, f"{said}, divided by month.", sql.SQL("partition by range (requested_at)"))
-    make_table(connection, other.name, f"{said} in months that have no partition: odd times.")
+    _comment(connection, before, f"{description} before {begin:%Y-%m}.")
+    make_table(
+        connection, name, f"{description}, divided by month.", sql.SQL("partition by range (requested_at)")
+    )
+    make_table(connection, other.name, f"{description} in months that have no partition.")
     _move(connection, before, other, begin, None)
-    # Read once to be sure; without this, each of the two attachments would read the rows.
-    proof = sql.Identifier(f"ck_{before.name}")
+    # The constraint is validated in one scan; without it, each of the two ATTACH statements would scan the rows.
+    constraint = sql.Identifier(f"ck_{before.name}")
     connection.execute(
         sql.SQL("alter table {} add constraint {} check (country = {} and requested_at < {})").format(
-            before.table, proof, sql.Literal(whole.country), _utc(begin)
+            before.table, constraint, sql.Literal(whole.country), _utc(begin)
         )
     )
     _attach(connection, whole, other)
@@ -95,12 +97,12 @@ def _divide(connection: psycopg.Connection, whole: Leaf, begin: date, until: dat
             PARENT, whole.table, sql.Literal(whole.country)
         )
     )
-    connection.execute(sql.SQL("alter table {} drop constraint {}").format(before.table, proof))
+    connection.execute(sql.SQL("alter table {} drop constraint {}").format(before.table, constraint))
     _extend(connection, whole.country, begin, until)
 
 
 def _extend(connection: psycopg.Connection, country: str, begin: date, until: date) -> None:
-    """Make the partitions of a divided country's months from `begin` until before `until`."""
+    """Create the partitions of a divided country's months from `begin` until before `until`."""
     name = f"fact_weblog_{country.lower()}"
     whole, other = Leaf(name, country), Leaf(f"{name}_other", country)
     while begin < until:
@@ -146,7 +148,7 @@ def _end(leaves: list[Leaf]) -> date:
 
 
 def _months_on(day: date, months: int) -> date:
-    """The first of the month so many months after that of `day`."""
+    """The first day of the month that is so many months after that of `day`."""
     for _ in range(months):
         day = (day.replace(day=28) + timedelta(days=4)).replace(day=1)
     return day.replace(day=1)

@@ -1,4 +1,4 @@
-"""A partition for each country, made when it first appears; where a large country's rows go, month by month."""
+"""Partitions of dwh.fact_weblog: one per country, created when it first appears; of large countries one per month."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ from warehouse.db.locks import transaction_lock
 from warehouse.weblogs.storage.rows import months_of
 
 PARENT = sql.Identifier("dwh", "fact_weblog")
-# Lock of those who make, divide or remove partitions.
+# Lock of those who create, divide or drop partitions.
 SHAPE = "shape of dwh.fact_weblog"
 
 _PLAIN = sql.SQL("")
@@ -25,9 +25,9 @@ _MONTHS = re.compile(r"FROM \((?:MINVALUE|'(?P<low>[^']+)')\) TO \('(?P<high>[^'
 
 @dataclass(frozen=True)
 class Leaf:
-    """A partition that holds rows: those of a country or, of a divided one, from `low` until before `high`.
+    """A partition with rows: those of a country or, if it is divided, of the time from `low` until before `high`.
 
-    Without `high` the rows are of any time that no other partition has.
+    A leaf of a divided country without `high` has the rows of all times that no other partition has.
     """
 
     name: str
@@ -37,19 +37,19 @@ class Leaf:
 
     @property
     def table(self) -> sql.Identifier:
-        """The partition, to be named in a statement."""
+        """The partition as an identifier."""
         return sql.Identifier("dwh", self.name)
 
 
 class Partitions:
-    """The fact's partitions, as they were when it was looked last."""
+    """The fact's partitions, as they were at the last `refresh`."""
 
     def __init__(self, connection: psycopg.Connection) -> None:
         self._connection = connection
         self.refresh()
 
     def refresh(self) -> None:
-        """Look again at what there is."""
+        """Read the partitions from the catalog."""
         rows = self._connection.execute(
             """
             select child.relname, parent.relname, tree.isleaf, pg_get_expr(child.relpartbound, child.oid)
@@ -83,7 +83,7 @@ class Partitions:
         return country in self._tables
 
     def make(self, countries: Iterable[str]) -> None:
-        """Make the partitions that countries lack, in a transaction of their own: other loaders need not wait."""
+        """Create the missing partitions of countries, in a transaction of their own: other loaders need not wait."""
         if all(country in self._tables for country in countries):
             return
         with self._connection.transaction():
@@ -100,7 +100,7 @@ class Partitions:
     def targets(
         self, country: str, pieces: Iterable[memoryview]
     ) -> Iterator[tuple[sql.Identifier, list[memoryview]]]:
-        """Where rows laid out for COPY go: straight into the partitions of their months, where the country has them."""
+        """Tables for rows in COPY format: the partitions of their months, if the country is divided."""
         if not self.is_divided(country):
             yield self.table(country), list(pieces)
             return
@@ -118,12 +118,12 @@ class Partitions:
         for leaf in self.leaves[country]:
             if leaf.high is not None and day < leaf.high and (leaf.low is None or day >= leaf.low):
                 return leaf.name
-        # Of an odd time, or of a month that began a moment ago: PostgreSQL finds the place.
+        # No such month: PostgreSQL routes the rows.
         return self._tables[country]
 
     def _create(self, country: str) -> None:
         name = f"fact_weblog_{country.lower()}"
-        # Made apart and attached: readers of the other partitions need not wait.
+        # Created separately and attached: that does not block readers of the other partitions.
         make_table(self._connection, name, f"Partition of dwh.fact_weblog: requests from country {country}.")
         self._connection.execute(
             sql.SQL("alter table {} attach partition {} for values in ({})").format(
@@ -137,7 +137,7 @@ class Partitions:
 def make_table(
     connection: psycopg.Connection, name: str, comment: str, suffix: sql.Composable = _PLAIN
 ) -> None:
-    """Create a table like the fact, to be attached."""
+    """Create a table like the fact, to be attached as a partition."""
     connection.execute(
         sql.SQL(
             "create table {table} (like {parent} including comments) {suffix}; comment on table {table} is {comment}"
@@ -148,5 +148,5 @@ def make_table(
 
 
 def _day(text: str | None) -> date | None:
-    # Bounds are made by us, at the first of a month, and sessions are in UTC.
+    # All bounds are the first of a month in UTC, as all sessions are.
     return datetime.fromisoformat(text).date() if text else None

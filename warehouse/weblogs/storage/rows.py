@@ -1,4 +1,4 @@
-"""Rows of the fact as PostgreSQL's binary COPY wants them, laid out by numpy, grouped by country."""
+"""Rows of the fact in the format of binary COPY, as numpy records, grouped by country."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from warehouse.weblogs.reader import native
-from warehouse.weblogs.reader.swar import Places
+from warehouse.weblogs.reader.buffers import Places
 
-# In the order of the table's columns; sizes are fixed, so that a row is a record.
+# In the order of the table's columns. All have fixed sizes, so that a row is a record.
 COLUMNS = (
     ("requested_at", ">i8"),
     ("response_bytes", ">i8"),
@@ -28,7 +28,7 @@ COLUMNS = (
 # Seconds from PostgreSQL's epoch, 2000-01-01, back to 1970-01-01.
 _EPOCH = 946_684_800
 _POSTGRES_EPOCH = np.datetime64("2000-01-01", "us")
-# Where the time stands in a row: after the number of fields and its own length.
+# Offset of the time in a row: after the number of fields and its own length.
 _TIME = 6
 # Family, bits, whether it is a network, and bytes of an inet value.
 _INET = {4: (2, 32, 0, 4), 6: (3, 128, 0, 16)}
@@ -59,7 +59,7 @@ class CountryRows:
 
 
 class RowBuffer:
-    """Room for rows of one IP version: filled a block at a time, emptied country by country."""
+    """Rows of one IP version: filled block by block, emptied country by country."""
 
     def __init__(self, version: int, capacity: int) -> None:
         self._layout = _layout(version)
@@ -75,7 +75,7 @@ class RowBuffer:
         codes: npt.NDArray[np.bytes_],
         values: dict[str, npt.NDArray[np.generic] | Places],
     ) -> None:
-        """Add rows; `values` holds a column for each name that is neither constant nor made from the country."""
+        """Add rows; `values` has all columns but the constant ones and the country."""
         if not hasattr(self, "_rows"):
             self._allocate()
         added = len(countries)
@@ -89,36 +89,21 @@ class RowBuffer:
         self.count += added
 
     def counts(self, countries: int) -> npt.NDArray[np.int64]:
-        """How many rows of each of so many countries wait."""
+        """Number of rows of each of so many countries."""
         return np.bincount(self._countries[: self.count] if self.count else [], minlength=countries)
 
     def take(self, chosen: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int, memoryview]]:
-        """Country, row count and bytes of the rows of each chosen country, in the order they came; the others stay."""
+        """Country, row count and bytes of each chosen country's rows, in order of arrival; the others stay."""
         if not self.count:
             return
         countries = self._countries[: self.count]
-        if native.library is not None:
-            counts = self.counts(len(chosen))
-            content, self.count = native.take_rows(self._rows[: self.count], countries, chosen, counts)
-            start = 0
-            for country in np.flatnonzero(chosen & (counts > 0)).tolist():
-                end = start + int(counts[country]) * self._layout.itemsize
-                yield country, int(counts[country]), content.data[start:end]
-                start = end
-            return
-        # As opaque records: these numpy moves whole.
-        rows = self._rows[: self.count].view(f"V{self._layout.itemsize}")
-        leaving = chosen[countries]
-        going, staying = np.flatnonzero(leaving), np.flatnonzero(~leaving)
-        order = going[np.argsort(countries[going], kind="stable")]
-        sorted_countries = countries[order]
-        sorted_rows = rows[order].view(np.uint8).data
-        starts = np.flatnonzero(np.diff(sorted_countries, prepend=-1))
-        rows[: len(staying)], countries[: len(staying)] = rows[staying], countries[staying]
-        self.count = len(staying)
-        size = self._layout.itemsize
-        for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(order)], strict=True):
-            yield int(sorted_countries[start]), end - start, sorted_rows[start * size : end * size]
+        counts = self.counts(len(chosen))
+        content, self.count = native.take_rows(self._rows[: self.count], countries, chosen, counts)
+        start = 0
+        for country in np.flatnonzero(chosen & (counts > 0)).tolist():
+            end = start + int(counts[country]) * self._layout.itemsize
+            yield country, int(counts[country]), content.data[start:end]
+            start = end
 
     def _allocate(self) -> None:
         self._rows = np.zeros(self._capacity, self._layout)
@@ -141,9 +126,9 @@ class RowBuffer:
 
 
 def group_by_country(buffers: Sequence[RowBuffer], countries: int, stay: int) -> list[CountryRows]:
-    """Rows to send, one entry per country: the countries with most rows first, until no more than `stay` are left.
+    """Take rows to send: those of the largest countries, until no more than `stay` rows are left.
 
-    Each COPY into a partition leaves some of the pages that it has added unused: few large ones waste less.
+    Each COPY leaves some of the pages that it adds to a partition unused: few large ones waste less space.
     """
     totals = np.sum([buffer.counts(countries) for buffer in buffers], axis=0)
     by_size = np.argsort(-totals, kind="stable")
@@ -162,7 +147,7 @@ def group_by_country(buffers: Sequence[RowBuffer], countries: int, stay: int) ->
 def months_of(piece: memoryview) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.datetime64]]:
     """Rows of a piece (of one IP version) as rows of bytes, and the month (UTC) of each."""
     content = np.frombuffer(piece, np.uint8)
-    # The address comes last, and its length tells how long all rows of the piece are.
+    # The address comes last: its length gives the length of all rows of the piece.
     before = _layout(4).fields["family"][1]  # type: ignore[index]
     size = before + int.from_bytes(content[before - 4 : before].tobytes(), "big")
     rows = content.reshape(-1, size)

@@ -1,4 +1,4 @@
-"""The load's connection at work in a thread of its own: rows are sent while the next ones are read."""
+"""Writes in a background thread: rows are sent to PostgreSQL while the next ones are parsed."""
 
 import struct
 import threading
@@ -15,9 +15,9 @@ from warehouse.weblogs.storage.rows import CountryRows
 
 _HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 _TRAILER = struct.pack(">h", -1)
-# Larger pieces would be copied once more on their way out.
+# psycopg would copy larger pieces once more.
 _PIECE = 1 << 16
-# Below this a COPY of its own costs more than the detour through the parent table.
+# Fewer rows are cheaper to send through the parent table than by a COPY of their own.
 _FEW_ROWS = 400
 _COPY = sql.SQL("copy {} from stdin (format binary)")
 
@@ -26,7 +26,7 @@ Job = Callable[[psycopg.Connection], None]
 
 
 class FactWriter:
-    """Does what the load's connection has to do, in a background thread, while the next lines are read."""
+    """Executes jobs on the load's connection, in a background thread."""
 
     def __init__(self, connection: psycopg.Connection, warehouse_url: str, codes: Sequence[str]) -> None:
         self._connection = connection
@@ -34,34 +34,34 @@ class FactWriter:
         self._codes = codes
         self._partitions = Partitions(connection)
         self._queue: Queue[Job | None] = Queue()
-        # Rows and lines in memory: one job at work, one that waits.
-        self._room = threading.Semaphore(2)
+        # Limits the rows in memory: one job running, one queued.
+        self._slots = threading.Semaphore(2)
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
 
     def send(self, rows: list[CountryRows]) -> None:
-        """Hand rows over; waits while the job before still waits."""
+        """Queue rows; blocks while another job is queued."""
         self.do(lambda _: self._write(rows))
 
     def make_room(self, countries: Sequence[str]) -> None:
-        """See to it that countries have their partitions, before their rows come."""
+        """Create the missing partitions of countries before their rows come."""
         self._put(lambda _: self._make(countries))
 
     def prepare(self, step: Callable[[], None]) -> None:
-        """Do something that will be needed for the commit."""
+        """Run a step that the commit will need."""
         self._put(lambda _: step())
 
     def do(self, job: Job) -> None:
-        """Hand over something that writes in the load's transaction; waits while the job before still waits."""
-        self._room.acquire()
+        """Queue a job that writes in the load's transaction; blocks while another job is queued."""
+        self._slots.acquire()
 
-        def freeing(connection: psycopg.Connection) -> None:
+        def run(connection: psycopg.Connection) -> None:
             try:
                 job(connection)
             finally:
-                self._room.release()
+                self._slots.release()
 
-        self._put(freeing)
+        self._put(run)
 
     def _put(self, job: Job) -> None:
         self._raise()
@@ -71,16 +71,16 @@ class FactWriter:
         self._queue.put(job)
 
     def finish(self) -> None:
-        """Wait until all that was handed over is done; raises what went wrong."""
+        """Wait until all jobs are done, and raise the first error of one."""
         self._join()
         self._raise()
 
     def abandon(self) -> None:
-        """Wait for the thread, whatever it says: the transaction is to be rolled back."""
+        """Wait for the thread and ignore its errors: the transaction will be rolled back."""
         self._join()
 
-    def look_again(self) -> None:
-        """Others have changed partitions."""
+    def refresh_partitions(self) -> None:
+        """Look up the partitions again, after they were changed elsewhere."""
         self._partitions.refresh()
 
     def _join(self) -> None:
@@ -128,7 +128,7 @@ class FactWriter:
 
 
 def copy_binary(connection: psycopg.Connection, table: sql.Identifier, pieces: Iterable[memoryview]) -> int:
-    """COPY records that are laid out already; how many."""
+    """COPY rows that are in binary format; returns their number."""
     with connection.cursor() as cursor:
         with cursor.copy(_COPY.format(table)) as copy:
             copy.write(_HEADER)
@@ -145,7 +145,7 @@ def copy_rows(
     columns: Sequence[str],
     rows: Iterable[Sequence[Any]],
 ) -> None:
-    """COPY ordinary rows, in text."""
+    """COPY rows of Python values, in text format."""
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
     with (
         connection.cursor() as cursor,

@@ -1,6 +1,6 @@
 -- weblog_moved: moves requests of a month to the country that their address has now; one row staged per request.
 -- inputs: dwh.fact_weblog, staging.weblog_moving; setting dwh.month
-with taken as (
+with deleted as (
     delete from dwh.fact_weblog as weblog
     using staging.weblog_moving as moving
     where
@@ -27,7 +27,7 @@ with taken as (
         moving.new_country
 ),
 
-brought as (
+inserted as (
     insert into dwh.fact_weblog (
         requested_at,
         response_bytes,
@@ -45,29 +45,29 @@ brought as (
         ip_address
     )
     select
-        taken.requested_at,
-        taken.response_bytes,
-        taken.run_id,
-        taken.file_id,
-        taken.line_number,
-        taken.request_key,
-        taken.user_agent_key,
-        taken.referer_key,
-        taken.web_user_key,
-        taken.status_code,
-        taken.device_key,
-        taken.traffic_source_key,
-        taken.new_country,
-        taken.ip_address
-    from taken
-    order by taken.new_country, taken.file_id, taken.line_number
+        deleted.requested_at,
+        deleted.response_bytes,
+        deleted.run_id,
+        deleted.file_id,
+        deleted.line_number,
+        deleted.request_key,
+        deleted.user_agent_key,
+        deleted.referer_key,
+        deleted.web_user_key,
+        deleted.status_code,
+        deleted.device_key,
+        deleted.traffic_source_key,
+        deleted.new_country,
+        deleted.ip_address
+    from deleted
+    order by deleted.new_country, deleted.file_id, deleted.line_number
 )
 
 insert into staging.weblog_moved (country, new_country, web_user_key, request_key, request_date)
 select
-    taken.country,
-    taken.new_country,
-    taken.web_user_key,
-    taken.request_key,
-    (taken.requested_at at time zone 'UTC')::date as request_date
-from taken
+    deleted.country,
+    deleted.new_country,
+    deleted.web_user_key,
+    deleted.request_key,
+    (deleted.requested_at at time zone 'UTC')::date as request_date
+from deleted

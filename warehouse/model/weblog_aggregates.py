@@ -1,0 +1,165 @@
+"""The web-log aggregates, declared once: key, measure, and how both are computed from rows of dwh.fact_weblog.
+
+All SQL that adds to them, subtracts from them, moves counts between keys or recounts them is generated from this
+declaration: loads, retention, undo, re-classification, dry runs and reconcile.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from psycopg import sql
+
+from warehouse.db.identifiers import listed, qualified
+
+FACT: Final = sql.Identifier("dwh", "fact_weblog")
+USER: Final = "web_user_key"
+LAST_SEEN: Final = "last_seen_date"
+_ONE: Final = sql.Literal(1)
+_REQUEST_DATE: Final = "(weblog.requested_at at time zone 'UTC')::date"
+
+
+@dataclass(frozen=True)
+class AggregateTable:
+    """The table dwh.agg_weblog_<name>; what a batch adds to it is staged in staging.weblog_<name>."""
+
+    name: str
+    key: tuple[str, ...]
+    # Counted, or of pairs with a user: the day on which the user was seen last.
+    measure: str
+
+    @property
+    def table(self) -> str:
+        return f"agg_weblog_{self.name}"
+
+    @property
+    def staged(self) -> sql.Identifier:
+        return sql.Identifier("staging", f"weblog_{self.name}")
+
+
+@dataclass(frozen=True)
+class Aggregate(AggregateTable):
+    """Requests by key. With `users`, also `user_count`: distinct logged-in users, which are the rows of that table."""
+
+    # Key columns by their expression over `weblog`, a row of the fact. Further ones are columns of dwh.dim_request.
+    from_fact: Mapping[str, str]
+    # Which requests count: a condition on `request`, a row of dwh.dim_request.
+    condition: str = "true"
+    users: AggregateTable | None = None
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        return (self.measure, "user_count") if self.users else (self.measure,)
+
+
+def _aggregate(
+    name: str,
+    from_fact: Mapping[str, str],
+    from_request: tuple[str, ...] = (),
+    *,
+    measure: str = "request_count",
+    condition: str = "true",
+    has_users: bool = False,
+) -> Aggregate:
+    key = (*from_fact, *from_request)
+    users = AggregateTable(f"{name}_user", (*key, USER), LAST_SEEN) if has_users else None
+    return Aggregate(name, key, measure, from_fact, condition, users)
+
+
+AGGREGATES: Final = (
+    _aggregate("country", {"country": "weblog.country"}, has_users=True),
+    _aggregate("device", {"device_key": "weblog.device_key"}, has_users=True),
+    _aggregate(
+        "country_product",
+        {"country": "weblog.country"},
+        ("product_id",),
+        measure="view_count",
+        condition="request.action = 'view' and request.product_id is not null",
+    ),
+    _aggregate("day", {"request_date": _REQUEST_DATE}, ("action",)),
+)
+TABLES: Final[tuple[AggregateTable, ...]] = tuple(
+    table for one in AGGREGATES for table in (one, one.users) if table is not None
+)
+
+
+def count_rows(aggregate: Aggregate, rows: sql.Composable, weight: sql.Composable = _ONE) -> sql.Composed:
+    """Select key and measure of `rows`, a relation with the columns of the fact; each row counts `weight` times."""
+    counted = sql.SQL(
+        "select {expressions}, {request} sum({weight})::bigint as {measure} from {rows} as weblog"
+    ).format(
+        expressions=_expressions(aggregate),
+        request=sql.SQL("weblog.request_key," if aggregate.key != tuple(aggregate.from_fact) else ""),
+        weight=weight,
+        measure=sql.Identifier(aggregate.measure),
+        rows=rows,
+    )
+    groups = sql.SQL(", ").join(map(sql.SQL, aggregate.from_fact.values()))
+    if aggregate.key == tuple(aggregate.from_fact):
+        return sql.SQL("{} group by {}").format(counted, groups)
+    from_request = [column for column in aggregate.key if column not in aggregate.from_fact]
+    # Few requests are distinct: rows are counted before they are joined.
+    return sql.SQL(
+        """
+        select {keys}, sum(counted.{measure})::bigint as {measure}
+        from ({counted} group by {groups}, weblog.request_key) as counted
+        inner join dwh.dim_request as request on counted.request_key = request.request_key
+        where {condition}
+        group by {keys}
+        """
+    ).format(
+        keys=sql.SQL(", ").join(
+            [qualified("counted", tuple(aggregate.from_fact)), qualified("request", from_request)]
+        ),
+        measure=sql.Identifier(aggregate.measure),
+        counted=counted,
+        groups=groups,
+        condition=sql.SQL(aggregate.condition),
+    )
+
+
+def list_users(aggregate: Aggregate, rows: sql.Composable) -> sql.Composed:
+    """Select the logged-in users of `rows` by key, and the day on which each was seen last."""
+    return sql.SQL(
+        """
+        select {expressions}, weblog.web_user_key, max({day}) as last_seen_date
+        from {rows} as weblog where weblog.web_user_key <> 0
+        group by {key}, weblog.web_user_key
+        """
+    ).format(
+        expressions=_expressions(aggregate),
+        day=sql.SQL(_REQUEST_DATE),
+        rows=rows,
+        key=sql.SQL(", ").join(map(sql.SQL, aggregate.from_fact.values())),
+    )
+
+
+def count_rows_and_users(aggregate: Aggregate) -> sql.Composed:
+    """Select key and all measures as the whole fact has them."""
+    if aggregate.users is None:
+        return count_rows(aggregate, FACT)
+    return sql.SQL(
+        """
+        select
+            {key}, sum(by_user.row_count)::bigint as {measure},
+            count(*) filter (where by_user.web_user_key <> 0) as user_count
+        from (
+            select {expressions}, weblog.web_user_key, count(*) as row_count from {fact} as weblog
+            group by {groups}, weblog.web_user_key
+        ) as by_user
+        group by {key}
+        """
+    ).format(
+        key=listed(aggregate.key),
+        measure=sql.Identifier(aggregate.measure),
+        expressions=_expressions(aggregate),
+        fact=FACT,
+        groups=sql.SQL(", ").join(map(sql.SQL, aggregate.from_fact.values())),
+    )
+
+
+def _expressions(aggregate: Aggregate) -> sql.Composed:
+    return sql.SQL(", ").join(
+        sql.SQL("{} as {}").format(sql.SQL(expression), sql.Identifier(column))
+        for column, expression in aggregate.from_fact.items()
+    )

@@ -1,0 +1,42 @@
+"""What a load has read since its last commit, and the contract that it must fulfil to be published."""
+
+import time
+from dataclasses import dataclass, field
+
+import psycopg
+
+from warehouse.load import contract
+from warehouse.model.contracts import read_contract
+from warehouse.runs.audit import CheckResult, Run, record_checks
+from warehouse.weblogs.files.checkpoints import FEED, FileProgress, stage_counts
+from warehouse.weblogs.storage.aggregates import Aggregates
+
+
+@dataclass
+class Batch:
+    """The files of a batch, each as far as the batch has read it, and what its rows add to the aggregates."""
+
+    files: list[FileProgress] = field(default_factory=list)
+    aggregates: Aggregates = field(default_factory=Aggregates)
+    bytes_read: int = 0
+    started: float = 0.0
+
+    def add(self, file: FileProgress) -> None:
+        """Add a file; the clock starts with the first one."""
+        if not self.files:
+            self.started = time.perf_counter()
+        self.files.append(file)
+
+
+def verify(connection: psycopg.Connection, run: Run, batch: Batch) -> list[CheckResult]:
+    """Verify the counts of the batch's files by the contract `weblog`, and record the results, also of a stopped run.
+
+    Raises:
+        QualityGateStopped: a check at level fail failed.
+    """
+    stage_counts(connection, batch.files)
+    agreed = read_contract("weblog")
+    results = contract.verify(connection, agreed, FEED)
+    record_checks(run.audit_connection, run.run_id, results)
+    contract.stop_on_failure(agreed, results)
+    return results
