@@ -149,7 +149,7 @@ def test_undo_and_dry_run_treat_refused_members_as_any_other_row(shop: Pipeline)
     before = everything(shop)
     shop.do("update product set price = -5")
     shop.insert("product", id=2, name=" ")
-    rehearsed, found = dry_run(shop)
+    dry, found = dry_run(shop)
     assert sorted(
         (one.table_name, one.row_key, one.changes) for one in found if one.operation == "quarantine"
     ) == [
@@ -158,7 +158,7 @@ def test_undo_and_dry_run_treat_refused_members_as_any_other_row(shop: Pipeline)
     ]
     assert everything(shop) == before
     run = shop.capture()
-    assert run.changes() == rehearsed.changes()
+    assert run.changes() == dry.changes()
     take_back(shop, run.run_id)
     assert everything(shop) == before
     shop.capture()

@@ -63,16 +63,16 @@ def _verify(connection: psycopg.Connection, contract: Contract, source: str) -> 
     if problem or not session.contract_verification_results[0].check_results:
         raise DeclarationError(
             f"The contract of {contract.entity} cannot be run: {problem or 'it checks nothing'}.",
-            hint=f"Mend checks/{contract.entity}.yml.",
+            hint=f"Correct checks/{contract.entity}.yml.",
         )
     (verified,) = session.contract_verification_results
     names = {(rule.kind, rule.column, rule.name) for rule in contract.row_rules}
     results = [_result(check, source, contract, names) for check in verified.check_results]
-    nothing = f"Source '{source}' has nothing for it."
+    unmapped = f"Source '{source}' does not map the column."
     return results + [
         CheckResult(
             source, contract.entity, rule.name, rule.kind, rule.column, "quarantine", "not_applicable",
-            measured=None, threshold=None, rows_checked=None, message=nothing,
+            measured=None, threshold=None, rows_checked=None, message=unmapped,
         )
         for rule in contract.not_applicable
     ]  # fmt: skip
@@ -86,10 +86,10 @@ def stop_on_failure(contract: Contract, results: Sequence[CheckResult]) -> None:
     """
     failed = [r for r in results if r.level == "fail" and r.outcome in ("failed", "not_evaluated")]
     if failed:
-        said = "; ".join(f"{r.check_name} (measured {r.measured}, wanted {r.threshold})" for r in failed)
+        rules = "; ".join(f"{r.check_name} (measured {r.measured}, wanted {r.threshold})" for r in failed)
         raise QualityGateStopped(
-            f"The contract of {contract.entity} stopped the run: {said}.",
-            hint="Nothing was published. Mend the source, or the contract in "
+            f"The contract of {contract.entity} stopped the run: {rules}.",
+            hint="Nothing was published. Correct the rows in the source, or the contract in "
             f"checks/{contract.entity}.yml, and run again.",
         )
 
