@@ -80,7 +80,7 @@ BROKEN: Mapping[str, list[tuple[str, Mapping[str, Any]]]] = {
         ("does not fit: price_amount", {"price": "1e14"}),
         ("does not fit: price_amount", {"price": "99999999999999.99995"}),
         ("does not fit: price_default_amount", {"price_default": "1e40"}),
-        ("rating is not between 1 and 5", {"rating_average": "5.001"}),
+        ("rating is not between 1 and 5", {"rating_average": "5.01"}),
         ("rating is not between 1 and 5", {"rating_average": "0"}),
         ("rating is not between 1 and 5", {"rating_average": "-1e40"}),
         ("review count is negative", {"review_count": -1}),
