@@ -20,7 +20,7 @@ from warehouse.load.conform import delivered_columns
 from warehouse.load.full_load import affect_all, forget_affected
 from warehouse.load.publish import publish
 from warehouse.migrations import current, declared, downgrade, head, upgrade
-from warehouse.model.star import TARGETS
+from warehouse.model.star import DIMENSIONS, TARGETS
 from warehouse.runs.audit import start_run
 from warehouse.sources.declaration import read_source
 
@@ -122,6 +122,9 @@ def row_counts(url: str) -> dict[str, int]:
         ).fetchall()
         counts = {}
         for table in tables:
+            # Rows that are declared in files, as views are.
+            if table in (("audit", "schema_object"), ("audit", "personal_data")):
+                continue
             row = connection.execute(
                 sql.SQL("select count(*) from {}").format(sql.Identifier(*table))
             ).fetchone()
@@ -147,9 +150,6 @@ def test_baseline_is_the_schema_that_was_released(
     upgrade(baseline, revision)
     # Grants are no part of a numbered migration.
     assert catalog_of(baseline, grants=False) == catalog_of(url, grants=False)
-    counts = row_counts(url)
-    unmade = {table: count for table, count in row_counts(baseline).items() if table not in counts}
-    assert unmade == {}
 
 
 def test_released_warehouse_is_upgraded_with_its_data(released: tuple[str, str], warehouse_url: str) -> None:
@@ -164,13 +164,12 @@ def test_released_warehouse_is_upgraded_with_its_data(released: tuple[str, str],
     assert whole_tables(url) == tables
     assert rows(url, "select * from audit.dim_customer_at(1) order by 1") == as_of
     after = row_counts(url)
-    assert sorted(after.values()) == sorted([*counts.values(), after["audit.schema_object"]])
+    assert sorted(after.values()) == sorted(counts.values())
 
 
 def test_run_of_a_released_warehouse_can_be_undone_after_the_upgrade(released: tuple[str, str]) -> None:
     """Before-images were logged under the names that columns had then."""
     _, url = released
-    states = "select customer_id, state, valid_from, valid_to from dwh.dim_customer_at order by 1, 3"
     expired = "select count(*) from dwh.dim_customer where expired_by_run_id = 10"
     states = "select customer_id, state, valid_from, valid_to from audit.dim_customer_at(6) order by 1, 3"
     before = rows(url, states)
@@ -233,7 +232,7 @@ def test_every_sql_file_fits_the_migrated_database(
     with connect(warehouse_url, autocommit=True) as connection:
         for path in queries():
             try:
-                connection.execute(b"prepare file as " + path.read_bytes())
+                connection.execute(f"prepare file as {query_of(path)}".encode())
                 connection.execute("deallocate file")
             except psycopg.Error as error:
                 refused[str(path.relative_to(PACKAGE))] = error.diag.message_primary
@@ -245,6 +244,17 @@ def test_every_sql_file_says_its_grain_and_inputs() -> None:
     for path in {*queries(), *declared}:
         first, second = path.read_text().splitlines()[:2]
         assert first.startswith("-- ") and second.startswith("-- inputs: "), path.relative_to(PACKAGE)
+
+
+def query_of(path: Path) -> str:
+    """The file as a query of its own: that of a fact, or of the calendar, selects from a row that it is given."""
+    text = path.read_text()
+    if path.parent.name == "facts":
+        dimensions = " ".join(f"cross join dwh.{one.table} as {one.entity}" for one in DIMENSIONS)
+        return f"select 1 from staging.conformed_{path.stem} as line {dimensions} cross join lateral ({text}) as fact"
+    if path.name == "day.sql":
+        return f"select 1 from (values (current_date)) as named (day) cross join lateral ({text}) as calendar"
+    return text
 
 
 def queries() -> list[Path]:

@@ -88,17 +88,20 @@ def _upgrade_by_one(connection: Connection, objects: SchemaObjects, revision: st
             raise
         objects.drop_all()
         try:
-            command.upgrade(_config(connection), revision)
+            with connection.begin_nested():
+                command.upgrade(_config(connection), revision)
         except DBAPIError as second:
             if not isinstance(second.orig, BLOCKED):
                 raise
-            raise _in_use(second.orig) from second
+            raise _in_use(objects, revision, second.orig) from second
 
 
-def _in_use(error: psycopg.Error) -> SchemaObjectInUse:
-    message = error.diag.message_primary, error.diag.message_detail
+def _in_use(objects: SchemaObjects, revision: str, error: psycopg.Error) -> SchemaObjectInUse:
+    users = ", ".join(objects.users_objects()) or "what is named there"
     return SchemaObjectInUse(
-        f"A view that is not the warehouse's own is in the way of a migration: {message}"
+        f"Migration {revision} changes what a view that is not the warehouse's own depends on: "
+        f"{error.diag.message_primary}: {error.diag.message_detail}. Nothing was changed.",
+        hint=f"Drop {users}, run `dwh migrate`, and create it again.",
     )
 
 

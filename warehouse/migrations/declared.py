@@ -9,6 +9,7 @@ import psycopg
 
 from warehouse import history, model
 from warehouse.db.comments import FOLDER, apply_comments, differing_comments, read_comments
+from warehouse.db.roles import missing_grants
 from warehouse.db.schema_objects import SchemaObject, SchemaObjects, read_functions, read_views
 from warehouse.history.logged_tables import (
     add_missing_triggers,
@@ -76,6 +77,8 @@ def differences(connection: psycopg.Connection) -> Iterator[str]:
     for label in sorted(set(labels()) ^ _found_labels(connection)):
         yield f"the label of personal data in {'.'.join(label[:3])} is not as declared"
     yield from map(str, find_drift(connection))
+    for statement in missing_grants(connection):
+        yield f"an owner or grant is not as declared: {statement}"
 
 
 def drop(connection: psycopg.Connection) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from alembic import op
 
-from warehouse.db.roles import ensure_roles, remove_grants
+from warehouse.db.roles import drop_roles, ensure_roles
 from warehouse.migrations.sql import execute
 
 revision = "0037"
@@ -22,7 +22,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    remove_grants(op.get_bind())
     # Loads make mirrors and partitions in these schemas, so everything in them goes.
     for schema in ("audit", "mart", "dwh", "raw", "staging"):
         execute(f"drop schema {schema} cascade")
+    drop_roles(op.get_bind())

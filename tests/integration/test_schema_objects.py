@@ -1,0 +1,283 @@
+"""Views and functions follow every migration: with grants and contents, and never past a user's own view."""
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.catalog import catalog
+from tests.pipeline import Pipeline
+from warehouse import migrations
+from warehouse.db.connections import connect
+from warehouse.db.schema_objects import SchemaObject
+from warehouse.errors import SchemaObjectInUse
+from warehouse.load import marts
+from warehouse.migrations import current, declared, head, upgrade
+from warehouse.runs.audit import start_run
+
+# By name of a view or function, a text of its definition and what replaces it.
+Changes = Mapping[str, tuple[str, str]]
+Declare = Callable[[Changes], None]
+
+RENAME = "alter table dwh.fact_order_item rename column net_amount to sales_amount"
+DROP = "alter table dwh.fact_order_item drop column recorded_at"
+RETYPE = "alter table dwh.fact_order_item alter column net_amount type numeric(20, 4)"
+# What reads the column: the view, a view and a masked view of it, a stored mart and the view of that, functions.
+READERS = ("mart.sales", "mart.sales_masked", "mart.sales_by_month", "mart.monthly_sales")
+
+# Which row of the catalog each view and function is, and which transaction wrote it.
+IDENTITIES = """
+    select oid::regclass::text, oid, xmin::text from pg_class
+    where relnamespace in ('mart'::regnamespace, 'audit'::regnamespace) and relkind in ('v', 'm')
+    union all
+    select oid::regproc::text, oid, xmin::text from pg_proc where pronamespace = 'audit'::regnamespace
+    order by 1
+"""
+
+
+@pytest.fixture
+def loaded(shop: Pipeline) -> Pipeline:
+    """A warehouse with one sale in its star and marts."""
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    with start_run(shop.warehouse_url, flow="refresh-marts") as run:
+        marts.refresh(run)
+    return shop
+
+
+@pytest.fixture
+def migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """Adds a migration of one statement to a copy of the project's; returns its revision."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(migrations.FOLDER, folder)
+
+    def add(statement: str) -> str:
+        newest = head()
+        revision = f"{int(newest) + 1:04}"
+        (folder / "versions" / f"{revision}_test.py").write_text(
+            "from warehouse.migrations.sql import execute\n"
+            f"revision = {revision!r}\ndown_revision = {newest!r}\n"
+            f"def upgrade(): execute({statement!r})\n"
+        )
+        monkeypatch.setattr(migrations, "FOLDER", folder)
+        return revision
+
+    return add
+
+
+@pytest.fixture
+def declare(monkeypatch: pytest.MonkeyPatch) -> Declare:
+    """Changes the declarations of views and functions: by name, a text and what replaces it."""
+    original = declared.schema_objects
+
+    def change(changes: Changes) -> None:
+        def changed(connection: psycopg.Connection) -> list[SchemaObject]:
+            objects = original(connection)
+            assert changes.keys() <= {one.full_name for one in objects}
+            return [
+                replace(one, definition=one.definition.replace(*changes.get(one.full_name, ("", ""))))
+                for one in objects
+            ]
+
+        monkeypatch.setattr(declared, "schema_objects", changed)
+
+    return change
+
+
+@pytest.fixture
+def reader(loaded: Pipeline) -> Iterator[list[str]]:
+    """Somebody who queries the views all the time: the errors that he has met."""
+    errors: list[str] = []
+    done = threading.Event()
+
+    def read() -> None:
+        with connect(loaded.warehouse_url, autocommit=True) as connection:
+            connection.execute("set role dwh_reader")
+            while not done.is_set():
+                for view in READERS:
+                    try:
+                        row = connection.execute(f"select count(*) from {view}".encode()).fetchone()
+                        assert row is not None and row[0] >= 1
+                    except (psycopg.Error, AssertionError) as error:
+                        errors.append(f"{view}: {error!r}")
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    yield errors
+    done.set()
+    thread.join()
+
+
+def everything(shop: Pipeline) -> list[str]:
+    with connect(shop.warehouse_url) as connection:
+        return catalog(connection)
+
+
+@pytest.mark.parametrize(
+    ("statement", "changes"),
+    [
+        (
+            RENAME,
+            {
+                # Views keep the name that their readers know.
+                "mart.sales": ("line.net_amount", "line.sales_amount as net_amount"),
+                "mart.sales_by_month": ("fact.net_amount", "fact.sales_amount as net_amount"),
+                "audit.sales_change()": ("->> 'net_amount'", "->> 'sales_amount'"),
+            },
+        ),
+        (DROP, {"mart.sales": ("line.recorded_at", "null::timestamptz as recorded_at")}),
+        (RETYPE, {}),
+    ],
+    ids=["rename", "drop", "retype"],
+)
+def test_column_that_views_and_functions_read_is_migrated(
+    loaded: Pipeline,
+    migration: Callable[[str], str],
+    declare: Declare,
+    reader: list[str],
+    statement: str,
+    changes: Changes,
+) -> None:
+    loaded.warehouse.execute("grant select on mart.sales to pg_monitor with grant option")
+    loaded.warehouse.execute("grant select (month, net_amount) on mart.sales_by_month to pg_monitor")
+    sales = loaded.rows("select order_id, net_amount from mart.sales")
+    months = loaded.rows("select * from mart.sales_by_month")
+    assert sales and months
+    revision = migration(statement)
+    declare(changes)
+    upgrade(loaded.warehouse_url)
+    assert current(loaded.warehouse_url) == revision
+    assert loaded.rows("select order_id, net_amount from mart.sales") == sales
+    assert loaded.rows("select * from mart.sales_by_month") == months
+    assert loaded.rows(
+        """
+        select has_table_privilege('pg_monitor', 'mart.sales', 'select with grant option'),
+            has_column_privilege('pg_monitor', 'mart.sales_by_month', 'net_amount', 'select'),
+            has_table_privilege('dwh_marketing', 'mart.sales_masked', 'select'),
+            has_table_privilege('dwh_marketing', 'mart.sales', 'select')
+        """
+    ) == [(True, True, True, False)]
+    assert loaded.rows("select count(*) from audit.fact_order_item_at(1)") == [(1,)]
+    assert loaded.rows("select count(*) from audit.sales_change(1, 1)") == [(0,)]
+    assert reader == []
+    assert [text for text in differences(loaded) if not text.startswith("dwh.fact_order_item: column")] == []
+
+
+@pytest.mark.parametrize(
+    ("view", "statement", "changes"),
+    [
+        ("select net_amount from mart.sales", RETYPE, {}),
+        ("select net_amount from dwh.fact_order_item", RETYPE, {}),
+        (
+            "select message from mart.job_run",
+            "select",
+            {"mart.job_run": ("run.error as message", "run.error")},
+        ),
+        (
+            "select net_amount from mart.sales_masked",
+            "select",
+            {"mart.sales": ("line.run_id\n", "line.run_id::text as run_id\n")},
+        ),
+    ],
+    ids=["our view", "our table", "changed view", "view of a changed view"],
+)
+def test_users_own_view_stops_a_migration_and_is_named(
+    loaded: Pipeline,
+    migration: Callable[[str], str],
+    declare: Declare,
+    view: str,
+    statement: str,
+    changes: Changes,
+) -> None:
+    loaded.warehouse.execute(f"create schema mine create view mine.own_view as {view}".encode())
+    before, revision = everything(loaded), current(loaded.warehouse_url)
+    migration(statement)
+    declare(changes)
+    with pytest.raises(SchemaObjectInUse, match=r"mine\.own_view"):
+        upgrade(loaded.warehouse_url)
+    assert everything(loaded) == before
+    assert current(loaded.warehouse_url) == revision
+    loaded.warehouse.execute("drop view mine.own_view")
+    upgrade(loaded.warehouse_url)
+
+
+def test_users_own_view_of_a_view_that_only_gains_columns_stays(loaded: Pipeline, declare: Declare) -> None:
+    loaded.warehouse.execute("create schema mine create view mine.own_view as select * from mart.sales")
+    declare({"mart.sales": ("line.run_id\n", "line.run_id,\n    1 as one\n")})
+    upgrade(loaded.warehouse_url)
+    assert loaded.rows("select count(*), sum(one) from mart.sales") == [(1, 1)]
+    assert loaded.rows("select count(*) from mine.own_view") == [(1,)]
+
+
+def test_what_has_not_changed_is_not_touched(loaded: Pipeline, declare: Declare) -> None:
+    before = {name: identity for name, *identity in loaded.rows(IDENTITIES)}
+    upgrade(loaded.warehouse_url)
+    assert {name: identity for name, *identity in loaded.rows(IDENTITIES)} == before
+    declare({"mart.job_run": ("run.error as", "upper(run.error) as")})
+    upgrade(loaded.warehouse_url)
+    after = {name: identity for name, *identity in loaded.rows(IDENTITIES)}
+    assert [name for name in after if after[name][0] != before[name][0]] == []
+    assert {name for name in after if after[name] != before[name]} <= {"mart.job_run"}
+    assert "upper(" in str(loaded.rows("select pg_get_viewdef('mart.job_run'::regclass)"))
+
+
+def test_what_is_no_longer_declared_is_dropped(loaded: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = declared.schema_objects
+    gone = ("mart.monthly_sales", "audit.sales_change()")
+    monkeypatch.setattr(
+        declared,
+        "schema_objects",
+        lambda connection: [one for one in original(connection) if one.full_name not in gone],
+    )
+    loaded.warehouse.execute("create view mart.own_view as select 1 as one")
+    assert [text for text in differences(loaded) if "no longer" in text] == [
+        "audit.sales_change() is no longer declared",
+        "mart.monthly_sales is no longer declared",
+    ]
+    upgrade(loaded.warehouse_url)
+    assert loaded.rows("select to_regclass('mart.monthly_sales'), to_regproc('audit.sales_change')") == [
+        (None, None)
+    ]
+    assert loaded.rows("select one from mart.own_view") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("statement", "difference"),
+    [
+        ("create or replace view mart.quarantine_by_rule as select * from (table mart.quarantine_by_rule) as x limit 1",
+         "view mart.quarantine_by_rule is not as declared"),
+        ("drop view mart.sales_masked", "view mart.sales_masked is not as declared"),
+        ("drop materialized view mart.sales_by_month cascade",
+         "materialized view mart.sales_by_month is not as declared"),
+        ("create or replace function audit.published_at(as_of_run_id bigint) returns timestamptz language sql "
+         "as 'select now()'", "function audit.published_at() is not as declared"),
+        ("comment on column audit.run.flow is null", "the comment of column audit.run.flow is not as declared"),
+        ("drop trigger log_update on dwh.dim_customer; drop trigger log_delete on dwh.dim_customer; "
+         "drop trigger log_truncate on dwh.dim_customer", "table dwh.dim_customer has no triggers for the change log"),
+        ("revoke select on mart.sales from dwh_reader",
+         "an owner or grant is not as declared: grant select on mart.sales to dwh_reader"),
+        ("grant select on mart.sales to dwh_marketing",
+         "an owner or grant is not as declared: revoke all on mart.sales from dwh_marketing"),
+        ("alter table audit.run owner to dwh_loader",
+         "an owner or grant is not as declared: alter table audit.run owner to dwh_owner"),
+    ],
+)  # fmt: skip
+def test_what_was_changed_by_hand_is_reported_and_set_right_by_the_next_upgrade(
+    loaded: Pipeline, statement: str, difference: str
+) -> None:
+    before = everything(loaded)
+    assert differences(loaded) == []
+    loaded.warehouse.execute(statement.encode())
+    assert difference in differences(loaded)
+    upgrade(loaded.warehouse_url)
+    assert differences(loaded) == []
+    assert everything(loaded) == before
+
+
+def differences(shop: Pipeline) -> list[str]:
+    with connect(shop.warehouse_url) as connection:
+        return list(declared.differences(connection))
