@@ -119,7 +119,7 @@ def test_report_shows_marts_runs_quality_and_proof(hostile: Pipeline, tmp_path: 
     ]
     for said in (
         "Top devices",
-        "in Argentina, the country with most logged users",
+        "in Argentina, the country with most logged-in users",
         "Requests per day",
         "discount is not between 0 and the gross amount",
         "IP geolocation by DB-IP",
@@ -187,9 +187,9 @@ def test_report_of_an_empty_warehouse_says_so(warehouse_url: str, tmp_path: Path
         "No sales yet",
         "No web log loaded yet.",
         "No run has ended yet.",
-        "Nothing waits in quarantine.",
+        "The quarantine is empty.",
         "Nothing has been checked yet.",
-        "Nothing has been proved yet.",
+        "Nothing has been verified yet.",
     ):
         assert said in page.text
     assert page.rows == []

@@ -1,4 +1,4 @@
-"""Figures of the report: rows of marts turned into charts, headlines and what wants attention."""
+"""Figures of the report: rows of marts turned into charts, headlines and notices of what needs attention."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Sales:
 
     @property
     def total(self) -> Row:
-        """Sums over the year; None where no month has a value."""
+        """Sums over the year; None if no month has a value."""
         names = [name for name in self.months[0] if name.endswith(("_amount", "_count"))]
         return {name: _total(row[name] for row in self.months) for name in names}
 
@@ -38,7 +38,7 @@ class Durations:
     """How long the last runs of a flow took."""
 
     flow: str
-    said: str
+    summary: str
     chart: ColumnChart | None
 
 
@@ -53,7 +53,7 @@ class Headline:
 
 @dataclass(frozen=True)
 class Attention:
-    """Something that a person should look at: `bad` or `warn`, where the report tells more, and a hint."""
+    """Something that needs attention: its level (`bad` or `warn`), the section with details, and a hint."""
 
     level: str
     text: str
@@ -63,7 +63,7 @@ class Attention:
 
 @dataclass(frozen=True)
 class Notice:
-    """An attribution that a licence asks for: text, and the link that ends it."""
+    """An attribution that a licence requires: text, and the link after it."""
 
     text: str
     name: str
@@ -83,7 +83,7 @@ def sales(content: Content) -> list[Sales]:
 
 
 def traffic_chart(content: Content) -> ColumnChart | None:
-    """Requests per day, by action; days without any are there, and empty."""
+    """Requests per day, by action; days without requests are empty columns."""
     days: dict[date, dict[str, float]] = {}
     for row in content["traffic"]:
         action = row["action"] if row["action"] in ACTIONS else "other"
@@ -95,11 +95,15 @@ def traffic_chart(content: Content) -> ColumnChart | None:
     slots = []
     for day in (first + timedelta(n) for n in range((last - first).days + 1)):
         values = days.get(day, {})
-        said = ", ".join(
+        counts_text = ", ".join(
             f"{values[action]:,.0f} {action.replace('_', ' ')}" for action in ACTIONS if values.get(action)
         )
         slots.append(
-            Slot(f"{day:%-d %b}", f"{day:%a %-d %b %Y}: {sum(values.values()):,.0f} requests\n{said}", values)
+            Slot(
+                f"{day:%-d %b}",
+                f"{day:%a %-d %b %Y}: {sum(values.values()):,.0f} requests\n{counts_text}",
+                values,
+            )
         )
     return stacked_columns(
         slots, {action: action.replace("_", " ") for action in ACTIONS}, gap=0.16, labels=10
@@ -107,7 +111,7 @@ def traffic_chart(content: Content) -> ColumnChart | None:
 
 
 def runs_chart(content: Content) -> ColumnChart | None:
-    """Runs per day, by how they ended; days without any are there, and empty."""
+    """Runs per day, by status; days without runs are empty columns."""
     days: dict[date, dict[str, float]] = {}
     for row in content["runs_by_day"]:
         days.setdefault(row["started_date"], {})[row["status"]] = row["run_count"]
@@ -117,8 +121,8 @@ def runs_chart(content: Content) -> ColumnChart | None:
     slots = []
     for day in (first + timedelta(n) for n in range((last - first).days + 1)):
         values = days.get(day, {})
-        said = ", ".join(f"{values[status]:,.0f} {status}" for status in STATUSES if status in values)
-        slots.append(Slot(f"{day:%-d %b}", f"{day:%a %-d %b %Y}: {said or 'no runs'}", values))
+        counts_text = ", ".join(f"{values[status]:,.0f} {status}" for status in STATUSES if status in values)
+        slots.append(Slot(f"{day:%-d %b}", f"{day:%a %-d %b %Y}: {counts_text or 'no runs'}", values))
     return stacked_columns(slots, _statuses(content["runs_by_day"]), labels=10)
 
 
@@ -158,7 +162,7 @@ def product_bars(content: Content) -> tuple[Bar, ...]:
 
 
 def quarantine_bars(content: Content) -> tuple[Bar, ...]:
-    """Waiting rows per rule."""
+    """Quarantined rows per rule."""
     return bars(
         [
             (row["rule"], f"{row['source']} · {row['entity']}", row["waiting_count"])
@@ -168,32 +172,32 @@ def quarantine_bars(content: Content) -> tuple[Bar, ...]:
 
 
 def headlines(content: Content, groups: Sequence[Sales]) -> list[Headline]:
-    """Numbers at the top: those that the warehouse has."""
+    """Numbers at the top of the report, as far as there is data for them."""
     found = []
     for group in groups[:2]:
         months, total = group.months, group.total
         span = f"{months[0]['month']:%b %Y} – {months[-1]['month']:%b %Y}"
-        said = f"{total['order_count']:,.0f} orders, {span}"
+        detail = f"{total['order_count']:,.0f} orders, {span}"
         found.append(
-            Headline(f"Net sales, {group.source}", f"{total['net_amount']:,.0f} {group.currency}", said)
+            Headline(f"Net sales, {group.source}", f"{total['net_amount']:,.0f} {group.currency}", detail)
         )
     if content["traffic"]:
         requests = sum(row["interaction_count"] for row in content["traffic"])
         days = len({row["request_date"] for row in content["traffic"]})
         found.append(Headline("Requests", f"{requests:,.0f}", f"on the last {days} days with traffic"))
-    if proofs := content["capture_verification"]:
-        equal = sum(proof["verdict"] == "equal" for proof in proofs)
+    if tables := content["capture_verification"]:
+        equal = sum(table["verdict"] == "equal" for table in tables)
         found.append(
-            Headline("Source = mirror", f"{equal} of {len(proofs)}", "tables proved equal, row by row")
+            Headline("Source = mirror", f"{equal} of {len(tables)}", "tables verified equal, row by row")
         )
     found.append(
-        Headline("In quarantine", f"{content['waiting'][0]['waiting_count']:,}", "rows and lines wait")
+        Headline("In quarantine", f"{content['quarantine_size'][0]['quarantined_count']:,}", "rows and lines")
     )
     return found
 
 
 def attention(content: Content) -> list[Attention]:
-    """What a person should look at, worst first."""
+    """What needs attention, worst first."""
     found = [
         Attention(
             "bad",
@@ -206,16 +210,15 @@ def attention(content: Content) -> list[Attention]:
         if run["status"] in ("failed", "stopped", "crashed")
     ]
     found += [
-        Attention("bad", f"{proof['source']}.{proof['table_name']} and its mirror differ.", "proofs")
-        for proof in content["capture_verification"]
-        if proof["verdict"] != "equal"
+        Attention("bad", f"{table['source']}.{table['table_name']} and its mirror differ.", "verification")
+        for table in content["capture_verification"]
+        if table["verdict"] != "equal"
     ]
     warned = [check for check in content["data_quality"] if check["outcome"] == "warned"]
     for (source, dataset), checks in groupby(warned, key=lambda check: (check["source"], check["dataset"])):
-        said = ", ".join(f"{check['check_name']} ({check['measured'] or 0:,.0f})" for check in checks)
-        found.append(
-            Attention("warn", f"Warnings about the last batch of {source} {dataset}: {said}.", "quality")
-        )
+        batch = "web-log batch" if source == "weblogs" else f"{dataset} batch of {source}"
+        names = ", ".join(f"{check['check_name']} ({check['measured'] or 0:,.0f})" for check in checks)
+        found.append(Attention("warn", f"The last {batch} has warnings: {names}.", "quality"))
     for source, complete_at in sorted(_complete(content).items()):
         if content.read_at - complete_at > timedelta(hours=STALE_HOURS):
             found.append(
@@ -227,7 +230,7 @@ def attention(content: Content) -> list[Attention]:
 
 
 def notices(content: Content) -> list[Notice]:
-    """Attributions for the GeoIP database behind the countries, where its licence wants one."""
+    """Attributions for the GeoIP database of the countries, if its licence requires one."""
     found = []
     for row in content["geoip"]:
         if row["geoip"].lower().startswith(("dbip", "db-ip")):
@@ -261,7 +264,7 @@ def _durations(flow: str, runs: Sequence[Row]) -> Durations:
         run["duration_seconds"] for run in runs if run["status"] not in ("crashed", "skipped")
     ]
     longest = max(worked, default=1.0)
-    # A crash ends when somebody notices it, and a skipped run at once: either is seen all the same.
+    # A crashed run ends when somebody notices it, a skipped one at once: draw both in a visible size.
     shown = {"crashed": longest, "skipped": longest / 20}
     slots = [
         Slot(
@@ -272,7 +275,7 @@ def _durations(flow: str, runs: Sequence[Row]) -> Durations:
         )
         for run in runs
     ]
-    usual = f"median {median(worked):,.1f} s, longest {longest:,.1f} s" if worked else "none of them worked"
+    usual = f"median {median(worked):,.1f} s, longest {longest:,.1f} s" if worked else "none succeeded"
     return Durations(
         flow, f"last {len(runs)} runs: {usual}", stacked_columns(slots, _statuses(runs), labels=5)
     )

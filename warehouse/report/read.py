@@ -30,7 +30,7 @@ MARTS = {
 
 @dataclass(frozen=True)
 class Content:
-    """Rows of each mart and query by its name, and the moment and database that they were read from."""
+    """Rows of each mart and query by its name, with the time and database that they were read from."""
 
     rows: Mapping[str, list[Row]]
     read_at: datetime
@@ -41,11 +41,11 @@ class Content:
 
 
 def read(url: str) -> Content:
-    """Read what the report shows; an empty warehouse gives empty lists.
+    """Read the report's data; an empty warehouse gives empty lists.
 
     Raises:
         ConnectionFailed: the warehouse cannot be reached.
-        SchemaOutdated: it has not the marts that this code reads.
+        SchemaOutdated: it lacks the marts that this code reads.
     """
     ensure_migrated(url)
     engine = create_engine("postgresql+psycopg://", creator=lambda: connect(url), poolclass=NullPool)

@@ -1,4 +1,4 @@
-"""Write the report: read once, render, and put the file in place whole."""
+"""Write the report: read the data once, render the page, and replace the file in one step."""
 
 import os
 import tempfile
@@ -18,7 +18,7 @@ class ReportNotWritten(WarehouseError):
 
 
 def write(url: str, path: Path) -> Path:
-    """Write the report on the warehouse at `url` to `path`, and return where it is.
+    """Write the report about the warehouse at `url` to `path`; returns the absolute path.
 
     Raises:
         ConnectionFailed, SchemaOutdated: the warehouse cannot be read.
@@ -38,13 +38,13 @@ def write(url: str, path: Path) -> Path:
     except OSError as error:
         raise ReportNotWritten(
             f"The report cannot be written to {path}: {os.strerror(error.errno or 0)}.",
-            hint="Choose another file, or make room.",
+            hint="Choose another file, or free some space.",
         ) from None
     return path
 
 
 def render(content: Content) -> str:
-    """The page."""
+    """Render the page as HTML."""
     environment = Environment(
         loader=PackageLoader("warehouse.report"),
         autoescape=True,

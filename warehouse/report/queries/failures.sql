@@ -1,4 +1,4 @@
--- what went wrong in the last thirty days, newest first: one row per flow, way to end and message, twenty at most.
+-- failures of the last thirty days, newest first: one row per flow, status and message, at most twenty.
 -- inputs: audit.run
 select
     run.flow,

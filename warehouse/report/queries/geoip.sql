@@ -1,4 +1,4 @@
--- which GeoIP database told the countries of the last web logs, as its name and build date.
+-- name and build date of the GeoIP database that the last web logs were loaded with.
 -- inputs: audit.run
 select run.parameters ->> 'geoip' as geoip
 from audit.run as run

@@ -1,4 +1,4 @@
--- one row per flow: how its last run ended.
+-- the last run of each flow, with its status.
 -- inputs: audit.run
 select distinct on (run.flow)
     run.flow,

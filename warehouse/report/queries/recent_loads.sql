@@ -1,4 +1,4 @@
--- what the last eight runs that loaded anything did to each table that they changed.
+-- changes per table in the last eight runs that changed anything.
 -- inputs: audit.load
 with recent as (
     select distinct load.run_id

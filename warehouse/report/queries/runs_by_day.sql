@@ -1,4 +1,4 @@
--- one row per day (UTC) and way to end, of the thirty days up to today: how many runs, steps of a day included.
+-- number of runs per day (UTC) and status in the last thirty days, steps of daily runs included.
 -- inputs: audit.run
 select
     (run.started_at at time zone 'UTC')::date as started_date,

@@ -1,4 +1,4 @@
--- the last forty runs of each flow that have ended, oldest first: how, and how long each took.
+-- the last forty ended runs of each flow, oldest first, with status and duration.
 -- inputs: audit.run
 with ended as (
     select

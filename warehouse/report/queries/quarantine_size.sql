@@ -1,5 +1,5 @@
--- how many rows and lines wait in quarantine.
+-- number of rows and lines in quarantine.
 -- inputs: audit.quarantine
-select count(*) as waiting_count
+select count(*) as quarantined_count
 from audit.quarantine as entry
 where entry.resolved_at is null
