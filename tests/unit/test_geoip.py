@@ -127,7 +127,7 @@ def test_demo_file_agrees_with_its_reader_everywhere(tmp_path: Path) -> None:
     assert len(read.codes) == 1 + len(demo.countries())
 
 
-def test_missing_damaged_and_wrong_files_are_told_with_advice(tmp_path: Path) -> None:
+def test_errors_about_missing_damaged_and_wrong_files_have_hints(tmp_path: Path) -> None:
     asn = write(
         tmp_path / "asn.mmdb", {"1.0.0.0/8": {"autonomous_system_number": 1}}, database_type="GeoLite2-ASN"
     )
@@ -142,6 +142,6 @@ def test_missing_damaged_and_wrong_files_are_told_with_advice(tmp_path: Path) ->
         assert "DWH_GEOIP_PATH" in raised.value.hint
         said[path.name] = raised.value.what.replace(str(tmp_path), "")
     assert said["none.mmdb"] == "There is no GeoIP file at /none.mmdb."
-    assert said["asn.mmdb"] == "The GeoIP file /asn.mmdb is a GeoLite2-ASN file: it tells no countries."
+    assert said["asn.mmdb"] == "The GeoIP file /asn.mmdb is a GeoLite2-ASN file: it has no countries."
     assert said["damaged.mmdb"].startswith("The GeoIP file /damaged.mmdb cannot be read: ")
     assert said["text.mmdb"].startswith("The GeoIP file /text.mmdb cannot be read: ")

@@ -1,4 +1,4 @@
-"""Countries of IP addresses: the database that tells them, and how a newer one is fetched."""
+"""Countries of IP addresses: read the GeoIP database, and download a newer one."""
 
 from warehouse.geoip.database import DEMO, FETCHED, UNKNOWN, GeoIp, GeoIpError, path_of, read
 from warehouse.geoip.download import GeoIpNotUpdated, LicenceRefused

@@ -1,4 +1,4 @@
-"""Countries of IP addresses, from any MaxMind-format file that tells them, as sorted arrays."""
+"""Countries of IP addresses, read from any country or city file in MaxMind's format into sorted arrays."""
 
 import io
 import re
@@ -16,11 +16,11 @@ from warehouse.errors import SettingsError
 from warehouse.settings import Settings
 
 UNKNOWN: Final = "ZZ"
-# In the home of the local stack: what the generator makes, and what `dwh geoip update` fetches.
+# Below DWH_HOME: the generated demo file, and the file that `dwh geoip update` downloads.
 DEMO, FETCHED = Path("geoip", "demo.mmdb"), Path("geoip", "country.mmdb")
-ADVICE = (
-    "Fetch one with `dwh geoip update`, set DWH_GEOIP_PATH to a GeoLite2 or DB-IP file (Country or City, .mmdb), "
-    "or let `dwh generate weblogs` make one that covers its own addresses."
+HINT = (
+    "Download one with `dwh geoip update`, set DWH_GEOIP_PATH to a GeoLite2 or DB-IP file (Country or City, .mmdb), "
+    "or run `dwh generate weblogs`, which makes one for the generated addresses."
 )
 
 Countries = npt.NDArray[np.int16]
@@ -32,7 +32,7 @@ _MIXED = -1
 
 
 class GeoIpError(SettingsError):
-    """The file that tells addresses' countries is missing or is another kind of file."""
+    """The GeoIP file is missing, damaged, or has no countries."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class GeoIp:
     v6_high: Numbers
     v6_low: Numbers
     v6_countries: Countries
-    # IPv6 prefixes behind which the IPv4 networks lie again, as ::ffff:0:0/96: (prefix, length).
+    # IPv6 prefixes that embed the IPv4 networks, as ::ffff:0:0/96: (prefix, length).
     v4_within_v6: tuple[tuple[int, int], ...]
 
     @property
@@ -93,26 +93,26 @@ class GeoIp:
 
 
 def path_of(settings: Settings) -> Path:
-    """Where the settings say that the file is; by default the one that was fetched, else the generator's own."""
+    """Path of the GeoIP file: DWH_GEOIP_PATH, else the downloaded file, else the generated one."""
     fetched = settings.home / FETCHED
     return settings.geoip_path or (fetched if fetched.exists() else settings.home / DEMO)
 
 
 def read(path: Path) -> GeoIp:
-    """Read the file at `path` whole: a country database in well under a second.
+    """Read the file at `path` completely; a country database takes well under a second.
 
     Raises:
-        GeoIpError: there is none, it is damaged, or it tells no countries.
+        GeoIpError: it is missing or damaged, or has no countries.
     """
     if not path.is_file():
-        raise GeoIpError(f"There is no GeoIP file at {path}.", hint=ADVICE)
+        raise GeoIpError(f"There is no GeoIP file at {path}.", hint=HINT)
     try:
-        # Read once: an update may swap the file at any moment.
+        # Read once: an update may replace the file at any moment.
         content = path.read_bytes()
         with maxminddb.open_database(io.BytesIO(content), maxminddb.MODE_FD) as reader:
             return _read(path, content, reader)
     except (maxminddb.InvalidDatabaseError, OSError, ValueError, EOFError) as error:
-        raise GeoIpError(f"The GeoIP file {path} cannot be read: {error}.", hint=ADVICE) from None
+        raise GeoIpError(f"The GeoIP file {path} cannot be read: {error}.", hint=HINT) from None
 
 
 def _read(path: Path, content: bytes, reader: maxminddb.Reader) -> GeoIp:
@@ -136,7 +136,7 @@ def _read(path: Path, content: bytes, reader: maxminddb.Reader) -> GeoIp:
         distinct, first = np.unique(records, return_index=True)
         for record, place in zip(distinct.tolist(), first.tolist(), strict=True):
             if record not in countries_of_records:
-                # One address stands for all networks that share the record.
+                # All networks with this record have the same country: look up one address.
                 low = int(starts[place])
                 address = IPv4Address(low) if highs is None else IPv6Address(int(highs[place]) << 64 | low)
                 code, name = _country(reader.get(address))
@@ -144,7 +144,7 @@ def _read(path: Path, content: bytes, reader: maxminddb.Reader) -> GeoIp:
                 names.setdefault(code, name)
     if len(codes) == 1:
         raise GeoIpError(
-            f"The GeoIP file {path} is a {meta.database_type} file: it tells no countries.", hint=ADVICE
+            f"The GeoIP file {path} is a {meta.database_type} file: it has no countries.", hint=HINT
         )
     v4_countries = _translate(v4_records, countries_of_records)
     v6_countries = _translate(v6_records, countries_of_records)
@@ -182,7 +182,7 @@ def _translate(records: npt.NDArray[np.int64], countries: dict[int, int]) -> Cou
 
 
 def _blocks(starts: npt.NDArray[np.uint32], countries: Countries) -> Countries:
-    # How many /24 begin inside each network.
+    # Number of /24 networks that begin in each network.
     begin = (starts.astype(np.int64) + 255) >> 8
     blocks: Countries = np.repeat(countries, np.diff(begin, append=_BLOCKS))
     inner = np.flatnonzero(starts & np.uint32(255))
@@ -191,7 +191,7 @@ def _blocks(starts: npt.NDArray[np.uint32], countries: Countries) -> Countries:
 
 
 def _embedded(high: Numbers, low: Numbers, prefix: int, length: int) -> tuple[Mask, npt.NDArray[np.uint32]]:
-    """Which addresses lie behind `prefix`, and the 32 bits that follow it in each."""
+    """Which addresses have `prefix`, and the 32 bits that follow it in each."""
     mask = ((1 << length) - 1) << (128 - length)
     inside = (high & np.uint64(mask >> 64)) == np.uint64(prefix >> 64)
     inside &= (low & np.uint64(mask & (2**64 - 1))) == np.uint64(prefix & (2**64 - 1))
@@ -236,7 +236,7 @@ class _Tree:
     ) -> tuple[Numbers, Numbers, npt.NDArray[np.int64], tuple[tuple[int, int], ...]]:
         """Networks below `root` in order: low and high half of the first address, and record (0: none).
 
-        Below the node `skip` nothing is looked at; where it hangs is told as (prefix, length).
+        Nodes below `skip` are not visited; its positions are returned as (prefix, length).
         """
         found: list[tuple[Numbers, Numbers, npt.NDArray[np.int64]]] = []
         skipped: list[tuple[int, int]] = []
@@ -250,7 +250,7 @@ class _Tree:
                     skipped.append((int(high[place]) << 64 | int(low[place]), depth))
                 nodes = np.where(ends_in_v4, self._count, nodes)
                 ended |= ends_in_v4
-            # The node count itself says that nothing is known.
+            # A record equal to the node count means: no data.
             found.append((low[ended], high[ended], nodes[ended] - self._count))
             nodes, low, high = nodes[~ended], low[~ended], high[~ended]
             if not len(nodes):

@@ -1,4 +1,4 @@
-"""A file over HTTP, whole or not at all: with retries, limits, and no secret in what is said about it."""
+"""Download a file by HTTP, completely or not at all, with retries and limits; errors contain no secrets."""
 
 import base64
 import http.client
@@ -18,36 +18,36 @@ _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 class GeoIpNotUpdated(WarehouseError):
-    """A GeoIP database could not be fetched or is not what it should be; the one in use stays."""
+    """A GeoIP database could not be downloaded or failed its checks; the current one stays in use."""
 
 
 class LicenceRefused(SettingsError):
-    """The server turned the licence key away: trying again would not help."""
+    """The server refused the licence key: a retry would not help."""
 
 
-class NotThere(GeoIpNotUpdated):
+class GeoIpFileNotFound(GeoIpNotUpdated):
     """The server has no such file."""
 
 
-class _BrokenOff(Exception):
-    """A download that ended before its end."""
+class _Interrupted(Exception):
+    """A download that ended early."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a file is: a URL, in which {license_key} stands for the key, and who asks."""
+    """Where to download a file: a URL, in which {license_key} stands for the key, and the account."""
 
     url: str
     license_key: str | None = field(default=None, repr=False)
     account_id: str | None = None
 
     def __str__(self) -> str:
-        """As it may be shown: neither user nor query, which may be secrets."""
+        """The URL without user and query, which may be secrets."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
     def check(self) -> None:
-        """Raises SettingsError where the URL cannot be used, or would give the key away."""
+        """Raise SettingsError if the URL is not usable or would expose the key."""
         try:
             parts = urlsplit(self.url)
             usable = parts.scheme in ("http", "https") and parts.hostname and "@" not in parts.netloc
@@ -56,16 +56,16 @@ class Place:
             usable = False
         if not usable:
             raise SettingsError(
-                "DWH_GEOIP_URL cannot be used: it is no http:// or https:// URL, or has a user in it.",
+                "DWH_GEOIP_URL cannot be used: it is not an http:// or https:// URL, or contains a user.",
                 hint="It should read https://host/path/file.mmdb.gz, with {month} or {license_key} where needed.",
             )
         if self.license_key and parts.scheme == "http" and parts.hostname not in _LOCAL:
             raise SettingsError(
-                f"The licence key would go to {self} in the clear.", hint="Use https in DWH_GEOIP_URL."
+                f"The licence key would be sent to {self} unencrypted.", hint="Use https in DWH_GEOIP_URL."
             )
 
     def request(self) -> urllib.request.Request:
-        """What is asked. The key goes to this server alone: redirects do not carry it on."""
+        """The request. Only this server gets the key: redirects do not carry it on."""
         url = self.url.replace("{license_key}", quote(self.license_key or "", safe=""))
         request = urllib.request.Request(url, headers={"User-Agent": "dwh"})
         if self.license_key and self.account_id:
@@ -82,12 +82,12 @@ def download(
     timeout_seconds: float = 30,
     total_seconds: float = 600,
 ) -> int:
-    """Fetch `place` into `target`; bytes fetched. What may pass is tried again after each of `pauses` (seconds).
+    """Download `place` into `target`; returns the number of bytes. Transient errors are retried after `pauses`, in s.
 
     Raises:
-        LicenceRefused: the server wants another key.
-        NotThere: it has no such file.
-        GeoIpNotUpdated: it could not be reached, or broke off, every time.
+        LicenceRefused: the server refuses the key.
+        GeoIpFileNotFound: the server has no such file.
+        GeoIpNotUpdated: every attempt failed.
     """
     place.check()
     for pause in (*pauses, None):
@@ -99,17 +99,17 @@ def download(
             problem = _refused(place, error.code)
         except urllib.error.URLError as error:
             problem = GeoIpNotUpdated(f"{place} cannot be reached: {error.reason}.", hint=_AGAIN)
-        except (_BrokenOff, ConnectionError, TimeoutError, http.client.HTTPException) as error:
-            # Some exceptions tell the URL, and with it the key.
-            said = type(error).__name__ if isinstance(error, http.client.HTTPException) else str(error)
-            problem = GeoIpNotUpdated(f"{place} broke off: {said}.", hint=_AGAIN)
+        except (_Interrupted, ConnectionError, TimeoutError, http.client.HTTPException) as error:
+            # Some exceptions contain the URL, and with it the key.
+            reason = type(error).__name__ if isinstance(error, http.client.HTTPException) else str(error)
+            problem = GeoIpNotUpdated(f"The download from {place} was interrupted: {reason}.", hint=_AGAIN)
         if pause is None or type(problem) is not GeoIpNotUpdated:
             break
         time.sleep(pause)
     raise problem from None
 
 
-_AGAIN = "Run it again later; the GeoIP file in use stays as it is."
+_AGAIN = "Run it again later; the current GeoIP file stays in use."
 
 
 def _fetch(place: Place, target: IO[bytes], timeout_seconds: float, deadline: float) -> int:
@@ -119,12 +119,12 @@ def _fetch(place: Place, target: IO[bytes], timeout_seconds: float, deadline: fl
         while piece := _read(response):
             count += len(piece)
             if count > _LARGEST:
-                raise _BrokenOff(f"it is larger than {_LARGEST >> 20} MB, which no such file is")
+                raise _Interrupted(f"the file is larger than {_LARGEST >> 20} MB, which no GeoIP file is")
             if time.monotonic() > deadline:
-                raise _BrokenOff(f"only {count:,} bytes came in all the time there was")
+                raise _Interrupted(f"only {count:,} bytes arrived before the timeout")
             target.write(piece)
     if length.isdigit() and count != int(length):
-        raise _BrokenOff(f"{count:,} of {int(length):,} bytes came")
+        raise _Interrupted(f"{count:,} of {int(length):,} bytes arrived")
     return count
 
 
@@ -132,13 +132,15 @@ def _read(response: http.client.HTTPResponse) -> bytes:
     try:
         return response.read1(_PIECE)
     except OSError as error:
-        raise _BrokenOff(str(error)) from None
+        raise _Interrupted(str(error)) from None
 
 
 def _refused(place: Place, status: int) -> WarehouseError:
     if status in (401, 403):
-        advice = "Mend DWH_GEOIP_LICENSE_KEY and DWH_GEOIP_ACCOUNT_ID; unset both, and DB-IP Lite is fetched."
-        return LicenceRefused(f"{place} refuses the licence key (HTTP {status}).", hint=advice)
+        hint = "Correct DWH_GEOIP_LICENSE_KEY and DWH_GEOIP_ACCOUNT_ID, or unset both to download DB-IP Lite."
+        return LicenceRefused(f"{place} refuses the licence key (HTTP {status}).", hint=hint)
     if status in (404, 410):
-        return NotThere(f"There is no file at {place} (HTTP {status}).", hint="Is DWH_GEOIP_URL right?")
+        return GeoIpFileNotFound(
+            f"There is no file at {place} (HTTP {status}).", hint="Is DWH_GEOIP_URL correct?"
+        )
     return GeoIpNotUpdated(f"{place} answers with HTTP {status}.", hint=_AGAIN)
