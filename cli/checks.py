@@ -13,7 +13,7 @@ from warehouse import geoip
 from warehouse.db.connections import connect, without_password
 from warehouse.db.schema_version import newest, revision_of
 from warehouse.errors import WarehouseError
-from warehouse.extract.mirror import source_columns
+from warehouse.extract.catalog import source_columns
 from warehouse.extract.snapshot import check_readable, snapshot_of
 from warehouse.files import lake
 from warehouse.files.locations import location_of

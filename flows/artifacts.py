@@ -11,9 +11,9 @@ from urllib.parse import quote
 
 from flows.engine import is_tracked, say
 from warehouse.db.connections import connect
-from warehouse.model.lineage import Lineage, read_lineage
 from warehouse.report.charts import Slot, stacked_columns
 from warehouse.runs.status import Evidence, Rows, read_evidence, read_history
+from warehouse.sources.lineage import Lineage, read_lineage
 
 COUNTS = ("read", "inserted", "updated", "expired", "deleted", "quarantined")
 GREY = "#8a929b"

@@ -5,8 +5,8 @@ from flows.databases import located
 from flows.engine import flow, say, task
 from flows.outcome import Outcome
 from warehouse.extract import stage, verification
-from warehouse.extract.stage import Staged
-from warehouse.extract.verification import Proof
+from warehouse.extract.staged import Staged
+from warehouse.extract.verification import Verification
 from warehouse.history import change_log
 from warehouse.history.dry_run import examples
 from warehouse.load import publish
@@ -61,9 +61,9 @@ def stage_source(run: Run, source: Source, settings: Settings, whole: bool, conf
         source,
         settings.captured,
         max_delete_share=settings.max_delete_share,
-        xid_net=settings.xid_net,
+        xmin_scan=settings.xid_net,
         confirm_deletes=confirm_deletes,
-        whole=whole,
+        full_refresh=whole,
         progress=say,
     )
 
@@ -76,10 +76,10 @@ def publish_batch(run: Run, staged: Staged) -> Published:
 
 
 @task
-def prove_source(run: Run, staged: Staged) -> tuple[Proof, ...]:
+def prove_source(run: Run, staged: Staged) -> tuple[Verification, ...]:
     """Compare source and mirror, chunk by chunk."""
     ensure_alive(run)
-    proofs = verification.prove(run, staged)
+    proofs = verification.verify(run, staged)
     rows = sum(proved.rows_source for proved in proofs)
     say(f"proved: {len(proofs)} tables, {rows:,} rows, equal in source and mirror")
     return proofs

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from warehouse.extract.verification import Proof
+from warehouse.extract.verification import Verification
 from warehouse.history.dry_run import Example
 from warehouse.reconcile.verdict import Verdict
 from warehouse.runs.audit import CheckResult, Load
@@ -17,7 +17,7 @@ class Outcome:
     run_id: int
     loads: Sequence[Load] = ()
     checks: Sequence[CheckResult] = ()
-    proofs: Sequence[Proof] = ()
+    proofs: Sequence[Verification] = ()
     verdicts: Sequence[Verdict] = ()
     steps: "Sequence[Outcome]" = ()
     # Of a dry run: rows that it would have changed.

@@ -6,9 +6,9 @@ from flows.engine import say
 from flows.outcome import Outcome
 from warehouse.db.connections import connect
 from warehouse.db.schema_version import ensure_migrated
-from warehouse.history import undo
 from warehouse.runs.audit import Run
 from warehouse.settings import Settings
+from warehouse.undo import undo
 
 
 def undo_run(run_id: int, *, cascade: bool = False) -> Outcome:

@@ -10,8 +10,9 @@ import psycopg
 from psycopg import sql
 
 from warehouse.db.connections import connect
-from warehouse.extract.stage import Staged, XidNet, stage
-from warehouse.extract.verification import Proof, prove
+from warehouse.extract.stage import XminScan, stage
+from warehouse.extract.staged import Staged
+from warehouse.extract.verification import Verification, verify
 from warehouse.load.publish import publish
 from warehouse.model.star import BEGINNING, DIMENSIONS, END_OF_TIME
 from warehouse.runs.audit import CheckResult, Load, start_run
@@ -64,7 +65,7 @@ class Captured:
     staged: Staged
     loads: Mapping[str, Load]
     checks: tuple[CheckResult, ...]
-    proofs: tuple[Proof, ...]
+    verifications: tuple[Verification, ...]
 
     def counts(self, table: str) -> dict[str, int]:
         """Counts of one table's load that are not zero.
@@ -160,11 +161,11 @@ class Pipeline:
         shop_url: str | None = None,
         max_delete_share: float = 1.0,
         confirm_deletes: bool = False,
-        whole: bool = False,
-        xid_net: XidNet = "always",
+        full_refresh: bool = False,
+        xmin_scan: XminScan = "always",
         progress: Callable[[str], None] = lambda _: None,
     ) -> Captured:
-        """Run the engine once, proof included."""
+        """Run the engine once, verification included."""
         with start_run(self.warehouse_url, flow="ingest-shop") as run:
             staged = stage(
                 run,
@@ -172,13 +173,13 @@ class Pipeline:
                 shop_url or self.shop_url,
                 max_delete_share=max_delete_share,
                 confirm_deletes=confirm_deletes,
-                whole=whole,
-                xid_net=xid_net,
+                full_refresh=full_refresh,
+                xmin_scan=xmin_scan,
                 progress=progress,
             )
             published = publish(run, staged)
             loads = {load.table_name: load for load in published.loads}
-            self.runs.append(Captured(run.run_id, staged, loads, published.checks, prove(run, staged)))
+            self.runs.append(Captured(run.run_id, staged, loads, published.checks, verify(run, staged)))
         return self.runs[-1]
 
     def rows(self, query: str, *parameters: object) -> list[Row]:

@@ -10,7 +10,7 @@ def drop_the_net(_: Connection) -> None:
     """Capture by cursor alone, as if every transaction committed when its rows were stamped."""
     from warehouse.extract import stage
 
-    changed_since = stage._changed_since
+    changed_since = stage.changed_since
 
     def by_cursor_alone(table: Any, columns: Any, watermark: Any, **_: Any) -> sql.Composable:
         said = changed_since(table, columns, watermark)
@@ -18,21 +18,21 @@ def drop_the_net(_: Connection) -> None:
             return said
         return sql.SQL("{} > {}").format(sql.Identifier(table.cursor), sql.Literal(watermark.cursor_value))
 
-    stage._changed_since = by_cursor_alone
+    stage.changed_since = by_cursor_alone
 
 
 def move_watermarks_early(_: Connection) -> None:
     """Commit how far a run has read before what it has read."""
     from warehouse.load import publish
 
-    merge = publish._merge
+    merge = publish.merge_mirrors
 
     def late(connection: Any, run_id: int, staged: Any, *arguments: Any) -> Any:
-        publish._move_watermarks(connection, run_id, staged)
+        publish.move_watermarks(connection, run_id, staged)
         connection.commit()
         return merge(connection, run_id, staged, *arguments)
 
-    publish._merge = late
+    publish.merge_mirrors = late
 
 
 def forget_holders(_: Connection) -> None:

@@ -116,7 +116,7 @@ def test_brake_fails_the_run_at_once_and_says_why(place: Pipeline, tracked: Ask)
     prefect_run_id, status, error = place.rows(
         "select prefect_run_id, status, error from audit.run order by run_id desc limit 1"
     )[0]
-    assert (status, "Too many rows have vanished" in str(error)) == ("stopped", True)
+    assert (status, "Too many rows were deleted" in str(error)) == ("stopped", True)
     seen = tracked(prefect_run_id)
     assert (seen.state, seen.tasks) == ("Failed", {"stage-source": 1})
     assert seen.artifacts["ingest-shop"].startswith("# ingest-shop: stopped")

@@ -6,8 +6,8 @@ import psycopg
 import pytest
 
 from tests.pipeline import Pipeline, Row
-from warehouse.history import undo
 from warehouse.runs.audit import start_run
+from warehouse.undo import undo
 
 TABLES = ("dim_company", "dim_customer", "dim_product", "dim_promotion", "dim_date", "fact_order_item")
 TOTALS = """

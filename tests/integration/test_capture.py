@@ -157,30 +157,30 @@ def test_null_and_backdated_cursors_are_found(shop: Pipeline) -> None:
     assert in_mirror(shop, "customer") == in_source(shop, "customer")
 
 
-def test_net_left_out_where_the_source_was_quiet_reads_less_and_the_proof_tells_what_it_missed(
+def test_net_left_out_where_the_source_no_open_transactions_reads_less_and_the_proof_tells_what_it_missed(
     shop: Pipeline,
 ) -> None:
     with connect(shop.shop_url) as late:
         late.execute("update customer set country = 'UY', updated_at = '2024-01-02'")
         shop.insert("customer", id=2, updated_at="2024-03-01")
-        shop.capture(xid_net="unless-quiet")
+        shop.capture(xmin_scan="unless-quiet")
         assert shop.rows("select distinct no_open_transactions from audit.watermark") == [(False,)]
         late.commit()
-    shop.capture(xid_net="unless-quiet")
+    shop.capture(xmin_scan="unless-quiet")
     assert last(shop) == {"updated": 1, "cursor_missed": 1}
 
     # as a snapshot leaves it that saw nothing in flight: other tests' transactions are on the same server
     shop.warehouse.execute("update audit.watermark set no_open_transactions = true")
     shop.insert("customer", id=3, updated_at="2024-03-01")
-    shop.capture(xid_net="unless-quiet")
+    shop.capture(xmin_scan="unless-quiet")
     assert last(shop) == {"inserted": 1, "cursor_missed": 1}
 
     shop.warehouse.execute("update audit.watermark set no_open_transactions = true")
     shop.do("update customer set name = 'Backdated', updated_at = '2001-01-01' where id = 2")
-    with pytest.raises(VerificationFailed, match="customer: 3 rows there, 3 here"):
-        shop.capture(xid_net="unless-quiet")
+    with pytest.raises(VerificationFailed, match="customer: 3 rows in the source, 3 in the mirror"):
+        shop.capture(xmin_scan="unless-quiet")
     shop.warehouse.execute("update audit.watermark set no_open_transactions = true")
-    shop.capture(whole=True)
+    shop.capture(full_refresh=True)
     assert in_mirror(shop, "customer") == in_source(shop, "customer")
 
 
@@ -304,7 +304,7 @@ def test_many_rows_cross_every_chunk(pipeline: Pipeline) -> None:
         "inserted": 100, "updated": 70, "deleted": 90, "cursor_missed": 170,
     }  # fmt: skip
     assert in_mirror(pipeline, "reading") == in_source(pipeline, "reading")
-    (proof,) = run.proofs
+    (proof,) = run.verifications
     assert (proof.rows_source, proof.rows_mirror, proof.chunks, proof.verdict) == (70010, 70010, 512, "equal")
 
 
@@ -348,8 +348,8 @@ def test_new_column_of_an_empty_table(whole_shop: Pipeline) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("alter table customer drop column state", "state is gone"),
-        ("alter table customer rename column state to province", "state is gone; province is new"),
+        ("alter table customer drop column state", "state was dropped"),
+        ("alter table customer rename column state to province", "state was dropped; province is new"),
         (
             "alter table customer alter column state type varchar(20)",
             "state is character varying(20) and was text",
@@ -443,9 +443,9 @@ def test_mirror_stays_as_it_is_where_changes_are_ignored(thing: Pipeline) -> Non
 def test_any_change_stops_a_source_that_must_not_change(thing: Pipeline) -> None:
     thing.do(*SHAPES)
     with pytest.raises(SchemaDrift) as error:
-        thing.capture(source=changing(new_column="stop"), whole=True)
+        thing.capture(source=changing(new_column="stop"), full_refresh=True)
     assert error.value.what == (
-        "Table public.thing of source 'shop' has changed: gone is gone; amount is text and was numeric; "
+        "Table public.thing of source 'shop' has changed: gone was dropped; amount is text and was numeric; "
         "id is bigint and was integer; new is new."
     )
     assert thing.rows("select count(*) from raw.shop_thing") == [(3,)]
@@ -455,7 +455,7 @@ def test_key_of_another_kind_stops_whatever_the_policy(thing: Pipeline) -> None:
     thing.do("alter table thing alter column id type text")
     with pytest.raises(SchemaDrift, match="its key id is text and was integer") as error:
         thing.capture(source=changing(changed_type="evolve"))
-    assert error.value.hint == "Drop raw.shop_thing to have it captured anew."
+    assert error.value.hint == "Drop raw.shop_thing to capture the table again in full."
     thing.warehouse.execute("drop table raw.shop_thing")
     thing.capture(source=changing(changed_type="evolve"))
     assert thing.rows("select id from raw.shop_thing order by 1") == [("1",), ("2",), ("3",)]
@@ -524,7 +524,7 @@ def test_column_that_conform_sql_needs_stops_before_the_mirror_loses_it(whole_sh
     whole_shop.source = replace(whole_shop.source, tables=tuple(swap.values()), entities=entities)
     whole_shop.do("alter table customer drop column state", "update customer set name = 'New'")
     with pytest.raises(
-        DeclarationError, match=r"conform/customer\.sql cannot be run: column customer\.state does not"
+        DeclarationError, match=r"conform/customer\.sql fails: column customer\.state does not"
     ):
         whole_shop.capture()
     assert whole_shop.rows("select name, state from raw.shop_customer") == [("Ana", "Salta")]
@@ -537,9 +537,11 @@ def test_column_that_was_dropped_and_made_again_is_told_by_the_proof(shop: Pipel
     shop.do(
         "alter table customer drop column state", "alter table customer add column state text default 'Jujuy'"
     )
-    with pytest.raises(VerificationFailed, match="customer: 2 rows there, 2 here, 2 of 64 chunks differ"):
+    with pytest.raises(
+        VerificationFailed, match="customer: 2 rows in the source, 2 in the mirror, 2 of 64 chunks differ"
+    ):
         shop.capture()
-    shop.capture(whole=True)
+    shop.capture(full_refresh=True)
     assert in_mirror(shop, "customer") == in_source(shop, "customer")
 
 
@@ -560,7 +562,7 @@ def test_partition_that_is_attached_with_old_rows_is_told_by_the_proof(pipeline:
     pipeline.do("alter table visit attach partition visit_2 for values in ('2024-01-02')")
     with pytest.raises(VerificationFailed):
         pipeline.capture(source=source)
-    pipeline.capture(source=source, whole=True)
+    pipeline.capture(source=source, full_refresh=True)
     assert in_mirror(pipeline, "visit") == in_source(pipeline, "visit")
 
 
@@ -679,8 +681,11 @@ def test_row_level_security_that_hides_rows_is_told(shop: Pipeline) -> None:
     ("made", "told"),
     [
         ("select 1", "Source 'shop' has no table public.thing."),
-        ("create view thing as select * from customer", "is no table, and only a table's rows"),
-        ("create materialized view thing as select * from customer", "is no table, and only a table's rows"),
+        ("create view thing as select * from customer", "is not a table, and only rows of a table"),
+        (
+            "create materialized view thing as select * from customer",
+            "is not a table, and only rows of a table",
+        ),
     ],
 )
 def test_what_is_no_table_is_told(shop: Pipeline, made: str, told: str) -> None:
@@ -695,7 +700,7 @@ def test_declared_column_that_is_not_there_is_told(shop: Pipeline, column: str) 
     source = only("brand", key=("code",)) if column == "key" else only("brand", cursor="code")
     with pytest.raises(DeclarationError) as error:
         shop.capture(source=source)
-    assert error.value.what == "Source 'shop' declares column 'code' of public.brand, which is not there."
+    assert error.value.what == "Source 'shop' declares column 'code' of public.brand, which does not exist."
     assert error.value.hint == "Its columns are: created_at, id, name, updated_at."
 
 
@@ -705,8 +710,8 @@ def test_declared_column_that_is_not_there_is_told(shop: Pipeline, column: str) 
         ("not unique", "at first", "('a', 'y', now()), ('a', 'y', now())"),
         ("not unique", "later", "('a', 'y', now()), ('a', 'y', now())"),
         ("not unique", "later", "('a', 'x', now()), ('a', 'x', now())"),
-        ("empty in some rows", "at first", "('a', null, now())"),
-        ("empty in some rows", "later", "('a', null, now())"),
+        ("null in some rows", "at first", "('a', null, now())"),
+        ("null in some rows", "later", "('a', null, now())"),
     ],
 )
 def test_declared_key_that_is_none_is_told(pipeline: Pipeline, problem: str, when: str, bad: str) -> None:
@@ -742,9 +747,9 @@ def test_key_that_a_later_row_repeats_is_told_before_the_mirror_loses_the_good_o
     pipeline.capture(source=source)
     good = in_mirror(pipeline, "thing")
     pipeline.do(change)
-    for whole in (False, False, True):
+    for full_refresh in (False, False, True):
         with pytest.raises(SourceError) as error:
-            pipeline.capture(source=source, whole=whole)
+            pipeline.capture(source=source, full_refresh=full_refresh)
         assert error.value.what == "The key (id) that source 'shop' declares for public.thing is not unique."
         assert in_mirror(pipeline, "thing") == good
     pipeline.do("delete from thing where name = 'y'", "update only thing set id = 1")
@@ -760,9 +765,9 @@ def test_rows_that_no_net_brings_are_no_repeated_keys(pipeline: Pipeline) -> Non
     pipeline.capture(source=source)
     pipeline.warehouse.execute("delete from raw.shop_thing where id % 5 = 0")
     pipeline.do("delete from thing where id % 7 = 0")
-    with pytest.raises(VerificationFailed, match=r"thing: 429 rows there, 343 here"):
+    with pytest.raises(VerificationFailed, match=r"thing: 429 rows in the source, 343 in the mirror"):
         pipeline.capture(source=source)
-    pipeline.capture(source=source, whole=True)
+    pipeline.capture(source=source, full_refresh=True)
     assert in_mirror(pipeline, "thing") == in_source(pipeline, "thing")
 
 
@@ -797,7 +802,7 @@ def test_column_with_a_name_of_the_mirrors_own_is_told(pipeline: Pipeline) -> No
         pipeline.capture(source=only("thing"))
     assert (
         error.value.what
-        == "Column '_run_id' of public.thing of source 'shop' has a name that the mirror needs itself."
+        == "Column '_run_id' of public.thing of source 'shop' has a name that the warehouse reserves."
     )
 
 
@@ -809,7 +814,7 @@ def test_another_server_is_told_until_everything_is_read_again(
     with pytest.raises(SourceError) as error:
         shop.capture()
     assert "is not the server that was read last: its system identifier is" in error.value.what
-    shop.capture(whole=True)
+    shop.capture(full_refresh=True)
     assert shop.capture().changes() == {}
 
 
@@ -861,7 +866,7 @@ def test_standby_is_refused_and_its_promotion_is_told(
         assert error.value.what.startswith(
             "Source 'shop' is not the server that was read last: its timeline is 2 and was 1"
         )
-        pipeline.capture(shop_url=standby.url("shop"), whole=True)
+        pipeline.capture(shop_url=standby.url("shop"), full_refresh=True)
         assert pipeline.capture(shop_url=standby.url("shop")).changes() == {}
     finally:
         pipeline.close()
@@ -1197,7 +1202,7 @@ def test_composite_text_keys_that_only_a_careless_join_would_mix_up(pipeline: Pi
 def test_empty_table_stays_empty(pipeline: Pipeline) -> None:
     run = pipeline.capture()
     assert run.changes() == {}
-    assert {(proof.rows_source, proof.rows_mirror, proof.verdict) for proof in run.proofs} == {
+    assert {(proof.rows_source, proof.rows_mirror, proof.verdict) for proof in run.verifications} == {
         (0, 0, "equal")
     }
     assert pipeline.capture().changes() == {}

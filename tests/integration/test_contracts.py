@@ -10,6 +10,7 @@ from tests.pipeline import Pipeline, content
 from tests.weblog_lake import lines, make_lake
 from warehouse.db.connections import connect
 from warehouse.errors import DeclarationError, QualityGateStopped
+from warehouse.load.batch import Batch
 from warehouse.load.contract import verify
 from warehouse.load.conversion import create_unconvertible
 from warehouse.load.quarantine import find_failing, move_failing
@@ -87,14 +88,15 @@ def test_soda_counts_what_the_quarantine_takes_rule_by_rule(pipeline: Pipeline) 
     ):
         fill(connection, *(values for _, values in lines), *ALMOST)
         results = verify(connection, contract, "shop")
-        create_unconvertible(connection, "order_item")
-        find_failing(connection, FACTS[0], contract.row_rules)
-        moved = move_failing(connection, run.run_id, "shop", FACTS[0])
+        batch = Batch(connection, run.run_id, pipeline.source.entities["order_item"], FACTS[0])
+        create_unconvertible(batch)
+        find_failing(batch, contract.row_rules)
+        moved = move_failing(batch)
         taken = connection.execute(
-            "select unnest(rules), count(*) from pg_temp.failing group by 1"
+            "select unnest(rules), count(*) from pg_temp.failing_rows group by 1"
         ).fetchall()
         by_line: dict[str | None, list[str]] = dict(
-            connection.execute("select row_data ->> 'line_id', rules from pg_temp.failing").fetchall()
+            connection.execute("select row_data ->> 'line_id', rules from pg_temp.failing_rows").fetchall()
         )
         left = connection.execute("select count(*) from staging.conformed_order_item").fetchone()
         connection.rollback()
@@ -258,9 +260,10 @@ def test_rules_about_what_a_source_lacks_are_left_out_and_said_so(pipeline: Pipe
     with connect(pipeline.warehouse_url) as connection:
         fill(connection, {"unit_price_default_amount": "null", "recorded_at": "null"})
         results = verify(connection, contract, "shop")
-        create_unconvertible(connection, "order_item")
-        find_failing(connection, FACTS[0], contract.row_rules)
-        moved = move_failing(connection, 0, "shop", FACTS[0])
+        batch = Batch(connection, 0, pipeline.source.entities["order_item"], FACTS[0])
+        create_unconvertible(batch)
+        find_failing(batch, contract.row_rules)
+        moved = move_failing(batch)
         connection.rollback()
     assert moved == 0
     assert {r.check_name for r in results if r.outcome == "not_applicable"} == {

@@ -34,7 +34,7 @@ def test_one_delete_too_many_stops_the_run_and_changes_nothing(full_shop: Pipeli
         full_shop.capture(max_delete_share=0.10)
     assert error.value.exit_code == 3
     assert error.value.what == (
-        "Too many rows have vanished from the source: customer (3 of 20 rows, 15%); the limit is 10%."
+        "Too many rows were deleted in the source: customer (3 of 20 rows, 15%); the limit is 10%."
     )
     assert "--confirm-deletes" in error.value.hint and "DWH_MAX_DELETE_SHARE" in error.value.hint
     assert content(full_shop.warehouse) == before

@@ -7,6 +7,7 @@ import pytest
 
 from tests.pipeline import STAMP, USUAL, Pipeline
 from warehouse.db.connections import connect
+from warehouse.load.batch import Batch
 from warehouse.load.conversion import create_unconvertible
 from warehouse.load.quarantine import find_failing
 from warehouse.model.contracts import read_contract
@@ -177,8 +178,9 @@ def test_every_rule_is_among_these_and_a_row_without_its_key_breaks_one(
         connection.execute(
             f"insert into staging.conformed_{dimension.entity} (source_system) values ('shop')".encode()
         )
-        create_unconvertible(connection, dimension.entity)
-        find_failing(connection, dimension, contract.row_rules)
-        rows = connection.execute("select row_key, rules[1] from pg_temp.failing").fetchall()
+        batch = Batch(connection, 0, pipeline.source.entities[dimension.entity], dimension)
+        create_unconvertible(batch)
+        find_failing(batch, contract.row_rules)
+        rows = connection.execute("select row_key, rules[1] from pg_temp.failing_rows").fetchall()
         connection.rollback()
     assert rows == [([None], missing_key)]

@@ -8,19 +8,19 @@ from tests.traces import traces
 from warehouse.db.connections import connect
 from warehouse.errors import DeleteThresholdExceeded, QualityGateStopped
 from warehouse.extract.stage import stage
-from warehouse.extract.verification import prove
+from warehouse.extract.verification import verify
 from warehouse.history.dry_run import Example, examples
-from warehouse.history.undo import lock_of
 from warehouse.load import marts
 from warehouse.load.publish import publish
 from warehouse.runs.audit import mark_crashed, start_run
+from warehouse.undo.undo import lock_of
 
 
 def dry_run(shop: Pipeline, *, max_delete_share: float = 1.0) -> tuple[Captured, tuple[Example, ...]]:
     with start_run(shop.warehouse_url, flow="ingest-shop", dry_run=True) as run:
         staged = stage(run, shop.source, shop.shop_url, max_delete_share=max_delete_share)
         published = publish(run, staged)
-        proofs = prove(run, staged)
+        proofs = verify(run, staged)
         found = examples(run, published.loads)
         loads = {load.table_name: load for load in published.loads}
         return Captured(run.run_id, staged, loads, published.checks, proofs), found
@@ -43,8 +43,8 @@ def test_dry_run_says_what_the_run_then_does_and_leaves_no_trace(busy_shop: Pipe
     assert [(c.check_name, c.outcome, c.measured) for c in run.checks] == [
         (c.check_name, c.outcome, c.measured) for c in second.checks
     ]
-    assert {(p.verdict, p.rows_source, p.rows_mirror) for p in second.proofs} == {
-        (p.verdict, p.rows_source, p.rows_mirror) for p in run.proofs
+    assert {(p.verdict, p.rows_source, p.rows_mirror) for p in second.verifications} == {
+        (p.verdict, p.rows_source, p.rows_mirror) for p in run.verifications
     }
     assert shop.rows("select run_id, flow, status, parameters ->> 'dry_run' from audit.run order by 1") == [
         (1, "ingest-shop", "dry run", "true"),
@@ -83,7 +83,7 @@ def test_dry_run_stops_where_the_run_would_and_tells_nobody(
     assert [state[1:] for state in shop.run_states()][1:] == [
         (
             "dry run",
-            "Too many rows have vanished from the source: order_item (8 of 8 rows, 100%); the limit is 10%.",
+            "Too many rows were deleted in the source: order_item (8 of 8 rows, 100%); the limit is 10%.",
         ),
         ("dry run", "It stopped."),
     ]

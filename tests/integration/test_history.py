@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline import Pipeline
-from warehouse.load import publish
+from warehouse.load import conform
 from warehouse.sources.declaration import SOURCES, Source, read_source
 
 # --- versions of a member -------------------------------------------------------------------------------------
@@ -368,7 +368,7 @@ def test_large_batch_is_made_anew_and_loaded_as_a_small_one(
         from pg_attribute where attrelid = 'staging.conformed_order_item'::regclass and attnum > 0 order by attname
         """
     made, shape = shop.rows("select 'staging.conformed_order_item'::regclass::oid"), shop.rows(batch)
-    monkeypatch.setattr(publish, "PARALLEL_ABOVE", 1)
+    monkeypatch.setattr(conform, "PARALLEL_ABOVE", 1)
     shop.do("update order_item set quantity = 3")
     shop.order(2, "2024-03-11", {"quantity": 4})
     run = shop.capture()

@@ -1,7 +1,7 @@
 """Lineage: what is told of each table is what the SQL that makes it reads."""
 
 from tests.pipeline import Pipeline
-from warehouse.model.lineage import read_lineage
+from warehouse.sources.lineage import read_lineage
 
 
 def test_every_loaded_table_can_be_followed_from_the_source_to_the_stored_marts(pipeline: Pipeline) -> None:

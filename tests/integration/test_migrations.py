@@ -15,14 +15,15 @@ from stack.postgres import EmbeddedPostgres
 from tests.catalog import SCHEMAS, catalog
 from warehouse.db.connections import connect
 from warehouse.extract.stage import stage
-from warehouse.history.undo import undo
+from warehouse.load.batch import Batch
+from warehouse.load.changed_keys import replace_view, view_all_keys
 from warehouse.load.conform import delivered_columns
-from warehouse.load.full_load import affect_all, forget_affected
 from warehouse.load.publish import publish
 from warehouse.migrations import current, declared, downgrade, head, upgrade
 from warehouse.model.star import DIMENSIONS, TARGETS
 from warehouse.runs.audit import start_run
 from warehouse.sources.declaration import read_source
+from warehouse.undo.undo import undo
 
 PACKAGE = Path(warehouse.__file__).parent
 NORTHWIND = Path(__file__).parents[1] / "real" / "northwind.sql"
@@ -74,9 +75,10 @@ def captured(empty_database_url: Callable[[], str], warehouse_url: str) -> dict[
         with connect(warehouse_url) as connection:
             for target in TARGETS:
                 if entity := source.entities.get(target.entity):
-                    affect_all(connection, entity, rows=1)
-                    delivered_columns(connection, entity)
-                    forget_affected(connection, entity)
+                    with Batch(connection, run.run_id, entity, target) as batch:
+                        view_all_keys(batch)
+                        delivered_columns(batch)
+                        replace_view(batch)
         made[name] = tuple(source.entities)
     return made
 

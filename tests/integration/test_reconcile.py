@@ -19,7 +19,7 @@ from warehouse.db.connections import connect
 from warehouse.errors import DifferencesFound
 from warehouse.load import marts
 from warehouse.reconcile.reconcile import reconcile_feed, reconcile_source, stop_on_differences
-from warehouse.reconcile.verdict import MOST_TOLD, Verdict
+from warehouse.reconcile.verdict import MOST_LISTED, Verdict
 from warehouse.runs.audit import start_run
 from warehouse.sources.declaration import Table
 
@@ -465,7 +465,7 @@ def test_damage_is_told_from_news_in_the_same_chunk_of_rows(shop: Pipeline) -> N
         reconcile(shop)
     (verdict,) = [v for v in error.value.verdicts if v.table_name == "thing"]
     assert (verdict.rows_pending, [str(d) for d in verdict.differences]) == (
-        2, [f"raw.shop_thing id {ids[2]}: changed (name is 'forged', ought to be 'old')"],
+        2, [f"raw.shop_thing id {ids[2]}: changed (name is 'forged', should be 'old')"],
     )  # fmt: skip
     reconcile(shop, repair=True)
     assert shop.rows("select id, name from raw.shop_thing order by id") == [(key, "old") for key in ids]
@@ -481,7 +481,7 @@ def test_key_that_was_respelled_by_hand_is_damage(shop: Pipeline) -> None:
         reconcile(shop)
     (verdict,) = [v for v in error.value.verdicts if v.table_name == "thing"]
     assert [str(d) for d in verdict.differences] == [
-        "raw.shop_thing id 1.00: changed (id is '1.0', ought to be '1.00')"
+        "raw.shop_thing id 1.00: changed (id is '1.0', should be '1.00')"
     ]
     reconcile(shop, repair=True)
     assert shop.rows("select id::text from raw.shop_thing") == [("1.00",)]
@@ -516,7 +516,7 @@ def test_mirror_that_was_emptied_is_filled_again_and_a_source_that_was_emptied_i
     mended = reconcile(shop, repair=True)
     assert content(shop.warehouse) == before
     (fact,) = [v for v in mended if v.table_name == "dwh.fact_order_item"]
-    assert (fact.rows_differing, len(fact.differences)) == (fact.rows_expected, MOST_TOLD)
+    assert (fact.rows_differing, len(fact.differences)) == (fact.rows_expected, MOST_LISTED)
     assert fact.amounts["net_amount"]["found"] is None and fact.amounts["net_amount"]["expected"]
     ((lines,),) = shop.shop.execute("select count(*) from order_item")
     shop.do("truncate order_item")

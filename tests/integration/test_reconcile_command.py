@@ -34,7 +34,7 @@ def test_repair_that_is_killed_leaves_nothing_and_the_next_one_mends(
     assert [row["verdict"] for row in dwh.json("status")["reconciled"] if row["rows_differing"]] == [
         "different"
     ] * 3
-    assert "raw.shop_customer id 1: changed (name is 'Forged', ought to be 'Ana')" in dwh("reconcile").stdout
+    assert "raw.shop_customer id 1: changed (name is 'Forged', should be 'Ana')" in dwh("reconcile").stdout
 
     with connect(shop.warehouse_url) as blocker:
         # The mirror and the dimension are mended by then, the fact is not.

@@ -10,7 +10,7 @@ from tests.integration.test_undo import everything, take_back
 from tests.pipeline import Pipeline, Row, content
 from warehouse.errors import SourceError
 from warehouse.explain.explain import explain
-from warehouse.load import conversion, publish
+from warehouse.load import conform, conversion
 from warehouse.load.replace_day import rederive
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.audit import start_run
@@ -206,7 +206,7 @@ def test_rows_that_cannot_be_converted_wait_and_all_others_are_published(
     shop: Pipeline, is_large: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if is_large:
-        monkeypatch.setattr(publish, "PARALLEL_ABOVE", 1)
+        monkeypatch.setattr(conform, "PARALLEL_ABOVE", 1)
     shop.do(
         # its trigger compares rows, and JSON has no equality
         "drop trigger tr_product_updated_at on product",

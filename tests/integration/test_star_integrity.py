@@ -125,7 +125,7 @@ def test_counts_never_shrink_while_a_load_is_running(shop: Pipeline) -> None:
             for number in range(1, 31):
                 shop.order(100 * (run + 1) + number, "2024-06-01", {}, {}, customer_id=number % 3 + 1)
             shop.do(f"update customer set country = 'C{run}'", f"update product set price = {run} + 101")
-            shop.capture(whole=run == 1)
+            shop.capture(full_refresh=run == 1)
     finally:
         done.set()
         reader.join()

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-import warehouse.history.undo
+import warehouse.undo.undo
 from tests.pipeline import Pipeline, Row
 from tests.shop_day import change_everything, told
 from tests.weblog_lake import ARGENTINA, BRAZIL, WeblogLake, line, make_lake
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
 from warehouse.errors import LockHeld, QualityGateStopped, UndoBlocked, UndoRefused
-from warehouse.history.undo import FLOW, Undone, lock_of, undo
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.audit import Load, record_load, start_run
 from warehouse.sources.declaration import SchemaPolicy, Source, Table
+from warehouse.undo.undo import FLOW, Undone, lock_of, undo
 from warehouse.weblogs.files.checkpoints import FEED
 
 # What an undo leaves as it was: every table of these schemas, and the state of the engine.
@@ -70,7 +70,7 @@ def test_undone_run_leaves_everything_as_it_was_and_the_next_one_brings_it_again
     ]
     again = shop.capture()
     assert told(shop.warehouse, until) == after
-    assert {proof.verdict for proof in again.proofs} == {"equal"}
+    assert {proof.verdict for proof in again.verifications} == {"equal"}
     assert again.changes() == run.changes()
     take_back(shop, 4)
     assert everything(shop) == before
@@ -100,7 +100,7 @@ def test_undo_of_the_first_load_leaves_an_empty_star(busy_shop: Pipeline) -> Non
     again = busy_shop.capture()
     assert again.changes() == first.changes()
     assert everything(busy_shop).keys() == after.keys()
-    assert {proof.verdict for proof in again.proofs} == {"equal"}
+    assert {proof.verdict for proof in again.verifications} == {"equal"}
 
 
 def test_run_on_which_another_was_built_is_undone_with_it_or_not_at_all(busy_shop: Pipeline) -> None:
@@ -279,7 +279,7 @@ def test_undo_that_is_killed_has_changed_nothing(shop: Pipeline) -> None:
     if not child:
         try:
             # Everything is put back by then, and nothing committed.
-            warehouse.history.undo.record_load = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+            warehouse.undo.undo.record_load = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
             take_back(shop, 1)
         finally:
             os._exit(0)
@@ -394,7 +394,7 @@ def test_line_that_a_load_took_back_is_read_again_after_its_undo(lake: WeblogLak
 def test_load_at_work_keeps_an_undo_away(lake: WeblogLake, monkeypatch: pytest.MonkeyPatch) -> None:
     lake.put("a.log", said_by("ana", range(1, 3)))
     lake.load()
-    monkeypatch.setattr("warehouse.history.undo.FEED_WAIT_SECONDS", 0)
+    monkeypatch.setattr("warehouse.undo.undo.FEED_WAIT_SECONDS", 0)
     with (
         connect(lake.settings.warehouse, autocommit=True) as loader,
         session_lock(loader, FEED, shared=True),

@@ -9,8 +9,8 @@ import pytest
 from tests.integration.test_weblog_retention import TODAY, remove, visits
 from tests.weblog_lake import BRAZIL, WeblogLake, line, lines, make_lake
 from warehouse.errors import UndoBlocked, UndoRefused
-from warehouse.history.undo import undo
 from warehouse.runs import audit
+from warehouse.undo.undo import undo
 
 
 @pytest.fixture

@@ -127,8 +127,8 @@ TABLES = '[tables.shopper]\nkey = ["id"]\n'
             "a source of its own",
         ),
         (
-            TABLES + '[tables.customer_affected]\nkey = ["id"]\n[entities.customer]\nfrom = "shopper"\n',
-            "customer_affected and entity customer would share staging.mall_customer_affected",
+            TABLES + '[tables.customer_changed_keys]\nkey = ["id"]\n[entities.customer]\nfrom = "shopper"\n',
+            "customer_changed_keys and entity customer would share staging.mall_customer_changed_keys",
             "a source of its own",
         ),
     ],

@@ -1,4 +1,4 @@
-"""Days of feeds as partitions: which are loaded, and how one is loaded anew."""
+"""Backfill: which days of a source or feed are loaded, and how a day is loaded again."""
 
 from warehouse.backfill.calendar import ensure_days, feeds_of, plan, read_calendar
 from warehouse.backfill.partition import Feed, Partition

@@ -19,10 +19,10 @@ MOST_DAYS = 3660
 
 
 def feeds_of(settings: Settings, only: str | None = None) -> Sequence[Feed]:
-    """Feeds whose days can be loaded anew, or the one that `only` names.
+    """Feeds whose days can be loaded again, or the one that `only` names.
 
     Raises:
-        WrongParameters: there is none of that name.
+        WrongParameters: there is no feed of that name.
     """
     feeds: list[Feed] = [FactDays(read_source(settings.source)), WeblogDays(settings)]
     if only is None:
@@ -36,10 +36,10 @@ def feeds_of(settings: Settings, only: str | None = None) -> Sequence[Feed]:
 
 
 def ensure_days(first: date, last: date) -> None:
-    """Make sure that these days can be loaded.
+    """Check that these days can be loaded.
 
     Raises:
-        WrongParameters: they end before they begin, lie in the future, or are too many.
+        WrongParameters: the range is empty, in the future, or too long.
     """
     today = datetime.now(UTC).date()
     if first > last:
@@ -55,13 +55,13 @@ def ensure_days(first: date, last: date) -> None:
 def read_calendar(
     connection: psycopg.Connection, feeds: Sequence[Feed], first: date, last: date, *, marts: bool = True
 ) -> list[Partition]:
-    """Each day of each feed, by day; those that could not be loaded when it was last tried are failed."""
+    """List each day of each feed, by day; a day whose last load failed is failed."""
     tries = {
         (feed, day): (message, at)
         for feed, day, status, message, at in last_tries(connection, first, last)
         if status == "failed"
     }
-    found = []
+    partitions = []
     dated: list[Dated] = [*feeds, *([MartDays()] if marts else [])]
     for one in dated:
         for day, partition in one.days(connection, first, last).items():
@@ -69,8 +69,8 @@ def read_calendar(
                 message, at = failed
                 if partition.loaded_at is None or partition.loaded_at < at:
                     partition = replace(partition, status="failed", message=message)
-            found.append(partition)
-    return sorted(found, key=lambda partition: partition.day)
+            partitions.append(partition)
+    return sorted(partitions, key=lambda partition: partition.day)
 
 
 def plan(
@@ -82,7 +82,7 @@ def plan(
     missing: bool,
     done: Collection[tuple[str, date]] = (),
 ) -> list[Partition]:
-    """What a backfill has to load: every day, or only those that are missing or have failed; not what is `done`."""
+    """List what a backfill has to load: every day, or only missing and failed ones; not what is `done`."""
     return [
         partition
         for partition in read_calendar(connection, feeds, first, last, marts=False)

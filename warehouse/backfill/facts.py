@@ -1,4 +1,4 @@
-"""Days of a captured source: the facts of a day, by the time of the event, derived from the mirrors."""
+"""Days of a captured source: the facts of a day of event time (UTC), derived from the mirrors."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from warehouse.sources.declaration import Source
 
 @dataclass(frozen=True)
 class FactDays:
-    """A capture has no past days: all that the source holds came with the last one, whatever day it tells of."""
+    """Days of a source; it has no partitions of its own, since each capture brings it up to date for all days."""
 
     source: Source
     flow: str = "ingest-shop"
@@ -26,10 +26,10 @@ class FactDays:
         return self.source.name
 
     def days(self, connection: psycopg.Connection, first: date, last: date) -> Mapping[date, Partition]:
-        """A day is whole once a capture has begun after its end; without orders as well."""
+        """A day is loaded once a capture has begun after its end, even if it has no orders."""
         captured_at, failure = self._captured_at(connection), self._failure(connection)
         rows = self._rows(connection, first, last)
-        found = {}
+        partitions = {}
         for day in days_between(first, last):
             count, loaded_at = rows.get(day, (0, None))
             status: Status = "loaded"
@@ -38,11 +38,11 @@ class FactDays:
             elif captured_at < start_of(day + DAY):
                 status = "failed" if failure else "partial"
             message = failure if status == "failed" else None
-            found[day] = Partition(self.name, day, status, count, loaded_at, message)
-        return found
+            partitions[day] = Partition(self.name, day, status, count, loaded_at, message)
+        return partitions
 
     def load(self, run: Run, day: date, same_backfill: Collection[int]) -> DayLoad:
-        """Replace the facts of a day by what the mirrors say."""
+        """Replace the facts of a day from the mirrors."""
         loads = rederive(run, self.source, day)
         changed = sum(load.rows_inserted + load.rows_updated + load.rows_deleted for load in loads)
         rows, _ = self._rows(run.connection, day, day).get(day, (0, None))
@@ -69,8 +69,8 @@ class FactDays:
     def _rows(
         self, connection: psycopg.Connection, first: date, last: date
     ) -> dict[date, tuple[int, datetime | None]]:
-        """Facts per day, and when the newest of them was loaded."""
-        found: dict[date, tuple[int, datetime | None]] = {}
+        """Count the facts of each day, with the time when the newest of them was loaded."""
+        counts: dict[date, tuple[int, datetime | None]] = {}
         for fact in FACTS:
             rows = connection.execute(
                 sql.SQL(
@@ -93,6 +93,6 @@ class FactDays:
                 [start_of(first), start_of(last + DAY), self.name],
             ).fetchall()
             for day, count, loaded_at in rows:
-                before, at = found.get(day, (0, None))
-                found[day] = (before + count, max(filter(None, (at, loaded_at)), default=None))
-        return found
+                before, at = counts.get(day, (0, None))
+                counts[day] = (before + count, max(filter(None, (at, loaded_at)), default=None))
+        return counts

@@ -1,4 +1,4 @@
-"""Days as the stored marts know them: refreshed since a fact of that day last changed, or not."""
+"""Days of the stored marts: whether they were refreshed since the facts of the day last changed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from warehouse.model.star import FACTS
 
 @dataclass(frozen=True)
 class MartDays:
-    """The stored marts together: they are refreshed as wholes, by `dwh run marts`."""
+    """Days of all stored marts together, which `dwh run marts` refreshes completely."""
 
     name: str = "marts"
 
@@ -28,7 +28,7 @@ class MartDays:
         ).fetchone()
         refreshed_at = row[0] if row else None
         newer = self._loaded_since(connection, first, last, refreshed_at) if refreshed_at else set()
-        found = {}
+        partitions = {}
         for day in days_between(first, last):
             status: Status = "loaded"
             if refreshed_at is None or refreshed_at < start_of(day):
@@ -38,8 +38,8 @@ class MartDays:
             elif refreshed_at < start_of(day + DAY):
                 status = "partial"
             message = "facts of the day are newer than the marts" if status == "stale" else None
-            found[day] = Partition(self.name, day, status, None, refreshed_at, message)
-        return found
+            partitions[day] = Partition(self.name, day, status, None, refreshed_at, message)
+        return partitions
 
     def _loaded_since(
         self, connection: psycopg.Connection, first: date, last: date, refreshed_at: object

@@ -1,4 +1,4 @@
-"""A day of a feed, and what a feed has to tell of its days to take part in calendar and backfill."""
+"""A day of a feed as a partition, and what a feed implements to take part in calendar and backfill."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ DAY = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Partition:
-    """A day of a feed, as it is loaded.
+    """A day of a feed and how far it is loaded.
 
-    loaded: all that there is of it. partial: a part, as the day or a file has not ended. failed: the last try to load
-    it failed. missing: nothing of it. stale: what it is made from has changed since.
+    loaded: completely. partial: in part, since the day or a file has not ended. failed: the last load of it failed.
+    missing: not at all. stale: its inputs have changed since.
     """
 
     feed: str
@@ -31,14 +31,14 @@ class Partition:
 
 @dataclass(frozen=True)
 class DayLoad:
-    """What loading a day anew has brought: rows of the day afterwards, and what there is to say."""
+    """Result of loading a day again: its rows afterwards, and a message."""
 
     rows: int
     message: str | None = None
 
 
 class Dated(Protocol):
-    """What has days in the calendar."""
+    """Something with days in the calendar."""
 
     @property
     def name(self) -> str:
@@ -49,10 +49,10 @@ class Dated(Protocol):
 
 
 class Feed(Dated, Protocol):
-    """What has days that can be loaded anew."""
+    """Something whose days can be loaded again."""
 
     def load(self, run: Run, day: date, same_backfill: Collection[int]) -> DayLoad:
-        """Load a day anew; `same_backfill` are the runs of this backfill, before it was interrupted, too."""
+        """Load a day again; `same_backfill` are the runs of this backfill, including those that were interrupted."""
 
 
 def days_between(first: date, last: date) -> list[date]:

@@ -1,4 +1,4 @@
-"""What backfills leave in the audit trail: how loading each day anew ended."""
+"""Record in the audit trail how the load of each day of a backfill ended."""
 
 from collections.abc import Collection, Sequence
 from datetime import UTC, date, datetime
@@ -12,21 +12,21 @@ from warehouse.runs.redact import redact
 
 
 def load_day(run: Run, feed: Feed, day: date, same_backfill: Collection[int] = ()) -> DayLoad:
-    """Load a day of a feed anew, and record how that ended; a failure is recorded and raised."""
+    """Load a day of a feed again, and record how that ended; a failure is recorded and raised."""
     started_at = datetime.now(UTC)
     try:
         loaded = feed.load(run, day, {run.run_id, *same_backfill})
     except Exception as error:
         _record(run, feed.name, day, "failed", 0, redact(summarize_error(error)), started_at)
         raise
-    # What another run may have loaded meanwhile is not ours to vouch for.
+    # Without the lock another run may have loaded the day meanwhile.
     ensure_alive(run)
     _record(run, feed.name, day, "loaded", loaded.rows, loaded.message, started_at)
     return loaded
 
 
 def done_by(connection: psycopg.Connection, run_ids: Collection[int]) -> set[tuple[str, date]]:
-    """Feed and day of what these runs have loaded."""
+    """Feed and day of each partition that these runs have loaded."""
     rows = connection.execute(
         "select feed, partition_date from audit.partition_load where run_id = any(%s) and status = 'loaded'",
         [list(run_ids)],
@@ -37,7 +37,7 @@ def done_by(connection: psycopg.Connection, run_ids: Collection[int]) -> set[tup
 def last_tries(
     connection: psycopg.Connection, first: date, last: date
 ) -> Sequence[tuple[str, date, str, str | None, datetime]]:
-    """Of each day of each feed how it was last loaded anew: (feed, day, status, message, when)."""
+    """How each day of each feed was last loaded by a backfill: (feed, day, status, message, time)."""
     return connection.execute(
         """
         select distinct on (feed, partition_date) feed, partition_date, status, message, ended_at

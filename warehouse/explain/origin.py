@@ -10,8 +10,10 @@ from psycopg.rows import dict_row
 from warehouse.errors import WarehouseError
 from warehouse.explain.node import Node
 from warehouse.explain.rows import column_types, find_rows
-from warehouse.extract.mirror import source_columns
-from warehouse.load.conform import affected_table, batch_table, conform
+from warehouse.extract.catalog import source_columns
+from warehouse.load.batch import Batch
+from warehouse.load.changed_keys import create_changed_keys
+from warehouse.load.conform import conform
 from warehouse.load.quarantine import find_failing
 from warehouse.model.contracts import read_contract
 from warehouse.model.star import TARGETS
@@ -130,19 +132,21 @@ class Origin:
                 self.connection.cursor(row_factory=dict_row) as cursor,
             ):
                 cursor.execute(f"set local lock_timeout = '{PATIENCE}'".encode())
-                self._affect(entity, key)
-                conform(self.connection, entity)
-                find_failing(self.connection, target, rules)
+                batch = Batch(self.connection, 0, entity, target)
+                _conform_row(batch, key)
+                find_failing(batch, rules)
                 row = cursor.execute(
                     sql.SQL("select {values} from {batch}").format(
                         values=sql.SQL(", ").join(
                             sql.SQL("{0}::text as {0}").format(sql.Identifier(name))
                             for name in column_types(self.connection, "staging", f"conformed_{entity.name}")
                         ),
-                        batch=batch_table(entity.name),
+                        batch=batch.conformed,
                     )
                 ).fetchone()
-                failing = cursor.execute("select rules, reason, row_data from pg_temp.failing").fetchone()
+                failing = cursor.execute(
+                    "select rules, reason, row_data from pg_temp.failing_rows"
+                ).fetchone()
         except psycopg.errors.LockNotAvailable:
             return Node(title, {"state": "a load is running: ask again when it has ended"})
         except WarehouseError as error:
@@ -157,22 +161,6 @@ class Origin:
         if failing and not verdicts.keys() & set(broken):
             judged.append(Node(f"dwh.{target.table} cannot hold it", {"reason": failing["reason"]}))
         return Node(title, row, judged)
-
-    def _affect(self, entity: Entity, key: Sequence[str]) -> None:
-        self.connection.execute(
-            sql.SQL(
-                "drop table if exists {affected}; create unlogged table {affected} as "
-                "select {names}, false as _is_stamped from {mirror} where {same}"
-            ).format(
-                affected=affected_table(entity),
-                names=sql.SQL(", ").join(map(sql.Identifier, entity.table.key)),
-                mirror=sql.Identifier("raw", entity.table.mirror),
-                same=sql.SQL(" and ").join(
-                    sql.SQL("{}::text = {}").format(sql.Identifier(name), sql.Literal(value))
-                    for name, value in zip(entity.table.key, key, strict=True)
-                ),
-            )
-        )
 
     def _quarantined(self, entity: Entity, key: Sequence[str]) -> list[Node]:
         rows = self.connection.execute(
@@ -201,6 +189,20 @@ class Origin:
             )
             for number, since, run_id, rules, resolved_at, resolution, resolved_by in rows
         ]
+
+
+def _conform_row(batch: Batch, key: Sequence[str]) -> None:
+    batch.execute("drop table if exists {changed_keys}")
+    create_changed_keys(
+        batch,
+        "select {source_key}, false as _has_updated_at, false as _is_new, false as _is_outdated "
+        "from {mirror} where {same}",
+        same=sql.SQL(" and ").join(
+            sql.SQL("{}::text = {}").format(sql.Identifier(name), sql.Literal(value))
+            for name, value in zip(batch.entity.table.key, key, strict=True)
+        ),
+    )
+    conform(batch)
 
 
 def describe_run(connection: psycopg.Connection, run_id: object) -> str:

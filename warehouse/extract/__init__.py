@@ -1,1 +1,1 @@
-"""Capture: what changed in a source since the last published run, and proof that nothing was missed."""
+"""Extract from a source database: what changed since the last published run, and the verification of every row."""

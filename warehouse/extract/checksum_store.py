@@ -1,16 +1,19 @@
-"""Digests of a source that are kept from run to run, in tables that a crash of the server may empty."""
+"""Stored checksums of each source table, so that the next run finds deletes without hashing the mirror again.
+
+The tables are unlogged: after a crash of the server they are empty, and the next run hashes the mirror once.
+"""
 
 from collections.abc import Sequence
 from datetime import datetime
 
 import psycopg
 
+from warehouse.extract.catalog import Column
 from warehouse.extract.checksums import Chunk, Digest
-from warehouse.extract.mirror import Column
 from warehouse.sources.declaration import Table
 
 
-def keep_digest(
+def store_digest(
     connection: psycopg.Connection,
     table: Table,
     captured_at: datetime,
@@ -18,7 +21,7 @@ def keep_digest(
     digest: Digest,
     chunks: int,
 ) -> None:
-    """Keep what the source held at the snapshot of `captured_at`, in place of what was kept of it."""
+    """Store the digest of the source at the snapshot of `captured_at`, replacing the earlier one."""
     connection.execute(
         """
         insert into staging.source_checksum (source, table_name, captured_at, chunks, column_names)
@@ -41,12 +44,12 @@ def keep_digest(
             copy.write_row((table.source, table.name, chunks, bucket, chunk.rows, chunk.keys, chunk.content))
 
 
-def kept_digest(
+def stored_digest(
     connection: psycopg.Connection, table: Table, captured_at: datetime, columns: Sequence[Column]
 ) -> tuple[dict[int, Chunk], int] | None:
-    """Digest of the source at the snapshot of `captured_at`, and its number of chunks; None where it is not kept.
+    """Read the digest of the source at the snapshot of `captured_at` and its number of chunks; None if not stored.
 
-    It is of the last run that staged, which may have published nothing; and a crash of the server takes it away.
+    It is the digest of the last run that staged, even if that run published nothing.
     """
     header = connection.execute(
         """
@@ -67,20 +70,20 @@ def kept_digest(
     return {bucket: Chunk(count, int(keys), int(content)) for bucket, count, keys, content in rows}, header[0]
 
 
-def proven_digest(
+def verified_digest(
     connection: psycopg.Connection,
     table: Table,
     captured_at: datetime,
     columns: Sequence[Column],
     chunks: int,
 ) -> dict[int, Chunk] | None:
-    """What is kept of the snapshot of `captured_at` in so many chunks, if the mirror was proven to hold the same."""
-    equal = connection.execute(
+    """Read the stored digest if it has this number of chunks and the mirror was verified against it; else None."""
+    is_equal = connection.execute(
         """
         select from audit.verification inner join audit.watermark using (run_id, source, table_name, captured_at)
         where source = %s and table_name = %s and captured_at = %s and verdict = 'equal'
         """,
         [table.source, table.name, captured_at],
     ).rowcount
-    kept = kept_digest(connection, table, captured_at, columns) if equal else None
-    return kept[0] if kept and kept[1] == chunks else None
+    stored = stored_digest(connection, table, captured_at, columns) if is_equal else None
+    return stored[0] if stored and stored[1] == chunks else None

@@ -1,7 +1,7 @@
-"""Chunked hashes of a table's keys and rows: what two servers must agree on to hold the same rows.
+"""Chunked checksums of a table's keys and rows, to compare source and mirror without moving the rows.
 
-A chunk is the set of keys whose hash falls into one bucket. Sums of 64-bit hashes are compared chunk by chunk, so that
-equality is shown without moving the rows, and a difference is narrowed to the few keys of its chunk.
+A chunk is the set of keys whose hash falls into one bucket. Two servers hold the same rows if the sums of 64-bit hashes
+are equal in every chunk; a difference is narrowed down to the keys of its chunk.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,11 @@ from enum import Enum
 import psycopg
 from psycopg import sql
 
-from warehouse.extract.mirror import Column, without_modifier
+from warehouse.extract.catalog import Column, without_modifier
 
 MIN_CHUNKS, MAX_CHUNKS = 64, 65536
 ROWS_PER_CHUNK = 256
-# Types of which equal values have one form alone, so that their own hash tells every difference.
+# Types in which equal values are identical, so that their own hash differs wherever the values do.
 _EXACTLY_HASHED = frozenset(
     (
         "boolean", "smallint", "integer", "bigint", "oid", "date", "bytea", "uuid",
@@ -25,7 +25,7 @@ _EXACTLY_HASHED = frozenset(
 
 
 class Hashing(Enum):
-    """How rows are hashed; both servers must do it the same way."""
+    """How rows are hashed; both servers must use the same method."""
 
     RECORD = "the record, several times as fast as its text"
     TEXT = "its text"
@@ -46,12 +46,12 @@ Digest = Mapping[int, Chunk]
 
 def chunks_for(rows: int) -> int:
     """Number of chunks for a table of `rows` rows: a power of two."""
-    wanted = max(rows // ROWS_PER_CHUNK, MIN_CHUNKS)
-    return min(1 << (wanted - 1).bit_length(), MAX_CHUNKS)
+    needed = max(rows // ROWS_PER_CHUNK, MIN_CHUNKS)
+    return min(1 << (needed - 1).bit_length(), MAX_CHUNKS)
 
 
 def hashing(*connections: psycopg.Connection) -> Hashing:
-    """How servers must hash to agree: by record where all can, by text before 14, as UTF-8 where encodings differ."""
+    """Choose the method that all servers share: records, text before PostgreSQL 14, UTF-8 where encodings differ."""
     if any(connection.info.parameter_status("server_encoding") != "UTF8" for connection in connections):
         return Hashing.UTF8
     if any(connection.info.server_version < 140000 for connection in connections):
@@ -84,7 +84,7 @@ def digest(
     keys_only: bool = False,
     where: sql.Composable | None = None,
 ) -> dict[int, Chunk]:
-    """Chunks of `relation`, which has `columns`: as the source selects them or as they are mirrored."""
+    """Compute the chunks of `relation`, whose `columns` are selected as at the source or as they are mirrored."""
     statement = sql.SQL(
         """
         select {key} & {mask}, count(*), sum({key}), sum({content})
@@ -98,10 +98,10 @@ def digest(
         where=where or sql.SQL("true"),
     )
     with connection.transaction():
-        # The planner takes the chunks for many and scans by one process; handing them on costs next to nothing.
+        # The planner overestimates the number of chunks and would scan in one process.
         connection.execute("set local parallel_tuple_cost = 0.001")
-        found = connection.execute(statement).fetchall()
-    return {bucket: Chunk(rows, int(keys), int(hashes)) for bucket, rows, keys, hashes in found}
+        chunk_rows = connection.execute(statement).fetchall()
+    return {bucket: Chunk(rows, int(keys), int(hashes)) for bucket, rows, keys, hashes in chunk_rows}
 
 
 def rows_of(digest: Digest) -> int:
@@ -110,7 +110,7 @@ def rows_of(digest: Digest) -> int:
 
 
 def added(one: Digest, other: Digest) -> dict[int, Chunk]:
-    """Digest of the keys of both, where none is in both; of contents it tells nothing."""
+    """Add up two key digests that have no key in common; content sums are dropped."""
     nothing = Chunk(0, 0, 0)
     return {
         bucket: Chunk(left.rows + right.rows, left.keys + right.keys, 0)
@@ -120,21 +120,21 @@ def added(one: Digest, other: Digest) -> dict[int, Chunk]:
 
 
 def differing(left: Digest, right: Digest, *, content: bool) -> list[int]:
-    """Buckets in which two digests disagree: on keys alone, or on content too."""
+    """Buckets in which two digests differ: in their keys, and with `content` in their rows too."""
 
-    def said(chunk: Chunk | None) -> tuple[int, int, int]:
+    def sums(chunk: Chunk | None) -> tuple[int, int, int]:
         return (chunk.rows, chunk.keys, chunk.content if content else 0) if chunk else (0, 0, 0)
 
     return sorted(
-        bucket for bucket in left.keys() | right.keys() if said(left.get(bucket)) != said(right.get(bucket))
+        bucket for bucket in left.keys() | right.keys() if sums(left.get(bucket)) != sums(right.get(bucket))
     )
 
 
 def _hash(columns: Sequence[Column], method: Hashing, at_source: bool) -> sql.Composable:
     values = [column.selected if at_source else sql.Identifier(column.name) for column in columns]
     if method is Hashing.RECORD:
-        told = [_exact(value, column.type) for value, column in zip(values, columns, strict=True)]
-        return sql.SQL("hash_record_extended(row({}), 0)").format(sql.SQL(", ").join(told))
+        exact = [_exact(value, column.type) for value, column in zip(values, columns, strict=True)]
+        return sql.SQL("hash_record_extended(row({}), 0)").format(sql.SQL(", ").join(exact))
     # The text of a row quotes what is ambiguous, is the same on every major version, and needs no equality operator.
     text = sql.SQL("row({})::text").format(sql.SQL(", ").join(values))
     if method is Hashing.UTF8:
@@ -143,12 +143,12 @@ def _hash(columns: Sequence[Column], method: Hashing, at_source: bool) -> sql.Co
 
 
 def _exact(value: sql.Composable, kind: str) -> sql.Composable:
-    """What of a value to hash so that unequal values that compare as equal (1.0 and 1.00) are told apart."""
+    """Expression to hash so that values that compare as equal but are not the same (1.0 and 1.00) hash differently."""
     plain = without_modifier(kind)
     if plain in _EXACTLY_HASHED:
         return value
     if plain == "numeric":
         return sql.SQL("numeric_send({})").format(value)
-    # A collation of the source's may take a for A; the mirror does not have it.
+    # A collation of the source may treat a and A as equal; the mirror does not have it.
     is_text = plain in ("text", "character varying")
     return sql.SQL('{} collate "C"').format(value if is_text else sql.SQL("{}::text").format(value))

@@ -1,10 +1,10 @@
-"""Binary COPY from one server into another, as fast as the client can hand the bytes on."""
+"""Stream a binary COPY from one server into another through the client."""
 
 import psycopg
 from psycopg import pq, sql
 from psycopg.pq.abc import PGresult
 
-# Rows arrive one by one; written one by one, the calls would cost more than the copying.
+# Rows arrive one by one; a write for each would cost more than the copy itself.
 ROWS_PER_WRITE = 512
 
 
@@ -14,10 +14,10 @@ def copy_stream(
     writer: psycopg.Connection,
     incoming: sql.Composed | sql.SQL,
 ) -> int:
-    """Copy what `outgoing` (copy … to stdout) says into what `incoming` (copy … from stdin) says; rows copied.
+    """Stream the rows of `outgoing` (copy … to stdout) into `incoming` (copy … from stdin); returns the rows copied.
 
-    `reader` must be in a transaction. psycopg's own reader waits for each row anew; libpq's blocking call, which this
-    uses, takes half the time.
+    `reader` must be in a transaction. This uses libpq's blocking call, which takes half the time of psycopg's own
+    reader, since that waits for each row separately.
 
     Raises:
         psycopg.Error: either side failed; the reader's transaction is then lost.

@@ -1,30 +1,28 @@
 """Deletes: keys that the warehouse expects and the source no longer has."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
 
 from warehouse.db.identifiers import listed, same_key
 from warehouse.errors import DeleteThresholdExceeded
+from warehouse.extract.catalog import Column, mirror_exists
 from warehouse.extract.checksums import Digest, Hashing, added, digest, hashing, key_hash, rows_of
 from warehouse.extract.copy_stream import copy_stream
-from warehouse.extract.mirror import Column, mirror_exists
+from warehouse.extract.staged import StagedTable
+from warehouse.extract.staging_tables import batch_table, deleted_table
 from warehouse.sources.declaration import Table
 
-if TYPE_CHECKING:
-    from warehouse.extract.stage import StagedTable
-
-BRAKE_ADVICE = (
+CONFIRM_HINT = (
     "Nothing was changed. If the deletes are real, run again with --confirm-deletes; "
     "DWH_MAX_DELETE_SHARE sets the limit."
 )
-_SEEN = sql.Identifier("pg_temp", "source_key")
+_SOURCE_KEYS = sql.Identifier("pg_temp", "source_key")
 
 
 def expected_rows(writer: psycopg.Connection, table: Table) -> int:
-    """About how many rows the source should have: those of the mirror and the batch, by the planner's count."""
+    """Estimate how many rows the source has: the larger of the batch and the planner's count of the mirror."""
     row = writer.execute(
         """
         select coalesce(sum(greatest(reltuples, 0)), 0)::bigint from pg_class
@@ -32,7 +30,7 @@ def expected_rows(writer: psycopg.Connection, table: Table) -> int:
         """,
         [table.mirror],
     ).fetchone()
-    staged = writer.execute(sql.SQL("select count(*) from {}").format(_staging(table))).fetchone()
+    staged = writer.execute(sql.SQL("select count(*) from {}").format(batch_table(table))).fetchone()
     assert row is not None and staged is not None
     return int(max(row[0], staged[0]))
 
@@ -43,19 +41,19 @@ def expected_keys(
     columns: Sequence[Column],
     chunks: int,
     method: Hashing,
-    proven: Digest | None,
+    verified: Digest | None,
 ) -> Digest | None:
-    """Digest of the keys that the source should have; None where nothing was captured yet.
+    """Digest of the keys of mirror and batch, which the source should have; None where nothing was captured yet.
 
-    They are those of the mirror and of the batch. `proven` tells what the mirror was proven to hold: as long as it has
-    as many rows, its keys need not be hashed again. A row changed by hand that this overlooks, the next proof does not.
+    `verified` is what the last run verified the mirror to hold: as long as the mirror has as many rows, its keys are
+    not hashed again. A row that was changed by hand is missed here, and found by the verification that ends the run.
     """
     if not mirror_exists(writer, table):
         return None
-    if proven is None or _live_rows(writer, table) != rows_of(proven):
+    if verified is None or _live_rows(writer, table) != rows_of(verified):
         return digest(writer, _expected(table), table.key, columns, chunks, method, keys_only=True)
     new = sql.SQL("({}) as expected").format(_new(table))
-    return added(proven, digest(writer, new, table.key, columns, chunks, method, keys_only=True))
+    return added(verified, digest(writer, new, table.key, columns, chunks, method, keys_only=True))
 
 
 def find(
@@ -66,7 +64,10 @@ def find(
     buckets: Sequence[int],
     chunks: int,
 ) -> int:
-    """Stage the keys that vanished, looked for in `buckets`, in which the two servers disagree; how many."""
+    """Stage the keys that the source no longer has, searching the `buckets` in which the servers differ.
+
+    Returns the number of deleted keys.
+    """
     if not buckets:
         return 0
     method = hashing(reader, writer)
@@ -77,50 +78,50 @@ def find(
             insert into {deleted} ({key})
             select {key} from {expected} where ({hash} & {mask}) = any({buckets})
             except
-            select {key} from {seen}
+            select {key} from {source_keys}
             """
         ).format(
-            deleted=_staging(table, "_deleted"),
+            deleted=deleted_table(table),
             key=listed(table.key),
             expected=_expected(table),
             hash=key_hash(table.key, columns, method),
             mask=sql.Literal(chunks - 1),
             buckets=sql.Literal(list(buckets)),
-            seen=_SEEN,
+            source_keys=_SOURCE_KEYS,
         )
     )
     return inserted.rowcount
 
 
 def has_repeated_key(writer: psycopg.Connection, table: Table) -> bool:
-    """Whether the source has a key more than once among those that `find` has looked at."""
+    """Whether the source has a key more than once among those that `find` has fetched."""
     return bool(
         writer.execute(
-            sql.SQL("select from {seen} group by {key} having count(*) > 1 limit 1").format(
-                seen=_SEEN, key=listed(table.key)
+            sql.SQL("select from {source_keys} group by {key} having count(*) > 1 limit 1").format(
+                source_keys=_SOURCE_KEYS, key=listed(table.key)
             )
         ).rowcount
     )
 
 
-def brake(writer: psycopg.Connection, staged: "Sequence[StagedTable]", max_share: float) -> None:
-    """Stop a run in which more of a table has vanished than is plausible.
+def check_threshold(writer: psycopg.Connection, staged: Sequence[StagedTable], max_share: float) -> None:
+    """Stop a run in which more of a table was deleted than is plausible.
 
     Raises:
         DeleteThresholdExceeded: naming each such table, its share and the limit.
     """
-    pulled = []
+    exceeded = []
     for one in staged:
-        if one.rows_vanished == 0:
+        if one.rows_deleted == 0:
             continue
         live = _live_rows(writer, one.table)
-        share = one.rows_vanished / max(live, 1)
+        share = one.rows_deleted / max(live, 1)
         if share > max_share:
-            pulled.append(f"{one.table.name} ({one.rows_vanished:,} of {live:,} rows, {share:.0%})")
-    if pulled:
+            exceeded.append(f"{one.table.name} ({one.rows_deleted:,} of {live:,} rows, {share:.0%})")
+    if exceeded:
         raise DeleteThresholdExceeded(
-            f"Too many rows have vanished from the source: {', '.join(pulled)}; the limit is {max_share:.0%}.",
-            hint=BRAKE_ADVICE,
+            f"Too many rows were deleted in the source: {', '.join(exceeded)}; the limit is {max_share:.0%}.",
+            hint=CONFIRM_HINT,
         )
 
 
@@ -133,7 +134,7 @@ def _live_rows(writer: psycopg.Connection, table: Table) -> int:
 
 
 def _expected(table: Table) -> sql.Composable:
-    """Keys of the mirror as it will be once the batch is in: what is there, and what is new."""
+    """Keys of the mirror as they will be after the batch: those it has, and the batch's new ones."""
     return sql.SQL("(select {key} from {mirror} where not _is_deleted union all {new}) as expected").format(
         key=listed(table.key), mirror=sql.Identifier("raw", table.mirror), new=_new(table)
     )
@@ -145,7 +146,7 @@ def _new(table: Table) -> sql.Composable:
         "(select from {mirror} as mirror where not mirror._is_deleted and {same})"
     ).format(
         key=listed(table.key),
-        batch=_staging(table),
+        batch=batch_table(table),
         mirror=sql.Identifier("raw", table.mirror),
         same=same_key(table.key, "mirror", "batch"),
     )
@@ -163,7 +164,7 @@ def _copy_keys(
     writer.execute("drop table if exists pg_temp.source_key")
     writer.execute(
         sql.SQL("create temp table source_key on commit drop as select {} from {} limit 0").format(
-            listed(table.key), _staging(table)
+            listed(table.key), batch_table(table)
         )
     )
     outgoing = sql.SQL("copy (select {} from {} where ({} & {}) = any({})) to stdout (format binary)").format(
@@ -174,7 +175,3 @@ def _copy_keys(
         sql.Literal(list(buckets)),
     )
     copy_stream(reader, outgoing, writer, sql.SQL("copy pg_temp.source_key from stdin (format binary)"))
-
-
-def _staging(table: Table, suffix: str = "") -> sql.Identifier:
-    return sql.Identifier("staging", table.mirror + suffix)

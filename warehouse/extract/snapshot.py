@@ -1,4 +1,4 @@
-"""One repeatable-read snapshot of a source, and the reasons not to trust one."""
+"""One repeatable-read snapshot of a source, and the checks that it shows every row."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,18 +15,18 @@ from warehouse.sources.declaration import Table
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a watermark must remember of the snapshot that a run read from."""
+    """What a watermark records of the snapshot that a run read from."""
 
     # Every transaction that this snapshot did not see has an id at or past xmin.
     xmin: int
-    # Whether no transaction was in flight: then every older one has committed, and is seen.
-    is_quiet: bool
+    # Then every older transaction has ended, and what it committed is seen.
+    no_open_transactions: bool
     system_identifier: str | None
     timeline: int | None
     taken_at: datetime
 
 
-# What `check_readable` says better, and of the table alone.
+# Errors that `check_readable` reports with a hint, for the table concerned.
 _UNREADABLE = (
     psycopg.errors.UndefinedTable,
     psycopg.errors.InvalidSchemaName,
@@ -37,16 +37,16 @@ _UNREADABLE = (
 
 @contextmanager
 def snapshot_of(url: str, tables: Sequence[Table] = ()) -> Iterator[tuple[psycopg.Connection, Snapshot]]:
-    """A read-only connection on which every statement sees the same moment of the source's `tables`.
+    """Open a read-only connection on which every statement sees the same moment of the source's `tables`.
 
     Raises:
-        SourceError: the server is a standby, on which rows that committed late cannot be told.
+        SourceError: the server is a standby, on which rows that committed late cannot be detected.
     """
     with connect(url, application_name="dwh capture") as connection:
         connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
         connection.set_read_only(True)
         if tables:
-            _bar_rewriting(connection, tables)
+            _lock_tables(connection, tables)
         row = connection.execute(
             """
             select
@@ -58,31 +58,31 @@ def snapshot_of(url: str, tables: Sequence[Table] = ()) -> Iterator[tuple[psycop
             """
         ).fetchone()
         assert row is not None
-        standby, xmin, is_quiet, taken_at, tells_identity = row
+        standby, xmin, no_open_transactions, taken_at, can_read_identifier = row
         if standby:
             raise SourceError(
                 "The source is a standby (read replica).",
                 hint="Point DWH_SOURCE_URL or DWH_SHOP_URL at the primary: "
-                "a standby cannot prove that no row is missed.",
+                "on a standby, rows can be missed unnoticed.",
             )
-        # The control file would tell a promoted server's old timeline until its first checkpoint.
+        # The control file has a promoted server's old timeline until its first checkpoint.
         row = connection.execute(
             "select ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer"
         ).fetchone()
         assert row is not None
         (timeline,) = row
         system_identifier = None
-        if tells_identity:
+        if can_read_identifier:
             row = connection.execute("select system_identifier::text from pg_control_system()").fetchone()
             assert row is not None
             (system_identifier,) = row
-        yield connection, Snapshot(xmin, is_quiet, system_identifier, timeline, taken_at)
+        yield connection, Snapshot(xmin, no_open_transactions, system_identifier, timeline, taken_at)
 
 
-def _bar_rewriting(connection: psycopg.Connection, tables: Sequence[Table]) -> None:
-    """Let TRUNCATE and ALTER TABLE wait until the tables are read, or wait for them, before the snapshot is taken.
+def _lock_tables(connection: psycopg.Connection, tables: Sequence[Table]) -> None:
+    """Lock the tables against TRUNCATE and ALTER TABLE before the snapshot is taken.
 
-    A table that either has rewritten after it shows no rows to an older snapshot: all would seem deleted.
+    A table that is rewritten afterwards shows no rows to an older snapshot: all would seem to be deleted.
     """
     names = sql.SQL(", ").join(sql.Identifier(table.schema, table.name) for table in tables)
     try:
@@ -92,10 +92,10 @@ def _bar_rewriting(connection: psycopg.Connection, tables: Sequence[Table]) -> N
 
 
 def check_readable(connection: psycopg.Connection, table: Table) -> None:
-    """Refuse a table of which this session would see only a part.
+    """Refuse a table that this session cannot read completely.
 
     Raises:
-        SourceError: it does not exist, is no table, may not be read, or row-level security hides rows of it.
+        SourceError: it does not exist, is not a table, may not be read, or row-level security hides rows of it.
     """
     row = connection.execute(
         """
@@ -111,22 +111,21 @@ def check_readable(connection: psycopg.Connection, table: Table) -> None:
     if row is None:
         raise SourceError(
             f"Source '{table.source}' has no table {table}.",
-            hint="Create it (`dwh generate shop` makes up a shop), or take it out of "
+            hint="Create it (`dwh generate shop` generates a shop), or take it out of "
             f"warehouse/sources/{table.source}/source.toml.",
         )
-    kind, may_enter, may_read, hides_rows, user = row
-    if not may_enter:
+    kind, has_usage, has_select, hides_rows, user = row
+    if not has_usage:
         raise SourceError(
             f"User {user} may not use schema {table.schema} of source '{table.source}'.",
             hint=f"Run there: grant usage on schema {table.schema} to {user}.",
         )
     if kind not in ("r", "p"):
         raise SourceError(
-            f"{table} of source '{table.source}' is no table, "
-            "and only a table's rows say which transaction wrote them.",
+            f"{table} of source '{table.source}' is not a table, and only rows of a table have an xmin.",
             hint="Capture the tables behind it and join them in conform SQL.",
         )
-    if not may_read:
+    if not has_select:
         raise SourceError(
             f"User {user} may not read {table} of source '{table.source}'.",
             hint=f"Run there: grant select on {table} to {user}.",

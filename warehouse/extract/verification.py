@@ -1,4 +1,4 @@
-"""Proof: after a run, source (at the run's snapshot) and mirror hold the same rows, by chunked row hashes."""
+"""Verification after a run: source (at the run's snapshot) and mirror hold the same rows, by chunked row hashes."""
 
 import time
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ import psycopg
 from psycopg import sql
 
 from warehouse.errors import VerificationFailed
-from warehouse.extract.checksum_store import kept_digest
+from warehouse.extract.checksum_store import stored_digest
 from warehouse.extract.checksums import differing, digest, rows_of
-from warehouse.extract.stage import Staged, StagedTable
+from warehouse.extract.staged import Staged, StagedTable
 from warehouse.runs.audit import Run
 
 
 @dataclass(frozen=True)
-class Proof:
-    """Verdict on one captured table; `seconds` took the digests of both sides and the search for deletes."""
+class Verification:
+    """Verdict on one captured table; `seconds` covers the digests of both sides and the search for deletes."""
 
     source: str
     table_name: str
@@ -31,13 +31,15 @@ class Proof:
         return "different" if self.chunks_differing else "equal"
 
 
-def prove(run: Run, staged: Staged) -> tuple[Proof, ...]:
-    """Compare each mirror with what its source held at the run's snapshot; the verdicts are kept in audit.verification.
+def verify(run: Run, staged: Staged) -> tuple[Verification, ...]:
+    """Compare each mirror with its source at the run's snapshot, and record the verdicts in audit.verification.
 
     Raises:
         VerificationFailed: a mirror differs.
     """
-    proofs = tuple(_prove(run.audit_connection, table, staged.snapshot.taken_at) for table in staged.tables)
+    verifications = tuple(
+        _verify(run.audit_connection, table, staged.snapshot.taken_at) for table in staged.tables
+    )
     with run.audit_connection.cursor() as cursor:
         cursor.executemany(
             """
@@ -47,32 +49,32 @@ def prove(run: Run, staged: Staged) -> tuple[Proof, ...]:
             values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
             """,
             [
-                (run.run_id, p.source, p.table_name, p.rows_source, p.rows_mirror, p.chunks, p.chunks_differing,
-                 p.verdict, p.seconds, staged.snapshot.taken_at)
-                for p in proofs
+                (run.run_id, v.source, v.table_name, v.rows_source, v.rows_mirror, v.chunks, v.chunks_differing,
+                 v.verdict, v.seconds, staged.snapshot.taken_at)
+                for v in verifications
             ],
         )  # fmt: skip
-    wrong = [proof for proof in proofs if proof.chunks_differing]
-    if wrong:
-        said = "; ".join(
-            f"{p.table_name}: {p.rows_source:,} rows there, {p.rows_mirror:,} here, {p.chunks_differing} of "
-            f"{p.chunks} chunks differ"
-            for p in wrong
+    different = [verification for verification in verifications if verification.chunks_differing]
+    if different:
+        tables = "; ".join(
+            f"{v.table_name}: {v.rows_source:,} rows in the source, {v.rows_mirror:,} in the mirror, "
+            f"{v.chunks_differing} of {v.chunks} chunks differ"
+            for v in different
         )
         raise VerificationFailed(
-            f"Source '{staged.source.name}' and its mirror differ: {said}.",
+            f"Source '{staged.source.name}' and its mirror differ: {tables}.",
             hint="What was loaded stays. Read everything again: `dwh run shop --whole`.",
         )
-    return proofs
+    return verifications
 
 
-def _prove(connection: psycopg.Connection, staged: StagedTable, taken_at: datetime) -> Proof:
+def _verify(connection: psycopg.Connection, staged: StagedTable, taken_at: datetime) -> Verification:
     started = time.monotonic()
     table = staged.table
-    kept = kept_digest(connection, table, taken_at, staged.columns)
-    assert kept is not None, "staged by the same run"
-    there, chunks = kept
-    here = digest(
+    stored = stored_digest(connection, table, taken_at, staged.columns)
+    assert stored is not None, "staged by the same run"
+    source, chunks = stored
+    mirror = digest(
         connection,
         sql.Identifier("raw", table.mirror),
         table.key,
@@ -81,12 +83,12 @@ def _prove(connection: psycopg.Connection, staged: StagedTable, taken_at: dateti
         staged.hashing,
         where=sql.SQL("not _is_deleted"),
     )
-    return Proof(
+    return Verification(
         table.source,
         table.name,
-        rows_of(there),
-        rows_of(here),
+        rows_of(source),
+        rows_of(mirror),
         chunks,
-        len(differing(there, here, content=True)),
+        len(differing(source, mirror, content=True)),
         round(staged.scan_seconds + time.monotonic() - started, 3),
     )

@@ -1,1 +1,1 @@
-"""What rows were: change log, tables as of a run, undo, dry run."""
+"""What rows were before: the change log, tables as of a run, examples of a dry run."""

@@ -1,172 +1,130 @@
-"""Load facts: merge the business SQL of model/facts/<fact>.sql by natural key, and remove lines that vanished."""
+"""Load facts: merge the business SQL of model/facts/<fact>.sql by natural key; facts without a source row go."""
 
 import psycopg
 from psycopg import sql
 
-from warehouse.db.connections import analyze_briefly
-from warehouse.db.identifiers import listed, qualified, same_key
+from warehouse.db.identifiers import assigned, differ, each, listed, same_key
 from warehouse.load import scd1, scd2
-from warehouse.load.conform import batch_table
+from warehouse.load.batch import Batch
+from warehouse.load.changed_keys import keys_where
+from warehouse.load.counts import Counts
 from warehouse.model.calendar_sql import add_days, days_of_batch
 from warehouse.model.fact_sql import fact_query
-from warehouse.model.star import DIMENSIONS, Fact
+from warehouse.model.star import DIMENSIONS, Dimension, Fact
 
-ALL = sql.SQL("true")
+_PREPARED = "select {columns}, {run_id} from pg_temp.prepared as prepared"
+_EXISTS = "exists (select from pg_temp.existing_keys as existing where {is_existing})"
 
 
-def merge_fact(
-    connection: psycopg.Connection,
-    run_id: int,
-    source: str,
-    fact: Fact,
-    *,
-    all_new: bool,
-    known: sql.Composable | None = None,
-) -> dict[str, int]:
-    """Merge the batch and pg_temp.removed into a fact; rows inserted, updated (of them rekeyed) and deleted.
+def merge(batch: Batch, fact: Fact, *, every_key: bool = False) -> Counts:
+    """Merge conformed rows and deleted keys into a fact; members that no dimension holds are inferred first.
 
-    Members that the batch names and no dimension holds are inferred, so that no reference is lost. `known` selects the
-    natural keys that the fact may hold; without it that may be any.
+    Rows that are new in the mirror are inserted without a look-up; with `every_key` all are looked up.
     """
-    connection.execute(add_days(days_of_batch(fact), run_id))
-    _prepare(connection, fact)
-    if _any_member_missing(connection, fact) and _infer_missing(connection, run_id, source, fact):
-        _prepare(connection, fact)
-    described = connection.execute("select * from pg_temp.prepared limit 0").description
-    columns = [column.name for column in described or ()]
+    batch.connection.execute(add_days(days_of_batch(fact), batch.run_id))
+    _prepare(batch, fact)
+    if _any_member_missing(batch, fact) and any(infer_missing(batch, fact).values()):
+        _prepare(batch, fact)
+    columns = prepared_columns(batch)
     key = (*fact.natural_key, "source_system")
     names = {
-        "fact": sql.Identifier("dwh", fact.table),
         "columns": listed(columns),
         "key": listed(key),
-        "assigned": _each("{0} = excluded.{0}", [name for name in columns if name not in key]),
-        "before": qualified("fact", columns),
-        "after": qualified("excluded", columns),
-        "gone": same_key(fact.natural_key, "fact", "removed"),
-        "is_known": same_key(fact.natural_key, "known", "prepared"),
-        "run_id": sql.Literal(run_id),
-        "source": sql.Literal(source),
+        "assigned": assigned([name for name in columns if name not in key], "excluded"),
+        "differ": differ(columns, "fact", "excluded"),
+        "is_existing": same_key(fact.natural_key, "existing", "prepared"),
+        "is_deleted": same_key(fact.natural_key, "fact", "deleted"),
     }
-    if all_new:
-        return {"inserted": _insert(connection, names, ALL), "updated": 0, "deleted": 0}
-    inserted, updated = _merge(connection, names, known)
-    deleted = connection.execute(
-        sql.SQL(
-            "delete from {fact} as fact using pg_temp.removed as removed "
-            "where {gone} and fact.source_system = {source}"
-        ).format(**names)
-    )
+    if batch.is_first:
+        return Counts(inserted=_insert(batch, names, "true"))
+    inserted, updated = _upsert(batch, names, "true") if every_key else _merge(batch, names)
+    deleted = batch.execute(
+        "delete from {target} as fact using {deleted_keys} as deleted "
+        "where {is_deleted} and fact.source_system = {source}",
+        **names,
+    ).rowcount
+    rekeyed = _count_rekeyed(batch) if updated else 0
+    return Counts(inserted=inserted, updated=updated, deleted=deleted, rekeyed=rekeyed)
+
+
+def infer_missing(batch: Batch, fact: Fact) -> dict[Dimension, int]:
+    """Insert members that the batch refers to and no dimension holds; returns how many, by dimension."""
     return {
-        "inserted": inserted,
-        "updated": updated,
-        "rekeyed": _rekeyed(connection, run_id, fact) if updated else 0,
-        "deleted": deleted.rowcount,
+        dimension: scd2.infer_missing(batch, dimension, batch.conformed, fact.event_time)
+        if dimension.has_history
+        else scd1.infer_missing(batch, dimension)
+        for dimension in _referenced(fact)
     }
 
 
-def _prepare(connection: psycopg.Connection, fact: Fact) -> None:
-    # A table that is made by its query may be computed in parallel, one that is inserted into may not.
-    connection.execute(
-        sql.SQL(
-            "drop table if exists pg_temp.prepared; create temp table prepared on commit drop as {}"
-        ).format(fact_query(fact))
-    )
+def prepared_columns(batch: Batch) -> list[str]:
+    """Columns that the fact's business SQL delivers."""
+    description = batch.connection.execute("select * from pg_temp.prepared limit 0").description
+    return [column.name for column in description or ()]
 
 
-def _any_member_missing(connection: psycopg.Connection, fact: Fact) -> bool:
+def _referenced(fact: Fact) -> list[Dimension]:
+    return [dimension for dimension in DIMENSIONS if dimension.entity in fact.references]
+
+
+def _prepare(batch: Batch, fact: Fact) -> None:
+    batch.create_temporary("prepared", "{query}", query=fact_query(fact))
+
+
+def _any_member_missing(batch: Batch, fact: Fact) -> bool:
     """Whether fewer prepared rows have found a member than the batch names: two counts, instead of a join for each."""
-    references = [dimension for dimension in DIMENSIONS if dimension.entity in fact.references]
-    row = connection.execute(
-        sql.SQL(
-            "select (select array[{named}] from {batch}) <> (select array[{found}] from pg_temp.prepared)"
-        ).format(
-            named=_each("count({})", [name for dimension in references for name in dimension.natural_key]),
-            found=_each("count(nullif({}, 0))", [dimension.key for dimension in references]),
-            batch=batch_table(fact.entity),
-        )
+    references = _referenced(fact)
+    row = batch.execute(
+        "select (select array[{named}] from {conformed}) <> (select array[{matched}] from pg_temp.prepared)",
+        named=each("count({})", [name for dimension in references for name in dimension.natural_key]),
+        matched=each("count(nullif({}, 0))", [dimension.key for dimension in references]),
     ).fetchone()
     return bool(row and row[0])
 
 
-def _infer_missing(connection: psycopg.Connection, run_id: int, source: str, fact: Fact) -> int:
-    inferred = 0
-    for dimension in DIMENSIONS:
-        if dimension.entity not in fact.references:
-            continue
-        if dimension.has_history:
-            inferred += scd2.infer_missing(
-                connection, run_id, source, dimension, batch_table(fact.entity), fact.event_time
-            )
-        else:
-            inferred += scd1.infer_missing(connection, run_id, dimension, fact.entity)
-    return inferred
-
-
-def _merge(
-    connection: psycopg.Connection, names: dict[str, sql.Composable], known: sql.Composable | None
-) -> tuple[int, int]:
-    """Rows inserted and updated. Only those that may be known are looked up: that costs as much as to insert them."""
-    if known is None:
-        return _upsert(connection, names, ALL)
-    connection.execute(
-        sql.SQL("drop table if exists pg_temp.known; create temp table known on commit drop as {}").format(
-            known
-        )
-    )
-    analyze_briefly(connection, sql.Identifier("pg_temp", "known"))
+def _merge(batch: Batch, names: dict[str, sql.Composable]) -> tuple[int, int]:
+    """Rows inserted and updated. Only keys that the fact may hold are looked up: that costs as much as an insert."""
+    batch.create_temporary("existing_keys", "{keys}", keys=keys_where(batch, "not _is_new"))
+    batch.analyze(sql.Identifier("pg_temp", "existing_keys"))
     try:
-        with connection.transaction():
-            inserted = _insert(
-                connection,
-                names,
-                sql.SQL("not exists (select from pg_temp.known as known where {is_known})"),
-            )
+        with batch.connection.transaction():
+            inserted = _insert(batch, names, f"not {_EXISTS}")
     except psycopg.errors.UniqueViolation:
-        # A mirror that was captured anew, for example.
-        return _upsert(connection, names, ALL)
-    more, updated = _upsert(
-        connection, names, sql.SQL("exists (select from pg_temp.known as known where {is_known})")
-    )
+        # A mirror that was created again inserts rows that the fact has: look up all.
+        return _upsert(batch, names, "true")
+    more, updated = _upsert(batch, names, _EXISTS)
     return inserted + more, updated
 
 
-def _insert(connection: psycopg.Connection, names: dict[str, sql.Composable], which: sql.SQL) -> int:
-    inserted = connection.execute(
-        sql.SQL(
-            "insert into {fact} ({columns}, run_id) "
-            "select {columns}, {run_id} from pg_temp.prepared as prepared where {which}"
-        ).format(**names, which=which.format(**names))
-    )
-    return inserted.rowcount
+def _insert(batch: Batch, names: dict[str, sql.Composable], condition: str) -> int:
+    return batch.execute(
+        f"insert into {{target}} ({{columns}}, run_id) {_PREPARED} where {condition}", **names
+    ).rowcount
 
 
-def _upsert(
-    connection: psycopg.Connection, names: dict[str, sql.Composable], which: sql.SQL
-) -> tuple[int, int]:
-    row = connection.execute(
-        sql.SQL(
-            """
-            with merged as (
-                insert into {fact} as fact ({columns}, run_id)
-                select {columns}, {run_id} from pg_temp.prepared as prepared
-                where {which}
-                on conflict ({key}) do update set {assigned}, run_id = excluded.run_id
-                where row({before}) is distinct from row({after})
-                -- only a row that another one has locked or updated bears an xmax
-                returning fact.xmax = 0 as is_new
-            )
+def _upsert(batch: Batch, names: dict[str, sql.Composable], condition: str) -> tuple[int, int]:
+    row = batch.execute(
+        f"""
+        with merged as (
+            insert into {{target}} as fact ({{columns}}, run_id)
+            {_PREPARED} where {condition}
+            on conflict ({{key}}) do update set {{assigned}}, run_id = excluded.run_id
+            where {{differ}}
+            -- only a row that was locked or updated before has an xmax
+            returning fact.xmax = 0 as is_new
+        )
 
-            select count(*) filter (where is_new), count(*) filter (where not is_new) from merged
-            """
-        ).format(**names, which=which.format(**names))
+        select count(*) filter (where is_new), count(*) filter (where not is_new) from merged
+        """,
+        **names,
     ).fetchone()
     assert row is not None
     return row[0], row[1]
 
 
-def _rekeyed(connection: psycopg.Connection, run_id: int, fact: Fact) -> int:
-    """Facts to which the run has given other dimension rows; what they had is in the change feed."""
-    row = connection.execute(
+def _count_rekeyed(batch: Batch) -> int:
+    """Count the facts to which the run has given other dimension rows, by the change log."""
+    row = batch.connection.execute(
         """
         select count(*) from audit.change inner join audit.row_schema using (row_schema_id)
         where run_id = %s and table_name = %s and operation = 'update' and exists (
@@ -174,10 +132,6 @@ def _rekeyed(connection: psycopg.Connection, run_id: int, fact: Fact) -> int:
             where name = any(%s) and old is distinct from new
         )
         """,
-        [run_id, f"dwh.{fact.table}", [dimension.key for dimension in DIMENSIONS]],
+        [batch.run_id, f"dwh.{batch.target.table}", [dimension.key for dimension in DIMENSIONS]],
     ).fetchone()
     return row[0] if row else 0
-
-
-def _each(template: str, columns: list[str]) -> sql.Composable:
-    return sql.SQL(", ").join(sql.SQL(template).format(sql.Identifier(name)) for name in columns)

@@ -1,4 +1,4 @@
-"""Marts that are stored: brought up to date while people go on reading them."""
+"""Refresh the stored marts (materialized views), concurrently with their readers where possible."""
 
 import time
 from typing import Any
@@ -22,13 +22,13 @@ def refresh(run: Run) -> tuple[Load, ...]:
 
 
 def read(connection: psycopg.Connection, name: str) -> list[dict[str, Any]]:
-    """All rows of a mart, in its own order."""
+    """Read all rows of a mart, in its own order."""
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(sql.SQL("select * from {}").format(sql.Identifier("mart", name))).fetchall()
 
 
 def stored_marts(connection: psycopg.Connection) -> list[tuple[str, bool]]:
-    """Materialized views, and whether they can be refreshed while they are read; one that reads another follows it."""
+    """List materialized views in order of dependence, and whether they can be refreshed concurrently."""
     return connection.execute(
         """
         select
@@ -46,7 +46,7 @@ def stored_marts(connection: psycopg.Connection) -> list[tuple[str, bool]]:
 
 
 def refresh_mart(connection: psycopg.Connection, name: str, *, concurrently: bool) -> None:
-    """Bring a materialized view up to date; concurrently, readers see the state before until the commit."""
+    """Refresh a materialized view; with `concurrently`, readers see the old state until the commit."""
     how = sql.SQL("concurrently " if concurrently else "")
     connection.execute(sql.SQL("refresh materialized view {}{}").format(how, sql.Identifier("mart", name)))
 

@@ -1,63 +1,90 @@
-"""Merge a staged batch into its mirror, and leave behind which keys changed and how."""
+"""Merge staged batches into their mirrors, and record in the delta tables which keys changed and how."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psycopg
 from psycopg import sql
 
 from warehouse.db.connections import analyze_briefly
-from warehouse.db.identifiers import listed, qualified, same_key
+from warehouse.db.identifiers import each, listed, qualified, same_key
 from warehouse.errors import SourceError
-from warehouse.extract.mirror import batch_of, ensure_mirror, key_problem
-from warehouse.extract.stage import StagedTable
+from warehouse.extract.catalog import invalid_key
+from warehouse.extract.staged import Staged, StagedTable
+from warehouse.extract.staging_tables import batch_exists, batch_table, deleted_table, delta_table
+from warehouse.load.mirror_ddl import ensure_mirror, index_parents
 from warehouse.runs.audit import Load
 from warehouse.sources.declaration import Table
 
 
-def merge_table(connection: psycopg.Connection, run_id: int, staged: StagedTable) -> Load:
-    """Bring one mirror up to the batch; fills `staging.<mirror>_delta` with (key, operation, whether the cursor moved).
+def merge_mirrors(
+    connection: psycopg.Connection,
+    run_id: int,
+    staged: Staged,
+    is_first: bool,
+    progress: Callable[[str], None],
+) -> list[Load]:
+    """Merge every staged table into its mirror; `is_first` says that star and quarantine hold nothing of the source.
 
     Raises:
-        SourceError: the declared key is not unique, or empty, in the source, or the table is too wide for a mirror.
+        SourceError: a declared key does not identify rows, or a table is too wide for a mirror.
+        DeclarationError: a declared reference to a parent is not a column.
+    """
+    loads = []
+    for table in staged.tables:
+        loads.append(merge_table(connection, run_id, table))
+        progress(str(loads[-1]))
+    # Rows that were there before may refer to rows of a mirror that was created again.
+    for table in () if is_first else staged.tables:
+        if not batch_exists(connection, table.table):
+            _mark_all_inserted(connection, table)
+    index_parents(connection, staged)
+    return loads
+
+
+def merge_table(connection: psycopg.Connection, run_id: int, staged: StagedTable) -> Load:
+    """Merge the batch of one table into its mirror, and fill `staging.<mirror>_delta` with the keys that changed.
+
+    Raises:
+        SourceError: the declared key is not unique, or null, in the source, or the table is too wide for a mirror.
     """
     started = time.monotonic()
     table = staged.table
-    with _telling_problems(table):
+    with _explain_errors(table):
         is_new = ensure_mirror(connection, run_id, table, staged.columns, staged.comment)
     names = {
         "mirror": sql.Identifier("raw", table.mirror),
-        "batch": sql.Identifier("staging", table.mirror),
-        "delta": sql.Identifier("staging", f"{table.mirror}_delta"),
-        "deleted": sql.Identifier("staging", f"{table.mirror}_deleted"),
+        "batch": batch_table(table),
+        "delta": delta_table(table),
+        "deleted": deleted_table(table),
         "key": listed(table.key),
         "batch_key": qualified("batch", table.key),
         "columns": listed([column.name for column in staged.columns]),
         "batch_columns": qualified("batch", [column.name for column in staged.columns]),
         "mirror_columns": qualified("mirror", [column.name for column in staged.columns]),
-        # The key too: one that is equal need not be the same, as 1.0 and 1.00.
-        "assignments": _assignments([column.name for column in staged.columns]),
+        # The key too: equal keys need not be the same, as 1.0 and 1.00.
+        "assignments": each("{0} = excluded.{0}", [column.name for column in staged.columns]),
         "same": same_key(table.key, "mirror", "batch"),
         "run_id": sql.Literal(run_id),
-        "stamp": sql.Identifier("batch", table.cursor) if table.cursor else sql.NULL,
-        "old_stamp": sql.Identifier("mirror", table.cursor) if table.cursor else sql.NULL,
+        "cursor": sql.Identifier("batch", table.cursor) if table.cursor else sql.NULL,
+        "old_cursor": sql.Identifier("mirror", table.cursor) if table.cursor else sql.NULL,
     }
     connection.execute(sql.SQL("truncate {delta}").format(**names))
     counts = {"insert": 0, "update": 0, "delete": 0}
     missed = 0
     if is_new:
         counts["insert"] = staged.rows_read
-    # The batch is gone where an earlier try of this run made it the mirror, and lost the word of its commit.
-    elif staged.rows_read and batch_of(connection, table):
+    # There is no batch where an earlier try of this run made it the mirror, and did not hear of its commit.
+    elif staged.rows_read and batch_exists(connection, table):
         analyze_briefly(connection, names["batch"], table.key)
-        known = _find_known(connection, names)
-        if known:
+        existing = _find_existing(connection, names)
+        if existing:
             counts |= _change(connection, names, staged)
-        if known < staged.rows_read:
-            counts["insert"] += _add(connection, names, staged, known)
+        if existing < staged.rows_read:
+            counts["insert"] += _add(connection, names, staged, existing)
         missed = _cursor_missed(connection, names, staged)
-    if staged.rows_vanished:
+    if staged.rows_deleted:
         counts["delete"] = _delete(connection, names, table.key)
     return Load(
         table.source,
@@ -73,37 +100,40 @@ def merge_table(connection: psycopg.Connection, run_id: int, staged: StagedTable
     )
 
 
-def mark_all_inserted(connection: psycopg.Connection, staged: StagedTable) -> None:
-    """Fill the delta of a table whose batch has become the mirror: every row is new."""
+def _mark_all_inserted(connection: psycopg.Connection, staged: StagedTable) -> None:
+    """Fill the delta of a table whose batch has become the mirror: every row was inserted."""
     connection.execute(
         sql.SQL(
-            "insert into {delta} ({key}, _operation, _is_stamped) select {key}, 'insert', {stamp} from {mirror}"
+            "insert into {delta} ({key}, _operation, _has_updated_at) "
+            "select {key}, 'insert', {cursor} is not null from {mirror}"
         ).format(
-            delta=sql.Identifier("staging", f"{staged.table.mirror}_delta"),
+            delta=delta_table(staged.table),
             key=listed(staged.table.key),
-            stamp=sql.SQL("{} is not null").format(sql.Identifier(staged.table.cursor))
-            if staged.table.cursor
-            else sql.SQL("false"),
+            cursor=sql.Identifier(staged.table.cursor) if staged.table.cursor else sql.NULL,
             mirror=sql.Identifier("raw", staged.table.mirror),
         )
     )
 
 
-def _find_known(connection: psycopg.Connection, names: dict[str, sql.Composable]) -> int:
-    """Fill pg_temp.known with the keys of the batch that the mirror has, and what has become of each; how many."""
-    # *<> compares the rows' bytes: it needs no equality operator, and tells 1.0 from 1.00 as the proof does.
+def _find_existing(connection: psycopg.Connection, names: dict[str, sql.Composable]) -> int:
+    """Fill pg_temp.existing_rows with the batch's keys that the mirror has, and how their rows changed.
+
+    Returns the number of keys.
+    """
+    connection.execute("drop table if exists pg_temp.existing_rows")
+    # *<> compares the rows' bytes: it needs no equality operator, and distinguishes 1.0 from 1.00 as verification does.
     return connection.execute(
         sql.SQL(
             """
-            drop table if exists pg_temp.known;
-            create temp table known on commit drop as
+            create temp table existing_rows on commit drop as
             select
                 {batch_key},
                 case
                     when mirror._is_deleted then 'insert'
                     when row({batch_columns})::record *<> row({mirror_columns})::record then 'update'
                 end as _operation,
-                {stamp} is not null and (mirror._is_deleted or {stamp} is distinct from {old_stamp}) as _is_stamped
+                {cursor} is not null
+                and (mirror._is_deleted or {cursor} is distinct from {old_cursor}) as _has_updated_at
             from {batch} as batch
             inner join {mirror} as mirror on {same}
             """
@@ -114,24 +144,27 @@ def _find_known(connection: psycopg.Connection, names: dict[str, sql.Composable]
 def _change(
     connection: psycopg.Connection, names: dict[str, sql.Composable], staged: StagedTable
 ) -> dict[str, int]:
-    """Write the rows that the mirror has otherwise, or as deleted; how many were updated and inserted again."""
-    found = connection.execute(
+    """Write the rows that differ from the mirror's, or that it has as deleted.
+
+    Returns how many rows were updated and how many were inserted again.
+    """
+    changed = connection.execute(
         sql.SQL(
-            "insert into {delta} ({key}, _operation, _is_stamped) "
-            "select {key}, _operation, _is_stamped from pg_temp.known where _operation is not null"
+            "insert into {delta} ({key}, _operation, _has_updated_at) "
+            "select {key}, _operation, _has_updated_at from pg_temp.existing_rows where _operation is not null"
         ).format(**names)
     )
-    if not found.rowcount:
+    if not changed.rowcount:
         return {}
     analyze_briefly(connection, names["delta"])
-    with _telling_problems(staged.table):
+    with _explain_errors(staged.table):
         connection.execute(
             sql.SQL(
                 """
                 insert into {mirror} ({columns}, _run_id, _is_deleted)
                 select {batch_columns}, {run_id}, false
                 from {delta} as delta inner join {batch} as batch on {changed}
-                on conflict ({key}) do update set {assignments}_run_id = excluded._run_id, _is_deleted = false
+                on conflict ({key}) do update set {assignments}, _run_id = excluded._run_id, _is_deleted = false
                 """
             ).format(**names, changed=same_key(staged.table.key, "delta", "batch"))
         )
@@ -142,16 +175,16 @@ def _change(
 
 
 def _add(
-    connection: psycopg.Connection, names: dict[str, sql.Composable], staged: StagedTable, known: int
+    connection: psycopg.Connection, names: dict[str, sql.Composable], staged: StagedTable, existing: int
 ) -> int:
-    """Write the rows whose keys the mirror does not have, but for those `known` ones; how many."""
+    """Insert the rows of the batch whose keys are not among the `existing` ones; returns their number."""
     new: sql.Composable = sql.SQL("true")
-    if known:
-        analyze_briefly(connection, sql.Identifier("pg_temp", "known"))
-        new = sql.SQL("not exists (select from pg_temp.known as known where {})").format(
-            same_key(staged.table.key, "known", "batch")
+    if existing:
+        analyze_briefly(connection, sql.Identifier("pg_temp", "existing_rows"))
+        new = sql.SQL("not exists (select from pg_temp.existing_rows as existing where {})").format(
+            same_key(staged.table.key, "existing", "batch")
         )
-    with _telling_problems(staged.table):
+    with _explain_errors(staged.table):
         connection.execute(
             sql.SQL(
                 "insert into {mirror} ({columns}, _run_id, _is_deleted) "
@@ -160,15 +193,15 @@ def _add(
         )
     added = connection.execute(
         sql.SQL(
-            "insert into {delta} ({key}, _operation, _is_stamped) "
-            "select {batch_key}, 'insert', {stamp} is not null from {batch} as batch where {new}"
+            "insert into {delta} ({key}, _operation, _has_updated_at) "
+            "select {batch_key}, 'insert', {cursor} is not null from {batch} as batch where {new}"
         ).format(**names, new=new)
     )
     return added.rowcount
 
 
 @contextmanager
-def _telling_problems(table: Table) -> Iterator[None]:
+def _explain_errors(table: Table) -> Iterator[None]:
     try:
         yield
     except (
@@ -176,8 +209,8 @@ def _telling_problems(table: Table) -> Iterator[None]:
         psycopg.errors.UniqueViolation,
         psycopg.errors.NotNullViolation,
     ) as error:
-        empty = isinstance(error, psycopg.errors.NotNullViolation)
-        raise key_problem(table, "empty in some rows" if empty else "not unique") from None
+        is_null = isinstance(error, psycopg.errors.NotNullViolation)
+        raise invalid_key(table, "null in some rows" if is_null else "not unique") from None
     except (psycopg.errors.ProgramLimitExceeded, psycopg.errors.TooManyColumns) as error:
         raise SourceError(
             f"{table} of source '{table.source}' cannot be mirrored: {error.diag.message_primary}.",
@@ -189,23 +222,21 @@ def _telling_problems(table: Table) -> Iterator[None]:
 def _cursor_missed(
     connection: psycopg.Connection, names: dict[str, sql.Composable], staged: StagedTable
 ) -> int:
-    """Changed rows that `cursor > highest seen` would not have read."""
+    """Count the changed rows that `cursor > highest seen` would not have read."""
     cursor = staged.table.cursor
-    if cursor is None or staged.whole or staged.window_low is None:
+    if cursor is None or staged.full_refresh or staged.window_low is None:
         return 0
-    (cursor_type,) = (column.type for column in staged.columns if column.name == cursor)
     row = connection.execute(
         sql.SQL(
             """
             select count(*) from {delta} as delta inner join {batch} as batch on {changed}
-            where batch.{cursor} is null or batch.{cursor} <= {low}::{type}
+            where {cursor} is null or {cursor} <= {low}::{type}
             """
         ).format(
             **names,
             changed=same_key(staged.table.key, "delta", "batch"),
-            cursor=sql.Identifier(cursor),
             low=sql.Literal(staged.window_low),
-            type=sql.SQL(cursor_type),
+            type=sql.SQL(staged.cursor_type),
         )
     ).fetchone()
     assert row is not None
@@ -222,12 +253,8 @@ def _delete(connection: psycopg.Connection, names: dict[str, sql.Composable], ke
                 where {gone} and not mirror._is_deleted
                 returning {mirror_key}
             )
-            insert into {delta} ({key}, _operation, _is_stamped) select {key}, 'delete', false from marked
+            insert into {delta} ({key}, _operation, _has_updated_at) select {key}, 'delete', false from marked
             """
         ).format(**names, gone=same_key(key, "mirror", "deleted"), mirror_key=qualified("mirror", key))
     )
     return deleted.rowcount
-
-
-def _assignments(names: list[str]) -> sql.Composable:
-    return sql.SQL("").join(sql.SQL("{0} = excluded.{0}, ").format(sql.Identifier(name)) for name in names)

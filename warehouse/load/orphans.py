@@ -1,101 +1,89 @@
-"""Strays: what the star and the quarantine hold of a source, and its mirror does not."""
+"""Orphans: rows of the star and of the quarantine whose source row is no longer in the mirror."""
 
 import psycopg
 from psycopg import sql
 
 from warehouse.db.identifiers import qualified, same_key
 from warehouse.errors import DeleteThresholdExceeded
-from warehouse.extract.deletes import BRAKE_ADVICE
-from warehouse.load.conform import natural_keys
+from warehouse.extract.deletes import CONFIRM_HINT
+from warehouse.load.batch import Batch
+from warehouse.load.changed_keys import natural_keys
 from warehouse.model.star import TARGETS, Dimension, Fact
-from warehouse.sources.declaration import Entity
 
 
 def holds_anything(connection: psycopg.Connection, source: str) -> bool:
-    """Whether star or quarantine hold anything of a source: if not, its first load need not look for what it brings."""
-    held = [
+    """Whether star or quarantine hold rows of a source: if not, its first load has nothing to look up."""
+    queries = [
         sql.SQL("exists (select from {} where source_system = {})").format(
             sql.Identifier("dwh", target.table), sql.Literal(source)
         )
         for target in TARGETS
     ]
-    held.append(
+    queries.append(
         sql.SQL("exists (select from audit.quarantine where source = {} and resolved_at is null)").format(
             sql.Literal(source)
         )
     )
-    row = connection.execute(sql.SQL("select {}").format(sql.SQL(" or ").join(held))).fetchone()
+    row = connection.execute(sql.SQL("select {}").format(sql.SQL(" or ").join(queries))).fetchone()
     return bool(row and row[0])
 
 
-def remove_orphans(
-    connection: psycopg.Connection, entity: Entity, target: Dimension | Fact, max_share: float
-) -> int:
-    """Add to pg_temp.removed the keys of a target, and of lines that wait for it, that no mirror row has; how many.
+def find_orphans(batch: Batch, max_share: float) -> int:
+    """Add keys of the target, and of rows that wait in quarantine for it, that no mirror row has to the deleted keys.
 
-    A mirror that was dropped or changed by hand tells nothing of what has left the source meanwhile.
+    A mirror that was dropped or changed by hand does not show what was deleted in the source meanwhile. Returns the
+    number of keys added.
 
     Raises:
-        DeleteThresholdExceeded: more than `max_share` of the target would go.
+        DeleteThresholdExceeded: more than `max_share` of the target would be deleted.
     """
-    names: dict[str, sql.Composable] = {
-        "target": sql.Identifier("dwh", target.table),
-        "natural": qualified("held", target.natural_key),
-        "source": sql.Literal(entity.source),
-        "entity": sql.Literal(entity.name),
-        "live": sql.SQL(_live(target)),
-        "keys": natural_keys(entity, target),
-        "mirror": sql.Identifier("raw", entity.table.mirror),
-        "same": same_key(target.natural_key, "known", "held"),
-        "waiting": sql.SQL(", ").join(
-            sql.SQL("row_key[{}] as {}").format(sql.Literal(place), sql.Identifier(name))
-            for place, name in enumerate(target.natural_key, start=1)
-        ),
-    }
-    strays = connection.execute(
-        sql.SQL(_ADD).format(
-            **names,
-            held=sql.SQL(
-                "select {natural} from {target} as held where source_system = {source} and {live}"
-            ).format(**names),
-        )
-    ).rowcount
-    if strays:
-        row = connection.execute(
-            sql.SQL("select count(*) from {target} as held where source_system = {source} and {live}").format(
-                **names
-            )
-        ).fetchone()
-        assert row is not None
-        if strays > max_share * row[0]:
+    if not batch.may_have_orphans:
+        return 0
+    key = batch.target.natural_key
+    rows = batch.format(
+        "from {target} as held where source_system = {source} and {live}",
+        live=sql.SQL(live_rows(batch.target)),
+    )
+    orphans = _add_deleted_keys(
+        batch, batch.format("select {key} {rows}", key=qualified("held", key), rows=rows)
+    )
+    if orphans:
+        (held,) = batch.execute("select count(*) {rows}", rows=rows).fetchone() or (0,)
+        if orphans > max_share * held:
             raise DeleteThresholdExceeded(
-                f"Too many rows of dwh.{target.table} have vanished from source '{entity.source}' since its mirror "
-                f"was made anew: {strays:,} of {row[0]:,}, {strays / row[0]:.0%}; the limit is {max_share:.0%}.",
-                hint=BRAKE_ADVICE,
+                f"Too many rows of dwh.{batch.target.table} have no row in source '{batch.source}' any more, whose "
+                f"mirror was made again: {orphans:,} of {held:,}, {orphans / held:.0%}; the limit is {max_share:.0%}.",
+                hint=CONFIRM_HINT,
             )
-    return (
-        strays
-        + connection.execute(
-            sql.SQL(_ADD).format(
-                **names,
-                held=sql.SQL(
-                    "select {waiting} from audit.quarantine where source = {source} and entity = {entity} "
-                    "and resolved_at is null and row_key is not null"
-                ).format(**names),
-            )
-        ).rowcount
+    return orphans + _add_deleted_keys(
+        batch,
+        batch.format(
+            "select {row_key} from audit.quarantine where source = {source} and entity = {entity} "
+            "and resolved_at is null and row_key is not null",
+            row_key=sql.SQL(", ").join(
+                sql.SQL("row_key[{}] as {}").format(sql.Literal(position), sql.Identifier(name))
+                for position, name in enumerate(key, start=1)
+            ),
+        ),
     )
 
 
-def _live(target: Dimension | Fact) -> str:
+def live_rows(target: Dimension | Fact) -> str:
+    """Condition on a row of the target: its source row should be there, as far as the star knows."""
     if isinstance(target, Fact):
         return "true"
     return "is_current and not is_inferred" if target.has_history else "not is_deleted and not is_inferred"
 
 
-_ADD = """
-    with known as (select {keys} from {mirror} as affected where not _is_deleted)
+def _add_deleted_keys(batch: Batch, held: sql.Composable) -> int:
+    return batch.execute(
+        """
+        with present as (select {keys} from {mirror} as mirror where not _is_deleted)
 
-    insert into pg_temp.removed
-    select held.* from ({held}) as held where not exists (select from known where {same})
-"""
+        insert into {deleted_keys}
+        select held.* from ({held}) as held where not exists (select from present where {same})
+        """,
+        keys=natural_keys(batch, "mirror"),
+        held=held,
+        same=same_key(batch.target.natural_key, "present", "held"),
+    ).rowcount

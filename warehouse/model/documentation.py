@@ -13,7 +13,6 @@ from warehouse.db.connections import connect
 from warehouse.db.schema_version import ensure_migrated
 from warehouse.model.schema import TABLES
 from warehouse.model.star import DIMENSIONS
-from warehouse.sources.declaration import SOURCES
 
 SQL = Path(__file__).parent / "catalog"
 SCHEMAS = {
@@ -118,7 +117,8 @@ def _read(connection: psycopg.Connection) -> list[Relation]:
         with connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute((SQL / f"{name}.sql").read_bytes()).fetchall()
 
-    made_by_loads = tuple(f"{path.parent.name}_" for path in SOURCES.glob("*/source.toml"))
+    sources = connection.execute("select distinct source from audit.watermark").fetchall()
+    made_by_loads = tuple(f"{source}_" for (source,) in sources)
     relations = [
         row
         for row in rows("relations")

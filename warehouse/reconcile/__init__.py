@@ -1,1 +1,1 @@
-"""Reconcile: every layer compared with what the layer below makes of it, and mended where it differs."""
+"""Reconcile: recompute every table from the layer below, compare, and repair what differs."""

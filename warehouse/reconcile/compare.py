@@ -1,4 +1,4 @@
-"""Rows that a table has compared with rows that it ought to have: told one by one, and mended where they differ."""
+"""Compare the rows of a table with those it should have, list the differences, and repair them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,10 +8,11 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from warehouse.db.identifiers import listed, qualified, same_key
-from warehouse.reconcile.verdict import MOST_TOLD, Difference, Layer, Problem, Verdict
+from warehouse.reconcile.verdict import MOST_LISTED, Difference, Layer, Problem, Verdict
 
+EXPECTED = sql.Identifier("pg_temp", "expected")
 DIFFERENT = sql.Identifier("pg_temp", "different")
-# Every row is looked at, in the table itself: a damaged index does not know of all.
+# Every row is read from the table itself: a damaged index may lack some.
 _BY_INDEX = ("enable_indexscan", "enable_indexonlyscan", "enable_bitmapscan")
 
 
@@ -26,13 +27,13 @@ class Comparison:
     expected: sql.Identifier
     key: tuple[str, ...]
     columns: tuple[str, ...]
-    # Which rows of the table, there called `found`, are judged; and what marks those that are mended.
+    # Condition on the compared rows of the table, there called `found`; and values for columns of repaired rows.
     where: sql.Composable
     housekeeping: Mapping[str, sql.Composable] | None = None
-    # By their bytes: needs no equality operator, and tells 1.0 from 1.00.
+    # Compare bytes: that needs no equality operator, and distinguishes 1.0 from 1.00.
     by_image: bool = False
     shown_as: str = ""
-    # Assignments, made of `number`, that bring rows out of each other's way where constraints bar them from passing.
+    # Assignments by `number` that move rows aside where a constraint forbids to repair them one after the other.
     parked: sql.Composable | None = None
 
     @property
@@ -43,9 +44,9 @@ class Comparison:
     def names(self) -> dict[str, sql.Composable]:
         left, right = ("row({})::record", "*<>") if self.by_image else ("row({})", "is distinct from")
         # A key too may be equal and not the same.
-        told = (*self.key, *self.columns) if self.by_image else self.columns
+        compared = (*self.key, *self.columns) if self.by_image else self.columns
         differ = sql.SQL(f"{left} {right} {left}").format(
-            qualified("found", told), qualified("expected", told)
+            qualified("found", compared), qualified("expected", compared)
         )
         marks = dict(self.housekeeping or {})
         return {
@@ -53,7 +54,7 @@ class Comparison:
             "table": sql.Identifier(self.schema, self.table),
             "expected": self.expected,
             "where": self.where,
-            "differ": differ if told else sql.SQL("false"),
+            "differ": differ if compared else sql.SQL("false"),
             "same": same_key(self.key, "found", "expected"),
             "found_key": qualified("found", self.key),
             "compared": listed([*self.key, *self.columns]),
@@ -63,7 +64,7 @@ class Comparison:
             ),
             "assigned": sql.SQL(", ").join(
                 [
-                    *(sql.SQL("{0} = expected.{0}").format(sql.Identifier(name)) for name in told),
+                    *(sql.SQL("{0} = expected.{0}").format(sql.Identifier(name)) for name in compared),
                     *(
                         sql.SQL("{} = {}").format(sql.Identifier(name), value)
                         for name, value in marks.items()
@@ -74,14 +75,14 @@ class Comparison:
 
 
 def compare(connection: psycopg.Connection, comparison: Comparison) -> Verdict:
-    """Fill pg_temp.different with (problem, place in the table, place in what is expected); the verdict, in counts."""
+    """Fill pg_temp.different with (problem, place in the table, place among the expected rows); returns the counts."""
     names = comparison.names
     connection.execute("".join(f"set local {way} = off; " for way in _BY_INDEX).encode())
     connection.execute(
         sql.SQL(
             """
-            drop table if exists pg_temp.doubled;
-            create temp table doubled (place tid) on commit drop;
+            drop table if exists pg_temp.duplicate;
+            create temp table duplicate (place tid) on commit drop;
             analyze {expected};
             """
         ).format(**names)
@@ -95,11 +96,11 @@ def compare(connection: psycopg.Connection, comparison: Comparison) -> Verdict:
     expected, found = row
     counts = _compare(connection, comparison)
     if found - counts.get("extra", 0) - counts.get("duplicated", 0) != expected - counts.get("missing", 0):
-        # Some rows have met more than one: a damaged index keeps no key.
+        # Some rows match more than one: a damaged index no longer enforces the key.
         connection.execute(
             sql.SQL(
                 """
-                insert into pg_temp.doubled
+                insert into pg_temp.duplicate
                 select "<place>" from (
                     select found."<place>",
                         row_number() over (partition by {found_key} order by {differ}, found."<place>") as copy
@@ -137,13 +138,13 @@ def _compare(connection: psycopg.Connection, comparison: Comparison) -> dict[str
                 expected."<place>" as wanted
             from (
                 select found.ctid as "<place>", {compared} from {table} as found
-                where {where} and found.ctid not in (select place from pg_temp.doubled)
+                where {where} and found.ctid not in (select place from pg_temp.duplicate)
             ) as found
             full join (select expected.ctid as "<place>", {compared} from {expected} as expected) as expected on {same}
             where found."<place>" is null or expected."<place>" is null or {differ}
             union all
-            select 'duplicated', place, null from pg_temp.doubled;
-            -- The planner trusts the table's key, and may let one copy alone meet what is expected.
+            select 'duplicated', place, null from pg_temp.duplicate;
+            -- The planner trusts the table's key, and may match only one copy with the expected row.
             update {different} as different set problem = 'duplicated'
             from {table} as found inner join {expected} as expected on {same}
             where different.problem = 'extra' and found.ctid = different.place;
@@ -157,9 +158,9 @@ def _compare(connection: psycopg.Connection, comparison: Comparison) -> dict[str
 
 
 def list_differences(
-    connection: psycopg.Connection, comparison: Comparison, limit: int = MOST_TOLD
+    connection: psycopg.Connection, comparison: Comparison, limit: int = MOST_LISTED
 ) -> list[Difference]:
-    """The first differences of pg_temp.different, as a person wants to read them."""
+    """List the first differences of pg_temp.different, with the values of the columns that differ."""
 
     def text(table: str, columns: Sequence[str]) -> sql.Composable:
         return sql.SQL("jsonb_object(array[{}]::text[], array[{}]::text[])").format(
@@ -193,7 +194,7 @@ def list_differences(
 
 
 def reconcile_table(connection: psycopg.Connection, comparison: Comparison) -> Verdict:
-    """Compare, tell and mend; the verdict."""
+    """Compare a table, list its differences and repair it; returns the verdict."""
     verdict = compare(connection, comparison)
     if verdict.rows_differing:
         verdict = replace(verdict, differences=list_differences(connection, comparison))
@@ -209,7 +210,7 @@ def count(connection: psycopg.Connection) -> int:
 
 
 def repair(connection: psycopg.Connection, comparison: Comparison) -> None:
-    """Bring the table's rows of pg_temp.different to what is expected; touches no others."""
+    """Repair the rows of the table that are in pg_temp.different; touches no others."""
     names = comparison.names
     connection.execute(
         sql.SQL(
@@ -246,7 +247,7 @@ def repair(connection: psycopg.Connection, comparison: Comparison) -> None:
 
 
 def _park(connection: psycopg.Connection, comparison: Comparison) -> None:
-    """Move the rows that are about to change out of each other's way, and remember where they are now."""
+    """Move the rows that are about to change aside, and update their place in pg_temp.different."""
     assert comparison.parked is not None
     connection.execute(
         sql.SQL(
@@ -281,8 +282,8 @@ def _difference(
     before: dict[str, str | None] | None,
     after: dict[str, str | None] | None,
 ) -> Difference:
-    said = after or before or {}
-    key = {name: said[name] for name in comparison.key}
+    row = after or before or {}
+    key = {name: row[name] for name in comparison.key}
     if before is not None and after is not None:
         differing = [name for name in before if before[name] != after[name]] or list(comparison.columns)
         before, after = ({name: side[name] for name in differing} for side in (before, after))

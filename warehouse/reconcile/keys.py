@@ -1,32 +1,31 @@
-"""Surrogate keys that facts still name and no dimension holds: a member that is put back gets its own again."""
+"""Lost surrogate keys: facts still refer to them and no dimension row has them; a restored member gets its own back."""
 
-import psycopg
 from psycopg import sql
 
-from warehouse.load.conform import batch_table
+from warehouse.db.identifiers import same_key
+from warehouse.load.batch import Batch, conformed_table
 from warehouse.model.star import FACTS, Dimension, Fact
-from warehouse.sources.declaration import Entity
 
 
-def find_lost_keys(connection: psycopg.Connection, entity: Entity, dimension: Dimension) -> None:
-    """Fill pg_temp.lost_key with (natural_id, key), by the lines that name the member and the facts made of them.
+def find_lost_keys(batch: Batch, dimension: Dimension) -> None:
+    """Fill pg_temp.lost_key with (natural_id, key), from conformed lines that name the member and their facts.
 
-    A key that facts of several members name, or a member with several such keys, tells nothing.
+    A key that facts of several members have is left out, and so is a member with several such keys.
     """
     (natural,) = dimension.natural_key
-    found: list[sql.Composable] = []
+    queries: list[sql.Composable] = []
     for fact in FACTS:
         if dimension.entity in fact.references:
-            found.append(_named_by(entity, dimension, fact, sql.Identifier("line", natural)))
+            queries.append(_named_by(batch, dimension, fact, sql.Identifier("line", natural)))
         if through := fact.derived.get(dimension.entity):
             via = sql.SQL("(select via.{} from {} as via where via.{key} = fact.{key})").format(
                 sql.Identifier(natural),
                 sql.Identifier("dwh", f"dim_{through}"),
                 key=sql.Identifier(f"{through}_key"),
             )
-            found.append(_named_by(entity, dimension, fact, via))
+            queries.append(_named_by(batch, dimension, fact, via))
     nothing = sql.SQL("select null::text as natural_id, null::bigint as key where false")
-    connection.execute(
+    batch.connection.execute(
         sql.SQL(
             """
             drop table if exists pg_temp.lost_key;
@@ -40,31 +39,26 @@ def find_lost_keys(connection: psycopg.Connection, entity: Entity, dimension: Di
             );
             analyze pg_temp.lost_key;
             """
-        ).format(named=sql.SQL(" union all ").join(found or [nothing]))
+        ).format(named=sql.SQL(" union all ").join(queries or [nothing]))
     )
 
 
-def _named_by(entity: Entity, dimension: Dimension, fact: Fact, natural: sql.Composable) -> sql.Composable:
-    return sql.SQL(
+def _named_by(batch: Batch, dimension: Dimension, fact: Fact, natural: sql.Composable) -> sql.Composable:
+    return batch.format(
         """
         select {natural}::text as natural_id, fact.{key} as key
         from (
             -- few or none: not to be joined with the lines before they are found
             select fact.* from {fact} as fact
             where fact.source_system = {source} and fact.{key} > 0
-                and not exists (select from {dimension} as known where known.{key} = fact.{key})
+                and not exists (select from {target} as member where member.{key} = fact.{key})
             offset 0
         ) as fact
-        inner join {batch} as line on line.source_system = fact.source_system and {same}
-        """
-    ).format(
+        inner join {lines} as line on line.source_system = fact.source_system and {same}
+        """,
         natural=natural,
         key=sql.Identifier(dimension.key),
         fact=sql.Identifier("dwh", fact.table),
-        batch=batch_table(fact.entity),
-        dimension=sql.Identifier("dwh", dimension.table),
-        source=sql.Literal(entity.source),
-        same=sql.SQL(" and ").join(
-            sql.SQL("line.{0} = fact.{0}").format(sql.Identifier(name)) for name in fact.natural_key
-        ),
+        lines=conformed_table(fact.entity),
+        same=same_key(fact.natural_key, "line", "fact"),
     )

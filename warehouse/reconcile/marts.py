@@ -1,4 +1,4 @@
-"""Stored marts: what they hold, against what their definition says now."""
+"""Stored marts: compare their rows with what their definition returns now."""
 
 import time
 from dataclasses import replace
@@ -7,18 +7,17 @@ import psycopg
 from psycopg import sql
 
 from warehouse.load.marts import refresh_mart, stored_marts
-from warehouse.reconcile.compare import Comparison, compare, list_differences
+from warehouse.reconcile.compare import EXPECTED, Comparison, compare, list_differences
 from warehouse.reconcile.verdict import Verdict
 
 SOURCE = "marts"
-EXPECTED = sql.Identifier("pg_temp", "expected")
 
 
 def reconcile_marts(connection: psycopg.Connection) -> list[Verdict]:
     """Refresh the stored marts that differ, in the connection's transaction.
 
-    A mart that was last refreshed before the star was last loaded may differ: it is behind, not wrong. One without a
-    unique index has no rows that could be told apart, and is not compared.
+    A mart that was last refreshed before the star was last loaded may differ: it is stale, not wrong. One without a
+    unique index has no key to compare by, and is left out.
     """
     return [
         _mart(connection, name, key)
@@ -46,7 +45,7 @@ def _mart(connection: psycopg.Connection, name: str, key: tuple[str, ...]) -> Ve
         verdict = replace(
             verdict,
             differences=list_differences(connection, comparison),
-            is_behind=_is_behind(connection, comparison.name),
+            is_stale=_is_stale(connection, comparison.name),
         )
         refresh_mart(connection, name, concurrently=True)
     return verdict.timed(started)
@@ -69,7 +68,7 @@ def _key(connection: psycopg.Connection, name: str) -> tuple[str, ...]:
     return tuple(row[0]) if row else ()
 
 
-def _is_behind(connection: psycopg.Connection, name: str) -> bool:
+def _is_stale(connection: psycopg.Connection, name: str) -> bool:
     row = connection.execute(
         """
         select coalesce(max(loaded_at) filter (where table_name like 'dwh.%%'), '-infinity')

@@ -1,8 +1,8 @@
-"""Source and mirror: which rows of a mirror are not the source's, and which the source has changed since the last run.
+"""Source and mirror: find damaged rows of a mirror, and rows that the source has changed since the last run.
 
-A row that differs is news if the source wrote it after the last run's snapshot, and damage if it did not. Where that
-cannot be told of a row (the net may hold rows that the run has seen, and a row that is gone has no writer), its chunk
-tells: a chunk of the mirror that still has the hash which the source had at the last snapshot is undamaged.
+A row that differs is pending if the source wrote it after the last run's snapshot, and damaged if it did not. Where its
+xmin cannot say (the scan may return rows that the run has read, and a deleted row has no xmin), its chunk does: a chunk
+of the mirror whose hash is the one that the source had at the last snapshot is undamaged.
 """
 
 import time
@@ -14,7 +14,8 @@ import psycopg
 from psycopg import sql
 
 from warehouse.db.identifiers import listed
-from warehouse.extract.checksum_store import kept_digest
+from warehouse.extract.catalog import Column, mirrored_columns, source_columns
+from warehouse.extract.checksum_store import stored_digest
 from warehouse.extract.checksums import (
     Digest,
     Hashing,
@@ -27,15 +28,15 @@ from warehouse.extract.checksums import (
     rows_of,
 )
 from warehouse.extract.copy_stream import copy_stream
-from warehouse.extract.mirror import Column, find_drift, mirrored_columns, source_columns
+from warehouse.extract.drift import find_drift
 from warehouse.extract.snapshot import Snapshot, check_readable
-from warehouse.extract.stage import Watermark, check_same_source, in_net, watermark_of
+from warehouse.extract.watermark import Watermark, check_same_server, read_watermark, written_since
 from warehouse.reconcile.compare import Comparison, compare, count, list_differences, repair
 from warehouse.reconcile.verdict import Verdict
 from warehouse.sources.declaration import Table
 
 SOURCE_ROW = sql.Identifier("pg_temp", "source_row")
-IN_NET = sql.Identifier("<in net>")
+WRITTEN_SINCE = sql.Identifier("<written since>")
 
 
 @dataclass(frozen=True)
@@ -62,39 +63,39 @@ class _Captured:
 def reconcile_mirror(
     reader: psycopg.Connection, writer: psycopg.Connection, run_id: int, table: Table, snapshot: Snapshot
 ) -> Verdict | None:
-    """Mend the mirror of `table` in the writer's transaction; None where it has not been captured yet.
+    """Repair the mirror of `table` in the writer's transaction; None where it has not been captured yet.
 
     Raises:
-        SourceError, SchemaDrift: the source cannot be read whole, or is another one than was read last.
+        SourceError, SchemaDrift: the source cannot be read completely, or is another server than was read last.
     """
     started = time.monotonic()
-    watermark = watermark_of(writer, table)
+    watermark = read_watermark(writer, table)
     if watermark is None:
         return None
     check_readable(reader, table)
-    check_same_source(watermark, snapshot, table)
-    # A column that the source has gained, or that has another type there, is news; the next run brings it.
-    here = mirrored_columns(writer, table)
+    check_same_server(watermark, snapshot, table)
+    # A column that is new in the source, or has another type there, is pending: the next run captures it.
+    mirrored = mirrored_columns(writer, table)
     columns = tuple(
         column
         for column in find_drift(writer, table, source_columns(reader, table)).columns
-        if here.get(column.name) == column.type
+        if mirrored.get(column.name) == column.type
     )
-    kept, chunks = kept_digest(writer, table, watermark.captured_at, columns) or (
+    stored, chunks = stored_digest(writer, table, watermark.captured_at, columns) or (
         None,
         chunks_for(_row_count(writer, table)),
     )
-    of = _Captured(reader, writer, table, columns, watermark, chunks, hashing(reader, writer))
-    # Two servers are asked, so both can work at once.
+    captured = _Captured(reader, writer, table, columns, watermark, chunks, hashing(reader, writer))
+    # Source and warehouse are different servers: hash both in parallel.
     with ThreadPoolExecutor(max_workers=1) as pool:
-        asked = pool.submit(
+        pending = pool.submit(
             digest,
             reader,
             sql.Identifier(table.schema, table.name),
             table.key,
             columns,
             chunks,
-            of.method,
+            captured.method,
             at_source=True,
         )
         mirror = digest(
@@ -103,53 +104,55 @@ def reconcile_mirror(
             table.key,
             columns,
             chunks,
-            of.method,
+            captured.method,
             where=sql.SQL("not _is_deleted"),
         )
-        there = asked.result()
-    broken = differing(kept, mirror, content=True) if kept is not None else []
+        source = pending.result()
+    damaged = differing(stored, mirror, content=True) if stored is not None else []
     verdict = Verdict(
         "mirror",
         table.source,
         table.name,
-        rows_of(there),
+        rows_of(source),
         rows_of(mirror),
         chunks=chunks,
-        chunks_differing=len(broken),
+        chunks_differing=len(damaged),
     )
-    if buckets := sorted({*broken, *differing(there, mirror, content=True)}):
-        verdict = _judge(of, run_id, verdict, buckets, mirror, kept)
+    if buckets := sorted({*damaged, *differing(source, mirror, content=True)}):
+        verdict = _repair(captured, run_id, verdict, buckets, mirror, stored)
     return verdict.timed(started)
 
 
-def _judge(
-    of: _Captured,
+def _repair(
+    captured: _Captured,
     run_id: int,
     verdict: Verdict,
     buckets: Sequence[int],
     mirror: Digest,
-    kept: Digest | None,
+    stored: Digest | None,
 ) -> Verdict:
-    """Compare the rows of `buckets` one by one, and mend what is damaged."""
-    _copy_rows(of, buckets)
+    """Compare the rows of `buckets` one by one, and repair the damaged ones."""
+    _copy_rows(captured, buckets)
     comparison = Comparison(
         "mirror",
-        of.table.source,
+        captured.table.source,
         "raw",
-        of.table.mirror,
+        captured.table.mirror,
         SOURCE_ROW,
-        of.table.key,
-        tuple(column.name for column in of.columns if column.name not in of.table.key),
-        sql.SQL("not found._is_deleted and {} = any({})").format(of.bucket(), sql.Literal(list(buckets))),
+        captured.table.key,
+        tuple(column.name for column in captured.columns if column.name not in captured.table.key),
+        sql.SQL("not found._is_deleted and {} = any({})").format(
+            captured.bucket(), sql.Literal(list(buckets))
+        ),
         {"_run_id": sql.Literal(run_id)},
         by_image=True,
     )
-    found = compare(of.writer, comparison).rows_differing
-    _set_news_aside(of, comparison, mirror, kept)
-    damaged = count(of.writer)
-    differences = list_differences(of.writer, comparison)
-    # A row that was marked as deleted is in the way of the row itself.
-    of.writer.execute(
+    differing_rows = compare(captured.writer, comparison).rows_differing
+    _remove_pending(captured, comparison, mirror, stored)
+    damaged = count(captured.writer)
+    differences = list_differences(captured.writer, comparison)
+    # A row that is marked as deleted occupies the key of the row to insert.
+    captured.writer.execute(
         sql.SQL(
             """
             delete from {table} as found using {different} as different, {expected} as expected
@@ -157,45 +160,54 @@ def _judge(
             """
         ).format(**comparison.names)
     )
-    repair(of.writer, comparison)
+    repair(captured.writer, comparison)
     return replace(
         verdict,
         rows_differing=damaged,
-        rows_pending=found - damaged,
+        rows_pending=differing_rows - damaged,
         chunks_differing=verdict.chunks_differing or int(damaged > 0),
         differences=differences,
     )
 
 
-def _copy_rows(of: _Captured, buckets: Sequence[int]) -> None:
-    """Fill pg_temp.source_row with the source's rows of `buckets`, each with whether it may be news."""
-    of.writer.execute("drop table if exists pg_temp.source_row")
-    of.writer.execute(
+def _copy_rows(captured: _Captured, buckets: Sequence[int]) -> None:
+    """Fill pg_temp.source_row with the source's rows of `buckets`, each with whether it may be pending."""
+    captured.writer.execute("drop table if exists pg_temp.source_row")
+    captured.writer.execute(
         sql.SQL(
             "create temp table source_row on commit drop as select {}, true as {} from {} limit 0"
         ).format(
-            listed([column.name for column in of.columns]), IN_NET, sql.Identifier("raw", of.table.mirror)
+            listed([column.name for column in captured.columns]),
+            WRITTEN_SINCE,
+            sql.Identifier("raw", captured.table.mirror),
         )
     )
     outgoing = sql.SQL("copy (select {}, {} from {} where {} = any({})) to stdout (format binary)").format(
-        sql.SQL(", ").join(column.selected for column in of.columns),
-        in_net(of.watermark),
-        sql.Identifier(of.table.schema, of.table.name),
-        of.bucket(at_source=True),
+        sql.SQL(", ").join(column.selected for column in captured.columns),
+        written_since(captured.watermark),
+        sql.Identifier(captured.table.schema, captured.table.name),
+        captured.bucket(at_source=True),
         sql.Literal(list(buckets)),
     )
-    copy_stream(of.reader, outgoing, of.writer, sql.SQL("copy pg_temp.source_row from stdin (format binary)"))
-    of.writer.execute("analyze pg_temp.source_row")
+    copy_stream(
+        captured.reader,
+        outgoing,
+        captured.writer,
+        sql.SQL("copy pg_temp.source_row from stdin (format binary)"),
+    )
+    captured.writer.execute("analyze pg_temp.source_row")
 
 
-def _set_news_aside(of: _Captured, comparison: Comparison, mirror: Digest, kept: Digest | None) -> None:
-    """Take what is news, not damage, out of pg_temp.different."""
+def _remove_pending(
+    captured: _Captured, comparison: Comparison, mirror: Digest, stored: Digest | None
+) -> None:
+    """Remove the rows that are pending, not damaged, from pg_temp.different."""
     names = comparison.names | {
-        "in_net": IN_NET,
-        "bucket": of.bucket(),
-        "content": row_hash(of.columns, of.method),
+        "written_since": WRITTEN_SINCE,
+        "bucket": captured.bucket(),
+        "content": row_hash(captured.columns, captured.method),
     }
-    of.writer.execute(
+    captured.writer.execute(
         sql.SQL(
             """
             drop table if exists pg_temp.judged;
@@ -203,44 +215,44 @@ def _set_news_aside(of: _Captured, comparison: Comparison, mirror: Digest, kept:
             select
                 different.*,
                 coalesce(found.bucket, expected.bucket) as bucket,
-                coalesce(expected.is_in_net, different.problem = 'extra') as may_be_news,
+                coalesce(expected.is_written_since, different.problem = 'extra') as may_be_pending,
                 coalesce(expected.content, 0)::numeric - coalesce(found.content, 0) as shift
             from {different} as different
             left join lateral (
                 select {bucket} as bucket, {content} as content from {table} where ctid = different.place
             ) as found on true
             left join lateral (
-                select {bucket} as bucket, {content} as content, {in_net} as is_in_net
+                select {bucket} as bucket, {content} as content, {written_since} as is_written_since
                 from {expected} where ctid = different.wanted
             ) as expected on true
             """
         ).format(**names)
     )
-    doubtful = of.writer.execute(
+    unclear = captured.writer.execute(
         """
-        select bucket, coalesce(sum(shift) filter (where not may_be_news), 0) from pg_temp.judged
-        group by bucket having bool_or(may_be_news)
+        select bucket, coalesce(sum(shift) filter (where not may_be_pending), 0) from pg_temp.judged
+        group by bucket having bool_or(may_be_pending)
         """
     ).fetchall()
-    # With what is surely damaged mended, the chunk is as the last snapshot had it: all else in it is news.
-    sound = [
+    # If the repair of what is surely damaged restores the chunk's hash of the last snapshot, all else in it is pending.
+    undamaged = [
         bucket
-        for bucket, shift in doubtful
-        if kept is None or _content(mirror, bucket) + int(shift) == _content(kept, bucket)
+        for bucket, shift in unclear
+        if stored is None or _content(mirror, bucket) + int(shift) == _content(stored, bucket)
     ]
-    of.writer.execute(
+    captured.writer.execute(
         sql.SQL(
             """
             truncate {different};
             insert into {different} select problem, place, wanted from pg_temp.judged
-            where not (may_be_news and bucket = any({sound}::bigint[]))
+            where not (may_be_pending and bucket = any({undamaged}::bigint[]))
             """
-        ).format(**names, sound=sql.Literal(sound))
+        ).format(**names, undamaged=sql.Literal(undamaged))
     )
 
 
-def _content(of: Digest, bucket: int) -> int:
-    return of[bucket].content if bucket in of else 0
+def _content(digest: Digest, bucket: int) -> int:
+    return digest[bucket].content if bucket in digest else 0
 
 
 def _row_count(writer: psycopg.Connection, table: Table) -> int:

@@ -1,14 +1,14 @@
-"""Reconcile a source down to the marts: mend everything in one transaction, then keep it, or only what was found."""
+"""Reconcile a source down to the marts: repair everything in one transaction, which is committed or rolled back."""
 
 from collections.abc import Callable, Sequence
 
 import psycopg
 
 from warehouse.db.connections import connect
-from warehouse.db.locks import session_lock, transaction_lock
+from warehouse.db.locks import session_lock
 from warehouse.errors import DifferencesFound
 from warehouse.extract.snapshot import snapshot_of
-from warehouse.history.change_log import STAR_LOCK
+from warehouse.load.transaction import PLANNER_FOR_WHOLE_TABLES, begin_publishing
 from warehouse.reconcile.marts import reconcile_marts
 from warehouse.reconcile.mirror import reconcile_mirror
 from warehouse.reconcile.star import reconcile_star
@@ -19,8 +19,6 @@ from warehouse.sources.declaration import Source
 from warehouse.weblogs.files.checkpoints import FEED
 
 Progress = Callable[[str], None]
-# Whole tables are joined: hashes that fit in memory, and no compiler that costs more than it saves.
-_PLANNER = "set local work_mem = '96MB'; set local jit = off"
 
 
 def reconcile_source(
@@ -32,9 +30,9 @@ def reconcile_source(
     wait_seconds: float = 60,
     progress: Progress = lambda _: None,
 ) -> tuple[Verdict, ...]:
-    """Compare source, mirrors, star and stored marts; `repair` keeps what was mended, else all of it is rolled back.
+    """Compare source, mirrors, star and stored marts; with `repair` the repair is committed, else it is rolled back.
 
-    What is told is so what would be mended, to the row. The verdicts are kept either way.
+    So the differences reported are exactly those that a repair would change. The verdicts are recorded either way.
 
     Raises:
         LockHeld: the source is being loaded, and is still after `wait_seconds`.
@@ -45,7 +43,7 @@ def reconcile_source(
         snapshot_of(source_url) as (reader, snapshot),
         connect(run.warehouse_url, application_name=f"dwh {run.flow}") as writer,
     ):
-        _begin(writer, run)
+        begin_publishing(writer, run.run_id, planner=PLANNER_FOR_WHOLE_TABLES)
         verdicts = []
         for table in source.tables:
             verdict = reconcile_mirror(reader, writer, run.run_id, table, snapshot)
@@ -73,7 +71,7 @@ def reconcile_feed(
         session_lock(run.connection, FEED, wait_seconds=wait_seconds),
         connect(run.warehouse_url, application_name=f"dwh {run.flow}") as writer,
     ):
-        _begin(writer, run)
+        begin_publishing(writer, run.run_id, planner=PLANNER_FOR_WHOLE_TABLES)
         verdicts = reconcile_weblogs(writer, run.run_id)
         for verdict in verdicts:
             progress(str(verdict))
@@ -81,33 +79,29 @@ def reconcile_feed(
 
 
 def stop_on_differences(verdicts: Sequence[Verdict]) -> None:
-    """End a run that has found differences and not mended them.
+    """Fail a run that has found differences and not repaired them.
 
     Raises:
-        DifferencesFound: naming each table, and the first row of it, whose values may be nobody's business.
+        DifferencesFound: naming each table and its first row, without values, which may be personal.
     """
-    wrong = [verdict for verdict in verdicts if verdict.verdict == "different"]
-    if not wrong:
+    different = [verdict for verdict in verdicts if verdict.verdict == "different"]
+    if not different:
         return
-    mendable = any(d.problem != "unrepairable" and not d.is_repaired for v in wrong for d in v.differences)
-    said = "; ".join(
+    is_repairable = any(
+        d.problem != "unrepairable" and not d.is_repaired for v in different for d in v.differences
+    )
+    tables = "; ".join(
         f"{verdict.table_name} in {verdict.rows_differing - verdict.rows_repaired:,} rows "
         f"(as {verdict.differences[0].without_values})"
-        for verdict in wrong
+        for verdict in different
     )
     raise DifferencesFound(
-        f"{len(wrong)} of {len(verdicts)} tables are not as they should be: {said}.",
+        f"{len(different)} of {len(verdicts)} tables differ: {tables}.",
         verdicts=verdicts,
-        hint="Mend them by `dwh reconcile --repair`; audit.difference keeps what they said."
-        if mendable
-        else "These cannot be mended from what the warehouse has: see the runbook, 'A reconcile found differences'.",
+        hint="Repair them by `dwh reconcile --repair`; audit.difference keeps their old values."
+        if is_repairable
+        else "They cannot be repaired from the warehouse's own data: see the runbook, 'A reconcile found differences'.",
     )
-
-
-def _begin(writer: psycopg.Connection, run: Run) -> None:
-    transaction_lock(writer, STAR_LOCK)
-    writer.execute("select set_config('dwh.run_id', %s, true)", [str(run.run_id)])
-    writer.execute(_PLANNER)
 
 
 def _end(
@@ -115,17 +109,17 @@ def _end(
 ) -> tuple[Verdict, ...]:
     if not repair:
         writer.rollback()
-        # On the run's own connection: nothing of what was tried is left but what it found.
+        # On the run's own connection: only the findings stay.
         record(run.connection, run.run_id, verdicts)
         return tuple(verdicts)
-    mended = tuple(verdict.repaired() if verdict.rows_differing else verdict for verdict in verdicts)
-    record(writer, run.run_id, mended)
-    for verdict in mended:
+    repaired = tuple(verdict.repaired() if verdict.rows_differing else verdict for verdict in verdicts)
+    record(writer, run.run_id, repaired)
+    for verdict in repaired:
         if verdict.rows_repaired:
             record_load(writer, run.run_id, _load(verdict))
     ensure_alive(run)
     writer.commit()
-    return mended
+    return repaired
 
 
 def _load(verdict: Verdict) -> Load:

@@ -1,12 +1,12 @@
-"""Mirror and star: the whole source is conformed anew, judged, and compared with dimensions, facts and quarantine."""
+"""Mirror and star: conform the whole source again, check it, and compare it with dimensions, facts and quarantine."""
 
 from collections.abc import Callable
 
 import psycopg
-from psycopg import sql
 
-from warehouse.db.identifiers import listed
-from warehouse.load.conform import affected_table, conform
+from warehouse.load.batch import Batch
+from warehouse.load.changed_keys import create_changed_keys
+from warehouse.load.conform import conform
 from warehouse.model.star import TARGETS, Dimension, Fact
 from warehouse.reconcile.accounting import reconcile_quarantine
 from warehouse.reconcile.facts import reconcile_calendar, reconcile_facts
@@ -24,40 +24,43 @@ def reconcile_star(
     *,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Verdict]:
-    """Mend dimensions, facts and quarantine of `source`, by its mirrors, in the connection's transaction.
+    """Repair dimensions, facts and quarantine of `source` from its mirrors, in the connection's transaction.
 
     Raises:
         DeclarationError: the source's SQL does not fit its mirrors.
     """
-    targets = [
-        (entity, target)
+    batches = [
+        Batch(connection, run_id, entity, target)
         for target in TARGETS
         if (entity := source.entities.get(target.entity)) and _is_captured(connection, entity)
     ]
-    for entity, _ in targets:
-        rows = _conform_whole(connection, entity)
-        progress(f"{source.name}: {rows:,} rows of {entity.name} conformed anew")
+    for batch in batches:
+        progress(f"{source.name}: {_conform_all(batch):,} rows of {batch.entity.name} conformed again")
     verdicts: dict[str, Verdict] = {}
 
-    def keep(*found: Verdict) -> None:
-        for verdict in found:
+    def add(*more: Verdict) -> None:
+        for verdict in more:
             earlier = verdicts.get(verdict.table_name)
             verdicts[verdict.table_name] = earlier.joined(verdict) if earlier else verdict
             progress(str(verdict))
 
-    # What is set aside is not published: every batch is judged before the first is compared.
-    for entity, target in targets:
-        keep(reconcile_quarantine(connection, run_id, entity, target))
-    for entity, target in targets:
-        if isinstance(target, Dimension):
-            reconcile = reconcile_versions if target.has_history else reconcile_members
-            known = reconcile(connection, run_id, entity, target)
-            keep(known.joined(reconcile_unknown(connection, source.name, target)))
-    for entity, target in targets:
-        if isinstance(target, Fact):
-            keep(*reconcile_facts(connection, run_id, entity, target))
-    if any(isinstance(target, Fact) for _, target in targets):
-        keep(reconcile_calendar(connection, run_id))
+    # Failing rows are not published: every batch is checked before the first is compared.
+    for batch in batches:
+        with batch:
+            add(reconcile_quarantine(batch))
+    for batch in batches:
+        if isinstance(batch.target, Dimension):
+            reconcile = reconcile_versions if batch.target.has_history else reconcile_members
+            members = reconcile(batch, batch.target)
+            add(members.joined(reconcile_unknown(connection, source.name, batch.target)))
+    has_facts = False
+    for batch in batches:
+        if isinstance(batch.target, Fact):
+            has_facts = True
+            with batch:
+                add(*reconcile_facts(batch, batch.target))
+    if has_facts:
+        add(reconcile_calendar(connection, run_id))
     return list(verdicts.values())
 
 
@@ -70,19 +73,12 @@ def _is_captured(connection: psycopg.Connection, entity: Entity) -> bool:
     return bool(row and row[0])
 
 
-def _conform_whole(connection: psycopg.Connection, entity: Entity) -> int:
-    """Fill the entity's batch with all that its mirrors hold; how many rows."""
-    affected = affected_table(entity)
-    connection.execute(sql.SQL("drop table if exists {}").format(affected))
-    connection.execute(
-        sql.SQL(
-            """
-            create unlogged table {affected} as
-            select {key}, true as _is_stamped from {mirror} where not _is_deleted;
-            analyze {affected}
-            """
-        ).format(
-            affected=affected, key=listed(entity.table.key), mirror=sql.Identifier("raw", entity.table.mirror)
-        )
+def _conform_all(batch: Batch) -> int:
+    """Conform all rows of the mirror; returns their number."""
+    batch.execute("drop table if exists {changed_keys}")
+    create_changed_keys(
+        batch,
+        "select {source_key}, true as _has_updated_at, false as _is_new, false as _is_outdated "
+        "from {mirror} where not _is_deleted",
     )
-    return conform(connection, entity)
+    return conform(batch)

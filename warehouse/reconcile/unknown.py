@@ -1,17 +1,18 @@
-"""The unknown member of each dimension: key 0, which says nothing, and which facts rely on."""
+"""The unknown member of each dimension: key 0, whose attributes are null, and to which facts refer."""
 
 import time
 
 import psycopg
 from psycopg import sql
 
+from warehouse.db.identifiers import listed
 from warehouse.model.star import BEGINNING, END_OF_TIME, Dimension
-from warehouse.reconcile.compare import Comparison, reconcile_table
+from warehouse.reconcile.compare import EXPECTED, Comparison, reconcile_table
 from warehouse.reconcile.verdict import Verdict
 
 
 def reconcile_unknown(connection: psycopg.Connection, source: str, dimension: Dimension) -> Verdict:
-    """Mend key 0 of a dimension, as migrations have put it there."""
+    """Repair key 0 of a dimension: as the migrations inserted it."""
     started = time.monotonic()
     (natural,) = dimension.natural_key
     values: dict[str, object] = {dimension.key: 0, "source_system": "", natural: "", "is_inferred": False}
@@ -21,7 +22,7 @@ def reconcile_unknown(connection: psycopg.Connection, source: str, dimension: Di
         values |= {"row_hash": 0, "expired_by_run_id": None}
     else:
         values |= {"is_deleted": False}
-    names = sql.SQL(", ").join(map(sql.Identifier, values))
+    names = listed(list(values))
     connection.execute(
         sql.SQL(
             """
@@ -40,7 +41,7 @@ def reconcile_unknown(connection: psycopg.Connection, source: str, dimension: Di
         source,
         "dwh",
         dimension.table,
-        sql.Identifier("pg_temp", "expected"),
+        EXPECTED,
         (dimension.key,),
         tuple(name for name in values if name != dimension.key),
         sql.SQL("found.{} = 0").format(sql.Identifier(dimension.key)),

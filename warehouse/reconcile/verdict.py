@@ -1,4 +1,4 @@
-"""What a reconcile finds: differences row by row, and a verdict on each table."""
+"""Results of a reconcile: a verdict on each table, and its differences row by row."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -11,30 +11,30 @@ from psycopg.types.json import Jsonb
 
 Layer = Literal["mirror", "star", "weblog", "mart"]
 Problem = Literal["missing", "extra", "duplicated", "changed", "unrepairable"]
-Told = Mapping[str, str | None]
+Row = Mapping[str, str | None]
 
-# Differences of a table that are told one by one; all are counted, and all are mended.
-MOST_TOLD = 100
+# Differences of a table that are listed one by one; all are counted, and all are repaired.
+MOST_LISTED = 100
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A row that is not as it should be: what it says, and what it ought to say, as text by column."""
+    """A row that differs: its values and the expected ones, as text by column."""
 
     layer: Layer
     source: str
     table_name: str
-    row_key: Told
+    row_key: Row
     problem: Problem
-    before: Told | None
-    after: Told | None
+    before: Row | None
+    after: Row | None
     is_repaired: bool = False
 
     def __str__(self) -> str:
         if self.problem != "changed" or self.before is None or self.after is None:
             return self.without_values
         changes = (
-            f"{name} is {_quoted(self.before[name])}, ought to be {_quoted(self.after.get(name))}"
+            f"{name} is {_quoted(self.before[name])}, should be {_quoted(self.after.get(name))}"
             for name in self.before
         )
         return f"{self._row} ({'; '.join(changes)})"
@@ -54,7 +54,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether one table is what the layer below makes of it."""
+    """Whether one table equals what is recomputed from the layer below."""
 
     layer: Layer
     source: str
@@ -62,10 +62,10 @@ class Verdict:
     rows_expected: int
     rows_found: int
     rows_differing: int = 0
-    # Of which nothing is known to be wrong: the source has changed them since the last run.
+    # Not wrong: the source has changed them since the last run.
     rows_pending: int = 0
     rows_repaired: int = 0
-    is_behind: bool = False
+    is_stale: bool = False
     chunks: int = 0
     chunks_differing: int = 0
     amounts: Mapping[str, Mapping[str, Decimal | None]] = field(default_factory=dict)
@@ -76,17 +76,17 @@ class Verdict:
     def verdict(self) -> str:
         if not self.rows_differing:
             return "equal"
-        if self.is_behind:
+        if self.is_stale:
             return "stale"
         return "repaired" if self.rows_repaired == self.rows_differing else "different"
 
     def repaired(self) -> "Verdict":
-        """The same, mended as far as it can be."""
+        """The same after the repair of all that can be repaired."""
         unrepairable = sum(difference.problem == "unrepairable" for difference in self.differences)
         return replace(
             self,
             rows_repaired=self.rows_differing - unrepairable,
-            is_behind=False,
+            is_stale=False,
             differences=tuple(
                 replace(difference, is_repaired=difference.problem != "unrepairable")
                 for difference in self.differences
@@ -94,41 +94,41 @@ class Verdict:
         )
 
     def joined(self, other: "Verdict") -> "Verdict":
-        """With what was found of the same table later."""
+        """Add the verdict of a later comparison of the same table."""
         return replace(
             self,
             rows_expected=self.rows_expected + other.rows_expected,
             rows_found=self.rows_found + other.rows_found,
             rows_differing=self.rows_differing + other.rows_differing,
-            differences=(*self.differences, *other.differences)[:MOST_TOLD],
+            differences=(*self.differences, *other.differences)[:MOST_LISTED],
             seconds=self.seconds + other.seconds,
         )
 
     def with_amounts(
         self, found: Mapping[str, Decimal | None], expected: Mapping[str, Decimal | None]
     ) -> "Verdict":
-        """With sums of money, by column: as they were found, and as they ought to be."""
+        """Add the sums of amounts by column: as found, and as expected."""
         return replace(
             self, amounts={name: {"found": found[name], "expected": expected[name]} for name in found}
         )
 
     def timed(self, started: float) -> "Verdict":
-        """With the time that has passed since `started`."""
+        """Add the seconds that have passed since `started`."""
         return replace(self, seconds=round(time.monotonic() - started, 3))
 
     def __str__(self) -> str:
-        said = f"{self.source} → {self.table_name}: {self.verdict}, {self.rows_found:,} rows"
+        text = f"{self.source} → {self.table_name}: {self.verdict}, {self.rows_found:,} rows"
         if self.rows_expected != self.rows_found:
-            said += f" of {self.rows_expected:,} expected"
+            text += f" of {self.rows_expected:,} expected"
         if self.rows_differing:
-            said += f", {self.rows_differing:,} differ"
+            text += f", {self.rows_differing:,} differ"
         if self.rows_pending:
-            said += f", {self.rows_pending:,} changed in the source since the last run"
-        return f"{said} in {self.seconds:.2f} s"
+            text += f", {self.rows_pending:,} changed in the source since the last run"
+        return f"{text} in {self.seconds:.2f} s"
 
 
 def record(connection: psycopg.Connection, run_id: int, verdicts: Sequence[Verdict]) -> None:
-    """Keep verdicts in audit.verification and differences in audit.difference."""
+    """Write verdicts to audit.verification and differences to audit.difference."""
     with connection.cursor() as cursor:
         cursor.executemany(
             """
@@ -164,11 +164,11 @@ def _amounts(verdict: Verdict) -> Jsonb | None:
     if not verdict.amounts:
         return None
     # As text: a sum of money must not pass through a double.
-    told = {
+    texts = {
         column: {side: None if value is None else str(value) for side, value in sums.items()}
         for column, sums in verdict.amounts.items()
     }
-    return Jsonb(told)
+    return Jsonb(texts)
 
 
 def _quoted(value: str | None) -> str:

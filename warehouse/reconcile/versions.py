@@ -1,50 +1,47 @@
-"""Dimensions with history: present versions by the mirror, past ones by what the change feed says that runs wrote.
+"""Dimensions with history: recompute present versions from the mirror, and past ones from the change log.
 
-A mirror knows the present alone. What runs wrote before is in audit.change: a version that was closed was updated then,
-so its last state is there, to the letter. What somebody changed by hand is there as well, and is not followed.
+A mirror has present values only. Past ones are in audit.change: closing a version updated it, so its last state is
+logged in full. Changes by hand are logged too, and are not followed.
 """
 
 import time
 
-import psycopg
 from psycopg import sql
 
 from warehouse.db.identifiers import listed, qualified
-from warehouse.load.conform import batch_table
+from warehouse.load.batch import Batch
+from warehouse.load.scd2 import row_hash
 from warehouse.model.star import BEGINNING, END_OF_TIME, Dimension
 from warehouse.reconcile.accounting import waiting_table
-from warehouse.reconcile.compare import Comparison, reconcile_table
+from warehouse.reconcile.compare import EXPECTED, Comparison, reconcile_table
 from warehouse.reconcile.keys import find_lost_keys
 from warehouse.reconcile.verdict import Verdict
-from warehouse.sources.declaration import Entity
 
 
-def reconcile_versions(
-    connection: psycopg.Connection, run_id: int, entity: Entity, dimension: Dimension
-) -> Verdict:
-    """Mend an SCD2 dimension by its batch and the change feed."""
+def reconcile_versions(batch: Batch, dimension: Dimension) -> Verdict:
+    """Repair an SCD2 dimension from its batch and the change log."""
     started = time.monotonic()
-    find_lost_keys(connection, entity, dimension)
-    names = _names_of(run_id, entity, dimension)
+    find_lost_keys(batch, dimension)
+    names = _names(batch, dimension)
     for statement in (_WRITTEN, _EXPECT_PAST, _EXPECT_PRESENT, _EXPECT_OTHERS):
-        connection.execute(sql.SQL(statement).format(**names))
+        batch.execute(statement, **names)
     (natural,) = dimension.natural_key
     comparison = Comparison(
         "star",
-        entity.source,
+        batch.source,
         "dwh",
         dimension.table,
-        sql.Identifier("pg_temp", "expected"),
+        EXPECTED,
         (dimension.key,),
         (natural, *dimension.attributes, *_VALIDITY),
-        sql.SQL("found.source_system = {source} and found.{key} <> 0").format(**names),
-        {"source_system": sql.Literal(entity.source), "run_id": sql.Literal(run_id)},
+        batch.format("found.source_system = {source} and found.{key} <> 0", **names),
+        {"source_system": sql.Literal(batch.source), "run_id": sql.Literal(batch.run_id)},
         parked=_PARKED,
     )
-    return reconcile_table(connection, comparison).timed(started)
+    return reconcile_table(batch.connection, comparison).timed(started)
 
 
-# Nothing is valid there: out of the way of each other.
+# No version is valid there, so that rows do not overlap.
 _PARKED = sql.SQL(
     "valid_from = timestamptz '3000-01-01' + number * interval '2 s', "
     "valid_to = timestamptz '3000-01-01' + number * interval '2 s' + interval '1 s', is_current = false"
@@ -52,30 +49,27 @@ _PARKED = sql.SQL(
 _VALIDITY = ("valid_from", "valid_to", "is_current", "is_inferred", "row_hash", "expired_by_run_id")
 
 
-def _names_of(run_id: int, entity: Entity, dimension: Dimension) -> dict[str, sql.Composable]:
+def _names(batch: Batch, dimension: Dimension) -> dict[str, sql.Composable]:
     (natural,) = dimension.natural_key
     columns = (dimension.key, natural, *dimension.attributes, *_VALIDITY)
 
     def attributes(version: str) -> sql.Composable:
-        # Of what is not tracked every version shows the present.
+        # Type 1 attributes show the present in every version.
         values: list[sql.Composable] = [sql.Identifier(version, name) for name in dimension.tracked]
         values += [
-            sql.SQL("case when batch.{natural} is null then {then} else {now} end").format(
+            sql.SQL("case when conformed.{natural} is null then {then} else {now} end").format(
                 natural=sql.Identifier(natural),
                 then=sql.Identifier(version, name),
-                now=sql.Identifier("batch", name),
+                now=sql.Identifier("conformed", name),
             )
             for name in dimension.untracked
         ]
         return sql.SQL(", ").join(values)
 
     return {
-        "dimension": sql.Identifier("dwh", dimension.table),
         "table_name": sql.Literal(f"dwh.{dimension.table}"),
-        "batch": batch_table(dimension.entity),
-        "mirror": sql.Identifier("raw", entity.table.mirror),
-        "mirror_key": sql.Identifier("mirror", entity.table.key[0]),
-        "mirror_table": sql.Literal(entity.table.name),
+        "mirror_key": sql.Identifier("mirror", batch.entity.table.key[0]),
+        "mirror_table": sql.Literal(batch.entity.table.name),
         "waiting": waiting_table(dimension.entity),
         "key": sql.Identifier(dimension.key),
         "key_name": sql.Literal(dimension.key),
@@ -84,14 +78,12 @@ def _names_of(run_id: int, entity: Entity, dimension: Dimension) -> dict[str, sq
         "version_columns": qualified("version", columns),
         "written_attributes": attributes("written"),
         "version_attributes": attributes("version"),
-        "batch_attributes": qualified("batch", dimension.attributes),
+        "conformed_attributes": qualified("conformed", dimension.attributes),
         "member_attributes": sql.SQL(", ").join(
             sql.SQL("case when not member.is_inferred then {} end").format(sql.Identifier("member", name))
             for name in dimension.attributes
         ),
-        "hash": sql.SQL("hashtextextended(row({})::text, 0)").format(qualified("batch", dimension.tracked)),
-        "run_id": sql.Literal(run_id),
-        "source": sql.Literal(entity.source),
+        "hash": row_hash(dimension, "conformed"),
         "beginning": sql.Literal(BEGINNING),
         "end": sql.Literal(END_OF_TIME),
     }
@@ -133,10 +125,10 @@ _WRITTEN = """
     from first
     left join since on since.row_key = first.row_key
     cross join lateral
-        jsonb_populate_record(null::{dimension}, first.image || coalesce(since.image, '{{}}')) as version
+        jsonb_populate_record(null::{target}, first.image || coalesce(since.image, '{{}}')) as version
     where not first.is_forged and version.source_system = {source};
     analyze pg_temp.written;
-    create temp table expected on commit drop as select {columns} from {dimension} limit 0;
+    create temp table expected on commit drop as select {columns} from {target} limit 0;
     create index on pg_temp.expected ({natural});
     create index on pg_temp.expected ({key});
 """
@@ -147,13 +139,13 @@ _EXPECT_PAST = """
     select written.{key}, written.{natural}, {written_attributes}, written.valid_from, written.valid_to, false,
         written.is_inferred, written.row_hash, written.expired_by_run_id
     from pg_temp.written as written
-    left join {batch} as batch on batch.{natural} = written.{natural}
+    left join {conformed} as conformed on conformed.{natural} = written.{natural}
     where written.valid_to < {end};
     insert into pg_temp.expected ({columns})
     select version.{key}, version.{natural}, {version_attributes}, version.valid_from, version.valid_to, false,
         version.is_inferred, version.row_hash, version.expired_by_run_id
-    from {dimension} as version
-    left join {batch} as batch on batch.{natural} = version.{natural}
+    from {target} as version
+    left join {conformed} as conformed on conformed.{natural} = version.{natural}
     where version.source_system = {source} and not version.is_current
         and not exists (select from pg_temp.written as written where written.{key} = version.{key})
         and (
@@ -174,7 +166,7 @@ _EXPECT_PRESENT = """
         coalesce(
             written.{key}, version.{key}, lost.key, nextval(pg_get_serial_sequence({table_name}, {key_name}))
         ),
-        batch.{natural}, {batch_attributes},
+        conformed.{natural}, {conformed_attributes},
         case
             when written.valid_from is not null then written.valid_from
             when past.valid_to is null then {beginning}::timestamptz
@@ -182,29 +174,30 @@ _EXPECT_PRESENT = """
                 or version.{key} is null and mirror._run_id <= past.expired_by_run_id
                 then past.valid_to
             when version.valid_from >= past.valid_to
-                and (version.valid_from in (past.valid_to, batch.changed_at, opened.captured_at)
+                and (version.valid_from in (past.valid_to, conformed.changed_at, opened.captured_at)
                     or opened.captured_at is null)
                 then version.valid_from
-            when batch.changed_at > past.valid_to and batch.changed_at <= opened.captured_at then batch.changed_at
+            when conformed.changed_at > past.valid_to and conformed.changed_at <= opened.captured_at
+                then conformed.changed_at
             else greatest(past.valid_to, opened.captured_at)
         end,
         {end}::timestamptz, true, false, {hash}, null
-    from {batch} as batch
+    from {conformed} as conformed
     left join pg_temp.written as written
-        on written.{natural} = batch.{natural} and written.valid_to = {end}
+        on written.{natural} = conformed.{natural} and written.valid_to = {end}
     left join lateral (
-        select version.{key}, version.valid_from, version.run_id from {dimension} as version
-        where written.{key} is null and version.{natural} = batch.{natural} and version.source_system = {source}
+        select version.{key}, version.valid_from, version.run_id from {target} as version
+        where written.{key} is null and version.{natural} = conformed.{natural} and version.source_system = {source}
             and not exists (select from pg_temp.expected as past where past.{key} = version.{key})
             and not exists (select from pg_temp.written as other where other.{key} = version.{key})
         order by version.is_current desc, version.valid_from desc limit 1
     ) as version on true
-    left join pg_temp.lost_key as lost on lost.natural_id = batch.{natural}
+    left join pg_temp.lost_key as lost on lost.natural_id = conformed.{natural}
     left join lateral (
         select past.valid_to, past.expired_by_run_id from pg_temp.expected as past
-        where past.{natural} = batch.{natural} order by past.valid_to desc limit 1
+        where past.{natural} = conformed.{natural} order by past.valid_to desc limit 1
     ) as past on true
-    left join {mirror} as mirror on {mirror_key}::text = batch.{natural}
+    left join {mirror} as mirror on {mirror_key}::text = conformed.{natural}
     left join lateral (
         select min(proof.captured_at) as captured_at from audit.verification as proof
         where proof.run_id = coalesce(version.run_id, mirror._run_id) and proof.source = {source}
@@ -226,7 +219,7 @@ _EXPECT_OTHERS = """
     from (
         select {version_columns} from pg_temp.written as version where version.valid_to = {end}
         union all
-        select {version_columns} from {dimension} as version
+        select {version_columns} from {target} as version
         where version.source_system = {source} and version.is_current
             and not exists (select from pg_temp.written as written where written.{key} = version.{key})
     ) as member
@@ -239,5 +232,5 @@ _EXPECT_OTHERS = """
         ) as ended_at
     ) as fate
     where (not fate.has_ended or {mirror_key} is not null)
-        and not exists (select from {batch} as present where present.{natural} = member.{natural});
+        and not exists (select from {conformed} as present where present.{natural} = member.{natural});
 """

@@ -1,4 +1,4 @@
-"""Web logs: what each file says was loaded, the fact, and what is counted of it."""
+"""Web logs: compare the files' loaded lines with the fact, and the aggregates with what is counted of it."""
 
 import time
 from pathlib import Path
@@ -16,16 +16,15 @@ from warehouse.model.weblog_aggregates import (
     count_rows_and_users,
     list_users,
 )
-from warehouse.reconcile.compare import Comparison, reconcile_table
+from warehouse.reconcile.compare import EXPECTED, Comparison, reconcile_table
 from warehouse.reconcile.verdict import Difference, Problem, Verdict
 from warehouse.weblogs.files.checkpoints import FEED
 
 SQL = Path(__file__).parent / "queries"
-EXPECTED = sql.Identifier("pg_temp", "expected")
 
 
 def reconcile_weblogs(connection: psycopg.Connection, run_id: int) -> list[Verdict]:
-    """Mend the aggregates by the fact, in the connection's transaction; lines that are amiss are told."""
+    """Repair the aggregates from the fact, in the connection's transaction; lines that differ are reported."""
     verdicts = [_lines(connection)]
     # The pairs that users are counted from, before the counts.
     for aggregate in AGGREGATES:
@@ -98,7 +97,7 @@ def _lines(connection: psycopg.Connection) -> Verdict:
             (SQL / "weblog_line.sql").read_bytes()
         ).fetchall():
             differing += 1
-            problem = _mend_line(connection, file["file_id"], number, copies, is_wanted)
+            problem = _repair_line(connection, file["file_id"], number, copies, is_wanted)
             key = {"file_id": str(file["file_id"]), "line_number": str(number), "path": file["path"]}
             said = {"copies": str(copies)}, {"copies": str(int(is_wanted))}
             differences.append(Difference("weblog", FEED, "dwh.fact_weblog", key, problem, *said))
@@ -113,7 +112,7 @@ def _lines(connection: psycopg.Connection) -> Verdict:
     ).timed(started)
 
 
-def _mend_line(
+def _repair_line(
     connection: psycopg.Connection, file_id: int, number: int, copies: int, is_wanted: bool
 ) -> Problem:
     """Remove what is too much of a line; one that is missing is in its file alone."""

@@ -199,7 +199,8 @@ def _check_names(tables: Iterable[Table], entities: Mapping[str, Entity], path: 
     owners: dict[str, str] = {}
     names = [(table.mirror + suffix, table.name) for table in tables for suffix in ("", "_delta", "_deleted")]
     names += [
-        (f"{entity.source}_{entity.name}_affected", f"entity {entity.name}") for entity in entities.values()
+        (f"{entity.source}_{entity.name}_changed_keys", f"entity {entity.name}")
+        for entity in entities.values()
     ]
     for name, owner in names:
         if name in owners:

@@ -109,7 +109,7 @@ def _compare(
             from copy left join pg_temp.truth on {same} left join pg_temp.gone on gone.row_key = {key_text}
             where {truth_key} is null group by 2
             union all
-            select 'doubled', 'any', count(*) - count(distinct row({key})) from copy
+            select 'duplicated', 'any', count(*) - count(distinct row({key})) from copy
             having count(*) > count(distinct row({key}))
             """
         ).format(**names)

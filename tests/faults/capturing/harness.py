@@ -41,7 +41,7 @@ class Result:
     def complaints(self) -> list[str]:
         """Why it does not prove what it should; none: the engine lost nothing, and there was something to lose."""
         found = [f"a run failed: {failure}" for failure in self.failures]
-        for what in ("lost", "stale", "doubled", "kept"):
+        for what in ("lost", "stale", "duplicated", "kept"):
             rows = sum(getattr(self.engine, what).values())
             if rows:
                 found.append(f"the engine has {rows:,} rows {what}: {dict(getattr(self.engine, what))}")
@@ -208,7 +208,7 @@ def _offended(shop_url: str, warehouse_url: str) -> dict[str, list[Row]]:
 
 
 def _told(difference: Difference) -> dict[str, Any]:
-    kinds = ("lost", "stale", "kept", "doubled")
+    kinds = ("lost", "stale", "kept", "duplicated")
     return {kind: dict(sorted(getattr(difference, kind).items())) for kind in kinds} | {
         "total": difference.total
     }

@@ -1,17 +1,17 @@
 -- order_item: one row per order line that changed, or whose order did; a line is known by its product.
--- inputs: staging.northwind_order_item_affected (keys), raw.northwind_order_details, raw.northwind_orders,
+-- inputs: staging.northwind_order_item_changed_keys (keys), raw.northwind_order_details, raw.northwind_orders,
 --         raw.northwind_customers, raw.northwind_products
-with affected_order as (
-    select distinct affected.order_id
-    from staging.northwind_order_item_affected as affected
+with changed_order as (
+    select distinct changed.order_id
+    from staging.northwind_order_item_changed_keys as changed
 ),
 
 order_total as (
     select
         line.order_id,
         sum(line.quantity * line.unit_price::numeric * (1 - line.discount::numeric)) as amount
-    from affected_order
-    inner join raw.northwind_order_details as line on affected_order.order_id = line.order_id
+    from changed_order
+    inner join raw.northwind_order_details as line on changed_order.order_id = line.order_id
     where not line._is_deleted
     group by line.order_id
 )
@@ -31,9 +31,9 @@ select
     customer.customer_id is not null as has_customer,
     product.product_id is not null as has_product,
     customer.company_name as customer_name
-from staging.northwind_order_item_affected as affected
+from staging.northwind_order_item_changed_keys as changed
 inner join raw.northwind_order_details as line
-    on affected.order_id = line.order_id and affected.product_id = line.product_id
+    on changed.order_id = line.order_id and changed.product_id = line.product_id
 left join order_total on line.order_id = order_total.order_id
 left join raw.northwind_orders as sales_order on line.order_id = sales_order.order_id and not sales_order._is_deleted
 left join raw.northwind_customers as customer

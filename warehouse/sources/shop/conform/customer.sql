@@ -1,5 +1,5 @@
 -- customer: one row per customer that changed.
--- inputs: staging.shop_customer_affected (keys), raw.shop_customer
+-- inputs: staging.shop_customer_changed_keys (keys), raw.shop_customer
 select
     customer.id::text as customer_id,
     customer.document_number,
@@ -14,6 +14,6 @@ select
     customer.loyalty_tier,
     customer.acquisition_source,
     customer.updated_at as changed_at
-from staging.shop_customer_affected as affected
-inner join raw.shop_customer as customer on affected.id = customer.id
+from staging.shop_customer_changed_keys as changed
+inner join raw.shop_customer as customer on changed.id = customer.id
 where not customer._is_deleted

@@ -1,12 +1,12 @@
 -- order_item: one row per order line that changed, or whose order did.
--- inputs: staging.shop_order_item_affected (keys), raw.shop_order_item, raw.shop_sales_order, raw.shop_customer,
+-- inputs: staging.shop_order_item_changed_keys (keys), raw.shop_order_item, raw.shop_sales_order, raw.shop_customer,
 --         raw.shop_product
 with order_total as (
     select
         sales_order_id,
         sum(quantity * unit_price - discount_amount) as amount
     from raw.shop_order_item
-    where not _is_deleted and sales_order_id in (select sales_order_id from staging.shop_order_item_affected)
+    where not _is_deleted and sales_order_id in (select sales_order_id from staging.shop_order_item_changed_keys)
     group by sales_order_id
 )
 
@@ -34,9 +34,9 @@ select
     customer.document_number as customer_document_number,
     customer.birth_date as customer_birth_date,
     greatest(item.updated_at, sales_order.updated_at) as changed_at
-from staging.shop_order_item_affected as affected
+from staging.shop_order_item_changed_keys as changed
 inner join raw.shop_order_item as item
-    on affected.sales_order_id = item.sales_order_id and affected.line_number = item.line_number
+    on changed.sales_order_id = item.sales_order_id and changed.line_number = item.line_number
 left join order_total on item.sales_order_id = order_total.sales_order_id
 left join raw.shop_sales_order as sales_order
     on item.sales_order_id = sales_order.id and not sales_order._is_deleted

@@ -1,5 +1,5 @@
 -- promotion: one row per promotion that changed.
--- inputs: staging.shop_promotion_affected (keys), raw.shop_promotion
+-- inputs: staging.shop_promotion_changed_keys (keys), raw.shop_promotion
 select
     promotion.id::text as promotion_id,
     promotion.name,
@@ -7,6 +7,6 @@ select
     promotion.starts_at,
     promotion.ends_at,
     promotion.updated_at as changed_at
-from staging.shop_promotion_affected as affected
-inner join raw.shop_promotion as promotion on affected.id = promotion.id
+from staging.shop_promotion_changed_keys as changed
+inner join raw.shop_promotion as promotion on changed.id = promotion.id
 where not promotion._is_deleted

@@ -10,7 +10,7 @@ from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.errors import LockHeld, VerificationFailed
 from warehouse.extract.stage import stage
-from warehouse.extract.verification import prove
+from warehouse.extract.verification import verify
 from warehouse.load.publish import publish
 from warehouse.runs.audit import start_run
 
@@ -31,23 +31,23 @@ def loaded(shop: Pipeline) -> Pipeline:
     [
         (
             "update raw.shop_customer set name = 'Forged' where id = 1",
-            "customer: 3 rows there, 3 here, 1 of 64 chunks differ",
+            "customer: 3 rows in the source, 3 in the mirror, 1 of 64 chunks differ",
         ),
         (
             "update raw.shop_customer set state = null where id = 1",
-            "customer: 3 rows there, 3 here, 1 of 64 chunks differ",
+            "customer: 3 rows in the source, 3 in the mirror, 1 of 64 chunks differ",
         ),
         (
             "delete from raw.shop_customer where id = 1",
-            "customer: 3 rows there, 2 here, 1 of 64 chunks differ",
+            "customer: 3 rows in the source, 2 in the mirror, 1 of 64 chunks differ",
         ),
         (
             "update raw.shop_customer set _is_deleted = true where id = 1",
-            "customer: 3 rows there, 2 here, 1 of 64 chunks",
+            "customer: 3 rows in the source, 2 in the mirror, 1 of 64 chunks",
         ),
         (
             "update raw.shop_order_item set quantity = 3 where sales_order_id = 1",
-            "order_item: 2 rows there, 2 here, 1 of 64 chunks",
+            "order_item: 2 rows in the source, 2 in the mirror, 1 of 64 chunks",
         ),
     ],
 )
@@ -62,14 +62,14 @@ def test_corrupt_mirror_is_told_kept_on_record_and_mended_by_reading_everything(
         staged = stage(run, loaded.source, loaded.shop_url, max_delete_share=1.0)
         publish(run, staged)
         loaded.warehouse.execute(corruption.encode())
-        prove(run, staged)
+        verify(run, staged)
     assert told in error.value.what and error.value.exit_code == 3
     assert "--whole" in error.value.hint
     assert loaded.rows(
         "select table_name from audit.verification where run_id = %s and verdict = 'different'", run.run_id
     ) == [(told.split(":")[0],)]
     assert loaded.run_states()[-1][1] == "stopped"
-    loaded.capture(whole=True)
+    loaded.capture(full_refresh=True)
     assert content(loaded.warehouse) == untouched
 
 
@@ -88,13 +88,13 @@ def test_row_put_in_place_of_another_by_hand_is_told_and_mended_by_the_next_runs
     loaded.capture()
     before = content(loaded.warehouse)
     loaded.warehouse.execute("update raw.shop_customer set id = 99 where id = 3")
-    with pytest.raises(VerificationFailed, match="customer: 3 rows there, 3 here"):
+    with pytest.raises(VerificationFailed, match="customer: 3 rows in the source, 3 in the mirror"):
         loaded.capture()
     # What the proof has found to differ is hashed again, and what never was is deleted; what is missing must be read.
-    with pytest.raises(VerificationFailed, match="customer: 3 rows there, 2 here"):
+    with pytest.raises(VerificationFailed, match="customer: 3 rows in the source, 2 in the mirror"):
         loaded.capture()
-    run = loaded.capture(whole=True)
-    assert {proof.verdict for proof in run.proofs} == {"equal"}
+    run = loaded.capture(full_refresh=True)
+    assert {proof.verdict for proof in run.verifications} == {"equal"}
     loaded.warehouse.execute("delete from raw.shop_customer where _is_deleted")
     assert content(loaded.warehouse)["raw.shop_customer"] == before["raw.shop_customer"]
 
@@ -126,7 +126,7 @@ def test_reading_everything_again_changes_no_row(loaded: Pipeline) -> None:
     )
     loaded.capture()
     before = content(loaded.warehouse)
-    assert loaded.capture(whole=True).changes() == {}
+    assert loaded.capture(full_refresh=True).changes() == {}
     assert content(loaded.warehouse) == before
 
 
@@ -144,7 +144,7 @@ def test_publishing_the_same_batch_twice_changes_no_row(loaded: Pipeline) -> Non
         publish(run, staged)
         assert content(loaded.warehouse) == before
         assert loaded.quarantined() == quarantined
-        assert {proof.verdict for proof in prove(run, staged)} == {"equal"}
+        assert {proof.verdict for proof in verify(run, staged)} == {"equal"}
 
 
 def test_staging_alone_publishes_nothing(loaded: Pipeline) -> None:

@@ -12,8 +12,8 @@ from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.errors import UndoBlocked, UndoRefused
 from warehouse.history.change_log import STAR_LOCK
-from warehouse.history.undo_log import Images, traced_tables
 from warehouse.runs.audit import Load, Run, ensure_alive, record_load
+from warehouse.undo.undo_log import Images, traced_tables
 from warehouse.weblogs.files.checkpoints import FEED
 from warehouse.weblogs.maintenance.delete_rows import delete_rows_of_runs
 

@@ -5,9 +5,9 @@ import pytest
 from tests.pipeline import Pipeline, content
 from tests.star_questions import offenders
 from warehouse.errors import DeleteThresholdExceeded, UndoRefused, VerificationFailed
-from warehouse.history.undo import FLOW, undo
 from warehouse.reconcile.reconcile import reconcile_source, stop_on_differences
 from warehouse.runs.audit import start_run
+from warehouse.undo.undo import FLOW, undo
 
 
 def agrees(shop: Pipeline) -> bool:
@@ -52,7 +52,7 @@ def test_what_left_the_source_while_its_mirror_was_gone_leaves_the_star(shop: Pi
         (["4", "1"], "released"),
     ]
     assert agrees(shop)
-    assert shop.capture(whole=True).changes() == {}
+    assert shop.capture(full_refresh=True).changes() == {}
     with (
         start_run(shop.warehouse_url, flow=FLOW) as undoing,
         pytest.raises(UndoRefused, match="cannot be undone"),
@@ -117,7 +117,7 @@ def test_line_that_left_while_its_mirror_row_was_changed_by_hand_leaves_with_the
     shop.do("delete from order_item where sales_order_id = 1")
     with pytest.raises(VerificationFailed):
         shop.capture()
-    shop.capture(whole=True)
+    shop.capture(full_refresh=True)
     assert [fact[0] for fact in shop.facts()] == ["2", "2", "3", "3", "4", "4"]
     assert agrees(shop)
 
@@ -125,5 +125,5 @@ def test_line_that_left_while_its_mirror_row_was_changed_by_hand_leaves_with_the
 def test_whole_run_leaves_members_that_only_facts_know(shop: Pipeline) -> None:
     shop.order(9, "2024-03-10", customer_id=99)
     shop.capture()
-    assert shop.capture(whole=True).changes() == {}
+    assert shop.capture(full_refresh=True).changes() == {}
     assert shop.versions("customer", "is_inferred")[-1] == ("99", True, "ever", "now")

@@ -1,0 +1,57 @@
+"""What one run read from a source: its snapshot, and of each table the rows and deleted keys now in staging."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from warehouse.extract.catalog import Column
+from warehouse.extract.checksums import Hashing
+from warehouse.extract.snapshot import Snapshot
+from warehouse.model.contracts import Contract
+from warehouse.sources.declaration import Entity, Source, Table
+
+
+@dataclass(frozen=True)
+class StagedTable:
+    """What was staged of one table."""
+
+    table: Table
+    columns: tuple[Column, ...]
+    comment: str | None
+    full_refresh: bool
+    window_low: str | None
+    rows_read: int
+    rows_deleted: int
+    copy_seconds: float
+    scan_seconds: float
+    hashing: Hashing
+
+    @property
+    def cursor_type(self) -> str:
+        """Type of the cursor column."""
+        return next(column.type for column in self.columns if column.name == self.table.cursor)
+
+
+@dataclass(frozen=True)
+class Staged:
+    """What was staged of one source, and the snapshot it was read from."""
+
+    source: Source
+    snapshot: Snapshot
+    tables: tuple[StagedTable, ...]
+    # By entity, the contract of its batch.
+    contracts: Mapping[str, Contract]
+    # Share of a dimension's or fact's rows that may be deleted without confirmation.
+    max_delete_share: float = 1.0
+
+    @property
+    def rows_read(self) -> int:
+        return sum(table.rows_read for table in self.tables)
+
+    @property
+    def full_refresh(self) -> bool:
+        """Whether any table was read in full."""
+        return any(table.full_refresh for table in self.tables)
+
+    def table_of(self, entity: Entity) -> StagedTable:
+        """The staged table whose key is the entity's key."""
+        return next(staged for staged in self.tables if staged.table == entity.table)

@@ -1,0 +1,126 @@
+"""A batch: the rows of one entity that a run loads into one table of the star, and the tables that hold them meanwhile.
+
+Tables of a batch, in the order in which a load fills them:
+
+- `changed_keys`: keys, as the source has them, of the rows that the run has to conform
+- `conformed`: the rows that the source's SQL makes of them
+- `unconvertible`: rows that it cannot convert
+- `deleted_keys`: natural keys that are no longer conformed, or that no mirror row has
+- `failing_rows`: rows that break a rule of the contract, that the star cannot hold, or that cannot be converted
+- `verdicts`: what the merge of a versioned dimension does to each member; facts are re-keyed by it
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Self
+
+import psycopg
+from psycopg import sql
+
+from warehouse.db.connections import analyze_briefly
+from warehouse.db.identifiers import listed
+from warehouse.model.star import Dimension, Fact
+from warehouse.sources.declaration import Entity
+
+
+def conformed_table(entity: str) -> sql.Identifier:
+    """Table that holds the conformed rows of an entity's batch."""
+    return sql.Identifier("staging", f"conformed_{entity}")
+
+
+def verdict_table(entity: str) -> sql.Identifier:
+    """Table of what this run's merge did to each member of a versioned dimension, until the commit."""
+    return sql.Identifier("pg_temp", f"verdict_{entity}")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The rows of one entity on their way into one target; as a context manager it drops its temporary tables."""
+
+    connection: psycopg.Connection
+    run_id: int
+    entity: Entity
+    target: Dimension | Fact
+    # Moment of the source's snapshot, at which a new version starts where the source does not say when.
+    taken_at: datetime | None = None
+    # Whether star and quarantine hold nothing of the source yet: nothing has to be looked up or compared.
+    is_first: bool = False
+    # Whether the mirror was read in full: then the star may hold rows that no mirror row has.
+    may_have_orphans: bool = False
+    _temporary: set[str] = field(default_factory=set, repr=False)
+
+    @property
+    def source(self) -> str:
+        return self.entity.source
+
+    @property
+    def changed_keys_name(self) -> str:
+        return f"{self.entity.source}_{self.entity.name}_changed_keys"
+
+    @property
+    def changed_keys(self) -> sql.Identifier:
+        return sql.Identifier("staging", self.changed_keys_name)
+
+    @property
+    def conformed(self) -> sql.Identifier:
+        return conformed_table(self.entity.name)
+
+    @property
+    def names(self) -> dict[str, sql.Composable]:
+        """Placeholders that every statement about the batch may use."""
+        return {
+            "changed_keys": self.changed_keys,
+            "conformed": self.conformed,
+            "unconvertible": sql.Identifier("pg_temp", f"unconvertible_{self.entity.name}"),
+            "deleted_keys": sql.Identifier("pg_temp", "deleted_keys"),
+            "failing_rows": sql.Identifier("pg_temp", "failing_rows"),
+            "verdicts": verdict_table(self.entity.name),
+            "mirror": sql.Identifier("raw", self.entity.table.mirror),
+            "target": sql.Identifier("dwh", self.target.table),
+            "natural_key": listed(self.target.natural_key),
+            "source_key": listed(self.entity.table.key),
+            "source": sql.Literal(self.entity.source),
+            "entity": sql.Literal(self.entity.name),
+            "run_id": sql.Literal(self.run_id),
+        }
+
+    def format(self, statement: str, /, **names: sql.Composable) -> sql.Composed:
+        """Fill in the placeholders of a statement: the batch's own and `names`."""
+        return sql.SQL(statement).format(**(self.names | names))
+
+    def execute(self, statement: str, /, **names: sql.Composable) -> psycopg.Cursor:
+        """Execute a statement with the batch's placeholders and `names`."""
+        return self.connection.execute(self.format(statement, **names))
+
+    def exists(self, query: str, /, **names: sql.Composable) -> bool:
+        """Whether a query returns any row."""
+        return self.execute(f"{query} limit 1", **names).rowcount > 0
+
+    def create_temporary(self, table: str, query: str, /, **names: sql.Composable) -> int:
+        """Create a temporary table of the batch from a query, which may run in parallel; returns its number of rows."""
+        if table in self._temporary:
+            self.connection.execute(sql.SQL("drop table pg_temp.{}").format(sql.Identifier(table)))
+        self._temporary.add(table)
+        return self.execute(
+            "create temp table {temporary} on commit drop as " + query,
+            temporary=sql.Identifier(table),
+            **names,
+        ).rowcount
+
+    def analyze(self, table: sql.Composable, columns: Sequence[str] = ()) -> None:
+        """Sample a table of the batch for the planner."""
+        analyze_briefly(self.connection, table, columns)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        # The next batch uses the same names; verdicts stay until the commit. After an error the rollback drops them.
+        if self._temporary and error is None:
+            self.connection.execute(
+                sql.SQL("drop table {}").format(
+                    sql.SQL(", ").join(sql.Identifier("pg_temp", table) for table in sorted(self._temporary))
+                )
+            )
+            self._temporary.clear()

@@ -1,0 +1,295 @@
+"""Changed keys: which rows of a source a run has to conform, and why.
+
+They are the rows that changed, the rows whose parents did, those that wait in quarantine, and facts whose dimension
+version was closed before their event or whose member has arrived late.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import psycopg
+from psycopg import sql
+
+from warehouse.db.identifiers import qualified
+from warehouse.extract.catalog import columns_of
+from warehouse.extract.staged import StagedTable
+from warehouse.extract.staging_tables import delta_table
+from warehouse.load.batch import Batch, verdict_table
+from warehouse.model.star import Fact
+from warehouse.sources.declaration import Table
+
+COMMENTS = {
+    "_has_updated_at": "Whether the source says when the row changed",
+    "_is_new": "Whether the row was inserted into the mirror by this run",
+    "_is_outdated": "Whether its fact names a version that this run closed before the event",
+}
+
+
+def find_changed_keys(batch: Batch, staged: StagedTable) -> int:
+    """Fill the batch's changed keys from what the run changed; returns their number."""
+    types = {column.name: column.type for column in staged.columns}
+    keys = [_changed(batch)]
+    keys += [_changed_parent(batch, parent, names) for parent, names in batch.entity.parents.items()]
+    keys.append(_waiting(batch, types))
+    if isinstance(batch.target, Fact):
+        keys += _outdated(batch, batch.target, types)
+        keys += _late_members(batch, batch.target, types)
+        keys += _refused_members(batch, batch.target, types)
+    batch.execute("drop table if exists {changed_keys}")
+    return create_changed_keys(
+        batch,
+        """
+        select {source_key}, bit_or(_flags) & 1 > 0 as _has_updated_at, bit_or(_flags) & 2 > 0 as _is_new,
+            bit_or(_flags) & 4 > 0 as _is_outdated
+        from ({keys}) as found group by {source_key}
+        """,
+        keys=sql.SQL(" union all ").join(keys),
+    )
+
+
+def create_changed_keys(batch: Batch, query: str, /, **names: sql.Composable) -> int:
+    """Create the batch's table of changed keys from a query of keys and flags; returns their number."""
+    created = batch.execute("create unlogged table {changed_keys} as " + query, **names)
+    _comment(batch)
+    batch.analyze(batch.changed_keys)
+    return created.rowcount
+
+
+def view_all_keys(batch: Batch, rows: int = 1, *, where: sql.Composable | None = None) -> int:
+    """Take every key of the mirror `where` it holds as changed, by a view, which costs nothing; see `replace_view`.
+
+    Returns `rows`, the number of rows that the mirror has; of none no view is made.
+    """
+    if not rows:
+        return 0
+    batch.execute(
+        "drop table if exists {changed_keys}; create view {changed_keys} as "
+        "select {source_key}, true as _has_updated_at, true as _is_new, false as _is_outdated "
+        "from {mirror} where not _is_deleted and {where}",
+        where=where or sql.SQL("true"),
+    )
+    return rows
+
+
+def replace_view(batch: Batch) -> None:
+    """Put an empty table in place of the view on all keys: nothing may depend on the mirror's columns."""
+    batch.create_temporary("no_keys", "select * from {changed_keys} limit 0")
+    batch.execute(
+        "drop view {changed_keys}; create unlogged table {changed_keys} as select * from pg_temp.no_keys"
+    )
+    _comment(batch)
+
+
+def natural_keys(batch: Batch, table: str) -> sql.Composable:
+    """Select list of the target's natural key, made of the source's key columns in `table`."""
+    return sql.SQL(", ").join(
+        sql.SQL("{}::text as {}").format(sql.Identifier(table, column), sql.Identifier(natural))
+        for column, natural in zip(batch.entity.table.key, batch.target.natural_key, strict=True)
+    )
+
+
+def keys_where(batch: Batch, condition: str) -> sql.Composable:
+    """Select the natural keys of the changed keys with these flags."""
+    return batch.format(
+        f"select {{keys}} from {{changed_keys}} as changed where {condition}",
+        keys=natural_keys(batch, "changed"),
+    )
+
+
+def _comment(batch: Batch) -> None:
+    entity = batch.entity
+    text = f"Keys of {entity.table} of source {entity.source} that the last run conformed to {entity.name}."
+    batch.execute("comment on table {changed_keys} is {text}", text=sql.Literal(text))
+    for name, text in {**dict.fromkeys(entity.table.key, f"Key of {entity.table}"), **COMMENTS}.items():
+        batch.execute(
+            "comment on column {changed_keys}.{name} is {text}",
+            name=sql.Identifier(name),
+            text=sql.Literal(text),
+        )
+
+
+def _changed(batch: Batch) -> sql.Composable:
+    return batch.format(
+        "select {source_key}, _has_updated_at::integer + 2 * (_operation = 'insert')::integer as _flags from {delta}",
+        delta=delta_table(batch.entity.table),
+    )
+
+
+def _changed_parent(batch: Batch, parent: Table, references: Sequence[str]) -> sql.Composable:
+    return batch.format(
+        "select {keys}, parent._has_updated_at::integer "
+        "from {delta} as parent inner join {mirror} as child on {same}",
+        keys=qualified("child", batch.entity.table.key),
+        delta=delta_table(parent),
+        same=sql.SQL(" and ").join(
+            sql.SQL("{} = {}").format(sql.Identifier("child", name), sql.Identifier("parent", key))
+            for name, key in zip(references, parent.key, strict=True)
+        ),
+    )
+
+
+def _waiting(batch: Batch, types: Mapping[str, str]) -> sql.Composable:
+    parts = [
+        (sql.SQL("row_key[{}]").format(sql.Literal(position)), types[name])
+        for position, name in enumerate(batch.entity.table.key, start=1)
+    ]
+    return batch.format(
+        "select {keys}, 0 from audit.quarantine where source = {source} and entity = {entity} "
+        "and resolved_at is null and row_key is not null and {valid}",
+        keys=_cast(parts),
+        valid=_can_be_cast(parts),
+    )
+
+
+def _outdated(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.Composable]:
+    """Facts of this source whose dimension version this run closed before their event."""
+    keys: list[sql.Composable] = []
+    for name in (*fact.references, *fact.derived):
+        if not _has_history(batch, name):
+            continue
+        names = {
+            **_fact_names(batch, fact, types),
+            "key": sql.Identifier(f"{name}_key"),
+            "dimension": sql.Identifier("dwh", f"dim_{name}"),
+            "expired": sql.Identifier("pg_temp", f"expired_{name}"),
+        }
+        # A table of their own, analyzed: the dimension's statistics do not know this run's versions, and a plan for
+        # one version looks through the facts once per version.
+        batch.create_temporary(
+            f"expired_{name}",
+            "select {key}, valid_to from {dimension} where expired_by_run_id = {run_id}",
+            **names,
+        )
+        batch.execute("analyze {expired}", **names)
+        (earliest,) = batch.execute("select min(valid_to) from {expired}", **names).fetchone() or (None,)
+        if earliest is None:
+            continue
+        keys.append(
+            batch.format(
+                """
+                select {fact_keys}, 4
+                from {target} as fact inner join {expired} as version on fact.{key} = version.{key}
+                where fact.{event} >= version.valid_to
+                    and fact.{event} >= {earliest} and fact.source_system = {source} and {valid}
+                """,
+                **names,
+                earliest=sql.Literal(earliest),
+            )
+        )
+    return keys
+
+
+def _late_members(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.Composable]:
+    """Facts of this source whose derived member was unknown until this run loaded it, or the member that leads to it.
+
+    An inferred product names no company; a product may be loaded before its company is.
+    """
+    keys: list[sql.Composable] = []
+    for derived, through in fact.derived.items():
+        names = {
+            **_fact_names(batch, fact, types),
+            "via": sql.Identifier("dwh", f"dim_{through}"),
+            "via_key": sql.Identifier(f"{through}_key"),
+            "via_verdicts": verdict_table(through),
+            "derived_id": sql.Identifier(f"{derived}_id"),
+            "derived_key": sql.Identifier(f"{derived}_key"),
+            "derived_verdicts": verdict_table(derived),
+        }
+        completed = batch.format("select open_key from {via_verdicts} where verdict = 'inferred'", **names)
+        # A member's children that came with it have no facts yet: those that were there before it are the exception.
+        adopted = batch.format(
+            """
+            select via.{via_key} from {via} as via
+            inner join {derived_verdicts} as member on via.{derived_id} = member.{derived_id}
+            where via.source_system = {source} and member.verdict in ('first', 'reappeared')
+                and via.run_id <> {run_id}
+            """,
+            **names,
+        )
+        for members, dimension in ((completed, through), (adopted, derived)):
+            if _is_merged(batch.connection, dimension) and batch.exists("{members}", members=members):
+                keys.append(
+                    batch.format(
+                        "select {fact_keys}, 0 from {target} as fact where fact.source_system = {source} "
+                        "and fact.{derived_key} = 0 and fact.{via_key} in ({members}) and {valid}",
+                        **names,
+                        members=members,
+                    )
+                )
+    return keys
+
+
+def _refused_members(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.Composable]:
+    """Facts of this source with an inferred member whose refused row was changed or deleted by this run.
+
+    They may take a column from that row, as an order line its currency.
+    """
+    keys: list[sql.Composable] = []
+    for name in fact.references:
+        if not _has_history(batch, name):
+            continue
+        names = {
+            **_fact_names(batch, fact, types),
+            "dimension": sql.Identifier("dwh", f"dim_{name}"),
+            "key": sql.Identifier(f"{name}_key"),
+            "natural": sql.Identifier(f"{name}_id"),
+            "member": sql.Literal(name),
+        }
+        refused = batch.format(
+            """
+            select {key} from {dimension}
+            where expired_by_run_id = {run_id} and is_inferred and source_system = {source}
+            union all
+            select member.{key} from audit.quarantine as entry
+            inner join {dimension} as member
+                on member.{natural} = entry.row_key[1] and member.source_system = entry.source
+            where entry.run_id = {run_id} and entry.source = {source} and entry.entity = {member}
+                and member.is_inferred
+            """,
+            **names,
+        )
+        if batch.exists("{refused}", refused=refused):
+            keys.append(
+                batch.format(
+                    "select {fact_keys}, 0 from {target} as fact "
+                    "where fact.source_system = {source} and fact.{key} in ({refused}) and {valid}",
+                    **names,
+                    refused=refused,
+                )
+            )
+    return keys
+
+
+def _fact_names(batch: Batch, fact: Fact, types: Mapping[str, str]) -> dict[str, sql.Composable]:
+    """The source's key as the fact has it, in the source's types."""
+    parts = [
+        (sql.Identifier("fact", natural), types[name])
+        for name, natural in zip(batch.entity.table.key, fact.natural_key, strict=True)
+    ]
+    return {
+        "fact_keys": _cast(parts),
+        "valid": _can_be_cast(parts),
+        "event": sql.Identifier(fact.event_time),
+    }
+
+
+def _cast(parts: Iterable[tuple[sql.Composable, str]]) -> sql.Composable:
+    return sql.SQL(", ").join(sql.SQL("{}::{}").format(text, sql.SQL(kind)) for text, kind in parts)
+
+
+def _can_be_cast(parts: Iterable[tuple[sql.Composable, str]]) -> sql.Composable:
+    """Whether texts are valid in these types: not where the source's key was of another type."""
+    return sql.SQL(" and ").join(
+        sql.SQL("pg_input_is_valid({}, {})").format(text, sql.Literal(kind)) for text, kind in parts
+    )
+
+
+def _has_history(batch: Batch, dimension: str) -> bool:
+    return "valid_to" in columns_of(batch.connection, "dwh", f"dim_{dimension}")
+
+
+def _is_merged(connection: psycopg.Connection, dimension: str) -> bool:
+    """Whether this run has merged the dimension: its verdicts are there until the commit."""
+    row = connection.execute(
+        "select to_regclass(%s) is not null", [f"pg_temp.verdict_{dimension}"]
+    ).fetchone()
+    return bool(row and row[0])

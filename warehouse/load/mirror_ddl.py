@@ -1,0 +1,143 @@
+"""DDL of mirrors: make one of the first batch, and let it follow the columns of its source table."""
+
+from collections.abc import Sequence
+
+import psycopg
+from psycopg import sql
+
+from warehouse.db.identifiers import definitions, listed
+from warehouse.db.roles import OWNER
+from warehouse.errors import DeclarationError, SchemaDrift
+from warehouse.extract.catalog import HOUSEKEEPING, Column, mirrored_columns
+from warehouse.extract.staged import Staged
+from warehouse.extract.staging_tables import batch_table, column_comment, comment_on, comment_on_column
+from warehouse.history.change_log import create_triggers, log_added_column
+from warehouse.runs.audit import mark_irreversible
+from warehouse.sources.declaration import Table, fitted
+
+
+def ensure_mirror(
+    connection: psycopg.Connection, run_id: int, table: Table, columns: Sequence[Column], comment: str | None
+) -> bool:
+    """Turn the first batch of `table` into its mirror, or alter the mirror to have `columns`, as the policy says.
+
+    Returns whether the batch has become the mirror; the batch then no longer exists.
+    """
+    mirrored = mirrored_columns(connection, table)
+    if not mirrored:
+        _create_mirror(connection, run_id, table, comment)
+    elif table.on_schema_change.dropped_column == "evolve":
+        for name in sorted(mirrored.keys() - {column.name for column in columns}):
+            _alter(connection, run_id, table, sql.SQL("drop column {}").format(sql.Identifier(name)), name)
+    mirror = sql.Identifier("raw", table.mirror)
+    for column in columns:
+        if column.name in mirrored:
+            if mirrored[column.name] != column.type:
+                _retype(connection, run_id, table, column)
+            continue
+        if mirrored:
+            connection.execute(
+                sql.SQL("alter table {} add column {}").format(
+                    mirror, definitions({column.name: column.type})
+                )
+            )
+            log_added_column(connection, table.mirror, column.name)
+        comment_on_column(connection, mirror, column.name, column_comment(column, table))
+    return not mirrored
+
+
+def index_parents(connection: psycopg.Connection, staged: Staged) -> None:
+    """Index each mirror's references to parents: a parent's change must not scan its children.
+
+    Raises:
+        DeclarationError: a declared reference is not a column.
+    """
+    for entity in staged.source.entities.values():
+        table = entity.table
+        names = {column.name for column in staged.table_of(entity).columns}
+        for columns in entity.parents.values():
+            if missing := sorted(set(columns) - names):
+                raise DeclarationError(
+                    f"Source '{table.source}' declares '{missing[0]}' of {table} as reference to a parent of "
+                    f"{entity.name}, which does not exist.",
+                    hint=f"Its columns are: {', '.join(sorted(names))}.",
+                )
+            if table.key[: len(columns)] == columns:
+                continue
+            connection.execute(
+                sql.SQL("create index if not exists {} on {} ({})").format(
+                    sql.Identifier(fitted(f"ix_{table.mirror}_{'_'.join(columns)}")),
+                    sql.Identifier("raw", table.mirror),
+                    listed(columns),
+                )
+            )
+
+
+def _create_mirror(connection: psycopg.Connection, run_id: int, table: Table, comment: str | None) -> None:
+    # A mirror that was dropped cannot be brought back by an undo.
+    if connection.execute(
+        "select from audit.watermark where source = %s and table_name = %s", [table.source, table.name]
+    ).rowcount:
+        mark_irreversible(connection, run_id)
+    mirror = sql.Identifier("raw", table.mirror)
+    # The batch itself becomes the mirror: its rows are not copied again, and its key is built over all of them at once.
+    connection.execute(
+        sql.SQL(
+            """
+            alter table {batch}
+                add column _run_id bigint not null default {run_id},
+                add column _is_deleted boolean not null default false;
+            alter table {batch} alter column _run_id drop default;
+            alter table {batch} add constraint {constraint} primary key ({key});
+            alter table {batch} set schema raw;
+            analyze {mirror}
+            """
+        ).format(
+            batch=batch_table(table),
+            mirror=mirror,
+            run_id=sql.Literal(run_id),
+            constraint=sql.Identifier(f"pk_{table.mirror}"),
+            key=listed(table.key),
+        )
+    )
+    text = comment or f"Table {table} of source {table.source}."
+    comment_on(connection, sql.SQL("table {}").format(mirror), f"Mirror. {text}")
+    for name, text in HOUSEKEEPING.items():
+        comment_on_column(connection, mirror, name, text)
+    create_triggers(connection, "raw", table.mirror)
+    # Triggers get deleted rows, but have to read truncated ones from the table.
+    connection.execute(sql.SQL("grant select on {} to {}").format(mirror, sql.Identifier(OWNER)))
+
+
+def _retype(connection: psycopg.Connection, run_id: int, table: Table, column: Column) -> None:
+    name = sql.Identifier(column.name)
+    # The table is read in full, so a value that the new type cannot hold is dropped. A key has to keep its rows.
+    value = (
+        sql.SQL("{}::{}").format(name, sql.SQL(column.type)) if column.name in table.key else sql.SQL("null")
+    )
+    change = sql.SQL("alter column {} type {} using {}").format(name, sql.SQL(column.type), value)
+    _alter(connection, run_id, table, change, column.name)
+
+
+def _alter(
+    connection: psycopg.Connection, run_id: int, table: Table, change: sql.Composable, name: str
+) -> None:
+    try:
+        with connection.transaction():
+            connection.execute(
+                sql.SQL("alter table {} {}").format(sql.Identifier("raw", table.mirror), change)
+            )
+            # The column's values are stored nowhere else.
+            mark_irreversible(connection, run_id)
+    except (
+        psycopg.errors.DependentObjectsStillExist,
+        psycopg.errors.FeatureNotSupported,
+        psycopg.DataError,
+        psycopg.errors.CannotCoerce,
+    ) as error:
+        reason = (error.diag.message_detail or error.diag.message_primary or str(error)).rstrip(".")
+        raise SchemaDrift(
+            f"Column {name} of {table} of source '{table.source}' has changed, and its mirror raw.{table.mirror} "
+            f"cannot follow: {reason}.",
+            hint="Drop what depends on the column, or change the mirror by hand; then run again.",
+        ) from None
