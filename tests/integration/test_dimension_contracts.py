@@ -41,6 +41,7 @@ PLACES = [
     ("longitude is not between -180 and 180", {"longitude": "180.5"}),
     ("longitude is not between -180 and 180", {"longitude": "-1e40"}),
 ]
+COUNTS = {"review_count": 0, "sold_count": 0}
 NAMES = [("name is missing", {"name": None}), ("name is blank", {"name": " "})]
 # By dimension, the rule that is broken and what breaks it.
 BROKEN: Mapping[str, list[tuple[str, Mapping[str, Any]]]] = {
@@ -157,7 +158,7 @@ def test_every_rule_bites_and_corrected_rows_are_released(shop: Pipeline) -> Non
         assert found == {rule for rule, _ in broken}
         for number, (_, values) in enumerate(broken, start=101):
             for column in values:
-                usual = {**STAMP, **USUAL[entity]}.get(column)
+                usual = {**STAMP, **COUNTS, **USUAL[entity]}.get(column)
                 shop.shop.execute(f"update {entity} set {column} = %s where id = {number}".encode(), [usual])
     shop.capture()
     assert sorted(shop.rows(query)) == sorted((*entry[:3], "released") for entry in waiting)
