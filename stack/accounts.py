@@ -16,7 +16,7 @@ ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 @dataclass(frozen=True)
 class ServerAccount:
-    """Who runs the server: this user (`uid` None), or for root a user without root's rights.
+    """The account that runs the server: this user (`uid` None), or for root a user without root's privileges.
 
     `needs_override`: folders on the way are closed to that user, as in a checkout below /root. The server
     then keeps one of root's capabilities (CAP_DAC_OVERRIDE, which opens files) and none of the others.
@@ -28,7 +28,7 @@ class ServerAccount:
 
     @classmethod
     def of(cls, folder: Path, programs: Path) -> "ServerAccount":
-        """Account for a server whose data are in `folder`: its owner, or nobody where that is root."""
+        """Account for a server with its data in `folder`: the folder's owner, or `nobody` if that is root."""
         if os.geteuid() != 0:
             return cls(None, None)
         owner = folder.stat()
@@ -37,23 +37,23 @@ class ServerAccount:
         return cls(uid, gid, needs_override=not all(_may_enter(way, uid) for way in ways))
 
     def give(self, *paths: Path) -> None:
-        """Hand files that root made to the account."""
+        """Give files that root created to the account."""
         if self.uid is not None and self.gid is not None:
             for path in paths:
                 os.chown(path, self.uid, self.gid)
 
     def run(self, command: list[str], cwd: Path) -> tuple[int, str]:
-        """Run a program to its end: its exit code, and what it said."""
+        """Run a program and wait for it; returns its exit code and output."""
         process = self.start(command, cwd, subprocess.PIPE)
         try:
-            said, _ = process.communicate()
+            output, _ = process.communicate()
         except BaseException:
             process.kill()
             raise
-        return process.returncode, said.decode(errors="replace")
+        return process.returncode, output.decode(errors="replace")
 
     def start(self, command: list[str], cwd: Path, output: IO[bytes] | int) -> "subprocess.Popen[bytes]":
-        """Start a program in a session of its own, so that Ctrl-C in a terminal does not reach it."""
+        """Start a program in a new session, so that Ctrl-C in a terminal does not reach it."""
         drop = self.uid is not None and not self.needs_override
         return subprocess.Popen(
             self._command(command),

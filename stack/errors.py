@@ -1,8 +1,8 @@
-"""What the local stack says when it cannot do what was asked."""
+"""The error class of the local stack."""
 
 
 class StackError(Exception):
-    """What happened and to what, with advice on what to do next."""
+    """What happened and to what (`what`), and what to do next (`hint`)."""
 
     def __init__(self, what: str, *, hint: str = "") -> None:
         super().__init__(what)

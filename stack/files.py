@@ -1,4 +1,4 @@
-"""Files, locks and ports with which processes of the local stack agree among themselves."""
+"""Files, locks and ports by which processes of the local stack coordinate."""
 
 import errno
 import fcntl
@@ -17,20 +17,20 @@ LOG_BYTES = 20 * 2**20
 
 @contextmanager
 def exclusive(lock: Path) -> Iterator[None]:
-    """Hold a lock file; it is free again when the holder ends, however it ends."""
+    """Hold a lock file; it is released when the holder ends, however it ends."""
     with lock.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Replace a file at once, readable for its owner alone."""
+    """Replace a file atomically; only its owner can read it."""
     fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
     if os.geteuid() == 0:
-        # What root mends in a user's folder stays the user's.
+        # If root replaces a file in a user's folder, it still belongs to the user.
         owner = path.parent.stat()
         os.chown(fresh, owner.st_uid, owner.st_gid)
     fresh.replace(path)
@@ -45,20 +45,20 @@ def tail(path: Path, begin: int, size: int = 4000) -> str:
 
 
 def append_secret(path: Path) -> IO[bytes]:
-    """Open a log for appending, readable for its owner alone; a long one is put aside first."""
+    """Open a log for appending, readable only by its owner; a long one is renamed first."""
     if path.exists() and path.stat().st_size > LOG_BYTES:
         path.replace(path.with_suffix(".old.log"))
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
 
 
 def full_disk(folder: Path) -> StackError:
-    """The error of a disk without room."""
-    return StackError(f"The disk that holds {folder} is full.", hint="Make room and start again.")
+    """The error for a full disk."""
+    return StackError(f"The disk that holds {folder} is full.", hint="Free some space and start again.")
 
 
 @contextmanager
 def disk_errors(what: str, folder: Path) -> Iterator[None]:
-    """Turns errors of the operating system while `what` is started in `folder` into sentences."""
+    """Turn errors of the operating system while `what` is started in `folder` into a StackError."""
     try:
         yield
     except OSError as error:

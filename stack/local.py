@@ -22,7 +22,7 @@ DATABASES = ("shop", "warehouse")
 
 @dataclass(frozen=True)
 class LocalStack:
-    """What of a home folder's stack runs at the moment, and where it is reached."""
+    """Which parts of a home folder's stack are running, and their addresses."""
 
     home: Path
     postgres: EmbeddedPostgres
@@ -47,12 +47,12 @@ class LocalStack:
 
     @property
     def prefect_environment(self) -> dict[str, str]:
-        """Variables for processes that shall report to this stack's server, or to none where none runs."""
+        """Environment of processes that report to this stack's Prefect server, or to none if it does not run."""
         return environment(self.home, self.prefect_port)
 
 
 def state(home: Path) -> LocalStack:
-    """What runs now; starts nothing."""
+    """State of the stack; starts nothing."""
     postgres = EmbeddedPostgres(home / "postgres")
     prefect, process_worker = server(home), worker(home).find()
     return LocalStack(
@@ -79,10 +79,10 @@ def up(
     Prefect server still starts (`wait_for_server` waits for it); a worker always waits.
     """
     if server or worker:
-        progress("Prefect server starts")
+        progress("starting Prefect server")
         launch_server(home)
     if databases:
-        progress("PostgreSQL starts")
+        progress("starting PostgreSQL")
         postgres = EmbeddedPostgres(home / "postgres")
         postgres.start()
         for name in databases:
@@ -90,19 +90,19 @@ def up(
     if worker or (server and wait):
         wait_for_server(home, progress)
         if worker:
-            progress("Prefect worker starts")
+            progress("starting Prefect worker")
             launch_worker(home)
             wait_for_worker(home, progress=progress)
     return state(home)
 
 
 def down(home: Path, progress: Progress = lambda _: None) -> None:
-    """Stop everything of this home folder; data stay."""
+    """Stop all processes of this home folder; the data stay."""
     for service in (worker(home), server(home)):
-        if service.family():
-            progress(f"Prefect {service.role} stops")
+        if service.processes():
+            progress(f"stopping Prefect {service.role}")
             service.stop()
     postgres = EmbeddedPostgres(home / "postgres")
     if postgres.data.exists():
-        progress("PostgreSQL stops")
+        progress("stopping PostgreSQL")
         postgres.stop()

@@ -65,7 +65,7 @@ class EmbeddedPostgres:
         return int(self._credentials()[0])
 
     def url(self, database: str = "postgres") -> str:
-        """URL with the password: for programs, never for the eyes or a log."""
+        """URL with the password: for programs, never to be shown or logged."""
         port, password = self._credentials()
         return f"postgresql://{SUPERUSER}:{password}@127.0.0.1:{port}/{quote(database, safe='')}"
 
@@ -79,10 +79,10 @@ class EmbeddedPostgres:
         return self._postmaster() is not None and self._pid_file()[7:8] == ["ready"]
 
     def start(self) -> None:
-        """Start the server unless it runs: made on the first start, recovered after a crash.
+        """Start the server unless it runs: initialized at the first start, recovered after a crash.
 
         Raises:
-            StackError: it cannot start; the message ends with what the server said.
+            StackError: it cannot start; the message ends with the end of the log.
         """
         if self.is_running():
             return
@@ -123,7 +123,7 @@ class EmbeddedPostgres:
                 self._child.wait()
 
     def create_database(self, name: str, template: str = "template1") -> None:
-        """Create a database unless it is there, a copy of `template`, which must have no connections."""
+        """Create a database unless it exists, as a copy of `template`, which must have no connections."""
         with psycopg.connect(self.url(), autocommit=True) as connection:
             if connection.execute("select from pg_database where datname = %s", (name,)).rowcount:
                 return
@@ -162,7 +162,7 @@ class EmbeddedPostgres:
             ) from None
 
     def _postmaster(self) -> psutil.Process | None:
-        """The server process of this folder, not a foreign one that got its number after a crash."""
+        """The server process of this folder, not another one that got its process id after a crash."""
         lines = self._pid_file()
         try:
             process = psutil.Process(int(lines[0]))
@@ -183,7 +183,7 @@ class EmbeddedPostgres:
             return
         password = secrets.token_hex(16)
         self._remember(free_port(), password)
-        # A cluster half made by a killed initdb never bears the name that a start looks for.
+        # A start ignores a cluster that a killed initdb left incomplete: it does not have this name yet.
         unfinished = self.folder / "data.new"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
@@ -197,18 +197,18 @@ class EmbeddedPostgres:
         if self.settings.get("fsync") == "off":
             command.append("--no-sync")
         try:
-            code, said = account.run(command, cwd=unfinished)
+            code, output = account.run(command, cwd=unfinished)
         finally:
             password_file.unlink()
         if code != 0:
-            raise self._failure("could not be made", said)
+            raise self._failure("could not be made", output)
         unfinished.rename(self.data)
 
     def _launch(self) -> None:
-        """Start the server process, again where a port or the memory of dead backends is still taken."""
+        """Start the server process; retry if a port or the shared memory of dead backends is still in use."""
         pid = next(iter(self._pid_file()), "")
         if not pid.isdigit() or psutil.pid_exists(int(pid)):
-            # Of a server killed while it wrote it, or of a foreign process: PostgreSQL would take either for a server.
+            # Incomplete, or of another process: PostgreSQL would mistake either for a running server.
             (self.data / "postmaster.pid").unlink(missing_ok=True)
         account = ServerAccount.of(self.data, self.bin)
         give_up_at = time.monotonic() + STALLED_SECONDS
@@ -221,21 +221,21 @@ class EmbeddedPostgres:
                 self._child = account.start(self._command(), cwd=self.data, output=log)
             if self._wait(psutil.Process(self._child.pid), begin):
                 return
-            said = tail(self.log, begin)
-            orphaned = "pre-existing shared memory block" in said
+            output = tail(self.log, begin)
+            orphaned = "pre-existing shared memory block" in output
             if orphaned:
                 self._end_orphans()
-            # Recovery makes the file of an unlogged table whose making was rolled back just before, and stumbles over
-            # it, but only once: the next one begins by clearing such files away.
-            stumbled = "could not create file" in said and "File exists" in said
-            if not (orphaned or stumbled or "could not bind" in said) or time.monotonic() > give_up_at:
-                raise self._failure("did not start", said)
+            # Recovery fails over the file of an unlogged table whose creation had just been rolled back, but only once:
+            # the next recovery begins by deleting such files.
+            file_exists = "could not create file" in output and "File exists" in output
+            if not (orphaned or file_exists or "could not bind" in output) or time.monotonic() > give_up_at:
+                raise self._failure("did not start", output)
             time.sleep(0.2)
 
     def _end_orphans(self) -> None:
-        """End backends whose server was killed: busy ones go on with their query, and bar the next start.
+        """End backends whose server was killed: busy ones continue their query and prevent the next start.
 
-        Whose children they are now depends on the machine: a session's manager may have adopted them.
+        Their parent is now init or a session manager, so they are found by name, user and folder.
         """
         owner = self.data.stat().st_uid
         for process in psutil.process_iter(["name", "uids"]):
@@ -251,7 +251,7 @@ class EmbeddedPostgres:
         return [str(self.bin / "postgres"), "-D", str(self.data), *options]
 
     def _wait(self, process: psutil.Process, begin: int) -> bool:
-        """Wait for as long as start or recovery makes progress; False when the process has ended."""
+        """Wait as long as start or recovery makes progress; False if the process has ended."""
         for stalled in self._stalls(process):
             if self.is_running():
                 return True
@@ -264,7 +264,7 @@ class EmbeddedPostgres:
         return False
 
     def _stalls(self, process: psutil.Process) -> Iterator[bool]:
-        """Ticks while the server works; True once neither its log nor its CPU time has moved for long."""
+        """Yield False while the server works, True once its log and CPU time have not changed for long."""
         seen, since, pause = self._progress(process), time.monotonic(), 0.01
         while True:
             yield time.monotonic() - since > STALLED_SECONDS
@@ -281,10 +281,10 @@ class EmbeddedPostgres:
             cpu = 0.0
         return self.log.stat().st_size, cpu
 
-    def _failure(self, what: str, said: str) -> StackError:
-        if "No space left on device" in said:
+    def _failure(self, what: str, output: str) -> StackError:
+        if "No space left on device" in output:
             return full_disk(self.folder)
         return StackError(
-            f"The embedded PostgreSQL in {self.folder} {what}:\n{said.strip()}\n",
-            hint=f"The whole log: {self.log}.",
+            f"The embedded PostgreSQL in {self.folder} {what}:\n{output.strip()}\n",
+            hint=f"The complete log: {self.log}.",
         )

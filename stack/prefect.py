@@ -1,4 +1,4 @@
-"""A Prefect server and worker of one's own, on 127.0.0.1, with their state in the stack's home folder."""
+"""A local Prefect server and worker on 127.0.0.1, with their state in the stack's home folder."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def worker(home: Path) -> Service:
 
 
 def environment(home: Path, port: int | None = None) -> dict[str, str]:
-    """Variables with which a process talks to the local server (`port` given) or to none at all.
+    """Environment for a process that uses the local server (`port` given) or none at all.
 
     They replace every PREFECT_ variable but those of logging: a Cloud key or profile of the user must not leak
     into the local stack.
@@ -41,7 +41,7 @@ def environment(home: Path, port: int | None = None) -> dict[str, str]:
         "PREFECT_HOME": str(home.resolve() / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        # Kept in memory, the slots of runs that die with their server would be taken for ever.
+        # If kept in memory, slots of runs that die with their server would never be released.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "DO_NOT_TRACK": "1",
         "no_proxy": f"127.0.0.1,{os.environ.get('no_proxy') or os.environ.get('NO_PROXY', '')}",
@@ -52,12 +52,12 @@ def environment(home: Path, port: int | None = None) -> dict[str, str]:
 
 
 def api_url(port: int) -> str:
-    """Where clients reach the server."""
+    """URL of the server's API."""
     return f"http://127.0.0.1:{port}/api"
 
 
 def launch_server(home: Path) -> Service:
-    """Start the server unless it runs, and do not wait for it (see `wait_for_server`)."""
+    """Start the server unless it runs, without waiting for it (see `wait_for_server`)."""
     service = server(home)
     with disk_errors("Prefect's server", service.home):
         service.home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def launch_server(home: Path) -> Service:
 
 
 def wait_for_server(home: Path, progress: Progress = lambda _: None) -> str:
-    """Wait until the server answers, and give its API URL; `progress` hears of it every second.
+    """Wait until the server answers; returns its API URL. `progress` is called every second.
 
     Raises:
         StackError: it ended, or does not answer after `START_SECONDS`.
@@ -79,7 +79,7 @@ def wait_for_server(home: Path, progress: Progress = lambda _: None) -> str:
     service = server(home)
     for _ in _ticks(service, progress):
         if service.find() is None:
-            if "address already in use" not in service.said():
+            if "address already in use" not in service.output():
                 raise _failure(service, "did not start")
             launch_server(home)
         if service.port and _ask(service.port, "GET", "/health"):
@@ -98,7 +98,7 @@ def launch_worker(home: Path, pool: str = POOL) -> Service:
 
 
 def wait_for_worker(home: Path, pool: str = POOL, progress: Progress = lambda _: None) -> None:
-    """Wait until the worker has made its pool and polls it; `progress` hears of it every second.
+    """Wait until the worker has created its pool and polls it; `progress` is called every second.
 
     Raises:
         StackError: it ended, or has not polled after `START_SECONDS`.
@@ -113,7 +113,7 @@ def wait_for_worker(home: Path, pool: str = POOL, progress: Progress = lambda _:
 
 
 def prepare(target: Path | None = None) -> Path:
-    """Make a server home once, so that later ones are copies: migrating an empty SQLite takes 15 seconds."""
+    """Create a server home once as a template for later ones: migrating an empty SQLite takes 15 seconds."""
     prepared = target or _prepared()
     prepared.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(prepared.parent / "lock"):
@@ -163,18 +163,18 @@ def _inherited(changes: dict[str, str]) -> dict[str, str]:
 
 def _ticks(service: Service, progress: Progress) -> Iterator[None]:
     begin = time.monotonic()
-    told = 0
+    reported = 0
     while (waited := int(time.monotonic() - begin)) < START_SECONDS:
         yield
-        if waited > told:
-            told = waited
-            progress(f"Prefect {service.role} starts ({told} s)")
+        if waited > reported:
+            reported = waited
+            progress(f"starting Prefect {service.role} ({waited} s)")
         time.sleep(0.2)
     raise _failure(service, f"does not answer after {START_SECONDS:.0f} seconds")
 
 
 def _ask(port: int, method: str, path: str) -> object:
-    """Answer of the server, or None while it does not answer well."""
+    """Answer of the server; None if it does not answer with 200."""
     connection = HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request(method, f"/api{path}", "{}", {"Content-Type": "application/json"})
@@ -187,9 +187,9 @@ def _ask(port: int, method: str, path: str) -> object:
 
 
 def _failure(service: Service, what: str) -> StackError:
-    said = service.said()
-    if "No space left on device" in said or "disk is full" in said:
+    output = service.output()
+    if "No space left on device" in output or "disk is full" in output:
         return full_disk(service.home)
     return StackError(
-        f"Prefect's {service.role} {what}:\n{said.strip()}\n", hint=f"The whole log: {service.log}."
+        f"Prefect's {service.role} {what}:\n{output.strip()}\n", hint=f"The complete log: {service.log}."
     )

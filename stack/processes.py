@@ -1,4 +1,4 @@
-"""Long-lived processes of a local stack: started once, found again later, ended without harm to others."""
+"""Long-lived processes of a local stack: started once, found again later, stopped without harm to others."""
 
 import json
 import os
@@ -18,7 +18,7 @@ ROLE = "DWH_STACK_ROLE"
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether a process still runs; one that has ended and only waits for its parent does not."""
+    """Whether a process still runs; a zombie does not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -29,8 +29,8 @@ def is_alive(process: psutil.Process) -> bool:
 class Service:
     """A process with a role (server, worker) in the stack of one home folder.
 
-    It bears home and role in its environment, and so does every process that it starts. That tells it from a
-    foreign process with the same number, after a reboot as well as after a step of the clock.
+    Home and role are in its environment and in that of every process that it starts. They distinguish it from
+    another process with the same id, even after a reboot or a change of the clock.
     """
 
     home: Path
@@ -38,7 +38,7 @@ class Service:
 
     @property
     def log(self) -> Path:
-        """What the process and its children say."""
+        """Log of the process and its children."""
         return self.home / f"{self.role}.log"
 
     @property
@@ -46,8 +46,8 @@ class Service:
         """TCP port of its last start."""
         return self._remembered().get("port")
 
-    def said(self) -> str:
-        """The end of what it has said since its last start."""
+    def output(self) -> str:
+        """The end of its log since its last start."""
         return tail(self.log, self._remembered().get("log_begin", 0)) if self.log.exists() else ""
 
     def find(self) -> psutil.Process | None:
@@ -58,14 +58,14 @@ class Service:
             return None
         return process if self._is_ours(process) and is_alive(process) else None
 
-    def family(self) -> list[psutil.Process]:
+    def processes(self) -> list[psutil.Process]:
         """The process and all that it has started, orphans included, but never the caller."""
         return [p for p in psutil.process_iter() if p.pid != os.getpid() and self._is_ours(p)]
 
     def start(
         self, command: list[str], environment: Mapping[str, str], port: int | None = None
     ) -> psutil.Process:
-        """Start the process in a session of its own, so that Ctrl-C in a terminal does not reach it."""
+        """Start the process in a new session, so that Ctrl-C in a terminal does not reach it."""
         self.home.mkdir(parents=True, exist_ok=True)
         with append_secret(self.log) as log:
             begin = log.tell()
@@ -79,22 +79,22 @@ class Service:
             )
         write_secret(self._state, json.dumps({"pid": child.pid, "port": port, "log_begin": begin}))
         process = psutil.Process(child.pid)
-        # For a moment a process that has just begun has no environment to be known by.
+        # A process that has just started has no readable environment for a moment.
         until = time.monotonic() + 5
         while is_alive(process) and not self._is_ours(process) and time.monotonic() < until:
             time.sleep(0.001)
         return process
 
     def stop(self, patience: float = 20.0) -> None:
-        """End the whole family: asked first, killed after `patience` seconds."""
-        for ask in (signal.SIGTERM, signal.SIGKILL):
+        """Stop all its processes: SIGTERM first, SIGKILL after `patience` seconds."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
             until = time.monotonic() + patience
-            # Asked again and again: a family may still be growing.
-            asked: set[psutil.Process] = set()
-            while family := [member for member in self.family() if is_alive(member)]:
-                for member in set(family) - asked:
-                    _send(member, ask)
-                asked |= set(family)
+            # Repeat: a process may start another one meanwhile.
+            signalled: set[psutil.Process] = set()
+            while processes := [process for process in self.processes() if is_alive(process)]:
+                for process in set(processes) - signalled:
+                    _send(process, number)
+                signalled |= set(processes)
                 if time.monotonic() > until:
                     break
                 time.sleep(0.1)

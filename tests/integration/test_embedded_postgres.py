@@ -293,7 +293,7 @@ def test_full_disk_is_said(tmp_path: Path, megabytes: int, script: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert servers(mounted / "pg") == []
     assert done.stderr.strip().splitlines()[-1] == (
-        f"stack.errors.StackError: The disk that holds {mounted}/pg is full. Make room and start again."
+        f"stack.errors.StackError: The disk that holds {mounted}/pg is full. Free some space and start again."
     )
 
 

@@ -66,7 +66,7 @@ def _bearing(path: str) -> Iterator[psutil.Process]:
 def test_stack_keeps_data_and_addresses_over_a_stop_and_a_kill(home: Path) -> None:
     heard: list[str] = []
     first = local.up(home, progress=heard.append)
-    assert heard[:2] == ["Prefect server starts", "PostgreSQL starts"]
+    assert heard[:2] == ["starting Prefect server", "starting PostgreSQL"]
     assert first.api_url is not None
     with psycopg.connect(first.postgres.url("warehouse")) as connection:
         connection.execute("create table kept (id int)")
