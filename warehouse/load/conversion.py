@@ -43,20 +43,23 @@ def fill_by_halves(
         "alter table {changed_keys} rename to all_changed_keys; "
         "create unlogged table {changed_keys} as select * from staging.all_changed_keys limit 0"
     )
+    # Named after the entity: a reconcile conforms all batches before it closes the first.
+    numbered = f"numbered_keys_{batch.entity.name}"
+    names = {"numbered": sql.Identifier("pg_temp", numbered)}
     count = batch.create_temporary(
-        "numbered_keys",
-        "select keys.*, row_number() over () as _number from staging.all_changed_keys as keys",
+        numbered, "select keys.*, row_number() over () as _number from staging.all_changed_keys as keys"
     )
-    batch.execute("alter table pg_temp.numbered_keys add primary key (_number)")
+    batch.execute("alter table {numbered} add primary key (_number)", **names)
     rows = failed = 0
     parts = [(1, count)]
     while parts:
         first, last = parts.pop()
         batch.execute("truncate {changed_keys}")
         batch.execute(
-            "insert into {changed_keys} select keys.* from pg_temp.numbered_keys as numbered "
+            "insert into {changed_keys} select keys.* from {numbered} as numbered "
             "inner join staging.all_changed_keys as keys using ({source_key}) "
             "where numbered._number between {first} and {last}",
+            **names,
             first=sql.Literal(first),
             last=sql.Literal(last),
         )
