@@ -25,6 +25,7 @@ from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 
 OLDEST_SERVER: Final = 160000
 OLD_GEOIP: Final = timedelta(days=60)
+MOST_DIFFERENCES: Final = 5
 LITTLE_DISK, NO_DISK = 2 * 2**30, 200 * 2**20
 
 
@@ -69,6 +70,7 @@ def _warehouse(settings: Settings) -> Iterator[Finding]:
         revision = revision_of(connection)
         if revision == newest():
             yield Finding("warehouse", "ok", f"Its tables are those of this code (revision {revision}).")
+            yield from _declared(connection)
         else:
             what = f"It is at revision {revision or 'none'}; this code needs {newest()}."
             yield Finding("warehouse", "wrong", what, "Run `dwh migrate`.")
@@ -92,6 +94,20 @@ def _warehouse(settings: Settings) -> Iterator[Finding]:
         if not may_make_temporary:
             advice = f"grant temporary on database {connection.info.dbname} to {user};"
             yield Finding("warehouse", "wrong", f"User {user} may not make temporary tables.", advice)
+
+
+def _declared(connection: psycopg.Connection) -> Iterator[Finding]:
+    # Alembic is heavy, and of the checks this one alone needs it.
+    from warehouse.migrations import declared
+
+    differences = list(declared.differences(connection))
+    for difference in differences[:MOST_DIFFERENCES]:
+        yield Finding("warehouse", "wrong", f"{difference[0].upper()}{difference[1:]}.", "Run `dwh migrate`.")
+    if (more := len(differences) - MOST_DIFFERENCES) > 0:
+        what = f"{more:,} more tables, views, comments or grants are not as declared."
+        yield Finding("warehouse", "wrong", what, "Run `dwh migrate`.")
+    if not differences:
+        yield Finding("warehouse", "ok", "Its views, functions, comments and grants are as declared.")
 
 
 def _source(settings: Settings) -> Iterator[Finding]:

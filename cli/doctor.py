@@ -40,7 +40,7 @@ def doctor(
     if as_json:
         show_json(told)
     else:
-        columns = {"verdict": "", "about": "about", "what": "what", "advice": "what to do"}
+        columns = {"verdict": "", "about": "about", "what": "what", "hint": "what to do"}
         show_table("Examined", told, columns)
     if any(finding.verdict == "wrong" for finding in findings):
         raise typer.Exit(1)

@@ -376,6 +376,8 @@ def test_doctor_finds_what_is_wrong_and_how_to_mend_it(dwh: CommandLine, shop: P
         "trigger",
         "select tgname from pg_trigger where tgrelid = 'customer'::regclass and not tgisinternal",
     )
+    shop.warehouse.execute("revoke select on mart.sales from dwh_reader")
+    shop.warehouse.execute("comment on view mart.sales is 'Sold'")
     done = dwh(
         "doctor",
         "--json",
@@ -384,18 +386,20 @@ def test_doctor_finds_what_is_wrong_and_how_to_mend_it(dwh: CommandLine, shop: P
         DWH_ALERT_TO="a@b.c",
     )
     assert done.returncode == 1
-    found = {(one["about"], one["verdict"], one["what"], one["advice"]) for one in json.loads(done.stdout)}
+    found = {(one["about"], one["verdict"], one["what"], one["hint"]) for one in json.loads(done.stdout)}
     wrong = {(about, what.partition(":")[0]) for about, verdict, what, _ in found if verdict == "wrong"}
     assert wrong == {
+        ("warehouse", "The comment of view mart.sales is not as declared."),
+        ("warehouse", "An owner or grant is not as declared"),
         ("source", "Nothing keeps (id) of public.brand unique, which 'shop' declares as its key."),
         ("GeoIP file", "There is no GeoIP file at /nowhere.mmdb."),
         ("mail", "The mail server smtp"),
     }
-    advice = {what: advice for _, _, what, advice in found}
-    assert advice["Nothing keeps (id) of public.brand unique, which 'shop' declares as its key."].startswith(
+    hints = {what: hint for _, _, what, hint in found}
+    assert hints["Nothing keeps (id) of public.brand unique, which 'shop' declares as its key."].startswith(
         "create unique index"
     )
-    assert any(what.startswith("No trigger of public.customer sets updated_at") for what in advice)
+    assert any(what.startswith("No trigger of public.customer sets updated_at") for what in hints)
 
 
 def test_day_is_shown_first_and_runs_are_taken_back(dwh: CommandLine, shop: Pipeline) -> None:

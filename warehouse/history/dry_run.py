@@ -1,4 +1,4 @@
-"""What a dry run would have changed, by example: read from its transaction before it is rolled back."""
+"""Example rows of a dry run, read from its transaction before it is rolled back."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ _HOUSEKEEPING = ("run_id", "expired_by_run_id", "row_hash")
 
 @dataclass(frozen=True)
 class Example:
-    """A row that a dry run would insert, update, delete or quarantine, and what would become of it."""
+    """A row that a dry run would insert, update, delete or quarantine, before and after."""
 
     table_name: str
     operation: str
     row_key: tuple[str, ...]
-    # Of an update the columns that change, as old → new; of a row put into quarantine the rules that it broke.
+    # Columns that an update changes, as old → new; the reason why a row is quarantined.
     changes: str | None = None
     before: Mapping[str, str] | None = None
     after: Mapping[str, str] | None = None
 
 
 def examples(run: Run, loads: Iterable[Load], most: int = EXAMPLES) -> tuple[Example, ...]:
-    """At most so many rows of each table of the star and each kind of change; none of a run that is no dry run."""
+    """Up to `most` rows per table of the star and kind of change; none if the run is not a dry run."""
     if run.dry_run_connection is None:
         return ()
     found: list[Example] = []
@@ -76,8 +76,8 @@ def _changed(connection: psycopg.Connection, run_id: int, table: str, most: int)
                 from audit.change where run_id = {run_id} and table_name = {name}
             )
 
-            select numbered.operation, numbered.row_key, told.changes, told.before, told.after
-            from numbered inner join {view} as told using (change_id)
+            select numbered.operation, numbered.row_key, logged.changes, logged.before, logged.after
+            from numbered inner join {view} as logged using (change_id)
             where numbered.number <= {most} order by numbered.operation desc, change_id
             """
         ).format(
@@ -96,7 +96,7 @@ def _changed(connection: psycopg.Connection, run_id: int, table: str, most: int)
 def quarantined(
     connection: psycopg.Connection, run_id: int, most: int = EXAMPLES, schema: str = "audit"
 ) -> list[Example]:
-    """At most so many rows or lines for each rule, of those that a dry run has put into quarantine."""
+    """Up to `most` rows or lines per rule that a dry run has put into quarantine."""
     rows = connection.execute(
         sql.SQL(
             """

@@ -88,8 +88,8 @@ def table_object_comments(connection: psycopg.Connection) -> dict[str, str]:
     for table in logged_tables(connection):
         if table.is_of_star:
             view = f"audit.{table.name}_change"
-            told = dict(zip(table.columns, table.comments, strict=True))
-            columns = VIEW_COLUMNS | {name: told[name] or name for name in _identifying(table)}
+            descriptions = dict(zip(table.columns, table.comments, strict=True))
+            columns = VIEW_COLUMNS | {name: descriptions[name] or name for name in _identifying(table)}
             comments[view] = (
                 f"Every row of {table.full_name} that was updated or deleted: by whom, and what it was before."
             )

@@ -1,4 +1,4 @@
-"""Undo: what a run published is taken back in one transaction, row by row to what was there before."""
+"""Undo: restore every row that a run published to what it was before, in one transaction."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.errors import UndoBlocked, UndoRefused
 from warehouse.history.change_log import STAR_LOCK
 from warehouse.runs.audit import Load, Run, ensure_alive, record_load
-from warehouse.undo.undo_log import Images, traced_tables
+from warehouse.undo.undo_log import UndoLog, changed_tables
 from warehouse.weblogs.files.checkpoints import FEED
 from warehouse.weblogs.maintenance.delete_rows import delete_rows_of_runs
 
@@ -24,7 +24,7 @@ FEED_WAIT_SECONDS = 60
 
 @dataclass(frozen=True)
 class Publication:
-    """A run, and what of it there is to take back."""
+    """A run and what it published."""
 
     run_id: int
     flow: str
@@ -46,7 +46,7 @@ class Publication:
 
 @dataclass(frozen=True)
 class Undone:
-    """Runs that were taken back, newest first, and how many rows of each table that concerned."""
+    """Runs that were undone, newest first, and the number of rows of each table that this changed."""
 
     runs: tuple[Publication, ...]
     loads: tuple[Load, ...]
@@ -58,24 +58,23 @@ class Undone:
 
 
 def lock_of(connection: psycopg.Connection, run_id: int) -> str:
-    """Name of the lock that the run held while it loaded, which its undo must hold as well.
+    """Name of the lock that the run held while it loaded; its undo must hold it, too.
 
     Raises:
-        UndoRefused: there is nothing to take back; says why.
+        UndoRefused: there is nothing to undo; says why.
     """
     publication = _publication(connection, run_id)
     return f"{'feed' if publication.is_feed else 'source'} {publication.source}"
 
 
 def undo(run: Run, run_id: int, *, cascade: bool = False, progress: Progress = lambda _: None) -> Undone:
-    """Take back what run `run_id` published, as `run`, and later runs of its source: those that changed anything only
-    with `cascade`.
+    """Undo run `run_id`, as `run`, and later runs of its source: those that changed anything only with `cascade`.
 
-    Rows that they inserted are removed, those that they changed or removed are as before: mirrors, star, quarantine,
-    watermarks, files. Their loads and checks stay in the audit trail.
+    Rows that they inserted are deleted, rows that they updated or deleted are restored: in mirrors, star, quarantine,
+    watermarks and files. Their loads and checks stay in the audit trail.
 
     Raises:
-        UndoRefused: it published nothing, is undone already, or is older than before-images are kept.
+        UndoRefused: it published nothing, is undone already, or is older than the change log.
         UndoBlocked: something later was built on it, and `cascade` is not given.
     """
     with connect(run.warehouse_url, application_name="dwh undo") as connection:
@@ -86,17 +85,17 @@ def undo(run: Run, run_id: int, *, cascade: bool = False, progress: Progress = l
         )
         connection.execute("set local work_mem = '96MB'; set local jit = off")
         target = _publication(connection, run_id)
-        with _alone(run, target):
-            # Of runs that changed nothing only the watermarks are in the way.
-            later = _after(connection, target)
+        with _feed_lock(run, target):
+            # Later runs that changed nothing have moved watermarks, no more: they are undone without being asked for.
+            later = _later_runs(connection, target)
             if not cascade:
                 _refuse_blocked(connection, target, later)
             targets = (*reversed(later), target)
             try:
-                loads = _delete_rows_of_runs(connection, run.run_id, targets)
+                loads = _undo_runs(connection, run.run_id, targets)
             except psycopg.IntegrityError as error:
                 raise UndoRefused(
-                    f"What {target} changed cannot be put back: {error.diag.message_primary}.",
+                    f"Rows that {target} changed cannot be restored: {error.diag.message_primary}.",
                     hint="Somebody has changed it by hand since: see audit.change_log. Nothing was undone.",
                 ) from error
             ensure_alive(run)
@@ -107,8 +106,8 @@ def undo(run: Run, run_id: int, *, cascade: bool = False, progress: Progress = l
 
 
 @contextmanager
-def _alone(run: Run, target: Publication) -> Iterator[None]:
-    """A feed's loads hold a lock of their own beside that of the flow."""
+def _feed_lock(run: Run, target: Publication) -> Iterator[None]:
+    """Hold the lock that loads of a feed hold beside that of the flow."""
     if not target.is_feed:
         yield
         return
@@ -119,56 +118,59 @@ def _alone(run: Run, target: Publication) -> Iterator[None]:
 
 def _publication(connection: psycopg.Connection, run_id: int) -> Publication:
     with connection.cursor(row_factory=class_row(Publication)) as cursor:
-        found = cursor.execute(_PUBLICATION, {"run_id": run_id, "undo": FLOW, "feed": FEED}).fetchone()
-    if found is None:
+        publication = cursor.execute(_PUBLICATION, {"run_id": run_id, "undo": FLOW, "feed": FEED}).fetchone()
+    if publication is None:
         raise UndoRefused(f"There is no run {run_id}.", hint="`dwh status --runs 50` lists runs.")
-    advice = "Nothing was changed."
-    if found.flow == FLOW:
-        what, advice = (
+    hint = "Nothing was changed."
+    if publication.flow == FLOW:
+        what, hint = (
             f"Run {run_id} is itself an undo.",
-            "Run the flow again to bring back what it took back.",
+            "Run the flow again to load it again.",
         )
-    elif found.status == "undone":
-        when = f"{found.undone_at:%Y-%m-%d %H:%M} UTC"
-        what = f"Run {run_id} was undone already, by run {found.undone_by_run_id} at {when}."
-    elif found.status == "dry run":
+    elif publication.status == "undone":
+        when = f"{publication.undone_at:%Y-%m-%d %H:%M} UTC"
+        what = f"Run {run_id} was undone already, by run {publication.undone_by_run_id} at {when}."
+    elif publication.status == "dry run":
         what = f"Run {run_id} was a dry run: it published nothing."
-    elif found.source is None:
-        what = f"Run {run_id} ({found.flow}) published nothing of its own to a source's tables: it is {found.status}."
-        if steps := _steps(connection, run_id):
-            advice = f"Its steps are runs of their own: {', '.join(steps)}."
-    elif found.sources > 1:
-        what = f"Run {run_id} ({found.flow}) cannot be undone: it mended what {found.sources} sources have brought."
-        advice = "An undo holds the lock of one source. " + advice
-    elif found.pruned_at is not None:
+    elif publication.source is None:
         what = (
-            f"Run {run_id} ({found.flow}) cannot be undone any more: what rows were before it was given up at "
-            f"{found.pruned_at:%Y-%m-%d %H:%M} UTC."
+            f"Run {run_id} ({publication.flow}) published nothing of its own to a source's tables: it is "
+            f"{publication.status}."
         )
-        advice = (
-            "DWH_CHANGE_LOG_DAYS says how long before-images are kept; of requests of web logs that a run removed or "
-            "moved, there are none."
+        if steps := _steps(connection, run_id):
+            hint = f"Its steps are runs of their own: {', '.join(steps)}."
+    elif publication.sources > 1:
+        what = f"Run {run_id} ({publication.flow}) cannot be undone: it repaired rows of {publication.sources} sources."
+        hint = "An undo holds the lock of one source. " + hint
+    elif publication.pruned_at is not None:
+        what = (
+            f"Run {run_id} ({publication.flow}) can no longer be undone: its before-images were deleted at "
+            f"{publication.pruned_at:%Y-%m-%d %H:%M} UTC."
+        )
+        hint = (
+            "DWH_CHANGE_LOG_DAYS says how long before-images are kept; web-log requests that a run removed or moved "
+            "have none."
         )
     else:
-        return found
-    raise UndoRefused(what, hint=advice)
+        return publication
+    raise UndoRefused(what, hint=hint)
 
 
 def _steps(connection: psycopg.Connection, run_id: int) -> list[str]:
-    """Steps of a flow of flows."""
+    """The runs that are steps of a run, each with its flow."""
     rows = connection.execute(
         """
         select format('%%s (%%s)', run_id, flow) from audit.run where parent_run_id = %s order by run_id
         """,
         [run_id],
     ).fetchall()
-    return [said for (said,) in rows]
+    return [step for (step,) in rows]
 
 
-def _after(connection: psycopg.Connection, target: Publication) -> Sequence[Publication]:
-    """Later runs of the same source, oldest first: if they changed anything, they may have read what it wrote.
+def _later_runs(connection: psycopg.Connection, target: Publication) -> Sequence[Publication]:
+    """Later runs of the same source, oldest first: one that changed anything may have read what `target` wrote.
 
-    Runs that published in turns with it count as later ones.
+    A run that published before and after it counts as later.
     """
     rows = connection.execute(
         """
@@ -190,44 +192,44 @@ def _after(connection: psycopg.Connection, target: Publication) -> Sequence[Publ
 def _refuse_blocked(
     connection: psycopg.Connection, target: Publication, later: Sequence[Publication]
 ) -> None:
-    if built := [publication for publication in later if publication.has_changes]:
+    if blocking := [publication for publication in later if publication.has_changes]:
         raise UndoBlocked(
-            f"Later runs were built on {target}: {', '.join(map(str, built))}.",
+            f"Later runs were built on {target}: {', '.join(map(str, blocking))}.",
             hint=f"Undo them first, or all at once: `dwh undo {target.run_id} --cascade`. Nothing was changed.",
         )
     rows = connection.execute(_BY_HAND, vars(target)).fetchall()
     if rows:
-        said = "; ".join(
+        changes = "; ".join(
             f"{count:,} rows of {table} by {user}, last at {at:%Y-%m-%d %H:%M:%S} UTC"
             for table, user, count, at in rows
         )
         raise UndoBlocked(
-            f"Rows that {target} wrote were changed by hand since: {said}.",
-            hint=f"`dwh undo {target.run_id} --cascade` takes these changes back as well. Nothing was changed.",
+            f"Rows that {target} wrote were changed by hand since: {changes}.",
+            hint=f"`dwh undo {target.run_id} --cascade` undoes these changes, too. Nothing was changed.",
         )
 
 
-def _delete_rows_of_runs(
+def _undo_runs(
     connection: psycopg.Connection, run_id: int, targets: Sequence[Publication]
 ) -> tuple[Load, ...]:
-    """Take back several runs at once: where they have taken turns, each row gets the first of its images back."""
+    """Undo several runs at once: where they took turns, each row is restored to its first image."""
     source, run_ids = targets[-1].source, [target.run_id for target in targets]
     assert source is not None
     loads = []
     if targets[-1].is_feed and (removed := delete_rows_of_runs(connection, run_ids)):
         loads.append(Load(source, "dwh.fact_weblog", rows_deleted=removed))
-    images = [Images(connection, table, run_ids) for table in traced_tables(connection, run_ids)]
-    # What refers to a row goes before it, and comes back after it.
-    deleted = {each.table.name: each.remove_inserted() for each in reversed(images)}
-    for each in images:
-        name = each.table.name
-        updated, inserted = each.put_back()
+    logs = [UndoLog(connection, table, run_ids) for table in changed_tables(connection, run_ids)]
+    # Rows that refer to others are deleted first and restored last.
+    deleted = {log.table.name: log.delete_inserted() for log in reversed(logs)}
+    for log in logs:
+        name = log.table.name
+        updated, inserted = log.restore_changed()
         if deleted[name] or updated or inserted:
             loads.append(
                 Load(source, name, rows_deleted=deleted[name], rows_updated=updated, rows_inserted=inserted)
             )
-    for each in images:
-        each.drop_added_columns()
+    for log in logs:
+        log.drop_added_columns()
     for load in loads:
         record_load(connection, run_id, load)
     connection.execute(
@@ -262,7 +264,7 @@ _PUBLICATION = """
 """
 
 _BY_HAND = """
-    with mine as (
+    with written as (
         select table_name, row_key from audit.change where run_id = %(run_id)s
         union
         select table_name, row_key from audit.before_image where run_id = %(run_id)s
@@ -282,7 +284,7 @@ _BY_HAND = """
 
     select table_name, database_user, count(*), max(changed_at)
     from by_hand
-    where written_by = %(run_id)s::text or (table_name, row_key) in (select table_name, row_key from mine)
+    where written_by = %(run_id)s::text or (table_name, row_key) in (select table_name, row_key from written)
     group by table_name, database_user
     order by table_name, database_user
 """

@@ -1,4 +1,4 @@
-"""Rows as they were before a run: taken from the images that triggers kept, and put back table by table."""
+"""Undo of one table: the before-images of its rows, read from the change log and restored."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,47 +11,47 @@ from warehouse.db.identifiers import listed, same_key
 
 
 @dataclass(frozen=True)
-class TracedTable:
-    """A table whose rows name the run that wrote them, and of whose changes images are kept."""
+class ChangedTable:
+    """A table whose rows name the run that wrote them, and whose changes are logged."""
 
     schema: str
     relation: str
-    is_told: bool
+    is_of_star: bool
     columns: Sequence[str]
     types: Sequence[str]
     key: Sequence[str]
     run_column: str
-    # Whether its rows are made, empty, before the transaction that loads: they stay, so that ids stay the same.
-    is_registry: bool
+    # Whether its rows are inserted, empty, before the transaction that loads: they stay, so that ids stay the same.
+    has_permanent_rows: bool
 
     @property
     def name(self) -> str:
-        """Name with its schema, as the audit trail says it."""
+        """`schema.table`."""
         return f"{self.schema}.{self.relation}"
 
 
-def traced_tables(connection: psycopg.Connection, run_ids: Sequence[int]) -> list[TracedTable]:
-    """Tables in which runs may have written, the oldest first."""
-    with connection.cursor(row_factory=class_row(TracedTable)) as cursor:
+def changed_tables(connection: psycopg.Connection, run_ids: Sequence[int]) -> list[ChangedTable]:
+    """Tables that the runs may have written to, in the order of their creation."""
+    with connection.cursor(row_factory=class_row(ChangedTable)) as cursor:
         return cursor.execute(_TABLES, {"run_ids": list(run_ids)}).fetchall()
 
 
-class Images:
-    """What the rows of one table were before the first of some runs changed them."""
+class UndoLog:
+    """The rows of one table as they were before the first of some runs changed them."""
 
-    def __init__(self, connection: psycopg.Connection, table: TracedTable, run_ids: Sequence[int]) -> None:
+    def __init__(self, connection: psycopg.Connection, table: ChangedTable, run_ids: Sequence[int]) -> None:
         self._connection, self.table = connection, table
         self._names: dict[str, sql.Composable] = {
             "table": sql.Identifier(table.schema, table.relation),
             "images": sql.Identifier("pg_temp", "image"),
-            "log": sql.Identifier("audit", "change" if table.is_told else "before_image"),
-            "id": sql.Identifier("change_id" if table.is_told else "image_id"),
+            "log": sql.Identifier("audit", "change" if table.is_of_star else "before_image"),
+            "id": sql.Identifier("change_id" if table.is_of_star else "image_id"),
             "run_column": sql.Identifier(table.run_column),
             "run_ids": sql.Literal(list(run_ids)),
             "name": sql.Literal(table.name),
         }
-        was_there = "true" if table.is_registry else "image.{run_column} <> all({run_ids})"
-        self._names["was_there"] = self._sql(was_there)
+        existed = "true" if table.has_permanent_rows else "image.{run_column} <> all({run_ids})"
+        self._names["existed"] = self._sql(existed)
         self._row_schemas = connection.execute(
             self._sql(
                 "select row_schema_id, columns from audit.row_schema where row_schema_id in "
@@ -59,56 +59,59 @@ class Images:
                 "where run_id = any({run_ids}) and table_name = {name} and operation <> 'alter')"
             )
         ).fetchall()
-        # A column that the table has gained since is left as it is.
-        kept = set(table.columns).intersection(*(columns for _, columns in self._row_schemas))
-        self._columns = [name for name in table.columns if name in kept] if self._row_schemas else []
+        # A column that the table has gained since keeps its value.
+        logged = set(table.columns).intersection(*(columns for _, columns in self._row_schemas))
+        self._columns = [name for name in table.columns if name in logged] if self._row_schemas else []
 
-    def remove_inserted(self) -> int:
-        """Delete the rows that the runs brought; how many."""
-        if self.table.is_registry:
+    def delete_inserted(self) -> int:
+        """Delete the rows that the runs inserted. Returns their number."""
+        if self.table.has_permanent_rows:
             return 0
-        known: sql.Composable = sql.SQL("")
+        unless_existed: sql.Composable = sql.SQL("")
         if self._row_schemas and self.table.key:
-            self._collect()
-            known = self._sql(
-                "and not exists (select from {images} as image where {same} and {was_there})",
+            self._load_images()
+            unless_existed = self._sql(
+                "and not exists (select from {images} as image where {same} and {existed})",
                 same=same_key(self.table.key, "image", "written"),
             )
         return self._connection.execute(
             self._sql(
-                "delete from {table} as written where written.{run_column} = any({run_ids}) {known}",
-                known=known,
+                "delete from {table} as written where written.{run_column} = any({run_ids}) {unless_existed}",
+                unless_existed=unless_existed,
             )
         ).rowcount
 
-    def put_back(self) -> tuple[int, int]:
-        """Give the rows that the runs changed or removed what they were: how many were changed, how many were gone."""
+    def restore_changed(self) -> tuple[int, int]:
+        """Restore the rows that the runs updated or deleted. Returns the numbers of rows updated and inserted again."""
         if not self._row_schemas:
             return 0, 0
-        self._collect()
+        self._load_images()
         updated = 0
         missing: sql.Composable = sql.SQL("true")
         if self.table.key:
-            # A mirror's key too: equal keys may be spelled otherwise (1.0, 1.00).
+            # A mirror's key, too: equal keys may differ in their text (1.0, 1.00).
             assigned = [
                 name for name in self._columns if name not in self.table.key or self.table.schema == "raw"
             ]
             same = same_key(self.table.key, "written", "image")
             update = self._sql(
-                "update {table} as written set {assigned} from {images} as image where {same} and {was_there}",
+                "update {table} as written set {assigned} from {images} as image where {same} and {existed}",
                 assigned=sql.SQL(", ").join(
                     sql.SQL("{0} = image.{0}").format(sql.Identifier(name)) for name in assigned
                 ),
                 same=same,
             )
-            updated = sum(self._connection.execute(update + one).rowcount for one in self._turns())
+            updated = sum(
+                self._connection.execute(update + condition).rowcount
+                for condition in self._update_conditions()
+            )
             missing = self._sql("not exists (select from {table} as written where {same})", same=same)
-        back = self._sql(
-            "select {columns} from {images} as image where {was_there} and {missing}",
+        restored = self._sql(
+            "select {columns} from {images} as image where {existed} and {missing}",
             columns=listed(self._columns),
             missing=missing,
         )
-        if self.table.is_told:
+        if self.table.is_of_star:
             self._connection.execute(
                 self._sql(
                     """
@@ -117,7 +120,7 @@ class Images:
                     select
                         {name}, 'insert', array[{key}]::text[], audit.current_run_id(), session_user, clock_timestamp(),
                         audit.row_schema_id({name}::regclass), array[{values}]::text[]
-                    from ({back}) as back
+                    from ({restored}) as restored
                     """,
                     key=_texts(self.table.key),
                     values=sql.SQL(", ").join(
@@ -126,21 +129,22 @@ class Images:
                         else sql.SQL("null")
                         for name in self.table.columns
                     ),
-                    back=back,
+                    restored=restored,
                 )
             )
         inserted = self._connection.execute(
             self._sql(
-                "insert into {table} ({columns}) overriding system value {back}",
+                "insert into {table} ({columns}) overriding system value {restored}",
                 columns=listed(self._columns),
-                back=back,
+                restored=restored,
             )
         ).rowcount
         return updated, inserted
 
-    def _turns(self) -> Iterator[sql.Composable]:
-        """Which rows to put back in one statement: where names are swapped, one by one, as they were taken."""
-        if not self.table.is_registry:
+    def _update_conditions(self) -> Iterator[sql.Composable]:
+        """Conditions, one per update: files may have swapped names, which are unique, so they are restored one by one,
+        newest change first."""
+        if not self.table.has_permanent_rows:
             yield sql.SQL("")
             return
         orders = self._connection.execute("select image_order from pg_temp.image order by 1 desc").fetchall()
@@ -148,7 +152,7 @@ class Images:
             yield sql.SQL(" and image.image_order = {}").format(sql.Literal(order))
 
     def drop_added_columns(self) -> None:
-        """Take away the columns that the runs added to a mirror."""
+        """Drop the columns that the runs added to a mirror."""
         added = self._connection.execute(
             self._sql(
                 "select before[1] from audit.before_image "
@@ -160,12 +164,12 @@ class Images:
                 self._sql("alter table {table} drop column {column}", column=sql.Identifier(column))
             )
 
-    def _collect(self) -> None:
+    def _load_images(self) -> None:
         """Fill pg_temp.image with the first image of each row, in the table's own columns."""
         first = self._sql(
             "select {distinct} row_schema_id, before, {id} as image_order from {log} "
             "where run_id = any({run_ids}) and table_name = {name} and operation <> 'alter' {order}",
-            # Of a table without a key only deleted rows are known, each of them once.
+            # A table without a key has images of deleted rows only, each of them once.
             distinct=sql.SQL("distinct on (row_key)" if self.table.key else ""),
             order=self._sql("order by row_key, {id}" if self.table.key else ""),
         )
@@ -202,7 +206,7 @@ def _texts(names: Sequence[str]) -> sql.Composable:
     return sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(name)) for name in names)
 
 
-# Of the star every dimension: a source's run infers members of those that it did not load.
+# Every dimension of the star: a run infers members of dimensions that it did not load.
 _TABLES = """
     with touched as (
         select table_name from audit.load where run_id = any(%(run_ids)s)
@@ -215,7 +219,7 @@ _TABLES = """
     select
         namespace.nspname as schema,
         relation.relname as relation,
-        bool_or(trigger.tgfoid = 'audit.log_change'::regproc) as is_told,
+        bool_or(trigger.tgfoid = 'audit.log_change'::regproc) as is_of_star,
         array(
             select attname::text from pg_attribute
             where attrelid = relation.oid and attnum > 0 and not attisdropped order by attnum
@@ -233,7 +237,7 @@ _TABLES = """
             order by part.position
         ) as key,
         case namespace.nspname when 'raw' then '_run_id' else 'run_id' end as run_column,
-        namespace.nspname || '.' || relation.relname = 'audit.file' as is_registry
+        namespace.nspname || '.' || relation.relname = 'audit.file' as has_permanent_rows
     from pg_trigger as trigger
     inner join pg_class as relation on trigger.tgrelid = relation.oid
     inner join pg_namespace as namespace on relation.relnamespace = namespace.oid
