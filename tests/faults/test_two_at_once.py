@@ -18,7 +18,7 @@ STARTS = int(os.environ.get("STARTS", "12"))
 HOLDER = """
 import sys
 from warehouse.database import connect
-from warehouse.feed import STAR_LOCK
+from warehouse.history.change_log import STAR_LOCK
 from warehouse.locks import alone
 
 with connect(sys.argv[1]) as connection:

@@ -20,7 +20,7 @@ from tests.pipeline import LOCK_AWAITED, Pipeline
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.errors import DeleteThresholdExceeded, LockHeld, SchemaOutdated
-from warehouse.load.publish import STAR_LOCK
+from warehouse.history.change_log import STAR_LOCK
 
 Ask = Callable[[object], Tracked]
 SOURCE_TABLE = "shop://public/customer"

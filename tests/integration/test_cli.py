@@ -20,7 +20,7 @@ from generators import geoip
 from tests.pipeline import LOCK_AWAITED, Pipeline
 from warehouse.db.connections import connect
 from warehouse.db.locks import transaction_lock
-from warehouse.load.publish import STAR_LOCK
+from warehouse.history.change_log import STAR_LOCK
 from warehouse.runs.audit import CRASHED
 
 DWH = Path(sys.executable).with_name("dwh")
