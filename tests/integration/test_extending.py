@@ -50,7 +50,7 @@ class Copy:
             content = f"{content}\n{text}"
         else:
             content, count = re.subn(
-                rf"(^{to}: Final.* = \(\n.*?)(^\)$)",
+                rf"(^{to}: Final[^\n]* = \(\n.*?)(^\)$)",
                 lambda match: f"{match[1]}{text.rstrip()},\n{match[2]}",
                 content,
                 count=1,

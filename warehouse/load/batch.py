@@ -20,7 +20,7 @@ from psycopg import sql
 
 from warehouse.db.connections import analyze_briefly
 from warehouse.db.identifiers import listed
-from warehouse.model.star import Dimension, Fact
+from warehouse.model.star import Target
 from warehouse.sources.declaration import Entity
 
 
@@ -41,7 +41,7 @@ class Batch:
     connection: psycopg.Connection
     run_id: int
     entity: Entity
-    target: Dimension | Fact
+    target: Target
     # Moment of the source's snapshot, at which a new version starts where the source does not say when.
     taken_at: datetime | None = None
     # Whether star and quarantine hold nothing of the source yet: nothing has to be looked up or compared.

@@ -8,7 +8,7 @@ from warehouse.errors import DeleteThresholdExceeded
 from warehouse.extract.deletes import CONFIRM_HINT
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import natural_keys
-from warehouse.model.star import TARGETS, Dimension, Fact
+from warehouse.model.star import TARGETS, DailySnapshot, Fact, Target
 
 
 def holds_anything(connection: psycopg.Connection, source: str) -> bool:
@@ -68,10 +68,13 @@ def find_orphans(batch: Batch, max_share: float) -> int:
     )
 
 
-def live_rows(target: Dimension | Fact) -> str:
+def live_rows(target: Target) -> str:
     """Condition on a row of the target: its source row should be there, as far as the star knows."""
     if isinstance(target, Fact):
         return "true"
+    if isinstance(target, DailySnapshot):
+        # Rows of earlier days stay.
+        return f"snapshot_date = (select max(snapshot_date) from dwh.{target.table})"
     return "is_current and not is_inferred" if target.has_history else "not is_deleted and not is_inferred"
 
 

@@ -10,7 +10,7 @@ import psycopg
 
 from warehouse.errors import DeclarationError, SourceError
 from warehouse.extract.staged import Staged
-from warehouse.load import facts, quarantine, scd1, scd2
+from warehouse.load import daily_snapshot, facts, quarantine, scd1, scd2
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import find_changed_keys, replace_view, view_all_keys
 from warehouse.load.conform import clear_stale_timestamps, conform, find_deleted_keys
@@ -22,7 +22,7 @@ from warehouse.load.rekey import rekey_waiting
 from warehouse.load.transaction import begin_publishing
 from warehouse.load.watermarks import move_watermarks
 from warehouse.model.contracts import Contract
-from warehouse.model.star import TARGETS, Fact
+from warehouse.model.star import TARGETS, DailySnapshot, Fact
 from warehouse.runs.audit import CheckResult, Load, Run, ensure_alive, record_checks, record_load
 
 Progress = Callable[[str], None]
@@ -67,13 +67,15 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
             for load in merge_mirrors(connection, run.run_id, staged, is_first, progress)
         }
         # Where no mirror changed no row can be judged otherwise, not even one that waits in quarantine.
-        if staged.full_refresh or any(map(_has_changes, loads.values())):
-            for batch in _batches(connection, run, staged, loads, is_first):
-                with _name_entity(batch), batch:
-                    load = load_target(batch, run, staged, checks)
-                if load is not None:
-                    loads[load.table_name] = load
-                    progress(str(load))
+        has_changes = staged.full_refresh or any(map(_has_changes, loads.values()))
+        for batch in _batches(connection, run, staged, loads, is_first):
+            if not has_changes and not daily_snapshot.is_pending(batch):
+                continue
+            with _name_entity(batch), batch:
+                load = load_target(batch, run, staged, checks)
+            if load is not None:
+                loads[load.table_name] = load
+                progress(str(load))
         for name, high in move_watermarks(connection, run.run_id, staged).items():
             loads[name] = replace(loads[name], window_high=high)
         for load in loads.values():
@@ -88,13 +90,14 @@ def load_target(batch: Batch, run: Run, staged: Staged, checks: list[CheckResult
     started = time.monotonic()
     mirror = staged.table_of(batch.entity)
     changed = view_all_keys(batch, mirror.rows_read) if batch.is_first else find_changed_keys(batch, mirror)
-    if not changed and not batch.may_have_orphans:
+    is_pending = daily_snapshot.is_pending(batch)
+    if not changed and not batch.may_have_orphans and not is_pending:
         return None
     conformed = conform(batch, changed)
     clear_stale_timestamps(batch)
     find_deleted_keys(batch)
     orphans = find_orphans(batch, staged.max_delete_share)
-    if not changed and not orphans:
+    if not changed and not orphans and not is_pending:
         return None
     quarantined = check(batch, run, staged.contracts[batch.entity.name], checks) if conformed else 0
     quarantine.resolve(batch)
@@ -144,6 +147,8 @@ def merge(batch: Batch) -> Counts:
     try:
         if isinstance(target, Fact):
             return facts.merge(batch, target)
+        if isinstance(target, DailySnapshot):
+            return daily_snapshot.merge(batch, target)
         return scd2.merge(batch, target) if target.has_history else scd1.merge(batch, target)
     except (psycopg.errors.CardinalityViolation, psycopg.errors.UniqueViolation) as error:
         raise DeclarationError(

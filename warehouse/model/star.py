@@ -193,7 +193,18 @@ FACTS: Final = (
     ),
 )
 
-SNAPSHOTS: Final[tuple[DailySnapshot, ...]] = ()
+SNAPSHOTS: Final = (
+    DailySnapshot(
+        "inventory",
+        "Units in stock: one row per product, distribution center and UTC day, as of the last run of that day.",
+        refers_to=(
+            Reference("product", "What is in stock: version of dim_product valid when the day began"),
+            Reference("distribution_center", "Where it is in stock: dim_distribution_center"),
+        ),
+        # Stock of several days does not add up.
+        measures=(Measure("quantity", "numeric(18, 3)", "Units that can be sold", additive=False),),
+    ),
+)
 
 # Dimensions first: a fact takes the versions that its own run has just written.
-TARGETS: Final[tuple[Dimension | Fact, ...]] = (*DIMENSIONS, *FACTS)
+TARGETS: Final[tuple[Target, ...]] = (*DIMENSIONS, *FACTS, *SNAPSHOTS)

@@ -1,7 +1,7 @@
 """Facts: what their business SQL makes of the conformed lines and of the versions that were valid at each event."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 
 import psycopg
@@ -14,7 +14,7 @@ from warehouse.load.facts import infer_missing
 from warehouse.model.calendar import DATE
 from warehouse.model.calendar_sql import expected_days
 from warehouse.model.fact_sql import fact_query
-from warehouse.model.star import DIMENSIONS, Fact
+from warehouse.model.star import DIMENSIONS, Dimension, Fact
 from warehouse.reconcile.accounting import waiting_table
 from warehouse.reconcile.compare import EXPECTED, Comparison, reconcile_table
 from warehouse.reconcile.verdict import MOST_LISTED, Difference, Verdict
@@ -25,7 +25,7 @@ def reconcile_facts(batch: Batch, fact: Fact) -> Iterator[Verdict]:
 
     Facts whose row waits in quarantine keep their last good state; only their keys are compared.
     """
-    yield from _inferred(batch, fact)
+    yield from inferred_members(batch, infer_missing(batch, fact))
     started = time.monotonic()
     description = batch.execute(
         "select * from ({query}) as prepared limit 0", query=fact_query(fact)
@@ -92,10 +92,10 @@ def reconcile_calendar(connection: psycopg.Connection, run_id: int) -> Verdict:
     return reconcile_table(connection, comparison).timed(started)
 
 
-def _inferred(batch: Batch, fact: Fact) -> Iterator[Verdict]:
-    """Insert inferred members that facts refer to and no dimension holds (any more), as a load does."""
+def inferred_members(batch: Batch, inferred: Mapping[Dimension, int]) -> Iterator[Verdict]:
+    """Verdicts on members that facts refer to and no dimension held (any more): they were inferred, as a load does."""
     started = time.monotonic()
-    for dimension, inserted in infer_missing(batch, fact).items():
+    for dimension, inserted in inferred.items():
         if not inserted:
             continue
         (natural,) = dimension.natural_key

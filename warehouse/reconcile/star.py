@@ -11,6 +11,7 @@ from warehouse.model.star import TARGETS, Dimension, Fact
 from warehouse.reconcile.accounting import reconcile_quarantine
 from warehouse.reconcile.facts import reconcile_calendar, reconcile_facts
 from warehouse.reconcile.members import reconcile_members
+from warehouse.reconcile.snapshots import reconcile_snapshot
 from warehouse.reconcile.unknown import reconcile_unknown
 from warehouse.reconcile.verdict import Verdict
 from warehouse.reconcile.versions import reconcile_versions
@@ -55,10 +56,14 @@ def reconcile_star(
             add(members.joined(reconcile_unknown(connection, source.name, batch.target)))
     has_facts = False
     for batch in batches:
-        if isinstance(batch.target, Fact):
+        if not isinstance(batch.target, Dimension):
             has_facts = True
             with batch:
-                add(*reconcile_facts(batch, batch.target))
+                add(
+                    *reconcile_facts(batch, batch.target)
+                    if isinstance(batch.target, Fact)
+                    else reconcile_snapshot(batch, batch.target)
+                )
     if has_facts:
         add(reconcile_calendar(connection, run_id))
     return list(verdicts.values())

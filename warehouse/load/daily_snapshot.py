@@ -1,0 +1,189 @@
+"""Load daily snapshots: every run writes the rows of its UTC day, and carries forward those of days without a run.
+
+The first run of a day copies the rows of the day before and writes what changed; later runs write what changed.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, date, timedelta
+
+from psycopg import sql
+
+from warehouse.db.identifiers import assigned, differ, listed, qualified, same_key
+from warehouse.load import scd1, scd2
+from warehouse.load.batch import Batch
+from warehouse.load.counts import Counts
+from warehouse.model.calendar_sql import add_days
+from warehouse.model.fact_sql import dimension_of, snapshot_columns, snapshot_query
+from warehouse.model.star import DailySnapshot, Dimension
+
+DAY = timedelta(days=1)
+LINES = sql.Identifier("pg_temp", "snapshot_lines")
+
+
+def is_pending(batch: Batch) -> bool:
+    """Whether a daily snapshot has to be written though its source did not change: a day began, or versions expired."""
+    if not isinstance(batch.target, DailySnapshot) or batch.taken_at is None:
+        return False
+    latest = _latest_day(batch)
+    return latest is not None and (
+        latest < batch.taken_at.astimezone(UTC).date()
+        or any(
+            batch.exists("select from ({rows}) as outdated", rows=rows)
+            for rows in _outdated(batch, batch.target)
+        )
+    )
+
+
+def merge(batch: Batch, snapshot: DailySnapshot) -> Counts:
+    """Write the rows of the day of the source's snapshot; running it again on the same day changes nothing."""
+    assert batch.taken_at is not None
+    latest = _latest_day(batch)
+    # A clock that was set back does not take the rows back.
+    day = max(filter(None, (latest, batch.taken_at.astimezone(UTC).date())))
+    names = {"day": sql.Literal(day), "same": same_key(snapshot.natural_key, "deleted", "line")}
+    queries = [
+        _conformed(batch, snapshot, day),
+        _carried_forward(batch, snapshot, latest, day),
+        *_outdated(batch, snapshot),
+    ]
+    fill_lines(
+        batch,
+        snapshot,
+        batch.format(
+            """
+            select line.* from ({queries}) as line
+            where line.snapshot_date < {day} or not exists (select from {deleted_keys} as deleted where {same})
+            """,
+            **names,
+            queries=sql.SQL(" union all ").join(queries),
+        ),
+    )
+    batch.connection.execute(
+        add_days(
+            sql.SQL("select distinct line.snapshot_date as day from pg_temp.snapshot_lines as line"),
+            batch.run_id,
+        )
+    )
+    infer_missing(batch, snapshot)
+    inserted, updated = _upsert(batch, snapshot)
+    deleted = batch.execute(
+        """
+        delete from {target} as line using {deleted_keys} as deleted
+        where {same} and line.snapshot_date = {day} and line.source_system = {source}
+        """,
+        **names,
+    ).rowcount
+    return Counts(inserted=inserted, updated=updated, deleted=deleted)
+
+
+def fill_lines(batch: Batch, snapshot: DailySnapshot, query: sql.Composable) -> None:
+    """Fill the lines that a snapshot's rows are made from; of a member and day that with the lowest `rank` counts."""
+    key = listed(snapshot.natural_key)
+    batch.create_temporary(
+        "snapshot_lines",
+        """
+        select distinct on ({key}, snapshot_date)
+            line.*, line.snapshot_date::timestamp at time zone 'UTC' as began_at
+        from ({query}) as line order by {key}, snapshot_date, rank
+        """,
+        key=key,
+        query=query,
+    )
+
+
+def infer_missing(batch: Batch, snapshot: DailySnapshot) -> dict[Dimension, int]:
+    """Insert members that the lines refer to and no dimension holds; returns how many, by dimension."""
+    return {
+        dimension: scd2.infer_missing(batch, dimension, LINES, "began_at")
+        if dimension.has_history
+        else scd1.infer_missing(batch, dimension)
+        for dimension in map(dimension_of, snapshot.references)
+    }
+
+
+def line_columns(snapshot: DailySnapshot) -> list[str]:
+    """Columns of a line that its row takes as they are."""
+    return [*snapshot.natural_key, "source_system", *(measure.name for measure in snapshot.measures)]
+
+
+def _latest_day(batch: Batch) -> date | None:
+    row = batch.execute("select max(snapshot_date) from {target} where source_system = {source}").fetchone()
+    return row[0] if row else None
+
+
+def _conformed(batch: Batch, snapshot: DailySnapshot, day: date) -> sql.Composable:
+    return batch.format(
+        "select {columns}, {day}::date as snapshot_date, false as is_carried_forward, 1 as rank "
+        "from {conformed} as conformed",
+        columns=qualified("conformed", line_columns(snapshot)),
+        day=sql.Literal(day),
+    )
+
+
+def _carried_forward(batch: Batch, snapshot: DailySnapshot, latest: date | None, day: date) -> sql.Composable:
+    """The rows of the latest day, for each day after it up to this one."""
+    return batch.format(
+        """
+        select {columns}, following.day::date, following.day::date < {day}::date, 2
+        from {target} as fact
+        cross join generate_series({latest}::date + interval '1 day', {day}::timestamp, interval '1 day')
+            as following (day)
+        where fact.snapshot_date = {latest}::date and fact.source_system = {source}
+        """,
+        columns=qualified("fact", line_columns(snapshot)),
+        latest=sql.Literal(latest),
+        day=sql.Literal(day),
+    )
+
+
+def _outdated(batch: Batch, snapshot: DailySnapshot) -> Iterator[sql.Composable]:
+    """Select rows of days that began after the version that they refer to expired, as this run has learned."""
+    for dimension in map(dimension_of, snapshot.references):
+        if not dimension.has_history:
+            continue
+        names = {
+            "dimension": sql.Identifier("dwh", dimension.table),
+            "key": sql.Identifier(dimension.key),
+        }
+        (earliest,) = batch.execute(
+            "select min(valid_to) from {dimension} where expired_by_run_id = {run_id}", **names
+        ).fetchone() or (None,)
+        if earliest is not None:
+            yield batch.format(
+                """
+                select {columns}, fact.snapshot_date, fact.is_carried_forward, 3
+                from {target} as fact inner join {dimension} as version on fact.{key} = version.{key}
+                where version.expired_by_run_id = {run_id} and fact.source_system = {source}
+                    and fact.snapshot_date >= {first_day}
+                    and fact.snapshot_date::timestamp at time zone 'UTC' >= version.valid_to
+                """,
+                **names,
+                columns=qualified("fact", line_columns(snapshot)),
+                first_day=sql.Literal((earliest + DAY - timedelta(microseconds=1)).astimezone(UTC).date()),
+            )
+
+
+def _upsert(batch: Batch, snapshot: DailySnapshot) -> tuple[int, int]:
+    columns = snapshot_columns(snapshot)
+    key = ["snapshot_date", *snapshot.natural_key, "source_system"]
+    row = batch.execute(
+        """
+        with merged as (
+            insert into {target} as fact ({columns}, run_id)
+            select {columns}, {run_id} from ({query}) as prepared
+            on conflict ({key}) do update set {assigned}, run_id = excluded.run_id
+            where {differ}
+            -- only a row that was locked or updated before has an xmax
+            returning fact.xmax = 0 as is_new
+        )
+
+        select count(*) filter (where is_new), count(*) filter (where not is_new) from merged
+        """,
+        columns=listed(columns),
+        query=snapshot_query(snapshot, sql.SQL("table pg_temp.snapshot_lines")),
+        key=listed(key),
+        assigned=assigned([name for name in columns if name not in key], "excluded"),
+        differ=differ(columns, "fact", "excluded"),
+    ).fetchone()
+    assert row is not None
+    return row[0], row[1]
