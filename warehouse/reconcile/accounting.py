@@ -11,7 +11,7 @@ from warehouse.load.fit import UNFIT
 from warehouse.load.orphans import live_rows
 from warehouse.load.quarantine import find_failing
 from warehouse.model.contracts import read_contract
-from warehouse.model.star import Fact
+from warehouse.model.star import Dimension
 from warehouse.reconcile.compare import EXPECTED, Comparison, compare, list_differences
 from warehouse.reconcile.verdict import Verdict
 
@@ -107,7 +107,7 @@ def _repair(batch: Batch) -> None:
 def _same_row(batch: Batch) -> sql.Composable:
     """Whether `published` is the row of `conformed`: the same key, and of a member the same state."""
     same = same_key((*batch.target.natural_key, "source_system"), "published", "conformed")
-    if isinstance(batch.target, Fact):
+    if not isinstance(batch.target, Dimension):
         return same
     attributes = batch.target.attributes
     return sql.SQL("{} and row({}) is not distinct from row({})").format(

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 import psycopg
 
-from warehouse.model.star import TARGETS, Fact
+from warehouse.model.star import TARGETS, Dimension
 from warehouse.sources.declaration import SOURCES, Source, read_source
 
 Lineage = Mapping[str, tuple[str, ...]]
@@ -41,7 +41,7 @@ def _of(source: Source) -> Lineage:
     }
     for target in TARGETS:
         if entity := source.entities.get(target.entity):
-            dimensions = (*target.references, *target.derived) if isinstance(target, Fact) else ()
+            dimensions = () if isinstance(target, Dimension) else (*target.references, *target.derived)
             known[f"dwh.{target.table}"] = (
                 *dict.fromkeys(MIRROR.findall(entity.sql)),
                 *(f"dwh.dim_{name}" for name in dimensions),
