@@ -8,7 +8,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from warehouse.errors import WarehouseError
-from warehouse.explain.node import Node
+from warehouse.explain.node import Node, format_key
 from warehouse.explain.rows import column_types, find_rows
 from warehouse.extract.catalog import source_columns
 from warehouse.load.batch import Batch
@@ -62,28 +62,28 @@ class Origin:
         }
         if row["_is_deleted"] == "true":
             facts["state"] = "deleted from the source"
-        said = ", ".join(f"{name} {value}" for name, value in named.items())
         children = [self._at_source(table, named, values)] if self.reader else []
-        return Node(f"raw.{table.mirror} {said}: mirror of {table}", facts, children)
+        return Node(f"raw.{table.mirror} {format_key(named)}: mirror of {table}", facts, children)
 
     def _snapshot(self, table: Table, run_id: str | None) -> str:
         row = self.connection.execute(
             """
-            select proof.captured_at, proof.verdict, watermark.snapshot_xmin
-            from audit.verification as proof
+            select verification.captured_at, verification.verdict, watermark.snapshot_xmin
+            from audit.verification as verification
             left join audit.watermark as watermark
-                on watermark.run_id = proof.run_id and watermark.source = proof.source
-                and watermark.table_name = proof.table_name
-            where proof.run_id = %s and proof.source = %s and proof.table_name = %s and proof.layer = 'mirror'
-            order by proof.verification_id limit 1
+                on watermark.run_id = verification.run_id and watermark.source = verification.source
+                and watermark.table_name = verification.table_name
+            where verification.run_id = %s and verification.source = %s and verification.table_name = %s
+                and verification.layer = 'mirror'
+            order by verification.verification_id limit 1
             """,
             [run_id, table.source, table.name],
         ).fetchone()
         if row is None or row[0] is None:
             return "not on record"
         taken_at, verdict, xmin = row
-        said = f"{taken_at:%Y-%m-%d %H:%M:%S} UTC, source and mirror {verdict}"
-        return f"{said}, transactions before {xmin:,} seen" if xmin is not None else said
+        summary = f"{taken_at:%Y-%m-%d %H:%M:%S} UTC, source and mirror {verdict}"
+        return f"{summary}, transactions before {xmin:,} seen" if xmin is not None else summary
 
     def _at_source(self, table: Table, key: Mapping[str, str], mirrored: Mapping[str, str | None]) -> Node:
         """The row as the source has it at this moment, and the transaction that wrote it."""
@@ -156,8 +156,8 @@ class Origin:
             return Node(title, {"state": "delivers no such row: it is not to be published"})
         broken = failing["rules"] if failing else []
         verdicts = {rule.name: "broken" if rule.name in broken else "kept" for rule in rules}
-        said = f"checks/{entity.name}.yml: {list(verdicts.values()).count('broken')} of {len(rules)} rules broken"
-        judged = [Node(said, verdicts)]
+        summary = f"checks/{entity.name}.yml: {list(verdicts.values()).count('broken')} of {len(rules)} rules broken"
+        judged = [Node(summary, verdicts)]
         if failing and not verdicts.keys() & set(broken):
             judged.append(Node(f"dwh.{target.table} cannot hold it", {"reason": failing["reason"]}))
         return Node(title, row, judged)
@@ -214,5 +214,5 @@ def describe_run(connection: psycopg.Connection, run_id: object) -> str:
     if row is None:
         return f"run {run_id}, of which nothing is on record"
     flow, started_at, user, code, status = row
-    said = f"run {run_id} ({flow}, {started_at:%Y-%m-%d %H:%M:%S} UTC, by {user}, code {code}"
-    return f"{said})" if status == "succeeded" else f"{said}, {status})"
+    description = f"run {run_id} ({flow}, {started_at:%Y-%m-%d %H:%M:%S} UTC, by {user}, code {code}"
+    return f"{description})" if status == "succeeded" else f"{description}, {status})"
