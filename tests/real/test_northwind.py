@@ -9,7 +9,7 @@ import pytest
 from tests.pipeline import Pipeline, content
 from tests.real.northwind_source import csv_folder, load_northwind
 from warehouse.explain.explain import explain
-from warehouse.load import publish
+from warehouse.load import conform
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.audit import start_run
 from warehouse.sources.declaration import read_source
@@ -183,7 +183,7 @@ def test_amounts_that_nothing_can_hold_wait_and_all_others_are_published_as_ever
     waiting = [([str(order), str(line)], rules, None) for (order, line), (_, rules) in ABSURD.items()]
     northwind.do(*absurd, lines.format("unit_price = 1.00005, discount = 0.33335", 10273, 10))
     with monkeypatch.context() as large:
-        large.setattr(publish, "PARALLEL_ABOVE", 1)
+        large.setattr(conform, "PARALLEL_ABOVE", 1)
         northwind.capture()
     assert sorted(northwind.quarantined()) == waiting
     assert len(northwind.facts()) == 2155 - len(ABSURD)
