@@ -1,1 +1,1 @@
-"""The dwh command line."""
+"""The command line `dwh`."""

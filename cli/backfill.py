@@ -1,4 +1,4 @@
-"""`dwh backfill`: days of the past loaded anew."""
+"""`dwh backfill`: load days of the past again."""
 
 from datetime import datetime
 from typing import Annotated
@@ -15,20 +15,21 @@ def backfill(
         datetime, typer.Option("--from", metavar="DAY", formats=DAY, help="First day (UTC).")
     ],
     to_day: Annotated[datetime, typer.Option("--to", metavar="DAY", formats=DAY, help="Last day (UTC).")],
-    only: Annotated[str | None, typer.Option(metavar="FEED", help="One feed, as weblogs or shop.")] = None,
-    parallel: Annotated[int, typer.Option(min=1, max=16, help="How many days at once.")] = 1,
+    only: Annotated[str | None, typer.Option(metavar="FEED", help="One feed: a source, or weblogs.")] = None,
+    parallel: Annotated[int, typer.Option(min=1, max=16, help="How many days to load at once.")] = 1,
     missing: Annotated[
-        bool, typer.Option("--missing", help="Only days that are missing or have failed.")
+        bool, typer.Option("--missing", help="Load only days that are missing or have failed.")
     ] = False,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Begin again, even if the same days were interrupted.")
+        bool,
+        typer.Option("--restart", help="Start over, even if a backfill of the same days was interrupted."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Load days of the past anew, day by day and feed by feed, then the marts; nothing is doubled.
+    """Load days of the past again, day by day and feed by feed, then refresh the marts; rows are replaced.
 
-    Web logs: the files that tell of a day are loaded again from the landing folder. The shop: the day's facts are
-    derived again from the mirrors. Asked for the same days again, one that was interrupted goes on where it was.
+    Web logs: the files with requests of a day are loaded again from the landing folder. Sources: the day's facts are
+    derived again from the mirrors. An interrupted backfill is resumed if the same days are asked for again.
 
     Examples: `dwh backfill --from 2026-11-01 --to 2026-11-07`, `dwh backfill --from 2026-11-01 --to 2026-11-07 --only
     weblogs --missing`
@@ -50,4 +51,4 @@ def backfill(
     rows = [{"day": str(d.day), "feed": d.feed, "rows": d.rows, "note": d.message} for d in done.days]
     show_table(f"backfill, run {done.run_id}", rows, empty="nothing to load")
     if done.skipped:
-        out.print(f"{done.skipped} days were done before this backfill was interrupted.")
+        out.print(f"{done.skipped} days were already loaded before this backfill was interrupted.")

@@ -1,4 +1,4 @@
-"""`dwh demo`: the whole way on generated data, twice: a first load, then what one day changes."""
+"""`dwh demo`: the whole pipeline on generated data, twice: a first load, then the changes of one day."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from stack.postgres import EmbeddedPostgres
     from warehouse.settings import Settings
 
-# The shop's past ends so long ago that the demo can let many days pass before it reaches today.
+# The shop's history ends this many days ago, so that the demo can simulate many days before it reaches today.
 DAYS_AHEAD = 30
 LOG_DAYS, LOG_LINES_A_DAY = 7, 3000
 MARTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
@@ -42,15 +42,15 @@ def demo(
     rows: Annotated[int, typer.Option(min=1, max=10**9, help="Orders in the generated shop.")] = 5000,
     changes: Annotated[int, typer.Option(min=1, max=10**9, help="Changes on the simulated day.")] = 2000,
 ) -> None:
-    """The whole way on generated data: shop and web logs, first load, next day, only what changed.
+    """Run the whole pipeline on generated data: shop and web logs, a first load, a day of changes, a second load.
 
-    Always on the embedded databases in DWH_HOME, whatever else is set. Run again, it goes on with the next day.
+    Always uses the embedded databases in DWH_HOME, whatever else is set. Run again, it continues with the next day.
     `dwh down` stops what it has started; the data stay.
     """
-    from cli.output import err, narrated, out
+    from cli.output import err, out, show_log
 
     began = time.monotonic()
-    with narrated("starting") as status:
+    with show_log("starting") as status:
         with _stage(status, "Starting PostgreSQL and, in the background, Prefect"):
             settings, postgres = _start()
         with _stage(status, "Preparing the warehouse's tables, a shop and its web logs"):
@@ -59,9 +59,9 @@ def demo(
             ui_url = _track(settings.home)
         with _stage(status, "Loading everything that is new"):
             _load()
-        with _stage(status, "Letting a day pass in the shop and on its site"):
+        with _stage(status, "Simulating one day of changes in the shop and on its site"):
             _next_day(settings, changes)
-        with _stage(status, "Loading what that day has changed"):
+        with _stage(status, "Loading what that day changed"):
             _load()
         with _stage(status, "Writing the report"):
             report = _report(settings)
@@ -89,37 +89,40 @@ def _stage(status: object, title: str) -> Iterator[None]:
 
 
 def _start() -> "tuple[Settings, EmbeddedPostgres]":
-    """Start the stack; settings of this process, and of the flows that it runs, name its databases from here on."""
+    """Start the stack; from here on the settings of this process and of the flows that it runs name its databases."""
     import os
 
-    from flows.databases import found
+    from flows.databases import SHOP, with_urls
     from stack import local
     from warehouse.settings import Settings
 
     home = Settings.load().home
     stack = local.up(home, wait=False)
-    # Said by the environment, which prevails over .env.
-    os.environ["DWH_SOURCE"] = "shop"
-    settings = found(
-        Settings.load().model_copy(update={"shop_url": None, "source_url": None, "warehouse_url": None})
-    )
-    os.environ["DWH_SHOP_URL"] = os.environ["DWH_SOURCE_URL"] = settings.captured
+    given = Settings.load()
+    settings = with_urls(given.model_copy(update={"source_urls": {}, "warehouse_url": None}), start=False)
+    # The environment takes precedence over .env; empty is unset: the demo loads its own shop and no other source.
+    for name in (*given.source_urls, "warehouse"):
+        os.environ.pop(f"DWH_{name.upper()}_URL_FILE", None)
+        os.environ[f"DWH_{name.upper()}_URL"] = ""
+    os.environ["DWH_SHOP_URL"] = settings.source_url(SHOP)
     os.environ["DWH_WAREHOUSE_URL"] = settings.warehouse
     return Settings.load(), stack.postgres
 
 
 def _prepare(settings: "Settings", rows: int) -> None:
     import generators.geoip
-    from cli.output import told_lines
+    from cli.output import progress_lines
     from generators.shop import create_schema, generate
     from generators.shop.visitors import visitors
     from warehouse import geoip, migrations
 
     migrations.upgrade(settings.warehouse)
-    create_schema(settings.captured)
+    create_schema(settings.source_url("shop"))
     end = datetime.now(UTC) - timedelta(days=DAYS_AHEAD)
-    if not visitors(settings.captured, limit=1)[0]:
-        generate(settings.captured, rows=rows, until=end, defects=0.002, progress=told_lines("rows"))
+    if not visitors(settings.source_url("shop"), limit=1)[0]:
+        generate(
+            settings.source_url("shop"), rows=rows, until=end, defects=0.002, progress=progress_lines("rows")
+        )
     if settings.geoip_path is None:
         generators.geoip.write(settings.home / geoip.DEMO)
     if _last_log(settings) is None:
@@ -130,7 +133,7 @@ def _next_day(settings: "Settings", changes: int) -> None:
     from cli.output import err
     from generators.shop import simulate_day
 
-    counts = simulate_day(settings.captured, changes=changes, seed=int(time.time()), defects=0.01)
+    counts = simulate_day(settings.source_url("shop"), changes=changes, seed=int(time.time()), defects=0.01)
     kinds = {
         kind: sum(n for name, n in counts.items() if name.endswith(f"_{kind}"))
         for kind in ("inserted", "updated", "deleted")
@@ -140,7 +143,7 @@ def _next_day(settings: "Settings", changes: int) -> None:
     if day < datetime.now(UTC).date():
         _write_logs(settings, day, 1)
     else:
-        err.print("web logs: none, they have reached yesterday", markup=False)
+        err.print("web logs: none, they already reach up to yesterday", markup=False)
 
 
 def _write_logs(settings: "Settings", until: date, days: int) -> None:
@@ -149,7 +152,7 @@ def _write_logs(settings: "Settings", until: date, days: int) -> None:
     from generators.shop.visitors import visitors
     from generators.weblogs import generate
 
-    usernames, product_ids = visitors(settings.captured)
+    usernames, product_ids = visitors(settings.source_url("shop"))
     counts = generate(
         landing(settings.lake),
         lines=LOG_LINES_A_DAY * days,
@@ -182,9 +185,9 @@ def _track(home: Path) -> str | None:
 
 
 def _load() -> None:
-    from cli.run import flow_of
+    from cli.run import flow_named
 
-    flow_of("daily-warehouse")(from_step="ingest-shop")
+    flow_named("daily-warehouse")(from_step="ingest-shop")
 
 
 def _report(settings: "Settings") -> Path:

@@ -1,4 +1,4 @@
-"""`dwh explain`: where a row came from."""
+"""`dwh explain`: show where a row came from."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -14,24 +14,24 @@ WEBLOG = ("weblog", "fact_weblog", "dwh.fact_weblog", "mart.weblog")
 
 def explain(
     table: Annotated[
-        str, typer.Argument(help="What it is: customer, order_item, a mirror (raw.shop_product), or weblog.")
+        str, typer.Argument(help="An entity (customer, order_item), a mirror (raw.shop_product), or weblog.")
     ],
     key: Annotated[
         list[str],
-        typer.Argument(help="Key of the row in its source, as many values as it has; of web logs FILE:LINE."),
+        typer.Argument(help="Key of the row in its source: one value for each column; for weblog FILE:LINE."),
     ],
     source: Annotated[
-        str | None, typer.Option(help="Only this source; unset: all that were captured.")
+        str | None, typer.Option(help="Only this source; default: all captured sources.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a tree.")] = False,
 ) -> None:
-    """Show where a row came from: its versions and why, mirror rows, source, runs, and the rules that judged it.
+    """Show where a row came from: its dimension versions and why those, mirror rows, source rows, runs and rules.
 
-    Of a web log request: its raw line, file, offset, keys, country and why.
+    For a web-log request: its raw line, file, offset, keys, country and why that one.
 
     Examples: `dwh explain customer 7`, `dwh explain order_item 17 1`, `dwh explain weblog access.log:17 --json`
     """
-    from flows.databases import located
+    from flows.databases import with_urls
     from warehouse.db.connections import connect
     from warehouse.db.schema_version import ensure_migrated
     from warehouse.errors import SettingsError
@@ -39,7 +39,7 @@ def explain(
     from warehouse.explain.sources import captured_sources, readers_of
     from warehouse.settings import Settings
 
-    settings = located(Settings.load())
+    settings = with_urls(Settings.load())
     ensure_migrated(settings.warehouse)
     with connect(settings.warehouse, autocommit=True, application_name="dwh explain") as connection:
         if table in WEBLOG:
@@ -47,71 +47,75 @@ def explain(
 
             if len(key) != 1:
                 raise SettingsError(
-                    "A line of a web log has one key: FILE:LINE.", hint="As 3:17 or access.log:17."
+                    "The key of a web-log line is FILE:LINE.", hint="For example 3:17 or access.log:17."
                 )
             show_weblog(explain_weblog(connection, settings, key[0]), as_json)
             return
-        sources = captured_sources(connection, settings.source, source)
+        sources = captured_sources(connection, settings, source)
         with readers_of(settings, sources) as readers:
             nodes = explain_row(connection, sources, table, key, readers=readers)
     show_tree(nodes, as_json)
 
 
 def show_tree(nodes: "Sequence[Node]", as_json: bool) -> None:
-    """Print explanations: as JSON, or as trees in which each thing shows what it rests on."""
+    """Print explanations as JSON, or as trees in which each node shows what it was made from."""
     from rich.markup import escape
     from rich.table import Table
     from rich.tree import Tree
 
-    from cli.output import out, show_json, told
+    from cli.output import format_value, out, show_json
 
     if as_json:
         show_json(nodes)
         return
 
-    def grown(node: "Node", tree: Tree) -> None:
+    def grow(node: "Node", tree: Tree) -> None:
         if node.facts:
             grid = Table.grid(padding=(0, 2))
             grid.add_column(style="dim")
             grid.add_column(overflow="fold")
             for name, value in node.facts.items():
-                grid.add_row(escape(name), escape(told(value)))
+                grid.add_row(escape(name), escape(format_value(value)))
             tree.add(grid)
         for child in node.children:
-            grown(child, tree.add(f"[bold]{escape(child.title)}[/]"))
+            grow(child, tree.add(f"[bold]{escape(child.title)}[/]"))
 
     for node in nodes:
         tree = Tree(f"[bold]{escape(node.title)}[/]")
-        grown(node, tree)
+        grow(node, tree)
         out.print(tree)
 
 
-def show_weblog(told: "Explanation", as_json: bool) -> None:
-    """Print what is known of a line of a web log; fails where its file is gone or changed."""
+def show_weblog(explanation: "Explanation", as_json: bool) -> None:
+    """Print what is known of a web-log line; fails if its file is gone or has changed."""
     from cli.output import out, show_json, show_table
     from warehouse.files.lake import LakeError
 
     if as_json:
-        show_json(told)
+        show_json(explanation)
     else:
         facts = {
-            "file": f"{told.path} (file {told.file_id})",
-            "line": told.line_number,
-            "byte offset": told.byte_offset,
-            "state": told.state,
+            "file": f"{explanation.path} (file {explanation.file_id})",
+            "line": explanation.line_number,
+            "byte offset": explanation.byte_offset,
+            "state": explanation.state,
         }
         show_table(
-            f"Line {told.line_number} of {told.path}",
+            f"Line {explanation.line_number} of {explanation.path}",
             [{"what": name, "value": str(value)} for name, value in facts.items() if value is not None],
         )
-        if told.raw_line is not None:
-            out.print(told.raw_line + "\n", markup=False, soft_wrap=True)
-        for title, row in (("Row", told.row), ("Quarantine", told.quarantine), ("Run", told.run)):
+        if explanation.raw_line is not None:
+            out.print(explanation.raw_line + "\n", markup=False, soft_wrap=True)
+        for title, row in (
+            ("Row", explanation.row),
+            ("Quarantine", explanation.quarantine),
+            ("Run", explanation.run),
+        ):
             if row:
                 show_table(title, [{"column": name, "value": value} for name, value in row.items()])
-        if told.country_reason:
-            out.print(told.country_reason + "\n", markup=False, soft_wrap=True)
-    if told.fault:
+        if explanation.country_reason:
+            out.print(explanation.country_reason + "\n", markup=False, soft_wrap=True)
+    if explanation.fault:
         raise LakeError(
-            told.fault, hint="What the warehouse knows of the line is shown above; it needs no file."
+            explanation.fault, hint="What is shown above comes from the warehouse and does not need the file."
         )

@@ -1,4 +1,4 @@
-"""`dwh generate`: a made-up shop and its access logs."""
+"""`dwh generate`: generate a shop and its access logs."""
 
 from datetime import datetime
 from pathlib import Path
@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
-generate = typer.Typer(help="Make up data: a shop, web logs.", no_args_is_help=True)
+from cli.log_options import Commands
 
-Seed = Annotated[int, typer.Option(min=0, help="The same seed makes the same data.")]
+generate = Commands(help="Generate data: a shop, web logs.", no_args_is_help=True)
+
+Seed = Annotated[int, typer.Option(min=0, help="The same seed generates the same data.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")]
 Until = Annotated[
-    datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Day at which the data end (UTC); default: now.")
+    datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day of the data (UTC); default: now.")
 ]
 
 
@@ -22,38 +24,40 @@ def shop(
     customers: Annotated[int, typer.Option(min=0, max=10**9, help="Customers.")] = 5000,
     products: Annotated[int, typer.Option(min=0, max=10**9, help="Products.")] = 5000,
     days: Annotated[
-        int, typer.Option(min=0, max=3660, help="Let so many days pass in a shop that is there.")
+        int, typer.Option(min=0, max=3660, help="Simulate this many days in an existing shop instead.")
     ] = 0,
     changes: Annotated[int, typer.Option(min=0, max=10**9, help="Changes on each of these days.")] = 2000,
     seed: Seed = 42,
     until: Until = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Empty the shop first.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Delete the shop's data first.")] = False,
     as_json: Json = False,
 ) -> None:
-    """A shop with two years of history, or the next days of one that is there.
+    """Generate a shop with two years of history, or simulate the next days of an existing one.
 
     Examples: `dwh generate shop`, `dwh generate shop --rows 1000000`, `dwh generate shop --days 1`
     """
     from cli.output import progress
+    from flows.databases import shop_url
     from generators.shop import create_schema, generate, simulate_day
+    from warehouse.settings import Settings
 
-    url = shop_url()
+    url = shop_url(Settings.load())
     create_schema(url)
     if days:
         counts: dict[str, int] = {}
-        with progress("changes") as told:
+        with progress("changes") as update:
             for day in range(days):
                 name = f"day {day + 1} of {days}"
                 day_counts = simulate_day(
                     url,
                     changes=changes,
                     seed=seed + day,
-                    progress=lambda _, done, total, name=name: told(name, done, total),  # type: ignore[misc]
+                    progress=lambda _, done, total, name=name: update(name, done, total),  # type: ignore[misc]
                 )
                 for table, count in day_counts.items():
                     counts[table] = counts.get(table, 0) + count
     else:
-        with progress("rows") as told:
+        with progress("rows") as update:
             counts = generate(
                 url,
                 rows=rows,
@@ -63,7 +67,7 @@ def shop(
                 seed=seed,
                 until=_utc(until),
                 replace=replace,
-                progress=told,
+                progress=update,
             )
     show_counts("Shop", counts, as_json)
 
@@ -77,13 +81,14 @@ def weblogs(
     gzip: Annotated[bool, typer.Option("--gzip", help="Compress them.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Access logs in combined format, and the GeoIP file that knows their addresses.
+    """Generate access logs in combined format, and a GeoIP file that knows their addresses.
 
-    Users and products are those of the shop, where there is one.
+    Users and products are those of the shop, if there is one.
 
     Examples: `dwh generate weblogs`, `dwh generate weblogs --lines 1000000 --days 30 --gzip`
     """
     from cli.output import progress
+    from flows.databases import shop_url
     from generators.geoip import write
     from generators.shop.visitors import visitors
     from generators.weblogs import generate
@@ -91,10 +96,10 @@ def weblogs(
     from warehouse.settings import Settings
 
     settings = Settings.load()
-    usernames, product_ids = visitors(shop_url())
+    usernames, product_ids = visitors(shop_url(settings))
     if settings.geoip_path is None:
         write(settings.home / geoip.DEMO)
-    with progress("lines") as told:
+    with progress("lines") as update:
         counts = generate(
             landing(settings.lake),
             lines=lines,
@@ -104,26 +109,13 @@ def weblogs(
             gzip=gzip,
             usernames=usernames,
             product_ids=product_ids,
-            progress=lambda done, total: told("lines", done, total),
+            progress=lambda done, total: update("lines", done, total),
         )
     show_counts(
         f"Web logs in {landing(settings.lake)}",
         {"files": len(counts.files), "lines": counts.lines, **counts.bad},
         as_json,
     )
-
-
-def shop_url() -> str:
-    """URL of the shop's database, which is started if it is embedded."""
-    from flows.databases import located
-    from warehouse.settings import Settings
-
-    settings = Settings.load()
-    if settings.shop_url is None:
-        # Whatever is captured, it is the shop that is made up.
-        settings = located(settings.model_copy(update={"source_url": None}), migrate=False)
-    assert settings.shop_url is not None
-    return settings.shop_url.get_secret_value()
 
 
 def landing(lake: str) -> Path:
@@ -135,14 +127,14 @@ def landing(lake: str) -> Path:
 
 
 def show_counts(title: str, counts: dict[str, int], as_json: bool) -> None:
-    """Print what was made, by name."""
+    """Print what was generated, by name."""
     from cli.output import show_json, show_table
 
     if as_json:
         show_json(counts)
         return
     rows = [{"what": name.replace("_", " "), "count": count} for name, count in counts.items() if count]
-    show_table(title, rows, empty="nothing was made")
+    show_table(title, rows, empty="nothing was generated")
 
 
 def _utc(day: datetime | None) -> datetime | None:

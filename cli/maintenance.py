@@ -1,4 +1,4 @@
-"""`dwh migrate` and `dwh report`."""
+"""`dwh migrate` and `dwh report`: the schema of the warehouse, and the HTML report."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,10 +8,10 @@ import typer
 
 def migrate(
     to: Annotated[
-        str, typer.Option(help="Revision to go to, up or down; 'base' is an empty database.")
+        str, typer.Option(help="Revision to migrate to, up or down; 'base' is an empty database.")
     ] = "head",
     yes: Annotated[
-        bool, typer.Option("--yes", help="Go down without asking, which drops tables and data.")
+        bool, typer.Option("--yes", help="Downgrade without asking: that drops tables and data.")
     ] = False,
     new: Annotated[
         str | None,
@@ -22,17 +22,17 @@ def migrate(
         ),
     ] = None,
 ) -> None:
-    """Bring the tables of the warehouse to what this code needs; running it again changes nothing.
+    """Migrate the warehouse's schema to what this code needs; running it again changes nothing.
 
     Examples: `dwh migrate`, `dwh migrate --to 0014 --yes`, `dwh migrate --new "add dim_store"`
     """
     from cli.output import out
-    from flows.databases import located
+    from flows.databases import with_urls
     from warehouse import migrations
     from warehouse.db.connections import without_password
     from warehouse.settings import Settings
 
-    url = located(Settings.load(), migrate=False).warehouse
+    url = with_urls(Settings.load(), migrate=False).warehouse
     if new is not None:
         from warehouse.migrations.generate import write_migration
 
@@ -42,34 +42,36 @@ def migrate(
     before = _revision(url)
     if before is not None and (to == "base" or to < before):
         yes or typer.confirm(
-            f"Going down from {before} to {to} drops tables and their data. Go on?", abort=True
+            f"Downgrading from {before} to {to} drops tables and their data. Continue?", abort=True
         )
         migrations.downgrade(url, to)
     else:
         migrations.upgrade(url, to)
     after = _revision(url)
-    said = (
+    outcome = (
         f"is at {after}, as before"
         if after == before
         else f"went from {before or 'base'} to {after or 'base'}"
     )
-    out.print(f"{without_password(url)} {said}.", markup=False, soft_wrap=True)
+    out.print(f"{without_password(url)} {outcome}.", markup=False, soft_wrap=True)
 
 
 def report(
-    path: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write it.")] = None,
+    path: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; default: report.html in DWH_HOME.")
+    ] = None,
 ) -> None:
-    """Write the HTML report: marts, runs and quality in one file that needs no network.
+    """Write the HTML report: marts, runs and data quality in one self-contained file.
 
     Examples: `dwh report`, `dwh report -o /tmp/report.html`
     """
     from cli.output import out
-    from flows.databases import located
+    from flows.databases import with_urls
     from warehouse.db.schema_version import ensure_migrated
     from warehouse.report import write
     from warehouse.settings import Settings
 
-    settings = located(Settings.load())
+    settings = with_urls(Settings.load())
     ensure_migrated(settings.warehouse)
     path = path or settings.home / "report.html"
     write(settings.warehouse, path)

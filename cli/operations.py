@@ -1,4 +1,4 @@
-"""`dwh deploy` and `dwh watchdog`: what runs by schedule, and what looks after it."""
+"""`dwh deploy` and `dwh watchdog`: scheduled runs, and what watches over them."""
 
 import os
 from typing import Annotated
@@ -9,30 +9,36 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables
 
 
 def deploy(
-    pool: Annotated[str | None, typer.Option(help="Work pool, if not the one of resources.yaml.")] = None,
+    pool: Annotated[str | None, typer.Option(help="Work pool, if not that of resources.yaml.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Register every deployment with its schedule, work pool, automations and variables; again and again, if you like.
+    """Register all deployments with schedules, work pool, automations and variables; repeatable.
 
-    On the server or Cloud workspace that PREFECT_API_URL points at, else on the local stack's.
+    Every declared source that has a URL (DWH_<NAME>_URL) gets a deployment. The server is that of PREFECT_API_URL, else
+    that of the local stack.
     """
-    from cli.output import narrated, out, show_json
+    from cli.output import out, show_json, show_log
     from cli.tracking import track_flows
     from warehouse.errors import WarehouseError
     from warehouse.settings import Settings
 
-    api_url = track_flows(Settings.load().home)
+    settings = Settings.load()
+    api_url = track_flows(settings.home)
     if api_url is None:
         place = os.environ.get("PREFECT_API_URL")
         what = f"Prefect does not answer at {place}." if place else "No Prefect server is known."
         raise WarehouseError(
             what, hint="Run `dwh up`, or set PREFECT_API_URL (and PREFECT_API_KEY for Cloud)."
         )
+    from flows.databases import with_urls
     from flows.deploy import deploy as register
     from flows.deployments import read_declarations
+    from warehouse.sources.registry import sources_with_url
 
-    with narrated(f"deploying onto {api_url}"):
-        ids = register(read_declarations(), pool)
+    declared = read_declarations(sources_with_url(with_urls(settings, start=False)))
+
+    with show_log(f"deploying to {api_url}"):
+        ids = register(declared, pool)
     if as_json:
         show_json({"api_url": api_url, "deployments": ids})
         return
@@ -42,24 +48,24 @@ def deploy(
 
 
 def watchdog(as_json: Json = False) -> None:
-    """Mail what is late or dead, mark dead runs, and send the mail that waits. For cron: needs no Prefect server.
+    """Mark dead runs, mail about dead runs and late flows, and send queued mail. For cron: needs no Prefect server.
 
     Example: `*/10 * * * * cd /srv/dwh && .venv/bin/dwh watchdog`
     """
     from dataclasses import asdict
 
-    from cli.output import narrated, out, show_json, show_table
+    from cli.output import out, show_json, show_log, show_table
     from flows.engine import run_without_prefect
     from stack.local import state
     from warehouse.settings import Settings
 
-    # Were it a run of Prefect's, it would fail with Prefect.
+    # As a Prefect run, it would fail whenever Prefect does.
     run_without_prefect()
     if api_url := os.environ.get("PREFECT_API_URL") or state(Settings.load().home).api_url:
         os.environ["PREFECT_API_URL"] = api_url
     from flows.watchdog import watchdog as look
 
-    with narrated("watchdog"):
+    with show_log("watchdog"):
         watched = look()
     if as_json:
         show_json(watched)

@@ -1,4 +1,4 @@
-"""What `dwh` prints: tables for people, JSON for scripts, and a running account of long work."""
+"""Output of `dwh`: tables for people, JSON for scripts, log lines and progress bars for long work."""
 
 import json
 import logging
@@ -16,12 +16,13 @@ from uuid import UUID
 from rich.console import Console
 from rich.markup import escape
 
+from cli.log_options import LOG_FORMAT
+
 Rows = Sequence[Mapping[str, Any]]
 
-LOG_FORMAT = "DWH_LOG_FORMAT"
-# A pipe has no width: wide enough that no table of ours folds.
+# A pipe has no width: wide enough that none of our tables folds.
 PIPE_WIDTH = 200
-# Tables go to stdout, what is told while working to stderr: a pipe gets only the former.
+# Tables go to stdout, logs and progress to stderr: a pipe gets only the tables.
 out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True, highlight=False)
 
@@ -52,8 +53,8 @@ def show_json(value: object) -> None:
     sys.stdout.write(json.dumps(value, default=_encode, ensure_ascii=False, indent=2) + "\n")
 
 
-def told(value: object) -> str:
-    """A value as a person reads it."""
+def format_value(value: object) -> str:
+    """Format a value for a terminal table: thousands separators, UTC seconds, yes/no."""
     match value:
         case None:
             return ""
@@ -66,7 +67,7 @@ def told(value: object) -> str:
         case datetime():
             return f"{value:%Y-%m-%d %H:%M:%S}"
         case list() | tuple():
-            return ", ".join(map(told, value))
+            return ", ".join(map(format_value, value))
         case _:
             return str(value)
 
@@ -81,7 +82,7 @@ STYLES = {
 
 
 def _styled(value: object) -> str:
-    text = escape(told(value))
+    text = escape(format_value(value))
     style = STYLES.get(value) if isinstance(value, str) else None
     return f"[{style}]{text}[/]" if style else text
 
@@ -98,8 +99,8 @@ def _encode(value: object) -> object:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-class _Narrator(logging.Handler):
-    """Prints each record as a line, above the status line where there is a terminal."""
+class _TextLines(logging.Handler):
+    """Prints each record as a line, on a terminal above the status line."""
 
     def emit(self, record: logging.LogRecord) -> None:
         style = (
@@ -114,42 +115,37 @@ class _Narrator(logging.Handler):
 
 
 class _JsonLines(logging.Handler):
-    """Prints each record as a line of JSON, with the ids that tie it to audit trail, Prefect and mail."""
+    """Prints each record as a line of JSON, with the ids by which audit trail, Prefect and mail know its run."""
 
     def emit(self, record: logging.LogRecord) -> None:
         line = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
-            **getattr(record, "known", {}),
+            **getattr(record, "ids", {}),
             "message": record.getMessage(),
         }
         sys.stderr.write(json.dumps(line, default=_encode, ensure_ascii=False) + "\n")
 
 
-def logs_json() -> bool:
-    """Whether what is told while working is told to machines."""
-    return os.environ.get(LOG_FORMAT) == "json"
-
-
 @contextmanager
-def narrated(doing: str) -> Iterator[Any]:
-    """Tell on stderr what flows and steps say while the block runs; on a terminal with a line that moves."""
+def show_log(title: str) -> Iterator[Any]:
+    """Print the log of flows and tasks on stderr while the block runs; on a terminal with a status line below."""
     logger = logging.getLogger("dwh")
-    narrator: logging.Handler = _JsonLines() if logs_json() else _Narrator()
-    with err.status(doing) as status:
+    handler: logging.Handler = _JsonLines() if os.environ.get(LOG_FORMAT) == "json" else _TextLines()
+    with err.status(title) as status:
         logger.setLevel(logging.INFO)
-        logger.addHandler(narrator)
+        logger.addHandler(handler)
         try:
             yield status
         finally:
-            logger.removeHandler(narrator)
+            logger.removeHandler(handler)
 
 
 @contextmanager
 def progress(unit: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Give a function that is told (what, done, total) and shows it as a bar, on a terminal; else as a few lines."""
+    """Give a function that takes (what, done, total) and shows a progress bar; outside of terminals a line each."""
     if not err.is_terminal:
-        yield told_lines(unit)
+        yield progress_lines(unit)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -163,21 +159,21 @@ def progress(unit: str) -> Iterator[Callable[[str, int, int], None]]:
     with Progress(*columns, console=err) as bars:
         tasks: dict[str, Any] = {}
 
-        def tell(what: str, done: int, total: int) -> None:
+        def update(what: str, done: int, total: int) -> None:
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
             bars.update(tasks[what], completed=done, total=total)
 
-        yield tell
+        yield update
 
 
-def told_lines(unit: str) -> Callable[[str, int, int], None]:
-    """Progress as lines: one for each thing that is begun."""
-    begun: set[str] = set()
+def progress_lines(unit: str) -> Callable[[str, int, int], None]:
+    """Progress as lines: one for each item that is started."""
+    started: set[str] = set()
 
-    def tell(what: str, done: int, total: int) -> None:
-        if what not in begun:
-            begun.add(what)
+    def update(what: str, done: int, total: int) -> None:
+        if what not in started:
+            started.add(what)
             err.print(f"{what}: {total:,} {unit}", markup=False)
 
-    return tell
+    return update

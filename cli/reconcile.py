@@ -1,4 +1,4 @@
-"""`dwh reconcile`: is every table what the layer below makes of it?"""
+"""`dwh reconcile`: recompute every table from the layer below and compare."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -12,25 +12,25 @@ if TYPE_CHECKING:
 
 
 def reconcile(
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what differs, and nothing else.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair what differs, and nothing else.")] = False,
     source: Annotated[
         list[str] | None,
-        typer.Option(help="Source to compare, or weblogs; may be given several times. Unset: all there is."),
+        typer.Option(help="Source to compare, or weblogs; repeatable. Default: every source, and weblogs."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print verdicts and differences as JSON.")] = False,
 ) -> None:
-    """Compare source, mirrors, star, web logs and stored marts, row by row; tell what differs, and mend it.
+    """Compare sources, mirrors, star, web logs and stored marts, row by row; show and repair differences.
 
-    Without --repair nothing is changed, and what is told is what --repair would mend. Exit code 3: differences were
-    found and not mended.
+    Without --repair nothing is changed, and what is shown is what --repair would repair. Exit code 3: differences were
+    found and not repaired.
 
     Examples: `dwh reconcile`, `dwh reconcile --source shop --repair`, `dwh reconcile --json | jq '.[].verdict'`
     """
-    from warehouse.errors import DifferencesFound
+    from warehouse.errors import DifferencesFound, StepsFailed
 
     try:
         verdicts: Sequence[Verdict] = perform("reconcile", repair=repair, sources=source or None).verdicts
-    except DifferencesFound as error:
+    except (DifferencesFound, StepsFailed) as error:
         _show(error.verdicts, as_json)
         raise
     _show(verdicts, as_json)
@@ -60,17 +60,17 @@ def _show(verdicts: "Sequence[Verdict]", as_json: bool) -> None:
         show_json(rows)
         return
     headings = {name: name.removeprefix("rows_").replace("_", " ") for name in rows[0]} if rows else {}
-    headings |= {"table_name": "table", "rows_pending": "news"} if rows else {}
-    show_table("Reconciled", rows, headings, "nothing is captured yet: `dwh run daily`")
+    headings |= {"table_name": "table", "rows_pending": "pending"} if rows else {}
+    show_table("Reconciled", rows, headings, "nothing is captured yet; run `dwh run daily`")
     for verdict in verdicts:
         for difference in verdict.differences:
-            mended = ", mended" if difference.is_repaired else ""
-            out.print(f"{difference}{mended}", markup=False, soft_wrap=True)
-        if (untold := verdict.rows_differing - len(verdict.differences)) > 0:
-            out.print(f"{verdict.table_name}: {untold:,} more", markup=False)
+            repaired = ", repaired" if difference.is_repaired else ""
+            out.print(f"{difference}{repaired}", markup=False, soft_wrap=True)
+        if (more := verdict.rows_differing - len(verdict.differences)) > 0:
+            out.print(f"{verdict.table_name}: {more:,} more", markup=False)
         for column, sums in verdict.amounts.items():
             if sums["found"] != sums["expected"]:
                 out.print(
-                    f"{verdict.table_name}: the sum of {column} was {sums['found']} and ought to be {sums['expected']}",
+                    f"{verdict.table_name}: the sum of {column} is {sums['found']} and should be {sums['expected']}",
                     markup=False,
                 )

@@ -1,96 +1,119 @@
-"""`dwh run`: flows in this process, seen in Prefect where a server is up."""
+"""`dwh run`: run flows in this process; they are seen in Prefect where a server is up."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
+from typer.core import TyperGroup
+
+from cli.log_options import Commands
 
 if TYPE_CHECKING:
-    from flows.outcome import Outcome
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from flows.result import FlowResult
     from warehouse.history.dry_run import Example
 
-run = typer.Typer(help="Run a flow here and now: `dwh run daily`.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")]
-Whole = Annotated[bool, typer.Option("--whole", help="Read every row again, as after a restore or failover.")]
-ConfirmDeletes = Annotated[
-    bool, typer.Option("--confirm-deletes", help="Publish deletes even where they are suspiciously many.")
+class _RunTargets(TyperGroup):
+    """What can be run: `daily`, every declared source, and the other flows."""
+
+    FIRST: ClassVar = ["daily"]
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        names = super().list_commands(ctx)
+        return [*self.FIRST, *_declared(), *(name for name in names if name not in self.FIRST)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return super().get_command(ctx, cmd_name) or (
+            _source_command(cmd_name) if cmd_name in _declared() else None
+        )
+
+
+run = Commands(
+    cls=_RunTargets,
+    help="Load sources and web logs, or refresh marts, now: `dwh run daily`, `dwh run shop`.",
+    no_args_is_help=True,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+FullRefresh = Annotated[
+    bool,
+    typer.Option("--full-refresh", help="Read every row again, as after a restore or failover of a source."),
 ]
-
+ConfirmDeletes = Annotated[
+    bool, typer.Option("--confirm-deletes", help="Publish deletes even if they exceed DWH_MAX_DELETE_SHARE.")
+]
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Do it, show what would have changed, and roll it back.")
+    bool, typer.Option("--dry-run", help="Run everything, show what would change, and roll it back.")
 ]
 
 
 @run.command()
 def daily(
-    whole: Whole = False,
+    full_refresh: FullRefresh = False,
     confirm_deletes: ConfirmDeletes = False,
     from_step: Annotated[
-        str | None, typer.Option("--from", metavar="STEP", help="Begin with this step, as ingest-weblogs.")
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="STEP",
+            help="Start with this step: ingest-shop, ingest-weblogs, refresh-marts …",
+        ),
     ] = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Everything that a day brings: shop, web logs, marts.
+    """Load every source that has a URL and the web logs, then refresh the marts.
 
-    A step that fails does not keep the others from running; the command fails then, and says which. Run again within
-    twelve hours, it goes on from there. `--from STEP` does that step and those after it, whatever had succeeded.
+    A step that fails does not stop the others; the command names it and ends with the worst exit code. Run again within
+    twelve hours, it repeats only what failed. `--from STEP` starts with that step, whatever succeeded before.
     """
-    outcome = perform(
-        "daily-warehouse", dry_run, whole=whole, confirm_deletes=confirm_deletes, from_step=from_step
+    result = perform(
+        "daily-warehouse",
+        dry_run,
+        full_refresh=full_refresh,
+        confirm_deletes=confirm_deletes,
+        from_step=from_step,
     )
-    show(outcome, as_json)
-
-
-@run.command()
-def shop(
-    whole: Whole = False,
-    confirm_deletes: ConfirmDeletes = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """What changed in the source since the last run (DWH_SOURCE says which; by default the shop).
-
-    Examples: `dwh run shop`, `dwh run shop --whole`, `dwh run shop --dry-run`, `DWH_SOURCE=northwind dwh run shop`
-    """
-    show(perform("ingest-shop", dry_run, whole=whole, confirm_deletes=confirm_deletes), as_json)
+    show(result, as_json)
 
 
 @run.command()
 def weblogs(dry_run: DryRun = False, as_json: Json = False) -> None:
-    """What is new in the access logs of the lake (DWH_LAKE/landing/weblogs, plain or .gz).
+    """Load new lines of the access logs in the lake (DWH_LAKE/landing/weblogs, plain or .gz).
 
-    Started several times at once, on one machine or many, each run takes files that no other has, an eighth of what
-    is left at a time; when nothing is left, it waits a minute for the others, and takes over from those that die.
+    Several runs at once, on one machine or many, share the files: each takes an eighth of what is left at a time. When
+    nothing is left, a run waits a minute for the others, and takes over the files of those that die.
     """
     show(perform("ingest-weblogs", dry_run), as_json)
 
 
 @run.command()
-def reclassify(as_json: Json = False) -> None:
-    """Tell the countries of all web log requests again by the GeoIP database in use, month by month.
+def marts(dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Refresh the materialized views of schema mart."""
+    show(perform("refresh-marts", dry_run), as_json)
 
-    Killed and run again, it goes on with the month that it was at.
+
+@run.command()
+def reclassify(as_json: Json = False) -> None:
+    """Look up the countries of all web-log requests again in the GeoIP database in use, month by month.
+
+    An interrupted run continues with the month where it stopped.
     """
     show(perform("reclassify-weblogs"), as_json)
 
 
 @run.command()
 def retention(confirm_deletes: ConfirmDeletes = False, as_json: Json = False) -> None:
-    """Remove web log requests that are older than DWH_WEBLOG_RETENTION_DAYS; where that is not set, nothing."""
+    """Remove web-log requests older than DWH_WEBLOG_RETENTION_DAYS; nothing if that is not set."""
     show(perform("remove-old-weblogs", confirm_deletes=confirm_deletes), as_json)
 
 
-@run.command()
-def marts(dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Materialized views of schema mart."""
-    show(perform("refresh-marts", dry_run), as_json)
-
-
 def perform(name: str, dry_run: bool = False, **parameters: object) -> Any:
-    """Run the flow `name`, telling on stderr what it does; Prefect never sees a dry run."""
-    from cli.output import narrated
+    """Run the flow `name` and show its log on stderr; Prefect never sees a dry run."""
+    from cli.output import show_log
     from cli.tracking import track_flows
     from warehouse.errors import WarehouseError, WrongParameters
     from warehouse.settings import Settings
@@ -101,32 +124,32 @@ def perform(name: str, dry_run: bool = False, **parameters: object) -> Any:
         run_without_prefect()
         parameters["dry_run"] = True
     api_url = None if dry_run else track_flows(Settings.load().home)
-    with narrated(name):
+    with show_log(name):
         try:
-            return flow_of(name)(**parameters)
+            return flow_named(name)(**parameters)
         except Exception as error:
             if wrong := _wrong_parameters(error, name):
                 raise WrongParameters(
-                    f"{name} cannot be run so: {wrong}.", hint="See `dwh run --help`."
+                    f"{name} does not accept this: {wrong}.", hint="See `dwh run --help`."
                 ) from None
             if type(error).__module__.partition(".")[0] not in ("httpx", "httpcore"):
                 raise
             raise WarehouseError(
-                f"Prefect at {api_url} has stopped answering while {name} ran.",
-                hint="How the run ended is in the warehouse: `dwh status`. Running it again does no harm.",
+                f"Prefect at {api_url} stopped answering while {name} ran.",
+                hint="How the run ended is in the warehouse: `dwh status`. Running it again is safe.",
             ) from error
 
 
-def show(outcome: "Outcome", as_json: bool) -> None:
-    """Print what a flow did: one row per table that it loaded."""
+def show(result: "FlowResult", as_json: bool) -> None:
+    """Print what a flow did: one row for each table that it loaded."""
     from dataclasses import asdict
 
     from cli.output import out, show_json, show_table
 
     if as_json:
-        show_json(outcome)
+        show_json(result)
         return
-    rows = [asdict(load) for load in outcome.every_load]
+    rows = [asdict(load) for load in result.every_load]
     counts = (
         [name for name in rows[0] if name.startswith("rows_") and any(row[name] for row in rows)]
         if rows
@@ -135,21 +158,76 @@ def show(outcome: "Outcome", as_json: bool) -> None:
     columns = {
         "source": "source",
         "table_name": "table",
-        **{name: name.removeprefix("rows_") for name in counts},
+        **{name: name.removeprefix("rows_").replace("_", " ") for name in counts},
+        "seconds": "seconds",
     }
-    for name in counts:
-        columns[name] = name.removeprefix("rows_").replace("_", " ")
-    title = f"{outcome.flow}, {'dry run' if outcome.dry_run else 'run'} {outcome.run_id}"
-    show_table(title, rows, columns | {"seconds": "seconds"}, "nothing to load")
-    if outcome.dry_run:
-        show_table("Examples", [_shown(one) for one in outcome.every_example], empty="nothing would change")
-        out.print("A dry run: all of it was rolled back, nothing has changed.")
-    for line in _verdicts(outcome):
+    title = f"{result.flow}, {'dry run' if result.dry_run else 'run'} {result.run_id}"
+    show_table(title, rows, columns, "nothing to load")
+    if result.dry_run:
+        examples = [_example_row(example) for example in result.every_example]
+        show_table("Examples", examples, empty="nothing would change")
+        out.print("Dry run: everything was rolled back, nothing has changed.")
+    for line in _summary(result):
         out.print(line)
 
 
-def _shown(example: "Example") -> dict[str, str | None]:
-    """An example as a row of a table: an update by what changes, all others by the row."""
+def flow_named(name: str) -> "Callable[..., FlowResult]":
+    """The flow of that name; importing it imports Prefect, unless that was turned off."""
+    from importlib import import_module
+    from importlib.util import find_spec
+
+    module = name.replace("-", "_")
+    if find_spec(f"flows.{module}") is None:
+        from flows.ingest_source import flow_of
+
+        return flow_of(name.removeprefix("ingest-"))
+    flow: Callable[..., Any] = getattr(import_module(f"flows.{module}"), module)
+    return flow
+
+
+def _declared() -> "Mapping[str, Path]":
+    from warehouse.settings import Settings
+    from warehouse.sources.registry import declared_sources
+
+    return declared_sources(Settings.load().sources)
+
+
+def _source_command(name: str) -> Any:
+    """The command that loads source `name`."""
+    commands = Commands(add_completion=False, rich_markup_mode="markdown")
+
+    @commands.command(name, help=_source_help(name))
+    def load(
+        full_refresh: FullRefresh = False,
+        confirm_deletes: ConfirmDeletes = False,
+        dry_run: DryRun = False,
+        as_json: Json = False,
+    ) -> None:
+        result = perform(
+            f"ingest-{name}", dry_run, full_refresh=full_refresh, confirm_deletes=confirm_deletes
+        )
+        show(result, as_json)
+
+    return typer.main.get_command(commands)
+
+
+def _source_help(name: str) -> str:
+    from warehouse.errors import DeclarationError
+    from warehouse.sources.declaration import read_declaration
+
+    try:
+        about = read_declaration(_declared()[name]).description
+    except DeclarationError as error:
+        about = error.what
+    return (
+        f"Load what changed in source {name} since the last run. {about}\n\n"
+        f"Its database is DWH_{name.upper()}_URL.\n\n"
+        f"Examples: `dwh run {name}`, `dwh run {name} --full-refresh`, `dwh run {name} --dry-run`"
+    )
+
+
+def _example_row(example: "Example") -> dict[str, str | None]:
+    """An example as a table row: an update by its changes, others by the row."""
     row = example.after or example.before or {}
     return {
         "table": example.table_name,
@@ -159,34 +237,25 @@ def _shown(example: "Example") -> dict[str, str | None]:
     }
 
 
-def flow_of(name: str) -> "Callable[..., Outcome]":
-    """The flow of a name; importing it imports Prefect, unless it was told to do without."""
-    from importlib import import_module
-
-    module = name.replace("-", "_")
-    flow: Callable[..., Any] = getattr(import_module(f"flows.{module}"), module)
-    return flow
-
-
 def _wrong_parameters(error: Exception, flow: str) -> str | None:
-    """What is wrong with the parameters of a flow, if that is what `error` says; Prefect says it in its own words."""
+    """What is wrong with a flow's parameters, if that is what `error` is about; Prefect has its own wording."""
     from pydantic import ValidationError
 
-    if isinstance(error, ValidationError) and error.title == flow.replace("-", "_"):
+    if isinstance(error, ValidationError) and error.title in (flow.replace("-", "_"), "ingest_source"):
         return "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
     if type(error).__name__ == "ParameterTypeError":
         return " ".join(str(error).split()).partition(": ")[2]
     return None
 
 
-def _verdicts(outcome: "Outcome") -> list[str]:
-    checks = [check for step in (outcome, *outcome.steps) for check in step.checks]
-    proofs = [proof for step in (outcome, *outcome.steps) for proof in step.proofs]
+def _summary(result: "FlowResult") -> list[str]:
+    checks = [check for step in (result, *result.steps) for check in step.checks]
+    proofs = [proof for step in (result, *result.steps) for proof in step.proofs]
     lines = []
     if checks:
-        found = sum(check.outcome in ("failed", "warned") for check in checks)
-        lines.append(f"{len(checks)} checks, {found} found something (`dwh status` shows the quarantine).")
+        failed = sum(check.outcome in ("failed", "warned") for check in checks)
+        lines.append(f"{len(checks)} checks, {failed} failed or warned (`dwh status` shows the quarantine).")
     if proofs:
         rows = sum(proof.rows_source for proof in proofs)
-        lines.append(f"Proved: {len(proofs)} tables with {rows:,} rows are equal in source and mirror.")
+        lines.append(f"Verified: {len(proofs)} tables with {rows:,} rows are equal in source and mirror.")
     return lines

@@ -11,39 +11,40 @@ if TYPE_CHECKING:
     from stack.local import LocalStack
     from warehouse.settings import Settings
 
-# psql's own options go through as they are, with and without `--` before them.
+# psql's own options are passed on unchanged, with and without `--` before them.
 PSQL_CONTEXT = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
 def up(
     server: Annotated[bool, typer.Option(help="Start a Prefect server with its UI.")] = True,
     worker: Annotated[
-        bool, typer.Option(help="Start a worker, too (and so a server), and register all deployments.")
+        bool, typer.Option(help="Start a worker and a server, and register all deployments.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Start what does not run yet: embedded PostgreSQL, Prefect server, worker.
+    """Start the local stack: embedded PostgreSQL, Prefect server and, with --worker, a worker.
 
-    PostgreSQL is left out where DWH_SHOP_URL and DWH_WAREHOUSE_URL name databases of your own.
+    PostgreSQL is not started if DWH_SHOP_URL and DWH_WAREHOUSE_URL name databases of your own.
     """
     from cli.output import err
+    from flows.databases import embedded_databases
     from stack import local
     from warehouse.settings import Settings
 
     settings = Settings.load()
     with err.status("starting") as status:
-        is_anew = local.state(settings.home).worker_pid is None
+        had_worker = local.state(settings.home).worker_pid is not None
         stack = local.up(
             settings.home,
-            databases=_embedded_databases(settings),
+            databases=embedded_databases(settings),
             server=server,
             worker=worker,
-            progress=lambda doing: status.update(doing),
+            progress=status.update,
         )
         if worker:
             status.update("registering deployments")
             _deploy(settings)
-            if is_anew:
+            if not had_worker:
                 from flows.watchdog import mark_dead_runs
 
                 mark_dead_runs(settings)
@@ -51,15 +52,15 @@ def up(
 
 
 def down() -> None:
-    """Stop the local stack and every process that it has started; data stay."""
+    """Stop the local stack and every process that it started; the data stay."""
     from cli.output import err
     from stack import local
     from warehouse.settings import Settings
 
     home = Settings.load().home
     with err.status("stopping") as status:
-        local.down(home, progress=lambda doing: status.update(doing))
-    err.print("The local stack is down.")
+        local.down(home, progress=status.update)
+    err.print("The local stack is stopped.")
 
 
 def psql(
@@ -73,15 +74,14 @@ def psql(
     """
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-    from flows.databases import located
+    from flows.databases import WAREHOUSE, shop_url, with_urls
     from warehouse.settings import Settings
 
     database, arguments = _split(words or [])
-    settings = located(Settings.load(), migrate=False)
-    shop = settings.model_copy(update={"source_url": None})
-    url = settings.warehouse if database == "warehouse" else shop.captured
+    settings = Settings.load()
+    url = with_urls(settings, migrate=False).warehouse if database == WAREHOUSE else shop_url(settings)
     connection = {name: str(value) for name, value in conninfo_to_dict(url).items()}
-    # Others can read a command line, but not the environment.
+    # Other users can read a command line, but not the environment.
     password = connection.pop("password", None)
     environment = {**os.environ, **({"PGPASSWORD": password} if password else {})}
     program = _psql()
@@ -90,19 +90,21 @@ def psql(
 
 
 def _deploy(settings: "Settings") -> None:
-    """Deployments and schedules onto the stack's own server, whatever server the user has elsewhere."""
+    """Register the deployments on the stack's own server, whatever PREFECT_API_URL says."""
     from cli.tracking import track_flows
 
     os.environ.pop("PREFECT_API_URL", None)
     track_flows(settings.home)
+    from flows.databases import with_urls
     from flows.deploy import deploy
     from flows.deployments import read_declarations
+    from warehouse.sources.registry import sources_with_url
 
-    deploy(read_declarations())
+    deploy(read_declarations(sources_with_url(with_urls(settings, start=False))))
 
 
 def _split(words: list[str]) -> tuple[str, list[str]]:
-    """Which database, and what is psql's."""
+    """Split the words into the database and the arguments of psql."""
     database, rest = (words[0], words[1:]) if words and not words[0].startswith("-") else ("warehouse", words)
     if database not in ("shop", "warehouse"):
         raise typer.BadParameter(f"'{database}' is neither shop nor warehouse.")
@@ -122,24 +124,18 @@ def _psql() -> str:
         return found
 
 
-def _embedded_databases(settings: "Settings") -> list[str]:
-    from flows.databases import SHOP, WAREHOUSE
-
-    urls = {SHOP: settings.shop_url, WAREHOUSE: settings.warehouse_url}
-    return [name for name, url in urls.items() if url is None]
-
-
 def _show(stack: "LocalStack", settings: "Settings", as_json: bool) -> None:
     from cli.output import out, show_json
+    from flows.databases import embedded_databases
 
-    told = {f"psql {name}": stack.postgres.psql_command(name) for name in _embedded_databases(settings)}
+    places = {f"psql {name}": stack.postgres.psql_command(name) for name in embedded_databases(settings)}
     if stack.api_url:
-        told |= {"Prefect UI": stack.ui_url or "", "Prefect API": stack.api_url}
+        places |= {"Prefect UI": stack.ui_url or "", "Prefect API": stack.api_url}
     if stack.worker_pid:
-        told["worker pid"] = str(stack.worker_pid)
+        places["worker pid"] = str(stack.worker_pid)
     if as_json:
-        show_json({name.lower().replace(" ", "_"): value for name, value in told.items()})
+        show_json({name.lower().replace(" ", "_"): value for name, value in places.items()})
         return
-    for name, value in told.items():
+    for name, value in places.items():
         out.print(f"[bold]{name:16}[/]", end="")
         out.print(value, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`dwh status`: what runs, what ran, how fresh each table is, and what waits in quarantine."""
+"""`dwh status`: the local stack, the last runs, the freshness of each table, and the quarantine."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,37 +7,49 @@ import typer
 if TYPE_CHECKING:
     from warehouse.settings import Settings
 
-USUAL_DAYS = 14
+CALENDAR_DAYS = 14
 
 
 def status(
+    count: Annotated[
+        int | None,
+        typer.Argument(
+            metavar="N",
+            min=1,
+            max=3660,
+            show_default=False,
+            help=f"Days that --days shows; default: {CALENDAR_DAYS}.",
+        ),
+    ] = None,
     runs: Annotated[int, typer.Option(min=1, max=10**6, help="How many runs to show.")] = 10,
     days: Annotated[
-        int | None,
-        typer.Option(min=1, max=3660, help="Show a calendar of so many days instead; 14 unless told."),
-    ] = None,
+        bool, typer.Option("--days", help="Show instead which days of each feed are loaded.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Show the local stack, the last runs, how fresh each table is, quarantine and proofs.
+    """Show the local stack, the last runs, the freshness of each table, the quarantine and the last verification.
 
-    `--days` shows which days of each feed are loaded, partial, failed, missing, or stale (loaded before what they are
-    made from changed).
+    `--days` shows which days of each feed are loaded, partial, failed, missing, or stale (loaded before the tables that
+    they are made from changed).
 
-    Examples: `dwh status`, `dwh status --days`, `dwh status --runs 3`, `dwh status --json | jq '.runs[0].status'`
+    Examples: `dwh status`, `dwh status --days`, `dwh status --days 30`, `dwh status --json | jq '.runs[0].status'`
     """
     from dataclasses import asdict
 
     from cli.output import show_json
-    from flows.databases import found, uses_embedded
+    from flows.databases import WAREHOUSE, embedded_databases, with_urls
     from stack.local import state
     from warehouse.db.connections import connect
     from warehouse.db.schema_version import ensure_migrated
     from warehouse.runs.status import read_status
     from warehouse.settings import Settings
 
-    settings = Settings.load()
-    if days is not None:
-        _show_calendar(found(settings), days, as_json)
+    if count is not None and not days:
+        raise typer.BadParameter(f"{count} is a number of days: give it after --days.")
+    given = Settings.load()
+    settings = with_urls(given, start=False)
+    if days:
+        _show_calendar(settings, count or CALENDAR_DAYS, as_json)
         return
     stack = state(settings.home)
     parts = [
@@ -45,26 +57,15 @@ def status(
         {"part": "Prefect server", "state": _up(stack.prefect_port), "where": stack.ui_url},
         {"part": "Prefect worker", "state": _up(stack.worker_pid), "where": None},
     ]
-    told: dict[str, Any] = {"stack": parts}
-    if stack.postgres_is_running or not uses_embedded(settings):
-        url = found(settings).warehouse
-        ensure_migrated(url)
-        with connect(url, autocommit=True) as connection:
-            told |= asdict(read_status(connection, runs))
+    sections: dict[str, Any] = {"stack": parts}
+    if stack.postgres_is_running or WAREHOUSE not in embedded_databases(given):
+        ensure_migrated(settings.warehouse)
+        with connect(settings.warehouse, autocommit=True) as connection:
+            sections |= asdict(read_status(connection, runs))
     if as_json:
-        show_json(told)
+        show_json(sections)
     else:
-        _show(told)
-
-
-def with_usual_days(arguments: list[str]) -> list[str]:
-    """`--days` without a number means two weeks."""
-    told = []
-    for argument, following in zip(arguments, [*arguments[1:], "-"], strict=True):
-        told.append(argument)
-        if argument == "--days" and "status" in arguments and following.startswith("-"):
-            told.append(str(USUAL_DAYS))
-    return told
+        _show(sections)
 
 
 def _show_calendar(settings: "Settings", days: int, as_json: bool) -> None:
@@ -97,16 +98,16 @@ def _show_calendar(settings: "Settings", days: int, as_json: bool) -> None:
             out.print(f"{one.feed} {one.day}: {one.message}", markup=False, soft_wrap=True)
 
 
-def _show(told: dict[str, Any]) -> None:
+def _show(sections: dict[str, Any]) -> None:
     from cli.output import out, show_table
 
-    show_table("Local stack", told["stack"])
-    if "runs" not in told:
-        out.print("No warehouse is up. Start the embedded one with `dwh up`, or set DWH_WAREHOUSE_URL.")
+    show_table("Local stack", sections["stack"])
+    if "runs" not in sections:
+        out.print("No warehouse is running. Start the embedded one with `dwh up`, or set DWH_WAREHOUSE_URL.")
         return
     show_table(
         "Last runs (UTC)",
-        told["runs"],
+        sections["runs"],
         {
             "run_id": "run",
             "flow": "flow",
@@ -121,35 +122,35 @@ def _show(told: dict[str, Any]) -> None:
             "rows_quarantined": "quarantined",
         },
     )
-    for run in told["runs"]:
+    for run in sections["runs"]:
         if run["message"]:
             out.print(f"Run {run['run_id']}: {run['message']} {run['hint'] or ''}".rstrip(), markup=False)
-    verdicts = {f"raw.{p['source']}_{p['table_name']}": p["verdict"] for p in told["proofs"]}
-    for table in told["tables"]:
-        table["proof"] = verdicts.get(table["table_name"])
+    verdicts = {f"raw.{p['source']}_{p['table_name']}": p["verdict"] for p in sections["proofs"]}
+    for table in sections["tables"]:
+        table["verified"] = verdicts.get(table["table_name"])
     show_table(
         "Tables (UTC)",
-        told["tables"],
+        sections["tables"],
         {
             "table_name": "table",
             "source": "source",
             "complete_at": "complete as of",
             "changed_at": "last changed",
             "row_count_estimate": "rows, about",
-            "proof": "source = mirror",
+            "verified": "source = mirror",
         },
     )
-    _show_reconciled(told["reconciled"])
-    show_table("In quarantine", told["quarantine"], empty="nothing")
+    _show_reconciled(sections["reconciled"])
+    show_table("In quarantine", sections["quarantine"], empty="nothing")
 
 
 def _show_reconciled(reconciled: list[dict[str, Any]]) -> None:
-    """The last verdicts on star, web logs and marts: in one line, but for tables that differ."""
+    """The last verdicts on star, web logs and marts: one line, and a table of those that differ."""
     from cli.output import out, show_table
 
     above = [row for row in reconciled if row["layer"] != "mirror"]
     if not above:
-        out.print("[bold]Reconciled[/]: star and marts never were (`dwh reconcile`)\n")
+        out.print("[bold]Reconciled[/]: star and marts never (run `dwh reconcile`)\n")
         return
     wrong = [row for row in reconciled if row["verdict"] == "different"]
     when = min(row["verified_at"] for row in above)
@@ -169,8 +170,8 @@ def _show_reconciled(reconciled: list[dict[str, Any]]) -> None:
     )
 
 
-def _up(sign: object) -> str:
-    return "up" if sign else "down"
+def _up(is_running: object) -> str:
+    return "up" if is_running else "down"
 
 
 def _where(postgres: Any) -> str | None:

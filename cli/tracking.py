@@ -1,17 +1,17 @@
-"""Whether this process's flows are seen in Prefect: decided before Prefect is imported, or it would start a server."""
+"""Connect this process to Prefect before Prefect is imported, as it would otherwise start a server."""
 
 import os
 import urllib.error
 import urllib.request
 from pathlib import Path
 
-ANSWER_SECONDS = 5.0
+TIMEOUT_SECONDS = 5.0
 
 
 def track_flows(home: Path) -> str | None:
-    """Point flows at the Prefect of PREFECT_API_URL, else of the local stack; its API's URL, None where none answers.
+    """Connect flows to the Prefect server of PREFECT_API_URL, else of the local stack.
 
-    Without one, flows run as plain functions, recorded in the warehouse alone.
+    Returns its API's URL. None if no server answers: then flows run as plain functions, recorded only in the warehouse.
     """
     from stack.local import state
 
@@ -26,15 +26,15 @@ def track_flows(home: Path) -> str | None:
             from cli.output import err
 
             err.print(
-                f"[yellow]Prefect does not answer at {api_url}: the warehouse alone will tell of this run.[/]"
+                f"[yellow]Prefect does not answer at {api_url}: this run is recorded only in the warehouse.[/]"
             )
         return None
     if local is not None:
-        # A Cloud key or profile of the user has no business with the local server.
+        # A user's Cloud key or profile must not be used with the local server.
         for name in [name for name in os.environ if name.startswith("PREFECT_") and "LOGGING" not in name]:
             del os.environ[name]
         os.environ.update(local.prefect_environment)
-    # What Prefect says is in its UI; the terminal tells what the flows say.
+    # Prefect's own log is in its UI; the terminal shows that of the flows.
     if "DWH_DEBUG" not in os.environ:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")
@@ -43,9 +43,9 @@ def track_flows(home: Path) -> str | None:
 
 
 def answers(api_url: str) -> bool:
-    """Whether a Prefect API answers there, be it with a refusal."""
+    """Whether a Prefect API answers at this URL, even with a refusal."""
     try:
-        with urllib.request.urlopen(f"{api_url}/health", timeout=ANSWER_SECONDS):
+        with urllib.request.urlopen(f"{api_url}/health", timeout=TIMEOUT_SECONDS):
             return True
     except urllib.error.HTTPError:
         return True

@@ -1,1 +1,1 @@
-"""Flows: what runs, in which order, with which retries; Prefect's view of the warehouse. No SQL here."""
+"""Prefect flows and tasks: what runs, in which order, with which retries. They contain no SQL."""

@@ -1,4 +1,4 @@
-"""What a run leaves in Prefect: tables of its loads, checks and proofs, and a page that says how it went."""
+"""Artifacts of a run in Prefect: tables of its loads, checks and verifications, a summary page, and lineage."""
 
 import logging
 import re
@@ -9,22 +9,23 @@ from functools import partial
 from typing import Any
 from urllib.parse import quote
 
-from flows.engine import is_tracked, say
+from flows.engine import is_tracked, log
 from warehouse.db.connections import connect
 from warehouse.report.charts import Slot, stacked_columns
 from warehouse.runs.status import Evidence, Rows, read_evidence, read_history
+from warehouse.settings import Settings
 from warehouse.sources.lineage import Lineage, read_lineage
 
 COUNTS = ("read", "inserted", "updated", "expired", "deleted", "quarantined")
 GREY = "#8a929b"
 COLOURS = {"succeeded": "#1f8a4c", "stopped": "#b7791f", "failed": "#c8372d", "crashed": "#7a1f18"}
-# What keys of assets may not hold.
+# Characters that keys of assets may not have.
 NOT_IN_KEYS = re.compile(r"[^\w:/.@+-]")
 FOUND = ("failed", "warned", "not_evaluated")
 
 
 def show_run(warehouse_url: str, run_id: int) -> None:
-    """Create the artifacts of a run from the audit trail; without Prefect nothing, and never a reason to fail."""
+    """Create the artifacts of a run from the audit trail; nothing without Prefect. Never raises."""
     if not is_tracked():
         return
     from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
@@ -34,39 +35,47 @@ def show_run(warehouse_url: str, run_id: int) -> None:
             evidence = read_evidence(connection, run_id)
             flow = evidence.run["flow"]
             history = read_history(connection, flow)
-            origins = read_lineage(connection, {load["source"] for load in evidence.loads})
+            origins = read_lineage(
+                connection, {load["source"] for load in evidence.loads}, Settings.load().sources
+            )
             place = f"postgres://{connection.info.host}/{connection.info.dbname}"
         for name, rows, description in (
             ("loads", evidence.loads, "What the run did to each table, in rows"),
-            ("checks", evidence.checks, "What the data contracts said of its batch"),
-            ("proof", evidence.proofs, "Whether each table was what the layer below makes of it"),
-            ("differences", evidence.differences, "Rows that were not as they should be"),
+            ("checks", evidence.checks, "Results of the data contracts for its batch"),
+            (
+                "verification",
+                evidence.proofs,
+                "Whether each table matches what is recomputed from the layer below",
+            ),
+            ("differences", evidence.differences, "Rows that differ from what they should be"),
         ):
             if rows:
                 table: Any = [{column: _plain(value) for column, value in row.items()} for row in rows]
                 create_table_artifact(
                     key=f"{flow}-{name}", table=table, description=f"{description} (run {run_id})."
                 )
-        create_markdown_artifact(key=flow, markdown=page(evidence), description=f"How run {run_id} went.")
+        create_markdown_artifact(key=flow, markdown=page(evidence), description=f"Summary of run {run_id}.")
         create_markdown_artifact(
             key=f"{flow}-history",
             markdown=history_table(flow, history),
-            description="Rows and seconds, run by run.",
+            description="Rows and seconds of the last runs.",
         )
         create_image_artifact(
-            key=f"{flow}-chart", image_url=picture(history), description="The same as a picture."
+            key=f"{flow}-chart",
+            image_url=chart(history),
+            description="Rows and seconds of the last runs as a chart.",
         )
         if evidence.run["status"] == "succeeded":
             _show_lineage(place, evidence.loads, origins)
     except Exception as error:
-        # The run is over and recorded; what shows it may be down.
-        say(f"The artifacts of run {run_id} could not be made: {error}", logging.WARNING)
+        # The run is over and recorded: that Prefect is down is no reason to fail.
+        log(f"The artifacts of run {run_id} could not be created: {error}", logging.WARNING)
 
 
 def _show_lineage(place: str, loads: Rows, origins: Lineage) -> None:
-    """Each table that the run has changed as a task that materializes it, after those that it is made of.
+    """Show each table that the run changed as a task that materializes an asset, downstream of its origins.
 
-    On the run's page their graph shows what came from where; Prefect Cloud has pages for the assets besides.
+    The graph on the run's page shows the lineage; Prefect Cloud also has a page for each asset.
     """
     from prefect.assets import Asset, materialize
     from prefect.cache_policies import NO_CACHE
@@ -94,7 +103,7 @@ def _show_lineage(place: str, loads: Rows, origins: Lineage) -> None:
 
 
 def page(evidence: Evidence) -> str:
-    """A run as a page in Markdown."""
+    """Summary of a run in Markdown."""
     run = evidence.run
     lines = [
         f"# {run['flow']}: {run['status']}",
@@ -110,21 +119,25 @@ def page(evidence: Evidence) -> str:
         lines += [f"| table | {' | '.join(COUNTS)} | seconds |", f"|---|{'---:|' * (len(COUNTS) + 1)}"]
         lines += map(_load, changed)
     lines += _section(
-        "Checks that found something", [c for c in evidence.checks if c["outcome"] in FOUND], _check
+        "Checks that failed or warned", [c for c in evidence.checks if c["outcome"] in FOUND], _check
     )
-    lines += _section("Tables that differ", _different(evidence.proofs), _proof)
+    lines += _section("Tables that differ", _different(evidence.proofs), _verification)
     if evidence.checks and not any(check["outcome"] in FOUND for check in evidence.checks):
         lines += ["", f"All {len(evidence.checks)} checks passed."]
     if evidence.proofs and not _different(evidence.proofs):
         rows = sum(proof["rows_source"] for proof in evidence.proofs)
-        equal = "what the layer below makes of them" if evidence.has_star else "equal in source and mirror"
-        lines += ["", f"Proved: {len(evidence.proofs)} tables, {rows:,} rows, {equal}."]
+        equal = (
+            "equal to what is recomputed from the layer below"
+            if evidence.has_star
+            else "equal in source and mirror"
+        )
+        lines += ["", f"Verified: {len(evidence.proofs)} tables, {rows:,} rows, {equal}."]
     return "\n".join(lines)
 
 
 def history_table(flow: str, history: Rows) -> str:
     """The last runs of a flow in Markdown."""
-    lines = [f"# {flow}", "", "| run | ended as | seconds | read | changed |", "|---:|---|---:|---:|---:|"]
+    lines = [f"# {flow}", "", "| run | status | seconds | read | changed |", "|---:|---|---:|---:|---:|"]
     for run in history:
         seconds = "" if run["duration_seconds"] is None else f"{run['duration_seconds']:.1f}"
         lines.append(
@@ -133,10 +146,10 @@ def history_table(flow: str, history: Rows) -> str:
     return "\n".join(lines)
 
 
-def picture(history: Rows) -> str:
-    """Rows changed and seconds taken by the last runs, coloured by how they ended: an SVG in a data URI.
+def chart(history: Rows) -> str:
+    """Chart of rows changed and seconds taken by the last runs, coloured by status: an SVG in a data URI.
 
-    Prefect keeps where an image is, not the image; so it is where it is told.
+    Prefect stores only an image's URL, so the URL holds the image.
     """
     seen = dict.fromkeys(run["status"] for run in history)
     panels = [
@@ -160,28 +173,28 @@ def picture(history: Rows) -> str:
 
 
 def _panel(top: int, title: str, slots: Sequence[Slot], statuses: Mapping[str, object]) -> str:
-    chart = stacked_columns(slots, {status: status for status in statuses})
-    if chart is None:
+    columns = stacked_columns(slots, {status: status for status in statuses})
+    if columns is None:
         return f"<text x='40' y='{top}'>{title}: none</text>"
     bars = {
         status: "".join(
             f"M{column.x} {segment.y}h{column.width}v{segment.height}h-{column.width}z"
-            for column in chart.columns
+            for column in columns.columns
             for segment in column.segments
             if segment.series == status
         )
         for status in statuses
     }
-    grid = "".join(f"M0 {tick.y}h100" for tick in chart.ticks)
+    grid = "".join(f"M0 {tick.y}h100" for tick in columns.ticks)
     drawn = "".join(
         f"<path fill='{COLOURS.get(status, GREY)}' d='{path}'/>" for status, path in bars.items() if path
     )
-    marks = [(35, top + tick.y + 4, "end", tick.text) for tick in chart.ticks] + [
+    marks = [(35, top + tick.y + 4, "end", tick.text) for tick in columns.ticks] + [
         (40 + column.middle * 6.7, top + 114, "middle", column.label)
-        for column in chart.columns[:: chart.label_every]
+        for column in columns.columns[:: columns.label_every]
     ]
     texts = "".join(
-        f"<text x='{x:.0f}' y='{y:.0f}' text-anchor='{at}'>{said}</text>" for x, y, at, said in marks
+        f"<text x='{x:.0f}' y='{y:.0f}' text-anchor='{anchor}'>{text}</text>" for x, y, anchor, text in marks
     )
     return (
         f"<text x='40' y='{top - 10}'>{title}</text>{texts}<svg x='40' y='{top}' width='670' height='100' "
@@ -190,8 +203,8 @@ def _panel(top: int, title: str, slots: Sequence[Slot], statuses: Mapping[str, o
     )
 
 
-def _section(title: str, rows: Rows, told: Any) -> list[str]:
-    return ["", f"## {title}", "", *(f"- {_escaped(told(row))}" for row in rows)] if rows else []
+def _section(title: str, rows: Rows, line: Any) -> list[str]:
+    return ["", f"## {title}", "", *(f"- {_escaped(line(row))}" for row in rows)] if rows else []
 
 
 def _load(load: dict[str, Any]) -> str:
@@ -206,11 +219,11 @@ def _check(check: dict[str, Any]) -> str:
     return f"{check['dataset']}, {check['check_name']} ({check['level']}){measured}"
 
 
-def _proof(proof: dict[str, Any]) -> str:
-    said = f"{proof['table_name']}: {proof['rows_source']:,} rows there, {proof['rows_mirror']:,} here"
+def _verification(proof: dict[str, Any]) -> str:
+    line = f"{proof['table_name']}: {proof['rows_source']:,} rows expected, {proof['rows_mirror']:,} found"
     if proof["rows_differing"]:
-        said += f", {proof['rows_differing']:,} differing, {proof['rows_repaired']:,} of them mended"
-    return said
+        line += f", {proof['rows_differing']:,} differing, {proof['rows_repaired']:,} of them repaired"
+    return line
 
 
 def _different(proofs: Rows) -> Rows:

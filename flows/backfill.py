@@ -1,4 +1,4 @@
-"""Flow backfill: days of the past are loaded anew, day by day and feed by feed, then the marts."""
+"""Flow backfill: load days of the past again, day by day and feed by feed, then refresh the marts."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -11,25 +11,25 @@ from typing import Annotated
 
 from pydantic import Field
 
-from flows.acquire import acquired
-from flows.databases import located
-from flows.engine import flow, identity, run_parameters, say, task_called
-from flows.ingest_shop import ingest_shop
+from flows.databases import with_urls
+from flows.engine import flow, log, prefect_run, run_parameters, task_named
+from flows.ingest_source import flow_name, flow_of
 from flows.refresh_marts import refresh_marts
-from warehouse.backfill import Feed, Partition, done_by, ensure_days, feeds_of, load_day, plan
+from flows.run_locked import run_locked
+from warehouse.backfill import FactDays, Feed, Partition, done_by, ensure_days, feeds_of, load_day, plan
 from warehouse.errors import StepsFailed
 from warehouse.runs.audit import Run
 from warehouse.runs.resume import resume_from, unfinished
 from warehouse.settings import Settings
 
 NAME = "backfill"
-# An interrupted backfill is gone on with when the same days are asked for again.
+# An interrupted backfill is resumed if the same days are asked for again within this time.
 RESUME_HOURS = 7 * 24.0
 
 
 @dataclass(frozen=True)
 class DayDone:
-    """A day of a feed that was loaded anew: rows of the day afterwards, and what there is to say."""
+    """A day of a feed that was loaded: its rows afterwards, and a note."""
 
     feed: str
     day: date
@@ -39,19 +39,19 @@ class DayDone:
 
 @dataclass(frozen=True)
 class Backfilled:
-    """What a backfill loaded; `skipped` counts the days that it had loaded before it was interrupted."""
+    """What a backfill loaded; `skipped` counts the days that were loaded before it was interrupted."""
 
     run_id: int
     days: Sequence[DayDone]
     skipped: int
 
 
-def _span() -> str:
+def _title() -> str:
     given = run_parameters()
-    return f"{given.get('only') or 'all feeds'} {given.get('from_date')} to {given.get('to_date')}"
+    return f"{NAME} {given.get('only') or 'all feeds'} {given.get('from_date')} to {given.get('to_date')}"
 
 
-@flow(NAME, covers=_span)
+@flow(NAME, run_title=_title)
 def backfill(
     from_date: date,
     to_date: date,
@@ -60,33 +60,33 @@ def backfill(
     missing: bool = False,
     restart: bool = False,
 ) -> Backfilled:
-    """Load days of the past anew: what is loaded of them is replaced, never doubled.
+    """Load days of the past again: their rows are replaced, never duplicated.
 
-    One that was interrupted goes on where it was when the same days are asked for again.
+    An interrupted backfill is resumed if the same days are asked for again.
 
     Args:
         from_date: First day (UTC).
         to_date: Last day (UTC).
-        only: One feed, as weblogs; empty means all.
-        parallel: How many days at once.
-        missing: Only days that are missing or have failed.
-        restart: Begin again, even if the same days were interrupted.
+        only: One feed, such as weblogs or shop; empty for all.
+        parallel: How many days to load at once.
+        missing: Load only days that are missing or have failed.
+        restart: Start from the first day, even if a backfill of the same days was interrupted.
     """
     ensure_days(from_date, to_date)
-    settings = located(Settings.load())
+    settings = with_urls(Settings.load())
     feeds = feeds_of(settings, only)
-    asked = {"from_date": str(from_date), "to_date": str(to_date), "only": only, "missing": missing}
+    request = {"from_date": str(from_date), "to_date": str(to_date), "only": only, "missing": missing}
 
     def load(run: Run) -> Backfilled:
-        before = unfinished(run.connection, run, identity().prefect_run_id, within_hours=RESUME_HOURS)
+        before = unfinished(run.connection, run, prefect_run().prefect_run_id, within_hours=RESUME_HOURS)
         same: Collection[int] = ()
-        if before and not restart and {name: before.parameters.get(name) for name in asked} == asked:
+        if before and not restart and {name: before.parameters.get(name) for name in request} == request:
             resume_from(run.connection, run, before, {})
             same = before.run_ids
         done = done_by(run.connection, same)
         work = plan(run.connection, feeds, from_date, to_date, missing=missing, done=done)
-        said = f", {len(done)} done by run {before.run_id} and before" if done and before else ""
-        say(f"backfill of {from_date} to {to_date}: {len(work)} days to load{said}")
+        already = f", {len(done)} already done up to run {before.run_id}" if done and before else ""
+        log(f"backfill of {from_date} to {to_date}: {len(work)} days to load{already}")
         days, failed = _load_all(run, feeds, work, same, parallel)
         if work:
             try:
@@ -97,13 +97,13 @@ def backfill(
             raise StepsFailed(failed, of=len(work) + 1)
         return Backfilled(run.run_id, days, len(done))
 
-    parameters = {**asked, "parallel": parallel}
-    return acquired(settings.warehouse, NAME, load, lock=NAME, parameters=parameters)
+    parameters = {**request, "parallel": parallel}
+    return run_locked(settings.warehouse, NAME, load, lock=NAME, parameters=parameters)
 
 
-@task_called("{feed.name} {day}")
+@task_named("{feed.name} {day}")
 def load_partition(run: Run, feed: Feed, day: date, same_backfill: Collection[int]) -> DayDone:
-    """Load a day of a feed anew."""
+    """Load a day of a feed again."""
     loaded = load_day(run, feed, day, same_backfill)
     return DayDone(feed.name, day, loaded.rows, loaded.message)
 
@@ -111,7 +111,7 @@ def load_partition(run: Run, feed: Feed, day: date, same_backfill: Collection[in
 def _load_all(
     run: Run, feeds: Sequence[Feed], work: Sequence[Partition], same: Collection[int], parallel: int
 ) -> tuple[list[DayDone], dict[str, Exception]]:
-    """Load each partition; what fails does not keep the others from being loaded."""
+    """Load each partition; one that fails does not stop the others."""
     days: list[DayDone] = []
     failed: dict[str, Exception] = {}
     by_name = {feed.name: feed for feed in feeds}
@@ -123,25 +123,25 @@ def _load_all(
             day = load_partition(run, by_name[partition.feed], partition.day, same)
         except Exception as error:
             failed[name] = error
-            say(f"[{next(number)}/{len(work)}] {name} failed: {error}", logging.ERROR)
+            log(f"[{next(number)}/{len(work)}] {name} failed: {error}", logging.ERROR)
         else:
             days.append(day)
             note = f" ({day.message})" if day.message else ""
-            say(f"[{next(number)}/{len(work)}] {name} → {day.rows:,} rows{note}")
+            log(f"[{next(number)}/{len(work)}] {name} → {day.rows:,} rows{note}")
 
-    if _wants_capture(work):
+    for source in _sources_to_capture(feeds, work):
         try:
-            ingest_shop()
+            flow_of(source)()
         except Exception as error:
-            failed["ingest-shop"] = error
+            failed[flow_name(source)] = error
     with ThreadPoolExecutor(parallel) as pool:
-        # Prefect knows by the context which run a thread works for.
+        # Prefect tells by the context which run a thread belongs to.
         for future in [pool.submit(copy_context().run, load, partition) for partition in work]:
             future.result()
     return sorted(days, key=lambda day: (day.day, day.feed)), failed
 
 
-def _wants_capture(work: Sequence[Partition]) -> bool:
-    """Whether days of the source are wanted that only a capture can bring."""
-    source = Settings.load().source
-    return any(one.feed == source and one.status in ("missing", "failed", "partial") for one in work)
+def _sources_to_capture(feeds: Sequence[Feed], work: Sequence[Partition]) -> list[str]:
+    """Sources with days that only a capture can load: their mirrors do not hold them yet."""
+    unloaded = {one.feed for one in work if one.status in ("missing", "failed", "partial")}
+    return [feed.name for feed in feeds if isinstance(feed, FactDays) and feed.name in unloaded]

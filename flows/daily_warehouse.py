@@ -1,102 +1,121 @@
-"""Flow daily-warehouse: everything that a day brings, source by source, then the marts."""
+"""Flow daily-warehouse: load every source and the web logs, then refresh the marts."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Literal, get_args
 
-from flows.acquire import acquired
-from flows.databases import located
-from flows.engine import flow, identity, say
-from flows.ingest_shop import ingest_shop
+from flows.databases import with_urls
+from flows.engine import flow, log, prefect_run
+from flows.ingest_source import flow_name, flow_of, lock_name
 from flows.ingest_weblogs import ingest_weblogs
-from flows.outcome import Outcome
 from flows.refresh_marts import refresh_marts
-from warehouse.errors import StepsFailed
+from flows.result import FlowResult
+from flows.run_locked import run_locked
+from warehouse.db.locks import is_held
+from warehouse.errors import StepsFailed, WrongParameters
 from warehouse.runs.audit import Run
 from warehouse.runs.resume import Step, outstanding, resume_from, unfinished
 from warehouse.settings import Settings
+from warehouse.sources.registry import sources_with_url
 
 NAME = "daily-warehouse"
-StepName = Literal["ingest-shop", "ingest-weblogs", "refresh-marts"]
-NEEDS = {"refresh-marts": ("ingest-shop", "ingest-weblogs")}
-STEPS = tuple(Step(name, NEEDS.get(name, ())) for name in get_args(StepName))
-# What failed this morning is gone on with; after that, the shop and the logs have a new day to tell of.
+WEBLOGS, MARTS = "ingest-weblogs", "refresh-marts"
+# A failed run is resumed within this time; after that, sources and web logs have a new day to load.
 RESUME_HOURS = 12.0
 
 
-@flow(NAME, covers=lambda: Settings.load().source)
+@flow(NAME)
 def daily_warehouse(
-    whole: bool = False,
+    full_refresh: bool = False,
     confirm_deletes: bool = False,
-    from_step: StepName | None = None,
+    from_step: str | None = None,
     dry_run: bool = False,
-) -> Outcome:
-    """Ingest the shop and the web logs, then refresh the marts; a step that fails does not stop the others.
+) -> FlowResult:
+    """Load every source that has a URL and the web logs, then refresh the marts.
 
-    Where the last day failed, this one goes on from there: what had succeeded is not done again, but for what needs
-    the steps that had not. So does Prefect's Retry. A run by schedule always does everything.
+    A step that fails does not stop the others. If the last run failed, this one resumes it: steps that succeeded are
+    not repeated, except those that depend on steps that had failed. Prefect's Retry does the same. A scheduled run
+    always does everything.
 
     Args:
-        whole: Read every row of the source again.
-        confirm_deletes: Publish deletes even where more than DWH_MAX_DELETE_SHARE of a table is gone.
-        from_step: Begin with this step, whatever had succeeded before.
+        full_refresh: Read every row of the sources again.
+        confirm_deletes: Publish deletes even if more than DWH_MAX_DELETE_SHARE of a table is gone.
+        from_step: Start with this step (as ingest-weblogs), whatever succeeded before.
         dry_run: Do each step by itself and roll it back.
     """
-    settings = located(Settings.load())
-    steps: dict[str, Callable[[], Outcome]] = {
-        "ingest-shop": partial(ingest_shop, whole=whole, confirm_deletes=confirm_deletes, dry_run=dry_run),
-        "ingest-weblogs": partial(ingest_weblogs, dry_run=dry_run),
-        "refresh-marts": partial(refresh_marts, dry_run=dry_run),
+    settings = with_urls(Settings.load())
+    sources = sources_with_url(settings)
+    options = {"full_refresh": full_refresh, "confirm_deletes": confirm_deletes, "dry_run": dry_run}
+    steps: dict[str, Callable[[], FlowResult]] = {
+        **{flow_name(source): partial(flow_of(source), **options) for source in sources},
+        WEBLOGS: partial(ingest_weblogs, dry_run=dry_run),
+        MARTS: partial(refresh_marts, dry_run=dry_run),
     }
+    if from_step is not None and from_step not in steps:
+        raise WrongParameters(
+            f"{NAME} has no step '{from_step}'.", hint=f"Its steps are: {', '.join(steps)}."
+        )
 
-    def run_steps(run: Run) -> Outcome:
-        names = _to_do(run, from_step, whole)
-        outcomes: list[Outcome] = []
+    def run_steps(run: Run) -> FlowResult:
+        names = _steps_to_do(run, tuple(steps), from_step, full_refresh)
+        results: list[FlowResult] = []
         failed: dict[str, Exception] = {}
-        for name in names:
+        for name in _locked_last(run, names, sources):
             try:
-                outcomes.append(steps[name]())
+                results.append(steps[name]())
             except Exception as error:
                 failed[name] = error
-                say(f"{name} failed: {error}", logging.ERROR)
+                log(f"{name} failed: {error}", logging.ERROR)
         if failed:
             raise StepsFailed(failed, of=len(names))
-        return Outcome(NAME, run.run_id, steps=outcomes, dry_run=dry_run)
+        return FlowResult(NAME, run.run_id, steps=results, dry_run=dry_run)
 
     parameters = {
-        "source": settings.source,
-        "whole": whole,
+        "sources": list(sources),
+        "full_refresh": full_refresh,
         "confirm_deletes": confirm_deletes,
         "from_step": from_step,
     }
-    return acquired(settings.warehouse, NAME, run_steps, lock="daily", parameters=parameters, dry_run=dry_run)
-
-
-def _to_do(run: Run, from_step: str | None, whole: bool) -> tuple[str, ...]:
-    """Names of the steps that this run has to do."""
-    who = identity()
-    may_go_on = not who.is_scheduled and from_step is None and not whole
-    before = unfinished(
-        run.connection, run, who.prefect_run_id, within_hours=RESUME_HOURS if may_go_on else None
+    return run_locked(
+        settings.warehouse, NAME, run_steps, lock="daily", parameters=parameters, dry_run=dry_run
     )
-    if before is None or before.parameters.get("source") != Settings.load().source:
-        return _beginning_with(from_step)
-    # A Retry has the parameters of the run that it tries again, the step that it began with included.
-    begun_with = before.parameters.get("from_step")
-    wanted = _beginning_with(begun_with if begun_with in get_args(StepName) else None)
-    left = outstanding([step for step in STEPS if step.name in wanted], before.succeeded)
+
+
+def _locked_last(run: Run, names: Sequence[str], sources: Sequence[str]) -> list[str]:
+    """The steps, sources that another run is loading last: waiting for that run must not keep the others waiting."""
+    locked = {flow_name(source) for source in sources if is_held(run.connection, lock_name(source))}
+    return sorted(names, key=lambda name: (name == MARTS, name in locked))
+
+
+def _steps_to_do(run: Run, steps: Sequence[str], from_step: str | None, full_refresh: bool) -> Sequence[str]:
+    """Names of the steps that this run has to do."""
+    launcher = prefect_run()
+    may_resume = not launcher.is_scheduled and from_step is None and not full_refresh
+    before = unfinished(
+        run.connection, run, launcher.prefect_run_id, within_hours=RESUME_HOURS if may_resume else None
+    )
+    if before is None:
+        return _beginning_with(from_step, steps)
+    # A Retry has the parameters of the run that it retries, the step that it started with included.
+    first = before.parameters.get("from_step")
+    wanted = _beginning_with(first if first in steps else None, steps)
+    left = _outstanding(wanted, steps, before.succeeded)
     if not left:
-        return _beginning_with(from_step)
-    resume_from(run.connection, run, before, {"from_step": begun_with})
+        return _beginning_with(from_step, steps)
+    resume_from(run.connection, run, before, {"from_step": first})
     if done := [f"{name} (run {before.succeeded[name]})" for name in wanted if name not in left]:
-        say(
-            f"Going on from run {before.run_id} with {', '.join(left)}; done already: {', '.join(done)}. "
-            f"To do all of it again: `dwh run daily --from {STEPS[0].name}`."
+        log(
+            f"Resuming run {before.run_id} with {', '.join(left)}; already done: {', '.join(done)}. "
+            f"To repeat all steps: `dwh run daily --from {steps[0]}`."
         )
     return left
 
 
-def _beginning_with(name: str | None) -> tuple[str, ...]:
-    names: tuple[str, ...] = get_args(StepName)
-    return names[names.index(name) :] if name else names
+def _outstanding(wanted: Sequence[str], steps: Sequence[str], succeeded: Mapping[str, int]) -> Sequence[str]:
+    """Steps that have not succeeded yet, and the marts if any other step has to run or ran after them."""
+    needs = {MARTS: tuple(name for name in steps if name != MARTS)}
+    return outstanding([Step(name, needs.get(name, ())) for name in wanted], succeeded)
+
+
+def _beginning_with(name: str | None, steps: Sequence[str]) -> Sequence[str]:
+    return steps[steps.index(name) :] if name else steps

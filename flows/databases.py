@@ -1,6 +1,4 @@
-"""Which databases a run works on: those of the settings, else the embedded ones of the local stack."""
-
-from pydantic import SecretStr
+"""The databases that a run works on: those of the settings, else the embedded ones of the local stack."""
 
 from stack.postgres import EmbeddedPostgres
 from warehouse.db.connections import connect
@@ -10,53 +8,70 @@ from warehouse.settings import Settings
 SHOP, WAREHOUSE = "shop", "warehouse"
 
 
-def uses_embedded(settings: Settings) -> bool:
-    """Whether the warehouse or what it captures is an embedded database."""
-    return settings.warehouse_url is None or (settings.shop_url is None and settings.source_url is None)
+def embedded_databases(settings: Settings) -> list[str]:
+    """Names of the databases that are embedded.
+
+    The warehouse is where it has no URL. The shop is where it has none, unless both the warehouse and some other
+    source have one: then nobody wants an embedded shop.
+    """
+    has_shop = SHOP in settings.source_urls or bool(settings.warehouse_url and settings.source_urls)
+    return [*([] if has_shop else [SHOP]), *([] if settings.warehouse_url else [WAREHOUSE])]
 
 
-def embedded(settings: Settings) -> EmbeddedPostgres:
+def embedded_server(settings: Settings) -> EmbeddedPostgres:
     """The embedded PostgreSQL of the local stack."""
     return EmbeddedPostgres(settings.home / "postgres")
 
 
-def located(settings: Settings, *, migrate: bool = True) -> Settings:
-    """Settings in which every database has its URL; embedded ones are started, made and migrated as needed."""
-    if not uses_embedded(settings):
+def with_urls(settings: Settings, *, start: bool = True, migrate: bool = True) -> Settings:
+    """Settings with the URLs of the embedded databases filled in.
+
+    Args:
+        settings: Settings to complete.
+        start: Start the embedded server and create its databases as needed; without it nothing is started or created.
+        migrate: Migrate an embedded warehouse that has just been created or is outdated.
+    """
+    names = embedded_databases(settings)
+    if not names:
         return settings
-    server = embedded(settings)
-    server.start()
-    located = found(settings)
-    if settings.shop_url is None:
+    server = embedded_server(settings)
+    complete = settings
+    if SHOP in names:
+        complete = complete.with_source_url(SHOP, server.url(SHOP))
+    if WAREHOUSE in names:
+        complete = complete.with_warehouse_url(server.url(WAREHOUSE))
+    if start:
+        server.start()
+        for name in names:
+            server.create_database(name)
+        if WAREHOUSE in names and migrate:
+            _migrate(complete.warehouse)
+    return complete
+
+
+def shop_url(settings: Settings) -> str:
+    """URL of the shop's database: that of the settings, else the embedded one, started and created as needed."""
+    if SHOP not in settings.source_urls:
+        server = embedded_server(settings)
+        server.start()
         server.create_database(SHOP)
-    if settings.warehouse_url is None:
-        server.create_database(WAREHOUSE)
-        with connect(located.warehouse, autocommit=True) as connection:
-            revision = revision_of(connection)
-        if migrate and revision != newest():
-            # Alembic is heavy: only where there is work for it.
-            from warehouse import migrations
-
-            migrations.upgrade(located.warehouse)
-    return located
+        return server.url(SHOP)
+    return settings.source_url(SHOP)
 
 
-def found(settings: Settings) -> Settings:
-    """The same, starting and making nothing: of embedded databases the URL, whether they are there or not."""
-    if not uses_embedded(settings):
-        return settings
-    server = embedded(settings)
-    return settings.model_copy(
-        update={
-            "shop_url": settings.shop_url or SecretStr(server.url(SHOP)),
-            "warehouse_url": settings.warehouse_url or SecretStr(server.url(WAREHOUSE)),
-        }
-    )
-
-
-def bring_back(warehouse_url: str) -> None:
-    """Start the embedded server of this warehouse again if it has ended: none survives every crash without help."""
+def restart_server(warehouse_url: str) -> None:
+    """Start the embedded server of this warehouse again if it has stopped: nothing else would."""
     settings = Settings.load()
-    server = embedded(settings)
+    server = embedded_server(settings)
     if settings.warehouse_url is None and server.data.exists() and server.url(WAREHOUSE) == warehouse_url:
         server.start()
+
+
+def _migrate(url: str) -> None:
+    with connect(url, autocommit=True) as connection:
+        revision = revision_of(connection)
+    if revision != newest():
+        # Alembic takes long to import: only where there is something to migrate.
+        from warehouse import migrations
+
+        migrations.upgrade(url)

@@ -1,4 +1,4 @@
-"""Deployments, schedules, work pool, automations and variables onto a Prefect server, as often as you like."""
+"""Register deployments, schedules, work pool, automations and variables on a Prefect server; repeatable."""
 
 from importlib import import_module
 from ipaddress import ip_address
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def deploy(declared: Declared, pool: str | None = None, folder: Path | None = None) -> dict[str, UUID]:
-    """Register everything that is declared on the server of PREFECT_API_URL; ids of the deployments by name.
+    """Register everything that is declared on the server of PREFECT_API_URL; returns the deployments' ids by name.
 
     Args:
         declared: What to register.
-        pool: Work pool other than the declared one.
-        folder: Working folder of runs on this machine, whose .env and relative paths they shall see.
+        pool: Name of the work pool, if not the declared one.
+        folder: Working folder of runs on this machine: they read its .env and resolve relative paths from it.
     """
     from prefect.client.orchestration import get_client
 
@@ -29,7 +29,7 @@ def deploy(declared: Declared, pool: str | None = None, folder: Path | None = No
         name = pool or declared_pool["name"]
         is_process = _ensure_pool(client, name, declared_pool)
         variables: dict[str, Any] = {"env": declared.resources.get("environment", {})}
-        # Elsewhere the worker's own environment says where things are.
+        # On other machines the worker's own environment has the settings.
         if is_process and _is_here(str(client.api_url)):
             variables["working_dir"] = str((folder or Path.cwd()).resolve())
         ids = {d["name"]: _register(client, d, name, variables) for d in declared.deployments}
@@ -70,7 +70,7 @@ def _register(
     flow = getattr(import_module(module), function)
     limit = deployment["concurrency_limit"]
     return client.create_deployment(
-        flow_id=client.create_flow_from_name(flow.name),
+        flow_id=client.create_flow_from_name(deployment["name"]),
         name=deployment["name"],
         version=code_version(),
         entrypoint=deployment["entrypoint"],

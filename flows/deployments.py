@@ -1,5 +1,7 @@
-"""What is deployed: the declarations of deployments/, read without Prefect."""
+"""The deployments that are declared in deployments/, read without Prefect."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.resources import files
@@ -12,11 +14,13 @@ from warehouse.errors import DeclarationError
 from warehouse.runs.watchdog import Expectation
 
 FOLDER: Traversable = files("deployments")
+# Stands for the name of a source in the template of a source's deployment.
+PLACEHOLDER = "{source}"
 
 
 @dataclass(frozen=True)
 class Declared:
-    """Deployments as prefect.yaml has them, and what resources.yaml says they need."""
+    """Deployments as prefect.yaml declares them, one for each source, and the resources that they need."""
 
     deployments: list[dict[str, Any]]
     resources: dict[str, Any]
@@ -37,16 +41,30 @@ class Declared:
         ]
 
 
-def read_declarations(folder: Traversable = FOLDER) -> Declared:
-    """The declarations of `folder`.
+def read_declarations(sources: Sequence[str], folder: Traversable = FOLDER) -> Declared:
+    """Read the declarations of `folder`, with a deployment for each of `sources`.
 
     Raises:
         DeclarationError: a file is missing or wrong.
     """
     try:
-        deployments = yaml.safe_load((folder / "prefect.yaml").read_text())["deployments"]
-        declared = Declared(deployments, yaml.safe_load((folder / "resources.yaml").read_text()))
-        # Every schedule has its grace.
+        templates = yaml.safe_load((folder / "prefect.yaml").read_text())["deployments"]
+        resources = yaml.safe_load((folder / "resources.yaml").read_text())
+        names = {template["name"] for template in templates}
+        deployments = [
+            deployment
+            for template in templates
+            for deployment in _expanded(template, sources)
+            # An entry of its own, with a schedule of its own, takes the place of the template.
+            if deployment is template or deployment["name"] not in names
+        ]
+        grace = {
+            name: minutes
+            for template, minutes in resources["grace_minutes"].items()
+            for name in _expanded(template, sources)
+        }
+        declared = Declared(deployments, {**resources, "grace_minutes": grace | resources["grace_minutes"]})
+        # Every schedule needs its grace.
         _ = declared.expectations
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         what = str(error) if isinstance(error, OSError | yaml.YAMLError) else f"{error} is missing"
@@ -55,3 +73,11 @@ def read_declarations(folder: Traversable = FOLDER) -> Declared:
             hint="They are part of the package: install dwh again, or compare with its repository.",
         ) from None
     return declared
+
+
+def _expanded(template: Any, sources: Sequence[str]) -> list[Any]:
+    """The template once for each source, or as it is where it does not mention one."""
+    text = json.dumps(template)
+    if PLACEHOLDER not in text:
+        return [template]
+    return [json.loads(text.replace(PLACEHOLDER, source)) for source in sources]

@@ -1,4 +1,4 @@
-"""Prefect, or plain functions where no Prefect server is: flows and tasks read the same either way."""
+"""Prefect, or plain functions where there is no Prefect server: flows and tasks read the same either way."""
 
 import logging
 import random
@@ -18,23 +18,23 @@ from warehouse.runs.audit import Run
 
 P = ParamSpec("P")
 R = TypeVar("R")
-# What is decorated is called as before, whether it is a Prefect object by then or not.
+# A decorated function keeps its signature, whether it becomes a Prefect object or not.
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Seconds before each retry; every wait is made longer or shorter by chance, so that runs do not retry in step.
+# Seconds before each retry; each is varied at random, so that runs do not retry in step.
 DELAYS = (1.0, 2.0, 4.0, 8.0)
 JITTER = 0.5
 
-# The run that this code works for.
-around: ContextVar[Run | None] = ContextVar("around", default=None)
+# The run that this code works for; None outside of runs.
+current_run: ContextVar[Run | None] = ContextVar("current_run", default=None)
 
 _without_prefect = False
-_log = logging.getLogger("dwh")
+_logger = logging.getLogger("dwh")
 
 
 @dataclass(frozen=True)
-class Identity:
-    """Who runs: what audit.run remembers of the Prefect run, all empty without Prefect."""
+class PrefectRun:
+    """What audit.run records about the Prefect run; all empty without Prefect."""
 
     prefect_run_id: str | None = None
     deployment: str | None = None
@@ -43,19 +43,19 @@ class Identity:
 
 
 def run_without_prefect() -> None:
-    """Make flows and tasks plain functions with the same retries; to be called before the flows are imported.
+    """Make flows and tasks plain functions with the same retries; call it before importing flows.
 
-    Without a server Prefect starts one for each process, which costs 15 to 60 seconds.
+    Without a server, Prefect would start one for each process, which takes 15 to 60 seconds.
     """
     global _without_prefect
     _without_prefect = True
 
 
-def flow(name: str, covers: Callable[[], str]) -> Callable[[F], F]:
-    """A flow whose runs are called `<name> <what it covers> <time>`; its parameters are validated by their types."""
+def flow(name: str, run_title: Callable[[], str] | None = None) -> Callable[[F], F]:
+    """Make a function a flow: its runs are named `<run_title or name> <time>`, its parameters validated by type."""
 
     def run_name() -> str:
-        return " ".join(filter(None, (name, covers(), f"{datetime.now(UTC):%Y-%m-%dT%H:%M}")))
+        return f"{run_title() if run_title else name} {datetime.now(UTC):%Y-%m-%dT%H:%M}"
 
     def decorate(function: F) -> F:
         if _without_prefect:
@@ -63,7 +63,7 @@ def flow(name: str, covers: Callable[[], str]) -> Callable[[F], F]:
         import prefect
 
         decorated: Any = prefect.flow(name=name, flow_run_name=run_name, persist_result=False)(
-            _left_out_if_locked(function)
+            _skip_if_locked(function)
         )
         return cast(F, decorated)
 
@@ -71,12 +71,12 @@ def flow(name: str, covers: Callable[[], str]) -> Callable[[F], F]:
 
 
 def task(function: F) -> F:
-    """One idempotent step of a flow, tried again after transient errors and after no others."""
-    return task_called(None)(function)
+    """Make a function a task: one idempotent step of a flow, retried after transient errors only."""
+    return task_named(None)(function)
 
 
-def task_called(run_name: str | None) -> Callable[[F], F]:
-    """The same for a step that is done several times: `run_name` tells its runs apart by their {parameters}."""
+def task_named(run_name: str | None) -> Callable[[F], F]:
+    """Make a task that a flow runs several times: `run_name` tells its runs apart by their {parameters}."""
 
     def decorate(function: F) -> F:
         if _without_prefect:
@@ -99,13 +99,18 @@ def task_called(run_name: str | None) -> Callable[[F], F]:
     return decorate
 
 
-def say(message: str, level: int = logging.INFO) -> None:
-    """Log a line: to logger dwh, which a terminal may listen to, and to the run in Prefect where there is one."""
-    run = around.get()
-    known = {"run_id": run.run_id, "flow": run.flow} if run else {}
-    if prefect_run_id := identity().prefect_run_id:
-        known["prefect_run_id"] = prefect_run_id
-    _log.log(level, message, extra={"known": known})
+def renamed(function: F, name: str) -> F:
+    """The same flow under another name in Prefect."""
+    return function if _without_prefect else cast(Any, function).with_options(name=name)
+
+
+def log(message: str, level: int = logging.INFO) -> None:
+    """Log a line to the logger `dwh`, which the command line prints, and to the Prefect run where there is one."""
+    run = current_run.get()
+    ids = {"run_id": run.run_id, "flow": run.flow} if run else {}
+    if prefect_run_id := prefect_run().prefect_run_id:
+        ids["prefect_run_id"] = prefect_run_id
+    _logger.log(level, message, extra={"ids": ids})
     if is_tracked():
         from prefect import get_run_logger
 
@@ -121,40 +126,23 @@ def is_tracked() -> bool:
     return FlowRunContext.get() is not None
 
 
-def identity() -> Identity:
-    """Who runs this flow, as far as Prefect knows."""
+def prefect_run() -> PrefectRun:
+    """The Prefect run that this code runs in."""
     if not is_tracked():
-        return Identity()
+        return PrefectRun()
     from prefect import runtime
     from prefect.context import FlowRunContext
 
     context = FlowRunContext.get()
     run = context.flow_run if context else None
     if run is None:
-        return Identity()
+        return PrefectRun()
     launched_by = run.created_by.display_value if run.created_by else None
     if launched_by is None and run.auto_scheduled:
         launched_by = "schedule"
-    return Identity(
+    return PrefectRun(
         str(run.id), runtime.deployment.name if run.deployment_id else None, launched_by, run.auto_scheduled
     )
-
-
-def _left_out_if_locked(function: Callable[P, R]) -> Callable[P, R]:
-    """A run of a deployment whose lock another run holds is left out, and says so: it has not failed."""
-
-    @wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except LockHeld as held:
-            if identity().deployment is None:
-                raise
-            from prefect.states import Completed
-
-            return cast(R, Completed(name="Skipped", message=str(held)))
-
-    return call
 
 
 def run_parameters() -> dict[str, Any]:
@@ -166,8 +154,25 @@ def run_parameters() -> dict[str, Any]:
 
 
 def pause_before(attempt: int) -> float:
-    """Seconds to wait before the retry number `attempt` (from 0)."""
+    """Seconds to wait before retry number `attempt` (from 0)."""
     return DELAYS[min(attempt, len(DELAYS) - 1)] * random.uniform(1 - JITTER, 1 + JITTER)
+
+
+def _skip_if_locked(function: Callable[P, R]) -> Callable[P, R]:
+    """A deployment's run whose lock another run holds is skipped, and says so: it has not failed."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except LockHeld as held:
+            if prefect_run().deployment is None:
+                raise
+            from prefect.states import Completed
+
+            return cast(R, Completed(name="Skipped", message=str(held)))
+
+    return call
 
 
 def _retrying(function: Callable[P, R]) -> Callable[P, R]:
@@ -180,7 +185,7 @@ def _retrying(function: Callable[P, R]) -> Callable[P, R]:
                 if not is_transient(error):
                     raise
                 pause = pause_before(attempt)
-                say(f"{function.__name__} failed ({error}); again in {pause:.1f} s", logging.WARNING)
+                log(f"{function.__name__} failed ({error}); retrying in {pause:.1f} s", logging.WARNING)
                 time.sleep(pause)
         return function(*args, **kwargs)
 

@@ -1,8 +1,8 @@
-"""Flow geoip-update: the newest GeoIP database takes the place of the one in use."""
+"""Flow geoip-update: replace the GeoIP database in use by the newest one."""
 
-from flows.acquire import acquired
-from flows.databases import located
-from flows.engine import flow, say, task
+from flows.databases import with_urls
+from flows.engine import flow, log, task
+from flows.run_locked import run_locked
 from warehouse import geoip
 from warehouse.runs.audit import Run, add_parameters, ensure_alive
 from warehouse.settings import Settings
@@ -10,18 +10,18 @@ from warehouse.settings import Settings
 NAME = "geoip-update"
 
 
-@flow(NAME, covers=lambda: "")
+@flow(NAME)
 def geoip_update() -> geoip.Update:
-    """Fetch DB-IP Country Lite, or GeoLite2 where a licence key is set; loads that follow use it."""
-    settings = located(Settings.load())
-    return acquired(settings.warehouse, NAME, lambda run: fetch_database(run, settings), lock="geoip")
+    """Fetch DB-IP Country Lite, or GeoLite2 if a licence key is set; later loads use it."""
+    settings = with_urls(Settings.load())
+    return run_locked(settings.warehouse, NAME, lambda run: fetch_database(run, settings), lock="geoip")
 
 
 @task
 def fetch_database(run: Run, settings: Settings) -> geoip.Update:
-    """Fetch, check and swap; whatever goes wrong, the database in use stays."""
+    """Fetch, check and swap; on any error the database in use stays."""
     ensure_alive(run)
     updated = geoip.update(settings)
     add_parameters(run, fetched=str(updated))
-    say(str(updated))
+    log(str(updated))
     return updated

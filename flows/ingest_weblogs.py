@@ -1,9 +1,9 @@
-"""Flow ingest-weblogs: what is new in the access logs of the lake becomes rows of dwh.fact_weblog."""
+"""Flow ingest-weblogs: load what is new in the access logs of the lake into dwh.fact_weblog."""
 
-from flows.acquire import acquired
-from flows.databases import located
-from flows.engine import flow, say, task
-from flows.outcome import Outcome
+from flows.databases import with_urls
+from flows.engine import flow, log, task
+from flows.result import FlowResult
+from flows.run_locked import run_locked
 from warehouse import weblogs
 from warehouse.files import lake
 from warehouse.history import change_log
@@ -16,22 +16,22 @@ from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 NAME = "ingest-weblogs"
 
 
-@flow(NAME, covers=lambda: Settings.load().lake.rpartition("@")[2])
-def ingest_weblogs(dry_run: bool = False) -> Outcome:
-    """Load new files and the new ends of growing ones, every line into the warehouse or into quarantine.
+@flow(NAME, run_title=lambda: f"{NAME} {Settings.load().lake.rpartition('@')[2]}")
+def ingest_weblogs(dry_run: bool = False) -> FlowResult:
+    """Load new files and new lines of growing ones; every line goes into the warehouse or into quarantine.
 
-    Runs at the same time, by any workers, share out the files.
+    Concurrent runs, on any workers, share the files.
 
     Args:
-        dry_run: Do it, tell what would have changed, and roll it back.
+        dry_run: Do it, show what would change, and roll it back.
     """
-    settings = located(Settings.load())
+    settings = with_urls(Settings.load())
 
-    def ingest(run: Run) -> Outcome:
+    def ingest(run: Run) -> FlowResult:
         if dry_run:
-            told = dry_run_load(run, settings)
-            return Outcome(
-                NAME, run.run_id, told.loads, told.weblogs.checks, examples=told.examples, dry_run=True
+            dry = dry_run_load(run, settings)
+            return FlowResult(
+                NAME, run.run_id, dry.loads, dry.weblogs.checks, examples=dry.examples, dry_run=True
             )
         loaded = load_files(run, settings)
         change_log.prune(run.connection, settings.change_log_days)
@@ -43,29 +43,29 @@ def ingest_weblogs(dry_run: bool = False) -> Outcome:
             rows_quarantined=loaded.rows_quarantined,
             seconds=round(loaded.seconds, 3),
         )
-        return Outcome(NAME, run.run_id, (load,), loaded.checks)
+        return FlowResult(NAME, run.run_id, (load,), loaded.checks)
 
-    return acquired(settings.warehouse, NAME, ingest, lock="feed weblogs", shared=True, dry_run=dry_run)
+    return run_locked(settings.warehouse, NAME, ingest, lock="feed weblogs", shared=True, dry_run=dry_run)
 
 
 @task
 def load_files(run: Run, settings: Settings) -> WeblogLoad:
-    """Load what is new of each file; goes on where the last attempt committed."""
+    """Load what is new in each file; continues after the last attempt's commits."""
     ensure_alive(run)
-    say(f"reading web logs in {settings.lake}")
+    log(f"reading web logs in {settings.lake}")
     if missing := lake.what_is_missing(lake.folder(settings.lake, read_traffic_rules().landing)):
-        say(f"{missing}: no web logs to load. Is DWH_LAKE right?")
+        log(f"{missing}: no web logs to load. Is DWH_LAKE correct?")
     if native.library is None:
-        say(f"{native.SLOW_PARSER} {native.INSTALL_COMPILER}")
+        log(f"{native.SLOW_PARSER} {native.INSTALL_COMPILER}")
     loaded = weblogs.load(settings, run)
-    say(str(loaded))
+    log(str(loaded))
     return loaded
 
 
 @task
 def dry_run_load(run: Run, settings: Settings) -> WeblogDryRun:
-    """Tell what a load would do with each file and each table."""
+    """Show what a load would do with each file and each table."""
     ensure_alive(run)
-    told = weblogs.dry_run_load(settings, run)
-    say(str(told.weblogs))
-    return told
+    result = weblogs.dry_run_load(settings, run)
+    log(str(result.weblogs))
+    return result

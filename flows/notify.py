@@ -1,35 +1,35 @@
-"""Tell those who run the warehouse: what is worth a mail, and sending what waits in the outbox."""
+"""Notify the people who run the warehouse: rules for alerts, and sending the mail queued in the outbox."""
 
 import logging
 
-from flows.engine import is_tracked, say
+from flows.engine import is_tracked, log
 from warehouse.runs.alerts import Mailbox, Rules, deliver
 from warehouse.settings import Settings
 
 
-def alert_rules(*untold: type[BaseException]) -> Rules:
-    """Rules of the settings, with links to the Prefect UI that sees this run; errors of `untold` make no mail."""
+def alert_rules(*unreported: type[BaseException]) -> Rules:
+    """Alert rules of the settings, with links to the Prefect UI of this run; no mail for `unreported` errors."""
     settings = Settings.load()
     if settings.ui_url is None and is_tracked():
         from prefect.settings import PREFECT_UI_URL
 
         settings = settings.model_copy(update={"ui_url": PREFECT_UI_URL.value()})
-    return Rules.of(settings, untold)
+    return Rules.of(settings, unreported)
 
 
 def send_mail(warehouse_url: str) -> None:
-    """Send what waits in the outbox; what cannot be sent stays there, and is never a reason to fail."""
+    """Send the mail queued in the outbox; mail that cannot be sent stays queued. Never raises."""
     try:
         mailbox = Mailbox.of(Settings.load())
         if mailbox is None:
             return
         delivery = deliver(warehouse_url, mailbox)
     except Exception as error:
-        say(f"Mail could not be sent: {error}", logging.WARNING)
+        log(f"Mail could not be sent: {error}", logging.WARNING)
         return
     if delivery.error:
-        say(
-            f"{mailbox.place} took no mail ({delivery.error}); {delivery.waiting} wait in audit.outbox and are "
-            "tried again after later runs.",
+        log(
+            f"{mailbox.place} did not accept mail ({delivery.error}); {delivery.waiting} wait in audit.outbox and "
+            "will be sent after later runs.",
             logging.WARNING,
         )

@@ -1,9 +1,9 @@
-"""Flow reclassify-weblogs: the countries of all web log requests are told again by the GeoIP database in use."""
+"""Flow reclassify-weblogs: look up the countries of all web-log requests again in the GeoIP database in use."""
 
-from flows.acquire import acquired
-from flows.databases import located
-from flows.engine import flow, say, task
-from flows.outcome import Outcome
+from flows.databases import with_urls
+from flows.engine import flow, log, task
+from flows.result import FlowResult
+from flows.run_locked import run_locked
 from warehouse import weblogs
 from warehouse.runs.audit import Load, Run, ensure_alive
 from warehouse.settings import Settings
@@ -12,31 +12,31 @@ from warehouse.weblogs import Reclassified
 NAME = "reclassify-weblogs"
 
 
-@flow(NAME, covers=lambda: "")
-def reclassify_weblogs() -> Outcome:
-    """Move requests to the countries that their addresses have now, month by month; goes on where it stopped."""
-    settings = located(Settings.load())
+@flow(NAME)
+def reclassify_weblogs() -> FlowResult:
+    """Move requests to their addresses' current countries, month by month; continues where the last run stopped."""
+    settings = with_urls(Settings.load())
 
-    def tell_again(run: Run) -> Outcome:
-        told = tell_countries_again(run, settings)
+    def reclassify(run: Run) -> FlowResult:
+        done = reclassify_requests(run, settings)
         load = Load(
-            "weblogs", "dwh.fact_weblog", rows_updated=told.rows_moved, seconds=round(told.seconds, 3)
+            "weblogs", "dwh.fact_weblog", rows_updated=done.rows_moved, seconds=round(done.seconds, 3)
         )
-        return Outcome(NAME, run.run_id, (load,))
+        return FlowResult(NAME, run.run_id, (load,))
 
-    return acquired(settings.warehouse, NAME, tell_again, lock="reclassify weblogs")
+    return run_locked(settings.warehouse, NAME, reclassify, lock="reclassify weblogs")
 
 
 @task
-def tell_countries_again(run: Run, settings: Settings) -> Reclassified:
-    """A month is a transaction; months that are done are not done again."""
+def reclassify_requests(run: Run, settings: Settings) -> Reclassified:
+    """Reclassify month by month, each in a transaction; finished months are not repeated."""
     ensure_alive(run)
-    told = weblogs.reclassify(
+    done = weblogs.reclassify(
         settings,
         run,
-        progress=lambda month, number, count, moved: say(
+        progress=lambda month, number, count, moved: log(
             f"{month:%Y-%m}, month {number} of {count}: {moved:,} requests moved"
         ),
     )
-    say(str(told))
-    return told
+    log(str(done))
+    return done

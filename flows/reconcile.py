@@ -1,55 +1,76 @@
-"""Flow reconcile: every layer is compared with what the layer below makes of it, down to the marts."""
+"""Flow reconcile: recompute every table from the layer below and compare, from the sources to the stored marts."""
 
+import logging
 from collections.abc import Sequence
 
-from flows.acquire import acquired
-from flows.databases import located
-from flows.engine import flow, say, task
-from flows.outcome import Outcome
+from flows.databases import with_urls
+from flows.engine import flow, log, task
+from flows.result import FlowResult
+from flows.run_locked import run_locked
+from warehouse.errors import DifferencesFound, StepsFailed
 from warehouse.reconcile import reconcile as engine
 from warehouse.reconcile.verdict import Verdict
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.settings import Settings
-from warehouse.sources.declaration import Source, read_source
+from warehouse.sources.declaration import Source
+from warehouse.sources.registry import find_source, read_source, sources_with_url
 from warehouse.weblogs.files.checkpoints import FEED
 
 NAME = "reconcile"
 
 
-@flow(NAME, covers=lambda: Settings.load().source)
-def reconcile(repair: bool = False, sources: list[str] | None = None) -> Outcome:
-    """Compare source, mirrors, star, web logs and stored marts; the run is stopped where they differ.
+@flow(NAME)
+def reconcile(repair: bool = False, sources: list[str] | None = None) -> FlowResult:
+    """Compare sources, mirrors, star, web logs and stored marts; the run is stopped if they differ.
+
+    A source that cannot be compared does not stop the others.
 
     Args:
-        repair: Mend what differs, and nothing else; what it was is kept in audit.difference.
-        sources: Sources to compare, `weblogs` among them; unset: the one of the settings, and the web logs.
+        repair: Repair what differs, and nothing else; the old rows are kept in audit.difference.
+        sources: Sources to compare, `weblogs` among them; unset: every source that has a URL, and the web logs.
     """
-    settings = located(Settings.load())
-    wanted = sources or [settings.source, FEED]
-    declared = [read_source(name) for name in wanted if name != FEED]
+    settings = with_urls(Settings.load())
+    wanted = sources or [*sources_with_url(settings), FEED]
+    for name in wanted:
+        if name != FEED:
+            find_source(name, settings.sources)
+            settings.source_url(name)
 
-    def compare(run: Run) -> Outcome:
+    def compare(run: Run) -> FlowResult:
         verdicts: list[Verdict] = []
-        for source in declared:
-            verdicts += reconcile_source(run, source, settings, repair)
-        if FEED in wanted:
-            verdicts += reconcile_feed(run, repair)
-        engine.stop_on_differences(verdicts)
-        return Outcome(NAME, run.run_id, verdicts=verdicts)
+        failed: dict[str, Exception] = {}
+        for name in wanted:
+            try:
+                if name == FEED:
+                    verdicts += reconcile_feed(run, repair)
+                else:
+                    verdicts += reconcile_source(run, read_source(name, settings.sources), settings, repair)
+            except Exception as error:
+                failed[name] = error
+                log(f"{name} failed: {error}", logging.ERROR)
+        try:
+            engine.stop_on_differences(verdicts)
+        except DifferencesFound as differences:
+            if not failed:
+                raise
+            failed["the rest"] = differences
+        if failed:
+            raise StepsFailed(failed, of=len(wanted), verdicts=verdicts)
+        return FlowResult(NAME, run.run_id, verdicts=verdicts)
 
     parameters = {"repair": repair, "sources": wanted}
-    return acquired(settings.warehouse, NAME, compare, lock=NAME, parameters=parameters)
+    return run_locked(settings.warehouse, NAME, compare, lock=NAME, parameters=parameters)
 
 
 @task
 def reconcile_source(run: Run, source: Source, settings: Settings, repair: bool) -> Sequence[Verdict]:
     """Source, mirrors, star and stored marts."""
     ensure_alive(run)
-    return engine.reconcile_source(run, source, settings.captured, repair=repair, progress=say)
+    return engine.reconcile_source(run, source, settings.source_url(source.name), repair=repair, progress=log)
 
 
 @task
 def reconcile_feed(run: Run, repair: bool) -> Sequence[Verdict]:
     """Files of the web logs, their fact, and what is counted of it."""
     ensure_alive(run)
-    return engine.reconcile_feed(run, repair=repair, progress=say)
+    return engine.reconcile_feed(run, repair=repair, progress=log)

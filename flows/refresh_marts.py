@@ -1,9 +1,9 @@
-"""Flow refresh-marts: materialized views of schema mart are brought up to date."""
+"""Flow refresh-marts: refresh the materialized views of schema mart."""
 
-from flows.acquire import acquired
-from flows.databases import located
-from flows.engine import flow, say, task
-from flows.outcome import Outcome
+from flows.databases import with_urls
+from flows.engine import flow, log, task
+from flows.result import FlowResult
+from flows.run_locked import run_locked
 from warehouse.load import marts
 from warehouse.runs.audit import Load, Run, ensure_alive
 from warehouse.settings import Settings
@@ -11,26 +11,26 @@ from warehouse.settings import Settings
 NAME = "refresh-marts"
 
 
-@flow(NAME, covers=lambda: "")
-def refresh_marts(dry_run: bool = False) -> Outcome:
+@flow(NAME)
+def refresh_marts(dry_run: bool = False) -> FlowResult:
     """Refresh every materialized view of schema mart; plain views are always up to date.
 
     Args:
         dry_run: Do it and roll it back.
     """
-    settings = located(Settings.load())
+    settings = with_urls(Settings.load())
 
-    def refresh(run: Run) -> Outcome:
-        return Outcome(NAME, run.run_id, refresh_views(run), dry_run=dry_run)
+    def refresh(run: Run) -> FlowResult:
+        return FlowResult(NAME, run.run_id, refresh_views(run), dry_run=dry_run)
 
-    return acquired(settings.warehouse, NAME, refresh, lock="marts", dry_run=dry_run)
+    return run_locked(settings.warehouse, NAME, refresh, lock="marts", dry_run=dry_run)
 
 
 @task
 def refresh_views(run: Run) -> tuple[Load, ...]:
-    """Refresh what is stored; readers are not locked out where a unique index allows it."""
+    """Refresh the materialized views, without blocking readers where a unique index allows it."""
     ensure_alive(run)
     loads = marts.refresh(run)
     for load in loads:
-        say(str(load))
+        log(str(load))
     return loads

@@ -1,4 +1,4 @@
-"""Flow watchdog: dead runs are marked, what is late is mailed, and the mail that waits is sent."""
+"""Flow watchdog: mark dead runs, mail what is late, and send queued mail."""
 
 import json
 import os
@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 import psycopg
 
-from flows.acquire import acquired
-from flows.databases import found
+from flows.databases import with_urls
 from flows.deployments import read_declarations
-from flows.engine import flow, say
+from flows.engine import flow, log
 from flows.notify import alert_rules
+from flows.run_locked import run_locked
 from warehouse.db.connections import connect, without_password
 from warehouse.db.schema_version import newest, revision_of
 from warehouse.errors import AccessRefused, ConnectionFailed, WarehouseError
@@ -24,51 +24,54 @@ from warehouse.runs.alerts import Alert, Mailbox, compose, send_now
 from warehouse.runs.audit import Run, mark_crashed
 from warehouse.runs.watchdog import Watch, watch
 from warehouse.settings import Settings
+from warehouse.sources.registry import sources_with_url
 
 NAME = "watchdog"
-PATIENCE_SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Watched:
-    """A round of the watchdog, and the runs that it marked in Prefect too."""
+    """What a round of the watchdog found, and the runs that it marked as crashed in Prefect."""
 
     run_id: int
     found: Watch
     marked_in_prefect: tuple[str, ...]
 
 
-@flow(NAME, covers=lambda: "")
+@flow(NAME)
 def watchdog() -> Watched:
-    """Mark runs whose process is gone as crashed, mail what is late, and send the mail that waits."""
-    # Nothing is started here: a database that is down is news, not something to mend in passing.
-    settings = found(Settings.load())
+    """Mark runs whose process is gone as crashed, mail what is late, and send queued mail."""
+    # Nothing is started here: a database that is down is to be reported, not started in passing.
+    settings = with_urls(Settings.load(), start=False)
     url = settings.warehouse
-    # It is not late while it looks; what looks after it is `dwh watchdog` from cron.
-    expectations = [expected for expected in read_declarations().expectations if expected.flow != NAME]
+    declared = read_declarations(sources_with_url(settings))
+    # A running watchdog is not late; the one to notice that it is, is `dwh watchdog` from cron.
+    expectations = [expected for expected in declared.expectations if expected.flow != NAME]
 
     def look(run: Run) -> Watched:
         seen = watch(run.connection, expectations, run.rules)
         for run_id in seen.crashed:
-            say(f"run {run_id} is dead: marked as crashed")
+            log(f"run {run_id} is dead: marked as crashed")
         for late in seen.late:
-            say(
-                f"{late.flow} is late: due {late.due_at:%Y-%m-%d %H:%M} UTC{'' if late.is_news else ' (told before)'}"
+            log(
+                f"{late.flow} is late: due {late.due_at:%Y-%m-%d %H:%M} UTC"
+                f"{'' if late.is_news else ' (reported before)'}"
             )
         return Watched(run.run_id, seen, _mark_in_prefect(run.connection))
 
     try:
-        watched = acquired(url, NAME, look, lock=NAME)
+        watched = run_locked(url, NAME, look, lock=NAME)
     except (ConnectionFailed, AccessRefused) as error:
-        _tell_without_warehouse(settings, error)
+        _mail_that_warehouse_is_down(settings, error)
         raise
-    _tell_that_it_is_back(settings)
+    _mail_that_warehouse_is_back(settings)
     return watched
 
 
 def mark_dead_runs(settings: Settings) -> None:
-    """Mark what died with this machine as crashed, in audit.run and on the local server, whose slots are then free."""
-    with connect(found(settings).warehouse, autocommit=True) as connection:
+    """Mark runs that died with this machine as crashed, in audit.run and on the local server, to free their slots."""
+    with connect(with_urls(settings, start=False).warehouse, autocommit=True) as connection:
         is_made = revision_of(connection) == newest()
         if is_made:
             mark_crashed(connection, alert_rules())
@@ -76,7 +79,7 @@ def mark_dead_runs(settings: Settings) -> None:
 
 
 def _mark_in_prefect(connection: psycopg.Connection | None, *, is_local: bool = False) -> tuple[str, ...]:
-    """Mark in Prefect what audit.run knows as crashed and, where all that runs runs here, whose process is gone."""
+    """Mark as crashed in Prefect what is crashed in audit.run and, on a local server, runs whose process is gone."""
     api_url = os.environ.get("PREFECT_API_URL")
     if not api_url:
         return ()
@@ -93,7 +96,7 @@ def _mark_in_prefect(connection: psycopg.Connection | None, *, is_local: bool = 
             state = {"type": "CRASHED", "name": "Crashed", "message": message}
             _ask(api_url, f"flow_runs/{flow_run_id}/set_state", {"state": state, "force": True})
     except (OSError, ValueError) as error:
-        say(f"Prefect could not be told: {error}")
+        log(f"Prefect does not answer: {error}")
         return ()
     return tuple(dict.fromkeys(dead))
 
@@ -114,43 +117,43 @@ def _is_gone(pid: str | None) -> bool:
 
 
 def _ask(api_url: str, path: str, body: object) -> list[dict[str, str]]:
-    # Plain HTTP, as Prefect's own client may be missing, or start a server.
+    # Plain HTTP: Prefect's own client takes long to import, and may start a server.
     headers = {"Content-Type": "application/json"}
     if key := os.environ.get("PREFECT_API_KEY"):
         headers["Authorization"] = f"Bearer {key}"
     elif login := os.environ.get("PREFECT_API_AUTH_STRING"):
         headers["Authorization"] = f"Basic {b64encode(login.encode()).decode()}"
     request = urllib.request.Request(f"{api_url}/{path}", json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
-        told: list[dict[str, str]] = json.load(answer)
-    return told
+    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+        answer: list[dict[str, str]] = json.load(response)
+    return answer
 
 
-def _tell_without_warehouse(settings: Settings, error: WarehouseError) -> None:
+def _mail_that_warehouse_is_down(settings: Settings, error: WarehouseError) -> None:
     """Mail that the warehouse is down, once: its outbox is down with it."""
-    memory = _memory(settings)
+    marker = _marker(settings)
     mailbox = Mailbox.of(settings)
-    if mailbox is None or memory.exists():
+    if mailbox is None or marker.exists():
         return
     now = datetime.now(UTC)
     send_now(
         mailbox,
         compose(Alert("failed", "the warehouse", "", error.what, now, error.hint, link=alert_rules().ui_url)),
     )
-    memory.parent.mkdir(parents=True, exist_ok=True)
-    memory.write_text(now.isoformat())
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.write_text(now.isoformat())
 
 
-def _tell_that_it_is_back(settings: Settings) -> None:
-    memory = _memory(settings)
+def _mail_that_warehouse_is_back(settings: Settings) -> None:
+    marker = _marker(settings)
     mailbox = Mailbox.of(settings)
-    if mailbox is None or not memory.exists():
+    if mailbox is None or not marker.exists():
         return
-    since = datetime.fromisoformat(memory.read_text())
+    since = datetime.fromisoformat(marker.read_text())
     what = f"{without_password(settings.warehouse)} answers."
     send_now(mailbox, compose(Alert("recovered", "the warehouse", "", what, since)))
-    memory.unlink()
+    marker.unlink()
 
 
-def _memory(settings: Settings) -> Path:
+def _marker(settings: Settings) -> Path:
     return settings.home / "warehouse-is-down"

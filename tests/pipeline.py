@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -16,7 +17,8 @@ from warehouse.extract.verification import Verification, verify
 from warehouse.load.publish import publish
 from warehouse.model.star import BEGINNING, DIMENSIONS, END_OF_TIME
 from warehouse.runs.audit import CheckResult, Load, start_run
-from warehouse.sources.declaration import Source, read_source
+from warehouse.sources.declaration import Source, read_declaration
+from warehouse.sources.registry import PACKAGED, read_source
 
 Row = tuple[Any, ...]
 
@@ -221,6 +223,19 @@ class Pipeline:
             if value == run.staged.snapshot.taken_at:
                 return f"run {number}"
         return value.strftime("%Y-%m-%d %H:%M:%S.%f").removesuffix(".000000").removesuffix(" 00:00:00")
+
+
+def copy_of_shop(name: str, folder: Path) -> Source:
+    """Declare another shop as source `name` in `folder`."""
+    for path in (PACKAGED / "shop").rglob("*"):
+        if path.is_file():
+            copy = folder / name / path.relative_to(PACKAGED / "shop")
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            text = path.read_text()
+            for schema in ("raw", "staging"):
+                text = text.replace(f"{schema}.shop_", f"{schema}.{name}_")
+            copy.write_text(text)
+    return read_declaration(folder / name)
 
 
 CONTENT = {

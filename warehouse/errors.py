@@ -93,14 +93,16 @@ class DeleteThresholdExceeded(WarehouseError):
 
 
 class StepsFailed(WarehouseError):
-    """Steps of a flow of flows failed, others did their work."""
+    """Some steps of a flow failed; the others did their work."""
 
-    def __init__(self, failed: Mapping[str, Exception], *, of: int) -> None:
-        said = [f"{name} ({getattr(error, 'what', error)})" for name, error in failed.items()]
+    def __init__(self, failed: Mapping[str, Exception], *, of: int, verdicts: Sequence[Any] = ()) -> None:
+        reasons = [f"{name} ({getattr(error, 'what', error)})" for name, error in failed.items()]
         hints = [hint for error in failed.values() if (hint := getattr(error, "hint", ""))]
-        super().__init__(f"{len(failed)} of {of} steps failed: {'; '.join(said)}", hint=" ".join(hints))
-        self.failed = dict(failed)
-        # A gate stopped the run only if nothing worse happened.
+        super().__init__(
+            f"{len(failed)} of {of} steps failed: {'; '.join(reasons)}", hint=" ".join(dict.fromkeys(hints))
+        )
+        self.failed, self.verdicts = dict(failed), tuple(verdicts)
+        # The worst: a step that failed, for whatever reason, is worse than one that a gate stopped.
         self.exit_code = 3 if all(getattr(error, "exit_code", 1) == 3 for error in failed.values()) else 1
 
 

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import re
 import sys
+from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
 from io import StringIO
@@ -14,30 +16,30 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_core import PydanticCustomError
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from warehouse.errors import SettingsError
 
 ENV_FILE = Path(".env")
 
 
+# Names of sources are letters and digits: an underscore would let two of them share a mirror.
+SOURCE_URL = re.compile(r"dwh_([a-z][a-z0-9]*)_url")
+
+
 class _SecretFiles(PydanticBaseSettingsSource):
-    """Secrets out of files that DWH_..._FILE name, as Docker and Kubernetes mount them."""
+    """Secrets read from the files that DWH_..._FILE name, as Docker and Kubernetes mount them."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        name = f"DWH_{field_name.upper()}"
-        path = os.environ.get(f"{name}_FILE") if SecretStr.__name__ in str(field.annotation) else None
-        if not path:
-            return None, field_name, False
-        if os.environ.get(name):
-            raise SettingsError(f"Both {name} and {name}_FILE are set.", hint="Unset one of them.")
-        try:
-            return Path(path).read_text().strip(), field_name, False
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no text"
-            raise SettingsError(
-                f"{name}_FILE: {path} cannot be read: {reason}.", hint="Name a file with the secret alone."
-            ) from None
+        is_secret = SecretStr.__name__ in str(field.annotation)
+        return (_read_secret(f"DWH_{field_name.upper()}") if is_secret else None), field_name, False
 
     def __call__(self) -> dict[str, Any]:
         fields = self.settings_cls.model_fields
@@ -45,15 +47,60 @@ class _SecretFiles(PydanticBaseSettingsSource):
         return {name: value for name, value in found.items() if value is not None}
 
 
+class _SourceUrls(PydanticBaseSettingsSource):
+    """URLs of sources, DWH_<NAME>_URL: any name that is not a setting's own."""
+
+    def __init__(self, settings_cls: type[BaseSettings], *variables: Mapping[str, str | None]) -> None:
+        super().__init__(settings_cls)
+        self._variables = variables
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        urls: dict[str, str] = {}
+        for variable, value in (item for variables in self._variables for item in variables.items()):
+            match = SOURCE_URL.fullmatch(variable.removesuffix("_file"))
+            if match is None or f"{match[1]}_url" in self.settings_cls.model_fields:
+                continue
+            is_file = variable.endswith("_file")
+            url = _read_secret(f"DWH_{match[1].upper()}_URL") if is_file else value
+            if url:
+                urls[match[1]] = url
+            elif not is_file:
+                # Empty in the environment: unset, whatever .env says.
+                urls.pop(match[1], None)
+        return {"source_urls": urls}
+
+
+def _read_secret(name: str) -> str | None:
+    """Read the secret `name` from the file that NAME_FILE names; None where that is not set."""
+    path = os.environ.get(f"{name}_FILE")
+    if not path:
+        return None
+    if os.environ.get(name):
+        raise SettingsError(f"Both {name} and {name}_FILE are set.", hint="Unset one of them.")
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise SettingsError(
+            f"{name}_FILE: {path} cannot be read: {reason}.", hint="Name a file that holds only the secret."
+        ) from None
+
+
 class Settings(BaseSettings):
-    """Everything that can be set, from the environment (prefix DWH_) or from `.env`; secrets also from files."""
+    """All settings, from the environment (prefix DWH_) or from `.env`; secrets also from files."""
 
     model_config = SettingsConfigDict(env_prefix="DWH_", env_file=ENV_FILE, extra="ignore", frozen=True)
 
     home: Path = Field(Path(".dwh"), description="State of the local stack")
-    source: str = Field("shop", description="Folder of warehouse/sources to capture")
-    source_url: SecretStr | None = Field(None, description="Database of the source; unset: DWH_SHOP_URL")
-    shop_url: SecretStr | None = Field(None, description="The shop's database; unset: embedded")
+    sources: Path | None = Field(
+        None, description="Folder with source declarations of your own, <name>/source.toml"
+    )
+    source_urls: Mapping[str, SecretStr] = Field(
+        default_factory=dict, description="Database URL of each source by name, from DWH_<NAME>_URL"
+    )
     warehouse_url: SecretStr | None = Field(None, description="The warehouse's database; unset: embedded")
     lake: str = Field("lake", description="Folder or fsspec URL of the lake")
     geoip_path: Path | None = Field(None, description="MaxMind-format file that tells addresses' countries")
@@ -91,7 +138,7 @@ class Settings(BaseSettings):
         le=36500,
         description="Web log requests older than so many days (UTC) are removed; unset: none are",
     )
-    xid_net: Literal["always", "unless-quiet"] = Field(
+    xmin_scan: Literal["always", "unless-quiet"] = Field(
         "always",
         description="unless-quiet: read by the cursor's index where no transaction was in flight at the last snapshot",
     )
@@ -100,16 +147,24 @@ class Settings(BaseSettings):
     )
     max_delete_share: float = Field(0.10, ge=0, le=1, description="Share of a table that one run may delete")
 
-    @field_validator("source_url", "shop_url", "warehouse_url")
+    @field_validator("source_urls", "warehouse_url")
     @classmethod
-    def _leads_to_a_database(cls, url: SecretStr | None) -> SecretStr | None:
-        try:
-            ports = str(conninfo_to_dict(url.get_secret_value()).get("port") or "") if url else ""
-        except ProgrammingError:
-            ports = "none"
-        if not all(port.isdecimal() and 0 < int(port) < 65536 for port in ports.split(",") if port):
-            raise ValueError("it should read postgresql://user:password@host:port/database")
-        return url
+    def _is_database_url(
+        cls, value: Mapping[str, SecretStr] | SecretStr | None
+    ) -> Mapping[str, SecretStr] | SecretStr | None:
+        urls = value if isinstance(value, Mapping) else {"warehouse": value} if value else {}
+        for name, url in urls.items():
+            try:
+                ports = str(conninfo_to_dict(url.get_secret_value()).get("port") or "")
+            except ProgrammingError:
+                ports = "none"
+            if not all(port.isdecimal() and 0 < int(port) < 65536 for port in ports.split(",") if port):
+                raise PydanticCustomError(
+                    "database_url",
+                    "it should read postgresql://user:password@host:port/database",
+                    {"setting": f"{name}_url"},
+                )
+        return value
 
     @classmethod
     def settings_customise_sources(
@@ -120,8 +175,16 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What is passed wins over the environment, that over files of secrets, and those over `.env`."""
-        return init_settings, env_settings, _SecretFiles(settings_cls), dotenv_settings
+        """Arguments take precedence over the environment, that over files of secrets, and those over `.env`."""
+        assert isinstance(env_settings, EnvSettingsSource) and isinstance(
+            dotenv_settings, DotEnvSettingsSource
+        )
+        urls = _SourceUrls(
+            settings_cls,
+            {name: value for name, value in dotenv_settings.env_vars.items() if not name.endswith("_file")},
+            env_settings.env_vars,
+        )
+        return init_settings, env_settings, _SecretFiles(settings_cls), urls, dotenv_settings
 
     @classmethod
     def load(cls) -> Self:
@@ -131,52 +194,70 @@ class Settings(BaseSettings):
             SettingsError: naming each setting that cannot be used.
         """
         try:
-            _tell_what_sets_nothing()
+            _warn_of_unused_lines()
             return cls()
         except UnicodeDecodeError as error:
             raise SettingsError(
-                f"{ENV_FILE} is no UTF-8 text: byte {error.object[error.start]:#x}.",
+                f"{ENV_FILE} is not UTF-8 text: byte {error.object[error.start]:#x}.",
                 hint="Save it as UTF-8.",
             ) from None
         except ValidationError as error:
-            wrong = "; ".join(f"DWH_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+            wrong = "; ".join(
+                f"DWH_{str(e.get('ctx', {}).get('setting', e['loc'][0])).upper()}: {e['msg']}"
+                for e in error.errors()
+            )
             raise SettingsError(f"Settings cannot be used: {wrong}.", hint="See .env.example.") from None
 
     @property
     def warehouse(self) -> str:
-        """URL of the warehouse database, which must be set by now."""
-        return self._url("warehouse_url")
+        """URL of the warehouse's database.
 
-    @property
-    def captured(self) -> str:
-        """URL of the database of the source to capture."""
-        return self._url("source_url" if self.source_url else "shop_url")
+        Raises:
+            SettingsError: it is not set.
+        """
+        return self._url("warehouse", self.warehouse_url)
 
-    def _url(self, name: str) -> str:
-        url: SecretStr | None = getattr(self, name)
+    def source_url(self, source: str) -> str:
+        """URL of the database of `source`.
+
+        Raises:
+            SettingsError: it is not set.
+        """
+        return self._url(source, self.source_urls.get(source))
+
+    def with_source_url(self, source: str, url: str) -> Self:
+        """The same settings with another URL for `source`."""
+        return self.model_copy(update={"source_urls": {**self.source_urls, source: SecretStr(url)}})
+
+    def with_warehouse_url(self, url: str) -> Self:
+        """The same settings with another URL for the warehouse."""
+        return self.model_copy(update={"warehouse_url": SecretStr(url)})
+
+    def _url(self, name: str, url: SecretStr | None) -> str:
         if url is None:
             raise SettingsError(
-                f"DWH_{name.upper()} is not set and no embedded database runs.",
-                hint="Run `dwh up`, or set it to a postgresql:// URL.",
+                f"DWH_{name.upper()}_URL is not set.",
+                hint=f"Set it to the postgresql:// URL of {name}'s database (in the environment or in .env).",
             )
         return url.get_secret_value()
 
 
 @cache
-def _tell_what_sets_nothing() -> None:
-    """Warn on stderr, once, of lines of .env that set nothing: a typo must not pass for the default in silence."""
-    names = [f"DWH_{name.upper()}" for name in Settings.model_fields]
+def _warn_of_unused_lines() -> None:
+    """Warn on stderr, once, of lines of .env that set nothing: a typo must not silently leave the default."""
+    names = [f"DWH_{name.upper()}" for name in Settings.model_fields if name != "source_urls"]
     if not ENV_FILE.is_file():
         return
-    # Its reader says less of it, and not everywhere.
+    # The parser's own warning says less, and only in some places.
     logging.getLogger("dotenv").setLevel(logging.ERROR)
     for line in parse_stream(StringIO(ENV_FILE.read_text("utf-8"))):
         name = (line.key or "").upper()
         if line.error:
-            said = "is no NAME=value, and sets nothing"
-        elif name.startswith("DWH_") and name not in names:
-            meant = "".join(f"; do you mean {near}?" for near in get_close_matches(name, names, 1))
-            said = f"{name} is not read from here{meant}"
+            message = "is not NAME=value and sets nothing"
+        elif name.startswith("DWH_") and name not in names and not SOURCE_URL.fullmatch(name.lower()):
+            candidates = [*names, name.removesuffix("_FILE")] if name.endswith("_URL_FILE") else names
+            close = get_close_matches(name, candidates, 1)
+            message = f"{name} is not read from here" + "".join(f"; did you mean {one}?" for one in close)
         else:
             continue
-        sys.stderr.write(f"Warning: {ENV_FILE}, line {line.original.line}: {said}\n")
+        sys.stderr.write(f"Warning: {ENV_FILE}, line {line.original.line}: {message}\n")

@@ -1,6 +1,6 @@
 # The warehouse in a Prefect Cloud workspace (or a server of one's own): work pool, deployments, schedules, automation,
-# and the block that its secrets are kept in. The deployments are read from ../prefect.yaml: declared once, whichever
-# way they are registered. The key comes from PREFECT_API_KEY.
+# and the block that its secrets are kept in. The deployments are read from ../prefect.yaml, as `dwh deploy` reads them;
+# an entry that mentions {source} becomes a deployment for each of var.sources. The key comes from PREFECT_API_KEY.
 terraform {
   required_version = ">= 1.6"
   required_providers {
@@ -17,25 +17,37 @@ provider "prefect" {
 }
 
 locals {
-  declared  = yamldecode(file("${path.module}/../prefect.yaml")).deployments
+  templates = yamldecode(file("${path.module}/../prefect.yaml")).deployments
   resources = yamldecode(file("${path.module}/../resources.yaml"))
 
-  deployments = { for deployment in local.declared : deployment.name => deployment }
+  # Entries of their own take precedence over the template of a source.
+  deployments = merge(concat(
+    [
+      for template in local.templates : {
+        for source in var.sources :
+        replace(template.name, "{source}", source) => jsondecode(replace(jsonencode(template), "{source}", source))
+      } if strcontains(template.name, "{source}")
+    ],
+    [for template in local.templates : { (template.name) = template } if !strcontains(template.name, "{source}")]
+  )...)
 
   schedules = merge([
-    for deployment in local.declared : {
+    for deployment in values(local.deployments) : {
       for number, schedule in try(deployment.schedules, []) :
       "${deployment.name}-${number}" => merge(schedule, { deployment = deployment.name })
     }
   ]...)
 
-  environment = {
-    DWH_SHOP_URL_FILE      = "/run/secrets/dwh/shop_url"
-    DWH_WAREHOUSE_URL_FILE = "/run/secrets/dwh/warehouse_url"
-    DWH_SMTP_URL_FILE      = "/run/secrets/dwh/smtp_url"
-    DWH_ALERT_TO           = var.alert_to
-    DWH_LAKE               = var.lake
-  }
+  environment = merge(
+    { for source in var.sources : "DWH_${upper(source)}_URL_FILE" => "/run/secrets/dwh/${source}_url" },
+    var.sources_folder == null ? {} : { DWH_SOURCES = var.sources_folder },
+    {
+      DWH_WAREHOUSE_URL_FILE = "/run/secrets/dwh/warehouse_url"
+      DWH_SMTP_URL_FILE      = "/run/secrets/dwh/smtp_url"
+      DWH_ALERT_TO           = var.alert_to
+      DWH_LAKE               = var.lake
+    }
+  )
 }
 
 resource "prefect_work_pool" "dwh" {

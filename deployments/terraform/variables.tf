@@ -21,6 +21,18 @@ variable "image" {
   type        = string
 }
 
+variable "sources" {
+  description = "Sources to load, each with a deployment of its own; secret `dwh` holds <source>_url of each."
+  type        = set(string)
+  default     = ["shop"]
+}
+
+variable "sources_folder" {
+  description = "Folder in the image with source declarations of your own (DWH_SOURCES); null for none."
+  type        = string
+  default     = null
+}
+
 variable "lake" {
   description = "Folder or fsspec URL of the lake."
   type        = string

@@ -1,6 +1,7 @@
 """Everything that a flow needs, imported once; in processes of tests.faults.flow_process alone."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import soda_core.contracts.contract_verification  # noqa: F401
@@ -12,13 +13,13 @@ from flows.engine import run_without_prefect
 run_without_prefect()
 
 from flows.daily_warehouse import daily_warehouse  # noqa: E402
-from flows.ingest_shop import ingest_shop  # noqa: E402
+from flows.ingest_source import ingest_source  # noqa: E402
 from flows.ingest_weblogs import ingest_weblogs  # noqa: E402
 from flows.refresh_marts import refresh_marts  # noqa: E402
 from warehouse.runs.audit import code_version  # noqa: E402
 
 FLOWS: Mapping[str, Callable[..., Any]] = {
-    "ingest-shop": ingest_shop,
+    "ingest-shop": partial(ingest_source, "shop"),
     "ingest-weblogs": ingest_weblogs,
     "refresh-marts": refresh_marts,
     "daily-warehouse": daily_warehouse,

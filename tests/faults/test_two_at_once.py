@@ -17,12 +17,12 @@ from warehouse.history.change_log import STAR_LOCK
 STARTS = int(os.environ.get("STARTS", "12"))
 HOLDER = """
 import sys
-from warehouse.database import connect
+from warehouse.db.connections import connect
+from warehouse.db.locks import transaction_lock
 from warehouse.history.change_log import STAR_LOCK
-from warehouse.locks import alone
 
 with connect(sys.argv[1]) as connection:
-    alone(connection, STAR_LOCK)
+    transaction_lock(connection, STAR_LOCK)
     print("holding", flush=True)
     connection.execute("select pg_sleep(900)")
 """

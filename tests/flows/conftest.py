@@ -106,7 +106,6 @@ def place(
     for name, value in {
         "HOME": tmp_path / "home",
         "LAKE": tmp_path / "lake",
-        "SOURCE": "shop",
         "SHOP_URL": shop_url,
         "WAREHOUSE_URL": warehouse_url,
     }.items():

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from generators import geoip
 from tests.flows.conftest import Tracked
-from tests.pipeline import Pipeline
+from tests.pipeline import Pipeline, copy_of_shop
 from tests.weblog_lake import lines
 from warehouse.errors import StepsFailed
 
@@ -39,10 +40,10 @@ def test_steps_are_subflows_of_the_day_in_their_order(place: Pipeline, landing: 
     ]
     (day, *steps) = [tracked(prefect_run_id) for *_, prefect_run_id in runs]
     assert day.state == "Completed"
-    assert day.name.startswith("daily-warehouse shop 20")
+    assert day.name.startswith("daily-warehouse 20")
     assert {step.parent for step in steps} == {runs[0][2]}
     assert [sorted(step.tasks) for step in steps] == [
-        ["prove-source", "publish-batch", "stage-source"],
+        ["publish-batch", "stage-source", "verify-source"],
         ["load-files"],
         ["refresh-views"],
     ]
@@ -93,6 +94,31 @@ def test_step_that_fails_does_not_keep_the_others_from_running(place: Pipeline, 
         "ingest-weblogs": ("failed", "Failed"),
         "refresh-marts": ("succeeded", "Completed"),
     }
+    assert place.facts() == [("1", "1")]
+
+
+def test_a_source_that_fails_does_not_stop_the_other_sources(
+    place: Pipeline, landing: Path, tracked: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_of_shop("mall", tmp_path / "sources")
+    monkeypatch.setenv("DWH_SOURCES", str(tmp_path / "sources"))
+    monkeypatch.setenv("DWH_MALL_URL", make_conninfo(place.shop_url, password="s3cret"))
+    with pytest.raises(StepsFailed) as failed:
+        run_day()
+
+    assert failed.value.failed.keys() == {"ingest-mall"}
+    assert failed.value.what.startswith("1 of 4 steps failed: ingest-mall (Source 'mall': Cannot connect to")
+    seen = {flow: tracked(prefect_run_id) for flow, prefect_run_id in place.rows(
+        "select flow, prefect_run_id from audit.run where parent_run_id is not null"
+    )}  # fmt: skip
+    assert {flow: run.state for flow, run in seen.items()} == {
+        "ingest-mall": "Failed",
+        "ingest-shop": "Completed",
+        "ingest-weblogs": "Completed",
+        "refresh-marts": "Completed",
+    }
+    assert all(run.name.startswith(f"{flow} ") for flow, run in seen.items())
+    assert "s3cret" not in str(seen)
     assert place.facts() == [("1", "1")]
 
 

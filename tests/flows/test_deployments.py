@@ -29,7 +29,9 @@ from warehouse.runs.audit import start_run
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
+SOURCES = ["northwind", "shop"]
 NAMES = [
+    "ingest-northwind",
     "ingest-shop",
     "ingest-weblogs",
     "daily-warehouse",
@@ -94,7 +96,7 @@ def registered(client: "SyncPrefectClient") -> dict[str, Any]:
 def test_everything_is_registered_and_registering_again_changes_nothing(
     client: "SyncPrefectClient", tmp_path: Path
 ) -> None:
-    declared = read_declarations()
+    declared = read_declarations(SOURCES)
     ids = deploy(declared, folder=tmp_path)
     first = registered(client)
     assert deploy(declared, folder=tmp_path) == ids
@@ -102,10 +104,10 @@ def test_everything_is_registered_and_registering_again_changes_nothing(
     assert [d["name"] for d in declared.deployments] == NAMES
 
     _, description, tags, parameters, limit, strategy, schedules, pool, _ = first["daily-warehouse"]
-    assert description.startswith("Everything that a day brings")
+    assert description.startswith("Loads every source and the web logs")
     assert (tags, parameters) == (
         ["dwh", "daily"],
-        {"whole": False, "confirm_deletes": False, "from_step": None},
+        {"full_refresh": False, "confirm_deletes": False, "from_step": None},
     )
     assert (limit, strategy.value, pool) == (1, "ENQUEUE", "dwh")
     assert schedules == [("0 18 * * *", "America/Sao_Paulo", True)]
@@ -122,19 +124,19 @@ def test_the_form_of_a_deployment_has_types_defaults_and_words(
 ) -> None:
     from prefect.exceptions import PrefectHTTPStatusError
 
-    ids = deploy(read_declarations(), folder=tmp_path)
+    ids = deploy(read_declarations(SOURCES), folder=tmp_path)
     schema = client.read_deployment(ids["ingest-shop"]).parameter_openapi_schema
-    whole = schema["properties"]["whole"]
-    assert (whole["type"], whole["default"]) == ("boolean", False)
-    assert whole["description"].startswith("Read every row again")
+    full_refresh = schema["properties"]["full_refresh"]
+    assert (full_refresh["type"], full_refresh["default"]) == ("boolean", False)
+    assert full_refresh["description"].startswith("Read every row again")
     with pytest.raises(PrefectHTTPStatusError, match="409"):
-        client.create_flow_run_from_deployment(ids["ingest-shop"], parameters={"whole": "perhaps"})
+        client.create_flow_run_from_deployment(ids["ingest-shop"], parameters={"full_refresh": "perhaps"})
 
 
 def test_the_server_itself_schedules_the_runs_of_every_deployment_with_a_schedule(
     client: "SyncPrefectClient", tmp_path: Path
 ) -> None:
-    declared = read_declarations()
+    declared = read_declarations(SOURCES)
     schedules = {one["name"]: one["schedules"][0] for one in declared.deployments if one.get("schedules")}
     # Deploying deletes what was scheduled to come: whatever is found is new.
     ids = deploy(declared, folder=tmp_path)
@@ -222,7 +224,7 @@ def test_a_worker_runs_what_the_api_asks_for_and_retry_goes_on_where_it_failed(
 
 def unscheduled() -> Declared:
     """The declarations without schedules."""
-    declared = read_declarations()
+    declared = read_declarations(SOURCES)
     return replace(declared, deployments=[{**one, "schedules": []} for one in declared.deployments])
 
 
@@ -243,7 +245,7 @@ def test_what_is_dead_in_the_warehouse_is_marked_as_crashed_in_prefect(
 
     from flows.watchdog import _mark_in_prefect
 
-    ids = deploy(read_declarations(), folder=tmp_path)
+    ids = deploy(read_declarations(SOURCES), folder=tmp_path)
     dead, alive = (client.create_flow_run_from_deployment(ids["watchdog"]).id for _ in range(2))
     for run_id in (dead, alive):
         client.set_flow_run_state(run_id, Running(), force=True)
@@ -265,7 +267,8 @@ def test_what_is_dead_in_the_warehouse_is_marked_as_crashed_in_prefect(
 def test_from_any_folder_without_a_prompt(prefect_server: None, tmp_path: Path) -> None:
     folder = tmp_path / "some where"
     folder.mkdir()
-    done = dwh_deploy(folder, os.environ)
+    urls = {f"DWH_{name.upper()}_URL": "postgresql://127.0.0.1/any" for name in SOURCES}
+    done = dwh_deploy(folder, {**os.environ, **urls})
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[:-1] == [f"deployed {name}" for name in NAMES]
 
@@ -293,5 +296,5 @@ def dwh_deploy(folder: Path, environment: Mapping[str, str]) -> subprocess.Compl
 def test_a_schedule_without_grace_is_refused(tmp_path: Path) -> None:
     (tmp_path / "prefect.yaml").write_text((FOLDER / "prefect.yaml").read_text())
     (tmp_path / "resources.yaml").write_text("grace_minutes: {}")
-    with pytest.raises(DeclarationError, match="'ingest-shop' is missing"):
-        read_declarations(tmp_path)
+    with pytest.raises(DeclarationError, match="'ingest-northwind' is missing"):
+        read_declarations(SOURCES, tmp_path)

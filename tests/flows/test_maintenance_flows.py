@@ -16,7 +16,7 @@ def test_old_requests_go_countries_are_told_again_and_differences_are_found_and_
     place: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracked: Callable[[object], Tracked]
 ) -> None:
     # Imported late: Prefect reads its server's address when it is imported.
-    from flows.ingest_shop import ingest_shop
+    from flows.ingest_source import ingest_source
     from flows.ingest_weblogs import ingest_weblogs
     from flows.reclassify_weblogs import reclassify_weblogs
     from flows.reconcile import reconcile
@@ -27,7 +27,7 @@ def test_old_requests_go_countries_are_told_again_and_differences_are_found_and_
     landing.mkdir(parents=True)
     old = line(6).replace(b"/2026:", b"/2001:")
     (landing / "access.log").write_bytes(lines(1, 4) + line(5, address=NOBODYS) + old)
-    ingest_shop()
+    ingest_source("shop")
     ingest_weblogs()
     monkeypatch.setenv("DWH_WEBLOG_RETENTION_DAYS", "5000")
     assert remove_old_weblogs(confirm_deletes=True).loads[0].rows_deleted == 1
@@ -57,4 +57,4 @@ def test_old_requests_go_countries_are_told_again_and_differences_are_found_and_
     assert [run.artifacts[flow].split("\n")[0] for run, (flow, *_) in zip(seen, runs, strict=True)] == [
         f"# {flow}: {status}" for flow, status, _ in runs
     ]
-    assert {"reconcile-differences", "reconcile-proof"} <= seen[3].artifacts.keys()
+    assert {"reconcile-differences", "reconcile-verification"} <= seen[3].artifacts.keys()

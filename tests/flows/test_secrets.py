@@ -14,7 +14,7 @@ from warehouse.errors import AccessRefused
 def test_planted_secrets_are_nowhere_in_prefect(
     place: Pipeline, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    from flows.ingest_shop import ingest_shop
+    from flows.ingest_source import ingest_source
 
     names = [f"canary_{os.getpid()}_{what}" for what in ("flow_shop", "flow_warehouse")]
     urls = [
@@ -26,10 +26,10 @@ def test_planted_secrets_are_nowhere_in_prefect(
     request.addfinalizer(lambda: drop(names, place.shop_url, place.warehouse_url))
     monkeypatch.setenv("DWH_SHOP_URL", urls[0])
     monkeypatch.setenv("DWH_WAREHOUSE_URL", urls[1])
-    ingest_shop()
+    ingest_source("shop")
     monkeypatch.setenv("DWH_SHOP_URL", urls[0].replace(names[0], "nobody"))
     with pytest.raises(AccessRefused):
-        ingest_shop()
+        ingest_source("shop")
 
     assert [status for _, status, _ in place.run_states()] == ["succeeded", "failed"]
     home = Path(os.environ["PREFECT_HOME"])

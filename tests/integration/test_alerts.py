@@ -109,7 +109,7 @@ ENDS: Mapping[str, tuple[Callable[[], BaseException], str, str]] = {
     "brake": (
         lambda: DeleteThresholdExceeded("Half of customer is gone.", hint="Confirm it."),
         "delete threshold exceeded",
-        "ingest-shop pulled the brake: Half of customer is gone.",
+        "ingest-shop was stopped by the delete threshold: Half of customer is gone.",
     ),
     "proof": (
         lambda: VerificationFailed("Source and mirror differ.", hint="Read all again."),
@@ -155,14 +155,14 @@ def test_what_stops_the_engine_is_mailed_as_what_it_is(shop: Pipeline, inbox: In
 
     deliver(shop.warehouse_url, mailbox(inbox))
     assert [subject.split(":")[0] for subject in inbox.subjects] == [
-        "[dwh] ingest-shop pulled the brake",
+        "[dwh] ingest-shop was stopped by the delete threshold",
         "[dwh] ingest-shop works again",
         "[dwh] ingest-shop was stopped by a quality gate",
         "[dwh] reconcile found differences",
     ]
     gate, differences = map(text_of, inbox.messages[2:])
     assert "Nothing of the batch was published" in gate and "order line is there more than once" in gate
-    assert "Nothing was mended." in differences and "dwh reconcile --repair" in differences
+    assert "Nothing was repaired." in differences and "dwh reconcile --repair" in differences
     assert "raw.shop_customer id 1: changed in name" in differences
     assert "Forged" not in differences and "Ana" not in differences, "a mail is no place for personal data"
 
@@ -213,7 +213,7 @@ def test_a_flow_of_flows_tells_of_a_step_that_never_became_a_run(
 
 
 def test_errors_that_are_no_news_make_no_mail(warehouse_url: str, warehouse: psycopg.Connection) -> None:
-    run_once(warehouse_url, LockHeld("held"), rules=Rules(untold=(LockHeld,)))
+    run_once(warehouse_url, LockHeld("held"), rules=Rules(unreported=(LockHeld,)))
     assert queued(warehouse) == []
 
 
@@ -416,7 +416,7 @@ def test_a_mail_says_what_since_when_what_was_done_and_what_to_do(warehouse_url:
     ]
     for line in (
         "Since: 2",
-        "What was done: What it had open",
+        "What was done: Its open transaction",
         "What to do next: Put it back.",
         "Last success: never",
     ):
@@ -434,10 +434,10 @@ def test_mail_set_up_half_or_wrong_is_refused_with_advice() -> None:
     for url, to, said in (
         ("smtp://host", None, "DWH_ALERT_TO is not set"),
         (None, "a@example.com", "DWH_SMTP_URL is not set"),
-        ("http://host", "a@example.com", "cannot be understood"),
-        ("smtp://host:port", "a@example.com", "cannot be understood"),
-        ("smtp://host", "nobody", "'nobody' is no mail address"),
-        ("smtp://host", "a@example.com\nBcc: b@example.com", "is no mail address"),
+        ("http://host", "a@example.com", "is malformed"),
+        ("smtp://host:port", "a@example.com", "is malformed"),
+        ("smtp://host", "nobody", "'nobody' is not a mail address"),
+        ("smtp://host", "a@example.com\nBcc: b@example.com", "is not a mail address"),
     ):
         with pytest.raises(SettingsError, match=said):
             Mailbox.of(Settings(smtp_url=SecretStr(url) if url else None, alert_to=to))

@@ -19,7 +19,8 @@ from tests.pipeline import Pipeline
 from warehouse.db.connections import connect
 from warehouse.errors import AccessRefused, DeclarationError, SchemaDrift, SourceError, VerificationFailed
 from warehouse.migrations import upgrade
-from warehouse.sources.declaration import SchemaPolicy, Source, Table, read_source
+from warehouse.sources.declaration import SchemaPolicy, Source, Table
+from warehouse.sources.registry import read_source
 
 
 def only(

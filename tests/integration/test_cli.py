@@ -111,7 +111,7 @@ def test_help_names_every_command_and_the_exit_codes(dwh: CommandLine) -> None:
     said = dwh("--help").stdout
     for command in ("demo", "up", "down", "status", "doctor", "migrate", "generate", "run", "psql", "report"):
         assert re.search(rf"^│ {command}\s", said, re.MULTILINE), command
-    assert "3 stopped by a quality gate or brake" in " ".join(said.split())
+    assert "3 a quality gate or threshold stopped the run" in " ".join(said.split())
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_help_names_every_command_and_the_exit_codes(dwh: CommandLine) -> None:
         ("DWH_WEBLOG_RETENTION_DAYS", "99999999"),
         ("DWH_SHOP_URL", "s3cret"),
         ("DWH_SHOP_URL", "postgresql://me:s3cret@localhost:99999/shop"),
-        ("DWH_SOURCE_URL", "postgresql://me:s3cret%zz@localhost/shop"),
+        ("DWH_NORTHWIND_URL", "postgresql://me:s3cret%zz@localhost/shop"),
     ],
 )
 def test_wrong_setting_exits_with_2_and_names_it(dwh: CommandLine, name: str, value: str) -> None:
@@ -140,9 +140,9 @@ def test_lines_of_the_env_file_that_set_nothing_are_told(dwh: CommandLine) -> No
     done = dwh("status", "--json")
     assert (done.returncode, json.loads(done.stdout)["runs"]) == (0, [])
     assert done.stderr.splitlines() == [
-        "Warning: .env, line 3: DWH_MAX_DELET_SHARE is not read from here; do you mean DWH_MAX_DELETE_SHARE?",
-        "Warning: .env, line 5: is no NAME=value, and sets nothing",
-        "Warning: .env, line 6: DWH_SHOP_URL_FILE is not read from here; do you mean DWH_SHOP_URL?",
+        "Warning: .env, line 3: DWH_MAX_DELET_SHARE is not read from here; did you mean DWH_MAX_DELETE_SHARE?",
+        "Warning: .env, line 5: is not NAME=value and sets nothing",
+        "Warning: .env, line 6: DWH_SHOP_URL_FILE is not read from here; did you mean DWH_SHOP_URL?",
     ]
 
 
@@ -150,7 +150,7 @@ def test_env_file_that_is_no_text_is_told(dwh: CommandLine) -> None:
     (dwh.folder / ".env").write_bytes(b"DWH_LAKE=caf\xe9\n")
     done = dwh("status")
     assert done.returncode == 2
-    assert done.stderr.startswith("Error: .env is no UTF-8 text: byte 0xe9.")
+    assert done.stderr.startswith("Error: .env is not UTF-8 text: byte 0xe9.")
 
 
 def test_warehouse_that_is_down_exits_with_1_without_its_password(dwh: CommandLine) -> None:
@@ -277,7 +277,7 @@ def test_interrupted_run_ends_cleanly_and_the_next_one_does_its_work(
         _wait_for(lambda: not shop.rows(LOCK_AWAITED))
     assert running.returncode == code
     assert said.splitlines()[-1] == (
-        f"Stopped{'' if by == 'Ctrl-C' else f' by {by}'}. What was published stays; run it again to go on."
+        f"Stopped{'' if by == 'Ctrl-C' else f' by {by}'}. What was published stays; run it again to continue."
     )
     assert "Traceback" not in said
     assert shop.run_states() == [("ingest-shop", "crashed", f"stopped by {by}")]
@@ -302,7 +302,7 @@ def test_connection_that_an_interrupt_leaves_at_work_is_named_on_demand_alone(
     program = """
 import contextlib, sys, psycopg
 from cli.main import main
-with contextlib.suppress(SystemExit): main([*sys.argv[2:], "--help"])
+with contextlib.suppress(SystemExit): main([*sys.argv[2:], "status"])
 with contextlib.suppress(KeyboardInterrupt), psycopg.connect(sys.argv[1]) as connection:
     connection.pgconn.send_query(b"select pg_sleep(60)")
     raise KeyboardInterrupt
@@ -391,12 +391,12 @@ def test_doctor_finds_what_is_wrong_and_how_to_mend_it(dwh: CommandLine, shop: P
     assert wrong == {
         ("warehouse", "The comment of view mart.sales is not as declared."),
         ("warehouse", "An owner or grant is not as declared"),
-        ("source", "Nothing keeps (id) of public.brand unique, which 'shop' declares as its key."),
+        ("source shop", "No unique index guards (id) of public.brand, its declared key."),
         ("GeoIP file", "There is no GeoIP file at /nowhere.mmdb."),
         ("mail", "The mail server smtp"),
     }
     hints = {what: hint for _, _, what, hint in found}
-    assert hints["Nothing keeps (id) of public.brand unique, which 'shop' declares as its key."].startswith(
+    assert hints["No unique index guards (id) of public.brand, its declared key."].startswith(
         "create unique index"
     )
     assert any(what.startswith("No trigger of public.customer sets updated_at") for what in hints)

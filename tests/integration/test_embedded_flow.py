@@ -6,8 +6,8 @@ import psutil
 import psycopg
 import pytest
 
-from flows.acquire import acquired
-from flows.databases import located
+from flows.databases import with_urls
+from flows.run_locked import run_locked
 from stack import local
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.settings import Settings
@@ -19,7 +19,7 @@ def test_run_whose_server_does_not_survive_the_crash_of_a_backend_begins_again(
 ) -> None:
     monkeypatch.setenv("DWH_HOME", str(tmp_path))
     monkeypatch.delenv("DWH_WAREHOUSE_URL", raising=False)
-    url = located(Settings.load()).warehouse
+    url = with_urls(Settings.load()).warehouse
     attempts = []
 
     def work(run: Run) -> int:
@@ -30,7 +30,7 @@ def test_run_whose_server_does_not_survive_the_crash_of_a_backend_begins_again(
         return run.run_id
 
     try:
-        assert acquired(url, "ingest-shop", work, lock="test") == attempts[-1]
+        assert run_locked(url, "ingest-shop", work, lock="test") == attempts[-1]
         with psycopg.connect(url) as connection:
             ended = connection.execute("select status from audit.run order by run_id").fetchall()
         assert ended == [("crashed",), ("succeeded",)]

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline import Pipeline
+from tests.pipeline import Pipeline, copy_of_shop
 from warehouse.load import conform
-from warehouse.sources.declaration import SOURCES, Source, read_source
 
 # --- versions of a member -------------------------------------------------------------------------------------
 
@@ -611,7 +610,7 @@ def test_order_before_its_promotion_gets_an_inferred_one(shop: Pipeline) -> None
 def test_two_sources_with_equal_keys_do_not_mix(
     shop: Pipeline, database: Callable[[str], str], shop_template: str, tmp_path: Path
 ) -> None:
-    other_shop = Pipeline(database(shop_template), shop.warehouse_url, _copy_of_shop("mall", tmp_path))
+    other_shop = Pipeline(database(shop_template), shop.warehouse_url, copy_of_shop("mall", tmp_path))
     other_shop.open_shop()
     other_shop.do("update customer set name = 'Mallory', updated_at = '2024-01-02'")
     shop.order(1, "2024-03-10")
@@ -634,16 +633,3 @@ def test_two_sources_with_equal_keys_do_not_mix(
     assert shop.facts("fact.source_system", "fact.quantity::int", "customer.name") == [
         ("1", "1", "mall", 7, "Molly")
     ]
-
-
-def _copy_of_shop(name: str, folder: Path) -> Source:
-    for path in (SOURCES / "shop").rglob("*"):
-        if path.is_file():
-            copy = folder / name / path.relative_to(SOURCES / "shop")
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_text(
-                path.read_text()
-                .replace("raw.shop_", f"raw.{name}_")
-                .replace("staging.shop_", f"staging.{name}_")
-            )
-    return read_source(name, folder)

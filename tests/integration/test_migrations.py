@@ -22,7 +22,7 @@ from warehouse.load.publish import publish
 from warehouse.migrations import current, declared, downgrade, head, upgrade
 from warehouse.model.star import DIMENSIONS, TARGETS
 from warehouse.runs.audit import start_run
-from warehouse.sources.declaration import read_source
+from warehouse.sources.registry import read_source
 from warehouse.undo.undo import undo
 
 PACKAGE = Path(warehouse.__file__).parent

@@ -60,8 +60,7 @@ def test_repair_that_is_killed_leaves_nothing_and_the_next_one_mends(
 
     mended = dwh("reconcile", "--repair")
     assert (
-        mended.returncode == 0
-        and "the sum of net_amount was 7.0000 and ought to be 190.0000" in mended.stdout
+        mended.returncode == 0 and "the sum of net_amount is 7.0000 and should be 190.0000" in mended.stdout
     )
     assert content(shop.warehouse) == undisturbed
     assert dwh("reconcile").returncode == 0

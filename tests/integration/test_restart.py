@@ -90,7 +90,7 @@ def test_a_day_goes_on_from_the_step_that_failed(day: Day) -> None:
             ("succeeded", succeeded("ingest-weblogs", "refresh-marts")),
         ],
     )
-    assert "Going on from run 1 with ingest-weblogs, refresh-marts; done already: ingest-shop (run 2)" in told
+    assert "Resuming run 1 with ingest-weblogs, refresh-marts; already done: ingest-shop (run 2)" in told
     assert day.run("--from", "ingest-weblogs")[0] == 0
     assert day.days()[2] == ("succeeded", succeeded("ingest-weblogs", "refresh-marts"))
     rows = day.pipeline.rows(
@@ -135,5 +135,8 @@ def test_what_failed_long_ago_is_another_day(day: Day) -> None:
 def test_a_step_that_is_none_is_wrong_usage(day: Day) -> None:
     code, told = day.run("--from", "breakfast")
     assert (code, day.days()) == (2, [])
-    assert "daily-warehouse cannot be run so: from_step: Input should be 'ingest-shop'" in told
+    assert (
+        "daily-warehouse has no step 'breakfast'.\nWhat to do: Its steps are: ingest-shop, ingest-weblogs"
+        in told
+    )
     assert "Traceback" not in told

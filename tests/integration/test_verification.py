@@ -64,7 +64,7 @@ def test_corrupt_mirror_is_told_kept_on_record_and_mended_by_reading_everything(
         loaded.warehouse.execute(corruption.encode())
         verify(run, staged)
     assert told in error.value.what and error.value.exit_code == 3
-    assert "--whole" in error.value.hint
+    assert "`dwh run shop --full-refresh`" in error.value.hint
     assert loaded.rows(
         "select table_name from audit.verification where run_id = %s and verdict = 'different'", run.run_id
     ) == [(told.split(":")[0],)]

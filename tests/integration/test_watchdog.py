@@ -105,7 +105,7 @@ def test_nothing_is_expected_of_the_time_before_the_first_run(warehouse: psycopg
 
 
 def test_every_schedule_of_the_deployments_is_watched() -> None:
-    declared = read_declarations()
+    declared = read_declarations(["shop"])
     found = {expectation.flow: expectation for expectation in declared.expectations}
     assert found.keys() == {
         deployment["name"] for deployment in declared.deployments if deployment.get("schedules")
@@ -140,7 +140,7 @@ def test_from_cron_a_killed_run_and_a_late_one_are_mailed_once(
     tmp_path: Path, warehouse_url: str, warehouse: psycopg.Connection
 ) -> None:
     week_ago = datetime.now(UTC) - timedelta(days=7)
-    for expectation in read_declarations().expectations:
+    for expectation in read_declarations(["shop"]).expectations:
         if expectation.flow != "watchdog":
             is_late = expectation.flow == "refresh-marts"
             ran(warehouse, week_ago if is_late else datetime.now(UTC), flow=expectation.flow)

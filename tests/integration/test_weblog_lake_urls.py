@@ -10,7 +10,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from cli.checks import examine
+from cli.diagnostics import examine
 from tests.weblog_lake import WeblogLake, line, lines, make_lake
 from warehouse.db.connections import connect
 from warehouse.errors import SettingsError

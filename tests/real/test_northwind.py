@@ -12,7 +12,7 @@ from warehouse.explain.explain import explain
 from warehouse.load import conform
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.audit import start_run
-from warehouse.sources.declaration import read_source
+from warehouse.sources.registry import read_source
 
 LARGE, DISCOUNT = "amounts are too large", "discount is not between 0 and the gross amount"
 LOW, TOTAL = "unit price is not positive", "order total is not positive"

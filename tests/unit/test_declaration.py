@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from warehouse.errors import DeclarationError, SettingsError
-from warehouse.sources.declaration import NAME_BYTES, SOURCES, Source, Table, fitted, read_source
+from warehouse.sources.declaration import NAME_BYTES, Source, Table, fitted
+from warehouse.sources.registry import declared_sources, read_source
 
 GOOD = """
 description = "A mall."
@@ -23,7 +24,7 @@ key = ["code"]
 [entities.customer]
 from = "shopper"
 parents = { town = ["town_code"] }
-lacks = ["email"]
+unmapped_columns = ["email"]
 """
 
 
@@ -42,7 +43,7 @@ def test_declaration_says_tables_entities_and_parents(tmp_path: Path) -> None:
     town = Table("mall", "town", "geo", ("code",), None)
     assert (source.name, source.description, source.tables) == ("mall", "A mall.", (shopper, town))
     customer = source.entities["customer"]
-    assert (customer.table, customer.parents, customer.lacks) == (
+    assert (customer.table, customer.parents, customer.unmapped_columns) == (
         shopper,
         {town: ("town_code",)},
         frozenset({"email"}),
@@ -50,7 +51,7 @@ def test_declaration_says_tables_entities_and_parents(tmp_path: Path) -> None:
     assert (shopper.mirror, str(town)) == ("mall_shopper", "geo.town")
 
 
-@pytest.mark.parametrize("name", sorted(path.parent.name for path in SOURCES.glob("*/source.toml")))
+@pytest.mark.parametrize("name", sorted(declared_sources()))
 def test_every_source_that_is_shipped_can_be_read(name: str) -> None:
     assert read_source(name).entities
 
@@ -69,37 +70,49 @@ TABLES = '[tables.shopper]\nkey = ["id"]\n'
     ("text", "told", "hint"),
     [
         ("[tables", "is not TOML", ""),
-        ("", "declares no tables", "[tables.NAME]"),
-        ("tables = 3", "'tables' must be a table of tables", ""),
-        ("[tables]\nshopper = 1", "'tables' must be a table of tables", ""),
+        ("", "lacks 'tables'", "[tables.NAME]"),
+        ("tables = 3", "'tables' must be a table", "[tables.NAME]"),
+        ("[tables]\nshopper = 1", "[tables.shopper]: 'shopper' must be a table", "[tables.shopper]"),
         ("[tables.shopper]\n", "[tables.shopper] lacks 'key'", 'key = ["…"]'),
-        ("[tables.shopper]\nkey = []\n", "[tables.shopper] lacks 'key'", 'key = ["…"]'),
+        ("[tables.shopper]\nkey = []\n", "[tables.shopper]: 'key' is empty", 'key = ["…"]'),
         ('[tables.shopper]\nkey = "id"\n', "'key' must be a list of column names", 'key = ["…"]'),
         ('[tables.shopper]\nkey = ["id"]\ncursor = ["a"]\n', "'cursor' must be a name", 'cursor = "…"'),
         ('[tables.shopper]\nkey = ["id"]\ncurser = "a"\n', "nothing called curser", "cursor, key, schema"),
         (
             'on_schema_change = "follow"\n' + TABLES,
             "mall/source.toml [on_schema_change]: new_column cannot be 'follow'",
-            "Use one of: evolve, ignore, stop.",
+            "Use 'evolve', 'ignore' or 'stop'",
         ),
         (
             TABLES + '[on_schema_change]\nchanged_type = "evolv"\n',
             "mall/source.toml [on_schema_change]: changed_type cannot be 'evolv'",
-            "Use one of: evolve, ignore, stop.",
+            "Use 'evolve', 'ignore' or 'stop'",
         ),
         (
             TABLES + '[on_schema_change]\nrenamed_column = "stop"\n',
             "[on_schema_change]: there is nothing called renamed_column",
             "changed_type, dropped_column, new_column",
         ),
-        ("on_schema_change = 1\n" + TABLES, "'on_schema_change' must be a word, or a table", "evolve, ignore, stop"),
+        ("on_schema_change = 1\n" + TABLES, "'on_schema_change' must be a table", "evolve, ignore, stop"),
         ("colour = 1\n" + TABLES, "mall/source.toml: there is nothing called colour", "description, entities"),
-        (TABLES + "[entities.planet]\n", "the warehouse knows no entity 'planet'", "customer, distribution_center"),
+        (
+            TABLES + '[entities.planet]\nfrom = "shopper"\n',
+            "the warehouse has no entity 'planet'",
+            "customer, distribution_center",
+        ),
         (TABLES + "[entities.customer]\n", "[entities.customer] lacks 'from'", "Name the table"),
-        (TABLES + '[entities.customer]\nfrom = "x"\n', "names table 'x', which is not under [tables]", ""),
+        (TABLES + '[entities.customer]\nfrom = "x"\n', "names table 'x', which is not declared", "Add [tables.x]"),
         (TABLES + '[entities.company]\nfrom = "shopper"\n', "[entities.company] has no SQL", "conform/company.sql"),
-        (TABLES + '[entities.customer]\nfrom = "shopper"\nlacks = "x"\n', "'lacks' must be a list", ""),
-        (TABLES + '[entities.customer]\nfrom = "shopper"\nlack = ["x"]\n', "nothing called lack", "from, lacks"),
+        (
+            TABLES + '[entities.customer]\nfrom = "shopper"\nunmapped_columns = "x"\n',
+            "'unmapped_columns' must be a list",
+            "",
+        ),
+        (
+            TABLES + '[entities.customer]\nfrom = "shopper"\nlack = ["x"]\n',
+            "nothing called lack",
+            "from, parents, unmapped_columns",
+        ),
         (
             TABLES + '[entities.order_item]\nfrom = "shopper"\n',
             "the key of public.shopper is (id), that of order_item (order_id, line_id)",
@@ -107,8 +120,8 @@ TABLES = '[tables.shopper]\nkey = ["id"]\n'
         ),
         (
             TABLES + '[entities.customer]\nfrom = "shopper"\nparents = { town = ["a"] }\n',
-            "names table 'town', which is not under [tables]",
-            "",
+            "names table 'town', which is not declared",
+            "Add [tables.town]",
         ),
         (
             TABLES + '[tables.town]\nkey = ["a", "b"]\n'
@@ -118,7 +131,7 @@ TABLES = '[tables.shopper]\nkey = ["id"]\n'
         ),
         (
             TABLES + '[entities.customer]\nfrom = "shopper"\nparents = { shopper = "id" }\n',
-            "'shopper' must be a list of column names",
+            "[entities.customer]: 'shopper' must be a list of column names",
             "",
         ),
         (

@@ -73,7 +73,7 @@ def test_other_errors_fail_at_once(error: Exception) -> None:
 
 
 def test_flow_without_prefect_validates_its_parameters() -> None:
-    @engine.flow("try-out", covers=lambda: "")
+    @engine.flow("try-out")
     def try_out(whole: bool = False) -> bool:
         return whole
 

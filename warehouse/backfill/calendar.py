@@ -13,7 +13,7 @@ from warehouse.backfill.trail import last_tries
 from warehouse.backfill.weblog_days import WeblogDays
 from warehouse.errors import WrongParameters
 from warehouse.settings import Settings
-from warehouse.sources.declaration import read_source
+from warehouse.sources.registry import read_source, sources_with_url
 
 MOST_DAYS = 3660
 
@@ -24,7 +24,11 @@ def feeds_of(settings: Settings, only: str | None = None) -> Sequence[Feed]:
     Raises:
         WrongParameters: there is no feed of that name.
     """
-    feeds: list[Feed] = [FactDays(read_source(settings.source)), WeblogDays(settings)]
+    sources = sources_with_url(settings)
+    feeds: list[Feed] = [
+        *(FactDays(read_source(name, settings.sources)) for name in sources),
+        WeblogDays(settings),
+    ]
     if only is None:
         return feeds
     chosen = [feed for feed in feeds if feed.name == only]

@@ -19,7 +19,6 @@ class FactDays:
     """Days of a source; it has no partitions of its own, since each capture brings it up to date for all days."""
 
     source: Source
-    flow: str = "ingest-shop"
 
     @property
     def name(self) -> str:
@@ -62,7 +61,7 @@ class FactDays:
                 and status not in ('running', 'skipped', 'dry run', 'undone')
             order by run_id desc limit 1
             """,
-            [self.flow, self.name],
+            [f"ingest-{self.name}", self.name],
         ).fetchone()
         return None if row is None or row[0] == "succeeded" else f"run {row[1]} {row[0]}: {row[2]}"
 

@@ -74,6 +74,11 @@ def try_transaction_lock(connection: psycopg.Connection, name: str) -> bool:
     return row == (True,)
 
 
+def is_held(connection: psycopg.Connection, name: str) -> bool:
+    """Whether any session holds the lock `name`."""
+    return _holder(connection, name) is not None
+
+
 def try_files(connection: psycopg.Connection, keys: Iterable[int]) -> bool:
     """Take the session's locks on all `keys` of files, each as often as it is asked for; none where others have one."""
     got = connection.execute(

@@ -123,7 +123,7 @@ class Origin:
 
     def _judged(self, entity: Entity, key: Sequence[str]) -> Node:
         """The row conformed again, and each row rule's verdict on it."""
-        rules = read_contract(entity.name, entity.lacks).row_rules
+        rules = read_contract(entity.name, entity.unmapped_columns).row_rules
         (target,) = (target for target in TARGETS if target.entity == entity.name)
         title = f"conform/{entity.name}.sql of {entity.source}"
         try:

@@ -1,4 +1,4 @@
-"""Which sources an explanation may look into, and connections to those that can be asked."""
+"""Which sources an explanation covers, and connections to those that can be queried."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -8,34 +8,38 @@ import psycopg
 from warehouse.db.connections import connect
 from warehouse.errors import WarehouseError
 from warehouse.settings import Settings
-from warehouse.sources.declaration import Source, read_source
+from warehouse.sources.declaration import Source
+from warehouse.sources.registry import declared_sources, read_source, sources_with_url
 
 
-def captured_sources(connection: psycopg.Connection, usual: str, wanted: str | None = None) -> list[Source]:
-    """Sources that have been captured, the usual one first; `wanted`: that one alone.
+def captured_sources(
+    connection: psycopg.Connection, settings: Settings, only: str | None = None
+) -> list[Source]:
+    """Declared sources that have been captured, or that have a URL where none was; `only`: this one alone.
 
     Raises:
         SettingsError: there is no source of that name.
     """
-    if wanted is not None:
-        return [read_source(wanted)]
-    rows = connection.execute(
-        "select source from audit.watermark group by source order by source <> %s, source", [usual]
-    ).fetchall()
-    return [read_source(name) for (name,) in rows] or [read_source(usual)]
+    if only is not None:
+        return [read_source(only, settings.sources)]
+    rows = connection.execute("select distinct source from audit.watermark order by source").fetchall()
+    declared = declared_sources(settings.sources)
+    names = [name for (name,) in rows if name in declared] or sources_with_url(settings)
+    return [read_source(name, settings.sources) for name in names]
 
 
 @contextmanager
 def readers_of(settings: Settings, sources: Sequence[Source]) -> Iterator[Mapping[str, psycopg.Connection]]:
-    """Read-only connections by source: the settings tell of one; where it does not answer, none."""
+    """Read-only connections to those of the sources that have a URL and answer, by name."""
     with ExitStack() as stack:
         readers = {}
-        if settings.source in {source.name for source in sources}:
+        for source in sources:
             try:
-                reader = stack.enter_context(connect(settings.captured, application_name="dwh explain"))
-                reader.set_read_only(True)
-                readers[settings.source] = reader
+                url = settings.source_url(source.name)
+                reader = stack.enter_context(connect(url, application_name="dwh explain"))
             except WarehouseError:
-                # What the warehouse knows needs no source.
-                pass
+                # What the warehouse knows can be explained without the source.
+                continue
+            reader.set_read_only(True)
+            readers[source.name] = reader
         yield readers

@@ -154,5 +154,5 @@ def invalid_key(table: Table, problem: str) -> SourceError:
     """Error for a declared key that does not identify rows; `problem` is 'not unique' or 'null in some rows'."""
     return SourceError(
         f"The key ({', '.join(table.key)}) that source '{table.source}' declares for {table} is {problem}.",
-        hint=f"Declare another key in warehouse/sources/{table.source}/source.toml.",
+        hint=f"Declare another key in the source.toml of '{table.source}'.",
     )

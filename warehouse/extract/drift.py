@@ -61,7 +61,7 @@ def find_drift(connection: psycopg.Connection, table: Table, columns: Sequence[C
         raise SchemaDrift(
             f"Table {table} of source '{table.source}' has changed: {'; '.join(change for _, change in changes)}.",
             hint="Adapt the conform SQL, then let the mirror follow: evolve (or ignore) under [on_schema_change] in "
-            f"warehouse/sources/{table.source}/source.toml.",
+            f"the source.toml of '{table.source}'.",
         )
     captured = tuple(
         column

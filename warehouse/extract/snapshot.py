@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 
 from warehouse.db.connections import connect
-from warehouse.errors import SourceError
+from warehouse.errors import AccessRefused, ConnectionFailed, SourceError
 from warehouse.sources.declaration import Table
 
 
@@ -36,13 +36,16 @@ _UNREADABLE = (
 
 
 @contextmanager
-def snapshot_of(url: str, tables: Sequence[Table] = ()) -> Iterator[tuple[psycopg.Connection, Snapshot]]:
-    """Open a read-only connection on which every statement sees the same moment of the source's `tables`.
+def snapshot_of(
+    source: str, url: str, tables: Sequence[Table] = ()
+) -> Iterator[tuple[psycopg.Connection, Snapshot]]:
+    """Open a read-only connection on which every statement sees the same moment of the `tables` of `source`.
 
     Raises:
+        ConnectionFailed, AccessRefused: it cannot be reached, or refuses us.
         SourceError: the server is a standby, on which rows that committed late cannot be detected.
     """
-    with connect(url, application_name="dwh capture") as connection:
+    with _connect(source, url) as connection:
         connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
         connection.set_read_only(True)
         if tables:
@@ -61,9 +64,8 @@ def snapshot_of(url: str, tables: Sequence[Table] = ()) -> Iterator[tuple[psycop
         standby, xmin, no_open_transactions, taken_at, can_read_identifier = row
         if standby:
             raise SourceError(
-                "The source is a standby (read replica).",
-                hint="Point DWH_SOURCE_URL or DWH_SHOP_URL at the primary: "
-                "on a standby, rows can be missed unnoticed.",
+                f"Source '{source}' is a standby (read replica).",
+                hint=f"Let DWH_{source.upper()}_URL name the primary: on a standby, rows can be missed unnoticed.",
             )
         # The control file has a promoted server's old timeline until its first checkpoint.
         row = connection.execute(
@@ -77,6 +79,14 @@ def snapshot_of(url: str, tables: Sequence[Table] = ()) -> Iterator[tuple[psycop
             assert row is not None
             (system_identifier,) = row
         yield connection, Snapshot(xmin, no_open_transactions, system_identifier, timeline, taken_at)
+
+
+def _connect(source: str, url: str) -> psycopg.Connection:
+    try:
+        return connect(url, application_name="dwh capture")
+    except (ConnectionFailed, AccessRefused) as error:
+        hint = f"{error.hint} The URL is DWH_{source.upper()}_URL."
+        raise type(error)(f"Source '{source}': {error.what}", hint=hint) from None
 
 
 def _lock_tables(connection: psycopg.Connection, tables: Sequence[Table]) -> None:
@@ -112,7 +122,7 @@ def check_readable(connection: psycopg.Connection, table: Table) -> None:
         raise SourceError(
             f"Source '{table.source}' has no table {table}.",
             hint="Create it (`dwh generate shop` generates a shop), or take it out of "
-            f"warehouse/sources/{table.source}/source.toml.",
+            f"the source.toml of '{table.source}'.",
         )
     kind, has_usage, has_select, hides_rows, user = row
     if not has_usage:

@@ -56,10 +56,13 @@ def stage(
         DeleteThresholdExceeded: more than `max_delete_share` of a table was deleted, without `confirm_deletes`.
     """
     # First of all: without its contracts a source is not even read.
-    contracts = {entity.name: read_contract(entity.name, entity.lacks) for entity in source.entities.values()}
+    contracts = {
+        entity.name: read_contract(entity.name, entity.unmapped_columns)
+        for entity in source.entities.values()
+    }
     staged = []
     with (
-        snapshot_of(source_url, source.tables) as (reader, snapshot),
+        snapshot_of(source.name, source_url, source.tables) as (reader, snapshot),
         run.session("stage") as writer,
     ):
         for table in source.tables:
@@ -133,7 +136,7 @@ def _copy_rows(
         raise SourceError(
             f"A value of {table} of source '{table.source}' does not fit its mirror: {error.diag.message_primary}.",
             hint='Let the mirror take the column\'s new type: changed_type = "evolve" under [on_schema_change] in '
-            f"warehouse/sources/{table.source}/source.toml.",
+            f"the source.toml of '{table.source}'.",
         ) from error
 
 

@@ -63,7 +63,8 @@ def verify(run: Run, staged: Staged) -> tuple[Verification, ...]:
         )
         raise VerificationFailed(
             f"Source '{staged.source.name}' and its mirror differ: {tables}.",
-            hint="What was loaded stays. Read everything again: `dwh run shop --whole`.",
+            hint="What was loaded stays. Read everything again: "
+            f"`dwh run {staged.source.name} --full-refresh`.",
         )
     return verifications
 

@@ -75,7 +75,7 @@ def check_same_server(watermark: Watermark, snapshot: Snapshot, table: Table) ->
     Raises:
         SourceError: system identifier or timeline differ, or the transaction ids run from an earlier one.
     """
-    hint = "If that is intended, read everything again: `dwh run shop --whole`."
+    hint = f"If that is intended, read everything again: `dwh run {table.source} --full-refresh`."
     for what, before, now in (
         ("system identifier", watermark.system_identifier, snapshot.system_identifier),
         ("timeline", watermark.timeline, snapshot.timeline),

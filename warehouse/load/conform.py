@@ -50,7 +50,7 @@ def delivered_columns(batch: Batch) -> list[str]:
         DeclarationError: the SQL fails, or its columns are not those of the entity.
     """
     entity = batch.entity
-    path = f"warehouse/sources/{entity.source}/conform/{entity.name}.sql"
+    path = f"conform/{entity.name}.sql of source '{entity.source}'"
     try:
         with batch.connection.transaction():
             description = batch.execute(
@@ -64,13 +64,13 @@ def delivered_columns(batch: Batch) -> list[str]:
     delivered = [column.name for column in description or ()]
     required = columns_of(batch.connection, "staging", f"conformed_{entity.name}").keys() - {"source_system"}
     unknown = sorted(set(delivered) - required)
-    missing = sorted(required - set(delivered) - entity.lacks)
+    missing = sorted(required - set(delivered) - entity.unmapped_columns)
     if unknown or missing:
         problems = [f"delivers unknown columns: {', '.join(unknown)}"] if unknown else []
         problems += [f"does not deliver: {', '.join(missing)}"] if missing else []
         raise DeclarationError(
             f"{path} {'; '.join(problems)}.",
-            hint="Rename or add them, or list what the source has nothing for under lacks in "
+            hint="Rename or add them, or list what the source has no data for as unmapped_columns in "
             f"[entities.{entity.name}].",
         )
     return delivered

@@ -215,7 +215,7 @@ def _explain_errors(table: Table) -> Iterator[None]:
         raise SourceError(
             f"{table} of source '{table.source}' cannot be mirrored: {error.diag.message_primary}.",
             hint="Its mirror has two columns more, and an index on the key. Declare a shorter key, or take the table "
-            f"out of warehouse/sources/{table.source}/source.toml.",
+            f"out of the source.toml of '{table.source}'.",
         ) from error
 
 

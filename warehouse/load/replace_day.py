@@ -51,7 +51,7 @@ def _replace(batch: Batch, run: Run, fact: Fact, day: date) -> Load:
     read = _find_keys_of_day(batch, fact, day)
     conformed = conform(batch)
     find_deleted_keys(batch)
-    contract = read_contract(fact.entity, batch.entity.lacks)
+    contract = read_contract(fact.entity, batch.entity.unmapped_columns)
     quarantined = check(batch, run, contract, []) if conformed else 0
     quarantine.resolve(batch)
     counts = facts.merge(batch, fact, every_key=True)
@@ -102,6 +102,6 @@ def _key_types(connection: psycopg.Connection, batch: Batch) -> dict[str, str]:
     if not types:
         raise SourceError(
             f"Source '{batch.source}' has not been captured yet: raw.{batch.entity.table.mirror} does not exist.",
-            hint="Run `dwh run shop` first.",
+            hint=f"Run `dwh run {batch.source}` first.",
         )
     return types

@@ -28,7 +28,7 @@ def reconcile_quarantine(batch: Batch) -> Verdict:
     the star cannot hold it. One that was published when it broke no rule stays: a row is checked when it changes.
     """
     started = time.monotonic()
-    find_failing(batch, read_contract(batch.entity.name, batch.entity.lacks).row_rules)
+    find_failing(batch, read_contract(batch.entity.name, batch.entity.unmapped_columns).row_rules)
     batch.execute(
         """
         drop table if exists pg_temp.expected, pg_temp.entry, {waiting};

@@ -40,7 +40,7 @@ def reconcile_source(
     """
     with (
         session_lock(run.connection, f"source {source.name}", wait_seconds=wait_seconds),
-        snapshot_of(source_url) as (reader, snapshot),
+        snapshot_of(source.name, source_url) as (reader, snapshot),
         connect(run.warehouse_url, application_name=f"dwh {run.flow}") as writer,
     ):
         begin_publishing(writer, run.run_id, planner=PLANNER_FOR_WHOLE_TABLES)

@@ -1,1 +1,1 @@
-"""Runs: audit trail, status, resume, watchdog, alerts."""
+"""Runs: audit trail, status, resuming, watchdog, alerts."""

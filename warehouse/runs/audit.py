@@ -1,4 +1,4 @@
-"""The audit trail: runs, loads, check results and quarantine, written so that a failure leaves evidence."""
+"""The audit trail: runs, loads and check results, written so that a failed run leaves evidence."""
 
 import getpass
 import os
@@ -23,7 +23,7 @@ from warehouse.runs.alerts.rules import Rules
 from warehouse.runs.redact import redact
 
 CRASHED = "The process that ran it is gone: nothing of its open transaction was published."
-# Of a run, in SQL: it says that it is running, and nobody holds its lock.
+# SQL condition of a dead run: its status is running, but no session holds its lock.
 DEAD = f"""
     status = 'running' and not exists (
         select from pg_locks
@@ -35,9 +35,9 @@ DEAD = f"""
 
 @dataclass(frozen=True)
 class Run:
-    """A run in progress: its id, its flow, and the connection that keeps its evidence and its locks.
+    """A run in progress: its id, its flow, and the connection that holds its locks and writes its audit rows.
 
-    A dry run does all its work in one transaction, on `dry_run_connection`, which is rolled back; its locks are real.
+    A dry run does all its work in one transaction on `dry_run_connection`, which is rolled back; its locks are real.
     """
 
     run_id: int
@@ -49,15 +49,15 @@ class Run:
 
     @property
     def audit_connection(self) -> psycopg.Connection:
-        """Where it is written down what the run found: it stays when the run fails, and goes with a dry run."""
+        """Connection for what the run found: kept if the run fails, rolled back with a dry run."""
         return self.dry_run_connection or self.connection
 
     @contextmanager
     def session(self, doing: str) -> Iterator[psycopg.Connection]:
-        """A connection that writes for the run, committed at the end of the block; of a dry run always the same one.
+        """A connection that writes for the run, committed at the end of the block; for a dry run always the same.
 
         Raises:
-            RunLost: the dry run's is gone, and with it what the run has done so far.
+            RunLost: the dry run's connection is gone, and with it everything that it did.
         """
         if self.dry_run_connection is None:
             with connect(self.warehouse_url, application_name=f"dwh {self.flow} {doing}") as connection:
@@ -68,7 +68,7 @@ class Run:
         yield self.dry_run_connection
 
     def commit(self, connection: psycopg.Connection) -> None:
-        """Commit what a session has written so far; in a dry run nothing is."""
+        """Commit what a session has written so far; does nothing in a dry run."""
         if self.dry_run_connection is None:
             connection.commit()
 
@@ -89,10 +89,10 @@ class Load:
     rows_unchanged: int = 0
     rows_quarantined: int = 0
     rows_cursor_missed: int = 0
-    # Of those that were updated.
+    # Of rows_updated.
     rows_rekeyed: int = 0
     seconds: float = 0.0
-    # What told the countries of a web log's addresses.
+    # The GeoIP database that a load of web logs used.
     geoip_database: str | None = None
     geoip_built_at: datetime | None = None
 
@@ -102,15 +102,15 @@ class Load:
             for name, value in vars(self).items()
             if name.startswith("rows_") and value
         }
-        said = (
+        summary = (
             ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items()) or "no change"
         )
-        return f"{self.source} → {self.table_name}: {said} in {self.seconds:.2f} s"
+        return f"{self.source} → {self.table_name}: {summary} in {self.seconds:.2f} s"
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """Outcome of one check of a contract on one batch."""
+    """Result of one check of a contract on one batch."""
 
     source: str
     dataset: str
@@ -138,11 +138,11 @@ def start_run(
     rules: Rules | None = None,
     dry_run: bool = False,
 ) -> Iterator[Run]:
-    """Record a run for the length of the block; it ends as succeeded, failed, stopped (a gate or brake), crashed, or
-    skipped (another run held its lock).
+    """Record a run for the length of the block; it ends as succeeded, failed, stopped (gate or threshold), crashed,
+    or skipped (another run held its lock).
 
-    Dead runs, those whose lock nobody holds any more, are marked crashed first. What of it is worth a mail by
-    `rules` is queued in the transaction that records it. A `dry_run` ends as that, with what would have gone wrong.
+    First marks dead runs, whose lock nobody holds any more, as crashed. Mails that `rules` ask for are queued in the
+    transaction that records the end. A `dry_run` ends with that status, and with the error if there was one.
     """
     rules = rules or Rules()
     if dry_run:
@@ -174,7 +174,7 @@ def start_run(
             ).fetchone()
             assert row is not None
             run_id: int = row[0]
-            # Before the row can be seen: a run is never 'running' without its lock.
+            # Before the row is visible: a run is never 'running' without its lock.
             connection.execute("select pg_advisory_lock(%s, %s)", [RUN, run_id % 2**31])
         dry_run_connection = (
             connect(warehouse_url, application_name=f"dwh {flow} dry run") if dry_run else None
@@ -190,7 +190,7 @@ def start_run(
 
 
 def ensure_alive(run: Run) -> None:
-    """Make sure that the run still holds its locks; before anything of it is committed.
+    """Make sure that the run still holds its locks; call it before a commit.
 
     Raises:
         RunLost: its connection is gone, and its locks with it.
@@ -200,27 +200,28 @@ def ensure_alive(run: Run) -> None:
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise RunLost(
             f"Run {run.run_id} ({run.flow}) lost the connection that held its locks: {str(error).strip()}.",
-            hint="Nothing of what it had open was published. Run it again.",
+            hint="Its open transaction was rolled back. Run it again.",
         ) from None
 
 
-def add_parameters(run: Run, **told: str) -> None:
-    """Keep what a run has found out beside its parameters."""
+def add_parameters(run: Run, **parameters: str) -> None:
+    """Add what a run found out to its parameters in audit.run."""
     run.connection.execute(
-        "update audit.run set parameters = parameters || %s where run_id = %s", [Jsonb(told), run.run_id]
+        "update audit.run set parameters = parameters || %s where run_id = %s",
+        [Jsonb(parameters), run.run_id],
     )
 
 
 def mark_irreversible(connection: psycopg.Connection, run_id: int) -> None:
-    """Mark a run that changes rows of which no images are kept, in the transaction that does so: no undo of it."""
-    # Once: a load must not wait for the row of its own run, which another load of that run has written to.
+    """Mark a run as not undoable, in the transaction in which it changes rows without before-images."""
+    # Only once: a load must not wait for its run's row, which another load of the same run has locked.
     connection.execute(
         "update audit.run set pruned_at = clock_timestamp() where run_id = %s and pruned_at is null", [run_id]
     )
 
 
 def mark_crashed(connection: psycopg.Connection, rules: Rules | None = None) -> list[int]:
-    """Mark every 'running' run whose lock nobody holds as crashed, and queue the mail about it; its run ids."""
+    """Mark dead runs as crashed and queue mail about them; returns their run ids."""
     with connection.transaction():
         rows = connection.execute(
             f"""
@@ -237,7 +238,7 @@ def mark_crashed(connection: psycopg.Connection, rules: Rules | None = None) -> 
 
 
 def record_load(connection: psycopg.Connection, run_id: int, load: Load) -> None:
-    """Write `load` inside the transaction that it tells of."""
+    """Write `load` in the transaction that it describes."""
     values = {"run_id": run_id, **vars(load)}
     names = ", ".join(values)
     marks = ", ".join(f"%({name})s" for name in values)
@@ -245,7 +246,7 @@ def record_load(connection: psycopg.Connection, run_id: int, load: Load) -> None
 
 
 def record_checks(connection: psycopg.Connection, run_id: int, results: Sequence[CheckResult]) -> None:
-    """Write check results; on the run's own connection, so that those of a stopped run stay."""
+    """Write check results; on the run's own connection, so that those of a stopped run are kept."""
     if not results:
         return
     names = ["run_id", *vars(results[0])]
@@ -259,7 +260,7 @@ def record_checks(connection: psycopg.Connection, run_id: int, results: Sequence
 
 @cache
 def code_version() -> str:
-    """Version of the code that runs: the commit where there is a checkout, else the package's version."""
+    """Version of the running code: the commit in a checkout, else unknown."""
     folder = Path(__file__).parent
     try:
         described = subprocess.run(
@@ -273,7 +274,7 @@ def code_version() -> str:
 def _end(run: Run, status: str, error: BaseException | None) -> None:
     if run.dry_run_connection is not None:
         status = "dry run"
-        # Its end is its rollback, also where the server has ended it already.
+        # Closing rolls back, also if the server has closed it already.
         run.dry_run_connection.close()
     try:
         try:
@@ -283,8 +284,10 @@ def _end(run: Run, status: str, error: BaseException | None) -> None:
                 _write_end(fresh, run, status, error)
         mark_enqueued(error)
     except (psycopg.Error, WarehouseError):
-        # The server is gone, and with it this run's lock: the next start finds the run dead and says so.
-        sys.stderr.write(f"Run {run.run_id} ended as {status}, but the warehouse could not be told.\n")
+        # The server is gone, and with it this run's lock: the next run marks this one as crashed.
+        sys.stderr.write(
+            f"Run {run.run_id} ended as {status}, but that could not be recorded in the warehouse.\n"
+        )
 
 
 def _write_end(connection: psycopg.Connection, run: Run, status: str, error: BaseException | None) -> None:
@@ -294,13 +297,13 @@ def _write_end(connection: psycopg.Connection, run: Run, status: str, error: Bas
             update audit.run set status = %s, ended_at = clock_timestamp(), error = %s, hint = %s
             where run_id = %s
             """,
-            [status, _said(error), getattr(error, "hint", None) or None, run.run_id],
+            [status, _summary(error), getattr(error, "hint", None) or None, run.run_id],
         )
         if run.dry_run_connection is None:
             enqueue_alert(connection, run.run_id, status, error, run.rules)
 
 
-def _said(error: BaseException | None) -> str | None:
+def _summary(error: BaseException | None) -> str | None:
     if error is None:
         return None
     return redact(summarize_error(error))

@@ -1,8 +1,8 @@
-"""Passwords taken out of text that is kept or sent: audit rows, logs and mails."""
+"""Remove passwords from text that is stored or sent: audit rows, logs and mails."""
 
 import re
 
-# The password of any URL, whatever it holds up to the last @ before a blank or a quote.
+# The password of any URL: everything up to the last @ before a blank or a quote.
 IN_URL = re.compile(r"(?<=://)([^\s:/@'\"]*):[^\s'\"]*@")
 # password=… as libpq and others write it, quoted or not.
 NAMES = "password|passwd|sslpassword|api_key|license_key|token"

@@ -1,4 +1,4 @@
-"""Going on where a run of several steps stopped: which of them are still to be done."""
+"""Resume a run of several steps that did not succeed: which steps are still to be done."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from warehouse.runs.audit import Run
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a flow of flows; it is done again after any step that it `needs`."""
+    """A step of a flow that runs other flows; it is repeated after any step that it `needs`."""
 
     name: str
     needs: Collection[str] = ()
@@ -20,11 +20,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A run that did not end well: its parameters, and the runs in which its steps have succeeded so far."""
+    """A run that did not succeed: its parameters, and the runs in which its steps have succeeded so far."""
 
     run_id: int
     parameters: Mapping[str, Any]
-    # It and those that it went on from itself.
+    # This run and those that it resumed.
     run_ids: Collection[int]
     succeeded: Mapping[str, int]
 
@@ -36,9 +36,9 @@ def unfinished(
     *,
     within_hours: float | None = None,
 ) -> Attempt | None:
-    """The run before `run` of the same flow, if it did not succeed: of the same Prefect run, or of the last hours.
+    """The previous run of the same flow, if it did not succeed and belongs to the same Prefect run or the last hours.
 
-    None too where the one before succeeded, or where it is too long ago to be gone on with.
+    None if it succeeded, or if it is too old to be resumed.
     """
     row = connection.execute(
         """
@@ -67,7 +67,7 @@ def unfinished(
 def resume_from(
     connection: psycopg.Connection, run: Run, attempt: Attempt, parameters: Mapping[str, object]
 ) -> None:
-    """Record that `run` goes on from `attempt`, and with which parameters."""
+    """Record that `run` resumes `attempt`, and with which parameters."""
     connection.execute(
         "update audit.run set resumes_run_id = %s, parameters = parameters || %s where run_id = %s",
         [attempt.run_id, Jsonb(dict(parameters)), run.run_id],
@@ -75,9 +75,9 @@ def resume_from(
 
 
 def outstanding(steps: Sequence[Step], succeeded: Mapping[str, int]) -> tuple[str, ...]:
-    """Steps that have not succeeded yet, and those that need what is done anew or was done after them.
+    """Steps that have not succeeded yet, and steps that need one that is repeated or was done after them.
 
-    `steps` stand in their order; `succeeded` are the runs in which some of them last did.
+    `steps` are in order; `succeeded` has the run in which a step last succeeded.
     """
     left: list[str] = []
     for step in steps:

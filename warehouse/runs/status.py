@@ -1,4 +1,4 @@
-"""What the warehouse says of itself: runs, freshness, quarantine, proofs, and the evidence of one run."""
+"""Read the state of the warehouse: runs, freshness, quarantine, verifications, and the audit rows of one run."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Status:
-    """The state of the warehouse as a person wants to see it."""
+    """The state of the warehouse, as `dwh status` shows it."""
 
     runs: Rows
     tables: Rows
@@ -25,7 +25,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the audit trail holds of one run."""
+    """Everything that the audit trail has about one run."""
 
     run: dict[str, Any]
     loads: Rows
@@ -35,13 +35,13 @@ class Evidence:
 
     @property
     def has_star(self) -> bool:
-        """Whether more than mirrors was proved."""
+        """Whether more than mirrors was verified."""
         return any(proof["layer"] != "mirror" for proof in self.proofs)
 
 
 def read_status(connection: psycopg.Connection, runs: int = 10) -> Status:
-    """The last runs, newest first, dead ones as crashed, and the present state of tables, quarantine and proofs."""
-    # First: a run that ends between the two queries has ended by the second.
+    """The last runs, newest first, dead ones as crashed, and the current state of tables, quarantine, verifications."""
+    # Dead runs first: a run that ends between the two queries has a final status in the second.
     dead = {row["run_id"] for row in _rows(connection, f"select run_id from mart.job_run where {DEAD}")}
     last = _rows(
         connection,
@@ -93,7 +93,7 @@ def read_status(connection: psycopg.Connection, runs: int = 10) -> Status:
 
 
 def read_evidence(connection: psycopg.Connection, run_id: int) -> Evidence:
-    """Everything that the audit trail holds of one run, stopped and failed ones included."""
+    """Read everything that the audit trail has about one run, also if it failed or was stopped."""
     run = _rows(
         connection,
         """
@@ -131,7 +131,7 @@ def read_evidence(connection: psycopg.Connection, run_id: int) -> Evidence:
             """,
             run_id,
         ),
-        # What the rows say may be personal data, and this is shown wherever flows are.
+        # Without the rows' values: they may be personal data, and Prefect shows this to everybody.
         _rows(
             connection,
             """

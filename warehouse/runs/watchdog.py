@@ -1,4 +1,4 @@
-"""By when each flow should have succeeded, and which has not: known without Prefect, told by mail."""
+"""Find flows that have not succeeded by when they should have, without Prefect, and mail about them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from cronsim import CronSim
 from warehouse.runs.alerts import Rules, enqueue_late_alert
 from warehouse.runs.audit import mark_crashed
 
-# Clocks of scheduler and database differ by so much at most.
+# Largest difference between the clocks of scheduler and database.
 SKEW = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """A flow should have succeeded by each time of its schedule, plus some grace."""
+    """A flow should have succeeded by each time of its schedule plus a grace period."""
 
     flow: str
     cron: str
@@ -27,7 +27,7 @@ class Expectation:
     def last_due(self, now: datetime) -> datetime:
         """Latest scheduled time whose grace is over (UTC)."""
         local = (now - self.grace).astimezone(ZoneInfo(self.time_zone))
-        # The moment itself counts: backwards, cronsim gives only what lies before it.
+        # Include this very minute: backwards, cronsim gives only earlier times.
         fires = CronSim(self.cron, local + timedelta(minutes=1), reverse=True)
         return next(fire for fire in fires if fire <= local).astimezone(UTC)
 
@@ -56,10 +56,10 @@ def watch(
     rules: Rules,
     now: datetime | None = None,
 ) -> Watch:
-    """Mark dead runs as crashed and queue mail about them and about what is late; `now` is the database's time.
+    """Mark dead runs as crashed and queue mail about them and about late flows; `now` defaults to the database's time.
 
-    Nothing is expected of the time before the first run of any flow: a warehouse made at noon is not late for the
-    evening before.
+    Nothing is expected before the first run of any flow: a warehouse created at noon is not late for the evening
+    before.
     """
     crashed = mark_crashed(connection, rules)
     row = connection.execute("select clock_timestamp(), min(started_at) from audit.run").fetchone()
@@ -82,7 +82,7 @@ def watch(
 
 
 def _last_success(connection: psycopg.Connection, flow: str) -> tuple[datetime, datetime] | None:
-    # A run counts for the time at which it started: what happened later it has not read.
+    # A run counts for the time when it started: it did not read what came later.
     return connection.execute(
         """
         select started_at, ended_at from audit.run where flow = %s and status = 'succeeded'

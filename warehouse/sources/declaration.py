@@ -1,38 +1,40 @@
-"""A source system's declaration: `source.toml` beside its conform SQL, read and checked."""
+"""A source's declaration: `source.toml` and its conform SQL, read and validated."""
 
 import hashlib
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
-from warehouse.errors import DeclarationError, SettingsError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from warehouse.errors import DeclarationError
 from warehouse.model.star import TARGETS
 
-SOURCES = Path(__file__).parent
-# PostgreSQL cuts longer names without a word, and two that begin alike would meet.
+# PostgreSQL silently cuts longer names, so that two names with the same beginning would collide.
 NAME_BYTES = 63
-# What a source may do to its tables, and what is then done: its column is captured from then on (evolve), the mirror
-# stays as it is (ignore), or nothing is captured until somebody has looked at it (stop).
-POLICIES = ("evolve", "ignore", "stop")
-# Names of staging tables that belong to no source.
-RESERVED = ("conformed", "source", "weblog", "weblogs")
+
+# What a run does after the source has changed a table's columns: load the change (evolve), leave the mirror as it is
+# (ignore), or load nothing until somebody has looked at it (stop).
+Policy = Literal["evolve", "ignore", "stop"]
+STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True)
 class SchemaPolicy:
     """What to do when the source changes a table's columns: evolve, ignore or stop."""
 
-    new_column: str = "evolve"
-    dropped_column: str = "stop"
-    changed_type: str = "stop"
+    __pydantic_config__ = STRICT
+
+    new_column: Policy = "evolve"
+    dropped_column: Policy = "stop"
+    changed_type: Policy = "stop"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A source table to capture: its key, and its cursor where it has one."""
+    """A source table to capture, with its key and, where it has one, its cursor."""
 
     source: str
     name: str
@@ -52,21 +54,21 @@ class Table:
 
 @dataclass(frozen=True)
 class Entity:
-    """A conformed entity: the table whose key is its key, and the parents from which it takes columns."""
+    """A conformed entity: the table whose key is its key, and the parent tables that its columns come from."""
 
     source: str
     name: str
     table: Table
     # Parent table → columns of `table` that hold the parent's key.
     parents: Mapping[Table, tuple[str, ...]]
-    # Columns that this source has nothing for: the contract's rules about them do not apply.
-    lacks: frozenset[str]
+    # Columns for which this source has no data: the contract's rules about them do not apply.
+    unmapped_columns: frozenset[str]
     sql: str
 
 
 @dataclass(frozen=True)
 class Source:
-    """A source system: tables in capture order, entities by name."""
+    """A source system: its tables in capture order, its entities by name."""
 
     name: str
     description: str
@@ -74,128 +76,117 @@ class Source:
     entities: Mapping[str, Entity]
 
 
-def read_source(name: str, folder: Path = SOURCES) -> Source:
-    """The source declared in `folder/name`.
-
-    Raises:
-        SettingsError: there is no such source.
-        DeclarationError: the declaration cannot be used; says where and why.
-    """
-    path = folder / name / "source.toml"
-    if not path.is_file():
-        known = ", ".join(sorted(found.parent.name for found in folder.glob("*/source.toml")))
-        raise SettingsError(
-            f"There is no source '{name}'.", hint=f"Set DWH_SOURCE to one of: {known}; or add {path}."
-        )
-    try:
-        return _parse(name, tomllib.loads(path.read_text()), path)
-    except tomllib.TOMLDecodeError as error:
-        raise DeclarationError(f"{path} is not TOML: {error}.") from None
+Name = Annotated[str, Field(min_length=1)]
+Columns = tuple[Name, ...]
 
 
-def fitted(name: str, room: int = NAME_BYTES) -> str:
-    """`name`, or where it is longer than `room` bytes, its beginning and a hash of it all."""
-    if len(name.encode()) <= room:
-        return name
-    told = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return name.encode()[: room - 9].decode(errors="ignore") + "_" + told
+class _TableSpec(BaseModel):
+    """[tables.NAME]"""
+
+    model_config = STRICT
+
+    key: Annotated[Columns, Field(min_length=1)]
+    cursor: Name | None = None
+    schema_: Name | None = Field(None, alias="schema")
 
 
-def _parse(name: str, declared: dict[str, Any], path: Path) -> Source:
-    if not re.fullmatch(r"[a-z][a-z0-9]*", name) or name in RESERVED:
-        # raw.<source>_<table>: with an underscore in it two sources could mean the same mirror.
-        raise DeclarationError(
-            f"{path}: '{name}' cannot be the name of a source.",
-            hint=f"Use small letters and digits, and none of: {', '.join(RESERVED)}.",
-        )
-    _only(declared, {"description", "schema", "on_schema_change", "tables", "entities"}, "", path)
-    policy = _policy(declared, path)
-    schema = _text(declared, "schema", "", path) or "public"
-    tables: dict[str, Table] = {}
-    for table, told in _section(declared, "tables", path).items():
-        where = f"[tables.{table}]"
-        _only(told, {"key", "cursor", "schema"}, where, path)
-        key = _columns(told, "key", where, path)
-        if not key:
-            raise DeclarationError(
-                f"{path} {where} lacks 'key'.", hint='Add key = ["…"]: what makes a row unique.'
-            )
-        tables[table] = Table(
-            name,
-            table,
-            _text(told, "schema", where, path) or schema,
-            key,
-            _text(told, "cursor", where, path),
-            policy,
-        )
-    if not tables:
-        raise DeclarationError(f"{path} declares no tables.", hint='Add [tables.NAME] with key = ["…"].')
-    entities = {
-        entity: _entity(name, entity, told, tables, path)
-        for entity, told in _section(declared, "entities", path).items()
-    }
-    _check_names(tables.values(), entities, path)
-    return Source(name, _text(declared, "description", "", path) or "", tuple(tables.values()), entities)
+class _EntitySpec(BaseModel):
+    """[entities.NAME]"""
+
+    model_config = STRICT
+
+    from_: Name = Field(alias="from")
+    parents: dict[str, Columns] = {}
+    unmapped_columns: Columns = ()
 
 
-def _entity(
-    source: str, entity: str, told: dict[str, Any], tables: Mapping[str, Table], path: Path
-) -> Entity:
-    where = f"[entities.{entity}]"
-    targets = {target.entity: target for target in TARGETS}
-    if entity not in targets:
-        raise DeclarationError(
-            f"{path} {where}: the warehouse knows no entity '{entity}'.",
-            hint=f"It loads: {', '.join(sorted(targets))}.",
-        )
-    _only(told, {"from", "parents", "lacks"}, where, path)
-    table = _table(tables, _text(told, "from", where, path), where, path)
-    natural = targets[entity].natural_key
-    if len(table.key) != len(natural):
-        raise DeclarationError(
-            f"{path} {where}: the key of {table} is ({', '.join(table.key)}), that of {entity} ({', '.join(natural)}).",
-            hint="They must have as many columns, in the same order.",
-        )
-    parents = {}
-    for name in _section(told, "parents", path, where):
-        parent = _table(tables, name, where, path)
-        parents[parent] = _columns(told["parents"], name, f"{where} parents", path)
-        if len(parents[parent]) != len(parent.key):
-            raise DeclarationError(
-                f"{path} {where}: parent {name} has the key ({', '.join(parent.key)}).",
-                hint=f"Name as many columns of {table.name}, in the same order.",
-            )
-    sql = path.parent / "conform" / f"{entity}.sql"
-    if not sql.is_file():
-        raise DeclarationError(f"{path} {where} has no SQL.", hint=f"Write {sql}.")
-    return Entity(
-        source, entity, table, parents, frozenset(_columns(told, "lacks", where, path)), sql.read_text()
+def _for_every_change(policy: object) -> object:
+    """One word stands for every kind of change."""
+    return (
+        dict.fromkeys((one.name for one in fields(SchemaPolicy)), policy)
+        if isinstance(policy, str)
+        else policy
     )
 
 
-def _policy(declared: dict[str, Any], path: Path) -> SchemaPolicy:
-    """One word for every change, or one for each kind."""
-    told = declared.get("on_schema_change", {})
-    kinds = [one.name for one in fields(SchemaPolicy)]
-    if isinstance(told, str):
-        told = dict.fromkeys(kinds, told)
-    where = "[on_schema_change]"
-    if not isinstance(told, dict):
-        raise DeclarationError(
-            f"{path}: 'on_schema_change' must be a word, or a table.",
-            hint=f"Use one of {', '.join(POLICIES)}; or [on_schema_change] with {', '.join(kinds)}.",
+class _Spec(BaseModel):
+    """A whole source.toml."""
+
+    model_config = STRICT
+
+    description: str = ""
+    schema_: Name = Field("public", alias="schema")
+    on_schema_change: Annotated[SchemaPolicy, BeforeValidator(_for_every_change)] = SchemaPolicy()
+    tables: Annotated[dict[str, _TableSpec], Field(min_length=1)]
+    entities: dict[str, _EntitySpec] = {}
+
+
+def read_declaration(folder: Path) -> Source:
+    """Read the source that `folder` declares; its name is the folder's.
+
+    Raises:
+        DeclarationError: the declaration is wrong; says where, why, and what to write instead.
+    """
+    path = folder / "source.toml"
+    try:
+        spec = _Spec.model_validate(tomllib.loads(path.read_text("utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DeclarationError(f"{path} is not TOML: {error}.", hint="Correct that line.") from None
+    except ValidationError as error:
+        raise _explain(error, path) from None
+    tables = {
+        name: Table(
+            folder.name, name, table.schema_ or spec.schema_, table.key, table.cursor, spec.on_schema_change
         )
-    _only(told, set(kinds), where, path)
-    for kind, word in told.items():
-        if word not in POLICIES:
+        for name, table in spec.tables.items()
+    }
+    entities = {name: _entity(folder, name, entity, tables) for name, entity in spec.entities.items()}
+    _check_names(tables.values(), entities, path)
+    return Source(folder.name, spec.description, tuple(tables.values()), entities)
+
+
+def fitted(name: str, room: int = NAME_BYTES) -> str:
+    """`name`, or where it is longer than `room` bytes, its beginning and a hash of all of it."""
+    if len(name.encode()) <= room:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return name.encode()[: room - 9].decode(errors="ignore") + "_" + digest
+
+
+def _entity(folder: Path, name: str, spec: _EntitySpec, tables: Mapping[str, Table]) -> Entity:
+    where = f"{folder / 'source.toml'} [entities.{name}]"
+    targets = {target.entity: target for target in TARGETS}
+    if name not in targets:
+        raise DeclarationError(
+            f"{where}: the warehouse has no entity '{name}'.", hint=f"It has: {', '.join(sorted(targets))}."
+        )
+    for mentioned in (spec.from_, *spec.parents):
+        if mentioned not in tables:
             raise DeclarationError(
-                f"{path} {where}: {kind} cannot be '{word}'.", hint=f"Use one of: {', '.join(POLICIES)}."
+                f"{where} names table '{mentioned}', which is not declared.",
+                hint=f"Add [tables.{mentioned}].",
             )
-    return SchemaPolicy(**told)
+    table, natural = tables[spec.from_], targets[name].natural_key
+    if len(table.key) != len(natural):
+        raise DeclarationError(
+            f"{where}: the key of {table} is ({', '.join(table.key)}), that of {name} ({', '.join(natural)}).",
+            hint="They must have as many columns, in the same order.",
+        )
+    parents = {tables[parent]: columns for parent, columns in spec.parents.items()}
+    for parent, columns in parents.items():
+        if len(columns) != len(parent.key):
+            raise DeclarationError(
+                f"{where}: parent {parent.name} has the key ({', '.join(parent.key)}).",
+                hint=f"Name as many columns of {table.name}, in the same order.",
+            )
+    sql = folder / "conform" / f"{name}.sql"
+    if not sql.is_file():
+        raise DeclarationError(f"{where} has no SQL.", hint=f"Write {sql}.")
+    return Entity(folder.name, name, table, parents, frozenset(spec.unmapped_columns), sql.read_text("utf-8"))
 
 
 def _check_names(tables: Iterable[Table], entities: Mapping[str, Entity], path: Path) -> None:
-    """No two staging tables of a source may have one name, as `x_delta` and the delta of `x` would."""
+    """No two staging tables of a source may have the same name, as `x_delta` and the delta of `x` would."""
     owners: dict[str, str] = {}
     names = [(table.mirror + suffix, table.name) for table in tables for suffix in ("", "_delta", "_deleted")]
     names += [
@@ -211,44 +202,51 @@ def _check_names(tables: Iterable[Table], entities: Mapping[str, Entity], path: 
         owners[name] = owner
 
 
-def _section(told: dict[str, Any], name: str, path: Path, where: str = "") -> dict[str, Any]:
-    found = told.get(name, {})
-    if not isinstance(found, dict) or (
-        not where and not all(isinstance(value, dict) for value in found.values())
-    ):
-        raise DeclarationError(f"{path} {where or name}: '{name}' must be a table of tables.")
-    return found
+HINTS = {
+    "tables": 'Add [tables.NAME] with key = ["…"].',
+    "key": 'Add key = ["…"]: the columns that make a row unique.',
+    "from": "Name the table whose key is the entity's key.",
+    "on_schema_change": "Use one of evolve, ignore, stop; or [on_schema_change] with new_column, dropped_column, "
+    "changed_type.",
+}
 
 
-def _columns(told: dict[str, Any], name: str, where: str, path: Path) -> tuple[str, ...]:
-    found = told.get(name, [])
-    if not isinstance(found, list) or not all(isinstance(column, str) for column in found):
-        raise DeclarationError(
-            f"{path} {where}: '{name}' must be a list of column names.", hint=f'{name} = ["…"]'
-        )
-    return tuple(found)
+def _explain(error: ValidationError, path: Path) -> DeclarationError:
+    """The first thing that is wrong, in the words of source.toml."""
+    first = error.errors(include_url=False)[0]
+    place, kind = [str(part) for part in first["loc"] if not isinstance(part, int)], first["type"]
+    names_table = place[:1] in (["tables"], ["entities"]) and len(place) > 1
+    header = place[:2] if names_table else place[:1] if len(place) > 1 else []
+    name = place[-1]
+    where = f"{path} [{'.'.join(header)}]" if header else str(path)
+    match kind:
+        case "extra_forbidden" | "unexpected_keyword_argument":
+            return DeclarationError(
+                f"{where}: there is nothing called {name}.", hint=f"Use: {', '.join(_known(place))}."
+            )
+        case "missing":
+            return DeclarationError(f"{where} lacks '{name}'.", hint=HINTS[name])
+        case "too_short" if name in HINTS:
+            return DeclarationError(f"{where}: '{name}' is empty.", hint=HINTS[name])
+        case "literal_error":
+            return DeclarationError(
+                f"{where}: {name} cannot be '{first['input']}'.", hint=f"Use {first['ctx']['expected']}."
+            )
+        case "tuple_type":
+            return DeclarationError(
+                f"{where}: '{name}' must be a list of column names.", hint=f'{name} = ["…"]'
+            )
+        case "string_type" | "string_too_short":
+            return DeclarationError(f"{where}: '{name}' must be a name.", hint=f'{name} = "…"')
+        case _:
+            hint = HINTS.get(name, f"Write [{'.'.join(place)}] and below it NAME = value.")
+            return DeclarationError(f"{where}: '{name}' must be a table.", hint=hint)
 
 
-def _text(told: dict[str, Any], name: str, where: str, path: Path) -> str | None:
-    found = told.get(name)
-    if found is not None and (not isinstance(found, str) or not found):
-        raise DeclarationError(f"{path} {where}: '{name}' must be a name.", hint=f'{name} = "…"')
-    return found
-
-
-def _only(told: dict[str, Any], known: set[str], where: str, path: Path) -> None:
-    if unknown := sorted(told.keys() - known):
-        raise DeclarationError(
-            f"{path} {where}: there is nothing called {', '.join(unknown)}.".replace(" :", ":"),
-            hint=f"Known are: {', '.join(sorted(known))}.",
-        )
-
-
-def _table(tables: Mapping[str, Table], name: str | None, where: str, path: Path) -> Table:
-    if name is None:
-        raise DeclarationError(
-            f"{path} {where} lacks 'from'.", hint="Name the table whose key is the entity's key."
-        )
-    if name not in tables:
-        raise DeclarationError(f"{path} {where} names table '{name}', which is not under [tables].")
-    return tables[name]
+def _known(place: list[str]) -> list[str]:
+    """Names that may stand where `place` does."""
+    if place[0] == "on_schema_change":
+        return sorted(one.name for one in fields(SchemaPolicy))
+    models: dict[str, type[BaseModel]] = {"tables": _TableSpec, "entities": _EntitySpec}
+    model = models[place[0]] if len(place) > 2 else _Spec
+    return sorted(field.alias or name for name, field in model.model_fields.items())

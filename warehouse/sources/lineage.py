@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import psycopg
 
 from warehouse.model.star import TARGETS, Dimension
-from warehouse.sources.declaration import SOURCES, Source, read_source
+from warehouse.sources.declaration import Source, read_declaration
+from warehouse.sources.registry import declared_sources
 
 Lineage = Mapping[str, tuple[str, ...]]
 
@@ -22,16 +24,21 @@ STORED = """
 MIRROR = re.compile(r"\braw\.\w+")
 
 
-def read_lineage(connection: psycopg.Connection, sources: Iterable[str]) -> Lineage:
+def read_lineage(
+    connection: psycopg.Connection, sources: Iterable[str], folder: Path | None = None
+) -> Lineage:
     """By table, what it is made of, for the tables of `sources`, the web logs and the stored marts.
+
+    `folder` holds the declarations that are not packaged (DWH_SOURCES).
 
     Tables of the warehouse are told by their names, what lies outside as `source://schema/table` or `lake://feed`.
     """
     known: dict[str, tuple[str, ...]] = {"dwh.fact_weblog": ("lake://weblogs",)}
     known |= {mart: tuple(tables) for mart, tables in connection.execute(STORED).fetchall()}
-    for source in sources:
-        if (SOURCES / source).is_dir():
-            known |= _of(read_source(source))
+    declared = declared_sources(folder)
+    for source in set(sources) & declared.keys():
+        for table, origins in _of(read_declaration(declared[source])).items():
+            known[table] = tuple(dict.fromkeys((*known.get(table, ()), *origins)))
     return known
 
 

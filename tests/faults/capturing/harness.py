@@ -17,7 +17,7 @@ from tests.faults.capturing.writers import COUNT, PROMOTIONS, Writers
 from tests.pipeline import Pipeline, Row
 from tests.star_questions import offenders
 from warehouse.db.connections import connect
-from warehouse.sources.declaration import read_source
+from warehouse.sources.registry import read_source
 
 Progress = Callable[[str], None]
 FLOW = "ingest-shop"

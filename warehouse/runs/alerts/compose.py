@@ -1,4 +1,4 @@
-"""The words of a mail: subject, plain text and HTML from one description of the problem."""
+"""Compose a mail: subject, plain text and HTML from one description of the problem."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,43 +28,43 @@ HEADLINES: dict[Kind, str] = {
     "crashed": "{flow} crashed",
     "late": "{flow} is late",
     "gate stopped": "{flow} was stopped by a quality gate",
-    "delete threshold exceeded": "{flow} pulled the brake",
+    "delete threshold exceeded": "{flow} was stopped by the delete threshold",
     "differences found": "{flow} found differences",
     "quarantine": "{flow} put many rows into quarantine",
     "recovered": "{flow} works again",
 }
 # What the warehouse did about it by itself.
 DONE: dict[Kind, str] = {
-    "failed": "What it had open was rolled back. Steps that had committed stay, and are not done twice.",
+    "failed": "Its open transaction was rolled back. Steps that had committed stay, and are not repeated.",
     "crashed": "Its transaction was rolled back, its locks are free, and the run is marked as crashed.",
-    "late": "Nothing: it has not run as it should have.",
-    "gate stopped": "Nothing of the batch was published: readers see the state before it.",
-    "delete threshold exceeded": "Nothing was deleted and nothing was published: readers see the state before.",
-    "differences found": "Nothing was mended. What had been loaded stays; audit.verification says which tables differ.",
-    "quarantine": "Those rows wait in quarantine, whole and with their reasons; all others were published.",
-    "recovered": "The problem is closed; the next one makes a new mail.",
+    "late": "Nothing: it did not run when it should have.",
+    "gate stopped": "Nothing of the batch was published: readers see the state before the run.",
+    "delete threshold exceeded": "Nothing was deleted and nothing was published: readers see the state before the run.",
+    "differences found": "Nothing was repaired. What was loaded stays; audit.verification has the tables that differ.",
+    "quarantine": "All other rows were published. Quarantined rows are kept with their reasons.",
+    "recovered": "The problem is closed; the next one sends a new mail.",
 }
-# What to do where the error itself does not say.
+# What to do if the error itself has no hint.
 NEXT: dict[Kind, str] = {
-    "failed": "Run `dwh doctor`, then run it again: what is loaded already is not loaded twice.",
-    "crashed": "Nothing, if the next run succeeds. Else look for kill -9, a full memory or a reboot on its host.",
-    "late": "Look whether server and worker run and whether the deployment is paused: `dwh status`, `dwh doctor`.",
-    "gate stopped": "Mend the source, or the contract where it is the contract that is wrong, and run it again.",
-    "delete threshold exceeded": "If the rows are meant to be gone, run it again with confirmation; else correct the "
-    "source.",
-    "differences found": "Run `dwh reconcile`: it names the rows; with `--repair` it mends them.",
-    "quarantine": "See `dwh quarantine list`; what is mended in the source is released by the next run.",
+    "failed": "Run `dwh doctor`, then run it again: nothing is loaded twice.",
+    "crashed": "Nothing, if the next run succeeds. Else look for kill -9, a lack of memory or a reboot on its host.",
+    "late": "Check that server and worker run and that the deployment is not paused: `dwh status`, `dwh doctor`.",
+    "gate stopped": "Correct the source, or the contract if that is what is wrong, and run it again.",
+    "delete threshold exceeded": "If the rows should be gone, run it again with --confirm-deletes; if not, "
+    "restore them in the source.",
+    "differences found": "Run `dwh reconcile`: it names the rows; with `--repair` it repairs them.",
+    "quarantine": "See `dwh status`; rows that are corrected in the source are published by the next run.",
     "recovered": "Nothing.",
 }
 
 
 @dataclass(frozen=True)
 class Alert:
-    """What there is to tell: which flow, what happened, since when, and what to do next."""
+    """What a mail is about: which flow, what happened, since when, and what to do next."""
 
     kind: Kind
     flow: str
-    # Problems of the same flow, kind and cause are one problem.
+    # Alerts with the same flow, kind and cause are one problem.
     cause: str
     what: str
     since: datetime
@@ -76,13 +76,13 @@ class Alert:
 
     @property
     def problem(self) -> str:
-        """What makes two alerts the same problem."""
+        """Identifies the problem: alerts with the same value are about the same one."""
         return " ".join(filter(None, (self.flow, self.kind, self.cause)))
 
 
 @dataclass(frozen=True)
 class Mail:
-    """A mail as it is kept and sent."""
+    """A mail as it is stored and sent."""
 
     subject: str
     body_text: str
@@ -90,7 +90,7 @@ class Mail:
 
 
 def compose(alert: Alert) -> Mail:
-    """The mail that tells of `alert`; passwords of connection strings are taken out."""
+    """The mail about `alert`, without the passwords of connection strings."""
     headline = HEADLINES[alert.kind].format(flow=alert.flow)
     subject = f"[dwh] {headline}: {_line(redact(alert.what))}"
     if len(subject) > SUBJECT_LENGTH:
@@ -100,7 +100,7 @@ def compose(alert: Alert) -> Mail:
         "is_good": alert.kind == "recovered",
         "what": redact(alert.what),
         "details": [redact(detail) for detail in alert.details],
-        "since": told(alert.since),
+        "since": format_time(alert.since),
         "done": DONE[alert.kind],
         "advice": redact(alert.hint or NEXT[alert.kind]),
         "facts": alert.facts,
@@ -114,19 +114,19 @@ def compose(alert: Alert) -> Mail:
     )
 
 
-def told(moment: datetime) -> str:
-    """A moment as mails say it."""
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+def format_time(time: datetime) -> str:
+    """Format a time for mails: UTC, to the second."""
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _line(text: str) -> str:
-    # A subject is one line, whatever the error's text holds.
+    # A subject is one line, whatever the error's text contains.
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 @cache
 def _templates() -> "Environment":
-    # Only where there is something to tell: most runs have nothing.
+    # Imported late: most runs send no mail.
     from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
     return Environment(

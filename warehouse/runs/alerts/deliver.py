@@ -1,4 +1,4 @@
-"""Sending what waits in the outbox: tried until a server takes it, whoever comes by next."""
+"""Send the mails queued in the outbox; later runs retry until a server accepts them."""
 
 import random
 import smtplib
@@ -11,7 +11,7 @@ import psycopg
 
 from warehouse.db.connections import connect, without_password
 from warehouse.errors import WarehouseError
-from warehouse.runs.alerts.compose import Mail, told
+from warehouse.runs.alerts.compose import Mail, format_time
 from warehouse.runs.alerts.mailbox import Mailbox
 
 FIRST_PAUSE_SECONDS = 30.0
@@ -20,12 +20,12 @@ JITTER = 0.25
 
 
 class MailRefused(WarehouseError):
-    """A mail server cannot be reached or does not take a mail."""
+    """A mail server cannot be reached or refuses a mail."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What a round of sending did; `error` is what the mail server said if it went wrong."""
+    """How many mails were sent and are waiting; `error` is the mail server's answer if sending failed."""
 
     sent: int
     waiting: int
@@ -33,10 +33,10 @@ class Delivery:
 
 
 def deliver(warehouse_url: str, mailbox: Mailbox) -> Delivery:
-    """Send the mails that are due; those that cannot be sent stay, and are tried again later and later.
+    """Send the mails that are due; those that cannot be sent stay queued and are retried at growing intervals.
 
-    A mail is marked as sent when the server has taken it. A process that is killed in between leaves it to be sent
-    again, under the same Message-ID.
+    A mail is marked as sent once the server has accepted it. If the process is killed in between, it is sent again
+    under the same Message-ID.
     """
     sent, error, server = 0, None, None
     with connect(warehouse_url, application_name="dwh mail") as connection:
@@ -46,11 +46,11 @@ def deliver(warehouse_url: str, mailbox: Mailbox) -> Delivery:
                 try:
                     server = server or mailbox.open()
                     message_id = f"dwh.{mail_id}.{created_at:%Y%m%d%H%M%S%f}"
-                    said = _send(
+                    refused = _send(
                         server, mailbox.message(mail.subject, mail.body_text, mail.body_html, message_id)
                     )
                 except OSError as failure:
-                    error = _told(failure)
+                    error = _describe(failure)
                     _put_off(connection, mail_id, attempts, error)
                     break
                 connection.execute(
@@ -58,7 +58,7 @@ def deliver(warehouse_url: str, mailbox: Mailbox) -> Delivery:
                     update audit.outbox set sent_at = clock_timestamp(), attempts = attempts + 1, error = %s
                     where mail_id = %s
                     """,
-                    [said, mail_id],
+                    [refused, mail_id],
                 )
                 connection.commit()
                 sent += 1
@@ -72,10 +72,10 @@ def deliver(warehouse_url: str, mailbox: Mailbox) -> Delivery:
 
 
 def send_now(mailbox: Mailbox, mail: Mail) -> None:
-    """Send a mail past the outbox, for what must be told when there is no warehouse to keep it.
+    """Send a mail without the outbox, for when there is no warehouse to queue it in.
 
     Raises:
-        MailRefused: the server cannot be reached or does not take it.
+        MailRefused: the server cannot be reached or refuses it.
     """
     now = datetime.now(UTC)
     message = mailbox.message(mail.subject, mail.body_text, mail.body_html, f"dwh.now.{now:%Y%m%d%H%M%S%f}")
@@ -84,26 +84,28 @@ def send_now(mailbox: Mailbox, mail: Mail) -> None:
             refused = _send(server, message)
     except OSError as failure:
         raise MailRefused(
-            f"The mail server {mailbox.place} did not take the mail: {_told(failure)}.",
-            hint="Mend DWH_SMTP_URL, DWH_ALERT_TO or DWH_ALERT_FROM; SSL_CERT_FILE names certificates to trust.",
+            f"The mail server {mailbox.place} refused the mail: {_describe(failure)}.",
+            hint="Correct DWH_SMTP_URL, DWH_ALERT_TO or DWH_ALERT_FROM; SSL_CERT_FILE names certificates to trust.",
         ) from None
     if refused:
-        raise MailRefused(f"The mail server {mailbox.place} {refused}.", hint="Mend DWH_ALERT_TO.")
+        raise MailRefused(f"The mail server {mailbox.place} {refused}.", hint="Correct DWH_ALERT_TO.")
 
 
 def send_test(mailbox: Mailbox, warehouse_url: str | None = None) -> None:
-    """Send a mail that says that mail works.
+    """Send a test mail.
 
     Raises:
-        MailRefused: it does not.
+        MailRefused: the server cannot be reached or refuses it.
     """
     about = f"the warehouse {without_password(warehouse_url)}" if warehouse_url else "a warehouse"
-    text = f"Mail about {about} arrives. Sent {told(datetime.now(UTC))} by `dwh doctor --send-mail`."
+    text = (
+        f"Mail about {about} is delivered. Sent {format_time(datetime.now(UTC))} by `dwh doctor --send-mail`."
+    )
     send_now(mailbox, Mail("[dwh] Test mail: it works", f"{text}\n", f"<!doctype html><p>{text}</p>"))
 
 
 def _next(connection: psycopg.Connection) -> tuple[int, int, datetime, Mail] | None:
-    # Locked until the commit: two senders never send the same mail. One that no server takes bars no other.
+    # Locked until the commit: two senders never send the same mail. Fewest attempts first: no mail blocks others.
     row = connection.execute(
         """
         select mail_id, attempts, created_at, subject, body_text, body_html
@@ -122,7 +124,7 @@ def _put_off(connection: psycopg.Connection, mail_id: int, attempts: int, error:
     connection.execute(
         "update audit.outbox set attempts = attempts + 1, error = %s where mail_id = %s", [error, mail_id]
     )
-    # All others too: a dead server shall cost the runs one time-out, not one for each mail.
+    # All others too: a dead server costs a run one timeout, not one for each mail.
     connection.execute(
         """
         with put_off as (
@@ -141,7 +143,7 @@ def _send(server: smtplib.SMTP, message: EmailMessage) -> str | None:
     return f"refused {', '.join(sorted(refused))}" if refused else None
 
 
-def _told(failure: OSError) -> str:
+def _describe(failure: OSError) -> str:
     match failure:
         case smtplib.SMTPAuthenticationError():
             return f"login refused ({failure.smtp_code})"

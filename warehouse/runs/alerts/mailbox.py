@@ -1,4 +1,4 @@
-"""A mail server and who is mailed through it: smtp://, smtp+starttls:// and smtps://, with login."""
+"""The mail server and the recipients: smtp://, smtp+starttls:// and smtps://, with login."""
 
 import smtplib
 import socket
@@ -14,14 +14,14 @@ from warehouse.errors import SettingsError
 from warehouse.settings import Settings
 
 PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
-PATIENCE_SECONDS = 15.0
+TIMEOUT_SECONDS = 15.0
 # Subjects are not folded: a fold right after the name reads as a blank in some programs.
 POLICY = SMTP.clone(max_line_length=400)
 
 
 @dataclass(frozen=True)
 class Mailbox:
-    """How mail leaves, and to whom."""
+    """The mail server, its login, the sender and the recipients."""
 
     scheme: str
     host: str
@@ -33,17 +33,18 @@ class Mailbox:
 
     @classmethod
     def of(cls, settings: Settings) -> Self | None:
-        """The mailbox of the settings; None where no mail is set up.
+        """The mailbox of the settings; None if mail is not configured.
 
         Raises:
-            SettingsError: it is set up half, or the URL or an address cannot be understood.
+            SettingsError: it is only half configured, or the URL or an address is malformed.
         """
         if settings.smtp_url is None and not settings.alert_to:
             return None
         if settings.smtp_url is None or not settings.alert_to:
             missing = "DWH_SMTP_URL" if settings.smtp_url is None else "DWH_ALERT_TO"
             raise SettingsError(
-                f"Mail is set up half: {missing} is not set.", hint="Set both, or neither for no mail."
+                f"Mail is only half configured: {missing} is not set.",
+                hint="Set both, or neither for no mail.",
             )
         scheme, host, port, user, password = _parsed(settings.smtp_url.get_secret_value())
         recipients = tuple(address.strip() for address in settings.alert_to.split(",") if address.strip())
@@ -54,22 +55,22 @@ class Mailbox:
 
     @property
     def place(self) -> str:
-        """The server as it may be shown."""
+        """The server without its login, for messages."""
         return f"{self.scheme}://{self.host}:{self.port}"
 
     def open(self) -> smtplib.SMTP:
         """Connection to the server, encrypted and logged in as the URL demands.
 
         Raises:
-            OSError: it cannot be reached, its certificate does not hold, or it refuses the login.
+            OSError: it cannot be reached, its certificate is not trusted, or it refuses the login.
         """
         # Certificates of the system, or those that SSL_CERT_FILE names.
         context = ssl.create_default_context()
         server: smtplib.SMTP
         if self.scheme == "smtps":
-            server = smtplib.SMTP_SSL(self.host, self.port, timeout=PATIENCE_SECONDS, context=context)
+            server = smtplib.SMTP_SSL(self.host, self.port, timeout=TIMEOUT_SECONDS, context=context)
         else:
-            server = smtplib.SMTP(self.host, self.port, timeout=PATIENCE_SECONDS)
+            server = smtplib.SMTP(self.host, self.port, timeout=TIMEOUT_SECONDS)
         try:
             if self.scheme == "smtp+starttls":
                 server.starttls(context=context)
@@ -81,7 +82,7 @@ class Mailbox:
         return server
 
     def message(self, subject: str, text: str, html: str, message_id: str) -> EmailMessage:
-        """A message with both bodies; `message_id` makes one that is sent twice known as such."""
+        """A message with both bodies; mail servers recognize one that is sent twice by its `message_id`."""
         message = EmailMessage(POLICY)
         message["Subject"] = subject
         message["From"] = self.sender
@@ -99,17 +100,17 @@ def _parsed(url: str) -> tuple[str, str, int, str | None, str | None]:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise _not_understood() from None
+        raise _malformed() from None
     if parts.scheme not in PORTS or not parts.hostname:
-        raise _not_understood()
+        raise _malformed()
     user = unquote(parts.username) if parts.username else None
     password = unquote(parts.password) if parts.password else None
     return parts.scheme, parts.hostname, port or PORTS[parts.scheme], user, password
 
 
-def _not_understood() -> SettingsError:
+def _malformed() -> SettingsError:
     return SettingsError(
-        "DWH_SMTP_URL cannot be understood.",
+        "DWH_SMTP_URL is malformed.",
         hint="It should read smtps://user:password@host, smtp+starttls://… or smtp://…; "
         "write special characters of user and password as %XX.",
     )
@@ -122,6 +123,6 @@ def _ensure_address(text: str) -> None:
         address = None
     if address is None or not address.domain:
         raise SettingsError(
-            f"{text!r} is no mail address.",
-            hint="Mend DWH_ALERT_TO (comma between addresses) or DWH_ALERT_FROM.",
+            f"{text!r} is not a mail address.",
+            hint="Correct DWH_ALERT_TO (commas between addresses) or DWH_ALERT_FROM.",
         )

@@ -1,4 +1,4 @@
-"""Mails written into the warehouse in the transaction of the state that they tell of."""
+"""Queue mails in the warehouse, in the transaction of the state that they are about."""
 
 import sys
 from collections.abc import Sequence
@@ -10,25 +10,25 @@ import psycopg
 from psycopg.rows import dict_row
 
 from warehouse.errors import DeleteThresholdExceeded, StepsFailed, VerificationFailed, summarize_error
-from warehouse.runs.alerts.compose import Alert, Kind, compose, told
+from warehouse.runs.alerts.compose import Alert, Kind, compose, format_time
 from warehouse.runs.alerts.rules import Rules
 
-TOLD = "_is_told"
+REPORTED = "_is_reported"
 MOST_DETAILS = 10
 
 
 def enqueue_alert(
     connection: psycopg.Connection, run_id: int, status: str, error: BaseException | None, rules: Rules
 ) -> None:
-    """Queue the mails that the end of a run is worth, inside the transaction that records the end.
+    """Queue the mails about the end of a run, in the transaction that records the end.
 
-    Never a reason to fail: what cannot be queued is said on stderr, and the end of the run is recorded all the same.
+    A mail that cannot be queued is reported on stderr; the end of the run is recorded all the same.
     """
     try:
         with connection.transaction():
             if error is None:
-                _settle(connection, run_id, rules)
-            elif not is_told(error, rules):
+                _close_problems(connection, run_id, rules)
+            elif not is_reported(error, rules):
                 _queue(connection, _alert(connection, run_id, _kind(status, error), error, rules))
     except (psycopg.OperationalError, psycopg.InterfaceError):
         raise
@@ -37,7 +37,7 @@ def enqueue_alert(
 
 
 def enqueue_crash_alert(connection: psycopg.Connection, run_ids: Sequence[int], rules: Rules) -> None:
-    """Queue a mail for each process that is gone; a flow of flows and its steps died of one thing."""
+    """Queue one mail for each process that is gone: a flow and its steps share their cause."""
     families: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for run in sorted(_runs(connection, run_ids), key=lambda run: int(run["run_id"])):
         families.setdefault((run["host"], run["pid"]), []).append(run)
@@ -51,9 +51,9 @@ def enqueue_crash_alert(connection: psycopg.Connection, run_ids: Sequence[int], 
 def enqueue_late_alert(
     connection: psycopg.Connection, flow: str, due: datetime, last_success: datetime | None, rules: Rules
 ) -> bool:
-    """Queue a mail for a flow that has not succeeded by when it should have; whether it is news.
+    """Queue a mail about a flow that has not succeeded by when it should have; returns whether it is news.
 
-    Not where its failure is told already: that is the same problem.
+    No mail if its failure is reported already: that is the same problem.
     """
     row = connection.execute(
         "select exists (select from audit.outbox where flow = %s and resolved_at is null and kind <> 'quarantine')",
@@ -61,28 +61,28 @@ def enqueue_late_alert(
     ).fetchone()
     if row is not None and row[0]:
         return False
-    last = f"It last succeeded at {told(last_success)}." if last_success else "It has never succeeded."
-    what = f"It should have succeeded by {told(due)}. {last}"
+    last = f"It last succeeded at {format_time(last_success)}." if last_success else "It has never succeeded."
+    what = f"It should have succeeded by {format_time(due)}. {last}"
     return _queue(connection, Alert("late", flow, "", what, since=due, link=rules.ui_url))
 
 
-def is_told(error: BaseException, rules: Rules) -> bool:
-    """Whether a mail about `error` would be no news: an inner run has told of it, or nobody wants to hear."""
+def is_reported(error: BaseException, rules: Rules) -> bool:
+    """Whether a mail about `error` is not needed: an inner run has queued one, or the rules ask for none."""
     if isinstance(error, StepsFailed):
-        return all(is_told(step, rules) for step in error.failed.values())
-    return isinstance(error, rules.untold) or getattr(error, TOLD, False)
+        return all(is_reported(step, rules) for step in error.failed.values())
+    return isinstance(error, rules.unreported) or getattr(error, REPORTED, False)
 
 
 def mark_enqueued(error: BaseException | None) -> None:
-    """Remember that a run has told of `error`, so that the runs around it do not tell it again."""
+    """Remember that a mail about `error` is queued, so that outer runs do not queue another."""
     if error is not None:
-        setattr(error, TOLD, True)
+        setattr(error, REPORTED, True)
 
 
-def _settle(connection: psycopg.Connection, run_id: int, rules: Rules) -> None:
+def _close_problems(connection: psycopg.Connection, run_id: int, rules: Rules) -> None:
     run = _runs(connection, [run_id])[0]
     breached = rules.breached(run["rows_quarantined"], run["rows_read"])
-    # A run that read nothing says nothing about what its source is like now.
+    # A run that read no rows says nothing about the quality of its source.
     over = [] if breached or not run["rows_read"] else ["quarantine"]
     ended = connection.execute(
         """
@@ -94,7 +94,9 @@ def _settle(connection: psycopg.Connection, run_id: int, rules: Rules) -> None:
     ).fetchall()
     if troubles := sorted((since, kind, times) for kind, since, times in ended if kind != "quarantine"):
         since = troubles[0][0]
-        details = [f"{kind.capitalize()} {_times(times)} since {told(at)}." for at, kind, times in troubles]
+        details = [
+            f"{kind.capitalize()} {_times(times)} since {format_time(at)}." for at, kind, times in troubles
+        ]
         alert = _alert(connection, run_id, "recovered", None, rules)
         what = f"Run {run_id} succeeded."
         _queue(connection, replace(alert, what=what, details=details, since=since))
@@ -118,14 +120,14 @@ def _alert(
     run = _runs(connection, [run_id])[0]
     facts = [
         ("Run", str(run_id)),
-        ("Started", f"{told(run['started_at'])} by {run['launched_by']}"),
+        ("Started", f"{format_time(run['started_at'])} by {run['launched_by']}"),
         ("Host", f"{run['host']}, process {run['pid']}"),
         ("Code", run["code_version"]),
     ]
     if run["deployment"]:
         facts.insert(1, ("Deployment", run["deployment"]))
     if kind not in ("recovered", "quarantine"):
-        facts.append(("Last success", told(run["succeeded_at"]) if run["succeeded_at"] else "never"))
+        facts.append(("Last success", format_time(run["succeeded_at"]) if run["succeeded_at"] else "never"))
     what = summarize_error(error) if error else ""
     return Alert(
         kind,
@@ -143,7 +145,7 @@ def _alert(
 
 def _queue(connection: psycopg.Connection, alert: Alert) -> bool:
     mail = compose(alert)
-    # An open problem is counted, not told again; good news never is a problem.
+    # An open problem is counted, not mailed again; a recovery is never an open problem.
     row = connection.execute(
         """
         insert into audit.outbox (run_id, flow, kind, problem, subject, body_text, body_html, resolved_at)
@@ -204,7 +206,7 @@ def _failed_checks(connection: psycopg.Connection, run_id: int) -> list[str]:
         """,
         [run_id, MOST_DETAILS],
     ).fetchall()
-    return [said for (said,) in rows]
+    return [line for (line,) in rows]
 
 
 def _rules(connection: psycopg.Connection, run_id: int) -> list[str]:
@@ -216,7 +218,7 @@ def _rules(connection: psycopg.Connection, run_id: int) -> list[str]:
         """,
         [run_id, MOST_DETAILS],
     ).fetchall()
-    return [said for (said,) in rows]
+    return [line for (line,) in rows]
 
 
 def _times(count: int) -> str:

@@ -1,4 +1,4 @@
-"""Acquire a run: its row in the audit trail, its lock, and evidence of it in Prefect however it ends."""
+"""Run work under a lock: its row in the audit trail, its lock, its artifacts in Prefect and its mail."""
 
 import logging
 import time
@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from flows.artifacts import show_run
-from flows.databases import bring_back
-from flows.engine import DELAYS, around, identity, pause_before, say
+from flows.databases import restart_server
+from flows.engine import DELAYS, current_run, log, pause_before, prefect_run
 from flows.notify import alert_rules, send_mail
 from warehouse.db import locks
 from warehouse.db.connections import is_transient
@@ -18,13 +18,13 @@ from warehouse.runs.audit import Run, start_run
 
 R = TypeVar("R")
 
-# How long a server may take to notice that a lost connection is gone, and to free its locks.
+# How long a server may take to notice that a connection is lost, and to free its locks.
 LINGERING_SECONDS = 60.0
-# A step of a flow of flows waits for whoever loads the same; who starts a flow by itself is told at once.
+# A step of another flow waits for the lock this long; a flow that is started by itself fails at once.
 STEP_PATIENCE_SECONDS = 900.0
 
 
-def acquired(
+def run_locked(
     warehouse_url: str,
     flow: str,
     work: Callable[[Run], R],
@@ -34,23 +34,25 @@ def acquired(
     parameters: Mapping[str, object] | None = None,
     dry_run: bool = False,
 ) -> R:
-    """Do `work` as a run of `flow` that alone holds `lock`, or together with others where it is `shared`.
+    """Do `work` as a run of `flow` that holds `lock`, alone or, if `shared`, together with others that share it.
 
-    The locks of a run live on its own connection. Where that breaks, everything begins again as a new run: another
-    one may have loaded the same source meanwhile, so that what was staged is worth nothing. A `dry_run` holds the same
-    locks, is rolled back, and tells nobody.
+    The locks of a run belong to its own connection. If that breaks, everything starts again as a new run: another run
+    may have loaded the same source meanwhile, so what was staged is worthless. A `dry_run` takes the same locks, is
+    rolled back and sends no mail.
 
     Raises:
-        LockHeld: another run has it.
+        LockHeld: another run holds it.
         SchemaOutdated: the warehouse lacks migrations of this code.
     """
-    attempt, wait_seconds = 0, STEP_PATIENCE_SECONDS if around.get() else 0.0
+    attempt, wait_seconds = 0, STEP_PATIENCE_SECONDS if current_run.get() else 0.0
     while True:
         begun = False
         try:
-            # No news: whoever holds the lock does the work, a lost run begins again, who wants an undo is told.
-            untold = (LockHeld, UndoRefused, *((RunLost,) if attempt < len(DELAYS) else ()))
-            with _run(warehouse_url, flow, lock, shared, parameters, wait_seconds, untold, dry_run) as run:
+            # No mail: whoever holds the lock does the work, a lost run starts again, whoever undoes sees the refusal.
+            unreported = (LockHeld, UndoRefused, *((RunLost,) if attempt < len(DELAYS) else ()))
+            with _run(
+                warehouse_url, flow, lock, shared, parameters, wait_seconds, unreported, dry_run
+            ) as run:
                 begun = True
                 return work(run)
         except Exception as error:
@@ -58,9 +60,9 @@ def acquired(
             if not may_pass or attempt == len(DELAYS):
                 raise
             pause = pause_before(attempt)
-            say(f"{error} It begins again in {pause:.1f} s.", logging.WARNING)
+            log(f"{error} Starting again in {pause:.1f} s.", logging.WARNING)
             time.sleep(pause)
-            bring_back(warehouse_url)
+            restart_server(warehouse_url)
         attempt, wait_seconds = attempt + 1, max(wait_seconds, LINGERING_SECONDS)
 
 
@@ -72,33 +74,33 @@ def _run(
     shared: bool,
     parameters: Mapping[str, object] | None,
     wait_seconds: float,
-    untold: tuple[type[BaseException], ...],
+    unreported: tuple[type[BaseException], ...],
     dry_run: bool,
 ) -> Iterator[Run]:
     ensure_migrated(url)
-    who, outer = identity(), around.get()
+    launcher, outer = prefect_run(), current_run.get()
     run_id = None
     try:
         with start_run(
             url,
             flow=flow,
-            deployment=who.deployment,
-            prefect_run_id=who.prefect_run_id,
-            launched_by=who.launched_by,
+            deployment=launcher.deployment,
+            prefect_run_id=launcher.prefect_run_id,
+            launched_by=launcher.launched_by,
             parameters=parameters,
             parent_run_id=outer.run_id if outer else None,
-            rules=alert_rules(*untold),
+            rules=alert_rules(*unreported),
             dry_run=dry_run,
         ) as run:
             run_id = run.run_id
             with locks.session_lock(
-                run.connection, lock, shared=shared, wait_seconds=wait_seconds, waiting=say
+                run.connection, lock, shared=shared, wait_seconds=wait_seconds, waiting=log
             ):
-                token = around.set(run)
+                token = current_run.set(run)
                 try:
                     yield run
                 finally:
-                    around.reset(token)
+                    current_run.reset(token)
     finally:
         if run_id is not None:
             show_run(url, run_id)

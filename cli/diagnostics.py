@@ -1,14 +1,17 @@
-"""Everything that can be wrong before a run starts: what it is, and how to mend it."""
+"""The checks of `dwh doctor`: what can be wrong before a run starts, and how to correct it."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
 import psycopg
 
+from cli.tracking import answers
 from warehouse import geoip
 from warehouse.db.connections import connect, without_password
 from warehouse.db.schema_version import newest, revision_of
@@ -17,21 +20,22 @@ from warehouse.extract.catalog import source_columns
 from warehouse.extract.snapshot import check_readable, snapshot_of
 from warehouse.files import lake
 from warehouse.files.locations import location_of
-from warehouse.runs.alerts import Mailbox
+from warehouse.runs.alerts import Mailbox, send_test
 from warehouse.settings import Settings
-from warehouse.sources.declaration import Source, Table, read_source
+from warehouse.sources.declaration import Table
+from warehouse.sources.registry import read_source, sources_with_url
 from warehouse.weblogs.reader import native
 from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 
 OLDEST_SERVER: Final = 160000
 OLD_GEOIP: Final = timedelta(days=60)
 MOST_DIFFERENCES: Final = 5
-LITTLE_DISK, NO_DISK = 2 * 2**30, 200 * 2**20
+LOW_DISK, NO_DISK = 2 * 2**30, 200 * 2**20
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: fine, worth a note, or wrong, with what to do about it."""
+    """The result of one check: fine, worth a note, or wrong, with what to do about it."""
 
     about: str
     verdict: Literal["ok", "note", "wrong"]
@@ -40,24 +44,54 @@ class Finding:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Look at databases, grants, source tables, GeoIP file, lake, parser, mail and disk in turn; changes nothing."""
-    for about, look in (
-        ("warehouse", _warehouse),
-        ("source", _source),
-        ("GeoIP file", _geoip),
-        ("lake", _lake),
-        ("web logs", _weblog_parser),
-        ("mail", _mail),
-        ("disk", _disk),
-    ):
-        yield from _guarded(about, look, settings)
+    """Check databases, grants, source tables, GeoIP file, lake, parser, mail and disk in turn; changes nothing."""
+    yield from _guarded("warehouse", _warehouse, settings)
+    try:
+        sources = sources_with_url(settings)
+    except WarehouseError as error:
+        sources = ()
+        yield Finding("sources", "wrong", error.what, error.hint)
+    for source in sources:
+        yield from _guarded(f"source {source}", partial(_source, source), settings)
+    yield from _guarded("GeoIP file", _geoip, settings)
+    yield from _guarded("lake", _lake, settings)
+    yield from _guarded("web logs", _weblog_parser, settings)
+    yield from _guarded("mail", _mail, settings)
+    yield from _guarded("disk", _disk, settings)
+
+
+def check_prefect(local_api_url: str | None) -> Finding:
+    """Whether the Prefect server of PREFECT_API_URL, else that of the local stack, answers."""
+    api_url = os.environ.get("PREFECT_API_URL") or local_api_url
+    if api_url is None:
+        what = "No Prefect server is known: runs are recorded in the warehouse only."
+        return Finding("Prefect", "note", what, "Run `dwh up`, or set PREFECT_API_URL.")
+    if answers(api_url):
+        return Finding("Prefect", "ok", f"{api_url} answers.")
+    return Finding(
+        "Prefect", "wrong", f"{api_url} does not answer.", "Run `dwh up`, or correct PREFECT_API_URL."
+    )
+
+
+def send_test_mail(settings: Settings) -> Finding:
+    """Send a test mail, and whether the mail server accepted it."""
+    about = "test mail"
+    try:
+        mailbox = Mailbox.of(settings)
+        if mailbox is None:
+            return Finding(about, "wrong", "Mail is not configured.", "Set DWH_SMTP_URL and DWH_ALERT_TO.")
+        url = settings.warehouse_url
+        send_test(mailbox, url.get_secret_value() if url else None)
+    except WarehouseError as error:
+        return Finding(about, "wrong", error.what, error.hint)
+    return Finding(about, "ok", f"{mailbox.place} accepted a test mail to {', '.join(mailbox.recipients)}.")
 
 
 def _guarded(
-    about: str, look: Callable[[Settings], Iterator[Finding]], settings: Settings
+    about: str, check: Callable[[Settings], Iterator[Finding]], settings: Settings
 ) -> Iterator[Finding]:
     try:
-        yield from look(settings)
+        yield from check(settings)
     except WarehouseError as error:
         yield Finding(about, "wrong", error.what, error.hint)
     except psycopg.Error as error:
@@ -88,12 +122,12 @@ def _warehouse(settings: Settings) -> Iterator[Finding]:
             """
         ).fetchone()
         assert row is not None
-        user, may_make_temporary, lacking = row
-        for right in lacking:
+        user, may_create_temporary, missing = row
+        for right in missing:
             yield Finding("warehouse", "wrong", f"User {user} lacks {right}.", f"grant {right} to {user};")
-        if not may_make_temporary:
-            advice = f"grant temporary on database {connection.info.dbname} to {user};"
-            yield Finding("warehouse", "wrong", f"User {user} may not make temporary tables.", advice)
+        if not may_create_temporary:
+            hint = f"grant temporary on database {connection.info.dbname} to {user};"
+            yield Finding("warehouse", "wrong", f"User {user} may not create temporary tables.", hint)
 
 
 def _declared(connection: psycopg.Connection) -> Iterator[Finding]:
@@ -110,34 +144,33 @@ def _declared(connection: psycopg.Connection) -> Iterator[Finding]:
         yield Finding("warehouse", "ok", "Its views, functions, comments and grants are as declared.")
 
 
-def _source(settings: Settings) -> Iterator[Finding]:
-    source = read_source(settings.source)
-    with snapshot_of(settings.captured) as (connection, snapshot):
-        yield _server("source", connection, settings.captured)
+def _source(name: str, settings: Settings) -> Iterator[Finding]:
+    about, url = f"source {name}", settings.source_url(name)
+    source = read_source(name, settings.sources)
+    with snapshot_of(name, url) as (connection, snapshot):
+        yield _server(about, connection, url)
         if snapshot.system_identifier is None:
             yield Finding(
-                "source",
+                about,
                 "note",
-                "Its identity cannot be read, so that a failover or restore would go unnoticed.",
+                "Its system identifier cannot be read: a failover or restore would go unnoticed.",
                 f"grant execute on function pg_control_system(), pg_control_checkpoint() to {connection.info.user};",
             )
         broken = 0
         for table in source.tables:
-            for finding in _table(connection, source, table):
+            for finding in _table(connection, about, table):
                 broken += finding.verdict == "wrong"
                 yield finding
         if not broken:
-            yield Finding(
-                "source", "ok", f"All {len(source.tables)} tables of '{source.name}' can be captured."
-            )
+            yield Finding(about, "ok", f"All {len(source.tables)} tables can be captured.")
 
 
-def _table(connection: psycopg.Connection, source: Source, table: Table) -> Iterator[Finding]:
+def _table(connection: psycopg.Connection, about: str, table: Table) -> Iterator[Finding]:
     try:
         check_readable(connection, table)
         source_columns(connection, table)
     except WarehouseError as error:
-        yield Finding("source", "wrong", error.what, error.hint)
+        yield Finding(about, "wrong", error.what, error.hint)
         return
     row = connection.execute(
         """
@@ -167,46 +200,48 @@ def _table(connection: psycopg.Connection, source: Source, table: Table) -> Iter
     key = ", ".join(table.key)
     if not is_unique:
         yield Finding(
-            "source",
+            about,
             "wrong",
-            f"Nothing keeps ({key}) of {table} unique, which '{source.name}' declares as its key.",
+            f"No unique index guards ({key}) of {table}, its declared key.",
             f"create unique index concurrently on {table} ({key});",
         )
     if table.cursor and not has_trigger:
         yield Finding(
-            "source",
+            about,
             "note",
-            f"No trigger of {table} sets {table.cursor}: updates that forget it are found by transaction id alone.",
+            f"No trigger of {table} sets {table.cursor}: updates that do not set it are found by transaction id only.",
             f"Add a trigger before update that sets {table.cursor}.",
         )
 
 
 def _server(about: str, connection: psycopg.Connection, url: str) -> Finding:
     version = connection.info.server_version
-    said = f"{without_password(url)} answers, PostgreSQL {version // 10000}.{version % 10000}."
+    what = f"{without_password(url)} answers, PostgreSQL {version // 10000}.{version % 10000}."
     if version < OLDEST_SERVER:
-        return Finding(about, "wrong", said, "Use PostgreSQL 16 or newer.")
-    return Finding(about, "ok", said)
+        return Finding(about, "wrong", what, "Use PostgreSQL 16 or newer.")
+    return Finding(about, "ok", what)
 
 
 def _geoip(settings: Settings) -> Iterator[Finding]:
     path = geoip.path_of(settings)
     countries = geoip.read(path)
-    said = f"{path} ({countries}) tells {len(countries.codes) - 1} countries."
+    what = f"{path} ({countries}) knows {len(countries.codes) - 1} countries."
     if datetime.now(UTC) - countries.built_at > OLD_GEOIP and path != settings.home / geoip.DEMO:
-        advice = "`dwh geoip update`, then `dwh run reclassify`: addresses move."
-        yield Finding("GeoIP file", "note", f"{said} It is older than {OLD_GEOIP.days} days.", advice)
+        hint = "Run `dwh geoip update`, then `dwh run reclassify`: addresses change countries."
+        yield Finding("GeoIP file", "note", f"{what} It is older than {OLD_GEOIP.days} days.", hint)
     else:
-        yield Finding("GeoIP file", "ok", said)
+        yield Finding("GeoIP file", "ok", what)
 
 
 def _lake(settings: Settings) -> Iterator[Finding]:
     rules = read_traffic_rules()
     folder = lake.folder(settings.lake, rules.landing)
     if missing := lake.what_is_missing(folder):
-        can_be_made = isinstance(folder, Path) and not folder.exists() and not Path(settings.lake).is_file()
-        advice = f"mkdir -p {folder}" if can_be_made else "Is DWH_LAKE right?"
-        yield Finding("lake", "note", f"{missing}: no web logs will be loaded.", advice)
+        can_be_created = (
+            isinstance(folder, Path) and not folder.exists() and not Path(settings.lake).is_file()
+        )
+        hint = f"mkdir -p {folder}" if can_be_created else "Is DWH_LAKE correct?"
+        yield Finding("lake", "note", f"{missing}: no web logs will be loaded.", hint)
         return
     files = lake.discover(folder, rules.ignore)
     yield Finding("lake", "ok", f"{folder} holds {len(files)} web log files.")
@@ -222,18 +257,18 @@ def _weblog_parser(_: Settings) -> Iterator[Finding]:
 def _mail(settings: Settings) -> Iterator[Finding]:
     mailbox = Mailbox.of(settings)
     if mailbox is None:
-        advice = "Set DWH_SMTP_URL and DWH_ALERT_TO."
-        yield Finding("mail", "note", "DWH_SMTP_URL is not set: nobody is mailed.", advice)
+        hint = "Set DWH_SMTP_URL and DWH_ALERT_TO."
+        yield Finding("mail", "note", "DWH_SMTP_URL is not set: no mail is sent.", hint)
         return
     try:
         with mailbox.open():
             pass
     except OSError as error:
-        advice = "Mend DWH_SMTP_URL, or ask who runs that server; SSL_CERT_FILE names certificates to trust."
-        yield Finding("mail", "wrong", f"The mail server {mailbox.place} refuses: {error}.", advice)
+        hint = "Correct DWH_SMTP_URL, or ask who runs that server; SSL_CERT_FILE names certificates to trust."
+        yield Finding("mail", "wrong", f"The mail server {mailbox.place} refuses: {error}.", hint)
     else:
-        advice = "`dwh doctor --send-mail` sends a test."
-        yield Finding("mail", "ok", f"The mail server {mailbox.place} answers.", advice)
+        hint = "`dwh doctor --send-mail` sends a test mail."
+        yield Finding("mail", "ok", f"The mail server {mailbox.place} answers.", hint)
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:
@@ -242,13 +277,13 @@ def _disk(settings: Settings) -> Iterator[Finding]:
         folders.append(location)
     for folder in dict.fromkeys(map(_existing, folders)):
         free = shutil.disk_usage(folder).free
-        said = f"{free / 2**30:,.1f} GiB are free where {folder} is."
+        what = f"{free / 2**30:,.1f} GiB are free on the disk of {folder}."
         if free < NO_DISK:
-            yield Finding("disk", "wrong", said, "Make room before the next run.")
+            yield Finding("disk", "wrong", what, "Free some space before the next run.")
         else:
-            yield Finding("disk", "note" if free < LITTLE_DISK else "ok", said)
+            yield Finding("disk", "note" if free < LOW_DISK else "ok", what)
 
 
 def _existing(folder: Path) -> Path:
     folder = folder.absolute()
-    return next(way for way in (folder, *folder.parents) if way.exists())
+    return next(path for path in (folder, *folder.parents) if path.exists())

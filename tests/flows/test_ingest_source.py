@@ -1,4 +1,4 @@
-"""Flow ingest-shop under a real Prefect server: what it leaves, what it tries again, what it never does."""
+"""Flow ingest-source under a real Prefect server: what it leaves, what it tries again, what it never does."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from warehouse.history.change_log import STAR_LOCK
 
 Ask = Callable[[object], Tracked]
 SOURCE_TABLE = "shop://public/customer"
-STEPS = {"stage-source": 1, "publish-batch": 1, "prove-source": 1}
+STEPS = {"stage-source": 1, "publish-batch": 1, "verify-source": 1}
 
 
 def test_run_is_named_recorded_and_shown(place: Pipeline, tracked: Ask) -> None:
@@ -34,15 +34,15 @@ def test_run_is_named_recorded_and_shown(place: Pipeline, tracked: Ask) -> None:
         "select run_id, flow, status, prefect_run_id, parameters from audit.run"
     ).fetchall()
     assert (run_id, flow, status) == (outcome.run_id, "ingest-shop", "succeeded")
-    assert parameters == {"source": "shop", "whole": False, "confirm_deletes": False}
+    assert parameters == {"source": "shop", "full_refresh": False, "confirm_deletes": False}
     seen = tracked(prefect_run_id)
-    assert re.fullmatch(r"ingest-shop shop \d{4}-\d\d-\d\dT\d\d:\d\d", seen.name)
+    assert re.fullmatch(r"ingest-shop \d{4}-\d\d-\d\dT\d\d:\d\d", seen.name)
     assert (seen.state, seen.tasks) == ("Completed", STEPS)
     assert seen.artifacts.keys() == {
         "ingest-shop",
         "ingest-shop-loads",
         "ingest-shop-checks",
-        "ingest-shop-proof",
+        "ingest-shop-verification",
         "ingest-shop-history",
         "ingest-shop-chart",
     }
@@ -83,11 +83,11 @@ def test_artifacts_say_what_the_audit_trail_says(place: Pipeline, tracked: Ask) 
     assert ("dwh.fact_order_item", 1) in loads
     checks = place.rows("select check_name, outcome from audit.check_result order by check_result_id")
     assert [(check["check_name"], check["outcome"]) for check in table(seen, "checks")] == checks
-    assert {proof["verdict"] for proof in table(seen, "proof")} == {"equal"}
+    assert {proof["verdict"] for proof in table(seen, "verification")} == {"equal"}
     page = seen.artifacts["ingest-shop"]
     assert page.startswith("# ingest-shop: succeeded")
     assert "| dwh.fact_order_item | 1 | 1 | 0 | 0 | 0 | 0 |" in page
-    assert "Proved: 10 tables, 9 rows, equal in source and mirror." in page
+    assert "Verified: 10 tables, 9 rows, equal in source and mirror." in page
 
 
 def test_every_load_is_one_log_line(place: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
@@ -172,7 +172,7 @@ def test_parameters_of_a_wrong_type_start_nothing(place: Pipeline) -> None:
     from prefect.exceptions import ParameterTypeError
 
     with pytest.raises(ParameterTypeError):
-        ingest(whole="perhaps")
+        ingest(full_refresh="perhaps")
     assert place.run_states() == []
 
 
@@ -187,9 +187,9 @@ def test_warehouse_without_tables_is_refused_with_advice(
 
 def ingest(**parameters: Any) -> Any:
     # Imported late: Prefect reads its server's address when it is imported.
-    from flows.ingest_shop import ingest_shop
+    from flows.ingest_source import ingest_source
 
-    return ingest_shop(**parameters)
+    return ingest_source("shop", **parameters)
 
 
 def eventually(ask: Callable[[], object], wanted: object) -> object:

@@ -1,4 +1,4 @@
-"""What a flow hands back: counts and verdicts, never rows."""
+"""What a flow returns: counts and verdicts, never rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from warehouse.runs.audit import CheckResult, Load
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What one run of a flow did; of a flow of flows, its steps."""
+class FlowResult:
+    """What one run of a flow did; a flow that runs other flows returns their results as steps."""
 
     flow: str
     run_id: int
@@ -19,7 +19,7 @@ class Outcome:
     checks: Sequence[CheckResult] = ()
     proofs: Sequence[Verification] = ()
     verdicts: Sequence[Verdict] = ()
-    steps: "Sequence[Outcome]" = ()
+    steps: "Sequence[FlowResult]" = ()
     # Of a dry run: rows that it would have changed.
     examples: Sequence[Example] = ()
     dry_run: bool = False

@@ -1,0 +1,115 @@
+"""Flow ingest-<source>: load what changed in a source since the last run into the warehouse."""
+
+from collections.abc import Callable
+from functools import partial
+
+from flows.databases import with_urls
+from flows.engine import flow, log, renamed, run_parameters, task
+from flows.result import FlowResult
+from flows.run_locked import run_locked
+from warehouse.extract import stage, verification
+from warehouse.extract.staged import Staged
+from warehouse.extract.verification import Verification
+from warehouse.history import change_log
+from warehouse.history.dry_run import examples
+from warehouse.load import publish
+from warehouse.load.publish import Published
+from warehouse.runs.audit import Run, ensure_alive
+from warehouse.settings import Settings
+from warehouse.sources.declaration import Source, read_declaration
+from warehouse.sources.registry import find_source
+
+NAME = "ingest-source"
+
+
+def flow_name(source: str) -> str:
+    """Name of the flow's runs and deployment of `source`."""
+    return f"ingest-{source}"
+
+
+def lock_name(source: str) -> str:
+    """Name of the lock that a run of `source` holds."""
+    return f"source {source}"
+
+
+def flow_of(source: str) -> Callable[..., FlowResult]:
+    """The flow that loads `source`, under a name of its own."""
+    return partial(renamed(ingest_source, flow_name(source)), source)
+
+
+@flow(NAME, run_title=lambda: flow_name(run_parameters()["source"]))
+def ingest_source(
+    source: str, full_refresh: bool = False, confirm_deletes: bool = False, dry_run: bool = False
+) -> FlowResult:
+    """Capture a source, check it, and publish it to the warehouse in one transaction.
+
+    Args:
+        source: Name of a declared source that has a URL (DWH_<NAME>_URL), such as shop.
+        full_refresh: Read every row again, as after a restore or failover of the source.
+        confirm_deletes: Publish deletes even if more than DWH_MAX_DELETE_SHARE of a table is gone.
+        dry_run: Do all of it and roll it back.
+    """
+    settings = with_urls(Settings.load())
+    name, folder, url = flow_name(source), find_source(source, settings.sources), settings.source_url(source)
+
+    def ingest(run: Run) -> FlowResult:
+        staged = stage_source(run, read_declaration(folder), url, settings, full_refresh, confirm_deletes)
+        published = publish_batch(run, staged)
+        verifications = verify_source(run, staged)
+        if not dry_run:
+            change_log.prune(run.connection, settings.change_log_days)
+        found = examples(run, published.loads)
+        return FlowResult(
+            name,
+            run.run_id,
+            published.loads,
+            published.checks,
+            verifications,
+            examples=found,
+            dry_run=dry_run,
+        )
+
+    return run_locked(
+        settings.warehouse,
+        name,
+        ingest,
+        lock=lock_name(source),
+        parameters={"source": source, "full_refresh": full_refresh, "confirm_deletes": confirm_deletes},
+        dry_run=dry_run,
+    )
+
+
+@task
+def stage_source(
+    run: Run, source: Source, url: str, settings: Settings, full_refresh: bool, confirm_deletes: bool
+) -> Staged:
+    """Copy what may have changed into schema staging."""
+    ensure_alive(run)
+    log(f"reading source {source.name}")
+    return stage.stage(
+        run,
+        source,
+        url,
+        max_delete_share=settings.max_delete_share,
+        xmin_scan=settings.xmin_scan,
+        confirm_deletes=confirm_deletes,
+        full_refresh=full_refresh,
+        progress=log,
+    )
+
+
+@task
+def publish_batch(run: Run, staged: Staged) -> Published:
+    """Check the batch against its contracts and publish it, all or nothing."""
+    ensure_alive(run)
+    return publish.publish(run, staged, progress=log)
+
+
+@task
+def verify_source(run: Run, staged: Staged) -> tuple[Verification, ...]:
+    """Compare source and mirror, chunk by chunk."""
+    ensure_alive(run)
+    verifications = verification.verify(run, staged)
+    rows = sum(one.rows_source for one in verifications)
+    log(f"verified: {len(verifications)} tables, {rows:,} rows, equal in source and mirror")
+    return verifications
