@@ -1,4 +1,1 @@
-"""Data contracts: one file per dimension and fact, with the rules that its batches must keep.
-
-Packaged, so that every install has them.
-"""
+"""Data contracts: one file per dimension and fact with the rules for its batches, installed with the package."""

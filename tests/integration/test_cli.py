@@ -245,7 +245,7 @@ def test_landing_folder_that_is_not_there_is_said(dwh: CommandLine, shop: Pipeli
     lake = tmp_path / "no such lake"
     said = dwh("run", "weblogs", DWH_LAKE=str(lake))
     assert said.returncode == 0
-    assert f"{lake}/landing/weblogs does not exist: no web logs to load. Is DWH_LAKE right?" in said.stderr
+    assert f"{lake}/landing/weblogs does not exist: no web logs to load. Is DWH_LAKE correct?" in said.stderr
 
 
 def test_path_that_is_no_folder_is_said_without_a_traceback(dwh: CommandLine, tmp_path: Path) -> None:

@@ -57,8 +57,7 @@ def stage(
     """
     # First of all: without its contracts a source is not even read.
     contracts = {
-        entity.name: read_contract(entity.name, entity.unmapped_columns)
-        for entity in source.entities.values()
+        name: read_contract(name, entity.unmapped_columns) for name, entity in source.entities.items()
     }
     staged = []
     with (
