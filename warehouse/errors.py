@@ -1,4 +1,4 @@
-"""Errors that tell a person what happened, to what, and what to do next."""
+"""Errors that say what happened, to what, and what to do next."""
 
 import signal
 from collections.abc import Mapping, Sequence
@@ -6,8 +6,8 @@ from typing import Any
 
 
 def summarize_error(error: BaseException) -> str:
-    """What happened, in one line for trail and mail."""
-    # Prefect has an exception of its own for a signal, with its number as well.
+    """What happened, in one line for the audit trail and mails."""
+    # Prefect raises its own exception for a signal, which has the number too.
     number = getattr(error, "signal", signal.SIGINT if isinstance(error, KeyboardInterrupt) else None)
     if number is not None and not isinstance(error, Exception):
         return f"stopped by {'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name}"
@@ -15,7 +15,7 @@ def summarize_error(error: BaseException) -> str:
 
 
 class WarehouseError(Exception):
-    """What happened and to what, with advice on what to do next; `exit_code` is what `dwh` ends with."""
+    """What happened and to what (`what`), what to do next (`hint`), and the exit code of `dwh`."""
 
     exit_code = 1
 
@@ -35,7 +35,7 @@ class SettingsError(WarehouseError):
 
 
 class WrongParameters(SettingsError):
-    """A command or flow was asked for something that makes no sense."""
+    """A command or flow was given parameters that do not make sense."""
 
 
 class ConnectionFailed(WarehouseError):
@@ -43,35 +43,35 @@ class ConnectionFailed(WarehouseError):
 
 
 class AccessRefused(SettingsError):
-    """A database server answered, and turned us away: trying again would not help."""
+    """A database server answered and refused: a retry would not help."""
 
 
 class SchemaOutdated(SettingsError):
-    """The warehouse's migrations are not those of this code."""
+    """The warehouse's schema is at another revision than this code needs."""
 
 
 class SchemaObjectInUse(WarehouseError):
-    """A migration has to drop a view or function that somebody's own view depends on."""
+    """A migration has to drop a view or function on which a user's own view depends."""
 
 
 class RunLost(WarehouseError):
-    """The connection that held a run's locks is gone: another run may have begun meanwhile."""
+    """The connection that held a run's locks broke: another run may have started meanwhile."""
 
 
 class DiskFull(WarehouseError):
-    """A database server has no room left."""
+    """A database server has no disk space left."""
 
 
 class SourceError(WarehouseError):
-    """A source system cannot be read whole: reading on would lose rows."""
+    """A source cannot be read completely: going on would lose rows."""
 
 
 class SchemaDrift(SourceError):
-    """A source table no longer has the columns that its mirror was made with."""
+    """A source table no longer has the columns of its mirror."""
 
 
 class DeclarationError(WarehouseError):
-    """A source folder, dimension or contract is declared wrongly."""
+    """The declaration of a source, target, deployment or contract is invalid or missing."""
 
     exit_code = 2
 
@@ -81,13 +81,13 @@ class LockHeld(WarehouseError):
 
 
 class QualityGateStopped(WarehouseError):
-    """A contract's dataset rule failed: nothing of the run was published."""
+    """A check of a whole batch failed: the run published nothing."""
 
     exit_code = 3
 
 
 class DeleteThresholdExceeded(WarehouseError):
-    """More of a source table has vanished than may be deleted without confirmation."""
+    """More rows of a table vanished than one run may delete without confirmation."""
 
     exit_code = 3
 
@@ -113,19 +113,19 @@ class VerificationFailed(WarehouseError):
 
 
 class UndoRefused(WarehouseError):
-    """A run cannot be taken back."""
+    """A run cannot be undone."""
 
     exit_code = 2
 
 
 class UndoBlocked(UndoRefused):
-    """Something later was built on the run that is to be taken back: that wants to be confirmed."""
+    """Later changes build on the run that is to be undone: undo them too, or not at all."""
 
     exit_code = 3
 
 
 class DifferencesFound(VerificationFailed):
-    """A reconcile found rows that are not as they should be, and did not mend them; `verdicts` tell which."""
+    """Reconcile found differences and did not repair them; `verdicts` lists them by table."""
 
     def __init__(self, what: str, *, verdicts: Sequence[Any], hint: str = "") -> None:
         super().__init__(what, hint=hint)

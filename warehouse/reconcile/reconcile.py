@@ -100,7 +100,7 @@ def stop_on_differences(verdicts: Sequence[Verdict]) -> None:
         verdicts=verdicts,
         hint="Repair them by `dwh reconcile --repair`; audit.difference keeps their old values."
         if is_repairable
-        else "They cannot be repaired from the warehouse's own data: see the runbook, 'A reconcile found differences'.",
+        else "These cannot be repaired from the warehouse: see docs/runbook.md, 'Reconcile found differences'.",
     )
 
 
