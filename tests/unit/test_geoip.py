@@ -145,3 +145,23 @@ def test_errors_about_missing_damaged_and_wrong_files_have_hints(tmp_path: Path)
     assert said["asn.mmdb"] == "The GeoIP file /asn.mmdb is a GeoLite2-ASN file: it has no countries."
     assert said["damaged.mmdb"].startswith("The GeoIP file /damaged.mmdb cannot be read: ")
     assert said["text.mmdb"].startswith("The GeoIP file /text.mmdb cannot be read: ")
+
+
+@pytest.mark.parametrize("kind", ["Test-Country", "Test-City"])
+def test_one_address_is_looked_up_as_all_are(tmp_path: Path, kind: str) -> None:
+    networks = {"1.0.0.0/25": COUNTRY, "2.0.0.0/8": CITY, "3.0.0.0/8": REGISTERED_ONLY, "2001:db8::/32": CITY}
+    path = write(tmp_path / "a.mmdb", networks, database_type=kind)
+    read = geoip.read(path)
+    addresses = ("1.0.0.127", "2.2.3.4", "3.2.3.4", "9.9.9.9", "2001:db8::1", "2001:dead::1")
+    found = {address: geoip.look_up(path, address) for address in addresses}
+    assert {a: f.country for a, f in found.items()} == {a: read.country_of(a) for a in addresses}
+    assert {f.database for f in found.values()} == {str(read)}
+    assert str(found["1.0.0.127"].network) == "1.0.0.0/25"
+
+
+@pytest.mark.parametrize("content", [b"", b"no database"])
+def test_damaged_file_is_named_when_one_address_is_looked_up(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.mmdb"
+    path.write_bytes(content)
+    with pytest.raises(geoip.GeoIpError, match="cannot be read"):
+        geoip.look_up(path, "1.1.1.1")

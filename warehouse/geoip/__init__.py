@@ -1,6 +1,6 @@
 """Countries of IP addresses: read the GeoIP database, and download a newer one."""
 
-from warehouse.geoip.database import DEMO, FETCHED, UNKNOWN, GeoIp, GeoIpError, path_of, read
+from warehouse.geoip.database import DEMO, FETCHED, UNKNOWN, GeoIp, GeoIpError, look_up, path_of, read
 from warehouse.geoip.download import GeoIpNotUpdated, LicenceRefused
 from warehouse.geoip.newest import Update, update
 
@@ -13,6 +13,7 @@ __all__ = [
     "GeoIpNotUpdated",
     "LicenceRefused",
     "Update",
+    "look_up",
     "path_of",
     "read",
     "update",

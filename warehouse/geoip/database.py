@@ -4,10 +4,12 @@ import io
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any, Final
 
+import geoip2.database
+import geoip2.errors
 import maxminddb
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +61,7 @@ class GeoIp:
         return datetime.fromtimestamp(self.build_epoch, UTC)
 
     def __str__(self) -> str:
-        return f"{self.database_type} {self.built_at:%Y-%m-%d}"
+        return _title(self.database_type, self.build_epoch)
 
     def country_of(self, address: str) -> str:
         """Country code of one address."""
@@ -113,6 +115,38 @@ def read(path: Path) -> GeoIp:
             return _read(path, content, reader)
     except (maxminddb.InvalidDatabaseError, OSError, ValueError, EOFError) as error:
         raise GeoIpError(f"The GeoIP file {path} cannot be read: {error}.", hint=HINT) from None
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """What a GeoIP file says of one address: its country, and the network that the record is about."""
+
+    database: str
+    country: str
+    network: IPv4Network | IPv6Network | None
+
+
+def look_up(path: Path, address: str) -> Lookup:
+    """Look up one address in the country or city file at `path`, without reading the rest of it.
+
+    Raises:
+        GeoIpError: it is missing or damaged, or has no countries.
+    """
+    try:
+        with geoip2.database.Reader(path) as reader:
+            meta = reader.metadata()
+            database = _title(meta.database_type, meta.build_epoch)
+            try:
+                found = (reader.city if "City" in meta.database_type else reader.country)(address)
+            except geoip2.errors.AddressNotFoundError as error:
+                return Lookup(database, UNKNOWN, error.network)
+            return Lookup(database, found.country.iso_code or UNKNOWN, found.traits.network)
+    except (maxminddb.InvalidDatabaseError, OSError, TypeError, ValueError) as error:
+        raise GeoIpError(f"The GeoIP file {path} cannot be read: {error}.", hint=HINT) from None
+
+
+def _title(database_type: str, build_epoch: int) -> str:
+    return f"{database_type} {datetime.fromtimestamp(build_epoch, UTC):%Y-%m-%d}"
 
 
 def _read(path: Path, content: bytes, reader: maxminddb.Reader) -> GeoIp:

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from typing import Any
 
-import maxminddb
 import psycopg
 from psycopg.rows import dict_row
 
@@ -275,14 +274,10 @@ def _explain_country(connection: psycopg.Connection, settings: Settings, row: Ro
     then = f"{loaded.get('database') or 'The GeoIP database'} had country {row['country']}"
     path = geoip.path_of(settings)
     try:
-        countries = geoip.read(path)
-        with maxminddb.open_database(path) as reader:
-            _, length = reader.get_with_prefix_len(row["ip_address"])
-    except (geoip.GeoIpError, ValueError):
+        now = geoip.look_up(path, str(row["ip_address"]))
+    except geoip.GeoIpError:
         return f"{then} when the line was loaded; there is no such database now."
-    network = ip_network(f"{row['ip_address']}/{length}", strict=False)
-    now = countries.country_of(row["ip_address"])
-    now_has = f"{countries} has {row['ip_address']} in network {network}, country {now}"
-    if now == row["country"]:
+    now_has = f"{now.database} has {row['ip_address']} in network {now.network}, country {now.country}"
+    if now.country == row["country"]:
         return f"{now_has}."
     return f"{then} when the line was loaded; {now_has}. `dwh run reclassify` moves such requests."
