@@ -87,7 +87,7 @@ def test_artifacts_say_what_the_audit_trail_says(place: Pipeline, tracked: Ask) 
     page = seen.artifacts["ingest-shop"]
     assert page.startswith("# ingest-shop: succeeded")
     assert "| dwh.fact_order_item | 1 | 1 | 0 | 0 | 0 | 0 |" in page
-    assert "Verified: 10 tables, 9 rows, equal in source and mirror." in page
+    assert "Verified: 11 tables, 9 rows, equal in source and mirror." in page
 
 
 def test_every_load_is_one_log_line(place: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
@@ -103,7 +103,7 @@ def test_second_run_changes_nothing(place: Pipeline) -> None:
     second = ingest()
 
     assert sum(load.rows_inserted + load.rows_updated + load.rows_deleted for load in second.loads) == 0
-    assert len(second.proofs) == 10
+    assert len(second.proofs) == 11
 
 
 def test_brake_fails_the_run_at_once_and_says_why(place: Pipeline, tracked: Ask) -> None:
