@@ -18,7 +18,8 @@ _CATALOG = """
             and relkind <> 't' and not (%(tables_only)s and relkind in ('v', 'm'))
     )
 
-    select concat_ws(' ', 'schema', nspname, obj_description(oid, 'pg_namespace'),
+    select concat_ws(
+        ' ', 'schema', nspname, case when not %(tables_only)s then obj_description(oid, 'pg_namespace') end,
         nspowner::regrole, case when %(grants)s then nspacl end)
     from pg_namespace where nspname = any(%(schemas)s)
     union all

@@ -14,7 +14,7 @@ from tests.pipeline import Pipeline
 from warehouse import migrations
 from warehouse.db.connections import connect
 from warehouse.db.schema_objects import SchemaObject
-from warehouse.errors import SchemaObjectInUse
+from warehouse.errors import LockHeld, SchemaObjectInUse
 from warehouse.load import marts
 from warehouse.migrations import current, declared, head, upgrade
 from warehouse.runs.audit import start_run
@@ -202,6 +202,21 @@ def test_users_own_view_stops_a_migration_and_is_named(
     assert everything(loaded) == before
     assert current(loaded.warehouse_url) == revision
     loaded.warehouse.execute("drop view mine.own_view")
+    upgrade(loaded.warehouse_url)
+
+
+def test_migration_that_would_wait_for_a_long_query_gives_up(
+    loaded: Pipeline, migration: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or every reader would wait behind it."""
+    monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "100ms")
+    before = everything(loaded)
+    migration(RETYPE)
+    with connect(loaded.warehouse_url) as busy:
+        busy.execute("select count(*) from dwh.fact_order_item")
+        with pytest.raises(LockHeld, match="in use for 100ms"):
+            upgrade(loaded.warehouse_url)
+    assert everything(loaded) == before
     upgrade(loaded.warehouse_url)
 
 

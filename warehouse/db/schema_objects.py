@@ -106,14 +106,35 @@ class SchemaObjects:
         self._connection = connection
         self._grants: dict[str, list[str]] = {}
 
+    def lock(self, names: Iterable[str] | None = None) -> None:
+        """Lock these views and those that depend on them, or all views of the warehouse, against readers.
+
+        Readers lock a view before what it reads. A migration that locked a table first would deadlock with them.
+        """
+        if names is None:
+            names = [name for name in self._existing() if name.startswith(("mart.", "audit."))]
+        for kind, name in self._dependants(sorted(names)):
+            if kind != "function":
+                # Changes nothing, under the lock of a change: `lock table` would lock the view's tables as well.
+                owner = sql.SQL("alter {} {} owner to {}")
+                row = self._connection.execute(
+                    "select relowner::regrole::text from pg_class "
+                    "where oid = %s::regclass and pg_has_role(relowner, 'usage')",
+                    [name],
+                ).fetchone()
+                # None: a user's own view, which is not ours to change.
+                if row is not None:
+                    self._connection.execute(owner.format(*map(sql.SQL, (kind, name, row[0]))))
+
     def apply(self, objects: Iterable[SchemaObject]) -> None:
         """Drop what is no longer declared, create what is missing, replace what differs; touch nothing else.
 
         Raises:
-            SchemaObjectInUse: a user's own view stands on an object that has to be dropped.
+            SchemaObjectInUse: a user's own view depends on an object that has to be dropped.
         """
         declared = in_order(objects)
         gone = self.registered() - {one.full_name for one in declared}
+        self.lock([*gone, *(one.full_name for one in declared if not self.is_current(one))])
         self._drop(gone & self._existing().keys())
         self._connection.execute("delete from audit.schema_object where object_name = any(%s)", [list(gone)])
         for one in declared:

@@ -17,9 +17,9 @@ HOUSEKEEPING: Final = ("run_id", "expired_by_run_id", "row_hash")
 
 VIEW_COLUMNS: Final = {
     "change_id": "Id of the change, in order",
-    "changed_at": "When (UTC)",
-    "operation": "update, delete, truncate; insert only where an undo or a changed key brought a row",
-    "run_id": "Run that changed it; empty: somebody did by hand",
+    "changed_at": "When it was changed (UTC)",
+    "operation": "update, delete, truncate; insert only for rows that an undo or a changed key has brought",
+    "run_id": "Run that changed it; empty where somebody changed it by hand",
     "flow": "Flow of that run",
     "database_user": "Login that changed it",
     "changed_columns": "Columns that an update changed, without housekeeping",

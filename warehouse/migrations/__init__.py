@@ -22,10 +22,14 @@ from warehouse.db.connections import connect, explain_unwritable
 from warehouse.db.locks import session_lock
 from warehouse.db.roles import apply_grants
 from warehouse.db.schema_objects import BLOCKED, SchemaObjects
-from warehouse.errors import SchemaObjectInUse
+from warehouse.errors import LockHeld, SchemaObjectInUse
 from warehouse.migrations import declared
 
 FOLDER = Path(__file__).parent
+# Whoever waits for a table's lock makes all later readers of that table wait: give up soon and try again.
+LOCK_TIMEOUT = "30s"
+# A migration that takes longer belongs into batches of its own.
+STATEMENT_TIMEOUT = "30min"
 
 
 def upgrade(url: str, revision: str = "head") -> None:
@@ -35,12 +39,15 @@ def upgrade(url: str, revision: str = "head") -> None:
 
     Raises:
         SchemaObjectInUse: a user's own view depends on one that has to be dropped; nothing was changed.
+        LockHeld: what is to be changed is in use; nothing was changed.
     """
 
     def run(connection: Connection) -> None:
         driver = _driver(connection)
         objects = SchemaObjects(driver)
-        for step in _steps(connection, revision):
+        if steps := _steps(connection, revision):
+            objects.lock()
+        for step in steps:
             _upgrade_by_one(connection, objects, step)
         if _current(connection) == head():
             declared.apply(driver, objects)
@@ -140,7 +147,25 @@ def _in_transaction(url: str, run: Callable[[Connection], None]) -> None:
         explain_unwritable(),
         connect(url, autocommit=True, application_name="dwh migrate") as guard,
         session_lock(guard, "migrate", wait_seconds=120),
-        _engine(url).begin() as connection,
     ):
-        run(connection)
-        apply_grants(connection)
+        try:
+            with _engine(url).begin() as connection:
+                connection.exec_driver_sql(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
+                connection.exec_driver_sql(f"set local statement_timeout = '{STATEMENT_TIMEOUT}'")
+                connection.exec_driver_sql("set local timezone = 'UTC'")
+                run(connection)
+                apply_grants(connection)
+        except DBAPIError as error:
+            assert isinstance(error.orig, psycopg.Error)
+            raise _explained(error.orig) from error
+        except psycopg.Error as error:
+            raise _explained(error) from error
+
+
+def _explained(error: psycopg.Error) -> Exception:
+    if isinstance(error, psycopg.errors.LockNotAvailable):
+        return LockHeld(
+            f"A table or view that the migration changes has been in use for {LOCK_TIMEOUT}. Nothing was changed.",
+            hint="Run `dwh migrate` again when no run or long query is using it: pg_stat_activity lists them.",
+        )
+    return error

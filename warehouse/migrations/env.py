@@ -1,11 +1,7 @@
-"""Alembic's environment: one connection, handed in by `warehouse.migrations`."""
+"""Alembic's environment: one connection, whose transaction, lock and timeouts `warehouse.migrations` sets."""
 
 from alembic import context
 
-connection = context.config.attributes["connection"]
-# A migration that waits for a lock makes every reader wait behind it: it gives up soon, and can be run again.
-connection.exec_driver_sql("set local lock_timeout = '30s'")
-connection.exec_driver_sql("set local timezone = 'UTC'")
-context.configure(connection=connection, transaction_per_migration=False)
+context.configure(connection=context.config.attributes["connection"], transaction_per_migration=False)
 with context.begin_transaction():
     context.run_migrations()
