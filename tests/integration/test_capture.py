@@ -727,7 +727,7 @@ def test_declared_key_that_is_none_is_told(pipeline: Pipeline, problem: str, whe
     assert (
         error.value.what == f"The key (code, part) that source 'shop' declares for public.thing is {problem}."
     )
-    assert error.value.hint == "Declare another key in warehouse/sources/shop/source.toml."
+    assert error.value.hint == "Declare another key in the source.toml of 'shop'."
     there = pipeline.rows("select to_regclass('raw.shop_thing') is not null")
     assert there == [(when == "later",)]
 

@@ -42,7 +42,7 @@ def snapshot_of(
     """Open a read-only connection on which every statement sees the same moment of the `tables` of `source`.
 
     Raises:
-        ConnectionFailed, AccessRefused: it cannot be reached, or refuses us.
+        ConnectionFailed, AccessRefused: the source cannot be reached, or refuses the connection.
         SourceError: the server is a standby, on which rows that committed late cannot be detected.
     """
     with _connect(source, url) as connection:
@@ -65,7 +65,7 @@ def snapshot_of(
         if standby:
             raise SourceError(
                 f"Source '{source}' is a standby (read replica).",
-                hint=f"Let DWH_{source.upper()}_URL name the primary: on a standby, rows can be missed unnoticed.",
+                hint=f"Point DWH_{source.upper()}_URL at the primary: on a standby, rows can be missed unnoticed.",
             )
         # The control file has a promoted server's old timeline until its first checkpoint.
         row = connection.execute(
