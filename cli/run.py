@@ -250,12 +250,14 @@ def _wrong_parameters(error: Exception, flow: str) -> str | None:
 
 def _summary(result: "FlowResult") -> list[str]:
     checks = [check for step in (result, *result.steps) for check in step.checks]
-    proofs = [proof for step in (result, *result.steps) for proof in step.proofs]
+    verifications = [verification for step in (result, *result.steps) for verification in step.verifications]
     lines = []
     if checks:
         failed = sum(check.outcome in ("failed", "warned") for check in checks)
         lines.append(f"{len(checks)} checks, {failed} failed or warned (`dwh status` shows the quarantine).")
-    if proofs:
-        rows = sum(proof.rows_source for proof in proofs)
-        lines.append(f"Verified: {len(proofs)} tables with {rows:,} rows are equal in source and mirror.")
+    if verifications:
+        rows = sum(verification.rows_source for verification in verifications)
+        lines.append(
+            f"Verified: {len(verifications)} tables with {rows:,} rows are equal in source and mirror."
+        )
     return lines

@@ -125,7 +125,7 @@ def _show(sections: dict[str, Any]) -> None:
     for run in sections["runs"]:
         if run["message"]:
             out.print(f"Run {run['run_id']}: {run['message']} {run['hint'] or ''}".rstrip(), markup=False)
-    verdicts = {f"raw.{p['source']}_{p['table_name']}": p["verdict"] for p in sections["proofs"]}
+    verdicts = {f"raw.{p['source']}_{p['table_name']}": p["verdict"] for p in sections["verifications"]}
     for table in sections["tables"]:
         table["verified"] = verdicts.get(table["table_name"])
     show_table(

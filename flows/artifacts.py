@@ -44,7 +44,7 @@ def show_run(warehouse_url: str, run_id: int) -> None:
             ("checks", evidence.checks, "Results of the data contracts for its batch"),
             (
                 "verification",
-                evidence.proofs,
+                evidence.verifications,
                 "Whether each table matches what is recomputed from the layer below",
             ),
             ("differences", evidence.differences, "Rows that differ from what they should be"),
@@ -121,17 +121,17 @@ def page(evidence: Evidence) -> str:
     lines += _section(
         "Checks that failed or warned", [c for c in evidence.checks if c["outcome"] in FOUND], _check
     )
-    lines += _section("Tables that differ", _different(evidence.proofs), _verification)
+    lines += _section("Tables that differ", _different(evidence.verifications), _verification)
     if evidence.checks and not any(check["outcome"] in FOUND for check in evidence.checks):
         lines += ["", f"All {len(evidence.checks)} checks passed."]
-    if evidence.proofs and not _different(evidence.proofs):
-        rows = sum(proof["rows_source"] for proof in evidence.proofs)
+    if evidence.verifications and not _different(evidence.verifications):
+        rows = sum(verification["rows_source"] for verification in evidence.verifications)
         equal = (
             "equal to what is recomputed from the layer below"
             if evidence.has_star
             else "equal in source and mirror"
         )
-        lines += ["", f"Verified: {len(evidence.proofs)} tables, {rows:,} rows, {equal}."]
+        lines += ["", f"Verified: {len(evidence.verifications)} tables, {rows:,} rows, {equal}."]
     return "\n".join(lines)
 
 
@@ -219,15 +219,17 @@ def _check(check: dict[str, Any]) -> str:
     return f"{check['dataset']}, {check['check_name']} ({check['level']}){measured}"
 
 
-def _verification(proof: dict[str, Any]) -> str:
-    line = f"{proof['table_name']}: {proof['rows_source']:,} rows expected, {proof['rows_mirror']:,} found"
-    if proof["rows_differing"]:
-        line += f", {proof['rows_differing']:,} differing, {proof['rows_repaired']:,} of them repaired"
+def _verification(row: dict[str, Any]) -> str:
+    line = f"{row['table_name']}: {row['rows_source']:,} rows expected, {row['rows_mirror']:,} found"
+    if row["rows_differing"]:
+        line += f", {row['rows_differing']:,} differing, {row['rows_repaired']:,} of them repaired"
     return line
 
 
-def _different(proofs: Rows) -> Rows:
-    return [proof for proof in proofs if proof["verdict"] in ("different", "repaired")]
+def _different(verifications: Rows) -> Rows:
+    return [
+        verification for verification in verifications if verification["verdict"] in ("different", "repaired")
+    ]
 
 
 def _changes(load: dict[str, Any]) -> int:

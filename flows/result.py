@@ -17,7 +17,7 @@ class FlowResult:
     run_id: int
     loads: Sequence[Load] = ()
     checks: Sequence[CheckResult] = ()
-    proofs: Sequence[Verification] = ()
+    verifications: Sequence[Verification] = ()
     verdicts: Sequence[Verdict] = ()
     steps: "Sequence[FlowResult]" = ()
     # Of a dry run: rows that it would have changed.

@@ -53,7 +53,7 @@ Load = Callable[[Databases], Timing]
 
 
 def ours(databases: Databases) -> Timing:
-    """`dwh run shop`, all of it; the engine's seconds are those of the run in the audit trail, proof apart."""
+    """`dwh run shop`, all of it; the engine's seconds are those of the run in the audit trail, verification apart."""
     timing = Timing()
     environment = os.environ | {
         "DWH_HOME": str(databases.folder / "home"),
@@ -68,8 +68,8 @@ def ours(databases: Databases) -> Timing:
             """
             select
                 extract(epoch from ended_at - started_at)::float,
-                (select sum(seconds) from audit.verification where proof.run_id = run.run_id),
-                (select sum(rows_source) from audit.verification where proof.run_id = run.run_id)::bigint
+                (select sum(seconds) from audit.verification where verification.run_id = run.run_id),
+                (select sum(rows_source) from audit.verification where verification.run_id = run.run_id)::bigint
             from audit.run as run where run_id = %s
             """,
             [run_id],
@@ -78,14 +78,14 @@ def ours(databases: Databases) -> Timing:
     run_seconds, proof_seconds, _ = row
     timing.parts = {
         "engine": run_seconds - proof_seconds,
-        "proof and deletes": proof_seconds,
+        "verification and deletes": proof_seconds,
         "start of Python and Prefect": timing.whole - run_seconds,
     }
     return timing
 
 
 def floor(databases: Databases) -> Timing:
-    """psql COPY to COPY and hand-written SQL: no checks, no history of runs, no deletes, no proof."""
+    """psql COPY to COPY and hand-written SQL: no checks, no history of runs, no deletes, no verification."""
     with psycopg.connect(databases.warehouse) as connection:
         (is_first,) = connection.execute("select to_regclass('raw.company') is null").fetchone() or (True,)
         if is_first:

@@ -105,7 +105,7 @@ def test_four_workers_of_whom_one_is_killed_load_every_line_once(
         "select count(*), count(*) from dwh.dim_request"
     )
     again = shared.load()
-    assert (again.lines, again.unchanged, again.elsewhere) == (0, 10, 0)
+    assert (again.lines, again.unchanged, again.claimed_by_others) == (0, 10, 0)
     assert shared.rows("select status, count(*) from audit.run group by 1 order by 1") == [
         ("crashed", 1),
         ("succeeded", 4),
@@ -123,12 +123,12 @@ def test_loader_waits_for_files_of_another_and_takes_them_over_when_that_dies(
         lake.put("other.log", lines(200, 209))
         left = lake.load(wait_seconds=0)
         # Nor is its copy loaded, of which nobody could know yet that it is one.
-        assert (left.lines, left.elsewhere, lake.sizes()) == (10, 2, list(range(200, 210)))
+        assert (left.lines, left.claimed_by_others, lake.sizes()) == (10, 2, list(range(200, 210)))
         death = threading.Timer(1, other.close)
         death.start()
         taken = lake.load(wait_seconds=60)
         death.join()
-    assert (taken.lines, taken.elsewhere) == (101, 0)
+    assert (taken.lines, taken.claimed_by_others) == (101, 0)
     assert sorted(lake.sizes()) == [*range(1, 102), *range(200, 210)]
     lake.assert_consistent()
 

@@ -131,7 +131,7 @@ def test_day_is_stopped_rather_than_failed_where_only_a_brake_was_pulled(
         run_day()
     assert failed.value.exit_code == 3
     assert place.run_states()[4][:2] == ("daily-warehouse", "stopped")
-    assert run_day(confirm_deletes=True).steps[0].proofs[-1].rows_mirror == 0
+    assert run_day(confirm_deletes=True).steps[0].verifications[-1].rows_mirror == 0
 
 
 def run_day(**parameters: Any) -> Any:

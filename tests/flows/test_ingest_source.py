@@ -83,7 +83,7 @@ def test_artifacts_say_what_the_audit_trail_says(place: Pipeline, tracked: Ask) 
     assert ("dwh.fact_order_item", 1) in loads
     checks = place.rows("select check_name, outcome from audit.check_result order by check_result_id")
     assert [(check["check_name"], check["outcome"]) for check in table(seen, "checks")] == checks
-    assert {proof["verdict"] for proof in table(seen, "verification")} == {"equal"}
+    assert {verification["verdict"] for verification in table(seen, "verification")} == {"equal"}
     page = seen.artifacts["ingest-shop"]
     assert page.startswith("# ingest-shop: succeeded")
     assert "| dwh.fact_order_item | 1 | 1 | 0 | 0 | 0 | 0 |" in page
@@ -103,7 +103,7 @@ def test_second_run_changes_nothing(place: Pipeline) -> None:
     second = ingest()
 
     assert sum(load.rows_inserted + load.rows_updated + load.rows_deleted for load in second.loads) == 0
-    assert len(second.proofs) == 11
+    assert len(second.verifications) == 11
 
 
 def test_brake_fails_the_run_at_once_and_says_why(place: Pipeline, tracked: Ask) -> None:
@@ -121,7 +121,7 @@ def test_brake_fails_the_run_at_once_and_says_why(place: Pipeline, tracked: Ask)
     assert (seen.state, seen.tasks) == ("Failed", {"stage-source": 1})
     assert seen.artifacts["ingest-shop"].startswith("# ingest-shop: stopped")
     assert "--confirm-deletes" in seen.artifacts["ingest-shop"]
-    assert ingest(confirm_deletes=True).proofs[-1].rows_mirror == 0
+    assert ingest(confirm_deletes=True).verifications[-1].rows_mirror == 0
 
 
 def test_connection_lost_while_publishing_is_tried_again(place: Pipeline, tracked: Ask) -> None:

@@ -111,7 +111,7 @@ ENDS: Mapping[str, tuple[Callable[[], BaseException], str, str]] = {
         "delete threshold exceeded",
         "ingest-shop was stopped by the delete threshold: Half of customer is gone.",
     ),
-    "proof": (
+    "verification": (
         lambda: VerificationFailed("Source and mirror differ.", hint="Read all again."),
         "differences found",
         "ingest-shop found differences: Source and mirror differ.",

@@ -305,8 +305,13 @@ def test_many_rows_cross_every_chunk(pipeline: Pipeline) -> None:
         "inserted": 100, "updated": 70, "deleted": 90, "cursor_missed": 170,
     }  # fmt: skip
     assert in_mirror(pipeline, "reading") == in_source(pipeline, "reading")
-    (proof,) = run.verifications
-    assert (proof.rows_source, proof.rows_mirror, proof.chunks, proof.verdict) == (70010, 70010, 512, "equal")
+    (verification,) = run.verifications
+    assert (
+        verification.rows_source,
+        verification.rows_mirror,
+        verification.chunks,
+        verification.verdict,
+    ) == (70010, 70010, 512, "equal")
 
 
 def test_window_of_each_load_is_told_as_exact_text(shop: Pipeline) -> None:
@@ -759,7 +764,7 @@ def test_key_that_a_later_row_repeats_is_told_before_the_mirror_loses_the_good_o
 
 
 def test_rows_that_no_net_brings_are_no_repeated_keys(pipeline: Pipeline) -> None:
-    """More rows there than here, and keys that vanished in the same chunks: the proof tells of it."""
+    """More rows there than here, and keys that vanished in the same chunks: the verification tells of it."""
     pipeline.do("create table thing (id int primary key)", "insert into thing select generate_series(1, 500)")
     source = only("thing", cursor=None)
     pipeline.settle()
@@ -1203,9 +1208,10 @@ def test_composite_text_keys_that_only_a_careless_join_would_mix_up(pipeline: Pi
 def test_empty_table_stays_empty(pipeline: Pipeline) -> None:
     run = pipeline.capture()
     assert run.changes() == {}
-    assert {(proof.rows_source, proof.rows_mirror, proof.verdict) for proof in run.verifications} == {
-        (0, 0, "equal")
-    }
+    assert {
+        (verification.rows_source, verification.rows_mirror, verification.verdict)
+        for verification in run.verifications
+    } == {(0, 0, "equal")}
     assert pipeline.capture().changes() == {}
 
 

@@ -181,7 +181,7 @@ def test_shop_is_generated_loaded_and_told(dwh: CommandLine) -> None:
 
     status = dwh.json("status")
     assert [(run["flow"], run["status"]) for run in status["runs"]] == [("ingest-shop", "succeeded")] * 2
-    assert {proof["verdict"] for proof in status["proofs"]} == {"equal"}
+    assert {verification["verdict"] for verification in status["verifications"]} == {"equal"}
     told = dwh("status")
     assert told.returncode == 0
     assert all(part in told.stdout for part in ("ingest-shop", "dwh.fact_order_item", "raw.shop_order_item"))

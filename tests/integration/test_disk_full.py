@@ -20,9 +20,7 @@ from tests.weblog_lake import WeblogLake, lines, make_lake
 
 MEGABYTES = 64
 SAID = "Error: The disk of the database server is full: could not extend file"
-ADVICE = (
-    "What to do: Make room (docs/runbook.md, 'The disk is full') and run again: nothing of it was published."
-)
+ADVICE = "What to do: Free some space (docs/runbook.md, 'The disk is full') and run again: nothing of it was published."
 ENDED = "select status from audit.run order by run_id"
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a disk of its own")

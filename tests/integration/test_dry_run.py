@@ -20,10 +20,10 @@ def dry_run(shop: Pipeline, *, max_delete_share: float = 1.0) -> tuple[Captured,
     with start_run(shop.warehouse_url, flow="ingest-shop", dry_run=True) as run:
         staged = stage(run, shop.source, shop.shop_url, max_delete_share=max_delete_share)
         published = publish(run, staged)
-        proofs = verify(run, staged)
+        verifications = verify(run, staged)
         found = examples(run, published.loads)
         loads = {load.table_name: load for load in published.loads}
-        return Captured(run.run_id, staged, loads, published.checks, proofs), found
+        return Captured(run.run_id, staged, loads, published.checks, verifications), found
 
 
 def test_dry_run_says_what_the_run_then_does_and_leaves_no_trace(busy_shop: Pipeline) -> None:

@@ -47,9 +47,9 @@ def test_names_of_tables_and_columns_are_names_and_no_more(name: str, pipeline: 
         sql.SQL("update {} set {} = {} where {} = 2").format(table, column, sql.Literal(name), key)
     )
     pipeline.shop.execute(sql.SQL("delete from {} where {} = 3").format(table, key))
-    proofs = pipeline.capture().verifications
+    verifications = pipeline.capture().verifications
     assert mirrored() == [(1, name), (2, name)]
-    assert [proof.verdict for proof in proofs] == ["equal"]
+    assert [verification.verdict for verification in verifications] == ["equal"]
     pipeline.warehouse.execute(
         sql.SQL("update raw.{} set {} = 'forged'").format(sql.Identifier(declared.mirror), column)
     )

@@ -16,7 +16,7 @@ from tests.catalog import SCHEMAS, catalog
 from warehouse.db.connections import connect
 from warehouse.extract.stage import stage
 from warehouse.load.batch import Batch
-from warehouse.load.changed_keys import replace_view, view_all_keys
+from warehouse.load.changed_keys import create_all_keys_view, materialize_keys
 from warehouse.load.conform import delivered_columns
 from warehouse.load.publish import publish
 from warehouse.migrations import current, declared, downgrade, head, upgrade
@@ -76,9 +76,9 @@ def captured(empty_database_url: Callable[[], str], warehouse_url: str) -> dict[
             for target in TARGETS:
                 if entity := source.entities.get(target.entity):
                     with Batch(connection, run.run_id, entity, target) as batch:
-                        view_all_keys(batch)
+                        create_all_keys_view(batch)
                         delivered_columns(batch)
-                        replace_view(batch)
+                        materialize_keys(batch)
         made[name] = tuple(source.entities)
     return made
 

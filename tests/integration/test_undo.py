@@ -70,7 +70,7 @@ def test_undone_run_leaves_everything_as_it_was_and_the_next_one_brings_it_again
     ]
     again = shop.capture()
     assert told(shop.warehouse, until) == after
-    assert {proof.verdict for proof in again.verifications} == {"equal"}
+    assert {verification.verdict for verification in again.verifications} == {"equal"}
     assert again.changes() == run.changes()
     take_back(shop, 4)
     assert everything(shop) == before
@@ -100,7 +100,7 @@ def test_undo_of_the_first_load_leaves_an_empty_star(busy_shop: Pipeline) -> Non
     again = busy_shop.capture()
     assert again.changes() == first.changes()
     assert everything(busy_shop).keys() == after.keys()
-    assert {proof.verdict for proof in again.verifications} == {"equal"}
+    assert {verification.verdict for verification in again.verifications} == {"equal"}
 
 
 def test_run_on_which_another_was_built_is_undone_with_it_or_not_at_all(busy_shop: Pipeline) -> None:

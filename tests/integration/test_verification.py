@@ -1,4 +1,4 @@
-"""The proof bites, and running again or twice changes nothing."""
+"""The verification bites, and running again or twice changes nothing."""
 
 import threading
 
@@ -83,18 +83,18 @@ def test_row_that_the_source_never_had_is_deleted_like_any_that_vanished(loaded:
 
 
 def test_row_put_in_place_of_another_by_hand_is_told_and_mended_by_the_next_runs(loaded: Pipeline) -> None:
-    """As many rows as were proven are taken for these rows until the proof has hashed them."""
+    """As many rows as were proven are taken for these rows until the verification has hashed them."""
     loaded.settle()
     loaded.capture()
     before = content(loaded.warehouse)
     loaded.warehouse.execute("update raw.shop_customer set id = 99 where id = 3")
     with pytest.raises(VerificationFailed, match="customer: 3 rows in the source, 3 in the mirror"):
         loaded.capture()
-    # What the proof has found to differ is hashed again, and what never was is deleted; what is missing must be read.
+    # What differs is hashed again, and what never was is deleted; what is missing must be read.
     with pytest.raises(VerificationFailed, match="customer: 3 rows in the source, 2 in the mirror"):
         loaded.capture()
     run = loaded.capture(full_refresh=True)
-    assert {proof.verdict for proof in run.verifications} == {"equal"}
+    assert {verification.verdict for verification in run.verifications} == {"equal"}
     loaded.warehouse.execute("delete from raw.shop_customer where _is_deleted")
     assert content(loaded.warehouse)["raw.shop_customer"] == before["raw.shop_customer"]
 
@@ -144,7 +144,7 @@ def test_publishing_the_same_batch_twice_changes_no_row(loaded: Pipeline) -> Non
         publish(run, staged)
         assert content(loaded.warehouse) == before
         assert loaded.quarantined() == quarantined
-        assert {proof.verdict for proof in verify(run, staged)} == {"equal"}
+        assert {verification.verdict for verification in verify(run, staged)} == {"equal"}
 
 
 def test_staging_alone_publishes_nothing(loaded: Pipeline) -> None:

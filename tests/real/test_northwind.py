@@ -68,7 +68,7 @@ def test_first_run_brings_every_row_and_the_known_sales(northwind: Pipeline) -> 
         "dwh.fact_order_item": 2155,
     }
     assert sales(northwind) == (Decimal("1354458.59"), Decimal("1265793.04"))
-    assert {proof.verdict for proof in run.verifications} == {"equal"}
+    assert {verification.verdict for verification in run.verifications} == {"equal"}
     assert northwind.warehouse.execute("select count(*) from audit.quarantine").fetchone() == (0,)
 
 

@@ -66,7 +66,7 @@ def connect(url: str, *, autocommit: bool = False, application_name: str = "dwh"
         reason = str(error).strip().splitlines()[0].rpartition(" failed: ")[2].rstrip(".")
         what = f"Cannot connect to {without_password(url)}: {reason}."
         if any(sign in reason for sign in REFUSALS):
-            advice = "Mend the URL, or the rights of its user (`dwh doctor`)."
+            advice = "Correct the URL, or the privileges of its user (`dwh doctor`)."
             raise AccessRefused(what, hint=advice) from None
         raise ConnectionFailed(
             what, hint="Is the server up (`dwh status`), and is the URL right (`dwh doctor`)?"
@@ -122,7 +122,7 @@ def explain_unwritable() -> Iterator[None]:
     except psycopg.errors.DiskFull as error:
         raise DiskFull(
             f"The disk of the database server is full: {error.diag.message_primary}.",
-            hint="Make room (docs/runbook.md, 'The disk is full') and run again: nothing of it was published.",
+            hint="Free some space (docs/runbook.md, 'The disk is full') and run again: nothing of it was published.",
         ) from error
     except psycopg.errors.ReadOnlySqlTransaction as error:
         raise AccessRefused(

@@ -9,16 +9,16 @@ from datetime import datetime
 import psycopg
 
 from warehouse.extract.catalog import Column
-from warehouse.extract.checksums import Chunk, Digest
+from warehouse.extract.checksums import Checksums, Chunk
 from warehouse.sources.declaration import Table
 
 
-def store_digest(
+def store_checksums(
     connection: psycopg.Connection,
     table: Table,
     captured_at: datetime,
     columns: Sequence[Column],
-    digest: Digest,
+    digest: Checksums,
     chunks: int,
 ) -> None:
     """Store the digest of the source at the snapshot of `captured_at`, replacing the earlier one."""
@@ -44,7 +44,7 @@ def store_digest(
             copy.write_row((table.source, table.name, chunks, bucket, chunk.rows, chunk.keys, chunk.content))
 
 
-def stored_digest(
+def stored_checksums(
     connection: psycopg.Connection, table: Table, captured_at: datetime, columns: Sequence[Column]
 ) -> tuple[dict[int, Chunk], int] | None:
     """Read the digest of the source at the snapshot of `captured_at` and its number of chunks; None if not stored.
@@ -70,7 +70,7 @@ def stored_digest(
     return {bucket: Chunk(count, int(keys), int(content)) for bucket, count, keys, content in rows}, header[0]
 
 
-def verified_digest(
+def verified_checksums(
     connection: psycopg.Connection,
     table: Table,
     captured_at: datetime,
@@ -85,5 +85,5 @@ def verified_digest(
         """,
         [table.source, table.name, captured_at],
     ).rowcount
-    stored = stored_digest(connection, table, captured_at, columns) if is_equal else None
+    stored = stored_checksums(connection, table, captured_at, columns) if is_equal else None
     return stored[0] if stored and stored[1] == chunks else None

@@ -41,7 +41,7 @@ class Chunk:
     content: int
 
 
-Digest = Mapping[int, Chunk]
+Checksums = Mapping[int, Chunk]
 
 
 def chunks_for(rows: int) -> int:
@@ -72,7 +72,7 @@ def row_hash(columns: Sequence[Column], method: Hashing) -> sql.Composable:
     return _hash(columns, method, at_source=False)
 
 
-def digest(
+def compute_checksums(
     connection: psycopg.Connection,
     relation: sql.Composable,
     key: Sequence[str],
@@ -104,12 +104,12 @@ def digest(
     return {bucket: Chunk(rows, int(keys), int(hashes)) for bucket, rows, keys, hashes in chunk_rows}
 
 
-def rows_of(digest: Digest) -> int:
+def row_count(digest: Checksums) -> int:
     """Rows of all chunks."""
     return sum(chunk.rows for chunk in digest.values())
 
 
-def added(one: Digest, other: Digest) -> dict[int, Chunk]:
+def added(one: Checksums, other: Checksums) -> dict[int, Chunk]:
     """Add up two key digests that have no key in common; content sums are dropped."""
     nothing = Chunk(0, 0, 0)
     return {
@@ -119,7 +119,7 @@ def added(one: Digest, other: Digest) -> dict[int, Chunk]:
     }
 
 
-def differing(left: Digest, right: Digest, *, content: bool) -> list[int]:
+def differing_chunks(left: Checksums, right: Checksums, *, content: bool) -> list[int]:
     """Buckets in which two digests differ: in their keys, and with `content` in their rows too."""
 
     def sums(chunk: Chunk | None) -> tuple[int, int, int]:

@@ -8,7 +8,15 @@ from psycopg import sql
 from warehouse.db.identifiers import listed, same_key
 from warehouse.errors import DeleteThresholdExceeded
 from warehouse.extract.catalog import Column, mirror_exists
-from warehouse.extract.checksums import Digest, Hashing, added, digest, hashing, key_hash, rows_of
+from warehouse.extract.checksums import (
+    Checksums,
+    Hashing,
+    added,
+    compute_checksums,
+    hashing,
+    key_hash,
+    row_count,
+)
 from warehouse.extract.copy_stream import copy_stream
 from warehouse.extract.staged import StagedTable
 from warehouse.extract.staging_tables import batch_table, deleted_table
@@ -41,22 +49,22 @@ def expected_keys(
     columns: Sequence[Column],
     chunks: int,
     method: Hashing,
-    verified: Digest | None,
-) -> Digest | None:
-    """Digest of the keys of mirror and batch, which the source should have; None where nothing was captured yet.
+    verified: Checksums | None,
+) -> Checksums | None:
+    """Checksums of the keys of mirror and batch, which the source should have; None where nothing was captured yet.
 
     `verified` is what the last run verified the mirror to hold: as long as the mirror has as many rows, its keys are
     not hashed again. A row that was changed by hand is missed here, and found by the verification that ends the run.
     """
     if not mirror_exists(writer, table):
         return None
-    if verified is None or _live_rows(writer, table) != rows_of(verified):
-        return digest(writer, _expected(table), table.key, columns, chunks, method, keys_only=True)
+    if verified is None or _live_rows(writer, table) != row_count(verified):
+        return compute_checksums(writer, _expected(table), table.key, columns, chunks, method, keys_only=True)
     new = sql.SQL("({}) as expected").format(_new(table))
-    return added(verified, digest(writer, new, table.key, columns, chunks, method, keys_only=True))
+    return added(verified, compute_checksums(writer, new, table.key, columns, chunks, method, keys_only=True))
 
 
-def find(
+def find_deleted_keys(
     reader: psycopg.Connection,
     writer: psycopg.Connection,
     table: Table,

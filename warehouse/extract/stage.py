@@ -12,8 +12,8 @@ from warehouse.db.identifiers import listed
 from warehouse.errors import SourceError
 from warehouse.extract import deletes
 from warehouse.extract.catalog import Column, invalid_key, source_columns, table_comment
-from warehouse.extract.checksum_store import store_digest, verified_digest
-from warehouse.extract.checksums import chunks_for, differing, digest, hashing, rows_of
+from warehouse.extract.checksum_store import store_checksums, verified_checksums
+from warehouse.extract.checksums import chunks_for, compute_checksums, differing_chunks, hashing, row_count
 from warehouse.extract.copy_stream import copy_stream
 from warehouse.extract.drift import find_drift
 from warehouse.extract.snapshot import Snapshot, check_readable, snapshot_of
@@ -23,7 +23,7 @@ from warehouse.extract.watermark import (
     Watermark,
     changed_since,
     check_same_server,
-    is_beyond_horizon,
+    has_wrapped_around,
     read_watermark,
 )
 from warehouse.model.contracts import read_contract
@@ -91,7 +91,7 @@ def _stage_table(
     watermark = None if full_refresh else read_watermark(writer, table)
     if watermark is not None:
         check_same_server(watermark, snapshot, table)
-        if drift.needs_full_refresh or is_beyond_horizon(watermark, snapshot):
+        if drift.needs_full_refresh or has_wrapped_around(watermark, snapshot):
             watermark = None
     create_staging(writer, table, drift.columns)
     by_cursor = xmin_scan == "unless-quiet" and watermark is not None and watermark.no_open_transactions
@@ -154,18 +154,22 @@ def _compare_checksums(
     relation = sql.Identifier(table.schema, table.name)
     chunks = chunks_for(deletes.expected_rows(writer, table))
     method = hashing(reader, writer)
-    verified = verified_digest(writer, table, watermark.captured_at, columns, chunks) if watermark else None
+    verified = (
+        verified_checksums(writer, table, watermark.captured_at, columns, chunks) if watermark else None
+    )
     # Source and warehouse are different servers: hash both in parallel.
     with ThreadPoolExecutor(max_workers=1) as pool:
-        pending = pool.submit(digest, reader, relation, table.key, columns, chunks, method, at_source=True)
+        pending = pool.submit(
+            compute_checksums, reader, relation, table.key, columns, chunks, method, at_source=True
+        )
         expected = deletes.expected_keys(writer, table, columns, chunks, method, verified)
         source = pending.result()
-    store_digest(writer, table, snapshot.taken_at, columns, source, chunks)
+    store_checksums(writer, table, snapshot.taken_at, columns, source, chunks)
     if expected is None:
         return 0
-    buckets = differing(source, expected, content=False)
-    deleted = deletes.find(reader, writer, table, columns, buckets, chunks)
+    buckets = differing_chunks(source, expected, content=False)
+    deleted = deletes.find_deleted_keys(reader, writer, table, columns, buckets, chunks)
     # More rows than keys: some are unknown, which the verification reports, or share their key.
-    if rows_of(source) > rows_of(expected) - deleted and deletes.has_repeated_key(writer, table):
+    if row_count(source) > row_count(expected) - deleted and deletes.has_repeated_key(writer, table):
         raise invalid_key(table, "not unique")
     return deleted

@@ -8,8 +8,8 @@ import psycopg
 from psycopg import sql
 
 from warehouse.errors import VerificationFailed
-from warehouse.extract.checksum_store import stored_digest
-from warehouse.extract.checksums import differing, digest, rows_of
+from warehouse.extract.checksum_store import stored_checksums
+from warehouse.extract.checksums import compute_checksums, differing_chunks, row_count
 from warehouse.extract.staged import Staged, StagedTable
 from warehouse.runs.audit import Run
 
@@ -72,10 +72,10 @@ def verify(run: Run, staged: Staged) -> tuple[Verification, ...]:
 def _verify(connection: psycopg.Connection, staged: StagedTable, taken_at: datetime) -> Verification:
     started = time.monotonic()
     table = staged.table
-    stored = stored_digest(connection, table, taken_at, staged.columns)
+    stored = stored_checksums(connection, table, taken_at, staged.columns)
     assert stored is not None, "staged by the same run"
     source, chunks = stored
-    mirror = digest(
+    mirror = compute_checksums(
         connection,
         sql.Identifier("raw", table.mirror),
         table.key,
@@ -87,9 +87,9 @@ def _verify(connection: psycopg.Connection, staged: StagedTable, taken_at: datet
     return Verification(
         table.source,
         table.name,
-        rows_of(source),
-        rows_of(mirror),
+        row_count(source),
+        row_count(mirror),
         chunks,
-        len(differing(source, mirror, content=True)),
+        len(differing_chunks(source, mirror, content=True)),
         round(staged.scan_seconds + time.monotonic() - started, 3),
     )

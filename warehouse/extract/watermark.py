@@ -95,7 +95,7 @@ def check_same_server(watermark: Watermark, snapshot: Snapshot, table: Table) ->
         )
 
 
-def is_beyond_horizon(watermark: Watermark, snapshot: Snapshot) -> bool:
+def has_wrapped_around(watermark: Watermark, snapshot: Snapshot) -> bool:
     """Whether so many transactions ran since the watermark that xmin can no longer be compared with it."""
     return snapshot.xmin - watermark.snapshot_xmin >= XID_HORIZON
 

@@ -45,7 +45,7 @@ class Batch:
     # Moment of the source's snapshot, at which a new version starts where the source does not say when.
     taken_at: datetime | None = None
     # Whether star and quarantine hold nothing of the source yet: nothing has to be looked up or compared.
-    is_first: bool = False
+    is_full_load: bool = False
     # Whether the mirror was read in full: then the star may hold rows that no mirror row has.
     may_have_orphans: bool = False
     _temporary: set[str] = field(default_factory=set, repr=False)

@@ -54,8 +54,8 @@ def create_changed_keys(batch: Batch, query: str, /, **names: sql.Composable) ->
     return created.rowcount
 
 
-def view_all_keys(batch: Batch, rows: int = 1, *, where: sql.Composable | None = None) -> int:
-    """Take every key of the mirror `where` it holds as changed, by a view, which costs nothing; see `replace_view`.
+def create_all_keys_view(batch: Batch, rows: int = 1, *, where: sql.Composable | None = None) -> int:
+    """Take every key of the mirror `where` it holds as changed, by a view, which costs nothing; see `materialize_keys`.
 
     Returns `rows`, the number of rows that the mirror has; of none no view is made.
     """
@@ -70,7 +70,7 @@ def view_all_keys(batch: Batch, rows: int = 1, *, where: sql.Composable | None =
     return rows
 
 
-def replace_view(batch: Batch) -> None:
+def materialize_keys(batch: Batch) -> None:
     """Put an empty table in place of the view on all keys: nothing may depend on the mirror's columns."""
     batch.create_temporary("no_keys", "select * from {changed_keys} limit 0")
     batch.execute(

@@ -25,7 +25,7 @@ OUTCOMES = {"warn": "warned", "excluded": "not_evaluated"}
 _ONE_AT_A_TIME = Lock()
 
 
-def prepare() -> None:
+def import_soda() -> None:
     """Import Soda, which takes half a second: in good time, or in a thread, rather than when a batch waits for it."""
     with _ONE_AT_A_TIME:
         import soda_core.contracts.contract_verification  # noqa: F401

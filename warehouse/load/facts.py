@@ -35,7 +35,7 @@ def merge(batch: Batch, fact: Fact, *, every_key: bool = False) -> Counts:
         "is_existing": same_key(fact.natural_key, "existing", "prepared"),
         "is_deleted": same_key(fact.natural_key, "fact", "deleted"),
     }
-    if batch.is_first:
+    if batch.is_full_load:
         return Counts(inserted=_insert(batch, names, "true"))
     inserted, updated = _upsert(batch, names, "true") if every_key else _merge(batch, names)
     deleted = batch.execute(

@@ -22,10 +22,10 @@ def merge_mirrors(
     connection: psycopg.Connection,
     run_id: int,
     staged: Staged,
-    is_first: bool,
+    is_full_load: bool,
     progress: Callable[[str], None],
 ) -> list[Load]:
-    """Merge every staged table into its mirror; `is_first` says that star and quarantine hold nothing of the source.
+    """Merge every staged table into its mirror; in a full load, star and quarantine hold nothing of the source.
 
     Raises:
         SourceError: a declared key does not identify rows, or a table is too wide for a mirror.
@@ -36,7 +36,7 @@ def merge_mirrors(
         loads.append(merge_table(connection, run_id, table))
         progress(str(loads[-1]))
     # Rows that were there before may refer to rows of a mirror that was created again.
-    for table in () if is_first else staged.tables:
+    for table in () if is_full_load else staged.tables:
         if not batch_exists(connection, table.table):
             _mark_all_inserted(connection, table)
     index_parents(connection, staged)

@@ -11,7 +11,7 @@ from warehouse.load.changed_keys import natural_keys
 from warehouse.model.star import TARGETS, DailySnapshot, Fact, Target
 
 
-def holds_anything(connection: psycopg.Connection, source: str) -> bool:
+def has_rows_of_source(connection: psycopg.Connection, source: str) -> bool:
     """Whether star or quarantine hold rows of a source: if not, its first load has nothing to look up."""
     queries = [
         sql.SQL("exists (select from {} where source_system = {})").format(

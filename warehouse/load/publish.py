@@ -12,13 +12,13 @@ from warehouse.errors import DeclarationError, SourceError
 from warehouse.extract.staged import Staged
 from warehouse.load import daily_snapshot, facts, quarantine, scd1, scd2
 from warehouse.load.batch import Batch
-from warehouse.load.changed_keys import find_changed_keys, replace_view, view_all_keys
+from warehouse.load.changed_keys import create_all_keys_view, find_changed_keys, materialize_keys
 from warehouse.load.conform import clear_stale_timestamps, conform, find_deleted_keys
-from warehouse.load.contract import prepare, stop_on_failure, verify
+from warehouse.load.contract import import_soda, stop_on_failure, verify
 from warehouse.load.counts import Counts
 from warehouse.load.mirror import merge_mirrors
-from warehouse.load.orphans import find_orphans, holds_anything
-from warehouse.load.rekey import rekey_waiting
+from warehouse.load.orphans import find_orphans, has_rows_of_source
+from warehouse.load.rekey import rekey_quarantined
 from warehouse.load.transaction import begin_publishing
 from warehouse.load.watermarks import move_watermarks
 from warehouse.model.contracts import Contract
@@ -60,18 +60,18 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
     with run.session("publish") as connection:
         begin_publishing(connection, run.run_id, progress)
         if staged.rows_read:
-            Thread(target=prepare, name="prepare contracts", daemon=True).start()
-        is_first = staged.full_refresh and not holds_anything(connection, staged.source.name)
+            Thread(target=import_soda, name="prepare contracts", daemon=True).start()
+        is_full_load = staged.full_refresh and not has_rows_of_source(connection, staged.source.name)
         loads = {
             load.table_name: load
-            for load in merge_mirrors(connection, run.run_id, staged, is_first, progress)
+            for load in merge_mirrors(connection, run.run_id, staged, is_full_load, progress)
         }
         # Where no mirror changed no row can be judged otherwise, not even one that waits in quarantine.
         has_changes = staged.full_refresh or any(map(_has_changes, loads.values()))
-        for batch in _batches(connection, run, staged, loads, is_first):
+        for batch in _batches(connection, run, staged, loads, is_full_load):
             if not has_changes and not daily_snapshot.is_pending(batch):
                 continue
-            with _name_entity(batch), batch:
+            with _explain_data_errors(batch), batch:
                 load = load_target(batch, run, staged, checks)
             if load is not None:
                 loads[load.table_name] = load
@@ -89,7 +89,11 @@ def load_target(batch: Batch, run: Run, staged: Staged, checks: list[CheckResult
     """Load one dimension or fact from the changed rows of its source; None where nothing changed."""
     started = time.monotonic()
     mirror = staged.table_of(batch.entity)
-    changed = view_all_keys(batch, mirror.rows_read) if batch.is_first else find_changed_keys(batch, mirror)
+    changed = (
+        create_all_keys_view(batch, mirror.rows_read)
+        if batch.is_full_load
+        else find_changed_keys(batch, mirror)
+    )
     is_pending = daily_snapshot.is_pending(batch)
     if not changed and not batch.may_have_orphans and not is_pending:
         return None
@@ -103,11 +107,11 @@ def load_target(batch: Batch, run: Run, staged: Staged, checks: list[CheckResult
     quarantine.resolve(batch)
     counts = merge(batch)
     if isinstance(batch.target, Fact) and conformed:
-        counts = counts.with_rekeyed(rekey_waiting(batch, batch.target))
-    if batch.is_first:
-        replace_view(batch)
+        counts = counts.with_rekeyed(rekey_quarantined(batch, batch.target))
+    if batch.is_full_load:
+        materialize_keys(batch)
     _analyze_target(batch, counts)
-    return load_of(batch, counts, changed + orphans, conformed, quarantined, started)
+    return to_load(batch, counts, changed + orphans, conformed, quarantined, started)
 
 
 def check(batch: Batch, run: Run, contract: Contract, checks: list[CheckResult]) -> int:
@@ -158,7 +162,7 @@ def merge(batch: Batch) -> Counts:
         ) from None
 
 
-def load_of(
+def to_load(
     batch: Batch, counts: Counts, read: int, conformed: int, quarantined: int, started: float
 ) -> Load:
     """What the load of a target did, for the audit trail."""
@@ -178,7 +182,7 @@ def load_of(
 
 
 def _batches(
-    connection: psycopg.Connection, run: Run, staged: Staged, loads: Mapping[str, Load], is_first: bool
+    connection: psycopg.Connection, run: Run, staged: Staged, loads: Mapping[str, Load], is_full_load: bool
 ) -> Iterator[Batch]:
     """One batch for each target that the source has an entity for, dimensions before facts."""
     for target in TARGETS:
@@ -191,8 +195,8 @@ def _batches(
                 entity,
                 target,
                 taken_at=staged.snapshot.taken_at,
-                is_first=is_first and mirror.full_refresh and all_inserted,
-                may_have_orphans=mirror.full_refresh and not is_first,
+                is_full_load=is_full_load and mirror.full_refresh and all_inserted,
+                may_have_orphans=mirror.full_refresh and not is_full_load,
             )
 
 
@@ -213,7 +217,7 @@ def _has_changes(load: Load) -> bool:
 
 
 @contextmanager
-def _name_entity(batch: Batch) -> Iterator[None]:
+def _explain_data_errors(batch: Batch) -> Iterator[None]:
     """Say of which entity a value does not fit the warehouse."""
     try:
         yield

@@ -91,7 +91,7 @@ def resolve(batch: Batch) -> Mapping[str, int]:
     Call it after the failing rows have moved: a conformed key passes now, one that failed again has a new entry, and a
     deleted key has no row any more.
     """
-    if batch.is_first:
+    if batch.is_full_load:
         return {}
     rows = batch.execute(
         """

@@ -11,12 +11,12 @@ from warehouse.model.star import DIMENSIONS, Fact
 OUTDATED = sql.Identifier("pg_temp", "outdated_facts")
 
 
-def rekey_waiting(batch: Batch, fact: Fact) -> int:
+def rekey_quarantined(batch: Batch, fact: Fact) -> int:
     """Give facts whose version this run closed, and whose new row failed, the versions valid at their event.
 
     Returns the number of facts that were re-keyed.
     """
-    if batch.is_first:
+    if batch.is_full_load:
         return 0
     names: dict[str, sql.Composable] = {
         "fact_key": qualified("fact", fact.natural_key),

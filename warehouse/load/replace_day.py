@@ -13,10 +13,10 @@ from warehouse.errors import SourceError
 from warehouse.extract.catalog import mirrored_columns
 from warehouse.load import facts, quarantine
 from warehouse.load.batch import Batch
-from warehouse.load.changed_keys import create_changed_keys, view_all_keys
+from warehouse.load.changed_keys import create_all_keys_view, create_changed_keys
 from warehouse.load.conform import conform, conform_query, find_deleted_keys
 from warehouse.load.fit import UNFIT
-from warehouse.load.publish import check, load_of
+from warehouse.load.publish import check, to_load
 from warehouse.load.transaction import begin_publishing
 from warehouse.model.contracts import read_contract
 from warehouse.model.star import FACTS, Fact
@@ -55,7 +55,7 @@ def _replace(batch: Batch, run: Run, fact: Fact, day: date) -> Load:
     quarantined = check(batch, run, contract, []) if conformed else 0
     quarantine.resolve(batch)
     counts = facts.merge(batch, fact, every_key=True)
-    load = load_of(batch, counts, read, conformed, quarantined, started)
+    load = to_load(batch, counts, read, conformed, quarantined, started)
     return replace(load, window_low=str(day), window_high=str(day))
 
 
@@ -70,7 +70,7 @@ def _find_keys_of_day(batch: Batch, fact: Fact, day: date) -> int:
         key=each("{}::text", batch.entity.table.key),
         unfit=sql.Literal(UNFIT),
     )
-    view_all_keys(batch, where=convertible)
+    create_all_keys_view(batch, where=convertible)
     batch.create_temporary(
         "day_keys",
         """

@@ -15,17 +15,17 @@ from psycopg import sql
 
 from warehouse.db.identifiers import listed
 from warehouse.extract.catalog import Column, mirrored_columns, source_columns
-from warehouse.extract.checksum_store import stored_digest
+from warehouse.extract.checksum_store import stored_checksums
 from warehouse.extract.checksums import (
-    Digest,
+    Checksums,
     Hashing,
     chunks_for,
-    differing,
-    digest,
+    compute_checksums,
+    differing_chunks,
     hashing,
     key_hash,
+    row_count,
     row_hash,
-    rows_of,
 )
 from warehouse.extract.copy_stream import copy_stream
 from warehouse.extract.drift import find_drift
@@ -81,7 +81,7 @@ def reconcile_mirror(
         for column in find_drift(writer, table, source_columns(reader, table)).columns
         if mirrored.get(column.name) == column.type
     )
-    stored, chunks = stored_digest(writer, table, watermark.captured_at, columns) or (
+    stored, chunks = stored_checksums(writer, table, watermark.captured_at, columns) or (
         None,
         chunks_for(_row_count(writer, table)),
     )
@@ -89,7 +89,7 @@ def reconcile_mirror(
     # Source and warehouse are different servers: hash both in parallel.
     with ThreadPoolExecutor(max_workers=1) as pool:
         pending = pool.submit(
-            digest,
+            compute_checksums,
             reader,
             sql.Identifier(table.schema, table.name),
             table.key,
@@ -98,7 +98,7 @@ def reconcile_mirror(
             captured.method,
             at_source=True,
         )
-        mirror = digest(
+        mirror = compute_checksums(
             writer,
             sql.Identifier("raw", table.mirror),
             table.key,
@@ -108,17 +108,17 @@ def reconcile_mirror(
             where=sql.SQL("not _is_deleted"),
         )
         source = pending.result()
-    damaged = differing(stored, mirror, content=True) if stored is not None else []
+    damaged = differing_chunks(stored, mirror, content=True) if stored is not None else []
     verdict = Verdict(
         "mirror",
         table.source,
         table.name,
-        rows_of(source),
-        rows_of(mirror),
+        row_count(source),
+        row_count(mirror),
         chunks=chunks,
         chunks_differing=len(damaged),
     )
-    if buckets := sorted({*damaged, *differing(source, mirror, content=True)}):
+    if buckets := sorted({*damaged, *differing_chunks(source, mirror, content=True)}):
         verdict = _repair(captured, run_id, verdict, buckets, mirror, stored)
     return verdict.timed(started)
 
@@ -128,8 +128,8 @@ def _repair(
     run_id: int,
     verdict: Verdict,
     buckets: Sequence[int],
-    mirror: Digest,
-    stored: Digest | None,
+    mirror: Checksums,
+    stored: Checksums | None,
 ) -> Verdict:
     """Compare the rows of `buckets` one by one, and repair the damaged ones."""
     _copy_rows(captured, buckets)
@@ -199,7 +199,7 @@ def _copy_rows(captured: _Captured, buckets: Sequence[int]) -> None:
 
 
 def _remove_pending(
-    captured: _Captured, comparison: Comparison, mirror: Digest, stored: Digest | None
+    captured: _Captured, comparison: Comparison, mirror: Checksums, stored: Checksums | None
 ) -> None:
     """Remove the rows that are pending, not damaged, from pg_temp.different."""
     names = comparison.names | {
@@ -251,7 +251,7 @@ def _remove_pending(
     )
 
 
-def _content(digest: Digest, bucket: int) -> int:
+def _content(digest: Checksums, bucket: int) -> int:
     return digest[bucket].content if bucket in digest else 0
 
 

@@ -199,9 +199,9 @@ _EXPECT_PRESENT = """
     ) as past on true
     left join {mirror} as mirror on {mirror_key}::text = conformed.{natural}
     left join lateral (
-        select min(proof.captured_at) as captured_at from audit.verification as proof
-        where proof.run_id = coalesce(version.run_id, mirror._run_id) and proof.source = {source}
-            and proof.table_name = {mirror_table}
+        select min(verification.captured_at) as captured_at from audit.verification as verification
+        where verification.run_id = coalesce(version.run_id, mirror._run_id) and verification.source = {source}
+            and verification.table_name = {mirror_table}
     ) as opened on past.valid_to is not null;
 """
 
@@ -227,8 +227,9 @@ _EXPECT_OTHERS = """
     left join {mirror} as mirror on {mirror_key}::text = member.{natural}
     cross join lateral (
         select not member.is_inferred and waiting.row_key is null as has_ended, (
-            select min(proof.captured_at) from audit.verification as proof
-            where proof.run_id = mirror._run_id and proof.source = {source} and proof.table_name = {mirror_table}
+            select min(verification.captured_at) from audit.verification as verification
+            where verification.run_id = mirror._run_id and verification.source = {source}
+                and verification.table_name = {mirror_table}
         ) as ended_at
     ) as fate
     where (not fate.has_ended or {mirror_key} is not null)

@@ -18,7 +18,7 @@ class Status:
     runs: Rows
     tables: Rows
     quarantine: Rows
-    proofs: Rows
+    verifications: Rows
     # The last verdict on each table of every layer.
     reconciled: Rows
 
@@ -30,13 +30,13 @@ class Evidence:
     run: dict[str, Any]
     loads: Rows
     checks: Rows
-    proofs: Rows
+    verifications: Rows
     differences: Rows
 
     @property
     def has_star(self) -> bool:
         """Whether more than mirrors was verified."""
-        return any(proof["layer"] != "mirror" for proof in self.proofs)
+        return any(verification["layer"] != "mirror" for verification in self.verifications)
 
 
 def read_status(connection: psycopg.Connection, runs: int = 10) -> Status:

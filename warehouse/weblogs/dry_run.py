@@ -35,7 +35,7 @@ from warehouse.weblogs.quarantine import QuarantinedLine, copy_lines
 from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 from warehouse.weblogs.result import Progress, WeblogLoad
 from warehouse.weblogs.storage.countries import name_countries
-from warehouse.weblogs.storage.lookups import TABLES, Dictionaries
+from warehouse.weblogs.storage.lookups import TABLES, Lookups
 from warehouse.weblogs.storage.partitions import Partitions
 from warehouse.weblogs.storage.rows import CountryRows
 from warehouse.weblogs.storage.writer import copy_binary
@@ -84,10 +84,10 @@ def dry_run_load(
         folder = lake.folder(settings.lake, rules.landing)
         claims = Claims(reader, folder, rules.ignore, is_exclusive=False)
         sink = DryRunSink(run, connection, reader, countries, claims)
-        # New texts go into temporary tables beside the dictionaries.
-        dictionaries = Dictionaries(reader, run.run_id, rules, "pg_temp")
+        # New texts go into temporary tables beside the lookups.
+        lookups = Lookups(reader, run.run_id, rules, "pg_temp")
         loader = Loader(
-            sink, claims, dictionaries, countries, run.run_id, progress=progress, batch_bytes=batch_bytes
+            sink, claims, lookups, countries, run.run_id, progress=progress, batch_bytes=batch_bytes
         )
         loaded = loader.load(wait_seconds=0)
         with session_lock(reader, FEED):
@@ -134,7 +134,7 @@ class DryRunSink:
         self._reopen(file)
         return file
 
-    def make_room(self, countries: Sequence[str]) -> None:
+    def ensure_partitions(self, countries: Sequence[str]) -> None:
         """Note the countries."""
         self._codes += countries
 

@@ -40,7 +40,7 @@ _OPERATIONS = {
 
 
 def prepare(connection: psycopg.Connection, reader: psycopg.Connection) -> None:
-    """Create a dry run's temporary tables: rows and dictionaries on `reader`, counts and quarantine on `connection`.
+    """Create a dry run's temporary tables: rows and lookups on `reader`, counts and quarantine on `connection`.
 
     Committed at once: `create table like` locks the other table until the end of its transaction.
     """

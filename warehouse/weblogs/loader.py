@@ -1,7 +1,7 @@
 """Loads web logs: every line of every file becomes a row or a quarantined line, once.
 
 Several loaders may work on one lake, in any processes on any machines: they share the files (`claims`), use the same
-dictionaries, and publish their batches one after another.
+lookups, and publish their batches one after another.
 """
 
 import time
@@ -26,13 +26,13 @@ from warehouse.weblogs.reader.parse import Parsed, Rejected, parse, split_lines
 from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 from warehouse.weblogs.result import FileLoad, Progress, WeblogLoad
 from warehouse.weblogs.sink import Sink, TableSink
-from warehouse.weblogs.storage.lookups import Dictionaries
+from warehouse.weblogs.storage.lookups import Lookups
 from warehouse.weblogs.storage.rows import RowBuffer, group_by_country, microseconds
 
 # Read for one commit: large enough that counts are added up rarely, small enough that a killed load loses little.
 BATCH_BYTES = 4 << 30
 # With so many rows in memory, those of the largest countries are sent; of the others so many may stay.
-_SEND_ROWS, _STAY_ROWS = 1_000_000, 350_000
+_SEND_ROWS, _KEEP_ROWS = 1_000_000, 350_000
 _INITIAL_ROWS = 1 << 16
 _PAUSE_SECONDS = 0.5
 
@@ -66,9 +66,7 @@ def load(
     add_parameters(run, geoip=str(countries))
     with (
         connect(run.warehouse_url, application_name=f"dwh {run.flow}: web logs") as connection,
-        connect(
-            run.warehouse_url, autocommit=True, application_name=f"dwh {run.flow}: dictionaries"
-        ) as reader,
+        connect(run.warehouse_url, autocommit=True, application_name=f"dwh {run.flow}: lookups") as reader,
         session_lock(connection, FEED, shared=True, wait_seconds=wait_seconds),
     ):
         # New texts need no fsync of their own: the WAL is in order, so the batch that refers to them flushes them.
@@ -78,9 +76,9 @@ def load(
             run, connection, reader, countries, monthly_bytes=monthly_bytes, is_restart=restart is not None
         ) as sink:
             claims = Claims(reader, lake.folder(settings.lake, rules.landing), rules.ignore, restart)
-            dictionaries = Dictionaries(reader, run.run_id, rules)
+            lookups = Lookups(reader, run.run_id, rules)
             loader = Loader(
-                sink, claims, dictionaries, countries, run.run_id, progress=progress, batch_bytes=batch_bytes
+                sink, claims, lookups, countries, run.run_id, progress=progress, batch_bytes=batch_bytes
             )
             return loader.load(wait_seconds)
 
@@ -92,14 +90,14 @@ class Loader:
         self,
         sink: Sink,
         claims: Claims,
-        dictionaries: Dictionaries,
+        lookups: Lookups,
         countries: geoip.GeoIp,
         run_id: int,
         *,
         progress: Callable[[Progress], None] | None = None,
         batch_bytes: int = BATCH_BYTES,
     ) -> None:
-        self._sink, self._claims, self._dictionaries = sink, claims, dictionaries
+        self._sink, self._claims, self._lookups = sink, claims, lookups
         self._countries, self._run_id = countries, run_id
         self._progress, self._batch_bytes = progress, batch_bytes
         self._codes = np.array(countries.codes, "S2")
@@ -122,14 +120,14 @@ class Loader:
                 idle_since = None
                 self._load_file(self._sink.begin(task))
             self._commit()
-            if not self._claims.elsewhere:
+            if not self._claims.claimed_by_others:
                 break
             idle_since = idle_since or time.perf_counter()
             time.sleep(_PAUSE_SECONDS)
         return WeblogLoad(
             tuple(self._files.values()),
             self._claims.unchanged or 0,
-            self._claims.elsewhere,
+            self._claims.claimed_by_others,
             int(self._seen.sum()),
             tuple(self._checks),
             time.perf_counter() - started,
@@ -148,7 +146,7 @@ class Loader:
 
     def _load_block(self, file: FileProgress, block: Block) -> None:
         if block.is_oversized:
-            rule = "unfinished_line" if block.is_open else "malformed_line"
+            rule = "unfinished_line" if block.is_unterminated else "malformed_line"
             reason = f"a line of {block.byte_count:,} bytes; only its beginning is kept here"
             line_count, rejected = 1, [Rejected(0, rule, reason)]
             self._quarantine.add(file, rejected, split_lines(block.buffer, block.size))
@@ -156,15 +154,15 @@ class Loader:
             parsed = parse(block.buffer, block.size, self._addresses)
             lines = parsed.lines
             line_count, rejected = len(lines), parsed.rejected
-            if block.is_open:
-                rejected = judge_open_line(file, parsed)
-            if not (block.is_open and rejected):
+            if block.is_unterminated:
+                rejected = check_unterminated_line(file, parsed)
+            if not (block.is_unterminated and rejected):
                 self._add_rows(file, parsed, block.size)
             self._quarantine.add(file, rejected, lines)
             file.has_combined |= bool(parsed.columns.agent_end.any())
             if len(seconds := parsed.columns.seconds):
                 file.extend_times(int(seconds.min()), int(seconds.max()))
-        if block.is_open:
+        if block.is_unterminated:
             file.unterminated_line_offset = file.byte_offset
         file.broken_rules.update(one.rule for one in rejected)
         file.advance(block, line_count, len(rejected))
@@ -180,7 +178,7 @@ class Loader:
         columns, addresses, buffer = parsed.columns, parsed.addresses, parsed.lines.buffer
         if not len(columns.line):
             return
-        texts = self._dictionaries
+        texts = self._lookups
         request, action, product, campaign = texts.requests.keys(buffer, *columns.request)
         agent, device = texts.agents.keys(buffer, *columns.agent)
         referer, site = texts.referers.keys(buffer, *columns.referer)
@@ -190,7 +188,7 @@ class Loader:
         country = self._countries.of_v4(addresses.v4)
         if len(v6):
             country[v6] = self._countries.of_v6(addresses.high[v6], addresses.low[v6])
-        self._make_room(country)
+        self._ensure_partitions(country)
         values = {
             "requested_at": microseconds(columns.seconds),
             "response_bytes": columns.size,
@@ -215,19 +213,19 @@ class Loader:
             self._rows[0].append(run_id, file.file_id, country, self._codes, values | {"v4": addresses.v4})
         self._batch.aggregates.add(country, columns.seconds, device, user, action, product)
         if sum(rows.count for rows in self._rows) >= _SEND_ROWS:
-            self._send(stay=_STAY_ROWS)
+            self._send(keep=_KEEP_ROWS)
 
-    def _make_room(self, country: Countries) -> None:
+    def _ensure_partitions(self, country: Countries) -> None:
         """Announce countries that come for the first time, before any of their rows is sent."""
         distinct = np.unique(country)
         new = distinct[~self._seen[distinct]]
         if len(new):
             self._seen[new] = True
-            self._sink.make_room([self._countries.codes[index] for index in new.tolist()])
+            self._sink.ensure_partitions([self._countries.codes[index] for index in new.tolist()])
 
-    def _send(self, stay: int = 0) -> None:
+    def _send(self, keep: int = 0) -> None:
         if any(rows.count for rows in self._rows):
-            self._sink.send(group_by_country(self._rows, len(self._codes), stay))
+            self._sink.send(group_by_country(self._rows, len(self._codes), keep))
 
     def _commit(self) -> None:
         if not self._batch.files:
@@ -235,16 +233,16 @@ class Loader:
             return
         self._quarantine.flush()
         self._send()
-        self._checks += self._sink.publish(self._batch, self._dictionaries.products)
+        self._checks += self._sink.publish(self._batch, self._lookups.products)
         self._claims.release()
-        self._dictionaries.trim()
+        self._lookups.evict()
         for file in self._batch.files:
             self._files[file.file_id] = FileLoad.of(file, self._files.get(file.file_id))
         self._batch = Batch()
         self._sink.maintain()
 
 
-def judge_open_line(file: FileProgress, parsed: Parsed) -> list[Rejected]:
+def check_unterminated_line(file: FileProgress, parsed: Parsed) -> list[Rejected]:
     """A last line without an end is loaded if it is whole as far as one can see, else set aside for now."""
     if parsed.rejected:
         reason = f"the line has no end yet: {parsed.rejected[0].reason}"

@@ -47,12 +47,12 @@ class FileLoad:
 class WeblogLoad:
     """What a load did; `unchanged` counts the files of which everything was loaded before.
 
-    `elsewhere` counts the files that other loaders were still working on.
+    `claimed_by_others` counts the files that other loaders were still working on.
     """
 
     files: tuple[FileLoad, ...]
     unchanged: int
-    elsewhere: int
+    claimed_by_others: int
     countries: int
     checks: tuple[CheckResult, ...]
     seconds: float
@@ -77,6 +77,8 @@ class WeblogLoad:
         text += f", {self.rows_quarantined:,} quarantined" if self.rows_quarantined else ""
         text += f"; {self.unchanged:,} files unchanged" if self.unchanged else ""
         text += (
-            f"; {self.elsewhere:,} left to other loaders, which are working on them" if self.elsewhere else ""
+            f"; {self.claimed_by_others:,} left to other loaders, which are working on them"
+            if self.claimed_by_others
+            else ""
         )
         return f"weblogs → dwh.fact_weblog: {text} in {self.seconds:.2f} s"

@@ -40,7 +40,7 @@ class Sink(Protocol):
     def begin(self, task: FileTask) -> FileProgress:
         """Where to read on in a file; a file that is new gets an id."""
 
-    def make_room(self, countries: Sequence[str]) -> None:
+    def ensure_partitions(self, countries: Sequence[str]) -> None:
         """Prepare for rows of countries that have not come before."""
 
     def send(self, rows: list[CountryRows]) -> None:
@@ -82,7 +82,7 @@ class TableSink:
     def __enter__(self) -> "TableSink":
         # A missing or invalid contract is an error before anything is read.
         read_contract("weblog")
-        self._writer.prepare(contract.prepare)
+        self._writer.prepare(contract.import_soda)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _: object, __: TracebackType | None) -> None:
@@ -102,10 +102,10 @@ class TableSink:
             reopen_last_line(self._reader, file, self._run.run_id)
         return file
 
-    def make_room(self, countries: Sequence[str]) -> None:
+    def ensure_partitions(self, countries: Sequence[str]) -> None:
         """Make the partitions of these countries, if they have none."""
         self._codes += countries
-        self._writer.make_room(countries)
+        self._writer.ensure_partitions(countries)
 
     def send(self, rows: list[CountryRows]) -> None:
         """COPY rows into their partitions."""

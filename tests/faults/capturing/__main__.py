@@ -50,12 +50,12 @@ def main() -> int:
 def show(console: Console, result: Result) -> None:
     """The result as a person reads it."""
     figures = result.figures()
-    seconds, proofs = figures["run_seconds"], figures["proofs"]
+    seconds, verifications = figures["run_seconds"], figures["verifications"]
     console.print(
         f"{figures['commits']:,} commits by {figures['writers']} writers, {figures['commits_per_second']:,} a second; "
         f"{figures['runs']} runs (median {seconds['median']:.1f} s, longest {seconds['longest']:.1f} s) read "
-        f"{figures['rows_read']:,} rows for {figures['rows_changed']:,} changes; {proofs['equal']} proofs equal, "
-        f"{proofs['different']} different."
+        f"{figures['rows_read']:,} rows for {figures['rows_changed']:,} changes; "
+        f"{verifications['equal']} verifications equal, {verifications['different']} different."
     )
     table = Table("kind of write", "commits", "lost by naive", "stale in naive", "kept by naive", "engine")
     naive, engine = result.naive, result.engine

@@ -49,7 +49,9 @@ class Result:
             f"the star has {len(rows):,} {question}, as {rows[:3]}" for question, rows in self.star.items()
         ]
         found += [
-            f"run {run['run_id']}: {run['different']} proofs differ" for run in self.runs if run["different"]
+            f"run {run['run_id']}: {run['different']} verifications differ"
+            for run in self.runs
+            if run["different"]
         ]
         if not self.naive.total:
             found.append("the naive cursor lost nothing either: the harness proves nothing")
@@ -87,7 +89,7 @@ class Result:
                 "most": max(run["rows_read"] for run in self.runs),
             },
             "cursor_missed": sum(run["rows_cursor_missed"] for run in self.runs),
-            "proofs": {
+            "verifications": {
                 "equal": sum(run["equal"] for run in self.runs),
                 "different": sum(run["different"] for run in self.runs),
                 "seconds": round(sum(run["proof_seconds"] for run in self.runs), 1),

@@ -27,7 +27,7 @@ class Block:
     # Bytes of the file in it: one less than `size` if the last line has no end.
     byte_count: int
     # A single last line without an end: the server may still be writing it.
-    is_open: bool
+    is_unterminated: bool
     # A line that is too long: the buffer has its beginning, the rest is skipped.
     is_oversized: bool = False
 
@@ -51,7 +51,7 @@ class BlockReader:
                 at_end = held < capacity
                 lines_end = self._last_line_end(held)
                 if lines_end:
-                    yield Block(self._room, lines_end, offset, lines_end, is_open=False)
+                    yield Block(self._room, lines_end, offset, lines_end, is_unterminated=False)
                     held -= lines_end
                     self._room[:held] = self._room[lines_end : lines_end + held].copy()
                     offset += lines_end
@@ -63,7 +63,9 @@ class BlockReader:
                         continue
                     length, ended, rest = _skip_line(content, held)
                     self._room[_SHOWN - 1] = ord("\n")
-                    yield Block(self._room, _SHOWN, offset, length, is_open=not ended, is_oversized=True)
+                    yield Block(
+                        self._room, _SHOWN, offset, length, is_unterminated=not ended, is_oversized=True
+                    )
                     offset += length
                     held = len(rest)
                     self._room[:held] = rest
@@ -72,7 +74,11 @@ class BlockReader:
             if held:
                 self._room[held] = ord("\n")
                 yield Block(
-                    self._room, held + 1, offset, held, is_open=not content.is_gzip or self.fault is not None
+                    self._room,
+                    held + 1,
+                    offset,
+                    held,
+                    is_unterminated=not content.is_gzip or self.fault is not None,
                 )
 
     def _last_line_end(self, held: int) -> int:

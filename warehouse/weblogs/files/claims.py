@@ -46,7 +46,7 @@ class Claims:
         self._catalog = Catalog((), ())
         # Files that were unchanged when the load began; files that other loaders had at the last claim.
         self.unchanged: int | None = None
-        self.elsewhere = 0
+        self.claimed_by_others = 0
 
     def pending(self) -> Iterator[FileTask]:
         """Claim files to load, one after another, until all the others are loaded or claimed by other loaders."""
@@ -100,11 +100,11 @@ class Claims:
         size = sum(file.size_bytes for file in waiting) // _SHARE
         size = min(max(size, _MIN_BYTES), _MAX_BYTES)
         claimed: list[tuple[LakeFile, list[int]]] = []
-        self.elsewhere = 0
+        self.claimed_by_others = 0
         for file in waiting:
             keys = _keys(file)
             if not self._lock(keys):
-                self.elsewhere += 1
+                self.claimed_by_others += 1
                 continue
             self._seen.add(file.path)
             claimed.append((file, keys))

@@ -26,7 +26,7 @@ from warehouse.weblogs.storage.writer import copy_rows
 _MAX_MEMBERS = 30_000
 # Whoever writes a user agent chooses the device's name, and an index entry has a maximum length.
 _MAX_FAMILY_LENGTH = 100
-# Texts in memory, all dictionaries together: about 100 MB.
+# Texts in memory, all lookups together: about 100 MB.
 _MAX_TEXTS = 2_000_000
 
 TABLES = ("dim_device", "dim_traffic_source", "dim_request", "dim_user_agent", "dim_referer", "dim_web_user")
@@ -156,8 +156,8 @@ class TextDictionary:
         return known | added
 
 
-class Dictionaries:
-    """All dictionaries of a log line: the tables `TABLES` of a schema."""
+class Lookups:
+    """All lookups of a log line: the tables `TABLES` of a schema."""
 
     def __init__(
         self, connection: psycopg.Connection, run_id: int, rules: TrafficRules, schema: str = "dwh"
@@ -216,7 +216,7 @@ class Dictionaries:
         )
         self._texts = (self.requests, self.agents, self.referers, self.users)
 
-    def trim(self) -> None:
+    def evict(self) -> None:
         """Empty the memory when it has grown too large."""
         if sum(len(texts.table) for texts in self._texts) > _MAX_TEXTS:
             for texts in self._texts:

@@ -125,8 +125,8 @@ class RowBuffer:
         rows["family"], rows["bits"], rows["is_network"], rows["size"] = family, bits, is_network, size
 
 
-def group_by_country(buffers: Sequence[RowBuffer], countries: int, stay: int) -> list[CountryRows]:
-    """Take rows to send: those of the largest countries, until no more than `stay` rows are left.
+def group_by_country(buffers: Sequence[RowBuffer], countries: int, keep: int) -> list[CountryRows]:
+    """Take rows to send: those of the largest countries, until no more than `keep` rows are left.
 
     Each COPY leaves some of the pages that it adds to a partition unused: few large ones waste less space.
     """
@@ -134,7 +134,7 @@ def group_by_country(buffers: Sequence[RowBuffer], countries: int, stay: int) ->
     by_size = np.argsort(-totals, kind="stable")
     left_before = totals.sum() - np.cumsum(totals[by_size]) + totals[by_size]
     chosen = np.zeros(countries, bool)
-    chosen[by_size[left_before > stay]] = True
+    chosen[by_size[left_before > keep]] = True
     counts: dict[int, int] = {}
     pieces: dict[int, list[memoryview]] = {}
     for buffer in buffers:

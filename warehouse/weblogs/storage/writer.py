@@ -43,7 +43,7 @@ class FactWriter:
         """Queue rows; blocks while another job is queued."""
         self.do(lambda _: self._write(rows))
 
-    def make_room(self, countries: Sequence[str]) -> None:
+    def ensure_partitions(self, countries: Sequence[str]) -> None:
         """Create the missing partitions of countries before their rows come."""
         self._put(lambda _: self._make(countries))
 
@@ -80,7 +80,7 @@ class FactWriter:
         self._join()
 
     def refresh_partitions(self) -> None:
-        """Look up the partitions again, after they were changed elsewhere."""
+        """Look up the partitions again, after another process changed them."""
         self._partitions.refresh()
 
     def _join(self) -> None:
