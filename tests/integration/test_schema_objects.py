@@ -13,7 +13,7 @@ from tests.catalog import catalog
 from tests.pipeline import Pipeline
 from warehouse import migrations
 from warehouse.db.connections import connect
-from warehouse.db.schema_objects import SchemaObject
+from warehouse.db.object_files import SchemaObject
 from warehouse.errors import LockHeld, SchemaObjectInUse
 from warehouse.load import marts
 from warehouse.migrations import current, declared, head, upgrade

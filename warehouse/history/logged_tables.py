@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
-from warehouse.db.schema_objects import SchemaObject
+from warehouse.db.object_files import SchemaObject
 from warehouse.history.change_log import create_triggers
 
 # Tables outside the star that runs change, too: their before-images serve undo alone.

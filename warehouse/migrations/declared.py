@@ -9,8 +9,9 @@ import psycopg
 
 from warehouse import history, model
 from warehouse.db.comments import FOLDER, apply_comments, differing_comments, read_comments
+from warehouse.db.object_files import SchemaObject, read_functions, read_views
 from warehouse.db.roles import missing_grants
-from warehouse.db.schema_objects import SchemaObject, SchemaObjects, read_functions, read_views
+from warehouse.db.schema_objects import SchemaObjects
 from warehouse.history.logged_tables import (
     add_missing_triggers,
     drop_triggers,

@@ -1,0 +1,86 @@
+"""Views and functions as they are declared: read from files, and put in order of dependence."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class SchemaObject:
+    """A view or function. `definition` is the view's query, or what follows the function's name."""
+
+    kind: Literal["view", "materialized view", "function"]
+    schema: str
+    name: str
+    definition: str
+    # Columns of a materialized view's unique index, by which it can be refreshed beside its readers.
+    stored_key: tuple[str, ...] = ()
+
+    @property
+    def full_name(self) -> str:
+        """`schema.name`; of a function `schema.name()`."""
+        return f"{self.schema}.{self.name}{'()' if self.kind == 'function' else ''}"
+
+    def create(self) -> str:
+        """Statements that create it, or replace it where that keeps its columns and arguments."""
+        if self.kind == "function":
+            return f"create or replace function {self.schema}.{self.name}{self.definition}"
+        or_replace = "or replace " if self.kind == "view" else ""
+        statement = f"create {or_replace}{self.kind} {self.schema}.{self.name} as {self.definition}"
+        if self.stored_key:
+            index = f"uq_{'_'.join((self.name, *self.stored_key))}"
+            statement += (
+                f";create unique index {index} on {self.schema}.{self.name} ({', '.join(self.stored_key)})"
+            )
+        return statement
+
+    def create_temporary(self) -> str:
+        """The same under its name in pg_temp, to be compared with what the database has."""
+        if self.kind == "function":
+            return f"create function pg_temp.{self.name}{self.definition}"
+        return f"create temp view {self.name} as {self.definition}"
+
+
+def read_views(
+    folder: Path, schema: str, stored: Mapping[str, Sequence[str]] | None = None
+) -> list[SchemaObject]:
+    """One view per file of `folder`; those of `stored` are materialized, with a unique index on these columns."""
+    keys = stored or {}
+    return [
+        SchemaObject(
+            "materialized view" if path.stem in keys else "view",
+            schema,
+            path.stem,
+            path.read_text(),
+            tuple(keys.get(path.stem, ())),
+        )
+        for path in sorted(folder.glob("*.sql"))
+    ]
+
+
+def read_functions(folder: Path, schema: str) -> list[SchemaObject]:
+    """One function per file of `folder`: comments, then `create function schema.name(…)`."""
+    functions = []
+    for path in sorted(folder.glob("*.sql")):
+        start = f"create function {schema}.{path.stem}"
+        _, found, definition = path.read_text().partition(start)
+        assert found, f"{path} does not say `{start}`"
+        functions.append(SchemaObject("function", schema, path.stem, definition.rstrip().rstrip(";")))
+    return functions
+
+
+def in_order(objects: Iterable[SchemaObject]) -> list[SchemaObject]:
+    """Each object after those that its definition names."""
+    by_name = {f"{one.schema}.{one.name}": one for one in objects}
+    graph = {
+        name: {
+            used
+            for used in re.findall(r"\b\w+\.\w+", re.sub(r"--.*", "", one.definition))
+            if used in by_name and used != name
+        }
+        for name, one in by_name.items()
+    }
+    return [by_name[name] for name in TopologicalSorter(graph).static_order()]
