@@ -45,6 +45,8 @@ _CATALOG = """
     union all
     select concat_ws(' ', 'constraint', name, conname, pg_get_constraintdef(pg_constraint.oid))
     from pg_constraint inner join relation on conrelid = relation.oid
+    -- PostgreSQL 18 names them, by the name that the column had first.
+    where contype <> 'n'
     union all
     select concat_ws(' ', 'index', pg_get_indexdef(indexrelid))
     from pg_index inner join relation on indrelid = relation.oid

