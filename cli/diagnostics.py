@@ -103,7 +103,7 @@ def _warehouse(settings: Settings) -> Iterator[Finding]:
         yield _server("warehouse", connection, settings.warehouse)
         revision = revision_of(connection)
         if revision == newest():
-            yield Finding("warehouse", "ok", f"Its tables are those of this code (revision {revision}).")
+            yield Finding("warehouse", "ok", f"Its schema matches this code (revision {revision}).")
             yield from _declared(connection)
         else:
             what = f"It is at revision {revision or 'none'}; this code needs {newest()}."

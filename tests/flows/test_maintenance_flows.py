@@ -50,7 +50,7 @@ def test_old_requests_go_countries_are_told_again_and_differences_are_found_and_
     assert [run.state for run in seen] == ["Completed", "Completed", "Failed", "Completed"]
     assert [sorted(run.tasks) for run in seen] == [
         ["remove-requests"],
-        ["tell-countries-again"],
+        ["reclassify-requests"],
         ["reconcile-feed", "reconcile-source"],
         ["reconcile-feed", "reconcile-source"],
     ]
