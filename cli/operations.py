@@ -30,12 +30,11 @@ def deploy(
         raise WarehouseError(
             what, hint="Run `dwh up`, or set PREFECT_API_URL (and PREFECT_API_KEY for Cloud)."
         )
-    from flows.databases import with_urls
+    from flows.databases import loaded_sources
     from flows.deploy import deploy as register
     from flows.deployments import read_declarations
-    from warehouse.sources.registry import sources_with_url
 
-    declared = read_declarations(sources_with_url(with_urls(settings, start=False)))
+    declared = read_declarations(loaded_sources(settings))
 
     with show_log(f"deploying to {api_url}"):
         ids = register(declared, pool)

@@ -95,12 +95,11 @@ def _deploy(settings: "Settings") -> None:
 
     os.environ.pop("PREFECT_API_URL", None)
     track_flows(settings.home)
-    from flows.databases import with_urls
+    from flows.databases import loaded_sources
     from flows.deploy import deploy
     from flows.deployments import read_declarations
-    from warehouse.sources.registry import sources_with_url
 
-    deploy(read_declarations(sources_with_url(with_urls(settings, start=False))))
+    deploy(read_declarations(loaded_sources(settings)))
 
 
 def _split(words: list[str]) -> tuple[str, list[str]]:

@@ -4,6 +4,7 @@ from stack.postgres import EmbeddedPostgres
 from warehouse.db.connections import connect
 from warehouse.db.schema_version import newest, revision_of
 from warehouse.settings import Settings
+from warehouse.sources.registry import sources_with_url
 
 SHOP, WAREHOUSE = "shop", "warehouse"
 
@@ -16,6 +17,11 @@ def embedded_databases(settings: Settings) -> list[str]:
     """
     has_shop = SHOP in settings.source_urls or bool(settings.warehouse_url and settings.source_urls)
     return [*([] if has_shop else [SHOP]), *([] if settings.warehouse_url else [WAREHOUSE])]
+
+
+def loaded_sources(settings: Settings) -> list[str]:
+    """Names of the sources that are loaded: those that have a URL, and the embedded shop, running or not."""
+    return [*sources_with_url(settings), *(name for name in embedded_databases(settings) if name == SHOP)]
 
 
 def embedded_server(settings: Settings) -> EmbeddedPostgres:

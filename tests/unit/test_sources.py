@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from cli.run import run
-from flows.databases import embedded_databases
+from flows.databases import embedded_databases, loaded_sources
 from flows.deployments import FOLDER, read_declarations
 from tests.unit.test_declaration import GOOD, declare
 from warehouse.errors import DeclarationError, SettingsError
@@ -106,7 +106,9 @@ def test_the_shop_is_embedded_unless_all_the_rest_is_elsewhere(
     warehouse: str | None, sources: list[str], embedded: list[str]
 ) -> None:
     urls = {name: SecretStr("postgresql:///x") for name in sources}
-    assert embedded_databases(Settings(warehouse_url=warehouse, source_urls=urls)) == embedded
+    settings = Settings(warehouse_url=warehouse, source_urls=urls)
+    assert embedded_databases(settings) == embedded
+    assert set(loaded_sources(settings)) == {*sources, *({"shop"} & set(embedded))}
 
 
 def test_the_template_becomes_a_deployment_for_each_source_but_one_with_an_entry_of_its_own(
