@@ -74,7 +74,8 @@ class Place:
         return told
 
     def partitions(self, first: date, last: date) -> list[Partition]:
-        return read_calendar(self.pipeline.warehouse, feeds_of(self.lake.settings), first, last)
+        settings = self.lake.settings.with_source_url("shop", self.pipeline.shop_url)
+        return read_calendar(self.pipeline.warehouse, feeds_of(settings), first, last)
 
     def everything(self) -> dict[str, Any]:
         """Mirrors, star and web logs, but for the runs that wrote them."""

@@ -530,7 +530,8 @@ def test_column_that_conform_sql_needs_stops_before_the_mirror_loses_it(whole_sh
     whole_shop.source = replace(whole_shop.source, tables=tuple(swap.values()), entities=entities)
     whole_shop.do("alter table customer drop column state", "update customer set name = 'New'")
     with pytest.raises(
-        DeclarationError, match=r"conform/customer\.sql fails: column customer\.state does not"
+        DeclarationError,
+        match=r"conform/customer\.sql of source 'shop' fails: column customer\.state does not",
     ):
         whole_shop.capture()
     assert whole_shop.rows("select name, state from raw.shop_customer") == [("Ana", "Salta")]
@@ -864,7 +865,7 @@ def test_standby_is_refused_and_its_promotion_is_told(
         pipeline.capture()
         with pytest.raises(SourceError) as error:
             pipeline.capture(shop_url=standby.url("shop"))
-        assert error.value.what == "The source is a standby (read replica)."
+        assert error.value.what == "Source 'shop' is a standby (read replica)."
         with psycopg.connect(standby.url(), autocommit=True) as connection:
             connection.execute("select pg_promote()")
         with pytest.raises(SourceError) as error:

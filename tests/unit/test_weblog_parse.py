@@ -11,7 +11,7 @@ from shutil import which
 
 import numpy as np
 import pytest
-from cli.checks import examine
+from cli.diagnostics import examine
 from hypothesis import given
 from hypothesis import strategies as st
 
