@@ -11,10 +11,10 @@ from shutil import which
 
 import numpy as np
 import pytest
-from cli.diagnostics import examine
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cli.diagnostics import examine
 from warehouse.settings import Settings
 from warehouse.weblogs.reader import native
 from warehouse.weblogs.reader.addresses import AddressReader
