@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL, opened in one place so that every session reads and writes alike."""
+"""Connections to PostgreSQL, all with the same session settings."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,8 +11,9 @@ from psycopg.conninfo import conninfo_to_dict
 from warehouse.db.identifiers import listed
 from warehouse.errors import AccessRefused, ConnectionFailed, DiskFull, SettingsError
 
-# Text of timestamps, floats and types must not depend on a server's settings: cursors, row hashes and drift are made of
-# it. Nor may a limit meant for people end a run, or a role's isolation show it what was there before it waited.
+# Cursors, row hashes and drift compare the text of timestamps, floats and types: it must not depend on a server's
+# settings. Timeouts meant for people must not end a run, nor may a role's isolation level hide what committed while it
+# waited.
 SESSION = {
     "TimeZone": "UTC",
     "DateStyle": "ISO, MDY",
@@ -37,7 +38,7 @@ SESSION = {
         "0",
     ),
 }
-# A failed connection has no SQLSTATE: only what the server says tells a wrong URL from a server that restarts.
+# A failed connection has no SQLSTATE: only the message distinguishes a wrong URL from a server that restarts.
 REFUSALS = (
     "authentication failed",
     "does not exist",
@@ -66,8 +67,8 @@ def connect(url: str, *, autocommit: bool = False, application_name: str = "dwh"
         reason = str(error).strip().splitlines()[0].rpartition(" failed: ")[2].rstrip(".")
         what = f"Cannot connect to {without_password(url)}: {reason}."
         if any(sign in reason for sign in REFUSALS):
-            advice = "Correct the URL, or the privileges of its user (`dwh doctor`)."
-            raise AccessRefused(what, hint=advice) from None
+            hint = "Correct the URL, or the privileges of its user (`dwh doctor`)."
+            raise AccessRefused(what, hint=hint) from None
         raise ConnectionFailed(
             what, hint="Is the server up (`dwh status`), and is the URL right (`dwh doctor`)?"
         ) from None
@@ -77,7 +78,7 @@ def connect(url: str, *, autocommit: bool = False, application_name: str = "dwh"
             hint="It should read postgresql://user:password@host:port/database.",
         ) from None
     settings = ", ".join(f"('{name}', '{value}')" for name, value in SESSION.items())
-    # Older servers do not have them all, and only Linux tells surely when a client has gone.
+    # Older servers lack some of them, and only on Linux does a server reliably notice that a client has gone.
     connection.execute(
         f"select set_config(name, value, false) from (values {settings}) as setting (name, value) "
         "where current_setting(name, true) is not null "
@@ -91,7 +92,7 @@ def connect(url: str, *, autocommit: bool = False, application_name: str = "dwh"
 def analyze_briefly(
     connection: psycopg.Connection, table: sql.Composable, columns: Sequence[str] = ()
 ) -> None:
-    """Tell the planner of a table that lives for one run: for its joins a tenth of the usual sample is enough."""
+    """Analyze a table that lives for one run: a tenth of the usual sample is enough to plan its joins."""
     connection.execute(
         sql.SQL(
             "set local default_statistics_target = 10; analyze {}{}; set local default_statistics_target to default"
@@ -111,11 +112,11 @@ def is_transient(error: BaseException) -> bool:
 
 @contextmanager
 def explain_unwritable() -> Iterator[None]:
-    """Turns what a server says that has no room left, or takes no writes, into a sentence.
+    """Translate the errors of a server that is full or read only.
 
     Raises:
         DiskFull: a disk of a server is full.
-        AccessRefused: the warehouse is to be read only.
+        AccessRefused: the warehouse is read only.
     """
     try:
         yield
@@ -133,7 +134,7 @@ def explain_unwritable() -> Iterator[None]:
 
 
 def without_password(url: str) -> str:
-    """The URL as it may be shown: host, port and database, never the password."""
+    """The URL without its password, for messages: user, host, port and database."""
     try:
         parts = conninfo_to_dict(url)
     except psycopg.ProgrammingError:

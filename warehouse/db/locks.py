@@ -16,8 +16,8 @@ FILE = 7033
 ENDED = "a run that has just ended"
 
 
-# Looks for a holder that is gone each time one looks; then somebody holds it who cannot be seen.
-LOOKS = 10
+# A lock may change hands while its holder is looked up; after so many attempts its holder is not visible to us.
+ATTEMPTS = 10
 
 Waiting = Callable[[str], None]
 
@@ -33,21 +33,21 @@ def session_lock(
 ) -> Iterator[None]:
     """Hold the session lock `name` for the length of the block; if `shared`, beside others who share it.
 
-    Where it has to wait it tells `waiting` for whom.
+    If it has to wait, it calls `waiting` with a message that names the holder.
 
     Raises:
-        LockHeld: somebody else has it after `wait_seconds`; says who, and since when.
+        LockHeld: another session still holds it after `wait_seconds`; names it, and since when.
     """
     mode = sql.SQL("_shared" if shared else "")
     if not _take(connection, name, mode, 0):
         holder = _holder(connection, name)
         if wait_seconds:
             waiting(f"waiting up to {wait_seconds:,.0f} s for '{name}', which is held by {holder or ENDED}")
-        for look in range(LOOKS):
+        for attempt in range(ATTEMPTS):
             if _take(connection, name, mode, wait_seconds):
                 break
             holder = _holder(connection, name)
-            if holder or look == LOOKS - 1:
+            if holder or attempt == ATTEMPTS - 1:
                 raise LockHeld(
                     f"'{name}' is being loaded by {holder or ENDED}.",
                     hint="Wait for it to end, or run again later: nothing was changed.",
@@ -62,14 +62,14 @@ def session_lock(
 
 
 def transaction_lock(connection: psycopg.Connection, name: str, waiting: Waiting = lambda _: None) -> None:
-    """Wait for the lock `name`, telling `waiting` for whom, and hold it to the end of the transaction."""
+    """Wait for the lock `name`, calling `waiting` with its holder, and hold it to the end of the transaction."""
     if not try_transaction_lock(connection, name):
         waiting(f"waiting for '{name}', which is held by {_holder(connection, name) or ENDED}")
         connection.execute("select pg_advisory_xact_lock(%s, hashtext(%s))", [NAMED, name])
 
 
 def try_transaction_lock(connection: psycopg.Connection, name: str) -> bool:
-    """Take the lock `name` to the end of the transaction unless somebody has it; whether it was free."""
+    """Take the lock `name` to the end of the transaction if it is free. Returns whether it was."""
     row = connection.execute("select pg_try_advisory_xact_lock(%s, hashtext(%s))", [NAMED, name]).fetchone()
     return row == (True,)
 
@@ -136,5 +136,5 @@ def _holder(connection: psycopg.Connection, name: str) -> str | None:
     if row is None:
         return None
     application, run_id, pid, since = row
-    said = application if run_id is None else f"{application}, run {run_id}"
-    return f"{said} (server process {pid}, connected since {since:%Y-%m-%d %H:%M:%S} UTC)"
+    holder = application if run_id is None else f"{application}, run {run_id}"
+    return f"{holder} (server process {pid}, connected since {since:%Y-%m-%d %H:%M:%S} UTC)"

@@ -1,4 +1,4 @@
-"""The change log: what rows were before they changed, kept by triggers on every table that a run writes."""
+"""The change log: rows before and after each change, logged by triggers on every table that a run writes."""
 
 from typing import Final
 
