@@ -196,7 +196,7 @@ def test_a_backfill_that_was_killed_goes_on_where_it_was(loaded: Place) -> None:
         killed.wait()
     code, told = loaded.backfill(MONDAY, WEDNESDAY)
     assert code == 0, told
-    assert "4 days to load, 2 done by run" in told
+    assert "4 days to load, 2 already done up to run" in told
     assert [(feed, day) for feed, day, *_ in loaded.tries()] == [
         *(("shop", day) for day in (MONDAY, TUESDAY)),
         *(("weblogs", day) for day in (MONDAY, TUESDAY)),
