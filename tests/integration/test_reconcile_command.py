@@ -90,6 +90,6 @@ def test_row_is_explained_as_a_tree_and_as_json(dwh: CommandLine, shop: Pipeline
     ):
         assert said in tree.stdout
     (node,) = dwh.json("explain", "customer", "1", "--source", "shop")
-    assert node["facts"] == {"state": "there", "versions": 1}
+    assert node["facts"] == {"state": "in the source", "versions": 1}
     unknown = dwh("explain", "customer", "[bold]' or 1=1")
     assert unknown.returncode == 2 and "There are, for instance: 1." in unknown.stderr
