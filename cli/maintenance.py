@@ -24,7 +24,7 @@ def migrate(
 ) -> None:
     """Migrate the warehouse's schema to what this code needs; running it again changes nothing.
 
-    Examples: `dwh migrate`, `dwh migrate --to 0014 --yes`, `dwh migrate --new "add dim_store"`
+    Examples: `dwh migrate`, `dwh migrate --to 0037 --yes`, `dwh migrate --new "add dim_store"`
     """
     from cli.output import out
     from flows.databases import with_urls
