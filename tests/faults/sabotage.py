@@ -46,5 +46,7 @@ def share_every_lock(_: Connection) -> None:
     """Locks that keep nobody out."""
     from warehouse.db import locks
 
-    hold = locks.hold
-    locks.hold = lambda *arguments, **options: hold(*arguments, **(options | {"shared": True}))
+    session_lock = locks.session_lock
+    locks.session_lock = lambda *arguments, **options: session_lock(
+        *arguments, **(options | {"shared": True})
+    )

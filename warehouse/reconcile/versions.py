@@ -89,36 +89,40 @@ def _names(batch: Batch, dimension: Dimension) -> dict[str, sql.Composable]:
     }
 
 
-# A row's first image, and over it what runs wrote into it since, column by column. What a run deleted is gone; should
-# it be there again, nothing is known of it but what came after.
+# A row's first image, overwritten column by column by what runs wrote since. Of a row that a run deleted only what was
+# logged afterwards counts.
 _WRITTEN = """
     drop table if exists pg_temp.written, pg_temp.expected;
     create temp table written on commit drop as
-    with told as (
+    with logged as (
         select
-            feed.change_id, feed.row_key, feed.operation, feed.run_id, feed.changed_columns, feed.before, feed.after,
+            change.change_id, change.row_key, change.operation, change.run_id, change.changed_columns,
+            change.before, change.after,
             coalesce(
-                max(feed.change_id) filter (where feed.operation in ('insert', 'delete') and feed.run_id is not null)
-                    over (partition by feed.row_key), 0
+                max(change.change_id)
+                    filter (where change.operation in ('insert', 'delete') and change.run_id is not null)
+                    over (partition by change.row_key), 0
             ) as born_in
-        from audit.change_log as feed
-        where feed.table_name = {table_name}
+        from audit.change_log as change
+        where change.table_name = {table_name}
     ),
 
     first as (
-        select distinct on (told.row_key)
-            told.row_key, told.operation = 'insert' and told.run_id is null as is_forged,
-            case when told.operation = 'insert' then told.after else told.before end as image
-        from told
-        where told.change_id > told.born_in or told.change_id = told.born_in and told.operation = 'insert'
-        order by told.row_key, told.change_id
+        select distinct on (logged.row_key)
+            logged.row_key, logged.operation = 'insert' and logged.run_id is null as is_forged,
+            case when logged.operation = 'insert' then logged.after else logged.before end as image
+        from logged
+        where logged.change_id > logged.born_in or logged.change_id = logged.born_in and logged.operation = 'insert'
+        order by logged.row_key, logged.change_id
     ),
 
     since as (
-        select told.row_key, jsonb_object_agg(changed.name, told.after -> changed.name order by told.change_id) as image
-        from told cross join lateral unnest(told.changed_columns) as changed (name)
-        where told.operation = 'update' and told.run_id is not null and told.change_id > told.born_in
-        group by told.row_key
+        select
+            logged.row_key,
+            jsonb_object_agg(changed.name, logged.after -> changed.name order by logged.change_id) as image
+        from logged cross join lateral unnest(logged.changed_columns) as changed (name)
+        where logged.operation = 'update' and logged.run_id is not null and logged.change_id > logged.born_in
+        group by logged.row_key
     )
 
     select version.*
@@ -133,7 +137,7 @@ _WRITTEN = """
     create index on pg_temp.expected ({key});
 """
 
-# Versions that no run has told of are as they were inserted: inferred ones, and those from before the feed.
+# Versions that no run has told of are as they were inserted: inferred ones, and those from before the change.
 _EXPECT_PAST = """
     insert into pg_temp.expected ({columns})
     select written.{key}, written.{natural}, {written_attributes}, written.valid_from, written.valid_to, false,
@@ -158,8 +162,8 @@ _EXPECT_PAST = """
     analyze pg_temp.expected;
 """
 
-# The version of now begins where the feed says that it did; else where its predecessor ended, if the run that closed
-# that one opened this; else, for a member that came back, when the source changed it or at that run's snapshot.
+# The present version begins where the change log says so; else where its predecessor ended, if the run that closed that
+# one opened this; else, for a member that reappeared, when the source changed it or at that run's snapshot.
 _EXPECT_PRESENT = """
     insert into pg_temp.expected ({columns})
     select

@@ -99,8 +99,8 @@ def _lines(connection: psycopg.Connection) -> Verdict:
             differing += 1
             problem = _repair_line(connection, file["file_id"], number, copies, is_wanted)
             key = {"file_id": str(file["file_id"]), "line_number": str(number), "path": file["path"]}
-            said = {"copies": str(copies)}, {"copies": str(int(is_wanted))}
-            differences.append(Difference("weblog", FEED, "dwh.fact_weblog", key, problem, *said))
+            before, after = {"copies": str(copies)}, {"copies": str(int(is_wanted))}
+            differences.append(Difference("weblog", FEED, "dwh.fact_weblog", key, problem, before, after))
     return Verdict(
         "weblog",
         FEED,

@@ -79,7 +79,7 @@ def show(console: Console, result: Result) -> None:
     for complaint in result.complaints:
         console.print(f"[red]{complaint}")
     if not result.complaints:
-        console.print("[green]Nothing lost, doubled or stale; the star agrees with its mirror.")
+        console.print("[green]Nothing lost, duplicated or stale; the star agrees with its mirror.")
 
 
 if __name__ == "__main__":

@@ -20,12 +20,12 @@ class Difference:
     # In the source and not in the copy; there with older values; in the copy more than once; gone from the source.
     lost: Counter[str] = field(default_factory=Counter)
     stale: Counter[str] = field(default_factory=Counter)
-    doubled: Counter[str] = field(default_factory=Counter)
+    duplicated: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)
 
     @property
     def total(self) -> int:
-        return sum(sum(kind.values()) for kind in (self.lost, self.stale, self.doubled, self.kept))
+        return sum(sum(kind.values()) for kind in (self.lost, self.stale, self.duplicated, self.kept))
 
 
 def compare(

@@ -57,11 +57,11 @@ class Conditions:
     retries: bool
 
     def __call__(self, says: Connection) -> Callable[[], None] | None:
-        from flows import acquire, engine
+        from flows import engine, run_locked
         from warehouse.weblogs import loader
 
         soon = tuple(0.1 * 2**n for n in range(len(engine.DELAYS))) if self.retries else ()
-        engine.DELAYS = acquire.DELAYS = soon  # type: ignore[assignment]
+        engine.DELAYS = run_locked.DELAYS = soon  # type: ignore[assignment]
         assert loader.load.__kwdefaults__ is not None
         loader.load.__kwdefaults__["batch_bytes"] = BATCH_BYTES
         finish = [prepare(says) for prepare in self.happens]
