@@ -41,13 +41,14 @@ def with_urls(settings: Settings, *, start: bool = True, migrate: bool = True) -
     if not names:
         return settings
     server = embedded_server(settings)
+    if start:
+        server.start()
     complete = settings
     if SHOP in names:
         complete = complete.with_source_url(SHOP, server.url(SHOP))
     if WAREHOUSE in names:
         complete = complete.with_warehouse_url(server.url(WAREHOUSE))
     if start:
-        server.start()
         for name in names:
             server.create_database(name)
         if WAREHOUSE in names and migrate:

@@ -98,7 +98,7 @@ def assert_said(failed: subprocess.CompletedProcess[str]) -> None:
 
 def assert_told(failed: subprocess.CompletedProcess[str], statuses: list[tuple[str]]) -> None:
     """The trail says that the run has failed; where not even that had room, the run said so and counts as crashed."""
-    told = "crashed" if "the warehouse could not be told" in failed.stderr else "failed"
+    told = "crashed" if "could not be recorded in the warehouse" in failed.stderr else "failed"
     assert statuses == [("succeeded",), (told,), ("succeeded",)]
 
 

@@ -199,7 +199,7 @@ def test_freshness_tells_a_table_that_did_not_change_from_one_that_was_not_looke
     assert {complete_at for complete_at, _ in found.values()} == {last_load[0]}
     assert found["dwh.dim_customer"][1] >= last_load[1]
     assert first_load[1] <= found["dwh.dim_company"][1] <= first_load[0]
-    assert len(found) == 10 + 6
+    assert len(found) == 11 + 6
 
 
 def test_quality_shows_the_last_verdict_and_the_rows_that_wait(shop: Pipeline) -> None:

@@ -93,7 +93,7 @@ def test_files_whose_first_line_has_no_end_are_never_with_two_loaders(
         tasks = mine.pending()
         assert next(tasks).file.path == "a.log"
         assert list(others.pending()) == []
-        assert others.elsewhere == 3
+        assert others.claimed_by_others == 3
         # Its line ends while another file is read: it is claimed again, by the line.
         lake.put("b.log", whole)
         assert [task.file.path for task in tasks] == ["c.log", "b.log"]

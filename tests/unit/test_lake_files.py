@@ -73,7 +73,7 @@ def test_blocks_hold_every_line_once(
         offset += block.byte_count
         got += block.buffer[: block.size].tobytes()[: block.byte_count]
         assert block.buffer[block.size - 1] == ord("\n")
-        assert block.is_open == (block.byte_count == block.size - 1)
+        assert block.is_unterminated == (block.byte_count == block.size - 1)
     assert got == content
 
 
