@@ -20,6 +20,8 @@ from warehouse.extract.catalog import source_columns
 from warehouse.extract.snapshot import check_readable, snapshot_of
 from warehouse.files import lake
 from warehouse.files.locations import location_of
+from warehouse.model.contracts import read_contract
+from warehouse.model.star import TARGETS
 from warehouse.runs.alerts import Mailbox, send_test
 from warehouse.settings import Settings
 from warehouse.sources.declaration import Table
@@ -44,8 +46,9 @@ class Finding:
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Check databases, grants, source tables, GeoIP file, lake, parser, mail and disk in turn; changes nothing."""
+    """Check databases, grants, contracts, sources, GeoIP file, lake, parser, mail and disk; changes nothing."""
     yield from _guarded("warehouse", _warehouse, settings)
+    yield from _contracts()
     try:
         sources = sources_with_url(settings)
     except WarehouseError as error:
@@ -142,6 +145,21 @@ def _declared(connection: psycopg.Connection) -> Iterator[Finding]:
         yield Finding("warehouse", "wrong", what, "Run `dwh migrate`.")
     if not differences:
         yield Finding("warehouse", "ok", "Its views, functions, comments and grants are as declared.")
+
+
+def _contracts() -> Iterator[Finding]:
+    entities = (*(target.entity for target in TARGETS), "weblog")
+    broken = 0
+    for entity in entities:
+        try:
+            read_contract(entity)
+        except WarehouseError as error:
+            broken += 1
+            yield Finding("contracts", "wrong", error.what, error.hint or f"Correct checks/{entity}.yml.")
+    if not broken:
+        yield Finding(
+            "contracts", "ok", f"All {len(entities)} can be read, and each has a rule at level fail."
+        )
 
 
 def _source(name: str, settings: Settings) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     send_mail: Annotated[bool, typer.Option("--send-mail", help="Send a test mail to DWH_ALERT_TO.")] = False,
 ) -> None:
-    """Check settings, databases, grants, source tables, GeoIP file, lake, mail, disk and Prefect.
+    """Check settings, databases, grants, contracts, source tables, GeoIP file, lake, mail, disk and Prefect.
 
     Changes nothing and starts nothing. Exits with 1 if anything is wrong.
     """

@@ -3,12 +3,14 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -363,8 +365,13 @@ def test_empty_warehouse_is_migrated_up_and_down_on_demand_alone(
 
 def test_doctor_finds_what_is_wrong_and_how_to_mend_it(dwh: CommandLine, shop: Pipeline) -> None:
     assert dwh("generate", "weblogs", "--lines", "10").returncode == 0
-    assert dwh("doctor").returncode == 0
+    done = dwh("doctor", "--json")
+    assert done.returncode == 0
+    assert [one["verdict"] for one in json.loads(done.stdout) if one["about"] == "contracts"] == ["ok"]
 
+    contracts = shutil.copytree(str(files("checks")), dwh.folder / "mine" / "checks")
+    (contracts / "product.yml").unlink()
+    (contracts / "weblog.yml").write_text("dataset: [")
     shop.without_foreign_keys()
     _drop(
         shop,
@@ -384,6 +391,7 @@ def test_doctor_finds_what_is_wrong_and_how_to_mend_it(dwh: CommandLine, shop: P
         DWH_GEOIP_PATH="/nowhere.mmdb",
         DWH_SMTP_URL="smtp://127.0.0.1:1",
         DWH_ALERT_TO="a@b.c",
+        PYTHONPATH=str(dwh.folder / "mine"),
     )
     assert done.returncode == 1
     found = {(one["about"], one["verdict"], one["what"], one["hint"]) for one in json.loads(done.stdout)}
@@ -391,11 +399,14 @@ def test_doctor_finds_what_is_wrong_and_how_to_mend_it(dwh: CommandLine, shop: P
     assert wrong == {
         ("warehouse", "The comment of view mart.sales is not as declared."),
         ("warehouse", "An owner or grant is not as declared"),
+        ("contracts", "There is no data contract for product"),
+        ("contracts", f"{contracts / 'weblog.yml'} is not YAML"),
         ("source shop", "No unique index guards (id) of public.brand, its declared key."),
         ("GeoIP file", "There is no GeoIP file at /nowhere.mmdb."),
         ("mail", "The mail server smtp"),
     }
     hints = {what: hint for _, _, what, hint in found}
+    assert all(hint for about, _, _, hint in found if about == "contracts")
     assert hints["No unique index guards (id) of public.brand, its declared key."].startswith(
         "create unique index"
     )

@@ -219,7 +219,7 @@ def test_warning_lets_the_run_go_on(shop: Pipeline) -> None:
         ("- a list", "names no dataset"),
         (
             "dataset: warehouse/dwh/staging/nothing\ncolumns:\n  - name: id\n    checks:\n      - missing:\n",
-            "cannot be run",
+            "not warehouse/dwh/staging/conformed_order_item",
         ),
         (
             "dataset: warehouse/dwh/staging/conformed_order_item\nchecks:\n"

@@ -23,11 +23,67 @@ def test_missing_contract_is_an_error(tmp_path: Path) -> None:
     assert error.value.what == f"There is no data contract for thing: {tmp_path / 'thing.yml'} is missing."
 
 
-@pytest.mark.parametrize("text", ["", "columns:\n  - name: price\n", "columns: []\nchecks: []\n"])
-def test_contract_without_rules_is_an_error(tmp_path: Path, text: str) -> None:
+WARNING = "checks:\n  - row_count: {threshold: {level: warn}}\n"
+FAILING_TOO = "checks:\n  - row_count: {threshold: {level: warn, additional: {level: fail}}}\n"
+
+
+@pytest.mark.parametrize("text", ["", "columns:\n  - name: price\n", "columns: []\nchecks: []\n", WARNING])
+def test_contract_without_a_rule_at_level_fail_is_an_error(tmp_path: Path, text: str) -> None:
     with pytest.raises(DeclarationError, match="The data contract of thing is empty") as error:
         contract(tmp_path, text)
     assert error.value.exit_code == 2
+
+
+def test_rules_at_level_fail_count_though_they_warn_too_or_do_not_apply(tmp_path: Path) -> None:
+    assert contract(tmp_path, FAILING_TOO).row_rules == ()
+    key = "columns:\n  - name: price\n    checks:\n      - missing:\n"
+    assert [rule.name for rule in contract(tmp_path, key + WARNING, "price").not_applicable] == [
+        "price is missing"
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n"])
+def test_empty_file_is_called_empty(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "thing.yml"
+    file.write_text(text)
+    with pytest.raises(DeclarationError) as error:
+        read_contract("thing", folder=tmp_path)
+    assert error.value.what == f"{file} is empty: it has no rules."
+
+
+@pytest.mark.parametrize(
+    ("entity", "batch", "names"),
+    [
+        ("thing", "conformed_thing", "warehouse/dwh/staging/conformed_other"),
+        ("thing", "conformed_thing", "warehouse/dwh/public/conformed_thing"),
+        ("thing", "conformed_thing", "staging/conformed_thing/staging/thing"),
+        ("weblog", "weblog_file", "warehouse/dwh/staging/conformed_weblog"),
+    ],
+)
+def test_contract_about_another_batch_is_an_error(
+    tmp_path: Path, entity: str, batch: str, names: str
+) -> None:
+    file = tmp_path / f"{entity}.yml"
+    file.write_text(f"dataset: {names}\nchecks:\n  - row_count:\n")
+    with pytest.raises(DeclarationError) as error:
+        read_contract(entity, folder=tmp_path)
+    assert error.value.what == (
+        f"{file} is about another batch: its dataset is {names}, not warehouse/dwh/staging/{batch}."
+    )
+    file.write_text(f"dataset: warehouse/mine/staging/{batch}\nchecks:\n  - row_count:\n")
+    assert read_contract(entity, folder=tmp_path).entity == entity
+
+
+def test_contract_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: Path) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "thing.yml").write_bytes(b"dataset: caf\xe9\n")
+    with pytest.raises(DeclarationError, match="is not YAML"):
+        read_contract("thing", folder=tmp_path)
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(DeclarationError, match="cannot be read: Permission denied"):
+        read_contract("thing", folder=tmp_path)
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.entity)
@@ -58,7 +114,10 @@ def test_every_target_of_the_star_has_a_contract_with_a_rule_for_each_key_column
     ],
 )
 def test_row_rules_are_strict_conditions_on_one_row(tmp_path: Path, check: str, breaks: str | None) -> None:
-    found = contract(tmp_path, f"columns:\n  - name: price\n    checks:\n      - {check}\n")
+    found = contract(
+        tmp_path,
+        f"columns:\n  - name: price\n    checks:\n      - {check}\nchecks:\n  - row_count:\n",
+    )
     assert [rule.broken_if for rule in found.row_rules] == ([breaks] if breaks else [])
     assert found.not_applicable == ()
 

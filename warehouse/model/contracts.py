@@ -17,6 +17,9 @@ import yaml
 from warehouse.errors import DeclarationError
 
 CHECKS: Traversable = files("checks")
+# Batches of entities that have no table staging.conformed_<entity>.
+_BATCHES = {"weblog": "weblog_file"}
+_ADD_RULES = "Give it at least a rule for each key column and each column that must not be empty."
 # libyaml reads a contract in a tenth of the time, where PyYAML has it.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -47,7 +50,7 @@ def read_contract(
     """Read the contract of an entity, without the checks about columns that the source does not map.
 
     Raises:
-        DeclarationError: there is no such file, it has no rules, or it is no contract.
+        DeclarationError: there is no such file, it is no contract or about another batch, or no rule is at level fail.
     """
     path = (folder or CHECKS) / f"{entity}.yml"
     if not path.is_file():
@@ -57,20 +60,30 @@ def read_contract(
         )
     try:
         document = yaml.load(path.read_text(), _Loader)
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise DeclarationError(f"{path} cannot be read: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DeclarationError(f"{path} is not YAML: {error}.") from None
+    if document is None:
+        raise DeclarationError(f"{path} is empty: it has no rules.", hint=_ADD_RULES)
     if not isinstance(document, dict) or str(document.get("dataset")).count("/") != 3:
         raise DeclarationError(
             f"{path} is not a data contract: it names no dataset, as source/database/schema/table."
         )
+    batch = f"staging/{_BATCHES.get(entity, f'conformed_{entity}')}"
+    if str(document["dataset"]).split("/", 2)[2] != batch:
+        raise DeclarationError(
+            f"{path} is about another batch: its dataset is {document['dataset']}, not warehouse/dwh/{batch}.",
+            hint=f"Write dataset: warehouse/dwh/{batch}",
+        )
     try:
         contract = _parse(entity, deepcopy(document), unmapped)
+        can_fail = any(map(_can_fail, _checks_of(document)))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DeclarationError(f"{path} is not a data contract: {error}.") from None
-    if not any(_checks_of(contract.document)) and not contract.not_applicable:
+    if not can_fail:
         raise DeclarationError(
-            f"The data contract of {entity} is empty: {path} has no rules.",
-            hint="Give it at least a rule for each key column and each column that must not be empty.",
+            f"The data contract of {entity} is empty: {path} has no rule at level fail.", hint=_ADD_RULES
         )
     return contract
 
@@ -94,6 +107,13 @@ def _parse(entity: str, document: dict[str, Any], unmapped: frozenset[str]) -> C
 def _checks_of(document: Mapping[str, Any]) -> Iterable[Any]:
     for part in (*(document.get("columns") or ()), document):
         yield from part.get("checks") or ()
+
+
+def _can_fail(check: Mapping[str, Any]) -> bool:
+    (spec,) = check.values()
+    threshold = (spec or {}).get("threshold") or {}
+    thresholds = (threshold, threshold["additional"]) if threshold.get("additional") else (threshold,)
+    return any(str(one.get("level", "fail")).lower() != "warn" for one in thresholds)
 
 
 def _applicable(
