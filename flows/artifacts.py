@@ -112,7 +112,7 @@ def page(evidence: Evidence) -> str:
         f"code {run['code_version']}.",
     ]
     if run["error"]:
-        lines += ["", f"**{_escaped(run['error'])}**", "", _escaped(run["hint"] or "")]
+        lines += ["", f"**{_escaped(run['error'])}**", "", _escaped(run["hint"] or "").replace("\n", "\n\n")]
     changed = [load for load in evidence.loads if _changes(load)]
     if evidence.loads:
         lines += ["", f"## Loads ({len(changed)} of {len(evidence.loads)} tables changed)", ""]

@@ -97,9 +97,13 @@ class StepsFailed(WarehouseError):
 
     def __init__(self, failed: Mapping[str, Exception], *, of: int, verdicts: Sequence[Any] = ()) -> None:
         reasons = [f"{name} ({getattr(error, 'what', error)})" for name, error in failed.items()]
-        hints = [hint for error in failed.values() if (hint := getattr(error, "hint", ""))]
+        steps_by_hint: dict[str, list[str]] = {}
+        for name, error in failed.items():
+            if hint := getattr(error, "hint", ""):
+                steps_by_hint.setdefault(hint, []).append(name)
         super().__init__(
-            f"{len(failed)} of {of} steps failed: {'; '.join(reasons)}", hint=" ".join(dict.fromkeys(hints))
+            f"{len(failed)} of {of} steps failed: {'; '.join(reasons)}",
+            hint="\n".join(f"{', '.join(steps)}: {hint}" for hint, steps in steps_by_hint.items()),
         )
         self.failed, self.verdicts = dict(failed), tuple(verdicts)
         # The worst: a step that failed, for whatever reason, is worse than one that a gate stopped.

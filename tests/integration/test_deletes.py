@@ -36,7 +36,9 @@ def test_one_delete_too_many_stops_the_run_and_changes_nothing(full_shop: Pipeli
     assert error.value.what == (
         "Too many rows were deleted in the source: customer (3 of 20 rows, 15%); the limit is 10%."
     )
-    assert "--confirm-deletes" in error.value.hint and "DWH_MAX_DELETE_SHARE" in error.value.hint
+    assert (
+        "`dwh run shop --confirm-deletes`" in error.value.hint and "DWH_MAX_DELETE_SHARE" in error.value.hint
+    )
     assert content(full_shop.warehouse) == before
     assert full_shop.run_states()[1] == ("ingest-shop", "stopped", error.value.what)
 

@@ -85,8 +85,9 @@ def test_keys_that_all_became_others_wait_for_a_word(shop: Pipeline) -> None:
     known = content(shop.warehouse)
     with pytest.raises(
         DeleteThresholdExceeded, match=r"dwh.fact_order_item .* 8 of 8, 100%; the limit is 10%"
-    ):
+    ) as stopped:
         shop.capture(max_delete_share=0.1)
+    assert "`dwh run shop --confirm-deletes`" in stopped.value.hint
     assert content(shop.warehouse) == known
     shop.capture(max_delete_share=0.1, confirm_deletes=True)
     lines = [(str(number), line) for number in (1, 2, 3, 4) for line in ("L1", "L2")]

@@ -22,10 +22,6 @@ from warehouse.extract.staged import StagedTable
 from warehouse.extract.staging_tables import batch_table, deleted_table
 from warehouse.sources.declaration import Table
 
-CONFIRM_HINT = (
-    "Nothing was changed. If the deletes are real, run again with --confirm-deletes; "
-    "DWH_MAX_DELETE_SHARE sets the limit."
-)
 _SOURCE_KEYS = sql.Identifier("pg_temp", "source_key")
 
 
@@ -129,8 +125,16 @@ def check_threshold(writer: psycopg.Connection, staged: Sequence[StagedTable], m
     if exceeded:
         raise DeleteThresholdExceeded(
             f"Too many rows were deleted in the source: {', '.join(exceeded)}; the limit is {max_share:.0%}.",
-            hint=CONFIRM_HINT,
+            hint=confirm_hint(staged[0].table.source),
         )
+
+
+def confirm_hint(source: str) -> str:
+    """What to do when the threshold stops `source`: confirm its deletes, and no other source's."""
+    return (
+        f"Nothing of '{source}' was changed. If the deletes are real: `dwh run {source} --confirm-deletes`; "
+        "DWH_MAX_DELETE_SHARE sets the limit."
+    )
 
 
 def _live_rows(writer: psycopg.Connection, table: Table) -> int:

@@ -5,7 +5,7 @@ from psycopg import sql
 
 from warehouse.db.identifiers import qualified, same_key
 from warehouse.errors import DeleteThresholdExceeded
-from warehouse.extract.deletes import CONFIRM_HINT
+from warehouse.extract.deletes import confirm_hint
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import natural_keys
 from warehouse.model.star import TARGETS, DailySnapshot, Fact, Target
@@ -53,7 +53,7 @@ def find_orphans(batch: Batch, max_share: float) -> int:
             raise DeleteThresholdExceeded(
                 f"Too many rows of dwh.{batch.target.table} have no row in source '{batch.source}' any more, whose "
                 f"mirror was made again: {orphans:,} of {held:,}, {orphans / held:.0%}; the limit is {max_share:.0%}.",
-                hint=CONFIRM_HINT,
+                hint=confirm_hint(batch.source),
             )
     return orphans + _add_deleted_keys(
         batch,

@@ -1,0 +1,17 @@
+"""Errors of several steps: each hint with the steps that it is for."""
+
+from warehouse.errors import ConnectionFailed, DeleteThresholdExceeded, StepsFailed
+from warehouse.extract.deletes import confirm_hint
+
+
+def test_hints_of_failed_steps_are_told_apart() -> None:
+    failed = {
+        "ingest-acme": DeleteThresholdExceeded("Too many rows.", hint=confirm_hint("acme")),
+        "ingest-shop": ConnectionFailed("down", hint="Is it running?"),
+        "ingest-weblogs": ConnectionFailed("down", hint="Is it running?"),
+        "refresh-marts": ValueError("no hint"),
+    }
+    acme, down = StepsFailed(failed, of=5).hint.splitlines()
+    assert acme.startswith("ingest-acme: Nothing of 'acme' was changed.")
+    assert "`dwh run acme --confirm-deletes`" in acme
+    assert down == "ingest-shop, ingest-weblogs: Is it running?"
