@@ -14,8 +14,8 @@ def deploy(
 ) -> None:
     """Register all deployments with schedules, work pool, automations and variables; repeatable.
 
-    Every declared source that has a URL (DWH_<NAME>_URL) gets a deployment. The server is that of PREFECT_API_URL, else
-    that of the local stack.
+    Every declared source that has a URL (DWH_NAME_URL) gets a deployment; the schedules of sources that no longer
+    are declared or have a URL are paused. The server is that of PREFECT_API_URL, else that of the local stack.
     """
     from cli.output import out, show_json, show_log
     from cli.tracking import track_flows
@@ -32,17 +32,21 @@ def deploy(
         )
     from flows.databases import loaded_sources
     from flows.deploy import deploy as register
+    from flows.deploy import pause_undeclared
     from flows.deployments import read_declarations
 
     declared = read_declarations(loaded_sources(settings))
 
     with show_log(f"deploying to {api_url}"):
         ids = register(declared, pool)
+        paused = pause_undeclared(declared)
     if as_json:
-        show_json({"api_url": api_url, "deployments": ids})
+        show_json({"api_url": api_url, "deployments": ids, "paused": paused})
         return
     for name in ids:
         out.print(f"deployed {name}")
+    for name in paused:
+        out.print(f"paused {name}: its source is not declared or has no URL", soft_wrap=True)
     out.print(f"{len(ids)} deployments on {api_url}. A worker runs them: `dwh up --worker`.", soft_wrap=True)
 
 

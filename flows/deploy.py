@@ -13,6 +13,8 @@ from warehouse.runs.audit import code_version
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
+SOURCE_FLOW = "flows.ingest_source.ingest_source"
+
 
 def deploy(declared: Declared, pool: str | None = None, folder: Path | None = None) -> dict[str, UUID]:
     """Register everything that is declared on the server of PREFECT_API_URL; returns the deployments' ids by name.
@@ -36,6 +38,23 @@ def deploy(declared: Declared, pool: str | None = None, folder: Path | None = No
         _set_variables(client, declared.resources.get("variables", {}))
         _set_automations(client, declared.resources.get("automations", []))
     return ids
+
+
+def pause_undeclared(declared: Declared) -> list[str]:
+    """Pause the schedules of sources that are registered, but not declared or without a URL; returns the names."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+
+    names = {deployment["name"] for deployment in declared.deployments}
+    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=["dwh", "ingest"]))
+    paused = set()
+    with get_client(sync_client=True) as client:
+        for found in client.read_deployments(deployment_filter=ours):
+            if found.entrypoint == SOURCE_FLOW and found.name not in names:
+                for schedule in filter(lambda one: one.active, found.schedules):
+                    client.update_deployment_schedule(found.id, schedule.id, active=False)
+                    paused.add(found.name)
+    return sorted(paused)
 
 
 def _ensure_pool(client: "SyncPrefectClient", name: str, declared: dict[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from cronsim import CronSim
 
-from flows.deploy import deploy
+from flows.deploy import deploy, pause_undeclared
 from flows.deployments import FOLDER, Declared, read_declarations
 from generators import geoip
 from tests.pipeline import Pipeline
@@ -262,6 +262,23 @@ def test_what_is_dead_in_the_warehouse_is_marked_as_crashed_in_prefect(
     assert client.read_flow_run(dead).state.type == StateType.CRASHED
     assert client.read_flow_run(alive).state.type == StateType.RUNNING
     client.delete_flow_run(alive)
+
+
+def test_schedules_of_a_source_that_is_no_longer_declared_are_paused_until_it_is_again(
+    client: "SyncPrefectClient", tmp_path: Path
+) -> None:
+    def is_active(name: str) -> list[bool]:
+        return [schedule.active for schedule in client.read_deployment_by_name(f"{name}/{name}").schedules]
+
+    both, one = read_declarations(SOURCES), read_declarations(["shop"])
+    deploy(both, folder=tmp_path)
+    assert pause_undeclared(both) == []
+    assert pause_undeclared(one) == ["ingest-northwind"]
+    assert pause_undeclared(one) == []
+    assert (is_active("ingest-northwind"), is_active("ingest-shop")) == ([False], [True])
+    assert is_active("ingest-weblogs") == [True]
+    deploy(both, folder=tmp_path)
+    assert is_active("ingest-northwind") == [True]
 
 
 def test_from_any_folder_without_a_prompt(prefect_server: None, tmp_path: Path) -> None:
