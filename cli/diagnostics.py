@@ -21,6 +21,7 @@ from warehouse.extract.snapshot import check_readable, snapshot_of
 from warehouse.files import lake
 from warehouse.files.locations import location_of
 from warehouse.model.contracts import read_contract
+from warehouse.model.drift import find_drift
 from warehouse.model.star import TARGETS
 from warehouse.runs.alerts import Mailbox, send_test
 from warehouse.settings import Settings
@@ -137,14 +138,18 @@ def _declared(connection: psycopg.Connection) -> Iterator[Finding]:
     # Alembic is heavy, and of the checks this one alone needs it.
     from warehouse.migrations import declared
 
-    differences = list(declared.differences(connection))
-    for difference in differences[:MOST_DIFFERENCES]:
-        yield Finding("warehouse", "wrong", f"{difference[0].upper()}{difference[1:]}.", "Run `dwh migrate`.")
-    if (more := len(differences) - MOST_DIFFERENCES) > 0:
-        what = f"{more:,} more tables, views, comments or grants are not as declared."
-        yield Finding("warehouse", "wrong", what, "Run `dwh migrate`.")
-    if not differences:
-        yield Finding("warehouse", "ok", "Its views, functions, comments and grants are as declared.")
+    drift = [Finding("warehouse", "wrong", f"Table {one}.", one.hint) for one in find_drift(connection)]
+    repairable = [
+        Finding("warehouse", "wrong", f"{difference[0].upper()}{difference[1:]}.", "Run `dwh migrate`.")
+        for difference in declared.differences(connection)
+    ]
+    for findings, kinds in ((drift, "parts of tables"), (repairable, "views, functions, comments or grants")):
+        yield from findings[:MOST_DIFFERENCES]
+        if (more := len(findings) - MOST_DIFFERENCES) > 0:
+            what = f"{more:,} more {kinds} are not as declared."
+            yield Finding("warehouse", "wrong", what, findings[-1].hint)
+    if not drift and not repairable:
+        yield Finding("warehouse", "ok", "Its tables, views, functions, comments and grants are as declared.")
 
 
 def _contracts() -> Iterator[Finding]:

@@ -1,9 +1,11 @@
 """`dwh migrate` and `dwh report`: the schema of the warehouse, and the HTML report."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
+
+MOST_DIFFERENCES: Final = 5
 
 
 def migrate(
@@ -39,14 +41,16 @@ def migrate(
         path = write_migration(url, new)
         out.print(f"{path} is written: read it, then run `dwh migrate`.", markup=False, soft_wrap=True)
         return
+    migrations.ensure_known(to)
     before = _revision(url)
+    found: list[str] = []
     if before is not None and (to == "base" or to < before):
         yes or typer.confirm(
             f"Downgrading from {before} to {to} drops tables and their data. Continue?", abort=True
         )
         migrations.downgrade(url, to)
     else:
-        migrations.upgrade(url, to)
+        found = migrations.upgrade(url, to)
     after = _revision(url)
     outcome = (
         f"is at {after}, as before"
@@ -54,6 +58,10 @@ def migrate(
         else f"went from {before or 'base'} to {after or 'base'}"
     )
     out.print(f"{without_password(url)} {outcome}.", markup=False, soft_wrap=True)
+    for difference in found[:MOST_DIFFERENCES]:
+        out.print(f"Found and set right: {difference}.", markup=False, soft_wrap=True)
+    if (more := len(found) - MOST_DIFFERENCES) > 0:
+        out.print(f"Found and set right: {more:,} more.")
 
 
 def report(

@@ -354,7 +354,15 @@ def test_empty_warehouse_is_migrated_up_and_down_on_demand_alone(
     assert "as before" in dwh("migrate", DWH_WAREHOUSE_URL=url).stdout
     assert dwh("run", "shop", DWH_WAREHOUSE_URL=url).returncode == 0
 
-    unasked = dwh("migrate", "--to", "0001", DWH_WAREHOUSE_URL=url)
+    with connect(url) as connection:
+        connection.execute("drop view mart.sales_masked")
+    repaired = dwh("migrate", DWH_WAREHOUSE_URL=url).stdout
+    assert "Found and set right: view mart.sales_masked is not as declared." in repaired
+
+    unknown = dwh("migrate", "--to", "0014", "--yes", DWH_WAREHOUSE_URL=url)
+    assert unknown.returncode == 2
+    assert "There is no revision 0014." in unknown.stderr and "base, 0037, 0038" in unknown.stderr
+    unasked = dwh("migrate", "--to", "0037", DWH_WAREHOUSE_URL=url)
     assert unasked.returncode != 0
     assert "drops tables" in unasked.stdout + unasked.stderr
     assert dwh("run", "shop", DWH_WAREHOUSE_URL=url).returncode == 0
@@ -385,6 +393,7 @@ def test_doctor_finds_what_is_wrong_and_how_to_mend_it(dwh: CommandLine, shop: P
     )
     shop.warehouse.execute("revoke select on mart.sales from dwh_reader")
     shop.warehouse.execute("comment on view mart.sales is 'Sold'")
+    shop.warehouse.execute("create index by_name on dwh.dim_product (name)")
     done = dwh(
         "doctor",
         "--json",
@@ -401,12 +410,16 @@ def test_doctor_finds_what_is_wrong_and_how_to_mend_it(dwh: CommandLine, shop: P
         ("warehouse", "An owner or grant is not as declared"),
         ("contracts", "There is no data contract for product"),
         ("contracts", f"{contracts / 'weblog.yml'} is not YAML"),
+        ("warehouse", "Table dwh.dim_product"),
         ("source shop", "No unique index guards (id) of public.brand, its declared key."),
         ("GeoIP file", "There is no GeoIP file at /nowhere.mmdb."),
         ("mail", "The mail server smtp"),
     }
     hints = {what: hint for _, _, what, hint in found}
     assert all(hint for about, _, _, hint in found if about == "contracts")
+    assert hints["Table dwh.dim_product: index by_name is in the database, and not declared."].startswith(
+        "Drop it"
+    )
     assert hints["No unique index guards (id) of public.brand, its declared key."].startswith(
         "create unique index"
     )

@@ -21,6 +21,7 @@ from warehouse.load.changed_keys import create_all_keys_view, materialize_keys
 from warehouse.load.conform import delivered_columns
 from warehouse.load.publish import publish
 from warehouse.migrations import current, declared, downgrade, head, upgrade
+from warehouse.model.drift import find_drift
 from warehouse.model.star import DIMENSIONS, TARGETS
 from warehouse.runs.audit import start_run
 from warehouse.sources.registry import read_source
@@ -214,7 +215,7 @@ def test_each_migration_undoes_what_it_did(empty_database_url: Callable[[], str]
 
 def test_nothing_differs_from_what_is_declared(captured: object, warehouse_url: str) -> None:
     with connect(warehouse_url) as connection:
-        assert list(declared.differences(connection)) == []
+        assert [*declared.differences(connection), *find_drift(connection)] == []
 
 
 def test_every_table_column_and_function_is_commented(captured: object, warehouse_url: str) -> None:

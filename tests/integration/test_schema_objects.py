@@ -288,7 +288,8 @@ def test_what_was_changed_by_hand_is_reported_and_set_right_by_the_next_upgrade(
     assert differences(loaded) == []
     loaded.warehouse.execute(statement.encode())
     assert difference in differences(loaded)
-    upgrade(loaded.warehouse_url)
+    assert difference in upgrade(loaded.warehouse_url)
+    assert upgrade(loaded.warehouse_url) == []
     assert differences(loaded) == []
     assert everything(loaded) == before
 

@@ -52,7 +52,7 @@ def test_run_that_removed_requests_and_loads_before_it_cannot_be_undone(lake: We
     remove(lake)
     lake.append("a.log", b' "more"\n')
     lake.load()
-    with pytest.raises(UndoRefused, match=r"Run 2 .* can no longer be undone"):
+    with pytest.raises(UndoRefused, match=r"Run 2 .* cannot be undone: it removed or moved web-log requests"):
         take_back(lake, 2)
     with pytest.raises(UndoRefused, match="Run 2"):
         take_back(lake, 1, cascade=True)

@@ -22,7 +22,7 @@ from warehouse.db.connections import connect, explain_unwritable
 from warehouse.db.locks import session_lock
 from warehouse.db.roles import apply_grants
 from warehouse.db.schema_objects import BLOCKED, SchemaObjects
-from warehouse.errors import LockHeld, SchemaObjectInUse
+from warehouse.errors import LockHeld, SchemaObjectInUse, WrongParameters
 from warehouse.migrations import declared
 
 FOLDER = Path(__file__).parent
@@ -32,15 +32,18 @@ LOCK_TIMEOUT = "30s"
 STATEMENT_TIMEOUT = "30min"
 
 
-def upgrade(url: str, revision: str = "head") -> None:
+def upgrade(url: str, revision: str = "head") -> list[str]:
     """Bring the warehouse database up to `revision`; two at once wait for each other.
 
-    What is declared in files belongs to the newest revision: below it, views and functions stay as they are.
+    What is declared in files belongs to the newest revision: below it, views and functions stay as they are. Returns
+    what of it was found otherwise, and set right, in a database that was at the newest revision already.
 
     Raises:
         SchemaObjectInUse: a user's own view depends on one that has to be dropped; nothing was changed.
         LockHeld: what is to be changed is in use; nothing was changed.
     """
+
+    found: list[str] = []
 
     def run(connection: Connection) -> None:
         driver = _driver(connection)
@@ -50,9 +53,12 @@ def upgrade(url: str, revision: str = "head") -> None:
         for step in steps:
             _upgrade_by_one(connection, objects, step)
         if _current(connection) == head():
+            if not steps:
+                found.extend(declared.differences(driver))
             declared.apply(driver, objects)
 
     _in_transaction(url, run)
+    return found
 
 
 def downgrade(url: str, revision: str) -> None:
@@ -83,6 +89,20 @@ def head() -> str:
     revision = ScriptDirectory.from_config(_config(None)).get_current_head()
     assert revision is not None
     return revision
+
+
+def ensure_known(revision: str) -> None:
+    """Refuse a revision that is not one of this code's.
+
+    Raises:
+        WrongParameters: it is neither a number of a migration nor 'head' or 'base'.
+    """
+    scripts = ScriptDirectory.from_config(_config(None))
+    known = sorted(script.revision for script in scripts.walk_revisions())
+    if revision not in ("base", "head", *known):
+        raise WrongParameters(
+            f"There is no revision {revision}.", hint=f"This code knows base, {', '.join(known)} (head)."
+        )
 
 
 def _upgrade_by_one(connection: Connection, objects: SchemaObjects, revision: str) -> None:

@@ -49,6 +49,13 @@ class Difference:
             return f"{self.table}: {what} is in the database, and not declared"
         return f"{self.table}: {what} is declared as {self.declared}, and is {self.found}"
 
+    @property
+    def hint(self) -> str:
+        """What to do about it: `dwh migrate` changes tables by numbered migrations only."""
+        if self.declared is None:
+            return "Drop it; to have it, declare it and run `dwh migrate --new TITLE`."
+        return "If the declaration is new, run `dwh migrate --new TITLE`; else restore the table as declared."
+
 
 Shapes = Mapping[tuple[str, str], Mapping[Part, Shape]]
 

@@ -30,6 +30,7 @@ class Publication:
     flow: str
     status: str
     started_at: datetime
+    ended_at: datetime | None
     undone_at: datetime | None
     undone_by_run_id: int | None
     pruned_at: datetime | None
@@ -142,15 +143,22 @@ def _publication(connection: psycopg.Connection, run_id: int) -> Publication:
     elif publication.sources > 1:
         what = f"Run {run_id} ({publication.flow}) cannot be undone: it repaired rows of {publication.sources} sources."
         hint = "An undo holds the lock of one source. " + hint
+    elif publication.pruned_at is not None and (
+        publication.ended_at is None or publication.pruned_at <= publication.ended_at
+    ):
+        # It marked itself: see `mark_irreversible`.
+        lost = (
+            "removed or moved web-log requests"
+            if publication.is_feed
+            else "dropped a column of a mirror or changed its type, or created a mirror that was gone"
+        )
+        what = f"Run {run_id} ({publication.flow}) cannot be undone: it {lost}, of which no before-images are kept."
     elif publication.pruned_at is not None:
         what = (
             f"Run {run_id} ({publication.flow}) can no longer be undone: its before-images were deleted at "
             f"{publication.pruned_at:%Y-%m-%d %H:%M} UTC."
         )
-        hint = (
-            "DWH_CHANGE_LOG_DAYS says how long before-images are kept; web-log requests that a run removed or moved "
-            "have none."
-        )
+        hint = "DWH_CHANGE_LOG_DAYS says how long before-images are kept."
     else:
         return publication
     raise UndoRefused(what, hint=hint)
@@ -244,9 +252,10 @@ def _undo_runs(
 
 _PUBLICATION = """
     select
-        run.run_id, run.flow, run.status, run.started_at, run.undone_at, run.undone_by_run_id, run.pruned_at,
-        load.source, coalesce(load.is_feed, false) as is_feed, coalesce(load.has_changes, false) as has_changes,
-        load.first_load_id, load.published_at, coalesce(load.sources, 0) as sources
+        run.run_id, run.flow, run.status, run.started_at, run.ended_at, run.undone_at, run.undone_by_run_id,
+        run.pruned_at, load.source, coalesce(load.is_feed, false) as is_feed,
+        coalesce(load.has_changes, false) as has_changes, load.first_load_id, load.published_at,
+        coalesce(load.sources, 0) as sources
     from audit.run as run
     left join lateral (
         select
