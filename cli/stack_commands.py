@@ -1,4 +1,4 @@
-"""`dwh up`, `dwh down`, `dwh psql`: the local stack, and a shell in its databases."""
+"""`dwh up`, `dwh down`, `dwh psql`: the local stack, and psql in any database of the settings."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ def up(
 ) -> None:
     """Start the local stack: embedded PostgreSQL, Prefect server and, with --worker, a worker.
 
-    PostgreSQL is not started if DWH_SHOP_URL and DWH_WAREHOUSE_URL name databases of your own.
+    PostgreSQL is not started if DWH_WAREHOUSE_URL and the URL of a source (DWH_SHOP_URL, say) are set.
     """
     from cli.output import err
     from flows.databases import embedded_databases
@@ -65,21 +65,29 @@ def down() -> None:
 
 def psql(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[shop|warehouse] [--] [PSQL ARGUMENT]", show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="[SOURCE|warehouse] [--] [PSQL ARGUMENT]", show_default=False),
     ] = None,
 ) -> None:
-    """Open psql in a database, by default the warehouse.
+    """Open psql in the database of a declared source, by default in the warehouse.
 
     Examples: `dwh psql`, `dwh psql shop`, `dwh psql warehouse -- -Atc 'select 1'`
     """
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-    from flows.databases import WAREHOUSE, shop_url, with_urls
+    from flows.databases import SHOP, WAREHOUSE, shop_url, with_urls
     from warehouse.settings import Settings
+    from warehouse.sources.registry import find_source
 
     database, arguments = _split(words or [])
     settings = Settings.load()
-    url = with_urls(settings, migrate=False).warehouse if database == WAREHOUSE else shop_url(settings)
+    if database == WAREHOUSE:
+        url = with_urls(settings, migrate=False).warehouse
+    elif database == SHOP:
+        url = shop_url(settings)
+    else:
+        find_source(database, settings.sources)
+        url = settings.source_url(database)
     connection = {name: str(value) for name, value in conninfo_to_dict(url).items()}
     # Other users can read a command line, but not the environment.
     password = connection.pop("password", None)
@@ -109,8 +117,6 @@ def _deploy(settings: "Settings") -> None:
 def _split(words: list[str]) -> tuple[str, list[str]]:
     """Split the words into the database and the arguments of psql."""
     database, rest = (words[0], words[1:]) if words and not words[0].startswith("-") else ("warehouse", words)
-    if database not in ("shop", "warehouse"):
-        raise typer.BadParameter(f"'{database}' is neither shop nor warehouse.")
     return database, rest[1:] if rest[:1] == ["--"] else rest
 
 

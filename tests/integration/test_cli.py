@@ -450,9 +450,16 @@ def test_day_is_shown_first_and_runs_are_taken_back(dwh: CommandLine, shop: Pipe
     assert shop.facts() == []
 
 
-def test_psql_runs_in_both_databases_and_hides_the_password(dwh: CommandLine, shop: Pipeline) -> None:
+def test_psql_runs_in_the_warehouse_and_in_any_source_and_hides_the_password(
+    dwh: CommandLine, shop: Pipeline
+) -> None:
     assert dwh("psql", "shop", "--", "-Atc", "select count(*) from company").stdout == "1\n"
     assert dwh("psql", "--", "-Atc", "select count(*) from audit.run").stdout == "0\n"
+    northwind = {"DWH_NORTHWIND_URL": shop.shop_url}
+    assert dwh("psql", "northwind", "-Atc", "select count(*) from company", **northwind).stdout == "1\n"
+    unset, unknown = dwh("psql", "northwind"), dwh("psql", "nonsense")
+    assert (unset.returncode, "DWH_NORTHWIND_URL is not set." in unset.stderr) == (2, True)
+    assert (unknown.returncode, "There is no source 'nonsense'." in unknown.stderr) == (2, True)
     password = conninfo_to_dict(shop.shop_url)["password"]
     shown = dwh("psql", "shop", "--", "-c", r"\! tr '\0' ' ' < /proc/$PPID/cmdline").stdout
     assert "psql" in shown

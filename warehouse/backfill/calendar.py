@@ -13,7 +13,7 @@ from warehouse.backfill.trail import last_tries
 from warehouse.backfill.weblog_days import WeblogDays
 from warehouse.errors import WrongParameters
 from warehouse.settings import Settings
-from warehouse.sources.registry import read_source, sources_with_url
+from warehouse.sources.registry import declared_sources, read_source, sources_with_url
 
 MOST_DAYS = 3660
 
@@ -23,6 +23,7 @@ def feeds_of(settings: Settings, only: str | None = None) -> Sequence[Feed]:
 
     Raises:
         WrongParameters: there is no feed of that name.
+        SettingsError: it is a source without a URL.
     """
     sources = sources_with_url(settings)
     feeds: list[Feed] = [
@@ -32,6 +33,8 @@ def feeds_of(settings: Settings, only: str | None = None) -> Sequence[Feed]:
     if only is None:
         return feeds
     chosen = [feed for feed in feeds if feed.name == only]
+    if only in declared_sources(settings.sources):
+        settings.source_url(only)
     if not chosen:
         raise WrongParameters(
             f"There is no feed '{only}'.", hint=f"Choose one of: {', '.join(feed.name for feed in feeds)}."
