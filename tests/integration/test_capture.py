@@ -18,6 +18,7 @@ from tests.conftest import SETTINGS
 from tests.pipeline import Pipeline
 from warehouse.db.connections import connect
 from warehouse.errors import AccessRefused, DeclarationError, SchemaDrift, SourceError, VerificationFailed
+from warehouse.extract.snapshot import check_readable
 from warehouse.migrations import upgrade
 from warehouse.sources.declaration import SchemaPolicy, Source, Table
 from warehouse.sources.registry import read_source
@@ -700,6 +701,13 @@ def test_what_is_no_table_is_told(shop: Pipeline, made: str, told: str) -> None:
     with pytest.raises(SourceError) as error:
         shop.capture(source=only("thing"))
     assert told in error.value.what
+
+
+def test_only_the_shop_can_be_generated(shop: Pipeline) -> None:
+    for name, can_be in (("shop", True), ("acme", False)):
+        with pytest.raises(SourceError) as error:
+            check_readable(shop.shop, Table(name, "thing", "public", ("id",), None))
+        assert ("dwh generate shop" in error.value.hint) == can_be
 
 
 @pytest.mark.parametrize("column", ["key", "cursor"])

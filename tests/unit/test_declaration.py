@@ -76,6 +76,10 @@ TABLES = '[tables.shopper]\nkey = ["id"]\n'
         ("[tables.shopper]\n", "[tables.shopper] lacks 'key'", 'key = ["…"]'),
         ("[tables.shopper]\nkey = []\n", "[tables.shopper]: 'key' is empty", 'key = ["…"]'),
         ('[tables.shopper]\nkey = "id"\n', "'key' must be a list of column names", 'key = ["…"]'),
+        ('[tables.shopper]\nkey = [1]\n', "'key' must be a list of column names", 'key = ["…"]'),
+        ('[tables.shopper]\nkey = [""]\n', "'key' must be a list of column names", 'key = ["…"]'),
+        ('[tables.shopper]\nkey = ["a", "b", "a"]\n', "'key' names column 'a' twice", "each column once"),
+        ("description = 5\n" + TABLES, "source.toml: 'description' must be text", 'description = "…"'),
         ('[tables.shopper]\nkey = ["id"]\ncursor = ["a"]\n', "'cursor' must be a name", 'cursor = "…"'),
         ('[tables.shopper]\nkey = ["id"]\ncurser = "a"\n', "nothing called curser", "cursor, key, schema"),
         (

@@ -119,10 +119,10 @@ def check_readable(connection: psycopg.Connection, table: Table) -> None:
         [table.schema, table.name],
     ).fetchone()
     if row is None:
+        generated = " (`dwh generate shop` generates a shop)" if table.source == "shop" else ""
         raise SourceError(
             f"Source '{table.source}' has no table {table}.",
-            hint="Create it (`dwh generate shop` generates a shop), or take it out of "
-            f"the source.toml of '{table.source}'.",
+            hint=f"Create it{generated}, or take it out of the source.toml of '{table.source}'.",
         )
     kind, has_usage, has_select, hides_rows, user = row
     if not has_usage:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from warehouse.errors import DeclarationError
 from warehouse.model.star import TARGETS
@@ -80,12 +81,19 @@ Name = Annotated[str, Field(min_length=1)]
 Columns = tuple[Name, ...]
 
 
+def _each_once(columns: Columns) -> Columns:
+    for column in columns:
+        if columns.count(column) > 1:
+            raise PydanticCustomError("column_twice", "twice", {"column": column})
+    return columns
+
+
 class _TableSpec(BaseModel):
     """[tables.NAME]"""
 
     model_config = STRICT
 
-    key: Annotated[Columns, Field(min_length=1)]
+    key: Annotated[Columns, Field(min_length=1), AfterValidator(_each_once)]
     cursor: Name | None = None
     schema_: Name | None = Field(None, alias="schema")
 
@@ -218,6 +226,7 @@ def _explain(error: ValidationError, path: Path) -> DeclarationError:
     names_table = place[:1] in (["tables"], ["entities"]) and len(place) > 1
     header = place[:2] if names_table else place[:1] if len(place) > 1 else []
     name = place[-1]
+    is_list = kind == "tuple_type" or isinstance(first["loc"][-1], int)
     where = f"{path} [{'.'.join(header)}]" if header else str(path)
     match kind:
         case "extra_forbidden" | "unexpected_keyword_argument":
@@ -232,12 +241,18 @@ def _explain(error: ValidationError, path: Path) -> DeclarationError:
             return DeclarationError(
                 f"{where}: {name} cannot be '{first['input']}'.", hint=f"Use {first['ctx']['expected']}."
             )
-        case "tuple_type":
+        case "column_twice":
+            return DeclarationError(
+                f"{where}: '{name}' names column '{first['ctx']['column']}' twice.",
+                hint="Name each column once.",
+            )
+        case "tuple_type" | "string_type" | "string_too_short" if is_list:
             return DeclarationError(
                 f"{where}: '{name}' must be a list of column names.", hint=f'{name} = ["…"]'
             )
         case "string_type" | "string_too_short":
-            return DeclarationError(f"{where}: '{name}' must be a name.", hint=f'{name} = "…"')
+            wanted = "text" if name == "description" else "a name"
+            return DeclarationError(f"{where}: '{name}' must be {wanted}.", hint=f'{name} = "…"')
         case _:
             hint = HINTS.get(name, f"Write [{'.'.join(place)}] and below it NAME = value.")
             return DeclarationError(f"{where}: '{name}' must be a table.", hint=hint)
