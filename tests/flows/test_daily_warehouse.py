@@ -122,7 +122,7 @@ def test_a_source_that_fails_does_not_stop_the_other_sources(
     assert place.facts() == [("1", "1")]
 
 
-def test_day_is_stopped_rather_than_failed_where_only_a_brake_was_pulled(
+def test_day_is_stopped_rather_than_failed_where_only_a_delete_threshold_was_exceeded(
     place: Pipeline, landing: Path
 ) -> None:
     run_day()

@@ -106,7 +106,7 @@ def test_second_run_changes_nothing(place: Pipeline) -> None:
     assert len(second.verifications) == 11
 
 
-def test_brake_fails_the_run_at_once_and_says_why(place: Pipeline, tracked: Ask) -> None:
+def test_delete_threshold_fails_the_run_at_once_and_says_why(place: Pipeline, tracked: Ask) -> None:
     ingest()
     place.shop.execute("delete from order_item")
 

@@ -106,7 +106,7 @@ ENDS: Mapping[str, tuple[Callable[[], BaseException], str, str]] = {
         "gate stopped",
         "ingest-shop was stopped by a quality gate: 2 rows lack a key.",
     ),
-    "brake": (
+    "threshold": (
         lambda: DeleteThresholdExceeded("Half of customer is gone.", hint="Confirm it."),
         "delete threshold exceeded",
         "ingest-shop was stopped by the delete threshold: Half of customer is gone.",

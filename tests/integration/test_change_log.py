@@ -1,4 +1,4 @@
-"""The change feed: whoever changes a row of the star, by a run or by hand, it says what the row was and became."""
+"""The change log: whoever changes a row of the star, by a run or by hand, it says what the row was and became."""
 
 import psycopg
 import pytest

@@ -209,7 +209,9 @@ def test_web_logs_are_generated_and_loaded_to_the_line(dwh: CommandLine) -> None
     assert again["rows_read"] == 0
 
 
-def test_brake_exits_with_3_until_the_deletes_are_confirmed(dwh: CommandLine, shop: Pipeline) -> None:
+def test_delete_threshold_exits_with_3_until_the_deletes_are_confirmed(
+    dwh: CommandLine, shop: Pipeline
+) -> None:
     shop.order(1, "2024-03-10")
     assert dwh("run", "shop").returncode == 0
     shop.shop.execute("delete from order_item")

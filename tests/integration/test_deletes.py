@@ -1,4 +1,4 @@
-"""Deletes: found on every run, and braked when more vanishes than is plausible."""
+"""Deletes: found on every run, and stopped when more than the threshold is gone."""
 
 import pytest
 
@@ -60,13 +60,13 @@ def test_truncated_tables_are_all_named_and_deleted_once_confirmed(full_shop: Pi
     assert full_shop.capture(max_delete_share=0.10).changes() == {}
 
 
-def test_brake_counts_what_is_gone_not_what_has_come(full_shop: Pipeline) -> None:
+def test_delete_threshold_counts_what_is_gone_not_what_has_come(full_shop: Pipeline) -> None:
     full_shop.do("update customer set id = id + 1000 where id > 10")
     with pytest.raises(DeleteThresholdExceeded, match=r"customer \(10 of 20 rows, 50%\)"):
         full_shop.capture(max_delete_share=0.10)
 
 
-def test_rows_deleted_long_ago_do_not_pull_the_brake_again(full_shop: Pipeline) -> None:
+def test_rows_deleted_long_ago_do_not_exceed_the_threshold_again(full_shop: Pipeline) -> None:
     full_shop.do("delete from customer where id > 1")
     full_shop.capture(confirm_deletes=True)
     full_shop.insert("customer", id=2)

@@ -307,7 +307,7 @@ CORRUPTIONS = {
         "(1, 'shop', 'order_item', array['1', '99'], array['x'], 'x', '{}')",
     ),
 }
-# What keeps no trace: the change feed is told nothing.
+# What keeps no trace: the change log records nothing.
 WITHOUT_TRACE = "set session_replication_role = replica"
 
 

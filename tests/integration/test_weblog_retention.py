@@ -198,7 +198,7 @@ def test_killed_anywhere_and_run_again_it_gets_there(
     lake.assert_consistent()
 
 
-def test_brake_is_pulled_where_most_would_go_and_nothing_is_removed_where_nothing_is_set(
+def test_threshold_stops_where_most_would_go_and_nothing_is_removed_where_nothing_is_set(
     make: Callable[[str], WeblogLake],
 ) -> None:
     lake = make("lake")
