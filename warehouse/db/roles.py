@@ -73,6 +73,10 @@ def apply_grants(connection: Connection) -> None:
 
 def missing_grants(connection: psycopg.Connection) -> list[str]:
     """Statements that would set the owners and grants which the database lacks; not of what loads make."""
+    known = {name for (name,) in connection.execute("select rolname from pg_roles")}
+    # A database that was restored on another server: without roles no grant can even be looked up.
+    if missing := [role for role in ROLES if role not in known]:
+        return [f"create role {role} nologin" for role in missing]
     return [
         statement
         for statement, is_made_by_loads in connection.execute(_GRANTS.encode())
