@@ -1,5 +1,6 @@
 """Roles of the warehouse, and what each owns and may do: set after every upgrade, so that no new table is forgotten."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import psycopg
@@ -14,6 +15,7 @@ ROLES = {
     READER: "Reads dwh and mart: for logins of analysts and BI tools.",
     MARKETING: "Reads marts without personal data, and masked ones: for logins of marketing.",
 }
+_EXISTING = "select rolname from pg_roles"
 _GRANTS = (Path(__file__).parent / "grants.sql").read_text()
 
 
@@ -23,8 +25,7 @@ def ensure_roles(connection: Connection) -> None:
     Raises:
         AccessRefused: they are missing, and whoever migrates may not make them.
     """
-    known = {name for (name,) in connection.exec_driver_sql("select rolname from pg_roles")}
-    missing = [role for role in ROLES if role not in known]
+    missing = _absent(connection.exec_driver_sql(_EXISTING).scalars())
     if missing and not _scalar(
         connection, "select rolsuper or rolcreaterole from pg_roles where rolname = current_user"
     ):
@@ -73,9 +74,8 @@ def apply_grants(connection: Connection) -> None:
 
 def missing_grants(connection: psycopg.Connection) -> list[str]:
     """Statements that would set the owners and grants which the database lacks; not of what loads make."""
-    known = {name for (name,) in connection.execute("select rolname from pg_roles")}
     # A database that was restored on another server: without roles no grant can even be looked up.
-    if missing := [role for role in ROLES if role not in known]:
+    if missing := _absent(name for (name,) in connection.execute(_EXISTING)):
         return [f"create role {role} nologin" for role in missing]
     return [
         statement
@@ -116,6 +116,11 @@ def _join(connection: Connection) -> None:
         end $$
         """
     )
+
+
+def _absent(existing: Iterable[str]) -> list[str]:
+    names = set(existing)
+    return [role for role in ROLES if role not in names]
 
 
 def _scalar(connection: Connection, query: str) -> object:
