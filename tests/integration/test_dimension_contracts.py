@@ -53,9 +53,11 @@ BROKEN: Mapping[str, list[tuple[str, Mapping[str, Any]]]] = {
         ("country is blank", {"country": "  "}),
     ],
     "customer": [
+        *NAMES,
         *PLACES,
+        ("document number is missing", {"document_number": None}),
         ("document number is blank", {"document_number": " "}),
-        ("name is blank", {"name": ""}),
+        ("birth date is missing", {"birth_date": None}),
         ("user name is missing", {"username": None}),
         ("user name is blank", {"username": ""}),
         ("e-mail address is missing", {"email": None}),
@@ -112,7 +114,7 @@ BROKEN: Mapping[str, list[tuple[str, Mapping[str, Any]]]] = {
 GOOD: Mapping[str, list[Mapping[str, Any]]] = {
     "company": [{}],
     "customer": [
-        {"name": None, "document_number": None, "birth_date": None, "state": None},
+        {"state": None},
         {"latitude": -90, "longitude": 180, "birth_date": "1880-01-01", "loyalty_tier": "platinum"},
     ],
     "product": [

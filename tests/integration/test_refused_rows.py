@@ -120,6 +120,44 @@ def test_member_that_is_refused_later_keeps_its_version_and_shows_that_a_newer_s
     assert differences(shop) == {}
 
 
+@pytest.mark.parametrize("column", ["name", "document_number", "birth_date"])
+def test_customer_who_lacks_what_the_contract_asks_keeps_past_sales_and_waits_alone(
+    shop: Pipeline, column: str
+) -> None:
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    shop.do(f"update customer set {column} = null, state = 'Jujuy'", "update order_item set quantity = 3")
+    shop.insert("customer", id=2, **{column: None})
+    shop.order(2, "2024-03-11", customer_id=2)
+    run = shop.capture()
+    rule = f"{column.replace('_', ' ')} is missing"
+    assert sorted(shop.rows(WAITING)) == [
+        ("customer", ["1"], [rule], None),
+        ("customer", ["2"], [rule], None),
+    ]
+    assert shop.facts("customer.customer_id", "customer.name", "customer.state", "quantity::integer") == [
+        ("1", "1", "1", "Ana", "Salta", 3),
+        ("2", "1", "2", None, None, 2),
+    ]
+    assert [
+        (check.check_name, check.level, check.outcome, int(check.measured or 0))
+        for check in run.checks
+        if check.dataset == "order_item" and check.outcome != "passed"
+    ] == [(f"customer {rule}", "warn", "warned", 2)]
+    assert differences(shop) == {}
+    shop.do(f"update customer set {column} = '1990-05-17', updated_at = '2024-08-01'")
+    shop.capture()
+    assert {resolution for *_, resolution in shop.rows(WAITING)} == {"released"}
+    assert shop.facts("customer.customer_id", "customer.state") == [
+        ("1", "1", "1", "Salta"),
+        ("2", "1", "2", "Salta"),
+    ]
+    assert shop.versions("customer", "state")[1:] == [
+        ("1", "Jujuy", "2024-08-01", "now"),
+        ("2", "Salta", "ever", "now"),
+    ]
+
+
 def test_refused_member_that_is_deleted_is_done_with(shop: Pipeline) -> None:
     shop.without_foreign_keys()
     shop.insert("product", id=2, price=-5)

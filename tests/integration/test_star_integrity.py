@@ -39,7 +39,8 @@ CORRUPTIONS = {
     "set valid_to = valid_to - (valid_to - valid_from) / 2 where not is_current",
     "versions that end without a run that ended them: customer": "update dwh.dim_customer set expired_by_run_id = null",
     "rows of runs that did not succeed: product": "update audit.run set status = 'failed' where run_id = 3",
-    "members that are not as the shop has them: customer": "update dwh.dim_customer set email = 'x' where is_current",
+    "accepted members that are not as the shop has them: customer": "update dwh.dim_customer set email = 'x' "
+    "where is_current",
     "facts whose versions were not valid when it happened": "update dwh.fact_order_item as fact set customer_key = "
     "other.customer_key from dwh.dim_customer as one, dwh.dim_customer as other "
     "where one.customer_id = other.customer_id "
