@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from warehouse.errors import SettingsError
-from warehouse.files.gzip_reader import ContentReader
+from warehouse.files.content import ContentReader
 from warehouse.files.lake import discover, folder
 from warehouse.weblogs.files.blocks import BlockReader
 from warehouse.weblogs.reader.key_table import KeyTable

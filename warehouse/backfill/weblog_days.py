@@ -12,7 +12,7 @@ import psycopg
 from warehouse import weblogs
 from warehouse.backfill.partition import DayLoad, Partition, Status, days_between
 from warehouse.files import lake
-from warehouse.files.gzip_reader import ContentReader
+from warehouse.files.content import ContentReader
 from warehouse.files.lake import LakeFile
 from warehouse.runs.audit import Run, mark_irreversible
 from warehouse.settings import Settings
@@ -190,7 +190,7 @@ def _days_of(file: LakeFile) -> tuple[date, date] | None:
 def _edges(file: LakeFile) -> Iterator[bytes]:
     with ContentReader(file.location) as content:
         yield content.read(EDGE_BYTES)
-        if not content.is_gzip:
+        if not content.is_compressed:
             content.skip_to(max(content.position, file.size_bytes - EDGE_BYTES))
         tail = b""
         # A compressed file has to be read to know its end.

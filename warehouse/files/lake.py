@@ -12,7 +12,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from warehouse.errors import WarehouseError
-from warehouse.files.gzip_reader import ContentReader
+from warehouse.files.content import ContentReader
 from warehouse.files.locations import Location, files_below, location_of
 
 # First and last bytes of what is loaded: they identify a file that was renamed.

@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 from warehouse import geoip
 from warehouse.errors import SettingsError, WarehouseError
 from warehouse.files import lake
-from warehouse.files.gzip_reader import ContentReader
+from warehouse.files.content import ContentReader
 from warehouse.files.lake import fingerprint
 from warehouse.files.locations import Location
 from warehouse.settings import Settings

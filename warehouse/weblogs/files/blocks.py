@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from warehouse.files.gzip_reader import ContentReader
+from warehouse.files.content import ContentReader
 from warehouse.files.locations import Location
 from warehouse.weblogs.reader.buffers import PADDING, Bytes
 
@@ -78,7 +78,7 @@ class BlockReader:
                     held + 1,
                     offset,
                     held,
-                    is_unterminated=not content.is_gzip or self.fault is not None,
+                    is_unterminated=not content.is_compressed or self.fault is not None,
                 )
 
     def _last_line_end(self, held: int) -> int:

@@ -6,7 +6,7 @@ import psycopg
 from psycopg import sql
 
 from warehouse.db.locks import transaction_lock
-from warehouse.files.gzip_reader import ContentReader
+from warehouse.files.content import ContentReader
 from warehouse.files.lake import line_end
 from warehouse.runs.audit import mark_irreversible
 from warehouse.weblogs.files.checkpoints import FEED, PUBLISHED, FileProgress, save

@@ -1,0 +1,220 @@
+"""Undoes compression, recognized by a file's first bytes; of a damaged file, everything before the damage is read."""
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+_READ = 1 << 20
+# With so few bytes at a time, what comes before the damage is read from a damaged file.
+_SALVAGE = 64
+_BREAKS_OFF = "the compressed file breaks off: its end is missing"
+_IS_DAMAGED = "the compressed file is damaged: "
+_ZSTD_SKIPPABLE = tuple(bytes([0x50 + number]) + b"\x2a\x4d\x18" for number in range(16))
+_MAGIC: Final = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\x04\x22\x4d\x18": "lz4",
+    **dict.fromkeys(_ZSTD_SKIPPABLE, "zstd"),
+}
+
+
+class Bytes(Protocol):
+    """What bytes are read from: a file, or what another layer of compression makes of one."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes; none at the end."""
+
+
+def compression_of(head: bytes) -> str | None:
+    """The compression of a file that begins with these bytes; None if it is not compressed."""
+    found = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+    # BZh1 to BZh9, then the first block or the end of an empty file: text may begin with BZh, too.
+    if found == "bzip2" and head[4:10] not in (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90"):
+        return None
+    return found
+
+
+class Decompressed:
+    """The decompressed bytes of `source`. If they break off, `fault` says why."""
+
+    def __init__(self, source: Bytes) -> None:
+        self._source = source
+        self._ahead = b""
+        self.fault: str | None = None
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes; none at the end."""
+        content = self._ahead or self._more()
+        self._ahead = content[size:]
+        return content[:size]
+
+    def peek(self, size: int) -> bytes:
+        """The next `size` bytes, fewer at the end; they are read again afterwards."""
+        while len(self._ahead) < size and (content := self._more()):
+            self._ahead += content
+        return self._ahead[:size]
+
+    def _more(self) -> bytes:
+        raise NotImplementedError
+
+
+class _Streams(Decompressed):
+    """One compressed stream after another, decompressed by an object that the standard library makes for each."""
+
+    def __init__(self, source: Bytes) -> None:
+        super().__init__(source)
+        self._raw = b""
+        self._begin()
+
+    def _begin(self) -> None:
+        raise NotImplementedError
+
+    def _decompress(self, raw: bytes) -> tuple[bytes, bytes]:
+        """Decompressed bytes, and the compressed ones that are left."""
+        raise NotImplementedError
+
+    def _is_at_end(self) -> bool:
+        raise NotImplementedError
+
+    def _salvage(self, raw: bytes) -> bytes:
+        """What comes before the damage in `raw`, which could not be decompressed as a whole."""
+        raise NotImplementedError
+
+    def _more(self) -> bytes:
+        while self.fault is None:
+            raw = self._raw or self._source.read(_READ)
+            self._raw = b""
+            if not raw and not self._needs_no_input():
+                if not self._is_at_end():
+                    self.fault = _BREAKS_OFF
+                return b""
+            if self._is_at_end():
+                raw = raw.lstrip(b"\0")
+                if not raw:
+                    continue
+                self._begin()
+            try:
+                content, self._raw = self._decompress(raw)
+            except (zlib.error, lzma.LZMAError, OSError, EOFError) as error:
+                self.fault = f"{_IS_DAMAGED}{error}"
+                return self._salvage(raw)
+            if content:
+                return content
+        return b""
+
+    def _needs_no_input(self) -> bool:
+        return False
+
+
+class _Gzip(_Streams):
+    def _begin(self) -> None:
+        self._inflate = zlib.decompressobj(31)
+
+    def _decompress(self, raw: bytes) -> tuple[bytes, bytes]:
+        self._before = self._inflate.copy()
+        content = self._inflate.decompress(raw, _READ)
+        return content, self._inflate.unconsumed_tail or self._inflate.unused_data
+
+    def _is_at_end(self) -> bool:
+        return self._inflate.eof
+
+    def _salvage(self, raw: bytes) -> bytes:
+        content = b""
+        try:
+            for start in range(0, len(raw), _SALVAGE):
+                content += self._before.decompress(raw[start : start + _SALVAGE])
+        except zlib.error:
+            pass
+        return content
+
+
+class _Blocks(_Streams):
+    """bzip2 and xz: blocks of a megabyte or so, which are whole or lost."""
+
+    _new: Callable[[], Any]
+
+    def _begin(self) -> None:
+        self._decompressor = type(self)._new()
+
+    def _decompress(self, raw: bytes) -> tuple[bytes, bytes]:
+        content = self._decompressor.decompress(raw, _READ)
+        return content, self._decompressor.unused_data if self._decompressor.eof else b""
+
+    def _is_at_end(self) -> bool:
+        return bool(self._decompressor.eof)
+
+    def _needs_no_input(self) -> bool:
+        return not self._decompressor.eof and not self._decompressor.needs_input
+
+    def _salvage(self, raw: bytes) -> bytes:
+        return b""
+
+
+class _Bzip2(_Blocks):
+    _new = bz2.BZ2Decompressor
+
+
+class _Xz(_Blocks):
+    _new = lzma.LZMADecompressor
+
+
+class _KeptOpen:
+    """What pyarrow reads from: its stream closes it, and the file is still needed."""
+
+    closed = False
+
+    def __init__(self, source: Bytes) -> None:
+        self.read = source.read
+
+    def close(self) -> None:
+        pass
+
+
+class _Arrow(Decompressed):
+    """zstd and lz4, by pyarrow."""
+
+    _codec: str
+
+    def __init__(self, source: Bytes) -> None:
+        import pyarrow
+
+        super().__init__(source)
+        raw = pyarrow.PythonFile(_KeptOpen(source), mode="r")
+        self._stream = pyarrow.CompressedInputStream(raw, self._codec)
+        # Small enough that little is lost before the damage, large enough to be fast.
+        self._size = 1 << 16
+
+    def _more(self) -> bytes:
+        if self.fault is not None:
+            return b""
+        try:
+            return bytes(self._stream.read(self._size))
+        except OSError as error:
+            self.fault = _BREAKS_OFF if "Truncated" in str(error) else f"{_IS_DAMAGED}{error}"
+            return b""
+
+
+class _Zstd(_Arrow):
+    _codec = "zstd"
+
+
+class _Lz4(_Arrow):
+    _codec = "lz4"
+
+
+_DECOMPRESSORS: Final[dict[str, type[Decompressed]]] = {
+    "gzip": _Gzip,
+    "bzip2": _Bzip2,
+    "xz": _Xz,
+    "zstd": _Zstd,
+    "lz4": _Lz4,
+}
+
+
+def decompressed(compression: str, source: Bytes) -> Decompressed:
+    """The decompressed bytes of `source`, which has this compression."""
+    return _DECOMPRESSORS[compression](source)

@@ -1,0 +1,82 @@
+"""Encodings and line ends of text, recognized by its first bytes."""
+
+import codecs
+from dataclasses import dataclass
+from typing import Final
+
+from warehouse.files.compression import Bytes
+
+_READ = 1 << 20
+# The longer marks first: UTF-32 LE begins as UTF-16 LE does.
+_MARKS: Final = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+# Of text in Latin letters nearly every second byte is NUL in UTF-16, of other bytes none.
+_MOST, _FEWEST = 0.7, 0.05
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How text is written: its encoding, the bytes of its byte order mark, and whether lines end with CR alone."""
+
+    name: str = "utf-8"
+    mark_bytes: int = 0
+    has_cr_ends: bool = False
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it has to be decoded: a character has two or four bytes."""
+        return self.name != "utf-8"
+
+    def __str__(self) -> str:
+        mark = " with a byte order mark" if self.mark_bytes else ""
+        return self.name.upper() + mark + (", lines end with CR" if self.has_cr_ends else "")
+
+
+def encoding_of(head: bytes) -> Encoding:
+    """The encoding of text that begins with these bytes; without a sign of another one, UTF-8."""
+    name, mark_bytes = next(
+        ((name, len(mark)) for mark, name in _MARKS if head.startswith(mark)), (_without_mark(head), 0)
+    )
+    text = head[mark_bytes:]
+    if name != "utf-8":
+        text = text.decode(name, "replace").encode()
+    # A CR at the very end may be the first half of a line end.
+    is_text = b"\0" not in text
+    return Encoding(name, mark_bytes, is_text and b"\n" not in text and b"\r" in text[:-1])
+
+
+def _without_mark(head: bytes) -> str:
+    even, odd = head[::2], head[1::2]
+    if not odd:
+        return "utf-8"
+    share_even, share_odd = even.count(0) / len(even), odd.count(0) / len(odd)
+    if share_odd > _MOST and share_even < _FEWEST:
+        return "utf-16-le"
+    if share_even > _MOST and share_odd < _FEWEST:
+        return "utf-16-be"
+    return "utf-8"
+
+
+class Decoded:
+    """Text of another encoding as UTF-8, without its byte order mark; half a character at the end is not there yet."""
+
+    def __init__(self, source: Bytes, encoding: Encoding) -> None:
+        self._source = source
+        # Lone surrogates are kept: they reach quarantine as bytes that are no UTF-8.
+        self._decoder = codecs.getincrementaldecoder(encoding.name)("surrogatepass")
+        self._left = encoding.mark_bytes
+        self._ahead = b""
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes; none at the end."""
+        while not self._ahead and (raw := self._source.read(_READ)):
+            skipped = raw[self._left :]
+            self._left -= len(raw) - len(skipped)
+            self._ahead = self._decoder.decode(skipped).encode("utf-8", "surrogatepass")
+        content, self._ahead = self._ahead[:size], self._ahead[size:]
+        return content

@@ -1,0 +1,244 @@
+"""What a file looks like by its first bytes (an access log, an error log, CSV, a picture …), and what to do with it."""
+
+import csv
+import json
+import re
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+INSPECT = "`dwh weblogs inspect FILE` shows how its lines can be read, and writes the declaration."
+MOVE = "Move it out of the landing folder, or add its name to DWH_WEBLOG_IGNORE."
+UNPACK = "Unpack it in the landing folder, then move it away."
+CONVERT = "Export what it holds as text, one request per line."
+
+# Lines of text that a file is judged by.
+_LINES = 50
+# So many of them have to look alike; a traceback or a banner among them does not matter.
+_ALIKE = 0.6
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file: what to call it in a sentence, and what to do if it is not read."""
+
+    name: str
+    title: str
+    hint: str
+
+    def __str__(self) -> str:
+        return self.title
+
+
+ACCESS_LOG: Final = Kind("access log", "an access log", INSPECT)
+EMPTY: Final = Kind("empty", "an empty file", "Nothing: it is read when it has lines.")
+TEXT: Final = Kind("text", "text of an unknown format", INSPECT)
+BINARY: Final = Kind("binary", "a binary file", MOVE)
+ZIP: Final = Kind("zip", "a zip archive", UNPACK)
+TAR: Final = Kind("tar", "a tar archive", UNPACK)
+ARCHIVES: Final = (ZIP, TAR)
+_ENCRYPTED: Final = Kind("encrypted", "an encrypted file", "Decrypt it in the landing folder.")
+_SPREADSHEET: Final = Kind("spreadsheet", "a spreadsheet", CONVERT)
+_CAPTURE: Final = Kind("packet capture", "a packet capture", MOVE)
+_EXECUTABLE: Final = Kind("executable", "an executable", MOVE)
+_PICTURE: Final = Kind("picture", "a picture", MOVE)
+_CLOUD_HINT: Final = "Logs of load balancers are not loaded. " + MOVE
+
+# First bytes, which no text has.
+_MAGIC: Final = {
+    b"%PDF-": Kind("pdf", "a PDF document", MOVE),
+    b"\x89PNG\r\n": _PICTURE,
+    b"\xff\xd8\xff": _PICTURE,
+    b"GIF8": _PICTURE,
+    b"SQLite format 3\0": Kind("sqlite", "an SQLite database", CONVERT),
+    b"PGDMP": Kind("dump", "a dump of a PostgreSQL database", MOVE),
+    b"PAR1": Kind("parquet", "a Parquet file", CONVERT),
+    b"ARROW1": Kind("arrow", "an Arrow file", CONVERT),
+    b"Obj\x01": Kind("avro", "an Avro file", CONVERT),
+    b"ORC": Kind("orc", "an ORC file", CONVERT),
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": _SPREADSHEET,
+    b"\x7fELF": _EXECUTABLE,
+    b"MZ": _EXECUTABLE,
+    b"\xd4\xc3\xb2\xa1": _CAPTURE,
+    b"\xa1\xb2\xc3\xd4": _CAPTURE,
+    b"\x0a\x0d\x0d\x0a": _CAPTURE,
+    b"LPKSHHRH": Kind("journal", "a systemd journal", "`journalctl --file` writes its messages as text."),
+    b"ElfFile\0": Kind("evtx", "a Windows event log", MOVE),
+    b"7z\xbc\xaf\x27\x1c": Kind("7z", "a 7-Zip archive", UNPACK),
+    b"Rar!\x1a\x07": Kind("rar", "a RAR archive", UNPACK),
+    b"\x1f\x9d": Kind("compress", "a file compressed by compress (.Z)", UNPACK),
+    b"\x89LZO": Kind("lzop", "a file compressed by lzop", UNPACK),
+    b"\xff\x06\x00\x00sNaPpY": Kind("snappy", "a file compressed by Snappy", UNPACK),
+    b"Salted__": _ENCRYPTED,
+    b"age-encryption.org/": _ENCRYPTED,
+    b"-----BEGIN PGP MESSAGE": _ENCRYPTED,
+}
+# Of these magic numbers text may have the letters: they count only where the rest is binary.
+_IN_TEXT_TOO: Final = (b"MZ", b"GIF8", b"ORC", b"PAR1", b"ARROW1", b"PGDMP", b"\x0a\x0d\x0d\x0a")
+
+_TIME = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d"
+# How nearly every line of the file begins. The first that matches most lines counts.
+_LINES_OF: Final = tuple(
+    (re.compile(pattern.encode()), kind)
+    for pattern, kind in (
+        (r'[^"\[]*\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "', ACCESS_LOG),
+        (
+            r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[\w+\] \d+#\d+: ",
+            Kind("nginx error log", "an error log of nginx", MOVE),
+        ),
+        (
+            r"\[\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d(\.\d+)? \d{4}\] (\[[^\]]*\] ?)*",
+            Kind("apache error log", "an error log of Apache", MOVE),
+        ),
+        (
+            rf"(https?|h2|grpcs|wss?) {_TIME}\.\d+Z \S+ \S+:\d+ ",
+            Kind("alb", "a log of an AWS Application Load Balancer", _CLOUD_HINT),
+        ),
+        (
+            rf'{_TIME}\.\d+Z \S+ \S+:\d+ \S+ (-?[\d.]+ ){{3}}.*"',
+            Kind("elb", "a log of an AWS Classic Load Balancer", _CLOUD_HINT),
+        ),
+        (
+            r"[0-9a-f]{64} \S+ \[\d\d/[A-Z][a-z]{2}/\d{4}:",
+            Kind("s3", "an access log of an S3 bucket", _CLOUD_HINT),
+        ),
+        (r"\d{10}\.\d{3} +\d+ \S+ \w+/\d{3} ", Kind("squid", "an access log of Squid", MOVE)),
+        (
+            r"(<\d+>1? ?)?(\w{3} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S+) \S+ [\w./-]+(\[\d+\])?:",
+            Kind("syslog", "a syslog", INSPECT),
+        ),
+        (rf"\[?{_TIME}", Kind("application log", "a log of an application", MOVE)),
+        (
+            r"[^\"]*\"[^\"\[]*\[\d\d/[A-Z][a-z]{2}/\d{4}:",
+            Kind("quoted access log", "an access log in quotes", INSPECT),
+        ),
+    )
+)
+_HTML: Final = Kind("html", "an HTML page", MOVE)
+_XML: Final = Kind("xml", "an XML document", MOVE)
+_SQL: Final = Kind("sql", "a script of SQL", MOVE)
+_STARTS: Final = (
+    (re.compile(rb"<!doctype html|<html", re.IGNORECASE), _HTML),
+    (re.compile(rb"<\?xml|<[a-z][\w:-]*[ >]", re.IGNORECASE), _XML),
+    (re.compile(rb"(create|insert into|begin;|set \w+ ?=)", re.IGNORECASE), _SQL),
+)
+_CLOUDFRONT: Final = Kind("cloudfront", "a log of Amazon CloudFront", _CLOUD_HINT)
+W3C: Final = Kind("w3c", "a log in W3C extended format (as IIS writes it)", INSPECT)
+JSON_LINES: Final = Kind("json lines", "JSON lines", INSPECT)
+_JSON: Final = Kind("json", "a JSON document", CONVERT)
+_CLOUD_JSON: Final[dict[str, Callable[[dict[str, Any]], bool]]] = {
+    "a log of a Google Cloud load balancer": lambda line: "httpRequest" in line and "logName" in line,
+    "a log of Azure Front Door or Application Gateway": lambda line: (
+        "category" in line and "properties" in line
+    ),
+}
+CSV: Final = Kind("csv", "CSV", INSPECT)
+_DELIMITERS: Final = ",;\t|"
+
+
+def kind_of(head: bytes) -> Kind:
+    """The kind of a file whose text or content begins with `head`, without its compression."""
+    if not head:
+        return EMPTY
+    is_binary = _is_binary(head)
+    for magic, kind in _MAGIC.items():
+        if head.startswith(magic) and (is_binary or magic not in _IN_TEXT_TOO):
+            return kind
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")):
+        return _kind_of_zip(head)
+    if is_tar(head):
+        return TAR
+    if is_binary:
+        return BINARY
+    return _kind_of_text(head)
+
+
+def is_tar(head: bytes) -> bool:
+    """Whether a file begins as a tar archive does."""
+    try:
+        tarfile.TarInfo.frombuf(head[:512], "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
+def _kind_of_zip(head: bytes) -> Kind:
+    # Documents of Office and LibreOffice are archives, and no archive of logs has these members first.
+    first_name = head[30:90]
+    if first_name.startswith((b"[Content_Types].xml", b"_rels/", b"docProps/")):
+        return _SPREADSHEET
+    if first_name.startswith(b"mimetypeapplication/vnd.oasis.opendocument"):
+        return _SPREADSHEET
+    if first_name.startswith(b"META-INF/"):
+        return _EXECUTABLE
+    return ZIP
+
+
+def _is_binary(head: bytes) -> bool:
+    """Whether more than a few bytes are control characters; NUL bytes before the first line are a gap in it."""
+    text = head.lstrip(b"\0")[:4096]
+    if not text:
+        return True
+    control = sum(text.count(bytes([byte])) for byte in range(32) if byte not in b"\t\n\r\x1b\x0b\x0c")
+    return control / len(text) > 0.02
+
+
+def _kind_of_text(head: bytes) -> Kind:
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip(b"\0")
+    every = [line.strip() for line in text.splitlines()]
+    lines = [line for line in every if line][:_LINES]
+    # The last line may be cut off.
+    lines = (
+        lines[:-1] if len(lines) > 1 and not text.endswith((b"\n", b"\r")) and len(lines) < _LINES else lines
+    )
+    if not lines:
+        return TEXT
+    if lines[0].startswith(b"#") and any(line.startswith(b"#Fields:") for line in lines):
+        return _CLOUDFRONT if any(b"x-edge-location" in line for line in lines[:4]) else W3C
+    for pattern, kind in _LINES_OF:
+        if _share(lines, lambda line, pattern=pattern: pattern.match(line) is not None) >= _ALIKE:  # type: ignore[misc]
+            return kind
+    if lines[0][:1] in (b"{", b"["):
+        return _kind_of_json(lines)
+    for pattern, kind in _STARTS:
+        if pattern.match(lines[0]):
+            return kind
+    return CSV if _is_csv(lines) else TEXT
+
+
+def _kind_of_json(lines: list[bytes]) -> Kind:
+    records = [record for line in lines if (record := _json_object(line)) is not None]
+    if not records or len(records) / len(lines) < _ALIKE:
+        return _JSON
+    for title, is_one in _CLOUD_JSON.items():
+        if all(map(is_one, records)):
+            return Kind("cloud json", title, _CLOUD_HINT)
+    return JSON_LINES
+
+
+def _json_object(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _is_csv(lines: list[bytes]) -> bool:
+    """Whether nearly all lines have as many fields as the first, and more than one."""
+    texts = [line.decode("utf-8", "replace") for line in lines]
+    if len(texts) < 2:
+        return False
+    for delimiter in _DELIMITERS:
+        try:
+            widths = [len(row) for row in csv.reader(texts, delimiter=delimiter)]
+        except csv.Error:
+            continue
+        if widths and widths[0] > 2 and widths.count(widths[0]) / len(widths) >= _ALIKE:
+            return True
+    return False
+
+
+def _share(lines: list[bytes], matches: Callable[[bytes], bool]) -> float:
+    return sum(map(matches, lines)) / len(lines)
