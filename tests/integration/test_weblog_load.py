@@ -62,7 +62,15 @@ def test_generated_logs_load_to_the_counts_that_their_generator_wrote(lake: Webl
     measured = {check.check_name: check.measured for check in loaded.checks if check.level == "warn"}
     assert measured == {
         **dict.fromkeys(
-            ("malformed_line", "impossible_date", "bad_status", "bad_address", "unfinished_line"), 0.0
+            (
+                "malformed_line",
+                "other_format",
+                "impossible_date",
+                "bad_status",
+                "bad_address",
+                "unfinished_line",
+            ),
+            0.0,
         ),
         **made.bad,
     }
@@ -72,6 +80,47 @@ def test_generated_logs_load_to_the_counts_that_their_generator_wrote(lake: Webl
     assert lake.rows(
         "select count(*) from dwh.fact_weblog as f left join audit.run as r using (run_id) where r.run_id is null"
     ) == [(0,)]
+    lake.assert_consistent()
+
+
+def test_visitors_are_who_the_line_says_or_nobody(lake: WeblogLake) -> None:
+    """Addresses, host names and users of each kind of line, and what of it is not guessed."""
+    v4, mapped = ARGENTINA, ".".join(BRAZIL.split("."))
+    a, b, c, d = (int(octet) for octet in BRAZIL.split("."))
+    lake.put(
+        "access.log",
+        line(1)
+        + line(2, address=f"::ffff:{mapped}")
+        + line(3, address=f"::ffff:{a:02x}{b:02x}:{c:02x}{d:02x}", user="ana")
+        + line(4, address="2001:db8::7")
+        + line(5, address="pc7.lan.example", user="ana")
+        + line(6, address="pc7.lan.example", user=" ")
+        + line(7, address="pc8.lan.example", user="- -")
+        + line(8, address=f"{v4}, {mapped}", user="ana")
+        + line(9, address=f"{v4} {mapped}")
+        + line(10, address=f"{v4} {mapped} {v4}")
+        + line(11, address=f"www.shop.example {v4}"),
+    )
+    loaded = lake.load()
+    assert (loaded.rows_loaded, loaded.rows_quarantined, loaded.countries) == (7, 4, 3)
+    assert lake.rows(
+        """
+        select response_bytes - 100, host(ip_address), client_host, country, user_name, host, request_seconds,
+            request_bytes, is_tls
+        from mart.weblog order by 1
+        """
+    ) == [
+        (1, v4, None, "AR", None, None, None, None, None),
+        (2, mapped, None, "BR", None, None, None, None, None),
+        (3, mapped, None, "BR", "ana", None, None, None, None),
+        (4, "2001:db8::7", None, "ZZ", None, None, None, None, None),
+        (5, None, "pc7.lan.example", "ZZ", "ana", None, None, None, None),
+        (6, None, "pc7.lan.example", "ZZ", None, None, None, None, None),
+        (7, None, "pc8.lan.example", "ZZ", None, None, None, None, None),
+    ]
+    assert lake.rows("select line_number, rules from audit.quarantine order by 1") == [
+        (number, ["other_format"]) for number in (8, 9, 10, 11)
+    ]
     lake.assert_consistent()
 
 
@@ -101,7 +150,7 @@ NASTY = [
     line(7, address="2a00:1::1"),
     line(8).replace(b" 200 ", b" 777 "),
     b"www.shop.example:443 " + line(9),
-    line(10, address="localhost"),
+    line(10, address="10.0.0.256"),
     line(11, request="CONNECT a.example:443 HTTP/1.1"),
     line(12).split(b' "-"')[0] + b"\n",
     line(13).replace(AGENT.encode() + b'"', b"never closed"),
@@ -110,12 +159,13 @@ NASTY = [
     b"x" * 3_000_000 + b"\n",
     line(16).removesuffix(b"\n"),
 ]
-NASTY_LOADED = [1, 2, 3, 4, 5, 7, 9, 11, 12, 14, 15, 16]
+NASTY_LOADED = [1, 2, 3, 4, 5, 7, 11, 12, 14, 15, 16]
 NASTY_REJECTED = [
     (3, "malformed_line"),
     (6, "malformed_line"),
     (8, "impossible_date"),
     (10, "bad_status"),
+    (11, "other_format"),
     (12, "bad_address"),
     (15, "malformed_line"),
     (18, "malformed_line"),
@@ -137,7 +187,7 @@ def test_nasty_lines_are_loaded_or_quarantined_with_place_and_reason(
     for number, _, offset, raw_text in rejected:
         assert content[offset:].startswith(NASTY[number - 1])
         assert raw_text == NASTY[number - 1].decode().rstrip("\n").replace("\0", "\\x00")
-    assert (loaded.lines, loaded.rows_loaded, loaded.rows_quarantined) == (len(NASTY), 12, 7)
+    assert (loaded.lines, loaded.rows_loaded, loaded.rows_quarantined) == (len(NASTY), 11, 8)
     assert lake.rows("select user_agent from mart.weblog where response_bytes = 104") == [
         ("tab\there \\xff\\xfe and \\x00 NUL",)
     ]

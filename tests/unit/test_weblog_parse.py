@@ -1,6 +1,5 @@
 """Access log lines: what is parsed, what is rejected and why, by the compiled parser and by the fallback."""
 
-import ipaddress
 import random
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from warehouse.settings import Settings
 from warehouse.weblogs.reader import native
 from warehouse.weblogs.reader.addresses import AddressReader
 from warehouse.weblogs.reader.buffers import PADDING
+from warehouse.weblogs.reader.fallback import DECLARE, FORWARDED
 from warehouse.weblogs.reader.parse import parse
 
 AGENT = b"Mozilla/5.0 (X11; Linux x86_64)"
@@ -77,7 +77,7 @@ def read(content: bytes) -> tuple[dict[int, Row], dict[int, tuple[str, str]]]:
     buffer = np.zeros(len(content) + PADDING, np.uint8)
     buffer[: len(content)] = np.frombuffer(content, np.uint8)
     parsed = parse(buffer, len(content), AddressReader())
-    columns, found = parsed.columns, parsed.addresses
+    columns, visitors = parsed.columns, parsed.visitors()
     rows = {}
     for place, line in enumerate(columns.line.tolist()):
 
@@ -85,13 +85,8 @@ def read(content: bytes) -> tuple[dict[int, Row], dict[int, tuple[str, str]]]:
             start, end = (getattr(columns, f"{name}_{edge}")[place] for edge in ("start", "end"))
             return content[start:end]
 
-        address = (
-            ipaddress.IPv4Address(int(found.v4[place]))
-            if found.is_v4[place]
-            else ipaddress.IPv6Address(int(found.high[place]) << 64 | int(found.low[place]))
-        )
         rows[line + 1] = Row(
-            str(address),
+            visitors[place],
             text("user"),
             f"{datetime.fromtimestamp(int(columns.seconds[place]), UTC):%Y-%m-%d %H:%M:%S}",
             text("request"),
@@ -115,6 +110,7 @@ READ = {
     "identity by identd": (LINE.replace(b"- ana", b"unix ana"), ROW),
     "east of Greenwich": (LINE.replace(b"+0000", b"+0530"), changed(at="2015-05-17 04:35:03")),
     "west of Greenwich": (LINE.replace(b"+0000", b"-0300"), changed(at="2015-05-17 13:05:03")),
+    "byte order mark before": (b"\xef\xbb\xbf" + LINE, ROW),
     "leap day": (LINE.replace(b"17/May/2015", b"29/Feb/2016"), changed(at="2016-02-29 10:05:03")),
     "leap second": (LINE.replace(b"10:05:03", b"23:59:60"), changed(at="2015-05-18 00:00:00")),
     "no size": (LINE.replace(b" 2326 ", b" - "), changed(size=0)),
@@ -126,9 +122,46 @@ READ = {
         LINE.replace(b"1.2.3.4", b"2001:0db8:1234:5678:9abc:def0:1234:5678"),
         changed(address="2001:db8:1234:5678:9abc:def0:1234:5678"),
     ),
-    "IPv4 in IPv6": (
-        LINE.replace(b"1.2.3.4", b"::ffff:1.2.3.4"),
-        changed(address=str(ipaddress.ip_address("::ffff:1.2.3.4"))),
+    "IPv4 in IPv6": (LINE.replace(b"1.2.3.4", b"::ffff:1.2.3.4"), ROW),
+    "IPv4 in IPv6, in hexadecimal": (LINE.replace(b"1.2.3.4", b"::FFFF:0102:0304"), ROW),
+    "IPv4 in IPv6, at length": (LINE.replace(b"1.2.3.4", b"0:0:0:0:0:ffff:102:304"), ROW),
+    "host name": (LINE.replace(b"1.2.3.4", b"pc7.lan.example"), changed(address="pc7.lan.example")),
+    "host name of one label": (LINE.replace(b"1.2.3.4", b"localhost"), changed(address="localhost")),
+    "host name with an address in it": (
+        LINE.replace(b"1.2.3.4", b"1-2-3-4.dsl_7.example.net"),
+        changed(address="1-2-3-4.dsl_7.example.net"),
+    ),
+    "host name of the longest kind": (
+        LINE.replace(b"1.2.3.4", b".".join([b"a" * 63] * 3 + [b"b" * 61])),
+        changed(address=".".join(["a" * 63] * 3 + ["b" * 61])),
+    ),
+    "blank user": (LINE.replace(b" ana ", b"   "), changed(user=b"")),
+    "empty user": (LINE.replace(b" ana ", b"  "), changed(user=b"")),
+    "user of dashes and blanks": (LINE.replace(b" ana ", b" - - "), changed(user=b"")),
+    "user of a tab": (LINE.replace(b" ana ", b" \t "), changed(user=b"")),
+    "user of two dashes": (LINE.replace(b" ana ", b" -- "), changed(user=b"--")),
+    "quotes in the agent that are not escaped": (LINE.replace(AGENT, b'a "b" c'), changed(agent=b'a "b" c')),
+    "one quote in the agent that is not escaped": (
+        LINE.replace(AGENT, b'5" screen'),
+        changed(agent=b'5" screen'),
+    ),
+    "agent that begins with a quote that is not escaped": (LINE.replace(AGENT, b'"a'), changed(agent=b'"a')),
+    "agent that ends with a quote that is not escaped": (LINE.replace(AGENT, b'a"'), changed(agent=b'a"')),
+    "quotes in the referer that are not escaped": (
+        LINE.replace(b"a.example/", b'a.example/?"x"'),
+        changed(referer=b'https://a.example/?"x"'),
+    ),
+    "quotes in the request that are not escaped": (
+        LINE.replace(b"/product/7", b'/?q="x"'),
+        changed(request=b'GET /?q="x" HTTP/1.1'),
+    ),
+    "quotes in the request that are not escaped, common format": (
+        LINE[: LINE.index(b' "https')].replace(b"/product/7", b'/?q="x"'),
+        changed(request=b'GET /?q="x" HTTP/1.1', referer=b"", agent=b""),
+    ),
+    "what looks like the request's end within it": (
+        LINE.replace(b"/product/7", b'/?q=" 404 12 x'),
+        changed(request=b'GET /?q=" 404 12 x HTTP/1.1'),
     ),
     "shortest address": (LINE.replace(b"1.2.3.4", b"0.0.0.0"), changed(address="0.0.0.0")),
     "longest address": (LINE.replace(b"1.2.3.4", b"255.255.255.255"), changed(address="255.255.255.255")),
@@ -173,12 +206,17 @@ READ = {
         LINE[: LINE.index(b' "https')].replace(b" 2326", b" -"),
         changed(referer=b"", agent=b"", size=0),
     ),
-    "virtual host before": (b"www.a.example:443 " + LINE, ROW),
-    "virtual host without a port before": (b"www.a.example " + LINE, ROW),
     "more fields behind": (LINE + b' "10.0.0.1" 0.003', ROW),
     "tabs between the last fields": (LINE.replace(b'" 200 2326 "', b'" 200\t2326\t"'), ROW),
 }
 
+OTHER, TWO = (
+    "other_format",
+    "two addresses, or a virtual host and an address, stand before the user" + DECLARE,
+)
+FOUR = "4 fields stand before the time, not address, identity and user" + DECLARE
+QUOTE = "a quote inside a field is not escaped: where "
+NO_ADDRESS = "is neither an IP address nor a host name"
 NONE, LAYOUT = "no request can be of ", "not laid out as an access log line "
 AS = "is no time as [17/May/2015:10:05:03 +0000]"
 MALFORMED, NO_TIME = "malformed_line", "impossible_date"
@@ -188,7 +226,35 @@ FAULTS = {
     "garbage": (b"\x16\x03\x01\x02\x00", MALFORMED, "there is no [time]"),
     "cut off in the agent": (LINE[:-5], MALFORMED, "a quote is not closed"),
     "cut off in the time": (LINE[:30], MALFORMED, LAYOUT + "(0 quotes)"),
-    "stray quote in the agent": (LINE.replace(AGENT, b'a "b" c'), MALFORMED, LAYOUT + "(8 quotes)"),
+    "agent that looks like another field": (
+        LINE.replace(AGENT, b'a" "b "c'), MALFORMED, QUOTE + "referer and user agent end is not certain"
+    ),
+    "request that looks like a whole line": (
+        LINE.replace(b"/product/7", b'/" 200 7 "-" "b'), MALFORMED, QUOTE + "the request ends is not certain"
+    ),
+    "text behind the agent with a quote in it": (LINE + b' x"y', MALFORMED, "a quote is not closed"),
+    "forwarded list": (LINE.replace(b"1.2.3.4", b"2.0.0.9, 1.2.3.4"), OTHER, FORWARDED),
+    "forwarded list of three": (LINE.replace(b"1.2.3.4", b"2.0.0.9, 2.1.0.9, 1.2.3.4"), OTHER, FORWARDED),
+    "forwarded list without blanks": (LINE.replace(b"1.2.3.4", b"2.0.0.9,1.2.3.4"), OTHER, FORWARDED),
+    "forwarded list of nobody known": (LINE.replace(b"1.2.3.4", b"unknown, 1.2.3.4"), OTHER, FORWARDED),
+    "two addresses": (b"2.0.0.9 " + LINE, OTHER, TWO),
+    "two addresses of nobody logged in": (b"2.0.0.9 " + LINE.replace(b" ana ", b" - "), OTHER, TWO),
+    "three addresses": (b"2.0.0.9 2001:db8::7 " + LINE, OTHER, TWO),
+    "virtual host before": (b"www.a.example " + LINE, OTHER, TWO),
+    "virtual host with a port before": (b"www.a.example:443 " + LINE, OTHER, TWO),
+    "virtual host before a host name": (
+        b"www.a.example " + LINE.replace(b"1.2.3.4", b"pc7.lan"), OTHER, FOUR
+    ),
+    "virtual host before a host name of nobody logged in": (
+        b"www.a.example " + LINE.replace(b"1.2.3.4", b"pc7.lan").replace(b" ana ", b" - "), OTHER, FOUR
+    ),
+    "no blank after the address": (
+        LINE.replace(b"1.2.3.4 ", b"1.2.3.4"), MALFORMED, "address, identity and user are not all there"
+    ),
+    "two blanks after the address": (
+        LINE.replace(b"1.2.3.4 ", b"1.2.3.4  "), MALFORMED, "address or identity is empty"
+    ),
+    "no blank before the time": (LINE.replace(b" [", b"["), MALFORMED, "there is no [time]"),
     "no user": (LINE.replace(b" - ana", b" -"), MALFORMED, "address, identity and user are not all there"),
     "31 February": (LINE.replace(b"17/May", b"31/Feb"), NO_TIME, NONE + "31/Feb/2015:10:05:03 +0000"),
     "29 February of a common year": (LINE.replace(b"17/May", b"29/Feb"), NO_TIME, NONE + "29/Feb/2015:10:05:03 +0000"),
@@ -207,13 +273,20 @@ FAULTS = {
     "status of letters": (LINE.replace(b" 200 ", b" abc "), "bad_status", "'abc' is no HTTP status"),
     "size of letters": (LINE.replace(b" 2326 ", b" 2k "), MALFORMED, "'2k' is no response size"),
     "negative size": (LINE.replace(b" 2326 ", b" -1 "), MALFORMED, "'-1' is no response size"),
-    "octet 256": (LINE.replace(b"1.2.3.4", b"1.2.3.256"), "bad_address", "'1.2.3.256' is no IP address"),
-    "three octets": (LINE.replace(b"1.2.3.4", b"1.2.3"), "bad_address", "'1.2.3' is no IP address"),
-    "five octets": (LINE.replace(b"1.2.3.4", b"1.2.3.4.5"), "bad_address", "'1.2.3.4.5' is no IP address"),
-    "leading zero": (LINE.replace(b"1.2.3.4", b"01.2.3.4"), "bad_address", "'01.2.3.4' is no IP address"),
-    "host name": (LINE.replace(b"1.2.3.4", b"pc7.lan.example"), "bad_address", "'pc7.lan.example' is no IP address"),
-    "IPv6 with a zone": (LINE.replace(b"1.2.3.4", b"fe80::1%eth0"), "bad_address", "'fe80::1%eth0' is no IP address"),
-    "NULs before the line": (b"\0" * 9 + LINE, "bad_address", "'" + r"\x00" * 9 + "1.2.3.4' is no IP address"),
+    "octet 256": (LINE.replace(b"1.2.3.4", b"1.2.3.256"), "bad_address", "'1.2.3.256' " + NO_ADDRESS),
+    "three octets": (LINE.replace(b"1.2.3.4", b"1.2.3"), "bad_address", "'1.2.3' " + NO_ADDRESS),
+    "five octets": (LINE.replace(b"1.2.3.4", b"1.2.3.4.5"), "bad_address", "'1.2.3.4.5' " + NO_ADDRESS),
+    "leading zero": (LINE.replace(b"1.2.3.4", b"01.2.3.4"), "bad_address", "'01.2.3.4' " + NO_ADDRESS),
+    "port": (LINE.replace(b"1.2.3.4", b"1.2.3.4:80"), "bad_address", "'1.2.3.4:80' " + NO_ADDRESS),
+    "dash for an address": (LINE.replace(b"1.2.3.4", b"-"), "bad_address", "'-' " + NO_ADDRESS),
+    "host name that is too long": (
+        LINE.replace(b"1.2.3.4", b"a." * 128), "bad_address", "'" + ("a." * 128)[:100] + "' " + NO_ADDRESS
+    ),
+    "label that is too long": (
+        LINE.replace(b"1.2.3.4", b"a" * 64), "bad_address", "'" + "a" * 64 + "' " + NO_ADDRESS
+    ),
+    "IPv6 with a zone": (LINE.replace(b"1.2.3.4", b"fe80::1%eth0"), "bad_address", "'fe80::1%eth0' " + NO_ADDRESS),
+    "NULs before the line": (b"\0" * 9 + LINE, "bad_address", "'" + r"\x00" * 9 + "1.2.3.4' " + NO_ADDRESS),
 }  # fmt: skip
 
 
@@ -259,6 +332,12 @@ HOSTILE = [
     b"\t",
     b'" "',
     b"[] ",
+    b", ",
+    b" - ",
+    b"- -",
+    b" 2.0.0.9 ",
+    b"::ffff:",
+    b'" 200 7 "',
 ]
 
 

@@ -160,7 +160,21 @@ WEB_USER: Final = _lookup(
     {"user_name": "'-'"},
 )
 
-# Columns in order of width: no padding between them in a row of a table of billions.
+HOST: Final = _lookup(
+    "host",
+    "Virtual hosts that requests were made to, where the log's format has them.",
+    (Column("host", "text", "Name as logged, without a port", required=True),),
+    {"host": "'-'"},
+)
+CLIENT_HOST: Final = _lookup(
+    "client_host",
+    "Host names of visitors, where the server looked them up and logged them in place of addresses.",
+    (Column("client_host", "text", "Name as logged", personal="host name", required=True),),
+    {"client_host": "'-'"},
+)
+
+# Columns in order of width: no padding between them in a row of a table of billions. Those that the combined format
+# does not have come last, and are empty there.
 FACT: Final = Table(
     "dwh",
     "fact_weblog",
@@ -228,9 +242,31 @@ FACT: Final = Table(
         Column(
             "ip_address",
             "inet",
-            "Address that the request came from",
+            "Address that the request came from; empty where the log has a host name",
             personal="IP address",
-            required=True,
+        ),
+        Column("request_bytes", "bigint", "Size of the request in bytes; empty where the format has none"),
+        Column(
+            "host_key",
+            "integer",
+            "Virtual host: dim_host; empty where the format has none",
+            refers_to="dim_host",
+        ),
+        Column(
+            "client_host_key",
+            "integer",
+            "Visitor's host name, in place of an address: dim_client_host",
+            refers_to="dim_client_host",
+        ),
+        Column(
+            "request_seconds",
+            "real",
+            "Seconds that the server took for the request; empty where the format has none",
+        ),
+        Column(
+            "is_tls",
+            "boolean",
+            "Whether the request was encrypted; empty where the format has nothing of it",
         ),
     ),
     # Rows arrive in order of file, line and, nearly, time: a few bytes for each hundred pages find them again.
@@ -241,4 +277,6 @@ FACT: Final = Table(
     partitioned_by="list (country)",
 )
 
-DIMENSIONS: Final = (COUNTRY, DEVICE, TRAFFIC_SOURCE, REQUEST, USER_AGENT, REFERER, WEB_USER)
+DIMENSIONS: Final = (
+    COUNTRY, DEVICE, TRAFFIC_SOURCE, REQUEST, USER_AGENT, REFERER, WEB_USER, HOST, CLIENT_HOST,
+)  # fmt: skip

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from ipaddress import ip_address
 from typing import Any
 
+import numpy as np
 import psycopg
 from psycopg.rows import dict_row
 
@@ -17,6 +17,9 @@ from warehouse.files.locations import Location
 from warehouse.settings import Settings
 from warehouse.weblogs.files.checkpoints import FEED
 from warehouse.weblogs.reader import fallback
+from warehouse.weblogs.reader.addresses import AddressReader
+from warehouse.weblogs.reader.buffers import PADDING
+from warehouse.weblogs.reader.parse import parse
 from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 
 # Of longer lines only the beginning is shown.
@@ -124,12 +127,13 @@ def _row(connection: psycopg.Connection, file_id: int, line: int) -> Row:
         connection,
         """
         select
-            weblog.requested_at, host(weblog.ip_address) as ip_address, weblog.country,
+            weblog.requested_at, host(weblog.ip_address) as ip_address, client_host.client_host, weblog.country,
             country.name as country_name, weblog.status_code, weblog.response_bytes,
             weblog.request_key, request.request, request.action, request.product_id,
             weblog.web_user_key, web_user.user_name, weblog.user_agent_key, user_agent.user_agent, weblog.device_key,
             device.family as device, weblog.referer_key, referer.referer, weblog.traffic_source_key,
             traffic_source.name as traffic_source, traffic_source.medium as traffic_medium,
+            host.host, weblog.request_seconds, weblog.request_bytes, weblog.is_tls,
             weblog.tableoid::regclass::text as partition, weblog.run_id
         from dwh.fact_weblog as weblog
         left join dwh.dim_country as country using (country)
@@ -138,6 +142,8 @@ def _row(connection: psycopg.Connection, file_id: int, line: int) -> Row:
         left join dwh.dim_user_agent as user_agent using (user_agent_key)
         left join dwh.dim_device as device on device.device_key = weblog.device_key
         left join dwh.dim_referer as referer using (referer_key)
+        left join dwh.dim_host as host on host.host_key = weblog.host_key
+        left join dwh.dim_client_host as client_host on client_host.client_host_key = weblog.client_host_key
         left join dwh.dim_traffic_source as traffic_source
             on traffic_source.traffic_source_key = weblog.traffic_source_key
         where weblog.file_id = %s and weblog.line_number = %s
@@ -236,24 +242,30 @@ def _contradiction(raw: bytes, row: Row, quarantine: Row) -> str | None:
     """Why the line cannot be the one that was loaded."""
     changed = "The file has changed since: this line is not the one that was loaded."
     if row:
-        read = fallback.parse_line(raw)
         if len(raw) >= _SHOWN_BYTES:
             return None
-        if isinstance(read, fallback.Fault):
-            return changed
-        address = raw[read.spans[0] : read.spans[1]].decode()
-        parsed_values = (read.seconds, read.status, read.size, ip_address(address))
         stored = (
             int((row["requested_at"] - _EPOCH).total_seconds()),
             row["status_code"],
             row["response_bytes"],
-            ip_address(row["ip_address"]),
+            row["ip_address"] or row["client_host"],
         )
-        return None if parsed_values == stored else changed
+        return None if _values(raw) == stored else changed
     waiting = quarantine and quarantine["resolved_at"] is None
     if waiting and fallback.printable(raw)[:1000] != quarantine["raw_text"][:1000]:
         return changed
     return None
+
+
+def _values(raw: bytes) -> tuple[int, int, int, str] | None:
+    """Seconds since 1970, status, size and visitor of a line; None where it cannot be parsed."""
+    buffer = np.frombuffer(raw + b"\n" + bytes(PADDING), np.uint8)
+    parsed = parse(buffer, len(raw) + 1, AddressReader())
+    if parsed.rejected:
+        return None
+    columns = parsed.columns
+    (visitor,) = parsed.visitors()
+    return int(columns.seconds[0]), int(columns.status[0]), int(columns.size[0]), visitor
 
 
 def _explain_country(connection: psycopg.Connection, settings: Settings, row: Row) -> str:
@@ -271,6 +283,8 @@ def _explain_country(connection: psycopg.Connection, settings: Settings, row: Ro
         row["requested_at"],
         row["run_id"],
     )
+    if row["ip_address"] is None:
+        return f"The log has a host name, {row['client_host']}, in place of an address."
     then = f"{loaded.get('database') or 'The GeoIP database'} had country {row['country']}"
     path = geoip.path_of(settings)
     try:

@@ -5,9 +5,11 @@ lookups, and publish their batches one after another.
 """
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from warehouse import geoip
 from warehouse.db.connections import connect
@@ -21,13 +23,14 @@ from warehouse.weblogs.files.blocks import Block, BlockReader
 from warehouse.weblogs.files.checkpoints import FEED, FileProgress, checkpoint_of, next_batch
 from warehouse.weblogs.files.claims import Claims
 from warehouse.weblogs.quarantine import Quarantine
-from warehouse.weblogs.reader.addresses import AddressReader
+from warehouse.weblogs.reader.addresses import Addresses, AddressReader
+from warehouse.weblogs.reader.buffers import Mask, Places
 from warehouse.weblogs.reader.parse import Parsed, Rejected, parse, split_lines
 from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 from warehouse.weblogs.result import FileLoad, Progress, WeblogLoad
 from warehouse.weblogs.sink import Sink, TableSink
 from warehouse.weblogs.storage.lookups import Lookups
-from warehouse.weblogs.storage.rows import RowBuffer, group_by_country, microseconds
+from warehouse.weblogs.storage.rows import RowBuffer, Shape, group_by_country, microseconds
 
 # Read for one commit: large enough that counts are added up rarely, small enough that a killed load loses little.
 BATCH_BYTES = 4 << 30
@@ -35,6 +38,8 @@ BATCH_BYTES = 4 << 30
 _SEND_ROWS, _KEEP_ROWS = 1_000_000, 350_000
 _INITIAL_ROWS = 1 << 16
 _PAUSE_SECONDS = 0.5
+
+Values: TypeAlias = npt.NDArray[np.generic]
 
 
 def load(
@@ -104,7 +109,7 @@ class Loader:
         self._seen = np.zeros(len(countries.codes), bool)
         self._blocks = BlockReader()
         self._addresses = AddressReader()
-        self._rows = (RowBuffer(4, _INITIAL_ROWS), RowBuffer(6, _INITIAL_ROWS))
+        self._rows: dict[Shape, RowBuffer] = {}
         self._quarantine = Quarantine(sink.quarantine)
         self._batch = Batch()
         self._lines = self._bytes = 0
@@ -175,7 +180,7 @@ class Loader:
             )
 
     def _add_rows(self, file: FileProgress, parsed: Parsed, size: int) -> None:
-        columns, addresses, buffer = parsed.columns, parsed.addresses, parsed.lines.buffer
+        columns, addresses, buffer = parsed.columns, parsed.addresses, parsed.texts
         if not len(columns.line):
             return
         texts = self._lookups
@@ -183,11 +188,7 @@ class Loader:
         agent, device = texts.agents.keys(buffer, *columns.agent)
         referer, site = texts.referers.keys(buffer, *columns.referer)
         (user,) = texts.users.keys(buffer, *columns.user)
-        is_v4 = addresses.is_v4
-        v6 = np.flatnonzero(~is_v4)
-        country = self._countries.of_v4(addresses.v4)
-        if len(v6):
-            country[v6] = self._countries.of_v6(addresses.high[v6], addresses.low[v6])
+        country = self._countries_of(addresses)
         self._ensure_partitions(country)
         values = {
             "requested_at": microseconds(columns.seconds),
@@ -201,19 +202,67 @@ class Loader:
             "device_key": device,
             "traffic_source_key": np.where(campaign > 0, campaign, site),
         }
-        run_id = self._run_id
-        if len(v6):
-            v4 = np.flatnonzero(is_v4)
-            of_v6 = {name: column[v6] for name, column in values.items()}
-            of_v6 |= {"high": addresses.high[v6], "low": addresses.low[v6]}
-            self._rows[1].append(run_id, file.file_id, country[v6], self._codes, of_v6)
-            of_v4 = {name: column[v4] for name, column in values.items()} | {"v4": addresses.v4[v4]}
-            self._rows[0].append(run_id, file.file_id, country[v4], self._codes, of_v4)
-        else:
-            self._rows[0].append(run_id, file.file_id, country, self._codes, values | {"v4": addresses.v4})
+        for shape, chosen, own in self._shapes(parsed):
+            buffers = self._rows
+            if shape not in buffers:
+                buffers[shape] = RowBuffer(shape, _INITIAL_ROWS)
+            row_values = {name: column[chosen] for name, column in values.items()} | own
+            buffers[shape].append(self._run_id, file.file_id, country[chosen], self._codes, row_values)
         self._batch.aggregates.add(country, columns.seconds, device, user, action, product)
-        if sum(rows.count for rows in self._rows) >= _SEND_ROWS:
+        if sum(rows.count for rows in self._rows.values()) >= _SEND_ROWS:
             self._send(keep=_KEEP_ROWS)
+
+    def _countries_of(self, addresses: Addresses) -> Countries:
+        """Country of each address; of host names none is known."""
+        country = self._countries.of_v4(addresses.v4)
+        if not addresses.is_v4.all():
+            v6, hosts = addresses.is_v6, addresses.is_host
+            country[v6] = self._countries.of_v6(addresses.high[v6], addresses.low[v6])
+            country[hosts] = self._codes.tolist().index(geoip.UNKNOWN.encode())
+        return country
+
+    def _shapes(self, parsed: Parsed) -> Iterator[tuple[Shape, slice | Places, dict[str, Values]]]:
+        """The lines by what they have: the shape of their rows, which lines, and the values that not all lines have."""
+        addresses, extras = parsed.addresses, parsed.extras
+        if extras is None and addresses.is_v4.all():
+            yield Shape(4), slice(None), {"v4": addresses.v4}
+            return
+        optional = self._optional(parsed)
+        # One bit for each optional column, and the kind of the address.
+        kinds = np.select([addresses.is_v4, addresses.is_v6], [4, 6], 0)
+        shapes = kinds * np.int64(1 << len(optional))
+        for bit, (is_there, _) in enumerate(optional.values()):
+            shapes |= is_there.astype(np.int64) << bit
+        for code in np.unique(shapes).tolist():
+            chosen = np.flatnonzero(shapes == code)
+            names = frozenset(name for bit, name in enumerate(optional) if code >> bit & 1)
+            version = code >> len(optional)
+            own: dict[str, Values] = {name: optional[name][1][chosen] for name in names}
+            if version == 4:
+                own["v4"] = addresses.v4[chosen]
+            elif version == 6:
+                own |= {"high": addresses.high[chosen], "low": addresses.low[chosen]}
+            yield Shape(version, names), chosen, own
+
+    def _optional(self, parsed: Parsed) -> dict[str, tuple[Mask, Values]]:
+        """Optional columns of the lines: which lines have a value, and the values."""
+        columns, addresses, extras, texts = parsed.columns, parsed.addresses, parsed.extras, self._lookups
+        optional: dict[str, tuple[Mask, Values]] = {}
+        is_host = addresses.is_host
+        if is_host.any():
+            client_host = np.zeros(len(is_host), np.int32)
+            span = columns.address_start[is_host], columns.address_end[is_host]
+            (client_host[is_host],) = texts.client_hosts.keys(parsed.texts, *span)
+            optional["client_host_key"] = is_host, client_host
+        if extras is not None:
+            (host,) = texts.hosts.keys(parsed.texts, extras.host_start, extras.host_end)
+            optional |= {
+                "host_key": (host > 0, host),
+                "request_seconds": (~np.isnan(extras.request_seconds), extras.request_seconds),
+                "request_bytes": (extras.request_bytes >= 0, extras.request_bytes),
+                "is_tls": (extras.is_tls >= 0, extras.is_tls),
+            }
+        return optional
 
     def _ensure_partitions(self, country: Countries) -> None:
         """Announce countries that come for the first time, before any of their rows is sent."""
@@ -224,8 +273,8 @@ class Loader:
             self._sink.ensure_partitions([self._countries.codes[index] for index in new.tolist()])
 
     def _send(self, keep: int = 0) -> None:
-        if any(rows.count for rows in self._rows):
-            self._sink.send(group_by_country(self._rows, len(self._codes), keep))
+        if any(rows.count for rows in self._rows.values()):
+            self._sink.send(group_by_country(self._rows.values(), len(self._codes), keep))
 
     def _commit(self) -> None:
         if not self._batch.files:

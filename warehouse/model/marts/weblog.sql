@@ -16,6 +16,11 @@ select
     traffic_source.medium as traffic_medium,
     referer.referer,
     weblog.response_bytes,
+    weblog.request_bytes,
+    weblog.request_seconds,
+    host.host,
+    client_host.client_host,
+    weblog.is_tls,
     weblog.file_id,
     weblog.line_number,
     weblog.run_id
@@ -26,3 +31,5 @@ left join dwh.dim_web_user as web_user on weblog.web_user_key = web_user.web_use
 left join dwh.dim_device as device on weblog.device_key = device.device_key
 left join dwh.dim_traffic_source as traffic_source on weblog.traffic_source_key = traffic_source.traffic_source_key
 left join dwh.dim_referer as referer on weblog.referer_key = referer.referer_key
+left join dwh.dim_host as host on weblog.host_key = host.host_key
+left join dwh.dim_client_host as client_host on weblog.client_host_key = client_host.client_host_key

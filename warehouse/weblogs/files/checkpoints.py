@@ -17,7 +17,9 @@ from warehouse.weblogs.storage.writer import copy_rows
 FEED = "weblogs"
 # Lock of those who change the aggregates: one after another, each to the end of its transaction.
 PUBLISHED = "marts of web logs"
-RULES = ("malformed_line", "impossible_date", "bad_status", "bad_address", "unfinished_line")
+RULES = (
+    "malformed_line", "other_format", "impossible_date", "bad_status", "bad_address", "unfinished_line",
+)  # fmt: skip
 # A piece of a file has one row: small enough to find a line in, large enough to be few.
 PART_BYTES = 64 << 20
 _PART = (

@@ -168,7 +168,7 @@ def _find_moving(
         lines = split_lines(buffer, size)
         addresses = reader.read(buffer, lines.starts + _CODE, lines.ends)
         country = countries.of_v4(addresses.v4)
-        v6 = np.flatnonzero(~addresses.is_v4)
+        v6 = np.flatnonzero(addresses.is_v6)
         country[v6] = countries.of_v6(addresses.high[v6], addresses.low[v6])
         before = buffer[lines.starts] * np.uint16(256) + buffer[lines.starts + 1]
         for line in np.flatnonzero(code_numbers[country] != before).tolist():
@@ -187,6 +187,7 @@ def _blocks(
         copy (
             select distinct country, host(ip_address) from dwh.fact_weblog
             where requested_at >= {month}::timestamptz and requested_at < {month}::timestamptz + interval '1 month'
+                and ip_address is not null
         ) to stdout
         """
     ).format(month=sql.Literal(bounds["month"]))

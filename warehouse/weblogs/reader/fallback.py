@@ -1,4 +1,4 @@
-"""Parses a log line by regular expressions: every format that is known, and the reason why a line is none.
+"""Parses a line of the combined or common format by regular expressions, and says why a line is none.
 
 The compiled parser (scan.c) parses regular lines and leaves the others to this one. Without it, all are parsed here.
 """
@@ -8,20 +8,21 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
-
-def _quoted(name: bytes) -> bytes:
-    return rb'"(?P<%s>[^"\\]*(?:\\.[^"\\]*)*)"' % name
-
-
-# Servers may log more fields after the user agent: they are ignored. A line can be a megabyte of anything, so no part
-# of the pattern may backtrack in many ways.
+# A line can be a megabyte of anything: possessive quantifiers keep every pattern from backtracking.
+_INNER = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
 _LINE = re.compile(
-    rb'(?P<head>[^"]*) \[(?P<time>[^\]"]{0,60})\] '
-    + _quoted(b"request")
-    + rb"[ \t]+(?P<status>\S+)[ \t]+(?P<size>\S+)"
-    rb"(?:[ \t]+" + _quoted(b"referer") + rb"[ \t]+" + _quoted(b"agent") + rb"(?:[ \t].*)?)?[ \t]*",
+    rb'(?P<head>[^"]*) \[(?P<time>[^\]"]{0,60})\] "(?P<request>%(inner)s)"[ \t]++(?P<status>\S++)[ \t]++(?P<size>\S++)'
+    rb'(?:[ \t]++"(?P<referer>%(inner)s)"[ \t]++"(?P<agent>%(inner)s)"'
+    # Servers may log more fields after the user agent: they are ignored.
+    rb'(?P<more>(?:[ \t]++(?:"%(inner)s"|[^ \t"]++))++)?+)?[ \t]*+' % {b"inner": _INNER},
     re.DOTALL,
 )
+# Where a quote inside a field is not escaped: the request ends where a status and a size follow it.
+_BEFORE_REQUEST = re.compile(rb'(?P<head>[^"]*) \[(?P<time>[^\]"]{0,60})\] "', re.DOTALL)
+_AFTER_REQUEST = re.compile(
+    rb'"[ \t]++(?P<status>\d{3})[ \t]++(?P<size>\d{1,19}+|-)(?=[ \t]*+(?:\Z|(?<=[ \t])"))'
+)
+_BETWEEN = re.compile(rb'"[ \t]++"')
 _TIME = re.compile(rb"(\d\d)/([A-Za-z]{3})/(\d{4}):(\d\d):(\d\d):(\d\d) ([+-]\d{4})")
 _ZONE = re.compile(rb"([+-])(\d\d)(\d\d)")
 _MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
@@ -31,6 +32,14 @@ _FIRST_YEAR, _LAST_YEAR = 1970, 2148
 # PostgreSQL's own limit is 15:59; no place on earth is beyond 14:00.
 _MAX_ZONE_HOURS = 15
 _MAX_SIZE = 2**63 - 1
+# Some programs write it before the first line of a file in UTF-8.
+BOM = b"\xef\xbb\xbf"
+
+# The rule of lines from which another format than the declared one shows.
+OTHER_FORMAT = "other_format"
+DECLARE = ": see `dwh weblogs inspect`, and declare the format of the file"
+FORWARDED = "a list of forwarded addresses stands where the visitor's address should" + DECLARE
+_UNESCAPED = "a quote inside a field is not escaped"
 
 
 @dataclass(frozen=True)
@@ -52,28 +61,42 @@ class Fault:
 
 
 def parse_line(line: bytes) -> Fields | Fault:
-    """Parse a line in combined, common or vhost-prefixed format."""
+    """Parse a line in combined or common format."""
     if not line.strip():
         return Fault("malformed_line", "empty line")
-    match = _LINE.fullmatch(line)
-    if match is None:
-        return Fault("malformed_line", _layout_fault(line))
-    head = _head(match["head"])
+    found = _layout(line)
+    if isinstance(found, Fault):
+        return found
+    head = _head(line[slice(*found["head"])])
     if isinstance(head, Fault):
         return head
-    seconds = _seconds(match["time"])
+    seconds = clf_seconds(line[slice(*found["time"])])
     if isinstance(seconds, Fault):
         return seconds
-    status, size = match["status"], match["size"]
-    if not (len(status) == 3 and status.isdigit() and 100 <= int(status) <= 599):
-        return Fault("bad_status", f"'{printable(status)[:20]}' is no HTTP status")
-    if size != b"-" and not (size.isdigit() and len(size) <= 19 and int(size) <= _MAX_SIZE):
-        return Fault("malformed_line", f"'{printable(size)[:40]}' is no response size")
-    referer, agent = (
-        match.span(name) if match[name] is not None else (0, 0) for name in ("referer", "agent")
-    )
-    spans = (*head, *match.span("request"), *referer, *agent)
-    return Fields(seconds, int(status), 0 if size == b"-" else int(size), spans)
+    status = status_code(line[slice(*found["status"])])
+    if isinstance(status, Fault):
+        return status
+    size = byte_count(line[slice(*found["size"])])
+    if isinstance(size, Fault):
+        return size
+    spans = (*head, *found["request"], *found.get("referer", (0, 0)), *found.get("agent", (0, 0)))
+    return Fields(seconds, status, size, spans)
+
+
+def status_code(text: bytes) -> int | Fault:
+    """An HTTP status."""
+    if len(text) == 3 and text.isdigit() and 100 <= int(text) <= 599:
+        return int(text)
+    return Fault("bad_status", f"'{printable(text)[:20]}' is no HTTP status")
+
+
+def byte_count(text: bytes) -> int | Fault:
+    """A size in bytes; 0 for '-'."""
+    if text == b"-":
+        return 0
+    if text.isdigit() and len(text) <= 19 and int(text) <= _MAX_SIZE:
+        return int(text)
+    return Fault("malformed_line", f"'{printable(text)[:40]}' is no response size")
 
 
 def printable(raw: bytes) -> str:
@@ -81,21 +104,77 @@ def printable(raw: bytes) -> str:
     return raw.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
 
+def _layout(line: bytes) -> dict[str, tuple[int, int]] | Fault:
+    """Start and end of each field of the line."""
+    match = _LINE.fullmatch(line)
+    # Fields behind the user agent may be the rest of a line whose request only looks like a whole one.
+    if match is not None and (
+        match["more"] is None or len(_AFTER_REQUEST.findall(line, match.end("time"))) < 2
+    ):
+        return {name: match.span(name) for name, value in match.groupdict().items() if value is not None}
+    before = _BEFORE_REQUEST.match(line)
+    if before is None:
+        return Fault("malformed_line", _layout_fault(line))
+    ends = list(_AFTER_REQUEST.finditer(line, before.end()))
+    if not ends:
+        return Fault("malformed_line", _layout_fault(line))
+    if len(ends) > 1:
+        return Fault("malformed_line", f"{_UNESCAPED}: where the request ends is not certain")
+    (after,) = ends
+    fields = {name: before.span(name) for name in ("head", "time")}
+    fields |= {name: after.span(name) for name in ("status", "size")}
+    fields["request"] = (before.end(), after.start())
+    end = len(line.rstrip(b" \t"))
+    if end <= after.end():
+        return fields
+    if line[end - 1 : end] != b'"':
+        return Fault("malformed_line", _layout_fault(line))
+    start = line.index(b'"', after.end()) + 1
+    between = list(_BETWEEN.finditer(line, start, end - 1))
+    if len(between) > 1:
+        return Fault("malformed_line", f"{_UNESCAPED}: where referer and user agent end is not certain")
+    if not between:
+        return Fault("malformed_line", _layout_fault(line))
+    fields["referer"] = (start, between[0].start())
+    fields["agent"] = (between[0].end(), end - 1)
+    return fields
+
+
 def _head(head: bytes) -> tuple[int, int, int, int] | Fault:
-    """Start and end of address and user in 'address ident user', which a virtual host may precede."""
+    """Start and end of address and user in 'address identity user'; a user who is blank or '-' was not logged in."""
     tokens = head.split(b" ")
-    first = 1 if len(tokens) >= 4 and not _is_address(tokens[0]) and _is_address(tokens[1]) else 0
-    if len(tokens) - first < 3:
+    if len(tokens) < 3:
         return Fault("malformed_line", "address, identity and user are not all there")
-    start = sum(len(token) + 1 for token in tokens[:first])
-    end = start + len(tokens[first])
-    user = end + 1 + len(tokens[first + 1]) + 1
-    if start == end or user >= len(head):
-        return Fault("malformed_line", "address or user is empty")
-    return start, end, user, len(head)
+    address, identity, *user = tokens
+    if not address or not identity:
+        return Fault("malformed_line", "address or identity is empty")
+    if address.endswith(b","):
+        return Fault(OTHER_FORMAT, FORWARDED)
+    if is_address(identity.rstrip(b",")):
+        return Fault(
+            OTHER_FORMAT, "two addresses, or a virtual host and an address, stand before the user" + DECLARE
+        )
+    first = len(BOM) if address.startswith(BOM) else 0
+    start = len(address) + 1 + len(identity) + 1
+    if all(token.strip() in (b"", b"-") for token in user) and (len(user) == 1 or identity == b"-"):
+        return first, len(address), start, start + (1 if user == [b"-"] else 0)
+    if len(user) > 1 and b"-" in user:
+        return Fault(
+            OTHER_FORMAT,
+            f"{len(tokens)} fields stand before the time, not address, identity and user" + DECLARE,
+        )
+    return first, len(address), start, len(head)
 
 
-def _is_address(token: bytes) -> bool:
+def address_fault(text: bytes) -> Fault:
+    """Why a text is no visitor's address."""
+    if b"," in text:
+        return Fault(OTHER_FORMAT, FORWARDED)
+    return Fault("bad_address", f"'{printable(text)[:100]}' is neither an IP address nor a host name")
+
+
+def is_address(token: bytes) -> bool:
+    """Whether a text is an IP address."""
     try:
         ipaddress.ip_address(token.decode("ascii"))
     except ValueError:
@@ -103,7 +182,8 @@ def _is_address(token: bytes) -> bool:
     return True
 
 
-def _seconds(text: bytes) -> int | Fault:
+def clf_seconds(text: bytes) -> int | Fault:
+    """Seconds since 1970-01-01 UTC of a time as 17/May/2015:10:05:03 +0000."""
     match = _TIME.fullmatch(text)
     if match is None:
         return Fault("malformed_line", f"'{printable(text)[:60]}' is no time as [17/May/2015:10:05:03 +0000]")

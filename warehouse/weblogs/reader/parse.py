@@ -1,8 +1,10 @@
 """Parses blocks of access log lines into columns: regular lines by the compiled parser, the others by the fallback."""
 
 from dataclasses import dataclass, fields
+from ipaddress import IPv4Address, IPv6Address
 
 import numpy as np
+import numpy.typing as npt
 
 from warehouse.weblogs.reader import fallback, native
 from warehouse.weblogs.reader.addresses import Addresses, AddressReader
@@ -82,13 +84,49 @@ class Rejected:
 
 
 @dataclass(frozen=True)
+class Extras:
+    """What some formats say beside the common fields, a value per parsed line.
+
+    Start and end of the virtual host (equal where there is none); seconds that the request took (NaN: not said); size
+    of the request in bytes (-1: not said); whether it was encrypted (-1: not said).
+    """
+
+    host_start: Places
+    host_end: Places
+    request_seconds: npt.NDArray[np.float32]
+    request_bytes: npt.NDArray[np.int64]
+    is_tls: npt.NDArray[np.int8]
+
+    def select(self, chosen: Mask | Places) -> "Extras":
+        """The lines chosen."""
+        return Extras(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+
+@dataclass(frozen=True)
 class Parsed:
-    """A parsed block: every line is either in `columns` (with its address) or in `rejected`."""
+    """A parsed block: every line is either in `columns` (with its address) or in `rejected`.
+
+    Places of texts in `columns` are places in `texts`.
+    """
 
     lines: Lines
     columns: Columns
+    texts: Bytes
     addresses: Addresses
     rejected: list[Rejected]
+    extras: Extras | None = None
+
+    def visitors(self) -> list[str]:
+        """Address or host name of each parsed line, as PostgreSQL writes it."""
+        found, starts, ends = self.addresses, self.columns.address_start, self.columns.address_end
+        return [
+            str(IPv4Address(int(found.v4[row])))
+            if found.is_v4[row]
+            else str(IPv6Address(int(found.high[row]) << 64 | int(found.low[row])))
+            if found.is_v6[row]
+            else fallback.printable(self.texts[starts[row] : ends[row]].tobytes())
+            for row in range(len(starts))
+        ]
 
 
 def split_lines(buffer: Bytes, size: int) -> Lines:
@@ -117,11 +155,11 @@ def parse(buffer: Bytes, size: int, address_reader: AddressReader) -> Parsed:
     if not addresses.valid.all():
         for place in np.flatnonzero(~addresses.valid).tolist():
             start, end = int(columns.address_start[place]), int(columns.address_end[place])
-            text = fallback.printable(buffer[start:end].tobytes())[:100]
-            rejected.append(Rejected(int(columns.line[place]), "bad_address", f"'{text}' is no IP address"))
+            fault = fallback.address_fault(buffer[start:end].tobytes())
+            rejected.append(Rejected(int(columns.line[place]), fault.rule, fault.reason))
         columns, addresses = columns.select(addresses.valid), addresses.select(addresses.valid)
         rejected.sort(key=lambda one: one.line)
-    return Parsed(lines, columns, addresses, rejected)
+    return Parsed(lines, columns, buffer, addresses, rejected)
 
 
 def _parse_each(lines: Lines, numbers: Places) -> tuple[Columns, list[Rejected]]:

@@ -63,6 +63,8 @@ static int regular(const u8 *b, i64 s, i64 e, i64 line, i64 at, i64 capacity, u8
     if (count != 6 && count != 2) return 0;
     i64 first = quotes[0], second = quotes[1];
     if (first - s < 38 || e - second < 7 || b[second - 1] == '\\') return 0;
+    /* A byte order mark is no part of the address. */
+    if (b[s] >= 0x80) return 0;
     i64 size_end = e;
     if (count == 6) {
         size_end = quotes[2] - 1;
@@ -90,6 +92,9 @@ static int regular(const u8 *b, i64 s, i64 e, i64 line, i64 at, i64 capacity, u8
     if (!space || space == b + s || space[1] != '-' || space[2] != ' ') return 0;
     i64 address_end = space - b;
     if (first - 30 <= address_end + 3) return 0;
+    /* Blanks in a user name may be those between other fields. */
+    for (i64 i = address_end + 3; i < first - 30; i++)
+        if (b[i] <= ' ') return 0;
     i64 row[COLUMNS] = {line, seconds, status, size, s, address_end, address_end + 3, first - 30, first + 1, second};
     if (count == 6) {
         row[10] = quotes[2] + 1;

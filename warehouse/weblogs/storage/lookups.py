@@ -29,7 +29,10 @@ _MAX_FAMILY_LENGTH = 100
 # Texts in memory, all lookups together: about 100 MB.
 _MAX_TEXTS = 2_000_000
 
-TABLES = ("dim_device", "dim_traffic_source", "dim_request", "dim_user_agent", "dim_referer", "dim_web_user")
+TABLES = (
+    "dim_device", "dim_traffic_source", "dim_request", "dim_user_agent", "dim_referer", "dim_web_user", "dim_host",
+    "dim_client_host",
+)  # fmt: skip
 
 Row = tuple[Any, ...]
 
@@ -211,10 +214,17 @@ class Lookups:
             lambda row: (row[0],),
             1,
         )
-        self.users = TextDictionary(
-            connection, run_id, schema, "web_user", ("user_name",), lambda text: (), lambda row: (), 0
+        self.users, self.hosts, self.client_hosts = (
+            TextDictionary(connection, run_id, schema, name, (column,), lambda text: (), lambda row: (), 0)
+            for name, column in (
+                ("web_user", "user_name"),
+                ("host", "host"),
+                ("client_host", "client_host"),
+            )
         )
-        self._texts = (self.requests, self.agents, self.referers, self.users)
+        self._texts = (
+            self.requests, self.agents, self.referers, self.users, self.hosts, self.client_hosts,
+        )  # fmt: skip
 
     def evict(self) -> None:
         """Empty the memory when it has grown too large."""

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 from warehouse.db.locks import transaction_lock
-from warehouse.weblogs.storage.rows import months_of
+from warehouse.weblogs.storage.rows import Piece, months_of
 
 PARENT = sql.Identifier("dwh", "fact_weblog")
 # Lock of those who create, divide or drop partitions.
@@ -97,19 +97,19 @@ class Partitions:
         """Partition of a country."""
         return sql.Identifier("dwh", self._tables[country])
 
-    def targets(
-        self, country: str, pieces: Iterable[memoryview]
-    ) -> Iterator[tuple[sql.Identifier, list[memoryview]]]:
+    def targets(self, country: str, pieces: Iterable[Piece]) -> Iterator[tuple[sql.Identifier, list[Piece]]]:
         """Tables for rows in COPY format: the partitions of their months, if the country is divided."""
         if not self.is_divided(country):
             yield self.table(country), list(pieces)
             return
-        chosen: dict[str, list[memoryview]] = {}
+        chosen: dict[str, list[Piece]] = {}
         for piece in pieces:
             rows, months = months_of(piece)
             distinct = np.unique(months)
             for month in distinct:
-                part = piece if len(distinct) == 1 else rows[months == month].reshape(-1).data
+                part = piece
+                if len(distinct) > 1:
+                    part = piece._replace(content=rows[months == month].reshape(-1).data)
                 chosen.setdefault(self._leaf(country, month.astype("M8[D]").item()), []).append(part)
         for name, parts in chosen.items():
             yield sql.Identifier("dwh", name), parts

@@ -1,7 +1,8 @@
 """Rows of the fact in the format of binary COPY, as numpy records, grouped by country."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +10,7 @@ import numpy.typing as npt
 from warehouse.weblogs.reader import native
 from warehouse.weblogs.reader.buffers import Places
 
-# In the order of the table's columns. All have fixed sizes, so that a row is a record.
+# All have fixed sizes, so that a row is a record.
 COLUMNS = (
     ("requested_at", ">i8"),
     ("response_bytes", ">i8"),
@@ -25,6 +26,15 @@ COLUMNS = (
     ("traffic_source_key", ">i2"),
     ("country", "S2"),
 )
+# Columns that not every format has: where none is there, they are left out of the COPY.
+OPTIONAL = (
+    ("request_bytes", ">i8"),
+    ("host_key", ">i4"),
+    ("client_host_key", ">i4"),
+    ("request_seconds", ">f4"),
+    ("is_tls", "u1"),
+)
+_ADDRESS = "ip_address"
 # Seconds from PostgreSQL's epoch, 2000-01-01, back to 1970-01-01.
 _EPOCH = 946_684_800
 _POSTGRES_EPOCH = np.datetime64("2000-01-01", "us")
@@ -32,21 +42,48 @@ _POSTGRES_EPOCH = np.datetime64("2000-01-01", "us")
 _TIME = 6
 # Family, bits, whether it is a network, and bytes of an inet value.
 _INET = {4: (2, 32, 0, 4), 6: (3, 128, 0, 16)}
+_NULL = -1
 
 
-def _layout(version: int) -> np.dtype[np.void]:
-    fields: list[tuple[str, str]] = [("fields", ">i2")]
-    for name, kind in COLUMNS:
-        fields += [(f"{name}_length", ">i4"), (name, kind)]
-    fields += [
-        ("ip_address_length", ">i4"),
-        ("family", "u1"),
-        ("bits", "u1"),
-        ("is_network", "u1"),
-        ("size", "u1"),
-    ]
-    fields += [("v4", ">u4")] if version == 4 else [("high", ">u8"), ("low", ">u8")]
-    return np.dtype(fields)
+class Shape(NamedTuple):
+    """What rows have: an address of IP version 4 or 6, or none (0), and which of the optional columns."""
+
+    version: int
+    optional: frozenset[str] = frozenset()
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the rows are sent with all columns, empty ones included."""
+        return self.version == 0 or bool(self.optional)
+
+    @property
+    def layout(self) -> np.dtype[np.void]:
+        """A row as a record."""
+        fields: list[tuple[str, str]] = [("fields", ">i2")]
+        for name, kind in COLUMNS:
+            fields += [(f"{name}_length", ">i4"), (name, kind)]
+        fields += [("ip_address_length", ">i4")]
+        if self.version:
+            fields += [("family", "u1"), ("bits", "u1"), ("is_network", "u1"), ("size", "u1")]
+            fields += [("v4", ">u4")] if self.version == 4 else [("high", ">u8"), ("low", ">u8")]
+        for name, kind in OPTIONAL if self.is_wide else ():
+            fields += [(f"{name}_length", ">i4")]
+            fields += [(name, kind)] if name in self.optional else []
+        return np.dtype(fields)
+
+
+class Piece(NamedTuple):
+    """Rows of one shape in the format of binary COPY."""
+
+    content: memoryview
+    row_bytes: int
+    is_wide: bool
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the rows, in their order."""
+        optional = tuple(name for name, _ in OPTIONAL) if self.is_wide else ()
+        return (*(name for name, _ in COLUMNS), _ADDRESS, *optional)
 
 
 @dataclass(frozen=True)
@@ -55,16 +92,16 @@ class CountryRows:
 
     country: int
     count: int
-    pieces: tuple[memoryview, ...]
+    pieces: tuple[Piece, ...]
 
 
 class RowBuffer:
-    """Rows of one IP version: filled block by block, emptied country by country."""
+    """Rows of one shape: filled block by block, emptied country by country."""
 
-    def __init__(self, version: int, capacity: int) -> None:
-        self._layout = _layout(version)
+    def __init__(self, shape: Shape, capacity: int) -> None:
+        self._layout = shape.layout
         self._capacity = capacity
-        self._version = version
+        self._shape = shape
         self.count = 0
 
     def append(
@@ -92,7 +129,7 @@ class RowBuffer:
         """Number of rows of each of so many countries."""
         return np.bincount(self._countries[: self.count] if self.count else [], minlength=countries)
 
-    def take(self, chosen: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int, memoryview]]:
+    def take(self, chosen: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int, Piece]]:
         """Country, row count and bytes of each chosen country's rows, in order of arrival; the others stay."""
         if not self.count:
             return
@@ -102,7 +139,8 @@ class RowBuffer:
         start = 0
         for country in np.flatnonzero(chosen & (counts > 0)).tolist():
             end = start + int(counts[country]) * self._layout.itemsize
-            yield country, int(counts[country]), content.data[start:end]
+            piece = Piece(content.data[start:end], self._layout.itemsize, self._shape.is_wide)
+            yield country, int(counts[country]), piece
             start = end
 
     def _allocate(self) -> None:
@@ -117,15 +155,20 @@ class RowBuffer:
         self._rows[: self.count], self._countries[: self.count] = rows[: self.count], countries[: self.count]
 
     def _preset(self, rows: npt.NDArray[np.void]) -> None:
-        rows["fields"] = len(COLUMNS) + 1
+        shape = self._shape
+        rows["fields"] = len(COLUMNS) + 1 + (len(OPTIONAL) if shape.is_wide else 0)
         for name, kind in COLUMNS:
             rows[f"{name}_length"] = np.dtype(kind).itemsize
-        family, bits, is_network, size = _INET[self._version]
-        rows["ip_address_length"] = 4 + size
-        rows["family"], rows["bits"], rows["is_network"], rows["size"] = family, bits, is_network, size
+        rows["ip_address_length"] = _NULL
+        if shape.version:
+            family, bits, is_network, size = _INET[shape.version]
+            rows["ip_address_length"] = 4 + size
+            rows["family"], rows["bits"], rows["is_network"], rows["size"] = family, bits, is_network, size
+        for name, kind in OPTIONAL if shape.is_wide else ():
+            rows[f"{name}_length"] = np.dtype(kind).itemsize if name in shape.optional else _NULL
 
 
-def group_by_country(buffers: Sequence[RowBuffer], countries: int, keep: int) -> list[CountryRows]:
+def group_by_country(buffers: Collection[RowBuffer], countries: int, keep: int) -> list[CountryRows]:
     """Take rows to send: those of the largest countries, until no more than `keep` rows are left.
 
     Each COPY leaves some of the pages that it adds to a partition unused: few large ones waste less space.
@@ -136,7 +179,7 @@ def group_by_country(buffers: Sequence[RowBuffer], countries: int, keep: int) ->
     chosen = np.zeros(countries, bool)
     chosen[by_size[left_before > keep]] = True
     counts: dict[int, int] = {}
-    pieces: dict[int, list[memoryview]] = {}
+    pieces: dict[int, list[Piece]] = {}
     for buffer in buffers:
         for country, count, piece in buffer.take(chosen):
             counts[country] = counts.get(country, 0) + count
@@ -144,13 +187,9 @@ def group_by_country(buffers: Sequence[RowBuffer], countries: int, keep: int) ->
     return [CountryRows(country, counts[country], tuple(pieces[country])) for country in sorted(counts)]
 
 
-def months_of(piece: memoryview) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.datetime64]]:
-    """Rows of a piece (of one IP version) as rows of bytes, and the month (UTC) of each."""
-    content = np.frombuffer(piece, np.uint8)
-    # The address comes last: its length gives the length of all rows of the piece.
-    before = _layout(4).fields["family"][1]  # type: ignore[index]
-    size = before + int.from_bytes(content[before - 4 : before].tobytes(), "big")
-    rows = content.reshape(-1, size)
+def months_of(piece: Piece) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.datetime64]]:
+    """Rows of a piece as rows of bytes, and the month (UTC) of each."""
+    rows = np.frombuffer(piece.content, np.uint8).reshape(-1, piece.row_bytes)
     moments = np.ascontiguousarray(rows[:, _TIME : _TIME + 8]).view(">i8")[:, 0].astype("m8[us]")
     return rows, (_POSTGRES_EPOCH + moments).astype("M8[M]")
 

@@ -11,15 +11,15 @@ from psycopg import sql
 
 from warehouse.db.connections import connect
 from warehouse.weblogs.storage.partitions import PARENT, Partitions
-from warehouse.weblogs.storage.rows import CountryRows
+from warehouse.weblogs.storage.rows import CountryRows, Piece
 
 _HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 _TRAILER = struct.pack(">h", -1)
 # psycopg would copy larger pieces once more.
-_PIECE = 1 << 16
+_WRITE_BYTES = 1 << 16
 # Fewer rows are cheaper to send through the parent table than by a COPY of their own.
 _FEW_ROWS = 400
-_COPY = sql.SQL("copy {} from stdin (format binary)")
+_COPY = sql.SQL("copy {} ({}) from stdin (format binary)")
 
 
 Job = Callable[[psycopg.Connection], None]
@@ -115,7 +115,7 @@ class FactWriter:
 
     def _write(self, rows: list[CountryRows]) -> None:
         self._make([self._codes[one.country] for one in rows])
-        few: list[memoryview] = []
+        few: list[Piece] = []
         for one in rows:
             code = self._codes[one.country]
             if one.count < _FEW_ROWS:
@@ -127,16 +127,23 @@ class FactWriter:
             copy_binary(self._connection, PARENT, few)
 
 
-def copy_binary(connection: psycopg.Connection, table: sql.Identifier, pieces: Iterable[memoryview]) -> int:
+def copy_binary(connection: psycopg.Connection, table: sql.Identifier, pieces: Iterable[Piece]) -> int:
     """COPY rows that are in binary format; returns their number."""
-    with connection.cursor() as cursor:
-        with cursor.copy(_COPY.format(table)) as copy:
-            copy.write(_HEADER)
-            for piece in pieces:
-                for start in range(0, len(piece), _PIECE):
-                    copy.write(piece[start : start + _PIECE])
-            copy.write(_TRAILER)
-        return cursor.rowcount
+    by_columns: dict[tuple[str, ...], list[memoryview]] = {}
+    for piece in pieces:
+        by_columns.setdefault(piece.columns, []).append(piece.content)
+    count = 0
+    for columns, contents in by_columns.items():
+        names = sql.SQL(", ").join(map(sql.Identifier, columns))
+        with connection.cursor() as cursor:
+            with cursor.copy(_COPY.format(table, names)) as copy:
+                copy.write(_HEADER)
+                for content in contents:
+                    for start in range(0, len(content), _WRITE_BYTES):
+                        copy.write(content[start : start + _WRITE_BYTES])
+                copy.write(_TRAILER)
+            count += cursor.rowcount
+    return count
 
 
 def copy_rows(

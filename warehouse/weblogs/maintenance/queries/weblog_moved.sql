@@ -24,6 +24,11 @@ with deleted as (
         weblog.traffic_source_key,
         weblog.country,
         weblog.ip_address,
+        weblog.request_bytes,
+        weblog.host_key,
+        weblog.client_host_key,
+        weblog.request_seconds,
+        weblog.is_tls,
         moving.new_country
 ),
 
@@ -42,7 +47,12 @@ inserted as (
         device_key,
         traffic_source_key,
         country,
-        ip_address
+        ip_address,
+        request_bytes,
+        host_key,
+        client_host_key,
+        request_seconds,
+        is_tls
     )
     select
         deleted.requested_at,
@@ -58,7 +68,12 @@ inserted as (
         deleted.device_key,
         deleted.traffic_source_key,
         deleted.new_country,
-        deleted.ip_address
+        deleted.ip_address,
+        deleted.request_bytes,
+        deleted.host_key,
+        deleted.client_host_key,
+        deleted.request_seconds,
+        deleted.is_tls
     from deleted
     order by deleted.new_country, deleted.file_id, deleted.line_number
 )
