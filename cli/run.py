@@ -45,6 +45,13 @@ FullRefresh = Annotated[
 ConfirmDeletes = Annotated[
     bool, typer.Option("--confirm-deletes", help="Publish deletes even if they exceed DWH_MAX_DELETE_SHARE.")
 ]
+Reconform = Annotated[
+    bool,
+    typer.Option(
+        "--reconform",
+        help="Conform again what was made by another definition, even if it is more than DWH_RECONFORM_ROWS.",
+    ),
+]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Run everything, show what would change, and roll it back.")
 ]
@@ -62,6 +69,7 @@ def daily(
             help="Start with this step: ingest-shop, ingest-weblogs, refresh-marts …",
         ),
     ] = None,
+    reconform: Reconform = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -76,6 +84,7 @@ def daily(
         full_refresh=full_refresh,
         confirm_deletes=confirm_deletes,
         from_step=from_step,
+        reconform=reconform,
     )
     show(result, as_json)
 
@@ -200,11 +209,16 @@ def _source_command(name: str) -> Any:
     def load(
         full_refresh: FullRefresh = False,
         confirm_deletes: ConfirmDeletes = False,
+        reconform: Reconform = False,
         dry_run: DryRun = False,
         as_json: Json = False,
     ) -> None:
         result = perform(
-            f"ingest-{name}", dry_run, full_refresh=full_refresh, confirm_deletes=confirm_deletes
+            f"ingest-{name}",
+            dry_run,
+            full_refresh=full_refresh,
+            confirm_deletes=confirm_deletes,
+            reconform=reconform,
         )
         show(result, as_json)
 

@@ -27,7 +27,8 @@ def status(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Show the local stack, the last runs, the freshness of each table, the quarantine and the last verification.
+    """Show the local stack, the last runs, the freshness of each table, what is stale by its declaration, the
+    quarantine and the last verification.
 
     `--days` shows which days of each feed are loaded, partial, failed, missing, or stale (loaded before the tables that
     they are made from changed).
@@ -43,6 +44,7 @@ def status(
     from warehouse.db.schema_version import ensure_migrated
     from warehouse.runs.status import read_status
     from warehouse.settings import Settings
+    from warehouse.sources.registry import declared_sources
 
     if count is not None and not days:
         raise typer.BadParameter(f"{count} is a number of days: give it after --days.")
@@ -61,7 +63,7 @@ def status(
     if stack.postgres_is_running or WAREHOUSE not in embedded_databases(given):
         ensure_migrated(settings.warehouse)
         with connect(settings.warehouse, autocommit=True) as connection:
-            sections |= asdict(read_status(connection, runs))
+            sections |= asdict(read_status(connection, declared_sources(settings.sources), runs))
     if as_json:
         show_json(sections)
     else:
@@ -139,6 +141,12 @@ def _show(sections: dict[str, Any]) -> None:
             "row_count_estimate": "rows, about",
             "verified": "source = mirror",
         },
+    )
+    show_table(
+        "Stale by declaration: the next run conforms them again",
+        sections["stale"],
+        {"table_name": "table", "source": "source", "rows": "rows", "reason": "why"},
+        "none",
     )
     _show_reconciled(sections["reconciled"])
     show_table("In quarantine", sections["quarantine"], empty="nothing")

@@ -29,6 +29,7 @@ def daily_warehouse(
     full_refresh: bool = False,
     confirm_deletes: bool = False,
     from_step: str | None = None,
+    reconform: bool = False,
     dry_run: bool = False,
 ) -> FlowResult:
     """Load every source that has a URL and the web logs, then refresh the marts.
@@ -40,12 +41,18 @@ def daily_warehouse(
     Args:
         full_refresh: Read every row of the sources again.
         confirm_deletes: Publish deletes even if more than DWH_MAX_DELETE_SHARE of a table is gone.
+        reconform: Conform again what was made by another definition, also if it is more than DWH_RECONFORM_ROWS.
         from_step: Start with this step (as ingest-weblogs), whatever succeeded before.
         dry_run: Do each step by itself and roll it back.
     """
     settings = with_urls(Settings.load())
     sources = sources_with_url(settings)
-    options = {"full_refresh": full_refresh, "confirm_deletes": confirm_deletes, "dry_run": dry_run}
+    options = {
+        "full_refresh": full_refresh,
+        "confirm_deletes": confirm_deletes,
+        "reconform": reconform,
+        "dry_run": dry_run,
+    }
     steps: dict[str, Callable[[], FlowResult]] = {
         **{flow_name(source): partial(flow_of(source), **options) for source in sources},
         WEBLOGS: partial(ingest_weblogs, dry_run=dry_run),
@@ -74,6 +81,7 @@ def daily_warehouse(
         "sources": list(sources),
         "full_refresh": full_refresh,
         "confirm_deletes": confirm_deletes,
+        "reconform": reconform,
         "from_step": from_step,
     }
     return run_locked(

@@ -15,6 +15,7 @@ from warehouse.history.dry_run import examples
 from warehouse.load import publish
 from warehouse.load.publish import Published
 from warehouse.runs.audit import Run, ensure_alive
+from warehouse.runs.definitions import check_reconform_limit, find_stale_targets, read_contracts
 from warehouse.settings import Settings
 from warehouse.sources.declaration import Source, read_declaration
 from warehouse.sources.registry import find_source
@@ -39,7 +40,11 @@ def flow_of(source: str) -> Callable[..., FlowResult]:
 
 @flow(NAME, run_title=lambda: flow_name(run_parameters()["source"]))
 def ingest_source(
-    source: str, full_refresh: bool = False, confirm_deletes: bool = False, dry_run: bool = False
+    source: str,
+    full_refresh: bool = False,
+    confirm_deletes: bool = False,
+    reconform: bool = False,
+    dry_run: bool = False,
 ) -> FlowResult:
     """Capture a source, check it, and publish it to the warehouse in one transaction.
 
@@ -47,13 +52,15 @@ def ingest_source(
         source: Name of a declared source that has a URL (DWH_<NAME>_URL), such as shop.
         full_refresh: Read every row again, as after a restore or failover of the source.
         confirm_deletes: Publish deletes even if more than DWH_MAX_DELETE_SHARE of a table is gone.
+        reconform: Conform again what was made by another definition, also if it is more than DWH_RECONFORM_ROWS.
         dry_run: Do all of it and roll it back.
     """
     settings = with_urls(Settings.load())
     name, folder, url = flow_name(source), find_source(source, settings.sources), settings.source_url(source)
 
     def ingest(run: Run) -> FlowResult:
-        staged = stage_source(run, read_declaration(folder), url, settings, full_refresh, confirm_deletes)
+        declared = read_declaration(folder)
+        staged = stage_source(run, declared, url, settings, full_refresh, confirm_deletes, reconform)
         published = publish_batch(run, staged)
         verifications = verify_source(run, staged)
         if not dry_run:
@@ -74,17 +81,31 @@ def ingest_source(
         name,
         ingest,
         lock=lock_name(source),
-        parameters={"source": source, "full_refresh": full_refresh, "confirm_deletes": confirm_deletes},
+        parameters={
+            "source": source,
+            "full_refresh": full_refresh,
+            "confirm_deletes": confirm_deletes,
+            "reconform": reconform,
+        },
         dry_run=dry_run,
     )
 
 
 @task
 def stage_source(
-    run: Run, source: Source, url: str, settings: Settings, full_refresh: bool, confirm_deletes: bool
+    run: Run,
+    source: Source,
+    url: str,
+    settings: Settings,
+    full_refresh: bool,
+    confirm_deletes: bool,
+    reconform: bool,
 ) -> Staged:
-    """Copy what may have changed into schema staging."""
+    """Copy what may have changed into schema staging; stop before that if too much has to be conformed again."""
     ensure_alive(run)
+    if not (reconform or full_refresh):
+        stale = find_stale_targets(run.connection, source, read_contracts(source))
+        check_reconform_limit(stale, settings.reconform_rows)
     log(f"reading source {source.name}")
     return stage.stage(
         run,

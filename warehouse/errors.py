@@ -92,6 +92,12 @@ class DeleteThresholdExceeded(WarehouseError):
     exit_code = 3
 
 
+class ReconformLimitExceeded(WarehouseError):
+    """More rows would have to be conformed again, since their definition has changed, than a run does by itself."""
+
+    exit_code = 3
+
+
 class StepsFailed(WarehouseError):
     """Some steps of a flow failed; the others did their work."""
 

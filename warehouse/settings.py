@@ -145,6 +145,12 @@ class Settings(BaseSettings):
     change_log_days: int = Field(
         90, ge=1, le=36500, description="Days for which changes, and what undo needs, are kept"
     )
+    reconform_rows: int = Field(
+        1_000_000,
+        ge=0,
+        le=10**12,
+        description="A run conforms at most so many rows again where what they were made by has changed",
+    )
     max_delete_share: float = Field(0.10, ge=0, le=1, description="Share of a table that one run may delete")
 
     @field_validator("source_urls", "warehouse_url")

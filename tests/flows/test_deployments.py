@@ -107,7 +107,7 @@ def test_everything_is_registered_and_registering_again_changes_nothing(
     assert description.startswith("Loads every source and the web logs")
     assert (tags, parameters) == (
         ["dwh", "daily"],
-        {"full_refresh": False, "confirm_deletes": False, "from_step": None},
+        {"full_refresh": False, "confirm_deletes": False, "from_step": None, "reconform": False},
     )
     assert (limit, strategy.value, pool) == (1, "ENQUEUE", "dwh")
     assert schedules == [("0 18 * * *", "America/Sao_Paulo", True)]

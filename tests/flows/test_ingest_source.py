@@ -34,7 +34,12 @@ def test_run_is_named_recorded_and_shown(place: Pipeline, tracked: Ask) -> None:
         "select run_id, flow, status, prefect_run_id, parameters from audit.run"
     ).fetchall()
     assert (run_id, flow, status) == (outcome.run_id, "ingest-shop", "succeeded")
-    assert parameters == {"source": "shop", "full_refresh": False, "confirm_deletes": False}
+    assert parameters == {
+        "source": "shop",
+        "full_refresh": False,
+        "confirm_deletes": False,
+        "reconform": False,
+    }
     seen = tracked(prefect_run_id)
     assert re.fullmatch(r"ingest-shop \d{4}-\d\d-\d\dT\d\d:\d\d", seen.name)
     assert (seen.state, seen.tasks) == ("Completed", STEPS)

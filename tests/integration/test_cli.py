@@ -19,7 +19,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from generators import geoip
-from tests.pipeline import LOCK_AWAITED, Pipeline
+from tests.pipeline import LOCK_AWAITED, Pipeline, copy_of_shop
 from warehouse.db.connections import connect
 from warehouse.db.locks import transaction_lock
 from warehouse.history.change_log import STAR_LOCK
@@ -489,3 +489,37 @@ def _wait_for(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < give_up_at
         time.sleep(0.05)
+
+
+def test_declarations_that_change_are_shown_limited_and_conformed_again(
+    dwh: CommandLine, shop: Pipeline, tmp_path: Path
+) -> None:
+    shop.insert("customer", id=2, name="Bruno")
+    copy_of_shop("store", tmp_path / "sources")
+    dwh.environment.update(DWH_SOURCES=str(tmp_path / "sources"), DWH_STORE_URL=shop.shop_url)
+    assert dwh("run", "store").returncode == 0
+    assert dwh.json("status")["stale"] == []
+    conform = tmp_path / "sources" / "store" / "conform" / "customer.sql"
+    conform.write_text(conform.read_text().replace("customer.name,", "upper(customer.name) as name,"))
+    stale = {
+        "source": "store", "table_name": "dwh.dim_customer", "reason": "conform SQL has changed", "rows": 2,
+        "entity": "customer", "new_columns": [],
+    }  # fmt: skip
+    assert dwh.json("status")["stale"] == [stale]
+    assert "Stale by declaration" in dwh("status").stdout
+
+    before = shop.rows("select * from audit.watermark order by 1, 2")
+    stopped = dwh("run", "store", DWH_RECONFORM_ROWS="1")
+    assert stopped.returncode == 3
+    assert "`dwh run store --reconform`" in stopped.stderr and "staged" not in stopped.stderr
+    assert shop.rows("select * from audit.watermark order by 1, 2") == before
+    assert shop.run_states()[-1][1] == "stopped"
+
+    foreseen = dwh("run", "store", "--reconform", "--dry-run")
+    assert foreseen.returncode == 0 and "name: Ana → ANA" in foreseen.stdout
+    done = dwh("run", "store", "--reconform", DWH_RECONFORM_ROWS="1")
+    assert done.returncode == 0, done.stderr
+    assert "dwh.dim_customer is conformed again as a whole: conform SQL has changed" in done.stderr
+    assert shop.versions("customer", "name") == [("1", "ANA", "ever", "now"), ("2", "BRUNO", "ever", "now")]
+    assert dwh.json("status")["stale"] == []
+    assert dwh("run", "store", DWH_RECONFORM_ROWS="-1").returncode == 2

@@ -132,3 +132,34 @@ def test_a_fact_is_added_by_the_page_loaded_changed_and_reconciled(copy: Copy, s
     assert [tuple(map(str, row)) for row in shop.rows(payments)] == [
         ("2", "80.0000", "20240312", "1", "Visa")
     ]
+
+
+def test_an_attribute_is_added_and_filled_in_every_version_of_every_member(
+    copy: Copy, shop: Pipeline
+) -> None:
+    shop.insert("customer", id=2, name="Bruno")
+    shop.do("alter table customer add column gender text", "update customer set gender = 'f' where id = 1")
+    assert copy.dwh("run", "shop").returncode == 0
+    shop.do("update customer set country = 'UY', updated_at = '2024-03-01' where id = 1")
+    assert copy.dwh("run", "shop").returncode == 0
+
+    column = 'Column("loyalty_tier", "text", "Tier in the loyalty programme", tracked=True),'
+    for path, old, new in (
+        ("warehouse/model/star.py", column, f'{column} Column("gender", "text", "Gender", tracked=True),'),
+        ("warehouse/sources/shop/conform/customer.sql", "customer.name,", "customer.name, customer.gender,"),
+        ("warehouse/sources/northwind/source.toml", '"birth_date"', '"birth_date", "gender"'),
+    ):
+        text = (copy.folder / path).read_text()
+        assert old in text, path
+        (copy.folder / path).write_text(text.replace(old, new, 1))
+    for arguments in (["migrate", "--new", "add gender to dim_customer"], ["migrate"], ["run", "shop"]):
+        done = copy.dwh(*arguments)
+        assert done.returncode == 0, (arguments, done.stderr)
+    assert "dwh.dim_customer is conformed again as a whole: column gender is new" in done.stderr
+    assert shop.versions("customer", "country", "gender") == [
+        ("1", "AR", "f", "ever", "2024-03-01"),
+        ("1", "UY", "f", "2024-03-01", "now"),
+        ("2", "AR", None, "ever", "now"),
+    ]
+    found = copy.dwh("reconcile")
+    assert found.returncode == 0, found.stdout

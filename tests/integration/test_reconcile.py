@@ -429,7 +429,6 @@ def test_mapping_that_was_edited_is_found_in_rows_that_no_source_has_changed_and
     company = shop.source.entities["company"]
     edited = replace(company, sql=company.sql.replace("company.name,", "upper(company.name) as name,"))
     shop.source = replace(shop.source, entities={**shop.source.entities, "company": edited})
-    assert shop.capture().changes() == {}, "a run looks at what the source has changed alone"
     before = content(shop.warehouse)
     with pytest.raises(DifferencesFound) as error:
         reconcile(shop)

@@ -26,8 +26,8 @@ from warehouse.extract.watermark import (
     has_wrapped_around,
     read_watermark,
 )
-from warehouse.model.contracts import read_contract
 from warehouse.runs.audit import Run, ensure_alive
+from warehouse.runs.definitions import read_contracts
 from warehouse.sources.declaration import Source, Table
 
 Progress = Callable[[str], None]
@@ -56,9 +56,7 @@ def stage(
         DeleteThresholdExceeded: more than `max_delete_share` of a table was deleted, without `confirm_deletes`.
     """
     # First of all: without its contracts a source is not even read.
-    contracts = {
-        name: read_contract(name, entity.unmapped_columns) for name, entity in source.entities.items()
-    }
+    contracts = read_contracts(source)
     staged = []
     with (
         snapshot_of(source.name, source_url, source.tables) as (reader, snapshot),
@@ -71,7 +69,14 @@ def stage(
             run.commit(writer)
         if not confirm_deletes:
             deletes.check_threshold(writer, staged, max_delete_share)
-    return Staged(source, snapshot, tuple(staged), contracts, 1.0 if confirm_deletes else max_delete_share)
+    return Staged(
+        source,
+        snapshot,
+        tuple(staged),
+        contracts,
+        1.0 if confirm_deletes else max_delete_share,
+        is_refresh_requested=full_refresh,
+    )
 
 
 def _stage_table(

@@ -42,6 +42,8 @@ class Staged:
     contracts: Mapping[str, Contract]
     # Share of a dimension's or fact's rows that may be deleted without confirmation.
     max_delete_share: float = 1.0
+    # Whether a full refresh was asked for: then every target is conformed again as a whole.
+    is_refresh_requested: bool = False
 
     @property
     def rows_read(self) -> int:

@@ -12,7 +12,13 @@ from warehouse.db.object_files import SchemaObject
 from warehouse.history.change_log import create_triggers
 
 # Tables outside the star that runs change, too: their before-images serve undo alone.
-AUDIT_TABLES: Final = ("audit.watermark", "audit.quarantine", "audit.file", "audit.file_part")
+AUDIT_TABLES: Final = (
+    "audit.watermark",
+    "audit.quarantine",
+    "audit.file",
+    "audit.file_part",
+    "audit.definition",
+)
 HOUSEKEEPING: Final = ("run_id", "expired_by_run_id", "row_hash")
 
 VIEW_COLUMNS: Final = {

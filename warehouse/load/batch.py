@@ -48,6 +48,10 @@ class Batch:
     is_full_load: bool = False
     # Whether the mirror was read in full: then the star may hold rows that no mirror row has.
     may_have_orphans: bool = False
+    # Why every row of the mirror is conformed again, if it is: then versions are corrected in place, none is opened.
+    reconform_reason: str | None = None
+    # Columns that the target was not made with before; None: not known.
+    new_columns: Sequence[str] | None = ()
     _temporary: set[str] = field(default_factory=set, repr=False)
 
     @property

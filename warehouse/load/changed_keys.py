@@ -70,6 +70,16 @@ def create_all_keys_view(batch: Batch, rows: int = 1, *, where: sql.Composable |
     return rows
 
 
+def take_all_keys(batch: Batch) -> int:
+    """Take every key of the mirror as changed, of rows that the target may hold already; returns their number."""
+    batch.execute("drop table if exists {changed_keys}")
+    return create_changed_keys(
+        batch,
+        "select {source_key}, true as _has_updated_at, false as _is_new, true as _is_outdated "
+        "from {mirror} where not _is_deleted",
+    )
+
+
 def materialize_keys(batch: Batch) -> None:
     """Put an empty table in place of the view on all keys: nothing may depend on the mirror's columns."""
     batch.create_temporary("no_keys", "select * from {changed_keys} limit 0")

@@ -3,19 +3,62 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import psycopg
 from psycopg import sql
 
 from warehouse.db.connections import analyze_briefly
-from warehouse.db.identifiers import each, listed, qualified, same_key
+from warehouse.db.identifiers import assigned, each, listed, qualified, same_key
 from warehouse.errors import SourceError
-from warehouse.extract.catalog import invalid_key
+from warehouse.extract.catalog import invalid_key, mirrored_columns
 from warehouse.extract.staged import Staged, StagedTable
 from warehouse.extract.staging_tables import batch_exists, batch_table, deleted_table, delta_table
 from warehouse.load.mirror_ddl import ensure_mirror, index_parents
 from warehouse.runs.audit import Load
 from warehouse.sources.declaration import Table
+
+
+@dataclass
+class Prepared:
+    """Mirrors of a run that were made, or given further columns, before its changes were merged."""
+
+    created: dict[Table, Load] = field(default_factory=dict)
+    filled: list[Table] = field(default_factory=list)
+
+
+def prepare_mirrors(connection: psycopg.Connection, run_id: int, staged: Staged) -> Prepared:
+    """Make the mirrors that are missing, and fill columns that are new in others: conform SQL may read them now.
+
+    No other value of a mirror changes: it still shows what the last run has read.
+    """
+    prepared = Prepared()
+    for one in staged.tables:
+        table, mirrored = one.table, mirrored_columns(connection, one.table)
+        if not mirrored:
+            prepared.created[table] = merge_table(connection, run_id, one)
+            continue
+        changed = [
+            column.name
+            for column in one.columns
+            if mirrored.get(column.name) != column.type and column.name not in table.key
+        ]
+        if changed and batch_exists(connection, table):
+            with _explain_errors(table):
+                ensure_mirror(connection, run_id, table, one.columns, one.comment)
+            connection.execute(
+                sql.SQL(
+                    "update {mirror} as mirror set {assigned} from {batch} as batch "
+                    "where {same} and not mirror._is_deleted"
+                ).format(
+                    mirror=sql.Identifier("raw", table.mirror),
+                    assigned=assigned(changed, "batch"),
+                    batch=batch_table(table),
+                    same=same_key(table.key, "mirror", "batch"),
+                )
+            )
+            prepared.filled.append(table)
+    return prepared
 
 
 def merge_mirrors(
@@ -24,6 +67,7 @@ def merge_mirrors(
     staged: Staged,
     is_full_load: bool,
     progress: Callable[[str], None],
+    prepared: Prepared | None = None,
 ) -> list[Load]:
     """Merge every staged table into its mirror; in a full load, star and quarantine hold nothing of the source.
 
@@ -31,10 +75,17 @@ def merge_mirrors(
         SourceError: a declared key does not identify rows, or a table is too wide for a mirror.
         DeclarationError: a declared reference to a parent is not a column.
     """
+    prepared = prepared or Prepared()
     loads = []
     for table in staged.tables:
-        loads.append(merge_table(connection, run_id, table))
-        progress(str(loads[-1]))
+        load = prepared.created.get(table.table) or merge_table(connection, run_id, table)
+        if table.table in prepared.filled:
+            more = _mark_others_updated(connection, table.table)
+            load = replace(
+                load, rows_updated=load.rows_updated + more, rows_unchanged=load.rows_unchanged - more
+            )
+        loads.append(load)
+        progress(str(load))
     # Rows that were there before may refer to rows of a mirror that was created again.
     for table in () if is_full_load else staged.tables:
         if not batch_exists(connection, table.table):
@@ -113,6 +164,23 @@ def _mark_all_inserted(connection: psycopg.Connection, staged: StagedTable) -> N
             mirror=sql.Identifier("raw", staged.table.mirror),
         )
     )
+
+
+def _mark_others_updated(connection: psycopg.Connection, table: Table) -> int:
+    """Add the rows to the delta that nothing but a column which was filled before has changed; returns their number."""
+    return connection.execute(
+        sql.SQL(
+            "insert into {delta} ({key}, _operation, _has_updated_at) select {mirror_key}, 'update', false "
+            "from {mirror} as mirror where not mirror._is_deleted "
+            "and not exists (select from {delta} as delta where {same})"
+        ).format(
+            delta=delta_table(table),
+            key=listed(table.key),
+            mirror_key=qualified("mirror", table.key),
+            mirror=sql.Identifier("raw", table.mirror),
+            same=same_key(table.key, "mirror", "delta"),
+        )
+    ).rowcount
 
 
 def _find_existing(connection: psycopg.Connection, names: dict[str, sql.Composable]) -> int:

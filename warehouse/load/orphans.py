@@ -68,6 +68,28 @@ def find_orphans(batch: Batch, max_share: float) -> int:
     )
 
 
+def check_deleted_share(batch: Batch, max_share: float) -> None:
+    """Stop a run whose changed definition would delete more of the target than is plausible.
+
+    Raises:
+        DeleteThresholdExceeded: naming the target, its share and the limit.
+    """
+    deleted, held = batch.execute(
+        """
+        select count(*) filter (where exists (select from {deleted_keys} as deleted where {same})), count(*)
+        from {target} as held where source_system = {source} and {live}
+        """,
+        same=same_key(batch.target.natural_key, "held", "deleted"),
+        live=sql.SQL(live_rows(batch.target)),
+    ).fetchone() or (0, 0)
+    if deleted > max_share * held:
+        raise DeleteThresholdExceeded(
+            f"Too many rows of dwh.{batch.target.table} are no longer made of source '{batch.source}' "
+            f"({batch.reconform_reason}): {deleted:,} of {held:,}, {deleted / held:.0%}; the limit is {max_share:.0%}.",
+            hint=confirm_hint(batch.source),
+        )
+
+
 def live_rows(target: Target) -> str:
     """Condition on a row of the target: its source row should be there, as far as the star knows."""
     if isinstance(target, Fact):

@@ -12,18 +12,25 @@ from warehouse.errors import DeclarationError, SourceError
 from warehouse.extract.staged import Staged
 from warehouse.load import daily_snapshot, facts, quarantine, scd1, scd2
 from warehouse.load.batch import Batch
-from warehouse.load.changed_keys import create_all_keys_view, find_changed_keys, materialize_keys
+from warehouse.load.changed_keys import (
+    create_all_keys_view,
+    find_changed_keys,
+    materialize_keys,
+    take_all_keys,
+)
 from warehouse.load.conform import clear_stale_timestamps, conform, find_deleted_keys
 from warehouse.load.contract import import_soda, stop_on_failure, verify
 from warehouse.load.counts import Counts
-from warehouse.load.mirror import merge_mirrors
-from warehouse.load.orphans import find_orphans, has_rows_of_source
+from warehouse.load.mirror import merge_mirrors, prepare_mirrors
+from warehouse.load.orphans import check_deleted_share, find_orphans, has_rows_of_source
+from warehouse.load.reconform import forget_verdicts, reconform_batches
 from warehouse.load.rekey import rekey_quarantined
 from warehouse.load.transaction import begin_publishing
 from warehouse.load.watermarks import move_watermarks
 from warehouse.model.contracts import Contract
 from warehouse.model.star import TARGETS, DailySnapshot, Fact
 from warehouse.runs.audit import CheckResult, Load, Run, ensure_alive, record_checks, record_load
+from warehouse.runs.definitions import record_definitions
 
 Progress = Callable[[str], None]
 ANALYZE_ABOVE = 1000
@@ -61,23 +68,40 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
         begin_publishing(connection, run.run_id, progress)
         if staged.rows_read:
             Thread(target=import_soda, name="prepare contracts", daemon=True).start()
-        is_full_load = staged.full_refresh and not has_rows_of_source(connection, staged.source.name)
-        loads = {
-            load.table_name: load
-            for load in merge_mirrors(connection, run.run_id, staged, is_full_load, progress)
-        }
-        # Where no mirror changed no row can be judged otherwise, not even one that waits in quarantine.
-        has_changes = staged.full_refresh or any(map(_has_changes, loads.values()))
-        for batch in _batches(connection, run, staged, loads, is_full_load):
-            if not has_changes and not daily_snapshot.is_pending(batch):
-                continue
+        loads: dict[str, Load] = {}
+
+        def load_batch(batch: Batch) -> None:
             with _explain_data_errors(batch), batch:
                 load = load_target(batch, run, staged, checks)
             if load is not None:
-                loads[load.table_name] = load
                 progress(str(load))
+                earlier = loads.get(load.table_name)
+                loads[load.table_name] = earlier.joined(load) if earlier else load
+
+        batches = reconform_batches(connection, run.run_id, staged)
+        prepared = prepare_mirrors(connection, run.run_id, staged) if batches else None
+        for batch in batches:
+            progress(f"dwh.{batch.target.table} is conformed again as a whole: {batch.reconform_reason}")
+            load_batch(batch)
+        forget_verdicts(connection)
+        is_full_load = staged.full_refresh and not has_rows_of_source(connection, staged.source.name)
+        mirrors = {
+            load.table_name: load
+            for load in merge_mirrors(connection, run.run_id, staged, is_full_load, progress, prepared)
+        }
+        # Where no mirror changed no row can be judged otherwise, not even one that waits in quarantine.
+        has_changes = staged.full_refresh or any(map(_has_changes, mirrors.values()))
+        for batch in _batches(connection, run, staged, mirrors, is_full_load):
+            if not has_changes and not daily_snapshot.is_pending(batch):
+                continue
+            load_batch(batch)
+        for name in record_definitions(connection, run.run_id, staged.source, staged.contracts):
+            progress(
+                f"{name} keeps the rows of '{staged.source.name}', which no longer declares what they are made of"
+            )
         for name, high in move_watermarks(connection, run.run_id, staged).items():
-            loads[name] = replace(loads[name], window_high=high)
+            mirrors[name] = replace(mirrors[name], window_high=high)
+        loads = mirrors | loads
         for load in loads.values():
             record_load(connection, run.run_id, load)
         # The batch belongs to this run only as long as its lock was held all along.
@@ -89,22 +113,26 @@ def load_target(batch: Batch, run: Run, staged: Staged, checks: list[CheckResult
     """Load one dimension or fact from the changed rows of its source; None where nothing changed."""
     started = time.monotonic()
     mirror = staged.table_of(batch.entity)
-    changed = (
-        create_all_keys_view(batch, mirror.rows_read)
-        if batch.is_full_load
-        else find_changed_keys(batch, mirror)
-    )
+    if batch.is_full_load:
+        changed = create_all_keys_view(batch, mirror.rows_read)
+    elif batch.reconform_reason:
+        changed = take_all_keys(batch)
+    else:
+        changed = find_changed_keys(batch, mirror)
     is_pending = daily_snapshot.is_pending(batch)
     if not changed and not batch.may_have_orphans and not is_pending:
         return None
     conformed = conform(batch, changed)
     clear_stale_timestamps(batch)
     find_deleted_keys(batch)
+    if batch.reconform_reason:
+        check_deleted_share(batch, staged.max_delete_share)
     orphans = find_orphans(batch, staged.max_delete_share)
     if not changed and not orphans and not is_pending:
         return None
+    last_entry = quarantine.last_entry(batch.connection)
     quarantined = check(batch, run, staged.contracts[batch.entity.name], checks) if conformed else 0
-    quarantine.resolve(batch)
+    quarantine.resolve(batch, last_entry)
     counts = merge(batch)
     if isinstance(batch.target, Fact) and conformed:
         counts = counts.with_rekeyed(rekey_quarantined(batch, batch.target))
@@ -150,7 +178,7 @@ def merge(batch: Batch) -> Counts:
     target = batch.target
     try:
         if isinstance(target, Fact):
-            return facts.merge(batch, target)
+            return facts.merge(batch, target, every_key=batch.reconform_reason is not None)
         if isinstance(target, DailySnapshot):
             return daily_snapshot.merge(batch, target)
         return scd2.merge(batch, target) if target.has_history else scd1.merge(batch, target)
@@ -178,6 +206,7 @@ def to_load(
         rows_quarantined=quarantined,
         rows_rekeyed=counts.rekeyed,
         seconds=round(time.monotonic() - started, 3),
+        reconform_reason=batch.reconform_reason,
     )
 
 

@@ -85,11 +85,20 @@ def move_failing(batch: Batch) -> int:
     ).rowcount
 
 
-def resolve(batch: Batch) -> Mapping[str, int]:
-    """Resolve older entries of keys that this run has judged again; returns how many, by resolution.
+def last_entry(connection: psycopg.Connection) -> int:
+    """Id of the newest entry: those that a batch adds are newer."""
+    (newest,) = connection.execute(
+        "select coalesce(max(quarantine_id), 0) from audit.quarantine"
+    ).fetchone() or (0,)
+    return int(newest)
 
-    Call it after the failing rows have moved: a conformed key passes now, one that failed again has a new entry, and a
-    deleted key has no row any more.
+
+def resolve(batch: Batch, last_entry: int) -> Mapping[str, int]:
+    """Resolve entries up to `last_entry` of keys that this batch has judged again; returns how many, by resolution.
+
+    A run may judge a key twice: once conformed again as it was, then as it has changed. Call it after the failing rows
+    have moved: a conformed key passes now, one that failed again has a new entry, and a deleted key has no row any
+    more.
     """
     if batch.is_full_load:
         return {}
@@ -101,7 +110,7 @@ def resolve(batch: Batch) -> Mapping[str, int]:
             select array[{natural_key}]::text[], 'deleted' from {deleted_keys}
             union all
             select row_key, 'replaced' from audit.quarantine
-            where run_id = {run_id} and source = {source} and entity = {entity}
+            where quarantine_id > {last_entry} and source = {source} and entity = {entity}
         ),
 
         resolved as (
@@ -109,12 +118,13 @@ def resolve(batch: Batch) -> Mapping[str, int]:
             set resolved_at = clock_timestamp(), resolved_run_id = {run_id}, resolution = judged.resolution
             from judged
             where waiting.source = {source} and waiting.entity = {entity} and waiting.resolved_at is null
-                and waiting.row_key = judged.row_key and waiting.run_id <> {run_id}
+                and waiting.row_key = judged.row_key and waiting.quarantine_id <= {last_entry}
             returning judged.resolution
         )
 
         select resolution, count(*) from resolved group by resolution
-        """
+        """,
+        last_entry=sql.Literal(last_entry),
     ).fetchall()
     return dict(rows)
 

@@ -52,8 +52,9 @@ def _replace(batch: Batch, run: Run, fact: Fact, day: date) -> Load:
     conformed = conform(batch)
     find_deleted_keys(batch)
     contract = read_contract(fact.entity, batch.entity.unmapped_columns)
+    last_entry = quarantine.last_entry(batch.connection)
     quarantined = check(batch, run, contract, []) if conformed else 0
-    quarantine.resolve(batch)
+    quarantine.resolve(batch, last_entry)
     counts = facts.merge(batch, fact, every_key=True)
     load = to_load(batch, counts, read, conformed, quarantined, started)
     return replace(load, window_low=str(day), window_high=str(day))

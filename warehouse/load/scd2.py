@@ -1,5 +1,7 @@
 """SCD2: a changed member closes its version and opens another; half-open, gapless, at most one current."""
 
+from collections.abc import Sequence
+
 from psycopg import sql
 
 from warehouse.db.identifiers import assigned, differ, listed, qualified
@@ -15,12 +17,24 @@ def merge(batch: Batch, dimension: Dimension) -> Counts:
     the snapshot (`taken_at`); else at the snapshot. A member's first version starts at the beginning of time, since
     events that refer to it may be older than the first capture. A deleted member is closed at the snapshot; one that
     reappears opens a new version then. Attributes of an inferred member are filled in place, so its facts keep their
-    key.
+    key. Where the batch is a reconform, nothing has happened in the world: the open version is corrected in place, and
+    columns that are new in the dimension are filled in all versions.
     """
-    names = {**_names(dimension), "taken_at": sql.Literal(batch.taken_at)}
+    is_reconform = batch.reconform_reason is not None
+    names = {
+        **_names(dimension),
+        "taken_at": sql.Literal(batch.taken_at),
+        "changed": sql.Literal("corrected" if is_reconform else "changed"),
+        "is_wrong": sql.SQL("or version.row_hash <> {}").format(row_hash(dimension, "conformed"))
+        if is_reconform
+        else sql.SQL(""),
+    }
     batch.execute(_COMPARE, verdict_name=sql.Identifier(f"verdict_{dimension.entity}"), **names)
     batch.analyze(batch.names["verdicts"])
-    filled = batch.execute(_FILL_INFERRED, **names).rowcount
+    added = _new_columns(batch, dimension) if is_reconform else []
+    filled = batch.execute(_FILL_IN_PLACE, **names).rowcount
+    if added:
+        filled += batch.execute(_FILL_NEW_COLUMNS, **names, **_added_names(dimension, added)).rowcount
     expired = batch.execute(_CLOSE, **names).rowcount
     expired += batch.execute(_CLOSE_DELETED, **names).rowcount
     inserted = batch.execute(_OPEN, **names).rowcount
@@ -41,6 +55,28 @@ def infer_missing(batch: Batch, dimension: Dimension, facts: sql.Identifier, eve
 def row_hash(dimension: Dimension, table: str) -> sql.Composable:
     """Hash of the tracked attributes in `table`, as a version's row_hash has it."""
     return sql.SQL("hashtextextended(row({})::text, 0)").format(qualified(table, dimension.tracked))
+
+
+def _new_columns(batch: Batch, dimension: Dimension) -> list[str]:
+    """Tracked columns that the dimension was not made with; where that is not known, those that no version has."""
+    if batch.new_columns is not None:
+        return [name for name in dimension.tracked if name in batch.new_columns]
+    counts = batch.execute(
+        "select {counts} from {target} where source_system = {source}",
+        counts=sql.SQL(", ").join(
+            sql.SQL("count({})").format(sql.Identifier(name)) for name in dimension.tracked
+        ),
+    ).fetchone()
+    return [name for name, count in zip(dimension.tracked, counts or (), strict=True) if not count]
+
+
+def _added_names(dimension: Dimension, added: Sequence[str]) -> dict[str, sql.Composable]:
+    after = [sql.Identifier("conformed" if name in added else "version", name) for name in dimension.tracked]
+    return {
+        "assign_added": assigned(added, "conformed"),
+        "added_differ": differ(added, "version", "conformed"),
+        "hash_after": sql.SQL("hashtextextended(row({})::text, 0)").format(sql.SQL(", ").join(after)),
+    }
 
 
 def _names(dimension: Dimension) -> dict[str, sql.Composable]:
@@ -71,7 +107,7 @@ _COMPARE = """
             when version.{key} is null and last.valid_to is null then 'first'
             when version.{key} is null then 'reappeared'
             when version.is_inferred then 'inferred'
-            when {tracked_differ} then 'changed'
+            when {tracked_differ} {is_wrong} then {changed}
             when {untracked_differ} then 'overwritten'
         end as verdict,
         case
@@ -96,14 +132,25 @@ _COMPARE = """
     where version.{key} is null or version.is_inferred
         or {tracked_differ}
         or {untracked_differ}
+        {is_wrong}
 """
 
-_FILL_INFERRED = """
+_FILL_IN_PLACE = """
     update {dimension} as version
     set {assign_all}, is_inferred = false, row_hash = {hash}, run_id = {run_id}
     from {verdicts} as verdict
     inner join {conformed} as conformed on conformed.{natural} = verdict.{natural}
-    where verdict.verdict = 'inferred' and version.{key} = verdict.open_key
+    where verdict.verdict in ('inferred', 'corrected') and version.{key} = verdict.open_key
+"""
+
+_FILL_NEW_COLUMNS = """
+    update {dimension} as version
+    set {assign_added}, row_hash = case when version.is_inferred then version.row_hash else {hash_after} end,
+        run_id = {run_id}
+    from {conformed} as conformed
+    where version.{natural} = conformed.{natural} and version.source_system = {source}
+        and not version.is_current
+        and ({added_differ} or not version.is_inferred and version.row_hash <> {hash_after})
 """
 
 # Type 1 attributes are overwritten in all versions: analysts want today's e-mail on old orders.

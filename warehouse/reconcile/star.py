@@ -5,7 +5,7 @@ from collections.abc import Callable
 import psycopg
 
 from warehouse.load.batch import Batch
-from warehouse.load.changed_keys import create_changed_keys
+from warehouse.load.changed_keys import take_all_keys
 from warehouse.load.conform import conform
 from warehouse.model.star import TARGETS, Dimension, Fact
 from warehouse.reconcile.accounting import reconcile_quarantine
@@ -80,10 +80,5 @@ def _is_captured(connection: psycopg.Connection, entity: Entity) -> bool:
 
 def _conform_all(batch: Batch) -> int:
     """Conform all rows of the mirror; returns their number."""
-    batch.execute("drop table if exists {changed_keys}")
-    create_changed_keys(
-        batch,
-        "select {source_key}, true as _has_updated_at, false as _is_new, false as _is_outdated "
-        "from {mirror} where not _is_deleted",
-    )
+    take_all_keys(batch)
     return conform(batch)

@@ -7,10 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 import psycopg
 from psycopg.types.json import Jsonb
@@ -92,6 +93,8 @@ class Load:
     # Of rows_updated.
     rows_rekeyed: int = 0
     seconds: float = 0.0
+    # Why all rows of the table were conformed again, if they were.
+    reconform_reason: str | None = None
     # The GeoIP database that a load of web logs used.
     geoip_database: str | None = None
     geoip_built_at: datetime | None = None
@@ -102,10 +105,20 @@ class Load:
             for name, value in vars(self).items()
             if name.startswith("rows_") and value
         }
+        again = f" (conformed again: {self.reconform_reason})" if self.reconform_reason else ""
         summary = (
             ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items()) or "no change"
         )
-        return f"{self.source} → {self.table_name}: {summary} in {self.seconds:.2f} s"
+        return f"{self.source} → {self.table_name}: {summary} in {self.seconds:.2f} s{again}"
+
+    def joined(self, later: Self) -> Self:
+        """This load and a later one of the same table in the same run, as one."""
+        counts = {
+            name: value + getattr(later, name)
+            for name, value in vars(self).items()
+            if name.startswith("rows_") or name == "seconds"
+        }
+        return replace(later, **counts, reconform_reason=self.reconform_reason)
 
 
 @dataclass(frozen=True)

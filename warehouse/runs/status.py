@@ -1,12 +1,15 @@
 """Read the state of the warehouse: runs, freshness, quarantine, verifications, and the audit rows of one run."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
 
 from warehouse.runs.audit import CRASHED, DEAD
+from warehouse.runs.definitions import StaleTarget, list_stale_targets
 
 Rows = list[dict[str, Any]]
 
@@ -21,6 +24,8 @@ class Status:
     verifications: Rows
     # The last verdict on each table of every layer.
     reconciled: Rows
+    # Targets that were made by another definition than the present one, and why.
+    stale: Sequence[StaleTarget]
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,11 @@ class Evidence:
         return any(verification["layer"] != "mirror" for verification in self.verifications)
 
 
-def read_status(connection: psycopg.Connection, runs: int = 10) -> Status:
-    """The last runs, newest first, dead ones as crashed, and the current state of tables, quarantine, verifications."""
+def read_status(connection: psycopg.Connection, declared: Mapping[str, Path], runs: int = 10) -> Status:
+    """The last runs, newest first, dead ones as crashed, and the current state of tables, quarantine, verifications.
+
+    `declared` is the folder of each declared source, by name.
+    """
     # Dead runs first: a run that ends between the two queries has a final status in the second.
     dead = {row["run_id"] for row in _rows(connection, f"select run_id from mart.job_run where {DEAD}")}
     last = _rows(
@@ -89,6 +97,7 @@ def read_status(connection: psycopg.Connection, runs: int = 10) -> Status:
                 table_name
             """,
         ),
+        list_stale_targets(connection, declared),
     )
 
 

@@ -1,0 +1,462 @@
+"""What was loaded is made again when its declaration changes: whole, once, in place, and said."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline import PACKAGED, Captured, Pipeline, content
+from tests.traces import traces
+from warehouse.errors import DeleteThresholdExceeded, ReconformLimitExceeded
+from warehouse.extract.stage import stage
+from warehouse.load import publish as publishing
+from warehouse.model import contracts
+from warehouse.model.sql_text import hash_sql
+from warehouse.runs.audit import start_run
+from warehouse.runs.definitions import check_reconform_limit, find_stale_targets, read_contracts
+from warehouse.sources.declaration import Source, read_declaration
+from warehouse.undo.undo import undo
+
+Declare = Callable[..., Source]
+
+
+@pytest.fixture
+def declare(tmp_path: Path) -> Declare:
+    """Declares source shop as it is packaged, but with texts replaced: file of the source, old text, new text."""
+    folder = tmp_path / "shop"
+
+    def declare(*changes: tuple[str, str, str]) -> Source:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(PACKAGED / "shop", folder)
+        for name, old, new in changes:
+            text = (folder / name).read_text()
+            assert old in text, (name, old)
+            (folder / name).write_text(text.replace(old, new))
+        return read_declaration(folder)
+
+    return declare
+
+
+@pytest.fixture
+def contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], None]:
+    """Changes the contract of an entity: old text, new text."""
+    folder = tmp_path / "checks"
+    shutil.copytree(Path(str(contracts.CHECKS)), folder)
+    monkeypatch.setattr(contracts, "CHECKS", folder)
+
+    def change(entity: str, old: str, new: str) -> None:
+        path = folder / f"{entity}.yml"
+        assert old in path.read_text()
+        path.write_text(path.read_text().replace(old, new))
+
+    return change
+
+
+def without(source: Source, *entities: str) -> Source:
+    """The source without some of its entities: they are declared later."""
+    return replace(
+        source, entities={name: one for name, one in source.entities.items() if name not in entities}
+    )
+
+
+def reasons(run: Captured) -> dict[str, str]:
+    """By table, why a run conformed it again."""
+    return {name: load.reconform_reason for name, load in run.loads.items() if load.reconform_reason}
+
+
+def state(shop: Pipeline) -> object:
+    """All mirrors and the star, and what they were made by."""
+    definitions = shop.rows("select source, table_name, part, hash from audit.definition order by 1, 2, 3")
+    return content(shop.warehouse), definitions
+
+
+DOUBLED = ("conform/product.sql", "product.price as price_amount", "product.price * 2 as price_amount")
+
+
+# --- what is declared later -------------------------------------------------------------------------------------
+
+
+def test_entities_that_are_declared_later_are_loaded_whole(busy_shop: Pipeline) -> None:
+    shop = busy_shop
+    shop.capture(source=without(shop.source, "customer", "order_item", "inventory"))
+    shop.do("insert into inventory (product_id, distribution_center_id, quantity) values (1, 1, 7)")
+    shop.capture(source=without(shop.source, "customer", "order_item", "inventory"))
+    assert shop.rows("select count(*) from dwh.fact_order_item") == [(0,)]
+    run = shop.capture()
+    assert reasons(run) == dict.fromkeys(
+        ("dwh.dim_customer", "dwh.fact_order_item", "dwh.fact_inventory_day"),
+        "what it was made by is not known",
+    )
+    assert run.counts("dwh.dim_customer") == {"read": 5, "inserted": 5}
+    assert run.counts("dwh.fact_order_item") == {"read": 8, "inserted": 7, "quarantined": 1}
+    # As if all had been declared from the beginning.
+    late = content(shop.warehouse)
+    fresh = {name: rows for name, rows in late.items() if not name.endswith("_day")}
+    shop.warehouse.execute("delete from audit.definition")
+    shop.capture()
+    assert {name: rows for name, rows in content(shop.warehouse).items() if name in fresh} == fresh
+    assert shop.rows(
+        "select product_id, distribution_center_id, quantity::text, is_carried_forward from dwh.fact_inventory_day"
+    ) == [("1", "1", "7.000", False)]
+    assert shop.capture().changes() == {}
+
+
+def test_seller_of_lines_is_found_when_companies_are_declared_later(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10")
+    shop.capture(source=without(shop.source, "company"))
+    assert shop.facts("company.name") == [("1", "1", None)]
+    run = shop.capture()
+    assert reasons(run) == {
+        "dwh.dim_company": "what it was made by is not known",
+        "dwh.fact_order_item": "dimension company is new",
+    }
+    assert shop.facts("company.name") == [("1", "1", "Acme")]
+
+
+def test_a_warehouse_that_knows_no_definitions_conforms_everything_once(busy_shop: Pipeline) -> None:
+    shop = busy_shop
+    shop.do("update customer set state = null")
+    shop.capture()
+    # A column that was empty in all versions is not taken for a new one.
+    shop.do("update customer set state = 'Jujuy', updated_at = '2024-05-01' where id = 3")
+    shop.capture()
+    before = content(shop.warehouse)
+    shop.warehouse.execute("delete from audit.definition")
+    # Damage from before the upgrade.
+    shop.warehouse.execute("update dwh.fact_order_item set net_amount = 0")
+    run = shop.capture()
+    assert set(reasons(run).values()) == {"what it was made by is not known"}
+    assert content(shop.warehouse) == before
+    assert reasons(shop.capture()) == {}
+
+
+# --- conform SQL ------------------------------------------------------------------------------------------------
+
+
+def test_changed_sql_corrects_facts_and_present_versions_in_place(shop: Pipeline, declare: Declare) -> None:
+    shop.insert("product", id=2, name="Saw", price=10)
+    shop.insert("product", id=3, name="Axe", price=30)
+    shop.order(1, "2024-03-10", {"product_id": 1}, {"product_id": 2})
+    shop.capture(source=declare())
+    shop.do("update product set price = 50, updated_at = '2024-04-01' where id = 1")
+    shop.capture(source=declare())
+    # Changed at the source in the very run that finds other SQL.
+    shop.do(
+        "update product set price = 11, updated_at = '2024-05-01' where id = 2",
+        "delete from product where id = 3",
+    )
+    progress: list[str] = []
+    lines = (
+        "conform/order_item.sql",
+        "item.discount_amount::numeric, 4)",
+        "item.discount_amount::numeric * 3, 4)",
+    )
+    run = shop.capture(source=declare(DOUBLED, lines), progress=progress.append)
+    assert shop.versions("product", "price_amount::integer") == [
+        ("1", 100, "ever", "2024-04-01"),
+        ("1", 100, "2024-04-01", "now"),
+        ("2", 20, "ever", "2024-05-01"),
+        ("2", 22, "2024-05-01", "now"),
+        ("3", 60, "ever", "run 3"),
+    ]
+    assert shop.facts("fact.discount_amount::integer", "product.price_amount::integer") == [
+        ("1", "1", 30, 100),
+        ("1", "2", 30, 20),
+    ]
+    assert reasons(run) == {
+        "dwh.dim_product": "conform SQL has changed",
+        "dwh.fact_order_item": "conform SQL has changed, dimension product has changed",
+    }
+    assert run.counts("dwh.dim_product") == {
+        "read": 5, "inserted": 1, "updated": 3, "expired": 2
+    }  # fmt: skip
+    assert shop.rows(
+        "select table_name, reconform_reason from audit.load "
+        "where reconform_reason is not null and run_id = 3 order by 1"
+    ) == sorted(reasons(run).items())
+    assert shop.capture(source=declare(DOUBLED, lines)).changes() == {}
+
+
+def test_progress_says_what_is_conformed_again_and_why(shop: Pipeline, declare: Declare) -> None:
+    shop.capture(source=declare())
+    with start_run(shop.warehouse_url, flow="ingest-shop") as run:
+        messages: list[str] = []
+        staged = stage(run, declare(DOUBLED), shop.shop_url, max_delete_share=1.0)
+        publishing.publish(run, staged, progress=messages.append)
+    assert "dwh.dim_product is conformed again as a whole: conform SQL has changed" in messages
+
+
+def test_comments_and_white_space_change_nothing(shop: Pipeline, declare: Declare) -> None:
+    shop.capture(source=declare())
+    run = shop.capture(
+        source=declare(
+            ("conform/product.sql", "select\n", "select -- all of them\n\n"),
+            ("conform/customer.sql", "where not", "/* only\nthose */ where\tnot"),
+            ("source.toml", "[entities.company]", "# sellers\n[entities.company]"),
+        )
+    )
+    assert reasons(run) == {}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("select a -- b\nfrom c", "select a from c", True),
+        ("select a/* b /* c */ d */from c", "select a\n\tfrom  c", True),
+        ("select '-- x'", "select '-- y'", False),
+        ("select 'a  b'", "select 'a b'", False),
+        ("select 'it''s /* x */'", "select 'it''s '", False),
+        ("select E'\\'--x'", "select E'\\''", False),
+        ("select $$ -- x $$", "select $$ $$", False),
+        ("select $q$ /* $q$", "select $q$ $q$", False),
+        ('select "a -- b"', 'select "a', False),
+        ('select "a  b"', 'select "a b"', False),
+        ("select a - -b", "select a --b", False),
+        ("select ab", "select a b", False),
+        ("select 'unfinished", "select 'unfinished -- x", False),
+    ],
+)
+def test_only_comments_and_space_between_tokens_do_not_count(one: str, other: str, same: bool) -> None:
+    assert (hash_sql(one) == hash_sql(other)) is same
+
+
+def test_rows_that_changed_sql_no_longer_delivers_need_a_confirmation(
+    shop: Pipeline, declare: Declare
+) -> None:
+    shop.order(1, "2024-03-10", {}, {"status": "pending"})
+    shop.capture(source=declare())
+    only = declare(
+        (
+            "conform/order_item.sql",
+            "where not item._is_deleted",
+            "where not item._is_deleted and item.status = 'pending'",
+        )
+    )
+    before = state(shop)
+    with pytest.raises(DeleteThresholdExceeded, match=r"1 of 2, 50%.*--confirm-deletes"):
+        shop.capture(source=only, max_delete_share=0.1)
+    assert state(shop) == before
+    shop.capture(source=only, max_delete_share=0.1, confirm_deletes=True)
+    assert shop.facts("fact.status") == [("1", "2", "pending")]
+
+
+# --- columns ----------------------------------------------------------------------------------------------------
+
+NO_TIER = (
+    ("conform/customer.sql", "    customer.loyalty_tier,\n", ""),
+    ("source.toml", 'from = "customer"', 'from = "customer"\nunmapped_columns = ["loyalty_tier", "email"]'),
+    ("conform/customer.sql", "    customer.email,\n", ""),
+)
+
+
+def test_column_that_is_mapped_later_is_filled_in_all_versions(shop: Pipeline, declare: Declare) -> None:
+    shop.insert("customer", id=2, name="Bruno", loyalty_tier="gold")
+    shop.capture(source=declare(*NO_TIER))
+    shop.do("update customer set country = 'UY', updated_at = '2024-03-01' where id = 1")
+    shop.capture(source=declare(*NO_TIER))
+    # At the source in the same run: an old column changes, and a new one, whose old value is in the mirror.
+    shop.do(
+        "update customer set country = 'CL', updated_at = '2024-04-01' where id = 1",
+        "update customer set loyalty_tier = 'silver', updated_at = '2024-04-01' where id = 2",
+    )
+    run = shop.capture(source=declare())
+    assert (
+        reasons(run)["dwh.dim_customer"]
+        == "column email is new, column loyalty_tier is new, conform SQL has changed, contract has changed"
+    )
+    assert shop.versions("customer", "country", "loyalty_tier", "email") == [
+        ("1", "AR", "bronze", "ana@example.com", "ever", "2024-03-01"),
+        ("1", "UY", "bronze", "ana@example.com", "2024-03-01", "2024-04-01"),
+        ("1", "CL", "bronze", "ana@example.com", "2024-04-01", "now"),
+        ("2", "AR", "gold", "ana@example.com", "ever", "2024-04-01"),
+        ("2", "AR", "silver", "ana@example.com", "2024-04-01", "now"),
+    ]
+    # The hash of a version is that of what it shows.
+    shop.do("update customer set updated_at = '2024-06-01'")
+    assert shop.rows("select count(distinct row_hash) from dwh.dim_customer where customer_key <> 0") == [
+        (5,)
+    ]
+    assert shop.capture(source=declare()).changes().keys() == {"raw.shop_customer"}
+
+
+def test_column_that_source_star_and_mirror_get_in_one_run_opens_no_version(
+    shop: Pipeline, declare: Declare
+) -> None:
+    shop.order(1, "2024-03-10")
+    shop.capture(source=declare(*NO_TIER))
+    shop.do("update customer set name = 'Ana M', updated_at = '2024-03-01'")
+    shop.capture(source=declare(*NO_TIER))
+    shop.do(
+        "create table tier (id integer primary key, name text)",
+        "insert into tier values (1, 'platinum')",
+        "alter table customer add column tier_id integer default 1",
+    )
+    new = declare(
+        ("source.toml", "[tables.category]", '[tables.tier]\nkey = ["id"]\n\n[tables.category]'),
+        ("source.toml", 'from = "customer"', 'from = "customer"\nparents = { tier = ["tier_id"] }'),
+        ("conform/customer.sql", "customer.loyalty_tier", "tier.name as loyalty_tier"),
+        (
+            "conform/customer.sql",
+            "where not",
+            "left join raw.shop_tier as tier on customer.tier_id = tier.id where not",
+        ),
+    )
+    run = shop.capture(source=new)
+    assert run.counts("raw.shop_customer") == {"updated": 1}
+    assert shop.versions("customer", "name", "loyalty_tier") == [
+        ("1", "Ana", "platinum", "ever", "2024-03-01"),
+        ("1", "Ana M", "platinum", "2024-03-01", "now"),
+    ]
+    shop.do("update tier set name = 'gold'")
+    shop.capture(source=new)
+    assert shop.versions("customer", "loyalty_tier")[-1] == ("1", "gold", "run 4", "now")
+
+
+# --- contracts --------------------------------------------------------------------------------------------------
+
+RULE = "expression: loyalty_tier not in ('bronze', 'silver', 'gold', 'platinum')"
+
+
+def test_relaxed_rule_releases_what_waits_without_a_change_at_the_source(
+    shop: Pipeline, contract: Callable[[str, str, str], None]
+) -> None:
+    shop.insert("customer", id=2, name="Bruno", loyalty_tier="black")
+    shop.capture()
+    assert shop.quarantined() == [(["2"], ["loyalty tier is unknown"], None)]
+    contract("customer", RULE, "expression: loyalty_tier in ('white')")
+    run = shop.capture()
+    assert reasons(run) == {"dwh.dim_customer": "contract has changed"}
+    assert shop.versions("customer", "loyalty_tier") == [
+        ("1", "bronze", "ever", "now"),
+        ("2", "black", "ever", "now"),
+    ]
+    assert shop.quarantined() == [(["2"], ["loyalty tier is unknown"], "released")]
+
+
+def test_tightened_rule_keeps_the_last_good_state_and_judges_this_runs_changes_after_it(
+    shop: Pipeline, contract: Callable[[str, str, str], None]
+) -> None:
+    for number, tier in ((2, "gold"), (3, "gold")):
+        shop.insert("customer", id=number, name=f"Customer {number}", loyalty_tier=tier)
+    shop.capture()
+    contract("customer", "'gold', 'platinum')", "'platinum')")
+    shop.do("update customer set loyalty_tier = 'silver', updated_at = '2024-05-01' where id = 3")
+    shop.capture()
+    assert shop.versions("customer", "loyalty_tier") == [
+        ("1", "bronze", "ever", "now"),
+        ("2", "gold", "ever", "now"),
+        ("3", "gold", "ever", "2024-05-01"),
+        ("3", "silver", "2024-05-01", "now"),
+    ]
+    assert shop.rows("select row_key, rules, resolution from audit.quarantine order by row_key") == [
+        (["2"], ["loyalty tier is unknown"], None),
+        (["3"], ["loyalty tier is unknown"], "released"),
+    ]
+    assert shop.capture().changes() == {}
+
+
+# --- limits, faults, and what undoes it -------------------------------------------------------------------------
+
+
+def test_more_rows_than_the_limit_are_not_conformed_unasked(busy_shop: Pipeline, declare: Declare) -> None:
+    shop = busy_shop
+    shop.capture(source=declare())
+    changed = declare(("conform/customer.sql", "customer.state,", "upper(customer.state) as state,"))
+    stale = find_stale_targets(shop.warehouse, changed, read_contracts(changed))
+    assert [(one.table_name, one.rows, one.reason) for one in stale] == [
+        ("dwh.dim_customer", 5, "conform SQL has changed")
+    ]
+    check_reconform_limit(stale, 5)
+    with pytest.raises(
+        ReconformLimitExceeded, match=r"5 rows.*limit is 4.*`dwh run shop --reconform`"
+    ) as error:
+        check_reconform_limit(stale, 4)
+    assert error.value.exit_code == 3
+
+
+def test_killed_before_the_commit_the_next_run_does_it(
+    shop: Pipeline, declare: Declare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.capture(source=declare())
+    before = state(shop)
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(publishing, "move_watermarks", die)
+        shop.capture(source=declare(DOUBLED))
+    assert state(shop) == before
+    assert reasons(shop.capture(source=declare(DOUBLED)))["dwh.dim_product"] == "conform SQL has changed"
+    assert shop.versions("product", "price_amount::integer") == [("1", 200, "ever", "now")]
+
+
+def test_undo_takes_it_back_and_the_next_run_does_it_again(shop: Pipeline, declare: Declare) -> None:
+    shop.order(1, "2024-03-10")
+    shop.capture(source=declare())
+    before = state(shop)
+    run = shop.capture(source=declare(DOUBLED))
+    after = state(shop)
+    with start_run(shop.warehouse_url, flow="undo") as undoing:
+        undo(undoing, run.run_id)
+    assert state(shop) == before
+    again = shop.capture(source=declare(DOUBLED))
+    assert reasons(again) == reasons(run)
+    assert state(shop) == after
+    # With the old declaration again, nothing of the new one stays.
+    shop.capture(source=declare())
+    assert state(shop) == before
+
+
+def test_dry_run_shows_it_and_leaves_no_trace(shop: Pipeline, declare: Declare) -> None:
+    shop.capture(source=declare())
+    before = traces(shop.warehouse_url)
+    with start_run(shop.warehouse_url, flow="ingest-shop", dry_run=True) as run:
+        staged = stage(run, declare(DOUBLED), shop.shop_url, max_delete_share=1.0)
+        loads = {load.table_name: load for load in publishing.publish(run, staged).loads}
+    assert traces(shop.warehouse_url) == before
+    assert loads["dwh.dim_product"].reconform_reason == "conform SQL has changed"
+    assert (loads["dwh.dim_product"].rows_updated, loads["dwh.dim_product"].rows_inserted) == (1, 0)
+
+
+def test_full_refresh_conforms_everything_again(busy_shop: Pipeline) -> None:
+    shop = busy_shop
+    shop.capture()
+    before = content(shop.warehouse)
+    shop.warehouse.execute("update dwh.dim_customer set country = 'XX' where customer_key > 0")
+    shop.warehouse.execute("update dwh.fact_order_item set net_amount = 0")
+    shop.capture()
+    assert content(shop.warehouse) != before
+    run = shop.capture(full_refresh=True)
+    assert set(reasons(run).values()) == {"full refresh"}
+    assert content(shop.warehouse) == before
+
+
+def test_entity_that_is_no_longer_declared_is_told_and_caught_up_when_it_is_again(shop: Pipeline) -> None:
+    shop.insert("customer", id=2, name="Bruno")
+    shop.capture()
+    less = without(shop.source, "customer")
+    with start_run(shop.warehouse_url, flow="ingest-shop") as run:
+        messages: list[str] = []
+        staged = stage(run, less, shop.shop_url, max_delete_share=1.0)
+        publishing.publish(run, staged, progress=messages.append)
+    assert (
+        "dwh.dim_customer keeps the rows of 'shop', which no longer declares what they are made of"
+        in messages
+    )
+    shop.do("update customer set country = 'UY' where id = 2", "delete from customer where id = 1")
+    shop.capture(source=less)
+    (stale,) = find_stale_targets(shop.warehouse, less, read_contracts(less))
+    assert (stale.table_name, stale.reason) == (
+        "dwh.dim_customer",
+        "it is no longer declared: its rows are kept and not updated",
+    )
+    assert shop.versions("customer", "country") == [("1", "AR", "ever", "now"), ("2", "AR", "ever", "now")]
+    run = shop.capture()
+    assert reasons(run) == {"dwh.dim_customer": "it is declared again"}
+    assert [row[:2] + row[3:] for row in shop.versions("customer", "country", "valid_from < now()")][1] == (
+        "2", "UY", "ever", "now"
+    )  # fmt: skip
+    assert shop.rows("select is_current from dwh.dim_customer where customer_id = '1'") == [(False,)]

@@ -1,0 +1,57 @@
+"""Conform targets again as a whole, before a run goes on with what changed: those whose definition is another one now.
+
+The mirrors are still those of the last run. What differs was not changed in the world, so facts and present versions
+are corrected in place, and a version is opened only by what the run merges afterwards.
+"""
+
+import psycopg
+from psycopg import sql
+
+from warehouse.extract.catalog import mirror_exists
+from warehouse.extract.staged import Staged
+from warehouse.extract.watermark import read_watermark
+from warehouse.load.batch import Batch, verdict_table
+from warehouse.model.star import DIMENSIONS, TARGETS
+from warehouse.runs.definitions import find_stale_targets
+
+
+def reconform_batches(connection: psycopg.Connection, run_id: int, staged: Staged) -> list[Batch]:
+    """One batch for each target whose definition has changed, dimensions before facts.
+
+    A requested full refresh conforms every target again. A target whose mirror is not there yet has no batch: the run
+    that makes the mirror loads it.
+    """
+    stale = {one.entity: one for one in find_stale_targets(connection, staged.source, staged.contracts)}
+    batches = []
+    for target in TARGETS:
+        entity = staged.source.entities.get(target.entity)
+        if entity is None or not mirror_exists(connection, entity.table):
+            continue
+        if found := stale.get(target.entity):
+            reason, new_columns = found.reason, found.new_columns
+        elif staged.is_refresh_requested:
+            reason, new_columns = "full refresh", ()
+        else:
+            continue
+        watermark = read_watermark(connection, entity.table)
+        batches.append(
+            Batch(
+                connection,
+                run_id,
+                entity,
+                target,
+                # The moment that the mirror shows.
+                taken_at=watermark.captured_at if watermark else staged.snapshot.taken_at,
+                # Also rows that another table of the source was declared for.
+                may_have_orphans=True,
+                reconform_reason=reason,
+                new_columns=new_columns,
+            )
+        )
+    return batches
+
+
+def forget_verdicts(connection: psycopg.Connection) -> None:
+    """Drop the verdicts of the members that were conformed again: facts are re-keyed by those of this run's changes."""
+    tables = [verdict_table(dimension.entity) for dimension in DIMENSIONS]
+    connection.execute(sql.SQL("drop table if exists {}").format(sql.SQL(", ").join(tables)))

@@ -1,0 +1,181 @@
+"""Which definition each target was last made by, in audit.definition: a run that finds another conforms it again."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+from psycopg import sql
+
+from warehouse.errors import DeclarationError, ReconformLimitExceeded
+from warehouse.model.contracts import Contract, read_contract
+from warehouse.model.star import TARGETS, Target
+from warehouse.sources.declaration import Entity, Source, read_declaration
+from warehouse.sources.definition import Definition, added_columns, define_targets, describe_changes
+
+# The part that is recorded in place of all others of a target that its source no longer declares.
+REMOVED = "removed from the source's declaration"
+NOT_DECLARED = "it is no longer declared: its rows are kept and not updated"
+
+
+@dataclass(frozen=True)
+class StaleTarget:
+    """A target that holds rows of a source which were made by another definition than the present one, or by none."""
+
+    source: str
+    table_name: str
+    reason: str
+    # Rows of the mirror that have to be conformed again; 0 where nothing is declared any more.
+    rows: int = 0
+    entity: str | None = None
+    # Columns that it was not made with; None where that is not known.
+    new_columns: tuple[str, ...] | None = None
+
+
+def read_definitions(connection: psycopg.Connection, source: str) -> Mapping[str, Definition]:
+    """By table, what the targets of `source` were last made by."""
+    found: dict[str, dict[str, str]] = {}
+    rows = connection.execute(
+        "select table_name, part, hash from audit.definition where source = %s order by table_name, part",
+        [source],
+    )
+    for table_name, part, digest in rows.fetchall():
+        found.setdefault(table_name, {})[part] = digest
+    return found
+
+
+def record_definition(
+    connection: psycopg.Connection, run_id: int, source: str, table_name: str, definition: Definition
+) -> None:
+    """Record what a target is made by, in the transaction that makes it; what has not changed stays as it is."""
+    connection.execute(
+        "delete from audit.definition where source = %s and table_name = %s and part <> all(%s)",
+        [source, table_name, list(definition)],
+    )
+    connection.execute(
+        """
+        insert into audit.definition as known (source, table_name, part, hash, run_id)
+        select %s, %s, part, hash, %s from unnest(%s::text[], %s::text[]) as made_by (part, hash)
+        on conflict (source, table_name, part) do update set
+            hash = excluded.hash, defined_at = excluded.defined_at, run_id = excluded.run_id
+        where known.hash <> excluded.hash
+        """,
+        [source, table_name, run_id, list(definition), list(definition.values())],
+    )
+
+
+def read_contracts(source: Source) -> Mapping[str, Contract]:
+    """By entity of `source`, the contract of its batch.
+
+    Raises:
+        DeclarationError: a contract is missing or wrong.
+    """
+    return {name: read_contract(name, entity.unmapped_columns) for name, entity in source.entities.items()}
+
+
+def find_stale_targets(
+    connection: psycopg.Connection, source: Source, contracts: Mapping[str, Contract]
+) -> list[StaleTarget]:
+    """Targets of `source` that have to be conformed again as a whole, and those that it no longer declares.
+
+    A target whose mirror is not there yet is not stale: the run that makes the mirror loads it.
+    """
+    definitions = define_targets(source, contracts)
+    before = read_definitions(connection, source.name)
+    stale = []
+    for target, entity in _declared(source):
+        name, now = f"dwh.{target.table}", definitions[target.entity]
+        known = before.get(name)
+        rows = None if known == now else _mirror_rows(connection, entity)
+        if rows is not None:
+            has_columns = known is not None and REMOVED not in known
+            stale.append(
+                StaleTarget(
+                    source.name,
+                    name,
+                    describe_changes(known, now),
+                    rows,
+                    target.entity,
+                    tuple(added_columns(known or {}, now)) if has_columns else None,
+                )
+            )
+    tables = {f"dwh.{target.table}" for target, _ in _declared(source)}
+    stale += [StaleTarget(source.name, name, NOT_DECLARED) for name in before if name not in tables]
+    return stale
+
+
+def list_stale_targets(connection: psycopg.Connection, declared: Mapping[str, Path]) -> list[StaleTarget]:
+    """Stale targets of every source, by the declarations in its folder; what is wrong with one is its reason."""
+    stale: list[StaleTarget] = []
+    for name, folder in declared.items():
+        try:
+            source = read_declaration(folder)
+            stale += find_stale_targets(connection, source, read_contracts(source))
+        except DeclarationError as error:
+            stale.append(StaleTarget(name, "all", f"its declaration cannot be read: {error.what}"))
+    rows = connection.execute(
+        "select distinct source, table_name from audit.definition where source <> all(%s) order by 1, 2",
+        [list(declared)],
+    ).fetchall()
+    return stale + [StaleTarget(source, table_name, NOT_DECLARED) for source, table_name in rows]
+
+
+def check_reconform_limit(stale: list[StaleTarget], limit: int) -> None:
+    """Stop a run that would conform more rows again than `limit`.
+
+    Raises:
+        ReconformLimitExceeded: naming each target and why.
+    """
+    rows = sum(one.rows for one in stale)
+    if rows > limit:
+        (source, *_) = {one.source for one in stale}
+        reasons = "; ".join(
+            f"{one.table_name} ({one.rows:,} rows): {one.reason}" for one in stale if one.rows
+        )
+        raise ReconformLimitExceeded(
+            f"What {rows:,} rows of '{source}' were made by has changed, and they have to be conformed again; "
+            f"the limit is {limit:,}. {reasons}.",
+            hint=f"Nothing was read. To do it now: `dwh run {source} --reconform`; DWH_RECONFORM_ROWS sets the limit.",
+        )
+
+
+def record_definitions(
+    connection: psycopg.Connection, run_id: int, source: Source, contracts: Mapping[str, Contract]
+) -> list[str]:
+    """Record what all targets of `source` are made by now; those that it no longer declares are marked as such.
+
+    So an entity that is declared again is conformed as a whole: nobody has updated its rows meanwhile. Returns the
+    tables that are no longer declared since this run.
+    """
+    definitions = define_targets(source, contracts)
+    tables = {f"dwh.{target.table}": definitions[target.entity] for target, _ in _declared(source)}
+    removed = [
+        name
+        for name, known in read_definitions(connection, source.name).items()
+        if name not in tables and REMOVED not in known
+    ]
+    for name in removed:
+        record_definition(connection, run_id, source.name, name, {REMOVED: ""})
+    for name, definition in tables.items():
+        record_definition(connection, run_id, source.name, name, definition)
+    return removed
+
+
+def _declared(source: Source) -> Iterator[tuple[Target, Entity]]:
+    for target in TARGETS:
+        if entity := source.entities.get(target.entity):
+            yield target, entity
+
+
+def _mirror_rows(connection: psycopg.Connection, entity: Entity) -> int | None:
+    """Rows of the entity's mirror; None where it is not captured yet."""
+    mirror = sql.Identifier("raw", entity.table.mirror)
+    (oid,) = connection.execute("select to_regclass(%s)", [mirror.as_string(connection)]).fetchone() or (
+        None,
+    )
+    if oid is None:
+        return None
+    (rows,) = connection.execute(
+        sql.SQL("select count(*) from {} where not _is_deleted").format(mirror)
+    ).fetchone() or (0,)
+    return int(rows)

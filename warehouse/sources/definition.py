@@ -1,0 +1,99 @@
+"""What a target of the star is made by: each part of its definition with a hash, so that a run sees what has changed.
+
+Of SQL its tokens count, of TOML, YAML and the star's declaration what they mean: comments, descriptions and white space
+change no hash.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from warehouse.model.contracts import Contract
+from warehouse.model.declaration import Column, Dimension, Fact, Target
+from warehouse.model.fact_sql import FACTS_SQL
+from warehouse.model.sql_text import hash_parts, hash_sql, sql_tokens
+from warehouse.model.star import TARGETS
+from warehouse.sources.declaration import Entity, Source
+
+# By part, its hash.
+Definition = Mapping[str, str]
+COLUMN = "column "
+
+
+def define_targets(source: Source, contracts: Mapping[str, Contract]) -> Mapping[str, Definition]:
+    """By entity of `source`, what its target is made by; `contracts` are those of its entities."""
+    defined: dict[str, Definition] = {}
+    # Dimensions come before the facts that read them.
+    for target in TARGETS:
+        if entity := source.entities.get(target.entity):
+            parts = dict(_parts(entity, target, contracts[target.entity]))
+            for dimension in _read_dimensions(target):
+                if dimension in defined:
+                    parts[f"dimension {dimension}"] = hash_parts(sorted(defined[dimension].items()))
+            defined[target.entity] = parts
+    return defined
+
+
+def added_columns(before: Definition, now: Definition) -> list[str]:
+    """Columns that a target is made with now, and was not before."""
+    return [part.removeprefix(COLUMN) for part in now if part.startswith(COLUMN) and part not in before]
+
+
+def describe_changes(before: Definition | None, now: Definition) -> str:
+    """What differs between two definitions, as people say it; `before` is None where it is not known."""
+    if before is None:
+        return "what it was made by is not known"
+    if not before.keys() & now.keys():
+        return "it is declared again"
+    changes = [f"{part} is new" for part in now if part not in before]
+    changes += [f"{part} is gone" for part in before if part not in now]
+    changes += [f"{part} has changed" for part in now if part in before and before[part] != now[part]]
+    return ", ".join(changes)
+
+
+def _parts(entity: Entity, target: Target, contract: Contract) -> Iterator[tuple[str, str]]:
+    table = entity.table
+    parents = sorted((parent.schema, parent.name, columns) for parent, columns in entity.parents.items())
+    yield "source declaration", hash_parts(table.schema, table.name, table.key, parents)
+    for column in _columns(target):
+        if column.name not in entity.unmapped_columns:
+            yield f"{COLUMN}{column.name}", hash_parts(column.type, column.tracked)
+    yield "conform SQL", hash_sql(entity.sql)
+    yield (
+        "contract",
+        hash_parts(sorted((rule.name, hash_sql(rule.broken_if)) for rule in contract.row_rules)),
+    )
+    if not isinstance(target, Dimension):
+        yield (
+            "references",
+            hash_parts(
+                target.natural_key,
+                [(one.dimension, one.through) for one in target.refers_to],
+                [(date.name, date.time) for date in target.dates] if isinstance(target, Fact) else [],
+                target.event_time if isinstance(target, Fact) else "",
+            ),
+        )
+    if isinstance(target, Fact):
+        yield "fact SQL", hash_sql(_fact_sql(target))
+
+
+def _columns(target: Target) -> tuple[Column, ...]:
+    if isinstance(target, Dimension):
+        return target.columns
+    if isinstance(target, Fact):
+        inputs = (one for one in target.inputs if isinstance(one, Column))
+        members = (one.natural_key for one in target.refers_to if one.through is None)
+        return (*members, *target.measures, *target.attributes, *inputs)
+    return target.measures
+
+
+def _read_dimensions(target: Target) -> Iterator[str]:
+    """Dimensions whose attributes a target is made of: what is corrected in place keeps its key, and tells no fact."""
+    if not isinstance(target, Fact):
+        return
+    tokens = sql_tokens(_fact_sql(target))
+    read = {*target.derived, *target.derived.values()}
+    read |= {name for name in target.references if name in tokens}
+    yield from sorted(read)
+
+
+def _fact_sql(fact: Fact) -> str:
+    return (FACTS_SQL / f"{fact.entity}.sql").read_text("utf-8")
