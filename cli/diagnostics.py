@@ -15,9 +15,10 @@ from cli.tracking import answers
 from warehouse import geoip
 from warehouse.db.connections import connect, without_password
 from warehouse.db.schema_version import newest, revision_of
-from warehouse.errors import WarehouseError
+from warehouse.errors import SourceChanged, WarehouseError
 from warehouse.extract.catalog import source_columns
 from warehouse.extract.snapshot import check_readable, snapshot_of
+from warehouse.extract.source_identity import SourceIdentity, captured_identity, check_same_source
 from warehouse.files import lake
 from warehouse.files.locations import location_of
 from warehouse.model.contracts import read_contract
@@ -172,11 +173,12 @@ def _source(name: str, settings: Settings) -> Iterator[Finding]:
     source = read_source(name, settings.sources)
     with snapshot_of(name, url) as (connection, snapshot):
         yield _server(about, connection, url)
-        if snapshot.system_identifier is None:
+        yield _identity(name, snapshot.identity, settings)
+        if snapshot.identity.system_identifier is None:
             yield Finding(
                 about,
                 "note",
-                "Its system identifier cannot be read: a failover or restore would go unnoticed.",
+                "Its cluster cannot be identified: another one would be recognised by its database and counters only.",
                 f"grant execute on function pg_control_system(), pg_control_checkpoint() to {connection.info.user};",
             )
         broken = 0
@@ -186,6 +188,22 @@ def _source(name: str, settings: Settings) -> Iterator[Finding]:
                 yield finding
         if not broken:
             yield Finding(about, "ok", f"All {len(source.tables)} tables can be captured.")
+
+
+def _identity(source: str, now: SourceIdentity, settings: Settings) -> Finding:
+    about = f"source {source}"
+    try:
+        with connect(settings.warehouse) as warehouse:
+            if revision_of(warehouse) != newest():
+                return Finding(about, "ok", f"It is {now}.")
+            before = captured_identity(warehouse, source)
+        check_same_source(source, before, now)
+    except SourceChanged as error:
+        return Finding(about, "wrong", error.what, error.hint)
+    except WarehouseError:
+        # What is wrong with the warehouse is said under that heading.
+        return Finding(about, "ok", f"It is {now}.")
+    return Finding(about, "ok", f"It is {now}{', as when it was read last' if before else ''}.")
 
 
 def _table(connection: psycopg.Connection, about: str, table: Table) -> Iterator[Finding]:

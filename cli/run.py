@@ -40,7 +40,7 @@ run = Commands(
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 FullRefresh = Annotated[
     bool,
-    typer.Option("--full-refresh", help="Read every row again, as after a restore or failover of a source."),
+    typer.Option("--full-refresh", help="Read every row again."),
 ]
 ConfirmDeletes = Annotated[
     bool, typer.Option("--confirm-deletes", help="Publish deletes even if they exceed DWH_MAX_DELETE_SHARE.")
@@ -50,6 +50,13 @@ Reconform = Annotated[
     typer.Option(
         "--reconform",
         help="Conform again what was made by another definition, even if it is more than DWH_RECONFORM_ROWS.",
+    ),
+]
+AcceptSource = Annotated[
+    bool,
+    typer.Option(
+        "--accept-source",
+        help="Read everything again from another database than before, as after a deliberate move or restore.",
     ),
 ]
 DryRun = Annotated[
@@ -210,6 +217,7 @@ def _source_command(name: str) -> Any:
         full_refresh: FullRefresh = False,
         confirm_deletes: ConfirmDeletes = False,
         reconform: Reconform = False,
+        accept_source: AcceptSource = False,
         dry_run: DryRun = False,
         as_json: Json = False,
     ) -> None:
@@ -219,6 +227,7 @@ def _source_command(name: str) -> Any:
             full_refresh=full_refresh,
             confirm_deletes=confirm_deletes,
             reconform=reconform,
+            accept_source=accept_source,
         )
         show(result, as_json)
 

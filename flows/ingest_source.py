@@ -44,15 +44,17 @@ def ingest_source(
     full_refresh: bool = False,
     confirm_deletes: bool = False,
     reconform: bool = False,
+    accept_source: bool = False,
     dry_run: bool = False,
 ) -> FlowResult:
     """Capture a source, check it, and publish it to the warehouse in one transaction.
 
     Args:
         source: Name of a declared source that has a URL (DWH_<NAME>_URL), such as shop.
-        full_refresh: Read every row again, as after a restore or failover of the source.
+        full_refresh: Read every row again.
         confirm_deletes: Publish deletes even if more than DWH_MAX_DELETE_SHARE of a table is gone.
         reconform: Conform again what was made by another definition, also if it is more than DWH_RECONFORM_ROWS.
+        accept_source: Read everything again from another database than before, as after a deliberate move or restore.
         dry_run: Do all of it and roll it back.
     """
     settings = with_urls(Settings.load())
@@ -60,7 +62,9 @@ def ingest_source(
 
     def ingest(run: Run) -> FlowResult:
         declared = read_declaration(folder)
-        staged = stage_source(run, declared, url, settings, full_refresh, confirm_deletes, reconform)
+        staged = stage_source(
+            run, declared, url, settings, full_refresh, confirm_deletes, reconform, accept_source
+        )
         published = publish_batch(run, staged)
         verifications = verify_source(run, staged)
         if not dry_run:
@@ -86,6 +90,7 @@ def ingest_source(
             "full_refresh": full_refresh,
             "confirm_deletes": confirm_deletes,
             "reconform": reconform,
+            "accept_source": accept_source,
         },
         dry_run=dry_run,
     )
@@ -100,10 +105,11 @@ def stage_source(
     full_refresh: bool,
     confirm_deletes: bool,
     reconform: bool,
+    accept_source: bool,
 ) -> Staged:
     """Copy what may have changed into schema staging; stop before that if too much has to be conformed again."""
     ensure_alive(run)
-    if not (reconform or full_refresh):
+    if not (reconform or full_refresh or accept_source):
         stale = find_stale_targets(run.connection, source, read_contracts(source))
         check_reconform_limit(stale, settings.reconform_rows)
     log(f"reading source {source.name}")
@@ -115,6 +121,7 @@ def stage_source(
         xmin_scan=settings.xmin_scan,
         confirm_deletes=confirm_deletes,
         full_refresh=full_refresh,
+        accept_source=accept_source,
         progress=log,
     )
 

@@ -164,6 +164,7 @@ class Pipeline:
         max_delete_share: float = 1.0,
         confirm_deletes: bool = False,
         full_refresh: bool = False,
+        accept_source: bool = False,
         xmin_scan: XminScan = "always",
         progress: Callable[[str], None] = lambda _: None,
     ) -> Captured:
@@ -176,6 +177,7 @@ class Pipeline:
                 max_delete_share=max_delete_share,
                 confirm_deletes=confirm_deletes,
                 full_refresh=full_refresh,
+                accept_source=accept_source,
                 xmin_scan=xmin_scan,
                 progress=progress,
             )

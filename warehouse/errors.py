@@ -66,6 +66,12 @@ class SourceError(WarehouseError):
     """A source cannot be read completely: going on would lose rows."""
 
 
+class SourceChanged(SourceError):
+    """The URL of a source leads to another database than the one that was captured."""
+
+    exit_code = 3
+
+
 class SchemaDrift(SourceError):
     """A source table no longer has the columns of its mirror."""
 

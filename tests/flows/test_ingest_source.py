@@ -39,6 +39,7 @@ def test_run_is_named_recorded_and_shown(place: Pipeline, tracked: Ask) -> None:
         "full_refresh": False,
         "confirm_deletes": False,
         "reconform": False,
+        "accept_source": False,
     }
     seen = tracked(prefect_run_id)
     assert re.fullmatch(r"ingest-shop \d{4}-\d\d-\d\dT\d\d:\d\d", seen.name)

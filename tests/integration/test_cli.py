@@ -226,6 +226,41 @@ def test_delete_threshold_exits_with_3_until_the_deletes_are_confirmed(
     assert shop.facts() == []
 
 
+def test_another_database_exits_with_3_until_it_is_accepted(
+    dwh: CommandLine, shop: Pipeline, database: Callable[[str], str], shop_template: str
+) -> None:
+    assert dwh("run", "shop").returncode == 0
+    copied = Pipeline(database(shop_template), shop.warehouse_url)
+    copied.open_shop()
+    copied.do("update customer set name = 'Copied'")
+    here, name = {"DWH_SHOP_URL": copied.shop_url}, copied.shop.info.dbname
+    copied.close()
+
+    for options in ([], ["--full-refresh"], ["--confirm-deletes"]):
+        refused = dwh("run", "shop", *options, **here)
+        assert refused.returncode == 3
+        assert f"database {name} (oid " in refused.stderr
+        assert "--accept-source" in refused.stderr
+    (doctor,) = (
+        finding
+        for finding in json.loads(dwh("doctor", "--json", **here).stdout)
+        if finding["about"] == "source shop" and finding["verdict"] == "wrong"
+    )
+    assert "is not the database that was read last" in doctor["what"] and "--accept-source" in doctor["hint"]
+
+    shown = dwh("run", "shop", "--accept-source", "--dry-run", **here)
+    assert shown.returncode == 0
+    assert "customer: 0 rows are new, 1 are others, 0 are gone" in shown.stderr
+    assert dwh("run", "shop", **here).returncode == 3
+    assert shop.rows("select name from dwh.dim_customer where is_current and customer_key <> 0") == [("Ana",)]
+
+    assert dwh("run", "shop", "--accept-source", **here).returncode == 0
+    assert dwh("run", "shop", **here).returncode == 0
+    assert shop.rows("select name from dwh.dim_customer where is_current and customer_key <> 0") == [
+        ("Copied",)
+    ]
+
+
 def test_failed_step_of_the_day_does_not_keep_the_others_from_running(
     dwh: CommandLine, shop: Pipeline
 ) -> None:

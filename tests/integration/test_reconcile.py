@@ -62,6 +62,13 @@ def lived(
 def shop(lived: tuple[str, str], database: Callable[[str], str]) -> Iterator[Pipeline]:
     """A copy of both."""
     made = Pipeline(database(lived[0]), database(lived[1]))
+    # The copied shop is another database than the one that the copied warehouse has read.
+    made.warehouse.execute(
+        "update audit.watermark set database_oid = %s, database_name = %s",
+        made.shop.execute(
+            "select oid::bigint, datname from pg_database where datname = current_database()"
+        ).fetchone(),
+    )
     yield made
     made.close()
 

@@ -109,14 +109,16 @@ def row_count(digest: Checksums) -> int:
     return sum(chunk.rows for chunk in digest.values())
 
 
-def added(one: Checksums, other: Checksums) -> dict[int, Chunk]:
-    """Add up two key digests that have no key in common; content sums are dropped."""
-    nothing = Chunk(0, 0, 0)
-    return {
-        bucket: Chunk(left.rows + right.rows, left.keys + right.keys, 0)
-        for bucket in one.keys() | other.keys()
-        for left, right in [(one.get(bucket, nothing), other.get(bucket, nothing))]
-    }
+def combined(plus: Sequence[Checksums], minus: Sequence[Checksums] = ()) -> dict[int, Chunk]:
+    """Checksums of all rows of `plus`, which have none in common, without those of `minus`, which are among them."""
+    sums: dict[int, Chunk] = {}
+    for sign, part in [*((1, one) for one in plus), *((-1, one) for one in minus)]:
+        for bucket, chunk in part.items():
+            old = sums.get(bucket, Chunk(0, 0, 0))
+            sums[bucket] = Chunk(
+                old.rows + sign * chunk.rows, old.keys + sign * chunk.keys, old.content + sign * chunk.content
+            )
+    return sums
 
 
 def differing_chunks(left: Checksums, right: Checksums, *, content: bool) -> list[int]:

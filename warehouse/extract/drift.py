@@ -74,7 +74,7 @@ def find_drift(connection: psycopg.Connection, table: Table, columns: Sequence[C
     actions = {"evolve": "the mirror follows", "ignore": "ignored"}
     return Drift(
         captured,
-        tuple(f"{table.name}: {change} ({actions[action]})" for action, change in changes),
+        tuple(f"{change} ({actions[action]})" for action, change in changes),
         needs_full_refresh=any(mirrored.get(column.name) != column.type for column in captured),
     )
 

@@ -10,6 +10,7 @@ from psycopg import sql
 
 from warehouse.db.connections import connect
 from warehouse.errors import AccessRefused, ConnectionFailed, SourceError
+from warehouse.extract.source_identity import SourceIdentity
 from warehouse.sources.declaration import Table
 
 
@@ -17,13 +18,15 @@ from warehouse.sources.declaration import Table
 class Snapshot:
     """What a watermark records of the snapshot that a run read from."""
 
-    # Every transaction that this snapshot did not see has an id at or past xmin.
-    xmin: int
+    identity: SourceIdentity
     # Then every older transaction has ended, and what it committed is seen.
     no_open_transactions: bool
-    system_identifier: str | None
-    timeline: int | None
     taken_at: datetime
+
+    @property
+    def xmin(self) -> int:
+        """Every transaction that this snapshot did not see has an id at or past it."""
+        return self.identity.snapshot_xmin
 
 
 # Errors that `check_readable` reports with a hint, for the table concerned.
@@ -57,11 +60,12 @@ def snapshot_of(
                 pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
                 pg_snapshot_xmin(pg_current_snapshot()) = pg_snapshot_xmax(pg_current_snapshot()),
                 clock_timestamp(),
-                has_function_privilege('pg_control_system()', 'execute')
+                has_function_privilege('pg_control_system()', 'execute'),
+                (select oid::bigint from pg_database where datname = current_database()), current_database()::text
             """
         ).fetchone()
         assert row is not None
-        standby, xmin, no_open_transactions, taken_at, can_read_identifier = row
+        standby, xmin, no_open_transactions, taken_at, can_read_identifier, database_oid, database_name = row
         if standby:
             raise SourceError(
                 f"Source '{source}' is a standby (read replica).",
@@ -69,16 +73,23 @@ def snapshot_of(
             )
         # The control file has a promoted server's old timeline until its first checkpoint.
         row = connection.execute(
-            "select ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer"
+            """
+            select
+                ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer,
+                (pg_current_wal_insert_lsn() - '0/0')::bigint
+            """
         ).fetchone()
         assert row is not None
-        (timeline,) = row
+        timeline, wal_position = row
         system_identifier = None
         if can_read_identifier:
             row = connection.execute("select system_identifier::text from pg_control_system()").fetchone()
             assert row is not None
             (system_identifier,) = row
-        yield connection, Snapshot(xmin, no_open_transactions, system_identifier, timeline, taken_at)
+        identity = SourceIdentity(
+            system_identifier, timeline, database_oid, database_name, wal_position, xmin
+        )
+        yield connection, Snapshot(identity, no_open_transactions, taken_at)
 
 
 def _connect(source: str, url: str) -> psycopg.Connection:

@@ -16,16 +16,14 @@ from warehouse.extract.checksum_store import store_checksums, verified_checksums
 from warehouse.extract.checksums import chunks_for, compute_checksums, differing_chunks, hashing, row_count
 from warehouse.extract.copy_stream import copy_stream
 from warehouse.extract.drift import find_drift
+from warehouse.extract.expected import describe_changes, expected_checksums, expected_rows, without_deleted
+from warehouse.extract.missed_rows import read_missed_rows
 from warehouse.extract.snapshot import Snapshot, check_readable, snapshot_of
+from warehouse.extract.source_identity import captured_identity, check_same_source
 from warehouse.extract.staged import Staged, StagedTable
 from warehouse.extract.staging_tables import batch_table, create_staging
-from warehouse.extract.watermark import (
-    Watermark,
-    changed_since,
-    check_same_server,
-    has_wrapped_around,
-    read_watermark,
-)
+from warehouse.extract.table_identity import read_identity
+from warehouse.extract.watermark import Watermark, changed_since, find_window, read_watermark
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.runs.definitions import read_contracts
 from warehouse.sources.declaration import Source, Table
@@ -42,16 +40,18 @@ def stage(
     max_delete_share: float,
     confirm_deletes: bool = False,
     full_refresh: bool = False,
+    accept_source: bool = False,
     xmin_scan: XminScan = "always",
     progress: Progress = lambda _: None,
 ) -> Staged:
     """Copy what may have changed since the last published run into schema staging; publishes nothing.
 
-    `full_refresh` reads every row again, which a restored or failed-over source needs. `xmin_scan` "unless-quiet" reads
-    by the cursor alone where no transaction was open at the last snapshot: an index scan instead of a table scan, but
-    rows with a wrong timestamp are then only reported by the verification.
+    `full_refresh` reads every row again. `accept_source` does so, too, and takes another database than the one that was
+    read last for the source from now on. `xmin_scan` "unless-quiet" reads by the cursor alone where no transaction was
+    open at the last snapshot: an index scan instead of a table scan.
 
     Raises:
+        SourceChanged: it is another database, and `accept_source` is not given.
         SourceError, SchemaDrift, DeclarationError: the source cannot be read completely.
         DeleteThresholdExceeded: more than `max_delete_share` of a table was deleted, without `confirm_deletes`.
     """
@@ -62,8 +62,16 @@ def stage(
         snapshot_of(source.name, source_url, source.tables) as (reader, snapshot),
         run.session("stage") as writer,
     ):
+        is_accepted = accept_source and _accept(writer, source, snapshot, progress)
+        if not is_accepted:
+            before = captured_identity(writer, source.name)
+            for note in check_same_source(source.name, before, snapshot.identity):
+                progress(f"source {source.name}: {note}")
         for table in source.tables:
-            staged.append(_stage_table(reader, writer, table, snapshot, full_refresh, xmin_scan, progress))
+            full = full_refresh or accept_source
+            staged.append(_stage_table(reader, writer, table, snapshot, full, xmin_scan, progress))
+            if is_accepted:
+                progress(f"{table.name}: {describe_changes(writer, staged[-1])}")
             # The staging tables belong to the run that holds the source's lock.
             ensure_alive(run)
             run.commit(writer)
@@ -75,8 +83,20 @@ def stage(
         tuple(staged),
         contracts,
         1.0 if confirm_deletes else max_delete_share,
-        is_refresh_requested=full_refresh,
+        is_refresh_requested=full_refresh or accept_source,
     )
+
+
+def _accept(writer: psycopg.Connection, source: Source, snapshot: Snapshot, progress: Progress) -> bool:
+    """Report that another database becomes the source; returns whether one had been read before."""
+    before = captured_identity(writer, source.name)
+    if before is None:
+        return False
+    progress(
+        f"source {source.name} is {snapshot.identity} from now on, and was {before}: everything is read again; "
+        "compared with what was read last:"
+    )
+    return True
 
 
 def _stage_table(
@@ -91,31 +111,46 @@ def _stage_table(
     started = time.monotonic()
     check_readable(reader, table)
     drift = find_drift(writer, table, source_columns(reader, table))
-    for message in drift.messages:
-        progress(message)
-    watermark = None if full_refresh else read_watermark(writer, table)
-    if watermark is not None:
-        check_same_server(watermark, snapshot, table)
-        if drift.needs_full_refresh or has_wrapped_around(watermark, snapshot):
-            watermark = None
+    identity = read_identity(reader, table)
+    window = find_window(
+        table,
+        read_watermark(writer, table),
+        snapshot,
+        identity,
+        full_refresh=full_refresh or drift.needs_full_refresh,
+    )
+    watermark = window.watermark
+    notes = [*drift.messages, *window.notes]
+    for message in notes:
+        progress(f"{table.name}: {message}")
     create_staging(writer, table, drift.columns)
     by_cursor = xmin_scan == "unless-quiet" and watermark is not None and watermark.no_open_transactions
-    where = changed_since(table, drift.columns, watermark, by_cursor=by_cursor)
+    where = changed_since(
+        table, drift.columns, watermark, by_cursor=by_cursor, new_relations=window.new_relations
+    )
     rows_read = _copy_rows(reader, writer, table, drift.columns, where)
     copied = time.monotonic()
-    rows_deleted = _compare_checksums(reader, writer, table, drift.columns, snapshot, watermark)
-    progress(f"{table.name}: {rows_read:,} rows staged")
+    rows_deleted, rows_found = _compare_checksums(
+        reader, writer, table, drift.columns, snapshot, watermark, where
+    )
+    progress(f"{table.name}: {rows_read + rows_found:,} rows staged")
+    if rows_found:
+        notes.append(f"{rows_found:,} rows that no newer transaction wrote were found by their checksums")
+        progress(f"{table.name}: {notes[-1]}")
     return StagedTable(
         table,
         drift.columns,
         table_comment(reader, table),
         full_refresh=watermark is None,
         window_low=watermark.cursor_value if watermark else None,
-        rows_read=rows_read,
+        rows_read=rows_read + rows_found,
         rows_deleted=rows_deleted,
         copy_seconds=copied - started,
         scan_seconds=time.monotonic() - copied,
         hashing=hashing(reader, writer),
+        identity=identity,
+        rows_found_by_checksum=rows_found,
+        notes=tuple(notes),
     )
 
 
@@ -148,17 +183,20 @@ def _compare_checksums(
     reader: psycopg.Connection,
     writer: psycopg.Connection,
     table: Table,
-    columns: Sequence[Column],
+    columns: tuple[Column, ...],
     snapshot: Snapshot,
     watermark: Watermark | None,
-) -> int:
-    """Store the source's checksums at this snapshot for the verification, and stage the keys that were deleted since.
+    already_read: sql.Composable,
+) -> tuple[int, int]:
+    """Store the source's checksums at this snapshot for the verification. Where mirror and batch differ from them,
+    stage the keys that were deleted, and read the rows that were not among those `already_read`.
 
-    Returns the number of deleted keys.
+    Returns the number of deleted keys and that of rows read.
     """
     relation = sql.Identifier(table.schema, table.name)
-    chunks = chunks_for(deletes.expected_rows(writer, table))
+    chunks = chunks_for(expected_rows(writer, table))
     method = hashing(reader, writer)
+    is_full = watermark is None
     verified = (
         verified_checksums(writer, table, watermark.captured_at, columns, chunks) if watermark else None
     )
@@ -167,14 +205,19 @@ def _compare_checksums(
         pending = pool.submit(
             compute_checksums, reader, relation, table.key, columns, chunks, method, at_source=True
         )
-        expected = deletes.expected_keys(writer, table, columns, chunks, method, verified)
+        expected = expected_checksums(writer, table, columns, chunks, method, verified, keys_only=is_full)
         source = pending.result()
     store_checksums(writer, table, snapshot.taken_at, columns, source, chunks)
     if expected is None:
-        return 0
+        return 0, 0
     buckets = differing_chunks(source, expected, content=False)
     deleted = deletes.find_deleted_keys(reader, writer, table, columns, buckets, chunks)
-    # More rows than keys: some are unknown, which the verification reports, or share their key.
+    # More rows than keys: some were not read, or share their key.
     if row_count(source) > row_count(expected) - deleted and deletes.has_repeated_key(writer, table):
         raise invalid_key(table, "not unique")
-    return deleted
+    if is_full:
+        return deleted, 0
+    if deleted:
+        expected = without_deleted(writer, table, columns, chunks, method, expected)
+    buckets = differing_chunks(source, expected, content=True)
+    return deleted, read_missed_rows(reader, writer, table, columns, already_read, buckets, chunks)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from warehouse.extract.catalog import Column
 from warehouse.extract.checksums import Hashing
 from warehouse.extract.snapshot import Snapshot
+from warehouse.extract.table_identity import TableIdentity
 from warehouse.model.contracts import Contract
 from warehouse.sources.declaration import Entity, Source, Table
 
@@ -24,6 +25,11 @@ class StagedTable:
     copy_seconds: float
     scan_seconds: float
     hashing: Hashing
+    identity: TableIdentity
+    # Of rows_read: rows that no newer transaction wrote.
+    rows_found_by_checksum: int = 0
+    # What was unusual about it, each in one sentence.
+    notes: tuple[str, ...] = ()
 
     @property
     def cursor_type(self) -> str:

@@ -147,6 +147,8 @@ def merge_table(connection: psycopg.Connection, run_id: int, staged: StagedTable
         rows_deleted=counts["delete"],
         rows_unchanged=staged.rows_read - counts["insert"] - counts["update"],
         rows_cursor_missed=missed,
+        rows_found_by_checksum=staged.rows_found_by_checksum,
+        note="; ".join(staged.notes) or None,
         seconds=round(staged.copy_seconds + time.monotonic() - started, 3),
     )
 

@@ -13,7 +13,7 @@ def move_watermarks(connection: psycopg.Connection, run_id: int, staged: Staged)
     highs = {}
     for one in staged.tables:
         high = _highest_cursor(connection, one)
-        write_watermark(connection, run_id, one.table, high, staged.snapshot)
+        write_watermark(connection, run_id, one, high, staged.snapshot)
         highs[f"raw.{one.table.mirror}"] = high
     return highs
 

@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from warehouse.db.identifiers import listed
+from warehouse.errors import SourceError
 from warehouse.extract.catalog import Column, mirrored_columns, source_columns
 from warehouse.extract.checksum_store import stored_checksums
 from warehouse.extract.checksums import (
@@ -30,7 +31,7 @@ from warehouse.extract.checksums import (
 from warehouse.extract.copy_stream import copy_stream
 from warehouse.extract.drift import find_drift
 from warehouse.extract.snapshot import Snapshot, check_readable
-from warehouse.extract.watermark import Watermark, check_same_server, read_watermark, written_since
+from warehouse.extract.watermark import Watermark, read_watermark, written_since
 from warehouse.reconcile.compare import Comparison, compare, count, list_differences, repair
 from warehouse.reconcile.verdict import Verdict
 from warehouse.sources.declaration import Table
@@ -73,7 +74,12 @@ def reconcile_mirror(
     if watermark is None:
         return None
     check_readable(reader, table)
-    check_same_server(watermark, snapshot, table)
+    if not watermark.source.is_same_server(snapshot.identity):
+        raise SourceError(
+            f"Another server of source '{table.source}' has taken over since {table} was read last: what is damaged "
+            "and what has changed cannot be told apart.",
+            hint=f"Load it first: `dwh run {table.source}`.",
+        )
     # A column that is new in the source, or has another type there, is pending: the next run captures it.
     mirrored = mirrored_columns(writer, table)
     columns = tuple(

@@ -8,6 +8,7 @@ from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
 from warehouse.errors import DifferencesFound
 from warehouse.extract.snapshot import snapshot_of
+from warehouse.extract.source_identity import captured_identity, check_same_source
 from warehouse.load.transaction import PLANNER_FOR_WHOLE_TABLES, begin_publishing
 from warehouse.reconcile.marts import reconcile_marts
 from warehouse.reconcile.mirror import reconcile_mirror
@@ -36,6 +37,7 @@ def reconcile_source(
 
     Raises:
         LockHeld: the source is being loaded, and is still after `wait_seconds`.
+        SourceChanged: the source is another database than the one that was captured.
         SourceError, SchemaDrift, DeclarationError: source and warehouse cannot be compared.
     """
     with (
@@ -43,6 +45,7 @@ def reconcile_source(
         snapshot_of(source.name, source_url) as (reader, snapshot),
         connect(run.warehouse_url, application_name=f"dwh {run.flow}") as writer,
     ):
+        check_same_source(source.name, captured_identity(writer, source.name), snapshot.identity)
         begin_publishing(writer, run.run_id, planner=PLANNER_FOR_WHOLE_TABLES)
         verdicts = []
         for table in source.tables:

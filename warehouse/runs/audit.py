@@ -90,6 +90,8 @@ class Load:
     rows_unchanged: int = 0
     rows_quarantined: int = 0
     rows_cursor_missed: int = 0
+    # Of rows_read: rows that no newer transaction wrote.
+    rows_found_by_checksum: int = 0
     # Of rows_updated.
     rows_rekeyed: int = 0
     seconds: float = 0.0
@@ -98,6 +100,8 @@ class Load:
     # The GeoIP database that a load of web logs used.
     geoip_database: str | None = None
     geoip_built_at: datetime | None = None
+    # What was unusual about it.
+    note: str | None = None
 
     def __str__(self) -> str:
         counts = {

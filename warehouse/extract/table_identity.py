@@ -1,0 +1,106 @@
+"""Identity of a source table: the relations that store its rows, and its columns and types.
+
+A table that is renamed into place, and a partition that is attached, bring rows without a new transaction id; a column
+that is dropped and added again, and a renamed enum value, change rows without one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import psycopg
+from psycopg import sql
+
+from warehouse.sources.declaration import Table
+
+
+@dataclass(frozen=True)
+class TableIdentity:
+    """What a table is in its database, apart from its name and its rows."""
+
+    # By oid, the table itself and its partitions or inheritance children.
+    relations: Mapping[str, str]
+    # By column its number and type; by type of the database's own what its values are called or made of.
+    columns: Mapping[str, str]
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Mapping[str, str]] | None) -> "TableIdentity | None":
+        """The identity that a watermark recorded; None where it is older than that."""
+        return cls(**stored) if stored else None
+
+    def stored(self) -> dict[str, Mapping[str, str]]:
+        """As a watermark records it."""
+        return asdict(self)
+
+    def new_relations(self, before: "TableIdentity") -> list[str]:
+        """Oids of relations that were not part of the table `before`."""
+        return sorted(self.relations.keys() - before.relations.keys(), key=int)
+
+    def changed_columns(self, before: "TableIdentity") -> list[str]:
+        """Columns and types that are others than `before` under the same name."""
+        return sorted(name for name, kind in before.columns.items() if self.columns.get(name, kind) != kind)
+
+
+def read_identity(connection: psycopg.Connection, table: Table) -> TableIdentity:
+    """Read the identity of `table` from the source's catalog."""
+    row = connection.execute(_IDENTITY, {"schema": table.schema, "name": table.name}).fetchone()
+    assert row is not None
+    return TableIdentity(*row)
+
+
+def stored_in(relations: Sequence[str]) -> sql.Composable:
+    """Condition on a source row: it is stored in one of these relations."""
+    return sql.SQL("tableoid = any({}::oid[])").format(sql.Literal(list(relations)))
+
+
+_IDENTITY = """
+    with recursive root as (
+        select to_regclass(format('%%I.%%I', %(schema)s::text, %(name)s::text))::oid as oid
+    ),
+
+    relation as (
+        select oid from root
+        union
+        select inhrelid from pg_inherits inner join relation on inhparent = relation.oid
+    ),
+
+    part as (
+        select atttypid as oid from root inner join pg_attribute on attrelid = root.oid
+        where attnum > 0 and not attisdropped
+        union
+        -- Domains, arrays, composite types and ranges are made of other types.
+        select used.oid
+        from part
+        inner join pg_type as type on type.oid = part.oid
+        left join pg_attribute as field
+            on field.attrelid = type.typrelid and field.attnum > 0 and not field.attisdropped
+        -- PostgreSQL 13 has no rngmultitypid.
+        left join pg_range as range
+            on type.oid in (range.rngtypid, (to_jsonb(range) ->> 'rngmultitypid')::oid)
+        cross join lateral (
+            values (type.typbasetype), (type.typelem), (field.atttypid), (range.rngsubtype)
+        ) as used (oid)
+        where used.oid > 0
+    ),
+
+    named as (
+        select attname::text as name, format('%%s: %%s %%s', attnum, atttypid, atttypmod) as value
+        from root inner join pg_attribute on attrelid = root.oid
+        where attnum > 0 and not attisdropped
+        union all
+        select format('%%s value %%s', part.oid::regtype, label.oid), label.enumlabel::text
+        from part inner join pg_enum as label on label.enumtypid = part.oid
+        union all
+        select
+            format('%%s fields', part.oid::regtype),
+            string_agg(format('%%s: %%s %%s', attnum, atttypid, atttypmod), ', ' order by attnum)
+        from part
+        inner join pg_type as type on type.oid = part.oid
+        inner join pg_attribute as field on field.attrelid = type.typrelid
+        where attnum > 0 and not attisdropped
+        group by part.oid
+    )
+
+    select
+        (select jsonb_object_agg(oid, oid::regclass::text) from relation),
+        (select jsonb_object_agg(name, value) from named)
+    """
