@@ -21,12 +21,13 @@ from warehouse.extract.snapshot import check_readable, snapshot_of
 from warehouse.extract.source_identity import SourceIdentity, captured_identity, check_same_source
 from warehouse.files import lake
 from warehouse.files.locations import location_of
+from warehouse.load.declaration_check import find_declaration_faults
 from warehouse.model.contracts import read_contract
 from warehouse.model.drift import find_drift
 from warehouse.model.star import TARGETS
 from warehouse.runs.alerts import Mailbox, send_test
 from warehouse.settings import Settings
-from warehouse.sources.declaration import Table
+from warehouse.sources.declaration import Source, Table
 from warehouse.sources.registry import read_source, sources_with_url
 from warehouse.weblogs.reader import native
 from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
@@ -188,6 +189,26 @@ def _source(name: str, settings: Settings) -> Iterator[Finding]:
                 yield finding
         if not broken:
             yield Finding(about, "ok", f"All {len(source.tables)} tables can be captured.")
+            yield from _conform_sql(about, source, connection, settings.warehouse)
+
+
+def _conform_sql(about: str, source: Source, reader: psycopg.Connection, warehouse: str) -> Iterator[Finding]:
+    columns = {table: source_columns(reader, table) for table in source.tables}
+    with connect(warehouse) as connection:
+        if revision_of(connection) != newest():
+            return
+        # A load that holds its tables must not wait for us, nor we for it.
+        connection.execute("set lock_timeout = '2s'")
+        try:
+            faults = find_declaration_faults(connection, source, columns)
+        except psycopg.errors.LockNotAvailable:
+            yield Finding(about, "note", "It is being loaded: its SQL was not checked.", "Ask again later.")
+            return
+    for error in faults:
+        yield Finding(about, "wrong", error.what, error.hint)
+    if not faults:
+        what = f"SQL and joins of its {len(source.entities)} entities follow all that they read."
+        yield Finding(about, "ok", what)
 
 
 def _identity(source: str, now: SourceIdentity, settings: Settings) -> Finding:

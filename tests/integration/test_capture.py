@@ -522,7 +522,7 @@ def test_column_that_conform_sql_needs_stops_before_the_mirror_loses_it(whole_sh
         name: replace(
             entity,
             table=swap[entity.table],
-            parents={swap[parent]: columns for parent, columns in entity.parents.items()},
+            tables={table.name: swap[table] for table in entity.tables.values()},
         )
         for name, entity in whole_shop.source.entities.items()
     }

@@ -8,7 +8,7 @@ def test_every_loaded_table_can_be_followed_from_the_source_to_the_stored_marts(
     origins = read_lineage(pipeline.warehouse, ["shop", "mart"])
     assert origins["mart.sales_by_month"] == ("dwh.fact_order_item",)
     assert origins["dwh.fact_order_item"] == (
-        "raw.shop_order_item", "raw.shop_sales_order", "raw.shop_customer", "raw.shop_product",
+        "raw.shop_order_item", "raw.shop_sales_order", "raw.shop_product", "raw.shop_customer",
         "dwh.dim_customer", "dwh.dim_product", "dwh.dim_promotion", "dwh.dim_payment_method",
         "dwh.dim_distribution_center", "dwh.dim_company",
     )  # fmt: skip

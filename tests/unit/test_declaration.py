@@ -7,6 +7,7 @@ import pytest
 
 from warehouse.errors import DeclarationError, SettingsError
 from warehouse.sources.declaration import NAME_BYTES, Source, Table, fitted
+from warehouse.sources.joins import Equality, Join, parse_join, paths, without_table
 from warehouse.sources.registry import declared_sources, read_source
 
 GOOD = """
@@ -43,9 +44,9 @@ def test_declaration_says_tables_entities_and_parents(tmp_path: Path) -> None:
     town = Table("mall", "town", "geo", ("code",), None)
     assert (source.name, source.description, source.tables) == ("mall", "A mall.", (shopper, town))
     customer = source.entities["customer"]
-    assert (customer.table, customer.parents, customer.unmapped_columns) == (
+    assert (customer.table, customer.joins, customer.unmapped_columns) == (
         shopper,
-        {town: ("town_code",)},
+        (Join("town", ("shopper",), '"town"."code" = "shopper"."town_code"'),),
         frozenset({"email"}),
     )
     assert (shopper.mirror, str(town)) == ("mall_shopper", "geo.town")
@@ -115,7 +116,7 @@ TABLES = '[tables.shopper]\nkey = ["id"]\n'
         (
             TABLES + '[entities.customer]\nfrom = "shopper"\nlack = ["x"]\n',
             "nothing called lack",
-            "from, parents, unmapped_columns",
+            "from, joins, parents, stale, unmapped_columns",
         ),
         (
             TABLES + '[entities.order_item]\nfrom = "shopper"\n',
@@ -136,6 +137,44 @@ TABLES = '[tables.shopper]\nkey = ["id"]\n'
         (
             TABLES + '[entities.customer]\nfrom = "shopper"\nparents = { shopper = "id" }\n',
             "[entities.customer]: 'shopper' must be a list of column names",
+            "",
+        ),
+        *(
+            (
+                f'{TABLES}[tables.town]\nkey = ["a"]\n[tables.road]\nkey = ["a"]\n[entities.customer]\n'
+                f'from = "shopper"\njoins = {joins}\n',
+                told,
+                hint,
+            )
+            for joins, told, hint in (
+                ('{ lake = "true" }', "names table 'lake', which is not declared", "Add [tables.lake]"),
+                ("{ town = 5 }", "[entities.customer] joins: 'town' must be an SQL condition", 'town = "…"'),
+                ("{ town = [] }", "[entities.customer] joins: 'town' must be an SQL condition", 'town = "…"'),
+                ('{ town = "x.a = shopper.b" }', "names table 'x', which is not declared", "shopper, town, road"),
+                ('{ town = "a = shopper.b" }', "must compare a column of town with one of another table", '"true"'),
+                ('{ town = "town.a = 5" }', "must compare a column of town with one of another table", '"true"'),
+                ('{ shopper = "shopper.a = town.a" }', "shopper is the table that the entity is made from", "changed."),
+                ('{ town = "town.a = road.b" }', "road, by which town is joined, is not joined to shopper", "Add road"),
+                (
+                    '{ town = "town.a = road.b", road = "road.b = town.a" }',
+                    "the joins of town and road lead to each other",
+                    "to shopper",
+                ),
+                (
+                    '{ town = "town.a = road.b", road = ["road.a = shopper.a", "changed.up = road.a"] }',
+                    "town is joined by road, which is joined to itself",
+                    'town = "true"',
+                ),
+            )
+        ),
+        (
+            f'{TABLES}[entities.customer]\nfrom = "shopper"\nstale = {{ lake = "frozen" }}\n',
+            "names table 'lake', which is not declared",
+            "Add [tables.lake]",
+        ),
+        (
+            f'{TABLES}[entities.customer]\nfrom = "shopper"\nstale = {{ shopper = "" }}\n',
+            "[entities.customer] stale: 'shopper' must be the reason why it may be",
             "",
         ),
         (
@@ -171,3 +210,27 @@ def test_names_that_are_too_long_are_shortened_without_meeting() -> None:
     assert len(names) == 6
     assert max(len(name.encode()) for name in names) <= NAME_BYTES
     assert fitted("n" * 64) == fitted("n" * 64)
+
+
+def test_joins_say_what_they_compare_in_the_words_of_sql() -> None:
+    tables = dict.fromkeys(("rate", "Order", "line"))
+    text = """rate.currency = "Order".currency and rate.day = ("Order".at)::date and "Order".x = 'a and b.c = d'"""
+    join = parse_join("rate", text, tables, "here")
+    assert (join.near, join.is_self_join, join.refers_only_to(["currency", "day"])) == (
+        ("Order",),
+        False,
+        False,
+    )
+    assert join.equalities == (
+        Equality("Order", '"Order".currency', "rate.currency"),
+        Equality("Order", '("Order".at)::date', "rate.day"),
+    )
+    assert [without_table(one.near_expression) for one in join.equalities] == ["currency", "(at)::date"]
+    chain = [
+        parse_join("line", 'line.order_id = "Order".id', tables, "here"),
+        parse_join("rate", "rate.day = line.day", tables, "here"),
+    ]
+    assert list(paths(chain, "rate", "Order")) == [(chain[1], chain[0])]
+    assert parse_join("line", "changed.up = line.id", tables, "here").is_grouping is False
+    assert parse_join("line", "changed.up = line.up", tables, "here").is_grouping is True
+    assert parse_join("rate", "true", tables, "here").near == ()

@@ -15,10 +15,14 @@ from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import create_changed_keys
 from warehouse.load.conform import conform
 from warehouse.load.quarantine import find_failing
+from warehouse.load.reads import conditions, mirrors
 from warehouse.model.contracts import read_contract
 from warehouse.model.star import TARGETS
 from warehouse.sources.declaration import Entity, Source, Table
+from warehouse.sources.joins import Join, paths
 
+# More rows of a joined table are not shown.
+MOST_JOINED = 10
 # Who explains does not keep a load waiting.
 PATIENCE = "2s"
 
@@ -32,20 +36,54 @@ class Origin:
     reader: psycopg.Connection | None = None
 
     def of(self, entity: Entity, key: Sequence[str]) -> list[Node]:
-        """What a row of an entity is made of, by its key in the source: mirror rows with their parents', and rules."""
+        """What a row of an entity is made of, by its key in the source: mirror rows, those joined to it, and rules."""
         driving = self.mirrored(entity.table, key)
-        nodes = [driving] if driving else []
-        rows = find_rows(
-            self.connection, "raw", entity.table.mirror, dict(zip(entity.table.key, key, strict=True))
-        )
-        for row in rows:
-            for parent, columns in entity.parents.items():
-                names = [row[column] for column in columns]
-                if None not in names and (node := self.mirrored(parent, [str(name) for name in names])):
-                    nodes.append(node)
-        if rows:
-            nodes.append(self._judged(entity, key))
+        nodes = [driving, *self._joined(entity, key), self._judged(entity, key)] if driving else []
         return [*nodes, *self._quarantined(entity, key)]
+
+    def _joined(self, entity: Entity, key: Sequence[str]) -> list[Node]:
+        """The mirror rows that joins lead from to a row of the entity; not those that concern every row."""
+        types = column_types(self.connection, "raw", entity.table.mirror)
+        same = [
+            sql.SQL("{} = {}::{}").format(
+                sql.Identifier(entity.table.name, name), sql.Literal(value), sql.SQL(types[name])
+            )
+            for name, value in zip(entity.table.key, key, strict=True)
+        ]
+        nodes = []
+        for name in dict.fromkeys(join.table for join in entity.joins if join.table != entity.table.name):
+            table = entity.tables[name]
+            joined: dict[tuple[str, ...], None] = {}
+            for path in paths(entity.joins, name, entity.table.name):
+                if path[0].near:
+                    joined |= dict.fromkeys(self._keys_of(entity, table, path, same))
+            shown = [node for row in list(joined)[:MOST_JOINED] if (node := self.mirrored(table, row))]
+            if len(joined) > MOST_JOINED:
+                shown.append(Node(f"raw.{table.mirror}: more than {MOST_JOINED} rows"))
+            nodes += shown
+        return nodes
+
+    def _keys_of(
+        self, entity: Entity, table: Table, path: Sequence[Join], same: Sequence[sql.Composable]
+    ) -> list[tuple[str, ...]]:
+        query = sql.SQL(
+            "select distinct {key} from {table} as {name} cross join {mirrors} where {conditions}"
+        )
+        rows = self.connection.execute(
+            sql.SQL("{} order by 1 limit {}").format(
+                query.format(
+                    key=sql.SQL(", ").join(
+                        sql.SQL("{}::text").format(sql.Identifier(table.name, name)) for name in table.key
+                    ),
+                    table=sql.Identifier("raw", table.mirror),
+                    name=sql.Identifier(table.name),
+                    mirrors=sql.SQL(" cross join ").join(mirrors(entity, path)),
+                    conditions=sql.SQL(" and ").join([conditions(path), *same]),
+                ),
+                sql.Literal(MOST_JOINED + 1),
+            )
+        ).fetchall()
+        return [tuple(row) for row in rows]
 
     def mirrored(self, table: Table, key: Sequence[str]) -> Node | None:
         """The mirror's row, and the source's own as it is now."""

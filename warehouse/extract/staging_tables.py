@@ -25,6 +25,11 @@ def delta_table(table: Table) -> sql.Identifier:
     return sql.Identifier("staging", f"{table.mirror}_delta")
 
 
+def before_table(table: Table) -> sql.Identifier:
+    """Temporary table of the mirror's rows that a run updates, as they were before; missing where nobody knows."""
+    return sql.Identifier("pg_temp", f"before_{table.mirror}")
+
+
 def batch_exists(connection: psycopg.Connection, table: Table) -> bool:
     """Whether the batch of `table` is still in staging: a first batch has become the mirror."""
     return bool(columns_of(connection, "staging", table.mirror))

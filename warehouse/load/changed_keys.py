@@ -1,21 +1,21 @@
 """Changed keys: which rows of a source a run has to conform, and why.
 
-They are the rows that changed, the rows whose parents did, those that wait in quarantine, and facts whose dimension
+They are the rows that changed or whose joined rows did, those that wait in quarantine, and facts whose dimension
 version was closed before their event or whose member has arrived late.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import psycopg
 from psycopg import sql
 
-from warehouse.db.identifiers import qualified
 from warehouse.extract.catalog import columns_of
 from warehouse.extract.staged import StagedTable
 from warehouse.extract.staging_tables import delta_table
 from warehouse.load.batch import Batch, verdict_table
+from warehouse.load.joined_changes import keys_of_joined_rows, with_rows_joined_to_them
+from warehouse.load.reads import Reads
 from warehouse.model.star import Fact
-from warehouse.sources.declaration import Table
 
 COMMENTS = {
     "_has_updated_at": "Whether the source says when the row changed",
@@ -24,16 +24,14 @@ COMMENTS = {
 }
 
 
-def find_changed_keys(batch: Batch, staged: StagedTable) -> int:
-    """Fill the batch's changed keys from what the run changed; returns their number."""
+def find_changed_keys(batch: Batch, staged: StagedTable, reads: Reads) -> int:
+    """Fill the batch's changed keys from what the run changed of what its SQL reads; returns their number."""
     types = {column.name: column.type for column in staged.columns}
-    keys = [_changed(batch)]
-    keys += [_changed_parent(batch, parent, names) for parent, names in batch.entity.parents.items()]
-    keys.append(_waiting(batch, types))
+    changed = sql.SQL(" union all ").join([_changed(batch), *keys_of_joined_rows(batch, reads)])
+    keys = [with_rows_joined_to_them(batch, changed), _waiting(batch, types)]
     if isinstance(batch.target, Fact):
         keys += _outdated(batch, batch.target, types)
         keys += _late_members(batch, batch.target, types)
-        keys += _refused_members(batch, batch.target, types)
     batch.execute("drop table if exists {changed_keys}")
     return create_changed_keys(
         batch,
@@ -121,19 +119,6 @@ def _changed(batch: Batch) -> sql.Composable:
     return batch.format(
         "select {source_key}, _has_updated_at::integer + 2 * (_operation = 'insert')::integer as _flags from {delta}",
         delta=delta_table(batch.entity.table),
-    )
-
-
-def _changed_parent(batch: Batch, parent: Table, references: Sequence[str]) -> sql.Composable:
-    return batch.format(
-        "select {keys}, parent._has_updated_at::integer "
-        "from {delta} as parent inner join {mirror} as child on {same}",
-        keys=qualified("child", batch.entity.table.key),
-        delta=delta_table(parent),
-        same=sql.SQL(" and ").join(
-            sql.SQL("{} = {}").format(sql.Identifier("child", name), sql.Identifier("parent", key))
-            for name, key in zip(references, parent.key, strict=True)
-        ),
     )
 
 
@@ -225,47 +210,6 @@ def _late_members(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sq
                         members=members,
                     )
                 )
-    return keys
-
-
-def _refused_members(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.Composable]:
-    """Facts of this source with an inferred member whose refused row was changed or deleted by this run.
-
-    They may take a column from that row, as an order line its currency.
-    """
-    keys: list[sql.Composable] = []
-    for name in fact.references:
-        if not _has_history(batch, name):
-            continue
-        names = {
-            **_fact_names(batch, fact, types),
-            "dimension": sql.Identifier("dwh", f"dim_{name}"),
-            "key": sql.Identifier(f"{name}_key"),
-            "natural": sql.Identifier(f"{name}_id"),
-            "member": sql.Literal(name),
-        }
-        refused = batch.format(
-            """
-            select {key} from {dimension}
-            where expired_by_run_id = {run_id} and is_inferred and source_system = {source}
-            union all
-            select member.{key} from audit.quarantine as entry
-            inner join {dimension} as member
-                on member.{natural} = entry.row_key[1] and member.source_system = entry.source
-            where entry.run_id = {run_id} and entry.source = {source} and entry.entity = {member}
-                and member.is_inferred
-            """,
-            **names,
-        )
-        if batch.exists("{refused}", refused=refused):
-            keys.append(
-                batch.format(
-                    "select {fact_keys}, 0 from {target} as fact "
-                    "where fact.source_system = {source} and fact.{key} in ({refused}) and {valid}",
-                    **names,
-                    refused=refused,
-                )
-            )
     return keys
 
 

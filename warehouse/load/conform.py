@@ -12,8 +12,8 @@ from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import natural_keys
 from warehouse.load.conversion import create_unconvertible, fill_by_halves
 from warehouse.load.fit import scales
+from warehouse.load.reads import conform_query, explain_sql_error
 from warehouse.model.star import Dimension
-from warehouse.sources.declaration import Entity
 
 # Changed keys from which on it pays to make the conformed rows as a new table, whose query may run in parallel.
 PARALLEL_ABOVE = 10_000
@@ -38,11 +38,6 @@ def conform(batch: Batch, changed: int = 0) -> int:
     return rows
 
 
-def conform_query(entity: Entity) -> sql.Composable:
-    """The source's own SQL, to be selected from."""
-    return sql.SQL("\n" + entity.sql.strip().rstrip(";") + "\n")
-
-
 def delivered_columns(batch: Batch) -> list[str]:
     """Columns that the entity's SQL delivers, checked against those that the batch has and the source leaves unmapped.
 
@@ -50,17 +45,15 @@ def delivered_columns(batch: Batch) -> list[str]:
         DeclarationError: the SQL fails, or its columns are not those of the entity.
     """
     entity = batch.entity
-    path = f"conform/{entity.name}.sql of source '{entity.source}'"
     try:
         with batch.connection.transaction():
             description = batch.execute(
                 "select * from ({query}) as conformed limit 0", query=conform_query(entity)
             ).description
+    except psycopg.OperationalError:
+        raise
     except psycopg.Error as error:
-        raise DeclarationError(
-            f"{path} fails: {str(error).strip().splitlines()[0]}.",
-            hint="It must be one select over the mirrors (raw.…) and its changed keys.",
-        ) from None
+        raise explain_sql_error(entity, error) from None
     delivered = [column.name for column in description or ()]
     required = columns_of(batch.connection, "staging", f"conformed_{entity.name}").keys() - {"source_system"}
     unknown = sorted(set(delivered) - required)
@@ -69,7 +62,7 @@ def delivered_columns(batch: Batch) -> list[str]:
         problems = [f"delivers unknown columns: {', '.join(unknown)}"] if unknown else []
         problems += [f"does not deliver: {', '.join(missing)}"] if missing else []
         raise DeclarationError(
-            f"{path} {'; '.join(problems)}.",
+            f"conform/{entity.name}.sql of source '{entity.source}' {'; '.join(problems)}.",
             hint="Rename or add them, or list what the source has no data for as unmapped_columns in "
             f"[entities.{entity.name}].",
         )

@@ -13,8 +13,14 @@ from warehouse.db.identifiers import assigned, each, listed, qualified, same_key
 from warehouse.errors import SourceError
 from warehouse.extract.catalog import invalid_key, mirrored_columns
 from warehouse.extract.staged import Staged, StagedTable
-from warehouse.extract.staging_tables import batch_exists, batch_table, deleted_table, delta_table
-from warehouse.load.mirror_ddl import ensure_mirror, index_parents
+from warehouse.extract.staging_tables import (
+    batch_exists,
+    batch_table,
+    before_table,
+    deleted_table,
+    delta_table,
+)
+from warehouse.load.mirror_ddl import ensure_mirror, index_joins
 from warehouse.runs.audit import Load
 from warehouse.sources.declaration import Table
 
@@ -73,13 +79,18 @@ def merge_mirrors(
 
     Raises:
         SourceError: a declared key does not identify rows, or a table is too wide for a mirror.
-        DeclarationError: a declared reference to a parent is not a column.
     """
     prepared = prepared or Prepared()
     loads = []
+    joined = {
+        entity.tables[join.table] for entity in staged.source.entities.values() for join in entity.joins
+    }
     for table in staged.tables:
-        load = prepared.created.get(table.table) or merge_table(connection, run_id, table)
-        if table.table in prepared.filled:
+        is_filled = table.table in prepared.filled
+        load = prepared.created.get(table.table) or merge_table(
+            connection, run_id, table, keeps_before=table.table in joined and not is_filled
+        )
+        if is_filled:
             more = _mark_others_updated(connection, table.table)
             load = replace(
                 load, rows_updated=load.rows_updated + more, rows_unchanged=load.rows_unchanged - more
@@ -90,24 +101,34 @@ def merge_mirrors(
     for table in () if is_full_load else staged.tables:
         if not batch_exists(connection, table.table):
             _mark_all_inserted(connection, table)
-    index_parents(connection, staged)
+    index_joins(connection, staged.source)
     return loads
 
 
-def merge_table(connection: psycopg.Connection, run_id: int, staged: StagedTable) -> Load:
+def merge_table(
+    connection: psycopg.Connection, run_id: int, staged: StagedTable, *, keeps_before: bool = False
+) -> Load:
     """Merge the batch of one table into its mirror, and fill `staging.<mirror>_delta` with the keys that changed.
+
+    With `keeps_before`, updated rows are kept as they were until the commit, if that is known.
 
     Raises:
         SourceError: the declared key is not unique, or null, in the source, or the table is too wide for a mirror.
     """
     started = time.monotonic()
     table = staged.table
+    mirrored = mirrored_columns(connection, table)
+    # Values of another type are dropped before they are read again.
+    keeps_before = keeps_before and all(
+        mirrored.get(column.name, column.type) == column.type for column in staged.columns
+    )
     with _explain_errors(table):
         is_new = ensure_mirror(connection, run_id, table, staged.columns, staged.comment)
     names = {
         "mirror": sql.Identifier("raw", table.mirror),
         "batch": batch_table(table),
         "delta": delta_table(table),
+        "before": before_table(table),
         "deleted": deleted_table(table),
         "key": listed(table.key),
         "batch_key": qualified("batch", table.key),
@@ -122,6 +143,13 @@ def merge_table(connection: psycopg.Connection, run_id: int, staged: StagedTable
         "old_cursor": sql.Identifier("mirror", table.cursor) if table.cursor else sql.NULL,
     }
     connection.execute(sql.SQL("truncate {delta}").format(**names))
+    keeps_before = keeps_before and not is_new and batch_exists(connection, table)
+    if keeps_before:
+        connection.execute(
+            sql.SQL("create temp table {before} on commit drop as select * from {mirror} limit 0").format(
+                **names
+            )
+        )
     counts = {"insert": 0, "update": 0, "delete": 0}
     missed = 0
     if is_new:
@@ -130,6 +158,8 @@ def merge_table(connection: psycopg.Connection, run_id: int, staged: StagedTable
     elif staged.rows_read and batch_exists(connection, table):
         analyze_briefly(connection, names["batch"], table.key)
         existing = _find_existing(connection, names)
+        if existing and keeps_before:
+            connection.execute(_KEEP_BEFORE.format(**names))
         if existing:
             counts |= _change(connection, names, staged)
         if existing < staged.rows_read:
@@ -151,6 +181,12 @@ def merge_table(connection: psycopg.Connection, run_id: int, staged: StagedTable
         note="; ".join(staged.notes) or None,
         seconds=round(staged.copy_seconds + time.monotonic() - started, 3),
     )
+
+
+_KEEP_BEFORE = sql.SQL(
+    "insert into {before} select mirror.* from pg_temp.existing_rows as batch inner join {mirror} as mirror on {same} "
+    "where batch._operation = 'update'"
+)
 
 
 def _mark_all_inserted(connection: psycopg.Connection, staged: StagedTable) -> None:

@@ -1,5 +1,6 @@
 """DDL of mirrors: make one of the first batch, and let it follow the columns of its source table."""
 
+import re
 from collections.abc import Sequence
 
 import psycopg
@@ -7,13 +8,13 @@ from psycopg import sql
 
 from warehouse.db.identifiers import definitions, listed
 from warehouse.db.roles import OWNER
-from warehouse.errors import DeclarationError, SchemaDrift
+from warehouse.errors import SchemaDrift
 from warehouse.extract.catalog import HOUSEKEEPING, Column, mirrored_columns
-from warehouse.extract.staged import Staged
 from warehouse.extract.staging_tables import batch_table, column_comment, comment_on, comment_on_column
 from warehouse.history.change_log import create_triggers, log_added_column
 from warehouse.runs.audit import mark_irreversible
-from warehouse.sources.declaration import Table, fitted
+from warehouse.sources.declaration import Source, Table, fitted
+from warehouse.sources.joins import without_table
 
 
 def ensure_mirror(
@@ -46,31 +47,55 @@ def ensure_mirror(
     return not mirrored
 
 
-def index_parents(connection: psycopg.Connection, staged: Staged) -> None:
-    """Index each mirror's references to parents: a parent's change must not scan its children.
+def index_joins(connection: psycopg.Connection, source: Source) -> None:
+    """Index the mirrors by what joins compare: a change must not scan the tables that it leads to."""
+    compared: dict[str, tuple[Table, tuple[str, ...]]] = {}
+    for entity in source.entities.values():
+        for join, near in [(one, near) for one in entity.joins for near in one.near]:
+            equalities = [one for one in join.equalities if one.near == near]
+            for table, expressions in (
+                (entity.tables[near], [without_table(one.near_expression) for one in equalities]),
+                (entity.tables[join.table], [without_table(one.expression) for one in equalities]),
+            ):
+                columns = {one.strip('"') for one in expressions}
+                if columns and columns != set(table.key[: len(columns)]):
+                    name = "_".join(["ix", table.mirror, *re.findall(r"\w+", " ".join(expressions))])
+                    compared[fitted(name)] = (table, tuple(expressions))
+    missing = connection.execute(
+        "select name from unnest(%s::text[]) as name where to_regclass(format('raw.%%I', name)) is null",
+        [list(compared)],
+    ).fetchall()
+    for (name,) in missing:
+        _index(connection, name, *compared[name])
 
-    Raises:
-        DeclarationError: a declared reference is not a column.
-    """
-    for entity in staged.source.entities.values():
-        table = entity.table
-        names = {column.name for column in staged.table_of(entity).columns}
-        for columns in entity.parents.values():
-            if missing := sorted(set(columns) - names):
-                raise DeclarationError(
-                    f"Source '{table.source}' declares '{missing[0]}' of {table} as reference to a parent of "
-                    f"{entity.name}, which does not exist.",
-                    hint=f"Its columns are: {', '.join(sorted(names))}.",
+
+def _index(connection: psycopg.Connection, name: str, table: Table, expressions: Sequence[str]) -> None:
+    mirror = sql.Identifier("raw", table.mirror)
+    try:
+        with connection.transaction():
+            types = connection.execute(
+                sql.SQL("select {} from {} limit 0").format(
+                    sql.SQL(", ").join(map(sql.SQL, expressions)), mirror
                 )
-            if table.key[: len(columns)] == columns:
-                continue
+            ).description
+            has_fixed_size = connection.execute(
+                "select typlen > 0 from unnest(%s::oid[]) with ordinality as kind (oid, position) "
+                "inner join pg_type using (oid) order by position",
+                [[column.type_code for column in types or ()]],
+            ).fetchall()
+            fixed = [one for one, (is_fixed,) in zip(expressions, has_fixed_size, strict=True) if is_fixed]
+            # A text may be too long for a B-tree, and no value of a source may fail its capture.
             connection.execute(
-                sql.SQL("create index if not exists {} on {} ({})").format(
-                    sql.Identifier(fitted(f"ix_{table.mirror}_{'_'.join(columns)}")),
-                    sql.Identifier("raw", table.mirror),
-                    listed(columns),
+                sql.SQL("create index {} on {} using {} ({})").format(
+                    sql.Identifier(name),
+                    mirror,
+                    sql.SQL("btree" if fixed else "hash"),
+                    sql.SQL(", ").join(sql.SQL(f"({one})") for one in fixed or expressions[:1]),
                 )
             )
+    except psycopg.ProgrammingError:
+        # Not every expression can be indexed, nor every type: such a join scans the mirror.
+        return
 
 
 def _create_mirror(connection: psycopg.Connection, run_id: int, table: Table, comment: str | None) -> None:

@@ -23,6 +23,7 @@ from warehouse.load.contract import import_soda, stop_on_failure, verify
 from warehouse.load.counts import Counts
 from warehouse.load.mirror import merge_mirrors, prepare_mirrors
 from warehouse.load.orphans import check_deleted_share, find_orphans, has_rows_of_source
+from warehouse.load.reads import check_reads
 from warehouse.load.reconform import forget_verdicts, reconform_batches
 from warehouse.load.rekey import rekey_quarantined
 from warehouse.load.transaction import begin_publishing
@@ -112,13 +113,13 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
 def load_target(batch: Batch, run: Run, staged: Staged, checks: list[CheckResult]) -> Load | None:
     """Load one dimension or fact from the changed rows of its source; None where nothing changed."""
     started = time.monotonic()
-    mirror = staged.table_of(batch.entity)
+    mirror, reads = staged.table_of(batch.entity), check_reads(batch.connection, batch.entity)
     if batch.is_full_load:
         changed = create_all_keys_view(batch, mirror.rows_read)
     elif batch.reconform_reason:
         changed = take_all_keys(batch)
     else:
-        changed = find_changed_keys(batch, mirror)
+        changed = find_changed_keys(batch, mirror, reads)
     is_pending = daily_snapshot.is_pending(batch)
     if not changed and not batch.may_have_orphans and not is_pending:
         return None

@@ -14,9 +14,10 @@ from warehouse.extract.catalog import mirrored_columns
 from warehouse.load import facts, quarantine
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import create_all_keys_view, create_changed_keys
-from warehouse.load.conform import conform, conform_query, find_deleted_keys
+from warehouse.load.conform import conform, find_deleted_keys
 from warehouse.load.fit import UNFIT
 from warehouse.load.publish import check, to_load
+from warehouse.load.reads import conform_query
 from warehouse.load.transaction import begin_publishing
 from warehouse.model.contracts import read_contract
 from warehouse.model.star import FACTS, Fact

@@ -70,7 +70,7 @@ def reconcile_star(
 
 
 def _is_captured(connection: psycopg.Connection, entity: Entity) -> bool:
-    mirrors = [entity.table.mirror, *(parent.mirror for parent in entity.parents)]
+    mirrors = [entity.table.mirror, *(entity.tables[join.table].mirror for join in entity.joins)]
     row = connection.execute(
         "select bool_and(to_regclass(format('raw.%%I', mirror)) is not null) from unnest(%s::text[]) as mirror",
         [mirrors],

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from warehouse.errors import DeclarationError
 from warehouse.model.star import TARGETS
+from warehouse.sources.joins import CHANGED, Join, check_joins, parse_join, quoted
 
 # PostgreSQL silently cuts longer names, so that two names with the same beginning would collide.
 NAME_BYTES = 63
@@ -55,16 +56,25 @@ class Table:
 
 @dataclass(frozen=True)
 class Entity:
-    """A conformed entity: the table whose key is its key, and the parent tables that its columns come from."""
+    """A conformed entity: the table whose key is its key, and how changes of other tables lead to its rows."""
 
     source: str
     name: str
     table: Table
-    # Parent table → columns of `table` that hold the parent's key.
-    parents: Mapping[Table, tuple[str, ...]]
+    # Every table of the source, by its declared name.
+    tables: Mapping[str, Table]
+    joins: tuple[Join, ...]
+    # What the SQL may read though its changes are not followed: a table or function → the reason.
+    stale: Mapping[str, str]
     # Columns for which this source has no data: the contract's rules about them do not apply.
     unmapped_columns: frozenset[str]
     sql: str
+
+    @property
+    def reads(self) -> tuple[Table, ...]:
+        """The tables that its SQL may read: a load refuses SQL that reads others."""
+        names = (self.table.name, *(join.table for join in self.joins), *self.stale)
+        return tuple(self.tables[name] for name in dict.fromkeys(names) if name in self.tables)
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,12 @@ class Source:
 
 Name = Annotated[str, Field(min_length=1)]
 Columns = tuple[Name, ...]
+# A table may be joined in several ways.
+Conditions = Annotated[
+    tuple[Name, ...],
+    Field(min_length=1),
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+]
 
 
 def _each_once(columns: Columns) -> Columns:
@@ -105,6 +121,8 @@ class _EntitySpec(BaseModel):
 
     from_: Name = Field(alias="from")
     parents: dict[str, Columns] = {}
+    joins: dict[str, Conditions] = {}
+    stale: dict[str, Name] = {}
     unmapped_columns: Columns = ()
 
 
@@ -168,7 +186,8 @@ def _entity(folder: Path, name: str, spec: _EntitySpec, tables: Mapping[str, Tab
         raise DeclarationError(
             f"{where}: the warehouse has no entity '{name}'.", hint=f"It has: {', '.join(sorted(targets))}."
         )
-    for mentioned in (spec.from_, *spec.parents):
+    stale_tables = (one for one in spec.stale if "." not in one)
+    for mentioned in (spec.from_, *spec.parents, *spec.joins, *stale_tables):
         if mentioned not in tables:
             raise DeclarationError(
                 f"{where} names table '{mentioned}', which is not declared.",
@@ -180,17 +199,35 @@ def _entity(folder: Path, name: str, spec: _EntitySpec, tables: Mapping[str, Tab
             f"{where}: the key of {table} is ({', '.join(table.key)}), that of {name} ({', '.join(natural)}).",
             hint="They must have as many columns, in the same order.",
         )
-    parents = {tables[parent]: columns for parent, columns in spec.parents.items()}
-    for parent, columns in parents.items():
-        if len(columns) != len(parent.key):
-            raise DeclarationError(
-                f"{where}: parent {parent.name} has the key ({', '.join(parent.key)}).",
-                hint=f"Name as many columns of {table.name}, in the same order.",
-            )
+    joins = [_join_parent(tables[parent], columns, table, where) for parent, columns in spec.parents.items()]
+    joins += [
+        parse_join(joined, condition, tables, where)
+        for joined, conditions in spec.joins.items()
+        for condition in conditions
+    ]
+    check_joins(joins, table.name, where)
     sql = folder / "conform" / f"{name}.sql"
     if not sql.is_file():
         raise DeclarationError(f"{where} has no SQL.", hint=f"Write {sql}.")
-    return Entity(folder.name, name, table, parents, frozenset(spec.unmapped_columns), sql.read_text("utf-8"))
+    unmapped = frozenset(spec.unmapped_columns)
+    return Entity(
+        folder.name, name, table, tables, tuple(joins), spec.stale, unmapped, sql.read_text("utf-8")
+    )
+
+
+def _join_parent(parent: Table, columns: Columns, table: Table, where: str) -> Join:
+    """The join of a parent by its key, which `columns` of `table` hold."""
+    if len(columns) != len(parent.key):
+        raise DeclarationError(
+            f"{where}: parent {parent.name} has the key ({', '.join(parent.key)}).",
+            hint=f"Name as many columns of {table.name}, in the same order.",
+        )
+    alias = CHANGED if parent == table else parent.name
+    terms = (
+        f"{quoted(alias)}.{quoted(key)} = {quoted(table.name)}.{quoted(column)}"
+        for key, column in zip(parent.key, columns, strict=True)
+    )
+    return Join(parent.name, (table.name,), " and ".join(terms))
 
 
 def _check_names(tables: Iterable[Table], entities: Mapping[str, Entity], path: Path) -> None:
@@ -246,6 +283,11 @@ def _explain(error: ValidationError, path: Path) -> DeclarationError:
                 f"{where}: '{name}' names column '{first['ctx']['column']}' twice.",
                 hint="Name each column once.",
             )
+        case _ if place[2:3] in (["joins"], ["stale"]) and len(place) > 3:
+            wanted = (
+                "an SQL condition, or a list of some" if place[2] == "joins" else "the reason why it may be"
+            )
+            return DeclarationError(f"{where} {place[2]}: '{name}' must be {wanted}.", hint=f'{name} = "…"')
         case "tuple_type" | "string_type" | "string_too_short" if is_list:
             return DeclarationError(
                 f"{where}: '{name}' must be a list of column names.", hint=f'{name} = ["…"]'

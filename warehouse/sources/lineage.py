@@ -1,6 +1,5 @@
 """What tables are made of: from a source's tables and files over mirrors and the star to the stored marts."""
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -21,7 +20,6 @@ STORED = """
         and used.classid = 'pg_rewrite'::regclass and used.refclassid = 'pg_class'::regclass
     group by mart.oid
 """
-MIRROR = re.compile(r"\braw\.\w+")
 
 
 def read_lineage(
@@ -50,7 +48,7 @@ def _of(source: Source) -> Lineage:
         if entity := source.entities.get(target.entity):
             dimensions = () if isinstance(target, Dimension) else (*target.references, *target.derived)
             known[f"dwh.{target.table}"] = (
-                *dict.fromkeys(MIRROR.findall(entity.sql)),
+                *(f"raw.{table.mirror}" for table in entity.reads),
                 *(f"dwh.dim_{name}" for name in dimensions),
             )
     return known

@@ -1,0 +1,172 @@
+"""What queries read: tables and columns, also through views and SQL functions, as the database has parsed them."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+# Of a row as a whole the catalog says neither its columns nor its table.
+_WHOLE_ROW = re.compile(r"\{VAR :varno -?\d+ :varattno 0 ")
+_RELATION = re.compile(r":rtekind 0 :relid (\d+) ")
+# Objects that the probe depends on, through views, functions and operators. Functions whose body is a text depend on
+# nothing as far as the catalog knows: `functions` are copies of them with parsed bodies.
+_REACHED = """
+    with recursive reached (classid, objid, subid) as (
+        select 'pg_rewrite'::regclass::oid, oid, 0 from pg_rewrite where ev_class = 'pg_temp.probe'::regclass
+        union
+        select 'pg_proc'::regclass::oid, oid, 0 from pg_proc where oid = any(%(functions)s::oid[])
+        union
+        select further.* from reached cross join lateral (
+            select refclassid, refobjid, refobjsubid from pg_depend
+            where pg_depend.classid = reached.classid and pg_depend.objid = reached.objid and deptype = 'n'
+                and reached.classid in ('pg_rewrite'::regclass, 'pg_proc'::regclass, 'pg_operator'::regclass)
+                and refclassid in ('pg_class'::regclass, 'pg_proc'::regclass, 'pg_operator'::regclass)
+            union all
+            select 'pg_rewrite'::regclass, rule.oid, 0 from pg_rewrite as rule
+            inner join pg_class as view on rule.ev_class = view.oid and view.relkind = 'v'
+            where reached.classid = 'pg_class'::regclass and view.oid = reached.objid
+        ) as further (classid, objid, subid)
+    )
+"""
+_COLUMNS = f"""
+    {_REACHED}
+    select nspname, relname, array_remove(array_agg(attname::text), null)
+    from reached
+    inner join pg_class on reached.classid = 'pg_class'::regclass and pg_class.oid = reached.objid
+    inner join pg_namespace on pg_namespace.oid = relnamespace
+    left join pg_attribute on attrelid = reached.objid and attnum = reached.subid and attnum > 0
+    where relkind not in ('v', 'S') and nspname not in ('pg_catalog', 'information_schema')
+    group by nspname, relname order by nspname, relname
+"""
+_FUNCTIONS = f"""
+    {_REACHED}
+    select function.oid::bigint, nspname || '.' || proname, lanname, provolatile, prosqlbody is not null
+    from reached
+    inner join pg_proc as function on reached.classid = 'pg_proc'::regclass and function.oid = reached.objid
+    inner join pg_namespace on pg_namespace.oid = pronamespace
+    inner join pg_language on pg_language.oid = prolang
+    where nspname <> 'pg_catalog' and prokind in ('f', 'w') and not exists (
+        -- an extension's functions read no tables of ours
+        select from pg_depend
+        where classid = 'pg_proc'::regclass and pg_depend.objid = function.oid and deptype = 'e'
+    )
+    order by 2
+"""
+_TREES = f"""
+    {_REACHED}
+    select rule.ev_class::bigint, rule.ev_action::text
+    from reached inner join pg_rewrite as rule on reached.classid = 'pg_rewrite'::regclass and rule.oid = reached.objid
+    union all
+    select null, prosqlbody::text
+    from reached
+    inner join pg_proc as function on reached.classid = 'pg_proc'::regclass and function.oid = reached.objid
+    where prosqlbody is not null
+"""
+_WITH_PARSED_BODY = """
+    select format(
+        'create function pg_temp.%%I(%%s) returns %%s language sql begin atomic %%s; end',
+        'probe_' || oid, pg_get_function_arguments(oid), pg_get_function_result(oid),
+        rtrim(prosrc, E'; \\n\\r\\t') || E'\\n'
+    ) from pg_proc where oid = %s
+"""
+
+
+@dataclass(frozen=True)
+class Dependencies:
+    """What queries read."""
+
+    # By (schema, name) of each table, its columns; none where only its rows count.
+    tables: Mapping[tuple[str, str], frozenset[str]]
+    # Whether rows are read as a whole: then every column matters.
+    reads_whole_rows: bool
+    # Functions, as schema.name, of which the database does not know what they read.
+    opaque_functions: tuple[str, ...]
+    # How often each table is read, by oid.
+    occurrences: Mapping[int, int]
+
+
+def read_dependencies(connection: psycopg.Connection, queries: Sequence[sql.Composable]) -> Dependencies:
+    """Read from the catalog what `queries` read, by a view that is rolled back.
+
+    Raises:
+        psycopg.Error: a query is wrong.
+    """
+    with connection.transaction(force_rollback=True):
+        connection.execute(
+            sql.SQL("create view pg_temp.probe as with {} select 1 as one").format(
+                sql.SQL(", ").join(
+                    sql.SQL("{} as ({})").format(sql.Identifier(f"query_{number}"), query)
+                    for number, query in enumerate(queries)
+                )
+            )
+        )
+        opaque, functions = _parse_functions(connection)
+        names = {"functions": functions}
+        tables = {
+            (schema, name): frozenset(columns)
+            for schema, name, columns in connection.execute(_COLUMNS, names).fetchall()
+        }
+        trees = connection.execute(_TREES, names).fetchall()
+        return Dependencies(
+            tables, any(_WHOLE_ROW.search(tree) for _, tree in trees), opaque, _occurrences(connection, trees)
+        )
+
+
+def _parse_functions(connection: psycopg.Connection) -> tuple[tuple[str, ...], list[int]]:
+    """Names of functions that cannot be looked into, and copies of those that could be parsed."""
+    opaque: dict[str, None] = {}
+    tried: set[int] = set()
+    copies: list[int] = []
+    while True:
+        found = connection.execute(_FUNCTIONS, {"functions": copies}).fetchall()
+        new = [one for one in found if one[0] not in tried]
+        if not new:
+            return tuple(opaque), copies
+        for oid, name, language, volatility, is_parsed in new:
+            tried.add(oid)
+            # What is declared immutable reads no table.
+            if is_parsed or volatility == "i":
+                continue
+            if language == "sql" and (copy := _copy_parsed(connection, oid)):
+                copies.append(copy)
+            else:
+                opaque[name] = None
+
+
+def _copy_parsed(connection: psycopg.Connection, function: int) -> int | None:
+    (statement,) = connection.execute(_WITH_PARSED_BODY, [function]).fetchone() or (None,)
+    try:
+        with connection.transaction():
+            connection.execute(str(statement).encode())
+    except psycopg.Error:
+        return None
+    row = connection.execute(
+        "select oid::bigint from pg_proc where pronamespace = pg_my_temp_schema() and proname = %s",
+        [f"probe_{function}"],
+    ).fetchone()
+    return row[0] if row else None
+
+
+def _occurrences(
+    connection: psycopg.Connection, trees: Sequence[tuple[int | None, str]]
+) -> Mapping[int, int]:
+    """How often each table is named, where what a view reads counts as often as the view."""
+    named = {view: Counter(map(int, _RELATION.findall(tree))) for view, tree in trees if view is not None}
+    (probe,) = connection.execute("select 'pg_temp.probe'::regclass::oid::bigint").fetchone() or (0,)
+    total: Counter[int] = Counter()
+
+    def add(relations: Counter[int], times: int) -> None:
+        for relation, count in relations.items():
+            if relation in named:
+                add(named[relation], times * count)
+            else:
+                total[relation] += times * count
+
+    add(named[probe], 1)
+    for view, tree in trees:
+        if view is None:
+            add(Counter(map(int, _RELATION.findall(tree))), 1)
+    return total

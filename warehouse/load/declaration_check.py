@@ -1,0 +1,48 @@
+"""Check a source's conform SQL and joins before anything is loaded: for `dwh doctor` and `dwh source new`."""
+
+from collections.abc import Mapping, Sequence
+
+import psycopg
+from psycopg import sql
+
+from warehouse.db.identifiers import definitions
+from warehouse.errors import DeclarationError
+from warehouse.extract.catalog import HOUSEKEEPING, Column, mirror_exists
+from warehouse.load.batch import Batch
+from warehouse.load.conform import delivered_columns
+from warehouse.load.reads import check_reads, create_changed_keys_if_missing
+from warehouse.model.star import TARGETS
+from warehouse.sources.declaration import Source, Table
+
+
+def find_declaration_faults(
+    connection: psycopg.Connection, source: Source, columns: Mapping[Table, Sequence[Column]]
+) -> list[DeclarationError]:
+    """Find what is wrong with the SQL of each entity; changes nothing.
+
+    `columns` are those of the source's tables: mirrors that no run has made yet are made of them, and rolled back.
+    """
+    faults = []
+    targets = {target.entity: target for target in TARGETS}
+    with connection.transaction(force_rollback=True):
+        for table, its_columns in columns.items():
+            if not mirror_exists(connection, table):
+                _create_empty_mirror(connection, table, its_columns)
+        for entity in source.entities.values():
+            create_changed_keys_if_missing(connection, entity)
+            try:
+                check_reads(connection, entity)
+                delivered_columns(Batch(connection, 0, entity, targets[entity.name]))
+            except DeclarationError as error:
+                faults.append(error)
+    return faults
+
+
+def _create_empty_mirror(connection: psycopg.Connection, table: Table, columns: Sequence[Column]) -> None:
+    types = {column.name: column.type for column in columns}
+    housekeeping = dict(zip(HOUSEKEEPING, ("bigint", "boolean"), strict=True))
+    connection.execute(
+        sql.SQL("create table {} ({})").format(
+            sql.Identifier("raw", table.mirror), definitions(types | housekeeping)
+        )
+    )

@@ -1,0 +1,232 @@
+"""What an entity's conform SQL reads, and whether its declaration follows all of it.
+
+Where a change of a mirror leads to no key of the entity, rows of the star would go stale unnoticed: such SQL is
+refused.
+"""
+
+import re
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from warehouse.db.dependencies import Dependencies, read_dependencies
+from warehouse.errors import DeclarationError
+from warehouse.extract.catalog import columns_of
+from warehouse.sources.declaration import Entity, Table
+from warehouse.sources.joins import Join, quoted
+
+Reads = Mapping[Table, frozenset[str] | None]
+
+
+@dataclass(frozen=True)
+class _Unfollowed:
+    """Something that the SQL reads and whose changes are not followed, and the line of source.toml that would."""
+
+    what: str
+    section: str
+    line: str
+
+
+def check_reads(connection: psycopg.Connection, entity: Entity) -> Reads:
+    """Find what the entity's SQL reads: by table of the source the columns that matter, None for all.
+
+    Raises:
+        DeclarationError: the SQL or a join fails, or a join is missing; names the lines to add to source.toml.
+    """
+    with connection.transaction(force_rollback=True):
+        create_changed_keys_if_missing(connection, entity)
+        read = _read(connection, entity)
+        unfollowed = list(_find_unfollowed(connection, entity, read))
+    if unfollowed:
+        raise _refuse(entity, unfollowed)
+    return {
+        table: None if read.reads_whole_rows else read.tables.get(("raw", table.mirror), frozenset())
+        for table in entity.tables.values()
+    }
+
+
+def create_changed_keys_if_missing(connection: psycopg.Connection, entity: Entity) -> None:
+    """Create the table of changed keys where no run has yet: the SQL names it."""
+    connection.execute(
+        sql.SQL(
+            "create unlogged table if not exists {} as select {}, false as _has_updated_at, false as _is_new, "
+            "false as _is_outdated from {} limit 0"
+        ).format(
+            sql.Identifier("staging", f"{entity.source}_{entity.name}_changed_keys"),
+            sql.SQL(", ").join(map(sql.Identifier, entity.table.key)),
+            sql.Identifier("raw", entity.table.mirror),
+        )
+    )
+
+
+def conform_query(entity: Entity) -> sql.Composable:
+    """The source's own SQL, to be selected from."""
+    return sql.SQL("\n" + entity.sql.strip().rstrip(";") + "\n")
+
+
+def explain_sql_error(entity: Entity, error: psycopg.Error) -> DeclarationError:
+    """Error for conform SQL that the database refuses."""
+    return DeclarationError(
+        f"conform/{entity.name}.sql of source '{entity.source}' fails: {str(error).strip().splitlines()[0]}.",
+        hint="It must be one select over the mirrors (raw.…) and its changed keys.",
+    )
+
+
+def mirrors(entity: Entity, joins: Sequence[Join]) -> list[sql.Composable]:
+    """`raw.source_a as a`: the mirrors that joins lead through, under the names that their conditions use."""
+    return [
+        sql.SQL("{} as {}").format(sql.Identifier("raw", entity.tables[name].mirror), sql.Identifier(name))
+        for name in dict.fromkeys(near for join in joins for near in join.near)
+    ]
+
+
+def conditions(joins: Sequence[Join]) -> sql.Composable:
+    """The conditions of joins that hold together."""
+    return sql.SQL(" and ").join(sql.SQL("({})").format(sql.SQL(join.condition)) for join in joins)
+
+
+def _read(connection: psycopg.Connection, entity: Entity) -> Dependencies:
+    """What the SQL and the joins read."""
+    query = conform_query(entity)
+    try:
+        with connection.transaction():
+            return read_dependencies(
+                connection, [query, *(_join_query(entity, join) for join in entity.joins)]
+            )
+    except psycopg.Error:
+        # One of them is wrong: find out which.
+        try:
+            with connection.transaction():
+                read_dependencies(connection, [query])
+        except psycopg.Error as error:
+            raise explain_sql_error(entity, error) from None
+        for join in entity.joins:
+            try:
+                with connection.transaction():
+                    read_dependencies(connection, [_join_query(entity, join)])
+            except psycopg.Error as error:
+                raise DeclarationError(
+                    f"The join of {join.table} in [entities.{entity.name}] of source '{entity.source}' fails: "
+                    f"{str(error).strip().splitlines()[0]}.",
+                    hint=f"It reads: {join.condition}. The mirrors' columns are those of the source's tables.",
+                ) from None
+        raise
+
+
+def _join_query(entity: Entity, join: Join) -> sql.Composable:
+    changed = sql.SQL("{} as {}").format(
+        sql.Identifier("raw", entity.tables[join.table].mirror), sql.Identifier(join.alias)
+    )
+    return sql.SQL("select 1 as one from {} where {}").format(
+        sql.SQL(", ").join([changed, *mirrors(entity, [join])]), conditions([join])
+    )
+
+
+def _find_unfollowed(
+    connection: psycopg.Connection, entity: Entity, read: Dependencies
+) -> Iterator[_Unfollowed]:
+    own, joined = entity.table, {join.table for join in entity.joins}
+    changed_keys = ("staging", f"{entity.source}_{entity.name}_changed_keys")
+    declared = {("raw", table.mirror): table for table in entity.tables.values()}
+    for place in read.tables:
+        name = ".".join(place)
+        table = declared.get(place)
+        known_as = table.name if table else name
+        if place == changed_keys or table == own or known_as in joined or known_as in entity.stale:
+            continue
+        if table is None:
+            yield _Unfollowed(f"{name}, which is no mirror of a table of this source", "stale", _reason(name))
+        else:
+            yield _Unfollowed(name, "joins", f"{_key(known_as)} = {_guess(connection, entity, table)}")
+    for function in read.opaque_functions:
+        if function not in entity.stale:
+            what = f"function {function}, of which the database does not know what it reads (write it in SQL)"
+            yield _Unfollowed(what, "stale", _reason(function))
+    if own.name not in joined and own.name not in entity.stale and _own_reads(connection, entity, read) > 1:
+        yield _Unfollowed(
+            f"other rows of raw.{own.mirror} beside the changed ones (it is named more than once)",
+            "joins",
+            f"{_key(own.name)} = {_guess_group(own)}",
+        )
+
+
+def _own_reads(connection: psycopg.Connection, entity: Entity, read: Dependencies) -> int:
+    """How often the SQL names the entity's own mirror: more than once means that rows depend on other rows."""
+    row = connection.execute(
+        "select to_regclass(format('raw.%%I', %s::text))::oid::bigint", [entity.table.mirror]
+    ).fetchone()
+    in_joins = sum((join.table, *join.near).count(entity.table.name) for join in entity.joins)
+    return read.occurrences.get(row[0] if row else 0, 0) - in_joins
+
+
+def _refuse(entity: Entity, unfollowed: Sequence[_Unfollowed]) -> DeclarationError:
+    what = "; ".join(dict.fromkeys(one.what for one in unfollowed))
+    sections = {
+        section: [one.line for one in unfollowed if one.section == section] for section in ("joins", "stale")
+    }
+    lines = "\n\n".join(
+        "\n".join([f"[entities.{entity.name}.{section}]", *dict.fromkeys(found)])
+        for section, found in sections.items()
+        if found
+    )
+    return DeclarationError(
+        f"conform/{entity.name}.sql of source '{entity.source}' reads {what}. Nothing says which keys of {entity.name} "
+        "change with it, so they would go stale.",
+        hint=f"Add to the source.toml of '{entity.source}', and correct what it guesses:\n\n{lines}\n\n"
+        'If any change concerns every key, the condition is "true". If it may be stale, say so under '
+        f"[entities.{entity.name}.stale], with the reason. See docs/sources.md.",
+    )
+
+
+def _guess(connection: psycopg.Connection, entity: Entity, table: Table) -> str:
+    """The condition of a join by which `table` may lead to the entity, judging by the names of keys."""
+    columns = columns_of(connection, "raw", table.mirror)
+    joined = (entity.tables[name] for name in dict.fromkeys(join.table for join in entity.joins))
+    nearer = [entity.table, *(one for one in joined if one not in (entity.table, table))]
+    for near in nearer:
+        near_columns = columns_of(connection, "raw", near.mirror)
+        # One of the two holds the other's key, under its name or with the table's before it.
+        children = _references(near, columns), _references(table, near_columns)
+        pairs = zip(children[0], near.key, strict=False), zip(table.key, children[1], strict=False)
+        for references, named in zip(children, pairs, strict=True):
+            if references:
+                terms = (
+                    f"{_sql(table.name)}.{_sql(mine)} = {_sql(near.name)}.{_sql(its)}" for mine, its in named
+                )
+                return _text(" and ".join(terms))
+    return _text(f"{_sql(table.name)}.COLUMN = {_sql(entity.table.name)}.COLUMN")
+
+
+def _references(table: Table, columns: Container[str]) -> list[str]:
+    """The columns that seem to hold the key of `table`; none where one is missing."""
+    found = [
+        next(
+            (one for one in (f"{table.name}_{name}", name) if one in columns and one.lower() != "id"),
+            None,
+        )
+        for name in table.key
+    ]
+    return [name for name in found if name is not None] if None not in found else []
+
+
+def _guess_group(table: Table) -> str:
+    column = table.key[0] if len(table.key) > 1 else "COLUMN"
+    return _text(f"changed.{_sql(column)} = {_sql(table.name)}.{_sql(column)}")
+
+
+def _reason(name: str) -> str:
+    return f'{_key(name)} = "why its changes need not be followed"'
+
+
+def _sql(name: str) -> str:
+    return name if re.fullmatch(r"[a-z_][a-z0-9_]*|COLUMN", name) else quoted(name)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else f'"{name}"'
+
+
+def _text(condition: str) -> str:
+    return f"'{condition}'" if '"' in condition else f'"{condition}"'
