@@ -29,8 +29,8 @@ from warehouse.runs.alerts import Mailbox, send_test
 from warehouse.settings import Settings
 from warehouse.sources.declaration import Source, Table
 from warehouse.sources.registry import read_source, sources_with_url
+from warehouse.weblogs.files import landing
 from warehouse.weblogs.reader import native
-from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 
 OLDEST_SERVER: Final = 160000
 OLD_GEOIP: Final = timedelta(days=60)
@@ -296,8 +296,7 @@ def _geoip(settings: Settings) -> Iterator[Finding]:
 
 
 def _lake(settings: Settings) -> Iterator[Finding]:
-    rules = read_traffic_rules()
-    folder = lake.folder(settings.lake, rules.landing)
+    folder = landing.landing_folder(settings)
     if missing := lake.what_is_missing(folder):
         can_be_created = (
             isinstance(folder, Path) and not folder.exists() and not Path(settings.lake).is_file()
@@ -305,8 +304,11 @@ def _lake(settings: Settings) -> Iterator[Finding]:
         hint = f"mkdir -p {folder}" if can_be_created else "Is DWH_LAKE correct?"
         yield Finding("lake", "note", f"{missing}: no web logs will be loaded.", hint)
         return
-    files = lake.discover(folder, rules.ignore)
-    yield Finding("lake", "ok", f"{folder} holds {len(files)} web log files.")
+    found = landing.discover(settings)
+    yield Finding("lake", "ok", f"{folder} holds {len(found.files)} web log files.")
+    for one in found.unread:
+        if one.status != "ignored":
+            yield Finding("lake", "note", f"{one.path} {one.reason}: it is not read.", one.hint)
 
 
 def _weblog_parser(_: Settings) -> Iterator[Finding]:

@@ -31,7 +31,8 @@ from cli.undo import undo
 INTERRUPTED = 130
 # Signals of a service manager that stops a service, and of a terminal that is closed.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
-EPILOG = """Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 a quality gate or threshold stopped the run,
+EPILOG = """Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 a quality gate or threshold stopped the run, or
+it met files that it cannot read (everything else is loaded),
 128 + its number if a signal stopped it (130: Ctrl-C).
 Settings come from the environment and from .env (see .env.example)."""
 

@@ -48,6 +48,19 @@ def show_table(title: str, rows: Rows, columns: Mapping[str, str] | None = None,
     out.print()
 
 
+def show_unread_files(files: Sequence[Mapping[str, Any]]) -> None:
+    """Print the files of the landing folder that are not read; those that are ignored by their names in one line."""
+    ignored = [file["path"] for file in files if file["status"] == "ignored"]
+    others = [file for file in files if file["status"] != "ignored"]
+    if others:
+        columns = {"path": "file", "status": "status", "reason": "why", "hint": "what to do"}
+        show_table("Files that are not read", others, columns)
+    if ignored:
+        more = f" and {len(ignored) - _SHOWN:,} more (--json shows all)" if len(ignored) > _SHOWN else ""
+        names = ", ".join(ignored[:_SHOWN])
+        out.print(f"[bold]Ignored by name[/]: {escape(names)}{more}\n", soft_wrap=True)
+
+
 def show_json(value: object) -> None:
     """Print a value as JSON."""
     sys.stdout.write(json.dumps(value, default=_encode, ensure_ascii=False, indent=2) + "\n")
@@ -71,6 +84,9 @@ def format_value(value: object) -> str:
         case _:
             return str(value)
 
+
+# Names in a line; --json has the others.
+_SHOWN = 10
 
 STYLES = {
     **dict.fromkeys(("succeeded", "equal", "passed", "ok", "up", "loaded"), "green"),

@@ -37,6 +37,8 @@ run = Commands(
     no_args_is_help=True,
 )
 
+UNREAD_FILES = 3
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 FullRefresh = Annotated[
     bool,
@@ -94,16 +96,21 @@ def daily(
         reconform=reconform,
     )
     show(result, as_json)
+    _exit_if_unread(result)
 
 
 @run.command()
 def weblogs(dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Load new lines of the access logs in the lake (DWH_LAKE/landing/weblogs, plain or .gz).
+    """Load new lines of the access logs in the lake (DWH_LAKE/landing/weblogs): plain, compressed, or in archives.
+
+    A file that cannot be read, or is of another format, is named; all others are loaded, and the command ends with 3.
 
     Several runs at once, on one machine or many, share the files: each takes an eighth of what is left at a time. When
     nothing is left, a run waits a minute for the others, and takes over the files of those that die.
     """
-    show(perform("ingest-weblogs", dry_run), as_json)
+    result = perform("ingest-weblogs", dry_run)
+    show(result, as_json)
+    _exit_if_unread(result)
 
 
 @run.command()
@@ -160,7 +167,7 @@ def show(result: "FlowResult", as_json: bool) -> None:
     """Print what a flow did: one row for each table that it loaded."""
     from dataclasses import asdict
 
-    from cli.output import out, show_json, show_table
+    from cli.output import out, show_json, show_table, show_unread_files
 
     if as_json:
         show_json(result)
@@ -185,6 +192,13 @@ def show(result: "FlowResult", as_json: bool) -> None:
         out.print("Dry run: everything was rolled back, nothing has changed.")
     for line in _summary(result):
         out.print(line)
+    show_unread_files([asdict(file) for file in result.every_unread_file])
+
+
+def _exit_if_unread(result: "FlowResult") -> None:
+    """End with 3 where somebody has to decide about a file; those that are ignored by their names are meant to be."""
+    if any(file.status != "ignored" for file in result.every_unread_file):
+        raise typer.Exit(UNREAD_FILES)
 
 
 def flow_named(name: str) -> "Callable[..., FlowResult]":

@@ -28,7 +28,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show the local stack, the last runs, the freshness of each table, what is stale by its declaration, the
-    quarantine and the last verification.
+    quarantine, files that are not read, and the last verification.
 
     `--days` shows which days of each feed are loaded, partial, failed, missing, or stale (loaded before the tables that
     they are made from changed).
@@ -101,7 +101,7 @@ def _show_calendar(settings: "Settings", days: int, as_json: bool) -> None:
 
 
 def _show(sections: dict[str, Any]) -> None:
-    from cli.output import out, show_table
+    from cli.output import out, show_table, show_unread_files
 
     show_table("Local stack", sections["stack"])
     if "runs" not in sections:
@@ -150,6 +150,7 @@ def _show(sections: dict[str, Any]) -> None:
     )
     _show_reconciled(sections["reconciled"])
     show_table("In quarantine", sections["quarantine"], empty="nothing")
+    show_unread_files(sections["unread_files"])
 
 
 def _show_reconciled(reconciled: list[dict[str, Any]]) -> None:

@@ -122,6 +122,7 @@ def page(evidence: Evidence) -> str:
         "Checks that failed or warned", [c for c in evidence.checks if c["outcome"] in FOUND], _check
     )
     lines += _section("Tables that differ", _different(evidence.verifications), _verification)
+    lines += _section("Files that were not read", evidence.unread_files, _unread_file)
     if evidence.checks and not any(check["outcome"] in FOUND for check in evidence.checks):
         lines += ["", f"All {len(evidence.checks)} checks passed."]
     if evidence.verifications and not _different(evidence.verifications):
@@ -217,6 +218,10 @@ def _check(check: dict[str, Any]) -> str:
         "" if check["measured"] is None else f": {check['measured']:,} of {check['rows_checked'] or 0:,} rows"
     )
     return f"{check['dataset']}, {check['check_name']} ({check['level']}){measured}"
+
+
+def _unread_file(file: dict[str, Any]) -> str:
+    return f"{file['path']} {file['reason']}. {file['hint'] or ''}".rstrip()
 
 
 def _verification(row: dict[str, Any]) -> str:

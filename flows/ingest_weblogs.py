@@ -1,5 +1,7 @@
 """Flow ingest-weblogs: load what is new in the access logs of the lake into dwh.fact_weblog."""
 
+import logging
+
 from flows.databases import with_urls
 from flows.engine import flow, log, task
 from flows.result import FlowResult
@@ -14,6 +16,8 @@ from warehouse.weblogs.reader import native
 from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 
 NAME = "ingest-weblogs"
+# Of more files, `dwh status --json` has the names.
+SHOWN_FILES = 20
 
 
 @flow(NAME, run_title=lambda: f"{NAME} {Settings.load().lake.rpartition('@')[2]}")
@@ -31,7 +35,13 @@ def ingest_weblogs(dry_run: bool = False) -> FlowResult:
         if dry_run:
             dry = dry_run_load(run, settings)
             return FlowResult(
-                NAME, run.run_id, dry.loads, dry.weblogs.checks, examples=dry.examples, dry_run=True
+                NAME,
+                run.run_id,
+                dry.loads,
+                dry.weblogs.checks,
+                examples=dry.examples,
+                dry_run=True,
+                unread_files=dry.weblogs.unread,
             )
         loaded = load_files(run, settings)
         change_log.prune(run.connection, settings.change_log_days)
@@ -43,7 +53,7 @@ def ingest_weblogs(dry_run: bool = False) -> FlowResult:
             rows_quarantined=loaded.rows_quarantined,
             seconds=round(loaded.seconds, 3),
         )
-        return FlowResult(NAME, run.run_id, (load,), loaded.checks)
+        return FlowResult(NAME, run.run_id, (load,), loaded.checks, unread_files=loaded.unread)
 
     return run_locked(settings.warehouse, NAME, ingest, lock="feed weblogs", shared=True, dry_run=dry_run)
 
@@ -58,7 +68,7 @@ def load_files(run: Run, settings: Settings) -> WeblogLoad:
     if native.library is None:
         log(f"{native.SLOW_PARSER} {native.INSTALL_COMPILER}")
     loaded = weblogs.load(settings, run)
-    log(str(loaded))
+    _log_result(loaded)
     return loaded
 
 
@@ -67,5 +77,18 @@ def dry_run_load(run: Run, settings: Settings) -> WeblogDryRun:
     """Show what a load would do with each file and each table."""
     ensure_alive(run)
     result = weblogs.dry_run_load(settings, run)
-    log(str(result.weblogs))
+    _log_result(result.weblogs)
     return result
+
+
+def _log_result(loaded: WeblogLoad) -> None:
+    """Log the counts, each file with something to say about, and each that is not read."""
+    log(str(loaded))
+    for file in [file for file in loaded.files if file.message][:SHOWN_FILES]:
+        log(f"{file.path}: {file.message}")
+    for one in [one for one in loaded.unread if one.status != "ignored"][:SHOWN_FILES]:
+        log(f"{one.path} {one.reason}: it is not read. {one.hint}", logging.WARNING)
+    ignored = [one.path for one in loaded.unread if one.status == "ignored"]
+    if ignored:
+        more = f" and {len(ignored) - SHOWN_FILES:,} more" if len(ignored) > SHOWN_FILES else ""
+        log(f"ignored by name: {', '.join(ignored[:SHOWN_FILES])}{more}")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from warehouse.extract.verification import Verification
+from warehouse.files.lake import UnreadFile
 from warehouse.history.dry_run import Example
 from warehouse.reconcile.verdict import Verdict
 from warehouse.runs.audit import CheckResult, Load
@@ -23,6 +24,8 @@ class FlowResult:
     # Of a dry run: rows that it would have changed.
     examples: Sequence[Example] = ()
     dry_run: bool = False
+    # Files of the landing folder that were not read.
+    unread_files: Sequence[UnreadFile] = ()
     # Runs that were taken back.
     undone: Sequence[int] = ()
 
@@ -30,6 +33,11 @@ class FlowResult:
     def every_load(self) -> Sequence[Load]:
         """Loads of this run and of its steps."""
         return [*self.loads, *(load for step in self.steps for load in step.every_load)]
+
+    @property
+    def every_unread_file(self) -> Sequence[UnreadFile]:
+        """Files that this run and its steps did not read."""
+        return [*self.unread_files, *(file for step in self.steps for file in step.every_unread_file)]
 
     @property
     def every_example(self) -> Sequence[Example]:

@@ -132,6 +132,22 @@ class Settings(BaseSettings):
         le=10**9,
         description="A country's partition of fact_weblog larger than this is divided by month",
     )
+    weblog_ignore: str = Field(
+        "",
+        description="Names of files in the landing folder to ignore, with * and ?; several with commas between",
+    )
+    weblog_readable_share: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="A file of whose first lines a smaller share can be read is not read at all, and is named",
+    )
+    unpack_mb: int = Field(20480, ge=1, description="An archive that unpacks to more than this is not read")
+    unpack_ratio: int = Field(
+        1000,
+        ge=1,
+        description="A compressed file that unpacks to more than so many times its size is not read on",
+    )
     weblog_retention_days: int | None = Field(
         None,
         ge=1,

@@ -335,27 +335,6 @@ def test_file_replaced_by_another_is_loaded_as_a_new_one(lake: WeblogLake) -> No
     lake.assert_consistent()
 
 
-def test_copies_are_not_loaded_again_but_what_they_have_beyond_is(lake: WeblogLake) -> None:
-    lake.put("a.log", lines(1, 5))
-    lake.put("b/copy.log", lines(1, 5))
-    lake.put("c/copy.log.gz", gzip.compress(lines(1, 5)))
-    lake.put("d/beginning.log", lines(1, 2))
-    lake.put("e/longer.log", lines(1, 7))
-    loaded = lake.load()
-    assert lake.sizes() == [1, 2, 3, 4, 5, 6, 7]
-    assert (loaded.lines, loaded.rows_loaded) == (7, 7)
-    assert lake.rows(
-        "select path, status, line_count, lines_duplicated, message from audit.file where file_id > 1 order by 1"
-    ) == [
-        ("b/copy.log", "copy", 5, 5, "its first 5 lines are those of a.log, and are not loaded again"),
-        ("c/copy.log.gz", "copy", 5, 5, "its first 5 lines are those of a.log, and are not loaded again"),
-        ("d/beginning.log", "copy", 2, 2, "its first 2 lines are those of a.log, and are not loaded again"),
-        ("e/longer.log", "copy", 7, 5, "its first 5 lines are those of a.log, and are not loaded again"),
-    ]
-    assert lake.load().lines == 0
-    lake.assert_consistent()
-
-
 def test_truncated_gzip_loads_what_can_be_read_says_the_rest_and_goes_on_when_it_is_whole(
     lake: WeblogLake,
 ) -> None:

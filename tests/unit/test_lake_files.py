@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,18 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from warehouse.errors import SettingsError
+from warehouse.files.compression import compression_of
 from warehouse.files.content import ContentReader
-from warehouse.files.lake import discover, folder
+from warehouse.files.encoding import encoding_of
+from warehouse.files.lake import LakeFile, Landing, discover, folder
 from warehouse.weblogs.files.blocks import BlockReader
 from warehouse.weblogs.reader.key_table import KeyTable
 
 CONTENT = b"".join(b"line %d\n" % number for number in range(50_000))
+
+
+def lake_file(path: Path) -> LakeFile:
+    return LakeFile(path.name, path, path.stat().st_size, path.stat().st_mtime_ns)
 
 
 def content_of(path: Path) -> tuple[bytes, str | None]:
@@ -64,17 +71,22 @@ def test_blocks_hold_every_line_once(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], ended: bool, room: int
 ) -> None:
     content = b"\n".join(lines) + (b"\n" if ended and lines else b"")
-    assume(not content.startswith(b"\x1f\x8b"))  # that would be a gzipped file
+    # That would be compressed, or text of another encoding.
+    assume(not compression_of(content) and encoding_of(content).name == "utf-8")
+    assume(not encoding_of(content).has_cr_ends)
     path = tmp_path_factory.mktemp("blocks") / "a"
     path.write_bytes(content)
     got, offset = b"", 0
-    for block in BlockReader(room).blocks(path, 0):
+    for block in BlockReader(room).blocks(lake_file(path), 0):
         assert block.byte_offset == offset
         offset += block.byte_count
         got += block.buffer[: block.size].tobytes()[: block.byte_count]
-        assert block.buffer[block.size - 1] == ord("\n")
-        assert block.is_unterminated == (block.byte_count == block.size - 1)
-    assert got == content
+        # Before the first line, a block has none.
+        if block.size:
+            assert block.buffer[block.size - 1] == ord("\n")
+            assert block.is_unterminated == (block.byte_count == block.size - 1)
+    assert offset == len(content)
+    assert got == content.removeprefix(b"\xef\xbb\xbf").lstrip(b"\0")
 
 
 def test_line_beyond_the_longest_is_passed_over_and_the_next_is_read(tmp_path: Path) -> None:
@@ -82,7 +94,7 @@ def test_line_beyond_the_longest_is_passed_over_and_the_next_is_read(tmp_path: P
     path.write_bytes(b"first\n" + b"x" * (3 << 20) + b"\nlast\n")
     blocks = [
         (block.byte_offset, block.byte_count, block.is_oversized, block.buffer[:5].tobytes())
-        for block in BlockReader(1 << 17, max_line_bytes=1 << 18).blocks(path, 0)
+        for block in BlockReader(1 << 17, max_line_bytes=1 << 18).blocks(lake_file(path), 0)
     ]
     assert blocks == [
         (0, 6, False, b"first"),
@@ -104,9 +116,26 @@ def test_files_are_found_below_the_landing_folder_and_others_left_out(tmp_path: 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "linked").symlink_to(tmp_path / "2026")
+    (tmp_path / "link.log").symlink_to(tmp_path / "b.log")
+    (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(tmp_path / "socket"))
     found = discover(tmp_path, (".*", "_*", "*.json", "*.part"))
-    assert [file.path for file in found] == ["2026/11/a.log.gz", "b.log"]
-    assert discover(tmp_path / "nothing here", ()) == []
+    assert [file.path for file in found.files] == ["2026/11/a.log.gz", "b.log", "link.log"]
+    assert [(one.path, one.status, one.reason) for one in found.unread] == [
+        (".hidden", "ignored", "names like .* are ignored"),
+        # Of a folder that is ignored, only the folder.
+        ("2026/.git/", "ignored", "names like .* are ignored"),
+        ("_SUCCESS", "ignored", "names like _* are ignored"),
+        ("a.log.json", "ignored", "names like *.json are ignored"),
+        ("a.log.part", "ignored", "names like *.part are ignored"),
+        ("broken", "unread", "is a symbolic link that leads nowhere"),
+        ("linked", "unread", "is a symbolic link to a folder, which is not followed"),
+        ("pipe", "unread", "is a named pipe"),
+        ("socket", "unread", "is a socket"),
+    ]
+    assert discover(tmp_path / "nothing here", ()) == Landing((), ())
 
 
 def test_lake_is_a_folder_or_a_file_url() -> None:

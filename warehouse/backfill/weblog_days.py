@@ -14,10 +14,11 @@ from warehouse.backfill.partition import DayLoad, Partition, Status, days_betwee
 from warehouse.files import lake
 from warehouse.files.content import ContentReader
 from warehouse.files.lake import LakeFile
+from warehouse.files.rotation import MEMBER
 from warehouse.runs.audit import Run, mark_irreversible
 from warehouse.settings import Settings
 from warehouse.weblogs.files.checkpoints import FEED
-from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
+from warehouse.weblogs.files.landing import discover
 
 EDGE_BYTES = 1 << 16
 _READ = 1 << 20
@@ -136,11 +137,8 @@ class WeblogDays:
         return None if row is None or row[0] == "succeeded" else f"run {row[1]} {row[0]}: {row[2]}"
 
     def _files(self, connection: psycopg.Connection) -> list[DatedFile]:
-        rules = read_traffic_rules()
-        there = {
-            file.path: file
-            for file in lake.discover(lake.folder(self.settings.lake, rules.landing), rules.ignore)
-        }
+        lying = {file.path: file for file in discover(self.settings).files}
+        there = dict(lying)
         rows = connection.execute(
             "select file_id, run_id, loaded_at from audit.file where feed = %s", [FEED]
         ).fetchall()
@@ -150,8 +148,11 @@ class WeblogDays:
             if known.status == "replaced":
                 continue
             file = there.pop(known.path, None)
-            stamp = (known.size_bytes, known.modified_ns)
-            changed = file is not None and (file.size_bytes, file.modified_ns) != stamp
+            # A file of an archive is there, and has changed, as the archive.
+            archive = lying.get(known.path.partition(MEMBER)[0]) if MEMBER in known.path else None
+            changed = (file is not None and not known.is_stamped_as(file)) or (
+                archive is not None and archive.modified_ns != known.modified_ns
+            )
             days = [at.date() for at in (known.first_event_at, known.last_event_at) if at]
             if file is not None and changed:
                 days += _days_of(file) or ()
@@ -162,7 +163,7 @@ class WeblogDays:
                         known.path,
                         min(days),
                         max(days),
-                        is_there=file is not None,
+                        is_there=file is not None or archive is not None,
                         is_waiting=changed,
                         status=known.status,
                         loaded_at=loaded_at,

@@ -23,7 +23,9 @@ class ContentReader:
     `fault` says why.
     """
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, *, as_text: bool = True) -> None:
+        """Open a file; without `as_text` only its compression is undone."""
+        self._as_text = as_text
         self._file: IO[bytes] = location.open("rb")
         try:
             self._open()
@@ -42,7 +44,7 @@ class ContentReader:
             self._layers.append(layer := decompressed(compression, source))
             self.compression += (compression,)
             source, head = layer, layer.peek(HEAD_BYTES)
-        self.encoding: Encoding = encoding_of(head)
+        self.encoding = encoding_of(head) if self._as_text else Encoding()
         # The first bytes as text.
         self.head = head
         if self.encoding.is_wide:

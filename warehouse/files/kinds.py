@@ -26,6 +26,7 @@ class Kind:
     name: str
     title: str
     hint: str
+    is_text: bool = True
 
     def __str__(self) -> str:
         return self.title
@@ -34,42 +35,44 @@ class Kind:
 ACCESS_LOG: Final = Kind("access log", "an access log", INSPECT)
 EMPTY: Final = Kind("empty", "an empty file", "Nothing: it is read when it has lines.")
 TEXT: Final = Kind("text", "text of an unknown format", INSPECT)
-BINARY: Final = Kind("binary", "a binary file", MOVE)
-ZIP: Final = Kind("zip", "a zip archive", UNPACK)
-TAR: Final = Kind("tar", "a tar archive", UNPACK)
+BINARY: Final = Kind("binary", "a binary file", MOVE, is_text=False)
+ZIP: Final = Kind("zip", "a zip archive", UNPACK, is_text=False)
+TAR: Final = Kind("tar", "a tar archive", UNPACK, is_text=False)
 ARCHIVES: Final = (ZIP, TAR)
-_ENCRYPTED: Final = Kind("encrypted", "an encrypted file", "Decrypt it in the landing folder.")
-_SPREADSHEET: Final = Kind("spreadsheet", "a spreadsheet", CONVERT)
-_CAPTURE: Final = Kind("packet capture", "a packet capture", MOVE)
-_EXECUTABLE: Final = Kind("executable", "an executable", MOVE)
-_PICTURE: Final = Kind("picture", "a picture", MOVE)
+_ENCRYPTED: Final = Kind("encrypted", "an encrypted file", "Decrypt it in the landing folder.", is_text=False)
+_SPREADSHEET: Final = Kind("spreadsheet", "a spreadsheet", CONVERT, is_text=False)
+_CAPTURE: Final = Kind("packet capture", "a packet capture", MOVE, is_text=False)
+_EXECUTABLE: Final = Kind("executable", "an executable", MOVE, is_text=False)
+_PICTURE: Final = Kind("picture", "a picture", MOVE, is_text=False)
 _CLOUD_HINT: Final = "Logs of load balancers are not loaded. " + MOVE
 
 # First bytes, which no text has.
 _MAGIC: Final = {
-    b"%PDF-": Kind("pdf", "a PDF document", MOVE),
+    b"%PDF-": Kind("pdf", "a PDF document", MOVE, is_text=False),
     b"\x89PNG\r\n": _PICTURE,
     b"\xff\xd8\xff": _PICTURE,
     b"GIF8": _PICTURE,
-    b"SQLite format 3\0": Kind("sqlite", "an SQLite database", CONVERT),
-    b"PGDMP": Kind("dump", "a dump of a PostgreSQL database", MOVE),
-    b"PAR1": Kind("parquet", "a Parquet file", CONVERT),
-    b"ARROW1": Kind("arrow", "an Arrow file", CONVERT),
-    b"Obj\x01": Kind("avro", "an Avro file", CONVERT),
-    b"ORC": Kind("orc", "an ORC file", CONVERT),
+    b"SQLite format 3\0": Kind("sqlite", "an SQLite database", CONVERT, is_text=False),
+    b"PGDMP": Kind("dump", "a dump of a PostgreSQL database", MOVE, is_text=False),
+    b"PAR1": Kind("parquet", "a Parquet file", CONVERT, is_text=False),
+    b"ARROW1": Kind("arrow", "an Arrow file", CONVERT, is_text=False),
+    b"Obj\x01": Kind("avro", "an Avro file", CONVERT, is_text=False),
+    b"ORC": Kind("orc", "an ORC file", CONVERT, is_text=False),
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": _SPREADSHEET,
     b"\x7fELF": _EXECUTABLE,
     b"MZ": _EXECUTABLE,
     b"\xd4\xc3\xb2\xa1": _CAPTURE,
     b"\xa1\xb2\xc3\xd4": _CAPTURE,
     b"\x0a\x0d\x0d\x0a": _CAPTURE,
-    b"LPKSHHRH": Kind("journal", "a systemd journal", "`journalctl --file` writes its messages as text."),
-    b"ElfFile\0": Kind("evtx", "a Windows event log", MOVE),
-    b"7z\xbc\xaf\x27\x1c": Kind("7z", "a 7-Zip archive", UNPACK),
-    b"Rar!\x1a\x07": Kind("rar", "a RAR archive", UNPACK),
-    b"\x1f\x9d": Kind("compress", "a file compressed by compress (.Z)", UNPACK),
-    b"\x89LZO": Kind("lzop", "a file compressed by lzop", UNPACK),
-    b"\xff\x06\x00\x00sNaPpY": Kind("snappy", "a file compressed by Snappy", UNPACK),
+    b"LPKSHHRH": Kind(
+        "journal", "a systemd journal", "`journalctl --file` writes its messages as text.", is_text=False
+    ),
+    b"ElfFile\0": Kind("evtx", "a Windows event log", MOVE, is_text=False),
+    b"7z\xbc\xaf\x27\x1c": Kind("7z", "a 7-Zip archive", UNPACK, is_text=False),
+    b"Rar!\x1a\x07": Kind("rar", "a RAR archive", UNPACK, is_text=False),
+    b"\x1f\x9d": Kind("compress", "a file compressed by compress (.Z)", UNPACK, is_text=False),
+    b"\x89LZO": Kind("lzop", "a file compressed by lzop", UNPACK, is_text=False),
+    b"\xff\x06\x00\x00sNaPpY": Kind("snappy", "a file compressed by Snappy", UNPACK, is_text=False),
     b"Salted__": _ENCRYPTED,
     b"age-encryption.org/": _ENCRYPTED,
     b"-----BEGIN PGP MESSAGE": _ENCRYPTED,

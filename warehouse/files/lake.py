@@ -1,12 +1,12 @@
-"""Files of a feed in the lake: which exist, what is loaded of each, and where to resume."""
+"""Files of a feed in the lake: what is loaded of each, and what there is to load."""
 
 import fnmatch
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal, cast
 
 import psycopg
 from psycopg.rows import class_row
@@ -14,12 +14,21 @@ from psycopg.rows import class_row
 from warehouse.errors import WarehouseError
 from warehouse.files.content import ContentReader
 from warehouse.files.locations import Location, files_below, location_of
+from warehouse.files.recognize import Recognized
 
 # First and last bytes of what is loaded: they identify a file that was renamed.
 FINGERPRINT_BYTES: Final = 4096
-_READ = 1 << 20
 
-State = Literal["new", "grown", "unchanged", "copy"]
+# reread: from the beginning, since none of its lines could be read when it was loaded.
+State = Literal["new", "grown", "unchanged", "copy", "reread"]
+# Statuses of files of which nothing is loaded.
+NOT_READ: Final = ("unrecognized", "unread", "ignored")
+
+
+RENAME: Final = "If it should be loaded, give it another name."
+MAKE_READABLE: Final = (
+    "Put a file there that the user who runs dwh may read, or move it out of the landing folder."
+)
 
 
 class LakeError(WarehouseError):
@@ -34,6 +43,26 @@ class LakeFile:
     location: Location
     size_bytes: int
     modified_ns: int
+    # Device and number on a local disk, which stay when the file is renamed.
+    inode: str | None = None
+    # A file of an archive: nobody writes on in it.
+    is_final: bool = False
+
+
+@dataclass(frozen=True)
+class UnreadFile:
+    """Something in a landing folder that is not read: why, and what to do about it."""
+
+    path: str
+    # unrecognized: none of its lines can be read; unread: it cannot be opened; ignored: by its name.
+    status: Literal["unrecognized", "unread", "ignored"]
+    reason: str
+    hint: str
+    # Size and modification time of an archive that would be unpacked in vain in every run.
+    stamp: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -57,6 +86,32 @@ class Checkpoint:
     message: str | None
     first_event_at: datetime | None
     last_event_at: datetime | None
+    inode: str | None = None
+    hint: str | None = None
+
+    def is_stamped_as(self, file: LakeFile) -> bool:
+        """Whether the file has the size and the modification time that it had when it was loaded."""
+        return (file.size_bytes, file.modified_ns) == (self.size_bytes, self.modified_ns)
+
+    def is_known_as(self, file: LakeFile) -> bool:
+        """Whether the file system says that `file` is the one that was loaded, whatever its name is now."""
+        # Two files are never written in the same nanosecond; in the same second, as some systems count, they may be.
+        if self.is_stamped_as(file) and self.modified_ns % 1_000_000_000 != 0:
+            return True
+        # The number of a file that was deleted may be another's soon: it says something only beside much content.
+        return self.byte_offset >= FINGERPRINT_BYTES and self.inode is not None and self.inode == file.inode
+
+    @property
+    def unread(self) -> UnreadFile:
+        """Why nothing of it is read; its status is one of `NOT_READ`."""
+        stamp = (self.size_bytes, self.modified_ns) if self.size_bytes >= 0 else None
+        return UnreadFile(self.path, cast(Any, self.status), self.message or "", self.hint or "", stamp)
+
+    @property
+    def has_only_rejected_lines(self) -> bool:
+        """Whether it has whole lines of its own, and all of them are in quarantine."""
+        whole_lines = self.line_count - (self.unterminated_line_offset is not None)
+        return whole_lines > 0 and self.rows_loaded == 0 and self.lines_duplicated == 0
 
     @property
     def has_lines(self) -> bool:
@@ -79,6 +134,11 @@ class FileTask:
     message: str | None = None
     # The file's own checkpoint, if its new part is loaded already as another file's.
     former: Checkpoint | None = None
+    recognized: Recognized | None = None
+    # An archive whose files have been read: their tasks came before.
+    is_archive: bool = False
+    # Why not all of it could be read.
+    fault: str | None = None
 
 
 def folder(lake: str, landing: str) -> Location:
@@ -98,16 +158,45 @@ def what_is_missing(landing: Location) -> str | None:
     return f"{landing} is not a folder" if landing.exists() else f"{landing} does not exist"
 
 
-def discover(landing: Location, ignore: Sequence[str]) -> list[LakeFile]:
-    """Files below the landing folder, by path, without those that match a pattern of `ignore`."""
-    return [
-        LakeFile(_printable_path("/".join(found.parts)), found.location, found.size_bytes, found.modified_ns)
-        for found in files_below(landing)
-        if not any(fnmatch.fnmatch(part, pattern) for part in found.parts for pattern in ignore)
-    ]
+@dataclass(frozen=True)
+class Landing:
+    """What lies below a landing folder: files to read, and what is not read."""
+
+    files: tuple[LakeFile, ...]
+    unread: tuple[UnreadFile, ...]
 
 
-def _printable_path(path: str) -> str:
+def discover(landing: Location, ignore: Sequence[str]) -> Landing:
+    """Everything below the landing folder, by path; what matches a pattern of `ignore` is not read."""
+    files: list[LakeFile] = []
+    unread: dict[str, UnreadFile] = {}
+    for found in files_below(landing):
+        ignored = ignored_part(found.parts, ignore)
+        if ignored is not None:
+            # Of an ignored folder, once.
+            depth, pattern = ignored
+            is_folder = depth < len(found.parts)
+            path = printable_path("/".join(found.parts[:depth]) + "/" * is_folder)
+            unread.setdefault(path, UnreadFile(path, "ignored", f"names like {pattern} are ignored", RENAME))
+            continue
+        path = printable_path("/".join(found.parts))
+        if found.obstacle is not None:
+            unread[path] = UnreadFile(path, "unread", f"is {found.obstacle}", MAKE_READABLE)
+            continue
+        files.append(LakeFile(path, found.location, found.size_bytes, found.modified_ns, found.inode))
+    return Landing(tuple(files), tuple(unread.values()))
+
+
+def ignored_part(parts: Sequence[str], ignore: Sequence[str]) -> tuple[int, str] | None:
+    """How many parts of a path lead to one that is ignored, and by which pattern; None if none is."""
+    for depth, part in enumerate(parts, start=1):
+        for pattern in ignore:
+            if fnmatch.fnmatch(part, pattern):
+                return depth, pattern
+    return None
+
+
+def printable_path(path: str) -> str:
     """A path as text: bytes that are not valid UTF-8 are written as \\xNN."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
@@ -120,99 +209,11 @@ def checkpoints(connection: psycopg.Connection, feed: str) -> list[Checkpoint]:
             select
                 file_id, path, head_bytes, head_hash, tail_hash, size_bytes, modified_ns, byte_offset, line_count,
                 lines_duplicated, rows_loaded, rows_quarantined, unterminated_line_offset, status, message,
-                first_event_at, last_event_at
+                first_event_at, last_event_at, inode, hint
             from audit.file where feed = %s order by file_id
             """,
             [feed],
         ).fetchall()
-
-
-class Catalog:
-    """Finds out what to load of each file. A file is identified by its content, not by its name.
-
-    A renamed or rotated file is resumed. A file whose path has other content now is new. Of a copy of an existing file
-    only what it has beyond that file is loaded. Of copies that are both still being written, each line is loaded from
-    the first file that has it.
-    """
-
-    def __init__(self, files: Sequence[LakeFile], known: Sequence[Checkpoint]) -> None:
-        self._known = list(known)
-        self._present: dict[int, LakeFile] = {}
-        self._by_own_path: dict[str, FileTask] = {}
-        by_path = {checkpoint.path: checkpoint for checkpoint in known if checkpoint.status != "replaced"}
-        for file in files:
-            checkpoint = by_path.get(file.path)
-            if checkpoint is None:
-                continue
-            if (file.size_bytes, file.modified_ns) == (checkpoint.size_bytes, checkpoint.modified_ns):
-                # A batch that ended inside a file leaves it partial.
-                state: State = "grown" if checkpoint.status == "partial" else "unchanged"
-            elif _continues(file, checkpoint):
-                state = "grown"
-            else:
-                continue
-            self._by_own_path[file.path] = FileTask(file, state, checkpoint)
-            self._present[checkpoint.file_id] = file
-
-    def is_unchanged(self, file: LakeFile) -> bool:
-        """Whether the file has not changed since it was loaded."""
-        known = self._by_own_path.get(file.path)
-        return known is not None and known.state == "unchanged"
-
-    def is_copy_or_new(self, file: LakeFile) -> bool:
-        """Whether the file is a copy or new: no checkpoint has lines of its own."""
-        known = self._by_own_path.get(file.path)
-        return known is None or known.checkpoint is None or known.checkpoint.lines_duplicated > 0
-
-    def task(self, file: LakeFile) -> FileTask:
-        """What to do with a file, given what `loaded` has recorded of others."""
-        under_own_path = self._by_own_path.get(file.path)
-        if under_own_path is None:
-            return self._find_original(file)
-        own = under_own_path.checkpoint
-        if under_own_path.state == "unchanged" or own is None:
-            return under_own_path
-        elsewhere = self._find_original(file, own)
-        return under_own_path if elsewhere.state == "new" else replace(elsewhere, former=own)
-
-    def loaded(self, file: LakeFile, checkpoint: Checkpoint) -> None:
-        """Record that a file is loaded as far as `checkpoint`."""
-        self._known = [one for one in self._known if one.file_id != checkpoint.file_id] + [checkpoint]
-        self._present[checkpoint.file_id] = file
-
-    def _find_original(self, file: LakeFile, own: Checkpoint | None = None) -> FileTask:
-        """Find a loaded file with the same content, beyond the checkpoint `own` of the file itself."""
-        beyond = own.byte_offset if own and own.has_lines else 0
-        with reading(file.location) as content:
-            head = content.read(FINGERPRINT_BYTES)
-        # Nearly all files are longer than the fingerprint, so few distinct lengths are hashed.
-        hashes: dict[int, str] = {}
-        candidates = []
-        for known in self._known:
-            if known.byte_offset <= beyond or (own and known.file_id == own.file_id):
-                continue
-            length = known.head_bytes
-            if len(head) >= length:
-                if length not in hashes:
-                    hashes[length] = fingerprint(head[:length])
-                if hashes[length] != known.head_hash:
-                    continue
-            candidates.append(known)
-        for known in sorted(candidates, key=lambda known: (-known.byte_offset, known.file_id)):
-            original = self._present.get(known.file_id)
-            shared = None
-            if _continues(file, known):
-                if original is None:
-                    return FileTask(file, "grown", replace(known, path=file.path))
-                shared = _shared(known, file)
-            elif original is not None:
-                shared = _shared_if_beginning(file.location, original.location)
-            if original is not None and shared is not None and shared[0] > beyond:
-                message = (
-                    f"its first {shared[1]:,} lines are those of {original.path}, and are not loaded again"
-                )
-                return FileTask(file, "copy", None, *shared, message)
-        return FileTask(file, "new")
 
 
 def edges(location: Location, byte_count: int) -> tuple[bytes, bytes]:
@@ -224,44 +225,9 @@ def edges(location: Location, byte_count: int) -> tuple[bytes, bytes]:
         return head, (head + content.read(byte_count - content.position))[-size:] if size else b""
 
 
-def _continues(file: LakeFile, known: Checkpoint) -> bool:
-    """Whether the file has the content of the loaded one, by the fingerprint of its first and last bytes."""
-    if not known.byte_offset:
-        return known.path == file.path
-    head, tail = edges(file.location, known.byte_offset)
-    return (fingerprint(head), fingerprint(tail)) == (known.head_hash, known.tail_hash)
-
-
-def _shared(known: Checkpoint, file: LakeFile) -> tuple[int, int, int | None]:
-    """Bytes, lines and open last line that a file shares with a loaded one; a line that is longer here is not."""
-    with reading(file.location) as content:
-        content.skip_to(known.byte_offset)
-        after = content.read(2)
-    if known.unterminated_line_offset is None or not after:
-        return known.byte_offset, known.line_count, known.unterminated_line_offset
-    if end := line_end(after):
-        return known.byte_offset + end, known.line_count, None
-    return known.unterminated_line_offset, known.line_count - 1, None
-
-
 def line_end(after: bytes) -> int:
     """Length of the line end at the beginning of `after`; 0 if there is none."""
     return 1 if after[:1] == b"\n" else 2 if after == b"\r\n" else 0
-
-
-def _shared_if_beginning(short: Location, long: Location) -> tuple[int, int, int | None] | None:
-    """Bytes, lines and open last line of a file that is the beginning of another; None if it is not."""
-    byte_count = line_count = last_line = 0
-    with reading(short) as part, reading(long) as whole:
-        while piece := part.read(_READ):
-            if whole.read(len(piece)) != piece:
-                return None
-            if b"\n" in piece:
-                last_line = byte_count + piece.rindex(b"\n") + 1
-            byte_count += len(piece)
-            line_count += piece.count(b"\n")
-    is_open = last_line < byte_count
-    return (byte_count, line_count + is_open, last_line if is_open else None) if byte_count else None
 
 
 def reading(location: Location) -> ContentReader:

@@ -1,5 +1,7 @@
 """Locations of files: local paths, or paths in any file system that fsspec supports."""
 
+import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,12 +23,18 @@ Location: TypeAlias = Union[Path, "UPath"]
 
 @dataclass(frozen=True)
 class Found:
-    """A file: the parts of its path below the folder, location, size in bytes, last change in ns since 1970."""
+    """A file: the parts of its path below the folder, location, size in bytes, last change in ns since 1970.
+
+    `obstacle` says why it is none that can be read, as 'a symbolic link to a folder'.
+    """
 
     parts: tuple[str, ...]
     location: Location
-    size_bytes: int
-    modified_ns: int
+    size_bytes: int = 0
+    modified_ns: int = 0
+    # Device and number of the file on a local disk: they stay when it is renamed.
+    inode: str | None = None
+    obstacle: str | None = None
 
 
 def location_of(url: str) -> Location:
@@ -66,13 +74,9 @@ def local_folder(url: str) -> Path:
 
 
 def files_below(folder: Location) -> Iterator[Found]:
-    """Files below a folder, in order of their names."""
+    """Everything below a folder but folders, in order of the names; links to folders are not followed."""
     if isinstance(folder, Path):
-        for location in sorted(folder.rglob("*")):
-            if location.is_file():
-                status = location.stat()
-                parts = location.relative_to(folder).parts
-                yield Found(parts, location, status.st_size, status.st_mtime_ns)
+        yield from sorted(_local_files(folder, ()), key=lambda found: found.parts)
         return
     # Files that another process has just written must be seen.
     folder.fs.invalidate_cache()
@@ -83,6 +87,45 @@ def files_below(folder: Location) -> Iterator[Found]:
     for path, info in sorted(folder.fs.find(root, detail=True).items()):
         parts = tuple(path.removeprefix(root).strip("/").split("/"))
         yield Found(parts, _remote(folder.fs, path), int(info["size"]), _modified_ns(info))
+
+
+def _local_files(folder: Path, above: tuple[str, ...]) -> Iterator[Found]:
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        yield Found(above, folder, obstacle=f"a folder that cannot be listed: {error.strerror}")
+        return
+    for entry in entries:
+        parts, path = (*above, entry.name), folder / entry.name
+        if entry.is_dir(follow_symlinks=False):
+            yield from _local_files(path, parts)
+            continue
+        try:
+            status = entry.stat()
+        except FileNotFoundError:
+            # Gone since it was listed, if it is not a link that leads nowhere.
+            if entry.is_symlink():
+                yield Found(parts, path, obstacle="a symbolic link that leads nowhere")
+            continue
+        except OSError as error:
+            yield Found(parts, path, obstacle=f"something that cannot be read: {error.strerror}")
+            continue
+        if stat.S_ISREG(status.st_mode):
+            inode = f"{status.st_dev}:{status.st_ino}"
+            yield Found(parts, path, status.st_size, status.st_mtime_ns, inode)
+        else:
+            yield Found(parts, path, obstacle=_OBSTACLES.get(stat.S_IFMT(status.st_mode), "no file"))
+
+
+_OBSTACLES = {
+    stat.S_IFDIR: "a symbolic link to a folder, which is not followed",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def _remote(filesystem: Any, path: str) -> "UPath":

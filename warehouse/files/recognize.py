@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from warehouse.files.content import ContentReader
+from warehouse.files.content import HEAD_BYTES, ContentReader
 from warehouse.files.kinds import ARCHIVES, Kind, kind_of
 from warehouse.files.locations import Location
 
@@ -40,7 +40,11 @@ def recognize(location: Location) -> Recognized:
 
 
 def recognized(content: ContentReader) -> Recognized:
-    """What an open file is."""
+    """What an open file is, of which nothing has been read; it may be read on for that."""
+    head = content.head
+    # A server that goes on writing where it was, in a file that rotation has emptied, leaves a gap at the beginning.
+    while head and not content.is_compressed and not head.strip(b"\0"):
+        head = content.read(HEAD_BYTES)
     return Recognized(
-        kind_of(content.head), content.compression, str(content.encoding), content.fault, content.head
+        kind_of(head or content.head), content.compression, str(content.encoding), content.fault, head
     )

@@ -13,6 +13,8 @@ from warehouse.report.read import Content, Row
 ACTIONS = ("view", "search", "add_to_cart", "checkout", "login", "other")
 # From the bottom of a column to its top.
 STATUSES = ("succeeded", "skipped", "dry run", "undone", "running", "stopped", "failed", "crashed")
+# Of files that are not read, so many are shown.
+MOST_FILES = 20
 STALE_HOURS = 26
 COUNTRIES_SHOWN = 15
 
@@ -219,6 +221,11 @@ def attention(content: Content) -> list[Attention]:
         batch = "web-log batch" if source == "weblogs" else f"{dataset} batch of {source}"
         names = ", ".join(f"{check['check_name']} ({check['measured'] or 0:,.0f})" for check in checks)
         found.append(Attention("warn", f"The last {batch} has warnings: {names}.", "quality"))
+    found += [
+        Attention("warn", f"{file['path']} {file['reason']}: it is not read.", "quality", file["hint"] or "")
+        for file in content["unread_file"]
+        if file["status"] in ("unrecognized", "unread")
+    ][:MOST_FILES]
     for source, complete_at in sorted(_complete(content).items()):
         if content.read_at - complete_at > timedelta(hours=STALE_HOURS):
             found.append(

@@ -25,6 +25,7 @@ MARTS = {
     "data_quality": "source, dataset, check_name",
     "quarantine_by_rule": "waiting_count desc, source, entity, rule",
     "capture_verification": "source, table_name",
+    "unread_file": "status = 'ignored', feed, path",
 }
 
 

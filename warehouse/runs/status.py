@@ -26,6 +26,8 @@ class Status:
     reconciled: Rows
     # Targets that were made by another definition than the present one, and why.
     stale: Sequence[StaleTarget]
+    # Files that lie in a landing folder and are not read, or not to their end.
+    unread_files: Rows
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class Evidence:
     checks: Rows
     verifications: Rows
     differences: Rows
+    # Files that it met and did not read.
+    unread_files: Rows
 
     @property
     def has_star(self) -> bool:
@@ -98,6 +102,13 @@ def read_status(connection: psycopg.Connection, declared: Mapping[str, Path], ru
             """,
         ),
         list_stale_targets(connection, declared),
+        _rows(
+            connection,
+            """
+            select feed, path, status, reason, hint, first_seen_at, run_id from mart.unread_file
+            order by status = 'ignored', feed, path
+            """,
+        ),
     )
 
 
@@ -147,6 +158,11 @@ def read_evidence(connection: psycopg.Connection, run_id: int) -> Evidence:
             select layer, source, table_name, row_key::text, problem, is_repaired
             from audit.difference where run_id = %s order by difference_id
             """,
+            run_id,
+        ),
+        _rows(
+            connection,
+            "select path, status, reason, hint from mart.unread_file where run_id = %s order by path",
             run_id,
         ),
     )

@@ -12,13 +12,13 @@ from warehouse import geoip
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.errors import LockHeld
-from warehouse.files import lake
-from warehouse.files.lake import FileTask
+from warehouse.files.lake import Checkpoint, FileTask, UnreadFile
 from warehouse.history.dry_run import EXAMPLES, Example, quarantined
 from warehouse.runs.audit import CheckResult, Load, Run
 from warehouse.settings import Settings
 from warehouse.weblogs import dry_run_diff
 from warehouse.weblogs.batch import Batch, verify
+from warehouse.weblogs.files import landing
 from warehouse.weblogs.files.checkpoints import (
     FEED,
     PUBLISHED,
@@ -81,13 +81,27 @@ def dry_run_load(
         with session_lock(reader, FEED):
             before = _last_writers(reader)
         dry_run_diff.prepare(connection, reader)
-        folder = lake.folder(settings.lake, rules.landing)
-        claims = Claims(reader, folder, rules.ignore, is_exclusive=False)
+        limits = landing.limits(settings)
+        claims = Claims(
+            reader,
+            landing.landing_folder(settings),
+            landing.ignored_names(settings),
+            limits=limits,
+            is_exclusive=False,
+        )
         sink = DryRunSink(run, connection, reader, countries, claims)
         # New texts go into temporary tables beside the lookups.
         lookups = Lookups(reader, run.run_id, rules, "pg_temp")
         loader = Loader(
-            sink, claims, lookups, countries, run.run_id, progress=progress, batch_bytes=batch_bytes
+            sink,
+            claims,
+            lookups,
+            countries,
+            run.run_id,
+            progress=progress,
+            batch_bytes=batch_bytes,
+            readable_share=settings.weblog_readable_share,
+            limits=limits,
         )
         loaded = loader.load(wait_seconds=0)
         with session_lock(reader, FEED):
@@ -133,6 +147,12 @@ class DryRunSink:
         file = progress_of(task, next(self._new_ids) if file_id is None else file_id)
         self._reopen(file)
         return file
+
+    def set_aside(self, task: FileTask, unread: UnreadFile) -> None:
+        """Nothing: it is part of the result."""
+
+    def record_unread(self, unread: Sequence[UnreadFile], known: Sequence[Checkpoint]) -> None:
+        """Nothing: it is part of the result."""
 
     def ensure_partitions(self, countries: Sequence[str]) -> None:
         """Note the countries."""

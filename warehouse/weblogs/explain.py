@@ -10,17 +10,17 @@ from psycopg.rows import dict_row
 
 from warehouse import geoip
 from warehouse.errors import SettingsError, WarehouseError
-from warehouse.files import lake
 from warehouse.files.content import ContentReader
 from warehouse.files.lake import fingerprint
 from warehouse.files.locations import Location
 from warehouse.settings import Settings
+from warehouse.weblogs.files.blocks import bytes_before_lines
 from warehouse.weblogs.files.checkpoints import FEED
+from warehouse.weblogs.files.landing import discover, located
 from warehouse.weblogs.reader import fallback
 from warehouse.weblogs.reader.addresses import AddressReader
 from warehouse.weblogs.reader.buffers import PADDING
 from warehouse.weblogs.reader.parse import parse
-from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 
 # Of longer lines only the beginning is shown.
 _SHOWN_BYTES = 1 << 16
@@ -188,28 +188,37 @@ def _raw_line(
     settings: Settings, file: Row, part: tuple[int, int], line: int
 ) -> tuple[int | None, bytes | None, Location | None, str | None]:
     """Byte offset (decompressed), raw line and location of the file; or why there is none."""
-    landing = lake.folder(settings.lake, read_traffic_rules().landing)
-    location = landing / file["path"]
-    try:
-        if not _has_beginning(location, file):
-            # Rotated or compressed since: found by its first bytes.
-            others = (other.location for other in lake.discover(landing, read_traffic_rules().ignore))
-            found = next((other for other in others if _has_beginning(other, file)), None)
-            if found is None:
-                gone = f"{location} is gone" if not location.exists() else f"{location} begins otherwise now"
-                return None, None, None, f"{gone}: the file that the line was read from is not in the lake."
-            location = found
-        with ContentReader(location) as content:
+    with located(settings, file["path"]) as location:
+        try:
+            if not _has_beginning(location, file):
+                # Rotated or compressed since: found by its first bytes.
+                others = (other.location for other in discover(settings).files)
+                found = next((other for other in others if _has_beginning(other, file)), None)
+                if found is None:
+                    gone = (
+                        f"{location} is gone" if not location.exists() else f"{location} begins otherwise now"
+                    )
+                    return (
+                        None,
+                        None,
+                        None,
+                        f"{gone}: the file that the line was read from is not in the lake.",
+                    )
+                location = found
             first, offset = part
-            content.skip_to(offset)
-            found_line = _nth_line(content, line - first)
-            if found_line is None:
-                why = content.fault or "it is shorter than it was"
-                return None, None, location, f"{location} has no line {line} any more: {why}."
-            skipped, raw = found_line
-            return offset + skipped, raw, location, None
-    except OSError as error:
-        return None, None, location, f"{location} cannot be read: {error.strerror}."
+            if offset == 0:
+                with ContentReader(location) as content:
+                    offset = bytes_before_lines(content)
+            with ContentReader(location) as content:
+                content.skip_to(offset)
+                found_line = _nth_line(content, line - first)
+                if found_line is None:
+                    why = content.fault or "it is shorter than it was"
+                    return None, None, location, f"{location} has no line {line} any more: {why}."
+                skipped, raw = found_line
+                return offset + skipped, raw, location, None
+        except OSError as error:
+            return None, None, location, f"{location} cannot be read: {error.strerror}."
 
 
 def _has_beginning(location: Location, file: Row) -> bool:

@@ -14,17 +14,19 @@ import numpy.typing as npt
 from warehouse import geoip
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
-from warehouse.files import lake
+from warehouse.files.archive import DEFAULT_LIMITS, Limits
 from warehouse.geoip.database import Countries
 from warehouse.runs.audit import CheckResult, Run, add_parameters
 from warehouse.settings import Settings
 from warehouse.weblogs.batch import Batch
+from warehouse.weblogs.files import landing
 from warehouse.weblogs.files.blocks import Block, BlockReader
 from warehouse.weblogs.files.checkpoints import FEED, FileProgress, checkpoint_of, next_batch
 from warehouse.weblogs.files.claims import Claims
+from warehouse.weblogs.files.unread import judge
 from warehouse.weblogs.quarantine import Quarantine
 from warehouse.weblogs.reader.addresses import Addresses, AddressReader
-from warehouse.weblogs.reader.buffers import Mask, Places
+from warehouse.weblogs.reader.buffers import Bytes, Mask, Places
 from warehouse.weblogs.reader.parse import Parsed, Rejected, parse, split_lines
 from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 from warehouse.weblogs.result import FileLoad, Progress, WeblogLoad
@@ -80,10 +82,24 @@ def load(
         with TableSink(
             run, connection, reader, countries, monthly_bytes=monthly_bytes, is_restart=restart is not None
         ) as sink:
-            claims = Claims(reader, lake.folder(settings.lake, rules.landing), rules.ignore, restart)
+            claims = Claims(
+                reader,
+                landing.landing_folder(settings),
+                landing.ignored_names(settings),
+                restart,
+                limits=landing.limits(settings),
+            )
             lookups = Lookups(reader, run.run_id, rules)
             loader = Loader(
-                sink, claims, lookups, countries, run.run_id, progress=progress, batch_bytes=batch_bytes
+                sink,
+                claims,
+                lookups,
+                countries,
+                run.run_id,
+                progress=progress,
+                batch_bytes=batch_bytes,
+                readable_share=settings.weblog_readable_share,
+                limits=landing.limits(settings),
             )
             return loader.load(wait_seconds)
 
@@ -101,13 +117,16 @@ class Loader:
         *,
         progress: Callable[[Progress], None] | None = None,
         batch_bytes: int = BATCH_BYTES,
+        readable_share: float = 0.1,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
+        self._readable_share = readable_share
         self._sink, self._claims, self._lookups = sink, claims, lookups
         self._countries, self._run_id = countries, run_id
         self._progress, self._batch_bytes = progress, batch_bytes
         self._codes = np.array(countries.codes, "S2")
         self._seen = np.zeros(len(countries.codes), bool)
-        self._blocks = BlockReader()
+        self._blocks = BlockReader(limits=limits)
         self._addresses = AddressReader()
         self._rows: dict[Shape, RowBuffer] = {}
         self._quarantine = Quarantine(sink.quarantine)
@@ -123,14 +142,21 @@ class Loader:
         while idle_since is None or time.perf_counter() - idle_since < wait_seconds:
             for task in self._claims.pending():
                 idle_since = None
-                self._load_file(self._sink.begin(task))
+                if verdict := judge(task, self._count_readable, self._readable_share):
+                    self._sink.set_aside(task, verdict)
+                    self._claims.note(verdict)
+                else:
+                    self._load_file(self._sink.begin(task))
             self._commit()
             if not self._claims.claimed_by_others:
                 break
             idle_since = idle_since or time.perf_counter()
             time.sleep(_PAUSE_SECONDS)
+        unread = self._claims.unread
+        self._sink.record_unread(unread, self._claims.known)
         return WeblogLoad(
             tuple(self._files.values()),
+            tuple(unread),
             self._claims.unchanged or 0,
             self._claims.claimed_by_others,
             int(self._seen.sum()),
@@ -140,7 +166,10 @@ class Loader:
 
     def _load_file(self, file: FileProgress) -> None:
         self._batch.add(file)
-        for block in self._blocks.blocks(file.file.location, file.byte_offset):
+        if file.is_archive:
+            file.is_done = True
+            return
+        for block in self._blocks.blocks(file.file, file.byte_offset):
             self._load_block(file, block)
             if self._batch.bytes_read >= self._batch_bytes:
                 self._commit()
@@ -148,6 +177,9 @@ class Loader:
                 self._batch.add(file)
         file.is_done, file.fault = True, self._blocks.fault
         self._claims.loaded(file.file, checkpoint_of(file))
+
+    def _count_readable(self, buffer: Bytes, size: int) -> int:
+        return len(parse(buffer, size, self._addresses).columns.line)
 
     def _load_block(self, file: FileProgress, block: Block) -> None:
         if block.is_oversized:

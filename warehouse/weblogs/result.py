@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from warehouse.files.lake import UnreadFile
 from warehouse.runs.audit import CheckResult
 from warehouse.weblogs.files.checkpoints import FileProgress
 
@@ -51,6 +52,8 @@ class WeblogLoad:
     """
 
     files: tuple[FileLoad, ...]
+    # What lies in the landing folder and is not read.
+    unread: tuple[UnreadFile, ...]
     unchanged: int
     claimed_by_others: int
     countries: int
@@ -76,6 +79,7 @@ class WeblogLoad:
         text = f"{self.lines:,} lines of {len(self.files):,} files: {self.rows_loaded:,} loaded"
         text += f", {self.rows_quarantined:,} quarantined" if self.rows_quarantined else ""
         text += f"; {self.unchanged:,} files unchanged" if self.unchanged else ""
+        text += f"; {len(self.unread):,} not read" if self.unread else ""
         text += (
             f"; {self.claimed_by_others:,} left to other loaders, which are working on them"
             if self.claimed_by_others

@@ -10,7 +10,7 @@ import psycopg
 
 from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.errors import LockHeld
-from warehouse.files.lake import FileTask
+from warehouse.files.lake import Checkpoint, FileTask, UnreadFile
 from warehouse.geoip import GeoIp
 from warehouse.load import contract
 from warehouse.model.contracts import read_contract
@@ -24,6 +24,7 @@ from warehouse.weblogs.files.checkpoints import (
     register,
     save,
 )
+from warehouse.weblogs.files.unread import record, set_aside
 from warehouse.weblogs.maintenance.reload import reopen_last_line, replace_lines, restart_file, supersede
 from warehouse.weblogs.quarantine import QuarantinedLine, copy_lines
 from warehouse.weblogs.storage.aggregate_tables import add_staged, clear_staged
@@ -39,6 +40,12 @@ class Sink(Protocol):
 
     def begin(self, task: FileTask) -> FileProgress:
         """Where to read on in a file; a file that is new gets an id."""
+
+    def set_aside(self, task: FileTask, unread: UnreadFile) -> None:
+        """Note that a file is not read."""
+
+    def record_unread(self, unread: Sequence[UnreadFile], known: Sequence[Checkpoint]) -> None:
+        """Note everything that is not read, at the end of a load; `known` is what was recorded before."""
 
     def ensure_partitions(self, countries: Sequence[str]) -> None:
         """Prepare for rows of countries that have not come before."""
@@ -96,11 +103,19 @@ class TableSink:
         if former := progress_under_former_id(task):
             reopen_last_line(self._reader, former, self._run.run_id)
         file = register(self._reader, task, self._run.run_id)
-        if self._is_restart:
+        if self._is_restart or task.state == "reread":
             restart_file(self._reader, file)
         else:
             reopen_last_line(self._reader, file, self._run.run_id)
         return file
+
+    def set_aside(self, task: FileTask, unread: UnreadFile) -> None:
+        """Record it at once: there are no rows to commit with it."""
+        set_aside(self._reader, task, unread, self._run.run_id)
+
+    def record_unread(self, unread: Sequence[UnreadFile], known: Sequence[Checkpoint]) -> None:
+        """Record what has changed."""
+        record(self._reader, unread, known, self._run.run_id)
 
     def ensure_partitions(self, countries: Sequence[str]) -> None:
         """Make the partitions of these countries, if they have none."""

@@ -19,6 +19,7 @@ Kind = Literal[
     "delete threshold exceeded",
     "differences found",
     "quarantine",
+    "files not read",
     "recovered",
 ]
 
@@ -31,6 +32,7 @@ HEADLINES: dict[Kind, str] = {
     "delete threshold exceeded": "{flow} was stopped by the delete threshold",
     "differences found": "{flow} found differences",
     "quarantine": "{flow} put many rows into quarantine",
+    "files not read": "{flow} met files that it cannot read",
     "recovered": "{flow} works again",
 }
 # What the warehouse did about it by itself.
@@ -42,6 +44,8 @@ DONE: dict[Kind, str] = {
     "delete threshold exceeded": "Nothing was deleted and nothing was published: readers see the state before the run.",
     "differences found": "Nothing was repaired. What was loaded stays; audit.verification has the tables that differ.",
     "quarantine": "All other rows were published. Quarantined rows are kept with their reasons.",
+    "files not read": "All other files were loaded. These are named in every run until they are gone or can be read; "
+    "only new ones send a mail.",
     "recovered": "The problem is closed; the next one sends a new mail.",
 }
 # What to do if the error itself has no hint.
@@ -54,6 +58,7 @@ NEXT: dict[Kind, str] = {
     "restore them in the source.",
     "differences found": "Run `dwh reconcile`: it names the rows; with `--repair` it repairs them.",
     "quarantine": "See `dwh status`; rows that are corrected in the source are published by the next run.",
+    "files not read": "Do what is said beside each; `dwh status` lists them all.",
     "recovered": "Nothing.",
 }
 

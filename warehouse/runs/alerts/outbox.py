@@ -15,6 +15,8 @@ from warehouse.runs.alerts.rules import Rules
 
 REPORTED = "_is_reported"
 MOST_DETAILS = 10
+# Said once; what they tell of is not open until a run succeeds.
+NOTICES = ("recovered", "files not read")
 
 
 def enqueue_alert(
@@ -112,6 +114,14 @@ def _close_problems(connection: psycopg.Connection, run_id: int, rules: Rules) -
                 details=_rules(connection, run_id),
             ),
         )
+    if files := _unread_files(connection, run_id):
+        alert = _alert(connection, run_id, "files not read", None, rules)
+        count = len(files)
+        what = f"{count:,} files are" if count > 1 else "1 file is"
+        details = files[:MOST_DETAILS]
+        if count > MOST_DETAILS:
+            details.append(f"and {count - MOST_DETAILS:,} more")
+        _queue(connection, replace(alert, what=f"{what} not read.", details=details))
 
 
 def _alert(
@@ -126,7 +136,7 @@ def _alert(
     ]
     if run["deployment"]:
         facts.insert(1, ("Deployment", run["deployment"]))
-    if kind not in ("recovered", "quarantine"):
+    if kind not in ("recovered", "quarantine", "files not read"):
         facts.append(("Last success", format_time(run["succeeded_at"]) if run["succeeded_at"] else "never"))
     what = summarize_error(error) if error else ""
     return Alert(
@@ -145,7 +155,7 @@ def _alert(
 
 def _queue(connection: psycopg.Connection, alert: Alert) -> bool:
     mail = compose(alert)
-    # An open problem is counted, not mailed again; a recovery is never an open problem.
+    # An open problem is counted, not mailed again; a notice is never an open problem.
     row = connection.execute(
         """
         insert into audit.outbox (run_id, flow, kind, problem, subject, body_text, body_html, resolved_at)
@@ -162,7 +172,7 @@ def _queue(connection: psycopg.Connection, alert: Alert) -> bool:
             mail.subject,
             mail.body_text,
             mail.body_html,
-            alert.kind == "recovered",
+            alert.kind in NOTICES,
         ],
     ).fetchone()
     return row is not None and bool(row[0])
@@ -217,6 +227,18 @@ def _rules(connection: psycopg.Connection, run_id: int) -> list[str]:
         where run_id = %s group by entity, rule order by count(*) desc, entity, rule limit %s
         """,
         [run_id, MOST_DETAILS],
+    ).fetchall()
+    return [line for (line,) in rows]
+
+
+def _unread_files(connection: psycopg.Connection, run_id: int) -> list[str]:
+    """Files that the run was the first to meet and could not read, each with what to do."""
+    rows = connection.execute(
+        """
+        select format('%%s %%s. %%s', path, reason, hint) from mart.unread_file
+        where run_id = %s and status in ('unrecognized', 'unread') order by path
+        """,
+        [run_id],
     ).fetchall()
     return [line for (line,) in rows]
 

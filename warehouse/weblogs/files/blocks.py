@@ -5,14 +5,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from warehouse.files.archive import DEFAULT_LIMITS, Limits
 from warehouse.files.content import ContentReader
-from warehouse.files.locations import Location
+from warehouse.files.lake import LakeFile
 from warehouse.weblogs.reader.buffers import PADDING, Bytes
 
 # Fits into the processor's cache, which doubles the speed of the parser.
 BLOCK_BYTES = 3 << 20
 # A longer line is not read: quarantine gets its place in the file and its beginning.
 MAX_LINE_BYTES = 64 << 20
+# Bytes that may stand before the first line: a byte order mark, and the gap that a server leaves which goes on writing
+# where it was in a file that rotation has emptied.
+BYTE_ORDER_MARK, GAP = b"\xef\xbb\xbf", b"\0"
+_READ = 1 << 20
 # Bytes of that beginning, and a line end.
 _SHOWN = (1 << 16) + 1
 
@@ -35,20 +40,37 @@ class Block:
 class BlockReader:
     """Reads a file from an offset; `fault` is set afterwards if a compressed file could not be read to its end."""
 
-    def __init__(self, block_bytes: int = BLOCK_BYTES, max_line_bytes: int = MAX_LINE_BYTES) -> None:
-        self._max_line_bytes = max_line_bytes
+    def __init__(
+        self,
+        block_bytes: int = BLOCK_BYTES,
+        max_line_bytes: int = MAX_LINE_BYTES,
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._max_line_bytes, self._limits = max_line_bytes, limits
         self._room = np.zeros(block_bytes + PADDING, np.uint8)
         self.fault: str | None = None
 
-    def blocks(self, location: Location, offset: int) -> Iterator[Block]:
-        """Blocks of the file's lines from `offset` on."""
-        with ContentReader(location) as content:
+    def blocks(self, file: LakeFile, offset: int) -> Iterator[Block]:
+        """Blocks of the file's lines from `offset` on; bytes before the first line are a block without lines."""
+        with ContentReader(file.location) as content:
             content.skip_to(offset)
-            held = 0
-            while True:
+            held, limit = 0, None
+            is_before_lines = offset == 0
+            while limit is None:
                 capacity = len(self._room) - PADDING
                 held += content.readinto(self._room[held:capacity].data)
                 at_end = held < capacity
+                if is_before_lines:
+                    skipped = _length_before_lines(self._room[:held], offset)
+                    is_before_lines = 0 < skipped == held
+                    if skipped:
+                        yield Block(self._room, 0, offset, skipped, is_unterminated=False)
+                        offset += skipped
+                        held -= skipped
+                        self._room[:held] = self._room[skipped : skipped + held].copy()
+                        if not at_end:
+                            continue
                 lines_end = self._last_line_end(held)
                 if lines_end:
                     yield Block(self._room, lines_end, offset, lines_end, is_unterminated=False)
@@ -69,7 +91,9 @@ class BlockReader:
                     offset += length
                     held = len(rest)
                     self._room[:held] = rest
-            self.fault = content.fault
+                if content.is_compressed:
+                    limit = self._limits.fault(file.size_bytes, content.position)
+            self.fault = content.fault or (limit and f"the compressed file {limit}")
             # Nobody appends to a complete compressed file: its last line is final, even without an end.
             if held:
                 self._room[held] = ord("\n")
@@ -78,7 +102,7 @@ class BlockReader:
                     held + 1,
                     offset,
                     held,
-                    is_unterminated=not content.is_compressed or self.fault is not None,
+                    is_unterminated=not (content.is_compressed or file.is_final) or self.fault is not None,
                 )
 
     def _last_line_end(self, held: int) -> int:
@@ -90,6 +114,24 @@ class BlockReader:
             if len(ends):
                 return low + int(ends[-1]) + 1
         return 0
+
+
+def bytes_before_lines(content: ContentReader) -> int:
+    """How many bytes at the beginning of an open file are no part of its first line; they are read."""
+    count = 0
+    while len(piece := np.frombuffer(content.read(_READ), np.uint8)):
+        length = _length_before_lines(piece, count)
+        count += length
+        if length < len(piece):
+            break
+    return count
+
+
+def _length_before_lines(content: Bytes, offset: int) -> int:
+    """How many bytes at the beginning of a file, or after a gap of `offset` bytes, are no part of its first line."""
+    mark = len(BYTE_ORDER_MARK) if not offset and content[:3].tobytes() == BYTE_ORDER_MARK else 0
+    lines = np.flatnonzero(content[mark:] != ord(GAP))[:1]
+    return mark + (int(lines[0]) if len(lines) else len(content) - mark)
 
 
 def _skip_line(content: ContentReader, held: int) -> tuple[int, bool, Bytes]:

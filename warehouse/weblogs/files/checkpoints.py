@@ -63,6 +63,8 @@ class FileProgress:
     # Of its rows, in seconds since 1970: the file covers the days between them.
     first_seconds: int | None = None
     last_seconds: int | None = None
+    # Its files have progress of their own.
+    is_archive: bool = False
     # What was loaded of it before is deleted when this batch commits.
     is_restarted: bool = False
     parts: list[Part] = field(default_factory=list)
@@ -110,7 +112,9 @@ class FileProgress:
         """Status of the file for audit.file."""
         if not self.is_done:
             return "partial"
-        return "truncated" if self.fault else "copy" if self.is_copy else "loaded"
+        if self.fault:
+            return "truncated"
+        return "archive" if self.is_archive else "copy" if self.is_copy else "loaded"
 
 
 def register(reader: psycopg.Connection, task: FileTask, run_id: int) -> FileProgress:
@@ -168,6 +172,8 @@ def progress_of(task: FileTask, file_id: int) -> FileProgress:
             unterminated_line_offset=task.skip_unterminated_line,
             message=task.message,
             is_copy=task.state == "copy",
+            is_archive=task.is_archive,
+            fault=task.fault,
             head=None if task.skip_bytes else b"",
             tail=None if task.skip_bytes else b"",
         )
@@ -182,6 +188,8 @@ def progress_of(task: FileTask, file_id: int) -> FileProgress:
         unterminated_line_offset=known.unterminated_line_offset,
         message=known.message if known.lines_duplicated else None,
         is_copy=known.lines_duplicated > 0,
+        is_archive=task.is_archive,
+        fault=task.fault,
         head=None if known.byte_offset else b"",
         tail=None if known.byte_offset else b"",
         first_seconds=_seconds(known.first_event_at),
@@ -197,12 +205,14 @@ def checkpoint_of(progress: FileProgress) -> Checkpoint:
         head, tail = edges(progress.file.location, progress.byte_offset)
     elif head is None:
         head, _ = edges(progress.file.location, size)
+    # A file of an archive is gone when the batch commits.
+    progress.head, progress.tail = head[:size], tail[-size:] if size else b""
     return Checkpoint(
         file_id=progress.file_id,
         path=progress.file.path,
         head_bytes=size,
-        head_hash=fingerprint(head[:size]),
-        tail_hash=fingerprint(tail[-size:] if size else b""),
+        head_hash=fingerprint(progress.head),
+        tail_hash=fingerprint(progress.tail),
         size_bytes=progress.file.size_bytes,
         modified_ns=progress.file.modified_ns,
         byte_offset=progress.byte_offset,
@@ -215,6 +225,7 @@ def checkpoint_of(progress: FileProgress) -> Checkpoint:
         message=progress.fault or progress.message,
         first_event_at=_moment(progress.first_seconds),
         last_event_at=_moment(progress.last_seconds),
+        inode=progress.file.inode,
     )
 
 

@@ -2,26 +2,53 @@
 
 import zlib
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import psycopg
 
 from warehouse.db.locks import free_files, try_files
 from warehouse.files import lake
-from warehouse.files.lake import FINGERPRINT_BYTES, Catalog, Checkpoint, FileTask, LakeFile
+from warehouse.files.archive import DEFAULT_LIMITS, Limits, Member, unpacked
+from warehouse.files.catalog import Catalog
+from warehouse.files.content import ContentReader
+from warehouse.files.lake import (
+    FINGERPRINT_BYTES,
+    MAKE_READABLE,
+    NOT_READ,
+    RENAME,
+    Checkpoint,
+    FileTask,
+    LakeFile,
+    Landing,
+    UnreadFile,
+)
 from warehouse.files.locations import Location
+from warehouse.files.recognize import Recognized, recognized
+from warehouse.files.rotation import MEMBER
 from warehouse.weblogs.files.checkpoints import FEED
 
 # A claim is this share of the pending bytes, so that other loaders find files until the end; but not so much that it is
 # held for long, nor so little that listing files costs more than loading them.
 _SHARE = 8
 _MAX_BYTES, _MIN_BYTES = 256 << 20, 1 << 20
+UNPACK_OTHERWISE = "Unpack it yourself in the landing folder, and move it away."
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """A file that is locked, its lock keys, and what it is."""
+
+    file: LakeFile
+    keys: Sequence[int]
+    recognized: Recognized
 
 
 class Claims:
     """The files of one load, claimed a few at a time by locks on `connection`, which must last until they are released.
 
     A file is locked by its path and by its first line: two files with the same beginning may be copies, or one that was
-    renamed, and never go to two loaders at once. All files whose first line has no end yet go to one loader.
+    renamed, and never go to two loaders at once. All files whose first line has no end yet go to one loader. An archive
+    is claimed as a whole.
 
     With `is_exclusive` false nothing is locked: for a dry run, which must not keep loaders from files.
     """
@@ -33,34 +60,61 @@ class Claims:
         ignore: Sequence[str],
         only: Collection[str] | None = None,
         *,
+        limits: Limits = DEFAULT_LIMITS,
         is_exclusive: bool = True,
     ) -> None:
         self._connection, self._landing, self._ignore = connection, landing, ignore
         # The paths to load, whether or not they are loaded already.
-        self._only, self._is_exclusive = only, is_exclusive
+        self._only, self._limits, self._is_exclusive = only, limits, is_exclusive
         self._seen: set[str] = set()
+        # Archives with a file that is like one of another loader's: tried again later.
+        self._put_off: set[str] = set()
         # Locks to release after the commit.
         self._done: list[int] = []
         # Checkpoints that the next commit will write.
         self._uncommitted: dict[int, Checkpoint] = {}
+        self._listing = Landing((), ())
+        self._known: list[Checkpoint] = []
         self._catalog = Catalog((), ())
+        self._noted: dict[str, UnreadFile] = {}
         # Files that were unchanged when the load began; files that other loaders had at the last claim.
         self.unchanged: int | None = None
         self.claimed_by_others = 0
 
+    @property
+    def known(self) -> Sequence[Checkpoint]:
+        """What was recorded of every file at the last claim."""
+        return self._known
+
+    @property
+    def unread(self) -> list[UnreadFile]:
+        """What lies in the landing folder and is not read, by path, as far as this and earlier loads have seen."""
+        found = {one.path: one for one in self._listing.unread} | self._noted
+        listed = {file.path for file in self._listing.files}
+        for known in self._known:
+            # Not looked at by this load: with another loader, or in an archive that has not changed.
+            path = known.path if known.path in listed else known.path.partition(MEMBER)[0]
+            if known.status in NOT_READ and path in listed and path not in self._seen:
+                found.setdefault(known.path, known.unread)
+        return [found[path] for path in sorted(found)]
+
+    def note(self, unread: UnreadFile) -> None:
+        """Note a file that is not read."""
+        self._noted[unread.path] = unread
+
     def pending(self) -> Iterator[FileTask]:
         """Claim files to load, one after another, until all the others are loaded or claimed by other loaders."""
+        self._put_off.clear()
         while claimed := self._claim():
-            for file, keys in claimed:
-                if _UNFINISHED in keys and _keys(file) != keys:
+            for claim in claimed:
+                if _UNFINISHED in claim.keys and (now := self._look(claim.file)) and now.keys != claim.keys:
                     # The line has its end by now, and another loader may have a copy: claim the file again.
-                    self._seen.discard(file.path)
-                    self._done += keys
-                    continue
-                task = self._catalog.task(file)
-                if task.state != "unchanged" or self._only is not None:
-                    yield task
-                self._done += keys
+                    self._seen.discard(claim.file.path)
+                elif claim.recognized.is_archive:
+                    yield from self._files_of(claim)
+                else:
+                    yield from self._task(claim)
+                self._done += claim.keys
 
     def loaded(self, file: LakeFile, checkpoint: Checkpoint) -> None:
         """Record that a file will be loaded as far as `checkpoint` by the next commit: copies of it may follow."""
@@ -79,14 +133,55 @@ class Claims:
             self._uncommitted.clear()
 
     def _read_catalog(self, files: Sequence[LakeFile]) -> Catalog:
-        known = [
-            one for one in lake.checkpoints(self._connection, FEED) if one.file_id not in self._uncommitted
-        ]
+        self._known = lake.checkpoints(self._connection, FEED)
+        known = [one for one in self._known if one.file_id not in self._uncommitted]
         return Catalog(files, [*known, *self._uncommitted.values()])
 
-    def _claim(self) -> list[tuple[LakeFile, list[int]]]:
-        """The next files, each with its lock keys."""
-        files = lake.discover(self._landing, self._ignore)
+    def _task(self, claim: _Claim) -> Iterator[FileTask]:
+        task = self._catalog.task(claim.file)
+        if task.state != "unchanged" or self._only is not None:
+            yield replace(task, recognized=claim.recognized)
+
+    def _files_of(self, archive: _Claim) -> Iterator[FileTask]:
+        """The files of an archive, then the archive itself."""
+        file = archive.file
+        stamp = (file.size_bytes, file.modified_ns)
+        with unpacked(file.location, self._limits) as content:
+            claims = [
+                claim for member in content.members if (claim := self._member(file, member)) is not None
+            ]
+            if not self._lock([key for claim in claims for key in claim.keys]):
+                self._seen.discard(file.path)
+                self._put_off.add(file.path)
+                return
+            self._catalog.add([claim.file for claim in claims])
+            for claim in claims:
+                yield from self._task(claim)
+                self._done += claim.keys
+        if content.fault is not None and not content.members:
+            self.note(UnreadFile(file.path, "unread", content.fault, UNPACK_OTHERWISE, stamp))
+            return
+        yield replace(self._catalog.task(file), is_archive=True, fault=content.fault)
+
+    def _member(self, archive: LakeFile, member: Member) -> _Claim | None:
+        """A file of an archive; None if it is not read."""
+        path = f"{archive.path}{MEMBER}{member.name}"
+        if self._only is not None and path not in self._only:
+            return None
+        if ignored := lake.ignored_part(member.name.split("/"), self._ignore):
+            self.note(UnreadFile(path, "ignored", f"names like {ignored[1]} are ignored", RENAME))
+            return None
+        if member.location is None:
+            self.note(UnreadFile(path, "unread", member.fault or "", UNPACK_OTHERWISE))
+            return None
+        return self._look(
+            LakeFile(path, member.location, member.size_bytes, archive.modified_ns, is_final=True)
+        )
+
+    def _claim(self) -> list[_Claim]:
+        """The next files, locked."""
+        self._listing = lake.discover(self._landing, self._ignore)
+        files = self._listing.files
         catalog = self._read_catalog(files)
         if self.unchanged is None:
             self.unchanged = sum(map(catalog.is_unchanged, files))
@@ -94,20 +189,24 @@ class Claims:
         waiting = [
             file
             for file in sorted(files, key=catalog.is_copy_or_new)
-            if file.path not in self._seen
-            and (not catalog.is_unchanged(file) if self._only is None else file.path in self._only)
+            if file.path not in self._seen and self._is_wanted(file, catalog)
         ]
         size = sum(file.size_bytes for file in waiting) // _SHARE
         size = min(max(size, _MIN_BYTES), _MAX_BYTES)
-        claimed: list[tuple[LakeFile, list[int]]] = []
-        self.claimed_by_others = 0
+        claimed: list[_Claim] = []
+        self.claimed_by_others = len(self._put_off)
         for file in waiting:
-            keys = _keys(file)
-            if not self._lock(keys):
+            if file.path in self._put_off:
+                continue
+            claim = self._look(file)
+            if claim is None:
+                self._seen.add(file.path)
+                continue
+            if not self._lock(claim.keys):
                 self.claimed_by_others += 1
                 continue
             self._seen.add(file.path)
-            claimed.append((file, keys))
+            claimed.append(claim)
             size -= file.size_bytes
             if size <= 0:
                 break
@@ -116,14 +215,30 @@ class Claims:
             self._catalog = self._read_catalog(files)
         return claimed
 
+    def _is_wanted(self, file: LakeFile, catalog: Catalog) -> bool:
+        if self._only is None:
+            return not catalog.is_unchanged(file)
+        return any(path == file.path or path.startswith(f"{file.path}{MEMBER}") for path in self._only)
+
+    def _look(self, file: LakeFile) -> _Claim | None:
+        """What a file is, with its lock keys; None if it is gone or cannot be opened."""
+        try:
+            with ContentReader(file.location) as content:
+                head = content.head[:FINGERPRINT_BYTES]
+                return _Claim(file, _keys(file, head), recognized(content))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            reason = f"cannot be opened: {error.strerror or error}"
+            self.note(UnreadFile(file.path, "unread", reason, MAKE_READABLE))
+            return None
+
     def _lock(self, keys: Sequence[int]) -> bool:
         return not self._is_exclusive or try_files(self._connection, keys)
 
 
-def _keys(file: LakeFile) -> list[int]:
+def _keys(file: LakeFile, head: bytes) -> list[int]:
     """Lock keys of a file; two files that share a key by chance only wait for each other."""
-    with lake.reading(file.location) as content:
-        head = content.read(FINGERPRINT_BYTES)
     keys = [_key(f"path {file.path}".encode())]
     if b"\n" in head or len(head) == FINGERPRINT_BYTES:
         keys.append(_key(b"line " + head.partition(b"\n")[0]))

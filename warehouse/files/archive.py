@@ -1,0 +1,192 @@
+"""Unpacks archives, zip and tar of any compression, into a temporary folder; a bomb stops at a limit."""
+
+import fcntl
+import shutil
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final, cast
+
+from warehouse.files.compression import Bytes
+from warehouse.files.content import ContentReader
+from warehouse.files.kinds import TAR
+from warehouse.files.lake import LakeError, printable_path
+from warehouse.files.locations import Location
+from warehouse.files.recognize import recognized
+
+_READ: Final = 1 << 20
+_FOLDER, _LOCK = "dwh-unpacked-", "lock"
+# What a small file unpacks to can do no harm, whatever its ratio.
+_HARMLESS = 64 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a compressed file may unpack to: bytes, and times its own size."""
+
+    total_bytes: int = 20 << 30
+    ratio: int = 1000
+
+    def fault(self, size_bytes: int, unpacked_bytes: int) -> str | None:
+        """Why no more of a file of `size_bytes` is unpacked; None below the limits."""
+        if unpacked_bytes > self.total_bytes:
+            return f"unpacks to more than {self.total_bytes >> 20:,} MB (DWH_UNPACK_MB)"
+        if unpacked_bytes > max(self.ratio * size_bytes, _HARMLESS):
+            return f"unpacks to more than {self.ratio:,} times its size (DWH_UNPACK_RATIO)"
+        return None
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file of an archive: its name there, and where it is unpacked; or why it is not."""
+
+    name: str
+    location: Path | None
+    size_bytes: int = 0
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """The files of an archive; `fault` says why there may be more of them."""
+
+    members: tuple[Member, ...]
+    fault: str | None = None
+
+
+class _LimitReached(Exception):
+    """An archive unpacks to more than the limits allow."""
+
+
+@contextmanager
+def unpacked(location: Location, limits: Limits) -> Iterator[Unpacked]:
+    """The files of an archive, as files in a temporary folder that is there for the length of the block.
+
+    If it would unpack to more than `limits`, it has no members, but a fault.
+
+    Raises:
+        LakeError: there is no room for them.
+        OSError: the archive cannot be read.
+    """
+    _remove_left_overs()
+    with tempfile.TemporaryDirectory(prefix=_FOLDER) as name:
+        folder = Path(name)
+        draft = folder / f"{_LOCK}.new"
+        with draft.open("w") as lock:
+            # Held as long as this process lives: the folder of one that was killed is removed by the next.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            draft.rename(folder / _LOCK)
+            yield _unpack(location, folder, limits)
+
+
+def _unpack(location: Location, folder: Path, limits: Limits) -> Unpacked:
+    target = _Target(folder, location.stat().st_size, limits)
+    fault = None
+    try:
+        with ContentReader(location, as_text=False) as content:
+            if recognized(content).kind == TAR:
+                fault = _unpack_tar(content, target)
+            elif content.is_compressed:
+                fault = "is a compressed zip archive"
+            else:
+                with location.open("rb") as file:
+                    fault = _unpack_zip(file, target)
+    except _LimitReached as reached:
+        return Unpacked((), str(reached))
+    return Unpacked(tuple(target.members), fault)
+
+
+def _unpack_zip(file: IO[bytes], target: "_Target") -> str | None:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            for info in archive.infolist():
+                if info.is_dir():
+                    continue
+                if info.flag_bits & 1:
+                    target.refuse(info.filename, "is encrypted")
+                    continue
+                try:
+                    with archive.open(info) as content:
+                        target.copy(info.filename, content)
+                except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+                    target.refuse(info.filename, f"is damaged: {error}")
+    except zipfile.BadZipFile as error:
+        return f"the archive is damaged: {error}"
+    return None
+
+
+def _unpack_tar(content: ContentReader, target: "_Target") -> str | None:
+    try:
+        with tarfile.open(fileobj=cast(IO[bytes], content), mode="r|") as archive:
+            for info in archive:
+                if info.isdir():
+                    continue
+                file = archive.extractfile(info) if info.isfile() else None
+                if file is None:
+                    target.refuse(info.name, "is a link or a device")
+                    continue
+                if target.copy(info.name, file) < info.size:
+                    target.members.pop()
+                    target.refuse(info.name, "is not all there")
+    except (tarfile.TarError, EOFError) as error:
+        return content.fault or f"the archive is damaged: {error}"
+    return content.fault
+
+
+class _Target:
+    """The folder that an archive is unpacked into; names in the archive are never used as paths."""
+
+    def __init__(self, folder: Path, size_bytes: int, limits: Limits) -> None:
+        self._folder, self._size_bytes, self._limits = folder, size_bytes, limits
+        self._unpacked_bytes = 0
+        self._names: set[str] = set()
+        self.members: list[Member] = []
+
+    def copy(self, name: str, content: Bytes) -> int:
+        """Unpack a file; returns its size in bytes."""
+        path, size = self._folder / str(len(self.members)), 0
+        with path.open("wb") as file:
+            while piece := content.read(_READ):
+                size += len(piece)
+                self._unpacked_bytes += len(piece)
+                if fault := self._limits.fault(self._size_bytes, self._unpacked_bytes):
+                    raise _LimitReached(fault)
+                try:
+                    file.write(piece)
+                    file.flush()
+                except OSError as error:
+                    raise LakeError(
+                        f"There is no room to unpack an archive in {self._folder.parent}: {error.strerror}.",
+                        hint="Set TMPDIR to a folder on a disk with more room.",
+                    ) from None
+        self.members.append(Member(self._unique(name), path, size))
+        return size
+
+    def refuse(self, name: str, fault: str) -> None:
+        """Note a file that is not unpacked."""
+        self.members.append(Member(self._unique(name), None, fault=fault))
+
+    def _unique(self, name: str) -> str:
+        printable = unique = printable_path(name.replace("\0", "")) or "unnamed"
+        number = 1
+        while unique in self._names:
+            number += 1
+            unique = f"{printable}#{number}"
+        self._names.add(unique)
+        return unique
+
+
+def _remove_left_overs() -> None:
+    """Remove the folders of processes that were killed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        with suppress(OSError), (left / _LOCK).open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left)

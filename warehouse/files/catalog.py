@@ -1,0 +1,197 @@
+"""What to load of each file: what is new, grown, renamed, or a copy of another."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from warehouse.files.lake import (
+    FINGERPRINT_BYTES,
+    NOT_READ,
+    Checkpoint,
+    FileTask,
+    LakeError,
+    LakeFile,
+    State,
+    edges,
+    fingerprint,
+    line_end,
+    reading,
+)
+from warehouse.files.locations import Location
+from warehouse.files.rotation import may_be_copy, may_become
+
+_READ = 1 << 20
+
+
+class Catalog:
+    """Finds out what to load of each file.
+
+    A file at its own path goes on where it was loaded to, if its content is the same; else it is new. At another path a
+    file is known again, as renamed or as a copy, only where that is certain: its content is the same, and rotation
+    gives such a name, or the file system says that it is the same file. Else both are loaded: two servers may well
+    write the same lines.
+    """
+
+    def __init__(self, files: Sequence[LakeFile], known: Sequence[Checkpoint]) -> None:
+        self._known = list(known)
+        self._present: dict[int, LakeFile] = {}
+        self._by_own_path: dict[str, FileTask] = {}
+        self._by_path = {
+            checkpoint.path: checkpoint for checkpoint in known if checkpoint.status != "replaced"
+        }
+        self.add(files)
+
+    def add(self, files: Sequence[LakeFile]) -> None:
+        """Add files to those that lie in the landing folder."""
+        for file in files:
+            checkpoint = self._by_path.get(file.path)
+            if checkpoint is None:
+                continue
+            state: State
+            if checkpoint.status in NOT_READ:
+                # It may be readable now: by its rights, its name, or another declaration. An archive beyond the limits,
+                # which it would take long to unpack so far, is not.
+                is_settled = checkpoint.status == "unread" and checkpoint.is_stamped_as(file)
+                state = "unchanged" if is_settled else "grown"
+            elif checkpoint.is_stamped_as(file):
+                if checkpoint.has_only_rejected_lines:
+                    state = "reread"
+                else:
+                    # A batch that ended inside a file leaves it partial.
+                    state = "grown" if checkpoint.status == "partial" else "unchanged"
+            elif _continues_if_readable(file, checkpoint):
+                state = "grown"
+            else:
+                continue
+            self._by_own_path[file.path] = FileTask(file, state, checkpoint)
+            self._present[checkpoint.file_id] = file
+
+    def is_unchanged(self, file: LakeFile) -> bool:
+        """Whether the file has not changed since it was loaded."""
+        known = self._by_own_path.get(file.path)
+        return known is not None and known.state == "unchanged"
+
+    def is_copy_or_new(self, file: LakeFile) -> bool:
+        """Whether the file is a copy or new: no checkpoint has lines of its own."""
+        known = self._by_own_path.get(file.path)
+        return known is None or known.checkpoint is None or known.checkpoint.lines_duplicated > 0
+
+    def task(self, file: LakeFile) -> FileTask:
+        """What to do with a file, given what `loaded` has recorded of others."""
+        under_own_path = self._by_own_path.get(file.path)
+        if under_own_path is None:
+            return self._find_original(file)
+        own = under_own_path.checkpoint
+        if under_own_path.state == "unchanged" or own is None:
+            return under_own_path
+        elsewhere = self._find_original(file, own)
+        return under_own_path if elsewhere.state == "new" else replace(elsewhere, former=own)
+
+    def loaded(self, file: LakeFile, checkpoint: Checkpoint) -> None:
+        """Record that a file is loaded as far as `checkpoint`."""
+        self._known = [one for one in self._known if one.file_id != checkpoint.file_id] + [checkpoint]
+        self._present[checkpoint.file_id] = file
+
+    def _find_original(self, file: LakeFile, own: Checkpoint | None = None) -> FileTask:
+        """Find a loaded file with the same content, beyond the checkpoint `own` of the file itself."""
+        beyond = own.byte_offset if own and own.has_lines else 0
+        with reading(file.location) as content:
+            head = content.read(FINGERPRINT_BYTES)
+        # Nearly all files are longer than the fingerprint, so few distinct lengths are hashed.
+        hashes: dict[int, str] = {}
+        candidates = []
+        for known in self._known:
+            if known.byte_offset <= beyond or (own and known.file_id == own.file_id):
+                continue
+            length = known.head_bytes
+            if len(head) >= length:
+                if length not in hashes:
+                    hashes[length] = fingerprint(head[:length])
+                if hashes[length] != known.head_hash:
+                    continue
+            elif not (may_be_copy(known.path, file.path) or known.is_known_as(file)):
+                # Too short to go on with that content.
+                continue
+            candidates.append(known)
+        alike: Checkpoint | None = None
+        for known in sorted(candidates, key=lambda known: (-known.byte_offset, known.file_id)):
+            original = self._present.get(known.file_id)
+            goes_on = _continues(file, known)
+            if original is None:
+                if goes_on and (may_become(known.path, file.path) or known.is_known_as(file)):
+                    return FileTask(file, "grown", replace(known, path=file.path))
+            elif (
+                may_be_copy(known.path, file.path)
+                or known.is_known_as(file)
+                # Two names of one file.
+                or (file.inode is not None and file.inode == original.inode)
+            ):
+                shared = None
+                if not goes_on:
+                    shared = _shared_if_beginning(file.location, original.location)
+                elif _are_equal(file.location, original.location, known.byte_offset):
+                    shared = _shared(known, file)
+                if shared is not None and shared[0] > beyond:
+                    message = f"its first {shared[1]:,} lines are those of {original.path}, and are not loaded again"
+                    return FileTask(file, "copy", None, *shared, message)
+            alike = alike or (known if goes_on and known.byte_offset else None)
+        return FileTask(file, "new", message=None if alike is None else _as_another(alike))
+
+
+def _continues_if_readable(file: LakeFile, known: Checkpoint) -> bool:
+    try:
+        return _continues(file, known)
+    except LakeError:
+        # Whoever claims it finds out, and says so.
+        return False
+
+
+def _as_another(known: Checkpoint) -> str:
+    return (
+        f"its first {known.line_count:,} lines are the same as those of {known.path}; "
+        "nothing shows that it is a copy, so both are loaded"
+    )
+
+
+def _continues(file: LakeFile, known: Checkpoint) -> bool:
+    """Whether the file has the content of the loaded one, by the fingerprint of its first and last bytes."""
+    if not known.byte_offset:
+        return known.path == file.path
+    head, tail = edges(file.location, known.byte_offset)
+    return (fingerprint(head), fingerprint(tail)) == (known.head_hash, known.tail_hash)
+
+
+def _shared(known: Checkpoint, file: LakeFile) -> tuple[int, int, int | None]:
+    """Bytes, lines and open last line that a file shares with a loaded one; a line that is longer here is not."""
+    with reading(file.location) as content:
+        content.skip_to(known.byte_offset)
+        after = content.read(2)
+    if known.unterminated_line_offset is None or not after:
+        return known.byte_offset, known.line_count, known.unterminated_line_offset
+    if end := line_end(after):
+        return known.byte_offset + end, known.line_count, None
+    return known.unterminated_line_offset, known.line_count - 1, None
+
+
+def _are_equal(one: Location, other: Location, byte_count: int) -> bool:
+    """Whether two files have the same first bytes."""
+    with reading(one) as first, reading(other) as second:
+        while size := min(_READ, byte_count - first.position):
+            piece = first.read(size)
+            if len(piece) < size or second.read(size) != piece:
+                return False
+    return True
+
+
+def _shared_if_beginning(short: Location, long: Location) -> tuple[int, int, int | None] | None:
+    """Bytes, lines and open last line of a file that is the beginning of another; None if it is not."""
+    byte_count = line_count = last_line = 0
+    with reading(short) as part, reading(long) as whole:
+        while piece := part.read(_READ):
+            if whole.read(len(piece)) != piece:
+                return None
+            if b"\n" in piece:
+                last_line = byte_count + piece.rindex(b"\n") + 1
+            byte_count += len(piece)
+            line_count += piece.count(b"\n")
+    is_open = last_line < byte_count
+    return (byte_count, line_count + is_open, last_line if is_open else None) if byte_count else None

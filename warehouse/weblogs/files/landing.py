@@ -1,0 +1,46 @@
+"""The landing folder of the web logs, and the files in it, those of archives included."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from warehouse.files import lake
+from warehouse.files.archive import Limits, unpacked
+from warehouse.files.lake import Landing
+from warehouse.files.locations import Location
+from warehouse.files.rotation import MEMBER
+from warehouse.settings import Settings
+from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
+
+
+def landing_folder(settings: Settings) -> Location:
+    """The landing folder."""
+    return lake.folder(settings.lake, read_traffic_rules().landing)
+
+
+def ignored_names(settings: Settings) -> tuple[str, ...]:
+    """Patterns of names that are ignored: those of the declaration and those of the settings."""
+    added = (name.strip() for name in settings.weblog_ignore.split(","))
+    return (*read_traffic_rules().ignore, *filter(None, added))
+
+
+def limits(settings: Settings) -> Limits:
+    """How much a compressed file may unpack to."""
+    return Limits(settings.unpack_mb << 20, settings.unpack_ratio)
+
+
+def discover(settings: Settings) -> Landing:
+    """Everything that lies in the landing folder."""
+    return lake.discover(landing_folder(settings), ignored_names(settings))
+
+
+@contextmanager
+def located(settings: Settings, path: str) -> Iterator[Location]:
+    """Where a file is that audit.file names; one of an archive is unpacked for the length of the block."""
+    landing = landing_folder(settings)
+    archive, is_member, name = path.partition(MEMBER)
+    if not is_member or (landing / path).exists() or not (landing / archive).is_file():
+        yield landing / path
+        return
+    with unpacked(landing / archive, limits(settings)) as content:
+        found = (member.location for member in content.members if member.name == name and member.location)
+        yield next(found, landing / path)

@@ -1,0 +1,156 @@
+"""Files of the landing folder that are not read, as rows of audit.file: judged by their first lines, or not opened."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import psycopg
+
+from warehouse.files.kinds import ACCESS_LOG, EMPTY
+from warehouse.files.lake import NOT_READ, Checkpoint, FileTask, UnreadFile, fingerprint
+from warehouse.files.recognize import Recognized
+from warehouse.files.rotation import MEMBER
+from warehouse.weblogs.files.blocks import BYTE_ORDER_MARK, GAP
+from warehouse.weblogs.files.checkpoints import FEED, register
+from warehouse.weblogs.reader.buffers import PADDING, Bytes
+
+# So many of its first lines are tried.
+_TRIED_LINES = 1000
+# Size of a file that is tried again in every run.
+_TRY_AGAIN = -1
+
+
+def judge(
+    task: FileTask, count_readable: Callable[[Bytes, int], int], readable_share: float
+) -> UnreadFile | None:
+    """Why a file is not to be read: fewer than `readable_share` of its first lines can be; None if it is.
+
+    A file of which a line was loaded before is always read. `count_readable` counts the lines of a buffer's first bytes
+    that can be.
+    """
+    found, known = task.recognized, task.checkpoint
+    is_known = task.state == "copy" or (known is not None and (known.rows_loaded or known.lines_duplicated))
+    if found is None or is_known or found.kind == EMPTY:
+        return None
+    lines = found.head.removeprefix(BYTE_ORDER_MARK).lstrip(GAP).split(b"\n")
+    # The last one is not all there: it says nothing.
+    lines = lines[:-1][:_TRIED_LINES]
+    content, count = b"".join(line + b"\n" for line in lines), len(lines)
+    if not count and found.kind.is_text:
+        return None
+    readable = count_readable(np.frombuffer(content + bytes(PADDING), np.uint8), len(content))
+    if readable and readable >= readable_share * count:
+        return None
+    if not found.kind.is_text:
+        return _unrecognized(task, found, f"is {found}")
+    what = "an access log of another format" if found.kind == ACCESS_LOG else str(found)
+    # Without counts: a file that grows is no news.
+    lines_read = f"fewer than {readable_share:.0%}" if readable else "none"
+    return _unrecognized(task, found, f"looks like {what}: {lines_read} of its first lines can be read")
+
+
+def _unrecognized(task: FileTask, found: Recognized, reason: str) -> UnreadFile:
+    path = str(task.file.location) if MEMBER not in task.file.path else task.file.path.partition(MEMBER)[0]
+    return UnreadFile(task.file.path, "unrecognized", reason, found.kind.hint.replace("FILE", f"'{path}'"))
+
+
+def set_aside(connection: psycopg.Connection, task: FileTask, unread: UnreadFile, run_id: int) -> None:
+    """Record that a file is not read, and resolve its lines in quarantine. `connection` is in autocommit."""
+    file, known = task.file, task.checkpoint
+    if (
+        known is not None
+        and known.is_stamped_as(file)
+        and (known.status, known.message, known.hint) == (unread.status, unread.reason, unread.hint)
+    ):
+        return
+    with connection.transaction():
+        # Not marked with the run: an undo of it changes nothing here.
+        connection.execute("select set_config('dwh.run_id', '', true)")
+        file_id = register(connection, task, run_id).file_id
+        connection.execute(
+            """
+            update audit.quarantine set resolved_at = clock_timestamp(), resolved_run_id = %s, resolution = 'replaced'
+            where file_id = %s and resolved_at is null
+            """,
+            [run_id, file_id],
+        )
+        connection.execute("delete from audit.file_part where file_id = %s", [file_id])
+        connection.execute(
+            """
+            update audit.file set
+                -- The run that says something new of it mails it.
+                run_id = case
+                    when (status, message) is distinct from (%(status)s, %(reason)s) then %(run_id)s else run_id
+                end,
+                status = %(status)s, message = %(reason)s, hint = %(hint)s, loaded_at = clock_timestamp(),
+                size_bytes = %(size_bytes)s, modified_ns = %(modified_ns)s, inode = %(inode)s,
+                head_bytes = 0, head_hash = %(nothing)s, tail_hash = %(nothing)s, byte_offset = 0, line_count = 0,
+                rows_quarantined = 0, unterminated_line_offset = null
+            where file_id = %(file_id)s
+            """,
+            {
+                **vars(unread), **vars(file), "run_id": run_id, "file_id": file_id, "nothing": fingerprint(b""),
+            },
+        )  # fmt: skip
+
+
+def record(
+    connection: psycopg.Connection, unread: Sequence[UnreadFile], known: Iterable[Checkpoint], run_id: int
+) -> None:
+    """Record everything that is not read, and forget what was not and is gone; `known` is what was recorded before."""
+    paths = {one.path for one in unread}
+    before = {one.path: one for one in known if one.status != "replaced"}
+    gone = [one.file_id for one in before.values() if one.status in NOT_READ and one.path not in paths]
+    changed = [
+        one
+        for one in unread
+        # Those were recorded when they were judged.
+        if one.status != "unrecognized" and not _is_recorded(one, before.get(one.path))
+    ]
+    if not gone and not changed:
+        return
+    with connection.transaction():
+        connection.execute("select set_config('dwh.run_id', '', true)")
+        connection.execute(
+            "delete from audit.file where file_id = any(%s) and status = any(%s)", [gone, list(NOT_READ)]
+        )
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                """
+                insert into audit.file (
+                    feed, path, head_bytes, head_hash, tail_hash, size_bytes, modified_ns, byte_offset, line_count,
+                    rows_loaded, rows_quarantined, status, message, hint, run_id
+                )
+                values (
+                    %(feed)s, %(path)s, 0, %(nothing)s, %(nothing)s, %(size_bytes)s, %(modified_ns)s, 0, 0, 0, 0,
+                    %(status)s, %(reason)s, %(hint)s, %(run_id)s
+                )
+                on conflict (feed, path) where status <> 'replaced' do update set
+                    run_id = case
+                        when (file.status, file.message) is distinct from (excluded.status, excluded.message)
+                            then excluded.run_id
+                        else file.run_id
+                    end,
+                    status = excluded.status, message = excluded.message, hint = excluded.hint,
+                    size_bytes = excluded.size_bytes, modified_ns = excluded.modified_ns,
+                    loaded_at = clock_timestamp()
+                -- Of a file that could be read once, the lines stay, and how far it is read.
+                where file.line_count = 0
+                """,
+                [
+                    {**vars(one), **_stamp(one), "feed": FEED, "nothing": fingerprint(b""), "run_id": run_id}
+                    for one in changed
+                ],
+            )
+
+
+def _is_recorded(unread: UnreadFile, known: Checkpoint | None) -> bool:
+    return known is not None and (
+        known.line_count > 0
+        or (known.status, known.message, known.hint, known.size_bytes, known.modified_ns)
+        == (unread.status, unread.reason, unread.hint, *_stamp(unread).values())
+    )
+
+
+def _stamp(unread: UnreadFile) -> dict[str, int]:
+    size_bytes, modified_ns = unread.stamp or (_TRY_AGAIN, 0)
+    return {"size_bytes": size_bytes, "modified_ns": modified_ns}
