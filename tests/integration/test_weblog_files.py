@@ -537,7 +537,7 @@ def test_files_that_are_not_read_are_in_mail_status_and_report(lake: WeblogLake)
         (3, "[dwh] ingest-weblogs met files that it cannot read: 1 file is not read.")
     ]
     with connect(lake.settings.warehouse) as connection:
-        status = read_status(connection)
+        status = read_status(connection, {})
     assert [(row["path"], row["status"], row["reason"], row["run_id"]) for row in status.unread_files] == [
         ("error.log", "unrecognized", reason, 1),
         ("gone.log", "unread", "is a symbolic link that leads nowhere", 1),
