@@ -13,8 +13,8 @@ import psycopg
 
 from cli.tracking import answers
 from warehouse import geoip
-from warehouse.db.connections import connect, without_password
-from warehouse.db.schema_version import newest, revision_of
+from warehouse.db.connections import OLDEST_SERVER, connect, format_version, without_password
+from warehouse.db.schema_version import ensure_suitable, newest, revision_of
 from warehouse.errors import SourceChanged, WarehouseError
 from warehouse.extract.catalog import source_columns
 from warehouse.extract.snapshot import check_readable, snapshot_of
@@ -32,7 +32,6 @@ from warehouse.sources.registry import read_source, sources_with_url
 from warehouse.weblogs.files import landing
 from warehouse.weblogs.reader import native
 
-OLDEST_SERVER: Final = 160000
 OLD_GEOIP: Final = timedelta(days=60)
 MOST_DIFFERENCES: Final = 5
 LOW_DISK, NO_DISK = 2 * 2**30, 200 * 2**20
@@ -106,6 +105,7 @@ def _guarded(
 
 def _warehouse(settings: Settings) -> Iterator[Finding]:
     with connect(settings.warehouse, autocommit=True) as connection:
+        ensure_suitable(connection)
         yield _server("warehouse", connection, settings.warehouse)
         revision = revision_of(connection)
         if revision == newest():
@@ -278,9 +278,10 @@ def _table(connection: psycopg.Connection, about: str, table: Table) -> Iterator
 
 def _server(about: str, connection: psycopg.Connection, url: str) -> Finding:
     version = connection.info.server_version
-    what = f"{without_password(url)} answers, PostgreSQL {version // 10000}.{version % 10000}."
+    what = f"{without_password(url)} answers, PostgreSQL {format_version(version)}."
     if version < OLDEST_SERVER:
-        return Finding(about, "wrong", what, "Use PostgreSQL 16 or newer.")
+        hint = f"It is read all the same; what is tested are {format_version(OLDEST_SERVER)} and newer."
+        return Finding(about, "note", what, hint)
     return Finding(about, "ok", what)
 
 

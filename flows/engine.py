@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from pydantic import validate_call
 
-from warehouse.db.connections import is_transient
+from warehouse.db.connection_errors import is_transient
 from warehouse.errors import LockHeld
 from warehouse.runs.audit import Run
 

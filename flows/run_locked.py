@@ -11,7 +11,7 @@ from flows.databases import restart_server
 from flows.engine import DELAYS, current_run, log, pause_before, prefect_run
 from flows.notify import alert_rules, send_mail
 from warehouse.db import locks
-from warehouse.db.connections import is_transient
+from warehouse.db.connection_errors import is_transient
 from warehouse.db.schema_version import ensure_migrated
 from warehouse.errors import LockHeld, RunLost, UndoRefused
 from warehouse.runs.audit import Run, start_run

@@ -46,6 +46,10 @@ class AccessRefused(SettingsError):
     """A database server answered and refused: a retry would not help."""
 
 
+class UnsuitableDatabase(SettingsError):
+    """A database, its server or the pooler before it cannot do what is asked of it."""
+
+
 class SchemaOutdated(SettingsError):
     """The warehouse's schema is at another revision than this code needs."""
 

@@ -8,15 +8,23 @@ import psycopg
 
 from generators.errors import GeneratorError
 
+IN_UTC = "set local time zone 'UTC'"
 SCHEMA = Path(__file__).with_name("schema.sql")
 
 
 @contextmanager
 def connect(url: str, *, autocommit: bool = False) -> Iterator[psycopg.Connection]:
-    """Open the shop in UTC, in one transaction unless autocommit; GeneratorError where it cannot be used."""
+    """Open the shop, in one transaction in UTC unless autocommit; GeneratorError where it cannot be used.
+
+    A pooler may share the connection with the shop's own clients: nothing set here outlives a transaction.
+    """
     try:
         connection = psycopg.connect(
-            url, autocommit=autocommit, application_name="dwh-generator", connect_timeout=10
+            url,
+            autocommit=autocommit,
+            application_name="dwh-generator",
+            connect_timeout=10,
+            prepare_threshold=None,
         )
     except psycopg.Error as error:
         raise GeneratorError(
@@ -25,7 +33,8 @@ def connect(url: str, *, autocommit: bool = False) -> Iterator[psycopg.Connectio
         ) from None
     try:
         with connection:
-            connection.execute("set time zone 'UTC'")
+            if not autocommit:
+                connection.execute(IN_UTC)
             yield connection
     except psycopg.errors.UndefinedTable as error:
         raise GeneratorError(

@@ -1,7 +1,8 @@
 """One day in the life of a shop: its hours, its chance, and which rows it has touched."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import polars as pl
 from psycopg import Connection, Cursor, sql
 
+from generators.shop.database import IN_UTC
 from generators.shop.people import Ids, Instants
 
 STATEMENTS = Path(__file__).with_name("changes")
@@ -125,9 +127,13 @@ class Day:
         """When orders begin to come in."""
         return self.opening + (self.closing - self.opening) * MORNING_SHARE
 
-    def set_clock(self, moment: datetime) -> None:
-        """Have what changes from now on stamped with a moment of the day."""
-        self.connection.execute("select set_config('shop.now', %s, false)", [moment.isoformat()])
+    @contextmanager
+    def transaction(self, moment: datetime) -> Iterator[None]:
+        """A transaction of the shop at a moment of the day, with which what changes is stamped."""
+        with self.connection.transaction():
+            self.connection.execute(IN_UTC)
+            self.connection.execute("select set_config('shop.now', %s, true)", [moment.isoformat()])
+            yield
 
     def early_instants(self, count: int) -> Instants:
         """Sorted instants before the orders of the day."""

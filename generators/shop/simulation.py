@@ -73,29 +73,31 @@ def _run(day: Day, changes: int, defects: float, report: Progress) -> int:
         ("returned lines", lambda: orders.return_lines(day, share(0.01))),
     )
     for moment, steps in ((day.morning, by_morning), (day.closing, by_evening)):
-        day.set_clock(moment)
         for name, step in steps:
-            with day.connection.transaction():
+            with day.transaction(moment):
                 step()
             report(name, day.counts.total(), changes)
 
-    moves = orders.plan_progress(day, share(0.2))
+    evening = day.closing
+    with day.transaction(evening):
+        moves = orders.plan_progress(day, share(0.2))
     for start in range(0, len(moves), BATCH):
-        with day.connection.transaction():
+        with day.transaction(evening):
             orders.move_orders(day, moves[start : start + BATCH])
         report("order status", day.counts.total(), changes)
 
-    line_counts = orders.plan_orders(day, changes - day.counts.total())
+    with day.transaction(evening):
+        line_counts = orders.plan_orders(day, changes - day.counts.total())
+        market = orders.open_market(day)
     ordered_at = day.order_instants(len(line_counts))
     spoiled = np.sort(day.rng.choice(len(line_counts), round(len(line_counts) * defects), replace=False))
-    market = orders.open_market(day)
     for start in range(0, len(line_counts), BATCH):
         stop = start + BATCH
-        with day.connection.transaction():
+        with day.transaction(evening):
             batch = spoiled[(spoiled >= start) & (spoiled < stop)] - start
             orders.place_orders(day, market, line_counts[start:stop], ordered_at[start:stop], batch)
         report("new orders", day.counts.total(), changes)
-    with day.connection.transaction():
+    with day.transaction(evening):
         book_day(day)
     report("stock and counters", day.counts.total(), day.counts.total())
     return len(spoiled)

@@ -1,27 +1,33 @@
-"""Connections to PostgreSQL, all with the same session settings."""
+"""Connections to PostgreSQL: sessions in the warehouse, and read-only transactions in sources.
 
-from collections.abc import Iterator, Sequence
+Every connection of the warehouse's code is made here, from a URL or connection string of libpq.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from urllib.parse import urlsplit
+from typing import Any, Final
+from urllib.parse import quote, urlsplit
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
 
+from warehouse.db.connection_errors import connection_error
 from warehouse.db.identifiers import listed
-from warehouse.errors import AccessRefused, ConnectionFailed, DiskFull, SettingsError
+from warehouse.db.poolers import ensure_own_server_connection, refuse_statement_pooling
+from warehouse.errors import AccessRefused, ConnectionFailed, SettingsError, UnsuitableDatabase
 
 # Cursors, row hashes and drift compare the text of timestamps, floats and types: it must not depend on a server's
 # settings. Timeouts meant for people must not end a run, nor may a role's isolation level hide what committed while it
 # waited.
-SESSION = {
+SETTINGS: Final = {
     "TimeZone": "UTC",
     "DateStyle": "ISO, MDY",
     "IntervalStyle": "postgres",
     "lc_monetary": "C",
     "extra_float_digits": "1",
     "bytea_output": "hex",
-    "client_encoding": "UTF8",
     "row_security": "on",
     "quote_all_identifiers": "off",
     "default_transaction_isolation": "read committed",
@@ -38,55 +44,86 @@ SESSION = {
         "0",
     ),
 }
-# A failed connection has no SQLSTATE: only the message distinguishes a wrong URL from a server that restarts.
-REFUSALS = (
-    "authentication failed",
-    "does not exist",
-    "invalid ",
-    "no password supplied",
-    "not known",
-    "permission denied",
-    "pg_hba.conf",
+# Names of tables and types are spelled by what is in the search path: a role's own must not change them.
+WAREHOUSE_SETTINGS: Final = SETTINGS | {"search_path": "public"}
+# Older servers lack some settings, and only on Linux does a server reliably notice that a client has gone.
+_IS_KNOWN: Final = (
+    "current_setting(name, true) is not null "
+    "and (name <> 'client_connection_check_interval' or version() ~ 'linux')"
 )
-# Connection lost or not yet possible, shut down, idle or at work for too long, too many connections, serialization,
-# deadlock.
-TRANSIENT_CLASSES = (
-    "08", "57P01", "57P02", "57P03", "57P05", "25P03", "25P04", "53300", "40001", "40P01",
-)  # fmt: skip
+# As server_version has them: of the warehouse, and of a source.
+OLDEST_SERVER: Final = 160000
+OLDEST_SOURCE: Final = 130000
+WAREHOUSE_URL: Final = "DWH_WAREHOUSE_URL"
 
 
 def connect(url: str, *, autocommit: bool = False, application_name: str = "dwh") -> psycopg.Connection:
-    """Connection with the session settings that every reader and writer shares.
+    """A session in the warehouse, with the settings that every reader and writer shares.
 
     Raises:
-        ConnectionFailed: the server cannot be reached or refuses; the message carries no password.
+        ConnectionFailed: the server cannot be reached; the message carries no password.
+        AccessRefused: it refuses.
+        UnsuitableDatabase: a pooler in between does not give a client a server connection of its own.
     """
+    connection = _open(url, WAREHOUSE_URL, application_name=application_name)
+    set_here = f"select set_config(name, value, false) from {_values(WAREHOUSE_SETTINGS)} where {_IS_KNOWN}"
+    # A pooler in between has given its client a number of its own, not that of the server's process.
+    is_direct = f"pg_backend_pid() = {connection.info.backend_pid}"
     try:
-        connection = psycopg.connect(url, autocommit=autocommit, application_name=application_name)
-    except psycopg.OperationalError as error:
-        reason = str(error).strip().splitlines()[0].rpartition(" failed: ")[2].rstrip(".")
-        what = f"Cannot connect to {without_password(url)}: {reason}."
-        if any(sign in reason for sign in REFUSALS):
-            hint = "Correct the URL, or the privileges of its user (`dwh doctor`)."
-            raise AccessRefused(what, hint=hint) from None
-        raise ConnectionFailed(
-            what, hint="Is the server up (`dwh status`), and is the URL right (`dwh doctor`)?"
-        ) from None
-    except psycopg.ProgrammingError:
-        raise SettingsError(
-            "A database URL cannot be understood.",
-            hint="It should read postgresql://user:password@host:port/database.",
-        ) from None
-    settings = ", ".join(f"('{name}', '{value}')" for name, value in SESSION.items())
-    # Older servers lack some of them, and only on Linux does a server reliably notice that a client has gone.
-    connection.execute(
-        f"select set_config(name, value, false) from (values {settings}) as setting (name, value) "
-        "where current_setting(name, true) is not null "
-        "and (name <> 'client_connection_check_interval' or version() ~ 'linux')".encode()
-    )
-    if not autocommit:
-        connection.commit()
+        if connection.execute(f"{set_here} and {is_direct}".encode()).rowcount == 0:
+            ensure_own_server_connection(
+                connection, url, lambda: _open(url, WAREHOUSE_URL, application_name="dwh pooler check")
+            )
+            connection.execute(set_here.encode())
+    except BaseException:
+        connection.close()
+        raise
+    connection.autocommit = autocommit
     return connection
+
+
+@contextmanager
+def read_only_transaction(
+    source: str,
+    url: str,
+    *,
+    application_name: str,
+    isolation: psycopg.IsolationLevel = psycopg.IsolationLevel.READ_COMMITTED,
+) -> Iterator[psycopg.Connection]:
+    """One read-only transaction in the database of `source`, in which no snapshot is taken yet.
+
+    A pooler may give the server connection to the source's own clients afterwards, so nothing outlives the transaction:
+    settings are local to it, and no statement is prepared. Start no other transaction on it.
+
+    Raises:
+        ConnectionFailed: the server cannot be reached; the message carries no password.
+        AccessRefused: it refuses.
+        UnsuitableDatabase: the server is too old, or a pooler in between allows no transactions.
+    """
+    setting = f"DWH_{source.upper()}_URL"
+    try:
+        connection = _open(url, setting, application_name=application_name, prepare_threshold=None)
+    except (ConnectionFailed, AccessRefused) as error:
+        raise type(error)(f"Source '{source}': {error.what}", hint=error.hint) from None
+    with connection:
+        if (version := connection.info.server_version) < OLDEST_SOURCE:
+            raise UnsuitableDatabase(
+                f"Source '{source}' runs PostgreSQL {format_version(version)}; "
+                f"{format_version(OLDEST_SOURCE)} or newer is needed.",
+                hint="Upgrade it: older servers cannot tell which transactions a snapshot saw.",
+            )
+        # Asked beforehand: a query in the transaction would take its snapshot.
+        known = connection.execute(f"select name, value from {_values(SETTINGS)} where {_IS_KNOWN}".encode())
+        statements = "; ".join(f"set local {name} = '{value}'" for name, value in known.fetchall())
+        connection.autocommit = False
+        connection.isolation_level = isolation
+        connection.read_only = True
+        try:
+            connection.execute(statements.encode())
+        except psycopg.OperationalError as error:
+            refuse_statement_pooling(error, setting)
+            raise
+        yield connection
 
 
 def analyze_briefly(
@@ -100,44 +137,47 @@ def analyze_briefly(
     )
 
 
-def is_transient(error: BaseException) -> bool:
-    """Whether doing the same again may succeed: connection lost, server restarting, deadlock, serialization."""
-    if isinstance(error, ConnectionFailed):
-        return True
-    if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-        return False
-    # A connection that breaks in the middle has no SQLSTATE.
-    return error.sqlstate is None or error.sqlstate.startswith(TRANSIENT_CLASSES)
-
-
-@contextmanager
-def explain_unwritable() -> Iterator[None]:
-    """Translate the errors of a server that is full or read only.
-
-    Raises:
-        DiskFull: a disk of a server is full.
-        AccessRefused: the warehouse is read only.
-    """
-    try:
-        yield
-    except psycopg.errors.DiskFull as error:
-        raise DiskFull(
-            f"The disk of the database server is full: {error.diag.message_primary}.",
-            hint="Free some space (docs/runbook.md, 'The disk is full') and run again: nothing of it was published.",
-        ) from error
-    except psycopg.errors.ReadOnlySqlTransaction as error:
-        raise AccessRefused(
-            f"The warehouse takes no writes: {error.diag.message_primary}.",
-            hint="Is it a standby, or is default_transaction_read_only on, for all or for this user? "
-            "Set it to off there once it is known why it is on.",
-        ) from error
+def format_version(number: int) -> str:
+    """Format a version of PostgreSQL as people write it: 160004 is 16.4."""
+    return f"{number // 10000}.{number % 10000}".removesuffix(".0")
 
 
 def without_password(url: str) -> str:
-    """The URL without its password, for messages: user, host, port and database."""
+    """The URL without its password, for messages: user, hosts, ports and database, or the name of the service."""
     try:
-        parts = conninfo_to_dict(url)
+        given = conninfo_to_dict(url)
     except psycopg.ProgrammingError:
         return urlsplit(url).scheme + "://…"
-    host, port = parts.get("host", "localhost"), parts.get("port", 5432)
-    return f"postgresql://{parts.get('user', '')}@{host}:{port}/{parts.get('dbname', '')}"
+    if "service" in given:
+        return f"service {given['service']}"
+    defaults = {
+        option.keyword.decode(): option.val.decode()
+        for option in Conninfo.get_defaults()
+        if option.val is not None
+    }
+    parts = {"host": "localhost", "user": "", "dbname": "", **defaults, **given}
+    hosts = str(parts["host"]).split(",")
+    ports = str(parts["port"]).split(",")
+    # One port for all hosts, or one for each.
+    ports = ports * len(hosts) if len(ports) == 1 else ports
+    places = [f"{quote(host, safe='')}:{port or 5432}" for host, port in zip(hosts, ports, strict=False)]
+    return f"postgresql://{parts['user']}@{','.join(places)}/{parts['dbname']}"
+
+
+def _open(url: str, setting: str, **options: Any) -> psycopg.Connection:
+    """An autocommit connection with nothing set yet."""
+    try:
+        return psycopg.connect(url, autocommit=True, client_encoding="UTF8", **options)
+    except psycopg.OperationalError as error:
+        raise connection_error(error, without_password(url), setting) from None
+    except psycopg.ProgrammingError:
+        raise SettingsError(
+            f"{setting} cannot be understood.",
+            hint="It should read postgresql://user:password@host:port/database, with %40 for an @ in the password; "
+            "or be a connection string of libpq (host=… dbname=…, or service=…).",
+        ) from None
+
+
+def _values(settings: Mapping[str, str]) -> str:
+    rows = ", ".join(f"('{name}', '{value}')" for name, value in settings.items())
+    return f"(values {rows}) as setting (name, value)"

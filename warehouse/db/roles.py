@@ -64,6 +64,11 @@ def apply_grants(connection: Connection) -> None:
             run(statement.replace("%", "%%"))
     run(f"revoke create on schema mart from {LOADER}")
     run(f"alter default privileges for role {LOADER} in schema dwh grant select on tables to {READER}")
+    # Where schema public is closed to everybody: the revision of the warehouse is read there.
+    if _scalar(connection, "select has_schema_privilege('public', 'usage with grant option')"):
+        for role in (LOADER, READER):
+            if not _scalar(connection, f"select has_schema_privilege('{role}', 'public', 'usage')"):
+                run(f"grant usage on schema public to {role}")
     if _scalar(
         connection,
         "select pg_has_role(relowner, 'usage') from pg_class where oid = 'public.alembic_version'::regclass",
@@ -88,6 +93,8 @@ def drop_roles(connection: Connection) -> None:
     """Drop the roles, once the schemas are gone, unless somebody else uses them."""
     run = connection.exec_driver_sql
     run(f"revoke all on public.alembic_version from {', '.join(ROLES)}")
+    if _scalar(connection, "select has_schema_privilege('public', 'usage with grant option')"):
+        run(f"revoke all on schema public from {LOADER}, {READER}")
     for role in (MARKETING, READER, OWNER, LOADER):
         run(
             f"""

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import psycopg
 
-from warehouse.db.connections import connect, without_password
-from warehouse.errors import SchemaOutdated
+from warehouse.db.connections import OLDEST_SERVER, connect, format_version, without_password
+from warehouse.errors import AccessRefused, SchemaOutdated, UnsuitableDatabase
 
 VERSIONS = Path(__file__).parents[1] / "migrations" / "versions"
 
@@ -18,12 +18,53 @@ def newest() -> str:
 
 
 def revision_of(connection: psycopg.Connection) -> str | None:
-    """Revision that the database is at; None before the first migration."""
-    row = connection.execute("select to_regclass('public.alembic_version')").fetchone()
-    if row is None or row[0] is None:
+    """Revision that the database is at; None before the first migration.
+
+    Raises:
+        AccessRefused: this user may not read it.
+    """
+    row = connection.execute(
+        """
+        select has_schema_privilege(namespace.oid, 'usage'), has_table_privilege(relation.oid, 'select')
+        from pg_class as relation inner join pg_namespace as namespace on relation.relnamespace = namespace.oid
+        where namespace.nspname = 'public' and relation.relname = 'alembic_version'
+        """
+    ).fetchone()
+    if row is None:
         return None
+    for is_granted, right in zip(
+        row, ("usage on schema public", "select on public.alembic_version"), strict=True
+    ):
+        if not is_granted:
+            user = connection.info.user
+            raise AccessRefused(
+                f"User {user} may not read which revision the warehouse is at: it lacks {right}.",
+                hint=f"Let the warehouse's owner run there: grant {right} to {user}.",
+            )
     row = connection.execute("select version_num from public.alembic_version").fetchone()
     return row[0] if row else None
+
+
+def ensure_suitable(connection: psycopg.Connection) -> None:
+    """Refuse a database that cannot hold the warehouse, whatever its tables.
+
+    Raises:
+        UnsuitableDatabase: its server is too old, or its encoding lacks characters that sources have.
+    """
+    info = connection.info
+    if info.server_version < OLDEST_SERVER:
+        raise UnsuitableDatabase(
+            f"The warehouse's server runs PostgreSQL {format_version(info.server_version)}; "
+            f"{format_version(OLDEST_SERVER)} or newer is needed.",
+            hint="Let DWH_WAREHOUSE_URL lead to a newer server; `dwh up` starts an embedded one if it is unset.",
+        )
+    if (encoding := info.parameter_status("server_encoding")) != "UTF8":
+        raise UnsuitableDatabase(
+            f"The warehouse's database {info.dbname} has the encoding {encoding}, which cannot hold all that sources "
+            "and web logs hold.",
+            hint="Create another and let DWH_WAREHOUSE_URL lead to it: create database NAME encoding 'UTF8' "
+            "template template0; then run `dwh migrate`.",
+        )
 
 
 def ensure_migrated(url: str) -> None:
@@ -31,8 +72,10 @@ def ensure_migrated(url: str) -> None:
 
     Raises:
         SchemaOutdated: it has no tables yet, or lacks migrations, or has newer ones.
+        UnsuitableDatabase, AccessRefused: it can hold no warehouse, or may not be read.
     """
     with connect(url, autocommit=True) as connection:
+        ensure_suitable(connection)
         revision = revision_of(connection)
     if revision == newest():
         return

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 
 import psycopg
 
-from warehouse.db.connections import connect
+from warehouse.db.connections import read_only_transaction
 from warehouse.errors import WarehouseError
 from warehouse.settings import Settings
 from warehouse.sources.declaration import Source
@@ -30,16 +30,15 @@ def captured_sources(
 
 @contextmanager
 def readers_of(settings: Settings, sources: Sequence[Source]) -> Iterator[Mapping[str, psycopg.Connection]]:
-    """Read-only connections to those of the sources that have a URL and answer, by name."""
+    """Read-only transactions in those of the sources that have a URL and answer, by name."""
     with ExitStack() as stack:
         readers = {}
         for source in sources:
             try:
                 url = settings.source_url(source.name)
-                reader = stack.enter_context(connect(url, application_name="dwh explain"))
+                reader = read_only_transaction(source.name, url, application_name="dwh explain")
+                readers[source.name] = stack.enter_context(reader)
             except WarehouseError:
                 # What the warehouse knows can be explained without the source.
                 continue
-            reader.set_read_only(True)
-            readers[source.name] = reader
         yield readers

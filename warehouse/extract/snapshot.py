@@ -1,15 +1,15 @@
 """One repeatable-read snapshot of a source, and the checks that it shows every row."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
 import psycopg
 from psycopg import sql
 
-from warehouse.db.connections import connect
-from warehouse.errors import AccessRefused, ConnectionFailed, SourceError
+from warehouse.db.connections import read_only_transaction
+from warehouse.errors import SourceError
 from warehouse.extract.source_identity import SourceIdentity
 from warehouse.sources.declaration import Table
 
@@ -48,9 +48,9 @@ def snapshot_of(
         ConnectionFailed, AccessRefused: the source cannot be reached, or refuses the connection.
         SourceError: the server is a standby, on which rows that committed late cannot be detected.
     """
-    with _connect(source, url) as connection:
-        connection.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
-        connection.set_read_only(True)
+    with read_only_transaction(
+        source, url, application_name="dwh capture", isolation=psycopg.IsolationLevel.REPEATABLE_READ
+    ) as connection:
         if tables:
             _lock_tables(connection, tables)
         row = connection.execute(
@@ -92,24 +92,15 @@ def snapshot_of(
         yield connection, Snapshot(identity, no_open_transactions, taken_at)
 
 
-def _connect(source: str, url: str) -> psycopg.Connection:
-    try:
-        return connect(url, application_name="dwh capture")
-    except (ConnectionFailed, AccessRefused) as error:
-        hint = f"{error.hint} The URL is DWH_{source.upper()}_URL."
-        raise type(error)(f"Source '{source}': {error.what}", hint=hint) from None
-
-
 def _lock_tables(connection: psycopg.Connection, tables: Sequence[Table]) -> None:
     """Lock the tables against TRUNCATE and ALTER TABLE before the snapshot is taken.
 
     A table that is rewritten afterwards shows no rows to an older snapshot: all would seem to be deleted.
     """
     names = sql.SQL(", ").join(sql.Identifier(table.schema, table.name) for table in tables)
-    try:
+    # Of a table that is not there the checks say more; a savepoint takes no snapshot.
+    with suppress(*_UNREADABLE), connection.transaction():
         connection.execute(sql.SQL("lock table {} in access share mode").format(names))
-    except _UNREADABLE:
-        connection.rollback()
 
 
 def check_readable(connection: psycopg.Connection, table: Table) -> None:

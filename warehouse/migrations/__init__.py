@@ -14,16 +14,18 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from warehouse.db.connections import connect, explain_unwritable
+from warehouse.db.connection_errors import explain_unwritable
+from warehouse.db.connections import connect, without_password
 from warehouse.db.locks import session_lock
-from warehouse.db.roles import apply_grants
+from warehouse.db.roles import LOADER, OWNER, apply_grants
 from warehouse.db.schema_objects import BLOCKED, SchemaObjects
-from warehouse.errors import LockHeld, SchemaObjectInUse, WrongParameters
+from warehouse.db.schema_version import ensure_suitable
+from warehouse.errors import AccessRefused, LockHeld, SchemaObjectInUse, WrongParameters
 from warehouse.migrations import declared
+from warehouse.migrations.privileges import ensure_may_migrate
 
 FOLDER = Path(__file__).parent
 # Whoever waits for a table's lock makes all later readers of that table wait: give up soon and try again.
@@ -152,7 +154,11 @@ def _config(connection: Connection | None) -> Config:
 
 
 def _engine(url: str) -> Engine:
-    return create_engine(make_url(url).set(drivername="postgresql+psycopg"), poolclass=NullPool)
+    return create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: connect(url, application_name="dwh migrate"),
+        poolclass=NullPool,
+    )
 
 
 def _driver(connection: Connection) -> psycopg.Connection:
@@ -168,21 +174,29 @@ def _in_transaction(url: str, run: Callable[[Connection], None]) -> None:
         connect(url, autocommit=True, application_name="dwh migrate") as guard,
         session_lock(guard, "migrate", wait_seconds=120),
     ):
+        ensure_suitable(guard)
+        ensure_may_migrate(guard, url)
         try:
             with _engine(url).begin() as connection:
                 connection.exec_driver_sql(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
                 connection.exec_driver_sql(f"set local statement_timeout = '{STATEMENT_TIMEOUT}'")
-                connection.exec_driver_sql("set local timezone = 'UTC'")
                 run(connection)
                 apply_grants(connection)
         except DBAPIError as error:
             assert isinstance(error.orig, psycopg.Error)
-            raise _explained(error.orig) from error
+            raise _explained(error.orig, url) from error
         except psycopg.Error as error:
-            raise _explained(error) from error
+            raise _explained(error, url) from error
 
 
-def _explained(error: psycopg.Error) -> Exception:
+def _explained(error: psycopg.Error, url: str) -> Exception:
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return AccessRefused(
+            f"The warehouse {without_password(url)} cannot be migrated: {error.diag.message_primary}. "
+            "Nothing was changed.",
+            hint="Let the owner of what is named there, or an administrator of the server, run `dwh migrate`, or "
+            f"grant its roles to this login: grant {OWNER}, {LOADER} to …",
+        )
     if isinstance(error, psycopg.errors.LockNotAvailable):
         return LockHeld(
             f"A table or view that the migration changes has been in use for {LOCK_TIMEOUT}. Nothing was changed.",

@@ -16,9 +16,11 @@ from typing import Self
 import psycopg
 from psycopg.types.json import Jsonb
 
-from warehouse.db.connections import connect, explain_unwritable
+from warehouse.db.connection_errors import explain_unwritable
+from warehouse.db.connections import connect
 from warehouse.db.locks import RUN
-from warehouse.errors import LockHeld, RunLost, WarehouseError, summarize_error
+from warehouse.db.poolers import SESSION_MODE, server_process
+from warehouse.errors import LockHeld, RunLost, UnsuitableDatabase, WarehouseError, summarize_error
 from warehouse.runs.alerts.outbox import enqueue_alert, enqueue_crash_alert, mark_enqueued
 from warehouse.runs.alerts.rules import Rules
 from warehouse.runs.redact import redact
@@ -45,6 +47,8 @@ class Run:
     flow: str
     connection: psycopg.Connection = field(repr=False)
     warehouse_url: str = field(repr=False)
+    # Of the session that holds the locks.
+    server_process: int = field(repr=False)
     rules: Rules = field(default_factory=Rules, repr=False)
     dry_run_connection: psycopg.Connection | None = field(default=None, repr=False)
 
@@ -196,7 +200,9 @@ def start_run(
         dry_run_connection = (
             connect(warehouse_url, application_name=f"dwh {flow} dry run") if dry_run else None
         )
-        run = Run(run_id, flow, connection, warehouse_url, rules, dry_run_connection)
+        run = Run(
+            run_id, flow, connection, warehouse_url, server_process(connection), rules, dry_run_connection
+        )
         try:
             with explain_unwritable():
                 yield run
@@ -211,14 +217,20 @@ def ensure_alive(run: Run) -> None:
 
     Raises:
         RunLost: its connection is gone, and its locks with it.
+        UnsuitableDatabase: a pooler has given the session with the locks to another client.
     """
+    lost = f"Run {run.run_id} ({run.flow}) lost the connection that held its locks"
     try:
-        run.connection.execute("select")
+        process = server_process(run.connection)
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
         raise RunLost(
-            f"Run {run.run_id} ({run.flow}) lost the connection that held its locks: {str(error).strip()}.",
-            hint="Its open transaction was rolled back. Run it again.",
+            f"{lost}: {str(error).strip()}.", hint="Its open transaction was rolled back. Run it again."
         ) from None
+    if process != run.server_process:
+        raise UnsuitableDatabase(
+            f"{lost}: a connection pooler has given it to another client.",
+            hint=SESSION_MODE.format(setting="DWH_WAREHOUSE_URL"),
+        )
 
 
 def add_parameters(run: Run, **parameters: str) -> None:

@@ -1,0 +1,106 @@
+"""Errors of database connections: what they mean, what to do next, and which of them are worth a retry.
+
+Whether to try again is decided here and nowhere else.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import psycopg
+
+from warehouse.errors import AccessRefused, ConnectionFailed, DiskFull, WarehouseError
+
+# Connection lost or not yet possible, shut down, idle or at work for too long, too many connections, serialization,
+# deadlock.
+TRANSIENT_CLASSES: Final = (
+    "08", "57P01", "57P02", "57P03", "57P05", "25P03", "25P04", "53300", "40001", "40P01",
+)  # fmt: skip
+# A connection that failed has no SQLSTATE: only its message distinguishes a refusal, which a retry would meet again,
+# from a server that restarts. {setting} is where the URL comes from.
+REFUSALS: Final = {
+    r"does not support SSL|GSSAPI encryption required": "Turn TLS on at the server; or, where the way to it is "
+    "safe, write sslmode=prefer in {setting}.",
+    r"certificate|SSL error|tlsv1|channel binding": "sslrootcert=FILE in {setting} names the certificate to trust, "
+    "sslcert=FILE and sslkey=FILE your own; sslmode=require encrypts without checking who answers.",
+    r"pg_hba\.conf": "Let an administrator of the server allow this user, database and address in its pg_hba.conf; "
+    "if it asks for encryption, write sslmode=require in {setting}.",
+    r"database .* does not exist|no such database": "Correct the database's name in {setting}, or create it: "
+    "create database NAME encoding 'UTF8' template template0.",
+    r"not currently accepting connections|permission denied for database": "Let an administrator of the server "
+    "allow connections to this database (grant connect on database NAME to USER), or correct {setting}.",
+    r"password|authentication|role .* does not exist|no such user|not permitted to log in": "Correct user and "
+    "password in {setting}.",
+    r"definition of service|service file": "Correct the service's name in {setting}, or its definition in "
+    "~/.pg_service.conf (elsewhere: PGSERVICEFILE).",
+    r"unsupported startup parameter": "The connection pooler in between passes these on only if its configuration "
+    "has them in ignore_startup_parameters: add them there, or take them out of {setting}.",
+    r"configuration parameter|value for parameter": "Correct `options` in {setting}.",
+    r"not known|No address associated": "Correct the name of the host in {setting}.",
+    r"invalid |does not exist|permission denied|not allowed": "Correct {setting}.",
+}
+IS_IT_UP: Final = (
+    "Is the server up, and are host and port in {setting} right? `dwh up` starts embedded databases."
+)
+_REASON: Final = re.compile(
+    r"(?:- host: '(?P<host>[^']*)', port: '?(?P<port>[^',]*)'?(?:, hostaddr: '[^']*')?: )?"
+    r"(?:connection (?:failed|is bad): )?(?:connection to server .*? failed: )?(?:FATAL: +)?(?P<reason>.*?)\.?$"
+)
+
+
+def connection_error(error: psycopg.Error, place: str, setting: str) -> WarehouseError:
+    """What a failed connection to `place` means: AccessRefused if a retry would meet the same, else ConnectionFailed.
+
+    Of several hosts, each one's reason is named; it is a refusal if all of them refuse.
+    """
+    text, _, by_host = str(error).partition("All failures were:\n")
+    lines = [line for line in (by_host or text).splitlines() if line and not line.startswith("\t")]
+    matches = [match for match in map(_REASON.match, lines) if match]
+    reasons = list(dict.fromkeys(match["reason"] for match in matches))
+    what = f"Cannot connect to {place}: {reasons[0] if reasons else type(error).__name__}."
+    if len(reasons) > 1:
+        named = dict.fromkeys(f"{match['host']}:{match['port']}: {match['reason']}" for match in matches)
+        what = f"Cannot connect to {place}: {'; '.join(named)}."
+    hints = [_hint_of_refusal(reason) for reason in reasons]
+    if (refusals := [hint for hint in hints if hint]) and len(refusals) == len(hints):
+        hint = " ".join(dict.fromkeys(refusals))
+        return AccessRefused(what, hint=hint.replace("{setting}", setting))
+    return ConnectionFailed(what, hint=IS_IT_UP.replace("{setting}", setting))
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether doing the same again may succeed: connection lost, server restarting, deadlock, serialization."""
+    if isinstance(error, ConnectionFailed):
+        return True
+    if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return False
+    # A connection that breaks in the middle has no SQLSTATE.
+    return error.sqlstate is None or error.sqlstate.startswith(TRANSIENT_CLASSES)
+
+
+@contextmanager
+def explain_unwritable() -> Iterator[None]:
+    """Translate the errors of a server that is full or read only.
+
+    Raises:
+        DiskFull: a disk of a server is full.
+        AccessRefused: the warehouse is read only.
+    """
+    try:
+        yield
+    except psycopg.errors.DiskFull as error:
+        raise DiskFull(
+            f"The disk of the database server is full: {error.diag.message_primary}.",
+            hint="Free some space (docs/runbook.md, 'The disk is full') and run again: nothing of it was published.",
+        ) from error
+    except psycopg.errors.ReadOnlySqlTransaction as error:
+        raise AccessRefused(
+            f"The warehouse takes no writes: {error.diag.message_primary}.",
+            hint="Is it a standby, or is default_transaction_read_only on, for all or for this user? "
+            "Set it to off there once it is known why it is on.",
+        ) from error
+
+
+def _hint_of_refusal(reason: str) -> str | None:
+    return next((hint for pattern, hint in REFUSALS.items() if re.search(pattern, reason)), None)
