@@ -15,7 +15,7 @@ from warehouse.extract.stage import XminScan, stage
 from warehouse.extract.staged import Staged
 from warehouse.extract.verification import Verification, verify
 from warehouse.load.publish import publish
-from warehouse.model.star import BEGINNING, DIMENSIONS, END_OF_TIME
+from warehouse.model.star import BEGINNING, DIMENSIONS, END_OF_TIME, TARGETS
 from warehouse.runs.audit import CheckResult, Load, start_run
 from warehouse.sources.declaration import Source, read_declaration
 from warehouse.sources.registry import PACKAGED, read_source
@@ -209,6 +209,15 @@ class Pipeline:
     def quarantined(self) -> list[Row]:
         """Every entry of the quarantine: (row key, rules, resolution)."""
         return self.rows("select row_key, rules, resolution from audit.quarantine order by quarantine_id")
+
+    def marked(self) -> list[Row]:
+        """Rows of the star that show an older state than the one in quarantine: (table, natural key)."""
+        queries = [
+            f"select '{target.table}', array[{', '.join(target.natural_key)}] from dwh.{target.table} "
+            "where has_quarantined_update"
+            for target in TARGETS
+        ]
+        return self.rows(f"{' union all '.join(queries)} order by 1, 2")
 
     def run_states(self) -> list[Row]:
         """Every run: (flow, status, error)."""

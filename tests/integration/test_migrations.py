@@ -142,6 +142,16 @@ def whole_tables(url: str) -> dict[str, list[tuple[object, ...]]]:
     }
 
 
+# Facts that show an older state than the one in quarantine.
+QUARANTINED_FACTS = """
+    select order_id, line_id from dwh.fact_order_item
+    where array[order_id, line_id] in (
+        select row_key from audit.quarantine where entity = 'order_item' and resolved_at is null
+    )
+    order by 1, 2
+"""
+
+
 def test_baseline_is_the_schema_that_was_released(
     released: tuple[str, str], empty_database_url: Callable[[], str]
 ) -> None:
@@ -156,15 +166,26 @@ def test_baseline_is_the_schema_that_was_released(
 
 def test_released_warehouse_is_upgraded_with_its_data(released: tuple[str, str], warehouse_url: str) -> None:
     _, url = released
+    with connect(url) as connection:
+        connection.execute(
+            """
+            insert into audit.quarantine (run_id, source, entity, row_key, rules, reason)
+            select run_id, source_system, 'order_item', array[order_id, line_id], '{status is unknown}', 'unknown'
+            from dwh.fact_order_item order by ordered_at limit 2
+            """
+        )
     counts, tables = row_counts(url), whole_tables(url)
-    as_of = rows(url, "select * from audit.dim_customer_at(1) order by 1")
+    past = f"select {WHOLE_TABLES['dwh.dim_customer']} from audit.dim_customer_at(1) order by 1"
+    as_of = rows(url, past)
     assert (
         counts["dwh.fact_order_item"] > 100 and counts["audit.change"] > 10 and counts["audit.quarantine"] > 1
     )
     upgrade(url)
     assert catalog_of(url) == catalog_of(warehouse_url)
     assert whole_tables(url) == tables
-    assert rows(url, "select * from audit.dim_customer_at(1) order by 1") == as_of
+    assert rows(url, past) == as_of
+    marked = "select order_id, line_id from dwh.fact_order_item where has_quarantined_update order by 1, 2"
+    assert rows(url, marked) == rows(url, QUARANTINED_FACTS) != []
     after = row_counts(url)
     # By their numbers: migrations rename tables, and create new ones.
     assert Counter(counts.values()) - Counter(after.values()) == Counter()

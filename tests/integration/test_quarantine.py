@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import pytest
+
 from tests.pipeline import STAMP, USUAL, Pipeline
 
 # A second line that keeps the order's total high whatever is wrong with the first.
@@ -175,6 +177,48 @@ def test_published_line_that_goes_bad_and_is_deleted_leaves_the_facts(shop: Pipe
     shop.capture()
     assert shop.facts() == []
     assert [entry[2] for entry in shop.quarantined()] == ["deleted"]
+
+
+@pytest.mark.parametrize("ending", ["mended", "deleted", "the order is deleted"])
+def test_lines_of_an_order_are_judged_together_whichever_of_them_changes(shop: Pipeline, ending: str) -> None:
+    shop.without_foreign_keys()
+    for number in (1, 2):
+        shop.order(number, "2024-03-10", {}, {"quantity": 3})
+    shop.capture()
+    published = [(str(order), str(line)) for order in (1, 2) for line in (1, 2)]
+    shop.insert(
+        "order_item", line_number=3, unit_price=-500, unit_price_default=-600, quantity=1, discount_amount=0
+    )
+    run = shop.capture()
+    total = "order total is not positive"
+    below = "order total is not above the line's base price"
+    assert sorted(shop.quarantined()) == [
+        (["1", "1"], [total, below], None),
+        (["1", "2"], [total, below], None),
+        (["1", "3"], [total, "base price is not positive", "unit price is not positive",
+                      "discount is not between 0 and the gross amount"], None),
+    ]  # fmt: skip
+    assert run.counts("dwh.fact_order_item") == {"read": 3, "quarantined": 3}
+    assert shop.facts() == published
+    # nothing of the other order was judged again, and nothing is judged twice
+    assert shop.capture().changes() == {}
+    if ending == "mended":
+        shop.do("update order_item set unit_price = 5, unit_price_default = 4 where line_number = 3")
+        published.insert(2, ("1", "3"))
+    elif ending == "deleted":
+        shop.do("delete from order_item where line_number = 3")
+    else:
+        shop.do("delete from sales_order where id = 1")
+    shop.capture()
+    if ending == "the order is deleted":
+        assert {
+            (tuple(key), rules[0]) for key, rules, resolution in shop.quarantined() if resolution is None
+        } == {(("1", line), "order time is missing") for line in ("1", "2", "3")}
+    else:
+        assert {resolution for *_, resolution in shop.quarantined()} == {"released"} | (
+            {"deleted"} if ending == "deleted" else set()
+        )
+    assert shop.facts() == published
 
 
 def test_line_that_reappears_broken_is_quarantined_anew(shop: Pipeline) -> None:

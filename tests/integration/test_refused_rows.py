@@ -77,7 +77,7 @@ def test_member_that_is_refused_later_keeps_its_version_and_shows_that_a_newer_s
 ) -> None:
     shop.order(1, "2024-03-10")
     shop.capture()
-    published = content(shop.warehouse, ["dwh"])
+    versions = products(shop)
     shop.do("update product set price = -5", "update distribution_center set name = ''")
     shop.capture()
     waiting = [
@@ -85,7 +85,11 @@ def test_member_that_is_refused_later_keeps_its_version_and_shows_that_a_newer_s
         ("distribution_center", ["1"], ["name is blank"], None),
     ]
     assert shop.rows(WAITING) == waiting
-    assert content(shop.warehouse, ["dwh"]) == published
+    assert shop.marked() == [("dim_distribution_center", ["1"]), ("dim_product", ["1"])]
+    assert products(shop) == versions
+    assert shop.rows("select name from dwh.dim_distribution_center where not is_inferred and name <> ''") == [
+        ("Rosario",)
+    ]
     for entity in ("product", "distribution_center"):
         (node,) = explain(shop.warehouse, [shop.source], entity, ["1"])
         assert node.facts["state"] == "in the source; its state in the source now is in quarantine"
@@ -115,6 +119,7 @@ def test_member_that_is_refused_later_keeps_its_version_and_shows_that_a_newer_s
         ("1", "Hammer", 100, False, "ever", "2024-08-01"),
         ("1", "Hammer", 105, False, "2024-08-01", "now"),
     ]
+    assert shop.marked() == []
     (node,) = explain(shop.warehouse, [shop.source], "product", ["1"])
     assert node.facts["state"] == "in the source"
     assert differences(shop) == {}

@@ -8,7 +8,7 @@ from warehouse.errors import DeleteThresholdExceeded
 from warehouse.extract.deletes import confirm_hint
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import natural_keys
-from warehouse.model.star import TARGETS, DailySnapshot, Fact, Target
+from warehouse.model.star import TARGETS, DailySnapshot, Fact
 
 
 def has_rows_of_source(connection: psycopg.Connection, source: str) -> bool:
@@ -42,7 +42,7 @@ def find_orphans(batch: Batch, max_share: float) -> int:
     key = batch.target.natural_key
     rows = batch.format(
         "from {target} as held where source_system = {source} and {live}",
-        live=sql.SQL(live_rows(batch.target)),
+        live=live_rows(batch),
     )
     orphans = _add_deleted_keys(
         batch, batch.format("select {key} {rows}", key=qualified("held", key), rows=rows)
@@ -80,7 +80,7 @@ def check_deleted_share(batch: Batch, max_share: float) -> None:
         from {target} as held where source_system = {source} and {live}
         """,
         same=same_key(batch.target.natural_key, "held", "deleted"),
-        live=sql.SQL(live_rows(batch.target)),
+        live=live_rows(batch),
     ).fetchone() or (0, 0)
     if deleted > max_share * held:
         raise DeleteThresholdExceeded(
@@ -90,14 +90,19 @@ def check_deleted_share(batch: Batch, max_share: float) -> None:
         )
 
 
-def live_rows(target: Target) -> str:
-    """Condition on a row of the target: its source row should be there, as far as the star knows."""
+def live_rows(batch: Batch) -> sql.Composable:
+    """Condition on a row `held` of the target: its source row should be there, as far as the star knows."""
+    target = batch.target
     if isinstance(target, Fact):
-        return "true"
+        return sql.SQL("true")
     if isinstance(target, DailySnapshot):
         # Rows of earlier days stay.
-        return f"snapshot_date = (select max(snapshot_date) from dwh.{target.table})"
-    return "is_current and not is_inferred" if target.has_history else "not is_deleted and not is_inferred"
+        return batch.format(
+            "held.snapshot_date = (select max(snapshot_date) from {target} where source_system = {source})"
+        )
+    if target.has_history:
+        return sql.SQL("held.is_current and not held.is_inferred")
+    return sql.SQL("not held.is_deleted and not held.is_inferred")
 
 
 def _add_deleted_keys(batch: Batch, held: sql.Composable) -> int:

@@ -139,6 +139,8 @@ def load_target(batch: Batch, run: Run, staged: Staged, checks: list[CheckResult
         counts = counts.with_rekeyed(rekey_quarantined(batch, batch.target))
     if batch.is_full_load:
         materialize_keys(batch)
+    else:
+        quarantine.mark_rows(batch)
     _analyze_target(batch, counts)
     return to_load(batch, counts, changed + orphans, conformed, quarantined, started)
 

@@ -8,7 +8,12 @@ from psycopg import sql
 from warehouse.db.identifiers import text_array
 from warehouse.load.batch import Batch
 from warehouse.load.fit import UNFIT, unfit_rules
+from warehouse.load.orphans import live_rows
 from warehouse.model.contracts import RowRule
+from warehouse.model.star import DailySnapshot
+from warehouse.model.tables import HAS_QUARANTINED_UPDATE
+
+WRONG_MARKS = sql.Identifier("pg_temp", "wrong_marks")
 
 
 def find_failing(batch: Batch, rules: Sequence[RowRule]) -> Mapping[str, int]:
@@ -127,6 +132,55 @@ def resolve(batch: Batch, last_entry: int) -> Mapping[str, int]:
         last_entry=sql.Literal(last_entry),
     ).fetchall()
     return dict(rows)
+
+
+def mark_rows(batch: Batch, *, every_entry: bool = False) -> int:
+    """Mark the target's rows whose newer state is in quarantine, and unmark all others; returns how many were wrong.
+
+    Call it after the merge. A row that is not looked up is one whose entry is older than this run: it was marked then,
+    if it was in the star. With `every_entry` all are looked up.
+    """
+    target = batch.target
+    # Of a snapshot, rows of a new day are copies without marks, and those of earlier days stay as they were.
+    is_snapshot = isinstance(target, DailySnapshot)
+    names: dict[str, sql.Composable] = {
+        "mark": sql.Identifier(HAS_QUARANTINED_UPDATE.name),
+        "is_live": live_rows(batch),
+        "row_key": text_array(target.natural_key, "held"),
+        "same": sql.SQL(" and ").join(
+            sql.SQL("held.{} = waiting.row_key[{}]").format(sql.Identifier(name), sql.Literal(position))
+            for position, name in enumerate(target.natural_key, start=1)
+        ),
+        "waiting": batch.format(
+            "select row_key from audit.quarantine where source = {source} and entity = {entity} "
+            "and resolved_at is null and row_key is not null"
+        ),
+    }
+    wrong = batch.create_temporary(
+        "wrong_marks",
+        """
+        select held.ctid as place, {row_key} as row_key, false as {mark}
+        from {target} as held
+        where held.source_system = {source} and held.{mark} and {is_judged}
+            and not ({is_live} and {row_key} in ({waiting}))
+        union all
+        select held.ctid, {row_key}, true
+        from ({waiting} and {is_looked_up}) as waiting
+        inner join {target} as held on {same} and held.source_system = {source}
+        where not held.{mark} and {is_live}
+        """,
+        **names,
+        is_judged=live_rows(batch) if is_snapshot else sql.SQL("true"),
+        is_looked_up=sql.SQL("true") if every_entry or is_snapshot else batch.format("run_id = {run_id}"),
+    )
+    if wrong:
+        batch.execute(
+            "update {target} as held set {mark} = wrong.{mark}, run_id = {run_id} "
+            "from {wrong_marks} as wrong where held.ctid = wrong.place",
+            **names,
+            wrong_marks=WRONG_MARKS,
+        )
+    return wrong
 
 
 def is_waiting(connection: psycopg.Connection, source: str, entity: str, key: Sequence[str]) -> bool:

@@ -57,6 +57,7 @@ def _replace(batch: Batch, run: Run, fact: Fact, day: date) -> Load:
     quarantined = check(batch, run, contract, []) if conformed else 0
     quarantine.resolve(batch, last_entry)
     counts = facts.merge(batch, fact, every_key=True)
+    quarantine.mark_rows(batch)
     load = to_load(batch, counts, read, conformed, quarantined, started)
     return replace(load, window_low=str(day), window_high=str(day))
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from warehouse.model.declaration import Dimension
 from warehouse.model.schema import TABLES
 from warehouse.model.star import DIMENSIONS
-from warehouse.model.tables import dimension_table
+from warehouse.model.tables import HAS_QUARANTINED_UPDATE, dimension_table
 
 MARTS: Final = Path(__file__).parent / "marts" / "comments.toml"
 # Marts that show personal data, with their masked views.
@@ -102,7 +102,7 @@ def masked_views() -> list[MaskedView]:
 
 def _masked_dimension(dimension: Dimension) -> MaskedView:
     entity = dimension.entity
-    kept = {"source_system", *dimension.natural_key, *dimension.attributes}
+    kept = {"source_system", *dimension.natural_key, *dimension.attributes, HAS_QUARANTINED_UPDATE.name}
     columns = {column.name: column for column in dimension_table(dimension).columns if column.name in kept}
     selected, comments = _masked(
         {name: column.description for name, column in columns.items()},

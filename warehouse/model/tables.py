@@ -28,6 +28,13 @@ IS_INFERRED = Column(
     required=True,
     default="false",
 )
+HAS_QUARANTINED_UPDATE = Column(
+    "has_quarantined_update",
+    "boolean",
+    "Whether a newer state of it is in quarantine: this is the last one that was accepted",
+    required=True,
+    default="false",
+)
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,7 @@ def fact_table(fact: Fact) -> Table:
             *fact.measures,
             *fact.attributes,
             *others,
+            HAS_QUARANTINED_UPDATE,
             _run_id("Run that wrote this row last"),
         ),
         {f"pk_{fact.table}": f"primary key ({', '.join(fact.natural_key)}, source_system)"},
@@ -89,6 +97,7 @@ def fact_table(fact: Fact) -> Table:
                 f"ix_{fact.table}_{fact.event_time}",
                 f"using brin ({fact.event_time}) with (pages_per_range = 32)",
             ),
+            _marked(fact.table),
         ),
     )
 
@@ -112,6 +121,7 @@ def snapshot_table(snapshot: DailySnapshot) -> Table:
                 "Whether no run was made on that day: the row is that of the day before",
                 required=True,
             ),
+            HAS_QUARANTINED_UPDATE,
             _run_id("Run that wrote this row last"),
         ),
         {
@@ -119,6 +129,7 @@ def snapshot_table(snapshot: DailySnapshot) -> Table:
                 f"primary key (snapshot_date, {', '.join(snapshot.natural_key)}, source_system)"
             )
         },
+        (_marked(snapshot.table),),
     )
 
 
@@ -205,6 +216,7 @@ def _versions(dimension: Dimension) -> Table:
                 default="true",
             ),
             IS_INFERRED,
+            HAS_QUARANTINED_UPDATE,
             Column("row_hash", "bigint", "Hash of the tracked attributes", required=True),
             _run_id("Run that wrote this version last"),
             Column("expired_by_run_id", "bigint", "Run that expired this version"),
@@ -219,6 +231,7 @@ def _versions(dimension: Dimension) -> Table:
         (
             Index(f"uq_{table}_current", f"({natural}, source_system) where is_current", unique=True),
             Index(f"ix_{table}_expired_by_run_id", "(expired_by_run_id) where expired_by_run_id is not null"),
+            _marked(table),
         ),
         {
             key: "0",
@@ -251,15 +264,24 @@ def _members(dimension: Dimension) -> Table:
                 required=True,
                 default="false",
             ),
+            HAS_QUARANTINED_UPDATE,
             _run_id("Run that wrote this row last"),
         ),
         {
             f"pk_{table}": f"primary key ({key})",
             f"uq_{table}_{natural}": f"unique ({natural}, source_system)",
         },
+        (_marked(table),),
         unknown={key: "0", "source_system": "''", natural: "''", "run_id": "0"},
     )
 
 
 def _run_id(description: str) -> Column:
     return Column("run_id", "bigint", description, required=True)
+
+
+def _marked(table: str) -> Index:
+    """Index on the rows whose newer state is in quarantine: few of many, looked up by every load."""
+    return Index(
+        f"ix_{table}_{HAS_QUARANTINED_UPDATE.name}", f"(source_system) where {HAS_QUARANTINED_UPDATE.name}"
+    )

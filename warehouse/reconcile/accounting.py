@@ -1,19 +1,17 @@
-"""Quarantine: every conformed row is either published or waits here because it breaks a rule."""
+"""Quarantine: every conformed row is either published or waits here because it breaks a rule, and the star says so."""
 
 import time
 from dataclasses import replace
 
 from psycopg import sql
 
-from warehouse.db.identifiers import qualified, same_key, text_array
+from warehouse.db.identifiers import text_array
 from warehouse.load.batch import Batch
-from warehouse.load.fit import UNFIT
-from warehouse.load.orphans import live_rows
-from warehouse.load.quarantine import find_failing
+from warehouse.load.quarantine import WRONG_MARKS, find_failing, mark_rows
 from warehouse.model.contracts import read_contract
-from warehouse.model.star import Dimension
+from warehouse.model.tables import HAS_QUARANTINED_UPDATE
 from warehouse.reconcile.compare import EXPECTED, Comparison, compare, list_differences
-from warehouse.reconcile.verdict import Verdict
+from warehouse.reconcile.verdict import MOST_LISTED, Difference, Verdict
 
 
 def waiting_table(entity: str) -> sql.Identifier:
@@ -22,11 +20,7 @@ def waiting_table(entity: str) -> sql.Identifier:
 
 
 def reconcile_quarantine(batch: Batch) -> Verdict:
-    """Repair the entries of an entity, and take the rows that wait out of its batch.
-
-    A row belongs into quarantine if it breaks a rule now and is not published as it is, or has waited before; and if
-    the star cannot hold it. One that was published when it broke no rule stays: a row is checked when it changes.
-    """
+    """Repair the entries of an entity, and take the rows that wait out of its batch."""
     started = time.monotonic()
     find_failing(batch, read_contract(batch.entity.name, batch.entity.unmapped_columns).row_rules)
     batch.execute(
@@ -38,18 +32,7 @@ def reconcile_quarantine(batch: Batch) -> Verdict:
             failing.row_key, failing.rules, failing.reason, failing.place,
             -- a row that is checked again without a change has lost its timestamp
             failing.row_data - 'changed_at' as row_data
-        from {failing_rows} as failing
-        where starts_with(failing.rules[1], {unfit})
-            or not exists (
-                select from {conformed} as conformed
-                inner join (select * from {target} where {is_live}) as published on {same}
-                where conformed.ctid = failing.place
-            )
-            or exists (
-                select from audit.quarantine as entry
-                where entry.source = {source} and entry.entity = {entity} and entry.resolved_at is null
-                    and entry.row_key = failing.row_key
-            );
+        from {failing_rows} as failing;
         delete from {conformed} as conformed using pg_temp.expected as expected where conformed.ctid = expected.place;
         create temp table {waiting_name} on commit drop as select row_key from pg_temp.expected;
         analyze {waiting};
@@ -59,9 +42,6 @@ def reconcile_quarantine(batch: Batch) -> Verdict:
         """,
         waiting=waiting_table(batch.entity.name),
         waiting_name=sql.Identifier(f"waiting_{batch.entity.name}"),
-        unfit=sql.Literal(UNFIT),
-        is_live=sql.SQL(live_rows(batch.target)),
-        same=_same_row(batch),
     )
     comparison = Comparison(
         "star",
@@ -79,6 +59,39 @@ def reconcile_quarantine(batch: Batch) -> Verdict:
         verdict = replace(verdict, differences=list_differences(batch.connection, comparison))
         _repair(batch)
     return verdict.timed(started)
+
+
+def reconcile_marks(batch: Batch) -> Verdict:
+    """Repair the marks of rows whose newer state is in quarantine; call it after all other repairs."""
+    started = time.monotonic()
+    table, key, mark = f"dwh.{batch.target.table}", batch.target.natural_key, HAS_QUARANTINED_UPDATE.name
+    wrong = mark_rows(batch, every_entry=True)
+    rows = batch.execute(
+        "select row_key, {mark}::text, (not {mark})::text from {wrong_marks} order by row_key limit {limit}",
+        mark=sql.Identifier(mark),
+        wrong_marks=WRONG_MARKS,
+        limit=sql.Literal(MOST_LISTED),
+    ).fetchall()
+    return Verdict(
+        "star",
+        batch.source,
+        table,
+        0,
+        0,
+        rows_differing=wrong,
+        differences=[
+            Difference(
+                "star",
+                batch.source,
+                table,
+                dict(zip(key, row_key, strict=True)),
+                "changed",
+                {mark: found},
+                {mark: expected},
+            )
+            for row_key, expected, found in rows
+        ],
+    ).timed(started)
 
 
 def _repair(batch: Batch) -> None:
@@ -101,15 +114,4 @@ def _repair(batch: Batch) -> None:
         inner join pg_temp.expected as expected on expected.ctid = different.wanted;
         """,
         key=text_array(batch.target.natural_key, "conformed"),
-    )
-
-
-def _same_row(batch: Batch) -> sql.Composable:
-    """Whether `published` is the row of `conformed`: the same key, and of a member the same state."""
-    same = same_key((*batch.target.natural_key, "source_system"), "published", "conformed")
-    if not isinstance(batch.target, Dimension):
-        return same
-    attributes = batch.target.attributes
-    return sql.SQL("{} and row({}) is not distinct from row({})").format(
-        same, qualified("published", attributes), qualified("conformed", attributes)
     )

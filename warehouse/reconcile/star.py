@@ -8,7 +8,7 @@ from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import take_all_keys
 from warehouse.load.conform import conform
 from warehouse.model.star import TARGETS, Dimension, Fact
-from warehouse.reconcile.accounting import reconcile_quarantine
+from warehouse.reconcile.accounting import reconcile_marks, reconcile_quarantine
 from warehouse.reconcile.facts import reconcile_calendar, reconcile_facts
 from warehouse.reconcile.members import reconcile_members
 from warehouse.reconcile.snapshots import reconcile_snapshot
@@ -64,6 +64,9 @@ def reconcile_star(
                     if isinstance(batch.target, Fact)
                     else reconcile_snapshot(batch, batch.target)
                 )
+    for batch in batches:
+        with batch:
+            add(reconcile_marks(batch))
     if has_facts:
         add(reconcile_calendar(connection, run_id))
     return list(verdicts.values())

@@ -37,6 +37,7 @@ select
     line.currency,
     line.returned_at,
     line.recorded_at,
+    line.has_quarantined_update,
     line.run_id
 from dwh.fact_order_item as line
 left join dwh.dim_customer as customer on line.customer_key = customer.customer_key
