@@ -100,7 +100,7 @@ def daily(
 
 
 @run.command()
-def weblogs(dry_run: DryRun = False, as_json: Json = False) -> None:
+def weblogs(reconform: Reconform = False, dry_run: DryRun = False, as_json: Json = False) -> None:
     """Load new lines of the access logs in the lake (DWH_LAKE/landing/weblogs): plain, compressed, or in archives.
 
     A file that cannot be read, or is of another format, is named; all others are loaded, and the command ends with 3.
@@ -108,7 +108,7 @@ def weblogs(dry_run: DryRun = False, as_json: Json = False) -> None:
     Several runs at once, on one machine or many, share the files: each takes an eighth of what is left at a time. When
     nothing is left, a run waits a minute for the others, and takes over the files of those that die.
     """
-    result = perform("ingest-weblogs", dry_run)
+    result = perform("ingest-weblogs", dry_run, reconform=reconform)
     show(result, as_json)
     _exit_if_unread(result)
 

@@ -55,7 +55,7 @@ def daily_warehouse(
     }
     steps: dict[str, Callable[[], FlowResult]] = {
         **{flow_name(source): partial(flow_of(source), **options) for source in sources},
-        WEBLOGS: partial(ingest_weblogs, dry_run=dry_run),
+        WEBLOGS: partial(ingest_weblogs, reconform=reconform, dry_run=dry_run),
         MARTS: partial(refresh_marts, dry_run=dry_run),
     }
     if from_step is not None and from_step not in steps:

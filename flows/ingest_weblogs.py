@@ -21,12 +21,13 @@ SHOWN_FILES = 20
 
 
 @flow(NAME, run_title=lambda: f"{NAME} {Settings.load().lake.rpartition('@')[2]}")
-def ingest_weblogs(dry_run: bool = False) -> FlowResult:
+def ingest_weblogs(reconform: bool = False, dry_run: bool = False) -> FlowResult:
     """Load new files and new lines of growing ones; every line goes into the warehouse or into quarantine.
 
     Concurrent runs, on any workers, share the files.
 
     Args:
+        reconform: Derive again what texts mean by other rules, also if they are more than DWH_RECONFORM_ROWS.
         dry_run: Do it, show what would change, and roll it back.
     """
     settings = with_urls(Settings.load())
@@ -43,7 +44,7 @@ def ingest_weblogs(dry_run: bool = False) -> FlowResult:
                 dry_run=True,
                 unread_files=dry.weblogs.unread,
             )
-        loaded = load_files(run, settings)
+        loaded = load_files(run, settings, reconform)
         change_log.prune(run.connection, settings.change_log_days)
         load = Load(
             "weblogs",
@@ -53,13 +54,14 @@ def ingest_weblogs(dry_run: bool = False) -> FlowResult:
             rows_quarantined=loaded.rows_quarantined,
             seconds=round(loaded.seconds, 3),
         )
-        return FlowResult(NAME, run.run_id, (load,), loaded.checks, unread_files=loaded.unread)
+        loads = (*loaded.rederived, load)
+        return FlowResult(NAME, run.run_id, loads, loaded.checks, unread_files=loaded.unread)
 
     return run_locked(settings.warehouse, NAME, ingest, lock="feed weblogs", shared=True, dry_run=dry_run)
 
 
 @task
-def load_files(run: Run, settings: Settings) -> WeblogLoad:
+def load_files(run: Run, settings: Settings, reconform: bool) -> WeblogLoad:
     """Load what is new in each file; continues after the last attempt's commits."""
     ensure_alive(run)
     log(f"reading web logs in {settings.lake}")
@@ -67,7 +69,9 @@ def load_files(run: Run, settings: Settings) -> WeblogLoad:
         log(f"{missing}: no web logs to load. Is DWH_LAKE correct?")
     if native.library is None:
         log(f"{native.SLOW_PARSER} {native.INSTALL_COMPILER}")
-    loaded = weblogs.load(settings, run)
+    loaded = weblogs.load(settings, run, reconform=reconform)
+    for load in loaded.rederived:
+        log(str(load))
     _log_result(loaded)
     return loaded
 

@@ -2,6 +2,7 @@
 brings exactly what changed."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -232,3 +233,22 @@ def test_product_with_an_infinite_price_waits_and_no_sale_is_lost(northwind: Pip
     with start_run(northwind.warehouse_url, flow="reconcile") as run:
         verdicts = reconcile_source(run, northwind.source, northwind.shop_url, repair=False)
     assert {verdict.verdict for verdict in verdicts if verdict.layer != "mart"} == {"equal"}
+
+
+def test_prices_in_another_unit_reach_every_line_that_was_loaded(northwind: Pipeline) -> None:
+    northwind.capture()
+    entity = northwind.source.entities["order_item"]
+    in_cents = replace(
+        entity,
+        sql=entity.sql.replace(
+            "round(line.unit_price::numeric,", "round(100 * line.unit_price::numeric,"
+        ).replace("round(line.quantity * line.unit_price", "round(100 * line.quantity * line.unit_price"),
+    )
+    northwind.source = replace(
+        northwind.source, entities={**northwind.source.entities, "order_item": in_cents}
+    )
+    run = northwind.capture()
+    assert run.changes() == {"dwh.fact_order_item": {"read": 2155, "updated": 2155}}
+    assert run.loads["dwh.fact_order_item"].reconform_reason == "conform SQL has changed"
+    assert sales(northwind) == (Decimal("135445859.00"), Decimal("126579303.95"))
+    assert northwind.capture().changes() == {}

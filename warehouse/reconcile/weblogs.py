@@ -1,6 +1,8 @@
 """Web logs: compare the files' loaded lines with the fact, and the aggregates with what is counted of it."""
 
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -17,15 +19,18 @@ from warehouse.model.weblog_aggregates import (
     list_users,
 )
 from warehouse.reconcile.compare import EXPECTED, Comparison, reconcile_table
-from warehouse.reconcile.verdict import Difference, Problem, Verdict
+from warehouse.reconcile.verdict import MOST_LISTED, Difference, Problem, Verdict
 from warehouse.weblogs.files.checkpoints import FEED
+from warehouse.weblogs.maintenance.rederive import DIFFERING, find_differing, record_definitions, update_fact
+from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
+from warehouse.weblogs.storage.lookups import Lookups
 
 SQL = Path(__file__).parent / "queries"
 
 
 def reconcile_weblogs(connection: psycopg.Connection, run_id: int) -> list[Verdict]:
     """Repair the aggregates from the fact, in the connection's transaction; lines that differ are reported."""
-    verdicts = [_lines(connection)]
+    verdicts = [_lines(connection), *_texts(connection, run_id)]
     # The pairs that users are counted from, before the counts.
     for aggregate in AGGREGATES:
         if aggregate.users:
@@ -38,6 +43,43 @@ def reconcile_weblogs(connection: psycopg.Connection, run_id: int) -> list[Verdi
         expected = count_rows_and_users(aggregate)
         verdicts.append(_aggregate(connection, run_id, aggregate, expected, *aggregate.measures))
     return verdicts
+
+
+def _texts(connection: psycopg.Connection, run_id: int) -> Iterator[Verdict]:
+    """Whether texts are described as by the rules in use, and requests have the keys that their texts have."""
+    for dictionary in Lookups(connection, run_id, read_traffic_rules()).described:
+        started = time.monotonic()
+        find_differing(connection, dictionary)
+        comparison = Comparison(
+            "weblog",
+            FEED,
+            "dwh",
+            dictionary.name.removeprefix("dwh."),
+            DIFFERING,
+            (dictionary.key,),
+            tuple(dictionary.derived),
+            sql.SQL("exists (select from {} as described where {})").format(
+                DIFFERING, same_key((dictionary.key,), "found", "described")
+            ),
+        )
+        verdict = reconcile_table(connection, comparison)
+        (texts,) = connection.execute(
+            sql.SQL("select count(*) from {}").format(dictionary.relation)
+        ).fetchone() or (0,)
+        yield replace(verdict, rows_expected=texts, rows_found=texts).timed(started)
+    record_definitions(connection, run_id)
+    started = time.monotonic()
+    with connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute((SQL / "weblog_keys.sql").read_bytes())
+        listed_rows = cursor.fetchmany(MOST_LISTED)
+    differences = [
+        Difference("weblog", FEED, "dwh.fact_weblog", row["row_key"], "changed", row["before"], row["after"])
+        for row in listed_rows
+    ]
+    differing = update_fact(connection)
+    yield Verdict(
+        "weblog", FEED, "dwh.fact_weblog", 0, 0, rows_differing=differing, differences=differences
+    ).timed(started)
 
 
 def _expected_users(aggregate: Aggregate) -> sql.Composable:

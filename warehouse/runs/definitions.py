@@ -10,11 +10,13 @@ from psycopg import sql
 from warehouse.errors import DeclarationError, ReconformLimitExceeded
 from warehouse.model.contracts import Contract, read_contract
 from warehouse.model.star import TARGETS, Target
+from warehouse.model.weblog_definition import define_lookups
 from warehouse.sources.declaration import Entity, Source, read_declaration
 from warehouse.sources.definition import Definition, added_columns, define_targets, describe_changes
 
 # The part that is recorded in place of all others of a target that its source no longer declares.
 REMOVED = "removed from the source's declaration"
+WEBLOGS = "weblogs"
 NOT_DECLARED = "it is no longer declared: its rows are kept and not updated"
 
 
@@ -113,11 +115,25 @@ def list_stale_targets(connection: psycopg.Connection, declared: Mapping[str, Pa
             stale += find_stale_targets(connection, source, read_contracts(source))
         except DeclarationError as error:
             stale.append(StaleTarget(name, "all", f"its declaration cannot be read: {error.what}"))
+    try:
+        stale += find_stale_lookups(connection)
+    except DeclarationError as error:
+        stale.append(StaleTarget(WEBLOGS, "all", f"its declaration cannot be read: {error.what}"))
     rows = connection.execute(
         "select distinct source, table_name from audit.definition where source <> all(%s) order by 1, 2",
-        [list(declared)],
+        [[*declared, WEBLOGS]],
     ).fetchall()
     return stale + [StaleTarget(source, table_name, NOT_DECLARED) for source, table_name in rows]
+
+
+def find_stale_lookups(connection: psycopg.Connection) -> list[StaleTarget]:
+    """Lookups of the web logs whose texts were described by other rules than the present ones."""
+    before = read_definitions(connection, WEBLOGS)
+    stale = []
+    for name, now in define_lookups().items():
+        if before.get(name) != now and (rows := _texts(connection, name)):
+            stale.append(StaleTarget(WEBLOGS, name, describe_changes(before.get(name), now), rows))
+    return stale
 
 
 def check_reconform_limit(stale: list[StaleTarget], limit: int) -> None:
@@ -165,6 +181,15 @@ def _declared(source: Source) -> Iterator[tuple[Target, Entity]]:
     for target in TARGETS:
         if entity := source.entities.get(target.entity):
             yield target, entity
+
+
+def _texts(connection: psycopg.Connection, lookup: str) -> int:
+    schema, _, table = lookup.partition(".")
+    # Key 0 stands for no text.
+    (rows,) = connection.execute(
+        sql.SQL("select count(*) - 1 from {}").format(sql.Identifier(schema, table))
+    ).fetchone() or (0,)
+    return int(rows)
 
 
 def _mirror_rows(connection: psycopg.Connection, entity: Entity) -> int | None:

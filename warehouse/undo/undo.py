@@ -16,6 +16,7 @@ from warehouse.runs.audit import Load, Run, ensure_alive, record_load
 from warehouse.undo.undo_log import UndoLog, changed_tables
 from warehouse.weblogs.files.checkpoints import FEED
 from warehouse.weblogs.maintenance.delete_rows import delete_rows_of_runs
+from warehouse.weblogs.maintenance.rederive import recount_texts, update_fact
 
 Progress = Callable[[str], None]
 FLOW = "undo"
@@ -238,6 +239,10 @@ def _undo_runs(
             )
     for log in logs:
         log.drop_added_columns()
+    if targets[-1].is_feed and any(load.table_name.startswith("dwh.dim_") for load in loads):
+        # Texts say again what they said before, and so have the requests.
+        update_fact(connection)
+        recount_texts(connection)
     for load in loads:
         record_load(connection, run_id, load)
     connection.execute(

@@ -2,12 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
 from warehouse.db.identifiers import listed, same_key
+from warehouse.model.weblog import DIMENSIONS
+
+FILES: Final = "audit.file"
+# Texts of web logs are used by other runs, too, and so are ids of files.
+PERMANENT: Final = [FILES, *(str(table) for table in DIMENSIONS)]
 
 
 @dataclass(frozen=True)
@@ -21,7 +27,7 @@ class ChangedTable:
     types: Sequence[str]
     key: Sequence[str]
     run_column: str
-    # Whether its rows are inserted, empty, before the transaction that loads: they stay, so that ids stay the same.
+    # Whether its rows are inserted before the transaction that loads: they stay, so that ids and keys stay the same.
     has_permanent_rows: bool
 
     @property
@@ -33,7 +39,7 @@ class ChangedTable:
 def changed_tables(connection: psycopg.Connection, run_ids: Sequence[int]) -> list[ChangedTable]:
     """Tables that the runs may have written to, in the order of their creation."""
     with connection.cursor(row_factory=class_row(ChangedTable)) as cursor:
-        return cursor.execute(_TABLES, {"run_ids": list(run_ids)}).fetchall()
+        return cursor.execute(_TABLES, {"run_ids": list(run_ids), "permanent": PERMANENT}).fetchall()
 
 
 class UndoLog:
@@ -144,7 +150,7 @@ class UndoLog:
     def _update_conditions(self) -> Iterator[sql.Composable]:
         """Conditions, one per update: files may have swapped names, which are unique, so they are restored one by one,
         newest change first."""
-        if not self.table.has_permanent_rows:
+        if self.table.name != FILES:
             yield sql.SQL("")
             return
         orders = self._connection.execute("select image_order from pg_temp.image order by 1 desc").fetchall()
@@ -237,7 +243,7 @@ _TABLES = """
             order by part.position
         ) as key,
         case namespace.nspname when 'raw' then '_run_id' else 'run_id' end as run_column,
-        namespace.nspname || '.' || relation.relname = 'audit.file' as has_permanent_rows
+        namespace.nspname || '.' || relation.relname = any(%(permanent)s) as has_permanent_rows
     from pg_trigger as trigger
     inner join pg_class as relation on trigger.tgrelid = relation.oid
     inner join pg_namespace as namespace on relation.relnamespace = namespace.oid

@@ -13,7 +13,7 @@ from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.errors import LockHeld
 from warehouse.files.lake import Checkpoint, FileTask, UnreadFile
-from warehouse.history.dry_run import EXAMPLES, Example, quarantined
+from warehouse.history.dry_run import EXAMPLES, Example, examples, quarantined
 from warehouse.runs.audit import CheckResult, Load, Run
 from warehouse.settings import Settings
 from warehouse.weblogs import dry_run_diff
@@ -30,6 +30,7 @@ from warehouse.weblogs.files.checkpoints import (
 )
 from warehouse.weblogs.files.claims import Claims
 from warehouse.weblogs.loader import BATCH_BYTES, Loader
+from warehouse.weblogs.maintenance.rederive import dry_run_rederive
 from warehouse.weblogs.maintenance.reload import reopen_last_line
 from warehouse.weblogs.quarantine import QuarantinedLine, copy_lines
 from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
@@ -80,6 +81,7 @@ def dry_run_load(
     ):
         with session_lock(reader, FEED):
             before = _last_writers(reader)
+            rederived, rederived_examples = _rederive(run)
         dry_run_diff.prepare(connection, reader)
         limits = landing.limits(settings)
         claims = Claims(
@@ -109,9 +111,18 @@ def dry_run_load(
             transaction_lock(connection, PUBLISHED)
             # From here on loaders may read again; to publish, they wait until this is rolled back.
             held.enter_context(session_lock(reader, FEED, shared=True))
-        loads, examples = sink.publish_all(loaded)
+        loads, found = sink.publish_all(loaded)
         connection.rollback()
-    return WeblogDryRun(loaded, loads, examples)
+    return WeblogDryRun(loaded, (*rederived, *loads), (*rederived_examples, *found))
+
+
+def _rederive(run: Run) -> tuple[tuple[Load, ...], tuple[Example, ...]]:
+    """What would be derived again of texts that are loaded; rolled back at once, since loaders wait meanwhile."""
+    assert run.dry_run_connection is not None
+    loads = dry_run_rederive(run)
+    found = examples(run, [load for load in loads if load.table_name.startswith("dwh.dim_")])
+    run.dry_run_connection.rollback()
+    return loads, found
 
 
 class DryRunSink:

@@ -6,6 +6,7 @@ lookups, and publish their batches one after another.
 
 import time
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -24,6 +25,7 @@ from warehouse.weblogs.files.blocks import Block, BlockReader
 from warehouse.weblogs.files.checkpoints import FEED, FileProgress, checkpoint_of, next_batch
 from warehouse.weblogs.files.claims import Claims
 from warehouse.weblogs.files.unread import judge
+from warehouse.weblogs.maintenance.rederive import rederive_texts
 from warehouse.weblogs.quarantine import Quarantine
 from warehouse.weblogs.reader.addresses import Addresses, AddressReader
 from warehouse.weblogs.reader.buffers import Bytes, Mask, Places
@@ -52,6 +54,7 @@ def load(
     batch_bytes: int = BATCH_BYTES,
     wait_seconds: float = 60,
     restart: Collection[str] | None = None,
+    reconform: bool = False,
 ) -> WeblogLoad:
     """Load new lines of the landing folder into dwh.fact_weblog, batch by batch, each in one transaction.
 
@@ -61,7 +64,11 @@ def load(
     `restart` names paths below the landing folder: only these are loaded, from their beginning. The transaction that
     publishes them deletes what was loaded of them before, and of other content that these paths had on the same days.
 
+    Where traffic rules or ua-parser have changed, texts that are loaded are described again before; with `reconform`
+    also if they are more than DWH_RECONFORM_ROWS.
+
     Raises:
+        ReconformLimitExceeded: they are more, and nothing was read.
         GeoIpError: there is no GeoIP database.
         LockHeld: retention or re-classification, which keep all loads out, does not end within `wait_seconds`.
         LakeError: a file cannot be read.
@@ -69,6 +76,8 @@ def load(
     """
     rules = read_traffic_rules()
     countries = geoip.read(geoip.path_of(settings))
+    limit = None if reconform else settings.reconform_rows
+    rederived = rederive_texts(run, limit=limit, wait_seconds=wait_seconds)
     # Some licences require the database's name beside its data: the report reads it from the run's parameters.
     add_parameters(run, geoip=str(countries))
     with (
@@ -101,7 +110,7 @@ def load(
                 readable_share=settings.weblog_readable_share,
                 limits=landing.limits(settings),
             )
-            return loader.load(wait_seconds)
+            return replace(loader.load(wait_seconds), rederived=rederived)
 
 
 class Loader:

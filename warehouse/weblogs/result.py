@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from warehouse.files.lake import UnreadFile
-from warehouse.runs.audit import CheckResult
+from warehouse.runs.audit import CheckResult, Load
 from warehouse.weblogs.files.checkpoints import FileProgress
 
 
@@ -59,6 +59,8 @@ class WeblogLoad:
     countries: int
     checks: tuple[CheckResult, ...]
     seconds: float
+    # What was derived again before, since the definition of texts has changed.
+    rederived: tuple[Load, ...] = ()
 
     @property
     def lines(self) -> int:

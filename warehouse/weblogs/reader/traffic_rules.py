@@ -9,11 +9,10 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from warehouse.errors import DeclarationError
+from warehouse.model import weblog_definition
 
 ACTIONS = ("other", "view", "search", "add_to_cart", "checkout", "login")
 DIRECT = ("direct", "direct")
-
-RULES_FILE = Path(__file__).with_name("traffic_rules.toml")
 
 # Visitors choose these texts. Longer ones are no product or source, and would not fit into an index.
 _MAX_NAME_LENGTH = 100
@@ -97,13 +96,17 @@ class TrafficRules:
         return _clean(product) if product and len(product) <= _MAX_PRODUCT_LENGTH else None
 
 
-@cache
-def read_traffic_rules(path: Path = RULES_FILE) -> TrafficRules:
-    """The rules declared in a file.
+def read_traffic_rules(path: Path | None = None) -> TrafficRules:
+    """The rules declared in a file, by default those of the shop.
 
     Raises:
         DeclarationError: the file is not a valid declaration.
     """
+    return _read(path or weblog_definition.RULES_FILE)
+
+
+@cache
+def _read(path: Path) -> TrafficRules:
     try:
         declared = tomllib.loads(path.read_text())
         rules = tuple(

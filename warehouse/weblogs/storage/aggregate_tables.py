@@ -4,6 +4,7 @@ All in the caller's transaction. The SQL is generated from the declaration in wa
 are marked with the run of setting dwh.run_id.
 """
 
+import time
 from collections.abc import Callable
 from datetime import date
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from warehouse.db.identifiers import listed, qualified, same_key
+from warehouse.db.identifiers import assigned, differ, listed, qualified, same_key
 from warehouse.model.weblog_aggregates import (
     AGGREGATES,
     FACT,
@@ -19,8 +20,10 @@ from warehouse.model.weblog_aggregates import (
     Aggregate,
     AggregateTable,
     count_rows,
+    count_rows_and_users,
     list_users,
 )
+from warehouse.runs.audit import Load
 
 _BY_COUNTRY = tuple(aggregate for aggregate in AGGREGATES if "country" in aggregate.key)
 _RUN_ID = sql.SQL("coalesce(nullif(current_setting('dwh.run_id', true), ''), '0')::bigint")
@@ -156,6 +159,61 @@ def expire_users(connection: psycopg.Connection, cutoff: date) -> None:
     for aggregate in AGGREGATES:
         if aggregate.users:
             _execute(connection, _EXPIRE_USERS + _SUBTRACT_USERS, aggregate, cutoff=sql.Literal(cutoff))
+
+
+def recount(connection: psycopg.Connection, aggregate: Aggregate) -> list[Load]:
+    """Set an aggregate and its pairs of key and user to what the fact says; a load for each table that was changed."""
+    counted: list[tuple[AggregateTable, sql.Composable, tuple[str, ...]]] = [
+        (aggregate, count_rows_and_users(aggregate), aggregate.measures)
+    ]
+    if aggregate.users:
+        counted.append((aggregate.users, list_users(aggregate, FACT), (aggregate.users.measure,)))
+    loads = []
+    for table, query, measures in counted:
+        started = time.monotonic()
+        names = {
+            "table": sql.Identifier("dwh", table.table),
+            "query": query,
+            "key": listed(table.key),
+            "measures": listed(measures),
+            "assigned": assigned(measures, "excluded"),
+            "differ": differ(measures, "counted", "excluded"),
+            "same": same_key(table.key, "counted", "recounted"),
+            "run_id": _RUN_ID,
+        }
+        connection.execute(
+            sql.SQL(
+                "drop table if exists pg_temp.recounted; create temp table recounted on commit drop as {query}; "
+                "analyze pg_temp.recounted"
+            ).format(**names)
+        )
+        written = connection.execute(
+            sql.SQL(
+                """
+                insert into {table} as counted ({key}, {measures}, run_id)
+                select {key}, {measures}, {run_id} from pg_temp.recounted
+                on conflict ({key}) do update set {assigned}, run_id = excluded.run_id where {differ}
+                """
+            ).format(**names)
+        ).rowcount
+        deleted = connection.execute(
+            sql.SQL(
+                "delete from {table} as counted "
+                "where not exists (select from pg_temp.recounted as recounted where {same})"
+            ).format(**names)
+        ).rowcount
+        if written or deleted:
+            seconds = round(time.monotonic() - started, 3)
+            loads.append(
+                Load(
+                    "weblogs",
+                    f"dwh.{table.table}",
+                    rows_updated=written,
+                    rows_deleted=deleted,
+                    seconds=seconds,
+                )
+            )
+    return loads
 
 
 def drop_zeros(connection: psycopg.Connection) -> None:

@@ -5,7 +5,7 @@ batch of another. A text that no row refers to does no harm: the next load uses 
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -101,11 +101,36 @@ class TextDictionary:
         self._name, self._table = f"{schema}.dim_{name}", sql.Identifier(schema, f"dim_{name}")
         key = f"{name}_key"
         self._key, self._columns = sql.Identifier(key), (key, *columns, "text_hash", "run_id")
+        # Key and text of a row, and what is derived from the text.
+        self.key, self._text, *self.derived = key, *columns
         # All hashes in one text parameter: a hundred times faster to send than an array of UUIDs.
         self._known = sql.SQL(
             "select encode(uuid_send(text_hash), 'hex'), {} from {} where text_hash = any(%s::uuid[])"
         ).format(_names((key, *columns[1:])), self._table)
         self.table = KeyTable(attribute_count)
+
+    @property
+    def name(self) -> str:
+        """`schema.table`."""
+        return self._name
+
+    @property
+    def relation(self) -> sql.Identifier:
+        """The table."""
+        return self._table
+
+    def described_otherwise(self) -> Iterator[Row]:
+        """Key and derived columns of each text that is described otherwise now than its row says.
+
+        In an open transaction of the connection; key 0 stands for no text.
+        """
+        columns = (self.key, self._text, *self.derived)
+        with self._connection.cursor(name="texts") as cursor:
+            cursor.itersize = 50_000
+            cursor.execute(sql.SQL("{} where {} <> 0").format(_select(columns, self._table), self._key))
+            for key, text, *known in cursor:
+                if (described := self._describe(text)) != tuple(known):
+                    yield (key, *described)
 
     def keys(self, buffer: Bytes, start: Places, end: Places) -> npt.NDArray[np.int32]:
         """Key and attributes of the text between each `start` and `end`, one array each."""
@@ -225,6 +250,11 @@ class Lookups:
         self._texts = (
             self.requests, self.agents, self.referers, self.users, self.hosts, self.client_hosts,
         )  # fmt: skip
+
+    @property
+    def described(self) -> tuple[TextDictionary, ...]:
+        """Dictionaries with columns that are derived from their texts."""
+        return (self.requests, self.agents, self.referers)
 
     def evict(self) -> None:
         """Empty the memory when it has grown too large."""
