@@ -8,6 +8,7 @@ from flows.engine import flow, log, renamed, run_parameters, task
 from flows.result import FlowResult
 from flows.run_locked import run_locked
 from warehouse.extract import stage, verification
+from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.staged import Staged
 from warehouse.extract.verification import Verification
 from warehouse.history import change_log
@@ -117,9 +118,9 @@ def stage_source(
         run,
         source,
         url,
-        max_delete_share=settings.max_delete_share,
+        threshold=DeleteThreshold(settings.max_delete_share, settings.delete_floor_rows, confirm_deletes),
         xmin_scan=settings.xmin_scan,
-        confirm_deletes=confirm_deletes,
+        lock_wait_seconds=settings.source_lock_wait,
         full_refresh=full_refresh,
         accept_source=accept_source,
         progress=log,

@@ -66,7 +66,14 @@ def reconcile(repair: bool = False, sources: list[str] | None = None) -> FlowRes
 def reconcile_source(run: Run, source: Source, settings: Settings, repair: bool) -> Sequence[Verdict]:
     """Source, mirrors, star and stored marts."""
     ensure_alive(run)
-    return engine.reconcile_source(run, source, settings.source_url(source.name), repair=repair, progress=log)
+    return engine.reconcile_source(
+        run,
+        source,
+        settings.source_url(source.name),
+        repair=repair,
+        lock_wait_seconds=settings.source_lock_wait,
+        progress=log,
+    )
 
 
 @task

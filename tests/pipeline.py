@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 
 from warehouse.db.connections import connect
+from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.stage import XminScan, stage
 from warehouse.extract.staged import Staged
 from warehouse.extract.verification import Verification, verify
@@ -21,6 +22,7 @@ from warehouse.sources.declaration import Source, read_declaration
 from warehouse.sources.registry import PACKAGED, read_source
 
 Row = tuple[Any, ...]
+CONFIRMED = DeleteThreshold(is_confirmed=True)
 
 # The server is shared by tests that run beside this one, and pg_locks shows them all.
 LOCK_AWAITED = """
@@ -161,21 +163,25 @@ class Pipeline:
         *,
         source: Source | None = None,
         shop_url: str | None = None,
-        max_delete_share: float = 1.0,
+        max_delete_share: float | None = None,
+        delete_floor_rows: int = 0,
         confirm_deletes: bool = False,
         full_refresh: bool = False,
         accept_source: bool = False,
         xmin_scan: XminScan = "always",
+        lock_wait_seconds: float = 60,
         progress: Callable[[str], None] = lambda _: None,
     ) -> Captured:
-        """Run the engine once, verification included."""
+        """Run the engine once, verification included; deletes are confirmed unless there is a share."""
         with start_run(self.warehouse_url, flow="ingest-shop") as run:
             staged = stage(
                 run,
                 source or self.source,
                 shop_url or self.shop_url,
-                max_delete_share=max_delete_share,
-                confirm_deletes=confirm_deletes,
+                threshold=DeleteThreshold(
+                    max_delete_share or 0.0, delete_floor_rows, confirm_deletes or max_delete_share is None
+                ),
+                lock_wait_seconds=lock_wait_seconds,
                 full_refresh=full_refresh,
                 accept_source=accept_source,
                 xmin_scan=xmin_scan,

@@ -76,6 +76,10 @@ class SourceChanged(SourceError):
     exit_code = 3
 
 
+class SourceLocked(SourceError):
+    """Somebody holds a lock on a table of a source that keeps everybody from reading it."""
+
+
 class SchemaDrift(SourceError):
     """A source table no longer has the columns of its mirror."""
 

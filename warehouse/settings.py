@@ -168,6 +168,12 @@ class Settings(BaseSettings):
         description="A run conforms at most so many rows again where what they were made by has changed",
     )
     max_delete_share: float = Field(0.10, ge=0, le=1, description="Share of a table that one run may delete")
+    delete_floor_rows: int = Field(
+        10, ge=0, description="Rows of a table that one run may delete whatever their share, but never all"
+    )
+    source_lock_wait: float = Field(
+        60, ge=0, le=86400, description="Seconds that a run waits for source tables that somebody has locked"
+    )
 
     @field_validator("source_urls", "warehouse_url")
     @classmethod

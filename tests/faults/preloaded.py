@@ -19,7 +19,8 @@ from flows.refresh_marts import refresh_marts  # noqa: E402
 from warehouse.runs.audit import code_version  # noqa: E402
 
 FLOWS: Mapping[str, Callable[..., Any]] = {
-    "ingest-shop": partial(ingest_source, "shop"),
+    # Tables are emptied on purpose.
+    "ingest-shop": partial(ingest_source, "shop", confirm_deletes=True),
     "ingest-weblogs": ingest_weblogs,
     "refresh-marts": refresh_marts,
     "daily-warehouse": daily_warehouse,

@@ -60,6 +60,38 @@ def test_truncated_tables_are_all_named_and_deleted_once_confirmed(full_shop: Pi
     assert full_shop.capture(max_delete_share=0.10).changes() == {}
 
 
+@pytest.mark.parametrize(("deleted", "stops"), [(1, False), (4, False), (5, True), (9, True)])
+def test_few_deletes_of_a_small_table_pass_whatever_their_share(
+    shop: Pipeline, deleted: int, stops: bool
+) -> None:
+    for number in range(2, 10):
+        shop.insert("payment_method", id=number)
+    shop.capture()
+    before = content(shop.warehouse)
+    shop.do(f"delete from payment_method where id > {9 - deleted}")
+    if stops:
+        with pytest.raises(DeleteThresholdExceeded, match=rf"payment_method \({deleted} of 9 rows") as error:
+            shop.capture(max_delete_share=0.1, delete_floor_rows=4)
+        assert error.value.what.endswith("; the limit is 10% (or 4 rows, but never all).")
+        assert "DWH_DELETE_FLOOR_ROWS" in error.value.hint
+        assert content(shop.warehouse) == before
+    else:
+        run = shop.capture(max_delete_share=0.1, delete_floor_rows=4)
+        assert run.counts("raw.shop_payment_method") == {"deleted": deleted}
+
+
+@pytest.mark.parametrize(
+    "refill", ["", "insert into payment_method (id, name, kind) values (99, 'New', 'card')"]
+)
+def test_table_of_which_nothing_is_left_always_stops(shop: Pipeline, refill: str) -> None:
+    shop.capture()
+    shop.do("delete from payment_method", *([refill] if refill else []))
+    with pytest.raises(DeleteThresholdExceeded, match=r"payment_method \(1 of 1 rows, 100%\)"):
+        shop.capture(max_delete_share=1.0, delete_floor_rows=1000)
+    run = shop.capture(max_delete_share=1.0, delete_floor_rows=1000, confirm_deletes=True)
+    assert run.counts("raw.shop_payment_method")["deleted"] == 1
+
+
 def test_delete_threshold_counts_what_is_gone_not_what_has_come(full_shop: Pipeline) -> None:
     full_shop.do("update customer set id = id + 1000 where id > 10")
     with pytest.raises(DeleteThresholdExceeded, match=r"customer \(10 of 20 rows, 50%\)"):

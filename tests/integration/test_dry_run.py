@@ -2,11 +2,12 @@
 
 import pytest
 
-from tests.pipeline import Captured, Pipeline
+from tests.pipeline import CONFIRMED, Captured, Pipeline
 from tests.shop_day import change_everything
 from tests.traces import traces
 from warehouse.db.connections import connect
 from warehouse.errors import DeleteThresholdExceeded, QualityGateStopped
+from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.stage import stage
 from warehouse.extract.verification import verify
 from warehouse.history.dry_run import Example, examples
@@ -16,9 +17,11 @@ from warehouse.runs.audit import mark_crashed, start_run
 from warehouse.undo.undo import lock_of
 
 
-def dry_run(shop: Pipeline, *, max_delete_share: float = 1.0) -> tuple[Captured, tuple[Example, ...]]:
+def dry_run(
+    shop: Pipeline, *, threshold: DeleteThreshold = CONFIRMED
+) -> tuple[Captured, tuple[Example, ...]]:
     with start_run(shop.warehouse_url, flow="ingest-shop", dry_run=True) as run:
-        staged = stage(run, shop.source, shop.shop_url, max_delete_share=max_delete_share)
+        staged = stage(run, shop.source, shop.shop_url, threshold=threshold)
         published = publish(run, staged)
         verifications = verify(run, staged)
         found = examples(run, published.loads)
@@ -70,7 +73,7 @@ def test_dry_run_stops_where_the_run_would_and_tells_nobody(
     shop.do("delete from order_item")
     before = traces(shop.warehouse_url)
     with pytest.raises(DeleteThresholdExceeded):
-        dry_run(shop, max_delete_share=0.1)
+        dry_run(shop, threshold=DeleteThreshold(0.1, 0))
 
     def stop(*_: object) -> None:
         raise QualityGateStopped("It stopped.")

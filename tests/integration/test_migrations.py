@@ -15,6 +15,7 @@ from generators.shop import create_schema
 from stack.postgres import EmbeddedPostgres
 from tests.catalog import SCHEMAS, catalog
 from warehouse.db.connections import connect
+from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.stage import stage
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import create_all_keys_view, materialize_keys
@@ -72,7 +73,7 @@ def captured(empty_database_url: Callable[[], str], warehouse_url: str) -> dict[
                 source_connection.execute(NORTHWIND.read_bytes())
         source = read_source(name)
         with start_run(warehouse_url, flow="ingest-shop") as run:
-            staged = stage(run, source, url, max_delete_share=0)
+            staged = stage(run, source, url, threshold=DeleteThreshold(0.0, 0))
             publish(run, staged)
         with connect(warehouse_url) as connection:
             for target in TARGETS:

@@ -60,6 +60,21 @@ def test_what_left_the_source_while_its_mirror_was_gone_leaves_the_star(shop: Pi
         undo(undoing, run.run_id, cascade=True)
 
 
+def test_few_orphans_pass_whatever_their_share_and_all_of_them_never(shop: Pipeline) -> None:
+    shop.warehouse.execute("drop table raw.shop_order_item")
+    shop.do("delete from order_item where sales_order_id <> 1")
+    with pytest.raises(
+        DeleteThresholdExceeded, match=r"dwh.fact_order_item .* 6 of 8, 75%; the limit is 10%"
+    ):
+        shop.capture(max_delete_share=0.1, delete_floor_rows=5)
+    shop.capture(max_delete_share=0.1, delete_floor_rows=6)
+    assert [fact[:2] for fact in shop.facts()] == [("1", "1"), ("1", "2")]
+    shop.warehouse.execute("drop table raw.shop_order_item")
+    shop.do("delete from order_item")
+    with pytest.raises(DeleteThresholdExceeded, match=r"dwh.fact_order_item .* 2 of 2, 100%"):
+        shop.capture(max_delete_share=0.1, delete_floor_rows=1000)
+
+
 def test_mirrors_that_all_were_dropped_are_made_anew_under_the_same_star(shop: Pipeline) -> None:
     shop.do("delete from order_item where sales_order_id = 1 and line_number = 2")
     shop.capture()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline import PACKAGED, Captured, Pipeline, content
+from tests.pipeline import CONFIRMED, PACKAGED, Captured, Pipeline, content
 from tests.traces import traces
 from warehouse.errors import DeleteThresholdExceeded, ReconformLimitExceeded
 from warehouse.extract.stage import stage
@@ -183,7 +183,7 @@ def test_progress_says_what_is_conformed_again_and_why(shop: Pipeline, declare: 
     shop.capture(source=declare())
     with start_run(shop.warehouse_url, flow="ingest-shop") as run:
         messages: list[str] = []
-        staged = stage(run, declare(DOUBLED), shop.shop_url, max_delete_share=1.0)
+        staged = stage(run, declare(DOUBLED), shop.shop_url, threshold=CONFIRMED)
         publishing.publish(run, staged, progress=messages.append)
     assert "dwh.dim_product is conformed again as a whole: conform SQL has changed" in messages
 
@@ -414,7 +414,7 @@ def test_dry_run_shows_it_and_leaves_no_trace(shop: Pipeline, declare: Declare) 
     shop.capture(source=declare())
     before = traces(shop.warehouse_url)
     with start_run(shop.warehouse_url, flow="ingest-shop", dry_run=True) as run:
-        staged = stage(run, declare(DOUBLED), shop.shop_url, max_delete_share=1.0)
+        staged = stage(run, declare(DOUBLED), shop.shop_url, threshold=CONFIRMED)
         loads = {load.table_name: load for load in publishing.publish(run, staged).loads}
     assert traces(shop.warehouse_url) == before
     assert loads["dwh.dim_product"].reconform_reason == "conform SQL has changed"
@@ -440,7 +440,7 @@ def test_entity_that_is_no_longer_declared_is_told_and_caught_up_when_it_is_agai
     less = without(shop.source, "customer")
     with start_run(shop.warehouse_url, flow="ingest-shop") as run:
         messages: list[str] = []
-        staged = stage(run, less, shop.shop_url, max_delete_share=1.0)
+        staged = stage(run, less, shop.shop_url, threshold=CONFIRMED)
         publishing.publish(run, staged, progress=messages.append)
     assert (
         "dwh.dim_customer keeps the rows of 'shop', which no longer declares what they are made of"

@@ -5,7 +5,7 @@ import threading
 import psycopg
 import pytest
 
-from tests.pipeline import Pipeline, content
+from tests.pipeline import CONFIRMED, Pipeline, content
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.errors import LockHeld, VerificationFailed
@@ -59,7 +59,7 @@ def test_corrupt_mirror_is_told_kept_on_record_and_mended_by_reading_everything(
         pytest.raises(VerificationFailed) as error,
         start_run(loaded.warehouse_url, flow="ingest-shop") as run,
     ):
-        staged = stage(run, loaded.source, loaded.shop_url, max_delete_share=1.0)
+        staged = stage(run, loaded.source, loaded.shop_url, threshold=CONFIRMED)
         publish(run, staged)
         loaded.warehouse.execute(corruption.encode())
         verify(run, staged)
@@ -142,7 +142,7 @@ def test_publishing_the_same_batch_twice_changes_no_row(loaded: Pipeline) -> Non
     )
     loaded.order(3, "2024-06-10", {"unit_price": 1}, {"quantity": 4})
     with start_run(loaded.warehouse_url, flow="ingest-shop") as run:
-        staged = stage(run, loaded.source, loaded.shop_url, max_delete_share=1.0)
+        staged = stage(run, loaded.source, loaded.shop_url, threshold=CONFIRMED)
         publish(run, staged)
         before = content(loaded.warehouse, ("raw", "dwh"))
         quarantined = loaded.quarantined()
@@ -156,7 +156,7 @@ def test_staging_alone_publishes_nothing(loaded: Pipeline) -> None:
     before = content(loaded.warehouse, ("raw", "dwh", "audit"))
     loaded.do("update customer set country = 'UY'")
     with start_run(loaded.warehouse_url, flow="ingest-shop") as run:
-        stage(run, loaded.source, loaded.shop_url, max_delete_share=1.0)
+        stage(run, loaded.source, loaded.shop_url, threshold=CONFIRMED)
     after = content(loaded.warehouse, ("raw", "dwh", "audit"))
     assert [table for table in after if after[table] != before[table]] == ["audit.run"]
 

@@ -4,8 +4,8 @@ import psycopg
 from psycopg import pq, sql
 from psycopg.pq.abc import PGresult
 
-# Rows arrive one by one; a write for each would cost more than the copy itself.
-ROWS_PER_WRITE = 512
+# Rows arrive one by one; a write for each would cost more than the copy itself. Counted in bytes: 512 rows may be 1 GB.
+BYTES_PER_WRITE = 256 * 1024
 
 
 def copy_stream(
@@ -27,14 +27,21 @@ def copy_stream(
         with target.copy(incoming) as batch:
             _expect(source.exec_(outgoing.as_bytes(reader)), pq.ExecStatus.COPY_OUT)
             rows: list[bytes | memoryview] = []
+            size = 0
             while True:
                 status, row = source.get_copy_data(0)
                 if status < 0:
                     break
-                rows.append(row)
-                if len(rows) == ROWS_PER_WRITE:
-                    batch.write(b"".join(rows))
-                    rows.clear()
+                size += status
+                if size < BYTES_PER_WRITE:
+                    rows.append(row)
+                    continue
+                # The row itself is not copied: it may have 1 GB.
+                batch.write(b"".join(rows))
+                batch.write(row)
+                rows.clear()
+                size = 0
+                del row
             batch.write(b"".join(rows))
             _expect(source.get_result(), pq.ExecStatus.COMMAND_OK)
             while source.get_result():

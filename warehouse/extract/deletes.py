@@ -10,6 +10,7 @@ from warehouse.errors import DeleteThresholdExceeded
 from warehouse.extract.catalog import Column
 from warehouse.extract.checksums import hashing, key_hash
 from warehouse.extract.copy_stream import copy_stream
+from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.expected import live_rows
 from warehouse.extract.staged import StagedTable
 from warehouse.extract.staging_tables import batch_table, deleted_table
@@ -71,23 +72,23 @@ def has_repeated_key(writer: psycopg.Connection, table: Table) -> bool:
     )
 
 
-def check_threshold(writer: psycopg.Connection, staged: Sequence[StagedTable], max_share: float) -> None:
+def check_threshold(
+    writer: psycopg.Connection, staged: Sequence[StagedTable], threshold: DeleteThreshold
+) -> None:
     """Stop a run in which more of a table was deleted than is plausible.
 
     Raises:
         DeleteThresholdExceeded: naming each such table, its share and the limit.
     """
     exceeded = []
-    for one in staged:
-        if one.rows_deleted == 0:
-            continue
+    for one in (one for one in staged if one.rows_deleted):
         live = live_rows(writer, one.table)
-        share = one.rows_deleted / max(live, 1)
-        if share > max_share:
+        if threshold.is_exceeded(one.rows_deleted, live):
+            share = one.rows_deleted / live
             exceeded.append(f"{one.table.name} ({one.rows_deleted:,} of {live:,} rows, {share:.0%})")
     if exceeded:
         raise DeleteThresholdExceeded(
-            f"Too many rows were deleted in the source: {', '.join(exceeded)}; the limit is {max_share:.0%}.",
+            f"Too many rows were deleted in the source: {', '.join(exceeded)}; {threshold}.",
             hint=confirm_hint(staged[0].table.source),
         )
 
@@ -96,7 +97,7 @@ def confirm_hint(source: str) -> str:
     """What to do when the threshold stops `source`: confirm its deletes, and no other source's."""
     return (
         f"Nothing of '{source}' was changed. If the deletes are real: `dwh run {source} --confirm-deletes`; "
-        "DWH_MAX_DELETE_SHARE sets the limit."
+        "DWH_MAX_DELETE_SHARE and DWH_DELETE_FLOOR_ROWS set the limit."
     )
 
 

@@ -1,16 +1,16 @@
 """One repeatable-read snapshot of a source, and the checks that it shows every row."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
 import psycopg
-from psycopg import sql
 
 from warehouse.db.connections import read_only_transaction
 from warehouse.errors import SourceError
 from warehouse.extract.source_identity import SourceIdentity
+from warehouse.extract.source_locks import lock_tables
 from warehouse.sources.declaration import Table
 
 
@@ -29,22 +29,21 @@ class Snapshot:
         return self.identity.snapshot_xmin
 
 
-# Errors that `check_readable` reports with a hint, for the table concerned.
-_UNREADABLE = (
-    psycopg.errors.UndefinedTable,
-    psycopg.errors.InvalidSchemaName,
-    psycopg.errors.InsufficientPrivilege,
-    psycopg.errors.WrongObjectType,
-)
-
-
 @contextmanager
 def snapshot_of(
-    source: str, url: str, tables: Sequence[Table] = ()
+    source: str,
+    url: str,
+    tables: Sequence[Table] = (),
+    *,
+    lock_wait_seconds: float = 60,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Iterator[tuple[psycopg.Connection, Snapshot]]:
     """Open a read-only connection on which every statement sees the same moment of the `tables` of `source`.
 
+    Where somebody has locked one of them, calls `progress` with who it is, and waits.
+
     Raises:
+        SourceLocked: after `lock_wait_seconds` it still is.
         ConnectionFailed, AccessRefused: the source cannot be reached, or refuses the connection.
         SourceError: the server is a standby, on which rows that committed late cannot be detected.
     """
@@ -52,7 +51,7 @@ def snapshot_of(
         source, url, application_name="dwh capture", isolation=psycopg.IsolationLevel.REPEATABLE_READ
     ) as connection:
         if tables:
-            _lock_tables(connection, tables)
+            lock_tables(connection, source, url, tables, lock_wait_seconds, progress)
         row = connection.execute(
             """
             select
@@ -90,17 +89,6 @@ def snapshot_of(
             system_identifier, timeline, database_oid, database_name, wal_position, xmin
         )
         yield connection, Snapshot(identity, no_open_transactions, taken_at)
-
-
-def _lock_tables(connection: psycopg.Connection, tables: Sequence[Table]) -> None:
-    """Lock the tables against TRUNCATE and ALTER TABLE before the snapshot is taken.
-
-    A table that is rewritten afterwards shows no rows to an older snapshot: all would seem to be deleted.
-    """
-    names = sql.SQL(", ").join(sql.Identifier(table.schema, table.name) for table in tables)
-    # Of a table that is not there the checks say more; a savepoint takes no snapshot.
-    with suppress(*_UNREADABLE), connection.transaction():
-        connection.execute(sql.SQL("lock table {} in access share mode").format(names))
 
 
 def check_readable(connection: psycopg.Connection, table: Table) -> None:

@@ -15,6 +15,7 @@ from warehouse.extract.catalog import Column, invalid_key, source_columns, table
 from warehouse.extract.checksum_store import store_checksums, verified_checksums
 from warehouse.extract.checksums import chunks_for, compute_checksums, differing_chunks, hashing, row_count
 from warehouse.extract.copy_stream import copy_stream
+from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.drift import find_drift
 from warehouse.extract.expected import describe_changes, expected_checksums, expected_rows, without_deleted
 from warehouse.extract.missed_rows import read_missed_rows
@@ -23,7 +24,13 @@ from warehouse.extract.source_identity import captured_identity, check_same_sour
 from warehouse.extract.staged import Staged, StagedTable
 from warehouse.extract.staging_tables import batch_table, create_staging
 from warehouse.extract.table_identity import read_identity
-from warehouse.extract.watermark import Watermark, changed_since, find_window, read_watermark
+from warehouse.extract.watermark import (
+    Watermark,
+    changed_since,
+    find_window,
+    read_watermark,
+    without_late_cursor,
+)
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.runs.definitions import read_contracts
 from warehouse.sources.declaration import Source, Table
@@ -37,11 +44,11 @@ def stage(
     source: Source,
     source_url: str,
     *,
-    max_delete_share: float,
-    confirm_deletes: bool = False,
+    threshold: DeleteThreshold,
     full_refresh: bool = False,
     accept_source: bool = False,
     xmin_scan: XminScan = "always",
+    lock_wait_seconds: float = 60,
     progress: Progress = lambda _: None,
 ) -> Staged:
     """Copy what may have changed since the last published run into schema staging; publishes nothing.
@@ -52,14 +59,17 @@ def stage(
 
     Raises:
         SourceChanged: it is another database, and `accept_source` is not given.
+        SourceLocked: somebody still held a lock on a table after `lock_wait_seconds`.
         SourceError, SchemaDrift, DeclarationError: the source cannot be read completely.
-        DeleteThresholdExceeded: more than `max_delete_share` of a table was deleted, without `confirm_deletes`.
+        DeleteThresholdExceeded: more of a table was deleted than `threshold` allows.
     """
     # First of all: without its contracts a source is not even read.
     contracts = read_contracts(source)
     staged = []
     with (
-        snapshot_of(source.name, source_url, source.tables) as (reader, snapshot),
+        snapshot_of(
+            source.name, source_url, source.tables, lock_wait_seconds=lock_wait_seconds, progress=progress
+        ) as (reader, snapshot),
         run.session("stage") as writer,
     ):
         is_accepted = accept_source and _accept(writer, source, snapshot, progress)
@@ -75,14 +85,13 @@ def stage(
             # The staging tables belong to the run that holds the source's lock.
             ensure_alive(run)
             run.commit(writer)
-        if not confirm_deletes:
-            deletes.check_threshold(writer, staged, max_delete_share)
+        deletes.check_threshold(writer, staged, threshold)
     return Staged(
         source,
         snapshot,
         tuple(staged),
         contracts,
-        1.0 if confirm_deletes else max_delete_share,
+        threshold,
         is_refresh_requested=full_refresh or accept_source,
     )
 
@@ -119,7 +128,7 @@ def _stage_table(
         identity,
         full_refresh=full_refresh or drift.needs_full_refresh,
     )
-    watermark = window.watermark
+    watermark = without_late_cursor(writer, window.watermark, drift.columns, table, snapshot)
     notes = [*drift.messages, *window.notes]
     for message in notes:
         progress(f"{table.name}: {message}")

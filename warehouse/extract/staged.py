@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from warehouse.extract.catalog import Column
 from warehouse.extract.checksums import Hashing
+from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.snapshot import Snapshot
 from warehouse.extract.table_identity import TableIdentity
 from warehouse.model.contracts import Contract
@@ -46,8 +47,8 @@ class Staged:
     tables: tuple[StagedTable, ...]
     # By entity, the contract of its batch.
     contracts: Mapping[str, Contract]
-    # Share of a dimension's or fact's rows that may be deleted without confirmation.
-    max_delete_share: float = 1.0
+    # How many of a dimension's or fact's rows may be deleted.
+    threshold: DeleteThreshold
     # Whether a full refresh was asked for: then every target is conformed again as a whole.
     is_refresh_requested: bool = False
 

@@ -1,7 +1,7 @@
 """Watermarks: how far each source table is captured, and which rows were written since."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import psycopg
@@ -9,7 +9,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from warehouse.db.identifiers import assigned, listed
-from warehouse.extract.catalog import Column
+from warehouse.extract.catalog import Column, without_modifier
 from warehouse.extract.snapshot import Snapshot
 from warehouse.extract.source_identity import SourceIdentity
 from warehouse.extract.staged import StagedTable
@@ -137,6 +137,30 @@ def find_window(
     names = ", ".join(identity.relations[oid] for oid in new)
     notes = (f"rows of {table} are now stored in {names}, too: these are all read",) if new else ()
     return Window(watermark, tuple(new), notes)
+
+
+def is_moment(kind: str) -> bool:
+    """Whether values of a type can be compared with the moment of a snapshot."""
+    return without_modifier(kind) in ("timestamp with time zone", "timestamp without time zone", "date")
+
+
+def without_late_cursor(
+    connection: psycopg.Connection,
+    watermark: Watermark | None,
+    columns: Sequence[Column],
+    table: Table,
+    snapshot: Snapshot,
+) -> Watermark | None:
+    """`watermark`, without a cursor value that is later than the snapshot: behind infinity nothing would be read."""
+    kinds = [column.type for column in columns if column.name == table.cursor]
+    if watermark is None or watermark.cursor_value is None or not kinds or not is_moment(kinds[0]):
+        return watermark
+    is_late = connection.execute(
+        sql.SQL("select {}::{} > {}").format(
+            sql.Literal(watermark.cursor_value), sql.SQL(kinds[0]), sql.Literal(snapshot.taken_at)
+        )
+    ).fetchone()
+    return replace(watermark, cursor_value=None) if is_late == (True,) else watermark
 
 
 def changed_since(

@@ -5,6 +5,7 @@ from psycopg import sql
 
 from warehouse.db.identifiers import qualified, same_key
 from warehouse.errors import DeleteThresholdExceeded
+from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.deletes import confirm_hint
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import natural_keys
@@ -28,14 +29,14 @@ def has_rows_of_source(connection: psycopg.Connection, source: str) -> bool:
     return bool(row and row[0])
 
 
-def find_orphans(batch: Batch, max_share: float) -> int:
+def find_orphans(batch: Batch, threshold: DeleteThreshold) -> int:
     """Add keys of the target, and of rows that wait in quarantine for it, that no mirror row has to the deleted keys.
 
     A mirror that was dropped or changed by hand does not show what was deleted in the source meanwhile. Returns the
     number of keys added.
 
     Raises:
-        DeleteThresholdExceeded: more than `max_share` of the target would be deleted.
+        DeleteThresholdExceeded: too many rows of the target would be deleted.
     """
     if not batch.may_have_orphans:
         return 0
@@ -49,10 +50,10 @@ def find_orphans(batch: Batch, max_share: float) -> int:
     )
     if orphans:
         (held,) = batch.execute("select count(*) {rows}", rows=rows).fetchone() or (0,)
-        if orphans > max_share * held:
+        if threshold.is_exceeded(orphans, held):
             raise DeleteThresholdExceeded(
                 f"Too many rows of dwh.{batch.target.table} have no row in source '{batch.source}' any more, whose "
-                f"mirror was made again: {orphans:,} of {held:,}, {orphans / held:.0%}; the limit is {max_share:.0%}.",
+                f"mirror was made again: {orphans:,} of {held:,}, {orphans / held:.0%}; {threshold}.",
                 hint=confirm_hint(batch.source),
             )
     return orphans + _add_deleted_keys(
@@ -68,7 +69,7 @@ def find_orphans(batch: Batch, max_share: float) -> int:
     )
 
 
-def check_deleted_share(batch: Batch, max_share: float) -> None:
+def check_deleted_share(batch: Batch, threshold: DeleteThreshold) -> None:
     """Stop a run whose changed definition would delete more of the target than is plausible.
 
     Raises:
@@ -82,10 +83,10 @@ def check_deleted_share(batch: Batch, max_share: float) -> None:
         same=same_key(batch.target.natural_key, "held", "deleted"),
         live=live_rows(batch),
     ).fetchone() or (0, 0)
-    if deleted > max_share * held:
+    if threshold.is_exceeded(deleted, held):
         raise DeleteThresholdExceeded(
             f"Too many rows of dwh.{batch.target.table} are no longer made of source '{batch.source}' "
-            f"({batch.reconform_reason}): {deleted:,} of {held:,}, {deleted / held:.0%}; the limit is {max_share:.0%}.",
+            f"({batch.reconform_reason}): {deleted:,} of {held:,}, {deleted / held:.0%}; {threshold}.",
             hint=confirm_hint(batch.source),
         )
 

@@ -127,8 +127,8 @@ def load_target(batch: Batch, run: Run, staged: Staged, checks: list[CheckResult
     clear_stale_timestamps(batch)
     find_deleted_keys(batch)
     if batch.reconform_reason:
-        check_deleted_share(batch, staged.max_delete_share)
-    orphans = find_orphans(batch, staged.max_delete_share)
+        check_deleted_share(batch, staged.threshold)
+    orphans = find_orphans(batch, staged.threshold)
     if not changed and not orphans and not is_pending:
         return None
     last_entry = quarantine.last_entry(batch.connection)

@@ -29,6 +29,7 @@ def reconcile_source(
     *,
     repair: bool,
     wait_seconds: float = 60,
+    lock_wait_seconds: float = 60,
     progress: Progress = lambda _: None,
 ) -> tuple[Verdict, ...]:
     """Compare source, mirrors, star and stored marts; with `repair` the repair is committed, else it is rolled back.
@@ -37,12 +38,15 @@ def reconcile_source(
 
     Raises:
         LockHeld: the source is being loaded, and is still after `wait_seconds`.
+        SourceLocked: somebody holds a lock on a table of the source, and still does after `lock_wait_seconds`.
         SourceChanged: the source is another database than the one that was captured.
         SourceError, SchemaDrift, DeclarationError: source and warehouse cannot be compared.
     """
     with (
         session_lock(run.connection, f"source {source.name}", wait_seconds=wait_seconds),
-        snapshot_of(source.name, source_url) as (reader, snapshot),
+        snapshot_of(
+            source.name, source_url, source.tables, lock_wait_seconds=lock_wait_seconds, progress=progress
+        ) as (reader, snapshot),
         connect(run.warehouse_url, application_name=f"dwh {run.flow}") as writer,
     ):
         check_same_source(source.name, captured_identity(writer, source.name), snapshot.identity)

@@ -122,8 +122,6 @@ def run(
         "DWH_HOME": str(folder),
         "DWH_SHOP_URL": shop_url,
         "DWH_WAREHOUSE_URL": warehouse_url,
-        # Tables are emptied on purpose.
-        "DWH_MAX_DELETE_SHARE": "1",
     }
     source = read_source("shop")
     naive = NaiveMirror(shop_url, naive_url, source.tables)

@@ -180,7 +180,6 @@ class World:
             "DWH_LAKE": self._lake.settings.lake,
             "DWH_SHOP_URL": self.postgres.url(SHOP_DATABASE),
             "DWH_WAREHOUSE_URL": url,
-            "DWH_MAX_DELETE_SHARE": "1",
         }
         return Place(name, url, environment, {SHOP: self._shop_content, WEBLOGS: self._weblog_content})
 

@@ -1,0 +1,25 @@
+"""How many rows of a table may vanish in one run before somebody has to confirm it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DeleteThreshold:
+    """A share of a table, with a number of rows below which no share matters: 1 of 9 payment methods is no accident.
+
+    A table of which nothing is left always exceeds it.
+    """
+
+    max_share: float = 0.10
+    floor_rows: int = 10
+    is_confirmed: bool = False
+
+    def is_exceeded(self, deleted: int, held: int) -> bool:
+        """Whether `deleted` of the `held` rows are too many."""
+        if self.is_confirmed or not deleted:
+            return False
+        return deleted >= held or deleted > max(self.floor_rows, self.max_share * held)
+
+    def __str__(self) -> str:
+        floor = f" (or {self.floor_rows:,} rows, but never all)" if self.floor_rows else ""
+        return f"the limit is {self.max_share:.0%}{floor}"

@@ -1,0 +1,166 @@
+"""Lock the tables of a source for reading; where somebody else has locked one, wait visibly and say who."""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import class_row
+
+from warehouse.db.connections import read_only_transaction
+from warehouse.errors import SourceLocked
+from warehouse.sources.declaration import Table
+
+# A lock is asked for again and again: while it waits, a request holds what it has got already.
+ATTEMPT_SECONDS = 5.0
+FIRST_ATTEMPT_SECONDS = 1.0
+# Errors that `check_readable` reports with a hint, for the table concerned.
+_UNREADABLE = (
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.InvalidSchemaName,
+    psycopg.errors.InsufficientPrivilege,
+    psycopg.errors.WrongObjectType,
+)
+# Second words that say what a statement is about. Any other word may be a value.
+_OBJECTS = (
+    "table",
+    "index",
+    "materialized",
+    "schema",
+    "view",
+    "trigger",
+    "into",
+    "from",
+    "full",
+    "concurrently",
+)
+
+
+@dataclass(frozen=True)
+class _Holder:
+    """A session that keeps a table from being read; what the server hides from this user is None."""
+
+    relation: str
+    pid: int
+    user: str | None
+    application: str | None
+    since: datetime | None
+    state: str | None
+    query: str | None
+    waits_for: list[int]
+
+    def __str__(self) -> str:
+        since = f", in a transaction since {self.since:%Y-%m-%d %H:%M:%S} UTC" if self.since else ""
+        doing = ""
+        if statement := _shortened(self.query):
+            doing = f", {'at work on' if self.state == 'active' else 'idle in it after'}: {statement}"
+        waits = (
+            f", which waits for server process {', '.join(map(str, self.waits_for))}"
+            if self.waits_for
+            else ""
+        )
+        application = f"{self.application}, " if self.application else ""
+        return f"{self.user or 'another user'} ({application}server process {self.pid}{since}{doing}{waits})"
+
+
+def lock_tables(
+    connection: psycopg.Connection,
+    source: str,
+    url: str,
+    tables: Sequence[Table],
+    wait_seconds: float,
+    progress: Callable[[str], None],
+) -> None:
+    """Lock the tables against TRUNCATE and ALTER TABLE, in a transaction that has not taken its snapshot yet.
+
+    A table that is rewritten afterwards shows no rows to an older snapshot: all would seem to be deleted. Tables that
+    cannot be locked, since they are not there or may not be read, are left to `check_readable`.
+
+    Raises:
+        SourceLocked: another session holds a lock on one, and still does after `wait_seconds`; names it.
+    """
+    names = sql.SQL(", ").join(sql.Identifier(table.schema, table.name) for table in tables)
+    give_up_at = time.monotonic() + wait_seconds
+    limit = min(wait_seconds, FIRST_ATTEMPT_SECONDS)
+    waits_for: _Holder | None = None
+    while True:
+        _limit(connection, limit)
+        # Of a table that is not there the checks say more. Neither statement takes a snapshot, nor does a savepoint.
+        with suppress(psycopg.errors.LockNotAvailable):
+            with suppress(*_UNREADABLE), connection.transaction():
+                connection.execute(sql.SQL("lock table {} in access share mode").format(names))
+            # What is not locked here is waited for no longer than a table.
+            _limit(connection, max(wait_seconds, FIRST_ATTEMPT_SECONDS))
+            return
+        # Asked elsewhere: a query would take the snapshot.
+        with read_only_transaction(source, url, application_name="dwh capture locks") as other:
+            before, waits_for = waits_for, _find_holder(other, tables) or waits_for
+        limit = min(ATTEMPT_SECONDS, give_up_at - time.monotonic())
+        if limit <= 0:
+            raise _locked(source, waits_for, wait_seconds)
+        if waits_for is not None and (before is None or before.pid != waits_for.pid):
+            progress(
+                f"waiting up to {wait_seconds:,.0f} s for {waits_for.relation}, which is locked by {waits_for}"
+            )
+
+
+def _limit(connection: psycopg.Connection, seconds: float) -> None:
+    # Of this transaction alone: the connection may be a pooler's, and somebody else's next.
+    connection.execute(f"set local lock_timeout = '{max(int(seconds * 1000), 1)}ms'".encode())
+
+
+def _locked(source: str, holder: _Holder | None, wait_seconds: float) -> SourceLocked:
+    wait = f"DWH_SOURCE_LOCK_WAIT (now {wait_seconds:,.0f} s) sets how long a run waits."
+    if holder is None:
+        return SourceLocked(
+            f"A table of source '{source}' was locked for all of the {wait_seconds:,.0f} s that this run waited.",
+            hint=f"Run again: nothing was changed. {wait}",
+        )
+    return SourceLocked(
+        f"{holder.relation} of source '{source}' is locked by {holder}, and was for all of the {wait_seconds:,.0f} s "
+        "that this run waited.",
+        hint="Nothing was changed. Wait for it to end and run again, or end it there: "
+        f"select pg_terminate_backend({holder.pid}); {wait}",
+    )
+
+
+def _find_holder(connection: psycopg.Connection, tables: Sequence[Table]) -> _Holder | None:
+    """The session that holds, or else waits for, a lock that keeps one of the tables from being read."""
+    with connection.cursor(row_factory=class_row(_Holder)) as cursor:
+        return cursor.execute(
+            """
+            with recursive wanted as (
+                select to_regclass(format('%%I.%%I', name, relation))::oid as oid
+                from unnest(%s::text[], %s::text[]) as declared (name, relation)
+                union
+                select inhrelid from pg_inherits inner join wanted on inhparent = wanted.oid
+            )
+
+            select
+                format('%%I.%%I', nspname, relname) as relation, held.pid, usename::text as user,
+                nullif(application_name, '') as application, xact_start as since, state, query,
+                pg_blocking_pids(held.pid) as waits_for
+            from pg_locks as held
+            inner join wanted on held.relation = wanted.oid
+            inner join pg_class on pg_class.oid = wanted.oid
+            inner join pg_namespace on pg_namespace.oid = relnamespace
+            left join pg_stat_activity as activity on activity.pid = held.pid
+            where held.mode = 'AccessExclusiveLock'
+                and held.database = (select oid from pg_database where datname = current_database())
+            order by held.granted desc, xact_start limit 1
+            """,
+            [[table.schema for table in tables], [table.name for table in tables]],
+        ).fetchone()
+
+
+def _shortened(query: str | None) -> str | None:
+    """The first words of a statement, without anything that could be a value."""
+    words = re.match(r"\s*([a-z]+)(?:\s+([a-z]+)\b)?", query or "", re.IGNORECASE)
+    if words is None:
+        return None
+    first, second = words[1].lower(), (words[2] or "").lower()
+    return f"{first} {second} …" if second in _OBJECTS else f"{first} …"
