@@ -28,7 +28,7 @@ from warehouse.model.star import TARGETS
 from warehouse.runs.alerts import Mailbox, send_test
 from warehouse.settings import Settings
 from warehouse.sources.declaration import Source, Table
-from warehouse.sources.registry import read_source, sources_with_url
+from warehouse.sources.registry import read_source, refused_sources, sources_with_url
 from warehouse.weblogs.files import landing
 from warehouse.weblogs.reader import native
 
@@ -53,6 +53,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _contracts()
     try:
         sources = sources_with_url(settings)
+        for name, error in refused_sources(settings.sources).items():
+            yield Finding(f"source {name}", "wrong", error.what, error.hint)
     except WarehouseError as error:
         sources = ()
         yield Finding("sources", "wrong", error.what, error.hint)
@@ -229,10 +231,14 @@ def _identity(source: str, now: SourceIdentity, settings: Settings) -> Finding:
 
 def _table(connection: psycopg.Connection, about: str, table: Table) -> Iterator[Finding]:
     try:
-        check_readable(connection, table)
+        has_transaction_ids = check_readable(connection, table)
         source_columns(connection, table)
     except WarehouseError as error:
         yield Finding(about, "wrong", error.what, error.hint)
+        return
+    if not has_transaction_ids:
+        what = f"{table} is a view: each run computes it and compares all of its rows by ({', '.join(table.key)})."
+        yield Finding(about, "note", what, "If that is slow, capture the tables behind it.")
         return
     row = connection.execute(
         """
@@ -255,7 +261,7 @@ def _table(connection: psycopg.Connection, about: str, table: Table) -> Iterator
         from pg_class as relation
         where relation.oid = to_regclass(format('%%I.%%I', %(schema)s::text, %(name)s::text))
         """,
-        {"key": sorted(table.key), "schema": table.schema, "name": table.name},
+        {"key": sorted(table.key), "schema": table.at_source[0], "name": table.at_source[1]},
     ).fetchone()
     assert row is not None
     is_unique, has_trigger = row
@@ -263,8 +269,8 @@ def _table(connection: psycopg.Connection, about: str, table: Table) -> Iterator
     if not is_unique:
         yield Finding(
             about,
-            "wrong",
-            f"No unique index guards ({key}) of {table}, its declared key.",
+            "note",
+            f"No unique index guards ({key}) of {table}, its declared key: a run fails where two rows share it.",
             f"create unique index concurrently on {table} ({key});",
         )
     if table.cursor and not has_trigger:

@@ -688,11 +688,7 @@ def test_row_level_security_that_hides_rows_is_told(shop: Pipeline) -> None:
     ("made", "told"),
     [
         ("select 1", "Source 'shop' has no table public.thing."),
-        ("create view thing as select * from customer", "is not a table, and only rows of a table"),
-        (
-            "create materialized view thing as select * from customer",
-            "is not a table, and only rows of a table",
-        ),
+        ("create sequence thing", "public.thing of source 'shop' is neither a table nor a view."),
     ],
 )
 def test_what_is_no_table_is_told(shop: Pipeline, made: str, told: str) -> None:

@@ -448,7 +448,6 @@ def test_doctor_finds_what_is_wrong_and_how_to_mend_it(dwh: CommandLine, shop: P
         ("contracts", "There is no data contract for product"),
         ("contracts", f"{contracts / 'weblog.yml'} is not YAML"),
         ("warehouse", "Table dwh.dim_product"),
-        ("source shop", "No unique index guards (id) of public.brand, its declared key."),
         ("GeoIP file", "There is no GeoIP file at /nowhere.mmdb."),
         ("mail", "The mail server smtp"),
     }

@@ -12,7 +12,13 @@ from flows.deployments import FOLDER, read_declarations
 from tests.unit.test_declaration import GOOD, declare
 from warehouse.errors import DeclarationError, SettingsError
 from warehouse.settings import Settings
-from warehouse.sources.registry import RUN_TARGETS, declared_sources, sources_with_url
+from warehouse.sources.registry import (
+    RUN_TARGETS,
+    declared_sources,
+    read_source,
+    refused_sources,
+    sources_with_url,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -23,9 +29,27 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_sources_are_those_of_the_package_and_those_of_the_users_folder(tmp_path: Path) -> None:
     declare(tmp_path, GOOD)
-    assert declared_sources(tmp_path).keys() == {"northwind", "shop", "mall"}
+    assert declared_sources(tmp_path).keys() == {*declared_sources(), "mall"}
     with pytest.raises(SettingsError, match="DWH_SOURCES: there is no folder"):
         declared_sources(tmp_path / "nowhere")
+
+
+def test_badly_named_folder_is_refused_alone_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    declare(tmp_path, GOOD)
+    for name in ("my_shop", "shop"):
+        with pytest.raises(DeclarationError):
+            declare(tmp_path, GOOD, name)
+    assert declared_sources(tmp_path).keys() == declared_sources().keys() - {"shop"} | {"mall"}
+    assert refused_sources(tmp_path).keys() == {"my_shop", "shop"}
+    for name in ("my_shop", "shop"):
+        with pytest.raises(DeclarationError, match=name):
+            read_source(name, tmp_path)
+    warnings = capsys.readouterr().err
+    assert "my_shop/source.toml: 'my_shop' cannot be the name of a source" in warnings
+    assert "Source 'shop' is declared twice" in warnings
+    assert read_source("mall", tmp_path).name == "mall"
 
 
 def test_a_source_that_is_declared_twice_is_refused_with_both_places(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from warehouse.errors import WarehouseError
 from warehouse.explain.node import Node, format_key
 from warehouse.explain.rows import column_types, find_rows
 from warehouse.extract.catalog import source_columns
+from warehouse.extract.snapshot import check_readable
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import create_changed_keys
 from warehouse.load.conform import conform
@@ -129,15 +130,17 @@ class Origin:
         title = f"{table} of {table.source}, now"
         try:
             columns = {column.name: column for column in source_columns(self.reader, table)}
+            xid = "xmin::text" if check_readable(self.reader, table) else "'none: it is a view'"
             with self.reader.transaction(), self.reader.cursor(row_factory=dict_row) as cursor:
                 row = cursor.execute(
-                    sql.SQL("select xmin::text as {xid}, {columns} from {table} where {same}").format(
+                    sql.SQL("select {value} as {xid}, {columns} from {table} where {same}").format(
+                        value=sql.SQL(xid),
                         xid=sql.Identifier("<xid>"),
                         columns=sql.SQL(", ").join(
                             sql.SQL("({})::text as {}").format(column.selected, sql.Identifier(name))
                             for name, column in columns.items()
                         ),
-                        table=sql.Identifier(table.schema, table.name),
+                        table=sql.Identifier(*table.at_source),
                         same=sql.SQL(" and ").join(
                             sql.SQL("{} = {}::{}").format(
                                 columns[name].selected, sql.Literal(value), sql.SQL(columns[name].type)

@@ -80,7 +80,7 @@ def source_columns(connection: psycopg.Connection, table: Table) -> tuple[Column
                 from typed
                 order by attnum
                 """,
-                [table.schema, table.name],
+                table.at_source,
             ).fetchall()
         )
     names = {column.name for column in columns}
@@ -102,7 +102,7 @@ def table_comment(connection: psycopg.Connection, table: Table) -> str | None:
     """Read the comment on a source table."""
     row = connection.execute(
         "select obj_description(to_regclass(format('%%I.%%I', %s::text, %s::text)), 'pg_class')",
-        [table.schema, table.name],
+        table.at_source,
     ).fetchone()
     return row[0] if row else None
 

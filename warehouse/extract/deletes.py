@@ -118,7 +118,7 @@ def _copy_keys(
     )
     outgoing = sql.SQL("copy (select {} from {} where ({} & {}) = any({})) to stdout (format binary)").format(
         sql.SQL(", ").join(by_name[name].selected for name in table.key),
-        sql.Identifier(table.schema, table.name),
+        sql.Identifier(*table.at_source),
         key_hash(table.key, columns, hashing(reader, writer), at_source=True),
         sql.Literal(chunks - 1),
         sql.Literal(list(buckets)),

@@ -44,7 +44,7 @@ def read_missed_rows(
         "and ({already_read}) is not true) to stdout (format binary)"
     ).format(
         columns=sql.SQL(", ").join(column.selected for column in columns),
-        table=sql.Identifier(table.schema, table.name),
+        table=sql.Identifier(*table.at_source),
         hash=key_hash(table.key, columns, hashing(reader, writer), at_source=True),
         mask=sql.Literal(chunks - 1),
         buckets=sql.Literal(list(buckets)),

@@ -91,11 +91,13 @@ def snapshot_of(
         yield connection, Snapshot(identity, no_open_transactions, taken_at)
 
 
-def check_readable(connection: psycopg.Connection, table: Table) -> None:
-    """Refuse a table that this session cannot read completely.
+def check_readable(connection: psycopg.Connection, table: Table) -> bool:
+    """Refuse a table or view that this session cannot read completely.
+
+    Returns whether its rows say by which transaction they were written; a view's do not, nor a foreign table's.
 
     Raises:
-        SourceError: it does not exist, is not a table, may not be read, or row-level security hides rows of it.
+        SourceError: it does not exist, has no rows, may not be read, or row-level security hides rows of it.
     """
     row = connection.execute(
         """
@@ -106,7 +108,7 @@ def check_readable(connection: psycopg.Connection, table: Table) -> None:
         inner join pg_namespace as schema on class.relnamespace = schema.oid
         where nspname = %s and relname = %s
         """,
-        [table.schema, table.name],
+        table.at_source,
     ).fetchone()
     if row is None:
         generated = " (`dwh generate shop` generates a shop)" if table.source == "shop" else ""
@@ -120,10 +122,10 @@ def check_readable(connection: psycopg.Connection, table: Table) -> None:
             f"User {user} may not use schema {table.schema} of source '{table.source}'.",
             hint=f"Run there: grant usage on schema {table.schema} to {user}.",
         )
-    if kind not in ("r", "p"):
+    if kind not in ("r", "p", "v", "m", "f"):
         raise SourceError(
-            f"{table} of source '{table.source}' is not a table, and only rows of a table have an xmin.",
-            hint="Capture the tables behind it and join them in conform SQL.",
+            f"{table} of source '{table.source}' is neither a table nor a view.",
+            hint=f"Take it out of the source.toml of '{table.source}'.",
         )
     if not has_select:
         raise SourceError(
@@ -135,3 +137,4 @@ def check_readable(connection: psycopg.Connection, table: Table) -> None:
             f"Row-level security hides rows of {table} of source '{table.source}' from user {user}.",
             hint=f"Run there: alter role {user} bypassrls; or use a role to which no policy applies.",
         )
+    return kind in ("r", "p")

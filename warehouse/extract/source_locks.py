@@ -83,7 +83,6 @@ def lock_tables(
     Raises:
         SourceLocked: another session holds a lock on one, and still does after `wait_seconds`; names it.
     """
-    names = sql.SQL(", ").join(sql.Identifier(table.schema, table.name) for table in tables)
     give_up_at = time.monotonic() + wait_seconds
     limit = min(wait_seconds, FIRST_ATTEMPT_SECONDS)
     waits_for: _Holder | None = None
@@ -91,8 +90,8 @@ def lock_tables(
         _limit(connection, limit)
         # Of a table that is not there the checks say more. Neither statement takes a snapshot, nor does a savepoint.
         with suppress(psycopg.errors.LockNotAvailable):
-            with suppress(*_UNREADABLE), connection.transaction():
-                connection.execute(sql.SQL("lock table {} in access share mode").format(names))
+            with suppress(*_UNREADABLE):
+                _lock(connection, tables)
             # What is not locked here is waited for no longer than a table.
             _limit(connection, max(wait_seconds, FIRST_ATTEMPT_SECONDS))
             return
@@ -106,6 +105,19 @@ def lock_tables(
             progress(
                 f"waiting up to {wait_seconds:,.0f} s for {waits_for.relation}, which is locked by {waits_for}"
             )
+
+
+def _lock(connection: psycopg.Connection, tables: Sequence[Table]) -> None:
+    names = sql.SQL(", ").join(sql.Identifier(*table.at_source) for table in tables)
+    try:
+        with connection.transaction():
+            connection.execute(sql.SQL("lock table {} in access share mode").format(names))
+    except psycopg.errors.WrongObjectType:
+        # Materialized views and foreign tables cannot be locked; all others still are.
+        if len(tables) > 1:
+            for table in tables:
+                with suppress(*_UNREADABLE):
+                    _lock(connection, [table])
 
 
 def _limit(connection: psycopg.Connection, seconds: float) -> None:
@@ -153,7 +165,7 @@ def _find_holder(connection: psycopg.Connection, tables: Sequence[Table]) -> _Ho
                 and held.database = (select oid from pg_database where datname = current_database())
             order by held.granted desc, xact_start limit 1
             """,
-            [[table.schema for table in tables], [table.name for table in tables]],
+            list(map(list, zip(*(table.at_source for table in tables), strict=True))),
         ).fetchone()
 
 

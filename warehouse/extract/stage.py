@@ -118,7 +118,7 @@ def _stage_table(
     progress: Progress,
 ) -> StagedTable:
     started = time.monotonic()
-    check_readable(reader, table)
+    has_transaction_ids = check_readable(reader, table)
     drift = find_drift(writer, table, source_columns(reader, table))
     identity = read_identity(reader, table)
     window = find_window(
@@ -137,13 +137,16 @@ def _stage_table(
     where = changed_since(
         table, drift.columns, watermark, by_cursor=by_cursor, new_relations=window.new_relations
     )
+    if watermark is not None and not has_transaction_ids:
+        # Of a view the checksums say which rows have changed.
+        where = sql.SQL("false")
     rows_read = _copy_rows(reader, writer, table, drift.columns, where)
     copied = time.monotonic()
     rows_deleted, rows_found = _compare_checksums(
         reader, writer, table, drift.columns, snapshot, watermark, where
     )
     progress(f"{table.name}: {rows_read + rows_found:,} rows staged")
-    if rows_found:
+    if rows_found and has_transaction_ids:
         notes.append(f"{rows_found:,} rows that no newer transaction wrote were found by their checksums")
         progress(f"{table.name}: {notes[-1]}")
     return StagedTable(
@@ -158,7 +161,7 @@ def _stage_table(
         scan_seconds=time.monotonic() - copied,
         hashing=hashing(reader, writer),
         identity=identity,
-        rows_found_by_checksum=rows_found,
+        rows_found_by_checksum=rows_found if has_transaction_ids else 0,
         notes=tuple(notes),
     )
 
@@ -172,7 +175,7 @@ def _copy_rows(
 ) -> int:
     outgoing = sql.SQL("copy (select {} from {} where {}) to stdout (format binary)").format(
         sql.SQL(", ").join(column.selected for column in columns),
-        sql.Identifier(table.schema, table.name),
+        sql.Identifier(*table.at_source),
         where,
     )
     incoming = sql.SQL("copy {} ({}) from stdin (format binary)").format(
@@ -202,7 +205,7 @@ def _compare_checksums(
 
     Returns the number of deleted keys and that of rows read.
     """
-    relation = sql.Identifier(table.schema, table.name)
+    relation = sql.Identifier(*table.at_source)
     chunks = chunks_for(expected_rows(writer, table))
     method = hashing(reader, writer)
     is_full = watermark is None

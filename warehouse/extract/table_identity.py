@@ -42,7 +42,9 @@ class TableIdentity:
 
 def read_identity(connection: psycopg.Connection, table: Table) -> TableIdentity:
     """Read the identity of `table` from the source's catalog."""
-    row = connection.execute(_IDENTITY, {"schema": table.schema, "name": table.name}).fetchone()
+    row = connection.execute(
+        _IDENTITY, dict(zip(("schema", "name"), table.at_source, strict=True))
+    ).fetchone()
     assert row is not None
     return TableIdentity(*row)
 

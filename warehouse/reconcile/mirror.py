@@ -51,6 +51,7 @@ class _Captured:
     watermark: Watermark
     chunks: int
     method: Hashing
+    has_transaction_ids: bool
 
     def key(self, *, at_source: bool = False) -> sql.Composable:
         """Hash of a row's key."""
@@ -73,7 +74,7 @@ def reconcile_mirror(
     watermark = read_watermark(writer, table)
     if watermark is None:
         return None
-    check_readable(reader, table)
+    has_transaction_ids = check_readable(reader, table)
     if not watermark.source.is_same_server(snapshot.identity):
         raise SourceError(
             f"Another server of source '{table.source}' has taken over since {table} was read last: what is damaged "
@@ -91,13 +92,15 @@ def reconcile_mirror(
         None,
         chunks_for(_row_count(writer, table)),
     )
-    captured = _Captured(reader, writer, table, columns, watermark, chunks, hashing(reader, writer))
+    captured = _Captured(
+        reader, writer, table, columns, watermark, chunks, hashing(reader, writer), has_transaction_ids
+    )
     # Source and warehouse are different servers: hash both in parallel.
     with ThreadPoolExecutor(max_workers=1) as pool:
         pending = pool.submit(
             compute_checksums,
             reader,
-            sql.Identifier(table.schema, table.name),
+            sql.Identifier(*table.at_source),
             table.key,
             columns,
             chunks,
@@ -190,8 +193,8 @@ def _copy_rows(captured: _Captured, buckets: Sequence[int]) -> None:
     )
     outgoing = sql.SQL("copy (select {}, {} from {} where {} = any({})) to stdout (format binary)").format(
         sql.SQL(", ").join(column.selected for column in captured.columns),
-        written_since(captured.watermark),
-        sql.Identifier(captured.table.schema, captured.table.name),
+        written_since(captured.watermark) if captured.has_transaction_ids else sql.SQL("true"),
+        sql.Identifier(*captured.table.at_source),
         captured.bucket(at_source=True),
         sql.Literal(list(buckets)),
     )

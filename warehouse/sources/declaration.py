@@ -36,14 +36,22 @@ class SchemaPolicy:
 
 @dataclass(frozen=True)
 class Table:
-    """A source table to capture, with its key and, where it has one, its cursor."""
+    """A source table or view to capture, with its key and, where it has one, its cursor."""
 
     source: str
+    # Its declared name, and that of its mirror.
     name: str
     schema: str
     key: tuple[str, ...]
     cursor: str | None
     on_schema_change: SchemaPolicy = SchemaPolicy()
+    # Its name at the source, where that is another one.
+    relation: str | None = None
+
+    @property
+    def at_source(self) -> tuple[str, str]:
+        """Its schema and name at the source."""
+        return self.schema, self.relation or self.name
 
     @property
     def mirror(self) -> str:
@@ -51,7 +59,7 @@ class Table:
         return fitted(f"{self.source}_{self.name}", NAME_BYTES - len("_deleted"))
 
     def __str__(self) -> str:
-        return f"{self.schema}.{self.name}"
+        return ".".join(self.at_source)
 
 
 @dataclass(frozen=True)
@@ -112,6 +120,7 @@ class _TableSpec(BaseModel):
     key: Annotated[Columns, Field(min_length=1), AfterValidator(_each_once)]
     cursor: Name | None = None
     schema_: Name | None = Field(None, alias="schema")
+    name: Name | None = None
 
 
 class _EntitySpec(BaseModel):
@@ -160,9 +169,23 @@ def read_declaration(folder: Path) -> Source:
         raise DeclarationError(f"{path} is not TOML: {error}.", hint="Correct that line.") from None
     except ValidationError as error:
         raise _explain(error, path) from None
+    for name in spec.tables:
+        if "." in name:
+            schema, _, relation = name.partition(".")
+            raise DeclarationError(
+                f'{path} [tables."{name}"]: a table is declared under a name without a dot.',
+                hint=f'[tables.{schema}_{relation}] with schema = "{schema}" and name = "{relation}" declares table '
+                f"{relation} of schema {schema}, as {schema}_{relation} in joins and mirrors.",
+            )
     tables = {
         name: Table(
-            folder.name, name, table.schema_ or spec.schema_, table.key, table.cursor, spec.on_schema_change
+            folder.name,
+            name,
+            table.schema_ or spec.schema_,
+            table.key,
+            table.cursor,
+            spec.on_schema_change,
+            table.name,
         )
         for name, table in spec.tables.items()
     }
@@ -231,7 +254,14 @@ def _join_parent(parent: Table, columns: Columns, table: Table, where: str) -> J
 
 
 def _check_names(tables: Iterable[Table], entities: Mapping[str, Entity], path: Path) -> None:
-    """No two staging tables of a source may have the same name, as `x_delta` and the delta of `x` would."""
+    """No table may be declared twice, nor two staging tables share a name, as `x_delta` and the delta of `x` would."""
+    places: dict[tuple[str, str], str] = {}
+    for table in tables:
+        if (other := places.setdefault(table.at_source, table.name)) != table.name:
+            raise DeclarationError(
+                f"{path}: [tables.{other}] and [tables.{table.name}] are both {table}.",
+                hint='Declare it once, or name the schema of each: schema = "…".',
+            )
     owners: dict[str, str] = {}
     names = [(table.mirror + suffix, table.name) for table in tables for suffix in ("", "_delta", "_deleted")]
     names += [

@@ -52,7 +52,7 @@ def describe_changes(before: Definition | None, now: Definition) -> str:
 def _parts(entity: Entity, target: Target, contract: Contract) -> Iterator[tuple[str, str]]:
     table = entity.table
     joins = sorted((str(entity.tables[join.table]), hash_sql(join.condition)) for join in entity.joins)
-    yield "source declaration", hash_parts(table.schema, table.name, table.key, joins)
+    yield "source declaration", hash_parts(*table.at_source, table.key, joins)
     for column in _columns(target):
         if column.name not in entity.unmapped_columns:
             yield f"{COLUMN}{column.name}", hash_parts(column.type, column.tracked)

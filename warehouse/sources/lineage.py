@@ -42,7 +42,7 @@ def read_lineage(
 
 def _of(source: Source) -> Lineage:
     known: dict[str, tuple[str, ...]] = {
-        f"raw.{table.mirror}": (f"{source.name}://{table.schema}/{table.name}",) for table in source.tables
+        f"raw.{table.mirror}": (f"{source.name}://{'/'.join(table.at_source)}",) for table in source.tables
     }
     for target in TARGETS:
         if entity := source.entities.get(target.entity):

@@ -31,27 +31,24 @@ STAGING_TABLES = ("conformed", "source", "weblog")
 def declared_sources(folder: Path | None = None) -> Mapping[str, Path]:
     """Folder of each declared source by name: packaged ones, and those in `folder` (DWH_SOURCES).
 
+    Sources that are refused are left out, with a warning.
+
     Raises:
         SettingsError: there is no such folder.
-        DeclarationError: a source has a name that means something else, or that another source has.
     """
-    if folder is not None and not folder.is_dir():
-        raise SettingsError(
-            f"DWH_SOURCES: there is no folder {folder}.",
-            hint="Name the folder that holds <name>/source.toml of each source.",
-        )
-    found: dict[str, Path] = {}
-    for place in filter(None, (PACKAGED, folder)):
-        for path in sorted(place.glob("*/source.toml")):
-            name = path.parent.name
-            _ensure_name(name, path)
-            if name in found:
-                raise DeclarationError(
-                    f"Source '{name}' is declared twice: in {found[name]} and in {path.parent}.",
-                    hint="Rename one of the folders.",
-                )
-            found[name] = path.parent
+    found, refused = _find_sources(folder)
+    for error in refused.values():
+        _warn(str(error))
     return found
+
+
+def refused_sources(folder: Path | None = None) -> Mapping[str, DeclarationError]:
+    """By name, the sources that mean something else, or that are declared twice, each with the reason.
+
+    Raises:
+        SettingsError: there is no such folder.
+    """
+    return _find_sources(folder)[1]
 
 
 def find_source(name: str, folder: Path | None = None) -> Path:
@@ -59,16 +56,42 @@ def find_source(name: str, folder: Path | None = None) -> Path:
 
     Raises:
         SettingsError: there is no such source.
-        DeclarationError: see `declared_sources`.
+        DeclarationError: it is refused.
     """
-    declared = declared_sources(folder)
+    declared, refused = _find_sources(folder)
+    if name in refused:
+        raise refused[name]
     if name not in declared:
         raise SettingsError(
             f"There is no source '{name}'.",
-            hint=f"Declared are: {', '.join(sorted(declared))}. Add {folder or PACKAGED}/{name}/source.toml "
-            "to declare it (DWH_SOURCES names the folder).",
+            hint=f"Declared are: {', '.join(sorted(declared))}. `dwh source new {name}` proposes a declaration to put "
+            "into DWH_SOURCES, the folder of your sources.",
         )
     return declared[name]
+
+
+def _find_sources(folder: Path | None) -> tuple[dict[str, Path], dict[str, DeclarationError]]:
+    """The declared sources, and those that are refused."""
+    if folder is not None and not folder.is_dir():
+        raise SettingsError(
+            f"DWH_SOURCES: there is no folder {folder}.",
+            hint="Name the folder that holds <name>/source.toml of each source.",
+        )
+    found: dict[str, Path] = {}
+    refused: dict[str, DeclarationError] = {}
+    for place in filter(None, (PACKAGED, folder)):
+        for path in sorted(place.glob("*/source.toml")):
+            name = path.parent.name
+            if error := check_name(name, path):
+                refused[name] = error
+            elif name in found:
+                refused[name] = DeclarationError(
+                    f"Source '{name}' is declared twice: in {found[name]} and in {path.parent}.",
+                    hint="Rename one of the folders.",
+                )
+            else:
+                found[name] = path.parent
+    return {name: place for name, place in found.items() if name not in refused}, refused
 
 
 def read_source(name: str, folder: Path | None = None) -> Source:
@@ -86,28 +109,32 @@ def sources_with_url(settings: Settings) -> Sequence[str]:
 
     Raises:
         SettingsError: DWH_SOURCES names no folder.
-        DeclarationError: see `declared_sources`.
     """
     declared = declared_sources(settings.sources)
-    for name in settings.source_urls.keys() - declared.keys():
+    for name in settings.source_urls.keys() - declared.keys() - refused_sources(settings.sources).keys():
         _warn_of_undeclared(name, tuple(declared))
     return [name for name in declared if name in settings.source_urls]
 
 
-@cache
-def _warn_of_undeclared(name: str, declared: Sequence[str]) -> None:
-    close = "".join(f"; did you mean DWH_{one.upper()}_URL?" for one in get_close_matches(name, declared, 1))
-    sys.stderr.write(f"Warning: DWH_{name.upper()}_URL is set, but there is no source '{name}'{close}\n")
-
-
-def _ensure_name(name: str, path: Path) -> None:
-    """Refuse the name of a source that is also that of a setting, of a target of `dwh run` or of a staging table."""
+def check_name(name: str, path: Path) -> DeclarationError | None:
+    """Why `name` cannot be that of a source, if so: a setting, a target of `dwh run` or a staging table has it."""
     settings = {part for field in Settings.model_fields for part in (field, field.removesuffix("_url"))}
     taken = {*settings, *RUN_TARGETS, *STAGING_TABLES}
-    if name in taken or not re.fullmatch(r"[a-z][a-z0-9]*", name):
-        why = "it already means something else here" if name in taken else "it may hold only a-z and 0-9"
-        raise DeclarationError(
-            f"{path}: '{name}' cannot be the name of a source: {why}.",
-            hint="Rename the folder. Not allowed are the names of settings, of what `dwh run` runs, and of staging "
-            f"tables: {', '.join(sorted(one for one in taken if '_' not in one))}.",
-        )
+    if name not in taken and re.fullmatch(r"[a-z][a-z0-9]*", name):
+        return None
+    why = "it already means something else here" if name in taken else "it may hold only a-z and 0-9"
+    return DeclarationError(
+        f"{path}: '{name}' cannot be the name of a source: {why}.",
+        hint="Rename the folder. Not allowed are the names of settings, of what `dwh run` runs, and of staging "
+        f"tables: {', '.join(sorted(one for one in taken if '_' not in one))}.",
+    )
+
+
+def _warn_of_undeclared(name: str, declared: Sequence[str]) -> None:
+    close = "".join(f"; did you mean DWH_{one.upper()}_URL?" for one in get_close_matches(name, declared, 1))
+    _warn(f"DWH_{name.upper()}_URL is set, but there is no source '{name}'{close}")
+
+
+@cache
+def _warn(text: str) -> None:
+    sys.stderr.write(f"Warning: {text}\n")
