@@ -294,7 +294,7 @@ def _server(about: str, connection: psycopg.Connection, url: str) -> Finding:
 def _geoip(settings: Settings) -> Iterator[Finding]:
     path = geoip.path_of(settings)
     countries = geoip.read(path)
-    what = f"{path} ({countries}) knows {len(countries.codes) - 1} countries."
+    what = f"{path} ({countries}) knows {countries.check()} countries."
     if datetime.now(UTC) - countries.built_at > OLD_GEOIP and path != settings.home / geoip.DEMO:
         hint = "Run `dwh geoip update`, then `dwh run reclassify`: addresses change countries."
         yield Finding("GeoIP file", "note", f"{what} It is older than {OLD_GEOIP.days} days.", hint)

@@ -11,6 +11,7 @@ import pytest
 
 from generators import weblogs as generator
 from tests.weblog_lake import AGENT, ARGENTINA, BRAZIL, NOBODYS, WeblogLake, line, lines, make_lake
+from warehouse import geoip
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
 from warehouse.errors import LockHeld
@@ -436,6 +437,22 @@ def test_no_line_range_of_a_file_can_be_recorded_twice(lake: WeblogLake) -> None
             select file_id, 5, 10, 10000, 10, 10, 0, run_id from audit.file_part
             """
         )
+
+
+def test_run_without_new_lines_does_not_read_the_geoip_file(lake: WeblogLake) -> None:
+    lake.put("access.log", lines(1, 3))
+    lake.load()
+    path = geoip.path_of(lake.settings)
+    # All but what it says of itself, at its end, is gone.
+    content = path.read_bytes()
+    path.write_bytes(b"\xff" * (len(content) - 1000) + content[-1000:])
+    assert lake.load().unchanged == 1
+    lake.append("access.log", line(4))
+    with pytest.raises(GeoIpError, match="cannot be read"):
+        lake.load()
+    path.write_bytes(content)
+    assert (lake.load().lines, lake.sizes()) == (1, [1, 2, 3, 4])
+    lake.assert_consistent()
 
 
 def test_load_that_is_barred_says_by_whom(lake: WeblogLake) -> None:

@@ -1,6 +1,6 @@
-"""Countries of addresses: the flattened arrays agree with the file's own reader, whatever the file's layout."""
+"""Countries of addresses: many looked up at once agree with the file's own reader, whatever the file's layout."""
 
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -92,15 +92,69 @@ def test_plain_country_codes_are_understood(tmp_path: Path) -> None:
     assert countries(read, "1.2.3.4", "2.2.3.4") == ["BR", "ZZ"]
 
 
+def with_alias(path: Path, prefix: str) -> Path:
+    """Let an IPv6 network that is in the file lead to its IPv4 networks, as in the files of MaxMind."""
+    with maxminddb.open_database(path) as reader:
+        meta = reader.metadata()
+    assert meta.record_size == 24
+    content = bytearray(path.read_bytes())
+    network = IPv6Network(prefix)
+
+    def record(node: int, side: int) -> slice:
+        return slice(node * 6 + 3 * side, node * 6 + 3 * side + 3)
+
+    root_of_v4 = node = 0
+    for _ in range(96):
+        root_of_v4 = int.from_bytes(content[record(root_of_v4, 0)], "big")
+    bits = [int(network.network_address) >> (127 - depth) & 1 for depth in range(network.prefixlen)]
+    for bit in bits[:-1]:
+        node = int.from_bytes(content[record(node, bit)], "big")
+    content[record(node, bits[-1])] = root_of_v4.to_bytes(3, "big")
+    path.write_bytes(content)
+    return path
+
+
 @pytest.mark.parametrize("prefix", ["::ffff:0:0/96", "2002::/16"])
 def test_ipv4_networks_behind_an_ipv6_prefix_are_found_there_too(tmp_path: Path, prefix: str) -> None:
-    path = tmp_path / "a.mmdb"
-    demo.write(path)
-    known = {"::ffff:0:0/96": ((0xFFFF << 32, 96),), "2002::/16": ((0x2002 << 112, 16),)}[prefix]
+    networks = {"2.0.0.0/9": COUNTRY, "2.128.0.0/25": CITY, prefix: REGISTERED_ONLY, "2001:db8::/32": CITY}
+    path = with_alias(write(tmp_path / "a.mmdb", networks), prefix)
+    v4 = ["2.0.1.1", "2.128.0.1", "2.128.0.129", "3.0.0.1"]
+    packed = [int(IPv4Address(address)) for address in v4]
+    v6 = [
+        str(IPv6Address(0xFFFF << 32 | p if prefix.startswith("::") else 0x2002 << 112 | p << 80))
+        for p in packed
+    ]
     read = geoip.read(path)
-    aliased = geoip.GeoIp(**{**vars(read), "v4_within_v6": known})
-    address = "::ffff:2.0.1.1" if prefix.startswith("::ffff") else "2002:200:101::1"
-    assert countries(aliased, address) == countries(read, "2.0.1.1") != ["ZZ"]
+    assert countries(read, *v4) == countries(read, *v6) == ["BR", "AR", "ZZ", "ZZ"]
+    assert countries(read, "2001:db8::1") == ["AR"]
+
+
+def test_countries_are_the_same_in_any_order_and_in_any_portion(tmp_path: Path) -> None:
+    path = tmp_path / "demo.mmdb"
+    demo.write(path)
+    rng = np.random.default_rng(3)
+    v4 = rng.integers(2 << 24, 6 << 24, 5_000, dtype=np.uint32)
+    high = rng.integers(0x2A00_0000_0000_0000, 0x2A00_0200_0000_0000, 5_000).astype(np.uint64)
+    low = rng.integers(0, 2**63, 5_000).astype(np.uint64)
+    whole = geoip.read(path)
+    expected = whole.of_v4(v4).tolist(), whole.of_v6(high, low).tolist()
+    assert (whole.of_v4(v4).tolist(), whole.of_v6(high, low).tolist()) == expected
+    pieces = geoip.read(path)
+    order = rng.permutation(5_000)
+    found4, found6 = np.zeros(5_000, np.int16), np.zeros(5_000, np.int16)
+    for some in np.array_split(order, 17):
+        found4[some], found6[some] = pieces.of_v4(v4[some]), pieces.of_v6(high[some], low[some])
+    assert (found4.tolist(), found6.tolist()) == expected
+    assert pieces.names == whole.names
+
+
+def test_file_is_not_read_before_an_address_is_looked_up_and_may_be_replaced_meanwhile(
+    tmp_path: Path,
+) -> None:
+    path = write(tmp_path / "a.mmdb", {"1.0.0.0/8": COUNTRY})
+    opened = geoip.read(path)
+    write(tmp_path / "b.mmdb", {"1.0.0.0/8": CITY}).replace(path)
+    assert (opened.country_of("1.2.3.4"), geoip.read(path).country_of("1.2.3.4")) == ("BR", "AR")
 
 
 def test_demo_file_agrees_with_its_reader_everywhere(tmp_path: Path) -> None:
@@ -124,7 +178,7 @@ def test_demo_file_agrees_with_its_reader_everywhere(tmp_path: Path) -> None:
     assert [read.codes[c] for c in read.of_v4(v4).tolist()] == expected_v4
     assert [read.codes[c] for c in read.of_v6(high, low).tolist()] == expected_v6
     assert len(set(expected_v4)) > 20 and len(set(expected_v6)) > 150
-    assert len(read.codes) == 1 + len(demo.countries())
+    assert read.check() == len(demo.countries())
 
 
 def test_errors_about_missing_damaged_and_wrong_files_have_hints(tmp_path: Path) -> None:
@@ -138,7 +192,7 @@ def test_errors_about_missing_damaged_and_wrong_files_have_hints(tmp_path: Path)
     said = {}
     for path in (tmp_path / "none.mmdb", damaged, text, asn):
         with pytest.raises(geoip.GeoIpError) as raised:
-            geoip.read(path)
+            geoip.read(path).country_of("1.2.3.4")
         assert "DWH_GEOIP_PATH" in raised.value.hint
         said[path.name] = raised.value.what.replace(str(tmp_path), "")
     assert said["none.mmdb"] == "There is no GeoIP file at /none.mmdb."
@@ -157,6 +211,25 @@ def test_one_address_is_looked_up_as_all_are(tmp_path: Path, kind: str) -> None:
     assert {a: f.country for a, f in found.items()} == {a: read.country_of(a) for a in addresses}
     assert {f.database for f in found.values()} == {str(read)}
     assert str(found["1.0.0.127"].network) == "1.0.0.0/25"
+
+
+def test_file_whose_records_are_damaged_is_named(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.mmdb", {f"{n}.0.0.0/8": {"country": {"iso_code": f"{n:02}"}} for n in range(1, 99)}
+    )
+    with maxminddb.open_database(path) as reader:
+        meta = reader.metadata()
+    content = bytearray(path.read_bytes())
+    start = meta.node_count * meta.record_size // 4 + 16
+    content[start : start + 300] = b"\xff" * 300
+    path.write_bytes(content)
+    with pytest.raises(geoip.GeoIpError, match="cannot be read"):
+        geoip.read(path).check()
+    # Nodes that lead beyond the file.
+    content[:6] = b"\xff" * 6
+    path.write_bytes(content)
+    with pytest.raises(geoip.GeoIpError, match="cannot be read"):
+        geoip.read(path).country_of("1.2.3.4")
 
 
 @pytest.mark.parametrize("content", [b"", b"no database"])

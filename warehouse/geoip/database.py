@@ -1,11 +1,16 @@
-"""Countries of IP addresses, read from any country or city file in MaxMind's format into sorted arrays."""
+"""Countries of IP addresses, looked up in any country or city file in MaxMind's format."""
 
-import io
+import os
 import re
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from itertools import product
 from pathlib import Path
+from string import ascii_uppercase, digits
 from typing import Any, Final
 
 import geoip2.database
@@ -15,9 +20,16 @@ import numpy as np
 import numpy.typing as npt
 
 from warehouse.errors import SettingsError
+from warehouse.geoip.tree import Nodes, Numbers, Tree
 from warehouse.settings import Settings
 
 UNKNOWN: Final = "ZZ"
+# Every code that a country can have, so that no file has to be read to know them; index 0 is the unknown country.
+CODES: Final = (
+    UNKNOWN,
+    *sorted({"".join(pair) for pair in product(ascii_uppercase + digits, repeat=2)} - {UNKNOWN}),
+)
+_INDEX: Final = {code: index for index, code in enumerate(CODES)}
 # Below DWH_HOME: the generated demo file, and the file that `dwh geoip update` downloads.
 DEMO, FETCHED = Path("geoip", "demo.mmdb"), Path("geoip", "country.mmdb")
 HINT = (
@@ -26,34 +38,49 @@ HINT = (
 )
 
 Countries = npt.NDArray[np.int16]
-Numbers = npt.NDArray[np.uint64]
-Mask = npt.NDArray[np.bool_]
 
 _BLOCKS = 1 << 24
-_MIXED = -1
+# IPv6 networks of /64 in memory; each takes about 100 bytes.
+_MAX_PREFIXES = 1_000_000
+_PIECE = 1 << 26
+# Networks of 256 addresses that are divided are looked up so many at a time.
+_DIVIDED_AT_ONCE = 4096
 
 
 class GeoIpError(SettingsError):
     """The GeoIP file is missing, damaged, or has no countries."""
 
 
-@dataclass(frozen=True)
 class GeoIp:
-    """A country for every address: `codes[index]`, where index 0 is the unknown country."""
+    """A country for every address, as an index of `CODES`.
 
-    codes: tuple[str, ...]
-    names: dict[str, str]
-    database_type: str
-    build_epoch: int
-    v4_starts: npt.NDArray[np.uint32]
-    v4_countries: Countries
-    # Country of each /24; -1 where it has several. Most lookups end here.
-    v4_blocks: Countries
-    v6_high: Numbers
-    v6_low: Numbers
-    v6_countries: Countries
-    # IPv6 prefixes that embed the IPv4 networks, as ::ffff:0:0/96: (prefix, length).
-    v4_within_v6: tuple[tuple[int, int], ...]
+    The file is read when the first address is looked up, and of it only what the addresses need. What was looked up is
+    kept in memory: for IPv4 by networks of 256 addresses, for IPv6 by networks of /64.
+    """
+
+    def __init__(self, path: Path, descriptor: int, metadata: Any) -> None:
+        self._path, self._descriptor, self._metadata = path, descriptor, metadata
+        # The file that was opened, also if an update replaces it meanwhile.
+        weakref.finalize(self, os.close, descriptor)
+        self.database_type: str = metadata.database_type
+        self.build_epoch: int = metadata.build_epoch
+        # Of the countries that were looked up.
+        self.names: dict[str, str] = {UNKNOWN: "Unknown"}
+        # Of each network of 256 addresses: 0 not looked up, 1 + country, or -1 - place in `_divided`. Memory that is
+        # never touched takes no room.
+        self._blocks = np.zeros(_BLOCKS, np.int32)
+        self._divided: Countries = np.zeros((0, 256), np.int16)
+        self._divided_count = 0
+        # 1 + country, or -1 if the network is divided.
+        self._prefixes: dict[int, int] = {}
+        self._read: Tree | None = None
+        self._of_records: dict[int, int] = {}
+        self._of_places: dict[int, int] = {}
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """Country codes by index."""
+        return CODES
 
     @property
     def built_at(self) -> datetime:
@@ -67,31 +94,144 @@ class GeoIp:
         """Country code of one address."""
         number = int(ip_address(address))
         if ":" not in address:
-            return self.codes[int(self.of_v4(np.array([number], np.uint32))[0])]
+            return CODES[int(self.of_v4(np.array([number], np.uint32))[0])]
         high, low = np.array([number >> 64], np.uint64), np.array([number & (2**64 - 1)], np.uint64)
-        return self.codes[int(self.of_v6(high, low)[0])]
+        return CODES[int(self.of_v6(high, low)[0])]
 
     def of_v4(self, addresses: npt.NDArray[np.uint32]) -> Countries:
-        """Country index of each IPv4 address."""
-        found: Countries = self.v4_blocks[addresses >> np.uint32(8)]
-        mixed = np.flatnonzero(found == _MIXED)
-        if len(mixed):
-            at = np.searchsorted(self.v4_starts, addresses[mixed], side="right") - 1
-            found[mixed] = self.v4_countries[at]
-        return found
+        """Country index of each IPv4 address.
+
+        Raises:
+            GeoIpError: the file is damaged, or has no countries.
+        """
+        blocks = addresses >> np.uint32(8)
+        found = self._blocks[blocks]
+        if (new := found == 0).any():
+            with self._explained():
+                self._look_up_blocks(np.unique(blocks[new]))
+            found = self._blocks[blocks]
+        countries: Countries = (found - 1).astype(np.int16)
+        divided = np.flatnonzero(found < 0)
+        if len(divided):
+            countries[divided] = self._divided[-1 - found[divided], addresses[divided] & np.uint32(255)]
+        return countries
 
     def of_v6(self, high: Numbers, low: Numbers) -> Countries:
-        """Country index of each IPv6 address, given as two halves."""
-        at = np.searchsorted(self.v6_high, high, side="right") - 1
-        back = np.flatnonzero((self.v6_high[at] == high) & (self.v6_low[at] > low))
-        while len(back):
-            at[back] -= 1
-            back = back[(self.v6_high[at[back]] == high[back]) & (self.v6_low[at[back]] > low[back])]
-        found: Countries = self.v6_countries[at]
-        for prefix, length in self.v4_within_v6:
-            inside, v4 = _embedded(high, low, prefix, length)
-            found[inside] = self.of_v4(v4[inside])
-        return found
+        """Country index of each IPv6 address, given as two halves.
+
+        Raises:
+            GeoIpError: the file is damaged, or has no countries.
+        """
+        if not len(high):
+            return np.zeros(0, np.int16)
+        prefixes, place = np.unique(high, return_inverse=True)
+        with self._explained():
+            found = self._look_up_prefixes(prefixes)[place]
+            countries = (found - 1).astype(np.int16)
+            divided = np.flatnonzero(found < 0)
+            if len(divided):
+                nodes = self._tree.walk(np.zeros(len(divided), np.int64), high[divided], 64)
+                countries[divided] = self._countries(self._tree.walk(nodes, low[divided], 64))
+        return countries
+
+    def check(self) -> int:
+        """Read every record of the file; returns the number of its countries.
+
+        Raises:
+            GeoIpError: the file is damaged, or has no countries.
+        """
+        with self._explained():
+            return len(set(self._countries(self._tree.records()).tolist()) - {0})
+
+    @property
+    def _tree(self) -> Tree:
+        if self._read is None:
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+            content = b"".join(iter(lambda: os.read(self._descriptor, _PIECE), b""))
+            tree = self._read = Tree(content, self._metadata)
+            # Nearly always the first few records are enough to know.
+            if not any(map(self._country, tree.sample().tolist())) and not any(
+                map(self._country, tree.records().tolist())
+            ):
+                self._read = None
+                raise GeoIpError(
+                    f"The GeoIP file {self._path} is a {self.database_type} file: it has no countries.",
+                    hint=HINT,
+                )
+        return self._read
+
+    def _look_up_blocks(self, blocks: npt.NDArray[np.uint32]) -> None:
+        tree = self._tree
+        nodes = tree.walk(np.full(len(blocks), tree.root_of_v4), blocks.astype(np.uint64), 24)
+        whole = tree.is_record(nodes)
+        self._blocks[blocks[whole]] = 1 + self._countries(nodes[whole])
+        inner, addresses = np.flatnonzero(~whole), np.arange(256, dtype=np.uint64)
+        for start in range(0, len(inner), _DIVIDED_AT_ONCE):
+            some = inner[start : start + _DIVIDED_AT_ONCE]
+            ends = tree.walk(np.repeat(nodes[some], 256), np.tile(addresses, len(some)), 8)
+            countries = self._countries(ends).reshape(-1, 256)
+            # Cities differ, countries rarely do.
+            is_divided = (countries != countries[:, :1]).any(axis=1)
+            self._blocks[blocks[some[~is_divided]]] = 1 + countries[~is_divided, 0].astype(np.int32)
+            self._blocks[blocks[some[is_divided]]] = -1 - self._add_divided(countries[is_divided])
+
+    def _add_divided(self, countries: Countries) -> npt.NDArray[np.int32]:
+        """Keep the countries of divided networks; returns the place of each."""
+        first, after = self._divided_count, self._divided_count + len(countries)
+        if after > len(self._divided):
+            room = np.zeros((max(after, 2 * len(self._divided)), 256), np.int16)
+            room[:first] = self._divided[:first]
+            self._divided = room
+        self._divided[first:after] = countries
+        self._divided_count = after
+        return np.arange(first, after, dtype=np.int32)
+
+    def _look_up_prefixes(self, prefixes: Numbers) -> npt.NDArray[np.int32]:
+        """1 + country of each network of /64; -1 where it is divided."""
+        if len(self._prefixes) > _MAX_PREFIXES:
+            self._prefixes.clear()
+        new = np.array([prefix for prefix in prefixes.tolist() if prefix not in self._prefixes], np.uint64)
+        if len(new):
+            nodes = self._tree.walk(np.zeros(len(new), np.int64), new, 64)
+            whole = self._tree.is_record(nodes)
+            values = np.full(len(new), -1, np.int32)
+            values[whole] = 1 + self._countries(nodes[whole])
+            self._prefixes.update(zip(new.tolist(), values.tolist(), strict=True))
+        return np.array([self._prefixes[prefix] for prefix in prefixes.tolist()], np.int32)
+
+    def _countries(self, nodes: Nodes) -> Countries:
+        """Country of each record; each distinct one is read once."""
+        distinct, place = np.unique(nodes, return_inverse=True)
+        return np.array([self._country(node) for node in distinct.tolist()], np.int16)[place]
+
+    def _country(self, node: int) -> int:
+        known = self._of_records.get(node)
+        if known is None:
+            at = self._tree.country_place(node) if node > self._tree.node_count else None
+            known = 0 if at is None else self._country_at(at)
+            self._of_records[node] = known
+        return known
+
+    def _country_at(self, place: int) -> int:
+        known = self._of_places.get(place)
+        if known is None:
+            code, name = _code_and_name(self._tree.decode(place))
+            known = self._of_places[place] = _INDEX[code]
+            self.names.setdefault(code, name)
+        return known
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except _DAMAGED as error:
+            raise GeoIpError(f"The GeoIP file {self._path} cannot be read: {error}.", hint=HINT) from None
+
+
+# What reading a damaged file ends in.
+_DAMAGED: Final = (
+    maxminddb.InvalidDatabaseError, OSError, ValueError, EOFError, LookupError, RecursionError, TypeError,
+)  # fmt: skip
 
 
 def path_of(settings: Settings) -> Path:
@@ -101,20 +241,29 @@ def path_of(settings: Settings) -> Path:
 
 
 def read(path: Path) -> GeoIp:
-    """Read the file at `path` completely; a country database takes well under a second.
+    """Open the file at `path`: a millisecond, since only what it says of itself is read.
 
     Raises:
-        GeoIpError: it is missing or damaged, or has no countries.
+        GeoIpError: it is missing or damaged.
     """
     if not path.is_file():
         raise GeoIpError(f"There is no GeoIP file at {path}.", hint=HINT)
     try:
-        # Read once: an update may replace the file at any moment.
-        content = path.read_bytes()
-        with maxminddb.open_database(io.BytesIO(content), maxminddb.MODE_FD) as reader:
-            return _read(path, content, reader)
-    except (maxminddb.InvalidDatabaseError, OSError, ValueError, EOFError) as error:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            metadata = _metadata(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    except _DAMAGED as error:
         raise GeoIpError(f"The GeoIP file {path} cannot be read: {error}.", hint=HINT) from None
+    return GeoIp(path, descriptor, metadata)
+
+
+def _metadata(descriptor: int) -> Any:
+    # By the descriptor: an update may replace the file at any moment.
+    with maxminddb.open_database(f"/dev/fd/{descriptor}", maxminddb.MODE_FILE) as reader:
+        return reader.metadata()
 
 
 @dataclass(frozen=True)
@@ -149,58 +298,8 @@ def _title(database_type: str, build_epoch: int) -> str:
     return f"{database_type} {datetime.fromtimestamp(build_epoch, UTC):%Y-%m-%d}"
 
 
-def _read(path: Path, content: bytes, reader: maxminddb.Reader) -> GeoIp:
-    meta = reader.metadata()
-    tree = _Tree(content, meta.node_count, meta.record_size)
-    root_of_v4 = tree.descend_zeros(96) if meta.ip_version == 6 else 0
-    v4_starts, _, v4_records, _ = tree.leaves(root_of_v4, 32, None)
-    if meta.ip_version == 6:
-        v6_low, v6_high, v6_records, aliases = tree.leaves(0, 128, root_of_v4)
-    else:
-        v6_low, v6_high, v6_records, aliases = (
-            np.zeros(1, np.uint64),
-            np.zeros(1, np.uint64),
-            np.zeros(1, np.int64),
-            (),
-        )
-    codes = {UNKNOWN: 0}
-    names: dict[str, str] = {}
-    countries_of_records: dict[int, int] = {0: 0}
-    for starts, highs, records in ((v4_starts, None, v4_records), (v6_low, v6_high, v6_records)):
-        distinct, first = np.unique(records, return_index=True)
-        for record, place in zip(distinct.tolist(), first.tolist(), strict=True):
-            if record not in countries_of_records:
-                # All networks with this record have the same country: look up one address.
-                low = int(starts[place])
-                address = IPv4Address(low) if highs is None else IPv6Address(int(highs[place]) << 64 | low)
-                code, name = _country(reader.get(address))
-                countries_of_records[record] = codes.setdefault(code, len(codes))
-                names.setdefault(code, name)
-    if len(codes) == 1:
-        raise GeoIpError(
-            f"The GeoIP file {path} is a {meta.database_type} file: it has no countries.", hint=HINT
-        )
-    v4_countries = _translate(v4_records, countries_of_records)
-    v6_countries = _translate(v6_records, countries_of_records)
-    starts4 = v4_starts.astype(np.uint32)
-    return GeoIp(
-        codes=tuple(codes),
-        names=names,
-        database_type=meta.database_type,
-        build_epoch=meta.build_epoch,
-        v4_starts=starts4,
-        v4_countries=v4_countries,
-        v4_blocks=_blocks(starts4, v4_countries),
-        v6_high=v6_high,
-        v6_low=v6_low,
-        v6_countries=v6_countries,
-        v4_within_v6=aliases,
-    )
-
-
-def _country(record: Any) -> tuple[str, str]:
-    """Code and name in a record: where the address is, never where its network is registered."""
-    country = record.get("country") if isinstance(record, dict) else None
+def _code_and_name(country: Any) -> tuple[str, str]:
+    """Code and name of the country in a record: where the address is, never where its network is registered."""
     if isinstance(country, dict):
         code, name = country.get("iso_code"), (country.get("names") or {}).get("en")
     else:
@@ -208,92 +307,3 @@ def _country(record: Any) -> tuple[str, str]:
     if not isinstance(code, str) or not re.fullmatch("[A-Z0-9]{2}", code):
         return UNKNOWN, "Unknown"
     return code, str(name or code)
-
-
-def _translate(records: npt.NDArray[np.int64], countries: dict[int, int]) -> Countries:
-    distinct, inverse = np.unique(records, return_inverse=True)
-    return np.array([countries[record] for record in distinct.tolist()], np.int16)[inverse]
-
-
-def _blocks(starts: npt.NDArray[np.uint32], countries: Countries) -> Countries:
-    # Number of /24 networks that begin in each network.
-    begin = (starts.astype(np.int64) + 255) >> 8
-    blocks: Countries = np.repeat(countries, np.diff(begin, append=_BLOCKS))
-    inner = np.flatnonzero(starts & np.uint32(255))
-    blocks[starts[inner] >> np.uint32(8)] = _MIXED
-    return blocks
-
-
-def _embedded(high: Numbers, low: Numbers, prefix: int, length: int) -> tuple[Mask, npt.NDArray[np.uint32]]:
-    """Which addresses have `prefix`, and the 32 bits that follow it in each."""
-    mask = ((1 << length) - 1) << (128 - length)
-    inside = (high & np.uint64(mask >> 64)) == np.uint64(prefix >> 64)
-    inside &= (low & np.uint64(mask & (2**64 - 1))) == np.uint64(prefix & (2**64 - 1))
-    if length >= 64:
-        return inside, ((low >> np.uint64(96 - length)) & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-    if length <= 32:
-        return inside, ((high >> np.uint64(32 - length)) & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-    both = (high << np.uint64(length - 32)) | (low >> np.uint64(96 - length))
-    return inside, (both & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-
-
-class _Tree:
-    """The binary search tree of a MaxMind file, walked a level at a time."""
-
-    def __init__(self, content: bytes, node_count: int, record_size: int) -> None:
-        size = node_count * record_size // 4
-        raw = np.frombuffer(content, np.uint8, size).reshape(node_count, record_size // 4).astype(np.int64)
-        if record_size == 24:
-            left, right = (
-                raw[:, 0] << 16 | raw[:, 1] << 8 | raw[:, 2],
-                raw[:, 3] << 16 | raw[:, 4] << 8 | raw[:, 5],
-            )
-        elif record_size == 28:
-            left = (raw[:, 3] >> 4) << 24 | raw[:, 0] << 16 | raw[:, 1] << 8 | raw[:, 2]
-            right = (raw[:, 3] & 15) << 24 | raw[:, 4] << 16 | raw[:, 5] << 8 | raw[:, 6]
-        else:
-            left = raw[:, 0] << 24 | raw[:, 1] << 16 | raw[:, 2] << 8 | raw[:, 3]
-            right = raw[:, 4] << 24 | raw[:, 5] << 16 | raw[:, 6] << 8 | raw[:, 7]
-        self._children = (left, right)
-        self._count = node_count
-
-    def descend_zeros(self, bits: int) -> int:
-        node = 0
-        for _ in range(bits):
-            if node >= self._count:
-                break
-            node = int(self._children[0][node])
-        return node
-
-    def leaves(
-        self, root: int, bits: int, skip: int | None
-    ) -> tuple[Numbers, Numbers, npt.NDArray[np.int64], tuple[tuple[int, int], ...]]:
-        """Networks below `root` in order: low and high half of the first address, and record (0: none).
-
-        Nodes below `skip` are not visited; its positions are returned as (prefix, length).
-        """
-        found: list[tuple[Numbers, Numbers, npt.NDArray[np.int64]]] = []
-        skipped: list[tuple[int, int]] = []
-        nodes = np.array([root], np.int64)
-        low, high = np.zeros(1, np.uint64), np.zeros(1, np.uint64)
-        for depth in range(bits + 1):
-            ended = nodes >= self._count
-            if skip is not None and skip < self._count:
-                ends_in_v4 = nodes == skip
-                for place in np.flatnonzero(ends_in_v4).tolist():
-                    skipped.append((int(high[place]) << 64 | int(low[place]), depth))
-                nodes = np.where(ends_in_v4, self._count, nodes)
-                ended |= ends_in_v4
-            # A record equal to the node count means: no data.
-            found.append((low[ended], high[ended], nodes[ended] - self._count))
-            nodes, low, high = nodes[~ended], low[~ended], high[~ended]
-            if not len(nodes):
-                break
-            bit = bits - 1 - depth
-            low_bit, high_bit = np.uint64((1 << bit) & (2**64 - 1)), np.uint64((1 << bit) >> 64)
-            nodes = np.concatenate([child[nodes] for child in self._children])
-            low = np.concatenate([low, low | low_bit])
-            high = np.concatenate([high, high | high_bit])
-        lows, highs, records = (np.concatenate(column) for column in zip(*found, strict=True))
-        order = np.lexsort((lows, highs))
-        return lows[order], highs[order], records[order], tuple(skipped)

@@ -100,7 +100,7 @@ def update(
         "installed" if is_newer else "unchanged",
         current.database_type,
         current.built_at,
-        len(current.codes) - 1,
+        current.check(),
         path,
         str(place),
         size,
@@ -168,9 +168,10 @@ def _copy(source: IO[bytes] | gzip.GzipFile, target: IO[bytes]) -> None:
 def _checked(place: Place, path: Path) -> GeoIp:
     try:
         found = read(path)
+        found.check()
+        wrong = [address for address, country in KNOWN.items() if found.country_of(address) != country]
     except GeoIpError as error:
         raise _not_used(place, error.what.replace(str(path), "it")) from None
-    wrong = [address for address, country in KNOWN.items() if found.country_of(address) != country]
     if len(wrong) > _MOST_WRONG:
         first = wrong[0]
         what = f"{len(wrong)} of {len(KNOWN)} known addresses have another country, "
