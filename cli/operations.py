@@ -1,21 +1,29 @@
 """`dwh deploy` and `dwh watchdog`: scheduled runs, and what watches over them."""
 
 import os
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from flows.deploy import Deployed
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
 def deploy(
     pool: Annotated[str | None, typer.Option(help="Work pool, if not that of resources.yaml.")] = None,
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Set everything as declared, whatever was changed on the server.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Register all deployments with schedules, work pool, automations and variables; repeatable.
 
-    Every declared source that has a URL (DWH_NAME_URL) gets a deployment; the schedules of sources that no longer
-    are declared or have a URL are paused. The server is that of PREFECT_API_URL, else that of the local stack.
+    What was changed on the server (a schedule that is paused or has another time, parameters, limits) stays, and is
+    named; with --reset it is set as declared. Every declared source that has a URL (DWH_NAME_URL) gets a deployment;
+    those of sources that no longer are declared or have a URL are paused. The server is that of PREFECT_API_URL, else
+    that of the local stack.
     """
     from cli.output import out, show_json, show_log
     from cli.tracking import track_flows
@@ -32,22 +40,33 @@ def deploy(
         )
     from flows.databases import loaded_sources
     from flows.deploy import deploy as register
-    from flows.deploy import pause_undeclared
     from flows.deployments import read_declarations
 
     declared = read_declarations(loaded_sources(settings))
 
     with show_log(f"deploying to {api_url}"):
-        ids = register(declared, pool)
-        paused = pause_undeclared(declared)
+        done = register(declared, pool, reset=reset)
     if as_json:
-        show_json({"api_url": api_url, "deployments": ids, "paused": paused})
+        show_json({"api_url": api_url, "deployments": done.ids, "kept": done.kept, "paused": done.paused})
         return
-    for name in ids:
+    for name in done.ids:
         out.print(f"deployed {name}")
-    for name in paused:
-        out.print(f"paused {name}: its source is not declared or has no URL", soft_wrap=True)
-    out.print(f"{len(ids)} deployments on {api_url}. A worker runs them: `dwh up --worker`.", soft_wrap=True)
+    for line in describe(done):
+        out.print(line, markup=False, soft_wrap=True)
+    out.print(
+        f"{len(done.ids)} deployments on {api_url}. A worker runs them: `dwh up --worker`.", soft_wrap=True
+    )
+
+
+def describe(done: "Deployed") -> list[str]:
+    """What a deployment has left as an operator has set it, and what it has paused, a line each."""
+    return [
+        *(
+            f"kept {', '.join(keys)} of {name}, changed on the server since; `dwh deploy --reset` sets them as declared"
+            for name, keys in done.kept.items()
+        ),
+        *(f"paused {name}: its source is not declared or has no URL" for name in done.paused),
+    ]
 
 
 def watchdog(as_json: Json = False) -> None:

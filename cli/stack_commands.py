@@ -103,15 +103,14 @@ def _deploy(settings: "Settings") -> None:
 
     os.environ.pop("PREFECT_API_URL", None)
     track_flows(settings.home)
+    from cli.operations import describe
     from cli.output import err
     from flows.databases import loaded_sources
-    from flows.deploy import deploy, pause_undeclared
+    from flows.deploy import deploy
     from flows.deployments import read_declarations
 
-    declared = read_declarations(loaded_sources(settings))
-    deploy(declared)
-    for name in pause_undeclared(declared):
-        err.print(f"paused {name}: its source is not declared or has no URL", soft_wrap=True)
+    for line in describe(deploy(read_declarations(loaded_sources(settings)))):
+        err.print(line, markup=False, soft_wrap=True)
 
 
 def _split(words: list[str]) -> tuple[str, list[str]]:

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from cronsim import CronSim
 
-from flows.deploy import deploy, pause_undeclared
+from flows.deploy import deploy
 from flows.deployments import FOLDER, Declared, read_declarations
 from generators import geoip
 from tests.pipeline import Pipeline
@@ -61,7 +61,7 @@ def deployed(client: "SyncPrefectClient", place: Pipeline, tmp_path: Path) -> It
     Runs that the schedules of other tests have brought wait in the pool of those, and never come to this worker.
     """
     pool = f"test-{uuid.uuid4().hex[:8]}"
-    ids = deploy(unscheduled(), pool, tmp_path)
+    ids = deploy(unscheduled(), pool, tmp_path).ids
     process = subprocess.Popen(
         [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"],
         cwd=tmp_path,
@@ -97,9 +97,10 @@ def test_everything_is_registered_and_registering_again_changes_nothing(
     client: "SyncPrefectClient", tmp_path: Path
 ) -> None:
     declared = read_declarations(SOURCES)
-    ids = deploy(declared, folder=tmp_path)
+    ids = deploy(declared, folder=tmp_path, reset=True).ids
     first = registered(client)
-    assert deploy(declared, folder=tmp_path) == ids
+    again = deploy(declared, folder=tmp_path)
+    assert (again.ids, again.kept, again.paused) == (ids, {}, [])
     assert registered(client) == first
     assert [d["name"] for d in declared.deployments] == NAMES
 
@@ -124,7 +125,7 @@ def test_the_form_of_a_deployment_has_types_defaults_and_words(
 ) -> None:
     from prefect.exceptions import PrefectHTTPStatusError
 
-    ids = deploy(read_declarations(SOURCES), folder=tmp_path)
+    ids = deploy(read_declarations(SOURCES), folder=tmp_path).ids
     schema = client.read_deployment(ids["ingest-shop"]).parameter_openapi_schema
     full_refresh = schema["properties"]["full_refresh"]
     assert (full_refresh["type"], full_refresh["default"]) == ("boolean", False)
@@ -139,7 +140,7 @@ def test_the_server_itself_schedules_the_runs_of_every_deployment_with_a_schedul
     declared = read_declarations(SOURCES)
     schedules = {one["name"]: one["schedules"][0] for one in declared.deployments if one.get("schedules")}
     # Deploying deletes what was scheduled to come: whatever is found is new.
-    ids = deploy(declared, folder=tmp_path)
+    ids = deploy(declared, folder=tmp_path, reset=True).ids
     begin = datetime.now(UTC)
     until = time.monotonic() + PATIENCE_SECONDS
     while True:
@@ -245,7 +246,7 @@ def test_what_is_dead_in_the_warehouse_is_marked_as_crashed_in_prefect(
 
     from flows.watchdog import _mark_in_prefect
 
-    ids = deploy(read_declarations(SOURCES), folder=tmp_path)
+    ids = deploy(read_declarations(SOURCES), folder=tmp_path).ids
     dead, alive = (client.create_flow_run_from_deployment(ids["watchdog"]).id for _ in range(2))
     for run_id in (dead, alive):
         client.set_flow_run_state(run_id, Running(), force=True)
@@ -264,21 +265,100 @@ def test_what_is_dead_in_the_warehouse_is_marked_as_crashed_in_prefect(
     client.delete_flow_run(alive)
 
 
-def test_schedules_of_a_source_that_is_no_longer_declared_are_paused_until_it_is_again(
+def test_deployment_of_a_source_that_is_no_longer_declared_is_paused_until_it_is_again(
     client: "SyncPrefectClient", tmp_path: Path
 ) -> None:
-    def is_active(name: str) -> list[bool]:
-        return [schedule.active for schedule in client.read_deployment_by_name(f"{name}/{name}").schedules]
+    def paused() -> list[str]:
+        return [name for name in NAMES if client.read_deployment_by_name(f"{name}/{name}").paused]
 
     both, one = read_declarations(SOURCES), read_declarations(["shop"])
+    assert deploy(both, folder=tmp_path, reset=True).paused == []
+    assert deploy(one, folder=tmp_path).paused == ["ingest-northwind"]
+    assert deploy(one, folder=tmp_path).paused == []
+    assert paused() == ["ingest-northwind"]
+    assert deploy(both, folder=tmp_path).paused == []
+    assert paused() == []
+    # One that an operator had paused before stays paused.
+    client.pause_deployment(client.read_deployment_by_name("ingest-northwind/ingest-northwind").id)
+    assert deploy(one, folder=tmp_path).paused == []
     deploy(both, folder=tmp_path)
-    assert pause_undeclared(both) == []
-    assert pause_undeclared(one) == ["ingest-northwind"]
-    assert pause_undeclared(one) == []
-    assert (is_active("ingest-northwind"), is_active("ingest-shop")) == ([False], [True])
-    assert is_active("ingest-weblogs") == [True]
-    deploy(both, folder=tmp_path)
-    assert is_active("ingest-northwind") == [True]
+    assert paused() == ["ingest-northwind"]
+    deploy(both, folder=tmp_path, reset=True)
+    assert paused() == []
+
+
+def test_what_an_operator_has_changed_on_the_server_stays_until_it_is_reset(
+    client: "SyncPrefectClient", tmp_path: Path
+) -> None:
+    from prefect.client.schemas.actions import DeploymentUpdate, VariableUpdate, WorkPoolUpdate
+    from prefect.client.schemas.schedules import CronSchedule
+    from prefect.events.schemas.automations import AutomationCore
+
+    declared = read_declarations(SOURCES)
+    ids = deploy(declared, folder=tmp_path, reset=True).ids
+    before = registered(client)
+    automation = client.read_automations_by_name(declared.resources["automations"][0]["name"])[0]
+
+    def schedule_of(name: str) -> UUID:
+        return client.read_deployment(ids[name]).schedules[0].id
+
+    client.update_deployment_schedule(ids["ingest-shop"], schedule_of("ingest-shop"), active=False)
+    client.update_deployment_schedule(
+        ids["refresh-marts"],
+        schedule_of("refresh-marts"),
+        schedule=CronSchedule(cron="3 3 * * *", timezone="UTC"),
+    )
+    client.pause_deployment(ids["reconcile"])
+    client.update_deployment(
+        ids["daily-warehouse"],
+        DeploymentUpdate(
+            parameters={**before["daily-warehouse"][3], "full_refresh": True}, concurrency_limit=2
+        ),
+    )
+    client.update_work_pool("dwh", WorkPoolUpdate(concurrency_limit=9))
+    client.update_variable(VariableUpdate(name="dwh_time_zone", value="Asia/Tokyo"))
+    client.update_automation(
+        automation.id,
+        AutomationCore.model_validate(
+            {**automation.model_dump(exclude={"id", "owner_resource"}), "enabled": False}
+        ),
+    )
+    changed = registered(client)
+    assert sum(changed[name] != before[name] for name in NAMES) == 3
+
+    def others() -> tuple[Any, ...]:
+        return (
+            client.read_work_pool("dwh").concurrency_limit,
+            client.read_variable_by_name("dwh_time_zone").value,
+            client.read_automations_by_name(automation.name)[0].enabled,
+            [name for name in NAMES if client.read_deployment(ids[name]).paused],
+        )
+
+    for _ in range(2):
+        done = deploy(declared, folder=tmp_path)
+        assert registered(client) == changed
+        assert others() == (9, "Asia/Tokyo", False, ["reconcile"])
+        assert done.kept == {
+            "ingest-shop": ["schedules"],
+            "refresh-marts": ["schedules"],
+            "daily-warehouse": ["parameters", "concurrency_limit"],
+            "work pool dwh": ["concurrency_limit"],
+            "variable dwh_time_zone": ["value"],
+        }
+
+    # A newer release brings other schedules: they reach what nobody has changed.
+    new = {"cron": "7 7 * * *", "timezone": "UTC"}
+    newer = replace(declared, deployments=[{**one, "schedules": [new]} for one in declared.deployments])
+    deploy(newer, folder=tmp_path)
+    schedules = {name: known[6] for name, known in registered(client).items()}
+    assert schedules.pop("ingest-shop") == changed["ingest-shop"][6]
+    assert schedules.pop("refresh-marts") == [("3 3 * * *", "UTC", True)]
+    assert set(map(str, schedules.values())) == {str([("7 7 * * *", "UTC", True)])}
+
+    deploy(declared, folder=tmp_path, reset=True)
+    assert registered(client) == before
+    assert others() == (4, "America/Sao_Paulo", True, [])
+    assert deploy(declared, folder=tmp_path).kept == {}
 
 
 def test_from_any_folder_without_a_prompt(prefect_server: None, tmp_path: Path) -> None:
