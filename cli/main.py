@@ -27,6 +27,7 @@ from cli.run import run
 from cli.stack_commands import PSQL_CONTEXT, down, psql, up
 from cli.status import status
 from cli.undo import undo
+from cli.weblogs import weblogs
 
 INTERRUPTED = 130
 # Signals of a service manager that stops a service, and of a terminal that is closed.
@@ -56,7 +57,7 @@ PANELS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
     },
     "Load data": {"generate": generate, "run": run, "backfill": backfill},
     "Check and correct": {"reconcile": reconcile, "undo": undo, "explain": explain, "report": report},
-    "Operate": {"deploy": deploy, "watchdog": watchdog, "geoip": geoip, "psql": psql},
+    "Operate": {"deploy": deploy, "watchdog": watchdog, "geoip": geoip, "weblogs": weblogs, "psql": psql},
 }  # fmt: skip
 app = Commands(
     name="dwh",

@@ -126,6 +126,9 @@ class Settings(BaseSettings):
         le=1,
         description="A larger share of a run's rows into quarantine (100 rows or more): a mail",
     )
+    weblog_formats: Path | None = Field(
+        None, description="File that declares the formats of web logs; unset: weblogs.toml in the lake"
+    )
     weblog_monthly_mb: int = Field(
         1024,
         ge=0,

@@ -4,7 +4,7 @@ import fnmatch
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, cast
 
@@ -88,6 +88,9 @@ class Checkpoint:
     last_event_at: datetime | None
     inode: str | None = None
     hint: str | None = None
+    # Lines that say how others are read, and the format in which all were read.
+    header_lines: list[int] = field(default_factory=list)
+    format: str | None = None
 
     def is_stamped_as(self, file: LakeFile) -> bool:
         """Whether the file has the size and the modification time that it had when it was loaded."""
@@ -209,7 +212,7 @@ def checkpoints(connection: psycopg.Connection, feed: str) -> list[Checkpoint]:
             select
                 file_id, path, head_bytes, head_hash, tail_hash, size_bytes, modified_ns, byte_offset, line_count,
                 lines_duplicated, rows_loaded, rows_quarantined, unterminated_line_offset, status, message,
-                first_event_at, last_event_at, inode, hint
+                first_event_at, last_event_at, inode, hint, header_lines, format
             from audit.file where feed = %s order by file_id
             """,
             [feed],

@@ -29,6 +29,7 @@ from warehouse.weblogs.files.checkpoints import (
     progress_under_former_id,
 )
 from warehouse.weblogs.files.claims import Claims
+from warehouse.weblogs.formats.declaration import read_formats
 from warehouse.weblogs.loader import BATCH_BYTES, Loader
 from warehouse.weblogs.maintenance.rederive import dry_run_rederive
 from warehouse.weblogs.maintenance.reload import reopen_last_line
@@ -100,6 +101,7 @@ def dry_run_load(
             lookups,
             countries,
             run.run_id,
+            formats=read_formats(settings),
             progress=progress,
             batch_bytes=batch_bytes,
             readable_share=settings.weblog_readable_share,

@@ -17,10 +17,11 @@ from warehouse.settings import Settings
 from warehouse.weblogs.files.blocks import bytes_before_lines
 from warehouse.weblogs.files.checkpoints import FEED
 from warehouse.weblogs.files.landing import discover, located
+from warehouse.weblogs.formats.blocks import BlockParser
+from warehouse.weblogs.formats.declaration import read_formats
 from warehouse.weblogs.reader import fallback
 from warehouse.weblogs.reader.addresses import AddressReader
 from warehouse.weblogs.reader.buffers import PADDING
-from warehouse.weblogs.reader.parse import parse
 
 # Of longer lines only the beginning is shown.
 _SHOWN_BYTES = 1 << 16
@@ -62,13 +63,19 @@ def explain(connection: psycopg.Connection, settings: Settings, key: str) -> Exp
     quarantine = _quarantine(connection, file["file_id"], line)
     run_id = (row or quarantine or file)["run_id"]
     part = _part(connection, file, line)
-    offset, raw, location, fault = _raw_line(settings, file, part, line)
+    declared = read_formats(settings).of(file["path"])
+    parser = declared.parser()
+    offset, raw, location, fault = _raw_line(settings, file, part, line, parser)
     if raw is not None and fault is None:
-        fault = _contradiction(raw, row, quarantine)
+        fault = _contradiction(raw, row, quarantine, parser)
+        if fault is not None and file["format"] not in (None, str(declared)):
+            fault = f"It was read in the format {file['format']}; now {declared} is declared."
     if row:
         state = "loaded"
     elif quarantine:
         state = "quarantined" if quarantine["resolved_at"] is None else str(quarantine["resolution"])
+    elif line in file["header_lines"]:
+        state = "no request: it says how the lines after it are read"
     elif line <= file["lines_duplicated"]:
         state = f"loaded as another file's: {file['message']}"
     else:
@@ -101,7 +108,10 @@ def _file_and_line(connection: psycopg.Connection, key: str) -> tuple[Row, int]:
             f"'{key}' is not a web-log line.",
             hint="Use FILE:LINE, as in 3:17 or access-2026-11-20.log:17 (file_id and line_number of mart.weblog).",
         )
-    columns = "file_id, path, head_bytes, head_hash, line_count, lines_duplicated, status, message, run_id"
+    columns = (
+        "file_id, path, head_bytes, head_hash, line_count, lines_duplicated, status, message, run_id, header_lines, "
+        "format"
+    )
     by = "file_id = %s::integer" if name.isdecimal() and len(name) < 10 else "path = %s"
     file = _one(
         connection,
@@ -185,9 +195,9 @@ def _one(connection: psycopg.Connection, query: str, *values: object) -> Row:
 
 
 def _raw_line(
-    settings: Settings, file: Row, part: tuple[int, int], line: int
+    settings: Settings, file: Row, part: tuple[int, int], line: int, parser: BlockParser
 ) -> tuple[int | None, bytes | None, Location | None, str | None]:
-    """Byte offset (decompressed), raw line and location of the file; or why there is none."""
+    """Byte offset (decompressed), raw line and location of the file; or why there is none. The parser can read it."""
     with located(settings, file["path"]) as location:
         try:
             if not _has_beginning(location, file):
@@ -216,6 +226,7 @@ def _raw_line(
                     why = content.fault or "it is shorter than it was"
                     return None, None, location, f"{location} has no line {line} any more: {why}."
                 skipped, raw = found_line
+                parser.resume(location, offset + skipped)
                 return offset + skipped, raw, location, None
         except OSError as error:
             return None, None, location, f"{location} cannot be read: {error.strerror}."
@@ -247,7 +258,7 @@ def _nth_line(content: ContentReader, number: int) -> tuple[int, bytes] | None:
     return (before, raw) if inside and raw else None
 
 
-def _contradiction(raw: bytes, row: Row, quarantine: Row) -> str | None:
+def _contradiction(raw: bytes, row: Row, quarantine: Row, parser: BlockParser) -> str | None:
     """Why the line cannot be the one that was loaded."""
     changed = "The file has changed since: this line is not the one that was loaded."
     if row:
@@ -259,18 +270,18 @@ def _contradiction(raw: bytes, row: Row, quarantine: Row) -> str | None:
             row["response_bytes"],
             row["ip_address"] or row["client_host"],
         )
-        return None if _values(raw) == stored else changed
+        return None if _values(raw, parser) == stored else changed
     waiting = quarantine and quarantine["resolved_at"] is None
     if waiting and fallback.printable(raw)[:1000] != quarantine["raw_text"][:1000]:
         return changed
     return None
 
 
-def _values(raw: bytes) -> tuple[int, int, int, str] | None:
+def _values(raw: bytes, parser: BlockParser) -> tuple[int, int, int, str] | None:
     """Seconds since 1970, status, size and visitor of a line; None where it cannot be parsed."""
     buffer = np.frombuffer(raw + b"\n" + bytes(PADDING), np.uint8)
-    parsed = parse(buffer, len(raw) + 1, AddressReader())
-    if parsed.rejected:
+    parsed = parser.parse(buffer, len(raw) + 1, AddressReader())
+    if not len(parsed.columns.line):
         return None
     columns = parsed.columns
     (visitor,) = parsed.visitors()

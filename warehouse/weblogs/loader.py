@@ -5,8 +5,9 @@ lookups, and publish their batches one after another.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -25,11 +26,13 @@ from warehouse.weblogs.files.blocks import Block, BlockReader
 from warehouse.weblogs.files.checkpoints import FEED, FileProgress, checkpoint_of, next_batch
 from warehouse.weblogs.files.claims import Claims
 from warehouse.weblogs.files.unread import judge
+from warehouse.weblogs.formats.blocks import BlockParser
+from warehouse.weblogs.formats.declaration import WeblogFormats, read_formats
 from warehouse.weblogs.maintenance.rederive import rederive_texts
 from warehouse.weblogs.quarantine import Quarantine
 from warehouse.weblogs.reader.addresses import Addresses, AddressReader
 from warehouse.weblogs.reader.buffers import Bytes, Mask, Places
-from warehouse.weblogs.reader.parse import Parsed, Rejected, parse, split_lines
+from warehouse.weblogs.reader.parse import Parsed, Rejected, split_lines
 from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 from warehouse.weblogs.result import FileLoad, Progress, WeblogLoad
 from warehouse.weblogs.sink import Sink, TableSink
@@ -69,12 +72,13 @@ def load(
 
     Raises:
         ReconformLimitExceeded: they are more, and nothing was read.
+        DeclarationError: the formats of the logs cannot be read as declared.
         GeoIpError: there is no GeoIP database.
         LockHeld: retention or re-classification, which keep all loads out, does not end within `wait_seconds`.
         LakeError: a file cannot be read.
         QualityGateStopped: the contract stopped a batch; nothing of that batch was published.
     """
-    rules = read_traffic_rules()
+    rules, formats = read_traffic_rules(), read_formats(settings)
     countries = geoip.read(geoip.path_of(settings))
     limit = None if reconform else settings.reconform_rows
     rederived = rederive_texts(run, limit=limit, wait_seconds=wait_seconds)
@@ -105,6 +109,7 @@ def load(
                 lookups,
                 countries,
                 run.run_id,
+                formats=formats,
                 progress=progress,
                 batch_bytes=batch_bytes,
                 readable_share=settings.weblog_readable_share,
@@ -124,6 +129,7 @@ class Loader:
         countries: geoip.GeoIp,
         run_id: int,
         *,
+        formats: WeblogFormats,
         progress: Callable[[Progress], None] | None = None,
         batch_bytes: int = BATCH_BYTES,
         readable_share: float = 0.1,
@@ -131,7 +137,7 @@ class Loader:
     ) -> None:
         self._readable_share = readable_share
         self._sink, self._claims, self._lookups = sink, claims, lookups
-        self._countries, self._run_id = countries, run_id
+        self._countries, self._run_id, self._formats = countries, run_id, formats
         self._progress, self._batch_bytes = progress, batch_bytes
         self._codes = np.array(countries.codes, "S2")
         self._seen = np.zeros(len(countries.codes), bool)
@@ -151,7 +157,9 @@ class Loader:
         while idle_since is None or time.perf_counter() - idle_since < wait_seconds:
             for task in self._claims.pending():
                 idle_since = None
-                if verdict := judge(task, self._count_readable, self._readable_share):
+                if verdict := judge(
+                    task, partial(self._count_readable, task.file.path), self._readable_share
+                ):
                     self._sink.set_aside(task, verdict)
                     self._claims.note(verdict)
                 else:
@@ -178,8 +186,11 @@ class Loader:
         if file.is_archive:
             file.is_done = True
             return
+        declared = self._formats.of(file.file.path)
+        parser, file.format = declared.parser(), str(declared)
+        parser.resume(file.file.location, file.byte_offset)
         for block in self._blocks.blocks(file.file, file.byte_offset):
-            self._load_block(file, block)
+            self._load_block(file, parser, block)
             if self._batch.bytes_read >= self._batch_bytes:
                 self._commit()
                 file = next_batch(file)
@@ -187,21 +198,23 @@ class Loader:
         file.is_done, file.fault = True, self._blocks.fault
         self._claims.loaded(file.file, checkpoint_of(file))
 
-    def _count_readable(self, buffer: Bytes, size: int) -> int:
-        return len(parse(buffer, size, self._addresses).columns.line)
+    def _count_readable(self, path: str, buffer: Bytes, size: int) -> int:
+        parsed = self._formats.of(path).parser().parse(buffer, size, self._addresses)
+        return len(parsed.columns.line) + len(parsed.discarded)
 
-    def _load_block(self, file: FileProgress, block: Block) -> None:
+    def _load_block(self, file: FileProgress, parser: BlockParser, block: Block) -> None:
+        discarded: Sequence[int] = ()
         if block.is_oversized:
             rule = "unfinished_line" if block.is_unterminated else "malformed_line"
             reason = f"a line of {block.byte_count:,} bytes; only its beginning is kept here"
             line_count, rejected = 1, [Rejected(0, rule, reason)]
             self._quarantine.add(file, rejected, split_lines(block.buffer, block.size))
         else:
-            parsed = parse(block.buffer, block.size, self._addresses)
+            parsed = parser.parse(block.buffer, block.size, self._addresses)
             lines = parsed.lines
-            line_count, rejected = len(lines), parsed.rejected
+            line_count, rejected, discarded = len(lines), parsed.rejected, parsed.discarded
             if block.is_unterminated:
-                rejected = check_unterminated_line(file, parsed)
+                rejected, discarded = check_unterminated_line(file, parsed), ()
             if not (block.is_unterminated and rejected):
                 self._add_rows(file, parsed, block.size)
             self._quarantine.add(file, rejected, lines)
@@ -211,7 +224,7 @@ class Loader:
         if block.is_unterminated:
             file.unterminated_line_offset = file.byte_offset
         file.broken_rules.update(one.rule for one in rejected)
-        file.advance(block, line_count, len(rejected))
+        file.advance(block, line_count, len(rejected), discarded)
         self._batch.bytes_read += block.byte_count
         self._lines += line_count
         self._bytes += block.byte_count
@@ -336,6 +349,8 @@ def check_unterminated_line(file: FileProgress, parsed: Parsed) -> list[Rejected
     """A last line without an end is loaded if it is whole as far as one can see, else set aside for now."""
     if parsed.rejected:
         reason = f"the line has no end yet: {parsed.rejected[0].reason}"
+    elif parsed.discarded:
+        reason = "the line has no end yet: it says how those after it are read"
     elif file.has_combined and not parsed.columns.agent_end.all():
         reason = "the line has no end yet: referer and user agent are missing"
     else:

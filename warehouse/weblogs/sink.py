@@ -173,7 +173,7 @@ class TableSink:
             window_low=batch.files[0].file.path,
             window_high=batch.files[-1].file.path,
             rows_read=lines,
-            rows_inserted=lines - quarantined,
+            rows_inserted=sum(one.rows_loaded for one in counts),
             rows_quarantined=quarantined,
             geoip_database=self._countries.database_type,
             geoip_built_at=self._countries.built_at,

@@ -1,5 +1,6 @@
 -- weblog_file: files of which a line is not there just once, in the fact or in quarantine.
 -- inputs: audit.file, dwh.fact_weblog, audit.quarantine
+-- Lines that say how others are read (header_lines) are in neither.
 -- Lines 1 to n have the sum n(n+1)/2 and the sum of squares n(n+1)(2n+1)/6: a line that is missing and another that is
 -- there twice would have to agree in both.
 with line as (
@@ -44,11 +45,19 @@ told as (
         file.rows_quarantined,
         file.rows_removed > 0 as is_cut,
         file.line_count::numeric * (file.line_count + 1) / 2
-        - file.lines_duplicated::numeric * (file.lines_duplicated + 1) / 2 as line_sum,
+        - file.lines_duplicated::numeric * (file.lines_duplicated + 1) / 2
+        - header.line_sum as line_sum,
         file.line_count::numeric * (file.line_count + 1) * (2 * file.line_count + 1) / 6
         - file.lines_duplicated::numeric * (file.lines_duplicated + 1) * (2 * file.lines_duplicated + 1) / 6
-            as square_sum
+        - header.square_sum as square_sum
     from audit.file as file
+    cross join
+        lateral (
+            select
+                coalesce(sum(number::numeric), 0) as line_sum,
+                coalesce(sum(number::numeric ^ 2), 0) as square_sum
+            from unnest(file.header_lines) as header_line (number)
+        ) as header
     where file.feed = 'weblogs'
 )
 

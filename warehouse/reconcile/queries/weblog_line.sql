@@ -22,9 +22,12 @@ counted as (
 ),
 
 wanted as (
-    select generate_series(file.lines_duplicated + 1, file.line_count) as line_number
+    select line.number as line_number
     from audit.file as file
-    where file.file_id = nullif(current_setting('dwh.file_id', true), '')::integer
+    cross join lateral generate_series(file.lines_duplicated + 1, file.line_count) as line (number)
+    where
+        file.file_id = nullif(current_setting('dwh.file_id', true), '')::integer
+        and line.number <> all(file.header_lines)
 )
 
 select

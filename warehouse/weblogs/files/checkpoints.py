@@ -23,7 +23,8 @@ RULES = (
 # A piece of a file has one row: small enough to find a line in, large enough to be few.
 PART_BYTES = 64 << 20
 _PART = (
-    "file_id", "first_line", "line_count", "byte_offset", "byte_count", "rows_loaded", "rows_quarantined", "run_id"
+    "file_id", "first_line", "line_count", "byte_offset", "byte_count", "rows_loaded", "rows_quarantined",
+    "header_line_count", "run_id",
 )  # fmt: skip
 
 
@@ -37,6 +38,7 @@ class Part:
     byte_count: int = 0
     rows_loaded: int = 0
     rows_quarantined: int = 0
+    header_line_count: int = 0
 
 
 @dataclass
@@ -65,13 +67,18 @@ class FileProgress:
     last_seconds: int | None = None
     # Its files have progress of their own.
     is_archive: bool = False
+    # Numbers of the lines that say how others are read, and the format in which they all were read.
+    header_lines: list[int] = field(default_factory=list)
+    format: str | None = None
     # What was loaded of it before is deleted when this batch commits.
     is_restarted: bool = False
     parts: list[Part] = field(default_factory=list)
     broken_rules: Counter[str] = field(default_factory=Counter)
 
-    def advance(self, block: Block, line_count: int, rows_quarantined: int) -> None:
-        """Count a block that was read."""
+    def advance(
+        self, block: Block, line_count: int, rows_quarantined: int, discarded: Sequence[int] = ()
+    ) -> None:
+        """Count a block that was read; `discarded` are places in it of lines that say how others are read."""
         byte_count = block.byte_count
         if self.head is not None and len(self.head) < FINGERPRINT_BYTES:
             wanted = min(byte_count, FINGERPRINT_BYTES - len(self.head))
@@ -85,10 +92,12 @@ class FileProgress:
         if not self.parts or self.parts[-1].byte_count >= PART_BYTES:
             self.parts.append(Part(self.line_count + 1, self.byte_offset))
         part = self.parts[-1]
+        self.header_lines += [self.line_count + 1 + place for place in discarded]
+        part.header_line_count += len(discarded)
         for target in (self, part):
             target.line_count += line_count
             target.rows_quarantined += rows_quarantined
-            target.rows_loaded += line_count - rows_quarantined
+            target.rows_loaded += line_count - rows_quarantined - len(discarded)
         part.byte_count += byte_count
         self.byte_offset += byte_count
 
@@ -105,6 +114,7 @@ class FileProgress:
             total.line_count += part.line_count
             total.rows_loaded += part.rows_loaded
             total.rows_quarantined += part.rows_quarantined
+            total.header_line_count += part.header_line_count
         return total
 
     @property
@@ -194,6 +204,8 @@ def progress_of(task: FileTask, file_id: int) -> FileProgress:
         tail=None if known.byte_offset else b"",
         first_seconds=_seconds(known.first_event_at),
         last_seconds=_seconds(known.last_event_at),
+        header_lines=list(known.header_lines),
+        format=known.format,
     )
 
 
@@ -226,6 +238,8 @@ def checkpoint_of(progress: FileProgress) -> Checkpoint:
         first_event_at=_moment(progress.first_seconds),
         last_event_at=_moment(progress.last_seconds),
         inode=progress.file.inode,
+        header_lines=progress.header_lines,
+        format=progress.format,
     )
 
 
@@ -255,7 +269,7 @@ def save(connection: psycopg.Connection, progress: FileProgress, run_id: int) ->
     parts = [
         (
             progress.file_id, part.first_line, part.line_count, part.byte_offset, part.byte_count,
-            part.rows_loaded, part.rows_quarantined, run_id,
+            part.rows_loaded, part.rows_quarantined, part.header_line_count, run_id,
         )
         for part in progress.parts
     ]  # fmt: skip
@@ -273,6 +287,7 @@ def stage_counts(connection: psycopg.Connection, batch: Sequence[FileProgress]) 
             "line_count": progress.counts().line_count,
             "rows_loaded": progress.counts().rows_loaded,
             "rows_quarantined": progress.counts().rows_quarantined,
+            "header_line_count": progress.counts().header_line_count,
             **{f"{rule}_count": progress.broken_rules[rule] for rule in RULES},
         }
         for progress in batch

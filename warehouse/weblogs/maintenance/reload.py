@@ -86,6 +86,7 @@ def restart_file(connection: psycopg.Connection, progress: FileProgress) -> None
     progress.byte_offset, progress.line_count = row[0], row[1] - 1
     progress.lines_duplicated = progress.line_count
     progress.rows_loaded = progress.rows_quarantined = 0
+    progress.header_lines = []
     progress.unterminated_line_offset = progress.first_seconds = progress.last_seconds = None
     progress.head = progress.tail = None if progress.byte_offset else b""
 

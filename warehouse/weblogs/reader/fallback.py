@@ -28,7 +28,7 @@ _ZONE = re.compile(rb"([+-])(\d\d)(\d\d)")
 _MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
 # The days that the in-memory aggregates have room for (storage/aggregates.py). scan.c has the same limits.
-_FIRST_YEAR, _LAST_YEAR = 1970, 2148
+FIRST_YEAR, LAST_YEAR = 1970, 2148
 # PostgreSQL's own limit is 15:59; no place on earth is beyond 14:00.
 _MAX_ZONE_HOURS = 15
 _MAX_SIZE = 2**63 - 1
@@ -198,7 +198,7 @@ def clf_seconds(text: bytes) -> int | Fault:
 
 def _day_number(day: bytes, month: bytes, year: bytes) -> int | None:
     """Days since 1970-01-01; None where there is no such day, or no request can be of it."""
-    if month not in _MONTHS or not _FIRST_YEAR <= int(year) <= _LAST_YEAR:
+    if month not in _MONTHS or not FIRST_YEAR <= int(year) <= LAST_YEAR:
         return None
     try:
         return datetime.date(int(year), _MONTHS.index(month) + 1, int(day)).toordinal() - _EPOCH

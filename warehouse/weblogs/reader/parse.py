@@ -1,6 +1,7 @@
 """Parses blocks of access log lines into columns: regular lines by the compiled parser, the others by the fallback."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from ipaddress import IPv4Address, IPv6Address
 
 import numpy as np
@@ -115,6 +116,8 @@ class Parsed:
     addresses: Addresses
     rejected: list[Rejected]
     extras: Extras | None = None
+    # Lines that say how others are read, and are no requests.
+    discarded: Sequence[int] = ()
 
     def visitors(self) -> list[str]:
         """Address or host name of each parsed line, as PostgreSQL writes it."""
@@ -152,14 +155,27 @@ def parse(buffer: Bytes, size: int, address_reader: AddressReader) -> Parsed:
     irregular, rejected = _parse_each(lines, others)
     columns = regular[0] if regular and not len(irregular.line) else _merge([*regular, irregular])
     addresses = address_reader.read(buffer, columns.address_start, columns.address_end)
-    if not addresses.valid.all():
-        for place in np.flatnonzero(~addresses.valid).tolist():
-            start, end = int(columns.address_start[place]), int(columns.address_end[place])
-            fault = fallback.address_fault(buffer[start:end].tobytes())
-            rejected.append(Rejected(int(columns.line[place]), fault.rule, fault.reason))
-        columns, addresses = columns.select(addresses.valid), addresses.select(addresses.valid)
-        rejected.sort(key=lambda one: one.line)
-    return Parsed(lines, columns, buffer, addresses, rejected)
+    return reject_bad_addresses(Parsed(lines, columns, buffer, addresses, rejected))
+
+
+def reject_bad_addresses(parsed: Parsed) -> Parsed:
+    """Reject the lines whose visitor has neither an address nor a host name."""
+    columns, addresses, extras = parsed.columns, parsed.addresses, parsed.extras
+    valid = addresses.valid
+    if valid.all():
+        return parsed
+    rejected = list(parsed.rejected)
+    for place in np.flatnonzero(~valid).tolist():
+        start, end = int(columns.address_start[place]), int(columns.address_end[place])
+        fault = fallback.address_fault(parsed.texts[start:end].tobytes())
+        rejected.append(Rejected(int(columns.line[place]), fault.rule, fault.reason))
+    return replace(
+        parsed,
+        columns=columns.select(valid),
+        addresses=addresses.select(valid),
+        extras=None if extras is None else extras.select(valid),
+        rejected=sorted(rejected, key=lambda one: one.line),
+    )
 
 
 def _parse_each(lines: Lines, numbers: Places) -> tuple[Columns, list[Rejected]]:

@@ -1,0 +1,183 @@
+"""Times as logs write them, as seconds since 1970-01-01 UTC."""
+
+import calendar
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from functools import lru_cache
+from typing import Final
+
+from warehouse.errors import DeclarationError
+from warehouse.weblogs.formats.records import TimeParser
+from warehouse.weblogs.reader.fallback import FIRST_YEAR, LAST_YEAR, Fault, clf_seconds, printable
+
+# Lines of the same second follow each other, and those of several servers.
+_CACHED: Final = 4096
+# Seconds, milliseconds, microseconds, nanoseconds since 1970 never have as many digits: which it is, is no guess.
+_LAST_SECOND: Final = calendar.timegm((LAST_YEAR + 1, 1, 1, 0, 0, 0))
+_EPOCH = re.compile(rb"(\d{1,19})(?:\.\d*)?")
+_ISO = re.compile(
+    rb"(\d{4})-(\d\d)-(\d\d)[T t_](\d\d):(\d\d)(?::(\d\d)(?:[.,]\d+)?)? ?(Z|z|UTC|[+-]\d\d(?::?\d\d)?)?"
+)
+CLF: Final = rb"\d\d/[A-Za-z]{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}"
+_CLF = re.compile(CLF)
+_MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_NAMES: Final = "[A-Za-z]{3,9}"
+# Of strftime: pattern, and the name of what it is; without a name it says nothing that is needed.
+_DIRECTIVES: Final = {
+    "Y": (r"\d{4}", "year"),
+    "m": (r"\d\d", "month"),
+    "b": (_NAMES, "month_name"),
+    "B": (_NAMES, "month_name"),
+    "h": (_NAMES, "month_name"),
+    "d": (r"\d\d", "day"),
+    "e": (r"[ \d]\d", "day"),
+    "H": (r"\d\d", "hour"),
+    "I": (r"\d\d", "hour12"),
+    "p": (r"[AaPp][Mm]", "half"),
+    "M": (r"\d\d", "minute"),
+    "S": (r"\d\d", "second"),
+    "s": (r"\d{1,10}", "epoch"),
+    "z": (r"Z|[+-]\d\d:?\d\d", "zone"),
+    "a": (_NAMES, None),
+    "A": (_NAMES, None),
+    "f": (r"\d{1,9}", None),
+    "L": (r"\d{1,9}", None),
+    "j": (r"\d{3}", None),
+    "u": (r"\d", None),
+    "w": (r"\d", None),
+}
+_SHORT: Final = {"T": "%H:%M:%S", "R": "%H:%M", "F": "%Y-%m-%d", "D": "%m/%d/%y", "r": "%I:%M:%S %p"}
+
+
+def cached(parse: Callable[[bytes], int | Fault]) -> TimeParser:
+    """Remember the last few thousand times."""
+    return lru_cache(_CACHED)(parse)
+
+
+def any_time(zone: tzinfo | None) -> TimeParser:
+    """Times in Common Log Format, ISO 8601 or RFC 3339, or seconds (or milli-, micro-, nanoseconds) since 1970."""
+
+    def parse(text: bytes) -> int | Fault:
+        if _CLF.fullmatch(text):
+            return clf_seconds(text)
+        if _EPOCH.fullmatch(text):
+            return epoch_seconds(text)
+        return iso_seconds(text, zone)
+
+    return cached(parse)
+
+
+def epoch_seconds(text: bytes) -> int | Fault:
+    """A number since 1970: seconds, milliseconds, microseconds or nanoseconds, by its size."""
+    match = _EPOCH.fullmatch(text)
+    if match is None:
+        return Fault("malformed_line", f"'{printable(text)[:60]}' is no number of seconds since 1970")
+    number = int(match[1])
+    for _ in range(4):
+        if number < _LAST_SECOND:
+            return number
+        number //= 1000
+    return Fault("impossible_date", f"no request can be of {printable(text)[:60]}")
+
+
+def iso_seconds(text: bytes, zone: tzinfo | None) -> int | Fault:
+    """A time as 2026-11-20T01:02:03.4+01:00, of `zone` where it has none."""
+    match = _ISO.fullmatch(text)
+    if match is None:
+        return Fault("malformed_line", f"'{printable(text)[:60]}' is no time")
+    year, month, day, hour, minute, second = (int(match[group] or 0) for group in range(1, 7))
+    return _seconds(text, (year, month, day, hour, minute, second), match[7], zone)
+
+
+def strftime(declared: str, zone: tzinfo | None) -> tuple[bytes, TimeParser]:
+    """Pattern and parser of times in a format of strftime.
+
+    Raises:
+        DeclarationError: it has a directive that is not known, or does not say which day and second it is.
+    """
+    for short, long in _SHORT.items():
+        declared = declared.replace(f"%{short}", long)
+    pattern, names = "", set()
+    for literal, directive in re.findall(r"([^%]+)|%(.)", declared):
+        if literal or directive == "%":
+            pattern += re.escape(literal or directive)
+        elif directive in ("n", "t"):
+            pattern += r"\s"
+        elif directive not in _DIRECTIVES:
+            raise DeclarationError(
+                f"The time format '{declared}' has %{directive}, which cannot be read.",
+                hint=f"Directives that can: {', '.join(f'%{one}' for one in (*_DIRECTIVES, *_SHORT))}.",
+            )
+        else:
+            piece, name = _DIRECTIVES[directive]
+            if name is None or name in names:
+                pattern += f"(?:{piece})"
+            else:
+                names.add(name)
+                pattern += f"(?P<{name}>{piece})"
+    day = "epoch" in names or ({"year", "day"} <= names and bool(names & {"month", "month_name"}))
+    if not day or not ("epoch" in names or (names & {"hour", "hour12"} and "minute" in names)):
+        raise DeclarationError(
+            f"The time format '{declared}' does not say year, month, day, hour and minute.",
+            hint="A time needs them, as in %Y-%m-%dT%H:%M:%S%z; Apache: log one %t with all of it.",
+        )
+    if not names & {"epoch", "zone"} and zone is None:
+        raise DeclarationError(
+            f"The time format '{declared}' has no time zone.",
+            hint='Declare the zone of the server\'s clock, as time_zone = "Europe/Berlin".',
+        )
+    compiled = re.compile(pattern.encode())
+
+    def parse(text: bytes) -> int | Fault:
+        match = compiled.fullmatch(text)
+        if match is None:
+            return Fault("malformed_line", f"'{printable(text)[:60]}' is no time as {declared}")
+        found = {name: value for name, value in match.groupdict().items() if value is not None}
+        if "epoch" in found:
+            return epoch_seconds(found["epoch"])
+        month = int(found["month"]) if "month" in found else _month(found["month_name"])
+        hour = int(found["hour"]) if "hour" in found else int(found["hour12"]) % 12
+        if "hour12" in found and "hour" not in found and found.get("half", b"").lower() == b"pm":
+            hour += 12
+        moment = (
+            int(found["year"]), month, int(found["day"]), hour, int(found["minute"]), int(found.get("second", 0)),
+        )  # fmt: skip
+        return _seconds(text, moment, found.get("zone"), zone)
+
+    # In the format's own pattern there are no groups of a field.
+    return re.sub(r"\(\?P<\w+>", "(?:", pattern).encode(), cached(parse)
+
+
+def _month(name: bytes) -> int:
+    short = name[:3].decode("ascii").lower()
+    return _MONTHS.index(short) + 1 if short in _MONTHS else 0
+
+
+def _seconds(
+    text: bytes, moment: tuple[int, int, int, int, int, int], offset: bytes | None, zone: tzinfo | None
+) -> int | Fault:
+    """Seconds of a local time, whose offset from UTC is `offset`, or by the rules of `zone`."""
+    year, month, day, hour, minute, second = moment
+    if offset is None and zone is None:
+        return Fault("malformed_line", f"'{printable(text)[:60]}' has no time zone: declare time_zone")
+    fault = Fault("impossible_date", f"no request can be of {printable(text)[:60]}")
+    # A leap second is 23:59:60.
+    if not FIRST_YEAR <= year <= LAST_YEAR or second > 60:
+        return fault
+    try:
+        place = zone if offset is None else _offset(offset)
+        local = datetime(year, month, day, hour, minute, min(second, 59), tzinfo=place)
+    except ValueError:
+        return fault
+    return int(local.timestamp()) + (1 if second == 60 else 0)
+
+
+def _offset(text: bytes) -> timezone:
+    if text in (b"Z", b"z", b"UTC"):
+        return UTC
+    digits = text[1:].replace(b":", b"").ljust(4, b"0")
+    minutes = int(digits[:2]) * 60 + int(digits[2:])
+    if minutes >= 16 * 60 or int(digits[2:]) > 59:
+        raise ValueError(text)
+    return timezone(timedelta(minutes=-minutes if text.startswith(b"-") else minutes))
