@@ -10,6 +10,8 @@ from warehouse.runs.audit import Load, Run
 
 EXAMPLES = 3
 _HOUSEKEEPING = ("run_id", "expired_by_run_id", "row_hash")
+# Characters of a value that an example shows: a value may have 1 GB.
+_LONGEST = 1000
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def _inserted(connection: psycopg.Connection, run_id: int, table: str, most: int
     rows = connection.execute(
         sql.SQL(
             """
-            select array[{key}]::text[], jsonb_strip_nulls(to_jsonb(row) - {hidden}::text[]) from {table} as row
+            select array[{key}]::text[], {row} from {table} as row
             where run_id = {run_id} and not exists (
                 select from audit.change where change.run_id = {run_id} and change.table_name = {name}
                     and change.row_key = array[{key}]::text[]
@@ -57,7 +59,11 @@ def _inserted(connection: psycopg.Connection, run_id: int, table: str, most: int
             """
         ).format(
             key=sql.SQL(key or ""),
-            hidden=sql.Literal(list(_HOUSEKEEPING)),
+            row=_shortened(
+                sql.SQL("jsonb_strip_nulls(to_jsonb(row) - {}::text[])").format(
+                    sql.Literal(list(_HOUSEKEEPING))
+                )
+            ),
             table=sql.Identifier("dwh", table),
             run_id=sql.Literal(run_id),
             name=name,
@@ -76,7 +82,7 @@ def _changed(connection: psycopg.Connection, run_id: int, table: str, most: int)
                 from audit.change where run_id = {run_id} and table_name = {name}
             )
 
-            select numbered.operation, numbered.row_key, logged.changes, logged.before, logged.after
+            select numbered.operation, numbered.row_key, left(logged.changes, {longest}), {before}, {after}
             from numbered inner join {view} as logged using (change_id)
             where numbered.number <= {most} order by numbered.operation desc, change_id
             """
@@ -84,6 +90,9 @@ def _changed(connection: psycopg.Connection, run_id: int, table: str, most: int)
             run_id=sql.Literal(run_id),
             name=sql.Literal(f"dwh.{table}"),
             view=sql.Identifier("audit", f"{table}_change"),
+            longest=sql.Literal(_LONGEST),
+            before=_shortened(sql.SQL("logged.before")),
+            after=_shortened(sql.SQL("logged.after")),
             most=sql.Literal(most),
         )
     ).fetchall()
@@ -100,16 +109,38 @@ def quarantined(
     rows = connection.execute(
         sql.SQL(
             """
-            select entity, row_key, reason, coalesce(row_data, jsonb_build_object('raw_text', raw_text)) from (
+            select entity, row_key, left(reason, {longest}), {row} from (
                 select *, row_number() over (partition by entity, rules order by quarantine_id) as number
-                from {} where run_id = %s
+                from {quarantine} where run_id = {run_id}
             ) as numbered
-            where number <= %s order by quarantine_id
+            where number <= {most} order by quarantine_id
             """
-        ).format(sql.Identifier(schema, "quarantine")),
-        [run_id, most],
+        ).format(
+            longest=sql.Literal(_LONGEST),
+            row=_shortened(sql.SQL("coalesce(row_data, jsonb_build_object('raw_text', raw_text))")),
+            quarantine=sql.Identifier(schema, "quarantine"),
+            run_id=sql.Literal(run_id),
+            most=sql.Literal(most),
+        ),
     ).fetchall()
     return [
         Example(f"audit.quarantine ({entity})", "quarantine", tuple(row_key or ()), reason, after=row_data)
         for entity, row_key, reason, row_data in rows
     ]
+
+
+def _shortened(row: sql.Composable) -> sql.Composable:
+    """Expression: the object `row` with long values cut off by the server."""
+    return sql.SQL(
+        """
+        (
+            select jsonb_object_agg(
+                name, case
+                    when octet_length(value::text) > {longest} then to_jsonb(left(value #>> '{{}}', {longest}) || '…')
+                    else value
+                end
+            )
+            from jsonb_each({row}) as cell (name, value)
+        )
+        """
+    ).format(row=row, longest=sql.Literal(_LONGEST))
