@@ -80,6 +80,10 @@ class SourceLocked(SourceError):
     """Somebody holds a lock on a table of a source that keeps everybody from reading it."""
 
 
+class UndecodableText(SourceError):
+    """A text of a source cannot be delivered as UTF-8."""
+
+
 class SchemaDrift(SourceError):
     """A source table no longer has the columns of its mirror."""
 

@@ -1,13 +1,11 @@
 """Columns, types, keys and comments of tables, read from the catalogs of source and warehouse."""
 
-import re
-from dataclasses import dataclass
-
 import psycopg
-from psycopg import sql
 from psycopg.rows import class_row
 
 from warehouse.errors import DeclarationError, SourceError
+from warehouse.extract.column import Column
+from warehouse.extract.undecodable import with_policy
 from warehouse.sources.declaration import Table
 
 HOUSEKEEPING = {
@@ -17,22 +15,6 @@ HOUSEKEEPING = {
 # Columns beside the key in staging.<mirror>_delta, and the flags of staging.<source>_<entity>_changed_keys.
 DELTA_COLUMNS = {"_operation": "text", "_has_updated_at": "boolean"}
 KEY_FLAGS = ("_is_new", "_is_outdated", "_flags")
-
-
-@dataclass(frozen=True)
-class Column:
-    """A source column: its type in the mirror, and the cast by which the source delivers that type."""
-
-    name: str
-    type: str
-    cast: str | None
-    comment: str | None
-
-    @property
-    def selected(self) -> sql.Composable:
-        """Expression that selects it from the source, in the mirror's type."""
-        name = sql.Identifier(self.name)
-        return sql.SQL("{}::{}").format(name, sql.SQL(self.cast)) if self.cast else name
 
 
 def source_columns(connection: psycopg.Connection, table: Table) -> tuple[Column, ...]:
@@ -95,7 +77,7 @@ def source_columns(connection: psycopg.Connection, table: Table) -> tuple[Column
             f"Column '{name}' of {table} of source '{table.source}' has a name that the warehouse reserves.",
             hint="Rename it there.",
         )
-    return columns
+    return with_policy(connection, table, columns, table.undecodable)
 
 
 def table_comment(connection: psycopg.Connection, table: Table) -> str | None:
@@ -143,11 +125,6 @@ def mirror_key(connection: psycopg.Connection, table: Table) -> tuple[str, ...]:
         [table.mirror],
     ).fetchall()
     return tuple(name for (name,) in rows)
-
-
-def without_modifier(kind: str) -> str:
-    """Strip length and precision from a type: timestamp(3)[] becomes timestamp[]."""
-    return re.sub(r"\(.*?\)", "", kind)
 
 
 def invalid_key(table: Table, problem: str) -> SourceError:

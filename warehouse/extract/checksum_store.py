@@ -8,8 +8,8 @@ from datetime import datetime
 
 import psycopg
 
-from warehouse.extract.catalog import Column
 from warehouse.extract.checksums import Checksums, Chunk
+from warehouse.extract.column import Column
 from warehouse.sources.declaration import Table
 
 

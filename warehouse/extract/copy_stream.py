@@ -43,9 +43,10 @@ def copy_stream(
                 size = 0
                 del row
             batch.write(b"".join(rows))
-            _expect(source.get_result(), pq.ExecStatus.COMMAND_OK)
+            result = source.get_result()
             while source.get_result():
                 pass
+            _expect(result, pq.ExecStatus.COMMAND_OK)
         return target.rowcount
 
 

@@ -7,8 +7,8 @@ from psycopg import sql
 
 from warehouse.db.identifiers import listed, same_key
 from warehouse.errors import DeleteThresholdExceeded
-from warehouse.extract.catalog import Column
 from warehouse.extract.checksums import hashing, key_hash
+from warehouse.extract.column import Column
 from warehouse.extract.copy_stream import copy_stream
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.expected import live_rows

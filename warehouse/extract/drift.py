@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import psycopg
 
 from warehouse.errors import DeclarationError, SchemaDrift
-from warehouse.extract.catalog import Column, mirror_key, mirrored_columns, without_modifier
+from warehouse.extract.catalog import mirror_key, mirrored_columns
+from warehouse.extract.column import Column, without_modifier
 from warehouse.sources.declaration import Table
 
 

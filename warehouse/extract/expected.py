@@ -5,8 +5,9 @@ from psycopg import sql
 
 from warehouse.db.connections import analyze_briefly
 from warehouse.db.identifiers import listed, qualified, same_key
-from warehouse.extract.catalog import Column, invalid_key, mirror_exists, mirrored_columns
+from warehouse.extract.catalog import invalid_key, mirror_exists, mirrored_columns
 from warehouse.extract.checksums import Checksums, Chunk, Hashing, combined, compute_checksums, row_count
+from warehouse.extract.column import Column
 from warehouse.extract.staged import StagedTable
 from warehouse.extract.staging_tables import batch_table, deleted_table
 from warehouse.sources.declaration import Table

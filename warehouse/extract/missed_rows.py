@@ -10,8 +10,8 @@ import psycopg
 from psycopg import sql
 
 from warehouse.db.identifiers import listed, qualified, same_key
-from warehouse.extract.catalog import Column
 from warehouse.extract.checksums import hashing, key_hash
+from warehouse.extract.column import Column
 from warehouse.extract.copy_stream import copy_stream
 from warehouse.extract.staging_tables import batch_table
 from warehouse.sources.declaration import Table

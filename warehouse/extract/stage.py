@@ -3,17 +3,20 @@
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Literal
 
 import psycopg
 from psycopg import sql
 
+from warehouse.db.connections import read_only_transaction
 from warehouse.db.identifiers import listed
 from warehouse.errors import SourceError
-from warehouse.extract import deletes
-from warehouse.extract.catalog import Column, invalid_key, source_columns, table_comment
+from warehouse.extract import deletes, undecodable
+from warehouse.extract.catalog import invalid_key, source_columns, table_comment
 from warehouse.extract.checksum_store import store_checksums, verified_checksums
 from warehouse.extract.checksums import chunks_for, compute_checksums, differing_chunks, hashing, row_count
+from warehouse.extract.column import Column
 from warehouse.extract.copy_stream import copy_stream
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.drift import find_drift
@@ -79,7 +82,13 @@ def stage(
                 progress(f"source {source.name}: {note}")
         for table in source.tables:
             full = full_refresh or accept_source
-            staged.append(_stage_table(reader, writer, table, snapshot, full, xmin_scan, progress))
+            try:
+                staged.append(_stage_table(reader, writer, table, snapshot, full, xmin_scan, progress))
+            except undecodable.ERRORS as error:
+                # The transaction has failed: where it was is found out in another one.
+                with read_only_transaction(source.name, source_url, application_name="dwh capture") as other:
+                    columns = source_columns(other, replace(table, undecodable="refuse"))
+                    raise undecodable.explain_undecodable(other, table, columns, error) from None
             if is_accepted:
                 progress(f"{table.name}: {describe_changes(writer, staged[-1])}")
             # The staging tables belong to the run that holds the source's lock.
@@ -142,6 +151,11 @@ def _stage_table(
         where = sql.SQL("false")
     rows_read = _copy_rows(reader, writer, table, drift.columns, where)
     copied = time.monotonic()
+    for name, rows in undecodable.count_undecodable(reader, table, drift.columns, where).items():
+        notes.append(
+            f"column {name}: bytes that are no text in {rows:,} rows (undecodable: {table.undecodable})"
+        )
+        progress(f"{table.name}: {notes[-1]}")
     rows_deleted, rows_found = _compare_checksums(
         reader, writer, table, drift.columns, snapshot, watermark, where
     )
@@ -183,11 +197,16 @@ def _copy_rows(
     )
     try:
         return copy_stream(reader, outgoing, writer, incoming)
+    except undecodable.ERRORS:
+        raise
     except psycopg.DataError as error:
         raise SourceError(
             f"A value of {table} of source '{table.source}' does not fit its mirror: {error.diag.message_primary}.",
+            # Only there the mirror's type is another one than the source's.
             hint='Let the mirror take the column\'s new type: changed_type = "evolve" under [on_schema_change] in '
-            f"the source.toml of '{table.source}'.",
+            f"the source.toml of '{table.source}'."
+            if table.on_schema_change.changed_type == "ignore"
+            else "Correct the value in the source.",
         ) from error
 
 

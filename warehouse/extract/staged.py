@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from warehouse.extract.catalog import Column
 from warehouse.extract.checksums import Hashing
+from warehouse.extract.column import Column
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.snapshot import Snapshot
 from warehouse.extract.table_identity import TableIdentity

@@ -6,7 +6,8 @@ import psycopg
 from psycopg import sql
 
 from warehouse.db.identifiers import definitions
-from warehouse.extract.catalog import DELTA_COLUMNS, Column, columns_of, mirror_exists
+from warehouse.extract.catalog import DELTA_COLUMNS, columns_of, mirror_exists
+from warehouse.extract.column import Column
 from warehouse.sources.declaration import Table
 
 

@@ -9,7 +9,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from warehouse.db.identifiers import assigned, listed
-from warehouse.extract.catalog import Column, without_modifier
+from warehouse.extract.column import Column, without_modifier
 from warehouse.extract.snapshot import Snapshot
 from warehouse.extract.source_identity import SourceIdentity
 from warehouse.extract.staged import StagedTable

@@ -7,7 +7,8 @@ from psycopg import sql
 
 from warehouse.db.identifiers import definitions
 from warehouse.errors import DeclarationError
-from warehouse.extract.catalog import HOUSEKEEPING, Column, mirror_exists
+from warehouse.extract.catalog import HOUSEKEEPING, mirror_exists
+from warehouse.extract.column import Column
 from warehouse.load.batch import Batch
 from warehouse.load.conform import delivered_columns
 from warehouse.load.reads import check_reads, create_changed_keys_if_missing

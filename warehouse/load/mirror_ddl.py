@@ -9,7 +9,8 @@ from psycopg import sql
 from warehouse.db.identifiers import definitions, listed
 from warehouse.db.roles import OWNER
 from warehouse.errors import SchemaDrift
-from warehouse.extract.catalog import HOUSEKEEPING, Column, mirrored_columns
+from warehouse.extract.catalog import HOUSEKEEPING, mirrored_columns
+from warehouse.extract.column import Column
 from warehouse.extract.staging_tables import batch_table, column_comment, comment_on, comment_on_column
 from warehouse.history.change_log import create_triggers, log_added_column
 from warehouse.runs.audit import mark_irreversible

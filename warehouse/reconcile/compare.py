@@ -8,7 +8,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from warehouse.db.identifiers import listed, qualified, same_key
-from warehouse.reconcile.verdict import MOST_LISTED, Difference, Layer, Problem, Verdict
+from warehouse.reconcile.verdict import LONGEST_LISTED, MOST_LISTED, Difference, Layer, Problem, Verdict
 
 EXPECTED = sql.Identifier("pg_temp", "expected")
 DIFFERENT = sql.Identifier("pg_temp", "different")
@@ -165,7 +165,7 @@ def list_differences(
     def text(table: str, columns: Sequence[str]) -> sql.Composable:
         return sql.SQL("jsonb_object(array[{}]::text[], array[{}]::text[])").format(
             sql.SQL(", ").join(map(sql.Literal, columns)),
-            sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(table, name)) for name in columns),
+            sql.SQL(", ").join(_listed_value(sql.Identifier(table, name)) for name in columns),
         )
 
     columns = (*comparison.key, *comparison.columns)
@@ -191,6 +191,15 @@ def list_differences(
             )
         ).fetchall()
     return [_difference(comparison, row["problem"], row["before"], row["after"]) for row in rows]
+
+
+def _listed_value(column: sql.Identifier) -> sql.Composable:
+    """Expression: a value as it is listed. One that is long, as it may have 1 GB, by its beginning and a hash."""
+    return sql.SQL(
+        "case when octet_length({text}) > {longest} "
+        "then left({text}, {longest}) || format('… (%s characters, md5 %s)', length({text}), md5({text})) "
+        "else {text} end"
+    ).format(text=sql.SQL("{}::text").format(column), longest=sql.Literal(LONGEST_LISTED))
 
 
 def reconcile_table(connection: psycopg.Connection, comparison: Comparison) -> Verdict:

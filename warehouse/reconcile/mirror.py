@@ -15,7 +15,7 @@ from psycopg import sql
 
 from warehouse.db.identifiers import listed
 from warehouse.errors import SourceError
-from warehouse.extract.catalog import Column, mirrored_columns, source_columns
+from warehouse.extract.catalog import mirrored_columns, source_columns
 from warehouse.extract.checksum_store import stored_checksums
 from warehouse.extract.checksums import (
     Checksums,
@@ -28,6 +28,7 @@ from warehouse.extract.checksums import (
     row_count,
     row_hash,
 )
+from warehouse.extract.column import Column
 from warehouse.extract.copy_stream import copy_stream
 from warehouse.extract.drift import find_drift
 from warehouse.extract.snapshot import Snapshot, check_readable

@@ -15,6 +15,8 @@ Row = Mapping[str, str | None]
 
 # Differences of a table that are listed one by one; all are counted, and all are repaired.
 MOST_LISTED = 100
+# Bytes of a value that are listed.
+LONGEST_LISTED = 10_000
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,9 @@ NAME_BYTES = 63
 # What a run does after the source has changed a table's columns: load the change (evolve), leave the mirror as it is
 # (ignore), or load nothing until somebody has looked at it (stop).
 Policy = Literal["evolve", "ignore", "stop"]
+# What is kept of a text that its database cannot deliver as UTF-8: nothing (the run stops), the text with a replacement
+# character in place of each such byte, or with the byte escaped as \xNN.
+UndecodablePolicy = Literal["refuse", "replace", "escape"]
 STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -47,6 +50,7 @@ class Table:
     on_schema_change: SchemaPolicy = SchemaPolicy()
     # Its name at the source, where that is another one.
     relation: str | None = None
+    undecodable: UndecodablePolicy = "refuse"
 
     @property
     def at_source(self) -> tuple[str, str]:
@@ -121,6 +125,7 @@ class _TableSpec(BaseModel):
     cursor: Name | None = None
     schema_: Name | None = Field(None, alias="schema")
     name: Name | None = None
+    undecodable: UndecodablePolicy | None = None
 
 
 class _EntitySpec(BaseModel):
@@ -152,6 +157,7 @@ class _Spec(BaseModel):
     description: str = ""
     schema_: Name = Field("public", alias="schema")
     on_schema_change: Annotated[SchemaPolicy, BeforeValidator(_for_every_change)] = SchemaPolicy()
+    undecodable: UndecodablePolicy = "refuse"
     tables: Annotated[dict[str, _TableSpec], Field(min_length=1)]
     entities: dict[str, _EntitySpec] = {}
 
@@ -186,6 +192,7 @@ def read_declaration(folder: Path) -> Source:
             table.cursor,
             spec.on_schema_change,
             table.name,
+            table.undecodable or spec.undecodable,
         )
         for name, table in spec.tables.items()
     }

@@ -1,0 +1,31 @@
+"""A column of a source table, as the mirror has it and as the source delivers it."""
+
+import re
+from dataclasses import dataclass
+
+from psycopg import sql
+
+
+@dataclass(frozen=True)
+class Column:
+    """A source column: its type in the mirror, and the cast by which the source delivers that type."""
+
+    name: str
+    type: str
+    cast: str | None
+    comment: str | None
+    # Expression that makes text of what the source cannot deliver, see `undecodable`.
+    decoded: sql.Composable | None = None
+
+    @property
+    def selected(self) -> sql.Composable:
+        """Expression that selects it from the source, in the mirror's type."""
+        if self.decoded is not None:
+            return self.decoded
+        name = sql.Identifier(self.name)
+        return sql.SQL("{}::{}").format(name, sql.SQL(self.cast)) if self.cast else name
+
+
+def without_modifier(kind: str) -> str:
+    """Strip length and precision from a type: timestamp(3)[] becomes timestamp[]."""
+    return re.sub(r"\(.*?\)", "", kind)
