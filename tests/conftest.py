@@ -18,7 +18,10 @@ from stack.local import down
 from stack.postgres import EmbeddedPostgres
 
 MAJOR = int(os.environ.get("DWH_TEST_PG_MAJOR", "18"))
-CLUSTERS = Path(__file__).parents[1] / ".pytest_cache" / "clusters"
+ROOT = Path(__file__).parents[1]
+CLUSTERS = ROOT / ".pytest_cache" / "clusters"
+# Variables by which a user's settings would reach a test: ours, Prefect's, and those of libpq.
+USERS = ("DWH_", "PREFECT_", "PG")
 # The disk may lie: a test's data need not survive a power cut, but every commit survives kill -9.
 SETTINGS = {
     "fsync": "off",
@@ -33,11 +36,13 @@ _alive = pytest.StashKey[IO[str]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the run's folder for all xdist workers; clear away what a killed run has left."""
-    # No test may see the settings of its user: one would write to their databases and files.
-    for name in [name for name in os.environ if name.startswith("DWH_") and not name.startswith("DWH_TEST_")]:
+    # No test may see the settings of its user: one would write to their databases, files and Prefect server.
+    for name in [name for name in os.environ if name.startswith(USERS) and not name.startswith("DWH_TEST_")]:
         del os.environ[name]
     if hasattr(config, "workerinput"):
         return
+    # Tests start processes in folders of their own, where this checkout is not found by itself.
+    os.environ["PYTHONPATH"] = str(ROOT)
     CLUSTERS.mkdir(parents=True, exist_ok=True)
     with exclusive(CLUSTERS.with_suffix(".lock")):
         for left in CLUSTERS.iterdir():
@@ -47,6 +52,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_alive] = (folder / "alive").open("w")
         fcntl.flock(config.stash[_alive], fcntl.LOCK_EX)
     os.environ[RUN_FOLDER] = str(folder)
+    # ~/.prefect, ~/.pgpass and whatever else programs keep there.
+    os.environ["HOME"] = str(folder / "home")
+    (folder / "home").mkdir()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -69,6 +77,12 @@ def _remove_unless_alive(folder: Path) -> None:
             shutil.rmtree(folder)
     except (FileNotFoundError, BlockingIOError):
         return
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The current folder is the test's own: .env and every path that is not absolute are its own, too."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="session")

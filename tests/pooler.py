@@ -68,7 +68,7 @@ def pooler(
     with `round_robin`, the one that has been idle longest. `reported` overrides what clients are told of the server.
     """
     command = [sys.executable, "-m", "tests.pooler", json.dumps([url, mode, round_robin, reported or {}])]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         yield Pooler(process, url)
     finally:

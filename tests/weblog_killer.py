@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 from tests.weblog_lake import WeblogLake
 
@@ -60,7 +59,6 @@ class Killer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=Path(__file__).parents[1],
         )
 
     def die(self, lake: WeblogLake, target: str, calls: int, act: str, **options: object) -> None:

@@ -52,7 +52,6 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=ROOT,
         )
 
     def hear(self) -> str:

@@ -225,7 +225,7 @@ def test_a_process_killed_in_the_middle_of_nested_flows_is_one_mail(
         "with start_run(sys.argv[1], flow='daily-warehouse'), start_run(sys.argv[1], flow='ingest-shop'):\n"
         "    os.kill(os.getpid(), 9)\n"
     )
-    killed = subprocess.run([sys.executable, "-c", program, warehouse_url], cwd=Path(__file__).parents[2])
+    killed = subprocess.run([sys.executable, "-c", program, warehouse_url])
     assert killed.returncode == -9
     until = time.monotonic() + 120
     while not (found := mark_crashed(warehouse)) and time.monotonic() < until:
@@ -453,7 +453,6 @@ def test_doctor_sends_a_test_mail(warehouse_url: str, inbox: Inbox, tmp_path: Pa
     }
     done = subprocess.run(
         [sys.executable, "-m", "cli.main", "doctor", "--send-mail", "--json"],
-        cwd=Path(__file__).parents[2],
         env={**os.environ, **settings},
         capture_output=True,
         text=True,

@@ -110,7 +110,6 @@ def test_each_form_of_a_url_works_in_every_command(
             }
             done = subprocess.run(
                 [sys.executable, "-m", "cli.main", *command],
-                cwd=ROOT,
                 env=environment,
                 capture_output=True,
                 text=True,
@@ -133,7 +132,6 @@ def test_tls_that_the_server_does_not_speak_fails_at_once(warehouse_url: str, sh
         environment |= {"DWH_WAREHOUSE_URL": warehouse, "DWH_SHOP_URL": source}
         done = subprocess.run(
             [sys.executable, "-m", "cli.main", "run", "shop"],
-            cwd=ROOT,
             env=environment,
             capture_output=True,
             text=True,

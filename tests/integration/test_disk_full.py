@@ -81,7 +81,6 @@ def dwh(home: Path, *arguments: str, **settings: str) -> subprocess.CompletedPro
     environment = {n: v for n, v in os.environ.items() if not n.startswith(("PREFECT_", "DWH_"))}
     return subprocess.run(
         [sys.executable, "-m", "cli.main", *arguments],
-        cwd=Path(__file__).parents[2],
         env=environment | settings | {"DWH_HOME": str(home), "COLUMNS": "500"},
         capture_output=True,
         text=True,

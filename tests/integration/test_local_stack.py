@@ -132,7 +132,6 @@ def dwh_up(home: Path) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     done = subprocess.run(
         [sys.executable, "-m", "cli.main", "up", "--worker", "--json"],
-        cwd=Path(__file__).parents[2],
         env={**environment, "DWH_HOME": str(home), "DWH_LAKE": str(home / "lake")},
         capture_output=True,
         text=True,

@@ -9,10 +9,10 @@ from warehouse.model.documentation import render
 DOCUMENT = Path(__file__).parents[2] / "docs" / "model.md"
 
 
-def test_the_model_is_documented_as_it_is(warehouse_url: str) -> None:
+def test_the_model_is_documented_as_it_is(warehouse_url: str, tmp_path: Path) -> None:
     document = render(warehouse_url)
     if document != DOCUMENT.read_text():
-        written = DOCUMENT.with_suffix(".new.md")
+        written = tmp_path / DOCUMENT.name
         written.write_text(document)
         raise AssertionError(f"{DOCUMENT} is not current: compare it with {written}, and move that over it.")
 

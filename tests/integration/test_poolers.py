@@ -66,7 +66,7 @@ def test_pooler_before_the_warehouse_that_shares_connections_is_refused_by_every
         environment = {**os.environ, "DWH_WAREHOUSE_URL": shared.url, "DWH_SHOP_URL": shop_url}
         run = subprocess.run(
             [sys.executable, "-m", "cli.main", "run", "shop"],
-            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100,
+            env=environment, capture_output=True, text=True, timeout=100,
         )  # fmt: skip
         assert (run.returncode, run.stderr.splitlines()[0]) == (2, f"Error: {refusal}")
         findings = [

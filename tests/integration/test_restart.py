@@ -36,7 +36,6 @@ class Day:
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
             [sys.executable, "-m", "cli.main", "run", "daily", *arguments],
-            cwd=Path(__file__).parents[2],
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

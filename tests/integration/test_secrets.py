@@ -104,7 +104,6 @@ def test_planted_secrets_are_nowhere_afterwards(
     def dwh(*arguments: str, **changes: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", "cli.main", *arguments],
-            cwd=ROOT,
             env=environment | changes,
             capture_output=True,
             text=True,

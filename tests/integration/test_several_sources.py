@@ -56,7 +56,6 @@ class Company:
     def start(self, *arguments: str, **changes: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
             [sys.executable, "-m", "cli.main", *arguments],
-            cwd=ROOT,
             env={**self.environment, **changes},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

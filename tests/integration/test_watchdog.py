@@ -122,7 +122,6 @@ def dwh_watchdog(tmp_path: Path, url: str, inbox: Inbox) -> subprocess.Completed
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     return subprocess.run(
         [sys.executable, "-m", "cli.main", "watchdog"],
-        cwd=ROOT,
         env={
             **environment,
             "DWH_HOME": str(tmp_path),

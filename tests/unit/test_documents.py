@@ -39,7 +39,9 @@ def test_every_decision_is_in_the_index() -> None:
 
 
 def test_every_error_is_in_the_runbook() -> None:
-    documented = set(re.findall(r"^\| `([A-Z]\w+)` \|", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE))
+    documented = set(
+        re.findall(r"^\| `([A-Z]\w+)` \|", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE)
+    )
     classes = [
         node
         for package in ("warehouse", "stack", "generators", "flows", "cli")
