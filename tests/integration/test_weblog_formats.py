@@ -54,6 +54,20 @@ def lake(tmp_path: Path, warehouse_url: str) -> WeblogLake:
     return make_lake(tmp_path, warehouse_url)
 
 
+def test_file_that_has_nothing_but_its_header_yet_is_read_once(lake: WeblogLake) -> None:
+    declare(lake, DECLARED)
+    header, _, _ = W3C.partition("2026-11-20 01")
+    lake.put("iis/u_ex.log", header.encode())
+    lake.load()
+    before = lake.rows("select * from audit.file")
+    again = lake.load()
+    assert (again.unchanged, again.unread, again.lines) == (1, (), 0)
+    assert lake.rows("select * from audit.file") == before
+    lake.put("iis/u_ex.log", W3C.encode())
+    assert lake.load().rows_loaded > 0
+    lake.assert_consistent()
+
+
 def declare(lake: WeblogLake, content: str) -> None:
     (Path(lake.settings.lake) / "weblogs.toml").write_text(content)
 

@@ -113,8 +113,8 @@ class Checkpoint:
     @property
     def has_only_rejected_lines(self) -> bool:
         """Whether it has whole lines of its own, and all of them are in quarantine."""
-        whole_lines = self.line_count - (self.unterminated_line_offset is not None)
-        return whole_lines > 0 and self.rows_loaded == 0 and self.lines_duplicated == 0
+        has_whole_lines = self.line_count > (self.unterminated_line_offset is not None)
+        return has_whole_lines and self.rows_quarantined == self.line_count
 
     @property
     def has_lines(self) -> bool:
