@@ -27,7 +27,6 @@ def peak(pipeline: Pipeline) -> int:
     """Bytes of memory that a run needs at most."""
     done = subprocess.run(
         [sys.executable, "-c", RUN, pipeline.shop_url, pipeline.warehouse_url],
-        cwd=ROOT,
         capture_output=True,
         text=True,
     )
