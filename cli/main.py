@@ -24,6 +24,7 @@ from cli.maintenance import migrate, report
 from cli.operations import deploy, watchdog
 from cli.reconcile import reconcile
 from cli.run import run
+from cli.source import source
 from cli.stack_commands import PSQL_CONTEXT, down, psql, up
 from cli.status import status
 from cli.undo import undo
@@ -55,7 +56,7 @@ PANELS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
     "Get started": {
         "demo": demo, "up": up, "down": down, "status": status, "doctor": doctor, "migrate": migrate,
     },
-    "Load data": {"generate": generate, "run": run, "backfill": backfill},
+    "Load data": {"source": source, "generate": generate, "run": run, "backfill": backfill},
     "Check and correct": {"reconcile": reconcile, "undo": undo, "explain": explain, "report": report},
     "Operate": {"deploy": deploy, "watchdog": watchdog, "geoip": geoip, "weblogs": weblogs, "psql": psql},
 }  # fmt: skip

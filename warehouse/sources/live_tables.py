@@ -1,0 +1,104 @@
+"""The tables of a live database as its catalog has them: keys, sizes, columns and foreign keys."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg.rows import class_row
+
+CURSORS = (
+    "updated_at", "modified_at", "changed_at", "last_update", "last_updated", "last_modified", "modified_date",
+)  # fmt: skip
+TIMESTAMPS = ("timestamp with time zone", "timestamp without time zone")
+
+
+@dataclass(frozen=True)
+class LiveTable:
+    """A table of a database."""
+
+    schema: str
+    name: str
+    # As the planner estimates them.
+    rows: int
+    size: str
+    # The primary key, else the shortest unique index over columns that are never null; empty where there is none.
+    key: Sequence[str]
+    # By column, in the table's order, its type.
+    types: Mapping[str, str]
+    # Of each foreign key its columns, the schema, name and columns of the table that it refers to.
+    references: Sequence[tuple[Sequence[str], str, str, Sequence[str]]]
+
+    @property
+    def cursor(self) -> str | None:
+        """A column that seems to say when a row changed."""
+        return next((one for one in CURSORS if self.types.get(one) in TIMESTAMPS), None)
+
+
+def read_live_tables(connection: psycopg.Connection, schemas: Sequence[str] = ()) -> list[LiveTable]:
+    """Read the tables of a database that this user may see, without those of extensions; of `schemas`, or of all."""
+    with connection.cursor(row_factory=class_row(LiveTable)) as cursor:
+        return cursor.execute(_TABLES, {"schemas": list(schemas)}).fetchall()
+
+
+_TABLES = """
+    select
+        nspname::text as schema,
+        relname::text as name,
+        greatest(reltuples, 0)::bigint as rows,
+        pg_size_pretty(pg_total_relation_size(relation.oid)) as size,
+        coalesce(
+            (
+                select array_agg(attname::text order by part.position)
+                from (
+                    select indrelid, indkey from pg_index
+                    where indrelid = relation.oid and indisunique and indisvalid and indpred is null
+                        and indexprs is null and not exists (
+                            select from pg_attribute
+                            where attrelid = indrelid and attnum = any(indkey::smallint[]) and not attnotnull
+                        )
+                    order by not indisprimary, indnkeyatts, indexrelid limit 1
+                ) as index
+                cross join unnest(index.indkey::smallint[]) with ordinality as part (attnum, position)
+                inner join pg_attribute on attrelid = indrelid and pg_attribute.attnum = part.attnum
+            ),
+            '{}'
+        ) as key,
+        (
+            select json_object_agg(attname, format_type(atttypid, atttypmod) order by attnum) from pg_attribute
+            where attrelid = relation.oid and attnum > 0 and not attisdropped
+        ) as types,
+        coalesce(
+            (
+                select jsonb_agg(
+                    jsonb_build_array(
+                        (
+                            select jsonb_agg(attname order by position)
+                            from unnest(conkey) with ordinality as part (attnum, position)
+                            inner join pg_attribute on attrelid = conrelid and pg_attribute.attnum = part.attnum
+                        ),
+                        referred_schema.nspname,
+                        referred.relname,
+                        (
+                            select jsonb_agg(attname order by position)
+                            from unnest(confkey) with ordinality as part (attnum, position)
+                            inner join pg_attribute on attrelid = confrelid and pg_attribute.attnum = part.attnum
+                        )
+                    ) order by conname
+                )
+                from pg_constraint
+                inner join pg_class as referred on referred.oid = confrelid
+                inner join pg_namespace as referred_schema on referred_schema.oid = referred.relnamespace
+                where conrelid = relation.oid and contype = 'f'
+            ),
+            '[]'
+        ) as "references"
+    from pg_class as relation
+    inner join pg_namespace on pg_namespace.oid = relnamespace
+    where relkind in ('r', 'p') and not relispartition
+        and nspname not in ('pg_catalog', 'information_schema') and nspname !~ '^pg_(toast|temp)'
+        and (cardinality(%(schemas)s::text[]) = 0 or nspname = any(%(schemas)s::text[]))
+        and not exists (
+            select from pg_depend where classid = 'pg_class'::regclass and objid = relation.oid and deptype = 'e'
+        )
+    order by nspname, relname
+"""

@@ -1,0 +1,317 @@
+"""Propose the declaration of a source from the tables of its database: source.toml, and stubs of conform SQL."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from warehouse.errors import SettingsError
+from warehouse.model.declaration import Dimension, Fact, Target
+from warehouse.model.star import TARGETS
+from warehouse.model.tables import batch_table
+from warehouse.sources.joins import quoted
+from warehouse.sources.live_tables import TIMESTAMPS, LiveTable
+
+# Names of tables, as other people's shops have them, by entity.
+USUAL_NAMES = {
+    "company": r"compan(y|ies)|sellers?|suppliers?|vendors?|merchants?",
+    "customer": r"customers?|clients?|buyers?|users?",
+    "product": r"products?|items?|tracks?|articles?",
+    "promotion": r"promotions?|coupons?|vouchers?|discounts?",
+    "payment_method": r"payment_?(methods?|types?)",
+    "distribution_center": r"distribution_?cent(er|re)s?|warehouses?|stores?",
+    "order_item": r"(sales_?)?(order|invoice|sale|purchase)_?(items?|lines?|details?)|line_?items?",
+    "inventory": r"inventor(y|ies)|stocks?|stock_?levels?",
+}
+_FAMILIES = {
+    "smallint": "number", "integer": "number", "bigint": "number", "numeric": "number", "real": "number",
+    "double precision": "number", "date": "date", "boolean": "boolean",
+    **dict.fromkeys((*TIMESTAMPS, "timestamptz"), "time"),
+}  # fmt: skip
+
+
+# Words that SQL does not take for the name of a table or column.
+_RESERVED = (
+    "all|and|any|array|as|asc|case|cast|check|column|constraint|create|default|desc|distinct|do|else|end|except|false|"
+    "for|foreign|from|grant|group|having|in|into|is|join|left|like|limit|not|null|offset|on|only|or|order|primary|"
+    "references|right|select|some|table|then|to|true|union|unique|user|using|when|where|window|with"
+)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Files of a declaration by their path in the source's folder, and what somebody has to look at."""
+
+    files: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def propose(source: str, tables: Sequence[LiveTable], chosen: Mapping[str, str] | None = None) -> Proposal:
+    """Propose a declaration of `tables`; `chosen` says of entities which table they are made from, others are guessed.
+
+    Raises:
+        SettingsError: there are no tables, or `chosen` names an entity or a table that does not exist.
+    """
+    if not tables:
+        raise SettingsError(
+            f"The database of '{source}' has no tables that its user may see.", hint="Check DWH_<NAME>_URL."
+        )
+    named = _name_tables(tables)
+    entities = _choose(named, chosen or {})
+    schemas = [one.schema for one in tables]
+    schema = max(schemas, key=schemas.count)
+    keys = {name: _entity_key(named, target, name) for target, name in entities.items()}
+    sections = [_table_section(name, table, schema, keys.get(name)) for name, table in named.items()]
+    files = {}
+    for target, name in entities.items():
+        stub = _Stub(source, target, name, named, {name: one.entity for one, name in entities.items()})
+        sections.append(stub.section())
+        files[f"conform/{target.entity}.sql"] = stub.sql()
+    header = f'description = "What {source} is, in a sentence."'
+    if schema != "public":
+        header += f"\nschema = {_text(schema)}"
+    notes = [
+        f"{name} has no key: name columns that identify a row." for name, one in named.items() if not one.key
+    ]
+    notes += [f"No table was taken for {one.entity}." for one in TARGETS if one not in entities]
+    return Proposal({"source.toml": "\n\n".join([header, *sections]) + "\n", **files}, tuple(notes))
+
+
+def _name_tables(tables: Sequence[LiveTable]) -> dict[str, LiveTable]:
+    """Tables by the name to declare them under: that of the schema goes before it where two have the same."""
+    names = [one.name for one in tables]
+    return {
+        (f"{one.schema}_{one.name}" if names.count(one.name) > 1 else one.name).replace(".", "_"): one
+        for one in tables
+    }
+
+
+def _choose(named: Mapping[str, LiveTable], chosen: Mapping[str, str]) -> dict[Target, str]:
+    targets = {target.entity: target for target in TARGETS}
+    for entity, name in chosen.items():
+        if entity not in targets:
+            raise SettingsError(
+                f"The warehouse has no entity '{entity}'.", hint=f"It has: {', '.join(sorted(targets))}."
+            )
+        if name not in named:
+            raise SettingsError(f"There is no table '{name}'.", hint=f"There are: {', '.join(named)}.")
+        if not _entity_key(named, targets[entity], name):
+            raise SettingsError(
+                f"Table {name} cannot be {entity}: its key is ({', '.join(named[name].key)}), that of {entity} "
+                f"({', '.join(targets[entity].natural_key)}).",
+                hint="Declare its key by hand: it may have more columns than are needed to identify a row.",
+            )
+    # Of several, the table that most others refer to.
+    referred = [(schema, name) for one in named.values() for _, schema, name, _ in one.references]
+    by_weight = sorted(named, key=lambda name: (referred.count((named[name].schema, named[name].name)), name))
+    found = {
+        entity: name
+        for entity, pattern in USUAL_NAMES.items()
+        for name in by_weight
+        if re.fullmatch(pattern, named[name].name, re.IGNORECASE)
+    }
+    found.update(chosen)
+    return {
+        target: found[entity]
+        for entity, target in targets.items()
+        if entity in found and _entity_key(named, target, found[entity])
+    }
+
+
+def _entity_key(named: Mapping[str, LiveTable], target: Target, name: str) -> tuple[str, ...]:
+    """Columns of the table that make the entity's natural key; empty where there seem to be none.
+
+    A line that has a key of its own gets that of its order before it.
+    """
+    table, wanted = named[name], len(target.natural_key)
+    if len(table.key) == wanted:
+        return tuple(table.key)
+    if len(table.key) == 1 and wanted == 2:
+        for columns, _, referred, _ in table.references:
+            if len(columns) == 1 and re.search("order|invoice|sale|purchase", referred, re.IGNORECASE):
+                return (columns[0], *table.key)
+    return ()
+
+
+def _table_section(name: str, table: LiveTable, schema: str, entity_key: Sequence[str] | None) -> str:
+    key = entity_key or table.key
+    lines = [f"# about {table.rows:,} rows, {table.size}" if table.rows else f"# {table.size}"]
+    lines.append(f"[tables.{_key(name)}]")
+    if table.schema != schema:
+        lines.append(f"schema = {_text(table.schema)}")
+    if table.name != name:
+        lines.append(f"name = {_text(table.name)}")
+    lines.append(f"key = {_list(key)}")
+    if table.cursor:
+        lines.append(f"cursor = {_text(table.cursor)}")
+    if not key:
+        columns = ", ".join(table.types)
+        return "\n".join(
+            ["# It has no key: name columns that identify a row, and remove the #", f"# of: {columns}"]
+            + [line if line.startswith("#") else f"# {line}" for line in lines]
+        )
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class _Stub:
+    """The entity of a target, as it may be made from a table."""
+
+    source: str
+    target: Target
+    name: str
+    tables: Mapping[str, LiveTable]
+    # By table, the entity that is made from it.
+    entities: Mapping[str, str]
+
+    @property
+    def table(self) -> LiveTable:
+        return self.tables[self.name]
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return _entity_key(self.tables, self.target, self.name)
+
+    def section(self) -> str:
+        """The entity in source.toml, with joins of the tables that refer to its table as comments."""
+        lines = [f"[entities.{self.target.entity}]", f"from = {_text(self.name)}"]
+        if parents := self._used_parents():
+            listed = ", ".join(f"{_key(name)} = {_list(columns)}" for name, columns in parents.items())
+            lines.append(f"parents = {{ {listed} }}")
+        lines += [
+            "# What this source has nothing for: then delete it from the SQL, and rules about it do not apply.",
+            "# unmapped_columns = []",
+        ]
+        if children := list(self._children()):
+            lines += [
+                "# Where the SQL reads these tables, their changes reach it by:",
+                f"# [entities.{self.target.entity}.joins]",
+                *(f"# {line}" for line in children),
+            ]
+        return "\n".join(lines)
+
+    def sql(self) -> str:
+        """The SQL: every column of the entity, guessed by its name, or a null of its type."""
+        mirror, alias = _sql(f"{self.source}_{self.name}"), _sql(self.name)
+        guesses = self._guesses()
+        columns = [column for column in batch_table(self.target).columns if column.name != "source_system"]
+        lines = []
+        for position, column in enumerate(columns):
+            value = guesses.get(column.name) or f"null::{column.type}"
+            comma = "," if position < len(columns) - 1 else ""
+            todo = "" if column.name in guesses else "TODO "
+            lines.append(f"    {value} as {column.name}{comma} -- {todo}{column.description}")
+        changed_keys = f"staging.{self.source}_{self.target.entity}_changed_keys"
+        same = " and ".join(f"changed.{_sql(name)} = {alias}.{_sql(name)}" for name in self.key)
+        joins = []
+        for parent, own in self._used_parents().items():
+            its = self.tables[parent].key
+            on = " and ".join(
+                f"{alias}.{_sql(one)} = {_sql(parent)}.{_sql(other)}"
+                for one, other in zip(own, its, strict=True)
+            )
+            joins.append(
+                f"left join raw.{_sql(f'{self.source}_{parent}')} as {_sql(parent)}\n"
+                f"    on {on} and not {_sql(parent)}._is_deleted"
+            )
+        inputs = ", ".join(
+            [
+                f"{changed_keys} (keys)",
+                *(f"raw.{self.source}_{one}" for one in (self.name, *self._used_parents())),
+            ]
+        )
+        return "\n".join(
+            [
+                f"-- {self.target.entity}: one row per row of {self.name} that changed.",
+                f"-- inputs: {inputs}",
+                "select",
+                *lines,
+                f"from {changed_keys} as changed",
+                f"inner join raw.{mirror} as {alias} on {same}",
+                *joins,
+                f"where not {alias}._is_deleted\n",
+            ]
+        )
+
+    def _parents(self) -> dict[str, Sequence[str]]:
+        """Tables whose whole key this one holds in a foreign key, with its columns."""
+        places = {(one.schema, one.name): name for name, one in self.tables.items()}
+        found: dict[str, Sequence[str]] = {}
+        for columns, schema, name, referred in self.table.references:
+            parent = places.get((schema, name))
+            if parent and parent != self.name and list(referred) == list(self.tables[parent].key):
+                found.setdefault(parent, columns)
+        return found
+
+    def _children(self) -> Iterator[str]:
+        for name, other in self.tables.items():
+            for columns, schema, referred, its in other.references:
+                if (schema, referred) == (self.table.schema, self.table.name) and name != self.name:
+                    on = " and ".join(
+                        f"{_sql(name)}.{_sql(one)} = {_sql(self.name)}.{_sql(key)}"
+                        for one, key in zip(columns, its, strict=True)
+                    )
+                    yield f"{_key(name)} = {_text(on)}"
+
+    def _guesses(self) -> dict[str, str]:
+        """SQL of columns that can be guessed: keys, references to other entities, columns of the same name."""
+        guesses = dict(
+            zip(self.target.natural_key, (self._text_of(self.name, one) for one in self.key), strict=True)
+        )
+        for name in (self.name, *self._parents()):
+            table = self.tables[name]
+            for columns, schema, referred, _ in table.references:
+                entity = next(
+                    (
+                        self.entities.get(one)
+                        for one, it in self.tables.items()
+                        if (it.schema, it.name) == (schema, referred)
+                    ),
+                    None,
+                )
+                if entity and len(columns) == 1:
+                    guesses.setdefault(f"{entity}_id", self._text_of(name, columns[0]))
+            for column in batch_table(self.target).columns:
+                kind = table.types.get(column.name)
+                if kind is None or (name != self.name and isinstance(self.target, Dimension)):
+                    continue
+                if column.type == "text":
+                    guesses.setdefault(column.name, self._text_of(name, column.name))
+                elif _family(column.type) == _family(kind) is not None:
+                    guesses.setdefault(column.name, f"{_sql(name)}.{_sql(column.name)}::{column.type}")
+        if self.table.cursor:
+            guesses.setdefault("changed_at", f"{_sql(self.name)}.{_sql(self.table.cursor)}::timestamptz")
+        for flag, key in (("has_customer", "customer_id"), ("has_product", "product_id")):
+            if isinstance(self.target, Fact) and key in guesses:
+                guesses.setdefault(flag, f"{guesses[key]} is not null")
+        known = {column.name for column in batch_table(self.target).columns}
+        return {column: value for column, value in guesses.items() if column in known}
+
+    def _used_parents(self) -> dict[str, Sequence[str]]:
+        used = " ".join(self._guesses().values())
+        return {name: columns for name, columns in self._parents().items() if f"{_sql(name)}." in f" {used}"}
+
+    @staticmethod
+    def _text_of(table: str, column: str) -> str:
+        return f"{_sql(table)}.{_sql(column)}::text"
+
+
+def _family(kind: str) -> str | None:
+    return _FAMILIES.get(re.sub(r"\(.*?\)", "", kind))
+
+
+def _sql(name: str) -> str:
+    is_plain = re.fullmatch(r"[a-z_][a-z0-9_]*", name) and not re.fullmatch(_RESERVED, name)
+    return name if is_plain else quoted(name)
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _text(name)
+
+
+def _text(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _list(names: Sequence[str]) -> str:
+    return f"[{', '.join(map(_text, names))}]"
