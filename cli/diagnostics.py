@@ -293,6 +293,11 @@ def _server(about: str, connection: psycopg.Connection, url: str) -> Finding:
 
 def _geoip(settings: Settings) -> Iterator[Finding]:
     path = geoip.path_of(settings)
+    is_missing = settings.geoip_path is None and not path.exists()
+    if is_missing and (no_logs := lake.what_is_missing(landing.landing_folder(settings))):
+        what = f"There is none at {path}, and no web logs that need it: {no_logs}."
+        yield Finding("GeoIP file", "note", what, "Before you load web logs: `dwh geoip update`.")
+        return
     countries = geoip.read(path)
     what = f"{path} ({countries}) knows {countries.check()} countries."
     if datetime.now(UTC) - countries.built_at > OLD_GEOIP and path != settings.home / geoip.DEMO:

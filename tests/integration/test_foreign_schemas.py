@@ -1,0 +1,306 @@
+"""Two shops as other people build them: what is proposed can be declared, and then follows every change."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_refused_rows import differences
+from tests.pipeline import Pipeline
+from warehouse.errors import SettingsError
+from warehouse.extract.catalog import source_columns
+from warehouse.load.declaration_check import find_declaration_faults
+from warehouse.sources.declaration import Source, read_declaration
+from warehouse.sources.live_tables import read_live_tables
+from warehouse.sources.propose import Proposal, propose
+
+# A marketplace: sellers by line, payments in instalments, reviews without a key; no stamps.
+MARKETPLACE = """
+    create table customers (customer_id text primary key, customer_city text, customer_state text);
+    create table sellers (seller_id text primary key, seller_city text);
+    create table products (product_id text primary key, product_category_name text);
+    create table product_category_name_translation (product_category_name text primary key, english text not null);
+    create table orders (
+        order_id text primary key, customer_id text not null references customers, order_status text,
+        order_purchase_timestamp timestamp
+    );
+    create table order_items (
+        order_id text references orders, order_item_id integer, product_id text references products,
+        seller_id text references sellers, price numeric, freight_value numeric, primary key (order_id, order_item_id)
+    );
+    create table order_payments (
+        order_id text references orders, payment_sequential integer, payment_type text, payment_value numeric,
+        primary key (order_id, payment_sequential)
+    );
+    create table order_reviews (review_id text, order_id text, review_score integer);
+    insert into customers values ('c1', 'Lima', 'LI'), ('c2', 'Cusco', 'CU');
+    insert into sellers values ('s1', 'Quito'), ('s2', 'Loja');
+    insert into products values ('p1', 'perfumaria'), ('p2', null);
+    insert into product_category_name_translation values ('perfumaria', 'perfumery');
+    insert into orders values ('o1', 'c1', 'delivered', '2018-01-02 03:04'), ('o2', 'c2', 'canceled', '2018-01-03');
+    insert into order_items values
+        ('o1', 1, 'p1', 's1', 10, 2), ('o1', 2, 'p2', 's2', 5, 1), ('o2', 1, 'p1', 's1', 10, 2);
+    insert into order_payments values ('o1', 1, 'voucher', 4), ('o1', 2, 'credit_card', 14), ('o2', 1, 'boleto', 12);
+    insert into order_reviews values ('r1', 'o1', 4), ('r1', 'o2', 1);
+"""
+# A record shop: every name in capitals, lines with a key of their own, a tree of employees.
+RECORDS = """
+    create schema music;
+    set search_path = music;
+    create table "Artist" ("ArtistId" integer primary key, "Name" text);
+    create table "Album" ("AlbumId" integer primary key, "Title" text, "ArtistId" integer references "Artist");
+    create table "Track" (
+        "TrackId" integer primary key, "Name" text, "AlbumId" integer references "Album", "UnitPrice" numeric(10, 2)
+    );
+    create table "Customer" ("CustomerId" integer primary key, "FirstName" text, "LastName" text, "Country" text);
+    create table "Invoice" (
+        "InvoiceId" integer primary key, "CustomerId" integer references "Customer", "InvoiceDate" timestamp
+    );
+    create table "InvoiceLine" (
+        "InvoiceLineId" integer primary key, "InvoiceId" integer not null references "Invoice",
+        "TrackId" integer references "Track", "UnitPrice" numeric(10, 2), "Quantity" integer
+    );
+    create table "Order" ("select" integer primary key, "group" text);
+    insert into "Artist" values (1, 'AC'), (2, 'Accept');
+    insert into "Album" values (1, 'Rock', 1), (2, 'Balls', 2);
+    insert into "Track" values (1, 'For Those', 1, 0.99), (2, 'Balls', 2, 1.99);
+    insert into "Customer" values (1, 'Luis', 'Gon', 'Brazil');
+    insert into "Invoice" values (1, 1, '2009-01-01');
+    insert into "InvoiceLine" values (1, 1, 1, 0.99, 1), (2, 1, 2, 1.99, 2);
+    reset search_path;
+"""
+
+
+def declared(folder: Path, name: str, files: Mapping[str, str]) -> Source:
+    for path, text in files.items():
+        (folder / name / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name / path).write_text(text)
+    return read_declaration(folder / name)
+
+
+def proposed(pipeline: Pipeline, name: str, schema: str, **chosen: str) -> Proposal:
+    return propose(name, read_live_tables(pipeline.shop, [schema]), chosen)
+
+
+@pytest.fixture
+def foreign(pipeline: Pipeline, request: pytest.FixtureRequest) -> Pipeline:
+    """A database that holds somebody else's shop only."""
+    pipeline.do("drop schema public cascade", "create schema public", request.param)
+    return pipeline
+
+
+@pytest.mark.parametrize(
+    ("foreign", "name", "schema", "entities", "keys"),
+    [
+        (
+            MARKETPLACE, "olist", "public", ["company", "customer", "order_item", "product"],
+            ["order_id", "order_item_id"],
+        ),
+        (RECORDS, "chinook", "music", ["customer", "order_item", "product"], ["InvoiceId", "InvoiceLineId"]),
+    ],
+    indirect=["foreign"],
+)  # fmt: skip
+def test_what_is_proposed_can_be_declared_and_waits_in_quarantine_until_it_is_filled_in(
+    foreign: Pipeline, tmp_path: Path, name: str, schema: str, entities: list[str], keys: list[str]
+) -> None:
+    proposal = proposed(foreign, name, schema)
+    source = declared(tmp_path, name, proposal.files)
+    assert sorted(source.entities) == entities
+    assert source.entities["order_item"].table.key == tuple(keys)
+    columns = {table: source_columns(foreign.shop, table) for table in source.tables}
+    assert find_declaration_faults(foreign.warehouse, source, columns) == []
+    foreign.capture(source=source)
+    assert foreign.rows("select count(*)::int from dwh.fact_order_item") == [(0,)]
+    assert foreign.rows(
+        "select count(*)::int from audit.quarantine where entity = 'order_item' and resolved_at is null"
+    ) == [(3 if name == "olist" else 2,)]
+    assert differences(foreign, source=source) == {}
+
+
+MARKET_SQL = """
+    with payment as (
+        select order_id, sum(payment_value) as amount from raw.olist_order_payments where not _is_deleted
+            and order_id in (select order_id from staging.olist_order_item_changed_keys) group by order_id
+    ),
+    line_count as (
+        select order_id, count(*) as lines from raw.olist_order_items where not _is_deleted
+            and order_id in (select order_id from staging.olist_order_item_changed_keys) group by order_id
+    )
+    select
+        line.order_id, line.order_item_id::text as line_id, orders.customer_id, line.product_id,
+        orders.order_purchase_timestamp at time zone 'UTC' as ordered_at,
+        case orders.order_status when 'delivered' then 'complete' when 'canceled' then 'cancelled' end as status,
+        1::numeric as quantity, payment.amount / line_count.lines as unit_price_amount, 0::numeric as discount_amount,
+        payment.amount as order_total_amount, 'BRL' as currency, true as has_customer, true as has_product
+    from staging.olist_order_item_changed_keys as changed
+    inner join raw.olist_order_items as line using (order_id, order_item_id)
+    inner join line_count on line.order_id = line_count.order_id
+    left join payment on line.order_id = payment.order_id
+    left join raw.olist_orders as orders on line.order_id = orders.order_id and not orders._is_deleted
+    where not line._is_deleted
+"""
+MARKET_TOML = """
+[tables.orders]
+key = ["order_id"]
+[tables.order_items]
+key = ["order_id", "order_item_id"]
+[tables.order_payments]
+key = ["order_id", "payment_sequential"]
+[tables.order_reviews]
+key = ["review_id", "order_id"]
+[tables.products]
+key = ["product_id"]
+[tables.product_category_name_translation]
+key = ["product_category_name"]
+
+[entities.product]
+from = "products"
+unmapped_columns = [
+    "company_id", "brand", "price_default_amount", "price_amount", "currency", "review_count", "sold_count",
+    "changed_at",
+]
+[entities.product.joins]
+product_category_name_translation = \\
+    "product_category_name_translation.product_category_name = products.product_category_name"
+order_items = "order_items.product_id = products.product_id"
+order_reviews = "order_reviews.order_id = order_items.order_id"
+
+[entities.order_item]
+from = "order_items"
+parents = { orders = ["order_id"] }
+unmapped_columns = [
+    "promotion_id", "payment_method_id", "distribution_center_id", "unit_price_default_amount", "returned_at",
+    "recorded_at", "customer_name", "customer_document_number", "customer_birth_date", "changed_at",
+]
+[entities.order_item.joins]
+order_items = "changed.order_id = order_items.order_id"
+order_payments = "order_payments.order_id = order_items.order_id"
+""".replace("\\\n    ", "")
+MARKET_PRODUCT = """
+    select
+        products.product_id, products.product_id as name, translation.english as category,
+        rated.average as rating_average
+    from staging.olist_product_changed_keys as changed
+    inner join raw.olist_products as products using (product_id)
+    left join raw.olist_product_category_name_translation as translation
+        on products.product_category_name = translation.product_category_name and not translation._is_deleted
+    left join lateral (
+        select avg(review_score) as average from raw.olist_order_reviews as review
+        inner join raw.olist_order_items as line on review.order_id = line.order_id and not line._is_deleted
+        where line.product_id = products.product_id and not review._is_deleted
+    ) as rated on true
+    where not products._is_deleted
+"""
+
+
+@pytest.mark.parametrize("foreign", [MARKETPLACE], indirect=True)
+def test_payments_reviews_and_translations_of_a_marketplace_reach_its_lines_and_products(
+    foreign: Pipeline, tmp_path: Path
+) -> None:
+    files = {
+        "source.toml": MARKET_TOML,
+        "conform/order_item.sql": MARKET_SQL,
+        "conform/product.sql": MARKET_PRODUCT,
+    }
+    source = declared(tmp_path, "olist", files)
+
+    def state() -> tuple[list[float], list[tuple[str, str | None, float | None]]]:
+        lines = foreign.rows("select net_amount from dwh.fact_order_item order by order_id, line_id")
+        products = foreign.rows(
+            "select product_id, category, rating_average from dwh.dim_product "
+            "where product_key > 0 and is_current order by 1"
+        )
+        return [float(amount) for (amount,) in lines], [
+            (a, b, float(c) if c else None) for a, b, c in products
+        ]
+
+    foreign.capture(source=source)
+    assert state() == ([9, 9, 12], [("p1", "perfumery", 2.5), ("p2", None, 4)])
+    foreign.do(
+        "update order_payments set payment_value = 16 where order_id = 'o1' and payment_sequential = 2"
+    )
+    foreign.capture(source=source)
+    assert state()[0] == [10, 10, 12]
+    foreign.do("update order_reviews set review_score = 5 where order_id = 'o2'")
+    foreign.do("update product_category_name_translation set english = 'scents'")
+    foreign.capture(source=source)
+    assert state()[1] == [("p1", "scents", 4.5), ("p2", None, 4)]
+    foreign.do(
+        "insert into order_items values ('o2', 2, 'p2', 's2', 1, 1)",
+        "delete from order_payments where payment_type = 'voucher'",
+    )
+    foreign.capture(source=source)
+    assert state() == ([8, 8, 6, 6], [("p1", "scents", 4.5), ("p2", None, 4.5)])
+    assert differences(foreign, source=source) == {}
+
+
+CHINOOK_PRODUCT = """
+    select
+        track."TrackId"::text as product_id, track."Name" as name, artist."Name" as brand, album."Title" as category,
+        track."UnitPrice" as price_amount, 'USD' as currency
+    from staging.chinook_product_changed_keys as changed
+    inner join raw."chinook_Track" as track on changed."TrackId" = track."TrackId"
+    left join raw."chinook_Album" as album on track."AlbumId" = album."AlbumId" and not album._is_deleted
+    left join raw."chinook_Artist" as artist on album."ArtistId" = artist."ArtistId" and not artist._is_deleted
+    where not track._is_deleted
+"""
+
+
+@pytest.mark.parametrize("foreign", [RECORDS], indirect=True)
+def test_an_artist_reaches_the_tracks_of_its_albums_under_names_in_capitals(
+    foreign: Pipeline, tmp_path: Path
+) -> None:
+    files = dict(proposed(foreign, "chinook", "music", product="Track").files)
+    assert '[tables.Order]\nkey = ["select"]' in files["source.toml"]
+    section = '[entities.product]\nfrom = "Track"\nparents = { Album = ["AlbumId"] }\n'
+    head = files["source.toml"].partition("[entities.")[0]
+    files = {
+        "source.toml": head + section + 'unmapped_columns = ["company_id", "price_default_amount", "rating_average", '
+        '"review_count", "sold_count", "changed_at"]\n'
+        """[entities.product.joins]\nArtist = '"Artist"."ArtistId" = "Album"."ArtistId"'\n""",
+        "conform/product.sql": CHINOOK_PRODUCT,
+    }  # fmt: skip
+    source = declared(tmp_path, "chinook", files)
+    foreign.capture(source=source)
+    foreign.do("""update music."Artist" set "Name" = 'ACDC' where "ArtistId" = 1""")
+    run = foreign.capture(source=source)
+    assert foreign.versions("product", "name", "brand", "category") == [
+        ("1", "For Those", "AC", "Rock", "ever", "run 2"),
+        ("1", "For Those", "ACDC", "Rock", "run 2", "now"),
+        ("2", "Balls", "Accept", "Balls", "ever", "now"),
+    ]
+    assert run.counts("dwh.dim_product")["read"] == 1
+    assert differences(foreign, source=source) == {}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "what"),
+    [
+        ({"planet": "orders"}, "The warehouse has no entity 'planet'."),
+        ({"customer": "people"}, "There is no table 'people'."),
+        (
+            {"order_item": "orders"},
+            "Table orders cannot be order_item: its key is (order_id), that of order_item (order_id, line_id).",
+        ),
+    ],
+)
+@pytest.mark.parametrize("foreign", [MARKETPLACE], indirect=True)
+def test_what_cannot_be_proposed_is_refused(foreign: Pipeline, chosen: dict[str, str], what: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        proposed(foreign, "olist", "public", **chosen)
+    assert error.value.what == what
+
+
+@pytest.mark.parametrize("foreign", [MARKETPLACE], indirect=True)
+def test_tables_without_a_key_and_tables_of_one_name_are_named_in_the_proposal(foreign: Pipeline) -> None:
+    foreign.do("create schema crm", "create table crm.customers (id int primary key, updated_at timestamptz)")
+    proposal = propose("olist", read_live_tables(foreign.shop))
+    assert "order_reviews has no key: name columns that identify a row." in proposal.notes
+    toml = proposal.files["source.toml"]
+    assert "# of: review_id, order_id, review_score\n" in toml and "# [tables.order_reviews]\n" in toml
+    assert (
+        '[tables.crm_customers]\nschema = "crm"\nname = "customers"\nkey = ["id"]\ncursor = "updated_at"'
+        in toml
+    )
+    assert '[entities.customer]\nfrom = "public_customers"' in toml
+    assert '# order_items = "order_items.product_id = products.product_id"' in toml
