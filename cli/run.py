@@ -96,7 +96,7 @@ def daily(
         reconform=reconform,
     )
     show(result, as_json)
-    _exit_if_unread(result)
+    end_with_3_if_unread(result)
 
 
 @run.command()
@@ -110,7 +110,7 @@ def weblogs(reconform: Reconform = False, dry_run: DryRun = False, as_json: Json
     """
     result = perform("ingest-weblogs", dry_run, reconform=reconform)
     show(result, as_json)
-    _exit_if_unread(result)
+    end_with_3_if_unread(result)
 
 
 @run.command()
@@ -195,7 +195,7 @@ def show(result: "FlowResult", as_json: bool) -> None:
     show_unread_files([asdict(file) for file in result.every_unread_file])
 
 
-def _exit_if_unread(result: "FlowResult") -> None:
+def end_with_3_if_unread(result: "FlowResult") -> None:
     """End with 3 where somebody has to decide about a file; those that are ignored by their names are meant to be."""
     if any(file.status != "ignored" for file in result.every_unread_file):
         raise typer.Exit(UNREAD_FILES)

@@ -2,14 +2,12 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.integration.test_capture import only
 from tests.pipeline import Pipeline
 
-ROOT = Path(__file__).parents[2]
 MB = 2**20
 # One run of the engine, in a process that does nothing else; its peak in KiB is what it prints.
 RUN = """

@@ -79,4 +79,4 @@ def test_no_test_starts_a_command_in_the_checkout_where_the_user_s_env_file_lies
         for path in (ROOT / "tests").rglob("*.py")
         if path != Path(__file__) and pattern.search(path.read_text())
     }
-    assert found == expected
+    assert found == expected, "leave out cwd: the current folder is the test's own"

@@ -205,15 +205,9 @@ def _raw_line(
                 others = (other.location for other in discover(settings).files)
                 found = next((other for other in others if _has_beginning(other, file)), None)
                 if found is None:
-                    gone = (
-                        f"{location} is gone" if not location.exists() else f"{location} begins otherwise now"
-                    )
-                    return (
-                        None,
-                        None,
-                        None,
-                        f"{gone}: the file that the line was read from is not in the lake.",
-                    )
+                    gone = f"{location} {'begins otherwise now' if location.exists() else 'is gone'}"
+                    fault = f"{gone}: the file that the line was read from is not in the lake."
+                    return None, None, None, fault
                 location = found
             first, offset = part
             if offset == 0:
