@@ -1,12 +1,14 @@
 """A lake with logs of several formats: each file is loaded as weblogs.toml declares it."""
 
 import gzip
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from tests.unit.test_weblog_formats import W3C
 from tests.weblog_lake import ARGENTINA, BRAZIL, WeblogLake, line, make_lake
+from warehouse.backfill.weblog_days import WeblogDays
 from warehouse.db.connections import connect
 from warehouse.errors import DeclarationError
 from warehouse.reconcile.weblogs import reconcile_weblogs
@@ -19,6 +21,7 @@ CADDY = (
     '"uri":"/product/7","headers":{"User-Agent":["curl/8.0"]},"tls":{"version":772}},"user_id":"ana","duration":0.25,'
     '"size":%d,"status":200,"bytes_read":12}\n'
 )
+DAY = date(2026, 11, 20)
 DECLARED = """
 [[formats]]
 files = "cdn/"
@@ -206,3 +209,31 @@ def test_file_is_read_again_when_its_format_is_declared(lake: WeblogLake) -> Non
     assert lake.rows("select country, count(*) from dwh.fact_weblog group by 1") == [("BR", 3)]
     assert lake.rows("select count(*) from audit.quarantine where resolved_at is null") == [(0,)]
     lake.assert_consistent()
+
+
+def test_file_whose_name_is_ignored_is_loaded_where_a_format_names_it(lake: WeblogLake) -> None:
+    lake.put("cdn/access.json", (CADDY % (BRAZIL, 101)).encode())
+    lake.put("cdn/access.log.part", (CADDY % (BRAZIL, 102)).encode())
+    declare(lake, DECLARED)
+    assert lake.load().lines == 0
+    declare(lake, '[[formats]]\nfiles = ["cdn/**", "cdn/*.json"]\npreset = "caddy"\n')
+    assert [(file.path, file.rows_loaded) for file in lake.load().files] == [("cdn/access.json", 1)]
+    assert lake.rows("select path, status from audit.file order by 1") == [
+        ("cdn/access.json", "loaded"),
+        ("cdn/access.log.part", "ignored"),
+    ]
+    lake.assert_consistent()
+
+
+def test_backfill_knows_the_days_of_files_in_other_formats(lake: WeblogLake) -> None:
+    declare(lake, DECLARED)
+    fill(lake)
+    for name in ("access.log", "vhosts/a.log", "balanced/a.log", "old/a.csv"):
+        (lake.landing / name).unlink()
+    days = WeblogDays(lake.settings)
+    with connect(lake.settings.warehouse) as connection:
+        (waiting,) = days.days(connection, DAY, DAY).values()
+        assert (waiting.status, waiting.message) == ("missing", "waits to be loaded: cdn/a.log, iis/u_ex1.log.gz")
+        lake.load()
+        (loaded,) = days.days(connection, DAY, DAY).values()
+        assert (loaded.status, loaded.rows) == ("loaded", 5)

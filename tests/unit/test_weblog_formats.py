@@ -23,6 +23,7 @@ from warehouse.weblogs.formats.declaration import (
 )
 from warehouse.weblogs.reader.addresses import AddressReader
 from warehouse.weblogs.reader.buffers import PADDING
+from warehouse.weblogs.reader.fallback import DECLARE
 
 AGENT = "Mozilla/5.0 (X11; Linux x86_64)"
 
@@ -421,6 +422,10 @@ FAULTS = {
         '{"time":"2026-11-20T01:02:03","status":200}',
         "'2026-11-20T01:02:03' has no time zone: declare time_zone",
     ),
+    "no number that nginx writes": ({"preset": "nginx_timed"}, f"{CLF} 1.2.3", "not laid out as its format declares"),
+    "identity that is an address": (
+        {"preset": "forwarded_combined", "trusted_proxies": 1}, f"2.1.0.9 {CLF}", "not laid out as its format declares"
+    ),
     "no line of CSV": ({"preset": "combined", "wrapped": "csv"}, '"a', "not a line of CSV"),
     "no such column": (
         {"preset": "combined", "wrapped": "csv", "column": 3}, "a,b", "column 3 is missing: the line has 2"
@@ -437,6 +442,12 @@ FAULTS = {
 def test_line_is_rejected_with_its_reason(name: str) -> None:
     options, line, reason = FAULTS[name]
     assert read(read_format(options), line.encode() + b"\n") == {1: ("malformed_line", reason)}
+
+
+@pytest.mark.parametrize("before", ["a.example pc7 x ", "a.example 7 7 2.1.0.9 "])
+def test_fields_before_the_user_are_no_part_of_a_user(before: str) -> None:
+    found = read(read_format({"preset": "vhost_combined_without_port"}), f"{before}{CLF}\n".encode())
+    assert found == {1: ("other_format", "more fields than a user stand where the user should" + DECLARE)}
 
 
 JSON_LINE = '{"time":%s,"remote_addr":"2.0.0.9","request":"GET / HTTP/1.1","status":200,"bytes_sent":1}'

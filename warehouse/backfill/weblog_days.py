@@ -19,6 +19,7 @@ from warehouse.runs.audit import Run, mark_irreversible
 from warehouse.settings import Settings
 from warehouse.weblogs.files.checkpoints import FEED
 from warehouse.weblogs.files.landing import discover
+from warehouse.weblogs.formats.declaration import COMBINED, LogFormat, read_formats
 
 EDGE_BYTES = 1 << 16
 _READ = 1 << 20
@@ -137,6 +138,7 @@ class WeblogDays:
         return None if row is None or row[0] == "succeeded" else f"run {row[1]} {row[0]}: {row[2]}"
 
     def _files(self, connection: psycopg.Connection) -> list[DatedFile]:
+        formats = read_formats(self.settings)
         lying = {file.path: file for file in discover(self.settings).files}
         there = dict(lying)
         rows = connection.execute(
@@ -155,7 +157,7 @@ class WeblogDays:
             )
             days = [at.date() for at in (known.first_event_at, known.last_event_at) if at]
             if file is not None and changed:
-                days += _days_of(file) or ()
+                days += _days_of(file, formats.of(file.path)) or ()
             if days:
                 run_id, loaded_at = loaded[known.file_id]
                 files.append(
@@ -171,14 +173,22 @@ class WeblogDays:
                     )
                 )
         for path, file in there.items():
-            if span := _days_of(file):
+            if span := _days_of(file, formats.of(path)):
                 files.append(DatedFile(path, *span, is_there=True, is_waiting=True))
         return files
 
 
-def _days_of(file: LakeFile) -> tuple[date, date] | None:
+def _days_of(file: LakeFile, declared: LogFormat) -> tuple[date, date] | None:
     """Days (UTC) of a file's first and last request, as far as its edges tell; None where they tell of none."""
     days = []
+    if str(declared) != COMBINED:
+        with suppress(OSError):
+            days = [
+                datetime.fromtimestamp(seconds, UTC).date()
+                for edge in _edges(file)
+                for seconds in declared.seconds_of(edge)
+            ]
+        return (min(days), max(days)) if days else None
     with suppress(OSError):
         for edge in _edges(file):
             for text in TIME.findall(edge):

@@ -3,7 +3,7 @@
 import fnmatch
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, cast
@@ -169,12 +169,20 @@ class Landing:
     unread: tuple[UnreadFile, ...]
 
 
-def discover(landing: Location, ignore: Sequence[str]) -> Landing:
-    """Everything below the landing folder, by path; what matches a pattern of `ignore` is not read."""
+def discover(
+    landing: Location, ignore: Sequence[str], is_named: Callable[[str], bool] | None = None
+) -> Landing:
+    """Everything below the landing folder, by path; what matches a pattern of `ignore` is not read.
+
+    But a file that `is_named` by its path is.
+    """
     files: list[LakeFile] = []
     unread: dict[str, UnreadFile] = {}
     for found in files_below(landing):
         ignored = ignored_part(found.parts, ignore)
+        is_whole = ignored is not None and ignored[0] == len(found.parts)
+        if is_whole and is_named is not None and is_named(printable_path("/".join(found.parts))):
+            ignored = None
         if ignored is not None:
             # Of an ignored folder, once.
             depth, pattern = ignored

@@ -73,6 +73,7 @@ def dry_run_load(
     """
     assert run.dry_run_connection is not None
     connection, rules = run.dry_run_connection, read_traffic_rules()
+    formats = read_formats(settings)
     countries = geoip.read(geoip.path_of(settings))
     with (
         connect(
@@ -89,6 +90,7 @@ def dry_run_load(
             reader,
             landing.landing_folder(settings),
             landing.ignored_names(settings),
+            is_named=formats.names,
             limits=limits,
             is_exclusive=False,
         )
@@ -101,7 +103,7 @@ def dry_run_load(
             lookups,
             countries,
             run.run_id,
-            formats=read_formats(settings),
+            formats=formats,
             progress=progress,
             batch_bytes=batch_bytes,
             readable_share=settings.weblog_readable_share,

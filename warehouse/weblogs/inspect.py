@@ -7,19 +7,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import numpy as np
 
 from warehouse.errors import WarehouseError, WrongParameters
+from warehouse.files import lake
 from warehouse.files.archive import unpacked
 from warehouse.files.content import ContentReader
 from warehouse.files.locations import Location
 from warehouse.files.recognize import Recognized, recognized
 from warehouse.files.rotation import MEMBER
 from warehouse.settings import Settings
-from warehouse.weblogs.files.landing import landing_folder, limits
+from warehouse.weblogs.files.landing import ignored_names, landing_folder, limits
 from warehouse.weblogs.formats.declaration import (
     COMBINED,
     FormatEntry,
@@ -153,7 +154,7 @@ def inspect(settings: Settings, file: str, *, lines: int = 1000) -> Inspection:
     )
     if not readable or readable < _LEAST_SHARE * requests:
         return Inspection(name, str(what), what.kind.hint, None, "no format that is known", len(every))
-    return _inspection(name, path, what, declared, best, trials[1:], every)
+    return _inspection(settings, name, path, what, declared, best, trials[1:], every)
 
 
 def write_declaration(settings: Settings, inspection: Inspection) -> Location:
@@ -310,6 +311,7 @@ def _parse(log_format: LogFormat, lines: Sequence[bytes]) -> Parsed:
 
 
 def _inspection(
+    settings: Settings,
     name: str,
     path: str | None,
     what: Recognized,
@@ -322,7 +324,8 @@ def _inspection(
     parsed = _parse(chosen, lines)
     current = LogFormat() if path is None else declared.of(path)
     is_declared = str(chosen) == str(current)
-    entry = FormatEntry((_pattern(path or name),), chosen)
+    is_ignored = lake.ignored_part((path or name).split("/"), ignored_names(settings)) is not None
+    entry = FormatEntry((_pattern(path or name, is_ignored=is_ignored),), chosen)
     notes = []
     if path is None:
         notes.append("The file does not lie in the landing folder: files names it as if it did.")
@@ -422,9 +425,14 @@ def visible(text: str) -> str:
     return "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in text)
 
 
-def _pattern(path: str) -> str:
-    """Which files have the format of this one: all of its folder, or those whose names differ in digits."""
+def _pattern(path: str, *, is_ignored: bool) -> str:
+    """Which files have the format of this one: all of its folder, or those whose names differ in digits.
+
+    Of a name that is ignored, those that end like it: a declaration that names them has them read.
+    """
     folder, _, name = path.rpartition("/")
+    if is_ignored:
+        return f"{folder}/*{PurePosixPath(path).suffix}".removeprefix("/")
     return f"{folder}/**" if folder else re.sub(r"\d[\d_.T:-]*\d|\d", "*", name)
 
 

@@ -100,6 +100,7 @@ def load(
                 landing.landing_folder(settings),
                 landing.ignored_names(settings),
                 restart,
+                is_named=formats.names,
                 limits=landing.limits(settings),
             )
             lookups = Lookups(reader, run.run_id, rules)

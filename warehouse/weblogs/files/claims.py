@@ -1,7 +1,7 @@
 """Claims of files, so that several loaders can share a lake: advisory locks, which end with the loader's session."""
 
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import psycopg
@@ -50,6 +50,8 @@ class Claims:
     renamed, and never go to two loaders at once. All files whose first line has no end yet go to one loader. An archive
     is claimed as a whole.
 
+    Files that are `is_named` are loaded though their names match a pattern of `ignore`.
+
     With `is_exclusive` false nothing is locked: for a dry run, which must not keep loaders from files.
     """
 
@@ -60,10 +62,11 @@ class Claims:
         ignore: Sequence[str],
         only: Collection[str] | None = None,
         *,
+        is_named: Callable[[str], bool] | None = None,
         limits: Limits = DEFAULT_LIMITS,
         is_exclusive: bool = True,
     ) -> None:
-        self._connection, self._landing, self._ignore = connection, landing, ignore
+        self._connection, self._landing, self._ignore, self._is_named = connection, landing, ignore, is_named
         # The paths to load, whether or not they are loaded already.
         self._only, self._limits, self._is_exclusive = only, limits, is_exclusive
         self._seen: set[str] = set()
@@ -180,7 +183,7 @@ class Claims:
 
     def _claim(self) -> list[_Claim]:
         """The next files, locked."""
-        self._listing = lake.discover(self._landing, self._ignore)
+        self._listing = lake.discover(self._landing, self._ignore, self._is_named)
         files = self._listing.files
         catalog = self._read_catalog(files)
         if self.unchanged is None:

@@ -9,6 +9,7 @@ from warehouse.files.lake import Landing
 from warehouse.files.locations import Location
 from warehouse.files.rotation import MEMBER
 from warehouse.settings import Settings
+from warehouse.weblogs.formats.declaration import read_formats
 from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 
 
@@ -30,7 +31,7 @@ def limits(settings: Settings) -> Limits:
 
 def discover(settings: Settings) -> Landing:
     """Everything that lies in the landing folder."""
-    return lake.discover(landing_folder(settings), ignored_names(settings))
+    return lake.discover(landing_folder(settings), ignored_names(settings), read_formats(settings).names)
 
 
 @contextmanager

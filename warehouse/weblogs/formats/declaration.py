@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import tzinfo
 from functools import cache, cached_property, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 from zoneinfo import ZoneInfo
+
+import numpy as np
 
 from warehouse.errors import DeclarationError
 from warehouse.files.locations import Location, location_of
@@ -29,6 +31,8 @@ from warehouse.weblogs.formats.records import FIELDS, RecordMaker, TimeParser
 from warehouse.weblogs.formats.times import any_time
 from warehouse.weblogs.formats.w3c import W3cParser
 from warehouse.weblogs.formats.wrapping import WRAPPINGS, unwrapper
+from warehouse.weblogs.reader.addresses import AddressReader
+from warehouse.weblogs.reader.buffers import PADDING
 
 FILE_NAME: Final = "weblogs.toml"
 PRESETS_FILE: Final = Path(__file__).with_name("presets.toml")
@@ -93,6 +97,13 @@ class LogFormat:
             )
         return CombinedParser() if lines is None else DeclaredParser(lines)
 
+    def seconds_of(self, text: bytes) -> Sequence[int]:
+        """Times of the lines of a text, in seconds since 1970-01-01 UTC; its first and last line may be cut off."""
+        buffer = np.frombuffer(text + b"\n" + bytes(PADDING), np.uint8)
+        parsed = self.parser().parse(buffer, len(text) + 1, AddressReader())
+        seconds: list[int] = parsed.columns.seconds.tolist()
+        return seconds
+
     def _lines(self) -> LineParser | None:
         """The parser of its lines; None for the combined format."""
         layout, zone = self.resolved, self._zone()
@@ -142,6 +153,13 @@ class FormatEntry:
         """Whether the format is that of a file."""
         return any(_glob(pattern).fullmatch(path) for pattern in self.files)
 
+    def names(self, path: str) -> bool:
+        """Whether the format is that of a file, and a pattern says how its name ends."""
+        suffix = PurePosixPath(path).suffix
+        return any(
+            suffix and pattern.endswith(suffix) and _glob(pattern).fullmatch(path) for pattern in self.files
+        )
+
 
 @dataclass(frozen=True)
 class WeblogFormats:
@@ -153,6 +171,10 @@ class WeblogFormats:
     def of(self, path: str) -> LogFormat:
         """The format of a file, by its path below the landing folder."""
         return next((entry.format for entry in self.entries if entry.matches(path)), LogFormat())
+
+    def names(self, path: str) -> bool:
+        """Whether an entry names the file by the end of its name: then it is read, even if such names are ignored."""
+        return any(entry.names(path) for entry in self.entries)
 
 
 def formats_location(settings: Settings) -> Location:

@@ -82,7 +82,9 @@ def _without_duplicates(tokens: Sequence[Token]) -> list[Token]:
             best[token.name] = token
     chosen = list(map(id, best.values()))
     return [
-        Field(None, token.source) if isinstance(token, Field) and id(token) not in chosen else token
+        Field(None, token.source)
+        if isinstance(token, Field) and token.name and id(token) not in chosen
+        else token
         for token in tokens
     ]
 

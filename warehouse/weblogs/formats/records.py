@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NamedTuple
 
-from warehouse.weblogs.reader.fallback import DECLARE, OTHER_FORMAT, Fault, byte_count, printable, status_code
+from warehouse.weblogs.reader.fallback import (
+    DECLARE,
+    OTHER_FORMAT,
+    Fault,
+    byte_count,
+    is_address,
+    printable,
+    status_code,
+)
 
 # Fields that a format may have. Times are parsed by the format's own parser.
 DURATIONS: Final = {"seconds": 1.0, "milliseconds": 1e-3, "microseconds": 1e-6, "nanoseconds": 1e-9}
@@ -91,6 +99,10 @@ class RecordMaker:
         if (encryption := get("tls")) is not None:
             is_tls = encryption.lower() not in _UNENCRYPTED
         user = get("user", b"")
+        if b" " in user and user.strip(b"- \t"):
+            tokens = user.split(b" ")
+            if b"-" in tokens or any(map(is_address, tokens)):
+                return Fault(OTHER_FORMAT, "more fields than a user stand where the user should" + DECLARE)
         host = get("host", b"")
         if b"," in host:
             return Fault(OTHER_FORMAT, "a list stands where the virtual host should" + DECLARE)
