@@ -233,7 +233,10 @@ def test_backfill_knows_the_days_of_files_in_other_formats(lake: WeblogLake) -> 
     days = WeblogDays(lake.settings)
     with connect(lake.settings.warehouse) as connection:
         (waiting,) = days.days(connection, DAY, DAY).values()
-        assert (waiting.status, waiting.message) == ("missing", "waits to be loaded: cdn/a.log, iis/u_ex1.log.gz")
+        assert (waiting.status, waiting.message) == (
+            "missing",
+            "waits to be loaded: cdn/a.log, iis/u_ex1.log.gz",
+        )
         lake.load()
         (loaded,) = days.days(connection, DAY, DAY).values()
         assert (loaded.status, loaded.rows) == ("loaded", 5)
