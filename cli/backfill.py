@@ -29,7 +29,8 @@ def backfill(
     """Load days of the past again, day by day and feed by feed, then refresh the marts; rows are replaced.
 
     Web logs: the files with requests of a day are loaded again from the landing folder. Sources: the day's facts are
-    derived again from the mirrors. An interrupted backfill is resumed if the same days are asked for again.
+    derived again from the mirrors. Days are those of UTC, whatever DWH_TIME_ZONE says. An interrupted backfill is
+    resumed if the same days are asked for again.
 
     Examples: `dwh backfill --from 2026-11-01 --to 2026-11-07`, `dwh backfill --from 2026-11-01 --to 2026-11-07 --only
     weblogs --missing`

@@ -116,7 +116,7 @@ def _prepare(settings: "Settings", rows: int) -> None:
     from generators.shop.visitors import visitors
     from warehouse import geoip, migrations
 
-    migrations.upgrade(settings.warehouse)
+    migrations.upgrade(settings.warehouse, time_zone=settings.time_zone)
     create_schema(settings.source_url("shop"))
     end = datetime.now(UTC) - timedelta(days=DAYS_AHEAD)
     if not visitors(settings.source_url("shop"), limit=1)[0]:

@@ -112,7 +112,7 @@ def _warehouse(settings: Settings) -> Iterator[Finding]:
         revision = revision_of(connection)
         if revision == newest():
             yield Finding("warehouse", "ok", f"Its schema matches this code (revision {revision}).")
-            yield from _declared(connection)
+            yield from _declared(connection, settings.time_zone)
         else:
             what = f"It is at revision {revision or 'none'}; this code needs {newest()}."
             yield Finding("warehouse", "wrong", what, "Run `dwh migrate`.")
@@ -138,14 +138,14 @@ def _warehouse(settings: Settings) -> Iterator[Finding]:
             yield Finding("warehouse", "wrong", f"User {user} may not create temporary tables.", hint)
 
 
-def _declared(connection: psycopg.Connection) -> Iterator[Finding]:
+def _declared(connection: psycopg.Connection, time_zone: str | None) -> Iterator[Finding]:
     # Alembic is heavy, and of the checks this one alone needs it.
     from warehouse.migrations import declared
 
     drift = [Finding("warehouse", "wrong", f"Table {one}.", one.hint) for one in find_drift(connection)]
     repairable = [
         Finding("warehouse", "wrong", f"{difference[0].upper()}{difference[1:]}.", "Run `dwh migrate`.")
-        for difference in declared.differences(connection)
+        for difference in declared.differences(connection, time_zone)
     ]
     for findings, kinds in ((drift, "parts of tables"), (repairable, "views, functions, comments or grants")):
         yield from findings[:MOST_DIFFERENCES]

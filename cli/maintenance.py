@@ -34,7 +34,8 @@ def migrate(
     from warehouse.db.connections import without_password
     from warehouse.settings import Settings
 
-    url = with_urls(Settings.load(), migrate=False).warehouse
+    settings = with_urls(Settings.load(), migrate=False)
+    url = settings.warehouse
     if new is not None:
         from warehouse.migrations.generate import write_migration
 
@@ -50,7 +51,7 @@ def migrate(
         )
         migrations.downgrade(url, to)
     else:
-        found = migrations.upgrade(url, to)
+        found = migrations.upgrade(url, to, time_zone=settings.time_zone)
     after = _revision(url)
     outcome = (
         f"is at {after}, as before"

@@ -3,6 +3,7 @@
 from stack.postgres import EmbeddedPostgres
 from warehouse.db.connections import connect
 from warehouse.db.schema_version import newest, revision_of
+from warehouse.db.time_zone import zone_of
 from warehouse.settings import Settings
 from warehouse.sources.registry import sources_with_url
 
@@ -52,7 +53,7 @@ def with_urls(settings: Settings, *, start: bool = True, migrate: bool = True) -
         for name in names:
             server.create_database(name)
         if WAREHOUSE in names and migrate:
-            _migrate(complete.warehouse)
+            _migrate(complete.warehouse, settings.time_zone)
     return complete
 
 
@@ -74,11 +75,11 @@ def restart_server(warehouse_url: str) -> None:
         server.start()
 
 
-def _migrate(url: str) -> None:
+def _migrate(url: str, time_zone: str | None) -> None:
     with connect(url, autocommit=True) as connection:
-        revision = revision_of(connection)
-    if revision != newest():
+        is_current = revision_of(connection) == newest() and time_zone in (None, zone_of(connection))
+    if not is_current:
         # Alembic takes long to import: only where there is something to migrate.
         from warehouse import migrations
 
-        migrations.upgrade(url)
+        migrations.upgrade(url, time_zone=time_zone)

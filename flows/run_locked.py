@@ -15,6 +15,7 @@ from warehouse.db.connection_errors import is_transient
 from warehouse.db.schema_version import ensure_migrated
 from warehouse.errors import LockHeld, RunLost, UndoRefused
 from warehouse.runs.audit import Run, start_run
+from warehouse.settings import Settings
 
 R = TypeVar("R")
 
@@ -77,7 +78,7 @@ def _run(
     unreported: tuple[type[BaseException], ...],
     dry_run: bool,
 ) -> Iterator[Run]:
-    ensure_migrated(url)
+    ensure_migrated(url, Settings.load().time_zone)
     launcher, outer = prefect_run(), current_run.get()
     run_id = None
     try:

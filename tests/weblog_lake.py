@@ -145,6 +145,8 @@ AGGREGATED = {
     "device_user": "select device_key, web_user_key, last_seen_date from dwh.agg_weblog_device_user",
     "country_product": "select country, product_id, view_count from dwh.agg_weblog_country_product "
     "where view_count > 0",
+    "quarter_hour": "select quarter_hour_at, action, request_count from dwh.agg_weblog_quarter_hour "
+    "where request_count > 0",
     "day": "select request_date, action, request_count from dwh.agg_weblog_day where request_count > 0",
 }
 RECOUNTED = {
@@ -165,6 +167,10 @@ RECOUNTED = {
     "country_product": """
         select country, product_id, count(*) from mart.weblog where action = 'view' and product_id is not null
         group by 1, 2
+        """,
+    "quarter_hour": """
+        select date_bin('15 minutes', request_timestamp, timestamptz '2000-01-01 00:00:00+00'), action, count(*)
+        from mart.weblog group by 1, 2
         """,
     "day": "select (request_timestamp at time zone 'UTC')::date, action, count(*) from mart.weblog group by 1, 2",
 }

@@ -10,6 +10,7 @@ from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal, Self
+from zoneinfo import available_timezones
 
 from dotenv.parser import parse_stream
 from psycopg import ProgrammingError
@@ -164,6 +165,10 @@ class Settings(BaseSettings):
     change_log_days: int = Field(
         90, ge=1, le=36500, description="Days for which changes, and what undo needs, are kept"
     )
+    time_zone: str | None = Field(
+        None,
+        description="IANA name of the zone in which days and months are counted; unset: as it is, UTC at first",
+    )
     reconform_rows: int = Field(
         1_000_000,
         ge=0,
@@ -177,6 +182,20 @@ class Settings(BaseSettings):
     source_lock_wait: float = Field(
         60, ge=0, le=86400, description="Seconds that a run waits for source tables that somebody has locked"
     )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_time_zone(cls, value: str | None) -> str | None:
+        if value is not None and value not in available_timezones():
+            close = "".join(
+                f"; did you mean {one}?" for one in get_close_matches(value, available_timezones(), 1)
+            )
+            raise PydanticCustomError(
+                "time_zone",
+                "'{zone}' is no time zone, as Europe/Madrid is{close}",
+                {"zone": value, "close": close},
+            )
+        return value
 
     @field_validator("source_urls", "warehouse_url")
     @classmethod

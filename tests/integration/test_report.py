@@ -34,8 +34,8 @@ WEB_TRAFFIC = (
     "values ('AR', 800, 40, 1), ('ZZ', 200, 5, 1)",
     "insert into dwh.agg_weblog_country_product (country, product_id, view_count, run_id) "
     "values ('AR', '1', 77, 1), ('AR', %(image)s, 7, 1)",
-    "insert into dwh.agg_weblog_day (request_date, action, request_count, run_id) "
-    "values ('2024-04-10', 'view', 600, 1), ('2024-04-12', 'search', 400, 1)",
+    "insert into dwh.agg_weblog_quarter_hour (quarter_hour_at, action, request_count, run_id) "
+    "values ('2024-04-10 12:00+00', 'view', 600, 1), ('2024-04-12 12:00+00', 'search', 400, 1)",
     """update audit.run set parameters = '{"geoip": "DBIP-Country-Lite 2026-11-01"}' where run_id = 1""",
 )
 

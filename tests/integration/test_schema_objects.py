@@ -75,8 +75,8 @@ def declare(monkeypatch: pytest.MonkeyPatch) -> Declare:
     original = declared.schema_objects
 
     def change(changes: Changes) -> None:
-        def changed(connection: psycopg.Connection) -> list[SchemaObject]:
-            objects = original(connection)
+        def changed(connection: psycopg.Connection, time_zone: str | None = None) -> list[SchemaObject]:
+            objects = original(connection, time_zone)
             assert changes.keys() <= {one.full_name for one in objects}
             return [
                 replace(one, definition=one.definition.replace(*changes.get(one.full_name, ("", ""))))
@@ -246,7 +246,7 @@ def test_what_is_no_longer_declared_is_dropped(loaded: Pipeline, monkeypatch: py
     monkeypatch.setattr(
         declared,
         "schema_objects",
-        lambda connection: [one for one in original(connection) if one.full_name not in gone],
+        lambda connection, time_zone=None: [one for one in original(connection) if one.full_name not in gone],
     )
     loaded.warehouse.execute("create view mart.own_view as select 1 as one")
     assert [text for text in differences(loaded) if "no longer" in text] == [

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ KEYS = {
     "dwh.agg_weblog_device_user": 2,
     "dwh.agg_weblog_country_product": 2,
     "dwh.agg_weblog_day": 2,
+    "dwh.agg_weblog_quarter_hour": 2,
 }
 FACT = "dwh.fact_weblog"
 PARTITIONS = "select relid::text from pg_partition_tree('dwh.fact_weblog') where level = 1"
@@ -52,7 +54,10 @@ def tables(warehouse_url: str) -> dict[str, Rows]:
     with connect(warehouse_url) as connection:
         found: dict[str, Rows] = {
             table: {
-                tuple(map(str, row[:size])): row
+                tuple(
+                    f"{part:%Y-%m-%d %H:%M:%S}+00" if isinstance(part, datetime) else str(part)
+                    for part in row[:size]
+                ): row
                 for row in connection.execute(f"select * from {table}".encode())
             }
             for table, size in KEYS.items()

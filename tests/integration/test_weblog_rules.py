@@ -93,6 +93,7 @@ def test_texts_that_were_loaded_mean_what_the_new_rules_say(lake: WeblogLake, ru
         "dwh.fact_weblog": (0, 2),
         "dwh.agg_weblog_country_product": (0, 3),
         "dwh.agg_weblog_day": (0, 2),
+        "dwh.agg_weblog_quarter_hour": (0, 2),
     }
     # Of the fact only requests whose source is another one were written.
     now = lake.rows("select file_id, line_number, xmin from dwh.fact_weblog order by 2")
@@ -224,6 +225,7 @@ def test_reconcile_finds_texts_with_another_meaning_and_repairs_what_depends_on_
         "dwh.fact_weblog": 2,
         "dwh.agg_weblog_country_product": 4,
         "dwh.agg_weblog_day": 2,
+        "dwh.agg_weblog_quarter_hour": 2,
     }
     assert reconcile(repair=False) == found
     assert lake.rows(MEANING) == BEFORE

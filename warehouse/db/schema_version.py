@@ -6,6 +6,7 @@ from pathlib import Path
 import psycopg
 
 from warehouse.db.connections import OLDEST_SERVER, connect, format_version, without_password
+from warehouse.db.time_zone import zone_of
 from warehouse.errors import AccessRefused, SchemaOutdated, UnsuitableDatabase
 
 VERSIONS = Path(__file__).parents[1] / "migrations" / "versions"
@@ -67,19 +68,25 @@ def ensure_suitable(connection: psycopg.Connection) -> None:
         )
 
 
-def ensure_migrated(url: str) -> None:
-    """Refuse a warehouse whose tables are not those that this code was written for.
+def ensure_migrated(url: str, time_zone: str | None = None) -> None:
+    """Refuse a warehouse with other tables than this code was written for, or that counts days in another time zone.
 
     Raises:
-        SchemaOutdated: it has no tables yet, or lacks migrations, or has newer ones.
+        SchemaOutdated: it has no tables yet, or lacks migrations, or has newer ones; or a zone other than `time_zone`.
         UnsuitableDatabase, AccessRefused: it can hold no warehouse, or may not be read.
     """
     with connect(url, autocommit=True) as connection:
         ensure_suitable(connection)
         revision = revision_of(connection)
+        zone = zone_of(connection) if time_zone and revision == newest() else time_zone
+    place = without_password(url)
+    if zone != time_zone:
+        raise SchemaOutdated(
+            f"The warehouse {place} counts its days in time zone {zone}, and DWH_TIME_ZONE is {time_zone}.",
+            hint="Run `dwh migrate` to change it, or unset DWH_TIME_ZONE here.",
+        )
     if revision == newest():
         return
-    place = without_password(url)
     if revision is None:
         raise SchemaOutdated(f"The warehouse {place} has no tables yet.", hint="Run `dwh migrate`.")
     if revision > newest():

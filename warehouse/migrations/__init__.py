@@ -34,8 +34,10 @@ LOCK_TIMEOUT = "30s"
 STATEMENT_TIMEOUT = "30min"
 
 
-def upgrade(url: str, revision: str = "head") -> list[str]:
+def upgrade(url: str, revision: str = "head", *, time_zone: str | None = None) -> list[str]:
     """Bring the warehouse database up to `revision`; two at once wait for each other.
+
+    `time_zone` is the one to count days in from now on; by default as it is, UTC at first.
 
     What is declared in files belongs to the newest revision: below it, views and functions stay as they are. Returns
     what of it was found otherwise, and set right, in a database that was at the newest revision already.
@@ -56,8 +58,8 @@ def upgrade(url: str, revision: str = "head") -> list[str]:
             _upgrade_by_one(connection, objects, step)
         if _current(connection) == head():
             if not steps:
-                found.extend(declared.differences(driver))
-            declared.apply(driver, objects)
+                found.extend(declared.differences(driver, time_zone))
+            declared.apply(driver, objects, time_zone)
 
     _in_transaction(url, run)
     return found

@@ -12,6 +12,7 @@ from warehouse.db.comments import FOLDER, apply_comments, differing_comments, re
 from warehouse.db.object_files import SchemaObject, read_functions, read_views
 from warehouse.db.roles import missing_grants
 from warehouse.db.schema_objects import SchemaObjects
+from warehouse.db.time_zone import ensure_zone_exists, zone_functions, zone_of
 from warehouse.history.logged_tables import (
     add_missing_triggers,
     drop_triggers,
@@ -27,11 +28,15 @@ HISTORY: Final = Path(history.__file__).parent
 COMMENTS: Final = (*sorted(FOLDER.glob("*.toml")), MARTS / "comments.toml", HISTORY / "comments.toml")
 
 
-def schema_objects(connection: psycopg.Connection) -> list[SchemaObject]:
-    """Views and functions that the warehouse should have, those of each table of the star included."""
+def schema_objects(connection: psycopg.Connection, time_zone: str | None = None) -> list[SchemaObject]:
+    """Views and functions that the warehouse should have, those of each table of the star included.
+
+    `time_zone` is that of the company; by default as it is.
+    """
     marts = tomllib.loads((MARTS / "comments.toml").read_text())["mart"]
     stored = {name: entry["stored_key"] for name, entry in marts.items() if "stored_key" in entry}
     return [
+        *zone_functions(time_zone or zone_of(connection)),
         *read_functions(HISTORY / "functions", "audit"),
         *read_views(HISTORY / "views", "audit"),
         *read_views(MARTS, "mart", stored),
@@ -45,23 +50,34 @@ def comments(connection: psycopg.Connection) -> dict[str, str]:
     return _file_comments() | table_object_comments(connection)
 
 
-def apply(connection: psycopg.Connection, objects: SchemaObjects) -> None:
-    """Bring views, functions, triggers and comments to what is declared.
+def apply(connection: psycopg.Connection, objects: SchemaObjects, time_zone: str | None = None) -> None:
+    """Bring views, functions, triggers and comments to what is declared; another time zone refreshes stored marts.
 
     Raises:
+        SettingsError: the server does not know the time zone.
         SchemaObjectInUse: a user's own view stands on one that has to be dropped.
     """
     # The comments of a table's own view and function repeat those of the table.
     apply_comments(connection, _file_comments())
-    objects.apply(schema_objects(connection))
+    before = zone_of(connection)
+    if time_zone is not None:
+        ensure_zone_exists(connection, time_zone)
+    declared = schema_objects(connection, time_zone)
+    objects.apply(declared)
+    if zone_of(connection) != before:
+        for one in declared:
+            if one.kind == "materialized view":
+                connection.execute(f"refresh materialized view {one.full_name}".encode())
     add_missing_triggers(connection)
     apply_comments(connection, comments(connection))
     _apply_labels(connection)
 
 
-def differences(connection: psycopg.Connection) -> Iterator[str]:
+def differences(connection: psycopg.Connection, time_zone: str | None = None) -> Iterator[str]:
     """What `apply` and the grants after it would set right, a sentence each. Nothing is changed."""
     objects = SchemaObjects(connection)
+    if time_zone not in (None, zone := zone_of(connection)):
+        yield f"days were counted in time zone {zone}, and are in {time_zone} now"
     with connection.transaction(force_rollback=True):
         declared = schema_objects(connection)
         for one in declared:

@@ -23,8 +23,8 @@ def days_of_batch(fact: Fact) -> sql.Composed:
         select generate_series(batch.first_day, batch.last_day, interval '1 day')::date as day
         from (
             select
-                date_trunc('day', least({first}) at time zone 'UTC') as first_day,
-                date_trunc('day', greatest({last}) at time zone 'UTC') as last_day
+                mart.local_date(least({first}))::timestamp as first_day,
+                mart.local_date(greatest({last}))::timestamp as last_day
             from staging.{batch} as line
         ) as batch
         """
@@ -62,9 +62,9 @@ def expected_days() -> sql.Composed:
             """
         ),
         *(
-            sql.SQL(
-                "select ({time} at time zone 'UTC')::date from dwh.{fact} where {time} is not null"
-            ).format(time=sql.Identifier(date.time), fact=sql.Identifier(fact.table))
+            sql.SQL("select mart.local_date({time}) from dwh.{fact} where {time} is not null").format(
+                time=sql.Identifier(date.time), fact=sql.Identifier(fact.table)
+            )
             for fact in FACTS
             for date in fact.dates
         ),

@@ -81,7 +81,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class DateKey:
-    """A fact's reference to dim_date: the UTC day of one of its times, or 0 where that is empty."""
+    """A fact's reference to dim_date: the company's day of one of its times, or 0 where that is empty."""
 
     time: str
     description: str

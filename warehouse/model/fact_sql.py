@@ -104,9 +104,7 @@ def _lookup(reference: Reference, event: sql.Composable) -> sql.Composed:
 
 
 def _date_key(date: DateKey, fact: Fact) -> sql.Composed:
-    day = sql.SQL("to_char(line.{} at time zone 'UTC', 'YYYYMMDD')::integer").format(
-        sql.Identifier(date.time)
-    )
+    day = sql.SQL("to_char(mart.local_time(line.{}), 'YYYYMMDD')::integer").format(sql.Identifier(date.time))
     if date.time != fact.event_time:
         day = sql.SQL("coalesce({}, 0)").format(day)
     return sql.SQL("{} as {}").format(day, sql.Identifier(date.name))

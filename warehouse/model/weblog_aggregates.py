@@ -17,6 +17,8 @@ USER: Final = "web_user_key"
 LAST_SEEN: Final = "last_seen_date"
 _ONE: Final = sql.Literal(1)
 _REQUEST_DATE: Final = "(weblog.requested_at at time zone 'UTC')::date"
+# Of every time zone in use since 1972 a local day is a whole number of these.
+_QUARTER_HOUR: Final = "date_bin('15 minutes', weblog.requested_at, timestamptz '1970-01-01 00:00:00+00')"
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,9 @@ AGGREGATES: Final = (
         measure="view_count",
         condition="request.action = 'view' and request.product_id is not null",
     ),
+    # By UTC day for maintenance, and by the quarter of an hour for days in the company's time zone.
     _aggregate("day", {"request_date": _REQUEST_DATE}, ("action",)),
+    _aggregate("quarter_hour", {"quarter_hour_at": _QUARTER_HOUR}, ("action",)),
 )
 TABLES: Final[tuple[AggregateTable, ...]] = tuple(
     table for one in AGGREGATES for table in (one, one.users) if table is not None

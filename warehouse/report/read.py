@@ -36,6 +36,8 @@ class Content:
     rows: Mapping[str, list[Row]]
     read_at: datetime
     database: str
+    # In which days and months are counted.
+    time_zone: str = "UTC"
 
     def __getitem__(self, name: str) -> list[Row]:
         return self.rows[name]
@@ -56,8 +58,8 @@ def read(url: str) -> Content:
             for name, order in MARTS.items()
         }
         rows |= {path.stem: _rows(connection, path.read_text()) for path in sorted(SQL.glob("*.sql"))}
-        read_at = connection.execute(text("select now()")).scalar_one()
-    return Content(rows, read_at, without_password(url).rpartition("/")[2])
+        read_at, zone = connection.execute(text("select now(), mart.time_zone()")).one()
+    return Content(rows, read_at, without_password(url).rpartition("/")[2], zone)
 
 
 def _rows(connection: Connection, query: str) -> list[Row]:

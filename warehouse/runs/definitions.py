@@ -7,6 +7,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
+from warehouse.db.time_zone import zone_of
 from warehouse.errors import DeclarationError, ReconformLimitExceeded
 from warehouse.model.contracts import Contract, read_contract
 from warehouse.model.star import TARGETS, Target
@@ -82,7 +83,7 @@ def find_stale_targets(
 
     A target whose mirror is not there yet is not stale: the run that makes the mirror loads it.
     """
-    definitions = define_targets(source, contracts)
+    definitions = define_targets(source, contracts, zone_of(connection))
     before = read_definitions(connection, source.name)
     stale = []
     for target, entity in _declared(source):
@@ -163,7 +164,7 @@ def record_definitions(
     So an entity that is declared again is conformed as a whole: nobody has updated its rows meanwhile. Returns the
     tables that are no longer declared since this run.
     """
-    definitions = define_targets(source, contracts)
+    definitions = define_targets(source, contracts, zone_of(connection))
     tables = {f"dwh.{target.table}": definitions[target.entity] for target, _ in _declared(source)}
     removed = [
         name

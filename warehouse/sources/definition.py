@@ -6,6 +6,7 @@ change no hash.
 
 from collections.abc import Iterator, Mapping
 
+from warehouse.db.time_zone import DEFAULT
 from warehouse.model.contracts import Contract
 from warehouse.model.declaration import Column, Dimension, Fact, Target
 from warehouse.model.fact_sql import FACTS_SQL
@@ -18,13 +19,18 @@ Definition = Mapping[str, str]
 COLUMN = "column "
 
 
-def define_targets(source: Source, contracts: Mapping[str, Contract]) -> Mapping[str, Definition]:
-    """By entity of `source`, what its target is made by; `contracts` are those of its entities."""
+def define_targets(
+    source: Source, contracts: Mapping[str, Contract], time_zone: str
+) -> Mapping[str, Definition]:
+    """By entity of `source`, what its target is made by: `contracts` are those of its entities, days are counted in
+    `time_zone`."""
     defined: dict[str, Definition] = {}
     # Dimensions come before the facts that read them.
     for target in TARGETS:
         if entity := source.entities.get(target.entity):
             parts = dict(_parts(entity, target, contracts[target.entity]))
+            if isinstance(target, Fact) and target.dates and time_zone != DEFAULT:
+                parts["time zone"] = hash_parts(time_zone)
             for dimension in _read_dimensions(target):
                 if dimension in defined:
                     parts[f"dimension {dimension}"] = hash_parts(sorted(defined[dimension].items()))

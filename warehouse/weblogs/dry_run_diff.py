@@ -73,7 +73,7 @@ def remember(connection: psycopg.Connection, lines: Iterable[tuple[int, int]]) -
         """
         create temp table reread_line (
             country text, device_key smallint, web_user_key integer, action text, product_id text, request_date date,
-            weblog jsonb
+            quarter_hour_at timestamptz, weblog jsonb
         ) on commit drop
         """
     )
@@ -83,7 +83,8 @@ def remember(connection: psycopg.Connection, lines: Iterable[tuple[int, int]]) -
             insert into pg_temp.reread_line
             select
                 weblog.country, weblog.device_key, weblog.web_user_key, request.action, request.product_id,
-                (weblog.requested_at at time zone 'UTC')::date, to_jsonb(weblog)
+                (weblog.requested_at at time zone 'UTC')::date,
+                date_bin('15 minutes', weblog.requested_at, timestamptz '1970-01-01 00:00:00+00'), to_jsonb(weblog)
             from dwh.fact_weblog as weblog inner join dwh.dim_request as request using (request_key)
             where weblog.file_id = %s and weblog.line_number = %s
             """,

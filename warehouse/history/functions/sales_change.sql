@@ -98,7 +98,7 @@ side as (
         happened.flow,
         happened.cause,
         image.line ->> 'source_system' as source_system,
-        date_trunc('month', (image.line ->> 'ordered_at')::timestamptz at time zone 'UTC')::date as month,
+        date_trunc('month', mart.local_time((image.line ->> 'ordered_at')::timestamptz))::date as month,
         coalesce(image.line ->> 'currency', 'XXX') as currency,
         image.sign as line_count,
         image.line ->> 'status' as status,

@@ -1,7 +1,8 @@
--- mart.interactions_by_day: requests per day and action.
--- inputs: dwh.agg_weblog_day
+-- mart.interactions_by_day: requests per day, in the company's time zone, and action.
+-- inputs: dwh.agg_weblog_quarter_hour
 select
-    counted.request_date,
+    mart.local_date(counted.quarter_hour_at) as request_date,
     counted.action,
-    counted.request_count as interaction_count
-from dwh.agg_weblog_day as counted
+    sum(counted.request_count)::bigint as interaction_count
+from dwh.agg_weblog_quarter_hour as counted
+group by mart.local_date(counted.quarter_hour_at), counted.action

@@ -7,7 +7,7 @@ with source as (
         sales.source_system,
         max(sales.month) as newest_month
     from mart.sales_by_month as sales
-    where sales.month <= (now() at time zone 'UTC')::date
+    where sales.month <= mart.local_date(now())
     group by sales.source_system
 ),
 

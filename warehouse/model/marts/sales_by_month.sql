@@ -1,4 +1,4 @@
--- mart.sales_by_month: sales per source, month of the order (UTC) and currency, over all time.
+-- mart.sales_by_month: sales per source, month of the order and currency, over all time.
 -- inputs: dwh.fact_order_item
 -- A sale is a line that was ordered and not cancelled. A returned line was sold: it stays in its order's month
 -- and is shown beside it, so that a month's sales do not change when something comes back a quarter later.
@@ -6,7 +6,7 @@
 with line as not materialized (
     select
         fact.source_system,
-        date_trunc('month', fact.ordered_at at time zone 'UTC')::date as month,
+        date_trunc('month', mart.local_time(fact.ordered_at))::date as month,
         coalesce(fact.currency, 'XXX') as currency,
         fact.order_id,
         fact.quantity,

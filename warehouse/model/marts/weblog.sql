@@ -7,7 +7,7 @@ select
     weblog.status_code,
     user_agent.user_agent,
     weblog.requested_at as request_timestamp,
-    extract(year from weblog.requested_at at time zone 'UTC')::integer as year,
+    extract(year from mart.local_time(weblog.requested_at))::integer as year,
     request.product_id,
     request.action,
     case when weblog.web_user_key > 0 then web_user.user_name end as user_name,

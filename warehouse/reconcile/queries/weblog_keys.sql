@@ -1,5 +1,4 @@
--- Requests whose device or traffic source is not that of their texts.
--- grain: one row per request
+-- weblog_keys: one row per request whose device or traffic source is not that of its texts.
 -- inputs: dwh.fact_weblog, dwh.dim_request, dwh.dim_user_agent, dwh.dim_referer
 with derived as (
     select

@@ -1,7 +1,7 @@
--- number of runs per day (UTC) and status in the last thirty days, steps of daily runs included.
+-- number of runs per day and status in the last thirty days, steps of daily runs included.
 -- inputs: audit.run
 select
-    (run.started_at at time zone 'UTC')::date as started_date,
+    mart.local_date(run.started_at) as started_date,
     run.status,
     count(*) as run_count
 from audit.run as run

@@ -1,0 +1,51 @@
+"""The company's time zone: functions of the warehouse that say on which day a moment is, for psql and BI tools too.
+
+They hold the zone themselves, so that the planner sees through them; `dwh migrate` replaces them when it changes.
+"""
+
+from typing import Final
+
+import psycopg
+
+from warehouse.db.object_files import SchemaObject
+from warehouse.errors import SettingsError
+
+DEFAULT: Final = "UTC"
+SCHEMA: Final = "mart"
+
+
+def zone_functions(zone: str) -> list[SchemaObject]:
+    """The zone's name, and the local time and day of a moment."""
+    name = "'" + zone.replace("'", "''") + "'"
+    return [
+        SchemaObject(
+            "function", SCHEMA, function, f"{signature} language sql stable parallel safe return {value}"
+        )
+        for function, signature, value in (
+            ("time_zone", "() returns text", f"{name}::text"),
+            ("local_time", "(moment timestamptz) returns timestamp", f"moment at time zone {name}"),
+            ("local_date", "(moment timestamptz) returns date", f"(moment at time zone {name})::date"),
+        )
+    ]
+
+
+def zone_of(connection: psycopg.Connection) -> str:
+    """Name of the zone that the warehouse counts its days in."""
+    (function,) = connection.execute("select to_regproc('mart.time_zone')").fetchone() or (None,)
+    if function is None:
+        return DEFAULT
+    (zone,) = connection.execute("select mart.time_zone()").fetchone() or (DEFAULT,)
+    return str(zone)
+
+
+def ensure_zone_exists(connection: psycopg.Connection, zone: str) -> None:
+    """Refuse a zone that the database server does not know.
+
+    Raises:
+        SettingsError: it is not in pg_timezone_names.
+    """
+    if not connection.execute("select from pg_timezone_names where name = %s", [zone]).rowcount:
+        raise SettingsError(
+            f"DWH_TIME_ZONE: the warehouse's server knows no time zone '{zone}'.",
+            hint="`select name from pg_timezone_names` lists those that it knows.",
+        )
