@@ -47,7 +47,8 @@ def explain(
 
             if len(key) != 1:
                 raise SettingsError(
-                    "The key of a web-log line is FILE:LINE.", hint="For example 3:17 or access.log:17."
+                    "The key of a web-log line is FILE:LINE.",
+                    hint="For example `dwh explain weblog 3:17` or `dwh explain weblog access.log:17`.",
                 )
             show_weblog(explain_weblog(connection, settings, key[0]), as_json)
             return

@@ -22,6 +22,7 @@ from cli.geoip import geoip
 from cli.log_options import DEBUG, Commands, Debug, Format, set_log_options
 from cli.maintenance import migrate, report
 from cli.operations import deploy, watchdog
+from cli.quarantine import quarantine
 from cli.reconcile import reconcile
 from cli.run import run
 from cli.source import source
@@ -57,7 +58,9 @@ PANELS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
         "demo": demo, "up": up, "down": down, "status": status, "doctor": doctor, "migrate": migrate,
     },
     "Load data": {"source": source, "generate": generate, "run": run, "backfill": backfill},
-    "Check and correct": {"reconcile": reconcile, "undo": undo, "explain": explain, "report": report},
+    "Check and correct": {
+        "reconcile": reconcile, "quarantine": quarantine, "undo": undo, "explain": explain, "report": report,
+    },
     "Operate": {"deploy": deploy, "watchdog": watchdog, "geoip": geoip, "weblogs": weblogs, "psql": psql},
 }  # fmt: skip
 app = Commands(

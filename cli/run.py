@@ -291,7 +291,9 @@ def _summary(result: "FlowResult") -> list[str]:
     lines = []
     if checks:
         failed = sum(check.outcome in ("failed", "warned") for check in checks)
-        lines.append(f"{len(checks)} checks, {failed} failed or warned (`dwh status` shows the quarantine).")
+        lines.append(
+            f"{len(checks)} checks, {failed} failed or warned (`dwh quarantine list` lists the rows)."
+        )
     if verifications:
         rows = sum(verification.rows_source for verification in verifications)
         lines.append(

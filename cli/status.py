@@ -149,7 +149,7 @@ def _show(sections: dict[str, Any]) -> None:
         "none",
     )
     _show_reconciled(sections["reconciled"])
-    show_table("In quarantine", sections["quarantine"], empty="nothing")
+    show_table("In quarantine (`dwh quarantine list`)", sections["quarantine"], empty="nothing")
     show_unread_files(sections["unread_files"])
 
 

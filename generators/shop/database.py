@@ -29,7 +29,7 @@ def connect(url: str, *, autocommit: bool = False) -> Iterator[psycopg.Connectio
     except psycopg.Error as error:
         raise GeneratorError(
             f"The shop database {_place(url)} cannot be reached ({_reason(error, url)}).",
-            "Start it (dwh up) or correct DWH_SHOP_URL.",
+            "Start it (`dwh up`) or correct DWH_SHOP_URL.",
         ) from None
     try:
         with connection:
@@ -39,7 +39,7 @@ def connect(url: str, *, autocommit: bool = False) -> Iterator[psycopg.Connectio
     except psycopg.errors.UndefinedTable as error:
         raise GeneratorError(
             f"The shop database {_place(url)} lacks a table: {error.diag.message_primary}.",
-            "Create its schema first: dwh generate shop.",
+            "Create its schema first: `dwh generate shop`.",
         ) from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise GeneratorError(

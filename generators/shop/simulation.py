@@ -110,7 +110,7 @@ def _check_not_empty(connection: Connection) -> None:
         ).rowcount:
             raise GeneratorError(
                 f"The shop has no rows in {table}: there is no day to simulate.",
-                "Generate its history first: dwh generate shop.",
+                "Generate its history first: `dwh generate shop`.",
             )
 
 

@@ -761,6 +761,7 @@ def test_key_that_a_later_row_repeats_is_told_before_the_mirror_loses_the_good_o
         with pytest.raises(SourceError) as error:
             pipeline.capture(source=source, full_refresh=full_refresh)
         assert error.value.what == "The key (id) that source 'shop' declares for public.thing is not unique."
+        assert "Rows of tables that inherit from it are its rows, too" in error.value.hint
         assert in_mirror(pipeline, "thing") == good
     pipeline.do("delete from thing where name = 'y'", "update only thing set id = 1")
     assert pipeline.capture(source=source).changes() == {}

@@ -158,7 +158,7 @@ def test_what_cannot_be_undone_is_refused_with_the_reason(shop: Pipeline) -> Non
         99: "There is no run 99.",
         1: "Run 1 was undone already, by run 2 at ",
         2: "Run 2 is itself an undo.",
-        3: "Run 3 (daily-warehouse) published nothing of its own to a source's tables: it is succeeded.",
+        3: "Run 3 (daily-warehouse) published nothing of its own to a source's tables.",
     }
     for run_id, reason in reasons.items():
         with pytest.raises(UndoRefused) as refused:
@@ -229,7 +229,7 @@ def test_run_that_a_gate_stopped_has_nothing_to_undo(shop: Pipeline, monkeypatch
     shop.order(1, "2024-03-10")
     with pytest.raises(QualityGateStopped):
         shop.capture()
-    with pytest.raises(UndoRefused, match="published nothing"):
+    with pytest.raises(UndoRefused, match="was stopped by a quality gate or threshold: it published nothing"):
         take_back(shop, 1)
 
 

@@ -18,7 +18,7 @@ from warehouse.settings import Settings
 from warehouse.weblogs.reader import native
 from warehouse.weblogs.reader.addresses import AddressReader
 from warehouse.weblogs.reader.buffers import PADDING
-from warehouse.weblogs.reader.fallback import DECLARE, FORWARDED
+from warehouse.weblogs.reader.fallback import DECLARE, FORWARDED, Fault, address_fault
 from warehouse.weblogs.reader.parse import parse
 
 AGENT = b"Mozilla/5.0 (X11; Linux x86_64)"
@@ -398,3 +398,11 @@ def test_megabyte_of_anything_is_judged_at_once(unit: bytes) -> None:
         rows, faults = read(line + b"\n")
         assert len(rows) + len(faults) == 1
         assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("hidden", "shown"), [("\ufeff", r"\ufeff"), ("\u200b", r"\u200b"), ("\u00a0", r"\xa0")]
+)
+def test_reason_shows_a_character_that_nobody_would_see(hidden: str, shown: str) -> None:
+    fault = address_fault(f"2.0.0.9{hidden}".encode())
+    assert fault == Fault("bad_address", f"'2.0.0.9{shown}' is neither an IP address nor a host name")

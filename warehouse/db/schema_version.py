@@ -92,7 +92,7 @@ def ensure_migrated(url: str, time_zone: str | None = None) -> None:
     if revision > newest():
         raise SchemaOutdated(
             f"The warehouse {place} is at revision {revision}; this code ends at {newest()}.",
-            hint="Run newer code, or `dwh migrate --to` a revision that this code knows, from that newer code.",
+            hint=f"Install the newer code; or, with it, `dwh migrate --to {newest()}`, which drops what came later.",
         )
     raise SchemaOutdated(
         f"The warehouse {place} is at revision {revision}; this code needs {newest()}.",

@@ -38,7 +38,7 @@ def explain(
     if len(key) != len(natural):
         raise SettingsError(
             f"A key of {table} is ({', '.join(natural)}), not {' '.join(key)!r}.",
-            hint=f"Give {len(natural)}, in this order: dwh explain {table} {' '.join(natural).upper()}.",
+            hint=f"Give {len(natural)}, in this order: `dwh explain {table} {' '.join(natural).upper()}`.",
         )
     nodes = []
     for source in sources:

@@ -129,7 +129,15 @@ def mirror_key(connection: psycopg.Connection, table: Table) -> tuple[str, ...]:
 
 def invalid_key(table: Table, problem: str) -> SourceError:
     """Error for a declared key that does not identify rows; `problem` is 'not unique' or 'null in some rows'."""
+    key = ", ".join(table.key)
+    inherited = ""
+    if problem == "not unique":
+        query = f"select {key}, count(*) from {table} group by {key} having count(*) > 1"
+        inherited = " Rows of tables that inherit from it are its rows, too, and no unique index spans both."
+    else:
+        query = f"select * from {table} where {' or '.join(f'{column} is null' for column in table.key)}"
     return SourceError(
-        f"The key ({', '.join(table.key)}) that source '{table.source}' declares for {table} is {problem}.",
-        hint=f"Declare another key in the source.toml of '{table.source}'.",
+        f"The key ({key}) that source '{table.source}' declares for {table} is {problem}.",
+        hint=f"The source shows the rows: {query}.{inherited} Correct them, or declare another key in the source.toml "
+        f"of '{table.source}'.",
     )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import psycopg
 from psycopg.rows import class_row
@@ -107,6 +108,16 @@ def undo(run: Run, run_id: int, *, cascade: bool = False, progress: Progress = l
     return Undone(targets, loads)
 
 
+_PUBLISHED_NOTHING: Final = "published nothing of its own to a source's tables"
+_NOT_PUBLISHED: Final = {
+    "running": "is not at its end, and has published nothing yet",
+    "skipped": "was skipped, as another run held its lock: it published nothing",
+    "stopped": "was stopped by a quality gate or threshold: it published nothing",
+    "failed": "failed before it published anything",
+    "crashed": "crashed before it published anything",
+}
+
+
 @contextmanager
 def _feed_lock(run: Run, target: Publication) -> Iterator[None]:
     """Hold the lock that loads of a feed hold beside that of the flow."""
@@ -136,8 +147,7 @@ def _publication(connection: psycopg.Connection, run_id: int) -> Publication:
         what = f"Run {run_id} was a dry run: it published nothing."
     elif publication.source is None:
         what = (
-            f"Run {run_id} ({publication.flow}) published nothing of its own to a source's tables: it is "
-            f"{publication.status}."
+            f"Run {run_id} ({publication.flow}) {_NOT_PUBLISHED.get(publication.status, _PUBLISHED_NOTHING)}."
         )
         if steps := _steps(connection, run_id):
             hint = f"Its steps are runs of their own: {', '.join(steps)}."

@@ -57,7 +57,7 @@ NEXT: dict[Kind, str] = {
     "delete threshold exceeded": "If the rows should be gone, run it again with --confirm-deletes; if not, "
     "restore them in the source.",
     "differences found": "Run `dwh reconcile`: it names the rows; with `--repair` it repairs them.",
-    "quarantine": "See `dwh status`; rows that are corrected in the source are published by the next run.",
+    "quarantine": "`dwh quarantine list` lists them with their reasons.",
     "files not read": "Do what is said beside each; `dwh status` lists them all.",
     "recovered": "Nothing.",
 }

@@ -111,6 +111,7 @@ def _close_problems(connection: psycopg.Connection, run_id: int, rules: Rules) -
             replace(
                 alert,
                 what=f"{kept:,} of {read:,} rows{share} broke a rule.",
+                hint=_about_quarantine(connection, run_id),
                 details=_rules(connection, run_id),
             ),
         )
@@ -217,6 +218,30 @@ def _failed_checks(connection: psycopg.Connection, run_id: int) -> list[str]:
         [run_id, MOST_DETAILS],
     ).fetchall()
     return [line for (line,) in rows]
+
+
+def _about_quarantine(connection: psycopg.Connection, run_id: int) -> str:
+    """What to do about the rows that a run has quarantined: lines of files are not released as rows of a source are."""
+    row = connection.execute(
+        """
+        select coalesce(bool_or(row_key is not null), false), coalesce(bool_or(row_key is null), false)
+        from audit.quarantine where run_id = %s
+        """,
+        [run_id],
+    ).fetchone()
+    assert row is not None
+    has_rows, has_lines = row
+    return " ".join(
+        [
+            f"`dwh quarantine list --run {run_id}` lists them with their reasons.",
+            *(["Rows that are corrected at the source are published by its next run."] if has_rows else []),
+            *(
+                ["Lines of files stay there as a record: what is written into a log is not corrected."]
+                if has_lines
+                else []
+            ),
+        ]
+    )
 
 
 def _rules(connection: psycopg.Connection, run_id: int) -> list[str]:

@@ -87,7 +87,7 @@ def status_code(text: bytes) -> int | Fault:
     """An HTTP status."""
     if len(text) == 3 and text.isdigit() and 100 <= int(text) <= 599:
         return int(text)
-    return Fault("bad_status", f"'{printable(text)[:20]}' is no HTTP status")
+    return Fault("bad_status", f"'{visible(text)[:20]}' is no HTTP status")
 
 
 def byte_count(text: bytes) -> int | Fault:
@@ -96,12 +96,19 @@ def byte_count(text: bytes) -> int | Fault:
         return 0
     if text.isdigit() and len(text) <= 19 and int(text) <= _MAX_SIZE:
         return int(text)
-    return Fault("malformed_line", f"'{printable(text)[:40]}' is no response size")
+    return Fault("malformed_line", f"'{visible(text)[:40]}' is no response size")
 
 
 def printable(raw: bytes) -> str:
     """Bytes as text that PostgreSQL accepts: NUL and invalid UTF-8 are written as \\xNN."""
     return raw.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+
+
+def visible(raw: bytes) -> str:
+    """Bytes as text for a reason: what nobody would see, as a zero-width blank, is written as \\u200b."""
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in printable(raw)
+    )
 
 
 def _layout(line: bytes) -> dict[str, tuple[int, int]] | Fault:
@@ -170,7 +177,7 @@ def address_fault(text: bytes) -> Fault:
     """Why a text is no visitor's address."""
     if b"," in text:
         return Fault(OTHER_FORMAT, FORWARDED)
-    return Fault("bad_address", f"'{printable(text)[:100]}' is neither an IP address nor a host name")
+    return Fault("bad_address", f"'{visible(text)[:100]}' is neither an IP address nor a host name")
 
 
 def is_address(token: bytes) -> bool:
@@ -186,13 +193,13 @@ def clf_seconds(text: bytes) -> int | Fault:
     """Seconds since 1970-01-01 UTC of a time as 17/May/2015:10:05:03 +0000."""
     match = _TIME.fullmatch(text)
     if match is None:
-        return Fault("malformed_line", f"'{printable(text)[:60]}' is no time as [17/May/2015:10:05:03 +0000]")
+        return Fault("malformed_line", f"'{visible(text)[:60]}' is no time as [17/May/2015:10:05:03 +0000]")
     day = _day_number(match[1], match[2], match[3])
     hour, minute, second = (int(match[group]) for group in (4, 5, 6))
     zone = _zone_seconds(match[7])
     # A leap second is 23:59:60.
     if day is None or hour > 23 or minute > 59 or second > 60 or zone is None:
-        return Fault("impossible_date", f"no request can be of {printable(text)}")
+        return Fault("impossible_date", f"no request can be of {visible(text)}")
     return day * 86_400 + hour * 3600 + minute * 60 + second - zone
 
 
