@@ -286,7 +286,7 @@ def _server(about: str, connection: psycopg.Connection, url: str) -> Finding:
     version = connection.info.server_version
     what = f"{without_password(url)} answers, PostgreSQL {format_version(version)}."
     if version < OLDEST_SERVER:
-        hint = f"It is read all the same; what is tested are {format_version(OLDEST_SERVER)} and newer."
+        hint = f"It is read all the same; tests run with {format_version(OLDEST_SERVER)} and newer."
         return Finding(about, "note", what, hint)
     return Finding(about, "ok", what)
 

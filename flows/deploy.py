@@ -29,6 +29,7 @@ class Deployed:
     ids: Mapping[str, UUID]
     kept: Mapping[str, Sequence[str]]
     paused: Sequence[str]
+    pool: str
 
 
 def deploy(
@@ -65,7 +66,7 @@ def deploy(
         _set_variables(client, changes, declared.resources.get("variables", {}))
         _set_automations(client, declared.resources.get("automations", []), reset)
         paused = _pause_undeclared(client, changes, ids.keys())
-    return Deployed(ids, changes.kept, paused)
+    return Deployed(ids, changes.kept, paused, name)
 
 
 def _pause_undeclared(
