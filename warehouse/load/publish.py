@@ -1,7 +1,7 @@
 """Publish a staged source: mirrors, dimensions, facts, quarantine and watermarks commit together or not at all."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from threading import Thread
@@ -79,11 +79,14 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
                 earlier = loads.get(load.table_name)
                 loads[load.table_name] = earlier.joined(load) if earlier else load
 
-        batches = reconform_batches(connection, run.run_id, staged)
-        prepared = prepare_mirrors(connection, run.run_id, staged) if batches else None
-        for batch in batches:
-            progress(f"dwh.{batch.target.table} is conformed again as a whole: {batch.reconform_reason}")
-            load_batch(batch)
+        def conform_again(batches: Sequence[Batch]) -> None:
+            for batch in batches:
+                progress(f"dwh.{batch.target.table} is conformed again as a whole: {batch.reconform_reason}")
+                load_batch(batch)
+
+        stale, refreshed = reconform_batches(connection, run.run_id, staged)
+        prepared = prepare_mirrors(connection, run.run_id, staged) if stale else None
+        conform_again(stale)
         forget_verdicts(connection)
         is_full_load = staged.full_refresh and not has_rows_of_source(connection, staged.source.name)
         mirrors = {
@@ -96,6 +99,9 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
             if not has_changes and not daily_snapshot.is_pending(batch):
                 continue
             load_batch(batch)
+        if refreshed:
+            forget_verdicts(connection)
+            conform_again(refreshed)
         for name in record_definitions(connection, run.run_id, staged.source, staged.contracts):
             progress(
                 f"{name} keeps the rows of '{staged.source.name}', which no longer declares what they are made of"

@@ -36,6 +36,12 @@ def check_reads(connection: psycopg.Connection, entity: Entity) -> Reads:
         DeclarationError: the SQL or a join fails, or a join is missing; names the lines to add to source.toml.
     """
     with connection.transaction(force_rollback=True):
+        # That of an earlier run may have keys of other types than the mirror has now.
+        connection.execute(
+            sql.SQL("drop table if exists {}").format(
+                sql.Identifier("staging", f"{entity.source}_{entity.name}_changed_keys")
+            )
+        )
         create_changed_keys_if_missing(connection, entity)
         read = _read(connection, entity)
         unfollowed = list(_find_unfollowed(connection, entity, read))

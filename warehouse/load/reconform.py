@@ -1,7 +1,8 @@
-"""Conform targets again as a whole, before a run goes on with what changed: those whose definition is another one now.
+"""Conform targets again as a whole: those whose definition is another one now, and all in a requested full refresh.
 
-The mirrors are still those of the last run. What differs was not changed in the world, so facts and present versions
-are corrected in place, and a version is opened only by what the run merges afterwards.
+What differs was not changed in the world, so facts and present versions are corrected in place. Where the definition
+changed, that happens before a run goes on with what changed, while the mirrors are still those of the last run: a
+version is opened only by what the run merges afterwards. A full refresh may mend mirrors, so it happens afterwards.
 """
 
 import psycopg
@@ -15,25 +16,28 @@ from warehouse.model.star import DIMENSIONS, TARGETS
 from warehouse.runs.definitions import find_stale_targets
 
 
-def reconform_batches(connection: psycopg.Connection, run_id: int, staged: Staged) -> list[Batch]:
-    """One batch for each target whose definition has changed, dimensions before facts.
+def reconform_batches(
+    connection: psycopg.Connection, run_id: int, staged: Staged
+) -> tuple[list[Batch], list[Batch]]:
+    """One batch for each target whose definition has changed, and for each other of a full refresh, dimensions first.
 
-    A requested full refresh conforms every target again. A target whose mirror is not there yet has no batch: the run
+    A target whose mirror is not there yet has no batch: the run
     that makes the mirror loads it.
     """
     stale = {one.entity: one for one in find_stale_targets(connection, staged.source, staged.contracts)}
-    batches = []
+    changed: list[Batch] = []
+    refreshed: list[Batch] = []
     for target in TARGETS:
         entity = staged.source.entities.get(target.entity)
         if entity is None or not mirror_exists(connection, entity.table):
             continue
         if found := stale.get(target.entity):
-            reason, new_columns = found.reason, found.new_columns
+            batches, reason, new_columns = changed, found.reason, found.new_columns
         elif staged.is_refresh_requested:
-            reason, new_columns = "full refresh", ()
+            batches, reason, new_columns = refreshed, "full refresh", ()
         else:
             continue
-        watermark = read_watermark(connection, entity.table)
+        watermark = None if batches is refreshed else read_watermark(connection, entity.table)
         batches.append(
             Batch(
                 connection,
@@ -48,7 +52,7 @@ def reconform_batches(connection: psycopg.Connection, run_id: int, staged: Stage
                 new_columns=new_columns,
             )
         )
-    return batches
+    return changed, refreshed
 
 
 def forget_verdicts(connection: psycopg.Connection) -> None:
