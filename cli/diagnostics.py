@@ -27,7 +27,7 @@ from warehouse.model.drift import find_drift
 from warehouse.model.star import TARGETS
 from warehouse.runs.alerts import Mailbox, send_test
 from warehouse.settings import Settings
-from warehouse.sources.declaration import Source, Table
+from warehouse.sources.declaration import Entity, Source, Table
 from warehouse.sources.registry import read_source, refused_sources, sources_with_url
 from warehouse.weblogs.files import landing
 from warehouse.weblogs.reader import native
@@ -174,6 +174,8 @@ def _contracts() -> Iterator[Finding]:
 def _source(name: str, settings: Settings) -> Iterator[Finding]:
     about, url = f"source {name}", settings.source_url(name)
     source = read_source(name, settings.sources)
+    for entity in source.entities.values():
+        yield from relaxed_findings(about, entity)
     with snapshot_of(name, url) as (connection, snapshot):
         yield _server(about, connection, url)
         yield _identity(name, snapshot.identity, settings)
@@ -227,6 +229,17 @@ def _identity(source: str, now: SourceIdentity, settings: Settings) -> Finding:
         # What is wrong with the warehouse is said under that heading.
         return Finding(about, "ok", f"It is {now}.")
     return Finding(about, "ok", f"It is {now}{', as when it was read last' if before else ''}.")
+
+
+def relaxed_findings(about: str, entity: Entity) -> Iterator[Finding]:
+    """Rules of the contract that the source need not keep, each with its reason."""
+    try:
+        contract = entity.contract()
+    except WarehouseError as error:
+        yield Finding(about, "wrong", error.what, error.hint)
+        return
+    for rule, reason in contract.relaxed.items():
+        yield Finding(about, "note", f"Rule '{rule}' of {entity.name} is relaxed: {reason}")
 
 
 def _table(connection: psycopg.Connection, about: str, table: Table) -> Iterator[Finding]:
@@ -286,7 +299,7 @@ def _server(about: str, connection: psycopg.Connection, url: str) -> Finding:
     version = connection.info.server_version
     what = f"{without_password(url)} answers, PostgreSQL {format_version(version)}."
     if version < OLDEST_SERVER:
-        hint = f"It is read all the same; tests run with {format_version(OLDEST_SERVER)} and newer."
+        hint = f"It is read all the same; what is tested are {format_version(OLDEST_SERVER)} and newer."
         return Finding(about, "note", what, hint)
     return Finding(about, "ok", what)
 

@@ -30,7 +30,7 @@ def deploy(
     from warehouse.errors import WarehouseError
     from warehouse.settings import Settings
 
-    settings, is_given = Settings.load(), bool(os.environ.get("PREFECT_API_URL"))
+    settings = Settings.load()
     api_url = track_flows(settings.home)
     if api_url is None:
         place = os.environ.get("PREFECT_API_URL")
@@ -53,9 +53,9 @@ def deploy(
         out.print(f"deployed {name}")
     for line in describe(done):
         out.print(line, markup=False, soft_wrap=True)
-    # `dwh up --worker` starts one for the local stack's own server.
-    worker = f"prefect worker start --pool {done.pool}" if is_given else "dwh up --worker"
-    out.print(f"{len(done.ids)} deployments on {api_url}. A worker runs them: `{worker}`.", soft_wrap=True)
+    out.print(
+        f"{len(done.ids)} deployments on {api_url}. A worker runs them: `dwh up --worker`.", soft_wrap=True
+    )
 
 
 def describe(done: "Deployed") -> list[str]:

@@ -29,7 +29,6 @@ class Deployed:
     ids: Mapping[str, UUID]
     kept: Mapping[str, Sequence[str]]
     paused: Sequence[str]
-    pool: str
 
 
 def deploy(
@@ -66,7 +65,7 @@ def deploy(
         _set_variables(client, changes, declared.resources.get("variables", {}))
         _set_automations(client, declared.resources.get("automations", []), reset)
         paused = _pause_undeclared(client, changes, ids.keys())
-    return Deployed(ids, changes.kept, paused, name)
+    return Deployed(ids, changes.kept, paused)
 
 
 def _pause_undeclared(

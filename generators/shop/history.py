@@ -111,7 +111,7 @@ def _make_room(connection: Connection, replace: bool) -> None:
         ).rowcount:
             raise GeneratorError(
                 f"The shop already holds data (table {table}).",
-                "`dwh generate shop --days 1` simulates its next day, `dwh generate shop --replace` replaces its data.",
+                "Simulate its next day instead, replace its data explicitly, or use another database.",
             )
 
 

@@ -2,11 +2,17 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
+from cli.diagnostics import Finding, relaxed_findings
+from tests.integration.test_refused_rows import differences
 from tests.pipeline import STAMP, USUAL, Pipeline
+from warehouse.errors import DeclarationError
+from warehouse.explain.explain import explain
+from warehouse.sources.declaration import Source
+from warehouse.sources.registry import read_source
 
 # A second line that keeps the order's total high whatever is wrong with the first.
 GOOD: Mapping[str, object] = {"quantity": 50}
@@ -288,3 +294,65 @@ def test_member_of_a_waiting_fact_that_left_before_its_event_is_inferred(shop: P
     assert shop.facts(
         "customer.customer_id", "customer.is_inferred", "product.product_id", "company.company_id"
     ) == [("1", "1", "2", True, "2", "")]
+
+
+# --- rules that a source relaxes ----------------------------------------------------------------------------------
+
+GIFTS = "Gifts are sold at price 0."
+
+
+def relaxing(shop: Pipeline, **rules: str) -> Source:
+    """The shop, with rules about order lines that it need not keep."""
+    entity = replace(shop.source.entities["order_item"], relaxed_rules=rules)
+    return replace(shop.source, entities={**shop.source.entities, "order_item": entity})
+
+
+def test_rule_that_a_source_relaxes_refuses_none_of_its_rows_and_the_audit_says_why(shop: Pipeline) -> None:
+    gift: Mapping[str, object] = {"unit_price": 0, "unit_price_default": None, "discount_amount": 0}
+    shop.order(1, "2024-03-10", gift, {"quantity": 50}, {**gift, "status": "lost"})
+    shop.capture()
+    assert [key for key, *_ in shop.quarantined()] == [["1", "1"], ["1", "3"]]
+    source = relaxing(shop, **{"unit price is not positive": GIFTS})
+    shop.do("update customer set state = 'Jujuy'")
+    run = shop.capture(source=source)
+    assert shop.facts("net_amount::integer") == [("1", "1", 0), ("1", "2", 4990)]
+    assert shop.quarantined() == [
+        (["1", "1"], ["unit price is not positive"], "released"),
+        (["1", "3"], ["unit price is not positive", "status is unknown"], "replaced"),
+        (["1", "3"], ["status is unknown"], None),
+    ]
+    # what the lines are made by has changed: they are judged as a whole, and those that wait once more
+    assert {
+        (check.check_name, check.level, check.measured, check.message)
+        for check in run.checks
+        if check.outcome == "relaxed"
+    } >= {("unit price is not positive", "warn", 2, GIFTS)}
+    assert shop.rows(
+        "select source, dataset, check_name, outcome, message from mart.data_quality where outcome = 'relaxed'"
+    ) == [("shop", "order_item", "unit price is not positive", "relaxed", GIFTS)]
+    assert differences(shop, source=source) == {}
+    (node,) = explain(shop.warehouse, [source], "order_item", ["1", "1"])
+    assert f"relaxed: {GIFTS}" in str(node)
+    # and without it the rule refuses them again
+    shop.do("update order_item set quantity = quantity + 1")
+    shop.capture()
+    assert shop.marked() == [("fact_order_item", ["1", "1"])]
+
+
+def test_relaxed_rule_that_is_unknown_stops_the_run_before_anything_is_read(shop: Pipeline) -> None:
+    source = relaxing(shop, **{"unit price is positive": GIFTS})
+    with pytest.raises(DeclarationError, match="does not have is relaxed") as error:
+        shop.capture(source=source, shop_url="postgresql://127.0.0.1:1/is_not_even_asked")
+    assert error.value.hint == "Did you mean 'unit price is not positive'?"
+
+
+def test_doctor_shows_relaxed_rules_with_their_reason() -> None:
+    source = read_source("shop")
+    entity = replace(source.entities["order_item"], relaxed_rules={"unit price is not positive": GIFTS})
+    assert list(relaxed_findings("source shop", entity)) == [
+        Finding("source shop", "note", f"Rule 'unit price is not positive' of order_item is relaxed: {GIFTS}")
+    ]
+    unknown = replace(entity, relaxed_rules={"nonsense": GIFTS})
+    assert [
+        (found.verdict, "'nonsense'" in found.what) for found in relaxed_findings("source shop", unknown)
+    ] == [("wrong", True)]

@@ -13,7 +13,7 @@ HEAD = "dataset: warehouse/dwh/staging/conformed_thing\n"
 
 def contract(folder: Path, text: str, *lacks: str) -> Contract:
     (folder / "thing.yml").write_text(HEAD + text)
-    return read_contract("thing", frozenset(lacks), folder)
+    return read_contract("thing", frozenset(lacks), folder=folder)
 
 
 def test_missing_contract_is_an_error(tmp_path: Path) -> None:
@@ -194,3 +194,20 @@ def test_wrong_contract_is_named_with_its_file(tmp_path: Path, text: str, told: 
     with pytest.raises(DeclarationError) as error:
         contract(tmp_path, text)
     assert told in error.value.what and str(tmp_path / "thing.yml") in error.value.what
+
+
+def test_relaxed_rules_refuse_no_row_and_are_still_counted(tmp_path: Path) -> None:
+    contract(tmp_path, DECLARED)
+    reason = "Prices are entered later."
+    found = read_contract("thing", frozenset(), {"price is missing": reason, "under cost": reason}, tmp_path)
+    assert [rule.name for rule in found.row_rules] == ["name is missing", "the name of the price"]
+    assert found.relaxed == {"price is missing": reason, "under cost": reason}
+    assert found.document == contract(tmp_path, DECLARED).document
+
+
+def test_relaxed_rule_that_the_contract_does_not_have_is_an_error(tmp_path: Path) -> None:
+    contract(tmp_path, DECLARED)
+    with pytest.raises(DeclarationError) as error:
+        read_contract("thing", frozenset(), {"below cost": "Gifts have no price."}, tmp_path)
+    assert error.value.what == f"A rule that {tmp_path / 'thing.yml'} does not have is relaxed: 'below cost'."
+    assert error.value.hint == "Did you mean 'under cost'?"

@@ -116,7 +116,7 @@ TABLES = '[tables.shopper]\nkey = ["id"]\n'
         (
             TABLES + '[entities.customer]\nfrom = "shopper"\nlack = ["x"]\n',
             "nothing called lack",
-            "from, joins, parents, stale, unmapped_columns",
+            "from, joins, parents, relaxed_rules, stale, unmapped_columns",
         ),
         (
             TABLES + '[entities.order_item]\nfrom = "shopper"\n',
@@ -127,6 +127,16 @@ TABLES = '[tables.shopper]\nkey = ["id"]\n'
             TABLES + '[entities.customer]\nfrom = "shopper"\nparents = { town = ["a"] }\n',
             "names table 'town', which is not declared",
             "Add [tables.town]",
+        ),
+        (
+            TABLES + '[entities.customer]\nfrom = "shopper"\nrelaxed_rules = { "name is missing" = "gifts" }\n',
+            "[entities.customer]: the reason why 'name is missing' is relaxed is not said",
+            '"name is missing" = "…": in 3 words or more.',
+        ),
+        (
+            TABLES + '[entities.customer]\nfrom = "shopper"\nrelaxed_rules = ["name is missing"]\n',
+            "'relaxed_rules' must be a table",
+            "[entities.customer.relaxed_rules]",
         ),
         (
             TABLES + '[tables.town]\nkey = ["a", "b"]\n'

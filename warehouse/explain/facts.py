@@ -120,5 +120,8 @@ def _reference(
     if version.get("is_inferred") == "true":
         why += "; inferred: a fact referred to it before the source had it"
     if through:
-        why += f"; reached through the {through}"
+        via_key = dimension_of(through).key
+        via = find_rows(connection, "dwh", f"dim_{through}", {via_key: str(row[via_key])})
+        is_own = not via or via[0][natural] != version[natural]
+        why += "; named by the row itself" if is_own else f"; reached through the {through}"
     return Node(f"{name} {version[natural]}", {**facts, "why": why})

@@ -17,7 +17,6 @@ from warehouse.load.changed_keys import create_changed_keys
 from warehouse.load.conform import conform
 from warehouse.load.quarantine import find_failing
 from warehouse.load.reads import conditions, mirrors
-from warehouse.model.contracts import read_contract
 from warehouse.model.star import TARGETS
 from warehouse.sources.declaration import Entity, Source, Table
 from warehouse.sources.joins import Join, paths
@@ -164,7 +163,8 @@ class Origin:
 
     def _judged(self, entity: Entity, key: Sequence[str]) -> Node:
         """The row conformed again, and each row rule's verdict on it."""
-        rules = read_contract(entity.name, entity.unmapped_columns).row_rules
+        contract = entity.contract()
+        rules = contract.row_rules
         (target,) = (target for target in TARGETS if target.entity == entity.name)
         title = f"conform/{entity.name}.sql of {entity.source}"
         try:
@@ -197,6 +197,7 @@ class Origin:
             return Node(title, {"state": "delivers no such row: it is not to be published"})
         broken = failing["rules"] if failing else []
         verdicts = {rule.name: "broken" if rule.name in broken else "kept" for rule in rules}
+        verdicts |= {name: f"relaxed: {reason}" for name, reason in contract.relaxed.items()}
         summary = f"checks/{entity.name}.yml: {list(verdicts.values()).count('broken')} of {len(rules)} rules broken"
         judged = [Node(summary, verdicts)]
         if failing and not verdicts.keys() & set(broken):

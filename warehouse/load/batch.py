@@ -104,7 +104,7 @@ class Batch:
     def create_temporary(self, table: str, query: str, /, **names: sql.Composable) -> int:
         """Create a temporary table of the batch from a query, which may run in parallel; returns its number of rows."""
         if table in self._temporary:
-            self.connection.execute(sql.SQL("drop table pg_temp.{}").format(sql.Identifier(table)))
+            self.connection.execute(sql.SQL("drop table if exists pg_temp.{}").format(sql.Identifier(table)))
         self._temporary.add(table)
         return self.execute(
             "create temp table {temporary} on commit drop as " + query,
@@ -123,7 +123,7 @@ class Batch:
         # The next batch uses the same names; verdicts stay until the commit. After an error the rollback drops them.
         if self._temporary and error is None:
             self.connection.execute(
-                sql.SQL("drop table {}").format(
+                sql.SQL("drop table if exists {}").format(
                     sql.SQL(", ").join(sql.Identifier("pg_temp", table) for table in sorted(self._temporary))
                 )
             )

@@ -10,10 +10,10 @@ from warehouse.errors import DeclarationError
 from warehouse.extract.catalog import columns_of
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import natural_keys
-from warehouse.load.conversion import create_unconvertible, fill_by_halves
+from warehouse.load.conversion import ROW_ERRORS, create_unconvertible, fill_by_halves
 from warehouse.load.fit import scales
 from warehouse.load.reads import conform_query, explain_sql_error
-from warehouse.model.star import Dimension
+from warehouse.model.star import Dimension, Fact
 
 # Changed keys from which on it pays to make the conformed rows as a new table, whose query may run in parallel.
 PARALLEL_ABOVE = 10_000
@@ -57,7 +57,10 @@ def delivered_columns(batch: Batch) -> list[str]:
     delivered = [column.name for column in description or ()]
     required = columns_of(batch.connection, "staging", f"conformed_{entity.name}").keys() - {"source_system"}
     unknown = sorted(set(delivered) - required)
-    missing = sorted(required - set(delivered) - entity.unmapped_columns)
+    optional = (
+        {f"{dimension}_id" for dimension in batch.target.derived} if isinstance(batch.target, Fact) else set()
+    )
+    missing = sorted(required - set(delivered) - entity.unmapped_columns - optional)
     if unknown or missing:
         problems = [f"delivers unknown columns: {', '.join(unknown)}"] if unknown else []
         problems += [f"does not deliver: {', '.join(missing)}"] if missing else []
@@ -135,7 +138,7 @@ def _refill(batch: Batch, values: Mapping[str, sql.Composable]) -> int:
     try:
         with batch.connection.transaction():
             return fill()
-    except psycopg.DataError:
+    except ROW_ERRORS:
         return fill_by_halves(batch, fill, values, query)
 
 
@@ -164,7 +167,7 @@ def _create(batch: Batch, values: Mapping[str, sql.Composable]) -> int | None:
                 ),
                 query=conform_query(batch.entity),
             )
-    except psycopg.DataError:
+    except ROW_ERRORS:
         return None
     batch.execute("drop table {conformed}")
     batch.execute(

@@ -104,6 +104,8 @@ def _result(
     is_row_rule = (kind, column, name) in row_rules
     threshold = check.check.threshold
     level = "quarantine" if is_row_rule else getattr(threshold, "level", "fail") or "fail"
+    reason = contract.relaxed.get(name)
+    outcome = OUTCOMES.get(check.outcome.name.lower(), check.outcome.name.lower())
     metrics = check.diagnostic_metric_values or {}
     rows = metrics.get("dataset_rows_tested", metrics.get("check_rows_tested"))
     return CheckResult(
@@ -112,13 +114,14 @@ def _result(
         name,
         kind,
         column,
-        level,
-        OUTCOMES.get(check.outcome.name.lower(), check.outcome.name.lower()),
+        level if reason is None else "warn",
+        outcome if reason is None else "relaxed",
         check.threshold_value,
         " ".join(str(threshold).split()).removeprefix(f"level: {getattr(threshold, 'level', '')} ")
         if threshold
         else None,
         int(rows) if rows is not None else None,
+        reason,
     )
 
 

@@ -5,18 +5,30 @@ fails stands alone; all others are conformed.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import psycopg
 from psycopg import sql
 
-from warehouse.db.identifiers import each
+from warehouse.db.identifiers import each, same_key, text_array
 from warehouse.errors import SourceError
+from warehouse.extract.catalog import mirrored_columns
 from warehouse.load.batch import Batch
 from warehouse.load.fit import UNFIT
+from warehouse.sources.declaration import Table
 
 # Above this number it is the SQL that is wrong, not the rows.
 MOST_UNCONVERTIBLE = 1000
+# Characters of a value that are kept of a row that cannot be converted.
+LONGEST_SHOWN = 1000
+# What a value can be the cause of.
+ROW_ERRORS = (
+    psycopg.DataError,
+    psycopg.errors.CardinalityViolation,
+    psycopg.errors.ProgramLimitExceeded,
+    psycopg.errors.RaiseException,
+    psycopg.errors.NotNullViolation,
+)
 
 
 def create_unconvertible(batch: Batch) -> None:
@@ -26,6 +38,37 @@ def create_unconvertible(batch: Batch) -> None:
         "select null::text[] as row_key, null::text[] as rules, null::text as reason, null::jsonb as row_data "
         "where false",
     )
+
+
+def find_failing_positions(
+    batch: Batch, count: int, attempt: Callable[[int, int], None]
+) -> Iterator[tuple[int, str]]:
+    """Call `attempt` for ever smaller ranges of 1 to `count`; yields each position that fails alone, and why.
+
+    Raises:
+        SourceError: more than MOST_UNCONVERTIBLE positions fail.
+    """
+    failed, parts = 0, [(1, count)]
+    while parts:
+        first, last = parts.pop()
+        try:
+            with batch.connection.transaction():
+                attempt(first, last)
+        except ROW_ERRORS as error:
+            if first < last:
+                middle = (first + last) // 2
+                parts += [(middle + 1, last), (first, middle)]
+                continue
+            # Without values, which may be personal data.
+            message = re.sub('".*"', '"…"', error.diag.message_primary or "", flags=re.DOTALL)
+            failed += 1
+            if failed > MOST_UNCONVERTIBLE:
+                raise SourceError(
+                    f"More than {MOST_UNCONVERTIBLE:,} rows of {batch.entity.name} of source '{batch.source}' cannot "
+                    f"be converted: {message}.",
+                    hint=f"Look for a conversion that fits in conform/{batch.entity.name}.sql.",
+                ) from error
+            yield first, message
 
 
 def fill_by_halves(
@@ -50,10 +93,9 @@ def fill_by_halves(
         numbered, "select keys.*, row_number() over () as _number from staging.all_changed_keys as keys"
     )
     batch.execute("alter table {numbered} add primary key (_number)", **names)
-    rows = failed = 0
-    parts = [(1, count)]
-    while parts:
-        first, last = parts.pop()
+    rows = 0
+
+    def take(first: int, last: int) -> None:
         batch.execute("truncate {changed_keys}")
         batch.execute(
             "insert into {changed_keys} select keys.* from {numbered} as numbered "
@@ -63,29 +105,79 @@ def fill_by_halves(
             first=sql.Literal(first),
             last=sql.Literal(last),
         )
-        try:
-            with batch.connection.transaction():
-                rows += fill()
-        except psycopg.DataError as error:
-            # Without values, which may be personal data.
-            message = re.sub('".*"', '"…"', error.diag.message_primary or "", flags=re.DOTALL)
-            if first < last:
-                middle = (first + last) // 2
-                parts += [(middle + 1, last), (first, middle)]
-                continue
-            failed += 1
-            if failed > MOST_UNCONVERTIBLE:
-                raise SourceError(
-                    f"More than {MOST_UNCONVERTIBLE:,} rows of {batch.entity.name} of source '{batch.source}' cannot "
-                    f"be converted: {message}.",
-                    hint=f"Look for a conversion that fits in conform/{batch.entity.name}.sql.",
-                ) from error
-            _store(batch, values, query, message)
+
+    def attempt(first: int, last: int) -> None:
+        nonlocal rows
+        take(first, last)
+        rows += fill()
+
+    for place, message in find_failing_positions(batch, count, attempt):
+        take(place, place)
+        _store(batch, values, query, message)
+        rows += 1
     batch.execute(
         "drop table {changed_keys}; alter table staging.all_changed_keys rename to {name}",
         name=sql.Identifier(batch.changed_keys_name),
     )
-    return rows + failed
+    return rows
+
+
+def isolate_rows(
+    batch: Batch, query: sql.Composable, failing_parts: Callable[[sql.Composable], Sequence[str]]
+) -> int:
+    """Move conformed rows for which `query` fails, a row each by natural key, to the unconvertible ones.
+
+    `failing_parts` says for which columns it fails, given the condition that holds for one row. Returns how many moved.
+
+    Raises:
+        SourceError: more than MOST_UNCONVERTIBLE rows fail.
+    """
+    names = {"numbered": sql.Identifier("pg_temp", f"numbered_rows_{batch.entity.name}")}
+    count = batch.create_temporary(
+        f"numbered_rows_{batch.entity.name}",
+        "select {natural_key}, row_number() over () as _number from {conformed}",
+    )
+
+    def condition(first: int, last: int) -> sql.Composed:
+        return batch.format(
+            "({natural_key}) in (select {natural_key} from {numbered} where _number between {first} and {last})",
+            **names,
+            first=sql.Literal(first),
+            last=sql.Literal(last),
+        )
+
+    def attempt(first: int, last: int) -> None:
+        batch.create_temporary(
+            "attempt",
+            "select * from ({query}) as result where {rows}",
+            query=query,
+            rows=condition(first, last),
+        )
+
+    moved = 0
+    for place, message in find_failing_positions(batch, count, attempt):
+        rows = condition(place, place)
+        rules = [f"{UNFIT}: {name}" for name in failing_parts(rows)] or [UNFIT]
+        batch.execute(
+            "insert into {unconvertible} select {row_key}, {rules}, {reason}, to_jsonb(conformed) from {conformed} "
+            "as conformed where {rows}",
+            row_key=text_array(batch.target.natural_key, "conformed"),
+            rules=sql.Literal(rules),
+            reason=sql.Literal(f"{'; '.join(rules)} ({message})"),
+            rows=rows,
+        )
+        moved += batch.execute("delete from {conformed} where {rows}", rows=rows).rowcount
+    return moved
+
+
+def succeeds(batch: Batch, query: sql.Composed) -> bool:
+    """Whether a query can be evaluated."""
+    try:
+        with batch.connection.transaction():
+            batch.connection.execute(query)
+    except ROW_ERRORS:
+        return False
+    return True
 
 
 def _store(batch: Batch, values: Mapping[str, sql.Composable], query: sql.Composable, message: str) -> None:
@@ -99,7 +191,7 @@ def _store(batch: Batch, values: Mapping[str, sql.Composable], query: sql.Compos
             query,
         )
 
-    failing = {name for name, value in values.items() if not _succeeds(batch, select({name: value}))}
+    failing = {name for name, value in values.items() if not succeeds(batch, select({name: value}))}
     rules = [f"{UNFIT}: {name}" for name in values if name in failing]
     if len(failing) == len(values):
         rules = [UNFIT]
@@ -110,14 +202,53 @@ def _store(batch: Batch, values: Mapping[str, sql.Composable], query: sql.Compos
         key=each("changed.{}::text", batch.entity.table.key),
         rules=sql.Literal(rules),
         reason=sql.Literal(f"{'; '.join(rules)} ({message})"),
-        row=sql.SQL("({})").format(row) if _succeeds(batch, row) else sql.SQL("to_jsonb(changed)"),
+        row=batch.format(
+            "coalesce(({converted}), '{{}}') || jsonb_build_object('source', {source}, 'joined', {joined})",
+            converted=row if succeeds(batch, row) else sql.NULL,
+            source=_source_row(batch),
+            joined=_joined_rows(batch),
+        ),
     )
 
 
-def _succeeds(batch: Batch, query: sql.Composed) -> bool:
-    try:
-        with batch.connection.transaction():
-            batch.connection.execute(query)
-    except psycopg.DataError:
-        return False
-    return True
+def _source_row(batch: Batch) -> sql.Composable:
+    """The row as the source has it, as text, without its cursor: what cannot be converted is seen there."""
+    own = batch.entity.table
+    columns = [name for name in mirrored_columns(batch.connection, own) if name != own.cursor]
+    return batch.format(
+        "(select {row} from {mirror} as {own} where {same})",
+        row=_texts(own, columns),
+        own=sql.Identifier(own.name),
+        same=same_key(own.key, own.name, "changed"),
+    )
+
+
+def _joined_rows(batch: Batch) -> sql.Composable:
+    """The rows that it refers to, by table, as text."""
+    entity, own = batch.entity, batch.entity.table
+    joined = {join.table: join for join in entity.joins if join.near == (own.name,) and not join.is_self_join}
+    rows = [
+        batch.format(
+            "{name}, (select {row} from {mirror} as {own} inner join raw.{joined} as {joined_name} on {condition} "
+            "where {same} limit 1)",
+            name=sql.Literal(name),
+            row=_texts(entity.tables[name], list(mirrored_columns(batch.connection, entity.tables[name]))),
+            own=sql.Identifier(own.name),
+            joined=sql.Identifier(entity.tables[name].mirror),
+            joined_name=sql.Identifier(name),
+            condition=sql.SQL(join.condition),
+            same=same_key(own.key, own.name, "changed"),
+        )
+        for name, join in joined.items()
+    ]
+    return sql.SQL("jsonb_build_object({})").format(sql.SQL(", ").join(rows))
+
+
+def _texts(table: Table, columns: Sequence[str]) -> sql.Composable:
+    return sql.SQL("jsonb_object(array[{}]::text[], array[{}]::text[])").format(
+        sql.SQL(", ").join(map(sql.Literal, columns)),
+        sql.SQL(", ").join(
+            sql.SQL("left({}::text, {})").format(sql.Identifier(table.name, name), sql.Literal(LONGEST_SHOWN))
+            for name in columns
+        ),
+    )

@@ -1,16 +1,22 @@
 """Load facts: merge the business SQL of model/facts/<fact>.sql by natural key; facts without a source row go."""
 
+from collections.abc import Sequence
+
 import psycopg
 from psycopg import sql
 
-from warehouse.db.identifiers import assigned, differ, each, listed, same_key
+from warehouse.db.identifiers import assigned, differ, each, listed, same_key, text_array
+from warehouse.extract.catalog import columns_of
 from warehouse.load import scd1, scd2
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import keys_where
+from warehouse.load.conversion import isolate_rows, succeeds
 from warehouse.load.counts import Counts
+from warehouse.load.fit import UNFIT
 from warehouse.model.calendar_sql import add_days, days_of_batch
 from warehouse.model.fact_sql import fact_query
 from warehouse.model.star import DIMENSIONS, Dimension, Fact
+from warehouse.model.tables import fact_table
 
 _PREPARED = "select {columns}, {run_id} from pg_temp.prepared as prepared"
 _EXISTS = "exists (select from pg_temp.existing_keys as existing where {is_existing})"
@@ -47,6 +53,75 @@ def merge(batch: Batch, fact: Fact, *, every_key: bool = False) -> Counts:
     return Counts(inserted=inserted, updated=updated, deleted=deleted, rekeyed=rekeyed)
 
 
+def isolate_unfit(batch: Batch, fact: Fact) -> int:
+    """Move conformed rows of which the business SQL makes no row that the fact can hold to the unconvertible ones.
+
+    Returns how many moved. Rules about conformed columns are checked before: this is about what is calculated.
+    """
+    types = columns_of(batch.connection, "dwh", fact.table)
+    description = batch.execute("select * from ({query}) as made limit 0", query=fact_query(fact)).description
+    columns = [column.name for column in description or ()]
+
+    def query(some: Sequence[str]) -> sql.Composable:
+        return batch.format(
+            "select {natural_key}, array[{values}] as values from ({query}) as made",
+            values=sql.SQL(", ").join(
+                sql.SQL("{}::{}::text").format(sql.Identifier(name), sql.SQL(types[name])) for name in some
+            ),
+            query=fact_query(fact),
+        )
+
+    def failing_columns(rows: sql.Composable) -> list[str]:
+        return [
+            name
+            for name in columns
+            if not succeeds(
+                batch,
+                batch.format(
+                    "select values from ({query}) as made where {rows}", query=query([name]), rows=rows
+                ),
+            )
+        ]
+
+    return isolate_rows(batch, query(columns), failing_columns) + _isolate_empty(batch, fact, columns)
+
+
+def _isolate_empty(batch: Batch, fact: Fact, columns: Sequence[str]) -> int:
+    """Move conformed rows whose result lacks what the fact requires to the unconvertible ones; returns how many."""
+    required = [
+        column.name for column in fact_table(fact).columns if column.required and column.name in columns
+    ]
+    names = {
+        "query": fact_query(fact),
+        "row_key": text_array(fact.natural_key, "conformed"),
+        "same": same_key(fact.natural_key, "made", "conformed"),
+        "rules": sql.SQL(", ").join(
+            sql.SQL("case when made.{} is null then {} end").format(
+                sql.Identifier(name), sql.Literal(f"{UNFIT}: {name}")
+            )
+            for name in required
+        ),
+        "is_empty": each("made.{} is null", required, " or "),
+    }
+    moved = batch.execute(
+        """
+        insert into {unconvertible}
+        select row_key, rules, array_to_string(rules, '; ') || ' (it is empty)', row_data
+        from (
+            select {row_key} as row_key, array_remove(array[{rules}], null) as rules, to_jsonb(conformed) as row_data
+            from ({query}) as made inner join {conformed} as conformed on {same}
+            where {is_empty}
+        ) as empty
+        """,
+        **names,
+    ).rowcount
+    batch.execute(
+        "delete from {conformed} as conformed where {row_key} in (select row_key from {unconvertible})",
+        **names,
+    )
+    return moved
+
+
 def infer_missing(batch: Batch, fact: Fact) -> dict[Dimension, int]:
     """Insert members that the batch refers to and no dimension holds; returns how many, by dimension."""
     return {
@@ -64,7 +139,7 @@ def prepared_columns(batch: Batch) -> list[str]:
 
 
 def _referenced(fact: Fact) -> list[Dimension]:
-    return [dimension for dimension in DIMENSIONS if dimension.entity in fact.references]
+    return [dimension for dimension in DIMENSIONS if dimension.entity in (*fact.references, *fact.derived)]
 
 
 def _prepare(batch: Batch, fact: Fact) -> None:
@@ -72,12 +147,17 @@ def _prepare(batch: Batch, fact: Fact) -> None:
 
 
 def _any_member_missing(batch: Batch, fact: Fact) -> bool:
-    """Whether fewer prepared rows have found a member than the batch names: two counts, instead of a join for each."""
-    references = _referenced(fact)
+    """Whether fewer prepared rows have found a member than the batch names: two counts, instead of a join for each.
+
+    Of a dimension that is usually reached through another one, whether the batch names any.
+    """
+    references = [dimension for dimension in _referenced(fact) if dimension.entity not in fact.derived]
     row = batch.execute(
-        "select (select array[{named}] from {conformed}) <> (select array[{matched}] from pg_temp.prepared)",
+        "select named.members <> (select array[{matched}] from pg_temp.prepared) or named.own_members > 0 "
+        "from (select array[{named}] as members, count(coalesce({own})) as own_members from {conformed}) as named",
         named=each("count({})", [name for dimension in references for name in dimension.natural_key]),
         matched=each("count(nullif({}, 0))", [dimension.key for dimension in references]),
+        own=sql.SQL(", ").join([sql.NULL, *(sql.Identifier(f"{name}_id") for name in fact.derived)]),
     ).fetchone()
     return bool(row and row[0])
 

@@ -1,15 +1,25 @@
 """Values that a column of the star cannot hold: their rows wait in quarantine under the rule 'does not fit'.
 
 Conformed batches take numbers of any size and texts of any length, so that one absurd value of a source cannot fail a
-load. The rules follow from the declared columns, and apply where no rule of the contract is broken.
+load. The rules follow from the declared columns, and apply where no rule of the contract is broken: also where a source
+relaxes one.
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from functools import cache
 
 from warehouse.model.contracts import RowRule
-from warehouse.model.declaration import Column, Dimension, Fact, Target
+from warehouse.model.declaration import (
+    BEGINNING,
+    END_OF_TIME,
+    Column,
+    DailySnapshot,
+    Dimension,
+    Fact,
+    Target,
+)
 from warehouse.model.tables import batch_table
 
 UNFIT = "does not fit"
@@ -19,21 +29,46 @@ LONGEST_KEY_BYTES = 1000
 
 @cache
 def unfit_rules(target: Target) -> tuple[RowRule, ...]:
-    """Rules that the rows of a batch break whose keys are too long for an index or whose numbers are too large."""
+    """Rules about keys too long for an index, numbers too large, times outside the calendar, and columns left empty."""
     keys = [*target.natural_key]
     if not isinstance(target, Dimension):
-        keys += [reference.natural_key.name for reference in target.refers_to if reference.through is None]
-    conditions = {name: f'octet_length("{name}") > {LONGEST_KEY_BYTES}' for name in keys}
+        keys += [reference.natural_key.name for reference in target.refers_to]
+    conditions: dict[str, list[str]] = defaultdict(list)
+    for name in keys:
+        conditions[name].append(f'octet_length("{name}") > {LONGEST_KEY_BYTES}')
     for name, (digits, scale) in _precisions(target).items():
-        conditions[name] = f"""abs("{name}") >= 1e{digits - scale} and "{name}" <> 'NaN'"""
+        conditions[name].append(f"""(abs("{name}") >= 1e{digits - scale} and "{name}" <> 'NaN')""")
+    for name in _times(target):
+        conditions[name].append(f"""("{name}" < '{BEGINNING}' or "{name}" >= '{END_OF_TIME}')""")
+    for name in _required(target):
+        conditions[name].append(f'"{name}" is null')
     return tuple(
-        RowRule(f"{UNFIT}: {name}", name, "fit", condition) for name, condition in conditions.items()
+        RowRule(f"{UNFIT}: {name}", name, "fit", " or ".join(broken_if))
+        for name, broken_if in conditions.items()
     )
 
 
 def scales(target: Target) -> Mapping[str, int]:
     """Decimal places of the target's numeric columns, to which a batch's values are rounded when it is filled."""
     return {name: scale for name, (_, scale) in _precisions(target).items()}
+
+
+def _times(target: Target) -> list[str]:
+    """Times of which the calendar has the day."""
+    return [date.time for date in target.dates] if isinstance(target, Fact) else []
+
+
+def _required(target: Target) -> list[str]:
+    """Columns of the batch that the target does not take empty."""
+    names = [*target.natural_key]
+    if isinstance(target, Fact):
+        names += [
+            column.name for column in (target.event, *target.measures, *target.attributes) if column.required
+        ]
+    elif isinstance(target, DailySnapshot):
+        names += [measure.name for measure in target.measures if measure.required]
+    batch = {column.name for column in batch_table(target).columns}
+    return [name for name in names if name in batch]
 
 
 def _precisions(target: Target) -> dict[str, tuple[int, int]]:

@@ -20,6 +20,7 @@ from warehouse.load.changed_keys import (
 )
 from warehouse.load.conform import clear_stale_timestamps, conform, find_deleted_keys
 from warehouse.load.contract import import_soda, stop_on_failure, verify
+from warehouse.load.conversion import ROW_ERRORS
 from warehouse.load.counts import Counts
 from warehouse.load.mirror import merge_mirrors, prepare_mirrors
 from warehouse.load.orphans import check_deleted_share, find_orphans, has_rows_of_source
@@ -139,8 +140,18 @@ def load_target(batch: Batch, run: Run, staged: Staged, checks: list[CheckResult
         return None
     last_entry = quarantine.last_entry(batch.connection)
     quarantined = check(batch, run, staged.contracts[batch.entity.name], checks) if conformed else 0
-    quarantine.resolve(batch, last_entry)
-    counts = merge(batch)
+    try:
+        with batch.connection.transaction():
+            quarantine.resolve(batch, last_entry)
+            counts = merge(batch)
+    except ROW_ERRORS:
+        # No rule foresaw what is calculated: the rows that it fails for wait, all others are loaded.
+        if not isinstance(batch.target, Fact) or not facts.isolate_unfit(batch, batch.target):
+            raise
+        quarantine.add_isolated(batch)
+        quarantined += quarantine.move_failing(batch)
+        quarantine.resolve(batch, last_entry)
+        counts = merge(batch)
     if isinstance(batch.target, Fact) and conformed:
         counts = counts.with_rekeyed(rekey_quarantined(batch, batch.target))
     if batch.is_full_load:
@@ -159,7 +170,12 @@ def check(batch: Batch, run: Run, contract: Contract, checks: list[CheckResult])
     Raises:
         QualityGateStopped: a dataset rule failed.
     """
-    results = verify(batch.connection, contract, batch.source)
+    try:
+        results = verify(batch.connection, contract, batch.source)
+    except DeclarationError:
+        if not quarantine.isolate_unjudgeable(batch, contract.row_rules):
+            raise
+        results = verify(batch.connection, contract, batch.source)
     # Not in this transaction: the results of a run that is stopped must survive the rollback.
     record_checks(run.audit_connection, run.run_id, results)
     checks.extend(results)

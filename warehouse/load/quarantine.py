@@ -7,12 +7,15 @@ from psycopg import sql
 
 from warehouse.db.identifiers import text_array
 from warehouse.load.batch import Batch
+from warehouse.load.conversion import ROW_ERRORS, isolate_rows, succeeds
 from warehouse.load.fit import UNFIT, unfit_rules
 from warehouse.load.orphans import live_rows
 from warehouse.model.contracts import RowRule
 from warehouse.model.star import DailySnapshot
 from warehouse.model.tables import HAS_QUARANTINED_UPDATE
 
+# Parts of an entry's row_data that change without its row: a row that is checked again has lost its timestamp.
+NOT_ITS_OWN = sql.SQL("'{changed_at, joined}'::text[]")
 WRONG_MARKS = sql.Identifier("pg_temp", "wrong_marks")
 
 
@@ -22,6 +25,52 @@ def find_failing(batch: Batch, rules: Sequence[RowRule]) -> Mapping[str, int]:
     Returns by rule how many rows do not fit or cannot be converted. Whether a row fits is checked only where it breaks
     none of `rules`.
     """
+    try:
+        with batch.connection.transaction():
+            _find_failing(batch, rules)
+    except ROW_ERRORS:
+        if not isolate_unjudgeable(batch, rules):
+            raise
+        _find_failing(batch, rules)
+    counts = batch.execute(
+        """
+        select rule, count(*) from {failing_rows} cross join unnest(rules) as rule
+        where starts_with(rule, {unfit}) group by rule order by rule
+        """,
+        unfit=sql.Literal(UNFIT),
+    ).fetchall()
+    return dict(counts)
+
+
+def isolate_unjudgeable(batch: Batch, rules: Sequence[RowRule]) -> int:
+    """Move conformed rows for which a rule cannot be evaluated, since a product overflows, to the unconvertible ones.
+
+    Returns how many moved.
+    """
+
+    def query(some: Sequence[RowRule]) -> sql.Composable:
+        return batch.format(
+            "select array[{broken}] as broken, {natural_key} from {conformed}",
+            broken=sql.SQL(", ").join(sql.SQL("({})").format(sql.SQL(rule.broken_if)) for rule in some),
+        )
+
+    def failing_columns(rows: sql.Composable) -> list[str]:
+        failing = [
+            rule
+            for rule in rules
+            if not succeeds(
+                batch,
+                batch.format(
+                    "select broken from ({query}) as judged where {rows}", query=query([rule]), rows=rows
+                ),
+            )
+        ]
+        return list(dict.fromkeys(rule.column or rule.name for rule in failing))
+
+    return isolate_rows(batch, query(rules), failing_columns) if rules else 0
+
+
+def _find_failing(batch: Batch, rules: Sequence[RowRule]) -> None:
     unfit = unfit_rules(batch.target)
     batch.create_temporary(
         "failing_rows",
@@ -47,14 +96,6 @@ def find_failing(batch: Batch, rules: Sequence[RowRule]) -> Mapping[str, int]:
             sql.SQL("({}) is true").format(sql.SQL(rule.broken_if)) for rule in (*rules, *unfit)
         ),
     )
-    counts = batch.execute(
-        """
-        select rule, count(*) from {failing_rows} cross join unnest(rules) as rule
-        where starts_with(rule, {unfit}) group by rule order by rule
-        """,
-        unfit=sql.Literal(UNFIT),
-    ).fetchall()
-    return dict(counts)
 
 
 def broken_rules(rules: Sequence[RowRule]) -> sql.Composable:
@@ -67,14 +108,27 @@ def broken_rules(rules: Sequence[RowRule]) -> sql.Composable:
     )
 
 
+def take_failing(batch: Batch) -> None:
+    """Take the failing rows out of the conformed ones."""
+    batch.execute(
+        "delete from {conformed} as conformed using {failing_rows} as failing where conformed.ctid = failing.place"
+    )
+
+
+def add_isolated(batch: Batch) -> None:
+    """Add the unconvertible rows that were found since to the failing ones."""
+    batch.execute(
+        "insert into {failing_rows} select null, row_key, rules, reason, row_data from {unconvertible} "
+        "where row_key not in (select row_key from {failing_rows})"
+    )
+
+
 def move_failing(batch: Batch) -> int:
     """Move the failing rows from the batch to audit.quarantine; returns how many were not there already.
 
     A row that is checked again and breaks the same rules keeps its entry; one that breaks others replaces it.
     """
-    batch.execute(
-        "delete from {conformed} as conformed using {failing_rows} as failing where conformed.ctid = failing.place"
-    )
+    take_failing(batch)
     return batch.execute(
         """
         insert into audit.quarantine (run_id, source, entity, row_key, rules, reason, row_data)
@@ -83,10 +137,10 @@ def move_failing(batch: Batch) -> int:
         left join audit.quarantine as waiting
             on waiting.source = {source} and waiting.entity = {entity} and waiting.resolved_at is null
             and waiting.row_key = failing.row_key and waiting.rules = failing.rules
-            -- a row that is checked again without a change has lost its timestamp
-            and waiting.row_data - 'changed_at' = failing.row_data - 'changed_at'
+            and waiting.row_data - {not_its_own} = failing.row_data - {not_its_own}
         where waiting.quarantine_id is null
-        """
+        """,
+        not_its_own=NOT_ITS_OWN,
     ).rowcount
 
 

@@ -19,7 +19,6 @@ from warehouse.load.fit import UNFIT
 from warehouse.load.publish import check, to_load
 from warehouse.load.reads import conform_query
 from warehouse.load.transaction import begin_publishing
-from warehouse.model.contracts import read_contract
 from warehouse.model.star import FACTS, Fact
 from warehouse.runs.audit import Load, Run, ensure_alive, record_load
 from warehouse.sources.declaration import Source
@@ -52,9 +51,8 @@ def _replace(batch: Batch, run: Run, fact: Fact, day: date) -> Load:
     read = _find_keys_of_day(batch, fact, day)
     conformed = conform(batch)
     find_deleted_keys(batch)
-    contract = read_contract(fact.entity, batch.entity.unmapped_columns)
     last_entry = quarantine.last_entry(batch.connection)
-    quarantined = check(batch, run, contract, []) if conformed else 0
+    quarantined = check(batch, run, batch.entity.contract(), []) if conformed else 0
     quarantine.resolve(batch, last_entry)
     counts = facts.merge(batch, fact, every_key=True)
     quarantine.mark_rows(batch)

@@ -8,8 +8,10 @@ import re
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -42,15 +44,23 @@ class Contract:
     document: Mapping[str, Any]
     row_rules: tuple[RowRule, ...]
     not_applicable: tuple[RowRule, ...]
+    # Rules that the source relaxes, with the reason: what breaks them is counted, and otherwise let be.
+    relaxed: Mapping[str, str]
 
 
 def read_contract(
-    entity: str, unmapped: frozenset[str] = frozenset(), folder: Traversable | None = None
+    entity: str,
+    unmapped: frozenset[str] = frozenset(),
+    relaxed: Mapping[str, str] = MappingProxyType({}),
+    folder: Traversable | None = None,
 ) -> Contract:
     """Read the contract of an entity, without the checks about columns that the source does not map.
 
+    `relaxed` are names of rules that the source need not keep, with the reason.
+
     Raises:
-        DeclarationError: there is no such file, it is no contract or about another batch, or no rule is at level fail.
+        DeclarationError: there is no such file, it is no contract or about another batch, no rule is at level fail, or
+            it has no such rule as one that is relaxed.
     """
     path = (folder or CHECKS) / f"{entity}.yml"
     if not path.is_file():
@@ -77,7 +87,7 @@ def read_contract(
             hint=f"Write dataset: warehouse/dwh/{batch}",
         )
     try:
-        contract = _parse(entity, deepcopy(document), unmapped)
+        contract = _parse(entity, deepcopy(document), unmapped, relaxed)
         can_fail = any(map(_can_fail, _checks_of(document)))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DeclarationError(f"{path} is not a data contract: {error}.") from None
@@ -85,10 +95,18 @@ def read_contract(
         raise DeclarationError(
             f"The data contract of {entity} is empty: {path} has no rule at level fail.", hint=_ADD_RULES
         )
+    if unknown := sorted(relaxed.keys() - _names_of(document)):
+        close = get_close_matches(unknown[0], _names_of(document), 1, 0.0)
+        raise DeclarationError(
+            f"A rule that {path} does not have is relaxed: '{unknown[0]}'.",
+            hint=f"Did you mean '{close[0]}'?",
+        )
     return contract
 
 
-def _parse(entity: str, document: dict[str, Any], unmapped: frozenset[str]) -> Contract:
+def _parse(
+    entity: str, document: dict[str, Any], unmapped: frozenset[str], relaxed: Mapping[str, str]
+) -> Contract:
     rules: list[RowRule] = []
     not_applicable: list[RowRule] = []
     for column in document.get("columns") or []:
@@ -101,12 +119,26 @@ def _parse(entity: str, document: dict[str, Any], unmapped: frozenset[str]) -> C
     names = [rule.name for rule in rules]
     if duplicates := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two checks are called '{duplicates[0]}'")
-    return Contract(entity, document, tuple(rules), tuple(not_applicable))
+    kept = tuple(rule for rule in rules if rule.name not in relaxed)
+    return Contract(entity, document, kept, tuple(not_applicable), relaxed)
 
 
 def _checks_of(document: Mapping[str, Any]) -> Iterable[Any]:
     for part in (*(document.get("columns") or ()), document):
         yield from part.get("checks") or ()
+
+
+def _names_of(document: Mapping[str, Any]) -> set[str]:
+    names = set()
+    for part in (*(document.get("columns") or ()), document):
+        for check in part.get("checks") or ():
+            ((kind, spec),) = check.items()
+            names.add((spec or {}).get("name") or _default_name(kind, part.get("name")))
+    return names
+
+
+def _default_name(kind: str, column: str | None) -> str:
+    return f"{column} is missing" if kind == "missing" else kind
 
 
 def _can_fail(check: Mapping[str, Any]) -> bool:
@@ -142,7 +174,8 @@ def _row_rule(kind: str, spec: Mapping[str, Any], column: str | None) -> RowRule
     if threshold.get("level", "fail") != "fail" or threshold.keys() - {"level"}:
         return None
     if kind == "missing" and column is not None:
-        return RowRule(spec.get("name", f"{column} is missing"), column, kind, f'"{column}" is null')
+        name = spec.get("name") or _default_name(kind, column)
+        return RowRule(name, column, kind, f'"{column}" is null')
     if kind == "failed_rows" and "expression" in spec:
         if not spec.get("name"):
             raise ValueError(f"a failed_rows check has no name: {spec['expression']}")

@@ -53,11 +53,11 @@ class Measure(Column):
 
 @dataclass(frozen=True)
 class Reference:
-    """A dimension that a fact refers to, by the natural key in its batch or `through` another dimension."""
+    """A dimension that a fact refers to, by the natural key in its batch, or where that is empty `through` another."""
 
     dimension: str
     description: str
-    # Re-keyed with that dimension, never inferred: the seller through the product.
+    # A source need not deliver the natural key then: the seller is the product's, unless the line names another.
     through: str | None = None
 
     @property
@@ -74,9 +74,10 @@ class Reference:
     @property
     def natural_key(self) -> Column:
         """The column of the batch that holds the member's natural key."""
-        return Column(
-            f"{self.dimension}_id", "text", f"Natural key of the {self.dimension.replace('_', ' ')}"
-        )
+        description = f"Natural key of the {self.dimension.replace('_', ' ')}"
+        if self.through is not None:
+            description += f"; empty where it is that of the {self.through}"
+        return Column(f"{self.dimension}_id", "text", description)
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ class Fact:
 
     @property
     def derived(self) -> Mapping[str, str]:
-        """Dimensions reached through another one, by that one's name."""
+        """Dimensions reached through another one where the batch does not name a member, by that one's name."""
         return {one.dimension: one.through for one in self.refers_to if one.through is not None}
 
 

@@ -87,17 +87,20 @@ def _key(reference: Reference) -> sql.Composed:
 
 
 def _lookup(reference: Reference, event: sql.Composable) -> sql.Composed:
-    """Join the version valid at the event, found by natural key in the batch or in the version of another dimension."""
+    """Join the version valid at the event, by the natural key in the batch, or else in another dimension's version."""
     dimension = dimension_of(reference.dimension)
     (natural,) = dimension.natural_key
+    named: sql.Composable = sql.Identifier("line", natural)
+    if reference.through is not None:
+        named = sql.SQL("coalesce({}, {})").format(named, sql.Identifier(reference.through, natural))
     is_valid = "and {event} >= {name}.valid_from and {event} < {name}.valid_to"
     return sql.SQL(
-        "left join dwh.{table} as {name} on {by}.{natural} = {name}.{natural} "
-        "and {by}.source_system = {name}.source_system " + (is_valid if dimension.has_history else "")
+        "left join dwh.{table} as {name} on {named} = {name}.{natural} "
+        "and line.source_system = {name}.source_system " + (is_valid if dimension.has_history else "")
     ).format(
         table=sql.Identifier(dimension.table),
         name=sql.Identifier(dimension.entity),
-        by=sql.Identifier(reference.through or "line"),
+        named=named,
         natural=sql.Identifier(natural),
         event=event,
     )

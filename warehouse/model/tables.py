@@ -142,7 +142,7 @@ def batch_table(target: Target) -> Table:
         columns = (*(one.natural_key for one in target.refers_to), *target.measures)
     else:
         known = {column.name: column for column in (*target.measures, *target.attributes)}
-        references = [one.natural_key for one in target.refers_to if one.through is None]
+        references = [one.natural_key for one in target.refers_to]
         inputs = [known[one] if isinstance(one, str) else one for one in target.inputs]
         columns = (*target.grain, *references, target.event, *inputs)
     words = target.entity.replace("_", " ")

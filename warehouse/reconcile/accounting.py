@@ -7,8 +7,17 @@ from psycopg import sql
 
 from warehouse.db.identifiers import text_array
 from warehouse.load.batch import Batch
-from warehouse.load.quarantine import WRONG_MARKS, find_failing, mark_rows
-from warehouse.model.contracts import read_contract
+from warehouse.load.facts import isolate_unfit
+from warehouse.load.fit import UNFIT
+from warehouse.load.quarantine import (
+    NOT_ITS_OWN,
+    WRONG_MARKS,
+    add_isolated,
+    find_failing,
+    mark_rows,
+    take_failing,
+)
+from warehouse.model.star import Fact
 from warehouse.model.tables import HAS_QUARANTINED_UPDATE
 from warehouse.reconcile.compare import EXPECTED, Comparison, compare, list_differences
 from warehouse.reconcile.verdict import MOST_LISTED, Difference, Verdict
@@ -22,25 +31,28 @@ def waiting_table(entity: str) -> sql.Identifier:
 def reconcile_quarantine(batch: Batch) -> Verdict:
     """Repair the entries of an entity, and take the rows that wait out of its batch."""
     started = time.monotonic()
-    find_failing(batch, read_contract(batch.entity.name, batch.entity.unmapped_columns).row_rules)
+    find_failing(batch, batch.entity.contract().row_rules)
+    take_failing(batch)
+    if isinstance(batch.target, Fact) and _has_unfit(batch):
+        isolate_unfit(batch, batch.target)
+        add_isolated(batch)
     batch.execute(
         """
         drop table if exists pg_temp.expected, pg_temp.entry, {waiting};
         analyze {failing_rows};
         create temp table expected on commit drop as
         select
-            failing.row_key, failing.rules, failing.reason, failing.place,
-            -- a row that is checked again without a change has lost its timestamp
-            failing.row_data - 'changed_at' as row_data
+            failing.row_key, failing.rules, failing.reason,
+            failing.row_data - {not_its_own} as row_data, failing.row_data as whole_row
         from {failing_rows} as failing;
-        delete from {conformed} as conformed using pg_temp.expected as expected where conformed.ctid = expected.place;
         create temp table {waiting_name} on commit drop as select row_key from pg_temp.expected;
         analyze {waiting};
         create temp table entry on commit drop as
-        select quarantine_id, row_key, rules, row_data - 'changed_at' as row_data from audit.quarantine
+        select quarantine_id, row_key, rules, row_data - {not_its_own} as row_data from audit.quarantine
         where source = {source} and entity = {entity} and resolved_at is null and row_key is not null;
         """,
         waiting=waiting_table(batch.entity.name),
+        not_its_own=NOT_ITS_OWN,
         waiting_name=sql.Identifier(f"waiting_{batch.entity.name}"),
     )
     comparison = Comparison(
@@ -94,6 +106,15 @@ def reconcile_marks(batch: Batch) -> Verdict:
     ).timed(started)
 
 
+def _has_unfit(batch: Batch) -> bool:
+    """Whether rows of the entity wait since the star could not hold them: their fact is not to be calculated again."""
+    return batch.exists(
+        "select from audit.quarantine where source = {source} and entity = {entity} and resolved_at is null "
+        "and row_key is not null and starts_with(rules[1], {unfit})",
+        unfit=sql.Literal(UNFIT),
+    )
+
+
 def _repair(batch: Batch) -> None:
     """Resolve the entries that should not be there, and insert those that should."""
     batch.execute(
@@ -109,7 +130,7 @@ def _repair(batch: Batch) -> None:
         where waiting.quarantine_id = entry.quarantine_id;
 
         insert into audit.quarantine (run_id, source, entity, row_key, rules, reason, row_data)
-        select {run_id}, {source}, {entity}, expected.row_key, expected.rules, expected.reason, expected.row_data
+        select {run_id}, {source}, {entity}, expected.row_key, expected.rules, expected.reason, expected.whole_row
         from pg_temp.different as different
         inner join pg_temp.expected as expected on expected.ctid = different.wanted;
         """,

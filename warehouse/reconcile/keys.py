@@ -18,9 +18,11 @@ def find_lost_keys(batch: Batch, dimension: Dimension) -> None:
         if dimension.entity in fact.references:
             queries.append(_named_by(batch, dimension, fact, sql.Identifier("line", natural)))
         if through := fact.derived.get(dimension.entity):
-            via = sql.SQL("(select via.{} from {} as via where via.{key} = fact.{key})").format(
-                sql.Identifier(natural),
+            via = sql.SQL(
+                "coalesce(line.{natural}, (select via.{natural} from {} as via where via.{key} = fact.{key}))"
+            ).format(
                 sql.Identifier("dwh", f"dim_{through}"),
+                natural=sql.Identifier(natural),
                 key=sql.Identifier(f"{through}_key"),
             )
             queries.append(_named_by(batch, dimension, fact, via))

@@ -9,7 +9,7 @@ from psycopg import sql
 
 from warehouse.db.time_zone import zone_of
 from warehouse.errors import DeclarationError, ReconformLimitExceeded
-from warehouse.model.contracts import Contract, read_contract
+from warehouse.model.contracts import Contract
 from warehouse.model.star import TARGETS, Target
 from warehouse.model.weblog_definition import define_lookups
 from warehouse.sources.declaration import Entity, Source, read_declaration
@@ -73,7 +73,7 @@ def read_contracts(source: Source) -> Mapping[str, Contract]:
     Raises:
         DeclarationError: a contract is missing or wrong.
     """
-    return {name: read_contract(name, entity.unmapped_columns) for name, entity in source.entities.items()}
+    return {name: entity.contract() for name, entity in source.entities.items()}
 
 
 def find_stale_targets(

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from warehouse.errors import DeclarationError
+from warehouse.model.contracts import Contract, read_contract
 from warehouse.model.star import TARGETS
 from warehouse.sources.joins import CHANGED, Join, check_joins, parse_join, quoted
 
@@ -23,6 +24,8 @@ Policy = Literal["evolve", "ignore", "stop"]
 # What is kept of a text that its database cannot deliver as UTF-8: nothing (the run stops), the text with a replacement
 # character in place of each such byte, or with the byte escaped as \xNN.
 UndecodablePolicy = Literal["refuse", "replace", "escape"]
+# Nobody can say later whether a rule was relaxed with good reason if a word is all that stands there.
+REASON_WORDS = 3
 STRICT = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -80,6 +83,8 @@ class Entity:
     stale: Mapping[str, str]
     # Columns for which this source has no data: the contract's rules about them do not apply.
     unmapped_columns: frozenset[str]
+    # Rules of the contract that this source need not keep, with the reason.
+    relaxed_rules: Mapping[str, str]
     sql: str
 
     @property
@@ -87,6 +92,14 @@ class Entity:
         """The tables that its SQL may read: a load refuses SQL that reads others."""
         names = (self.table.name, *(join.table for join in self.joins), *self.stale)
         return tuple(self.tables[name] for name in dict.fromkeys(names) if name in self.tables)
+
+    def contract(self) -> Contract:
+        """Read the contract as it applies to this source.
+
+        Raises:
+            DeclarationError: see `read_contract`.
+        """
+        return read_contract(self.name, self.unmapped_columns, self.relaxed_rules)
 
 
 @dataclass(frozen=True)
@@ -116,6 +129,12 @@ def _each_once(columns: Columns) -> Columns:
     return columns
 
 
+def _a_reason(text: str) -> str:
+    if len(text.split()) < REASON_WORDS:
+        raise PydanticCustomError("no_reason", "no reason")
+    return text
+
+
 class _TableSpec(BaseModel):
     """[tables.NAME]"""
 
@@ -138,6 +157,7 @@ class _EntitySpec(BaseModel):
     joins: dict[str, Conditions] = {}
     stale: dict[str, Name] = {}
     unmapped_columns: Columns = ()
+    relaxed_rules: dict[Name, Annotated[str, AfterValidator(_a_reason)]] = {}
 
 
 def _for_every_change(policy: object) -> object:
@@ -239,9 +259,16 @@ def _entity(folder: Path, name: str, spec: _EntitySpec, tables: Mapping[str, Tab
     sql = folder / "conform" / f"{name}.sql"
     if not sql.is_file():
         raise DeclarationError(f"{where} has no SQL.", hint=f"Write {sql}.")
-    unmapped = frozenset(spec.unmapped_columns)
     return Entity(
-        folder.name, name, table, tables, tuple(joins), spec.stale, unmapped, sql.read_text("utf-8")
+        folder.name,
+        name,
+        table,
+        tables,
+        tuple(joins),
+        spec.stale,
+        frozenset(spec.unmapped_columns),
+        spec.relaxed_rules,
+        sql.read_text("utf-8"),
     )
 
 
@@ -325,6 +352,11 @@ def _explain(error: ValidationError, path: Path) -> DeclarationError:
                 "an SQL condition, or a list of some" if place[2] == "joins" else "the reason why it may be"
             )
             return DeclarationError(f"{where} {place[2]}: '{name}' must be {wanted}.", hint=f'{name} = "…"')
+        case "no_reason" | "string_type" if "relaxed_rules" in place:
+            return DeclarationError(
+                f"{where}: the reason why '{name}' is relaxed is not said.",
+                hint=f'"{name}" = "…": in {REASON_WORDS} words or more.',
+            )
         case "tuple_type" | "string_type" | "string_too_short" if is_list:
             return DeclarationError(
                 f"{where}: '{name}' must be a list of column names.", hint=f'{name} = ["…"]'

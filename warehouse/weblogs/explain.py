@@ -122,7 +122,7 @@ def _file_and_line(connection: psycopg.Connection, key: str) -> tuple[Row, int]:
     if not file:
         raise WarehouseError(
             f"No web log {name} was ever loaded.",
-            hint="List the files: `dwh psql -- -c \"select file_id, path from audit.file where feed = 'weblogs'\"`",
+            hint="List the files: dwh psql -- -c \"select file_id, path from audit.file where feed = 'weblogs'\"",
         )
     if int(number) > file["line_count"]:
         raise WarehouseError(

@@ -52,8 +52,7 @@ DONE: dict[Kind, str] = {
 NEXT: dict[Kind, str] = {
     "failed": "Run `dwh doctor`, then run it again: nothing is loaded twice.",
     "crashed": "Nothing, if the next run succeeds. Else look for kill -9, a lack of memory or a reboot on its host.",
-    "late": "Check that server and worker run (`dwh status`, `dwh doctor`), and in the Prefect UI that neither the "
-    "deployment nor its schedule is paused.",
+    "late": "Check that server and worker run and that the deployment is not paused: `dwh status`, `dwh doctor`.",
     "gate stopped": "Correct the source, or the contract if that is what is wrong, and run it again.",
     "delete threshold exceeded": "If the rows should be gone, run it again with --confirm-deletes; if not, "
     "restore them in the source.",
