@@ -736,7 +736,13 @@ def test_declared_key_that_is_none_is_told(pipeline: Pipeline, problem: str, whe
     assert (
         error.value.what == f"The key (code, part) that source 'shop' declares for public.thing is {problem}."
     )
-    assert error.value.hint == "Declare another key in the source.toml of 'shop'."
+    assert error.value.hint.endswith("Correct them, or declare another key in the source.toml of 'shop'.")
+    query = (
+        error.value.hint.removeprefix("The source shows the rows: ")
+        .partition(". Correct")[0]
+        .partition(". Rows")[0]
+    )
+    assert pipeline.shop.execute(query.encode()).rowcount == 1, "it shows the rows"
     there = pipeline.rows("select to_regclass('raw.shop_thing') is not null")
     assert there == [(when == "later",)]
 
