@@ -32,8 +32,10 @@ LENIENT = (
 GOOD_OR_BAD: dict[str, list[dict[str, object]]] = {
     "order_item": [
         {}, {"quantity": 5}, {"unit_price": 120}, {"status": "returned", "returned_at": "2024-04-01"},
-        {"status": "lost"}, {"quantity": None}, {"unit_price": -500, "unit_price_default": -600},
+        {"status": "lost"}, {"quantity": None},
         {"unit_price": "1e20"}, {"discount_amount": 200}, {"product_id": None}, {"product_id": 999_999},
+        # These refuse the other lines of their order, too.
+        *[{"unit_price": -500, "unit_price_default": -600, "quantity": quantity} for quantity in range(1, 5)],
     ],
     "sales_order": [
         {}, {"ordered_at": "2024-07-10"}, {"ordered_at": None}, {"customer_id": 999_999}, {"payment_method_id": 7},
@@ -128,7 +130,8 @@ def play(shop: Pipeline, fresh: Pipeline, histories: range, chance: Random) -> N
             for history in histories:
                 for _ in range(chance.randint(0, 3) if run else 6):
                     told[history].append(f"run {run + 1}: {live(shop, history, chance)}")
-        captured = shop.capture(full_refresh=chance.random() < 0.2)
+        # Not in the last run: it would judge every row again.
+        captured = shop.capture(full_refresh=run < RUNS - 1 and chance.random() < 0.2)
         if chance.random() < 0.3:
             take_back(shop, captured.run_id)
             if chance.random() < 0.5:
