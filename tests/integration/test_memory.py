@@ -38,7 +38,7 @@ def peak(pipeline: Pipeline) -> int:
         (300, 2),
         (2, 200),
         # The largest value that a row of PostgreSQL's protocol can have is a little smaller than 1 GB.
-        pytest.param(2, 1000, marks=pytest.mark.slow),
+        pytest.param(2, 1000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
     ],
 )
 def test_memory_follows_the_largest_row(pipeline: Pipeline, rows: int, megabytes: int) -> None:
