@@ -166,6 +166,40 @@ def test_archives_are_as_many_files_as_they_hold(lake: WeblogLake) -> None:
     assert not list(Path(tempfile.gettempdir()).glob("dwh-unpacked-*/0"))
 
 
+def test_files_of_an_archive_made_in_their_own_folder_are_not_hidden(lake: WeblogLake) -> None:
+    lake.put(
+        "dot.tar",
+        tarred({"./web1/a.log": lines(1, 3), "./.hidden.log": lines(4, 5), "../b.log": lines(6, 7)}),
+    )
+    lake.load()
+    assert sorted(lake.sizes()) == [1, 2, 3, 6, 7]
+    assert unread(lake) == [
+        ("dot.tar!.hidden.log", "ignored", "names like .* are ignored"),
+        ("dot.tar!link.log", "unread", "is a link or a device"),
+    ]
+    lake.assert_consistent()
+
+
+def test_files_of_an_archive_are_read_once_their_format_is_declared(lake: WeblogLake) -> None:
+    w3c = (
+        b"#Fields: date time c-ip cs-method cs-uri-stem sc-status sc-bytes\n"
+        b"2026-11-20 10:00:00 190.1.2.3 GET / 200 107\n"
+    )
+    lake.put(
+        "iis/logs.zip",
+        zipped({"u_ex.log": w3c, "u_ex.json": w3c.replace(b"107", b"108"), "error.log": ERROR_LOG}),
+    )
+    lake.load()
+    assert lake.sizes() == []
+    lake.put("../../weblogs.toml", b'[[formats]]\nfiles = ["iis/*.zip!u_ex.log", "*.json"]\npreset = "w3c"\n')
+    loaded = lake.load()
+    assert sorted(lake.sizes()) == [7, 8]
+    assert [one.path for one in loaded.unread] == ["iis/logs.zip!error.log"]
+    again = lake.load()
+    assert (again.lines, again.unchanged) == (0, 1)
+    lake.assert_consistent()
+
+
 def test_load_that_dies_inside_an_archive_is_resumed(lake: WeblogLake) -> None:
     lake.put("logs.zip", zipped({"a.log": lines(1, 9), "b.log": lines(11, 19), "c.log": lines(21, 29)}))
 

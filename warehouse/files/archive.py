@@ -175,7 +175,9 @@ class _Target:
         self.members.append(Member(self._unique(name), None, fault=fault))
 
     def _unique(self, name: str) -> str:
-        printable = unique = printable_path(name.replace("\0", "")) or "unnamed"
+        # "./access.log", as `tar -c .` writes it, is access.log: dots are no hidden folders.
+        parts = (part for part in name.replace("\0", "").split("/") if part not in ("", ".", ".."))
+        printable = unique = printable_path("/".join(parts)) or "unnamed"
         number = 1
         while unique in self._names:
             number += 1

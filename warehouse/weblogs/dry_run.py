@@ -91,6 +91,7 @@ def dry_run_load(
             landing.landing_folder(settings),
             landing.ignored_names(settings),
             is_named=formats.names,
+            is_declared=formats.declares,
             limits=limits,
             is_exclusive=False,
         )

@@ -101,6 +101,7 @@ def load(
                 landing.ignored_names(settings),
                 restart,
                 is_named=formats.names,
+                is_declared=formats.declares,
                 limits=landing.limits(settings),
             )
             lookups = Lookups(reader, run.run_id, rules)

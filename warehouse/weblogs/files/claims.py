@@ -50,7 +50,8 @@ class Claims:
     renamed, and never go to two loaders at once. All files whose first line has no end yet go to one loader. An archive
     is claimed as a whole.
 
-    Files that are `is_named` are loaded though their names match a pattern of `ignore`.
+    Files that are `is_named` are loaded though their names match a pattern of `ignore`. An archive that has not changed
+    is unpacked again if a file of it that could not be read `is_declared` now, or is no longer ignored.
 
     With `is_exclusive` false nothing is locked: for a dry run, which must not keep loaders from files.
     """
@@ -63,10 +64,12 @@ class Claims:
         only: Collection[str] | None = None,
         *,
         is_named: Callable[[str], bool] | None = None,
+        is_declared: Callable[[str], bool] | None = None,
         limits: Limits = DEFAULT_LIMITS,
         is_exclusive: bool = True,
     ) -> None:
         self._connection, self._landing, self._ignore, self._is_named = connection, landing, ignore, is_named
+        self._is_declared = is_declared
         # The paths to load, whether or not they are loaded already.
         self._only, self._limits, self._is_exclusive = only, limits, is_exclusive
         self._seen: set[str] = set()
@@ -80,6 +83,8 @@ class Claims:
         self._known: list[Checkpoint] = []
         self._catalog = Catalog((), ())
         self._noted: dict[str, UnreadFile] = {}
+        # Archives that have not changed, but the declaration of their files has.
+        self._readable_now: frozenset[str] = frozenset()
         # Files that were unchanged when the load began; files that other loaders had at the last claim.
         self.unchanged: int | None = None
         self.claimed_by_others = 0
@@ -171,7 +176,7 @@ class Claims:
         path = f"{archive.path}{MEMBER}{member.name}"
         if self._only is not None and path not in self._only:
             return None
-        if ignored := lake.ignored_part(member.name.split("/"), self._ignore):
+        if ignored := self._ignored(member.name, path):
             self.note(UnreadFile(path, "ignored", f"names like {ignored[1]} are ignored", RENAME))
             return None
         if member.location is None:
@@ -181,13 +186,42 @@ class Claims:
             LakeFile(path, member.location, member.size_bytes, archive.modified_ns, is_final=True)
         )
 
+    def _ignored(self, name: str, path: str) -> tuple[int, str] | None:
+        """How many parts of a name within an archive lead to one that is ignored, and by which pattern."""
+        parts = name.split("/")
+        ignored = lake.ignored_part(parts, self._ignore)
+        is_whole = ignored is not None and ignored[0] == len(parts)
+        return None if is_whole and self._is_named is not None and self._is_named(path) else ignored
+
+    def _archives_to_read_again(self) -> frozenset[str]:
+        """Archives of which a file was not read, and may be by what is declared now."""
+        found = set()
+        for known in self._known:
+            archive, is_member, name = known.path.partition(MEMBER)
+            if not is_member:
+                continue
+            if known.status == "ignored":
+                is_readable = self._ignored(name, known.path) is None
+            else:
+                is_readable = (
+                    known.status == "unrecognized"
+                    and self._is_declared is not None
+                    and self._is_declared(known.path)
+                )
+            if is_readable:
+                found.add(archive)
+        return frozenset(found)
+
     def _claim(self) -> list[_Claim]:
         """The next files, locked."""
         self._listing = lake.discover(self._landing, self._ignore, self._is_named)
         files = self._listing.files
         catalog = self._read_catalog(files)
+        self._readable_now = self._archives_to_read_again()
         if self.unchanged is None:
-            self.unchanged = sum(map(catalog.is_unchanged, files))
+            self.unchanged = sum(
+                catalog.is_unchanged(file) and file.path not in self._readable_now for file in files
+            )
         # Files before their copies, so that lines stay with those that had them first.
         waiting = [
             file
@@ -220,7 +254,7 @@ class Claims:
 
     def _is_wanted(self, file: LakeFile, catalog: Catalog) -> bool:
         if self._only is None:
-            return not catalog.is_unchanged(file)
+            return not catalog.is_unchanged(file) or file.path in self._readable_now
         return any(path == file.path or path.startswith(f"{file.path}{MEMBER}") for path in self._only)
 
     def _look(self, file: LakeFile) -> _Claim | None:

@@ -172,6 +172,10 @@ class WeblogFormats:
         """The format of a file, by its path below the landing folder."""
         return next((entry.format for entry in self.entries if entry.matches(path)), LogFormat())
 
+    def declares(self, path: str) -> bool:
+        """Whether an entry says which format the file has."""
+        return any(entry.matches(path) for entry in self.entries)
+
     def names(self, path: str) -> bool:
         """Whether an entry names the file by the end of its name: then it is read, even if such names are ignored."""
         return any(entry.names(path) for entry in self.entries)
