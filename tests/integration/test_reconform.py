@@ -410,6 +410,32 @@ def test_undo_takes_it_back_and_the_next_run_does_it_again(shop: Pipeline, decla
     assert state(shop) == before
 
 
+def test_mirror_that_was_declared_with_it_is_filled_again_after_an_undo(
+    shop: Pipeline, declare: Declare
+) -> None:
+    shop.do("create table label (id integer primary key, text text not null)")
+    shop.do("insert into label select id, 'Label of ' || name from product")
+    shop.capture(source=declare())
+    labelled = declare(
+        ("source.toml", "[tables.category]", '[tables.label]\nkey = ["id"]\n\n[tables.category]'),
+        ("source.toml", "parents = { category =", 'parents = { label = ["id"], category ='),
+        ("conform/product.sql", "product.name", "label.text as name"),
+        (
+            "conform/product.sql",
+            "where not",
+            "inner join raw.shop_label as label on product.id = label.id and not label._is_deleted where not",
+        ),
+    )
+    run = shop.capture(source=labelled)
+    after = state(shop)
+    with start_run(shop.warehouse_url, flow="undo") as undoing:
+        undo(undoing, run.run_id)
+    # The mirror is there and empty: no product may be taken for one that the SQL no longer delivers.
+    again = shop.capture(source=labelled, max_delete_share=0.1)
+    assert reasons(again) == reasons(run)
+    assert state(shop) == after
+
+
 def test_dry_run_shows_it_and_leaves_no_trace(shop: Pipeline, declare: Declare) -> None:
     shop.capture(source=declare())
     before = traces(shop.warehouse_url)

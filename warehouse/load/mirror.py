@@ -20,6 +20,7 @@ from warehouse.extract.staging_tables import (
     deleted_table,
     delta_table,
 )
+from warehouse.extract.watermark import read_watermark
 from warehouse.load.mirror_ddl import ensure_mirror, index_joins
 from warehouse.runs.audit import Load
 from warehouse.sources.declaration import Table
@@ -36,12 +37,13 @@ class Prepared:
 def prepare_mirrors(connection: psycopg.Connection, run_id: int, staged: Staged) -> Prepared:
     """Make the mirrors that are missing, and fill columns that are new in others: conform SQL may read them now.
 
-    No other value of a mirror changes: it still shows what the last run has read.
+    No other value of a mirror changes: it still shows what the last run has read. A mirror whose first read was undone
+    is there, and empty: without a watermark it shows nothing that a run has read, and is filled as if it were missing.
     """
     prepared = Prepared()
     for one in staged.tables:
         table, mirrored = one.table, mirrored_columns(connection, one.table)
-        if not mirrored:
+        if not mirrored or read_watermark(connection, table) is None:
             prepared.created[table] = merge_table(connection, run_id, one)
             continue
         changed = [
