@@ -114,11 +114,17 @@ def stage_source(
         stale = find_stale_targets(run.connection, source, read_contracts(source))
         check_reconform_limit(stale, settings.reconform_rows)
     log(f"reading source {source.name}")
+    given = {"--full-refresh": full_refresh, "--reconform": reconform, "--accept-source": accept_source}
     return stage.stage(
         run,
         source,
         url,
-        threshold=DeleteThreshold(settings.max_delete_share, settings.delete_floor_rows, confirm_deletes),
+        threshold=DeleteThreshold(
+            settings.max_delete_share,
+            settings.delete_floor_rows,
+            confirm_deletes,
+            tuple(option for option, is_given in given.items() if is_given),
+        ),
         xmin_scan=settings.xmin_scan,
         lock_wait_seconds=settings.source_lock_wait,
         full_refresh=full_refresh,

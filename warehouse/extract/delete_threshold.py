@@ -13,6 +13,8 @@ class DeleteThreshold:
     max_share: float = 0.10
     floor_rows: int = 10
     is_confirmed: bool = False
+    # Options of the run, which the run that confirms needs as well: without --accept-source it would be refused.
+    options: tuple[str, ...] = ()
 
     def is_exceeded(self, deleted: int, held: int) -> bool:
         """Whether `deleted` of the `held` rows are too many."""

@@ -89,14 +89,15 @@ def check_threshold(
     if exceeded:
         raise DeleteThresholdExceeded(
             f"Too many rows were deleted in the source: {', '.join(exceeded)}; {threshold}.",
-            hint=confirm_hint(staged[0].table.source),
+            hint=confirm_hint(staged[0].table.source, threshold),
         )
 
 
-def confirm_hint(source: str) -> str:
+def confirm_hint(source: str, threshold: DeleteThreshold) -> str:
     """What to do when the threshold stops `source`: confirm its deletes, and no other source's."""
+    command = " ".join(["dwh run", source, *threshold.options, "--confirm-deletes"])
     return (
-        f"Nothing of '{source}' was changed. If the deletes are real: `dwh run {source} --confirm-deletes`; "
+        f"Nothing of '{source}' was changed. If the deletes are real: `{command}`; "
         "DWH_MAX_DELETE_SHARE and DWH_DELETE_FLOOR_ROWS set the limit."
     )
 

@@ -54,7 +54,7 @@ def find_orphans(batch: Batch, threshold: DeleteThreshold) -> int:
             raise DeleteThresholdExceeded(
                 f"Too many rows of dwh.{batch.target.table} have no row in source '{batch.source}' any more, whose "
                 f"mirror was made again: {orphans:,} of {held:,}, {orphans / held:.0%}; {threshold}.",
-                hint=confirm_hint(batch.source),
+                hint=confirm_hint(batch.source, threshold),
             )
     return orphans + _add_deleted_keys(
         batch,
@@ -87,7 +87,7 @@ def check_deleted_share(batch: Batch, threshold: DeleteThreshold) -> None:
         raise DeleteThresholdExceeded(
             f"Too many rows of dwh.{batch.target.table} are no longer made of source '{batch.source}' "
             f"({batch.reconform_reason}): {deleted:,} of {held:,}, {deleted / held:.0%}; {threshold}.",
-            hint=confirm_hint(batch.source),
+            hint=confirm_hint(batch.source, threshold),
         )
 
 
