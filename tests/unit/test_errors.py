@@ -7,7 +7,9 @@ from warehouse.extract.deletes import confirm_hint
 
 def test_hints_of_failed_steps_are_told_apart() -> None:
     failed = {
-        "ingest-acme": DeleteThresholdExceeded("Too many rows.", hint=confirm_hint("acme", DeleteThreshold())),
+        "ingest-acme": DeleteThresholdExceeded(
+            "Too many rows.", hint=confirm_hint("acme", DeleteThreshold())
+        ),
         "ingest-shop": ConnectionFailed("down", hint="Is it running?"),
         "ingest-weblogs": ConnectionFailed("down", hint="Is it running?"),
         "refresh-marts": ValueError("no hint"),
