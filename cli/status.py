@@ -143,7 +143,7 @@ def _show(sections: dict[str, Any]) -> None:
         },
     )
     show_table(
-        "Stale by declaration: the next run conforms them again",
+        "Stale by declaration (conformed again by the next run)",
         sections["stale"],
         {"table_name": "table", "source": "source", "rows": "rows", "reason": "why"},
         "none",

@@ -66,8 +66,9 @@ def generate(
     bad_share: float = 0.01,
     progress: Callable[[int, int], None] | None = None,
 ) -> WeblogCounts:
-    """Write `lines` lines to a file a day, the last for `until` (default: yesterday, UTC), and counts beside them.
+    """Write `lines` lines to a file a day, the last for `until` (default: yesterday, UTC).
 
+    What each file holds is counted in a folder beside it, <folder>-expected.
     The addresses are those of `generators.geoip`; users and products are made up where none are given. `progress`
     gets lines written and lines to write.
 
@@ -263,4 +264,7 @@ def _describe(path: Path, lines: int, bad: Counter[str], actions: Counter[str]) 
         "bad": dict(sorted(bad.items())),
         "actions": dict(sorted(actions.items())),
     }
-    path.with_name(path.name + ".json").write_text(json.dumps(description, indent=2) + "\n")
+    # Not beside the log: what lies in the landing folder and is not read is named in every run.
+    expected = path.parent.with_name(f"{path.parent.name}-expected")
+    expected.mkdir(exist_ok=True)
+    (expected / f"{path.name}.json").write_text(json.dumps(description, indent=2) + "\n")
