@@ -115,7 +115,7 @@ def test_loader_waits_for_files_of_another_and_takes_them_over_when_that_dies(
     tmp_path: Path, warehouse_url: str
 ) -> None:
     lake = make_lake(tmp_path, warehouse_url)
-    lake.put("copy.log", lake.put("access.log", lines(1, 100)).read_bytes() + line(101))
+    lake.put("access.log.1", lake.put("access.log", lines(1, 100)).read_bytes() + line(101))
     with connect(warehouse_url, autocommit=True) as other:
         held = next(Claims(other, lake.landing, ()).pending())
         assert held.file.path == "access.log"

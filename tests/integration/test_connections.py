@@ -76,7 +76,12 @@ def test_each_form_of_a_url_works_in_every_command(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    parts = conninfo_to_dict(login(empty_database_url()))
+    administrator = empty_database_url()
+    parts = conninfo_to_dict(login(administrator))
+    # Roles belong to the server: where another warehouse has made them, an administrator grants the owner's.
+    migrations.upgrade(empty_database_url())
+    with psycopg.connect(administrator, autocommit=True) as connection:
+        connection.execute(sql.SQL("grant dwh_owner to {}").format(sql.Identifier(str(parts["user"]))))
     user, password, host, port, database = (
         quote(str(parts[name]), safe="") for name in ("user", "password", "host", "port", "dbname")
     )

@@ -15,7 +15,6 @@ from warehouse.runs.alerts.rules import Rules
 from warehouse.runs.audit import Load, record_load, start_run
 from warehouse.runs.quarantine import read_entry, read_waiting
 
-ROOT = Path(__file__).parents[2]
 # Runs each command in one process, and prints how each ended.
 RUN_ALL = """
 import json, sys
@@ -52,7 +51,7 @@ def run_all(shop: Pipeline, home: Path, commands: list[list[str]]) -> tuple[dict
     }
     done = subprocess.run(
         [sys.executable, "-c", RUN_ALL, json.dumps(commands)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400,
+        env=environment, capture_output=True, text=True, timeout=400,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stderr.splitlines()[-1]), done.stdout

@@ -39,15 +39,15 @@ def test_files_behind_a_url_load_grow_and_are_known_again(remote: tuple[WeblogLa
     assert (loaded.rows_loaded, loaded.rows_quarantined) == (80, 1)
     assert lake.load().unchanged == 2
     memory.pipe(f"{landing}/a.log", lines(1, 50) + line(90))
-    memory.mv(f"{landing}/2026/b.log.gz", f"{landing}/old/b.log.gz")
+    memory.mv(f"{landing}/2026/b.log.gz", f"{landing}/2026/b.log.1.gz")
     assert lake.load().lines == 1
     assert sorted(lake.sizes()) == [*range(1, 81), 90]
-    assert sorted(path for path, *_ in lake.files()) == ["a.log", "old/b.log.gz"]
+    assert sorted(path for path, *_ in lake.files()) == [".hidden", "2026/b.log.1.gz", "a.log", "c.log.json"]
     lake.assert_consistent()
     with connect(lake.settings.warehouse) as connection:
-        told = explain(connection, lake.settings, "old/b.log.gz:7")
+        told = explain(connection, lake.settings, "2026/b.log.1.gz:7")
     assert (told.fault, told.raw_line) == (None, line(57).decode().rstrip())
-    assert told.location == f"memory://{landing.lstrip('/')}/old/b.log.gz"
+    assert told.location == f"memory://{landing.lstrip('/')}/2026/b.log.1.gz"
     found = {finding.about: finding for finding in examine(lake.settings)}
     assert (found["lake"].verdict, "holds 2 web log files" in found["lake"].what) == ("ok", True)
 
