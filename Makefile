@@ -46,7 +46,7 @@ deploy: setup ## register all deployments and schedules at PREFECT_API_URL, or o
 	@$(DWH) deploy $(ARGS)
 
 ##@ Development
-.PHONY: lint test-unit test-18 test-16 test-weblog-kills format lock bench clean clean-data
+.PHONY: lint test-unit test-18 test-16 test-slow test-weblog-kills format lock bench clean clean-data
 .NOTPARALLEL:
 lint: setup ## run ruff, mypy, import-linter and sqlfluff
 	$(PY) -m ruff check
@@ -63,11 +63,13 @@ test-18: setup ## run all tests on PostgreSQL 18; ARGS="-k history" selects some
 
 # Tests that depend on the server's version: SQL of the load, schema, privileges. The others run on 18 only.
 ENGINE_TESTS := $(addprefix tests/integration/test_,history.py capture.py contracts.py deletes.py quarantine.py \
-	migrations.py schema_objects.py marts.py reconcile.py weblog_load.py roles.py embedded_postgres.py change_log.py undo.py dry_run.py \
-	as_of.py)
+	migrations.py schema_objects.py marts.py reconcile.py roles.py change_log.py undo.py dry_run.py as_of.py joins.py)
 
 test-16: setup ## run tests of SQL, schema and real data on PostgreSQL 16
 	DWH_TEST_PG_MAJOR=16 $(PYTEST) $(ENGINE_TESTS) tests/real $(ARGS)
+
+test-slow: setup ## run the slow tests: larger values, more histories, every signal (an hour)
+	$(PY) -m pytest -q -m slow $(ARGS)
 
 test-weblog-kills: setup ## kill retention and re-classification of web logs at many points and run them again
 	$(PY) -m pytest -q -m slow tests/integration/test_weblog_reclassify.py tests/integration/test_weblog_retention.py $(ARGS)

@@ -18,7 +18,7 @@ from tests.integration.test_undo import take_back
 from tests.pipeline import Pipeline, Row
 from warehouse.model.star import DIMENSIONS, FACTS, SNAPSHOTS
 
-HISTORIES = int(os.environ.get("HISTORIES", "80"))
+HISTORIES = int(os.environ.get("HISTORIES", "40"))
 SEED = os.environ.get("SEED", "same star")
 RUNS = 4
 AT_ONCE = 500
