@@ -172,8 +172,13 @@ def check(batch: Batch, run: Run, contract: Contract, checks: list[CheckResult])
     """
     try:
         results = verify(batch.connection, contract, batch.source)
-    except DeclarationError:
-        if not quarantine.isolate_unjudgeable(batch, contract.row_rules):
+    except DeclarationError as error:
+        try:
+            isolated = quarantine.isolate_unjudgeable(batch, contract.row_rules)
+        except psycopg.ProgrammingError:
+            # The contract itself is wrong, whatever the rows hold.
+            raise error from None
+        if not isolated:
             raise
         results = verify(batch.connection, contract, batch.source)
     # Not in this transaction: the results of a run that is stopped must survive the rollback.

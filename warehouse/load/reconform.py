@@ -14,6 +14,7 @@ from warehouse.extract.watermark import read_watermark
 from warehouse.load.batch import Batch, verdict_table
 from warehouse.model.star import DIMENSIONS, TARGETS
 from warehouse.runs.definitions import find_stale_targets
+from warehouse.sources.declaration import Table
 
 
 def reconform_batches(
@@ -21,8 +22,8 @@ def reconform_batches(
 ) -> tuple[list[Batch], list[Batch]]:
     """One batch for each target whose definition has changed, and for each other of a full refresh, dimensions first.
 
-    A target whose mirror is not there yet has no batch: the run
-    that makes the mirror loads it.
+    A target whose mirror is not there yet, or empty since its first read was undone, has no batch: the run that fills
+    the mirror loads it.
     """
     stale = {one.entity: one for one in find_stale_targets(connection, staged.source, staged.contracts)}
     changed: list[Batch] = []
@@ -31,13 +32,15 @@ def reconform_batches(
         entity = staged.source.entities.get(target.entity)
         if entity is None or not mirror_exists(connection, entity.table):
             continue
+        watermark = read_watermark(connection, entity.table)
+        if watermark is None and _is_empty(connection, entity.table):
+            continue
         if found := stale.get(target.entity):
             batches, reason, new_columns = changed, found.reason, found.new_columns
         elif staged.is_refresh_requested:
             batches, reason, new_columns = refreshed, "full refresh", ()
         else:
             continue
-        watermark = None if batches is refreshed else read_watermark(connection, entity.table)
         batches.append(
             Batch(
                 connection,
@@ -45,7 +48,9 @@ def reconform_batches(
                 entity,
                 target,
                 # The moment that the mirror shows.
-                taken_at=watermark.captured_at if watermark else staged.snapshot.taken_at,
+                taken_at=watermark.captured_at
+                if watermark and batches is changed
+                else staged.snapshot.taken_at,
                 # Also rows that another table of the source was declared for.
                 may_have_orphans=True,
                 reconform_reason=reason,
@@ -53,6 +58,13 @@ def reconform_batches(
             )
         )
     return changed, refreshed
+
+
+def _is_empty(connection: psycopg.Connection, table: Table) -> bool:
+    row = connection.execute(
+        sql.SQL("select not exists (select from {})").format(sql.Identifier("raw", table.mirror))
+    ).fetchone()
+    return bool(row and row[0])
 
 
 def forget_verdicts(connection: psycopg.Connection) -> None:
