@@ -444,6 +444,8 @@ def test_doctor_finds_what_is_wrong_and_how_to_mend_it(dwh: CommandLine, shop: P
         ("warehouse", "The comment of view mart.sales is not as declared."),
         ("warehouse", "An owner or grant is not as declared"),
         ("contracts", "There is no data contract for product"),
+        # What the source declares of the product cannot be compared with it.
+        ("source shop", "There is no data contract for product"),
         ("contracts", f"{contracts / 'weblog.yml'} is not YAML"),
         ("warehouse", "Table dwh.dim_product"),
         ("GeoIP file", "There is no GeoIP file at /nowhere.mmdb."),
