@@ -87,9 +87,9 @@ def test_compressed_files_and_other_encodings_are_read_whatever_their_names(lake
     with connect(lake.settings.warehouse) as connection:
         for number in range(len(forms)):
             for line_number in (1, 10):
-                told = explain(connection, lake.settings, f"{number:02}.log:{line_number}")
+                explanation = explain(connection, lake.settings, f"{number:02}.log:{line_number}")
                 expected = line(10 * number + line_number - 1).decode().rstrip("\n")
-                assert (told.raw_line, told.fault) == (expected, None)
+                assert (explanation.raw_line, explanation.fault) == (expected, None)
 
 
 def test_files_of_other_encodings_grow(lake: WeblogLake) -> None:
@@ -161,8 +161,8 @@ def test_archives_are_as_many_files_as_they_hold(lake: WeblogLake) -> None:
     assert sorted(lake.sizes()) == [1, 2, 3, 4, 11, 12, 13, 21, 22, 31, 32, 41, 42]
     lake.assert_consistent()
     with connect(lake.settings.warehouse) as connection:
-        told = explain(connection, lake.settings, "logs.zip!web1/access.log:4")
-    assert (told.raw_line, told.fault) == (line(4).decode().rstrip("\n"), None)
+        explanation = explain(connection, lake.settings, "logs.zip!web1/access.log:4")
+    assert (explanation.raw_line, explanation.fault) == (line(4).decode().rstrip("\n"), None)
     assert not list(Path(tempfile.gettempdir()).glob("dwh-unpacked-*/0"))
 
 

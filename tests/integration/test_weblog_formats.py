@@ -134,8 +134,8 @@ def test_every_line_of_them_is_explained_and_reconciled(lake: WeblogLake) -> Non
             for path, count in lake.rows("select path, line_count::integer from audit.file")
             for number in range(1, count + 1)
         }
-        assert {told.fault for told in states.values()} == {None}
-        assert [number for (path, number), told in states.items() if told.state.startswith("no request")] == [
+        assert {explanation.fault for explanation in states.values()} == {None}
+        assert [number for (path, number), line in states.items() if line.state.startswith("no request")] == [
             1, 2, 3, 4, 7, 8,
         ]  # fmt: skip
         with audit.start_run(lake.settings.warehouse, flow="reconcile") as run:
@@ -181,8 +181,8 @@ def test_line_that_was_read_in_another_format_says_so(lake: WeblogLake) -> None:
     lake.load()
     declare(lake, DECLARED)
     with connect(lake.settings.warehouse) as connection:
-        told = explain(connection, lake.settings, "cdn/a.log:1")
-    assert told.fault == "It was read in the format combined; now caddy is declared."
+        explanation = explain(connection, lake.settings, "cdn/a.log:1")
+    assert explanation.fault == "It was read in the format combined; now caddy is declared."
 
 
 def test_declaration_that_cannot_be_used_stops_the_load(lake: WeblogLake, tmp_path: Path) -> None:

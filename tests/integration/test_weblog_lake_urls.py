@@ -45,9 +45,9 @@ def test_files_behind_a_url_load_grow_and_are_known_again(remote: tuple[WeblogLa
     assert sorted(path for path, *_ in lake.files()) == [".hidden", "2026/b.log.1.gz", "a.log", "c.log.json"]
     lake.assert_consistent()
     with connect(lake.settings.warehouse) as connection:
-        told = explain(connection, lake.settings, "2026/b.log.1.gz:7")
-    assert (told.fault, told.raw_line) == (None, line(57).decode().rstrip())
-    assert told.location == f"memory://{landing.lstrip('/')}/2026/b.log.1.gz"
+        explanation = explain(connection, lake.settings, "2026/b.log.1.gz:7")
+    assert (explanation.fault, explanation.raw_line) == (None, line(57).decode().rstrip())
+    assert explanation.location == f"memory://{landing.lstrip('/')}/2026/b.log.1.gz"
     found = {finding.about: finding for finding in examine(lake.settings)}
     assert (found["lake"].verdict, "holds 2 web log files" in found["lake"].what) == ("ok", True)
 

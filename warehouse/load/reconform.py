@@ -2,7 +2,7 @@
 
 What differs was not changed in the world, so facts and present versions are corrected in place. Where the definition
 changed, that happens before a run goes on with what changed, while the mirrors are still those of the last run: a
-version is opened only by what the run merges afterwards. A full refresh may mend mirrors, so it happens afterwards.
+version is opened only by what the run merges afterwards. A full refresh may repair mirrors, so it happens afterwards.
 """
 
 import psycopg

@@ -85,16 +85,7 @@ def dry_run_load(
             before = _last_writers(reader)
             rederived, rederived_examples = _rederive(run)
         dry_run_diff.prepare(connection, reader)
-        limits = landing.limits(settings)
-        claims = Claims(
-            reader,
-            landing.landing_folder(settings),
-            landing.ignored_names(settings),
-            is_named=formats.names,
-            is_declared=formats.declares,
-            limits=limits,
-            is_exclusive=False,
-        )
+        claims = landing.claims(reader, settings, formats, is_exclusive=False)
         sink = DryRunSink(run, connection, reader, countries, claims)
         # New texts go into temporary tables beside the lookups.
         lookups = Lookups(reader, run.run_id, rules, "pg_temp")
@@ -108,7 +99,7 @@ def dry_run_load(
             progress=progress,
             batch_bytes=batch_bytes,
             readable_share=settings.weblog_readable_share,
-            limits=limits,
+            limits=landing.limits(settings),
         )
         loaded = loader.load(wait_seconds=0)
         with session_lock(reader, FEED):

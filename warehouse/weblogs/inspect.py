@@ -106,13 +106,13 @@ class _Trial:
         if self.parsed is None:
             return 0, 0
         extras = self.parsed.extras
-        said = extras and (
+        filled_columns = extras and (
             (extras.host_end > extras.host_start).any(),
             ~np.isnan(extras.request_seconds).all(),
             (extras.request_bytes >= 0).any(),
             (extras.is_tls >= 0).any(),
         )
-        return len(self.parsed.columns.line), sum(map(bool, said or ()))
+        return len(self.parsed.columns.line), sum(map(bool, filled_columns or ()))
 
 
 def inspect(settings: Settings, file: str, *, lines: int = 1000) -> Inspection:

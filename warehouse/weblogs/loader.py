@@ -95,15 +95,7 @@ def load(
         with TableSink(
             run, connection, reader, countries, monthly_bytes=monthly_bytes, is_restart=restart is not None
         ) as sink:
-            claims = Claims(
-                reader,
-                landing.landing_folder(settings),
-                landing.ignored_names(settings),
-                restart,
-                is_named=formats.names,
-                is_declared=formats.declares,
-                limits=landing.limits(settings),
-            )
+            claims = landing.claims(reader, settings, formats, restart)
             lookups = Lookups(reader, run.run_id, rules)
             loader = Loader(
                 sink,

@@ -58,7 +58,7 @@ NEXT: dict[Kind, str] = {
     "restore them in the source.",
     "differences found": "Run `dwh reconcile`: it names the rows; with `--repair` it repairs them.",
     "quarantine": "`dwh quarantine list` lists them with their reasons.",
-    "files not read": "Do what is said beside each; `dwh status` lists them all.",
+    "files not read": "Follow the hint beside each; `dwh status` lists them all.",
     "recovered": "Nothing.",
 }
 

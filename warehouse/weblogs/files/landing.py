@@ -1,7 +1,9 @@
 """The landing folder of the web logs, and the files in it, those of archives included."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+
+import psycopg
 
 from warehouse.files import lake
 from warehouse.files.archive import Limits, unpacked
@@ -9,7 +11,8 @@ from warehouse.files.lake import Landing
 from warehouse.files.locations import Location
 from warehouse.files.rotation import MEMBER
 from warehouse.settings import Settings
-from warehouse.weblogs.formats.declaration import read_formats
+from warehouse.weblogs.files.claims import Claims
+from warehouse.weblogs.formats.declaration import WeblogFormats, read_formats
 from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 
 
@@ -32,6 +35,27 @@ def limits(settings: Settings) -> Limits:
 def discover(settings: Settings) -> Landing:
     """Everything that lies in the landing folder."""
     return lake.discover(landing_folder(settings), ignored_names(settings), read_formats(settings).names)
+
+
+def claims(
+    connection: psycopg.Connection,
+    settings: Settings,
+    formats: WeblogFormats,
+    only: Collection[str] | None = None,
+    *,
+    is_exclusive: bool = True,
+) -> Claims:
+    """Claims on the files of the landing folder; `only` and `is_exclusive` as in `Claims`."""
+    return Claims(
+        connection,
+        landing_folder(settings),
+        ignored_names(settings),
+        only,
+        is_named=formats.names,
+        is_declared=formats.declares,
+        limits=limits(settings),
+        is_exclusive=is_exclusive,
+    )
 
 
 @contextmanager
