@@ -80,7 +80,7 @@ def test_every_line_is_shown_from_its_place_with_what_became_of_it(
 
 def test_file_that_is_renamed_gone_or_changed_is_told(lake: WeblogLake) -> None:
     path = lake.put("a.log", lines(1, 9))
-    lake.put("b.log", lines(1, 5))
+    lake.put("a.log.1", lines(1, 5))
     lake.load()
     path.write_bytes(gzip.compress(path.read_bytes()))
     path.rename(path.with_name("rotated.gz"))
@@ -92,11 +92,11 @@ def test_file_that_is_renamed_gone_or_changed_is_told(lake: WeblogLake) -> None:
     # Files of less than 4 KB are known by all of their bytes.
     assert changed.raw_line is None and "begins otherwise now" in str(changed.fault)
     path.unlink()
-    (lake.landing / "b.log").unlink()
+    (lake.landing / "a.log.1").unlink()
     gone = explained(lake, "a.log:3")
     assert gone.fault == f"{path} is gone: the file that the line was read from is not in the lake."
     assert (gone.row["response_bytes"], gone.raw_line) == (103, None)
-    copied = explained(lake, "b.log:2")
+    copied = explained(lake, "a.log.1:2")
     assert (
         copied.state
         == "loaded as another file's: its first 5 lines are those of a.log, and are not loaded again"
