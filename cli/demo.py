@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from stack.postgres import EmbeddedPostgres
     from warehouse.settings import Settings
 
-# The shop's history ends this many days ago, so that the demo can simulate many days before it reaches today.
-DAYS_AHEAD = 30
 LOG_DAYS, LOG_LINES_A_DAY = 7, 3000
 MARTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "top_devices_by_users": (
@@ -40,11 +38,16 @@ COUNTRIES_SHOWN = 10
 
 def demo(
     rows: Annotated[int, typer.Option(min=1, max=10**9, help="Orders in the generated shop.")] = 5000,
-    changes: Annotated[int, typer.Option(min=1, max=10**9, help="Changes on the simulated day.")] = 2000,
+    changes: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=10**9, help="Changes on the simulated day; default: by the orders of the weeks before."
+        ),
+    ] = None,
 ) -> None:
     """Run the whole pipeline on generated data: shop and web logs, a first load, a day of changes, a second load.
 
-    Always uses the embedded databases in DWH_HOME, whatever else is set. Run again, it continues with the next day.
+    Always uses the embedded databases in DWH_HOME, whatever else is set. Run again, it goes on with today.
     `dwh down` stops what it has started; the data stay.
     """
     from cli.output import err, out, show_log
@@ -118,7 +121,8 @@ def _prepare(settings: "Settings", rows: int) -> None:
 
     migrations.upgrade(settings.warehouse, time_zone=settings.time_zone)
     create_schema(settings.source_url("shop"))
-    end = datetime.now(UTC) - timedelta(days=DAYS_AHEAD)
+    # The shop's history ends before yesterday, which is the day that the demo simulates.
+    end = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
     if not visitors(settings.source_url("shop"), limit=1)[0]:
         generate(
             settings.source_url("shop"), rows=rows, until=end, defects=0.002, progress=progress_lines("rows")
@@ -126,10 +130,10 @@ def _prepare(settings: "Settings", rows: int) -> None:
     if settings.geoip_path is None:
         generators.geoip.write(settings.home / geoip.DEMO)
     if _last_log(settings) is None:
-        _write_logs(settings, end.date(), LOG_DAYS)
+        _write_logs(settings, end.date() - timedelta(days=1), LOG_DAYS)
 
 
-def _next_day(settings: "Settings", changes: int) -> None:
+def _next_day(settings: "Settings", changes: int | None) -> None:
     from cli.output import err
     from generators.shop import simulate_day
 

@@ -13,7 +13,8 @@ generate = Commands(help="Generate data: a shop, web logs.", no_args_is_help=Tru
 Seed = Annotated[int, typer.Option(min=0, help="The same seed generates the same data.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")]
 Until = Annotated[
-    datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day of the data (UTC); default: now.")
+    datetime | None,
+    typer.Option(formats=["%Y-%m-%d"], help="Last day of the data (UTC); default: yesterday."),
 ]
 
 
@@ -26,7 +27,14 @@ def shop(
     days: Annotated[
         int, typer.Option(min=0, max=3660, help="Simulate this many days in an existing shop instead.")
     ] = 0,
-    changes: Annotated[int, typer.Option(min=0, max=10**9, help="Changes on each of these days.")] = 2000,
+    changes: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=10**9,
+            help="Changes on each of these days; default: by the orders of the weeks before.",
+        ),
+    ] = None,
     seed: Seed = 42,
     until: Until = None,
     replace: Annotated[bool, typer.Option("--replace", help="Delete the shop's data first.")] = False,
@@ -65,7 +73,7 @@ def shop(
                 customers=customers,
                 products=products,
                 seed=seed,
-                until=_utc(until),
+                until=_end_of(until),
                 replace=replace,
                 progress=update,
             )
@@ -137,7 +145,7 @@ def show_counts(title: str, counts: dict[str, int], as_json: bool) -> None:
     show_table(title, rows, empty="nothing was generated")
 
 
-def _utc(day: datetime | None) -> datetime | None:
-    from datetime import UTC
+def _end_of(day: datetime | None) -> datetime | None:
+    from datetime import UTC, timedelta
 
-    return day.replace(tzinfo=UTC) if day else None
+    return day.replace(tzinfo=UTC) + timedelta(days=1) if day else None

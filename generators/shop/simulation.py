@@ -15,13 +15,16 @@ from generators.shop.load import TABLES, Progress
 from generators.shop.stock import book_day
 
 BATCH = 100  # orders per transaction
+# New orders and their lines are this share of a day's changes; the other shares are in _run.
+ORDERS_SHARE = 0.465
+PACE_DAYS = 28
 NEEDED = tuple(table for table in TABLES if table not in ("promotion", "sales_order", "order_item"))
 
 
 def simulate_day(
     url: str,
     *,
-    changes: int = 2000,
+    changes: int | None = None,
     seed: int,
     day: datetime | None = None,
     defects: float = 0.0,
@@ -29,20 +32,23 @@ def simulate_day(
 ) -> dict[str, int]:
     """Change so many rows of a shop, as a day would: registrations, orders, prices, moves, deletions.
 
-    All of it lies in the 24 hours from day on (default: from the last order on), but never in the future: people
-    move and prices change in the morning, then orders come in; at the end, and beyond these changes, the shop books
-    what left its stock and refreshes the counters of the products.
+    By default as many as fit the orders of the four weeks before: the day sells what days sell there. All of it lies in
+    the 24 hours from day on (default: from the last order on), but never in the future: people move and prices change
+    in the morning, then orders come in; at the end, and beyond these changes, the shop books what left its stock and
+    refreshes the counters of the products.
     The same seed on the same shop makes the same changes. The result counts rows as <table>_inserted,
     _updated and _deleted, each row once. defects is the share of new orders of which one line
     breaks a rule, counted as defects_order.
     """
-    if changes < 0:
+    if changes is not None and changes < 0:
         raise GeneratorError(f"The number of changes is {changes}.", "Ask for 0 or more.")
     if not 0 <= defects <= 1:
         raise GeneratorError(f"The share of defects is {defects}.", "Ask for a share between 0 and 1.")
     with connect(url, autocommit=True) as connection:
         _check_not_empty(connection)
         opening, closing = _hours(connection, day)
+        if changes is None:
+            changes = _usual_changes(connection, opening, closing)
         today = Day(connection, np.random.default_rng([seed, changes]), opening, closing)
         spoiled = _run(today, changes, defects, progress or (lambda step, done, total: None))
     return dict(today.counts) | {"defects_order": spoiled}
@@ -112,6 +118,22 @@ def _check_not_empty(connection: Connection) -> None:
                 f"The shop has no rows in {table}: there is no day to simulate.",
                 "Generate its history first: `dwh generate shop`.",
             )
+
+
+def _usual_changes(connection: Connection, opening: datetime, closing: datetime) -> int:
+    """Changes of a day on which as many rows of orders and lines are new as on the days before, on average."""
+    row = connection.execute(
+        """
+        select count(distinct o.id) + count(i.line_number)
+        from public.sales_order as o
+        left join public.order_item as i on o.id = i.sales_order_id
+        where o.ordered_at > %(opening)s - make_interval(days => %(days)s) and o.ordered_at <= %(opening)s
+        """,
+        {"opening": opening, "days": PACE_DAYS},
+    ).fetchone()
+    assert row
+    new_rows = int(row[0])
+    return round(new_rows / PACE_DAYS * ((closing - opening) / timedelta(days=1)) / ORDERS_SHARE)
 
 
 def _hours(connection: Connection, day: datetime | None) -> tuple[datetime, datetime]:

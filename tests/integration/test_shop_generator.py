@@ -413,6 +413,30 @@ def test_days_follow_the_last_order_and_stay_out_of_the_future(shop_url: str) ->
         assert new > 0
 
 
+def test_generated_data_end_yesterday(shop_url: str) -> None:
+    generate(shop_url, **{name: size for name, size in SMALL.items() if name != "until"})
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    (last,) = query(shop_url, "select max(ordered_at) from public.sales_order")[0]
+    assert midnight - timedelta(days=1) <= last < midnight
+
+
+def test_simulated_days_sell_as_much_as_the_days_before(shop_url: str) -> None:
+    generate(shop_url, **SMALL | {"rows": 4000})
+    for seed in range(4):
+        simulate_day(shop_url, seed=seed, day=UNTIL + timedelta(days=seed))
+    before, simulated = query(
+        shop_url,
+        f"""
+        select
+            count(*) filter (where ordered_at >= timestamptz '{UNTIL}' - interval '28 days' and ordered_at < '{UNTIL}')
+                / 28.0,
+            count(*) filter (where ordered_at >= '{UNTIL}') / 4.0
+        from public.sales_order
+        """,
+    )[0]
+    assert 0.75 < simulated / before < 1.25
+
+
 def test_a_day_in_a_tiny_shop_is_mostly_new_orders(shop_url: str) -> None:
     generate(shop_url, rows=2, companies=1, customers=2, products=1, until=UNTIL, defects=0)
     before = planned(shop_url)
