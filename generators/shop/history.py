@@ -34,10 +34,10 @@ def generate(
 ) -> dict[str, int]:
     """Fill an empty shop with so many orders (rows), companies, customers and products, over two years.
 
-    The same seed and the same until (default: the beginning of today, UTC, so that the data end yesterday) give the same
-    rows. defects is the share of customers and of orders that break a rule on purpose. The result counts the rows of
-    each table and, as defects_customer_* and defects_item_*, those that break each rule. A shop that holds data is an
-    error unless replace is set, which empties it first.
+    The same seed and the same until (default: the beginning of today, UTC: the data end yesterday) give the same rows.
+    defects is the share of customers and of orders that break a rule on purpose. The result counts the rows of each
+    table and, as defects_customer_* and defects_item_*, those that break each rule. A shop that holds data is an error
+    unless replace is set, which empties it first.
     """
     report = progress or (lambda table, done, total: None)
     _check(rows, companies, customers, products, defects)
