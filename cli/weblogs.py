@@ -25,8 +25,9 @@ def inspect(
     """
     from cli.output import out, show_json, show_table
     from warehouse.settings import Settings
-    from warehouse.weblogs.inspect import inspect as inspect_file
-    from warehouse.weblogs.inspect import visible, write_declaration
+    from warehouse.weblogs.inspect.declare import write_declaration
+    from warehouse.weblogs.inspect.inspect import inspect as inspect_file
+    from warehouse.weblogs.inspect.inspect import shortened, visible
 
     settings = Settings.load()
     found = inspect_file(settings, file, lines=lines)
@@ -46,6 +47,7 @@ def inspect(
                 "notes": found.notes,
                 "is_declared": found.is_declared,
                 "declaration": found.declaration,
+                "misread": found.misread,
                 "written_to": written,
             }
         )
@@ -64,7 +66,10 @@ def inspect(
             if found.declaration is None:
                 out.print("It needs no declaration: it is read so already.", markup=False)
             elif written is None:
-                out.print("Its declaration; --write adds it to weblogs.toml:\n", markup=False)
+                what = "--write adds it to weblogs.toml"
+                if found.misread:
+                    what = f"it is one for files of another format, too: {shortened(found.misread)}"
+                out.print(f"Its declaration; {what}:\n", markup=False, soft_wrap=True)
                 out.print(found.declaration, markup=False, soft_wrap=True)
         if written is not None:
             out.print(f"Declared in {written}. To load it: dwh run weblogs", markup=False, soft_wrap=True)
