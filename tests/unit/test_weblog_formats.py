@@ -166,6 +166,31 @@ READ: Mapping[str, tuple[dict[str, Any], str, Row]] = {
         f"2.0.0.9 20.11.2026 02:02:03 AM {REQUEST}",
         Row(),
     ),
+    "zone in a second time": (
+        {"apache": '%h [%{%d/%b/%Y %T}t.%{msec_frac}t %{%z}t] "%r" %>s %b "%{Referer}i" "%{User-agent}i"'},
+        f"2.0.0.9 [20/Nov/2026 02:02:03.579 +0100] {REQUEST}",
+        Row(),
+    ),
+    "date, time and zone in three, apart from each other": (
+        {"apache": '%{begin:%z}t %h %{%T}t "%r" %>s %b "%{Referer}i" "%{User-agent}i" %{%F}t'},
+        f"-0300 2.0.0.9 22:02:03 {REQUEST} 2026-11-19",
+        Row(),
+    ),
+    "date and time in two, local": (
+        {"apache": '%h %{%F}t %{%T}t "%r" %>s %b "%{Referer}i" "%{User-agent}i"', "time_zone": "Europe/Berlin"},
+        f"2.0.0.9 2026-11-20 02:02:03 {REQUEST}",
+        Row(),
+    ),
+    "weekday and zone beside a whole time": (
+        {"apache": '%h %t %{%a %z}t "%r" %>s %b "%{Referer}i" "%{User-agent}i"'},
+        f"2.0.0.9 {TIME} Fri +0100 {REQUEST}",
+        Row(),
+    ),
+    "percent sign and dollar": (
+        {"apache": '%h $ 100%% %t "%r" %>s %b "%{Referer}i" "%{User-agent}i"'},
+        f"2.0.0.9 $ 100% {TIME} {REQUEST}",
+        Row(),
+    ),
     "milliseconds since 1970": (
         {"apache": '%h %{msec}t "%r" %>s %b "%{Referer}i" "%{User-agent}i"'},
         f"2.0.0.9 1795136523999 {REQUEST}",
@@ -524,7 +549,66 @@ WRONG = {
         "[[formats]]\nfiles = 'a'\napache = '%h %{%Q}t \"%r\" %s'\n", "has %Q, which cannot be read"
     ),
     "two times": (
-        "[[formats]]\nfiles = 'a'\napache = '%h %{%F %z}t %{%T}t \"%r\" %s'\n", "does not say year, month, day, hour"
+        "[[formats]]\nfiles = 'a'\napache = '%h %t %{sec}t \"%r\" %s'\n", "has 2 times"
+    ),
+    "two times in parts": (
+        "[[formats]]\nfiles = 'a'\napache = '%h %{%F %T %z}t %{%T}t \"%r\" %s'\n",
+        "'%T' says the hour that another time of the line says",
+    ),
+    "date and time of two moments": (
+        "[[formats]]\nfiles = 'a'\napache = '%h %{%F %z}t %{end:%T}t \"%r\" %s'\n", "has 2 times"
+    ),
+    "two parts that make no time": (
+        "[[formats]]\nfiles = 'a'\napache = '%h %{%F}t %{%z}t \"%r\" %s'\n",
+        "'%F' and '%z' does not say year, month, day, hour and minute",
+    ),
+    "hour without half of the day": (
+        "[[formats]]\nfiles = 'a'\napache = '%h %{%F %I:%M %z}t \"%r\" %s'\n", "does not say year, month, day, hour"
+    ),
+    "time that is not finished": (
+        "[[formats]]\nfiles = 'a'\napache = '%h %{%F %T %}t \"%r\" %s'\n", "has %, which cannot be read"
+    ),
+    "directive that is not finished": (
+        "[[formats]]\nfiles = 'a'\napache = '%h %t \"%r\" %s %{foo'\n", "'%{foo' is no directive of a LogFormat"
+    ),
+    "directive without its brace": (
+        "[[formats]]\nfiles = 'a'\napache = '%h %t \"%r\" %s \"%{Referer\" %{User-Agent}i'\n",
+        "is no directive of a LogFormat",
+    ),
+    "directive without its brace before one": (
+        "[[formats]]\nfiles = 'a'\napache = '%h %t \"%r\" %s %{Referer %h}i'\n", "'%{Referer %h}i' is no directive"
+    ),
+    "percent sign alone": (
+        "[[formats]]\nfiles = 'a'\napache = '%h %t \"%r\" %s %'\n", "'%' is no directive of a LogFormat"
+    ),
+    "LogFormat that is not finished": (
+        "[[formats]]\nfiles = 'a'\napache = 'LogFormat \"%h %t %s'\n", "is no LogFormat, or not all of it"
+    ),
+    "variable that is not finished": (
+        "[[formats]]\nfiles = 'a'\nnginx = '$remote_addr $msec \"$request\" $status ${host'\n",
+        "'${host' is no part of a log_format",
+    ),
+    "dollar sign alone": (
+        "[[formats]]\nfiles = 'a'\nnginx = '$remote_addr $msec \"$request\" $status $'\n", "'$' is no part"
+    ),
+    "log_format that is not finished": (
+        "[[formats]]\nfiles = 'a'\nnginx = 'log_format main \"$remote_addr $msec $request $status'\n",
+        "is no part of a log_format, or not all of it",
+    ),
+    "absolute path of another kind": ('[[formats]]\nfiles = "//srv/lake/**"\npreset = "caddy"\n', "matches no file"),
+    "folder above": ('[[formats]]\nfiles = "../logs/*"\npreset = "caddy"\n', "matches no file"),
+    "folder itself": ('[[formats]]\nfiles = ["a", "./cdn/*"]\npreset = "caddy"\n', "files = './cdn/*' matches no"),
+    "nothing between slashes": ('[[formats]]\nfiles = "cdn//a.log"\npreset = "caddy"\n', "matches no file"),
+    "slash alone": ('[[formats]]\nfiles = "/"\npreset = "caddy"\n', "matches no file"),
+    "blank before it": ('[[formats]]\nfiles = " cdn/**"\npreset = "caddy"\n', "matches no file"),
+    "URL": ('[[formats]]\nfiles = "s3://lake/cdn/**"\npreset = "caddy"\n', "matches no file"),
+    "the same files again": (
+        '[[formats]]\nfiles = "cdn/**"\npreset = "caddy"\n[[formats]]\nfiles = ["x", "cdn/"]\npreset = "traefik"\n',
+        "w.toml, format 2: files = 'cdn/' never counts: format 1 is that of all these files",
+    ),
+    "files of an earlier entry": (
+        '[[formats]]\nfiles = "*"\npreset = "caddy"\n[[formats]]\nfiles = "a/**/b*.log"\npreset = "traefik"\n',
+        "never counts: format 1",
     ),
     "no TOML": ("x", "w.toml is no TOML"),
     "unknown table": ("[x]\n", "w.toml: 'x' is not known"),
@@ -579,6 +663,33 @@ def test_first_entry_that_matches_a_path_counts() -> None:
         "cdn/new/a\nb.log": "json caddy",
     }  # fmt: skip
     assert WeblogFormats().of("any").kind == "combined"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "of_second"),
+    [
+        ("cdn/*", "cdn/**", "cdn/x/a.log"),
+        ("cdn/*/*/a.log", "cdn/**/a.log", "cdn/a.log"),
+        ("cdn/a*.log", "cdn/*.log", "cdn/b.log"),
+        ("cdn/?.log", "cdn/*.log", "cdn/10.log"),
+        ("/a.log", "a.log", "x/a.log"),
+        ("cdn/b*", "cdn/", "cdn/x/b1"),
+    ],
+)
+def test_wider_pattern_behind_a_narrower_one_counts_for_the_others(
+    first: str, second: str, of_second: str
+) -> None:
+    content = "".join(
+        f'[[formats]]\nfiles = "{files}"\npreset = "{preset}"\n'
+        for files, preset in ((first, "caddy"), (second, "traefik"))
+    )
+    assert parse_formats(content.encode(), "w.toml").of(of_second).preset == "traefik"
+
+
+def test_pattern_with_a_slash_before_it_is_one_of_the_top() -> None:
+    declared = parse_formats(b'[[formats]]\nfiles = ["/a.log", "/cdn/**"]\npreset = "caddy"\n', "w.toml")
+    paths = ("a.log", "x/a.log", "cdn/a.log", "x/cdn/a.log")
+    assert [declared.declares(path) for path in paths] == [True, False, True, False]
 
 
 def test_every_preset_can_be_used() -> None:

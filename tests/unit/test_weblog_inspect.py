@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from tests.unit.test_weblog_formats import CLF, DOUBLED, READ, TRAEFIK, W3C
-from warehouse.errors import WrongParameters
+from warehouse.errors import DeclarationError, WrongParameters
 from warehouse.settings import Settings
 from warehouse.weblogs.formats.declaration import parse_formats, read_formats
 from warehouse.weblogs.inspect.declare import write_declaration
@@ -140,6 +140,14 @@ def test_other_files_are_named_and_not_declared(settings: Settings, content: str
     assert found.hint
     with pytest.raises(WrongParameters, match="nothing to declare"):
         write_declaration(settings, found)
+
+
+def test_path_of_the_lake_in_a_pattern_is_refused(settings: Settings) -> None:
+    pattern = f"{settings.lake}/landing/weblogs/cdn/**"
+    Path(settings.lake, "weblogs.toml").write_text(f'[[formats]]\nfiles = "{pattern}"\npreset = "caddy"\n')
+    with pytest.raises(DeclarationError, match=r"format 1: files = .* matches no file") as raised:
+        read_formats(settings)
+    assert raised.value.hint
 
 
 def test_entry_that_says_otherwise_is_not_overruled(settings: Settings) -> None:

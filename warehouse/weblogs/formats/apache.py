@@ -1,17 +1,26 @@
 """Apache's LogFormat: https://httpd.apache.org/docs/current/mod/mod_log_config.html."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Final
 
 from warehouse.errors import DeclarationError
-from warehouse.weblogs.formats.pattern import Field, Token
+from warehouse.weblogs.formats.pattern import Field, Token, time_part
 from warehouse.weblogs.formats.records import TimeParser
-from warehouse.weblogs.formats.times import any_time, epoch_seconds, strftime
+from warehouse.weblogs.formats.times import (
+    any_time,
+    epoch_seconds,
+    is_time,
+    strftime,
+    strftime_names,
+    strftime_pattern,
+)
 
 _DIRECTIVE = re.compile(r"%([<>!\d,]*)(?:\{([^}]*)\})?(\^..|[a-zA-Z%])")
 _LOG_FORMAT = re.compile(r'\s*LogFormat\s+"((?:[^"\\]|\\.)*)"(?:\s+\S+)?\s*', re.IGNORECASE)
+_DIRECTIVE_NAME = re.compile(r"\s*LogFormat\s", re.IGNORECASE)
 _ESCAPED: Final = {"n": "\n", "t": "\t"}
 # Name of the field, and its rank among those of the same name.
 _FIELDS: Final = {
@@ -30,6 +39,7 @@ _VARIABLES: Final = {"ssl_protocol": ("tls", 0), "https": ("tls", 1), "request_s
 _UNITS: Final = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}
 # An identity with a dot or a colon is an address: then another field than the identity stands there.
 _PATTERNS: Final = {"l": rb"[^ \t.:,]*+", "D": rb"\d++|-", "T": rb"\d++|-"}
+_MOMENT = re.compile(r"(?:(begin|end)(?::|$))?(.*)", re.DOTALL)
 _EPOCHS: Final = ("sec", "msec", "usec")
 
 
@@ -40,59 +50,110 @@ def tokens_of(declared: str, zone: tzinfo | None) -> tuple[list[Token], TimePars
         DeclarationError: it has a time that cannot be read.
     """
     match = _LOG_FORMAT.fullmatch(declared)
+    if match is None and _DIRECTIVE_NAME.match(declared):
+        raise DeclarationError(
+            f"'{declared[:60]}' is no LogFormat, or not all of it.",
+            hint='As in the configuration: LogFormat "…" nickname',
+        )
     text = match[1] if match else declared
     if match or r"\"" in text:
         text = re.sub(r"\\(.)", lambda escaped: _ESCAPED.get(escaped[1], escaped[1]), text)
-    tokens: list[Token] = []
-    times: list[TimeParser] = []
-    for token, parse_time in _tokens(text, zone):
-        if isinstance(token, str) and tokens and isinstance(tokens[-1], str):
-            tokens[-1] += token
+    drafts: list[Token | _Time] = []
+    for token in _tokens(text):
+        if isinstance(token, str) and drafts and isinstance(drafts[-1], str):
+            drafts[-1] += token
         else:
-            tokens.append(token)
-        if parse_time is not None:
-            times.append(parse_time)
-    if len(times) > 1:
+            drafts.append(token)
+    parts, parse_time = _request_time([one for one in drafts if isinstance(one, _Time)], declared, zone)
+    return [_field_of_time(one, parts) if isinstance(one, _Time) else one for one in drafts], parse_time
+
+
+@dataclass(frozen=True, eq=False)
+class _Time:
+    """A directive of a time: its format, empty for that of CLF, and which moment of the request it is."""
+
+    source: str
+    format: str
+    moment: str
+
+    @property
+    def pattern(self) -> bytes:
+        """What it looks like."""
+        if not self.format:
+            return rb"[^\]]*+"
+        if self.format in _EPOCHS:
+            return rb"\d{1,19}"
+        return strftime_pattern(self.format)
+
+
+def _request_time(
+    times: Sequence[_Time], declared: str, zone: tzinfo | None
+) -> tuple[Sequence[_Time], TimeParser]:
+    """Which directives make the time of the request, and the parser of what they write, with \\n between them.
+
+    Raises:
+        DeclarationError: they make none, or two.
+    """
+    whole = [one for one in times if one.format in ("", *_EPOCHS)]
+    parts = [one for one in times if one not in whole]
+    if whole and is_time({name for one in parts for name in strftime_names(one.format)}):
+        whole += parts
+    if len(whole) > 1 or len({one.moment for one in whole or parts}) > 1:
         raise DeclarationError(
             f"The format '{declared}' has {len(times)} times.",
             hint="Which one is the request's cannot be told: have the server log one, with all of it.",
         )
-    return tokens, times[0] if times else any_time(zone)
+    if whole or not parts:
+        return whole, epoch_seconds if whole and whole[0].format else any_time(zone)
+    return parts, strftime([one.format for one in parts], zone)
 
 
-def _tokens(text: str, zone: tzinfo | None) -> Iterator[tuple[Token, TimeParser | None]]:
+def _field_of_time(time: _Time, parts: Sequence[_Time]) -> Field:
+    name = time_part(parts.index(time)) if time in parts else None
+    return Field(name, time.source, pattern=time.pattern)
+
+
+def _tokens(text: str) -> Iterator["Token | _Time"]:
     place = 0
-    for match in _DIRECTIVE.finditer(text):
-        if match.start() > place:
-            yield text[place : match.start()], None
+    for match in (*_DIRECTIVE.finditer(text), None):
+        literal = text[place : match.start() if match else None]
+        if "%" in literal:
+            raise _unfinished(literal[literal.index("%") :])
+        if literal:
+            yield literal
+        if match is None:
+            return
         place = match.end()
         modifiers, argument, code = match.groups()
+        # Without its brace, an argument would go on to the next one.
+        if "{" in (argument or "") or (code != "t" and "%" in (argument or "")):
+            raise _unfinished(match[0])
         if code == "%":
-            yield "%", None
+            yield "%"
         elif code == "t":
-            yield from _time(match[0], argument, zone)
+            yield from _time(match[0], argument or "")
         else:
-            yield Field(*_field(match[0], modifiers, argument, code), _PATTERNS.get(code)), None
-    if place < len(text):
-        yield text[place:], None
+            yield Field(*_field(match[0], modifiers, argument, code), _PATTERNS.get(code))
 
 
-def _time(
-    source: str, argument: str | None, zone: tzinfo | None
-) -> Iterator[tuple[Token, TimeParser | None]]:
-    declared = (argument or "").removeprefix("begin:").removeprefix("end:")
-    if declared in ("", "begin", "end"):
-        # Its brackets are part of it.
-        yield "[", None
-        yield Field("time", source, pattern=rb"[^\]]*+"), any_time(zone)
-        yield "]", None
-    elif declared in _EPOCHS:
-        yield Field("time", source, pattern=rb"\d{1,19}"), epoch_seconds
-    elif declared.endswith("_frac"):
-        yield Field(None, source, pattern=rb"\d{1,6}"), None
+def _unfinished(text: str) -> DeclarationError:
+    return DeclarationError(
+        f"'{text[:40]}' is no directive of a LogFormat, or not all of it.",
+        hint="A directive is as %h, %>s or %{Referer}i; a percent sign itself is %%.",
+    )
+
+
+def _time(source: str, argument: str) -> Iterator["Token | _Time"]:
+    match = _MOMENT.fullmatch(argument)
+    assert match is not None
+    moment, declared = match[1] or "begin", match[2]
+    if declared.endswith("_frac"):
+        yield Field(None, source, pattern=rb"\d{1,6}")
+    elif declared:
+        yield _Time(source, declared, moment)
     else:
-        pattern, parse = strftime(declared, zone)
-        yield Field("time", source, pattern=pattern), parse
+        # Its brackets are part of it.
+        yield from ("[", _Time(source, "", moment), "]")
 
 
 def _field(source: str, modifiers: str, argument: str | None, code: str) -> tuple[str | None, str, int]:

@@ -202,7 +202,16 @@ def read_formats(settings: Settings) -> WeblogFormats:
             f"{location} cannot be read: {error.strerror or error}.",
             hint="It declares the formats of web logs: correct DWH_WEBLOG_FORMATS, or unset it.",
         ) from None
-    return parse_formats(content, str(location), location)
+    declared = parse_formats(content, str(location), location)
+    lake = location_of(settings.lake)
+    for number, entry in enumerate(declared.entries, start=1):
+        for pattern in entry.files:
+            if isinstance(lake, Path) and pattern.startswith(f"{lake.absolute()}/"):
+                raise DeclarationError(
+                    f"{location}, format {number}: files = {pattern!r} matches no file.",
+                    hint='Paths are those below the landing folder, as "cdn/**".',
+                )
+    return declared
 
 
 def parse_formats(content: bytes, name: str, location: Location | None = None) -> WeblogFormats:
@@ -224,6 +233,7 @@ def parse_formats(content: bytes, name: str, location: Location | None = None) -
     for number, entry in enumerate(entries, start=1):
         try:
             read.append(read_entry(entry))
+            _check_reach(read[-1], read[:-1])
         except DeclarationError as error:
             raise DeclarationError(f"{name}, format {number}: {error.what}", hint=error.hint) from None
     return WeblogFormats(tuple(read), location)
@@ -242,7 +252,43 @@ def read_entry(entry: Mapping[str, Any]) -> FormatEntry:
         raise DeclarationError(
             'files is missing: the paths below the landing folder, as files = "cdn/**".', hint=_HINT
         )
+    for pattern in files:
+        _check_pattern(pattern)
     return FormatEntry(tuple(files), read_format(options))
+
+
+def _check_pattern(pattern: str) -> None:
+    """Refuse a pattern of paths that no file has."""
+    parts = pattern.removeprefix("/").removesuffix("/").split("/")
+    wrong = next((part for part in parts if part in ("", ".", "..")), None)
+    if wrong is not None or pattern.strip() != pattern or "://" in pattern:
+        raise DeclarationError(
+            f"files = {pattern!r} matches no file: it is no path below the landing folder.",
+            hint='As "cdn/**", "cdn/*.log" or "*.log"; without empty parts, ".", ".." and blanks around it.',
+        )
+
+
+def _check_reach(entry: FormatEntry, earlier: Sequence[FormatEntry]) -> None:
+    """Refuse an entry of which an earlier one has all files."""
+    for pattern in entry.files:
+        number = next((n for n, one in enumerate(earlier, start=1) if _covers(one, pattern)), None)
+        if number is not None:
+            raise DeclarationError(
+                f"files = {pattern!r} never counts: format {number} is that of all these files.",
+                hint=f"The first one counts: move it before format {number}, or remove it.",
+            )
+
+
+def _covers(entry: FormatEntry, pattern: str) -> bool:
+    """Whether an entry matches every path that a pattern does, tried with names that nobody would write into one."""
+    wildcards = re.split(r"(\*\*/|\*\*|\*|\?)", _anchored(pattern))
+    names = {"*": "\1\1\1", "?": "\1"}
+    return all(
+        entry.matches(
+            "".join({**names, "**/": folders, "**": f"{folders}\1"}.get(one, one) for one in wildcards)
+        )
+        for folders in ("", "\1/\1/\1/")
+    )
 
 
 def read_format(options: Mapping[str, Any]) -> LogFormat:
@@ -329,10 +375,15 @@ def presets() -> Mapping[str, Mapping[str, Any]]:
 @cache
 def _glob(pattern: str) -> re.Pattern[str]:
     """Paths that a pattern means: * within a name, ** over folders; a name alone means files of it in any folder."""
+    pieces = re.split(r"(\*\*/|\*\*|\*|\?)", _anchored(pattern))
+    meanings = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    return re.compile("".join(meanings.get(piece, re.escape(piece)) for piece in pieces), re.DOTALL)
+
+
+def _anchored(pattern: str) -> str:
+    """A pattern of whole paths: one without a slash is a name in any folder, one that ends with it a folder."""
     if "/" not in pattern:
         pattern = f"**/{pattern}"
     if pattern.endswith("/"):
         pattern += "**"
-    pieces = re.split(r"(\*\*/|\*\*|\*|\?)", pattern.removeprefix("/"))
-    meanings = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    return re.compile("".join(meanings.get(piece, re.escape(piece)) for piece in pieces), re.DOTALL)
+    return pattern.removeprefix("/")

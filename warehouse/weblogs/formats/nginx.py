@@ -5,9 +5,11 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from warehouse.errors import DeclarationError
 from warehouse.weblogs.formats.pattern import Field, Token
 
 _LOG_FORMAT = re.compile(r"\s*log_format\s+\S+\s+(?:escape=(default|json|none)\s+)?(.*?);?\s*", re.DOTALL)
+_DIRECTIVE_NAME = re.compile(r"\s*log_format\s")
 _ESCAPE = re.compile(r"\s*escape=(default|json|none)\s+(.*)", re.DOTALL)
 _STRING = re.compile(r"\s*(?:'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"|(\S+))\s*")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
@@ -33,33 +35,55 @@ _PATTERNS: Final = {
 
 
 def tokens_of(declared: str) -> tuple[list[Token], Callable[[bytes], bytes] | None]:
-    """Literals and fields of a log_format, with or without the directive's name; and what undoes its escapes."""
+    """Literals and fields of a log_format, with or without the directive's name; and what undoes its escapes.
+
+    Raises:
+        DeclarationError: it is not finished.
+    """
     text, escape = declared, "default"
     if match := _LOG_FORMAT.fullmatch(declared):
         escape, text = match[1] or "default", _joined(match[2])
     elif match := _ESCAPE.fullmatch(declared):
         escape, text = match[1], match[2]
+    elif _DIRECTIVE_NAME.match(declared):
+        raise _unfinished(declared)
     tokens: list[Token] = []
     place = 0
-    for variable in _VARIABLE.finditer(text):
-        if variable.start() > place:
-            tokens.append(text[place : variable.start()])
+    for variable in (*_VARIABLE.finditer(text), None):
+        literal = text[place : variable.start() if variable else None]
+        if "$" in literal:
+            raise _unfinished(literal[literal.index("$") :])
+        if literal:
+            tokens.append(literal)
+        if variable is None:
+            break
         place = variable.end()
         name = variable[1] or variable[2]
         field, rank = {**VARIABLES, **_WITH_ADDRESS}.get(name, (None, 0))
         tokens.append(Field(field, f"${name}", rank, _PATTERNS.get(name)))
-    if place < len(text):
-        tokens.append(text[place:])
     return tokens, _from_json if escape == "json" else None
 
 
 def _joined(strings: str) -> str:
-    """The strings of a directive, put together."""
+    """The strings of a directive, put together.
+
+    Raises:
+        DeclarationError: a quote is not closed.
+    """
     parts = []
     for match in _STRING.finditer(strings):
+        if match[3] and match[3][0] in "'\"":
+            raise _unfinished(strings[match.start(3) :])
         quoted = match[1] if match[1] is not None else match[2]
         parts.append(match[3] if quoted is None else re.sub(r"\\(['\"\\])", r"\1", quoted))
     return "".join(parts)
+
+
+def _unfinished(text: str) -> DeclarationError:
+    return DeclarationError(
+        f"'{text[:40]}' is no part of a log_format, or not all of it.",
+        hint="As in the configuration: log_format name '$remote_addr …'; a variable is as $status or ${status}.",
+    )
 
 
 def _from_json(value: bytes) -> bytes:

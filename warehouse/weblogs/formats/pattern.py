@@ -33,6 +33,11 @@ class Field:
 Token = str | Field
 
 
+def time_part(number: int) -> str:
+    """Name of the field that has a part of the request's time: date, time of day, zone."""
+    return "time" if number == 0 else f"time {number}"
+
+
 class PatternParser:
     """Parses lines that consist of literals and fields."""
 
@@ -47,6 +52,7 @@ class PatternParser:
         names = [token.name for token in tokens if isinstance(token, Field) and token.name]
         self._maker = maker(frozenset(names))
         self._names = tuple(names)
+        self._time_parts = [name for name in map(time_part, range(len(names))) if name in names]
         self._unescape = unescape
         self._pattern = re.compile(_pattern(tokens, declared), re.DOTALL)
 
@@ -60,6 +66,8 @@ class PatternParser:
         fields = dict(zip(self._names, match.groups(), strict=True))
         if self._unescape is not None and b"\\" in line:
             fields = {name: self._unescape(value) for name, value in fields.items()}
+        if len(self._time_parts) > 1:
+            fields["time"] = b"\n".join(fields[name] for name in self._time_parts)
         return self._maker.make(fields)
 
 

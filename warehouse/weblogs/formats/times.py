@@ -2,7 +2,7 @@
 
 import calendar
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
 from typing import Final
@@ -90,20 +90,84 @@ def iso_seconds(text: bytes, zone: tzinfo | None) -> int | Fault:
     return _seconds(text, (year, month, day, hour, minute, second), match[7], zone)
 
 
-def strftime(declared: str, zone: tzinfo | None) -> tuple[bytes, TimeParser]:
-    """Pattern and parser of times in a format of strftime.
+def strftime(declared: Sequence[str], zone: tzinfo | None) -> TimeParser:
+    """The parser of times that stand in several formats of strftime, with a line end between them.
 
     Raises:
-        DeclarationError: it has a directive that is not known, or does not say which day and second it is.
+        DeclarationError: one has a directive that is not known, two say the same, or all together do not say which day,
+            minute and zone it is.
     """
+    names: set[str] = set()
+    parts = [_part_pattern(part, names) for part in declared]
+    title = " and ".join(f"'{part}'" for part in declared)
+    if not is_time(names):
+        raise DeclarationError(
+            f"The time format {title} does not say year, month, day, hour and minute.",
+            hint="A time needs them, as in %Y-%m-%dT%H:%M:%S%z, and %p beside %I; Apache: log one %t with all of it.",
+        )
+    if not names & {"epoch", "zone"} and zone is None:
+        raise DeclarationError(
+            f"The time format {title} has no time zone.",
+            hint='Declare the zone of the server\'s clock, as time_zone = "Europe/Berlin".',
+        )
+    compiled = re.compile("\n".join(parts).encode())
+
+    def parse(text: bytes) -> int | Fault:
+        match = compiled.fullmatch(text)
+        if match is None:
+            return Fault("malformed_line", f"'{printable(text)[:60]}' is no time as {title}")
+        found = {name: value for name, value in match.groupdict().items() if value is not None}
+        if "epoch" in found:
+            return epoch_seconds(found["epoch"])
+        month = int(found["month"]) if "month" in found else _month(found["month_name"])
+        hour = int(found["hour"]) if "hour" in found else int(found["hour12"]) % 12
+        if "hour12" in found and "hour" not in found and found["half"].lower() == b"pm":
+            hour += 12
+        moment = (
+            int(found["year"]), month, int(found["day"]), hour, int(found["minute"]), int(found.get("second", 0)),
+        )  # fmt: skip
+        return _seconds(text, moment, found.get("zone"), zone)
+
+    return cached(parse)
+
+
+def strftime_pattern(declared: str) -> bytes:
+    """The pattern of a format of strftime, without groups.
+
+    Raises:
+        DeclarationError: it has a directive that is not known.
+    """
+    return re.sub(r"\(\?P<\w+>", "(?:", _part_pattern(declared, set())).encode()
+
+
+def strftime_names(declared: str) -> set[str]:
+    """What a format of strftime says: year, month, zone …
+
+    Raises:
+        DeclarationError: it has a directive that is not known.
+    """
+    names: set[str] = set()
+    _part_pattern(declared, names)
+    return names
+
+
+def is_time(names: Collection[str]) -> bool:
+    """Whether this is enough to know the minute, but for its zone."""
+    has = set(names).__contains__
+    is_day = has("year") and has("day") and (has("month") or has("month_name"))
+    return has("epoch") or (is_day and has("minute") and (has("hour") or (has("hour12") and has("half"))))
+
+
+def _part_pattern(declared: str, names: set[str]) -> str:
+    """The pattern of one part, with a group for all that no part before it says; what it says joins `names`."""
+    before, pattern, formats = frozenset(names), "", declared
     for short, long in _SHORT.items():
-        declared = declared.replace(f"%{short}", long)
-    pattern, names = "", set()
-    for literal, directive in re.findall(r"([^%]+)|%(.)", declared):
+        formats = formats.replace(f"%{short}", long)
+    for literal, directive in re.findall(r"([^%]+)|%(.?)", formats, re.DOTALL):
         if literal or directive == "%":
             pattern += re.escape(literal or directive)
         elif directive in ("n", "t"):
-            pattern += r"\s"
+            pattern += r"[ \t]"
         elif directive not in _DIRECTIVES:
             raise DeclarationError(
                 f"The time format '{declared}' has %{directive}, which cannot be read.",
@@ -111,42 +175,16 @@ def strftime(declared: str, zone: tzinfo | None) -> tuple[bytes, TimeParser]:
             )
         else:
             piece, name = _DIRECTIVES[directive]
-            if name is None or name in names:
-                pattern += f"(?:{piece})"
-            else:
+            if name in before:
+                raise DeclarationError(
+                    f"The time format '{declared}' says the {name} that another time of the line says.",
+                    hint="Which time is the request's cannot be told: have the server log one, with all of it.",
+                )
+            is_said = name is None or name in names
+            pattern += f"(?:{piece})" if is_said else f"(?P<{name}>{piece})"
+            if name is not None:
                 names.add(name)
-                pattern += f"(?P<{name}>{piece})"
-    day = "epoch" in names or ({"year", "day"} <= names and bool(names & {"month", "month_name"}))
-    if not day or not ("epoch" in names or (names & {"hour", "hour12"} and "minute" in names)):
-        raise DeclarationError(
-            f"The time format '{declared}' does not say year, month, day, hour and minute.",
-            hint="A time needs them, as in %Y-%m-%dT%H:%M:%S%z; Apache: log one %t with all of it.",
-        )
-    if not names & {"epoch", "zone"} and zone is None:
-        raise DeclarationError(
-            f"The time format '{declared}' has no time zone.",
-            hint='Declare the zone of the server\'s clock, as time_zone = "Europe/Berlin".',
-        )
-    compiled = re.compile(pattern.encode())
-
-    def parse(text: bytes) -> int | Fault:
-        match = compiled.fullmatch(text)
-        if match is None:
-            return Fault("malformed_line", f"'{printable(text)[:60]}' is no time as {declared}")
-        found = {name: value for name, value in match.groupdict().items() if value is not None}
-        if "epoch" in found:
-            return epoch_seconds(found["epoch"])
-        month = int(found["month"]) if "month" in found else _month(found["month_name"])
-        hour = int(found["hour"]) if "hour" in found else int(found["hour12"]) % 12
-        if "hour12" in found and "hour" not in found and found.get("half", b"").lower() == b"pm":
-            hour += 12
-        moment = (
-            int(found["year"]), month, int(found["day"]), hour, int(found["minute"]), int(found.get("second", 0)),
-        )  # fmt: skip
-        return _seconds(text, moment, found.get("zone"), zone)
-
-    # In the format's own pattern there are no groups of a field.
-    return re.sub(r"\(\?P<\w+>", "(?:", pattern).encode(), cached(parse)
+    return pattern
 
 
 def _month(name: bytes) -> int:
