@@ -21,6 +21,7 @@ class Snapshot:
     identity: SourceIdentity
     # Then every older transaction has ended, and what it committed is seen.
     no_open_transactions: bool
+    # Not later than the snapshot: what was committed before is seen.
     taken_at: datetime
 
     @property
@@ -58,7 +59,7 @@ def snapshot_of(
                 pg_is_in_recovery(),
                 pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
                 pg_snapshot_xmin(pg_current_snapshot()) = pg_snapshot_xmax(pg_current_snapshot()),
-                clock_timestamp(),
+                statement_timestamp(),
                 has_function_privilege('pg_control_system()', 'execute'),
                 (select oid::bigint from pg_database where datname = current_database()), current_database()::text
             """

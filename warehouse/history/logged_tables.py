@@ -18,6 +18,7 @@ AUDIT_TABLES: Final = (
     "audit.file",
     "audit.file_part",
     "audit.definition",
+    "audit.freshness",
 )
 HOUSEKEEPING: Final = ("run_id", "expired_by_run_id", "row_hash")
 

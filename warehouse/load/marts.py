@@ -8,16 +8,20 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from warehouse.runs.audit import Load, Run, record_load
+from warehouse.runs.freshness import read_clock, record_complete
 
 
 def refresh(run: Run) -> tuple[Load, ...]:
     """Refresh the materialized views of schema mart, each in one transaction with its load row."""
     with run.session("refresh") as connection:
-        loads = []
+        loads, complete_at = [], read_clock(connection)
+        run.commit(connection)
         for name, concurrently in stored_marts(connection):
             loads.append(_refresh(connection, name, concurrently))
             record_load(connection, run.run_id, loads[-1])
             run.commit(connection)
+        record_complete(connection, run.run_id, "mart", complete_at)
+        run.commit(connection)
     return tuple(loads)
 
 

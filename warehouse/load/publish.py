@@ -33,6 +33,7 @@ from warehouse.model.contracts import Contract
 from warehouse.model.star import TARGETS, DailySnapshot, Fact
 from warehouse.runs.audit import CheckResult, Load, Run, ensure_alive, record_checks, record_load
 from warehouse.runs.definitions import record_definitions
+from warehouse.runs.freshness import record_complete
 
 Progress = Callable[[str], None]
 ANALYZE_ABOVE = 1000
@@ -110,6 +111,7 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
         for name, high in move_watermarks(connection, run.run_id, staged).items():
             mirrors[name] = replace(mirrors[name], window_high=high)
         loads = mirrors | loads
+        record_complete(connection, run.run_id, staged.source.name, staged.snapshot.taken_at)
         for load in loads.values():
             record_load(connection, run.run_id, load)
         # The batch belongs to this run only as long as its lock was held all along.

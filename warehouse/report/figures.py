@@ -230,7 +230,9 @@ def attention(content: Content) -> list[Attention]:
         if content.read_at - complete_at > timedelta(hours=STALE_HOURS):
             found.append(
                 Attention(
-                    "warn", f"{source} was last loaded {age(complete_at, content.read_at)}.", "freshness"
+                    "warn",
+                    f"{source} was last read completely {age(complete_at, content.read_at)}.",
+                    "freshness",
                 )
             )
     return found
@@ -262,7 +264,9 @@ def age(moment: datetime | None, now: datetime) -> str:
 
 def _complete(content: Content) -> dict[str, datetime]:
     return {
-        row["source"]: row["complete_at"] for row in content["table_freshness"] if row["source"] != "mart"
+        row["source"]: row["complete_at"]
+        for row in content["table_freshness"]
+        if row["source"] != "mart" and row["complete_at"] is not None
     }
 
 

@@ -14,6 +14,7 @@ from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.errors import UndoBlocked, UndoRefused
 from warehouse.history.change_log import STAR_LOCK
 from warehouse.runs.audit import Load, Run, ensure_alive, record_load
+from warehouse.runs.freshness import forget_complete
 from warehouse.undo.undo_log import UndoLog, changed_tables
 from warehouse.weblogs.files.checkpoints import FEED
 from warehouse.weblogs.maintenance.delete_rows import delete_rows_of_runs
@@ -249,6 +250,7 @@ def _undo_runs(
             )
     for log in logs:
         log.drop_added_columns()
+    forget_complete(connection, source, min(run_ids))
     if targets[-1].is_feed and any(load.table_name.startswith("dwh.dim_") for load in loads):
         # Texts say again what they said before, and so have the requests.
         update_fact(connection)

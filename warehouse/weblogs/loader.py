@@ -19,6 +19,7 @@ from warehouse.db.locks import session_lock
 from warehouse.files.archive import DEFAULT_LIMITS, Limits
 from warehouse.geoip.database import Countries
 from warehouse.runs.audit import CheckResult, Run, add_parameters
+from warehouse.runs.freshness import read_clock, record_complete
 from warehouse.settings import Settings
 from warehouse.weblogs.batch import Batch
 from warehouse.weblogs.files import landing
@@ -95,6 +96,8 @@ def load(
         with TableSink(
             run, connection, reader, countries, monthly_bytes=monthly_bytes, is_restart=restart is not None
         ) as sink:
+            # Before the folder is listed: files and lines that come later may be left to the next load.
+            complete_at = read_clock(reader)
             claims = landing.claims(reader, settings, formats, restart)
             lookups = Lookups(reader, run.run_id, rules)
             loader = Loader(
@@ -109,7 +112,10 @@ def load(
                 readable_share=settings.weblog_readable_share,
                 limits=landing.limits(settings),
             )
-            return replace(loader.load(wait_seconds), rederived=rederived)
+            loaded = loader.load(wait_seconds)
+            if restart is None and not loaded.claimed_by_others:
+                record_complete(reader, run.run_id, FEED, complete_at)
+            return replace(loaded, rederived=rederived)
 
 
 class Loader:

@@ -1,7 +1,6 @@
 -- mart.table_freshness: one row per source and table: as of when it is complete, and when it last changed.
--- inputs: audit.load, audit.run
--- A load row commits with the rows that it counts, and a run that finds nothing new in a source still records
--- that it looked: every table of a source is as complete as the source's last load that was not undone.
+-- inputs: audit.load, audit.run, audit.freshness
+-- Every table of a source is complete as of the snapshot of the source's last run, also if that found nothing new.
 with loaded as (
     select
         load.source,
@@ -9,8 +8,7 @@ with loaded as (
         max(load.loaded_at) filter (
             where load.rows_inserted + load.rows_updated + load.rows_expired + load.rows_deleted > 0
         ) as changed_at,
-        max(load.run_id) as run_id,
-        max(max(load.loaded_at)) over (partition by load.source) as complete_at
+        max(load.run_id) as run_id
     from audit.load as load
     inner join audit.run as run on load.run_id = run.run_id
     where run.status <> 'undone' and run.flow <> 'undo'
@@ -20,12 +18,13 @@ with loaded as (
 select
     loaded.source,
     loaded.table_name,
-    loaded.complete_at,
+    freshness.complete_at,
     loaded.changed_at,
     loaded.run_id,
     size.row_count_estimate,
     size.size_bytes
 from loaded
+left join audit.freshness as freshness on loaded.source = freshness.source
 left join lateral (
     select
         (sum(relation.reltuples) filter (where relation.reltuples >= 0))::bigint as row_count_estimate,

@@ -1,0 +1,142 @@
+"""Complete as of: everything that a source had at that moment is in the warehouse, and nothing later is claimed."""
+
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline import CONFIRMED, Pipeline
+from tests.weblog_lake import WeblogLake, lines, make_lake
+from warehouse.db.connections import connect
+from warehouse.extract.stage import stage
+from warehouse.load import marts
+from warehouse.load.publish import publish
+from warehouse.report.read import read
+from warehouse.runs.audit import start_run
+from warehouse.runs.status import read_status
+from warehouse.undo.undo import undo
+from warehouse.weblogs.result import Progress
+
+
+@pytest.fixture
+def lake(tmp_path: Path, warehouse_url: str) -> WeblogLake:
+    return make_lake(tmp_path, warehouse_url)
+
+
+def complete_at(url: str, source: str) -> datetime | None:
+    """As of when all surfaces say that the tables of `source` are complete: one moment."""
+    with connect(url, autocommit=True) as connection:
+        status = read_status(connection, {})
+    moments = {row["complete_at"] for row in status.tables if row["source"] == source}
+    reported = {row["complete_at"] for row in read(url)["table_freshness"] if row["source"] == source}
+    assert moments == reported
+    (moment,) = moments or {None}
+    assert moment is None or isinstance(moment, datetime)
+    return moment
+
+
+def clock(url: str) -> datetime:
+    with connect(url, autocommit=True) as connection:
+        row = connection.execute("select clock_timestamp()").fetchone()
+    assert row is not None
+    moment: datetime = row[0]
+    return moment
+
+
+def test_row_that_comes_while_a_run_is_at_work_is_not_claimed(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10")
+    before = clock(shop.shop_url)
+    with start_run(shop.warehouse_url, flow="ingest-shop") as run:
+        staged = stage(run, shop.source, shop.shop_url, threshold=CONFIRMED)
+        shop.order(2, "2024-03-11")
+        committed = clock(shop.shop_url)
+        publish(run, staged)
+    claimed = complete_at(shop.warehouse_url, "shop")
+    assert claimed is not None and before < claimed < committed
+    assert shop.rows("select distinct order_id from dwh.fact_order_item") == [("1",)]
+    shop.capture()
+    again = complete_at(shop.warehouse_url, "shop")
+    assert again is not None and again > committed
+    assert shop.rows("select distinct order_id from dwh.fact_order_item order by 1") == [("1",), ("2",)]
+
+
+def test_run_that_finds_nothing_new_is_complete_as_of_its_own_snapshot_and_undo_goes_back(
+    shop: Pipeline,
+) -> None:
+    url = shop.warehouse_url
+    shop.capture()
+    first = complete_at(url, "shop")
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    shop.capture()
+    assert complete_at(url, "shop") == shop.runs[2].staged.snapshot.taken_at
+    with start_run(url, flow="undo") as run:
+        undo(run, 2)
+    assert complete_at(url, "shop") == first == shop.runs[0].staged.snapshot.taken_at
+
+
+def test_stored_marts_are_complete_as_of_the_star_that_they_were_made_from(warehouse_url: str) -> None:
+    before = clock(warehouse_url)
+    with start_run(warehouse_url, flow="refresh-marts") as run:
+        loads = marts.refresh(run)
+    claimed = complete_at(warehouse_url, "mart")
+    with connect(warehouse_url, autocommit=True) as connection:
+        (first,) = connection.execute("select min(loaded_at) from audit.load").fetchone() or (None,)
+    assert loads and claimed is not None and before < claimed < first
+
+
+def test_lines_that_come_while_web_logs_are_read_are_not_claimed(lake: WeblogLake) -> None:
+    url = lake.settings.warehouse
+    lake.put("a.log", lines(1, 3))
+    late: list[datetime] = []
+
+    def put_another(_: Progress) -> None:
+        lake.put("b.log", lines(4, 6))
+        late.append(clock(url))
+
+    before = clock(url)
+    lake.load(progress=put_another)
+    claimed = complete_at(url, "weblogs")
+    assert claimed is not None and before < claimed < late[0]
+    lake.load()
+    assert sorted(lake.sizes()) == [1, 2, 3, 4, 5, 6]
+    again = complete_at(url, "weblogs")
+    assert again is not None and again > late[0]
+
+
+def test_load_of_web_logs_that_dies_between_two_batches_claims_nothing(lake: WeblogLake) -> None:
+    url = lake.settings.warehouse
+    lake.put("a.log", lines(1, 1))
+    lake.load()
+    claimed = complete_at(url, "weblogs")
+
+    def die(progress: Progress) -> None:
+        if progress.path == "c.log":
+            raise KeyboardInterrupt
+
+    lake.put("b.log", lines(2, 3))
+    lake.put("c.log", lines(4, 5))
+    with pytest.raises(KeyboardInterrupt):
+        lake.load(batch_bytes=1, progress=die)
+    assert lake.sizes() == [1, 2, 3]
+    assert complete_at(url, "weblogs") == claimed
+    idle = clock(url)
+    lake.load()
+    finished = complete_at(url, "weblogs")
+    assert finished is not None and finished > idle
+
+
+def test_undo_of_a_load_takes_the_claims_of_later_idle_loads_with_it(lake: WeblogLake) -> None:
+    url = lake.settings.warehouse
+    for name in ("a.log", "b.log"):
+        lake.put(name, lines(1, 3))
+        lake.load()
+        lake.load()
+    claims = [complete_at(url, "weblogs")]
+    for run_id in (3, 1):
+        with start_run(url, flow="undo") as run:
+            undo(run, run_id)
+        claims.append(complete_at(url, "weblogs"))
+    newest, older, none = claims
+    assert newest is not None and older is not None and newest > older
+    assert none is None
