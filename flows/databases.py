@@ -14,8 +14,10 @@ def embedded_databases(settings: Settings) -> list[str]:
     """Names of the databases that are embedded.
 
     The warehouse is where it has no URL. The shop is where it has none, unless both the warehouse and some other
-    source have one: then nobody wants an embedded shop.
+    source have one: then nobody wants an embedded shop. With DWH_EMBEDDED=never none is.
     """
+    if settings.embedded == "never":
+        return []
     has_shop = SHOP in settings.source_urls or bool(settings.warehouse_url and settings.source_urls)
     return [*([] if has_shop else [SHOP]), *([] if settings.warehouse_url else [WAREHOUSE])]
 
@@ -59,7 +61,7 @@ def with_urls(settings: Settings, *, start: bool = True, migrate: bool = True) -
 
 def shop_url(settings: Settings) -> str:
     """URL of the shop's database: that of the settings, else the embedded one, started and created as needed."""
-    if SHOP not in settings.source_urls:
+    if SHOP not in settings.source_urls and settings.embedded != "never":
         server = embedded_server(settings)
         server.start()
         server.create_database(SHOP)

@@ -3,10 +3,8 @@
 import logging
 import os
 import re
-import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
-from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -33,6 +31,10 @@ ENV_FILE = Path(".env")
 
 # Names of sources are letters and digits: an underscore would let two of them share a mirror.
 SOURCE_URL = re.compile(r"dwh_([a-z][a-z0-9]*)_url")
+PACKAGED_SOURCES = Path(__file__).parent / "sources"
+# Variables with our prefix that are no settings: of the command line, of the local stack's processes, of tests.
+OTHER_VARIABLES = ("DWH_DEBUG", "DWH_LOG_FORMAT", "DWH_STACK_HOME", "DWH_STACK_ROLE")
+TEST_VARIABLES = "DWH_TEST_"
 
 
 class _SecretFiles(PydanticBaseSettingsSource):
@@ -68,9 +70,6 @@ class _SourceUrls(PydanticBaseSettingsSource):
             url = _read_secret(f"DWH_{match[1].upper()}_URL") if is_file else value
             if url:
                 urls[match[1]] = url
-            elif not is_file:
-                # Empty in the environment: unset, whatever .env says.
-                urls.pop(match[1], None)
         return {"source_urls": urls}
 
 
@@ -82,7 +81,9 @@ def _read_secret(name: str) -> str | None:
     if os.environ.get(name):
         raise SettingsError(f"Both {name} and {name}_FILE are set.", hint="Unset one of them.")
     try:
-        return Path(path).read_text().strip()
+        if secret := Path(path).read_text().strip():
+            return secret
+        raise SettingsError(f"{name}_FILE: {path} is empty.", hint="Write the secret into it.")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise SettingsError(
@@ -103,6 +104,9 @@ class Settings(BaseSettings):
         default_factory=dict, description="Database URL of each source by name, from DWH_<NAME>_URL"
     )
     warehouse_url: SecretStr | None = Field(None, description="The warehouse's database; unset: embedded")
+    embedded: Literal["as-needed", "never"] = Field(
+        "as-needed", description="never: no embedded PostgreSQL where a database has no URL, as in containers"
+    )
     lake: str = Field("lake", description="Folder or fsspec URL of the lake")
     geoip_path: Path | None = Field(None, description="MaxMind-format file that tells addresses' countries")
     geoip_license_key: SecretStr | None = Field(
@@ -244,7 +248,7 @@ class Settings(BaseSettings):
             SettingsError: naming each setting that cannot be used.
         """
         try:
-            _warn_of_unused_lines()
+            _check_variables()
             return cls()
         except UnicodeDecodeError as error:
             raise SettingsError(
@@ -292,22 +296,58 @@ class Settings(BaseSettings):
         return url.get_secret_value()
 
 
-@cache
-def _warn_of_unused_lines() -> None:
-    """Warn on stderr, once, of lines of .env that set nothing: a typo must not silently leave the default."""
-    names = [f"DWH_{name.upper()}" for name in Settings.model_fields if name != "source_urls"]
+def _check_variables() -> None:
+    """Refuse variables with our prefix that set nothing: instead of the database that was meant, an empty embedded one
+    would be loaded.
+
+    Raises:
+        SettingsError: names each that is empty or unknown, with the setting that may have been meant.
+    """
+    lines, wrong = _lines_of_env_file()
+    environment = {name.upper(): value for name, value in os.environ.items()}
+    folder = environment.get("DWH_SOURCES") or next((v for _, name, v in lines if name == "DWH_SOURCES"), "")
+    fields = {f"DWH_{name.upper()}": field for name, field in Settings.model_fields.items()}
+    del fields["DWH_SOURCE_URLS"]
+    places = [PACKAGED_SOURCES, *([Path(folder)] if folder else [])]
+    urls = {f"DWH_{path.parent.name.upper()}_URL" for place in places for path in place.glob("*/source.toml")}
+    secrets = {name for name, field in fields.items() if SecretStr.__name__ in str(field.annotation)} | urls
+    in_files = {*fields, *urls}
+    in_environment = in_files | {f"{name}_FILE" for name in secrets}
+    variables = [
+        *((f"{name}", name, value, in_environment) for name, value in environment.items()),
+        *((f"{ENV_FILE}, line {number}: {name}", name, value, in_files) for number, name, value in lines),
+    ]
+    for place, name, value, known in variables:
+        if not name.startswith("DWH_") or name.startswith(TEST_VARIABLES) or name in OTHER_VARIABLES:
+            continue
+        if name not in known:
+            nearest = get_close_matches(name, sorted(known), 1) or get_close_matches(
+                name.removesuffix("_FILE"), sorted(known), 1
+            )
+            wrong.append(f"{place} is no setting" + "".join(f" (did you mean {one}?)" for one in nearest))
+        elif not value.strip() and (name not in fields or fields[name].default != ""):
+            wrong.append(f"{place} is empty")
+    if wrong:
+        raise SettingsError(
+            f"Settings cannot be used: {'; '.join(wrong)}.",
+            hint="Unset what is not needed; .env.example lists the settings. The URL of a source belongs to a declared "
+            "source (warehouse/sources, DWH_SOURCES).",
+        )
+
+
+def _lines_of_env_file() -> tuple[list[tuple[int, str, str]], list[str]]:
+    """The lines of .env (number, name, value), and what is wrong with those of ours that are not NAME=value."""
     if not ENV_FILE.is_file():
-        return
+        return [], []
     # The parser's own warning says less, and only in some places.
     logging.getLogger("dotenv").setLevel(logging.ERROR)
-    for line in parse_stream(StringIO(ENV_FILE.read_text("utf-8"))):
-        name = (line.key or "").upper()
-        if line.error:
-            message = "is not NAME=value and sets nothing"
-        elif name.startswith("DWH_") and name not in names and not SOURCE_URL.fullmatch(name.lower()):
-            candidates = [*names, name.removesuffix("_FILE")] if name.endswith("_URL_FILE") else names
-            close = get_close_matches(name, candidates, 1)
-            message = f"{name} is not read from here" + "".join(f"; did you mean {one}?" for one in close)
-        else:
-            continue
-        sys.stderr.write(f"Warning: {ENV_FILE}, line {line.original.line}: {message}\n")
+    parsed = list(parse_stream(StringIO(ENV_FILE.read_text("utf-8"))))
+    return [
+        (line.original.line, line.key.upper(), line.value or "")
+        for line in parsed
+        if line.key and not line.error
+    ], [
+        f"{ENV_FILE}, line {line.original.line} is not NAME=value"
+        for line in parsed
+        if line.error and "DWH_" in line.original.string.upper()
+    ]

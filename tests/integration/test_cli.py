@@ -134,20 +134,6 @@ def test_wrong_setting_exits_with_2_and_names_it(dwh: CommandLine, name: str, va
     assert "Traceback" not in done.stderr and "s3cret" not in done.stderr
 
 
-def test_lines_of_the_env_file_that_set_nothing_are_told(dwh: CommandLine) -> None:
-    (dwh.folder / ".env").write_text(
-        "# mine\nexport DWH_CHANGE_LOG_DAYS=7\nDWH_MAX_DELET_SHARE=0.5\nOTHER=1\nDWH_LAKE s3cret\n"
-        "DWH_SHOP_URL_FILE=/x\n"
-    )
-    done = dwh("status", "--json")
-    assert (done.returncode, json.loads(done.stdout)["runs"]) == (0, [])
-    assert done.stderr.splitlines() == [
-        "Warning: .env, line 3: DWH_MAX_DELET_SHARE is not read from here; did you mean DWH_MAX_DELETE_SHARE?",
-        "Warning: .env, line 5: is not NAME=value and sets nothing",
-        "Warning: .env, line 6: DWH_SHOP_URL_FILE is not read from here; did you mean DWH_SHOP_URL?",
-    ]
-
-
 def test_env_file_that_is_no_text_is_told(dwh: CommandLine) -> None:
     (dwh.folder / ".env").write_bytes(b"DWH_LAKE=caf\xe9\n")
     done = dwh("status")

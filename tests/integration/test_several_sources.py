@@ -275,11 +275,3 @@ def test_source_whose_declaration_is_wrong_fails_alone(company: Company, tmp_pat
     assert code == 1
     assert "ingest-mall (" in output and "source.toml [tables.customer] lacks 'key'" in output
     assert company.sales() == {source: SALES[source] for source in ("northwind", "shop")}
-
-
-def test_url_of_a_source_that_nobody_declares_is_reported(company: Company) -> None:
-    code, output = company.run("doctor", DWH_MAL_URL=company.urls["mall"])
-    assert "Warning: DWH_MAL_URL is set, but there is no source 'mal'; did you mean DWH_MALL_URL?" in output
-    code, output = company.run("run", "shop", DWH_SHOP_URL="")
-    assert code == 2
-    assert "DWH_SHOP_URL is not set" in output

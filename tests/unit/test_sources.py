@@ -94,12 +94,8 @@ def test_urls_of_sources_come_from_the_environment_from_files_and_from_env_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mall_url").write_text("postgresql:///from_file\n")
-    (tmp_path / ".env").write_text(
-        "DWH_SHOP_URL=postgresql:///shop\nDWH_MALL_URL=postgresql:///not_this\nDWH_NORTHWIND_URL=postgresql:///no\n"
-    )
+    (tmp_path / ".env").write_text("DWH_SHOP_URL=postgresql:///shop\nDWH_MALL_URL=postgresql:///not_this\n")
     monkeypatch.setenv("DWH_MALL_URL_FILE", str(tmp_path / "mall_url"))
-    # Empty is unset.
-    monkeypatch.setenv("DWH_NORTHWIND_URL", "")
     declare(tmp_path, GOOD)
     monkeypatch.setenv("DWH_SOURCES", str(tmp_path))
     settings = Settings.load()

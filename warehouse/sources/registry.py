@@ -3,7 +3,6 @@
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 
@@ -110,10 +109,7 @@ def sources_with_url(settings: Settings) -> Sequence[str]:
     Raises:
         SettingsError: DWH_SOURCES names no folder.
     """
-    declared = declared_sources(settings.sources)
-    for name in settings.source_urls.keys() - declared.keys() - refused_sources(settings.sources).keys():
-        _warn_of_undeclared(name, tuple(declared))
-    return [name for name in declared if name in settings.source_urls]
+    return [name for name in declared_sources(settings.sources) if name in settings.source_urls]
 
 
 def check_name(name: str, path: Path) -> DeclarationError | None:
@@ -128,11 +124,6 @@ def check_name(name: str, path: Path) -> DeclarationError | None:
         hint="Rename the folder. Not allowed are the names of settings, of what `dwh run` runs, and of staging "
         f"tables: {', '.join(sorted(one for one in taken if '_' not in one))}.",
     )
-
-
-def _warn_of_undeclared(name: str, declared: Sequence[str]) -> None:
-    close = "".join(f"; did you mean DWH_{one.upper()}_URL?" for one in get_close_matches(name, declared, 1))
-    _warn(f"DWH_{name.upper()}_URL is set, but there is no source '{name}'{close}")
 
 
 @cache

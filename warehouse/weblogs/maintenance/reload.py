@@ -96,11 +96,21 @@ def replace_lines(connection: psycopg.Connection, progress: FileProgress, run_id
     delete_lines(connection, progress.file_id, run_id)
     connection.execute("delete from audit.file_part where file_id = %s", [progress.file_id])
     connection.execute("update audit.file set rows_removed = 0 where file_id = %s", [progress.file_id])
-    _resolve(connection, progress.file_id, run_id)
+    # Except those that this transaction has put there.
+    connection.execute(
+        """
+        update audit.quarantine set resolved_at = clock_timestamp(), resolved_run_id = %s, resolution = 'replaced'
+        where file_id = %s and resolved_at is null and xmin <> pg_current_xact_id()::xid
+        """,
+        [run_id, progress.file_id],
+    )
 
 
 def supersede(connection: psycopg.Connection, progress: FileProgress, run_id: int) -> None:
-    """Delete other content that the file's path had before, on the days that the file covers now."""
+    """Delete other content that the file's path had before, on the days that the file covers now.
+
+    Its lines in quarantine stay there: nobody knows of which day they are.
+    """
     if progress.first_seconds is None or progress.last_seconds is None or progress.lines_duplicated:
         # A copy leaves its first lines to another file: perhaps the very content that its path had before.
         return
@@ -118,15 +128,9 @@ def supersede(connection: psycopg.Connection, progress: FileProgress, run_id: in
     ).fetchall()
     for (file_id,) in former:
         deleted = delete_lines(connection, file_id, run_id, first_date=first, last_date=last)
-        row = connection.execute(
-            """
-            update audit.file set rows_removed = rows_removed + %s where file_id = %s
-            returning rows_loaded - rows_removed
-            """,
-            [deleted, file_id],
-        ).fetchone()
-        if row == (0,):
-            _resolve(connection, file_id, run_id)
+        connection.execute(
+            "update audit.file set rows_removed = rows_removed + %s where file_id = %s", [deleted, file_id]
+        )
 
 
 def delete_lines(
@@ -155,14 +159,3 @@ def delete_lines(
     if deleted and first_line == 1:
         mark_irreversible(connection, run_id)
     return deleted
-
-
-def _resolve(connection: psycopg.Connection, file_id: int, run_id: int) -> None:
-    """Resolve the file's quarantined lines as replaced, except those that this transaction has put there."""
-    connection.execute(
-        """
-        update audit.quarantine set resolved_at = clock_timestamp(), resolved_run_id = %s, resolution = 'replaced'
-        where file_id = %s and resolved_at is null and xmin <> pg_current_xact_id()::xid
-        """,
-        [run_id, file_id],
-    )
