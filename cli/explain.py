@@ -65,6 +65,7 @@ def show_tree(nodes: "Sequence[Node]", as_json: bool) -> None:
     from rich.tree import Tree
 
     from cli.output import format_value, out, show_json
+    from warehouse.errors import visible
 
     if as_json:
         show_json(nodes)
@@ -76,20 +77,20 @@ def show_tree(nodes: "Sequence[Node]", as_json: bool) -> None:
             grid.add_column(style="dim")
             grid.add_column(overflow="fold")
             for name, value in node.facts.items():
-                grid.add_row(escape(name), escape(format_value(value)))
+                grid.add_row(escape(visible(name)), escape(format_value(value)))
             tree.add(grid)
         for child in node.children:
-            grow(child, tree.add(f"[bold]{escape(child.title)}[/]"))
+            grow(child, tree.add(f"[bold]{escape(visible(child.title))}[/]"))
 
     for node in nodes:
-        tree = Tree(f"[bold]{escape(node.title)}[/]")
+        tree = Tree(f"[bold]{escape(visible(node.title))}[/]")
         grow(node, tree)
         out.print(tree)
 
 
 def show_weblog(explanation: "Explanation", as_json: bool) -> None:
     """Print what is known of a web-log line; fails if its file is gone or has changed."""
-    from cli.output import out, show_json, show_table
+    from cli.output import show_json, show_line, show_table
     from warehouse.files.lake import LakeError
 
     if as_json:
@@ -106,7 +107,7 @@ def show_weblog(explanation: "Explanation", as_json: bool) -> None:
             [{"what": name, "value": str(value)} for name, value in facts.items() if value is not None],
         )
         if explanation.raw_line is not None:
-            out.print(explanation.raw_line + "\n", markup=False, soft_wrap=True)
+            show_line(explanation.raw_line)
         for title, row in (
             ("Row", explanation.row),
             ("Quarantine", explanation.quarantine),
@@ -115,7 +116,7 @@ def show_weblog(explanation: "Explanation", as_json: bool) -> None:
             if row:
                 show_table(title, [{"column": name, "value": value} for name, value in row.items()])
         if explanation.country_reason:
-            out.print(explanation.country_reason + "\n", markup=False, soft_wrap=True)
+            show_line(explanation.country_reason)
     if explanation.fault:
         raise LakeError(
             explanation.fault, hint="What is shown above comes from the warehouse and does not need the file."

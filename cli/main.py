@@ -136,6 +136,7 @@ def _explain(error: Exception) -> int:
     from rich.markup import escape
 
     from cli.output import err
+    from warehouse.errors import visible_lines
 
     what, hint = getattr(error, "what", None), getattr(error, "hint", "")
     if what is None and isinstance(error, OSError) and error.filename is not None:
@@ -143,9 +144,9 @@ def _explain(error: Exception) -> int:
         hint = "Correct the path or its permissions; `--debug` shows where it was used."
     elif what is None:
         what, hint = f"{type(error).__name__}: {error}", "Run it again with --debug to see where."
-    err.print(f"[bold red]Error:[/] {escape(str(what).strip())}", soft_wrap=True)
+    err.print(f"[bold red]Error:[/] {escape(visible_lines(str(what).strip()))}", soft_wrap=True)
     if hint:
-        err.print(f"[bold]What to do:[/] {escape(hint)}", soft_wrap=True)
+        err.print(f"[bold]What to do:[/] {escape(visible_lines(hint))}", soft_wrap=True)
     return int(getattr(error, "exit_code", 1))
 
 

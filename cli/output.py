@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from cli.log_options import LOG_FORMAT
+from warehouse.errors import visible
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -27,16 +28,22 @@ out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH
 err = Console(stderr=True, highlight=False)
 
 
+def show_line(text: str) -> None:
+    """Print one line, whatever stands in it: names of files and texts of sources may have anything."""
+    out.print(visible(text), markup=False, soft_wrap=True)
+
+
 def show_table(title: str, rows: Rows, columns: Mapping[str, str] | None = None, empty: str = "none") -> None:
     """Print rows as a table; `columns` are the fields to show and their headings."""
     from rich.table import Table
 
+    title = escape(visible(title))
     if not rows:
-        out.print(f"[bold]{escape(title)}[/]: {escape(empty)}\n")
+        out.print(f"[bold]{title}[/]: {escape(empty)}\n")
         return
     columns = columns or {name: name.replace("_", " ") for name in rows[0]}
     # Not as the table's title, which would fold at the table's width.
-    out.print(f"[bold]{escape(title)}[/]")
+    out.print(f"[bold]{title}[/]")
     table = Table(header_style="bold cyan")
     for name, heading in columns.items():
         is_number = any(isinstance(row[name], int | float | Decimal) for row in rows)
@@ -58,7 +65,7 @@ def show_unread_files(files: Sequence[Mapping[str, Any]]) -> None:
     if ignored:
         more = f" and {len(ignored) - _SHOWN:,} more (--json shows all)" if len(ignored) > _SHOWN else ""
         names = ", ".join(ignored[:_SHOWN])
-        out.print(f"[bold]Ignored by name[/]: {escape(names)}{more}\n", soft_wrap=True)
+        out.print(f"[bold]Ignored by name[/]: {escape(visible(names))}{more}\n", soft_wrap=True)
 
 
 def show_json(value: object) -> None:
@@ -67,7 +74,7 @@ def show_json(value: object) -> None:
 
 
 def format_value(value: object) -> str:
-    """Format a value for a terminal table: thousands separators, UTC seconds, yes/no."""
+    """Format a value for a terminal table: thousands separators, UTC seconds, yes/no; a text in one line."""
     match value:
         case None:
             return ""
@@ -82,7 +89,7 @@ def format_value(value: object) -> str:
         case list() | tuple():
             return ", ".join(map(format_value, value))
         case _:
-            return str(value)
+            return visible(str(value))
 
 
 # Names in a line; --json has the others.

@@ -70,7 +70,7 @@ def show_one(
 
     Example: `dwh quarantine show 7`
     """
-    from cli.output import format_value, out, show_json
+    from cli.output import format_value, show_json, show_line
     from warehouse.runs.quarantine import read_entry
 
     with _warehouse() as connection:
@@ -81,7 +81,7 @@ def show_one(
     row = entry.pop("row_data") or {}
     for name, value in [*entry.items(), *((f"row: {name}", value) for name, value in row.items())]:
         if value is not None:
-            out.print(f"{name.replace('_', ' '):24} {format_value(value)}", markup=False, soft_wrap=True)
+            show_line(f"{name.replace('_', ' '):24} {format_value(value)}")
 
 
 def _warehouse() -> "psycopg.Connection":

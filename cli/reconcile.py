@@ -37,7 +37,7 @@ def reconcile(
 
 
 def _show(verdicts: "Sequence[Verdict]", as_json: bool) -> None:
-    from cli.output import out, show_json, show_table
+    from cli.output import out, show_json, show_line, show_table
 
     rows = [
         {
@@ -65,7 +65,7 @@ def _show(verdicts: "Sequence[Verdict]", as_json: bool) -> None:
     for verdict in verdicts:
         for difference in verdict.differences:
             repaired = ", repaired" if difference.is_repaired else ""
-            out.print(f"{difference}{repaired}", markup=False, soft_wrap=True)
+            show_line(f"{difference}{repaired}")
         if (more := verdict.rows_differing - len(verdict.differences)) > 0:
             out.print(f"{verdict.table_name}: {more:,} more", markup=False)
         for column, sums in verdict.amounts.items():

@@ -41,7 +41,7 @@ def new(
     Writes <name>/source.toml with tables, keys, cursors and foreign keys, and <name>/conform/*.sql with every column of
     the entities. Nothing is overwritten, and the database is only read. `dwh doctor` checks what you make of it.
     """
-    from cli.output import out, show_json
+    from cli.output import out, show_json, show_line
     from warehouse.db.connections import connect
     from warehouse.errors import WrongParameters
     from warehouse.settings import Settings
@@ -69,7 +69,7 @@ def new(
     for path in proposal.files:
         out.print(f"wrote {folder / path}", markup=False, soft_wrap=True)
     for note in proposal.notes:
-        out.print(f"- {note}", markup=False, soft_wrap=True)
+        show_line(f"- {note}")
     out.print(f"Next: look through them (docs/sources.md), then `dwh doctor` and `dwh run {name} --dry-run`.")
 
 

@@ -73,7 +73,7 @@ def status(
 def _show_calendar(settings: "Settings", days: int, as_json: bool) -> None:
     from datetime import UTC, datetime, timedelta
 
-    from cli.output import out, show_json, show_table
+    from cli.output import show_json, show_line, show_table
     from warehouse.backfill import feeds_of, read_calendar
     from warehouse.db.connections import connect
     from warehouse.db.schema_version import ensure_migrated
@@ -97,11 +97,11 @@ def _show_calendar(settings: "Settings", days: int, as_json: bool) -> None:
     show_table("Days (UTC)", list(rows.values()), columns)
     for one in partitions:
         if one.message:
-            out.print(f"{one.feed} {one.day}: {one.message}", markup=False, soft_wrap=True)
+            show_line(f"{one.feed} {one.day}: {one.message}")
 
 
 def _show(sections: dict[str, Any]) -> None:
-    from cli.output import out, show_table, show_unread_files
+    from cli.output import out, show_line, show_table, show_unread_files
 
     show_table("Local stack", sections["stack"])
     if "runs" not in sections:
@@ -126,7 +126,7 @@ def _show(sections: dict[str, Any]) -> None:
     )
     for run in sections["runs"]:
         if run["message"]:
-            out.print(f"Run {run['run_id']}: {run['message']} {run['hint'] or ''}".rstrip(), markup=False)
+            show_line(f"Run {run['run_id']}: {run['message']} {run['hint'] or ''}".rstrip())
     verdicts = {f"raw.{p['source']}_{p['table_name']}": p["verdict"] for p in sections["verifications"]}
     for table in sections["tables"]:
         table["verified"] = verdicts.get(table["table_name"])

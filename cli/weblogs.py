@@ -23,11 +23,11 @@ def inspect(
     Tried are the formats that are declared, those that come with dwh, and each of them within quotes, CSV, or the lines
     of Docker, Kubernetes and syslog. Exits with 1 where none fits.
     """
-    from cli.output import out, show_json, show_table
+    from cli.output import out, show_json, show_line, show_table
     from warehouse.settings import Settings
     from warehouse.weblogs.inspect.declare import write_declaration
     from warehouse.weblogs.inspect.inspect import inspect as inspect_file
-    from warehouse.weblogs.inspect.inspect import shortened, visible
+    from warehouse.weblogs.inspect.inspect import shortened
 
     settings = Settings.load()
     found = inspect_file(settings, file, lines=lines)
@@ -52,7 +52,7 @@ def inspect(
             }
         )
     else:
-        out.print(f"{visible(found.path)} is {found.kind}: {found.title}", markup=False, soft_wrap=True)
+        show_line(f"{found.path} is {found.kind}: {found.title}")
         if found.format is None:
             out.print(found.hint, markup=False, soft_wrap=True)
         else:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from flows.engine import is_tracked, log
 from warehouse.db.connections import connect
+from warehouse.errors import visible
 from warehouse.report.charts import Slot, stacked_columns
 from warehouse.runs.status import Evidence, Rows, read_evidence, read_history
 from warehouse.settings import Settings
@@ -205,7 +206,7 @@ def _panel(top: int, title: str, slots: Sequence[Slot], statuses: Mapping[str, o
 
 
 def _section(title: str, rows: Rows, line: Any) -> list[str]:
-    return ["", f"## {title}", "", *(f"- {_escaped(line(row))}" for row in rows)] if rows else []
+    return ["", f"## {title}", "", *(f"- {_escaped(visible(line(row)))}" for row in rows)] if rows else []
 
 
 def _load(load: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 from pydantic import validate_call
 
 from warehouse.db.connection_errors import is_transient
-from warehouse.errors import LockHeld
+from warehouse.errors import LockHeld, visible
 from warehouse.runs.audit import Run
 
 P = ParamSpec("P")
@@ -106,6 +106,7 @@ def renamed(function: F, name: str) -> F:
 
 def log(message: str, level: int = logging.INFO) -> None:
     """Log a line to the logger `dwh`, which the command line prints, and to the Prefect run where there is one."""
+    message = visible(message)
     run = current_run.get()
     ids = {"run_id": run.run_id, "flow": run.flow} if run else {}
     if prefect_run_id := prefect_run().prefect_run_id:

@@ -86,13 +86,13 @@ def dry_run_load(run: Run, settings: Settings) -> WeblogDryRun:
 
 
 def _log_result(loaded: WeblogLoad) -> None:
-    """Log the counts, each file with something to say about, and each that is not read."""
+    """Log the counts, each file with something to say about, and how many are not read: the run's result names them."""
     log(str(loaded))
     for file in [file for file in loaded.files if file.message][:SHOWN_FILES]:
         log(f"{file.path}: {file.message}")
-    for one in [one for one in loaded.unread if one.status != "ignored"][:SHOWN_FILES]:
-        log(f"{one.path} {one.reason}: it is not read. {one.hint}", logging.WARNING)
-    ignored = [one.path for one in loaded.unread if one.status == "ignored"]
+    ignored = sum(one.status == "ignored" for one in loaded.unread)
+    if others := len(loaded.unread) - ignored:
+        what = "1 file" if others == 1 else f"{others:,} files"
+        log(f"cannot read {what}: `dwh status` says why, and what to do", logging.WARNING)
     if ignored:
-        more = f" and {len(ignored) - SHOWN_FILES:,} more" if len(ignored) > SHOWN_FILES else ""
-        log(f"ignored by name: {', '.join(ignored[:SHOWN_FILES])}{more}")
+        log(f"ignored by name: {ignored:,}")

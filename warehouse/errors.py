@@ -14,6 +14,16 @@ def summarize_error(error: BaseException) -> str:
     return str(getattr(error, "what", None) or f"{type(error).__name__}: {error}")
 
 
+def visible(text: str) -> str:
+    """Text for one line of a terminal, mail or page: what would end the line or be obeyed is written as \\n, \\x1b."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
+def visible_lines(text: str) -> str:
+    """Text of several lines, each as `visible`."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
 class WarehouseError(Exception):
     """What happened and to what (`what`), what to do next (`hint`), and the exit code of `dwh`."""
 

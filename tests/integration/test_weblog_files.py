@@ -20,6 +20,7 @@ import pytest
 from tests.weblog_lake import AGENT, WeblogLake, line, lines, make_lake
 from warehouse import report
 from warehouse.db.connections import connect
+from warehouse.files.archive import COPY_AGAIN, UNPACK_YOURSELF
 from warehouse.runs.status import read_status
 from warehouse.weblogs.explain import explain
 from warehouse.weblogs.result import Progress
@@ -227,22 +228,40 @@ def test_members_that_are_encrypted_or_damaged_are_named_and_others_load(lake: W
     lake.put("logs.zip", bytes(content))
     loaded = lake.load()
     assert lake.sizes() == list(range(1, 10))
-    assert [(one.path, one.reason.partition(":")[0]) for one in loaded.unread] == [
-        ("logs.zip!damaged.log", "is damaged"),
-        ("logs.zip!secret.log", "is encrypted"),
+    assert [(one.path, one.reason.partition(":")[0], one.hint) for one in loaded.unread] == [
+        ("logs.zip!damaged.log", "is damaged", COPY_AGAIN),
+        ("logs.zip!secret.log", "is encrypted", UNPACK_YOURSELF),
     ]
     whole = tarred({"a.log": lines(1001, 1009), "b.log": lines(1011, 1999)})
     lake.put("logs.tar.gz", gzip.compress(whole)[:-3000])
-    lake.load()
+    assert ("logs.tar.gz!b.log: is not all there: the archive breaks off", COPY_AGAIN) in [
+        (str(one), one.hint) for one in lake.load().unread
+    ]
     assert set(range(1001, 1010)) < set(lake.sizes()) and not set(range(1011, 2000)) & set(lake.sizes())
     assert lake.rows("select status, message from audit.file where path = 'logs.tar.gz'") == [
-        ("truncated", "the compressed file breaks off: its end is missing")
+        ("truncated", "the archive breaks off: its end is missing")
     ]
     lake.put("logs.tar.gz", gzip.compress(whole))
     lake.load()
     assert set(range(1001, 1010)) | set(range(1011, 2000)) < set(lake.sizes())
     assert len(set(lake.sizes())) == len(lake.sizes())
     lake.assert_consistent()
+    # Archives of which nothing can be read, and a link in one.
+    lake.put("cut.zip", zipped({"a.log": lines(2001, 2999)})[:-100])
+    link = tarfile.TarInfo("link.log")
+    link.type, link.linkname = tarfile.SYMTYPE, "a.log"
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        archive.addfile(link)
+    lake.put("link.tar", content.getvalue())
+    found = [one for one in lake.load().unread if one.path.startswith(("cut", "link"))]
+    assert [(str(one), one.hint) for one in found] == [
+        ("cut.zip: is damaged: File is not a zip file", COPY_AGAIN),
+        (
+            "link.tar!link.log: is a link or a device",
+            "Put the file itself into the archive, if it should be loaded.",
+        ),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -279,6 +298,38 @@ def test_archive_that_is_a_bomb_stops_at_a_limit(
         lake.assert_consistent()
 
 
+def test_file_of_a_single_line_is_not_loaded_if_it_can_be_no_line_of_a_log(lake: WeblogLake) -> None:
+    text = line(1)[:-1]
+    binary = bytes(range(1, 10)) * 40
+    files = {
+        "binary": binary,
+        "high": bytes(range(128, 256)) * 3,
+        "nul": b"some words " * 40 + b"\0" + b"more words " * 40,
+        "page": b"<!DOCTYPE html><html><body>503</body></html>",
+        "words.gz": gzip.compress(b"no line of a log"),
+        "archive.zip": zipped({"words": b"no line of a log", "whole": text}),
+        # Somebody may still be writing these.
+        "begun": text[:30],
+        "whole": line(2)[:-1],
+        "whole.gz": gzip.compress(line(3)[:-1]),
+    }
+    for name, content in files.items():
+        lake.put(f"{name}.log" if "." not in name else name, content)
+    assert {one.path: one.reason.partition(":")[0] for one in lake.load().unread} == {
+        "binary.log": "is a binary file",
+        "high.log": "is a binary file",
+        "nul.log": "is a binary file",
+        "page.log": "looks like an HTML page",
+        "words.gz": "looks like text of an unknown format, compressed by gzip",
+        "archive.zip!words": "looks like text of an unknown format",
+    }
+    assert sorted(lake.sizes()) == [1, 2, 3]
+    assert lake.rows("select path, status, rows_quarantined from audit.file where rows_quarantined > 0") == [
+        ("begun.log", "loaded", 1)
+    ]
+    lake.assert_consistent()
+
+
 def test_what_lies_there_and_is_not_read_is_named(lake: WeblogLake, tmp_path: Path) -> None:
     lake.put("access.log", lines(1, 2))
     lake.put("access.json", b"{}\n")
@@ -302,6 +353,11 @@ def test_what_lies_there_and_is_not_read_is_named(lake: WeblogLake, tmp_path: Pa
     ]
     assert lake.sizes() == [1, 2]
     assert [(one.path, one.status, one.reason) for one in loaded.unread] == unread(lake) == expected
+    assert {one.path: one.hint for one in loaded.unread if one.status == "unread"} == {
+        "gone.log": "Put back the file that it leads to, or remove the link.",
+        "pipe.log": "Only files are read: move it out of the landing folder.",
+        "web2": "Mount or move the folder itself there, or link its files: links to files are followed.",
+    }
     before = lake.rows("select * from audit.file order by file_id")
     assert ignoring.load().unread == loaded.unread
     assert lake.rows("select * from audit.file order by file_id") == before
@@ -564,22 +620,27 @@ def test_files_that_are_not_read_are_in_mail_status_and_report(lake: WeblogLake)
     ((body,),) = lake.rows("select body_text from audit.outbox")
     reason = "looks like an error log of nginx: none of its first lines can be read"
     assert f"- error.log {reason}. {hint}" in body
-    assert "- gone.log is a symbolic link that leads nowhere. Put a file there" in body
-    lake.put("second.log", ERROR_LOG)
+    assert "- gone.log is a symbolic link that leads nowhere. Put back the file" in body
+    # A name that would forge a line.
+    lake.put("second\n- nothing.log is\x1b[2J fine", ERROR_LOG)
     lake.load()
-    assert lake.rows("select run_id, subject from audit.outbox offset 1") == [
-        (3, "[dwh] ingest-weblogs met files that it cannot read: 1 file is not read.")
-    ]
+    forged = "second\\n- nothing.log is\\x1b[2J fine"
+    ((run_id, subject, text, html),) = lake.rows(
+        "select run_id, subject, body_text, body_html from audit.outbox offset 1"
+    )
+    assert (run_id, subject) == (3, "[dwh] ingest-weblogs met files that it cannot read: 1 file is not read.")
+    assert f"- {forged} {reason}. {hint}" in text and f"{forged} {reason}" in html
     with connect(lake.settings.warehouse) as connection:
         status = read_status(connection, {})
     assert [(row["path"], row["status"], row["reason"], row["run_id"]) for row in status.unread_files] == [
         ("error.log", "unrecognized", reason, 1),
         ("gone.log", "unread", "is a symbolic link that leads nowhere", 1),
-        ("second.log", "unrecognized", reason, 3),
+        ("second\n- nothing.log is\x1b[2J fine", "unrecognized", reason, 3),
         ("access.json", "ignored", "names like *.json are ignored", 1),
     ]
     page = report.write(lake.settings.warehouse, lake.settings.home / "report.html").read_text()
     assert f"error.log {reason}: it is not read." in page and "access.json" in page
+    assert page.count(forged) == 3 and "\x1b" not in page and "\n- nothing" not in page
 
 
 def test_command_names_files_that_are_not_read_and_ends_with_3(lake: WeblogLake, tmp_path: Path) -> None:
@@ -602,13 +663,23 @@ def test_command_names_files_that_are_not_read_and_ends_with_3(lake: WeblogLake,
     assert good.returncode == 0, good.stderr
     assert "Ignored by name: access.json" in good.stdout
     lake.put("error.log", ERROR_LOG * 30)
+    lake.put("forged\nname.log", ERROR_LOG * 30)
     bad = dwh("run", "weblogs", "--json")
     assert bad.returncode == 3, bad.stderr
-    assert "error.log looks like an error log of nginx" in bad.stderr
     assert [(one["path"], one["status"]) for one in json.loads(bad.stdout)["unread_files"]] == [
         ("access.json", "ignored"),
         ("error.log", "unrecognized"),
+        ("forged\nname.log", "unrecognized"),
     ]
-    assert "Files that are not read" in dwh("status").stdout
-    assert [run[0] for run in lake.rows("select status from audit.run")] == ["succeeded"] * 2
+    again = dwh("run", "weblogs")
+    # The log says how many, the result says which: each once.
+    assert "cannot read 2 files" in again.stderr and "error.log" not in again.stderr
+    assert [again.stdout.count(name) for name in ("error.log", r"forged\nname.log", "access.json")] == [
+        1,
+        1,
+        1,
+    ]
+    shown = dwh("status").stdout
+    assert "Files that are not read" in shown and r"forged\nname.log" in shown
+    assert [run[0] for run in lake.rows("select status from audit.run")] == ["succeeded"] * 3
     assert lake.sizes() == [1, 2]

@@ -41,25 +41,30 @@ class Limits:
         return None
 
 
+UNPACK_YOURSELF: Final = "Unpack it yourself in the landing folder, and move it away."
+COPY_AGAIN: Final = "Put a complete copy of the archive there: the next run reads it."
+_PUT_FILE_IN: Final = "Put the file itself into the archive, if it should be loaded."
 DEFAULT_LIMITS: Final = Limits()
 
 
 @dataclass(frozen=True)
 class Member:
-    """A file of an archive: its name there, and where it is unpacked; or why it is not."""
+    """A file of an archive: its name there, and where it is unpacked; or why it is not, and what to do about it."""
 
     name: str
     location: Path | None
     size_bytes: int = 0
     fault: str | None = None
+    hint: str = ""
 
 
 @dataclass(frozen=True)
 class Unpacked:
-    """The files of an archive; `fault` says why there may be more of them."""
+    """The files of an archive; `fault` says what the archive does, so that there may be more of them."""
 
     members: tuple[Member, ...]
     fault: str | None = None
+    hint: str = COPY_AGAIN
 
 
 class _LimitReached(Exception):
@@ -95,12 +100,12 @@ def _unpack(location: Location, folder: Path, limits: Limits) -> Unpacked:
             if recognized(content).kind == TAR:
                 fault = _unpack_tar(content, target)
             elif content.is_compressed:
-                fault = "is a compressed zip archive"
+                return Unpacked((), "is a compressed zip archive", UNPACK_YOURSELF)
             else:
                 with location.open("rb") as file:
                     fault = _unpack_zip(file, target)
     except _LimitReached as reached:
-        return Unpacked((), str(reached))
+        return Unpacked((), str(reached), UNPACK_YOURSELF)
     return Unpacked(tuple(target.members), fault)
 
 
@@ -111,15 +116,17 @@ def _unpack_zip(file: IO[bytes], target: "_Target") -> str | None:
                 if info.is_dir():
                     continue
                 if info.flag_bits & 1:
-                    target.refuse(info.filename, "is encrypted")
+                    target.refuse(info.filename, "is encrypted", UNPACK_YOURSELF)
                     continue
                 try:
                     with archive.open(info) as content:
                         target.copy(info.filename, content)
-                except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-                    target.refuse(info.filename, f"is damaged: {error}")
+                except NotImplementedError as error:
+                    target.refuse(info.filename, f"is compressed otherwise: {error}", UNPACK_YOURSELF)
+                except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+                    target.refuse(info.filename, f"is damaged: {error}", COPY_AGAIN)
     except zipfile.BadZipFile as error:
-        return f"the archive is damaged: {error}"
+        return f"is damaged: {error}"
     return None
 
 
@@ -131,13 +138,13 @@ def _unpack_tar(content: ContentReader, target: "_Target") -> str | None:
                     continue
                 file = archive.extractfile(info) if info.isfile() else None
                 if file is None:
-                    target.refuse(info.name, "is a link or a device")
+                    target.refuse(info.name, "is a link or a device", _PUT_FILE_IN)
                     continue
                 if target.copy(info.name, file) < info.size:
                     target.members.pop()
-                    target.refuse(info.name, "is not all there")
+                    target.refuse(info.name, "is not all there: the archive breaks off", COPY_AGAIN)
     except (tarfile.TarError, EOFError) as error:
-        return content.fault or f"the archive is damaged: {error}"
+        return content.fault or f"is damaged: {error}"
     return content.fault
 
 
@@ -170,9 +177,9 @@ class _Target:
         self.members.append(Member(self._unique(name), path, size))
         return size
 
-    def refuse(self, name: str, fault: str) -> None:
+    def refuse(self, name: str, fault: str, hint: str) -> None:
         """Note a file that is not unpacked."""
-        self.members.append(Member(self._unique(name), None, fault=fault))
+        self.members.append(Member(self._unique(name), None, fault=fault, hint=hint))
 
     def _unique(self, name: str) -> str:
         # "./access.log", as `tar -c .` writes it, is access.log: dots are no hidden folders.

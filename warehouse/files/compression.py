@@ -9,8 +9,9 @@ from typing import Any, Final, Protocol
 _READ = 1 << 20
 # With so few bytes at a time, what comes before the damage is read from a damaged file.
 _SALVAGE = 64
-_BREAKS_OFF = "the compressed file breaks off: its end is missing"
-_IS_DAMAGED = "the compressed file is damaged: "
+# What the compressed file does.
+_BREAKS_OFF = "breaks off: its end is missing"
+_IS_DAMAGED = "is damaged: "
 _ZSTD_SKIPPABLE = tuple(bytes([0x50 + number]) + b"\x2a\x4d\x18" for number in range(16))
 _MAGIC: Final = {
     b"\x1f\x8b": "gzip",

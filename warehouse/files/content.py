@@ -67,7 +67,7 @@ class ContentReader:
 
     @property
     def fault(self) -> str | None:
-        """Why the text breaks off; None if it does not."""
+        """What the compressed file does, so that its text breaks off, as 'is damaged: …'; None if it does not."""
         return next((layer.fault for layer in self._layers if layer.fault), None)
 
     def readinto(self, room: memoryview) -> int:

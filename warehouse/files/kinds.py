@@ -28,6 +28,11 @@ class Kind:
     hint: str
     is_text: bool = True
 
+    @property
+    def may_be_log(self) -> bool:
+        """Whether a line of a log may begin as the file does."""
+        return self.is_text and self.hint == INSPECT
+
     def __str__(self) -> str:
         return self.title
 
@@ -179,12 +184,14 @@ def _kind_of_zip(head: bytes) -> Kind:
 
 
 def _is_binary(head: bytes) -> bool:
-    """Whether more than a few bytes are control characters; NUL bytes before the first line are a gap in it."""
+    """Whether more than a few bytes are control characters or no UTF-8; NUL before the first line is a gap in it."""
     text = head.lstrip(b"\0")[:4096]
-    if not text:
-        return True
+    if not text.strip():
+        return not text or len(text) < len(head)
     control = sum(text.count(bytes([byte])) for byte in range(32) if byte not in b"\t\n\r\x1b\x0b\x0c")
-    return control / len(text) > 0.02
+    # Texts in Latin-1 have fewer of them; the last character may be cut off.
+    undecodable = text.decode("utf-8", "replace").count("\ufffd") - 1
+    return b"\0" in text or control / len(text) > 0.02 or undecodable / len(text) > 0.25
 
 
 def _kind_of_text(head: bytes) -> Kind:

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, cast
 import psycopg
 from psycopg.rows import class_row
 
-from warehouse.errors import WarehouseError
+from warehouse.errors import WarehouseError, visible
 from warehouse.files.content import ContentReader
 from warehouse.files.locations import Location, files_below, location_of
 from warehouse.files.recognize import Recognized
@@ -27,7 +27,7 @@ NOT_READ: Final = ("unrecognized", "unread", "ignored")
 
 RENAME: Final = "If it should be loaded, give it another name."
 MAKE_READABLE: Final = (
-    "Put a file there that the user who runs dwh may read, or move it out of the landing folder."
+    "Give the user who runs dwh the right to read it, or move it out of the landing folder."
 )
 
 
@@ -192,7 +192,7 @@ def discover(
             continue
         path = printable_path("/".join(found.parts))
         if found.obstacle is not None:
-            unread[path] = UnreadFile(path, "unread", f"is {found.obstacle}", MAKE_READABLE)
+            unread[path] = UnreadFile(path, "unread", f"is {found.obstacle}", found.hint)
             continue
         files.append(LakeFile(path, found.location, found.size_bytes, found.modified_ns, found.inode))
     return Landing(tuple(files), tuple(unread.values()))
@@ -251,7 +251,7 @@ def reading(location: Location) -> ContentReader:
         return ContentReader(location)
     except OSError as error:
         raise LakeError(
-            f"{location} cannot be read: {error.strerror}.",
+            f"{visible(str(location))} cannot be read: {error.strerror}.",
             hint="Check the permissions of the file. Nothing was loaded.",
         ) from None
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, Union
 from urllib.parse import unquote, urlsplit
 
 from warehouse.errors import SettingsError
@@ -25,7 +25,7 @@ Location: TypeAlias = Union[Path, "UPath"]
 class Found:
     """A file: the parts of its path below the folder, location, size in bytes, last change in ns since 1970.
 
-    `obstacle` says why it is none that can be read, as 'a symbolic link to a folder'.
+    `obstacle` says why it is none that can be read, as 'a symbolic link to a folder', and `hint` what to do about it.
     """
 
     parts: tuple[str, ...]
@@ -35,6 +35,7 @@ class Found:
     # Device and number of the file on a local disk: they stay when it is renamed.
     inode: str | None = None
     obstacle: str | None = None
+    hint: str = ""
 
 
 def location_of(url: str) -> Location:
@@ -95,7 +96,7 @@ def _local_files(folder: Path, above: tuple[str, ...]) -> Iterator[Found]:
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
-        yield Found(above, folder, obstacle=f"a folder that cannot be listed: {error.strerror}")
+        yield Found(above, folder, obstacle=f"a folder that cannot be listed: {error.strerror}", hint=_LIST)
         return
     for entry in entries:
         parts, path = (*above, entry.name), folder / entry.name
@@ -107,24 +108,31 @@ def _local_files(folder: Path, above: tuple[str, ...]) -> Iterator[Found]:
         except FileNotFoundError:
             # Gone since it was listed, if it is not a link that leads nowhere.
             if entry.is_symlink():
-                yield Found(parts, path, obstacle="a symbolic link that leads nowhere")
+                yield Found(parts, path, obstacle="a symbolic link that leads nowhere", hint=_PUT_BACK)
             continue
         except OSError as error:
-            yield Found(parts, path, obstacle=f"something that cannot be read: {error.strerror}")
+            yield Found(parts, path, obstacle=f"something that cannot be read: {error.strerror}", hint=_MOVE)
             continue
         if stat.S_ISREG(status.st_mode):
             inode = f"{status.st_dev}:{status.st_ino}"
             yield Found(parts, path, status.st_size, status.st_mtime_ns, inode)
         else:
-            yield Found(parts, path, obstacle=_OBSTACLES.get(stat.S_IFMT(status.st_mode), "no file"))
+            obstacle, hint = _OBSTACLES.get(stat.S_IFMT(status.st_mode), ("no file", _MOVE))
+            yield Found(parts, path, obstacle=obstacle, hint=hint)
 
 
-_OBSTACLES = {
-    stat.S_IFDIR: "a symbolic link to a folder, which is not followed",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
+_LIST: Final = "Give the user who runs dwh the right to list it, or move it out of the landing folder."
+_PUT_BACK: Final = "Put back the file that it leads to, or remove the link."
+_MOVE: Final = "Only files are read: move it out of the landing folder."
+_OBSTACLES: Final = {
+    stat.S_IFDIR: (
+        "a symbolic link to a folder, which is not followed",
+        "Mount or move the folder itself there, or link its files: links to files are followed.",
+    ),
+    stat.S_IFIFO: ("a named pipe", _MOVE),
+    stat.S_IFSOCK: ("a socket", _MOVE),
+    stat.S_IFCHR: ("a device", _MOVE),
+    stat.S_IFBLK: ("a device", _MOVE),
 }
 
 

@@ -7,6 +7,7 @@ from itertools import groupby
 from statistics import median
 from typing import Any
 
+from warehouse.errors import visible
 from warehouse.report.charts import Bar, ColumnChart, Slot, bars, stacked_columns
 from warehouse.report.read import Content, Row
 
@@ -222,7 +223,12 @@ def attention(content: Content) -> list[Attention]:
         names = ", ".join(f"{check['check_name']} ({check['measured'] or 0:,.0f})" for check in checks)
         found.append(Attention("warn", f"The last {batch} has warnings: {names}.", "quality"))
     found += [
-        Attention("warn", f"{file['path']} {file['reason']}: it is not read.", "quality", file["hint"] or "")
+        Attention(
+            "warn",
+            visible(f"{file['path']} {file['reason']}: it is not read."),
+            "quality",
+            file["hint"] or "",
+        )
         for file in content["unread_file"]
         if file["status"] in ("unrecognized", "unread")
     ][:MOST_FILES]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from warehouse.errors import WarehouseError
+from warehouse.errors import WarehouseError, visible
 from warehouse.report import figures
 from warehouse.report.read import Content, read
 from warehouse.runs.audit import code_version
@@ -58,6 +58,7 @@ def render(content: Content) -> str:
         "minute": _minute,
         "bytes": _bytes,
         "seconds": _seconds,
+        "line": lambda value: visible(str(value)),
     }
     groups = figures.sales(content)
     return environment.get_template("report.html.j2").render(

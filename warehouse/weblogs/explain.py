@@ -217,7 +217,7 @@ def _raw_line(
                 content.skip_to(offset)
                 found_line = _nth_line(content, line - first)
                 if found_line is None:
-                    why = content.fault or "it is shorter than it was"
+                    why = f"it {content.fault or 'is shorter than it was'}"
                     return None, None, location, f"{location} has no line {line} any more: {why}."
                 skipped, raw = found_line
                 parser.resume(location, offset + skipped)

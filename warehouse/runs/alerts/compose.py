@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
+from warehouse.errors import visible, visible_lines
 from warehouse.runs.redact import redact
 
 if TYPE_CHECKING:
@@ -103,11 +104,12 @@ def compose(alert: Alert) -> Mail:
     words = {
         "headline": headline,
         "is_good": alert.kind == "recovered",
-        "what": redact(alert.what),
-        "details": [redact(detail) for detail in alert.details],
+        "what": visible_lines(redact(alert.what)),
+        # Names of files, too, may have line ends.
+        "details": [visible(redact(detail)) for detail in alert.details],
         "since": format_time(alert.since),
         "done": DONE[alert.kind],
-        "advice": redact(alert.hint or NEXT[alert.kind]),
+        "advice": visible_lines(redact(alert.hint or NEXT[alert.kind])),
         "facts": alert.facts,
         "link": alert.link,
     }

@@ -93,7 +93,8 @@ class BlockReader:
                     self._room[:held] = rest
                 if content.is_compressed:
                     limit = self._limits.fault(file.size_bytes, content.position)
-            self.fault = content.fault or (limit and f"the compressed file {limit}")
+            fault = content.fault or limit
+            self.fault = fault and f"the compressed file {fault}"
             # Nobody appends to a complete compressed file: its last line is final, even without an end.
             if held:
                 self._room[held] = ord("\n")

@@ -31,7 +31,6 @@ from warehouse.weblogs.files.checkpoints import FEED
 # held for long, nor so little that listing files costs more than loading them.
 _SHARE = 8
 _MAX_BYTES, _MIN_BYTES = 256 << 20, 1 << 20
-UNPACK_OTHERWISE = "Unpack it yourself in the landing folder, and move it away."
 
 
 @dataclass(frozen=True)
@@ -167,9 +166,10 @@ class Claims:
                 yield from self._task(claim)
                 self._done += claim.keys
         if content.fault is not None and not content.members:
-            self.note(UnreadFile(file.path, "unread", content.fault, UNPACK_OTHERWISE, stamp))
+            self.note(UnreadFile(file.path, "unread", content.fault, content.hint, stamp))
             return
-        yield replace(self._catalog.task(file), is_archive=True, fault=content.fault)
+        fault = content.fault and f"the archive {content.fault}"
+        yield replace(self._catalog.task(file), is_archive=True, fault=fault)
 
     def _member(self, archive: LakeFile, member: Member) -> _Claim | None:
         """A file of an archive; None if it is not read."""
@@ -180,7 +180,7 @@ class Claims:
             self.note(UnreadFile(path, "ignored", f"names like {ignored[1]} are ignored", RENAME))
             return None
         if member.location is None:
-            self.note(UnreadFile(path, "unread", member.fault or "", UNPACK_OTHERWISE))
+            self.note(UnreadFile(path, "unread", member.fault or "", member.hint))
             return None
         return self._look(
             LakeFile(path, member.location, member.size_bytes, archive.modified_ns, is_final=True)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import psycopg
 
+from warehouse.files.content import HEAD_BYTES
 from warehouse.files.kinds import ACCESS_LOG, EMPTY
 from warehouse.files.lake import NOT_READ, Checkpoint, FileTask, UnreadFile, fingerprint
 from warehouse.files.recognize import Recognized
@@ -32,10 +33,11 @@ def judge(
     if found is None or is_known or found.kind == EMPTY:
         return None
     lines = found.head.removeprefix(BYTE_ORDER_MARK).lstrip(GAP).split(b"\n")
-    # The last one is not all there: it says nothing.
-    lines = lines[:-1][:_TRIED_LINES]
+    # The last one is not all there, and says nothing, if the file goes on or somebody may write on in it.
+    is_whole = len(found.head) < HEAD_BYTES and bool(task.file.is_final or found.compression)
+    lines = (lines if is_whole and lines[-1] else lines[:-1])[:_TRIED_LINES]
     content, count = b"".join(line + b"\n" for line in lines), len(lines)
-    if not count and found.kind.is_text:
+    if not count and found.kind.may_be_log:
         return None
     readable = count_readable(np.frombuffer(content + bytes(PADDING), np.uint8), len(content))
     if readable and readable >= readable_share * count:
@@ -50,7 +52,12 @@ def judge(
 
 def _unrecognized(task: FileTask, found: Recognized, reason: str) -> UnreadFile:
     path = str(task.file.location) if MEMBER not in task.file.path else task.file.path.partition(MEMBER)[0]
-    return UnreadFile(task.file.path, "unrecognized", reason, found.kind.hint.replace("FILE", f"'{path}'"))
+    return UnreadFile(task.file.path, "unrecognized", reason, found.kind.hint.replace("FILE", _quoted(path)))
+
+
+def _quoted(path: str) -> str:
+    """A path as an argument in a shell."""
+    return "'" + path.replace("'", "'\\''") + "'"
 
 
 def set_aside(connection: psycopg.Connection, task: FileTask, unread: UnreadFile, run_id: int) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from warehouse.errors import WrongParameters
+from warehouse.errors import WrongParameters, visible
 from warehouse.files.locations import Location
 from warehouse.settings import Settings
 from warehouse.weblogs.formats.declaration import (
@@ -21,21 +21,21 @@ def write_declaration(settings: Settings, inspection: Inspection) -> Location:
         WrongParameters: the file needs no declaration, an earlier entry says which format it has, or other files
             would be misread by it.
     """
-    location = formats_location(settings)
+    location, name = formats_location(settings), visible(inspection.path)
     if inspection.declaration is None:
         raise WrongParameters(
-            f"There is nothing to declare for {inspection.path}.",
+            f"There is nothing to declare for {name}.",
             hint="It is read as it is: dwh run weblogs" if inspection.format else inspection.hint,
         )
     declared = read_formats(settings) if location.is_file() else WeblogFormats()
     if any(entry.matches(inspection.path) for entry in declared.entries):
         raise WrongParameters(
-            f"{location} declares another format for {inspection.path}, and its first entry that matches counts.",
+            f"{location} declares another format for {name}, and its first entry that matches counts.",
             hint=f"Change that entry of {location}.",
         )
     if inspection.misread:
         raise WrongParameters(
-            f"A declaration for {inspection.path} would be one for files of another format, too: "
+            f"A declaration for {name} would be one for files of another format, too: "
             f"{shortened(inspection.misread)}.",
             hint="Move the file into a folder of its own, or give it another name; then inspect it again.",
         )

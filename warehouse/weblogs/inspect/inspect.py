@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from warehouse.errors import WarehouseError, WrongParameters
+from warehouse.errors import WarehouseError, WrongParameters, visible
 from warehouse.files.archive import unpacked
 from warehouse.files.content import ContentReader
 from warehouse.files.locations import Location
@@ -72,7 +72,7 @@ def inspect(settings: Settings, file: str, *, lines: int = 1000) -> Inspection:
             head = content.read(_READ_BYTES)
     except OSError as error:
         raise WarehouseError(
-            f"{location} cannot be read: {error.strerror or error}.",
+            f"{visible(str(location))} cannot be read: {error.strerror or error}.",
             hint="Check the permissions of the file.",
         ) from None
     if member is not None:
@@ -101,7 +101,7 @@ def _locate(settings: Settings, file: str) -> tuple[Location, str | None]:
     if not Path(file).is_absolute() and (landing / file).is_file():
         return landing / file, file
     raise WrongParameters(
-        f"There is no file {file}.", hint=f"Give a path, or one below the landing folder {landing}."
+        f"There is no file {visible(file)}.", hint=f"Give a path, or one below the landing folder {landing}."
     )
 
 
@@ -238,11 +238,6 @@ def _fault(rejected: Rejected, parsed: Parsed) -> Mapping[str, Any]:
         "reason": visible(rejected.reason),
         "text": text,
     }
-
-
-def visible(text: str) -> str:
-    """Text without characters that a terminal would obey."""
-    return "".join(one if one.isprintable() else f"\\x{ord(one):02x}" for one in text)
 
 
 def shortened(paths: Sequence[str]) -> str:

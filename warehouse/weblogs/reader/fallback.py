@@ -8,6 +8,8 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+from warehouse.errors import visible as visible_text
+
 # A line can be a megabyte of anything: possessive quantifiers keep every pattern from backtracking.
 _INNER = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
 _LINE = re.compile(
@@ -106,9 +108,7 @@ def printable(raw: bytes) -> str:
 
 def visible(raw: bytes) -> str:
     """Bytes as text for a reason: what nobody would see, as a zero-width blank, is written as \\u200b."""
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode() for one in printable(raw)
-    )
+    return visible_text(printable(raw))
 
 
 def _layout(line: bytes) -> dict[str, tuple[int, int]] | Fault:
