@@ -140,9 +140,13 @@ def _unpack_tar(content: ContentReader, target: "_Target") -> str | None:
                 if file is None:
                     target.refuse(info.name, "is a link or a device", _PUT_FILE_IN)
                     continue
-                if target.copy(info.name, file) < info.size:
-                    target.members.pop()
+                try:
+                    is_whole = target.copy(info.name, file, info.size)
+                except (tarfile.TarError, EOFError):
+                    is_whole = False
+                if not is_whole:
                     target.refuse(info.name, "is not all there: the archive breaks off", COPY_AGAIN)
+                    return content.fault or "breaks off: its end is missing"
     except (tarfile.TarError, EOFError) as error:
         return content.fault or f"is damaged: {error}"
     return content.fault
@@ -157,8 +161,8 @@ class _Target:
         self._names: set[str] = set()
         self.members: list[Member] = []
 
-    def copy(self, name: str, content: Bytes) -> int:
-        """Unpack a file; returns its size in bytes."""
+    def copy(self, name: str, content: Bytes, size_bytes: int | None = None) -> bool:
+        """Unpack a file, which is noted if it is whole: if it has `size_bytes`, where that is known."""
         path, size = self._folder / str(len(self.members)), 0
         with path.open("wb") as file:
             while piece := content.read(_READ):
@@ -174,8 +178,9 @@ class _Target:
                         f"There is no room to unpack an archive in {self._folder.parent}: {error.strerror}.",
                         hint="Set TMPDIR to a folder on a disk with more room.",
                     ) from None
-        self.members.append(Member(self._unique(name), path, size))
-        return size
+        if is_whole := size_bytes in (None, size):
+            self.members.append(Member(self._unique(name), path, size))
+        return is_whole
 
     def refuse(self, name: str, fault: str, hint: str) -> None:
         """Note a file that is not unpacked."""
