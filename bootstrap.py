@@ -41,8 +41,9 @@ def stamp() -> str:
 
 
 def made_from() -> str:
-    """What .venv depends on: interpreter, the folder that it refers to, pins, declarations and C source."""
-    return BASE + hashlib.sha256(b"".join(file.read_bytes() for file in INPUTS)).hexdigest()
+    """What .venv depends on: interpreter, the folder that it refers to, pins, declarations, C source and compiler."""
+    compiler = "compiled" if shutil.which("cc") else "no C compiler"
+    return f"{BASE}{compiler}\n{hashlib.sha256(b''.join(file.read_bytes() for file in INPUTS)).hexdigest()}"
 
 
 def set_up() -> None:

@@ -337,8 +337,8 @@ def _lake(settings: Settings) -> Iterator[Finding]:
 
 
 def _weblog_parser(_: Settings) -> Iterator[Finding]:
-    if native.library is None:
-        yield Finding("web logs", "note", native.SLOW_PARSER, native.INSTALL_COMPILER)
+    if native.fault is not None:
+        yield Finding("web logs", "note", native.fault.what, native.fault.hint)
     else:
         yield Finding("web logs", "ok", "The compiled parser reads them.")
 

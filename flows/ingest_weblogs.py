@@ -67,8 +67,7 @@ def load_files(run: Run, settings: Settings, reconform: bool) -> WeblogLoad:
     log(f"reading web logs in {settings.lake}")
     if missing := lake.what_is_missing(lake.folder(settings.lake, read_traffic_rules().landing)):
         log(f"{missing}: no web logs to load. Is DWH_LAKE correct?")
-    if native.library is None:
-        log(f"{native.SLOW_PARSER} {native.INSTALL_COMPILER}")
+    _warn_of_slow_parser()
     loaded = weblogs.load(settings, run, reconform=reconform)
     for load in loaded.rederived:
         log(str(load))
@@ -83,6 +82,11 @@ def dry_run_load(run: Run, settings: Settings) -> WeblogDryRun:
     result = weblogs.dry_run_load(settings, run)
     _log_result(result.weblogs)
     return result
+
+
+def _warn_of_slow_parser() -> None:
+    if native.fault is not None:
+        log(f"{native.fault.what} {native.fault.hint}", logging.WARNING)
 
 
 def _log_result(loaded: WeblogLoad) -> None:

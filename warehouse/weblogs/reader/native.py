@@ -1,10 +1,13 @@
 """The compiled line scanner (scan.c), called through ctypes; without it the same functions run in plain Python.
 
-`library` is None where no C compiler was there at installation. Everything still loads, several times slower.
+`library` is None where no C compiler was there at installation, or where scan.c has changed since: `fault` says which.
+Everything still loads, several times slower.
 """
 
 import ctypes
+import hashlib
 import secrets
+from dataclasses import dataclass
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -14,31 +17,56 @@ import numpy.typing as npt
 from warehouse.weblogs.reader import portable
 from warehouse.weblogs.reader.buffers import PADDING, Bytes, Mask, Places, Words
 
-SLOW_PARSER = (
-    "Web logs are read by the slow parser: the compiled one (weblogs/reader/scan.c) is not installed."
-)
-INSTALL_COMPILER = "Install a C compiler (Debian, Ubuntu: apt-get install gcc), then install dwh again."
-
 _COLUMNS = 14
 # Visitors choose the texts. A secret keeps them from choosing texts with equal hashes.
 _SECRET: Words = np.array([secrets.randbits(64) | 1 for _ in range(4)], np.uint64)
 
 
-def _load() -> ctypes.CDLL | None:
-    for suffix in EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"_scan{suffix}")
-        if path.exists():
-            try:
-                library = ctypes.CDLL(str(path))
-            except OSError:
-                return None
-            library.take_rows.restype = ctypes.c_int64
-            return library
-    return None
+@dataclass(frozen=True)
+class Fault:
+    """Why the compiled parser is not used, and what to do about it."""
+
+    what: str
+    hint: str
 
 
+_SLOW = "Web logs are read by the slow parser: the compiled one "
+NOT_INSTALLED = Fault(
+    _SLOW + "(weblogs/reader/scan.c) is not installed.",
+    "Install a C compiler (Debian, Ubuntu: apt-get install gcc), then run `make setup`, or install dwh again.",
+)
+OTHER_SOURCE = Fault(
+    _SLOW + "was made of another weblogs/reader/scan.c than the one that is there now.",
+    "Run `make setup`, or install dwh again.",
+)
+
+
+def load(folder: Path) -> ctypes.CDLL | Fault:
+    """Load the library in a folder; where its source lies beside it, only if it was made of that."""
+    paths = (folder / f"_scan{suffix}" for suffix in EXTENSION_SUFFIXES)
+    path = next((path for path in paths if path.exists()), None)
+    if path is None:
+        return NOT_INSTALLED
+    try:
+        library = ctypes.CDLL(str(path))
+        fingerprint = (ctypes.c_char * 65).in_dll(library, "fingerprint").value.decode()
+    except OSError:
+        return NOT_INSTALLED
+    except ValueError:
+        # Of a time when it had none.
+        return OTHER_SOURCE
+    source = folder / "scan.c"
+    # A wheel holds the library alone.
+    if source.exists() and hashlib.sha256(source.read_bytes()).hexdigest() != fingerprint:
+        return OTHER_SOURCE
+    library.take_rows.restype = ctypes.c_int64
+    return library
+
+
+_loaded = load(Path(__file__).parent)
 # ctypes releases the interpreter's lock during a call.
-library = _load()
+library = None if isinstance(_loaded, Fault) else _loaded
+fault = _loaded if isinstance(_loaded, Fault) else None
 
 
 def scan_lines(buffer: Bytes, size: int) -> tuple[Places, Places, Places, Places]:

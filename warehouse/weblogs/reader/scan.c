@@ -14,6 +14,12 @@ typedef uint8_t u8;
 
 #define COLUMNS 14
 
+/* SHA-256 of this file when it was compiled (build_scanner.py): native.py calls no library of another one. */
+#ifndef SCAN_FINGERPRINT
+#define SCAN_FINGERPRINT ""
+#endif
+const char fingerprint[65] = SCAN_FINGERPRINT;
+
 static inline int digit(u8 c) { return (u8)(c - '0') < 10; }
 static inline int two(const u8 *p) { return (p[0] - '0') * 10 + (p[1] - '0'); }
 
