@@ -46,7 +46,7 @@ deploy: setup ## register all deployments and schedules at PREFECT_API_URL, or o
 	@$(DWH) deploy $(ARGS)
 
 ##@ Development
-.PHONY: lint test-unit test-18 test-16 test-slow test-weblog-kills format lock bench clean clean-data
+.PHONY: lint test-unit test-18 test-16 test-slow test-histories test-weblog-kills format lock bench clean clean-data
 .NOTPARALLEL:
 lint: setup ## run ruff, mypy, import-linter and sqlfluff
 	$(PY) -m ruff check
@@ -70,6 +70,9 @@ test-16: setup ## run tests of SQL, schema and real data on PostgreSQL 16
 
 test-slow: setup ## run the slow tests: larger values, more histories, every signal (an hour)
 	$(PY) -m pytest -q -m slow $(ARGS)
+
+test-histories: setup ## compare incremental and fresh loads after 10,000 random histories; MANY_HISTORIES=500 SEED=x plays others
+	$(PY) -m pytest -q -m slow tests/integration/test_same_star.py $(ARGS)
 
 test-weblog-kills: setup ## kill retention and re-classification of web logs at many points and run them again
 	$(PY) -m pytest -q -m slow tests/integration/test_weblog_reclassify.py tests/integration/test_weblog_retention.py $(ARGS)

@@ -92,5 +92,15 @@ def watchdog(as_json: Json = False) -> None:
     if as_json:
         show_json(watched)
         return
-    show_table("Late", [asdict(late) for late in watched.found.late], empty="nothing is late")
+    show_table(
+        "Late",
+        [asdict(late) for late in watched.found.late],
+        {
+            "flow": "flow",
+            "due_at": "due (UTC)",
+            "succeeded_at": "last success (UTC)",
+            "is_news": "mailed now",
+        },
+        "nothing is late",
+    )
     out.print(f"{len(watched.found.crashed)} dead runs marked as crashed.")

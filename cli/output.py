@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,25 +35,33 @@ def show_line(text: str) -> None:
 
 
 def show_table(title: str, rows: Rows, columns: Mapping[str, str] | None = None, empty: str = "none") -> None:
-    """Print rows as a table; `columns` are the fields to show and their headings."""
+    """Print rows as a table; `columns` are the fields to show and their headings, else all by `heading`."""
     from rich.table import Table
 
     title = escape(visible(title))
     if not rows:
         out.print(f"[bold]{title}[/]: {escape(empty)}\n")
         return
-    columns = columns or {name: name.replace("_", " ") for name in rows[0]}
+    columns = columns or {name: heading(name) for name in rows[0]}
     # Not as the table's title, which would fold at the table's width.
     out.print(f"[bold]{title}[/]")
     table = Table(header_style="bold cyan")
-    for name, heading in columns.items():
+    for name, words in columns.items():
         is_number = any(isinstance(row[name], int | float | Decimal) for row in rows)
         is_short = is_number or any(isinstance(row[name], date) for row in rows)
-        table.add_column(heading, justify="right" if is_number else "left", overflow="fold", no_wrap=is_short)
+        table.add_column(words, justify="right" if is_number else "left", overflow="fold", no_wrap=is_short)
     for row in rows:
         table.add_row(*(_styled(row[name]) for name in columns))
     out.print(table)
     out.print()
+
+
+def heading(field: str) -> str:
+    """Heading of a column for people: started (UTC) for started_at, table for table_name, read for rows_read."""
+    if field in _HEADINGS:
+        return _HEADINGS[field]
+    words = re.sub(r"^(rows|is|has)_|_(at|id|name|count)$", "", field).replace("_", " ")
+    return f"{words} (UTC)" if field.endswith("_at") else words
 
 
 def show_unread_files(files: Sequence[Mapping[str, Any]]) -> None:
@@ -92,6 +101,7 @@ def format_value(value: object) -> str:
             return visible(str(value))
 
 
+_HEADINGS = {"is_tls": "TLS", "request_bytes": "bytes in", "user_agent": "user agent"}
 # Names in a line; --json has the others.
 _SHOWN = 10
 

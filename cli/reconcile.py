@@ -59,9 +59,7 @@ def _show(verdicts: "Sequence[Verdict]", as_json: bool) -> None:
             row |= {"amounts": verdict.amounts, "differences": verdict.differences}
         show_json(rows)
         return
-    headings = {name: name.removeprefix("rows_").replace("_", " ") for name in rows[0]} if rows else {}
-    headings |= {"table_name": "table", "rows_pending": "pending"} if rows else {}
-    show_table("Reconciled", rows, headings, "nothing is captured yet; run `dwh run daily`")
+    show_table("Reconciled", rows, empty="nothing is captured yet; run `dwh run daily`")
     for verdict in verdicts:
         for difference in verdict.differences:
             repaired = ", repaired" if difference.is_repaired else ""

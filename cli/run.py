@@ -167,7 +167,7 @@ def show(result: "FlowResult", as_json: bool) -> None:
     """Print what a flow did: one row for each table that it loaded."""
     from dataclasses import asdict
 
-    from cli.output import out, show_json, show_table, show_unread_files
+    from cli.output import heading, out, show_json, show_table, show_unread_files
 
     if as_json:
         show_json(result)
@@ -181,7 +181,7 @@ def show(result: "FlowResult", as_json: bool) -> None:
     columns = {
         "source": "source",
         "table_name": "table",
-        **{name: name.removeprefix("rows_").replace("_", " ") for name in counts},
+        **{name: heading(name) for name in counts},
         "seconds": "seconds",
     }
     title = f"{result.flow}, {'dry run' if result.dry_run else 'run'} {result.run_id}"

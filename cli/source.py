@@ -38,8 +38,9 @@ def new(
 ) -> None:
     """Propose the declaration of a source from its database (DWH_<NAME>_URL), in the folder DWH_SOURCES.
 
-    Writes <name>/source.toml with tables, keys, cursors and foreign keys, and <name>/conform/*.sql with every column of
-    the entities. Nothing is overwritten, and the database is only read. `dwh doctor` checks what you make of it.
+    Writes <name>/source.toml with tables, views, keys, cursors and foreign keys, and <name>/conform/*.sql with every
+    column of the entities. Nothing is overwritten, and the database is only read. `dwh doctor` checks what you make of
+    it.
     """
     from cli.output import out, show_json, show_line
     from warehouse.db.connections import connect
@@ -89,7 +90,7 @@ def _new_folder(settings: "Settings", name: str) -> "Path":
             hint="Set it to a folder of yours (in the environment or in .env), as DWH_SOURCES=sources; it is created.",
         )
     folder = settings.sources / name
-    if error := check_name(name, folder / "source.toml"):
+    if error := check_name(name):
         raise error
     for existing in (folder, PACKAGED / name):
         if existing.exists():

@@ -149,7 +149,19 @@ def _show(sections: dict[str, Any]) -> None:
         "none",
     )
     _show_reconciled(sections["reconciled"])
-    show_table("In quarantine (`dwh quarantine list`)", sections["quarantine"], empty="nothing")
+    show_table(
+        "In quarantine (`dwh quarantine list`)",
+        sections["quarantine"],
+        {
+            "source": "source",
+            "entity": "entity",
+            "rule": "rule",
+            "waiting_count": "waiting",
+            "oldest_at": "oldest (UTC)",
+            "newest_at": "newest (UTC)",
+        },
+        "nothing",
+    )
     show_unread_files(sections["unread_files"])
 
 

@@ -304,3 +304,38 @@ def test_tables_without_a_key_and_tables_of_one_name_are_named_in_the_proposal(f
     )
     assert '[entities.customer]\nfrom = "public_customers"' in toml
     assert '# order_items = "order_items.product_id = products.product_id"' in toml
+
+
+VIEWS = """
+    create table t_guest (guest_no integer primary key, name text, updated_at timestamptz);
+    create table orders_raw (order_id integer, line_id integer, guest integer, primary key (order_id, line_id));
+    create view customers as select guest_no as customer_id, name, updated_at from t_guest;
+    create view v_totals as select guest, count(*) as lines from orders_raw group by guest;
+    create materialized view sold as select guest, count(*) as lines from orders_raw group by guest;
+    create unique index on sold (guest);
+    insert into t_guest values (1, 'Ana', '2026-01-01'), (2, 'Bo', '2026-01-02');
+"""
+
+
+@pytest.mark.parametrize("foreign", [VIEWS], indirect=True)
+def test_views_are_proposed_with_what_seems_to_be_their_key_and_read_where_an_entity_needs_them(
+    foreign: Pipeline, tmp_path: Path
+) -> None:
+    proposal = proposed(foreign, "cafe", "public")
+    toml = proposal.files["source.toml"]
+    assert '# a view\n[tables.customers]\nkey = ["customer_id"]\ncursor = "updated_at"\n' in toml
+    assert "# of: guest, lines\n# a view\n# [tables.v_totals]\n# key = []" in toml
+    assert "# of: guest, lines\n# a materialized view\n# [tables.sold]\n# key = []" in toml
+    assert set(proposal.notes) >= {
+        "customers is a view: make sure that customer_id identifies a row.",
+        "v_totals is a view: it is read only if you declare it, with columns that identify a row.",
+        "sold is a materialized view: it is read only if you declare it, with columns that identify a row.",
+    }
+    source = declared(tmp_path, "cafe", proposal.files)
+    assert sorted(table.name for table in source.tables) == ["customers", "orders_raw", "t_guest"]
+    assert source.entities["customer"].table.name == "customers"
+    foreign.capture(source=source)
+    assert foreign.rows("select customer_id, name from raw.cafe_customers order by 1") == [
+        (1, "Ana"),
+        (2, "Bo"),
+    ]

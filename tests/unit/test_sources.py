@@ -14,6 +14,7 @@ from warehouse.errors import DeclarationError, SettingsError
 from warehouse.settings import Settings
 from warehouse.sources.registry import (
     RUN_TARGETS,
+    check_name,
     declared_sources,
     read_source,
     refused_sources,
@@ -81,6 +82,21 @@ def test_a_source_cannot_have_the_name_of_a_setting_or_of_what_dwh_runs(tmp_path
         declare(tmp_path, GOOD, name)
     assert f"{name}/source.toml: '{name}' cannot be the name of a source" in error.value.what
     assert "Rename the folder" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("weblogs", "already means something else"),
+        ("My-Shop", "only a-z and 0-9"),
+        ("7shop", "begins with a letter"),
+    ],
+)
+def test_a_name_for_a_new_source_that_cannot_be_asks_for_another_name(name: str, why: str) -> None:
+    error = check_name(name)
+    assert error is not None and error.what.startswith(f"'{name}' cannot be the name of a source: ")
+    assert why in error.what
+    assert error.hint.startswith("Choose another name") and "folder" not in error.hint
 
 
 def test_no_command_of_dwh_run_can_be_the_name_of_a_source() -> None:

@@ -1,5 +1,6 @@
-"""The tables of a live database as its catalog has them: keys, sizes, columns and foreign keys."""
+"""Tables and views of a live database as its catalog has them: keys, sizes, columns and foreign keys."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,10 +15,12 @@ TIMESTAMPS = ("timestamp with time zone", "timestamp without time zone")
 
 @dataclass(frozen=True)
 class LiveTable:
-    """A table of a database."""
+    """A table or view of a database."""
 
     schema: str
     name: str
+    # table, view, materialized view or foreign table
+    kind: str
     # As the planner estimates them.
     rows: int
     size: str
@@ -29,13 +32,28 @@ class LiveTable:
     references: Sequence[tuple[Sequence[str], str, str, Sequence[str]]]
 
     @property
+    def is_table(self) -> bool:
+        """Whether it says which of its rows have changed; views and foreign tables do not."""
+        return self.kind == "table"
+
+    @property
+    def guessed_key(self) -> Sequence[str]:
+        """Its key; where it has none, the column that seems to be one by its name: id, customer_id of v_customers."""
+        if self.key:
+            return self.key
+        words = re.sub(r"^(v|vw|mv|view)_|_(v|vw|mv|view)$", "", self.name.lower())
+        names = ("id", f"{words}_id", f"{words.removesuffix('s')}_id", f"{words.removesuffix('ies')}y_id")
+        lower = {column.lower(): column for column in self.types}
+        return [lower[name] for name in names if name in lower][:1]
+
+    @property
     def cursor(self) -> str | None:
         """A column that seems to say when a row changed."""
         return next((one for one in CURSORS if self.types.get(one) in TIMESTAMPS), None)
 
 
 def read_live_tables(connection: psycopg.Connection, schemas: Sequence[str] = ()) -> list[LiveTable]:
-    """Read the tables of a database that this user may see, without those of extensions; of `schemas`, or of all."""
+    """Read the tables and views that this user may see, without those of extensions; of `schemas`, or of all."""
     with connection.cursor(row_factory=class_row(LiveTable)) as cursor:
         return cursor.execute(_TABLES, {"schemas": list(schemas)}).fetchall()
 
@@ -44,6 +62,9 @@ _TABLES = """
     select
         nspname::text as schema,
         relname::text as name,
+        case relkind
+            when 'v' then 'view' when 'm' then 'materialized view' when 'f' then 'foreign table' else 'table'
+        end as kind,
         greatest(reltuples, 0)::bigint as rows,
         pg_size_pretty(pg_total_relation_size(relation.oid)) as size,
         coalesce(
@@ -94,7 +115,7 @@ _TABLES = """
         ) as "references"
     from pg_class as relation
     inner join pg_namespace on pg_namespace.oid = relnamespace
-    where relkind in ('r', 'p') and not relispartition
+    where relkind in ('r', 'p', 'v', 'm', 'f') and not relispartition
         and nspname not in ('pg_catalog', 'information_schema') and nspname !~ '^pg_(toast|temp)'
         and (cardinality(%(schemas)s::text[]) = 0 or nspname = any(%(schemas)s::text[]))
         and not exists (

@@ -54,7 +54,8 @@ def propose(source: str, tables: Sequence[LiveTable], chosen: Mapping[str, str] 
     """
     if not tables:
         raise SettingsError(
-            f"The database of '{source}' has no tables that its user may see.", hint="Check DWH_<NAME>_URL."
+            f"The database of '{source}' has no tables or views that its user may see.",
+            hint=f"Check DWH_{source.upper()}_URL.",
         )
     named = _name_tables(tables)
     entities = _choose(named, chosen or {})
@@ -70,11 +71,19 @@ def propose(source: str, tables: Sequence[LiveTable], chosen: Mapping[str, str] 
     header = f'description = "What {source} is, in a sentence."'
     if schema != "public":
         header += f"\nschema = {_text(schema)}"
-    notes = [
-        f"{name} has no key: name columns that identify a row." for name, one in named.items() if not one.key
-    ]
+    notes = [note for name, one in named.items() if (note := _note_on_key(name, one, is_entity=name in keys))]
     notes += [f"No table was taken for {one.entity}." for one in TARGETS if one not in entities]
     return Proposal({"source.toml": "\n\n".join([header, *sections]) + "\n", **files}, tuple(notes))
+
+
+def _note_on_key(name: str, table: LiveTable, *, is_entity: bool) -> str | None:
+    if is_entity and not table.key:
+        return f"{name} is a {table.kind}: make sure that {', '.join(table.guessed_key)} identifies a row."
+    if not table.is_table and not is_entity:
+        return (
+            f"{name} is a {table.kind}: it is read only if you declare it, with columns that identify a row."
+        )
+    return None if table.key else f"{name} has no key: name columns that identify a row."
 
 
 def _name_tables(tables: Sequence[LiveTable]) -> dict[str, LiveTable]:
@@ -101,9 +110,9 @@ def _choose(named: Mapping[str, LiveTable], chosen: Mapping[str, str]) -> dict[T
                 f"({', '.join(targets[entity].natural_key)}).",
                 hint="Declare its key by hand: it may have more columns than are needed to identify a row.",
             )
-    # Of several, the table that most others refer to.
+    # Of several, the table that most others refer to; a view where there is no table.
     referred = [(schema, name) for one in named.values() for _, schema, name, _ in one.references]
-    by_weight = sorted(named, key=lambda name: (referred.count((named[name].schema, named[name].name)), name))
+    by_weight = sorted(named, key=lambda name: _weight(named[name], referred))
     found = {
         entity: name
         for entity, pattern in USUAL_NAMES.items()
@@ -118,14 +127,19 @@ def _choose(named: Mapping[str, LiveTable], chosen: Mapping[str, str]) -> dict[T
     }
 
 
+def _weight(table: LiveTable, referred: Sequence[tuple[str, str]]) -> tuple[bool, int, str]:
+    return table.is_table, referred.count((table.schema, table.name)), table.name
+
+
 def _entity_key(named: Mapping[str, LiveTable], target: Target, name: str) -> tuple[str, ...]:
     """Columns of the table that make the entity's natural key; empty where there seem to be none.
 
     A line that has a key of its own gets that of its order before it.
     """
     table, wanted = named[name], len(target.natural_key)
-    if len(table.key) == wanted:
-        return tuple(table.key)
+    key = table.key if table.is_table else table.guessed_key
+    if len(key) == wanted:
+        return tuple(key)
     if len(table.key) == 1 and wanted == 2:
         for columns, _, referred, _ in table.references:
             if len(columns) == 1 and re.search("order|invoice|sale|purchase", referred, re.IGNORECASE):
@@ -134,8 +148,9 @@ def _entity_key(named: Mapping[str, LiveTable], target: Target, name: str) -> tu
 
 
 def _table_section(name: str, table: LiveTable, schema: str, entity_key: Sequence[str] | None) -> str:
-    key = entity_key or table.key
-    lines = [f"# about {table.rows:,} rows, {table.size}" if table.rows else f"# {table.size}"]
+    key = entity_key or (table.key if table.is_table else table.guessed_key)
+    size = f"about {table.rows:,} rows, {table.size}" if table.rows else table.size
+    lines = [f"# {size if table.is_table else f'a {table.kind}'}"]
     lines.append(f"[tables.{_key(name)}]")
     if table.schema != schema:
         lines.append(f"schema = {_text(table.schema)}")
@@ -144,10 +159,11 @@ def _table_section(name: str, table: LiveTable, schema: str, entity_key: Sequenc
     lines.append(f"key = {_list(key)}")
     if table.cursor:
         lines.append(f"cursor = {_text(table.cursor)}")
-    if not key:
+    if not key or not (table.is_table or entity_key):
         columns = ", ".join(table.types)
+        what = "It has no key" if table.is_table else "To read it"
         return "\n".join(
-            ["# It has no key: name columns that identify a row, and remove the #", f"# of: {columns}"]
+            [f"# {what}: name columns that identify a row, and remove the #", f"# of: {columns}"]
             + [line if line.startswith("#") else f"# {line}" for line in lines]
         )
     return "\n".join(lines)

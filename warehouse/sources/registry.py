@@ -112,18 +112,27 @@ def sources_with_url(settings: Settings) -> Sequence[str]:
     return [name for name in declared_sources(settings.sources) if name in settings.source_urls]
 
 
-def check_name(name: str, path: Path) -> DeclarationError | None:
-    """Why `name` cannot be that of a source, if so: a setting, a target of `dwh run` or a staging table has it."""
+def check_name(name: str, path: Path | None = None) -> DeclarationError | None:
+    """Why `name` cannot be that of a source, if so: a setting, a target of `dwh run` or a staging table has it.
+
+    `path` is its declaration, if there is one already.
+    """
     settings = {part for field in Settings.model_fields for part in (field, field.removesuffix("_url"))}
     taken = {*settings, *RUN_TARGETS, *STAGING_TABLES}
     if name not in taken and re.fullmatch(r"[a-z][a-z0-9]*", name):
         return None
-    why = "it already means something else here" if name in taken else "it may hold only a-z and 0-9"
-    return DeclarationError(
-        f"{path}: '{name}' cannot be the name of a source: {why}.",
-        hint="Rename the folder. Not allowed are the names of settings, of what `dwh run` runs, and of staging "
-        f"tables: {', '.join(sorted(one for one in taken if '_' not in one))}.",
-    )
+    remedy = "Choose another name" if path is None else "Rename the folder"
+    if name in taken:
+        why = "it already means something else here"
+        hint = (
+            f"{remedy}. Not allowed are the names of settings, of what `dwh run` runs, and of staging tables: "
+            f"{', '.join(sorted(one for one in taken if '_' not in one))}."
+        )
+    else:
+        why = "it may hold only a-z and 0-9, and begins with a letter"
+        hint = f"{remedy}, as crm2."
+    place = "" if path is None else f"{path}: "
+    return DeclarationError(f"{place}'{name}' cannot be the name of a source: {why}.", hint=hint)
 
 
 @cache
