@@ -1,14 +1,17 @@
-"""`dwh generate`: generate a shop and its access logs."""
+"""`dwh generate`: generate a shop, its access logs, and files of feeds."""
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.log_options import Commands
 
-generate = Commands(help="Generate data: a shop, web logs.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from warehouse.settings import Settings
+
+generate = Commands(help="Generate data: a shop, web logs, files of feeds.", no_args_is_help=True)
 
 Seed = Annotated[int, typer.Option(min=0, help="The same seed generates the same data.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")]
@@ -124,6 +127,56 @@ def weblogs(
         {"files": len(counts.files), "lines": counts.lines, **counts.bad},
         as_json,
     )
+
+
+@generate.command()
+def orders(
+    rows: Annotated[
+        int | None,
+        typer.Option(min=0, max=10**8, help="Orders in each file; default: 5,000, and 2,000 a day."),
+    ] = None,
+    days: Annotated[int, typer.Option(min=0, max=3660, help="Write files of so many days, one a day.")] = 0,
+    seed: Seed = 42,
+    until: Until = None,
+    as_json: Json = False,
+) -> None:
+    """Generate order files of partners: JSON, one order on each line, with known defects.
+
+    Customers and products are those of the shop, if there is one.
+
+    Examples: `dwh generate orders`, `dwh generate orders --days 7`
+    """
+    from flows.databases import shop_url
+    from generators.orders import DAILY, FIRST, buyers_and_articles, generate
+    from warehouse.settings import Settings
+
+    settings = Settings.load()
+    buyers, articles = buyers_and_articles(shop_url(settings))
+    folder = feed_landing(settings, "orders")
+    counts = generate(
+        folder,
+        orders=rows if rows is not None else DAILY if days else FIRST,
+        days=days or 1,
+        seed=seed,
+        until=until.date() if until else None,
+        buyers=buyers,
+        articles=articles,
+    )
+    show_counts(
+        f"Orders in {folder}",
+        {"files": len(counts.files), "orders": counts.orders, "items": counts.items, **counts.defects},
+        as_json,
+    )
+
+
+def feed_landing(settings: "Settings", feed: str) -> Path:
+    """Folder of the lake in which a feed's files arrive."""
+    from warehouse.files.locations import local_folder
+    from warehouse.sources.registry import read_source
+
+    source = read_source(feed, settings.sources)
+    assert source.feed is not None
+    return local_folder(settings.lake) / source.feed.landing
 
 
 def landing(lake: str) -> Path:

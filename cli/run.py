@@ -252,10 +252,17 @@ def _source_help(name: str) -> str:
     from warehouse.errors import DeclarationError
     from warehouse.sources.declaration import read_declaration
 
+    is_feed = False
     try:
-        about = read_declaration(_declared()[name]).description
+        source = read_declaration(_declared()[name])
+        about, is_feed = source.description, source.feed is not None
     except DeclarationError as error:
         about = error.what
+    if is_feed:
+        return (
+            f"Load new files of feed {name} from the lake (DWH_LAKE). {about}\n\n"
+            f"Examples: `dwh run {name}`, `dwh run {name} --dry-run`"
+        )
     return (
         f"Load what changed in source {name} since the last run. {about}\n\n"
         f"Its database is DWH_{name.upper()}_URL.\n\n"

@@ -1,4 +1,4 @@
-"""Flow daily-warehouse: load every source and the web logs, then refresh the marts."""
+"""Flow daily-warehouse: load every source, feed and the web logs, then refresh the marts."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +13,7 @@ from flows.result import FlowResult
 from flows.run_locked import run_locked
 from warehouse.db.locks import is_held
 from warehouse.errors import StepsFailed, WrongParameters
+from warehouse.feeds.landing import landed_feeds
 from warehouse.runs.audit import Run
 from warehouse.runs.resume import Step, outstanding, resume_from, unfinished
 from warehouse.settings import Settings
@@ -32,7 +33,7 @@ def daily_warehouse(
     reconform: bool = False,
     dry_run: bool = False,
 ) -> FlowResult:
-    """Load every source that has a URL and the web logs, then refresh the marts.
+    """Load every source that has a URL, every feed that has a landing folder and the web logs, then refresh the marts.
 
     A step that fails does not stop the others. If the last run failed, this one resumes it: steps that succeeded are
     not repeated, except those that depend on steps that had failed. Prefect's Retry does the same. A scheduled run
@@ -46,7 +47,7 @@ def daily_warehouse(
         dry_run: Do each step by itself and roll it back.
     """
     settings = with_urls(Settings.load())
-    sources = sources_with_url(settings)
+    sources = [*sources_with_url(settings), *landed_feeds(settings)]
     options = {
         "full_refresh": full_refresh,
         "confirm_deletes": confirm_deletes,

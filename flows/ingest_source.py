@@ -1,6 +1,6 @@
 """Flow ingest-<source>: load what changed in a source since the last run into the warehouse."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from flows.databases import with_urls
@@ -11,6 +11,8 @@ from warehouse.extract import stage, verification
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.staged import Staged
 from warehouse.extract.verification import Verification
+from warehouse.feeds.stage import stage_feed as stage_files
+from warehouse.feeds.staged import StagedFeed
 from warehouse.history import change_log
 from warehouse.history.dry_run import examples
 from warehouse.load import publish
@@ -59,15 +61,20 @@ def ingest_source(
         dry_run: Do all of it and roll it back.
     """
     settings = with_urls(Settings.load())
-    name, folder, url = flow_name(source), find_source(source, settings.sources), settings.source_url(source)
+    name, folder = flow_name(source), find_source(source, settings.sources)
+    declared = read_declaration(folder)
+    url = "" if declared.feed else settings.source_url(source)
 
     def ingest(run: Run) -> FlowResult:
-        declared = read_declaration(folder)
-        staged = stage_source(
-            run, declared, url, settings, full_refresh, confirm_deletes, reconform, accept_source
+        staged: Staged = (
+            stage_feed(run, declared, settings, full_refresh, confirm_deletes, reconform)
+            if declared.feed
+            else stage_source(
+                run, declared, url, settings, full_refresh, confirm_deletes, reconform, accept_source
+            )
         )
         published = publish_batch(run, staged)
-        verifications = verify_source(run, staged)
+        verifications = () if declared.feed else verify_source(run, staged)
         if not dry_run:
             change_log.prune(run.connection, settings.change_log_days)
         found = examples(run, published.loads)
@@ -79,6 +86,7 @@ def ingest_source(
             verifications,
             examples=found,
             dry_run=dry_run,
+            unread_files=staged.unread if isinstance(staged, StagedFeed) else (),
         )
 
     return run_locked(
@@ -111,26 +119,50 @@ def stage_source(
     """Copy what may have changed into schema staging; stop before that if too much has to be conformed again."""
     ensure_alive(run)
     if not (reconform or full_refresh or accept_source):
-        stale = find_stale_targets(run.connection, source, read_contracts(source))
-        check_reconform_limit(stale, settings.reconform_rows)
+        _check_reconform_limit(run, source, settings)
     log(f"reading source {source.name}")
     given = {"--full-refresh": full_refresh, "--reconform": reconform, "--accept-source": accept_source}
     return stage.stage(
         run,
         source,
         url,
-        threshold=DeleteThreshold(
-            settings.max_delete_share,
-            settings.delete_floor_rows,
-            confirm_deletes,
-            tuple(option for option, is_given in given.items() if is_given),
-        ),
+        threshold=_threshold(settings, confirm_deletes, given),
         xmin_scan=settings.xmin_scan,
         lock_wait_seconds=settings.source_lock_wait,
         full_refresh=full_refresh,
         accept_source=accept_source,
         progress=log,
     )
+
+
+@task
+def stage_feed(
+    run: Run, source: Source, settings: Settings, full_refresh: bool, confirm_deletes: bool, reconform: bool
+) -> StagedFeed:
+    """Read the records of new files into schema staging; stop before if too much has to be conformed again."""
+    ensure_alive(run)
+    if not (reconform or full_refresh):
+        _check_reconform_limit(run, source, settings)
+    log(f"reading feed {source.name}")
+    given = {"--full-refresh": full_refresh, "--reconform": reconform}
+    return stage_files(
+        run,
+        source,
+        settings.lake,
+        threshold=_threshold(settings, confirm_deletes, given),
+        full_refresh=full_refresh,
+        progress=log,
+    )
+
+
+def _check_reconform_limit(run: Run, source: Source, settings: Settings) -> None:
+    stale = find_stale_targets(run.connection, source, read_contracts(source))
+    check_reconform_limit(stale, settings.reconform_rows)
+
+
+def _threshold(settings: Settings, confirm_deletes: bool, given: Mapping[str, bool]) -> DeleteThreshold:
+    options = tuple(option for option, is_given in given.items() if is_given)
+    return DeleteThreshold(settings.max_delete_share, settings.delete_floor_rows, confirm_deletes, options)
 
 
 @task

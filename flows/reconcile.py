@@ -8,11 +8,12 @@ from flows.engine import flow, log, task
 from flows.result import FlowResult
 from flows.run_locked import run_locked
 from warehouse.errors import DifferencesFound, StepsFailed
+from warehouse.feeds.landing import landed_feeds
 from warehouse.reconcile import reconcile as engine
 from warehouse.reconcile.verdict import Verdict
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.settings import Settings
-from warehouse.sources.declaration import Source
+from warehouse.sources.declaration import Source, is_feed
 from warehouse.sources.registry import find_source, read_source, sources_with_url
 from warehouse.weblogs.files.checkpoints import FEED
 
@@ -27,13 +28,13 @@ def reconcile(repair: bool = False, sources: list[str] | None = None) -> FlowRes
 
     Args:
         repair: Repair what differs, and nothing else; the old rows are kept in audit.difference.
-        sources: Sources to compare, `weblogs` among them; unset: every source that has a URL, and the web logs.
+        sources: Sources to compare, `weblogs` among them; unset: every source that has a URL, every feed that
+            has a landing folder, and the web logs.
     """
     settings = with_urls(Settings.load())
-    wanted = sources or [*sources_with_url(settings), FEED]
+    wanted = sources or [*sources_with_url(settings), *landed_feeds(settings), FEED]
     for name in wanted:
-        if name != FEED:
-            find_source(name, settings.sources)
+        if name != FEED and not is_feed(find_source(name, settings.sources)):
             settings.source_url(name)
 
     def compare(run: Run) -> FlowResult:
@@ -42,9 +43,14 @@ def reconcile(repair: bool = False, sources: list[str] | None = None) -> FlowRes
         for name in wanted:
             try:
                 if name == FEED:
-                    verdicts += reconcile_feed(run, repair)
+                    verdicts += reconcile_weblogs(run, repair)
                 else:
-                    verdicts += reconcile_source(run, read_source(name, settings.sources), settings, repair)
+                    source = read_source(name, settings.sources)
+                    verdicts += (
+                        reconcile_feed(run, source, repair)
+                        if source.feed
+                        else reconcile_source(run, source, settings, repair)
+                    )
             except Exception as error:
                 failed[name] = error
                 log(f"{name} failed: {error}", logging.ERROR)
@@ -77,7 +83,14 @@ def reconcile_source(run: Run, source: Source, settings: Settings, repair: bool)
 
 
 @task
-def reconcile_feed(run: Run, repair: bool) -> Sequence[Verdict]:
+def reconcile_feed(run: Run, source: Source, repair: bool) -> Sequence[Verdict]:
+    """Counts of a feed's files, its star and stored marts."""
+    ensure_alive(run)
+    return engine.reconcile_feed(run, source, repair=repair, progress=log)
+
+
+@task
+def reconcile_weblogs(run: Run, repair: bool) -> Sequence[Verdict]:
     """Files of the web logs, their fact, and what is counted of it."""
     ensure_alive(run)
-    return engine.reconcile_feed(run, repair=repair, progress=log)
+    return engine.reconcile_weblog_files(run, repair=repair, progress=log)

@@ -33,6 +33,7 @@ SOURCES = ["northwind", "shop"]
 NAMES = [
     "ingest-northwind",
     "ingest-shop",
+    "ingest-orders",
     "ingest-weblogs",
     "daily-warehouse",
     "refresh-marts",

@@ -18,7 +18,7 @@ from tests.weblog_lake import BRAZIL, line, lines, make_lake
 from warehouse.db.connections import connect
 from warehouse.errors import DifferencesFound
 from warehouse.load import marts
-from warehouse.reconcile.reconcile import reconcile_feed, reconcile_source, stop_on_differences
+from warehouse.reconcile.reconcile import reconcile_source, reconcile_weblog_files, stop_on_differences
 from warehouse.reconcile.verdict import MOST_LISTED, Verdict
 from warehouse.runs.audit import start_run
 from warehouse.sources.declaration import Table
@@ -362,7 +362,7 @@ def test_web_logs_that_were_corrupted_are_found_named_and_mended(tmp_path: Path,
 
     def reconcile(*, repair: bool = False) -> tuple[Verdict, ...]:
         with start_run(warehouse_url, flow="reconcile") as run:
-            verdicts = reconcile_feed(run, repair=repair)
+            verdicts = reconcile_weblog_files(run, repair=repair)
             stop_on_differences(verdicts)
         return verdicts
 

@@ -17,7 +17,7 @@ from warehouse.db.connections import connect
 from warehouse.db.roles import LOADER, MARKETING, OWNER, READER, ROLES
 from warehouse.errors import AccessRefused
 from warehouse.load import marts
-from warehouse.reconcile.reconcile import reconcile_feed
+from warehouse.reconcile.reconcile import reconcile_weblog_files
 from warehouse.runs.audit import start_run
 from warehouse.weblogs.storage.partitions import Partitions
 
@@ -129,7 +129,7 @@ def test_web_logs_are_loaded_told_again_removed_and_reconciled_with_the_loaders_
     with start_run(url, flow="reclassify-weblogs") as run:
         assert weblogs.reclassify(lake.settings, run).rows_moved == 0
     with start_run(url, flow="reconcile") as run:
-        assert {verdict.verdict for verdict in reconcile_feed(run, repair=True)} == {"equal"}
+        assert {verdict.verdict for verdict in reconcile_weblog_files(run, repair=True)} == {"equal"}
     kept = lake.settings.model_copy(update={"weblog_retention_days": 5000})
     with start_run(url, flow="remove-old-weblogs") as run:
         assert weblogs.retain(kept, run, confirm_deletes=True).rows == 1

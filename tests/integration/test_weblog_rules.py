@@ -12,7 +12,7 @@ from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
 from warehouse.errors import DifferencesFound, LockHeld, ReconformLimitExceeded
 from warehouse.model import weblog_definition
-from warehouse.reconcile.reconcile import reconcile_feed, stop_on_differences
+from warehouse.reconcile.reconcile import reconcile_weblog_files, stop_on_differences
 from warehouse.runs import audit
 from warehouse.runs.definitions import find_stale_lookups
 from warehouse.undo.undo import undo
@@ -213,7 +213,7 @@ def test_reconcile_finds_texts_with_another_meaning_and_repairs_what_depends_on_
 
     def reconcile(repair: bool) -> dict[str, int]:
         with audit.start_run(lake.settings.warehouse, flow="reconcile") as run:
-            verdicts = reconcile_feed(run, repair=repair)
+            verdicts = reconcile_weblog_files(run, repair=repair)
         if not repair:
             with pytest.raises(DifferencesFound):
                 stop_on_differences(verdicts)

@@ -82,7 +82,7 @@ TABLES = '[tables.shopper]\nkey = ["id"]\n'
         ('[tables.shopper]\nkey = ["a", "b", "a"]\n', "'key' names column 'a' twice", "each column once"),
         ("description = 5\n" + TABLES, "source.toml: 'description' must be text", 'description = "…"'),
         ('[tables.shopper]\nkey = ["id"]\ncursor = ["a"]\n', "'cursor' must be a name", 'cursor = "…"'),
-        ('[tables.shopper]\nkey = ["id"]\ncurser = "a"\n', "nothing called curser", "cursor, key, name, schema"),
+        ('[tables.shopper]\nkey = ["id"]\ncurser = "a"\n', "nothing called curser", "columns, cursor, items, key"),
         (
             'on_schema_change = "follow"\n' + TABLES,
             "mall/source.toml [on_schema_change]: new_column cannot be 'follow'",
@@ -116,7 +116,7 @@ TABLES = '[tables.shopper]\nkey = ["id"]\n'
         (
             TABLES + '[entities.customer]\nfrom = "shopper"\nlack = ["x"]\n',
             "nothing called lack",
-            "from, joins, parents, relaxed_rules, stale, unmapped_columns",
+            "from, joins, lookups, parents, precedence, relaxed_rules, stale, unmapped_columns",
         ),
         (
             TABLES + '[entities.order_item]\nfrom = "shopper"\n',

@@ -73,7 +73,7 @@ def test_a_source_that_is_declared_twice_is_refused_with_both_places(tmp_path: P
         "daily",
         "weblogs",
         "marts",
-        "orders",
+        "features",
         "my_shop",
     ],
 )

@@ -12,8 +12,9 @@ from warehouse.backfill.partition import Dated, Feed, Partition
 from warehouse.backfill.trail import last_tries
 from warehouse.backfill.weblog_days import WeblogDays
 from warehouse.errors import WrongParameters
+from warehouse.feeds.landing import landed_feeds
 from warehouse.settings import Settings
-from warehouse.sources.registry import declared_sources, read_source, sources_with_url
+from warehouse.sources.registry import declared_feeds, declared_sources, read_source, sources_with_url
 
 MOST_DAYS = 3660
 
@@ -25,7 +26,7 @@ def feeds_of(settings: Settings, only: str | None = None) -> Sequence[Feed]:
         WrongParameters: there is no feed of that name.
         SettingsError: it is a source without a URL.
     """
-    sources = sources_with_url(settings)
+    sources = [*sources_with_url(settings), *landed_feeds(settings)]
     feeds: list[Feed] = [
         *(FactDays(read_source(name, settings.sources)) for name in sources),
         WeblogDays(settings),
@@ -33,7 +34,7 @@ def feeds_of(settings: Settings, only: str | None = None) -> Sequence[Feed]:
     if only is None:
         return feeds
     chosen = [feed for feed in feeds if feed.name == only]
-    if only in declared_sources(settings.sources):
+    if only in declared_sources(settings.sources) and only not in declared_feeds(settings.sources):
         settings.source_url(only)
     if not chosen:
         raise WrongParameters(

@@ -19,6 +19,8 @@ AUDIT_TABLES: Final = (
     "audit.file_part",
     "audit.definition",
     "audit.freshness",
+    "audit.feed_field",
+    "audit.precedence",
 )
 HOUSEKEEPING: Final = ("run_id", "expired_by_run_id", "row_hash")
 

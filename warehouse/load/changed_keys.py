@@ -14,6 +14,8 @@ from warehouse.extract.staged import StagedTable
 from warehouse.extract.staging_tables import delta_table
 from warehouse.load.batch import Batch, verdict_table
 from warehouse.load.joined_changes import keys_of_joined_rows, with_rows_joined_to_them
+from warehouse.load.lookups import changed_members
+from warehouse.load.precedence import returning_keys
 from warehouse.load.reads import Reads
 from warehouse.model.star import Fact
 
@@ -32,6 +34,9 @@ def find_changed_keys(batch: Batch, staged: StagedTable, reads: Reads) -> int:
     if isinstance(batch.target, Fact):
         keys += _outdated(batch, batch.target, types)
         keys += _late_members(batch, batch.target, types)
+        keys += _looked_up(batch, batch.target, types)
+        if (returning := returning_keys(batch)) is not None:
+            keys.append(returning)
     batch.execute("drop table if exists {changed_keys}")
     return create_changed_keys(
         batch,
@@ -210,6 +215,41 @@ def _late_members(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sq
                         members=members,
                     )
                 )
+    return keys
+
+
+def _looked_up(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.Composable]:
+    """Facts of this source whose member is another source's, or may be, where that has changed it since."""
+    keys: list[sql.Composable] = []
+    for lookup in batch.entity.lookups:
+        if (changed := changed_members(batch, lookup)) is None:
+            continue
+        names = {
+            **_fact_names(batch, fact, types),
+            "dimension": sql.Identifier("dwh", f"dim_{lookup.dimension}"),
+            "key": sql.Identifier(f"{lookup.dimension}_key"),
+            "natural": sql.Identifier(f"{lookup.dimension}_id"),
+            "by": sql.Identifier(lookup.by),
+            "member_source": sql.Literal(lookup.source),
+            "changed": changed,
+        }
+        keys.append(
+            batch.format(
+                """
+                select {fact_keys}, 4 from {target} as fact
+                where fact.source_system = {source} and {valid} and (
+                    fact.{key} = 0 or fact.{key} in (select {key} from {changed})
+                    or fact.{key} in (
+                        select member.{key} from {dimension} as member
+                        where member.source_system = {source} and member.{natural} in (select value from {changed})
+                            or member.source_system = {member_source}
+                                and member.{by} in (select value from {changed})
+                    )
+                )
+                """,
+                **names,
+            )
+        )
     return keys
 
 

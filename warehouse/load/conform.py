@@ -1,6 +1,7 @@
 """Conform: a source's own SQL, run for the keys that changed, fills the conformed rows of a batch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
@@ -12,17 +13,26 @@ from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import natural_keys
 from warehouse.load.conversion import ROW_ERRORS, create_unconvertible, fill_by_halves
 from warehouse.load.fit import scales
+from warehouse.load.lookups import resolve_lookups
+from warehouse.load.precedence import yield_to_higher
 from warehouse.load.reads import conform_query, explain_sql_error
+from warehouse.model.declaration import Reference
 from warehouse.model.star import Dimension, Fact
 
 # Changed keys from which on it pays to make the conformed rows as a new table, whose query may run in parallel.
 PARALLEL_ABOVE = 10_000
 
 
-def conform(batch: Batch, changed: int = 0) -> int:
-    """Fill the conformed rows of the batch by the source's SQL, for `changed` keys.
+@dataclass(frozen=True)
+class Conformed:
+    """Rows that were conformed, including those that cannot be converted, and events that are another source's."""
 
-    Returns the number of rows, including those that cannot be converted.
+    rows: int
+    yielded: int
+
+
+def conform(batch: Batch, changed: int = 0) -> Conformed:
+    """Fill the conformed rows of the batch by the source's SQL, for `changed` keys.
 
     Raises:
         DeclarationError: the SQL fails, or delivers other columns than the entity has.
@@ -33,9 +43,11 @@ def conform(batch: Batch, changed: int = 0) -> int:
     rows = _create(batch, values) if changed > PARALLEL_ABOVE else None
     if rows is None:
         rows = _refill(batch, values)
+    resolve_lookups(batch)
+    yielded = yield_to_higher(batch)
     # Analyze only the columns that are joined: texts take most of the time, and nobody joins by them.
     batch.analyze(batch.conformed, [name for name in values if name.endswith(("_id", "_at"))])
-    return rows
+    return Conformed(rows, yielded)
 
 
 def delivered_columns(batch: Batch) -> list[str]:
@@ -55,7 +67,9 @@ def delivered_columns(batch: Batch) -> list[str]:
     except psycopg.Error as error:
         raise explain_sql_error(entity, error) from None
     delivered = [column.name for column in description or ()]
-    required = columns_of(batch.connection, "staging", f"conformed_{entity.name}").keys() - {"source_system"}
+    # Whose members they are, the declaration says.
+    filled = {"source_system", *(one.member_source.name for one in _references(batch))}
+    required = columns_of(batch.connection, "staging", f"conformed_{entity.name}").keys() - filled
     unknown = sorted(set(delivered) - required)
     optional = (
         {f"{dimension}_id" for dimension in batch.target.derived} if isinstance(batch.target, Fact) else set()
@@ -70,6 +84,10 @@ def delivered_columns(batch: Batch) -> list[str]:
             f"[entities.{entity.name}].",
         )
     return delivered
+
+
+def _references(batch: Batch) -> Sequence[Reference]:
+    return batch.target.refers_to if isinstance(batch.target, Fact) else ()
 
 
 def delivered_values(batch: Batch) -> dict[str, sql.Composable]:

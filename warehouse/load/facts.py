@@ -13,8 +13,9 @@ from warehouse.load.changed_keys import keys_where
 from warehouse.load.conversion import isolate_rows, succeeds
 from warehouse.load.counts import Counts
 from warehouse.load.fit import UNFIT
+from warehouse.load.lookups import describe_inferred
 from warehouse.model.calendar_sql import add_days, days_of_batch
-from warehouse.model.fact_sql import fact_query
+from warehouse.model.fact_sql import fact_query, member_source
 from warehouse.model.star import DIMENSIONS, Dimension, Fact
 from warehouse.model.tables import fact_table
 
@@ -30,6 +31,7 @@ def merge(batch: Batch, fact: Fact, *, every_key: bool = False) -> Counts:
     batch.connection.execute(add_days(days_of_batch(fact), batch.run_id))
     _prepare(batch, fact)
     if _any_member_missing(batch, fact) and any(infer_missing(batch, fact).values()):
+        describe_inferred(batch)
         _prepare(batch, fact)
     columns = prepared_columns(batch)
     key = (*fact.natural_key, "source_system")
@@ -124,10 +126,13 @@ def _isolate_empty(batch: Batch, fact: Fact, columns: Sequence[str]) -> int:
 
 def infer_missing(batch: Batch, fact: Fact) -> dict[Dimension, int]:
     """Insert members that the batch refers to and no dimension holds; returns how many, by dimension."""
+    sources = {one.dimension: member_source(one, "fact") for one in fact.refers_to}
     return {
-        dimension: scd2.infer_missing(batch, dimension, batch.conformed, fact.event_time)
+        dimension: scd2.infer_missing(
+            batch, dimension, batch.conformed, fact.event_time, sources[dimension.entity]
+        )
         if dimension.has_history
-        else scd1.infer_missing(batch, dimension)
+        else scd1.infer_missing(batch, dimension, sources[dimension.entity])
         for dimension in _referenced(fact)
     }
 

@@ -10,6 +10,7 @@ import psycopg
 
 from warehouse.errors import DeclarationError, SourceError
 from warehouse.extract.staged import Staged
+from warehouse.feeds.staged import StagedFeed
 from warehouse.load import daily_snapshot, facts, quarantine, scd1, scd2
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import (
@@ -22,10 +23,13 @@ from warehouse.load.conform import clear_stale_timestamps, conform, find_deleted
 from warehouse.load.contract import import_soda, stop_on_failure, verify
 from warehouse.load.conversion import ROW_ERRORS
 from warehouse.load.counts import Counts
+from warehouse.load.lookups import count_ambiguous
 from warehouse.load.mirror import merge_mirrors, prepare_mirrors
 from warehouse.load.orphans import check_deleted_share, find_orphans, has_rows_of_source
+from warehouse.load.precedence import displace_lower, record_precedence
 from warehouse.load.reads import check_reads
 from warehouse.load.reconform import forget_verdicts, reconform_batches
+from warehouse.load.records import Records
 from warehouse.load.rekey import rekey_quarantined
 from warehouse.load.transaction import begin_publishing
 from warehouse.load.watermarks import move_watermarks
@@ -36,6 +40,7 @@ from warehouse.runs.definitions import record_definitions
 from warehouse.runs.freshness import record_complete
 
 Progress = Callable[[str], None]
+Move = Callable[[Batch], int]
 ANALYZE_ABOVE = 1000
 ANALYZE_SHARE = 0.1
 
@@ -72,10 +77,15 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
         if staged.rows_read:
             Thread(target=import_soda, name="prepare contracts", daemon=True).start()
         loads: dict[str, Load] = {}
+        records = Records(connection, run, staged) if isinstance(staged, StagedFeed) else None
+        if records is not None:
+            staged = records.accept(checks)
+            record_precedence(connection, run.run_id, staged.source)
+        move = records.reject if records is not None else quarantine.move_failing
 
         def load_batch(batch: Batch) -> None:
             with _explain_data_errors(batch), batch:
-                load = load_target(batch, run, staged, checks)
+                load = load_target(batch, run, staged, checks, move, progress)
             if load is not None:
                 progress(str(load))
                 earlier = loads.get(load.table_name)
@@ -90,13 +100,17 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
         prepared = prepare_mirrors(connection, run.run_id, staged) if stale else None
         conform_again(stale)
         forget_verdicts(connection)
+        if records is not None:
+            records.begin_merge()
         is_full_load = staged.full_refresh and not has_rows_of_source(connection, staged.source.name)
         mirrors = {
             load.table_name: load
             for load in merge_mirrors(connection, run.run_id, staged, is_full_load, progress, prepared)
         }
         # Where no mirror changed no row can be judged otherwise, not even one that waits in quarantine.
+        # But one may name a member of another source, which has changed by itself.
         has_changes = staged.full_refresh or any(map(_has_changes, mirrors.values()))
+        has_changes = has_changes or any(entity.lookups for entity in staged.source.entities.values())
         for batch in _batches(connection, run, staged, mirrors, is_full_load):
             if not has_changes and not daily_snapshot.is_pending(batch):
                 continue
@@ -104,6 +118,8 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
         if refreshed:
             forget_verdicts(connection)
             conform_again(refreshed)
+        if records is not None:
+            mirrors = records.finish(mirrors)
         for name in record_definitions(connection, run.run_id, staged.source, staged.contracts):
             progress(
                 f"{name} keeps the rows of '{staged.source.name}', which no longer declares what they are made of"
@@ -119,8 +135,18 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
     return Published(tuple(loads.values()), tuple(checks))
 
 
-def load_target(batch: Batch, run: Run, staged: Staged, checks: list[CheckResult]) -> Load | None:
-    """Load one dimension or fact from the changed rows of its source; None where nothing changed."""
+def load_target(
+    batch: Batch,
+    run: Run,
+    staged: Staged,
+    checks: list[CheckResult],
+    move: Move = quarantine.move_failing,
+    progress: Progress = lambda _: None,
+) -> Load | None:
+    """Load one dimension or fact from the changed rows of its source; None where nothing changed.
+
+    `move` moves the failing rows to quarantine, and returns how many it has moved.
+    """
     started = time.monotonic()
     mirror, reads = staged.table_of(batch.entity), check_reads(batch.connection, batch.entity)
     if batch.is_full_load:
@@ -132,7 +158,21 @@ def load_target(batch: Batch, run: Run, staged: Staged, checks: list[CheckResult
     is_pending = daily_snapshot.is_pending(batch)
     if not changed and not batch.may_have_orphans and not is_pending:
         return None
-    conformed = conform(batch, changed)
+    made = conform(batch, changed)
+    conformed = made.rows
+    if made.yielded:
+        progress(
+            f"{made.yielded:,} events of {batch.entity.name} are another source's, which takes precedence"
+        )
+    ambiguous = count_ambiguous(batch) if conformed else {}
+    for dimension, count in ambiguous.items():
+        progress(
+            f"{count:,} rows of {batch.entity.name} name a {dimension} that several members may be: the unknown one"
+        )
+    if ambiguous:
+        results = _ambiguity_warnings(batch, ambiguous)
+        record_checks(run.audit_connection, run.run_id, results)
+        checks.extend(results)
     clear_stale_timestamps(batch)
     find_deleted_keys(batch)
     if batch.reconform_reason:
@@ -141,7 +181,7 @@ def load_target(batch: Batch, run: Run, staged: Staged, checks: list[CheckResult
     if not changed and not orphans and not is_pending:
         return None
     last_entry = quarantine.last_entry(batch.connection)
-    quarantined = check(batch, run, staged.contracts[batch.entity.name], checks) if conformed else 0
+    quarantined = check(batch, run, staged.contracts[batch.entity.name], checks, move) if conformed else 0
     try:
         with batch.connection.transaction():
             quarantine.resolve(batch, last_entry)
@@ -151,10 +191,15 @@ def load_target(batch: Batch, run: Run, staged: Staged, checks: list[CheckResult
         if not isinstance(batch.target, Fact) or not facts.isolate_unfit(batch, batch.target):
             raise
         quarantine.add_isolated(batch)
-        quarantined += quarantine.move_failing(batch)
+        quarantined += move(batch)
         quarantine.resolve(batch, last_entry)
         counts = merge(batch)
     if isinstance(batch.target, Fact) and conformed:
+        if displaced := displace_lower(batch):
+            progress(
+                f"{displaced:,} rows of {batch.entity.name} of other sources are the same events: those of "
+                f"'{batch.source}' count"
+            )
         counts = counts.with_rekeyed(rekey_quarantined(batch, batch.target))
     if batch.is_full_load:
         materialize_keys(batch)
@@ -164,7 +209,23 @@ def load_target(batch: Batch, run: Run, staged: Staged, checks: list[CheckResult
     return to_load(batch, counts, changed + orphans, conformed, quarantined, started)
 
 
-def check(batch: Batch, run: Run, contract: Contract, checks: list[CheckResult]) -> int:
+def _ambiguity_warnings(batch: Batch, ambiguous: Mapping[str, int]) -> list[CheckResult]:
+    return [
+        CheckResult(
+            batch.source, batch.entity.name, f"{dimension} is ambiguous", "lookup", f"{dimension}_id", "warn", "warned",
+            count, None, None,
+        )
+        for dimension, count in ambiguous.items()
+    ]  # fmt: skip
+
+
+def check(
+    batch: Batch,
+    run: Run,
+    contract: Contract,
+    checks: list[CheckResult],
+    move: Move = quarantine.move_failing,
+) -> int:
     """Verify the batch by its contract and move the rows that fail to quarantine; returns how many.
 
     The results are added to `checks`.
@@ -198,7 +259,7 @@ def check(batch: Batch, run: Run, contract: Contract, checks: list[CheckResult])
     ]
     record_checks(run.audit_connection, run.run_id, unfit)
     checks.extend(unfit)
-    return quarantine.move_failing(batch)
+    return move(batch)
 
 
 def merge(batch: Batch) -> Counts:

@@ -70,7 +70,7 @@ def rekey_quarantined(batch: Batch, fact: Fact) -> int:
 
 
 _FIND_OUTDATED = """
-    select {fact_key}, fact.source_system, fact.{event}, named.{natural}
+    select {fact_key}, named.source_system, fact.{event}, named.{natural}
     from pg_temp.waiting_facts as fact
     inner join {dimension} as named on fact.{dimension_key} = named.{dimension_key}
     where fact.{dimension_key} <> 0 and not (fact.{event} >= named.valid_from and fact.{event} < named.valid_to)

@@ -49,7 +49,7 @@ def rederive(run: Run, source: Source, day: date) -> tuple[Load, ...]:
 def _replace(batch: Batch, run: Run, fact: Fact, day: date) -> Load:
     started = time.monotonic()
     read = _find_keys_of_day(batch, fact, day)
-    conformed = conform(batch)
+    conformed = conform(batch).rows
     find_deleted_keys(batch)
     last_entry = quarantine.last_entry(batch.connection)
     quarantined = check(batch, run, batch.entity.contract(), []) if conformed else 0

@@ -5,6 +5,7 @@ from psycopg import sql
 from warehouse.db.identifiers import assigned, differ, listed
 from warehouse.load.batch import Batch
 from warehouse.load.counts import Counts
+from warehouse.load.scd2 import OWN_SOURCE
 from warehouse.model.star import Dimension
 
 
@@ -45,9 +46,13 @@ def merge(batch: Batch, dimension: Dimension) -> Counts:
     return Counts(inserted=inserted, updated=merged - inserted, deleted=deleted)
 
 
-def infer_missing(batch: Batch, dimension: Dimension) -> int:
-    """Insert an inferred row for each member that the batch of facts refers to and the dimension lacks."""
+def infer_missing(batch: Batch, dimension: Dimension, member_source: sql.Composable = OWN_SOURCE) -> int:
+    """Insert an inferred row for each member that the batch of facts refers to and the dimension lacks.
+
+    `member_source` is the source system that the member of a row `fact` belongs to.
+    """
     names = {
+        "member_source": member_source,
         "dimension": sql.Identifier("dwh", dimension.table),
         "natural": sql.Identifier(*dimension.natural_key),
         "key": sql.Identifier(dimension.key),
@@ -56,9 +61,10 @@ def infer_missing(batch: Batch, dimension: Dimension) -> int:
     batch.create_temporary(
         "missing_members",
         """
-        select distinct fact.source_system, fact.{natural}
+        select distinct {member_source} as source_system, fact.{natural}
         from {conformed} as fact
-        left join {dimension} as member using ({natural}, source_system)
+        left join {dimension} as member
+            on member.{natural} = fact.{natural} and member.source_system = {member_source}
         where fact.{natural} is not null and member.{key} is null
         """,
         **names,

@@ -1,6 +1,7 @@
 """SCD2: a changed member closes its version and opens another; half-open, gapless, at most one current."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from psycopg import sql
 
@@ -8,6 +9,8 @@ from warehouse.db.identifiers import assigned, differ, listed, qualified
 from warehouse.load.batch import Batch
 from warehouse.load.counts import Counts
 from warehouse.model.star import BEGINNING, END_OF_TIME, Dimension
+
+OWN_SOURCE: Final = sql.SQL("fact.source_system")
 
 
 def merge(batch: Batch, dimension: Dimension) -> Counts:
@@ -42,9 +45,23 @@ def merge(batch: Batch, dimension: Dimension) -> Counts:
     return Counts(inserted=inserted, updated=filled + overwritten, expired=expired)
 
 
-def infer_missing(batch: Batch, dimension: Dimension, facts: sql.Identifier, event_time: str) -> int:
-    """Insert an inferred version for each member that `facts` refer to and no version covers; returns their number."""
-    names = {**_names(dimension), "facts": facts, "event": sql.Identifier(event_time)}
+def infer_missing(
+    batch: Batch,
+    dimension: Dimension,
+    facts: sql.Identifier,
+    event_time: str,
+    member_source: sql.Composable = OWN_SOURCE,
+) -> int:
+    """Insert an inferred version for each member that `facts` refer to and no version covers; returns their number.
+
+    `member_source` is the source system that the member of a row `fact` belongs to.
+    """
+    names = {
+        **_names(dimension),
+        "facts": facts,
+        "event": sql.Identifier(event_time),
+        "member_source": member_source,
+    }
     uncovered = batch.create_temporary("uncovered_members", _FIND_UNCOVERED, **names)
     if not uncovered:
         return 0
@@ -193,11 +210,13 @@ _OPEN = """
 # the end of time.
 _FIND_UNCOVERED = """
     with named as (
-        select fact.source_system, fact.{natural}, min(fact.{event}) as first_at, max(fact.{event}) as last_at
+        select
+            {member_source} as source_system, fact.{natural},
+            min(fact.{event}) as first_at, max(fact.{event}) as last_at
         from {facts} as fact
         where fact.{natural} is not null
             and fact.{event} >= {beginning}::timestamptz and fact.{event} < {end}::timestamptz
-        group by fact.source_system, fact.{natural}
+        group by {member_source}, fact.{natural}
     )
 
     select named.source_system, named.{natural}
@@ -211,12 +230,13 @@ _FIND_UNCOVERED = """
 _INFER = """
     insert into {dimension} (source_system, {natural}, valid_from, valid_to, is_current, is_inferred, row_hash, run_id)
     select distinct
-        fact.source_system, fact.{natural}, gap.valid_from, gap.valid_to, gap.valid_to = {end}::timestamptz,
+        {member_source}, fact.{natural}, gap.valid_from, gap.valid_to, gap.valid_to = {end}::timestamptz,
         true, 0, {run_id}
     from pg_temp.uncovered_members as uncovered
-    inner join {facts} as fact on fact.{natural} = uncovered.{natural} and fact.source_system = uncovered.source_system
+    inner join {facts} as fact
+        on fact.{natural} = uncovered.{natural} and {member_source} = uncovered.source_system
     left join {dimension} as covering
-        on covering.{natural} = fact.{natural} and covering.source_system = fact.source_system
+        on covering.{natural} = fact.{natural} and covering.source_system = {member_source}
         and covering.valid_from <= fact.{event} and fact.{event} < covering.valid_to
     cross join lateral (
         select
@@ -225,7 +245,7 @@ _INFER = """
             coalesce(min(other.valid_from) filter (where other.valid_from > fact.{event}), {end}::timestamptz)
                 as valid_to
         from {dimension} as other
-        where other.{natural} = fact.{natural} and other.source_system = fact.source_system
+        where other.{natural} = fact.{natural} and other.source_system = {member_source}
     ) as gap
     where covering.{key} is null
         and fact.{event} >= {beginning}::timestamptz and fact.{event} < {end}::timestamptz

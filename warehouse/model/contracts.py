@@ -53,10 +53,13 @@ def read_contract(
     unmapped: frozenset[str] = frozenset(),
     relaxed: Mapping[str, str] = MappingProxyType({}),
     folder: Traversable | None = None,
+    *,
+    batch: str | None = None,
 ) -> Contract:
     """Read the contract of an entity, without the checks about columns that the source does not map.
 
-    `relaxed` are names of rules that the source need not keep, with the reason.
+    `relaxed` are names of rules that the source need not keep, with the reason; `batch` is the staging table that it is
+    about, if that is not the conformed one of the entity.
 
     Raises:
         DeclarationError: there is no such file, it is no contract or about another batch, no rule is at level fail, or
@@ -80,7 +83,7 @@ def read_contract(
         raise DeclarationError(
             f"{path} is not a data contract: it names no dataset, as source/database/schema/table."
         )
-    batch = f"staging/{_BATCHES.get(entity, f'conformed_{entity}')}"
+    batch = f"staging/{batch or _BATCHES.get(entity, f'conformed_{entity}')}"
     if str(document["dataset"]).split("/", 2)[2] != batch:
         raise DeclarationError(
             f"{path} is about another batch: its dataset is {document['dataset']}, not warehouse/dwh/{batch}.",

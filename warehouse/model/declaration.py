@@ -79,6 +79,16 @@ class Reference:
             description += f"; empty where it is that of the {self.through}"
         return Column(f"{self.dimension}_id", "text", description)
 
+    @property
+    def member_source(self) -> Column:
+        """The column of the batch that says whose member it is, where that is another source's."""
+        words = self.dimension.replace("_", " ")
+        return Column(
+            f"{self.dimension}_source_system",
+            "text",
+            f"Source system that the natural key of the {words} belongs to; empty where it is the row's own",
+        )
+
 
 @dataclass(frozen=True)
 class DateKey:

@@ -57,7 +57,9 @@ def snapshot_query(snapshot: DailySnapshot, lines: sql.Composable) -> sql.Compos
         keys=_each(map(_key, snapshot.refers_to)),
         measures=_each(sql.Identifier("line", name) for name in measures),
         lines=lines,
-        lookups=sql.SQL("\n").join(_lookup(reference, began_at) for reference in snapshot.refers_to),
+        lookups=sql.SQL("\n").join(
+            _lookup(reference, began_at, is_fact=False) for reference in snapshot.refers_to
+        ),
     )
 
 
@@ -79,6 +81,13 @@ def dimension_of(entity: str) -> Dimension:
     return next(dimension for dimension in DIMENSIONS if dimension.entity == entity)
 
 
+def member_source(reference: Reference, line: str) -> sql.Composed:
+    """The source system that a reference's natural key in `line` belongs to: the row's own, unless it says another."""
+    return sql.SQL("coalesce({}, {})").format(
+        sql.Identifier(line, reference.member_source.name), sql.Identifier(line, "source_system")
+    )
+
+
 def _key(reference: Reference) -> sql.Composed:
     key = reference.key.name
     return sql.SQL("coalesce({}, 0) as {}").format(
@@ -86,21 +95,28 @@ def _key(reference: Reference) -> sql.Composed:
     )
 
 
-def _lookup(reference: Reference, event: sql.Composable) -> sql.Composed:
+def _lookup(reference: Reference, event: sql.Composable, *, is_fact: bool = True) -> sql.Composed:
     """Join the version valid at the event, by the natural key in the batch, or else in another dimension's version."""
     dimension = dimension_of(reference.dimension)
     (natural,) = dimension.natural_key
     named: sql.Composable = sql.Identifier("line", natural)
+    source: sql.Composable = sql.SQL("line.source_system")
+    if is_fact:
+        source = member_source(reference, "line")
     if reference.through is not None:
+        source = sql.SQL("case when {} is null then {}.source_system else {} end").format(
+            named, sql.Identifier(reference.through), source
+        )
         named = sql.SQL("coalesce({}, {})").format(named, sql.Identifier(reference.through, natural))
     is_valid = "and {event} >= {name}.valid_from and {event} < {name}.valid_to"
     return sql.SQL(
         "left join dwh.{table} as {name} on {named} = {name}.{natural} "
-        "and line.source_system = {name}.source_system " + (is_valid if dimension.has_history else "")
+        "and {source} = {name}.source_system " + (is_valid if dimension.has_history else "")
     ).format(
         table=sql.Identifier(dimension.table),
         name=sql.Identifier(dimension.entity),
         named=named,
+        source=source,
         natural=sql.Identifier(natural),
         event=event,
     )

@@ -144,7 +144,8 @@ def batch_table(target: Target) -> Table:
         known = {column.name: column for column in (*target.measures, *target.attributes)}
         references = [one.natural_key for one in target.refers_to]
         inputs = [known[one] if isinstance(one, str) else one for one in target.inputs]
-        columns = (*target.grain, *references, target.event, *inputs)
+        sources = [one.member_source for one in target.refers_to]
+        columns = (*target.grain, *references, target.event, *inputs, *sources)
     words = target.entity.replace("_", " ")
     return Table(
         "staging",

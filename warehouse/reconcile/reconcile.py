@@ -10,6 +10,7 @@ from warehouse.errors import DifferencesFound
 from warehouse.extract.snapshot import snapshot_of
 from warehouse.extract.source_identity import captured_identity, check_same_source
 from warehouse.load.transaction import PLANNER_FOR_WHOLE_TABLES, begin_publishing
+from warehouse.reconcile.feed_files import reconcile_files
 from warehouse.reconcile.marts import reconcile_marts
 from warehouse.reconcile.mirror import reconcile_mirror
 from warehouse.reconcile.star import reconcile_star
@@ -67,6 +68,32 @@ def reconcile_source(
 
 
 def reconcile_feed(
+    run: Run,
+    source: Source,
+    *,
+    repair: bool,
+    wait_seconds: float = 60,
+    progress: Progress = lambda _: None,
+) -> tuple[Verdict, ...]:
+    """Compare what is counted of a feed's files, its mirrors, star and stored marts; as `reconcile_source` does.
+
+    Raises:
+        LockHeld: the feed is being loaded, and is still after `wait_seconds`.
+    """
+    with (
+        session_lock(run.connection, f"source {source.name}", wait_seconds=wait_seconds),
+        connect(run.warehouse_url, application_name=f"dwh {run.flow}") as writer,
+    ):
+        begin_publishing(writer, run.run_id, planner=PLANNER_FOR_WHOLE_TABLES)
+        verdicts = reconcile_files(writer, source)
+        verdicts += reconcile_star(writer, run.run_id, source, progress=progress)
+        verdicts += reconcile_marts(writer)
+        for verdict in verdicts:
+            progress(str(verdict))
+        return _end(writer, run, verdicts, repair)
+
+
+def reconcile_weblog_files(
     run: Run, *, repair: bool, wait_seconds: float = 60, progress: Progress = lambda _: None
 ) -> tuple[Verdict, ...]:
     """Compare the files of the web logs, their fact, and what is counted of it; as `reconcile_source` does.

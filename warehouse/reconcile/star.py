@@ -84,4 +84,4 @@ def _is_captured(connection: psycopg.Connection, entity: Entity) -> bool:
 def _conform_all(batch: Batch) -> int:
     """Conform all rows of the mirror; returns their number."""
     take_all_keys(batch)
-    return conform(batch)
+    return conform(batch).rows

@@ -3,7 +3,7 @@
 import hashlib
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,8 +12,11 @@ from pydantic_core import PydanticCustomError
 
 from warehouse.errors import DeclarationError
 from warehouse.model.contracts import Contract, read_contract
-from warehouse.model.star import TARGETS
+from warehouse.model.star import DIMENSIONS, TARGETS
+from warehouse.sources.feed import ColumnType, Feed, FeedSpec, for_every_change
+from warehouse.sources.feed_tables import check_feed_tables
 from warehouse.sources.joins import CHANGED, Join, check_joins, parse_join, quoted
+from warehouse.sources.lookups import Lookup, LookupSpec, parse_lookups
 
 # PostgreSQL silently cuts longer names, so that two names with the same beginning would collide.
 NAME_BYTES = 63
@@ -54,6 +57,9 @@ class Table:
     # Its name at the source, where that is another one.
     relation: str | None = None
     undecodable: UndecodablePolicy = "refuse"
+    # Of a feed: its columns by name, and which list of the record holds its rows, if they are not the records.
+    columns: Mapping[str, ColumnType] = field(default_factory=dict, hash=False)
+    items: str | None = None
 
     @property
     def at_source(self) -> tuple[str, str]:
@@ -64,6 +70,11 @@ class Table:
     def mirror(self) -> str:
         """Name of the mirror in schema raw, and stem of its staging tables: 55 bytes at most."""
         return fitted(f"{self.source}_{self.name}", NAME_BYTES - len("_deleted"))
+
+    @property
+    def checked(self) -> str:
+        """Of a feed's records, the staging table that their contract checks."""
+        return f"{self.mirror}_checked"
 
     def __str__(self) -> str:
         return ".".join(self.at_source)
@@ -86,6 +97,10 @@ class Entity:
     # Rules of the contract that this source need not keep, with the reason.
     relaxed_rules: Mapping[str, str]
     sql: str
+    # Dimensions whose members are another source's.
+    lookups: tuple[Lookup, ...] = ()
+    # Sources that may have the same events, first the one whose rows count; what is the same event, its columns say.
+    precedence: tuple[str, ...] = ()
 
     @property
     def reads(self) -> tuple[Table, ...]:
@@ -110,6 +125,27 @@ class Source:
     description: str
     tables: tuple[Table, ...]
     entities: Mapping[str, Entity]
+    # Where its rows come from files: how they are read.
+    feed: Feed | None = None
+    folder: Path | None = None
+
+    @property
+    def record(self) -> Table:
+        """Of a feed, the table whose rows are the records of its files."""
+        assert self.feed is not None
+        return next(table for table in self.tables if table.name == self.feed.record)
+
+    def record_contract(self) -> Contract | None:
+        """Of a feed, the contract of its records as they came, if it declares one.
+
+        Raises:
+            DeclarationError: see `read_contract`.
+        """
+        if self.feed is None or self.feed.contract is None:
+            return None
+        own = self.folder / f"{self.feed.contract}.yml" if self.folder else None
+        folder = own.parent if own is not None and own.is_file() else None
+        return read_contract(self.feed.contract, folder=folder, batch=self.record.checked)
 
 
 Name = Annotated[str, Field(min_length=1)]
@@ -145,6 +181,8 @@ class _TableSpec(BaseModel):
     schema_: Name | None = Field(None, alias="schema")
     name: Name | None = None
     undecodable: UndecodablePolicy | None = None
+    columns: dict[Name, ColumnType] = {}
+    items: Name | None = None
 
 
 class _EntitySpec(BaseModel):
@@ -158,15 +196,8 @@ class _EntitySpec(BaseModel):
     stale: dict[str, Name] = {}
     unmapped_columns: Columns = ()
     relaxed_rules: dict[Name, Annotated[str, AfterValidator(_a_reason)]] = {}
-
-
-def _for_every_change(policy: object) -> object:
-    """One word stands for every kind of change."""
-    return (
-        dict.fromkeys((one.name for one in fields(SchemaPolicy)), policy)
-        if isinstance(policy, str)
-        else policy
-    )
+    lookups: dict[str, LookupSpec] = {}
+    precedence: Annotated[Columns, AfterValidator(_each_once)] = ()
 
 
 class _Spec(BaseModel):
@@ -176,8 +207,9 @@ class _Spec(BaseModel):
 
     description: str = ""
     schema_: Name = Field("public", alias="schema")
-    on_schema_change: Annotated[SchemaPolicy, BeforeValidator(_for_every_change)] = SchemaPolicy()
+    on_schema_change: Annotated[SchemaPolicy, BeforeValidator(for_every_change)] = SchemaPolicy()
     undecodable: UndecodablePolicy = "refuse"
+    feed: FeedSpec | None = None
     tables: Annotated[dict[str, _TableSpec], Field(min_length=1)]
     entities: dict[str, _EntitySpec] = {}
 
@@ -213,12 +245,24 @@ def read_declaration(folder: Path) -> Source:
             spec.on_schema_change,
             table.name,
             table.undecodable or spec.undecodable,
+            table.columns,
+            table.items,
         )
         for name, table in spec.tables.items()
     }
+    check_feed_tables(tables, spec.feed.record if spec.feed else None, path)
     entities = {name: _entity(folder, name, entity, tables) for name, entity in spec.entities.items()}
     _check_names(tables.values(), entities, path)
-    return Source(folder.name, spec.description, tuple(tables.values()), entities)
+    feed = spec.feed.feed() if spec.feed else None
+    return Source(folder.name, spec.description, tuple(tables.values()), entities, feed, folder)
+
+
+def is_feed(folder: Path) -> bool:
+    """Whether the rows of the source that `folder` declares come from files; one that cannot be read is none."""
+    try:
+        return "feed" in tomllib.loads((folder / "source.toml").read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError):
+        return False
 
 
 def fitted(name: str, room: int = NAME_BYTES) -> str:
@@ -269,6 +313,8 @@ def _entity(folder: Path, name: str, spec: _EntitySpec, tables: Mapping[str, Tab
         frozenset(spec.unmapped_columns),
         spec.relaxed_rules,
         sql.read_text("utf-8"),
+        parse_lookups(spec.lookups, targets[name], {one.entity: one for one in DIMENSIONS}, where),
+        spec.precedence,
     )
 
 

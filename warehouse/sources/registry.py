@@ -8,16 +8,13 @@ from pathlib import Path
 
 from warehouse.errors import DeclarationError, SettingsError
 from warehouse.settings import Settings
-from warehouse.sources.declaration import Source, read_declaration
+from warehouse.sources.declaration import Source, is_feed, read_declaration
 
 PACKAGED = Path(__file__).parent
 # What `dwh run` runs beside the sources; a test compares it with the commands.
 RUN_TARGETS = (
     "daily",
     "weblogs",
-    "orders",
-    "leads",
-    "companies",
     "features",
     "marts",
     "reclassify",
@@ -39,6 +36,15 @@ def declared_sources(folder: Path | None = None) -> Mapping[str, Path]:
     for error in refused.values():
         _warn(str(error))
     return found
+
+
+def declared_feeds(folder: Path | None = None) -> list[str]:
+    """Names of the declared sources whose rows come from files.
+
+    Raises:
+        SettingsError: there is no such folder.
+    """
+    return [name for name, place in declared_sources(folder).items() if is_feed(place)]
 
 
 def refused_sources(folder: Path | None = None) -> Mapping[str, DeclarationError]:

@@ -1,0 +1,96 @@
+"""Records that cannot be read: staged for the quarantine, and a copy of their bytes in the bad-records path."""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import IO, Self
+
+import psycopg
+from psycopg import sql
+
+from warehouse.feeds.record import Problem, Record, printable
+from warehouse.feeds.staged import FileProgress
+from warehouse.feeds.typed import escape
+from warehouse.files import lake
+from warehouse.sources.declaration import Source
+
+COLUMNS = ("file_id", "line_number", "byte_offset", "rule", "reason", "raw_text")
+
+
+def bad_table(source: Source) -> sql.Identifier:
+    """Staging table of the records that cannot be read."""
+    return sql.Identifier("staging", f"{source.record.mirror}_bad")
+
+
+class BadRecords:
+    """Collects the bad records of a run; the copies of one file are one file, which is written again if the run is."""
+
+    def __init__(
+        self, writer: psycopg.Connection, source: Source, lake_url: str, *, is_dry_run: bool
+    ) -> None:
+        self._writer, self._table = writer, bad_table(source)
+        assert source.feed is not None
+        self._folder = lake.folder(lake_url, source.feed.bad_records)
+        self._is_dry_run = is_dry_run
+        self._lines: list[str] = []
+        self._copy: IO[bytes] | None = None
+        writer.execute(
+            sql.SQL(
+                "drop table if exists {table}; create unlogged table {table} (file_id integer, line_number bigint, "
+                "byte_offset bigint, rule text, reason text, raw_text text); comment on table {table} is {comment}"
+            ).format(
+                table=self._table,
+                comment=sql.Literal(f"Records of feed {source.name} that the last run could not read."),
+            )
+        )
+        for name in COLUMNS:
+            writer.execute(
+                sql.SQL("comment on column {}.{} is {}").format(
+                    self._table, sql.Identifier(name), sql.Literal(f"See audit.quarantine: {name}")
+                )
+            )
+
+    def add(self, file: FileProgress, record: Record, problem: Problem) -> None:
+        """Add one bad record of a file."""
+        cells: Sequence[object] = (
+            file.file_id,
+            record.line,
+            record.byte_offset,
+            escape(problem.rule),
+            escape(problem.reason),
+            escape(printable(record.raw)),
+        )
+        self._lines.append("\t".join(map(str, cells)))
+        if len(self._lines) >= 1000:
+            self._send()
+        if self._is_dry_run:
+            return
+        if self._copy is None:
+            # What was copied of the file before stays where it goes on.
+            path = self._folder / f"{file.found.file.path}.{file.file_id}-{record.byte_offset}.bad"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._copy = path.open("wb")
+        self._copy.write(record.raw + b"\n")
+
+    def end_file(self, file: FileProgress) -> None:
+        """Close the copy of a file."""
+        if self._copy is not None:
+            self._copy.close()
+            self._copy = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, error: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._copy is not None:
+            self._copy.close()
+        if error is None:
+            self._send()
+
+    def _send(self) -> None:
+        if self._lines:
+            statement = sql.SQL("copy {} from stdin").format(self._table)
+            with self._writer.cursor() as cursor, cursor.copy(statement) as copy:
+                copy.write("\n".join(self._lines) + "\n")
+            self._lines.clear()

@@ -1,0 +1,178 @@
+"""Which files of a feed are to be read: new ones, ones that go on, ones with other content; by the hash of the content.
+
+A file that is sent again under another name is known by its content, and so is one that was renamed.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import psycopg
+
+from warehouse.errors import DeclarationError
+from warehouse.files import lake
+from warehouse.files.lake import MAKE_READABLE, Checkpoint, LakeFile, UnreadFile
+from warehouse.files.locations import Location
+from warehouse.settings import Settings
+from warehouse.sources.declaration import Source
+from warehouse.sources.registry import declared_feeds, read_source
+
+_BLOCK: Final = 1 << 20
+DONE: Final = ".done"
+# new; other content under a name that is known; one that was read and goes on; the content of another file; a file
+# under another name; one that was touched.
+State = Literal["new", "replaced", "grown", "copy", "renamed", "touched"]
+
+
+@dataclass(frozen=True)
+class FeedFile:
+    """A file of a feed that is not known as it is now, and what is known of it."""
+
+    file: LakeFile
+    state: State
+    content_hash: str
+    # Its row in audit.file; of a copy, that of the file whose content it has.
+    known: Checkpoint | None = None
+
+    @property
+    def is_read(self) -> bool:
+        """Whether records of it are read."""
+        return self.state in ("new", "replaced", "grown")
+
+
+@dataclass(frozen=True)
+class Landed:
+    """What lies in the landing folder and is not known yet, what is not read, and what is still being written."""
+
+    files: tuple[FeedFile, ...]
+    unread: tuple[UnreadFile, ...]
+    unsettled: tuple[LakeFile, ...]
+
+
+def landing_folder(lake_url: str, source: Source) -> Location:
+    """Where the feed's files land.
+
+    Raises:
+        SettingsError: the lake cannot be opened.
+    """
+    assert source.feed is not None
+    return lake.folder(lake_url, source.feed.landing)
+
+
+def find_files(connection: psycopg.Connection, source: Source, lake_url: str) -> Landed:
+    """Compare the landing folder with audit.file: files in the order in which they were written."""
+    feed = source.feed
+    assert feed is not None
+    listing = lake.discover(landing_folder(lake_url, source), feed.ignore)
+    marked = {one.path.removesuffix(DONE) for one in listing.unread if one.path.endswith(DONE)}
+    # Markers and drafts lie there for a reason.
+    unread = [one for one in listing.unread if one.status != "ignored"]
+    settled_ns = time.time_ns() - int(feed.settle_seconds * 1e9)
+    ready: list[LakeFile] = []
+    unsettled: list[LakeFile] = []
+    for file in sorted(listing.files, key=lambda file: (file.modified_ns, file.path)):
+        is_still = not feed.settle_seconds or file.modified_ns <= settled_ns
+        is_ready = file.path in marked if feed.needs_done_marker else is_still
+        (ready if is_ready else unsettled).append(file)
+    found = []
+    for one in _judge(
+        ready, {file.path for file in listing.files}, lake.checkpoints(connection, source.name)
+    ):
+        if isinstance(one, UnreadFile):
+            unread.append(one)
+        else:
+            found.append(one)
+    return Landed(tuple(found), tuple(unread), tuple(unsettled))
+
+
+def _judge(
+    files: Sequence[LakeFile], present: set[str], checkpoints: Sequence[Checkpoint]
+) -> Iterator[FeedFile | UnreadFile]:
+    by_path = {one.path: one for one in checkpoints if one.status != "replaced"}
+    by_hash = {one.content_hash: one for one in checkpoints if one.content_hash and one.status != "copy"}
+    for file in files:
+        known = by_path.get(file.path)
+        if known is not None and known.is_stamped_as(file) and known.content_hash:
+            continue
+        try:
+            before, digest = _hashes(file.location, known.size_bytes if known else -1)
+        except OSError as error:
+            yield UnreadFile(file.path, "unread", f"cannot be read: {error.strerror or error}", MAKE_READABLE)
+            continue
+        if known is not None and known.content_hash == digest:
+            yield FeedFile(file, "touched", digest, known)
+            continue
+        original = by_hash.get(digest)
+        # An earlier content that is back under its own name is a correction like any other.
+        if original is not None and (original.status, original.path) != ("replaced", file.path):
+            is_renamed = original.path not in present and known is None and original.status != "replaced"
+            state: State = "renamed" if is_renamed else "copy"
+            found = FeedFile(file, state, digest, original)
+        elif known is None or not known.content_hash:
+            # A row without a hash is of a run that published nothing of the file.
+            found = FeedFile(file, "new", digest, known)
+        else:
+            goes_on = before == known.content_hash and known.byte_offset > 0
+            found = FeedFile(file, "grown" if goes_on else "replaced", digest, known)
+        if found.is_read:
+            # The same content may be there twice before any of it is known.
+            by_hash[digest] = replace(known, path=file.path) if known else _placeholder(file)
+        yield found
+
+
+def _hashes(location: Location, size: int) -> tuple[str | None, str]:
+    """SHA-256 of the first `size` bytes, None if there are fewer, and of all of them."""
+    digest, before, count = hashlib.sha256(), None, 0
+    with location.open("rb") as content:
+        while block := content.read(_BLOCK):
+            if 0 <= count <= size < count + len(block):
+                head = digest.copy()
+                head.update(block[: size - count])
+                before = head.hexdigest()
+            digest.update(block)
+            count += len(block)
+    return before, digest.hexdigest()
+
+
+def _placeholder(file: LakeFile) -> Checkpoint:
+    """Stands for a file of this run, which has no row in audit.file yet."""
+    return Checkpoint(
+        0,
+        file.path,
+        0,
+        "",
+        "",
+        file.size_bytes,
+        file.modified_ns,
+        0,
+        0,
+        0,
+        0,
+        0,
+        None,
+        "partial",
+        None,
+        None,
+        None,
+    )
+
+
+def landed_feeds(settings: Settings) -> list[str]:
+    """Names of the declared feeds that are loaded: those whose landing folder is there.
+
+    Raises:
+        SettingsError: DWH_SOURCES names no folder, or the lake cannot be opened.
+    """
+    found = []
+    for name in declared_feeds(settings.sources):
+        try:
+            source = read_source(name, settings.sources)
+        except DeclarationError:
+            # Whoever runs it is told why.
+            found.append(name)
+            continue
+        if landing_folder(settings.lake, source).is_dir():
+            found.append(name)
+    return found

@@ -1,0 +1,377 @@
+"""Stage a feed: read the records of new files into schema staging, as a source's changed rows are."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import psycopg
+from psycopg import sql
+
+from warehouse.db.identifiers import listed
+from warehouse.errors import SchemaDrift
+from warehouse.extract.catalog import mirror_exists, mirrored_columns
+from warehouse.extract.checksums import Hashing
+from warehouse.extract.column import Column
+from warehouse.extract.delete_threshold import DeleteThreshold
+from warehouse.extract.snapshot import Snapshot
+from warehouse.extract.source_identity import SourceIdentity
+from warehouse.extract.staged import StagedTable
+from warehouse.extract.staging_tables import batch_table, create_staging
+from warehouse.extract.table_identity import TableIdentity
+from warehouse.feeds.bad_records import BadRecords
+from warehouse.feeds.json_records import JsonRecords
+from warehouse.feeds.landing import FeedFile, find_files
+from warehouse.feeds.rows import RowMaker, TableRows
+from warehouse.feeds.staged import FieldSeen, FileProgress, StagedFeed
+from warehouse.feeds.typed import escape, type_name
+from warehouse.files.content import ContentReader
+from warehouse.files.lake import reading
+from warehouse.runs.audit import Run, ensure_alive
+from warehouse.runs.definitions import read_contracts
+from warehouse.sources.declaration import Source, Table
+from warehouse.sources.feed import FILE_ID, LINE, RECORD_COLUMNS, RESCUED, ColumnType
+
+Progress = Callable[[str], None]
+# Rows of all tables together that are in memory before they are sent.
+_ROWS = 20_000
+_TYPES: Mapping[str, ColumnType] = {
+    "text": "text", "numeric": "numeric", "bigint": "bigint", "boolean": "boolean", "date": "date",
+    "timestamp with time zone": "timestamptz", "jsonb": "jsonb",
+}  # fmt: skip
+# What a new field becomes, by the types that its values had: of several, text.
+_NEW: Mapping[str, ColumnType] = {
+    "number": "numeric", "text": "text", "boolean": "boolean", "object": "jsonb", "list": "jsonb", "date": "date",
+}  # fmt: skip
+
+
+def stage_feed(
+    run: Run,
+    source: Source,
+    lake_url: str,
+    *,
+    threshold: DeleteThreshold,
+    full_refresh: bool = False,
+    progress: Progress = lambda _: None,
+) -> StagedFeed:
+    """Read what is new in the landing folder into schema staging; `full_refresh` conforms all records again.
+
+    Raises:
+        DeclarationError: a contract is missing.
+        LakeError: a file cannot be read.
+        SchemaDrift: the fields have changed, and the feed's policy is to stop.
+    """
+    contracts = dict(read_contracts(source))
+    if contract := source.record_contract():
+        contracts[source.record.mirror] = contract
+    with run.session("stage") as writer:
+        landed = find_files(writer, source, lake_url)
+        for one in landed.unsettled:
+            progress(f"{one.path}: is still being written")
+        stager = _Stager(writer, source, progress)
+        files = [_register(writer, source.name, found, run.run_id) for found in landed.files]
+        ensure_alive(run)
+        run.commit(writer)
+        stager.create_tables()
+        bad = BadRecords(writer, source, lake_url, is_dry_run=run.dry_run_connection is not None)
+        with bad:
+            for file in files:
+                if file.found.is_read:
+                    stager.read(file, bad)
+                    ensure_alive(run)
+        stager.evolve()
+        tables = stager.tables()
+        run.commit(writer)
+        fields = stager.fields()
+    return StagedFeed(
+        source,
+        _snapshot(source),
+        tables,
+        contracts,
+        threshold,
+        is_refresh_requested=full_refresh,
+        files=tuple(files),
+        fields=fields,
+        unread=landed.unread,
+    )
+
+
+def _snapshot(source: Source) -> Snapshot:
+    """The moment of this run: files have no transactions, and no database that could be another one."""
+    assert source.feed is not None
+    identity = SourceIdentity(None, None, None, source.feed.landing, None, 0)
+    return Snapshot(identity, no_open_transactions=True, taken_at=datetime.now(UTC))
+
+
+def _register(connection: psycopg.Connection, feed: str, found: FeedFile, run_id: int) -> FileProgress:
+    """The file's row in audit.file, which a new file gets at once: a load that is run again has the same ids."""
+    known = found.known
+    if known is not None and found.state != "replaced" and found.state != "copy":
+        return FileProgress(
+            found, known.file_id, byte_offset=known.byte_offset if found.state == "grown" else 0
+        )
+    with connection.transaction():
+        connection.execute(
+            "update audit.file set status = 'replaced' where feed = %s and path = %s and status <> 'replaced'",
+            [feed, found.file.path],
+        )
+        row = connection.execute(
+            """
+            insert into audit.file (
+                feed, path, head_bytes, head_hash, tail_hash, size_bytes, modified_ns, byte_offset, line_count,
+                rows_loaded, rows_quarantined, status, run_id
+            )
+            values (%s, %s, 0, '', '', -1, 0, 0, 0, 0, 0, 'partial', %s) returning file_id
+            """,
+            [feed, found.file.path, run_id],
+        ).fetchone()
+    assert row is not None
+    return FileProgress(found, row[0])
+
+
+@dataclass
+class _Columns:
+    """The columns of a table, those of its own and those that evolved, and those that the engine adds."""
+
+    table: Table
+    kinds: dict[str, ColumnType]
+    # Columns of the record's key, which its rows have, too.
+    record_key: Mapping[str, ColumnType]
+
+    @property
+    def all(self) -> tuple[Column, ...]:
+        described = {name: Column(name, kind, None, None) for name, kind in self.kinds.items()}
+        if self.table.items:
+            place = self.table.key[-1]
+            prefix = [Column(name, kind, None, "Key of the record") for name, kind in self.record_key.items()]
+            own = (*prefix, Column(place, "integer", None, f"Place in the list '{self.table.items}', from 1"))
+            added: Sequence[str] = (RESCUED, FILE_ID, LINE)
+        else:
+            own, added = (), tuple(RECORD_COLUMNS)
+        return (
+            *own,
+            *described.values(),
+            *(Column(name, RECORD_COLUMNS[name][0], None, RECORD_COLUMNS[name][1]) for name in added),
+        )
+
+
+class _Stager:
+    """Reads files into the staging tables of one feed."""
+
+    def __init__(self, writer: psycopg.Connection, source: Source, progress: Progress) -> None:
+        self._writer, self._source, self._progress = writer, source, progress
+        self._record = source.record
+        self._items = [table for table in source.tables if table.items]
+        key = {name: self._record.columns[name] for name in self._record.key}
+        self._columns = {table.name: _Columns(table, self._kinds(table), key) for table in source.tables}
+        self._rows = RowMaker(
+            self._record, self._items, {name: columns.kinds for name, columns in self._columns.items()}
+        )
+        self._started = time.monotonic()
+        self._is_first = not mirror_exists(writer, self._record)
+        self._notes: dict[str, list[str]] = {table.name: [] for table in source.tables}
+
+    def _kinds(self, table: Table) -> dict[str, ColumnType]:
+        """Declared columns, and those that earlier runs have added for new fields."""
+        own = {*table.key, *RECORD_COLUMNS}
+        added = {
+            name: _TYPES[kind]
+            for name, kind in mirrored_columns(self._writer, table).items()
+            if name not in table.columns and name not in own and kind in _TYPES
+        }
+        return {**table.columns, **added}
+
+    def create_tables(self) -> None:
+        """Create or empty the staging tables."""
+        for table in self._source.tables:
+            create_staging(self._writer, table, _sql_types(self._columns[table.name].all))
+
+    def read(self, file: FileProgress, bad: BadRecords) -> None:
+        """Read the records of a file that are not read yet."""
+        found = file.found
+        modified = datetime.fromtimestamp(found.file.modified_ns / 1e9, UTC).isoformat()
+        # The line stands where \0 does.
+        place = "\t".join([str(file.file_id), escape(found.file.path), "\0", modified])
+        begun = file.byte_offset
+        with reading(found.file.location) as content:
+            records = self._reader(file, content)
+            for record in records:
+                if record.byte_offset < begun:
+                    continue
+                file.records += 1
+                problem = record.problem or self._rows.add(record, place)
+                if problem is not None:
+                    file.unreadable += 1
+                    file.cut_off_at = record.byte_offset if problem.rule == "record is cut off" else None
+                    bad.add(file, record, problem)
+                if self._pending() >= _ROWS:
+                    self._send()
+            self._send()
+            bad.end_file(file)
+            fault = content.fault or records.fault
+            file.fault = fault
+            file.byte_offset = file.cut_off_at if file.cut_off_at is not None else content.position
+            if file.is_array or content.is_compressed:
+                # Such a file is read as a whole.
+                file.byte_offset = 0
+        self._progress(_describe(file))
+
+    def _reader(self, file: FileProgress, content: ContentReader) -> "JsonRecords":
+        records = JsonRecords(content)
+        file.is_array = records.is_array
+        file.format = "json array" if records.is_array else "json lines"
+        return records
+
+    def _pending(self) -> int:
+        return len(self._rows.record.lines) + sum(len(rows.lines) for rows in self._rows.items)
+
+    def _send(self) -> None:
+        for rows in self._rows.tables:
+            if not rows.lines:
+                continue
+            columns = [column.name for column in self._columns[rows.table.name].all]
+            statement = sql.SQL("copy {} ({}) from stdin").format(batch_table(rows.table), listed(columns))
+            with self._writer.cursor() as cursor, cursor.copy(statement) as copy:
+                copy.write(rows.take())
+
+    def evolve(self) -> None:
+        """Do what the feed's policy says about fields that are new, gone or of another type.
+
+        Raises:
+            SchemaDrift: the policy is to stop.
+        """
+        feed = self._source.feed
+        assert feed is not None
+        policy = feed.on_schema_change
+        stopped = []
+        for rows in self._rows.tables:
+            table, columns = rows.table, self._columns[rows.table.name]
+            seen = _seen(rows)
+            new = {name: types for name, types in seen.items() if name not in columns.kinds}
+            lists = {one.items for one in self._items} if table == self._record else set()
+            for name, types in new.items():
+                if name in lists:
+                    continue
+                what = f"field {name} of {table.name} is not declared ({', '.join(sorted(types))})"
+                if policy.new_column == "evolve" and _is_column_name(name):
+                    kinds = {_NEW[one] for one in types if one != "null"}
+                    column_type: ColumnType = next(iter(kinds)) if len(kinds) == 1 else "text"
+                    self._add_column(table, name, column_type)
+                    what += f": column {name} {column_type} was added"
+                elif policy.new_column == "stop":
+                    stopped.append(what)
+                else:
+                    what += f": it is kept in {RESCUED}"
+                self._note(table, what)
+            for (name, kind), count in sorted(rows.mistyped.items()):
+                what = f"{name} of {table.name} is a {kind} in {count:,} rows, and {columns.kinds[name]} is declared"
+                if policy.changed_type == "stop":
+                    stopped.append(what)
+                self._note(table, f"{what}: they are kept in {RESCUED}")
+            expected = self._known_fields(table)
+            if rows.count:
+                for name in sorted(expected - seen.keys()):
+                    what = f"field {name} of {table.name} has stopped coming"
+                    if policy.dropped_column == "stop":
+                        stopped.append(what)
+                    if policy.dropped_column != "evolve":
+                        self._note(table, what)
+        if stopped:
+            raise SchemaDrift(
+                f"The files of feed '{self._source.name}' have changed: {'; '.join(stopped)}.",
+                hint="Nothing was published. Adapt the schema and the conform SQL, or let the feed go on: "
+                f"\"rescue\" under [feed.on_schema_change] in the source.toml of '{self._source.name}'.",
+            )
+
+    def _known_fields(self, table: Table) -> set[str]:
+        rows = self._writer.execute(
+            "select distinct field_name from audit.feed_field where source = %s and table_name = %s and is_declared",
+            [self._source.name, table.name],
+        ).fetchall()
+        return {name for (name,) in rows} & self._columns[table.name].kinds.keys()
+
+    def _add_column(self, table: Table, name: str, kind: ColumnType) -> None:
+        names = {
+            "batch": batch_table(table), "column": sql.Identifier(name), "kind": sql.SQL(kind),
+            "field": sql.Literal(name), "rescued": sql.Identifier(RESCUED), "kind_text": sql.Literal(kind),
+        }  # fmt: skip
+        value = "{rescued} -> {field}" if kind == "jsonb" else "({rescued} ->> {field})::{kind}"
+        fits = "true" if kind == "jsonb" else "pg_input_is_valid({rescued} ->> {field}, {kind_text})"
+        self._writer.execute(
+            sql.SQL(
+                f"""
+                alter table {{batch}} add column {{column}} {{kind}};
+                update {{batch}} set {{column}} = {value}, {{rescued}} = nullif({{rescued}} - {{field}}, '{{{{}}}}')
+                where {{rescued}} ? {{field}} and {fits};
+                """
+            ).format(**names)
+        )
+        self._columns[table.name].kinds[name] = kind
+
+    def _note(self, table: Table, text: str) -> None:
+        self._notes[table.name].append(text)
+        self._progress(text)
+
+    def tables(self) -> tuple[StagedTable, ...]:
+        """What is staged of each table: of records and their rows all versions, see `load.records`."""
+        return tuple(self._staged(table) for table in self._source.tables)
+
+    def _staged(self, table: Table) -> StagedTable:
+        (rows,) = self._writer.execute(
+            sql.SQL("select count(*) from {}").format(batch_table(table))
+        ).fetchone() or (0,)
+        return StagedTable(
+            table,
+            _sql_types(self._columns[table.name].all),
+            None,
+            full_refresh=self._is_first,
+            window_low=None,
+            rows_read=rows,
+            rows_deleted=0,
+            copy_seconds=time.monotonic() - self._started,
+            scan_seconds=0.0,
+            hashing=Hashing.RECORD,
+            identity=TableIdentity({}, {}),
+            notes=tuple(self._notes[table.name]),
+        )
+
+    def fields(self) -> tuple[FieldSeen, ...]:
+        """The fields that this run has seen, with their types."""
+        return tuple(
+            FieldSeen(rows.table.name, name, kind, name in self._columns[rows.table.name].kinds, count)
+            for rows in self._rows.tables
+            for name, kinds in _seen(rows).items()
+            for kind, count in kinds.items()
+        )
+
+
+def _seen(rows: TableRows) -> dict[str, Counter[str]]:
+    """By field, how often its values had which type."""
+    seen: dict[str, Counter[str]] = {}
+    for (names, types), count in rows.shapes.items():
+        for name, kind in zip(names, types, strict=True):
+            seen.setdefault(name, Counter())[type_name(kind)] += count
+    return seen
+
+
+def _is_column_name(name: str) -> bool:
+    return (
+        name.isidentifier() and name == name.lower() and len(name.encode()) < 60 and not name.startswith("_")
+    )
+
+
+def _sql_types(columns: Iterable[Column]) -> tuple[Column, ...]:
+    """Columns with the types as the database names them."""
+    return tuple(
+        replace(column, type="timestamp with time zone") if column.type == "timestamptz" else column
+        for column in columns
+    )
+
+
+def _describe(file: FileProgress) -> str:
+    found = file.found
+    what = {"replaced": " (its content replaces what was loaded before)", "grown": " (it goes on)"}
+    unreadable = f", {file.unreadable:,} of them cannot be read" if file.unreadable else ""
+    fault = f"; {file.fault}" if file.fault else ""
+    return f"{found.file.path}{what.get(found.state, '')}: {file.records:,} records{unreadable}{fault}"

@@ -1,0 +1,150 @@
+"""Values of records as their columns have them, in the text that COPY reads; what does not fit is rescued."""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from warehouse.feeds.record import Number
+from warehouse.sources.feed import ColumnType
+
+# Longer keys do not fit into the mirror's index.
+MOST_KEY_BYTES: Final = 1000
+NULL: Final = "\\N"
+_NUMBER = re.compile(r"[+-]?(\d{1,1000})(\.\d{0,1000})?([eE][+-]?\d{1,3})?")
+_INTEGER = re.compile(r"[+-]?\d{1,18}")
+_SPECIAL = re.compile(r"[\\\t\n\r]")
+_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+
+
+class Mistyped(ValueError):
+    """A value that is not of its column's type."""
+
+
+def escape(text: str) -> str:
+    """A text as COPY reads it."""
+    if _SPECIAL.search(text) is None:
+        return text
+    return _SPECIAL.sub(lambda match: _ESCAPES[match.group()], text)
+
+
+def to_json(value: Any) -> str:
+    """A value as JSON; numbers as they were written, those that are too large for PostgreSQL as texts."""
+    if isinstance(value, Number):
+        return str(value) if _NUMBER.fullmatch(value) and not value.startswith("+") else _quoted(value)
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_quoted(name)}: {to_json(member)}" for name, member in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(to_json, value)) + "]"
+    if isinstance(value, datetime | date):
+        return _quoted(value.isoformat())
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return "null"
+    return repr(value) if isinstance(value, int | float) else _quoted(str(value))
+
+
+def type_name(kind: type) -> str:
+    """What a value is, in the words of JSON."""
+    return _TYPE_NAMES.get(kind, kind.__name__)
+
+
+_TYPE_NAMES: Final[Mapping[type, str]] = {
+    str: "text", Number: "number", int: "number", float: "number", Decimal: "number", bool: "boolean",
+    type(None): "null", dict: "object", list: "list", date: "date", datetime: "date",
+}  # fmt: skip
+
+
+def _quoted(text: str) -> str:
+    import orjson
+
+    return orjson.dumps(str(text)).decode()
+
+
+def _text(value: Any) -> str:
+    kind = type(value)
+    if kind is str:
+        return value if _SPECIAL.search(value) is None else escape(value)
+    if kind is int or kind is float or kind is Number:
+        return str(value)
+    raise Mistyped
+
+
+def _numeric(value: Any) -> str:
+    kind = type(value)
+    if kind is int:
+        return str(value)
+    if kind is float:
+        return repr(value)
+    if (kind is Number or kind is str) and _NUMBER.fullmatch(value):
+        return str(value)
+    raise Mistyped
+
+
+def _bigint(value: Any) -> str:
+    kind = type(value)
+    if kind is float and value.is_integer():
+        value = int(value)
+    if kind is bool or not _INTEGER.fullmatch(text := str(value)):
+        raise Mistyped
+    return text
+
+
+def _boolean(value: Any) -> str:
+    if value is True or value is False:
+        return "t" if value else "f"
+    if type(value) is str and value.lower() in ("true", "false"):
+        return value.lower()[0]
+    raise Mistyped
+
+
+def _date(value: Any) -> str:
+    kind = type(value)
+    if kind is datetime:
+        return str(value.date().isoformat())
+    if kind is date:
+        return str(value.isoformat())
+    if kind is not str:
+        raise Mistyped
+    try:
+        return date.fromisoformat(value).isoformat()
+    except ValueError:
+        pass
+    try:
+        return datetime.fromisoformat(value).date().isoformat()
+    except ValueError:
+        raise Mistyped from None
+
+
+def _timestamptz(value: Any) -> str:
+    kind = type(value)
+    try:
+        if kind is str:
+            moment = datetime.fromisoformat(value)
+        elif kind is datetime:
+            moment = value
+        elif kind is date:
+            moment = datetime(value.year, value.month, value.day)
+        else:
+            raise Mistyped
+    except ValueError:
+        raise Mistyped from None
+    # What does not say its zone is in UTC.
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
+
+
+def _jsonb(value: Any) -> str:
+    return escape(to_json(value))
+
+
+CONVERTERS: Final[Mapping[ColumnType, Callable[[Any], str]]] = {
+    "text": _text,
+    "numeric": _numeric,
+    "bigint": _bigint,
+    "boolean": _boolean,
+    "date": _date,
+    "timestamptz": _timestamptz,
+    "jsonb": _jsonb,
+}

@@ -1,0 +1,145 @@
+"""Files of a feed in the audit trail: how far each is read, records of them that cannot be read, and fields seen."""
+
+import psycopg
+from psycopg import sql
+
+from warehouse.feeds.bad_records import bad_table
+from warehouse.feeds.staged import FieldSeen, FileProgress, StagedFeed
+
+CUT_OFF = "record is cut off"
+
+
+def write_files(connection: psycopg.Connection, run_id: int, staged: StagedFeed) -> None:
+    """Record what was read of a feed's files, in the transaction that publishes their records."""
+    for file in staged.files:
+        match file.found.state:
+            case "touched":
+                _update(connection, file, run_id)
+            case "renamed":
+                before = file.found.known
+                assert before is not None
+                _update(connection, file, run_id, message=f"it was {before.path} before")
+            case "copy":
+                _record_copy(connection, file, run_id, staged)
+            case _:
+                _record_read(connection, file, run_id)
+    connection.execute(
+        sql.SQL(
+            """
+            insert into audit.quarantine (
+                run_id, source, entity, rules, reason, file_id, line_number, byte_offset, raw_text
+            )
+            select {run_id}, {source}, {entity}, array[rule], reason, file_id, line_number, byte_offset, raw_text
+            from {bad} order by file_id, line_number
+            """
+        ).format(
+            run_id=sql.Literal(run_id),
+            source=sql.Literal(staged.source.name),
+            entity=sql.Literal(staged.source.record.name),
+            bad=bad_table(staged.source),
+        )
+    )
+    _record_fields(connection, run_id, staged)
+
+
+def _record_read(connection: psycopg.Connection, file: FileProgress, run_id: int) -> None:
+    known = file.found.known
+    if file.found.state == "grown" and known is not None and known.unterminated_line_offset is not None:
+        # The record that was cut off has been read as a whole: it is counted by what it is now.
+        connection.execute(
+            """
+            with ended as (
+                update audit.quarantine
+                set resolved_at = clock_timestamp(), resolved_run_id = %(run_id)s, resolution = 'replaced'
+                where file_id = %(file_id)s and byte_offset = %(offset)s and rules = array[%(rule)s]
+                    and resolved_at is null
+                returning file_id
+            )
+
+            insert into pg_temp.file_change (file_id, line_count, rows_quarantined) select file_id, -1, -1 from ended
+            """,
+            {
+                "run_id": run_id,
+                "file_id": file.file_id,
+                "offset": known.unterminated_line_offset,
+                "rule": CUT_OFF,
+            },
+        )
+    message = file.fault
+    if file.found.state == "replaced" and message is None:
+        message = "its content replaces what was loaded under this name before"
+    _update(connection, file, run_id, message=message)
+    connection.execute(
+        "update audit.file set status = %s, byte_offset = %s, unterminated_line_offset = %s, format = %s "
+        "where file_id = %s",
+        [
+            "truncated" if file.fault else "loaded",
+            file.byte_offset,
+            file.cut_off_at,
+            file.format,
+            file.file_id,
+        ],
+    )
+
+
+def _record_copy(connection: psycopg.Connection, file: FileProgress, run_id: int, staged: StagedFeed) -> None:
+    original = file.found.known
+    assert original is not None
+    same = [
+        one.records
+        for one in staged.files
+        if one.found.is_read and one.found.content_hash == file.found.content_hash
+    ]
+    _update(
+        connection, file, run_id, message=f"its content is that of {original.path}, and is not loaded again"
+    )
+    records = same[0] if same else original.line_count - original.lines_duplicated
+    connection.execute(
+        "update audit.file set status = 'copy', line_count = %s, lines_duplicated = %s where file_id = %s",
+        [records, records, file.file_id],
+    )
+
+
+def _update(
+    connection: psycopg.Connection, file: FileProgress, run_id: int, *, message: str | None = None
+) -> None:
+    found = file.found
+    connection.execute(
+        """
+        update audit.file set
+            path = %s, size_bytes = %s, modified_ns = %s, inode = %s, content_hash = %s, run_id = %s,
+            message = coalesce(%s, message), loaded_at = clock_timestamp()
+        where file_id = %s
+        """,
+        [
+            found.file.path, found.file.size_bytes, found.file.modified_ns, found.file.inode, found.content_hash,
+            run_id, message, file.file_id,
+        ],
+    )  # fmt: skip
+
+
+def _record_fields(connection: psycopg.Connection, run_id: int, staged: StagedFeed) -> None:
+    read = [file.file_id for file in staged.files if file.found.is_read]
+
+    def row(one: FieldSeen) -> list[object]:
+        return [
+            staged.source.name, one.table_name, one.name, one.type, one.is_declared, one.records, read[0], read[-1],
+            run_id,
+        ]  # fmt: skip
+
+    if not read:
+        return
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            """
+            insert into audit.feed_field as known (
+                source, table_name, field_name, field_type, is_declared, record_count, first_file_id, last_file_id,
+                run_id
+            )
+            values (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+            on conflict (source, table_name, field_name, field_type) do update set
+                is_declared = excluded.is_declared, record_count = known.record_count + excluded.record_count,
+                last_file_id = excluded.last_file_id, last_seen_at = clock_timestamp(), run_id = excluded.run_id
+            """,
+            [row(one) for one in staged.fields if "\0" not in one.name],
+        )

@@ -1,0 +1,117 @@
+"""Entries of the quarantine that are whole records, as JSON: fields, rescued ones included, and the lists in them."""
+
+import psycopg
+from psycopg import sql
+
+from warehouse.db.identifiers import qualified, same_key
+from warehouse.sources.declaration import Source, Table
+from warehouse.sources.feed import FILE_ID, LINE, RECORD_COLUMNS, RESCUED
+
+_ENGINE_COLUMNS = [*RECORD_COLUMNS, "_run_id", "_is_deleted"]
+
+
+def insert_entries(
+    connection: psycopg.Connection,
+    run_id: int,
+    source: Source,
+    failing: sql.Composable,
+    *,
+    schema: str,
+    superseded: sql.Composable,
+    changes: sql.Identifier,
+) -> int:
+    """Insert an entry for each of the records in `failing` (key, rules, reason), whose rows are in `schema`.
+
+    Those for which the condition `superseded` holds are resolved at once. `changes` gets the counts of their files.
+    Returns the number of entries that wait.
+    """
+    record = source.record
+    is_staged = schema == "staging"
+    lists = [table for table in source.tables if table.items]
+    # Staging may hold several versions of a record, the mirror holds one.
+    version = (FILE_ID, LINE) if is_staged else ()
+    key = (*record.key, *version)
+    names = {
+        "run_id": sql.Literal(run_id),
+        "source": sql.Literal(source.name),
+        "entity": sql.Literal(record.name),
+        "records": sql.Identifier(schema, record.mirror),
+        "failing": failing,
+        "same": same_key(key, "record", "failing"),
+        "row_key": sql.SQL("array[{}]::text[]").format(qualified("record", record.key)),
+        "file_id": sql.Identifier("record", FILE_ID),
+        "line": sql.Identifier("record", LINE),
+        "row_data": sql.SQL(" || ").join([_fields("record", ()), *map(_list, lists)]),
+        "lists": sql.SQL("").join(
+            sql.SQL(
+                """
+                left join (
+                    select {key}, jsonb_agg({fields} order by item.{place}) as members
+                    from {items} as item inner join {failing} as failing on {same_item} where {is_there}
+                    group by {key}
+                ) as {name} on {same_list}
+                """
+            ).format(
+                key=qualified("item", key),
+                fields=_fields("item", table.key),
+                place=sql.Identifier(table.key[-1]),
+                items=sql.Identifier(schema, table.mirror),
+                failing=failing,
+                same_item=same_key(key, "item", "failing"),
+                is_there=sql.SQL("true" if is_staged else "not item._is_deleted"),
+                name=sql.Identifier(f"list {table.name}"),
+                same_list=same_key(key, f"list {table.name}", "record"),
+            )
+            for table in lists
+        ),
+        "superseded": superseded,
+        "changes": changes,
+    }
+    (waiting,) = connection.execute(sql.SQL(_INSERT).format(**names)).fetchone() or (0,)
+    return int(waiting)
+
+
+_INSERT = """
+    with refused as (
+        select {row_key} as row_key, failing.rules, failing.reason, {file_id} as file_id, {line} as line,
+            {row_data} as row_data, {superseded} as is_superseded
+        from {failing} as failing inner join {records} as record on {same} {lists}
+    ),
+
+    entry as (
+        insert into audit.quarantine (
+            run_id, source, entity, row_key, rules, reason, row_data, file_id, line_number, resolved_at,
+            resolved_run_id, resolution
+        )
+        select {run_id}, {source}, {entity}, row_key, rules, reason, row_data, file_id, line,
+            case when is_superseded then clock_timestamp() end,
+            case when is_superseded then {run_id} end,
+            case when is_superseded then 'superseded' end
+        from refused
+    ),
+
+    counted as (
+        insert into {changes} (file_id, rows_loaded, rows_quarantined, rows_superseded)
+        select file_id, -1, (not is_superseded)::integer, is_superseded::integer from refused
+    )
+
+    select count(*) from refused where not is_superseded
+"""
+
+
+def _list(table: Table) -> sql.Composable:
+    """The list of a record, by its name."""
+    return sql.SQL("jsonb_build_object({}, coalesce({}, '[]'))").format(
+        sql.Literal(table.items), sql.Identifier(f"list {table.name}", "members")
+    )
+
+
+def _fields(name: str, left_out: tuple[str, ...]) -> sql.Composable:
+    """The fields of a row as they came, as far as their meaning goes."""
+    return sql.SQL(
+        "(jsonb_strip_nulls(to_jsonb({name})) - {engine}::text[]) || coalesce({rescued}, '{{}}')"
+    ).format(
+        name=sql.Identifier(name),
+        engine=sql.Literal([*_ENGINE_COLUMNS, *left_out]),
+        rescued=sql.Identifier(name, RESCUED),
+    )

@@ -1,0 +1,61 @@
+"""Members of another source's dimensions that an entity names, by their key there or by an attribute."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from warehouse.errors import DeclarationError
+from warehouse.model.declaration import Dimension, Fact, Target
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """What an entity's SQL delivers as `<dimension>_id` is an attribute of the members that `source` has loaded.
+
+    The version valid at the event counts. Where no member has it, one is inferred in the entity's own source, under
+    what was delivered, and its facts are re-keyed when the member comes. Where several have it, nobody knows which one
+    is meant: the fact refers to the unknown member.
+    """
+
+    dimension: str
+    source: str
+    by: str
+
+
+class LookupSpec(BaseModel):
+    """[entities.NAME.lookups.DIMENSION]"""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: Annotated[str, Field(min_length=1)]
+    by: Annotated[str, Field(min_length=1)] | None = None
+
+
+def parse_lookups(
+    specs: Mapping[str, LookupSpec], target: Target, dimensions: Mapping[str, Dimension], where: str
+) -> tuple[Lookup, ...]:
+    """The lookups that an entity declares.
+
+    Raises:
+        DeclarationError: the target does not refer to a dimension, or that has no such attribute.
+    """
+    lookups = []
+    names = [one.dimension for one in target.refers_to] if isinstance(target, Fact) else []
+    for name, spec in specs.items():
+        if name not in names:
+            raise DeclarationError(
+                f"{where} looks up '{name}', which {target.entity} does not refer to.",
+                hint=f"It refers to: {', '.join(names)}." if names else "Only facts refer to dimensions.",
+            )
+        dimension = dimensions[name]
+        (natural,) = dimension.natural_key
+        by = spec.by or natural
+        if by not in (natural, *dimension.attributes):
+            raise DeclarationError(
+                f"{where} looks up {name} by '{by}', which {dimension.table} does not have.",
+                hint=f"Use one of: {', '.join((natural, *dimension.attributes))}.",
+            )
+        lookups.append(Lookup(name, spec.source, by))
+    return tuple(lookups)
