@@ -195,7 +195,7 @@ def _load() -> None:
 
 
 def _report(settings: "Settings") -> Path:
-    from warehouse.report import write
+    from warehouse.report.write import write
 
     return write(settings.warehouse, settings.home / "report.html")
 

@@ -77,7 +77,7 @@ def report(
     from cli.output import out
     from flows.databases import with_urls
     from warehouse.db.schema_version import ensure_migrated
-    from warehouse.report import write
+    from warehouse.report.write import write
     from warehouse.settings import Settings
 
     settings = with_urls(Settings.load())

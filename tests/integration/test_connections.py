@@ -26,7 +26,7 @@ from warehouse.db.connections import connect, without_password
 from warehouse.db.roles import LOADER, OWNER, READER
 from warehouse.db.schema_version import ensure_migrated, revision_of
 from warehouse.errors import AccessRefused, ConnectionFailed, UnsuitableDatabase
-from warehouse.report import write
+from warehouse.report.write import write
 from warehouse.settings import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -64,9 +64,8 @@ class Copy:
 def copy(tmp_path: Path, shop_url: str, warehouse_url: str) -> Iterator[Copy]:
     for package in PACKAGES:
         if (PROJECT / package).is_dir():
-            shutil.copytree(
-                PROJECT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__")
-            )
+            # With its compiled modules: each command would compile hundreds of files.
+            shutil.copytree(PROJECT / package, tmp_path / package)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DWH_")}
     environment |= {
         "PYTHONPATH": str(tmp_path),

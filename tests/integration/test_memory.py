@@ -37,7 +37,7 @@ def peak(pipeline: Pipeline) -> int:
 @pytest.mark.parametrize(
     ("rows", "megabytes"),
     [
-        (300, 2),
+        (220, 2),
         pytest.param(2, 200, marks=pytest.mark.slow),
         # The largest value that a row of PostgreSQL's protocol can have is a little smaller than 1 GB.
         pytest.param(2, 1000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from tests.pipeline import Pipeline
 
-HISTORIES = int(os.environ.get("HISTORIES", "160"))
+HISTORIES = int(os.environ.get("HISTORIES", "80"))
 RUNS = 4
 MEMBERS = 20
 EVER, NOW = datetime(1900, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)

@@ -18,9 +18,9 @@ import pyarrow
 import pytest
 
 from tests.weblog_lake import AGENT, WeblogLake, line, lines, make_lake
-from warehouse import report
 from warehouse.db.connections import connect
 from warehouse.files.archive import COPY_AGAIN, UNPACK_YOURSELF
+from warehouse.report.write import write
 from warehouse.runs.status import read_status
 from warehouse.weblogs.explain import explain
 from warehouse.weblogs.result import Progress
@@ -638,7 +638,7 @@ def test_files_that_are_not_read_are_in_mail_status_and_report(lake: WeblogLake)
         ("second\n- nothing.log is\x1b[2J fine", "unrecognized", reason, 3),
         ("access.json", "ignored", "names like *.json are ignored", 1),
     ]
-    page = report.write(lake.settings.warehouse, lake.settings.home / "report.html").read_text()
+    page = write(lake.settings.warehouse, lake.settings.home / "report.html").read_text()
     assert f"error.log {reason}: it is not read." in page and "access.json" in page
     assert page.count(forged) == 3 and "\x1b" not in page and "\n- nothing" not in page
 

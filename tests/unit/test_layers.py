@@ -25,3 +25,15 @@ def test_pins_name_no_registry() -> None:
     lock = (ROOT / "requirements.lock").read_text()
     assert "://" not in lock
     assert "--index" not in lock
+
+
+def test_run_of_a_database_imports_no_library_that_it_does_not_use() -> None:
+    program = (
+        "import sys; from flows.engine import run_without_prefect; run_without_prefect(); "
+        "import cli.main, flows.ingest_source; print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    # Each takes a tenth of a second to several seconds to import, in every run and every command.
+    slow = {"alembic", "numpy", "pandas", "prefect", "pyarrow", "soda_core", "sqlalchemy"}
+    assert slow & set(done.stdout.split()) == set()

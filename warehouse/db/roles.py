@@ -2,11 +2,15 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
-from sqlalchemy import Connection
 
 from warehouse.errors import AccessRefused
+
+if TYPE_CHECKING:
+    # Loading the warehouse knows its roles, but not the library that migrates it.
+    from sqlalchemy import Connection
 
 OWNER, LOADER, READER, MARKETING = "dwh_owner", "dwh_loader", "dwh_reader", "dwh_marketing"
 ROLES = {
@@ -19,7 +23,7 @@ _EXISTING = "select rolname from pg_roles"
 _GRANTS = (Path(__file__).parent / "grants.sql").read_text()
 
 
-def ensure_roles(connection: Connection) -> None:
+def ensure_roles(connection: "Connection") -> None:
     """Make the roles that are missing; other warehouses of the cluster share them.
 
     Raises:
@@ -48,7 +52,7 @@ def ensure_roles(connection: Connection) -> None:
         )
 
 
-def apply_grants(connection: Connection) -> None:
+def apply_grants(connection: "Connection") -> None:
     """Set owners and grants of everything in the database; nothing before its first migration."""
     if _scalar(connection, "select to_regclass('audit.personal_data')") is None:
         return
@@ -89,7 +93,7 @@ def missing_grants(connection: psycopg.Connection) -> list[str]:
     ]
 
 
-def drop_roles(connection: Connection) -> None:
+def drop_roles(connection: "Connection") -> None:
     """Drop the roles, once the schemas are gone, unless somebody else uses them."""
     run = connection.exec_driver_sql
     run(f"revoke all on public.alembic_version from {', '.join(ROLES)}")
@@ -109,7 +113,7 @@ def drop_roles(connection: Connection) -> None:
         )
 
 
-def _join(connection: Connection) -> None:
+def _join(connection: "Connection") -> None:
     # Who gives away a table must be able to act as whom it is given to.
     connection.exec_driver_sql(
         f"""
@@ -130,5 +134,5 @@ def _absent(existing: Iterable[str]) -> list[str]:
     return [role for role in ROLES if role not in names]
 
 
-def _scalar(connection: Connection, query: str) -> object:
+def _scalar(connection: "Connection", query: str) -> object:
     return connection.exec_driver_sql(query).scalar()

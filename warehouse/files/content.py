@@ -2,8 +2,6 @@
 
 from typing import IO
 
-import numpy as np
-
 from warehouse.files.compression import Bytes, Decompressed, compression_of, decompressed
 from warehouse.files.encoding import Decoded, Encoding, encoding_of
 from warehouse.files.locations import Location
@@ -81,8 +79,7 @@ class ContentReader:
                 room[count : count + len(piece)] = piece
                 count += len(piece)
         if self.encoding.has_cr_ends:
-            content = np.frombuffer(room, np.uint8, count)
-            content[content == ord("\r")] = ord("\n")
+            room[:count] = bytes(room[:count]).replace(b"\r", b"\n")
         self.position += count
         return count
 
