@@ -25,6 +25,7 @@ from warehouse.runs.status import read_status
 from warehouse.weblogs.explain import explain
 from warehouse.weblogs.result import Progress
 
+BOTH = "its first {} lines are the same as those of {}; nothing shows that it is a copy, so both are loaded"
 ERROR_LOG = b"2026/11/20 10:00:00 [error] 31#31: *1 open() failed (2: No such file)\n"
 
 
@@ -586,6 +587,75 @@ def test_file_that_the_file_system_knows_is_known_under_any_name(lake: WeblogLak
     assert lake.load().lines == 1
     assert sorted(lake.sizes()) == [1, 2, 3, 11, 12, 13, 21, 22, 23, *range(101, 132)]
     lake.assert_consistent()
+
+
+def visits(first: int, last: int) -> bytes:
+    """Lines of a server that people visit: no two are alike."""
+    words = [f"{chr(97 + number // 26 % 26)}{chr(97 + number % 26)}" for number in range(26 * 26)]
+    return b"".join(
+        line(number, request=f"GET /{words[number % 676]} HTTP/1.1") for number in range(first, last + 1)
+    )
+
+
+def test_file_that_is_moved_by_hand_is_known_by_its_content(lake: WeblogLake, tmp_path: Path) -> None:
+    lake.put("shop/access.log", visits(1, 900))
+    lake.put("idle/access.log", lines(1, 900))
+    lake.put("small/access.log", visits(1, 9))
+    lake.load()
+    lake.append("shop/access.log", visits(901, 950))
+    assert lake.load().lines == 50
+    before = sorted(lake.sizes())
+    # By way of another file system: another inode, another time; and it goes on.
+    for name, content in (("shop", visits(1, 951)), ("idle", lines(1, 900)), ("small", visits(1, 9))):
+        (lake.landing / name).rename(tmp_path / name)
+        os.utime(lake.put(f"archive/{name} of november", content), (1, 1))
+    loaded = lake.load()
+    assert {file.path: (file.lines, file.message) for file in loaded.files} == {
+        "archive/shop of november": (
+            1, "it was shop/access.log, by its content: what is loaded of that is not loaded again",
+        ),
+        # Two servers may well write these.
+        "archive/idle of november": (900, BOTH.format(900, "idle/access.log")),
+        "archive/small of november": (9, BOTH.format(9, "small/access.log")),
+    }  # fmt: skip
+    assert sorted(lake.sizes()) == sorted([*before, 100 + 951, *range(101, 1001), *range(101, 110)])
+    assert lake.load().lines == 0
+    lake.assert_consistent()
+
+
+def test_copy_that_is_made_by_hand_is_known_by_its_content(lake: WeblogLake, tmp_path: Path) -> None:
+    lake.put("access.log", visits(1, 900))
+    lake.load()
+    os.utime(lake.put("backup/all", visits(1, 900) + visits(2000, 2001)), (1, 1))
+    os.utime(lake.put("backup/some.gz", gzip.compress(visits(1, 700))), (2, 2))
+    # The same beginning and end, but not what lies between.
+    other = visits(1, 900).replace(
+        line(400, request="GET /pk HTTP/1.1"), line(399, request="GET /pk HTTP/1.1")
+    )
+    assert other != visits(1, 900) and len(other) == len(visits(1, 900))
+    os.utime(lake.put("other", other), (3, 3))
+    assert {file.path: (file.status, file.rows_loaded) for file in lake.load().files} == {
+        "backup/all": ("copy", 2), "backup/some.gz": ("copy", 0), "other": ("loaded", 900),
+    }  # fmt: skip
+    # And of one that is gone; the file system does not give its number to another.
+    for name in ("access.log", "backup", "other"):
+        (lake.landing / name).rename(tmp_path / name)
+    third = other.replace(line(401, request="GET /pl HTTP/1.1"), line(402, request="GET /pl HTTP/1.1"))
+    os.utime(lake.put("third", third), (4, 4))
+    assert lake.load().rows_loaded == 900
+    lake.assert_consistent()
+
+
+def test_file_of_which_a_part_has_no_checksum_is_loaded_rather_than_taken_for_another(
+    lake: WeblogLake,
+) -> None:
+    lake.put("access.log", visits(1, 900))
+    lake.load()
+    with connect(lake.settings.warehouse) as connection:
+        connection.execute("update audit.file_part set content_crc32 = null")
+    (lake.landing / "access.log").rename(tmp_path / "access.log")
+    os.utime(lake.put("moved", visits(1, 900)), (1, 1))
+    assert lake.load().rows_loaded == 900
 
 
 def test_rotated_names_alone_do_not_make_a_copy_of_other_content(lake: WeblogLake) -> None:

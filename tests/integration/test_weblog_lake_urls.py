@@ -52,6 +52,17 @@ def test_files_behind_a_url_load_grow_and_are_known_again(remote: tuple[WeblogLa
     assert (found["lake"].verdict, "holds 2 web log files" in found["lake"].what) == ("ok", True)
 
 
+def test_object_that_is_moved_is_known_by_its_content(remote: tuple[WeblogLake, Any, str]) -> None:
+    lake, memory, landing = remote
+    content = b"".join(line(n, request=f"GET /{'x' * (n % 40)} HTTP/1.1") for n in range(1, 900))
+    memory.pipe(f"{landing}/a.log", content)
+    assert lake.load().lines == 899
+    memory.mv(f"{landing}/a.log", f"{landing}/archive/of november")
+    assert lake.load().lines == 0
+    assert [path for path, *_ in lake.files()] == ["archive/of november"]
+    lake.assert_consistent()
+
+
 def test_file_url_is_a_folder(tmp_path: Path, warehouse_url: str) -> None:
     lake = make_lake(tmp_path / "a lake", warehouse_url)
     url = f"file://{str(tmp_path).replace(' ', '%20')}/a%20lake/lake"

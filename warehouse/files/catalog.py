@@ -1,6 +1,6 @@
 """What to load of each file: what is new, grown, renamed, or a copy of another."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from warehouse.files.lake import (
@@ -18,6 +18,7 @@ from warehouse.files.lake import (
 )
 from warehouse.files.locations import Location
 from warehouse.files.rotation import may_be_copy, may_become
+from warehouse.files.same_content import ContentPart, begins_with, is_one_of_a_kind
 
 _READ = 1 << 20
 
@@ -27,11 +28,18 @@ class Catalog:
 
     A file at its own path goes on where it was loaded to, if its content is the same; else it is new. At another path a
     file is known again, as renamed or as a copy, only where that is certain: its content is the same, and rotation
-    gives such a name, or the file system says that it is the same file. Else both are loaded: two servers may well
-    write the same lines.
+    gives such a name, or the file system says that it is the same file, or so much of it is the same, and so varied,
+    that no two servers write it. Else both are loaded: two servers may well write the same lines.
     """
 
-    def __init__(self, files: Sequence[LakeFile], known: Sequence[Checkpoint]) -> None:
+    def __init__(
+        self,
+        files: Sequence[LakeFile],
+        known: Sequence[Checkpoint],
+        parts_of: Callable[[int], Sequence[ContentPart]] = lambda _: (),
+    ) -> None:
+        """`parts_of` reads the parts of a file by its id."""
+        self._parts_of = parts_of
         self._known = list(known)
         self._present: dict[int, LakeFile] = {}
         self._by_own_path: dict[str, FileTask] = {}
@@ -117,13 +125,21 @@ class Catalog:
             original = self._present.get(known.file_id)
             goes_on = _continues(file, known)
             if original is None:
-                if goes_on and (may_become(known.path, file.path) or known.is_known_as(file)):
+                if not goes_on:
+                    continue
+                if may_become(known.path, file.path) or known.is_known_as(file):
                     return FileTask(file, "grown", replace(known, path=file.path))
+                if self._is_moved(file, known):
+                    message = (
+                        f"it was {known.path}, by its content: what is loaded of that is not loaded again"
+                    )
+                    return FileTask(file, "grown", replace(known, path=file.path), message=message)
             elif (
                 may_be_copy(known.path, file.path)
                 or known.is_known_as(file)
                 # Two names of one file.
                 or (file.inode is not None and file.inode == original.inode)
+                or is_one_of_a_kind(file.location, known.byte_offset)
             ):
                 shared = None
                 if not goes_on:
@@ -135,6 +151,12 @@ class Catalog:
                     return FileTask(file, "copy", None, *shared, message)
             alike = alike or (known if goes_on and known.byte_offset else None)
         return FileTask(file, "new", message=None if alike is None else _as_another(alike))
+
+    def _is_moved(self, file: LakeFile, known: Checkpoint) -> bool:
+        """Whether a file begins with all that was loaded of one that is gone, and that is one of a kind."""
+        return is_one_of_a_kind(file.location, known.byte_offset) and begins_with(
+            file.location, self._parts_of(known.file_id)
+        )
 
 
 def _continues_if_readable(file: LakeFile, known: Checkpoint) -> bool:

@@ -1,5 +1,6 @@
 """Progress through the files of a batch, and its rows in audit.file and audit.file_part."""
 
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -8,8 +9,10 @@ from datetime import UTC, datetime
 import polars as pl
 import psycopg
 from psycopg import sql
+from psycopg.rows import class_row
 
 from warehouse.files.lake import FINGERPRINT_BYTES, Checkpoint, FileTask, LakeFile, edges, fingerprint
+from warehouse.files.same_content import ContentPart
 from warehouse.weblogs.files.blocks import Block
 from warehouse.weblogs.storage.aggregates import copy_frame
 from warehouse.weblogs.storage.writer import copy_rows
@@ -24,7 +27,7 @@ RULES = (
 PART_BYTES = 64 << 20
 _PART = (
     "file_id", "first_line", "line_count", "byte_offset", "byte_count", "rows_loaded", "rows_quarantined",
-    "header_line_count", "run_id",
+    "header_line_count", "content_crc32", "run_id",
 )  # fmt: skip
 
 
@@ -39,6 +42,8 @@ class Part:
     rows_loaded: int = 0
     rows_quarantined: int = 0
     header_line_count: int = 0
+    # None if not all of it was in memory.
+    content_crc32: int | None = 0
 
 
 @dataclass
@@ -99,6 +104,10 @@ class FileProgress:
             target.rows_quarantined += rows_quarantined
             target.rows_loaded += line_count - rows_quarantined - len(discarded)
         part.byte_count += byte_count
+        if block.is_oversized:
+            part.content_crc32 = None
+        elif part.content_crc32 is not None:
+            part.content_crc32 = zlib.crc32(block.buffer[:byte_count].data, part.content_crc32)
         self.byte_offset += byte_count
 
     def extend_times(self, first_seconds: int, last_seconds: int) -> None:
@@ -196,7 +205,7 @@ def progress_of(task: FileTask, file_id: int) -> FileProgress:
         rows_loaded=known.rows_loaded,
         rows_quarantined=known.rows_quarantined,
         unterminated_line_offset=known.unterminated_line_offset,
-        message=known.message if known.lines_duplicated else None,
+        message=task.message or (known.message if known.lines_duplicated else None),
         is_copy=known.lines_duplicated > 0,
         is_archive=task.is_archive,
         fault=task.fault,
@@ -269,11 +278,23 @@ def save(connection: psycopg.Connection, progress: FileProgress, run_id: int) ->
     parts = [
         (
             progress.file_id, part.first_line, part.line_count, part.byte_offset, part.byte_count,
-            part.rows_loaded, part.rows_quarantined, part.header_line_count, run_id,
+            part.rows_loaded, part.rows_quarantined, part.header_line_count, part.content_crc32, run_id,
         )
         for part in progress.parts
     ]  # fmt: skip
     copy_rows(connection, sql.Identifier("audit", "file_part"), _PART, parts)
+
+
+def read_parts(connection: psycopg.Connection, file_id: int) -> list[ContentPart]:
+    """The pieces of a file as they were loaded, from its beginning on."""
+    with connection.cursor(row_factory=class_row(ContentPart)) as cursor:
+        return cursor.execute(
+            """
+            select byte_offset, byte_count, content_crc32 from audit.file_part
+            where file_id = %s order by byte_offset
+            """,
+            [file_id],
+        ).fetchall()
 
 
 def stage_counts(connection: psycopg.Connection, batch: Sequence[FileProgress]) -> None:

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import psycopg
 
@@ -25,7 +26,7 @@ from warehouse.files.lake import (
 from warehouse.files.locations import Location
 from warehouse.files.recognize import Recognized, recognized
 from warehouse.files.rotation import MEMBER
-from warehouse.weblogs.files.checkpoints import FEED
+from warehouse.weblogs.files.checkpoints import FEED, read_parts
 
 # A claim is this share of the pending bytes, so that other loaders find files until the end; but not so much that it is
 # held for long, nor so little that listing files costs more than loading them.
@@ -142,7 +143,7 @@ class Claims:
     def _read_catalog(self, files: Sequence[LakeFile]) -> Catalog:
         self._known = lake.checkpoints(self._connection, FEED)
         known = [one for one in self._known if one.file_id not in self._uncommitted]
-        return Catalog(files, [*known, *self._uncommitted.values()])
+        return Catalog(files, [*known, *self._uncommitted.values()], partial(read_parts, self._connection))
 
     def _task(self, claim: _Claim) -> Iterator[FileTask]:
         task = self._catalog.task(claim.file)

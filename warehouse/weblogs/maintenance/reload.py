@@ -57,7 +57,7 @@ def reopen_last_line(connection: psycopg.Connection, progress: FileProgress, run
         connection.execute(
             """
             update audit.file_part
-            set line_count = line_count - 1, byte_count = %(offset)s - byte_offset,
+            set line_count = line_count - 1, byte_count = %(offset)s - byte_offset, content_crc32 = null,
                 rows_quarantined = rows_quarantined - %(waiting)s, rows_loaded = rows_loaded - 1 + %(waiting)s
             where file_id = %(file_id)s and first_line + line_count - 1 = %(line)s
             """,

@@ -1,0 +1,58 @@
+"""Whether two files are one by their content alone: by so much of it, and so varied, that no two servers write it."""
+
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from warehouse.files.content import ContentReader
+from warehouse.files.lake import reading
+from warehouse.files.locations import Location
+
+# Servers that nobody visits write the same lines, of health checks in the same seconds: however many, of a few kinds.
+_LEAST_BYTES: Final = 64 << 10
+_LEAST_KINDS: Final = 20
+# Kinds of lines are counted in so much of a file.
+_COUNTED: Final = 1 << 20
+_READ: Final = 1 << 20
+_DIGITS = re.compile(rb"\d+")
+
+
+@dataclass(frozen=True)
+class ContentPart:
+    """A piece of a file that was loaded: where it was, and its CRC-32; None where that is not known."""
+
+    byte_offset: int
+    byte_count: int
+    content_crc32: int | None
+
+
+def begins_with(location: Location, parts: Sequence[ContentPart]) -> bool:
+    """Whether a file begins with the content that was loaded in these parts, in their order."""
+    with reading(location) as content:
+        for part in parts:
+            # A line end that came later than its line is in no part.
+            gap = part.byte_offset - content.position
+            if gap > 2 or content.read(gap).strip(b"\r\n"):
+                return False
+            if part.content_crc32 is None or part.content_crc32 != _crc32(content, part.byte_count):
+                return False
+    return bool(parts)
+
+
+def is_one_of_a_kind(location: Location, byte_count: int) -> bool:
+    """Whether a file's first bytes, up to `byte_count`, are many, and their lines differ in more than numbers."""
+    with reading(location) as content:
+        text = content.read(min(byte_count, _COUNTED))
+    kinds = {_DIGITS.sub(b"", line) for line in text.split(b"\n")}
+    return len(text) >= _LEAST_BYTES and len(kinds) >= _LEAST_KINDS
+
+
+def _crc32(content: ContentReader, byte_count: int) -> int | None:
+    """CRC-32 of the next bytes; None if there are fewer."""
+    found, left = 0, byte_count
+    while left and (piece := content.read(min(_READ, left))):
+        found = zlib.crc32(piece, found)
+        left -= len(piece)
+    return None if left else found
