@@ -169,6 +169,37 @@ def orders(
     )
 
 
+@generate.command()
+def companies(
+    rows: Annotated[
+        int | None,
+        typer.Option(min=0, max=10**6, help="Companies in each file; default: 5,000, and 2,000 a day."),
+    ] = None,
+    days: Annotated[int, typer.Option(min=0, max=3660, help="Write files of so many days, one a day.")] = 0,
+    seed: Seed = 42,
+    until: Until = None,
+    as_json: Json = False,
+) -> None:
+    """Generate lists of selling companies: CSV, with known defects.
+
+    Examples: `dwh generate companies`, `dwh generate companies --days 7`
+    """
+    from generators.companies import DAILY, FIRST, generate
+    from warehouse.settings import Settings
+
+    folder = feed_landing(Settings.load(), "companies")
+    counts = generate(
+        folder,
+        rows=rows if rows is not None else DAILY if days else FIRST,
+        days=days or 1,
+        seed=seed,
+        until=until.date() if until else None,
+    )
+    show_counts(
+        f"Companies in {folder}", {"files": len(counts.files), "rows": counts.rows, **counts.defects}, as_json
+    )
+
+
 def feed_landing(settings: "Settings", feed: str) -> Path:
     """Folder of the lake in which a feed's files arrive."""
     from warehouse.files.locations import local_folder

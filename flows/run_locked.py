@@ -15,7 +15,6 @@ from warehouse.db.connection_errors import is_transient
 from warehouse.db.schema_version import ensure_migrated
 from warehouse.errors import LockHeld, RunLost, UndoRefused
 from warehouse.runs.audit import Run, start_run
-from warehouse.runs.lock_watch import watch_locks
 from warehouse.settings import Settings
 
 R = TypeVar("R")
@@ -100,8 +99,7 @@ def _run(
             ):
                 token = current_run.set(run)
                 try:
-                    with watch_locks(url, flow, Settings.load().warehouse_lock_wait, log):
-                        yield run
+                    yield run
                 finally:
                     current_run.reset(token)
     finally:

@@ -34,6 +34,7 @@ NAMES = [
     "ingest-northwind",
     "ingest-shop",
     "ingest-orders",
+    "ingest-companies",
     "ingest-weblogs",
     "daily-warehouse",
     "refresh-marts",

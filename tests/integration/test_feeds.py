@@ -1,6 +1,7 @@
 """Feeds: what becomes of the records of partners' files, from the landing folder to the star."""
 
 import json
+import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,13 @@ import pytest
 from tests.pipeline import Pipeline, content
 from warehouse.db.connections import connect
 from warehouse.extract.delete_threshold import DeleteThreshold
+from warehouse.feeds.replay import stage_entries
 from warehouse.feeds.stage import stage_feed
 from warehouse.load.publish import publish
+from warehouse.reconcile.reconcile import reconcile_feed
 from warehouse.runs.audit import start_run
+from warehouse.runs.discard import discard
+from warehouse.runs.quarantine import count_waiting, edit_record
 from warehouse.sources.registry import read_source
 
 Row = tuple[Any, ...]
@@ -67,6 +72,23 @@ class FeedPipeline:
             )
             self.published = publish(run, staged, progress=self.messages.append)
             return run.run_id
+
+    def replay(self, *ids: int, dry_run: bool = False) -> tuple[int, int]:
+        """Judge entries again; returns how many still wait, and the run's id."""
+        with start_run(self.warehouse_url, flow="replay-quarantine", dry_run=dry_run) as run:
+            staged = stage_entries(run, self.source, ids, str(self.lake))
+            publish(run, staged)
+            return count_waiting(run.dry_run_connection or run.connection, ids), run.run_id
+
+    def discard(self, *ids: int) -> None:
+        with (
+            start_run(self.warehouse_url, flow="discard-quarantine") as run,
+            run.session("discard") as writer,
+        ):
+            discard(writer, run.run_id, ids, "not wanted")
+
+    def edit(self, quarantine_id: int, record: object) -> None:
+        edit_record(self.warehouse, {self.source.name: [quarantine_id]}, json.dumps(record).encode())
 
     def rows(self, query: str) -> list[Row]:
         return self.warehouse.execute(query.encode()).fetchall()
@@ -387,3 +409,154 @@ def test_an_order_that_the_shop_has_too_counts_once_as_the_shop_has_it(
     feed.run()
     assert feed.rows(every_fact) == both
     assert feed.counts() == [("a.json", "loaded", 3, 3, 0, 0, 0)]
+
+
+def test_what_waits_is_replayed_once_corrected_or_discarded(orders: FeedPipeline) -> None:
+    orders.land(
+        "a.json", [an_order("P-1", status=None), an_order("P-2", {}, {"item_price": 1}), "broken", "gone"]
+    )
+    orders.run()
+    ids = dict(orders.rows("select line_number, quarantine_id from audit.quarantine"))
+    assert orders.counts() == [("a.json", "loaded", 4, 0, 4, 0, 0)]
+    assert orders.replay(*ids.values())[0] == 4, "nothing was corrected"
+    assert orders.counts() == [("a.json", "loaded", 4, 0, 4, 0, 0)]
+    ids = dict(
+        orders.rows("select line_number, quarantine_id from audit.quarantine where resolved_at is null")
+    )
+    orders.edit(ids[1], an_order("P-1"))
+    orders.edit(ids[3], an_order("P-3", {"amount": 3}))
+    assert orders.replay(ids[1], ids[2], ids[3], dry_run=True)[0] == 1
+    assert orders.facts() == []
+    still, run_id = orders.replay(ids[1], ids[2], ids[3])
+    assert still == 1
+    orders.discard(ids[4])
+    assert orders.facts() == [("P-1", "1", 2, 200), ("P-3", "1", 3, 300)]
+    assert orders.counts() == [("a.json", "loaded", 4, 2, 1, 1, 0)]
+    assert orders.waiting() == [("P-2", "unit price is not above the base price")]
+    assert orders.rows(
+        "select line_number, resolution, resolved_run_id, note, raw_text, edited_by is not null from audit.quarantine "
+        "where resolution in ('replayed', 'discarded') order by 1"
+    ) == [(1, "replayed", run_id, None, None, True), (3, "replayed", run_id, None, '"broken"', True),
+          (4, "discarded", run_id + 1, "not wanted", '"gone"', False)]  # fmt: skip
+    assert orders.replay(ids[1], ids[3], ids[4])[0] == 0
+    assert orders.counts() == [("a.json", "loaded", 4, 2, 1, 1, 0)], "nothing is replayed twice"
+
+
+class Model:
+    """What should become of each record, said a second time and without a database."""
+
+    def __init__(self) -> None:
+        self.states: dict[tuple[int, int], str] = {}
+        self.loaded: dict[str, tuple[tuple[int, int], int]] = {}
+        # By place: key (None: unreadable).
+        self.open: dict[tuple[int, int], str | None] = {}
+
+    def file(self, number: int, records: list[tuple[str, str, int]]) -> None:
+        """A file with records (kind, key, amount)."""
+        places = {line: (number, line) for line in range(1, len(records) + 1)}
+        keys = {key for kind, key, _ in records if kind != "unreadable"}
+        for place, key in list(self.open.items()):
+            if key in keys:
+                self.close(place, "superseded")
+        latest: dict[str, tuple[tuple[int, int], str, int]] = {}
+        for line, (kind, key, amount) in enumerate(records, start=1):
+            place = places[line]
+            is_last = key not in {k for other, k, _ in records[line:] if other != "unreadable"}
+            if kind == "unreadable":
+                self.wait(place, None)
+            elif kind == "refused":
+                self.states[place] = "superseded"
+                if is_last:
+                    self.wait(place, key)
+            else:
+                if key in latest:
+                    self.states[latest[key][0]] = "superseded"
+                latest[key] = place, kind, amount
+        for key, (place, kind, amount) in latest.items():
+            if kind == "item refused":
+                self.wait(place, key)
+            else:
+                self.load(place, key, amount)
+
+    def wait(self, place: tuple[int, int], key: str | None) -> None:
+        self.states[place], self.open[place] = "quarantined", key
+
+    def close(self, place: tuple[int, int], state: str) -> None:
+        self.states[place] = state
+        del self.open[place]
+
+    def load(self, place: tuple[int, int], key: str, amount: int) -> None:
+        if key in self.loaded:
+            self.states[self.loaded[key][0]] = "superseded"
+        self.states[place], self.loaded[key] = "loaded", (place, amount)
+
+    def replay(self, place: tuple[int, int], key: str, amount: int) -> None:
+        """An entry was corrected to a good record of this key."""
+        for other, waiting in list(self.open.items()):
+            if waiting == key and other < place:
+                self.close(other, "superseded")
+        self.close(place, "superseded")
+        if key not in self.loaded or self.loaded[key][0] < place:
+            self.load(place, key, amount)
+
+    def counts(self, number: int) -> tuple[int, ...]:
+        states = [state for (file, _), state in self.states.items() if file == number]
+        return (
+            len(states),
+            *(states.count(one) for one in ("loaded", "quarantined", "discarded", "superseded")),
+        )
+
+
+@pytest.mark.parametrize(
+    ("seed", "steps"), [(1, 12), *(pytest.param(n, 40, marks=pytest.mark.slow) for n in range(2, 8))]
+)
+def test_every_record_is_counted_once_at_any_time(orders: FeedPipeline, seed: int, steps: int) -> None:
+    rng = random.Random(seed)
+    model = Model()
+    for step in range(1, steps + 1):
+        waiting = dict(orders.rows(
+            "select file_id * 100 + line_number, quarantine_id from audit.quarantine where resolved_at is null"
+        ))  # fmt: skip
+        places = sorted(model.open)
+        action = rng.choice(("land", "land", "land", "replay", "discard"))
+        if action == "land" or not places:
+            records = [
+                (rng.choice(("good", "good", "good", "refused", "item refused", "unreadable")), f"P-{rng.randrange(6)}",
+                 rng.randrange(1, 1000))
+                for _ in range(rng.randrange(1, 7))
+            ]  # fmt: skip
+            orders.land(f"{step}.json", "".join(_text(*record) + "\n" for record in records))
+            orders.run()
+            ((number,),) = orders.rows("select max(file_id) from audit.file")
+            model.file(number, records)
+        else:
+            place = rng.choice(places)
+            quarantine_id = waiting[place[0] * 100 + place[1]]
+            if action == "replay":
+                key, amount = model.open[place] or f"P-{rng.randrange(6)}", rng.randrange(1, 1000)
+                orders.edit(quarantine_id, an_order(key, {"amount": amount}))
+                orders.replay(quarantine_id)
+                model.replay(place, key, amount)
+            else:
+                orders.discard(quarantine_id)
+                model.close(place, "discarded")
+        found = orders.rows(
+            "select file_id, line_count, rows_loaded, rows_quarantined, rows_discarded, rows_superseded "
+            "from audit.file order by file_id"
+        )
+        assert found == [(file_id, *model.counts(file_id)) for file_id, *_ in found], (step, action)
+        assert [(row[0], row[2]) for row in orders.facts()] == sorted(
+            (key, amount) for key, (_, amount) in model.loaded.items()
+        ), (step, action)
+    with start_run(orders.warehouse_url, flow="reconcile") as run:
+        verdicts = reconcile_feed(run, orders.source, repair=False)
+    assert {
+        verdict.table_name for verdict in verdicts if verdict.layer == "star" and verdict.rows_differing
+    } == set()
+
+
+def _text(kind: str, key: str, amount: int) -> str:
+    if kind == "unreadable":
+        return "{"
+    order = an_order(key, {"amount": amount, **({"item_price": 1} if kind == "item refused" else {})})
+    return json.dumps({**order, **({"status": None} if kind == "refused" else {})})

@@ -23,8 +23,10 @@ from warehouse.extract.table_identity import TableIdentity
 from warehouse.feeds.bad_records import BadRecords
 from warehouse.feeds.json_records import JsonRecords
 from warehouse.feeds.landing import FeedFile, find_files
+from warehouse.feeds.record import Problem, Record
 from warehouse.feeds.rows import RowMaker, TableRows
 from warehouse.feeds.staged import FieldSeen, FileProgress, StagedFeed
+from warehouse.feeds.table_records import TableRecords
 from warehouse.feeds.typed import escape, type_name
 from warehouse.files.content import ContentReader
 from warehouse.files.lake import reading
@@ -69,7 +71,7 @@ def stage_feed(
         landed = find_files(writer, source, lake_url)
         for one in landed.unsettled:
             progress(f"{one.path}: is still being written")
-        stager = _Stager(writer, source, progress)
+        stager = Stager(writer, source, progress)
         files = [_register(writer, source.name, found, run.run_id) for found in landed.files]
         ensure_alive(run)
         run.commit(writer)
@@ -86,7 +88,7 @@ def stage_feed(
         fields = stager.fields()
     return StagedFeed(
         source,
-        _snapshot(source),
+        snapshot(source),
         tables,
         contracts,
         threshold,
@@ -97,7 +99,7 @@ def stage_feed(
     )
 
 
-def _snapshot(source: Source) -> Snapshot:
+def snapshot(source: Source) -> Snapshot:
     """The moment of this run: files have no transactions, and no database that could be another one."""
     assert source.feed is not None
     identity = SourceIdentity(None, None, None, source.feed.landing, None, 0)
@@ -156,7 +158,13 @@ class _Columns:
         )
 
 
-class _Stager:
+def place_of(file_id: int, path: str, modified_ns: int) -> str:
+    """The cells that say which file a record is of; the line stands where \\0 does."""
+    modified = datetime.fromtimestamp(modified_ns / 1e9, UTC).isoformat()
+    return "\t".join([str(file_id), escape(path), "\0", modified])
+
+
+class Stager:
     """Reads files into the staging tables of one feed."""
 
     def __init__(self, writer: psycopg.Connection, source: Source, progress: Progress) -> None:
@@ -187,12 +195,17 @@ class _Stager:
         for table in self._source.tables:
             create_staging(self._writer, table, _sql_types(self._columns[table.name].all))
 
+    def add(self, record: Record, place: str) -> Problem | None:
+        """Add a record whose `place` says which file it is of; returns why it has no key, if it has none."""
+        problem = self._rows.add(record, place)
+        if self._pending() >= _ROWS:
+            self.send()
+        return problem
+
     def read(self, file: FileProgress, bad: BadRecords) -> None:
         """Read the records of a file that are not read yet."""
         found = file.found
-        modified = datetime.fromtimestamp(found.file.modified_ns / 1e9, UTC).isoformat()
-        # The line stands where \0 does.
-        place = "\t".join([str(file.file_id), escape(found.file.path), "\0", modified])
+        place = place_of(file.file_id, found.file.path, found.file.modified_ns)
         begun = file.byte_offset
         with reading(found.file.location) as content:
             records = self._reader(file, content)
@@ -200,14 +213,12 @@ class _Stager:
                 if record.byte_offset < begun:
                     continue
                 file.records += 1
-                problem = record.problem or self._rows.add(record, place)
+                problem = record.problem or self.add(record, place)
                 if problem is not None:
                     file.unreadable += 1
                     file.cut_off_at = record.byte_offset if problem.rule == "record is cut off" else None
                     bad.add(file, record, problem)
-                if self._pending() >= _ROWS:
-                    self._send()
-            self._send()
+            self.send()
             bad.end_file(file)
             fault = content.fault or records.fault
             file.fault = fault
@@ -217,7 +228,14 @@ class _Stager:
                 file.byte_offset = 0
         self._progress(_describe(file))
 
-    def _reader(self, file: FileProgress, content: ContentReader) -> "JsonRecords":
+    def _reader(self, file: FileProgress, content: ContentReader) -> "JsonRecords | TableRecords":
+        feed = self._source.feed
+        assert feed is not None
+        if feed.format == "table":
+            table = TableRecords(content, feed, self._record)
+            # Its rows have no places in the bytes: it is read as a whole.
+            file.is_array, file.format = True, "workbook" if table.is_workbook else "csv"
+            return table
         records = JsonRecords(content)
         file.is_array = records.is_array
         file.format = "json array" if records.is_array else "json lines"
@@ -226,7 +244,8 @@ class _Stager:
     def _pending(self) -> int:
         return len(self._rows.record.lines) + sum(len(rows.lines) for rows in self._rows.items)
 
-    def _send(self) -> None:
+    def send(self) -> None:
+        """Send the rows that are in memory."""
         for rows in self._rows.tables:
             if not rows.lines:
                 continue

@@ -1,7 +1,6 @@
 """What one run read of a feed: its files with their counts, and the records that are now in staging."""
 
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from warehouse.extract.staged import Staged
 from warehouse.feeds.landing import FeedFile
@@ -45,5 +44,5 @@ class StagedFeed(Staged):
     files: tuple[FileProgress, ...] = ()
     fields: tuple[FieldSeen, ...] = ()
     unread: tuple[UnreadFile, ...] = ()
-    # Of each table by its mirror, the columns that it is to have beside those of its declaration.
-    evolved: Counter[str] = field(default_factory=Counter)
+    # Entries of the quarantine whose records these are, if they are no files'.
+    replayed: tuple[int, ...] = ()

@@ -93,6 +93,7 @@ class Checkpoint:
     format: str | None = None
     # SHA-256 of all of the file as it lies there, where it was read as a whole.
     content_hash: str | None = None
+    rows_discarded: int = 0
 
     def is_stamped_as(self, file: LakeFile) -> bool:
         """Whether the file has the size and the modification time that it had when it was loaded."""
@@ -223,7 +224,7 @@ def checkpoints(connection: psycopg.Connection, feed: str) -> list[Checkpoint]:
                 file_id, path, head_bytes, head_hash, tail_hash, size_bytes, modified_ns, byte_offset, line_count,
                 lines_duplicated, rows_loaded, rows_quarantined, unterminated_line_offset, status, message,
                 first_event_at, last_event_at, inode, hint, header_lines, format,
-                content_hash
+                content_hash, rows_discarded
             from audit.file where feed = %s order by file_id
             """,
             [feed],

@@ -108,11 +108,11 @@ def broken_rules(rules: Sequence[RowRule]) -> sql.Composable:
     )
 
 
-def take_failing(batch: Batch) -> None:
-    """Take the failing rows out of the conformed ones."""
-    batch.execute(
+def take_failing(batch: Batch) -> int:
+    """Take the failing rows out of the conformed ones; returns how many."""
+    return batch.execute(
         "delete from {conformed} as conformed using {failing_rows} as failing where conformed.ctid = failing.place"
-    )
+    ).rowcount
 
 
 def add_isolated(batch: Batch) -> None:

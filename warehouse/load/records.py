@@ -46,7 +46,7 @@ class Records:
         self._is_merged = False
         # By mirror and operation, rows that were taken back.
         self._taken_back: dict[str, Counter[str]] = {}
-        self._rejected = 0
+        self._has_rejected = False
         self._key_types = [self._record.columns[name] for name in self._record.key]
         connection.execute(
             sql.SQL("create temp table file_change (file_id integer, {counts}) on commit drop").format(
@@ -64,6 +64,7 @@ class Records:
             if file.found.is_read:
                 loaded = file.records - file.unreadable
                 self._count(file.file_id, file.records, loaded, file.unreadable)
+        self._take_replayed()
         self._supersede_entries()
         self._judge(checks)
         for file_id, count in remove_earlier_versions(self._connection, self._source):
@@ -103,7 +104,7 @@ class Records:
         self._is_merged = True
 
     def reject(self, batch: Batch) -> int:
-        """Move the records of the batch's failing rows to quarantine, all of their rows; returns how many records.
+        """Move the records of the batch's failing rows to quarantine, all of their rows; returns how many rows.
 
         Their earlier versions stay as they were, in mirrors and star.
         """
@@ -139,9 +140,13 @@ class Records:
             superseded=sql.SQL("false") if self._is_merged else is_in_batch,
             changes=CHANGES,
         )
-        batch.execute(
+        taken = batch.execute(
             "delete from {conformed} as conformed using {failing_records} as failing where {same}", **names
-        )
+        ).rowcount
+        # Rows that cannot be converted are not among the conformed ones.
+        (unconvertible,) = batch.execute(
+            "select count(*) from {failing_rows} where place is null"
+        ).fetchone() or (0,)
         if self._is_merged:
             batch.execute(
                 "delete from {deleted_keys} as deleted using {failing_records} as failing "
@@ -168,8 +173,8 @@ class Records:
             )
         for table in self._source.tables:
             self._take_back(table, is_in_batch if self._is_merged else sql.SQL("false"))
-        self._rejected += found
-        return found
+        self._has_rejected |= self._is_merged
+        return int(taken + unconvertible)
 
     def finish(self, mirrors: Mapping[str, Load]) -> dict[str, Load]:
         """Write the counts of all files, and what cannot be read into the quarantine; returns the mirrors' loads.
@@ -180,6 +185,7 @@ class Records:
             self._supersede_rows()
         write_files(self._connection, self._run.run_id, self._staged)
         apply_changes(self._connection, self._run.run_id)
+        self._close_replayed()
         loads = dict(mirrors)
         for name, operations in self._taken_back.items():
             load = loads[name]
@@ -193,7 +199,7 @@ class Records:
         unreadable = sum(file.unreadable for file in self._staged.files)
         loads[name] = replace(
             loads[name],
-            rows_quarantined=unreadable + self._judged + self._rejected,
+            rows_quarantined=unreadable + self._judged,
         )
         return loads
 
@@ -261,6 +267,71 @@ class Records:
         )
         remove_rows_without_record(self._connection, self._source)
 
+    def _take_replayed(self) -> None:
+        """Take the entries that are replayed out of the quarantine; a record that has a later version stays out."""
+        if not self._staged.replayed:
+            return
+        names: dict[str, sql.Composable] = {
+            "run_id": sql.Literal(self._run.run_id),
+            "ids": sql.Literal(list(self._staged.replayed)),
+            "changes": CHANGES,
+            "batch": batch_table(self._record),
+            "file_id": sql.Identifier(FILE_ID),
+            "line": sql.Identifier(LINE),
+            "mirror": sql.Identifier("raw", self._record.mirror),
+            "same": same_key(self._record.key, "batch", "mirror"),
+        }
+        self._connection.execute(
+            sql.SQL(
+                """
+                with replayed as (
+                    update audit.quarantine
+                    set resolved_at = clock_timestamp(), resolved_run_id = {run_id}, resolution = 'replayed'
+                    where quarantine_id = any({ids}) and resolved_at is null returning file_id
+                )
+
+                insert into {changes} (file_id, rows_quarantined, rows_loaded) select file_id, -1, 1 from replayed
+                """
+            ).format(**names)
+        )
+        if self._is_first:
+            return
+        self._connection.execute(
+            sql.SQL(
+                """
+                with late as (
+                    delete from {batch} as batch using {mirror} as mirror
+                    where {same} and not mirror._is_deleted
+                        and (mirror.{file_id}, mirror.{line}) > (batch.{file_id}, batch.{line})
+                    returning batch.{file_id} as file_id, batch.{line} as line
+                ),
+
+                resolved as (
+                    update audit.quarantine as entry set resolution = 'superseded' from late
+                    where entry.quarantine_id = any({ids})
+                        and entry.file_id = late.file_id and entry.line_number = late.line
+                )
+
+                insert into {changes} (file_id, rows_loaded, rows_superseded) select file_id, -1, 1 from late
+                """
+            ).format(**names)
+        )
+        remove_rows_without_record(self._connection, self._source)
+
+    def _close_replayed(self) -> None:
+        """A replayed record that was refused again waits under its new entry."""
+        self._connection.execute(
+            """
+            update audit.quarantine as entry set resolution = 'replaced'
+            where entry.quarantine_id = any(%s) and exists (
+                select from audit.quarantine as again
+                where again.file_id = entry.file_id and again.line_number = entry.line_number
+                    and again.run_id = %s and again.quarantine_id > entry.quarantine_id
+            )
+            """,
+            [list(self._staged.replayed), self._run.run_id],
+        )
+
     def _supersede_entries(self) -> None:
         """Resolve entries in quarantine of which a later version has come."""
         self._connection.execute(
@@ -270,7 +341,10 @@ class Records:
                     update audit.quarantine as waiting
                     set resolved_at = clock_timestamp(), resolved_run_id = {run_id}, resolution = 'superseded'
                     where waiting.source = {source} and waiting.entity = {entity} and waiting.resolved_at is null
-                        and waiting.row_key in (select array[{key}]::text[] from {batch} as batch)
+                        and exists (
+                            select from {batch} as batch
+                            where waiting.row_key = array[{key}]::text[] and {is_earlier}
+                        )
                     returning file_id
                 )
 
@@ -282,6 +356,12 @@ class Records:
                 entity=sql.Literal(self._record.name),
                 key=qualified("batch", self._record.key),
                 batch=batch_table(self._record),
+                # What is read from files now is later than all that waits.
+                is_earlier=sql.SQL(
+                    "(waiting.file_id, waiting.line_number) < (batch.{}, batch.{})"
+                    if self._staged.replayed
+                    else "true"
+                ).format(sql.Identifier(FILE_ID), sql.Identifier(LINE)),
                 changes=CHANGES,
             )
         )
@@ -289,7 +369,7 @@ class Records:
     def _supersede_rows(self) -> None:
         """Count the accepted records that this run's have replaced."""
         is_kept: sql.Composable = sql.SQL("true")
-        if self._rejected and self._exists(REJECTED):
+        if self._has_rejected:
             is_kept = sql.SQL("not exists (select from {} as rejected where {})").format(
                 REJECTED, same_key(self._record.key, "rejected", "earlier")
             )
@@ -379,12 +459,6 @@ class Records:
             sql.SQL("{} = {}::text").format(sql.Identifier(table, natural), sql.Identifier("failing", name))
             for name, natural in pairs
         )
-
-    def _exists(self, table: sql.Identifier) -> bool:
-        row = self._connection.execute(
-            "select to_regclass(%s) is not null", [table.as_string(self._connection)]
-        ).fetchone()
-        return bool(row and row[0])
 
     def _count(
         self,

@@ -1,6 +1,8 @@
 """Read the quarantine: rows of sources and lines of files that broke a rule, with rules and reasons."""
 
-from collections.abc import Sequence
+import getpass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import psycopg
@@ -9,6 +11,108 @@ from psycopg.rows import dict_row
 from warehouse.errors import WrongParameters
 
 Rows = Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which waiting entries are meant: those of all conditions that are given."""
+
+    ids: Sequence[int] = ()
+    source: str | None = None
+    entity: str | None = None
+    rule: str | None = None
+    run_id: int | None = None
+
+
+def find_waiting(connection: psycopg.Connection, selection: Selection) -> Mapping[str, Sequence[int]]:
+    """By source, the ids of the selected entries that wait.
+
+    Raises:
+        WrongParameters: there are none.
+    """
+    rows = connection.execute(
+        f"select entry.source, array_agg(entry.quarantine_id order by entry.quarantine_id) "
+        f"from audit.quarantine as entry where {_SELECTED} group by entry.source order by 1".encode(),
+        {**asdict(selection), "ids": list(selection.ids) or None},
+    ).fetchall()
+    if not rows:
+        raise WrongParameters(
+            "No entry of the quarantine is selected.", hint="`dwh quarantine list` lists those that wait."
+        )
+    return dict(rows)
+
+
+def count_waiting(connection: psycopg.Connection, ids: Sequence[int]) -> int:
+    """How many of these entries, or of those that have replaced them, wait."""
+    row = connection.execute(
+        """
+        select count(*) from audit.quarantine as entry
+        where entry.quarantine_id = any(%s) and (entry.resolved_at is null or entry.resolution = 'replaced')
+        """,
+        [list(ids)],
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def run_ids_of(connection: psycopg.Connection, ids: Sequence[int]) -> list[int]:
+    """The runs that put these entries into quarantine."""
+    rows = connection.execute(
+        "select distinct run_id from audit.quarantine where quarantine_id = any(%s) order by 1", [list(ids)]
+    ).fetchall()
+    return [run_id for (run_id,) in rows]
+
+
+def edit_record(connection: psycopg.Connection, chosen: Mapping[str, Sequence[int]], edited: bytes) -> None:
+    """Keep the record of the only chosen entry as it was corrected by hand, beside the original.
+
+    Raises:
+        WrongParameters: several entries are chosen, the entry is no record of a file, or the text is not UTF-8.
+    """
+    (ids,) = chosen.values() if len(chosen) == 1 else ([],)
+    if len(ids) != 1:
+        raise WrongParameters("Only one entry can be corrected at a time.", hint="Name it by its id.")
+    try:
+        text = edited.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        raise WrongParameters("The corrected record is not UTF-8.", hint="Save it as UTF-8.") from None
+    changed = connection.execute(
+        """
+        update audit.quarantine set edited_text = %s, edited_by = %s, edited_at = clock_timestamp()
+        where quarantine_id = %s and file_id is not null and source <> 'weblogs'
+        """,
+        [text, getpass.getuser(), ids[0]],
+    ).rowcount
+    if not changed:
+        raise WrongParameters(
+            f"Entry {ids[0]} is no record of a file.",
+            hint="Rows of a database are corrected there; lines of web logs by their format.",
+        )
+
+
+def read_groups(connection: psycopg.Connection, selection: Selection) -> Rows:
+    """What waits, by source, entity, rule and run, with the newest entry of each as an example."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(
+            f"""
+            select
+                entry.source, entry.entity, rule, entry.run_id, count(*) as entries,
+                max(entry.quarantine_id) as example, min(entry.quarantined_at) as since
+            from audit.quarantine as entry cross join unnest(entry.rules) as rule
+            where {_SELECTED}
+            group by entry.source, entry.entity, rule, entry.run_id order by entries desc, 1, 2, 3, 4
+            """.encode(),
+            {**asdict(selection), "ids": list(selection.ids) or None},
+        ).fetchall()
+
+
+_SELECTED = """
+    entry.resolved_at is null
+    and (%(ids)s::bigint[] is null or entry.quarantine_id = any(%(ids)s))
+    and (%(source)s::text is null or entry.source = %(source)s)
+    and (%(entity)s::text is null or entry.entity = %(entity)s)
+    and (%(rule)s::text is null or %(rule)s = any(entry.rules))
+    and (%(run_id)s::bigint is null or entry.run_id = %(run_id)s)
+"""
 
 
 def read_waiting(
@@ -63,7 +167,7 @@ _ENTRY = f"""
     select
         entry.quarantine_id, entry.source, entry.entity, {_PLACE}, entry.rules, entry.reason, entry.quarantined_at,
         entry.run_id, entry.resolved_at, entry.resolution, entry.resolved_run_id, entry.byte_offset, entry.raw_text,
-        entry.row_data
+        entry.edited_text, entry.edited_by, entry.edited_at, entry.note, entry.row_data
     from audit.quarantine as entry
     left join audit.file as file on entry.file_id = file.file_id
     where entry.quarantine_id = %s

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from warehouse.errors import DeclarationError
 from warehouse.model.contracts import Contract, read_contract
 from warehouse.model.star import DIMENSIONS, TARGETS
-from warehouse.sources.feed import ColumnType, Feed, FeedSpec, for_every_change
+from warehouse.sources.feed import RECORDED_AT, ColumnType, Feed, FeedSpec, for_every_change
 from warehouse.sources.feed_tables import check_feed_tables
 from warehouse.sources.joins import CHANGED, Join, check_joins, parse_join, quoted
 from warehouse.sources.lookups import Lookup, LookupSpec, parse_lookups
@@ -241,7 +241,8 @@ def read_declaration(folder: Path) -> Source:
             name,
             table.schema_ or spec.schema_,
             table.key,
-            table.cursor,
+            # A record has changed when its file was written.
+            RECORDED_AT if spec.feed and not table.items else table.cursor,
             spec.on_schema_change,
             table.name,
             table.undecodable or spec.undecodable,

@@ -22,6 +22,16 @@ with line as (
     from audit.quarantine as waiting
     where waiting.source = 'weblogs' and waiting.file_id is not null and waiting.resolved_at is null
     group by waiting.file_id
+    union all
+    select
+        discarded.file_id,
+        0 as rows_loaded,
+        0 as rows_quarantined,
+        sum(discarded.line_number::numeric) as line_sum,
+        sum(discarded.line_number::numeric ^ 2) as square_sum
+    from audit.quarantine as discarded
+    where discarded.source = 'weblogs' and discarded.resolution = 'discarded'
+    group by discarded.file_id
 ),
 
 found as (

@@ -75,6 +75,8 @@ class FileProgress:
     # Numbers of the lines that say how others are read, and the format in which they all were read.
     header_lines: list[int] = field(default_factory=list)
     format: str | None = None
+    # Lines that somebody has discarded from the quarantine.
+    rows_discarded: int = 0
     # What was loaded of it before is deleted when this batch commits.
     is_restarted: bool = False
     parts: list[Part] = field(default_factory=list)
@@ -215,6 +217,7 @@ def progress_of(task: FileTask, file_id: int) -> FileProgress:
         last_seconds=_seconds(known.last_event_at),
         header_lines=list(known.header_lines),
         format=known.format,
+        rows_discarded=known.rows_discarded,
     )
 
 
@@ -249,6 +252,7 @@ def checkpoint_of(progress: FileProgress) -> Checkpoint:
         inode=progress.file.inode,
         header_lines=progress.header_lines,
         format=progress.format,
+        rows_discarded=progress.rows_discarded,
     )
 
 

@@ -76,7 +76,7 @@ def set_aside(connection: psycopg.Connection, task: FileTask, unread: UnreadFile
         connection.execute(
             """
             update audit.quarantine set resolved_at = clock_timestamp(), resolved_run_id = %s, resolution = 'replaced'
-            where file_id = %s and resolved_at is null
+            where file_id = %s and (resolved_at is null or resolution = 'discarded')
             """,
             [run_id, file_id],
         )
@@ -91,7 +91,8 @@ def set_aside(connection: psycopg.Connection, task: FileTask, unread: UnreadFile
                 status = %(status)s, message = %(reason)s, hint = %(hint)s, loaded_at = clock_timestamp(),
                 size_bytes = %(size_bytes)s, modified_ns = %(modified_ns)s, inode = %(inode)s,
                 head_bytes = 0, head_hash = %(nothing)s, tail_hash = %(nothing)s, byte_offset = 0, line_count = 0,
-                rows_quarantined = 0, unterminated_line_offset = null, header_lines = '{}', format = null
+                rows_quarantined = 0, rows_discarded = 0, unterminated_line_offset = null, header_lines = '{}',
+                format = null
             where file_id = %(file_id)s
             """,
             {

@@ -85,7 +85,7 @@ def restart_file(connection: psycopg.Connection, progress: FileProgress) -> None
     # A copy of another file begins where that one ends.
     progress.byte_offset, progress.line_count = row[0], row[1] - 1
     progress.lines_duplicated = progress.line_count
-    progress.rows_loaded = progress.rows_quarantined = 0
+    progress.rows_loaded = progress.rows_quarantined = progress.rows_discarded = 0
     progress.header_lines = []
     progress.unterminated_line_offset = progress.first_seconds = progress.last_seconds = None
     progress.head = progress.tail = None if progress.byte_offset else b""
@@ -96,11 +96,11 @@ def replace_lines(connection: psycopg.Connection, progress: FileProgress, run_id
     delete_lines(connection, progress.file_id, run_id)
     connection.execute("delete from audit.file_part where file_id = %s", [progress.file_id])
     connection.execute("update audit.file set rows_removed = 0 where file_id = %s", [progress.file_id])
-    # Except those that this transaction has put there.
+    # Except those that this transaction has put there. What was discarded is read again, too.
     connection.execute(
         """
         update audit.quarantine set resolved_at = clock_timestamp(), resolved_run_id = %s, resolution = 'replaced'
-        where file_id = %s and resolved_at is null and xmin <> pg_current_xact_id()::xid
+        where file_id = %s and (resolved_at is null or resolution = 'discarded') and xmin <> pg_current_xact_id()::xid
         """,
         [run_id, progress.file_id],
     )

@@ -1,0 +1,112 @@
+"""Replay and discard what waits in quarantine, each as a run of its own, under the lock of its source."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flows.databases import with_urls
+from flows.engine import log
+from flows.run_locked import run_locked
+from warehouse.db.connections import connect
+from warehouse.db.schema_version import ensure_migrated
+from warehouse.feeds.replay import stage_entries
+from warehouse.load.publish import publish
+from warehouse.load.rejudge import rejudge
+from warehouse.runs.audit import Load, Run
+from warehouse.runs.discard import discard
+from warehouse.runs.quarantine import Selection, count_waiting, edit_record, find_waiting, run_ids_of
+from warehouse.settings import Settings
+from warehouse.sources.registry import read_source
+from warehouse.weblogs import loader
+from warehouse.weblogs.files.checkpoints import FEED
+
+REPLAY, DISCARD = "replay-quarantine", "discard-quarantine"
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a replay of one source's entries did, or would do: how many it judged again, and how many passed."""
+
+    source: str
+    run_id: int
+    judged: int
+    passed: int
+    loads: Sequence[Load] = ()
+    dry_run: bool = False
+
+
+def replay(selection: Selection, *, edited: bytes | None = None, dry_run: bool = False) -> list[Replayed]:
+    """Judge the selected entries once more and load those that pass, one run for each source.
+
+    `edited` is the record as it was corrected by hand, of the only selected entry.
+
+    Raises:
+        WrongParameters: nothing is selected, or the selected entry cannot be corrected here.
+    """
+    settings = with_urls(Settings.load())
+    ensure_migrated(settings.warehouse)
+    with connect(settings.warehouse, autocommit=True) as connection:
+        chosen = find_waiting(connection, selection)
+        if edited is not None:
+            edit_record(connection, chosen, edited)
+        runs = {source: run_ids_of(connection, ids) for source, ids in chosen.items()}
+    return [_replay(settings, source, ids, runs[source], dry_run) for source, ids in chosen.items()]
+
+
+def _replay(
+    settings: Settings, source: str, ids: Sequence[int], of_runs: Sequence[int], dry_run: bool
+) -> Replayed:
+    def work(run: Run) -> Replayed:
+        loads: Sequence[Load] = ()
+        if source == FEED:
+            if not dry_run:
+                with connect(run.warehouse_url, autocommit=True) as connection:
+                    rows = connection.execute(
+                        "select distinct path from audit.file inner join audit.quarantine using (file_id) "
+                        "where quarantine_id = any(%s)",
+                        [list(ids)],
+                    ).fetchall()
+                loader.load(settings, run, restart=[path for (path,) in rows])
+        elif (declared := read_source(source, settings.sources)).feed is None:
+            loads = rejudge(run, declared, ids)
+        else:
+            staged = stage_entries(run, declared, ids, settings.lake)
+            loads = publish(run, staged, progress=log).loads
+        still = count_waiting(run.dry_run_connection or run.connection, ids)
+        return Replayed(source, run.run_id, len(ids), len(ids) - still, loads, dry_run)
+
+    return run_locked(
+        settings.warehouse,
+        REPLAY,
+        work,
+        lock="feed weblogs" if source == FEED else f"source {source}",
+        shared=source == FEED,
+        parameters={"source": source, "replays_runs": list(of_runs)},
+        dry_run=dry_run,
+    )
+
+
+def discard_entries(selection: Selection, reason: str) -> int:
+    """Discard the selected records and lines of files; returns how many.
+
+    Raises:
+        WrongParameters: nothing is selected, or rows of a database are.
+    """
+    settings = with_urls(Settings.load())
+    ensure_migrated(settings.warehouse)
+    with connect(settings.warehouse, autocommit=True) as connection:
+        chosen = find_waiting(connection, selection)
+    count = 0
+    for source, ids in chosen.items():
+
+        def work(run: Run, ids: Sequence[int] = ids) -> int:
+            with run.session("discard") as writer:
+                return discard(writer, run.run_id, ids, reason)
+
+        count += run_locked(
+            settings.warehouse,
+            DISCARD,
+            work,
+            lock="feed weblogs" if source == FEED else f"source {source}",
+            parameters={"source": source, "reason": reason},
+        )
+    return count

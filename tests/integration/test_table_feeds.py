@@ -1,0 +1,80 @@
+"""Feeds of tables: CSV and workbooks in any shape that people send, into the same dimension as the shop's."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.integration.test_feeds import FeedPipeline
+
+LISTED = (
+    "select company_id, name, country, valid_from::date::text from dwh.dim_company "
+    "where is_current and company_key > 0"
+)
+
+
+@pytest.fixture
+def companies(warehouse_url: str, tmp_path: Path) -> Iterator[FeedPipeline]:
+    pipeline = FeedPipeline(warehouse_url, tmp_path / "lake", "companies")
+    yield pipeline
+    pipeline.warehouse.close()
+
+
+def workbook(**sheets: list[list[object]]) -> bytes:
+    content = io.BytesIO()
+    with pd.ExcelWriter(content, engine="xlsxwriter") as writer:
+        for name, rows in sheets.items():
+            pd.DataFrame(rows).to_excel(writer, sheet_name=name, header=False, index=False)
+    return content.getvalue()
+
+
+def test_tables_are_read_whatever_their_shape(companies: FeedPipeline) -> None:
+    companies.land("plain.csv", "cuit,name,country,updated_at\n301,One,ar,2024-01-05\n302,,AR,2024-01-05\n")
+    companies.land(
+        "german.csv", "\ufeffCOUNTRY;Extra;Company Name;Tax-Number\r\nDE;x;Zwei;303\r\n\r\nDE;;Drei;304\r\n"
+    )
+    companies.land("latin.csv", "Pais\tRazon social\tCUIT\nAR\tCaf\u00e9\t305\n".encode("latin-1"))
+    companies.land("wide.csv", 'Name,Country,CUIT\n"Six, Inc.\nof two lines",US,306,more\nSeven,US\n')
+    companies.land("nothing.csv", "a,b\n1,2\n")
+    companies.land(
+        "book.xlsx",
+        workbook(
+            First=[["Our sellers", None, None, None], ["Country", "Name", "Updated", "Tax number"],
+                   ["CL", "Eight", pd.Timestamp("2024-02-03"), 308], [None, None, None, None]],
+            Notes=[["nothing here"]],
+            More=[["cuit", "name", "country", "date"], ["309", "Nine", "CL", "04/02/2024"]],
+        ),
+    )  # fmt: skip
+    companies.land("damaged.xlsx", b"PK\x03\x04 no workbook")
+    companies.run()
+    assert companies.rows(f"{LISTED} order by 1") == [
+        ("301", "One", "AR", "1900-01-01"),
+        ("303", "Zwei", "DE", "1900-01-01"),
+        ("304", "Drei", "DE", "1900-01-01"),
+        ("305", "Caf\u00e9", "AR", "1900-01-01"),
+        ("306", "Six, Inc.\nof two lines", "US", "1900-01-01"),
+        ("308", "Eight", "CL", "1900-01-01"),
+        ("309", "Nine", "CL", "1900-01-01"),
+    ]
+    assert sorted(rules for _, rules in companies.waiting()) == [
+        "cuit is missing", "header is missing", "name is missing", "workbook cannot be read"
+    ]  # fmt: skip
+    assert [(path, loaded, waiting) for path, _, _, loaded, waiting, *_ in companies.counts()] == [
+        ("plain.csv", 1, 1), ("german.csv", 2, 0), ("latin.csv", 1, 0), ("wide.csv", 1, 1), ("nothing.csv", 0, 1),
+        ("book.xlsx", 2, 0), ("damaged.xlsx", 0, 1),
+    ]  # fmt: skip
+    assert companies.rows(
+        "select cuit, _rescued_data, updated_at::date::text from raw.companies_company "
+        "where cuit in ('303', '306', '308', '309') order by 1"
+    ) == [
+        ("303", {"Extra": "x"}, None),
+        ("306", {"_rest": ["more"]}, None),
+        ("308", None, "2024-02-03"),
+        ("309", None, "2024-02-04"),
+    ]
+    # A changed company opens a version when the list says so.
+    companies.land("later.csv", "cuit,name,country,updated_at\n301,Uno,AR,2024-05-01\n")
+    companies.run()
+    assert companies.rows(f"{LISTED} and company_id = '301'") == [("301", "Uno", "AR", "2024-05-01")]

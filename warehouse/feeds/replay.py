@@ -1,0 +1,67 @@
+"""Stage records that wait in quarantine, as they came or as they were corrected by hand, to be judged once more."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from psycopg.rows import dict_row
+
+from warehouse.extract.delete_threshold import DeleteThreshold
+from warehouse.feeds.bad_records import BadRecords
+from warehouse.feeds.json_records import parse
+from warehouse.feeds.record import Problem, Record
+from warehouse.feeds.rows import MEMBER
+from warehouse.feeds.stage import Stager, place_of, snapshot
+from warehouse.feeds.staged import StagedFeed
+from warehouse.runs.audit import Run, ensure_alive
+from warehouse.runs.definitions import read_contracts
+from warehouse.sources.declaration import Source
+
+
+def stage_entries(run: Run, source: Source, quarantine_ids: Sequence[int], lake_url: str) -> StagedFeed:
+    """Read the records of these entries of a feed into schema staging; those that cannot be read are left out."""
+    contracts = dict(read_contracts(source))
+    if contract := source.record_contract():
+        contracts[source.record.mirror] = contract
+    staged = []
+    with run.session("stage") as writer:
+        with writer.cursor(row_factory=dict_row) as cursor:
+            entries = cursor.execute(_ENTRIES, [list(quarantine_ids), source.name]).fetchall()
+        stager = Stager(writer, source, lambda _: None)
+        stager.create_tables()
+        with BadRecords(writer, source, lake_url, is_dry_run=True):
+            for entry in entries:
+                fields = _fields(entry, source)
+                if isinstance(fields, Problem):
+                    continue
+                record = Record(entry["line_number"], 0, b"", fields)
+                place = place_of(entry["file_id"], entry["path"], entry["modified_ns"])
+                if stager.add(record, place) is None:
+                    staged.append(entry["quarantine_id"])
+            stager.send()
+        ensure_alive(run)
+        run.commit(writer)
+        tables = stager.tables()
+    return StagedFeed(source, snapshot(source), tables, contracts, DeleteThreshold(), replayed=tuple(staged))
+
+
+def _fields(entry: Mapping[str, Any], source: Source) -> dict[str, Any] | Problem:
+    fields = parse((entry["edited_text"] or entry["row_text"] or entry["raw_text"] or "").encode())
+    if not isinstance(fields, Problem) and entry["edited_text"] is None:
+        for table in source.tables:
+            if isinstance(members := fields.get(table.items or ""), list):
+                # What was no object stands under a name of its own.
+                fields[table.items or ""] = [
+                    one[MEMBER] if isinstance(one, dict) and one.keys() == {MEMBER} else one
+                    for one in members
+                ]
+    return fields
+
+
+_ENTRIES = """
+    select
+        entry.quarantine_id, entry.file_id, entry.line_number, entry.edited_text, entry.row_data::text as row_text,
+        entry.raw_text, file.path, file.modified_ns
+    from audit.quarantine as entry inner join audit.file as file on entry.file_id = file.file_id
+    where entry.quarantine_id = any(%s) and entry.source = %s and entry.resolved_at is null
+    order by entry.file_id, entry.line_number
+"""

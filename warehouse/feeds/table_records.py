@@ -1,0 +1,223 @@
+"""Reads tables, CSV or workbooks, row by row, whatever the header's order and spelling, separator and encoding.
+
+Values are texts; those of columns with numbers and dates are written as the types want them, decimal commas included.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date, datetime
+from typing import Any, Final
+
+from warehouse.feeds.record import Number, Problem, Record
+from warehouse.files.content import ContentReader
+from warehouse.sources.declaration import Table
+from warehouse.sources.feed import Feed
+
+_SEPARATORS: Final = ",;\t|"
+_WORKBOOK: Final = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+_COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+")
+# Rows in which the header is looked for: a title may stand above it.
+_TITLE_ROWS: Final = 20
+# Cells beyond the header, in _rescued_data.
+REST: Final = "_rest"
+_READ = 1 << 20
+
+
+class TableRecords:
+    """Every row of a file below its header, empty ones left out; see `JsonRecords`."""
+
+    is_array = False
+
+    def __init__(self, content: ContentReader, feed: Feed, table: Table) -> None:
+        self._content, self._feed, self._table = content, feed, table
+        self.fault: str | None = None
+        self._names = {_plain(name): name for name in table.columns} | {
+            _plain(other): name for name, others in feed.header_names.items() for other in others
+        }
+        self.is_workbook = content.head.startswith(_WORKBOOK)
+
+    def __iter__(self) -> Iterator[Record]:
+        if self.is_workbook:
+            return self._sheets()
+        return self._lines()
+
+    def _lines(self) -> Iterator[Record]:
+        text = _Text(self._content)
+        lines = iter(text)
+        head: list[str] = []
+        for text_line in lines:
+            head.append(text_line)
+            if len(head) == _TITLE_ROWS:
+                break
+        separator = self._separator(head)
+        reader = csv.reader(_chained(head, lines), delimiter=separator, strict=True)
+        header: list[str] | None = None
+        start = 1
+        while True:
+            try:
+                cells = next(reader, None)
+            except csv.Error as error:
+                problem = Problem("row cannot be read", f"{error}.")
+                yield Record(
+                    start, start - 1, "".join(text.last).encode("utf-8", "backslashreplace"), None, problem
+                )
+                start = reader.line_num + 1
+                continue
+            if cells is None:
+                break
+            line, start = start, reader.line_num + 1
+            if not any(cell.strip() for cell in cells):
+                continue
+            if header is None:
+                header = self._header(cells)
+                if header is None and line > _TITLE_ROWS:
+                    break
+                continue
+            # Byte offsets of rows are not known: rows are numbered.
+            yield self._record(line, header, cells, separator.join(cells).encode())
+        if header is None and head:
+            yield self._without_header()
+
+    def _sheets(self) -> Iterator[Record]:
+        """Rows of all sheets that have the header, numbered on from sheet to sheet."""
+        raw = bytearray()
+        while block := self._content.read(_READ):
+            raw += block
+        try:
+            # Imported only for workbooks: pandas takes a while.
+            import pandas as pd
+
+            sheets = pd.read_excel(
+                io.BytesIO(bytes(raw)), sheet_name=None, header=None, dtype=object, engine="calamine"
+            )
+        except Exception as error:
+            # Whatever the library makes of a damaged or encrypted file.
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            problem = Problem(
+                "workbook cannot be read", f"It is damaged, or protected by a password: {reason}"
+            )
+            yield Record(1, 0, bytes(raw), None, problem)
+            return
+        number, has_header = 0, False
+        for sheet in sheets.values():
+            header: list[str] | None = None
+            for row in sheet.itertuples(index=False):
+                number += 1
+                cells = [None if value is None or value != value else value for value in row]
+                if all(cell is None or not str(cell).strip() for cell in cells):
+                    continue
+                if header is None:
+                    header = self._header([str(cell) if cell is not None else "" for cell in cells])
+                    has_header |= header is not None
+                    continue
+                raw_row = "\t".join("" if cell is None else str(cell) for cell in cells)
+                yield self._record(number, header, cells, raw_row.encode("utf-8", "backslashreplace"))
+        if not has_header and number:
+            yield self._without_header()
+
+    def _without_header(self) -> Record:
+        columns = ", ".join(self._table.columns)
+        problem = Problem("header is missing", f"None of its first rows names the columns {columns}.")
+        return Record(1, 0, b"", None, problem)
+
+    def _separator(self, head: Sequence[str]) -> str:
+        """The separator by which most columns are found."""
+
+        def found(separator: str) -> int:
+            rows = csv.reader(head, delimiter=separator)
+            try:
+                return max((sum(_plain(cell) in self._names for cell in row) for row in rows), default=0)
+            except csv.Error:
+                return 0
+
+        return max(_SEPARATORS, key=found)
+
+    def _header(self, cells: Sequence[str]) -> list[str] | None:
+        """Names of the columns: those of the table where it has them, others as they are; None if it is no header."""
+        names = [
+            self._names.get(_plain(cell), cell.strip() or f"column_{n}") for n, cell in enumerate(cells, 1)
+        ]
+        known = {name for name in names if name in self._table.columns}
+        return names if known.issuperset(self._table.key) else None
+
+    def _record(self, line: int, header: Sequence[str], cells: Sequence[Any], raw: bytes) -> Record:
+        fields: dict[str, Any] = {}
+        for name, cell in zip(header, cells, strict=False):
+            value = cell.strip() if isinstance(cell, str) else cell
+            if value is None or value == "":
+                continue
+            if name in fields:
+                return Record(
+                    line, line - 1, raw, None, Problem("field is there twice", f"Two columns are {name!r}.")
+                )
+            fields[name] = self._value(name, value)
+        if rest := [cell for cell in cells[len(header) :] if cell not in (None, "")]:
+            fields[REST] = rest
+        if any("\0" in value for value in fields.values() if isinstance(value, str)):
+            problem = Problem("text has a NUL character", "PostgreSQL cannot hold it.")
+            return Record(line, line - 1, raw, None, problem)
+        return Record(line, line - 1, raw, fields)
+
+    def _value(self, name: str, value: Any) -> Any:
+        kind = self._table.columns.get(name)
+        if isinstance(value, float) and value.is_integer():
+            # Cells of a workbook have no integers.
+            value = int(value)
+        if kind == "text" and isinstance(value, datetime | date):
+            return value.isoformat()
+        if not isinstance(value, str):
+            return value
+        if kind in ("numeric", "bigint"):
+            return Number(value.replace(".", "").replace(",", ".")) if _COMMA.fullmatch(value) else value
+        if kind in ("date", "timestamptz"):
+            return _as_iso(value, self._feed.date_formats)
+        return value
+
+
+class _Text:
+    """Lines of a text: UTF-8 or what `ContentReader` decodes to it, else Windows' Latin-1."""
+
+    def __init__(self, content: ContentReader) -> None:
+        self._content = content
+        self.last: Sequence[str] = ()
+
+    def __iter__(self) -> Iterator[str]:
+        left, is_first = b"", True
+        while block := self._content.read(_READ):
+            *lines, left = (left + block).split(b"\n")
+            for line in lines:
+                yield self._decode(line + b"\n", is_first)
+                is_first = False
+        if left:
+            yield self._decode(left, is_first)
+
+    def _decode(self, line: bytes, is_first: bool) -> str:
+        try:
+            text = line.decode("utf-8-sig" if is_first else "utf-8")
+        except UnicodeDecodeError:
+            text = line.decode("cp1252", "replace")
+        self.last = (text,)
+        return text
+
+
+def _chained(head: Iterable[str], rest: Iterator[str]) -> Iterator[str]:
+    yield from head
+    yield from rest
+
+
+def _plain(name: str) -> str:
+    """A column's name without case, spaces and signs."""
+    return re.sub(r"[\W_]+", "", name.strip().lower())
+
+
+def _as_iso(value: str, formats: Sequence[str]) -> str:
+    """A date as ISO 8601 writes it, if it is written in one of these formats; else as it is."""
+    for one in formats:
+        try:
+            moment = datetime.strptime(value, one)
+        except ValueError:
+            continue
+        return moment.isoformat() if re.search("%[HIMSfz]", one) else moment.date().isoformat()
+    return value

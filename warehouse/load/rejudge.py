@@ -1,0 +1,65 @@
+"""Judge rows of a database that wait in quarantine once more, without reading the source again."""
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from psycopg import sql
+
+from warehouse.db.identifiers import text_array
+from warehouse.extract.catalog import mirror_exists
+from warehouse.load import quarantine
+from warehouse.load.batch import Batch
+from warehouse.load.changed_keys import create_changed_keys
+from warehouse.load.conform import clear_stale_timestamps, conform, find_deleted_keys
+from warehouse.load.publish import check, merge, to_load
+from warehouse.load.transaction import begin_publishing
+from warehouse.model.star import TARGETS
+from warehouse.runs.audit import Load, Run, ensure_alive, record_load
+from warehouse.sources.declaration import Source
+
+
+def rejudge(run: Run, source: Source, quarantine_ids: Sequence[int]) -> tuple[Load, ...]:
+    """Conform the rows of these entries again, and load those that pass; one transaction."""
+    loads = []
+    with run.session("replay") as connection:
+        begin_publishing(connection, run.run_id)
+        for target in TARGETS:
+            entity = source.entities.get(target.entity)
+            if entity is None or not mirror_exists(connection, entity.table):
+                continue
+            taken_at = datetime.now(UTC)
+            with Batch(connection, run.run_id, entity, target, taken_at=taken_at) as batch:
+                if (load := _rejudge(batch, run, quarantine_ids)) is not None:
+                    loads.append(load)
+                    record_load(connection, run.run_id, load)
+        ensure_alive(run)
+    return tuple(loads)
+
+
+def _rejudge(batch: Batch, run: Run, quarantine_ids: Sequence[int]) -> Load | None:
+    started = time.monotonic()
+    batch.execute("drop table if exists {changed_keys}")
+    read = create_changed_keys(
+        batch,
+        """
+        select {source_key}, false as _has_updated_at, false as _is_new, false as _is_outdated
+        from {mirror} as mirror where {key} in (
+            select row_key from audit.quarantine
+            where quarantine_id = any({ids}) and source = {source} and entity = {entity} and resolved_at is null
+        )
+        """,
+        key=sql.SQL("{}::text[]").format(text_array(batch.entity.table.key, "mirror")),
+        ids=sql.Literal(list(quarantine_ids)),
+    )
+    if not read:
+        return None
+    conformed = conform(batch, read).rows
+    clear_stale_timestamps(batch)
+    find_deleted_keys(batch)
+    last_entry = quarantine.last_entry(batch.connection)
+    quarantined = check(batch, run, batch.entity.contract(), []) if conformed else 0
+    quarantine.resolve(batch, last_entry)
+    counts = merge(batch)
+    quarantine.mark_rows(batch)
+    return to_load(batch, counts, read, conformed, quarantined, started)
