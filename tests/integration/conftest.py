@@ -1,11 +1,16 @@
-"""What the engine's tests share: a shop and a warehouse of one test alone."""
+"""What the engine's tests share: a shop and a warehouse of one test alone, and declarations of the shop."""
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests import shop_day
-from tests.pipeline import Pipeline
+from tests.pipeline import PACKAGED, Pipeline
+from warehouse.sources.declaration import Source, read_declaration
+
+Declare = Callable[..., Source]
 
 
 @pytest.fixture
@@ -28,3 +33,20 @@ def busy_shop(pipeline: Pipeline) -> Pipeline:
     """A shop of five customers and four orders, one of them for quarantine, and an empty warehouse."""
     shop_day.open_shop(pipeline)
     return pipeline
+
+
+@pytest.fixture
+def declare(tmp_path: Path) -> Declare:
+    """Declares source shop as it is packaged, but with texts replaced: file of the source, old text, new text."""
+    folder = tmp_path / "shop"
+
+    def declare(*changes: tuple[str, str, str]) -> Source:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(PACKAGED / "shop", folder)
+        for name, old, new in changes:
+            text = (folder / name).read_text()
+            assert old in text, (name, old)
+            (folder / name).write_text(text.replace(old, new))
+        return read_declaration(folder)
+
+    return declare

@@ -7,6 +7,7 @@ Tables of a batch, in the order in which a load fills them:
 - `unconvertible`: rows that it cannot convert
 - `deleted_keys`: natural keys that are no longer conformed, or that no mirror row has
 - `failing_rows`: rows that break a rule of the contract, that the star cannot hold, or that cannot be converted
+- `deferred_keys`: those that a changed definition did not deliver while the mirrors were still the last run's
 - `verdicts`: what the merge of a versioned dimension does to each member; facts are re-keyed by it
 """
 
@@ -35,6 +36,19 @@ def verdict_table(entity: str) -> sql.Identifier:
 
 
 @dataclass(frozen=True)
+class DeferredDeletes:
+    """Deletes that a changed definition asks for: they wait until the mirrors show what this run has read.
+
+    What the last run's mirrors no longer give may be there again with this run's changes.
+    """
+
+    # What has changed in the definition.
+    reason: str
+    # Rows of the target that were live before.
+    rows_held: int
+
+
+@dataclass(frozen=True)
 class Batch:
     """The rows of one entity on their way into one target; as a context manager it drops its temporary tables."""
 
@@ -50,6 +64,10 @@ class Batch:
     may_have_orphans: bool = False
     # Why every row of the mirror is conformed again, if it is: then versions are corrected in place, none is opened.
     reconform_reason: str | None = None
+    # Whether the mirrors are still those of the last run: then nothing is deleted, but put into `deferred_keys`.
+    is_before_merge: bool = False
+    # Deletes that an earlier batch of this run has deferred: this one judges them.
+    deferred: DeferredDeletes | None = None
     # Columns that the target was not made with before; None: not known.
     new_columns: Sequence[str] | None = ()
     _temporary: set[str] = field(default_factory=set, repr=False)
@@ -78,6 +96,7 @@ class Batch:
             "conformed": self.conformed,
             "unconvertible": sql.Identifier("pg_temp", f"unconvertible_{self.entity.name}"),
             "deleted_keys": sql.Identifier("pg_temp", "deleted_keys"),
+            "deferred_keys": sql.Identifier("pg_temp", f"deferred_{self.entity.name}"),
             "failing_rows": sql.Identifier("pg_temp", "failing_rows"),
             "verdicts": verdict_table(self.entity.name),
             "mirror": sql.Identifier("raw", self.entity.table.mirror),

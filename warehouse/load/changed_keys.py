@@ -1,7 +1,7 @@
 """Changed keys: which rows of a source a run has to conform, and why.
 
-They are the rows that changed or whose joined rows did, those that wait in quarantine, and facts whose dimension
-version was closed before their event or whose member has arrived late.
+They are the rows that changed or whose joined rows did, those that wait in quarantine or whose delete was deferred, and
+facts whose dimension version was closed before their event or whose member has arrived late.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,6 +31,8 @@ def find_changed_keys(batch: Batch, staged: StagedTable, reads: Reads) -> int:
     types = {column.name: column.type for column in staged.columns}
     changed = sql.SQL(" union all ").join([_changed(batch), *keys_of_joined_rows(batch, reads)])
     keys = [with_rows_joined_to_them(batch, changed), _waiting(batch, types)]
+    if batch.deferred:
+        keys.append(_deferred(batch, types))
     if isinstance(batch.target, Fact):
         keys += _outdated(batch, batch.target, types)
         keys += _late_members(batch, batch.target, types)
@@ -140,6 +142,16 @@ def _waiting(batch: Batch, types: Mapping[str, str]) -> sql.Composable:
     )
 
 
+def _deferred(batch: Batch, types: Mapping[str, str]) -> sql.Composable:
+    parts = [
+        (sql.Identifier(natural), types[name])
+        for name, natural in zip(batch.entity.table.key, batch.target.natural_key, strict=True)
+    ]
+    return batch.format(
+        "select {keys}, 0 from {deferred_keys} where {valid}", keys=_cast(parts), valid=_can_be_cast(parts)
+    )
+
+
 def _outdated(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.Composable]:
     """Facts of this source whose dimension version this run closed before their event."""
     keys: list[sql.Composable] = []
@@ -189,6 +201,7 @@ def _late_members(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sq
             **_fact_names(batch, fact, types),
             "via": sql.Identifier("dwh", f"dim_{through}"),
             "via_key": sql.Identifier(f"{through}_key"),
+            "via_id": sql.Identifier(f"{through}_id"),
             "via_verdicts": verdict_table(through),
             "derived_id": sql.Identifier(f"{derived}_id"),
             "derived_key": sql.Identifier(f"{derived}_key"),
@@ -200,10 +213,14 @@ def _late_members(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sq
             """
             select via.{via_key} from {via} as via
             inner join {derived_verdicts} as member on via.{derived_id} = member.{derived_id}
-            where via.source_system = {source} and member.verdict in ('first', 'reappeared')
-                and via.run_id <> {run_id}
+            where via.source_system = {source} and member.verdict in ('first', 'reappeared') and {was_there}
             """,
             **names,
+            was_there=batch.format(
+                "via.{via_id} not in (select {via_id} from {via_verdicts} where verdict = 'first')", **names
+            )
+            if _is_merged(batch.connection, through)
+            else sql.SQL("true"),
         )
         for members, dimension in ((completed, through), (adopted, derived)):
             if _is_merged(batch.connection, dimension) and batch.exists("{members}", members=members):

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from warehouse.db.identifiers import each, listed
+from warehouse.db.identifiers import listed, same_key, text_array
 from warehouse.errors import DeclarationError
 from warehouse.extract.catalog import columns_of
 from warehouse.load.batch import Batch
-from warehouse.load.changed_keys import natural_keys
+from warehouse.load.changed_keys import keys_where
 from warehouse.load.conversion import ROW_ERRORS, create_unconvertible, fill_by_halves
 from warehouse.load.fit import scales
 from warehouse.load.lookups import resolve_lookups
@@ -122,21 +122,21 @@ def clear_stale_timestamps(batch: Batch) -> None:
 
 def find_deleted_keys(batch: Batch) -> int:
     """Fill the batch's deleted keys with those that changed and are no longer conformed; returns their number."""
+    key = batch.target.natural_key
     return batch.create_temporary(
         "deleted_keys",
         """
-        select {keys} from {changed_keys} as changed
+        select changed.* from ({changed}) as changed
         where not exists (select from {conformed} as conformed where {same})
-            and array[{key}] not in (select row_key from {unconvertible})
+            and {row_key} not in (select row_key from {unconvertible})
         """,
-        keys=natural_keys(batch, "changed"),
-        key=each("changed.{}::text", batch.entity.table.key),
-        same=sql.SQL(" and ").join(
-            sql.SQL("{} = {}::text").format(
-                sql.Identifier("conformed", natural), sql.Identifier("changed", column)
-            )
-            for column, natural in zip(batch.entity.table.key, batch.target.natural_key, strict=True)
+        # A deferred key that is none in the mirror's types is no changed key.
+        changed=batch.format(
+            "{changed} union table {deferred_keys}" if batch.deferred else "{changed}",
+            changed=keys_where(batch, "true"),
         ),
+        row_key=text_array(key, "changed"),
+        same=same_key(key, "conformed", "changed"),
     )
 
 

@@ -1,4 +1,4 @@
-"""Orphans: rows of the star and of the quarantine whose source row is no longer in the mirror."""
+"""Orphans: rows of the star and of the quarantine whose source row is no longer in the mirror; and deferred deletes."""
 
 import psycopg
 from psycopg import sql
@@ -7,6 +7,7 @@ from warehouse.db.identifiers import qualified, same_key
 from warehouse.errors import DeleteThresholdExceeded
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.deletes import confirm_hint
+from warehouse.extract.staging_tables import delta_table
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import natural_keys
 from warehouse.model.star import TARGETS, DailySnapshot, Fact
@@ -41,15 +42,16 @@ def find_orphans(batch: Batch, threshold: DeleteThreshold) -> int:
     if not batch.may_have_orphans:
         return 0
     key = batch.target.natural_key
-    rows = batch.format(
-        "from {target} as held where source_system = {source} and {live}",
-        live=live_rows(batch),
-    )
     orphans = _add_deleted_keys(
-        batch, batch.format("select {key} {rows}", key=qualified("held", key), rows=rows)
+        batch,
+        batch.format(
+            "select {key} from {target} as held where source_system = {source} and {live}",
+            key=qualified("held", key),
+            live=live_rows(batch),
+        ),
     )
-    if orphans:
-        (held,) = batch.execute("select count(*) {rows}", rows=rows).fetchone() or (0,)
+    if orphans and not batch.is_before_merge:
+        held = count_live_rows(batch)
         if threshold.is_exceeded(orphans, held):
             raise DeleteThresholdExceeded(
                 f"Too many rows of dwh.{batch.target.table} have no row in source '{batch.source}' any more, whose "
@@ -75,20 +77,48 @@ def check_deleted_share(batch: Batch, threshold: DeleteThreshold) -> None:
     Raises:
         DeleteThresholdExceeded: naming the target, its share and the limit.
     """
-    deleted, held = batch.execute(
-        """
-        select count(*) filter (where exists (select from {deleted_keys} as deleted where {same})), count(*)
-        from {target} as held where source_system = {source} and {live}
-        """,
+    held = batch.deferred.rows_held if batch.deferred else count_live_rows(batch)
+    reason = batch.deferred.reason if batch.deferred else batch.reconform_reason
+    deleted = count_live_rows(
+        batch,
+        "exists (select from ({keys}) as deleted where {same})",
+        keys=batch.format(
+            _DEFERRED_DELETES if batch.deferred else "table {deleted_keys}",
+            delta=delta_table(batch.entity.table),
+            deleted_at_source=natural_keys(batch, "delta"),
+        ),
         same=same_key(batch.target.natural_key, "held", "deleted"),
-        live=live_rows(batch),
-    ).fetchone() or (0, 0)
+    )
     if threshold.is_exceeded(deleted, held):
         raise DeleteThresholdExceeded(
             f"Too many rows of dwh.{batch.target.table} are no longer made of source '{batch.source}' "
-            f"({batch.reconform_reason}): {deleted:,} of {held:,}, {deleted / held:.0%}; {threshold}.",
+            f"({reason}): {deleted:,} of {held:,}, {deleted / held:.0%}; {threshold}.",
             hint=confirm_hint(batch.source, threshold),
         )
+
+
+# Deletes at the source have been judged when they were read.
+_DEFERRED_DELETES = """
+    (table {deleted_keys} intersect table {deferred_keys})
+    except select {deleted_at_source} from {delta} as delta where _operation = 'delete'
+"""
+
+
+def defer_deletes(batch: Batch) -> int:
+    """Put the deleted keys aside for the batch that conforms this run's changes; returns their number."""
+    deferred = batch.execute("create temp table {deferred_keys} on commit drop as table {deleted_keys}")
+    batch.execute("truncate {deleted_keys}")
+    return deferred.rowcount
+
+
+def count_live_rows(batch: Batch, condition: str = "true", /, **names: sql.Composable) -> int:
+    """Count rows `held` of the target for which `condition` holds, and whose source row should be there."""
+    (rows,) = batch.execute(
+        f"select count(*) from {{target}} as held where source_system = {{source}} and {{live}} and {condition}",
+        live=live_rows(batch),
+        **names,
+    ).fetchone() or (0,)
+    return int(rows)
 
 
 def live_rows(batch: Batch) -> sql.Composable:

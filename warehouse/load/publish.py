@@ -12,7 +12,7 @@ from warehouse.errors import DeclarationError, SourceError
 from warehouse.extract.staged import Staged
 from warehouse.feeds.staged import StagedFeed
 from warehouse.load import daily_snapshot, facts, quarantine, scd1, scd2
-from warehouse.load.batch import Batch
+from warehouse.load.batch import Batch, DeferredDeletes
 from warehouse.load.changed_keys import (
     create_all_keys_view,
     find_changed_keys,
@@ -25,10 +25,16 @@ from warehouse.load.conversion import ROW_ERRORS
 from warehouse.load.counts import Counts
 from warehouse.load.lookups import count_ambiguous
 from warehouse.load.mirror import merge_mirrors, prepare_mirrors
-from warehouse.load.orphans import check_deleted_share, find_orphans, has_rows_of_source
+from warehouse.load.orphans import (
+    check_deleted_share,
+    count_live_rows,
+    defer_deletes,
+    find_orphans,
+    has_rows_of_source,
+)
 from warehouse.load.precedence import displace_lower, record_precedence
 from warehouse.load.reads import check_reads
-from warehouse.load.reconform import forget_verdicts, reconform_batches
+from warehouse.load.reconform import find_deferred, forget_verdicts, reconform_batches
 from warehouse.load.records import Records
 from warehouse.load.rekey import rekey_quarantined
 from warehouse.load.transaction import begin_publishing
@@ -98,7 +104,9 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
 
         stale, refreshed = reconform_batches(connection, run.run_id, staged)
         prepared = prepare_mirrors(connection, run.run_id, staged) if stale else None
+        rows_held = {batch.entity.name: count_live_rows(batch) for batch in stale}
         conform_again(stale)
+        deferred = find_deferred(stale, rows_held)
         forget_verdicts(connection)
         if records is not None:
             records.begin_merge()
@@ -109,9 +117,9 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
         }
         # Where no mirror changed no row can be judged otherwise, not even one that waits in quarantine.
         # But one may name a member of another source, which has changed by itself.
-        has_changes = staged.full_refresh or any(map(_has_changes, mirrors.values()))
+        has_changes = staged.full_refresh or bool(deferred) or any(map(_has_changes, mirrors.values()))
         has_changes = has_changes or any(entity.lookups for entity in staged.source.entities.values())
-        for batch in _batches(connection, run, staged, mirrors, is_full_load):
+        for batch in _batches(connection, run, staged, mirrors, deferred, is_full_load):
             if not has_changes and not daily_snapshot.is_pending(batch):
                 continue
             load_batch(batch)
@@ -155,8 +163,8 @@ def load_target(
         changed = take_all_keys(batch)
     else:
         changed = find_changed_keys(batch, mirror, reads)
-    is_pending = daily_snapshot.is_pending(batch)
-    if not changed and not batch.may_have_orphans and not is_pending:
+    has_work = bool(changed or batch.deferred) or daily_snapshot.is_pending(batch)
+    if not has_work and not batch.may_have_orphans:
         return None
     made = conform(batch, changed)
     conformed = made.rows
@@ -175,10 +183,11 @@ def load_target(
         checks.extend(results)
     clear_stale_timestamps(batch)
     find_deleted_keys(batch)
-    if batch.reconform_reason:
+    if batch.deferred or (batch.reconform_reason and not batch.is_before_merge):
         check_deleted_share(batch, staged.threshold)
     orphans = find_orphans(batch, staged.threshold)
-    if not changed and not orphans and not is_pending:
+    deferred = defer_deletes(batch) if batch.is_before_merge else 0
+    if not has_work and not orphans:
         return None
     last_entry = quarantine.last_entry(batch.connection)
     quarantined = check(batch, run, staged.contracts[batch.entity.name], checks, move) if conformed else 0
@@ -206,7 +215,7 @@ def load_target(
     else:
         quarantine.mark_rows(batch)
     _analyze_target(batch, counts)
-    return to_load(batch, counts, changed + orphans, conformed, quarantined, started)
+    return to_load(batch, counts, changed + orphans - deferred, conformed, quarantined, started)
 
 
 def _ambiguity_warnings(batch: Batch, ambiguous: Mapping[str, int]) -> list[CheckResult]:
@@ -304,7 +313,12 @@ def to_load(
 
 
 def _batches(
-    connection: psycopg.Connection, run: Run, staged: Staged, loads: Mapping[str, Load], is_full_load: bool
+    connection: psycopg.Connection,
+    run: Run,
+    staged: Staged,
+    loads: Mapping[str, Load],
+    deferred: Mapping[str, DeferredDeletes],
+    is_full_load: bool,
 ) -> Iterator[Batch]:
     """One batch for each target that the source has an entity for, dimensions before facts."""
     for target in TARGETS:
@@ -319,6 +333,7 @@ def _batches(
                 taken_at=staged.snapshot.taken_at,
                 is_full_load=is_full_load and mirror.full_refresh and all_inserted,
                 may_have_orphans=mirror.full_refresh and not is_full_load,
+                deferred=deferred.get(entity.name),
             )
 
 

@@ -2,8 +2,11 @@
 
 What differs was not changed in the world, so facts and present versions are corrected in place. Where the definition
 changed, that happens before a run goes on with what changed, while the mirrors are still those of the last run: a
-version is opened only by what the run merges afterwards. A full refresh may repair mirrors, so it happens afterwards.
+version is opened only by what the run merges afterwards. Deletes wait for that, too: what the new definition does not
+make of the last run's mirrors it may make of this run's. A full refresh may repair mirrors, so it happens afterwards.
 """
+
+from collections.abc import Mapping, Sequence
 
 import psycopg
 from psycopg import sql
@@ -11,7 +14,7 @@ from psycopg import sql
 from warehouse.extract.catalog import mirror_exists
 from warehouse.extract.staged import Staged
 from warehouse.extract.watermark import read_watermark
-from warehouse.load.batch import Batch, verdict_table
+from warehouse.load.batch import Batch, DeferredDeletes, verdict_table
 from warehouse.model.star import DIMENSIONS, TARGETS
 from warehouse.runs.definitions import find_stale_targets
 from warehouse.sources.declaration import Table
@@ -54,10 +57,20 @@ def reconform_batches(
                 # Also rows that another table of the source was declared for.
                 may_have_orphans=True,
                 reconform_reason=reason,
+                is_before_merge=batches is changed,
                 new_columns=new_columns,
             )
         )
     return changed, refreshed
+
+
+def find_deferred(stale: Sequence[Batch], rows_held: Mapping[str, int]) -> Mapping[str, DeferredDeletes]:
+    """By entity, the deletes that batches of changed definitions have deferred; of `rows_held` rows before."""
+    return {
+        batch.entity.name: DeferredDeletes(batch.reconform_reason or "", rows_held[batch.entity.name])
+        for batch in stale
+        if batch.exists("select from {deferred_keys}")
+    }
 
 
 def _is_empty(connection: psycopg.Connection, table: Table) -> bool:
