@@ -7,36 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline import CONFIRMED, PACKAGED, Captured, Pipeline, content
+from tests.integration.conftest import Declare
+from tests.pipeline import CONFIRMED, Captured, Pipeline, content
 from tests.traces import traces
 from warehouse.errors import DeleteThresholdExceeded, ReconformLimitExceeded
 from warehouse.extract.stage import stage
 from warehouse.load import publish as publishing
 from warehouse.model import contracts
 from warehouse.model.sql_text import hash_sql
+from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.audit import start_run
 from warehouse.runs.definitions import check_reconform_limit, find_stale_targets, read_contracts
-from warehouse.sources.declaration import Source, read_declaration
+from warehouse.sources.declaration import Source
 from warehouse.undo.undo import undo
-
-Declare = Callable[..., Source]
-
-
-@pytest.fixture
-def declare(tmp_path: Path) -> Declare:
-    """Declares source shop as it is packaged, but with texts replaced: file of the source, old text, new text."""
-    folder = tmp_path / "shop"
-
-    def declare(*changes: tuple[str, str, str]) -> Source:
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(PACKAGED / "shop", folder)
-        for name, old, new in changes:
-            text = (folder / name).read_text()
-            assert old in text, (name, old)
-            (folder / name).write_text(text.replace(old, new))
-        return read_declaration(folder)
-
-    return declare
 
 
 @pytest.fixture
@@ -431,6 +414,18 @@ def test_mirror_that_was_declared_with_it_is_filled_again_after_an_undo(
     with start_run(shop.warehouse_url, flow="undo") as undoing:
         undo(undoing, run.run_id)
     # The mirror is there and empty: no product may be taken for one that the SQL no longer delivers.
+    messages: list[str] = []
+    with start_run(shop.warehouse_url, flow="reconcile") as reconciling:
+        verdicts = reconcile_source(
+            reconciling, labelled, shop.shop_url, repair=True, progress=messages.append
+        )
+    assert {one.table_name: one.verdict for one in verdicts if one.verdict != "equal"} == {}
+    assert {"dwh.dim_customer", "dwh.fact_order_item"} < {one.table_name for one in verdicts}
+    assert "dwh.dim_product" not in {one.table_name for one in verdicts}
+    assert [message for message in messages if "undo" in message] == [
+        "shop → raw.shop_label: not loaded since the undo of run 2",
+        "shop → dwh.dim_product: not compared, raw.shop_label is not loaded since the undo of run 2",
+    ]
     again = shop.capture(source=labelled, max_delete_share=0.1)
     assert reasons(again) == reasons(run)
     assert state(shop) == after

@@ -32,7 +32,7 @@ from warehouse.extract.column import Column
 from warehouse.extract.copy_stream import copy_stream
 from warehouse.extract.drift import find_drift
 from warehouse.extract.snapshot import Snapshot, check_readable
-from warehouse.extract.watermark import Watermark, read_watermark, written_since
+from warehouse.extract.watermark import Watermark, written_since
 from warehouse.reconcile.compare import Comparison, compare, count, list_differences, repair
 from warehouse.reconcile.verdict import Verdict
 from warehouse.sources.declaration import Table
@@ -63,18 +63,33 @@ class _Captured:
         return sql.SQL("({} & {})").format(self.key(at_source=at_source), sql.Literal(self.chunks - 1))
 
 
+def why_not_loaded(connection: psycopg.Connection, table: Table) -> str:
+    """Why `table` has no watermark: no run has captured it, or that run was undone and has left an empty mirror."""
+    row = connection.execute(
+        """
+        select run_id from audit.load inner join audit.run using (run_id)
+        where source = %s and table_name = %s and status = 'undone'
+        order by undone_by_run_id desc, run_id limit 1
+        """,
+        [table.source, f"raw.{table.mirror}"],
+    ).fetchone()
+    return f"not loaded since the undo of run {row[0]}" if row else "not captured yet"
+
+
 def reconcile_mirror(
-    reader: psycopg.Connection, writer: psycopg.Connection, run_id: int, table: Table, snapshot: Snapshot
-) -> Verdict | None:
-    """Repair the mirror of `table` in the writer's transaction; None where it has not been captured yet.
+    reader: psycopg.Connection,
+    writer: psycopg.Connection,
+    run_id: int,
+    table: Table,
+    watermark: Watermark,
+    snapshot: Snapshot,
+) -> Verdict:
+    """Repair the mirror of `table` in the writer's transaction: it shows what a run has read at `watermark`.
 
     Raises:
         SourceError, SchemaDrift: the source cannot be read completely, or is another server than was read last.
     """
     started = time.monotonic()
-    watermark = read_watermark(writer, table)
-    if watermark is None:
-        return None
     has_transaction_ids = check_readable(reader, table)
     if not watermark.source.is_same_server(snapshot.identity):
         raise SourceError(

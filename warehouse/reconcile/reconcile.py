@@ -9,10 +9,11 @@ from warehouse.db.locks import session_lock
 from warehouse.errors import DifferencesFound
 from warehouse.extract.snapshot import snapshot_of
 from warehouse.extract.source_identity import captured_identity, check_same_source
+from warehouse.extract.watermark import read_watermark
 from warehouse.load.transaction import PLANNER_FOR_WHOLE_TABLES, begin_publishing
 from warehouse.reconcile.feed_files import reconcile_files
 from warehouse.reconcile.marts import reconcile_marts
-from warehouse.reconcile.mirror import reconcile_mirror
+from warehouse.reconcile.mirror import reconcile_mirror, why_not_loaded
 from warehouse.reconcile.star import reconcile_star
 from warehouse.reconcile.verdict import Verdict, record
 from warehouse.reconcile.weblogs import reconcile_weblogs
@@ -54,10 +55,11 @@ def reconcile_source(
         begin_publishing(writer, run.run_id, planner=PLANNER_FOR_WHOLE_TABLES)
         verdicts = []
         for table in source.tables:
-            verdict = reconcile_mirror(reader, writer, run.run_id, table, snapshot)
-            if verdict is None:
-                progress(f"{source.name} → raw.{table.mirror}: not captured yet")
+            watermark = read_watermark(writer, table)
+            if watermark is None:
+                progress(f"{source.name} → raw.{table.mirror}: {why_not_loaded(writer, table)}")
                 continue
+            verdict = reconcile_mirror(reader, writer, run.run_id, table, watermark, snapshot)
             verdicts.append(verdict)
             progress(str(verdict))
         verdicts += reconcile_star(writer, run.run_id, source, progress=progress)

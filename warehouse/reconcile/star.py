@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import psycopg
 
+from warehouse.extract.catalog import mirror_exists
+from warehouse.extract.watermark import read_watermark
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import take_all_keys
 from warehouse.load.conform import conform
@@ -11,11 +13,12 @@ from warehouse.model.star import TARGETS, Dimension, Fact
 from warehouse.reconcile.accounting import reconcile_marks, reconcile_quarantine
 from warehouse.reconcile.facts import reconcile_calendar, reconcile_facts
 from warehouse.reconcile.members import reconcile_members
+from warehouse.reconcile.mirror import why_not_loaded
 from warehouse.reconcile.snapshots import reconcile_snapshot
 from warehouse.reconcile.unknown import reconcile_unknown
 from warehouse.reconcile.verdict import Verdict
 from warehouse.reconcile.versions import reconcile_versions
-from warehouse.sources.declaration import Entity, Source
+from warehouse.sources.declaration import Source, Table
 
 
 def reconcile_star(
@@ -30,11 +33,16 @@ def reconcile_star(
     Raises:
         DeclarationError: the source's SQL does not fit its mirrors.
     """
-    batches = [
-        Batch(connection, run_id, entity, target)
-        for target in TARGETS
-        if (entity := source.entities.get(target.entity)) and _is_captured(connection, entity)
-    ]
+    batches = []
+    for target in TARGETS:
+        if entity := source.entities.get(target.entity):
+            if missing := [table for table in entity.reads if not _is_loaded(connection, table)]:
+                reason = why_not_loaded(connection, missing[0])
+                progress(
+                    f"{source.name} → dwh.{target.table}: not compared, raw.{missing[0].mirror} is {reason}"
+                )
+            else:
+                batches.append(Batch(connection, run_id, entity, target))
     for batch in batches:
         progress(f"{source.name}: {_conform_all(batch):,} rows of {batch.entity.name} conformed again")
     verdicts: dict[str, Verdict] = {}
@@ -72,13 +80,8 @@ def reconcile_star(
     return list(verdicts.values())
 
 
-def _is_captured(connection: psycopg.Connection, entity: Entity) -> bool:
-    mirrors = [entity.table.mirror, *(entity.tables[join.table].mirror for join in entity.joins)]
-    row = connection.execute(
-        "select bool_and(to_regclass(format('raw.%%I', mirror)) is not null) from unnest(%s::text[]) as mirror",
-        [mirrors],
-    ).fetchone()
-    return bool(row and row[0])
+def _is_loaded(connection: psycopg.Connection, table: Table) -> bool:
+    return mirror_exists(connection, table) and read_watermark(connection, table) is not None
 
 
 def _conform_all(batch: Batch) -> int:
