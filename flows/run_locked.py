@@ -15,6 +15,7 @@ from warehouse.db.connection_errors import is_transient
 from warehouse.db.schema_version import ensure_migrated
 from warehouse.errors import LockHeld, RunLost, UndoRefused
 from warehouse.runs.audit import Run, start_run
+from warehouse.runs.lock_watch import watch_locks
 from warehouse.settings import Settings
 
 R = TypeVar("R")
@@ -99,7 +100,8 @@ def _run(
             ):
                 token = current_run.set(run)
                 try:
-                    yield run
+                    with watch_locks(url, flow, Settings.load().warehouse_lock_wait, log):
+                        yield run
                 finally:
                     current_run.reset(token)
     finally:

@@ -90,6 +90,10 @@ class SourceLocked(SourceError):
     """Somebody holds a lock on a table of a source that keeps everybody from reading it."""
 
 
+class WarehouseLocked(WarehouseError):
+    """Somebody else holds a lock on a table of the warehouse for so long that a run gave up."""
+
+
 class UndecodableText(SourceError):
     """A text of a source cannot be delivered as UTF-8."""
 

@@ -186,6 +186,12 @@ class Settings(BaseSettings):
     source_lock_wait: float = Field(
         60, ge=0, le=86400, description="Seconds that a run waits for source tables that somebody has locked"
     )
+    warehouse_lock_wait: float = Field(
+        600,
+        ge=0,
+        le=86400,
+        description="Seconds that a run waits for warehouse tables that somebody has locked",
+    )
 
     @field_validator("time_zone")
     @classmethod

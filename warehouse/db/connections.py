@@ -5,8 +5,10 @@ Every connection of the warehouse's code is made here, from a URL or connection 
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
+from weakref import WeakSet
 
 import psycopg
 from psycopg import sql
@@ -56,6 +58,10 @@ OLDEST_SERVER: Final = 160000
 OLDEST_SOURCE: Final = 130000
 WAREHOUSE_URL: Final = "DWH_WAREHOUSE_URL"
 
+# The sessions of this process in warehouses, for those who look which of them wait.
+_sessions: WeakSet[psycopg.Connection] = WeakSet()
+_sessions_lock = Lock()
+
 
 def connect(url: str, *, autocommit: bool = False, application_name: str = "dwh") -> psycopg.Connection:
     """A session in the warehouse, with the settings that every reader and writer shares.
@@ -79,7 +85,15 @@ def connect(url: str, *, autocommit: bool = False, application_name: str = "dwh"
         connection.close()
         raise
     connection.autocommit = autocommit
+    with _sessions_lock:
+        _sessions.add(connection)
     return connection
+
+
+def own_server_processes() -> list[int]:
+    """Process ids, at their servers, of the sessions that this process has in warehouses."""
+    with _sessions_lock:
+        return [one.info.backend_pid for one in _sessions if not one.closed]
 
 
 @contextmanager

@@ -1,17 +1,15 @@
 """Lock the tables of a source for reading; where somebody else has locked one, wait visibly and say who."""
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import class_row
 
 from warehouse.db.connections import read_only_transaction
+from warehouse.db.lock_holder import LockHolder
 from warehouse.errors import SourceLocked
 from warehouse.sources.declaration import Table
 
@@ -25,46 +23,6 @@ _UNREADABLE = (
     psycopg.errors.InsufficientPrivilege,
     psycopg.errors.WrongObjectType,
 )
-# Second words that say what a statement is about. Any other word may be a value.
-_OBJECTS = (
-    "table",
-    "index",
-    "materialized",
-    "schema",
-    "view",
-    "trigger",
-    "into",
-    "from",
-    "full",
-    "concurrently",
-)
-
-
-@dataclass(frozen=True)
-class _Holder:
-    """A session that keeps a table from being read; what the server hides from this user is None."""
-
-    relation: str
-    pid: int
-    user: str | None
-    application: str | None
-    since: datetime | None
-    state: str | None
-    query: str | None
-    waits_for: list[int]
-
-    def __str__(self) -> str:
-        since = f", in a transaction since {self.since:%Y-%m-%d %H:%M:%S} UTC" if self.since else ""
-        doing = ""
-        if statement := _shortened(self.query):
-            doing = f", {'at work on' if self.state == 'active' else 'idle in it after'}: {statement}"
-        waits = (
-            f", which waits for server process {', '.join(map(str, self.waits_for))}"
-            if self.waits_for
-            else ""
-        )
-        application = f"{self.application}, " if self.application else ""
-        return f"{self.user or 'another user'} ({application}server process {self.pid}{since}{doing}{waits})"
 
 
 def lock_tables(
@@ -85,7 +43,7 @@ def lock_tables(
     """
     give_up_at = time.monotonic() + wait_seconds
     limit = min(wait_seconds, FIRST_ATTEMPT_SECONDS)
-    waits_for: _Holder | None = None
+    waits_for: LockHolder | None = None
     while True:
         _limit(connection, limit)
         # Of a table that is not there the checks say more. Neither statement takes a snapshot, nor does a savepoint.
@@ -125,7 +83,7 @@ def _limit(connection: psycopg.Connection, seconds: float) -> None:
     connection.execute(f"set local lock_timeout = '{max(int(seconds * 1000), 1)}ms'".encode())
 
 
-def _locked(source: str, holder: _Holder | None, wait_seconds: float) -> SourceLocked:
+def _locked(source: str, holder: LockHolder | None, wait_seconds: float) -> SourceLocked:
     wait = f"DWH_SOURCE_LOCK_WAIT (now {wait_seconds:,.0f} s) sets how long a run waits."
     if holder is None:
         return SourceLocked(
@@ -140,9 +98,9 @@ def _locked(source: str, holder: _Holder | None, wait_seconds: float) -> SourceL
     )
 
 
-def _find_holder(connection: psycopg.Connection, tables: Sequence[Table]) -> _Holder | None:
+def _find_holder(connection: psycopg.Connection, tables: Sequence[Table]) -> LockHolder | None:
     """The session that holds, or else waits for, a lock that keeps one of the tables from being read."""
-    with connection.cursor(row_factory=class_row(_Holder)) as cursor:
+    with connection.cursor(row_factory=class_row(LockHolder)) as cursor:
         return cursor.execute(
             """
             with recursive wanted as (
@@ -167,12 +125,3 @@ def _find_holder(connection: psycopg.Connection, tables: Sequence[Table]) -> _Ho
             """,
             list(map(list, zip(*(table.at_source for table in tables), strict=True))),
         ).fetchone()
-
-
-def _shortened(query: str | None) -> str | None:
-    """The first words of a statement, without anything that could be a value."""
-    words = re.match(r"\s*([a-z]+)(?:\s+([a-z]+)\b)?", query or "", re.IGNORECASE)
-    if words is None:
-        return None
-    first, second = words[1].lower(), (words[2] or "").lower()
-    return f"{first} {second} …" if second in _OBJECTS else f"{first} …"
