@@ -16,9 +16,11 @@ from warehouse import geoip
 from warehouse.db.connections import OLDEST_SERVER, connect, format_version, without_password
 from warehouse.db.schema_version import ensure_suitable, newest, revision_of
 from warehouse.errors import SourceChanged, WarehouseError
+from warehouse.extract.access_paths import read_access_paths
 from warehouse.extract.catalog import source_columns
 from warehouse.extract.snapshot import check_readable, snapshot_of
 from warehouse.extract.source_identity import SourceIdentity, captured_identity, check_same_source
+from warehouse.extract.watermark import is_moment
 from warehouse.files import lake
 from warehouse.files.locations import location_of
 from warehouse.load.declaration_check import find_declaration_faults
@@ -186,6 +188,7 @@ def _source(name: str, settings: Settings) -> Iterator[Finding]:
                 "Its cluster cannot be identified: another one would be recognised by its database and counters only.",
                 f"grant execute on function pg_control_system(), pg_control_checkpoint() to {connection.info.user};",
             )
+        yield from _open_transactions(about, connection)
         broken = 0
         for table in source.tables:
             for finding in _table(connection, about, table):
@@ -286,12 +289,68 @@ def _table(connection: psycopg.Connection, about: str, table: Table) -> Iterator
             f"No unique index guards ({key}) of {table}, its declared key: a run fails where two rows share it.",
             f"create unique index concurrently on {table} ({key});",
         )
+    yield from _access_paths(connection, about, table)
     if table.cursor and not has_trigger:
         yield Finding(
             about,
             "note",
             f"No trigger of {table} sets {table.cursor}: updates that do not set it are found by transaction id only.",
             f"Add a trigger before update that sets {table.cursor}.",
+        )
+
+
+def _access_paths(connection: psycopg.Connection, about: str, table: Table) -> Iterator[Finding]:
+    """Whether the table can be read without a scan once it is large."""
+    columns = source_columns(connection, table)
+    paths = read_access_paths(connection, connection, table, columns)
+    kinds = {column.name: column.type for column in columns}
+    if table.cursor is None or not is_moment(kinds[table.cursor]):
+        what = (
+            f"{table} has no cursor that is a time: once it is large, it is scanned every DWH_SCAN_INTERVAL."
+        )
+        yield Finding(
+            about, "note", what, "Declare the column that says when a row was changed as its cursor."
+        )
+    elif not paths.has_cursor_index:
+        yield Finding(
+            about,
+            "note",
+            f"No index of {table} begins with {table.cursor}: once it is large, it is scanned every DWH_SCAN_INTERVAL.",
+            f"create index concurrently on {table} ({table.cursor});",
+        )
+    if paths.key_order is None:
+        yield Finding(
+            about,
+            "note",
+            f"Keys ({', '.join(table.key)}) of {table} cannot be compared in ranges, since no B-tree has them in this "
+            "order, or their type or collation has another order elsewhere: once it is large, it is scanned once "
+            "DWH_VERIFY_WITHIN.",
+            "",
+        )
+
+
+def _open_transactions(about: str, connection: psycopg.Connection) -> Iterator[Finding]:
+    """Whether the source says since when its transactions are open."""
+    row = connection.execute(
+        "select pg_has_role('pg_read_all_stats', 'usage'), current_setting('track_activities')::boolean"
+    ).fetchone()
+    assert row is not None
+    may_read, is_tracked = row
+    if not may_read:
+        yield Finding(
+            about,
+            "note",
+            "It does not show since when transactions are open: rows of large tables that are committed later than "
+            "DWH_LATE_COMMIT_WINDOW are found by verification only.",
+            f"grant pg_read_all_stats to {connection.info.user};",
+        )
+    elif not is_tracked:
+        yield Finding(
+            about,
+            "note",
+            "track_activities is off: rows of large tables that are committed later than DWH_LATE_COMMIT_WINDOW are "
+            "found by verification only.",
+            "alter system set track_activities = on; select pg_reload_conf();",
         )
 
 

@@ -137,6 +137,7 @@ def _show(sections: dict[str, Any]) -> None:
             "table_name": "table",
             "source": "source",
             "complete_at": "complete as of",
+            "verified_since": "every row verified since",
             "changed_at": "last changed",
             "row_count_estimate": "rows, about",
             "verified": "source = mirror",

@@ -134,7 +134,15 @@ def page(evidence: Evidence) -> str:
             else "equal in source and mirror"
         )
         lines += ["", f"Verified: {len(evidence.verifications)} tables, {rows:,} rows, {equal}."]
+    lines += _section("Large tables: every row verified since", evidence.verified, _verified_since)
     return "\n".join(lines)
+
+
+def _verified_since(table: Mapping[str, Any]) -> str:
+    since = table["verified_since"]
+    return f"{table['table_name']}: " + (
+        f"{since:%Y-%m-%d %H:%M:%S} UTC" if since else "a part of it differs"
+    )
 
 
 def history_table(flow: str, history: Rows) -> str:

@@ -9,6 +9,7 @@ from flows.result import FlowResult
 from flows.run_locked import run_locked
 from warehouse.extract import stage, verification
 from warehouse.extract.delete_threshold import DeleteThreshold
+from warehouse.extract.limits import ReadLimits
 from warehouse.extract.staged import Staged
 from warehouse.extract.verification import Verification
 from warehouse.feeds.stage import stage_feed as stage_files
@@ -127,7 +128,7 @@ def stage_source(
         source,
         url,
         threshold=_threshold(settings, confirm_deletes, given),
-        xmin_scan=settings.xmin_scan,
+        limits=ReadLimits.of(settings),
         lock_wait_seconds=settings.source_lock_wait,
         full_refresh=full_refresh,
         accept_source=accept_source,

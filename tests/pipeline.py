@@ -12,7 +12,8 @@ from psycopg import sql
 
 from warehouse.db.connections import connect
 from warehouse.extract.delete_threshold import DeleteThreshold
-from warehouse.extract.stage import XminScan, stage
+from warehouse.extract.limits import DEFAULT_LIMITS, ReadLimits
+from warehouse.extract.stage import stage
 from warehouse.extract.staged import Staged
 from warehouse.extract.verification import Verification, verify
 from warehouse.load.publish import publish
@@ -97,6 +98,7 @@ class Pipeline:
     warehouse_url: str
     source: Source = field(default_factory=lambda: read_source("shop"))
     runs: list[Captured] = field(default_factory=list)
+    limits: ReadLimits = DEFAULT_LIMITS
 
     def __post_init__(self) -> None:
         self.shop = connect(self.shop_url, autocommit=True, application_name="test shop")
@@ -168,7 +170,7 @@ class Pipeline:
         confirm_deletes: bool = False,
         full_refresh: bool = False,
         accept_source: bool = False,
-        xmin_scan: XminScan = "always",
+        limits: ReadLimits | None = None,
         lock_wait_seconds: float = 60,
         progress: Callable[[str], None] = lambda _: None,
     ) -> Captured:
@@ -184,7 +186,7 @@ class Pipeline:
                 lock_wait_seconds=lock_wait_seconds,
                 full_refresh=full_refresh,
                 accept_source=accept_source,
-                xmin_scan=xmin_scan,
+                limits=limits or self.limits,
                 progress=progress,
             )
             published = publish(run, staged)

@@ -86,6 +86,10 @@ class SourceChanged(SourceError):
     exit_code = 3
 
 
+class BatchOutdated(SourceError):
+    """Something else was published for a source after a run has read it."""
+
+
 class SourceLocked(SourceError):
     """Somebody holds a lock on a table of a source that keeps everybody from reading it."""
 

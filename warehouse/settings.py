@@ -4,16 +4,17 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import available_timezones
 
 from dotenv.parser import parse_stream
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 from pydantic_settings import (
@@ -35,6 +36,25 @@ PACKAGED_SOURCES = Path(__file__).parent / "sources"
 # Variables with our prefix that are no settings: of the command line, of the local stack's processes, of tests.
 OTHER_VARIABLES = ("DWH_DEBUG", "DWH_LOG_FORMAT", "DWH_STACK_HOME", "DWH_STACK_ROLE")
 TEST_VARIABLES = "DWH_TEST_"
+
+
+DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h|d)\s*")
+_UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days"}
+
+
+def _parse_duration(value: object) -> object:
+    """24h, 15min, 30s and 7d are durations."""
+    if not isinstance(value, str):
+        return value
+    match = DURATION.fullmatch(value)
+    if match is None:
+        raise PydanticCustomError("duration", "must be a time such as 24h, 15min, 30s or 7d")
+    return timedelta(**{_UNITS[match[2]]: float(match[1])})
+
+
+Duration = Annotated[
+    timedelta, BeforeValidator(_parse_duration), Field(ge=timedelta(0), le=timedelta(days=3650))
+]
 
 
 class _SecretFiles(PydanticBaseSettingsSource):
@@ -162,9 +182,23 @@ class Settings(BaseSettings):
         le=36500,
         description="Web log requests older than so many days (UTC) are removed; unset: none are",
     )
-    xmin_scan: Literal["always", "unless-quiet"] = Field(
-        "always",
-        description="unless-quiet: read by the cursor's index where no transaction was in flight at the last snapshot",
+    scan_rows: int = Field(
+        200_000,
+        ge=0,
+        le=10**12,
+        description="Rows of a source's smallest tables together, which every run scans and verifies whole",
+    )
+    verify_within: Duration = Field(
+        timedelta(hours=24),
+        description="Every row of larger tables is verified within this time, in parts",
+    )
+    late_commit_window: Duration = Field(
+        timedelta(hours=1),
+        description="How far back changed rows are looked for where a source hides how long transactions are open",
+    )
+    scan_interval: Duration = Field(
+        timedelta(hours=1),
+        description="How often a large table is scanned that has no index on its cursor",
     )
     change_log_days: int = Field(
         90, ge=1, le=36500, description="Days for which changes, and what undo needs, are kept"

@@ -8,17 +8,17 @@ from psycopg import sql
 
 def drop_the_net(_: Connection) -> None:
     """Capture by cursor alone, as if every transaction committed when its rows were stamped."""
-    from warehouse.extract import stage
+    from warehouse.extract import stage_table
 
-    changed_since = stage.changed_since
+    changed_since = stage_table.changed_since
 
-    def by_cursor_alone(table: Any, columns: Any, watermark: Any, **_: Any) -> sql.Composable:
-        said = changed_since(table, columns, watermark)
+    def by_cursor_alone(watermark: Any, snapshot_xmin: int, **_: Any) -> sql.Composable:
+        said = changed_since(watermark, snapshot_xmin)
         if watermark is None or watermark.cursor_value is None:
             return said
-        return sql.SQL("{} > {}").format(sql.Identifier(table.cursor), sql.Literal(watermark.cursor_value))
+        return sql.SQL("updated_at > {}").format(sql.Literal(watermark.cursor_value))
 
-    stage.changed_since = by_cursor_alone
+    stage_table.changed_since = by_cursor_alone
 
 
 def move_watermarks_early(_: Connection) -> None:
@@ -28,7 +28,7 @@ def move_watermarks_early(_: Connection) -> None:
     merge = publish.merge_mirrors
 
     def late(connection: Any, run_id: int, staged: Any, *arguments: Any) -> Any:
-        publish.move_watermarks(connection, run_id, staged)
+        publish.move_watermarks(connection, run_id, staged, {})
         connection.commit()
         return merge(connection, run_id, staged, *arguments)
 

@@ -5,10 +5,11 @@ One example is a few runs over many members, each with a history of its own, so 
 """
 
 import os
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from random import Random
@@ -17,8 +18,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from psycopg import Connection, sql
 
 from tests.pipeline import Pipeline
+from tests.star_questions import offenders
+from warehouse.extract.limits import ReadLimits
+from warehouse.sources.declaration import Table
+from warehouse.sources.registry import read_source
 
 HISTORIES = int(os.environ.get("HISTORIES", "80"))
 RUNS = 4
@@ -228,6 +234,14 @@ class Chronicle:
 
     def live(self, lives: Lives) -> None:
         """Let new members live their histories, a run after each part, and check all members after the last."""
+        for _ in self.go_on(lives):
+            snapshot = self.shop.capture().staged.snapshot.taken_at
+            for member in self.members.values():
+                member.captured(snapshot)
+        check(self.shop, self.members)
+
+    def go_on(self, lives: Lives) -> Iterator[None]:
+        """Let new members live part after part of their histories, each in one transaction."""
         fresh = {next(self.ids): Member() for _ in lives}
         self.members |= fresh
         for run in range(RUNS):
@@ -235,10 +249,7 @@ class Chronicle:
                 for (number, member), history in zip(fresh.items(), lives, strict=True):
                     for step in history[run]:
                         live(self.shop, member, number, step, next(self.ids))
-            snapshot = self.shop.capture().staged.snapshot.taken_at
-            for member in self.members.values():
-                member.captured(snapshot)
-        check(self.shop, self.members)
+            yield
 
 
 @pytest.mark.parametrize("part", range(2))
@@ -270,6 +281,129 @@ def test_ten_thousand_random_histories_are_kept_as_the_oracle_keeps_them(shop: P
             [[[drawn(chance) for _ in range(chance.randint(0, 3))] for _ in range(RUNS)] for _ in range(500)]
         )
     check_invariants(shop)
+
+
+@pytest.mark.parametrize(
+    "count", [200, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
+)
+def test_random_histories_in_large_tables_are_late_at_most_by_a_rotation(shop: Pipeline, count: int) -> None:
+    """No table is small, and a run verifies one range of each: what it has not come by may differ, and nothing else."""
+    chance = Random(os.environ.get("SEED", "histories"))
+    chronicle, large = Chronicle(shop), LargeTables(shop)
+    shop.limits = ReadLimits(scan_rows=0, range_rows=max(count // 40, 5))
+    found = 0
+    while len(chronicle.members) < count:
+        lives = [
+            [[drawn(chance) for _ in range(chance.randint(0, 3))] for _ in range(RUNS)]
+            for _ in range(count // 3)
+        ]
+        for _ in chronicle.go_on(lives):
+            large.note_commit()
+            found += sum(load.rows_found_by_checksum for load in shop.capture().loads.values())
+            large.check()
+    assert large.differing > 0 and found > 0, "nothing was late: the test shows nothing"
+    assert all(ranges >= 8 for ranges, _ in large.rotations().values()), large.rotations()
+    # The rotation that ends next began before the last commit; the one after it passes everything.
+    shop.limits = replace(shop.limits, verify_within=timedelta(0))
+    for _ in range(2):
+        began = large.rotations()
+        while any(large.rotations()[name][1] == at for name, (_, at) in began.items()):
+            shop.capture()
+    large.check()
+    assert large.differing == 0
+    check_invariants(shop)
+    assert offenders(shop) == {}
+
+
+LARGE = [
+    table for table in read_source("shop").tables if table.name in ("customer", "sales_order", "order_item")
+]
+
+
+@dataclass
+class LargeTables:
+    """Which rows of a shop and its mirrors differ, and whether they may."""
+
+    shop: Pipeline
+    # When the transaction of an id has committed, and the last one of all.
+    commits: dict[str, datetime] = field(default_factory=dict)
+    seen: dict[str, set[tuple[int, ...]]] = field(default_factory=lambda: defaultdict(set))
+    gone: dict[tuple[str, tuple[int, ...]], datetime] = field(default_factory=dict)
+    differing: int = 0
+
+    def rotations(self) -> dict[str, tuple[int, datetime]]:
+        """Of each table, how many ranges it has, and when the present rotation has begun."""
+        rows = self.shop.warehouse.execute(
+            """
+            select table_name, (
+                select count(*) from audit.key_range where table_name = watermark.table_name
+            ), rotation_started_at
+            from audit.watermark as watermark where table_name = any(%s)
+            """,
+            [[table.name for table in LARGE]],
+        ).fetchall()
+        return {name: (ranges, began) for name, ranges, began in rows}
+
+    def note_commit(self) -> None:
+        """Note when the last transaction has committed."""
+        (at,) = self.shop.shop.execute("select clock_timestamp()").fetchone() or ()
+        for table in LARGE:
+            rows = self._rows(table, self.shop.shop, sql.Identifier(*table.at_source), "xmin::text")
+            for (xid,) in rows.values():
+                self.commits.setdefault(xid, at)
+            for key in self.seen[table.name] - rows.keys():
+                self.gone.setdefault((table.name, key), at)
+            for key in rows:
+                self.gone.pop((table.name, key), None)
+            self.seen[table.name] |= rows.keys()
+
+    def check(self) -> None:
+        """Every row that differs was committed after its range was verified."""
+        self.differing = 0
+        for table in LARGE:
+            source = self._rows(
+                table, self.shop.shop, sql.Identifier(*table.at_source), "t::text", "xmin::text"
+            )
+            columns = self.shop.shop.execute(
+                sql.SQL("select * from {} limit 0").format(sql.Identifier(*table.at_source))
+            ).description
+            mirror = self._rows(
+                table,
+                self.shop.warehouse,
+                sql.Identifier("raw", table.mirror),
+                f"row({', '.join(column.name for column in columns or ())})::text",
+                where="not _is_deleted",
+            )
+            ranges = self.shop.warehouse.execute(
+                "select low_key::bigint[], verified_at from audit.key_range where table_name = %s order by 1",
+                [table.name],
+            ).fetchall()
+            lows = [tuple(low) for low, _ in ranges]
+            for key in source.keys() | mirror.keys():
+                there, here = source.get(key), mirror.get(key)
+                if there is not None and here is not None and there[0] == here[0]:
+                    continue
+                self.differing += 1
+                committed_at = self.commits[there[1]] if there else self.gone[table.name, key]
+                verified_at = ranges[bisect_right(lows, key) - 1][1]
+                assert verified_at < committed_at, (table.name, key, there, here)
+
+    def _rows(
+        self,
+        table: Table,
+        connection: Connection,
+        relation: sql.Identifier,
+        *values: str,
+        where: str = "true",
+    ) -> dict[tuple[int, ...], tuple[str, ...]]:
+        statement = sql.SQL("select {key}, {values} from {relation} as t where {where}").format(
+            key=sql.SQL(", ").join(map(sql.Identifier, table.key)),
+            values=sql.SQL(", ").join(map(sql.SQL, values)),
+            relation=relation,
+            where=sql.SQL(where),
+        )
+        size = len(table.key)
+        return {row[:size]: row[size:] for row in connection.execute(statement).fetchall()}
 
 
 def drawn(chance: Random) -> Step:

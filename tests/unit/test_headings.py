@@ -48,7 +48,9 @@ def test_no_table_of_status_shows_a_name_of_a_field(monkeypatch: pytest.MonkeyPa
             "runs": row(
                 "run_id", "flow", "status", "started_at", "duration_seconds", "message", "hint", *counts
             ),
-            "tables": row("source", "table_name", "complete_at", "changed_at", "row_count_estimate"),
+            "tables": row(
+                "source", "table_name", "complete_at", "verified_since", "changed_at", "row_count_estimate"
+            ),
             "verifications": [],
             "stale": row("table_name", "source", "rows", "reason"),
             "reconciled": [],

@@ -15,6 +15,10 @@ from warehouse.extract.column import Column, without_modifier
 
 MIN_CHUNKS, MAX_CHUNKS = 64, 65536
 ROWS_PER_CHUNK = 256
+# Chunks of a key range.
+RANGE_CHUNKS = 64
+# Ranges that one statement compares.
+RANGES_AT_ONCE = 32
 # Types in which equal values are identical, so that their own hash differs wherever the values do.
 _EXACTLY_HASHED = frozenset(
     (
@@ -86,10 +90,7 @@ def compute_checksums(
 ) -> dict[int, Chunk]:
     """Compute the chunks of `relation`, whose `columns` are selected as at the source or as they are mirrored."""
     statement = sql.SQL(
-        """
-        select {key} & {mask}, count(*), sum({key}), sum({content})
-        from {relation} where {where} group by 1
-        """
+        "select {key} & {mask}, count(*), sum({key}), sum({content}) from {relation} where {where} group by 1"
     ).format(
         key=key_hash(key, columns, method, at_source=at_source),
         mask=sql.Literal(chunks - 1),
@@ -102,6 +103,41 @@ def compute_checksums(
         connection.execute("set local parallel_tuple_cost = 0.001")
         chunk_rows = connection.execute(statement).fetchall()
     return {bucket: Chunk(rows, int(keys), int(hashes)) for bucket, rows, keys, hashes in chunk_rows}
+
+
+def compute_range_checksums(
+    connection: psycopg.Connection,
+    relation: sql.Composable,
+    key: Sequence[str],
+    columns: Sequence[Column],
+    method: Hashing,
+    ranges: Sequence[sql.Composable],
+    *,
+    at_source: bool = False,
+) -> list[dict[int, Chunk]]:
+    """Compute the chunks, `RANGE_CHUNKS` each, of the rows of `relation` in each of `ranges`, which are conditions."""
+    digests: list[dict[int, Chunk]] = [{} for _ in ranges]
+    if not ranges:
+        return digests
+    parts = [
+        sql.SQL(
+            "(select {number}, {key} & {mask}, count(*), sum({key}), sum({content}) "
+            "from {relation} where {within} group by 2)"
+        ).format(
+            number=sql.Literal(number),
+            key=key_hash(key, columns, method, at_source=at_source),
+            mask=sql.Literal(RANGE_CHUNKS - 1),
+            content=_hash(columns, method, at_source),
+            relation=relation,
+            within=within,
+        )
+        for number, within in enumerate(ranges)
+    ]
+    for number, bucket, rows, keys, hashes in connection.execute(
+        sql.SQL(" union all ").join(parts)
+    ).fetchall():
+        digests[number][bucket] = Chunk(rows, int(keys), int(hashes))
+    return digests
 
 
 def row_count(digest: Checksums) -> int:

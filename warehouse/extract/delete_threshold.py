@@ -22,6 +22,10 @@ class DeleteThreshold:
             return False
         return deleted >= held or deleted > max(self.floor_rows, self.max_share * held)
 
+    def is_exceeded_in_part(self, deleted: int, compared: int) -> bool:
+        """Whether `deleted` of the `compared` rows of a part of a table are too many; a part may vanish altogether."""
+        return not self.is_confirmed and deleted > max(self.floor_rows, self.max_share * compared)
+
     def __str__(self) -> str:
         floor = f" (or {self.floor_rows:,} rows, but never all)" if self.floor_rows else ""
         return f"the limit is {self.max_share:.0%}{floor}"

@@ -1,6 +1,7 @@
 """Deletes: keys that the warehouse expects and the source no longer has."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
@@ -16,6 +17,16 @@ from warehouse.extract.staged import StagedTable
 from warehouse.extract.staging_tables import batch_table, deleted_table
 from warehouse.sources.declaration import Table
 
+
+@dataclass(frozen=True)
+class Within:
+    """Conditions by which a search is limited to a range of keys, at the source and in the mirror."""
+
+    at_source: sql.Composable
+    at_mirror: sql.Composable
+
+
+EVERYWHERE = Within(sql.SQL("true"), sql.SQL("true"))
 _SOURCE_KEYS = sql.Identifier("pg_temp", "source_key")
 
 
@@ -26,6 +37,7 @@ def find_deleted_keys(
     columns: Sequence[Column],
     buckets: Sequence[int],
     chunks: int,
+    within: Within = EVERYWHERE,
 ) -> int:
     """Stage the keys that the source no longer has, searching the `buckets` in which the servers differ.
 
@@ -34,13 +46,13 @@ def find_deleted_keys(
     if not buckets:
         return 0
     method = hashing(reader, writer)
-    _copy_keys(reader, writer, table, columns, chunks, buckets)
+    _copy_keys(reader, writer, table, columns, chunks, buckets, within)
     inserted = writer.execute(
         sql.SQL(
             """
             insert into {deleted} ({key})
             select {key} from {mirror} as mirror
-            where not _is_deleted and ({hash} & {mask}) = any({buckets})
+            where not _is_deleted and {within} and ({hash} & {mask}) = any({buckets})
                 -- All rows of the batch are in the source, even if they write a key in another way (1.0 and 1.00).
                 and not exists (select from {batch} as batch where {same})
             except
@@ -52,6 +64,7 @@ def find_deleted_keys(
             mirror=sql.Identifier("raw", table.mirror),
             batch=batch_table(table),
             same=same_key(table.key, "mirror", "batch"),
+            within=within.at_mirror,
             hash=key_hash(table.key, columns, method),
             mask=sql.Literal(chunks - 1),
             buckets=sql.Literal(list(buckets)),
@@ -80,8 +93,11 @@ def check_threshold(
     Raises:
         DeleteThresholdExceeded: naming each such table, its share and the limit.
     """
-    exceeded = []
+    exceeded: list[str] = []
     for one in (one for one in staged if one.rows_deleted):
+        if one.reading == "ranges":
+            exceeded += _exceeded_in_part(one, threshold)
+            continue
         live = live_rows(writer, one.table)
         if threshold.is_exceeded(one.rows_deleted, live):
             share = one.rows_deleted / live
@@ -91,6 +107,24 @@ def check_threshold(
             f"Too many rows were deleted in the source: {', '.join(exceeded)}; {threshold}.",
             hint=confirm_hint(staged[0].table.source, threshold),
         )
+
+
+def _exceeded_in_part(staged: StagedTable, threshold: DeleteThreshold) -> Iterator[str]:
+    """Of a table that is compared in parts, its deletes are a share of that: of the table too small."""
+    assert staged.rotation is not None
+    for deleted, compared, since in (
+        (staged.rows_deleted, staged.rows_compared, "in this run"),
+        (
+            staged.rotation.rows_deleted,
+            staged.rotation.rows_verified,
+            f"since {staged.rotation.started_at:%Y-%m-%d %H:%M:%S} UTC",
+        ),
+    ):
+        if threshold.is_exceeded_in_part(deleted, compared):
+            yield (
+                f"{staged.table.name} ({deleted:,} of {compared:,} rows verified {since}, {deleted / compared:.0%})"
+            )
+            return
 
 
 def confirm_hint(source: str, threshold: DeleteThreshold) -> str:
@@ -109,6 +143,7 @@ def _copy_keys(
     columns: Sequence[Column],
     chunks: int,
     buckets: Sequence[int],
+    within: Within,
 ) -> None:
     by_name = {column.name: column for column in columns}
     writer.execute("drop table if exists pg_temp.source_key")
@@ -117,9 +152,12 @@ def _copy_keys(
             listed(table.key), batch_table(table)
         )
     )
-    outgoing = sql.SQL("copy (select {} from {} where ({} & {}) = any({})) to stdout (format binary)").format(
+    outgoing = sql.SQL(
+        "copy (select {} from {} where {} and ({} & {}) = any({})) to stdout (format binary)"
+    ).format(
         sql.SQL(", ").join(by_name[name].selected for name in table.key),
         sql.Identifier(*table.at_source),
+        within.at_source,
         key_hash(table.key, columns, hashing(reader, writer), at_source=True),
         sql.Literal(chunks - 1),
         sql.Literal(list(buckets)),

@@ -13,6 +13,7 @@ from warehouse.db.identifiers import listed, qualified, same_key
 from warehouse.extract.checksums import hashing, key_hash
 from warehouse.extract.column import Column
 from warehouse.extract.copy_stream import copy_stream
+from warehouse.extract.deletes import EVERYWHERE, Within
 from warehouse.extract.staging_tables import batch_table
 from warehouse.sources.declaration import Table
 
@@ -25,6 +26,7 @@ def read_missed_rows(
     already_read: sql.Composable,
     buckets: Sequence[int],
     chunks: int,
+    within: Within = EVERYWHERE,
 ) -> int:
     """Add to the batch the source's rows of `buckets` that the mirror does not have as they are.
 
@@ -40,7 +42,7 @@ def read_missed_rows(
         )
     )
     outgoing = sql.SQL(
-        "copy (select {columns} from {table} where ({hash} & {mask}) = any({buckets}) "
+        "copy (select {columns} from {table} where {within} and ({hash} & {mask}) = any({buckets}) "
         "and ({already_read}) is not true) to stdout (format binary)"
     ).format(
         columns=sql.SQL(", ").join(column.selected for column in columns),
@@ -49,6 +51,7 @@ def read_missed_rows(
         mask=sql.Literal(chunks - 1),
         buckets=sql.Literal(list(buckets)),
         already_read=already_read,
+        within=within.at_source,
     )
     copy_stream(reader, outgoing, writer, sql.SQL("copy pg_temp.missed_row from stdin (format binary)"))
     return writer.execute(

@@ -9,6 +9,7 @@ import psycopg
 
 from warehouse.db.connections import read_only_transaction
 from warehouse.errors import SourceError
+from warehouse.extract.open_transactions import OpenTransactions
 from warehouse.extract.source_identity import SourceIdentity
 from warehouse.extract.source_locks import lock_tables
 from warehouse.sources.declaration import Table
@@ -19,10 +20,10 @@ class Snapshot:
     """What a watermark records of the snapshot that a run read from."""
 
     identity: SourceIdentity
-    # Then every older transaction has ended, and what it committed is seen.
-    no_open_transactions: bool
     # Not later than the snapshot: what was committed before is seen.
     taken_at: datetime
+    # As they were just before it; None where nobody asked.
+    open_transactions: OpenTransactions | None = None
 
     @property
     def xmin(self) -> int:
@@ -37,11 +38,13 @@ def snapshot_of(
     tables: Sequence[Table] = (),
     *,
     lock_wait_seconds: float = 60,
+    find_open_transactions: Callable[[], OpenTransactions] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Iterator[tuple[psycopg.Connection, Snapshot]]:
     """Open a read-only connection on which every statement sees the same moment of the `tables` of `source`.
 
-    Where somebody has locked one of them, calls `progress` with who it is, and waits.
+    Where somebody has locked one of them, calls `progress` with who it is, and waits. `find_open_transactions` is
+    called just before the snapshot is taken: what that does not see may have ended when asked later.
 
     Raises:
         SourceLocked: after `lock_wait_seconds` it still is.
@@ -53,19 +56,19 @@ def snapshot_of(
     ) as connection:
         if tables:
             lock_tables(connection, source, url, tables, lock_wait_seconds, progress)
+        open_transactions = find_open_transactions() if find_open_transactions else None
         row = connection.execute(
             """
             select
                 pg_is_in_recovery(),
                 pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
-                pg_snapshot_xmin(pg_current_snapshot()) = pg_snapshot_xmax(pg_current_snapshot()),
                 statement_timestamp(),
                 has_function_privilege('pg_control_system()', 'execute'),
                 (select oid::bigint from pg_database where datname = current_database()), current_database()::text
             """
         ).fetchone()
         assert row is not None
-        standby, xmin, no_open_transactions, taken_at, can_read_identifier, database_oid, database_name = row
+        standby, xmin, taken_at, can_read_identifier, database_oid, database_name = row
         if standby:
             raise SourceError(
                 f"Source '{source}' is a standby (read replica).",
@@ -89,7 +92,7 @@ def snapshot_of(
         identity = SourceIdentity(
             system_identifier, timeline, database_oid, database_name, wal_position, xmin
         )
-        yield connection, Snapshot(identity, no_open_transactions, taken_at)
+        yield connection, Snapshot(identity, taken_at, open_transactions)
 
 
 def check_readable(connection: psycopg.Connection, table: Table) -> bool:

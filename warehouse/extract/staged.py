@@ -2,14 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
 
 from warehouse.extract.checksums import Hashing
 from warehouse.extract.column import Column
 from warehouse.extract.delete_threshold import DeleteThreshold
+from warehouse.extract.key_order import KeyOrder
+from warehouse.extract.key_ranges import VerifiedRange
+from warehouse.extract.limits import DEFAULT_LIMITS, ReadLimits
 from warehouse.extract.snapshot import Snapshot
+from warehouse.extract.source_counters import SourceCounters
 from warehouse.extract.table_identity import TableIdentity
+from warehouse.extract.watermark import Rotation, Watermark
 from warehouse.model.contracts import Contract
 from warehouse.sources.declaration import Entity, Source, Table
+
+Reading = Literal["complete", "ranges", "skipped"]
 
 
 @dataclass(frozen=True)
@@ -27,10 +36,25 @@ class StagedTable:
     scan_seconds: float
     hashing: Hashing
     identity: TableIdentity
-    # Of rows_read: rows that no newer transaction wrote.
+    # Of rows_read: rows that were found by comparing source and mirror.
     rows_found_by_checksum: int = 0
     # What was unusual about it, each in one sentence.
     notes: tuple[str, ...] = ()
+    # The position that this batch goes on from.
+    before: Watermark | None = None
+    # What is known of the whole table: all of it was read or compared (complete), parts of it (ranges), or it was not
+    # read at all in this run (skipped).
+    reading: Reading = "complete"
+    # Rows at the source, where that is known.
+    source_rows: int | None = None
+    # Order of its keys, where the table is too large to be compared whole in every run.
+    key_order: KeyOrder | None = None
+    ranges: tuple[VerifiedRange, ...] = ()
+    # Rows of these ranges that were compared.
+    rows_compared: int = 0
+    rotation: Rotation | None = None
+    is_rotation_over: bool = False
+    counters: SourceCounters | None = None
 
     @property
     def cursor_type(self) -> str:
@@ -51,10 +75,19 @@ class Staged:
     threshold: DeleteThreshold
     # Whether a full refresh was asked for: then every target is conformed again as a whole.
     is_refresh_requested: bool = False
+    limits: ReadLimits = DEFAULT_LIMITS
 
     @property
     def rows_read(self) -> int:
         return sum(table.rows_read for table in self.tables)
+
+    @property
+    def complete_at(self) -> datetime:
+        """As of when the source was read: tables that this run has skipped were read before."""
+        return min(
+            one.before.captured_at if one.reading == "skipped" and one.before else self.snapshot.taken_at
+            for one in self.tables
+        )
 
     @property
     def full_refresh(self) -> bool:

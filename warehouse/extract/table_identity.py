@@ -6,6 +6,7 @@ that is dropped and added again, and a renamed enum value, change rows without o
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -21,19 +22,25 @@ class TableIdentity:
     relations: Mapping[str, str]
     # By column its number and type; by type of the database's own what its values are called or made of.
     columns: Mapping[str, str]
+    # By oid, the file that a relation is stored in; TRUNCATE gives it another one. None where that was not recorded.
+    files: Mapping[str, int] | None = None
 
     @classmethod
-    def of(cls, stored: Mapping[str, Mapping[str, str]] | None) -> "TableIdentity | None":
+    def of(cls, stored: Mapping[str, Any] | None) -> "TableIdentity | None":
         """The identity that a watermark recorded; None where it is older than that."""
         return cls(**stored) if stored else None
 
-    def stored(self) -> dict[str, Mapping[str, str]]:
+    def stored(self) -> dict[str, Any]:
         """As a watermark records it."""
         return asdict(self)
 
     def new_relations(self, before: "TableIdentity") -> list[str]:
         """Oids of relations that were not part of the table `before`."""
         return sorted(self.relations.keys() - before.relations.keys(), key=int)
+
+    def is_rewritten(self, before: "TableIdentity") -> bool:
+        """Whether a relation is stored in another file than `before`, was removed, or is new."""
+        return before.files is not None and self.files != before.files
 
     def changed_columns(self, before: "TableIdentity") -> list[str]:
         """Columns and types that are others than `before` under the same name."""
@@ -104,5 +111,6 @@ _IDENTITY = """
 
     select
         (select jsonb_object_agg(oid, oid::regclass::text) from relation),
-        (select jsonb_object_agg(name, value) from named)
+        (select jsonb_object_agg(name, value) from named),
+        (select jsonb_object_agg(oid, pg_relation_filenode(oid)::bigint) from relation)
     """

@@ -1,6 +1,7 @@
 """Verification after a run: source (at the run's snapshot) and mirror hold the same rows, by chunked row hashes."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,7 +10,16 @@ from psycopg import sql
 
 from warehouse.errors import VerificationFailed
 from warehouse.extract.checksum_store import stored_checksums
-from warehouse.extract.checksums import compute_checksums, differing_chunks, row_count
+from warehouse.extract.checksums import (
+    RANGE_CHUNKS,
+    RANGES_AT_ONCE,
+    Chunk,
+    compute_checksums,
+    compute_range_checksums,
+    differing_chunks,
+    row_count,
+)
+from warehouse.extract.range_store import forget_verification
 from warehouse.extract.staged import Staged, StagedTable
 from warehouse.runs.audit import Run
 
@@ -34,11 +44,16 @@ class Verification:
 def verify(run: Run, staged: Staged) -> tuple[Verification, ...]:
     """Compare each mirror with its source at the run's snapshot, and record the verdicts in audit.verification.
 
+    Of a large table the ranges are compared that the run has verified before it published: both sides are equal only
+    if the mirror is what it was to become.
+
     Raises:
         VerificationFailed: a mirror differs.
     """
     verifications = tuple(
-        _verify(run.audit_connection, table, staged.snapshot.taken_at) for table in staged.tables
+        _verify(run.audit_connection, table, staged.snapshot.taken_at)
+        for table in staged.tables
+        if table.reading != "skipped"
     )
     with run.audit_connection.cursor() as cursor:
         cursor.executemany(
@@ -56,6 +71,10 @@ def verify(run: Run, staged: Staged) -> tuple[Verification, ...]:
         )  # fmt: skip
     different = [verification for verification in verifications if verification.chunks_differing]
     if different:
+        names = {verification.table_name for verification in different}
+        for one in staged.tables:
+            if one.ranges and one.table.name in names:
+                forget_verification(run.audit_connection, run.run_id, one.table)
         tables = "; ".join(
             f"{v.table_name}: {v.rows_source:,} rows in the source, {v.rows_mirror:,} in the mirror, "
             f"{v.chunks_differing} of {v.chunks} chunks differ"
@@ -72,24 +91,53 @@ def verify(run: Run, staged: Staged) -> tuple[Verification, ...]:
 def _verify(connection: psycopg.Connection, staged: StagedTable, taken_at: datetime) -> Verification:
     started = time.monotonic()
     table = staged.table
-    stored = stored_checksums(connection, table, taken_at, staged.columns)
-    assert stored is not None, "staged by the same run"
-    source, chunks = stored
-    mirror = compute_checksums(
-        connection,
-        sql.Identifier("raw", table.mirror),
-        table.key,
-        staged.columns,
-        chunks,
-        staged.hashing,
-        where=sql.SQL("not _is_deleted"),
-    )
+    relation, live = sql.Identifier("raw", table.mirror), sql.SQL("not _is_deleted")
+    if staged.reading == "ranges":
+        chunks = RANGE_CHUNKS * len(staged.ranges)
+        pairs = [
+            (one.checksums, here)
+            for one, here in zip(staged.ranges, _of_ranges(connection, staged), strict=True)
+        ]
+    else:
+        stored = stored_checksums(connection, table, taken_at, staged.columns)
+        assert stored is not None, "staged by the same run"
+        source, chunks = stored
+        pairs = [
+            (
+                source,
+                compute_checksums(
+                    connection, relation, table.key, staged.columns, chunks, staged.hashing, where=live
+                ),
+            )
+        ]
     return Verification(
         table.source,
         table.name,
-        row_count(source),
-        row_count(mirror),
+        sum(row_count(source) for source, _ in pairs),
+        sum(row_count(mirror) for _, mirror in pairs),
         chunks,
-        len(differing_chunks(source, mirror, content=True)),
+        sum(len(differing_chunks(source, mirror, content=True)) for source, mirror in pairs),
         round(staged.scan_seconds + time.monotonic() - started, 3),
     )
+
+
+def _of_ranges(connection: psycopg.Connection, staged: StagedTable) -> Iterator[dict[int, Chunk]]:
+    """Checksums of the mirror in each range that was verified."""
+    for start in range(0, len(staged.ranges), RANGES_AT_ONCE):
+        assert staged.key_order is not None
+        with connection.transaction():
+            connection.execute("set local enable_seqscan = off")
+            yield from compute_range_checksums(
+                connection,
+                sql.SQL("(select * from {} where not _is_deleted) as mirror").format(
+                    sql.Identifier("raw", staged.table.mirror)
+                ),
+                staged.table.key,
+                staged.columns,
+                staged.hashing,
+                [
+                    staged.key_order.within(one.low, one.high)
+                    for one in staged.ranges[start : start + RANGES_AT_ONCE]
+                ],
+            )
+            connection.execute("set local enable_seqscan to default")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import psycopg
 from psycopg import sql
@@ -10,9 +10,9 @@ from psycopg.types.json import Jsonb
 
 from warehouse.db.identifiers import assigned, listed
 from warehouse.extract.column import Column, without_modifier
+from warehouse.extract.open_transactions import OpenTransactions
 from warehouse.extract.snapshot import Snapshot
 from warehouse.extract.source_identity import SourceIdentity
-from warehouse.extract.staged import StagedTable
 from warehouse.extract.table_identity import TableIdentity, stored_in
 from warehouse.sources.declaration import Table
 
@@ -21,19 +21,43 @@ XID_HORIZON = 2**31 - 1_000_000
 
 
 @dataclass(frozen=True)
-class Watermark:
-    """How far a table is captured, as audit.watermark recorded it for the last published run."""
+class Rotation:
+    """How far the verification of a table's key ranges has come since it began with the first of them."""
 
+    started_at: datetime
+    rows_verified: int = 0
+    rows_deleted: int = 0
+
+
+@dataclass(frozen=True)
+class Watermark:
+    """How far a table is captured, as audit.watermark recorded it for the last published run.
+
+    Two positions: that of the last read, from which the next read by the cursor goes on, and that of the last complete
+    one, from which a scan does.
+    """
+
+    run_id: int
+    # Of the last read, by the cursor's index or complete.
     cursor_value: str | None
-    no_open_transactions: bool
     captured_at: datetime
     source: SourceIdentity
-    # None where it was written before this was recorded.
+    # Before that snapshot; None, as all that follow, where it was written before this was recorded.
+    open_transactions: OpenTransactions | None
     table: TableIdentity | None
+    # Of the last snapshot up to which every row is known to be captured.
+    complete_at: datetime
+    complete_xmin: int
+    # Rows of the mirror that are not deleted.
+    row_count: int | None = None
+    rotation: Rotation | None = None
+    # Changes of the table by the source's own counters; and those since the rotation began that no batch explains.
+    changes_counted: int | None = None
+    changes_unexplained: int = 0
 
     @property
     def snapshot_xmin(self) -> int:
-        """Oldest transaction that was open at that snapshot."""
+        """Oldest transaction that was open at the last read."""
         return self.source.snapshot_xmin
 
 
@@ -42,7 +66,9 @@ def read_watermark(connection: psycopg.Connection, table: Table) -> Watermark | 
     row = connection.execute(
         """
         select
-            cursor_value, no_open_transactions, captured_at, table_identity,
+            run_id, cursor_value, captured_at, open_transactions, table_identity, complete_at, complete_xmin,
+            row_count, rotation_started_at, rotation_rows_verified, rotation_rows_deleted,
+            changes_counted, changes_unexplained,
             system_identifier, timeline, database_oid, database_name,
             (wal_position - '0/0')::bigint, snapshot_xmin
         from audit.watermark where source = %s and table_name = %s
@@ -51,34 +77,48 @@ def read_watermark(connection: psycopg.Connection, table: Table) -> Watermark | 
     ).fetchone()
     if row is None:
         return None
-    cursor_value, no_open_transactions, captured_at, table_identity, *identity = row
+    run_id, cursor_value, captured_at, open_transactions, table_identity, complete_at, complete_xmin = row[:7]
+    row_count, started_at, rows_verified, rows_deleted, counted, unexplained, *identity = row[7:]
     return Watermark(
+        run_id,
         cursor_value,
-        no_open_transactions,
         captured_at,
         SourceIdentity(*identity),
+        OpenTransactions.of(open_transactions),
         TableIdentity.of(table_identity),
+        # Before this was recorded every read was complete; the undo of one of them takes only the others back.
+        min(complete_at, captured_at),
+        min(complete_xmin, identity[-1]),
+        row_count,
+        Rotation(started_at, rows_verified, rows_deleted) if started_at else None,
+        counted,
+        unexplained,
     )
 
 
-def write_watermark(
-    connection: psycopg.Connection,
-    run_id: int,
-    staged: StagedTable,
-    cursor_value: str | None,
-    snapshot: Snapshot,
-) -> None:
-    """Record that a table is captured up to `snapshot`, in the transaction that publishes its rows."""
-    table = staged.table
+def write_watermark(connection: psycopg.Connection, table: Table, watermark: Watermark) -> None:
+    """Record how far `table` is captured, in the transaction that publishes its rows."""
+    rotation = watermark.rotation
     values = {
         "source": table.source,
         "table_name": table.name,
-        "cursor_value": cursor_value,
-        "no_open_transactions": snapshot.no_open_transactions,
-        "captured_at": snapshot.taken_at,
-        "table_identity": Jsonb(staged.identity.stored()),
-        "run_id": run_id,
-        **vars(snapshot.identity),
+        "mirror": table.mirror,
+        "run_id": watermark.run_id,
+        "cursor_value": watermark.cursor_value,
+        "captured_at": watermark.captured_at,
+        "open_transactions": Jsonb(watermark.open_transactions.stored())
+        if watermark.open_transactions
+        else None,
+        "table_identity": Jsonb(watermark.table.stored()) if watermark.table else None,
+        "complete_at": watermark.complete_at,
+        "complete_xmin": watermark.complete_xmin,
+        "row_count": watermark.row_count,
+        "rotation_started_at": rotation.started_at if rotation else None,
+        "rotation_rows_verified": rotation.rows_verified if rotation else 0,
+        "rotation_rows_deleted": rotation.rows_deleted if rotation else 0,
+        "changes_counted": watermark.changes_counted,
+        "changes_unexplained": watermark.changes_unexplained,
+        **vars(watermark.source),
     }
     names = [*values]
     marks = [
@@ -108,6 +148,8 @@ class Window:
     new_relations: tuple[str, ...] = ()
     # Why more is read than newer transactions wrote.
     notes: tuple[str, ...] = ()
+    # Whether the relations store other rows than at the last read, so that no part of them says what the whole is.
+    is_rewritten: bool = False
 
 
 def find_window(
@@ -136,7 +178,15 @@ def find_window(
         )
     names = ", ".join(identity.relations[oid] for oid in new)
     notes = (f"rows of {table} are now stored in {names}, too: these are all read",) if new else ()
-    return Window(watermark, tuple(new), notes)
+    return Window(watermark, tuple(new), notes, is_rewritten=identity.is_rewritten(watermark.table))
+
+
+def unexplained_changes(watermark: Watermark, changes: int, explained: int) -> int:
+    """Changes that the source has counted since the rotation began and no batch explains, with one that `explained`
+    so many; a counter that went back was reset."""
+    if watermark.changes_counted is None:
+        return 0
+    return watermark.changes_unexplained + max(changes - watermark.changes_counted - explained, 0)
 
 
 def is_moment(kind: str) -> bool:
@@ -164,33 +214,85 @@ def without_late_cursor(
 
 
 def changed_since(
-    table: Table,
-    columns: Sequence[Column],
-    watermark: Watermark | None,
-    *,
-    by_cursor: bool = False,
-    new_relations: Sequence[str] = (),
+    watermark: Watermark | None, snapshot_xmin: int, *, new_relations: Sequence[str] = ()
 ) -> sql.Composable:
-    """Condition on a source row: it may have changed since the watermark, by its xmin or by its cursor alone.
+    """Condition of a scan on a source row: it may have changed since the last complete read.
 
-    Rows of `new_relations` always may.
+    Rows of `new_relations` always may. Where that read is too long ago to be told by transaction ids, checksums say it.
     """
     if watermark is None:
         return sql.SQL("true")
-    condition = written_since(watermark)
-    if by_cursor and table.cursor is not None and watermark.cursor_value is not None:
-        (cursor_type,) = (column.type for column in columns if column.name == table.cursor)
-        # Equal timestamps are read again: a transaction may have stamped its rows just before the snapshot.
-        condition = sql.SQL("{} >= {}::{}").format(
-            sql.Identifier(table.cursor), sql.Literal(watermark.cursor_value), sql.SQL(cursor_type)
-        )
+    condition: sql.Composable = sql.SQL("false")
+    if snapshot_xmin - watermark.complete_xmin < XID_HORIZON:
+        condition = written_since(watermark.complete_xmin)
     if new_relations:
         return sql.SQL("({} or {})").format(condition, stored_in(new_relations))
     return condition
 
 
-def written_since(watermark: Watermark) -> sql.Composable:
-    """Condition of the xmin scan on a source row: it may have been written after the last published snapshot."""
-    return sql.SQL("age(xmin) <= (select age({}::xid))").format(
-        sql.Literal(str(watermark.snapshot_xmin % 2**32))
+def changed_by_cursor(
+    connection: psycopg.Connection, table: Table, columns: Sequence[Column], watermark: Watermark
+) -> sql.Composable:
+    """Condition that the cursor's index serves: a row was stamped, and written, since the last read.
+
+    Every transaction that the last snapshot did not see began at or after `open_transactions.since`. What it stamps by
+    the source's clock is not older. A client's clock may be behind: so the window begins at the highest cursor that was
+    published, if that is earlier.
+    """
+    assert table.cursor is not None and watermark.open_transactions is not None
+    (kind,) = (column.type for column in columns if column.name == table.cursor)
+    plain = without_modifier(kind)
+    row = connection.execute(
+        sql.SQL("select low::text, is_after from {}").format(sql.SQL(_WINDOW_LOW[plain])),
+        {
+            "high": watermark.cursor_value,
+            "since": watermark.open_transactions.since,
+            "captured_at": watermark.captured_at,
+            # A stamp of whole seconds may be rounded down.
+            "rounding": timedelta(0) if kind == plain else timedelta(seconds=1),
+        },
+    ).fetchone()
+    assert row is not None
+    low, is_after = row
+    return sql.SQL("{cursor} {sign} {low}::{kind} and {written}").format(
+        cursor=sql.Identifier(table.cursor),
+        sign=sql.SQL(">" if is_after and kind == plain else ">="),
+        low=sql.Literal(low),
+        kind=sql.SQL(kind),
+        written=written_since(watermark.snapshot_xmin),
     )
+
+
+def written_since(xmin: int) -> sql.Composable:
+    """Condition of the xmin scan on a source row: it may have been written after a snapshot with this `xmin`."""
+    return sql.SQL("age(xmin) <= (select age({}::xid))").format(sql.Literal(str(xmin % 2**32)))
+
+
+# By type of the cursor, where the window begins; and whether all rows stamped then are known: they were, if every
+# transaction that could add one has begun later. Clocks without a time zone are behind or ahead of UTC by an unknown
+# time, and are set back by an hour once a year: what is known is how long before the snapshot a transaction began.
+_WINDOW_LOW = {
+    "timestamp with time zone": """
+        (
+            select
+                least(%(high)s::timestamptz, %(since)s::timestamptz - %(rounding)s::interval) as low,
+                %(high)s::timestamptz < %(since)s::timestamptz as is_after
+        )
+    """,
+    "timestamp without time zone": """
+        (
+            select
+                coalesce(
+                    %(high)s::timestamp - (%(captured_at)s::timestamptz - %(since)s::timestamptz)
+                        - %(rounding)s::interval - interval '1 hour',
+                    %(since)s::timestamp - interval '1 day'
+                ) as low,
+                false as is_after
+        )
+    """,
+    "date": """
+        (
+            select least(%(high)s::date, (%(since)s::timestamptz - interval '1 day')::date) as low, false as is_after
+        )
+    """,
+}

@@ -20,6 +20,7 @@ from warehouse.extract.source_identity import SourceIdentity
 from warehouse.extract.staged import StagedTable
 from warehouse.extract.staging_tables import batch_table, create_staging
 from warehouse.extract.table_identity import TableIdentity
+from warehouse.extract.watermark import read_watermark
 from warehouse.feeds.bad_records import BadRecords
 from warehouse.feeds.json_records import JsonRecords
 from warehouse.feeds.landing import FeedFile, find_files
@@ -103,7 +104,7 @@ def snapshot(source: Source) -> Snapshot:
     """The moment of this run: files have no transactions, and no database that could be another one."""
     assert source.feed is not None
     identity = SourceIdentity(None, None, None, source.feed.landing, None, 0)
-    return Snapshot(identity, no_open_transactions=True, taken_at=datetime.now(UTC))
+    return Snapshot(identity, datetime.now(UTC))
 
 
 def _register(connection: psycopg.Connection, feed: str, found: FeedFile, run_id: int) -> FileProgress:
@@ -352,6 +353,7 @@ class Stager:
             scan_seconds=0.0,
             hashing=Hashing.RECORD,
             identity=TableIdentity({}, {}),
+            before=read_watermark(self._writer, table),
             notes=tuple(self._notes[table.name]),
         )
 

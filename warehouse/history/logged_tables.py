@@ -14,6 +14,7 @@ from warehouse.history.change_log import create_triggers
 # Tables outside the star that runs change, too: their before-images serve undo alone.
 AUDIT_TABLES: Final = (
     "audit.watermark",
+    "audit.key_range",
     "audit.quarantine",
     "audit.file",
     "audit.file_part",

@@ -180,6 +180,8 @@ def merge_table(
         rows_unchanged=staged.rows_read - counts["insert"] - counts["update"],
         rows_cursor_missed=missed,
         rows_found_by_checksum=staged.rows_found_by_checksum,
+        source_rows_read=staged.counters.rows_read if staged.counters else None,
+        source_blocks_read=staged.counters.blocks_read if staged.counters else None,
         note="; ".join(staged.notes) or None,
         seconds=round(staged.copy_seconds + time.monotonic() - started, 3),
     )

@@ -38,7 +38,7 @@ from warehouse.load.reconform import find_deferred, forget_verdicts, reconform_b
 from warehouse.load.records import Records
 from warehouse.load.rekey import rekey_quarantined
 from warehouse.load.transaction import begin_publishing
-from warehouse.load.watermarks import move_watermarks
+from warehouse.load.watermarks import move_watermarks, refuse_outdated
 from warehouse.model.contracts import Contract
 from warehouse.model.star import TARGETS, DailySnapshot, Fact
 from warehouse.runs.audit import CheckResult, Load, Run, ensure_alive, record_checks, record_load
@@ -75,11 +75,13 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
 
     Raises:
         QualityGateStopped: a contract's dataset rule failed; its results are recorded, nothing else is.
+        BatchOutdated: something else was published since the source was read.
         DeclarationError, SourceError: the source's declaration does not fit its data.
     """
     checks: list[CheckResult] = []
     with run.session("publish") as connection:
         begin_publishing(connection, run.run_id, progress)
+        refuse_outdated(connection, run.run_id, staged)
         if staged.rows_read:
             Thread(target=import_soda, name="prepare contracts", daemon=True).start()
         loads: dict[str, Load] = {}
@@ -132,10 +134,10 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
             progress(
                 f"{name} keeps the rows of '{staged.source.name}', which no longer declares what they are made of"
             )
-        for name, high in move_watermarks(connection, run.run_id, staged).items():
+        for name, high in move_watermarks(connection, run.run_id, staged, mirrors).items():
             mirrors[name] = replace(mirrors[name], window_high=high)
         loads = mirrors | loads
-        record_complete(connection, run.run_id, staged.source.name, staged.snapshot.taken_at)
+        record_complete(connection, run.run_id, staged.source.name, staged.complete_at)
         for load in loads.values():
             record_load(connection, run.run_id, load)
         # The batch belongs to this run only as long as its lock was held all along.

@@ -1,22 +1,113 @@
 """Move the watermarks of a source to what its run has read, in the transaction that publishes it."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import psycopg
 from psycopg import sql
 
+from warehouse.errors import BatchOutdated
+from warehouse.extract.range_store import replace_ranges, update_ranges
+from warehouse.extract.reading import take_smallest
 from warehouse.extract.snapshot import Snapshot
 from warehouse.extract.staged import Staged, StagedTable
 from warehouse.extract.staging_tables import batch_exists, batch_table
-from warehouse.extract.watermark import is_moment, write_watermark
+from warehouse.extract.watermark import (
+    Rotation,
+    Watermark,
+    is_moment,
+    read_watermark,
+    unexplained_changes,
+    write_watermark,
+)
+from warehouse.runs.audit import Load
 
 
-def move_watermarks(connection: psycopg.Connection, run_id: int, staged: Staged) -> dict[str, str | None]:
-    """Write the watermark of each staged table; returns the highest cursor value of each mirror."""
-    highs = {}
+def refuse_outdated(connection: psycopg.Connection, run_id: int, staged: Staged) -> None:
+    """Refuse a batch if something else was published, or undone, since it was staged: it may be older than that.
+
+    Raises:
+        BatchOutdated: naming the table.
+    """
     for one in staged.tables:
-        high = _highest_cursor(connection, one, staged.snapshot)
-        write_watermark(connection, run_id, one, high, staged.snapshot)
-        highs[f"raw.{one.table.mirror}"] = high
+        now = read_watermark(connection, one.table)
+        if now == one.before or (now is not None and now.run_id == run_id):
+            continue
+        what = f"run {now.run_id} has published" if now else "an undo has removed the first load of"
+        raise BatchOutdated(
+            f"Since this run has read source '{one.table.source}', {what} {one.table}.",
+            hint=f"Nothing was changed. Run it again: `dwh run {one.table.source}`.",
+        )
+
+
+def move_watermarks(
+    connection: psycopg.Connection, run_id: int, staged: Staged, loads: Mapping[str, Load]
+) -> dict[str, str | None]:
+    """Write the watermark and key ranges of each staged table; returns the highest cursor value of each mirror.
+
+    `loads` say what the run did to each mirror. A position is moved only by a read that was complete for it: one by the
+    cursor's index moves that of the cursor, and a range is verified only where it was compared.
+    """
+    highs = {}
+    rows = {one.table: _row_count(one, loads) for one in staged.tables}
+    small = take_smallest(rows, staged.limits.scan_rows)
+    for one in staged.tables:
+        before = read_watermark(connection, one.table)
+        high = highs[f"raw.{one.table.mirror}"] = _highest_cursor(connection, one, staged.snapshot)
+        # Published already, by an earlier try of this run.
+        if one.reading == "skipped" or (before is not None and before.run_id == run_id):
+            continue
+        watermark = _moved(run_id, one, staged, high, rows[one.table])
+        if one.reading == "ranges":
+            if one.key_order is not None and one.ranges:
+                complete_xmin = update_ranges(
+                    connection, run_id, one.table, one.key_order, one.ranges, staged.snapshot, staged.limits
+                )
+                watermark = replace(watermark, complete_xmin=max(watermark.complete_xmin, complete_xmin))
+        else:
+            replace_ranges(
+                connection,
+                run_id,
+                one.table,
+                None if one.table in small else one.key_order,
+                staged.snapshot,
+                staged.limits,
+            )
+        write_watermark(connection, one.table, watermark)
     return highs
+
+
+def _moved(run_id: int, one: StagedTable, staged: Staged, high: str | None, rows: int) -> Watermark:
+    """The watermark after a table was read."""
+    snapshot, before, counters = staged.snapshot, one.before, one.counters
+    is_complete = one.reading == "complete" or before is None
+    has_confirmed = bool(one.rows_deleted) and staged.threshold.is_confirmed
+    is_restarted = is_complete or one.is_rotation_over or has_confirmed
+    unexplained = 0
+    if before is not None and counters is not None and not is_restarted:
+        unexplained = unexplained_changes(before, counters.changes, one.rows_read + one.rows_deleted)
+    return Watermark(
+        run_id,
+        high,
+        snapshot.taken_at,
+        snapshot.identity,
+        snapshot.open_transactions,
+        one.identity,
+        complete_at=snapshot.taken_at if is_complete or before is None else before.complete_at,
+        complete_xmin=snapshot.xmin if is_complete or before is None else before.complete_xmin,
+        row_count=rows,
+        rotation=Rotation(snapshot.taken_at) if is_restarted else one.rotation,
+        changes_counted=counters.changes if counters else None,
+        changes_unexplained=unexplained,
+    )
+
+
+def _row_count(one: StagedTable, loads: Mapping[str, Load]) -> int:
+    if one.source_rows is not None:
+        return one.source_rows
+    known = (one.before.row_count if one.before else None) or 0
+    load = loads.get(f"raw.{one.table.mirror}")
+    return known + (load.rows_inserted - load.rows_deleted if load else 0)
 
 
 def _highest_cursor(connection: psycopg.Connection, staged: StagedTable, snapshot: Snapshot) -> str | None:

@@ -38,7 +38,7 @@ PURPOSES = {
         "Runs and data quality": "",
     },
     "audit": {
-        "Runs and what they loaded": r"run|load|watermark|step|freshness",
+        "Runs and what they loaded": r"run|load|watermark|key_range|step|freshness",
         "Files and web logs": r"file|weblog",
         "Quality and verification": r"check|quarantine|verification|difference|chunk",
         "Changes and undo": r"change|before_image|row_schema|layout|undo",

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 import psycopg
 from psycopg import sql
 
-from warehouse.db.identifiers import listed
+from warehouse.db.identifiers import listed, qualified
 from warehouse.errors import SourceError
+from warehouse.extract.access_paths import read_access_paths
 from warehouse.extract.catalog import mirrored_columns, source_columns
 from warehouse.extract.checksum_store import stored_checksums
 from warehouse.extract.checksums import (
@@ -31,6 +32,8 @@ from warehouse.extract.checksums import (
 from warehouse.extract.column import Column
 from warehouse.extract.copy_stream import copy_stream
 from warehouse.extract.drift import find_drift
+from warehouse.extract.key_order import Bound
+from warehouse.extract.key_ranges import read_ranges, touched_ranges
 from warehouse.extract.snapshot import Snapshot, check_readable
 from warehouse.extract.watermark import Watermark, written_since
 from warehouse.reconcile.compare import Comparison, compare, count, list_differences, repair
@@ -174,6 +177,7 @@ def _repair(
     )
     differing_rows = compare(captured.writer, comparison).rows_differing
     _remove_pending(captured, comparison, mirror, stored)
+    pending, missed = _pending_ranges(captured, comparison)
     damaged = count(captured.writer)
     differences = list_differences(captured.writer, comparison)
     # A row that is marked as deleted occupies the key of the row to insert.
@@ -192,6 +196,8 @@ def _repair(
         rows_pending=differing_rows - damaged,
         chunks_differing=verdict.chunks_differing or int(damaged > 0),
         differences=differences,
+        pending_ranges=pending,
+        missed_ranges=missed,
     )
 
 
@@ -209,7 +215,7 @@ def _copy_rows(captured: _Captured, buckets: Sequence[int]) -> None:
     )
     outgoing = sql.SQL("copy (select {}, {} from {} where {} = any({})) to stdout (format binary)").format(
         sql.SQL(", ").join(column.selected for column in captured.columns),
-        written_since(captured.watermark) if captured.has_transaction_ids else sql.SQL("true"),
+        written_since(captured.watermark.complete_xmin) if captured.has_transaction_ids else sql.SQL("true"),
         sql.Identifier(*captured.table.at_source),
         captured.bucket(at_source=True),
         sql.Literal(list(buckets)),
@@ -274,6 +280,41 @@ def _remove_pending(
             """
         ).format(**names, undamaged=sql.Literal(undamaged))
     )
+
+
+def _pending_ranges(captured: _Captured, comparison: Comparison) -> tuple[set[Bound], set[Bound]]:
+    """Key ranges with pending rows, and those in which the next read by the cursor will not find them all."""
+    if not captured.has_transaction_ids:
+        return set(), set()
+    order = read_access_paths(captured.reader, captured.writer, captured.table, captured.columns).key_order
+    ranges = read_ranges(captured.writer, captured.table, order) if order else []
+    if order is None or not ranges:
+        return set(), set()
+    cursor = captured.table.cursor
+    captured.writer.execute(
+        sql.SQL(
+            """
+            drop table if exists pg_temp.pending_key;
+            create temp table pending_key on commit drop as
+            select {found_key}, true as is_missed
+            from pg_temp.judged as judged inner join {table} as found on found.ctid = judged.place
+            where judged.problem = 'extra'
+                and not exists (select from {different} as damaged where damaged.place = judged.place)
+            union all
+            select {expected_key}, ({cursor} > {high}) is not true
+            from pg_temp.judged as judged inner join {expected} as expected on expected.ctid = judged.wanted
+            where not exists (select from {different} as damaged where damaged.wanted = judged.wanted)
+            """
+        ).format(
+            **comparison.names,
+            expected_key=qualified("expected", captured.table.key),
+            cursor=sql.Identifier("expected", cursor) if cursor else sql.NULL,
+            high=sql.Literal(captured.watermark.cursor_value if cursor else None),
+        )
+    )
+    keys = sql.SQL("(select * from pg_temp.pending_key where {}) as pending")
+    pending = touched_ranges(captured.writer, order, ranges, keys.format(sql.SQL("true")))
+    return pending, touched_ranges(captured.writer, order, ranges, keys.format(sql.SQL("is_missed")))
 
 
 def _content(digest: Checksums, bucket: int) -> int:

@@ -7,7 +7,8 @@ import psycopg
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
 from warehouse.errors import DifferencesFound
-from warehouse.extract.snapshot import snapshot_of
+from warehouse.extract.range_store import mark_verified
+from warehouse.extract.snapshot import Snapshot, snapshot_of
 from warehouse.extract.source_identity import captured_identity, check_same_source
 from warehouse.extract.watermark import read_watermark
 from warehouse.load.transaction import PLANNER_FOR_WHOLE_TABLES, begin_publishing
@@ -66,7 +67,9 @@ def reconcile_source(
         for verdict in reconcile_marts(writer):
             verdicts.append(verdict)
             progress(str(verdict))
-        return _end(writer, run, verdicts, repair)
+        ended = _end(writer, run, verdicts, repair)
+        _mark_verified(run, source, snapshot, ended)
+        return ended
 
 
 def reconcile_feed(
@@ -156,6 +159,23 @@ def _end(
     ensure_alive(run)
     writer.commit()
     return repaired
+
+
+def _mark_verified(run: Run, source: Source, snapshot: Snapshot, verdicts: Sequence[Verdict]) -> None:
+    """Key ranges of the mirrors that are equal now need not be verified soon."""
+    equal = {one.table_name: one for one in verdicts if one.layer == "mirror" and one.verdict != "different"}
+    with run.connection.transaction():
+        run.connection.execute("select set_config('dwh.run_id', %s, true)", [str(run.run_id)])
+        for table in source.tables:
+            if found := equal.get(table.name):
+                mark_verified(
+                    run.connection,
+                    run.run_id,
+                    table,
+                    snapshot,
+                    pending=found.pending_ranges,
+                    missed=found.missed_ranges,
+                )
 
 
 def _load(verdict: Verdict) -> Load:

@@ -1,13 +1,15 @@
 """Results of a reconcile: a verdict on each table, and its differences row by row."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Literal
 
 import psycopg
 from psycopg.types.json import Jsonb
+
+from warehouse.extract.key_order import Bound
 
 Layer = Literal["mirror", "star", "weblog", "mart"]
 Problem = Literal["missing", "extra", "duplicated", "changed", "unrepairable"]
@@ -72,6 +74,9 @@ class Verdict:
     chunks_differing: int = 0
     amounts: Mapping[str, Mapping[str, Decimal | None]] = field(default_factory=dict)
     differences: Sequence[Difference] = ()
+    # Of a mirror that is compared by key ranges: those with pending rows, and with rows that no cursor will show.
+    pending_ranges: Collection[Bound] = ()
+    missed_ranges: Collection[Bound] = ()
     seconds: float = 0.0
 
     @property

@@ -94,7 +94,7 @@ class Load:
     rows_unchanged: int = 0
     rows_quarantined: int = 0
     rows_cursor_missed: int = 0
-    # Of rows_read: rows that no newer transaction wrote.
+    # Of rows_read: rows that were found by comparing source and mirror.
     rows_found_by_checksum: int = 0
     # Of rows_updated.
     rows_rekeyed: int = 0
@@ -104,6 +104,9 @@ class Load:
     # The GeoIP database that a load of web logs used.
     geoip_database: str | None = None
     geoip_built_at: datetime | None = None
+    # What the source read for it, by the source's own counters.
+    source_rows_read: int | None = None
+    source_blocks_read: int | None = None
     # What was unusual about it.
     note: str | None = None
 

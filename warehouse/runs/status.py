@@ -1,7 +1,7 @@
 """Read the state of the warehouse: runs, freshness, quarantine, verifications, and the audit rows of one run."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class Evidence:
     differences: Rows
     # Files that it met and did not read.
     unread_files: Rows
+    # Of each table that it read and that is verified in parts, since when every row is.
+    verified: Rows = field(default_factory=list)
 
     @property
     def has_star(self) -> bool:
@@ -74,7 +76,7 @@ def read_status(connection: psycopg.Connection, declared: Mapping[str, Path], ru
         _rows(
             connection,
             """
-            select source, table_name, complete_at, changed_at, run_id, row_count_estimate, size_bytes
+            select source, table_name, complete_at, verified_since, changed_at, run_id, row_count_estimate, size_bytes
             from mart.table_freshness order by source, table_name
             """,
         ),
@@ -128,7 +130,8 @@ def read_evidence(connection: psycopg.Connection, run_id: int) -> Evidence:
             connection,
             """
             select source, table_name, window_low, window_high, rows_read, rows_inserted, rows_updated,
-                rows_expired, rows_deleted, rows_unchanged, rows_quarantined, rows_cursor_missed, seconds
+                rows_expired, rows_deleted, rows_unchanged, rows_quarantined, rows_cursor_missed,
+                rows_found_by_checksum, source_rows_read, source_blocks_read, seconds
             from audit.load where run_id = %s order by load_id
             """,
             run_id,
@@ -163,6 +166,22 @@ def read_evidence(connection: psycopg.Connection, run_id: int) -> Evidence:
         _rows(
             connection,
             "select path, status, reason, hint from mart.unread_file where run_id = %s order by path",
+            run_id,
+        ),
+        _rows(
+            connection,
+            """
+            select freshness.table_name, freshness.verified_since
+            from mart.table_freshness as freshness
+            inner join audit.watermark as watermark
+                on freshness.source = watermark.source and freshness.table_name = 'raw.' || watermark.mirror
+            where watermark.run_id = %s
+                and exists (
+                    select from audit.key_range
+                    where source = watermark.source and table_name = watermark.table_name
+                )
+            order by freshness.table_name
+            """,
             run_id,
         ),
     )

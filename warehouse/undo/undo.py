@@ -12,6 +12,7 @@ from psycopg.rows import class_row
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.errors import UndoBlocked, UndoRefused
+from warehouse.extract.range_store import forget_ranges_since
 from warehouse.history.change_log import STAR_LOCK
 from warehouse.runs.audit import Load, Run, ensure_alive, record_load
 from warehouse.runs.freshness import forget_complete
@@ -251,6 +252,7 @@ def _undo_runs(
     for log in logs:
         log.drop_added_columns()
     forget_complete(connection, source, min(run_ids))
+    forget_ranges_since(connection, source, min(run_ids))
     if targets[-1].is_feed and any(load.table_name.startswith("dwh.dim_") for load in loads):
         # Texts say again what they said before, and so have the requests.
         update_fact(connection)

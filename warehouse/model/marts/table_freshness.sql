@@ -1,5 +1,5 @@
 -- mart.table_freshness: one row per source and table: as of when it is complete, and when it last changed.
--- inputs: audit.load, audit.run, audit.freshness
+-- inputs: audit.load, audit.run, audit.freshness, audit.watermark, audit.key_range
 -- Every table of a source is complete as of the snapshot of the source's last run, also if that found nothing new.
 with loaded as (
     select
@@ -13,18 +13,45 @@ with loaded as (
     inner join audit.run as run on load.run_id = run.run_id
     where run.status <> 'undone' and run.flow <> 'undo'
     group by load.source, load.table_name
+),
+
+-- A large table is compared with its source range by range, any other as a whole.
+verified as (
+    select
+        watermark.source,
+        'raw.' || watermark.mirror as table_name,
+        case
+            when bool_or(key_range.verified_at is null and key_range.source is not null) then null
+            else coalesce(min(key_range.verified_at), watermark.complete_at)
+        end as verified_since
+    from audit.watermark as watermark
+    left join audit.key_range as key_range
+        on watermark.source = key_range.source and watermark.table_name = key_range.table_name
+    -- Of the files of a feed nothing remains to be compared with.
+    where watermark.table_identity -> 'relations' <> '{}'
+    group by watermark.source, watermark.table_name
 )
 
 select
     loaded.source,
     loaded.table_name,
     freshness.complete_at,
+    verified.verified_since,
     loaded.changed_at,
     loaded.run_id,
     size.row_count_estimate,
     size.size_bytes
 from loaded
 left join audit.freshness as freshness on loaded.source = freshness.source
+left join lateral (
+    -- A table of the star is made of all tables of its source.
+    select
+        case when bool_or(mirror.verified_since is null) then null else min(mirror.verified_since) end
+            as verified_since
+    from verified as mirror
+    where mirror.source = loaded.source
+        and (mirror.table_name = loaded.table_name or loaded.table_name not like 'raw.%')
+) as verified on true
 left join lateral (
     select
         (sum(relation.reltuples) filter (where relation.reltuples >= 0))::bigint as row_count_estimate,

@@ -21,6 +21,7 @@ Kind = Literal[
     "differences found",
     "quarantine",
     "files not read",
+    "verification late",
     "recovered",
 ]
 
@@ -34,6 +35,7 @@ HEADLINES: dict[Kind, str] = {
     "differences found": "{flow} found differences",
     "quarantine": "{flow} put many rows into quarantine",
     "files not read": "{flow} met files that it cannot read",
+    "verification late": "{flow} verifies its source too slowly",
     "recovered": "{flow} works again",
 }
 # What the warehouse did about it by itself.
@@ -47,6 +49,8 @@ DONE: dict[Kind, str] = {
     "quarantine": "All other rows were published. Quarantined rows are kept with their reasons.",
     "files not read": "All other files were loaded. These are named in every run until they are gone or can be read; "
     "only new ones send a mail.",
+    "verification late": "What was found was published. Of rows that are late, deletes and changes without a timestamp "
+    "may be missing.",
     "recovered": "The problem is closed; the next one sends a new mail.",
 }
 # What to do if the error itself has no hint.
@@ -60,6 +64,7 @@ NEXT: dict[Kind, str] = {
     "differences found": "Run `dwh reconcile`: it names the rows; with `--repair` it repairs them.",
     "quarantine": "`dwh quarantine list` lists them with their reasons.",
     "files not read": "Follow the hint beside each; `dwh status` lists them all.",
+    "verification late": "`dwh reconcile` verifies all of it now. Run the flow more often, or raise DWH_VERIFY_WITHIN.",
     "recovered": "Nothing.",
 }
 

@@ -17,6 +17,10 @@ REPORTED = "_is_reported"
 MOST_DETAILS = 10
 # Said once; what they tell of is not open until a run succeeds.
 NOTICES = ("recovered", "files not read")
+# Problems of a run that succeeds: they are open until one succeeds without them.
+LASTING = ("quarantine", "verification late")
+# A rotation may be late by a run or two.
+LATE_BY = 1.25
 
 
 def enqueue_alert(
@@ -58,8 +62,8 @@ def enqueue_late_alert(
     No mail if its failure is reported already: that is the same problem.
     """
     row = connection.execute(
-        "select exists (select from audit.outbox where flow = %s and resolved_at is null and kind <> 'quarantine')",
-        [flow],
+        "select exists (select from audit.outbox where flow = %s and resolved_at is null and kind <> all(%s))",
+        [flow, list(LASTING)],
     ).fetchone()
     if row is not None and row[0]:
         return False
@@ -86,15 +90,18 @@ def _close_problems(connection: psycopg.Connection, run_id: int, rules: Rules) -
     breached = rules.breached(run["rows_quarantined"], run["rows_read"])
     # A run that read no rows says nothing about the quality of its source.
     over = [] if breached or not run["rows_read"] else ["quarantine"]
+    late = _late_verifications(connection, run_id, rules)
+    if not late:
+        over.append("verification late")
     ended = connection.execute(
         """
         update audit.outbox set resolved_at = clock_timestamp()
-        where flow = %s and resolved_at is null and (kind <> 'quarantine' or kind = any(%s))
+        where flow = %s and resolved_at is null and (kind <> all(%s) or kind = any(%s))
         returning kind, created_at, occurrence_count
         """,
-        [run["flow"], over],
+        [run["flow"], list(LASTING), over],
     ).fetchall()
-    if troubles := sorted((since, kind, times) for kind, since, times in ended if kind != "quarantine"):
+    if troubles := sorted((since, kind, times) for kind, since, times in ended if kind not in LASTING):
         since = troubles[0][0]
         details = [
             f"{kind.capitalize()} {_times(times)} since {format_time(at)}." for at, kind, times in troubles
@@ -115,6 +122,10 @@ def _close_problems(connection: psycopg.Connection, run_id: int, rules: Rules) -
                 details=_rules(connection, run_id),
             ),
         )
+    if late:
+        alert = _alert(connection, run_id, "verification late", None, rules)
+        what = f"{len(late):,} {'table is' if len(late) == 1 else 'tables are'} not verified within DWH_VERIFY_WITHIN."
+        _queue(connection, replace(alert, what=what, details=late[:MOST_DETAILS]))
     if files := _unread_files(connection, run_id):
         alert = _alert(connection, run_id, "files not read", None, rules)
         count = len(files)
@@ -137,7 +148,7 @@ def _alert(
     ]
     if run["deployment"]:
         facts.insert(1, ("Deployment", run["deployment"]))
-    if kind not in ("recovered", "quarantine", "files not read"):
+    if kind not in ("recovered", "files not read", *LASTING):
         facts.append(("Last success", format_time(run["succeeded_at"]) if run["succeeded_at"] else "never"))
     what = summarize_error(error) if error else ""
     return Alert(
@@ -266,6 +277,30 @@ def _unread_files(connection: psycopg.Connection, run_id: int) -> list[str]:
         [run_id],
     ).fetchall()
     return [line for (line,) in rows]
+
+
+def _late_verifications(connection: psycopg.Connection, run_id: int, rules: Rules) -> list[str]:
+    """Tables that the run has read and whose verification by key ranges has fallen behind."""
+    if rules.verify_within is None:
+        return []
+    rows = connection.execute(
+        """
+        select
+            watermark.source, watermark.table_name, min(key_range.verified_at),
+            count(*) filter (where key_range.verified_at + %(within)s < watermark.captured_at), count(*)
+        from audit.watermark as watermark
+        inner join audit.key_range as key_range using (source, table_name)
+        where watermark.run_id = %(run_id)s
+        group by watermark.source, watermark.table_name
+        having bool_or(key_range.verified_at + %(within)s < watermark.captured_at)
+        order by watermark.source, watermark.table_name
+        """,
+        {"run_id": run_id, "within": rules.verify_within * LATE_BY},
+    ).fetchall()
+    return [
+        f"{source} → {table}: {late:,} of {ranges:,} key ranges, the oldest at {format_time(since)}"
+        for source, table, since, late, ranges in rows
+    ]
 
 
 def _times(count: int) -> str:

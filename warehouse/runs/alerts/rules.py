@@ -1,6 +1,7 @@
 """When a run is worth a mail, and where the mail's links lead."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Self
 
 from warehouse.settings import Settings
@@ -14,6 +15,8 @@ class Rules:
     quarantine_share: float = 0.05
     # The share of a handful of rows means nothing.
     quarantine_least_read: int = 100
+    # A key range that was not verified for longer is late.
+    verify_within: timedelta | None = None
     ui_url: str | None = None
     unreported: tuple[type[BaseException], ...] = ()
 
@@ -23,6 +26,7 @@ class Rules:
         return cls(
             quarantine_rows=settings.quarantine_alert_rows,
             quarantine_share=settings.quarantine_alert_share,
+            verify_within=settings.verify_within,
             ui_url=settings.ui_url,
             unreported=unreported,
         )

@@ -1,0 +1,637 @@
+"""Tables too large to be scanned in every run: read by the cursor's index, verified by ranges of their keys."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+from itertools import count
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from cli.diagnostics import _access_paths
+from stack.postgres import EmbeddedPostgres
+from tests.integration.test_capture import in_mirror, in_source, last, only
+from tests.pipeline import CONFIRMED, Pipeline
+from warehouse.db.connections import connect
+from warehouse.errors import BatchOutdated, DeleteThresholdExceeded, VerificationFailed
+from warehouse.extract.limits import ReadLimits
+from warehouse.extract.open_transactions import find_open_transactions
+from warehouse.extract.stage import stage
+from warehouse.extract.verification import verify
+from warehouse.load.publish import publish
+from warehouse.reconcile.reconcile import reconcile_source
+from warehouse.runs.alerts.rules import Rules
+from warehouse.runs.audit import start_run
+from warehouse.undo.undo import undo
+
+# No table is small; in tests no time passes between runs, so that each verifies one range.
+ONE_RANGE = ReadLimits(scan_rows=0, range_rows=10)
+# Every run verifies all ranges.
+ALL_RANGES = replace(ONE_RANGE, verify_within=timedelta(0))
+
+
+@pytest.fixture(scope="module")
+def databases(
+    postgres: EmbeddedPostgres, shop_template: str, warehouse_template: str
+) -> Iterator[tuple[str, str]]:
+    """A shop and a warehouse for all tests of this module, which have tables of their own."""
+    names = [f"large_{uuid.uuid4().hex[:12]}" for _ in range(2)]
+    for name, template in zip(names, (shop_template, warehouse_template), strict=True):
+        postgres.create_database(name, template)
+    yield postgres.url(names[0]), postgres.url(names[1])
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        for name in names:
+            connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+numbers = count(1)
+
+
+@pytest.fixture
+def shop(databases: tuple[str, str]) -> Iterator[Pipeline]:
+    """A connection to both."""
+    with closing(Pipeline(*databases)) as pipeline:
+        pipeline.limits = ONE_RANGE
+        yield pipeline
+
+
+def make(pipeline: Pipeline, rows: int = 100, *, index: bool = True) -> str:
+    """A table of `rows` rows with the keys 10, 20 and so on, captured; returns its name."""
+    name = f"reading_{next(numbers)}"
+    pipeline.do(
+        f"create table {name} (id bigint primary key, value text, updated_at timestamptz default now())",
+        f"insert into {name} select 10 * n, 'as it was', '2024-01-01'::timestamptz + n * interval '1 s' "
+        f"from generate_series(1, {rows}) as n",
+        *([f"create index on {name} (updated_at)"] if index else []),
+    )
+    pipeline.source = only(name)
+    pipeline.capture()
+    return name
+
+
+def ranges(pipeline: Pipeline, name: str) -> list[tuple[object, ...]]:
+    """(first key, rows, whether verified by the last run) of each range, in the order of keys."""
+    return pipeline.warehouse.execute(
+        "select low_key[1]::bigint, row_count, run_id = max(run_id) over () from audit.key_range "
+        "where table_name = %s order by low_key[1]::bigint nulls first",
+        [name],
+    ).fetchall()
+
+
+def assert_same(pipeline: Pipeline, name: str) -> None:
+    assert in_mirror(pipeline, name) == in_source(pipeline, name)
+
+
+# --- by the cursor --------------------------------------------------------------------------------------------
+
+
+def test_changes_are_read_by_the_index_and_nothing_else_is(shop: Pipeline) -> None:
+    name = make(shop, 2000)
+    shop.limits = replace(ONE_RANGE, range_rows=100)
+    shop.capture(full_refresh=True)
+    shop.do(
+        f"update {name} set value = 'changed', updated_at = now() where id in (10, 50, 20000)",
+        f"insert into {name} values (20010)",
+    )
+    run = shop.capture()
+    assert last(shop, name) == {"updated": 3, "inserted": 1}
+    load = run.loads[f"raw.shop_{name}"]
+    verified = run.verifications[0].rows_source
+    assert (load.rows_read, run.verifications[0].chunks) == (4, 64)
+    # Changed rows and those of the range: each by its index, and as a row.
+    assert load.source_rows_read is not None and load.source_rows_read <= 1.2 * (4 + verified) + 2
+    assert load.source_blocks_read and shop.rows(
+        "select source_rows_read, source_blocks_read from audit.load where run_id = %s and table_name = %s",
+        run.run_id,
+        f"raw.shop_{name}",
+    ) == [(load.source_rows_read, load.source_blocks_read)]
+    assert_same(shop, name)
+
+
+def test_late_commits_are_read_by_the_cursor_whatever_was_published_meanwhile(shop: Pipeline) -> None:
+    name = make(shop)
+    with connect(shop.shop_url) as late, connect(shop.shop_url) as later:
+        late.execute(f"update {name} set value = 'late', updated_at = now() where id = 500".encode())
+        later.execute("select 1")
+        shop.do(f"update {name} set value = 'soon', updated_at = now() where id = 10")
+        shop.capture()
+        assert last(shop, name) == {"updated": 1}
+        late.commit()
+        # It has no transaction id yet, and its stamp is as old as its transaction.
+        later.execute(f"update {name} set value = 'later', updated_at = now() where id = 600".encode())
+        shop.capture()
+        assert last(shop, name) == {"updated": 1, "cursor_missed": 1}
+        later.commit()
+    shop.capture()
+    assert last(shop, name) == {"updated": 1, "cursor_missed": 1}
+    assert_same(shop, name)
+    shop.capture()
+    assert last(shop, name) == {}
+
+
+def test_bulk_load_with_one_stamp_is_not_copied_again(shop: Pipeline) -> None:
+    name = make(shop, 20)
+    shop.do(f"insert into {name} select n, 'bulk', now() from generate_series(1001, 6000) as n")
+    # Other tests' transactions, which are as old, end before the next snapshot.
+    shop.settle()
+    assert shop.capture().loads[f"raw.shop_{name}"].rows_read == 5000
+    for _ in range(3):
+        load = shop.capture().loads[f"raw.shop_{name}"]
+        assert load.rows_read == 0
+        # Nor are they read by the source to find that out, but for those of the range that has grown.
+    assert load.source_rows_read is not None and load.source_rows_read < 2000
+    assert_same(shop, name)
+
+
+def test_transaction_that_was_prepared_is_read_when_it_commits(shop: Pipeline) -> None:
+    name = make(shop)
+    with connect(shop.shop_url, autocommit=True) as preparing:
+        preparing.execute("begin")
+        preparing.execute(f"update {name} set value = 'prepared', updated_at = now() where id = 500".encode())
+        shop.do(f"update {name} set value = 'soon', updated_at = now() where id = 10")
+        shop.capture()
+        preparing.execute(f"prepare transaction '{name}'".encode())
+    for stamp in range(2):
+        shop.do(f"update {name} set value = 'soon {stamp}', updated_at = now() where id = 20")
+        shop.capture()
+    shop.do(f"commit prepared '{name}'")
+    shop.capture()
+    assert last(shop, name) == {"updated": 1, "cursor_missed": 1}
+    assert_same(shop, name)
+
+
+def test_starts_that_the_server_hides_count_as_long_ago(shop: Pipeline, postgres: EmbeddedPostgres) -> None:
+    shop.do("drop role if exists reader_of_large", "create role reader_of_large login password 'secret'")
+    url = shop.shop_url.replace("postgres:", "reader_of_large:", 1)
+    url = url[: url.index("reader_of_large:")] + "reader_of_large:secret" + url[url.index("@") :]
+    window = timedelta(hours=3)
+    with connect(shop.shop_url) as other:
+        other.execute("select 1")
+        hidden = find_open_transactions("shop", url, None, window)
+        assert hidden.since == hidden.asked_at - window
+        shown = find_open_transactions("shop", shop.shop_url, None, window)
+        assert shown.asked_at - shown.since < timedelta(minutes=5)
+    shop.do("drop role reader_of_large")
+
+
+# --- by ranges of keys ----------------------------------------------------------------------------------------
+
+
+def test_ranges_cover_all_keys_and_grow_with_the_table(shop: Pipeline) -> None:
+    name = make(shop, 95)
+    assert ranges(shop, name) == [
+        (None if first == 1 else 10 * first, 5 if first == 91 else 10, True) for first in range(1, 96, 10)
+    ]
+    shop.limits = ALL_RANGES
+    shop.do(f"insert into {name} select 10 * n from generate_series(96, 150) as n")
+    shop.capture()
+    assert [(low, rows) for low, rows, _ in ranges(shop, name)][8:] == [
+        (10 * first, 10) for first in range(81, 150, 10)
+    ]
+    shop.do(f"delete from {name} where id <= 700")
+    shop.capture()
+    assert [(low, rows) for low, rows, _ in ranges(shop, name)][:2] == [(None, 0), (710, 10)]
+    assert_same(shop, name)
+
+
+@pytest.mark.parametrize("limits", [ALL_RANGES, ReadLimits()])
+def test_rows_with_empty_old_and_late_stamps_are_found_in_large_and_small_tables(
+    shop: Pipeline, limits: ReadLimits
+) -> None:
+    shop.limits = limits
+    name = make(shop)
+    shop.do(
+        f"update {name} set value = 'unstamped' where id = 10",
+        f"update {name} set value = 'emptied', updated_at = null where id = 310",
+        f"update {name} set value = 'backdated', updated_at = '2001-01-01' where id = 620",
+        f"insert into {name} values (1, 'below the first', null), (99999, 'above the last', '2001-01-01')",
+        f"insert into {name} values (-5, 'stamped', now())",
+        f"delete from {name} where id in (500, 510, 1000)",
+    )
+    shop.capture()
+    found = {} if limits == ReadLimits() else {"found_by_checksum": 5}
+    assert last(shop, name) == {"inserted": 3, "updated": 3, "deleted": 3, "cursor_missed": 5} | found
+    assert_same(shop, name)
+    shop.capture()
+    assert last(shop, name) == {}
+
+
+def test_rotation_finds_everything_in_its_turn_and_the_newest_keys_between(shop: Pipeline) -> None:
+    name = make(shop)
+    shop.do(f"update {name} set value = 'unstamped'")
+    found = []
+    for _ in range(19):
+        run = shop.capture()
+        found.append(run.loads[f"raw.shop_{name}"].rows_found_by_checksum)
+        assert len(run.staged.tables[0].ranges) == 1
+        assert found[-1] in (0, 10)
+        places = [place for place, one in enumerate(ranges(shop, name)) if one[2]]
+        # In turn: the range that has waited longest, and that of the newest keys.
+        assert places == [9] if len(found) % 2 == 0 else places != [9]
+    assert sum(found) == 100
+    assert_same(shop, name)
+
+
+def test_ranges_that_the_batch_touches_are_verified_with_it(shop: Pipeline) -> None:
+    name = make(shop)
+    shop.do(f"update {name} set value = 'unstamped' where id = 550")
+    shop.capture()
+    shop.do(f"update {name} set value = 'stamped', updated_at = now() where id = 560")
+    run = shop.capture()
+    assert last(shop, name) == {"updated": 2, "cursor_missed": 1, "found_by_checksum": 1}
+    assert run.staged.tables[0].ranges[0].low == ("510",)
+
+
+def test_budget_follows_from_the_promise(shop: Pipeline) -> None:
+    name = make(shop, 400)
+    # Six hours since the last run: a quarter of a rotation within a day.
+    shop.warehouse.execute(
+        "update audit.watermark set captured_at = captured_at - interval '6 hours' where table_name = %s",
+        [name],
+    )
+    shop.limits = replace(ONE_RANGE, verify_within=timedelta(hours=24))
+    run = shop.capture()
+    assert 100 <= run.verifications[0].rows_source <= 150
+    # Ranges that would be too late in the next run do not wait for their turn.
+    shop.warehouse.execute(
+        "update audit.key_range set verified_at = verified_at - interval '25 hours' where table_name = %s and "
+        "low_key[1]::bigint in (1010, 2010)",
+        [name],
+    )
+    shop.warehouse.execute(
+        "update audit.watermark set captured_at = captured_at - interval '2 hours' where table_name = %s",
+        [name],
+    )
+    shop.capture()
+    assert {1010, 2010} < {low for low, _, is_new in ranges(shop, name) if is_new}
+
+
+def test_composite_keys_are_compared_as_rows(shop: Pipeline) -> None:
+    name = f"line_{next(numbers)}"
+    shop.do(
+        f'create table {name} (day date, code text collate "C", n numeric, updated_at timestamptz, '
+        "primary key (day, code, n))",
+        f"create index on {name} (updated_at)",
+        f"insert into {name} select '2024-01-01'::date + d, c, n, now() from generate_series(0, 4) as d, "
+        "unnest(array['A', 'a', 'B', 'Ä', 'z']) as c, generate_series(1, 4) as n",
+    )
+    shop.source = only(name, key=("day", "code", "n"))
+    shop.limits = ALL_RANGES
+    shop.capture()
+    assert shop.rows("select count(*) from audit.key_range where table_name = %s", name) == [(10,)]
+    shop.do(
+        f"update {name} set updated_at = null where code = 'a' and n = 2",
+        f"delete from {name} where day = '2024-01-03' and code in ('Ä', 'B') and n = 1.0",
+        f"insert into {name} values ('2023-12-31', '', 0, null), ('infinity', 'ZZ', 'NaN', null)",
+    )
+    shop.capture()
+    assert last(shop, name) == {
+        "inserted": 2, "updated": 5, "deleted": 2, "cursor_missed": 7, "found_by_checksum": 7,
+    }  # fmt: skip
+    assert_same(shop, name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "rows"),
+    [
+        ("uuid", "md5(n::text)::uuid", 40),
+        ("bytea", "decode(md5(n::text), 'hex')", 40),
+        ("timestamp", "'2024-01-01'::timestamp + n * interval '1 day'", 40),
+        ("numeric(12, 3)", "n / 8.0", 40),
+    ],
+)
+def test_keys_with_one_order_on_both_servers_are_compared_by_range(
+    shop: Pipeline, kind: str, key: str, rows: int
+) -> None:
+    name = f"item_{next(numbers)}"
+    shop.do(
+        f"create table {name} (id {kind} primary key, updated_at timestamptz default now())",
+        f"create index on {name} (updated_at)",
+        f"insert into {name} select {key} from generate_series(1, {rows}) as n",
+    )
+    shop.source, shop.limits = only(name), ALL_RANGES
+    shop.capture()
+    assert shop.rows("select count(*) from audit.key_range where table_name = %s", name) == [(rows // 10,)]
+    shop.do(
+        f"delete from {name} where id in (select id from {name} order by id limit 3)",
+        f"insert into {name} select {key}, null from generate_series({rows + 1}, {rows + 5}) as n",
+    )
+    shop.capture()
+    assert last(shop, name) == {"inserted": 5, "deleted": 3, "cursor_missed": 5, "found_by_checksum": 5}
+    assert_same(shop, name)
+
+
+def test_text_keys_in_another_collation_have_no_ranges(shop: Pipeline) -> None:
+    row = shop.shop.execute(
+        "select quote_ident(collname) from pg_collation where collname in ('en-US-x-icu', 'en_US.utf8') limit 1"
+    ).fetchone()
+    if row is None:
+        pytest.skip("this server has no other collation")
+    name = f"word_{next(numbers)}"
+    shop.do(
+        f"create table {name} (id text collate {row[0]} primary key, updated_at timestamptz default now())",
+        f"create index on {name} (updated_at)",
+        f"insert into {name} select chr(97 + n % 26) || n from generate_series(1, 60) as n",
+        f"insert into {name} select chr(65 + n % 26) || n from generate_series(1, 60) as n",
+    )
+    shop.source, shop.limits = only(name), ALL_RANGES
+    shop.capture()
+    shop.do(f"delete from {name} where id ~ '7$'", f"update {name} set updated_at = null where id ~* 'b3'")
+    shop.capture()
+    assert shop.rows("select count(*) from audit.key_range where table_name = %s", name) == [(0,)]
+    # All of it is compared, since its time has come.
+    assert last(shop, name)["deleted"] == 12 and shop.runs[-1].staged.tables[0].reading == "complete"
+    assert_same(shop, name)
+
+
+# --- what is published, and what is not -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "gone", ["id between 305 and 605", "id % 30 = 0", "id between 205 and 505", "id <= 300", "id > 700"]
+)
+def test_mass_delete_is_not_published_before_it_is_confirmed(shop: Pipeline, gone: str) -> None:
+    name = make(shop)
+    shop.do(f"delete from {name} where {gone}")
+    for _ in range(12):
+        before = in_mirror(shop, name)
+        try:
+            shop.capture(max_delete_share=0.1)
+        except DeleteThresholdExceeded as error:
+            assert f"{name} (" in error.what and "rows verified in this run" in error.what
+        assert in_mirror(shop, name) == before
+    assert len(in_mirror(shop, name)) == 100
+    with pytest.raises(DeleteThresholdExceeded):
+        shop.capture(max_delete_share=0.1)
+    # Once, for all of the table.
+    shop.capture(max_delete_share=0.1, confirm_deletes=True)
+    assert_same(shop, name)
+
+
+def test_few_deletes_in_each_slice_are_too_many_since_the_rotation_began(shop: Pipeline) -> None:
+    shop.limits = replace(ONE_RANGE, range_rows=50)
+    name = make(shop, 400)
+    shop.do(f"delete from {name} where id % 500 between 100 and 200")
+    with pytest.raises(DeleteThresholdExceeded, match=r"rows verified since 20.* UTC, 2\d%"):
+        for _ in range(12):
+            shop.capture(max_delete_share=0.1, delete_floor_rows=12)
+
+
+def test_batch_that_is_older_than_what_was_published_is_refused(shop: Pipeline) -> None:
+    name = make(shop)
+    with start_run(shop.warehouse_url, flow="ingest-shop") as older:
+        staged = stage(older, shop.source, shop.shop_url, threshold=CONFIRMED, limits=ONE_RANGE)
+        shop.do(f"update {name} set value = 'newer', updated_at = now() where id = 10")
+        shop.capture()
+        newer = in_mirror(shop, name)
+        with pytest.raises(BatchOutdated, match=f"run {shop.runs[-1].run_id} has published public.{name}"):
+            publish(older, staged)
+    assert in_mirror(shop, name) == newer
+
+
+def test_run_that_publishes_nothing_has_verified_nothing(shop: Pipeline) -> None:
+    name = make(shop)
+    before = audited(shop, name)
+    with start_run(shop.warehouse_url, flow="ingest-shop") as run:
+        stage(run, shop.source, shop.shop_url, threshold=CONFIRMED, limits=ALL_RANGES)
+    assert audited(shop, name) == before
+
+
+def test_mirror_that_differs_after_the_publish_is_told_and_verified_next(shop: Pipeline) -> None:
+    name = make(shop)
+    with (
+        pytest.raises(
+            VerificationFailed, match=rf"{name}: 10 rows in the source, 9 in the mirror, 1 of 64 chunks"
+        ),
+        start_run(shop.warehouse_url, flow="ingest-shop") as run,
+    ):
+        staged = stage(run, shop.source, shop.shop_url, threshold=CONFIRMED, limits=ONE_RANGE)
+        publish(run, staged)
+        shop.warehouse.execute(f"delete from raw.shop_{name} where id = 50".encode())
+        verify(run, staged)
+    assert shop.rows("select low_key from audit.key_range where verified_at is null") == [([],)]
+    shop.capture()
+    assert last(shop, name) == {"inserted": 1, "cursor_missed": 1, "found_by_checksum": 1}
+    assert shop.rows("select count(*) from audit.key_range where verified_at is null") == [(0,)]
+    assert_same(shop, name)
+
+
+def audited(pipeline: Pipeline, name: str) -> list[tuple[object, ...]]:
+    return [
+        row
+        for table in ("watermark", "key_range")
+        for row in pipeline.warehouse.execute(
+            f"select t::text from audit.{table} as t where table_name = %s order by 1".encode(), [name]
+        ).fetchall()
+    ]
+
+
+def test_undo_takes_positions_and_ranges_back(shop: Pipeline) -> None:
+    name = make(shop)
+    shop.limits = ALL_RANGES
+    before, mirror = audited(shop, name), in_mirror(shop, name)
+    shop.do(
+        f"update {name} set value = 'stamped', updated_at = now() where id = 10",
+        f"update {name} set value = 'unstamped' where id = 610",
+        f"insert into {name} select 10 * n from generate_series(101, 140) as n",
+        f"delete from {name} where id between 205 and 445",
+    )
+    run = shop.capture()
+    assert run.loads[f"raw.shop_{name}"].rows_found_by_checksum == 1
+    with start_run(shop.warehouse_url, flow="undo") as undoing:
+        undo(undoing, run.run_id)
+    assert (audited(shop, name), in_mirror(shop, name)) == (before, mirror)
+    shop.capture()
+    assert_same(shop, name)
+
+
+# --- what people see ------------------------------------------------------------------------------------------
+
+
+def verified_since(pipeline: Pipeline, name: str) -> list[tuple[object, ...]]:
+    return pipeline.rows(
+        "select verified_since from mart.table_freshness where table_name = %s", f"raw.shop_{name}"
+    )
+
+
+def test_freshness_says_since_when_every_row_is_verified(shop: Pipeline) -> None:
+    name = make(shop, 30)
+    assert verified_since(shop, name) == [("run 1",)]
+    shop.capture()
+    shop.capture()
+    assert verified_since(shop, name) == [("run 1",)]
+    for _ in range(2):
+        shop.capture()
+    assert verified_since(shop, name) == [("run 2",)]
+    with start_run(shop.warehouse_url, flow="reconcile") as run:
+        verdicts = reconcile_source(run, shop.source, shop.shop_url, repair=False)
+    assert {one.verdict for one in verdicts if one.table_name == name} == {"equal"}
+    count = "select count(*) from audit.key_range where table_name = %s and run_id = %s"
+    assert shop.rows(count, name, run.run_id) == [(3,)]
+
+
+def test_reconcile_verifies_all_ranges_and_names_those_that_the_next_run_reads(shop: Pipeline) -> None:
+    name = make(shop, 50)
+    shop.do(
+        f"update {name} set value = 'unstamped' where id = 110",
+        f"update {name} set value = 'stamped', updated_at = now() where id = 220",
+        f"delete from {name} where id = 330",
+    )
+    with start_run(shop.warehouse_url, flow="reconcile") as run:
+        (verdict,) = (
+            one
+            for one in reconcile_source(run, shop.source, shop.shop_url, repair=True)
+            if one.table_name == name
+        )
+    assert (verdict.verdict, verdict.rows_pending) == ("equal", 3)
+    assert shop.warehouse.execute(
+        "select row_count, verified_at is null, run_id = %s from audit.key_range where table_name = %s "
+        "order by low_key[1]::bigint nulls first",
+        [run.run_id, name],
+    ).fetchall() == [
+        (10, False, True),
+        (10, True, True),
+        (10, False, False),
+        (10, True, True),
+        (10, False, True),
+    ]
+    shop.capture()
+    assert last(shop, name) == {"updated": 2, "deleted": 1, "cursor_missed": 1, "found_by_checksum": 1}
+    assert_same(shop, name)
+
+
+def test_undo_forgets_what_a_reconcile_has_verified_since(shop: Pipeline) -> None:
+    name = make(shop, 30)
+    shop.do(f"update {name} set value = 'stamped', updated_at = now() where id = 10")
+    undone = shop.capture()
+    with start_run(shop.warehouse_url, flow="reconcile") as run:
+        reconcile_source(run, shop.source, shop.shop_url, repair=False)
+    with start_run(shop.warehouse_url, flow="undo") as undoing:
+        undo(undoing, undone.run_id)
+    assert shop.rows(
+        "select count(*) from audit.key_range where table_name = %s and verified_at is null", name
+    ) != [(0,)]
+    shop.capture()
+    assert_same(shop, name)
+
+
+def test_rotation_that_falls_behind_is_mailed_once_until_it_has_caught_up(shop: Pipeline) -> None:
+    name = make(shop, 30)
+    rules = Rules(verify_within=timedelta(hours=24))
+
+    def mails(hours: int) -> list[tuple[object, ...]]:
+        shop.warehouse.execute(
+            "update audit.key_range set verified_at = verified_at - make_interval(hours => %s) where table_name = %s",
+            [hours, name],
+        )
+        with start_run(shop.warehouse_url, flow="ingest-shop", rules=rules) as run:
+            publish(run, stage(run, shop.source, shop.shop_url, threshold=CONFIRMED, limits=ONE_RANGE))
+        return shop.rows(
+            "select subject, occurrence_count, resolved_at is null from audit.outbox where kind = 'verification late'"
+        )
+
+    assert mails(25) == []
+    subject = (
+        "[dwh] ingest-shop verifies its source too slowly: 1 table is not verified within DWH_VERIFY_WITHIN."
+    )
+    assert mails(6) == [(subject, 1, True)]
+    assert f"shop → {name}: 1 of 3 key ranges, the oldest at 20" in str(
+        shop.rows("select body_text from audit.outbox where kind = 'verification late'")
+    )
+    assert mails(0) == [(subject, 1, False)]
+
+
+def test_doctor_names_the_missing_index_with_its_statement(shop: Pipeline) -> None:
+    name = make(shop, 10, index=False)
+    found = {one.what: one.hint for one in _access_paths(shop.shop, "source shop", shop.source.tables[0])}
+    assert found == {
+        f"No index of public.{name} begins with updated_at: once it is large, it is scanned every DWH_SCAN_INTERVAL.": (
+            f"create index concurrently on public.{name} (updated_at);"
+        )
+    }
+    shop.do(next(iter(found.values())))
+    assert list(_access_paths(shop.shop, "source shop", shop.source.tables[0])) == []
+
+
+# --- tables that change their class ---------------------------------------------------------------------------
+
+
+def test_table_that_grows_across_the_limit_and_shrinks_back_loses_nothing(shop: Pipeline) -> None:
+    shop.limits = replace(ONE_RANGE, scan_rows=50)
+    name = make(shop, 40)
+    assert ranges(shop, name) == []
+    shop.do(
+        f"insert into {name} select 10 * n from generate_series(41, 80) as n",
+        f"update {name} set value = 'unstamped' where id = 10",
+    )
+    shop.capture()
+    assert last(shop, name) == {"inserted": 40, "updated": 1, "cursor_missed": 1}
+    shop.do(f"update {name} set value = 'hidden' where id in (310, 360)")
+    # Verified whole once more, and cut into ranges.
+    shop.capture()
+    assert last(shop, name) == {"updated": 2, "cursor_missed": 2}
+    assert len(ranges(shop, name)) == 8
+    shop.do(f"update {name} set value = 'hidden from the cursor' where id in (10, 310, 360)")
+    shop.capture()
+    assert last(shop, name)["updated"] == 1
+    shop.limits = replace(shop.limits, verify_within=timedelta(0))
+    shop.do(f"delete from {name} where id > 400")
+    shop.capture()
+    shop.do(f"update {name} set value = 'hidden again' where id in (20, 320)")
+    shop.limits = replace(ONE_RANGE, scan_rows=50)
+    shop.capture()
+    assert last(shop, name) == {"updated": 2, "cursor_missed": 2}
+    assert ranges(shop, name) == [] and shop.runs[-1].staged.tables[0].reading == "complete"
+    assert_same(shop, name)
+
+
+def test_read_by_the_cursor_hides_no_row_from_a_later_scan(shop: Pipeline) -> None:
+    name = make(shop)
+    shop.do(f"update {name} set value = 'unstamped' where id = 500")
+    shop.settle()
+    for _ in range(2):
+        assert shop.capture().changes() == {}
+    shop.limits = ReadLimits()
+    shop.capture()
+    assert last(shop, name) == {"updated": 1, "cursor_missed": 1}
+    assert_same(shop, name)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "begin; truncate {0}; insert into {0} values (10, 'anew', '2001-01-01'); commit",
+        "create table {0}_kept as table {0}; drop table {0}; alter table {0}_kept rename to {0}; "
+        "delete from {0} where id > 500; create index on {0} (updated_at); alter table {0} add primary key (id)",
+    ],
+)
+def test_truncation_and_swap_are_seen_in_the_same_run(shop: Pipeline, statement: str) -> None:
+    name = make(shop)
+    shop.do(*statement.format(name).split("; ") if "begin" not in statement else [statement.format(name)])
+    shop.capture()
+    assert_same(shop, name)
+
+
+def test_large_table_without_an_index_on_its_cursor_is_scanned_at_an_interval(shop: Pipeline) -> None:
+    name = make(shop, index=False)
+    shop.do(f"update {name} set value = 'changed', updated_at = now() where id = 10")
+    run = shop.capture()
+    load = run.loads[f"raw.shop_{name}"]
+    assert last(shop, name) == {} and load.rows_read == 0
+    assert (load.note or "").startswith(
+        "not read in this run: no index begins with updated_at, so that it is scanned every 1:00:00, last at 20"
+    )
+    shop.limits = replace(ONE_RANGE, scan_interval=timedelta(0))
+    shop.capture()
+    assert last(shop, name) == {"updated": 1}
+    assert_same(shop, name)
+
+
+def test_half_full_statistics_never_make_a_range_a_scan(shop: Pipeline) -> None:
+    name = make(shop, 300)
+    run = shop.capture()
+    load = run.loads[f"raw.shop_{name}"]
+    assert load.source_rows_read is not None and load.source_rows_read <= 60

@@ -1,0 +1,132 @@
+"""How a large source table can be read without a scan: by the index of its cursor, and by key ranges."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import sql
+
+from warehouse.extract.column import Column, without_modifier
+from warehouse.extract.key_order import KeyOrder, KeyPart
+from warehouse.extract.watermark import is_moment
+from warehouse.sources.declaration import Table
+
+# Types whose values have the same order on every server.
+ORDERED = frozenset(
+    (
+        "smallint", "integer", "bigint", "numeric", "uuid", "date", "bytea",
+        "timestamp without time zone", "timestamp with time zone",
+    )
+)  # fmt: skip
+# These do in collation C: under another one the same bounds hold other rows.
+TEXTS = frozenset(("text", "character varying"))
+
+
+@dataclass(frozen=True)
+class AccessPaths:
+    """Indexes of a source table that a run can use."""
+
+    # Whether changed rows can be read by an index that begins with the cursor, a time.
+    has_cursor_index: bool
+    # How its keys are ordered on both servers; None where they have no order that can be used.
+    key_order: KeyOrder | None
+
+
+def read_access_paths(
+    reader: psycopg.Connection, writer: psycopg.Connection, table: Table, columns: Sequence[Column]
+) -> AccessPaths:
+    """Read from the source's catalog which of its indexes serve to read parts of `table`."""
+    indexes = reader.execute(_INDEXES, dict(zip(("schema", "name"), table.at_source, strict=True))).fetchall()
+    by_name = {column.name: column for column in columns}
+    has_cursor_index = (
+        table.cursor is not None
+        and is_moment(by_name[table.cursor].type)
+        and by_name[table.cursor].cast is None
+        and any(names[0] == table.cursor for names, _, _ in indexes)
+    )
+    key = [by_name[name] for name in table.key]
+    size = len(key)
+    for names, collations, are_ascending in indexes:
+        if tuple(names[:size]) != table.key or not all(are_ascending[:size]):
+            continue
+        if all(
+            _is_ordered(reader, column, is_by_code_point == "true")
+            for column, (_, is_by_code_point) in zip(key, collations[:size], strict=True)
+        ):
+            is_c = has_c_order(writer)
+            parts = [
+                KeyPart(
+                    column.name,
+                    column.type,
+                    # An index serves only comparisons in its own collation.
+                    source_collation=collation if collation not in (None, "default") else None,
+                    mirror_collation=None if is_c or collation is None else "C",
+                )
+                for column, (collation, _) in zip(key, collations[:size], strict=True)
+            ]
+            return AccessPaths(has_cursor_index, KeyOrder(tuple(parts)))
+    return AccessPaths(has_cursor_index, None)
+
+
+def has_c_order(connection: psycopg.Connection) -> bool:
+    """Whether the default collation of a database orders texts by their code points."""
+    return (
+        connection.execute(
+            sql.SQL("select from pg_database where datname = current_database() and {}").format(
+                sql.SQL(_DATABASE_IS_C)
+            )
+        ).rowcount
+        == 1
+    )
+
+
+def _is_ordered(reader: psycopg.Connection, column: Column, is_by_code_point: bool) -> bool:
+    if column.cast is not None or column.decoded is not None:
+        return False
+    kind = without_modifier(column.type)
+    if kind in TEXTS:
+        # Other encodings order the same characters otherwise.
+        return is_by_code_point and reader.info.parameter_status("server_encoding") == "UTF8"
+    return kind in ORDERED
+
+
+# The builtin provider knows only collations by code point; servers before 15 and 17 have neither column.
+_DATABASE_IS_C = """
+    case coalesce(to_jsonb(pg_database) ->> 'datlocprovider', 'c')
+        when 'c' then datcollate in ('C', 'POSIX')
+        else to_jsonb(pg_database) ->> 'datlocprovider' = 'b'
+    end
+"""
+
+# Of each B-tree that covers all rows, its columns, and by column its collation and whether that is by code point. A
+# table with children has rows that its own indexes do not cover; those of a partitioned table cover its partitions.
+_INDEXES = f"""
+    select
+        array_agg(attribute.attname::text order by part.position),
+        array_agg(array[ordering.collname::text, case
+            when ordering.collname is null then 'false'
+            when ordering.collname = 'default' then (
+                select {_DATABASE_IS_C} from pg_database where datname = current_database()
+            )::text
+            when ordering.collprovider = 'b' then 'true'
+            else (ordering.collprovider = 'c' and ordering.collcollate in ('C', 'POSIX'))::text
+        end] order by part.position),
+        array_agg(part.option = 0 order by part.position)
+    from pg_index as index
+    inner join pg_class as relation on relation.oid = index.indrelid
+    inner join pg_class as tree on tree.oid = index.indexrelid
+    inner join pg_am as method on method.oid = tree.relam and method.amname = 'btree'
+    cross join lateral unnest(
+        index.indkey::int2[], index.indoption::int2[], index.indclass::oid[], index.indcollation::oid[]
+    ) with ordinality as part (attnum, option, class_oid, collation_oid, position)
+    left join pg_attribute as attribute
+        on attribute.attrelid = index.indrelid and attribute.attnum = part.attnum and part.attnum > 0
+    left join pg_collation as ordering on ordering.oid = part.collation_oid
+    left join pg_opclass as operators on operators.oid = part.class_oid
+    where relation.oid = to_regclass(format('%%I.%%I', %(schema)s::text, %(name)s::text))
+        and index.indisvalid and index.indpred is null and part.position <= index.indnkeyatts
+        and not (relation.relkind = 'r' and exists (select from pg_inherits where inhparent = relation.oid))
+    group by index.indexrelid
+    having bool_and(attribute.attname is not null and operators.opcdefault)
+    order by index.indexrelid
+    """

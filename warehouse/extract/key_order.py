@@ -1,0 +1,70 @@
+"""The order of a table's keys, the same at the source and in the mirror, and ranges of keys in it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from warehouse.db.identifiers import listed, qualified
+
+# Values of a key as text; none: the range is open at this end.
+Bound = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class KeyPart:
+    """A column of a key, and the collations of its indexes on both servers, where they are not the default."""
+
+    name: str
+    type: str
+    source_collation: str | None = None
+    mirror_collation: str | None = None
+
+    def ordered(self, *, at_source: bool = False, of: str | None = None) -> sql.Composable:
+        """Expression that compares and sorts by the index, of the relation `of` if there are several."""
+        collation = self.source_collation if at_source else self.mirror_collation
+        name = sql.Identifier(of, self.name) if of else sql.Identifier(self.name)
+        return sql.SQL("{} collate {}").format(name, sql.Identifier(collation)) if collation else name
+
+
+@dataclass(frozen=True)
+class KeyOrder:
+    """The columns of a key, compared row-wise as its index has them."""
+
+    parts: tuple[KeyPart, ...]
+
+    @property
+    def needs_mirror_index(self) -> bool:
+        """Whether the mirror's primary key is in another order."""
+        return any(part.mirror_collation for part in self.parts)
+
+    def sorted(self, *, of: str | None = None, is_descending: bool = False) -> sql.Composable:
+        """List for `order by` and for comparisons, in the mirror."""
+        template = sql.SQL("{} desc" if is_descending else "{}")
+        return sql.SQL(", ").join(template.format(part.ordered(of=of)) for part in self.parts)
+
+    def texts(self, *, of: str | None = None) -> sql.Composable:
+        """The key of a row as an array of texts."""
+        names = [part.name for part in self.parts]
+        columns = qualified(of, names) if of else listed(names)
+        return sql.SQL("array[{}]::text[]").format(columns)
+
+    def within(self, low: Bound, high: Bound, *, at_source: bool = False) -> sql.Composable:
+        """Condition on a row: its key is at or past `low`, and before `high`."""
+        ends = [(sign, bound) for sign, bound in ((">=", low), ("<", high)) if bound]
+        if not ends:
+            return sql.SQL("true")
+        return sql.SQL(" and ").join(
+            sql.SQL("({}) {} ({})").format(
+                sql.SQL(", ").join(part.ordered(at_source=at_source) for part in self.parts),
+                sql.SQL(sign),
+                self._typed(bound),
+            )
+            for sign, bound in ends
+        )
+
+    def _typed(self, bound: Sequence[str]) -> sql.Composable:
+        return sql.SQL(", ").join(
+            sql.SQL("{}::{}").format(sql.Literal(value), sql.SQL(part.type))
+            for part, value in zip(self.parts, bound, strict=True)
+        )

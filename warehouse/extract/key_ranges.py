@@ -1,0 +1,211 @@
+"""Key ranges of a large table: when each was verified last, and which are verified next.
+
+`audit.key_range` has the lower bound of each; its upper bound is the next one's lower bound. The first range is open
+below, the last one above: every possible key is in exactly one of them.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+import psycopg
+from psycopg import sql
+
+from warehouse.db.identifiers import listed
+from warehouse.extract.checksums import Checksums, row_count
+from warehouse.extract.key_order import Bound, KeyOrder
+from warehouse.sources.declaration import Table
+
+# Why a range was verified: with all of its table; as the next of the rotation; since the batch or new keys are in it.
+Turn = Literal["whole", "oldest", "touched"]
+NEVER = datetime(1, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class KeyRange:
+    """Keys from `low` on and before `high`, and the snapshot at which source and mirror were last equal in them."""
+
+    low: Bound
+    high: Bound
+    # None: the last verification found it different after the publish.
+    verified_at: datetime | None
+    snapshot_xmin: int
+    # Rows at the source then.
+    row_count: int
+    turn: Turn
+
+    @property
+    def age_key(self) -> datetime:
+        """Sorts the range that has waited longest first."""
+        return self.verified_at or NEVER
+
+
+@dataclass(frozen=True)
+class VerifiedRange:
+    """A range of which source and mirror with this batch are equal: the source's checksums, and its rows."""
+
+    low: Bound
+    high: Bound
+    turn: Turn
+    checksums: Checksums
+    # Rows that the mirror had, or the batch brought, before deletes were found.
+    rows_expected: int
+    rows_deleted: int = 0
+    # Whether keys at an end of the range are gone, so that more may be beyond it.
+    is_cut_off: bool = False
+
+    @property
+    def row_count(self) -> int:
+        """Rows at the source."""
+        return row_count(self.checksums)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a table of `rows` is verified: all of it `within` a time, if runs come at this `interval`."""
+
+    rows: int
+    interval: timedelta
+    within: timedelta
+    now: datetime
+
+    @property
+    def budget(self) -> int:
+        """Rows to verify in a run."""
+        share = self.interval / self.within if self.within else 1.0
+        return round(self.rows * min(max(share, 0.0), 1.0))
+
+
+def read_ranges(connection: psycopg.Connection, table: Table, order: KeyOrder) -> list[KeyRange]:
+    """The ranges of a table in the order of their keys; none where it has not been cut into any."""
+    lows = sql.SQL(", ").join(
+        sql.SQL("low_key[{}]::{} {}").format(
+            sql.Literal(position),
+            sql.SQL(part.type),
+            sql.SQL("collate {}").format(sql.Identifier(part.mirror_collation))
+            if part.mirror_collation
+            else sql.SQL(""),
+        )
+        for position, part in enumerate(order.parts, start=1)
+    )
+    rows = connection.execute(
+        sql.SQL(
+            """
+            select low_key, verified_at, snapshot_xmin, row_count, turn from audit.key_range
+            where source = %s and table_name = %s order by cardinality(low_key) > 0, {lows}
+            """
+        ).format(lows=lows),
+        [table.source, table.name],
+    ).fetchall()
+    highs: list[Bound] = [*(tuple(low) for low, *_ in rows[1:]), ()] if rows else []
+    return [
+        KeyRange(tuple(low), high, verified_at, xmin, count, turn)
+        for (low, verified_at, xmin, count, turn), high in zip(rows, highs, strict=True)
+    ]
+
+
+def touched_ranges(
+    writer: psycopg.Connection,
+    order: KeyOrder,
+    ranges: Sequence[KeyRange],
+    keys: sql.Composable,
+    *,
+    sample: int | None = None,
+) -> set[Bound]:
+    """Lower bounds of the ranges that hold keys of `keys`, a table, or of a `sample` of them."""
+    if len(ranges) == 1:
+        return {ranges[0].low}
+    names = [part.name for part in order.parts]
+    writer.execute("drop table if exists pg_temp.range_bound")
+    writer.execute(
+        sql.SQL("create temp table range_bound on commit drop as select {} from {} limit 0").format(
+            listed(names), keys
+        )
+    )
+    with (
+        writer.cursor() as cursor,
+        cursor.copy(sql.SQL("copy pg_temp.range_bound ({}) from stdin").format(listed(names))) as copy,
+    ):
+        for one in ranges[1:]:
+            copy.write_row(one.low)
+    writer.execute(
+        sql.SQL("create index on pg_temp.range_bound ({}); analyze pg_temp.range_bound").format(
+            order.sorted()
+        )
+    )
+    rows = writer.execute(
+        sql.SQL(
+            """
+            select distinct coalesce(bound.low, array[]::text[])
+            from (select {key} from {keys} order by random() limit {sample}) as batch
+            left join lateral (
+                select {texts} as low from pg_temp.range_bound as bound
+                where ({bounds}) <= ({values}) order by {descending} limit 1
+            ) as bound on true
+            """
+        ).format(
+            key=listed(names),
+            keys=keys,
+            sample=sql.Literal(sample),
+            texts=order.texts(of="bound"),
+            bounds=order.sorted(of="bound"),
+            values=order.sorted(of="batch"),
+            descending=order.sorted(of="bound", is_descending=True),
+        )
+    ).fetchall()
+    return {tuple(low) for (low,) in rows}
+
+
+def choose_ranges(
+    ranges: Sequence[KeyRange],
+    touched: Collection[Bound],
+    pace: Pace,
+    range_rows: int,
+    *,
+    is_hurried: bool = False,
+) -> list[tuple[KeyRange, Turn]]:
+    """The ranges to verify next, each with why: at least one, else as many rows as the budget of `pace` has room for.
+
+    Half of it goes to the range of the newest keys and to those `touched` by the batch, the rest to those that have
+    waited longest: up to a whole budget where the promise could not be kept otherwise. Where a budget has room for one
+    range, the two kinds take turns. A rotation that `is_hurried` leaves a quarter to the others.
+    """
+
+    def cost(one: KeyRange) -> int:
+        # To look for rows in an empty range is not free either.
+        return max(one.row_count, range_rows // 10)
+
+    # What is known to differ waits for no budget.
+    chosen: list[tuple[KeyRange, Turn]] = [(one, "oldest") for one in ranges if one.verified_at is None]
+    by_age = sorted((one for one in ranges if one.verified_at is not None), key=lambda one: one.age_key)
+    newest = max(one.age_key for one in ranges)
+    is_turn_of_recent = {one.turn for one in ranges if one.age_key == newest} == {"oldest"}
+    recent = [one for one in by_age if one.low in touched or one is ranges[-1]]
+    taken: set[Bound] = set()
+    spent = waited = 0
+    budget = pace.budget
+    needed = min(_needed_now([(one.age_key, cost(one)) for one in by_age], pace), budget)
+    for one in recent:
+        if spent + cost(one) > budget / (4 if is_hurried else 2) and (taken or not is_turn_of_recent):
+            break
+        chosen.append((one, "touched"))
+        taken.add(one.low)
+        spent += cost(one)
+    for one in (one for one in by_age if one.low not in taken):
+        if chosen and waited >= needed and spent + cost(one) > budget:
+            break
+        chosen.append((one, "oldest"))
+        spent += cost(one)
+        waited += cost(one)
+    return chosen
+
+
+def _needed_now(ages: Sequence[tuple[datetime, int]], pace: Pace) -> int:
+    """Rows to verify in this run so that no range is late if later runs verify a whole budget; ranges by their age."""
+    needed = sum_of_costs = 0
+    for age, cost in ages:
+        sum_of_costs += cost
+        runs_left = (age + pace.within - pace.now) / pace.interval - 1 if pace.interval else 0.0
+        needed = max(needed, round(sum_of_costs - pace.budget * max(runs_left, 0.0)))
+    return needed

@@ -1,0 +1,88 @@
+"""Transactions that are open in a source: rows that they commit later may have been stamped since they began."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Self
+
+from warehouse.db.connections import read_only_transaction
+
+# A transaction takes its start from the clock a moment before the server shows it.
+UNREPORTED = timedelta(seconds=1)
+
+
+@dataclass(frozen=True)
+class OpenTransactions:
+    """Since when transactions were open, asked before a snapshot is taken.
+
+    Every transaction that the snapshot does not see has begun at or after `since`.
+    """
+
+    asked_at: datetime
+    # Start of the oldest that has no id yet, or of which the server does not say it; `asked_at` where there is none.
+    unnumbered_since: datetime
+    # Start of each other by its id, prepared ones among them.
+    numbered: Mapping[str, datetime]
+
+    @property
+    def since(self) -> datetime:
+        """No transaction that was open, or began later, has begun before this."""
+        return min(self.asked_at - UNREPORTED, self.unnumbered_since, *self.numbered.values())
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any] | None) -> Self | None:
+        """What a watermark recorded; None where it is older than that."""
+        if stored is None:
+            return None
+        starts = {xid: datetime.fromisoformat(start) for xid, start in stored["numbered"].items()}
+        asked_at, unnumbered = (
+            datetime.fromisoformat(stored[name]) for name in ("asked_at", "unnumbered_since")
+        )
+        return cls(asked_at, unnumbered, starts)
+
+    def stored(self) -> dict[str, Any]:
+        """As a watermark records it."""
+        return {
+            "asked_at": self.asked_at.isoformat(),
+            "unnumbered_since": self.unnumbered_since.isoformat(),
+            "numbered": {xid: start.isoformat() for xid, start in self.numbered.items()},
+        }
+
+
+def find_open_transactions(
+    source: str, url: str, before: OpenTransactions | None, late_commit_window: timedelta
+) -> OpenTransactions:
+    """Ask which transactions are open in the database of `source`; `before` is what was found at the last snapshot.
+
+    A session whose transaction the server does not show to this user counts as open for `late_commit_window`. A
+    prepared transaction is no longer in pg_stat_activity: its start is what it was there, else it began after the last
+    snapshot, or was one of those without an id then.
+    """
+    with read_only_transaction(source, url, application_name="dwh capture transactions") as connection:
+        row = connection.execute("select clock_timestamp()").fetchone()
+        assert row is not None
+        (asked_at,) = row
+        # Sessions first: a transaction that is prepared meanwhile is found in both, and in neither the other way round.
+        sessions = connection.execute(
+            """
+            select backend_xid::text, xact_start from pg_stat_activity
+            where datname = current_database() and pid <> pg_backend_pid() and usesysid is not null
+                and backend_type is distinct from 'autovacuum worker'
+                and (xact_start is not null or query = '<insufficient privilege>' or state = 'disabled')
+                -- Only read-only transactions have this name.
+                and not (application_name like 'dwh capture%' and usename = current_user)
+            """
+        ).fetchall()
+        prepared = connection.execute(
+            "select transaction::text, prepared from pg_prepared_xacts where database = current_database()"
+        ).fetchall()
+    hidden_since = asked_at - late_commit_window
+    unnumbered = [start or hidden_since for xid, start in sessions if xid is None or start is None]
+    numbered = {xid: start for xid, start in sessions if xid is not None and start is not None}
+    for xid, prepared_at in prepared:
+        if before is None:
+            start = prepared_at - late_commit_window
+        else:
+            start = before.numbered.get(xid) or min(before.asked_at - UNREPORTED, before.unnumbered_since)
+        numbered.setdefault(xid, start)
+    return OpenTransactions(asked_at, min(unnumbered, default=asked_at), numbered)

@@ -1,0 +1,197 @@
+"""Record key ranges in the transaction that publishes what was found in them: cut, verified, split and merged."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from warehouse.extract.key_order import Bound, KeyOrder
+from warehouse.extract.key_ranges import Turn, VerifiedRange
+from warehouse.extract.limits import ReadLimits
+from warehouse.extract.snapshot import Snapshot
+from warehouse.sources.declaration import Table, fitted
+
+
+def replace_ranges(
+    connection: psycopg.Connection,
+    run_id: int,
+    table: Table,
+    order: KeyOrder | None,
+    snapshot: Snapshot,
+    limits: ReadLimits,
+) -> None:
+    """Cut a table anew after all of it was compared; without an order of its keys it has no ranges."""
+    connection.execute(
+        "delete from audit.key_range where source = %s and table_name = %s", [table.source, table.name]
+    )
+    if order is None:
+        return
+    if order.needs_mirror_index:
+        connection.execute(
+            sql.SQL("create index if not exists {} on {} ({})").format(
+                sql.Identifier(fitted(f"ix_{table.mirror}_key_order")),
+                sql.Identifier("raw", table.mirror),
+                order.sorted(),
+            )
+        )
+    for low, rows in _cut(connection, table, order, (), (), limits.range_rows):
+        _write_range(connection, run_id, table, low, snapshot, rows, "whole")
+
+
+def update_ranges(
+    connection: psycopg.Connection,
+    run_id: int,
+    table: Table,
+    order: KeyOrder,
+    verified: Sequence[VerifiedRange],
+    snapshot: Snapshot,
+    limits: ReadLimits,
+) -> int:
+    """Record which ranges were verified, in the order of their keys.
+
+    One that has grown is split, and neighbours that have shrunk become one.
+    Returns the oldest xmin of all ranges: what was committed before that is known to be captured.
+    """
+    merged: VerifiedRange | None = None
+    merged_rows = 0
+    for one in verified:
+        if (
+            merged is not None
+            and merged.high == one.low
+            and merged_rows + one.row_count < limits.range_rows / 2
+        ):
+            connection.execute(
+                "delete from audit.key_range where source = %s and table_name = %s and low_key = %s::text[]",
+                [table.source, table.name, list(one.low)],
+            )
+            merged_rows += one.row_count
+            _write_range(connection, run_id, table, merged.low, snapshot, merged_rows, merged.turn)
+            merged = replace(merged, high=one.high)
+            continue
+        parts = [(one.low, one.row_count)]
+        if one.row_count > 2 * limits.range_rows:
+            parts = _cut(connection, table, order, one.low, one.high, limits.range_rows)
+        for low, rows in parts:
+            _write_range(connection, run_id, table, low, snapshot, rows, one.turn)
+        merged, merged_rows = (one, one.row_count) if len(parts) == 1 else (None, 0)
+    row = connection.execute(
+        "select min(snapshot_xmin) from audit.key_range where source = %s and table_name = %s",
+        [table.source, table.name],
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def mark_verified(
+    connection: psycopg.Connection,
+    run_id: int,
+    table: Table,
+    snapshot: Snapshot,
+    *,
+    pending: Collection[Bound],
+    missed: Collection[Bound],
+) -> None:
+    """Record that a reconcile has found all ranges equal, but for those that hold `pending` rows.
+
+    Ranges with rows that a read by the cursor has `missed` are the next to be verified.
+    """
+    for one_snapshot, condition, lows in (
+        (snapshot.taken_at, "<> all", [*pending, *missed]),
+        (None, "= any", [*missed]),
+    ):
+        connection.execute(
+            sql.SQL(
+                """
+                update audit.key_range set
+                    verified_at = %s, snapshot_xmin = case when %s then %s else snapshot_xmin end, turn = 'whole',
+                    run_id = %s
+                where source = %s and table_name = %s and to_jsonb(low_key) {condition}(%s::jsonb[])
+                """
+            ).format(condition=sql.SQL(condition)),
+            [
+                one_snapshot,
+                one_snapshot is not None,
+                snapshot.xmin,
+                run_id,
+                table.source,
+                table.name,
+                [Jsonb(list(low)) for low in lows],
+            ],
+        )
+
+
+def forget_ranges_since(connection: psycopg.Connection, source: str, run_id: int) -> None:
+    """Forget what reconciles have verified of `source` since run `run_id`, which is undone."""
+    connection.execute(
+        "update audit.key_range set verified_at = null where source = %s and run_id >= %s", [source, run_id]
+    )
+
+
+def forget_verification(connection: psycopg.Connection, run_id: int, table: Table) -> None:
+    """Mark the ranges that a run has verified as not verified: they are the next of the rotation."""
+    connection.execute(
+        "update audit.key_range set verified_at = null where source = %s and table_name = %s and run_id = %s",
+        [table.source, table.name, run_id],
+    )
+
+
+def _cut(
+    connection: psycopg.Connection, table: Table, order: KeyOrder, low: Bound, high: Bound, range_rows: int
+) -> list[tuple[Bound, int]]:
+    """Cut the mirror's keys from `low` to `high` into ranges of about `range_rows`: lower bound and rows of each."""
+    rows = connection.execute(
+        sql.SQL(
+            """
+            select low, coalesce(lead(number) over (order by number), total + 1) - number
+            from (
+                select {texts} as low, row_number() over (order by {sorted}) as number, count(*) over () as total
+                from {mirror} where not _is_deleted and {within}
+            ) as numbered
+            where (number - 1) % {size} = 0
+            order by number
+            """
+        ).format(
+            texts=order.texts(),
+            sorted=order.sorted(),
+            mirror=sql.Identifier("raw", table.mirror),
+            within=order.within(low, high),
+            size=sql.Literal(range_rows),
+        )
+    ).fetchall()
+    # The first begins where the whole does, whatever its first key is now.
+    return [(low if number == 0 else tuple(bound), count) for number, (bound, count) in enumerate(rows)] or [
+        (low, 0)
+    ]
+
+
+def _write_range(
+    connection: psycopg.Connection,
+    run_id: int,
+    table: Table,
+    low: Bound,
+    snapshot: Snapshot,
+    row_count: int,
+    turn: Turn,
+) -> None:
+    connection.execute(
+        """
+        insert into audit.key_range
+            (source, table_name, low_key, verified_at, snapshot_xmin, row_count, turn, run_id)
+        values (%s, %s, %s, %s, %s, %s, %s, %s)
+        on conflict (source, table_name, low_key) do update set
+            verified_at = excluded.verified_at, snapshot_xmin = excluded.snapshot_xmin,
+            row_count = excluded.row_count, turn = excluded.turn, run_id = excluded.run_id
+        """,
+        [
+            table.source,
+            table.name,
+            list(low),
+            snapshot.taken_at,
+            snapshot.xmin,
+            row_count,
+            turn,
+            run_id,
+        ],
+    )

@@ -1,0 +1,230 @@
+"""Verification of key ranges: source and mirror compared by index range scans, in the snapshot of the batch.
+
+What should be there is the mirror with the batch applied. Deleted keys are staged, and rows that differ join the batch.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import psycopg
+from psycopg import sql
+
+from warehouse.db.connections import analyze_briefly
+from warehouse.db.identifiers import listed, qualified, same_key
+from warehouse.extract import deletes
+from warehouse.extract.catalog import invalid_key
+from warehouse.extract.checksums import (
+    RANGE_CHUNKS,
+    RANGES_AT_ONCE,
+    Checksums,
+    Chunk,
+    Hashing,
+    combined,
+    compute_checksums,
+    compute_range_checksums,
+    differing_chunks,
+    hashing,
+    row_count,
+)
+from warehouse.extract.column import Column
+from warehouse.extract.key_order import Bound, KeyOrder
+from warehouse.extract.key_ranges import KeyRange, Turn, VerifiedRange
+from warehouse.extract.missed_rows import read_missed_rows
+from warehouse.extract.staging_tables import batch_table, deleted_table
+from warehouse.sources.declaration import Table
+
+# From so many rows on, a batch is indexed by its key, since each range looks for its own.
+INDEX_ABOVE = 1000
+
+
+@dataclass
+class RangeVerifier:
+    """Verifies ranges of one table; the batch has to be staged, and grows by what is found."""
+
+    reader: psycopg.Connection
+    writer: psycopg.Connection
+    table: Table
+    columns: tuple[Column, ...]
+    order: KeyOrder
+    # Condition on the source's rows that the batch holds already.
+    already_read: sql.Composable
+    verified: dict[Bound, VerifiedRange] = field(default_factory=dict)
+    rows_found: int = 0
+
+    def __post_init__(self) -> None:
+        self._method: Hashing = hashing(self.reader, self.writer)
+        # However little a server knows of a table's keys: a range is never worth a scan.
+        for connection in (self.reader, self.writer):
+            connection.execute("set local enable_seqscan = off")
+        batch = batch_table(self.table)
+        row = self.writer.execute(sql.SQL("select count(*) from {}").format(batch)).fetchone()
+        if row is not None and row[0] > INDEX_ABOVE:
+            self.writer.execute(
+                sql.SQL("create index {} on {} ({})").format(
+                    sql.Identifier(_index_name(self.table)), batch, self.order.sorted()
+                )
+            )
+            analyze_briefly(self.writer, batch, self.table.key)
+
+    @property
+    def rows_deleted(self) -> int:
+        """Keys that were found to be deleted."""
+        return sum(one.rows_deleted for one in self.verified.values())
+
+    @property
+    def rows_expected(self) -> int:
+        """Rows that were compared."""
+        return sum(max(one.rows_expected, one.row_count) for one in self.verified.values())
+
+    def verify(self, chosen: Sequence[tuple[KeyRange, Turn]]) -> None:
+        """Compare ranges, and stage what differs.
+
+        Raises:
+            SourceError: the declared key is not unique in the source.
+        """
+        for start in range(0, len(chosen), RANGES_AT_ONCE):
+            some = chosen[start : start + RANGES_AT_ONCE]
+            # Source and warehouse are different servers: hash both in parallel.
+            with ThreadPoolExecutor(max_workers=1) as pool:
+                pending = pool.submit(self._source_checksums, [one for one, _ in some])
+                expected = self._expected_checksums([one for one, _ in some])
+                source = pending.result()
+            for (one, turn), there, here in zip(some, source, expected, strict=True):
+                self.verified[one.low] = self._settle(one, turn, there, here)
+
+    def verify_beyond(self, ranges: Sequence[KeyRange], is_enough: Callable[[], bool]) -> None:
+        """Go on with neighbours where keys are gone at the end of a range: a block of deletes is seen as a whole, or
+        until `is_enough`."""
+        places = {one.low: place for place, one in enumerate(ranges)}
+        while not is_enough():
+            beyond = [
+                ranges[place]
+                for low, one in self.verified.items()
+                if one.is_cut_off
+                for place in (places[low] - 1, places[low] + 1)
+                if 0 <= place < len(ranges) and ranges[place].low not in self.verified
+            ]
+            if not beyond:
+                return
+            self.verify([(beyond[0], "oldest")])
+
+    def close(self) -> None:
+        """Leave both connections and the batch as they were."""
+        for connection in (self.reader, self.writer):
+            connection.execute("set local enable_seqscan to default")
+        self.writer.execute(
+            sql.SQL("drop index if exists staging.{}").format(sql.Identifier(_index_name(self.table)))
+        )
+
+    def _settle(self, one: KeyRange, turn: Turn, source: Checksums, expected: Checksums) -> VerifiedRange:
+        """Stage what differs in a range."""
+        rows_expected = row_count(expected)
+        within = deletes.Within(
+            self.order.within(one.low, one.high, at_source=True), self.order.within(one.low, one.high)
+        )
+        buckets = differing_chunks(source, expected, content=False)
+        deleted = deletes.find_deleted_keys(
+            self.reader, self.writer, self.table, self.columns, buckets, RANGE_CHUNKS, within
+        )
+        # More rows than keys: some were not read, or share their key.
+        if row_count(source) > rows_expected - deleted and deletes.has_repeated_key(self.writer, self.table):
+            raise invalid_key(self.table, "not unique")
+        if deleted:
+            expected = combined([expected], [self._deleted_checksums(within.at_mirror)])
+        buckets = differing_chunks(source, expected, content=True)
+        self.rows_found += read_missed_rows(
+            self.reader,
+            self.writer,
+            self.table,
+            self.columns,
+            self.already_read,
+            buckets,
+            RANGE_CHUNKS,
+            within,
+        )
+        return VerifiedRange(
+            one.low,
+            one.high,
+            turn,
+            source,
+            rows_expected,
+            deleted,
+            bool(deleted) and self._is_cut_off(within.at_mirror),
+        )
+
+    def _source_checksums(self, ranges: Sequence[KeyRange]) -> list[dict[int, Chunk]]:
+        return compute_range_checksums(
+            self.reader,
+            sql.Identifier(*self.table.at_source),
+            self.table.key,
+            self.columns,
+            self._method,
+            [self.order.within(one.low, one.high, at_source=True) for one in ranges],
+            at_source=True,
+        )
+
+    def _expected_checksums(self, ranges: Sequence[KeyRange]) -> list[dict[int, Chunk]]:
+        """Checksums of the mirror's rows that the batch does not replace, and of the batch's."""
+        names = listed([column.name for column in self.columns])
+        relation = sql.SQL(
+            """
+            (
+                select {names} from {mirror} as mirror
+                where not _is_deleted and not exists (select from {batch} as batch where {same})
+                union all
+                select {names} from {batch} as batch
+            ) as expected
+            """
+        ).format(
+            names=names,
+            mirror=sql.Identifier("raw", self.table.mirror),
+            batch=batch_table(self.table),
+            same=same_key(self.table.key, "mirror", "batch"),
+        )
+        return compute_range_checksums(
+            self.writer,
+            relation,
+            self.table.key,
+            self.columns,
+            self._method,
+            [self.order.within(one.low, one.high) for one in ranges],
+        )
+
+    def _deleted_checksums(self, within: sql.Composable) -> dict[int, Chunk]:
+        return compute_checksums(
+            self.writer,
+            sql.SQL("{} as mirror").format(sql.Identifier("raw", self.table.mirror)),
+            self.table.key,
+            self.columns,
+            RANGE_CHUNKS,
+            self._method,
+            where=sql.SQL("not _is_deleted and {} and exists (select from {} as staged where {})").format(
+                within, deleted_table(self.table), same_key(self.table.key, "mirror", "staged")
+            ),
+        )
+
+    def _is_cut_off(self, within: sql.Composable) -> bool:
+        """Whether the first or the last row that the mirror has in a range is gone."""
+        ends = sql.SQL(" union all ").join(
+            sql.SQL(
+                "(select {key} from {mirror} as mirror where not _is_deleted and {within} order by {sorted} limit 1)"
+            ).format(
+                key=qualified("mirror", self.table.key),
+                mirror=sql.Identifier("raw", self.table.mirror),
+                within=within,
+                sorted=self.order.sorted(of="mirror", is_descending=is_descending),
+            )
+            for is_descending in (False, True)
+        )
+        return bool(
+            self.writer.execute(
+                sql.SQL("select from ({}) as ends inner join {} as gone on {} limit 1").format(
+                    ends, deleted_table(self.table), same_key(self.table.key, "ends", "gone")
+                )
+            ).rowcount
+        )
+
+
+def _index_name(table: Table) -> str:
+    return f"{table.mirror}_keys"

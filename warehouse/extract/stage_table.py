@@ -1,0 +1,305 @@
+"""Stage one table: copy the rows that may have changed, compare all of it or the next ranges of its keys."""
+
+import time
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import psycopg
+from psycopg import sql
+
+from warehouse.db.identifiers import listed
+from warehouse.errors import SourceError
+from warehouse.extract import deletes, undecodable
+from warehouse.extract.access_paths import AccessPaths, read_access_paths
+from warehouse.extract.catalog import invalid_key, source_columns, table_comment
+from warehouse.extract.checksum_store import store_checksums, verified_checksums
+from warehouse.extract.checksums import chunks_for, compute_checksums, differing_chunks, hashing, row_count
+from warehouse.extract.copy_stream import copy_stream
+from warehouse.extract.delete_threshold import DeleteThreshold
+from warehouse.extract.drift import Drift, find_drift
+from warehouse.extract.expected import expected_checksums, expected_rows, without_deleted
+from warehouse.extract.key_order import Bound, KeyOrder
+from warehouse.extract.key_ranges import KeyRange, Pace, choose_ranges, read_ranges, touched_ranges
+from warehouse.extract.limits import ReadLimits
+from warehouse.extract.missed_rows import read_missed_rows
+from warehouse.extract.range_verification import RangeVerifier
+from warehouse.extract.reading import Reading, choose_reading
+from warehouse.extract.snapshot import Snapshot, check_readable
+from warehouse.extract.source_counters import read_counters
+from warehouse.extract.staged import StagedTable
+from warehouse.extract.staging_tables import batch_table, create_staging
+from warehouse.extract.table_identity import read_identity
+from warehouse.extract.watermark import (
+    Rotation,
+    Watermark,
+    Window,
+    changed_by_cursor,
+    changed_since,
+    find_window,
+    unexplained_changes,
+    without_late_cursor,
+)
+from warehouse.sources.declaration import Table
+
+# A table with more changes than this share of its rows that no batch explains is verified sooner.
+HURRY_ABOVE = 0.01
+# Keys of a large batch by which the ranges that it touches are found.
+TOUCHED_SAMPLE = 1000
+
+
+@dataclass
+class TableStager:
+    """Stages one table of a source from the snapshot of `reader`."""
+
+    reader: psycopg.Connection
+    writer: psycopg.Connection
+    table: Table
+    before: Watermark | None
+    snapshot: Snapshot
+    limits: ReadLimits
+    threshold: DeleteThreshold
+    is_small: bool
+    full_refresh: bool
+    progress: Callable[[str], None]
+
+    def stage(self) -> StagedTable:
+        """Copy rows and find deletes; what was found in each range is published with them, or not at all."""
+        self._started = time.monotonic()
+        self._has_transaction_ids = check_readable(self.reader, self.table)
+        drift = find_drift(self.writer, self.table, source_columns(self.reader, self.table))
+        self._columns, self._identity = drift.columns, read_identity(self.reader, self.table)
+        window = self._find_window(drift)
+        self._notes: list[str] = []
+        for message in (*drift.messages, *window.notes):
+            self._note(message)
+        create_staging(self.writer, self.table, self._columns)
+        self._order: KeyOrder | None = None
+        ranges: list[KeyRange] = []
+        reading = Reading("scan")
+        # A table that was never read may turn out to be large.
+        if not self.is_small:
+            paths = self._access_paths()
+            self._order = paths.key_order
+            if self._order is not None and window.watermark is not None:
+                ranges = read_ranges(self.writer, self.table, self._order)
+            reading = choose_reading(
+                self.table, window, paths, self.limits, self.snapshot.taken_at, has_ranges=bool(ranges)
+            )
+        if reading.note:
+            self._note(reading.note)
+        if reading.way == "skip":
+            return self._skipped(window)
+        if reading.way == "cursor":
+            assert window.watermark is not None
+            return self._stage_by_cursor(window.watermark, ranges)
+        return self._stage_by_scan(window)
+
+    def _find_window(self, drift: Drift) -> Window:
+        window = find_window(
+            self.table,
+            self.before,
+            self.snapshot,
+            self._identity,
+            full_refresh=self.full_refresh or drift.needs_full_refresh,
+        )
+        return replace(
+            window,
+            watermark=without_late_cursor(
+                self.writer, window.watermark, self._columns, self.table, self.snapshot
+            ),
+        )
+
+    def _access_paths(self) -> AccessPaths:
+        if not self._has_transaction_ids:
+            return AccessPaths(False, None)
+        return read_access_paths(self.reader, self.writer, self.table, self._columns)
+
+    def _stage_by_scan(self, window: Window) -> StagedTable:
+        """Look at every row: copy those of newer transactions, and compare all."""
+        watermark = window.watermark
+        where = changed_since(watermark, self.snapshot.xmin, new_relations=window.new_relations)
+        if watermark is not None and not self._has_transaction_ids:
+            # Of a view the checksums say which rows have changed.
+            where = sql.SQL("false")
+        rows_read = self._copy_rows(where)
+        copied = time.monotonic()
+        deleted, rows_found, source_rows = self._compare_checksums(watermark, where)
+        if rows_found and self._has_transaction_ids:
+            self._note(f"{rows_found:,} rows that no newer transaction wrote were found by their checksums")
+        return replace(
+            self._staged(watermark, rows_read + rows_found, deleted, copied),
+            rows_found_by_checksum=rows_found if self._has_transaction_ids else 0,
+            source_rows=source_rows,
+            rows_compared=source_rows,
+            rotation=Rotation(self.snapshot.taken_at),
+        )
+
+    def _stage_by_cursor(self, watermark: Watermark, ranges: Sequence[KeyRange]) -> StagedTable:
+        """Copy what was stamped since the last read, and compare the next ranges of keys."""
+        where = changed_by_cursor(self.writer, self.table, self._columns, watermark)
+        self.reader.execute("set local enable_seqscan = off")
+        rows_read = self._copy_rows(where)
+        self.reader.execute("set local enable_seqscan to default")
+        copied = time.monotonic()
+        rotation = watermark.rotation or Rotation(watermark.complete_at)
+        if self._order is None or not ranges:
+            return replace(self._staged(watermark, rows_read, 0, copied), reading="ranges", rotation=rotation)
+        verifier = RangeVerifier(
+            self.reader, self.writer, self.table, self._columns, self._order, already_read=where
+        )
+        touched: Collection[Bound] = ()
+        if rows_read:
+            touched = touched_ranges(
+                self.writer, self._order, ranges, batch_table(self.table), sample=TOUCHED_SAMPLE
+            )
+        self._verify_ranges(verifier, watermark, ranges, touched)
+        if verifier.rows_found:
+            self._note(
+                f"{verifier.rows_found:,} rows that the cursor did not show were found by verification"
+            )
+        ages = (self.snapshot.taken_at if one.low in verifier.verified else one.age_key for one in ranges)
+        oldest = min(ages)
+        self.progress(
+            f"{self.table.name}: {verifier.rows_expected:,} rows in {len(verifier.verified):,} of {len(ranges):,} "
+            f"ranges verified; every row is since {oldest:%Y-%m-%d %H:%M:%S} UTC"
+        )
+        return replace(
+            self._staged(watermark, rows_read + verifier.rows_found, verifier.rows_deleted, copied),
+            reading="ranges",
+            rows_found_by_checksum=verifier.rows_found,
+            ranges=tuple(verifier.verified[one.low] for one in ranges if one.low in verifier.verified),
+            rows_compared=verifier.rows_expected,
+            rotation=Rotation(
+                rotation.started_at,
+                rotation.rows_verified + verifier.rows_expected,
+                rotation.rows_deleted + verifier.rows_deleted,
+            ),
+            is_rotation_over=oldest > rotation.started_at,
+        )
+
+    def _verify_ranges(
+        self,
+        verifier: RangeVerifier,
+        watermark: Watermark,
+        ranges: Sequence[KeyRange],
+        touched: Collection[Bound],
+    ) -> None:
+        elapsed = self.snapshot.taken_at - watermark.captured_at
+        rows = sum(one.row_count for one in ranges)
+        changes = read_counters(self.reader, self._identity).changes
+        chosen = choose_ranges(
+            ranges,
+            touched,
+            Pace(rows, elapsed, self.limits.verify_within, self.snapshot.taken_at),
+            self.limits.range_rows,
+            is_hurried=unexplained_changes(watermark, changes, 0) > HURRY_ABOVE * rows,
+        )
+        unconfirmed = replace(self.threshold, is_confirmed=False)
+
+        def are_too_many() -> bool:
+            return unconfirmed.is_exceeded_in_part(verifier.rows_deleted, verifier.rows_expected)
+
+        verifier.verify(chosen)
+        verifier.verify_beyond(ranges, are_too_many)
+        if are_too_many() and self.threshold.is_confirmed:
+            # Confirmed once, not once for each slice of the table.
+            verifier.verify([(one, "oldest") for one in ranges if one.low not in verifier.verified])
+        verifier.close()
+
+    def _copy_rows(self, where: sql.Composable) -> int:
+        table, columns = self.table, self._columns
+        outgoing = sql.SQL("copy (select {} from {} where {}) to stdout (format binary)").format(
+            sql.SQL(", ").join(column.selected for column in columns),
+            sql.Identifier(*table.at_source),
+            where,
+        )
+        incoming = sql.SQL("copy {} ({}) from stdin (format binary)").format(
+            batch_table(table), listed([column.name for column in columns])
+        )
+        try:
+            rows = copy_stream(self.reader, outgoing, self.writer, incoming)
+        except undecodable.ERRORS:
+            raise
+        except psycopg.DataError as error:
+            raise SourceError(
+                f"A value of {table} of source '{table.source}' does not fit its mirror: {error.diag.message_primary}.",
+                # Only there the mirror's type is another one than the source's.
+                hint='Let the mirror take the column\'s new type: changed_type = "evolve" under [on_schema_change] in '
+                f"the source.toml of '{table.source}'."
+                if table.on_schema_change.changed_type == "ignore"
+                else "Correct the value in the source.",
+            ) from error
+        for name, undecoded in undecodable.count_undecodable(self.reader, table, columns, where).items():
+            self._note(
+                f"column {name}: bytes that are no text in {undecoded:,} rows (undecodable: {table.undecodable})"
+            )
+        return rows
+
+    def _compare_checksums(
+        self, watermark: Watermark | None, already_read: sql.Composable
+    ) -> tuple[int, int, int]:
+        """Store the source's checksums at this snapshot for the verification. Where mirror and batch differ from them,
+        stage the keys that were deleted, and read the rows that were not among those `already_read`.
+
+        Returns the number of deleted keys, that of rows read, and that of the source's rows.
+        """
+        reader, writer, table, columns = self.reader, self.writer, self.table, self._columns
+        relation = sql.Identifier(*table.at_source)
+        chunks = chunks_for(expected_rows(writer, table))
+        method = hashing(reader, writer)
+        is_full = watermark is None
+        verified = (
+            verified_checksums(writer, table, watermark.captured_at, columns, chunks) if watermark else None
+        )
+        # Source and warehouse are different servers: hash both in parallel.
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            pending = pool.submit(
+                compute_checksums, reader, relation, table.key, columns, chunks, method, at_source=True
+            )
+            expected = expected_checksums(writer, table, columns, chunks, method, verified, keys_only=is_full)
+            source = pending.result()
+        store_checksums(writer, table, self.snapshot.taken_at, columns, source, chunks)
+        if expected is None:
+            return 0, 0, row_count(source)
+        buckets = differing_chunks(source, expected, content=False)
+        deleted = deletes.find_deleted_keys(reader, writer, table, columns, buckets, chunks)
+        # More rows than keys: some were not read, or share their key.
+        if row_count(source) > row_count(expected) - deleted and deletes.has_repeated_key(writer, table):
+            raise invalid_key(table, "not unique")
+        if is_full:
+            return deleted, 0, row_count(source)
+        if deleted:
+            expected = without_deleted(writer, table, columns, chunks, method, expected)
+        buckets = differing_chunks(source, expected, content=True)
+        found = read_missed_rows(reader, writer, table, columns, already_read, buckets, chunks)
+        return deleted, found, row_count(source)
+
+    def _skipped(self, window: Window) -> StagedTable:
+        return replace(self._staged(window.watermark, 0, 0, time.monotonic()), reading="skipped")
+
+    def _staged(
+        self, watermark: Watermark | None, rows_read: int, rows_deleted: int, copied: float
+    ) -> StagedTable:
+        self.progress(f"{self.table.name}: {rows_read:,} rows staged")
+        return StagedTable(
+            self.table,
+            self._columns,
+            table_comment(self.reader, self.table),
+            full_refresh=watermark is None,
+            window_low=watermark.cursor_value if watermark else None,
+            rows_read=rows_read,
+            rows_deleted=rows_deleted,
+            copy_seconds=copied - self._started,
+            scan_seconds=time.monotonic() - copied,
+            hashing=hashing(self.reader, self.writer),
+            identity=self._identity,
+            notes=tuple(self._notes),
+            before=self.before,
+            key_order=self._order,
+            counters=read_counters(self.reader, self._identity),
+        )
+
+    def _note(self, text: str) -> None:
+        self._notes.append(text)
+        self.progress(f"{self.table.name}: {text}")
