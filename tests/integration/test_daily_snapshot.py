@@ -1,11 +1,13 @@
-"""fact_inventory_day: a row per product, distribution center and UTC day, whatever days the warehouse is run on."""
+"""fact_inventory_day: a row per product, distribution center and day, whatever days the warehouse is run on."""
 
 from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from tests.pipeline import Pipeline
 from warehouse.errors import DifferencesFound
+from warehouse.migrations import upgrade
 from warehouse.reconcile.reconcile import reconcile_source, stop_on_differences
 from warehouse.runs.audit import start_run
 from warehouse.undo.undo import FLOW, undo
@@ -106,6 +108,57 @@ def test_rows_name_the_versions_valid_when_their_day_began(stocked: Pipeline) ->
         (today() - DAY, 100),
         (today(), 120),
     ]
+    reconcile(shop)
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Niue"])
+def test_days_are_those_of_the_companys_time_zone(stocked: Pipeline, zone: str) -> None:
+    """One of these zones is on another day than UTC at any moment; they are 25 hours apart."""
+    shop = stocked
+    shop.warehouse.execute("delete from dwh.fact_inventory_day")
+    upgrade(shop.warehouse_url, time_zone=zone)
+    shop.capture()
+    here = datetime.now(ZoneInfo(zone)).date()
+    assert shop.rows("select distinct snapshot_date, snapshot_date_key from dwh.fact_inventory_day") == [
+        (here, int(f"{here:%Y%m%d}"))
+    ]
+    assert shop.capture().changes() == {}
+    reconcile(shop)
+    # A day without a run.
+    shift(shop, 2)
+    shop.capture()
+    assert shop.rows("select distinct snapshot_date, is_carried_forward from dwh.fact_inventory_day order by 1") == [
+        (here - 2 * DAY, False), (here - DAY, True), (here, False),
+    ]  # fmt: skip
+    reconcile(shop)
+
+
+def test_rows_of_past_days_name_the_versions_valid_when_they_began_in_another_time_zone(
+    stocked: Pipeline,
+) -> None:
+    shop = stocked
+    shift(shop, 3)
+    shop.capture()
+    evening = datetime.combine(today() - 2 * DAY, datetime.min.time(), UTC) + timedelta(hours=20)
+    shop.do("alter table product disable trigger user")
+    shop.do(f"update product set price = 120, updated_at = '{evening}' where id = 1")
+    shop.capture()
+    prices = f"""
+        select stock.snapshot_date, product.price_amount::integer from dwh.fact_inventory_day as stock
+        inner join dwh.dim_product as product using (product_key)
+        where stock.product_id = '1' and snapshot_date between '{today() - 2 * DAY}' and '{today()}' order by 1
+    """
+    in_utc = [(today() - 2 * DAY, 100), (today() - DAY, 120), (today(), 120)]
+    assert shop.rows(prices) == in_utc
+    # There, yesterday began at 18:30 of the day before.
+    upgrade(shop.warehouse_url, time_zone="Asia/Kolkata")
+    run = shop.capture()
+    assert run.loads["dwh.fact_inventory_day"].reconform_reason == "time zone is new"
+    assert shop.rows(prices) == [(today() - 2 * DAY, 100), (today() - DAY, 100), (today(), 120)]
+    reconcile(shop)
+    upgrade(shop.warehouse_url, time_zone="UTC")
+    shop.capture()
+    assert shop.rows(prices) == in_utc
     reconcile(shop)
 
 

@@ -1,10 +1,11 @@
-"""Load daily snapshots: every run writes the rows of its UTC day, and carries forward those of days without a run.
+"""Load daily snapshots: every run writes the rows of its day, and carries forward those of days without a run.
 
-The first run of a day copies the rows of the day before and writes what changed; later runs write what changed.
+The first run of a day copies the rows of the day before and writes what changed; later runs write what changed. Days
+are those of the company's time zone (DWH_TIME_ZONE).
 """
 
 from collections.abc import Iterator
-from datetime import UTC, date, timedelta
+from datetime import date, datetime
 
 from psycopg import sql
 
@@ -16,7 +17,6 @@ from warehouse.model.calendar_sql import add_days
 from warehouse.model.fact_sql import dimension_of, snapshot_columns, snapshot_query
 from warehouse.model.star import DailySnapshot, Dimension
 
-DAY = timedelta(days=1)
 LINES = sql.Identifier("pg_temp", "snapshot_lines")
 
 
@@ -26,7 +26,7 @@ def is_pending(batch: Batch) -> bool:
         return False
     latest = _latest_day(batch)
     return latest is not None and (
-        latest < batch.taken_at.astimezone(UTC).date()
+        latest < _local_day(batch, batch.taken_at)
         or any(
             batch.exists("select from ({rows}) as outdated", rows=rows)
             for rows in _outdated(batch, batch.target)
@@ -39,13 +39,16 @@ def merge(batch: Batch, snapshot: DailySnapshot) -> Counts:
     assert batch.taken_at is not None
     latest = _latest_day(batch)
     # A clock that was set back does not take the rows back.
-    day = max(filter(None, (latest, batch.taken_at.astimezone(UTC).date())))
+    day = max(filter(None, (latest, _local_day(batch, batch.taken_at))))
     names = {"day": sql.Literal(day), "same": same_key(snapshot.natural_key, "deleted", "line")}
     queries = [
         _conformed(batch, snapshot, day),
         _carried_forward(batch, snapshot, latest, day),
         *_outdated(batch, snapshot),
     ]
+    if batch.reconform_reason is not None:
+        # In another time zone, earlier days began at another moment.
+        queries.append(_earlier(batch, snapshot, day))
     fill_lines(
         batch,
         snapshot,
@@ -83,7 +86,7 @@ def fill_lines(batch: Batch, snapshot: DailySnapshot, query: sql.Composable) -> 
         "snapshot_lines",
         """
         select distinct on ({key}, snapshot_date)
-            line.*, line.snapshot_date::timestamp at time zone 'UTC' as began_at
+            line.*, line.snapshot_date::timestamp at time zone mart.time_zone() as began_at
         from ({query}) as line order by {key}, snapshot_date, rank
         """,
         key=key,
@@ -109,6 +112,24 @@ def line_columns(snapshot: DailySnapshot) -> list[str]:
 def _latest_day(batch: Batch) -> date | None:
     row = batch.execute("select max(snapshot_date) from {target} where source_system = {source}").fetchone()
     return row[0] if row else None
+
+
+def _local_day(batch: Batch, moment: datetime) -> date:
+    row = batch.execute("select mart.local_date({moment})", moment=sql.Literal(moment)).fetchone()
+    assert row is not None
+    day: date = row[0]
+    return day
+
+
+def _earlier(batch: Batch, snapshot: DailySnapshot, day: date) -> sql.Composable:
+    return batch.format(
+        """
+        select {columns}, fact.snapshot_date, fact.is_carried_forward, 4
+        from {target} as fact where fact.source_system = {source} and fact.snapshot_date < {day}
+        """,
+        columns=qualified("fact", line_columns(snapshot)),
+        day=sql.Literal(day),
+    )
 
 
 def _conformed(batch: Batch, snapshot: DailySnapshot, day: date) -> sql.Composable:
@@ -155,11 +176,11 @@ def _outdated(batch: Batch, snapshot: DailySnapshot) -> Iterator[sql.Composable]
                 from {target} as fact inner join {dimension} as version on fact.{key} = version.{key}
                 where version.expired_by_run_id = {run_id} and fact.source_system = {source}
                     and fact.snapshot_date >= {first_day}
-                    and fact.snapshot_date::timestamp at time zone 'UTC' >= version.valid_to
+                    and fact.snapshot_date::timestamp at time zone mart.time_zone() >= version.valid_to
                 """,
                 **names,
                 columns=qualified("fact", line_columns(snapshot)),
-                first_day=sql.Literal((earliest + DAY - timedelta(microseconds=1)).astimezone(UTC).date()),
+                first_day=sql.Literal(_local_day(batch, earliest)),
             )
 
 

@@ -184,8 +184,9 @@ class Fact:
 
 @dataclass(frozen=True)
 class DailySnapshot:
-    """A fact with one row per UTC day for each combination of members, as the source had it at the day's last run.
+    """A fact with one row per day for each combination of members, as the source had it at the day's last run.
 
+    Days are those of the company's time zone (DWH_TIME_ZONE).
     Every run writes the rows of its day. Days without a run are carried forward by the next one, from the day before.
     Dimension versions are those valid when the day began.
     """

@@ -41,7 +41,7 @@ def fact_query(fact: Fact) -> sql.Composed:
 
 def snapshot_query(snapshot: DailySnapshot, lines: sql.Composable) -> sql.Composed:
     """Select the rows of a daily snapshot from its lines, each joined to the versions valid when its day began."""
-    began_at = sql.SQL("(line.snapshot_date::timestamp at time zone 'UTC')")
+    began_at = sql.SQL("(line.snapshot_date::timestamp at time zone mart.time_zone())")
     measures = [measure.name for measure in snapshot.measures]
     return sql.SQL(
         """

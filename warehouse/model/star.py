@@ -196,7 +196,7 @@ FACTS: Final = (
 SNAPSHOTS: Final = (
     DailySnapshot(
         "inventory",
-        "Units in stock: one row per product, distribution center and UTC day, as of the last run of that day.",
+        "Units in stock: one row per product, distribution center and day, as of the last run of that day.",
         refers_to=(
             Reference("product", "What is in stock: version of dim_product valid when the day began"),
             Reference("distribution_center", "Where it is in stock: dim_distribution_center"),

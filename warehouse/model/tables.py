@@ -109,10 +109,10 @@ def snapshot_table(snapshot: DailySnapshot) -> Table:
         snapshot.table,
         snapshot.description,
         (
-            Column("snapshot_date", "date", "UTC day", required=True),
+            Column("snapshot_date", "date", "Day, in the company's time zone", required=True),
             *(replace(one.natural_key, required=True) for one in snapshot.refers_to),
             replace(SOURCE_SYSTEM, description="Source system that the natural keys belong to"),
-            Column("snapshot_date_key", "integer", "UTC day: dim_date", required=True, refers_to="dim_date"),
+            Column("snapshot_date_key", "integer", "Its day: dim_date", required=True, refers_to="dim_date"),
             *(one.key for one in snapshot.refers_to),
             *snapshot.measures,
             Column(

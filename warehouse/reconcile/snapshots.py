@@ -30,7 +30,7 @@ def reconcile_snapshot(batch: Batch, snapshot: DailySnapshot) -> Iterator[Verdic
             with day as (
                 select greatest(
                     (
-                        select max(captured_at at time zone 'UTC')::date from audit.watermark
+                        select mart.local_date(max(captured_at)) from audit.watermark
                         where source = {source} and table_name = {table_name}
                     ),
                     (select max(snapshot_date) from {target} where source_system = {source})

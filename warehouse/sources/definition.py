@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from warehouse.db.time_zone import DEFAULT
 from warehouse.model.contracts import Contract
-from warehouse.model.declaration import Column, Dimension, Fact, Target
+from warehouse.model.declaration import Column, DailySnapshot, Dimension, Fact, Target
 from warehouse.model.fact_sql import FACTS_SQL
 from warehouse.model.sql_text import hash_parts, hash_sql, sql_tokens
 from warehouse.model.star import TARGETS
@@ -29,7 +29,8 @@ def define_targets(
     for target in TARGETS:
         if entity := source.entities.get(target.entity):
             parts = dict(_parts(entity, target, contracts[target.entity]))
-            if isinstance(target, Fact) and target.dates and time_zone != DEFAULT:
+            has_days = isinstance(target, DailySnapshot) or (isinstance(target, Fact) and target.dates)
+            if has_days and time_zone != DEFAULT:
                 parts["time zone"] = hash_parts(time_zone)
             for dimension in _read_dimensions(target):
                 if dimension in defined:
