@@ -14,9 +14,11 @@ import typer
 from typer.core import TyperGroup
 
 from cli.backfill import backfill
+from cli.dashboard import dashboard
 from cli.demo import demo
 from cli.doctor import doctor
 from cli.explain import explain
+from cli.features import features
 from cli.generate import generate
 from cli.geoip import geoip
 from cli.log_options import DEBUG, Commands, Debug, Format, set_log_options
@@ -59,8 +61,9 @@ PANELS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
     },
     "Load data": {"source": source, "generate": generate, "run": run, "backfill": backfill},
     "Check and correct": {
-        "reconcile": reconcile, "quarantine": quarantine, "undo": undo, "explain": explain, "report": report,
+        "reconcile": reconcile, "quarantine": quarantine, "undo": undo, "explain": explain,
     },
+    "Use the data": {"report": report, "dashboard": dashboard, "features": features},
     "Operate": {"deploy": deploy, "watchdog": watchdog, "geoip": geoip, "weblogs": weblogs, "psql": psql},
 }  # fmt: skip
 app = Commands(

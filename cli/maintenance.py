@@ -69,10 +69,14 @@ def report(
     path: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write; default: report.html in DWH_HOME.")
     ] = None,
+    sheet: Annotated[
+        bool, typer.Option("--sheet", help="Write the marketing lead sheet, leads.xlsx, instead.")
+    ] = False,
+    open_it: Annotated[bool, typer.Option("--open", help="Open it when it is written.")] = False,
 ) -> None:
-    """Write the HTML report: marts, runs and data quality in one self-contained file.
+    """Write the HTML report: data quality, sales, behaviour, customers and runs in one self-contained file.
 
-    Examples: `dwh report`, `dwh report -o /tmp/report.html`
+    Examples: `dwh report --open`, `dwh report -o /tmp/report.html`, `dwh report --sheet`
     """
     from cli.output import out
     from flows.databases import with_urls
@@ -82,9 +86,15 @@ def report(
 
     settings = with_urls(Settings.load())
     ensure_migrated(settings.warehouse)
-    path = path or settings.home / "report.html"
-    write(settings.warehouse, path)
-    out.print(str(path.resolve()), markup=False, soft_wrap=True)
+    if sheet:
+        from warehouse.report.sheet import write_sheet
+
+        path = write_sheet(settings.warehouse, path or settings.home / "leads.xlsx")
+    else:
+        path = write(settings.warehouse, path or settings.home / "report.html")
+    out.print(str(path), markup=False, soft_wrap=True)
+    if open_it:
+        typer.launch(str(path))
 
 
 def _revision(url: str) -> str | None:

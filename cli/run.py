@@ -1,6 +1,7 @@
 """`dwh run`: run flows in this process; they are seen in Prefect where a server is up."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
@@ -115,8 +116,40 @@ def weblogs(reconform: Reconform = False, dry_run: DryRun = False, as_json: Json
 
 @run.command()
 def marts(dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Refresh the materialized views of schema mart."""
+    """Bring the stored marts up to date with what has changed."""
     show(perform("refresh-marts", dry_run), as_json)
+
+
+@run.command()
+def features(
+    as_of: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d"],
+            help="Day up to whose end events count; default: the day of each source's newest sale.",
+        ),
+    ] = None,
+    known_at: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"],
+            help="Take the tables as they stood at this time (UTC), as far as the change log reaches.",
+        ),
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Build the features of customers (mart.customer_feature) as of a day; rows of other days stay.
+
+    Examples: `dwh run features`, `dwh run features --as-of 2026-10-31 --known-at 2026-11-02`
+    """
+    result = perform(
+        "build-features",
+        dry_run,
+        as_of=as_of and as_of.date(),
+        known_at=known_at and known_at.replace(tzinfo=UTC),
+    )
+    show(result, as_json)
 
 
 @run.command()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -25,6 +26,15 @@ NOT_IN_KEYS = re.compile(r"[^\w:/.@+-]")
 FOUND = ("failed", "warned", "not_evaluated")
 
 
+def link_file(key: str, path: Path, description: str) -> None:
+    """Create an artifact that links a file; nothing without Prefect."""
+    if not is_tracked():
+        return
+    from prefect.artifacts import create_link_artifact
+
+    create_link_artifact(link=path.as_uri(), link_text=str(path), key=key, description=description)
+
+
 def show_run(warehouse_url: str, run_id: int) -> None:
     """Create the artifacts of a run from the audit trail; nothing without Prefect. Never raises."""
     if not is_tracked():
@@ -36,9 +46,7 @@ def show_run(warehouse_url: str, run_id: int) -> None:
             evidence = read_evidence(connection, run_id)
             flow = evidence.run["flow"]
             history = read_history(connection, flow)
-            origins = read_lineage(
-                connection, {load["source"] for load in evidence.loads}, Settings.load().sources
-            )
+            origins = read_lineage({load["source"] for load in evidence.loads}, Settings.load().sources)
             place = f"postgres://{connection.info.host}/{connection.info.dbname}"
         for name, rows, description in (
             ("loads", evidence.loads, "What the run did to each table, in rows"),

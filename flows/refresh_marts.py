@@ -1,4 +1,4 @@
-"""Flow refresh-marts: refresh the materialized views of schema mart."""
+"""Flow refresh-marts: bring the stored marts up to date."""
 
 from flows.databases import with_urls
 from flows.engine import flow, log, task
@@ -13,7 +13,7 @@ NAME = "refresh-marts"
 
 @flow(NAME)
 def refresh_marts(dry_run: bool = False) -> FlowResult:
-    """Refresh every materialized view of schema mart; plain views are always up to date.
+    """Bring every stored mart up to date with what has changed; views always are.
 
     Args:
         dry_run: Do it and roll it back.
@@ -28,7 +28,7 @@ def refresh_marts(dry_run: bool = False) -> FlowResult:
 
 @task
 def refresh_views(run: Run) -> tuple[Load, ...]:
-    """Refresh the materialized views, without blocking readers where a unique index allows it."""
+    """Refresh the stored marts; readers see the old rows until it is done."""
     ensure_alive(run)
     loads = marts.refresh(run)
     for load in loads:

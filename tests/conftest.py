@@ -7,7 +7,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -16,6 +16,9 @@ from psycopg import sql
 from stack.files import exclusive
 from stack.local import down
 from stack.postgres import EmbeddedPostgres
+
+if TYPE_CHECKING:
+    from tests.marts import MartWorld
 
 MAJOR = int(os.environ.get("DWH_TEST_PG_MAJOR", "18"))
 ROOT = Path(__file__).parents[1]
@@ -156,7 +159,44 @@ def shop_url(database: Callable[[str], str], shop_template: str) -> str:
     return database(shop_template)
 
 
-def _template(postgres: EmbeddedPostgres, name: str, fill: Callable[[str], object]) -> str:
+@pytest.fixture(scope="session")
+def mart_templates(
+    postgres: EmbeddedPostgres, warehouse_template: str, shop_template: str
+) -> tuple[str, str]:
+    """Names of databases with generated sales and web logs: the shop, and the warehouse that they were loaded into."""
+    from tests.marts import fill_shop, fill_warehouse
+
+    shop = _template(postgres, "template_mart_shop", fill_shop, shop_template)
+    lake = postgres.folder / "mart lake"
+    return shop, _template(
+        postgres,
+        "template_mart_warehouse",
+        lambda url: fill_warehouse(postgres.url(shop), url, lake),
+        warehouse_template,
+    )
+
+
+@pytest.fixture(scope="module")
+def mart_world(postgres: EmbeddedPostgres, mart_templates: tuple[str, str]) -> "Iterator[MartWorld]":
+    """Sales and web logs of one test module, loaded, with what pandas needs to compute the same."""
+    from tests.marts import MartWorld
+
+    names = [f"test_{uuid.uuid4().hex[:12]}" for _ in mart_templates]
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        for name, template in zip(names, mart_templates, strict=True):
+            copy = sql.SQL("create database {} template {} strategy file_copy")
+            connection.execute(copy.format(sql.Identifier(name), sql.Identifier(template)))
+        shop_url, warehouse_url = map(postgres.url, names)
+        world = MartWorld(shop_url, warehouse_url, postgres.folder / "mart lake")
+        yield world
+        world.close()
+        for name in names:
+            connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+def _template(
+    postgres: EmbeddedPostgres, name: str, fill: Callable[[str], object], source: str = "template1"
+) -> str:
     """Make a template database unless another worker has; it bears its name only once it is filled."""
     with (
         exclusive(postgres.folder / f"{name}.lock"),
@@ -165,7 +205,9 @@ def _template(postgres: EmbeddedPostgres, name: str, fill: Callable[[str], objec
         if connection.execute("select from pg_database where datname = %s", (name,)).rowcount:
             return name
         draft = f"{name}_{uuid.uuid4().hex[:8]}"
-        postgres.create_database(draft)
+        connection.execute(
+            sql.SQL("create database {} template {}").format(sql.Identifier(draft), sql.Identifier(source))
+        )
         fill(postgres.url(draft))
         connection.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", (draft,)

@@ -136,6 +136,11 @@ class Settings(BaseSettings):
     geoip_url: str | None = Field(
         None, description="Where else to fetch from; {month} is 2026-11, {license_key} the licence key"
     )
+    currency: str = Field(
+        "USD",
+        pattern="^[A-Z]{3}$",
+        description="Currency of customers' spend and profit level, ISO 4217; other currencies are shown beside it",
+    )
     smtp_url: SecretStr | None = Field(None, description="smtp://, smtp+starttls:// or smtps:// URL for mail")
     alert_to: str | None = Field(None, description="Who is mailed; several with commas between them")
     alert_from: str | None = Field(

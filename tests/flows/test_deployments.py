@@ -38,6 +38,8 @@ NAMES = [
     "ingest-weblogs",
     "daily-warehouse",
     "refresh-marts",
+    "build-features",
+    "publish-report",
     "reconcile",
     "geoip-update",
     "reclassify-weblogs",

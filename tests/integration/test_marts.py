@@ -64,7 +64,7 @@ def test_currencies_are_not_added_up(shop: Pipeline) -> None:
     ]
 
 
-def test_the_last_year_ends_with_the_newest_month_that_sold(shop: Pipeline) -> None:
+def test_the_last_year_is_the_twelve_full_months_before_the_newest_sale(shop: Pipeline) -> None:
     in_two_months = datetime.now(UTC) + timedelta(days=62)
     shop.order(1, "2023-03-31")
     shop.order(2, "2023-04-01")
@@ -73,14 +73,14 @@ def test_the_last_year_ends_with_the_newest_month_that_sold(shop: Pipeline) -> N
     shop.capture()
     refresh(shop)
     found = shop.rows(
-        "select month::text, order_count, net_amount::int, newest_month::text from mart.monthly_sales order by month"
+        "select month::text, order_count, net_amount::int, as_of_date::text from mart.monthly_sales order by month"
     )
     assert found == [
-        ("2023-04-01", 1, 190, "2024-03-01"),
-        *((f"2023-{month:02}-01", 0, 0, "2024-03-01") for month in range(5, 13)),
-        ("2024-01-01", 0, 0, "2024-03-01"),
-        ("2024-02-01", 0, 0, "2024-03-01"),
-        ("2024-03-01", 1, 190, "2024-03-01"),
+        ("2023-03-01", 1, 190, "2024-03-10"),
+        ("2023-04-01", 1, 190, "2024-03-10"),
+        *((f"2023-{month:02}-01", 0, 0, "2024-03-10") for month in range(5, 13)),
+        ("2024-01-01", 0, 0, "2024-03-10"),
+        ("2024-02-01", 0, 0, "2024-03-10"),
     ]
 
 
@@ -142,8 +142,10 @@ def test_refresh_does_not_lock_readers_out_and_is_on_record(shop: Pipeline) -> N
         run = refresh(shop)
         assert reader.execute("select count(*) from mart.sales_by_month").fetchone() == (1,)
     assert shop.rows(
-        "select source, table_name, rows_read from audit.load where run_id = %s", run.run_id
-    ) == [("mart", "mart.sales_by_month", 1)]
+        "select source, table_name, rows_read from audit.load where run_id = %s"
+        " and table_name in ('mart.sales_by_day', 'mart.purchase_funnel') order by table_name",
+        run.run_id,
+    ) == [("mart", "mart.purchase_funnel", 4), ("mart", "mart.sales_by_day", 1)]
     refresh(shop)
     assert shop.rows("select count(*) from mart.sales_by_month") == [(1,)]
 

@@ -190,7 +190,7 @@ def test_marketing_sees_masked_values_only(narrow: Pipeline, login: Login, wareh
         readable = marketing.execute(
             """
             select mart.relname from pg_class as mart
-            where mart.relnamespace = 'mart'::regnamespace and mart.relkind in ('v', 'm')
+            where mart.relnamespace = 'mart'::regnamespace and mart.relkind in ('v', 'r')
                 and has_table_privilege(mart.oid, 'select')
             """
         ).fetchall()

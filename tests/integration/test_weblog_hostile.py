@@ -9,8 +9,9 @@ from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 
 from tests.weblog_lake import ARGENTINA, BRAZIL, WeblogLake, line, make_lake
-from warehouse import geoip, report
+from warehouse import geoip
 from warehouse.db.connections import connect
+from warehouse.report.write import write
 from warehouse.weblogs.explain import explain
 
 DROP = "'); drop table dwh.fact_weblog cascade; --"
@@ -82,7 +83,7 @@ def test_texts_of_strangers_are_kept_as_they_are(lake: WeblogLake) -> None:
             assert (told.fault, told.row["user_agent"]) == (None, quoted(text))
             assert explain(connection, lake.settings, f"{told.path}:2").raw_line == text
     page = lake.settings.home / "report.html"
-    report.write(lake.settings.warehouse, page)
+    write(lake.settings.warehouse, page)
     assert "<script>alert(1)" not in page.read_text()
 
 

@@ -168,10 +168,12 @@ def test_damage_to_somebody_elses_schema_is_found_mended_and_explained(northwind
     )
     with start_run(northwind.warehouse_url, flow="reconcile") as run:
         mended = reconcile_source(run, northwind.source, northwind.shop_url, repair=True)
-    assert {v.table_name: v.verdict for v in mended if v.rows_differing} == {
-        "products": "repaired", "dwh.dim_customer": "repaired", "dwh.fact_order_item": "repaired",
-        "mart.sales_by_month": "repaired",
+    differing = {v.table_name: v.verdict for v in mended if v.rows_differing}
+    assert set(differing.values()) == {"repaired"}
+    assert {name for name in differing if not name.startswith("mart.")} == {
+        "products", "dwh.dim_customer", "dwh.fact_order_item",
     }  # fmt: skip
+    assert "mart.sales_by_day" in differing
     assert content(northwind.warehouse) == undisturbed
     (line,) = explain(northwind.warehouse, [northwind.source], "order_item", ["10248", "11"])
     assert [child.title.split(":")[0] for child in line.children[:2]] == ["customer VINET", "product 11"]

@@ -58,7 +58,9 @@ relation_grant (oid, full_name, is_made_by_loads, role, privilege) as (
         loader_privilege.name
     from relation
     cross join loader_privilege
-    where relation.schema in ('dwh', 'audit') or relation.schema = 'mart' and loader_privilege.name = 'select'
+    where
+        relation.schema in ('dwh', 'audit')
+        or relation.schema = 'mart' and (relation.kind = 'table' or loader_privilege.name = 'select')
     union all
     select
         relation.oid,

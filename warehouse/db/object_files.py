@@ -1,7 +1,7 @@
 """Views and functions as they are declared: read from files, and put in order of dependence."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -12,12 +12,10 @@ from typing import Literal
 class SchemaObject:
     """A view or function. `definition` is the view's query, or what follows the function's name."""
 
-    kind: Literal["view", "materialized view", "function"]
+    kind: Literal["view", "function"]
     schema: str
     name: str
     definition: str
-    # Columns of a materialized view's unique index, by which it can be refreshed beside its readers.
-    stored_key: tuple[str, ...] = ()
 
     @property
     def full_name(self) -> str:
@@ -28,14 +26,7 @@ class SchemaObject:
         """Statements that create it, or replace it where that keeps its columns and arguments."""
         if self.kind == "function":
             return f"create or replace function {self.schema}.{self.name}{self.definition}"
-        or_replace = "or replace " if self.kind == "view" else ""
-        statement = f"create {or_replace}{self.kind} {self.schema}.{self.name} as {self.definition}"
-        if self.stored_key:
-            index = f"uq_{'_'.join((self.name, *self.stored_key))}"
-            statement += (
-                f";create unique index {index} on {self.schema}.{self.name} ({', '.join(self.stored_key)})"
-            )
-        return statement
+        return f"create or replace view {self.schema}.{self.name} as {self.definition}"
 
     def create_temporary(self) -> str:
         """The same under its name in pg_temp, to be compared with what the database has."""
@@ -44,20 +35,10 @@ class SchemaObject:
         return f"create temp view {self.name} as {self.definition}"
 
 
-def read_views(
-    folder: Path, schema: str, stored: Mapping[str, Sequence[str]] | None = None
-) -> list[SchemaObject]:
-    """One view per file of `folder`; those of `stored` are materialized, with a unique index on these columns."""
-    keys = stored or {}
+def read_views(folder: Path, schema: str) -> list[SchemaObject]:
+    """One view per file of `folder`."""
     return [
-        SchemaObject(
-            "materialized view" if path.stem in keys else "view",
-            schema,
-            path.stem,
-            path.read_text(),
-            tuple(keys.get(path.stem, ())),
-        )
-        for path in sorted(folder.glob("*.sql"))
+        SchemaObject("view", schema, path.stem, path.read_text()) for path in sorted(folder.glob("*.sql"))
     ]
 
 

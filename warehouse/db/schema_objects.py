@@ -105,11 +105,8 @@ class SchemaObjects:
         return bool(row[0] == row[1])
 
     def _replace(self, one: SchemaObject) -> None:
-        exists = one.full_name in self._existing()
         try:
             with self._connection.transaction():
-                if exists and one.kind == "materialized view":
-                    raise errors.InvalidTableDefinition
                 self._connection.execute(one.create().encode())
         except (*NOT_REPLACEABLE, errors.WrongObjectType):
             self._drop({one.full_name})

@@ -1,28 +1,118 @@
-"""Refresh the stored marts (materialized views), concurrently with their readers where possible."""
+"""Maintain the stored marts: by what changed since they were last refreshed, or, where they are small, once more."""
 
 import time
+from dataclasses import dataclass
+from hashlib import md5
 from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import dict_row
+from psycopg.rows import class_row, dict_row
 
+from warehouse.db.identifiers import listed
+from warehouse.db.time_zone import zone_of
+from warehouse.load.changed_marts import Since, changed_values
+from warehouse.load.transaction import PLANNER_FOR_WHOLE_TABLES
+from warehouse.model.mart import SHOWN_ATTRIBUTES, Mart, stored_marts
 from warehouse.runs.audit import Load, Run, record_load
 from warehouse.runs.freshness import read_clock, record_complete
 
+# Details that a stored mart follows, with the column of their time.
+_TIME = {"sales": "ordered_at", "weblog": "request_timestamp"}
+
+
+@dataclass(frozen=True)
+class _State:
+    """What a stored mart was last made of."""
+
+    definition: str
+    load_id: int
+    change_id: int
+    # Whether the change log still has everything since then.
+    is_followed: bool
+
 
 def refresh(run: Run) -> tuple[Load, ...]:
-    """Refresh the materialized views of schema mart, each in one transaction with its load row."""
+    """Refresh every stored mart in one transaction: readers see the old rows until the commit."""
     with run.session("refresh") as connection:
-        loads, complete_at = [], read_clock(connection)
+        complete_at = read_clock(connection)
         run.commit(connection)
-        for name, concurrently in stored_marts(connection):
-            loads.append(_refresh(connection, name, concurrently))
-            record_load(connection, run.run_id, loads[-1])
-            run.commit(connection)
+        loads = refresh_stored(connection, run.run_id)
+        for load in loads:
+            record_load(connection, run.run_id, load)
         record_complete(connection, run.run_id, "mart", complete_at)
         run.commit(connection)
+    return loads
+
+
+def refresh_stored(
+    connection: psycopg.Connection, run_id: int, *, full_refresh: bool = False
+) -> tuple[Load, ...]:
+    """Bring the stored marts up to date in the connection's transaction.
+
+    A mart that follows its details is computed again only for the days, months, products or customers that changed;
+    all of it where its definition changed, an attribute that it shows was corrected in place, or with `full_refresh`.
+    """
+    # Waits for whoever is writing: a change that commits later would have an id before the one that is remembered.
+    connection.execute("lock table dwh.fact_order_item in share mode")
+    connection.execute(PLANNER_FOR_WHOLE_TABLES.encode())
+    reached = _reached(connection)
+    definitions = {mart.name: _definition(connection, mart) for mart in stored_marts()}
+    states = {
+        mart.name: state
+        for mart in stored_marts()
+        if mart.follows
+        and not full_refresh
+        and (state := _state(connection, mart.name)) is not None
+        and state.is_followed
+        and state.definition == definitions[mart.name]
+        and not _shown_attribute_changed(connection, mart, state.change_id)
+    }
+    loads = []
+    for mart in stored_marts():
+        started = time.monotonic()
+        state = states.get(mart.name)
+        values = (
+            changed_values(connection, mart, Since(state.load_id, state.change_id))
+            if state is not None
+            else None
+        )
+        deleted, inserted = _replace(connection, mart, values)
+        row = connection.execute(sql.SQL("select count(*) from {}").format(_table(mart))).fetchone()
+        assert row is not None
+        connection.execute(
+            """
+            insert into audit.mart_state (mart_name, definition, load_id, change_id, refreshed_at, run_id)
+            values (%s, %s, %s, %s, clock_timestamp(), %s)
+            on conflict (mart_name) do update set
+                definition = excluded.definition, load_id = excluded.load_id, change_id = excluded.change_id,
+                refreshed_at = excluded.refreshed_at, run_id = excluded.run_id
+            """,
+            [mart.name, definitions[mart.name], *reached, run_id],
+        )
+        loads.append(
+            Load(
+                "mart",
+                f"mart.{mart.name}",
+                rows_read=row[0],
+                rows_inserted=inserted,
+                rows_deleted=deleted,
+                seconds=round(time.monotonic() - started, 3),
+            )
+        )
     return tuple(loads)
+
+
+def refresh_outdated(connection: psycopg.Connection) -> None:
+    """Compute stored marts again where their definition or the time zone is another one than they were made with."""
+    outdated = [
+        mart
+        for mart in stored_marts()
+        if (state := _state(connection, mart.name)) is None
+        or state.definition != _definition(connection, mart)
+    ]
+    if outdated:
+        refresh_stored(connection, 0)
 
 
 def read(connection: psycopg.Connection, name: str) -> list[dict[str, Any]]:
@@ -31,34 +121,95 @@ def read(connection: psycopg.Connection, name: str) -> list[dict[str, Any]]:
         return cursor.execute(sql.SQL("select * from {}").format(sql.Identifier("mart", name))).fetchall()
 
 
-def stored_marts(connection: psycopg.Connection) -> list[tuple[str, bool]]:
-    """List materialized views in order of dependence, and whether they can be refreshed concurrently."""
-    return connection.execute(
+def _replace(connection: psycopg.Connection, mart: Mart, values: list[object] | None) -> tuple[int, int]:
+    """Compute the rows of these values of the followed column again, or all rows; returns rows deleted and inserted."""
+    if values == []:
+        return 0, 0
+    changed: sql.Composable = sql.SQL("true")
+    condition = "true"
+    if values is not None:
+        assert mart.follows is not None and mart.dataset is not None
+        kind = mart.by[mart.follows]
+        chosen = sql.SQL("any({}::" + kind + "[])").format(sql.Literal(values))
+        changed = sql.SQL("{} = {}").format(sql.Identifier(mart.follows), chosen)
+        condition = f"{mart.grouped(mart.follows)} = {chosen.as_string(connection)}"
+        if kind == "date":
+            # By the index of time, which knows nothing of days in the company's zone.
+            moment = f"{mart.dataset}.{_TIME[mart.dataset]}"
+            condition += (
+                f" and {moment} >= date '{min(values)}' - interval '2 days'"  # type: ignore[type-var]
+                f" and {moment} < date '{max(values)}' + interval '33 days'"  # type: ignore[type-var]
+            )
+    deleted = connection.execute(sql.SQL("delete from {} where {}").format(_table(mart), changed)).rowcount
+    columns = listed([column.name for column in mart.table().columns])
+    inserted = connection.execute(
+        sql.SQL("insert into {} ({}) select {} from ({}) as computed").format(
+            _table(mart),
+            columns,
+            columns,
+            sql.SQL(mart.query(condition)),
+        )
+    ).rowcount
+    return deleted, inserted
+
+
+def _table(mart: Mart) -> sql.Identifier:
+    return sql.Identifier("mart", mart.name)
+
+
+def _definition(connection: psycopg.Connection, mart: Mart) -> str:
+    """Hash of what a mart's rows depend on besides its details: query, time zone, descriptions of web-log texts."""
+    parts = [mart.query(), zone_of(connection)]
+    if mart.dataset == "weblog":
+        parts += [
+            str(row)
+            for row in connection.execute(
+                "select table_name, part, hash from audit.definition where source = 'weblogs' order by 1, 2"
+            ).fetchall()
+        ]
+    return md5("\n".join(parts).encode(), usedforsecurity=False).hexdigest()
+
+
+def _reached(connection: psycopg.Connection) -> tuple[int, int]:
+    """Newest load and newest logged change that this transaction sees."""
+    row = connection.execute(
         """
         select
-            mart.relname,
-            mart.relispopulated and exists (
-                select from pg_index as key
-                where key.indrelid = mart.oid and key.indisunique and key.indisvalid
-                    and key.indpred is null and key.indexprs is null
-            )
-        from pg_class as mart
-        where mart.relnamespace = 'mart'::regnamespace and mart.relkind = 'm'
-        order by mart.oid
+            (select coalesce(max(load_id), 0) from audit.load),
+            (select coalesce(max(change_id), 0) from audit.change)
         """
-    ).fetchall()
-
-
-def refresh_mart(connection: psycopg.Connection, name: str, *, concurrently: bool) -> None:
-    """Refresh a materialized view; with `concurrently`, readers see the old state until the commit."""
-    how = sql.SQL("concurrently " if concurrently else "")
-    connection.execute(sql.SQL("refresh materialized view {}{}").format(how, sql.Identifier("mart", name)))
-
-
-def _refresh(connection: psycopg.Connection, name: str, concurrently: bool) -> Load:
-    started = time.monotonic()
-    mart = sql.Identifier("mart", name)
-    refresh_mart(connection, name, concurrently=concurrently)
-    row = connection.execute(sql.SQL("select count(*) from {}").format(mart)).fetchone()
+    ).fetchone()
     assert row is not None
-    return Load("mart", f"mart.{name}", rows_read=row[0], seconds=round(time.monotonic() - started, 3))
+    return row
+
+
+def _state(connection: psycopg.Connection, name: str) -> _State | None:
+    with connection.cursor(row_factory=class_row(_State)) as cursor:
+        return cursor.execute(
+            """
+            select
+                definition, load_id, change_id,
+                not exists (
+                    select from audit.run where pruned_at is not null and started_at >= mart_state.refreshed_at
+                ) as is_followed
+            from audit.mart_state where mart_name = %s
+            """,
+            [name],
+        ).fetchone()
+
+
+def _shown_attribute_changed(connection: psycopg.Connection, mart: Mart, change_id: int) -> bool:
+    """Whether an attribute that the mart shows was corrected in place; a new version of a member changes nothing."""
+    shown = [SHOWN_ATTRIBUTES[name] for name in mart.by if name in SHOWN_ATTRIBUTES]
+    return any(
+        connection.execute(
+            """
+            select from audit.change_log
+            where table_name = %s and change_id > %s
+                and (operation <> 'update' or %s = any(changed_columns))
+            limit 1
+            """,
+            [f"dwh.{table}", change_id, column],
+        ).rowcount
+        for table, column in shown
+    )

@@ -1,13 +1,12 @@
 """What the migrations leave to files: views, functions, their triggers, comments and grants, applied after them."""
 
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import psycopg
 
-from warehouse import history, model
+from warehouse import history
 from warehouse.db.comments import FOLDER, apply_comments, differing_comments, read_comments
 from warehouse.db.object_files import SchemaObject, read_functions, read_views
 from warehouse.db.roles import missing_grants
@@ -20,12 +19,13 @@ from warehouse.history.logged_tables import (
     table_object_comments,
     table_objects,
 )
+from warehouse.load.marts import refresh_outdated
+from warehouse.model import mart
 from warehouse.model.masking import Label, labels, masked_views
-from warehouse.model.schema import TABLES
+from warehouse.model.schema import TABLES, references_query
 
-MARTS: Final = Path(model.__file__).parent / "marts"
 HISTORY: Final = Path(history.__file__).parent
-COMMENTS: Final = (*sorted(FOLDER.glob("*.toml")), MARTS / "comments.toml", HISTORY / "comments.toml")
+COMMENTS: Final = (*sorted(FOLDER.glob("*.toml")), HISTORY / "comments.toml")
 
 
 def schema_objects(connection: psycopg.Connection, time_zone: str | None = None) -> list[SchemaObject]:
@@ -33,14 +33,17 @@ def schema_objects(connection: psycopg.Connection, time_zone: str | None = None)
 
     `time_zone` is that of the company; by default as it is.
     """
-    marts = tomllib.loads((MARTS / "comments.toml").read_text())["mart"]
-    stored = {name: entry["stored_key"] for name, entry in marts.items() if "stored_key" in entry}
     return [
         *zone_functions(time_zone or zone_of(connection)),
         *read_functions(HISTORY / "functions", "audit"),
         *read_views(HISTORY / "views", "audit"),
-        *read_views(MARTS, "mart", stored),
+        *(
+            SchemaObject("view", "mart", one.name, one.query())
+            for one in mart.read_marts().values()
+            if not one.is_stored
+        ),
         *(SchemaObject("view", "mart", view.name, view.query) for view in masked_views()),
+        SchemaObject("view", "mart", "table_reference", references_query()),
         *table_objects(connection),
     ]
 
@@ -51,7 +54,7 @@ def comments(connection: psycopg.Connection) -> dict[str, str]:
 
 
 def apply(connection: psycopg.Connection, objects: SchemaObjects, time_zone: str | None = None) -> None:
-    """Bring views, functions, triggers and comments to what is declared; another time zone refreshes stored marts.
+    """Bring views, functions, triggers and comments to what is declared, and stored marts whose definition has changed.
 
     Raises:
         SettingsError: the server does not know the time zone.
@@ -59,18 +62,14 @@ def apply(connection: psycopg.Connection, objects: SchemaObjects, time_zone: str
     """
     # The comments of a table's own view and function repeat those of the table.
     apply_comments(connection, _file_comments())
-    before = zone_of(connection)
     if time_zone is not None:
         ensure_zone_exists(connection, time_zone)
     declared = schema_objects(connection, time_zone)
     objects.apply(declared)
-    if zone_of(connection) != before:
-        for one in declared:
-            if one.kind == "materialized view":
-                connection.execute(f"refresh materialized view {one.full_name}".encode())
     add_missing_triggers(connection)
     apply_comments(connection, comments(connection))
     _apply_labels(connection)
+    refresh_outdated(connection)
 
 
 def differences(connection: psycopg.Connection, time_zone: str | None = None) -> Iterator[str]:
@@ -127,7 +126,7 @@ def _found_labels(connection: psycopg.Connection) -> set[Label]:
 
 
 def _file_comments() -> dict[str, str]:
-    comments = read_comments(*COMMENTS)
+    comments = read_comments(*COMMENTS) | mart.comments()
     for view in masked_views():
         comments[f"mart.{view.name}"] = view.description
         comments |= {f"mart.{view.name}.{name}": text for name, text in view.columns.items()}

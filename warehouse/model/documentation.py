@@ -11,6 +11,7 @@ from psycopg.rows import dict_row
 
 from warehouse.db.connections import connect
 from warehouse.db.schema_version import ensure_migrated
+from warehouse.model.mart import marts_by_subject, read_marts, read_metrics
 from warehouse.model.schema import TABLES
 from warehouse.model.star import DIMENSIONS
 
@@ -33,10 +34,9 @@ PURPOSES = {
         "Web logs, aggregated": r"agg_",
     },
     "mart": {
-        "Sales and customers": r"sales|customer|monthly",
-        "Web traffic": r"weblog|interactions|countries|most_viewed|top_devices",
-        "Runs and data quality": "",
-    },
+        subject: rf"(?<!\w)({'|'.join(marts)})(_masked)?$" for subject, marts in marts_by_subject().items()
+    }
+    | {"Masked dimensions, joins": ""},
     "audit": {
         "Runs and what they loaded": r"run|load|watermark|key_range|step|freshness",
         "Files and web logs": r"file|weblog",
@@ -99,20 +99,23 @@ def render(url: str) -> str:
     """
     ensure_migrated(url)
     with connect(url) as connection:
-        relations = _read(connection)
+        relations = read_relations(connection)
     parts = [INTRODUCTION, _index(relations)]
     by_name = {relation.name: relation for relation in relations if relation.schema == "dwh"}
     for title, fact in STARS.items():
         parts.append(f"## {title}\n\n{_diagram(_reached(by_name, fact))}")
     audit = [relation for relation in relations if relation.schema == "audit" and relation.kind == "table"]
     parts.append(f"## Audit trail\n\n{_diagram(audit)}")
+    parts.append(_metrics())
     for schema, title in SCHEMAS.items():
         parts.append(f"## {title}: schema `{schema}`\n")
         parts += [_section(relation) for relation in relations if relation.schema == schema]
     return "\n".join(parts)
 
 
-def _read(connection: psycopg.Connection) -> list[Relation]:
+def read_relations(connection: psycopg.Connection) -> list[Relation]:
+    """Tables and views of the warehouse with their comments and columns, mirrors and change views left out."""
+
     def rows(name: str) -> list[dict[str, object]]:
         with connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute((SQL / f"{name}.sql").read_bytes()).fetchall()
@@ -190,6 +193,26 @@ def _reached(relations: dict[str, Relation], start: str) -> list[Relation]:
     return found
 
 
+def _metrics() -> str:
+    """Every metric with its definition."""
+    lines = ["## Metrics", ""]
+    lines += ["Each is a column of that name wherever it is shown, with this definition.", ""]
+    lines += ["| Metric | Definition | Unit | SQL over | Owner |", "|---|---|---|---|---|"]
+    for metric in read_metrics().values():
+        definition = (
+            " / ".join(metric.ratio) if metric.ratio else f"{metric.sql}` over `mart.{metric.dataset}"
+        )
+        cells = (
+            f"`{metric.name}`: {metric.title}",
+            metric.description,
+            metric.unit,
+            f"`{definition}`",
+            metric.owner,
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
 def _diagram(relations: Sequence[Relation]) -> str:
     names = {relation.name for relation in relations}
     lines = ["```mermaid", "erDiagram"]
@@ -213,6 +236,9 @@ def _diagram(relations: Sequence[Relation]) -> str:
 
 def _section(relation: Relation) -> str:
     summary = [relation.comment if relation.kind != "stored view" else f"{relation.comment} Stored."]
+    mart = read_marts().get(relation.name.removesuffix("_masked")) if relation.schema == "mart" else None
+    if mart is not None:
+        summary.append(f"One row per {mart.grain.removeprefix('one ')}. Owner: {mart.owner}.")
     if relation.primary_key:
         summary.append(f"Key: {', '.join(f'`{name}`' for name in relation.primary_key)}.")
     if relation.partitioned_by:

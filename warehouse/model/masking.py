@@ -1,19 +1,24 @@
 """Personal data: which columns hold it, and views that show them masked or not at all."""
 
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from warehouse.model.declaration import Dimension
+from warehouse.model.mart import read_marts
 from warehouse.model.schema import TABLES
 from warehouse.model.star import DIMENSIONS
 from warehouse.model.tables import HAS_QUARANTINED_UPDATE, dimension_table
 
-MARTS: Final = Path(__file__).parent / "marts" / "comments.toml"
-# Marts that show personal data, with their masked views.
-MASKED_MARTS: Final = {"sales": "sales_masked"}
+# Marts that show personal data and have a masked view; the others are what these are made of.
+MASKED_MARTS: Final = (
+    "sales",
+    "orders",
+    "order_totals",
+    "customer_order_totals",
+    "customer_ranking",
+    "customer_feature",
+)
 
 
 class Label(NamedTuple):
@@ -67,9 +72,9 @@ def labels() -> Iterator[Label]:
         for column in table.columns:
             if column.personal:
                 yield Label(table.schema, table.name, column.name, column.personal)
-    for mart, entry in _marts().items():
-        for name, kind in entry.get("personal", {}).items():
-            yield Label("mart", mart, name, kind)
+    for mart in read_marts().values():
+        for name, kind in mart.personal.items():
+            yield Label("mart", mart.name, name, kind)
     yield from OTHER_LABELS
     # The shop's customers have these columns under the same names.
     (customer,) = [dimension for dimension in DIMENSIONS if dimension.entity == "customer"]
@@ -85,15 +90,14 @@ def masked_views() -> list[MaskedView]:
         for dimension in DIMENSIONS
         if any(column.personal for column in dimension.columns)
     ]
-    marts = _marts()
-    for mart, name in MASKED_MARTS.items():
-        columns, personal = marts[mart]["columns"], marts[mart]["personal"]
-        selected, comments = _masked(columns, personal, mart)
+    for name in MASKED_MARTS:
+        mart = read_marts()[name]
+        selected, comments = _masked(mart.columns, mart.personal, name)
         views.append(
             MaskedView(
-                name,
-                f"{marts[mart]['comment']} Personal data are masked.",
-                f"select {selected} from mart.{mart} as {mart}",
+                f"{name}_masked",
+                f"{mart.description} Personal data are masked, customers have their surrogate key.",
+                f"select {selected} from mart.{name} as {name}",
                 comments,
             )
         )
@@ -102,7 +106,8 @@ def masked_views() -> list[MaskedView]:
 
 def _masked_dimension(dimension: Dimension) -> MaskedView:
     entity = dimension.entity
-    kept = {"source_system", *dimension.natural_key, *dimension.attributes, HAS_QUARANTINED_UPDATE.name}
+    # A member by its surrogate key: natural keys of some sources are made of names.
+    kept = {"source_system", dimension.key, *dimension.attributes, HAS_QUARANTINED_UPDATE.name}
     columns = {column.name: column for column in dimension_table(dimension).columns if column.name in kept}
     selected, comments = _masked(
         {name: column.description for name, column in columns.items()},
@@ -137,8 +142,3 @@ def _masked(
 def _uncapitalized(description: str) -> str:
     text = description.removesuffix(" (personal data)")
     return text[0].lower() + text[1:] if text[1:2].islower() else text
-
-
-def _marts() -> dict[str, dict[str, dict[str, str]]]:
-    marts: dict[str, dict[str, dict[str, str]]] = tomllib.loads(MARTS.read_text())["mart"]
-    return {name: entry for name, entry in marts.items() if isinstance(entry, dict)}

@@ -4,7 +4,7 @@ from typing import Final
 
 from psycopg import sql
 
-from warehouse.model import calendar, weblog
+from warehouse.model import calendar, mart, weblog
 from warehouse.model.declaration import IDENTITY, Column
 from warehouse.model.star import DIMENSIONS, FACTS, SNAPSHOTS, TARGETS
 from warehouse.model.tables import Table, batch_table, dimension_table, fact_table, snapshot_table
@@ -17,7 +17,21 @@ TABLES: Final = (
     *weblog.DIMENSIONS,
     weblog.FACT,
     *map(batch_table, TARGETS),
+    *mart.tables(),
 )
+
+
+def references_query() -> str:
+    """Select which column of the star refers to which key, for tools that draw joins: no foreign keys are declared."""
+    keys = {table.name: table.columns[0].name for table in TABLES if table.schema == "dwh"}
+    rows = [
+        f"('dwh', '{table.name}', '{column.name}', 'dwh', '{column.refers_to}', '{keys[column.refers_to]}')"
+        for table in TABLES
+        for column in table.columns
+        if table.schema == "dwh" and column.refers_to in keys and column.name != f"{column.refers_to[4:]}_id"
+    ]
+    columns = "table_schema, table_name, column_name, referred_schema, referred_table, referred_column"
+    return f"select {columns} from (values {', '.join(rows)}) as reference ({columns})"
 
 
 def create_table(table: Table, *, temporary: bool = False) -> list[str]:

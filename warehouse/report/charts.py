@@ -1,7 +1,7 @@
 """Geometry of charts: values in, percentages of a plot out; the template draws them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -116,11 +116,13 @@ def stacked_columns(
     return ColumnChart(tuple(columns), grid, y(0), points, legend, math.ceil(100 / pitch / labels))
 
 
-def bars(rows: Sequence[tuple[str, str, float]]) -> tuple[Bar, ...]:
-    """A bar per (name, detail, value), scaled to the largest."""
+def bars(
+    rows: Sequence[tuple[str, str, float]], say: Callable[[float], str] = lambda value: f"{value:,.0f}"
+) -> tuple[Bar, ...]:
+    """A bar per (name, detail, value), scaled to the largest; `say` formats values. Negative values have no bar."""
     largest = max((value for _, _, value in rows), default=0)
     return tuple(
-        Bar(name, detail, f"{value:,.0f}", round(value / largest * 100, 3) if largest > 0 else 0)
+        Bar(name, detail, say(value), round(max(value, 0) / largest * 100, 3) if largest > 0 else 0)
         for name, detail, value in rows
     )
 

@@ -1,14 +1,17 @@
 """Figures of the report: rows of marts turned into charts, headlines and notices of what needs attention."""
 
-from collections.abc import Sequence
+from calendar import day_abbr
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import groupby
+from math import ceil
 from statistics import median
 from typing import Any
 
 from warehouse.errors import visible
-from warehouse.report.charts import Bar, ColumnChart, Slot, bars, stacked_columns
+from warehouse.model.mart import Mart, format_cell
+from warehouse.report.charts import Bar, ColumnChart, Slot, bars, compact, stacked_columns
 from warehouse.report.read import Content, Row
 
 ACTIONS = ("view", "search", "add_to_cart", "checkout", "login", "other")
@@ -18,6 +21,7 @@ STATUSES = ("succeeded", "skipped", "dry run", "undone", "running", "stopped", "
 MOST_FILES = 20
 STALE_HOURS = 26
 COUNTRIES_SHOWN = 15
+BARS_SHOWN = 15
 
 
 @dataclass(frozen=True)
@@ -171,6 +175,163 @@ def quarantine_bars(content: Content) -> tuple[Bar, ...]:
             (row["rule"], f"{row['source']} · {row['entity']}", row["waiting_count"])
             for row in content["quarantine_by_rule"]
         ]
+    )
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of an answer for one source and currency, with the bars that are drawn."""
+
+    title: str
+    rows: Sequence[Row]
+    columns: Sequence[str]
+    bars: tuple[Bar, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Numbers by row and column, shaded by their share of the largest."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Mapping[str, Sequence[float]]
+
+    def shade(self, value: float) -> int:
+        """0 for nothing, then 1 to 4."""
+        largest = max((each for values in self.rows.values() for each in values), default=0)
+        return 0 if value <= 0 or largest <= 0 else max(1, ceil(4 * value / largest))
+
+    @staticmethod
+    def short(value: float) -> str:
+        """A number that fits into a narrow cell."""
+        return compact(value) if value else ""
+
+
+@dataclass(frozen=True)
+class SourceState:
+    """Whether what a source has is here: as of when it is complete, and what is missing."""
+
+    source: str
+    complete_at: datetime | None
+    tables: int
+    waiting: int
+    failing: int
+
+
+def source_states(content: Content) -> list[SourceState]:
+    """State of each source and feed, and of the stored marts."""
+    states = []
+    for source, found in groupby(content["table_freshness"], key=lambda row: row["source"]):
+        tables = list(found)
+        waiting = sum(
+            row["waiting_count"] for row in content["quarantine_by_rule"] if row["source"] == source
+        )
+        failing = sum(
+            row["outcome"] in ("failed", "warned")
+            for row in content["data_quality"]
+            if row["source"] == source
+        )
+        states.append(SourceState(source, tables[0]["complete_at"], len(tables), waiting, failing))
+    return states
+
+
+def grouped(content: Content, mart: Mart) -> list[Group]:
+    """Rows of a mart by source and currency, which are never added up."""
+    assert mart.picture is not None
+    label, value = mart.picture
+    parts = ("source_system", "currency")
+    groups = []
+    for key, found in groupby(content.answers[mart.name], key=lambda row: [row.get(part) for part in parts]):
+        rows = list(found)
+        columns = [name for name in rows[0] if name not in parts]
+        drawn = [
+            (_label(row, label), _detail(row, label), row[value]) for row in rows if row[value] is not None
+        ]
+        if not any(number for *_, number in drawn):
+            continue
+        shown = bars(
+            [(name, detail, float(number)) for name, detail, number in drawn[:BARS_SHOWN]],
+            lambda number: format_cell(value, number),
+        )
+        groups.append(Group(", ".join(str(part) for part in key if part), rows, columns, shown))
+    return groups
+
+
+def category_months(content: Content) -> list[Grid]:
+    """Net sales by category and month of the last year, per source and currency."""
+    grids = []
+    for (source, currency), found in groupby(
+        content["category_by_month"], key=lambda row: (row["source_system"], row["currency"])
+    ):
+        rows = list(found)
+        months = sorted({row["ordered_month"] for row in rows})
+        amounts = {(row["category"], row["ordered_month"]): float(row["net_amount"]) for row in rows}
+        categories = sorted({row["category"] for row in rows})
+        grids.append(
+            Grid(
+                f"{source}, {currency}",
+                [f"{month:%b %y}" for month in months],
+                {
+                    category: [amounts.get((category, month), 0) for month in months]
+                    for category in categories
+                },
+            )
+        )
+    return grids
+
+
+def weekday_hours(content: Content) -> Grid | None:
+    """Requests by day of the week and hour."""
+    rows = content["interactions_by_weekday_hour"]
+    if not rows:
+        return None
+    counts = {(row["day_of_week"], row["request_hour"]): float(row["interaction_count"]) for row in rows}
+    return Grid(
+        "",
+        [f"{hour}" for hour in range(24)],
+        {name: [counts.get((day, hour), 0) for hour in range(24)] for day, name in enumerate(day_abbr, 1)},
+    )
+
+
+def segment_bars(content: Content) -> tuple[Bar, ...]:
+    """Customers per segment."""
+    return bars(
+        [
+            (
+                row["segment"],
+                f"{row['source_system']} · {row['net_amount']:,.2f} {row['currency']} net sales",
+                row["customer_count"],
+            )
+            for row in content["customer_segments"]
+        ]
+    )
+
+
+def feature_bars(content: Content) -> tuple[Bar, ...]:
+    """Customers per profit level."""
+    return bars(
+        [
+            (
+                f"Profit level {row['profit_level']}",
+                f"{row['source_system']} · {row['spend_last_year_amount']:,.2f} {row['currency']} in the last year, "
+                f"as of {row['as_of_date']}",
+                row["customer_count"],
+            )
+            for row in content["customer_features"]
+        ]
+    )
+
+
+def _label(row: Row, label: str) -> str:
+    text = "–" if row[label] is None else str(row[label])
+    return f"Customer {text}" if label.endswith("_key") else text
+
+
+def _detail(row: Row, label: str) -> str:
+    """What tells rows of the same name apart."""
+    names = ("category", "customer_country", "country", "loyalty_tier", "traffic_medium", "segment")
+    return " · ".join(
+        str(row[name]) for name in names if name in row and name != label and row[name] is not None
     )
 
 

@@ -1,6 +1,6 @@
 """What the report shows, read from the marts in one snapshot."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -12,12 +12,15 @@ from sqlalchemy.pool import NullPool
 
 from warehouse.db.connections import connect, without_password
 from warehouse.db.schema_version import ensure_migrated
+from warehouse.model.documentation import Relation, read_relations
+from warehouse.model.mart import answers
 
 SQL = Path(__file__).parent / "queries"
 Row = dict[str, Any]
 
 MARTS = {
     "monthly_sales": "source_system, currency, month",
+    "as_of": "source_system",
     "top_devices_by_users": "device_rank",
     "countries_by_logged_users": "country_rank",
     "most_viewed_products": "product_rank",
@@ -29,6 +32,10 @@ MARTS = {
 }
 
 
+# Of an answer with more rows, the first so many are shown.
+MOST_ROWS = 200
+
+
 @dataclass(frozen=True)
 class Content:
     """Rows of each mart and query by its name, with the time and database that they were read from."""
@@ -36,6 +43,9 @@ class Content:
     rows: Mapping[str, list[Row]]
     read_at: datetime
     database: str
+    # Rows of each mart that is shown whole.
+    answers: Mapping[str, list[Row]]
+    catalogue: Sequence[Relation]
     # In which days and months are counted.
     time_zone: str = "UTC"
 
@@ -58,8 +68,14 @@ def read(url: str) -> Content:
             for name, order in MARTS.items()
         }
         rows |= {path.stem: _rows(connection, path.read_text()) for path in sorted(SQL.glob("*.sql"))}
+        shown = {
+            mart.name: _rows(connection, f"select * from mart.{mart.shown} limit {MOST_ROWS}")
+            for mart in answers()
+        }
         read_at, zone = connection.execute(text("select now(), mart.time_zone()")).one()
-    return Content(rows, read_at, without_password(url).rpartition("/")[2], zone)
+    with connect(url, autocommit=True) as direct:
+        catalogue = read_relations(direct)
+    return Content(rows, read_at, without_password(url).rpartition("/")[2], shown, catalogue, zone)
 
 
 def _rows(connection: Connection, query: str) -> list[Row]:

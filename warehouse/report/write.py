@@ -2,15 +2,21 @@
 
 import os
 import tempfile
+from base64 import b64encode
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from warehouse.errors import WarehouseError, visible
+from warehouse.model.mart import answers, format_cell, read_metrics, title_of
 from warehouse.report import figures
+from warehouse.report.catalogue import describe
 from warehouse.report.read import Content, read
 from warehouse.runs.audit import code_version
+
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 class ReportNotWritten(WarehouseError):
@@ -59,7 +65,11 @@ def render(content: Content) -> str:
         "bytes": _bytes,
         "seconds": _seconds,
         "line": lambda value: visible(str(value)),
+        "cell": format_cell,
+        "heading": title_of,
     }
+    script = (TEMPLATES / "search.js").read_text()
+    digest = b64encode(sha256(script.encode()).digest()).decode()
     groups = figures.sales(content)
     return environment.get_template("report.html.j2").render(
         content=content,
@@ -69,6 +79,11 @@ def render(content: Content) -> str:
         attention=figures.attention(content),
         code_version=code_version(),
         notices=figures.notices(content),
+        answers=answers(),
+        metrics=list(read_metrics().values()),
+        catalogue=describe(content.catalogue),
+        script=script,
+        script_hash=f"sha256-{digest}",
     )
 
 

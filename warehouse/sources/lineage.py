@@ -1,30 +1,20 @@
 """What tables are made of: from a source's tables and files over mirrors and the star to the stored marts."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import psycopg
-
+from warehouse.model.mart import Mart, read_marts, stored_marts
 from warehouse.model.star import TARGETS, Dimension
 from warehouse.sources.declaration import Source, read_declaration
 from warehouse.sources.registry import declared_sources
 
 Lineage = Mapping[str, tuple[str, ...]]
 
-STORED = """
-    select mart.oid::regclass::text, array_agg(distinct used.refobjid::regclass::text)
-    from pg_class as mart
-    inner join pg_rewrite as rule on rule.ev_class = mart.oid
-    inner join pg_depend as used on used.objid = rule.oid and used.refobjid <> mart.oid
-    where mart.relkind = 'm' and mart.relnamespace = 'mart'::regnamespace
-        and used.classid = 'pg_rewrite'::regclass and used.refclassid = 'pg_class'::regclass
-    group by mart.oid
-"""
+_LOADED = {"fact_weblog", *(target.table for target in TARGETS)}
 
 
-def read_lineage(
-    connection: psycopg.Connection, sources: Iterable[str], folder: Path | None = None
-) -> Lineage:
+def read_lineage(sources: Iterable[str], folder: Path | None = None) -> Lineage:
     """By table, what it is made of, for the tables of `sources`, the web logs and the stored marts.
 
     `folder` holds the declarations that are not packaged (DWH_SOURCES).
@@ -32,12 +22,24 @@ def read_lineage(
     Tables of the warehouse are told by their names, what lies outside as `source://schema/table` or `lake://feed`.
     """
     known: dict[str, tuple[str, ...]] = {"dwh.fact_weblog": ("lake://weblogs",)}
-    known |= {mart: tuple(tables) for mart, tables in connection.execute(STORED).fetchall()}
+    known |= {f"mart.{mart.name}": tuple(tables_read_by(mart)) for mart in stored_marts()}
     declared = declared_sources(folder)
     for source in set(sources) & declared.keys():
         for table, origins in _of(read_declaration(declared[source])).items():
             known[table] = tuple(dict.fromkeys((*known.get(table, ()), *origins)))
     return known
+
+
+def tables_read_by(mart: Mart) -> Iterable[str]:
+    """Tables of the star and stored marts that a mart's query reads, those of the views in it included."""
+    found: dict[str, None] = {}
+    for schema, name in re.findall(r"\b(dwh|mart)\.(\w+)", re.sub(r"--.*", "", mart.query())):
+        used = read_marts().get(name) if schema == "mart" else None
+        if name in _LOADED or (used is not None and used.is_stored):
+            found[f"{schema}.{name}"] = None
+        elif used is not None:
+            found |= dict.fromkeys(tables_read_by(used))
+    return found
 
 
 def _of(source: Source) -> Lineage:

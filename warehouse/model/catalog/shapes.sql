@@ -1,4 +1,4 @@
--- one row per column, constraint, index and partitioning of each table in dwh and staging, and of temporary tables.
+-- one row per column, constraint, index and partitioning of each table in dwh, mart and staging, and of temporary tables.
 -- inputs: the catalog; partitions are left out
 with relation as (
     select
@@ -10,7 +10,7 @@ with relation as (
     where
         class.relkind in ('r', 'p')
         and not class.relispartition
-        and (namespace.nspname in ('dwh', 'staging') or namespace.oid = pg_my_temp_schema())
+        and (namespace.nspname in ('dwh', 'mart', 'staging') or namespace.oid = pg_my_temp_schema())
 )
 
 select

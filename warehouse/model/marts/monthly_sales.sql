@@ -1,36 +1,25 @@
--- mart.monthly_sales: the twelve months up to a source's newest one, per currency; without sales, with zeros.
--- inputs: mart.sales_by_month
--- The year ends where the data end, not today: a warehouse that was not fed for a while shows its last year,
--- and newest_month says which that is. Orders dated in the future do not move it.
-with source as (
-    select
+-- mart.monthly_sales: the twelve full months before the as-of date, per source and currency; without sales, with zeros.
+-- inputs: mart.sales_by_month, mart.as_of
+with currency as (
+    select distinct
         sales.source_system,
-        max(sales.month) as newest_month
+        sales.currency,
+        as_of.as_of_date,
+        as_of.year_start_date
     from mart.sales_by_month as sales
-    where sales.month <= mart.local_date(now())
-    group by sales.source_system
-),
-
-currency as (
-    select
-        source.source_system,
-        source.newest_month,
-        sales.currency
-    from source
-    inner join mart.sales_by_month as sales
-        on source.source_system = sales.source_system
-        and sales.month > source.newest_month - interval '12 months' and sales.month <= source.newest_month
-    group by source.source_system, source.newest_month, sales.currency
+    inner join mart.as_of as as_of
+        on sales.source_system = as_of.source_system
+        and sales.month >= as_of.year_start_date and sales.month < as_of.year_end_date
 ),
 
 calendar as (
     select
         currency.source_system,
-        currency.newest_month,
         currency.currency,
-        (currency.newest_month - make_interval(months => months_ago.months_ago))::date as month
+        currency.as_of_date,
+        (currency.year_start_date + make_interval(months => month.number))::date as month
     from currency
-    cross join generate_series(0, 11) as months_ago (months_ago)
+    cross join generate_series(0, 11) as month (number)
 )
 
 select
@@ -48,7 +37,7 @@ select
     coalesce(sales.returned_net_amount, 0) as returned_net_amount,
     coalesce(sales.cancelled_line_count, 0) as cancelled_line_count,
     coalesce(sales.cancelled_net_amount, 0) as cancelled_net_amount,
-    calendar.newest_month
+    calendar.as_of_date
 from calendar
 left join mart.sales_by_month as sales
     on calendar.source_system = sales.source_system

@@ -16,7 +16,8 @@ select
     line.list_unit_price_amount as item_price,
     line.base_unit_price_amount as item_price_default,
     line.recorded_at as record_timestamp,
-    line.run_id
+    line.run_id,
+    line.customer_key
 from dwh.fact_order_item as line
 left join dwh.dim_customer as customer on line.customer_key = customer.customer_key
 left join dwh.dim_product as product on line.product_key = product.product_key

@@ -34,11 +34,12 @@ select
     line.discount_amount,
     line.net_amount,
     line.profit_amount,
-    line.currency,
+    coalesce(line.currency, 'XXX') as currency,
     line.returned_at,
     line.recorded_at,
     line.has_quarantined_update,
-    line.run_id
+    line.run_id,
+    line.customer_key
 from dwh.fact_order_item as line
 left join dwh.dim_customer as customer on line.customer_key = customer.customer_key
 left join dwh.dim_product as product on line.product_key = product.product_key

@@ -30,6 +30,17 @@ verified as (
     -- Of the files of a feed nothing remains to be compared with.
     where watermark.table_identity -> 'relations' <> '{}'
     group by watermark.source, watermark.table_name
+),
+
+named as (
+    select
+        relation.oid,
+        namespace.nspname || '.' || relation.relname as table_name
+    from pg_class as relation
+    inner join pg_namespace as namespace on relation.relnamespace = namespace.oid
+    where
+        relation.relkind in ('r', 'p', 'm')
+        and namespace.nspname in ('raw', 'dwh', 'mart', 'audit', 'staging')
 )
 
 select
@@ -43,6 +54,8 @@ select
     size.size_bytes
 from loaded
 left join audit.freshness as freshness on loaded.source = freshness.source
+-- By name: to_regclass asks for privileges on the schema, and readers have none on raw.
+left join named on loaded.table_name = named.table_name
 left join lateral (
     -- A table of the star is made of all tables of its source.
     select
@@ -57,11 +70,10 @@ left join lateral (
         (sum(relation.reltuples) filter (where relation.reltuples >= 0))::bigint as row_count_estimate,
         sum(pg_total_relation_size(relation.oid))::bigint as size_bytes
     from pg_class as relation
-    where relation.relkind in ('r', 'm')
+    where
+        relation.relkind in ('r', 'm')
         and (
-            relation.oid = to_regclass(loaded.table_name)
-            or relation.oid in (
-                select tree.relid from pg_partition_tree(to_regclass(loaded.table_name)) as tree
-            )
+            relation.oid = named.oid
+            or relation.oid in (select tree.relid from pg_partition_tree(named.oid) as tree)
         )
 ) as size on true

@@ -23,7 +23,10 @@ select
     weblog.is_tls,
     weblog.file_id,
     weblog.line_number,
-    weblog.run_id
+    weblog.run_id,
+    mart.local_date(weblog.requested_at) as request_date,
+    date_trunc('month', mart.local_time(weblog.requested_at))::date as request_month,
+    extract(hour from mart.local_time(weblog.requested_at))::integer as request_hour
 from dwh.fact_weblog as weblog
 left join dwh.dim_request as request on weblog.request_key = request.request_key
 left join dwh.dim_user_agent as user_agent on weblog.user_agent_key = user_agent.user_agent_key

@@ -1,0 +1,1 @@
+"""How fast marts answer a reader."""

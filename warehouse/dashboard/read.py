@@ -1,0 +1,114 @@
+"""What the dashboard shows, read as dwh_reader; each function is one query that answers in milliseconds."""
+
+from datetime import date
+
+import pandas as pd
+import psycopg
+from psycopg import sql
+
+from warehouse.db.connections import connect
+from warehouse.db.roles import READER
+
+
+def query(url: str, statement: sql.Composed | str, parameters: list[object] | None = None) -> pd.DataFrame:
+    """Rows of a query that may only read.
+
+    Raises:
+        ConnectionFailed: the warehouse cannot be reached.
+    """
+    with connect(url, autocommit=True, application_name="dwh dashboard") as connection:
+        connection.execute("set default_transaction_read_only = on")
+        if connection.execute("select pg_has_role(%s, 'set')", [READER]).fetchone() == (True,):
+            connection.execute(sql.SQL("set role {}").format(sql.Identifier(READER)))
+        return _frame(connection, statement, parameters)
+
+
+def sources(url: str) -> pd.DataFrame:
+    """Sources and currencies with sales, the largest first."""
+    return query(
+        url,
+        "select source_system, currency, net_amount, order_count, unit_count, discount_amount, return_rate, as_of_date "
+        "from mart.total_sales where line_count > 0 order by order_count desc",
+    )
+
+
+def freshness(url: str) -> pd.DataFrame:
+    """Per source as of when it is complete, what waits in quarantine, and how many checks failed."""
+    return query(
+        url,
+        """
+        select
+            fresh.source, max(fresh.complete_at) as complete_at,
+            (select coalesce(sum(waiting_count), 0) from mart.quarantine_by_rule as waiting
+                where waiting.source = fresh.source) as waiting_count,
+            (select count(*) from mart.data_quality as quality
+                where quality.source = fresh.source and quality.outcome in ('failed', 'warned')) as failing_count
+        from mart.table_freshness as fresh group by fresh.source order by fresh.source
+        """,
+    )
+
+
+def months(
+    url: str, source: str, currency: str, first: date, last: date, categories: list[str]
+) -> pd.DataFrame:
+    """Sales by category and month in a period; without categories, of all."""
+    return query(
+        url,
+        """
+        select ordered_month, category, order_count, unit_count, net_amount, profit_amount
+        from mart.sales_by_category_month
+        where source_system = %s and currency = %s and ordered_month between %s and %s
+            and (cardinality(%s::text[]) = 0 or category = any(%s))
+        order by ordered_month, category
+        """,
+        [source, currency, first, last, categories, categories],
+    )
+
+
+def products(
+    url: str, source: str, currency: str, country: str | None, categories: list[str]
+) -> pd.DataFrame:
+    """The five best-selling products of each category and country."""
+    return query(
+        url,
+        """
+        select category, customer_country, product_rank, product_name, unit_count, net_amount
+        from mart.top_products_by_region
+        where source_system = %s and currency = %s and (%s::text is null or customer_country = %s)
+            and (cardinality(%s::text[]) = 0 or category = any(%s))
+        order by unit_count desc limit 100
+        """,
+        [source, currency, country, country, categories, categories],
+    )
+
+
+def customers(url: str, source: str, currency: str, country: str | None, segment: str | None) -> pd.DataFrame:
+    """The hundred best customers, by surrogate key."""
+    return query(
+        url,
+        """
+        select customer_rank, customer_key, customer_country, segment, order_count, net_amount, recency_days
+        from mart.customer_ranking_masked
+        where source_system = %s and currency = %s and (%s::text is null or customer_country = %s)
+            and (%s::text is null or segment = %s)
+        order by customer_rank limit 100
+        """,
+        [source, currency, country, country, segment, segment],
+    )
+
+
+def mart(url: str, name: str) -> pd.DataFrame:
+    """All rows of a mart."""
+    return query(url, sql.SQL("select * from {}").format(sql.Identifier("mart", name)))
+
+
+def _frame(
+    connection: psycopg.Connection, statement: sql.Composed | str, parameters: list[object] | None
+) -> pd.DataFrame:
+    text = statement.encode() if isinstance(statement, str) else statement
+    cursor = connection.execute(text, parameters)
+    frame = pd.DataFrame(cursor.fetchall(), columns=[column.name for column in cursor.description or ()])
+    for name in frame.columns:
+        if frame[name].map(lambda value: hasattr(value, "as_tuple")).any():
+            frame[name] = frame[name].astype("float64")
+    return frame

@@ -1,0 +1,85 @@
+"""Which days, months, products and customers of stored marts changed: by the change log and the run of each row."""
+
+from typing import NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from warehouse.model.mart import FOLLOWED, UNKNOWN, Mart
+
+
+class Since(NamedTuple):
+    """The newest load and the newest logged change that a mart knows of."""
+
+    load_id: int
+    change_id: int
+
+
+def changed_values(connection: psycopg.Connection, mart: Mart, since: Since) -> list[object]:
+    """Values of the column that `mart` follows of which details were added, changed or deleted since."""
+    assert mart.follows is not None and mart.dataset is not None
+    table = _collect(connection, mart.dataset, since)
+    value = FOLLOWED[mart.follows]
+    if mart.by[mart.follows] == "text":
+        value = f"coalesce({value}, '{mart.unknown.get(mart.follows, UNKNOWN)}')"
+    rows = connection.execute(
+        sql.SQL("select distinct {} from pg_temp.{} as changed").format(
+            sql.SQL(value),
+            sql.Identifier(table),
+        )
+    ).fetchall()
+    return [value for (value,) in rows]
+
+
+def _collect(connection: psycopg.Connection, dataset: str, since: Since) -> str:
+    """Fill a temporary table with the changed details, once per transaction; returns its name."""
+    table = f"changed_{dataset}_{since.load_id}_{since.change_id}"
+    if connection.execute("select to_regclass(%s)", [f"pg_temp.{table}"]).fetchone() == (None,):
+        query = sql.SQL(_CHANGED[dataset]).format(
+            load_id=sql.Literal(since.load_id), change_id=sql.Literal(since.change_id)
+        )
+        connection.execute(
+            sql.SQL("create temp table {} on commit drop as {}").format(sql.Identifier(table), query)
+        )
+    return table
+
+
+# Inserts are not logged: such a row has the id of its run. Updates and deletes are, with the row before and after.
+_SALES = """
+    select line.ordered_at, line.product_key, line.customer_key
+    from dwh.fact_order_item as line
+    where line.run_id in (select load.run_id from audit.load as load where load.load_id > {load_id})
+    union
+    select
+        (image.line ->> 'ordered_at')::timestamptz, (image.line ->> 'product_key')::bigint,
+        (image.line ->> 'customer_key')::bigint
+    from audit.change_log as change
+    cross join lateral (values (change.before), (change.after)) as image (line)
+    where change.table_name = 'dwh.fact_order_item' and change.change_id > {change_id} and image.line is not null
+"""
+# Requests have no log. Loads and deletions keep the counts of each quarter of an hour: what these count otherwise
+# than the mart does, or was counted by a newer run, has changed.
+_WEBLOG = """
+    select distinct mart.local_date(counted.quarter_hour_at) as request_date
+    from dwh.agg_weblog_quarter_hour as counted
+    where counted.run_id in (select load.run_id from audit.load as load where load.load_id > {load_id})
+    union
+    select coalesce(counted.request_date, shown.request_date)
+    from (
+        select
+            mart.local_date(quarter.quarter_hour_at) as request_date,
+            extract(hour from mart.local_time(quarter.quarter_hour_at))::integer as request_hour,
+            quarter.action,
+            sum(quarter.request_count) as interaction_count
+        from dwh.agg_weblog_quarter_hour as quarter
+        group by 1, 2, 3
+        having sum(quarter.request_count) <> 0
+    ) as counted
+    full join (
+        select hour.request_date, hour.request_hour, hour.action, sum(hour.interaction_count) as interaction_count
+        from mart.interactions_by_hour as hour
+        group by 1, 2, 3
+    ) as shown using (request_date, request_hour, action)
+    where counted.interaction_count is distinct from shown.interaction_count
+"""
+_CHANGED = {"sales": _SALES, "weblog": _WEBLOG}

@@ -1,0 +1,96 @@
+"""Grafana's dashboard of the answers, made of the declaration of marts: `python -m warehouse.model.grafana FILE`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from warehouse.model.mart import SUBJECTS, Mart, answers, read_metrics, title_of
+
+SOURCE: Final = {"type": "postgres", "uid": "warehouse"}
+# Half of the grid's width.
+WIDTH, HEIGHT, SHOWN = 12, 9, 200
+UNITS: Final = {"share": "percentunit", "amount": "currency:", "count": "short", "units": "short"}
+
+
+def dashboard() -> dict[str, Any]:
+    """Each answer as a bar gauge of what its picture shows, and as a table; freshness and quality first."""
+    panels: list[dict[str, Any]] = [
+        _table(1, "As of when is each table complete?", "table_freshness", 0, 0),
+        _panel(
+            2,
+            "Checks that failed or warned",
+            "table",
+            "select * from mart.data_quality where outcome in ('failed', 'warned')",
+            WIDTH,
+            0,
+        ),
+    ]
+    top = HEIGHT
+    for subject in SUBJECTS:
+        marts = [mart for mart in answers() if mart.subject == subject]
+        if not marts:
+            continue
+        panels.append(
+            {
+                "id": len(panels) + 1,
+                "title": subject,
+                "type": "row",
+                "gridPos": {"x": 0, "y": top, "w": 24, "h": 1},
+            }
+        )
+        top += 1
+        for mart in marts:
+            panels.append(_picture(len(panels) + 1, mart, 0, top))
+            panels.append(_table(len(panels) + 1, mart.title, mart.shown, WIDTH, top))
+            top += HEIGHT
+    return {
+        "uid": "dwh-answers",
+        "title": "Warehouse: sales, behaviour, customers",
+        "timezone": "utc",
+        "schemaVersion": 39,
+        "refresh": "5m",
+        "time": {"from": "now-1y", "to": "now"},
+        "tags": ["dwh"],
+        "panels": panels,
+    }
+
+
+def render() -> str:
+    """The dashboard as JSON."""
+    return json.dumps(dashboard(), indent=2) + "\n"
+
+
+def _picture(number: int, mart: Mart, x: int, y: int) -> dict[str, Any]:
+    assert mart.picture is not None
+    label, value = mart.picture
+    parts = [name for name in ("source_system", "currency") if name in mart.columns and name != label]
+    names = ", ".join([*parts, label])
+    query = f"select concat_ws(' · ', {names}) as name, {value} from mart.{mart.shown} limit {SHOWN}"
+    panel = _panel(number, f"{mart.title}: {title_of(value).lower()}", "barchart", query, x, y)
+    metric = read_metrics().get(value)
+    unit = UNITS.get(metric.unit if metric else "count", "short")
+    panel["description"] = mart.description
+    panel["fieldConfig"] = {"defaults": {"unit": "none" if unit == "currency:" else unit}, "overrides": []}
+    panel["options"] = {"orientation": "horizontal", "xField": "name", "legend": {"showLegend": False}}
+    return panel
+
+
+def _table(number: int, title: str, name: str, x: int, y: int) -> dict[str, Any]:
+    return _panel(number, title, "table", f"select * from mart.{name} limit {SHOWN}", x, y)
+
+
+def _panel(number: int, title: str, kind: str, query: str, x: int, y: int) -> dict[str, Any]:
+    target = {"refId": "A", "format": "table", "rawQuery": True, "rawSql": query, "datasource": SOURCE}
+    return {
+        "id": number,
+        "title": title,
+        "type": kind,
+        "datasource": SOURCE,
+        "gridPos": {"x": x, "y": y, "w": WIDTH, "h": HEIGHT},
+        "targets": [target],
+    }
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(render())

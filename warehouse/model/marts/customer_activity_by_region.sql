@@ -1,0 +1,42 @@
+-- mart.customer_activity_by_region: one row per source, country, state and loyalty tier of customers as they are now.
+-- inputs: dwh.dim_customer, mart.customer_sales, mart.web_user_actions, mart.as_of
+with ordered as (
+    select
+        sales.source_system,
+        sales.customer_id,
+        sum(sales.order_count)::bigint as order_count,
+        max(sales.last_ordered_date) as last_ordered_date
+    from mart.customer_sales as sales
+    group by sales.source_system, sales.customer_id
+),
+
+visited as (
+    select
+        actions.user_name,
+        sum(actions.interaction_count)::bigint as interaction_count
+    from mart.web_user_actions as actions
+    where actions.user_name <> '-'
+    group by actions.user_name
+)
+
+select
+    customer.source_system,
+    coalesce(customer.country, 'unknown') as country,
+    coalesce(customer.state, 'unknown') as state,
+    coalesce(customer.loyalty_tier, 'unknown') as loyalty_tier,
+    count(*) as customer_count,
+    count(*) filter (where ordered.last_ordered_date >= as_of.year_start_date) as active_customer_count,
+    count(visited.user_name) as web_customer_count,
+    coalesce(sum(ordered.order_count), 0)::bigint as order_count,
+    coalesce(sum(visited.interaction_count), 0)::bigint as interaction_count,
+    coalesce(max(as_of.as_of_date), mart.local_date(now())) as as_of_date
+from dwh.dim_customer as customer
+left join ordered on customer.source_system = ordered.source_system and customer.customer_id = ordered.customer_id
+left join visited on customer.username = visited.user_name
+left join mart.as_of as as_of on customer.source_system = as_of.source_system
+where customer.is_current and customer.customer_key <> 0
+group by
+    customer.source_system,
+    coalesce(customer.country, 'unknown'),
+    coalesce(customer.state, 'unknown'),
+    coalesce(customer.loyalty_tier, 'unknown')

@@ -1,0 +1,45 @@
+"""The catalogue of the report: every table and view with its columns, what it is made of, and who answers for it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from warehouse.model.documentation import Column, Relation
+from warehouse.model.mart import read_marts
+from warehouse.sources.lineage import read_lineage, tables_read_by
+from warehouse.sources.registry import declared_sources
+
+ENGINEERS = "data engineering"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A table or view."""
+
+    name: str
+    description: str
+    grain: str
+    owner: str
+    origins: Sequence[str]
+    columns: Sequence[Column]
+
+
+def describe(relations: Sequence[Relation]) -> list[Entry]:
+    """Entries of all relations, marts first: people look for answers."""
+    origins = read_lineage(declared_sources())
+    marts = read_marts()
+    found = []
+    for relation in sorted(relations, key=lambda one: (one.schema != "mart", one.schema != "dwh")):
+        mart = marts.get(relation.name.removesuffix("_masked")) if relation.schema == "mart" else None
+        name = f"{relation.schema}.{relation.name}"
+        found.append(
+            Entry(
+                name,
+                relation.comment,
+                mart.grain.removeprefix("one ") if mart else "",
+                mart.owner if mart else ENGINEERS,
+                origins.get(name, ())
+                or (tuple(tables_read_by(mart)) if mart and not mart.written_by else ()),
+                relation.columns,
+            )
+        )
+    return found

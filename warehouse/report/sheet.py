@@ -1,0 +1,169 @@
+"""The marketing lead sheet: a workbook with a sheet per view, native charts, filters and definitions."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from warehouse.model.mart import Mart, read_marts, read_metrics, title_of
+from warehouse.report.read import Content, Row, read
+from warehouse.report.write import ReportNotWritten
+
+SUBJECTS = ("Marketing leads", "Sales", "Behaviour", "Customers")
+# A spreadsheet takes such a cell for a formula when it is edited, or comes back from CSV.
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+LONGEST_NAME = 31
+CHARTED = 20
+
+
+def write_sheet(url: str, path: Path) -> Path:
+    """Write the workbook about the warehouse at `url`; returns the absolute path. It has no personal data.
+
+    Raises:
+        ConnectionFailed, SchemaOutdated: the warehouse cannot be read.
+        ReportNotWritten: the file cannot be written.
+    """
+    content = read(url)
+    path = path.resolve()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=".sheet-", suffix=".xlsx")
+        os.close(handle)
+        write_workbook(content, Path(draft))
+        Path(draft).chmod(0o644)
+        Path(draft).replace(path)
+    except OSError as error:
+        raise ReportNotWritten(
+            f"The sheet cannot be written to {path}: {os.strerror(error.errno or 0)}.",
+            hint="Choose another file, or free some space.",
+        ) from None
+    return path
+
+
+def write_workbook(content: Content, path: Path) -> None:
+    """Write a sheet about the workbook, and one for each view."""
+    shown = [mart for subject in SUBJECTS for mart in read_marts().values() if _fits(mart, subject)]
+    options = {"options": {"strings_to_formulas": False, "strings_to_urls": False, "remove_timezone": True}}
+    with pd.ExcelWriter(path, engine="xlsxwriter", engine_kwargs=options) as writer:
+        book = writer.book
+        assert book is not None
+        formats = {
+            "heading": book.add_format({"bold": True, "bottom": 1, "text_wrap": True, "valign": "top"}),
+            "title": book.add_format({"bold": True, "font_size": 14}),
+            "amount": book.add_format({"num_format": "#,##0.00"}),
+            "share": book.add_format({"num_format": "0.0%"}),
+            "count": book.add_format({"num_format": "#,##0"}),
+            "units": book.add_format({"num_format": "#,##0.###"}),
+            "date": book.add_format({"num_format": "yyyy-mm-dd"}),
+            "wrapped": book.add_format({"text_wrap": True, "valign": "top"}),
+        }
+        _write_about(writer, content, shown, formats)
+        for mart in shown:
+            _write_view(writer, mart, content.answers[mart.name], formats)
+
+
+def escape_formula(value: object) -> object:
+    """A text that a spreadsheet would take for a formula, with an apostrophe before it; other values as they are."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+
+
+def _fits(mart: Mart, subject: str) -> bool:
+    return mart.picture is not None and mart.subject == subject
+
+
+def _write_about(
+    writer: pd.ExcelWriter, content: Content, shown: Sequence[Mart], formats: dict[str, Any]
+) -> None:
+    assert writer.book is not None
+    sheet = writer.book.add_worksheet("About")
+    sheet.set_column(0, 0, 34)
+    sheet.set_column(1, 1, 100, formats["wrapped"])
+    sheet.write(0, 0, "Marketing lead sheet", formats["title"])
+    rows = [("Written (UTC)", f"{content.read_at:%Y-%m-%d %H:%M}"), ("Database", content.database)]
+    rows += [("Days and months", f"in time zone {content.time_zone}")]
+    rows += [
+        (f"As of, {row['source_system']}", f"{row['as_of_date']}: day of the newest sale")
+        for row in content["as_of"]
+    ]
+    complete = {row["source"]: row["complete_at"] for row in content["table_freshness"]}
+    rows += [(f"Complete as of (UTC), {source}", _minute(at)) for source, at in complete.items()]
+    rows += [("", "")]
+    rows += [(mart.title, mart.description) for mart in shown]
+    rows += [("", "")]
+    rows += [
+        (metric.title, f"{metric.description}. Unit: {metric.unit}.") for metric in read_metrics().values()
+    ]
+    for number, (name, text) in enumerate(rows, 2):
+        sheet.write_string(number, 0, str(escape_formula(name)))
+        sheet.write_string(number, 1, str(escape_formula(text)))
+
+
+def _write_view(writer: pd.ExcelWriter, mart: Mart, rows: Sequence[Row], formats: dict[str, Any]) -> None:
+    assert writer.book is not None and mart.picture is not None
+    name = mart.title[:LONGEST_NAME].strip()
+    columns = list(rows[0]) if rows else [column for column in mart.columns if column not in mart.personal]
+    frame = pd.DataFrame(
+        [[_cell(row[column]) for column in columns] for row in rows],
+        columns=[title_of(column) for column in columns],
+    )
+    frame.to_excel(writer, sheet_name=name, index=False, header=False, startrow=1)
+    sheet = writer.sheets[name]
+    for place, column in enumerate(columns):
+        sheet.write_string(0, place, title_of(column), formats["heading"])
+        width = max([len(title_of(column)), *(len(str(row[column])) for row in rows[:50])], default=10)
+        sheet.set_column(place, place, min(max(width + 2, 9), 44), formats.get(_unit(column)))
+    sheet.freeze_panes(1, 0)
+    if not rows:
+        sheet.write_string(1, 0, "Nothing yet, or the marts were not refreshed since: dwh run marts.")
+        return
+    sheet.autofilter(0, 0, len(rows), len(columns) - 1)
+    label, value = (columns.index(column) for column in mart.picture)
+    last = min(len(rows), CHARTED)
+    chart = writer.book.add_chart({"type": "bar"})
+    chart.add_series(
+        {
+            "name": title_of(mart.picture[1]),
+            "categories": [name, 1, label, last, label],
+            "values": [name, 1, value, last, value],
+        }
+    )
+    chart.set_title({"name": mart.title, "overlay": False})
+    chart.set_y_axis({"reverse": True})
+    chart.set_legend({"none": True})
+    chart.set_size({"width": 640, "height": 120 + 22 * last})
+    sheet.insert_chart(1, len(columns) + 1, chart, {"description": f"{mart.title}: {mart.description}"})
+
+
+def _unit(column: str) -> str:
+    metric = read_metrics().get(column)
+    if metric is not None:
+        return metric.unit
+    for end, unit in (
+        ("_amount", "amount"),
+        ("_share", "share"),
+        ("_rate", "share"),
+        ("share_of_previous", "share"),
+        ("share_of_first", "share"),
+        ("_count", "count"),
+        ("_date", "date"),
+        ("month", "date"),
+    ):
+        if column.endswith(end):
+            return unit
+    return ""
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=None)
+    if hasattr(value, "as_tuple"):
+        return float(value)  # type: ignore[arg-type]
+    return escape_formula(value)
+
+
+def _minute(value: datetime | None) -> str:
+    return "never" if value is None else f"{value:%Y-%m-%d %H:%M}"
