@@ -90,7 +90,7 @@ bench: ## list the benchmarks
 	@awk 'BEGIN {FS = ":.*## "} /^bench-[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2; n++} \
 		END {if (!n) print "  none yet"}' $(MAKEFILE_LIST)
 
-.PHONY: bench-tools bench-capture bench-weblogs bench-marts bench-geoip
+.PHONY: bench-tools bench-capture bench-weblogs bench-marts bench-feeds bench-geoip
 bench-tools: setup
 	@cmp -s bench/requirements.txt bench/.venv/made-from || { "$(BASE_PYTHON)" -m venv bench/.venv && \
 		bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt && \
@@ -104,6 +104,9 @@ bench-weblogs: bench-tools ## compare loading web logs with COPY, dlt, pandas an
 
 bench-marts: setup ## read every mart as dwh_reader, 1,000,000 orders and 20,000,000 requests (ARGS="--orders 20000 --requests 100000")
 	@$(PY) -m bench.marts $(ARGS)
+
+bench-feeds: bench-tools ## compare loading order files with dlt and a DuckDB script (5 min; ARGS="--orders 1000000")
+	@$(PY) -m bench.feeds $(ARGS)
 
 bench-geoip: setup ## look up countries in a GeoIP file with three million networks (1 min)
 	@$(PY) -m bench.geoip $(ARGS)

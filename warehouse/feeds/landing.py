@@ -6,14 +6,16 @@ A file that is sent again under another name is known by its content, and so is 
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, Literal
 
 import psycopg
 
 from warehouse.errors import DeclarationError
 from warehouse.files import lake
-from warehouse.files.lake import MAKE_READABLE, Checkpoint, LakeFile, UnreadFile
+from warehouse.files.lake import MAKE_READABLE, Checkpoint, LakeError, LakeFile, UnreadFile
 from warehouse.files.locations import Location
 from warehouse.settings import Settings
 from warehouse.sources.declaration import Source
@@ -61,11 +63,37 @@ def landing_folder(lake_url: str, source: Source) -> Location:
     return lake.folder(lake_url, source.feed.landing)
 
 
+@contextmanager
+def readable(location: Location) -> Iterator[None]:
+    """Say of a lake behind a URL why it cannot be read; the libraries for it have errors of their own.
+
+    Raises:
+        LakeError: it cannot be reached, or refuses the credentials.
+    """
+    try:
+        yield
+    except LakeError:
+        raise
+    except Exception as error:
+        if isinstance(location, Path) or isinstance(error, psycopg.Error):
+            raise
+        is_refused = (
+            isinstance(error, PermissionError) or "Forbidden" in str(error) or "denied" in str(error).lower()
+        )
+        what = "refuses the credentials" if is_refused else f"cannot be reached ({type(error).__name__})"
+        raise LakeError(
+            f"{location} cannot be read: the server {what}.",
+            hint="Credentials come from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for a server of "
+            "your own, AWS_ENDPOINT_URL. Nothing was loaded.",
+        ) from None
+
+
 def find_files(connection: psycopg.Connection, source: Source, lake_url: str) -> Landed:
     """Compare the landing folder with audit.file: files in the order in which they were written."""
     feed = source.feed
     assert feed is not None
-    listing = lake.discover(landing_folder(lake_url, source), feed.ignore)
+    with readable(landing_folder(lake_url, source)):
+        listing = lake.discover(landing_folder(lake_url, source), feed.ignore)
     marked = {one.path.removesuffix(DONE) for one in listing.unread if one.path.endswith(DONE)}
     # Markers and drafts lie there for a reason.
     unread = [one for one in listing.unread if one.status != "ignored"]

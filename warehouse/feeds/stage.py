@@ -23,7 +23,7 @@ from warehouse.extract.table_identity import TableIdentity
 from warehouse.extract.watermark import read_watermark
 from warehouse.feeds.bad_records import BadRecords
 from warehouse.feeds.json_records import JsonRecords
-from warehouse.feeds.landing import FeedFile, find_files
+from warehouse.feeds.landing import FeedFile, find_files, landing_folder, readable
 from warehouse.feeds.record import Problem, Record
 from warehouse.feeds.rows import RowMaker, TableRows
 from warehouse.feeds.staged import FieldSeen, FileProgress, StagedFeed
@@ -78,7 +78,7 @@ def stage_feed(
         run.commit(writer)
         stager.create_tables()
         bad = BadRecords(writer, source, lake_url, is_dry_run=run.dry_run_connection is not None)
-        with bad:
+        with bad, readable(landing_folder(lake_url, source)):
             for file in files:
                 if file.found.is_read:
                     stager.read(file, bad)

