@@ -134,7 +134,9 @@ def _warehouse(settings: Settings) -> Iterator[Finding]:
         assert row is not None
         user, may_create_temporary, missing = row
         for right in missing:
-            yield Finding("warehouse", "wrong", f"User {user} lacks {right}.", f"grant {right} to {user};")
+            yield Finding(
+                "warehouse", "wrong", f"User {user} is missing {right}.", f"grant {right} to {user};"
+            )
         if not may_create_temporary:
             hint = f"grant temporary on database {connection.info.dbname} to {user};"
             yield Finding("warehouse", "wrong", f"User {user} may not create temporary tables.", hint)

@@ -12,7 +12,7 @@ from tests.weblog_lake import NOBODYS, line, lines
 from warehouse.errors import DifferencesFound
 
 
-def test_old_requests_go_countries_are_told_again_and_differences_are_found_and_mended(
+def test_old_requests_are_removed_countries_looked_up_again_and_differences_repaired(
     place: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tracked: Callable[[object], Tracked]
 ) -> None:
     # Imported late: Prefect reads its server's address when it is imported.

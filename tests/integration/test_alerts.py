@@ -195,7 +195,7 @@ def test_another_cause_or_another_flow_is_another_problem(
     assert open_flows == [("ingest-weblogs",)]
 
 
-def test_a_flow_of_flows_does_not_repeat_what_its_steps_told(
+def test_a_flow_of_flows_does_not_repeat_the_alerts_of_its_steps(
     warehouse_url: str, warehouse: psycopg.Connection
 ) -> None:
     inner = SchemaDrift("column gone")
@@ -205,7 +205,7 @@ def test_a_flow_of_flows_does_not_repeat_what_its_steps_told(
     assert [subject for _, subject, _ in queued(warehouse)] == ["[dwh] ingest-shop failed: column gone"]
 
 
-def test_a_flow_of_flows_tells_of_a_step_that_never_became_a_run(
+def test_a_flow_of_flows_sends_an_alert_for_a_step_that_never_became_a_run(
     warehouse_url: str, warehouse: psycopg.Connection
 ) -> None:
     run_once(warehouse_url, StepsFailed({FLOW: ConnectionFailed("down")}, of=3), flow="daily-warehouse")
@@ -281,7 +281,7 @@ def test_a_dirty_feed_is_one_mail_until_a_run_is_clean(
     assert [(kind, seen) for kind, _, seen in queued(warehouse)] == [("quarantine", 3), ("quarantine", 1)]
 
 
-def test_late_is_told_once_and_not_where_the_failure_is_told(
+def test_late_sends_one_alert_and_none_beside_that_of_the_failure(
     warehouse_url: str, warehouse: psycopg.Connection, inbox: Inbox
 ) -> None:
     (now,) = warehouse.execute("select clock_timestamp()").fetchone() or ()

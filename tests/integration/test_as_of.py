@@ -70,7 +70,7 @@ def story(shop: Pipeline) -> tuple[Pipeline, dict[int, dict[str, list[Row]]]]:
     return shop, states
 
 
-def test_every_table_says_what_it_said_when_a_run_had_published(
+def test_as_of_functions_show_every_table_as_a_run_published_it(
     story: tuple[Pipeline, dict[int, dict[str, list[Row]]]],
 ) -> None:
     shop, states = story
@@ -113,7 +113,7 @@ def test_changes_of_a_sum_add_up_between_any_two_runs(
             assert told == differences, (earlier, later)
 
 
-def test_causes_are_told_by_run(story: tuple[Pipeline, dict[int, dict[str, list[Row]]]]) -> None:
+def test_causes_are_shown_by_run(story: tuple[Pipeline, dict[int, dict[str, list[Row]]]]) -> None:
     shop, _ = story
     assert shop.rows(
         "select month::text, cause, run_id, line_count, net_amount, returned_net_amount from audit.sales_change(1, 3)"

@@ -210,7 +210,7 @@ def test_a_backfill_that_was_killed_goes_on_where_it_was(loaded: Place) -> None:
     assert states == [("crashed", False), ("skipped", False), ("succeeded", True)]
 
 
-def test_a_day_that_fails_is_told_and_keeps_no_other_from_being_loaded(loaded: Place) -> None:
+def test_a_day_that_fails_is_reported_and_keeps_no_other_from_being_loaded(loaded: Place) -> None:
     before = loaded.everything()
     warehouse = loaded.pipeline.warehouse
     warehouse.execute(

@@ -322,7 +322,7 @@ def test_many_rows_cross_every_chunk(pipeline: Pipeline) -> None:
     ) == (70010, 70010, 512, "equal")
 
 
-def test_window_of_each_load_is_told_as_exact_text(shop: Pipeline) -> None:
+def test_window_of_each_load_is_recorded_as_exact_text(shop: Pipeline) -> None:
     shop.capture()
     shop.do("update customer set name = 'New', updated_at = '2024-02-03 04:05:06.789012'")
     shop.capture()
@@ -583,7 +583,7 @@ def test_limits_and_habits_of_a_server_do_not_reach_a_run(
     assert in_mirror(whole_shop, "customer") == in_source(whole_shop, "customer")
 
 
-def test_warehouse_that_is_to_be_read_only_is_told(shop: Pipeline) -> None:
+def test_read_only_warehouse_is_reported(shop: Pipeline) -> None:
     name = shop.warehouse.info.dbname
     shop.warehouse.execute(f"alter database {name} set default_transaction_read_only = on".encode())
     with pytest.raises(AccessRefused) as error:
@@ -619,7 +619,7 @@ def test_reader_needs_no_more_than_select(shop: Pipeline) -> None:
     assert in_mirror(shop, "customer") == in_source(shop, "customer")
 
 
-def test_missing_grant_is_told(whole_shop: Pipeline) -> None:
+def test_missing_grant_is_reported(whole_shop: Pipeline) -> None:
     grants = ["grant select on all tables in schema public to {role}", "revoke select on product from {role}"]
     with a_reader(whole_shop, *grants) as url, pytest.raises(SourceError) as error:
         whole_shop.capture(shop_url=url)
@@ -630,13 +630,13 @@ def test_missing_grant_is_told(whole_shop: Pipeline) -> None:
     assert whole_shop.rows("select count(*) from audit.watermark") == [(0,)]
 
 
-def test_missing_grant_on_one_column_is_told(shop: Pipeline) -> None:
+def test_missing_grant_on_one_column_is_reported(shop: Pipeline) -> None:
     grants = ["grant select (id, name, updated_at) on customer to {role}"]
     with a_reader(shop, *grants) as url, pytest.raises(SourceError, match=r"may not read public\.customer"):
         shop.capture(source=only("customer"), shop_url=url)
 
 
-def test_missing_grant_on_the_schema_is_told(shop: Pipeline) -> None:
+def test_missing_grant_on_the_schema_is_reported(shop: Pipeline) -> None:
     shop.do("create schema hidden", "create table hidden.thing (id int primary key, updated_at timestamptz)")
     grants = ["grant select on hidden.thing to {role}"]
     with a_reader(shop, *grants) as url, pytest.raises(SourceError) as error:
@@ -645,7 +645,7 @@ def test_missing_grant_on_the_schema_is_told(shop: Pipeline) -> None:
     assert error.value.hint.startswith("Run there: grant usage on schema hidden to reader_test_")
 
 
-def test_row_level_security_that_hides_rows_is_told(shop: Pipeline) -> None:
+def test_row_level_security_that_hides_rows_is_reported(shop: Pipeline) -> None:
     shop.do("alter table customer enable row level security", "create policy shy on customer using (id > 1)")
     grants = ["grant select on all tables in schema public to {role}"]
     with a_reader(shop, *grants) as url:
@@ -663,7 +663,7 @@ def test_row_level_security_that_hides_rows_is_told(shop: Pipeline) -> None:
         ("create sequence thing", "public.thing of source 'shop' is neither a table nor a view."),
     ],
 )
-def test_what_is_no_table_is_told(shop: Pipeline, made: str, told: str) -> None:
+def test_what_is_no_table_is_reported(shop: Pipeline, made: str, told: str) -> None:
     shop.do(made)
     with pytest.raises(SourceError) as error:
         shop.capture(source=only("thing"))
@@ -678,7 +678,7 @@ def test_only_the_shop_can_be_generated(shop: Pipeline) -> None:
 
 
 @pytest.mark.parametrize("column", ["key", "cursor"])
-def test_declared_column_that_is_not_there_is_told(shop: Pipeline, column: str) -> None:
+def test_declared_column_that_is_missing_is_reported(shop: Pipeline, column: str) -> None:
     source = only("brand", key=("code",)) if column == "key" else only("brand", cursor="code")
     with pytest.raises(DeclarationError) as error:
         shop.capture(source=source)
@@ -696,7 +696,9 @@ def test_declared_column_that_is_not_there_is_told(shop: Pipeline, column: str) 
         ("null in some rows", "later", "('a', null, now())"),
     ],
 )
-def test_declared_key_that_is_none_is_told(pipeline: Pipeline, problem: str, when: str, bad: str) -> None:
+def test_declared_key_that_is_not_unique_is_reported(
+    pipeline: Pipeline, problem: str, when: str, bad: str
+) -> None:
     pipeline.do("create table thing (code text, part text, updated_at timestamptz)")
     source = only("thing", key=("code", "part"))
     pipeline.do("insert into thing values ('a', 'x', '2024-01-01')")
@@ -720,7 +722,7 @@ def test_declared_key_that_is_none_is_told(pipeline: Pipeline, problem: str, whe
 
 
 @pytest.mark.parametrize("change", ["insert into child values (1, 'y')", "update only thing set id = 2"])
-def test_key_that_a_later_row_repeats_is_told_before_the_mirror_loses_the_good_one(
+def test_key_that_a_later_row_repeats_is_reported_before_the_mirror_loses_the_good_one(
     pipeline: Pipeline, change: str
 ) -> None:
     """The good row lies behind the net, so that the batch alone does not tell."""
@@ -766,7 +768,9 @@ def test_rows_missing_from_the_mirror_are_no_repeated_keys(pipeline: Pipeline) -
         ("name text", "string_agg(md5(n::text), '') from generate_series(1, 300) as n", "index row"),
     ],
 )
-def test_table_that_no_mirror_can_hold_is_told(pipeline: Pipeline, columns: str, row: str, told: str) -> None:
+def test_table_that_no_mirror_can_hold_is_reported(
+    pipeline: Pipeline, columns: str, row: str, told: str
+) -> None:
     pipeline.do(f"create table thing (id text, {columns})", f"insert into thing (id) select {row}")
     with pytest.raises(SourceError) as error:
         pipeline.capture(source=only("thing", cursor=None))
@@ -774,7 +778,7 @@ def test_table_that_no_mirror_can_hold_is_told(pipeline: Pipeline, columns: str,
     assert pipeline.rows("select to_regclass('raw.shop_thing')") == [(None,)]
 
 
-def test_other_key_than_the_mirrors_is_told(shop: Pipeline) -> None:
+def test_other_key_than_the_mirrors_is_reported(shop: Pipeline) -> None:
     shop.capture(source=only("customer"))
     with pytest.raises(DeclarationError) as error:
         shop.capture(source=only("customer", key=("id", "username")))
@@ -784,7 +788,7 @@ def test_other_key_than_the_mirrors_is_told(shop: Pipeline) -> None:
     )
 
 
-def test_column_with_a_name_of_the_mirrors_own_is_told(pipeline: Pipeline) -> None:
+def test_column_with_a_name_of_the_mirrors_own_is_reported(pipeline: Pipeline) -> None:
     pipeline.do("create table thing (id int primary key, _run_id int, updated_at timestamptz)")
     with pytest.raises(SourceError) as error:
         pipeline.capture(source=only("thing"))

@@ -34,7 +34,7 @@ def test_first_load_costs_nothing_in_it(shop: Pipeline) -> None:
     assert feed_of(shop) == []
 
 
-def test_every_change_of_a_run_is_told_with_its_run_and_user(shop: Pipeline, me: str) -> None:
+def test_every_change_of_a_run_is_logged_with_its_run_and_user(shop: Pipeline, me: str) -> None:
     shop.order(1, "2024-03-10", {}, {}, {})
     shop.capture()
     shop.do(
@@ -57,7 +57,7 @@ def test_every_change_of_a_run_is_told_with_its_run_and_user(shop: Pipeline, me:
     ]  # fmt: skip
 
 
-def test_hand_made_changes_are_told_with_their_user_and_no_run(shop: Pipeline, me: str) -> None:
+def test_changes_by_hand_are_logged_with_their_user_and_no_run(shop: Pipeline, me: str) -> None:
     shop.order(1, "2024-03-10")
     shop.capture()
     hostile = '\'; drop table audit.change; -- {"a": [1]}, \\ \n\t%s {} é'
@@ -87,7 +87,7 @@ def test_mirror_that_is_truncated_by_hand_leaves_its_rows_behind(shop: Pipeline,
     ]
 
 
-def test_what_is_rolled_back_is_not_told(shop: Pipeline) -> None:
+def test_what_is_rolled_back_is_not_logged(shop: Pipeline) -> None:
     shop.capture()
     with connect(shop.warehouse_url) as hand:
         hand.execute("delete from dwh.dim_customer")
@@ -162,7 +162,7 @@ def test_old_changes_are_given_up_and_their_runs_marked(shop: Pipeline) -> None:
         shop.rows("select * from audit.dim_company_at(2)")
 
 
-def test_mass_update_is_told_row_by_row(shop: Pipeline) -> None:
+def test_mass_update_is_logged_row_by_row(shop: Pipeline) -> None:
     shop.warehouse.execute(
         """
         insert into dwh.dim_promotion (source_system, promotion_id, name, run_id)

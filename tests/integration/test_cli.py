@@ -134,7 +134,7 @@ def test_wrong_setting_exits_with_2_and_names_it(dwh: CommandLine, name: str, va
     assert "Traceback" not in done.stderr and "s3cret" not in done.stderr
 
 
-def test_env_file_that_is_no_text_is_told(dwh: CommandLine) -> None:
+def test_env_file_that_is_not_text_is_reported(dwh: CommandLine) -> None:
     (dwh.folder / ".env").write_bytes(b"DWH_LAKE=caf\xe9\n")
     done = dwh("status")
     assert done.returncode == 2
@@ -155,7 +155,7 @@ def test_traceback_is_shown_with_debug_alone(dwh: CommandLine) -> None:
     assert "Traceback" in dwh("status", "--debug", DWH_WAREHOUSE_URL=down).stderr
 
 
-def test_shop_is_generated_loaded_and_told(dwh: CommandLine) -> None:
+def test_shop_is_generated_loaded_and_explained(dwh: CommandLine) -> None:
     sizes = ["--rows", "50", "--companies", "10", "--customers", "20", "--products", "20"]
     made = dwh.json("generate", "shop", *sizes)
     assert (made["sales_order"], made["customer"]) == (50, 20)
@@ -263,7 +263,7 @@ def test_failed_step_of_the_day_does_not_keep_the_others_from_running(
     assert shop.facts() == [("1", "1")]
 
 
-def test_landing_folder_that_is_not_there_is_said(dwh: CommandLine, shop: Pipeline, tmp_path: Path) -> None:
+def test_missing_landing_folder_is_reported(dwh: CommandLine, shop: Pipeline, tmp_path: Path) -> None:
     geoip.write(dwh.folder / ".dwh" / "geoip" / "demo.mmdb")
     lake = tmp_path / "no such lake"
     said = dwh("run", "weblogs", DWH_LAKE=str(lake))
@@ -271,7 +271,7 @@ def test_landing_folder_that_is_not_there_is_said(dwh: CommandLine, shop: Pipeli
     assert f"{lake}/landing/weblogs does not exist: no web logs to load. Is DWH_LAKE correct?" in said.stderr
 
 
-def test_path_that_is_no_folder_is_said_without_a_traceback(dwh: CommandLine, tmp_path: Path) -> None:
+def test_path_that_is_no_folder_is_reported_without_a_traceback(dwh: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "home").write_text("")
     said = dwh("status", DWH_HOME=str(tmp_path / "home"))
     assert said.returncode == 1
@@ -392,7 +392,7 @@ def test_empty_warehouse_is_migrated_up_and_down_on_demand_alone(
         assert connection.execute("select to_regnamespace('audit')").fetchone() == (None,)
 
 
-def test_doctor_finds_what_is_wrong_and_how_to_mend_it(dwh: CommandLine, shop: Pipeline) -> None:
+def test_doctor_finds_what_is_wrong_and_how_to_repair_it(dwh: CommandLine, shop: Pipeline) -> None:
     assert dwh("generate", "weblogs", "--lines", "10").returncode == 0
     done = dwh("doctor", "--json")
     assert done.returncode == 0

@@ -262,7 +262,7 @@ def test_closed_public_schema_is_named_before_anything_is_changed_and_works_once
     ]
     assert (
         refused.value.what
-        == f"User {user} lacks 3 privileges to migrate the warehouse {without_password(ann)}."
+        == f"User {user} is missing 3 privileges to migrate the warehouse {without_password(ann)}."
     )
     assert (
         refused.value.hint
@@ -276,13 +276,13 @@ def test_closed_public_schema_is_named_before_anything_is_changed_and_works_once
     ensure_migrated(ann)
 
 
-def test_login_that_may_not_use_schema_public_is_told_which_grant_it_lacks(
+def test_error_of_a_login_that_may_not_use_schema_public_names_the_missing_grant(
     warehouse_url: str, login: Login
 ) -> None:
     with psycopg.connect(warehouse_url, autocommit=True) as connection:
         connection.execute("revoke all on schema public from public")
     ann = login(warehouse_url, owns=False)
-    with pytest.raises(AccessRefused, match="lacks usage on schema public") as refused:
+    with pytest.raises(AccessRefused, match="usage on schema public is not granted") as refused:
         ensure_migrated(ann)
     assert (
         refused.value.hint

@@ -239,7 +239,7 @@ def test_warning_lets_the_run_go_on(shop: Pipeline) -> None:
         ),
     ],
 )
-def test_wrong_contract_is_told_and_nothing_is_published(
+def test_wrong_contract_is_reported_and_nothing_is_published(
     shop: Pipeline, contracts: Path, broken: str, told: str
 ) -> None:
     contracts.write_text(broken)
@@ -252,7 +252,7 @@ def test_wrong_contract_is_told_and_nothing_is_published(
     assert content(shop.warehouse, ("raw", "dwh")) == before
 
 
-def test_rules_about_what_a_source_lacks_are_left_out_and_said_so(pipeline: Pipeline) -> None:
+def test_rules_about_unmapped_columns_are_not_applicable(pipeline: Pipeline) -> None:
     contract = read_contract("order_item", frozenset({"unit_price_default_amount", "recorded_at"}))
     with connect(pipeline.warehouse_url) as connection:
         fill(connection, {"unit_price_default_amount": "null", "recorded_at": "null"})

@@ -65,7 +65,7 @@ def test_dry_run_says_what_the_run_then_does_and_leaves_no_trace(busy_shop: Pipe
     assert [(e.after or {})["name"] for e in inserted] == ["May"]
 
 
-def test_dry_run_stops_where_the_run_would_and_tells_nobody(
+def test_dry_run_stops_where_the_run_would_and_sends_no_alert(
     busy_shop: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shop = busy_shop

@@ -259,14 +259,14 @@ def test_normal_user_starts_a_server_of_his_own_and_no_one_elses(
     assert servers(home / "pg") == []
 
 
-def test_wrong_version_of_data_is_said(own_postgres: EmbeddedPostgres) -> None:
+def test_wrong_version_of_data_is_reported(own_postgres: EmbeddedPostgres) -> None:
     own_postgres.stop()
     other = 16 if own_postgres.major == 18 else 18
     with pytest.raises(StackError, match=f"holds data of PostgreSQL {own_postgres.major}, not {other}"):
         EmbeddedPostgres(own_postgres.folder, other).start()
 
 
-def test_server_that_does_not_start_shows_what_it_said(own_postgres: EmbeddedPostgres) -> None:
+def test_server_that_does_not_start_shows_its_log(own_postgres: EmbeddedPostgres) -> None:
     own_postgres.stop()
     broken = EmbeddedPostgres(own_postgres.folder, own_postgres.major, {"shared_buffers": "plenty"})
     with pytest.raises(StackError, match=r'invalid value for parameter "shared_buffers": "plenty"'):
@@ -282,7 +282,7 @@ def test_folder_that_was_never_started_has_no_url(tmp_path: Path) -> None:
 
 @as_root_only
 @pytest.mark.parametrize(("megabytes", "script"), [(8, START), (100, START + FILL)])
-def test_full_disk_is_said(tmp_path: Path, megabytes: int, script: str) -> None:
+def test_full_disk_is_reported(tmp_path: Path, megabytes: int, script: str) -> None:
     mounted = tmp_path / "small"
     mounted.mkdir()
     mount = ["unshare", "--mount", "sh", "-c"]

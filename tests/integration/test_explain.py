@@ -38,7 +38,7 @@ def lived(shop: Pipeline) -> Pipeline:
     return shop
 
 
-def test_fact_is_told_by_the_versions_of_its_day_down_to_the_source(lived: Pipeline) -> None:
+def test_fact_is_explained_by_the_versions_of_its_day_down_to_the_source(lived: Pipeline) -> None:
     node = ask(lived, "order_item", "1", "1")
     assert node.title == "dwh.fact_order_item order_id 1, line_id 1 of shop"
     assert node.facts["net_amount"] == "190.0000"
@@ -69,7 +69,7 @@ def test_fact_is_told_by_the_versions_of_its_day_down_to_the_source(lived: Pipel
     )  # fmt: skip
 
 
-def test_member_is_told_by_its_life(lived: Pipeline) -> None:
+def test_member_is_explained_by_its_versions(lived: Pipeline) -> None:
     node = ask(lived, "customer", "1", at_source=False)
     assert node.facts == {"state": "in the source", "versions": 2}
     first, second = node.children[:2]
@@ -89,7 +89,7 @@ def test_member_is_told_by_its_life(lived: Pipeline) -> None:
     assert told(product, "raw.shop_product id 1").children[0].facts == {"state": "not there"}
 
 
-def test_row_in_quarantine_and_one_that_somebody_changed_by_hand_are_told(lived: Pipeline) -> None:
+def test_row_in_quarantine_and_one_that_somebody_changed_by_hand_are_explained(lived: Pipeline) -> None:
     node = ask(lived, "order_item", "1", "2")
     assert node.title == "dwh.fact_order_item order_id 1, line_id 2 of shop: not published"
     assert titles(node)[-2:] == ["audit.quarantine 1: replaced", "audit.quarantine 2: waits"]
@@ -132,7 +132,7 @@ NOT_THERE = [
 ]
 
 
-def test_what_is_not_there_is_told_with_what_may_be_meant(lived: Pipeline) -> None:
+def test_error_about_an_unknown_row_names_what_may_be_meant(lived: Pipeline) -> None:
     for asked, said, advice in NOT_THERE:
         with pytest.raises(SettingsError) as error:
             ask(lived, *asked)

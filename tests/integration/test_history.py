@@ -310,7 +310,9 @@ def test_product_without_a_brand_any_more(shop: Pipeline) -> None:
     ]
 
 
-def test_deleted_brand_leaves_its_products_at_the_snapshot_since_no_stamp_tells_of_it(shop: Pipeline) -> None:
+def test_deleted_brand_leaves_its_products_at_the_snapshot_since_no_timestamp_shows_it(
+    shop: Pipeline,
+) -> None:
     shop.order(1, "2024-03-10")
     shop.capture()
     shop.without_foreign_keys()

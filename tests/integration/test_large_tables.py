@@ -400,7 +400,7 @@ def test_run_that_publishes_nothing_has_verified_nothing(shop: Pipeline) -> None
     assert audited(shop, name) == before
 
 
-def test_mirror_that_differs_after_the_publish_is_told_and_verified_next(shop: Pipeline) -> None:
+def test_mirror_that_differs_after_the_publish_is_reported_and_verified_next(shop: Pipeline) -> None:
     name = make(shop)
     with (
         pytest.raises(

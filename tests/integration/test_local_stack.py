@@ -200,7 +200,7 @@ def test_down_leaves_a_foreign_process_with_a_remembered_number_alone(home: Path
         foreign.wait()
 
 
-def test_server_that_does_not_start_shows_what_it_said(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_that_does_not_start_shows_its_log(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "prefect").mkdir(parents=True)
     (home / "prefect" / "prefect.db").write_text(
         "this is no database, and long enough for SQLite to notice it" * 9

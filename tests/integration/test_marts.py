@@ -183,7 +183,7 @@ def test_job_run_counts_what_came_in_once(shop: Pipeline) -> None:
     ]
 
 
-def test_freshness_tells_a_table_that_did_not_change_from_one_that_was_not_looked_at(shop: Pipeline) -> None:
+def test_freshness_distinguishes_unchanged_tables_from_those_not_read(shop: Pipeline) -> None:
     shop.order(1, "2024-03-10")
     shop.capture()
     shop.do("update customer set state = 'Jujuy'")

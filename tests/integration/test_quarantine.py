@@ -79,7 +79,7 @@ def mend(shop: Pipeline, table: str, where: str, broken: Mapping[str, object]) -
         shop.shop.execute(f"update {table} set {column} = %s where {where}".encode(), [usual])
 
 
-def test_broken_lines_wait_in_quarantine_under_their_rule_until_they_are_mended(shop: Pipeline) -> None:
+def test_broken_lines_wait_in_quarantine_under_their_rule_until_they_are_corrected(shop: Pipeline) -> None:
     shop.do(*LENIENT)
     for number, broken in enumerate(BROKEN, start=1):
         shop.insert("sales_order", id=number, **broken.order)
@@ -161,7 +161,7 @@ def test_quarantined_line_that_is_deleted_is_done_with(shop: Pipeline) -> None:
     assert shop.facts() == [("1", "2")]
 
 
-def test_published_line_that_goes_bad_keeps_its_last_good_state_until_it_is_mended(shop: Pipeline) -> None:
+def test_published_line_that_goes_bad_keeps_its_last_good_state_until_it_is_corrected(shop: Pipeline) -> None:
     shop.order(1, "2024-03-10")
     shop.capture()
     shop.do("update order_item set quantity = 0")

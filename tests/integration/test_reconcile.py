@@ -330,7 +330,7 @@ def corrupt(shop: Pipeline, names: Sequence[str]) -> Found:
 
 
 @pytest.mark.parametrize("trace", ["with a trace", "without a trace"])
-def test_corruption_of_every_layer_is_found_named_and_mended(shop: Pipeline, trace: str) -> None:
+def test_corruption_of_every_layer_is_found_named_and_repaired(shop: Pipeline, trace: str) -> None:
     undisturbed = content(shop.warehouse)
     waiting = shop.rows("select row_key, rules from audit.quarantine where resolved_at is null order by 1")
     if trace == "without a trace":
@@ -352,7 +352,9 @@ def test_corruption_of_every_layer_is_found_named_and_mended(shop: Pipeline, tra
     assert shop.capture().changes() == {}
 
 
-def test_web_logs_that_were_corrupted_are_found_named_and_mended(tmp_path: Path, warehouse_url: str) -> None:
+def test_web_logs_that_were_corrupted_are_found_named_and_repaired(
+    tmp_path: Path, warehouse_url: str
+) -> None:
     lake = make_lake(tmp_path, warehouse_url)
     lake.put(
         "a.log", lines(0, 40) + b"no access log\n" + line(50, user="ana", request="GET /product/7 HTTP/1.1")
@@ -451,7 +453,7 @@ def test_mapping_that_was_edited_is_found_in_rows_that_no_source_has_changed_and
     assert shop.capture().changes() == {}
 
 
-def test_damage_is_told_from_news_in_the_same_chunk_of_rows(shop: Pipeline) -> None:
+def test_damaged_and_pending_rows_of_one_chunk_are_distinguished(shop: Pipeline) -> None:
     """Four rows in sixty-four chunks: by hand, all rows are brought into one."""
     shop.do(
         "create table thing (id int primary key, name text)",

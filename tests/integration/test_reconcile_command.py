@@ -14,7 +14,7 @@ __all__ = ["dwh"]
 
 
 @pytest.mark.slow
-def test_repair_that_is_killed_leaves_nothing_and_the_next_one_mends(
+def test_repair_that_is_killed_leaves_nothing_and_the_next_one_repairs(
     dwh: CommandLine, shop: Pipeline
 ) -> None:
     shop.order(1, "2024-03-10")

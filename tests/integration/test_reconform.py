@@ -455,7 +455,7 @@ def test_full_refresh_conforms_everything_again(busy_shop: Pipeline) -> None:
     assert content(shop.warehouse) == before
 
 
-def test_entity_that_is_no_longer_declared_is_told_and_caught_up_when_it_is_again(shop: Pipeline) -> None:
+def test_entity_that_is_no_longer_declared_is_reported_and_caught_up_when_it_is_again(shop: Pipeline) -> None:
     shop.insert("customer", id=2, name="Bruno")
     shop.capture()
     less = without(shop.source, "customer")

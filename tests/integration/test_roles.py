@@ -112,7 +112,7 @@ def test_the_loader_makes_partitions(narrow: Pipeline) -> None:
     assert narrow.rows("select tableowner from pg_tables where tablename = 'fact_weblog_br'") == [(LOADER,)]
 
 
-def test_web_logs_are_loaded_told_again_removed_and_reconciled_with_the_loaders_rights(
+def test_web_logs_are_loaded_reclassified_removed_and_reconciled_with_the_loaders_privileges(
     warehouse_url: str, login: Login, tmp_path: Path
 ) -> None:
     lake = make_lake(tmp_path, login(warehouse_url, LOADER, acts_as=LOADER))
@@ -247,7 +247,7 @@ def test_roles_outlive_the_downgrade_of_one_of_two_warehouses(
     migrations.upgrade(other)
 
 
-def test_without_roles_and_the_right_to_make_them_it_is_said_what_to_run(
+def test_without_roles_and_the_privilege_to_create_them_the_error_names_the_statements(
     warehouse_url: str, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sqlalchemy import create_engine

@@ -273,5 +273,5 @@ def test_source_whose_declaration_is_wrong_fails_alone(company: Company, tmp_pat
     (tmp_path / "sources" / "mall" / "source.toml").write_text("[tables.customer]\n")
     code, output = company.run("run", "daily")
     assert code == 1
-    assert "ingest-mall (" in output and "source.toml [tables.customer] lacks 'key'" in output
+    assert "ingest-mall (" in output and "source.toml [tables.customer]: 'key' is missing" in output
     assert company.sales() == {source: SALES[source] for source in ("northwind", "shop")}

@@ -461,7 +461,7 @@ def test_a_day_can_bring_bad_lines_or_nothing(shop_url: str) -> None:
     assert counts["defects_order"] == round(0.1 * counts["sales_order_inserted"]) > 0
 
 
-def test_missing_schema_and_missing_history_are_said(
+def test_missing_schema_and_missing_history_are_reported(
     empty_database_url: Callable[[], str], shop_url: str
 ) -> None:
     with pytest.raises(GeneratorError, match="lacks a table"):

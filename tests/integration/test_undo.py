@@ -187,7 +187,7 @@ def test_rows_that_were_changed_by_hand_since_are_not_taken_back_unasked(shop: P
     assert everything(shop) == empty
 
 
-def test_repair_that_mended_the_star_alone_is_a_later_run(shop: Pipeline) -> None:
+def test_repair_that_repaired_the_star_alone_is_a_later_run(shop: Pipeline) -> None:
     shop.order(1, "2024-03-10")
     shop.capture()
     before = everything(shop)

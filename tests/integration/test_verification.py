@@ -51,7 +51,7 @@ def loaded(shop: Pipeline) -> Pipeline:
         ),
     ],
 )
-def test_corrupt_mirror_is_told_kept_on_record_and_mended_by_reading_everything(
+def test_corrupt_mirror_is_reported_recorded_and_repaired_by_a_full_refresh(
     loaded: Pipeline, corruption: str, told: str
 ) -> None:
     untouched = content(loaded.warehouse)
@@ -82,7 +82,9 @@ def test_row_that_the_source_never_had_is_deleted_like_any_that_vanished(loaded:
     assert run.counts("raw.shop_customer") == {"deleted": 1}
 
 
-def test_row_put_in_place_of_another_by_hand_is_told_and_mended_by_the_next_runs(loaded: Pipeline) -> None:
+def test_row_put_in_place_of_another_by_hand_is_reported_and_repaired_by_the_next_runs(
+    loaded: Pipeline,
+) -> None:
     """As many rows as were proven are taken for these rows until the verification has hashed them."""
     loaded.settle()
     loaded.capture()
@@ -164,7 +166,7 @@ def test_staging_alone_publishes_nothing(loaded: Pipeline) -> None:
 # --- two at once ----------------------------------------------------------------------------------------------
 
 
-def test_second_run_on_a_source_is_told_who_holds_it_since_when(loaded: Pipeline) -> None:
+def test_error_of_a_second_run_on_a_source_names_who_holds_it_since_when(loaded: Pipeline) -> None:
     with (
         start_run(loaded.warehouse_url, flow="ingest-shop") as first,
         session_lock(first.connection, "source shop"),

@@ -76,7 +76,7 @@ def test_declared_columns_that_do_not_identify_rows_are_refused(
     assert pipeline.rows("select to_regclass('raw.shop_thing') is not null") == [(when == "later",)]
 
 
-def test_reconcile_of_a_view_tells_what_is_pending_from_what_is_damaged(pipeline: Pipeline) -> None:
+def test_reconcile_of_a_view_distinguishes_pending_from_damaged_rows(pipeline: Pipeline) -> None:
     pipeline.do(
         "create table base (id int, part int, note text)",
         "insert into base select n, 1, 'x' from generate_series(1, 9) as n",

@@ -78,7 +78,7 @@ def test_every_line_is_shown_from_its_place_with_what_became_of_it(
     assert "country ZZ." in str(explained(lake, "1:7").country_reason)
 
 
-def test_file_that_is_renamed_gone_or_changed_is_told(lake: WeblogLake) -> None:
+def test_file_that_is_renamed_gone_or_changed_is_reported(lake: WeblogLake) -> None:
     path = lake.put("a.log", lines(1, 9))
     lake.put("a.log.1", lines(1, 5))
     lake.load()
@@ -115,7 +115,7 @@ def test_line_that_is_another_one_now_is_not_passed_off_as_the_row_s(lake: Weblo
     assert explained(lake, "a.log:61").fault == f"{path} has no line 61 any more: it is shorter than it was."
 
 
-def test_line_that_retention_has_removed_is_told_as_that(lake: WeblogLake) -> None:
+def test_line_that_retention_has_removed_is_reported_as_such(lake: WeblogLake) -> None:
     lake = replace(lake, settings=lake.settings.model_copy(update={"weblog_retention_days": 40}))
     lake.put("a.log", visits(TODAY - timedelta(days=90), BRAZIL, "ana") + visits(TODAY, BRAZIL))
     lake.load()

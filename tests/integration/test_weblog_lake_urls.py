@@ -72,7 +72,7 @@ def test_file_url_is_a_folder(tmp_path: Path, warehouse_url: str) -> None:
     assert local_folder(url) == tmp_path / "a lake" / "lake"
 
 
-def test_empty_and_unknown_places_are_told(remote: tuple[WeblogLake, Any, str]) -> None:
+def test_empty_and_unknown_places_are_reported(remote: tuple[WeblogLake, Any, str]) -> None:
     lake, memory, landing = remote
     assert lake.load().lines == 0
     memory.pipe(f"{landing}/a.log", b"")

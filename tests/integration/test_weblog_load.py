@@ -315,7 +315,7 @@ def test_rotated_file_goes_on_under_its_new_name_and_the_new_one_starts(lake: We
     lake.assert_consistent()
 
 
-def test_file_copied_and_emptied_by_rotation_is_told_from_the_new_one(lake: WeblogLake) -> None:
+def test_file_copied_and_emptied_by_rotation_is_not_taken_for_the_new_one(lake: WeblogLake) -> None:
     lake.put("access.log", lines(1, 3))
     lake.load()
     lake.put("access.log.1", lines(1, 4))
@@ -502,7 +502,7 @@ def test_failed_batch_leaves_nothing_but_its_run_texts_and_an_empty_partition(
     lake.assert_consistent()
 
 
-def test_progress_is_told_block_by_block(lake: WeblogLake) -> None:
+def test_progress_is_reported_block_by_block(lake: WeblogLake) -> None:
     lake.put("1.log", lines(1, 100))
     lake.put("2.log", lines(101, 150))
     told: list[Progress] = []

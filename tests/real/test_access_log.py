@@ -60,7 +60,7 @@ def test_access_log_agrees_with_an_independent_count(lake: WeblogLake) -> None:
     lake.assert_consistent()
 
 
-def test_line_in_quarantine_is_told_with_its_place_and_reason(lake: WeblogLake) -> None:
+def test_line_in_quarantine_is_reported_with_its_place_and_reason(lake: WeblogLake) -> None:
     lake.load()
     content = LOG.read_bytes()
     ((path, number, offset, rules, reason, raw_text),) = lake.rows(

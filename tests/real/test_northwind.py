@@ -73,7 +73,7 @@ def test_first_run_brings_every_row_and_the_known_sales(northwind: Pipeline) -> 
     assert northwind.warehouse.execute("select count(*) from audit.quarantine").fetchone() == (0,)
 
 
-def test_rules_about_what_northwind_lacks_are_told_as_not_applicable(northwind: Pipeline) -> None:
+def test_rules_about_unmapped_columns_of_northwind_are_not_applicable(northwind: Pipeline) -> None:
     run = northwind.capture()
 
     left_out = {check.check_name for check in run.checks if check.outcome == "not_applicable"}
@@ -157,7 +157,7 @@ def test_second_run_brings_exactly_what_changed_and_facts_keep_the_version_of_th
     assert northwind.capture().changes() == {}
 
 
-def test_damage_to_somebody_elses_schema_is_found_mended_and_explained(northwind: Pipeline) -> None:
+def test_damage_to_somebody_elses_schema_is_found_repaired_and_explained(northwind: Pipeline) -> None:
     northwind.settle()
     northwind.capture()
     undisturbed = content(northwind.warehouse)

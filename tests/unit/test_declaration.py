@@ -57,7 +57,7 @@ def test_every_source_that_is_shipped_can_be_read(name: str) -> None:
     assert read_source(name).entities
 
 
-def test_unknown_source_is_told_with_those_that_are_known() -> None:
+def test_error_about_an_unknown_source_names_those_that_are_known() -> None:
     with pytest.raises(SettingsError) as error:
         read_source("shoop")
     assert error.value.what == "There is no source 'shoop'."
@@ -71,10 +71,10 @@ TABLES = '[tables.shopper]\nkey = ["id"]\n'
     ("text", "told", "hint"),
     [
         ("[tables", "is not TOML", ""),
-        ("", "lacks 'tables'", "[tables.NAME]"),
+        ("", "'tables' is missing", "[tables.NAME]"),
         ("tables = 3", "'tables' must be a table", "[tables.NAME]"),
         ("[tables]\nshopper = 1", "[tables.shopper]: 'shopper' must be a table", "[tables.shopper]"),
-        ("[tables.shopper]\n", "[tables.shopper] lacks 'key'", 'key = ["…"]'),
+        ("[tables.shopper]\n", "[tables.shopper]: 'key' is missing", 'key = ["…"]'),
         ("[tables.shopper]\nkey = []\n", "[tables.shopper]: 'key' is empty", 'key = ["…"]'),
         ('[tables.shopper]\nkey = "id"\n', "'key' must be a list of column names", 'key = ["…"]'),
         ('[tables.shopper]\nkey = [1]\n', "'key' must be a list of column names", 'key = ["…"]'),
@@ -105,7 +105,7 @@ TABLES = '[tables.shopper]\nkey = ["id"]\n'
             "the warehouse has no entity 'planet'",
             "customer, distribution_center",
         ),
-        (TABLES + "[entities.customer]\n", "[entities.customer] lacks 'from'", "Name the table"),
+        (TABLES + "[entities.customer]\n", "[entities.customer]: 'from' is missing", "Name the table"),
         (TABLES + '[entities.customer]\nfrom = "x"\n', "names table 'x', which is not declared", "Add [tables.x]"),
         (TABLES + '[entities.company]\nfrom = "shopper"\n', "[entities.company] has no SQL", "conform/company.sql"),
         (
@@ -209,7 +209,7 @@ TABLES = '[tables.shopper]\nkey = ["id"]\n'
         ),
     ],
 )  # fmt: skip
-def test_what_a_declaration_gets_wrong_is_told(tmp_path: Path, text: str, told: str, hint: str) -> None:
+def test_what_a_declaration_gets_wrong_is_reported(tmp_path: Path, text: str, told: str, hint: str) -> None:
     with pytest.raises(DeclarationError) as error:
         declare(tmp_path, text)
     assert told in error.value.what

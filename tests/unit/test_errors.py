@@ -5,7 +5,7 @@ from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.deletes import confirm_hint
 
 
-def test_hints_of_failed_steps_are_told_apart() -> None:
+def test_hints_of_failed_steps_name_their_steps() -> None:
     failed = {
         "ingest-acme": DeleteThresholdExceeded(
             "Too many rows.", hint=confirm_hint("acme", DeleteThreshold())

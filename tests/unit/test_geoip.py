@@ -65,7 +65,7 @@ def test_unknown_and_private_addresses_are_nobodys(tmp_path: Path) -> None:
     )
 
 
-def test_networks_smaller_than_a_block_are_told_apart(tmp_path: Path) -> None:
+def test_networks_smaller_than_a_block_are_distinguished(tmp_path: Path) -> None:
     networks = {"1.0.0.0/25": COUNTRY, "1.0.0.128/30": CITY, "1.0.0.132/32": COUNTRY, "2001:db8::/127": CITY}
     read = geoip.read(write(tmp_path / "a.mmdb", networks))
     addresses = (

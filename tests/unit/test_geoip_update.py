@@ -162,7 +162,7 @@ def test_trouble_that_passes_is_tried_again(
     assert len(mirror.asked) == 3
 
 
-def test_licence_key_goes_to_its_server_alone_and_is_never_said(
+def test_licence_key_goes_to_its_server_alone_and_is_never_shown(
     tmp_path: Path, mirror: Mirror, make: Callable[..., bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     storage = mirror.url.replace("127.0.0.1", "localhost") + "/storage"
@@ -252,7 +252,7 @@ def test_server_that_is_gone_silent_or_slow_is_given_up_in_time(
         assert "s3cret" not in str(raised.value)
 
 
-def test_folder_that_cannot_be_written_is_told(
+def test_folder_that_cannot_be_written_is_reported(
     tmp_path: Path, mirror: Mirror, make: Callable[..., bytes]
 ) -> None:
     mirror.answer(make())

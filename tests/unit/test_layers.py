@@ -1,5 +1,6 @@
 """The layers hold, and no module is a drawer for what has no place."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,3 +38,10 @@ def test_run_of_a_database_imports_no_library_that_it_does_not_use() -> None:
     # Each takes a tenth of a second to several seconds to import, in every run and every command.
     slow = {"alembic", "numpy", "pandas", "prefect", "pyarrow", "soda_core", "sqlalchemy"}
     assert slow & set(done.stdout.split()) == set()
+
+
+def test_names_of_tests_have_the_words_of_the_field() -> None:
+    """Reported, logged, explained or repaired: not told, said, settled or mended."""
+    ours = re.compile(r"def (test_(?:\w*_)?(?:told|said|tells?|settles?d?|mend(?:s|ed)?)(?:_\w*)?)\(")
+    files = (ROOT / "tests").rglob("test_*.py")
+    assert [name for file in files for name in ours.findall(file.read_text())] == []

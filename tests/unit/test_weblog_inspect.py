@@ -211,7 +211,7 @@ def test_declaration_that_is_written_leaves_files_of_other_formats_as_they_are(
     assert len(narrowed) == (patterns != '"cdn/**"')
 
 
-def test_file_that_only_its_name_tells_from_others_is_declared_by_its_place(settings: Settings) -> None:
+def test_file_whose_name_occurs_elsewhere_is_declared_by_its_folder(settings: Settings) -> None:
     put(settings, "web/vhost.log", f"{CLF}\n".encode())
     put(settings, "vhost.log.1", f"{CLF}\n".encode())
     found = inspect(settings, put(settings, "vhost.log", f"{VHOST}\n".encode()))

@@ -39,7 +39,7 @@ def revision_of(connection: psycopg.Connection) -> str | None:
         if not is_granted:
             user = connection.info.user
             raise AccessRefused(
-                f"User {user} may not read which revision the warehouse is at: it lacks {right}.",
+                f"User {user} may not read which revision the warehouse is at: {right} is not granted.",
                 hint=f"Let the warehouse's owner run there: grant {right} to {user}.",
             )
     row = connection.execute("select version_num from public.alembic_version").fetchone()

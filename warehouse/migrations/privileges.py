@@ -8,7 +8,7 @@ from warehouse.errors import AccessRefused
 
 
 def ensure_may_migrate(connection: psycopg.Connection, url: str) -> None:
-    """Refuse a login that lacks privileges which a migration needs, before anything is changed.
+    """Refuse a login without the privileges which a migration needs, before anything is changed.
 
     Raises:
         AccessRefused: names each missing privilege as the statement that grants it.
@@ -16,9 +16,9 @@ def ensure_may_migrate(connection: psycopg.Connection, url: str) -> None:
     parameters = {"owner": OWNER, "loader": LOADER}
     statements = [statement for (statement,) in connection.execute(_MISSING, parameters).fetchall()]
     if statements:
-        lacks = "a privilege" if len(statements) == 1 else f"{len(statements)} privileges"
+        missing = "a privilege" if len(statements) == 1 else f"{len(statements)} privileges"
         raise AccessRefused(
-            f"User {connection.info.user} lacks {lacks} to migrate the warehouse {without_password(url)}.",
+            f"User {connection.info.user} is missing {missing} to migrate the warehouse {without_password(url)}.",
             hint=f"Let an administrator of the server run there: {'; '.join(statements)}; "
             "then run `dwh migrate` again.",
         )

@@ -382,7 +382,7 @@ def _explain(error: ValidationError, path: Path) -> DeclarationError:
                 f"{where}: there is nothing called {name}.", hint=f"Use: {', '.join(_known(place))}."
             )
         case "missing":
-            return DeclarationError(f"{where} lacks '{name}'.", hint=HINTS[name])
+            return DeclarationError(f"{where}: '{name}' is missing.", hint=HINTS[name])
         case "too_short" if name in HINTS:
             return DeclarationError(f"{where}: '{name}' is empty.", hint=HINTS[name])
         case "literal_error":
