@@ -244,6 +244,8 @@ def test_search_path_of_role_or_database_changes_nothing(
         )
 
 
+# Whose migration has made the roles of the server.
+@pytest.mark.usefixtures("warehouse_template")
 def test_closed_public_schema_is_named_before_anything_is_changed_and_works_once_it_is_granted(
     empty_database_url: Callable[[], str], login: Login
 ) -> None:
