@@ -10,7 +10,7 @@ import pytest
 from tests.integration.conftest import Declare
 from tests.pipeline import CONFIRMED, Captured, Pipeline, content
 from tests.traces import traces
-from warehouse.errors import DeleteThresholdExceeded, ReconformLimitExceeded
+from warehouse.errors import DeclarationError, DeleteThresholdExceeded, ReconformLimitExceeded
 from warehouse.extract.stage import stage
 from warehouse.load import publish as publishing
 from warehouse.model import contracts
@@ -481,3 +481,149 @@ def test_entity_that_is_no_longer_declared_is_reported_and_caught_up_when_it_is_
         "2", "UY", "ever", "now"
     )  # fmt: skip
     assert shop.rows("select is_current from dwh.dim_customer where customer_id = '1'") == [(False,)]
+
+
+# --- views and functions ------------------------------------------------------------------------------------------
+
+SHOUT = "create or replace function public.shout(text) returns text language sql immutable as $$ {} $$"
+TIMES = (
+    "create or replace function public.times(number numeric) returns numeric language sql immutable "
+    "return number * {}"
+)
+GRADE = (
+    "create or replace function public.grade(text) returns text language plpgsql immutable as "
+    "$$ begin {} return $1; end $$"
+)
+NAMED = "create or replace view raw.named as select id, name, {} as label from raw.shop_brand where not _is_deleted"
+LABELLED = "create or replace view raw.labelled as select id, public.shout(label) as label from raw.named"
+OF_THE_COMPANY = "create or replace view raw.of_company as select id, {} as name from raw.shop_company"
+READS = (
+    ("conform/product.sql", "product.name", "labelled.label as name"),
+    ("conform/product.sql", "product.price as", "public.times(product.price) as"),
+    ("conform/product.sql", "where not", "left join raw.labelled on product.brand_id = labelled.id where not"),
+    ("conform/customer.sql", "customer.loyalty_tier", "public.grade(customer.loyalty_tier) as loyalty_tier"),
+    ("conform/company.sql", "company.name", "of_company.name"),
+    ("conform/company.sql", "where not", "inner join raw.of_company on company.id = of_company.id where not"),
+    ("source.toml", "[entities.company]\n", '[entities.company]\njoins = { company = "changed.id = company.id" }\n'),
+)  # fmt: skip
+
+
+OF_PRODUCT = {"dwh.fact_order_item": "dimension product has changed"}
+
+
+def test_changed_views_and_functions_are_conformed_again_and_their_comments_are_not(
+    shop: Pipeline, declare: Declare
+) -> None:
+    shop.order(1, "2024-03-10")
+    shop.capture(source=declare())
+    source = declare(*READS)
+
+    def define(*statements: str) -> dict[str, str]:
+        for statement in statements:
+            shop.warehouse.execute(statement.encode())
+        return reasons(shop.capture(source=source))
+
+    assert define(
+        SHOUT.format("select upper($1)"),
+        TIMES.format(2),
+        GRADE.format(""),
+        NAMED.format("name || '!'"),
+        LABELLED,
+        OF_THE_COMPANY.format("name"),
+    ) == {
+        "dwh.dim_company": "source declaration has changed, conform SQL has changed",
+        "dwh.dim_customer": "conform SQL has changed",
+        "dwh.dim_product": "conform SQL has changed",
+        "dwh.fact_order_item": "dimension company has changed, dimension product has changed",
+    }
+    assert shop.versions("product", "name", "price_amount::integer") == [("1", "BOLT!", 200, "ever", "now")]
+    # What changes no value.
+    assert (
+        define(
+            SHOUT.format("-- loud\n    select   upper($1) /* as said */"),
+            GRADE.format("-- as it is\n"),
+            NAMED.format("-- marked\nname || '!'"),
+            "comment on function public.shout(text) is 'Loud.'",
+            "create function public.shout(integer) returns text language sql as $$ select 'another' $$",
+        )
+        == {}
+    )
+    shouted = {"dwh.dim_product": "function public.shout(text) has changed", **OF_PRODUCT}
+    assert define(SHOUT.format("select upper($1) || '!'")) == shouted
+    assert define(NAMED.format("name || '?'")) == {
+        "dwh.dim_product": "view raw.named has changed",
+        **OF_PRODUCT,
+    }
+    assert define(TIMES.format(3), GRADE.format("if $1 = 'bronze' then return 'silver'; end if;")) == {
+        "dwh.dim_product": "function public.times(numeric) has changed",
+        "dwh.dim_customer": "function public.grade(text) has changed",
+        **OF_PRODUCT,
+    }
+    assert shop.versions("product", "name", "price_amount::integer") == [("1", "BOLT?!", 300, "ever", "now")]
+    assert shop.versions("customer", "loyalty_tier") == [("1", "silver", "ever", "now")]
+    # Sales name their seller; `dwh status` says so before any run.
+    shop.warehouse.execute(OF_THE_COMPANY.format("name || ' Inc.'").encode())
+    stale = find_stale_targets(shop.warehouse, source, read_contracts(source))
+    company = {
+        "dwh.dim_company": "view raw.of_company has changed",
+        "dwh.fact_order_item": "dimension company has changed",
+    }
+    assert {one.table_name: one.reason for one in stale} == company
+    assert define() == company
+    assert shop.facts("company.name") == [("1", "1", "Acme Inc.")]
+    # Without them, they no longer matter.
+    plain = declare()
+    shop.capture(source=plain)
+    shop.warehouse.execute(TIMES.format(4).encode())
+    assert find_stale_targets(shop.warehouse, plain, read_contracts(plain)) == []
+
+
+def test_warehouse_that_knows_no_views_and_functions_learns_them_by_its_next_change(
+    shop: Pipeline, declare: Declare
+) -> None:
+    shop.warehouse.execute(TIMES.format(2).encode())
+    source = declare(READS[1])
+    shop.capture(source=source)
+    recorded = "select table_name, part, hash from audit.definition order by 1, 2"
+    known = shop.rows(recorded)
+    # As an older version has left it.
+    shop.warehouse.execute(
+        "delete from audit.definition where part in ('reads are followed', 'function public.times(numeric)')"
+    )
+    assert reasons(shop.capture(source=source)) == {}
+    shop.do("update product set name = 'Mallet'")
+    assert reasons(shop.capture(source=source)) == {}
+    assert shop.rows(recorded) == known
+    shop.warehouse.execute(TIMES.format(3).encode())
+    assert reasons(shop.capture(source=source)) == {
+        "dwh.dim_product": "function public.times(numeric) has changed"
+    }
+
+
+def test_view_that_comes_to_read_what_no_join_follows_is_refused(shop: Pipeline, declare: Declare) -> None:
+    shop.capture(source=declare())
+    shop.warehouse.execute(NAMED.format("name").encode())
+    shop.warehouse.execute(LABELLED.replace("public.shout(label)", "label").encode())
+    source = declare(READS[0], READS[2])
+    shop.capture(source=source)
+    shop.warehouse.execute(
+        "create or replace view raw.named as select id, name, (select max(name) from raw.shop_promotion) as label "
+        "from raw.shop_brand"
+    )
+    before = state(shop)
+    with pytest.raises(DeclarationError, match=r"reads raw\.shop_promotion"):
+        shop.capture(source=source)
+    assert state(shop) == before
+
+
+def test_reads_that_may_be_stale_are_refused_when_the_declaration_no_longer_allows_them(
+    shop: Pipeline, declare: Declare
+) -> None:
+    label = ("conform/product.sql", "product.name", "(select max(name) from raw.shop_promotion) as name")
+    allowed = '[entities.product.stale]\npromotion = "the label of a promotion may be some days old"\n\n'
+    shop.capture(
+        source=declare(label, ("source.toml", "[entities.promotion]", f"{allowed}[entities.promotion]"))
+    )
+    shop.do("update product set price = 110")
+    with pytest.raises(DeclarationError, match=r"reads raw\.shop_promotion"):
+        shop.capture(source=declare(label))

@@ -1,8 +1,11 @@
-"""What queries read: tables and columns, also through views and SQL functions, as the database has parsed them."""
+"""What queries read: tables and columns, also through views and SQL functions, as the database has parsed them.
+
+Views and functions are named as `view raw.paid` and `function public.rate(text, date)`.
+"""
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -55,6 +58,41 @@ _FUNCTIONS = f"""
     )
     order by 2
 """
+_OBJECTS = f"""
+    {_REACHED}
+    select format('view %%I.%%I', nspname, relname)
+    from reached
+    inner join pg_class on reached.classid = 'pg_class'::regclass and pg_class.oid = reached.objid and relkind = 'v'
+    inner join pg_namespace on pg_namespace.oid = relnamespace
+    where nspname not in ('pg_catalog', 'information_schema') and nspname !~ '^pg_temp'
+    union
+    select format('function %%I.%%I(%%s)', nspname, proname, oidvectortypes(proargtypes))
+    from reached
+    inner join pg_proc as function on reached.classid = 'pg_proc'::regclass and function.oid = reached.objid
+    inner join pg_namespace on pg_namespace.oid = pronamespace
+    where nspname not in ('pg_catalog', 'information_schema') and nspname !~ '^pg_temp' and not exists (
+        select from pg_depend
+        where classid = 'pg_proc'::regclass and pg_depend.objid = function.oid and deptype = 'e'
+    )
+"""
+# What the database has parsed comes without comments; the body of a function may be text.
+_BODIES = """
+    select object, null, pg_get_viewdef(pg_class.oid), false
+    from unnest(%(objects)s::text[]) as object
+    inner join pg_class
+        on pg_class.oid = to_regclass(case when object like 'view %%' then substr(object, 6) end) and relkind = 'v'
+    union all
+    select object,
+        concat_ws(
+            ' ', lanname, pg_get_function_arguments(function.oid), pg_get_function_result(function.oid), provolatile,
+            proisstrict, prosecdef, proconfig
+        ),
+        coalesce(pg_get_function_sqlbody(function.oid), prosrc), prosqlbody is null and lanname in ('sql', 'plpgsql')
+    from unnest(%(objects)s::text[]) as object
+    inner join pg_proc as function
+        on function.oid = to_regprocedure(case when object like 'function %%' then substr(object, 10) end)
+    inner join pg_language on pg_language.oid = prolang
+"""
 _TREES = f"""
     {_REACHED}
     select rule.ev_class::bigint, rule.ev_action::text
@@ -84,6 +122,8 @@ class Dependencies:
     reads_whole_rows: bool
     # Functions, as schema.name, of which the database does not know what they read.
     opaque_functions: tuple[str, ...]
+    # Views and functions that it is read through.
+    objects: frozenset[str]
     # How often each table is read, by oid.
     occurrences: Mapping[int, int]
 
@@ -111,8 +151,22 @@ def read_dependencies(connection: psycopg.Connection, queries: Sequence[sql.Comp
         }
         trees = connection.execute(_TREES, names).fetchall()
         return Dependencies(
-            tables, any(_WHOLE_ROW.search(tree) for _, tree in trees), opaque, _occurrences(connection, trees)
+            tables,
+            any(_WHOLE_ROW.search(tree) for _, tree in trees),
+            opaque,
+            frozenset(name for (name,) in connection.execute(_OBJECTS, names).fetchall()),
+            _occurrences(connection, trees),
         )
+
+
+def read_bodies(
+    connection: psycopg.Connection, objects: Sequence[str]
+) -> Iterator[tuple[str, str | None, str, bool]]:
+    """Read what views and functions are now; those that are gone are left out.
+
+    Yields name, signature of a function, definition or body, and whether that is SQL text that nobody has parsed.
+    """
+    yield from connection.execute(_BODIES, {"objects": list(objects)}).fetchall()
 
 
 def _parse_functions(connection: psycopg.Connection) -> tuple[tuple[str, ...], list[int]]:

@@ -16,7 +16,6 @@ from warehouse.load.batch import Batch, verdict_table
 from warehouse.load.joined_changes import keys_of_joined_rows, with_rows_joined_to_them
 from warehouse.load.lookups import changed_members
 from warehouse.load.precedence import returning_keys
-from warehouse.load.reads import Reads
 from warehouse.model.star import Fact
 
 COMMENTS = {
@@ -26,10 +25,10 @@ COMMENTS = {
 }
 
 
-def find_changed_keys(batch: Batch, staged: StagedTable, reads: Reads) -> int:
+def find_changed_keys(batch: Batch, staged: StagedTable) -> int:
     """Fill the batch's changed keys from what the run changed of what its SQL reads; returns their number."""
     types = {column.name: column.type for column in staged.columns}
-    changed = sql.SQL(" union all ").join([_changed(batch), *keys_of_joined_rows(batch, reads)])
+    changed = sql.SQL(" union all ").join([_changed(batch), *keys_of_joined_rows(batch)])
     keys = [with_rows_joined_to_them(batch, changed), _waiting(batch, types)]
     if batch.deferred:
         keys.append(_deferred(batch, types))
@@ -113,13 +112,16 @@ def keys_where(batch: Batch, condition: str) -> sql.Composable:
 def _comment(batch: Batch) -> None:
     entity = batch.entity
     text = f"Keys of {entity.table} of source {entity.source} that the last run conformed to {entity.name}."
-    batch.execute("comment on table {changed_keys} is {text}", text=sql.Literal(text))
-    for name, text in {**dict.fromkeys(entity.table.key, f"Key of {entity.table}"), **COMMENTS}.items():
-        batch.execute(
+    comments = [batch.format("comment on table {changed_keys} is {text}", text=sql.Literal(text))]
+    comments += [
+        batch.format(
             "comment on column {changed_keys}.{name} is {text}",
             name=sql.Identifier(name),
             text=sql.Literal(text),
         )
+        for name, text in {**dict.fromkeys(entity.table.key, f"Key of {entity.table}"), **COMMENTS}.items()
+    ]
+    batch.connection.execute(sql.SQL("; ").join(comments))
 
 
 def _changed(batch: Batch) -> sql.Composable:

@@ -12,7 +12,7 @@ from psycopg import sql
 from warehouse.db.identifiers import listed, qualified, same_key
 from warehouse.extract.staging_tables import before_table, delta_table
 from warehouse.load.batch import Batch
-from warehouse.load.reads import Reads, conditions, mirrors
+from warehouse.load.reads import Reads, check_reads, conditions, mirrors
 from warehouse.sources.declaration import Table
 from warehouse.sources.joins import Join, paths
 
@@ -20,13 +20,15 @@ from warehouse.sources.joins import Join, paths
 FLAGS = sql.Identifier("<flags>")
 
 
-def keys_of_joined_rows(batch: Batch, reads: Reads) -> Iterator[sql.Composable]:
+def keys_of_joined_rows(batch: Batch) -> Iterator[sql.Composable]:
     """Select keys and flags that changes of joined tables concern: one query for each way that leads to the entity."""
     entity = batch.entity
+    reads: Reads | None = None
     for table in dict.fromkeys(entity.tables[join.table] for join in entity.joins):
         if table == entity.table or not batch.exists("select from {delta}", delta=delta_table(table)):
             continue
-        rows = _changed_rows(batch, table, reads[table])
+        reads = reads or check_reads(batch.connection, entity)
+        rows = _changed_rows(batch, table, reads.columns[table])
         joins = [join for join in entity.joins if join.table == table.name]
         if any(_needs_unknown_rows(batch.connection, table, join) for join in joins):
             yield batch.format("select {source_key}, 0 from {mirror}")

@@ -53,7 +53,7 @@ def prepare_mirrors(connection: psycopg.Connection, run_id: int, staged: Staged)
         ]
         if changed and batch_exists(connection, table):
             with _explain_errors(table):
-                ensure_mirror(connection, run_id, table, one.columns, one.comment)
+                ensure_mirror(connection, run_id, table, mirrored, one.columns, one.comment)
             connection.execute(
                 sql.SQL(
                     "update {mirror} as mirror set {assigned} from {batch} as batch "
@@ -101,7 +101,7 @@ def merge_mirrors(
         progress(str(load))
     # Rows that were there before may refer to rows of a mirror that was created again.
     for table in () if is_full_load else staged.tables:
-        if not batch_exists(connection, table.table):
+        if table.full_refresh and not batch_exists(connection, table.table):
             _mark_all_inserted(connection, table)
     index_joins(connection, staged.source)
     return loads
@@ -125,7 +125,7 @@ def merge_table(
         mirrored.get(column.name, column.type) == column.type for column in staged.columns
     )
     with _explain_errors(table):
-        is_new = ensure_mirror(connection, run_id, table, staged.columns, staged.comment)
+        is_new = ensure_mirror(connection, run_id, table, mirrored, staged.columns, staged.comment)
     names = {
         "mirror": sql.Identifier("raw", table.mirror),
         "batch": batch_table(table),
@@ -145,7 +145,10 @@ def merge_table(
         "old_cursor": sql.Identifier("mirror", table.cursor) if table.cursor else sql.NULL,
     }
     connection.execute(sql.SQL("truncate {delta}").format(**names))
-    keeps_before = keeps_before and not is_new and batch_exists(connection, table)
+    has_batch = (
+        not is_new and bool(staged.rows_read or staged.rows_deleted) and batch_exists(connection, table)
+    )
+    keeps_before = keeps_before and has_batch
     if keeps_before:
         connection.execute(
             sql.SQL("create temp table {before} on commit drop as select * from {mirror} limit 0").format(
@@ -157,7 +160,7 @@ def merge_table(
     if is_new:
         counts["insert"] = staged.rows_read
     # There is no batch where an earlier try of this run made it the mirror, and did not hear of its commit.
-    elif staged.rows_read and batch_exists(connection, table):
+    elif staged.rows_read and has_batch:
         analyze_briefly(connection, names["batch"], table.key)
         existing = _find_existing(connection, names)
         if existing and keeps_before:

@@ -1,7 +1,7 @@
 """DDL of mirrors: make one of the first batch, and let it follow the columns of its source table."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import psycopg
 from psycopg import sql
@@ -9,7 +9,7 @@ from psycopg import sql
 from warehouse.db.identifiers import definitions, listed
 from warehouse.db.roles import OWNER
 from warehouse.errors import SchemaDrift
-from warehouse.extract.catalog import HOUSEKEEPING, mirrored_columns
+from warehouse.extract.catalog import HOUSEKEEPING
 from warehouse.extract.column import Column
 from warehouse.extract.staging_tables import batch_table, column_comment, comment_on, comment_on_column
 from warehouse.history.change_log import create_triggers, log_added_column
@@ -19,13 +19,18 @@ from warehouse.sources.joins import without_table
 
 
 def ensure_mirror(
-    connection: psycopg.Connection, run_id: int, table: Table, columns: Sequence[Column], comment: str | None
+    connection: psycopg.Connection,
+    run_id: int,
+    table: Table,
+    mirrored: Mapping[str, str],
+    columns: Sequence[Column],
+    comment: str | None,
 ) -> bool:
     """Turn the first batch of `table` into its mirror, or alter the mirror to have `columns`, as the policy says.
 
-    Returns whether the batch has become the mirror; the batch then no longer exists.
+    `mirrored` are the types of the mirror's columns. Returns whether the batch has become the mirror; the batch then no
+    longer exists.
     """
-    mirrored = mirrored_columns(connection, table)
     if not mirrored:
         _create_mirror(connection, run_id, table, comment)
     elif table.on_schema_change.dropped_column == "evolve":

@@ -33,7 +33,7 @@ from warehouse.load.orphans import (
     has_rows_of_source,
 )
 from warehouse.load.precedence import displace_lower, record_precedence
-from warehouse.load.reads import check_reads
+from warehouse.load.reads import check_reads, hash_reads
 from warehouse.load.reconform import find_deferred, forget_verdicts, reconform_batches
 from warehouse.load.records import Records
 from warehouse.load.rekey import rekey_quarantined
@@ -42,8 +42,10 @@ from warehouse.load.watermarks import move_watermarks, refuse_outdated
 from warehouse.model.contracts import Contract
 from warehouse.model.star import TARGETS, DailySnapshot, Fact
 from warehouse.runs.audit import CheckResult, Load, Run, ensure_alive, record_checks, record_load
-from warehouse.runs.definitions import record_definitions
+from warehouse.runs.definitions import compare_definitions, hash_objects, record_definitions
 from warehouse.runs.freshness import record_complete
+from warehouse.sources.declaration import Entity
+from warehouse.sources.definition import Definition
 
 Progress = Callable[[str], None]
 Move = Callable[[Batch], int]
@@ -91,8 +93,21 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
             record_precedence(connection, run.run_id, staged.source)
         move = records.reject if records is not None else quarantine.move_failing
 
+        definitions = compare_definitions(connection, staged.source, staged.contracts)
+        # By entity, what its SQL reads and this run has checked: a hash, and the views and functions on the way.
+        checked: dict[str, tuple[str, Definition]] = {}
+
+        def check_definition(entity: Entity) -> None:
+            reads = hash_reads(entity, staged)
+            if entity.name not in checked and not definitions.is_checked(entity, reads):
+                checked[entity.name] = (
+                    reads,
+                    hash_objects(connection, check_reads(connection, entity).objects),
+                )
+
         def load_batch(batch: Batch) -> None:
             with _explain_data_errors(batch), batch:
+                check_definition(batch.entity)
                 load = load_target(batch, run, staged, checks, move, progress)
             if load is not None:
                 progress(str(load))
@@ -104,7 +119,7 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
                 progress(f"dwh.{batch.target.table} is conformed again as a whole: {batch.reconform_reason}")
                 load_batch(batch)
 
-        stale, refreshed = reconform_batches(connection, run.run_id, staged)
+        stale, refreshed = reconform_batches(connection, run.run_id, staged, definitions)
         prepared = prepare_mirrors(connection, run.run_id, staged) if stale else None
         rows_held = {batch.entity.name: count_live_rows(batch) for batch in stale}
         conform_again(stale)
@@ -130,7 +145,7 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
             conform_again(refreshed)
         if records is not None:
             mirrors = records.finish(mirrors)
-        for name in record_definitions(connection, run.run_id, staged.source, staged.contracts):
+        for name in record_definitions(connection, run.run_id, definitions, checked):
             progress(
                 f"{name} keeps the rows of '{staged.source.name}', which no longer declares what they are made of"
             )
@@ -158,13 +173,13 @@ def load_target(
     `move` moves the failing rows to quarantine, and returns how many it has moved.
     """
     started = time.monotonic()
-    mirror, reads = staged.table_of(batch.entity), check_reads(batch.connection, batch.entity)
+    mirror = staged.table_of(batch.entity)
     if batch.is_full_load:
         changed = create_all_keys_view(batch, mirror.rows_read)
     elif batch.reconform_reason:
         changed = take_all_keys(batch)
     else:
-        changed = find_changed_keys(batch, mirror, reads)
+        changed = find_changed_keys(batch, mirror)
     has_work = bool(changed or batch.deferred) or daily_snapshot.is_pending(batch)
     if not has_work and not batch.may_have_orphans:
         return None

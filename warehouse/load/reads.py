@@ -14,10 +14,20 @@ from psycopg import sql
 from warehouse.db.dependencies import Dependencies, read_dependencies
 from warehouse.errors import DeclarationError
 from warehouse.extract.catalog import columns_of
+from warehouse.extract.staged import Staged
+from warehouse.model.sql_text import hash_parts
 from warehouse.sources.declaration import Entity, Table
 from warehouse.sources.joins import Join, quoted
 
-Reads = Mapping[Table, frozenset[str] | None]
+
+@dataclass(frozen=True)
+class Reads:
+    """What the SQL of an entity reads."""
+
+    # By table of the source the columns that matter, None for all.
+    columns: Mapping[Table, frozenset[str] | None]
+    # Views and functions that it reads through.
+    objects: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -30,7 +40,7 @@ class _Unfollowed:
 
 
 def check_reads(connection: psycopg.Connection, entity: Entity) -> Reads:
-    """Find what the entity's SQL reads: by table of the source the columns that matter, None for all.
+    """Find what the entity's SQL reads.
 
     Raises:
         DeclarationError: the SQL or a join fails, or a join is missing; names the lines to add to source.toml.
@@ -47,10 +57,23 @@ def check_reads(connection: psycopg.Connection, entity: Entity) -> Reads:
         unfollowed = list(_find_unfollowed(connection, entity, read))
     if unfollowed:
         raise _refuse(entity, unfollowed)
-    return {
-        table: None if read.reads_whole_rows else read.tables.get(("raw", table.mirror), frozenset())
-        for table in entity.tables.values()
-    }
+    return Reads(
+        {
+            table: None if read.reads_whole_rows else read.tables.get(("raw", table.mirror), frozenset())
+            for table in entity.tables.values()
+        },
+        read.objects,
+    )
+
+
+def hash_reads(entity: Entity, staged: Staged) -> str:
+    """Hash of what decides, beside the definition of an entity, whether `check_reads` accepts it: then it need not."""
+    columns = {one.table: [(column.name, column.type) for column in one.columns] for one in staged.tables}
+    return hash_parts(
+        sorted(entity.stale),
+        sorted(entity.tables),
+        [(table.name, columns.get(table)) for table in entity.reads],
+    )
 
 
 def create_changed_keys_if_missing(connection: psycopg.Connection, entity: Entity) -> None:

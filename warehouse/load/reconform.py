@@ -16,34 +16,34 @@ from warehouse.extract.staged import Staged
 from warehouse.extract.watermark import read_watermark
 from warehouse.load.batch import Batch, DeferredDeletes, verdict_table
 from warehouse.model.star import DIMENSIONS, TARGETS
-from warehouse.runs.definitions import find_stale_targets
+from warehouse.runs.definitions import Definitions, find_stale
 from warehouse.sources.declaration import Table
 
 
 def reconform_batches(
-    connection: psycopg.Connection, run_id: int, staged: Staged
+    connection: psycopg.Connection, run_id: int, staged: Staged, definitions: Definitions
 ) -> tuple[list[Batch], list[Batch]]:
     """One batch for each target whose definition has changed, and for each other of a full refresh, dimensions first.
 
     A target whose mirror is not there yet, or empty since its first read was undone, has no batch: the run that fills
     the mirror loads it.
     """
-    stale = {one.entity: one for one in find_stale_targets(connection, staged.source, staged.contracts)}
+    stale = {one.entity: one for one in find_stale(connection, definitions)}
     changed: list[Batch] = []
     refreshed: list[Batch] = []
     for target in TARGETS:
-        entity = staged.source.entities.get(target.entity)
-        if entity is None or not mirror_exists(connection, entity.table):
+        entity, found = staged.source.entities.get(target.entity), stale.get(target.entity)
+        if entity is None or not (found or staged.is_refresh_requested):
+            continue
+        if not mirror_exists(connection, entity.table):
             continue
         watermark = read_watermark(connection, entity.table)
         if watermark is None and _is_empty(connection, entity.table):
             continue
-        if found := stale.get(target.entity):
+        if found:
             batches, reason, new_columns = changed, found.reason, found.new_columns
-        elif staged.is_refresh_requested:
-            batches, reason, new_columns = refreshed, "full refresh", ()
         else:
-            continue
+            batches, reason, new_columns = refreshed, "full refresh", ()
         batches.append(
             Batch(
                 connection,

@@ -1,6 +1,7 @@
 """The hash of an SQL text, which comments and white space do not change."""
 
 import hashlib
+from functools import cache
 
 from sqlglot.dialects.postgres import Postgres
 from sqlglot.errors import TokenError
@@ -22,6 +23,7 @@ def hash_parts(*parts: object) -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
+@cache
 def hash_sql(text: str) -> str:
     """SHA-256 of the tokens of an SQL text."""
     return hash_parts(*sql_tokens(text))

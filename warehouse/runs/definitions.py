@@ -1,15 +1,18 @@
 """Which definition each target was last made by, in audit.definition: a run that finds another conforms it again."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
 
+from warehouse.db.dependencies import read_bodies
 from warehouse.db.time_zone import zone_of
 from warehouse.errors import DeclarationError, ReconformLimitExceeded
 from warehouse.model.contracts import Contract
+from warehouse.model.sql_text import hash_parts, hash_sql
 from warehouse.model.star import TARGETS, Target
 from warehouse.model.weblog_definition import define_lookups
 from warehouse.sources.declaration import Entity, Source, read_declaration
@@ -17,6 +20,8 @@ from warehouse.sources.definition import Definition, added_columns, define_targe
 
 # The part that is recorded in place of all others of a target that its source no longer declares.
 REMOVED = "removed from the source's declaration"
+# The part that says for which reads of its SQL a run has found that all changes are followed; it makes nothing stale.
+CHECKED = "reads are followed"
 WEBLOGS = "weblogs"
 NOT_DECLARED = "it is no longer declared: its rows are kept and not updated"
 
@@ -35,8 +40,41 @@ class StaleTarget:
     new_columns: tuple[str, ...] | None = None
 
 
+@dataclass(frozen=True)
+class Definitions:
+    """What the targets of a source were last made by, and what they are made by now."""
+
+    source: Source
+    contracts: Mapping[str, Contract]
+    time_zone: str
+    # By table, as it is recorded.
+    recorded: Mapping[str, Definition]
+    # By entity, the views and functions that its SQL reads through, as they are now.
+    objects: Mapping[str, Definition]
+
+    @cached_property
+    def before(self) -> Mapping[str, Definition]:
+        """By table, what it was last made by."""
+        return {
+            name: {part: digest for part, digest in parts.items() if part != CHECKED}
+            for name, parts in self.recorded.items()
+        }
+
+    @cached_property
+    def now(self) -> Mapping[str, Definition]:
+        """By table, what it is made by."""
+        defined = define_targets(self.source, self.contracts, self.time_zone, self.objects)
+        return {f"dwh.{target.table}": defined[target.entity] for target, _ in _declared(self.source)}
+
+    def is_checked(self, entity: Entity, reads: str) -> bool:
+        """Whether a run has checked what the SQL of `entity` reads: definition and hash `reads` are the same since."""
+        (table_name,) = (f"dwh.{target.table}" for target in TARGETS if target.entity == entity.name)
+        is_same = self.before.get(table_name) == self.now[table_name]
+        return is_same and self.recorded[table_name].get(CHECKED) == reads
+
+
 def read_definitions(connection: psycopg.Connection, source: str) -> Mapping[str, Definition]:
-    """By table, what the targets of `source` were last made by."""
+    """By table, what is recorded of the targets of `source`."""
     found: dict[str, dict[str, str]] = {}
     rows = connection.execute(
         "select table_name, part, hash from audit.definition where source = %s order by table_name, part",
@@ -45,6 +83,36 @@ def read_definitions(connection: psycopg.Connection, source: str) -> Mapping[str
     for table_name, part, digest in rows.fetchall():
         found.setdefault(table_name, {})[part] = digest
     return found
+
+
+def compare_definitions(
+    connection: psycopg.Connection, source: Source, contracts: Mapping[str, Contract]
+) -> Definitions:
+    """Read what the targets of `source` were made by, and define them as they are now."""
+    recorded = read_definitions(connection, source.name)
+    known = {
+        target.entity: [
+            part
+            for part in recorded.get(f"dwh.{target.table}", {})
+            if part.startswith(("view ", "function "))
+        ]
+        for target, _ in _declared(source)
+    }
+    hashes = hash_objects(connection, {part for parts in known.values() for part in parts})
+    objects = {
+        entity: {part: hashes[part] for part in parts if part in hashes} for entity, parts in known.items()
+    }
+    return Definitions(source, contracts, zone_of(connection), recorded, objects)
+
+
+def hash_objects(connection: psycopg.Connection, objects: Collection[str]) -> Definition:
+    """Hash views and functions, as `view raw.paid`, by what they are now; those that are gone are left out."""
+    if not objects:
+        return {}
+    return {
+        name: hash_parts(signature, hash_sql(body) if is_text else body)
+        for name, signature, body, is_text in read_bodies(connection, sorted(objects))
+    }
 
 
 def record_definition(
@@ -83,12 +151,16 @@ def find_stale_targets(
 
     A target whose mirror is not there yet is not stale: the run that makes the mirror loads it.
     """
-    definitions = define_targets(source, contracts, zone_of(connection))
-    before = read_definitions(connection, source.name)
+    return find_stale(connection, compare_definitions(connection, source, contracts))
+
+
+def find_stale(connection: psycopg.Connection, definitions: Definitions) -> list[StaleTarget]:
+    """The stale targets of a source whose definitions are compared; see `find_stale_targets`."""
+    source, before, after = definitions.source, definitions.before, definitions.now
     stale = []
     for target, entity in _declared(source):
-        name, now = f"dwh.{target.table}", definitions[target.entity]
-        known = before.get(name)
+        name = f"dwh.{target.table}"
+        known, now = before.get(name), after[name]
         rows = None if known == now else _mirror_rows(connection, entity)
         if rows is not None:
             has_columns = known is not None and REMOVED not in known
@@ -102,9 +174,7 @@ def find_stale_targets(
                     tuple(added_columns(known or {}, now)) if has_columns else None,
                 )
             )
-    tables = {f"dwh.{target.table}" for target, _ in _declared(source)}
-    stale += [StaleTarget(source.name, name, NOT_DECLARED) for name in before if name not in tables]
-    return stale
+    return stale + [StaleTarget(source.name, name, NOT_DECLARED) for name in before if name not in after]
 
 
 def list_stale_targets(connection: psycopg.Connection, declared: Mapping[str, Path]) -> list[StaleTarget]:
@@ -157,24 +227,32 @@ def check_reconform_limit(stale: list[StaleTarget], limit: int) -> None:
 
 
 def record_definitions(
-    connection: psycopg.Connection, run_id: int, source: Source, contracts: Mapping[str, Contract]
+    connection: psycopg.Connection,
+    run_id: int,
+    definitions: Definitions,
+    checked: Mapping[str, tuple[str, Definition]],
 ) -> list[str]:
-    """Record what all targets of `source` are made by now; those that it no longer declares are marked as such.
+    """Record what all targets of a source are made by now; those that it no longer declares are marked as such.
 
-    So an entity that is declared again is conformed as a whole: nobody has updated its rows meanwhile. Returns the
+    So an entity that is declared again is conformed as a whole: nobody has updated its rows meanwhile. `checked` has,
+    by entity whose reads this run has checked, their hash, and the views and functions that were found. Returns the
     tables that are no longer declared since this run.
     """
-    definitions = define_targets(source, contracts, zone_of(connection))
-    tables = {f"dwh.{target.table}": definitions[target.entity] for target, _ in _declared(source)}
-    removed = [
-        name
-        for name, known in read_definitions(connection, source.name).items()
-        if name not in tables and REMOVED not in known
-    ]
+    source, recorded = definitions.source, definitions.recorded
+    found = {entity: objects for entity, (_, objects) in checked.items()}
+    after = replace(definitions, objects={**definitions.objects, **found}).now
+    removed = [name for name, known in recorded.items() if name not in after and REMOVED not in known]
     for name in removed:
         record_definition(connection, run_id, source.name, name, {REMOVED: ""})
-    for name, definition in tables.items():
-        record_definition(connection, run_id, source.name, name, definition)
+    for target, _ in _declared(source):
+        name = f"dwh.{target.table}"
+        known, now = recorded.get(name, {}), dict(after[name])
+        if target.entity in checked:
+            now[CHECKED] = checked[target.entity][0]
+        elif CHECKED in known:
+            now[CHECKED] = known[CHECKED]
+        if now != known:
+            record_definition(connection, run_id, source.name, name, now)
     return removed
 
 

@@ -20,15 +20,22 @@ COLUMN = "column "
 
 
 def define_targets(
-    source: Source, contracts: Mapping[str, Contract], time_zone: str
+    source: Source,
+    contracts: Mapping[str, Contract],
+    time_zone: str,
+    objects: Mapping[str, Definition],
 ) -> Mapping[str, Definition]:
-    """By entity of `source`, what its target is made by: `contracts` are those of its entities, days are counted in
-    `time_zone`."""
+    """By entity of `source`, what its target is made by.
+
+    `contracts` and `objects`, the views and functions that its SQL reads through, are by entity; days are counted in
+    `time_zone`.
+    """
     defined: dict[str, Definition] = {}
     # Dimensions come before the facts that read them.
     for target in TARGETS:
         if entity := source.entities.get(target.entity):
             parts = dict(_parts(entity, target, contracts[target.entity]))
+            parts.update(objects.get(target.entity, {}))
             has_days = isinstance(target, DailySnapshot) or (isinstance(target, Fact) and target.dates)
             if has_days and time_zone != DEFAULT:
                 parts["time zone"] = hash_parts(time_zone)
