@@ -5,7 +5,7 @@ fails stands alone; all others are conformed.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import psycopg
 from psycopg import sql
@@ -123,11 +123,12 @@ def fill_by_halves(
 
 
 def isolate_rows(
-    batch: Batch, query: sql.Composable, failing_parts: Callable[[sql.Composable], Sequence[str]]
+    batch: Batch, relation: sql.Composable, expressions: Sequence[tuple[str, sql.Composable]]
 ) -> int:
-    """Move conformed rows for which `query` fails, a row each by natural key, to the unconvertible ones.
+    """Move conformed rows of which an expression cannot be evaluated to the unconvertible ones; returns how many.
 
-    `failing_parts` says for which columns it fails, given the condition that holds for one row. Returns how many moved.
+    The expressions, each with the name of what it is about, are of one type and over `relation`, which has one row per
+    natural key.
 
     Raises:
         SourceError: more than MOST_UNCONVERTIBLE rows fail.
@@ -146,18 +147,26 @@ def isolate_rows(
             last=sql.Literal(last),
         )
 
-    def attempt(first: int, last: int) -> None:
-        batch.create_temporary(
-            "attempt",
-            "select * from ({query}) as result where {rows}",
-            query=query,
-            rows=condition(first, last),
+    def evaluate(values: Iterable[sql.Composable], rows: sql.Composable) -> sql.Composed:
+        return batch.format(
+            "select values from (select {natural_key}, array[{values}] as values from {relation}) as evaluated "
+            "where {rows}",
+            values=sql.SQL(", ").join(values),
+            relation=relation,
+            rows=rows,
         )
+
+    def attempt(first: int, last: int) -> None:
+        query = evaluate([value for _, value in expressions], condition(first, last))
+        batch.create_temporary("attempt", "{query}", query=query)
 
     moved = 0
     for place, message in find_failing_positions(batch, count, attempt):
         rows = condition(place, place)
-        rules = [f"{UNFIT}: {name}" for name in failing_parts(rows)] or [UNFIT]
+        failing = dict.fromkeys(
+            f"{UNFIT}: {name}" for name, value in expressions if not succeeds(batch, evaluate([value], rows))
+        )
+        rules = list(failing) or [UNFIT]
         batch.execute(
             "insert into {unconvertible} select {row_key}, {rules}, {reason}, to_jsonb(conformed) from {conformed} "
             "as conformed where {rows}",

@@ -10,7 +10,7 @@ from warehouse.extract.catalog import columns_of
 from warehouse.load import scd1, scd2
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import keys_where
-from warehouse.load.conversion import isolate_rows, succeeds
+from warehouse.load.conversion import isolate_rows
 from warehouse.load.counts import Counts
 from warehouse.load.fit import UNFIT
 from warehouse.load.lookups import describe_inferred
@@ -64,28 +64,11 @@ def isolate_unfit(batch: Batch, fact: Fact) -> int:
     description = batch.execute("select * from ({query}) as made limit 0", query=fact_query(fact)).description
     columns = [column.name for column in description or ()]
 
-    def query(some: Sequence[str]) -> sql.Composable:
-        return batch.format(
-            "select {natural_key}, array[{values}] as values from ({query}) as made",
-            values=sql.SQL(", ").join(
-                sql.SQL("{}::{}::text").format(sql.Identifier(name), sql.SQL(types[name])) for name in some
-            ),
-            query=fact_query(fact),
-        )
-
-    def failing_columns(rows: sql.Composable) -> list[str]:
-        return [
-            name
-            for name in columns
-            if not succeeds(
-                batch,
-                batch.format(
-                    "select values from ({query}) as made where {rows}", query=query([name]), rows=rows
-                ),
-            )
-        ]
-
-    return isolate_rows(batch, query(columns), failing_columns) + _isolate_empty(batch, fact, columns)
+    values = [
+        (name, sql.SQL("{}::{}::text").format(sql.Identifier(name), sql.SQL(types[name]))) for name in columns
+    ]
+    made = sql.SQL("({}) as made").format(fact_query(fact))
+    return isolate_rows(batch, made, values) + _isolate_empty(batch, fact, columns)
 
 
 def _isolate_empty(batch: Batch, fact: Fact, columns: Sequence[str]) -> int:

@@ -27,8 +27,13 @@ def keys_of_joined_rows(batch: Batch) -> Iterator[sql.Composable]:
     for table in dict.fromkeys(entity.tables[join.table] for join in entity.joins):
         if table == entity.table or not batch.exists("select from {delta}", delta=delta_table(table)):
             continue
-        reads = reads or check_reads(batch.connection, entity)
-        rows = _changed_rows(batch, table, reads.columns[table])
+        columns = None
+        if _is_known(batch.connection, table) and batch.exists(
+            "select from {before}", before=before_table(table)
+        ):
+            reads = reads or check_reads(batch.connection, entity)
+            columns = reads.columns[table]
+        rows = _changed_rows(batch, table, columns)
         joins = [join for join in entity.joins if join.table == table.name]
         if any(_needs_unknown_rows(batch.connection, table, join) for join in joins):
             yield batch.format("select {source_key}, 0 from {mirror}")

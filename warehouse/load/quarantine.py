@@ -7,7 +7,7 @@ from psycopg import sql
 
 from warehouse.db.identifiers import text_array
 from warehouse.load.batch import Batch
-from warehouse.load.conversion import ROW_ERRORS, isolate_rows, succeeds
+from warehouse.load.conversion import ROW_ERRORS, isolate_rows
 from warehouse.load.fit import UNFIT, unfit_rules
 from warehouse.load.orphans import live_rows
 from warehouse.model.contracts import RowRule
@@ -48,26 +48,10 @@ def isolate_unjudgeable(batch: Batch, rules: Sequence[RowRule]) -> int:
     Returns how many moved.
     """
 
-    def query(some: Sequence[RowRule]) -> sql.Composable:
-        return batch.format(
-            "select array[{broken}] as broken, {natural_key} from {conformed}",
-            broken=sql.SQL(", ").join(sql.SQL("({})").format(sql.SQL(rule.broken_if)) for rule in some),
-        )
-
-    def failing_columns(rows: sql.Composable) -> list[str]:
-        failing = [
-            rule
-            for rule in rules
-            if not succeeds(
-                batch,
-                batch.format(
-                    "select broken from ({query}) as judged where {rows}", query=query([rule]), rows=rows
-                ),
-            )
-        ]
-        return list(dict.fromkeys(rule.column or rule.name for rule in failing))
-
-    return isolate_rows(batch, query(rules), failing_columns) if rules else 0
+    if not rules:
+        return 0
+    broken = [(rule.column or rule.name, sql.SQL("({})").format(sql.SQL(rule.broken_if))) for rule in rules]
+    return isolate_rows(batch, batch.conformed, broken)
 
 
 def _find_failing(batch: Batch, rules: Sequence[RowRule]) -> None:
