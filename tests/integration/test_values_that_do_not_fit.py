@@ -45,7 +45,7 @@ def odd_cells(target: Target) -> Iterator[tuple[str, str, str]]:
             if not isinstance(target, Dimension):
                 continue
             yield from ((column.name, "text", value) for value in NATURAL_KEYS)
-        elif column.name != "source_system" and column.name not in derived:
+        elif not column.name.endswith("source_system") and column.name not in derived:
             yield from ((column.name, column.type, value) for value in ODD.get(column.type, []))
             yield column.name, column.type, "null"
 
@@ -57,7 +57,9 @@ def with_odd_values(source: Source) -> Source:
         entity = source.entities[target.entity]
         cells = list(odd_cells(target))
         types = {name: kind for name, kind, _ in cells}
-        columns = [column.name for column in batch_table(target).columns if column.name != "source_system"]
+        columns = [
+            column.name for column in batch_table(target).columns if not column.name.endswith("source_system")
+        ]
         selected = ", ".join(
             f"case when odd.name = '{name}' then odd.value::{types[name]} else made.{name} end as {name}"
             if name in types
