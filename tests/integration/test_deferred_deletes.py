@@ -329,7 +329,7 @@ def test_sales_get_their_seller_that_comes_in_the_run_in_which_products_are_conf
 
 # --- by chance --------------------------------------------------------------------------------------------------
 
-HISTORIES = int(os.environ.get("HISTORIES", "60"))
+HISTORIES = int(os.environ.get("HISTORIES", "40"))
 SEED = os.environ.get("SEED", "deferred deletes")
 
 # What a declaration may have beside the packaged one.
@@ -460,7 +460,7 @@ def shops(
 def test_star_equals_a_fresh_load_and_has_no_gaps_while_source_and_declaration_change(
     shops: tuple[Pipeline, Callable[[], Pipeline]], declare: Declare
 ) -> None:
-    play(*shops, declare, 4, Random(SEED))
+    play(*shops, declare, 3, Random(SEED))
 
 
 @pytest.mark.slow
