@@ -124,6 +124,7 @@ KILLS := 650
 STARTS := 100
 fault-capture: setup ## run ingest-shop while 11 sessions write to the shop (COMMITS=1000000: 10 min)
 	@$(PY) -m tests.faults.capturing --commits $(COMMITS) $(ARGS)
+	@$(PY) -m tests.faults.capturing --commits $(COMMITS) --range-rows 500 --result tests/faults/results/capture_large.json $(ARGS)
 
 fault-kill: setup ## kill -9 client, backend or server during flows, and run them again (KILLS=650: 30 min)
 	@$(PY) -m tests.faults.killing --kills $(KILLS) $(ARGS)

@@ -34,6 +34,14 @@ def test_no_row_is_lost_that_a_plain_cursor_loses(
 
 
 @pytest.mark.slow
+def test_large_tables_hold_everything_once_a_rotation_has_passed(
+    postgres: EmbeddedPostgres, databases: tuple[str, str, str], tmp_path: Path
+) -> None:
+    result = run(postgres, databases, tmp_path, commits=2_000, runs=6, range_rows=50)
+    assert result.complaints == []
+
+
+@pytest.mark.slow
 def test_engine_without_its_net_is_found_out(
     postgres: EmbeddedPostgres, databases: tuple[str, str, str], tmp_path: Path
 ) -> None:

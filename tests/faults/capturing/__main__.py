@@ -26,6 +26,9 @@ def main() -> int:
     parser.add_argument("--commits", type=int, default=200_000)
     parser.add_argument("--runs", type=int, default=40, help="spread them over at least so many runs")
     parser.add_argument("--result", type=Path, default=RESULT)
+    parser.add_argument(
+        "--range-rows", type=int, help="no table is small; each run verifies one key range of so many rows"
+    )
     arguments = parser.parse_args()
     # Whoever ends it, servers and folders go first.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -37,7 +40,15 @@ def main() -> int:
         for name, make in zip(DATABASES, (create_schema, create_schema, upgrade), strict=True):
             postgres.create_database(name)
             make(postgres.url(name))
-        result = run(postgres, DATABASES, folder, arguments.commits, arguments.runs, progress=console.log)
+        result = run(
+            postgres,
+            DATABASES,
+            folder,
+            arguments.commits,
+            arguments.runs,
+            progress=console.log,
+            range_rows=arguments.range_rows,
+        )
     finally:
         postgres.stop()
         shutil.rmtree(folder)
