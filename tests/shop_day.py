@@ -73,7 +73,10 @@ def told(connection: psycopg.Connection, changed_until: datetime) -> dict[str, l
     queries["audit.quarantine"] = (
         "select source, entity, row_key, rules, row_data::text, resolution from audit.quarantine where file_id is null"
     )
-    queries["audit.watermark"] = "select source, table_name, cursor_value from audit.watermark"
+    queries["audit.watermark"] = "select source, table_name, cursor_value, row_count from audit.watermark"
+    queries["audit.key_range"] = (
+        "select source, table_name, low_key, row_count, verified_at is not null from audit.key_range"
+    )
     return {
         table: sorted(
             _without_snapshots(connection.execute(query.encode()).fetchall(), changed_until), key=repr
