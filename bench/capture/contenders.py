@@ -18,9 +18,12 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 TOOLS = ROOT / "bench" / ".venv" / "bin"
 # What all contenders capture beside the small tables.
-CAPTURED = ("company", "customer", "category", "brand", "product", "sales_order", "order_item")
+CAPTURED = ("company", "customer", "category", "brand", "product", "inventory", "sales_order", "order_item")
 SMALL = ("promotion", "payment_method", "distribution_center")
-KEYS = {"order_item": ("sales_order_id", "line_number")}
+KEYS = {
+    "inventory": ("product_id", "distribution_center_id"),
+    "order_item": ("sales_order_id", "line_number"),
+}
 
 
 @dataclass

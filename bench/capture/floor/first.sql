@@ -7,6 +7,7 @@ alter table raw.customer add primary key (id);
 alter table raw.category add primary key (id);
 alter table raw.brand add primary key (id);
 alter table raw.product add primary key (id);
+alter table raw.inventory add primary key (product_id, distribution_center_id);
 alter table raw.sales_order add primary key (id);
 alter table raw.order_item add primary key (sales_order_id, line_number);
 analyze raw.company, raw.customer, raw.product, raw.sales_order, raw.order_item;
@@ -24,11 +25,13 @@ select
 from raw.customer;
 
 insert into star.dim_product (
-    product_id, company_id, name, category, brand, price_default, price, currency, valid_from, valid_to, is_current
+    product_id, company_id, name, category, brand, price_default, price, currency, rating_average, review_count,
+    sold_count, valid_from, valid_to, is_current
 )
 select
     product.id, product.company_id, product.name, category.name, brand.name, product.price_default, product.price,
-    product.currency, '1900-01-01', '2100-01-01', true
+    product.currency, product.rating_average, product.review_count, product.sold_count,
+    '1900-01-01', '2100-01-01', true
 from raw.product
 left join raw.category on product.category_id = category.id
 left join raw.brand on product.brand_id = brand.id;
@@ -51,3 +54,10 @@ insert into star.fact_order_item :select;
 alter table star.fact_order_item add primary key (order_id, line_number);
 create index on star.fact_order_item using brin (ordered_at);
 analyze star.fact_order_item;
+
+insert into star.fact_inventory_day
+select current_date, inventory.product_id, inventory.distribution_center_id, product.product_key, inventory.quantity
+from raw.inventory inner join star.dim_product as product on inventory.product_id = product.product_id;
+
+alter table star.fact_inventory_day add primary key (snapshot_date, product_id, distribution_center_id);
+analyze star.fact_inventory_day;

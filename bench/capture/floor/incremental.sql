@@ -20,11 +20,18 @@ insert into raw.brand select * from batch.brand
 on conflict (id) do update set (name, updated_at) = (excluded.name, excluded.updated_at);
 insert into raw.product select * from batch.product
 on conflict (id) do update set
-(company_id, category_id, brand_id, name, price_default, price, currency, updated_at)
+(
+    company_id, category_id, brand_id, name, price_default, price, currency, rating_average, review_count, sold_count,
+    updated_at
+)
 = (
     excluded.company_id, excluded.category_id, excluded.brand_id, excluded.name, excluded.price_default,
-    excluded.price, excluded.currency, excluded.updated_at
+    excluded.price, excluded.currency, excluded.rating_average, excluded.review_count, excluded.sold_count,
+    excluded.updated_at
 );
+insert into raw.inventory select * from batch.inventory
+on conflict (product_id, distribution_center_id) do update set (quantity, updated_at)
+= (excluded.quantity, excluded.updated_at);
 insert into raw.sales_order select * from batch.sales_order
 on conflict (id) do update set (customer_id, payment_method_id, status, ordered_at, updated_at)
 = (excluded.customer_id, excluded.payment_method_id, excluded.status, excluded.ordered_at, excluded.updated_at);
@@ -69,11 +76,13 @@ with closed as (
 )
 
 insert into star.dim_product (
-    product_id, company_id, name, category, brand, price_default, price, currency, valid_from, valid_to, is_current
+    product_id, company_id, name, category, brand, price_default, price, currency, rating_average, review_count,
+    sold_count, valid_from, valid_to, is_current
 )
 select
     changed.id, changed.company_id, changed.name, category.name, brand.name, changed.price_default, changed.price,
-    changed.currency, case when closed.product_id is null then '1900-01-01' else changed.updated_at end,
+    changed.currency, changed.rating_average, changed.review_count, changed.sold_count,
+    case when closed.product_id is null then '1900-01-01' else changed.updated_at end,
     '2100-01-01', true
 from batch.product as changed
 left join closed on changed.id = closed.product_id
@@ -96,4 +105,10 @@ net_amount, profit_amount, currency, status, returned_at)
     excluded.discount_amount, excluded.net_amount, excluded.profit_amount, excluded.currency, excluded.status,
     excluded.returned_at
 );
+
+insert into star.fact_inventory_day
+select current_date, changed.product_id, changed.distribution_center_id, product.product_key, changed.quantity
+from batch.inventory as changed
+inner join star.dim_product as product on changed.product_id = product.product_id and product.is_current
+on conflict (snapshot_date, product_id, distribution_center_id) do update set quantity = excluded.quantity;
 commit;
