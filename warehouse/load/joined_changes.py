@@ -4,7 +4,7 @@ A joined row concerns the keys that it leads to now, and those that it led to be
 and the entity are looked up as they are now: if a row there changed as well, it has led to its own keys.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import psycopg
 from psycopg import sql
@@ -14,7 +14,7 @@ from warehouse.extract.staging_tables import before_table, delta_table
 from warehouse.load.batch import Batch
 from warehouse.load.reads import Reads, check_reads, conditions, mirrors
 from warehouse.sources.declaration import Table
-from warehouse.sources.joins import Join, paths
+from warehouse.sources.joins import Join, column_of, paths
 
 # Beside the columns of a mirror, whose names are the source's.
 FLAGS = sql.Identifier("<flags>")
@@ -54,6 +54,8 @@ def with_rows_joined_to_them(batch: Batch, keys: sql.Composable) -> sql.Composab
         "select from {delta}", delta=delta_table(table)
     ):
         return batch.format("{keys} union all select {source_key}, 0 from {mirror}", keys=keys)
+    if all(join.is_grouping and join.refers_only_to(table.key) for join in joins):
+        return _with_groups(batch, keys, joins)
     names = {
         "keys": keys,
         "same": same_key(table.key, "reached", "changed"),
@@ -82,6 +84,32 @@ def with_rows_joined_to_them(batch: Batch, keys: sql.Composable) -> sql.Composab
         "(with recursive reached ({source_key}, _flags) as ({keys} union {step}) table reached)",
         **names,
         step=step,
+    )
+
+
+def _with_groups(batch: Batch, keys: sql.Composable, joins: Sequence[Join]) -> sql.Composable:
+    """Select `keys` with flags, and the keys of the rows that share those columns of a key that the joins compare.
+
+    The key itself says to which group a row belongs: the mirror is read for the other rows of the groups alone, and
+    once for each group, however many of its rows have changed.
+    """
+    table = batch.entity.table
+    compared = {column_of(one.expression) for join in joins for one in join.equalities}
+    return batch.format(
+        """
+        (
+            with reached ({source_key}, _flags) as ({keys})
+            table reached
+            union all
+            select {next_key}, changed._flags
+            from (select distinct {compared}, _flags & 1 as _flags from reached) as changed
+            cross join lateral ({next}) as next
+        )
+        """,
+        keys=keys,
+        next_key=qualified("next", table.key),
+        compared=listed([name for name in table.key if name in compared]),
+        next=_rows_joined_to(table, joins),
     )
 
 
@@ -142,7 +170,7 @@ def _images_differ(columns: frozenset[str] | None) -> sql.Composable:
     )
 
 
-def _rows_joined_to(table: Table, joins: list[Join]) -> sql.Composable:
+def _rows_joined_to(table: Table, joins: Sequence[Join]) -> sql.Composable:
     """Select the keys of rows that a table joins to its row `changed`, of a query around it."""
     return sql.SQL(" union all ").join(
         sql.SQL("select {} from {} as {} where {}").format(
