@@ -121,15 +121,19 @@ def clear_stale_timestamps(batch: Batch) -> None:
 
 
 def find_deleted_keys(batch: Batch) -> int:
-    """Fill the batch's deleted keys with those that changed and are no longer conformed; returns their number."""
+    """Fill the batch's deleted keys with those that changed and are no longer conformed; returns their number.
+
+    In a full load there are none: the star holds nothing of the source.
+    """
     key = batch.target.natural_key
     return batch.create_temporary(
         "deleted_keys",
         """
         select changed.* from ({changed}) as changed
-        where not exists (select from {conformed} as conformed where {same})
+        where not {is_full_load} and not exists (select from {conformed} as conformed where {same})
             and {row_key} not in (select row_key from {unconvertible})
         """,
+        is_full_load=sql.Literal(batch.is_full_load),
         # A deferred key that is none in the mirror's types is no changed key.
         changed=batch.format(
             "{changed} union table {deferred_keys}" if batch.deferred else "{changed}",

@@ -99,7 +99,7 @@ def infer_missing(batch: Batch, snapshot: DailySnapshot) -> dict[Dimension, int]
     return {
         dimension: scd2.infer_missing(batch, dimension, LINES, "began_at")
         if dimension.has_history
-        else scd1.infer_missing(batch, dimension)
+        else scd1.infer_missing(batch, dimension, LINES)
         for dimension in map(dimension_of, snapshot.references)
     }
 

@@ -15,11 +15,12 @@ from warehouse.load.counts import Counts
 from warehouse.load.fit import UNFIT
 from warehouse.load.lookups import describe_inferred
 from warehouse.model.calendar_sql import add_days, days_of_batch
-from warehouse.model.fact_sql import fact_query, member_source
+from warehouse.model.fact_sql import LACKS_MEMBER, fact_query, member_source
 from warehouse.model.star import DIMENSIONS, Dimension, Fact
 from warehouse.model.tables import fact_table
 
 _PREPARED = "select {columns}, {run_id} from pg_temp.prepared as prepared"
+INCOMPLETE_LINES = sql.Identifier("pg_temp", "incomplete_lines")
 _EXISTS = "exists (select from pg_temp.existing_keys as existing where {is_existing})"
 
 
@@ -30,9 +31,6 @@ def merge(batch: Batch, fact: Fact, *, every_key: bool = False) -> Counts:
     """
     batch.connection.execute(add_days(days_of_batch(fact), batch.run_id))
     _prepare(batch, fact)
-    if _any_member_missing(batch, fact) and any(infer_missing(batch, fact).values()):
-        describe_inferred(batch)
-        _prepare(batch, fact)
     columns = prepared_columns(batch)
     key = (*fact.natural_key, "source_system")
     names = {
@@ -107,47 +105,50 @@ def _isolate_empty(batch: Batch, fact: Fact, columns: Sequence[str]) -> int:
     return moved
 
 
-def infer_missing(batch: Batch, fact: Fact) -> dict[Dimension, int]:
-    """Insert members that the batch refers to and no dimension holds; returns how many, by dimension."""
+def infer_missing(batch: Batch, fact: Fact, lines: sql.Identifier | None = None) -> dict[Dimension, int]:
+    """Insert members that the batch, or `lines` of it, refers to and no dimension holds.
+
+    Returns how many, by dimension.
+    """
+    lines = lines or batch.conformed
     sources = {one.dimension: member_source(one, "fact") for one in fact.refers_to}
     return {
-        dimension: scd2.infer_missing(
-            batch, dimension, batch.conformed, fact.event_time, sources[dimension.entity]
-        )
+        dimension: scd2.infer_missing(batch, dimension, lines, fact.event_time, sources[dimension.entity])
         if dimension.has_history
-        else scd1.infer_missing(batch, dimension, sources[dimension.entity])
-        for dimension in _referenced(fact)
+        else scd1.infer_missing(batch, dimension, lines, sources[dimension.entity])
+        for dimension in DIMENSIONS
+        if dimension.entity in (*fact.references, *fact.derived)
     }
 
 
 def prepared_columns(batch: Batch) -> list[str]:
     """Columns that the fact's business SQL delivers."""
     description = batch.connection.execute("select * from pg_temp.prepared limit 0").description
-    return [column.name for column in description or ()]
-
-
-def _referenced(fact: Fact) -> list[Dimension]:
-    return [dimension for dimension in DIMENSIONS if dimension.entity in (*fact.references, *fact.derived)]
+    return [column.name for column in description or () if column.name != LACKS_MEMBER]
 
 
 def _prepare(batch: Batch, fact: Fact) -> None:
-    batch.create_temporary("prepared", "{query}", query=fact_query(fact))
-
-
-def _any_member_missing(batch: Batch, fact: Fact) -> bool:
-    """Whether fewer prepared rows have found a member than the batch names: two counts, instead of a join for each.
-
-    Of a dimension that is usually reached through another one, whether the batch names any.
-    """
-    references = [dimension for dimension in _referenced(fact) if dimension.entity not in fact.derived]
-    row = batch.execute(
-        "select named.members <> (select array[{matched}] from pg_temp.prepared) or named.own_members > 0 "
-        "from (select array[{named}] as members, count(coalesce({own})) as own_members from {conformed}) as named",
-        named=each("count({})", [name for dimension in references for name in dimension.natural_key]),
-        matched=each("count(nullif({}, 0))", [dimension.key for dimension in references]),
-        own=sql.SQL(", ").join([sql.NULL, *(sql.Identifier(f"{name}_id") for name in fact.derived)]),
-    ).fetchone()
-    return bool(row and row[0])
+    """Join the batch to its members; those that no dimension holds are inferred, and their lines joined once more."""
+    names = {
+        "lacks_member": sql.Identifier("prepared", LACKS_MEMBER),
+        "same": same_key(fact.natural_key, "line", "prepared"),
+        "query": fact_query(fact, with_lacks_member=True),
+        "query_again": fact_query(fact, INCOMPLETE_LINES, with_lacks_member=True),
+    }
+    batch.create_temporary("prepared", "{query}", **names)
+    if not batch.exists("select from pg_temp.prepared as prepared where {lacks_member}", **names):
+        return
+    # Usually a few lines of a large batch: the planner has to know.
+    batch.analyze(sql.Identifier("pg_temp", "prepared"), [*fact.natural_key, LACKS_MEMBER])
+    batch.create_temporary(
+        "incomplete_lines",
+        "select line.* from {conformed} as line inner join pg_temp.prepared as prepared on {same} and {lacks_member}",
+        **names,
+    )
+    if any(infer_missing(batch, fact, INCOMPLETE_LINES).values()):
+        describe_inferred(batch)
+        batch.execute("delete from pg_temp.prepared as prepared where {lacks_member}", **names)
+        batch.execute("insert into pg_temp.prepared {query_again}", **names)
 
 
 def _merge(batch: Batch, names: dict[str, sql.Composable]) -> tuple[int, int]:

@@ -46,12 +46,15 @@ def merge(batch: Batch, dimension: Dimension) -> Counts:
     return Counts(inserted=inserted, updated=merged - inserted, deleted=deleted)
 
 
-def infer_missing(batch: Batch, dimension: Dimension, member_source: sql.Composable = OWN_SOURCE) -> int:
-    """Insert an inferred row for each member that the batch of facts refers to and the dimension lacks.
+def infer_missing(
+    batch: Batch, dimension: Dimension, facts: sql.Identifier, member_source: sql.Composable = OWN_SOURCE
+) -> int:
+    """Insert an inferred row for each member that `facts` refer to and the dimension lacks; returns their number.
 
     `member_source` is the source system that the member of a row `fact` belongs to.
     """
     names = {
+        "facts": facts,
         "member_source": member_source,
         "dimension": sql.Identifier("dwh", dimension.table),
         "natural": sql.Identifier(*dimension.natural_key),
@@ -62,7 +65,7 @@ def infer_missing(batch: Batch, dimension: Dimension, member_source: sql.Composa
         "missing_members",
         """
         select distinct {member_source} as source_system, fact.{natural}
-        from {conformed} as fact
+        from {facts} as fact
         left join {dimension} as member
             on member.{natural} = fact.{natural} and member.source_system = {member_source}
         where fact.{natural} is not null and member.{key} is null

@@ -9,20 +9,25 @@ from warehouse.model.declaration import DailySnapshot, DateKey, Dimension, Fact,
 from warehouse.model.star import DIMENSIONS
 
 FACTS_SQL = Path(__file__).parent / "facts"
+# Whether a line refers to a member that its dimension does not hold.
+LACKS_MEMBER = "_lacks_member"
 
 
-def fact_query(fact: Fact) -> sql.Composed:
-    """Select the rows of a fact from its batch `line`, each joined to the dimension versions valid at its event.
+def fact_query(
+    fact: Fact, lines: sql.Identifier | None = None, *, with_lacks_member: bool = False
+) -> sql.Composed:
+    """Select the rows of a fact from its batch, or from `lines` of it, each joined to the versions valid at its event.
 
-    `facts/<entity>.sql` selects measures and attributes; it may read `line` and each dimension by its name.
+    `facts/<entity>.sql` selects measures and attributes; it may read `line` and each dimension by its name. On request
+    each row says whether its line lacks a member, as LACKS_MEMBER.
     """
     key = [*fact.natural_key, "source_system"]
     event = sql.Identifier("line", fact.event_time)
     calculated = [column.name for column in (*fact.measures, *fact.attributes)]
     return sql.SQL(
         """
-        select {line}, {dates}, {keys}, {calculated}
-        from staging.{batch} as line
+        select {line}, {dates}, {keys}, {calculated}{lacks_member}
+        from {lines} as line
         {lookups}
         cross join lateral (
             {query}
@@ -33,7 +38,12 @@ def fact_query(fact: Fact) -> sql.Composed:
         dates=_each(_date_key(date, fact) for date in fact.dates),
         keys=_each(map(_key, fact.refers_to)),
         calculated=_each(sql.Identifier("calculated", name) for name in calculated),
-        batch=sql.Identifier(f"conformed_{fact.entity}"),
+        lacks_member=sql.SQL(", {} as {}").format(
+            sql.SQL(" or ").join(map(_lacks_member, fact.refers_to)), sql.Identifier(LACKS_MEMBER)
+        )
+        if with_lacks_member
+        else sql.SQL(""),
+        lines=lines or sql.Identifier("staging", f"conformed_{fact.entity}"),
         lookups=sql.SQL("\n").join(_lookup(reference, event) for reference in fact.refers_to),
         query=sql.SQL((FACTS_SQL / f"{fact.entity}.sql").read_text().strip().rstrip(";")),
     )
@@ -92,6 +102,13 @@ def _key(reference: Reference) -> sql.Composed:
     key = reference.key.name
     return sql.SQL("coalesce({}, 0) as {}").format(
         sql.Identifier(reference.dimension, key), sql.Identifier(key)
+    )
+
+
+def _lacks_member(reference: Reference) -> sql.Composed:
+    return sql.SQL("({} is not null and {} is null)").format(
+        sql.Identifier("line", reference.natural_key.name),
+        sql.Identifier(reference.dimension, reference.key.name),
     )
 
 
