@@ -26,23 +26,20 @@ def copy_stream(
     with writer.cursor() as target:
         with target.copy(incoming) as batch:
             _expect(source.exec_(outgoing.as_bytes(reader)), pq.ExecStatus.COPY_OUT)
-            rows: list[bytes | memoryview] = []
-            size = 0
+            rows = bytearray()
             while True:
-                status, row = source.get_copy_data(0)
-                if status < 0:
+                size, row = source.get_copy_data(0)
+                if size < 0:
                     break
-                size += status
-                if size < BYTES_PER_WRITE:
-                    rows.append(row)
+                if len(rows) + size < BYTES_PER_WRITE:
+                    rows += row
                     continue
                 # The row itself is not copied: it may have 1 GB.
-                batch.write(b"".join(rows))
+                batch.write(rows)
                 batch.write(row)
                 rows.clear()
-                size = 0
                 del row
-            batch.write(b"".join(rows))
+            batch.write(rows)
             result = source.get_result()
             while source.get_result():
                 pass
