@@ -34,6 +34,8 @@ NORTHWIND = Path(__file__).parents[1] / "real" / "northwind.sql"
 # A dump with data of a warehouse at each released revision.
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "schemas"
 REVISIONS = sorted(path.name[:4] for path in (PACKAGE / "migrations" / "versions").glob("[0-9]*.py"))
+# They change rows of warehouses that are in use, and no table.
+OF_ROWS = {"0052"}
 
 UNCOMMENTED = """
     select oid::regclass::text from pg_class
@@ -227,7 +229,8 @@ def test_each_migration_undoes_what_it_did(empty_database_url: Callable[[], str]
     for revision in REVISIONS:
         tables, counts = catalog_of(url, tables_only=True), row_counts(url)
         upgrade(url, revision)
-        assert catalog_of(url, tables_only=True) != tables, f"{revision} does nothing"
+        if revision not in OF_ROWS:
+            assert catalog_of(url, tables_only=True) != tables, f"{revision} does nothing"
         downgrade(url, before)
         assert (catalog_of(url, tables_only=True), row_counts(url)) == (tables, counts), (
             f"{revision} leaves something behind"
