@@ -46,7 +46,7 @@ deploy: setup ## register all deployments and schedules at PREFECT_API_URL, or o
 	@$(DWH) deploy $(ARGS)
 
 ##@ Development
-.PHONY: lint test-unit test-18 test-16 test-slow test-histories test-weblog-kills format lock bench clean clean-data
+.PHONY: lint audit test-unit test-18 test-16 test-slow test-histories test-weblog-kills format lock bench clean clean-data
 .NOTPARALLEL:
 lint: setup ## run ruff, mypy, import-linter and sqlfluff
 	$(PY) -m ruff check
@@ -54,6 +54,13 @@ lint: setup ## run ruff, mypy, import-linter and sqlfluff
 	$(PY) -m mypy
 	.venv/bin/lint-imports
 	git ls-files -z '*.sql' ':!bench' ':!warehouse/migrations' | xargs -0 $(PY) -m sqlfluff lint --processes $(WORKERS)
+
+# pip-audit asks pypi.org; where that cannot be reached it says so, and nothing was checked.
+audit: setup ## check the pinned dependencies against known vulnerabilities (pip-audit; needs pypi.org)
+	$(PY) -m pip install --quiet --target .audit pip-audit
+	@PYTHONPATH=.audit $(PY) -m pip_audit --requirement requirements.lock --no-deps --disable-pip; status=$$?; \
+	if [ $$status -ne 0 ] && ! $(PY) -c "import urllib.request as u; u.urlopen('https://pypi.org/pypi/pip/json', timeout=10)" 2> /dev/null; \
+	then echo "pypi.org cannot be reached from here: nothing was checked."; fi; exit $$status
 
 test-unit: setup ## run the unit tests: seconds, no database
 	$(PYTEST) tests/unit $(ARGS)

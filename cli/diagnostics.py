@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ import psycopg
 from cli.tracking import answers
 from warehouse import geoip
 from warehouse.db.connections import OLDEST_SERVER, connect, format_version, without_password
-from warehouse.db.schema_version import ensure_suitable, newest, revision_of
+from warehouse.db.schema_version import compare_revision, ensure_suitable, newest, revision_of
 from warehouse.errors import SourceChanged, WarehouseError
 from warehouse.extract.access_paths import read_access_paths
 from warehouse.extract.catalog import source_columns
@@ -28,7 +29,7 @@ from warehouse.model.contracts import read_contract
 from warehouse.model.drift import find_drift
 from warehouse.model.star import TARGETS
 from warehouse.runs.alerts import Mailbox, send_test
-from warehouse.settings import Settings
+from warehouse.settings import ENV_FILE, Settings
 from warehouse.sources.declaration import Entity, Source, Table
 from warehouse.sources.registry import read_source, refused_sources, sources_with_url
 from warehouse.weblogs.files import landing
@@ -62,6 +63,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield Finding("sources", "wrong", error.what, error.hint)
     for source in sources:
         yield from _guarded(f"source {source}", partial(_source, source), settings)
+    yield from _env_file()
     yield from _guarded("GeoIP file", _geoip, settings)
     yield from _guarded("lake", _lake, settings)
     yield from _guarded("web logs", _weblog_parser, settings)
@@ -112,12 +114,11 @@ def _warehouse(settings: Settings) -> Iterator[Finding]:
         ensure_suitable(connection)
         yield _server("warehouse", connection, settings.warehouse)
         revision = revision_of(connection)
-        if revision == newest():
+        if error := compare_revision(without_password(settings.warehouse), revision):
+            yield Finding("warehouse", "wrong", error.what, error.hint)
+        else:
             yield Finding("warehouse", "ok", f"Its schema matches this code (revision {revision}).")
             yield from _declared(connection, settings.time_zone)
-        else:
-            what = f"It is at revision {revision or 'none'}; this code needs {newest()}."
-            yield Finding("warehouse", "wrong", what, "Run `dwh migrate`.")
         row = connection.execute(
             """
             select current_user, has_database_privilege(current_database(), 'temporary'),
@@ -419,6 +420,13 @@ def _mail(settings: Settings) -> Iterator[Finding]:
     else:
         hint = "`dwh doctor --send-mail` sends a test mail."
         yield Finding("mail", "ok", f"The mail server {mailbox.place} answers.", hint)
+
+
+def _env_file() -> Iterator[Finding]:
+    """Whether others than its owner can read .env, which may hold passwords."""
+    if ENV_FILE.is_file() and ENV_FILE.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        what = f"{ENV_FILE} can be read by others than its owner: it may hold passwords."
+        yield Finding(".env", "note", what, f"chmod 600 {ENV_FILE}")
 
 
 def _disk(settings: Settings) -> Iterator[Finding]:

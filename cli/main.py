@@ -23,7 +23,7 @@ from cli.generate import generate
 from cli.geoip import geoip
 from cli.log_options import DEBUG, Commands, Debug, Format, set_log_options
 from cli.maintenance import migrate, report
-from cli.operations import deploy, watchdog
+from cli.operations import deploy, metrics, watchdog
 from cli.quarantine import quarantine
 from cli.reconcile import reconcile
 from cli.run import run
@@ -64,7 +64,9 @@ PANELS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
         "reconcile": reconcile, "quarantine": quarantine, "undo": undo, "explain": explain,
     },
     "Use the data": {"report": report, "dashboard": dashboard, "features": features},
-    "Operate": {"deploy": deploy, "watchdog": watchdog, "geoip": geoip, "weblogs": weblogs, "psql": psql},
+    "Operate": {
+        "deploy": deploy, "watchdog": watchdog, "metrics": metrics, "geoip": geoip, "weblogs": weblogs, "psql": psql,
+    },
 }  # fmt: skip
 app = Commands(
     name="dwh",

@@ -32,6 +32,7 @@ def migrate(
     from flows.databases import with_urls
     from warehouse import migrations
     from warehouse.db.connections import without_password
+    from warehouse.db.schema_version import ensure_migrated
     from warehouse.settings import Settings
 
     settings = with_urls(Settings.load(), migrate=False)
@@ -44,6 +45,9 @@ def migrate(
         return
     migrations.ensure_known(to)
     before = _revision(url)
+    if before is not None and before > migrations.head():
+        # What came later can be taken back by the newer code alone.
+        ensure_migrated(url)
     found: list[str] = []
     if before is not None and (to == "base" or to < before):
         yes or typer.confirm(

@@ -1,6 +1,8 @@
-"""`dwh deploy` and `dwh watchdog`: scheduled runs, and what watches over them."""
+"""`dwh deploy`, `dwh watchdog` and `dwh metrics`: scheduled runs, and what watches over them."""
 
 import os
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -104,3 +106,31 @@ def watchdog(as_json: Json = False) -> None:
         "nothing is late",
     )
     out.print(f"{len(watched.found.crashed)} dead runs marked as crashed.")
+
+
+def metrics(
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", help="Write this file, for node_exporter's textfile collector."),
+    ] = None,
+) -> None:
+    """Print metrics for Prometheus: freshness, rows, seconds, quarantine, open problems.
+
+    Example: `* * * * * cd /srv/dwh && .venv/bin/dwh metrics --to /var/lib/node_exporter/dwh.prom`
+    """
+    from flows.databases import with_urls
+    from warehouse.db.connections import connect
+    from warehouse.db.schema_version import ensure_migrated
+    from warehouse.runs.metrics import render
+    from warehouse.settings import Settings
+
+    url = with_urls(Settings.load(), start=False).warehouse
+    ensure_migrated(url)
+    with connect(url, autocommit=True) as connection:
+        text = render(connection)
+    if to is None:
+        sys.stdout.write(text)
+        return
+    draft = to.with_name(f"{to.name}.{os.getpid()}")
+    draft.write_text(text)
+    draft.replace(to)

@@ -42,6 +42,8 @@ def up(
             progress=status.update,
         )
         if worker:
+            status.update("fetching a GeoIP file")
+            _fetch_geoip(settings)
             status.update("registering deployments")
             _deploy(settings)
             if not had_worker:
@@ -95,6 +97,22 @@ def psql(
     program = _psql()
     sys.stdout.flush()
     os.execve(program, [program, make_conninfo(**connection), *arguments], environment)
+
+
+def _fetch_geoip(settings: "Settings") -> None:
+    """Fetch a GeoIP file where there are web logs and none; if that fails, the weekly flow tries again."""
+    from cli.output import err
+    from warehouse import geoip
+    from warehouse.errors import WarehouseError
+    from warehouse.files import lake
+    from warehouse.weblogs.files.landing import landing_folder
+
+    if geoip.path_of(settings).exists() or lake.what_is_missing(landing_folder(settings)):
+        return
+    try:
+        err.print(str(geoip.update(settings)), markup=False, soft_wrap=True)
+    except WarehouseError as error:
+        err.print(f"No GeoIP file: {error}", markup=False, soft_wrap=True)
 
 
 def _deploy(settings: "Settings") -> None:

@@ -22,6 +22,11 @@ login() {
 select format('create role %I login', :'name')
 where not exists (select from pg_roles where rolname = :'name') \gexec
 alter role :"name" password :'password';
+select format('revoke %I from %I', granted.rolname, :'name')
+from pg_auth_members as membership
+join pg_roles as granted on granted.oid = membership.roleid
+join pg_roles as member on member.oid = membership.member
+where member.rolname = :'name' and granted.rolname <> :'role' \gexec
 grant :"role" to :"name";
 select format('alter role %I set role to %L', :'name', :'acts_as') where :'acts_as' <> '' \gexec
 SQL
@@ -29,5 +34,5 @@ SQL
 
 # Tables that a loader creates belong to the role, so that every other loader can alter them.
 login warehouse loader dwh_loader dwh_loader
-login warehouse grafana dwh_reader ''
+login warehouse grafana dwh_monitor ''
 login shop shop_reader pg_read_all_data ''

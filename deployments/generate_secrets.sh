@@ -14,6 +14,7 @@ generate() {
 for name in shop_db warehouse_db prefect_db shop_reader loader grafana grafana_admin; do
     generate "${name}_password"
 done
+[ -s prefect_auth ] || printf 'dwh:%s' "$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n')" > prefect_auth
 url() {
     printf 'postgresql://%s:%s@%s' "$2" "$(cat "$3_password")" "$4" > "$1"
 }
@@ -21,3 +22,19 @@ url shop_owner_url shop shop_db shop-db:5432/shop
 url shop_url shop_reader shop_reader shop-db:5432/shop
 url warehouse_owner_url warehouse warehouse_db warehouse-db:5432/warehouse
 url warehouse_url loader loader warehouse-db:5432/warehouse
+
+# Each service mounts what it needs, and no more.
+give() {
+    consumer="${CONSUMERS_FOLDER:-/run/for}/$1"
+    shift
+    mkdir -p "$consumer"
+    cp "$@" "$consumer"
+}
+give shop-db shop_db_password
+give warehouse-db warehouse_db_password
+give prefect-db prefect_db_password
+give prefect prefect_db_password prefect_auth
+give dwh shop_url warehouse_url prefect_auth
+give migrate warehouse_owner_url prefect_auth
+give demo shop_owner_url warehouse_url prefect_auth
+give grafana grafana_password grafana_admin_password

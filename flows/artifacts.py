@@ -7,7 +7,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from flows.engine import is_tracked, log
@@ -20,7 +20,13 @@ from warehouse.sources.lineage import Lineage, read_lineage
 
 COUNTS = ("read", "inserted", "updated", "expired", "deleted", "quarantined")
 GREY = "#8a929b"
-COLOURS = {"succeeded": "#1f8a4c", "stopped": "#b7791f", "failed": "#c8372d", "crashed": "#7a1f18"}
+COLOURS = {
+    "succeeded": "#1f8a4c",
+    "stopped": "#b7791f",
+    "failed": "#c8372d",
+    "crashed": "#7a1f18",
+    "cancelled": GREY,
+}
 # Characters that keys of assets may not have.
 NOT_IN_KEYS = re.compile(r"[^\w:/.@+-]")
 FOUND = ("failed", "warned", "not_evaluated")
@@ -35,10 +41,13 @@ def link_file(key: str, path: Path, description: str) -> None:
     create_link_artifact(link=path.as_uri(), link_text=str(path), key=key, description=description)
 
 
-def show_run(warehouse_url: str, run_id: int) -> None:
-    """Create the artifacts of a run from the audit trail; nothing without Prefect. Never raises."""
+def show_run(warehouse_url: str, run_id: int) -> Literal["shown", "no change", "nowhere"]:
+    """Create the artifacts of a run from the audit trail, if it changed or found anything. Never raises.
+
+    Without Prefect they are shown nowhere.
+    """
     if not is_tracked():
-        return
+        return "nowhere"
     from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
     try:
@@ -46,6 +55,10 @@ def show_run(warehouse_url: str, run_id: int) -> None:
             evidence = read_evidence(connection, run_id)
             flow = evidence.run["flow"]
             history = read_history(connection, flow)
+            # Steps of a run are counted in its history.
+            changed = sum(run["rows_changed"] for run in history if run["run_id"] == run_id)
+            if not changed and is_quiet(evidence):
+                return "no change"
             origins = read_lineage({load["source"] for load in evidence.loads}, Settings.load().sources)
             place = f"postgres://{connection.info.host}/{connection.info.dbname}"
         for name, rows, description in (
@@ -56,7 +69,12 @@ def show_run(warehouse_url: str, run_id: int) -> None:
                 evidence.verifications,
                 "Whether each table matches what is recomputed from the layer below",
             ),
-            ("differences", evidence.differences, "Rows that differ from what they should be"),
+            (
+                "differences",
+                evidence.differences,
+                f"The first {len(evidence.differences):,} of {evidence.difference_count:,} rows that differ from "
+                "what they should be",
+            ),
         ):
             if rows:
                 table: Any = [{column: _plain(value) for column, value in row.items()} for row in rows]
@@ -79,6 +97,18 @@ def show_run(warehouse_url: str, run_id: int) -> None:
     except Exception as error:
         # The run is over and recorded: that Prefect is down is no reason to fail.
         log(f"The artifacts of run {run_id} could not be created: {error}", logging.WARNING)
+    return "shown"
+
+
+def is_quiet(evidence: Evidence) -> bool:
+    """Whether a run ended well, changed nothing and found nothing to look at."""
+    return (
+        evidence.run["status"] in ("succeeded", "skipped")
+        and not any(_changes(load) for load in evidence.loads)
+        and not any(check["outcome"] in FOUND for check in evidence.checks)
+        and not _different(evidence.verifications)
+        and not evidence.unread_files
+    )
 
 
 def _show_lineage(place: str, loads: Rows, origins: Lineage) -> None:

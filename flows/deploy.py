@@ -104,13 +104,33 @@ def _ensure_pool(
             ProcessWorker.get_default_base_job_template() if declared["type"] == ProcessWorker.type else None
         )
         values = changes.merge(f"work pool {name}", properties, None)
+        template = _with_fixed_command(template or {})
         client.create_work_pool(
-            WorkPoolCreate(name=name, type=declared["type"], base_job_template=template or {}, **values)
+            WorkPoolCreate(name=name, type=declared["type"], base_job_template=template, **values)
         )
         return bool(declared["type"] == ProcessWorker.type)
     current = {"description": found.description, "concurrency_limit": found.concurrency_limit}
-    client.update_work_pool(name, WorkPoolUpdate(**changes.merge(f"work pool {name}", properties, current)))
+    values = changes.merge(f"work pool {name}", properties, current)
+    if found.type == ProcessWorker.type:
+        values["base_job_template"] = _with_fixed_command(found.base_job_template)
+    client.update_work_pool(name, WorkPoolUpdate(**values))
     return bool(found.type == ProcessWorker.type)
+
+
+def _with_fixed_command(template: dict[str, Any]) -> dict[str, Any]:
+    """The job template of a pool of processes without a command that a run could change: the worker has its own."""
+    if not template:
+        return template
+    variables = template["variables"]
+    return {
+        **template,
+        "job_configuration": _without_command(template["job_configuration"]),
+        "variables": {**variables, "properties": _without_command(variables.get("properties", {}))},
+    }
+
+
+def _without_command(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in mapping.items() if name != "command"}
 
 
 def _register(

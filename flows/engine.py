@@ -2,18 +2,21 @@
 
 import logging
 import random
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import wraps
+from threading import Lock, Timer
 from typing import Any, ParamSpec, TypeVar, cast
 
 from pydantic import validate_call
 
 from warehouse.db.connection_errors import is_transient
-from warehouse.errors import LockHeld, visible
+from warehouse.errors import LockHeld, WarehouseError, visible
 from warehouse.runs.audit import Run
 
 P = ParamSpec("P")
@@ -28,6 +31,7 @@ JITTER = 0.5
 # The run that this code works for; None outside of runs.
 current_run: ContextVar[Run | None] = ContextVar("current_run", default=None)
 
+_held_lines: ContextVar["HeldLines | None"] = ContextVar("held_lines", default=None)
 _without_prefect = False
 _logger = logging.getLogger("dwh")
 
@@ -63,7 +67,7 @@ def flow(name: str, run_title: Callable[[], str] | None = None) -> Callable[[F],
         import prefect
 
         decorated: Any = prefect.flow(name=name, flow_run_name=run_name, persist_result=False)(
-            _skip_if_locked(function)
+            _end_in_states(function)
         )
         return cast(F, decorated)
 
@@ -113,9 +117,66 @@ def log(message: str, level: int = logging.INFO) -> None:
         ids["prefect_run_id"] = prefect_run_id
     _logger.log(level, message, extra={"ids": ids})
     if is_tracked():
-        from prefect import get_run_logger
+        from prefect.context import FlowRunContext
+        from prefect.logging.loggers import flow_run_logger
 
-        get_run_logger().log(level, message)
+        context = FlowRunContext.get()
+        assert context is not None and context.flow_run is not None
+        logger, held = flow_run_logger(context.flow_run, flow=context.flow), _held_lines.get()
+        if held is None or not held.keep(logger, level, message):
+            logger.log(level, message)
+
+
+class HeldLines:
+    """Lines of a Prefect run that are kept back until the run turns out to be worth them: 500 a day find nothing new.
+
+    A warning, or a run that takes longer than `PATIENCE_SECONDS`, lets all of them through at once.
+    """
+
+    PATIENCE_SECONDS = 20.0
+
+    def __init__(self) -> None:
+        self._lines: list[tuple[Any, int, str]] = []
+        self._is_open = False
+        self._lock = Lock()
+
+    def keep(self, logger: Any, level: int, message: str) -> bool:
+        """Keep a line back; False, after all kept lines have been logged, where it is to be logged now."""
+        with self._lock:
+            if not self._is_open and level <= logging.INFO:
+                self._lines.append((logger, level, message))
+                return True
+        self.release()
+        return False
+
+    def release(self) -> None:
+        """Log the kept lines, and keep none from now on."""
+        with self._lock:
+            self._is_open = True
+            lines, self._lines = self._lines, []
+        for logger, level, message in lines:
+            logger.log(level, message)
+
+    def drop(self) -> None:
+        """Forget the kept lines, and keep none from now on."""
+        with self._lock:
+            self._is_open, self._lines = True, []
+
+
+@contextmanager
+def held_lines() -> Iterator[HeldLines]:
+    """Keep back the lines that are logged to Prefect within the block; what is still kept at its end is logged."""
+    held = HeldLines()
+    timer = Timer(held.PATIENCE_SECONDS, held.release)
+    timer.daemon = True
+    timer.start()
+    token = _held_lines.set(held)
+    try:
+        yield held
+    finally:
+        timer.cancel()
+        _held_lines.reset(token)
+        held.release()
 
 
 def is_tracked() -> bool:
@@ -139,8 +200,11 @@ def prefect_run() -> PrefectRun:
     if run is None:
         return PrefectRun()
     launched_by = run.created_by.display_value if run.created_by else None
-    if launched_by is None and run.auto_scheduled:
+    if run.auto_scheduled:
         launched_by = "schedule"
+    elif run.deployment_id:
+        # A server without logins does not know who.
+        launched_by = launched_by or "somebody in Prefect"
     return PrefectRun(
         str(run.id), runtime.deployment.name if run.deployment_id else None, launched_by, run.auto_scheduled
     )
@@ -159,8 +223,12 @@ def pause_before(attempt: int) -> float:
     return DELAYS[min(attempt, len(DELAYS) - 1)] * random.uniform(1 - JITTER, 1 + JITTER)
 
 
-def _skip_if_locked(function: Callable[P, R]) -> Callable[P, R]:
-    """A deployment's run whose lock another run holds is skipped, and says so: it has not failed."""
+def _end_in_states(function: Callable[P, R]) -> Callable[P, R]:
+    """End in a state of its own name what is no failure of the program.
+
+    A deployment's run whose lock another run holds is Completed (Skipped). What a quality gate, a threshold or a
+    comparison stops is Failed under the error's name, as Delete threshold exceeded.
+    """
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -172,8 +240,37 @@ def _skip_if_locked(function: Callable[P, R]) -> Callable[P, R]:
             from prefect.states import Completed
 
             return cast(R, Completed(name="Skipped", message=str(held)))
+        except WarehouseError as error:
+            if error.exit_code != 3:
+                raise
+            from prefect.states import Failed
+
+            words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__)
+            return cast(R, Failed(name=words.capitalize(), message=str(error), data=error))
 
     return call
+
+
+def in_the_form(hint: str) -> str:
+    """Add to a hint that names options of `dwh run` where the form of the run's deployment has them."""
+    run = prefect_run()
+    switches = [option.replace("-", "_") for option in re.findall(r"--([a-z]+(?:-[a-z]+)*)", hint)]
+    if run.deployment is None or (known := deployment_parameters()) is None or "Custom run" in hint:
+        return hint
+    named = [f"`{switch}`" for switch in dict.fromkeys(switches) if switch in known]
+    if not named:
+        return hint
+    return (
+        f"{hint} In Prefect: deployment {run.deployment}, Run, Custom run, switch on {' and '.join(named)}."
+    )
+
+
+def deployment_parameters() -> Collection[str] | None:
+    """Names in the form of the deployment that this run is of; None outside of one."""
+    from prefect.context import FlowRunContext
+
+    context = FlowRunContext.get()
+    return context.flow.parameters.properties.keys() if context and context.flow else None
 
 
 def _retrying(function: Callable[P, R]) -> Callable[P, R]:

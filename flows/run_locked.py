@@ -8,12 +8,12 @@ from typing import TypeVar
 
 from flows.artifacts import show_run
 from flows.databases import restart_server
-from flows.engine import DELAYS, current_run, log, pause_before, prefect_run
+from flows.engine import DELAYS, current_run, held_lines, in_the_form, log, pause_before, prefect_run
 from flows.notify import alert_rules, send_mail
 from warehouse.db import locks
 from warehouse.db.connection_errors import is_transient
 from warehouse.db.schema_version import ensure_migrated
-from warehouse.errors import LockHeld, RunLost, UndoRefused
+from warehouse.errors import LockHeld, RunLost, UndoRefused, WarehouseError, summarize_error
 from warehouse.runs.audit import Run, start_run
 from warehouse.runs.lock_watch import watch_locks
 from warehouse.settings import Settings
@@ -56,7 +56,15 @@ def run_locked(
                 warehouse_url, flow, lock, shared, parameters, wait_seconds, unreported, dry_run
             ) as run:
                 begun = True
-                return work(run)
+                try:
+                    return work(run)
+                except KeyboardInterrupt as stop:
+                    log(f"Run {run.run_id} is cancelled: {summarize_error(stop)}.", logging.WARNING)
+                    raise
+                except WarehouseError as error:
+                    # For the UI, the audit trail and the mail alike.
+                    error.hint = in_the_form(error.hint)
+                    raise
         except Exception as error:
             may_pass = isinstance(error, RunLost) or (not begun and is_transient(error))
             if not may_pass or attempt == len(DELAYS):
@@ -81,31 +89,34 @@ def _run(
 ) -> Iterator[Run]:
     ensure_migrated(url, Settings.load().time_zone)
     launcher, outer = prefect_run(), current_run.get()
-    run_id = None
-    try:
-        with start_run(
-            url,
-            flow=flow,
-            deployment=launcher.deployment,
-            prefect_run_id=launcher.prefect_run_id,
-            launched_by=launcher.launched_by,
-            parameters=parameters,
-            parent_run_id=outer.run_id if outer else None,
-            rules=alert_rules(*unreported),
-            dry_run=dry_run,
-        ) as run:
-            run_id = run.run_id
-            with locks.session_lock(
-                run.connection, lock, shared=shared, wait_seconds=wait_seconds, waiting=log
-            ):
-                token = current_run.set(run)
-                try:
-                    with watch_locks(url, flow, Settings.load().warehouse_lock_wait, log):
-                        yield run
-                finally:
-                    current_run.reset(token)
-    finally:
-        if run_id is not None:
-            show_run(url, run_id)
-            if not dry_run:
-                send_mail(url)
+    with held_lines() as held:
+        run_id = None
+        try:
+            with start_run(
+                url,
+                flow=flow,
+                deployment=launcher.deployment,
+                prefect_run_id=launcher.prefect_run_id,
+                launched_by=launcher.launched_by,
+                parameters=parameters,
+                parent_run_id=outer.run_id if outer else None,
+                rules=alert_rules(*unreported),
+                dry_run=dry_run,
+            ) as run:
+                run_id = run.run_id
+                with locks.session_lock(
+                    run.connection, lock, shared=shared, wait_seconds=wait_seconds, waiting=log
+                ):
+                    token = current_run.set(run)
+                    try:
+                        with watch_locks(url, flow, Settings.load().warehouse_lock_wait, log):
+                            yield run
+                    finally:
+                        current_run.reset(token)
+        finally:
+            if run_id is not None:
+                if show_run(url, run_id) == "no change":
+                    held.drop()
+                    log(f"Run {run_id}: no change.")
+                if not dry_run:
+                    send_mail(url)

@@ -1,13 +1,16 @@
 """Flow watchdog: mark dead runs, mail what is late, and send queued mail."""
 
 import json
+import logging
 import os
 import urllib.error
 import urllib.request
 from base64 import b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -17,17 +20,21 @@ from flows.deployments import read_declarations
 from flows.engine import flow, log
 from flows.notify import alert_rules
 from flows.run_locked import run_locked
+from stack.local import rotate_logs
 from warehouse.db.connections import connect, without_password
 from warehouse.db.schema_version import newest, revision_of
 from warehouse.errors import AccessRefused, ConnectionFailed, WarehouseError
-from warehouse.runs.alerts import Alert, Mailbox, compose, send_now
+from warehouse.runs.alerts import Alert, Mailbox, compose, has_overdue_mail, send_now
 from warehouse.runs.audit import Run, mark_crashed
+from warehouse.runs.retention import prune_audit
 from warehouse.runs.watchdog import Watch, watch
 from warehouse.settings import Settings
 from warehouse.sources.registry import sources_with_url
 
 NAME = "watchdog"
 TIMEOUT_SECONDS = 10.0
+# Between the moment when a worker takes a run and that when its process begins; an image may have to be fetched.
+PENDING_MINUTES = 15
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,13 @@ def watchdog() -> Watched:
                 f"{late.flow} is late: due {late.due_at:%Y-%m-%d %H:%M} UTC"
                 f"{'' if late.is_news else ' (reported before)'}"
             )
+        pruned = prune_audit(run.connection, settings.audit_days)
+        if pruned.runs:
+            log(
+                f"{pruned.runs:,} runs of more than {settings.audit_days} days ago that changed nothing are removed"
+            )
+        for reminded in seen.reminded:
+            log(f"{reminded} still has a problem: mailed again")
         return Watched(run.run_id, seen, _mark_in_prefect(run.connection))
 
     try:
@@ -66,6 +80,9 @@ def watchdog() -> Watched:
         _mail_that_warehouse_is_down(settings, error)
         raise
     _mail_that_warehouse_is_back(settings)
+    for rotated in rotate_logs(settings.home):
+        log(f"{rotated} is rotated")
+    _call_monitor(settings)
     return watched
 
 
@@ -89,16 +106,20 @@ def _mark_in_prefect(connection: psycopg.Connection | None, *, is_local: bool = 
         dead = [
             flow_run["id"] for flow_run in running if is_local and _is_gone(flow_run["infrastructure_pid"])
         ]
+        # Its worker has taken it and died: it would hold its slots in deployment and work pool for ever.
+        stuck = [flow_run["id"] for flow_run in running if _is_stuck(flow_run)]
         if connection is not None:
             dead += _crashed(connection, [flow_run["id"] for flow_run in running])
-        for flow_run_id in dict.fromkeys(dead):
-            message = "The process that ran it is gone (watchdog)."
+        for flow_run_id in dict.fromkeys([*dead, *stuck]):
+            message = "The process is gone (watchdog)."
+            if flow_run_id in stuck:
+                message = f"It did not start within {PENDING_MINUTES} minutes: its worker is gone (watchdog)."
             state = {"type": "CRASHED", "name": "Crashed", "message": message}
             _ask(api_url, f"flow_runs/{flow_run_id}/set_state", {"state": state, "force": True})
     except (OSError, ValueError) as error:
         log(f"Prefect does not answer: {error}")
         return ()
-    return tuple(dict.fromkeys(dead))
+    return tuple(dict.fromkeys([*dead, *stuck]))
 
 
 def _crashed(connection: psycopg.Connection, flow_run_ids: list[str]) -> list[str]:
@@ -112,11 +133,19 @@ def _crashed(connection: psycopg.Connection, flow_run_ids: list[str]) -> list[st
     return [flow_run_id for (flow_run_id,) in found]
 
 
+def _is_stuck(flow_run: Mapping[str, Any]) -> bool:
+    """Whether a run of ours has been PENDING for too long."""
+    if flow_run["state_type"] != "PENDING" or "dwh" not in flow_run["tags"]:
+        return False
+    since = datetime.fromisoformat(flow_run["state"]["timestamp"])
+    return datetime.now(UTC) - since > timedelta(minutes=PENDING_MINUTES)
+
+
 def _is_gone(pid: str | None) -> bool:
     return pid is not None and not psutil.pid_exists(int(pid))
 
 
-def _ask(api_url: str, path: str, body: object) -> list[dict[str, str]]:
+def _ask(api_url: str, path: str, body: object) -> list[dict[str, Any]]:
     # Plain HTTP: Prefect's own client takes long to import, and may start a server.
     headers = {"Content-Type": "application/json"}
     if key := os.environ.get("PREFECT_API_KEY"):
@@ -125,8 +154,26 @@ def _ask(api_url: str, path: str, body: object) -> list[dict[str, str]]:
         headers["Authorization"] = f"Basic {b64encode(login.encode()).decode()}"
     request = urllib.request.Request(f"{api_url}/{path}", json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
-        answer: list[dict[str, str]] = json.load(response)
+        answer: list[dict[str, Any]] = json.load(response)
     return answer
+
+
+def _call_monitor(settings: Settings) -> None:
+    """Call DWH_HEARTBEAT_URL: a monitor elsewhere notices when the calls stop, as where mail is not delivered."""
+    if settings.heartbeat_url is None:
+        return
+    with connect(settings.warehouse, autocommit=True) as connection:
+        if has_overdue_mail(connection):
+            log(
+                "mail has waited for an hour: the monitor of DWH_HEARTBEAT_URL is not called", logging.WARNING
+            )
+            return
+    try:
+        with urllib.request.urlopen(settings.heartbeat_url.get_secret_value(), timeout=TIMEOUT_SECONDS):
+            pass
+    except (OSError, ValueError) as error:
+        # Without the URL: it is the monitor's password.
+        log(f"the monitor of DWH_HEARTBEAT_URL cannot be called: {type(error).__name__}", logging.WARNING)
 
 
 def _mail_that_warehouse_is_down(settings: Settings, error: WarehouseError) -> None:

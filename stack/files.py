@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import random
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +41,8 @@ def tail(path: Path, begin: int, size: int = 4000) -> str:
     """The last `size` bytes of a log, from byte `begin` on."""
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
-        file.seek(max(begin, end - size))
+        # A log that was rotated meanwhile begins anew.
+        file.seek(max(begin if begin <= end else 0, end - size))
         return file.read().decode(errors="replace")
 
 
@@ -49,6 +51,21 @@ def append_secret(path: Path) -> IO[bytes]:
     if path.exists() and path.stat().st_size > LOG_BYTES:
         path.replace(path.with_suffix(".old.log"))
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
+
+
+def rotate_log(path: Path) -> bool:
+    """Move the content of a long log into another file, while its process goes on writing; returns whether it was long.
+
+    Its process appends, so that it writes on at the new end.
+    """
+    if not path.exists() or path.stat().st_size <= LOG_BYTES:
+        return False
+    old = path.with_suffix(".old.log")
+    old.unlink(missing_ok=True)
+    with path.open("rb") as content, append_secret(old) as copy:
+        shutil.copyfileobj(content, copy)
+    os.truncate(path, 0)
+    return True
 
 
 def full_disk(folder: Path) -> StackError:

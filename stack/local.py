@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stack.files import rotate_log
 from stack.postgres import EmbeddedPostgres
 from stack.prefect import (
     Progress,
@@ -94,6 +95,12 @@ def up(
             launch_worker(home)
             wait_for_worker(home, progress=progress)
     return state(home)
+
+
+def rotate_logs(home: Path) -> list[Path]:
+    """Rotate the logs of this home folder that have grown long, also while their processes run. Returns them."""
+    logs = [server(home).log, worker(home).log, EmbeddedPostgres(home / "postgres").log]
+    return [log for log in logs if rotate_log(log)]
 
 
 def down(home: Path, progress: Progress = lambda _: None) -> None:

@@ -19,6 +19,12 @@ from stack.processes import Service
 Progress = Callable[[str], None]
 POOL = "dwh"
 START_SECONDS = 300.0
+# A server keeps flow runs for ever unless it is told otherwise, and 72 MB of events a day for a week.
+RETENTION = {
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 86_400),
+    "PREFECT_SERVER_EVENTS_RETENTION_PERIOD": "P2D",
+}
 
 
 def server(home: Path) -> Service:
@@ -43,6 +49,7 @@ def environment(home: Path, port: int | None = None) -> dict[str, str]:
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         # If kept in memory, slots of runs that die with their server would never be released.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        **RETENTION,
         "DO_NOT_TRACK": "1",
         "no_proxy": f"127.0.0.1,{os.environ.get('no_proxy') or os.environ.get('NO_PROXY', '')}",
     }
@@ -65,8 +72,8 @@ def launch_server(home: Path) -> Service:
             if service.find() is None:
                 _seed(service.home)
                 port = service.port if service.port and is_free(service.port) else free_port()
-                command = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
-                service.start(_prefect(*command), _inherited(environment(home, port)), port)
+                command = [sys.executable, "-m", "flows.local_server", str(port)]
+                service.start(command, _inherited(environment(home, port)), port)
     return service
 
 

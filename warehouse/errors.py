@@ -11,6 +11,8 @@ def summarize_error(error: BaseException) -> str:
     number = getattr(error, "signal", signal.SIGINT if isinstance(error, KeyboardInterrupt) else None)
     if number is not None and not isinstance(error, Exception):
         return f"stopped by {'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name}"
+    if isinstance(error, SystemExit):
+        return f"The process is gone: it was ended from outside, as with its worker (exit code {error.code})."
     return str(getattr(error, "what", None) or f"{type(error).__name__}: {error}")
 
 

@@ -34,7 +34,7 @@ ENV_FILE = Path(".env")
 SOURCE_URL = re.compile(r"dwh_([a-z][a-z0-9]*)_url")
 PACKAGED_SOURCES = Path(__file__).parent / "sources"
 # Variables with our prefix that are no settings: of the command line, of the local stack's processes, of tests.
-OTHER_VARIABLES = ("DWH_DEBUG", "DWH_LOG_FORMAT", "DWH_STACK_HOME", "DWH_STACK_ROLE")
+OTHER_VARIABLES = ("DWH_COMMIT", "DWH_DEBUG", "DWH_LOG_FORMAT", "DWH_STACK_HOME", "DWH_STACK_ROLE")
 TEST_VARIABLES = "DWH_TEST_"
 
 
@@ -141,10 +141,22 @@ class Settings(BaseSettings):
         pattern="^[A-Z]{3}$",
         description="Currency of customers' spend and profit level, ISO 4217; other currencies are shown beside it",
     )
+    without_geoip: Literal["fail", "unknown"] = Field(
+        "fail",
+        description="unknown: without a GeoIP file web logs are loaded with country ZZ, to be reclassified later",
+    )
     smtp_url: SecretStr | None = Field(None, description="smtp://, smtp+starttls:// or smtps:// URL for mail")
     alert_to: str | None = Field(None, description="Who is mailed; several with commas between them")
     alert_from: str | None = Field(
         None, description="Sender of mails; unset: the SMTP user, or dwh@ this host"
+    )
+    reminder_hours: float = Field(
+        24, ge=0, le=10_000, description="Hours after which a problem that lasts is mailed again; 0: never"
+    )
+    heartbeat_url: SecretStr | None = Field(
+        None,
+        description="URL that each successful round of the watchdog calls (healthchecks.io or alike), so that "
+        "somebody notices when it is gone",
     )
     ui_url: str | None = Field(
         None, description="Prefect UI that mails link to; unset: that of PREFECT_API_URL"
@@ -207,6 +219,12 @@ class Settings(BaseSettings):
     )
     change_log_days: int = Field(
         90, ge=1, le=36500, description="Days for which changes, and what undo needs, are kept"
+    )
+    audit_days: int = Field(
+        90,
+        ge=1,
+        le=36500,
+        description="Days for which runs that changed nothing, and sent mails, stay in the audit trail",
     )
     time_zone: str | None = Field(
         None,

@@ -2,7 +2,13 @@
 # and the block that its secrets are kept in. The deployments are read from ../prefect.yaml, as `dwh deploy` reads them;
 # an entry that mentions {source} becomes a deployment for each of var.sources. The key comes from PREFECT_API_KEY.
 terraform {
-  required_version = ">= 1.6"
+  required_version = ">= 1.10"
+  # State in the lake's bucket: terraform init -backend-config=bucket=LAKE -backend-config=key=dwh/terraform.tfstate
+  # -backend-config=region=REGION
+  backend "s3" {
+    encrypt      = true
+    use_lockfile = true
+  }
   required_providers {
     prefect = {
       source  = "prefecthq/prefect"

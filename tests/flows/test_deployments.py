@@ -226,6 +226,19 @@ def test_a_worker_runs_what_the_api_asks_for_and_retry_goes_on_where_it_failed(
     assert len(place.facts()) == 1
     assert place.rows("select count(*) from dwh.fact_weblog") == [(10,)]
 
+    place.do("delete from order_item", "delete from sales_order")
+    stopped = ended(client, client.create_flow_run_from_deployment(deployed["ingest-shop"]).id, tmp_path)
+    assert (stopped.type.value, stopped.name) == ("FAILED", "Delete threshold exceeded")
+    advice = "In Prefect: deployment ingest-shop, Run, Custom run, switch on `confirm_deletes`."
+    assert advice in stopped.message
+    last = "select launched_by, status, hint like '%%' || %s from audit.run order by run_id desc limit 1"
+    assert place.rows(last, advice) == [("somebody in Prefect", "stopped", True)]
+    confirmed = client.create_flow_run_from_deployment(
+        deployed["ingest-shop"], parameters={"source": "shop", "confirm_deletes": True}
+    )
+    assert ended(client, confirmed.id, tmp_path).name == "Completed"
+    assert place.facts() == []
+
 
 def unscheduled() -> Declared:
     """The declarations without schedules."""
@@ -267,6 +280,32 @@ def test_what_is_dead_in_the_warehouse_is_marked_as_crashed_in_prefect(
     assert client.read_flow_run(dead).state.type == StateType.CRASHED
     assert client.read_flow_run(alive).state.type == StateType.RUNNING
     client.delete_flow_run(alive)
+
+
+def test_run_that_is_pending_while_its_worker_dies_gives_its_slot_back(
+    client: "SyncPrefectClient", tmp_path: Path, place: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect.states import Pending
+
+    from flows import watchdog
+
+    deployment_id = deploy(unscheduled(), f"test-{uuid.uuid4().hex[:8]}", tmp_path).ids["ingest-shop"]
+
+    def take() -> tuple[UUID, str]:
+        flow_run_id = client.create_flow_run_from_deployment(deployment_id).id
+        answer = client.set_flow_run_state(flow_run_id, Pending())
+        return flow_run_id, answer.state.type.value
+
+    stuck, state = take()
+    assert state == "PENDING"
+    assert take()[1] == "CANCELLED"
+    assert str(stuck) not in watchdog._mark_in_prefect(None)
+    monkeypatch.setattr(watchdog, "PENDING_MINUTES", -1)
+    assert str(stuck) in watchdog._mark_in_prefect(None)
+    assert client.read_flow_run(stuck).state.type.value == "CRASHED"
+    again, state = take()
+    assert state == "PENDING"
+    client.delete_flow_run(again)
 
 
 def test_deployment_of_a_source_that_is_no_longer_declared_is_paused_until_it_is_again(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
+from uuid import UUID
 from xml.etree import ElementTree
 
 import psycopg
@@ -124,7 +125,7 @@ def test_delete_threshold_fails_the_run_at_once_and_says_why(place: Pipeline, tr
     )[0]
     assert (status, "Too many rows were deleted" in str(error)) == ("stopped", True)
     seen = tracked(prefect_run_id)
-    assert (seen.state, seen.tasks) == ("Failed", {"stage-source": 1})
+    assert (seen.state, seen.tasks) == ("Delete threshold exceeded", {"stage-source": 1})
     assert seen.artifacts["ingest-shop"].startswith("# ingest-shop: stopped")
     assert "--confirm-deletes" in seen.artifacts["ingest-shop"]
     assert ingest(confirm_deletes=True).verifications[-1].rows_mirror == 0
@@ -269,3 +270,40 @@ def wait_until(connection: psycopg.Connection, query: str) -> None:
     while not connection.execute(query.encode()).rowcount:
         assert time.monotonic() < give_up_at, f"never: {query}"
         time.sleep(0.02)
+
+
+def test_run_without_a_change_is_one_line_and_no_artifacts(place: Pipeline, tracked: Ask) -> None:
+    ingest()
+    ingest()
+    first, second = (
+        run_id for (run_id,) in place.rows("select prefect_run_id from audit.run order by run_id")
+    )
+    assert tracked(first).artifacts.keys() >= {"ingest-shop", "ingest-shop-loads"}
+    quiet = tracked(second)
+    assert (quiet.state, quiet.artifacts, quiet.tables) == ("Completed", {}, {})
+    ours = [
+        [
+            line
+            for line in lines_of(run_id)
+            if not line.startswith(("Beginning flow run", "Finished in state"))
+        ]
+        for run_id in (first, second)
+    ]
+    assert any("reading source shop" in line for line in ours[0]) and len(ours[0]) > 5
+    assert ours[1] == ["Run 2: no change."]
+
+
+def lines_of(flow_run_id: object) -> list[str]:
+    """The log of a flow run, once no more lines come."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+
+    mine = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[UUID(str(flow_run_id))]))
+    before: list[str] | None = None
+    with get_client(sync_client=True) as client:
+        while True:
+            lines = [one.message for one in client.read_logs(log_filter=mine)]
+            if lines == before and any(line.startswith("Finished in state") for line in lines):
+                return lines
+            before = lines
+            time.sleep(1)

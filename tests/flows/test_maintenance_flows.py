@@ -47,12 +47,12 @@ def test_old_requests_are_removed_countries_looked_up_again_and_differences_repa
         ("reconcile", "succeeded"),
     ]
     seen = [tracked(prefect_run_id) for *_, prefect_run_id in runs]
-    assert [run.state for run in seen] == ["Completed", "Completed", "Failed", "Completed"]
+    assert [run.state for run in seen] == ["Completed", "Completed", "Differences found", "Completed"]
     assert [sorted(run.tasks) for run in seen] == [
         ["remove-requests"],
         ["reclassify-requests"],
-        ["reconcile-feed", "reconcile-source"],
-        ["reconcile-feed", "reconcile-source"],
+        ["reconcile-source", "reconcile-weblogs"],
+        ["reconcile-source", "reconcile-weblogs"],
     ]
     assert [run.artifacts[flow].split("\n")[0] for run, (flow, *_) in zip(seen, runs, strict=True)] == [
         f"# {flow}: {status}" for flow, status, _ in runs

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ from warehouse.errors import (
     DifferencesFound,
     LockHeld,
     QualityGateStopped,
+    RunLost,
     SchemaDrift,
     SettingsError,
     StepsFailed,
@@ -33,7 +35,7 @@ from warehouse.errors import (
 from warehouse.reconcile.reconcile import reconcile_source, stop_on_differences
 from warehouse.runs.alerts import Mailbox, Rules, deliver, enqueue_late_alert, send_test
 from warehouse.runs.alerts.deliver import MailRefused
-from warehouse.runs.audit import Load, Run, mark_crashed, record_load, start_run
+from warehouse.runs.audit import CheckResult, Load, Run, mark_crashed, record_checks, record_load, start_run
 from warehouse.settings import Settings
 
 FLOW = "ingest-shop"
@@ -100,7 +102,11 @@ ENDS: Mapping[str, tuple[Callable[[], BaseException], str, str]] = {
         "failed",
         "ingest-shop failed: ValueError: no such thing",
     ),
-    "crashed": (KeyboardInterrupt, "crashed", "ingest-shop crashed: stopped by Ctrl-C"),
+    "crashed": (
+        lambda: SystemExit(1),
+        "crashed",
+        "ingest-shop crashed: The process is gone: it was ended from outside, as with its worker (exit code 1).",
+    ),
     "gate": (
         lambda: QualityGateStopped("2 rows lack a key.", hint="Mend them."),
         "gate stopped",
@@ -281,20 +287,112 @@ def test_a_dirty_feed_is_one_mail_until_a_run_is_clean(
     assert [(kind, seen) for kind, _, seen in queued(warehouse)] == [("quarantine", 3), ("quarantine", 1)]
 
 
-def test_late_sends_one_alert_and_none_beside_that_of_the_failure(
+def test_late_is_mailed_once_and_also_where_an_older_problem_is_open(
     warehouse_url: str, warehouse: psycopg.Connection, inbox: Inbox
 ) -> None:
     (now,) = warehouse.execute("select clock_timestamp()").fetchone() or ()
     assert enqueue_late_alert(warehouse, FLOW, now, None, Rules())
     assert not enqueue_late_alert(warehouse, FLOW, now, None, Rules())
     run_once(warehouse_url, ConnectionFailed("down"), flow="refresh-marts")
-    assert not enqueue_late_alert(warehouse, "refresh-marts", now, now, Rules())
+    assert enqueue_late_alert(warehouse, "refresh-marts", now, now, Rules())
     run_once(warehouse_url)
     deliver(warehouse_url, mailbox(inbox))
     assert [subject.split(":")[0] for subject in inbox.subjects] == [
         "[dwh] ingest-shop is late",
         "[dwh] refresh-marts failed",
+        "[dwh] refresh-marts is late",
         "[dwh] ingest-shop works again",
+    ]
+
+
+class Signalled(KeyboardInterrupt):
+    signal = signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("stop", "message"), [(KeyboardInterrupt, "stopped by Ctrl-C"), (Signalled, "stopped by SIGTERM")]
+)
+def test_cancelled_run_is_no_crash_and_sends_no_mail(
+    stop: type[BaseException], message: str, warehouse_url: str, warehouse: psycopg.Connection
+) -> None:
+    run_once(warehouse_url, stop())
+    assert warehouse.execute("select status, error from audit.run").fetchall() == [("cancelled", message)]
+    assert queued(warehouse) == []
+
+
+def test_ways_in_which_a_database_goes_away_are_one_problem(
+    warehouse_url: str, warehouse: psycopg.Connection
+) -> None:
+    for error in (
+        ConnectionFailed("down"),
+        RunLost("lost"),
+        psycopg.OperationalError("server closed the connection"),
+        psycopg.errors.AdminShutdown("terminating"),
+    ):
+        run_once(warehouse_url, error)
+    for number in (1, 2):
+        run_once(warehouse_url, SystemExit(number))
+    assert [(kind, seen) for kind, _, seen in queued(warehouse)] == [("failed", 4), ("crashed", 2)]
+
+
+def test_mail_has_the_date_of_its_problem_and_a_sender_that_others_know(
+    warehouse_url: str, warehouse: psycopg.Connection, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_once(warehouse_url, SchemaDrift("gone"))
+    (written_at,) = warehouse.execute("select created_at from audit.outbox").fetchone() or ()
+    for name, sender in (("localhost", "dwh@example.com"), ("etl1.corp.example", "dwh@etl1.corp.example")):
+        monkeypatch.setattr("socket.getfqdn", lambda name=name: name)
+        settings = Settings(
+            smtp_url=SecretStr(f"smtp://127.0.0.1:{inbox.port}"),
+            alert_to="ana@example.com, eva@other.example",
+        )
+        made = Mailbox.of(settings)
+        assert made is not None
+        deliver(warehouse_url, made)
+        warehouse.execute("update audit.outbox set sent_at = null")
+        message = inbox.messages[-1]
+        assert message["Date"].datetime == written_at.replace(microsecond=0)
+        assert message["From"] == sender
+
+
+def test_mail_goes_to_the_owners_of_source_contract_and_mart(
+    warehouse_url: str,
+    warehouse: psycopg.Connection,
+    inbox: Inbox,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for source, owner in (("mall", '"mall@example.com"'), ("cafe", '["a@example.com", "b@example.com"]')):
+        (tmp_path / source).mkdir()
+        (tmp_path / source / "source.toml").write_text(f"owner = {owner}\n")
+    contracts, marts = tmp_path / "checks", tmp_path / "marts"
+    contracts.mkdir()
+    marts.mkdir()
+    (contracts / "order_item.yml").write_text("owner: sales@example.com\n")
+    (marts / "marts.toml").write_text(
+        '[mart.sales_by_month]\nowner = "finance, finance@example.com, cfo@example.com"\n'
+    )
+    monkeypatch.setattr("warehouse.runs.alerts.owners.CONTRACTS", contracts)
+    monkeypatch.setattr("warehouse.runs.alerts.owners.MARTS", marts)
+    rules = Rules(sources=tmp_path)
+    run_once(warehouse_url, SchemaDrift("gone"), flow="ingest-mall", rules=rules)
+    with pytest.raises(QualityGateStopped), start_run(warehouse_url, flow="ingest-cafe", rules=rules) as run:
+        record_checks(
+            warehouse,
+            run.run_id,
+            [CheckResult("cafe", "order_item", "x", "y", None, "fail", "failed", 1, None, 1)],
+        )
+        raise QualityGateStopped("2 rows lack a key.")
+    failure = ValueError("no space")
+    setattr(failure, "concerns", "mart sales_by_month")  # noqa: B010
+    run_once(warehouse_url, failure, flow="refresh-marts", rules=rules)
+    run_once(warehouse_url, TypeError("whatever"), flow="refresh-marts", rules=rules)
+    deliver(warehouse_url, mailbox(inbox))
+    assert [message["To"] for message in inbox.messages] == [
+        "mall@example.com",
+        "a@example.com, b@example.com, sales@example.com",
+        "finance@example.com, cfo@example.com",
+        "one@example.com, two@example.com",
     ]
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 NOT_HERE = re.compile(r"redis|PREFECT_SERVER_DATABASE_[DHPUN]|\$\{", re.IGNORECASE)
 PATIENCE_SECONDS = 120
+AUTH = "dwh:s3cret"
 
 
 class Composed:
@@ -38,6 +40,7 @@ class Composed:
         self.folder, self._processes = folder, processes
         self.port, health = free_port(), free_port()
         (folder / "prefect_db_password").write_text("SQLite has none")
+        (folder / "prefect_auth").write_text(AUTH)
         for name in ("shop", "warehouse", "warehouse_owner"):
             (folder / f"{name}_url").write_text(postgres.url(name.removesuffix("_owner")))
         self.replaced = {
@@ -66,7 +69,8 @@ class Composed:
         declared = {
             variable: self._here(value)
             for variable, value in SERVICES[name]["environment"].items()
-            if not NOT_HERE.search(f"{variable}={value}")
+            # Without a value: passed on where it is set.
+            if value is not None and not NOT_HERE.search(f"{variable}={value}")
         }
         return declared | self.replaced
 
@@ -98,7 +102,9 @@ class Composed:
         """Answer of the server's API."""
         data = None if body is None else json.dumps(body).encode()
         address = f"{self.replaced['PREFECT_API_URL']}/{path}"
-        request = urllib.request.Request(address, data, {"Content-Type": "application/json"})
+        login = f"Basic {b64encode(AUTH.encode()).decode()}"
+        headers = {"Content-Type": "application/json", "Authorization": login}
+        request = urllib.request.Request(address, data, headers)
         with urllib.request.urlopen(request) as answer:
             return json.load(answer)
 
@@ -126,6 +132,9 @@ def test_services_come_up_in_their_order_and_a_run_that_is_asked_for_is_done(com
     composed.run("prefect-migrate")
     composed.start("prefect-server")
     composed.start("prefect-services")
+    # Whoever does not know the password is refused.
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{composed.replaced['PREFECT_API_URL']}/admin/version")
     composed.run("migrate")
     composed.run("deploy")
     composed.start("worker")

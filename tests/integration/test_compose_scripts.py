@@ -20,6 +20,7 @@ def test_logins_are_created_with_generated_passwords(own_postgres: EmbeddedPostg
     folder.mkdir()
     environment = {
         "SECRETS_FOLDER": str(folder),
+        "CONSUMERS_FOLDER": str(tmp_path / "for"),
         "PATH": f"{programs(own_postgres.major)}:{os.environ['PATH']}",
     }
     for database in ("shop", "warehouse"):
@@ -38,6 +39,22 @@ def test_logins_are_created_with_generated_passwords(own_postgres: EmbeddedPostg
     run("generate_secrets.sh")
     assert {file.name: file.read_text() for file in folder.iterdir()} == generated
     assert len({secret for name, secret in generated.items() if name.endswith("_password")}) == 7
+    given = {
+        consumer.name: sorted(file.name for file in consumer.iterdir())
+        for consumer in (tmp_path / "for").iterdir()
+    }
+    assert given == {
+        "shop-db": ["shop_db_password"],
+        "warehouse-db": ["warehouse_db_password"],
+        "prefect-db": ["prefect_db_password"],
+        "prefect": ["prefect_auth", "prefect_db_password"],
+        "dwh": ["prefect_auth", "shop_url", "warehouse_url"],
+        "migrate": ["prefect_auth", "warehouse_owner_url"],
+        "demo": ["prefect_auth", "shop_owner_url", "warehouse_url"],
+        "grafana": ["grafana_admin_password", "grafana_password"],
+    }
+    assert (tmp_path / "for" / "dwh" / "warehouse_url").read_text() == generated["warehouse_url"]
+    assert generated["prefect_auth"].startswith("dwh:") and len(generated["prefect_auth"]) == 52
     with psycopg.connect(own_postgres.url(), autocommit=True) as connection:
         for name in ("shop", "warehouse"):
             password = generated[f"{name}_db_password"]
@@ -61,8 +78,9 @@ def test_logins_are_created_with_generated_passwords(own_postgres: EmbeddedPostg
         loader.execute("create table raw.made (a int)")
     with user("grafana", "warehouse") as grafana:
         grafana.execute("select * from mart.job_run")
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            grafana.execute("delete from dwh.dim_date")
+    for query in ("select from mart.customer_masked", "select from mart.sales", "select from dwh.dim_date"):
+        with user("grafana", "warehouse") as grafana, pytest.raises(psycopg.errors.InsufficientPrivilege):
+            grafana.execute(query.encode())
     with user("shop_reader", "shop") as reader:
         reader.execute("select * from customer")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):

@@ -13,6 +13,7 @@ from warehouse.load import marts
 from warehouse.load.publish import publish
 from warehouse.report.read import read
 from warehouse.runs.audit import start_run
+from warehouse.runs.metrics import render
 from warehouse.runs.status import read_status
 from warehouse.undo.undo import undo
 from warehouse.weblogs.result import Progress
@@ -140,3 +141,32 @@ def test_undo_of_a_load_takes_the_claims_of_later_idle_loads_with_it(lake: Weblo
     newest, older, none = claims
     assert newest is not None and older is not None and newest > older
     assert none is None
+
+
+def test_metrics_say_what_the_marts_say_and_need_no_more_than_the_monitor_s_role(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10", {"discount_amount": 1_000})
+    shop.capture()
+    with pytest.raises(ValueError, match="no good"), start_run(shop.warehouse_url, flow="refresh-marts"):
+        raise ValueError("no good")
+    shop.warehouse.execute("set role dwh_monitor")
+    text = render(shop.warehouse)
+    shop.warehouse.execute("reset role")
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    taken_at = shop.runs[0].staged.snapshot.taken_at.timestamp()
+    assert float(values['dwh_complete_timestamp_seconds{source="shop"}']) == pytest.approx(
+        taken_at, abs=0.001
+    )
+    rule = "discount is not between 0 and the gross amount"
+    assert values[f'dwh_quarantine_rows{{source="shop",entity="order_item",rule="{rule}"}}'] == "1"
+    assert values['dwh_open_problems{flow="refresh-marts",kind="failed"}'] == "1"
+    assert (values['dwh_run_failed{flow="ingest-shop"}'], values['dwh_run_failed{flow="refresh-marts"}']) == (
+        "0",
+        "1",
+    )
+    assert 'dwh_run_success_timestamp_seconds{flow="ingest-shop"}' in values
+    assert 'dwh_run_success_timestamp_seconds{flow="refresh-marts"}' not in values
+    assert values['dwh_table_differs{layer="mirror",source="shop",table="customer"}'] == "0"
+    assert "Ana" not in text and "ana@example.com" not in text
+    # Each metric is declared once, before its values.
+    declared = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
+    assert len(declared) == len(set(declared)) == 12

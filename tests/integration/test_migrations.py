@@ -1,6 +1,7 @@
 """Migrations: released schemas are upgraded with their data, views follow, everything is commented."""
 
 import lzma
+import re
 import subprocess
 from collections import Counter
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from warehouse.migrations import current, declared, downgrade, head, upgrade
 from warehouse.model.drift import find_drift
 from warehouse.model.star import DIMENSIONS, TARGETS
 from warehouse.runs.audit import start_run
+from warehouse.settings import Settings
 from warehouse.sources.registry import read_source
 from warehouse.undo.undo import undo
 
@@ -299,3 +301,34 @@ def queries() -> list[Path]:
         and (path.parent.name != "conform" or path.parents[1].name in SOURCES)
         and path != PACKAGE / "model" / "day.sql"
     ]
+
+
+def test_doctor_and_migrate_say_of_a_newer_warehouse_what_a_run_says(
+    warehouse_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cli.diagnostics import _warehouse
+    from cli.maintenance import migrate
+    from warehouse.db.schema_version import ensure_migrated
+    from warehouse.errors import SchemaOutdated
+
+    with connect(warehouse_url, autocommit=True) as connection:
+        connection.execute("update public.alembic_version set version_num = '9999'")
+    monkeypatch.setenv("DWH_WAREHOUSE_URL", warehouse_url)
+    monkeypatch.setenv("DWH_SHOP_URL", warehouse_url)
+    with pytest.raises(SchemaOutdated, match=r"revision 9999; this code ends at") as of_run:
+        ensure_migrated(warehouse_url)
+    with pytest.raises(SchemaOutdated) as of_migrate:
+        migrate()
+    found = [(one.what, one.hint) for one in _warehouse(Settings.load()) if one.verdict == "wrong"]
+    assert (str(of_migrate.value), found) == (str(of_run.value), [(of_run.value.what, of_run.value.hint)])
+
+
+def test_version_of_the_code_names_package_and_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    from warehouse.runs.audit import code_version
+
+    monkeypatch.setenv("DWH_COMMIT", "abc1234")
+    code_version.cache_clear()
+    try:
+        assert re.fullmatch(r"\d+\.\d+\.\d+ \(abc1234\)", code_version())
+    finally:
+        code_version.cache_clear()

@@ -3,18 +3,25 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import psycopg
 import pytest
 
+from flows import watchdog as dog
 from flows.deployments import read_declarations
 from stack.files import free_port
 from tests.mailserver import Inbox, mail_server, text_of
 from warehouse.db.connections import connect
+from warehouse.errors import ConnectionFailed
 from warehouse.runs.alerts import Rules
+from warehouse.runs.audit import start_run
 from warehouse.runs.watchdog import Expectation, Watch, watch
 
 DAILY = Expectation("daily-warehouse", "0 18 * * *", "America/Sao_Paulo", timedelta(minutes=90))
@@ -104,6 +111,61 @@ def test_nothing_is_expected_of_the_time_before_the_first_run(warehouse: psycopg
     assert look(warehouse, LATE + timedelta(hours=12)).late == []
 
 
+def test_late_is_news_while_another_problem_is_open_unless_a_run_has_ended_badly_since(
+    warehouse: psycopg.Connection,
+) -> None:
+    """A dead worker: the failure of Monday is open, and nothing has run since."""
+    ran(warehouse, DUE - timedelta(days=2))
+    warehouse.execute(
+        "insert into audit.outbox (flow, kind, problem, subject, body_text, body_html) "
+        "values (%s, 'failed', 'x', 'x', 'x', 'x')",
+        [DAILY.flow],
+    )
+    ran(warehouse, DUE, "failed")
+    (late,) = look(warehouse, LATE).late
+    assert late.is_news is False
+    (late,) = look(warehouse, LATE + timedelta(days=1)).late
+    assert late.is_news is True
+    ran(warehouse, DUE + timedelta(days=2), "skipped")
+    (late,) = look(warehouse, LATE + timedelta(days=2)).late
+    assert late.is_news is False
+    assert mails(warehouse)[:2] == [(DAILY.flow, "failed"), (DAILY.flow, "late")]
+
+
+def test_problem_that_lasts_is_mailed_again_once_a_day_until_a_run_succeeds(
+    warehouse_url: str, warehouse: psycopg.Connection
+) -> None:
+    # Not due while the test runs.
+    rare = Expectation(DAILY.flow, "0 0 29 2 *", "UTC", timedelta(0))
+    for flow, error in ((DAILY.flow, ValueError), (DAILY.flow, TypeError), ("backfill", ValueError)):
+        with pytest.raises(error, match="no good"), start_run(warehouse_url, flow=flow):
+            raise error("no good")
+    (begin,) = warehouse.execute("select max(created_at) from audit.outbox").fetchone() or ()
+    reminded = [
+        list(look(warehouse, begin + timedelta(hours=hours), rare).reminded)
+        for hours in (0, 23, 25, 26, 48, 50, 75)
+    ]
+    once = [DAILY.flow]
+    assert reminded == [[], [], once, [], [], once, once]
+    subjects = warehouse.execute(
+        "select subject from audit.outbox where kind = 'reminder' order by mail_id"
+    ).fetchall()
+    assert [subject for (subject,) in subjects] == [
+        f"[dwh] daily-warehouse still has a problem: for {span}: daily-warehouse failed: ValueError: no good"
+        for span in ("1 day", "2 days", "3 days")
+    ]
+    (text,) = (
+        warehouse.execute("select body_text from audit.outbox order by mail_id desc limit 1").fetchone() or ()
+    )
+    for error in ("ValueError", "TypeError"):
+        assert f"- daily-warehouse failed: {error}: no good: once since" in text
+    off = watch(warehouse, [rare], Rules(reminder_hours=0), begin + timedelta(days=9))
+    assert not off.reminded
+    with start_run(warehouse_url, flow=DAILY.flow):
+        pass
+    assert not look(warehouse, begin + timedelta(days=9), rare).reminded
+
+
 def test_every_schedule_of_the_deployments_is_watched() -> None:
     declared = read_declarations(["shop"])
     found = {expectation.flow: expectation for expectation in declared.expectations}
@@ -176,3 +238,47 @@ def test_a_warehouse_that_is_down_is_mailed_once_and_so_is_its_return(
         "[dwh] the warehouse works again",
     ]
     assert "s3cret" not in text_of(inbox.messages[0])
+
+
+class Monitor(BaseHTTPRequestHandler):
+    """An outside monitor: counts its calls."""
+
+    calls: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.calls.append(self.path)
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_monitor_is_called_after_each_round_unless_mail_waits_or_the_warehouse_is_down(
+    tmp_path: Path, warehouse_url: str, warehouse: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = HTTPServer(("127.0.0.1", 0), Monitor)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        monkeypatch.setenv("DWH_HOME", str(tmp_path))
+        monkeypatch.setenv("DWH_SHOP_URL", warehouse_url)
+        monkeypatch.setenv("DWH_HEARTBEAT_URL", f"http://127.0.0.1:{server.server_port}/ping/secret")
+        calls = []
+        for url, is_waiting in (
+            (warehouse_url, False),
+            (warehouse_url, True),
+            ("postgresql://me@127.0.0.1:1/x", False),
+        ):
+            monkeypatch.setenv("DWH_WAREHOUSE_URL", url)
+            if is_waiting:
+                warehouse.execute(
+                    "insert into audit.outbox (flow, kind, problem, subject, body_text, body_html, attempts,"
+                    " created_at) values ('x', 'late', 'x', 'x', 'x', 'x', 3, now() - interval '61 minutes')"
+                )
+            with suppress(ConnectionFailed):
+                dog.watchdog.fn()
+            calls.append(len(Monitor.calls))
+        assert (calls, Monitor.calls) == ([1, 1, 1], ["/ping/secret"])
+    finally:
+        server.shutdown()
+        server.server_close()

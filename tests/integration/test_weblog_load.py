@@ -1,6 +1,7 @@
 """Loading web logs: every line once, whatever files and lines look like, and marts that say what the rows say."""
 
 import gzip
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from random import Random
@@ -9,6 +10,7 @@ from string import ascii_letters, digits
 import psycopg
 import pytest
 
+from generators import geoip as generators_geoip
 from generators import weblogs as generator
 from tests.weblog_lake import AGENT, ARGENTINA, BRAZIL, NOBODYS, WeblogLake, line, lines, make_lake
 from warehouse import geoip
@@ -17,7 +19,7 @@ from warehouse.db.locks import session_lock
 from warehouse.errors import LockHeld
 from warehouse.geoip import GeoIpError
 from warehouse.runs import audit
-from warehouse.weblogs import Progress, load
+from warehouse.weblogs import Progress, load, reclassify
 from warehouse.weblogs.files import blocks
 
 
@@ -468,12 +470,42 @@ def test_load_that_is_barred_says_by_whom(lake: WeblogLake) -> None:
     assert lake.sizes() == [1, 2, 3]
 
 
-def test_load_without_a_geoip_file_says_what_to_do(lake: WeblogLake) -> None:
-    lake.put("1.log", lines(1, 3))
+def test_load_without_a_geoip_file_fails_only_where_there_are_lines_to_load(lake: WeblogLake) -> None:
     (lake.settings.home / "geoip" / "demo.mmdb").unlink()
-    with pytest.raises(GeoIpError, match=r"There is no GeoIP file at .*demo.mmdb"):
-        lake.load()
-    assert lake.rows("select status, hint like '%DWH_GEOIP_PATH%' from audit.run") == [("failed", True)]
+    lake.load()
+    lake.put("1.log", lines(1, 3))
+    for _ in range(2):
+        with pytest.raises(GeoIpError, match=r"There is no GeoIP file at .*demo.mmdb"):
+            lake.load()
+    assert lake.rows("select status, hint like '%DWH_GEOIP_PATH%' from audit.run order by run_id") == [
+        ("succeeded", None),
+        ("failed", True),
+        ("failed", True),
+    ]
+    # One mail for the two.
+    assert lake.rows("select kind, occurrence_count from audit.outbox") == [("failed", 2)]
+    assert lake.sizes() == []
+    geoip_file = lake.settings.home / "geoip" / "demo.mmdb"
+    generators_geoip.write(geoip_file)
+    lake.load()
+    assert lake.sizes() == [1, 2, 3]
+    lake.assert_consistent()
+
+
+def test_lines_loaded_without_a_geoip_file_get_their_countries_later(lake: WeblogLake) -> None:
+    geoip_file = lake.settings.home / "geoip" / "demo.mmdb"
+    geoip_file.unlink()
+    without = replace(lake, settings=lake.settings.model_copy(update={"without_geoip": "unknown"}))
+    without.put("1.log", lines(1, 3) + line(4, address="2001:db8::1"))
+    without.load()
+    countries = "select country, count(*) from dwh.fact_weblog group by 1 order by 1"
+    assert lake.rows(countries) == [("ZZ", 4)]
+    lake.assert_consistent()
+    generators_geoip.write(geoip_file)
+    with audit.start_run(lake.settings.warehouse, flow="reclassify-weblogs") as run:
+        reclassify(lake.settings, run)
+    assert lake.rows(countries) == [("AR", 3), ("ZZ", 1)]
+    lake.assert_consistent()
 
 
 def test_failed_batch_leaves_nothing_but_its_run_texts_and_an_empty_partition(

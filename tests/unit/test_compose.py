@@ -35,8 +35,24 @@ def test_images_are_pinned(name: str) -> None:
     "name", [name for name, service in SERVICES.items() if service.get("restart") != "no"]
 )
 def test_what_stays_up_is_watched(name: str) -> None:
-    # The services process of Prefect serves no port: it ends where it fails, and is started again.
-    assert "healthcheck" in SERVICES[name] or name == "prefect-services"
+    assert "healthcheck" in SERVICES[name]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, service in SERVICES.items() if service.get("restart") != "no"]
+)
+def test_what_stays_up_has_a_limit_of_memory_and_logs_that_rotate(name: str) -> None:
+    assert SERVICES[name]["mem_limit"]
+    assert SERVICES[name]["logging"]["options"].keys() == {"max-size", "max-file"}
+
+
+def test_only_those_who_make_passwords_and_logins_mount_all_of_them() -> None:
+    mounts = {
+        name: [volume.split(":")[0] for volume in service.get("volumes", []) if volume.startswith("secrets")]
+        for name, service in SERVICES.items()
+    }
+    assert {name for name, volumes in mounts.items() if "secrets" in volumes} == {"secrets", "logins"}
+    assert all(len(volumes) <= 1 for name, volumes in mounts.items() if name != "secrets")
 
 
 def test_whatever_is_waited_for_is_there_and_can_be_waited_for() -> None:

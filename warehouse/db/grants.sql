@@ -11,7 +11,8 @@ with schema_grant (schema, role, privileges) as (
     ('dwh', 'dwh_reader', 'usage'),
     ('mart', 'dwh_reader', 'usage'),
     ('audit', 'dwh_reader', 'usage'),
-    ('mart', 'dwh_marketing', 'usage')
+    ('mart', 'dwh_marketing', 'usage'),
+    ('mart', 'dwh_monitor', 'usage')
 ),
 
 relation as (
@@ -81,6 +82,19 @@ relation_grant (oid, full_name, is_made_by_loads, role, privilege) as (
         'select'
     from relation
     where relation.schema = 'mart' and not relation.is_personal
+    union all
+    select
+        relation.oid,
+        relation.full_name,
+        relation.is_made_by_loads,
+        'dwh_monitor',
+        'select'
+    from relation
+    where
+        relation.schema = 'mart' and relation.name in (
+            'job_run', 'table_freshness', 'data_quality', 'data_quality_history', 'quarantine_by_rule',
+            'capture_verification', 'reconciliation', 'unread_file', 'open_problem'
+        )
 )
 
 select

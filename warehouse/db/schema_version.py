@@ -85,16 +85,22 @@ def ensure_migrated(url: str, time_zone: str | None = None) -> None:
             f"The warehouse {place} counts its days in time zone {zone}, and DWH_TIME_ZONE is {time_zone}.",
             hint="Run `dwh migrate` to change it, or unset DWH_TIME_ZONE here.",
         )
+    if error := compare_revision(place, revision):
+        raise error
+
+
+def compare_revision(place: str, revision: str | None) -> SchemaOutdated | None:
+    """What is wrong with the warehouse at `place` being at `revision`; None if this code was written for it."""
     if revision == newest():
-        return
+        return None
     if revision is None:
-        raise SchemaOutdated(f"The warehouse {place} has no tables yet.", hint="Run `dwh migrate`.")
+        return SchemaOutdated(f"The warehouse {place} has no tables yet.", hint="Run `dwh migrate`.")
     if revision > newest():
-        raise SchemaOutdated(
+        return SchemaOutdated(
             f"The warehouse {place} is at revision {revision}; this code ends at {newest()}.",
             hint=f"Install the newer code; or, with it, `dwh migrate --to {newest()}`, which drops what came later.",
         )
-    raise SchemaOutdated(
+    return SchemaOutdated(
         f"The warehouse {place} is at revision {revision}; this code needs {newest()}.",
         hint="Run `dwh migrate`.",
     )

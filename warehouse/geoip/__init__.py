@@ -1,6 +1,16 @@
 """Countries of IP addresses: read the GeoIP database, and download a newer one."""
 
-from warehouse.geoip.database import DEMO, FETCHED, UNKNOWN, GeoIp, GeoIpError, look_up, path_of, read
+from warehouse.geoip.database import (
+    DEMO,
+    FETCHED,
+    UNKNOWN,
+    GeoIp,
+    GeoIpError,
+    look_up,
+    open_file,
+    path_of,
+    read,
+)
 from warehouse.geoip.download import GeoIpNotUpdated, LicenceRefused
 from warehouse.geoip.newest import Update, update
 
@@ -14,6 +24,7 @@ __all__ = [
     "LicenceRefused",
     "Update",
     "look_up",
+    "open_file",
     "path_of",
     "read",
     "update",

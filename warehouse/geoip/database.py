@@ -234,6 +234,50 @@ _DAMAGED: Final = (
 )  # fmt: skip
 
 
+class MissingGeoIp(GeoIp):
+    """No file: every address is in the unknown country, or where that is not wanted, the first look-up fails."""
+
+    def __init__(self, path: Path, *, is_allowed: bool) -> None:
+        self._path, self._is_allowed = path, is_allowed
+        self.database_type, self.build_epoch, self.names = "none", 0, {UNKNOWN: "Unknown"}
+
+    def __str__(self) -> str:
+        return "no GeoIP file"
+
+    def of_v4(self, addresses: npt.NDArray[np.uint32]) -> Countries:
+        """Index of the unknown country for each address.
+
+        Raises:
+            GeoIpError: the settings do not allow a load without a file.
+        """
+        self._refuse()
+        return np.zeros(len(addresses), np.int16)
+
+    def of_v6(self, high: Numbers, low: Numbers) -> Countries:
+        """The same for IPv6."""
+        self._refuse()
+        return np.zeros(len(high), np.int16)
+
+    def _refuse(self) -> None:
+        if not self._is_allowed:
+            raise GeoIpError(
+                f"There is no GeoIP file at {self._path}.",
+                hint=f"{HINT} Or load with DWH_WITHOUT_GEOIP=unknown, and run `dwh run reclassify` once there is one.",
+            )
+
+
+def open_file(settings: Settings) -> GeoIp:
+    """Open the GeoIP file of the settings; where there is none, it is missed when the first address is looked up.
+
+    Raises:
+        GeoIpError: it is damaged.
+    """
+    path = path_of(settings)
+    if settings.geoip_path is None and not path.exists():
+        return MissingGeoIp(path, is_allowed=settings.without_geoip == "unknown")
+    return read(path)
+
+
 def path_of(settings: Settings) -> Path:
     """Path of the GeoIP file: DWH_GEOIP_PATH, else the downloaded file, else the generated one."""
     fetched = settings.home / FETCHED

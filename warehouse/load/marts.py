@@ -1,6 +1,8 @@
 """Maintain the stored marts: by what changed since they were last refreshed, or, where they are small, once more."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import md5
 from typing import Any
@@ -77,7 +79,8 @@ def refresh_stored(
             if state is not None
             else None
         )
-        deleted, inserted = _replace(connection, mart, values)
+        with _concerning(mart.name):
+            deleted, inserted = _replace(connection, mart, values)
         row = connection.execute(sql.SQL("select count(*) from {}").format(_table(mart))).fetchone()
         assert row is not None
         connection.execute(
@@ -101,6 +104,16 @@ def refresh_stored(
             )
         )
     return tuple(loads)
+
+
+@contextmanager
+def _concerning(name: str) -> Iterator[None]:
+    """Let mail about an error go to the mart's owner."""
+    try:
+        yield
+    except psycopg.Error as error:
+        setattr(error, "concerns", f"mart {name}")  # noqa: B010
+        raise
 
 
 def refresh_outdated(connection: psycopg.Connection) -> None:

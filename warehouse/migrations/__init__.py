@@ -4,6 +4,7 @@ Numbered migrations in `versions/` change tables and are frozen. Views, function
 declared in files (`warehouse.migrations.declared`) and applied after the last one, in the same transaction.
 """
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -29,7 +30,8 @@ from warehouse.migrations.privileges import ensure_may_migrate
 
 FOLDER = Path(__file__).parent
 # Whoever waits for a table's lock makes all later readers of that table wait: give up soon and try again.
-LOCK_TIMEOUT = "30s"
+LOCK_TIMEOUT = "2s"
+LOCK_PATIENCE_SECONDS, LOCK_PAUSE_SECONDS = 60.0, 1.0
 # A migration that takes longer belongs into batches of its own.
 STATEMENT_TIMEOUT = "30min"
 
@@ -50,6 +52,7 @@ def upgrade(url: str, revision: str = "head", *, time_zone: str | None = None) -
     found: list[str] = []
 
     def run(connection: Connection) -> None:
+        found.clear()
         driver = _driver(connection)
         objects = SchemaObjects(driver)
         if steps := _steps(connection, revision):
@@ -180,17 +183,23 @@ def _in_transaction(url: str, run: Callable[[Connection], None]) -> None:
     ):
         ensure_suitable(guard)
         ensure_may_migrate(guard, url)
-        try:
-            with _engine(url).begin() as connection:
-                connection.exec_driver_sql(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
-                connection.exec_driver_sql(f"set local statement_timeout = '{STATEMENT_TIMEOUT}'")
-                run(connection)
-                apply_grants(connection)
-        except DBAPIError as error:
-            assert isinstance(error.orig, psycopg.Error)
-            raise _explained(error.orig, url) from error
-        except psycopg.Error as error:
-            raise _explained(error, url) from error
+        give_up_at = time.monotonic() + LOCK_PATIENCE_SECONDS
+        while True:
+            try:
+                with _engine(url).begin() as connection:
+                    connection.exec_driver_sql(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
+                    connection.exec_driver_sql(f"set local statement_timeout = '{STATEMENT_TIMEOUT}'")
+                    run(connection)
+                    apply_grants(connection)
+                    return
+            except (DBAPIError, psycopg.Error) as error:
+                cause = error.orig if isinstance(error, DBAPIError) else error
+                assert isinstance(cause, psycopg.Error)
+                is_locked = isinstance(cause, psycopg.errors.LockNotAvailable)
+                if not is_locked or time.monotonic() > give_up_at:
+                    raise _explained(cause, url) from error
+            # All of it was rolled back: whoever has queued up behind it goes on meanwhile.
+            time.sleep(LOCK_PAUSE_SECONDS)
 
 
 def _explained(error: psycopg.Error, url: str) -> Exception:
@@ -203,7 +212,8 @@ def _explained(error: psycopg.Error, url: str) -> Exception:
         )
     if isinstance(error, psycopg.errors.LockNotAvailable):
         return LockHeld(
-            f"A table or view that the migration changes has been in use for {LOCK_TIMEOUT}. Nothing was changed.",
+            f"A table or view that the migration changes has been in use for {LOCK_PATIENCE_SECONDS:.0f} seconds. "
+            "Nothing was changed.",
             hint="Run `dwh migrate` again when no run or long query is using it: pg_stat_activity lists them.",
         )
     return error

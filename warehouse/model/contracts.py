@@ -119,6 +119,8 @@ def _parse(
     document["checks"] = _applicable(document.get("checks"), None, unmapped, rules, not_applicable)
     if not document["checks"]:
         del document["checks"]
+    # Ours: whom mail about it goes to (runs/alerts/owners.py).
+    document.pop("owner", None)
     names = [rule.name for rule in rules]
     if duplicates := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two checks are called '{duplicates[0]}'")

@@ -16,7 +16,17 @@ from warehouse.report.read import Content, Row
 
 ACTIONS = ("view", "search", "add_to_cart", "checkout", "login", "other")
 # From the bottom of a column to its top.
-STATUSES = ("succeeded", "skipped", "dry run", "undone", "running", "stopped", "failed", "crashed")
+STATUSES = (
+    "succeeded",
+    "skipped",
+    "dry run",
+    "undone",
+    "running",
+    "cancelled",
+    "stopped",
+    "failed",
+    "crashed",
+)
 # Of files that are not read, so many are shown.
 MOST_FILES = 20
 STALE_HOURS = 26

@@ -5,11 +5,13 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Self
 
@@ -25,7 +27,7 @@ from warehouse.runs.alerts.outbox import enqueue_alert, enqueue_crash_alert, mar
 from warehouse.runs.alerts.rules import Rules
 from warehouse.runs.redact import redact
 
-CRASHED = "The process that ran it is gone: nothing of its open transaction was published."
+CRASHED = "The process is gone: nothing of its open transaction was published."
 # SQL condition of a dead run: its status is running, but no session holds its lock.
 DEAD = f"""
     status = 'running' and not exists (
@@ -34,6 +36,8 @@ DEAD = f"""
             and database = (select oid from pg_database where datname = current_database())
     )
     """
+# How long after a session that failed this run's own may end, if the server restarts.
+LOST_AFTER_SECONDS = (0.2, 0.8)
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,10 @@ class CheckResult:
     message: str | None = None
 
 
+# Ends that could not be recorded, since the server was gone.
+_unrecorded: list[tuple[Run, str, BaseException | None]] = []
+
+
 @contextmanager
 def start_run(
     warehouse_url: str,
@@ -162,8 +170,8 @@ def start_run(
     rules: Rules | None = None,
     dry_run: bool = False,
 ) -> Iterator[Run]:
-    """Record a run for the length of the block; it ends as succeeded, failed, stopped (gate or threshold), crashed,
-    or skipped (another run held its lock).
+    """Record a run for the length of the block; it ends as succeeded, failed, stopped (gate or threshold), cancelled
+    (Ctrl-C or a signal), crashed, or skipped (another run held its lock).
 
     First marks dead runs, whose lock nobody holds any more, as crashed. Mails that `rules` ask for are queued in the
     transaction that records the end. A `dry_run` ends with that status, and with the error if there was one.
@@ -175,6 +183,7 @@ def start_run(
         explain_unwritable(),
         connect(warehouse_url, autocommit=True, application_name=f"dwh {flow}") as connection,
     ):
+        _record_ends(connection, warehouse_url)
         mark_crashed(connection, rules)
         with connection.transaction():
             row = connection.execute(
@@ -210,6 +219,9 @@ def start_run(
             with explain_unwritable():
                 yield run
         except BaseException as error:
+            if (lost := _find_lost(run, error)) is not None:
+                _end(run, _status_of(lost), lost)
+                raise lost from error
             _end(run, _status_of(error), error)
             raise
         _end(run, "succeeded", None)
@@ -292,15 +304,27 @@ def record_checks(connection: psycopg.Connection, run_id: int, results: Sequence
 
 @cache
 def code_version() -> str:
-    """Version of the running code: the commit in a checkout, else unknown."""
-    folder = Path(__file__).parent
+    """Version of the running code: that of the package and the commit, which an image has in DWH_COMMIT."""
+    commit = os.environ.get("DWH_COMMIT", "")
+    if not commit:
+        folder = Path(__file__).parent
+        try:
+            described = subprocess.run(
+                ["git", "describe", "--always", "--dirty"],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                timeout=5,
+            )
+            commit = described.stdout.strip()
+        except (OSError, subprocess.TimeoutExpired):
+            # No git, as in an image.
+            pass
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=folder, capture_output=True, text=True, timeout=5
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return described.stdout.strip() or "unknown"
+        package = version("dwh")
+    except PackageNotFoundError:
+        package = "not installed"
+    return f"{package} ({commit or 'commit unknown'})"
 
 
 def _end(run: Run, status: str, error: BaseException | None) -> None:
@@ -316,10 +340,36 @@ def _end(run: Run, status: str, error: BaseException | None) -> None:
                 _write_end(fresh, run, status, error)
         mark_enqueued(error)
     except (psycopg.Error, WarehouseError):
-        # The server is gone, and with it this run's lock: the next run marks this one as crashed.
+        # The server is gone, and with it this run's lock: this process's next run records it, or else another process's
+        # next run marks it as crashed.
+        _unrecorded.append((run, status, error))
         sys.stderr.write(
             f"Run {run.run_id} ended as {status}, but that could not be recorded in the warehouse.\n"
         )
+
+
+def _record_ends(connection: psycopg.Connection, warehouse_url: str) -> None:
+    """Record the ends of this process's runs that could not be recorded: their process is not gone."""
+    for end in [end for end in _unrecorded if end[0].warehouse_url == warehouse_url]:
+        _write_end(connection, *end)
+        _unrecorded.remove(end)
+
+
+def _find_lost(run: Run, error: BaseException) -> RunLost | None:
+    """The error of a lost run, if the run's own connection is dead after `error`, whatever that is."""
+    if isinstance(error, RunLost) or not isinstance(error, Exception):
+        return None
+    # A server that restarts ends this session a moment after the one that failed.
+    pauses = (0.0, *LOST_AFTER_SECONDS) if isinstance(error, psycopg.OperationalError) else (0.0,)
+    for pause in pauses:
+        time.sleep(pause)
+        try:
+            ensure_alive(run)
+        except RunLost as lost:
+            return RunLost(f"{lost.what} Before that: {summarize_error(error)}", hint=lost.hint)
+        except UnsuitableDatabase:
+            return None
+    return None
 
 
 def _write_end(connection: psycopg.Connection, run: Run, status: str, error: BaseException | None) -> None:
@@ -346,7 +396,11 @@ def _status_of(error: BaseException) -> str:
         return "skipped"
     if isinstance(error, WarehouseError) and error.exit_code == 3:
         return "stopped"
-    return "failed" if isinstance(error, Exception) else "crashed"
+    if isinstance(error, Exception):
+        return "failed"
+    # Ctrl-C, or a signal: somebody has cancelled it, or stopped its worker.
+    is_signal = isinstance(error, KeyboardInterrupt) or getattr(error, "signal", None) is not None
+    return "cancelled" if is_signal else "crashed"
 
 
 def _user() -> str:

@@ -48,7 +48,7 @@ def unfinished(
             order by run_id desc limit 1
         )
         select run_id, parameters from last
-        where status in ('failed', 'stopped', 'crashed')
+        where status in ('failed', 'stopped', 'crashed', 'cancelled')
             and (prefect_run_id = %(prefect)s or started_at > clock_timestamp() - make_interval(secs => %(seconds)s))
         """,
         {

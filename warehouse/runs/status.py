@@ -12,6 +12,8 @@ from warehouse.runs.audit import CRASHED, DEAD
 from warehouse.runs.definitions import StaleTarget, list_stale_targets
 
 Rows = list[dict[str, Any]]
+# Shown of a run; audit.difference has all.
+MOST_DIFFERENCES = 100
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,9 @@ class Evidence:
     loads: Rows
     checks: Rows
     verifications: Rows
+    # The first of them, and how many there are.
     differences: Rows
+    difference_count: int
     # Files that it met and did not read.
     unread_files: Rows
     # Of each table that it read and that is verified in parts, since when every row is.
@@ -159,10 +163,12 @@ def read_evidence(connection: psycopg.Connection, run_id: int) -> Evidence:
             connection,
             """
             select layer, source, table_name, row_key::text, problem, is_repaired
-            from audit.difference where run_id = %s order by difference_id
+            from audit.difference where run_id = %s order by difference_id limit %s
             """,
             run_id,
+            MOST_DIFFERENCES,
         ),
+        _rows(connection, "select count(*) from audit.difference where run_id = %s", run_id)[0]["count"],
         _rows(
             connection,
             "select path, status, reason, hint from mart.unread_file where run_id = %s order by path",

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import psycopg
 from cronsim import CronSim
 
-from warehouse.runs.alerts import Rules, enqueue_late_alert
+from warehouse.runs.alerts import Rules, enqueue_late_alert, enqueue_reminders
 from warehouse.runs.audit import mark_crashed
 
 # Largest difference between the clocks of scheduler and database.
@@ -48,6 +48,8 @@ class Watch:
 
     crashed: Sequence[int]
     late: Sequence[Late]
+    # Flows with problems that last, of which a reminder was queued.
+    reminded: Sequence[str] = ()
 
 
 def watch(
@@ -56,7 +58,9 @@ def watch(
     rules: Rules,
     now: datetime | None = None,
 ) -> Watch:
-    """Mark dead runs as crashed and queue mail about them and about late flows; `now` defaults to the database's time.
+    """Mark dead runs as crashed, and queue mail about them, about late flows and about problems that last.
+
+    `now` defaults to the database's time.
 
     Nothing is expected before the first run of any flow: a warehouse created at noon is not late for the evening
     before.
@@ -73,12 +77,30 @@ def watch(
         succeeded = _last_success(connection, expectation.flow)
         if succeeded is None or succeeded[0] < due - SKEW:
             last = succeeded[1] if succeeded else None
-            with connection.transaction():
-                is_news = enqueue_late_alert(
-                    connection, expectation.flow, due + expectation.grace, last, rules
-                )
+            is_news = False
+            # What it ended with is reported already. A run that is still at work, or was skipped, is not.
+            if not _has_ended_badly(connection, expectation.flow, due):
+                with connection.transaction():
+                    is_news = enqueue_late_alert(
+                        connection, expectation.flow, due + expectation.grace, last, rules
+                    )
             late.append(Late(expectation.flow, due + expectation.grace, last, is_news))
-    return Watch(crashed, late)
+    with connection.transaction():
+        reminded = enqueue_reminders(
+            connection, [expectation.flow for expectation in expectations], now, rules
+        )
+    return Watch(crashed, late, reminded)
+
+
+def _has_ended_badly(connection: psycopg.Connection, flow: str, due: datetime) -> bool:
+    """Whether a run of the flow has started since, and its end was mailed."""
+    return bool(
+        connection.execute(
+            "select from audit.run where flow = %s and started_at >= %s "
+            "and status in ('failed', 'stopped', 'crashed') limit 1",
+            [flow, due - SKEW],
+        ).rowcount
+    )
 
 
 def _last_success(connection: psycopg.Connection, flow: str) -> tuple[datetime, datetime] | None:

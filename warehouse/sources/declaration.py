@@ -206,6 +206,8 @@ class _Spec(BaseModel):
     model_config = STRICT
 
     description: str = ""
+    # Whom mail about the source goes to (runs/alerts/owners.py).
+    owner: str | tuple[str, ...] = ()
     schema_: Name = Field("public", alias="schema")
     on_schema_change: Annotated[SchemaPolicy, BeforeValidator(for_every_change)] = SchemaPolicy()
     undecodable: UndecodablePolicy = "refuse"

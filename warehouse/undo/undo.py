@@ -117,6 +117,7 @@ _NOT_PUBLISHED: Final = {
     "stopped": "was stopped by a quality gate or threshold: it published nothing",
     "failed": "failed before it published anything",
     "crashed": "crashed before it published anything",
+    "cancelled": "was cancelled before it published anything",
 }
 
 

@@ -66,7 +66,7 @@ def dry_run_load(
     It keeps nobody waiting while it reads. Only its last step takes turns, for a moment, with the publishes of loaders.
 
     Raises:
-        GeoIpError: there is no GeoIP database.
+        GeoIpError: there are lines to load, and no GeoIP database.
         LakeError: a file cannot be read.
         LockHeld: web logs are being changed, or were while the dry run read them: its result would be out of date.
         QualityGateStopped: the contract would stop the load.
@@ -74,7 +74,7 @@ def dry_run_load(
     assert run.dry_run_connection is not None
     connection, rules = run.dry_run_connection, read_traffic_rules()
     formats = read_formats(settings)
-    countries = geoip.read(geoip.path_of(settings))
+    countries = geoip.open_file(settings)
     with (
         connect(
             run.warehouse_url, autocommit=True, application_name=f"dwh {run.flow} dry run: web logs"

@@ -74,13 +74,13 @@ def load(
     Raises:
         ReconformLimitExceeded: they are more, and nothing was read.
         DeclarationError: the formats of the logs cannot be read as declared.
-        GeoIpError: there is no GeoIP database.
+        GeoIpError: there are lines to load, and no GeoIP database.
         LockHeld: retention or re-classification, which keep all loads out, does not end within `wait_seconds`.
         LakeError: a file cannot be read.
         QualityGateStopped: the contract stopped a batch; nothing of that batch was published.
     """
     rules, formats = read_traffic_rules(), read_formats(settings)
-    countries = geoip.read(geoip.path_of(settings))
+    countries = geoip.open_file(settings)
     limit = None if reconform else settings.reconform_rows
     rederived = rederive_texts(run, limit=limit, wait_seconds=wait_seconds)
     # Some licences require the database's name beside its data: the report reads it from the run's parameters.

@@ -1,18 +1,30 @@
 -- mart.table_freshness: one row per source and table: as of when it is complete, and when it last changed.
 -- inputs: audit.load, audit.run, audit.freshness, audit.watermark, audit.key_range
 -- Every table of a source is complete as of the snapshot of the source's last run, also if that found nothing new.
-with loaded as (
+-- The tables are found by skipping through the index: a trail of years has few of them.
+with recursive loaded as (
+    (
+        select
+            first.source,
+            first.table_name
+        from audit.load as first
+        order by first.source asc, first.table_name asc
+        limit 1
+    )
+    union all
     select
-        load.source,
-        load.table_name,
-        max(load.loaded_at) filter (
-            where load.rows_inserted + load.rows_updated + load.rows_expired + load.rows_deleted > 0
-        ) as changed_at,
-        max(load.run_id) as run_id
-    from audit.load as load
-    inner join audit.run as run on load.run_id = run.run_id
-    where run.status <> 'undone' and run.flow <> 'undo'
-    group by load.source, load.table_name
+        next.source,
+        next.table_name
+    from loaded
+    cross join lateral (
+        select
+            load.source,
+            load.table_name
+        from audit.load as load
+        where (load.source, load.table_name) > (loaded.source, loaded.table_name)
+        order by load.source asc, load.table_name asc
+        limit 1
+    ) as next
 ),
 
 -- A large table is compared with its source range by range, any other as a whole.
@@ -48,11 +60,33 @@ select
     loaded.table_name,
     freshness.complete_at,
     verified.verified_since,
-    loaded.changed_at,
-    loaded.run_id,
+    changed.changed_at,
+    last.run_id,
     size.row_count_estimate,
     size.size_bytes
 from loaded
+cross join
+    lateral (
+        select load.run_id
+        from audit.load as load
+        inner join audit.run as run on load.run_id = run.run_id
+        where
+            load.source = loaded.source and load.table_name = loaded.table_name
+            and run.status <> 'undone' and run.flow <> 'undo'
+        order by load.load_id desc
+        limit 1
+    ) as last
+left join lateral (
+    select load.loaded_at as changed_at
+    from audit.load as load
+    inner join audit.run as run on load.run_id = run.run_id
+    where
+        load.source = loaded.source and load.table_name = loaded.table_name
+        and load.rows_inserted + load.rows_updated + load.rows_expired + load.rows_deleted > 0
+        and run.status <> 'undone' and run.flow <> 'undo'
+    order by load.load_id desc
+    limit 1
+) as changed on true
 left join audit.freshness as freshness on loaded.source = freshness.source
 -- By name: to_regclass asks for privileges on the schema, and readers have none on raw.
 left join named on loaded.table_name = named.table_name

@@ -1,11 +1,39 @@
 -- the last run of each flow, with its status.
 -- inputs: audit.run
-select distinct on (run.flow)
-    run.flow,
-    run.run_id,
-    run.status,
-    run.started_at,
-    run.error,
-    run.hint
-from audit.run as run
-order by run.flow asc, run.run_id desc
+-- The flows are found by skipping through the index.
+with recursive known as (
+    (
+        select first.flow
+        from audit.run as first
+        order by first.flow
+        limit 1
+    )
+    union all
+    select next.flow
+    from known
+    cross join lateral (
+        select run.flow
+        from audit.run as run
+        where run.flow > known.flow
+        order by run.flow
+        limit 1
+    ) as next
+)
+
+select
+    known.flow,
+    last.run_id,
+    last.status,
+    last.started_at,
+    last.error,
+    last.hint
+from known
+cross join
+    lateral (
+        select run.*
+        from audit.run as run
+        where run.flow = known.flow
+        order by run.run_id desc
+        limit 1
+    ) as last
+order by known.flow asc

@@ -3,7 +3,12 @@
 from warehouse.runs.alerts.compose import Alert, compose
 from warehouse.runs.alerts.deliver import Delivery, deliver, send_now, send_test
 from warehouse.runs.alerts.mailbox import Mailbox
-from warehouse.runs.alerts.outbox import enqueue_alert, enqueue_late_alert
+from warehouse.runs.alerts.outbox import (
+    enqueue_alert,
+    enqueue_late_alert,
+    enqueue_reminders,
+    has_overdue_mail,
+)
 from warehouse.runs.alerts.rules import Rules
 
 __all__ = [
@@ -15,6 +20,8 @@ __all__ = [
     "deliver",
     "enqueue_alert",
     "enqueue_late_alert",
+    "enqueue_reminders",
+    "has_overdue_mail",
     "send_now",
     "send_test",
 ]

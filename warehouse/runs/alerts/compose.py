@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
@@ -23,6 +23,7 @@ Kind = Literal[
     "files not read",
     "verification late",
     "recovered",
+    "reminder",
 ]
 
 SUBJECT_LENGTH = 120
@@ -37,6 +38,7 @@ HEADLINES: dict[Kind, str] = {
     "files not read": "{flow} met files that it cannot read",
     "verification late": "{flow} verifies its source too slowly",
     "recovered": "{flow} works again",
+    "reminder": "{flow} still has a problem",
 }
 # What the warehouse did about it by itself.
 DONE: dict[Kind, str] = {
@@ -52,6 +54,7 @@ DONE: dict[Kind, str] = {
     "verification late": "What was found was published. Of rows that are late, deletes and changes without a timestamp "
     "may be missing.",
     "recovered": "The problem is closed; the next one sends a new mail.",
+    "reminder": "Nothing since. This mail comes again (DWH_REMINDER_HOURS) until a run of the flow succeeds.",
 }
 # What to do if the error itself has no hint.
 NEXT: dict[Kind, str] = {
@@ -66,6 +69,7 @@ NEXT: dict[Kind, str] = {
     "files not read": "Follow the hint beside each; `dwh status` lists them all.",
     "verification late": "`dwh reconcile` verifies all of it now. Run the flow more often, or raise DWH_VERIFY_WITHIN.",
     "recovered": "Nothing.",
+    "reminder": "Follow the first mail about it; `dwh status` shows the last runs.",
 }
 
 
@@ -84,6 +88,8 @@ class Alert:
     details: Sequence[str] = ()
     facts: Sequence[tuple[str, str]] = ()
     link: str | None = None
+    # Whom it concerns; none: DWH_ALERT_TO.
+    recipients: Sequence[str] = ()
 
     @property
     def problem(self) -> str:
@@ -129,6 +135,15 @@ def compose(alert: Alert) -> Mail:
 def format_time(time: datetime) -> str:
     """Format a time for mails: UTC, to the second."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def format_span(span: timedelta) -> str:
+    """Format a span for mails: 3 days, 5 hours or 10 minutes."""
+    minutes = int(span.total_seconds() // 60)
+    for name, size in (("day", 1440), ("hour", 60)):
+        if minutes >= size:
+            return f"{minutes // size} {name}{'s' if minutes >= 2 * size else ''}"
+    return f"{minutes} minutes"
 
 
 def _line(text: str) -> str:

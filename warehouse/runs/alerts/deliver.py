@@ -42,13 +42,14 @@ def deliver(warehouse_url: str, mailbox: Mailbox) -> Delivery:
     with connect(warehouse_url, application_name="dwh mail") as connection:
         try:
             while (row := _next(connection)) is not None:
-                mail_id, attempts, created_at, mail = row
+                mail_id, attempts, created_at, recipients, mail = row
                 try:
                     server = server or mailbox.open()
                     message_id = f"dwh.{mail_id}.{created_at:%Y%m%d%H%M%S%f}"
-                    refused = _send(
-                        server, mailbox.message(mail.subject, mail.body_text, mail.body_html, message_id)
+                    message = mailbox.message(
+                        mail.subject, mail.body_text, mail.body_html, message_id, created_at, recipients
                     )
+                    refused = _send(server, message)
                 except OSError as failure:
                     error = _describe(failure)
                     _put_off(connection, mail_id, attempts, error)
@@ -78,7 +79,9 @@ def send_now(mailbox: Mailbox, mail: Mail) -> None:
         MailRefused: the server cannot be reached or refuses it.
     """
     now = datetime.now(UTC)
-    message = mailbox.message(mail.subject, mail.body_text, mail.body_html, f"dwh.now.{now:%Y%m%d%H%M%S%f}")
+    message = mailbox.message(
+        mail.subject, mail.body_text, mail.body_html, f"dwh.now.{now:%Y%m%d%H%M%S%f}", now
+    )
     try:
         with mailbox.open() as server:
             refused = _send(server, message)
@@ -104,11 +107,11 @@ def send_test(mailbox: Mailbox, warehouse_url: str | None = None) -> None:
     send_now(mailbox, Mail("[dwh] Test mail: it works", f"{text}\n", f"<!doctype html><p>{text}</p>"))
 
 
-def _next(connection: psycopg.Connection) -> tuple[int, int, datetime, Mail] | None:
+def _next(connection: psycopg.Connection) -> tuple[int, int, datetime, list[str], Mail] | None:
     # Locked until the commit: two senders never send the same mail. Fewest attempts first: no mail blocks others.
     row = connection.execute(
         """
-        select mail_id, attempts, created_at, subject, body_text, body_html
+        select mail_id, attempts, created_at, coalesce(recipients, '{}'), subject, body_text, body_html
         from audit.outbox
         where sent_at is null and due_at <= clock_timestamp()
         order by attempts, mail_id limit 1 for update skip locked
@@ -116,7 +119,7 @@ def _next(connection: psycopg.Connection) -> tuple[int, int, datetime, Mail] | N
     ).fetchone()
     if row is None:
         return None
-    return row[0], row[1], row[2], Mail(*row[3:])
+    return row[0], row[1], row[2], row[3], Mail(*row[4:])
 
 
 def _put_off(connection: psycopg.Connection, mail_id: int, attempts: int, error: str) -> None:

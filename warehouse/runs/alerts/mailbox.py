@@ -3,7 +3,9 @@
 import smtplib
 import socket
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -48,7 +50,7 @@ class Mailbox:
             )
         scheme, host, port, user, password = _parsed(settings.smtp_url.get_secret_value())
         recipients = tuple(address.strip() for address in settings.alert_to.split(",") if address.strip())
-        sender = settings.alert_from or (user if user and "@" in user else f"dwh@{socket.getfqdn()}")
+        sender = settings.alert_from or (user if user and "@" in user else f"dwh@{_domain(recipients)}")
         for address in (sender, *recipients):
             _ensure_address(address)
         return cls(scheme, host, port, user, password, sender, recipients)
@@ -81,18 +83,39 @@ class Mailbox:
             raise
         return server
 
-    def message(self, subject: str, text: str, html: str, message_id: str) -> EmailMessage:
-        """A message with both bodies; mail servers recognize one that is sent twice by its `message_id`."""
+    def message(
+        self,
+        subject: str,
+        text: str,
+        html: str,
+        message_id: str,
+        written_at: datetime,
+        recipients: Sequence[str] = (),
+    ) -> EmailMessage:
+        """A message with both bodies; mail servers recognize one that is sent twice by its `message_id`.
+
+        It goes to `recipients`, by default to all of DWH_ALERT_TO.
+        """
         message = EmailMessage(POLICY)
         message["Subject"] = subject
         message["From"] = self.sender
-        message["To"] = ", ".join(self.recipients)
+        message["To"] = ", ".join(recipients or self.recipients)
+        message["Date"] = written_at
         message["Message-ID"] = f"<{message_id}@{self.sender.rpartition('@')[2]}>"
         # No automatic answers (out of office) to a machine.
         message["Auto-Submitted"] = "auto-generated"
         message.set_content(text)
         message.add_alternative(html, subtype="html")
         return message
+
+
+def _domain(recipients: Sequence[str]) -> str:
+    """Domain of the sender: this host's, or the first recipient's where the host has none that others know."""
+    name = socket.getfqdn()
+    is_known = (
+        "." in name and not name.startswith("localhost") and not name.endswith((".local", ".localdomain"))
+    )
+    return name if is_known and not name.endswith(".arpa") else recipients[0].rpartition("@")[2]
 
 
 def _parsed(url: str) -> tuple[str, str, int, str | None, str | None]:

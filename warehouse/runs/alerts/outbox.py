@@ -1,22 +1,32 @@
 """Queue mails in the warehouse, in the transaction of the state that they are about."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
 
-from warehouse.errors import DeleteThresholdExceeded, StepsFailed, VerificationFailed, summarize_error
-from warehouse.runs.alerts.compose import Alert, Kind, compose, format_time
+from warehouse.db.connection_errors import is_transient
+from warehouse.errors import (
+    ConnectionFailed,
+    DeleteThresholdExceeded,
+    RunLost,
+    StepsFailed,
+    VerificationFailed,
+    summarize_error,
+)
+from warehouse.runs.alerts.compose import NEXT, Alert, Kind, compose, format_span, format_time
+from warehouse.runs.alerts.owners import find_owners
 from warehouse.runs.alerts.rules import Rules
 
 REPORTED = "_is_reported"
 MOST_DETAILS = 10
 # Said once; what they tell of is not open until a run succeeds.
-NOTICES = ("recovered", "files not read")
+NOTICES = ("recovered", "files not read", "reminder")
 # Problems of a run that succeeds: they are open until one succeeds without them.
 LASTING = ("quarantine", "verification late")
 # A rotation may be late by a run or two.
@@ -34,7 +44,7 @@ def enqueue_alert(
         with connection.transaction():
             if error is None:
                 _close_problems(connection, run_id, rules)
-            elif not is_reported(error, rules):
+            elif status != "cancelled" and not is_reported(error, rules):
                 _queue(connection, _alert(connection, run_id, _kind(status, error), error, rules))
     except (psycopg.OperationalError, psycopg.InterfaceError):
         raise
@@ -59,17 +69,87 @@ def enqueue_late_alert(
 ) -> bool:
     """Queue a mail about a flow that has not succeeded by when it should have; returns whether it is news.
 
-    No mail if its failure is reported already: that is the same problem.
+    An older problem of the flow does not keep it back: that it failed once does not say that it no longer runs.
     """
-    row = connection.execute(
-        "select exists (select from audit.outbox where flow = %s and resolved_at is null and kind <> all(%s))",
-        [flow, list(LASTING)],
-    ).fetchone()
-    if row is not None and row[0]:
-        return False
     last = f"It last succeeded at {format_time(last_success)}." if last_success else "It has never succeeded."
     what = f"It should have succeeded by {format_time(due)}. {last}"
-    return _queue(connection, Alert("late", flow, "", what, since=due, link=rules.ui_url))
+    recipients = find_owners(rules.sources, flow=flow)
+    return _queue(
+        connection, Alert("late", flow, "", what, since=due, link=rules.ui_url, recipients=recipients)
+    )
+
+
+def enqueue_reminders(
+    connection: psycopg.Connection, flows: Sequence[str], now: datetime, rules: Rules
+) -> list[str]:
+    """Queue a reminder for each of these flows whose problem has lasted for DWH_REMINDER_HOURS since the last mail.
+
+    One mail names all open problems of a flow: often they have one cause. Call it in a transaction. Returns the flows.
+    """
+    if not rules.reminder_hours:
+        return []
+    with connection.cursor(row_factory=dict_row) as cursor:
+        problems = cursor.execute(
+            """
+            with due as (
+                select flow from audit.outbox
+                where resolved_at is null and flow = any(%(flows)s)
+                group by flow
+                having min(coalesce(reminded_at, created_at)) <= %(now)s - make_interval(secs => %(seconds)s)
+            )
+
+            update audit.outbox as mail set reminded_at = %(now)s
+            from audit.outbox as problem
+            inner join due on problem.flow = due.flow
+            left join audit.run as run on run.run_id = problem.run_id
+            where mail.mail_id = problem.mail_id and mail.resolved_at is null
+            returning mail.flow, mail.kind, mail.subject, mail.run_id, mail.created_at, mail.recipients,
+                mail.occurrence_count, mail.last_occurred_at, run.hint, run.prefect_run_id
+            """,
+            {"flows": list(flows), "now": now, "seconds": rules.reminder_hours * 3600},
+        ).fetchall()
+    problems.sort(key=lambda one: (one["flow"], one["created_at"]))
+    reminded = [
+        _reminder(flow, list(group), now, rules)
+        for flow, group in groupby(problems, lambda one: str(one["flow"]))
+    ]
+    for alert in reminded:
+        _queue(connection, alert)
+    return [alert.flow for alert in reminded]
+
+
+def _reminder(flow: str, problems: Sequence[dict[str, Any]], now: datetime, rules: Rules) -> Alert:
+    first = problems[0]
+    return Alert(
+        "reminder",
+        flow,
+        "",
+        f"for {format_span(now - first['created_at'])}: {_headline(first)}",
+        since=first["created_at"],
+        hint=first["hint"] or NEXT[first["kind"]],
+        run_id=first["run_id"],
+        details=[
+            f"{_headline(one)}: {_times(one['occurrence_count'])} since {format_time(one['created_at'])}, "
+            f"last at {format_time(one['last_occurred_at'])}"
+            for one in problems
+        ],
+        link=rules.run_link(first["prefect_run_id"]) or rules.ui_url,
+        recipients=list(dict.fromkeys(owner for one in problems for owner in one["recipients"] or ())),
+    )
+
+
+def _headline(problem: Mapping[str, Any]) -> str:
+    return str(problem["subject"]).removeprefix("[dwh] ")
+
+
+def has_overdue_mail(connection: psycopg.Connection) -> bool:
+    """Whether a mail has been refused or has found no server for an hour: nobody would learn of a problem."""
+    return bool(
+        connection.execute(
+            "select from audit.outbox where sent_at is null and attempts > 0 "
+            "and created_at < clock_timestamp() - interval '1 hour' limit 1"
+        ).rowcount
+    )
 
 
 def is_reported(error: BaseException, rules: Rules) -> bool:
@@ -154,7 +234,7 @@ def _alert(
     return Alert(
         kind,
         run["flow"],
-        type(error).__name__ if error else "",
+        "" if error is None or kind == "crashed" else _cause(error),
         str(what),
         since=run["started_at"],
         hint=getattr(error, "hint", None),
@@ -162,6 +242,12 @@ def _alert(
         details=_failed_checks(connection, run_id) if kind == "gate stopped" else (),
         facts=facts,
         link=rules.run_link(run["prefect_run_id"]),
+        recipients=find_owners(
+            rules.sources,
+            flow=run["flow"],
+            contracts=_entities(connection, run_id) if kind in ("gate stopped", "quarantine") else (),
+            concerns=getattr(error, "concerns", ""),
+        ),
     )
 
 
@@ -170,8 +256,9 @@ def _queue(connection: psycopg.Connection, alert: Alert) -> bool:
     # An open problem is counted, not mailed again; a notice is never an open problem.
     row = connection.execute(
         """
-        insert into audit.outbox (run_id, flow, kind, problem, subject, body_text, body_html, resolved_at)
-        values (%s, %s, %s, %s, %s, %s, %s, case when %s then clock_timestamp() end)
+        insert into audit.outbox
+            (run_id, flow, kind, problem, subject, body_text, body_html, recipients, resolved_at)
+        values (%s, %s, %s, %s, %s, %s, %s, %s, case when %s then clock_timestamp() end)
         on conflict (problem) where resolved_at is null
             do update set occurrence_count = outbox.occurrence_count + 1, last_occurred_at = clock_timestamp()
         returning occurrence_count = 1
@@ -184,10 +271,29 @@ def _queue(connection: psycopg.Connection, alert: Alert) -> bool:
             mail.subject,
             mail.body_text,
             mail.body_html,
+            list(alert.recipients) or None,
             alert.kind in NOTICES,
         ],
     ).fetchone()
     return row is not None and bool(row[0])
+
+
+def _cause(error: BaseException) -> str:
+    """What makes errors one problem: a database that goes away ends a run in several ways."""
+    is_gone = isinstance(error, RunLost) or is_transient(error)
+    return ConnectionFailed.__name__ if is_gone else type(error).__name__
+
+
+def _entities(connection: psycopg.Connection, run_id: int) -> list[str]:
+    """Entities of the contracts that the run's rows broke."""
+    rows = connection.execute(
+        """
+        select dataset from audit.check_result where run_id = %(run_id)s and outcome = 'failed'
+        union select entity from audit.quarantine where run_id = %(run_id)s
+        """,
+        {"run_id": run_id},
+    ).fetchall()
+    return [entity for (entity,) in rows]
 
 
 def _kind(status: str, error: BaseException) -> Kind:

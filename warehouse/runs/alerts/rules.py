@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Self
 
 from warehouse.settings import Settings
@@ -19,6 +20,10 @@ class Rules:
     verify_within: timedelta | None = None
     ui_url: str | None = None
     unreported: tuple[type[BaseException], ...] = ()
+    # A problem that lasts is mailed again after so many hours; 0: never.
+    reminder_hours: float = 24
+    # Folder of the user's own sources (DWH_SOURCES), which may name owners.
+    sources: Path | None = None
 
     @classmethod
     def of(cls, settings: Settings, unreported: tuple[type[BaseException], ...] = ()) -> Self:
@@ -29,6 +34,8 @@ class Rules:
             verify_within=settings.verify_within,
             ui_url=settings.ui_url,
             unreported=unreported,
+            reminder_hours=settings.reminder_hours,
+            sources=settings.sources,
         )
 
     def breached(self, rows_quarantined: int, rows_read: int) -> bool:

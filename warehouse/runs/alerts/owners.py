@@ -1,0 +1,61 @@
+"""Whom a mail concerns: the owners that a source, a contract or a mart names."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from warehouse.errors import WarehouseError
+from warehouse.sources.registry import find_source
+
+MARTS: Traversable = files("warehouse.model.marts")
+CONTRACTS: Traversable = files("checks")
+
+
+def find_owners(
+    sources: Path | None,
+    *,
+    flow: str = "",
+    contracts: Sequence[str] = (),
+    concerns: str = "",
+) -> tuple[str, ...]:
+    """Addresses of those whom a mail about `flow` concerns, about contracts of entities, or `concerns` ('mart NAME').
+
+    Source, contract and mart name them as `owner`: `owner = "ana@example.com"` in source.toml (several in a list),
+    `owner: …` in checks/<entity>.yml, `owner` in model/marts/marts.toml. An owner that is no address is not mailed;
+    where nobody is, the mail goes to DWH_ALERT_TO.
+    """
+    found: list[str] = []
+    if flow.startswith("ingest-"):
+        found += _of_source(flow.removeprefix("ingest-"), sources)
+    for entity in contracts:
+        path = CONTRACTS / f"{entity}.yml"
+        if path.is_file():
+            found += _addresses(_mapping(yaml.safe_load(path.read_text())).get("owner"))
+    kind, _, name = concerns.partition(" ")
+    if kind == "mart":
+        declared = tomllib.loads((MARTS / "marts.toml").read_text())["mart"]
+        found += _addresses(declared.get(name, {}).get("owner"))
+    return tuple(dict.fromkeys(found))
+
+
+def _of_source(name: str, folder: Path | None) -> list[str]:
+    try:
+        declared = tomllib.loads((find_source(name, folder) / "source.toml").read_text())
+    except (WarehouseError, OSError, ValueError):
+        # The run says what is wrong with it; the mail must not fail for it.
+        return []
+    return _addresses(declared.get("owner"))
+
+
+def _addresses(value: object) -> list[str]:
+    texts = value if isinstance(value, list) else [value] if value else []
+    return [address.strip() for text in texts for address in str(text).split(",") if "@" in address]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
