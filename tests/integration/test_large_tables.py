@@ -1,7 +1,9 @@
 """Tables too large to be scanned in every run: read by the cursor's index, verified by ranges of their keys."""
 
+import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -16,7 +18,7 @@ from stack.postgres import EmbeddedPostgres
 from tests.integration.test_capture import in_mirror, in_source, last, only
 from tests.pipeline import CONFIRMED, Pipeline
 from warehouse.db.connections import connect
-from warehouse.errors import BatchOutdated, DeleteThresholdExceeded, VerificationFailed
+from warehouse.errors import BatchOutdated, DeleteThresholdExceeded, SourceError, VerificationFailed
 from warehouse.extract.limits import ReadLimits
 from warehouse.extract.open_transactions import find_open_transactions
 from warehouse.extract.stage import stage
@@ -134,7 +136,10 @@ def test_late_commits_are_read_by_the_cursor_whatever_was_published_meanwhile(sh
 
 def test_bulk_load_with_one_stamp_is_not_copied_again(shop: Pipeline) -> None:
     name = make(shop, 20)
-    shop.do(f"insert into {name} select n, 'bulk', now() from generate_series(1001, 6000) as n")
+    # A transaction that began in the second before counts as open.
+    shop.do(
+        f"insert into {name} select n, 'bulk', now() - interval '3 s' from generate_series(1001, 6000) as n"
+    )
     # Other tests' transactions, which are as old, end before the next snapshot.
     shop.settle()
     assert shop.capture().loads[f"raw.shop_{name}"].rows_read == 5000
@@ -158,6 +163,33 @@ def test_transaction_that_was_prepared_is_read_when_it_commits(shop: Pipeline) -
         shop.do(f"update {name} set value = 'soon {stamp}', updated_at = now() where id = 20")
         shop.capture()
     shop.do(f"commit prepared '{name}'")
+    shop.capture()
+    assert last(shop, name) == {"updated": 1, "cursor_missed": 1}
+    assert_same(shop, name)
+
+
+def test_statement_that_is_older_than_its_transaction_is_read_when_it_commits(shop: Pipeline) -> None:
+    name = make(shop)
+    shop.do(
+        f"create procedure stamp_{name}() language plpgsql as $$ begin commit; perform pg_sleep(1.2); "
+        f"update {name} set value = 'late', updated_at = statement_timestamp() where id = 500; "
+        f"perform pg_advisory_xact_lock(hashtext('{name}')); end $$"
+    )
+    lock = f"select pg_advisory_lock(hashtext('{name}'))"
+    with connect(shop.shop_url, autocommit=True) as holder, connect(shop.shop_url, autocommit=True) as caller:
+        holder.execute(lock.encode())
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            call = pool.submit(caller.execute, f"call stamp_{name}()".encode())
+            while not shop.shop.execute(
+                "select from pg_locks inner join pg_stat_activity using (pid) "
+                "where query like %s and locktype = 'advisory' and not granted",
+                [f"call stamp_{name}%"],
+            ).rowcount:
+                time.sleep(0.02)
+            shop.do(f"update {name} set value = 'soon', updated_at = now() where id = 10")
+            shop.capture()
+            holder.execute("select pg_advisory_unlock_all()")
+            call.result()
     shop.capture()
     assert last(shop, name) == {"updated": 1, "cursor_missed": 1}
     assert_same(shop, name)
@@ -269,6 +301,19 @@ def test_budget_follows_from_the_promise(shop: Pipeline) -> None:
     assert {1010, 2010} < {low for low, _, is_new in ranges(shop, name) if is_new}
 
 
+def test_ranges_that_were_verified_while_the_clock_was_ahead_are_the_oldest(shop: Pipeline) -> None:
+    name = make(shop)
+    shop.do(f"update {name} set value = 'unstamped'")
+    for table, column in (("key_range", "verified_at"), ("watermark", "captured_at")):
+        shop.warehouse.execute(
+            f"update audit.{table} set {column} = {column} + interval '1 day' where table_name = %s".encode(),
+            [name],
+        )
+    for _ in range(19):
+        shop.capture()
+    assert_same(shop, name)
+
+
 def test_composite_keys_are_compared_as_rows(shop: Pipeline) -> None:
     name = f"line_{next(numbers)}"
     shop.do(
@@ -321,6 +366,83 @@ def test_keys_with_one_order_on_both_servers_are_compared_by_range(
     )
     shop.capture()
     assert last(shop, name) == {"inserted": 5, "deleted": 3, "cursor_missed": 5, "found_by_checksum": 5}
+    assert_same(shop, name)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [
+        ("numeric", ["NaN", "Infinity", "-Infinity", "0", "-1.50", "1e100", "1.0"]),
+        ("timestamptz", ["-infinity", "infinity", "2024-01-01 00:00+05", "0044-03-15 BC", "294276-12-31"]),
+        ("bytea", ["", "\\x5c", "\\x00", "\\xff00", "\\x5c5c"]),
+        ("smallint", ["-32768", "-1", "0", "32767"]),
+        (
+            'text collate "C"',
+            ["", " ", "'", "\\", "\\.", "\n", "\t", "NULL", "{a,b}", '"', "é", "Z", "a", "😀", "\uffff", "%s"],
+        ),
+    ],
+)  # fmt: skip
+def test_unusual_keys_are_bounds_as_any_other(shop: Pipeline, kind: str, keys: list[str], size: int) -> None:
+    name = f"kind_{next(numbers)}"
+    shop.do(
+        f"create table {name} (id {kind} primary key, n integer, updated_at timestamptz default now())",
+        f"create index on {name} (updated_at)",
+    )
+
+    def insert(some: list[str], n: int) -> None:
+        for key in some:
+            shop.shop.execute(f"insert into {name} values (%s, {n}, null)".encode(), [key])
+
+    insert(keys[::2], 1)
+    shop.source, shop.limits = only(name), replace(ALL_RANGES, range_rows=size)
+    shop.capture()
+    assert shop.rows("select count(*) from audit.key_range where table_name = %s", name) == [
+        (-(-len(keys[::2]) // size),)
+    ]
+    insert(keys[1::2], 2)
+    for statement in (
+        f"update {name} set n = 3 where id = (select id from {name} order by id limit 1)",
+        f"delete from {name} where n = 1",
+        f"delete from {name}",
+    ):
+        shop.do(statement)
+        shop.capture()
+        assert_same(shop, name)
+    insert(keys, 1)
+    shop.capture()
+    assert_same(shop, name)
+
+
+def test_keys_that_may_be_null_have_no_ranges_since_none_would_hold_them(shop: Pipeline) -> None:
+    name = f"nullable_{next(numbers)}"
+    shop.do(
+        f"create table {name} (id bigint unique, updated_at timestamptz default now())",
+        f"create index on {name} (updated_at)",
+        f"insert into {name} select n from generate_series(1, 40) as n",
+    )
+    shop.source, shop.limits = only(name), ALL_RANGES
+    shop.capture()
+    shop.do(f"insert into {name} values (null, null)")
+    with pytest.raises(SourceError, match="is null in some rows"):
+        shop.capture()
+
+
+def test_collation_of_another_schema_gives_no_ranges(shop: Pipeline) -> None:
+    name = f"word_{next(numbers)}"
+    shop.do(
+        f"create schema other_{name}",
+        f"create collation other_{name}.plain (locale = 'C')",
+        f"create table {name} (id text collate other_{name}.plain primary key, "
+        "updated_at timestamptz default now())",
+        f"create index on {name} (updated_at)",
+        f"insert into {name} select 'key ' || n from generate_series(1, 60) as n",
+    )
+    shop.source, shop.limits = only(name), ALL_RANGES
+    shop.capture()
+    shop.do(f"delete from {name} where id ~ '7$'")
+    shop.capture()
+    assert last(shop, name) == {"deleted": 6}
     assert_same(shop, name)
 
 
@@ -378,6 +500,18 @@ def test_few_deletes_in_each_slice_are_too_many_since_the_rotation_began(shop: P
     with pytest.raises(DeleteThresholdExceeded, match=r"rows verified since 20.* UTC, 2\d%"):
         for _ in range(12):
             shop.capture(max_delete_share=0.1, delete_floor_rows=12)
+    # One answer is enough for these, too.
+    shop.capture(max_delete_share=0.1, delete_floor_rows=12, confirm_deletes=True)
+    assert_same(shop, name)
+
+
+def test_table_of_which_nothing_is_left_is_confirmed_however_small(shop: Pipeline) -> None:
+    name = make(shop, 9)
+    shop.do(f"delete from {name}")
+    with pytest.raises(DeleteThresholdExceeded, match=rf"{name} \(9 of 9 rows, 100%\)"):
+        shop.capture(max_delete_share=0.1, delete_floor_rows=10)
+    shop.capture(max_delete_share=0.1, delete_floor_rows=10, confirm_deletes=True)
+    assert_same(shop, name)
 
 
 def test_batch_that_is_older_than_what_was_published_is_refused(shop: Pipeline) -> None:
@@ -416,6 +550,23 @@ def test_mirror_that_differs_after_the_publish_is_reported_and_verified_next(sho
     shop.capture()
     assert last(shop, name) == {"inserted": 1, "cursor_missed": 1, "found_by_checksum": 1}
     assert shop.rows("select count(*) from audit.key_range where verified_at is null") == [(0,)]
+    assert_same(shop, name)
+
+
+def test_full_refresh_whose_mirror_differs_is_verified_next(shop: Pipeline) -> None:
+    name = make(shop)
+    with (
+        pytest.raises(VerificationFailed, match=f"{name}: 100 rows in the source, 99 in the mirror"),
+        start_run(shop.warehouse_url, flow="ingest-shop") as run,
+    ):
+        staged = stage(
+            run, shop.source, shop.shop_url, threshold=CONFIRMED, limits=ONE_RANGE, full_refresh=True
+        )
+        publish(run, staged)
+        shop.warehouse.execute(f"delete from raw.shop_{name} where id = 550".encode())
+        verify(run, staged)
+    assert verified_since(shop, name) == [(None,)]
+    shop.capture()
     assert_same(shop, name)
 
 
@@ -500,6 +651,17 @@ def test_reconcile_verifies_all_ranges_and_names_those_that_the_next_run_reads(s
     ]
     shop.capture()
     assert last(shop, name) == {"updated": 2, "deleted": 1, "cursor_missed": 1, "found_by_checksum": 1}
+    assert_same(shop, name)
+
+
+def test_reconcile_that_repairs_a_table_of_one_range_has_verified_it(shop: Pipeline) -> None:
+    name = make(shop, 8)
+    shop.warehouse.execute(f"update raw.shop_{name} set value = 'damaged' where id = 50".encode())
+    with start_run(shop.warehouse_url, flow="reconcile") as run:
+        reconcile_source(run, shop.source, shop.shop_url, repair=True)
+    assert shop.rows(
+        "select run_id, verified_at is null from audit.key_range where table_name = %s", name
+    ) == [(run.run_id, False)]
     assert_same(shop, name)
 
 

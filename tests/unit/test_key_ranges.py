@@ -55,16 +55,24 @@ def test_ranges_with_known_differences_wait_for_no_budget() -> None:
     assert [one.low for one, _ in chosen] == [("3",), ("4",), ("5",)]
 
 
+def test_ranges_verified_by_a_clock_that_was_ahead_come_first() -> None:
+    ranges = verified(make(10), [(one, "oldest") for one in make(10)[3:5]], BEGAN + DAY)
+    chosen = choose_ranges(ranges, set(), Pace(1000, QUARTER, 5 * QUARTER, BEGAN), 100)
+    assert [(one.low, turn) for one, turn in chosen] == [
+        (("9",), "touched"), (("3",), "oldest"), (("4",), "oldest"),
+    ]  # fmt: skip
+
+
 def test_hurried_rotation_gets_three_quarters() -> None:
     touched = {(str(number),) for number in range(10, 20)}
     for is_hurried, turns in ((False, {"touched": 4, "oldest": 4}), (True, {"touched": 2, "oldest": 6})):
-        pace = Pace(800, DAY, DAY, BEGAN - 100 * DAY)
+        pace = Pace(80_000, DAY, 100 * DAY, BEGAN)
         chosen = choose_ranges(make(100), touched, pace, 100, is_hurried=is_hurried)
         assert {turn: sum(one == turn for _, one in chosen) for turn in turns} == turns
 
 
 def test_empty_ranges_are_not_free() -> None:
-    pace = Pace(200, DAY, DAY, BEGAN - 1000 * DAY)
+    pace = Pace(20_000, DAY, 100 * DAY, BEGAN)
     assert len(choose_ranges(make(1000, rows=0), set(), pace, 100)) == 20
 
 

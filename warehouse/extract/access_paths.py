@@ -46,8 +46,8 @@ def read_access_paths(
     )
     key = [by_name[name] for name in table.key]
     size = len(key)
-    for names, collations, are_ascending in indexes:
-        if tuple(names[:size]) != table.key or not all(are_ascending[:size]):
+    for names, collations, are_usable in indexes:
+        if tuple(names[:size]) != table.key or not all(are_usable[:size]):
             continue
         if all(
             _is_ordered(reader, column, is_by_code_point == "true")
@@ -58,8 +58,8 @@ def read_access_paths(
                 KeyPart(
                     column.name,
                     column.type,
-                    # An index serves only comparisons in its own collation.
-                    source_collation=collation if collation not in (None, "default") else None,
+                    # An index serves only comparisons in its own collation, which need not be the column's.
+                    source_collation=collation,
                     mirror_collation=None if is_c or collation is None else "C",
                 )
                 for column, (collation, _) in zip(key, collations[:size], strict=True)
@@ -98,20 +98,21 @@ _DATABASE_IS_C = """
     end
 """
 
-# Of each B-tree that covers all rows, its columns, and by column its collation and whether that is by code point. A
-# table with children has rows that its own indexes do not cover; those of a partitioned table cover its partitions.
+# Of each B-tree that covers all rows, its columns, and by column: its collation, whether that is by code point, and
+# whether it ascends and has no NULL, which no range would hold. A table with children has rows that its own indexes do
+# not cover; those of a partitioned table cover its partitions.
 _INDEXES = f"""
     select
         array_agg(attribute.attname::text order by part.position),
         array_agg(array[ordering.collname::text, case
-            when ordering.collname is null then 'false'
+            when ordering.collname is null or ordering.collnamespace <> 'pg_catalog'::regnamespace then 'false'
             when ordering.collname = 'default' then (
                 select {_DATABASE_IS_C} from pg_database where datname = current_database()
             )::text
             when ordering.collprovider = 'b' then 'true'
             else (ordering.collprovider = 'c' and ordering.collcollate in ('C', 'POSIX'))::text
         end] order by part.position),
-        array_agg(part.option = 0 order by part.position)
+        array_agg(part.option = 0 and attribute.attnotnull order by part.position)
     from pg_index as index
     inner join pg_class as relation on relation.oid = index.indrelid
     inner join pg_class as tree on tree.oid = index.indexrelid

@@ -112,6 +112,10 @@ def check_threshold(
 def _exceeded_in_part(staged: StagedTable, threshold: DeleteThreshold) -> Iterator[str]:
     """Of a table that is compared in parts, its deletes are a share of that: of the table too small."""
     assert staged.rotation is not None
+    rows = staged.before.row_count if staged.before else None
+    if rows is not None and staged.rows_deleted >= rows and not threshold.is_confirmed:
+        yield f"{staged.table.name} ({staged.rows_deleted:,} of {rows:,} rows, 100%)"
+        return
     for deleted, compared, since in (
         (staged.rows_deleted, staged.rows_compared, "in this run"),
         (

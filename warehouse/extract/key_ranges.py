@@ -115,7 +115,8 @@ def touched_ranges(
 ) -> set[Bound]:
     """Lower bounds of the ranges that hold keys of `keys`, a table, or of a `sample` of them."""
     if len(ranges) == 1:
-        return {ranges[0].low}
+        is_any = writer.execute(sql.SQL("select from {} limit 1").format(keys)).rowcount
+        return {ranges[0].low} if is_any else set()
     names = [part.name for part in order.parts]
     writer.execute("drop table if exists pg_temp.range_bound")
     writer.execute(
@@ -176,16 +177,20 @@ def choose_ranges(
         # To look for rows in an empty range is not free either.
         return max(one.row_count, range_rows // 10)
 
+    def age(one: KeyRange) -> datetime:
+        # The clock was ahead then: how long ago it was nobody knows.
+        return one.age_key if one.age_key <= pace.now else NEVER
+
     # What is known to differ waits for no budget.
     chosen: list[tuple[KeyRange, Turn]] = [(one, "oldest") for one in ranges if one.verified_at is None]
-    by_age = sorted((one for one in ranges if one.verified_at is not None), key=lambda one: one.age_key)
-    newest = max(one.age_key for one in ranges)
-    is_turn_of_recent = {one.turn for one in ranges if one.age_key == newest} == {"oldest"}
+    by_age = sorted((one for one in ranges if one.verified_at is not None), key=age)
+    newest = max(map(age, ranges))
+    is_turn_of_recent = {one.turn for one in ranges if age(one) == newest} == {"oldest"}
     recent = [one for one in by_age if one.low in touched or one is ranges[-1]]
     taken: set[Bound] = set()
     spent = waited = 0
     budget = pace.budget
-    needed = min(_needed_now([(one.age_key, cost(one)) for one in by_age], pace), budget)
+    needed = min(_needed_now([(age(one), cost(one)) for one in by_age], pace), budget)
     for one in recent:
         if spent + cost(one) > budget / (4 if is_hurried else 2) and (taken or not is_turn_of_recent):
             break

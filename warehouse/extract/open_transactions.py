@@ -65,13 +65,21 @@ def find_open_transactions(
         # Sessions first: a transaction that is prepared meanwhile is found in both, and in neither the other way round.
         sessions = connection.execute(
             """
-            select backend_xid::text, xact_start from pg_stat_activity
+            select
+                backend_xid::text,
+                -- In a procedure that commits, a statement has begun before its transaction.
+                least(xact_start, case when backend_type = 'client backend' then greatest(query_start, %s) end)
+            from pg_stat_activity
             where datname = current_database() and pid <> pg_backend_pid() and usesysid is not null
                 and backend_type is distinct from 'autovacuum worker'
-                and (xact_start is not null or query = '<insufficient privilege>' or state = 'disabled')
+                and (
+                    xact_start is not null or query = '<insufficient privilege>' or state = 'disabled'
+                    or state = 'active' and backend_type = 'client backend'
+                )
                 -- Only read-only transactions have this name.
-                and not (application_name like 'dwh capture%' and usename = current_user)
-            """
+                and not (application_name like 'dwh capture%%' and usename = current_user)
+            """,
+            [asked_at - late_commit_window],
         ).fetchall()
         prepared = connection.execute(
             "select transaction::text, prepared from pg_prepared_xacts where database = current_database()"

@@ -197,8 +197,13 @@ class TableStager:
         )
         unconfirmed = replace(self.threshold, is_confirmed=False)
 
+        earlier = watermark.rotation or Rotation(watermark.complete_at)
+
         def are_too_many() -> bool:
-            return unconfirmed.is_exceeded_in_part(verifier.rows_deleted, verifier.rows_expected)
+            deleted, compared = verifier.rows_deleted, verifier.rows_expected
+            return unconfirmed.is_exceeded_in_part(deleted, compared) or unconfirmed.is_exceeded_in_part(
+                earlier.rows_deleted + deleted, earlier.rows_verified + compared
+            )
 
         verifier.verify(chosen)
         verifier.verify_beyond(ranges, are_too_many)
