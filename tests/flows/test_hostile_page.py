@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -47,7 +48,13 @@ def server(prefect_server: None) -> str:
 
 
 def send(server: str, path: str, body: object, **headers: str) -> tuple[int, Any]:
-    """POST without a browser; returns status and answer."""
+    """POST without a browser; returns status and answer. A server that is busy with its database is asked again."""
+    while (answered := _send_once(server, path, body, headers))[0] == 503:
+        time.sleep(0.5)
+    return answered
+
+
+def _send_once(server: str, path: str, body: object, headers: dict[str, str]) -> tuple[int, Any]:
     connection = HTTPConnection(server, timeout=PATIENCE_SECONDS)
     try:
         connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json", **headers})
