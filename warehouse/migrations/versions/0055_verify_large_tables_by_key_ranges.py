@@ -9,20 +9,28 @@ depends_on = None
 
 KINDS = (
     "failed", "crashed", "late", "gate stopped", "delete threshold exceeded", "differences found", "quarantine",
-    "files not read", "recovered",
+    "recovered", "files not read",
 )  # fmt: skip
 
 
 def upgrade() -> None:
+    # Which transactions were open, not only whether any was; those of the last read are not known.
+    execute(
+        """
+        alter table audit.watermark
+            alter column no_open_transactions drop default,
+            alter column no_open_transactions drop not null,
+            alter column no_open_transactions type jsonb using null
+        """
+    )
+    execute("alter table audit.watermark rename column no_open_transactions to open_transactions")
     # What was read so far was complete; mirrors have this name unless it is too long.
     execute(
         """
         alter table audit.watermark
-            drop column no_open_transactions,
             add column mirror text,
             add column complete_at timestamptz,
             add column complete_xmin bigint,
-            add column open_transactions jsonb,
             add column row_count bigint,
             add column rotation_started_at timestamptz,
             add column rotation_rows_verified bigint not null default 0,
@@ -77,8 +85,16 @@ def downgrade() -> None:
         alter table audit.watermark
             drop column changes_unexplained, drop column changes_counted, drop column rotation_rows_deleted,
             drop column rotation_rows_verified, drop column rotation_started_at, drop column row_count,
-            drop column open_transactions, drop column complete_xmin, drop column complete_at, drop column mirror,
-            add column no_open_transactions boolean not null default false
+            drop column complete_xmin, drop column complete_at, drop column mirror
+        """
+    )
+    execute("alter table audit.watermark rename column open_transactions to no_open_transactions")
+    execute(
+        """
+        alter table audit.watermark
+            alter column no_open_transactions type boolean using false,
+            alter column no_open_transactions set default false,
+            alter column no_open_transactions set not null
         """
     )
 
