@@ -130,8 +130,12 @@ def row_counts(url: str) -> dict[str, int]:
         ).fetchall()
         counts = {}
         for table in tables:
-            # Rows that are declared in files, as views are.
-            if table in (("audit", "schema_object"), ("audit", "personal_data")):
+            # Rows that are declared in files, as views are, and stored marts, which follow from them.
+            if table[0] == "mart" or ".".join(table) in (
+                "audit.schema_object",
+                "audit.personal_data",
+                "audit.mart_state",
+            ):
                 continue
             row = connection.execute(
                 sql.SQL("select count(*) from {}").format(sql.Identifier(*table))
@@ -226,17 +230,19 @@ def test_up_down_and_up_again_makes_the_same_schema(empty_database_url: Callable
 
 
 def test_each_migration_undoes_what_it_did(empty_database_url: Callable[[], str]) -> None:
+    def tables_of(url: str) -> list[str]:
+        # What marketing may see of tables follows from labels, which are declared with the newest revision's views.
+        return catalog_of(url, tables_only=True, grants=False)
+
     url = empty_database_url()
     before = "base"
     for revision in REVISIONS:
-        tables, counts = catalog_of(url, tables_only=True), row_counts(url)
+        tables, counts = tables_of(url), row_counts(url)
         upgrade(url, revision)
         if revision not in OF_ROWS:
-            assert catalog_of(url, tables_only=True) != tables, f"{revision} does nothing"
+            assert tables_of(url) != tables, f"{revision} does nothing"
         downgrade(url, before)
-        assert (catalog_of(url, tables_only=True), row_counts(url)) == (tables, counts), (
-            f"{revision} leaves something behind"
-        )
+        assert (tables_of(url), row_counts(url)) == (tables, counts), f"{revision} leaves something behind"
         upgrade(url, revision)
         before = revision
 

@@ -10,7 +10,7 @@ depends_on = None
 STATUSES = ("running", "succeeded", "failed", "stopped", "crashed", "skipped", "undone", "dry run")
 KINDS = (
     "failed", "crashed", "late", "gate stopped", "delete threshold exceeded", "differences found", "quarantine",
-    "files not read", "recovered", "verification late",
+    "recovered", "files not read", "verification late",
 )  # fmt: skip
 
 
