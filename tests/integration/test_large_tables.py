@@ -20,7 +20,8 @@ from tests.pipeline import CONFIRMED, Pipeline
 from warehouse.db.connections import connect
 from warehouse.errors import BatchOutdated, DeleteThresholdExceeded, SourceError, VerificationFailed
 from warehouse.extract.limits import ReadLimits
-from warehouse.extract.open_transactions import find_open_transactions
+from warehouse.extract.open_transactions import OpenTransactions, find_open_transactions
+from warehouse.extract.snapshot import snapshot_of
 from warehouse.extract.stage import stage
 from warehouse.extract.verification import verify
 from warehouse.load.publish import publish
@@ -207,6 +208,22 @@ def test_starts_that_the_server_hides_count_as_long_ago(shop: Pipeline, postgres
         shown = find_open_transactions("shop", shop.shop_url, None, window)
         assert shown.asked_at - shown.since < timedelta(minutes=5)
     shop.do("drop role reader_of_large")
+
+
+def test_open_transactions_are_asked_for_before_the_snapshot_needs_a_connection(shop: Pipeline) -> None:
+    mine = (
+        "select from pg_stat_activity where datname = current_database() and application_name = 'dwh capture'"
+    )
+    while shop.shop.execute(mine).rowcount:
+        time.sleep(0.02)
+
+    def ask() -> OpenTransactions:
+        assert shop.shop.execute(mine).rowcount == 0
+        return find_open_transactions("shop", shop.shop_url, None, timedelta(hours=1))
+
+    with snapshot_of("shop", shop.shop_url, find_open_transactions=ask) as (_, snapshot):
+        assert snapshot.open_transactions is not None
+        assert snapshot.open_transactions.asked_at < snapshot.taken_at
 
 
 # --- by ranges of keys ----------------------------------------------------------------------------------------
@@ -568,6 +585,33 @@ def test_full_refresh_whose_mirror_differs_is_verified_next(shop: Pipeline) -> N
     assert verified_since(shop, name) == [(None,)]
     shop.capture()
     assert_same(shop, name)
+
+
+@pytest.mark.parametrize("has_index", [True, False])
+def test_table_without_ranges_whose_mirror_differs_is_read_whole_next(
+    shop: Pipeline, has_index: bool
+) -> None:
+    name = f"word_{next(numbers)}"
+    shop.do(
+        f"create table {name} (id char(5) primary key, updated_at timestamptz default now())",
+        f"insert into {name} select n from generate_series(1, 60) as n",
+        *([f"create index on {name} (updated_at)"] if has_index else []),
+    )
+    shop.source = only(name)
+    shop.capture()
+    with (
+        pytest.raises(VerificationFailed),
+        start_run(shop.warehouse_url, flow="ingest-shop") as run,
+    ):
+        staged = stage(
+            run, shop.source, shop.shop_url, threshold=CONFIRMED, limits=ONE_RANGE, full_refresh=True
+        )
+        publish(run, staged)
+        shop.warehouse.execute(f"delete from raw.shop_{name} where id = '50'".encode())
+        verify(run, staged)
+    shop.capture()
+    assert_same(shop, name)
+    assert shop.capture().staged.tables[0].reading == ("ranges" if has_index else "skipped")
 
 
 def audited(pipeline: Pipeline, name: str) -> list[tuple[object, ...]]:

@@ -130,11 +130,14 @@ def forget_ranges_since(connection: psycopg.Connection, source: str, run_id: int
 
 
 def forget_verification(connection: psycopg.Connection, run_id: int, table: Table) -> None:
-    """Mark the ranges that a run has verified as not verified: they are the next of the rotation."""
-    connection.execute(
+    """Mark the ranges that a run has verified as not verified: they are the next of the rotation. A table that it has
+    compared whole is due again."""
+    for statement in (
         "update audit.key_range set verified_at = null where source = %s and table_name = %s and run_id = %s",
-        [table.source, table.name, run_id],
-    )
+        # Of one that is read by ranges nothing depends on this.
+        "update audit.watermark set complete_at = 'epoch' where source = %s and table_name = %s and run_id = %s",
+    ):
+        connection.execute(statement.encode(), [table.source, table.name, run_id])
 
 
 def _cut(

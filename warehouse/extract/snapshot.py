@@ -44,19 +44,20 @@ def snapshot_of(
     """Open a read-only connection on which every statement sees the same moment of the `tables` of `source`.
 
     Where somebody has locked one of them, calls `progress` with who it is, and waits. `find_open_transactions` is
-    called just before the snapshot is taken: what that does not see may have ended when asked later.
+    called before the snapshot is taken: what that does not see may have ended when asked later. It is called before
+    this connects, so that a source need not allow two connections.
 
     Raises:
         SourceLocked: after `lock_wait_seconds` it still is.
         ConnectionFailed, AccessRefused: the source cannot be reached, or refuses the connection.
         SourceError: the server is a standby, on which rows that committed late cannot be detected.
     """
+    open_transactions = find_open_transactions() if find_open_transactions else None
     with read_only_transaction(
         source, url, application_name="dwh capture", isolation=psycopg.IsolationLevel.REPEATABLE_READ
     ) as connection:
         if tables:
             lock_tables(connection, source, url, tables, lock_wait_seconds, progress)
-        open_transactions = find_open_transactions() if find_open_transactions else None
         row = connection.execute(
             """
             select
