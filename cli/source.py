@@ -57,7 +57,7 @@ def new(
                 f"--entity {pair} names no table.", hint="Write --entity order_item=order_lines."
             )
         chosen[key] = table
-    settings = Settings.load()
+    settings = Settings.load(new_source=name)
     folder = _new_folder(settings, name)
     with connect(settings.source_url(name), autocommit=True, application_name="dwh source new") as connection:
         proposal = propose(name, read_live_tables(connection, schema or ()), chosen)

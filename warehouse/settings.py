@@ -304,14 +304,14 @@ class Settings(BaseSettings):
         return init_settings, env_settings, _SecretFiles(settings_cls), urls, dotenv_settings
 
     @classmethod
-    def load(cls) -> Self:
-        """Settings of this process.
+    def load(cls, new_source: str = "") -> Self:
+        """Settings of this process. `new_source` may have a URL before it is declared.
 
         Raises:
             SettingsError: naming each setting that cannot be used.
         """
         try:
-            _check_variables()
+            _check_variables(new_source)
             return cls()
         except UnicodeDecodeError as error:
             raise SettingsError(
@@ -359,7 +359,7 @@ class Settings(BaseSettings):
         return url.get_secret_value()
 
 
-def _check_variables() -> None:
+def _check_variables(new_source: str = "") -> None:
     """Refuse variables with our prefix that set nothing: instead of the database that was meant, an empty embedded one
     would be loaded.
 
@@ -372,7 +372,8 @@ def _check_variables() -> None:
     fields = {f"DWH_{name.upper()}": field for name, field in Settings.model_fields.items()}
     del fields["DWH_SOURCE_URLS"]
     places = [PACKAGED_SOURCES, *([Path(folder)] if folder else [])]
-    urls = {f"DWH_{path.parent.name.upper()}_URL" for place in places for path in place.glob("*/source.toml")}
+    declared = {path.parent.name for place in places for path in place.glob("*/source.toml")}
+    urls = {f"DWH_{name.upper()}_URL" for name in filter(None, {*declared, new_source})}
     secrets = {name for name, field in fields.items() if SecretStr.__name__ in str(field.annotation)} | urls
     in_files = {*fields, *urls}
     in_environment = in_files | {f"{name}_FILE" for name in secrets}
@@ -394,7 +395,7 @@ def _check_variables() -> None:
         raise SettingsError(
             f"Settings cannot be used: {'; '.join(wrong)}.",
             hint="Unset what is not needed; .env.example lists the settings. The URL of a source belongs to a declared "
-            "source (warehouse/sources, DWH_SOURCES).",
+            "source (warehouse/sources, DWH_SOURCES); `dwh source new NAME` declares one.",
         )
 
 

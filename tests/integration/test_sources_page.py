@@ -30,7 +30,14 @@ def test_every_key_of_a_declaration_is_explained() -> None:
         for model in (_Spec, _TableSpec, _EntitySpec)
         for name, field in model.model_fields.items()
     } - {"tables", "entities"}
-    assert keys - set(re.findall(r"`(\w+)`", table)) == set()
+    of_feeds = {"feed", "columns", "items", "lookups", "precedence"}
+    feeds = (PAGE.parent / "feeds.md").read_text()
+    assert keys - set(re.findall(r"`(\w+)`", table)) == of_feeds
+    assert {
+        key
+        for key in of_feeds
+        if not re.search(rf"`{key}`|`\[{key}\]`|^{key} = |^\[.*\b{key}\]", feeds, re.M)
+    } == set()
     for block in re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL):
         tomllib.loads(block)
 

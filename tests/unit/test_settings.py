@@ -41,6 +41,15 @@ def test_unknown_setting_is_an_error_that_names_the_nearest(
         Settings.load()
 
 
+def test_a_new_source_has_a_url_before_it_is_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DWH_CAFE_URL", "postgresql://till.example/cafe")
+    with pytest.raises(SettingsError, match="`dwh source new NAME` declares one"):
+        Settings.load()
+    assert Settings.load(new_source="cafe").source_url("cafe") == "postgresql://till.example/cafe"
+    with pytest.raises(SettingsError, match="DWH_CAFE_URL is no setting"):
+        Settings.load(new_source="bar")
+
+
 @pytest.mark.parametrize(
     "name", ["DWH_WAREHOUSE_URL", "DWH_WAREHOUSE_URL_FILE", "DWH_SHOP_URL", "DWH_LAKE", "DWH_ALERT_TO"]
 )
