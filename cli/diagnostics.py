@@ -15,6 +15,7 @@ import psycopg
 from cli.tracking import answers
 from warehouse import geoip
 from warehouse.db.connections import OLDEST_SERVER, connect, format_version, without_password
+from warehouse.db.identifiers import to_paste
 from warehouse.db.schema_version import compare_revision, ensure_suitable, newest, revision_of
 from warehouse.errors import SourceChanged, WarehouseError
 from warehouse.extract.access_paths import read_access_paths
@@ -268,7 +269,8 @@ def _table(connection: psycopg.Connection, about: str, table: Table) -> Iterator
                     and (
                         select array_agg(attribute.attname::text order by attribute.attname::text)
                         from pg_attribute as attribute
-                        where attribute.attrelid = relation.oid and attribute.attnum = any(key.indkey)
+                        where attribute.attrelid = relation.oid
+                            and attribute.attnum = any((key.indkey::smallint[])[0:key.indnkeyatts - 1])
                     ) = %(key)s
             ),
             exists (
@@ -290,7 +292,8 @@ def _table(connection: psycopg.Connection, about: str, table: Table) -> Iterator
             about,
             "note",
             f"No unique index guards ({key}) of {table}, its declared key: a run fails where two rows share it.",
-            f"create unique index concurrently on {table} ({key});",
+            f"create unique index concurrently on {to_paste(connection, *table.at_source)} "
+            f"({to_paste(connection, *table.key, separator=', ')});",
         )
     yield from _access_paths(connection, about, table)
     if table.cursor and not has_trigger:
@@ -319,7 +322,8 @@ def _access_paths(connection: psycopg.Connection, about: str, table: Table) -> I
             about,
             "note",
             f"No index of {table} begins with {table.cursor}: once it is large, it is scanned every DWH_SCAN_INTERVAL.",
-            f"create index concurrently on {table} ({table.cursor});",
+            f"create index concurrently on {to_paste(connection, *table.at_source)} "
+            f"({to_paste(connection, table.cursor)});",
         )
     if paths.key_order is None:
         yield Finding(

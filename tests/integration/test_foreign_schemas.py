@@ -306,6 +306,15 @@ def test_tables_without_a_key_and_tables_of_one_name_are_named_in_the_proposal(f
     assert '# order_items = "order_items.product_id = products.product_id"' in toml
 
 
+@pytest.mark.parametrize("foreign", [MARKETPLACE], indirect=True)
+def test_table_without_columns_and_key_that_includes_others_are_proposed(foreign: Pipeline) -> None:
+    foreign.do("create table hollow ()", "create table incl (id int not null, name text not null)")
+    foreign.do("create unique index on incl (id) include (name)")
+    proposal = propose("olist", read_live_tables(foreign.shop))
+    assert "hollow has no key: name columns that identify a row." in proposal.notes
+    assert '[tables.incl]\nkey = ["id"]\n' in proposal.files["source.toml"]
+
+
 VIEWS = """
     create table t_guest (guest_no integer primary key, name text, updated_at timestamptz);
     create table orders_raw (order_id integer, line_id integer, guest integer, primary key (order_id, line_id));

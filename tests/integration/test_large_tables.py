@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from cli.diagnostics import _access_paths
+from cli.diagnostics import _access_paths, _table
 from stack.postgres import EmbeddedPostgres
 from tests.integration.test_capture import in_mirror, in_source, last, only
 from tests.pipeline import CONFIRMED, Pipeline
@@ -28,6 +28,7 @@ from warehouse.load.publish import publish
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.alerts.rules import Rules
 from warehouse.runs.audit import start_run
+from warehouse.sources.declaration import Table
 from warehouse.undo.undo import undo
 
 # No table is small; in tests no time passes between runs, so that each verifies one range.
@@ -760,6 +761,21 @@ def test_doctor_names_the_missing_index_with_its_statement(shop: Pipeline) -> No
     }
     shop.do(next(iter(found.values())))
     assert list(_access_paths(shop.shop, "source shop", shop.source.tables[0])) == []
+
+
+def test_statements_that_doctor_shows_can_be_run_whatever_the_names_are(shop: Pipeline) -> None:
+    shop.do(
+        'create table "product\'s ""x""" ("Id No" int, "order" int, "Changed at" timestamptz)',
+        "create table including (id int not null, name text)",
+        "create unique index on including (id) include (name)",
+    )
+    odd = Table("shop", 'product\'s "x"', "public", ("Id No", "order"), "Changed at")
+    statements = [one.hint for one in _table(shop.shop, "shop", odd) if one.hint.startswith("create")]
+    assert len(statements) == 2
+    shop.do(*statements)
+    assert not [one.hint for one in _table(shop.shop, "shop", odd) if one.hint.startswith("create")]
+    including = Table("shop", "including", "public", ("id",), None)
+    assert not [one.what for one in _table(shop.shop, "shop", including) if "guards" in one.what]
 
 
 # --- tables that change their class ---------------------------------------------------------------------------

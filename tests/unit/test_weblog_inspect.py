@@ -132,12 +132,16 @@ def test_broken_lines_are_counted_and_shown(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [f"{ALB}\n" * 3, "", "just some text\n" * 9, "2026/11/20 01:02:03 [error] 7#7: *1 x\n" * 9]
-)
+    "content",
+    [
+        f"{ALB}\n" * 3, "", "just some text\n" * 9, "2026/11/20 01:02:03 [error] 7#7: *1 x\n" * 9,
+        '{"ts": "2024-03-10T10:00:00Z", "ip": "2.0.0.9"}\n' * 9, "a;b;c\n" * 9,
+    ],
+)  # fmt: skip
 def test_other_files_are_named_and_not_declared(settings: Settings, content: str) -> None:
     found = inspect(settings, put(settings, "a.log", content.encode()))
     assert (found.format, found.declaration, found.rows) == (None, None, ())
-    assert found.hint
+    assert found.hint and "weblogs inspect" not in found.hint
     with pytest.raises(WrongParameters, match="nothing to declare"):
         write_declaration(settings, found)
 

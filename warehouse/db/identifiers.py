@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import psycopg
 from psycopg import sql
 
 
@@ -51,3 +52,16 @@ def definitions(types: Mapping[str, str]) -> sql.Composable:
     return sql.SQL(", ").join(
         sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in types.items()
     )
+
+
+def to_paste(connection: psycopg.Connection, *names: str, separator: str = ".") -> str:
+    """`a."B c"`: names as a statement that people are shown has them, quoted where they have to be."""
+    row = connection.execute(
+        """
+        select string_agg(quote_ident(name), %s order by place)
+        from unnest(%s::text[]) with ordinality as _ (name, place)
+        """,
+        [separator, list(names)],
+    ).fetchone()
+    assert row is not None
+    return str(row[0])

@@ -8,6 +8,7 @@ from datetime import datetime
 import psycopg
 
 from warehouse.db.connections import read_only_transaction
+from warehouse.db.identifiers import to_paste
 from warehouse.errors import SourceError
 from warehouse.extract.open_transactions import OpenTransactions
 from warehouse.extract.source_identity import SourceIdentity
@@ -125,7 +126,8 @@ def check_readable(connection: psycopg.Connection, table: Table) -> bool:
     if not has_usage:
         raise SourceError(
             f"User {user} may not use schema {table.schema} of source '{table.source}'.",
-            hint=f"Run there: grant usage on schema {table.schema} to {user}.",
+            hint=f"Run there: grant usage on schema {to_paste(connection, table.schema)} "
+            f"to {to_paste(connection, user)}.",
         )
     if kind not in ("r", "p", "v", "m", "f"):
         raise SourceError(
@@ -135,7 +137,8 @@ def check_readable(connection: psycopg.Connection, table: Table) -> bool:
     if not has_select:
         raise SourceError(
             f"User {user} may not read {table} of source '{table.source}'.",
-            hint=f"Run there: grant select on {table} to {user}.",
+            hint=f"Run there: grant select on {to_paste(connection, *table.at_source)} "
+            f"to {to_paste(connection, user)}.",
         )
     if hides_rows:
         raise SourceError(

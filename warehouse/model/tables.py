@@ -160,6 +160,14 @@ def batch_table(target: Target) -> Table:
     )
 
 
+def delivered_columns(target: Target) -> list[Column]:
+    """Columns of the batch that a source's SQL delivers; whose rows and members they are, the declaration says."""
+    filled = {SOURCE_SYSTEM.name}
+    if not isinstance(target, Dimension):
+        filled |= {one.member_source.name for one in target.refers_to}
+    return [column for column in batch_table(target).columns if column.name not in filled]
+
+
 def _conformed(column: Column) -> Column:
     """Any value of a source may be there, numbers of any size too: the contract judges it, not a column's type."""
     kind = re.sub(r"^numeric\(.*", "numeric", column.type)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from warehouse.model.declaration import DailySnapshot, Dimension, Target
 from warehouse.model.star import TARGETS
-from warehouse.model.tables import batch_table
+from warehouse.model.tables import delivered_columns
 
 MARK = "<!-- Written by `python -m warehouse.sources.documentation docs/sources.md`; a test compares. -->\n"
 
@@ -33,10 +33,9 @@ def _section(target: Target) -> str:
         "| Column | Type | Meaning |",
         "|---|---|---|",
     ]
-    for column in batch_table(target).columns:
-        if column.name != "source_system":
-            name = f"**`{column.name}`**" if column.name in target.natural_key else f"`{column.name}`"
-            lines.append(f"| {name} | {column.type} | {column.description} |")
+    for column in delivered_columns(target):
+        name = f"**`{column.name}`**" if column.name in target.natural_key else f"`{column.name}`"
+        lines.append(f"| {name} | {column.type} | {column.description} |")
     return "\n".join([*lines, ""])
 
 

@@ -71,7 +71,7 @@ _TABLES = """
             (
                 select array_agg(attname::text order by part.position)
                 from (
-                    select indrelid, indkey from pg_index
+                    select indrelid, indkey, indnkeyatts from pg_index
                     where indrelid = relation.oid and indisunique and indisvalid and indpred is null
                         and indexprs is null and not exists (
                             select from pg_attribute
@@ -81,12 +81,16 @@ _TABLES = """
                 ) as index
                 cross join unnest(index.indkey::smallint[]) with ordinality as part (attnum, position)
                 inner join pg_attribute on attrelid = indrelid and pg_attribute.attnum = part.attnum
+                where part.position <= index.indnkeyatts
             ),
             '{}'
         ) as key,
-        (
-            select json_object_agg(attname, format_type(atttypid, atttypmod) order by attnum) from pg_attribute
-            where attrelid = relation.oid and attnum > 0 and not attisdropped
+        coalesce(
+            (
+                select json_object_agg(attname, format_type(atttypid, atttypmod) order by attnum) from pg_attribute
+                where attrelid = relation.oid and attnum > 0 and not attisdropped
+            ),
+            '{}'
         ) as types,
         coalesce(
             (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from warehouse.errors import SettingsError
 from warehouse.model.declaration import Dimension, Fact, Target
 from warehouse.model.star import TARGETS
-from warehouse.model.tables import batch_table
+from warehouse.model.tables import delivered_columns
 from warehouse.sources.joins import quoted
 from warehouse.sources.live_tables import TIMESTAMPS, LiveTable
 
@@ -210,7 +210,7 @@ class _Stub:
         """The SQL: every column of the entity, guessed by its name, or a null of its type."""
         mirror, alias = _sql(f"{self.source}_{self.name}"), _sql(self.name)
         guesses = self._guesses()
-        columns = [column for column in batch_table(self.target).columns if column.name != "source_system"]
+        columns = delivered_columns(self.target)
         lines = []
         for position, column in enumerate(columns):
             value = guesses.get(column.name) or f"null::{column.type}"
@@ -287,7 +287,7 @@ class _Stub:
                 )
                 if entity and len(columns) == 1:
                     guesses.setdefault(f"{entity}_id", self._text_of(name, columns[0]))
-            for column in batch_table(self.target).columns:
+            for column in delivered_columns(self.target):
                 kind = table.types.get(column.name)
                 if kind is None or (name != self.name and isinstance(self.target, Dimension)):
                     continue
@@ -300,7 +300,7 @@ class _Stub:
         for flag, key in (("has_customer", "customer_id"), ("has_product", "product_id")):
             if isinstance(self.target, Fact) and key in guesses:
                 guesses.setdefault(flag, f"{guesses[key]} is not null")
-        known = {column.name for column in batch_table(self.target).columns}
+        known = {column.name for column in delivered_columns(self.target)}
         return {column: value for column, value in guesses.items() if column in known}
 
     def _used_parents(self) -> dict[str, Sequence[str]]:

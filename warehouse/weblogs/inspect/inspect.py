@@ -12,6 +12,7 @@ import numpy as np
 from warehouse.errors import WarehouseError, WrongParameters, visible
 from warehouse.files.archive import unpacked
 from warehouse.files.content import ContentReader
+from warehouse.files.kinds import INSPECT, MOVE
 from warehouse.files.locations import Location
 from warehouse.files.recognize import Recognized, recognized
 from warehouse.files.rotation import MEMBER
@@ -30,6 +31,12 @@ _READ_BYTES = 4 << 20
 # Paths that a sentence names.
 _NAMED = 5
 _COMBINED_AND_MORE: Final = "nginx_main"
+# What to do with a file that would be inspected, once that has found nothing.
+_DECLARE: Final = (
+    "If its lines are requests, declare their format in weblogs.toml (docs/web-logs.md, 'Declare a format'). Else: "
+    + MOVE[0].lower()
+    + MOVE[1:]
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,8 @@ def inspect(settings: Settings, file: str, *, lines: int = 1000) -> Inspection:
     declared = read_formats(settings)
     best, *others = rank_formats(declared, path, every)
     if not is_readable(best.parsed, every[: len(best.parsed.lines)]):
-        return Inspection(name, str(what), what.kind.hint, None, "no format that is known", len(every))
+        hint = _DECLARE if what.kind.hint == INSPECT else what.kind.hint
+        return Inspection(name, str(what), hint, None, "no format that is known", len(every))
     return _inspection(settings, name, path, what, declared, best, others, every)
 
 
