@@ -43,7 +43,7 @@ def new(
     it.
     """
     from cli.output import out, show_json, show_line
-    from warehouse.db.connections import connect
+    from warehouse.db.connections import read_only_transaction
     from warehouse.errors import WrongParameters
     from warehouse.settings import Settings
     from warehouse.sources.live_tables import read_live_tables
@@ -59,7 +59,9 @@ def new(
         chosen[key] = table
     settings = Settings.load(new_source=name)
     folder = _new_folder(settings, name)
-    with connect(settings.source_url(name), autocommit=True, application_name="dwh source new") as connection:
+    with read_only_transaction(
+        name, settings.source_url(name), application_name="dwh source new"
+    ) as connection:
         proposal = propose(name, read_live_tables(connection, schema or ()), chosen)
     for path, text in proposal.files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

@@ -108,6 +108,8 @@ def test_proposal_overwrites_nothing_and_needs_a_place_of_the_users_own(
     mine = {"DWH_SOURCES": "mine"}
     assert propose("cafe")[0] == 2 and "DWH_SOURCES is not set" in propose("cafe")[1]
     assert propose("cafe", **mine)[0] == 2, "its database has no tables"
+    code, message = propose("cafe", **mine, DWH_CAFE_URL="postgresql://127.0.0.1:1/cafe")
+    assert code == 1 and "Source 'cafe': Cannot connect" in message and "in DWH_CAFE_URL right?" in message
     with connect(urls["DWH_CAFE_URL"]) as cafe:
         cafe.execute("create table guest (id integer primary key)")
     (tmp_path / "mine" / "cafe").mkdir(parents=True)
