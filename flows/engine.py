@@ -3,6 +3,7 @@
 import logging
 import random
 import re
+import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -181,7 +182,8 @@ def held_lines() -> Iterator[HeldLines]:
 
 def is_tracked() -> bool:
     """Whether this code runs inside a Prefect flow run."""
-    if _without_prefect:
+    # Who runs inside a flow run of Prefect has imported it.
+    if "prefect" not in sys.modules:
         return False
     from prefect.context import FlowRunContext
 

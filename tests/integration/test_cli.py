@@ -20,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from generators import geoip
 from tests.pipeline import LOCK_AWAITED, Pipeline, copy_of_shop
+from tests.weblog_lake import lines
 from warehouse.db.connections import connect
 from warehouse.db.locks import transaction_lock
 from warehouse.history.change_log import STAR_LOCK
@@ -250,6 +251,9 @@ def test_failed_step_of_the_day_does_not_keep_the_others_from_running(
 ) -> None:
     shop.order(1, "2024-03-10")
     # No GeoIP file was made: the web logs cannot be loaded.
+    landing = dwh.folder / "lake" / "landing" / "weblogs"
+    landing.mkdir(parents=True)
+    (landing / "access.log").write_bytes(lines(1, 3))
     done = dwh("run", "daily")
     assert done.returncode == 1
     assert "1 of 3 steps failed: ingest-weblogs (There is no GeoIP file" in done.stderr
@@ -303,7 +307,7 @@ def test_interrupted_run_ends_cleanly_and_the_next_one_does_its_work(
         f"Stopped{'' if by == 'Ctrl-C' else f' by {by}'}. What was published stays; run it again to continue."
     )
     assert "Traceback" not in said
-    assert shop.run_states() == [("ingest-shop", "crashed", f"stopped by {by}")]
+    assert shop.run_states() == [("ingest-shop", "cancelled", f"stopped by {by}")]
     assert dwh("run", "shop").returncode == 0
     assert shop.facts() == [("1", "1")]
 

@@ -14,7 +14,7 @@ import pytest
 from tests.weblog_lake import ARGENTINA, BRAZIL, WeblogLake, line, make_lake
 from warehouse.backfill.weblog_days import WeblogDays
 from warehouse.errors import UndoRefused
-from warehouse.reconcile.reconcile import reconcile_feed
+from warehouse.reconcile.reconcile import reconcile_weblog_files
 from warehouse.runs import audit
 from warehouse.undo.undo import undo
 from warehouse.weblogs import reclassify, retain
@@ -95,7 +95,7 @@ class Operator:
     def verdicts(self, *, repair: bool = False) -> list[str]:
         """What reconcile finds wrong."""
         with audit.start_run(self.lake.settings.warehouse, flow="reconcile") as run:
-            found = reconcile_feed(run, repair=repair)
+            found = reconcile_weblog_files(run, repair=repair)
         return [str(verdict) for verdict in found if verdict.rows_differing]
 
     def work(self, steps: int) -> None:

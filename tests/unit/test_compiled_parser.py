@@ -2,7 +2,6 @@
 
 import _ctypes
 import ctypes
-import logging
 import shutil
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from cli.diagnostics import _weblog_parser
-from flows.ingest_weblogs import _warn_of_slow_parser
 from warehouse.settings import Settings
 from warehouse.weblogs.reader import native
 
@@ -44,18 +42,7 @@ def test_without_a_parser_or_with_a_broken_one_a_compiler_is_asked_for(tmp_path:
     assert native.load(tmp_path) == native.NOT_INSTALLED
 
 
-def test_run_and_doctor_warn_of_the_slow_parser_and_name_make_setup(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    _warn_of_slow_parser()
-    assert caplog.records == []
+def test_doctor_names_make_setup_where_the_slow_parser_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "fault", native.OTHER_SOURCE)
-    _warn_of_slow_parser()
-    (record,) = caplog.records
-    assert (record.levelno, record.getMessage()) == (
-        logging.WARNING,
-        "Web logs are read by the slow parser: the compiled one was made of another weblogs/reader/scan.c than the one "
-        "that is there now. Run `make setup`, or install dwh again.",
-    )
     (finding,) = _weblog_parser(Settings.load())
     assert (finding.verdict, finding.hint) == ("note", native.OTHER_SOURCE.hint)
