@@ -13,11 +13,13 @@ from tests.integration.test_quarantine import relaxing
 from tests.integration.test_refused_rows import converting, differences
 from tests.pipeline import Pipeline, Row
 from warehouse.load import conform
+from warehouse.load.marts import refresh
 from warehouse.load.replace_day import rederive
 from warehouse.model import contracts
 from warehouse.model.declaration import Dimension, Fact, Target
 from warehouse.model.star import TARGETS
 from warehouse.model.tables import batch_table
+from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.audit import start_run
 from warehouse.sources.declaration import Source
 
@@ -149,6 +151,16 @@ def check_everything_is_somewhere(shop: Pipeline, source: Source, *, only_unfit:
                 assert all(rule.startswith("does not fit") for rule in rules)
                 assert any(name in rule for rule in rules) or isinstance(target, Fact), (row_key, rules, name)
     assert differences(shop, source=source) == {}
+    # Stored marts take the same values, all at once and line by line.
+    with start_run(shop.warehouse_url, flow="refresh-marts") as run:
+        refresh(run)
+    shop.do("update order_item set quantity = quantity + 1", "update sales_order set updated_at = now()")
+    shop.capture(source=source)
+    with start_run(shop.warehouse_url, flow="refresh-marts") as run:
+        refresh(run)
+    with start_run(shop.warehouse_url, flow="reconcile") as run:
+        verdicts = reconcile_source(run, source, shop.shop_url, repair=False)
+    assert {one.table_name for one in verdicts if one.verdict != "equal"} == set()
 
 
 @pytest.mark.parametrize("is_large", [False, True], ids=["few", "many"])

@@ -227,7 +227,10 @@ select
     customer.source_system,
     customer.customer_id,
     customer.customer_key,
-    extract(year from age(customer.as_of_date::timestamp, customer.birth_date::timestamp))::integer as age,
+    case
+        when customer.birth_date between date '0001-01-01' and customer.as_of_date
+            then extract(year from age(customer.as_of_date::timestamp, customer.birth_date::timestamp))::integer
+    end as age,
     customer.country,
     customer.state,
     nearest.name as nearest_distribution_center,

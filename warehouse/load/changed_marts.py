@@ -15,15 +15,18 @@ class Since(NamedTuple):
     change_id: int
 
 
-def changed_values(connection: psycopg.Connection, mart: Mart, since: Since) -> list[object]:
-    """Values of the column that `mart` follows of which details were added, changed or deleted since."""
+def changed_values(connection: psycopg.Connection, mart: Mart, since: Since) -> list[str]:
+    """Values, as text, of the column that `mart` follows of which details were added, changed or deleted since.
+
+    Python has no dates for all of those that a source may hold.
+    """
     assert mart.follows is not None and mart.dataset is not None
     table = _collect(connection, mart.dataset, since)
     value = FOLLOWED[mart.follows]
     if mart.by[mart.follows] == "text":
         value = f"coalesce({value}, '{mart.unknown.get(mart.follows, UNKNOWN)}')"
     rows = connection.execute(
-        sql.SQL("select distinct {} from pg_temp.{} as changed").format(
+        sql.SQL("select distinct ({})::text from pg_temp.{} as changed").format(
             sql.SQL(value),
             sql.Identifier(table),
         )

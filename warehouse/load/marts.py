@@ -134,7 +134,7 @@ def read(connection: psycopg.Connection, name: str) -> list[dict[str, Any]]:
         return cursor.execute(sql.SQL("select * from {}").format(sql.Identifier("mart", name))).fetchall()
 
 
-def _replace(connection: psycopg.Connection, mart: Mart, values: list[object] | None) -> tuple[int, int]:
+def _replace(connection: psycopg.Connection, mart: Mart, values: list[str] | None) -> tuple[int, int]:
     """Compute the rows of these values of the followed column again, or all rows; returns rows deleted and inserted."""
     if values == []:
         return 0, 0
@@ -149,9 +149,13 @@ def _replace(connection: psycopg.Connection, mart: Mart, values: list[object] | 
         if kind == "date":
             # By the index of time, which knows nothing of days in the company's zone.
             moment = f"{mart.dataset}.{_TIME[mart.dataset]}"
+            days = sql.SQL("{}::date[]").format(sql.Literal(values)).as_string(connection)
+            # Days that are nearly out of a timestamp's range have none before or after.
             condition += (
-                f" and {moment} >= date '{min(values)}' - interval '2 days'"  # type: ignore[type-var]
-                f" and {moment} < date '{max(values)}' + interval '33 days'"  # type: ignore[type-var]
+                f" and {moment} >= (select case when min(day) > '4700-01-01 BC' "
+                f"then min(day) - interval '2 days' else '-infinity' end from unnest({days}) as one (day))"
+                f" and {moment} <= (select case when max(day) < '290000-01-01' "
+                f"then max(day) + interval '33 days' else 'infinity' end from unnest({days}) as one (day))"
             )
     deleted = connection.execute(sql.SQL("delete from {} where {}").format(_table(mart), changed)).rowcount
     columns = listed([column.name for column in mart.table().columns])

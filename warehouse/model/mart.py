@@ -38,6 +38,9 @@ FOLLOWED: Final[Mapping[str, str]] = {
     "request_month": "date_trunc('month', changed.request_date)::date",
 }
 UNKNOWN: Final = "unknown"
+# Texts that fit into an index: the warehouse's own, and keys, which dimensions have an index of too. Any other text of
+# a source may be longer than an entry of a btree.
+_SHORT_TEXTS: Final = frozenset({"source_system", "customer_id", "age_group"})
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,12 @@ class Mart:
         """The table of a stored mart."""
         types = self.types or {**self.by, **{name: read_metrics()[name].type for name in self.metrics}}
         key = self.key or tuple(self.by)
+        is_indexable = all(types[name] != "text" or name in _SHORT_TEXTS for name in key)
+        indexes = list(self.indexes)
+        if self.follows is not None and not is_indexable:
+            indexes.append(
+                f"using hash ({self.follows})" if types[self.follows] == "text" else f"({self.follows})"
+            )
         return Table(
             "mart",
             self.name,
@@ -124,8 +133,9 @@ class Mart:
                 Column(name, kind, self.columns[name], personal=self.personal.get(name), required=name in key)
                 for name, kind in types.items()
             ),
-            {f"pk_{self.name}": f"primary key ({', '.join(key)})"},
-            tuple(Index(f"ix_{self.name}_{n}", columns) for n, columns in enumerate(self.indexes, 1)),
+            # Without one, the query alone makes keys unique; dwh reconcile would find two of a kind.
+            {f"pk_{self.name}": f"primary key ({', '.join(key)})"} if is_indexable else {},
+            tuple(Index(f"ix_{self.name}_{n}", definition) for n, definition in enumerate(indexes, 1)),
         )
 
     def grouped(self, name: str) -> str:

@@ -17,7 +17,8 @@ SOURCE = "marts"
 def reconcile_marts(connection: psycopg.Connection) -> list[Verdict]:
     """Compute all stored marts again where any differs, in the connection's transaction.
 
-    A mart that was last refreshed before the star was last loaded may differ: it is stale, not wrong.
+    A mart that was last refreshed before the star was last loaded may differ: it is stale, not wrong, and its rows are
+    not listed as differences.
     """
     verdicts = [_compare(connection, mart) for mart in stored_marts()]
     if any(verdict.rows_differing for verdict in verdicts):
@@ -38,11 +39,9 @@ def _compare(connection: psycopg.Connection, mart: Mart) -> Verdict:
     comparison = Comparison("mart", SOURCE, "mart", mart.name, EXPECTED, key, columns, sql.SQL("true"))
     verdict = compare(connection, comparison)
     if verdict.rows_differing:
-        verdict = replace(
-            verdict,
-            differences=list_differences(connection, comparison),
-            is_stale=_is_stale(connection, comparison.name),
-        )
+        if _is_stale(connection, comparison.name):
+            return replace(verdict, is_stale=True).timed(started)
+        verdict = replace(verdict, differences=list_differences(connection, comparison))
     return verdict.timed(started)
 
 

@@ -40,11 +40,11 @@ def upgrade() -> None:
             returned_net_amount numeric,
             returned_profit_amount numeric,
             cancelled_line_count bigint,
-            cancelled_net_amount numeric,
-            constraint pk_sales_by_day primary key (source_system, currency, ordered_date)
+            cancelled_net_amount numeric
         )
         """
     )
+    execute("create index ix_sales_by_day_1 on mart.sales_by_day (ordered_date)")
     execute(
         """
         create table mart.sales_by_category_month (
@@ -63,11 +63,11 @@ def upgrade() -> None:
             returned_net_amount numeric,
             returned_profit_amount numeric,
             cancelled_line_count bigint,
-            cancelled_net_amount numeric,
-            constraint pk_sales_by_category_month primary key (source_system, currency, category, ordered_month)
+            cancelled_net_amount numeric
         )
         """
     )
+    execute("create index ix_sales_by_category_month_1 on mart.sales_by_category_month (ordered_month)")
     execute(
         """
         create table mart.sales_by_product (
@@ -86,11 +86,11 @@ def upgrade() -> None:
             returned_net_amount numeric,
             returned_profit_amount numeric,
             cancelled_line_count bigint,
-            cancelled_net_amount numeric,
-            constraint pk_sales_by_product primary key (source_system, currency, category, product_id)
+            cancelled_net_amount numeric
         )
         """
     )
+    execute("create index ix_sales_by_product_1 on mart.sales_by_product using hash (product_id)")
     execute(
         """
         create table mart.sales_by_product_country (
@@ -103,15 +103,12 @@ def upgrade() -> None:
             line_count bigint,
             unit_count numeric,
             net_amount numeric,
-            profit_amount numeric,
-            constraint pk_sales_by_product_country primary key (source_system, currency, category, customer_country, product_id)
+            profit_amount numeric
         )
         """
     )
     execute(
-        """
-        create index ix_sales_by_product_country_1 on mart.sales_by_product_country (source_system, currency, category, customer_country, unit_count desc, net_amount desc, product_id)
-        """
+        "create index ix_sales_by_product_country_1 on mart.sales_by_product_country using hash (product_id)"
     )
     execute(
         """
@@ -131,11 +128,11 @@ def upgrade() -> None:
             returned_net_amount numeric,
             returned_profit_amount numeric,
             cancelled_line_count bigint,
-            cancelled_net_amount numeric,
-            constraint pk_sales_by_payment_method primary key (source_system, currency, payment_method_name, ordered_month)
+            cancelled_net_amount numeric
         )
         """
     )
+    execute("create index ix_sales_by_payment_method_1 on mart.sales_by_payment_method (ordered_month)")
     execute(
         """
         create table mart.sales_by_promotion (
@@ -154,11 +151,11 @@ def upgrade() -> None:
             returned_net_amount numeric,
             returned_profit_amount numeric,
             cancelled_line_count bigint,
-            cancelled_net_amount numeric,
-            constraint pk_sales_by_promotion primary key (source_system, currency, promotion_name, ordered_month)
+            cancelled_net_amount numeric
         )
         """
     )
+    execute("create index ix_sales_by_promotion_1 on mart.sales_by_promotion (ordered_month)")
     execute(
         """
         create table mart.customer_sales (
@@ -178,11 +175,11 @@ def upgrade() -> None:
             cancelled_line_count bigint,
             cancelled_net_amount numeric,
             first_ordered_date date,
-            last_ordered_date date,
-            constraint pk_customer_sales primary key (source_system, currency, customer_id)
+            last_ordered_date date
         )
         """
     )
+    execute("create index ix_customer_sales_1 on mart.customer_sales using hash (customer_id)")
     execute(
         """
         create table mart.customer_rfm (
@@ -199,12 +196,11 @@ def upgrade() -> None:
             frequency_score integer,
             monetary_score integer,
             segment text,
-            as_of_date date,
-            constraint pk_customer_rfm primary key (source_system, currency, customer_id)
+            as_of_date date
         )
         """
     )
-    execute("create index ix_customer_rfm_1 on mart.customer_rfm (source_system, currency, customer_rank)")
+    execute("create index ix_customer_rfm_1 on mart.customer_rfm (customer_rank)")
     execute(
         """
         create table mart.customer_feature (
@@ -246,11 +242,11 @@ def upgrade() -> None:
             request_hour integer not null,
             action text not null,
             device text not null,
-            interaction_count bigint,
-            constraint pk_interactions_by_hour primary key (request_date, request_hour, action, device)
+            interaction_count bigint
         )
         """
     )
+    execute("create index ix_interactions_by_hour_1 on mart.interactions_by_hour (request_date)")
     execute(
         """
         create table mart.web_user_actions (
@@ -260,11 +256,11 @@ def upgrade() -> None:
             traffic_medium text not null,
             device text not null,
             action text not null,
-            interaction_count bigint,
-            constraint pk_web_user_actions primary key (request_month, user_name, traffic_source, traffic_medium, device, action)
+            interaction_count bigint
         )
         """
     )
+    execute("create index ix_web_user_actions_1 on mart.web_user_actions (request_month)")
     execute(
         """
         create table mart.customer_activity_by_region (
@@ -277,8 +273,7 @@ def upgrade() -> None:
             web_customer_count bigint,
             order_count bigint,
             interaction_count bigint,
-            as_of_date date,
-            constraint pk_customer_activity_by_region primary key (source_system, country, state, loyalty_tier)
+            as_of_date date
         )
         """
     )
@@ -318,8 +313,7 @@ def upgrade() -> None:
             customer_count bigint,
             buyer_count bigint,
             conversion_rate numeric,
-            interaction_count bigint,
-            constraint pk_traffic_source_conversion primary key (traffic_source, traffic_medium)
+            interaction_count bigint
         )
         """
     )

@@ -1,5 +1,6 @@
 -- mart.customer_age_groups: one row per source and age group, as of the source's as-of date.
 -- inputs: dwh.dim_customer, mart.customer_sales, mart.web_user_actions, mart.as_of
+-- A birth date in the future or before our era gives no age: it may lie outside of what a timestamp holds.
 with ordered as (
     select
         sales.source_system,
@@ -24,9 +25,12 @@ aged as (
         customer.customer_id,
         customer.username,
         coalesce(as_of.as_of_date, mart.local_date(now())) as as_of_date,
-        extract(year from age(
-            coalesce(as_of.as_of_date, mart.local_date(now()))::timestamp, customer.birth_date::timestamp
-        ))::integer as age
+        case
+            when customer.birth_date between date '0001-01-01' and coalesce(as_of.as_of_date, mart.local_date(now()))
+                then extract(year from age(
+                        coalesce(as_of.as_of_date, mart.local_date(now()))::timestamp, customer.birth_date::timestamp
+                    ))::integer
+        end as age
     from dwh.dim_customer as customer
     left join mart.as_of as as_of on customer.source_system = as_of.source_system
     where customer.is_current and customer.customer_key <> 0

@@ -44,7 +44,9 @@ select
     scored.unit_count,
     scored.net_amount,
     scored.last_ordered_date,
-    scored.as_of_date - scored.last_ordered_date as recency_days,
+    case
+        when isfinite(scored.last_ordered_date) then scored.as_of_date - scored.last_ordered_date
+    end as recency_days,
     scored.recency_score,
     scored.frequency_score,
     scored.monetary_score,
