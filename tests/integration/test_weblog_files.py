@@ -111,6 +111,20 @@ def test_files_of_other_encodings_grow(lake: WeblogLake) -> None:
     assert lake.rows("select count(*) from audit.quarantine where resolved_at is null") == [(0,)]
 
 
+def test_archive_within_an_archive_is_named_and_none_of_its_lines_is_loaded(lake: WeblogLake) -> None:
+    inner = tarred({"a.log": lines(1, 40), "b.log": lines(51, 90)})
+    nested = {"day.tar": inner, "day.tgz": gzip.compress(inner), "day.zip": zipped({"c.log": lines(1, 40)})}
+    lake.put("logs.zip", zipped({**nested, "good.log": lines(101, 103)}))
+    assert [(one.path, one.reason) for one in lake.load().unread] == [
+        ("logs.zip!day.tar", "is a tar archive"),
+        ("logs.zip!day.tgz", "is a tar archive, compressed by gzip"),
+        ("logs.zip!day.zip", "is a zip archive"),
+    ]
+    assert sorted(lake.sizes()) == [101, 102, 103]
+    assert lake.rows("select count(*) from audit.quarantine") == [(0,)]
+    lake.assert_consistent()
+
+
 def test_archives_are_as_many_files_as_they_hold(lake: WeblogLake) -> None:
     files = {
         "web1/access.log": lines(1, 3),

@@ -32,6 +32,9 @@ def judge(
     is_known = task.state == "copy" or (known is not None and (known.rows_loaded or known.lines_duplicated))
     if found is None or is_known or found.kind == EMPTY:
         return None
+    # Within another archive: what it holds uncompressed looks readable, all but the lines at the edges of its files.
+    if found.is_archive:
+        return _unrecognized(task, found, f"is {found}")
     lines = found.head.removeprefix(BYTE_ORDER_MARK).lstrip(GAP).split(b"\n")
     # The last one is not all there, and says nothing, if the file goes on or somebody may write on in it.
     is_whole = len(found.head) < HEAD_BYTES and bool(task.file.is_final or found.compression)
