@@ -70,7 +70,7 @@ def test_next_day_loads_only_what_changed(place: Pipeline, landing: Path) -> Non
     changed = {
         load.table_name: (load.rows_inserted, load.rows_updated, load.rows_expired)
         for load in second.every_load
-        if load.rows_inserted or load.rows_updated
+        if (load.rows_inserted or load.rows_updated) and not load.table_name.startswith("mart.")
     }
     assert changed == {
         "raw.shop_customer": (0, 1, 0),
@@ -79,7 +79,10 @@ def test_next_day_loads_only_what_changed(place: Pipeline, landing: Path) -> Non
     }
 
 
-def test_step_that_fails_does_not_keep_the_others_from_running(place: Pipeline, tracked: Ask) -> None:
+def test_step_that_fails_does_not_keep_the_others_from_running(
+    place: Pipeline, landing: Path, tracked: Ask, tmp_path: Path
+) -> None:
+    (tmp_path / "home" / "geoip" / "demo.mmdb").unlink()
     with pytest.raises(StepsFailed) as failed:
         run_day()
 
