@@ -14,7 +14,7 @@ from warehouse.db.connections import connect
 from warehouse.db.locks import try_transaction_lock
 from warehouse.history.change_log import STAR_LOCK
 
-STARTS = int(os.environ.get("STARTS", "6"))
+STARTS = int(os.environ.get("STARTS", "12"))
 HOLDER = """
 import sys
 from warehouse.db.connections import connect
