@@ -332,15 +332,15 @@ def test_servers_that_are_too_old_are_refused_by_run_and_doctor_alike(shop: Pipe
     with pooler(shop.warehouse_url, "session", reported={"server_version": "15.4"}) as old:
         with pytest.raises(UnsuitableDatabase, match=r"runs PostgreSQL 15\.4; 16 or newer is needed"):
             ensure_migrated(old.url)
-        wrong = [one for one in examine(settings(shop.shop_url, old.url)) if one.verdict == "wrong"]
-        assert "runs PostgreSQL 15.4; 16 or newer is needed" in wrong[0].what
+        wrong = next(one for one in examine(settings(shop.shop_url, old.url)) if one.verdict == "wrong")
+        assert "runs PostgreSQL 15.4; 16 or newer is needed" in wrong.what
     with pooler(shop.shop_url, "session", reported={"server_version": "12.9"}) as old:
         with pytest.raises(
             UnsuitableDatabase, match=r"Source 'shop' runs PostgreSQL 12\.9; 13 or newer is needed"
         ):
             shop.capture(shop_url=old.url)
-        wrong = [one for one in examine(settings(old.url, shop.warehouse_url)) if one.verdict == "wrong"]
-        assert "Source 'shop' runs PostgreSQL 12.9; 13 or newer is needed" in wrong[0].what
+        wrong = next(one for one in examine(settings(old.url, shop.warehouse_url)) if one.verdict == "wrong")
+        assert "Source 'shop' runs PostgreSQL 12.9; 13 or newer is needed" in wrong.what
     with pooler(shop.shop_url, "session", reported={"server_version": "15.4"}) as older:
         shop.order(1, "2024-03-10")
         shop.capture(shop_url=older.url)
