@@ -19,6 +19,7 @@ Until = Annotated[
     datetime | None,
     typer.Option(formats=["%Y-%m-%d"], help="Last day of the data (UTC); default: yesterday."),
 ]
+FileDays = Annotated[int, typer.Option(min=0, max=3660, help="Write files of so many days, one a day.")]
 
 
 @generate.command()
@@ -135,7 +136,7 @@ def orders(
         int | None,
         typer.Option(min=0, max=10**8, help="Orders in each file; default: 5,000, and 2,000 a day."),
     ] = None,
-    days: Annotated[int, typer.Option(min=0, max=3660, help="Write files of so many days, one a day.")] = 0,
+    days: FileDays = 0,
     seed: Seed = 42,
     until: Until = None,
     as_json: Json = False,
@@ -175,7 +176,7 @@ def companies(
         int | None,
         typer.Option(min=0, max=10**6, help="Companies in each file; default: 5,000, and 2,000 a day."),
     ] = None,
-    days: Annotated[int, typer.Option(min=0, max=3660, help="Write files of so many days, one a day.")] = 0,
+    days: FileDays = 0,
     seed: Seed = 42,
     until: Until = None,
     as_json: Json = False,

@@ -218,7 +218,7 @@ def changed_since(
 ) -> sql.Composable:
     """Condition of a scan on a source row: it may have changed since the last complete read.
 
-    Rows of `new_relations` always may. Where that read is too long ago to be told by transaction ids, checksums say it.
+    Rows of `new_relations` always may. Where that read is too long ago for transaction ids to show them, checksums do.
     """
     if watermark is None:
         return sql.SQL("true")

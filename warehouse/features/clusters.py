@@ -31,7 +31,7 @@ def cluster(
 ) -> pd.DataFrame:
     """Size and mean features of each cluster, the one with the highest spend first; optionally a picture (SVG or PNG).
 
-    Features are standardized; one that a customer lacks counts as the median. The same features, number and seed give
+    Features are standardized; a missing one counts as the median. The same features, number and seed give
     the same clusters.
 
     Raises:

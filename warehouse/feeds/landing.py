@@ -198,7 +198,7 @@ def landed_feeds(settings: Settings) -> list[str]:
         try:
             source = read_source(name, settings.sources)
         except DeclarationError:
-            # Whoever runs it is told why.
+            # The run that reads it raises the error.
             found.append(name)
             continue
         if landing_folder(settings.lake, source).is_dir():

@@ -72,15 +72,15 @@ def describe_inferred(batch: Batch) -> None:
     for lookup in batch.entity.lookups:
         dimension = dimension_of(lookup.dimension)
         names = _names(lookup)
-        said = {
+        found_values = {
             name: sql.Identifier("line", column)
             for name in dimension.attributes
             if (column := f"{lookup.dimension}_{name}") in held
         }
         (natural,) = dimension.natural_key
         if lookup.by != natural:
-            said[lookup.by] = sql.Identifier("line", natural)
-        if not said:
+            found_values[lookup.by] = sql.Identifier("line", natural)
+        if not found_values:
             continue
         batch.execute(
             """
@@ -94,9 +94,10 @@ def describe_inferred(batch: Batch) -> None:
             """,
             **names,
             values=sql.SQL(", ").join(
-                sql.SQL("max({}) as {}").format(value, sql.Identifier(name)) for name, value in said.items()
+                sql.SQL("max({}) as {}").format(value, sql.Identifier(name))
+                for name, value in found_values.items()
             ),
-            assigned=assigned(list(said), "line"),
+            assigned=assigned(list(found_values), "line"),
         )
 
 

@@ -49,7 +49,7 @@ def merge(batch: Batch, dimension: Dimension) -> Counts:
 def infer_missing(
     batch: Batch, dimension: Dimension, facts: sql.Identifier, member_source: sql.Composable = OWN_SOURCE
 ) -> int:
-    """Insert an inferred row for each member that `facts` refer to and the dimension lacks; returns their number.
+    """Insert an inferred row for each member that `facts` refer to and that is missing; returns their number.
 
     `member_source` is the source system that the member of a row `fact` belongs to.
     """

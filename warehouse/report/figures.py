@@ -338,7 +338,7 @@ def _label(row: Row, label: str) -> str:
 
 
 def _detail(row: Row, label: str) -> str:
-    """What tells rows of the same name apart."""
+    """What distinguishes rows of the same name."""
     names = ("category", "customer_country", "country", "loyalty_tier", "traffic_medium", "segment")
     return " · ".join(
         str(row[name]) for name in names if name in row and name != label and row[name] is not None

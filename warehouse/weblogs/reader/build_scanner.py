@@ -8,7 +8,7 @@ from setuptools.command.build_ext import build_ext
 
 
 class BuildScanner(build_ext):  # type: ignore[misc]
-    """build_ext that tells the source its SHA-256, and always compiles: a newer library may be of another source."""
+    """build_ext that passes the source its SHA-256, and always compiles: a newer library may be of another source."""
 
     def build_extension(self, ext: Extension) -> None:
         """Compile an extension of one source."""
