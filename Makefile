@@ -102,7 +102,7 @@ bench-tools: setup
 		bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt && \
 		cp bench/requirements.txt bench/.venv/made-from; }
 
-bench-capture: bench-tools ## compare capture into the star with psql, sling and dbt (5 min; ARGS="--orders 100000")
+bench-capture: bench-tools ## compare capture into the star with psql, sling and dbt (6 min; ARGS="--growth-only --orders 10000000")
 	@$(PY) -m bench.capture $(ARGS)
 
 bench-weblogs: bench-tools ## compare loading web logs with COPY, dlt, pandas and goaccess (5 min; ARGS="--lines 10000000")

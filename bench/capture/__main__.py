@@ -1,9 +1,9 @@
 """Capture benchmark: first load, days of change, and runs with no change, ours beside what one would install.
 
-In the end 10,000 changes are loaded from this shop and from one of a tenth of its size: what they cost must not grow.
-
-`python -m bench.capture --orders 1000000 --days 3`; every contender loads the same shop on the same server. Prints
-tables of seconds and ratios and writes bench/results/capture.json.
+`python -m bench.capture --orders 1000000 --days 3`; every contender loads the same shop on the same server, and a run
+of ours verifies what it would if it came fifteen minutes after the last. In the end runs with no change and with 10,000
+changes are compared between this shop and one of a tenth of its size: `--growth-only --orders 10000000` measures that
+alone, and keeps the other figures. Prints tables of seconds and ratios and writes bench/results/capture.json.
 """
 
 import argparse
@@ -13,20 +13,22 @@ import platform
 import shutil
 import statistics
 import sys
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-import psycopg
 from rich.console import Console
 from rich.table import Table
 
 from bench.capture.contenders import CONTENDERS, HERE, ROOT, Databases, Timing
-from generators.shop import create_schema, generate
+from bench.capture.shops import change_a_day, change_ten_thousand, make_shop, rest, settle
 from stack.postgres import EmbeddedPostgres
 from warehouse.migrations import upgrade
 
 console = Console()
 BASELINE = "floor"
+RESULTS = ROOT / "bench" / "results" / "capture.json"
+Timings = dict[str, dict[str, list[Timing]]]
 
 
 def main() -> None:
@@ -36,141 +38,156 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     postgres = EmbeddedPostgres(folder / "postgres", options.postgres)
     postgres.start()
+    results = json.loads(RESULTS.read_text()) if options.growth_only and RESULTS.exists() else {}
     try:
-        seconds = measure(postgres, folder, options)
-        growth = measure_growth(postgres, folder, options) if "ours" in options.contenders else {}
+        shop = make_shop(postgres, options.orders, "shop", console.print)
+        ours = _databases(postgres, folder, shop, "ours")
+        if options.growth_only:
+            CONTENDERS["ours"](ours)
+        else:
+            timings = compare(postgres, folder, ours, options)
+            results = summarize_comparison(timings) | _circumstances(options)
+            show(timings)
+        if "ours" in options.contenders:
+            sizes = measure_growth(postgres, folder, ours, options)
+            results |= summarize_growth(sizes) | {"growth": _circumstances(options)}
+            show(sizes)
     finally:
         postgres.stop()
         shutil.rmtree(folder, ignore_errors=True)
-    results = summary(seconds, options) | growth
-    show(seconds, results)
-    path = ROOT / "bench" / "results" / "capture.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(results, indent=2) + "\n")
-    console.print(f"kept in {path.relative_to(ROOT)}")
+    for name, value in results.items():
+        if isinstance(value, float | int):
+            console.print(f"{name}: {value}")
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    console.print(f"kept in {RESULTS.relative_to(ROOT)}")
 
 
-def measure(
-    postgres: EmbeddedPostgres, folder: Path, options: argparse.Namespace
-) -> dict[str, dict[str, list[Timing]]]:
+def compare(
+    postgres: EmbeddedPostgres, folder: Path, ours: Databases, options: argparse.Namespace
+) -> Timings:
     """Seconds by load (first, changed, unchanged) and contender."""
-    shop = _make_shop(postgres, options)
-    databases = {}
-    for name in options.contenders:
-        database = name.replace(" + ", "_")
-        postgres.create_database(database)
-        (folder / database).mkdir()
-        databases[name] = Databases(shop, postgres.url(database), postgres.psql_path, folder / database)
-    upgrade(databases["ours"].warehouse)
-    seconds: dict[str, dict[str, list[Timing]]] = {}
+    databases = {
+        name: ours if name == "ours" else _databases(postgres, folder, ours.shop, name.replace(" + ", "_"))
+        for name in options.contenders
+    }
+    timings: Timings = {}
 
     def load(kind: str, day: int) -> None:
         # Whoever goes first finds other caches: the order changes from day to day.
-        order = (
-            options.contenders[day % len(options.contenders) :]
-            + options.contenders[: day % len(options.contenders)]
-        )
-        for name in order:
-            _settle(postgres)
-            timing = CONTENDERS[name](databases[name])
-            seconds.setdefault(kind, {}).setdefault(name, []).append(timing)
-            console.print(f"{kind:>10}  {name:<12} {_told(timing)}")
+        place = day % len(options.contenders)
+        for name in options.contenders[place:] + options.contenders[:place]:
+            _measure(timings, kind, name, databases[name], CONTENDERS[name])
 
     load("first", 0)
+    for database in databases.values():
+        rest(database.warehouse)
     for day in range(1, options.days + 1):
-        _change(databases["ours"], day, 50_000 / 1_000_000)
+        change_a_day(ours.shop, day)
         load("changed", day)
         load("unchanged", day)
-    return seconds
+    return timings
 
 
 def measure_growth(
-    postgres: EmbeddedPostgres, folder: Path, options: argparse.Namespace
-) -> dict[str, object]:
-    """What 10,000 changes cost with the tables that are there, beside tables of a tenth of the rows."""
-    small = argparse.Namespace(**vars(options) | {"orders": options.orders // 10})
-    shop = _make_shop(postgres, small, "small_shop")
-    postgres.create_database("small")
-    (folder / "small").mkdir()
-    psql = postgres.psql_path
-    sizes = {
-        "tenth": Databases(shop, postgres.url("small"), psql, folder / "small"),
-        "whole": Databases(postgres.url("shop"), postgres.url("ours"), psql, folder / "ours"),
-    }
-    upgrade(sizes["tenth"].warehouse)
+    postgres: EmbeddedPostgres, folder: Path, whole: Databases, options: argparse.Namespace
+) -> Timings:
+    """Seconds of a run with no change and of one with 10,000, by the size of the shop: that of `whole`, and a tenth."""
+    shop = make_shop(postgres, options.orders // 10, "small_shop", console.print)
+    sizes = {"tenth": _databases(postgres, folder, shop, "small"), "whole": whole}
     CONTENDERS["ours"](sizes["tenth"])
-    engine: dict[str, list[float]] = {size: [] for size in sizes}
+    for databases in sizes.values():
+        rest(databases.warehouse)
+    timings: Timings = {}
     for _ in range(options.days):
         for size, databases in sizes.items():
-            with psycopg.connect(databases.shop) as connection:
-                connection.execute((HERE / "ten_thousand.sql").read_bytes())
-            _settle(postgres)
-            timing = CONTENDERS["ours"](databases)
-            engine[size].append(timing.parts["engine"])
-            console.print(f"{'10,000':>10}  {size:<12} {_told(timing)}")
-    tenth, whole = (statistics.median(engine[size]) for size in ("tenth", "whole"))
-    return {
-        "ten_thousand_changes_engine_seconds": {"tenth": round(tenth, 3), "whole": round(whole, 3)},
-        "ten_thousand_changes_growth_ratio_at_tenfold": round(whole / tenth, 2),
-    }
+            _measure(timings, "unchanged", size, databases, CONTENDERS["ours"])
+            change_ten_thousand(databases.shop)
+            _measure(timings, "10,000", size, databases, CONTENDERS["ours"])
+    return timings
 
 
-def summary(seconds: dict[str, dict[str, list[Timing]]], options: argparse.Namespace) -> dict[str, object]:
-    """What is kept: medians, and the ratios by which we are judged."""
-    medians = {
-        kind: {
-            name: {
-                "whole_seconds": round(statistics.median(one.whole for one in timings), 3),
-                **{
-                    part: round(statistics.median(one.parts[part] for one in timings), 3)
-                    for part in timings[0].parts
-                },
-            }
-            for name, timings in contenders.items()
+def summarize_comparison(timings: Timings) -> dict[str, object]:
+    """Medians, and the ratios by which we are judged."""
+    medians = {kind: _medians(contenders) for kind, contenders in timings.items()}
+    results: dict[str, object] = {}
+    if "ours" in medians["first"] and BASELINE in medians["first"]:
+        results |= {
+            f"{name}_ratio_to_floor": round(
+                medians[kind]["ours"]["engine"] / medians[kind][BASELINE]["engine"], 2
+            )
+            for kind, name in (("first", "first_load"), ("changed", "incremental"))
         }
-        for kind, contenders in seconds.items()
+    if "ours" in medians["first"]:
+        results |= {
+            "unchanged_whole_seconds": medians["unchanged"]["ours"]["whole_seconds"],
+            "unchanged_engine_seconds": medians["unchanged"]["ours"]["engine"],
+            # Of the kind of run that reads most beyond what it needs.
+            "source_rows_read_ratio": max(
+                medians[kind]["ours"]["source_rows_read_ratio"] for kind in ("changed", "unchanged")
+            ),
+        }
+        if "sling + dbt" in medians["first"]:
+            stack, ours = (medians["changed"][name]["whole_seconds"] for name in ("sling + dbt", "ours"))
+            results["speedup_to_best_stack_whole_process"] = round(stack / ours, 2)
+    return results | {"medians": medians}
+
+
+def summarize_growth(timings: Timings) -> dict[str, object]:
+    """What a run costs with the shop that is there, beside one of a tenth of its rows."""
+    medians = {kind: _medians(sizes) for kind, sizes in timings.items()}
+    growth = {
+        part: medians["10,000"]["whole"][part] / medians["10,000"]["tenth"][part]
+        for part in ("engine", "verification")
     }
-    changed = medians["changed"]
-    results: dict[str, object] = {
-        "incremental_ratio_to_floor": round(changed["ours"]["engine"] / changed[BASELINE]["engine"], 2),
-        "first_load_ratio_to_floor": round(
-            medians["first"]["ours"]["engine"] / medians["first"][BASELINE]["engine"], 2
-        ),
-        "unchanged_engine_seconds": medians["unchanged"]["ours"]["engine"],
+    return {
+        "unchanged_whole_seconds_at_tenfold": medians["unchanged"]["whole"]["whole_seconds"],
+        "ten_thousand_changes_growth_ratio_at_tenfold": round(growth["engine"], 2),
+        # Verification grows with the promise to verify all rows of a larger table in the same time.
+        "ten_thousand_changes_verification_growth_ratio_at_tenfold": round(growth["verification"], 2),
+        "growth_medians": medians,
     }
-    if "sling + dbt" in changed:
-        results["speedup_to_best_stack"] = round(
-            changed["sling + dbt"]["whole_seconds"] / changed["ours"]["engine"], 2
-        )
-        results["speedup_to_best_stack_whole_process"] = round(
-            changed["sling + dbt"]["whole_seconds"] / changed["ours"]["whole_seconds"], 2
-        )
-    return results | {
+
+
+def show(timings: Timings) -> None:
+    """Print a table per kind of load."""
+    for kind, contenders in timings.items():
+        table = Table(title=f"{kind}: seconds (median of {len(next(iter(contenders.values())))})")
+        for heading in ("", "whole process", "parts"):
+            table.add_column(heading, justify="right" if heading == "whole process" else "left")
+        for name, medians in _medians(contenders).items():
+            parts = ", ".join(
+                f"{part} {value:.2f}" for part, value in medians.items() if part != "whole_seconds"
+            )
+            table.add_row(name, f"{medians['whole_seconds']:.2f}", parts)
+        console.print(table)
+
+
+def _medians(timings: Mapping[str, list[Timing]]) -> dict[str, dict[str, float]]:
+    medians = {}
+    for name, several in timings.items():
+        medians[name] = {
+            "whole_seconds": round(statistics.median(one.whole for one in several), 3),
+            **{
+                part: round(statistics.median(one.parts[part] for one in several), 3)
+                for part in several[0].parts
+            },
+        }
+        ratios = [one.source_rows_read_ratio for one in several if one.source_rows_read_ratio is not None]
+        if ratios:
+            medians[name]["source_rows_read_ratio"] = round(statistics.median(ratios), 3)
+    return medians
+
+
+def _circumstances(options: argparse.Namespace) -> dict[str, object]:
+    return {
         "orders": options.orders,
         "days": options.days,
         "postgres": options.postgres,
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
         "load_average_at_end": round(os.getloadavg()[0], 2),
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "medians": medians,
     }
-
-
-def show(seconds: dict[str, dict[str, list[Timing]]], results: dict[str, object]) -> None:
-    """Print a table per kind of load, and the ratios."""
-    for kind, contenders in seconds.items():
-        table = Table(title=f"{kind} load, seconds (median of {len(next(iter(contenders.values())))})")
-        for heading in ("contender", "whole process", "parts", f"engine / {BASELINE}"):
-            table.add_column(heading, justify="left" if heading in ("contender", "parts") else "right")
-        base = statistics.median(one.whole for one in contenders[BASELINE])
-        for name, timings in contenders.items():
-            whole = statistics.median(one.whole for one in timings)
-            parts = {part: statistics.median(one.parts[part] for one in timings) for part in timings[0].parts}
-            told = ", ".join(f"{part} {took:.2f}" for part, took in parts.items())
-            table.add_row(name, f"{whole:.2f}", told, f"{parts.get('engine', whole) / base:.2f}")
-        console.print(table)
-    for name in [name for name in results if "ratio" in name or "speedup" in name or "unchanged" in name]:
-        console.print(f"{name}: {results[name]}")
 
 
 def _options() -> argparse.Namespace:
@@ -179,50 +196,37 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--days", type=int, default=3, help="days of change, each followed by a run with none"
     )
+    parser.add_argument(
+        "--growth-only", action="store_true", help="compare no contenders, only this shop and a tenth of it"
+    )
     parser.add_argument("--postgres", type=int, default=18, choices=(16, 18))
     parser.add_argument("--without", nargs="*", default=[], choices=list(CONTENDERS), help="leave these out")
     options = parser.parse_args()
     options.contenders = [name for name in CONTENDERS if name not in options.without]
-    if "sling + dbt" in options.contenders and not (HERE.parent / ".venv" / "bin" / "sling").exists():
+    uses_stack = "sling + dbt" in options.contenders and not options.growth_only
+    if uses_stack and not (HERE.parent / ".venv" / "bin" / "sling").exists():
         sys.exit("bench/.venv is missing: run `make bench-capture`, or leave out --without 'sling + dbt'")
     return options
 
 
-def _make_shop(postgres: EmbeddedPostgres, options: argparse.Namespace, name: str = "shop") -> str:
+def _databases(postgres: EmbeddedPostgres, folder: Path, shop: str, name: str) -> Databases:
     postgres.create_database(name)
-    url = postgres.url(name)
-    create_schema(url)
-    scale = options.orders / 1_000_000
-    console.print(f"generating a shop of {options.orders:,} orders")
-    counts = generate(
-        url,
-        # The generator draws 2.77 items per order: so many orders have three million items.
-        rows=round(1.083 * options.orders),
-        companies=5_000,
-        customers=max(round(100_000 * scale), 1000),
-        products=max(round(50_000 * scale), 5000),
-        until=datetime(2026, 1, 1, tzinfo=UTC),
-    )
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("vacuum analyze")
-    console.print(f"{counts['sales_order']:,} orders with {counts['order_item']:,} items")
-    return url
+    (folder / name).mkdir()
+    databases = Databases(shop, postgres.url(name), postgres.psql_path, folder / name)
+    if name in ("ours", "small"):
+        upgrade(databases.warehouse)
+    return databases
 
 
-def _change(databases: Databases, day: int, share: float) -> None:
-    statements = (HERE / "changes.sql").read_text().replace(":day", str(day)).replace(":share", str(share))
-    with psycopg.connect(databases.shop) as connection:
-        connection.execute(statements.encode())
-
-
-def _settle(postgres: EmbeddedPostgres) -> None:
-    with psycopg.connect(postgres.url(), autocommit=True) as connection:
-        connection.execute("checkpoint")
-
-
-def _told(timing: Timing) -> str:
-    parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in timing.parts.items())
-    return f"{timing.whole:7.2f} s ({parts})"
+def _measure(
+    timings: Timings, kind: str, name: str, databases: Databases, load: Callable[[Databases], Timing]
+) -> None:
+    """Time one load, after what earlier ones have left to the server is done."""
+    settle(databases.shop)
+    timing = load(databases)
+    timings.setdefault(kind, {}).setdefault(name, []).append(timing)
+    parts = ", ".join(f"{part} {seconds:.2f}" for part, seconds in timing.parts.items())
+    console.print(f"{kind:>10}  {name:<12} {timing.whole:7.2f} s ({parts})")
 
 
 if __name__ == "__main__":
