@@ -20,6 +20,8 @@ from psycopg.conninfo import make_conninfo
 Mode = Literal["session", "transaction", "statement"]
 
 ROOT = Path(__file__).parents[1]
+# Parse, Bind, Describe, Execute, Close, Flush.
+EXTENDED = b"PBDECH"
 SSL_REQUESTS = (80877103, 80877104)
 REPORTED = (
     "server_version", "server_encoding", "client_encoding", "DateStyle", "TimeZone", "integer_datetimes",
@@ -155,7 +157,11 @@ class _Server:
                 with line:
                     _send(line, kind, body)
                     awaited += kind in b"QSF"
-                    while awaited or in_transaction:
+                    # Messages of the extended protocol belong together up to their Sync.
+                    unsynced = kind in EXTENDED
+                    # The server may send half a message and hold the rest back until the client's next one.
+                    answers = bytearray()
+                    while awaited or unsynced or in_transaction or answers:
                         ready = _first_ready(client, line)
                         if ready is client:
                             kind, body = _read(client)
@@ -164,11 +170,16 @@ class _Server:
                                 return
                             _send(line, kind, body)
                             awaited += kind in b"QSF"
+                            unsynced = kind in EXTENDED or (unsynced and kind not in b"QSF")
                         else:
-                            kind, body = _read(line)
-                            awaited -= kind == b"Z"
-                            in_transaction = body != b"I" if kind == b"Z" else in_transaction
-                            _send(client, kind, body)
+                            part = line.recv(1 << 16)
+                            if not part:
+                                raise ConnectionResetError
+                            client.sendall(part)
+                            answers += part
+                            for kind, body in _complete(answers):
+                                awaited -= kind == b"Z"
+                                in_transaction = body != b"I" if kind == b"Z" else in_transaction
                 if self.mode != "session":
                     self._idle.append(server)
                     server = None
@@ -213,6 +224,13 @@ def _read(one: socket.socket) -> tuple[bytes, bytes]:
     head = _exactly(one, 5)
     (length,) = struct.unpack("!i", head[1:])
     return head[:1], _exactly(one, length - 4)
+
+
+def _complete(received: bytearray) -> Iterator[tuple[bytes, bytes]]:
+    """Take the messages that have come whole out of `received`."""
+    while len(received) >= 5 and len(received) > (length := int.from_bytes(received[1:5])):
+        yield bytes(received[:1]), bytes(received[5 : length + 1])
+        del received[: length + 1]
 
 
 def _send(one: socket.socket, kind: bytes, body: bytes) -> None:
