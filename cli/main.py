@@ -18,6 +18,7 @@ from cli.dashboard import dashboard
 from cli.demo import demo
 from cli.doctor import doctor
 from cli.explain import explain
+from cli.export import export
 from cli.features import features
 from cli.generate import generate
 from cli.geoip import geoip
@@ -63,7 +64,7 @@ PANELS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
     "Check and correct": {
         "reconcile": reconcile, "quarantine": quarantine, "undo": undo, "explain": explain,
     },
-    "Use the data": {"report": report, "dashboard": dashboard, "features": features},
+    "Use the data": {"report": report, "dashboard": dashboard, "features": features, "export": export},
     "Operate": {
         "deploy": deploy, "watchdog": watchdog, "metrics": metrics, "geoip": geoip, "weblogs": weblogs, "psql": psql,
     },

@@ -14,7 +14,7 @@ from zoneinfo import available_timezones
 from dotenv.parser import parse_stream
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 from pydantic_settings import (
@@ -158,6 +158,9 @@ class Settings(BaseSettings):
         description="URL that each successful round of the watchdog calls (healthchecks.io or alike), so that "
         "somebody notices when it is gone",
     )
+    export_url: SecretStr | None = Field(
+        None, description="PostgreSQL whose schema dwh_report `dwh export` also writes the reports into"
+    )
     ui_url: str | None = Field(
         None, description="Prefect UI that mails link to; unset: that of PREFECT_API_URL"
     )
@@ -264,12 +267,13 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("source_urls", "warehouse_url")
+    @field_validator("source_urls", "warehouse_url", "export_url")
     @classmethod
     def _is_database_url(
-        cls, value: Mapping[str, SecretStr] | SecretStr | None
+        cls, value: Mapping[str, SecretStr] | SecretStr | None, info: ValidationInfo
     ) -> Mapping[str, SecretStr] | SecretStr | None:
-        urls = value if isinstance(value, Mapping) else {"warehouse": value} if value else {}
+        name = str(info.field_name).removesuffix("_url")
+        urls = value if isinstance(value, Mapping) else {name: value} if value else {}
         for name, url in urls.items():
             try:
                 ports = str(conninfo_to_dict(url.get_secret_value()).get("port") or "")

@@ -40,6 +40,7 @@ NAMES = [
     "refresh-marts",
     "build-features",
     "publish-report",
+    "export-tables",
     "reconcile",
     "geoip-update",
     "reclassify-weblogs",

@@ -63,22 +63,26 @@ _sessions: WeakSet[psycopg.Connection] = WeakSet()
 _sessions_lock = Lock()
 
 
-def connect(url: str, *, autocommit: bool = False, application_name: str = "dwh") -> psycopg.Connection:
+def connect(
+    url: str, *, autocommit: bool = False, application_name: str = "dwh", setting: str = WAREHOUSE_URL
+) -> psycopg.Connection:
     """A session in the warehouse, with the settings that every reader and writer shares.
+
+    `setting` is where the URL comes from, for messages.
 
     Raises:
         ConnectionFailed: the server cannot be reached; the message carries no password.
         AccessRefused: it refuses.
         UnsuitableDatabase: a pooler in between does not give a client a server connection of its own.
     """
-    connection = _open(url, WAREHOUSE_URL, application_name=application_name)
+    connection = _open(url, setting, application_name=application_name)
     set_here = f"select set_config(name, value, false) from {_values(WAREHOUSE_SETTINGS)} where {_IS_KNOWN}"
     # A pooler in between has given its client a number of its own, not that of the server's process.
     is_direct = f"pg_backend_pid() = {connection.info.backend_pid}"
     try:
         if connection.execute(f"{set_here} and {is_direct}".encode()).rowcount == 0:
             ensure_own_server_connection(
-                connection, url, lambda: _open(url, WAREHOUSE_URL, application_name="dwh pooler check")
+                connection, url, lambda: _open(url, setting, application_name="dwh pooler check")
             )
             connection.execute(set_here.encode())
     except BaseException:

@@ -1,5 +1,8 @@
 """Stream a binary COPY from one server into another through the client."""
 
+from collections.abc import Generator
+from contextlib import suppress
+
 import psycopg
 from psycopg import pq, sql
 from psycopg.pq.abc import PGresult
@@ -16,35 +19,66 @@ def copy_stream(
 ) -> int:
     """Stream the rows of `outgoing` (copy … to stdout) into `incoming` (copy … from stdin); returns the rows copied.
 
-    `reader` must be in a transaction. This uses libpq's blocking call, which takes half the time of psycopg's own
-    reader, since that waits for each row separately.
+    `reader` must be in a transaction.
 
     Raises:
         psycopg.Error: either side failed; the reader's transaction is then lost.
     """
-    source = reader.pgconn
     with writer.cursor() as target:
         with target.copy(incoming) as batch:
-            _expect(source.exec_(outgoing.as_bytes(reader)), pq.ExecStatus.COPY_OUT)
-            rows = bytearray()
-            while True:
-                size, row = source.get_copy_data(0)
-                if size < 0:
-                    break
-                if len(rows) + size < BYTES_PER_WRITE:
-                    rows += row
-                    continue
-                # The row itself is not copied: it may have 1 GB.
+            for rows in copy_out(reader, outgoing):
                 batch.write(rows)
-                batch.write(row)
-                rows.clear()
-                del row
-            batch.write(rows)
-            result = source.get_result()
-            while source.get_result():
-                pass
-            _expect(result, pq.ExecStatus.COMMAND_OK)
+                # The next one may have 1 GB, as this one.
+                del rows
         return target.rowcount
+
+
+def copy_out(reader: psycopg.Connection, outgoing: sql.Composed) -> Generator[bytes | bytearray | memoryview]:
+    """Yield the rows of `outgoing` (copy … to stdout), many at a time, or one that is large.
+
+    `reader` must be in a transaction. A caller that does not want all rows closes the generator, which cancels the
+    statement; the transaction then goes on from a savepoint. This uses libpq's blocking call, which takes half the time
+    of psycopg's own reader, since that waits for each row separately.
+
+    Raises:
+        psycopg.Error: it failed; the transaction is then lost.
+    """
+    source = reader.pgconn
+    _expect(source.exec_(outgoing.as_bytes(reader)), pq.ExecStatus.COPY_OUT)
+    rows = bytearray()
+    try:
+        while True:
+            size, row = source.get_copy_data(0)
+            if size < 0:
+                break
+            if len(rows) + size < BYTES_PER_WRITE:
+                rows += row
+                continue
+            if rows:
+                yield rows
+            # The row itself is not copied: it may have 1 GB.
+            yield row
+            rows = bytearray()
+            del row
+        if rows:
+            yield rows
+    except GeneratorExit:
+        _cancel(source)
+        raise
+    result = source.get_result()
+    while source.get_result():
+        pass
+    _expect(result, pq.ExecStatus.COMMAND_OK)
+
+
+def _cancel(connection: pq.abc.PGconn) -> None:
+    """End a COPY of which rows are still to come."""
+    connection.get_cancel().cancel()
+    with suppress(psycopg.Error):
+        while connection.get_copy_data(0)[0] >= 0:
+            pass
+    while connection.get_result():
+        pass
 
 
 def _expect(result: PGresult | None, status: pq.ExecStatus) -> None:

@@ -1,0 +1,405 @@
+"""Export to the lake and into another PostgreSQL: exact contents, changed days only, never half an export."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import psycopg
+import pyarrow.parquet as pq
+import pytest
+from psycopg import sql
+
+from stack.postgres import EmbeddedPostgres
+from tests.marts import MartWorld
+from tests.pipeline import Pipeline
+from warehouse.db.connections import connect
+from warehouse.db.locks import session_lock
+from warehouse.errors import ConnectionFailed, LockHeld
+from warehouse.export import destination
+from warehouse.export.export import export
+from warehouse.export.reports_database import SCHEMA, ReportsNotWritten, export_reports
+from warehouse.export.tables import exported_tables
+from warehouse.model.mart import answers
+from warehouse.runs.audit import Load, start_run
+from warehouse.undo.undo import undo
+
+
+def run_export(url: str, lake: Path | str, log: Callable[[str], None] = print) -> dict[str, Load]:
+    """Export once; rows by table."""
+    with start_run(url, flow="export-tables") as run:
+        return {load.table_name: load for load in export(run, str(lake), log)}
+
+
+def files(lake: Path) -> dict[str, tuple[int, int]]:
+    """Inode and size of every file of an export, by path."""
+    folder = lake / "export"
+    return {
+        str(path.relative_to(folder)): (path.stat().st_ino, path.stat().st_size)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "manifest.json"
+    }
+
+
+def days(lake: Path, table: str) -> dict[str, int]:
+    """Rows by day, as the files have them and the manifest says."""
+    entry = json.loads((lake / "export" / "manifest.json").read_bytes())["tables"][table]["days"]
+    found = {
+        path.parent.name.removeprefix("date="): pq.ParquetFile(path).metadata.num_rows
+        for path in (lake / "export" / f"table={table}").rglob("*.parquet")
+    }
+    assert found == {day.replace(" ", "%20"): one["rows"] for day, one in entry.items()}
+    return found
+
+
+def rows(lake: Path, query: str) -> list[Any]:
+    """Rows of a query of DuckDB; `{name}` stands for the files of a table."""
+
+    class Tables(dict[str, str]):
+        def __missing__(self, name: str) -> str:
+            return f"read_parquet('{lake}/export/table={name}/*/*.parquet', hive_partitioning = true)"
+
+    with duckdb.connect() as connection:
+        connection.execute("set timezone = 'UTC'")
+        return connection.execute(query.format_map(Tables())).fetchall()
+
+
+@pytest.fixture(scope="module")
+def world(postgres: EmbeddedPostgres, warehouse_template: str, shop_template: str) -> Iterator[Pipeline]:
+    """A shop with orders of three days, loaded."""
+    names = [f"test_{uuid.uuid4().hex[:12]}" for _ in range(2)]
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        for name, template in zip(names, (shop_template, warehouse_template), strict=True):
+            copy = sql.SQL("create database {} template {} strategy file_copy")
+            connection.execute(copy.format(sql.Identifier(name), sql.Identifier(template)))
+        pipeline = Pipeline(*map(postgres.url, names))
+        pipeline.open_shop()
+        pipeline.order(1, "2024-03-10")
+        pipeline.order(2, "2024-03-11", {}, {})
+        pipeline.order(3, "2024-04-01")
+        pipeline.capture()
+        yield pipeline
+        pipeline.close()
+        for name in names:
+            connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+def test_every_table_is_exported_with_exactly_its_rows(mart_world: MartWorld, tmp_path: Path) -> None:
+    loads = run_export(mart_world.warehouse_url, tmp_path)
+    with connect(mart_world.warehouse_url, autocommit=True) as connection:
+        for table in exported_tables():
+            if table.name in ("job_run", "table_freshness"):
+                # They have changed with the run of the export itself.
+                continue
+            paths = sorted((tmp_path / "export" / f"table={table.name}").rglob("*.parquet"))
+            exported = [
+                tuple(map(comparable, row.values()))
+                for path in paths
+                for row in pq.ParquetFile(path).read().to_pylist()
+            ]
+            columns = pq.read_schema(paths[0]).names
+            assert not table.hidden & set(columns)
+            query = sql.SQL("select {} from {}").format(
+                sql.SQL(", ").join(map(sql.Identifier, columns)), table.identifier
+            )
+            expected = [tuple(map(comparable, row)) for row in connection.execute(query)]
+            assert sorted(exported, key=repr) == sorted(expected, key=repr), table.name
+            assert loads[table.name].rows_read == len(expected)
+            if table.name == "fact_weblog":
+                # Files of a fact have the rows of their UTC day, and no others.
+                assert len(paths) > 5
+                for path in paths:
+                    times = pq.read_table(path, columns=["requested_at"]).column(0).to_pylist()
+                    assert {f"date={one:%Y-%m-%d}" for one in times} == {path.parent.name}
+    assert len(loads) == len(exported_tables()) + len(answers())
+    # The email address of dim_customer is labelled; no mart has one.
+    manifest = json.loads((tmp_path / "export" / "manifest.json").read_bytes())
+    (email,) = [one for one in manifest["tables"]["dim_customer"]["columns"] if one["name"] == "email"]
+    assert email == {
+        "name": "email",
+        "type": "text",
+        "description": email["description"],
+        "personal": "e-mail",
+    }
+
+
+def comparable(value: object) -> object:
+    """A value of psycopg or pyarrow: numbers by their value, what Parquet has no type for by its text."""
+    if isinstance(value, Decimal):
+        return round(value, 10).normalize()
+    if isinstance(value, dict | list):
+        return json.dumps(value)
+    return value if value is None or isinstance(value, int | float) else str(value)
+
+
+def test_reports_are_csv_with_exactly_the_rows_of_their_marts(mart_world: MartWorld, tmp_path: Path) -> None:
+    run_export(mart_world.warehouse_url, tmp_path)
+    for mart in answers():
+        (path,) = (tmp_path / "export" / f"report={mart.name}").rglob("*.csv")
+        with path.open(newline="") as file:
+            header, *lines = csv.reader(file)
+        shown = mart_world.mart(mart.shown)
+        assert header == list(shown.columns)
+        assert len(lines) == len(shown) > 0
+    (path,) = (tmp_path / "export" / "report=top_sellers").rglob("*.csv")
+    with path.open(newline="") as file:
+        sellers = list(csv.DictReader(file))
+    shown = mart_world.mart("top_sellers")
+    assert sorted((row["product_id"], Decimal(row["net_amount"])) for row in sellers) == sorted(
+        zip(shown.product_id, shown.net_amount, strict=True)
+    )
+
+
+def test_values_that_other_systems_do_not_know_have_a_defined_form(world: Pipeline, tmp_path: Path) -> None:
+    lines: list[str] = []
+    world.warehouse.execute(
+        """
+        insert into dwh.dim_promotion (
+            promotion_key, promotion_id, source_system, name, discount_share, starts_at, ends_at, run_id
+        ) overriding system value
+        select
+            900 + number, 'odd' || number, 'shop', name, share, starts_at, ends_at, run_id
+        from (select run_id from dwh.dim_promotion where promotion_key = 0) as unknown
+        cross join (values
+            (1, 'infinite', 'NaN'::numeric, '-infinity'::timestamptz, 'infinity'::timestamptz),
+            (2, '', 0.1234, '0044-03-15 12:00:00+00 BC', '294276-12-31 23:59:59.999999+00'),
+            (3, null, null, null, null),
+            (4, E'a "quoted" line\\r\\nand another,\\\\.', -0.0001, '1969-12-31 23:59:59.999999+00', '2024-02-29')
+        ) as value (number, name, share, starts_at, ends_at)
+        """
+    )
+    try:
+        run_export(world.warehouse_url, tmp_path, lines.append)
+    finally:
+        world.warehouse.execute("delete from dwh.dim_promotion where promotion_key > 900")
+    assert rows(
+        tmp_path,
+        "select promotion_key, name, discount_share, starts_at::text, ends_at::text from {dim_promotion} "
+        "where promotion_key > 900 order by 1",
+    ) == [
+        (901, "infinite", None, "-infinity", "infinity"),
+        (902, "", Decimal("0.1234"), "0044-03-15 (BC) 12:00:00+00", "294247-01-10 04:00:54.775806+00"),
+        (903, None, None, None, None),
+        (
+            904, 'a "quoted" line\r\nand another,\\.', Decimal("-0.0001"), "1969-12-31 23:59:59.999999+00",
+            "2024-02-29 00:00:00+00",
+        ),
+    ]  # fmt: skip
+    assert (
+        "dim_promotion: 1 numbers are NULL in Parquet, which has no NaN or infinity among decimals." in lines
+    )
+    # The unknown member, and the fact without a promotion that refers to it.
+    assert rows(
+        tmp_path,
+        "select count(*), any_value(returned_at), any_value(returned_at_date_key) from {fact_order_item} "
+        "join {dim_promotion} as promotion using (promotion_key) where promotion_key = 0"
+        .replace("returned_at_date_key", "returned_date_key"),
+    ) == [(4, None, 0)]  # fmt: skip
+
+
+def test_only_days_that_changed_are_written_again(world: Pipeline, tmp_path: Path) -> None:
+    run_export(world.warehouse_url, tmp_path)
+    before = files(tmp_path)
+    assert days(tmp_path, "fact_order_item") == {"2024-03-10": 1, "2024-03-11": 2, "2024-04-01": 1}
+    fact = "table=fact_order_item/date={}/part.parquet"
+    assert run_export(world.warehouse_url, tmp_path)["fact_order_item"].rows_read == 0
+    after = files(tmp_path)
+    assert {path for path in before if path.startswith("table=fact")} == {
+        path for path in before if path.startswith("table=fact") and before[path] == after[path]
+    }
+    # A line changes, an order moves to another day, one is new, and one leaves the shop.
+    world.order(4, "2024-05-05")
+    world.do(
+        "update order_item set quantity = 7, updated_at = shop_now() where sales_order_id = 2 and line_number = 1",
+        "update sales_order set ordered_at = '2024-03-12', updated_at = shop_now() where id = 1",
+        "delete from order_item where sales_order_id = 3",
+        "delete from sales_order where id = 3",
+    )
+    changed = world.capture()
+    loads = run_export(world.warehouse_url, tmp_path)
+    assert days(tmp_path, "fact_order_item") == {"2024-03-11": 2, "2024-03-12": 1, "2024-05-05": 1}
+    assert loads["fact_order_item"].rows_read == 4
+    assert rows(tmp_path, "select order_id, quantity from {fact_order_item} order by order_id, line_id") == [
+        ("1", 2), ("2", 7), ("2", 2), ("4", 2),
+    ]  # fmt: skip
+    # Undone, the days are those of before again; 2024-03-11 alone is neither new nor gone.
+    with start_run(world.warehouse_url, flow="undo") as run:
+        undo(run, changed.run_id)
+    third = files(tmp_path)
+    run_export(world.warehouse_url, tmp_path)
+    assert days(tmp_path, "fact_order_item") == {"2024-03-10": 1, "2024-03-11": 2, "2024-04-01": 1}
+    assert files(tmp_path)[fact.format("2024-03-11")] != third[fact.format("2024-03-11")]
+    # Dimensions are whole, as of the day of the export, and once.
+    assert len(list((tmp_path / "export" / "table=dim_customer").rglob("*.parquet"))) == 1
+
+
+def test_whole_tables_of_an_earlier_day_make_room_for_those_of_today(world: Pipeline, tmp_path: Path) -> None:
+    run_export(world.warehouse_url, tmp_path)
+    folder = tmp_path / "export" / "table=dim_customer"
+    (today,) = folder.iterdir()
+    yesterday = folder / "date=2024-01-01"
+    today.rename(yesterday)
+    manifest = tmp_path / "export" / "manifest.json"
+    content = json.loads(manifest.read_bytes())
+    content["tables"]["dim_customer"]["days"] = {
+        "2024-01-01": {"path": "table=dim_customer/date=2024-01-01/part.parquet", "rows": 2, "values_lost": 0}
+    }
+    manifest.write_text(json.dumps(content))
+    run_export(world.warehouse_url, tmp_path)
+    assert list(folder.iterdir()) == [today]
+    # Another warehouse, or an older state of this one, exports everything again.
+    content["load_id"] += 10**9
+    manifest.write_text(json.dumps(content))
+    assert run_export(world.warehouse_url, tmp_path)["fact_order_item"].rows_read > 0
+
+
+def test_export_that_is_killed_anywhere_shows_whole_files_and_the_next_one_completes_it(
+    world: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.capture()
+    run_export(world.warehouse_url, tmp_path)
+    world.do("update order_item set quantity = quantity + 1, updated_at = shop_now()")
+    world.capture()
+    expected = world.rows("select order_id, line_id, quantity from dwh.fact_order_item order by 1, 2")
+    query = "select order_id, line_id, quantity from {fact_order_item} order by 1, 2"
+    before = rows(tmp_path, query)
+    assert before != expected
+    replace = Path.replace
+    for last in (0, 3, 60, 10**6):
+        # Killed after so many files were shown: nothing tidies up.
+        calls = iter(range(10**6))
+
+        def stop(self: Path, target: Path, calls: Iterator[int] = calls, last: int = last) -> Path:
+            if next(calls) >= last:
+                raise KeyboardInterrupt
+            return replace(self, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", stop)
+            if last < 10**6:
+                with pytest.raises(KeyboardInterrupt):
+                    run_export(world.warehouse_url, tmp_path)
+                assert {row[:2] for row in rows(tmp_path, query)} == {row[:2] for row in expected}
+            else:
+                run_export(world.warehouse_url, tmp_path)
+    assert rows(tmp_path, query) == expected
+    assert not list((tmp_path / "export").glob(".draft-*"))
+
+
+@pytest.mark.slow
+def test_export_whose_process_is_killed_while_it_writes_leaves_the_one_before(
+    mart_world: MartWorld, tmp_path: Path
+) -> None:
+    run_export(mart_world.warehouse_url, tmp_path)
+    before = files(tmp_path)
+    program = "import sys; from tests.integration.test_export import run_export; run_export(*sys.argv[1:])"
+    # So that everything is written again.
+    (tmp_path / "export" / "manifest.json").unlink()
+    process = subprocess.Popen([sys.executable, "-c", program, mart_world.warehouse_url, str(tmp_path)])
+    while not list((tmp_path / "export").glob(".draft-*/table=fact_weblog/*/*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    left = {path: one for path, one in files(tmp_path).items() if not path.startswith(".draft-")}
+    assert left == before
+    run_export(mart_world.warehouse_url, tmp_path)
+    assert files(tmp_path).keys() == before.keys()
+
+
+def test_two_exports_at_once_are_refused(world: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.engine import run_without_prefect
+
+    run_without_prefect()
+    from flows.export_tables import export_tables
+
+    monkeypatch.setenv("DWH_WAREHOUSE_URL", world.warehouse_url)
+    monkeypatch.setenv("DWH_SHOP_URL", world.shop_url)
+    with session_lock(world.warehouse, "export"), pytest.raises(LockHeld):
+        export_tables()
+    assert not Path("lake/export").exists()
+    assert export_tables().loads
+    assert (Path("lake/export") / "manifest.json").exists()
+
+
+def test_row_that_is_larger_than_a_block_is_written(
+    world: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("warehouse.export.parquet.BLOCK_BYTES", 4096)
+    world.warehouse.execute("update dwh.dim_product set name = repeat('long', 10000) where product_id = '1'")
+    try:
+        run_export(world.warehouse_url, tmp_path)
+    finally:
+        world.warehouse.execute("update dwh.dim_product set name = 'Hammer' where product_id = '1'")
+    assert rows(tmp_path, "select length(name) from {dim_product} where product_id = '1'") == [(40000,)]
+
+
+def test_reports_in_another_database_are_replaced_in_one_transaction(
+    mart_world: MartWorld, empty_database_url: Callable[[], str]
+) -> None:
+    other = empty_database_url()
+
+    def write() -> None:
+        with start_run(mart_world.warehouse_url, flow="export-tables") as run:
+            export_reports(run, other)
+
+    def content(name: str) -> list[Any]:
+        with psycopg.connect(other) as connection:
+            cursor = connection.execute(sql.SQL("select * from {}").format(sql.Identifier(SCHEMA, name)))
+            return sorted(map(repr, cursor.fetchall()))
+
+    write()
+    with psycopg.connect(other, autocommit=True) as connection:
+        connection.execute("create role export_reader")
+        try:
+            connection.execute(f"grant select on {SCHEMA}.top_sellers to export_reader")
+            connection.execute(f"create table {SCHEMA}.gone ()")
+            connection.execute(f"delete from {SCHEMA}.top_sellers")
+            write()
+            # Privileges stay; a table that is no report any longer goes.
+            readable = f"select has_table_privilege('export_reader', '{SCHEMA}.top_sellers', 'select')"
+            assert connection.execute(readable).fetchone() == (True,)
+            tables = connection.execute(
+                "select relname from pg_class where relnamespace = %s::regnamespace and relkind = 'r'",
+                [SCHEMA],
+            )
+            assert {name for (name,) in tables} == {mart.name for mart in answers()}
+            for mart in answers():
+                shown = mart_world.mart(mart.shown).itertuples(index=False, name=None)
+                assert len(content(mart.name)) == len(list(shown))
+            before = content("top_sellers")
+            connection.execute(f"create view mine as select * from {SCHEMA}.top_sellers")
+            with pytest.raises(ReportsNotWritten, match="view mine depends on"):
+                write()
+            assert content("top_sellers") == before
+        finally:
+            connection.execute("drop owned by export_reader; drop role export_reader")
+        connection.execute(f"drop view mine; comment on schema {SCHEMA} is 'mine'")
+        with pytest.raises(ReportsNotWritten, match="no export has made it"):
+            write()
+
+
+def test_wrong_url_of_the_other_database_is_named_without_its_password(world: Pipeline) -> None:
+    with (
+        start_run(world.warehouse_url, flow="export-tables") as run,
+        pytest.raises(ConnectionFailed) as failure,
+    ):
+        export_reports(run, "postgresql://loader:very-secret@127.0.0.1:1/reports")
+    assert "loader@127.0.0.1:1/reports" in str(failure.value)
+    assert "DWH_EXPORT_URL" in str(failure.value)
+    assert "very-secret" not in str(failure.value)
+
+
+def test_folder_that_cannot_be_written_is_named(world: Pipeline, tmp_path: Path) -> None:
+    (tmp_path / "export").write_text("a file")
+    with pytest.raises(destination.ExportFailed, match="Not a directory"):
+        run_export(world.warehouse_url, tmp_path)

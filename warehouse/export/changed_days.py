@@ -1,0 +1,139 @@
+"""Which UTC days of a fact have changed since the last export: by the run of each row, and by the change log."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+from psycopg import sql
+
+from warehouse.export.parquet import Column
+from warehouse.export.tables import ExportedTable
+from warehouse.model.weblog import FACT as WEBLOG
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The newest load and the newest logged change that an export knows of, and when it was made."""
+
+    load_id: int
+    change_id: int
+    read_at: datetime
+
+
+@dataclass(frozen=True)
+class DayRange:
+    """Days of one month, as text in order, and the range of event times that they lie in."""
+
+    days: Sequence[str]
+    lower: str
+    upper: str
+
+
+def reached(connection: psycopg.Connection) -> Reached:
+    """What this transaction's snapshot sees."""
+    row = connection.execute(
+        """
+        select
+            (select coalesce(max(load_id), 0) from audit.load),
+            (select coalesce(max(change_id), 0) from audit.change),
+            transaction_timestamp()
+        """
+    ).fetchone()
+    assert row is not None
+    return Reached(*row)
+
+
+def is_followed(connection: psycopg.Connection, since: Reached, now: Reached) -> bool:
+    """Whether the change log holds everything since, and this is not an earlier state of the warehouse."""
+    if (since.load_id, since.change_id) > (now.load_id, now.change_id):
+        return False
+    pruned = "select from audit.run where pruned_at is not null and started_at >= %s limit 1"
+    return connection.execute(pruned, [since.read_at]).rowcount == 0
+
+
+def day_of(event: Column) -> sql.Composable:
+    """The expression of a row's UTC day, by the column of its time or day; rows are called `dated`."""
+    name = sql.Identifier("dated", event.name)
+    return name if event.type == "date" else sql.SQL("({} at time zone 'UTC')::date").format(name)
+
+
+def all_days(connection: psycopg.Connection, table: ExportedTable, day: sql.Composable) -> list[str]:
+    """Every day of which the table has rows; as text: Python has no dates for all of them."""
+    query = sql.SQL("select distinct ({})::text from {} as dated").format(day, table.identifier)
+    return [one for (one,) in connection.execute(query).fetchall()]
+
+
+def changed_days(
+    connection: psycopg.Connection,
+    table: ExportedTable,
+    day: sql.Composable,
+    since: Reached,
+    exported_rows: Mapping[str, int],
+) -> list[str]:
+    """Days of which rows were added, changed or deleted since; `exported_rows` counts those in the files by day."""
+    assert table.divided is not None
+    parameters: dict[str, object] = {"load_id": since.load_id, "change_id": since.change_id}
+    query: sql.Composed | sql.SQL
+    if table.divided.fact == WEBLOG.name:
+        if connection.execute(_RECLASSIFIED, parameters).rowcount:
+            return [*exported_rows, *all_days(connection, table, day)]
+        query = sql.SQL(_WEBLOG)
+        parameters |= {"days": list(exported_rows), "counts": list(exported_rows.values())}
+    else:
+        query = sql.SQL(_FACT).format(day=day, table=table.identifier)
+        parameters |= {"table": table.relation}
+    return [one for (one,) in connection.execute(query, parameters).fetchall()]
+
+
+def by_month(connection: psycopg.Connection, days: Sequence[str]) -> list[DayRange]:
+    """The days in groups that one query each reads by the index on the event time."""
+    rows = connection.execute(_BY_MONTH, [list(days)]).fetchall()
+    return [DayRange(*row) for row in rows]
+
+
+# Inserts are not logged: such a row has the id of its run. Updates and deletes are, with the row before and after.
+_FACT = """
+    select distinct ({day})::text from {table} as dated
+    where dated.run_id in (select load.run_id from audit.load as load where load.load_id > %(load_id)s)
+    union
+    select distinct ({day})::text
+    from audit.change_log as change
+    cross join lateral (values (change.before), (change.after)) as image (line)
+    cross join lateral jsonb_populate_record(null::{table}, image.line) as dated
+    where change.table_name = %(table)s and change.change_id > %(change_id)s and image.line is not null
+"""
+# Requests have no log. Loads and deletions keep the counts of each quarter of an hour: days that were counted by a
+# newer run, or of which the files hold another number of rows, have changed.
+_WEBLOG = """
+    with counted as (
+        select
+            (quarter.quarter_hour_at at time zone 'UTC')::date::text as day,
+            sum(quarter.request_count) as row_count,
+            bool_or(
+                quarter.run_id in (select load.run_id from audit.load as load where load.load_id > %(load_id)s)
+            ) as is_new
+        from dwh.agg_weblog_quarter_hour as quarter
+        group by 1
+    )
+
+    select day
+    from counted
+    full join unnest(%(days)s::text[], %(counts)s::bigint[]) as exported (day, row_count) using (day)
+    where counted.is_new or coalesce(counted.row_count, 0) <> coalesce(exported.row_count, 0)
+"""
+_RECLASSIFIED = """
+    select from audit.load inner join audit.run using (run_id)
+    where load.load_id > %(load_id)s and run.flow = 'reclassify-weblogs' and load.rows_updated > 0
+    limit 1
+"""
+# 294276 is the last year of a timestamp.
+_BY_MONTH = """
+    select
+        array_agg(day::text order by day),
+        min(day)::text,
+        case when max(day) >= '294276-01-01' then 'infinity' else (max(day) + 1)::text end
+    from (select distinct day::date as day from unnest(%s::text[]) as given (day)) as one
+    group by date_trunc('month', day)
+    order by 2
+"""
