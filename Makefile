@@ -96,7 +96,7 @@ bench: ## list the benchmarks
 	@awk 'BEGIN {FS = ":.*## "} /^bench-[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2; n++} \
 		END {if (!n) print "  none yet"}' $(MAKEFILE_LIST)
 
-.PHONY: bench-tools bench-capture bench-weblogs bench-marts bench-feeds bench-geoip
+.PHONY: bench-tools bench-capture bench-weblogs bench-marts bench-feeds bench-geoip bench-api
 bench-tools: setup
 	@cmp -s bench/requirements.txt bench/.venv/made-from || { "$(BASE_PYTHON)" -m venv bench/.venv && \
 		bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt && \
@@ -113,6 +113,9 @@ bench-marts: setup ## read every mart as dwh_reader, 1,000,000 orders and 20,000
 
 bench-feeds: bench-tools ## compare loading order files with dlt and a DuckDB script (5 min; ARGS="--orders 1000000")
 	@$(PY) -m bench.feeds $(ARGS)
+
+bench-api: setup ## place orders through the API by 8 clients, beside psql (3 min; ARGS="--orders 2000 --rounds 2")
+	@$(PY) -m bench.api $(ARGS)
 
 bench-geoip: setup ## look up countries in a GeoIP file with three million networks (1 min)
 	@$(PY) -m bench.geoip $(ARGS)

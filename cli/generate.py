@@ -48,6 +48,7 @@ def shop(
 
     Examples: `dwh generate shop`, `dwh generate shop --rows 1000000`, `dwh generate shop --days 1`
     """
+    from api.preparation import prepare
     from cli.output import progress
     from flows.databases import shop_url
     from generators.shop import create_schema, generate, simulate_day
@@ -55,6 +56,7 @@ def shop(
 
     url = shop_url(Settings.load())
     create_schema(url)
+    prepare(url)
     if days:
         counts: dict[str, int] = {}
         with progress("changes") as update:

@@ -13,6 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from cli.api import api
 from cli.backfill import backfill
 from cli.dashboard import dashboard
 from cli.demo import demo
@@ -66,6 +67,7 @@ PANELS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
     },
     "Use the data": {"report": report, "dashboard": dashboard, "features": features, "export": export},
     "Operate": {
+        "api": api,
         "deploy": deploy, "watchdog": watchdog, "metrics": metrics, "geoip": geoip, "weblogs": weblogs, "psql": psql,
     },
 }  # fmt: skip

@@ -19,6 +19,8 @@ login() {
 \getenv role ROLE
 \getenv acts_as ACTS_AS
 \getenv password PASSWORD
+select format('create role %I nologin', :'role')
+where not exists (select from pg_roles where rolname = :'role') \gexec
 select format('create role %I login', :'name')
 where not exists (select from pg_roles where rolname = :'name') \gexec
 alter role :"name" password :'password';
@@ -36,3 +38,5 @@ SQL
 login warehouse loader dwh_loader dwh_loader
 login warehouse grafana dwh_monitor ''
 login shop shop_reader pg_read_all_data ''
+# Its privileges come with the shop's tables (`dwh generate shop`, `dwh api --prepare`).
+login shop order_api_login order_api order_api

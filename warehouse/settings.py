@@ -124,6 +124,12 @@ class Settings(BaseSettings):
         default_factory=dict, description="Database URL of each source by name, from DWH_<NAME>_URL"
     )
     warehouse_url: SecretStr | None = Field(None, description="The warehouse's database; unset: embedded")
+    api_shop_url: SecretStr | None = Field(
+        None, description="The shop's database as `dwh api` uses it, with its own login; unset: DWH_SHOP_URL"
+    )
+    api_token: SecretStr | None = Field(
+        None, description="Token that clients of `dwh api` send; needed where it listens beyond this machine"
+    )
     embedded: Literal["as-needed", "never"] = Field(
         "as-needed", description="never: no embedded PostgreSQL where a database has no URL, as in containers"
     )
@@ -267,7 +273,14 @@ class Settings(BaseSettings):
             )
         return value
 
-    @field_validator("source_urls", "warehouse_url", "export_url")
+    @field_validator("api_token")
+    @classmethod
+    def _is_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[\x21-\x7e]{16,}", value.get_secret_value()):
+            raise PydanticCustomError("token", "it should have 16 characters or more, ASCII without blanks")
+        return value
+
+    @field_validator("source_urls", "warehouse_url", "export_url", "api_shop_url")
     @classmethod
     def _is_database_url(
         cls, value: Mapping[str, SecretStr] | SecretStr | None, info: ValidationInfo
@@ -389,8 +402,11 @@ def _check_variables(new_source: str = "") -> None:
         if not name.startswith("DWH_") or name.startswith(TEST_VARIABLES) or name in OTHER_VARIABLES:
             continue
         if name not in known:
-            nearest = get_close_matches(name, sorted(known), 1) or get_close_matches(
-                name.removesuffix("_FILE"), sorted(known), 1
+            bare = name.removesuffix("_FILE")
+            nearest = (
+                [bare]
+                if bare in known
+                else get_close_matches(name, sorted(known), 1) or get_close_matches(bare, sorted(known), 1)
             )
             wrong.append(f"{place} is no setting" + "".join(f" (did you mean {one}?)" for one in nearest))
         elif not value.strip() and (name not in fields or fields[name].default != ""):

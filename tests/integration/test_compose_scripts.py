@@ -7,6 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from api.preparation import prepare
 from generators.shop import create_schema
 from stack.postgres import EmbeddedPostgres
 from stack.programs import programs
@@ -38,7 +39,7 @@ def test_logins_are_created_with_generated_passwords(own_postgres: EmbeddedPostg
     generated = {file.name: file.read_text() for file in folder.iterdir()}
     run("generate_secrets.sh")
     assert {file.name: file.read_text() for file in folder.iterdir()} == generated
-    assert len({secret for name, secret in generated.items() if name.endswith("_password")}) == 7
+    assert len({secret for name, secret in generated.items() if name.endswith("_password")}) == 8
     given = {
         consumer.name: sorted(file.name for file in consumer.iterdir())
         for consumer in (tmp_path / "for").iterdir()
@@ -51,6 +52,7 @@ def test_logins_are_created_with_generated_passwords(own_postgres: EmbeddedPostg
         "dwh": ["prefect_auth", "shop_url", "warehouse_url"],
         "migrate": ["prefect_auth", "warehouse_owner_url"],
         "demo": ["prefect_auth", "shop_owner_url", "warehouse_url"],
+        "api": ["api_token", "shop_api_url"],
         "grafana": ["grafana_admin_password", "grafana_password"],
     }
     assert (tmp_path / "for" / "dwh" / "warehouse_url").read_text() == generated["warehouse_url"]
@@ -62,6 +64,7 @@ def test_logins_are_created_with_generated_passwords(own_postgres: EmbeddedPostg
     upgrade(own_postgres.url("warehouse"))
     create_schema(own_postgres.url("shop"))
     run("create_logins.sh")
+    prepare(own_postgres.url("shop"))
     run("create_logins.sh")
 
     def user(name: str, database: str) -> psycopg.Connection:
@@ -85,3 +88,13 @@ def test_logins_are_created_with_generated_passwords(own_postgres: EmbeddedPostg
         reader.execute("select * from customer")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             reader.execute("delete from customer")
+    with user("order_api_login", "shop") as api:
+        assert api.execute("select current_user").fetchone() == ("order_api",)
+        api.execute("select id, status from sales_order")
+        for query in (
+            "select email from customer",
+            "delete from sales_order",
+            "update product set price = 1",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege), api.transaction():
+                api.execute(query.encode())

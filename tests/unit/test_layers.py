@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("cli", "flows", "warehouse", "generators", "stack")
+PACKAGES = ("cli", "api", "flows", "warehouse", "generators", "stack")
 DRAWERS = {"utils", "util", "common", "helpers", "helper", "base", "constants", "misc"}
 
 

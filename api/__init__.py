@@ -1,0 +1,1 @@
+"""The shop's order API: routes call services, services call repositories, in one transaction per order."""

@@ -1,0 +1,38 @@
+"""Create what the order API needs in the shop beside the shop's own tables."""
+
+from pathlib import Path
+
+import psycopg
+
+from api.errors import OrderApiError
+
+SCHEMA = Path(__file__).with_name("schema.sql")
+
+
+def prepare(url: str) -> None:
+    """Create tables, index and role of the API that are missing, as the owner of the shop's tables.
+
+    Raises:
+        OrderApiError: the shop cannot be reached, has no tables yet, or belongs to somebody else.
+    """
+    try:
+        with psycopg.connect(url, connect_timeout=10, application_name="dwh-api") as connection:
+            connection.execute("set local client_min_messages = warning")
+            connection.execute("select pg_advisory_xact_lock(hashtext('shop schema'))")
+            connection.execute(SCHEMA.read_bytes())
+    except psycopg.errors.UndefinedTable as error:
+        raise OrderApiError(
+            f"The shop lacks a table: {error.diag.message_primary}.",
+            "Create its schema first: `dwh generate shop`.",
+        ) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise OrderApiError(
+            f"The shop refuses: {error.diag.message_primary}.",
+            "Use the owner of the shop's tables in DWH_API_SHOP_URL.",
+        ) from error
+    except psycopg.OperationalError as error:
+        place = psycopg.conninfo.conninfo_to_dict(url)
+        raise OrderApiError(
+            f"The shop's database {place.get('dbname') or '?'} at {place.get('host') or 'localhost'} cannot be used.",
+            "Start it, or correct DWH_API_SHOP_URL.",
+        ) from error

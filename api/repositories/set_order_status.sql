@@ -1,0 +1,15 @@
+-- One order gets its next status, and so do its lines, except those that came back alone before.
+with changed_order as (
+    update public.sales_order
+    set status = %(status)s
+    where id = %(order_id)s
+)
+
+update public.order_item
+set
+    status = %(status)s,
+    returned_at = case when %(status)s = 'returned' then now() end
+where
+    sales_order_id = %(order_id)s
+    and status is distinct from %(status)s
+    and status is distinct from 'returned'

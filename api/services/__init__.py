@@ -1,0 +1,1 @@
+"""What the shop does with orders: place, list, show and change them."""

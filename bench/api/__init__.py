@@ -1,0 +1,1 @@
+"""What an order through the API costs, beside psql."""
