@@ -203,6 +203,42 @@ def companies(
     )
 
 
+@generate.command()
+def leads(
+    rows: Annotated[
+        int | None,
+        typer.Option(min=0, max=10**6, help="Leads in each file; default: 5,000, and 2,000 a day."),
+    ] = None,
+    days: FileDays = 0,
+    seed: Seed = 42,
+    until: Until = None,
+    as_json: Json = False,
+) -> None:
+    """Generate lists of leads: CSV and workbooks, with known defects.
+
+    A third of the leads are customers of the shop, if there is one.
+
+    Examples: `dwh generate leads`, `dwh generate leads --days 7`
+    """
+    from flows.databases import shop_url
+    from generators.leads import DAILY, FIRST, contacts_of, generate
+    from warehouse.settings import Settings
+
+    settings = Settings.load()
+    folder = feed_landing(settings, "leads")
+    counts = generate(
+        folder,
+        rows=rows if rows is not None else DAILY if days else FIRST,
+        days=days or 1,
+        seed=seed,
+        until=until.date() if until else None,
+        contacts=contacts_of(shop_url(settings)),
+    )
+    show_counts(
+        f"Leads in {folder}", {"files": len(counts.files), "rows": counts.rows, **counts.defects}, as_json
+    )
+
+
 def feed_landing(settings: "Settings", feed: str) -> Path:
     """Folder of the lake in which a feed's files arrive."""
     from warehouse.files.locations import local_folder

@@ -76,6 +76,13 @@ def report(
     sheet: Annotated[
         bool, typer.Option("--sheet", help="Write the marketing lead sheet, leads.xlsx, instead.")
     ] = False,
+    with_contacts: Annotated[
+        bool,
+        typer.Option(
+            "--with-contacts",
+            help="With --sheet: write the leads with names and e-mail addresses, too, into a second file.",
+        ),
+    ] = False,
     open_it: Annotated[bool, typer.Option("--open", help="Open it when it is written.")] = False,
 ) -> None:
     """Write the HTML report: data quality, sales, behaviour, customers and runs in one self-contained file.
@@ -88,12 +95,19 @@ def report(
     from warehouse.report.write import write
     from warehouse.settings import Settings
 
+    if with_contacts and not sheet:
+        raise typer.BadParameter("It needs --sheet: contacts are a file beside the lead sheet.")
     settings = with_urls(Settings.load())
     ensure_migrated(settings.warehouse)
     if sheet:
         from warehouse.report.sheet import write_sheet
 
         path = write_sheet(settings.warehouse, path or settings.home / "leads.xlsx")
+        if with_contacts:
+            from warehouse.report.contacts import write_contacts
+
+            contacts = write_contacts(settings.warehouse, path.with_stem(f"{path.stem}-contacts"))
+            out.print(f"{contacts} (personal data, readable by you alone)", markup=False, soft_wrap=True)
     else:
         path = write(settings.warehouse, path or settings.home / "report.html")
     out.print(str(path), markup=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 
 from flows.databases import with_urls
@@ -13,7 +14,7 @@ from flows.result import FlowResult
 from flows.run_locked import run_locked
 from warehouse.db.locks import is_held
 from warehouse.errors import StepsFailed, WrongParameters
-from warehouse.feeds.landing import landed_feeds
+from warehouse.feeds.landing import follows_star, landed_feeds
 from warehouse.runs.audit import Run
 from warehouse.runs.resume import Step, outstanding, resume_from, unfinished
 from warehouse.settings import Settings
@@ -48,6 +49,8 @@ def daily_warehouse(
     """
     settings = with_urls(Settings.load())
     sources = [*sources_with_url(settings), *landed_feeds(settings)]
+    # What is made of everything, and what is made of other sources' rows: each needs all that comes before it.
+    needing = {MARTS, *(flow_name(name) for name in sources if follows_star(settings, name))}
     options = {
         "full_refresh": full_refresh,
         "confirm_deletes": confirm_deletes,
@@ -65,7 +68,7 @@ def daily_warehouse(
         )
 
     def run_steps(run: Run) -> FlowResult:
-        names = _steps_to_do(run, tuple(steps), from_step, full_refresh)
+        names = _steps_to_do(run, tuple(steps), needing, from_step, full_refresh)
         results: list[FlowResult] = []
         failed: dict[str, Exception] = {}
         for name in _locked_last(run, names, sources):
@@ -96,7 +99,9 @@ def _locked_last(run: Run, names: Sequence[str], sources: Sequence[str]) -> list
     return sorted(names, key=lambda name: (name == MARTS, name in locked))
 
 
-def _steps_to_do(run: Run, steps: Sequence[str], from_step: str | None, full_refresh: bool) -> Sequence[str]:
+def _steps_to_do(
+    run: Run, steps: Sequence[str], needing: AbstractSet[str], from_step: str | None, full_refresh: bool
+) -> Sequence[str]:
     """Names of the steps that this run has to do."""
     launcher = prefect_run()
     may_resume = not launcher.is_scheduled and from_step is None and not full_refresh
@@ -108,7 +113,7 @@ def _steps_to_do(run: Run, steps: Sequence[str], from_step: str | None, full_ref
     # A Retry has the parameters of the run that it retries, the step that it started with included.
     first = before.parameters.get("from_step")
     wanted = _beginning_with(first if first in steps else None, steps)
-    left = _outstanding(wanted, steps, before.succeeded)
+    left = _outstanding(wanted, steps, needing, before.succeeded)
     if not left:
         return _beginning_with(from_step, steps)
     resume_from(run.connection, run, before, {"from_step": first})
@@ -120,9 +125,14 @@ def _steps_to_do(run: Run, steps: Sequence[str], from_step: str | None, full_ref
     return left
 
 
-def _outstanding(wanted: Sequence[str], steps: Sequence[str], succeeded: Mapping[str, int]) -> Sequence[str]:
-    """Steps that have not succeeded yet, and the marts if any other step has to run or ran after them."""
-    needs = {MARTS: tuple(name for name in steps if name != MARTS)}
+def _outstanding(
+    wanted: Sequence[str], steps: Sequence[str], needing: AbstractSet[str], succeeded: Mapping[str, int]
+) -> Sequence[str]:
+    """Steps that have not succeeded yet, and those `needing` others if any of these has to run or ran after them."""
+    needs = {
+        name: tuple(other for other in steps[: steps.index(name)] if other not in needing or name == MARTS)
+        for name in needing
+    }
     return outstanding([Step(name, needs.get(name, ())) for name in wanted], succeeded)
 
 

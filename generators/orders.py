@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from generators.errors import GeneratorError
+from generators.leads import lead_id
 from generators.shop.database import connect
 
 Order = dict[str, Any]
@@ -153,6 +154,8 @@ def _order(
         "order_dt": at.isoformat().replace("+00:00", "Z"),
         "status": rng.choice(STATUSES),
         "total_price": total / 100,
+        # Some orders come of a lead of that day's list.
+        **({"lead_id": lead_id(day, number)} if number % 50 == 0 else {}),
         "items": items,
     }
 

@@ -35,6 +35,7 @@ NAMES = [
     "ingest-shop",
     "ingest-orders",
     "ingest-companies",
+    "ingest-leads",
     "ingest-weblogs",
     "daily-warehouse",
     "refresh-marts",

@@ -170,7 +170,7 @@ from = "order_items"
 parents = { orders = ["order_id"] }
 unmapped_columns = [
     "promotion_id", "payment_method_id", "distribution_center_id", "unit_price_default_amount", "returned_at",
-    "recorded_at", "customer_name", "customer_document_number", "customer_birth_date", "changed_at",
+    "lead_id", "recorded_at", "customer_name", "customer_document_number", "customer_birth_date", "changed_at",
 ]
 [entities.order_item.joins]
 order_items = "changed.order_id = order_items.order_id"

@@ -12,7 +12,8 @@ with schema_grant (schema, role, privileges) as (
     ('mart', 'dwh_reader', 'usage'),
     ('audit', 'dwh_reader', 'usage'),
     ('mart', 'dwh_marketing', 'usage'),
-    ('mart', 'dwh_monitor', 'usage')
+    ('mart', 'dwh_monitor', 'usage'),
+    ('mart', 'dwh_lead_reader', 'usage')
 ),
 
 relation as (
@@ -95,6 +96,15 @@ relation_grant (oid, full_name, is_made_by_loads, role, privilege) as (
             'job_run', 'table_freshness', 'data_quality', 'data_quality_history', 'quarantine_by_rule',
             'capture_verification', 'reconciliation', 'unread_file', 'open_problem'
         )
+    union all
+    select
+        relation.oid,
+        relation.full_name,
+        relation.is_made_by_loads,
+        'dwh_lead_reader',
+        'select'
+    from relation
+    where relation.schema = 'mart' and relation.name = 'leads'
 )
 
 select

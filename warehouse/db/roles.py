@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     # Loading the warehouse knows its roles, but not the library that migrates it.
     from sqlalchemy import Connection
 
-OWNER, LOADER, READER, MARKETING, MONITOR = (
-    "dwh_owner", "dwh_loader", "dwh_reader", "dwh_marketing", "dwh_monitor",
+OWNER, LOADER, READER, MARKETING, MONITOR, LEAD_READER = (
+    "dwh_owner", "dwh_loader", "dwh_reader", "dwh_marketing", "dwh_monitor", "dwh_lead_reader",
 )  # fmt: skip
 ROLES = {
     OWNER: "Owns tables and views of the warehouse: for logins that migrate.",
     LOADER: "Loads the warehouse: for logins of flows. Owns mirrors, staging and what it makes partitions of.",
     READER: "Reads dwh and mart: for logins of analysts and BI tools.",
     MARKETING: "Reads marts without personal data, and masked ones: for logins of marketing.",
+    LEAD_READER: "Reads mart.leads, with names and e-mail addresses: for logins of those who write to leads.",
     MONITOR: "Reads the marts about runs and data quality, no business data: for logins of dashboards of operations.",
 }
 _EXISTING = "select rolname from pg_roles"
@@ -102,7 +103,7 @@ def drop_roles(connection: "Connection") -> None:
     run(f"revoke all on public.alembic_version from {', '.join(ROLES)}")
     if _scalar(connection, "select has_schema_privilege('public', 'usage with grant option')"):
         run(f"revoke all on schema public from {LOADER}, {READER}")
-    for role in (MONITOR, MARKETING, READER, OWNER, LOADER):
+    for role in (LEAD_READER, MONITOR, MARKETING, READER, OWNER, LOADER):
         run(
             f"""
             do $$ begin

@@ -187,13 +187,22 @@ def _placeholder(file: LakeFile) -> Checkpoint:
     )
 
 
+def follows_star(settings: Settings, name: str) -> bool:
+    """Whether a source has rows that are made of what others have loaded."""
+    try:
+        return read_source(name, settings.sources).follows_star
+    except DeclarationError:
+        # The run that reads it raises the error.
+        return False
+
+
 def landed_feeds(settings: Settings) -> list[str]:
-    """Names of the declared feeds that are loaded: those whose landing folder is there.
+    """Names of the declared feeds whose landing folder is there, which are loaded; last those that follow the star.
 
     Raises:
         SettingsError: DWH_SOURCES names no folder, or the lake cannot be opened.
     """
-    found = []
+    found, followers = [], []
     for name in declared_feeds(settings.sources):
         try:
             source = read_source(name, settings.sources)
@@ -202,5 +211,5 @@ def landed_feeds(settings: Settings) -> list[str]:
             found.append(name)
             continue
         if landing_folder(settings.lake, source).is_dir():
-            found.append(name)
-    return found
+            (followers if source.follows_star else found).append(name)
+    return [*found, *followers]

@@ -22,6 +22,7 @@ AUDIT_TABLES: Final = (
     "audit.freshness",
     "audit.feed_field",
     "audit.precedence",
+    "audit.followed",
 )
 HOUSEKEEPING: Final = ("run_id", "expired_by_run_id", "row_hash")
 

@@ -13,6 +13,7 @@ from warehouse.extract.catalog import columns_of
 from warehouse.extract.staged import StagedTable
 from warehouse.extract.staging_tables import delta_table
 from warehouse.load.batch import Batch, verdict_table
+from warehouse.load.followed import keys_of_followed_rows
 from warehouse.load.joined_changes import keys_of_joined_rows, with_rows_joined_to_them
 from warehouse.load.lookups import changed_members
 from warehouse.load.precedence import returning_keys
@@ -29,7 +30,7 @@ def find_changed_keys(batch: Batch, staged: StagedTable) -> int:
     """Fill the batch's changed keys from what the run changed of what its SQL reads; returns their number."""
     types = {column.name: column.type for column in staged.columns}
     changed = sql.SQL(" union all ").join([_changed(batch), *keys_of_joined_rows(batch)])
-    keys = [with_rows_joined_to_them(batch, changed), _waiting(batch, types)]
+    keys = [with_rows_joined_to_them(batch, changed), _waiting(batch, types), *keys_of_followed_rows(batch)]
     if batch.deferred:
         keys.append(_deferred(batch, types))
     if isinstance(batch.target, Fact):

@@ -67,13 +67,13 @@ def delivered_columns(batch: Batch) -> list[str]:
     except psycopg.Error as error:
         raise explain_sql_error(entity, error) from None
     delivered = [column.name for column in description or ()]
-    # Whose members they are, the declaration says.
-    filled = {"source_system", *(one.member_source.name for one in _references(batch))}
-    required = columns_of(batch.connection, "staging", f"conformed_{entity.name}").keys() - filled
+    # Whose members they are, the declaration says; or the SQL, where it has found them in the star itself.
+    filled = {one.member_source.name for one in _references(batch)}
+    required = columns_of(batch.connection, "staging", f"conformed_{entity.name}").keys() - {"source_system"}
     unknown = sorted(set(delivered) - required)
-    optional = (
-        {f"{dimension}_id" for dimension in batch.target.derived} if isinstance(batch.target, Fact) else set()
-    )
+    optional = set(filled)
+    if isinstance(batch.target, Fact):
+        optional |= {f"{dimension}_id" for dimension in batch.target.derived}
     missing = sorted(required - set(delivered) - entity.unmapped_columns - optional)
     if unknown or missing:
         problems = [f"delivers unknown columns: {', '.join(unknown)}"] if unknown else []

@@ -35,7 +35,7 @@ def write_files(connection: psycopg.Connection, run_id: int, staged: StagedFeed)
         ).format(
             run_id=sql.Literal(run_id),
             source=sql.Literal(staged.source.name),
-            entity=sql.Literal(staged.source.record.name),
+            entity=sql.Literal(staged.source.record.mirror),
             bad=bad_table(staged.source),
         )
     )

@@ -41,7 +41,7 @@ def keys_of_joined_rows(batch: Batch) -> Iterator[sql.Composable]:
         if to_itself := [join for join in joins if join.is_self_join]:
             rows = sql.SQL("{} union all {}").format(rows, _joined_to_itself(table, to_itself, rows))
         for path in paths(entity.joins, table.name, entity.table.name):
-            yield _follow(batch, table, path, rows)
+            yield follow(batch, table.name, path, rows)
 
 
 def with_rows_joined_to_them(batch: Batch, keys: sql.Composable) -> sql.Composable:
@@ -207,12 +207,12 @@ def _joined_to_itself(table: Table, joins: list[Join], rows: sql.Composable) -> 
     )
 
 
-def _follow(batch: Batch, table: Table, path: tuple[Join, ...], rows: sql.Composable) -> sql.Composable:
-    """Select the keys that `rows` of a table lead to."""
+def follow(batch: Batch, table: str, path: tuple[Join, ...], rows: sql.Composable) -> sql.Composable:
+    """Select the keys that `rows` of a table, with FLAGS, lead to."""
     names = {
         "keys": qualified(batch.entity.table.name, batch.entity.table.key),
         "rows": rows,
-        "changed": sql.Identifier(table.name),
+        "changed": sql.Identifier(table),
         "conditions": conditions(path),
         "flags": FLAGS,
     }

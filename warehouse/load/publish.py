@@ -23,6 +23,7 @@ from warehouse.load.conform import clear_stale_timestamps, conform, find_deleted
 from warehouse.load.contract import import_soda, stop_on_failure, verify
 from warehouse.load.conversion import ROW_ERRORS
 from warehouse.load.counts import Counts
+from warehouse.load.followed import record_followed
 from warehouse.load.lookups import count_ambiguous
 from warehouse.load.mirror import merge_mirrors, prepare_mirrors
 from warehouse.load.orphans import (
@@ -135,7 +136,9 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
         # Where no mirror changed no row can be judged otherwise, not even one that waits in quarantine.
         # But one may name a member of another source, which has changed by itself.
         has_changes = staged.full_refresh or bool(deferred) or any(map(_has_changes, mirrors.values()))
-        has_changes = has_changes or any(entity.lookups for entity in staged.source.entities.values())
+        has_changes = has_changes or any(
+            entity.lookups or entity.follows for entity in staged.source.entities.values()
+        )
         for batch in _batches(connection, run, staged, mirrors, deferred, is_full_load):
             if not has_changes and not daily_snapshot.is_pending(batch):
                 continue
@@ -152,6 +155,7 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
         for name, high in move_watermarks(connection, run.run_id, staged, mirrors).items():
             mirrors[name] = replace(mirrors[name], window_high=high)
         loads = mirrors | loads
+        record_followed(connection, run.run_id, staged.source)
         record_complete(connection, run.run_id, staged.source.name, staged.complete_at)
         for load in loads.values():
             record_load(connection, run.run_id, load)

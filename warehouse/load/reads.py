@@ -15,6 +15,7 @@ from warehouse.db.dependencies import Dependencies, read_dependencies
 from warehouse.errors import DeclarationError
 from warehouse.extract.catalog import columns_of
 from warehouse.extract.staged import Staged
+from warehouse.model.fact_sql import select_with_members
 from warehouse.model.sql_text import hash_parts
 from warehouse.sources.declaration import Entity, Table
 from warehouse.sources.joins import Join, quoted
@@ -104,11 +105,18 @@ def explain_sql_error(entity: Entity, error: psycopg.Error) -> DeclarationError:
 
 
 def mirrors(entity: Entity, joins: Sequence[Join]) -> list[sql.Composable]:
-    """`raw.source_a as a`: the mirrors that joins lead through, under the names that their conditions use."""
+    """`raw.source_a as a`: the tables that joins lead through, under the names that their conditions use."""
     return [
-        sql.SQL("{} as {}").format(sql.Identifier("raw", entity.tables[name].mirror), sql.Identifier(name))
+        sql.SQL("{} as {}").format(_relation(entity, name), sql.Identifier(name))
         for name in dict.fromkeys(near for join in joins for near in join.near)
     ]
+
+
+def _relation(entity: Entity, name: str) -> sql.Composable:
+    """The mirror that a join names, or the table of the star as it is followed."""
+    if name in entity.tables:
+        return sql.Identifier("raw", entity.tables[name].mirror)
+    return sql.SQL("({})").format(select_with_members(name))
 
 
 def conditions(joins: Sequence[Join]) -> sql.Composable:
@@ -121,6 +129,8 @@ def _read(connection: psycopg.Connection, entity: Entity) -> Dependencies:
     query = conform_query(entity)
     try:
         with connection.transaction():
+            for join in entity.follows:
+                connection.execute(sql.SQL("{} limit 0").format(_join_query(entity, join)))
             return read_dependencies(
                 connection, [query, *(_join_query(entity, join) for join in entity.joins)]
             )
@@ -131,10 +141,10 @@ def _read(connection: psycopg.Connection, entity: Entity) -> Dependencies:
                 read_dependencies(connection, [query])
         except psycopg.Error as error:
             raise explain_sql_error(entity, error) from None
-        for join in entity.joins:
+        for join in (*entity.joins, *entity.follows):
             try:
                 with connection.transaction():
-                    read_dependencies(connection, [_join_query(entity, join)])
+                    connection.execute(sql.SQL("{} limit 0").format(_join_query(entity, join)))
             except psycopg.Error as error:
                 raise DeclarationError(
                     f"The join of {join.table} in [entities.{entity.name}] of source '{entity.source}' fails: "
@@ -145,9 +155,7 @@ def _read(connection: psycopg.Connection, entity: Entity) -> Dependencies:
 
 
 def _join_query(entity: Entity, join: Join) -> sql.Composable:
-    changed = sql.SQL("{} as {}").format(
-        sql.Identifier("raw", entity.tables[join.table].mirror), sql.Identifier(join.alias)
-    )
+    changed = sql.SQL("{} as {}").format(_relation(entity, join.table), sql.Identifier(join.alias))
     return sql.SQL("select 1 as one from {} where {}").format(
         sql.SQL(", ").join([changed, *mirrors(entity, [join])]), conditions([join])
     )
@@ -159,11 +167,18 @@ def _find_unfollowed(
     own, joined = entity.table, {join.table for join in entity.joins}
     changed_keys = ("staging", f"{entity.source}_{entity.name}_changed_keys")
     declared = {("raw", table.mirror): table for table in entity.tables.values()}
+    followed = {("dwh", join.table) for join in entity.follows}
     for place in read.tables:
         name = ".".join(place)
         table = declared.get(place)
         known_as = table.name if table else name
-        if place == changed_keys or table == own or known_as in joined or known_as in entity.stale:
+        if (
+            place == changed_keys
+            or place in followed
+            or table == own
+            or known_as in joined
+            or known_as in entity.stale
+        ):
             continue
         if table is None:
             yield _Unfollowed(f"{name}, which is no mirror of a table of this source", "stale", _reason(name))

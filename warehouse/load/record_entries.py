@@ -34,7 +34,8 @@ def insert_entries(
     names = {
         "run_id": sql.Literal(run_id),
         "source": sql.Literal(source.name),
-        "entity": sql.Literal(record.name),
+        # No name of an entity: entries of an entity are judged again with its rows, those of records when they are replayed.
+        "entity": sql.Literal(record.mirror),
         "records": sql.Identifier(schema, record.mirror),
         "failing": failing,
         "same": same_key(key, "record", "failing"),

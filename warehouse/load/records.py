@@ -353,7 +353,7 @@ class Records:
             ).format(
                 run_id=sql.Literal(self._run.run_id),
                 source=sql.Literal(self._source.name),
-                entity=sql.Literal(self._record.name),
+                entity=sql.Literal(self._record.mirror),
                 key=qualified("batch", self._record.key),
                 batch=batch_table(self._record),
                 # What is read from files now is later than all that waits.

@@ -158,10 +158,12 @@ class Fact:
     dates: tuple[DateKey, ...] = ()
     # What sources deliver beside natural keys and event time; a name alone is the fact's column.
     inputs: tuple[str | Column, ...] = field(default=())
+    # Where it is not fact_<entity>: the dimension has that name already.
+    table_name: str | None = None
 
     @property
     def table(self) -> str:
-        return f"fact_{self.entity}"
+        return self.table_name or f"fact_{self.entity}"
 
     @property
     def natural_key(self) -> tuple[str, ...]:

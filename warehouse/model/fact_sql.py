@@ -6,7 +6,7 @@ from pathlib import Path
 from psycopg import sql
 
 from warehouse.model.declaration import DailySnapshot, DateKey, Dimension, Fact, Reference
-from warehouse.model.star import DIMENSIONS
+from warehouse.model.star import DIMENSIONS, FACTS
 
 FACTS_SQL = Path(__file__).parent / "facts"
 # Whether a line refers to a member that its dimension does not hold.
@@ -84,6 +84,34 @@ def snapshot_columns(snapshot: DailySnapshot) -> list[str]:
         *(reference.key.name for reference in snapshot.refers_to),
         *(measure.name for measure in snapshot.measures),
     ]
+
+
+def select_with_members(table: str, rows: sql.Composable | None = None) -> sql.Composed:
+    """Select all rows of a table of the star, or `rows` like them; a fact's with the natural keys of its members."""
+    rows = rows or sql.Identifier("dwh", table)
+    fact = next((one for one in FACTS if one.table == table), None)
+    if fact is None:
+        return sql.SQL("select held.* from {} as held").format(rows)
+    own = {column.name for column in (*fact.grain, *fact.attributes)}
+    members, joins = [sql.SQL("held.*")], []
+    for reference in fact.refers_to:
+        (natural,) = dimension_of(reference.dimension).natural_key
+        names = {
+            "member": sql.Identifier(reference.dimension),
+            "natural": sql.Identifier(natural),
+            "source": sql.Identifier(reference.member_source.name),
+            "table": sql.Identifier("dwh", dimension_of(reference.dimension).table),
+            "key": sql.Identifier(reference.key.name),
+        }
+        if natural not in own:
+            members.append(sql.SQL("{member}.{natural}").format(**names))
+            members.append(sql.SQL("{member}.source_system as {source}").format(**names))
+            joins.append(
+                sql.SQL("left join {table} as {member} on held.{key} = {member}.{key}").format(**names)
+            )
+    return sql.SQL("select {} from {} as held {}").format(
+        sql.SQL(", ").join(members), rows, sql.SQL(" ").join(joins)
+    )
 
 
 def dimension_of(entity: str) -> Dimension:

@@ -18,6 +18,7 @@ MASKED_MARTS: Final = (
     "customer_order_totals",
     "customer_ranking",
     "customer_feature",
+    "leads",
 )
 
 

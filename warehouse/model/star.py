@@ -109,6 +109,18 @@ DIMENSIONS: Final = (
             Column("longitude", DEGREES, "Longitude, degrees east"),
         ),
     ),
+    Dimension(
+        "lead",
+        "Leads: people who may become customers, as they are now.",
+        (
+            Column("name", "text", "Full name", personal="name"),
+            Column("company_name", "text", "Company that the lead works for"),
+            Column("email", "text", "E-mail address", personal="e-mail"),
+            Column("country", "text", "Country, ISO 3166-1 alpha-2 where the list has codes"),
+            Column("interest", "text", "Category or product that the lead is interested in"),
+            Column("lead_source", "text", "Where marketing got the lead from, as fair or newsletter"),
+        ),
+    ),
 )
 
 FACTS: Final = (
@@ -159,6 +171,10 @@ FACTS: Final = (
             ),
             Column("returned_at", "timestamptz", "When it was returned (UTC)"),
             Column("recorded_at", "timestamptz", "When the source recorded its last change (UTC)"),
+            Column("order_total_amount", AMOUNT, "Total of the whole order, as the source states it"),
+            Column(
+                "lead_id", "text", "Natural key of the lead that the order names; empty where it names none"
+            ),
         ),
         dates=(
             DateKey("ordered_at", "Day it was ordered: dim_date"),
@@ -170,7 +186,8 @@ FACTS: Final = (
             Column("unit_price_default_amount", AMOUNT, "Seller's base price of a unit"),
             Column("unit_price_amount", AMOUNT, "Price of a unit before discount"),
             "discount_amount",
-            Column("order_total_amount", AMOUNT, "Net amount of all lines of the order"),
+            "order_total_amount",
+            "lead_id",
             "currency",
             "returned_at",
             "recorded_at",
@@ -189,6 +206,67 @@ FACTS: Final = (
                 "Birth date of the customer, for the contract",
                 personal="birth date",
             ),
+        ),
+    ),
+    Fact(
+        "lead_conversion",
+        "One row per lead, with the customer that it is matched to and the order that it converted by.",
+        table_name="fact_lead",
+        grain=(Column("lead_id", "text", "Natural key: the lead's key in the source", required=True),),
+        event=Column("created_at", "timestamptz", "When the lead was created (UTC)", required=True),
+        refers_to=(
+            Reference("lead", "Who it is: dim_lead"),
+            Reference(
+                "customer",
+                "Customer that it is matched to: version of dim_customer valid when it was created",
+            ),
+        ),
+        measures=(
+            Measure("conversion_count", "integer", "1 where the lead has converted, else 0"),
+            Measure(
+                "days_to_conversion",
+                "numeric(18, 4)",
+                "Days from the lead's creation to the order; empty where it has not converted",
+                required=False,
+                additive=False,
+            ),
+        ),
+        attributes=(
+            Column(
+                "match_method",
+                "text",
+                "How the customer was found: e-mail, name and country, ambiguous (several have it), or none",
+                required=True,
+            ),
+            Column(
+                "match_confidence",
+                "numeric(3, 2)",
+                "How sure the match is, 0 to 1: 1 by e-mail, 0.7 by name and country; empty where there is none",
+            ),
+            Column(
+                "conversion_method",
+                "text",
+                "How the order was found: named (it names the lead), or matched (the customer's first order since)",
+            ),
+            Column("order_source_system", "text", "Source system of the order that it converted by"),
+            Column(
+                "order_id",
+                "text",
+                "Natural key of the order that it converted by; empty until it has converted",
+            ),
+            Column("converted_at", "timestamptz", "When that order was placed (UTC)"),
+        ),
+        dates=(
+            DateKey("created_at", "Day it was created: dim_date"),
+            DateKey("converted_at", "Day it converted: dim_date; 0 where it has not"),
+        ),
+        inputs=(
+            "match_method",
+            "match_confidence",
+            "conversion_method",
+            "order_source_system",
+            "order_id",
+            "converted_at",
         ),
     ),
 )

@@ -145,7 +145,9 @@ def batch_table(target: Target) -> Table:
         references = [one.natural_key for one in target.refers_to]
         inputs = [known[one] if isinstance(one, str) else one for one in target.inputs]
         sources = [one.member_source for one in target.refers_to]
-        columns = (*target.grain, *references, target.event, *inputs, *sources)
+        # The key of a fact may be that of a member.
+        by_name = {one.name: one for one in (*references, *target.grain)}
+        columns = (*by_name.values(), target.event, *inputs, *sources)
     words = target.entity.replace("_", " ")
     return Table(
         "staging",

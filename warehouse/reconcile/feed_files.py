@@ -24,7 +24,7 @@ def reconcile_files(connection: psycopg.Connection, source: Source) -> list[Verd
             mirror=sql.Identifier("raw", source.record.mirror),
             file_id=sql.Identifier(FILE_ID),
             feed=sql.Literal(source.name),
-            entity=sql.Literal(source.record.name),
+            entity=sql.Literal(source.record.mirror),
         )
     ).fetchall()
     names = ("rows_loaded", "rows_quarantined", "rows_discarded", "rows_superseded")

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,10 @@ from warehouse.report.write import ReportNotWritten
 SUBJECTS = ("Marketing leads", "Sales", "Behaviour", "Customers")
 # A spreadsheet takes such a cell for a formula when it is edited, or comes back from CSV.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+# For XlsxWriter: no text becomes a formula or a link.
+TEXTS_AS_THEY_ARE = {
+    "options": {"strings_to_formulas": False, "strings_to_urls": False, "remove_timezone": True}
+}
 LONGEST_NAME = 31
 CHARTED = 20
 
@@ -28,27 +32,41 @@ def write_sheet(url: str, path: Path) -> Path:
         ReportNotWritten: the file cannot be written.
     """
     content = read(url)
+    return write_whole(path, lambda draft: write_workbook(content, draft))
+
+
+def write_whole(path: Path, write: Callable[[Path], None], mode: int = 0o644) -> Path:
+    """Write a workbook beside `path` and rename it, with this mode; returns the absolute path.
+
+    Raises:
+        ReportNotWritten: the file cannot be written.
+    """
     path = path.resolve()
+    draft: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=".sheet-", suffix=".xlsx")
+        # Readable by its owner alone.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".sheet-", suffix=".xlsx")
         os.close(handle)
-        write_workbook(content, Path(draft))
-        Path(draft).chmod(0o644)
-        Path(draft).replace(path)
+        draft = Path(name)
+        write(draft)
+        draft.chmod(mode)
+        draft.replace(path)
     except OSError as error:
         raise ReportNotWritten(
             f"The sheet cannot be written to {path}: {os.strerror(error.errno or 0)}.",
             hint="Choose another file, or free some space.",
         ) from None
+    finally:
+        if draft is not None:
+            draft.unlink(missing_ok=True)
     return path
 
 
 def write_workbook(content: Content, path: Path) -> None:
     """Write a sheet about the workbook, and one for each view."""
     shown = [mart for subject in SUBJECTS for mart in read_marts().values() if _fits(mart, subject)]
-    options = {"options": {"strings_to_formulas": False, "strings_to_urls": False, "remove_timezone": True}}
-    with pd.ExcelWriter(path, engine="xlsxwriter", engine_kwargs=options) as writer:
+    with pd.ExcelWriter(path, engine="xlsxwriter", engine_kwargs=TEXTS_AS_THEY_ARE) as writer:
         book = writer.book
         assert book is not None
         formats = {
@@ -107,7 +125,7 @@ def _write_view(writer: pd.ExcelWriter, mart: Mart, rows: Sequence[Row], formats
     name = mart.title[:LONGEST_NAME].strip()
     columns = list(rows[0]) if rows else [column for column in mart.columns if column not in mart.personal]
     frame = pd.DataFrame(
-        [[_cell(row[column]) for column in columns] for row in rows],
+        [[cell_of(row[column]) for column in columns] for row in rows],
         columns=[title_of(column) for column in columns],
     )
     frame.to_excel(writer, sheet_name=name, index=False, header=False, startrow=1)
@@ -157,7 +175,8 @@ def _unit(column: str) -> str:
     return ""
 
 
-def _cell(value: object) -> object:
+def cell_of(value: object) -> object:
+    """A value as a cell holds it: times without zone, numbers as floats, texts that are no formulas."""
     if isinstance(value, datetime):
         return value.replace(tzinfo=None)
     if hasattr(value, "as_tuple"):

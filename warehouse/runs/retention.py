@@ -15,7 +15,9 @@ MOST_RUNS = 5000
 # Tables with rows that only say what their run did.
 _EVIDENCE = ("difference", "check_result", "verification", "load")
 # Tables that name runs without a foreign key: an undo restores older rows of theirs.
-_STATE = ("watermark", "key_range", "freshness", "file", "file_part", "definition")
+_STATE = (
+    "watermark", "key_range", "freshness", "file", "file_part", "definition", "feed_field", "precedence", "followed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

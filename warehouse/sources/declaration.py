@@ -90,6 +90,8 @@ class Entity:
     # Every table of the source, by its declared name.
     tables: Mapping[str, Table]
     joins: tuple[Join, ...]
+    # Tables of the star that the SQL reads: how a row of them that any run has changed leads to the entity's rows.
+    follows: tuple[Join, ...]
     # What the SQL may read though its changes are not followed: a table or function → the reason.
     stale: Mapping[str, str]
     # Columns for which this source has no data: the contract's rules about them do not apply.
@@ -134,6 +136,11 @@ class Source:
         """Of a feed, the table whose rows are the records of its files."""
         assert self.feed is not None
         return next(table for table in self.tables if table.name == self.feed.record)
+
+    @property
+    def follows_star(self) -> bool:
+        """Whether rows of it are made of what other sources have loaded: those should be loaded before it."""
+        return any(entity.follows for entity in self.entities.values())
 
     def record_contract(self) -> Contract | None:
         """Of a feed, the contract of its records as they came, if it declares one.
@@ -193,6 +200,7 @@ class _EntitySpec(BaseModel):
     from_: Name = Field(alias="from")
     parents: dict[str, Columns] = {}
     joins: dict[str, Conditions] = {}
+    follows: dict[str, Conditions] = {}
     stale: dict[str, Name] = {}
     unmapped_columns: Columns = ()
     relaxed_rules: dict[Name, Annotated[str, AfterValidator(_a_reason)]] = {}
@@ -302,7 +310,18 @@ def _entity(folder: Path, name: str, spec: _EntitySpec, tables: Mapping[str, Tab
         for joined, conditions in spec.joins.items()
         for condition in conditions
     ]
-    check_joins(joins, table.name, where)
+    star = {target.table for target in TARGETS if target.entity != name}
+    follows = [
+        parse_join(followed, condition, {**tables, **dict.fromkeys(star)}, where)
+        for followed, conditions in spec.follows.items()
+        for condition in conditions
+    ]
+    if unknown := [followed for followed in spec.follows if followed not in star]:
+        raise DeclarationError(
+            f"{where} follows '{unknown[0]}', which is no other table of the star.",
+            hint=f"It may follow: {', '.join(sorted(star))}.",
+        )
+    check_joins([*joins, *follows], table.name, where)
     sql = folder / "conform" / f"{name}.sql"
     if not sql.is_file():
         raise DeclarationError(f"{where} has no SQL.", hint=f"Write {sql}.")
@@ -312,6 +331,7 @@ def _entity(folder: Path, name: str, spec: _EntitySpec, tables: Mapping[str, Tab
         table,
         tables,
         tuple(joins),
+        tuple(follows),
         spec.stale,
         frozenset(spec.unmapped_columns),
         spec.relaxed_rules,
@@ -396,9 +416,9 @@ def _explain(error: ValidationError, path: Path) -> DeclarationError:
                 f"{where}: '{name}' names column '{first['ctx']['column']}' twice.",
                 hint="Name each column once.",
             )
-        case _ if place[2:3] in (["joins"], ["stale"]) and len(place) > 3:
+        case _ if place[2:3] in (["joins"], ["follows"], ["stale"]) and len(place) > 3:
             wanted = (
-                "an SQL condition, or a list of some" if place[2] == "joins" else "the reason why it may be"
+                "the reason why it may be" if place[2] == "stale" else "an SQL condition, or a list of some"
             )
             return DeclarationError(f"{where} {place[2]}: '{name}' must be {wanted}.", hint=f'{name} = "…"')
         case "no_reason" | "string_type" if "relaxed_rules" in place:

@@ -67,6 +67,11 @@ def _parts(entity: Entity, target: Target, contract: Contract) -> Iterator[tuple
     table = entity.table
     joins = sorted((str(entity.tables[join.table]), hash_sql(join.condition)) for join in entity.joins)
     yield "source declaration", hash_parts(*table.at_source, table.key, joins)
+    if entity.follows:
+        yield (
+            "followed tables",
+            hash_parts(sorted((join.table, hash_sql(join.condition)) for join in entity.follows)),
+        )
     for column in _columns(target):
         if column.name not in entity.unmapped_columns:
             yield f"{COLUMN}{column.name}", hash_parts(column.type, column.tracked)

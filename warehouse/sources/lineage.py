@@ -52,5 +52,6 @@ def _of(source: Source) -> Lineage:
             known[f"dwh.{target.table}"] = (
                 *(f"raw.{table.mirror}" for table in entity.reads),
                 *(f"dwh.dim_{name}" for name in dimensions),
+                *(f"dwh.{join.table}" for join in entity.follows),
             )
     return known

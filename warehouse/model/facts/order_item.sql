@@ -12,4 +12,6 @@ select
     coalesce(product.currency, line.currency) as currency,
     line.status,
     line.returned_at,
-    line.recorded_at
+    line.recorded_at,
+    line.order_total_amount,
+    line.lead_id

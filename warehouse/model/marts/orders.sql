@@ -6,7 +6,7 @@ select
     line.line_id,
     line.status,
     line.ordered_at as order_dt,
-    sum(line.net_amount) over (partition by line.source_system, line.order_id) as order_total_price,
+    line.order_total_amount as order_total_price,
     customer.document_number as customer_document_number,
     customer.name as customer_name,
     customer.birth_date as customer_birth_day,

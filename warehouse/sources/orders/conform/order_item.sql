@@ -14,6 +14,7 @@ select
     item.item_price as unit_price_amount,
     0 as discount_amount,
     orders.total_price as order_total_amount,
+    orders.lead_id,
     null as currency,
     orders.record_timestamp as recorded_at,
     orders.customer_document_number is not null as has_customer,

@@ -1,0 +1,116 @@
+"""Keys of an entity that changes of the star concern: its SQL reads tables that other sources' runs load, too.
+
+How far each entity has followed each table, audit.followed says; an undo of the run that followed them takes it back.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from warehouse.load.batch import Batch
+from warehouse.load.joined_changes import FLAGS, follow
+from warehouse.model.fact_sql import select_with_members
+from warehouse.model.star import DIMENSIONS
+from warehouse.sources.declaration import Source
+from warehouse.sources.joins import paths
+
+
+class _Since(NamedTuple):
+    """The runs that have published since a table was followed, the time of that, and whether the change log has all."""
+
+    runs: list[int]
+    # Changes by hand belong to no run: some that were made before are looked at twice.
+    published_at: str
+    is_complete: bool
+
+
+def keys_of_followed_rows(batch: Batch) -> Iterator[sql.Composable]:
+    """Select the keys that rows of the star lead to that runs have changed since, as they are and as they were."""
+    entity = batch.entity
+    for table in dict.fromkeys(join.table for join in entity.follows):
+        since = _read_since(batch, table)
+        if since is None or not since.is_complete:
+            yield batch.format("select {source_key}, 0 from {mirror} where not _is_deleted")
+            continue
+        if not _collect(batch, table, since):
+            continue
+        rows = batch.format(
+            "select followed.*, 0 as {flags} from {followed} as followed",
+            flags=FLAGS,
+            followed=sql.Identifier("pg_temp", f"followed_{table}"),
+        )
+        for path in paths((*entity.joins, *entity.follows), table, entity.table.name):
+            yield follow(batch, table, path, rows)
+
+
+def record_followed(connection: psycopg.Connection, run_id: int, source: Source) -> None:
+    """Record that the entities of `source` have followed all that was published before, in the same transaction."""
+    for entity in source.entities.values():
+        for table in dict.fromkeys(join.table for join in entity.follows):
+            connection.execute(
+                """
+                insert into audit.followed as known (source, entity, table_name, load_id, run_id)
+                values (%s, %s, %s, (select coalesce(max(load_id), 0) from audit.load), %s)
+                on conflict (source, entity, table_name) do update
+                set load_id = excluded.load_id, run_id = excluded.run_id
+                where known.load_id <> excluded.load_id
+                """,
+                [source.name, entity.name, f"dwh.{table}", run_id],
+            )
+
+
+def _read_since(batch: Batch, table: str) -> _Since | None:
+    """What has happened since the entity followed a table; None where it never has."""
+    row = batch.connection.execute(
+        """
+        select
+            array_remove(array_agg(distinct load.run_id), null),
+            (select coalesce(max(known.loaded_at), '-infinity') - interval '1 day' from audit.load as known
+             where known.load_id <= followed.load_id)::text,
+            not coalesce(bool_or(run.pruned_at is not null), false)
+        from audit.followed as followed
+        left join audit.load as load on load.load_id > followed.load_id and load.source <> followed.source
+        left join audit.run as run on load.run_id = run.run_id
+        where followed.source = %s and followed.entity = %s and followed.table_name = %s
+        group by followed.load_id
+        """,
+        [batch.source, batch.entity.name, f"dwh.{table}"],
+    ).fetchone()
+    return _Since(*row) if row else None
+
+
+def _collect(batch: Batch, table: str, since: _Since) -> int:
+    """Fill a temporary table with the changed rows and with what they were before; returns their number.
+
+    Inserts are not logged: such a row has the id of its run. Updates and deletes are, with the row before and after.
+    """
+    has_history = any(one.table == table and one.has_history for one in DIMENSIONS)
+    names = {
+        "table": sql.Identifier("dwh", table),
+        "name": sql.Literal(f"dwh.{table}"),
+        "runs": sql.Literal(since.runs),
+        "published_at": sql.Literal(since.published_at),
+        "expired": sql.SQL("or held.expired_by_run_id = any({runs}::bigint[])" if has_history else "").format(
+            runs=sql.Literal(since.runs)
+        ),
+    }
+    rows = batch.format(
+        """
+        (
+            select held.* from {table} as held where held.run_id = any({runs}::bigint[]) {expired}
+            union all
+            select image.*
+            from audit.change_log as change
+            cross join lateral (values (change.before), (change.after)) as logged (line)
+            cross join lateral jsonb_populate_record(null::{table}, logged.line) as image
+            where change.table_name = {name} and logged.line is not null and (
+                change.run_id = any({runs}::bigint[])
+                or change.run_id is null and change.changed_at > {published_at}::timestamptz
+            )
+        )
+        """,
+        **names,
+    )
+    return batch.create_temporary(f"followed_{table}", "{query}", query=select_with_members(table, rows))
