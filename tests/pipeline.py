@@ -17,13 +17,14 @@ from warehouse.extract.stage import stage
 from warehouse.extract.staged import Staged
 from warehouse.extract.verification import Verification, verify
 from warehouse.load.publish import publish
-from warehouse.model.star import BEGINNING, DIMENSIONS, END_OF_TIME, TARGETS
+from warehouse.model.star import BEGINNING, DIMENSIONS, END_OF_TIME, FACTS, TARGETS
 from warehouse.runs.audit import CheckResult, Load, start_run
 from warehouse.sources.declaration import Source, read_declaration
 from warehouse.sources.registry import PACKAGED, read_source
 
 Row = tuple[Any, ...]
 CONFIRMED = DeleteThreshold(is_confirmed=True)
+(ORDER_ITEM,) = [fact for fact in FACTS if fact.entity == "order_item"]
 
 # The server is shared by tests that run beside this one, and pg_locks shows them all.
 LOCK_AWAITED = """
@@ -209,7 +210,9 @@ class Pipeline:
     def facts(self, *columns: str) -> list[Row]:
         """Every order line: (order, line, columns …), columns of `fact` and of the dimensions that it names."""
         dimensions = " ".join(
-            f"join dwh.dim_{d.entity} as {d.entity} on {d.entity}.{d.key} = fact.{d.key}" for d in DIMENSIONS
+            f"join dwh.dim_{d.entity} as {d.entity} on {d.entity}.{d.key} = fact.{d.key}"
+            for d in DIMENSIONS
+            if d.entity in (*ORDER_ITEM.references, *ORDER_ITEM.derived)
         )
         listed = ", ".join(["fact.order_id", "fact.line_id", *columns])
         return self.rows(f"select {listed} from dwh.fact_order_item as fact {dimensions} order by 1, 2")

@@ -99,7 +99,7 @@ def accepted(shop: Pipeline) -> dict[str, list[Row]]:
             f"select {', '.join((*dimension.natural_key, *dimension.attributes))} from dwh.{dimension.table} "
             f"where {is_present} and not is_inferred and not has_quarantined_update and {dimension.key} > 0"
         )
-    for fact in FACTS:
+    for fact in (one for one in FACTS if one.entity in shop.source.entities):
         columns = [*fact.natural_key, fact.event_time, *(measure.name for measure in fact.measures)]
         columns += [
             *(f"dim_{name}.{name}_id" for name in fact.references),

@@ -202,7 +202,8 @@ def landed_feeds(settings: Settings) -> list[str]:
     Raises:
         SettingsError: DWH_SOURCES names no folder, or the lake cannot be opened.
     """
-    found, followers = [], []
+    found: list[str] = []
+    followers: list[str] = []
     for name in declared_feeds(settings.sources):
         try:
             source = read_source(name, settings.sources)

@@ -34,7 +34,7 @@ def insert_entries(
     names = {
         "run_id": sql.Literal(run_id),
         "source": sql.Literal(source.name),
-        # No name of an entity: entries of an entity are judged again with its rows, those of records when they are replayed.
+        # No entity has this name: entries of entities are judged again with its rows, those of records by a replay.
         "entity": sql.Literal(record.mirror),
         "records": sql.Identifier(schema, record.mirror),
         "failing": failing,

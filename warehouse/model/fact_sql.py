@@ -93,7 +93,8 @@ def select_with_members(table: str, rows: sql.Composable | None = None) -> sql.C
     if fact is None:
         return sql.SQL("select held.* from {} as held").format(rows)
     own = {column.name for column in (*fact.grain, *fact.attributes)}
-    members, joins = [sql.SQL("held.*")], []
+    members: list[sql.Composable] = [sql.SQL("held.*")]
+    joins: list[sql.Composable] = []
     for reference in fact.refers_to:
         (natural,) = dimension_of(reference.dimension).natural_key
         names = {

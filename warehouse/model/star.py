@@ -171,7 +171,7 @@ FACTS: Final = (
             ),
             Column("returned_at", "timestamptz", "When it was returned (UTC)"),
             Column("recorded_at", "timestamptz", "When the source recorded its last change (UTC)"),
-            Column("order_total_amount", AMOUNT, "Total of the whole order, as the source states it"),
+            Column("order_total_amount", "numeric", "Total of the whole order, as the source states it"),
             Column(
                 "lead_id", "text", "Natural key of the lead that the order names; empty where it names none"
             ),

@@ -57,7 +57,7 @@ def upgrade() -> None:
     )
     execute("insert into dwh.dim_lead (lead_key, source_system, lead_id, run_id) values (0, '', '', 0)")
     execute("alter table dwh.fact_order_item add column lead_id text")
-    execute("alter table dwh.fact_order_item add column order_total_amount numeric(18,4)")
+    execute("alter table dwh.fact_order_item add column order_total_amount numeric")
     execute(
         """
         create table dwh.fact_lead (

@@ -60,7 +60,7 @@ surest as (
         count(*) as customer_count
     from candidate
     group by candidate.lead_id, candidate.match_method, candidate.match_confidence
-    order by candidate.lead_id, candidate.match_confidence desc
+    order by candidate.lead_id asc, candidate.match_confidence desc
 ),
 
 matched as (
@@ -108,8 +108,8 @@ first_conversion as (
         conversion.ordered_at
     from conversion
     order by
-        conversion.lead_id, conversion.conversion_method desc, conversion.ordered_at, conversion.source_system,
-        conversion.order_id
+        conversion.lead_id asc, conversion.conversion_method desc, conversion.ordered_at asc,
+        conversion.source_system asc, conversion.order_id asc
 )
 
 select
