@@ -13,6 +13,7 @@ from api.services.changing import NEXT
 from api.services.pricing import discount_of
 from stack.postgres import EmbeddedPostgres
 from tests.order_api import HAMMERS, OrderApi, order_api, pointers, problem, shop_copy
+from tests.pipeline import Pipeline
 
 LINES = (
     "select line_number, product_id, promotion_id, distribution_center_id, quantity, unit_price_default, unit_price,"
@@ -350,3 +351,21 @@ def test_role_may_do_what_the_api_does_and_no_more(api: OrderApi) -> None:
     finally:
         prepare(api.shop_url)
     assert api.place().status_code == 201
+
+
+def test_order_and_its_changes_are_in_the_star_after_the_next_runs(api: OrderApi, warehouse_url: str) -> None:
+    pipeline = Pipeline(api.shop_url, warehouse_url)
+    pipeline.capture()
+    order_id = api.place().json()["id"]
+    star = (
+        "select status, gross_amount, discount_amount, returned_at is null from dwh.fact_order_item"
+        f" where order_id = '{order_id}'"
+    )
+    assert pipeline.rows(star) == []
+    pipeline.capture()
+    assert pipeline.rows(star) == [("pending", 200, 60, True)]
+    for status in ("processing", "shipped", "complete", "returned"):
+        api.change(order_id, {"status": status})
+    pipeline.capture()
+    assert pipeline.rows(star) == [("returned", 200, 60, False)]
+    pipeline.close()
