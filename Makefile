@@ -46,7 +46,7 @@ deploy: setup ## register all deployments and schedules at PREFECT_API_URL, or o
 	@$(DWH) deploy $(ARGS)
 
 ##@ Development
-.PHONY: lint audit test-unit test-18 test-16 test-slow test-histories test-weblog-kills test-containers format lock bench clean clean-data
+.PHONY: lint audit test-unit test-18 test-16 test-slow test-histories test-weblog-kills test-cloud test-containers format lock bench clean clean-data
 .NOTPARALLEL:
 lint: setup ## run ruff, mypy, import-linter and sqlfluff
 	$(PY) -m ruff check
@@ -82,6 +82,9 @@ test-histories: setup ## compare incremental and fresh loads after 10,000 random
 
 test-weblog-kills: setup ## kill retention and re-classification of web logs at many points and run them again
 	$(PY) -m pytest -q -m slow tests/integration/test_weblog_reclassify.py tests/integration/test_weblog_retention.py $(ARGS)
+
+test-cloud: setup ## deploy to a stand-in for Prefect Cloud, and run there: worker, schedule, watchdog, links (3 min)
+	$(PY) -m pytest -q -m slow tests/flows/test_cloud.py $(ARGS)
 
 test-containers: setup ## run image and compose file in podman, with stand-ins for images that cannot be pulled (root; 20 min)
 	@[ -x .containers/bin/podman-compose ] || { "$(BASE_PYTHON)" -m venv .containers && \

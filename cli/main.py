@@ -25,7 +25,7 @@ from cli.generate import generate
 from cli.geoip import geoip
 from cli.log_options import DEBUG, Commands, Debug, Format, set_log_options
 from cli.maintenance import migrate, report
-from cli.operations import deploy, metrics, watchdog
+from cli.operations import deploy, metrics, watchdog, worker
 from cli.quarantine import quarantine
 from cli.reconcile import reconcile
 from cli.run import run
@@ -68,7 +68,8 @@ PANELS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
     "Use the data": {"report": report, "dashboard": dashboard, "features": features, "export": export},
     "Operate": {
         "api": api,
-        "deploy": deploy, "watchdog": watchdog, "metrics": metrics, "geoip": geoip, "weblogs": weblogs, "psql": psql,
+        "deploy": deploy, "worker": worker, "watchdog": watchdog, "metrics": metrics, "geoip": geoip,
+        "weblogs": weblogs, "psql": psql,
     },
 }  # fmt: skip
 app = Commands(

@@ -1,4 +1,4 @@
-"""`dwh deploy`, `dwh watchdog` and `dwh metrics`: scheduled runs, and what watches over them."""
+"""`dwh deploy`, `dwh worker`, `dwh watchdog` and `dwh metrics`: scheduled runs, and what watches over them."""
 
 import os
 import sys
@@ -28,18 +28,9 @@ def deploy(
     that of the local stack.
     """
     from cli.output import out, show_json, show_log
-    from cli.tracking import track_flows
-    from warehouse.errors import WarehouseError
     from warehouse.settings import Settings
 
-    settings = Settings.load()
-    api_url = track_flows(settings.home)
-    if api_url is None:
-        place = os.environ.get("PREFECT_API_URL")
-        what = f"Prefect does not answer at {place}." if place else "No Prefect server is known."
-        raise WarehouseError(
-            what, hint="Run `dwh up`, or set PREFECT_API_URL (and PREFECT_API_KEY for Cloud)."
-        )
+    settings, api_url = Settings.load(), _server()
     from flows.databases import loaded_sources
     from flows.deploy import deploy as register
     from flows.deployments import read_declarations
@@ -55,9 +46,7 @@ def deploy(
         out.print(f"deployed {name}")
     for line in describe(done):
         out.print(line, markup=False, soft_wrap=True)
-    out.print(
-        f"{len(done.ids)} deployments on {api_url}. A worker runs them: `dwh up --worker`.", soft_wrap=True
-    )
+    out.print(f"{len(done.ids)} deployments on {api_url}. A worker runs them: `dwh worker`.", soft_wrap=True)
 
 
 def describe(done: "Deployed") -> list[str]:
@@ -69,6 +58,53 @@ def describe(done: "Deployed") -> list[str]:
         ),
         *(f"paused {name}: its source is not declared or has no URL" for name in done.paused),
     ]
+
+
+def worker(
+    pool: Annotated[str, typer.Option(help="Work pool whose runs it takes.")] = "dwh",
+    name: Annotated[str | None, typer.Option(help="Name under which the pool lists it.")] = None,
+    grace: Annotated[
+        float, typer.Option(min=0, help="Seconds that runs at work may go on after SIGTERM or Ctrl-C.")
+    ] = 60.0,
+    healthcheck: Annotated[
+        bool,
+        typer.Option("--with-healthcheck", help="Answer at /health of PREFECT_WORKER_WEBSERVER_PORT (8080)."),
+    ] = False,
+) -> None:
+    """Run the deployed flows in processes of this machine; drain when stopped.
+
+    At SIGTERM or Ctrl-C it takes no new runs. Those at work finish within --grace seconds; what is left then, or at a
+    second signal, is cancelled: rolled back, with status `cancelled` in audit.run and in Prefect, and no mail.
+    """
+    import asyncio
+
+    # One that does not answer yet is waited for.
+    api_url = os.environ.get("PREFECT_API_URL") or _server()
+    from cli.output import err
+    from flows.worker import work
+
+    err.print(f"Worker of pool {pool} at {api_url}", markup=False, soft_wrap=True)
+    asyncio.run(work(pool, name, grace, healthcheck=healthcheck))
+
+
+def _server() -> str:
+    """Address of Prefect's API, that of PREFECT_API_URL or of the local stack; this process reports to it from now on.
+
+    Raises:
+        WarehouseError: There is none, or it does not answer.
+    """
+    from cli.tracking import track_flows
+    from warehouse.errors import WarehouseError
+    from warehouse.settings import Settings
+
+    api_url = track_flows(Settings.load().home)
+    if api_url is None:
+        place = os.environ.get("PREFECT_API_URL")
+        what = f"Prefect does not answer at {place}." if place else "No Prefect server is known."
+        raise WarehouseError(
+            what, hint="Run `dwh up`, or set PREFECT_API_URL (and PREFECT_API_KEY for Cloud)."
+        )
+    return api_url
 
 
 def watchdog(as_json: Json = False) -> None:

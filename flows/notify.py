@@ -1,6 +1,8 @@
 """Notify the people who run the warehouse: rules for alerts, and sending the mail queued in the outbox."""
 
 import logging
+import os
+import re
 
 from flows.engine import is_tracked, log
 from warehouse.runs.alerts import Mailbox, Rules, deliver
@@ -10,11 +12,26 @@ from warehouse.settings import Settings
 def alert_rules(*unreported: type[BaseException]) -> Rules:
     """Alert rules of the settings, with links to the Prefect UI of this run; no mail for `unreported` errors."""
     settings = Settings.load()
-    if settings.ui_url is None and is_tracked():
+    if settings.ui_url is None:
+        settings = settings.model_copy(update={"ui_url": _ui_url()})
+    return Rules.of(settings, unreported)
+
+
+def _ui_url() -> str | None:
+    if is_tracked():
         from prefect.settings import PREFECT_UI_URL
 
-        settings = settings.model_copy(update={"ui_url": PREFECT_UI_URL.value()})
-    return Rules.of(settings, unreported)
+        url: str | None = PREFECT_UI_URL.value()
+        return url
+    return ui_of(os.environ.get("PREFECT_API_URL"))
+
+
+def ui_of(api_url: str | None) -> str | None:
+    """The UI that belongs to an API's URL: that of a workspace in Prefect Cloud, or of the server."""
+    workspace = re.match(r"https://api\.prefect\.cloud/api/accounts/([^/]+)/workspaces/([^/]+)", api_url or "")
+    if workspace:
+        return "https://app.prefect.cloud/account/{}/workspace/{}".format(*workspace.groups())
+    return api_url.rstrip("/").removesuffix("/api") if api_url else None
 
 
 def send_mail(warehouse_url: str) -> None:

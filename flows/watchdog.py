@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import time
 import urllib.error
 import urllib.request
 from base64 import b64encode
@@ -33,6 +34,7 @@ from warehouse.sources.registry import sources_with_url
 
 NAME = "watchdog"
 TIMEOUT_SECONDS = 10.0
+ATTEMPTS = 4
 # Between the moment when a worker takes a run and that when its process begins; an image may have to be fetched.
 PENDING_MINUTES = 15
 
@@ -153,9 +155,17 @@ def _ask(api_url: str, path: str, body: object) -> list[dict[str, Any]]:
     elif login := os.environ.get("PREFECT_API_AUTH_STRING"):
         headers["Authorization"] = f"Basic {b64encode(login.encode()).decode()}"
     request = urllib.request.Request(f"{api_url}/{path}", json.dumps(body).encode(), headers)
-    with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
-        answer: list[dict[str, Any]] = json.load(response)
-    return answer
+    for attempt in range(ATTEMPTS):
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+                answer: list[dict[str, Any]] = json.load(response)
+                return answer
+        except urllib.error.HTTPError as error:
+            # Prefect Cloud answers 429 to whom it finds too busy.
+            if error.code not in (429, 503) or attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(min(float(error.headers.get("Retry-After", 1)), TIMEOUT_SECONDS))
+    raise AssertionError
 
 
 def _call_monitor(settings: Settings) -> None:

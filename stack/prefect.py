@@ -99,7 +99,8 @@ def launch_worker(home: Path, pool: str = POOL) -> Service:
     service, port = worker(home), server(home).port
     with disk_errors("Prefect's worker", service.home), exclusive(service.home / "lock"):
         if service.find() is None:
-            command = _prefect("worker", "start", "--type", "process", "--pool", pool, "--name", "local")
+            # Runs that are at work when it is stopped are cancelled at once.
+            command = [sys.executable, "-m", "flows.worker", pool, "local", "0"]
             service.start(command, _inherited(environment(home, port)))
     return service
 
@@ -152,11 +153,6 @@ def _seed(home: Path) -> None:
         fresh = home / f"{file.name}.new"
         shutil.copy(file, fresh)
         fresh.replace(home / file.name)
-
-
-def _prefect(*arguments: str) -> list[str]:
-    # Not the script beside the interpreter: its first line breaks where the path has a space.
-    return [sys.executable, "-m", "prefect", *arguments]
 
 
 def _inherited(changes: dict[str, str]) -> dict[str, str]:

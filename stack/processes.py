@@ -86,7 +86,13 @@ class Service:
         return process
 
     def stop(self, patience: float = 20.0) -> None:
-        """Stop all its processes: SIGTERM first, SIGKILL after `patience` seconds."""
+        """Stop all its processes: SIGTERM first, SIGKILL after `patience` seconds.
+
+        The process itself is asked before the others: it ends what it has started in order.
+        """
+        if process := self.find():
+            _send(process, signal.SIGTERM)
+            psutil.wait_procs([process], timeout=patience)
         for number in (signal.SIGTERM, signal.SIGKILL):
             until = time.monotonic() + patience
             # Repeat: a process may start another one meanwhile.

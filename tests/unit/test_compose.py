@@ -6,6 +6,7 @@ unchanged; `name` came to the specification later.
 
 import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +91,22 @@ def test_ports_are_open_to_this_machine_alone() -> None:
 
 def test_the_demo_is_a_profile() -> None:
     assert [name for name, service in SERVICES.items() if service.get("profiles")] == ["demo-data"]
+
+
+def test_image_has_every_package_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = {
+        pattern.rstrip("*") for pattern in project["tool"]["setuptools"]["packages"]["find"]["include"]
+    }
+    copied = re.findall(r"^COPY (\w+) \1$", (ROOT / "deployments" / "Dockerfile").read_text(), re.MULTILINE)
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert set(copied) == packages
+    assert {f"!{package}" for package in packages} <= set(ignored)
+
+
+def test_worker_is_killed_only_after_it_had_time_to_cancel_its_runs() -> None:
+    command = SERVICES["worker"]["command"]
+    grace = float(command[command.index("--grace") + 1])
+    assert SERVICES["worker"]["stop_grace_period"] == "2m"
+    # Then it cancels what is left, and waits half a minute for its end.
+    assert grace + 30 < 120

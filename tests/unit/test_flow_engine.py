@@ -88,3 +88,21 @@ def test_pauses_double_and_are_spread_by_chance() -> None:
     assert all(len(set(drawn)) > 1 for drawn in pauses)
     for drawn, usual in zip(pauses, (1, 2, 4, 4, 4), strict=True):
         assert usual * 0.5 <= min(drawn) and max(drawn) <= usual * 1.5
+
+
+@pytest.mark.parametrize(
+    ("api_url", "ui_url"),
+    [
+        (None, None),
+        ("http://127.0.0.1:4200/api", "http://127.0.0.1:4200"),
+        ("https://prefect.example/team/api/", "https://prefect.example/team"),
+        (
+            "https://api.prefect.cloud/api/accounts/a1/workspaces/w2",
+            "https://app.prefect.cloud/account/a1/workspace/w2",
+        ),
+    ],
+)
+def test_mails_of_the_watchdog_link_to_the_ui_of_its_server(api_url: str | None, ui_url: str | None) -> None:
+    from flows.notify import ui_of
+
+    assert ui_of(api_url) == ui_url

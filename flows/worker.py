@@ -1,0 +1,100 @@
+"""A process worker that drains: when stopped, it takes no new runs, lets those at work finish, and cancels the rest.
+
+Prefect's own kills its runs at once, which then count as crashed. `python -m flows.worker POOL NAME SECONDS`.
+"""
+
+import asyncio
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+from prefect.states import Cancelling
+from prefect.workers.process import ProcessWorker
+
+# How long a cancelled run has to roll back and to say so.
+CANCEL_SECONDS = 30.0
+POLL_SECONDS = 0.2
+
+with warnings.catch_warnings():
+    # It takes the place of Prefect's worker of that type.
+    warnings.simplefilter("ignore", UserWarning)
+
+    class DrainingWorker(ProcessWorker):
+        """Prefect's process worker, which knows its runs and can stop taking more."""
+
+        type = "process"
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._running: set[UUID] = set()
+            self._is_draining = False
+
+        @property
+        def at_work(self) -> set[UUID]:
+            """Flow runs that it has taken and that have not ended."""
+            return self._submitting_flow_run_ids | self._running
+
+        async def get_and_submit_flow_runs(self) -> list[Any]:
+            """Take the runs that are due; none while it drains."""
+            return [] if self._is_draining else await super().get_and_submit_flow_runs()
+
+        async def run(self, flow_run: Any, configuration: Any, task_status: Any = None) -> Any:
+            """Run a flow run in a process of its own, until it has ended."""
+            self._running.add(flow_run.id)
+            try:
+                return await super().run(flow_run, configuration, task_status)
+            finally:
+                self._running.discard(flow_run.id)
+
+        async def drain(self, grace_seconds: float, is_hurried: Callable[[], bool]) -> None:
+            """Take no more runs, wait for those at work for so many seconds, then cancel them and see them end."""
+            self._is_draining = True
+            until = time.monotonic() + grace_seconds
+            while self.at_work and time.monotonic() < until and not is_hurried():
+                await asyncio.sleep(POLL_SECONDS)
+            for flow_run_id in sorted(self.at_work):
+                await self.client.set_flow_run_state(
+                    flow_run_id, Cancelling(message="Its worker is stopped.")
+                )
+            until = time.monotonic() + CANCEL_SECONDS
+            while self.at_work and time.monotonic() < until:
+                await asyncio.sleep(POLL_SECONDS)
+
+
+async def work(pool: str, name: str | None, grace_seconds: float, *, healthcheck: bool = False) -> None:
+    """Run flows of a work pool until SIGTERM or Ctrl-C, then drain; a second signal cancels what is still at work.
+
+    Args:
+        pool: Work pool whose runs it takes.
+        name: Name under which the pool lists it.
+        grace_seconds: How long runs at work may go on after the signal.
+        healthcheck: Answer at /health of PREFECT_WORKER_WEBSERVER_PORT whether it still asks for runs.
+    """
+    worker = DrainingWorker(work_pool_name=pool, name=name)
+    signals, is_told = list[int](), asyncio.Event()
+
+    def stop(number: int) -> None:
+        signals.append(number)
+        is_told.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop, number)
+    working = asyncio.create_task(worker.start(with_healthcheck=healthcheck))
+    told = asyncio.create_task(is_told.wait())
+    await asyncio.wait({working, told}, return_when=asyncio.FIRST_COMPLETED)
+    if not working.done():
+        worker._logger.info("Takes no new runs; %s at work.", len(worker.at_work))
+        await worker.drain(grace_seconds, lambda: len(signals) > 1)
+        working.cancel()
+    told.cancel()
+    with suppress(asyncio.CancelledError):
+        await working
+
+
+if __name__ == "__main__":
+    asyncio.run(work(sys.argv[1], sys.argv[2], float(sys.argv[3])))

@@ -1,0 +1,151 @@
+"""A worker that is stopped: what it has taken finishes or is cancelled. Cancelled and killed runs say so everywhere."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import psutil
+import psycopg
+import pytest
+
+from flows.deploy import deploy
+from stack.files import free_port
+from tests.flows.test_deployments import unscheduled
+from tests.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+PATIENCE_SECONDS = 120
+
+
+class Working:
+    """A worker with a pool of its own, and runs of ingest-shop that wait for a table that the test has locked."""
+
+    def __init__(self, client: "SyncPrefectClient", place: Pipeline, folder: Path) -> None:
+        self.client, self.place = client, place
+        self._pool, self._log = f"test-{uuid.uuid4().hex[:8]}", folder / "worker.log"
+        self._ids = deploy(unscheduled(), self._pool, folder).ids
+        self._folder = folder
+        self.process = self.start("0")
+
+    def start(self, grace_seconds: str) -> "subprocess.Popen[bytes]":
+        """Start a worker that gives its runs so many seconds when it is stopped."""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "flows.worker", self._pool, "test", grace_seconds],
+            cwd=self._folder,
+            env={
+                **os.environ,
+                "PREFECT_WORKER_QUERY_SECONDS": "1",
+                "PREFECT_WORKER_WEBSERVER_PORT": str(free_port()),
+            },
+            stdout=self._log.open("a"),
+            stderr=subprocess.STDOUT,
+        )
+        return self.process
+
+    def begin(self) -> UUID:
+        """Ask for a run; returns when it waits for the locked table."""
+        flow_run_id = self.client.create_flow_run_from_deployment(self._ids["ingest-shop"]).id
+        self.until(self.is_waiting)
+        return flow_run_id
+
+    def is_waiting(self) -> bool:
+        """Whether a run is at work in the warehouse and waits for the source."""
+        return self.place.rows("select count(*) from audit.run where status = 'running'") == [(1,)]
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Wait."""
+        give_up_at = time.monotonic() + PATIENCE_SECONDS
+        while not condition():
+            assert time.monotonic() < give_up_at, self._log.read_text()
+            time.sleep(0.2)
+
+    def ended(self, flow_run_id: UUID) -> Any:
+        """State in which a flow run has ended."""
+        self.until(lambda: self.client.read_flow_run(flow_run_id).state.is_final())
+        return self.client.read_flow_run(flow_run_id).state
+
+    def audited(self) -> list[tuple[Any, ...]]:
+        """Status of each run in the audit trail, and mails."""
+        return [
+            *self.place.rows("select status from audit.run where flow = 'ingest-shop' order by run_id"),
+            *self.place.rows("select kind, problem from audit.outbox order by created_at"),
+        ]
+
+
+@pytest.fixture
+def working(
+    prefect_server: None, place: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Working]:
+    from prefect.client.orchestration import get_client
+
+    monkeypatch.setenv("DWH_ALERT_TO", "team@example.com")
+    monkeypatch.setenv("DWH_SMTP_URL", f"smtp://127.0.0.1:{free_port()}")
+    with get_client(sync_client=True) as client:
+        working = Working(client, place, tmp_path)
+        yield working
+        working.process.kill()
+        working.process.wait()
+
+
+def test_run_that_is_cancelled_in_the_ui_or_with_its_worker_is_cancelled_everywhere_and_not_mailed(
+    working: Working, place: Pipeline
+) -> None:
+    from prefect.states import Cancelling
+
+    with psycopg.connect(place.shop_url) as lock:
+        lock.execute("lock table product")
+        cancelled = working.begin()
+        # What the button in the UI does.
+        working.client.set_flow_run_state(cancelled, Cancelling())
+        assert working.ended(cancelled).name == "Cancelled"
+        assert working.audited() == [("cancelled",)]
+
+        # Its worker is stopped, and gives its runs no time.
+        drained = working.begin()
+        working.process.send_signal(signal.SIGTERM)
+        assert working.process.wait(PATIENCE_SECONDS) == 0
+        assert working.client.read_flow_run(drained).state.name == "Cancelled"
+        assert working.audited() == [("cancelled",), ("cancelled",)]
+        assert place.facts() == []
+
+
+@pytest.mark.slow
+def test_run_finishes_while_its_worker_drains_and_one_that_is_killed_is_crashed(
+    working: Working, place: Pipeline
+) -> None:
+    from flows.watchdog import watchdog
+
+    with psycopg.connect(place.shop_url) as lock:
+        lock.execute("lock table product")
+        killed = working.begin()
+        [(pid,)] = place.rows("select pid from audit.run where status = 'running'")
+        psutil.Process(pid).kill()
+        assert working.ended(killed).name == "Crashed"
+        watchdog()
+        assert working.audited() == [("crashed",), ("crashed", "ingest-shop crashed")]
+        assert place.rows("select error like 'The process is gone%%' from audit.run where run_id = 1") == [
+            (True,)
+        ]
+
+        working.process.send_signal(signal.SIGTERM)
+        assert working.process.wait(PATIENCE_SECONDS) == 0
+        working.start("60")
+        finished = working.begin()
+        working.process.send_signal(signal.SIGTERM)
+        time.sleep(3)
+        later = working.client.create_flow_run_from_deployment(working._ids["refresh-marts"]).id
+        lock.rollback()
+        assert working.process.wait(PATIENCE_SECONDS) == 0
+        assert working.client.read_flow_run(finished).state.name == "Completed"
+        assert working.client.read_flow_run(later).state.type.value == "SCHEDULED"
+        assert working.audited()[:2] == [("crashed",), ("succeeded",)]
+        assert len(place.facts()) == 1
