@@ -28,7 +28,9 @@ def _ui_url() -> str | None:
 
 def ui_of(api_url: str | None) -> str | None:
     """The UI that belongs to an API's URL: that of a workspace in Prefect Cloud, or of the server."""
-    workspace = re.match(r"https://api\.prefect\.cloud/api/accounts/([^/]+)/workspaces/([^/]+)", api_url or "")
+    workspace = re.match(
+        r"https://api\.prefect\.cloud/api/accounts/([^/]+)/workspaces/([^/]+)", api_url or ""
+    )
     if workspace:
         return "https://app.prefect.cloud/account/{}/workspace/{}".format(*workspace.groups())
     return api_url.rstrip("/").removesuffix("/api") if api_url else None

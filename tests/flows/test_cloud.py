@@ -22,7 +22,7 @@ from tests.cloud_server import ACCOUNT, KEY, PREFIX, WORKSPACE
 from tests.pipeline import Pipeline
 
 UI = "https://app.cloud.example"
-PATIENCE_SECONDS = 240
+PATIENCE_SECONDS = 600
 DEPLOY = """
 import sys
 from dataclasses import replace
@@ -143,7 +143,7 @@ def cloud(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3000)
 def test_deploy_worker_scheduled_run_watchdog_and_mail_links_work_with_a_workspace(
     cloud: tuple[Cloud, Pipeline],
 ) -> None:
