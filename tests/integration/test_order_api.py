@@ -221,6 +221,19 @@ def test_lines_of_a_complete_order_come_back_alone(api: OrderApi) -> None:
     assert [item["returnedAt"] == first for item in whole["items"]] == [False, True, True, False]
 
 
+def test_line_that_came_back_does_not_follow_its_order(api: OrderApi) -> None:
+    order_id = api.place().json()["id"]
+    api.shop.execute(
+        "update order_item set status = 'returned', returned_at = '2026-01-01' where sales_order_id = %s",
+        [order_id],
+    )
+    order = api.change(order_id, {"status": "processing"}).json()
+    assert order["status"] == "processing"
+    assert [(item["status"], item["returnedAt"]) for item in order["items"]] == [
+        ("returned", "2026-01-01T00:00:00Z")
+    ]
+
+
 def test_repeat_with_a_key_returns_the_first_answer_and_places_nothing(api: OrderApi) -> None:
     first = api.place(**{"Idempotency-Key": "repeat"})
     assert first.status_code == 201

@@ -15,7 +15,7 @@ import pytest
 from stack.postgres import EmbeddedPostgres
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("warehouse", "flows", "generators", "stack", "cli", "checks", "deployments")
+PACKAGES = ("warehouse", "flows", "generators", "stack", "cli", "api", "checks", "deployments")
 DATA = ("*.sql", "*.toml", "*.yml", "*.yaml", "*.j2", "*.css", "*.mako")
 
 
