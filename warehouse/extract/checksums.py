@@ -105,6 +105,35 @@ def compute_checksums(
     return {bucket: Chunk(rows, int(keys), int(hashes)) for bucket, rows, keys, hashes in chunk_rows}
 
 
+def compute_checksums_and_changes(
+    connection: psycopg.Connection,
+    relation: sql.Composable,
+    key: Sequence[str],
+    columns: Sequence[Column],
+    chunks: int,
+    method: Hashing,
+    has_changed: sql.Composable,
+) -> tuple[dict[int, Chunk], list[str]]:
+    """Compute the chunks of a source's `relation`, and the places (ctid) of the rows that have changed, in one scan."""
+    digest: dict[int, Chunk] = {}
+    places: list[str] = []
+    for bucket, rows, keys, hashes, changed in connection.execute(
+        sql.SQL(
+            "select {key} & {mask}, count(*), sum({key}), sum({content}), "
+            "array_agg(ctid::text) filter (where {has_changed}) from {relation} group by 1"
+        ).format(
+            key=key_hash(key, columns, method, at_source=True),
+            mask=sql.Literal(chunks - 1),
+            content=_hash(columns, method, at_source=True),
+            has_changed=has_changed,
+            relation=relation,
+        )
+    ).fetchall():
+        digest[bucket] = Chunk(rows, int(keys), int(hashes))
+        places += changed or ()
+    return digest, places
+
+
 def compute_range_checksums(
     connection: psycopg.Connection,
     relation: sql.Composable,

@@ -1,8 +1,8 @@
 """Stage one table: copy the rows that may have changed, compare all of it or the next ranges of its keys."""
 
 import time
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import psycopg
@@ -10,19 +10,16 @@ from psycopg import sql
 
 from warehouse.db.identifiers import listed
 from warehouse.errors import SourceError
-from warehouse.extract import deletes, undecodable
+from warehouse.extract import undecodable
 from warehouse.extract.access_paths import AccessPaths, read_access_paths
-from warehouse.extract.catalog import invalid_key, source_columns, table_comment
-from warehouse.extract.checksum_store import store_checksums, verified_checksums
-from warehouse.extract.checksums import chunks_for, compute_checksums, differing_chunks, hashing, row_count
+from warehouse.extract.catalog import source_columns, table_comment
+from warehouse.extract.checksums import hashing
 from warehouse.extract.copy_stream import copy_stream
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.drift import Drift, find_drift
-from warehouse.extract.expected import expected_checksums, expected_rows, without_deleted
 from warehouse.extract.key_order import Bound, KeyOrder
 from warehouse.extract.key_ranges import KeyRange, Pace, choose_ranges, read_ranges, touched_ranges
 from warehouse.extract.limits import ReadLimits
-from warehouse.extract.missed_rows import read_missed_rows
 from warehouse.extract.range_verification import RangeVerifier
 from warehouse.extract.reading import Reading, choose_reading
 from warehouse.extract.snapshot import Snapshot, check_readable
@@ -30,6 +27,7 @@ from warehouse.extract.source_counters import read_counters
 from warehouse.extract.staged import StagedTable
 from warehouse.extract.staging_tables import batch_table, create_staging
 from warehouse.extract.table_identity import read_identity
+from warehouse.extract.table_scan import compare_all, scan_once
 from warehouse.extract.watermark import (
     Rotation,
     Watermark,
@@ -65,7 +63,7 @@ class TableStager:
 
     def stage(self) -> StagedTable:
         """Copy rows and find deletes; what was found in each range is published with them, or not at all."""
-        self._started = time.monotonic()
+        self._started, self._scanned_seconds = time.monotonic(), 0.0
         self._has_transaction_ids = check_readable(self.reader, self.table)
         drift = find_drift(self.writer, self.table, source_columns(self.reader, self.table))
         self._columns, self._identity = drift.columns, read_identity(self.reader, self.table)
@@ -122,25 +120,40 @@ class TableStager:
         if watermark is not None and not self._has_transaction_ids:
             # Of a view the checksums say which rows have changed.
             where = sql.SQL("false")
-        rows_read = self._copy_rows(where)
+        scanned = None
+        # In one relation a row's place tells it apart.
+        if self.is_small and watermark and self._has_transaction_ids and len(self._identity.relations) == 1:
+            started = time.monotonic()
+            with self._explained_errors():
+                scanned = scan_once(self.reader, self.writer, self.table, self._columns, where)
+            self._scanned_seconds = time.monotonic() - started
+        rows_read = self._copy_without_scan(scanned.changed) if scanned else self._copy_rows(where)
         copied = time.monotonic()
-        deleted, rows_found, source_rows = self._compare_checksums(watermark, where)
+        compared = compare_all(
+            self.reader,
+            self.writer,
+            self.table,
+            self._columns,
+            watermark,
+            self.snapshot.taken_at,
+            where,
+            scanned,
+        )
+        rows_found = compared.rows_found
         if rows_found and self._has_transaction_ids:
             self._note(f"{rows_found:,} rows that no newer transaction wrote were found by their checksums")
         return replace(
-            self._staged(watermark, rows_read + rows_found, deleted, copied),
+            self._staged(watermark, rows_read + rows_found, compared.rows_deleted, copied),
             rows_found_by_checksum=rows_found if self._has_transaction_ids else 0,
-            source_rows=source_rows,
-            rows_compared=source_rows,
+            source_rows=compared.source_rows,
+            rows_compared=compared.source_rows,
             rotation=Rotation(self.snapshot.taken_at),
         )
 
     def _stage_by_cursor(self, watermark: Watermark, ranges: Sequence[KeyRange]) -> StagedTable:
         """Copy what was stamped since the last read, and compare the next ranges of keys."""
         where = changed_by_cursor(self.writer, self.table, self._columns, watermark)
-        self.reader.execute("set local enable_seqscan = off")
-        rows_read = self._copy_rows(where)
-        self.reader.execute("set local enable_seqscan to default")
+        rows_read = self._copy_without_scan(where)
         copied = time.monotonic()
         rotation = watermark.rotation or Rotation(watermark.complete_at)
         if self._order is None or not ranges:
@@ -212,6 +225,13 @@ class TableStager:
             verifier.verify([(one, "oldest") for one in ranges if one.low not in verifier.verified])
         verifier.close()
 
+    def _copy_without_scan(self, where: sql.Composable) -> int:
+        """Copy rows that an index shows, or their places, however many the planner believes them to be."""
+        self.reader.execute("set local enable_seqscan = off")
+        rows = self._copy_rows(where)
+        self.reader.execute("set local enable_seqscan to default")
+        return rows
+
     def _copy_rows(self, where: sql.Composable) -> int:
         table, columns = self.table, self._columns
         outgoing = sql.SQL("copy (select {} from {} where {}) to stdout (format binary)").format(
@@ -222,8 +242,20 @@ class TableStager:
         incoming = sql.SQL("copy {} ({}) from stdin (format binary)").format(
             batch_table(table), listed([column.name for column in columns])
         )
-        try:
+        with self._explained_errors():
             rows = copy_stream(self.reader, outgoing, self.writer, incoming)
+        for name, undecoded in undecodable.count_undecodable(self.reader, table, columns, where).items():
+            self._note(
+                f"column {name}: bytes that are no text in {undecoded:,} rows (undecodable: {table.undecodable})"
+            )
+        return rows
+
+    @contextmanager
+    def _explained_errors(self) -> Iterator[None]:
+        """Say of which table a value cannot be read as its mirror's type."""
+        table = self.table
+        try:
+            yield
         except undecodable.ERRORS:
             raise
         except psycopg.DataError as error:
@@ -235,50 +267,6 @@ class TableStager:
                 if table.on_schema_change.changed_type == "ignore"
                 else "Correct the value in the source.",
             ) from error
-        for name, undecoded in undecodable.count_undecodable(self.reader, table, columns, where).items():
-            self._note(
-                f"column {name}: bytes that are no text in {undecoded:,} rows (undecodable: {table.undecodable})"
-            )
-        return rows
-
-    def _compare_checksums(
-        self, watermark: Watermark | None, already_read: sql.Composable
-    ) -> tuple[int, int, int]:
-        """Store the source's checksums at this snapshot for the verification. Where mirror and batch differ from them,
-        stage the keys that were deleted, and read the rows that were not among those `already_read`.
-
-        Returns the number of deleted keys, that of rows read, and that of the source's rows.
-        """
-        reader, writer, table, columns = self.reader, self.writer, self.table, self._columns
-        relation = sql.Identifier(*table.at_source)
-        chunks = chunks_for(expected_rows(writer, table))
-        method = hashing(reader, writer)
-        is_full = watermark is None
-        verified = (
-            verified_checksums(writer, table, watermark.captured_at, columns, chunks) if watermark else None
-        )
-        # Source and warehouse are different servers: hash both in parallel.
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            pending = pool.submit(
-                compute_checksums, reader, relation, table.key, columns, chunks, method, at_source=True
-            )
-            expected = expected_checksums(writer, table, columns, chunks, method, verified, keys_only=is_full)
-            source = pending.result()
-        store_checksums(writer, table, self.snapshot.taken_at, columns, source, chunks)
-        if expected is None:
-            return 0, 0, row_count(source)
-        buckets = differing_chunks(source, expected, content=False)
-        deleted = deletes.find_deleted_keys(reader, writer, table, columns, buckets, chunks)
-        # More rows than keys: some were not read, or share their key.
-        if row_count(source) > row_count(expected) - deleted and deletes.has_repeated_key(writer, table):
-            raise invalid_key(table, "not unique")
-        if is_full:
-            return deleted, 0, row_count(source)
-        if deleted:
-            expected = without_deleted(writer, table, columns, chunks, method, expected)
-        buckets = differing_chunks(source, expected, content=True)
-        found = read_missed_rows(reader, writer, table, columns, already_read, buckets, chunks)
-        return deleted, found, row_count(source)
 
     def _skipped(self, window: Window) -> StagedTable:
         return replace(self._staged(window.watermark, 0, 0, time.monotonic()), reading="skipped")
@@ -295,8 +283,8 @@ class TableStager:
             window_low=watermark.cursor_value if watermark else None,
             rows_read=rows_read,
             rows_deleted=rows_deleted,
-            copy_seconds=copied - self._started,
-            scan_seconds=time.monotonic() - copied,
+            copy_seconds=copied - self._started - self._scanned_seconds,
+            scan_seconds=time.monotonic() - copied + self._scanned_seconds,
             hashing=hashing(self.reader, self.writer),
             identity=self._identity,
             notes=tuple(self._notes),
