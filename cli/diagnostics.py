@@ -64,12 +64,26 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield Finding("sources", "wrong", error.what, error.hint)
     for source in sources:
         yield from _guarded(f"source {source}", partial(_source, source), settings)
+    yield from verification_findings(settings)
     yield from _env_file()
     yield from _guarded("GeoIP file", _geoip, settings)
     yield from _guarded("lake", _lake, settings)
     yield from _guarded("web logs", _weblog_parser, settings)
     yield from _guarded("mail", _mail, settings)
     yield from _guarded("disk", _disk, settings)
+
+
+def verification_findings(settings: Settings) -> Iterator[Finding]:
+    """Whether the settings allow every row to be verified in time."""
+    if settings.scan_interval > settings.verify_within:
+        yield Finding(
+            "settings",
+            "note",
+            f"DWH_SCAN_INTERVAL ({settings.scan_interval}) is longer than DWH_VERIFY_WITHIN "
+            f"({settings.verify_within}): "
+            "large tables without an index on their cursor are verified too late, which is mailed.",
+            "Shorten DWH_SCAN_INTERVAL, or lengthen DWH_VERIFY_WITHIN.",
+        )
 
 
 def check_prefect(local_api_url: str | None) -> Finding:

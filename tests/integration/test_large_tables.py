@@ -1,5 +1,7 @@
 """Tables too large to be scanned in every run: read by the cursor's index, verified by ranges of their keys."""
 
+import shutil
+import subprocess
 import time
 import uuid
 from collections.abc import Iterator
@@ -8,19 +10,24 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
+from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg import sql
 
-from cli.diagnostics import _access_paths, _table
+from cli.diagnostics import _access_paths, _table, verification_findings
+from stack.accounts import ENVIRONMENT
 from stack.postgres import EmbeddedPostgres
+from tests.conftest import MAJOR, SETTINGS
 from tests.integration.test_capture import in_mirror, in_source, last, only
 from tests.pipeline import CONFIRMED, Pipeline
 from warehouse.db.connections import connect
 from warehouse.errors import BatchOutdated, DeleteThresholdExceeded, SourceError, VerificationFailed
+from warehouse.explain.origin import Origin
 from warehouse.extract.limits import ReadLimits
 from warehouse.extract.open_transactions import OpenTransactions, find_open_transactions
+from warehouse.extract.range_verdict import RangeVerdict, find_verdict
 from warehouse.extract.snapshot import snapshot_of
 from warehouse.extract.stage import stage
 from warehouse.extract.verification import verify
@@ -28,6 +35,7 @@ from warehouse.load.publish import publish
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.alerts.rules import Rules
 from warehouse.runs.audit import start_run
+from warehouse.settings import Settings
 from warehouse.sources.declaration import Table
 from warehouse.undo.undo import undo
 
@@ -464,27 +472,63 @@ def test_collation_of_another_schema_gives_no_ranges(shop: Pipeline) -> None:
     assert_same(shop, name)
 
 
-def test_text_keys_in_another_collation_have_no_ranges(shop: Pipeline) -> None:
-    row = shop.shop.execute(
-        "select quote_ident(collname) from pg_collation where collname in ('en-US-x-icu', 'en_US.utf8') limit 1"
-    ).fetchone()
-    if row is None:
-        pytest.skip("this server has no other collation")
-    name = f"word_{next(numbers)}"
-    shop.do(
-        f"create table {name} (id text collate {row[0]} primary key, updated_at timestamptz default now())",
-        f"create index on {name} (updated_at)",
-        f"insert into {name} select chr(97 + n % 26) || n from generate_series(1, 60) as n",
-        f"insert into {name} select chr(65 + n % 26) || n from generate_series(1, 60) as n",
-    )
-    shop.source, shop.limits = only(name), ALL_RANGES
-    shop.capture()
-    shop.do(f"delete from {name} where id ~ '7$'", f"update {name} set updated_at = null where id ~* 'b3'")
-    shop.capture()
-    assert shop.rows("select count(*) from audit.key_range where table_name = %s", name) == [(0,)]
-    # All of it is compared, since its time has come.
-    assert last(shop, name)["deleted"] == 12 and shop.runs[-1].staged.tables[0].reading == "complete"
-    assert_same(shop, name)
+@pytest.fixture
+def english_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A database that sorts texts as en_US does, on a server of its own: its locale is made here."""
+    locales, program = tmp_path / "locales", shutil.which("localedef")
+    locales.mkdir()
+    command = [str(program), "-i", "en_US", "-f", "UTF-8", str(locales / "en_US.utf8")]
+    if program is None or subprocess.run(command, check=False).returncode:
+        pytest.skip("locale en_US cannot be made on this machine")
+    if (usual := Path("/usr/lib/locale/C.utf8")).exists():
+        shutil.copytree(usual, locales / "C.utf8")
+    monkeypatch.setitem(ENVIRONMENT, "LOCPATH", str(locales))
+    cluster = EmbeddedPostgres(tmp_path / "english", MAJOR, SETTINGS)
+    cluster.start()
+    try:
+        with psycopg.connect(cluster.url(), autocommit=True) as connection:
+            connection.execute(
+                "create database english template template0 locale_provider libc locale 'en_US.utf8'"
+            )
+        yield cluster.url("english")
+    finally:
+        cluster.stop()
+
+
+def test_text_keys_that_the_source_sorts_as_en_us_have_no_ranges_unless_their_index_is_in_c(
+    english_url: str, warehouse_url: str
+) -> None:
+    with closing(Pipeline(english_url, warehouse_url)) as shop:
+        shop.limits = ALL_RANGES
+        english, plain = "english", "plain"
+        for name, collation in ((english, ""), (plain, 'collate "C"')):
+            shop.do(
+                f"create table {name} (id text {collation} primary key, updated_at timestamptz default now())",
+                f"create index on {name} (updated_at)",
+                f"insert into {name} select chr(97 + n % 26) || n from generate_series(1, 60) as n",
+                f"insert into {name} select chr(65 + n % 26) || n from generate_series(1, 60) as n",
+                f"insert into {name} values ('é'), ('É'), ('-a'), ('a-b'), ('ab')",
+            )
+        # Upper and lower case are sorted between each other.
+        (order,) = shop.shop.execute("select string_agg(id, ' ' order by id) from english").fetchone() or (
+            "",
+        )
+        assert "a26 A26 a52" in order
+        shop.source = replace(only(english), tables=(*only(english).tables, *only(plain).tables))
+        shop.capture()
+        for name in (english, plain):
+            shop.do(
+                f"delete from {name} where id ~ '7$'", f"update {name} set updated_at = null where id ~* 'b'"
+            )
+        shop.capture()
+        assert shop.rows("select table_name, count(*) from audit.key_range group by table_name") == [
+            (plain, 13)
+        ]
+        # All of the other one is compared, since its time has come.
+        assert [one.reading for one in shop.runs[-1].staged.tables] == ["complete", "ranges"]
+        for name in (english, plain):
+            assert last(shop, name)["deleted"] == 12
+            assert_same(shop, name)
 
 
 # --- what is published, and what is not -----------------------------------------------------------------------
@@ -588,6 +632,29 @@ def test_full_refresh_whose_mirror_differs_is_verified_next(shop: Pipeline) -> N
     assert_same(shop, name)
 
 
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_what_a_run_has_verified_is_verified_again_if_it_ended_before_it_compared_the_mirror(
+    shop: Pipeline, is_whole: bool
+) -> None:
+    name = make(shop)
+    with pytest.raises(KeyboardInterrupt), start_run(shop.warehouse_url, flow="ingest-shop") as run:
+        staged = stage(
+            run, shop.source, shop.shop_url, threshold=CONFIRMED, limits=ONE_RANGE, full_refresh=is_whole
+        )
+        publish(run, staged)
+        # What the publish was to write, and did not.
+        shop.warehouse.execute(f"update raw.shop_{name} set value = 'other' where id in (50, 550)".encode())
+        raise KeyboardInterrupt
+    verified = "select count(*) from audit.key_range where table_name = %s and run_id = %s"
+    assert shop.rows(verified, name, run.run_id) == [(10 if is_whole else 1,)]
+    shop.capture()
+    assert last(shop, name)["found_by_checksum"] == (2 if is_whole else 1)
+    assert shop.rows(verified, name, run.run_id) == [(0,)]
+    assert shop.rows("select count(*) from audit.key_range where verified_at is null") == [(0,)]
+    if is_whole:
+        assert_same(shop, name)
+
+
 @pytest.mark.parametrize("has_index", [True, False])
 def test_table_without_ranges_whose_mirror_differs_is_read_whole_next(
     shop: Pipeline, has_index: bool
@@ -669,6 +736,47 @@ def test_freshness_says_since_when_every_row_is_verified(shop: Pipeline) -> None
     assert shop.rows(count, name, run.run_id) == [(3,)]
 
 
+@pytest.mark.parametrize(("kind", "value"), [('text collate "C"', "'k' || n"), ("numeric", "n / 2.0")])
+def test_key_says_when_its_range_was_verified(shop: Pipeline, kind: str, value: str) -> None:
+    name = f"reading_{next(numbers)}"
+    shop.do(
+        f"create table {name} (id {kind}, part integer, updated_at timestamptz default now(), primary key (id, part))",
+        f"create index on {name} (updated_at)",
+        f"insert into {name} select {value}, n, '2024-01-01' from generate_series(1, 35) as n",
+    )
+    shop.source = only(name, ("id", "part"))
+    shop.capture()
+    (table,) = shop.source.tables
+    shop.warehouse.execute(
+        "update audit.key_range set verified_at = '2024-01-01'::timestamptz + cardinality(low_key) * interval '1 day' "
+        "+ hashtext(low_key::text) * interval '1 us' where table_name = %s",
+        [name],
+    )
+    ranges_of_keys = shop.warehouse.execute(
+        sql.SQL(
+            """
+            select id::text, part::text, (
+                select verified_at from audit.key_range
+                where table_name = {name}
+                    and (low_key = '{{}}' or (low_key[1]::{kind}, low_key[2]::integer) <= (id, part))
+                order by low_key = '{{}}', (low_key[1]::{kind}) desc, low_key[2]::integer desc limit 1
+            ) from raw.{mirror}
+            """
+        ).format(name=sql.Literal(name), kind=sql.SQL(kind), mirror=sql.Identifier(f"shop_{name}"))
+    ).fetchall()
+    assert len({verified_at for *_, verified_at in ranges_of_keys}) == 4
+    for *key, verified_at in ranges_of_keys:
+        assert find_verdict(shop.warehouse, table, key) == RangeVerdict(verified_at)
+    node = Origin(shop.warehouse, shop.source).mirrored(table, ranges_of_keys[0][:2])
+    assert node is not None and f"verified at {ranges_of_keys[0][2]:%Y-%m-%d %H:%M}" in str(
+        node.facts["snapshot"]
+    )
+    shop.warehouse.execute("update audit.key_range set verified_at = null where table_name = %s", [name])
+    assert "its key range is the next to be verified" in str(
+        Origin(shop.warehouse, shop.source).mirrored(table, ranges_of_keys[0][:2])
+    )
+
+
 def test_reconcile_verifies_all_ranges_and_names_those_that_the_next_run_reads(shop: Pipeline) -> None:
     name = make(shop, 50)
     shop.do(
@@ -735,7 +843,9 @@ def test_rotation_that_falls_behind_is_mailed_once_until_it_has_caught_up(shop: 
             [hours, name],
         )
         with start_run(shop.warehouse_url, flow="ingest-shop", rules=rules) as run:
-            publish(run, stage(run, shop.source, shop.shop_url, threshold=CONFIRMED, limits=ONE_RANGE))
+            staged = stage(run, shop.source, shop.shop_url, threshold=CONFIRMED, limits=ONE_RANGE)
+            publish(run, staged)
+            verify(run, staged)
         return shop.rows(
             "select subject, occurrence_count, resolved_at is null from audit.outbox where kind = 'verification late'"
         )
@@ -749,6 +859,42 @@ def test_rotation_that_falls_behind_is_mailed_once_until_it_has_caught_up(shop: 
         shop.rows("select body_text from audit.outbox where kind = 'verification late'")
     )
     assert mails(0) == [(subject, 1, False)]
+
+
+def test_table_that_is_scanned_too_seldom_is_mailed_and_told_by_doctor(shop: Pipeline) -> None:
+    name, other = make(shop, 30, index=False), make(shop, 10)
+    word = f"word_{next(numbers)}"
+    shop.do(
+        f"create table {word} (id char(5) primary key, updated_at timestamptz)",
+        f"insert into {word} select n from generate_series(1, 10) as n",
+    )
+    tables = [table for one in (name, word, other) for table in only(one).tables]
+    shop.source = replace(only(name), tables=tuple(tables))
+    shop.capture()
+    for statement in (
+        "update audit.watermark set complete_at = complete_at - interval '31 hours' where table_name = any(%s)",
+        "update audit.key_range set verified_at = verified_at - interval '31 hours' where table_name = any(%s)",
+    ):
+        shop.warehouse.execute(statement.encode(), [[name, word]])
+    limits = replace(ONE_RANGE, scan_interval=timedelta(days=7))
+    rules = Rules(verify_within=timedelta(hours=24))
+    with start_run(shop.warehouse_url, flow="ingest-shop", rules=rules) as run:
+        staged = stage(run, shop.source, shop.shop_url, threshold=CONFIRMED, limits=limits)
+        publish(run, staged)
+        verify(run, staged)
+    assert [one.reading for one in staged.tables] == ["skipped", "skipped", "ranges"]
+    ((body,),) = shop.rows(
+        "select body_text from audit.outbox where kind = 'verification late' and resolved_at is null"
+    )
+    assert f"shop → {name}: 3 of 3 key ranges, the oldest at 20" in body
+    assert f"shop → {word}: last scanned at 20" in body and other not in body
+    settings = Settings(scan_interval=timedelta(days=7), verify_within=timedelta(days=1))
+    (finding,) = verification_findings(settings)
+    assert finding.what == (
+        "DWH_SCAN_INTERVAL (7 days, 0:00:00) is longer than DWH_VERIFY_WITHIN (1 day, 0:00:00): large tables without "
+        "an index on their cursor are verified too late, which is mailed."
+    )
+    assert list(verification_findings(Settings())) == []
 
 
 def test_doctor_names_the_missing_index_with_its_statement(shop: Pipeline) -> None:

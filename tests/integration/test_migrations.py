@@ -209,10 +209,23 @@ def test_run_of_a_released_warehouse_can_be_undone_after_the_upgrade(released: t
     before = rows(url, states)
     upgrade(url)
     assert rows(url, expired) == [(3,)]
+    # What a later run has found out about its own snapshot says nothing about an earlier one.
+    found = (
+        "array[open_transactions::text, row_count::text, rotation_started_at::text, changes_counted::text]"
+    )
+    with connect(url) as connection:
+        connection.execute(
+            """
+            update audit.watermark set
+                open_transactions = '{"asked_at": "2026-01-01T00:00:00+00:00"}', row_count = 1,
+                rotation_started_at = now(), changes_counted = 1
+            """
+        )
     with start_run(url, flow="undo") as run:
         undo(run, 10, cascade=True)
     assert rows(url, states) == before
     assert rows(url, expired) == [(0,)]
+    assert rows(url, f"select distinct {found} from audit.watermark where run_id < 10") == [([None] * 4,)]
     assert rows(url, states.replace("audit.dim_customer_at(6)", "dwh.dim_customer")) == before
 
 

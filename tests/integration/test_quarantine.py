@@ -152,6 +152,34 @@ def test_line_that_is_broken_in_another_way_replaces_its_entry(shop: Pipeline) -
     assert run.loads["dwh.fact_order_item"].rows_quarantined == 1
 
 
+def test_quarantined_rows_are_checked_again_when_what_they_read_changes_and_once_a_day(
+    shop: Pipeline,
+) -> None:
+    shop.order(1, "2024-03-10", {"status": "lost"}, GOOD)
+    shop.order(2, "2024-03-10", {"status": "lost"}, GOOD)
+    shop.insert("customer", id=7)
+    shop.insert("customer", id=8, name=" ")
+    shop.capture()
+
+    def checked() -> dict[str, int]:
+        run = shop.capture()
+        return {
+            table: load.rows_read for table, load in run.loads.items() if table in ("dwh.dim_customer", FACT)
+        }
+
+    FACT = "dwh.fact_order_item"
+    assert checked() == {}
+    shop.do("update customer set state = 'Jujuy' where id = 7")
+    assert checked() == {"dwh.dim_customer": 1}
+    # The other line of the order is part of its total.
+    shop.do("update order_item set quantity = 60 where sales_order_id = 1 and line_number = 2")
+    assert checked() == {FACT: 2}
+    shop.warehouse.execute("update audit.watermark set captured_at = captured_at - interval '1 day'")
+    assert checked() == {"dwh.dim_customer": 1, FACT: 2}
+    assert checked() == {}
+    assert [entry[2] for entry in shop.quarantined()] == [None, None, None]
+
+
 def test_quarantined_line_that_is_deleted_is_done_with(shop: Pipeline) -> None:
     shop.order(1, "2024-03-10", {"status": "lost"}, GOOD)
     shop.capture()

@@ -11,6 +11,7 @@ from warehouse.errors import WarehouseError
 from warehouse.explain.node import Node, format_key
 from warehouse.explain.rows import column_types, find_rows
 from warehouse.extract.catalog import source_columns
+from warehouse.extract.range_verdict import find_verdict
 from warehouse.extract.snapshot import check_readable
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import create_changed_keys
@@ -96,14 +97,16 @@ class Origin:
         facts: dict[str, object] = {
             **values,
             "written by": describe_run(self.connection, row["_run_id"]),
-            "snapshot": self._snapshot(table, row["_run_id"]),
+            "snapshot": self._snapshot(table, row["_run_id"], key),
         }
         if row["_is_deleted"] == "true":
             facts["state"] = "deleted from the source"
         children = [self._at_source(table, named, values)] if self.reader else []
         return Node(f"raw.{table.mirror} {format_key(named)}: mirror of {table}", facts, children)
 
-    def _snapshot(self, table: Table, run_id: str | None) -> str:
+    def _snapshot(self, table: Table, run_id: str | None, key: Sequence[str]) -> str:
+        """When the row was read, and when source and mirror were compared: with that run, or range by range."""
+        verdict_of_range = find_verdict(self.connection, table, key)
         row = self.connection.execute(
             """
             select verification.captured_at, verification.verdict, watermark.snapshot_xmin
@@ -118,9 +121,10 @@ class Origin:
             [run_id, table.source, table.name],
         ).fetchone()
         if row is None or row[0] is None:
-            return "not on record"
+            return f"not on record, {verdict_of_range}" if verdict_of_range else "not on record"
         taken_at, verdict, xmin = row
-        summary = f"{taken_at:%Y-%m-%d %H:%M:%S} UTC, source and mirror {verdict}"
+        compared = verdict_of_range or f"source and mirror {verdict}"
+        summary = f"{taken_at:%Y-%m-%d %H:%M:%S} UTC, {compared}"
         return f"{summary}, transactions before {xmin:,} seen" if xmin is not None else summary
 
     def _at_source(self, table: Table, key: Mapping[str, str], mirrored: Mapping[str, str | None]) -> Node:

@@ -129,7 +129,7 @@ def forget_ranges_since(connection: psycopg.Connection, source: str, run_id: int
     )
 
 
-def forget_verification(connection: psycopg.Connection, run_id: int, table: Table) -> None:
+def forget_verification(connection: psycopg.Connection, run_id: int, source: str, table_name: str) -> None:
     """Mark the ranges that a run has verified as not verified: they are the next of the rotation. A table that it has
     compared whole is due again."""
     for statement in (
@@ -137,7 +137,25 @@ def forget_verification(connection: psycopg.Connection, run_id: int, table: Tabl
         # Of one that is read by ranges nothing depends on this.
         "update audit.watermark set complete_at = 'epoch' where source = %s and table_name = %s and run_id = %s",
     ):
-        connection.execute(statement.encode(), [table.source, table.name, run_id])
+        connection.execute(statement.encode(), [source, table_name, run_id])
+
+
+def forget_unverified(connection: psycopg.Connection, source: str) -> None:
+    """Mark as not verified what the last run of each table of `source` has compared before its publish, if it ended
+    before it compared the mirror again after that."""
+    runs = connection.execute(
+        """
+        select run_id, table_name from audit.watermark
+        where source = %s and not exists (
+            select from audit.verification as verdict
+            where (verdict.run_id, verdict.source, verdict.table_name)
+                = (watermark.run_id, watermark.source, watermark.table_name)
+        )
+        """,
+        [source],
+    ).fetchall()
+    for run_id, table_name in runs:
+        forget_verification(connection, run_id, source, table_name)
 
 
 def _cut(

@@ -12,6 +12,7 @@ from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.expected import describe_changes
 from warehouse.extract.limits import DEFAULT_LIMITS, ReadLimits
 from warehouse.extract.open_transactions import find_open_transactions
+from warehouse.extract.range_store import forget_unverified
 from warehouse.extract.reading import last_open_transactions, smallest_tables
 from warehouse.extract.snapshot import Snapshot, snapshot_of
 from warehouse.extract.source_identity import captured_identity, check_same_source
@@ -53,6 +54,7 @@ def stage(
     contracts = read_contracts(source)
     staged = []
     with run.session("stage") as writer:
+        forget_unverified(writer, source.name)
         watermarks = {table: read_watermark(writer, table) for table in source.tables}
         small = smallest_tables(writer, watermarks, limits.scan_rows)
         run.commit(writer)

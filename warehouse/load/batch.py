@@ -68,6 +68,8 @@ class Batch:
     is_before_merge: bool = False
     # Deletes that an earlier batch of this run has deferred: this one judges them.
     deferred: DeferredDeletes | None = None
+    # Whether all rows that wait in quarantine are checked again, not only those of which something has changed.
+    rechecks_quarantine: bool = True
     # Columns that the target was not made with before; None: not known.
     new_columns: Sequence[str] | None = ()
     _temporary: set[str] = field(default_factory=set, repr=False)

@@ -1,7 +1,7 @@
 """Changed keys: which rows of a source a run has to conform, and why.
 
-They are the rows that changed or whose joined rows did, those that wait in quarantine or whose delete was deferred, and
-facts whose dimension version was closed before their event or whose member has arrived late.
+They are the rows that changed or whose joined rows did, once a day those that wait in quarantine, those whose delete
+was deferred, and facts whose dimension version was closed before their event or whose member has arrived late.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ from warehouse.load.batch import Batch, verdict_table
 from warehouse.load.followed import keys_of_followed_rows
 from warehouse.load.joined_changes import keys_of_joined_rows, with_rows_joined_to_them
 from warehouse.load.lookups import changed_members
-from warehouse.load.precedence import returning_keys
+from warehouse.load.precedence import read_precedence, returning_keys
 from warehouse.model.star import Fact
 
 COMMENTS = {
@@ -30,7 +30,10 @@ def find_changed_keys(batch: Batch, staged: StagedTable) -> int:
     """Fill the batch's changed keys from what the run changed of what its SQL reads; returns their number."""
     types = {column.name: column.type for column in staged.columns}
     changed = sql.SQL(" union all ").join([_changed(batch), *keys_of_joined_rows(batch)])
-    keys = [with_rows_joined_to_them(batch, changed), _waiting(batch, types), *keys_of_followed_rows(batch)]
+    keys = [with_rows_joined_to_them(batch, changed), *keys_of_followed_rows(batch)]
+    # Whether an event is another source's no mirror of this one says.
+    if batch.rechecks_quarantine or read_precedence(batch) is not None:
+        keys.append(_waiting(batch, types))
     if batch.deferred:
         keys.append(_deferred(batch, types))
     if isinstance(batch.target, Fact):

@@ -180,7 +180,12 @@ def _outdated(batch: Batch, snapshot: DailySnapshot) -> Iterator[sql.Composable]
                 """,
                 **names,
                 columns=qualified("fact", line_columns(snapshot)),
-                first_day=sql.Literal(_local_day(batch, earliest)),
+                # On the day itself the version was valid when it began: today's rows need not be looked at.
+                first_day=batch.format(
+                    "({day}::date + ({day}::timestamp at time zone mart.time_zone() < {earliest})::integer)",
+                    day=sql.Literal(_local_day(batch, earliest)),
+                    earliest=sql.Literal(earliest),
+                ),
             )
 
 

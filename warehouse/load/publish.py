@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC
 from threading import Thread
 
 import psycopg
@@ -133,9 +134,10 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
             load.table_name: load
             for load in merge_mirrors(connection, run.run_id, staged, is_full_load, progress, prepared)
         }
-        # Where no mirror changed no row can be judged otherwise, not even one that waits in quarantine.
-        # But one may name a member of another source, which has changed by itself.
+        # Where no mirror changed no row is checked otherwise, but by a rule that compares with the present day.
+        # And one may name a member of another source, which has changed by itself.
         has_changes = staged.full_refresh or bool(deferred) or any(map(_has_changes, mirrors.values()))
+        has_changes = has_changes or _begins_day(staged)
         has_changes = has_changes or any(
             entity.lookups or entity.follows for entity in staged.source.entities.values()
         )
@@ -355,7 +357,19 @@ def _batches(
                 is_full_load=is_full_load and mirror.full_refresh and all_inserted,
                 may_have_orphans=mirror.full_refresh and not is_full_load,
                 deferred=deferred.get(entity.name),
+                # What a feed's records name, and what a lookup finds, may be another source's.
+                rechecks_quarantine=isinstance(staged, StagedFeed)
+                or bool(entity.lookups or entity.follows)
+                or _begins_day(staged),
             )
+
+
+def _begins_day(staged: Staged) -> bool:
+    """Whether no earlier run has read the source on this day (UTC)."""
+    today = staged.snapshot.taken_at.astimezone(UTC).date()
+    return all(
+        one.before is None or one.before.captured_at.astimezone(UTC).date() < today for one in staged.tables
+    )
 
 
 def _analyze_target(batch: Batch, counts: Counts) -> None:

@@ -12,6 +12,9 @@ from warehouse.db.identifiers import listed, same_key
 from warehouse.model.weblog import DIMENSIONS
 
 FILES: Final = "audit.file"
+POSITIONS: Final = "audit.watermark"
+# What a read finds out beside the position from which the next one goes on: of an earlier position it says nothing.
+FOUND_WITH_POSITION: Final = ("open_transactions", "row_count", "rotation_started_at", "changes_counted")
 # Texts of web logs are used by other runs, too, and so are ids of files.
 PERMANENT: Final = [FILES, *(str(table) for table in DIMENSIONS)]
 
@@ -68,6 +71,9 @@ class UndoLog:
         # A column that the table has gained since keeps its value.
         logged = set(table.columns).intersection(*(columns for _, columns in self._row_schemas))
         self._columns = [name for name in table.columns if name in logged] if self._row_schemas else []
+        self._unknown = [
+            name for name in FOUND_WITH_POSITION if table.name == POSITIONS and name not in logged
+        ]
 
     def delete_inserted(self) -> int:
         """Delete the rows that the runs inserted. Returns their number."""
@@ -103,7 +109,10 @@ class UndoLog:
             update = self._sql(
                 "update {table} as written set {assigned} from {images} as image where {same} and {existed}",
                 assigned=sql.SQL(", ").join(
-                    sql.SQL("{0} = image.{0}").format(sql.Identifier(name)) for name in assigned
+                    [
+                        *(sql.SQL("{0} = image.{0}").format(sql.Identifier(name)) for name in assigned),
+                        *(sql.SQL("{} = null").format(sql.Identifier(name)) for name in self._unknown),
+                    ]
                 ),
                 same=same,
             )

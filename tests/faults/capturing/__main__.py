@@ -34,7 +34,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console(log_path=False)
     folder = Path(tempfile.mkdtemp(prefix="fault-capture-"))
-    postgres = EmbeddedPostgres(folder / "postgres", MAJOR, SETTINGS)
+    postgres = EmbeddedPostgres(folder / "postgres", MAJOR, SETTINGS | {"track_commit_timestamp": "on"})
     try:
         postgres.start()
         for name, make in zip(DATABASES, (create_schema, create_schema, upgrade), strict=True):

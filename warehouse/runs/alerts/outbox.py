@@ -386,25 +386,38 @@ def _unread_files(connection: psycopg.Connection, run_id: int) -> list[str]:
 
 
 def _late_verifications(connection: psycopg.Connection, run_id: int, rules: Rules) -> list[str]:
-    """Tables that the run has read and whose verification by key ranges has fallen behind."""
+    """Tables of the run's source whose verification has fallen behind: of key ranges, or of the table as a whole."""
     if rules.verify_within is None:
         return []
     rows = connection.execute(
         """
+        with table_part as (
+            select
+                watermark.source, watermark.table_name, key_range.source is not null as is_range,
+                case when key_range.source is null then watermark.complete_at else key_range.verified_at end
+                    as verified_at,
+                max(watermark.captured_at) over (partition by watermark.source) - %(within)s as latest
+            from audit.watermark as watermark
+            left join audit.key_range as key_range using (source, table_name)
+            -- Of the files of a feed nothing remains to be compared with.
+            where watermark.table_identity -> 'relations' <> '{}'
+                and watermark.source in (select source from audit.watermark where run_id = %(run_id)s)
+        )
+
         select
-            watermark.source, watermark.table_name, min(key_range.verified_at),
-            count(*) filter (where key_range.verified_at + %(within)s < watermark.captured_at), count(*)
-        from audit.watermark as watermark
-        inner join audit.key_range as key_range using (source, table_name)
-        where watermark.run_id = %(run_id)s
-        group by watermark.source, watermark.table_name
-        having bool_or(key_range.verified_at + %(within)s < watermark.captured_at)
-        order by watermark.source, watermark.table_name
+            source, table_name, min(verified_at), count(*) filter (where verified_at < latest),
+            count(*) filter (where is_range)
+        from table_part
+        group by source, table_name
+        having bool_or(verified_at < latest)
+        order by source, table_name
         """,
         {"run_id": run_id, "within": rules.verify_within * LATE_BY},
     ).fetchall()
     return [
         f"{source} → {table}: {late:,} of {ranges:,} key ranges, the oldest at {format_time(since)}"
+        if ranges
+        else f"{source} → {table}: last scanned at {format_time(since)}"
         for source, table, since, late, ranges in rows
     ]
 

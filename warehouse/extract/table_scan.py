@@ -1,0 +1,121 @@
+"""A table whose every row is looked at: its changed rows by xmin, its deletes and all else by checksums."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+from psycopg import sql
+
+from warehouse.extract import deletes
+from warehouse.extract.catalog import invalid_key
+from warehouse.extract.checksum_store import store_checksums, verified_checksums
+from warehouse.extract.checksums import (
+    Checksums,
+    chunks_for,
+    compute_checksums,
+    compute_checksums_and_changes,
+    differing_chunks,
+    hashing,
+    row_count,
+)
+from warehouse.extract.column import Column
+from warehouse.extract.expected import expected_checksums, expected_rows, without_deleted
+from warehouse.extract.missed_rows import read_missed_rows
+from warehouse.extract.watermark import Watermark
+from warehouse.sources.declaration import Table
+
+
+@dataclass(frozen=True)
+class SourceChecksums:
+    """What a scan of the source has found: checksums in so many chunks, and where the changed rows are."""
+
+    checksums: Checksums
+    chunks: int
+    places: Sequence[str]
+
+    @property
+    def changed(self) -> sql.Composable:
+        """Condition on a source row, in the same snapshot: it has changed."""
+        return sql.SQL("ctid = any({}::tid[])").format(sql.Literal(list(self.places)))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison of all rows has found: deleted keys, rows that differ, and how many the source has."""
+
+    rows_deleted: int
+    rows_found: int
+    source_rows: int
+
+
+def scan_once(
+    reader: psycopg.Connection,
+    writer: psycopg.Connection,
+    table: Table,
+    columns: Sequence[Column],
+    has_changed: sql.Composable,
+) -> SourceChecksums:
+    """Compute the source's checksums and find the rows that have changed, in one scan."""
+    chunks = chunks_for(expected_rows(writer, table))
+    checksums, places = compute_checksums_and_changes(
+        reader,
+        sql.Identifier(*table.at_source),
+        table.key,
+        columns,
+        chunks,
+        hashing(reader, writer),
+        has_changed,
+    )
+    return SourceChecksums(checksums, chunks, places)
+
+
+def compare_all(
+    reader: psycopg.Connection,
+    writer: psycopg.Connection,
+    table: Table,
+    columns: tuple[Column, ...],
+    watermark: Watermark | None,
+    taken_at: datetime,
+    already_read: sql.Composable,
+    scanned: SourceChecksums | None = None,
+) -> Compared:
+    """Store the source's checksums at the snapshot of `taken_at` for the verification. Where mirror and batch differ
+    from them, stage the keys that were deleted, and read the rows that were not among those `already_read`.
+
+    The source is scanned for them unless it was `scanned` already.
+    """
+    relation = sql.Identifier(*table.at_source)
+    chunks = scanned.chunks if scanned else chunks_for(expected_rows(writer, table))
+    method = hashing(reader, writer)
+    is_full = watermark is None
+    verified = (
+        verified_checksums(writer, table, watermark.captured_at, columns, chunks) if watermark else None
+    )
+
+    def read_source() -> Checksums:
+        if scanned is not None:
+            return scanned.checksums
+        return compute_checksums(reader, relation, table.key, columns, chunks, method, at_source=True)
+
+    # Source and warehouse are different servers: hash both in parallel.
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        pending = pool.submit(read_source)
+        expected = expected_checksums(writer, table, columns, chunks, method, verified, keys_only=is_full)
+        source = pending.result()
+    store_checksums(writer, table, taken_at, columns, source, chunks)
+    if expected is None:
+        return Compared(0, 0, row_count(source))
+    buckets = differing_chunks(source, expected, content=False)
+    deleted = deletes.find_deleted_keys(reader, writer, table, columns, buckets, chunks)
+    # More rows than keys: some were not read, or share their key.
+    if row_count(source) > row_count(expected) - deleted and deletes.has_repeated_key(writer, table):
+        raise invalid_key(table, "not unique")
+    if is_full:
+        return Compared(deleted, 0, row_count(source))
+    if deleted:
+        expected = without_deleted(writer, table, columns, chunks, method, expected)
+    buckets = differing_chunks(source, expected, content=True)
+    found = read_missed_rows(reader, writer, table, columns, already_read, buckets, chunks)
+    return Compared(deleted, found, row_count(source))
