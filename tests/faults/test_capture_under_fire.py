@@ -1,5 +1,6 @@
 """Capture among writers that let everything happen at once, in small; `make fault-capture` does it at any size."""
 
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -9,6 +10,10 @@ from psycopg import sql
 from stack.postgres import EmbeddedPostgres
 from tests.faults import sabotage
 from tests.faults.capturing.harness import run
+from tests.faults.capturing.moments import find_overlooked
+from tests.faults.capturing.writers import Writers
+from tests.pipeline import Pipeline
+from warehouse.extract.limits import ReadLimits
 
 DATABASES = ("fire_shop", "fire_naive", "fire_warehouse")
 
@@ -39,6 +44,31 @@ def test_large_tables_hold_everything_once_a_rotation_has_passed(
 ) -> None:
     result = run(postgres, databases, tmp_path, commits=2_000, runs=6, range_rows=50)
     assert result.complaints == []
+
+
+def test_row_that_verification_has_overlooked_is_found_out(
+    postgres: EmbeddedPostgres, databases: tuple[str, str, str]
+) -> None:
+    shop_url, _, warehouse_url = map(postgres.url, databases)
+    Writers(shop_url, 500).prepare()
+    with closing(Pipeline(shop_url, warehouse_url)) as pipeline:
+        pipeline.limits = ReadLimits(scan_rows=0, range_rows=50)
+        pipeline.capture()
+
+        def overlooked() -> list[str]:
+            return find_overlooked(shop_url, warehouse_url, pipeline.source.tables)
+
+        # Committed since: changed, new, and gone.
+        pipeline.do(
+            "update customer set state = 'Jujuy' where id between 100 and 200",
+            "insert into product select (jsonb_populate_record(product, '{\"id\": 999999}')).* from product limit 1",
+            "with gone as (delete from customer where id = 300 returning id) "
+            "insert into fault.gone select 'customer', id, 'delete' from gone",
+        )
+        assert overlooked() == []
+        pipeline.warehouse.execute("update raw.shop_customer set state = 'Salta' where id = 350")
+        pipeline.warehouse.execute("delete from raw.shop_product where id = 7")
+        assert [line.split(",")[0] for line in overlooked()] == ["customer 350", "product 7"]
 
 
 @pytest.mark.slow
