@@ -123,6 +123,21 @@ def test_changes_are_read_by_the_index_and_nothing_else_is(shop: Pipeline) -> No
     assert_same(shop, name)
 
 
+def test_small_table_is_scanned_once_a_run_for_its_changes_and_its_checksums(shop: Pipeline) -> None:
+    name = make(shop)
+    shop.limits = ReadLimits()
+    shop.capture()
+    shop.do(
+        f"update {name} set value = 'changed', updated_at = null where id in (10, 500)",
+        f"insert into {name} select 10 * n, 'new' from generate_series(101, 150) as n",
+    )
+    run = shop.capture()
+    assert last(shop, name) == {"inserted": 50, "updated": 2, "cursor_missed": 2}
+    assert run.loads[f"raw.shop_{name}"].source_rows_read == 150
+    assert shop.capture().loads[f"raw.shop_{name}"].source_rows_read == 150
+    assert_same(shop, name)
+
+
 def test_late_commits_are_read_by_the_cursor_whatever_was_published_meanwhile(shop: Pipeline) -> None:
     name = make(shop)
     with connect(shop.shop_url) as late, connect(shop.shop_url) as later:
