@@ -19,6 +19,7 @@ from generators.shop.visitors import visitors
 from tests.pipeline import Pipeline
 from tests.weblog_lake import WeblogLake, make_lake
 from warehouse.load import marts
+from warehouse.model.mart import Mart
 from warehouse.runs.audit import Load, start_run
 from warehouse.settings import Settings
 
@@ -107,6 +108,11 @@ class MartWorld:
         cursor = self.pipeline.warehouse.execute(
             sql.SQL("select * from {}").format(sql.Identifier("mart", name))
         )
+        return pd.DataFrame(cursor.fetchall(), columns=[column.name for column in cursor.description or ()])
+
+    def answer(self, mart: Mart) -> pd.DataFrame:
+        """The rows of an answer that every surface shows, in their order."""
+        cursor = self.pipeline.warehouse.execute(mart.select(200).encode())
         return pd.DataFrame(cursor.fetchall(), columns=[column.name for column in cursor.description or ()])
 
     def raw_table(self, name: str) -> pd.DataFrame:

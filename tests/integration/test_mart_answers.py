@@ -264,6 +264,17 @@ def test_customers_are_ranked_and_scored(mart_world: MartWorld, lines: pd.DataFr
     )  # fmt: skip
     assert set(mart.as_of_date) == {as_of}
     assert set(mart.segment) <= {"champion", "loyal", "new", "at risk", "lost", "regular"}
+    # Scores are compared above; a segment is a name for some of them.
+    segment_of = dict(zip(mart.customer_id, mart.segment, strict=True))
+    by_segment = customers.groupby(customers.customer.map(segment_of)).agg(
+        customers=("customer", "size"), orders=("orders", "sum"), net=("net", "sum")
+    )
+    segments = mart_world.mart("customer_segments").set_index("segment")
+    assert segments[["customer_count", "order_count", "net_amount"]].T.to_dict(
+        "list"
+    ) == by_segment.T.to_dict("list")
+    for name, share in segments.net_share.items():
+        assert round(float(share), 12) == round(float(by_segment.net[name] / customers.net.sum()), 12)
 
 
 def test_interactions_by_day_hour_action_and_device(mart_world: MartWorld, requests: pd.DataFrame) -> None:

@@ -8,6 +8,8 @@ import pytest
 from tests.pipeline import Pipeline, Row
 from warehouse.errors import QualityGateStopped
 from warehouse.load import marts
+from warehouse.model.mart import stored_marts
+from warehouse.reconcile.marts import reconcile_marts
 from warehouse.runs.audit import Run, start_run
 
 CANCELLED, RETURNED = {"status": "cancelled"}, {"status": "returned"}
@@ -148,6 +150,56 @@ def test_refresh_does_not_lock_readers_out_and_is_on_record(shop: Pipeline) -> N
     ) == [("mart", "mart.purchase_funnel", 4), ("mart", "mart.sales_by_day", 1)]
     refresh(shop)
     assert shop.rows("select count(*) from mart.sales_by_month") == [(1,)]
+
+
+def calendar_marts_of(pipeline: Pipeline, run: Run) -> set[str]:
+    """Marts of the calendar that a run computed."""
+    names = {f"mart.{mart.name}" for mart in stored_marts() if mart.is_calendar}
+    return names & {
+        name for (name,) in pipeline.rows("select table_name from audit.load where run_id = %s", run.run_id)
+    }
+
+
+def test_marts_of_the_calendar_are_computed_once_a_day_and_for_newer_sales(shop: Pipeline) -> None:
+    every_one = {f"mart.{mart.name}" for mart in stored_marts() if mart.is_calendar}
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    assert calendar_marts_of(shop, refresh(shop)) == every_one
+    # Nobody is in the access logs: those that count their users have no rows, and are computed again.
+    assert calendar_marts_of(shop, refresh(shop)) == {"mart.traffic_source_conversion"}
+    shop.order(2, "2024-03-10")
+    shop.capture()
+    assert calendar_marts_of(shop, refresh(shop)) == {"mart.traffic_source_conversion"}
+    shop.order(3, "2024-03-11")
+    shop.capture()
+    assert calendar_marts_of(shop, refresh(shop)) == every_one
+    # As if it had been yesterday.
+    shop.warehouse.execute(
+        "update audit.mart_state set refreshed_at = refreshed_at - interval '1 day', "
+        "definition = replace(definition, mart.local_date(now())::text, (mart.local_date(now()) - 1)::text)"
+    )
+    assert calendar_marts_of(shop, refresh(shop)) == every_one
+    assert calendar_marts_of(shop, refresh(shop)) == {"mart.traffic_source_conversion"}
+
+
+def test_marts_of_yesterday_are_stale_and_not_different_for_a_source_without_sales(shop: Pipeline) -> None:
+    shop.insert("customer", id=7, birth_date="1980-05-05")
+    shop.capture()
+    refresh(shop)
+    shop.warehouse.execute("update mart.customer_age_groups set as_of_date = as_of_date - 1")
+
+    def verdict() -> tuple[bool, bool]:
+        """Whether it differs, and whether that is because it waits for a refresh."""
+        (found,) = [
+            one for one in reconcile_marts(shop.warehouse) if one.table_name == "mart.customer_age_groups"
+        ]
+        return found.rows_differing > 0, found.is_stale
+
+    with shop.warehouse.transaction(force_rollback=True):
+        assert verdict() == (True, False)
+    shop.warehouse.execute("update audit.mart_state set refreshed_at = refreshed_at - interval '1 day'")
+    with shop.warehouse.transaction(force_rollback=True):
+        assert verdict() == (True, True)
 
 
 def test_job_run_counts_what_came_in_once(shop: Pipeline) -> None:

@@ -36,11 +36,11 @@ def test_numbers_on_the_page_are_those_of_the_marts(mart_world: MartWorld, page_
     assert (opened.errors, opened.requests) == ([], [page_path.as_uri()])
     assert charts > 100
     for mart in answers():
-        if mart.subject == "Marketing leads":
+        if mart.name == "monthly_sales":
             continue
-        frame = mart_world.mart(mart.shown)
+        frame = mart_world.answer(mart)
         columns = [name for name in frame.columns if name not in ("source_system", "currency")]
-        rows = frame.astype(object).where(frame.notna(), None).to_dict("records")[:200]
+        rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
         assert shown[mart.name] == [[format_cell(name, row[name]) for name in columns] for row in rows], (
             mart.name
         )

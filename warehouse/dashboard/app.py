@@ -11,7 +11,6 @@ from warehouse.settings import Settings
 
 EVERY = "60s"
 ALL = "all"
-ALWAYS = (date(1900, 1, 1), date(2100, 1, 1))
 
 
 def main() -> None:
@@ -36,15 +35,15 @@ def show(url: str) -> None:
     names = [f"{row.source_system}, {row.currency}" for row in known.itertuples()]
     chosen = st.sidebar.selectbox("Source and currency", names)
     row = known.iloc[names.index(chosen or names[0])]
-    everything = read.months(url, row.source_system, row.currency, *ALWAYS, [])
+    everything = read.months(url, row.source_system, row.currency, *read.ALWAYS, [])
     periods = sorted(everything.ordered_month.unique())
     first, last = st.sidebar.select_slider(
         "Period", periods, (periods[-13] if len(periods) > 13 else periods[0], periods[-1])
     )
     categories = st.sidebar.multiselect("Categories", sorted(everything.category.unique()))
-    regions = read.mart(url, "top_products_by_region").customer_country.dropna().unique()
+    regions = read.mart(url, "customer_activity_by_region").country.unique()
     country = st.sidebar.selectbox("Country", [ALL, *sorted(regions)])
-    segments = read.mart(url, "customer_ranking_masked").segment.unique()
+    segments = read.mart(url, "customer_segments").segment.unique()
     segment = st.sidebar.selectbox("Segment", [ALL, *sorted(segments)])
     state(url)
     sales(url, row.source_system, row.currency, first, last, categories)

@@ -9,6 +9,15 @@ from psycopg import sql
 from warehouse.db.connections import connect
 from warehouse.db.roles import READER
 
+ALWAYS = (date(1900, 1, 1), date(2100, 1, 1))
+# Marts that the page reads whole.
+SHOWN_WHOLE = (
+    "purchase_funnel",
+    "traffic_source_conversion",
+    "customer_segments",
+    "customer_activity_by_region",
+)
+
 
 def query(url: str, statement: sql.Composed | str, parameters: list[object] | None = None) -> pd.DataFrame:
     """Rows of a query that may only read.

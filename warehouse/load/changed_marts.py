@@ -20,8 +20,8 @@ def changed_values(connection: psycopg.Connection, mart: Mart, since: Since) -> 
 
     Python has no dates for all of those that a source may hold.
     """
-    assert mart.follows is not None and mart.dataset is not None
-    table = _collect(connection, mart.dataset, since)
+    assert mart.follows is not None and mart.details is not None
+    table = _collect(connection, mart.details, since)
     value = FOLLOWED[mart.follows]
     if mart.by[mart.follows] == "text":
         value = f"coalesce({value}, '{mart.unknown.get(mart.follows, UNKNOWN)}')"

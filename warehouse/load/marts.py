@@ -54,6 +54,7 @@ def refresh_stored(
 
     A mart that follows its details is computed again only for the days, months, products or customers that changed;
     all of it where its definition changed, an attribute that it shows was corrected in place, or with `full_refresh`.
+    One that moves with the calendar is computed once a day, and when a source has a newer day of sales.
     """
     # Waits for whoever is writing: a change that commits later would have an id before the one that is remembered.
     connection.execute("lock table dwh.fact_order_item in share mode")
@@ -73,6 +74,10 @@ def refresh_stored(
     loads = []
     for mart in stored_marts():
         started = time.monotonic()
+        if mart.is_calendar:
+            definitions[mart.name] += " " + _calendar(connection)
+            if not full_refresh and _is_of_today(connection, mart, definitions[mart.name]):
+                continue
         state = states.get(mart.name)
         values = (
             changed_values(connection, mart, Since(state.load_id, state.change_id))
@@ -122,7 +127,7 @@ def refresh_outdated(connection: psycopg.Connection) -> None:
         mart
         for mart in stored_marts()
         if (state := _state(connection, mart.name)) is None
-        or state.definition != _definition(connection, mart)
+        or state.definition.split()[0] != _definition(connection, mart)
     ]
     if outdated:
         refresh_stored(connection, 0)
@@ -146,7 +151,7 @@ def _replace(connection: psycopg.Connection, mart: Mart, values: list[str] | Non
         chosen = sql.SQL("any({}::" + kind + "[])").format(sql.Literal(values))
         changed = sql.SQL("{} = {}").format(sql.Identifier(mart.follows), chosen)
         condition = f"{mart.grouped(mart.follows)} = {chosen.as_string(connection)}"
-        if kind == "date":
+        if kind == "date" and mart.dataset in _TIME:
             # By the index of time, which knows nothing of days in the company's zone.
             moment = f"{mart.dataset}.{_TIME[mart.dataset]}"
             days = sql.SQL("{}::date[]").format(sql.Literal(values)).as_string(connection)
@@ -177,7 +182,7 @@ def _table(mart: Mart) -> sql.Identifier:
 def _definition(connection: psycopg.Connection, mart: Mart) -> str:
     """Hash of what a mart's rows depend on besides its details: query, time zone, descriptions of web-log texts."""
     parts = [mart.query(), zone_of(connection)]
-    if mart.dataset == "weblog":
+    if mart.details == "weblog":
         parts += [
             str(row)
             for row in connection.execute(
@@ -185,6 +190,29 @@ def _definition(connection: psycopg.Connection, mart: Mart) -> str:
             ).fetchall()
         ]
     return md5("\n".join(parts).encode(), usedforsecurity=False).hexdigest()
+
+
+def _calendar(connection: psycopg.Connection) -> str:
+    """Today, and the day up to which the sales of each source reach."""
+    row = connection.execute(
+        """
+        select concat_ws(
+            ' ', mart.local_date(now()),
+            (select string_agg(as_of.source_system || ' ' || as_of.as_of_date, ' ' order by as_of.source_system)
+                from mart.as_of as as_of)
+        )
+        """
+    ).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def _is_of_today(connection: psycopg.Connection, mart: Mart, definition: str) -> bool:
+    """Whether the mart was computed with this definition on this day, and from any data at all."""
+    state = _state(connection, mart.name)
+    if state is None or state.definition != definition:
+        return False
+    return bool(connection.execute(sql.SQL("select from {} limit 1").format(_table(mart))).rowcount)
 
 
 def _reached(connection: psycopg.Connection) -> tuple[int, int]:

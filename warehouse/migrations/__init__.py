@@ -25,7 +25,7 @@ from warehouse.db.roles import LOADER, OWNER, apply_grants
 from warehouse.db.schema_objects import BLOCKED, SchemaObjects
 from warehouse.db.schema_version import ensure_suitable
 from warehouse.errors import AccessRefused, LockHeld, SchemaObjectInUse, WrongParameters
-from warehouse.migrations import declared
+from warehouse.migrations import declared, foreign_keys
 from warehouse.migrations.privileges import ensure_may_migrate
 
 FOLDER = Path(__file__).parent
@@ -123,6 +123,7 @@ def _upgrade_by_one(connection: Connection, objects: SchemaObjects, revision: st
         if not isinstance(error.orig, BLOCKED):
             raise
         objects.drop_all()
+        foreign_keys.drop(_driver(connection))
         try:
             with connection.begin_nested():
                 command.upgrade(_config(connection), revision)

@@ -20,6 +20,7 @@ from warehouse.history.logged_tables import (
     table_objects,
 )
 from warehouse.load.marts import refresh_outdated
+from warehouse.migrations import foreign_keys
 from warehouse.model import mart
 from warehouse.model.masking import Label, labels, masked_views
 from warehouse.model.schema import TABLES, references_query
@@ -66,6 +67,7 @@ def apply(connection: psycopg.Connection, objects: SchemaObjects, time_zone: str
         ensure_zone_exists(connection, time_zone)
     declared = schema_objects(connection, time_zone)
     objects.apply(declared)
+    foreign_keys.apply(connection)
     add_missing_triggers(connection)
     apply_comments(connection, comments(connection))
     _apply_labels(connection)
@@ -89,6 +91,8 @@ def differences(connection: psycopg.Connection, time_zone: str | None = None) ->
         for table in logged_tables(connection):
             if not table.has_triggers:
                 yield f"table {table.full_name} has no triggers for the change log"
+    for key in foreign_keys.missing(connection):
+        yield f"foreign key {key.name} of dwh.{key.table} is missing"
     for label in sorted(set(labels()) ^ _found_labels(connection)):
         yield f"the label of personal data in {'.'.join(label[:3])} is not as declared"
     for statement in missing_grants(connection):
@@ -102,6 +106,7 @@ def drop(connection: psycopg.Connection) -> None:
         SchemaObjectInUse: a user's own view stands on one of them.
     """
     drop_triggers(connection)
+    foreign_keys.drop(connection)
     SchemaObjects(connection).apply([])
 
 

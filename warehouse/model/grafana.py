@@ -1,7 +1,9 @@
 """Grafana's dashboard of the answers, made of the declaration of marts: `python -m warehouse.model.grafana FILE`."""
 
 import json
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,13 +12,20 @@ from warehouse.model.mart import SUBJECTS, Mart, answers, read_metrics, title_of
 SOURCE: Final = {"type": "postgres", "uid": "warehouse"}
 # Half of the grid's width.
 WIDTH, HEIGHT, SHOWN = 12, 9, 200
+# What Grafana makes of its macros, for a panel that shows a year.
+MACROS: Final[Mapping[str, str]] = {
+    r"\$__timeFilter\((\w+)\)": r"\1 between now() - interval '1 year' and now()",
+    r"\$__timeFrom\(\)": "(now() - interval '1 year')",
+    r"\$__timeTo\(\)": "now()",
+    r"\$__timeGroup(?:Alias)?\((\w+),\s*[^)]*\)": r"date_trunc('hour', \1)",
+}
 UNITS: Final = {"share": "percentunit", "amount": "currency:", "count": "short", "units": "short"}
 
 
 def dashboard() -> dict[str, Any]:
     """Each answer as a bar gauge of what its picture shows, and as a table; freshness and quality first."""
     panels: list[dict[str, Any]] = [
-        _table(1, "As of when is each table complete?", "table_freshness", 0, 0),
+        _panel(1, "As of when is each table complete?", "table", "select * from mart.table_freshness", 0, 0),
         _panel(
             2,
             "Checks that failed or warned",
@@ -42,7 +51,7 @@ def dashboard() -> dict[str, Any]:
         top += 1
         for mart in marts:
             panels.append(_picture(len(panels) + 1, mart, 0, top))
-            panels.append(_table(len(panels) + 1, mart.title, mart.shown, WIDTH, top))
+            panels.append(_panel(len(panels) + 1, mart.title, "table", mart.select(SHOWN), WIDTH, top))
             top += HEIGHT
     return {
         "uid": "dwh-answers",
@@ -61,12 +70,24 @@ def render() -> str:
     return json.dumps(dashboard(), indent=2) + "\n"
 
 
+def panel_queries(text: str) -> list[tuple[str, str]]:
+    """Title and SQL of each panel of a dashboard's JSON, as Grafana sends it for the last year."""
+    found = []
+    for panel in json.loads(text)["panels"]:
+        for target in panel.get("targets", []):
+            query = target["rawSql"]
+            for macro, replacement in MACROS.items():
+                query = re.sub(macro, replacement, query)
+            found.append((panel["title"], query))
+    return found
+
+
 def _picture(number: int, mart: Mart, x: int, y: int) -> dict[str, Any]:
     assert mart.picture is not None
     label, value = mart.picture
     parts = [name for name in ("source_system", "currency") if name in mart.columns and name != label]
     names = ", ".join([*parts, label])
-    query = f"select concat_ws(' · ', {names}) as name, {value} from mart.{mart.shown} limit {SHOWN}"
+    query = f"select concat_ws(' · ', {names}) as name, {value} from ({mart.select(SHOWN)}) as shown"
     panel = _panel(number, f"{mart.title}: {title_of(value).lower()}", "barchart", query, x, y)
     metric = read_metrics().get(value)
     unit = UNITS.get(metric.unit if metric else "count", "short")
@@ -74,10 +95,6 @@ def _picture(number: int, mart: Mart, x: int, y: int) -> dict[str, Any]:
     panel["fieldConfig"] = {"defaults": {"unit": "none" if unit == "currency:" else unit}, "overrides": []}
     panel["options"] = {"orientation": "horizontal", "xField": "name", "legend": {"showLegend": False}}
     return panel
-
-
-def _table(number: int, title: str, name: str, x: int, y: int) -> dict[str, Any]:
-    return _panel(number, title, "table", f"select * from mart.{name} limit {SHOWN}", x, y)
 
 
 def _panel(number: int, title: str, kind: str, query: str, x: int, y: int) -> dict[str, Any]:

@@ -88,6 +88,8 @@ class Mart:
     written_by: str | None = None
     # Of an answer that reports show: the column that names a row, and the one that is drawn.
     picture: tuple[str, str] | None = None
+    # In which its rows are shown, where its query does not say: of a stored mart.
+    order: str = ""
 
     @property
     def is_stored(self) -> bool:
@@ -95,9 +97,24 @@ class Mart:
         return self.follows is not None or bool(self.types)
 
     @property
+    def is_calendar(self) -> bool:
+        """Whether it moves with the calendar, and is computed once a day."""
+        return bool(self.types) and self.written_by is None
+
+    @property
+    def details(self) -> str | None:
+        """The mart of details whose changes it follows, directly or through the mart that it sums up."""
+        return None if self.dataset is None else read_marts()[self.dataset].details or self.dataset
+
+    @property
     def shown(self) -> str:
         """Name of the view that reports and sheets read: the masked one, where it shows personal data."""
         return f"{self.name}_masked" if self.personal else self.name
+
+    def select(self, limit: int) -> str:
+        """The select statement of its first rows, as every report, sheet and dashboard shows them."""
+        order = f" order by {self.order}" if self.order else ""
+        return f"select * from mart.{self.shown}{order} limit {limit}"
 
     def query(self, condition: str = "true") -> str:
         """The select statement; `condition` is one on the details, for marts that follow them."""
@@ -106,7 +123,7 @@ class Mart:
         metrics = read_metrics()
         select = [
             *(f"{self.grouped(name)} as {name}" for name in self.by),
-            *(f"{metrics[name].sql} as {name}" for name in self.metrics),
+            *(f"{self._measured(metrics[name])} as {name}" for name in self.metrics),
         ]
         # An expression is grouped by its place in the list.
         groups = ", ".join(str(place) for place in range(1, len(self.by) + 1))
@@ -137,6 +154,13 @@ class Mart:
             {f"pk_{self.name}": f"primary key ({', '.join(key)})"} if is_indexable else {},
             tuple(Index(f"ix_{self.name}_{n}", definition) for n, definition in enumerate(indexes, 1)),
         )
+
+    def _measured(self, metric: Metric) -> str | None:
+        """The metric over details, or the sum of what the mart below has measured."""
+        if metric.dataset == self.dataset:
+            return metric.sql
+        assert not metric.distinct, f"{metric.name} does not add up over mart.{self.dataset}"
+        return f"sum({self.dataset}.{metric.name})::{metric.type}"
 
     def grouped(self, name: str) -> str:
         column = f"{self.dataset}.{name}"
@@ -194,6 +218,7 @@ def read_marts() -> Mapping[str, Mart]:
             tuple(entry.get("indexes", ())),
             entry.get("written_by"),
             (entry["picture"][0], entry["picture"][1]) if "picture" in entry else None,
+            entry.get("order", ""),
         )
     return marts
 

@@ -1,6 +1,6 @@
 """Every table of the star as DDL: statements that create it, and its comments."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from psycopg import sql
 
@@ -21,14 +21,35 @@ TABLES: Final = (
 )
 
 
-def references_query() -> str:
-    """Select which column of the star refers to which key, for tools that draw joins: no foreign keys are declared."""
-    keys = {table.name: table.columns[0].name for table in TABLES if table.schema == "dwh"}
-    rows = [
-        f"('dwh', '{table.name}', '{column.name}', 'dwh', '{column.refers_to}', '{keys[column.refers_to]}')"
+class ForeignKey(NamedTuple):
+    """A column of the star that refers to the key of another table."""
+
+    table: str
+    column: str
+    referred_table: str
+    referred_column: str
+
+    @property
+    def name(self) -> str:
+        return f"fk_{self.table}_{self.column}"
+
+
+def foreign_keys() -> list[ForeignKey]:
+    """References between tables of the star by key; names and ids in web logs are those of present versions alone."""
+    keys = {table.name: table.columns[0] for table in TABLES if table.schema == "dwh"}
+    return [
+        ForeignKey(table.name, column.name, column.refers_to, keys[column.refers_to].name)
         for table in TABLES
         for column in table.columns
-        if table.schema == "dwh" and column.refers_to in keys and column.name != f"{column.refers_to[4:]}_id"
+        if table.schema == "dwh" and column.refers_to in keys and column.type == keys[column.refers_to].type
+    ]
+
+
+def references_query() -> str:
+    """Select which column of the star refers to which key, for tools that draw joins."""
+    rows = [
+        f"('dwh', '{key.table}', '{key.column}', 'dwh', '{key.referred_table}', '{key.referred_column}')"
+        for key in foreign_keys()
     ]
     columns = "table_schema, table_name, column_name, referred_schema, referred_table, referred_column"
     return f"select {columns} from (values {', '.join(rows)}) as reference ({columns})"

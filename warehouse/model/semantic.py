@@ -10,7 +10,7 @@ from typing import Any, Final
 import yaml
 
 from warehouse.model.mart import Metric, read_marts, read_metrics
-from warehouse.model.schema import TABLES
+from warehouse.model.schema import TABLES, foreign_keys
 
 VERSION: Final = "0.2.0.dev0"
 DATABASE: Final = "warehouse"
@@ -31,7 +31,6 @@ DATATYPES: Final = {
 def semantic_model() -> dict[str, Any]:
     """The document, as Ossie 0.2 defines it."""
     star = [table for table in TABLES if table.schema == "dwh"]
-    names = {table.name for table in star}
     datasets = [
         {
             "name": mart.name,
@@ -52,19 +51,15 @@ def semantic_model() -> dict[str, Any]:
         }
         for table in star
     ]
-    keys = {table.name: table.columns[0].name for table in star}
     relationships = [
         {
-            "name": f"{table.name}_{column.name}",
-            "from": table.name,
-            "to": column.refers_to,
-            "from_columns": [column.name],
-            "to_columns": [keys[column.refers_to]],
+            "name": f"{key.table}_{key.column}",
+            "from": key.table,
+            "to": key.referred_table,
+            "from_columns": [key.column],
+            "to_columns": [key.referred_column],
         }
-        for table in star
-        for column in table.columns
-        # dim_product's key in web logs is the natural one, which is unique among present versions alone.
-        if column.refers_to in names and column.refers_to is not None and column.name.endswith("_key")
+        for key in foreign_keys()
     ]
     return {
         "version": VERSION,

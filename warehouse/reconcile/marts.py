@@ -39,19 +39,24 @@ def _compare(connection: psycopg.Connection, mart: Mart) -> Verdict:
     comparison = Comparison("mart", SOURCE, "mart", mart.name, EXPECTED, key, columns, sql.SQL("true"))
     verdict = compare(connection, comparison)
     if verdict.rows_differing:
-        if _is_stale(connection, comparison.name):
+        if _is_stale(connection, comparison.name, mart):
             return replace(verdict, is_stale=True).timed(started)
         verdict = replace(verdict, differences=list_differences(connection, comparison))
     return verdict.timed(started)
 
 
-def _is_stale(connection: psycopg.Connection, name: str) -> bool:
+def _is_stale(connection: psycopg.Connection, table: str, mart: Mart) -> bool:
+    """Whether facts were loaded since, or the day has changed on which a mart of the calendar was computed."""
     row = connection.execute(
         """
-        select coalesce(max(loaded_at) filter (where table_name like 'dwh.%%'), '-infinity')
-            > coalesce(max(loaded_at) filter (where table_name = %s), '-infinity')
+        select
+            coalesce(max(loaded_at) filter (where table_name like 'dwh.%%'), '-infinity')
+            > coalesce(max(loaded_at) filter (where table_name = %(table)s), '-infinity')
+            or %(is_calendar)s and mart.local_date(
+                (select refreshed_at from audit.mart_state where mart_name = %(mart)s)
+            ) < mart.local_date(now())
         from audit.load
         """,
-        [name],
+        {"table": table, "mart": mart.name, "is_calendar": mart.is_calendar},
     ).fetchone()
     return bool(row and row[0])

@@ -13,6 +13,7 @@ from warehouse.errors import visible
 from warehouse.model.mart import Mart, format_cell
 from warehouse.report.charts import Bar, ColumnChart, Slot, bars, compact, stacked_columns
 from warehouse.report.read import Content, Row
+from warehouse.report.world import HEIGHT, WIDTH, country_paths
 
 ACTIONS = ("view", "search", "add_to_cart", "checkout", "login", "other")
 # From the bottom of a column to its top.
@@ -30,7 +31,8 @@ STATUSES = (
 # Of files that are not read, so many are shown.
 MOST_FILES = 20
 STALE_HOURS = 26
-COUNTRIES_SHOWN = 15
+# Of countries that the map does not draw, so many are named.
+MOST_MISSING = 4
 BARS_SHOWN = 15
 
 
@@ -86,6 +88,27 @@ class Notice:
     name: str
     url: str
     rest: str = ""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A country on the map: its path, its shade from 0 (nobody) to 4, and what it says."""
+
+    path: str
+    shade: int
+    title: str
+
+
+@dataclass(frozen=True)
+class WorldMap:
+    """A map of the world, its legend by shade, and what it does not draw."""
+
+    width: int
+    height: int
+    shapes: Sequence[Shape]
+    legend: Sequence[tuple[int, str]]
+    summary: str
+    missing: Sequence[str]
 
 
 def sales(content: Content) -> list[Sales]:
@@ -151,31 +174,29 @@ def durations(content: Content) -> list[Durations]:
     ]
 
 
-def device_bars(content: Content) -> tuple[Bar, ...]:
-    """Users per device."""
-    return bars(
-        [(row["device"], _requests(row), row["user_count"]) for row in content["top_devices_by_users"]]
-    )
-
-
-def country_bars(content: Content) -> tuple[Bar, ...]:
-    """Logged users per country; those after the first fifteen are only in the table."""
-    rows = content["countries_by_logged_users"][:COUNTRIES_SHOWN]
-    return bars([(row["country_name"] or row["country"], _requests(row), row["user_count"]) for row in rows])
-
-
-def product_bars(content: Content) -> tuple[Bar, ...]:
-    """Views of the most viewed products."""
-    return bars(
-        [
-            (
-                row["product_name"] or f"Product {row['product_id']}",
-                f"product {row['product_id']}",
-                row["view_count"],
-            )
-            for row in content["most_viewed_products"]
-        ]
-    )
+def world_map(content: Content) -> WorldMap | None:
+    """Logged users by country, on a map."""
+    counts = {row["country"]: row for row in content["countries_by_logged_users"] if row["user_count"]}
+    if not counts:
+        return None
+    largest = max(row["user_count"] for row in counts.values())
+    paths = country_paths()
+    shapes = [
+        Shape(path, _shade(counts[code]["user_count"], largest), _country(counts[code]))
+        if code in counts
+        else Shape(path, 0, "")
+        for code, path in paths.items()
+    ]
+    legend = [(0, "none")]
+    for shade in range(1, 5):
+        first, last = largest * (shade - 1) // 4 + 1, largest * shade // 4
+        if first <= last:
+            legend.append((shade, f"{first:,}" if first == last else f"{first:,} – {last:,}"))
+    most = sorted(counts.values(), key=lambda row: -row["user_count"])[:5]
+    missing = [_country(row) for code, row in counts.items() if code not in paths]
+    if len(missing) > MOST_MISSING:
+        missing[MOST_MISSING:] = [f"{len(missing) - MOST_MISSING} more in the table below"]
+    return WorldMap(WIDTH, HEIGHT, shapes, legend, "; ".join(map(_country, most)), missing)
 
 
 def quarantine_bars(content: Content) -> tuple[Bar, ...]:
@@ -209,7 +230,7 @@ class Grid:
     def shade(self, value: float) -> int:
         """0 for nothing, then 1 to 4."""
         largest = max((each for values in self.rows.values() for each in values), default=0)
-        return 0 if value <= 0 or largest <= 0 else max(1, ceil(4 * value / largest))
+        return 0 if value <= 0 or largest <= 0 else _shade(value, largest)
 
     @staticmethod
     def short(value: float) -> str:
@@ -303,20 +324,6 @@ def weekday_hours(content: Content) -> Grid | None:
     )
 
 
-def segment_bars(content: Content) -> tuple[Bar, ...]:
-    """Customers per segment."""
-    return bars(
-        [
-            (
-                row["segment"],
-                f"{row['source_system']} · {row['net_amount']:,.2f} {row['currency']} net sales",
-                row["customer_count"],
-            )
-            for row in content["customer_segments"]
-        ]
-    )
-
-
 def feature_bars(content: Content) -> tuple[Bar, ...]:
     """Customers per profit level."""
     return bars(
@@ -330,6 +337,15 @@ def feature_bars(content: Content) -> tuple[Bar, ...]:
             for row in content["customer_features"]
         ]
     )
+
+
+def _shade(value: float, largest: float) -> int:
+    return max(1, ceil(4 * value / largest))
+
+
+def _country(row: Row) -> str:
+    name = row["country_name"] or row["country"]
+    return f"{name}: {row['user_count']:,.0f} users"
 
 
 def _label(row: Row, label: str) -> str:
@@ -492,10 +508,6 @@ def _sales_chart(months: Sequence[Row]) -> ColumnChart | None:
     return stacked_columns(
         slots, {"kept": "net sales, kept", "returned": "net sales, returned since", "discount": "discount"}
     )
-
-
-def _requests(row: Row) -> str:
-    return f"{row['request_count']:,} requests"
 
 
 def _total(values: Any) -> float | None:

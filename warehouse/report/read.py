@@ -21,9 +21,7 @@ Row = dict[str, Any]
 MARTS = {
     "monthly_sales": "source_system, currency, month",
     "as_of": "source_system",
-    "top_devices_by_users": "device_rank",
     "countries_by_logged_users": "country_rank",
-    "most_viewed_products": "product_rank",
     "table_freshness": "source, table_name",
     "data_quality": "source, dataset, check_name",
     "quarantine_by_rule": "waiting_count desc, source, entity, rule",
@@ -63,19 +61,18 @@ def read(url: str) -> Content:
     ensure_migrated(url)
     engine = create_engine("postgresql+psycopg://", creator=lambda: connect(url), poolclass=NullPool)
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
-        rows = {
-            name: _rows(connection, f"select * from mart.{name} order by {order}")
-            for name, order in MARTS.items()
-        }
-        rows |= {path.stem: _rows(connection, path.read_text()) for path in sorted(SQL.glob("*.sql"))}
-        shown = {
-            mart.name: _rows(connection, f"select * from mart.{mart.shown} limit {MOST_ROWS}")
-            for mart in answers()
-        }
+        rows = {name: _rows(connection, query) for name, query in queries().items()}
+        shown = {mart.name: _rows(connection, mart.select(MOST_ROWS)) for mart in answers()}
         read_at, zone = connection.execute(text("select now(), mart.time_zone()")).one()
     with connect(url, autocommit=True) as direct:
         catalogue = read_relations(direct)
     return Content(rows, read_at, without_password(url).rpartition("/")[2], shown, catalogue, zone)
+
+
+def queries() -> dict[str, str]:
+    """SQL of everything that the report shows beside the answers, by name."""
+    marts = {name: f"select * from mart.{name} order by {order}" for name, order in MARTS.items()}
+    return marts | {path.stem: path.read_text() for path in sorted(SQL.glob("*.sql"))}
 
 
 def _rows(connection: Connection, query: str) -> list[Row]:

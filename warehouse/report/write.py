@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from warehouse.errors import WarehouseError, visible
 from warehouse.model.mart import answers, format_cell, read_metrics, title_of
-from warehouse.report import figures
+from warehouse.report import figures, moving
 from warehouse.report.catalogue import describe
 from warehouse.report.read import Content, read
 from warehouse.runs.audit import code_version
@@ -68,7 +68,11 @@ def render(content: Content) -> str:
         "cell": format_cell,
         "heading": title_of,
     }
-    script = (TEMPLATES / "search.js").read_text()
+    daily_sales, category_trends = moving.daily_sales(content), moving.category_trends(content)
+    scripts = [(TEMPLATES / "search.js").read_text()]
+    if daily_sales or category_trends:
+        scripts += [moving.library(), (TEMPLATES / "moving.js").read_text()]
+    script = "\n".join(scripts)
     digest = b64encode(sha256(script.encode()).digest()).decode()
     groups = figures.sales(content)
     return environment.get_template("report.html.j2").render(
@@ -82,6 +86,8 @@ def render(content: Content) -> str:
         answers=answers(),
         metrics=list(read_metrics().values()),
         catalogue=describe(content.catalogue),
+        daily_sales=daily_sales,
+        category_trends=category_trends,
         script=script,
         script_hash=f"sha256-{digest}",
     )

@@ -52,7 +52,10 @@ select
     null as comment
 from relation
 inner join pg_constraint as constrained on relation.oid = constrained.conrelid
-where constrained.contype <> 'n'
+where
+    constrained.contype <> 'n'
+    -- Foreign keys that are not enforced follow from the declared references; servers before 18 have none.
+    and coalesce(to_jsonb(constrained) ->> 'conenforced', 'true') = 'true'
 union all
 select
     relation.schema_name,

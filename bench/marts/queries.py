@@ -1,0 +1,85 @@
+"""What readers ask: every mart, and every query of report, dashboard and Grafana as they run."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from warehouse.dashboard import read as dashboard
+from warehouse.model.grafana import panel_queries
+from warehouse.model.mart import read_marts
+from warehouse.report.read import queries as report_queries
+
+GRAFANA = Path(__file__).parents[2] / "deployments" / "grafana" / "dashboards"
+MOST_ROWS, PAGE = 10_000, 100
+# Marts of details: the columns of a key, and of the order of pages.
+DETAILS: dict[str, tuple[str, ...]] = {
+    "sales": ("source_system", "order_id"),
+    "orders": ("source_system", "order_id"),
+    "order_totals": ("source_system", "order_id"),
+    "weblog": ("file_id", "line_number"),
+    "customer_feature": ("as_of_date", "source_system", "customer_id"),
+    "job_run": ("run_id",),
+}
+Query = tuple[str, Callable[[], Any]]
+
+
+def all_queries(url: str, reader: psycopg.Connection, owner: psycopg.Connection) -> Iterator[Query]:
+    """Each question with what asks it: marts and Grafana as `reader`; the report, which shows the trail, as `owner`.
+
+    The dashboard opens connections of its own, as a reader.
+    """
+    for name in read_marts():
+        yield from _mart(name, reader)
+    for path in sorted(GRAFANA.glob("*.json")):
+        for number, (title, query) in enumerate(panel_queries(path.read_text()), 1):
+            yield f"grafana {path.stem} {number}: {title}", _ask(reader, query)
+    for name, query in report_queries().items():
+        yield f"report: {name}", _ask(owner, query)
+    yield from _dashboard(url)
+
+
+def _mart(name: str, connection: psycopg.Connection) -> Iterator[Query]:
+    relation = sql.Identifier("mart", name)
+    if name not in DETAILS:
+        query = sql.SQL("select * from {} limit {}").format(relation, sql.Literal(MOST_ROWS))
+        yield f"mart.{name}", _ask(connection, query)
+        return
+    key = sql.SQL(", ").join(map(sql.Identifier, DETAILS[name]))
+    page = sql.SQL("select * from {} order by {} limit {}").format(relation, key, sql.Literal(PAGE))
+    yield f"mart.{name}, a page", _ask(connection, page)
+    row = connection.execute(sql.SQL("select {} from {} offset 50 limit 1").format(key, relation)).fetchone()
+    if row is not None:
+        values = sql.SQL(", ").join(map(sql.Literal, row))
+        one = sql.SQL("select * from {} where ({}) = ({})").format(relation, key, values)
+        yield f"mart.{name}, by key", _ask(connection, one)
+
+
+def _dashboard(url: str) -> Iterator[Query]:
+    """Questions of the page as it opens, on a connection of their own each."""
+    known = dashboard.sources(url)
+    source, currency = known.source_system[0], known.currency[0]
+    months = dashboard.months(url, source, currency, *dashboard.ALWAYS, [])
+    category, first, last = months.category[0], months.ordered_month.min(), months.ordered_month.max()
+    country = dashboard.mart(url, "customer_activity_by_region").country[0]
+    asked: dict[str, Callable[[], Any]] = {
+        "sources": partial(dashboard.sources, url),
+        "freshness": partial(dashboard.freshness, url),
+        "months": partial(dashboard.months, url, source, currency, first, last, []),
+        "months of a category": partial(dashboard.months, url, source, currency, first, last, [category]),
+        "products": partial(dashboard.products, url, source, currency, None, []),
+        "products of a country": partial(dashboard.products, url, source, currency, country, [category]),
+        "customers": partial(dashboard.customers, url, source, currency, None, None),
+        "customers of a segment": partial(dashboard.customers, url, source, currency, country, "loyal"),
+        **{f"all of {name}": partial(dashboard.mart, url, name) for name in dashboard.SHOWN_WHOLE},
+    }
+    for name, ask in asked.items():
+        yield f"dashboard: {name}", ask
+
+
+def _ask(connection: psycopg.Connection, query: sql.Composed | str) -> Callable[[], Any]:
+    text = (query if isinstance(query, str) else query.as_string(connection)).encode()
+    return lambda: connection.execute(text).fetchall()

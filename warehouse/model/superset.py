@@ -1,0 +1,261 @@
+"""Superset's database, datasets, charts and dashboards, made of the declaration of marts.
+
+`python -m warehouse.model.superset FOLDER` writes them as the YAML that `superset import-dashboards` takes, zipped.
+Each answer is a dataset, a bar chart of what its picture shows, and a table; each subject is a dashboard.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID, uuid5
+
+import yaml
+
+from warehouse.model.mart import SUBJECTS, Mart, answers, read_metrics, title_of
+
+VERSION: Final = "1.0.0"
+DATABASE: Final = "Warehouse"
+# Where it is and who asks is set beside the import, by `superset set-database-uri`.
+URI: Final = "postgresql+psycopg2://dwh_reader@127.0.0.1:5432/warehouse"
+SHOWN: Final = 200
+BARS: Final = 30
+# Of twelve columns; a unit of height is 8 pixels.
+WIDTH, HEIGHT = 6, 50
+_NAMESPACE: Final = UUID("7c0b1d0e-6f0f-4d5a-9d0b-6a1f4d1d8f20")
+
+
+def bundle() -> Mapping[str, dict[str, Any]]:
+    """Documents by file name."""
+    files: dict[str, dict[str, Any]] = {
+        "metadata.yaml": {"version": VERSION, "type": "Dashboard", "timestamp": "2026-01-01T00:00:00+00:00"},
+        f"databases/{DATABASE}.yaml": {
+            "database_name": DATABASE,
+            "sqlalchemy_uri": URI,
+            "expose_in_sqllab": True,
+            "allow_dml": False,
+            "allow_ctas": False,
+            "allow_cvas": False,
+            "allow_file_upload": False,
+            "uuid": _uuid("database"),
+            "version": VERSION,
+        },
+    }
+    for mart in answers():
+        files[f"datasets/{DATABASE}/{mart.shown}.yaml"] = _dataset(mart)
+        files[f"charts/{mart.name}.yaml"] = _bar_chart(mart)
+        files[f"charts/{mart.name}_table.yaml"] = _table(mart)
+    for subject in SUBJECTS:
+        if marts := [mart for mart in answers() if mart.subject == subject]:
+            files[f"dashboards/{_slug(subject)}.yaml"] = _dashboard(subject, marts)
+    return files
+
+
+def render() -> Mapping[str, str]:
+    """Text of each file."""
+    return {name: yaml.safe_dump(content, sort_keys=False, width=120) for name, content in bundle().items()}
+
+
+def write(folder: Path) -> None:
+    """Replace the files of the bundle in a folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, text in render().items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def shown_columns(mart: Mart) -> list[str]:
+    """Columns of the view that is shown: of customers, their surrogate key alone."""
+    return [name for name in mart.columns if name not in mart.personal]
+
+
+def bar_metric(mart: Mart) -> tuple[str, list[str]]:
+    """The metric that the bar chart draws, and what it is grouped by: one row of the mart, or the parts of its key."""
+    assert mart.picture is not None
+    label, value = mart.picture
+    parts = [name for name in ("source_system", "currency") if name in mart.columns and name != label]
+    if label != "category" and "category" in mart.columns and "product_rank" in mart.columns:
+        parts = ["category"]
+    return value, [label, *parts]
+
+
+def _dataset(mart: Mart) -> dict[str, Any]:
+    columns = [
+        {
+            "column_name": name,
+            "verbose_name": title_of(name),
+            "description": mart.columns[name],
+            "type": _type(name),
+            "is_dttm": _type(name) == "DATE",
+            "is_active": True,
+            "groupby": True,
+            "filterable": True,
+        }
+        for name in shown_columns(mart)
+    ]
+    return {
+        "table_name": mart.shown,
+        "schema": "mart",
+        "description": f"{mart.description} One row per {mart.grain.removeprefix('one ')}. Owner: {mart.owner}.",
+        "main_dttm_col": None,
+        "metrics": [
+            {
+                "metric_name": f"sum_{name}",
+                "expression": f"sum({name})",
+                "verbose_name": title_of(name),
+                "description": mart.columns[name],
+            }
+            for name in shown_columns(mart)
+            if _type(name) == "NUMERIC"
+        ],
+        "columns": columns,
+        "uuid": _uuid("dataset", mart.name),
+        "version": VERSION,
+        "database_uuid": _uuid("database"),
+    }
+
+
+def _bar_chart(mart: Mart) -> dict[str, Any]:
+    value, groups = bar_metric(mart)
+    metric = f"sum_{value}"
+    label, *series = groups
+    params = {
+        "viz_type": "echarts_timeseries_bar",
+        "x_axis": label,
+        "time_grain_sqla": None,
+        "metrics": [metric],
+        "groupby": series,
+        "row_limit": BARS,
+        "orientation": "vertical" if _type(label) == "DATE" else "horizontal",
+        "stack": "Stack",
+        "show_legend": bool(series),
+        "rich_tooltip": True,
+        "sort_series_type": "sum",
+        **({} if _type(label) == "DATE" else {"x_axis_sort": metric, "x_axis_sort_asc": True}),
+        "y_axis_format": ".1%" if _is_share(value) else "SMART_NUMBER",
+        "x_axis_title": "",
+        "y_axis_title": title_of(value),
+        "truncateYAxis": False,
+    }
+    query = {
+        "columns": [label, *series],
+        "metrics": [metric],
+        "orderby": [[metric, False]],
+        "row_limit": BARS,
+    }
+    return _chart(mart, mart.name, f"{mart.title}: {title_of(value).lower()}", params, query)
+
+
+def _table(mart: Mart) -> dict[str, Any]:
+    columns = shown_columns(mart)
+    shares = {name: {"d3NumberFormat": ".1%"} for name in columns if _is_share(name)}
+    params = {
+        "viz_type": "table",
+        "query_mode": "raw",
+        "all_columns": columns,
+        "row_limit": SHOWN,
+        "column_config": shares,
+        "table_timestamp_format": "%Y-%m-%d",
+        "server_pagination": False,
+        "include_search": True,
+    }
+    query = {"columns": columns, "metrics": [], "orderby": [], "row_limit": SHOWN}
+    return _chart(mart, f"{mart.name}_table", mart.title, params, query)
+
+
+def _chart(
+    mart: Mart, name: str, title: str, params: dict[str, Any], query: dict[str, Any]
+) -> dict[str, Any]:
+    context = {
+        "datasource": {"id": 0, "type": "table"},
+        "force": False,
+        "queries": [
+            {"filters": [], "extras": {"having": "", "where": ""}, "applied_time_extras": {}, **query}
+        ],
+        "form_data": params,
+        "result_format": "json",
+        "result_type": "full",
+    }
+    return {
+        "slice_name": title,
+        "description": mart.description,
+        "viz_type": params["viz_type"],
+        "params": {"adhoc_filters": [], **params},
+        "query_context": json.dumps(context),
+        "cache_timeout": None,
+        "uuid": _uuid("chart", name),
+        "version": VERSION,
+        "dataset_uuid": _uuid("dataset", mart.name),
+    }
+
+
+def _dashboard(subject: str, marts: list[Mart]) -> dict[str, Any]:
+    position: dict[str, Any] = {
+        "DASHBOARD_VERSION_KEY": "v2",
+        "ROOT_ID": {"id": "ROOT_ID", "type": "ROOT", "children": ["GRID_ID"]},
+        "GRID_ID": {"id": "GRID_ID", "type": "GRID", "parents": ["ROOT_ID"], "children": []},
+        "HEADER_ID": {"id": "HEADER_ID", "type": "HEADER", "meta": {"text": subject}},
+    }
+    for number, mart in enumerate(marts, 1):
+        row = f"ROW-{number}"
+        names = {f"CHART-{mart.name}": mart.name, f"CHART-{mart.name}-table": f"{mart.name}_table"}
+        position["GRID_ID"]["children"].append(row)
+        position[row] = {
+            "id": row,
+            "type": "ROW",
+            "parents": ["ROOT_ID", "GRID_ID"],
+            "children": list(names),
+            "meta": {"background": "BACKGROUND_TRANSPARENT"},
+        }
+        for chart, name in names.items():
+            position[chart] = {
+                "id": chart,
+                "type": "CHART",
+                "parents": ["ROOT_ID", "GRID_ID", row],
+                "children": [],
+                "meta": {"width": WIDTH, "height": HEIGHT, "chartId": 0, "uuid": _uuid("chart", name)},
+            }
+    return {
+        "dashboard_title": subject,
+        "description": f"Answers on {subject.lower()}, as the warehouse's model defines them.",
+        "slug": _slug(subject),
+        "published": True,
+        "css": "",
+        "position": position,
+        "metadata": {"refresh_frequency": 300, "color_scheme": "supersetColors", "expanded_slices": {}},
+        "uuid": _uuid("dashboard", subject),
+        "version": VERSION,
+    }
+
+
+def _type(column: str) -> str:
+    metric = read_metrics().get(column)
+    if column == "month" or column.endswith(("_date", "_month", "_at")) or (metric and metric.unit == "date"):
+        return "DATE"
+    if metric or column.endswith(("_count", "_amount", "_share", "_rate", "_days", "_score")):
+        return "NUMERIC"
+    if column.startswith("share_of_") or column.endswith(("_rank", "_number", "_key", "_of_week")):
+        return "NUMERIC" if column.startswith("share_of_") else "BIGINT"
+    return "TEXT"
+
+
+def _is_share(column: str) -> bool:
+    metric = read_metrics().get(column)
+    return (metric is not None and metric.unit == "share") or column.endswith(("_share", "_rate")) or (
+        column.startswith("share_of_")
+    )  # fmt: skip
+
+
+def _uuid(*names: str) -> str:
+    return str(uuid5(_NAMESPACE, "/".join(names)))
+
+
+def _slug(subject: str) -> str:
+    return subject.lower().replace(" ", "-")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))

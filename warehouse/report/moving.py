@@ -1,0 +1,170 @@
+"""Pictures that move, as Vega-Lite: the page draws them without a network; the tables beside them say the same."""
+
+import json
+from collections.abc import Sequence
+from decimal import Decimal
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from warehouse.model.mart import title_of
+from warehouse.report.read import Content, Row
+
+FOLDER = Path(__file__).parent / "vega"
+# More lines have no colours of their own.
+MOST_LINES = 8
+SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+
+
+@cache
+def library() -> str:
+    """Vega, Vega-Lite and the interpreter of expressions, which needs no permission to evaluate text, as one script."""
+    interpreter = (FOLDER / "vega-interpreter.js").read_text()
+    # An ES module, as the body of a function.
+    interpreter = interpreter.replace("import {", "const {").replace("} from 'vega-util';", "} = vega;")
+    interpreter = interpreter.replace("export { expression as expressionInterpreter };", "return expression;")
+    scripts = [(FOLDER / name).read_text() for name in ("vega.min.js", "vega-lite.min.js")]
+    return "\n".join([*scripts, f"const expressionInterpreter = (() => {{\n{interpreter}\n}})();"])
+
+
+def daily_sales(content: Content) -> str | None:
+    """Net sales by day of each source and currency: drag in the lower part to choose the days of the upper one.
+
+    The line is the mean of 28 days.
+    """
+    rows = [
+        {
+            "series": f"{row['source_system']}, {row['currency']}",
+            "day": row["ordered_date"].isoformat(),
+            "net": round(float(row["net_amount"]), 2),
+            "orders": row["order_count"],
+        }
+        for row in content["daily_sales"]
+    ]
+    if not rows:
+        return None
+    series = [name for name, _ in groupby(row["series"] for row in rows)]
+    chosen = {"filter": "datum.series === shown"}
+    mean = {
+        "window": [{"op": "mean", "field": "net", "as": "mean"}],
+        "frame": [-27, 0],
+        "sort": [{"field": "day"}],
+    }
+    x: dict[str, Any] = {
+        "field": "day",
+        "type": "temporal",
+        "title": None,
+        # Days are of the company's time zone, not of the reader's.
+        "scale": {"type": "utc"},
+        "axis": {"format": "%-d %b %Y", "labelOverlap": True, "grid": False},
+    }
+    visible = {**x, "scale": {"type": "utc", "domain": {"param": "days"}}}
+    y = {"field": "net", "type": "quantitative", "title": title_of("net_amount"), "axis": {"format": "~s"}}
+    tooltip = [
+        {"field": "day", "type": "temporal", "title": "Day", "format": "%a %-d %b %Y"},
+        {"field": "net", "type": "quantitative", "title": title_of("net_amount"), "format": ",.2f"},
+        {"field": "orders", "type": "quantitative", "title": title_of("order_count"), "format": ","},
+    ]
+    name = "Source and currency "
+    shown: dict[str, Any] = {"name": "shown", "value": series[0]}
+    if len(series) > 1:
+        shown["bind"] = {"input": "select", "options": series, "name": name}
+    return _script(
+        {
+            "params": [shown],
+            "data": {"values": rows},
+            "vconcat": [
+                {
+                    "height": 220,
+                    "transform": [chosen, mean],
+                    "layer": [
+                        {
+                            "mark": {"type": "area", "fillOpacity": 0.25, "tooltip": True, "clip": True},
+                            "encoding": {"x": visible, "y": y, "tooltip": tooltip},
+                        },
+                        {
+                            "mark": {"type": "line", "strokeWidth": 2.5, "clip": True},
+                            "encoding": {"x": visible, "y": {**y, "field": "mean"}},
+                        },
+                    ],
+                },
+                {
+                    "height": 48,
+                    "transform": [chosen],
+                    "params": [{"name": "days", "select": {"type": "interval", "encodings": ["x"]}}],
+                    "mark": {"type": "area", "fillOpacity": 0.35},
+                    "encoding": {"x": x, "y": {**y, "title": None, "axis": None}},
+                },
+            ],
+        }
+    )
+
+
+def category_trends(content: Content) -> list[tuple[str, str]]:
+    """Net sales by month of the largest categories, per source and currency: choose some in the legend."""
+    found = []
+    for (source, currency), rows in groupby(
+        content["category_by_month"], key=lambda row: (row["source_system"], row["currency"])
+    ):
+        found.append((f"{source}, {currency}", _trend(list(rows))))
+    return found
+
+
+def _trend(rows: Sequence[Row]) -> str:
+    totals: dict[str, Decimal] = {}
+    for row in rows:
+        totals[row["category"]] = totals.get(row["category"], Decimal()) + Decimal(str(row["net_amount"]))
+    largest = sorted(totals, key=lambda name: -totals[name])[:MOST_LINES]
+    values = [
+        {
+            "month": row["ordered_month"].isoformat(),
+            "category": row["category"],
+            "net": round(float(row["net_amount"]), 2),
+        }
+        for row in rows
+        if row["category"] in largest
+    ]
+    return _script(
+        {
+            "data": {"values": values},
+            "height": 240,
+            "params": [
+                {"name": "chosen", "select": {"type": "point", "fields": ["category"]}, "bind": "legend"}
+            ],
+            "mark": {"type": "line", "point": True, "tooltip": True},
+            "encoding": {
+                "x": {
+                    "field": "month",
+                    "type": "temporal",
+                    "title": None,
+                    "scale": {"type": "utc"},
+                    "axis": {"format": "%b %Y", "tickCount": "month", "labelOverlap": True, "grid": False},
+                },
+                "y": {
+                    "field": "net",
+                    "type": "quantitative",
+                    "title": title_of("net_amount"),
+                    "axis": {"format": "~s"},
+                },
+                "color": {"field": "category", "type": "nominal", "title": None, "sort": largest},
+                "opacity": {"condition": {"param": "chosen", "value": 1}, "value": 0.12},
+                "tooltip": [
+                    {"field": "category", "title": "Category"},
+                    {"field": "month", "type": "temporal", "title": "Month", "format": "%B %Y"},
+                    {
+                        "field": "net",
+                        "type": "quantitative",
+                        "title": title_of("net_amount"),
+                        "format": ",.2f",
+                    },
+                ],
+            },
+        }
+    )
+
+
+def _script(spec: dict[str, Any]) -> str:
+    """JSON that stands in a script element; a text of a source cannot end it."""
+    text = json.dumps({"$schema": SCHEMA, **spec}, separators=(",", ":"), ensure_ascii=False)
+    return text.replace("<", "\\u003c")
