@@ -116,7 +116,7 @@ bench-capture: bench-tools ## compare capture into the star with psql, sling and
 bench-weblogs: bench-tools ## compare loading web logs with COPY, dlt, pandas and goaccess (5 min; ARGS="--lines 10000000")
 	@$(PY) -m bench.weblogs $(ARGS)
 
-bench-marts: setup ## read every mart as dwh_reader, 1,000,000 orders and 20,000,000 requests (ARGS="--orders 20000 --requests 100000")
+bench-marts: setup ## time every mart and dashboard query, 1,000,000 orders, 20,000,000 requests (ARGS="--orders 20000 --requests 100000")
 	@$(PY) -m bench.marts $(ARGS)
 
 bench-feeds: bench-tools ## compare loading order files with dlt and a DuckDB script (5 min; ARGS="--orders 1000000")
@@ -133,6 +133,20 @@ clean: down ## remove .venv and caches; keep the data
 
 clean-data: down ## delete the local stack's databases and run history
 	rm -rf .dwh
+
+##@ BI tools
+.PHONY: bi-superset bi-libreoffice
+SUPERSET := tests/bi/.venv
+bi-superset: setup ## import the dashboards into Apache Superset, run every chart's query, look at them (10 min, 1 GB)
+	@cmp -s deployments/superset/requirements.txt $(SUPERSET)/made-from || { "$(BASE_PYTHON)" -m venv $(SUPERSET) && \
+		$(SUPERSET)/bin/python -m pip install --quiet --disable-pip-version-check -r deployments/superset/requirements.txt && \
+		cp deployments/superset/requirements.txt $(SUPERSET)/made-from; }
+	@$(PY) -m pytest -q -m slow --timeout 1200 tests/bi/test_superset.py $(ARGS)
+
+bi-libreoffice: setup ## open the lead sheet in LibreOffice, which is installed from Debian where it is missing (2 min)
+	@command -v soffice > /dev/null || { apt-get update --quiet && \
+		apt-get install --yes --quiet --no-install-recommends libreoffice-calc poppler-utils; }
+	@$(PY) -m pytest -q -m slow tests/bi/test_libreoffice.py $(ARGS)
 
 ##@ Fault injection
 .PHONY: fault-capture fault-kill fault-starts fault-reconcile

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Creates the logins of flows and Grafana with the privileges that they need; run again, it sets their passwords again.
+# Creates the logins of flows, Grafana and Superset with the privileges that they need; run again, it sets their passwords again.
 # Passwords are passed in the environment, since other users can read command lines.
 set -eu
 cd "${SECRETS_FOLDER:-/run/secrets}"
@@ -37,6 +37,7 @@ SQL
 # Tables that a loader creates belong to the role, so that every other loader can alter them.
 login warehouse loader dwh_loader dwh_loader
 login warehouse grafana dwh_monitor ''
+login warehouse superset dwh_reader ''
 login shop shop_reader pg_read_all_data ''
 # Its privileges come with the shop's tables (`dwh generate shop`, `dwh api --prepare`).
 login shop order_api_login order_api order_api

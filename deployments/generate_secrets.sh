@@ -11,7 +11,7 @@ generate() {
     [ -s "$1" ] || head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n' > "$1"
 }
 
-for name in shop_db warehouse_db prefect_db shop_reader order_api_login loader grafana grafana_admin; do
+for name in shop_db warehouse_db prefect_db shop_reader order_api_login loader grafana grafana_admin superset superset_admin; do
     generate "${name}_password"
 done
 [ -s prefect_auth ] || printf 'dwh:%s' "$(head -c 24 /dev/urandom | od -An -tx1 | tr -d ' \n')" > prefect_auth
@@ -24,6 +24,7 @@ url shop_url shop_reader shop_reader shop-db:5432/shop
 url shop_api_url order_api_login order_api_login shop-db:5432/shop
 url warehouse_owner_url warehouse warehouse_db warehouse-db:5432/warehouse
 url warehouse_url loader loader warehouse-db:5432/warehouse
+url superset_warehouse_url superset superset warehouse-db:5432/warehouse
 
 # Each service mounts what it needs, and no more.
 give() {
@@ -41,3 +42,4 @@ give migrate warehouse_owner_url prefect_auth
 give demo shop_owner_url warehouse_url prefect_auth
 give api shop_api_url api_token
 give grafana grafana_password grafana_admin_password
+give superset superset_warehouse_url superset_admin_password

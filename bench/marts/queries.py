@@ -17,10 +17,11 @@ GRAFANA = Path(__file__).parents[2] / "deployments" / "grafana" / "dashboards"
 MOST_ROWS, PAGE = 10_000, 100
 # Marts of details: the columns of a key, and of the order of pages.
 DETAILS: dict[str, tuple[str, ...]] = {
-    "sales": ("source_system", "order_id"),
-    "orders": ("source_system", "order_id"),
-    "order_totals": ("source_system", "order_id"),
-    "weblog": ("file_id", "line_number"),
+    "sales": ("order_id", "source_system"),
+    "orders": ("order_id", "source_system"),
+    "order_totals": ("order_id", "source_system"),
+    # Lines of a country are in the order of files: a page is a hundred lines of one.
+    "weblog": ("country", "file_id", "line_number"),
     "customer_feature": ("as_of_date", "source_system", "customer_id"),
     "job_run": ("run_id",),
 }
@@ -49,13 +50,19 @@ def _mart(name: str, connection: psycopg.Connection) -> Iterator[Query]:
         yield f"mart.{name}", _ask(connection, query)
         return
     key = sql.SQL(", ").join(map(sql.Identifier, DETAILS[name]))
-    page = sql.SQL("select * from {} order by {} limit {}").format(relation, key, sql.Literal(PAGE))
-    yield f"mart.{name}, a page", _ask(connection, page)
     row = connection.execute(sql.SQL("select {} from {} offset 50 limit 1").format(key, relation)).fetchone()
-    if row is not None:
-        values = sql.SQL(", ").join(map(sql.Literal, row))
-        one = sql.SQL("select * from {} where ({}) = ({})").format(relation, key, values)
-        yield f"mart.{name}, by key", _ask(connection, one)
+    if row is None:
+        return
+    values = sql.SQL(", ").join(map(sql.Literal, row))
+    one = sql.SQL("select * from {} where ({}) = ({})").format(relation, key, values)
+    yield f"mart.{name}, by key", _ask(connection, one)
+    page = sql.SQL("select * from {} order by {} limit {}").format(relation, key, sql.Literal(PAGE))
+    if name == "weblog":
+        country, file, line = row
+        page = sql.SQL(
+            "select * from {} where country = {} and file_id = {} and line_number between {} and {} + {}"
+        ).format(relation, *map(sql.Literal, (country, file, line, line, PAGE * 10)))
+    yield f"mart.{name}, a page", _ask(connection, page)
 
 
 def _dashboard(url: str) -> Iterator[Query]:

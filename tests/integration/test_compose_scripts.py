@@ -39,7 +39,7 @@ def test_logins_are_created_with_generated_passwords(own_postgres: EmbeddedPostg
     generated = {file.name: file.read_text() for file in folder.iterdir()}
     run("generate_secrets.sh")
     assert {file.name: file.read_text() for file in folder.iterdir()} == generated
-    assert len({secret for name, secret in generated.items() if name.endswith("_password")}) == 8
+    assert len({secret for name, secret in generated.items() if name.endswith("_password")}) == 10
     given = {
         consumer.name: sorted(file.name for file in consumer.iterdir())
         for consumer in (tmp_path / "for").iterdir()
@@ -54,6 +54,7 @@ def test_logins_are_created_with_generated_passwords(own_postgres: EmbeddedPostg
         "demo": ["prefect_auth", "shop_owner_url", "warehouse_url"],
         "api": ["api_token", "shop_api_url"],
         "grafana": ["grafana_admin_password", "grafana_password"],
+        "superset": ["superset_admin_password", "superset_warehouse_url"],
     }
     assert (tmp_path / "for" / "dwh" / "warehouse_url").read_text() == generated["warehouse_url"]
     assert generated["prefect_auth"].startswith("dwh:") and len(generated["prefect_auth"]) == 52

@@ -54,7 +54,8 @@ def refresh_stored(
 
     A mart that follows its details is computed again only for the days, months, products or customers that changed;
     all of it where its definition changed, an attribute that it shows was corrected in place, or with `full_refresh`.
-    One that moves with the calendar is computed once a day, and when a source has a newer day of sales.
+    One that moves with the calendar is computed once a day, and when a source has a newer day of sales; one that reads
+    another mart, when that has changed.
     """
     # Waits for whoever is writing: a change that commits later would have an id before the one that is remembered.
     connection.execute("lock table dwh.fact_order_item in share mode")
@@ -72,12 +73,23 @@ def refresh_stored(
         and not _shown_attribute_changed(connection, mart, state.change_id)
     }
     loads = []
+    changed: set[str] = set()
     for mart in stored_marts():
         started = time.monotonic()
         if mart.is_calendar:
             definitions[mart.name] += " " + _calendar(connection)
             if not full_refresh and _is_of_today(connection, mart, definitions[mart.name]):
                 continue
+        elif (
+            mart.reads
+            and not full_refresh
+            and mart.reads not in changed
+            and (
+                (known := _state(connection, mart.name)) is not None
+                and known.definition == definitions[mart.name]
+            )
+        ):
+            continue
         state = states.get(mart.name)
         values = (
             changed_values(connection, mart, Since(state.load_id, state.change_id))
@@ -86,6 +98,8 @@ def refresh_stored(
         )
         with _concerning(mart.name):
             deleted, inserted = _replace(connection, mart, values)
+        if deleted or inserted:
+            changed.add(mart.name)
         row = connection.execute(sql.SQL("select count(*) from {}").format(_table(mart))).fetchone()
         assert row is not None
         connection.execute(

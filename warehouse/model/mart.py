@@ -84,6 +84,8 @@ class Mart:
     key: tuple[str, ...] = ()
     types: Mapping[str, str] = field(default_factory=dict)
     indexes: tuple[str, ...] = ()
+    # Of such a mart that does not move with the calendar: the stored mart whose changes it follows.
+    reads: str | None = None
     # The flow that fills it, where that is not refresh-marts.
     written_by: str | None = None
     # Of an answer that reports show: the column that names a row, and the one that is drawn.
@@ -99,7 +101,7 @@ class Mart:
     @property
     def is_calendar(self) -> bool:
         """Whether it moves with the calendar, and is computed once a day."""
-        return bool(self.types) and self.written_by is None
+        return bool(self.types) and self.reads is None and self.written_by is None
 
     @property
     def details(self) -> str | None:
@@ -216,6 +218,7 @@ def read_marts() -> Mapping[str, Mart]:
             tuple(entry.get("key", ())),
             entry.get("types", {}),
             tuple(entry.get("indexes", ())),
+            entry.get("reads"),
             entry.get("written_by"),
             (entry["picture"][0], entry["picture"][1]) if "picture" in entry else None,
             entry.get("order", ""),

@@ -103,7 +103,8 @@ def _expression(metric: Metric) -> str | None:
     above, below = (read_metrics().get(name) for name in metric.ratio)
     if above is None or below is None:
         return None
-    return f"{above.sql} / nullif({below.sql}, 0)"
+    # Counts are integers, whose ratio would be one.
+    return f"1.0 * {above.sql} / nullif({below.sql}, 0)"
 
 
 if __name__ == "__main__":

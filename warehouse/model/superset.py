@@ -15,11 +15,12 @@ from uuid import UUID, uuid5
 import yaml
 
 from warehouse.model.mart import SUBJECTS, Mart, answers, read_metrics, title_of
+from warehouse.model.masking import masked_views
 
 VERSION: Final = "1.0.0"
 DATABASE: Final = "Warehouse"
-# Where it is and who asks is set beside the import, by `superset set-database-uri`.
-URI: Final = "postgresql+psycopg2://dwh_reader@127.0.0.1:5432/warehouse"
+# deployments/superset/superset_config.py puts the address and password of the warehouse in place of the name.
+URI: Final = "postgresql+psycopg2://warehouse/warehouse"
 SHOWN: Final = 200
 BARS: Final = 30
 # Of twelve columns; a unit of height is 8 pixels.
@@ -39,6 +40,7 @@ def bundle() -> Mapping[str, dict[str, Any]]:
             "allow_ctas": False,
             "allow_cvas": False,
             "allow_file_upload": False,
+            "extra": {"allows_virtual_table_explore": True},
             "uuid": _uuid("database"),
             "version": VERSION,
         },
@@ -67,19 +69,23 @@ def write(folder: Path) -> None:
         path.write_text(text)
 
 
-def shown_columns(mart: Mart) -> list[str]:
-    """Columns of the view that is shown: of customers, their surrogate key alone."""
-    return [name for name in mart.columns if name not in mart.personal]
+def shown_columns(mart: Mart) -> Mapping[str, str]:
+    """Description by column of the view that is shown, which masks personal data."""
+    masked = {view.name: view.columns for view in masked_views()}
+    return masked.get(mart.shown, mart.columns)
 
 
 def bar_metric(mart: Mart) -> tuple[str, list[str]]:
-    """The metric that the bar chart draws, and what it is grouped by: one row of the mart, or the parts of its key."""
+    """The metric that the bar chart draws, and what it is grouped by: what names a bar, then what its parts are."""
     assert mart.picture is not None
     label, value = mart.picture
-    parts = [name for name in ("source_system", "currency") if name in mart.columns and name != label]
-    if label != "category" and "category" in mart.columns and "product_rank" in mart.columns:
+    parts = ["source_system", "currency"]
+    if "product_rank" in mart.columns and "category" in mart.columns:
         parts = ["category"]
-    return value, [label, *parts]
+    elif _is_share(value):
+        # Shares do not add up: a bar is a row.
+        parts = list(mart.key or parts)
+    return value, [label, *(name for name in parts if name in mart.columns and name != label)]
 
 
 def _dataset(mart: Mart) -> dict[str, Any]:
@@ -87,14 +93,14 @@ def _dataset(mart: Mart) -> dict[str, Any]:
         {
             "column_name": name,
             "verbose_name": title_of(name),
-            "description": mart.columns[name],
+            "description": description,
             "type": _type(name),
             "is_dttm": _type(name) == "DATE",
             "is_active": True,
             "groupby": True,
             "filterable": True,
         }
-        for name in shown_columns(mart)
+        for name, description in shown_columns(mart).items()
     ]
     return {
         "table_name": mart.shown,
@@ -106,9 +112,9 @@ def _dataset(mart: Mart) -> dict[str, Any]:
                 "metric_name": f"sum_{name}",
                 "expression": f"sum({name})",
                 "verbose_name": title_of(name),
-                "description": mart.columns[name],
+                "description": description,
             }
-            for name in shown_columns(mart)
+            for name, description in shown_columns(mart).items()
             if _type(name) == "NUMERIC"
         ],
         "columns": columns,
@@ -130,14 +136,12 @@ def _bar_chart(mart: Mart) -> dict[str, Any]:
         "groupby": series,
         "row_limit": BARS,
         "orientation": "vertical" if _type(label) == "DATE" else "horizontal",
-        "stack": "Stack",
+        "stack": None if _is_share(value) else "Stack",
         "show_legend": bool(series),
         "rich_tooltip": True,
         "sort_series_type": "sum",
-        **({} if _type(label) == "DATE" else {"x_axis_sort": metric, "x_axis_sort_asc": True}),
+        **({} if _type(label) == "DATE" else _sorted_bars(metric, bool(series))),
         "y_axis_format": ".1%" if _is_share(value) else "SMART_NUMBER",
-        "x_axis_title": "",
-        "y_axis_title": title_of(value),
         "truncateYAxis": False,
     }
     query = {
@@ -150,20 +154,43 @@ def _bar_chart(mart: Mart) -> dict[str, Any]:
 
 
 def _table(mart: Mart) -> dict[str, Any]:
-    columns = shown_columns(mart)
-    shares = {name: {"d3NumberFormat": ".1%"} for name in columns if _is_share(name)}
+    columns = list(shown_columns(mart))
+    formats = {name: {"d3NumberFormat": _format(name)} for name in columns if _format(name)}
     params = {
         "viz_type": "table",
         "query_mode": "raw",
         "all_columns": columns,
         "row_limit": SHOWN,
-        "column_config": shares,
+        "order_by_cols": [json.dumps(one) for one in _order(mart)],
+        "column_config": formats,
+        "show_cell_bars": False,
         "table_timestamp_format": "%Y-%m-%d",
         "server_pagination": False,
         "include_search": True,
     }
-    query = {"columns": columns, "metrics": [], "orderby": [], "row_limit": SHOWN}
+    query = {"columns": columns, "metrics": None, "orderby": _order(mart), "row_limit": SHOWN}
     return _chart(mart, f"{mart.name}_table", mart.title, params, query)
+
+
+def _sorted_bars(metric: str, has_parts: bool) -> dict[str, Any]:
+    """The longest bar on top."""
+    if has_parts:
+        return {"x_axis_sort_series": "sum", "x_axis_sort_series_ascending": True}
+    return {"x_axis_sort": metric, "x_axis_sort_asc": True}
+
+
+def _format(column: str) -> str:
+    if _is_share(column):
+        return ".1%"
+    if _type(column) != "NUMERIC":
+        return ""
+    return ",.2f" if column.endswith("_amount") else ","
+
+
+def _order(mart: Mart) -> list[list[str | bool]]:
+    """Columns that a table is sorted by, and whether upwards."""
+    parts = [part.split() for part in mart.order.split(", ") if part]
+    return [[name, "desc" not in direction] for name, *direction in parts]
 
 
 def _chart(

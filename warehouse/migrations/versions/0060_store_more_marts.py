@@ -1,4 +1,4 @@
-"""Store interactions by day and customer segments, and find the best customers of each currency by index."""
+"""Store interactions by day, customer segments and the best products of each country."""
 
 from warehouse.migrations.sql import execute
 
@@ -34,8 +34,24 @@ def upgrade() -> None:
         )
         """
     )
+    execute(
+        """
+        create table mart.best_products_by_country (
+            source_system text not null,
+            currency text not null,
+            category text not null,
+            customer_country text not null,
+            product_rank integer not null,
+            product_id text,
+            order_count bigint,
+            unit_count numeric,
+            net_amount numeric
+        )
+        """
+    )
 
 
 def downgrade() -> None:
+    execute("drop table mart.best_products_by_country cascade")
     execute("drop table mart.customer_segments cascade")
     execute("drop table mart.interactions_by_day cascade")

@@ -1,4 +1,5 @@
 -- mart.order_totals: one row per source, order and currency.
+-- Grouped in the order of the primary key: a page of orders reads no others.
 -- inputs: mart.sales
 select
     sales.source_system,
@@ -18,4 +19,4 @@ select
     count(*) filter (where sales.is_returned) as returned_line_count,
     count(*) filter (where sales.is_cancelled) as cancelled_line_count
 from mart.sales as sales
-group by sales.source_system, sales.order_id, sales.currency
+group by sales.order_id, sales.source_system, sales.currency

@@ -1,28 +1,16 @@
 -- mart.top_products_by_region: the five best-selling products per source, currency, category and country of customers.
--- inputs: mart.sales_by_product_country, dwh.dim_product (names)
-with ranked as (
-    select
-        sales.*,
-        row_number() over (
-            partition by sales.source_system, sales.currency, sales.category, sales.customer_country
-            order by sales.unit_count desc, sales.net_amount desc, sales.product_id asc
-        ) as product_rank
-    from mart.sales_by_product_country as sales
-    where sales.line_count > 0
-)
-
+-- inputs: mart.best_products_by_country, dwh.dim_product (names)
 select
-    ranked.source_system,
-    ranked.currency,
-    ranked.category,
-    ranked.customer_country,
-    ranked.product_rank::integer as product_rank,
-    ranked.product_id,
+    best.source_system,
+    best.currency,
+    best.category,
+    best.customer_country,
+    best.product_rank,
+    best.product_id,
     product.name as product_name,
-    ranked.order_count,
-    ranked.unit_count,
-    ranked.net_amount
-from ranked
+    best.order_count,
+    best.unit_count,
+    best.net_amount
+from mart.best_products_by_country as best
 left join dwh.dim_product as product
-    on ranked.product_id = product.product_id and ranked.source_system = product.source_system and product.is_current
-where ranked.product_rank <= 5
+    on best.product_id = product.product_id and best.source_system = product.source_system and product.is_current
