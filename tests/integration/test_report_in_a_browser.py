@@ -41,9 +41,9 @@ def test_numbers_on_the_page_are_those_of_the_marts(mart_world: MartWorld, page_
         frame = mart_world.answer(mart)
         columns = [name for name in frame.columns if name not in ("source_system", "currency")]
         rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
-        assert shown[mart.name] == [[format_cell(name, row[name]) for name in columns] for row in rows], (
-            mart.name
-        )
+        assert shown.get(mart.name, []) == [
+            [format_cell(name, row[name]) for name in columns] for row in rows
+        ], mart.name
 
 
 @pytest.mark.parametrize("dark", [False, True])
