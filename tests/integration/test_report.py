@@ -121,8 +121,8 @@ def test_report_shows_marts_runs_quality_and_proof(hostile: Pipeline, tmp_path: 
         ["shop", "order_item", "equal", "7", "7"]
     ]
     for said in (
-        "Top devices",
-        "in Argentina, the country with most logged-in users",
+        "Top 5 devices by users",
+        "Argentina",
         "Requests per day",
         "discount is not between 0 and the gross amount",
         "IP geolocation by DB-IP",
@@ -176,11 +176,14 @@ def test_report_shows_every_run_and_each_failure_once(warehouse_url: str, tmp_pa
 def test_report_asks_nothing_of_a_network_and_runs_nothing(hostile: Pipeline, tmp_path: Path) -> None:
     path = report.write(hostile.warehouse_url, tmp_path / "report.html")
     page = Page(path)
-    # One script of its own, allowed by its hash, searches the catalogue.
-    assert path.read_text().count("<script") == 1
+    text = path.read_text()
+    # One script of its own, allowed by its hash; the others are the data of pictures that move.
+    assert set(re.findall(r"<script([^>]*)>", text)) == {"", ' type="application/json"'}
+    assert text.count("<script>") == 1
     assert not page.tags & {"img", "iframe", "object", "embed", "link", "base", "form"}
     assert {address for address in page.addresses if not address.startswith("#")} == {"https://db-ip.com"}
-    assert not re.search(r"url\(|@import|javascript:", path.read_text())
+    markup = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+    assert not re.search(r"url\(|@import|javascript:", markup)
     for said in (SCRIPT, IMAGE, LONG):
         assert said in page.text
 

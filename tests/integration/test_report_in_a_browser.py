@@ -9,6 +9,7 @@ from tests.marts import MartWorld
 from warehouse.features import build
 from warehouse.model.mart import answers, format_cell
 from warehouse.report import write as report
+from warehouse.report.world import country_paths
 from warehouse.runs.audit import start_run
 
 
@@ -44,6 +45,33 @@ def test_numbers_on_the_page_are_those_of_the_marts(mart_world: MartWorld, page_
         assert shown.get(mart.name, []) == [
             [format_cell(name, row[name]) for name in columns] for row in rows
         ], mart.name
+
+
+def test_pictures_move_and_the_map_has_every_country_that_has_users(
+    mart_world: MartWorld, page_path: Path
+) -> None:
+    with visit(page_path.as_uri()) as opened:
+        page = opened.page
+        page.wait_for_selector(".moving figure svg path")
+        drawn = page.locator(".moving").first.locator("figure svg")
+        before = drawn.inner_html()
+        # Drag over the last third of the overview, below the chart itself.
+        box = drawn.bounding_box()
+        page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + box["height"] - 45)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.95, box["y"] + box["height"] - 45, steps=5)
+        page.mouse.up()
+        page.wait_for_function(
+            "before => document.querySelector('.moving figure svg').innerHTML !== before", arg=before
+        )
+        titles = page.eval_on_selector_all(
+            ".world path title", "all => all.map(one => one.textContent.split(':')[0])"
+        )
+    assert (opened.errors, opened.requests) == ([], [page_path.as_uri()])
+    countries = mart_world.mart("countries_by_logged_users")
+    logged = countries[countries.user_count > 0]
+    expected = [row.country_name for row in logged.itertuples() if row.country in country_paths()]
+    assert sorted(titles) == sorted(expected) and len(titles) > 10
 
 
 @pytest.mark.parametrize("dark", [False, True])
