@@ -98,7 +98,8 @@ def main() -> int:
         env = environment(Path(place))
         new = sources("HEAD", Path(place) / "new")
         fresh, upgraded = Composed(new, "dwh-fresh", env), Composed(new, "dwh-upgraded", env)
-        for project in (fresh, upgraded):
+        projects = {"fresh": [fresh], "upgrade": [upgraded]}.get(arguments.only, [fresh, upgraded])
+        for project in projects:
             project.down()
         with report.step("images are built") as found:
             if arguments.no_build:
@@ -111,7 +112,7 @@ def main() -> int:
             if arguments.only != "fresh":
                 upgrade(upgraded, Path(place), env, report)
         finally:
-            for project in () if arguments.keep else (fresh, upgraded):
+            for project in [] if arguments.keep else projects:
                 project.down()
     return 1 if report.failures else 0
 

@@ -85,7 +85,7 @@ class Cloud:
         return done.stdout
 
     def ask(self, path: str, body: object, key: str = KEY) -> Any:
-        """Answer of the stand-in to a POST; a 429 is asked again."""
+        """Answer of the stand-in to a POST; asked again where it is busy (429), or its database is (503)."""
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}"}
         request = urllib.request.Request(f"{self.api}/{path}", json.dumps(body).encode(), headers)
         while True:
@@ -93,8 +93,9 @@ class Cloud:
                 with urllib.request.urlopen(request, timeout=30) as answer:
                     return json.load(answer)
             except urllib.error.HTTPError as error:
-                if error.code != 429:
+                if error.code not in (429, 503):
                     raise
+                time.sleep(0.5)
 
     def until(self, condition: Callable[[], object]) -> None:
         """Wait; refused connections are those of a server that still starts."""
