@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from cli.api import api
+from cli.archive import archive
 from cli.backfill import backfill
 from cli.dashboard import dashboard
 from cli.demo import demo
@@ -68,8 +69,8 @@ PANELS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
     "Use the data": {"report": report, "dashboard": dashboard, "features": features, "export": export},
     "Operate": {
         "api": api,
-        "deploy": deploy, "worker": worker, "watchdog": watchdog, "metrics": metrics, "geoip": geoip,
-        "weblogs": weblogs, "psql": psql,
+        "deploy": deploy, "worker": worker, "archive": archive, "watchdog": watchdog, "metrics": metrics,
+        "geoip": geoip, "weblogs": weblogs, "psql": psql,
     },
 }  # fmt: skip
 app = Commands(

@@ -164,6 +164,23 @@ def _show(sections: dict[str, Any]) -> None:
         "nothing",
     )
     show_unread_files(sections["unread_files"])
+    for archive in sections["archive"]:
+        show_line(_describe_archive(archive))
+
+
+def _describe_archive(archive: dict[str, Any]) -> str:
+    """Up to which run the archive reaches, and what waits for it."""
+    text = (
+        f"The archive reaches up to run {archive['archived_run_id']} ({archive['archived_at']:%Y-%m-%d %H:%M} UTC)"
+        if archive["archived_run_id"]
+        else "Nothing is archived yet"
+    )
+    if archive["pending_runs"]:
+        text += (
+            f"; {archive['pending_runs']:,} runs with {archive['pending_rows']:,} rows wait for it since "
+            f"{archive['pending_since']:%Y-%m-%d %H:%M} UTC (`dwh archive` adds them)"
+        )
+    return f"{text}."
 
 
 def _show_reconciled(reconciled: list[dict[str, Any]]) -> None:

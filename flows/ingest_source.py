@@ -7,6 +7,8 @@ from flows.databases import with_urls
 from flows.engine import flow, log, renamed, run_parameters, task
 from flows.result import FlowResult
 from flows.run_locked import run_locked
+from warehouse.archive.captured import BatchFiles, batch_files
+from warehouse.archive.place import Archive
 from warehouse.extract import stage, verification
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.limits import ReadLimits
@@ -67,14 +69,23 @@ def ingest_source(
     url = "" if declared.feed else settings.source_url(source)
 
     def ingest(run: Run) -> FlowResult:
-        staged: Staged = (
-            stage_feed(run, declared, settings, full_refresh, confirm_deletes, reconform)
-            if declared.feed
-            else stage_source(
-                run, declared, url, settings, full_refresh, confirm_deletes, reconform, accept_source
+        with batch_files(run, Archive.of(settings) if run.is_archived else None, log) as files:
+            staged: Staged = (
+                stage_feed(run, declared, settings, full_refresh, confirm_deletes, reconform)
+                if declared.feed
+                else stage_source(
+                    run,
+                    declared,
+                    url,
+                    settings,
+                    full_refresh,
+                    confirm_deletes,
+                    reconform,
+                    accept_source,
+                    files,
+                )
             )
-        )
-        published = publish_batch(run, staged)
+            published = publish_batch(run, staged, files)
         verifications = () if declared.feed else verify_source(run, staged)
         if not dry_run:
             change_log.prune(run.connection, settings.change_log_days)
@@ -116,6 +127,7 @@ def stage_source(
     confirm_deletes: bool,
     reconform: bool,
     accept_source: bool,
+    files: BatchFiles | None,
 ) -> Staged:
     """Copy what may have changed into schema staging; stop before that if too much has to be conformed again."""
     ensure_alive(run)
@@ -132,6 +144,7 @@ def stage_source(
         lock_wait_seconds=settings.source_lock_wait,
         full_refresh=full_refresh,
         accept_source=accept_source,
+        on_staged=files.add if files else lambda *_: None,
         progress=log,
     )
 
@@ -167,10 +180,10 @@ def _threshold(settings: Settings, confirm_deletes: bool, given: Mapping[str, bo
 
 
 @task
-def publish_batch(run: Run, staged: Staged) -> Published:
+def publish_batch(run: Run, staged: Staged, files: BatchFiles | None) -> Published:
     """Check the batch against its contracts and publish it, all or nothing."""
     ensure_alive(run)
-    return publish.publish(run, staged, progress=log)
+    return publish.publish(run, staged, written=files.finish() if files else None, progress=log)
 
 
 @task

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from flows.databases import with_urls
 from flows.engine import log
 from flows.run_locked import run_locked
+from warehouse.archive.changed_rows import archive_changed_rows
 from warehouse.db.connections import connect
 from warehouse.db.schema_version import ensure_migrated
 from warehouse.feeds.replay import stage_entries
@@ -100,7 +101,10 @@ def discard_entries(selection: Selection, reason: str) -> int:
 
         def work(run: Run, ids: Sequence[int] = ids) -> int:
             with run.session("discard") as writer:
-                return discard(writer, run.run_id, ids, reason)
+                discarded = discard(writer, run.run_id, ids, reason)
+                if run.is_archived:
+                    archive_changed_rows(writer, run.run_id)
+                return discarded
 
         count += run_locked(
             settings.warehouse,

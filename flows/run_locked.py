@@ -10,6 +10,7 @@ from flows.artifacts import show_run
 from flows.databases import restart_server
 from flows.engine import DELAYS, current_run, held_lines, in_the_form, log, pause_before, prefect_run
 from flows.notify import alert_rules, send_mail
+from warehouse.archive import upkeep
 from warehouse.db import locks
 from warehouse.db.connection_errors import is_transient
 from warehouse.db.schema_version import ensure_migrated
@@ -87,7 +88,8 @@ def _run(
     unreported: tuple[type[BaseException], ...],
     dry_run: bool,
 ) -> Iterator[Run]:
-    ensure_migrated(url, Settings.load().time_zone)
+    settings = Settings.load()
+    ensure_migrated(url, settings.time_zone)
     launcher, outer = prefect_run(), current_run.get()
     with held_lines() as held:
         run_id = None
@@ -102,14 +104,17 @@ def _run(
                 parent_run_id=outer.run_id if outer else None,
                 rules=alert_rules(*unreported),
                 dry_run=dry_run,
+                archive=settings.archive,
             ) as run:
                 run_id = run.run_id
+                if not dry_run:
+                    upkeep.prepare(run.connection, url, settings)
                 with locks.session_lock(
                     run.connection, lock, shared=shared, wait_seconds=wait_seconds, waiting=log
                 ):
                     token = current_run.set(run)
                     try:
-                        with watch_locks(url, flow, Settings.load().warehouse_lock_wait, log):
+                        with watch_locks(url, flow, settings.warehouse_lock_wait, log):
                             yield run
                     finally:
                         current_run.reset(token)
@@ -119,4 +124,6 @@ def _run(
                     held.drop()
                     log(f"Run {run_id}: no change.")
                 if not dry_run:
+                    if settings.archive and (failure := upkeep.add_published(url, settings)):
+                        log(failure, logging.WARNING)
                     send_mail(url)

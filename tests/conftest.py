@@ -64,6 +64,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # No test may see the settings of its user: one would write to their databases, files and Prefect server.
     for name in [name for name in os.environ if name.startswith(USERS) and not name.startswith("DWH_TEST_")]:
         del os.environ[name]
+    # Most tests do not look at the archive; those that do ask for it.
+    os.environ["DWH_ARCHIVE"] = "false"
     if hasattr(config, "workerinput"):
         return
     # Tests start processes in folders of their own, where this checkout is not found by itself.

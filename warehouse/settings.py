@@ -134,6 +134,20 @@ class Settings(BaseSettings):
         "as-needed", description="never: no embedded PostgreSQL where a database has no URL, as in containers"
     )
     lake: str = Field("lake", description="Folder or fsspec URL of the lake")
+    archive: bool = Field(
+        True,
+        description="Whether every captured batch is archived as Delta tables, in the folder archive of the lake",
+    )
+    archive_pending_runs: int = Field(
+        1000,
+        ge=1,
+        le=10**6,
+        description="So many runs may wait for an archive that cannot be reached; then runs stop",
+    )
+    archive_delay: Duration = Field(
+        timedelta(minutes=1),
+        description="How long a process that stays keeps small batches in the warehouse before it archives them",
+    )
     geoip_path: Path | None = Field(None, description="MaxMind-format file that tells addresses' countries")
     geoip_license_key: SecretStr | None = Field(
         None, description="MaxMind licence key: `dwh geoip update` fetches GeoLite2 instead of DB-IP Lite"

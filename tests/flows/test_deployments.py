@@ -46,6 +46,7 @@ NAMES = [
     "geoip-update",
     "reclassify-weblogs",
     "remove-old-weblogs",
+    "maintain-archive",
     "backfill",
     "watchdog",
 ]

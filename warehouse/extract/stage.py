@@ -17,7 +17,7 @@ from warehouse.extract.reading import last_open_transactions, smallest_tables
 from warehouse.extract.snapshot import Snapshot, snapshot_of
 from warehouse.extract.source_identity import captured_identity, check_same_source
 from warehouse.extract.stage_table import TableStager
-from warehouse.extract.staged import Staged
+from warehouse.extract.staged import Staged, StagedTable
 from warehouse.extract.watermark import read_watermark
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.runs.definitions import read_contracts
@@ -36,13 +36,15 @@ def stage(
     full_refresh: bool = False,
     accept_source: bool = False,
     lock_wait_seconds: float = 60,
+    on_staged: Callable[[StagedTable, Snapshot], None] = lambda *_: None,
     progress: Progress = lambda _: None,
 ) -> Staged:
     """Copy what may have changed since the last published run into schema staging; publishes nothing.
 
     The smallest tables, up to `limits.scan_rows`, are compared whole; larger ones are read by the index of their
     cursor, and the next ranges of their keys are compared. `full_refresh` reads every row again. `accept_source` does
-    so, too, and takes another database than the one that was read last for the source from now on.
+    so, too, and takes another database than the one that was read last for the source from now on. `on_staged` is
+    called for each table whose batch is committed to staging.
 
     Raises:
         SourceChanged: it is another database, and `accept_source` is not given.
@@ -102,6 +104,7 @@ def stage(
                 # The staging tables belong to the run that holds the source's lock.
                 ensure_alive(run)
                 run.commit(writer)
+                on_staged(staged[-1], snapshot)
             deletes.check_threshold(writer, staged, threshold)
     return Staged(
         source,

@@ -9,6 +9,8 @@ from threading import Thread
 
 import psycopg
 
+from warehouse.archive.captured import Written, publish_batches
+from warehouse.archive.changed_rows import archive_changed_rows
 from warehouse.errors import DeclarationError, SourceError
 from warehouse.extract.staged import Staged
 from warehouse.feeds.staged import StagedFeed
@@ -43,7 +45,15 @@ from warehouse.load.transaction import begin_publishing
 from warehouse.load.watermarks import move_watermarks, refuse_outdated
 from warehouse.model.contracts import Contract
 from warehouse.model.star import TARGETS, DailySnapshot, Fact
-from warehouse.runs.audit import CheckResult, Load, Run, ensure_alive, record_checks, record_load
+from warehouse.runs.audit import (
+    CheckResult,
+    Load,
+    Run,
+    ensure_alive,
+    has_published,
+    record_checks,
+    record_load,
+)
 from warehouse.runs.definitions import compare_definitions, hash_objects, record_definitions
 from warehouse.runs.freshness import record_complete
 from warehouse.sources.declaration import Entity
@@ -74,8 +84,12 @@ class Published:
         return sum(load.rows_quarantined for load in self.loads)
 
 
-def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) -> Published:
+def publish(
+    run: Run, staged: Staged, *, written: Written | None = None, progress: Progress = lambda _: None
+) -> Published:
     """Publish what was staged, in one transaction; publishing the same batch again changes nothing.
+
+    `written` are the batches whose files for the archive are written.
 
     Raises:
         QualityGateStopped: a contract's dataset rule failed; its results are recorded, nothing else is.
@@ -86,6 +100,13 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
     with run.session("publish") as connection:
         begin_publishing(connection, run.run_id, progress)
         refuse_outdated(connection, run.run_id, staged)
+        # An earlier try of this run may have committed, and not heard of it.
+        is_archived = run.is_archived and not has_published(connection, run.run_id)
+        has_batches = (
+            is_archived
+            and not isinstance(staged, StagedFeed)
+            and publish_batches(connection, run.run_id, staged, written or {})
+        )
         if staged.rows_read:
             Thread(target=import_soda, name="prepare contracts", daemon=True).start()
         loads: dict[str, Load] = {}
@@ -161,9 +182,12 @@ def publish(run: Run, staged: Staged, *, progress: Progress = lambda _: None) ->
         record_complete(connection, run.run_id, staged.source.name, staged.complete_at)
         for load in loads.values():
             record_load(connection, run.run_id, load)
+        published = Published(tuple(loads.values()), tuple(checks))
+        if is_archived and (has_batches or published.rows_changed or published.rows_quarantined):
+            archive_changed_rows(connection, run.run_id)
         # The batch belongs to this run only as long as its lock was held all along.
         ensure_alive(run)
-    return Published(tuple(loads.values()), tuple(checks))
+    return published
 
 
 def load_target(

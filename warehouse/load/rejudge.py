@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from psycopg import sql
 
+from warehouse.archive.changed_rows import archive_changed_rows
 from warehouse.db.identifiers import text_array
 from warehouse.extract.catalog import mirror_exists
 from warehouse.load import quarantine
@@ -33,6 +34,8 @@ def rejudge(run: Run, source: Source, quarantine_ids: Sequence[int]) -> tuple[Lo
                 if (load := _rejudge(batch, run, quarantine_ids)) is not None:
                     loads.append(load)
                     record_load(connection, run.run_id, load)
+        if run.is_archived and loads:
+            archive_changed_rows(connection, run.run_id)
         ensure_alive(run)
     return tuple(loads)
 

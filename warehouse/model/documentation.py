@@ -42,6 +42,7 @@ PURPOSES = {
         "Files and web logs": r"file|weblog",
         "Quality and verification": r"check|quarantine|verification|difference|chunk",
         "Changes and undo": r"change|before_image|row_schema|layout|undo",
+        "Archive": r"archive",
         "Everything else": "",
     },
     "staging": {"Conformed batches": r"conformed_", "Web logs": r"weblog", "Everything else": ""},

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 
 import psycopg
 
+from warehouse.archive.changed_rows import archive_changed_rows
+from warehouse.archive.mirrors import MirrorChanges
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
 from warehouse.errors import DifferencesFound
@@ -156,6 +158,14 @@ def _end(
     for verdict in repaired:
         if verdict.rows_repaired:
             record_load(writer, run.run_id, _load(verdict))
+    if run.is_archived:
+        for source in sorted({one.source for one in repaired if one.layer == "mirror" and one.rows_repaired}):
+            mirrors = MirrorChanges(writer, source)
+            mirrors.note_rows_of([run.run_id])
+            mirrors.note_images_of(run.run_id)
+            mirrors.archive(run.run_id, "repair")
+        if any(one.rows_repaired for one in repaired):
+            archive_changed_rows(writer, run.run_id)
     ensure_alive(run)
     writer.commit()
     return repaired

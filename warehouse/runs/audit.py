@@ -55,6 +55,8 @@ class Run:
     server_process: int = field(repr=False)
     rules: Rules = field(default_factory=Rules, repr=False)
     dry_run_connection: psycopg.Connection | None = field(default=None, repr=False)
+    # Whether what it publishes goes into the archive.
+    is_archived: bool = False
 
     @property
     def audit_connection(self) -> psycopg.Connection:
@@ -169,12 +171,14 @@ def start_run(
     parent_run_id: int | None = None,
     rules: Rules | None = None,
     dry_run: bool = False,
+    archive: bool = False,
 ) -> Iterator[Run]:
     """Record a run for the length of the block; it ends as succeeded, failed, stopped (gate or threshold), cancelled
     (Ctrl-C or a signal), crashed, or skipped (another run held its lock).
 
     First marks dead runs, whose lock nobody holds any more, as crashed. Mails that `rules` ask for are queued in the
-    transaction that records the end. A `dry_run` ends with that status, and with the error if there was one.
+    transaction that records the end. A `dry_run` ends with that status, and with the error if there was one. With
+    `archive`, what it publishes goes into the archive.
     """
     rules = rules or Rules()
     if dry_run:
@@ -213,8 +217,9 @@ def start_run(
             connect(warehouse_url, application_name=f"dwh {flow} dry run") if dry_run else None
         )
         run = Run(
-            run_id, flow, connection, warehouse_url, server_process(connection), rules, dry_run_connection
-        )
+            run_id, flow, connection, warehouse_url, server_process(connection), rules, dry_run_connection,
+            is_archived=archive and not dry_run,
+        )  # fmt: skip
         try:
             with explain_unwritable():
                 yield run
@@ -287,6 +292,11 @@ def record_load(connection: psycopg.Connection, run_id: int, load: Load) -> None
     names = ", ".join(values)
     marks = ", ".join(f"%({name})s" for name in values)
     connection.execute(f"insert into audit.load ({names}) values ({marks})".encode(), values)
+
+
+def has_published(connection: psycopg.Connection, run_id: int) -> bool:
+    """Whether the run has published anything yet."""
+    return bool(connection.execute("select from audit.load where run_id = %s limit 1", [run_id]).rowcount)
 
 
 def record_checks(connection: psycopg.Connection, run_id: int, results: Sequence[CheckResult]) -> None:

@@ -30,6 +30,8 @@ class Status:
     stale: Sequence[StaleTarget]
     # Files that lie in a landing folder and are not read, or not to their end.
     unread_files: Rows
+    # Up to which run the archive reaches, and how many runs and rows wait for it; none where nothing is archived.
+    archive: Rows = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,22 @@ def read_status(connection: psycopg.Connection, declared: Mapping[str, Path], ru
             """
             select feed, path, status, reason, hint, first_seen_at, run_id from mart.unread_file
             order by status = 'ignored', feed, path
+            """,
+        ),
+        _rows(
+            connection,
+            """
+            select *
+            from (
+                select max(archived_run_id) as archived_run_id, max(archived_at) as archived_at
+                from audit.archive_table
+            ) as archived
+            cross join (
+                select count(distinct run_id) as pending_runs, coalesce(sum(row_count), 0)::bigint as pending_rows,
+                    min(published_at) as pending_since
+                from audit.archive_pending where published_at is not null
+            ) as pending
+            where archived_run_id is not null or pending_runs > 0
             """,
         ),
     )

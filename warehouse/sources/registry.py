@@ -22,6 +22,8 @@ RUN_TARGETS = (
 )
 # Names of staging tables that belong to no source.
 STAGING_TABLES = ("conformed", "source", "weblog")
+# Folders of the archive that belong to no source.
+ARCHIVE_FOLDERS = ("dwh", "audit")
 
 
 def declared_sources(folder: Path | None = None) -> Mapping[str, Path]:
@@ -119,20 +121,20 @@ def sources_with_url(settings: Settings) -> Sequence[str]:
 
 
 def check_name(name: str, path: Path | None = None) -> DeclarationError | None:
-    """Why `name` cannot be that of a source, if so: a setting, a target of `dwh run` or a staging table has it.
+    """Why `name` cannot be that of a source, if so: a setting, a target of `dwh run`, staging or the archive has it.
 
     `path` is its declaration, if there is one already.
     """
     settings = {part for field in Settings.model_fields for part in (field, field.removesuffix("_url"))}
-    taken = {*settings, *RUN_TARGETS, *STAGING_TABLES}
+    taken = {*settings, *RUN_TARGETS, *STAGING_TABLES, *ARCHIVE_FOLDERS}
     if name not in taken and re.fullmatch(r"[a-z][a-z0-9]*", name):
         return None
     remedy = "Choose another name" if path is None else "Rename the folder"
     if name in taken:
         why = "it already means something else here"
         hint = (
-            f"{remedy}. Not allowed are the names of settings, of what `dwh run` runs, and of staging tables: "
-            f"{', '.join(sorted(one for one in taken if '_' not in one))}."
+            f"{remedy}. Not allowed are the names of settings, of what `dwh run` runs, of staging tables and "
+            f"of the archive: {', '.join(sorted(one for one in taken if '_' not in one))}."
         )
     else:
         why = "it may hold only a-z and 0-9, and begins with a letter"

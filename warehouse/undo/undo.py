@@ -9,6 +9,8 @@ from typing import Final
 import psycopg
 from psycopg.rows import class_row
 
+from warehouse.archive.changed_rows import archive_changed_rows, note_rows_of
+from warehouse.archive.mirrors import MirrorChanges
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.errors import UndoBlocked, UndoRefused
@@ -96,6 +98,12 @@ def undo(run: Run, run_id: int, *, cascade: bool = False, progress: Progress = l
             if not cascade:
                 _refuse_blocked(connection, target, later)
             targets = (*reversed(later), target)
+            mirrors = None
+            if run.is_archived and target.source is not None:
+                mirrors = MirrorChanges(connection, target.source)
+                run_ids = [one.run_id for one in targets]
+                mirrors.note_rows_of(run_ids)
+                note_rows_of(connection, run_ids)
             try:
                 loads = _undo_runs(connection, run.run_id, targets)
             except psycopg.IntegrityError as error:
@@ -103,6 +111,9 @@ def undo(run: Run, run_id: int, *, cascade: bool = False, progress: Progress = l
                     f"Rows that {target} changed cannot be restored: {error.diag.message_primary}.",
                     hint="Somebody has changed it by hand since: see audit.change_log. Nothing was undone.",
                 ) from error
+            if mirrors is not None:
+                mirrors.archive(run.run_id, "undo")
+                archive_changed_rows(connection, run.run_id, with_noted=True)
             ensure_alive(run)
             connection.commit()
     for load in loads:

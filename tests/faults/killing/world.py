@@ -183,6 +183,7 @@ class World:
             # Some tables are scanned; of others all key ranges are verified, so that each run finds the same.
             "DWH_SCAN_ROWS": "8",
             "DWH_VERIFY_WITHIN": "0s",
+            "DWH_ARCHIVE": "false",
         }
         return Place(name, url, environment, {SHOP: self._shop_content, WEBLOGS: self._weblog_content})
 

@@ -1,0 +1,36 @@
+"""`dwh archive`: add what waits for the archive, and maintain its tables."""
+
+from typing import Annotated
+
+import typer
+
+
+def archive(
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart",
+            help="Let the archive begin anew: the next runs archive everything that the warehouse has, whole.",
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a line.")] = False,
+) -> None:
+    """Add published batches that wait for the archive, merge small files of its Delta tables, and remove what neither
+    a version of the last week nor a batch names.
+
+    Examples: `dwh archive`, `dwh archive --restart`
+    """
+    from dataclasses import asdict
+
+    from cli.output import out, show_json
+    from flows.maintain_archive import maintain_archive, restart_archive
+
+    if restart:
+        restart_archive()
+        out.print("The archive begins anew with the next run of each source.")
+        return
+    done = maintain_archive()
+    if as_json:
+        show_json(asdict(done))
+        return
+    out.print(f"{done}.")

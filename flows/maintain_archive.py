@@ -1,0 +1,36 @@
+"""Flow maintain-archive: add what waits for the archive, compact its tables, remove what nothing names."""
+
+from flows.databases import with_urls
+from flows.engine import flow, log
+from flows.run_locked import run_locked
+from warehouse.archive import maintain
+from warehouse.archive.maintain import Maintained
+from warehouse.archive.place import Archive
+from warehouse.db.schema_version import ensure_migrated
+from warehouse.runs.audit import Run
+from warehouse.settings import Settings
+
+NAME = "maintain-archive"
+
+
+@flow(NAME)
+def maintain_archive() -> Maintained:
+    """Add what waits for the archive, merge small files, and remove files that no version and no batch names."""
+    settings = with_urls(Settings.load())
+
+    def work(run: Run) -> Maintained:
+        if not settings.archive:
+            log("DWH_ARCHIVE=false: there is nothing to maintain")
+            return Maintained()
+        done = maintain.maintain(run.warehouse_url, Archive.of(settings), log)
+        log(f"archive: {done}")
+        return done
+
+    return run_locked(settings.warehouse, NAME, work, lock=NAME)
+
+
+def restart_archive() -> None:
+    """Let the archive begin anew with the next run of each source."""
+    settings = with_urls(Settings.load())
+    ensure_migrated(settings.warehouse)
+    maintain.restart(settings.warehouse)

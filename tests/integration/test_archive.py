@@ -1,0 +1,315 @@
+"""The archive holds every batch that was published, each row once, and nothing that was not."""
+
+import os
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tests.archive import archived, archived_mirror, load, mirror, state
+from tests.integration.test_capture import TYPES, only
+from tests.pipeline import Pipeline
+from warehouse.archive import captured, flush, maintain
+from warehouse.archive.place import Archive, ArchiveUnreachable
+from warehouse.model.star import DIMENSIONS
+from warehouse.reconcile.reconcile import reconcile_source
+from warehouse.runs.audit import start_run
+from warehouse.undo.undo import undo
+
+CUSTOMER, ITEM = "shop/customer", "shop/order_item"
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    return Archive(tmp_path / "lake" / "archive")
+
+
+@pytest.fixture(params=["files", "rows"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Batches are written as files before the publish, or their rows wait in the warehouse."""
+    if request.param == "files":
+        monkeypatch.setattr(captured, "SMALL_ROWS", 0)
+    return str(request.param)
+
+
+def assert_archived(shop: Pipeline, archive: Archive) -> None:
+    """Mirrors, dimensions and the audit trail follow from the archive, and nothing waits for it."""
+    for table in shop.source.tables:
+        path = f"shop/{table.name}"
+        if archive.open(path) is not None:
+            expected = mirror(shop.warehouse, table.mirror)
+            assert archived_mirror(archive, shop.warehouse, path, table.key) == expected, path
+    for name, key in [(f"dwh.{one.table}", one.key) for one in DIMENSIONS] + [
+        ("audit.load", "load_id"), ("audit.run", "run_id"), ("audit.quarantine", "quarantine_id"),
+    ]:  # fmt: skip
+        rows = shop.warehouse.execute(f"select {key} from {name}".encode()).fetchall()
+        assert set(state(archive, name.replace(".", "/"), key)) == set(rows), name
+    assert shop.rows("select path from audit.archive_pending where published_at is not null") == []
+    assert shop.rows("select batch_id from audit.archive_row") == []
+
+
+def change(shop: Pipeline) -> None:
+    shop.insert("customer", id=2, name="Eva")
+    shop.do("update customer set country = 'UY' where id = 1", "delete from order_item where line_number = 2")
+    shop.order(2, "2024-04-01", {"quantity": 0}, {})
+
+
+def test_archive_gives_back_mirrors_dimensions_and_audit_trail_after_any_change(
+    shop: Pipeline, archive: Archive, way: str
+) -> None:
+    shop.order(1, "2024-03-10", {}, {})
+    first = load(shop, archive)
+    assert_archived(shop, archive)
+    change(shop)
+    second = load(shop, archive)
+    assert_archived(shop, archive)
+    rows = archived(archive, CUSTOMER)
+    assert sorted((row["_run_id"], row["_operation"], row["id"], row["country"]) for row in rows) == [
+        (first, "write", 1, "AR"), (second, "write", 1, "UY"), (second, "write", 2, "AR"),
+    ]  # fmt: skip
+    assert sorted(
+        (row["_run_id"], row["_operation"], row["sales_order_id"], row["line_number"], row["quantity"])
+        for row in archived(archive, ITEM)
+        if row["sales_order_id"] == 1
+    ) == [(first, "write", 1, 1, 2), (first, "write", 1, 2, 2), (second, "delete", 1, 2, None)]
+    assert {row["_snapshot"] is None for row in archived(archive, ITEM)} == {False}
+    # A run without news leaves everything as it is.
+    versions = {path: archive.open(path).version() for path in (CUSTOMER, "audit/run")}  # type: ignore[union-attr]
+    load(shop, archive)
+    assert {path: archive.open(path).version() for path in versions} == versions  # type: ignore[union-attr]
+    assert {str(archive.open(path).protocol())[:60] for path in versions} == {  # type: ignore[union-attr]
+        "ProtocolVersions(min_reader_version=1, min_writer_version=2,"
+    }
+
+
+def test_values_of_every_type_are_archived_exactly(pipeline: Pipeline, archive: Archive, way: str) -> None:
+    pipeline.do(
+        "create type mood as enum ('sad', 'happy')",
+        "create type mood_range as range (subtype = mood)",
+        "create domain email as text check (value like '%@%')",
+        "create domain work_email as email",
+        "create domain price as numeric(8, 3)",
+        "create type place as (name text, floor int)",
+        'create table thing (id int primary key, updated_at timestamptz, "ID" text, "a (b)" text, "_RUN_ID" text, '
+        + ", ".join(f"{name} {kind}" for name, (kind, _, _) in TYPES.items())
+        + ")",
+    )
+    given = [name for name, (_, value, _) in TYPES.items() if value is not None]
+    source = only("thing")
+    for side in (1, 2):
+        names = ", ".join(["id", "updated_at", '"ID"', '"a (b)"', '"_RUN_ID"', *given])
+        values = ", ".join(str(TYPES[name][side]) for name in given)
+        pipeline.do(f"insert into thing ({names}) values ({side}, '2024-01-01', 'x', '', 'y', {values})")
+    pipeline.do("insert into thing (id) values (3)")
+    load(pipeline, archive, source)
+    assert archived_mirror(archive, pipeline.warehouse, "shop/thing", ["id"]) == mirror(
+        pipeline.warehouse, "shop_thing"
+    )
+    rescued = {row["id"]: row["_rescued_data"] for row in archived(archive, "shop/thing")}
+    assert rescued == {
+        1: '{"a_day": "infinity", "a_moment": "infinity"}',
+        2: '{"a_day": "5874897-12-31", "a_moment": "0044-03-15 12:00:00+00 BC", "scaled_number": "NaN", '
+        '"a_zoned_moment": "-infinity"}',
+        3: None,
+    }
+
+
+def test_column_that_is_new_or_has_another_type_gets_a_field_of_its_own(
+    shop: Pipeline, archive: Archive, way: str
+) -> None:
+    load(shop, archive)
+    shop.do(
+        "alter table customer add column vip boolean default true",
+        "alter table customer alter id type integer",
+    )
+    source = shop.source
+    for column, kind in (("score", "numeric(5,2) default 1.5"), ("note", "text default 'x'")):
+        shop.do(
+            f"alter table customer add column {column} {kind}", "update customer set country = country || 'x'"
+        )
+    shop.do("alter table customer alter id type bigint")
+    load(shop, archive, source)
+    assert_archived(shop, archive)
+    last = archived(archive, CUSTOMER)[-1]
+    assert (last["vip"], str(last["score"]), last["note"]) == (True, "1.50", "x")
+
+
+def test_undo_and_repair_are_archived(shop: Pipeline, archive: Archive) -> None:
+    shop.order(1, "2024-03-10", {}, {})
+    load(shop, archive)
+    change(shop)
+    second = load(shop, archive)
+    with start_run(shop.warehouse_url, flow="undo", archive=True) as run:
+        undo(run, second)
+    flush.flush(shop.warehouse_url, archive)
+    assert_archived(shop, archive)
+    assert [
+        (row["_operation"], row["id"], row["_mirror_run_id"])
+        for row in archived(archive, CUSTOMER)
+        if row["_run_id"] == run.run_id
+    ] == [("write", 1, 1), ("remove", 2, None)]
+    assert state(archive, "audit/run", "run_id")[(second,)]["status"] == "undone"
+    load(shop, archive)
+    shop.warehouse.execute("update raw.shop_customer set name = 'damaged' where id = 1")
+    shop.warehouse.execute("delete from raw.shop_customer where id = 2")
+    with start_run(shop.warehouse_url, flow="reconcile", archive=True) as run:
+        reconcile_source(run, shop.source, shop.shop_url, repair=True)
+    flush.flush(shop.warehouse_url, archive)
+    assert_archived(shop, archive)
+    assert sorted(
+        (row["_operation"], row["id"], row["name"])
+        for row in archived(archive, CUSTOMER)
+        if row["_run_id"] == run.run_id
+    ) == [("write", 1, "Ana"), ("write", 2, "Eva")]
+
+
+def test_warehouse_older_than_its_archive_is_archived_whole_once(shop: Pipeline, archive: Archive) -> None:
+    shop.order(1, "2024-03-10", {}, {})
+    load(shop, archive, archives=False, adds=False)
+    shop.do("delete from order_item where line_number = 2")
+    load(shop, archive, archives=False, adds=False)
+    assert archived(archive, CUSTOMER) == []
+    change(shop)
+    third = load(shop, archive)
+    assert_archived(shop, archive)
+    assert [
+        (row["_operation"], row["line_number"], row["_mirror_run_id"])
+        for row in archived(archive, ITEM)
+        if row["sales_order_id"] == 1
+    ] == [("write", 1, 1), ("write_deleted", 2, 2)]
+    kinds = [
+        (row["run_id"], row["kind"], row["row_count"])
+        for row in archived(archive, "audit/captured_table")
+        if row["table_name"] == "customer"
+    ]
+    assert kinds == [(third, "baseline", 2), (third, "incremental", 2)]
+    # And again after runs that did not archive.
+    shop.do("update customer set name = 'Mia' where id = 2")
+    load(shop, archive, archives=False, adds=False)
+    shop.do("update customer set name = 'Ada' where id = 1")
+    load(shop, archive)
+    assert_archived(shop, archive)
+
+
+def test_batches_wait_while_the_archive_is_away_and_are_added_once(
+    shop: Pipeline, archive: Archive, way: str
+) -> None:
+    load(shop, archive)
+    root = Path(str(archive.root))
+    root.rename(root.with_name("away"))
+    root.write_text("not a folder")
+    for name in ("Eva", "Mia"):
+        shop.do(f"update customer set name = '{name}'")
+        with pytest.raises(ArchiveUnreachable, match="cannot be reached"):
+            load(shop, archive)
+    assert shop.rows(
+        "select count(distinct run_id) from audit.archive_pending where published_at is not null"
+    ) == [(2,)]
+    root.unlink()
+    root.with_name("away").rename(root)
+    assert flush.flush(shop.warehouse_url, archive) > 0
+    assert flush.flush(shop.warehouse_url, archive) == 0
+    assert_archived(shop, archive)
+    assert [row["name"] for row in archived(archive, CUSTOMER)] == ["Ana", "Eva", "Mia"]
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing that comes after it is done."""
+
+
+def test_batch_whose_addition_was_not_heard_of_is_added_once(
+    shop: Pipeline, archive: Archive, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.order(1, "2024-03-10", {}, {})
+    added = flush.add_files
+
+    def add_and_die(*arguments: object) -> None:
+        added(*arguments)  # type: ignore[arg-type]
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(flush, "add_files", add_and_die)
+        with pytest.raises(Killed):
+            load(shop, archive)
+    change(shop)
+    load(shop, archive)
+    assert_archived(shop, archive)
+    for path in (CUSTOMER, ITEM, "dwh/dim_customer"):
+        rows = archived(archive, path)
+        assert len({(row["_batch_id"], str(list(row.values())[:3])) for row in rows}) == len(rows)
+
+
+def test_run_that_dies_before_it_publishes_leaves_nothing_in_the_archive(
+    shop: Pipeline, archive: Archive, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(shop, archive)
+    change(shop)
+
+    def die(*_: object) -> None:
+        raise Killed
+
+    before = {path: archived(archive, path) for path in (CUSTOMER, "audit/run", "dwh/dim_customer")}
+    with monkeypatch.context() as patch:
+        patch.setattr("warehouse.load.publish.ensure_alive", die)
+        with pytest.raises(Killed):
+            load(shop, archive)
+    flush.flush(shop.warehouse_url, archive)
+    assert {path: archived(archive, path) for path in before} == before
+    load(shop, archive)
+    assert_archived(shop, archive)
+
+
+def test_archive_that_knows_more_than_the_warehouse_is_not_written_to(
+    shop: Pipeline, archive: Archive
+) -> None:
+    load(shop, archive)
+    shop.warehouse.execute("create table public.kept as table audit.archive_table")
+    change(shop)
+    load(shop, archive)
+    shop.warehouse.execute("delete from audit.archive_table")
+    shop.warehouse.execute("insert into audit.archive_table table public.kept")
+    shop.do("update customer set name = 'Mia'")
+    with pytest.raises(flush.ArchiveAhead, match="has batches up to"):
+        load(shop, archive)
+
+
+def test_duckdb_reads_the_same_counts_and_sums(shop: Pipeline, archive: Archive, way: str) -> None:
+    for number in range(1, 20):
+        shop.order(number, "2024-03-10", {"unit_price": number + 0.25}, {"unit_price": 3})
+    load(shop, archive)
+    table = archive.open(ITEM)
+    assert table is not None
+    files = [str(one) for one in table.file_uris()]
+    found = duckdb.sql(
+        f"select count(*), sum(unit_price), max(_run_id) from read_parquet({files})"
+    ).fetchall()
+    assert (
+        found
+        == shop.warehouse.execute(
+            "select count(*), sum(unit_price), max(_run_id) from raw.shop_order_item"
+        ).fetchall()
+    )
+
+
+def test_maintenance_merges_files_and_keeps_every_row(
+    shop: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(shop, archive)
+    for number in range(3, 6):
+        shop.insert("customer", id=number)
+        load(shop, archive)
+    before = archived(archive, CUSTOMER)
+    orphan = Path(str(archive.folder(CUSTOMER))) / f"{before[0]['_warehouse_id']}-000000000099-x.parquet"
+    orphan.write_bytes(b"of a run that died")
+    monkeypatch.setattr(maintain, "MOST_SMALL_FILES", 2)
+    assert maintain.maintain(shop.warehouse_url, archive).tables_compacted >= 2
+    assert orphan.exists()
+    os.utime(orphan, (0, 0))
+    assert maintain.maintain(shop.warehouse_url, archive).files_removed == 1
+    assert not orphan.exists()
+    assert sorted(map(str, archived(archive, CUSTOMER))) == sorted(map(str, before))
+    table = archive.open(CUSTOMER)
+    assert table is not None and len(table.file_uris()) == 1
+    change(shop)
+    load(shop, archive)
+    assert_archived(shop, archive)

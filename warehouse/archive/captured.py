@@ -1,0 +1,306 @@
+"""Archive captured batches: large ones as Parquet files while the run stages, small ones as rows when it publishes."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import psycopg
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from warehouse.archive.column_types import select_stored, stored_columns
+from warehouse.archive.delta import fields_of
+from warehouse.archive.manifest import Entry, Kind, write_manifest
+from warehouse.archive.parquet_files import ParquetFile, file_stem, unreachable, write_files
+from warehouse.archive.pending import (
+    Columns,
+    begin_batch,
+    keep_rows,
+    publish_files,
+    publish_rows,
+    warehouse_id,
+    with_pending_fields,
+)
+from warehouse.archive.place import Archive, ArchiveUnreachable, table_path
+from warehouse.db.connections import connect
+from warehouse.extract.catalog import mirrored_columns
+from warehouse.extract.snapshot import Snapshot
+from warehouse.extract.staged import Staged, StagedTable
+from warehouse.extract.staging_tables import batch_table, deleted_table
+from warehouse.runs.audit import Run
+from warehouse.sources.declaration import Table
+
+# A batch with no more rows, and little that is stored out of line, is kept in the warehouse until it is added.
+SMALL_ROWS: Final = 10_000
+SMALL_BYTES: Final = 1024 * 1024
+
+Progress = Callable[[str], None]
+# Of rows of a mirror: the operation that brings it to their state, and the run that wrote them.
+_MIRROR_OPERATION: Final = sql.SQL("case when _is_deleted then 'write_deleted' else 'write' end")
+_MIRROR_RUN: Final = sql.Identifier("_run_id")
+_NO_RUN: Final = sql.SQL("null::bigint")
+_ONE_ROW: Final = sql.SQL("(values (1)) as one")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows of a batch: their operation, of which columns they have values, and where they are."""
+
+    operation: sql.Composable
+    columns: Sequence[str]
+    rows: sql.Composable
+    mirror_run_id: sql.Composable
+
+
+@dataclass(frozen=True)
+class WrittenBatch:
+    """A batch whose files are written: no reader sees them before it is published and added."""
+
+    batch_id: int
+    files: Sequence[ParquetFile]
+
+
+Written = Mapping[tuple[Table, Kind], WrittenBatch]
+
+
+@dataclass
+class BatchFiles:
+    """Files of a run's large batches, written by a thread beside the staging of the next tables."""
+
+    run: Run
+    archive: Archive
+    progress: Progress
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "archive"))
+    _pending: dict[tuple[Table, Kind], Future[WrittenBatch | None]] = field(default_factory=dict)
+
+    def add(self, staged: StagedTable, snapshot: Snapshot) -> None:
+        """Write the files of a batch that is staged and committed, if it is large."""
+        if staged.reading == "skipped":
+            return
+        if staged.before is not None:
+            self._submit(staged, "baseline", snapshot)
+        if staged.rows_read + staged.rows_deleted:
+            self._submit(staged, kind_of(staged), snapshot)
+
+    def finish(self) -> Written:
+        """Wait for all files. Left out are small batches, and those that could not be written: their rows are kept."""
+        written = {}
+        for (table, kind), pending in self._pending.items():
+            try:
+                if batch := pending.result():
+                    written[table, kind] = batch
+            except ArchiveUnreachable as error:
+                self.progress(f"{table.name}: its rows wait in the warehouse for the archive. {error}")
+        return written
+
+    def close(self) -> None:
+        """Wait for what is being written, and begin nothing more."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(self, staged: StagedTable, kind: Kind, snapshot: Snapshot) -> None:
+        self._pending[staged.table, kind] = self._pool.submit(self._write, staged, kind, snapshot)
+
+    def _write(self, staged: StagedTable, kind: Kind, snapshot: Snapshot) -> WrittenBatch | None:
+        table, run = staged.table, self.run
+        with connect(run.warehouse_url, autocommit=True, application_name="dwh archive") as connection:
+            if kind == "baseline":
+                if not _needs_baseline(staged, _known(connection, [table])):
+                    return None
+                columns: Columns = tuple(mirrored_columns(connection, table).items())
+                parts = _mirror_parts(table, columns)
+            else:
+                columns, parts = columns_of(staged), _batch_parts(staged)
+            if all(_is_small(connection, part.rows) for part in parts):
+                return None
+            path = table_path(table.source, table.name)
+            with unreachable(self.archive):
+                fields = fields_of(self.archive.open(path))
+            stored = stored_columns(columns, with_pending_fields(connection, path, run.run_id, fields))
+            is_captured = kind != "baseline"
+            batch_id, captured_at = begin_batch(
+                connection, path, run.run_id, table.key, columns,
+                snapshot.taken_at if is_captured else None, snapshot.xmin if is_captured else None,
+            )  # fmt: skip
+            own = warehouse_id(connection)
+            queries = [
+                select_stored(
+                    stored,
+                    {name: sql.Identifier(name) for name in part.columns},
+                    {"_operation": part.operation, "_mirror_run_id": part.mirror_run_id},
+                    part.rows,
+                ).as_string(connection)
+                for part in parts
+            ]
+        constants = {
+            "_batch_id": batch_id, "_run_id": run.run_id, "_warehouse_id": own, "_captured_at": captured_at,
+            "_snapshot": snapshot.xmin if is_captured else None, "_xid": None,
+        }  # fmt: skip
+        stem = file_stem(own, batch_id)
+        return WrittenBatch(
+            batch_id, write_files(run.warehouse_url, self.archive, path, stem, stored, constants, queries)
+        )
+
+
+@contextmanager
+def batch_files(run: Run, archive: Archive | None, progress: Progress) -> Iterator[BatchFiles | None]:
+    """Files of the large batches of `run`; None where nothing is archived."""
+    if archive is None or not run.is_archived:
+        yield None
+        return
+    files = BatchFiles(run, archive, progress)
+    try:
+        yield files
+    finally:
+        files.close()
+
+
+def publish_batches(connection: psycopg.Connection, run_id: int, staged: Staged, written: Written) -> bool:
+    """Publish the batches of a staged source for the archive, before they are merged. Returns whether there are any."""
+    tables = [one for one in staged.tables if one.reading != "skipped"]
+    known = _known(connection, [one.table for one in tables])
+    entries = []
+    for one in tables:
+        if _needs_baseline(one, known):
+            entries.append(_publish(connection, run_id, one, "baseline", staged.snapshot, written))
+        if one.rows_read or one.rows_deleted:
+            entries.append(_publish(connection, run_id, one, kind_of(one), staged.snapshot, written))
+        elif one.table not in known or known[one.table].columns != columns_of(one):
+            entries.append(
+                Entry(one.table, kind_of(one), columns_of(one), one.comment, None, 0, staged.snapshot)
+            )
+    write_manifest(connection, run_id, entries)
+    _remember(connection, run_id, tables, is_changed=bool(entries))
+    return bool(entries)
+
+
+def _publish(
+    connection: psycopg.Connection,
+    run_id: int,
+    staged: StagedTable,
+    kind: Kind,
+    snapshot: Snapshot,
+    written: Written,
+) -> Entry:
+    table = staged.table
+    is_baseline = kind == "baseline"
+    columns = tuple(mirrored_columns(connection, table).items()) if is_baseline else columns_of(staged)
+    if batch := written.get((table, kind)):
+        publish_files(connection, batch.batch_id, batch.files)
+        batch_id, rows = batch.batch_id, sum(file.rows for file in batch.files)
+    else:
+        batch_id, _ = begin_batch(
+            connection, table_path(table.source, table.name), run_id, table.key, columns,
+            None if is_baseline else snapshot.taken_at, None if is_baseline else snapshot.xmin,
+        )  # fmt: skip
+        for part in _mirror_parts(table, columns) if is_baseline else _batch_parts(staged):
+            keep_part(connection, batch_id, columns, part)
+        rows = publish_rows(connection, batch_id)
+    return Entry(table, kind, columns, staged.comment, batch_id, rows, None if is_baseline else snapshot)
+
+
+def keep_part(connection: psycopg.Connection, batch_id: int, columns: Columns, part: _Part) -> int:
+    """Keep rows of a batch in the warehouse; returns their number."""
+    values = [sql.Identifier(name) if name in part.columns else None for name, _ in columns]
+    return keep_rows(connection, batch_id, part.operation, values, part.rows, part.mirror_run_id)
+
+
+def kind_of(staged: StagedTable) -> Kind:
+    """Whether all rows of a table were read, for the first time or again, or those that may have changed."""
+    if staged.before is None:
+        return "first"
+    return "full" if staged.full_refresh else "incremental"
+
+
+def columns_of(staged: StagedTable) -> Columns:
+    """Names and types of a batch's columns."""
+    return tuple((column.name, column.type) for column in staged.columns)
+
+
+def _batch_parts(staged: StagedTable) -> list[_Part]:
+    table = staged.table
+    parts = [
+        _Part(
+            sql.SQL("'write'::text"), [column.name for column in staged.columns], batch_table(table), _NO_RUN
+        ),
+        _Part(sql.SQL("'delete'::text"), table.key, deleted_table(table), _NO_RUN),
+    ]
+    return parts if staged.rows_deleted else parts[:1]
+
+
+def _mirror_parts(table: Table, columns: Columns) -> list[_Part]:
+    """All rows of a mirror, and before them one that says that what was archived earlier is void."""
+    return [
+        _Part(sql.SQL("'truncate'::text"), (), _ONE_ROW, _NO_RUN),
+        _Part(
+            _MIRROR_OPERATION, [name for name, _ in columns], sql.Identifier("raw", table.mirror), _MIRROR_RUN
+        ),
+    ]
+
+
+def _is_small(connection: psycopg.Connection, rows: sql.Composable) -> bool:
+    if rows is _ONE_ROW:
+        return True
+    row = connection.execute(
+        sql.SQL(
+            "select pg_table_size({name}) - pg_relation_size({name}) <= {bytes} "
+            "and not exists (select from {rows} offset {most})"
+        ).format(
+            name=sql.Literal(rows.as_string(connection)),
+            rows=rows,
+            bytes=sql.Literal(SMALL_BYTES),
+            most=sql.Literal(SMALL_ROWS),
+        )
+    ).fetchone()
+    return row == (True,)
+
+
+@dataclass(frozen=True)
+class _KnownTable:
+    """What is archived of a table: the run of its watermark then, and the columns of the last batch."""
+
+    captured_run_id: int | None
+    columns: Columns
+
+
+def _known(connection: psycopg.Connection, tables: Sequence[Table]) -> dict[Table, _KnownTable]:
+    by_path = {table_path(table.source, table.name): table for table in tables}
+    rows = connection.execute(
+        "select path, captured_run_id, columns from audit.archive_table where path = any(%s)", [list(by_path)]
+    ).fetchall()
+    return {
+        by_path[path]: _KnownTable(run_id, tuple((name, kind) for name, kind in columns or ()))
+        for path, run_id, columns in rows
+    }
+
+
+def _needs_baseline(staged: StagedTable, known: Mapping[Table, _KnownTable]) -> bool:
+    """Whether runs have loaded the mirror whose batches are not archived."""
+    if staged.before is None:
+        return False
+    archived = known.get(staged.table)
+    return archived is None or archived.captured_run_id != staged.before.run_id
+
+
+def _remember(
+    connection: psycopg.Connection, run_id: int, tables: Sequence[StagedTable], *, is_changed: bool
+) -> None:
+    paths = [table_path(one.table.source, one.table.name) for one in tables]
+    if not is_changed:
+        connection.execute(
+            "update audit.archive_table set captured_run_id = %s where path = any(%s)", [run_id, paths]
+        )
+        return
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            """
+            insert into audit.archive_table (path, columns, captured_run_id) values (%s, %s, %s)
+            on conflict (path) do update
+            set columns = excluded.columns, captured_run_id = excluded.captured_run_id
+            """,
+            [
+                (path, Jsonb([list(column) for column in columns_of(one)]), run_id)
+                for path, one in zip(paths, tables, strict=True)
+            ],
+        )

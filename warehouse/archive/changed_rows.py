@@ -1,0 +1,233 @@
+"""Archive what captured batches cannot give back: rows of dimensions, quarantine, runs and watermarks, as a transaction
+left them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import class_row
+
+from warehouse.archive.pending import begin_batch, keep_rows, publish_rows
+from warehouse.db.identifiers import listed, text_array
+from warehouse.model.star import DIMENSIONS
+
+# Tables of the audit trail that a rebuild needs.
+AUDIT_TABLES: Final = (
+    "run", "load", "quarantine", "watermark", "definition", "precedence", "freshness", "file", "file_part",
+    "feed_field",
+)  # fmt: skip
+# Rows of which runs change that did not write them, and no trigger logs it.
+_ALSO_CHANGED: Final = {"audit.run": "or undone_by_run_id = {run_id}"}
+_LOGGED: Final = (
+    "select distinct row_key from {log} "
+    "where table_name = {name} and changed_at > {until} and operation <> 'alter'"
+)
+# Rows that an undo is about to restore or to delete: no trigger logs that.
+_NOTED: Final = "union select row_key from pg_temp.archive_noted where table_name = {name}"
+
+
+@dataclass(frozen=True)
+class ArchivedTable:
+    """A table whose rows are archived as they are: columns, types, key, and up to where they are archived."""
+
+    schema: str
+    name: str
+    columns: Sequence[str]
+    types: Sequence[str]
+    key: Sequence[str]
+    # Its key is a number that grows with each insert.
+    is_numbered: bool
+    has_run_id: bool
+    is_known: bool
+    last_key: int | None
+    changes_until: str | None
+    has_noted: bool = False
+
+    @property
+    def full_name(self) -> str:
+        """`schema.table`."""
+        return f"{self.schema}.{self.name}"
+
+    @property
+    def path(self) -> str:
+        """Its path in the archive."""
+        return f"{self.schema}/{self.name}"
+
+
+def note_rows_of(connection: psycopg.Connection, run_ids: Sequence[int]) -> None:
+    """Before an undo: note the rows of the audit trail that these runs have written, for `archive_changed_rows`."""
+    for table in _read_tables(connection):
+        if table.schema != "audit" or not table.has_run_id or table.name in ("run", "load"):
+            continue
+        connection.execute(
+            sql.SQL(
+                "insert into pg_temp.archive_noted "
+                "select {name}, {key} from {table} as written where run_id = any({run_ids}) union "
+                "select table_name, row_key from audit.before_image "
+                "where run_id = any({run_ids}) and table_name = {name} and row_key is not null"
+            ).format(
+                name=sql.Literal(table.full_name),
+                key=text_array(table.key, "written"),
+                table=sql.Identifier(table.schema, table.name),
+                run_ids=sql.Literal(list(run_ids)),
+            )
+        )
+
+
+def archive_changed_rows(connection: psycopg.Connection, run_id: int, *, with_noted: bool = False) -> int:
+    """Keep the rows that this transaction, and whoever else since the last one, has changed. Returns their number.
+
+    A table that is not archived yet is archived as a whole. `with_noted` are rows of pg_temp.archive_noted, too.
+    """
+    tables = [replace(one, has_noted=with_noted) for one in _read_tables(connection)]
+    if not tables:
+        return 0
+    rows = connection.execute(
+        sql.SQL(" union all ").join(
+            sql.SQL("select {} where {}").format(sql.Literal(one.full_name), _work(one, run_id))
+            for one in tables
+        )
+    ).fetchall()
+    changed = {name for (name,) in rows}
+    count = 0
+    for table in tables:
+        if table.full_name in changed or not table.is_known:
+            count += _archive(connection, run_id, table)
+    return count
+
+
+def _archive(connection: psycopg.Connection, run_id: int, table: ArchivedTable) -> int:
+    names = _names(table, run_id)
+    columns = list(zip(table.columns, table.types, strict=True))
+    batch_id, _ = begin_batch(connection, table.path, run_id, table.key, columns)
+    if not table.is_known:
+        keep_rows(
+            connection,
+            batch_id,
+            sql.Literal("truncate"),
+            [None for _ in columns],
+            sql.SQL("(values (1)) as one"),
+        )
+    keep_rows(
+        connection,
+        batch_id,
+        sql.Literal("write"),
+        [sql.Identifier("written", name) for name in table.columns],
+        sql.SQL("{table} as written where {condition}").format(
+            table=names["table"], condition=_changed(table, run_id) if table.is_known else sql.SQL("true")
+        ),
+    )
+    if table.is_known and table.full_name not in _ALSO_CHANGED and table.name != "load":
+        place = {name: number for number, name in enumerate(table.key, start=1)}
+        keep_rows(
+            connection,
+            batch_id,
+            sql.Literal("remove"),
+            [
+                sql.SQL("gone.row_key[{}]").format(sql.Literal(place[name])) if name in place else None
+                for name in table.columns
+            ],
+            sql.SQL(
+                "({logged}) as gone where row_key <> '{{}}' and not exists ("
+                "select from {table} as written where ({key}) = ({typed}))"
+            ).format(**names, typed=_typed_key(table, "gone")),
+        )
+    connection.execute(
+        sql.SQL(
+            """
+            insert into audit.archive_table (path, last_key, changes_until)
+            values ({path}, {last_key}, clock_timestamp())
+            on conflict (path) do update set last_key = excluded.last_key, changes_until = excluded.changes_until
+            """
+        ).format(
+            path=sql.Literal(table.path),
+            last_key=sql.SQL("(select max({key}) from {table})").format(**names)
+            if table.is_numbered
+            else sql.NULL,
+        )
+    )
+    return publish_rows(connection, batch_id)
+
+
+def _names(table: ArchivedTable, run_id: int) -> Mapping[str, sql.Composable]:
+    names: dict[str, sql.Composable] = {
+        "table": sql.Identifier(table.schema, table.name),
+        "key": listed(table.key),
+        "run_id": sql.Literal(run_id),
+        "log": sql.SQL("audit.change" if table.schema == "dwh" else "audit.before_image"),
+        "name": sql.Literal(table.full_name),
+        "until": sql.SQL("{}::timestamptz").format(sql.Literal(table.changes_until or "-infinity")),
+    }
+    names["logged"] = sql.SQL(f"{_LOGGED} {_NOTED if table.has_noted else ''}").format(**names)
+    return names
+
+
+def _typed_key(table: ArchivedTable, row: str) -> sql.Composable:
+    types = dict(zip(table.columns, table.types, strict=True))
+    return sql.SQL(", ").join(
+        sql.SQL("{}.row_key[{}]::{}").format(sql.Identifier(row), sql.Literal(number), sql.SQL(types[name]))
+        for number, name in enumerate(table.key, start=1)
+    )
+
+
+def _changed(table: ArchivedTable, run_id: int) -> sql.Composable:
+    """Condition of the rows that are new or changed since the table was archived last."""
+    names = _names(table, run_id)
+    is_new: sql.Composable = sql.SQL("false")
+    if table.is_numbered:
+        is_new = sql.SQL("{key} > {last_key}").format(**names, last_key=sql.Literal(table.last_key or -1))
+    elif table.has_run_id:
+        is_new = sql.SQL("run_id = {run_id}").format(**names)
+    also = sql.SQL(_ALSO_CHANGED.get(table.full_name, "")).format(**names)
+    return sql.SQL("({is_new} {also} or ({key}) in (select {typed} from ({logged}) as logged))").format(
+        **names, is_new=is_new, also=also, typed=_typed_key(table, "logged")
+    )
+
+
+def _work(table: ArchivedTable, run_id: int) -> sql.Composable:
+    """Whether something of the table is to be archived."""
+    return sql.SQL("exists (select from {table} where {changed}) or exists ({logged})").format(
+        **_names(table, run_id), changed=_changed(table, run_id)
+    )
+
+
+def _read_tables(connection: psycopg.Connection) -> list[ArchivedTable]:
+    names = [*(f"dwh.{one.table}" for one in DIMENSIONS), *(f"audit.{name}" for name in AUDIT_TABLES)]
+    with connection.cursor(row_factory=class_row(ArchivedTable)) as cursor:
+        return cursor.execute(_TABLES, [names]).fetchall()
+
+
+_TABLES: Final = """
+    select
+        namespace.nspname as schema,
+        relation.relname as name,
+        attribute.names as columns,
+        attribute.types,
+        key.names as key,
+        key.types in ('{bigint}', '{integer}') as is_numbered,
+        'run_id' = any(attribute.names) as has_run_id,
+        archived.path is not null as is_known,
+        archived.last_key,
+        archived.changes_until::text as changes_until
+    from pg_class as relation
+    inner join pg_namespace as namespace on relation.relnamespace = namespace.oid
+    inner join pg_index on indrelid = relation.oid and indisprimary
+    cross join lateral (
+        select
+            array_agg(attname::text order by attnum) as names,
+            array_agg(format_type(atttypid, atttypmod) order by attnum) as types
+        from pg_attribute where attrelid = relation.oid and attnum > 0 and not attisdropped
+    ) as attribute
+    cross join lateral (
+        select
+            array_agg(attname::text order by part.position) as names,
+            array_agg(format_type(atttypid, atttypmod) order by part.position) as types
+        from unnest(indkey) with ordinality as part (attnum, position)
+        inner join pg_attribute on attrelid = relation.oid and pg_attribute.attnum = part.attnum
+    ) as key
+    left join audit.archive_table as archived on archived.path = namespace.nspname || '/' || relation.relname
+    where namespace.nspname || '.' || relation.relname = any(%s)
+    order by namespace.nspname, relation.oid
+"""

@@ -1,0 +1,133 @@
+"""Maintain the archive: merge small files, remove what no version needs, and files that no batch names."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+
+from warehouse.archive.flush import LOCK, WAIT_SECONDS, flush
+from warehouse.archive.parquet_files import unreachable
+from warehouse.archive.pending import warehouse_id
+from warehouse.archive.place import Archive
+from warehouse.db.connections import connect
+from warehouse.db.locks import session_lock
+from warehouse.files.locations import files_below
+
+# A table with more files that are smaller is compacted.
+MOST_SMALL_FILES: Final = 8
+SMALL_BYTES: Final = 32 * 1024 * 1024
+# Readers of an older version have so long; what a run is writing is younger.
+KEEP: Final = timedelta(days=7)
+ORPHAN_AGE: Final = timedelta(days=1)
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Maintained:
+    """What a round did: rows added, tables compacted, files removed."""
+
+    rows_added: int = 0
+    tables_compacted: int = 0
+    files_removed: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.rows_added:,} rows added, {self.tables_compacted:,} tables compacted, "
+            f"{self.files_removed:,} files removed"
+        )
+
+
+def maintain(warehouse_url: str, archive: Archive, progress: Progress = lambda _: None) -> Maintained:
+    """Add what waits, compact tables of many small files, and remove files that no version and no batch names.
+
+    No row is lost: compaction writes the same rows into fewer files, in one Delta commit.
+
+    Raises:
+        ArchiveUnreachable: it cannot be read or written.
+        LockHeld: another process was adding batches for a minute.
+    """
+    added = flush(warehouse_url, archive, progress=progress)
+    compacted = removed = 0
+    with (
+        connect(warehouse_url, autocommit=True, application_name="dwh archive") as connection,
+        session_lock(connection, LOCK, wait_seconds=WAIT_SECONDS),
+        unreachable(archive),
+    ):
+        own = warehouse_id(connection)
+        forget_unpublished(connection)
+        for path in _paths(archive):
+            table = archive.open(path)
+            if table is None:
+                continue
+            sizes = table.get_add_actions(flatten=True).column("size_bytes").to_pylist()
+            if sum(size < SMALL_BYTES for size in sizes) > MOST_SMALL_FILES:
+                table.optimize.compact()
+                table.create_checkpoint()
+                compacted += 1
+                progress(f"{path}: {len(sizes):,} files compacted")
+            hours = int(KEEP.total_seconds() / 3600)
+            gone = len(table.vacuum(hours, dry_run=False, enforce_retention_duration=True))
+            gone += _remove_orphans(connection, archive, path, own)
+            if gone:
+                progress(f"{path}: {gone:,} files removed")
+            removed += gone
+    return Maintained(added, compacted, removed)
+
+
+def restart(warehouse_url: str) -> None:
+    """Let the archive begin anew with all that this warehouse has: its next runs archive mirrors and dimensions whole.
+
+    What waits for the archive is dropped: it is part of what is archived then.
+    """
+    with connect(warehouse_url, application_name="dwh archive") as connection:
+        connection.execute("update audit.archive set warehouse_id = gen_random_uuid()")
+        connection.execute("delete from audit.archive_table")
+        connection.execute("delete from audit.archive_pending")
+
+
+def forget_unpublished(connection: psycopg.Connection) -> int:
+    """Forget batches that were begun by runs that have ended and published nothing; returns how many."""
+    return connection.execute(
+        """
+        delete from audit.archive_pending as pending using audit.run as run
+        where pending.published_at is null and run.run_id = pending.run_id and run.status <> 'running'
+        """
+    ).rowcount
+
+
+def _paths(archive: Archive) -> Iterator[str]:
+    # Two levels: source and table.
+    if not archive.root.exists():
+        return
+    root: Any = archive.root
+    for source in sorted(root.iterdir(), key=str):
+        for table in sorted(source.iterdir(), key=str):
+            yield f"{source.name}/{table.name}"
+
+
+def _remove_orphans(connection: psycopg.Connection, archive: Archive, path: str, own: str) -> int:
+    """Remove files of this warehouse that neither a Delta version nor a batch names, once they are a day old."""
+    table = archive.open(path)
+    assert table is not None
+    named = {uri.rpartition("/")[2] for uri in table.file_uris()}
+    rows = connection.execute("select batch_id from audit.archive_pending where path = %s", [path]).fetchall()
+    pending = tuple(f"{own}-{batch_id:012d}-" for (batch_id,) in rows)
+    before = (datetime.now(UTC) - ORPHAN_AGE).timestamp() * 1e9
+    removed = 0
+    for found in files_below(archive.folder(path)):
+        name = found.parts[-1]
+        is_ours = len(found.parts) == 1 and name.startswith(f"{own}-") and name.endswith(".parquet")
+        if (
+            is_ours
+            and name not in named
+            and found.modified_ns < before
+            and not name.startswith(pending or ("/",))
+        ):
+            location = found.location
+            location.unlink() if isinstance(location, Path) else location.fs.rm(location.path)
+            removed += 1
+    return removed

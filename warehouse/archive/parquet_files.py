@@ -1,0 +1,219 @@
+"""Write rows of a query into Parquet files of an archived table: no reader sees them before a Delta commit does."""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from warehouse.archive.column_types import HOUSEKEEPING, StoredColumn
+from warehouse.archive.place import IS_IT_UP, Archive, ArchiveUnreachable
+from warehouse.archive.reader import open_reader
+from warehouse.files.locations import Location
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# A file that is larger ends with its row group, and another one begins.
+FILE_BYTES: Final = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class ParquetFile:
+    """A file of an archived table: name, size in bytes, rows."""
+
+    name: str
+    size: int
+    rows: int
+
+
+def file_stem(warehouse_id: str, batch_id: int) -> str:
+    """How the names of a batch's files begin."""
+    return f"{warehouse_id}-{batch_id:012d}-"
+
+
+def write_files(
+    warehouse_url: str,
+    archive: Archive,
+    path: str,
+    stem: str,
+    columns: Sequence[StoredColumn],
+    constants: Mapping[str, object],
+    queries: Sequence[str],
+) -> list[ParquetFile]:
+    """Write the rows of `queries` into as few files of the table `path` as their size allows, in bounded memory.
+
+    The queries deliver the `columns`, in their order, and those housekeeping columns that are not among `constants`.
+
+    Raises:
+        ArchiveUnreachable: the file system of the archive failed.
+        UnreadableRows: a query failed.
+    """
+    import pyarrow as pa
+
+    schema = arrow_schema(columns)
+    folder = archive.folder(path)
+    writer = _Writer(folder, stem, schema)
+    try:
+        with unreachable(archive), writer:
+            for query in queries:
+                with open_reader(warehouse_url, query) as reader:
+                    for batch in reader:
+                        writer.write(_as_stored(batch, schema, constants))
+    except pa.ArrowException as error:
+        raise ArchiveUnreachable(f"{folder} cannot be written: {error}.", hint=IS_IT_UP) from None
+    return writer.files
+
+
+def arrow_schema(columns: Sequence[StoredColumn]) -> "pa.Schema":
+    """Arrow schema of an archived table with these columns."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            *(pa.field(one.name, _arrow_type(one.delta_type), metadata=one.metadata) for one in columns),
+            *(pa.field(name, _arrow_type(kind)) for name, kind in HOUSEKEEPING.items()),
+        ]
+    )
+
+
+@contextmanager
+def unreachable(archive: Archive) -> Iterator[None]:
+    """Say of errors of the file system, or of the object store, that the archive cannot be reached."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ArchiveUnreachable(
+            f"The archive {archive.root} cannot be reached: {reason}.", hint=IS_IT_UP
+        ) from None
+    except Exception as error:
+        # Of deltalake and of the clients of object stores, none of which share a class.
+        if type(error).__module__.partition(".")[0] in (
+            "_internal",
+            "deltalake",
+            "botocore",
+            "aiohttp",
+            "s3fs",
+        ):
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ArchiveUnreachable(
+                f"The archive {archive.root} cannot be reached: {reason.rstrip('.')}.", hint=IS_IT_UP
+            ) from None
+        raise
+
+
+def stats_of(rows: int, batch_ids: Sequence[int], run_ids: Sequence[int]) -> str:
+    """Delta's statistics of a file, by which readers skip it."""
+    bounds = {"_batch_id": batch_ids, "_run_id": run_ids}
+    return json.dumps(
+        {
+            "numRecords": rows,
+            "minValues": {name: min(values) for name, values in bounds.items()},
+            "maxValues": {name: max(values) for name, values in bounds.items()},
+            "nullCount": dict.fromkeys(bounds, 0),
+        }
+    )
+
+
+def make_durable(path: Path) -> None:
+    """Wait until a local file, and its name in its folder, would survive a power cut."""
+    for place, flags in ((path, os.O_RDONLY), (path.parent, os.O_RDONLY | os.O_DIRECTORY)):
+        descriptor = os.open(place, flags)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class _Writer:
+    """Parquet files of one batch, opened when there are rows for them."""
+
+    def __init__(self, folder: Location, stem: str, schema: "pa.Schema") -> None:
+        self._folder, self._stem, self._schema = folder, f"{stem}{time.time_ns():x}", schema
+        self.files: list[ParquetFile] = []
+        self._sink: Any = None
+        self._parquet: Any = None
+        self._rows = 0
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._close()
+
+    def write(self, batch: "pa.RecordBatch") -> None:
+        """Write a batch as a row group."""
+        if not batch.num_rows:
+            return
+        if self._parquet is None:
+            self._open()
+        self._parquet.write_batch(batch)
+        self._rows += batch.num_rows
+        if self._sink.tell() > FILE_BYTES:
+            self._close()
+
+    def _open(self) -> None:
+        from pyarrow import parquet
+
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._location = self._folder / f"{self._stem}-{len(self.files)}.parquet"
+        self._sink = self._location.open("wb")
+        # Level 1 takes less time than snappy's larger files cost to write and to read.
+        self._parquet = parquet.ParquetWriter(
+            self._sink, self._schema, compression="zstd", compression_level=1, version="2.6"
+        )
+
+    def _close(self) -> None:
+        if self._parquet is None:
+            return
+        parquet, sink = self._parquet, self._sink
+        self._parquet = self._sink = None
+        parquet.close()
+        size = sink.tell()
+        sink.close()
+        if isinstance(self._location, Path):
+            make_durable(self._location)
+        self.files.append(ParquetFile(self._location.name, size, self._rows))
+        self._rows = 0
+
+
+def _as_stored(
+    batch: "pa.RecordBatch", schema: "pa.Schema", constants: Mapping[str, object]
+) -> "pa.RecordBatch":
+    """A record batch of a query in the schema of the archive."""
+    import pyarrow as pa
+
+    arrays = []
+    for field in schema:
+        if field.name in constants:
+            arrays.append(pa.repeat(pa.scalar(constants[field.name], field.type), batch.num_rows))
+            continue
+        array = batch.column(field.name)
+        if isinstance(array, pa.ExtensionArray):
+            array = array.storage
+        arrays.append(array if array.type == field.type else array.cast(field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _arrow_type(kind: str) -> "pa.DataType":
+    import pyarrow as pa
+
+    if kind.startswith("decimal"):
+        precision, scale = kind.removeprefix("decimal(").rstrip(")").split(",")
+        return pa.decimal128(int(precision), int(scale))
+    return {
+        "boolean": pa.bool_(),
+        "short": pa.int16(),
+        "integer": pa.int32(),
+        "long": pa.int64(),
+        "float": pa.float32(),
+        "double": pa.float64(),
+        "timestamp": pa.timestamp("us", "UTC"),
+        "date": pa.date32(),
+        "string": pa.string(),
+        "binary": pa.binary(),
+    }[kind]

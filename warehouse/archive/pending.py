@@ -1,0 +1,163 @@
+"""Batches that are published and not in the archive yet: their files, or their rows, kept in the warehouse."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
+
+from warehouse.archive.column_types import Fields, fields_with, stored_columns
+from warehouse.archive.parquet_files import ParquetFile
+
+Columns = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class PendingBatch:
+    """A batch that is published: columns by name and PostgreSQL type, and its files unless its rows are kept."""
+
+    batch_id: int
+    path: str
+    run_id: int
+    key: Sequence[str]
+    columns: Sequence[Sequence[str]]
+    row_count: int
+    files: Sequence[dict[str, object]] | None
+
+    @property
+    def typed(self) -> list[tuple[str, str]]:
+        """Its columns as pairs."""
+        return [(name, kind) for name, kind in self.columns]
+
+
+def begin_batch(
+    connection: psycopg.Connection,
+    path: str,
+    run_id: int,
+    key: Sequence[str],
+    columns: Columns,
+    captured_at: datetime | None = None,
+    snapshot_xmin: int | None = None,
+) -> tuple[int, datetime]:
+    """Number a batch that is about to be archived; it is none until it is published.
+
+    Returns its id and when it was captured.
+    """
+    row = connection.execute(
+        """
+        insert into audit.archive_pending (path, run_id, key, columns, captured_at, snapshot_xmin)
+        values (%s, %s, %s, %s, coalesce(%s, clock_timestamp()), %s)
+        returning batch_id, captured_at
+        """,
+        [path, run_id, list(key), Jsonb([list(one) for one in columns]), captured_at, snapshot_xmin],
+    ).fetchone()
+    assert row is not None
+    return row[0], row[1]
+
+
+def publish_files(connection: psycopg.Connection, batch_id: int, files: Sequence[ParquetFile]) -> None:
+    """Publish a batch whose rows are in files, in the transaction that publishes it."""
+    connection.execute(
+        """
+        update audit.archive_pending
+        set files = %s, row_count = %s, published_at = clock_timestamp() where batch_id = %s
+        """,
+        [Jsonb([vars(one) for one in files]), sum(one.rows for one in files), batch_id],
+    )
+
+
+def publish_rows(connection: psycopg.Connection, batch_id: int) -> int:
+    """Publish a batch whose rows are in audit.archive_row, or drop it if it has none. Returns the number of rows."""
+    row = connection.execute(
+        "select count(*) from audit.archive_row where batch_id = %s", [batch_id]
+    ).fetchone()
+    count = int(row[0]) if row else 0
+    if count:
+        connection.execute(
+            "update audit.archive_pending set row_count = %s, published_at = clock_timestamp() where batch_id = %s",
+            [count, batch_id],
+        )
+    else:
+        connection.execute("delete from audit.archive_pending where batch_id = %s", [batch_id])
+    return count
+
+
+_KEEP: Final = sql.SQL(
+    "insert into audit.archive_row (batch_id, operation, mirror_run_id, row_values) "
+    "select {batch_id}, {operation}, {mirror_run_id}, array[{values}]::text[] from {rows}"
+)
+
+
+def keep_rows(
+    connection: psycopg.Connection,
+    batch_id: int,
+    operation: sql.Composable,
+    values: Sequence[sql.Composable | None],
+    rows: sql.Composable,
+    mirror_run_id: sql.Composable = sql.NULL,
+) -> int:
+    """Keep rows of a batch in the warehouse: `values` are expressions over `rows`, in the order of its columns.
+
+    None stands for a column that is not known. Returns the number of rows.
+    """
+    return connection.execute(
+        _KEEP.format(
+            batch_id=sql.Literal(batch_id),
+            operation=operation,
+            mirror_run_id=mirror_run_id,
+            values=sql.SQL(", ").join(
+                sql.NULL if value is None else sql.SQL("{}::text").format(value) for value in values
+            ),
+            rows=rows,
+        )
+    ).rowcount
+
+
+def pending_batches(connection: psycopg.Connection, path: str) -> list[PendingBatch]:
+    """Published batches of the table `path`, in their order."""
+    with connection.cursor(row_factory=class_row(PendingBatch)) as cursor:
+        return cursor.execute(
+            """
+            select batch_id, path, run_id, key, columns, row_count, files from audit.archive_pending
+            where path = %s and published_at is not null order by batch_id
+            """,
+            [path],
+        ).fetchall()
+
+
+def with_pending_fields(
+    connection: psycopg.Connection, path: str, run_id: int, fields: Fields
+) -> dict[str, dict[str, Any]]:
+    """Fields of a Delta table once the batches that are not in it yet, and those of this run, are added."""
+    rows = connection.execute(
+        "select columns from audit.archive_pending where path = %s and (published_at is not null or run_id = %s) "
+        "order by batch_id",
+        [path, run_id],
+    ).fetchall()
+    more = dict(fields)
+    for (columns,) in rows:
+        more |= fields_with(stored_columns([(name, kind) for name, kind in columns], more))
+    return more
+
+
+def pending_paths(connection: psycopg.Connection, older_than_seconds: float = 0) -> list[str]:
+    """Tables with published batches, where the first has waited for so long."""
+    rows = connection.execute(
+        """
+        select path from audit.archive_pending where published_at is not null group by path
+        having min(published_at) <= clock_timestamp() - make_interval(secs => %s) order by path
+        """,
+        [older_than_seconds],
+    ).fetchall()
+    return [path for (path,) in rows]
+
+
+def warehouse_id(connection: psycopg.Connection) -> str:
+    """Id of this warehouse in the archive."""
+    row = connection.execute("select warehouse_id::text from audit.archive").fetchone()
+    assert row is not None
+    return str(row[0])
