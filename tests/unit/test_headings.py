@@ -56,6 +56,7 @@ def test_no_table_of_status_shows_a_name_of_a_field(monkeypatch: pytest.MonkeyPa
             "reconciled": [],
             "quarantine": row("source", "entity", "rule", "waiting_count", "oldest_at", "newest_at"),
             "unread_files": row("feed", "path", "status", "reason", "hint"),
+            "archive": [],
         }
     )
     headers = [line for line in target.getvalue().splitlines() if line.startswith("┃")]
