@@ -32,7 +32,10 @@ STANDS_IN = {
     "redis": "Debian's Redis 7.0",
     "axllent/mailpit": "an SMTP sink in Python",
 }
-LEFT_OUT = {"grafana/grafana": "Grafana: there is nothing to stand in for it"}
+LEFT_OUT = {
+    "grafana/grafana": "Grafana: there is nothing to stand in for it",
+    "dwh-superset": "Superset, a profile with an image of its own",
+}
 
 
 class ContainerError(Exception):
