@@ -14,11 +14,11 @@ from api.models import Problem
 from api.repositories.unit_of_work import Shop
 from api.routes import orders, problems, service
 from api.routes.guard import PROTECTED, Guard
+from api.services.placing import remove_old_keys
 
 logger = logging.getLogger("dwh.api")
 
 CLEANUP_SECONDS = 600
-KEYS_AT_A_TIME = 5000
 
 
 def create_app(shop: Shop, token: str | None = None) -> FastAPI:
@@ -53,9 +53,13 @@ def create_app(shop: Shop, token: str | None = None) -> FastAPI:
 
 async def _remove_old_keys(shop: Shop) -> None:
     while True:
-        with suppress(ShopUnavailable):
-            while await shop.run(lambda unit: unit.keys.remove_old(KEYS_AT_A_TIME)) == KEYS_AT_A_TIME:
-                await asyncio.sleep(0.1)
+        # What fails now is done ten minutes later.
+        try:
+            await remove_old_keys(shop)
+        except ShopUnavailable:
+            pass
+        except Exception:
+            logger.exception("Old keys could not be removed.")
         await asyncio.sleep(CLEANUP_SECONDS)
 
 

@@ -13,6 +13,8 @@ from api.repositories.unit_of_work import Again, Shop, UnitOfWork
 from api.services import view
 from api.services.pricing import LARGEST_AMOUNT, discount_of, is_price
 
+KEYS_AT_A_TIME = 5000
+
 
 @dataclass(frozen=True)
 class Placed:
@@ -42,6 +44,16 @@ async def place_order(shop: Shop, request: OrderRequest, key: str | None) -> Pla
         return placed
 
     return await shop.run(once)
+
+
+async def remove_old_keys(shop: Shop) -> int:
+    """Remove all keys that are older than 24 hours, in small transactions; returns how many."""
+    removed = 0
+    while True:
+        rows = await shop.run(lambda unit: unit.keys.remove_old(KEYS_AT_A_TIME))
+        removed += rows
+        if rows < KEYS_AT_A_TIME:
+            return removed
 
 
 async def _place(unit: UnitOfWork, request: OrderRequest) -> Placed:

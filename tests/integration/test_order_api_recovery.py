@@ -21,6 +21,7 @@ import pytest
 from api.errors import ShopUnavailable
 from api.repositories import unit_of_work
 from api.repositories.unit_of_work import Shop, UnitOfWork
+from api.services.placing import remove_old_keys
 from generators.shop import create_schema
 from stack.postgres import EmbeddedPostgres
 from tests.conftest import MAJOR, RUN_FOLDER, SETTINGS
@@ -258,3 +259,27 @@ def test_request_that_finds_no_free_connection_or_waits_too_long_is_refused(
     ]
     assert {type(one) for one in refused} == {ShopUnavailable}
     assert answered is None
+
+
+def test_keys_are_removed_after_a_day_unless_they_are_in_use(
+    postgres: EmbeddedPostgres, shop_template: str
+) -> None:
+    async def remove(url: str) -> int:
+        shop = Shop(url)
+        await shop.open()
+        try:
+            return await remove_old_keys(shop)
+        finally:
+            await shop.close()
+
+    with copy_shop(postgres, shop_template) as url, psycopg.connect(url, autocommit=True) as shop:
+        shop.execute(
+            "insert into order_request (idempotency_key, request_hash, created_at)"
+            " select n, '', now() - n * interval '1 hour' from generate_series(1, 11000) as n"
+        )
+        with psycopg.connect(url) as using:
+            using.execute("update order_request set answer = '' where idempotency_key = '9000'")
+            assert asyncio.run(remove(url)) == 11000 - 23 - 1
+        kept = shop.execute("select idempotency_key::int from order_request order by 1").fetchall()
+        assert kept == [(n,) for n in (*range(1, 24), 9000)]
+        assert asyncio.run(remove(url)) == 1
