@@ -13,15 +13,20 @@ import psycopg
 import ua_parser
 from psycopg import sql
 
+from generators import leads as lead_generator
 from generators import weblogs as log_generator
 from generators.shop import generate
 from generators.shop.visitors import visitors
 from tests.pipeline import Pipeline
 from tests.weblog_lake import WeblogLake, make_lake
+from warehouse.extract.delete_threshold import DeleteThreshold
+from warehouse.feeds.stage import stage_feed
 from warehouse.load import marts
+from warehouse.load.publish import publish
 from warehouse.model.mart import Mart
 from warehouse.runs.audit import Load, start_run
 from warehouse.settings import Settings
+from warehouse.sources.registry import read_source
 
 # Midnight two days ago: a simulated day still lies in the past.
 UNTIL = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=2)
@@ -68,6 +73,19 @@ def fill_warehouse(shop_url: str, url: str, lake: Path) -> None:
         bad_share=0,
     )
     made.load()
+    leads = read_source("leads")
+    assert leads.feed is not None
+    # Long ago: half of the contacts have ordered since.
+    lead_generator.generate(
+        lake / "lake" / leads.feed.landing,
+        rows=150,
+        days=4,
+        until=(UNTIL - timedelta(days=200)).date(),
+        defects=0.05,
+        contacts=lead_generator.contacts_of(shop_url),
+    )
+    with start_run(url, flow="ingest-leads") as run:
+        publish(run, stage_feed(run, leads, str(lake / "lake"), threshold=DeleteThreshold()))
     refresh(url)
 
 

@@ -2,7 +2,6 @@
 
 import io
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,32 +9,13 @@ import pandas as pd
 import psycopg
 import pytest
 
-from generators.leads import contacts_of, generate
 from tests.integration.test_feeds import FeedPipeline
-from tests.marts import UNTIL, MartWorld
+from tests.marts import MartWorld
 from warehouse.db.connections import connect
 from warehouse.errors import AccessRefused
 from warehouse.report.contacts import write_contacts
 
 COLUMNS = ["lead_id", "name", "company", "email", "country", "interest", "lead_source", "created"]
-
-
-@pytest.fixture(scope="module")
-def leads(mart_world: MartWorld, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeedPipeline]:
-    """Leads of ten days before the shop's last, loaded: half of the contacts have ordered since."""
-    pipeline = FeedPipeline(mart_world.warehouse_url, tmp_path_factory.mktemp("leads"), "leads")
-    assert pipeline.source.feed is not None
-    generate(
-        pipeline.lake / pipeline.source.feed.landing,
-        rows=150,
-        days=4,
-        until=(UNTIL - pd.Timedelta(days=200)).date(),
-        defects=0.05,
-        contacts=contacts_of(mart_world.shop_url),
-    )
-    pipeline.run()
-    yield pipeline
-    pipeline.warehouse.close()
 
 
 def raw_leads(folder: Path) -> pd.DataFrame:
@@ -65,9 +45,8 @@ def raw_leads(folder: Path) -> pd.DataFrame:
     return leads[is_right]
 
 
-def test_conversion_per_lead_source(mart_world: MartWorld, leads: FeedPipeline) -> None:
-    assert leads.source.feed is not None
-    listed = raw_leads(leads.lake / leads.source.feed.landing)
+def test_conversion_per_lead_source(mart_world: MartWorld) -> None:
+    listed = raw_leads(mart_world.lake.landing.with_name("leads"))
     customers = mart_world.raw_table("customer")
     by_email = (
         customers.dropna(subset=["email"]).groupby(customers.email.str.lower().str.strip()).id.agg(list)
@@ -99,7 +78,7 @@ def test_conversion_per_lead_source(mart_world: MartWorld, leads: FeedPipeline) 
     assert details.has_converted.sum() == sum(counts[2] for counts in expected.values())
 
 
-def test_marketing_sees_leads_without_name_and_e_mail(mart_world: MartWorld, leads: FeedPipeline) -> None:
+def test_marketing_sees_leads_without_name_and_e_mail(mart_world: MartWorld) -> None:
     with psycopg.connect(mart_world.warehouse_url) as connection:
         connection.execute("set role dwh_marketing")
         cursor = connection.execute("select * from mart.leads_masked")
@@ -115,10 +94,12 @@ def test_marketing_sees_leads_without_name_and_e_mail(mart_world: MartWorld, lea
 
 
 def test_contacts_are_read_as_their_own_role_into_a_private_file(
-    mart_world: MartWorld, leads: FeedPipeline, tmp_path: Path
+    mart_world: MartWorld, tmp_path: Path
 ) -> None:
+    leads = FeedPipeline(mart_world.warehouse_url, tmp_path / "lake", "leads")
     leads.land("z.csv", 'lead_id,name,email,source,created\n=1+1,"=cmd|x",+1@example.com,@fair,2024-03-01\n')
     leads.run()
+    leads.warehouse.close()
     path = write_contacts(mart_world.warehouse_url, tmp_path / "leads-contacts.xlsx")
     assert path.stat().st_mode & 0o777 == 0o600
     book = pd.read_excel(path, engine="calamine", keep_default_na=False)
@@ -133,9 +114,7 @@ def test_contacts_are_read_as_their_own_role_into_a_private_file(
                 connection.execute(f"select from {table}".encode())
 
 
-def test_a_login_without_the_role_gets_no_contacts(
-    mart_world: MartWorld, leads: FeedPipeline, tmp_path: Path
-) -> None:
+def test_a_login_without_the_role_gets_no_contacts(mart_world: MartWorld, tmp_path: Path) -> None:
     login = f"analyst_{datetime.now(UTC):%H%M%S%f}"
     admin = mart_world.pipeline.warehouse
     admin.execute(f"create role {login} login password 'secret' in role dwh_reader".encode())

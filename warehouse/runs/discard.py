@@ -5,6 +5,10 @@ from collections.abc import Sequence
 import psycopg
 
 from warehouse.errors import WrongParameters
+from warehouse.runs.audit import Load, record_load
+
+# Their lines are counted with their file, and read again with it.
+WEBLOGS = "weblogs"
 
 
 def discard(connection: psycopg.Connection, run_id: int, quarantine_ids: Sequence[int], reason: str) -> int:
@@ -24,14 +28,14 @@ def discard(connection: psycopg.Connection, run_id: int, quarantine_ids: Sequenc
             hint="Only records and lines of files can be discarded: name their source by --source.",
         )
     connection.execute("select set_config('dwh.run_id', %s, true)", [str(run_id)])
-    row = connection.execute(
+    discarded = connection.execute(
         """
         with discarded as (
             update audit.quarantine
             set resolved_at = clock_timestamp(), resolved_run_id = %(run_id)s, resolution = 'discarded',
                 note = %(reason)s
             where quarantine_id = any(%(ids)s) and resolved_at is null
-            returning file_id, line_number
+            returning source, entity, file_id, line_number
         ),
 
         file as (
@@ -56,8 +60,12 @@ def discard(connection: psycopg.Connection, run_id: int, quarantine_ids: Sequenc
             where part.file_id = counted.file_id and part.first_line = counted.first_line
         )
 
-        select count(*) from discarded
+        select source, entity, count(*) from discarded group by source, entity
         """,
         {"run_id": run_id, "ids": list(quarantine_ids), "reason": reason},
-    ).fetchone()
-    return int(row[0]) if row else 0
+    ).fetchall()
+    for source, entity, count in discarded:
+        # An undo of what was loaded before would take back these counts, too, if it did not know of this run.
+        if source != WEBLOGS:
+            record_load(connection, run_id, Load(source, f"raw.{entity}", rows_updated=count))
+    return sum(count for *_, count in discarded)

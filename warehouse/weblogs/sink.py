@@ -25,7 +25,13 @@ from warehouse.weblogs.files.checkpoints import (
     save,
 )
 from warehouse.weblogs.files.unread import record, set_aside
-from warehouse.weblogs.maintenance.reload import reopen_last_line, replace_lines, restart_file, supersede
+from warehouse.weblogs.maintenance.reload import (
+    discard_again,
+    reopen_last_line,
+    replace_lines,
+    restart_file,
+    supersede,
+)
 from warehouse.weblogs.quarantine import QuarantinedLine, copy_lines
 from warehouse.weblogs.storage.aggregate_tables import add_staged, clear_staged
 from warehouse.weblogs.storage.countries import name_countries
@@ -149,6 +155,8 @@ class TableSink:
         results = verify(connection, self._run, batch)
         for file in batch.files:
             save(connection, file, run_id)
+            if file.is_reread:
+                discard_again(connection, file, run_id)
         record_load(connection, run_id, self._summary(batch))
         # This connection's locks keep others from these files: if it is gone, nothing may be published.
         self._reader.execute("select")

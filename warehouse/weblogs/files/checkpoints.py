@@ -79,6 +79,8 @@ class FileProgress:
     rows_discarded: int = 0
     # What was loaded of it before is deleted when this batch commits.
     is_restarted: bool = False
+    # Whether this run reads it again: in this batch or in an earlier one.
+    is_reread: bool = False
     parts: list[Part] = field(default_factory=list)
     broken_rules: Counter[str] = field(default_factory=Counter)
 

@@ -9,6 +9,7 @@ from warehouse.db.locks import transaction_lock
 from warehouse.files.content import ContentReader
 from warehouse.files.lake import line_end
 from warehouse.runs.audit import mark_irreversible
+from warehouse.runs.discard import discard
 from warehouse.weblogs.files.checkpoints import FEED, PUBLISHED, FileProgress, save
 from warehouse.weblogs.maintenance.delete_rows import delete_rows
 
@@ -79,7 +80,7 @@ def restart_file(connection: psycopg.Connection, progress: FileProgress) -> None
     row = connection.execute(
         "select min(byte_offset), min(first_line) from audit.file_part where file_id = %s", [progress.file_id]
     ).fetchone()
-    progress.is_restarted = True
+    progress.is_restarted = progress.is_reread = True
     if row is None or row[0] is None:
         return
     # A copy of another file begins where that one ends.
@@ -96,7 +97,7 @@ def replace_lines(connection: psycopg.Connection, progress: FileProgress, run_id
     delete_lines(connection, progress.file_id, run_id)
     connection.execute("delete from audit.file_part where file_id = %s", [progress.file_id])
     connection.execute("update audit.file set rows_removed = 0 where file_id = %s", [progress.file_id])
-    # Except those that this transaction has put there. What was discarded is read again, too.
+    # Except those that this transaction has put there. What was discarded is read again, too: see `discard_again`.
     connection.execute(
         """
         update audit.quarantine set resolved_at = clock_timestamp(), resolved_run_id = %s, resolution = 'replaced'
@@ -104,6 +105,33 @@ def replace_lines(connection: psycopg.Connection, progress: FileProgress, run_id
         """,
         [run_id, progress.file_id],
     )
+
+
+def discard_again(connection: psycopg.Connection, progress: FileProgress, run_id: int) -> None:
+    """Discard what somebody had discarded before the file was read again, where the same line is still refused.
+
+    Call it when the batch's entries and counts are written.
+    """
+    discarded = connection.execute(
+        """
+        select former.note, array_agg(entry.quarantine_id)
+        from audit.quarantine as entry
+        cross join lateral (
+            select earlier.note from audit.quarantine as earlier
+            where earlier.file_id = entry.file_id and earlier.line_number = entry.line_number
+                and earlier.raw_text = entry.raw_text and earlier.note is not null
+                and earlier.quarantine_id < entry.quarantine_id
+            order by earlier.quarantine_id desc limit 1
+        ) as former
+        where entry.file_id = %s and entry.resolved_at is null and entry.xmin = pg_current_xact_id()::xid
+        group by former.note
+        """,
+        [progress.file_id],
+    ).fetchall()
+    for note, ids in discarded:
+        count = discard(connection, run_id, ids, note)
+        progress.rows_quarantined -= count
+        progress.rows_discarded += count
 
 
 def supersede(connection: psycopg.Connection, progress: FileProgress, run_id: int) -> None:

@@ -1,0 +1,146 @@
+"""What waits in quarantine is judged once more: rows of databases, lines of web logs, records of files."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_feeds import FeedPipeline, an_order
+from tests.pipeline import Pipeline
+from tests.weblog_lake import line, make_lake
+from warehouse.errors import UndoBlocked, WrongParameters
+from warehouse.load.rejudge import rejudge
+from warehouse.reconcile.reconcile import reconcile_feed, reconcile_weblog_files
+from warehouse.runs.audit import start_run
+from warehouse.runs.discard import discard
+from warehouse.runs.quarantine import Selection, count_waiting, edit_record, find_waiting
+from warehouse.undo.undo import undo
+
+GIFTS = "partners may give products away"
+
+
+def test_rows_of_a_database_are_replayed_once_the_rule_is_relaxed_and_never_twice(
+    shop_url: str, warehouse_url: str
+) -> None:
+    shop = Pipeline(shop_url, warehouse_url)
+    shop.open_shop()
+    gift = {"unit_price": 0, "unit_price_default": None, "discount_amount": 0}
+    shop.order(1, "2024-03-10", gift, {"quantity": 50})
+    shop.order(2, "2024-03-11", {**gift, "status": "lost"}, {})
+    shop.capture()
+    entity = shop.source.entities["order_item"]
+    relaxed = replace(entity, relaxed_rules={"unit price is not positive": GIFTS})
+    source = replace(shop.source, entities={**shop.source.entities, "order_item": relaxed})
+    ids = find_waiting(shop.warehouse, Selection(source="shop"))["shop"]
+    assert find_waiting(shop.warehouse, Selection(rule="status is unknown")) == {"shop": [ids[1]]}
+
+    def judged(*, dry_run: bool = False) -> int:
+        with start_run(warehouse_url, flow="replay-quarantine", dry_run=dry_run) as run:
+            rejudge(run, source, ids)
+            return count_waiting(run.dry_run_connection or run.connection, ids)
+
+    before = shop.facts("net_amount::integer")
+    assert before == [("1", "2", 4990), ("2", "2", 190)]
+    assert judged(dry_run=True) == 1
+    assert (shop.facts("net_amount::integer"), [entry[2] for entry in shop.quarantined()]) == (
+        before,
+        [None, None],
+    )
+    assert judged() == 1
+    passed = [("1", "1", 0), *before]
+    assert shop.facts("net_amount::integer") == passed
+    assert shop.quarantined() == [
+        (["1", "1"], ["unit price is not positive"], "released"),
+        (["2", "1"], ["unit price is not positive", "status is unknown"], "replaced"),
+        (["2", "1"], ["status is unknown"], None),
+    ]
+    judged()
+    assert shop.facts("net_amount::integer") == passed
+    assert len(shop.quarantined()) == 3
+    # A row of a database is corrected there, and neither edited nor discarded here.
+    waiting = find_waiting(shop.warehouse, Selection(source="shop"))
+    with pytest.raises(WrongParameters, match=r"no record of a file.*Rows of a database are corrected there"):
+        edit_record(shop.warehouse, waiting, b"{}")
+    with (
+        pytest.raises(WrongParameters, match=r"is a row of a database, and can only be corrected there"),
+        start_run(warehouse_url, flow="discard-quarantine") as run,
+        run.session("discard") as writer,
+    ):
+        discard(writer, run.run_id, waiting["shop"], "not wanted")
+    shop.close()
+
+
+def test_lines_of_web_logs_that_were_discarded_stay_so_when_their_file_is_read_again(
+    warehouse_url: str, tmp_path: Path
+) -> None:
+    lake = make_lake(tmp_path / "lake", warehouse_url)
+    lake.put("a.log", line(1) + b"test of a scanner\n" + line(2) + b"broken otherwise\n" + line(3))
+    lake.load()
+    (scanner,) = lake.rows("select quarantine_id from audit.quarantine where raw_text like 'test%'")[0]
+    with start_run(warehouse_url, flow="discard-quarantine") as run, run.session("discard") as writer:
+        assert discard(writer, run.run_id, [scanner], "a scanner of ours") == 1
+    counts = "select line_count, rows_loaded, rows_quarantined, rows_discarded from"
+    entries = (
+        "select raw_text, note, line_number from audit.quarantine where resolution is {} order by line_number"
+    )
+    for _ in range(2):
+        assert lake.rows(f"{counts} audit.file") == lake.rows(f"{counts} audit.file_part") == [(5, 3, 1, 1)]
+        assert lake.rows(entries.format("null")) == [("broken otherwise", None, 4)]
+        assert lake.rows("select raw_text, note from audit.quarantine where resolution = 'discarded'") == [
+            ("test of a scanner", "a scanner of ours")
+        ]
+        assert lake.sizes() == [1, 2, 3]
+        with start_run(warehouse_url, flow="reconcile") as run:
+            verdicts = reconcile_weblog_files(run, repair=False)
+        assert [str(verdict) for verdict in verdicts if verdict.verdict == "different"] == []
+        # What a replay of its lines does.
+        lake.load(restart=["a.log"])
+    # A line that is another one now waits.
+    lake.put("a.log", line(1) + b"test of another\n" + line(2) + b"broken otherwise\n" + line(3))
+    lake.load(restart=["a.log"])
+    assert lake.rows(entries.format("null"))[0] == ("test of another", None, 2)
+
+
+def test_counts_of_files_hold_after_replay_discard_and_undo_of_each(
+    warehouse_url: str, tmp_path: Path
+) -> None:
+    orders = FeedPipeline(warehouse_url, tmp_path / "lake")
+    bad = [an_order(f"P-{n}", customer_name=None) for n in (1, 2, 3)]
+    orders.land("a.json", [*bad, an_order("P-4"), an_order("P-4", {"amount": 3})])
+    orders.run()
+    ids = [number for (number,) in orders.rows("select quarantine_id from audit.quarantine order by 1")]
+    states = [orders.counts()]
+    assert states[0] == [("a.json", "loaded", 5, 1, 3, 0, 1)]
+    orders.edit(ids[0], an_order("P-1"))
+    assert orders.rows(
+        "select edited_text is not null, edited_by is not null, edited_at is not null, "
+        "row_data ->> 'customer_name' from audit.quarantine order by quarantine_id"
+    ) == [(True, True, True, None), (False, False, False, None), (False, False, False, None)]
+    _, replayed = orders.replay(ids[0])
+    states.append(orders.counts())
+    assert states[1] == [("a.json", "loaded", 5, 2, 2, 0, 1)]
+    orders.discard(ids[1])
+    states.append(orders.counts())
+    assert states[2] == [("a.json", "loaded", 5, 2, 1, 1, 1)]
+
+    def check() -> None:
+        with start_run(warehouse_url, flow="reconcile") as run:
+            verdicts = reconcile_feed(run, orders.source, repair=False)
+        assert [str(one) for one in verdicts if one.verdict == "different"] == []
+
+    check()
+    # In their order: the discard came after the replay, and keeps its count otherwise.
+    with start_run(warehouse_url, flow="undo") as run, pytest.raises(UndoBlocked, match="discard-quarantine"):
+        undo(run, replayed)
+    assert orders.counts() == states[2]
+    (discarded,) = orders.rows("select max(run_id) from audit.run where flow = 'discard-quarantine'")[0]
+    for run_id, state in ((discarded, states[1]), (replayed, states[0])):
+        with start_run(warehouse_url, flow="undo") as run:
+            undo(run, run_id)
+        assert orders.counts() == state
+        check()
+    assert orders.facts() == [("P-4", "1", 3, 300)]
+    # What was taken back can be done again.
+    orders.replay(ids[0])
+    assert orders.counts() == states[1]
+    orders.warehouse.close()
