@@ -30,7 +30,7 @@ def test_every_key_of_a_declaration_is_explained() -> None:
         for model in (_Spec, _TableSpec, _EntitySpec)
         for name, field in model.model_fields.items()
     } - {"tables", "entities"}
-    of_feeds = {"feed", "columns", "items", "lookups", "precedence"}
+    of_feeds = {"feed", "columns", "items", "follows", "lookups", "precedence"}
     feeds = (PAGE.parent / "feeds.md").read_text()
     assert keys - set(re.findall(r"`(\w+)`", table)) == of_feeds
     assert {
