@@ -142,12 +142,13 @@ def batch_table(target: Target) -> Table:
         columns = (*(one.natural_key for one in target.refers_to), *target.measures)
     else:
         known = {column.name: column for column in (*target.measures, *target.attributes)}
-        references = [one.natural_key for one in target.refers_to]
+        # The key of a fact may be that of a member.
+        references = [
+            one.natural_key for one in target.refers_to if one.natural_key.name not in target.natural_key
+        ]
         inputs = [known[one] if isinstance(one, str) else one for one in target.inputs]
         sources = [one.member_source for one in target.refers_to]
-        # The key of a fact may be that of a member.
-        by_name = {one.name: one for one in (*references, *target.grain)}
-        columns = (*by_name.values(), target.event, *inputs, *sources)
+        columns = (*target.grain, *references, target.event, *inputs, *sources)
     words = target.entity.replace("_", " ")
     return Table(
         "staging",
