@@ -135,6 +135,9 @@ def _prepare(batch: Batch, fact: Fact) -> None:
         "query": fact_query(fact, with_lacks_member=True),
         "query_again": fact_query(fact, INCOMPLETE_LINES, with_lacks_member=True),
     }
+    # A first file names many members that nobody has: to join most of its lines twice takes longer than to look first.
+    if batch.is_full_load and batch.entity.lookups and any(infer_missing(batch, fact).values()):
+        describe_inferred(batch)
     batch.create_temporary("prepared", "{query}", **names)
     if not batch.exists("select from pg_temp.prepared as prepared where {lacks_member}", **names):
         return
