@@ -7,8 +7,8 @@ from flows.databases import with_urls
 from flows.engine import flow, log, renamed, run_parameters, task
 from flows.result import FlowResult
 from flows.run_locked import run_locked
+from warehouse.archive import upkeep
 from warehouse.archive.captured import BatchFiles, batch_files
-from warehouse.archive.place import Archive
 from warehouse.extract import stage, verification
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.limits import ReadLimits
@@ -69,7 +69,7 @@ def ingest_source(
     url = "" if declared.feed else settings.source_url(source)
 
     def ingest(run: Run) -> FlowResult:
-        with batch_files(run, Archive.of(settings) if run.is_archived else None, log) as files:
+        with batch_files(run, upkeep.archive_of(run, settings, log), log) as files:
             staged: Staged = (
                 stage_feed(run, declared, settings, full_refresh, confirm_deletes, reconform)
                 if declared.feed

@@ -44,11 +44,16 @@ def assert_archived(shop: Pipeline, archive: Archive) -> None:
     ]:  # fmt: skip
         rows = shop.warehouse.execute(f"select {key} from {name}".encode()).fetchall()
         assert set(state(archive, name.replace(".", "/"), key)) == set(rows), name
+    days = "snapshot_date", "product_id", "distribution_center_id", "source_system"
+    stock = shop.warehouse.execute(f"select {', '.join(days)}, quantity from dwh.fact_inventory_day".encode())
+    kept = state(archive, "dwh/fact_inventory_day", *days)
+    assert {(*key, row["quantity"]) for key, row in kept.items()} == set(stock.fetchall())
     assert shop.rows("select path from audit.archive_pending where published_at is not null") == []
     assert shop.rows("select batch_id from audit.archive_row") == []
 
 
 def change(shop: Pipeline) -> None:
+    shop.do("insert into inventory (product_id, distribution_center_id, quantity) values (1, 1, 7)")
     shop.insert("customer", id=2, name="Eva")
     shop.do("update customer set country = 'UY' where id = 1", "delete from order_item where line_number = 2")
     shop.order(2, "2024-04-01", {"quantity": 0}, {})

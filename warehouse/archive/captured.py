@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import psycopg
@@ -23,8 +23,9 @@ from warehouse.archive.pending import (
     warehouse_id,
     with_pending_fields,
 )
-from warehouse.archive.place import Archive, ArchiveUnreachable, table_path
+from warehouse.archive.place import Archive, table_path
 from warehouse.db.connections import connect
+from warehouse.errors import WarehouseError
 from warehouse.extract.catalog import mirrored_columns
 from warehouse.extract.snapshot import Snapshot
 from warehouse.extract.staged import Staged, StagedTable
@@ -65,15 +66,13 @@ class WrittenBatch:
 Written = Mapping[tuple[Table, Kind], WrittenBatch]
 
 
-@dataclass
 class BatchFiles:
     """Files of a run's large batches, written by a thread beside the staging of the next tables."""
 
-    run: Run
-    archive: Archive
-    progress: Progress
-    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "archive"))
-    _pending: dict[tuple[Table, Kind], Future[WrittenBatch | None]] = field(default_factory=dict)
+    def __init__(self, run: Run, archive: Archive, progress: Progress) -> None:
+        self.run, self.archive, self.progress = run, archive, progress
+        self._pool = ThreadPoolExecutor(1, "archive")
+        self._pending: dict[tuple[Table, Kind], Future[WrittenBatch | None]] = {}
 
     def add(self, staged: StagedTable, snapshot: Snapshot) -> None:
         """Write the files of a batch that is staged and committed, if it is large."""
@@ -91,7 +90,7 @@ class BatchFiles:
             try:
                 if batch := pending.result():
                     written[table, kind] = batch
-            except ArchiveUnreachable as error:
+            except WarehouseError as error:
                 self.progress(f"{table.name}: its rows wait in the warehouse for the archive. {error}")
         return written
 

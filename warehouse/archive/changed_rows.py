@@ -11,7 +11,7 @@ from psycopg.rows import class_row
 
 from warehouse.archive.pending import begin_batch, keep_rows, publish_rows
 from warehouse.db.identifiers import listed, text_array
-from warehouse.model.star import DIMENSIONS
+from warehouse.model.star import DIMENSIONS, SNAPSHOTS
 
 # Tables of the audit trail that a rebuild needs.
 AUDIT_TABLES: Final = (
@@ -39,6 +39,8 @@ class ArchivedTable:
     key: Sequence[str]
     # Its key is a number that grows with each insert.
     is_numbered: bool
+    # Its key begins with a day, and only the last one gets new rows.
+    is_daily: bool
     has_run_id: bool
     is_known: bool
     last_key: int | None
@@ -145,6 +147,10 @@ def _archive(connection: psycopg.Connection, run_id: int, table: ArchivedTable) 
             path=sql.Literal(table.path),
             last_key=sql.SQL("(select max({key}) from {table})").format(**names)
             if table.is_numbered
+            else sql.SQL("(select max({day}) - date '1970-01-01' from {table})").format(
+                **names, day=sql.Identifier(table.key[0])
+            )
+            if table.is_daily
             else sql.NULL,
         )
     )
@@ -178,6 +184,12 @@ def _changed(table: ArchivedTable, run_id: int) -> sql.Composable:
     is_new: sql.Composable = sql.SQL("false")
     if table.is_numbered:
         is_new = sql.SQL("{key} > {last_key}").format(**names, last_key=sql.Literal(table.last_key or -1))
+    elif table.is_daily:
+        is_new = sql.SQL("({day} > {last} or {day} = {last} and run_id = {run_id})").format(
+            **names,
+            day=sql.Identifier(table.key[0]),
+            last=sql.SQL("date '1970-01-01' + {}").format(sql.Literal(table.last_key or 0)),
+        )
     elif table.has_run_id:
         is_new = sql.SQL("run_id = {run_id}").format(**names)
     also = sql.SQL(_ALSO_CHANGED.get(table.full_name, "")).format(**names)
@@ -194,7 +206,10 @@ def _work(table: ArchivedTable, run_id: int) -> sql.Composable:
 
 
 def _read_tables(connection: psycopg.Connection) -> list[ArchivedTable]:
-    names = [*(f"dwh.{one.table}" for one in DIMENSIONS), *(f"audit.{name}" for name in AUDIT_TABLES)]
+    names = [
+        *(f"dwh.{one.table}" for one in (*DIMENSIONS, *SNAPSHOTS)),
+        *(f"audit.{name}" for name in AUDIT_TABLES),
+    ]
     with connection.cursor(row_factory=class_row(ArchivedTable)) as cursor:
         return cursor.execute(_TABLES, [names]).fetchall()
 
@@ -207,6 +222,7 @@ _TABLES: Final = """
         attribute.types,
         key.names as key,
         key.types in ('{bigint}', '{integer}') as is_numbered,
+        key.types[1] = 'date' as is_daily,
         'run_id' = any(attribute.names) as has_run_id,
         archived.path is not null as is_known,
         archived.last_key,

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import psycopg
 
 from warehouse.archive.flush import flush
-from warehouse.archive.place import Archive, ArchiveUnreachable
-from warehouse.errors import LockHeld, WarehouseError
+from warehouse.archive.place import Archive
+from warehouse.errors import SettingsError, WarehouseError
+from warehouse.runs.audit import Run
 from warehouse.settings import Settings
 
 Progress = Callable[[str], None]
@@ -44,9 +45,20 @@ def add_published(warehouse_url: str, settings: Settings, progress: Progress = l
     """Add all published batches to the archive; returns why that was not possible, in one sentence."""
     try:
         flush(warehouse_url, Archive.of(settings), progress=progress)
-    except (ArchiveUnreachable, LockHeld) as error:
+    except (WarehouseError, psycopg.Error) as error:
         return str(error)
     return None
+
+
+def archive_of(run: Run, settings: Settings, progress: Progress = lambda _: None) -> Archive | None:
+    """The archive that a run writes to; None where it writes to none, or cannot: its rows wait in the warehouse."""
+    if not run.is_archived:
+        return None
+    try:
+        return Archive.of(settings)
+    except SettingsError as error:
+        progress(str(error))
+        return None
 
 
 def _pending_runs(connection: psycopg.Connection) -> int:
