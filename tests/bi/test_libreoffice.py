@@ -32,8 +32,9 @@ def convert(office: list[str], source: Path, kind: str, folder: Path) -> Path:
         timeout=300,
         check=True,
     )
-    messages = f"{done.stdout}\n{done.stderr}".lower()
-    assert not any(word in messages for word in ("error", "warn", "repair", "corrupt")), messages
+    # That there is no Java is no matter of the file.
+    lines = [line for line in f"{done.stdout}\n{done.stderr}".lower().splitlines() if "javaldx" not in line]
+    assert not any(word in line for line in lines for word in ("error", "warn", "repair", "corrupt")), lines
     return folder / f"{source.stem}.{kind.partition(':')[0]}"
 
 
@@ -66,10 +67,10 @@ def test_lead_sheet_opens_without_a_warning_and_shows_the_same(
     convert(office, sheet, "pdf", tmp_path)
     if picture := shutil.which("pdftoppm"):
         subprocess.run(
-            [picture, "-png", "-r", "50", "-f", "1", "-l", "4", tmp_path / "leads.pdf", tmp_path / "page"],
+            [picture, "-png", "-r", "60", "-f", "2", "-l", "4", tmp_path / "leads.pdf", tmp_path / "page"],
             check=True,
         )
-        for number, page in enumerate(sorted(tmp_path.glob("page*.png"))[:4], 1):
+        for number, page in enumerate(sorted(tmp_path.glob("page*.png"))[:3], 1):
             shutil.copy(page, FOLDER / f"libreoffice-{number}.png")
     version = subprocess.run(
         [*office, "--version"], capture_output=True, text=True, check=True

@@ -52,8 +52,9 @@ def test_pictures_move_and_the_map_has_every_country_that_has_users(
 ) -> None:
     with visit(page_path.as_uri()) as opened:
         page = opened.page
-        page.wait_for_selector(".moving figure svg path")
+        page.wait_for_selector(".moving figure svg path", state="attached")
         drawn = page.locator(".moving").first.locator("figure svg")
+        drawn.scroll_into_view_if_needed()
         before = drawn.inner_html()
         # Drag over the last third of the overview, below the chart itself.
         box = drawn.bounding_box()

@@ -100,6 +100,7 @@ def _write_about(
     sheet = writer.book.add_worksheet("About")
     sheet.set_column(0, 0, 34)
     sheet.set_column(1, 1, 100, formats["wrapped"])
+    _fit_to_paper(sheet)
     sheet.write(0, 0, "Marketing lead sheet", formats["title"])
     rows = [("Written (UTC)", f"{content.read_at:%Y-%m-%d %H:%M}"), ("Database", content.database)]
     rows += [("Days and months", f"in time zone {content.time_zone}")]
@@ -130,6 +131,7 @@ def _write_view(writer: pd.ExcelWriter, mart: Mart, rows: Sequence[Row], formats
     )
     frame.to_excel(writer, sheet_name=name, index=False, header=False, startrow=1)
     sheet = writer.sheets[name]
+    _fit_to_paper(sheet)
     for place, column in enumerate(columns):
         sheet.write_string(0, place, title_of(column), formats["heading"])
         width = max([len(title_of(column)), *(len(str(row[column])) for row in rows[:50])], default=10)
@@ -154,6 +156,13 @@ def _write_view(writer: pd.ExcelWriter, mart: Mart, rows: Sequence[Row], formats
     chart.set_legend({"none": True})
     chart.set_size({"width": 640, "height": 120 + 22 * last})
     sheet.insert_chart(1, len(columns) + 1, chart, {"description": f"{mart.title}: {mart.description}"})
+
+
+def _fit_to_paper(sheet: Any) -> None:
+    """As printed: the table and its chart side by side on a page."""
+    sheet.set_landscape()
+    sheet.set_paper(9)
+    sheet.fit_to_pages(1, 0)
 
 
 def _unit(column: str) -> str:
