@@ -152,7 +152,8 @@ def _write_view(writer: pd.ExcelWriter, mart: Mart, rows: Sequence[Row], formats
         }
     )
     chart.set_title({"name": mart.title, "overlay": False})
-    chart.set_y_axis({"reverse": True})
+    dates = {"num_format": "yyyy-mm-dd"} if _unit(mart.picture[0]) == "date" else {}
+    chart.set_y_axis({"reverse": True, **dates})
     chart.set_legend({"none": True})
     chart.set_size({"width": 640, "height": 120 + 22 * last})
     sheet.insert_chart(1, len(columns) + 1, chart, {"description": f"{mart.title}: {mart.description}"})
