@@ -161,7 +161,7 @@ def _register(
     declared = {
         "description": deployment["description"],
         "tags": deployment["tags"],
-        "parameters": deployment["parameters"],
+        "parameters": deployment.get("parameters", {}),
         "concurrency_limit": limit["limit"],
         "concurrency_options": ConcurrencyOptions(collision_strategy=limit["collision_strategy"]).model_dump(
             mode="json"

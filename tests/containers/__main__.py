@@ -103,7 +103,9 @@ def main() -> int:
             project.down()
         with report.step("images are built") as found:
             if arguments.no_build:
-                found["not built"] = "taken from an earlier run"
+                found["image of"] = run(
+                    "podman", "run", "--rm", "dwh:local", "printenv", "DWH_COMMIT", env=env
+                ).strip()
             else:
                 build_images(fresh, commit, env)
         try:
@@ -273,8 +275,10 @@ def upgrade(composed: Composed, place: Path, env: dict[str, str], report: Report
         found["schema"] = composed.query("warehouse", "select version_num from public.alembic_version")[0][0]
         after = rows(composed)
         expect({table: after.get(table) for table in before}, before)
-        composed.run("worker", "dwh", "run", "daily", PREFECT_API_URL="")
-        composed.run("worker", "dwh", "reconcile", PREFECT_API_URL="")
+        # Not the shop: the generated shop of that commit lacks tables that are loaded today, and no source is migrated.
+        for step in ("weblogs", "marts"):
+            composed.run("worker", "dwh", "run", step, PREFECT_API_URL="")
+        expect({table: rows(composed).get(table) for table in before}, before)
         found["rows"] = rows(composed)
 
 
