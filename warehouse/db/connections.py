@@ -118,30 +118,50 @@ def read_only_transaction(
         AccessRefused: it refuses.
         UnsuitableDatabase: the server is too old, or a pooler in between allows no transactions.
     """
-    setting = f"DWH_{source.upper()}_URL"
-    try:
-        connection = _open(url, setting, application_name=application_name, prepare_threshold=None)
-    except (ConnectionFailed, AccessRefused) as error:
-        raise type(error)(f"Source '{source}': {error.what}", hint=error.hint) from None
-    with connection:
-        if (version := connection.info.server_version) < OLDEST_SOURCE:
-            raise UnsuitableDatabase(
-                f"Source '{source}' runs PostgreSQL {format_version(version)}; "
-                f"{format_version(OLDEST_SOURCE)} or newer is needed.",
-                hint="Upgrade it: older servers cannot tell which transactions a snapshot saw.",
-            )
-        # Asked beforehand: a query in the transaction would take its snapshot.
-        known = connection.execute(f"select name, value from {_values(SETTINGS)} where {_IS_KNOWN}".encode())
-        statements = "; ".join(f"set local {name} = '{value}'" for name, value in known.fetchall())
+    with connect_source(source, url, application_name=application_name) as connection:
+        statements = transaction_settings(connection)
         connection.autocommit = False
         connection.isolation_level = isolation
         connection.read_only = True
         try:
-            connection.execute(statements.encode())
+            connection.execute(statements)
         except psycopg.OperationalError as error:
-            refuse_statement_pooling(error, setting)
+            refuse_statement_pooling(error, _setting(source))
             raise
         yield connection
+
+
+def connect_source(source: str, url: str, *, application_name: str) -> psycopg.Connection:
+    """An autocommit connection to the database of `source`, with nothing set and no statement prepared.
+
+    Raises:
+        ConnectionFailed, AccessRefused, UnsuitableDatabase: as `read_only_transaction`.
+    """
+    try:
+        connection = _open(url, _setting(source), application_name=application_name, prepare_threshold=None)
+    except (ConnectionFailed, AccessRefused) as error:
+        raise type(error)(f"Source '{source}': {error.what}", hint=error.hint) from None
+    if (version := connection.info.server_version) < OLDEST_SOURCE:
+        connection.close()
+        raise UnsuitableDatabase(
+            f"Source '{source}' runs PostgreSQL {format_version(version)}; "
+            f"{format_version(OLDEST_SOURCE)} or newer is needed.",
+            hint="Upgrade it: older servers cannot tell which transactions a snapshot saw.",
+        )
+    return connection
+
+
+def transaction_settings(connection: psycopg.Connection) -> bytes:
+    """Statements by which a transaction of a source has the settings that every reader shares, and nothing longer.
+
+    Ask for them beforehand: a query in the transaction would take its snapshot.
+    """
+    known = connection.execute(f"select name, value from {_values(SETTINGS)} where {_IS_KNOWN}".encode())
+    return "; ".join(f"set local {name} = '{value}'" for name, value in known.fetchall()).encode()
+
+
+def _setting(source: str) -> str:
+    return f"DWH_{source.upper()}_URL"
 
 
 def analyze_briefly(

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Self
 
+import psycopg
+
 from warehouse.db.connections import read_only_transaction
 
 # A transaction takes its start from the clock a moment before the server shows it.
@@ -59,31 +61,38 @@ def find_open_transactions(
     snapshot, or was one of those without an id then.
     """
     with read_only_transaction(source, url, application_name="dwh capture transactions") as connection:
-        row = connection.execute("select clock_timestamp()").fetchone()
-        assert row is not None
-        (asked_at,) = row
-        # Sessions first: a transaction that is prepared meanwhile is found in both, and in neither the other way round.
-        sessions = connection.execute(
-            """
-            select
-                backend_xid::text,
-                -- In a procedure that commits, a statement has begun before its transaction.
-                least(xact_start, case when backend_type = 'client backend' then greatest(query_start, %s) end)
-            from pg_stat_activity
-            where datname = current_database() and pid <> pg_backend_pid() and usesysid is not null
-                and backend_type is distinct from 'autovacuum worker'
-                and (
-                    xact_start is not null or query = '<insufficient privilege>' or state = 'disabled'
-                    or state = 'active' and backend_type = 'client backend'
-                )
-                -- Only read-only transactions have this name.
-                and not (application_name like 'dwh capture%%' and usename = current_user)
-            """,
-            [asked_at - late_commit_window],
-        ).fetchall()
-        prepared = connection.execute(
-            "select transaction::text, prepared from pg_prepared_xacts where database = current_database()"
-        ).fetchall()
+        return read_open_transactions(connection, before, late_commit_window)
+
+
+def read_open_transactions(
+    connection: psycopg.Connection, before: OpenTransactions | None, late_commit_window: timedelta
+) -> OpenTransactions:
+    """Ask by a connection to the source that has taken no snapshot yet; see `find_open_transactions`."""
+    row = connection.execute("select clock_timestamp()").fetchone()
+    assert row is not None
+    (asked_at,) = row
+    # Sessions first: a transaction that is prepared meanwhile is found in both, and in neither the other way round.
+    sessions = connection.execute(
+        """
+        select
+            backend_xid::text,
+            -- In a procedure that commits, a statement has begun before its transaction.
+            least(xact_start, case when backend_type = 'client backend' then greatest(query_start, %s) end)
+        from pg_stat_activity
+        where datname = current_database() and pid <> pg_backend_pid() and usesysid is not null
+            and backend_type is distinct from 'autovacuum worker'
+            and (
+                xact_start is not null or query = '<insufficient privilege>' or state = 'disabled'
+                or state = 'active' and backend_type = 'client backend'
+            )
+            -- Only read-only transactions have this name.
+            and not (application_name like 'dwh capture%%' and usename = current_user)
+        """,
+        [asked_at - late_commit_window],
+    ).fetchall()
+    prepared = connection.execute(
+        "select transaction::text, prepared from pg_prepared_xacts where database = current_database()"
+    ).fetchall()
     hidden_since = asked_at - late_commit_window
     unnumbered = [start or hidden_since for xid, start in sessions if xid is None or start is None]
     numbered = {xid: start for xid, start in sessions if xid is not None and start is not None}

@@ -59,42 +59,51 @@ def snapshot_of(
     ) as connection:
         if tables:
             lock_tables(connection, source, url, tables, lock_wait_seconds, progress)
-        row = connection.execute(
-            """
-            select
-                pg_is_in_recovery(),
-                pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
-                statement_timestamp(),
-                has_function_privilege('pg_control_system()', 'execute'),
-                (select oid::bigint from pg_database where datname = current_database()), current_database()::text
-            """
-        ).fetchone()
-        assert row is not None
-        standby, xmin, taken_at, can_read_identifier, database_oid, database_name = row
-        if standby:
-            raise SourceError(
-                f"Source '{source}' is a standby (read replica).",
-                hint=f"Point DWH_{source.upper()}_URL at the primary: on a standby, rows can be missed unnoticed.",
-            )
-        # The control file has a promoted server's old timeline until its first checkpoint.
-        row = connection.execute(
-            """
-            select
-                ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer,
-                (pg_current_wal_insert_lsn() - '0/0')::bigint
-            """
-        ).fetchone()
-        assert row is not None
-        timeline, wal_position = row
-        system_identifier = None
-        if can_read_identifier:
-            row = connection.execute("select system_identifier::text from pg_control_system()").fetchone()
-            assert row is not None
-            (system_identifier,) = row
-        identity = SourceIdentity(
-            system_identifier, timeline, database_oid, database_name, wal_position, xmin
+        yield connection, take_snapshot(connection, source, open_transactions)
+
+
+def take_snapshot(
+    connection: psycopg.Connection, source: str, open_transactions: OpenTransactions | None
+) -> Snapshot:
+    """Take the snapshot of a repeatable-read transaction of `source` that has none yet.
+
+    Raises:
+        SourceError: the server is a standby.
+    """
+    row = connection.execute(
+        """
+        select
+            pg_is_in_recovery(),
+            pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+            statement_timestamp(),
+            has_function_privilege('pg_control_system()', 'execute'),
+            (select oid::bigint from pg_database where datname = current_database()), current_database()::text
+        """
+    ).fetchone()
+    assert row is not None
+    standby, xmin, taken_at, can_read_identifier, database_oid, database_name = row
+    if standby:
+        raise SourceError(
+            f"Source '{source}' is a standby (read replica).",
+            hint=f"Point DWH_{source.upper()}_URL at the primary: on a standby, rows can be missed unnoticed.",
         )
-        yield connection, Snapshot(identity, taken_at, open_transactions)
+    # The control file has a promoted server's old timeline until its first checkpoint.
+    row = connection.execute(
+        """
+        select
+            ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::integer,
+            (pg_current_wal_insert_lsn() - '0/0')::bigint
+        """
+    ).fetchone()
+    assert row is not None
+    timeline, wal_position = row
+    system_identifier = None
+    if can_read_identifier:
+        row = connection.execute("select system_identifier::text from pg_control_system()").fetchone()
+        assert row is not None
+        (system_identifier,) = row
+    identity = SourceIdentity(system_identifier, timeline, database_oid, database_name, wal_position, xmin)
+    return Snapshot(identity, taken_at, open_transactions)
 
 
 def check_readable(connection: psycopg.Connection, table: Table) -> bool:

@@ -1,20 +1,16 @@
 """Stage one table: copy the rows that may have changed, compare all of it or the next ranges of its keys."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg import sql
 
-from warehouse.db.identifiers import listed
-from warehouse.errors import SourceError
-from warehouse.extract import undecodable
 from warehouse.extract.access_paths import AccessPaths, read_access_paths
 from warehouse.extract.catalog import source_columns, table_comment
 from warehouse.extract.checksums import hashing
-from warehouse.extract.copy_stream import copy_stream
+from warehouse.extract.copy_rows import copy_rows, explain_values
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.drift import Drift, find_drift
 from warehouse.extract.key_order import Bound, KeyOrder
@@ -124,7 +120,7 @@ class TableStager:
         # In one relation a row's place tells it apart.
         if self.is_small and watermark and self._has_transaction_ids and len(self._identity.relations) == 1:
             started = time.monotonic()
-            with self._explained_errors():
+            with explain_values(self.table):
                 scanned = scan_once(self.reader, self.writer, self.table, self._columns, where)
             self._scanned_seconds = time.monotonic() - started
         rows_read = self._copy_without_scan(scanned.changed) if scanned else self._copy_rows(where)
@@ -233,40 +229,7 @@ class TableStager:
         return rows
 
     def _copy_rows(self, where: sql.Composable) -> int:
-        table, columns = self.table, self._columns
-        outgoing = sql.SQL("copy (select {} from {} where {}) to stdout (format binary)").format(
-            sql.SQL(", ").join(column.selected for column in columns),
-            sql.Identifier(*table.at_source),
-            where,
-        )
-        incoming = sql.SQL("copy {} ({}) from stdin (format binary)").format(
-            batch_table(table), listed([column.name for column in columns])
-        )
-        with self._explained_errors():
-            rows = copy_stream(self.reader, outgoing, self.writer, incoming)
-        for name, undecoded in undecodable.count_undecodable(self.reader, table, columns, where).items():
-            self._note(
-                f"column {name}: bytes that are no text in {undecoded:,} rows (undecodable: {table.undecodable})"
-            )
-        return rows
-
-    @contextmanager
-    def _explained_errors(self) -> Iterator[None]:
-        """Say of which table a value cannot be read as its mirror's type."""
-        table = self.table
-        try:
-            yield
-        except undecodable.ERRORS:
-            raise
-        except psycopg.DataError as error:
-            raise SourceError(
-                f"A value of {table} of source '{table.source}' does not fit its mirror: {error.diag.message_primary}.",
-                # Only there the mirror's type is another one than the source's.
-                hint='Let the mirror take the column\'s new type: changed_type = "evolve" under [on_schema_change] in '
-                f"the source.toml of '{table.source}'."
-                if table.on_schema_change.changed_type == "ignore"
-                else "Correct the value in the source.",
-            ) from error
+        return copy_rows(self.reader, self.writer, self.table, self._columns, where, self._note)
 
     def _skipped(self, window: Window) -> StagedTable:
         return replace(self._staged(window.watermark, 0, 0, time.monotonic()), reading="skipped")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from psycopg import sql
+
 from warehouse.extract.checksums import Hashing
 from warehouse.extract.column import Column
 from warehouse.extract.delete_threshold import DeleteThreshold
@@ -18,7 +20,7 @@ from warehouse.extract.watermark import Rotation, Watermark
 from warehouse.model.contracts import Contract
 from warehouse.sources.declaration import Entity, Source, Table
 
-Reading = Literal["complete", "ranges", "skipped"]
+Reading = Literal["complete", "ranges", "cursor", "skipped"]
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,11 @@ class StagedTable:
     notes: tuple[str, ...] = ()
     # The position that this batch goes on from.
     before: Watermark | None = None
-    # What is known of the whole table: all of it was read or compared (complete), parts of it (ranges), or it was not
-    # read at all in this run (skipped).
+    # What is known of the whole table: all of it was read or compared (complete), parts of it (ranges), what was stamped
+    # since the last read (cursor), or it was not read at all in this run (skipped).
     reading: Reading = "complete"
+    # Where a backlog is read in several batches, the condition on rows that the next ones read.
+    read_up_to: sql.Composable | None = None
     # Rows at the source, where that is known.
     source_rows: int | None = None
     # Order of its keys, where the table is too large to be compared whole in every run.
@@ -76,6 +80,8 @@ class Staged:
     # Whether a full refresh was asked for: then every target is conformed again as a whole.
     is_refresh_requested: bool = False
     limits: ReadLimits = DEFAULT_LIMITS
+    # Number of this batch in its run of `dwh live`; a scheduled run publishes one batch, without a number.
+    batch: int | None = None
 
     @property
     def rows_read(self) -> int:
@@ -83,9 +89,11 @@ class Staged:
 
     @property
     def complete_at(self) -> datetime:
-        """As of when the source was read: tables that this run has skipped were read before."""
+        """As of when the source was read: tables that this run has skipped, or not read to the end, were read before."""
         return min(
-            one.before.captured_at if one.reading == "skipped" and one.before else self.snapshot.taken_at
+            one.before.captured_at
+            if one.before and (one.reading == "skipped" or one.read_up_to is not None)
+            else self.snapshot.taken_at
             for one in self.tables
         )
 

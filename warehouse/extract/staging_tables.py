@@ -66,6 +66,18 @@ def create_staging(connection: psycopg.Connection, table: Table, columns: Sequen
             comment_on_column(connection, name, column.name, column_comment(column, table))
 
 
+def empty_staging(connection: psycopg.Connection, table: Table) -> None:
+    """Empty the staging tables of `table` for the next batch; they are there."""
+    for name in (batch_table(table), deleted_table(table), delta_table(table)):
+        empty(connection, name)
+
+
+def empty(connection: psycopg.Connection, name: sql.Identifier) -> None:
+    """Empty a table of staging. TRUNCATE writes new files: it is left out where there is nothing to remove."""
+    if connection.execute(sql.SQL("select from {} limit 1").format(name)).rowcount:
+        connection.execute(sql.SQL("truncate {}").format(name))
+
+
 def column_comment(column: Column, table: Table) -> str:
     """Comment of the source's column, or one that names it."""
     return column.comment or f"Column {column.name} of {table}."

@@ -19,6 +19,7 @@ from warehouse.extract.staging_tables import (
     before_table,
     deleted_table,
     delta_table,
+    empty,
 )
 from warehouse.extract.watermark import read_watermark
 from warehouse.load.mirror_ddl import ensure_mirror, index_joins
@@ -88,6 +89,10 @@ def merge_mirrors(
         entity.tables[join.table] for entity in staged.source.entities.values() for join in entity.joins
     }
     for table in staged.tables:
+        if staged.batch is not None and not table.rows_read:
+            empty(connection, delta_table(table.table))
+            loads.append(Load(table.table.source, f"raw.{table.table.mirror}"))
+            continue
         is_filled = table.table in prepared.filled
         load = prepared.created.get(table.table) or merge_table(
             connection, run_id, table, keeps_before=table.table in joined and not is_filled
@@ -144,7 +149,7 @@ def merge_table(
         "cursor": sql.Identifier("batch", table.cursor) if table.cursor else sql.NULL,
         "old_cursor": sql.Identifier("mirror", table.cursor) if table.cursor else sql.NULL,
     }
-    connection.execute(sql.SQL("truncate {delta}").format(**names))
+    empty(connection, delta_table(table))
     has_batch = (
         not is_new and bool(staged.rows_read or staged.rows_deleted) and batch_exists(connection, table)
     )

@@ -31,7 +31,7 @@ def refuse_outdated(connection: psycopg.Connection, run_id: int, staged: Staged)
     """
     for one in staged.tables:
         now = read_watermark(connection, one.table)
-        if now == one.before or (now is not None and now.run_id == run_id):
+        if now == one.before or _is_published(now, run_id, staged):
             continue
         what = f"run {now.run_id} has published" if now else "an undo has removed the first load of"
         raise BatchOutdated(
@@ -52,10 +52,14 @@ def move_watermarks(
     rows = {one.table: _row_count(one, loads) for one in staged.tables}
     small = take_smallest(rows, staged.limits.scan_rows)
     for one in staged.tables:
+        if one.reading == "cursor" and not one.rows_read:
+            continue
         before = read_watermark(connection, one.table)
         high = highs[f"raw.{one.table.mirror}"] = _highest_cursor(connection, one, staged.snapshot)
-        # Published already, by an earlier try of this run.
-        if one.reading == "skipped" or (before is not None and before.run_id == run_id):
+        if one.reading == "skipped" or _is_published(before, run_id, staged):
+            continue
+        if one.reading == "cursor":
+            write_watermark(connection, one.table, _moved_cursor(run_id, one, staged, high, rows[one.table]))
             continue
         watermark = _moved(run_id, one, staged, high, rows[one.table])
         if one.reading == "ranges":
@@ -75,6 +79,15 @@ def move_watermarks(
             )
         write_watermark(connection, one.table, watermark)
     return highs
+
+
+def _is_published(watermark: Watermark | None, run_id: int, staged: Staged) -> bool:
+    """Whether this very batch was published already, by an earlier try that did not hear of its commit."""
+    return (
+        watermark is not None
+        and watermark.run_id == run_id
+        and watermark.captured_at == staged.snapshot.taken_at
+    )
 
 
 def _moved(run_id: int, one: StagedTable, staged: Staged, high: str | None, rows: int) -> Watermark:
@@ -99,6 +112,35 @@ def _moved(run_id: int, one: StagedTable, staged: Staged, high: str | None, rows
         rotation=Rotation(snapshot.taken_at) if is_restarted else one.rotation,
         changes_counted=counters.changes if counters else None,
         changes_unexplained=unexplained,
+    )
+
+
+def _moved_cursor(
+    run_id: int, one: StagedTable, staged: Staged, high: str | None, rows: int
+) -> Watermark:
+    """The watermark after a table was read by its cursor alone: nothing is known of rows that the cursor does not show.
+
+    In the middle of a backlog the position stays where the backlog begins.
+    """
+    before, snapshot = one.before, staged.snapshot
+    assert before is not None
+    counted = before.changes_counted
+    published = replace(
+        before,
+        run_id=run_id,
+        row_count=rows,
+        # What was read explains as many changes.
+        changes_counted=None if counted is None else counted + one.rows_read,
+    )
+    if one.read_up_to is not None:
+        return published
+    return replace(
+        published,
+        cursor_value=high,
+        captured_at=snapshot.taken_at,
+        source=snapshot.identity,
+        open_transactions=snapshot.open_transactions,
+        table=one.identity,
     )
 
 

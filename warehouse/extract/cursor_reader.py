@@ -1,0 +1,395 @@
+"""Read the hot tables of a source again and again over connections that stay: those whose cursor has an index.
+
+What a scheduled run does for each table at its beginning (columns, drift, indexes, identity) is done once, and again
+when the catalog of the source or a position has changed. Nothing is scanned and nothing is verified: a read moves the
+position of the cursor alone.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import psycopg
+from psycopg import sql
+
+from warehouse.db.connections import connect_source, transaction_settings
+from warehouse.errors import DeclarationError, SchemaDrift
+from warehouse.extract.access_paths import read_access_paths
+from warehouse.extract.catalog import source_columns, table_comment
+from warehouse.extract.checksums import Hashing, hashing
+from warehouse.extract.column import Column
+from warehouse.extract.copy_rows import copy_rows
+from warehouse.extract.delete_threshold import DeleteThreshold
+from warehouse.extract.drift import find_drift
+from warehouse.extract.limits import ReadLimits
+from warehouse.extract.open_transactions import read_open_transactions
+from warehouse.extract.reading import last_open_transactions
+from warehouse.extract.snapshot import Snapshot, check_readable, take_snapshot
+from warehouse.extract.source_identity import check_same_source
+from warehouse.extract.source_locks import lock_tables
+from warehouse.extract.staged import Staged, StagedTable
+from warehouse.extract.staging_tables import create_staging, empty_staging
+from warehouse.extract.table_identity import TableIdentity, read_identity
+from warehouse.extract.watermark import (
+    Watermark,
+    changed_by_cursor,
+    find_window,
+    read_watermark,
+    without_late_cursor,
+    written_since,
+)
+from warehouse.model.contracts import Contract
+from warehouse.sources.declaration import Source, Table
+
+Progress = Callable[[str], None]
+
+
+@dataclass
+class SourceTable:
+    """What is known of a table of the source until its catalog changes."""
+
+    table: Table
+    columns: tuple[Column, ...]
+    comment: str | None
+    identity: TableIdentity
+    hashing: Hashing
+    watermark: Watermark | None
+    # Condition on a row: it may have changed since the position. None where the table is left to scheduled runs.
+    changed: sql.Composable | None = None
+    # Rows up to a stamp that were read of a backlog, and the snapshot in which they were.
+    resume: "Resume | None" = None
+
+    @property
+    def condition(self) -> sql.Composable:
+        """Condition on a row that is still to be read."""
+        assert self.changed is not None
+        if self.resume is None:
+            return self.changed
+        return sql.SQL("({} and ({} or {}))").format(self.changed, self.resume.is_after, self.resume.is_newer)
+
+
+@dataclass(frozen=True)
+class Resume:
+    """How far the backlog of a table was read: what is stamped later, or was written since, is still to be read."""
+
+    is_after: sql.Composable
+    is_newer: sql.Composable
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """How much one batch may hold, about: a backlog is worked off in several."""
+
+    rows: int = 20_000
+    bytes: int = 64 * 1024 * 1024
+
+
+@dataclass
+class CursorReader:
+    """Reads the hot tables of one source."""
+
+    source: Source
+    url: str
+    contracts: Mapping[str, Contract]
+    limits: ReadLimits
+    threshold: DeleteThreshold
+    batch_limits: BatchLimits = BatchLimits()
+    lock_wait_seconds: float = 60
+    progress: Progress = lambda _: None
+    tables: dict[Table, SourceTable] = field(default_factory=dict)
+    # Why a table is left to scheduled runs.
+    left_out: dict[str, str] = field(default_factory=dict)
+    _connection: psycopg.Connection | None = None
+    _settings: bytes = b""
+    _catalog: str | None = None
+    _snapshot: str | None = None
+
+    def close(self) -> None:
+        """Close the connection to the source; the next question opens another."""
+        if self._connection is not None:
+            with suppress(psycopg.Error):
+                self._connection.close()
+        self._connection, self._snapshot = None, None
+
+    @property
+    def connection(self) -> psycopg.Connection:
+        """The connection to the source, opened where there is none."""
+        if self._connection is None or self._connection.closed:
+            self._connection = connect_source(self.source.name, self.url, application_name="dwh capture live")
+            self._settings = transaction_settings(self._connection)
+            self._connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            self._connection.read_only = True
+            self._snapshot = None
+        return self._connection
+
+    @property
+    def hot(self) -> list[SourceTable]:
+        """Tables that are read by their cursor."""
+        return [one for one in self.tables.values() if one.changed is not None]
+
+    def find_tables(self, writer: psycopg.Connection) -> None:
+        """Read the catalogs of source and warehouse, and the position of each table: which are hot, and why others not.
+
+        Raises:
+            SourceChanged: it is another database than the one that was read last.
+            SourceError, DeclarationError, SchemaDrift: a table cannot be read as it is declared.
+        """
+        self._catalog, self._snapshot = None, None
+        with self.connection.transaction():
+            self._begin()
+            snapshot = take_snapshot(self.connection, self.source.name, None)
+            self.left_out.clear()
+            self.tables = {
+                table: self._find_table(writer, table, snapshot) for table in _parents_first(self.source)
+            }
+            self._catalog = self._read_catalog()
+
+    def has_moved(self) -> bool:
+        """Ask, in one round trip, whether any hot table has a row that is to be read.
+
+        Where no transaction of the whole cluster has ended since the last time, no table is looked at.
+        """
+        if not self.hot:
+            return False
+        row = self.connection.execute(
+            sql.SQL(
+                "select snapshot, case when snapshot = {known} then false else {any} end "
+                "from (select pg_current_snapshot()::text as snapshot) as present"
+            ).format(
+                known=sql.Literal(self._snapshot),
+                any=sql.SQL(" or ").join(
+                    sql.SQL("exists (select from {} where {})").format(
+                        sql.Identifier(*one.table.at_source), one.condition
+                    )
+                    for one in self.hot
+                ),
+            )
+        ).fetchone()
+        assert row is not None
+        snapshot, has_moved = row
+        # What was found must be found again until it is published.
+        self._snapshot = None if has_moved else snapshot
+        return bool(has_moved)
+
+    def stage(self, writer: psycopg.Connection, run_id: int, batch: int) -> Staged | None:
+        """Copy what was stamped since the last read into schema staging, in the transaction of `writer`.
+
+        None where the source's catalog has changed since `find_tables`, which has to be called again.
+        """
+        reader = self.connection
+        before = last_open_transactions({one.table: one.watermark for one in self.tables.values()})
+        open_transactions = read_open_transactions(reader, before, self.limits.late_commit_window)
+        with reader.transaction():
+            self._begin()
+            snapshot = take_snapshot(reader, self.source.name, open_transactions)
+            if self._read_catalog() != self._catalog:
+                return None
+            identities = [one.watermark.source for one in self.tables.values() if one.watermark]
+            for identity in identities:
+                check_same_source(self.source.name, identity, snapshot.identity)
+            return Staged(
+                self.source,
+                snapshot,
+                tuple(self._stage_tables(writer, snapshot)),
+                self.contracts,
+                self.threshold,
+                limits=self.limits,
+                batch=batch,
+            )
+
+    def moved(self, writer: psycopg.Connection, staged: Staged) -> None:
+        """Go on from what has been published."""
+        for one in staged.tables:
+            if not one.rows_read:
+                continue
+            held = self.tables[one.table]
+            held.watermark = read_watermark(writer, one.table)
+            assert held.watermark is not None
+            if one.read_up_to is None:
+                held.resume = None
+                held.changed = changed_by_cursor(writer, one.table, held.columns, held.watermark)
+            else:
+                held.resume = Resume(one.read_up_to, written_since(staged.snapshot.xmin))
+
+    def _begin(self) -> None:
+        reader = self.connection
+        reader.execute(self._settings)
+        lock_tables(
+            reader, self.source.name, self.url, self.source.tables, self.lock_wait_seconds, self.progress
+        )
+        # One process of the source's server at a time is enough; nothing is read but by an index.
+        reader.execute("set local max_parallel_workers_per_gather = 0; set local enable_seqscan = off")
+
+    def _find_table(self, writer: psycopg.Connection, table: Table, snapshot: Snapshot) -> SourceTable:
+        reader = self.connection
+        has_transaction_ids = check_readable(reader, table)
+        watermark = read_watermark(writer, table)
+        columns = source_columns(reader, table)
+        found = SourceTable(
+            table,
+            columns,
+            table_comment(reader, table),
+            read_identity(reader, table),
+            hashing(reader, writer),
+            watermark,
+        )
+
+        def left(reason: str) -> SourceTable:
+            self.left_out[table.name] = reason
+            return found
+
+        if watermark is None or watermark.open_transactions is None:
+            return left("no run has read it yet")
+        check_same_source(self.source.name, watermark.source, snapshot.identity)
+        try:
+            drift = find_drift(writer, table, columns)
+        except (SchemaDrift, DeclarationError) as error:
+            return left(error.what)
+        if drift.needs_full_refresh:
+            return left("; ".join(drift.messages) or "its mirror has other columns")
+        found.columns = drift.columns
+        window = find_window(table, watermark, snapshot, found.identity, full_refresh=False)
+        if window.watermark is None or window.new_relations or window.is_rewritten:
+            return left("; ".join(window.notes) or "its rows are stored elsewhere than at the last run")
+        if not has_transaction_ids or not read_access_paths(reader, writer, table, drift.columns).has_cursor_index:
+            return left(f"no index begins with {table.cursor}" if table.cursor else "it has no cursor")
+        position = without_late_cursor(writer, window.watermark, drift.columns, table, snapshot)
+        assert position is not None
+        found.changed = changed_by_cursor(writer, table, drift.columns, position)
+        create_staging(writer, table, drift.columns)
+        return found
+
+    def _stage_tables(self, writer: psycopg.Connection, snapshot: Snapshot) -> Sequence[StagedTable]:
+        rows_left, bytes_left = self.batch_limits.rows, self.batch_limits.bytes
+        staged = []
+        is_full = False
+        for one in self.tables.values():
+            started = time.monotonic()
+            rows_read, read_up_to = 0, None
+            is_read = one.changed is not None and not is_full
+            if is_read:
+                read_up_to, is_full, size = self._find_end(one, rows_left, bytes_left)
+                where = one.condition
+                if read_up_to is not None:
+                    where = sql.SQL("{} and not ({})").format(where, read_up_to)
+                if size:
+                    empty_staging(writer, one.table)
+                    rows_read = copy_rows(self.connection, writer, one.table, one.columns, where, self.progress)
+                rows_left, bytes_left = rows_left - rows_read, bytes_left - size
+            staged.append(
+                StagedTable(
+                    one.table,
+                    one.columns,
+                    one.comment,
+                    full_refresh=False,
+                    window_low=one.watermark.cursor_value if one.watermark else None,
+                    rows_read=rows_read,
+                    rows_deleted=0,
+                    copy_seconds=time.monotonic() - started,
+                    scan_seconds=0.0,
+                    hashing=one.hashing,
+                    identity=one.identity,
+                    before=one.watermark,
+                    reading="cursor" if is_read else "skipped",
+                    read_up_to=read_up_to,
+                    rotation=one.watermark.rotation if one.watermark else None,
+                )
+            )
+        return staged
+
+    def _find_end(
+        self, one: SourceTable, rows: int, size: int
+    ) -> tuple[sql.Composable | None, bool, int]:
+        """Where this batch ends within the table, if it holds more than `rows` or `size` bytes that are to be read.
+
+        Returns the condition on later rows, whether the batch is full, and the bytes of what it takes, about. Rows of
+        one stamp are not parted.
+        """
+        assert one.table.cursor is not None
+        names = {
+            "cursor": sql.Identifier(one.table.cursor),
+            "table": sql.Identifier(*one.table.at_source),
+            "where": one.condition,
+            "limit": sql.Literal(max(rows, 0) + 1),
+            "rows": sql.Literal(rows),
+            "bytes": sql.Literal(size),
+        }
+        row = self.connection.execute(
+            sql.SQL(
+                """
+                select
+                    coalesce(sum(size), 0)::bigint, min(stamp) = min(stamp) filter (where {is_over}),
+                    (min(stamp) filter (where {is_over}))::text
+                from (
+                    select
+                        stamp, size, row_number() over by_stamp as n,
+                        sum(size) over (by_stamp rows unbounded preceding) as bytes
+                    from (
+                        select {cursor} as stamp, octet_length(source.*::text) as size
+                        from {table} as source where {where} order by {cursor} limit {limit}
+                    ) as next
+                    window by_stamp as (order by stamp)
+                ) as counted
+                """
+            ).format(**names, is_over=sql.SQL("n > {rows} or bytes > {bytes}").format(**names))
+        ).fetchone()
+        assert row is not None
+        total, is_first_stamp, end = row
+        if end is None:
+            return None, False, total
+        (kind,) = (column.type for column in one.columns if column.name == one.table.cursor)
+        is_after = sql.SQL("{} {} {}::{}").format(
+            names["cursor"], sql.SQL(">" if is_first_stamp else ">="), sql.Literal(end), sql.SQL(kind)
+        )
+        return is_after, True, total
+
+    def _read_catalog(self) -> str:
+        """What would change with the definition, files or indexes of a table, as one text."""
+        names = list(map(list, zip(*(table.at_source for table in self.source.tables), strict=True)))
+        row = self.connection.execute(_CATALOG, names).fetchone()
+        assert row is not None
+        return str(row[0])
+
+
+def _parents_first(source: Source) -> list[Table]:
+    """The tables of a source, those first that others of their entities refer to: a batch never has the lines of an
+    order without the order."""
+    depth = dict.fromkeys(source.tables, 0)
+    for _ in source.tables:
+        for entity in source.entities.values():
+            for join in entity.joins:
+                parent = entity.tables[join.table]
+                if parent != entity.table:
+                    depth[entity.table] = max(depth[entity.table], depth[parent] + 1)
+    return sorted(source.tables, key=lambda table: depth[table])
+
+
+_CATALOG = """
+    select md5(concat(
+        string_agg(
+            concat_ws(
+                ' ', named.position, class.oid, pg_relation_filenode(class.oid), class.relkind, class.relrowsecurity,
+                class.relforcerowsecurity, has_table_privilege(class.oid, 'select'),
+                (
+                    select string_agg(
+                        concat_ws(':', attnum, attname, atttypid, atttypmod, attisdropped, attnotnull), ' ' order by attnum
+                    )
+                    from pg_attribute where attrelid = class.oid and attnum > 0
+                ),
+                (
+                    select string_agg(concat_ws(':', indexrelid, indisvalid, indkey), ' ' order by indexrelid)
+                    from pg_index where indrelid = class.oid
+                ),
+                (
+                    select string_agg(concat_ws(':', inhrelid, pg_relation_filenode(inhrelid)), ' ' order by inhrelid)
+                    from pg_inherits where inhparent = class.oid
+                )
+            ),
+            ' ' order by named.position
+        ),
+        (select string_agg(concat_ws(':', oid, enumlabel), ' ' order by oid) from pg_enum)
+    ))
+    from unnest(%s::text[], %s::text[]) with ordinality as named (schema, name, position)
+    left join pg_class as class on class.oid = to_regclass(format('%%I.%%I', named.schema, named.name))
+    """
