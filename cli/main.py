@@ -24,6 +24,7 @@ from cli.export import export
 from cli.features import features
 from cli.generate import generate
 from cli.geoip import geoip
+from cli.live import live
 from cli.log_options import DEBUG, Commands, Debug, Format, set_log_options
 from cli.maintenance import migrate, report
 from cli.operations import deploy, metrics, watchdog, worker
@@ -62,7 +63,7 @@ PANELS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
     "Get started": {
         "demo": demo, "up": up, "down": down, "status": status, "doctor": doctor, "migrate": migrate,
     },
-    "Load data": {"source": source, "generate": generate, "run": run, "backfill": backfill},
+    "Load data": {"source": source, "generate": generate, "run": run, "live": live, "backfill": backfill},
     "Check and correct": {
         "reconcile": reconcile, "quarantine": quarantine, "undo": undo, "explain": explain,
     },

@@ -118,6 +118,10 @@ class LockHeld(WarehouseError):
     """Another run holds the lock that this one needs."""
 
 
+class StaleDefinition(WarehouseError):
+    """What a source's rows were made by has changed: a scheduled run has to conform them again first."""
+
+
 class QualityGateStopped(WarehouseError):
     """A check of a whole batch failed: the run published nothing."""
 

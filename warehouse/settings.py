@@ -259,6 +259,22 @@ class Settings(BaseSettings):
         le=10**12,
         description="A run conforms at most so many rows again where what they were made by has changed",
     )
+    live_interval: float = Field(
+        0.5, ge=0.05, le=60, description="Seconds between two questions of live whether a source has changed"
+    )
+    live_run_minutes: float = Field(
+        15, gt=0, le=1440, description="Minutes after which live begins another run"
+    )
+    live_batch_rows: int = Field(
+        20_000,
+        ge=1,
+        le=10**7,
+        description="Rows of a batch of live, about: a backlog is worked off in several",
+    )
+    live_batch_mb: int = Field(64, ge=1, le=10_000, description="Megabytes of a batch of live, about")
+    live_least_rows: int = Field(
+        100, ge=0, description="Rows of a run of live from which on rules about whole batches judge it"
+    )
     max_delete_share: float = Field(0.10, ge=0, le=1, description="Share of a table that one run may delete")
     delete_floor_rows: int = Field(
         10, ge=0, description="Rows of a table that one run may delete whatever their share, but never all"

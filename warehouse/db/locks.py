@@ -19,6 +19,10 @@ ENDED = "a run that has just ended"
 # A lock may change hands while its holder is looked up; after so many attempts its holder is not visible to us.
 ATTEMPTS = 10
 
+# Sessions of live are named so, and hold a lock for one batch at a time.
+LIVE = "dwh live-"
+BATCH_SECONDS = 60.0
+
 Waiting = Callable[[str], None]
 
 
@@ -39,12 +43,14 @@ def session_lock(
         LockHeld: another session still holds it after `wait_seconds`; names it, and since when.
     """
     mode = sql.SQL("_shared" if shared else "")
-    if not _take(connection, name, mode, 0):
+    if not _take_if_free(connection, name, mode):
         holder = _holder(connection, name)
         if wait_seconds:
             waiting(f"waiting up to {wait_seconds:,.0f} s for '{name}', which is held by {holder or ENDED}")
         for attempt in range(ATTEMPTS):
-            if _take(connection, name, mode, wait_seconds):
+            # Live holds it for a batch; whoever waits gets it before the next one.
+            is_brief = (holder or "").startswith(LIVE)
+            if _take(connection, name, mode, max(wait_seconds, BATCH_SECONDS if is_brief else 0)):
                 break
             holder = _holder(connection, name)
             if holder or attempt == ATTEMPTS - 1:
@@ -95,6 +101,14 @@ def free_files(connection: psycopg.Connection, keys: Iterable[int]) -> None:
     connection.execute(
         "select pg_advisory_unlock(%s, key) from unnest(%s::integer[]) as key", [FILE, list(keys)]
     )
+
+
+def _take_if_free(connection: psycopg.Connection, name: str, mode: sql.SQL) -> bool:
+    """Take the lock if nobody holds it: then nobody waits for it either."""
+    row = connection.execute(
+        sql.SQL("select pg_try_advisory_lock{}(%s, hashtext(%s))").format(mode), [NAMED, name]
+    ).fetchone()
+    return row == (True,)
 
 
 def _take(connection: psycopg.Connection, name: str, mode: sql.SQL, wait_seconds: float) -> bool:

@@ -7,7 +7,7 @@ import psycopg
 from warehouse.explain.node import Node
 from warehouse.explain.origin import describe_run
 
-HOUSEKEEPING = ("row_hash", "run_id", "expired_by_run_id")
+HOUSEKEEPING = ("row_hash", "run_id", "expired_by_run_id", "batch_id")
 
 
 def changes_of(connection: psycopg.Connection, table: str, key: Sequence[str | None]) -> list[Node]:

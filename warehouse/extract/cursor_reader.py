@@ -100,6 +100,8 @@ class CursorReader:
     tables: dict[Table, SourceTable] = field(default_factory=dict)
     # Why a table is left to scheduled runs.
     left_out: dict[str, str] = field(default_factory=dict)
+    # The snapshot of the last question: where the next one has the same, no transaction has ended in between.
+    snapshot: str | None = None
     _connection: psycopg.Connection | None = None
     _settings: bytes = b""
     _catalog: str | None = None
@@ -167,9 +169,9 @@ class CursorReader:
             )
         ).fetchone()
         assert row is not None
-        snapshot, has_moved = row
+        self.snapshot, has_moved = row
         # What was found must be found again until it is published.
-        self._snapshot = None if has_moved else snapshot
+        self._snapshot = None if has_moved else self.snapshot
         return bool(has_moved)
 
     def stage(self, writer: psycopg.Connection, run_id: int, batch: int) -> Staged | None:
@@ -252,7 +254,10 @@ class CursorReader:
         window = find_window(table, watermark, snapshot, found.identity, full_refresh=False)
         if window.watermark is None or window.new_relations or window.is_rewritten:
             return left("; ".join(window.notes) or "its rows are stored elsewhere than at the last run")
-        if not has_transaction_ids or not read_access_paths(reader, writer, table, drift.columns).has_cursor_index:
+        if (
+            not has_transaction_ids
+            or not read_access_paths(reader, writer, table, drift.columns).has_cursor_index
+        ):
             return left(f"no index begins with {table.cursor}" if table.cursor else "it has no cursor")
         position = without_late_cursor(writer, window.watermark, drift.columns, table, snapshot)
         assert position is not None
@@ -275,7 +280,9 @@ class CursorReader:
                     where = sql.SQL("{} and not ({})").format(where, read_up_to)
                 if size:
                     empty_staging(writer, one.table)
-                    rows_read = copy_rows(self.connection, writer, one.table, one.columns, where, self.progress)
+                    rows_read = copy_rows(
+                        self.connection, writer, one.table, one.columns, where, self.progress
+                    )
                 rows_left, bytes_left = rows_left - rows_read, bytes_left - size
             staged.append(
                 StagedTable(
@@ -298,9 +305,7 @@ class CursorReader:
             )
         return staged
 
-    def _find_end(
-        self, one: SourceTable, rows: int, size: int
-    ) -> tuple[sql.Composable | None, bool, int]:
+    def _find_end(self, one: SourceTable, rows: int, size: int) -> tuple[sql.Composable | None, bool, int]:
         """Where this batch ends within the table, if it holds more than `rows` or `size` bytes that are to be read.
 
         Returns the condition on later rows, whether the batch is full, and the bytes of what it takes, about. Rows of
@@ -373,7 +378,8 @@ _CATALOG = """
                 class.relforcerowsecurity, has_table_privilege(class.oid, 'select'),
                 (
                     select string_agg(
-                        concat_ws(':', attnum, attname, atttypid, atttypmod, attisdropped, attnotnull), ' ' order by attnum
+                        concat_ws(':', attnum, attname, atttypid, atttypmod, attisdropped, attnotnull), ' '
+                        order by attnum
                     )
                     from pg_attribute where attrelid = class.oid and attnum > 0
                 ),

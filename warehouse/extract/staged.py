@@ -44,8 +44,8 @@ class StagedTable:
     notes: tuple[str, ...] = ()
     # The position that this batch goes on from.
     before: Watermark | None = None
-    # What is known of the whole table: all of it was read or compared (complete), parts of it (ranges), what was stamped
-    # since the last read (cursor), or it was not read at all in this run (skipped).
+    # What is known of the whole table: all of it was read or compared (complete), parts of it (ranges), what was
+    # stamped since the last read (cursor), or it was not read at all in this run (skipped).
     reading: Reading = "complete"
     # Where a backlog is read in several batches, the condition on rows that the next ones read.
     read_up_to: sql.Composable | None = None
@@ -89,7 +89,7 @@ class Staged:
 
     @property
     def complete_at(self) -> datetime:
-        """As of when the source was read: tables that this run has skipped, or not read to the end, were read before."""
+        """As of when the source was read: tables that were skipped, or not read to the end, were read before."""
         return min(
             one.before.captured_at
             if one.before and (one.reading == "skipped" or one.read_up_to is not None)

@@ -9,7 +9,7 @@ from psycopg import sql
 from warehouse.runs.audit import Load, Run
 
 EXAMPLES = 3
-_HOUSEKEEPING = ("run_id", "expired_by_run_id", "row_hash")
+_HOUSEKEEPING = ("run_id", "expired_by_run_id", "batch_id", "row_hash")
 # Characters of a value that an example shows: a value may have 1 GB.
 _LONGEST = 1000
 

@@ -24,7 +24,7 @@ AUDIT_TABLES: Final = (
     "audit.precedence",
     "audit.followed",
 )
-HOUSEKEEPING: Final = ("run_id", "expired_by_run_id", "row_hash")
+HOUSEKEEPING: Final = ("run_id", "expired_by_run_id", "batch_id", "row_hash")
 
 VIEW_COLUMNS: Final = {
     "change_id": "Id of the change, in order",

@@ -30,6 +30,12 @@ def conformed_table(entity: str) -> sql.Identifier:
     return sql.Identifier("staging", f"conformed_{entity}")
 
 
+def closed_table(entity: str) -> sql.Identifier:
+    """Table of the versions of a dimension that this transaction has closed, until the commit; missing where it merged
+    none. A run of live has many transactions: which versions the run has closed says too much."""
+    return sql.Identifier("pg_temp", f"closed_{entity}")
+
+
 def verdict_table(entity: str) -> sql.Identifier:
     """Table of what this run's merge did to each member of a versioned dimension, until the commit."""
     return sql.Identifier("pg_temp", f"verdict_{entity}")

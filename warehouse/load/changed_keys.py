@@ -9,10 +9,9 @@ from collections.abc import Iterable, Mapping
 import psycopg
 from psycopg import sql
 
-from warehouse.extract.catalog import columns_of
 from warehouse.extract.staged import StagedTable
 from warehouse.extract.staging_tables import delta_table
-from warehouse.load.batch import Batch, verdict_table
+from warehouse.load.batch import Batch, closed_table, verdict_table
 from warehouse.load.followed import keys_of_followed_rows
 from warehouse.load.joined_changes import keys_of_joined_rows, with_rows_joined_to_them
 from warehouse.load.lookups import changed_members
@@ -162,30 +161,24 @@ def _outdated(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.Co
     """Facts of this source whose dimension version this run closed before their event."""
     keys: list[sql.Composable] = []
     for name in (*fact.references, *fact.derived):
-        if not _has_history(batch, name):
+        if not has_closed(batch, name):
             continue
         names = {
             **_fact_names(batch, fact, types),
             "key": sql.Identifier(f"{name}_key"),
-            "dimension": sql.Identifier("dwh", f"dim_{name}"),
-            "expired": sql.Identifier("pg_temp", f"expired_{name}"),
+            "closed": closed_table(name),
         }
-        # A table of their own, analyzed: the dimension's statistics do not know this run's versions, and a plan for
-        # one version looks through the facts once per version.
-        batch.create_temporary(
-            f"expired_{name}",
-            "select {key}, valid_to from {dimension} where expired_by_run_id = {run_id}",
-            **names,
-        )
-        batch.execute("analyze {expired}", **names)
-        (earliest,) = batch.execute("select min(valid_to) from {expired}", **names).fetchone() or (None,)
+        # The dimension's statistics do not know this run's versions: a plan for one version looks through the facts
+        # once per version.
+        batch.execute("analyze {closed}", **names)
+        (earliest,) = batch.execute("select min(valid_to) from {closed}", **names).fetchone() or (None,)
         if earliest is None:
             continue
         keys.append(
             batch.format(
                 """
                 select {fact_keys}, 4
-                from {target} as fact inner join {expired} as version on fact.{key} = version.{key}
+                from {target} as fact inner join {closed} as version on fact.{key} = version.{key}
                 where fact.{event} >= version.valid_to
                     and fact.{event} >= {earliest} and fact.source_system = {source} and {valid}
                 """,
@@ -300,13 +293,16 @@ def _can_be_cast(parts: Iterable[tuple[sql.Composable, str]]) -> sql.Composable:
     )
 
 
-def _has_history(batch: Batch, dimension: str) -> bool:
-    return "valid_to" in columns_of(batch.connection, "dwh", f"dim_{dimension}")
+def has_closed(batch: Batch, dimension: str) -> bool:
+    """Whether this transaction has merged the dimension, and may have closed versions of it."""
+    return _exists(batch.connection, f"pg_temp.closed_{dimension}")
 
 
 def _is_merged(connection: psycopg.Connection, dimension: str) -> bool:
     """Whether this run has merged the dimension: its verdicts are there until the commit."""
-    row = connection.execute(
-        "select to_regclass(%s) is not null", [f"pg_temp.verdict_{dimension}"]
-    ).fetchone()
+    return _exists(connection, f"pg_temp.verdict_{dimension}")
+
+
+def _exists(connection: psycopg.Connection, table: str) -> bool:
+    row = connection.execute("select to_regclass(%s) is not null", [table]).fetchone()
     return bool(row and row[0])

@@ -85,6 +85,12 @@ def _verify(connection: psycopg.Connection, contract: Contract, source: str) -> 
     ]  # fmt: skip
 
 
+def compiled_checks(connection: psycopg.Connection, contract: Contract, source: str) -> list[Any]:
+    """Soda's checks of a contract that was verified by `connection`, in the order of the results."""
+    _, checks = _compiled[connection][source][contract.entity]
+    return list(checks.all_check_impls)
+
+
 def _compile(connection: psycopg.Connection, contract: Contract) -> Any:
     """Soda's checks of a contract and the queries that they ask by `connection`, to be verified any number of times."""
     from soda_core.common.logs import Logs

@@ -11,7 +11,8 @@ from psycopg import sql
 
 from warehouse.db.identifiers import assigned, differ, listed, qualified, same_key
 from warehouse.load import scd1, scd2
-from warehouse.load.batch import Batch
+from warehouse.load.batch import Batch, closed_table
+from warehouse.load.changed_keys import has_closed
 from warehouse.load.counts import Counts
 from warehouse.model.calendar_sql import add_days
 from warehouse.model.fact_sql import dimension_of, snapshot_columns, snapshot_query
@@ -160,21 +161,16 @@ def _carried_forward(batch: Batch, snapshot: DailySnapshot, latest: date | None,
 def _outdated(batch: Batch, snapshot: DailySnapshot) -> Iterator[sql.Composable]:
     """Select rows of days that began after the version that they refer to expired, as this run has learned."""
     for dimension in map(dimension_of, snapshot.references):
-        if not dimension.has_history:
+        if not has_closed(batch, dimension.entity):
             continue
-        names = {
-            "dimension": sql.Identifier("dwh", dimension.table),
-            "key": sql.Identifier(dimension.key),
-        }
-        (earliest,) = batch.execute(
-            "select min(valid_to) from {dimension} where expired_by_run_id = {run_id}", **names
-        ).fetchone() or (None,)
+        names = {"closed": closed_table(dimension.entity), "key": sql.Identifier(dimension.key)}
+        (earliest,) = batch.execute("select min(valid_to) from {closed}", **names).fetchone() or (None,)
         if earliest is not None:
             yield batch.format(
                 """
                 select {columns}, fact.snapshot_date, fact.is_carried_forward, 3
-                from {target} as fact inner join {dimension} as version on fact.{key} = version.{key}
-                where version.expired_by_run_id = {run_id} and fact.source_system = {source}
+                from {target} as fact inner join {closed} as version on fact.{key} = version.{key}
+                where fact.source_system = {source}
                     and fact.snapshot_date >= {first_day}
                     and fact.snapshot_date::timestamp at time zone mart.time_zone() >= version.valid_to
                 """,

@@ -199,7 +199,8 @@ def _count_rekeyed(batch: Batch) -> int:
     row = batch.connection.execute(
         """
         select count(*) from audit.change inner join audit.row_schema using (row_schema_id)
-        where run_id = %s and table_name = %s and operation = 'update' and exists (
+        -- Of this transaction: a run of live has many.
+        where run_id = %s and changed_at >= now() and table_name = %s and operation = 'update' and exists (
             select from unnest(columns, before, after) as cell (name, old, new)
             where name = any(%s) and old is distinct from new
         )

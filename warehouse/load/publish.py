@@ -27,6 +27,7 @@ from warehouse.load.contract import import_soda, stop_on_failure, verify
 from warehouse.load.conversion import ROW_ERRORS
 from warehouse.load.counts import Counts
 from warehouse.load.followed import record_followed
+from warehouse.load.judge import Judge
 from warehouse.load.lookups import count_ambiguous
 from warehouse.load.mirror import merge_mirrors, prepare_mirrors
 from warehouse.load.orphans import (
@@ -44,17 +45,18 @@ from warehouse.load.rekey import rekey_quarantined
 from warehouse.load.transaction import begin_publishing
 from warehouse.load.watermarks import move_watermarks, refuse_outdated
 from warehouse.model.contracts import Contract
-from warehouse.model.star import TARGETS, DailySnapshot, Fact
+from warehouse.model.star import TARGETS, DailySnapshot, Dimension, Fact
 from warehouse.runs.audit import (
     CheckResult,
     Load,
     Run,
+    begin_batch,
+    end_batch,
     ensure_alive,
     has_published,
-    record_checks,
     record_load,
 )
-from warehouse.runs.definitions import compare_definitions, hash_objects, record_definitions
+from warehouse.runs.definitions import Definitions, compare_definitions, hash_objects, record_definitions
 from warehouse.runs.freshness import record_complete
 from warehouse.sources.declaration import Entity
 from warehouse.sources.definition import Definition
@@ -85,11 +87,19 @@ class Published:
 
 
 def publish(
-    run: Run, staged: Staged, *, written: Written | None = None, progress: Progress = lambda _: None
+    run: Run,
+    staged: Staged,
+    *,
+    judge: Judge | None = None,
+    definitions: Definitions | None = None,
+    written: Written | None = None,
+    progress: Progress = lambda _: None,
 ) -> Published:
     """Publish what was staged, in one transaction; publishing the same batch again changes nothing.
 
-    `written` are the batches whose files for the archive are written.
+    `judge` decides what the results of a contract's checks mean; else each stands for itself. `definitions` are given
+    where they were compared before, and nothing is stale: so a batch of live conforms nothing again. `written` are the
+    batches whose files for the archive are written.
 
     Raises:
         QualityGateStopped: a contract's dataset rule failed; its results are recorded, nothing else is.
@@ -97,6 +107,7 @@ def publish(
         DeclarationError, SourceError: the source's declaration does not fit its data.
     """
     checks: list[CheckResult] = []
+    judge = judge or Judge(run)
     with run.session("publish") as connection:
         begin_publishing(connection, run.run_id, progress)
         refuse_outdated(connection, run.run_id, staged)
@@ -107,7 +118,10 @@ def publish(
             and not isinstance(staged, StagedFeed)
             and publish_batches(connection, run.run_id, staged, written or {})
         )
-        if staged.rows_read:
+        batch_id = None
+        if staged.batch is not None:
+            batch_id = begin_batch(connection, run.run_id, staged.source.name, staged.batch)
+        elif staged.rows_read:
             Thread(target=import_soda, name="prepare contracts", daemon=True).start()
         loads: dict[str, Load] = {}
         records = Records(connection, run, staged) if isinstance(staged, StagedFeed) else None
@@ -116,7 +130,8 @@ def publish(
             record_precedence(connection, run.run_id, staged.source)
         move = records.reject if records is not None else quarantine.move_failing
 
-        definitions = compare_definitions(connection, staged.source, staged.contracts)
+        are_compared = definitions is not None
+        definitions = definitions or compare_definitions(connection, staged.source, staged.contracts)
         # By entity, what its SQL reads and this run has checked: a hash, and the views and functions on the way.
         checked: dict[str, tuple[str, Definition]] = {}
 
@@ -131,7 +146,7 @@ def publish(
         def load_batch(batch: Batch) -> None:
             with _explain_data_errors(batch), batch:
                 check_definition(batch.entity)
-                load = load_target(batch, run, staged, checks, move, progress)
+                load = load_target(batch, judge, staged, checks, move, progress)
             if load is not None:
                 progress(str(load))
                 earlier = loads.get(load.table_name)
@@ -142,7 +157,9 @@ def publish(
                 progress(f"dwh.{batch.target.table} is conformed again as a whole: {batch.reconform_reason}")
                 load_batch(batch)
 
-        stale, refreshed = reconform_batches(connection, run.run_id, staged, definitions)
+        stale, refreshed = (
+            ([], []) if are_compared else reconform_batches(connection, run.run_id, staged, definitions)
+        )
         prepared = prepare_mirrors(connection, run.run_id, staged) if stale else None
         rows_held = {batch.entity.name: count_live_rows(batch) for batch in stale}
         conform_again(stale)
@@ -163,7 +180,8 @@ def publish(
             entity.lookups or entity.follows for entity in staged.source.entities.values()
         )
         for batch in _batches(connection, run, staged, mirrors, deferred, is_full_load):
-            if not has_changes and not daily_snapshot.is_pending(batch):
+            is_idle = not has_changes or (staged.batch is not None and not _is_touched(batch, mirrors, loads))
+            if is_idle and not daily_snapshot.is_pending(batch):
                 continue
             load_batch(batch)
         if refreshed:
@@ -171,7 +189,8 @@ def publish(
             conform_again(refreshed)
         if records is not None:
             mirrors = records.finish(mirrors)
-        for name in record_definitions(connection, run.run_id, definitions, checked):
+        removed = () if are_compared else record_definitions(connection, run.run_id, definitions, checked)
+        for name in removed:
             progress(
                 f"{name} keeps the rows of '{staged.source.name}', which no longer declares what they are made of"
             )
@@ -180,8 +199,12 @@ def publish(
         loads = mirrors | loads
         record_followed(connection, run.run_id, staged.source)
         record_complete(connection, run.run_id, staged.source.name, staged.complete_at)
-        for load in loads.values():
-            record_load(connection, run.run_id, load)
+        if batch_id is not None:
+            loads = {name: load for name, load in loads.items() if load.rows_read or load.rows_updated}
+            end_batch(connection, run.run_id, batch_id, tuple(loads.values()))
+        else:
+            for load in loads.values():
+                record_load(connection, run.run_id, load)
         published = Published(tuple(loads.values()), tuple(checks))
         if is_archived and (has_batches or published.rows_changed or published.rows_quarantined):
             archive_changed_rows(connection, run.run_id)
@@ -192,7 +215,7 @@ def publish(
 
 def load_target(
     batch: Batch,
-    run: Run,
+    judge: Judge,
     staged: Staged,
     checks: list[CheckResult],
     move: Move = quarantine.move_failing,
@@ -226,7 +249,7 @@ def load_target(
         )
     if ambiguous:
         results = _ambiguity_warnings(batch, ambiguous)
-        record_checks(run.audit_connection, run.run_id, results)
+        judge.record(results)
         checks.extend(results)
     clear_stale_timestamps(batch)
     find_deleted_keys(batch)
@@ -237,7 +260,7 @@ def load_target(
     if not has_work and not orphans:
         return None
     last_entry = quarantine.last_entry(batch.connection)
-    quarantined = check(batch, run, staged.contracts[batch.entity.name], checks, move) if conformed else 0
+    quarantined = check(batch, judge, staged.contracts[batch.entity.name], checks, move) if conformed else 0
     try:
         with batch.connection.transaction():
             quarantine.resolve(batch, last_entry)
@@ -260,7 +283,7 @@ def load_target(
     if batch.is_full_load:
         materialize_keys(batch)
     else:
-        quarantine.mark_rows(batch)
+        quarantine.mark_rows(batch, last_entry=last_entry)
     _analyze_target(batch, counts)
     return to_load(batch, counts, changed + orphans - deferred, conformed, quarantined, started)
 
@@ -277,7 +300,7 @@ def _ambiguity_warnings(batch: Batch, ambiguous: Mapping[str, int]) -> list[Chec
 
 def check(
     batch: Batch,
-    run: Run,
+    judge: Judge,
     contract: Contract,
     checks: list[CheckResult],
     move: Move = quarantine.move_failing,
@@ -300,8 +323,7 @@ def check(
         if not isolated:
             raise
         results = verify(batch.connection, contract, batch.source)
-    # Not in this transaction: the results of a run that is stopped must survive the rollback.
-    record_checks(run.audit_connection, run.run_id, results)
+    results = judge.judge(batch, contract, results)
     checks.extend(results)
     stop_on_failure(contract, results)
     failed = {result.check_name for result in results if result.outcome != "passed"}
@@ -313,7 +335,7 @@ def check(
             batch, [rule for rule in contract.row_rules if rule.name in failed]
         ).items()
     ]
-    record_checks(run.audit_connection, run.run_id, unfit)
+    judge.record(unfit)
     checks.extend(unfit)
     return move(batch)
 
@@ -406,6 +428,13 @@ def _analyze_target(batch: Batch, counts: Counts) -> None:
     ).fetchone()
     if counts.changed > ANALYZE_SHARE * (row[0] if row else 0):
         batch.execute("analyze {target}")
+
+
+def _is_touched(batch: Batch, mirrors: Mapping[str, Load], loads: Mapping[str, Load]) -> bool:
+    """Whether a batch of live changed anything that the entity's SQL reads, or a member that its rows refer to."""
+    if any(_has_changes(mirrors[f"raw.{table.mirror}"]) for table in batch.entity.reads):
+        return True
+    return not isinstance(batch.target, Dimension) and bool(loads)
 
 
 def _has_changes(load: Load) -> bool:

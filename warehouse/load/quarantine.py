@@ -172,11 +172,11 @@ def resolve(batch: Batch, last_entry: int) -> Mapping[str, int]:
     return dict(rows)
 
 
-def mark_rows(batch: Batch, *, every_entry: bool = False) -> int:
+def mark_rows(batch: Batch, *, last_entry: int = 0, every_entry: bool = False) -> int:
     """Mark the target's rows whose newer state is in quarantine, and unmark all others; returns how many were wrong.
 
-    Call it after the merge. A row that is not looked up is one whose entry is older than this run: it was marked then,
-    if it was in the star. With `every_entry` all are looked up.
+    Call it after the merge. A row that is not looked up is one whose entry is not newer than `last_entry` or than this
+    run: it was marked then, if it was in the star. With `every_entry` all are looked up.
     """
     target = batch.target
     # Of a snapshot, rows of a new day are copies without marks, and those of earlier days stay as they were.
@@ -209,7 +209,11 @@ def mark_rows(batch: Batch, *, every_entry: bool = False) -> int:
         """,
         **names,
         is_judged=live_rows(batch) if is_snapshot else sql.SQL("true"),
-        is_looked_up=sql.SQL("true") if every_entry or is_snapshot else batch.format("run_id = {run_id}"),
+        is_looked_up=sql.SQL("true")
+        if every_entry or is_snapshot
+        else batch.format(
+            "run_id = {run_id} and quarantine_id > {last_entry}", last_entry=sql.Literal(last_entry)
+        ),
     )
     if wrong:
         batch.execute(

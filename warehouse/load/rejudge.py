@@ -13,6 +13,7 @@ from warehouse.load import quarantine
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import create_changed_keys
 from warehouse.load.conform import clear_stale_timestamps, conform, find_deleted_keys
+from warehouse.load.judge import Judge
 from warehouse.load.publish import check, merge, to_load
 from warehouse.load.transaction import begin_publishing
 from warehouse.model.star import TARGETS
@@ -61,7 +62,7 @@ def _rejudge(batch: Batch, run: Run, quarantine_ids: Sequence[int]) -> Load | No
     clear_stale_timestamps(batch)
     find_deleted_keys(batch)
     last_entry = quarantine.last_entry(batch.connection)
-    quarantined = check(batch, run, batch.entity.contract(), []) if conformed else 0
+    quarantined = check(batch, Judge(run), batch.entity.contract(), []) if conformed else 0
     quarantine.resolve(batch, last_entry)
     counts = merge(batch)
     quarantine.mark_rows(batch)

@@ -16,6 +16,7 @@ from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import create_all_keys_view, create_changed_keys
 from warehouse.load.conform import conform, find_deleted_keys
 from warehouse.load.fit import UNFIT
+from warehouse.load.judge import Judge
 from warehouse.load.publish import check, to_load
 from warehouse.load.reads import conform_query
 from warehouse.load.transaction import begin_publishing
@@ -52,7 +53,7 @@ def _replace(batch: Batch, run: Run, fact: Fact, day: date) -> Load:
     conformed = conform(batch).rows
     find_deleted_keys(batch)
     last_entry = quarantine.last_entry(batch.connection)
-    quarantined = check(batch, run, batch.entity.contract(), []) if conformed else 0
+    quarantined = check(batch, Judge(run), batch.entity.contract(), []) if conformed else 0
     quarantine.resolve(batch, last_entry)
     counts = facts.merge(batch, fact, every_key=True)
     quarantine.mark_rows(batch)

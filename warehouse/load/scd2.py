@@ -6,7 +6,7 @@ from typing import Final
 from psycopg import sql
 
 from warehouse.db.identifiers import assigned, differ, listed, qualified
-from warehouse.load.batch import Batch
+from warehouse.load.batch import Batch, closed_table
 from warehouse.load.counts import Counts
 from warehouse.model.star import BEGINNING, END_OF_TIME, Dimension
 
@@ -38,6 +38,7 @@ def merge(batch: Batch, dimension: Dimension) -> Counts:
     filled = batch.execute(_FILL_IN_PLACE, **names).rowcount
     if added:
         filled += batch.execute(_FILL_NEW_COLUMNS, **names, **_added_names(dimension, added)).rowcount
+    batch.execute(_CREATE_CLOSED, closed_name=sql.Identifier(f"closed_{dimension.entity}"), **names)
     expired = batch.execute(_CLOSE, **names).rowcount
     expired += batch.execute(_CLOSE_DELETED, **names).rowcount
     inserted = batch.execute(_OPEN, **names).rowcount
@@ -101,6 +102,7 @@ def _names(dimension: Dimension) -> dict[str, sql.Composable]:
     return {
         "dimension": sql.Identifier("dwh", dimension.table),
         "key": sql.Identifier(dimension.key),
+        "closed": closed_table(dimension.entity),
         "natural": sql.Identifier(*dimension.natural_key),
         "attributes": listed(columns),
         "conformed_attributes": qualified("conformed", columns),
@@ -180,21 +182,34 @@ _OVERWRITE_UNTRACKED = """
         and version.{natural} = verdict.{natural} and version.source_system = {source} and {untracked_differ}
 """
 
+_CREATE_CLOSED = """
+    create temp table if not exists {closed_name} on commit drop as
+    select {key}, valid_to from {dimension} limit 0
+"""
+
 _CLOSE = """
-    update {dimension} as version
-    set valid_to = verdict.starts_at, is_current = false, expired_by_run_id = {run_id}
-    from {verdicts} as verdict
-    where verdict.verdict = 'changed' and version.{key} = verdict.open_key
+    with closed as (
+        update {dimension} as version
+        set valid_to = verdict.starts_at, is_current = false, expired_by_run_id = {run_id}
+        from {verdicts} as verdict
+        where verdict.verdict = 'changed' and version.{key} = verdict.open_key
+        returning version.{key}, version.valid_to
+    )
+    insert into {closed} select {key}, valid_to from closed
 """
 
 _CLOSE_DELETED = """
-    update {dimension} as version
-    set
-        valid_to = greatest({taken_at}::timestamptz, version.valid_from + interval '1 microsecond'),
-        is_current = false,
-        expired_by_run_id = {run_id}
-    from {deleted_keys} as deleted
-    where version.{natural} = deleted.{natural} and version.source_system = {source} and version.is_current
+    with closed as (
+        update {dimension} as version
+        set
+            valid_to = greatest({taken_at}::timestamptz, version.valid_from + interval '1 microsecond'),
+            is_current = false,
+            expired_by_run_id = {run_id}
+        from {deleted_keys} as deleted
+        where version.{natural} = deleted.{natural} and version.source_system = {source} and version.is_current
+        returning version.{key}, version.valid_to
+    )
+    insert into {closed} select {key}, valid_to from closed
 """
 
 _OPEN = """

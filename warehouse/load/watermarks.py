@@ -115,9 +115,7 @@ def _moved(run_id: int, one: StagedTable, staged: Staged, high: str | None, rows
     )
 
 
-def _moved_cursor(
-    run_id: int, one: StagedTable, staged: Staged, high: str | None, rows: int
-) -> Watermark:
+def _moved_cursor(run_id: int, one: StagedTable, staged: Staged, high: str | None, rows: int) -> Watermark:
     """The watermark after a table was read by its cursor alone: nothing is known of rows that the cursor does not show.
 
     In the middle of a backlog the position stays where the backlog begins.

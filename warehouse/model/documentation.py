@@ -22,7 +22,7 @@ SCHEMAS = {
     "audit": "Audit trail",
     "staging": "Staging",
 }
-HOUSEKEEPING = ("run_id", "expired_by_run_id", "row_hash", "text_hash")
+HOUSEKEEPING = ("run_id", "expired_by_run_id", "batch_id", "row_hash", "text_hash")
 STARS = {"Sales": "fact_order_item", "Web log": "fact_weblog", "Inventory": "fact_inventory_day"}
 # Purposes by schema, each with the names of its tables; the first that fits counts.
 PURPOSES = {

@@ -35,6 +35,13 @@ HAS_QUARANTINED_UPDATE = Column(
     required=True,
     default="false",
 )
+# A default, so that whatever inserts a row says so.
+BATCH_ID = Column(
+    "batch_id",
+    "bigint",
+    "Batch of live that inserted it: audit.batch; empty where another run did",
+    default="(nullif(current_setting('dwh.batch_id'::text, true), ''::text))::bigint",
+)
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,7 @@ def fact_table(fact: Fact) -> Table:
             *others,
             HAS_QUARANTINED_UPDATE,
             _run_id("Run that wrote this row last"),
+            BATCH_ID,
         ),
         {f"pk_{fact.table}": f"primary key ({', '.join(fact.natural_key)}, source_system)"},
         # Rows arrive in order of time, nearly: a few bytes for each 32 pages find a day again.
@@ -123,6 +131,7 @@ def snapshot_table(snapshot: DailySnapshot) -> Table:
             ),
             HAS_QUARANTINED_UPDATE,
             _run_id("Run that wrote this row last"),
+            BATCH_ID,
         ),
         {
             f"pk_{snapshot.table}": (
@@ -232,6 +241,7 @@ def _versions(dimension: Dimension) -> Table:
             Column("row_hash", "bigint", "Hash of the tracked attributes", required=True),
             _run_id("Run that wrote this version last"),
             Column("expired_by_run_id", "bigint", "Run that expired this version"),
+            BATCH_ID,
         ),
         {
             f"pk_{table}": f"primary key ({key})",
@@ -278,6 +288,7 @@ def _members(dimension: Dimension) -> Table:
             ),
             HAS_QUARANTINED_UPDATE,
             _run_id("Run that wrote this row last"),
+            BATCH_ID,
         ),
         {
             f"pk_{table}": f"primary key ({key})",

@@ -57,6 +57,8 @@ class Run:
     dry_run_connection: psycopg.Connection | None = field(default=None, repr=False)
     # Whether what it publishes goes into the archive.
     is_archived: bool = False
+    # Of a process that stays: the connection on which each batch is published, opened once.
+    kept_connection: psycopg.Connection | None = field(default=None, repr=False)
 
     @property
     def audit_connection(self) -> psycopg.Connection:
@@ -70,6 +72,10 @@ class Run:
         Raises:
             RunLost: the dry run's connection is gone, and with it everything that it did.
         """
+        if self.kept_connection is not None:
+            with self.kept_connection.transaction():
+                yield self.kept_connection
+            return
         if self.dry_run_connection is None:
             with connect(self.warehouse_url, application_name=f"dwh {self.flow} {doing}") as connection:
                 yield connection
@@ -172,13 +178,15 @@ def start_run(
     rules: Rules | None = None,
     dry_run: bool = False,
     archive: bool = False,
+    kept_connection: psycopg.Connection | None = None,
 ) -> Iterator[Run]:
     """Record a run for the length of the block; it ends as succeeded, failed, stopped (gate or threshold), cancelled
     (Ctrl-C or a signal), crashed, or skipped (another run held its lock).
 
     First marks dead runs, whose lock nobody holds any more, as crashed. Mails that `rules` ask for are queued in the
     transaction that records the end. A `dry_run` ends with that status, and with the error if there was one. With
-    `archive`, what it publishes goes into the archive.
+    `archive`, what it publishes goes into the archive. A process that stays gives the `kept_connection` on which its
+    runs publish.
     """
     rules = rules or Rules()
     if dry_run:
@@ -218,7 +226,7 @@ def start_run(
         )
         run = Run(
             run_id, flow, connection, warehouse_url, server_process(connection), rules, dry_run_connection,
-            is_archived=archive and not dry_run,
+            is_archived=archive and not dry_run, kept_connection=kept_connection,
         )  # fmt: skip
         try:
             with explain_unwritable():
@@ -297,6 +305,60 @@ def record_load(connection: psycopg.Connection, run_id: int, load: Load) -> None
 def has_published(connection: psycopg.Connection, run_id: int) -> bool:
     """Whether the run has published anything yet."""
     return bool(connection.execute("select from audit.load where run_id = %s limit 1", [run_id]).rowcount)
+
+
+def begin_batch(connection: psycopg.Connection, run_id: int, source: str, number: int) -> int:
+    """Begin a batch of a run of live, in the transaction that publishes it; returns its id.
+
+    Rows that the transaction inserts and changes that it logs name the batch by themselves.
+    """
+    row = connection.execute(
+        """
+        insert into audit.batch (run_id, source, batch_number, load_id) values (%s, %s, %s, 0)
+        returning batch_id, set_config('dwh.batch_id', batch_id::text, true)
+        """,
+        [run_id, source, number],
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def end_batch(connection: psycopg.Connection, run_id: int, batch_id: int, loads: Sequence[Load]) -> None:
+    """Add what a batch did to the loads of its run, one for each table, and give it its place among all loads."""
+    for load in loads:
+        counts = {
+            name: value for name, value in vars(load).items() if name.startswith("rows_") or name == "seconds"
+        }
+        added = ", ".join(f"{name} = {name} + %({name})s" for name in counts)
+        values = {**vars(load), "run_id": run_id}
+        known = connection.execute(
+            f"""
+            update audit.load set load_id = default, loaded_at = clock_timestamp(), {added},
+                window_high = coalesce(%(window_high)s, window_high), note = coalesce(%(note)s, note)
+            where run_id = %(run_id)s and source = %(source)s and table_name = %(table_name)s
+            """.encode(),
+            values,
+        )
+        if not known.rowcount:
+            record_load(connection, run_id, load)
+    connection.execute(
+        """
+        update audit.batch set
+            load_id = (select coalesce(max(load_id), 0) from audit.load where run_id = %(run_id)s),
+            published_at = clock_timestamp(), rows_read = %(rows_read)s, rows_changed = %(rows_changed)s
+        where batch_id = %(batch_id)s
+        """,
+        {
+            "run_id": run_id,
+            "batch_id": batch_id,
+            "rows_read": sum(load.rows_read for load in loads if load.table_name.startswith("raw.")),
+            "rows_changed": sum(
+                load.rows_inserted + load.rows_updated + load.rows_expired + load.rows_deleted
+                for load in loads
+                if load.table_name.startswith("dwh.")
+            ),
+        },
+    )
 
 
 def record_checks(connection: psycopg.Connection, run_id: int, results: Sequence[CheckResult]) -> None:
@@ -387,7 +449,8 @@ def _write_end(connection: psycopg.Connection, run: Run, status: str, error: Bas
         connection.execute(
             """
             update audit.run set status = %s, ended_at = clock_timestamp(), error = %s, hint = %s
-            where run_id = %s
+            -- An undo has taken back a run of live that had not ended.
+            where run_id = %s and status <> 'undone'
             """,
             [status, _summary(error), getattr(error, "hint", None) or None, run.run_id],
         )

@@ -1,0 +1,39 @@
+"""`dwh live`: changes of the sources in the star within a second."""
+
+from typing import Annotated
+
+import typer
+
+
+def live(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[SOURCE]...", help="Sources to follow; all databases that have a URL."),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Let live load again what an undo took back, wherever it runs, and end."
+        ),
+    ] = False,
+) -> None:
+    """Publish what changes in the sources within a second, in one process that stays.
+
+    It reads by the index of each cursor and verifies nothing: scheduled runs go on beside it, find deletes and what
+    has no new timestamp, and verify. SIGTERM and Ctrl-C end it between two batches.
+
+    Examples: `dwh live`, `dwh live shop`, `dwh live --resume`
+    """
+    from cli.output import out, show_log
+    from flows.engine import run_without_prefect
+
+    # A process that stays is no run of a flow.
+    run_without_prefect()
+    from flows.live import go_live, resume_live
+
+    if resume:
+        held = resume_live(sources or [])
+        out.print(f"Live goes on with: {', '.join(held)}." if held else "No undo holds live back.")
+        return
+    with show_log("live"):
+        go_live(sources or [])

@@ -1,0 +1,81 @@
+"""Live: keep the star up to date with its sources in one process that stays, without Prefect."""
+
+from collections.abc import Sequence
+from threading import Event, Thread
+
+from flows.databases import loaded_sources, restart_server, with_urls
+from flows.engine import log
+from flows.notify import alert_rules, send_mail
+from warehouse.db.connections import connect
+from warehouse.db.schema_version import ensure_migrated
+from warehouse.errors import LockHeld, RunLost, WrongParameters
+from warehouse.live.loop import Environment, SourceLoop
+from warehouse.runs import live_process
+from warehouse.settings import Settings
+from warehouse.sources.declaration import Source, read_declaration
+from warehouse.sources.registry import find_source
+
+
+def go_live(names: Sequence[str] = (), *, stop: Event | None = None) -> None:
+    """Publish what changes in these sources, or in all that have a URL, until `stop` is set or a signal comes.
+
+    Raises:
+        LockHeld: another process is live for one of them.
+    """
+    settings = with_urls(Settings.load())
+    stop = stop or Event()
+    environment = Environment(
+        settings,
+        alert_rules(LockHeld, RunLost),
+        log,
+        restart=lambda: restart_server(settings.warehouse),
+        send_mail=lambda: send_mail(settings.warehouse),
+    )
+    loops = [
+        SourceLoop(source, settings.source_url(source.name), environment, stop)
+        for source in _sources(settings, names)
+    ]
+    ended: list[BaseException] = []
+
+    def work(loop: SourceLoop) -> None:
+        try:
+            loop.run()
+        except BaseException as error:
+            ended.append(error)
+            # One that cannot work ends the process: whoever started it has to know.
+            stop.set()
+
+    threads = [
+        Thread(target=work, args=[loop], name=f"live {loop.source.name}", daemon=True) for loop in loops
+    ]
+    for thread in threads:
+        thread.start()
+    log(f"live: {', '.join(loop.source.name for loop in loops)}; SIGTERM or Ctrl-C ends it")
+    try:
+        stop.wait()
+    except KeyboardInterrupt:
+        log("live ends after the batch that it is at")
+        stop.set()
+    for thread in threads:
+        thread.join()
+    if ended:
+        raise ended[0]
+
+
+def resume_live(names: Sequence[str] = ()) -> list[str]:
+    """Let live load again what an undo took back; returns the sources that were held back."""
+    settings = with_urls(Settings.load())
+    ensure_migrated(settings.warehouse)
+    with connect(settings.warehouse, autocommit=True) as connection:
+        return live_process.resume(connection, [source.name for source in _sources(settings, names)])
+
+
+def _sources(settings: Settings, names: Sequence[str]) -> list[Source]:
+    found = [
+        read_declaration(find_source(name, settings.sources)) for name in names or loaded_sources(settings)
+    ]
+    if feeds := [source.name for source in found if source.feed and names]:
+        raise WrongParameters(
+            f"{', '.join(feeds)} is read from files.", hint="Live reads databases; files come by `dwh run`."
+        )
+    return [source for source in found if not source.feed]

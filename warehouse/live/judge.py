@@ -1,0 +1,113 @@
+"""Rules about a whole batch judge the run of live so far: of four rows one that is wrong would be a quarter."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from warehouse.load.batch import Batch
+from warehouse.load.contract import OUTCOMES, compiled_checks
+from warehouse.load.judge import Judge
+from warehouse.model.contracts import Contract
+from warehouse.runs.audit import CheckResult, Run, record_checks
+
+Key = tuple[str, str, str, str | None]
+# The worst last: what is recorded of a run is the worst that was found.
+_ORDER = ("not_applicable", "passed", "relaxed", "warned", "failed", "not_evaluated")
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What a check has measured so far: a count, or a share weighted by rows."""
+
+    rows: int = 0
+    measured: float = 0.0
+
+    def plus(self, rows: int, measured: float, *, is_share: bool) -> "Tally":
+        """The tally with another batch."""
+        if not is_share:
+            return Tally(self.rows + rows, self.measured + measured)
+        total = self.rows + rows
+        return Tally(total, (self.measured * self.rows + measured * rows) / total if total else 0.0)
+
+
+@dataclass
+class LiveJudge(Judge):
+    """Judges row rules batch by batch, all others by what the run has seen so far, from `least_rows` on.
+
+    Results are recorded once for a run, at its end: a check of a batch each second would fill the audit trail.
+    """
+
+    least_rows: int = 100
+    _tallies: dict[Key, Tally] = field(default_factory=dict)
+    _results: dict[Key, CheckResult] = field(default_factory=dict)
+    _pending: dict[Key, tuple[Tally, CheckResult]] = field(default_factory=dict)
+
+    def judge(self, batch: Batch, contract: Contract, results: list[CheckResult]) -> list[CheckResult]:
+        """The results as they count: what is to be published is not yet part of the run so far."""
+        checks = compiled_checks(batch.connection, contract, batch.source)
+        return [
+            self._judge(result, check)
+            for result, check in zip(results, (*checks, *[None] * len(results)), strict=False)
+        ]
+
+    def record(self, results: Sequence[CheckResult]) -> None:
+        """Keep results that need no judgement for the end of the run."""
+        for result in results:
+            self._keep(result, Tally(), is_share=False)
+
+    def accept(self) -> None:
+        """The batch was published: it is part of the run so far."""
+        for key, (tally, result) in self._pending.items():
+            self._tallies[key], self._results[key] = tally, result
+        self._pending.clear()
+
+    def reject(self) -> list[CheckResult]:
+        """The batch was not published; returns what it was judged by."""
+        results = [result for _, result in self._pending.values()]
+        self._pending.clear()
+        return results
+
+    def write(self, run: Run) -> None:
+        """Record one result for each check of the run, and begin anew."""
+        record_checks(run.connection, run.run_id, list(self._results.values()))
+        self._results.clear()
+        self._tallies.clear()
+
+    def _judge(self, result: CheckResult, check: Any) -> CheckResult:
+        if result.measured is None or check is None:
+            return self._keep(result, Tally(), is_share=False)
+        is_share = "percent" in str(
+            getattr(check, "metric_name", "") or getattr(check.check_yaml, "metric", "")
+        )
+        judged = self._keep(result, Tally(result.rows_checked or 0, result.measured), is_share=is_share)
+        if result.level == "quarantine" or result.outcome in ("not_evaluated", "relaxed"):
+            return result
+        outcome = check.evaluate_threshold(judged.measured).name.lower()
+        outcome = OUTCOMES.get(outcome, outcome)
+        message = result.message
+        if outcome == "failed" and (judged.rows_checked or 0) < self.least_rows:
+            outcome, message = "passed", f"Judged from {self.least_rows:,} rows on."
+        return self._replace(replace(judged, outcome=outcome, message=message))
+
+    def _keep(self, result: CheckResult, more: Tally, *, is_share: bool) -> CheckResult:
+        key = _key(result)
+        before, known = self._tallies.get(key, Tally()), self._results.get(key)
+        tally = before.plus(more.rows, more.measured, is_share=is_share)
+        if result.measured is not None:
+            result = replace(result, measured=tally.measured, rows_checked=tally.rows)
+        outcome = max((known.outcome if known else "", result.outcome), key=_rank)
+        self._pending[key] = (tally, replace(result, outcome=outcome))
+        return result
+
+    def _replace(self, result: CheckResult) -> CheckResult:
+        tally, _ = self._pending[_key(result)]
+        self._pending[_key(result)] = (tally, result)
+        return result
+
+
+def _key(result: CheckResult) -> Key:
+    return result.dataset, result.check_name, result.check_type, result.column_name
+
+
+def _rank(outcome: str) -> int:
+    return _ORDER.index(outcome) if outcome in _ORDER else -1

@@ -1,0 +1,389 @@
+"""The loop of one source: ask whether anything was written, publish it, and outlive whatever goes wrong."""
+
+import logging
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from threading import Event
+from time import monotonic
+
+import psycopg
+
+from warehouse.db.connection_errors import explain_unwritable, is_transient
+from warehouse.db.connections import connect
+from warehouse.db.locks import session_lock
+from warehouse.db.schema_version import ensure_migrated
+from warehouse.errors import BatchOutdated, LockHeld, RunLost, StaleDefinition, WarehouseError
+from warehouse.extract.cursor_reader import BatchLimits, CursorReader
+from warehouse.extract.delete_threshold import DeleteThreshold
+from warehouse.extract.limits import ReadLimits
+from warehouse.live.judge import LiveJudge
+from warehouse.load.contract import import_soda
+from warehouse.load.publish import Published, publish
+from warehouse.runs import live_process
+from warehouse.runs.alerts.rules import Rules
+from warehouse.runs.audit import CheckResult, Run, record_checks, start_run
+from warehouse.runs.definitions import (
+    Definitions,
+    compare_definitions,
+    find_stale,
+    read_contracts,
+)
+from warehouse.runs.lock_watch import watch_locks
+from warehouse.settings import Settings
+from warehouse.sources.declaration import Source
+
+Log = Callable[[str, int], None]
+
+# Seconds before each next try of what went wrong; each is varied at random.
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+# How long to wait for the lock on the source before looking whether to stop.
+LOCK_SECONDS = 5.0
+# How often to record that the process asks, and to look whether an undo still holds it back.
+TELL_SECONDS = 5.0
+
+
+def flow_name(source: str) -> str:
+    """Flow of the runs of live of `source`."""
+    return f"live-{source}"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a loop needs of its process: settings, what to log, and what to do around runs."""
+
+    settings: Settings
+    rules: Rules
+    log: Log
+    # Start the server of an embedded warehouse again.
+    restart: Callable[[], None] = lambda: None
+    # Send the mail that a run has queued.
+    send_mail: Callable[[], None] = lambda: None
+    # Called with each published batch.
+    published: Callable[[Run, Published], None] = lambda _run, _published: None
+
+
+@dataclass
+class _OpenRun:
+    run: Run
+    close: ExitStack
+    started: float
+    batches: int = 0
+
+
+@dataclass
+class SourceLoop:
+    """Keeps the star up to date with one source until `stop` is set."""
+
+    source: Source
+    url: str
+    environment: Environment
+    stop: Event
+    _control: psycopg.Connection | None = None
+    _writer: psycopg.Connection | None = None
+    _open: _OpenRun | None = None
+    _judge: LiveJudge | None = None
+    _definitions: Definitions | None = None
+    _waits_for: str | None = None
+    _told_at: float = 0.0
+    _failed_at_snapshot: str | None = None
+    _reader: CursorReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        settings = self.environment.settings
+        self._reader = CursorReader(
+            self.source,
+            self.url,
+            read_contracts(self.source),
+            ReadLimits.of(settings),
+            DeleteThreshold(settings.max_delete_share, settings.delete_floor_rows),
+            BatchLimits(settings.live_batch_rows, settings.live_batch_mb * 1024 * 1024),
+            settings.source_lock_wait,
+            self._log,
+        )
+
+    def run(self) -> None:
+        """Work until `stop` is set; what is published meanwhile is whole batches.
+
+        Raises:
+            LockHeld: another process is live for this source.
+        """
+        failures = 0
+        while not self.stop.is_set():
+            try:
+                with self._connected():
+                    while not self.stop.is_set():
+                        if self._turn():
+                            failures = 0
+            except LockHeld:
+                raise
+            except Exception as error:
+                self._end_badly(error)
+                pause = PAUSES[min(failures, len(PAUSES) - 1)] * random.uniform(0.75, 1.25)
+                failures += 1
+                self._say_why_it_waits(error, pause)
+                self.stop.wait(pause)
+                if is_transient(error) or isinstance(error, RunLost):
+                    self._restart_server()
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Hold the connections to source and warehouse, and the lock by which one process at a time is live."""
+        settings, name = self.environment.settings, flow_name(self.source.name)
+        with ExitStack() as stack:
+            ensure_migrated(settings.warehouse, settings.time_zone)
+            control = stack.enter_context(
+                connect(settings.warehouse, autocommit=True, application_name=f"dwh {name} control")
+            )
+            try:
+                stack.enter_context(session_lock(control, live_process.lock_name(self.source.name)))
+            except LockHeld as held:
+                raise LockHeld(
+                    f"`dwh live` of source '{self.source.name}' runs already: {held.what}",
+                    hint="One is enough. To end it, send it SIGTERM; `dwh status` shows where it runs.",
+                ) from None
+            self._control = control
+            self._writer = stack.enter_context(
+                connect(settings.warehouse, application_name=f"dwh {name} publish")
+            )
+            self._writer.prepared_max = 500
+            stack.callback(self._reader.close)
+            live_process.begin(control, self.source.name)
+            import_soda()
+            try:
+                self._find_tables()
+                yield
+            finally:
+                self._end_run()
+                if self.stop.is_set():
+                    live_process.end(control, self.source.name)
+
+    def _turn(self) -> bool:
+        """Ask, and publish if there is anything; returns whether a question was answered and nothing went wrong."""
+        settings = self.environment.settings
+        self._end_run_in_time()
+        if self._reader.has_moved() and self._reader.snapshot != self._failed_at_snapshot:
+            if self._is_held():
+                self.stop.wait(TELL_SECONDS)
+                return True
+            if self._is_behind():
+                self._end_run()
+                self._find_tables()
+                return True
+            return self._publish_batch()
+        self._tell(None)
+        self.stop.wait(settings.live_interval)
+        return self._failed_at_snapshot is None
+
+    def _publish_batch(self) -> bool:
+        run = self._run()
+        assert self._writer is not None and self._open is not None and self._judge is not None
+        try:
+            with session_lock(
+                run.connection,
+                f"source {self.source.name}",
+                wait_seconds=LOCK_SECONDS,
+                waiting=self._log,
+            ):
+                # Somebody may have published, or undone, while this one waited.
+                if self._is_behind() or self._is_held():
+                    return True
+                return self._publish_locked(run, self._open, self._judge, self._writer)
+        except LockHeld as held:
+            self._tell(f"it waits for a run: {held.what}")
+            return True
+
+    def _publish_locked(
+        self, run: Run, opened: _OpenRun, judge: LiveJudge, writer: psycopg.Connection
+    ) -> bool:
+        with (
+            explain_unwritable(),
+            watch_locks(
+                run.warehouse_url, run.flow, self.environment.settings.warehouse_lock_wait, self._log
+            ),
+        ):
+            with writer.transaction():
+                staged = self._reader.stage(writer, run.run_id, opened.batches + 1)
+            if staged is None:
+                self._log("the source's catalog has changed: it is read again")
+                self._find_tables()
+                return True
+            if not staged.rows_read:
+                return True
+            try:
+                published = publish(run, staged, judge=judge, definitions=self._definitions)
+            except BatchOutdated:
+                self._find_tables()
+                return True
+            judge.accept()
+            opened.batches += 1
+            with writer.transaction():
+                self._reader.moved(writer, staged)
+        self._failed_at_snapshot = None
+        self._tell(None)
+        self.environment.published(run, published)
+        return True
+
+    def _find_tables(self) -> None:
+        assert self._writer is not None
+        before = dict(self._reader.left_out)
+        with self._writer.transaction():
+            self._reader.find_tables(self._writer)
+        if self._reader.left_out != before:
+            for name, reason in self._reader.left_out.items():
+                self._log(f"{name} is left to scheduled runs: {reason}")
+
+    def _is_behind(self) -> bool:
+        """Whether another run, or an undo, has moved a position since this loop has read it."""
+        assert self._control is not None
+        rows = self._control.execute(
+            "select table_name, run_id, captured_at from audit.watermark where source = %s",
+            [self.source.name],
+        ).fetchall()
+        now: dict[str, tuple[int, datetime]] = {name: (run_id, at) for name, run_id, at in rows}
+        known = {
+            table.name: (one.watermark.run_id, one.watermark.captured_at)
+            for table, one in self._reader.tables.items()
+            if one.watermark is not None
+        }
+        return now != known
+
+    def _is_held(self) -> bool:
+        """Whether an undo holds this source back."""
+        assert self._control is not None
+        run_id = live_process.held_by(self._control, self.source.name)
+        if run_id is None:
+            return False
+        self._end_run()
+        self._tell(
+            f"run {run_id} has undone what live has published; `dwh live --resume` lets it load that again"
+        )
+        return True
+
+    def _run(self) -> Run:
+        """The open run; the first batch after a pause begins one."""
+        if self._open is None:
+            environment = self.environment
+            ensure_migrated(environment.settings.warehouse, environment.settings.time_zone)
+            stack = ExitStack()
+            run = stack.enter_context(
+                start_run(
+                    environment.settings.warehouse,
+                    flow=flow_name(self.source.name),
+                    parameters={"source": self.source.name},
+                    rules=environment.rules,
+                    kept_connection=self._writer,
+                )
+            )
+            if self._judge is None:
+                self._judge = LiveJudge(run, environment.settings.live_least_rows)
+            self._judge.run = run
+            self._open = _OpenRun(run, stack, monotonic())
+            self._compare_definitions(run)
+        return self._open.run
+
+    def _compare_definitions(self, run: Run) -> None:
+        definitions = compare_definitions(run.connection, self.source, self._reader.contracts)
+        if stale := find_stale(run.connection, definitions):
+            self._definitions = None
+            raise StaleDefinition(
+                f"What {', '.join(one.table_name for one in stale)} of '{self.source.name}' were made by has changed: "
+                f"{stale[0].reason}.",
+                hint=f"Live goes on after `dwh run {self.source.name}`, which conforms them again.",
+            )
+        self._definitions = definitions
+
+    def _end_run_in_time(self) -> None:
+        minutes = self.environment.settings.live_run_minutes
+        if self._open is not None and monotonic() - self._open.started >= 60 * minutes:
+            self._end_run()
+
+    def _end_run(self) -> None:
+        """End the open run as succeeded: what it has published is whole."""
+        opened, self._open = self._open, None
+        if opened is None:
+            return
+        if self._judge is not None and not opened.run.connection.closed:
+            self._judge.write(opened.run)
+        opened.close.close()
+        self.environment.send_mail()
+
+    def _end_badly(self, error: Exception) -> None:
+        """End the open run after an error: a connection that is lost is no failure of what was published."""
+        checks = self._judge.reject() if self._judge is not None else []
+        opened = self._open
+        try:
+            if is_transient(error) or isinstance(error, RunLost | BatchOutdated):
+                self._end_run()
+                return
+            if opened is None or opened.batches:
+                self._end_run()
+                opened = None
+            self._failed_at_snapshot = self._reader.snapshot
+            self._record_failure(opened, error, checks)
+        except Exception as failure:
+            self._open = None
+            self._log(f"the end of a run could not be recorded: {failure}", logging.WARNING)
+
+    def _record_failure(self, opened: _OpenRun | None, error: Exception, checks: list[CheckResult]) -> None:
+        """Record a run that ends with `error`, once; its mail is queued with it."""
+        self._open = None
+        stack = opened.close if opened else ExitStack()
+        settings = self.environment.settings
+        try:
+            with stack:
+                run = (
+                    opened.run
+                    if opened
+                    else stack.enter_context(
+                        start_run(
+                            settings.warehouse,
+                            flow=flow_name(self.source.name),
+                            parameters={"source": self.source.name},
+                            rules=self.environment.rules,
+                        )
+                    )
+                )
+                record_checks(run.connection, run.run_id, checks)
+                raise error
+        except Exception as raised:
+            if raised is not error and not isinstance(raised, RunLost):
+                raise
+        self.environment.send_mail()
+
+    def _tell(self, reason: str | None) -> None:
+        """Record in audit.live, every few seconds, that the process asks, or at once why it waits."""
+        if reason != self._waits_for and reason is not None:
+            self._log(f"waits: {reason}", logging.WARNING)
+        if reason == self._waits_for and monotonic() - self._told_at < TELL_SECONDS:
+            return
+        assert self._control is not None
+        self._waits_for, self._told_at = reason, monotonic()
+        live_process.tell(
+            self._control,
+            self.source.name,
+            run_id=self._open.run.run_id if self._open else None,
+            reason=reason,
+        )
+
+    def _say_why_it_waits(self, error: Exception, pause: float) -> None:
+        what = str(error) if isinstance(error, WarehouseError) else f"{type(error).__name__}: {error}"
+        self._log(f"{what.strip()} Trying again in {pause:.1f} s.", logging.WARNING)
+        self._waits_for, self._told_at = what, monotonic()
+        try:
+            with connect(self.environment.settings.warehouse, autocommit=True) as connection:
+                live_process.tell(connection, self.source.name, run_id=None, reason=what)
+        except (psycopg.Error, WarehouseError):
+            # The warehouse itself is what it waits for.
+            return
+
+    def _restart_server(self) -> None:
+        try:
+            self.environment.restart()
+        except WarehouseError as error:
+            self._log(str(error), logging.WARNING)
+
+    def _log(self, message: str, level: int = logging.INFO) -> None:
+        self.environment.log(f"{self.source.name}: {message}", level)
