@@ -5,18 +5,25 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 
 import psycopg
 import pytest
 from psycopg import sql
 
 from stack.postgres import EmbeddedPostgres
-from tests.pipeline import Pipeline
+from tests.pipeline import CONFIRMED, Pipeline, content
+from warehouse.db.locks import session_lock
+from warehouse.errors import LockHeld
+from warehouse.extract.stage import stage
+from warehouse.extract.verification import verify
 from warehouse.live.loop import Environment, SourceLoop
+from warehouse.load.publish import publish
+from warehouse.runs import live_process
 from warehouse.runs.alerts.rules import Rules
+from warehouse.runs.audit import start_run
 from warehouse.settings import Settings
 from warehouse.sources.declaration import Source
+from warehouse.undo.undo import undo
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +58,9 @@ class Live:
     def __init__(self, pipeline: Pipeline, source: Source | None = None, **settings: object) -> None:
         self.pipeline, self.lines, self.stop = pipeline, [], threading.Event()
         self.settings = Settings(
-            warehouse_url=pipeline.warehouse_url, live_interval=0.05, **settings  # type: ignore[arg-type]
+            warehouse_url=pipeline.warehouse_url,
+            live_interval=0.05,
+            **settings,  # type: ignore[arg-type]
         )
         environment = Environment(self.settings, Rules(), lambda line, _: self.lines.append(line))
         self.loop = SourceLoop(source or pipeline.source, pipeline.shop_url, environment, self.stop)
@@ -119,9 +128,171 @@ def test_orders_changes_and_new_versions_are_in_the_star_a_moment_later(shop: Pi
     assert shop.rows("select status, error from audit.run where flow = 'live-shop' order by run_id") == [
         ("succeeded", None)
     ]
-    assert shop.rows(
-        "select table_name, count(*) from audit.load inner join audit.run using (run_id) "
-        "where flow = 'live-shop' group by 1 having count(*) > 1"
-    ) == []
+    assert (
+        shop.rows(
+            "select table_name, count(*) from audit.load inner join audit.run using (run_id) "
+            "where flow = 'live-shop' group by 1 having count(*) > 1"
+        )
+        == []
+    )
     run = shop.capture()
     assert run.changes() == {}
+
+
+def statuses(pipeline: Pipeline, first_run: int) -> list[tuple[object, ...]]:
+    return pipeline.rows(
+        "select flow, status from audit.run where run_id > %s and flow <> 'undo' order by run_id", first_run
+    )
+
+
+def last_run(pipeline: Pipeline) -> int:
+    ((run_id,),) = pipeline.rows("select coalesce(max(run_id), 0) from audit.run")
+    assert isinstance(run_id, int)
+    return run_id
+
+
+def test_a_row_changed_in_ten_batches_is_undone_to_what_it_was_and_read_as_of_each(shop: Pipeline) -> None:
+    shop.insert(
+        "customer", id=77, document_number="77", username="u77", email="77@example.com", name="before"
+    )
+    new_orders(shop, 70)
+    shop.capture()
+    before = content(shop.warehouse)
+    first = last_run(shop)
+    with live(shop) as process:
+        for number in range(10):
+            touch(shop, "customer", f"name = 'name {number}'", "id = 77")
+            touch(shop, "order_item", f"quantity = {number + 10}", "sales_order_id = 70")
+            process.wait(
+                "select from dwh.fact_order_item where order_id = '70' and quantity = %s", number + 10
+            )
+            process.wait(
+                "select from dwh.dim_customer where customer_id = '77' and name = %s", f"name {number}"
+            )
+        new_orders(shop, 71)
+        process.wait("select from dwh.fact_order_item where order_id = '71'")
+        ((run_id,),) = shop.rows(
+            "select run_id from audit.run where flow = 'live-shop' and run_id > %s", first
+        )
+        batches = shop.rows("select batch_number from audit.batch where run_id = %s order by 1", run_id)
+        assert batches == [(number,) for number in range(1, len(batches) + 1)] and len(batches) >= 11
+        assert (
+            shop.rows(
+                "select table_name, count(*) from audit.load where run_id = %s group by 1 having count(*) > 1",
+                run_id,
+            )
+            == []
+        )
+        # The state after each batch, by its time.
+        seen = [
+            shop.warehouse.execute(
+                "select quantity, (select count(*) from audit.fact_order_item_at(%(at)s) where order_id = '71') "
+                "from audit.fact_order_item_at(%(at)s) where order_id = '70'",
+                {"at": at},
+            ).fetchone()
+            for (at,) in shop.warehouse.execute(
+                "select published_at from audit.batch where run_id = %s order by 1", [run_id]
+            ).fetchall()
+        ]
+        quantities = [int(row[0]) for row in seen if row]
+        assert quantities == sorted(quantities) and {10, 14, 19} <= set(quantities)
+        assert [row[1] for row in seen if row] == [*[0] * (len(seen) - 1), 1]
+        ((changes, numbers),) = shop.rows(
+            "select count(*), count(distinct batch_number) from audit.fact_order_item_change "
+            "where order_id = '70' and run_id = %s",
+            run_id,
+        )
+        assert changes == numbers == 10
+        # Undone while it is open: live is held back, and the star is as before.
+        with (
+            start_run(shop.warehouse_url, flow="undo") as undo_run,
+            session_lock(undo_run.connection, "source shop", wait_seconds=20),
+        ):
+            undo(undo_run, int(str(run_id)))
+        assert content(shop.warehouse) == before
+        touch(shop, "order_item", "quantity = 99", "sales_order_id = 70")
+        wait_until(lambda: any("dwh live --resume" in line for line in process.lines), process)
+        assert content(shop.warehouse) == before
+        assert shop.rows("select status from audit.run where run_id = %s", run_id) == [("undone",)]
+        assert live_process.resume(shop.warehouse, ["shop"]) == ["shop"]
+        process.wait("select from dwh.fact_order_item where order_id = '70' and quantity = 99")
+        process.wait("select from dwh.fact_order_item where order_id = '71'")
+    assert shop.capture().changes() == {}
+
+
+def test_rows_without_a_new_stamp_are_there_after_the_next_scheduled_run(shop: Pipeline) -> None:
+    shop.insert("company", id=50, cuit="50", name="first")
+    shop.insert("company", id=51, cuit="51", name="first")
+    shop.capture()
+    with live(shop) as process:
+        shop.do("alter table company disable trigger user")
+        shop.do(
+            "update company set name = 'unstamped' where id = 50",
+            "update company set name = 'no stamp', updated_at = null where id = 51",
+            "alter table company enable trigger user",
+        )
+        new_orders(shop, 80)
+        process.wait("select from dwh.fact_order_item where order_id = '80'")
+        run = shop.capture()
+    assert run.counts("dwh.dim_company")["inserted"] == 2
+    assert shop.rows("select name from dwh.dim_company where company_id in ('50', '51') and is_current order by 1") == [
+        ("no stamp",), ("unstamped",)
+    ]  # fmt: skip
+
+
+def test_a_scheduled_run_gets_its_turn_and_ends_the_run_of_live(shop: Pipeline) -> None:
+    first = last_run(shop)
+    number = iter(range(1000, 5000))
+    with live(shop) as process:
+        stop = threading.Event()
+
+        def order() -> None:
+            with closing(Pipeline(shop.shop_url, shop.warehouse_url)) as other:
+                while not stop.is_set():
+                    new_orders(other, next(number))
+
+        buyer = threading.Thread(target=order)
+        buyer.start()
+        process.wait("select from dwh.fact_order_item where order_id = '1001'")
+        with (
+            start_run(shop.warehouse_url, flow="ingest-shop") as run,
+            session_lock(run.connection, "source shop"),
+        ):
+            # It asked for the lock without patience, as a flow does that is started by itself.
+            staged = stage(run, shop.source, shop.shop_url, threshold=CONFIRMED)
+            publish(run, staged)
+            assert verify(run, staged)
+        stop.set()
+        buyer.join()
+        process.wait("select from dwh.fact_order_item where order_id = %s", str(next(number) - 1))
+    assert statuses(shop, first) == [
+        ("live-shop", "succeeded"), ("ingest-shop", "succeeded"), ("live-shop", "succeeded")
+    ]  # fmt: skip
+    assert shop.capture().changes() == {}
+
+
+def test_a_second_process_says_who_runs_and_ends(shop: Pipeline) -> None:
+    with live(shop) as process:
+        wait_until(lambda: any(one.is_alive for one in live_process.read_processes(shop.warehouse)), process)
+        second = Live(shop).start()
+        second.thread.join(20)
+        assert isinstance(second.error, LockHeld)
+        assert "runs already" in str(second.error) and "dwh live control shop" in str(second.error)
+    (told,) = live_process.read_processes(shop.warehouse)
+    assert told.stopped_at is not None and not told.is_alive
+
+
+def test_a_backlog_is_worked_off_in_batches_with_orders_before_their_lines(shop: Pipeline) -> None:
+    shop.capture()
+    new_orders(shop, *range(200, 240))
+    first = last_run(shop)
+    with live(shop, live_batch_rows=15) as process:
+        process.wait(
+            "select from dwh.fact_order_item where order_id::bigint between 200 and 239 having count(*) = 40"
+        )
+    ((batches, read, most),) = shop.rows(
+        "select count(*), sum(rows_read), max(rows_read) from audit.batch where run_id > %s", first
+    )
+    assert batches >= 6 and most <= 15 and read == 80
+    assert shop.rows("select count(*) from audit.quarantine where run_id > %s", first) == [(0,)]
+    assert shop.capture().changes() == {}

@@ -108,6 +108,14 @@ class SchemaObjects:
         try:
             with self._connection.transaction():
                 self._connection.execute(one.create().encode())
+                if one.kind == "function":
+                    # With other arguments it stands beside the one that it replaces.
+                    (count,) = self._connection.execute(
+                        "select count(*) from pg_proc where pronamespace = %s::regnamespace and proname = %s",
+                        [one.schema, one.name],
+                    ).fetchone() or (0,)
+                    if count > 1:
+                        raise errors.InvalidFunctionDefinition
         except (*NOT_REPLACEABLE, errors.WrongObjectType):
             self._drop({one.full_name})
             self._connection.execute(one.create().encode())

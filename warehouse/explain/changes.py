@@ -14,7 +14,8 @@ def changes_of(connection: psycopg.Connection, table: str, key: Sequence[str | N
     """Changes of a row from the change log: who changed it, when, and what it was before."""
     rows = connection.execute(
         """
-        select changed_at, operation, run_id, database_user, changed_columns, before, after from audit.change_log
+        select changed_at, operation, run_id, batch_number, database_user, changed_columns, before, after
+        from audit.change_log
         where table_name = %s and row_key = %s::text[] order by change_id
         """,
         [table, list(key)],
@@ -24,6 +25,7 @@ def changes_of(connection: psycopg.Connection, table: str, key: Sequence[str | N
             f"{operation} of {table} {' '.join(str(part) for part in key)} at {changed_at:%Y-%m-%d %H:%M:%S} UTC",
             {
                 "by": describe_run(connection, run_id) if run_id else f"hand, as {user}",
+                **({"batch": number} if number else {}),
                 **{
                     name: f"{before.get(name)} → {after.get(name)}"
                     for name in columns or ()
@@ -31,5 +33,5 @@ def changes_of(connection: psycopg.Connection, table: str, key: Sequence[str | N
                 },
             },
         )
-        for changed_at, operation, run_id, user, columns, before, after in rows
+        for changed_at, operation, run_id, number, user, columns, before, after in rows
     ]

@@ -7,7 +7,7 @@ import psycopg
 from warehouse.explain.changes import changes_of
 from warehouse.explain.members import describe_validity
 from warehouse.explain.node import Node, format_key
-from warehouse.explain.origin import Origin, describe_run
+from warehouse.explain.origin import Origin, describe_batch, describe_run
 from warehouse.explain.rows import find_rows
 from warehouse.model.fact_sql import dimension_of
 from warehouse.model.star import DailySnapshot, Fact
@@ -32,13 +32,18 @@ def explain_fact(
         _reference(connection, origin.source.name, fact, row, name)
         for name in (*fact.references, *fact.derived)
     ]
-    measures = {name: value for name, value in row.items() if not name.endswith("_key") and name != "run_id"}
+    measures = {
+        name: value
+        for name, value in row.items()
+        if not name.endswith("_key") and name not in ("run_id", "batch_id")
+    }
     children = [
         *references,
         *below,
         *changes_of(connection, f"dwh.{fact.table}", [row[n] for n in (*fact.natural_key, "source_system")]),
     ]
-    return Node(title, {**measures, "written by": describe_run(connection, row["run_id"])}, children)
+    written = {"written by": describe_run(connection, row["run_id"])}
+    return Node(title, {**measures, **written, **describe_batch(connection, row["batch_id"])}, children)
 
 
 def explain_snapshot(
@@ -68,6 +73,7 @@ def explain_snapshot(
                 **{f"{name}_key": row[f"{name}_key"] for name in snapshot.references},
                 "is_carried_forward": row["is_carried_forward"],
                 "written by": describe_run(connection, row["run_id"]),
+                **describe_batch(connection, row["batch_id"]),
             },
         )
         for row in reversed(rows[-SHOWN_DAYS:])

@@ -7,7 +7,7 @@ from psycopg import sql
 
 from warehouse.explain.changes import changes_of
 from warehouse.explain.node import Node
-from warehouse.explain.origin import Origin, describe_run
+from warehouse.explain.origin import Origin, describe_batch, describe_run
 from warehouse.explain.rows import find_rows
 from warehouse.load.quarantine import is_waiting
 from warehouse.model.star import BEGINNING, END_OF_TIME, TARGETS, Dimension
@@ -64,6 +64,7 @@ def _version(
     elif version["is_deleted"] == "true":
         facts["ended"] = "deleted from the source; facts may still refer to it"
     facts["written by"] = describe_run(connection, version["run_id"])
+    facts |= describe_batch(connection, version["batch_id"])
     facts["facts that refer to it"] = _count_facts(connection, dimension, version[dimension.key])
     title = f"{dimension.key} {version[dimension.key]}"
     if dimension.has_history:

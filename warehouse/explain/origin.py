@@ -262,3 +262,16 @@ def describe_run(connection: psycopg.Connection, run_id: object) -> str:
     flow, started_at, user, code, status = row
     description = f"run {run_id} ({flow}, {started_at:%Y-%m-%d %H:%M:%S} UTC, by {user}, code {code}"
     return f"{description})" if status == "succeeded" else f"{description}, {status})"
+
+
+def describe_batch(connection: psycopg.Connection, batch_id: object) -> dict[str, object]:
+    """The batch of live that inserted a row; nothing where none did."""
+    row = connection.execute(
+        "select batch_number, run_id, published_at from audit.batch where batch_id = %s", [batch_id]
+    ).fetchone()
+    if row is None:
+        return {}
+    number, run_id, published_at = row
+    return {
+        "inserted by": f"batch {number} of run {run_id}, published at {published_at:%Y-%m-%d %H:%M:%S} UTC"
+    }

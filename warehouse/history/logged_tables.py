@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -31,6 +31,7 @@ VIEW_COLUMNS: Final = {
     "changed_at": "When it was changed (UTC)",
     "operation": "update, delete, truncate; insert only for rows that an undo or a changed key has brought",
     "run_id": "Run that changed it; empty where somebody changed it by hand",
+    "batch_number": "Number of the batch, in a run of live",
     "flow": "Flow of that run",
     "database_user": "Login that changed it",
     "changed_columns": "Columns that an update changed, without housekeeping",
@@ -106,7 +107,8 @@ def table_object_comments(connection: psycopg.Connection) -> dict[str, str]:
             )
             comments |= {f"{view}.{name}": text for name, text in columns.items()}
             comments[f"audit.{table.name}_at()"] = (
-                f"Rows of {table.full_name} as of the given run; an error where the change log does not go back to it."
+                f"Rows of {table.full_name} as of the given run or time; an error where the change log does not go "
+                "back to it."
             )
     return comments
 
@@ -138,6 +140,11 @@ def _as_of(connection: psycopg.Connection, table: LoggedTable) -> str:
     body = sql.SQL(_AS_OF_BODY).format(
         table=sql.Identifier(table.schema, table.name),
         table_name=sql.Literal(table.full_name),
+        # A row that a batch of live inserted names that batch, whatever has written it since.
+        is_earlier=_by_batch("now.batch_id" if "batch_id" in table.columns else None),
+        was_earlier=_by_batch(
+            "(changed.before ->> 'batch_id')::bigint" if "batch_id" in table.columns else None
+        ),
         columns=sql.SQL(", ").join(sql.Identifier("now", name) for name in table.columns),
         key=sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier("now", name)) for name in table.key),
         images=sql.SQL(", ").join(
@@ -146,10 +153,16 @@ def _as_of(connection: psycopg.Connection, table: LoggedTable) -> str:
     )
     returned = sql.SQL(", ").join(sql.SQL("{} {}").format(sql.Identifier(name), kind) for name, kind in typed)
     return (
-        sql.SQL("(as_of_run_id bigint) returns table ({}) language sql stable as {}")
+        sql.SQL("(as_of anyelement) returns table ({}) language sql stable as {}")
         .format(returned, sql.Literal(body.as_string(connection)))
         .as_string(connection)
     )
+
+
+def _by_batch(batch_id: LiteralString | None) -> sql.SQL:
+    if batch_id is None:
+        return sql.SQL("true")
+    return sql.SQL(f"coalesce({batch_id} <= (select last_batch.batch_id from last_batch), true)")
 
 
 _TABLES = """
@@ -200,7 +213,8 @@ _DROP_TRIGGERS = """
 
 _CHANGE_VIEW = """
     select
-        logged.change_id, logged.changed_at, logged.operation, logged.run_id, logged.flow, logged.database_user,
+        logged.change_id, logged.changed_at, logged.operation, logged.run_id, logged.batch_number, logged.flow,
+        logged.database_user,
         {identifying},
         changed.names as changed_columns,
         (
@@ -226,7 +240,11 @@ _CHANGE_VIEW = """
 # A row that changed since comes from its first before-image, one that did not from the table.
 _AS_OF_BODY = """
     with later as materialized (
-        select published.run_id from audit.published_after(as_of_run_id) as published
+        select published.run_id from audit.published_after(as_of) as published
+    ),
+
+    last_batch as materialized (
+        select audit.last_batch(as_of) as batch_id
     ),
 
     changed as materialized (
@@ -235,16 +253,17 @@ _AS_OF_BODY = """
         where logged.table_name = {table_name}
             and (
                 logged.run_id in (select later.run_id from later)
-                or logged.run_id is null and logged.changed_at > audit.published_at(as_of_run_id)
+                or logged.batch_id > (select last_batch.batch_id from last_batch)
+                or logged.run_id is null and logged.changed_at > audit.published_at(as_of)
             )
         order by logged.row_key, logged.change_id
     )
 
     select {columns} from {table} as now
-    where now.run_id not in (select later.run_id from later)
+    where now.run_id not in (select later.run_id from later) and {is_earlier}
         and array[{key}] not in (select changed.row_key from changed)
     union all
     select {images} from changed
     where changed.operation <> 'insert'
-        and (changed.before ->> 'run_id')::bigint not in (select later.run_id from later)
+        and (changed.before ->> 'run_id')::bigint not in (select later.run_id from later) and {was_earlier}
 """

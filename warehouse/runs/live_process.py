@@ -3,7 +3,7 @@
 import os
 import socket
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import psycopg
 from psycopg.rows import class_row
@@ -92,14 +92,16 @@ def tell(
     )
 
 
-def hold(connection: psycopg.Connection, source: str, run_id: int) -> bool:
-    """Hold live back for `source`, since `run_id` undoes what it has published; returns whether there is any to hold.
+def hold(connection: psycopg.Connection, source: str, run_id: int, *, is_undone: bool) -> bool:
+    """Hold live back for `source` where it runs, or where `run_id` undoes what it has published (`is_undone`).
 
-    Call it in the transaction of the undo: else the next batch loads again what was taken back.
+    Call it in the transaction of the undo: else the next batch loads again what was taken back. Returns whether live
+    is held.
     """
     held = connection.execute(
-        "update audit.live set held_by_run_id = %s, held_at = clock_timestamp() where source = %s",
-        [run_id, source],
+        "update audit.live set held_by_run_id = %s, held_at = clock_timestamp() "
+        "where source = %s and (%s or stopped_at is null)",
+        [run_id, source, is_undone],
     )
     return bool(held.rowcount)
 
@@ -114,6 +116,22 @@ def resume(connection: psycopg.Connection, sources: list[str]) -> list[str]:
         [sources],
     ).fetchall()
     return sorted(source for (source,) in rows)
+
+
+def find_gone(connection: psycopg.Connection, after: timedelta = timedelta(minutes=2)) -> list[LiveProcess]:
+    """Processes that have ended without having been told to: they hold no lock, and were last heard of long ago.
+
+    One that connects again after its server has restarted holds none for a moment.
+    """
+    row = connection.execute("select clock_timestamp()").fetchone()
+    assert row is not None
+    return [
+        one
+        for one in read_processes(connection)
+        if one.stopped_at is None
+        and not one.is_alive
+        and max(filter(None, (one.started_at, one.asked_at, one.since))) < row[0] - after
+    ]
 
 
 def held_by(connection: psycopg.Connection, source: str) -> int | None:

@@ -8,8 +8,9 @@ from zoneinfo import ZoneInfo
 import psycopg
 from cronsim import CronSim
 
-from warehouse.runs.alerts import Rules, enqueue_late_alert, enqueue_reminders
+from warehouse.runs.alerts import Rules, enqueue_gone_alert, enqueue_late_alert, enqueue_reminders
 from warehouse.runs.audit import mark_crashed
+from warehouse.runs.live_process import end, find_gone
 
 # Largest difference between the clocks of scheduler and database.
 SKEW = timedelta(minutes=1)
@@ -50,6 +51,8 @@ class Watch:
     late: Sequence[Late]
     # Flows with problems that last, of which a reminder was queued.
     reminded: Sequence[str] = ()
+    # Sources whose process of live is gone.
+    gone: Sequence[str] = ()
 
 
 def watch(
@@ -66,6 +69,11 @@ def watch(
     before.
     """
     crashed = mark_crashed(connection, rules)
+    gone = find_gone(connection)
+    for process in gone:
+        with connection.transaction():
+            enqueue_gone_alert(connection, process, rules)
+            end(connection, process.source)
     row = connection.execute("select clock_timestamp(), min(started_at) from audit.run").fetchone()
     assert row is not None
     now, beginning = now or row[0], row[1]
@@ -89,7 +97,7 @@ def watch(
         reminded = enqueue_reminders(
             connection, [expectation.flow for expectation in expectations], now, rules
         )
-    return Watch(crashed, late, reminded)
+    return Watch(crashed, late, reminded, [process.source for process in gone])
 
 
 def _has_ended_badly(connection: psycopg.Connection, flow: str, due: datetime) -> bool:

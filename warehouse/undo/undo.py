@@ -16,6 +16,7 @@ from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.errors import UndoBlocked, UndoRefused
 from warehouse.extract.range_store import forget_ranges_since
 from warehouse.history.change_log import STAR_LOCK
+from warehouse.runs import live_process
 from warehouse.runs.audit import Load, Run, ensure_alive, record_load
 from warehouse.runs.freshness import forget_complete
 from warehouse.undo.undo_log import UndoLog, changed_tables
@@ -26,6 +27,8 @@ from warehouse.weblogs.maintenance.rederive import recount_texts, update_fact
 Progress = Callable[[str], None]
 FLOW = "undo"
 FEED_WAIT_SECONDS = 60
+# Flows of live are named so.
+LIVE: Final = "live-"
 
 
 @dataclass(frozen=True)
@@ -271,9 +274,12 @@ def _undo_runs(
         recount_texts(connection)
     for load in loads:
         record_load(connection, run_id, load)
+    live_process.hold(connection, source, run_id, is_undone=any(one.flow.startswith(LIVE) for one in targets))
     connection.execute(
         """
-        update audit.run set status = 'undone', undone_at = clock_timestamp(), undone_by_run_id = %s
+        update audit.run set status = 'undone', undone_at = clock_timestamp(), undone_by_run_id = %s,
+            -- A run of live need not have ended.
+            ended_at = coalesce(ended_at, clock_timestamp())
         where run_id = any(%s)
         """,
         [run_id, run_ids],

@@ -1,5 +1,12 @@
--- audit.published_at(bigint): when the run published its last table.
+-- audit.published_at(anyelement): when the run published its last table; a time is itself.
 -- inputs: audit.load
-create function audit.published_at(as_of_run_id bigint) returns timestamptz
-language sql stable security definer set search_path = pg_catalog, pg_temp
-as $$ select max(loaded_at) from audit.load where run_id = as_of_run_id $$
+create function audit.published_at(as_of anyelement) returns timestamptz
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+as $body$
+begin
+    if pg_typeof(as_of) in ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype) then
+        return as_of::text::timestamptz;
+    end if;
+    return (select max(load.loaded_at) from audit.load where load.run_id = as_of::text::bigint);
+end
+$body$

@@ -19,12 +19,18 @@ between_them as materialized (
     select published.run_id from audit.published_after(later_run_id) as published
 ),
 
+-- Batches of live between them: the first of these is not, the second one is.
+batches (after_id, last_id) as materialized (
+    select audit.last_batch(earlier_run_id), audit.last_batch(later_run_id)
+),
+
 -- Every change of a line since the earlier run, with what came next for the same line.
 logged as materialized (
     select
         change.row_key,
         change.operation,
         change.run_id,
+        change.batch_id,
         change.flow,
         change.changed_at,
         change.before,
@@ -37,6 +43,7 @@ logged as materialized (
     where change.table_name = 'dwh.fact_order_item'
         and (
             change.run_id in (select later.run_id from later)
+            or change.batch_id > (select batches.after_id from batches)
             or change.run_id is null and change.changed_at > audit.published_at(earlier_run_id)
         )
     window line as (partition by change.row_key order by change.change_id)
@@ -46,7 +53,10 @@ logged as materialized (
 inserted as (
     select logged.before as line
     from logged
-    where logged.is_first and (logged.before ->> 'run_id')::bigint in (select later.run_id from later)
+    where logged.is_first and (
+        (logged.before ->> 'run_id')::bigint in (select later.run_id from later)
+        or (logged.before ->> 'batch_id')::bigint > (select batches.after_id from batches)
+    )
     union all
     select logged.next_before
     from logged
@@ -56,7 +66,9 @@ inserted as (
     from dwh.fact_order_item as now
     left join logged
         on logged.is_last and logged.row_key = array[now.order_id, now.line_id, now.source_system]
-    where now.run_id in (select later.run_id from later) and logged.after is null
+    where logged.after is null and (
+        now.run_id in (select later.run_id from later) or now.batch_id > (select batches.after_id from batches)
+    )
 ),
 
 happened as (
@@ -74,7 +86,9 @@ happened as (
             else 'correction'
         end as cause
     from logged
-    where logged.run_id in (select between_them.run_id from between_them)
+    where logged.batch_id is null and logged.run_id in (select between_them.run_id from between_them)
+        or logged.batch_id > (select batches.after_id from batches)
+        and logged.batch_id <= (select batches.last_id from batches)
         or logged.run_id is null and logged.changed_at <= audit.published_at(later_run_id)
     union all
     select
@@ -88,7 +102,13 @@ happened as (
         end as cause
     from inserted
     inner join audit.run on (inserted.line ->> 'run_id')::bigint = run.run_id
-    where run.run_id in (select between_them.run_id from between_them)
+    where
+        case
+            when inserted.line ->> 'batch_id' is null then run.run_id in (select between_them.run_id from between_them)
+            else
+                (inserted.line ->> 'batch_id')::bigint > (select batches.after_id from batches)
+                and (inserted.line ->> 'batch_id')::bigint <= (select batches.last_id from batches)
+        end
 ),
 
 -- What each change takes from one month, and gives to the same or another one.

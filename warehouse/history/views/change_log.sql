@@ -1,5 +1,5 @@
 -- audit.change_log: one row per row of the star that was updated or deleted, with its columns by name.
--- inputs: audit.change, audit.row_schema, audit.run
+-- inputs: audit.change, audit.row_schema, audit.run, audit.batch
 select
     change.change_id,
     change.changed_at,
@@ -7,6 +7,8 @@ select
     change.operation,
     change.row_key,
     change.run_id,
+    change.batch_id,
+    batch.batch_number,
     run.flow,
     change.database_user,
     case
@@ -20,3 +22,4 @@ select
 from audit.change
 inner join audit.row_schema on change.row_schema_id = row_schema.row_schema_id
 left join audit.run on change.run_id = run.run_id
+left join audit.batch on change.batch_id = batch.batch_id

@@ -5,6 +5,7 @@ from warehouse.runs.alerts.deliver import Delivery, deliver, send_now, send_test
 from warehouse.runs.alerts.mailbox import Mailbox
 from warehouse.runs.alerts.outbox import (
     enqueue_alert,
+    enqueue_gone_alert,
     enqueue_late_alert,
     enqueue_reminders,
     has_overdue_mail,
@@ -19,6 +20,7 @@ __all__ = [
     "compose",
     "deliver",
     "enqueue_alert",
+    "enqueue_gone_alert",
     "enqueue_late_alert",
     "enqueue_reminders",
     "has_overdue_mail",

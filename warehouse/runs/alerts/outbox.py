@@ -22,6 +22,7 @@ from warehouse.errors import (
 from warehouse.runs.alerts.compose import NEXT, Alert, Kind, compose, format_span, format_time
 from warehouse.runs.alerts.owners import find_owners
 from warehouse.runs.alerts.rules import Rules
+from warehouse.runs.live_process import LiveProcess
 
 REPORTED = "_is_reported"
 MOST_DETAILS = 10
@@ -76,6 +77,29 @@ def enqueue_late_alert(
     recipients = find_owners(rules.sources, flow=flow)
     return _queue(
         connection, Alert("late", flow, "", what, since=due, link=rules.ui_url, recipients=recipients)
+    )
+
+
+def enqueue_gone_alert(connection: psycopg.Connection, process: LiveProcess, rules: Rules) -> bool:
+    """Queue a mail about a process of live that is gone though nobody has ended it; returns whether it is news."""
+    flow = f"live-{process.source}"
+    what = (
+        f"`dwh live`, process {process.pid} on {process.host}, is gone: changes of {process.source} come by "
+        f"scheduled runs alone since {format_time(process.asked_at or process.started_at)}."
+    )
+    recipients = find_owners(rules.sources, flow=flow)
+    return _queue(
+        connection,
+        Alert(
+            "crashed",
+            flow,
+            "",
+            what,
+            since=process.asked_at or process.started_at,
+            hint="Start it again: `dwh live`, or `dwh up --live`. Nothing was lost.",
+            link=rules.ui_url,
+            recipients=recipients,
+        ),
     )
 
 

@@ -30,8 +30,9 @@ def find_owners(
     where nobody is, the mail goes to DWH_ALERT_TO.
     """
     found: list[str] = []
-    if flow.startswith("ingest-"):
-        found += _of_source(flow.removeprefix("ingest-"), sources)
+    kind, _, source = flow.partition("-")
+    if kind in ("ingest", "live"):
+        found += _of_source(source, sources)
     for entity in contracts:
         path = CONTRACTS / f"{entity}.yml"
         if path.is_file():
