@@ -20,6 +20,9 @@ def up(
     worker: Annotated[
         bool, typer.Option(help="Start a worker and a server, and register all deployments.")
     ] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="Start `dwh live`, which follows the sources, in the background.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Start the local stack: embedded PostgreSQL, Prefect server and, with --worker, a worker.
@@ -27,8 +30,9 @@ def up(
     PostgreSQL is not started if DWH_WAREHOUSE_URL and the URL of a source (DWH_SHOP_URL, say) are set.
     """
     from cli.output import err
-    from flows.databases import embedded_databases
+    from flows.databases import embedded_databases, with_urls
     from stack import local
+    from stack.live import launch_live
     from warehouse.settings import Settings
 
     settings = Settings.load()
@@ -50,6 +54,11 @@ def up(
                 from flows.watchdog import mark_dead_runs
 
                 mark_dead_runs(settings)
+        if live:
+            status.update("starting live")
+            with_urls(settings)
+            launch_live(settings.home, [sys.executable, "-c", "from cli.main import main; main(['live'])"])
+            stack = local.state(settings.home)
     _show(stack, settings, as_json)
 
 
@@ -159,6 +168,8 @@ def _show(stack: "LocalStack", settings: "Settings", as_json: bool) -> None:
         places |= {"Prefect UI": stack.ui_url or "", "Prefect API": stack.api_url}
     if stack.worker_pid:
         places["worker pid"] = str(stack.worker_pid)
+    if stack.live_pid:
+        places["live pid"] = str(stack.live_pid)
     if as_json:
         show_json({name.lower().replace(" ", "_"): value for name, value in places.items()})
         return

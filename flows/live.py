@@ -10,6 +10,7 @@ from warehouse.db.connections import connect
 from warehouse.db.schema_version import ensure_migrated
 from warehouse.errors import LockHeld, RunLost, WrongParameters
 from warehouse.live.loop import Environment, SourceLoop
+from warehouse.live.marts import MartLoop
 from warehouse.runs import live_process
 from warehouse.settings import Settings
 from warehouse.sources.declaration import Source, read_declaration
@@ -24,10 +25,12 @@ def go_live(names: Sequence[str] = (), *, stop: Event | None = None) -> None:
     """
     settings = with_urls(Settings.load())
     stop = stop or Event()
+    marts = MartLoop(settings.warehouse, stop, log)
     environment = Environment(
         settings,
         alert_rules(LockHeld, RunLost),
         log,
+        published=lambda run, _: marts.published(run.run_id),
         restart=lambda: restart_server(settings.warehouse),
         send_mail=lambda: send_mail(settings.warehouse),
     )
@@ -48,6 +51,7 @@ def go_live(names: Sequence[str] = (), *, stop: Event | None = None) -> None:
     threads = [
         Thread(target=work, args=[loop], name=f"live {loop.source.name}", daemon=True) for loop in loops
     ]
+    threads.append(Thread(target=marts.run, name="live marts", daemon=True))
     for thread in threads:
         thread.start()
     log(f"live: {', '.join(loop.source.name for loop in loops)}; SIGTERM or Ctrl-C ends it")
@@ -56,6 +60,7 @@ def go_live(names: Sequence[str] = (), *, stop: Event | None = None) -> None:
     except KeyboardInterrupt:
         log("live ends after the batch that it is at")
         stop.set()
+    marts.wake()
     for thread in threads:
         thread.join()
     if ended:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stack.files import rotate_log
+from stack.live import live
 from stack.postgres import EmbeddedPostgres
 from stack.prefect import (
     Progress,
@@ -30,11 +31,14 @@ class LocalStack:
     postgres_is_running: bool
     prefect_port: int | None
     worker_pid: int | None
+    live_pid: int | None
 
     @property
     def is_up(self) -> bool:
         """Whether anything runs."""
-        return self.postgres_is_running or self.prefect_port is not None or self.worker_pid is not None
+        return self.postgres_is_running or any(
+            part is not None for part in (self.prefect_port, self.worker_pid, self.live_pid)
+        )
 
     @property
     def api_url(self) -> str | None:
@@ -55,13 +59,14 @@ class LocalStack:
 def state(home: Path) -> LocalStack:
     """State of the stack; starts nothing."""
     postgres = EmbeddedPostgres(home / "postgres")
-    prefect, process_worker = server(home), worker(home).find()
+    prefect, process_worker, process_live = server(home), worker(home).find(), live(home).find()
     return LocalStack(
         home=home.resolve(),
         postgres=postgres,
         postgres_is_running=postgres.is_running(),
         prefect_port=prefect.port if prefect.find() else None,
         worker_pid=process_worker.pid if process_worker else None,
+        live_pid=process_live.pid if process_live else None,
     )
 
 
@@ -99,15 +104,19 @@ def up(
 
 def rotate_logs(home: Path) -> list[Path]:
     """Rotate the logs of this home folder that have grown long, also while their processes run. Returns them."""
-    logs = [server(home).log, worker(home).log, EmbeddedPostgres(home / "postgres").log]
+    logs = [server(home).log, worker(home).log, live(home).log, EmbeddedPostgres(home / "postgres").log]
     return [log for log in logs if rotate_log(log)]
 
 
 def down(home: Path, progress: Progress = lambda _: None) -> None:
     """Stop all processes of this home folder; the data stay."""
-    for service in (worker(home), server(home)):
+    for service, name in (
+        (live(home), "live"),
+        (worker(home), "Prefect worker"),
+        (server(home), "Prefect server"),
+    ):
         if service.processes():
-            progress(f"stopping Prefect {service.role}")
+            progress(f"stopping {name}")
             service.stop()
     postgres = EmbeddedPostgres(home / "postgres")
     if postgres.data.exists():

@@ -17,6 +17,8 @@ from warehouse.errors import LockHeld
 from warehouse.extract.stage import stage
 from warehouse.extract.verification import verify
 from warehouse.live.loop import Environment, SourceLoop
+from warehouse.load import marts
+from warehouse.load.marts import refresh_days
 from warehouse.load.publish import publish
 from warehouse.runs import live_process
 from warehouse.runs.alerts.rules import Rules
@@ -296,3 +298,24 @@ def test_a_backlog_is_worked_off_in_batches_with_orders_before_their_lines(shop:
     assert batches >= 6 and most <= 15 and read == 80
     assert shop.rows("select count(*) from audit.quarantine where run_id > %s", first) == [(0,)]
     assert shop.capture().changes() == {}
+
+
+def test_the_mart_of_the_day_follows_within_seconds_and_equals_one_computed_again(shop: Pipeline) -> None:
+    def day() -> list[tuple[object, ...]]:
+        return shop.rows("select * from mart.sales_by_day order by 1, 2, 3")
+
+    with start_run(shop.warehouse_url, flow="refresh-marts") as run:
+        marts.refresh(run)
+    before = day()
+    with live(shop) as process:
+        new_orders(shop, 900)
+        touch(shop, "order_item", "status = 'cancelled'", "sales_order_id = 1")
+        process.wait("select from dwh.fact_order_item where order_id = '900'")
+        process.wait("select from dwh.fact_order_item where order_id = '1' and status = 'cancelled'")
+        assert "sales_by_day" in refresh_days(shop.warehouse, run.run_id)
+    followed = day()
+    assert followed != before
+    shop.warehouse.execute("delete from audit.mart_state")
+    with start_run(shop.warehouse_url, flow="refresh-marts") as run:
+        marts.refresh(run)
+    assert day() == followed

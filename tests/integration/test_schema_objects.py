@@ -275,7 +275,7 @@ def test_what_is_no_longer_declared_is_dropped(loaded: Pipeline, monkeypatch: py
          "view mart.quarantine_by_rule is not as declared"),
         ("drop view mart.sales_masked", "view mart.sales_masked is not as declared"),
         ("drop view mart.sales_by_month cascade", "view mart.sales_by_month is not as declared"),
-        ("create or replace function audit.published_at(as_of_run_id bigint) returns timestamptz language sql "
+        ("create or replace function audit.published_at(as_of anyelement) returns timestamptz language sql "
          "as 'select now()'", "function audit.published_at() is not as declared"),
         ("comment on column audit.run.flow is null", "the comment of column audit.run.flow is not as declared"),
         ("drop trigger log_update on dwh.dim_customer; drop trigger log_delete on dwh.dim_customer; "

@@ -99,7 +99,13 @@ class SchemaObjects:
                         sql.Literal(f"{one.schema}.{one.name}"),
                     )
                 ).fetchone()
-        except (errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction):
+        except (
+            errors.UndefinedTable,
+            errors.UndefinedColumn,
+            errors.UndefinedFunction,
+            # One of the same name takes other arguments.
+            errors.AmbiguousFunction,
+        ):
             return False
         assert row is not None
         return bool(row[0] == row[1])
@@ -147,7 +153,8 @@ class SchemaObjects:
             self._grants[name] = [
                 statement for (statement,) in self._connection.execute(_GRANTS, {"name": name})
             ]
-            self._connection.execute(f"drop {kind} {name.removesuffix('()')}".encode())
+            for (drop,) in self._connection.execute(_DROPS, {"kind": kind, "name": name}).fetchall():
+                self._connection.execute(drop.encode())
 
     def registered(self) -> set[str]:
         """Names of the objects that `apply` has created."""
@@ -163,6 +170,16 @@ class SchemaObjects:
         """(kind, name) of these objects and of all that depend on them, the last dependant first."""
         yield from self._connection.execute(_DEPENDANTS, {"names": list(names)}).fetchall()
 
+
+# A function may stand beside another one of its name.
+_DROPS = """
+    select format('drop %%s %%s', %(kind)s::text, %(name)s::text) where %(kind)s::text <> 'function'
+    union all
+    select format('drop function %%s', proc.oid::regprocedure)
+    from pg_proc as proc
+    inner join pg_namespace as namespace on proc.pronamespace = namespace.oid
+    where %(kind)s::text = 'function' and format('%%I.%%I()', namespace.nspname, proc.proname) = %(name)s::text
+"""
 
 _EXISTING = """
     select

@@ -135,7 +135,11 @@ class SourceLoop:
         with ExitStack() as stack:
             ensure_migrated(settings.warehouse, settings.time_zone)
             control = stack.enter_context(
-                connect(settings.warehouse, autocommit=True, application_name=f"dwh live control {self.source.name}")
+                connect(
+                    settings.warehouse,
+                    autocommit=True,
+                    application_name=f"dwh live control {self.source.name}",
+                )
             )
             try:
                 stack.enter_context(session_lock(control, live_process.lock_name(self.source.name)))

@@ -51,7 +51,17 @@ def _collect(connection: psycopg.Connection, dataset: str, since: Since) -> str:
 _SALES = """
     select line.ordered_at, line.product_key, line.customer_key
     from dwh.fact_order_item as line
-    where line.run_id in (select load.run_id from audit.load as load where load.load_id > {load_id})
+    where line.run_id in (
+        select load.run_id from audit.load as load
+        where load.load_id > {load_id} and not exists (select from audit.batch where batch.run_id = load.run_id)
+    )
+    union
+    -- What live has inserted names its batch, and is found by an index.
+    select line.ordered_at, line.product_key, line.customer_key
+    from dwh.fact_order_item as line
+    where line.batch_id > (
+        select coalesce(max(batch.batch_id), 0) from audit.batch as batch where batch.load_id <= {load_id}
+    )
     union
     select
         (image.line ->> 'ordered_at')::timestamptz, (image.line ->> 'product_key')::bigint,

@@ -47,6 +47,35 @@ def refresh(run: Run) -> tuple[Load, ...]:
     return loads
 
 
+def refresh_days(connection: psycopg.Connection, run_id: int) -> tuple[str, ...]:
+    """Bring up to date, in two transactions, the marts of sales that are kept by day: those of today follow live.
+
+    Nobody waits for it longer than to learn what is committed. Others follow months, products or customers, whose whole
+    past would be computed again every few seconds: a scheduled run does that. A mart that cannot be followed (never
+    computed, defined otherwise) is left to one, too. Returns the marts that were up to date or are now.
+    """
+    with connection.transaction():
+        connection.execute("lock table dwh.fact_order_item in share mode")
+        reached = _reached(connection)
+    done = []
+    with connection.transaction():
+        connection.execute(PLANNER_FOR_WHOLE_TABLES.encode())
+        for mart in stored_marts():
+            if mart.dataset != "sales" or mart.follows is None or mart.by[mart.follows] != "date":
+                continue
+            if "month" in mart.follows:
+                continue
+            state = _state(connection, mart.name)
+            if state is None or not state.is_followed or state.definition != _definition(connection, mart):
+                continue
+            if state.load_id < reached[0] or state.change_id < reached[1]:
+                values = changed_values(connection, mart, Since(state.load_id, state.change_id))
+                _replace(connection, mart, values)
+                _remember(connection, mart, state.definition, reached, run_id)
+            done.append(mart.name)
+    return tuple(done)
+
+
 def refresh_stored(
     connection: psycopg.Connection, run_id: int, *, full_refresh: bool = False
 ) -> tuple[Load, ...]:
@@ -102,16 +131,7 @@ def refresh_stored(
             changed.add(mart.name)
         row = connection.execute(sql.SQL("select count(*) from {}").format(_table(mart))).fetchone()
         assert row is not None
-        connection.execute(
-            """
-            insert into audit.mart_state (mart_name, definition, load_id, change_id, refreshed_at, run_id)
-            values (%s, %s, %s, %s, clock_timestamp(), %s)
-            on conflict (mart_name) do update set
-                definition = excluded.definition, load_id = excluded.load_id, change_id = excluded.change_id,
-                refreshed_at = excluded.refreshed_at, run_id = excluded.run_id
-            """,
-            [mart.name, definitions[mart.name], *reached, run_id],
-        )
+        _remember(connection, mart, definitions[mart.name], reached, run_id)
         loads.append(
             Load(
                 "mart",
@@ -123,6 +143,22 @@ def refresh_stored(
             )
         )
     return tuple(loads)
+
+
+def _remember(
+    connection: psycopg.Connection, mart: Mart, definition: str, reached: tuple[int, int], run_id: int
+) -> None:
+    """Record what a mart is made of now."""
+    connection.execute(
+        """
+        insert into audit.mart_state (mart_name, definition, load_id, change_id, refreshed_at, run_id)
+        values (%s, %s, %s, %s, clock_timestamp(), %s)
+        on conflict (mart_name) do update set
+            definition = excluded.definition, load_id = excluded.load_id, change_id = excluded.change_id,
+            refreshed_at = excluded.refreshed_at, run_id = excluded.run_id
+        """,
+        [mart.name, definition, *reached, run_id],
+    )
 
 
 @contextmanager

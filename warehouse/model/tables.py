@@ -106,6 +106,7 @@ def fact_table(fact: Fact) -> Table:
                 f"using brin ({fact.event_time}) with (pages_per_range = 32)",
             ),
             _marked(fact.table),
+            _inserted_live(fact.table),
         ),
     )
 
@@ -301,6 +302,11 @@ def _members(dimension: Dimension) -> Table:
 
 def _run_id(description: str) -> Column:
     return Column("run_id", "bigint", description, required=True)
+
+
+def _inserted_live(table: str) -> Index:
+    """Index on the rows that live has inserted, in the order of their batches."""
+    return Index(f"ix_{table}_batch_id", "(batch_id) where batch_id is not null")
 
 
 def _marked(table: str) -> Index:

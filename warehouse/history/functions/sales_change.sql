@@ -138,7 +138,8 @@ select
     coalesce(sum(side.line_count) filter (where side.status <> 'cancelled'), 0)::bigint as line_count,
     coalesce(sum(side.net_amount) filter (where side.status <> 'cancelled'), 0) as net_amount,
     coalesce(sum(side.net_amount) filter (where side.status = 'returned'), 0) as returned_net_amount
-from side
+from batches
+left join side on true
 group by side.source_system, side.month, side.currency, side.cause, side.run_id, side.flow
 having
     coalesce(sum(side.line_count) filter (where side.status <> 'cancelled'), 0) <> 0

@@ -75,6 +75,10 @@ def upgrade() -> None:
         f"alter table TARGET alter column batch_id set default {BATCH_ID}",
     ):
         execute(FOR_TARGETS.format(targets=TARGETS, statement=statement))
+    # Who reads what live has inserted since.
+    execute(
+        "create index ix_fact_order_item_batch_id on dwh.fact_order_item (batch_id) where batch_id is not null"
+    )
 
 
 def downgrade() -> None:

@@ -1,0 +1,23 @@
+"""The process of `dwh live` that belongs to a home folder."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from stack.files import exclusive
+from stack.processes import Service
+
+
+def live(home: Path) -> Service:
+    """The process of a home folder that follows its sources, running or not."""
+    return Service(home.resolve(), "live")
+
+
+def launch_live(home: Path, command: Sequence[str]) -> Service:
+    """Start `command`, which follows the sources, unless it runs."""
+    service = live(home)
+    service.home.mkdir(parents=True, exist_ok=True)
+    with exclusive(service.home / "live.lock"):
+        if service.find() is None:
+            service.start(list(command), {**os.environ, "DWH_HOME": str(service.home)})
+    return service

@@ -1,0 +1,60 @@
+"""Stored marts of the day follow live: a thread of its own refreshes them, so that no batch waits for it."""
+
+import logging
+from collections.abc import Callable
+from threading import Event
+
+import psycopg
+
+from warehouse.db.connections import connect
+from warehouse.db.locks import session_lock
+from warehouse.errors import LockHeld, WarehouseError
+from warehouse.load.marts import refresh_days
+
+# Between two refreshes at least; what people look at is to be five seconds old at most.
+PAUSE_SECONDS = 2.0
+# After an error.
+RETRY_SECONDS = 30.0
+
+
+class MartLoop:
+    """Refreshes the marts of the day whenever a batch was published, until `stop` is set."""
+
+    def __init__(self, url: str, stop: Event, log: Callable[[str, int], None]) -> None:
+        self._url, self._stop, self._log = url, stop, log
+        self._has_news = Event()
+        self._run_id = 0
+
+    def published(self, run_id: int) -> None:
+        """Learn that a run of live has published a batch."""
+        self._run_id = run_id
+        self._has_news.set()
+
+    def wake(self) -> None:
+        """Let it look whether to stop."""
+        self._has_news.set()
+
+    def run(self) -> None:
+        """Work until `stop` is set."""
+        while not self._stop.is_set():
+            try:
+                with connect(
+                    self._url, autocommit=True, application_name="dwh live refresh of marts"
+                ) as connection:
+                    while not self._stop.is_set():
+                        self._has_news.wait()
+                        self._has_news.clear()
+                        self._refresh(connection)
+                        self._stop.wait(PAUSE_SECONDS)
+            except (psycopg.Error, WarehouseError) as error:
+                self._log(f"marts of the day: {error}", logging.WARNING)
+                self._has_news.set()
+                self._stop.wait(RETRY_SECONDS)
+
+    def _refresh(self, connection: psycopg.Connection) -> None:
+        try:
+            # The lock of refresh-marts: whoever has it brings them up to date.
+            with session_lock(connection, "marts"):
+                refresh_days(connection, self._run_id)
+        except LockHeld:
+            self._has_news.set()
