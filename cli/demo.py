@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    import psycopg
+
     from stack.postgres import EmbeddedPostgres
     from warehouse.settings import Settings
 
@@ -34,6 +36,8 @@ MARTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     ),
 }  # fmt: skip
 COUNTRIES_SHOWN = 10
+# How long the demo waits for live.
+LIVE_SECONDS = 60
 
 
 def demo(
@@ -68,7 +72,10 @@ def demo(
             _load()
         with _stage(status, "Writing the report"):
             report = _report(settings)
+        with _stage(status, "Placing an order through the API, with live following the shop"):
+            freshness = _order_live(settings)
     _show_marts(settings)
+    out.print(f"[bold]Live[/]        {freshness}", soft_wrap=True)
     out.print(f"[bold]Report[/]      {report}", soft_wrap=True)
     out.print(f"[bold]Prefect UI[/]  {ui_url}/runs", soft_wrap=True)
     out.print("[bold]SQL[/]         ", end="")
@@ -198,6 +205,64 @@ def _report(settings: "Settings") -> Path:
     from warehouse.report.write import write
 
     return write(settings.warehouse, settings.home / "report.html")
+
+
+def _order_live(settings: "Settings") -> str:
+    """Place an order through the API while `dwh live` follows the shop; tells how long it took to reach the star."""
+    import json
+    import urllib.request
+    from threading import Event, Thread
+
+    from cli.api import running_api
+    from flows.live import go_live
+    from warehouse.db.connections import connect
+
+    stop = Event()
+    live = Thread(target=go_live, args=[["shop"]], kwargs={"stop": stop}, daemon=True)
+    with (
+        connect(settings.warehouse, autocommit=True) as warehouse,
+        connect(settings.source_url("shop"), autocommit=True) as shop,
+        running_api(settings.source_url("shop")) as url,
+    ):
+        row = shop.execute(
+            "select (select min(id) from customer), (select min(id) from payment_method), (select min(id) from product)"
+        ).fetchone()
+        assert row is not None
+        customer, payment, product = row
+        body = {
+            "customerId": customer,
+            "payment_id": payment,
+            "products": [{"productId": product, "quantity": 1}],
+        }
+        live.start()
+        try:
+            _wait_for(warehouse, "select from audit.live where asked_at > started_at and source = %s", "shop")
+            request = urllib.request.Request(
+                f"{url}/api/v1/orders", json.dumps(body).encode(), {"Content-Type": "application/json"}
+            )
+            with urllib.request.urlopen(request, timeout=30) as response:
+                order = json.load(response)
+            began = time.monotonic()
+            _wait_for(
+                warehouse,
+                "select from mart.sales where source_system = 'shop' and order_id = %s",
+                str(order["id"]),
+            )
+            milliseconds = 1000 * (time.monotonic() - began)
+        finally:
+            stop.set()
+            live.join()
+    return f"order {order['id']}, placed through the API, was in mart.sales after {milliseconds:.0f} ms"
+
+
+def _wait_for(connection: "psycopg.Connection", query: str, value: str) -> None:
+    until = time.monotonic() + LIVE_SECONDS
+    while not connection.execute(query.encode(), [value]).rowcount:
+        if time.monotonic() > until:
+            from warehouse.errors import WarehouseError
+
+            raise WarehouseError("Live did not follow the shop.", hint="`dwh live` shows why.")
+        time.sleep(0.01)
 
 
 def _show_marts(settings: "Settings") -> None:

@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -23,6 +24,7 @@ from warehouse.load.publish import publish
 from warehouse.runs import live_process
 from warehouse.runs.alerts.rules import Rules
 from warehouse.runs.audit import start_run
+from warehouse.runs.watchdog import watch
 from warehouse.settings import Settings
 from warehouse.sources.declaration import Source
 from warehouse.undo.undo import undo
@@ -319,3 +321,90 @@ def test_the_mart_of_the_day_follows_within_seconds_and_equals_one_computed_agai
     with start_run(shop.warehouse_url, flow="refresh-marts") as run:
         marts.refresh(run)
     assert day() == followed
+
+
+def test_live_goes_on_after_its_connections_and_the_source_s_are_gone(shop: Pipeline) -> None:
+    with live(shop) as process:
+        new_orders(shop, 300)
+        process.wait("select from dwh.fact_order_item where order_id = '300'")
+        ended = "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'dwh %' and pid <> "
+        for connection in (shop.shop, shop.warehouse):
+            connection.execute(f"{ended} pg_backend_pid() and datname = current_database()".encode())
+        new_orders(shop, 301)
+        process.wait("select from dwh.fact_order_item where order_id = '301'")
+    assert any("Trying again in" in line for line in process.lines)
+    assert shop.rows("select status, count(*) from audit.run where flow = 'live-shop' and status <> 'succeeded' "
+                     "and status <> 'undone' group by 1") == []  # fmt: skip
+    assert shop.capture().changes() == {}
+
+
+def test_a_gate_holds_the_source_back_is_mailed_once_and_opens_when_the_rows_are_corrected(
+    shop: Pipeline,
+) -> None:
+    shop.capture()
+    first = last_run(shop)
+    contract = replace(
+        shop.source.entities["order_item"].contract(),
+        document={
+            **shop.source.entities["order_item"].contract().document,
+            "checks": [{"failed_rows": {"name": "few returns", "expression": "status = 'returned'",
+                                        "threshold": {"metric": "percent", "must_be_less_than": 40}}}],
+        },
+    )  # fmt: skip
+    process = Live(shop, live_least_rows=4)
+    process.loop._reader.contracts = {**process.loop._reader.contracts, "order_item": contract}
+    process.loop._compare_definitions = lambda run: None  # type: ignore[method-assign]
+    process.start()
+    try:
+        # One of one is not judged yet.
+        new_orders(shop, 400)
+        touch(shop, "order_item", "status = 'returned', returned_at = now()", "sales_order_id = 400")
+        process.wait("select from dwh.fact_order_item where order_id = '400' and status = 'returned'")
+        new_orders(shop, *range(401, 406))
+        process.wait("select from dwh.fact_order_item where order_id = '405'")
+        touch(
+            shop,
+            "order_item",
+            "status = 'returned', returned_at = now()",
+            "sales_order_id between 400 and 405",
+        )
+        process.wait(
+            "select from audit.run where flow = 'live-shop' and status = 'stopped' and run_id > %s", first
+        )
+        held = shop.rows(
+            "select count(*) from dwh.fact_order_item where status = 'returned' and order_id like '40_'"
+        )
+        touch(
+            shop,
+            "order_item",
+            "status = 'complete', returned_at = null",
+            "sales_order_id between 401 and 405",
+        )
+        process.wait(
+            "select from dwh.fact_order_item where order_id = '405' and status = 'complete' and run_id > "
+            "(select max(run_id) from audit.run where status = 'stopped')"
+        )
+    finally:
+        process.end()
+    assert held[0][0] in (0, 1)
+    assert shop.rows(
+        "select kind, count(*) from audit.outbox where flow = 'live-shop' and kind = 'gate stopped' group by 1"
+    ) == [("gate stopped", 1)]
+    assert shop.rows(
+        "select from audit.check_result where run_id > %s and check_name = 'few returns' and outcome = 'failed'",
+        first,
+    )
+
+
+def test_the_watchdog_tells_of_a_process_that_is_gone(shop: Pipeline) -> None:
+    shop.warehouse.execute("delete from audit.live")
+    live_process.begin(shop.warehouse, "shop")
+    assert watch(shop.warehouse, [], Rules()).gone == []
+    shop.warehouse.execute(
+        "update audit.live set started_at = now() - interval '1 hour', since = now() - interval '1 hour'"
+    )
+    assert watch(shop.warehouse, [], Rules()).gone == ["shop"]
+    assert watch(shop.warehouse, [], Rules()).gone == []
+    assert shop.rows("select kind from audit.outbox where flow = 'live-shop' and kind = 'crashed'") == [
+        ("crashed",)
+    ]
