@@ -104,7 +104,7 @@ bench: ## list the benchmarks
 	@awk 'BEGIN {FS = ":.*## "} /^bench-[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2; n++} \
 		END {if (!n) print "  none yet"}' $(MAKEFILE_LIST)
 
-.PHONY: bench-tools bench-capture bench-weblogs bench-marts bench-feeds bench-geoip bench-api
+.PHONY: bench-tools bench-capture bench-weblogs bench-marts bench-feeds bench-geoip bench-api bench-live
 bench-tools: setup
 	@cmp -s bench/requirements.txt bench/.venv/made-from || { "$(BASE_PYTHON)" -m venv bench/.venv && \
 		bench/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r bench/requirements.txt && \
@@ -124,6 +124,9 @@ bench-feeds: bench-tools ## compare loading order files with dlt and a DuckDB sc
 
 bench-api: setup ## place orders through the API by 8 clients, beside psql (3 min; ARGS="--orders 2000 --rounds 2")
 	@$(PY) -m bench.api $(ARGS)
+
+bench-live: setup ## freshness of live under load, from the API's answer to mart.sales (15 min; ARGS="--seconds 60 --shop 20000 --rate 20")
+	@$(PY) -m bench.live $(ARGS)
 
 bench-geoip: setup ## look up countries in a GeoIP file with three million networks (1 min)
 	@$(PY) -m bench.geoip $(ARGS)

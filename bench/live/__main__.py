@@ -26,9 +26,9 @@ from typing import Any
 
 import psutil
 import psycopg
-from cli.api import running_api
 
 from bench.live.watcher import PATIENCE_SECONDS, Placed, watch
+from cli.api import running_api
 from generators.shop import create_schema, generate
 from stack.postgres import EmbeddedPostgres
 from warehouse.migrations import upgrade

@@ -396,7 +396,7 @@ def test_a_gate_holds_the_source_back_is_mailed_once_and_opens_when_the_rows_are
     )
 
 
-def test_the_watchdog_tells_of_a_process_that_is_gone(shop: Pipeline) -> None:
+def test_the_watchdog_mails_about_a_process_that_is_gone(shop: Pipeline) -> None:
     shop.warehouse.execute("delete from audit.live")
     live_process.begin(shop.warehouse, "shop")
     assert watch(shop.warehouse, [], Rules()).gone == []
@@ -408,3 +408,25 @@ def test_the_watchdog_tells_of_a_process_that_is_gone(shop: Pipeline) -> None:
     assert shop.rows("select kind from audit.outbox where flow = 'live-shop' and kind = 'crashed'") == [
         ("crashed",)
     ]
+
+
+def test_a_transaction_that_stays_open_makes_live_read_nothing_twice_and_lose_nothing(shop: Pipeline) -> None:
+    shop.capture()
+    first = last_run(shop)
+    with live(shop) as process, psycopg.connect(shop.shop_url) as late:
+        late.execute("insert into company (id, cuit, name) values (600, '600', 'late')")
+        # Part of it has a transaction id of its own.
+        with late.transaction():
+            late.execute("insert into company (id, cuit, name) values (601, '601', 'late, too')")
+        for number in range(500, 504):
+            new_orders(shop, number)
+            process.wait("select from dwh.fact_order_item where order_id = %s", str(number))
+        time.sleep(0.5)
+        ((read, batches),) = shop.rows(
+            "select sum(rows_read), count(*) from audit.batch where run_id > %s", first
+        )
+        late.commit()
+        process.wait("select from dwh.dim_company where company_id in ('600', '601') having count(*) = 2")
+    # Each order and its line once; some batches see an order before its line is stamped anew.
+    assert read <= 4 * 4 and batches <= 4 * 3
+    assert shop.capture().changes() == {}

@@ -91,7 +91,7 @@ def test_ports_are_open_to_this_machine_alone() -> None:
 
 def test_what_not_everybody_needs_is_a_profile() -> None:
     profiles = {name: service["profiles"] for name, service in SERVICES.items() if service.get("profiles")}
-    assert profiles == {"demo-data": ["demo"], "superset": ["superset"]}
+    assert profiles == {"live": ["live"], "demo-data": ["demo"], "superset": ["superset"]}
 
 
 def test_image_has_every_package_of_the_project() -> None:

@@ -33,10 +33,11 @@ from warehouse.extract.staging_tables import create_staging, empty_staging
 from warehouse.extract.table_identity import TableIdentity, read_identity
 from warehouse.extract.watermark import (
     Watermark,
-    changed_by_cursor,
     find_window,
     read_watermark,
+    stamped_since,
     without_late_cursor,
+    written_after,
     written_since,
 )
 from warehouse.model.contracts import Contract
@@ -55,18 +56,26 @@ class SourceTable:
     identity: TableIdentity
     hashing: Hashing
     watermark: Watermark | None
-    # Condition on a row: it may have changed since the position. None where the table is left to scheduled runs.
-    changed: sql.Composable | None = None
+    # Condition on a row: it may have been stamped since the position. None where the table is left to scheduled runs.
+    stamped: sql.Composable | None = None
     # Rows up to a stamp that were read of a backlog, and the snapshot in which they were.
     resume: "Resume | None" = None
+
+    # The last snapshot of which everything that the table showed is published.
+    seen: str | None = None
 
     @property
     def condition(self) -> sql.Composable:
         """Condition on a row that is still to be read."""
-        assert self.changed is not None
+        assert self.stamped is not None and self.watermark is not None
+        written = (
+            written_since(self.watermark.snapshot_xmin) if self.seen is None else written_after(self.seen)
+        )
         if self.resume is None:
-            return self.changed
-        return sql.SQL("({} and ({} or {}))").format(self.changed, self.resume.is_after, self.resume.is_newer)
+            return sql.SQL("({} and {})").format(self.stamped, written)
+        return sql.SQL("({} and {} and ({} or {}))").format(
+            self.stamped, written, self.resume.is_after, self.resume.is_newer
+        )
 
 
 @dataclass(frozen=True)
@@ -104,6 +113,7 @@ class CursorReader:
     snapshot: str | None = None
     _connection: psycopg.Connection | None = None
     _settings: bytes = b""
+    _staged_snapshot: str = ""
     _catalog: str | None = None
     _snapshot: str | None = None
 
@@ -128,7 +138,7 @@ class CursorReader:
     @property
     def hot(self) -> list[SourceTable]:
         """Tables that are read by their cursor."""
-        return [one for one in self.tables.values() if one.changed is not None]
+        return [one for one in self.tables.values() if one.stamped is not None]
 
     def find_tables(self, writer: psycopg.Connection) -> None:
         """Read the catalogs of source and warehouse, and the position of each table: which are hot, and why others not.
@@ -172,6 +182,8 @@ class CursorReader:
         self.snapshot, has_moved = row
         # What was found must be found again until it is published.
         self._snapshot = None if has_moved else self.snapshot
+        for one in () if has_moved else self.hot:
+            one.seen = self.snapshot
         return bool(has_moved)
 
     def stage(self, writer: psycopg.Connection, run_id: int, batch: int) -> Staged | None:
@@ -185,6 +197,9 @@ class CursorReader:
         with reader.transaction():
             self._begin()
             snapshot = take_snapshot(reader, self.source.name, open_transactions)
+            (self._staged_snapshot,) = reader.execute("select pg_current_snapshot()::text").fetchone() or (
+                "",
+            )
             if self._read_catalog() != self._catalog:
                 return None
             identities = [one.watermark.source for one in self.tables.values() if one.watermark]
@@ -203,14 +218,15 @@ class CursorReader:
     def moved(self, writer: psycopg.Connection, staged: Staged) -> None:
         """Go on from what has been published."""
         for one in staged.tables:
+            held = self.tables[one.table]
+            if one.reading == "cursor" and one.read_up_to is None:
+                held.seen, held.resume = self._staged_snapshot, None
             if not one.rows_read:
                 continue
-            held = self.tables[one.table]
             held.watermark = read_watermark(writer, one.table)
             assert held.watermark is not None
             if one.read_up_to is None:
-                held.resume = None
-                held.changed = changed_by_cursor(writer, one.table, held.columns, held.watermark)
+                held.stamped = stamped_since(writer, one.table, held.columns, held.watermark)
             else:
                 held.resume = Resume(one.read_up_to, written_since(staged.snapshot.xmin))
 
@@ -261,7 +277,7 @@ class CursorReader:
             return left(f"no index begins with {table.cursor}" if table.cursor else "it has no cursor")
         position = without_late_cursor(writer, window.watermark, drift.columns, table, snapshot)
         assert position is not None
-        found.changed = changed_by_cursor(writer, table, drift.columns, position)
+        found.stamped = stamped_since(writer, table, drift.columns, position)
         create_staging(writer, table, drift.columns)
         return found
 
@@ -272,7 +288,7 @@ class CursorReader:
         for one in self.tables.values():
             started = time.monotonic()
             rows_read, read_up_to = 0, None
-            is_read = one.changed is not None and not is_full
+            is_read = one.stamped is not None and not is_full
             if is_read:
                 read_up_to, is_full, size = self._find_end(one, rows_left, bytes_left)
                 where = one.condition

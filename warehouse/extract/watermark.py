@@ -233,7 +233,16 @@ def changed_since(
 def changed_by_cursor(
     connection: psycopg.Connection, table: Table, columns: Sequence[Column], watermark: Watermark
 ) -> sql.Composable:
-    """Condition that the cursor's index serves: a row was stamped, and written, since the last read.
+    """Condition that the cursor's index serves: a row was stamped, and written, since the last read."""
+    return sql.SQL("{} and {}").format(
+        stamped_since(connection, table, columns, watermark), written_since(watermark.snapshot_xmin)
+    )
+
+
+def stamped_since(
+    connection: psycopg.Connection, table: Table, columns: Sequence[Column], watermark: Watermark
+) -> sql.Composable:
+    """Condition on the cursor alone: the row may have been stamped since the last read.
 
     Every transaction that the last snapshot did not see began at or after `open_transactions.since`. What it stamps by
     the source's clock is not older. A client's clock may be behind: so the window begins at the highest cursor that was
@@ -254,13 +263,31 @@ def changed_by_cursor(
     ).fetchone()
     assert row is not None
     low, is_after = row
-    return sql.SQL("{cursor} {sign} {low}::{kind} and {written}").format(
+    return sql.SQL("{cursor} {sign} {low}::{kind}").format(
         cursor=sql.Identifier(table.cursor),
         sign=sql.SQL(">" if is_after and kind == plain else ">="),
         low=sql.Literal(low),
         kind=sql.SQL(kind),
-        written=written_since(watermark.snapshot_xmin),
     )
+
+
+def written_after(snapshot: str) -> sql.Composable:
+    """Condition on a source row: it may have been written by a transaction that ended after `snapshot`, as text.
+
+    What was open then and still is shows nothing, however old it is: so the rows that were read since it began are not
+    read again and again. Of what has ended, parts (savepoints) have later ids than the whole.
+    """
+    return sql.SQL(
+        """
+        age(xmin) <= (
+            select age((least(
+                pg_snapshot_xmax({snapshot}::pg_snapshot)::text::numeric, min(open.xid::text::numeric)
+            ) % 4294967296)::bigint::text::xid)
+            from pg_snapshot_xip({snapshot}::pg_snapshot) as open (xid)
+            where open.xid not in (select pg_snapshot_xip(pg_current_snapshot()))
+        )
+        """
+    ).format(snapshot=sql.Literal(snapshot))
 
 
 def written_since(xmin: int) -> sql.Composable:
