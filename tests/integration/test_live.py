@@ -414,10 +414,12 @@ def test_a_transaction_that_stays_open_makes_live_read_nothing_twice_and_lose_no
     shop.capture()
     first = last_run(shop)
     with live(shop) as process, psycopg.connect(shop.shop_url) as late:
-        late.execute("insert into company (id, cuit, name) values (600, '600', 'late')")
+        late.execute("insert into company (id, cuit, name, country) values (600, '600', 'late', 'AR')")
         # Part of it has a transaction id of its own.
         with late.transaction():
-            late.execute("insert into company (id, cuit, name) values (601, '601', 'late, too')")
+            late.execute(
+                "insert into company (id, cuit, name, country) values (601, '601', 'late, too', 'AR')"
+            )
         for number in range(500, 504):
             new_orders(shop, number)
             process.wait("select from dwh.fact_order_item where order_id = %s", str(number))
