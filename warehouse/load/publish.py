@@ -432,6 +432,9 @@ def _analyze_target(batch: Batch, counts: Counts) -> None:
 
 def _is_touched(batch: Batch, mirrors: Mapping[str, Load], loads: Mapping[str, Load]) -> bool:
     """Whether a batch of live changed anything that the entity's SQL reads, or a member that its rows refer to."""
+    # What these have followed of other sources is recorded with each batch.
+    if batch.entity.lookups or batch.entity.follows:
+        return True
     if any(_has_changes(mirrors[f"raw.{table.mirror}"]) for table in batch.entity.reads):
         return True
     return not isinstance(batch.target, Dimension) and bool(loads)

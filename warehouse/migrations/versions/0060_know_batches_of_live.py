@@ -2,8 +2,8 @@
 
 from warehouse.migrations.sql import execute
 
-revision = "0059"
-down_revision = "0058"
+revision = "0060"
+down_revision = "0059"
 branch_labels = None
 depends_on = None
 
