@@ -39,7 +39,9 @@ def copy_rows(
     with explain_values(table):
         rows = copy_stream(reader, outgoing, writer, incoming)
     for name, undecoded in undecodable.count_undecodable(reader, table, columns, where).items():
-        note(f"column {name}: bytes that are no text in {undecoded:,} rows (undecodable: {table.undecodable})")
+        note(
+            f"column {name}: bytes that are no text in {undecoded:,} rows (undecodable: {table.undecodable})"
+        )
     return rows
 
 

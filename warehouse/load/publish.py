@@ -180,7 +180,12 @@ def publish(
             entity.lookups or entity.follows for entity in staged.source.entities.values()
         )
         for batch in _batches(connection, run, staged, mirrors, deferred, is_full_load):
-            is_idle = not has_changes or (staged.batch is not None and not _is_touched(batch, mirrors, loads))
+            is_left_out = (
+                staged.batch is not None
+                and not _begins_day(staged)
+                and not _is_touched(batch, mirrors, loads)
+            )
+            is_idle = not has_changes or is_left_out
             if is_idle and not daily_snapshot.is_pending(batch):
                 continue
             load_batch(batch)
