@@ -3,7 +3,7 @@
 import logging
 import random
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from threading import Event
@@ -309,8 +309,10 @@ class SourceLoop:
         opened, self._open = self._open, None
         if opened is None:
             return
-        if self._judge is not None and not opened.run.connection.closed:
-            self._judge.write(opened.run)
+        if self._judge is not None:
+            # On a connection that is lost they cannot be recorded; the end of the run still is, on another one.
+            with suppress(psycopg.OperationalError, psycopg.InterfaceError):
+                self._judge.write(opened.run)
         opened.close.close()
         self.environment.send_mail()
 
