@@ -2,8 +2,8 @@
 
 from warehouse.migrations.sql import execute
 
-revision = "0060"
-down_revision = "0059"
+revision = "0062"
+down_revision = "0061"
 branch_labels = None
 depends_on = None
 
