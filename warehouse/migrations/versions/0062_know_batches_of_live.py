@@ -76,9 +76,8 @@ def upgrade() -> None:
     ):
         execute(FOR_TARGETS.format(targets=TARGETS, statement=statement))
     # Who reads what live has inserted since.
-    execute(
-        "create index ix_fact_order_item_batch_id on dwh.fact_order_item (batch_id) where batch_id is not null"
-    )
+    for fact in ("fact_order_item", "fact_lead"):
+        execute(f"create index ix_{fact}_batch_id on dwh.{fact} (batch_id) where batch_id is not null")
 
 
 def downgrade() -> None:
