@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from warehouse.db.connections import WAREHOUSE_SETTINGS
@@ -9,6 +10,7 @@ from warehouse.errors import WarehouseError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from adbc_driver_manager import AdbcDatabase
 
 # A batch ends with the row that exceeds it: a row of 200 MB is a batch of its own.
 BATCH_BYTES: Final = 16 * 1024 * 1024
@@ -25,18 +27,15 @@ def open_reader(warehouse_url: str, query: str) -> "Iterator[pa.RecordBatchReade
     Raises:
         UnreadableRows: the query failed.
     """
-    import adbc_driver_postgresql
     import pyarrow as pa
-    from adbc_driver_manager import AdbcConnection, AdbcDatabase, AdbcStatement, Error
+    from adbc_driver_manager import AdbcConnection, AdbcStatement, Error
 
     settings = ", ".join(
         f"set_config('{name}', '{value}', false)" for name, value in _session_settings().items()
     )
     try:
         with ExitStack() as stack:
-            driver = adbc_driver_postgresql._driver_path()
-            database = stack.enter_context(AdbcDatabase(driver=driver, uri=warehouse_url))
-            connection = stack.enter_context(AdbcConnection(database))
+            connection = stack.enter_context(AdbcConnection(_database(warehouse_url)))
 
             def execute(text: str) -> pa.RecordBatchReader:
                 statement = stack.enter_context(AdbcStatement(connection))
@@ -50,6 +49,15 @@ def open_reader(warehouse_url: str, query: str) -> "Iterator[pa.RecordBatchReade
     except (Error, pa.ArrowException) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise UnreadableRows(f"Rows could not be read for the archive: {reason}.") from None
+
+
+@lru_cache(maxsize=4)
+def _database(warehouse_url: str) -> "AdbcDatabase":
+    """The warehouse as ADBC knows it: it reads all types of the catalog once, and holds no connection."""
+    import adbc_driver_postgresql
+    from adbc_driver_manager import AdbcDatabase
+
+    return AdbcDatabase(driver=adbc_driver_postgresql._driver_path(), uri=warehouse_url)
 
 
 def _session_settings() -> dict[str, str]:
