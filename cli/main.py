@@ -29,6 +29,7 @@ from cli.log_options import DEBUG, Commands, Debug, Format, set_log_options
 from cli.maintenance import migrate, report
 from cli.operations import deploy, metrics, watchdog, worker
 from cli.quarantine import quarantine
+from cli.rebuild import rebuild
 from cli.reconcile import reconcile
 from cli.run import run
 from cli.source import source
@@ -66,6 +67,7 @@ PANELS: Mapping[str, Mapping[str, Callable[..., None] | typer.Typer]] = {
     "Load data": {"source": source, "generate": generate, "run": run, "live": live, "backfill": backfill},
     "Check and correct": {
         "reconcile": reconcile, "quarantine": quarantine, "undo": undo, "explain": explain,
+        "rebuild": rebuild,
     },
     "Use the data": {"report": report, "dashboard": dashboard, "features": features, "export": export},
     "Operate": {

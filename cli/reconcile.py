@@ -31,12 +31,13 @@ def reconcile(
     try:
         verdicts: Sequence[Verdict] = perform("reconcile", repair=repair, sources=source or None).verdicts
     except (DifferencesFound, StepsFailed) as error:
-        _show(error.verdicts, as_json)
+        show_verdicts("Reconciled", error.verdicts, as_json)
         raise
-    _show(verdicts, as_json)
+    show_verdicts("Reconciled", verdicts, as_json)
 
 
-def _show(verdicts: "Sequence[Verdict]", as_json: bool) -> None:
+def show_verdicts(title: str, verdicts: "Sequence[Verdict]", as_json: bool) -> None:
+    """Print a verdict for each table, and the differences."""
     from cli.output import out, show_json, show_line, show_table
 
     rows = [
@@ -59,7 +60,7 @@ def _show(verdicts: "Sequence[Verdict]", as_json: bool) -> None:
             row |= {"amounts": verdict.amounts, "differences": verdict.differences}
         show_json(rows)
         return
-    show_table("Reconciled", rows, empty="nothing is captured yet; run `dwh run daily`")
+    show_table(title, rows, empty="nothing is captured yet; run `dwh run daily`")
     for verdict in verdicts:
         for difference in verdict.differences:
             repaired = ", repaired" if difference.is_repaired else ""

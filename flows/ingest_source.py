@@ -20,11 +20,12 @@ from warehouse.history import change_log
 from warehouse.history.dry_run import examples
 from warehouse.load import publish
 from warehouse.load.publish import Published
+from warehouse.rebuild.damage import find_damaged
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.runs.definitions import check_reconform_limit, find_stale_targets, read_contracts
 from warehouse.settings import Settings
 from warehouse.sources.declaration import Source, read_declaration
-from warehouse.sources.registry import find_source
+from warehouse.sources.registry import declared_sources, find_source
 
 NAME = "ingest-source"
 
@@ -69,6 +70,8 @@ def ingest_source(
     url = "" if declared.feed else settings.source_url(source)
 
     def ingest(run: Run) -> FlowResult:
+        if not declared.feed:
+            rebuild_lost_tables(run, declared, settings)
         with batch_files(run, upkeep.archive_of(run, settings, log), log) as files:
             staged: Staged = (
                 stage_feed(run, declared, settings, full_refresh, confirm_deletes, reconform)
@@ -115,6 +118,21 @@ def ingest_source(
         },
         dry_run=dry_run,
     )
+
+
+@task
+def rebuild_lost_tables(run: Run, source: Source, settings: Settings) -> None:
+    """Rebuild tables that somebody has dropped or emptied since the last run from the archive."""
+    ensure_alive(run)
+    archive = upkeep.archive_of(run, settings, log)
+    if archive is not None and find_damaged(run.connection, source):
+        # deltalake and Alembic take a second to import: few runs need them.
+        from warehouse.rebuild.rebuild import rebuild_damaged
+
+        names = declared_sources(settings.sources)
+        loaded = run.connection.execute("select distinct source from audit.watermark").fetchall()
+        sources = [read_declaration(names[name]) for (name,) in loaded if name in names]
+        rebuild_damaged(run, archive, source, sources, log)
 
 
 @task

@@ -270,7 +270,7 @@ def content(connection: psycopg.Connection, schemas: Sequence[str] = ("raw", "dw
     """Hash of every table's rows, by table, without the ids of the runs that wrote them."""
     tables = connection.execute(
         """
-        select table_schema, table_name, array_agg(column_name::text order by ordinal_position)
+        select table_schema, table_name, array_agg(column_name::text order by column_name)
         from information_schema.columns join information_schema.tables using (table_schema, table_name)
         where table_schema = any(%s) and table_type = 'BASE TABLE' group by 1, 2 order by 1, 2
         """,

@@ -48,6 +48,7 @@ NAMES = [
     "remove-old-weblogs",
     "maintain-archive",
     "backfill",
+    "rebuild",
     "watchdog",
 ]
 PATIENCE_SECONDS = 240

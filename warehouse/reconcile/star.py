@@ -26,9 +26,12 @@ def reconcile_star(
     run_id: int,
     source: Source,
     *,
+    has_dimensions: bool = True,
     progress: Callable[[str], None] = lambda _: None,
 ) -> list[Verdict]:
     """Repair dimensions, facts and quarantine of `source` from its mirrors, in the connection's transaction.
+
+    Without `has_dimensions`, dimensions are taken as they are.
 
     Raises:
         DeclarationError: the source's SQL does not fit its mirrors.
@@ -58,7 +61,7 @@ def reconcile_star(
         with batch:
             add(reconcile_quarantine(batch))
     for batch in batches:
-        if isinstance(batch.target, Dimension):
+        if isinstance(batch.target, Dimension) and has_dimensions:
             reconcile = reconcile_versions if batch.target.has_history else reconcile_members
             members = reconcile(batch, batch.target)
             add(members.joined(reconcile_unknown(connection, source.name, batch.target)))

@@ -1,0 +1,236 @@
+"""Tables that were dropped, emptied or damaged are rebuilt from the archive as they were."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.archive import load
+from tests.pipeline import Pipeline, content
+from warehouse.archive.place import Archive
+from warehouse.migrations import upgrade
+from warehouse.rebuild.as_of import rebuild_as_of
+from warehouse.rebuild.damage import find_damaged
+from warehouse.rebuild.rebuild import NotArchived, rebuild, rebuild_damaged
+from warehouse.rebuild.take_over import take_over
+from warehouse.reconcile.reconcile import reconcile_source
+from warehouse.runs.audit import start_run
+from warehouse.undo.undo import undo
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    return Archive(tmp_path / "lake" / "archive")
+
+
+def run_rebuild(shop: Pipeline, archive: Archive, *tables: str) -> list[str]:
+    """Rebuild once, all tables if none is named; the differences that it found."""
+    with start_run(shop.warehouse_url, flow="rebuild", archive=True) as run:
+        verdicts = rebuild(run, archive, [shop.source], tables or None)
+    return [str(one) for verdict in verdicts for one in verdict.differences]
+
+
+def eventful_shop(shop: Pipeline, archive: Archive) -> None:
+    """A shop with history: changes, deletes, a key that came back, an inferred member that was completed, an undo."""
+    shop.without_foreign_keys()
+    shop.order(1, "2024-03-10", {}, {})
+    # Its customer is not there yet: a member is inferred, and completed later.
+    shop.order(2, "2024-03-11", customer_id=7)
+    shop.insert("customer", id=2, name="Eva", document_number="30111222", username="eva")
+    load(shop, archive)
+    shop.insert("customer", id=7, name="Late", document_number="30111333", username="late")
+    shop.do(
+        "update customer set country = 'UY', updated_at = shop_now() where id = 1",
+        "delete from order_item where line_number = 2",
+        "delete from customer where id = 2",
+    )
+    load(shop, archive)
+    shop.insert("customer", id=2, name="Eva again", document_number="30111222", username="eva")
+    shop.order(3, "2024-04-01", {"quantity": 0}, {})
+    undone = load(shop, archive)
+    shop.do("update product set price = 120, updated_at = shop_now()")
+    with start_run(shop.warehouse_url, flow="undo", archive=True) as run:
+        undo(run, undone)
+    load(shop, archive)
+
+
+DAMAGES: dict[str, tuple[str, ...]] = {
+    "mirror dropped": ("drop table raw.shop_customer cascade",),
+    "mirror truncated": ("truncate raw.shop_order_item",),
+    "dimension dropped": ("drop table dwh.dim_customer cascade",),
+    "dimension changed by hand": (
+        "update dwh.dim_customer set name = 'wrong' where customer_key > 0",
+        "delete from dwh.dim_product where product_key > 0",
+    ),
+    "fact dropped": ("drop table dwh.fact_order_item cascade",),
+    "star dropped": (
+        "drop table dwh.dim_company, dwh.dim_customer, dwh.dim_product, dwh.fact_order_item cascade",
+    ),
+    "mirrors dropped": ("drop schema raw cascade",),
+}
+
+
+def test_whatever_is_dropped_emptied_or_damaged_is_rebuilt_as_it_was(
+    shop: Pipeline, archive: Archive
+) -> None:
+    eventful_shop(shop, archive)
+    before = content(shop.warehouse)
+    run_ids = shop.rows("select id, _run_id from raw.shop_customer order by 1")
+    assert run_rebuild(shop, archive) == []
+    assert content(shop.warehouse) == before
+    # Owners and grants as every migration sets them.
+    upgrade(shop.warehouse_url)
+    catalog = described(shop)
+    for name, statements in DAMAGES.items():
+        for statement in statements:
+            shop.warehouse.execute(statement.encode())
+        assert run_rebuild(shop, archive), name
+        assert content(shop.warehouse) == before, name
+        assert described(shop) == catalog, name
+    assert shop.rows("select id, _run_id from raw.shop_customer order by 1") == run_ids
+    # Loads go on where they were: no key is given twice, nothing is read as new.
+    load(shop, archive)
+    assert content(shop.warehouse) == before
+    keys = shop.rows("select max(customer_key) from dwh.dim_customer")
+    shop.insert("customer", id=9, name="New", document_number="30111444", username="new")
+    load(shop, archive)
+    assert shop.rows("select customer_key from dwh.dim_customer where customer_id = '9'") > keys
+
+
+def described(shop: Pipeline) -> list[object]:
+    """Tables, views, columns, comments, triggers, constraints, indexes, owners and grants of the warehouse."""
+    return shop.rows(
+        """
+        select 'relation', relnamespace::regnamespace::text, relname, relkind::text, relowner::regrole::text,
+            array(select entry::text from unnest(relacl) as entry order by 1)::text, obj_description(oid, 'pg_class')
+        from pg_class where relnamespace in ('raw'::regnamespace, 'dwh'::regnamespace, 'mart'::regnamespace)
+            and relkind in ('r', 'v', 'p')
+        union all
+        select 'column', attrelid::regclass::text, attname, format_type(atttypid, atttypmod), attnotnull::text,
+            attidentity::text, case when relnamespace <> 'raw'::regnamespace then col_description(attrelid, attnum) end
+        from pg_attribute inner join pg_class on pg_class.oid = attrelid
+        where attnum > 0 and not attisdropped and relkind in ('r', 'v', 'p')
+            and relnamespace in ('raw'::regnamespace, 'dwh'::regnamespace, 'mart'::regnamespace)
+        union all
+        select 'trigger', tgrelid::regclass::text, tgname, '', '', '', '' from pg_trigger where not tgisinternal
+        union all
+        select 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid), '', '', ''
+        from pg_constraint where connamespace in ('raw'::regnamespace, 'dwh'::regnamespace) and contype <> 'n'
+        union all
+        select 'index', schemaname, indexname, indexdef, '', '', '' from pg_indexes
+        where schemaname in ('raw', 'dwh', 'mart')
+        order by 1, 2, 3, 4
+        """
+    )
+
+
+def test_one_table_is_rebuilt_and_its_differences_are_listed(shop: Pipeline, archive: Archive) -> None:
+    shop.order(1, "2024-03-10")
+    load(shop, archive)
+    before = content(shop.warehouse)
+    shop.warehouse.execute("update dwh.dim_customer set name = 'wrong' where customer_id = '1'")
+    shop.warehouse.execute("update raw.shop_customer set name = 'wrong as well'")
+    assert run_rebuild(shop, archive, "dwh.dim_customer") == [
+        "dwh.dim_customer customer_key 1: changed (name is 'wrong', should be 'Ana')"
+    ]
+    assert content(shop.warehouse)["raw.shop_customer"] != before["raw.shop_customer"]
+    run_rebuild(shop, archive, "raw.shop_customer")
+    assert content(shop.warehouse) == before
+    with pytest.raises(NotArchived, match=r"dwh\.dim_nothing"):
+        run_rebuild(shop, archive, "dwh.dim_nothing")
+
+
+def test_rebuild_that_is_killed_leaves_the_live_tables_as_they_were(
+    shop: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.order(1, "2024-03-10")
+    load(shop, archive)
+    before = content(shop.warehouse)
+    shop.warehouse.execute("update dwh.dim_customer set name = 'wrong' where customer_id = '1'")
+    damaged = content(shop.warehouse)
+    for step in ("build_mirror", "build_rows", "reconcile_star", "record", "ensure_alive"):
+
+        def stop(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(f"warehouse.rebuild.rebuild.{step}", stop)
+            with pytest.raises(KeyboardInterrupt):
+                run_rebuild(shop, archive)
+        assert content(shop.warehouse) == damaged, step
+    run_rebuild(shop, archive)
+    assert content(shop.warehouse) == before
+
+
+def test_lost_database_is_rebuilt_from_the_archive_and_loads_go_on(
+    shop: Pipeline, archive: Archive, database: Callable[[str], str], warehouse_template: str
+) -> None:
+    eventful_shop(shop, archive)
+    before = content(shop.warehouse)
+    runs = shop.rows("select run_id, flow, status from audit.run order by 1")
+    last_key = shop.rows("select max(customer_key) from dwh.dim_customer")
+    shop.close()
+    rebuilt = Pipeline(shop.shop_url, database(warehouse_template))
+    try:
+        assert take_over(rebuilt.warehouse_url, archive)
+        assert not take_over(rebuilt.warehouse_url, archive)
+        run_rebuild(rebuilt, archive)
+        assert content(rebuilt.warehouse) == before
+        assert rebuilt.rows("select run_id, flow, status from audit.run order by 1")[: len(runs)] == runs
+        with start_run(rebuilt.warehouse_url, flow="reconcile") as run:
+            verdicts = reconcile_source(run, rebuilt.source, rebuilt.shop_url, repair=False)
+        assert [str(one) for verdict in verdicts for one in verdict.differences] == []
+        # The next run reads only what has changed since.
+        load(rebuilt, archive)
+        assert content(rebuilt.warehouse) == before
+        rebuilt.insert("customer", id=9, name="New", document_number="30111444", username="new")
+        load(rebuilt, archive)
+        assert rebuilt.rows("select customer_key from dwh.dim_customer where customer_id = '9'") > last_key
+        assert run_rebuild(rebuilt, archive) == []
+    finally:
+        rebuilt.close()
+
+
+def test_run_that_finds_a_table_dropped_or_truncated_rebuilds_it_and_goes_on(
+    shop: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.order(1, "2024-03-10")
+    load(shop, archive)
+    assert find_damaged(shop.warehouse, shop.source) == []
+    before = content(shop.warehouse)
+    shop.warehouse.execute(
+        "drop table raw.shop_customer cascade; truncate raw.shop_order_item, dwh.dim_product"
+    )
+    shop.warehouse.execute("drop table dwh.fact_order_item cascade")
+    damaged = ["dwh.dim_product", "dwh.fact_order_item", "raw.shop_customer", "raw.shop_order_item"]
+    assert find_damaged(shop.warehouse, shop.source) == damaged
+    lines: list[str] = []
+    with start_run(shop.warehouse_url, flow="ingest-shop", archive=True) as run:
+        rebuild_damaged(run, archive, shop.source, [shop.source], lines.append)
+    assert lines[0] == (
+        "dropped or emptied since the last run: dwh.dim_product, dwh.fact_order_item, raw.shop_customer, "
+        "raw.shop_order_item; rebuilt from the archive"
+    )
+    assert content(shop.warehouse) == before
+    load(shop, archive)
+    assert content(shop.warehouse) == before
+
+
+def test_past_state_is_built_into_a_schema_of_its_own(shop: Pipeline, archive: Archive) -> None:
+    shop.order(1, "2024-03-10")
+    first = load(shop, archive)
+    mirror, dimension = (
+        "select * from {}.shop_customer order by id",
+        "select * from {}.dim_customer order by 1",
+    )
+    expected = [shop.rows(mirror.format("raw")), shop.rows(dimension.format("dwh"))]
+    shop.do("update customer set name = 'Ana Maria', updated_at = shop_now()")
+    load(shop, archive)
+    before = content(shop.warehouse)
+    with start_run(shop.warehouse_url, flow="rebuild") as run:
+        rebuild_as_of(run, archive, first)
+    schema = f"rebuild_{first}"
+    assert [shop.rows(mirror.format(schema)), shop.rows(dimension.format(schema))] == expected
+    assert content(shop.warehouse) == before
+    with start_run(shop.warehouse_url, flow="rebuild") as run, pytest.raises(NotArchived, match="run 9999"):
+        rebuild_as_of(run, archive, 9999)

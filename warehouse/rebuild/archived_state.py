@@ -1,0 +1,266 @@
+"""The state of an archived table: its rows are read from Delta into a temporary table, and reduced to the last ones."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from warehouse.archive.column_types import HOUSEKEEPING
+from warehouse.archive.delta import fields_of
+from warehouse.archive.place import Archive
+from warehouse.db.identifiers import definitions, listed, same_key
+from warehouse.reconcile.compare import EXPECTED
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_READ: Final = ("_operation", "_batch_id", "_run_id", "_mirror_run_id", "_rescued_data")
+
+
+class AsOf(NamedTuple):
+    """A run, and the last batch of the transaction that recorded its end."""
+
+    run_id: int
+    batch_id: int
+
+
+@dataclass(frozen=True)
+class ArchivedRows:
+    """Rows of an archived table in pg_temp.archived, every value as PostgreSQL's text."""
+
+    # Fields of the Delta table by column, the newest first, and the column's type in PostgreSQL.
+    fields: Mapping[str, Sequence[str]]
+    types: Mapping[str, str]
+    rows: int
+
+    def typed(self, column: str, kind: str | None = None) -> sql.Composable:
+        """The expression of a column's value, of its type."""
+        values = [
+            sql.SQL("archived.{}::{}").format(sql.Identifier(field), sql.SQL(kind or self.types[column]))
+            for field in self.fields.get(column, ())
+        ]
+        rescued = sql.SQL("(archived._rescued_data::jsonb ->> {})::{}").format(
+            sql.Literal(column), sql.SQL(kind or self.types.get(column, "text"))
+        )
+        return sql.SQL("coalesce({})").format(sql.SQL(", ").join([*values, rescued]))
+
+
+def read_rows(
+    connection: psycopg.Connection,
+    archive: Archive,
+    path: str,
+    warehouse_id: str,
+    *,
+    as_of: AsOf | None = None,
+) -> ArchivedRows | None:
+    """Read the rows that this warehouse has archived of a table into pg_temp.archived; None where there is none.
+
+    Rows that a later `truncate` makes void are left out, and those that were published later than `as_of`.
+    """
+    table = archive.open(path)
+    if table is None:
+        return None
+    fields: dict[str, list[str]] = {}
+    types: dict[str, str] = {}
+    for name, field in fields_of(table).items():
+        if column := field["metadata"].get("dwh.column"):
+            fields.setdefault(column, []).insert(0, name)
+            types[column] = field["metadata"]["dwh.type"]
+    stored = [name for names in fields.values() for name in names]
+    kinds = {name: "bigint" if HOUSEKEEPING.get(name) == "long" else "text" for name in (*_READ, *stored)}
+    connection.execute(
+        sql.SQL(
+            "drop table if exists pg_temp.archived; create temp table archived ({}) on commit drop"
+        ).format(definitions(kinds))
+    )
+    count = 0
+    copy = sql.SQL("copy pg_temp.archived ({}) from stdin (format csv)").format(listed(list(kinds)))
+    with connection.cursor() as cursor, cursor.copy(copy) as incoming:
+        for batch in _batches(table, list(kinds), warehouse_id):
+            count += batch.num_rows
+            incoming.write(_csv(batch))
+    if as_of is not None:
+        connection.execute(_DELETE_LATER, as_of._asdict())
+    connection.execute(_DELETE_VOID.encode())
+    connection.execute("analyze pg_temp.archived")
+    return ArchivedRows(fields, types, count)
+
+
+def read_nothing(connection: psycopg.Connection) -> ArchivedRows:
+    """The rows of a table that never had any: an empty pg_temp.archived."""
+    kinds = {name: "bigint" if HOUSEKEEPING[name] == "long" else "text" for name in _READ}
+    connection.execute(
+        sql.SQL(
+            "drop table if exists pg_temp.archived; create temp table archived ({}) on commit drop"
+        ).format(definitions(kinds))
+    )
+    return ArchivedRows({}, {}, 0)
+
+
+def build_rows(
+    connection: psycopg.Connection, archived: ArchivedRows, key: Sequence[str], columns: Mapping[str, str]
+) -> None:
+    """Fill pg_temp.expected with the last state of each row of pg_temp.archived; removed rows are left out."""
+    connection.execute(
+        sql.SQL(_ROWS).format(
+            expected=EXPECTED,
+            key=sql.SQL(", ").join(archived.typed(name, columns[name]) for name in key),
+            columns=sql.SQL(", ").join(
+                sql.SQL("{} as {}").format(archived.typed(name, kind), sql.Identifier(name))
+                for name, kind in columns.items()
+            ),
+        )
+    )
+
+
+def build_mirror(
+    connection: psycopg.Connection, archived: ArchivedRows, key: Sequence[str], columns: Mapping[str, str]
+) -> None:
+    """Fill pg_temp.expected with the state of a mirror, `_run_id` and `_is_deleted` included.
+
+    A deleted row keeps the values that it had; `_run_id` is that of the first batch that brought the row's last state.
+    """
+    connection.execute(
+        sql.SQL(_MIRROR).format(
+            expected=EXPECTED,
+            typed=sql.SQL(", ").join(
+                sql.SQL("{} as {}").format(archived.typed(name, kind), sql.Identifier(name))
+                for name, kind in columns.items()
+            ),
+            columns=listed(list(columns)),
+            written=sql.SQL(", ").join(sql.Identifier("written", name) for name in columns),
+            key=listed(key),
+            last=same_key(key, "written", "last"),
+            changed=same_key(key, "written", "changed"),
+        )
+    )
+
+
+# Batches of one transaction are numbered as it goes.
+_DELETE_LATER: Final = """
+    delete from pg_temp.archived
+    where _batch_id > %(batch_id)s and _batch_id > coalesce(
+        (select max(own._batch_id) from pg_temp.archived as own where own._run_id = %(run_id)s), 0
+    )
+"""
+_DELETE_VOID: Final = """
+    delete from pg_temp.archived
+    where _operation = 'truncate'
+        or _batch_id < (
+            select max(voided._batch_id) from pg_temp.archived as voided where voided._operation = 'truncate'
+        )
+"""
+_ROWS: Final = """
+    drop table if exists {expected};
+    create temp table expected on commit drop as
+    with last as (
+        select distinct on ({key}) * from pg_temp.archived as archived order by {key}, _batch_id desc
+    )
+
+    select {columns} from last as archived where _operation <> 'remove'
+"""
+_MIRROR: Final = """
+    drop table if exists {expected};
+    create temp table expected on commit drop as
+    with typed as (
+        select {typed}, _operation, _batch_id, coalesce(_mirror_run_id, _run_id) as _run_id
+        from pg_temp.archived as archived
+    ),
+
+    numbered as (
+        select
+            *,
+            case when _operation = 'delete' then 'deleted' else _operation || md5(row({columns})::text) end as _state,
+            max(_batch_id) filter (where _operation = 'remove') over (partition by {key}) as _removed_by
+        from typed
+    ),
+
+    alive as (
+        select *, lag(_state) over (partition by {key} order by _batch_id) as _state_before
+        from numbered
+        where _batch_id > coalesce(_removed_by, -1)
+    ),
+
+    last as (
+        select distinct on ({key}) {key}, _operation in ('delete', 'write_deleted') as _is_deleted
+        from alive order by {key}, _batch_id desc
+    ),
+
+    changed as (
+        select distinct on ({key}) {key}, _run_id
+        from alive where _state is distinct from _state_before order by {key}, _batch_id desc
+    ),
+
+    written as (
+        select distinct on ({key}) {columns}
+        from alive where _operation in ('write', 'write_deleted') order by {key}, _batch_id desc
+    )
+
+    select {written}, changed._run_id, last._is_deleted
+    from written inner join last on {last} inner join changed on {changed}
+"""
+
+
+def _batches(table: Any, columns: Sequence[str], warehouse_id: str) -> "Iterator[pa.RecordBatch]":
+    import pyarrow.compute as pc
+
+    # Not by a filter of the dataset: deltalake's would drop files whose columns have no statistics.
+    for batch in table.to_pyarrow_dataset().to_batches(columns=[*columns, "_warehouse_id"]):
+        chosen = pc.equal(batch.column("_warehouse_id"), warehouse_id)
+        yield batch.filter(chosen).select(list(columns))
+
+
+def _csv(batch: "pa.RecordBatch") -> bytes:
+    """The rows in CSV, every value as PostgreSQL reads it; NULL is nothing, an empty text is quoted."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    columns = []
+    for column in batch.columns:
+        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+            texts = [None if one is None else f"\\x{one.hex()}" for one in column.to_pylist()]
+            columns.append(pa.array(texts, pa.string()))
+        else:
+            columns.append(column.cast(pa.string()))
+    target = pa.BufferOutputStream()
+    options = csv.WriteOptions(include_header=False, quoting_style="needed")
+    csv.write_csv(pa.RecordBatch.from_arrays(columns, batch.schema.names), target, options)
+    return target.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def manifest_of(
+    connection: psycopg.Connection, archive: Archive, warehouse_id: str, as_of: AsOf | None = None
+) -> list["CapturedTable"]:
+    """The captured tables of the archive, as their last batch has them."""
+    if read_rows(connection, archive, "audit/captured_table", warehouse_id, as_of=as_of) is None:
+        return []
+    rows = connection.execute(_CAPTURED).fetchall()
+    return [
+        CapturedTable(
+            source, name, mirror, tuple(key), {one[0]: one[1] for one in json.loads(columns)}, *more
+        )
+        for source, name, mirror, key, columns, *more in rows
+    ]
+
+
+@dataclass(frozen=True)
+class CapturedTable:
+    """A table of a source as its last archived batch has it: types by column."""
+
+    source: str
+    name: str
+    mirror: str
+    key: tuple[str, ...]
+    columns: Mapping[str, str]
+    comment: str | None
+    captured_run_id: int
+
+
+_CAPTURED: Final = """
+    select distinct on (source, table_name)
+        source, table_name, mirror, key::text[], columns, table_comment, run_id::bigint
+    from pg_temp.archived order by source, table_name, _batch_id desc, kind = 'baseline'
+"""

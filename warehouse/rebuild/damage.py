@@ -1,0 +1,51 @@
+"""Tables of a source that somebody has dropped or emptied since the last run: what a run finds."""
+
+import psycopg
+from psycopg import sql
+
+from warehouse.model.star import TARGETS, Dimension
+from warehouse.sources.declaration import Source
+
+
+def find_damaged(connection: psycopg.Connection, source: Source) -> list[str]:
+    """Mirrors, dimensions and facts of `source`, as `schema.table`, that do not exist, or are empty though runs that
+    were not undone have filled them."""
+    # Of a dimension the row of the unknown member does not count.
+    keys = {
+        **{f"raw.{table.mirror}": "" for table in source.tables if source.feed is None},
+        **{
+            f"dwh.{target.table}": target.key if isinstance(target, Dimension) else ""
+            for target in TARGETS
+            if target.entity in source.entities
+        },
+    }
+    if not connection.execute(
+        "select from audit.watermark where source = %s limit 1", [source.name]
+    ).rowcount:
+        return []
+    existing = connection.execute(
+        "select name from unnest(%s::text[]) as name where to_regclass(name) is not null", [list(keys)]
+    ).fetchall()
+    names = {name for (name,) in existing}
+    empty = connection.execute(
+        sql.SQL(" union all ").join(
+            sql.SQL("select {} where not exists (select from {} where {})").format(
+                sql.Literal(name),
+                sql.Identifier(*name.split(".")),
+                sql.SQL("{} <> 0").format(sql.Identifier(keys[name])) if keys[name] else sql.SQL("true"),
+            )
+            for name in sorted(names)
+        )
+    ).fetchall() if names else []  # fmt: skip
+    suspects = (keys.keys() - names) | {name for (name,) in empty}
+    if not suspects:
+        return []
+    filled = connection.execute(
+        """
+        select distinct load.table_name from audit.load inner join audit.run using (run_id)
+        where load.source = %s and load.table_name = any(%s) and load.rows_inserted > 0
+            and run.undone_by_run_id is null
+        """,
+        [source.name, list(suspects)],
+    ).fetchall()
+    return sorted(name for (name,) in filled)

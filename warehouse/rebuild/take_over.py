@@ -1,0 +1,179 @@
+"""An empty warehouse takes over the archive of one that was lost: its runs, quarantine and watermarks."""
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+from warehouse.archive.changed_rows import AUDIT_TABLES
+from warehouse.archive.delta import application
+from warehouse.archive.place import Archive, table_path
+from warehouse.db.connections import connect
+from warehouse.db.identifiers import listed
+from warehouse.db.locks import transaction_lock
+from warehouse.db.schema_version import ensure_migrated
+from warehouse.files.locations import files_below
+from warehouse.history.change_log import STAR_LOCK
+from warehouse.rebuild.archived_state import CapturedTable, build_rows, manifest_of, read_rows
+from warehouse.rebuild.tables import columns_of, continue_sequences
+from warehouse.reconcile.compare import EXPECTED
+
+# Their rows come from landing files, which are read again: what was loaded of them is not taken over.
+_FROM_FILES = ("file", "file_part", "feed_field")
+
+
+def take_over(url: str, archive: Archive, progress: Callable[[str], None] = lambda _: None) -> bool:
+    """Take over the archive's newest warehouse, if this one has never loaded anything. Returns whether it did.
+
+    One transaction: killed, it has done nothing.
+    """
+    ensure_migrated(url)
+    with connect(url, application_name="dwh rebuild") as connection:
+        transaction_lock(connection, STAR_LOCK)
+        if (
+            connection.execute("select from audit.watermark limit 1").rowcount
+            or archive.open("audit/run") is None
+        ):
+            return False
+        if connection.execute("select from audit.load limit 1").rowcount:
+            return False
+        lost = _newest_warehouse(archive)
+        connection.execute("update audit.archive set warehouse_id = %s", [lost])
+        # Runs of an attempt before: nothing was loaded by them.
+        connection.execute("delete from audit.run")
+        captured = manifest_of(connection, archive, lost)
+        files = {one.source for one in captured}
+        for name in AUDIT_TABLES:
+            if name not in _FROM_FILES:
+                _restore(connection, archive, lost, name, sorted(files))
+        # What an undo of them would need was lost with the change log.
+        connection.execute("update audit.run set pruned_at = clock_timestamp()")
+        # They are archived when they publish, before they end.
+        connection.execute(_END_PUBLISHED.encode())
+        _continue_archive(connection, archive, lost, captured)
+        connection.commit()
+    progress(f"The warehouse is empty: it takes over {archive.root}, which was written by warehouse {lost}.")
+    return True
+
+
+_END_PUBLISHED: Final = """
+    update audit.run set status = 'succeeded', ended_at = published.loaded_at
+    from (select run_id, max(loaded_at) as loaded_at from audit.load group by run_id) as published
+    where run.run_id = published.run_id and run.status = 'running'
+"""
+
+
+def _newest_warehouse(archive: Archive) -> str:
+    """Id of the warehouse that wrote to the archive last."""
+    table = archive.open("audit/run")
+    assert table is not None
+    rows = table.to_pyarrow_table(columns=["_warehouse_id", "_captured_at"])
+    newest = rows.sort_by([("_captured_at", "descending")])
+    return str(newest.column("_warehouse_id")[0].as_py())
+
+
+def _restore(
+    connection: psycopg.Connection, archive: Archive, own: str, name: str, databases: Sequence[str]
+) -> None:
+    """Insert the archived rows of a table of the audit trail; what comes from files comes from them again."""
+    archived = read_rows(connection, archive, f"audit/{name}", own)
+    if archived is None:
+        return
+    columns = columns_of(connection, "audit", name)
+    known = {column: kind for column, kind in columns.items() if column in archived.fields}
+    key = [
+        column
+        for (column,) in connection.execute(
+            "select attname::text from pg_index "
+            "inner join pg_attribute on attrelid = indrelid and attnum = any(indkey) "
+            "where indrelid = %s::regclass and indisprimary",
+            [f"audit.{name}"],
+        )
+    ]
+    build_rows(connection, archived, key, known)
+    # Watermarks, definitions and quarantine of databases; what belongs to files is made again with them.
+    condition = (
+        sql.SQL("source = any({})").format(sql.Literal(list(databases)))
+        if "source" in known and name not in ("run", "load")
+        else sql.SQL("true")
+    )
+    connection.execute(
+        sql.SQL(
+            "insert into {} ({columns}) overriding system value select {columns} from {} where {}"
+        ).format(sql.Identifier("audit", name), EXPECTED, condition, columns=listed(list(known)))
+    )
+    if len(key) == 1 and known[key[0]] in ("bigint", "integer"):
+        continue_sequences(connection, "audit", name, key[0], 0)
+
+
+def _continue_archive(
+    connection: psycopg.Connection, archive: Archive, own: str, captured: Sequence[CapturedTable]
+) -> None:
+    """Let batches be numbered after those of the archive, and know what is archived."""
+    connection.execute("delete from audit.archive_table")
+    by_path = {table_path(one.source, one.name): one for one in captured}
+    last = 0
+    for path in _paths(archive):
+        table = archive.open(path)
+        version = table.transaction_version(application(own)) if table else None
+        if version is None:
+            continue
+        last = max(last, version)
+        one = by_path.get(path)
+        schema = path.partition("/")[0]
+        numbered = None
+        if one is None and schema in ("dwh", "audit") and path != "audit/captured_table":
+            numbered = _last_key(connection, archive, own, path)
+        connection.execute(
+            """
+            insert into audit.archive_table
+                (path, columns, captured_run_id, last_key, changes_until, archived_batch_id, archived_at)
+            values (
+                %(path)s, %(columns)s,
+                (select run_id from audit.watermark where source = %(source)s and table_name = %(table)s),
+                %(last_key)s, case when %(schema)s in ('dwh', 'audit') then clock_timestamp() end,
+                %(version)s, clock_timestamp()
+            )
+            """,
+            {
+                "path": path,
+                "columns": json.dumps([list(column) for column in one.columns.items()]) if one else None,
+                "source": one.source if one else None,
+                "table": one.name if one else None,
+                "schema": schema,
+                "last_key": numbered,
+                "version": version,
+            },
+        )
+    continue_sequences(connection, "audit", "archive_pending", "batch_id", last)
+
+
+def _last_key(connection: psycopg.Connection, archive: Archive, own: str, path: str) -> int | None:
+    """The largest key that was archived of a table whose key is a number that grows."""
+    schema, _, name = path.partition("/")
+    row = connection.execute(
+        """
+        select attname::text from pg_index inner join pg_attribute on attrelid = indrelid and attnum = any(indkey)
+        where indrelid = to_regclass(format('%%I.%%I', %s::text, %s::text)) and indisprimary
+            and indnkeyatts = 1 and atttypid in ('bigint'::regtype, 'integer'::regtype)
+        """,
+        [schema, name],
+    ).fetchone()
+    if row is None or (archived := read_rows(connection, archive, path, own)) is None:
+        return None
+    largest = connection.execute(
+        sql.SQL("select max({}) from pg_temp.archived as archived").format(archived.typed(row[0], "bigint"))
+    ).fetchone()
+    return largest[0] if largest else None
+
+
+def _paths(archive: Archive) -> list[str]:
+    """Paths of all tables of the archive."""
+    found = {
+        "/".join(one.parts[:2])
+        for one in files_below(archive.root)
+        if len(one.parts) > 3 and one.parts[2] == "_delta_log"
+    }
+    return sorted(found)
