@@ -199,7 +199,7 @@ def test_run_that_finds_a_table_dropped_or_truncated_rebuilds_it_and_goes_on(
     assert find_damaged(shop.warehouse, shop.source) == []
     before = content(shop.warehouse)
     shop.warehouse.execute(
-        "drop table raw.shop_customer cascade; truncate raw.shop_order_item, dwh.dim_product"
+        "drop table raw.shop_customer cascade; truncate raw.shop_order_item, dwh.dim_product cascade"
     )
     shop.warehouse.execute("drop table dwh.fact_order_item cascade")
     damaged = ["dwh.dim_product", "dwh.fact_order_item", "raw.shop_customer", "raw.shop_order_item"]

@@ -19,6 +19,7 @@ from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
 from warehouse.db.schema_objects import SchemaObjects
 from warehouse.errors import WarehouseError
+from warehouse.load.mirror_ddl import index_joins
 from warehouse.load.transaction import PLANNER_FOR_WHOLE_TABLES, begin_publishing
 from warehouse.migrations import declared, upgrade
 from warehouse.model.star import DIMENSIONS, FACTS, SNAPSHOTS
@@ -150,6 +151,9 @@ def _rebuild(
         if ensure_mirror(writer, captured[name]):
             created.add(name)
         yield report(_rebuild_mirror(writer, archive, own, captured[name]))
+    for source in sources:
+        if created & {f"raw.{table.mirror}" for table in source.tables}:
+            index_joins(writer, source)
     for name in sorted(wanted & dimensions.keys()):
         yield report(_rebuild_rows(writer, archive, own, "dwh", name.partition(".")[2], dimensions[name].key))
     if created:
