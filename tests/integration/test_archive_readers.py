@@ -64,7 +64,8 @@ def test_archive_is_read_alike_by_duckdb_and_by_an_engine_with_sparks_api(
     python = environment(tmp_path)
     done = subprocess.run(
         [str(python), "-c", PROGRAM, folder, QUESTION.format("item")],
-        capture_output=True, text=True, env={**os.environ, "TZ": "UTC"},
+        # Of Spark there is only its client: nothing lies in this home, but it is looked for.
+        capture_output=True, text=True, env={**os.environ, "TZ": "UTC", "SPARK_HOME": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     (answer,) = [line for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
