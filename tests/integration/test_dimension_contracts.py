@@ -169,7 +169,10 @@ def test_every_rule_bites_and_corrected_rows_are_released(shop: Pipeline) -> Non
         assert members(shop, entity) == sorted([*published[entity], *corrected], key=int)
 
 
-@pytest.mark.parametrize("dimension", DIMENSIONS, ids=lambda dimension: dimension.entity)
+# Leads come from files: their rules are those of the record (see test_leads).
+@pytest.mark.parametrize(
+    "dimension", [one for one in DIMENSIONS if one.entity in BROKEN], ids=lambda one: one.entity
+)
 def test_every_rule_is_among_these_and_a_row_without_its_key_breaks_one(
     pipeline: Pipeline, dimension: Dimension
 ) -> None:

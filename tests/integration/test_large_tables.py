@@ -876,7 +876,7 @@ def test_rotation_that_falls_behind_is_mailed_once_until_it_has_caught_up(shop: 
     assert mails(0) == [(subject, 1, False)]
 
 
-def test_table_that_is_scanned_too_seldom_is_mailed_and_told_by_doctor(shop: Pipeline) -> None:
+def test_table_that_is_scanned_too_seldom_is_mailed_and_found_by_doctor(shop: Pipeline) -> None:
     name, other = make(shop, 30, index=False), make(shop, 10)
     word = f"word_{next(numbers)}"
     shop.do(

@@ -17,12 +17,15 @@ from warehouse.load.marts import refresh
 from warehouse.load.replace_day import rederive
 from warehouse.model import contracts
 from warehouse.model.declaration import Dimension, Fact, Target
-from warehouse.model.star import TARGETS
+from warehouse.model.star import TARGETS as ALL_TARGETS
 from warehouse.model.tables import batch_table
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.audit import start_run
 from warehouse.sources.declaration import Source
+from warehouse.sources.registry import read_source
 
+SHOP = read_source("shop")
+TARGETS = [target for target in ALL_TARGETS if target.entity in SHOP.entities]
 FIRST = 1001
 # Too long for an index, and not to be compressed.
 LONG = f"'{''.join(hashlib.md5(str(n).encode()).hexdigest() for n in range(100))}'"
@@ -39,7 +42,8 @@ NATURAL_KEYS = [LONG, "null"]
 
 
 def odd_cells(target: Target) -> Iterator[tuple[str, str, str]]:
-    """Column, its type, and the SQL of a text that is odd there, in order."""
+    """Column that the shop fills, its type, and the SQL of a text that is odd there, in order."""
+    unmapped = SHOP.entities[target.entity].unmapped_columns
     derived = {f"{name}_id" for name in target.derived} if isinstance(target, Fact) else set()
     for column in batch_table(target).columns:
         if column.name in target.natural_key:
@@ -47,7 +51,7 @@ def odd_cells(target: Target) -> Iterator[tuple[str, str, str]]:
             if not isinstance(target, Dimension):
                 continue
             yield from ((column.name, "text", value) for value in NATURAL_KEYS)
-        elif not column.name.endswith("source_system") and column.name not in derived:
+        elif not column.name.endswith("source_system") and column.name not in derived | unmapped:
             yield from ((column.name, column.type, value) for value in ODD.get(column.type, []))
             yield column.name, column.type, "null"
 
@@ -60,7 +64,9 @@ def with_odd_values(source: Source) -> Source:
         cells = list(odd_cells(target))
         types = {name: kind for name, kind, _ in cells}
         columns = [
-            column.name for column in batch_table(target).columns if not column.name.endswith("source_system")
+            column.name
+            for column in batch_table(target).columns
+            if not column.name.endswith("source_system") and column.name not in entity.unmapped_columns
         ]
         selected = ", ".join(
             f"case when odd.name = '{name}' then odd.value::{types[name]} else made.{name} end as {name}"
