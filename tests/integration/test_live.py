@@ -432,3 +432,39 @@ def test_a_transaction_that_stays_open_makes_live_read_nothing_twice_and_lose_no
     # Each order and its line once; some batches see an order before its line is stamped anew.
     assert read <= 4 * 4 and batches <= 4 * 3
     assert shop.capture().changes() == {}
+
+
+def test_live_that_starts_while_a_scheduled_run_is_between_stage_and_publish_takes_none_of_its_rows(
+    shop: Pipeline,
+) -> None:
+    shop.capture()
+    new_orders(shop, 950, 951)
+    with start_run(shop.warehouse_url, flow="ingest-shop") as run:
+        with session_lock(run.connection, "source shop"):
+            staged = stage(run, shop.source, shop.shop_url, threshold=CONFIRMED)
+            with live(shop) as process:
+                # It has read the catalogs and found rows; what is staged is the other run's.
+                wait_until(lambda: any("waiting up to" in line for line in process.lines), process)
+                published = publish(run, staged)
+                assert verify(run, staged)
+    (orders,) = [load for load in published.loads if load.table_name == "dwh.fact_order_item"]
+    assert orders.rows_inserted == 2
+    assert shop.capture().changes() == {}
+
+
+def test_a_backlog_is_read_once_also_while_an_old_transaction_is_open(shop: Pipeline) -> None:
+    shop.capture()
+    first = last_run(shop)
+    with psycopg.connect(shop.shop_url) as late:
+        late.execute("select pg_current_xact_id()")
+        new_orders(shop, *range(260, 280))
+        with live(shop, live_batch_rows=5) as process:
+            process.wait(
+                "select from dwh.fact_order_item where order_id::bigint between 260 and 279 having count(*) = 20"
+            )
+        ((read, batches),) = shop.rows(
+            "select sum(rows_read), count(*) from audit.batch where run_id > %s", first
+        )
+    assert read == 40
+    assert batches <= 12
+    assert shop.capture().changes() == {}

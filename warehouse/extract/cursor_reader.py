@@ -45,6 +45,8 @@ from warehouse.sources.declaration import Source, Table
 
 Progress = Callable[[str], None]
 
+QUESTION_LOCK_SECONDS = 5
+
 
 @dataclass
 class SourceTable:
@@ -60,9 +62,10 @@ class SourceTable:
     stamped: sql.Composable | None = None
     # Rows up to a stamp that were read of a backlog, and the snapshot in which they were.
     resume: "Resume | None" = None
-
     # The last snapshot of which everything that the table showed is published.
     seen: str | None = None
+    # Whether its staging tables fit it. They belong to whoever holds the source's lock: `stage` makes them.
+    has_staging: bool = False
 
     @property
     def condition(self) -> sql.Composable:
@@ -161,11 +164,16 @@ class CursorReader:
         """Ask, in one round trip, whether any hot table has a row that is to be read.
 
         Where no transaction of the whole cluster has ended since the last time, no table is looked at.
+
+        Raises:
+            psycopg.errors.LockNotAvailable: somebody has locked a table, and still had after QUESTION_LOCK_SECONDS.
         """
         if not self.hot:
             return False
-        row = self.connection.execute(
+        cursor = self.connection.execute(
             sql.SQL(
+                # One transaction of several statements, in one round trip.
+                f"set local lock_timeout = '{QUESTION_LOCK_SECONDS}s'; set local enable_seqscan = off; "
                 "select snapshot, case when snapshot = {known} then false else {any} end "
                 "from (select pg_current_snapshot()::text as snapshot) as present"
             ).format(
@@ -177,7 +185,10 @@ class CursorReader:
                     for one in self.hot
                 ),
             )
-        ).fetchone()
+        )
+        while cursor.nextset():
+            pass
+        row = cursor.fetchone()
         assert row is not None
         self.snapshot, has_moved = row
         # What was found must be found again until it is published.
@@ -187,7 +198,8 @@ class CursorReader:
         return bool(has_moved)
 
     def stage(self, writer: psycopg.Connection, run_id: int, batch: int) -> Staged | None:
-        """Copy what was stamped since the last read into schema staging, in the transaction of `writer`.
+        """Copy what was stamped since the last read into schema staging, in the transaction of `writer`; hold the lock
+        of the source.
 
         None where the source's catalog has changed since `find_tables`, which has to be called again.
         """
@@ -228,7 +240,7 @@ class CursorReader:
             if one.read_up_to is None:
                 held.stamped = stamped_since(writer, one.table, held.columns, held.watermark)
             else:
-                held.resume = Resume(one.read_up_to, written_since(staged.snapshot.xmin))
+                held.resume = Resume(one.read_up_to, written_after(self._staged_snapshot))
 
     def _begin(self) -> None:
         reader = self.connection
@@ -278,7 +290,6 @@ class CursorReader:
         position = without_late_cursor(writer, window.watermark, drift.columns, table, snapshot)
         assert position is not None
         found.stamped = stamped_since(writer, table, drift.columns, position)
-        create_staging(writer, table, drift.columns)
         return found
 
     def _stage_tables(self, writer: psycopg.Connection, snapshot: Snapshot) -> Sequence[StagedTable]:
@@ -288,6 +299,9 @@ class CursorReader:
         for one in self.tables.values():
             started = time.monotonic()
             rows_read, read_up_to = 0, None
+            if not one.has_staging:
+                create_staging(writer, one.table, one.columns)
+                one.has_staging = True
             is_read = one.stamped is not None and not is_full
             if is_read:
                 read_up_to, is_full, size = self._find_end(one, rows_left, bytes_left)
