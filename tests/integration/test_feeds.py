@@ -19,6 +19,7 @@ from warehouse.runs.audit import start_run
 from warehouse.runs.discard import discard
 from warehouse.runs.quarantine import count_waiting, edit_record
 from warehouse.sources.registry import read_source
+from warehouse.undo.undo import undo
 
 Row = tuple[Any, ...]
 
@@ -86,6 +87,10 @@ class FeedPipeline:
             run.session("discard") as writer,
         ):
             discard(writer, run.run_id, ids, "not wanted")
+
+    def undo(self, run_id: int) -> None:
+        with start_run(self.warehouse_url, flow="undo") as run:
+            undo(run, run_id)
 
     def edit(self, quarantine_id: int, record: object) -> None:
         edit_record(self.warehouse, {self.source.name: [quarantine_id]}, json.dumps(record).encode())
@@ -409,6 +414,37 @@ def test_an_order_that_the_shop_has_too_counts_once_as_the_shop_has_it(
     feed.run()
     assert feed.rows(every_fact) == both
     assert feed.counts() == [("a.json", "loaded", 3, 3, 0, 0, 0)]
+
+
+def test_what_the_shop_has_changed_is_looked_at_whatever_has_happened_to_the_feed_meanwhile(
+    beside_the_shop: tuple[Pipeline, FeedPipeline],
+) -> None:
+    """Neither a discard nor a run of the feed that was undone has looked at the shop."""
+    shop, feed = beside_the_shop
+    shop.open_shop()
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    feed.land("a.json", [an_order("1"), an_order("P-1", customer_document_number="0099"), "broken"])
+    feed.run()
+    facts = (
+        "select fact.order_id, customer.source_system || ' ' || customer.customer_id from dwh.fact_order_item as fact "
+        "inner join dwh.dim_customer as customer using (customer_key) where fact.source_system = 'orders' order by 1"
+    )
+    assert feed.rows(facts) == [("P-1", "orders 0099")]
+    shop.insert("customer", id=9, document_number="0099", username="c", email="c@example.com")
+    shop.do("delete from order_item", "delete from sales_order")
+    shop.capture()
+    feed.discard(*feed.rows("select quarantine_id from audit.quarantine")[0])
+    assert feed.rows(facts) == [("P-1", "orders 0099")]
+    run_id = feed.run()
+    both = [("1", "shop 1"), ("P-1", "shop 9")]
+    assert feed.rows(facts) == both
+    feed.undo(run_id)
+    assert feed.rows(facts) == [("P-1", "orders 0099")]
+    feed.run()
+    assert feed.rows(facts) == both
+    feed.run()
+    assert feed.published.rows_changed == 0
 
 
 def test_what_waits_is_replayed_once_corrected_or_discarded(orders: FeedPipeline) -> None:

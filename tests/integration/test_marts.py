@@ -15,8 +15,8 @@ from warehouse.runs.audit import Run, start_run
 CANCELLED, RETURNED = {"status": "cancelled"}, {"status": "returned"}
 
 
-def refresh(pipeline: Pipeline) -> Run:
-    with start_run(pipeline.warehouse_url, flow="refresh-marts") as run:
+def refresh(pipeline: Pipeline, parent_run_id: int | None = None) -> Run:
+    with start_run(pipeline.warehouse_url, flow="refresh-marts", parent_run_id=parent_run_id) as run:
         marts.refresh(run)
     return run
 
@@ -180,6 +180,30 @@ def test_marts_of_the_calendar_are_computed_once_a_day_and_for_newer_sales(shop:
     )
     assert calendar_marts_of(shop, refresh(shop)) == every_one
     assert calendar_marts_of(shop, refresh(shop)) == {"mart.traffic_source_conversion"}
+    # Another order of the same day: the daily run counts it, and so does a refresh after a correction.
+    idle = {"mart.traffic_source_conversion"}
+    with start_run(shop.warehouse_url, flow="daily-warehouse", dry_run=True):
+        pass
+    assert calendar_marts_of(shop, refresh(shop)) == idle
+    with start_run(shop.warehouse_url, flow="daily-warehouse") as daily:
+        assert calendar_marts_of(shop, refresh(shop)) == idle, "it has loaded nothing yet"
+        assert calendar_marts_of(shop, refresh(shop, daily.run_id)) == every_one
+    assert calendar_marts_of(shop, refresh(shop)) == idle
+    with start_run(shop.warehouse_url, flow="undo"):
+        assert calendar_marts_of(shop, refresh(shop)) == idle, "it has changed nothing yet"
+    assert calendar_marts_of(shop, refresh(shop)) == every_one
+    assert calendar_marts_of(shop, refresh(shop)) == idle
+
+
+def test_marts_of_the_calendar_follow_the_first_requests_of_a_day(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    refresh(shop)
+    shop.warehouse.execute(
+        "insert into mart.interactions_by_day (request_date, action, interaction_count) "
+        "values ('2024-03-10', 'view', 1)"
+    )
+    assert "mart.purchase_funnel" in calendar_marts_of(shop, refresh(shop))
 
 
 def test_marts_of_yesterday_are_stale_and_not_different_for_a_source_without_sales(shop: Pipeline) -> None:

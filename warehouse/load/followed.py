@@ -61,6 +61,27 @@ def record_followed(connection: psycopg.Connection, run_id: int, source: Source)
             )
 
 
+def looked_until(batch: Batch) -> int:
+    """The newest load that the batch's source has looked at of other sources: the last of its own that stands.
+
+    Only its own flow looks at what they have changed: a discard, a backfill, a reconcile or an undo does not, and
+    records loads of the source all the same.
+    """
+    row = batch.connection.execute(
+        """
+        select load.load_id from audit.load inner join audit.run using (run_id)
+        where load.source = %(source)s and run.status <> 'undone' and (
+            run.flow = 'live-' || %(source)s
+            -- What this run has rebuilt before it publishes is no look, either.
+            or run.flow = 'ingest-' || %(source)s and run.run_id <> %(run_id)s
+        )
+        order by load.load_id desc limit 1
+        """,
+        {"source": batch.source, "run_id": batch.run_id},
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
 def _read_since(batch: Batch, table: str) -> _Since | None:
     """What has happened since the entity followed a table; None where it never has."""
     row = batch.connection.execute(

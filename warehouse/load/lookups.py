@@ -5,6 +5,7 @@ from psycopg import sql
 from warehouse.db.identifiers import assigned
 from warehouse.extract.catalog import columns_of
 from warehouse.load.batch import Batch
+from warehouse.load.followed import looked_until
 from warehouse.model.fact_sql import dimension_of
 from warehouse.model.star import Fact
 from warehouse.sources.lookups import Lookup
@@ -114,21 +115,17 @@ def count_ambiguous(batch: Batch) -> dict[str, int]:
 
 
 def changed_members(batch: Batch, lookup: Lookup) -> sql.Identifier | None:
-    """Table of the members that runs have changed since this source was last loaded: surrogate key and value.
+    """Table of the members that runs have changed since this source last looked: surrogate key and value.
 
     None where nothing has. After an undo, all members count as changed.
     """
     row = batch.connection.execute(
         """
-        with last as (
-            select coalesce(max(load_id), 0) as load_id from audit.load where source = %s
-        )
-
         select array_agg(distinct load.run_id), bool_or(run.flow = 'undo')
         from audit.load inner join audit.run using (run_id)
-        where load.load_id > (select load_id from last) and load.source = %s
+        where load.load_id > %s and load.source = %s
         """,
-        [batch.source, lookup.source],
+        [looked_until(batch), lookup.source],
     ).fetchone()
     if row is None or row[0] is None:
         return None

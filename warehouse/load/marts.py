@@ -22,6 +22,11 @@ from warehouse.runs.freshness import read_clock, record_complete
 # Details that a stored mart follows, with the column of their time.
 _TIME = {"sales": "ordered_at", "weblog": "request_timestamp"}
 
+# Flows after which the marts of the calendar are computed again.
+_RECOMPUTING = (
+    "daily-warehouse", "undo", "replay-quarantine", "backfill", "rebuild", "reclassify-weblogs"
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class _State:
@@ -83,8 +88,8 @@ def refresh_stored(
 
     A mart that follows its details is computed again only for the days, months, products or customers that changed;
     all of it where its definition changed, an attribute that it shows was corrected in place, or with `full_refresh`.
-    One that moves with the calendar is computed once a day, and when a source has a newer day of sales; one that reads
-    another mart, when that has changed.
+    One that moves with the calendar is computed once a day, when a source has a newer day of sales or the web logs of
+    requests, by each daily run and after a correction; one that reads another mart, when that has changed.
     """
     # Waits for whoever is writing: a change that commits later would have an id before the one that is remembered.
     connection.execute("lock table dwh.fact_order_item in share mode")
@@ -106,7 +111,7 @@ def refresh_stored(
     for mart in stored_marts():
         started = time.monotonic()
         if mart.is_calendar:
-            definitions[mart.name] += " " + _calendar(connection)
+            definitions[mart.name] += " " + _calendar(connection, run_id)
             if not full_refresh and _is_of_today(connection, mart, definitions[mart.name]):
                 continue
         elif (
@@ -242,16 +247,27 @@ def _definition(connection: psycopg.Connection, mart: Mart) -> str:
     return md5("\n".join(parts).encode(), usedforsecurity=False).hexdigest()
 
 
-def _calendar(connection: psycopg.Connection) -> str:
-    """Today, and the day up to which the sales of each source reach."""
+def _calendar(connection: psycopg.Connection, run_id: int) -> str:
+    """Today, the day up to which the sales of each source and the web logs reach, and the last run after which all of
+    them may be others: a daily one, or a correction."""
     row = connection.execute(
         """
         select concat_ws(
             ' ', mart.local_date(now()),
             (select string_agg(as_of.source_system || ' ' || as_of.as_of_date, ' ' order by as_of.source_system)
-                from mart.as_of as as_of)
+                from mart.as_of as as_of),
+            'logs ' || (select max(request_date) from mart.interactions_by_day),
+            -- One that goes on may publish after this: it counts for its own refresh, and once it has ended.
+            'run ' || (select max(run_id) from audit.run
+                where flow = any(%(flows)s) and (
+                    status not in ('running', 'dry run', 'skipped')
+                    or run_id in (
+                        select unnest(array[run_id, parent_run_id]) from audit.run where run_id = %(run_id)s
+                    )
+                ))
         )
-        """
+        """,
+        {"flows": list(_RECOMPUTING), "run_id": run_id},
     ).fetchone()
     assert row is not None
     return str(row[0])

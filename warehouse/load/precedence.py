@@ -11,6 +11,7 @@ from psycopg import sql
 
 from warehouse.db.identifiers import listed, same_key
 from warehouse.load.batch import Batch
+from warehouse.load.followed import looked_until
 from warehouse.model.star import Fact
 from warehouse.sources.declaration import Source
 
@@ -95,7 +96,7 @@ def displace_lower(batch: Batch) -> int:
 def returning_keys(batch: Batch) -> sql.Composable | None:
     """Select the keys of rows that yielded to an event that is gone from the source that took precedence; or None.
 
-    They are looked for where that source's runs have deleted facts since this source was last loaded.
+    They are looked for where that source's runs have deleted facts since this source last looked.
     """
     precedence = read_precedence(batch)
     if precedence is None or not precedence.higher:
@@ -104,10 +105,10 @@ def returning_keys(batch: Batch) -> sql.Composable | None:
         """
         select from audit.load inner join audit.run using (run_id)
         where load.source = any(%s) and load.table_name = %s and (load.rows_deleted > 0 or run.flow = 'undo')
-            and load.load_id > (select coalesce(max(load_id), 0) from audit.load where source = %s)
+            and load.load_id > %s
         limit 1
         """,
-        [list(precedence.higher), f"dwh.{batch.target.table}", batch.source],
+        [list(precedence.higher), f"dwh.{batch.target.table}", looked_until(batch)],
     ).rowcount
     if not is_due:
         return None
