@@ -70,7 +70,7 @@ def ingest_source(
     url = "" if declared.feed else settings.source_url(source)
 
     def ingest(run: Run) -> FlowResult:
-        if not declared.feed:
+        if not declared.feed and find_damaged(run.connection, declared):
             rebuild_lost_tables(run, declared, settings)
         with batch_files(run, upkeep.archive_of(run, settings, log), log) as files:
             staged: Staged = (
@@ -125,7 +125,7 @@ def rebuild_lost_tables(run: Run, source: Source, settings: Settings) -> None:
     """Rebuild tables that somebody has dropped or emptied since the last run from the archive."""
     ensure_alive(run)
     archive = upkeep.archive_of(run, settings, log)
-    if archive is not None and find_damaged(run.connection, source):
+    if archive is not None:
         # deltalake and Alembic take a second to import: few runs need them.
         from warehouse.rebuild.rebuild import rebuild_damaged
 

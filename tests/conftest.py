@@ -53,6 +53,7 @@ SETTINGS = {
     "shared_buffers": "128MB",
     "max_prepared_transactions": "20",
     "max_wal_size": "256MB",
+    "track_commit_timestamp": "on",
 }
 RUN_FOLDER = "DWH_TEST_RUN_FOLDER"
 

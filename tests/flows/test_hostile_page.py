@@ -211,10 +211,17 @@ def named_hostile(server: str) -> dict[str, int]:
 
 
 def delete(server: str, path: str) -> None:
-    connection = HTTPConnection(server, timeout=PATIENCE_SECONDS)
-    connection.request("DELETE", path)
-    connection.getresponse().read()
-    connection.close()
+    give_up_at = time.monotonic() + PATIENCE_SECONDS
+    status = 0
+    # A busy server may refuse it for the moment.
+    while status not in (204, 404):
+        assert time.monotonic() < give_up_at, status
+        connection = HTTPConnection(server, timeout=PATIENCE_SECONDS)
+        connection.request("DELETE", path)
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+        status = answer.status
 
 
 @contextmanager

@@ -52,7 +52,9 @@ def test_every_change_of_a_run_is_logged_with_its_run_and_user(shop: Pipeline, m
     ]  # fmt: skip
     assert changes(shop, "fact_order_item", "operation, order_id, line_id, changes, before ->> 'net_amount'") == [
         ("update", "1", "1", "status: complete → returned; returned_at: - → 2024-05-01 00:00:00+00; "
-         "returned_date_key: 0 → 20240501; recorded_at: 2024-01-01 00:00:00+00 → 2024-05-01 00:00:00+00", "190.0000"),
+         "returned_date_key: 0 → 20240501; recorded_at: 2024-01-01 00:00:00+00 → 2024-05-01 00:00:00+00; "
+         "order_total_amount: 570.00 → 380.00", "190.0000"),
+        ("update", "1", "2", "order_total_amount: 570.00 → 380.00", "190.0000"),
         ("delete", "1", "3", None, "190.0000"),
     ]  # fmt: skip
 

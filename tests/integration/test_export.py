@@ -136,8 +136,10 @@ def comparable(value: object) -> object:
     """A value of psycopg or pyarrow: numbers by their value, what Parquet has no type for by its text."""
     if isinstance(value, Decimal):
         return round(value, 10).normalize()
-    if isinstance(value, dict | list):
+    if isinstance(value, dict):
         return json.dumps(value)
+    if isinstance(value, list):
+        return "{" + ",".join(f'"{one}"' for one in value) + "}"
     return value if value is None or isinstance(value, int | float) else str(value)
 
 

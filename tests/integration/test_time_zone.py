@@ -150,6 +150,7 @@ def test_requests_are_of_the_days_of_the_zone(tmp_path: Path, warehouse_url: str
     lake.put("access.log", "".join(lines).encode())
     lake.load()
     lake.assert_consistent()
+    refresh(warehouse_url)
     by_day = "select request_date, action, interaction_count from mart.interactions_by_day order by 1"
     # Loaded in UTC: a zone that comes later needs nothing to be loaded again.
     utc = [date.fromisoformat(moment[:10]) for moment in ORDERS]

@@ -12,6 +12,7 @@ import pytest
 
 from generators import geoip as generators_geoip
 from generators import weblogs as generator
+from tests.marts import refresh
 from tests.weblog_lake import AGENT, ARGENTINA, BRAZIL, NOBODYS, WeblogLake, line, lines, make_lake
 from warehouse import geoip
 from warehouse.db.connections import connect
@@ -408,6 +409,7 @@ def test_marts_answer_as_plain_queries_on_the_rows_do(lake: WeblogLake) -> None:
         (2, "2", None, 5, "AR"),
         (3, "1", None, 4, "AR"),
     ]
+    refresh(lake.settings.warehouse)
     assert lake.rows("select * from mart.interactions_by_day") == [(date(2026, 11, 20), "view", 68)]
     lake.assert_consistent()
 

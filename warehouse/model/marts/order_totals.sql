@@ -1,6 +1,6 @@
 -- mart.order_totals: one row per source, order and currency.
--- Grouped in the order of the primary key: a page of orders reads no others.
 -- inputs: mart.sales
+-- Grouped in the order of the primary key: a page of orders reads no others.
 select
     sales.source_system,
     sales.order_id,
