@@ -318,6 +318,19 @@ def test_relaxed_rule_releases_what_waits_without_a_change_at_the_source(
     assert shop.quarantined() == [(["2"], ["loyalty tier is unknown"], "released")]
 
 
+def test_seller_of_lines_is_found_when_a_relaxed_rule_releases_their_product(
+    shop: Pipeline, contract: Callable[[str, str, str], None]
+) -> None:
+    shop.do("update product set name = ' '")
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    assert shop.facts("company.name") == [("1", "1", None)]
+    contract("product", "btrim(name) = ''", "name = ''")
+    shop.capture()
+    assert shop.facts("company.name") == [("1", "1", "Acme")]
+    assert shop.capture().changes() == {}
+
+
 def test_tightened_rule_keeps_the_last_good_state_and_judges_this_runs_changes_after_it(
     shop: Pipeline, contract: Callable[[str, str, str], None]
 ) -> None:

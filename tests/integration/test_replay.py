@@ -14,6 +14,7 @@ from warehouse.reconcile.reconcile import reconcile_feed, reconcile_weblog_files
 from warehouse.runs.audit import start_run
 from warehouse.runs.discard import discard
 from warehouse.runs.quarantine import Selection, count_waiting, edit_record, find_waiting
+from warehouse.sources.declaration import Source
 from warehouse.undo.undo import undo
 
 GIFTS = "partners may give products away"
@@ -28,9 +29,7 @@ def test_rows_of_a_database_are_replayed_once_the_rule_is_relaxed_and_never_twic
     shop.order(1, "2024-03-10", gift, {"quantity": 50})
     shop.order(2, "2024-03-11", {**gift, "status": "lost"}, {})
     shop.capture()
-    entity = shop.source.entities["order_item"]
-    relaxed = replace(entity, relaxed_rules={"unit price is not positive": GIFTS})
-    source = replace(shop.source, entities={**shop.source.entities, "order_item": relaxed})
+    source = relaxing(shop, "order_item", "unit price is not positive")
     ids = find_waiting(shop.warehouse, Selection(source="shop"))["shop"]
     assert find_waiting(shop.warehouse, Selection(rule="status is unknown")) == {"shop": [ids[1]]}
 
@@ -70,6 +69,45 @@ def test_rows_of_a_database_are_replayed_once_the_rule_is_relaxed_and_never_twic
     shop.close()
 
 
+def relaxing(shop: Pipeline, entity: str, rule: str) -> Source:
+    relaxed = replace(shop.source.entities[entity], relaxed_rules={rule: GIFTS})
+    return replace(shop.source, entities={**shop.source.entities, entity: relaxed})
+
+
+def test_replay_of_a_member_completes_the_facts_that_name_it_and_that_of_an_order_counts_it_once(
+    shop_url: str, warehouse_url: str, tmp_path: Path
+) -> None:
+    shop, feed = Pipeline(shop_url, warehouse_url), FeedPipeline(warehouse_url, tmp_path)
+    shop.open_shop()
+    shop.do("update product set name = ' '")
+    shop.order(1, "2024-03-10")
+    shop.order(2, "2024-03-10", {"status": "lost"})
+    shop.capture()
+    feed.land("a.json", [an_order("2", {}, {})])
+    feed.run()
+    facts = (
+        "select fact.source_system, fact.order_id, fact.line_id, company.name from dwh.fact_order_item as fact "
+        "left join dwh.dim_company as company on fact.company_key = company.company_key and fact.company_key <> 0 "
+        "where fact.source_system = 'shop' or fact.order_id = '2' order by 1, 2, 3"
+    )
+    assert [row[:3] for row in feed.rows(facts)] == [
+        ("orders", "2", "1"),
+        ("orders", "2", "2"),
+        ("shop", "1", "1"),
+    ]
+    assert feed.rows(facts)[-1][3] is None
+    for entity, rule in (("product", "name is blank"), ("order_item", "status is unknown")):
+        ids = find_waiting(shop.warehouse, Selection(source="shop", rule=rule))["shop"]
+        with start_run(warehouse_url, flow="replay-quarantine") as run:
+            rejudge(run, relaxing(shop, entity, rule), ids)
+        assert feed.rows(facts)[-1] == (
+            ("shop", "1", "1", "Acme") if entity == "product" else ("shop", "2", "1", "Acme")
+        )
+    assert feed.rows(facts) == [("shop", "1", "1", "Acme"), ("shop", "2", "1", "Acme")]
+    shop.close()
+    feed.warehouse.close()
+
+
 def test_lines_of_web_logs_that_were_discarded_stay_so_when_their_file_is_read_again(
     warehouse_url: str, tmp_path: Path
 ) -> None:
@@ -99,6 +137,26 @@ def test_lines_of_web_logs_that_were_discarded_stay_so_when_their_file_is_read_a
     lake.put("a.log", line(1) + b"test of another\n" + line(2) + b"broken otherwise\n" + line(3))
     lake.load(restart=["a.log"])
     assert lake.rows(entries.format("null"))[0] == ("test of another", None, 2)
+
+
+def test_file_whose_load_is_undone_after_a_line_was_discarded_is_loaded_again(
+    warehouse_url: str, tmp_path: Path
+) -> None:
+    lake = make_lake(tmp_path / "lake", warehouse_url)
+    lake.put("a.log", line(1) + b"broken" + b"\n" + line(2))
+    lake.load()
+    (run_id,) = lake.rows("select max(run_id) from audit.run")[0]
+    (entry,) = lake.rows("select quarantine_id from audit.quarantine")[0]
+    with start_run(warehouse_url, flow="discard-quarantine") as run, run.session("discard") as writer:
+        assert discard(writer, run.run_id, [entry], "not wanted") == 1
+    with start_run(warehouse_url, flow="undo") as run:
+        undo(run, run_id)
+    assert lake.sizes() == lake.rows("select * from audit.file_part") == []
+    assert lake.files() == [("a.log", "partial", 0, 0, 0)]
+    lake.load()
+    assert lake.sizes() == [1, 2]
+    assert lake.files() == [("a.log", "loaded", 3, 2, 1)]
+    lake.assert_consistent()
 
 
 def test_counts_of_files_hold_after_replay_discard_and_undo_of_each(

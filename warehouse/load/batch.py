@@ -8,7 +8,7 @@ Tables of a batch, in the order in which a load fills them:
 - `deleted_keys`: natural keys that are no longer conformed, or that no mirror row has
 - `failing_rows`: rows that break a rule of the contract, that the star cannot hold, or that cannot be converted
 - `deferred_keys`: those that a changed definition did not deliver while the mirrors were still the last run's
-- `verdicts`: what the merge of a versioned dimension does to each member; facts are re-keyed by it
+- `verdicts`: what the merge of a versioned dimension does to each member
 """
 
 from collections.abc import Sequence
@@ -37,8 +37,14 @@ def closed_table(entity: str) -> sql.Identifier:
 
 
 def verdict_table(entity: str) -> sql.Identifier:
-    """Table of what this run's merge did to each member of a versioned dimension, until the commit."""
+    """Table of what the last merge did to each member of a versioned dimension."""
     return sql.Identifier("pg_temp", f"verdict_{entity}")
+
+
+def late_table(entity: str) -> sql.Identifier:
+    """Table of the members of a versioned dimension that all merges of this transaction have filled or added, until the
+    commit: facts may have named them before. Missing where nothing was merged, and in a full load."""
+    return sql.Identifier("pg_temp", f"late_{entity}")
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,7 @@ class Batch:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        # The next batch uses the same names; verdicts stay until the commit. After an error the rollback drops them.
+        # The next batch uses the same names; late members stay. After an error the rollback drops all.
         if self._temporary and error is None:
             self.connection.execute(
                 sql.SQL("drop table if exists {}").format(

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from warehouse.extract.staged import StagedTable
 from warehouse.extract.staging_tables import delta_table
-from warehouse.load.batch import Batch, closed_table, verdict_table
+from warehouse.load.batch import Batch, closed_table, late_table
 from warehouse.load.followed import keys_of_followed_rows
 from warehouse.load.joined_changes import keys_of_joined_rows, with_rows_joined_to_them
 from warehouse.load.lookups import changed_members
@@ -35,12 +35,26 @@ def find_changed_keys(batch: Batch, staged: StagedTable) -> int:
         keys.append(_waiting(batch, types))
     if batch.deferred:
         keys.append(_deferred(batch, types))
+    keys += keys_of_changed_members(batch, types)
     if isinstance(batch.target, Fact):
-        keys += _outdated(batch, batch.target, types)
-        keys += _late_members(batch, batch.target, types)
         keys += _looked_up(batch, batch.target, types)
         if (returning := returning_keys(batch)) is not None:
             keys.append(returning)
+    return create_from_flags(batch, keys)
+
+
+def keys_of_changed_members(batch: Batch, types: Mapping[str, str]) -> list[sql.Composable]:
+    """Select keys and flags of facts that name versions this transaction has closed, or members it has found late.
+
+    `types` are those of the source's key columns.
+    """
+    if not isinstance(batch.target, Fact):
+        return []
+    return [*_outdated(batch, batch.target, types), *_late_members(batch, batch.target, types)]
+
+
+def create_from_flags(batch: Batch, keys: Iterable[sql.Composable]) -> int:
+    """Create the batch's table of changed keys from queries of keys and flags; returns their number."""
     batch.execute("drop table if exists {changed_keys}")
     return create_changed_keys(
         batch,
@@ -201,22 +215,22 @@ def _late_members(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sq
             "via": sql.Identifier("dwh", f"dim_{through}"),
             "via_key": sql.Identifier(f"{through}_key"),
             "via_id": sql.Identifier(f"{through}_id"),
-            "via_verdicts": verdict_table(through),
+            "via_late": late_table(through),
             "derived_id": sql.Identifier(f"{derived}_id"),
             "derived_key": sql.Identifier(f"{derived}_key"),
-            "derived_verdicts": verdict_table(derived),
+            "derived_late": late_table(derived),
         }
-        completed = batch.format("select open_key from {via_verdicts} where verdict = 'inferred'", **names)
+        completed = batch.format("select open_key from {via_late} where verdict = 'inferred'", **names)
         # A member's children that came with it have no facts yet: those that were there before it are the exception.
         adopted = batch.format(
             """
             select via.{via_key} from {via} as via
-            inner join {derived_verdicts} as member on via.{derived_id} = member.{derived_id}
+            inner join {derived_late} as member on via.{derived_id} = member.{derived_id}
             where via.source_system = {source} and member.verdict in ('first', 'reappeared') and {was_there}
             """,
             **names,
             was_there=batch.format(
-                "via.{via_id} not in (select {via_id} from {via_verdicts} where verdict = 'first')", **names
+                "via.{via_id} not in (select {via_id} from {via_late} where verdict = 'first')", **names
             )
             if _is_merged(batch.connection, through)
             else sql.SQL("true"),
@@ -299,8 +313,8 @@ def has_closed(batch: Batch, dimension: str) -> bool:
 
 
 def _is_merged(connection: psycopg.Connection, dimension: str) -> bool:
-    """Whether this run has merged the dimension: its verdicts are there until the commit."""
-    return _exists(connection, f"pg_temp.verdict_{dimension}")
+    """Whether this transaction has merged the dimension into what was there before."""
+    return _exists(connection, f"pg_temp.late_{dimension}")
 
 
 def _exists(connection: psycopg.Connection, table: str) -> bool:

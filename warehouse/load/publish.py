@@ -39,7 +39,7 @@ from warehouse.load.orphans import (
 )
 from warehouse.load.precedence import displace_lower, record_precedence
 from warehouse.load.reads import check_reads, hash_reads
-from warehouse.load.reconform import find_deferred, forget_verdicts, reconform_batches
+from warehouse.load.reconform import find_deferred, reconform_batches
 from warehouse.load.records import Records
 from warehouse.load.rekey import rekey_quarantined
 from warehouse.load.transaction import begin_publishing
@@ -164,7 +164,6 @@ def publish(
         rows_held = {batch.entity.name: count_live_rows(batch) for batch in stale}
         conform_again(stale)
         deferred = find_deferred(stale, rows_held)
-        forget_verdicts(connection)
         if records is not None:
             records.begin_merge()
         is_full_load = staged.full_refresh and not has_rows_of_source(connection, staged.source.name)
@@ -174,8 +173,9 @@ def publish(
         }
         # Where no mirror changed no row is checked otherwise, but by a rule that compares with the present day.
         # And one may name a member of another source, which has changed by itself.
-        has_changes = staged.full_refresh or bool(deferred) or any(map(_has_changes, mirrors.values()))
-        has_changes = has_changes or _begins_day(staged)
+        has_changes = staged.full_refresh or any(map(_has_changes, mirrors.values()))
+        # What was conformed again may be members that facts have waited for.
+        has_changes = has_changes or bool(stale) or _begins_day(staged)
         has_changes = has_changes or any(
             entity.lookups or entity.follows for entity in staged.source.entities.values()
         )
@@ -190,7 +190,6 @@ def publish(
                 continue
             load_batch(batch)
         if refreshed:
-            forget_verdicts(connection)
             conform_again(refreshed)
         if records is not None:
             mirrors = records.finish(mirrors)
@@ -264,12 +263,37 @@ def load_target(
     deferred = defer_deletes(batch) if batch.is_before_merge else 0
     if not has_work and not orphans:
         return None
+    counts, quarantined = merge_passing(
+        batch, judge, staged.contracts[batch.entity.name], checks, conformed, move, progress
+    )
+    if batch.is_full_load:
+        materialize_keys(batch)
+    _analyze_target(batch, counts)
+    return to_load(batch, counts, changed + orphans - deferred, conformed, quarantined, started)
+
+
+def merge_passing(
+    batch: Batch,
+    judge: Judge,
+    contract: Contract,
+    checks: list[CheckResult],
+    conformed: int,
+    move: Move = quarantine.move_failing,
+    progress: Progress = lambda _: None,
+    *,
+    every_key: bool = False,
+) -> tuple[Counts, int]:
+    """Check the batch's `conformed` rows, merge those that pass, and move the others to quarantine.
+
+    Facts that other sources have of the same events go, and those whose row failed keep their last good state.
+    Returns what was merged, and how many rows moved. See `check` and `merge`.
+    """
     last_entry = quarantine.last_entry(batch.connection)
-    quarantined = check(batch, judge, staged.contracts[batch.entity.name], checks, move) if conformed else 0
+    quarantined = check(batch, judge, contract, checks, move) if conformed else 0
     try:
         with batch.connection.transaction():
             quarantine.resolve(batch, last_entry)
-            counts = merge(batch)
+            counts = merge(batch, every_key=every_key)
     except ROW_ERRORS:
         # No rule foresaw what is calculated: the rows that it fails for wait, all others are loaded.
         if not isinstance(batch.target, Fact) or not facts.isolate_unfit(batch, batch.target):
@@ -277,7 +301,7 @@ def load_target(
         quarantine.add_isolated(batch)
         quarantined += move(batch)
         quarantine.resolve(batch, last_entry)
-        counts = merge(batch)
+        counts = merge(batch, every_key=every_key)
     if isinstance(batch.target, Fact) and conformed:
         if displaced := displace_lower(batch):
             progress(
@@ -285,12 +309,9 @@ def load_target(
                 f"'{batch.source}' count"
             )
         counts = counts.with_rekeyed(rekey_quarantined(batch, batch.target))
-    if batch.is_full_load:
-        materialize_keys(batch)
-    else:
+    if not batch.is_full_load:
         quarantine.mark_rows(batch, last_entry=last_entry)
-    _analyze_target(batch, counts)
-    return to_load(batch, counts, changed + orphans - deferred, conformed, quarantined, started)
+    return counts, quarantined
 
 
 def _ambiguity_warnings(batch: Batch, ambiguous: Mapping[str, int]) -> list[CheckResult]:
@@ -345,8 +366,8 @@ def check(
     return move(batch)
 
 
-def merge(batch: Batch) -> Counts:
-    """Merge conformed rows and deleted keys into the batch's dimension or fact.
+def merge(batch: Batch, *, every_key: bool = False) -> Counts:
+    """Merge conformed rows and deleted keys into the batch's dimension or fact; see `facts.merge` for `every_key`.
 
     Raises:
         DeclarationError: the source's SQL delivers a key more than once.
@@ -354,7 +375,7 @@ def merge(batch: Batch) -> Counts:
     target = batch.target
     try:
         if isinstance(target, Fact):
-            return facts.merge(batch, target, every_key=batch.reconform_reason is not None)
+            return facts.merge(batch, target, every_key=every_key or batch.reconform_reason is not None)
         if isinstance(target, DailySnapshot):
             return daily_snapshot.merge(batch, target)
         return scd2.merge(batch, target) if target.has_history else scd1.merge(batch, target)
@@ -419,7 +440,7 @@ def _begins_day(staged: Staged) -> bool:
     """Whether no earlier run has read the source on this day (UTC)."""
     today = staged.snapshot.taken_at.astimezone(UTC).date()
     return all(
-        one.before is None or one.before.captured_at.astimezone(UTC).date() < today for one in staged.tables
+        one.before is None or one.before.captured_at.astimezone(UTC).date() != today for one in staged.tables
     )
 
 

@@ -14,8 +14,8 @@ from psycopg import sql
 from warehouse.extract.catalog import mirror_exists
 from warehouse.extract.staged import Staged
 from warehouse.extract.watermark import read_watermark
-from warehouse.load.batch import Batch, DeferredDeletes, verdict_table
-from warehouse.model.star import DIMENSIONS, TARGETS
+from warehouse.load.batch import Batch, DeferredDeletes
+from warehouse.model.star import TARGETS
 from warehouse.runs.definitions import Definitions, find_stale
 from warehouse.sources.declaration import Table
 
@@ -78,9 +78,3 @@ def _is_empty(connection: psycopg.Connection, table: Table) -> bool:
         sql.SQL("select not exists (select from {})").format(sql.Identifier("raw", table.mirror))
     ).fetchone()
     return bool(row and row[0])
-
-
-def forget_verdicts(connection: psycopg.Connection) -> None:
-    """Drop the verdicts of the members that were conformed again: facts are re-keyed by those of this run's changes."""
-    tables = [verdict_table(dimension.entity) for dimension in DIMENSIONS]
-    connection.execute(sql.SQL("drop table if exists {}").format(sql.SQL(", ").join(tables)))

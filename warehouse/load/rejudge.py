@@ -8,13 +8,12 @@ from psycopg import sql
 
 from warehouse.archive.changed_rows import archive_changed_rows
 from warehouse.db.identifiers import text_array
-from warehouse.extract.catalog import mirror_exists
-from warehouse.load import quarantine
+from warehouse.extract.catalog import mirror_exists, mirrored_columns
 from warehouse.load.batch import Batch
-from warehouse.load.changed_keys import create_changed_keys
+from warehouse.load.changed_keys import create_from_flags, keys_of_changed_members
 from warehouse.load.conform import clear_stale_timestamps, conform, find_deleted_keys
 from warehouse.load.judge import Judge
-from warehouse.load.publish import check, merge, to_load
+from warehouse.load.publish import merge_passing, to_load
 from warehouse.load.transaction import begin_publishing
 from warehouse.model.star import TARGETS
 from warehouse.runs.audit import Load, Run, ensure_alive, record_load
@@ -42,13 +41,11 @@ def rejudge(run: Run, source: Source, quarantine_ids: Sequence[int]) -> tuple[Lo
 
 
 def _rejudge(batch: Batch, run: Run, quarantine_ids: Sequence[int]) -> Load | None:
+    """Load what passes of a target; of a fact also the rows that name members which pass now."""
     started = time.monotonic()
-    batch.execute("drop table if exists {changed_keys}")
-    read = create_changed_keys(
-        batch,
+    waiting = batch.format(
         """
-        select {source_key}, false as _has_updated_at, false as _is_new, false as _is_outdated
-        from {mirror} as mirror where {key} in (
+        select {source_key}, 0 as _flags from {mirror} as mirror where {key} in (
             select row_key from audit.quarantine
             where quarantine_id = any({ids}) and source = {source} and entity = {entity} and resolved_at is null
         )
@@ -56,14 +53,12 @@ def _rejudge(batch: Batch, run: Run, quarantine_ids: Sequence[int]) -> Load | No
         key=sql.SQL("{}::text[]").format(text_array(batch.entity.table.key, "mirror")),
         ids=sql.Literal(list(quarantine_ids)),
     )
+    types = mirrored_columns(batch.connection, batch.entity.table)
+    read = create_from_flags(batch, [waiting, *keys_of_changed_members(batch, types)])
     if not read:
         return None
     conformed = conform(batch, read).rows
     clear_stale_timestamps(batch)
     find_deleted_keys(batch)
-    last_entry = quarantine.last_entry(batch.connection)
-    quarantined = check(batch, Judge(run), batch.entity.contract(), []) if conformed else 0
-    quarantine.resolve(batch, last_entry)
-    counts = merge(batch)
-    quarantine.mark_rows(batch)
+    counts, quarantined = merge_passing(batch, Judge(run), batch.entity.contract(), [], conformed)
     return to_load(batch, counts, read, conformed, quarantined, started)

@@ -11,13 +11,12 @@ from warehouse.db.connections import connect
 from warehouse.db.identifiers import each
 from warehouse.errors import SourceError
 from warehouse.extract.catalog import mirrored_columns
-from warehouse.load import facts, quarantine
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import create_all_keys_view, create_changed_keys
 from warehouse.load.conform import conform, find_deleted_keys
 from warehouse.load.fit import UNFIT
 from warehouse.load.judge import Judge
-from warehouse.load.publish import check, to_load
+from warehouse.load.publish import merge_passing, to_load
 from warehouse.load.reads import conform_query
 from warehouse.load.transaction import begin_publishing
 from warehouse.model.star import FACTS, Fact
@@ -52,11 +51,9 @@ def _replace(batch: Batch, run: Run, fact: Fact, day: date) -> Load:
     read = _find_keys_of_day(batch, fact, day)
     conformed = conform(batch).rows
     find_deleted_keys(batch)
-    last_entry = quarantine.last_entry(batch.connection)
-    quarantined = check(batch, Judge(run), batch.entity.contract(), []) if conformed else 0
-    quarantine.resolve(batch, last_entry)
-    counts = facts.merge(batch, fact, every_key=True)
-    quarantine.mark_rows(batch)
+    counts, quarantined = merge_passing(
+        batch, Judge(run), batch.entity.contract(), [], conformed, every_key=True
+    )
     load = to_load(batch, counts, read, conformed, quarantined, started)
     return replace(load, window_low=str(day), window_high=str(day))
 

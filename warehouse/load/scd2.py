@@ -6,7 +6,7 @@ from typing import Final
 from psycopg import sql
 
 from warehouse.db.identifiers import assigned, differ, listed, qualified
-from warehouse.load.batch import Batch, closed_table
+from warehouse.load.batch import Batch, closed_table, late_table
 from warehouse.load.counts import Counts
 from warehouse.model.star import BEGINNING, END_OF_TIME, Dimension
 
@@ -34,6 +34,8 @@ def merge(batch: Batch, dimension: Dimension) -> Counts:
     }
     batch.execute(_COMPARE, verdict_name=sql.Identifier(f"verdict_{dimension.entity}"), **names)
     batch.analyze(batch.names["verdicts"])
+    if not batch.is_full_load:
+        batch.execute(_KEEP_LATE, late_name=sql.Identifier(f"late_{dimension.entity}"), **names)
     added = _new_columns(batch, dimension) if is_reconform else []
     filled = batch.execute(_FILL_IN_PLACE, **names).rowcount
     if added:
@@ -103,6 +105,7 @@ def _names(dimension: Dimension) -> dict[str, sql.Composable]:
         "dimension": sql.Identifier("dwh", dimension.table),
         "key": sql.Identifier(dimension.key),
         "closed": closed_table(dimension.entity),
+        "late": late_table(dimension.entity),
         "natural": sql.Identifier(*dimension.natural_key),
         "attributes": listed(columns),
         "conformed_attributes": qualified("conformed", columns),
@@ -152,6 +155,13 @@ _COMPARE = """
         or {tracked_differ}
         or {untracked_differ}
         {is_wrong}
+"""
+
+_KEEP_LATE = """
+    create temp table if not exists {late_name} on commit drop as
+    select {natural}, open_key, verdict from {verdicts} limit 0;
+    insert into {late}
+    select {natural}, open_key, verdict from {verdicts} where verdict in ('inferred', 'first', 'reappeared')
 """
 
 _FILL_IN_PLACE = """

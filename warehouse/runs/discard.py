@@ -28,6 +28,7 @@ def discard(connection: psycopg.Connection, run_id: int, quarantine_ids: Sequenc
             hint="Only records and lines of files can be discarded: name their source by --source.",
         )
     connection.execute("select set_config('dwh.run_id', %s, true)", [str(run_id)])
+    # Files and parts stay those of the run that has loaded them: its undo deletes them.
     discarded = connection.execute(
         """
         with discarded as (
@@ -41,7 +42,7 @@ def discard(connection: psycopg.Connection, run_id: int, quarantine_ids: Sequenc
         file as (
             update audit.file as file set
                 rows_quarantined = file.rows_quarantined - counted.entries,
-                rows_discarded = file.rows_discarded + counted.entries, run_id = %(run_id)s
+                rows_discarded = file.rows_discarded + counted.entries
             from (select file_id, count(*) as entries from discarded group by file_id) as counted
             where file.file_id = counted.file_id
         ),
@@ -49,7 +50,7 @@ def discard(connection: psycopg.Connection, run_id: int, quarantine_ids: Sequenc
         part as (
             update audit.file_part as part set
                 rows_quarantined = part.rows_quarantined - counted.entries,
-                rows_discarded = part.rows_discarded + counted.entries, run_id = %(run_id)s
+                rows_discarded = part.rows_discarded + counted.entries
             from (
                 select part.file_id, part.first_line, count(*) as entries
                 from discarded inner join audit.file_part as part
