@@ -27,6 +27,7 @@ from warehouse.errors import BatchOutdated, DeleteThresholdExceeded, SourceError
 from warehouse.explain.origin import Origin
 from warehouse.extract.limits import ReadLimits
 from warehouse.extract.open_transactions import OpenTransactions, find_open_transactions
+from warehouse.extract.range_store import forget_unverified
 from warehouse.extract.range_verdict import RangeVerdict, find_verdict
 from warehouse.extract.snapshot import snapshot_of
 from warehouse.extract.stage import stage
@@ -645,6 +646,24 @@ def test_full_refresh_whose_mirror_differs_is_verified_next(shop: Pipeline) -> N
     assert verified_since(shop, name) == [(None,)]
     shop.capture()
     assert_same(shop, name)
+
+
+def test_what_a_run_claims_that_died_is_forgotten_also_after_live_has_published(shop: Pipeline) -> None:
+    name = make(shop)
+    with pytest.raises(KeyboardInterrupt), start_run(shop.warehouse_url, flow="ingest-shop") as run:
+        publish(run, stage(run, shop.source, shop.shop_url, threshold=CONFIRMED, limits=ONE_RANGE))
+        raise KeyboardInterrupt
+    # As live leaves it: the position is its own, and what was known before goes on.
+    with start_run(shop.warehouse_url, flow="live-shop") as live:
+        shop.warehouse.execute(
+            "update audit.watermark set run_id = %s where table_name = %s", [live.run_id, name]
+        )
+    complete = "select complete_at <> 'epoch' from audit.watermark where table_name = %s"
+    claimed = "select count(*) from audit.key_range where table_name = %s and run_id = %s and verified_at is not null"
+    assert shop.rows(claimed, name, run.run_id) == [(1,)]
+    assert forget_unverified(shop.warehouse, "shop") > 0
+    assert shop.rows(claimed, name, run.run_id) == [(0,)]
+    assert shop.rows(complete, name) == [(True,)], "live claims nothing"
 
 
 @pytest.mark.parametrize("is_whole", [False, True])

@@ -439,14 +439,16 @@ def test_live_that_starts_while_a_scheduled_run_is_between_stage_and_publish_tak
 ) -> None:
     shop.capture()
     new_orders(shop, 950, 951)
-    with start_run(shop.warehouse_url, flow="ingest-shop") as run:
-        with session_lock(run.connection, "source shop"):
-            staged = stage(run, shop.source, shop.shop_url, threshold=CONFIRMED)
-            with live(shop) as process:
-                # It has read the catalogs and found rows; what is staged is the other run's.
-                wait_until(lambda: any("waiting up to" in line for line in process.lines), process)
-                published = publish(run, staged)
-                assert verify(run, staged)
+    with (
+        start_run(shop.warehouse_url, flow="ingest-shop") as run,
+        session_lock(run.connection, "source shop"),
+    ):
+        staged = stage(run, shop.source, shop.shop_url, threshold=CONFIRMED)
+        with live(shop) as process:
+            # It has read the catalogs and found rows; what is staged is the other run's.
+            wait_until(lambda: any("waiting up to" in line for line in process.lines), process)
+            published = publish(run, staged)
+            assert verify(run, staged)
     (orders,) = [load for load in published.loads if load.table_name == "dwh.fact_order_item"]
     assert orders.rows_inserted == 2
     assert shop.capture().changes() == {}
@@ -468,3 +470,18 @@ def test_a_backlog_is_read_once_also_while_an_old_transaction_is_open(shop: Pipe
     assert read == 40
     assert batches <= 12
     assert shop.capture().changes() == {}
+
+
+def test_live_forgets_what_a_run_claims_that_died_before_it_verified(shop: Pipeline) -> None:
+    shop.capture()
+    with pytest.raises(KeyboardInterrupt), start_run(shop.warehouse_url, flow="ingest-shop") as run:
+        publish(run, stage(run, shop.source, shop.shop_url, threshold=CONFIRMED, full_refresh=True))
+        raise KeyboardInterrupt
+    new_orders(shop, 960)
+    with live(shop) as process:
+        process.wait("select from dwh.fact_order_item where order_id = '960'")
+    assert shop.rows(
+        "select count(*) from audit.watermark where source = 'shop' and complete_at <> 'epoch' "
+        "and table_name in ('sales_order', 'order_item')"
+    ) == [(0,)]
+    assert shop.capture().verifications

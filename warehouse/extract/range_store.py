@@ -140,22 +140,31 @@ def forget_verification(connection: psycopg.Connection, run_id: int, source: str
         connection.execute(statement.encode(), [source, table_name, run_id])
 
 
-def forget_unverified(connection: psycopg.Connection, source: str) -> None:
-    """Mark as not verified what the last run of each table of `source` has compared before its publish, if it ended
-    before it compared the mirror again after that."""
+def forget_unverified(connection: psycopg.Connection, source: str) -> int:
+    """Mark as not verified what runs of `source` have compared before their publish, where they ended before they
+    compared the mirror again after that; returns of how many runs and tables. Call it under the source's lock.
+
+    What live has published since hides no such run; its own runs verify nothing, and say so.
+    """
     runs = connection.execute(
         """
-        select run_id, table_name from audit.watermark
-        where source = %s and not exists (
+        select known.run_id, known.table_name
+        from (
+            select run_id, table_name from audit.watermark where source = %(source)s
+            union
+            select run_id, table_name from audit.key_range where source = %(source)s and verified_at is not null
+        ) as known
+        inner join audit.run as run on known.run_id = run.run_id
+        where run.flow like 'ingest-%%' and not exists (
             select from audit.verification as verdict
-            where (verdict.run_id, verdict.source, verdict.table_name)
-                = (watermark.run_id, watermark.source, watermark.table_name)
+            where (verdict.run_id, verdict.source, verdict.table_name) = (known.run_id, %(source)s, known.table_name)
         )
         """,
-        [source],
+        {"source": source},
     ).fetchall()
     for run_id, table_name in runs:
         forget_verification(connection, run_id, source, table_name)
+    return len(runs)
 
 
 def _cut(

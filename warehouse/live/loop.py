@@ -19,6 +19,7 @@ from warehouse.errors import BatchOutdated, LockHeld, RunLost, StaleDefinition, 
 from warehouse.extract.cursor_reader import BatchLimits, CursorReader
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.limits import ReadLimits
+from warehouse.extract.range_store import forget_unverified
 from warehouse.live.judge import LiveJudge
 from warehouse.load.contract import import_soda
 from warehouse.load.publish import Published, publish
@@ -89,6 +90,8 @@ class SourceLoop:
     _waits_for: str | None = None
     _told_at: float = 0.0
     _failed_at_snapshot: str | None = None
+    # Whether the positions that were read are of runs that have verified what they claim.
+    _is_proved: bool = False
     _reader: CursorReader = field(init=False)
 
     def __post_init__(self) -> None:
@@ -194,10 +197,21 @@ class SourceLoop:
                 # Somebody may have published, or undone, while this one waited.
                 if self._is_behind() or self._is_held():
                     return True
+                self._forget_unverified(self._writer)
                 return self._publish_locked(run, self._open, self._judge, self._writer)
         except LockHeld as held:
             self._tell(f"it waits for a run: {held.what}")
             return True
+
+    def _forget_unverified(self, writer: psycopg.Connection) -> None:
+        """Forget what a run claims that died before it verified: after the next batch its position is live's."""
+        if self._is_proved:
+            return
+        with writer.transaction():
+            forgotten = forget_unverified(writer, self.source.name)
+        if forgotten:
+            self._find_tables()
+        self._is_proved = True
 
     def _publish_locked(
         self, run: Run, opened: _OpenRun, judge: LiveJudge, writer: psycopg.Connection
@@ -232,6 +246,7 @@ class SourceLoop:
 
     def _find_tables(self) -> None:
         assert self._writer is not None
+        self._is_proved = False
         before = dict(self._reader.left_out)
         with self._writer.transaction():
             self._reader.find_tables(self._writer)
