@@ -8,8 +8,10 @@ from flows.engine import log
 from flows.run_locked import run_locked
 from warehouse.archive.changed_rows import archive_changed_rows
 from warehouse.db.connections import connect
+from warehouse.db.locks import transaction_lock
 from warehouse.db.schema_version import ensure_migrated
 from warehouse.feeds.replay import stage_entries
+from warehouse.history.change_log import STAR_LOCK
 from warehouse.load.publish import publish
 from warehouse.load.rejudge import rejudge
 from warehouse.runs.audit import Load, Run
@@ -101,6 +103,8 @@ def discard_entries(selection: Selection, reason: str) -> int:
 
         def work(run: Run, ids: Sequence[int] = ids) -> int:
             with run.session("discard") as writer:
+                # Before its rows are locked: publishing takes the locks in this order.
+                transaction_lock(writer, STAR_LOCK, log)
                 discarded = discard(writer, run.run_id, ids, reason)
                 if run.is_archived:
                     archive_changed_rows(writer, run.run_id)

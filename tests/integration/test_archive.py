@@ -4,16 +4,22 @@ import os
 from pathlib import Path
 
 import duckdb
+import psycopg
 import pytest
+from psycopg import sql
 
 from tests.archive import archived, archived_mirror, load, mirror, state
 from tests.integration.test_capture import TYPES, only
 from tests.pipeline import Pipeline
-from warehouse.archive import captured, flush, maintain
+from warehouse.archive import captured, flush, maintain, upkeep
+from warehouse.archive.changed_rows import archive_changed_rows
 from warehouse.archive.place import Archive, ArchiveUnreachable
+from warehouse.db.locks import try_transaction_lock
+from warehouse.history.change_log import STAR_LOCK
 from warehouse.model.star import DIMENSIONS
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.audit import start_run
+from warehouse.settings import Settings
 from warehouse.undo.undo import undo
 
 CUSTOMER, ITEM = "shop/customer", "shop/order_item"
@@ -318,3 +324,56 @@ def test_maintenance_merges_files_and_keeps_every_row(
     change(shop)
     load(shop, archive)
     assert_archived(shop, archive)
+
+
+def test_archive_that_is_switched_off_and_on_again_goes_on(shop: Pipeline, archive: Archive) -> None:
+    load(shop, archive)
+    shop.do("update customer set name = 'Eva'")
+    upkeep.prepare(shop.warehouse, shop.warehouse_url, Settings(_env_file=None, archive=False))
+    load(shop, archive, archives=False, adds=False)
+    change(shop)
+    load(shop, archive)
+    assert_archived(shop, archive)
+
+
+def test_baseline_whose_batch_lies_in_files_already_keeps_the_batch(
+    shop: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(shop, archive, archives=False, adds=False)
+    change(shop)
+
+    def is_mirror(_: object, rows: sql.Composable) -> bool:
+        return "staging" not in rows.as_string()
+
+    monkeypatch.setattr(captured, "_is_small", is_mirror)
+    load(shop, archive)
+    assert_archived(shop, archive)
+
+
+def test_undo_in_a_warehouse_that_has_loaded_without_its_archive_hides_nothing(
+    shop: Pipeline, archive: Archive
+) -> None:
+    shop.order(1, "2024-03-10", {}, {})
+    load(shop, archive)
+    change(shop)
+    load(shop, archive, archives=False, adds=False)
+    shop.do("update customer set name = 'Mia' where id = 1")
+    undone = load(shop, archive, archives=False, adds=False)
+    with start_run(shop.warehouse_url, flow="undo", archive=True) as run:
+        undo(run, undone)
+    shop.do("update customer set name = 'Ada' where id = 1")
+    load(shop, archive)
+    assert_archived(shop, archive)
+
+
+def test_runs_that_overlap_are_archived_both_and_one_after_the_other(
+    shop: Pipeline, archive: Archive
+) -> None:
+    with start_run(shop.warehouse_url, flow="discard-quarantine", archive=True) as run:
+        load(shop, archive)
+        with psycopg.connect(shop.warehouse_url) as writer:
+            archive_changed_rows(writer, run.run_id)
+            # Whoever publishes next gets later numbers.
+            assert not try_transaction_lock(shop.warehouse, STAR_LOCK)
+    flush.flush(shop.warehouse_url, archive)
+    assert run.run_id in {row["_run_id"] for row in archived(archive, "audit/run")}

@@ -76,7 +76,7 @@ class BatchFiles:
 
     def add(self, staged: StagedTable, snapshot: Snapshot) -> None:
         """Write the files of a batch that is staged and committed, if it is large."""
-        if staged.reading == "skipped":
+        if not _is_read(staged):
             return
         if staged.before is not None:
             self._submit(staged, "baseline", snapshot)
@@ -157,11 +157,14 @@ def batch_files(run: Run, archive: Archive | None, progress: Progress) -> Iterat
 
 def publish_batches(connection: psycopg.Connection, run_id: int, staged: Staged, written: Written) -> bool:
     """Publish the batches of a staged source for the archive, before they are merged. Returns whether there are any."""
-    tables = [one for one in staged.tables if one.reading != "skipped"]
+    tables = [one for one in staged.tables if _is_read(one)]
     known = _known(connection, [one.table for one in tables])
     entries = []
     for one in tables:
         if _needs_baseline(one, known):
+            if (one.table, "baseline") not in written:
+                # The baseline, numbered now, makes void what is numbered before: the files of this batch.
+                written = {key: batch for key, batch in written.items() if key[0] != one.table}
             entries.append(_publish(connection, run_id, one, "baseline", staged.snapshot, written))
         if one.rows_read or one.rows_deleted:
             entries.append(_publish(connection, run_id, one, kind_of(one), staged.snapshot, written))
@@ -172,6 +175,11 @@ def publish_batches(connection: psycopg.Connection, run_id: int, staged: Staged,
     write_manifest(connection, run_id, entries)
     _remember(connection, run_id, tables, is_changed=bool(entries))
     return bool(entries)
+
+
+def _is_read(staged: StagedTable) -> bool:
+    """Whether a table's watermark moves: a read by the cursor alone that found nothing leaves it, as if skipped."""
+    return staged.reading != "skipped" and (staged.reading != "cursor" or staged.rows_read > 0)
 
 
 def _publish(

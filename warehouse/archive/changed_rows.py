@@ -11,6 +11,8 @@ from psycopg.rows import class_row
 
 from warehouse.archive.pending import begin_batch, keep_rows, publish_rows
 from warehouse.db.identifiers import listed, text_array
+from warehouse.db.locks import transaction_lock
+from warehouse.history.change_log import STAR_LOCK
 from warehouse.model.star import DIMENSIONS, SNAPSHOTS
 
 # Tables of the audit trail that a rebuild needs.
@@ -19,7 +21,7 @@ AUDIT_TABLES: Final = (
     "feed_field",
 )  # fmt: skip
 # Rows of which runs change that did not write them, and no trigger logs it.
-_ALSO_CHANGED: Final = {"audit.run": "or undone_by_run_id = {run_id}"}
+_ALSO_CHANGED: Final = {"audit.run": "or run_id = {run_id} or undone_by_run_id = {run_id}"}
 _LOGGED: Final = (
     "select distinct row_key from {log} "
     "where table_name = {name} and changed_at > {until} and operation <> 'alter'"
@@ -81,8 +83,10 @@ def note_rows_of(connection: psycopg.Connection, run_ids: Sequence[int]) -> None
 def archive_changed_rows(connection: psycopg.Connection, run_id: int, *, with_noted: bool = False) -> int:
     """Keep the rows that this transaction, and whoever else since the last one, has changed. Returns their number.
 
-    A table that is not archived yet is archived as a whole. `with_noted` are rows of pg_temp.archive_noted, too.
+    A table that is not archived yet is archived as a whole. `with_noted` are rows of pg_temp.archive_noted, too. It
+    holds the star's lock to the end of the transaction, so that batches are published in the order of their numbers.
     """
+    transaction_lock(connection, STAR_LOCK)
     tables = [replace(one, has_noted=with_noted) for one in _read_tables(connection)]
     if not tables:
         return 0
@@ -224,7 +228,7 @@ _TABLES: Final = """
         key.types in ('{bigint}', '{integer}') as is_numbered,
         key.types[1] = 'date' as is_daily,
         'run_id' = any(attribute.names) as has_run_id,
-        archived.path is not null as is_known,
+        archived.changes_until is not null as is_known,
         archived.last_key,
         archived.changes_until::text as changes_until
     from pg_class as relation

@@ -23,8 +23,11 @@ class MirrorChanges:
         self._connection = connection
         with connection.cursor(row_factory=class_row(_Mirror)) as cursor:
             mirrors = cursor.execute(_MIRRORS, [source]).fetchall()
-        known = {path for (path,) in connection.execute("select path from audit.archive_table").fetchall()}
-        self._mirrors = [one for one in mirrors if one.path in known]
+        known = connection.execute(
+            "select path, captured_run_id from audit.archive_table where captured_run_id is not null"
+        ).fetchall()
+        # One that runs have loaded without the archive is archived whole by its next run: not by what changes here.
+        self._mirrors = [one for one in mirrors if (one.path, one.run_id) in known]
         connection.execute("drop table if exists pg_temp.archive_noted")
         connection.execute("create temp table archive_noted (table_name text, row_key text[]) on commit drop")
 
@@ -119,6 +122,7 @@ class _Mirror:
     name: str
     mirror: str
     key: tuple[str, ...]
+    run_id: int
 
     @property
     def path(self) -> str:
@@ -130,7 +134,7 @@ class _Mirror:
 
 
 _MIRRORS: Final = """
-    select watermark.source, watermark.table_name as name, watermark.mirror, key.names as key
+    select watermark.source, watermark.table_name as name, watermark.mirror, key.names as key, watermark.run_id
     from audit.watermark as watermark
     inner join pg_index on indrelid = to_regclass(format('raw.%%I', watermark.mirror)) and indisprimary
     cross join lateral (

@@ -26,8 +26,14 @@ def prepare(connection: psycopg.Connection, warehouse_url: str, settings: Settin
         ArchiveBehind: it is still too much.
     """
     if not settings.archive:
-        # What is published meanwhile is in no batch: if it is switched on again, tables are archived whole once.
-        connection.execute("delete from audit.archive_table")
+        # What is published meanwhile is in no batch: if it is switched on again, tables are archived whole once. How
+        # far each Delta table reaches is still true.
+        connection.execute(
+            """
+            update audit.archive_table set columns = null, captured_run_id = null, last_key = null, changes_until = null
+            where changes_until is not null or captured_run_id is not null
+            """
+        )
         return
     if _pending_runs(connection) < settings.archive_pending_runs:
         return
