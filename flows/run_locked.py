@@ -124,6 +124,6 @@ def _run(
                     held.drop()
                     log(f"Run {run_id}: no change.")
                 if not dry_run:
-                    if settings.archive and (failure := upkeep.add_published(url, settings)):
+                    if settings.archive and (failure := upkeep.add_due(url, settings)):
                         log(failure, logging.WARNING)
                     send_mail(url)

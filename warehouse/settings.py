@@ -146,7 +146,7 @@ class Settings(BaseSettings):
     )
     archive_delay: Duration = Field(
         timedelta(minutes=1),
-        description="How long a process that stays keeps small batches in the warehouse before it archives them",
+        description="How long small batches wait in the warehouse until a run, live or the watchdog archives them",
     )
     geoip_path: Path | None = Field(None, description="MaxMind-format file that tells addresses' countries")
     geoip_license_key: SecretStr | None = Field(

@@ -23,9 +23,9 @@ from warehouse.archive.pending import (
     warehouse_id,
     with_pending_fields,
 )
-from warehouse.archive.place import Archive, table_path
+from warehouse.archive.place import Archive, ArchiveUnreachable, table_path
 from warehouse.db.connections import connect
-from warehouse.errors import WarehouseError
+from warehouse.errors import summarize_error
 from warehouse.extract.catalog import mirrored_columns
 from warehouse.extract.snapshot import Snapshot
 from warehouse.extract.staged import Staged, StagedTable
@@ -73,6 +73,7 @@ class BatchFiles:
         self.run, self.archive, self.progress = run, archive, progress
         self._pool = ThreadPoolExecutor(1, "archive")
         self._pending: dict[tuple[Table, Kind], Future[WrittenBatch | None]] = {}
+        self._is_away = False
 
     def add(self, staged: StagedTable, snapshot: Snapshot) -> None:
         """Write the files of a batch that is staged and committed, if it is large."""
@@ -90,8 +91,11 @@ class BatchFiles:
             try:
                 if batch := pending.result():
                     written[table, kind] = batch
-            except WarehouseError as error:
-                self.progress(f"{table.name}: its rows wait in the warehouse for the archive. {error}")
+            except Exception as error:
+                # Whatever it is, the run goes on: the rows are still in staging.
+                self.progress(
+                    f"{table.name}: its rows wait in the warehouse for the archive. {summarize_error(error)}"
+                )
         return written
 
     def close(self) -> None:
@@ -102,6 +106,16 @@ class BatchFiles:
         self._pending[staged.table, kind] = self._pool.submit(self._write, staged, kind, snapshot)
 
     def _write(self, staged: StagedTable, kind: Kind, snapshot: Snapshot) -> WrittenBatch | None:
+        if self._is_away:
+            return None
+        try:
+            return self._write_batch(staged, kind, snapshot)
+        except ArchiveUnreachable:
+            # Each try may take its time to fail.
+            self._is_away = True
+            raise
+
+    def _write_batch(self, staged: StagedTable, kind: Kind, snapshot: Snapshot) -> WrittenBatch | None:
         table, run = staged.table, self.run
         with connect(run.warehouse_url, autocommit=True, application_name="dwh archive") as connection:
             if kind == "baseline":

@@ -1,7 +1,10 @@
 """Add published batches to the archive: one Delta commit per table, which doing it twice does not repeat."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import groupby
+from typing import Final
 
 import psycopg
 from psycopg import sql
@@ -9,13 +12,15 @@ from psycopg import sql
 from warehouse.archive.column_types import StoredColumn, fields_with, select_stored, stored_columns
 from warehouse.archive.delta import add_files, application, create_table, fields_of, follow_columns
 from warehouse.archive.parquet_files import ParquetFile, file_stem, unreachable, write_files
-from warehouse.archive.pending import PendingBatch, pending_batches, pending_paths, warehouse_id
+from warehouse.archive.pending import PendingBatch, is_due, pending_batches, warehouse_id
 from warehouse.archive.place import Archive, ArchiveUnreachable
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
 
 LOCK = "archive"
 WAIT_SECONDS = 60.0
+# So many Delta tables are written at once: most of a commit is waiting for the file system.
+WORKERS: Final = 4
 Progress = Callable[[str], None]
 
 
@@ -27,87 +32,137 @@ def flush(
     warehouse_url: str,
     archive: Archive,
     *,
-    older_than_seconds: float = 0,
+    wait_seconds: float = WAIT_SECONDS,
     progress: Progress = lambda _: None,
 ) -> int:
-    """Add the published batches of tables of which one has waited for `older_than_seconds`. Returns the rows added.
+    """Add all published batches; returns the rows added.
+
+    The audit trail is added once all rows are, its watermarks last: it never says more than the archive has. A table
+    that cannot be written keeps no other one of its step from it.
 
     Raises:
-        ArchiveUnreachable: it cannot be read or written; the batches stay where they are.
-        LockHeld: another process was adding batches for a minute.
+        ArchiveUnreachable: it cannot be read or written; what was not added stays where it is.
+        LockHeld: another process is adding batches, and is still after `wait_seconds`.
     """
+    failures: list[Exception] = []
     rows = 0
     with connect(warehouse_url, autocommit=True, application_name="dwh archive") as connection:
-        if not pending_paths(connection, older_than_seconds):
+        if not is_due(connection, 0):
             return 0
-        with session_lock(connection, LOCK, wait_seconds=WAIT_SECONDS):
-            own = warehouse_id(connection)
-            for path in pending_paths(connection, older_than_seconds):
-                rows += _flush_table(connection, warehouse_url, archive, own, path)
-    progress(f"archive: {rows:,} rows added")
+        with session_lock(connection, LOCK, wait_seconds=wait_seconds):
+            work = _Work(warehouse_url, archive, warehouse_id(connection), _archived(connection))
+            pending = sorted(pending_batches(connection), key=lambda batch: (batch.path, batch.batch_id))
+            by_path = {path: list(batches) for path, batches in groupby(pending, lambda one: one.path)}
+            added: list[Sequence[PendingBatch]] = []
+            for _, paths in groupby(sorted(by_path, key=_step), _step):
+                if not failures:
+                    done, failures = _add_all(work, [by_path[path] for path in paths])
+                    added += done
+            _forget(connection, added)
+            rows = sum(batch.row_count for batches in added for batch in batches)
+    if rows:
+        progress(f"archive: {rows:,} rows added")
+    if failures:
+        raise failures[0]
     return rows
 
 
-def _flush_table(
-    connection: psycopg.Connection, warehouse_url: str, archive: Archive, own: str, path: str
-) -> int:
-    batches = pending_batches(connection, path)
-    last = batches[-1]
+def _step(path: str) -> int:
+    """Rows first, then the audit trail, and its watermarks when all of it is there."""
+    return 0 if not path.startswith("audit/") else 2 if path == "audit/watermark" else 1
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What it takes to add batches: how far each table reaches is what this warehouse has heard of."""
+
+    warehouse_url: str
+    archive: Archive
+    warehouse_id: str
+    archived: Mapping[str, int]
+
+
+def _add_all(
+    work: _Work, tables: Iterable[Sequence[PendingBatch]]
+) -> tuple[list[Sequence[PendingBatch]], list[Exception]]:
+    """Add the batches of tables, several at once; returns those that are in the archive now, and what went wrong."""
+    added, failures = [], []
+    with ThreadPoolExecutor(WORKERS, "archive") as pool:
+        for batches, adding in [(batches, pool.submit(_add, work, batches)) for batches in tables]:
+            try:
+                adding.result()
+                added.append(batches)
+            except Exception as error:
+                failures.append(error)
+    return added, failures
+
+
+def _add(work: _Work, pending: Sequence[PendingBatch]) -> None:
+    """Add the batches of one table, in their order, in one commit."""
+    archive, path, last, name = work.archive, pending[0].path, pending[-1], application(work.warehouse_id)
     with unreachable(archive):
         table = archive.open(path)
-        version = table.transaction_version(application(own)) if table else None
+        version = table.transaction_version(name) if table else None
     if version is not None:
-        _refuse_ahead(connection, path, version, batches)
-        # Added by a process that was killed before it could say so here.
-        batches = [batch for batch in batches if batch.batch_id > version]
-    if batches:
-        fields = fields_of(table)
-        files: dict[ParquetFile, tuple[Sequence[int], Sequence[int]]] = {}
-        stored: list[StoredColumn] = []
-        for columns, group in groupby(batches, lambda batch: (batch.typed, batch.files is None)):
-            same = list(group)
-            own_columns = stored_columns(columns[0], fields | fields_with(stored))
-            stored = [
-                *(one for one in stored if one.name not in {new.name for new in own_columns}),
-                *own_columns,
-            ]
-            ids = [batch.batch_id for batch in same], [batch.run_id for batch in same]
-            if columns[1]:
-                for file in _write_rows(connection, warehouse_url, archive, own, path, own_columns, ids[0]):
-                    files[file] = ids
-            for batch in same:
-                for one in batch.files or ():
-                    files[ParquetFile(**one)] = [batch.batch_id], [batch.run_id]  # type: ignore[arg-type]
-        with unreachable(archive):
-            if table is None:
-                table = create_table(archive, path, last.key, stored)
-            follow_columns(table, stored)
-            add_files(archive, table, path, files, application(own), last.batch_id)
-    with connection.transaction():
-        connection.execute(
+        _refuse_ahead(work, version, pending)
+    # Up to its version they were added by a process that was killed before it could say so.
+    batches = [batch for batch in pending if version is None or batch.batch_id > version]
+    if not batches:
+        return
+    fields = fields_of(table)
+    files: dict[ParquetFile, tuple[Sequence[int], Sequence[int]]] = {}
+    stored: list[StoredColumn] = []
+    for (columns, is_kept), group in groupby(batches, lambda batch: (batch.typed, batch.files is None)):
+        same = list(group)
+        own_columns = stored_columns(columns, fields | fields_with(stored))
+        stored = [
+            *(one for one in stored if one.name not in {new.name for new in own_columns}),
+            *own_columns,
+        ]
+        ids = [batch.batch_id for batch in same], [batch.run_id for batch in same]
+        if is_kept:
+            for file in _write_rows(work, path, own_columns, ids[0]):
+                files[file] = ids
+        for batch in same:
+            for one in batch.files or ():
+                files[ParquetFile(**one)] = [batch.batch_id], [batch.run_id]  # type: ignore[arg-type]
+    with unreachable(archive):
+        if table is None:
+            table = create_table(archive, path, last.key, stored)
+        follow_columns(table, stored)
+        add_files(archive, table, path, files, name, last.batch_id)
+
+
+def _forget(connection: psycopg.Connection, added: Sequence[Sequence[PendingBatch]]) -> None:
+    """Remember how far tables reach, and drop exactly the batches that are in them, in one transaction."""
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.executemany(
             """
             insert into audit.archive_table (path, archived_batch_id, archived_run_id, archived_at)
             values (%s, %s, %s, clock_timestamp())
             on conflict (path) do update set archived_batch_id = excluded.archived_batch_id,
                 archived_run_id = excluded.archived_run_id, archived_at = excluded.archived_at
             """,
-            [path, last.batch_id, last.run_id],
+            [(batches[-1].path, batches[-1].batch_id, batches[-1].run_id) for batches in added],
         )
+        cursor.execute(
+            "delete from audit.archive_pending where batch_id = any(%s)",
+            [[batch.batch_id for batches in added for batch in batches]],
+        )
+
+
+def _archived(connection: psycopg.Connection) -> dict[str, int]:
+    return dict(
         connection.execute(
-            "delete from audit.archive_pending where path = %s and batch_id <= %s and published_at is not null",
-            [path, last.batch_id],
-        )
-    return sum(batch.row_count for batch in batches)
+            "select path, archived_batch_id from audit.archive_table where archived_batch_id is not null"
+        ).fetchall()
+    )
 
 
-def _refuse_ahead(
-    connection: psycopg.Connection, path: str, version: int, batches: Sequence[PendingBatch]
-) -> None:
+def _refuse_ahead(work: _Work, version: int, batches: Sequence[PendingBatch]) -> None:
     """Refuse an archive that has batches which this warehouse does not know: it was restored from an older copy."""
-    row = connection.execute(
-        "select archived_batch_id from audit.archive_table where path = %s", [path]
-    ).fetchone()
-    archived = row[0] if row else None
+    path = batches[0].path
+    archived = work.archived.get(path)
     if version == archived or version in {batch.batch_id for batch in batches}:
         return
     raise ArchiveAhead(
@@ -118,13 +173,7 @@ def _refuse_ahead(
 
 
 def _write_rows(
-    connection: psycopg.Connection,
-    warehouse_url: str,
-    archive: Archive,
-    own: str,
-    path: str,
-    columns: Sequence[StoredColumn],
-    batch_ids: Sequence[int],
+    work: _Work, path: str, columns: Sequence[StoredColumn], batch_ids: Sequence[int]
 ) -> list[ParquetFile]:
     """Write rows that are kept in the warehouse, of batches with the same columns, into files."""
     values = {
@@ -143,7 +192,7 @@ def _write_rows(
         "audit.archive_row as kept inner join audit.archive_pending as batch using (batch_id) "
         "where batch.batch_id = any({}::bigint[])"
     ).format(sql.Literal(list(batch_ids)))
-    query = select_stored(columns, values, housekeeping, rows).as_string(connection)
-    constants = {"_warehouse_id": own, "_xid": None}
-    stem = file_stem(own, batch_ids[-1])
-    return write_files(warehouse_url, archive, path, stem, columns, constants, [query])
+    query = select_stored(columns, values, housekeeping, rows).as_string()
+    constants = {"_warehouse_id": work.warehouse_id, "_xid": None}
+    stem = file_stem(work.warehouse_id, batch_ids[-1])
+    return write_files(work.warehouse_url, work.archive, path, stem, columns, constants, [query])

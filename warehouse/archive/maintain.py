@@ -54,28 +54,38 @@ def maintain(warehouse_url: str, archive: Archive, progress: Progress = lambda _
     compacted = removed = 0
     with (
         connect(warehouse_url, autocommit=True, application_name="dwh archive") as connection,
-        session_lock(connection, LOCK, wait_seconds=WAIT_SECONDS),
         unreachable(archive),
     ):
         own = warehouse_id(connection)
         forget_unpublished(connection)
         for path in _paths(archive):
-            table = archive.open(path)
-            if table is None:
-                continue
-            sizes = table.get_add_actions(flatten=True).column("size_bytes").to_pylist()
-            if sum(size < SMALL_BYTES for size in sizes) > MOST_SMALL_FILES:
-                table.optimize.compact()
-                table.create_checkpoint()
-                compacted += 1
-                progress(f"{path}: {len(sizes):,} files compacted")
-            hours = int(KEEP.total_seconds() / 3600)
-            gone = len(table.vacuum(hours, dry_run=False, enforce_retention_duration=True))
-            gone += _remove_orphans(connection, archive, path, own)
-            if gone:
-                progress(f"{path}: {gone:,} files removed")
+            # Of one table at a time: who adds batches meanwhile has its turn.
+            with session_lock(connection, LOCK, wait_seconds=WAIT_SECONDS):
+                is_compacted, gone = _maintain(connection, archive, path, own, progress)
+            compacted += is_compacted
             removed += gone
     return Maintained(added, compacted, removed)
+
+
+def _maintain(
+    connection: psycopg.Connection, archive: Archive, path: str, own: str, progress: Progress
+) -> tuple[bool, int]:
+    """Maintain one table; returns whether it was compacted, and the number of files removed."""
+    table = archive.open(path)
+    if table is None:
+        return False, 0
+    sizes = table.get_add_actions(flatten=True).column("size_bytes").to_pylist()
+    is_compacted = sum(size < SMALL_BYTES for size in sizes) > MOST_SMALL_FILES
+    if is_compacted:
+        table.optimize.compact()
+        table.create_checkpoint()
+        progress(f"{path}: {len(sizes):,} files compacted")
+    hours = int(KEEP.total_seconds() / 3600)
+    gone = len(table.vacuum(hours, dry_run=False, enforce_retention_duration=True))
+    gone += _remove_orphans(connection, archive, path, own)
+    if gone:
+        progress(f"{path}: {gone:,} files removed")
+    return is_compacted, gone
 
 
 def restart(warehouse_url: str) -> None:

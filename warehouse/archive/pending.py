@@ -14,6 +14,8 @@ from warehouse.archive.column_types import Fields, fields_with, stored_columns
 from warehouse.archive.parquet_files import ParquetFile
 
 Columns = Sequence[tuple[str, str]]
+# More rows of a table are not kept in the warehouse for longer than a run.
+MANY_ROWS: Final = 10_000
 
 
 @dataclass(frozen=True)
@@ -117,15 +119,14 @@ def keep_rows(
     ).rowcount
 
 
-def pending_batches(connection: psycopg.Connection, path: str) -> list[PendingBatch]:
-    """Published batches of the table `path`, in their order."""
+def pending_batches(connection: psycopg.Connection) -> list[PendingBatch]:
+    """Published batches, in their order."""
     with connection.cursor(row_factory=class_row(PendingBatch)) as cursor:
         return cursor.execute(
             """
             select batch_id, path, run_id, key, columns, row_count, files from audit.archive_pending
-            where path = %s and published_at is not null order by batch_id
-            """,
-            [path],
+            where published_at is not null order by batch_id
+            """
         ).fetchall()
 
 
@@ -144,16 +145,19 @@ def with_pending_fields(
     return more
 
 
-def pending_paths(connection: psycopg.Connection, older_than_seconds: float = 0) -> list[str]:
-    """Tables with published batches, where the first has waited for so long."""
-    rows = connection.execute(
-        """
-        select path from audit.archive_pending where published_at is not null group by path
-        having min(published_at) <= clock_timestamp() - make_interval(secs => %s) order by path
-        """,
-        [older_than_seconds],
-    ).fetchall()
-    return [path for (path,) in rows]
+def is_due(connection: psycopg.Connection, after_seconds: float) -> bool:
+    """Whether a published batch waits so long already, or is in files, or batches of a table have many rows."""
+    return bool(
+        connection.execute(
+            """
+            select from audit.archive_pending where published_at is not null group by path
+            having min(published_at) <= clock_timestamp() - make_interval(secs => %s)
+                or bool_or(files is not null) or sum(row_count) > %s
+            limit 1
+            """,
+            [after_seconds, MANY_ROWS],
+        ).rowcount
+    )
 
 
 def warehouse_id(connection: psycopg.Connection) -> str:

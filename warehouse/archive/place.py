@@ -53,7 +53,11 @@ class Archive:
         if isinstance(self.root, Path):
             return {}
         # Two writers at once: only one of them may create the next file of the log.
-        options = {"conditional_put": "etag"}
+        options = {
+            "conditional_put": "etag",
+            # One that does not answer is away: batches wait in the warehouse, and no run for them.
+            "connect_timeout": "5s", "timeout": "30s", "max_retries": "2", "retry_timeout": "30s",
+        }  # fmt: skip
         if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
             options["allow_http"] = "true"
         return options

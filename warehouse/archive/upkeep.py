@@ -4,9 +4,12 @@ from collections.abc import Callable
 
 import psycopg
 
-from warehouse.archive.flush import flush
+from warehouse.archive.flush import LOCK, WAIT_SECONDS, flush
+from warehouse.archive.pending import is_due
 from warehouse.archive.place import Archive
-from warehouse.errors import SettingsError, WarehouseError
+from warehouse.db.connections import connect
+from warehouse.db.locks import is_held
+from warehouse.errors import SettingsError, WarehouseError, summarize_error
 from warehouse.runs.audit import Run
 from warehouse.settings import Settings
 
@@ -47,13 +50,41 @@ def prepare(connection: psycopg.Connection, warehouse_url: str, settings: Settin
         )
 
 
-def add_published(warehouse_url: str, settings: Settings, progress: Progress = lambda _: None) -> str | None:
-    """Add all published batches to the archive; returns why that was not possible, in one sentence."""
+def add_published(
+    warehouse_url: str,
+    settings: Settings,
+    *,
+    wait_seconds: float = WAIT_SECONDS,
+    progress: Progress = lambda _: None,
+) -> str | None:
+    """Add all published batches to the archive; returns why that was not possible, in one sentence.
+
+    Nothing is raised: what is published is published, and waits.
+    """
     try:
-        flush(warehouse_url, Archive.of(settings), progress=progress)
-    except (WarehouseError, psycopg.Error) as error:
-        return str(error)
+        flush(warehouse_url, Archive.of(settings), wait_seconds=wait_seconds, progress=progress)
+    except Exception as error:
+        return _say(error)
     return None
+
+
+def add_due(warehouse_url: str, settings: Settings) -> str | None:
+    """After a run: add all published batches if one is due; returns why that was not possible, in one sentence.
+
+    Few rows wait for DWH_ARCHIVE_DELAY, so that small runs need not load what writes Delta: the next run adds them, or
+    the watchdog. While another process adds batches, or maintains the archive, nobody waits for it.
+    """
+    try:
+        with connect(warehouse_url, autocommit=True, application_name="dwh archive") as connection:
+            if not is_due(connection, settings.archive_delay.total_seconds()) or is_held(connection, LOCK):
+                return None
+    except Exception as error:
+        return _say(error)
+    return add_published(warehouse_url, settings, wait_seconds=0)
+
+
+def _say(error: Exception) -> str:
+    return str(error) if isinstance(error, WarehouseError) else summarize_error(error)
 
 
 def archive_of(run: Run, settings: Settings, progress: Progress = lambda _: None) -> Archive | None:

@@ -124,6 +124,10 @@ def read_status(connection: psycopg.Connection, declared: Mapping[str, Path], ru
             from (
                 select max(archived_run_id) as archived_run_id, max(archived_at) as archived_at
                 from audit.archive_table
+                where archived_run_id < (
+                    select coalesce(min(run_id), 9223372036854775807) from audit.archive_pending
+                    where published_at is not null
+                )
             ) as archived
             cross join (
                 select count(distinct run_id) as pending_runs, coalesce(sum(row_count), 0)::bigint as pending_rows,
