@@ -11,10 +11,10 @@ from psycopg import sql
 from tests.archive import archived, archived_mirror, load, mirror, state
 from tests.integration.test_capture import TYPES, only
 from tests.pipeline import Pipeline
-from warehouse.archive import captured, flush, maintain, upkeep
+from warehouse.archive import captured, flush, maintain, pending, upkeep
 from warehouse.archive.changed_rows import archive_changed_rows
 from warehouse.archive.place import Archive, ArchiveUnreachable
-from warehouse.db.locks import try_transaction_lock
+from warehouse.db.locks import session_lock, try_transaction_lock
 from warehouse.history.change_log import STAR_LOCK
 from warehouse.model.star import DIMENSIONS
 from warehouse.reconcile.reconcile import reconcile_source
@@ -377,3 +377,78 @@ def test_runs_that_overlap_are_archived_both_and_one_after_the_other(
             assert not try_transaction_lock(shop.warehouse, STAR_LOCK)
     flush.flush(shop.warehouse_url, archive)
     assert run.run_id in {row["_run_id"] for row in archived(archive, "audit/run")}
+
+
+def test_table_that_cannot_be_written_holds_back_the_audit_trail_and_no_other_table(
+    shop: Pipeline, archive: Archive
+) -> None:
+    shop.order(1, "2024-03-10", {}, {})
+    load(shop, archive)
+    versions = {path: archive.open(path).version() for path in (ITEM, "audit/run", "audit/watermark")}  # type: ignore[union-attr]
+    folder = Path(str(archive.folder(CUSTOMER)))
+    folder.rename(folder.with_name("away"))
+    folder.write_text("not a folder")
+    change(shop)
+    with pytest.raises(ArchiveUnreachable, match="cannot be reached"):
+        load(shop, archive)
+    moved = {path: archive.open(path).version() - version for path, version in versions.items()}  # type: ignore[union-attr]
+    assert moved == {ITEM: 1, "audit/run": 0, "audit/watermark": 0}
+    assert {path.partition("/")[0] for (path,) in shop.rows("select path from audit.archive_pending")} == {
+        "audit", "shop",
+    }  # fmt: skip
+    folder.unlink()
+    folder.with_name("away").rename(folder)
+    flush.flush(shop.warehouse_url, archive)
+    assert_archived(shop, archive)
+
+
+def test_small_batches_wait_for_whoever_comes_later_and_no_run_waits_for_maintenance(
+    shop: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = "select count(*) > 0 from audit.archive_pending where published_at is not null"
+    hour, now = (
+        Settings(_env_file=None, lake=str(archive.root.parent), archive_delay=delay) for delay in ("1h", "0s")
+    )
+    load(shop, archive, adds=False)
+    assert upkeep.add_due(shop.warehouse_url, hour) is None
+    assert shop.rows(waiting) == [(True,)]
+    with session_lock(shop.warehouse, flush.LOCK):
+        assert upkeep.add_due(shop.warehouse_url, now) is None
+    assert shop.rows(waiting) == [(True,)]
+    assert upkeep.add_due(shop.warehouse_url, now) is None
+    assert_archived(shop, archive)
+    # Many rows, and files, wait for nobody.
+    change(shop)
+    load(shop, archive, adds=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(pending, "MANY_ROWS", 0)
+        assert upkeep.add_due(shop.warehouse_url, hour) is None
+    assert_archived(shop, archive)
+    monkeypatch.setattr(captured, "SMALL_ROWS", 0)
+    shop.do("update customer set name = 'Mia'")
+    load(shop, archive, adds=False)
+    assert upkeep.add_due(shop.warehouse_url, hour) is None
+    assert_archived(shop, archive)
+
+
+@pytest.mark.parametrize("error", [ValueError("unforeseen"), ArchiveUnreachable("The archive is away.")])
+def test_no_fault_of_the_archive_fails_a_run_and_its_rows_wait(
+    shop: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    tries = []
+
+    def fail(*_: object, **__: object) -> None:
+        tries.append(1)
+        raise error
+
+    monkeypatch.setattr(captured, "SMALL_ROWS", 0)
+    settings = Settings(_env_file=None, lake=str(archive.root.parent), archive_delay="0s")
+    with monkeypatch.context() as patch:
+        patch.setattr(captured, "write_files", fail)
+        patch.setattr(upkeep, "flush", fail)
+        load(shop, archive, adds=False)
+        # Each try could take until its time is up: one is enough.
+        assert len(tries) == 1 or not isinstance(error, ArchiveUnreachable)
+        assert str(error) in (upkeep.add_due(shop.warehouse_url, settings) or "")
+    assert upkeep.add_due(shop.warehouse_url, settings) is None
+    assert_archived(shop, archive)
