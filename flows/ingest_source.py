@@ -9,6 +9,7 @@ from flows.result import FlowResult
 from flows.run_locked import run_locked
 from warehouse.archive import upkeep
 from warehouse.archive.captured import BatchFiles, batch_files
+from warehouse.archive.place import Archive
 from warehouse.extract import stage, verification
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.limits import ReadLimits
@@ -70,9 +71,10 @@ def ingest_source(
     url = "" if declared.feed else settings.source_url(source)
 
     def ingest(run: Run) -> FlowResult:
-        if not declared.feed and find_damaged(run.connection, declared):
-            rebuild_lost_tables(run, declared, settings)
-        with batch_files(run, upkeep.archive_of(run, settings, log), log) as files:
+        archive = upkeep.archive_of(run, settings, log)
+        if archive is not None and not declared.feed and find_damaged(run.connection, declared):
+            rebuild_lost_tables(run, archive, declared, settings)
+        with batch_files(run, archive, log) as files:
             staged: Staged = (
                 stage_feed(run, declared, settings, full_refresh, confirm_deletes, reconform)
                 if declared.feed
@@ -121,18 +123,16 @@ def ingest_source(
 
 
 @task
-def rebuild_lost_tables(run: Run, source: Source, settings: Settings) -> None:
+def rebuild_lost_tables(run: Run, archive: Archive, source: Source, settings: Settings) -> None:
     """Rebuild tables that somebody has dropped or emptied since the last run from the archive."""
     ensure_alive(run)
-    archive = upkeep.archive_of(run, settings, log)
-    if archive is not None:
-        # deltalake and Alembic take a second to import: few runs need them.
-        from warehouse.rebuild.rebuild import rebuild_damaged
+    # deltalake and Alembic take a second to import: few runs need them.
+    from warehouse.rebuild.rebuild import rebuild_damaged
 
-        names = declared_sources(settings.sources)
-        loaded = run.connection.execute("select distinct source from audit.watermark").fetchall()
-        sources = [read_declaration(names[name]) for (name,) in loaded if name in names]
-        rebuild_damaged(run, archive, source, sources, log)
+    names = declared_sources(settings.sources)
+    loaded = run.connection.execute("select distinct source from audit.watermark").fetchall()
+    sources = [read_declaration(names[name]) for (name,) in loaded if name in names]
+    rebuild_damaged(run, archive, source, sources, log)
 
 
 @task

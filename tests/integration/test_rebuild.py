@@ -1,13 +1,18 @@
 """Tables that were dropped, emptied or damaged are rebuilt from the archive as they were."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.archive import load
 from tests.pipeline import Pipeline, content
+from warehouse.archive import upkeep
 from warehouse.archive.place import Archive
+from warehouse.db.locks import session_lock
+from warehouse.errors import LockHeld
 from warehouse.migrations import upgrade
 from warehouse.rebuild.as_of import rebuild_as_of
 from warehouse.rebuild.damage import find_damaged
@@ -15,6 +20,7 @@ from warehouse.rebuild.rebuild import NotArchived, rebuild, rebuild_damaged
 from warehouse.rebuild.take_over import take_over
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.audit import start_run
+from warehouse.settings import Settings
 from warehouse.undo.undo import undo
 
 
@@ -234,3 +240,95 @@ def test_past_state_is_built_into_a_schema_of_its_own(shop: Pipeline, archive: A
     assert content(shop.warehouse) == before
     with start_run(shop.warehouse_url, flow="rebuild") as run, pytest.raises(NotArchived, match="run 9999"):
         rebuild_as_of(run, archive, 9999)
+
+
+def test_rebuild_refuses_an_archive_that_does_not_have_all_that_was_published(
+    shop: Pipeline, archive: Archive
+) -> None:
+    shop.order(1, "2024-03-10")
+    load(shop, archive)
+    root = Path(str(archive.root))
+    shutil.copytree(root, root.with_name("older"))
+    shop.do("update customer set name = 'Eva'")
+    load(shop, archive)
+    intact = content(shop.warehouse)
+    customer = root / "shop" / "customer"
+
+    def refuses(table: str, reason: str) -> None:
+        with pytest.raises(NotArchived, match=reason):
+            run_rebuild(shop, archive, table)
+        assert content(shop.warehouse) == intact
+
+    # Restored from an older copy, or lost.
+    customer.rename(root / "newer")
+    refuses("raw.shop_customer", "up to none, and should")
+    shutil.copytree(root.with_name("older") / "shop" / "customer", customer)
+    refuses("raw.shop_customer", r"up to \d+, and should have those up to \d+")
+    assert run_rebuild(shop, archive, "raw.shop_product", "dwh.dim_customer") == []
+    shutil.rmtree(customer)
+    (root / "newer").rename(customer)
+    # A repair by the rebuild itself is nothing that the archive lacks.
+    shop.warehouse.execute("update dwh.dim_customer set name = 'wrong' where customer_id = '1'")
+    for _ in range(2):
+        run_rebuild(shop, archive, "dwh.dim_customer")
+        assert content(shop.warehouse) == intact
+    # Loaded without the archive, by a process that says so, and by one that does not.
+    shop.do("update customer set name = 'Mia'")
+    load(shop, archive, archives=False, adds=False)
+    intact = content(shop.warehouse)
+    refuses("raw.shop_customer", r"run \d+ has loaded it, and the archive has it as of run 2")
+    refuses("dwh.dim_customer", r"run \d+ has changed it since")
+    upkeep.prepare(shop.warehouse, shop.warehouse_url, Settings(_env_file=None, archive=False))
+    refuses("dwh.dim_customer", "DWH_ARCHIVE=false")
+    # A run repairs what it can, and goes on whatever it cannot.
+    shop.warehouse.execute("truncate raw.shop_customer, raw.shop_product")
+    damaged = content(shop.warehouse)
+    lines: list[str] = []
+    with start_run(shop.warehouse_url, flow="ingest-shop", archive=True) as run:
+        rebuild_damaged(run, archive, shop.source, [shop.source], lines.append)
+    assert sum("not rebuilt: raw.shop_" in line for line in lines) == 2
+    assert content(shop.warehouse) == damaged
+    shop.warehouse.execute("drop table raw.shop_customer cascade")
+    with (
+        start_run(shop.warehouse_url, flow="ingest-shop", archive=True) as run,
+        psycopg.connect(shop.warehouse_url, autocommit=True) as other,
+        session_lock(other, "source shop"),
+        pytest.raises(LockHeld),
+    ):
+        rebuild(run, archive, [shop.source], ["raw.shop_product"], wait_seconds=0)
+
+
+def test_fact_whose_rows_were_all_deleted_is_not_damaged(shop: Pipeline, archive: Archive) -> None:
+    shop.order(1, "2024-03-10")
+    load(shop, archive)
+    shop.do("delete from order_item")
+    load(shop, archive)
+    assert shop.rows("select * from dwh.fact_order_item") == []
+    assert find_damaged(shop.warehouse, shop.source) == []
+
+
+def test_watermark_whose_batches_did_not_reach_the_archive_is_not_taken_over(
+    shop: Pipeline, archive: Archive, database: Callable[[str], str], warehouse_template: str
+) -> None:
+    load(shop, archive)
+    customer = Path(str(archive.folder("shop/customer")))
+    shutil.copytree(customer, customer.with_name("older"))
+    shop.do("update customer set name = 'Eva'")
+    load(shop, archive)
+    before = content(shop.warehouse)["raw.shop_customer"]
+    shutil.rmtree(customer)
+    customer.with_name("older").rename(customer)
+    shop.close()
+    rebuilt = Pipeline(shop.shop_url, database(warehouse_template))
+    lines: list[str] = []
+    try:
+        assert take_over(rebuilt.warehouse_url, archive, lines.append)
+        assert lines[1:] == [
+            "shop.customer: its last batches did not reach the archive; the next run reads the table as a whole"
+        ]
+        run_rebuild(rebuilt, archive)
+        load(rebuilt, archive)
+        assert content(rebuilt.warehouse)["raw.shop_customer"] == before
+        assert run_rebuild(rebuilt, archive) == []
+    finally:
+        rebuilt.close()

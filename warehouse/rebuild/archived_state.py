@@ -257,10 +257,13 @@ class CapturedTable:
     columns: Mapping[str, str]
     comment: str | None
     captured_run_id: int
+    # The last batch that had rows, if one had.
+    batch_id: int | None
 
 
 _CAPTURED: Final = """
     select distinct on (source, table_name)
-        source, table_name, mirror, key::text[], columns, table_comment, run_id::bigint
+        source, table_name, mirror, key::text[], columns, table_comment, run_id::bigint,
+        max(batch_id::bigint) over (partition by source, table_name)
     from pg_temp.archived order by source, table_name, _batch_id desc, kind = 'baseline'
 """

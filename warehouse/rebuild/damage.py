@@ -3,13 +3,13 @@
 import psycopg
 from psycopg import sql
 
-from warehouse.model.star import TARGETS, Dimension
+from warehouse.model.star import FACTS, TARGETS, Dimension
 from warehouse.sources.declaration import Source
 
 
 def find_damaged(connection: psycopg.Connection, source: Source) -> list[str]:
     """Mirrors, dimensions and facts of `source`, as `schema.table`, that do not exist, or are empty though runs that
-    were not undone have filled them."""
+    were not undone have filled them, and no run has emptied them."""
     # Of a dimension the row of the unknown member does not count.
     keys = {
         **{f"raw.{table.mirror}": "" for table in source.tables if source.feed is None},
@@ -42,10 +42,13 @@ def find_damaged(connection: psycopg.Connection, source: Source) -> list[str]:
         return []
     filled = connection.execute(
         """
-        select distinct load.table_name from audit.load inner join audit.run using (run_id)
-        where load.source = %s and load.table_name = any(%s) and load.rows_inserted > 0
-            and run.undone_by_run_id is null
+        select load.table_name from audit.load inner join audit.run using (run_id)
+        where load.source = %s and load.table_name = any(%s)
+        group by load.table_name
+        having sum(rows_inserted) filter (where run.undone_by_run_id is null) > 0
+            -- Rows of a fact are deleted with their source rows; an undo counts against what it undid.
+            and (load.table_name <> all(%s) or sum(rows_inserted) > sum(rows_deleted))
         """,
-        [source.name, list(suspects)],
+        [source.name, list(suspects), [f"dwh.{one.table}" for one in FACTS]],
     ).fetchall()
     return sorted(name for (name,) in filled)

@@ -12,13 +12,14 @@ from dataclasses import replace
 import psycopg
 from psycopg import sql
 
+from warehouse.archive.delta import application
 from warehouse.archive.flush import flush
 from warehouse.archive.pending import warehouse_id
-from warehouse.archive.place import Archive, ArchiveUnreachable, table_path
+from warehouse.archive.place import Archive, table_path
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
 from warehouse.db.schema_objects import SchemaObjects
-from warehouse.errors import WarehouseError
+from warehouse.errors import RunLost, WarehouseError
 from warehouse.load.mirror_ddl import index_joins
 from warehouse.load.transaction import PLANNER_FOR_WHOLE_TABLES, begin_publishing
 from warehouse.migrations import declared, upgrade
@@ -42,8 +43,15 @@ from warehouse.sources.declaration import Source
 Progress = Callable[[str], None]
 
 
+NOT_ALL = (
+    "Nothing was changed. The next run of its source archives it whole where the archive is on, `dwh archive "
+    "--restart` lets the archive begin anew with what the warehouse has, and `dwh reconcile --repair` repairs it from "
+    "the source."
+)
+
+
 class NotArchived(WarehouseError):
-    """A table cannot be rebuilt: the archive has no rows of it."""
+    """A table cannot be rebuilt: the archive does not have all that was published of it."""
 
 
 def rebuild(
@@ -53,14 +61,16 @@ def rebuild(
     tables: Collection[str] | None = None,
     *,
     wait_seconds: float = 60,
+    leaves_out: bool = False,
     progress: Progress = lambda _: None,
 ) -> tuple[Verdict, ...]:
     """Rebuild `tables`, as raw.shop_customer or dwh.dim_customer, or all; returns what differed of each.
 
-    `sources` are those whose facts are computed again. All of it commits together, or nothing does.
+    `sources` are those whose facts are computed again. All of it commits together, or nothing does. If it `leaves_out`
+    tables that cannot be rebuilt, it says so and rebuilds the others.
 
     Raises:
-        NotArchived: a table is none that can be rebuilt, or the archive has nothing of it.
+        NotArchived: a table is none that can be rebuilt, or the archive does not have all that was published of it.
         ArchiveUnreachable: the archive cannot be read.
         LockHeld: a source is being loaded, and is still after `wait_seconds`.
     """
@@ -76,7 +86,9 @@ def rebuild(
             created = set(create_missing(writer))
             verdicts = tuple(
                 verdict.repaired() if verdict.rows_differing else verdict
-                for verdict in _rebuild(writer, run, archive, sources, tables, created, progress)
+                for verdict in _rebuild(
+                    writer, run, archive, sources, tables, created, progress, leaves_out=leaves_out
+                )
             )
             record(writer, run.run_id, verdicts)
             for verdict in verdicts:
@@ -92,6 +104,7 @@ def rebuild(
                             seconds=verdict.seconds,
                         ),
                     )
+            _remember(writer, verdicts)
             ensure_alive(run)
             writer.commit()
         if created:
@@ -116,8 +129,10 @@ def rebuild_damaged(
         return
     log(f"dropped or emptied since the last run: {', '.join(damaged)}; rebuilt from the archive")
     try:
-        rebuild(run, archive, sources, damaged, progress=log)
-    except (NotArchived, ArchiveUnreachable) as error:
+        rebuild(run, archive, sources, damaged, leaves_out=True, progress=log)
+    except RunLost:
+        raise
+    except (WarehouseError, psycopg.Error) as error:
         log(f"not rebuilt: {error}")
 
 
@@ -129,6 +144,8 @@ def _rebuild(
     tables: Collection[str] | None,
     created: set[str],
     progress: Progress,
+    *,
+    leaves_out: bool,
 ) -> Iterator[Verdict]:
     own = warehouse_id(writer)
     captured = {f"raw.{one.mirror}": one for one in manifest_of(writer, archive, own)}
@@ -136,12 +153,23 @@ def _rebuild(
     facts = {f"dwh.{one.table}" for one in (*FACTS, *SNAPSHOTS)}
     known = {*captured, *dimensions, *facts}
     wanted = known if tables is None else set(tables)
-    if unknown := sorted(wanted - known):
-        raise NotArchived(
-            f"{', '.join(unknown)} cannot be rebuilt from the archive {archive.root}.",
+    refused = [
+        NotArchived(
+            f"{name} cannot be rebuilt from the archive {archive.root}: it has no such table.",
             hint=f"It has {', '.join(sorted(captured) + sorted(dimensions))}; facts are computed again: "
             f"{', '.join(sorted(facts))}.",
         )
+        for name in sorted(wanted - known)
+    ]
+    wanted &= known
+    for name in sorted(wanted - facts):
+        if why := _why_not(writer, archive, own, name, captured.get(name)):
+            refused.append(NotArchived(f"{name} cannot be rebuilt: {why}.", hint=NOT_ALL))
+            wanted.remove(name)
+    if refused and not leaves_out:
+        raise refused[0]
+    for refusal in refused:
+        progress(f"not rebuilt: {refusal}")
 
     def report(verdict: Verdict) -> Verdict:
         progress(str(verdict))
@@ -164,6 +192,66 @@ def _rebuild(
             if {f"dwh.{target}" for target in _targets(source)} & wanted:
                 # History is what was published then: the archive says it, and the change log may be gone.
                 yield from reconcile_star(writer, run.run_id, source, has_dimensions=False, progress=progress)
+
+
+def _why_not(
+    writer: psycopg.Connection, archive: Archive, own: str, name: str, captured: CapturedTable | None
+) -> str | None:
+    """Why the archive is not what a mirror or dimension has to be; None if it has all that was published of it."""
+    schema, _, table_name = name.partition(".")
+    path = table_path(captured.source, captured.name) if captured else f"{schema}/{table_name}"
+    row = writer.execute(
+        """
+        select archived.archived_batch_id, archived.captured_run_id, archived.changes_until is not null,
+            watermark.run_id,
+            (
+                select max(load.run_id) from audit.load
+                where load.table_name = %(name)s and load.loaded_at > archived.changes_until
+                    and load.rows_inserted + load.rows_updated + load.rows_expired + load.rows_deleted > 0
+            )
+        from audit.archive_table as archived
+        left join audit.watermark on watermark.source = %(source)s and watermark.table_name = %(table)s
+        where archived.path = %(path)s
+        """,
+        {
+            "name": name, "path": path, "source": captured.source if captured else None,
+            "table": captured.name if captured else None,
+        },
+    ).fetchone()  # fmt: skip
+    if row is None:
+        return f"this warehouse has archived nothing of it in {archive.root}"
+    archived, captured_run, is_known, loaded_run, later_run = row
+    if captured is not None and captured_run != loaded_run:
+        return f"run {loaded_run} has loaded it, and the archive has it as of run {captured_run or 'none'}"
+    if captured is None and not is_known:
+        return "runs with DWH_ARCHIVE=false have loaded it since it was archived"
+    if captured is None and later_run is not None:
+        return f"run {later_run} has changed it since it was archived"
+    table = archive.open(path)
+    version = table.transaction_version(application(own)) if table else None
+    if version != archived:
+        reached = (
+            f"has its batches up to {version or 'none'}, and should have those up to {archived or 'none'}"
+        )
+        return f"{archive.folder(path)} {reached}"
+    if version is None and _has_rows(writer, schema, table_name):
+        return f"it has rows, and {archive.folder(path)} has none"
+    return None
+
+
+def _has_rows(connection: psycopg.Connection, schema: str, table: str) -> bool:
+    name = sql.Identifier(schema, table)
+    if connection.execute("select to_regclass(%s)", [name.as_string()]).fetchone() == (None,):
+        return False
+    return bool(connection.execute(sql.SQL("select from {} limit 1").format(name)).rowcount)
+
+
+def _remember(writer: psycopg.Connection, verdicts: Sequence[Verdict]) -> None:
+    """What a rebuild has changed is archived already: no later run archives it, nor is it later than the archive."""
+    writer.execute(
+        "update audit.archive_table set changes_until = clock_timestamp() where path = any(%s)",
+        [[one.table_name.replace(".", "/") for one in verdicts if one.source == "archive"]],
+    )
 
 
 def _targets(source: Source) -> Iterator[str]:

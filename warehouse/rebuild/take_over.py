@@ -52,9 +52,14 @@ def take_over(url: str, archive: Archive, progress: Callable[[str], None] = lamb
         connection.execute("update audit.run set pruned_at = clock_timestamp()")
         # They are archived when they publish, before they end.
         connection.execute(_END_PUBLISHED.encode())
+        behind = _forget_watermarks_ahead(connection, archive, lost, captured)
         _continue_archive(connection, archive, lost, captured)
         connection.commit()
     progress(f"The warehouse is empty: it takes over {archive.root}, which was written by warehouse {lost}.")
+    for name in behind:
+        progress(
+            f"{name}: its last batches did not reach the archive; the next run reads the table as a whole"
+        )
     return True
 
 
@@ -115,13 +120,14 @@ def _continue_archive(
     connection.execute("delete from audit.archive_table")
     by_path = {table_path(one.source, one.name): one for one in captured}
     last = 0
-    for path in _paths(archive):
+    # Of a table that never had rows the archive has the definition alone.
+    for path in sorted({*_paths(archive), *by_path}):
         table = archive.open(path)
         version = table.transaction_version(application(own)) if table else None
-        if version is None:
-            continue
-        last = max(last, version)
         one = by_path.get(path)
+        if version is None and one is None:
+            continue
+        last = max(last, version or 0)
         schema = path.partition("/")[0]
         numbered = None
         if one is None and schema in ("dwh", "audit") and path != "audit/captured_table":
@@ -148,6 +154,22 @@ def _continue_archive(
             },
         )
     continue_sequences(connection, "audit", "archive_pending", "batch_id", last)
+
+
+def _forget_watermarks_ahead(
+    connection: psycopg.Connection, archive: Archive, own: str, captured: Sequence[CapturedTable]
+) -> list[str]:
+    """Forget the watermarks of tables of which the archive lacks batches that they have passed; returns the tables."""
+    behind = []
+    for one in captured:
+        table = archive.open(table_path(one.source, one.name))
+        version = table.transaction_version(application(own)) if table else None
+        if one.batch_id is not None and (version is None or version < one.batch_id):
+            connection.execute(
+                "delete from audit.watermark where source = %s and table_name = %s", [one.source, one.name]
+            )
+            behind.append(f"{one.source}.{one.name}")
+    return behind
 
 
 def _last_key(connection: psycopg.Connection, archive: Archive, own: str, path: str) -> int | None:
