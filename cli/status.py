@@ -127,6 +127,20 @@ def _show(sections: dict[str, Any]) -> None:
     for run in sections["runs"]:
         if run["message"]:
             show_line(f"Run {run['run_id']}: {run['message']} {run['hint'] or ''}".rstrip())
+    if sections["live"]:
+        show_table(
+            "Live (UTC)",
+            sections["live"],
+            {
+                "source": "source",
+                "state": "state",
+                "since": "since",
+                "host": "host",
+                "pid": "process",
+                "run_id": "run",
+                "reason": "why",
+            },
+        )
     verdicts = {f"raw.{p['source']}_{p['table_name']}": p["verdict"] for p in sections["verifications"]}
     for table in sections["tables"]:
         table["verified"] = verdicts.get(table["table_name"])

@@ -12,18 +12,22 @@ import pytest
 from psycopg import sql
 
 from stack.postgres import EmbeddedPostgres
-from tests.pipeline import CONFIRMED, Pipeline, content
+from tests.pipeline import CONFIRMED, LOCK_AWAITED, Pipeline, content
+from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
-from warehouse.errors import LockHeld
+from warehouse.errors import LockHeld, UndoBlocked
 from warehouse.extract.stage import stage
 from warehouse.extract.verification import verify
+from warehouse.live import loop
+from warehouse.live import marts as live_marts
 from warehouse.live.loop import Environment, SourceLoop
+from warehouse.load import contract as contracts
 from warehouse.load import marts
 from warehouse.load.marts import refresh_days
 from warehouse.load.publish import publish
 from warehouse.runs import live_process
 from warehouse.runs.alerts.rules import Rules
-from warehouse.runs.audit import start_run
+from warehouse.runs.audit import Load, record_load, start_run
 from warehouse.runs.watchdog import watch
 from warehouse.settings import Settings
 from warehouse.sources.declaration import Source
@@ -48,6 +52,14 @@ def databases(
     with psycopg.connect(postgres.url(), autocommit=True) as connection:
         for name in names:
             connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Live looks more often, and tries again sooner."""
+    monkeypatch.setattr(loop, "TELL_SECONDS", 0.3)
+    monkeypatch.setattr(loop, "LOCK_SECONDS", 1.0)
+    monkeypatch.setattr(loop, "PAUSES", (0.1, 0.2))
 
 
 @pytest.fixture
@@ -332,13 +344,14 @@ def test_live_goes_on_after_its_connections_and_the_source_s_are_gone(shop: Pipe
             connection.execute(f"{ended} pg_backend_pid() and datname = current_database()".encode())
         new_orders(shop, 301)
         process.wait("select from dwh.fact_order_item where order_id = '301'")
+        assert not any(connection.closed for connection in contracts._compiled)
     assert any("Trying again in" in line for line in process.lines)
     assert shop.rows("select status, count(*) from audit.run where flow = 'live-shop' and status <> 'succeeded' "
                      "and status <> 'undone' group by 1") == []  # fmt: skip
     assert shop.capture().changes() == {}
 
 
-def test_a_gate_holds_the_source_back_is_mailed_once_and_opens_when_the_rows_are_corrected(
+def test_a_gate_holds_a_busy_source_back_is_mailed_once_and_opens_when_the_rows_are_corrected(
     shop: Pipeline,
 ) -> None:
     shop.capture()
@@ -351,16 +364,14 @@ def test_a_gate_holds_the_source_back_is_mailed_once_and_opens_when_the_rows_are
                                         "threshold": {"metric": "percent", "must_be_less_than": 40}}}],
         },
     )  # fmt: skip
-    process = Live(shop, live_least_rows=4)
+    # More rows than the wrong ones alone: they are judged together with what the run has published before.
+    process = Live(shop, live_least_rows=8)
     process.loop._reader.contracts = {**process.loop._reader.contracts, "order_item": contract}
     process.loop._compare_definitions = lambda run: None  # type: ignore[method-assign]
     process.start()
     try:
-        # One of one is not judged yet.
-        new_orders(shop, 400)
-        touch(shop, "order_item", "status = 'returned', returned_at = now()", "sales_order_id = 400")
-        process.wait("select from dwh.fact_order_item where order_id = '400' and status = 'returned'")
-        new_orders(shop, *range(401, 406))
+        with shop.shop.transaction():
+            new_orders(shop, *range(400, 406))
         process.wait("select from dwh.fact_order_item where order_id = '405'")
         touch(
             shop,
@@ -371,29 +382,168 @@ def test_a_gate_holds_the_source_back_is_mailed_once_and_opens_when_the_rows_are
         process.wait(
             "select from audit.run where flow = 'live-shop' and status = 'stopped' and run_id > %s", first
         )
-        held = shop.rows(
+        tries = len(process.lines)
+        for number in range(200):
+            touch(shop, "company", f"name = 'busy {number}'", "id = 1")
+            time.sleep(0.02)
+            if len([line for line in process.lines[tries:] if "Trying again" in line]) >= 3:
+                break
+        else:
+            raise AssertionError(process.lines)
+        assert shop.rows(
             "select count(*) from dwh.fact_order_item where status = 'returned' and order_id like '40_'"
-        )
+        ) == [(0,)]
+        assert statuses(shop, first) == [
+            ("live-shop", "succeeded"),
+            ("live-shop", "stopped"),
+            ("live-shop", "running"),
+        ]
+        ((state, reason),) = shop.rows("select state, reason from audit.live")
+        assert state == "waiting" and "few returns" in str(reason)
         touch(
             shop,
             "order_item",
             "status = 'complete', returned_at = null",
-            "sales_order_id between 401 and 405",
+            "sales_order_id between 400 and 405",
         )
-        process.wait(
-            "select from dwh.fact_order_item where order_id = '405' and status = 'complete' and run_id > "
-            "(select max(run_id) from audit.run where status = 'stopped')"
-        )
+        process.wait("select from dwh.dim_company where name = %s", f"busy {number}")
+        process.wait("select from audit.live where state = 'running' and reason is null")
     finally:
         process.end()
-    assert held[0][0] in (0, 1)
+    assert statuses(shop, first) == [
+        ("live-shop", "succeeded"),
+        ("live-shop", "stopped"),
+        ("live-shop", "succeeded"),
+    ]
     assert shop.rows(
         "select kind, count(*) from audit.outbox where flow = 'live-shop' and kind = 'gate stopped' group by 1"
     ) == [("gate stopped", 1)]
     assert shop.rows(
-        "select from audit.check_result where run_id > %s and check_name = 'few returns' and outcome = 'failed'",
+        "select run.status, count(*) from audit.check_result inner join audit.run using (run_id) "
+        "where run_id > %s and check_name = 'few returns' and outcome = 'failed' group by 1",
         first,
+    ) == [("stopped", 1)]
+
+
+def test_a_failure_is_recorded_once_however_often_it_is_tried_and_a_stop_meanwhile_is_recorded(
+    shop: Pipeline,
+) -> None:
+    first = last_run(shop)
+    process = Live(shop)
+    process.loop._reader.url = shop.shop_url.replace(shop.shop.info.dbname, "nowhere")
+    process.start()
+    try:
+        wait_until(lambda: sum("Trying again" in line for line in process.lines) >= 3, process)
+        shop.warehouse.execute(
+            "update audit.live set asked_at = now() - interval '1 hour', since = now() - interval '1 hour'"
+        )
+        shop.warehouse.execute("update audit.live set started_at = now() - interval '1 hour'")
+        process.wait("select from audit.live where asked_at > now() - interval '1 minute'")
+        # It is between two tries, and not gone.
+        assert live_process.find_gone(shop.warehouse) == []
+        ((state, reason),) = shop.rows("select state, reason from audit.live")
+    finally:
+        process.end()
+    assert state == "waiting" and '"nowhere" does not exist' in str(reason)
+    assert statuses(shop, first) == [("live-shop", "failed")]
+    assert shop.rows("select stopped_at is not null from audit.live") == [(True,)]
+
+
+def test_what_live_says_and_stores_of_an_error_has_no_password() -> None:
+    assert "secret" not in loop._reason(RuntimeError("cannot read postgresql://shop:secret@host/shop"))
+
+
+def test_live_that_started_before_the_first_run_follows_the_source_after_it(shop: Pipeline) -> None:
+    # A table that was taken out of the declaration has its position still.
+    shop.warehouse.execute("delete from audit.watermark where source = 'shop' and table_name <> 'brand'")
+    shop.warehouse.execute(
+        "update audit.watermark set table_name = 'gone', mirror = 'gone' where source = 'shop'"
     )
+    with live(shop) as process:
+        wait_until(lambda: sum("no run has read it yet" in line for line in process.lines) >= 10, process)
+        shop.capture()
+        wait_until(lambda: bool(process.loop._reader.hot), process)
+        new_orders(shop, 970)
+        process.wait("select from dwh.fact_order_item where order_id = '970'")
+        # Nothing was read for the table that is gone, and it was not taken for another run's work again and again.
+        assert not process.loop._is_behind()
+    shop.warehouse.execute("delete from audit.watermark where table_name = 'gone'")
+
+
+def test_an_undo_holds_live_back_also_while_nothing_happens_at_the_source(shop: Pipeline) -> None:
+    with live(shop) as process:
+        process.wait("select from audit.live where stopped_at is null and asked_at is not null")
+        live_process.hold(shop.warehouse, "shop", last_run(shop), is_undone=False)
+        process.wait("select from audit.live where state = 'waiting' and reason like '%%--resume%%'")
+        assert live_process.resume(shop.warehouse, ["shop"]) == ["shop"]
+        process.wait("select from audit.live where state = 'running'")
+
+
+def test_live_waits_for_its_own_lock_where_the_server_does_not_know_yet_that_the_connection_is_gone(
+    shop: Pipeline,
+) -> None:
+    with live(shop) as process:
+        process.wait("select from audit.live where stopped_at is null and asked_at is not null")
+        with connect(shop.warehouse_url, autocommit=True, application_name="ghost") as ghost:
+            waiter = threading.Thread(
+                target=lambda: ghost.execute("select pg_advisory_lock(7031, hashtext('live shop'))")
+            )
+            waiter.start()
+            process.wait(LOCK_AWAITED)
+            shop.warehouse.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity "
+                "where application_name = 'dwh live control shop' and datname = current_database()"
+            )
+            waiter.join()
+            wait_until(lambda: any("its lock is still held" in line for line in process.lines), process)
+        new_orders(shop, 980)
+        process.wait("select from dwh.fact_order_item where order_id = '980'")
+    assert process.error is None
+
+
+def test_the_thread_of_marts_gives_up_its_place_before_writers_and_outlives_errors(
+    shop: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RETRY_SECONDS", "PAUSE_SECONDS"):
+        monkeypatch.setattr(live_marts, name, 0.05)
+    monkeypatch.setattr(live_marts, "LOCK_SECONDS", 1)
+    refreshed, lines, stop = [], [], threading.Event()
+
+    def refresh(connection: psycopg.Connection, run_id: int) -> tuple[str, ...]:
+        if not lines:
+            raise RuntimeError("postgresql://dwh:secret@host/warehouse")
+        refreshed.append(refresh_days(connection, run_id))
+        return refreshed[-1]
+
+    monkeypatch.setattr(live_marts, "refresh_days", refresh)
+    thread_of_marts = live_marts.MartLoop(shop.warehouse_url, stop, lambda line, _: lines.append(line))
+    thread = threading.Thread(target=thread_of_marts.run, daemon=True)
+    with psycopg.connect(shop.warehouse_url) as writer:
+        writer.execute("lock table dwh.fact_order_item in row exclusive mode")
+        thread.start()
+        thread_of_marts.published(last_run(shop))
+        wait_until(lambda: any("lock timeout" in line for line in lines))
+        assert not refreshed and "secret" not in lines[0]
+    wait_until(lambda: bool(refreshed))
+    stop.set()
+    thread_of_marts.wake()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_replay_between_two_batches_of_a_run_is_later_than_the_run(shop: Pipeline) -> None:
+    first = last_run(shop)
+    with live(shop) as process:
+        new_orders(shop, 990)
+        process.wait("select from dwh.fact_order_item where order_id = '990'")
+        with start_run(shop.warehouse_url, flow="replay") as replay:
+            record_load(replay.connection, replay.run_id, Load("shop", "dwh.fact_order_item", rows_updated=1))
+        new_orders(shop, 991)
+        process.wait("select from dwh.fact_order_item where order_id = '991'")
+    ((run_id,),) = shop.rows("select run_id from audit.run where flow = 'live-shop' and run_id > %s", first)
+    with start_run(shop.warehouse_url, flow="undo") as undo_run, pytest.raises(UndoBlocked, match="replay"):
+        undo(undo_run, int(str(run_id)))
+    shop.warehouse.execute("delete from audit.load where run_id = %s", [replay.run_id])
 
 
 def test_the_watchdog_mails_about_a_process_that_is_gone(shop: Pipeline) -> None:
@@ -444,11 +594,12 @@ def test_live_that_starts_while_a_scheduled_run_is_between_stage_and_publish_tak
         session_lock(run.connection, "source shop"),
     ):
         staged = stage(run, shop.source, shop.shop_url, threshold=CONFIRMED)
-        with live(shop) as process:
-            # It has read the catalogs and found rows; what is staged is the other run's.
-            wait_until(lambda: any("waiting up to" in line for line in process.lines), process)
-            published = publish(run, staged)
-            assert verify(run, staged)
+        process = Live(shop).start()
+        # It has read the catalogs and found rows; what is staged is the other run's.
+        wait_until(lambda: any("waiting up to" in line for line in process.lines), process)
+        published = publish(run, staged)
+        assert verify(run, staged)
+    process.end()
     (orders,) = [load for load in published.loads if load.table_name == "dwh.fact_order_item"]
     assert orders.rows_inserted == 2
     assert shop.capture().changes() == {}

@@ -19,9 +19,9 @@ ENDED = "a run that has just ended"
 # A lock may change hands while its holder is looked up; after so many attempts its holder is not visible to us.
 ATTEMPTS = 10
 
-# Sessions of live are named so, and hold a lock for one batch at a time.
+# Sessions of live are named so, and hold a lock for one batch at a time; it may wait for another source's publish.
 LIVE = "dwh live-"
-BATCH_SECONDS = 60.0
+BATCH_SECONDS = 600.0
 
 Waiting = Callable[[str], None]
 

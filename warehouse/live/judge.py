@@ -41,6 +41,8 @@ class LiveJudge(Judge):
     _tallies: dict[Key, Tally] = field(default_factory=dict)
     _results: dict[Key, CheckResult] = field(default_factory=dict)
     _pending: dict[Key, tuple[Tally, CheckResult]] = field(default_factory=dict)
+    # Whether the last batch was refused: it is judged by the same rows when it is tried again, by whatever run.
+    _is_held: bool = False
 
     def judge(self, batch: Batch, contract: Contract, results: list[CheckResult]) -> list[CheckResult]:
         """The results as they count: what is to be published is not yet part of the run so far."""
@@ -60,18 +62,21 @@ class LiveJudge(Judge):
         for key, (tally, result) in self._pending.items():
             self._tallies[key], self._results[key] = tally, result
         self._pending.clear()
+        self._is_held = False
 
     def reject(self) -> list[CheckResult]:
         """The batch was not published; returns what it was judged by."""
         results = [result for _, result in self._pending.values()]
         self._pending.clear()
+        self._is_held = True
         return results
 
     def write(self, run: Run) -> None:
-        """Record one result for each check of the run, and begin anew."""
+        """Record one result for each check of the run, and begin anew, unless a refused batch is still to be judged."""
         record_checks(run.connection, run.run_id, list(self._results.values()))
         self._results.clear()
-        self._tallies.clear()
+        if not self._is_held:
+            self._tallies.clear()
 
     def _judge(self, result: CheckResult, check: Any) -> CheckResult:
         if result.measured is None or check is None:

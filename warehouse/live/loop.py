@@ -2,9 +2,10 @@
 
 import logging
 import random
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from threading import Event
 from time import monotonic
@@ -13,13 +14,25 @@ import psycopg
 
 from warehouse.db.connection_errors import explain_unwritable, is_transient
 from warehouse.db.connections import connect
-from warehouse.db.locks import session_lock
+from warehouse.db.locks import is_held, session_lock
 from warehouse.db.schema_version import ensure_migrated
-from warehouse.errors import BatchOutdated, LockHeld, RunLost, StaleDefinition, WarehouseError
+from warehouse.errors import (
+    BatchOutdated,
+    ConnectionFailed,
+    DeclarationError,
+    LockHeld,
+    RunLost,
+    SourceError,
+    SourceLocked,
+    StaleDefinition,
+    WarehouseError,
+    summarize_error,
+)
 from warehouse.extract.cursor_reader import BatchLimits, CursorReader
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.limits import ReadLimits
 from warehouse.extract.range_store import forget_unverified
+from warehouse.history.change_log import STAR_LOCK
 from warehouse.live.judge import LiveJudge
 from warehouse.load.contract import import_soda
 from warehouse.load.publish import Published, publish
@@ -33,6 +46,7 @@ from warehouse.runs.definitions import (
     read_contracts,
 )
 from warehouse.runs.lock_watch import watch_locks
+from warehouse.runs.redact import redact
 from warehouse.settings import Settings
 from warehouse.sources.declaration import Source
 
@@ -42,7 +56,7 @@ Log = Callable[[str, int], None]
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 # How long to wait for the lock on the source before looking whether to stop.
 LOCK_SECONDS = 5.0
-# How often to record that the process asks, and to look whether an undo still holds it back.
+# How often to record that the process asks, and to look whether an undo holds it back or another run has published.
 TELL_SECONDS = 5.0
 
 
@@ -72,6 +86,8 @@ class _OpenRun:
     close: ExitStack
     started: float
     batches: int = 0
+    # What its tries have met since its last batch: a failure that is recorded already.
+    error: Exception | None = None
 
 
 @dataclass
@@ -89,6 +105,12 @@ class SourceLoop:
     _definitions: Definitions | None = None
     _waits_for: str | None = None
     _told_at: float = 0.0
+    _looked_at: float = 0.0
+    _was_connected: bool = False
+    # Of the batch that failed last and was not published since: how it failed, and, where its rows are at fault, the
+    # source's snapshot. As long as nothing ends there, they are the same.
+    _failure: str | None = None
+    _recorded: str | None = None
     _failed_at_snapshot: str | None = None
     # Whether the positions that were read are of runs that have verified what they claim.
     _is_proved: bool = False
@@ -130,6 +152,7 @@ class SourceLoop:
                 self.stop.wait(pause)
                 if is_transient(error) or isinstance(error, RunLost):
                     self._restart_server()
+        self._record_stop()
 
     @contextmanager
     def _connected(self) -> Iterator[None]:
@@ -145,8 +168,19 @@ class SourceLoop:
                 )
             )
             try:
-                stack.enter_context(session_lock(control, live_process.lock_name(self.source.name)))
+                stack.enter_context(
+                    session_lock(
+                        control,
+                        live_process.lock_name(self.source.name),
+                        wait_seconds=LOCK_SECONDS if self._was_connected else 0,
+                    )
+                )
             except LockHeld as held:
+                if self._was_connected:
+                    # A session of its own, which its server does not know to be gone yet.
+                    raise ConnectionFailed(
+                        f"The connection was lost; its lock is still held: {held.what}"
+                    ) from None
                 raise LockHeld(
                     f"`dwh live` of source '{self.source.name}' runs already: {held.what}",
                     hint="One is enough. To end it, send it SIGTERM; `dwh status` shows where it runs.",
@@ -157,34 +191,49 @@ class SourceLoop:
             )
             self._writer.prepared_max = 500
             stack.callback(self._reader.close)
-            live_process.begin(control, self.source.name)
+            if not self._was_connected:
+                live_process.begin(control, self.source.name)
+            self._was_connected, self._looked_at = True, 0.0
             import_soda()
-            try:
-                self._find_tables()
-                yield
-            finally:
-                self._end_run()
-                if self.stop.is_set():
-                    live_process.end(control, self.source.name)
+            self._find_tables()
+            # After an error it depends on the error how the open run ends: see `run`.
+            yield
 
     def _turn(self) -> bool:
         """Ask, and publish if there is anything; returns whether a question was answered and nothing went wrong."""
-        settings = self.environment.settings
         self._end_run_in_time()
-        if self._reader.has_moved() and self._reader.snapshot != self._failed_at_snapshot:
+        try:
+            has_moved = self._reader.has_moved()
+        except psycopg.errors.LockNotAvailable:
+            self._tell(f"somebody has locked a table of source '{self.source.name}'")
+            return True
+        is_news = has_moved and self._reader.snapshot != self._failed_at_snapshot
+        if is_news or monotonic() - self._looked_at >= TELL_SECONDS:
             if self._is_held():
                 self.stop.wait(TELL_SECONDS)
                 return True
             if self._is_behind():
                 self._end_run()
                 self._find_tables()
+                self._failed_at_snapshot = None
                 return True
+            self._looked_at = monotonic()
+        if is_news:
             return self._publish_batch()
-        self._tell(None)
-        self.stop.wait(settings.live_interval)
-        return self._failed_at_snapshot is None
+        if not has_moved:
+            self._forget_failure()
+        self._tell(self._failure)
+        self.stop.wait(self.environment.settings.live_interval)
+        return self._failure is None
 
     def _publish_batch(self) -> bool:
+        assert self._control is not None
+        # Behind another source's long publish it would keep the runs of its own source waiting.
+        if is_held(self._control, STAR_LOCK):
+            if monotonic() - self._told_at >= TELL_SECONDS:
+                self._tell("it waits for another run that publishes")
+            self.stop.wait(self.environment.settings.live_interval)
+            return True
         run = self._run()
         assert self._writer is not None and self._open is not None and self._judge is not None
         try:
@@ -237,9 +286,9 @@ class SourceLoop:
                 return True
             judge.accept()
             opened.batches += 1
+            self._forget_failure()
             with writer.transaction():
                 self._reader.moved(writer, staged)
-        self._failed_at_snapshot = None
         self._tell(None)
         self.environment.published(run, published)
         return True
@@ -261,7 +310,11 @@ class SourceLoop:
             "select table_name, run_id, captured_at from audit.watermark where source = %s",
             [self.source.name],
         ).fetchall()
-        now: dict[str, tuple[int, datetime]] = {name: (run_id, at) for name, run_id, at in rows}
+        # A table that is no longer declared keeps its position.
+        declared = {table.name for table in self.source.tables}
+        now: dict[str, tuple[int, datetime]] = {
+            name: (run_id, at) for name, run_id, at in rows if name in declared
+        }
         known = {
             table.name: (one.watermark.run_id, one.watermark.captured_at)
             for table, one in self._reader.tables.items()
@@ -283,7 +336,10 @@ class SourceLoop:
 
     def _run(self) -> Run:
         """The open run; the first batch after a pause begins one."""
-        if self._open is None:
+        if self._open is not None:
+            # Its last try has failed, and the connection was closed.
+            self._open.run = replace(self._open.run, kept_connection=self._writer)
+        else:
             environment = self.environment
             ensure_migrated(environment.settings.warehouse, environment.settings.time_zone)
             stack = ExitStack()
@@ -300,7 +356,8 @@ class SourceLoop:
                 self._judge = LiveJudge(run, environment.settings.live_least_rows)
             self._judge.run = run
             self._open = _OpenRun(run, stack, monotonic())
-            self._compare_definitions(run)
+        if not self._open.batches:
+            self._compare_definitions(self._open.run)
         return self._open.run
 
     def _compare_definitions(self, run: Run) -> None:
@@ -316,13 +373,16 @@ class SourceLoop:
 
     def _end_run_in_time(self) -> None:
         minutes = self.environment.settings.live_run_minutes
-        if self._open is not None and monotonic() - self._open.started >= 60 * minutes:
+        if self._open is not None and self._open.batches and monotonic() - self._open.started >= 60 * minutes:
             self._end_run()
 
     def _end_run(self) -> None:
-        """End the open run as succeeded: what it has published is whole."""
+        """End the open run: as succeeded, since what it has published is whole, or by the error of all its tries."""
         opened, self._open = self._open, None
         if opened is None:
+            return
+        if opened.error is not None:
+            self._record_failure(opened, opened.error, [])
             return
         if self._judge is not None:
             # On a connection that is lost they cannot be recorded; the end of the run still is, on another one.
@@ -332,21 +392,35 @@ class SourceLoop:
         self.environment.send_mail()
 
     def _end_badly(self, error: Exception) -> None:
-        """End the open run after an error: a connection that is lost is no failure of what was published."""
+        """End the open run after an error: a connection that is lost is no failure of what was published.
+
+        What failed so before is recorded already: its run stays open for the next try.
+        """
         checks = self._judge.reject() if self._judge is not None else []
         opened = self._open
         try:
             if is_transient(error) or isinstance(error, RunLost | BatchOutdated):
                 self._end_run()
                 return
-            if opened is None or opened.batches:
+            if opened is not None and opened.batches:
                 self._end_run()
                 opened = None
-            self._failed_at_snapshot = self._reader.snapshot
-            self._record_failure(opened, error, checks)
+            self._failure = _reason(error)
+            self._failed_at_snapshot = self._reader.snapshot if _is_of_rows(error) else None
+            if (kind := _kind(error)) != self._recorded:
+                self._record_failure(opened, error, checks)
+                self._recorded = kind
+            elif opened is not None:
+                opened.error = error
         except Exception as failure:
             self._open = None
-            self._log(f"the end of a run could not be recorded: {failure}", logging.WARNING)
+            self._log(f"the end of a run could not be recorded: {_reason(failure)}", logging.WARNING)
+
+    def _forget_failure(self) -> None:
+        """What failed was published, or is no longer there."""
+        self._failure = self._recorded = self._failed_at_snapshot = None
+        if self._open is not None:
+            self._open.error = None
 
     def _record_failure(self, opened: _OpenRun | None, error: Exception, checks: list[CheckResult]) -> None:
         """Record a run that ends with `error`, once; its mail is queued with it."""
@@ -390,21 +464,49 @@ class SourceLoop:
         )
 
     def _say_why_it_waits(self, error: Exception, pause: float) -> None:
-        what = str(error) if isinstance(error, WarehouseError) else f"{type(error).__name__}: {error}"
-        self._log(f"{what.strip()} Trying again in {pause:.1f} s.", logging.WARNING)
+        what = _reason(error)
+        self._log(f"{what} Trying again in {pause:.1f} s.", logging.WARNING)
         self._waits_for, self._told_at = what, monotonic()
+        # The warehouse itself may be what it waits for.
+        with (
+            suppress(psycopg.Error, WarehouseError),
+            connect(self.environment.settings.warehouse, autocommit=True) as connection,
+        ):
+            if not self._was_connected:
+                live_process.begin(connection, self.source.name)
+            live_process.tell(connection, self.source.name, run_id=None, reason=what)
+
+    def _record_stop(self) -> None:
+        """End the open run, and record that the process was told to end."""
         try:
+            self._end_run()
             with connect(self.environment.settings.warehouse, autocommit=True) as connection:
-                live_process.tell(connection, self.source.name, run_id=None, reason=what)
-        except (psycopg.Error, WarehouseError):
-            # The warehouse itself is what it waits for.
-            return
+                live_process.end(connection, self.source.name)
+        except (psycopg.Error, WarehouseError) as error:
+            self._log(f"its end could not be recorded: {_reason(error)}", logging.WARNING)
 
     def _restart_server(self) -> None:
         try:
             self.environment.restart()
         except WarehouseError as error:
-            self._log(str(error), logging.WARNING)
+            self._log(_reason(error), logging.WARNING)
 
     def _log(self, message: str, level: int = logging.INFO) -> None:
         self.environment.log(f"{self.source.name}: {message}", level)
+
+
+def _reason(error: Exception) -> str:
+    """What happened and what to do next, in one line without secrets."""
+    return redact(f"{summarize_error(error)} {getattr(error, 'hint', '')}".strip())
+
+
+def _kind(error: Exception) -> str:
+    """What is the same in the same failure, whatever is measured meanwhile."""
+    return f"{type(error).__name__} {re.sub('[0-9][0-9.,]*', '#', summarize_error(error))}"
+
+
+def _is_of_rows(error: Exception) -> bool:
+    """Whether the source's rows are at fault: to try again is in vain before something happens there."""
+    if isinstance(error, SourceError | DeclarationError):
+        return not isinstance(error, SourceLocked)
+    return getattr(error, "exit_code", None) == 3

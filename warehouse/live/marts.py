@@ -8,13 +8,16 @@ import psycopg
 
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
-from warehouse.errors import LockHeld, WarehouseError
+from warehouse.errors import LockHeld, summarize_error
 from warehouse.load.marts import refresh_days
+from warehouse.runs.redact import redact
 
 # Between two refreshes at least; what people look at is to be five seconds old at most.
 PAUSE_SECONDS = 2.0
 # After an error.
 RETRY_SECONDS = 30.0
+# How long its lock on the fact, behind which publishing runs queue, may wait for somebody who writes it.
+LOCK_SECONDS = 5
 
 
 class MartLoop:
@@ -39,15 +42,20 @@ class MartLoop:
         while not self._stop.is_set():
             try:
                 with connect(
-                    self._url, autocommit=True, application_name="dwh live refresh of marts"
+                    # Whoever waits for its lock waits longer for a holder of this name.
+                    self._url,
+                    autocommit=True,
+                    application_name="dwh live-marts",
                 ) as connection:
+                    # Writers queue behind a lock that waits for a long transaction.
+                    connection.execute(f"set lock_timeout = '{LOCK_SECONDS}s'".encode())
                     while not self._stop.is_set():
                         self._has_news.wait()
                         self._has_news.clear()
                         self._refresh(connection)
                         self._stop.wait(PAUSE_SECONDS)
-            except (psycopg.Error, WarehouseError) as error:
-                self._log(f"marts of the day: {error}", logging.WARNING)
+            except Exception as error:
+                self._log(f"marts of the day: {redact(summarize_error(error))}", logging.WARNING)
                 self._has_news.set()
                 self._stop.wait(RETRY_SECONDS)
 

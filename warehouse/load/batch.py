@@ -82,6 +82,8 @@ class Batch:
     deferred: DeferredDeletes | None = None
     # Whether all rows that wait in quarantine are checked again, not only those of which something has changed.
     rechecks_quarantine: bool = True
+    # Of live: what this transaction changes names it.
+    batch_id: int | None = None
     # Columns that the target was not made with before; None: not known.
     new_columns: Sequence[str] | None = ()
     _temporary: set[str] = field(default_factory=set, repr=False)

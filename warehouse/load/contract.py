@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from functools import cache
 from threading import Lock
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import psycopg
 import yaml
@@ -24,10 +23,8 @@ OUTCOMES = {"warn": "warned", "excluded": "not_evaluated"}
 
 # Soda keeps its logs and its kinds of checks in globals, and fills them while it is imported.
 _ONE_AT_A_TIME = Lock()
-# By connection, source and entity: the contract and its compiled checks.
-_compiled: "WeakKeyDictionary[psycopg.Connection, dict[str, dict[str, tuple[Contract, Any]]]]" = (
-    WeakKeyDictionary()
-)
+# By connection, source and entity: the contract and its compiled checks, which hold the connection themselves.
+_compiled: dict[psycopg.Connection, dict[str, dict[str, tuple[Contract, Any]]]] = {}
 
 
 def import_soda() -> None:
@@ -58,6 +55,8 @@ def _verify(connection: psycopg.Connection, contract: Contract, source: str) -> 
             compiled = _compiled.setdefault(connection, {})
             collection = compiled.get(source, {}).get(contract.entity)
             if collection is None or collection[0] is not contract:
+                for other in [other for other in _compiled if other.closed]:
+                    del _compiled[other]
                 collection = contract, _compile(connection, contract)
                 compiled.setdefault(source, {})[contract.entity] = collection
             _, checks = collection

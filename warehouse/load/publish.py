@@ -179,7 +179,7 @@ def publish(
         has_changes = has_changes or any(
             entity.lookups or entity.follows for entity in staged.source.entities.values()
         )
-        for batch in _batches(connection, run, staged, mirrors, deferred, is_full_load):
+        for batch in _batches(connection, run, staged, mirrors, deferred, is_full_load, batch_id):
             is_left_out = (
                 staged.batch is not None
                 and not _begins_day(staged)
@@ -414,6 +414,7 @@ def _batches(
     loads: Mapping[str, Load],
     deferred: Mapping[str, DeferredDeletes],
     is_full_load: bool,
+    batch_id: int | None,
 ) -> Iterator[Batch]:
     """One batch for each target that the source has an entity for, dimensions before facts."""
     for target in TARGETS:
@@ -433,6 +434,7 @@ def _batches(
                 rechecks_quarantine=isinstance(staged, StagedFeed)
                 or bool(entity.lookups or entity.follows)
                 or _begins_day(staged),
+                batch_id=batch_id,
             )
 
 

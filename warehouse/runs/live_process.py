@@ -75,11 +75,11 @@ def end(connection: psycopg.Connection, source: str) -> None:
 def tell(
     connection: psycopg.Connection, source: str, *, run_id: int | None, reason: str | None = None
 ) -> None:
-    """Record that the process is at work, by which run, and that it asked just now; or the `reason` why it waits."""
+    """Record that the process is there just now, and by which run it publishes; or the `reason` why it waits."""
     connection.execute(
         """
         update audit.live set run_id = %(run_id)s, reason = %(reason)s, state = %(state)s,
-            asked_at = case when %(reason)s::text is null then clock_timestamp() else asked_at end,
+            asked_at = clock_timestamp(), stopped_at = null,
             since = case when state = %(state)s then since else clock_timestamp() end
         where source = %(source)s
         """,

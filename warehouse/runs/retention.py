@@ -13,7 +13,7 @@ from psycopg import sql
 # Runs that one call removes at most: a round of the watchdog stays short.
 MOST_RUNS = 5000
 # Tables with rows that only say what their run did.
-_EVIDENCE = ("difference", "check_result", "verification", "load")
+_EVIDENCE = ("difference", "check_result", "verification", "batch", "load")
 # Tables that name runs without a foreign key: an undo restores older rows of theirs.
 _STATE = (
     "watermark", "key_range", "freshness", "file", "file_part", "definition", "feed_field", "precedence", "followed",

@@ -10,6 +10,7 @@ from psycopg.rows import dict_row
 
 from warehouse.runs.audit import CRASHED, DEAD
 from warehouse.runs.definitions import StaleTarget, list_stale_targets
+from warehouse.runs.live_process import read_processes
 
 Rows = list[dict[str, Any]]
 # Shown of a run; audit.difference has all.
@@ -32,6 +33,8 @@ class Status:
     unread_files: Rows
     # Up to which run the archive reaches, and how many runs and rows wait for it; none where nothing is archived.
     archive: Rows = field(default_factory=list)
+    # The process of live of each source that was ever followed.
+    live: Rows = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,19 @@ def read_status(connection: psycopg.Connection, declared: Mapping[str, Path], ru
             where archived_run_id is not null or pending_runs > 0
             """,
         ),
+        [
+            {
+                "source": one.source,
+                "host": one.host,
+                "pid": one.pid,
+                "state": "ended" if one.stopped_at else one.state if one.is_alive else "not connected",
+                "reason": one.reason if one.stopped_at is None else None,
+                "since": one.stopped_at or one.since,
+                "run_id": one.run_id,
+                "held_by_run_id": one.held_by_run_id,
+            }
+            for one in read_processes(connection)
+        ],
     )
 
 

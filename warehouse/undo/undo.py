@@ -301,7 +301,10 @@ _PUBLICATION = """
                 load.rows_inserted + load.rows_updated + load.rows_expired + load.rows_deleted
                     + load.rows_quarantined
             ) > 0 as has_changes,
-            min(load.load_id) as first_load_id, max(load.loaded_at) as published_at
+            -- The loads of a run of live move with each batch.
+            least(
+                min(load.load_id), (select min(batch.load_id) from audit.batch as batch where batch.run_id = run.run_id)
+            ) as first_load_id, max(load.loaded_at) as published_at
         from audit.load as load
         where load.run_id = run.run_id and load.table_name not like 'mart.%%' and load.source <> 'calendar'
         having count(*) > 0
