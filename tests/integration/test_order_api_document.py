@@ -22,7 +22,8 @@ CHECKS = {
 }
 UNKNOWN = re.compile(
     "There is no (customer|product|payment method) |No distribution center has |Product . has no price "
-    "|It is not a cursor |Product . is there more than once|One of them is no time |The amount is larger |Order . has no line "
+    "|It is not a cursor |Product [0-9]+ is there more than once|"
+    "One of them is no time |The amount is larger |Order . has no line "
 )
 
 
