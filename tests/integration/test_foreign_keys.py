@@ -65,6 +65,24 @@ def test_a_missing_one_is_found_and_added_again(warehouse_url: str) -> None:
         assert list(declared.differences(connection)) == []
 
 
+def test_one_that_somebody_else_has_added_stays(warehouse_url: str) -> None:
+    with connect(warehouse_url) as connection:
+        if connection.info.server_version < 180000:
+            pytest.skip("PostgreSQL before 18 enforces every foreign key")
+        connection.execute(
+            "alter table dwh.fact_order_item add constraint our_own_key foreign key (promotion_key) "
+            "references dwh.dim_promotion (promotion_key) not enforced"
+        )
+        connection.execute("alter table dwh.fact_order_item drop constraint fk_fact_order_item_customer_key")
+        connection.commit()
+    upgrade(warehouse_url)
+    with connect(warehouse_url) as connection:
+        found = (
+            "select from pg_constraint where conname in ('our_own_key', 'fk_fact_order_item_customer_key')"
+        )
+        assert connection.execute(found).rowcount == 2
+
+
 def test_they_are_in_the_way_of_no_downgrade(warehouse_url: str) -> None:
     downgrade(warehouse_url, "0058")
     with connect(warehouse_url) as connection:

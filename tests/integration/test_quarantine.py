@@ -140,6 +140,19 @@ def test_line_that_breaks_many_rules_names_them_all(shop: Pipeline) -> None:
     ]
 
 
+def test_order_with_a_line_that_is_no_number_has_the_total_of_its_other_lines(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10", {"unit_price": "NaN", "unit_price_default": None, "discount_amount": 0}, {})
+    shop.order(2, "2024-03-10", {"unit_price": "NaN", "unit_price_default": None, "discount_amount": 0})
+    shop.capture()
+    totals = "select order_id, line_id, order_total_price::text from mart.orders order by 1, 2"
+    assert [(order, line, float(total)) for order, line, total in shop.rows(totals)] == [("1", "2", 190)]
+    assert [key for key, *_ in shop.quarantined()] == [["1", "1"], ["2", "1"]]
+    assert all("unit price is not a number" in rules for _, rules, _ in shop.quarantined())
+    # As a fact has it that was loaded before the column was there.
+    shop.warehouse.execute("update dwh.fact_order_item set order_total_amount = null")
+    assert [float(total) for *_, total in shop.rows(totals)] == [190]
+
+
 def test_line_that_is_broken_in_another_way_replaces_its_entry(shop: Pipeline) -> None:
     shop.order(1, "2024-03-10", {"status": "lost"})
     shop.capture()

@@ -126,7 +126,7 @@ def everything(shop: Pipeline) -> list[str]:
             {
                 # Views keep the name that their readers know.
                 "mart.sales": ("line.net_amount", "line.sales_amount as net_amount"),
-                "mart.orders": ("line.net_amount", "line.sales_amount"),
+                "mart.orders": ("other.net_amount", "other.sales_amount"),
                 "audit.sales_change()": ("->> 'net_amount'", "->> 'sales_amount'"),
             },
         ),

@@ -15,6 +15,8 @@ _FOUND = """
     inner join pg_class as relation on one.conrelid = relation.oid
     where one.contype = 'f' and one.connamespace = 'dwh'::regnamespace
         and not (to_jsonb(one) ->> 'conenforced')::boolean
+        -- One by another name is not ours.
+        and starts_with(one.conname, 'fk_' || relation.relname || '_')
 """
 
 

@@ -155,6 +155,8 @@ class Fact:
     measures: tuple[Measure, ...]
     # What describes the event and is in no dimension.
     attributes: tuple[Column, ...] = ()
+    # Attributes that few events have, and by which another source's SQL finds these.
+    indexed: tuple[str, ...] = ()
     dates: tuple[DateKey, ...] = ()
     # What sources deliver beside natural keys and event time; a name alone is the fact's column.
     inputs: tuple[str | Column, ...] = field(default=())

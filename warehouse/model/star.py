@@ -176,6 +176,7 @@ FACTS: Final = (
                 "lead_id", "text", "Natural key of the lead that the order names; empty where it names none"
             ),
         ),
+        indexed=("lead_id",),
         dates=(
             DateKey("ordered_at", "Day it was ordered: dim_date"),
             DateKey("returned_at", "Day it was returned: dim_date; 0 where it was not"),

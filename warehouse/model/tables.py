@@ -105,6 +105,10 @@ def fact_table(fact: Fact) -> Table:
                 f"ix_{fact.table}_{fact.event_time}",
                 f"using brin ({fact.event_time}) with (pages_per_range = 32)",
             ),
+            *(
+                Index(f"ix_{fact.table}_{name}", f"({name}) where {name} is not null")
+                for name in fact.indexed
+            ),
             _marked(fact.table),
             _inserted_live(fact.table),
         ),

@@ -6,7 +6,15 @@ select
     line.line_id,
     line.status,
     line.ordered_at as order_dt,
-    line.order_total_amount as order_total_price,
+    -- Facts that were loaded before the column was there have none until they are conformed again.
+    coalesce(
+        line.order_total_amount,
+        (
+            select sum(other.net_amount)
+            from dwh.fact_order_item as other
+            where other.order_id = line.order_id and other.source_system = line.source_system
+        )
+    ) as order_total_price,
     customer.document_number as customer_document_number,
     customer.name as customer_name,
     customer.birth_date as customer_birth_day,

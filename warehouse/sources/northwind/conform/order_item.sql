@@ -9,10 +9,16 @@ with changed_order as (
 order_total as (
     select
         line.order_id,
-        sum(line.quantity * line.unit_price::numeric * (1 - line.discount::numeric)) as amount
-    from changed_order
-    inner join raw.northwind_order_details as line on changed_order.order_id = line.order_id
-    where not line._is_deleted
+        -- A line that is not finite waits by its own rule; those beside it have the total of the others.
+        coalesce(sum(line.amount) filter (where abs(line.amount) < 'Infinity'), sum(line.amount)) as amount
+    from (
+        select
+            details.order_id,
+            details.quantity * details.unit_price::numeric * (1 - details.discount::numeric) as amount
+        from changed_order
+        inner join raw.northwind_order_details as details on changed_order.order_id = details.order_id
+        where not details._is_deleted
+    ) as line
     group by line.order_id
 )
 

@@ -3,11 +3,17 @@
 --         raw.shop_product
 with order_total as (
     select
-        sales_order_id,
-        sum(quantity * unit_price - discount_amount) as amount
-    from raw.shop_order_item
-    where not _is_deleted and sales_order_id in (select sales_order_id from staging.shop_order_item_changed_keys)
-    group by sales_order_id
+        line.sales_order_id,
+        -- A line that is not finite waits by its own rule; those beside it have the total of the others.
+        coalesce(sum(line.amount) filter (where abs(line.amount) < 'Infinity'), sum(line.amount)) as amount
+    from (
+        select
+            sales_order_id,
+            quantity * unit_price - discount_amount as amount
+        from raw.shop_order_item
+        where not _is_deleted and sales_order_id in (select sales_order_id from staging.shop_order_item_changed_keys)
+    ) as line
+    group by line.sales_order_id
 )
 
 select
