@@ -6,8 +6,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import PydanticCustomError
 
-# Of a bigint, what every reader of JSON keeps exactly.
-MAX_ID = 2**53 - 1
+MAX_ID = 2**63 - 1
 MAX_INTEGER = 2**31 - 1
 MAX_PRODUCTS = 1000
 MAX_QUANTITY = 1_000_000

@@ -249,7 +249,7 @@ def test_rows_without_a_new_stamp_are_there_after_the_next_scheduled_run(shop: P
         )
         new_orders(shop, 80)
         process.wait("select from dwh.fact_order_item where order_id = '80'")
-        run = shop.capture()
+    run = shop.capture()
     assert run.counts("dwh.dim_company")["inserted"] == 2
     assert shop.rows("select name from dwh.dim_company where company_id in ('50', '51') and is_current order by 1") == [
         ("no stamp",), ("unstamped",)

@@ -57,9 +57,10 @@ def test_no_table_of_status_shows_a_name_of_a_field(monkeypatch: pytest.MonkeyPa
             "quarantine": row("source", "entity", "rule", "waiting_count", "oldest_at", "newest_at"),
             "unread_files": row("feed", "path", "status", "reason", "hint"),
             "archive": [],
+            "live": row("source", "state", "since", "host", "pid", "run_id", "reason"),
         }
     )
     headers = [line for line in target.getvalue().splitlines() if line.startswith("┃")]
     words = [word.strip() for line in headers for word in line.split("┃") if word.strip()]
-    assert len(headers) == 6 and "oldest (UTC)" in words
+    assert len(headers) == 7 and "oldest (UTC)" in words
     assert [word for word in words if re.search(r"_| (at|id|name|count)$|^(rows|is|has) ", word)] == []
