@@ -2,15 +2,15 @@
 
 import csv
 import io
-import json
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 from generators.errors import GeneratorError
+from generators.feed_files import FileCounts, days_until, write_file
 from generators.shop.database import connect
 
 FIRST, DAILY = 5000, 2000
@@ -39,15 +39,6 @@ class Contact:
     country: str
 
 
-@dataclass(frozen=True)
-class LeadCounts:
-    """What was generated: files, rows, and by kind how many of them have a defect."""
-
-    files: tuple[str, ...]
-    rows: int
-    defects: Mapping[str, int]
-
-
 def generate(
     folder: Path,
     *,
@@ -57,7 +48,7 @@ def generate(
     until: date | None = None,
     defects: float = 0.02,
     contacts: Sequence[Contact] = (),
-) -> LeadCounts:
+) -> FileCounts:
     """Write a file a day with `rows` leads each, the last for `until` (default: yesterday, UTC).
 
     A third of the leads are `contacts`, half of those without their e-mail. `defects` is the share of rows that are
@@ -71,10 +62,8 @@ def generate(
             f"Cannot write {rows} leads on {days} days with a share of {defects} broken ones.",
             "Ask for 0 or more leads, 1 or more days, and a share from 0 to 1.",
         )
-    last = until or datetime.now(UTC).date() - timedelta(days=1)
-    folder.mkdir(parents=True, exist_ok=True)
     names, counts = [], Counter[str]()
-    for day in (last - timedelta(days=back) for back in reversed(range(days))):
+    for day in days_until(until, days):
         rng = random.Random(f"leads {seed} {day}")
         broken: Counter[str] = Counter()
         separator, encoding, date_format = rng.choice(STYLES)
@@ -95,17 +84,11 @@ def generate(
                 content = text.encode(encoding)
             except UnicodeEncodeError:
                 content = text.encode()
-        draft = folder / f"{name}.part"
-        draft.write_bytes(content)
-        draft.replace(folder / name)
-        # Not beside the file: what lies in the landing folder is read.
-        expected = folder.with_name(f"{folder.name}-expected")
-        expected.mkdir(exist_ok=True)
-        description = {"file": name, "rows": rows, "defects": dict(sorted(broken.items()))}
-        (expected / f"{name}.json").write_text(json.dumps(description, indent=2) + "\n")
+        description = {"rows": rows, "defects": dict(sorted(broken.items()))}
+        write_file(folder, name, content, description)
         names.append(name)
         counts.update(broken)
-    return LeadCounts(tuple(names), rows * days, dict(sorted(counts.items())))
+    return FileCounts(tuple(names), rows * days, dict(sorted(counts.items())))
 
 
 def lead_id(day: date, number: int) -> str:

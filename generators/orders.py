@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from generators.errors import GeneratorError
+from generators.feed_files import days_until, write_file
 from generators.leads import lead_id
 from generators.shop.database import connect
 
@@ -72,11 +73,9 @@ def generate(
             f"Cannot write {orders} orders on {days} days with a share of {defects} broken ones.",
             "Ask for 0 or more orders, 1 or more days, and a share from 0 to 1.",
         )
-    last = until or datetime.now(UTC).date() - timedelta(days=1)
     buyers, articles = buyers or _buyers(seed), articles or _articles(seed)
-    folder.mkdir(parents=True, exist_ok=True)
     names, items, counts = [], 0, Counter[str]()
-    for day in (last - timedelta(days=back) for back in reversed(range(days))):
+    for day in days_until(until, days):
         rng = random.Random(f"orders {seed} {day}")
         name = f"orders-{day}.json"
         broken: Counter[str] = Counter()
@@ -91,16 +90,8 @@ def generate(
                 lines.append(DEFECTS[kind](order))
             else:
                 lines.append(_line(order))
-        draft = folder / f"{name}.part"
-        draft.write_text("".join(line + "\n" for line in lines), "utf-8")
-        draft.replace(folder / name)
-        description = {
-            "file": name,
-            "orders": orders,
-            "items": day_items,
-            "defects": dict(sorted(broken.items())),
-        }
-        _describe(folder, name, description)
+        description = {"orders": orders, "items": day_items, "defects": dict(sorted(broken.items()))}
+        write_file(folder, name, "".join(line + "\n" for line in lines).encode(), description)
         names.append(name)
         items += day_items
         counts.update(broken)
@@ -204,10 +195,3 @@ def _articles(seed: int) -> list[Article]:
     rng = random.Random(f"articles {seed}")
     prices = [(base := rng.randrange(100, 50_000), base + rng.randrange(1, 10_000)) for _ in range(1000)]
     return [Article(str(n), f"30{n % 50:08}1", *price) for n, price in enumerate(prices, start=1)]
-
-
-def _describe(folder: Path, name: str, description: Mapping[str, object]) -> None:
-    # Not beside the file: what lies in the landing folder is read.
-    expected = folder.with_name(f"{folder.name}-expected")
-    expected.mkdir(exist_ok=True)
-    (expected / f"{name}.json").write_text(json.dumps(description, indent=2) + "\n")
