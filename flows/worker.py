@@ -76,22 +76,22 @@ async def work(pool: str, name: str | None, grace_seconds: float, *, healthcheck
         healthcheck: Answer at /health of PREFECT_WORKER_WEBSERVER_PORT whether it still asks for runs.
     """
     worker = DrainingWorker(work_pool_name=pool, name=name)
-    signals, is_told = list[int](), asyncio.Event()
+    signals, is_stopped = list[int](), asyncio.Event()
 
     def stop(number: int) -> None:
         signals.append(number)
-        is_told.set()
+        is_stopped.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop, number)
     working = asyncio.create_task(worker.start(with_healthcheck=healthcheck))
-    told = asyncio.create_task(is_told.wait())
-    await asyncio.wait({working, told}, return_when=asyncio.FIRST_COMPLETED)
+    stopped = asyncio.create_task(is_stopped.wait())
+    await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if not working.done():
         worker._logger.info("Takes no new runs; %s at work.", len(worker.at_work))
         await worker.drain(grace_seconds, lambda: len(signals) > 1)
         working.cancel()
-    told.cancel()
+    stopped.cancel()
     with suppress(asyncio.CancelledError):
         await working
 

@@ -4,7 +4,7 @@ import logging
 import random
 import re
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from threading import Event
@@ -113,7 +113,7 @@ class SourceLoop:
     _recorded: str | None = None
     _failed_at_snapshot: str | None = None
     # Whether the positions that were read are of runs that have verified what they claim.
-    _is_proved: bool = False
+    _is_verified: bool = False
     _reader: CursorReader = field(init=False)
 
     def __post_init__(self) -> None:
@@ -254,13 +254,13 @@ class SourceLoop:
 
     def _forget_unverified(self, writer: psycopg.Connection) -> None:
         """Forget what a run claims that died before it verified: after the next batch its position is live's."""
-        if self._is_proved:
+        if self._is_verified:
             return
         with writer.transaction():
             forgotten = forget_unverified(writer, self.source.name)
         if forgotten:
             self._find_tables()
-        self._is_proved = True
+        self._is_verified = True
 
     def _publish_locked(
         self, run: Run, opened: _OpenRun, judge: LiveJudge, writer: psycopg.Connection
@@ -295,7 +295,7 @@ class SourceLoop:
 
     def _find_tables(self) -> None:
         assert self._writer is not None
-        self._is_proved = False
+        self._is_verified = False
         before = dict(self._reader.left_out)
         with self._writer.transaction():
             self._reader.find_tables(self._writer)
@@ -343,15 +343,7 @@ class SourceLoop:
             environment = self.environment
             ensure_migrated(environment.settings.warehouse, environment.settings.time_zone)
             stack = ExitStack()
-            run = stack.enter_context(
-                start_run(
-                    environment.settings.warehouse,
-                    flow=flow_name(self.source.name),
-                    parameters={"source": self.source.name},
-                    rules=environment.rules,
-                    kept_connection=self._writer,
-                )
-            )
+            run = stack.enter_context(self._start_run(self._writer))
             if self._judge is None:
                 self._judge = LiveJudge(run, environment.settings.live_least_rows)
             self._judge.run = run
@@ -359,6 +351,15 @@ class SourceLoop:
         if not self._open.batches:
             self._compare_definitions(self._open.run)
         return self._open.run
+
+    def _start_run(self, kept_connection: psycopg.Connection | None = None) -> AbstractContextManager[Run]:
+        return start_run(
+            self.environment.settings.warehouse,
+            flow=flow_name(self.source.name),
+            parameters={"source": self.source.name},
+            rules=self.environment.rules,
+            kept_connection=kept_connection,
+        )
 
     def _compare_definitions(self, run: Run) -> None:
         definitions = compare_definitions(run.connection, self.source, self._reader.contracts)
@@ -426,21 +427,9 @@ class SourceLoop:
         """Record a run that ends with `error`, once; its mail is queued with it."""
         self._open = None
         stack = opened.close if opened else ExitStack()
-        settings = self.environment.settings
         try:
             with stack:
-                run = (
-                    opened.run
-                    if opened
-                    else stack.enter_context(
-                        start_run(
-                            settings.warehouse,
-                            flow=flow_name(self.source.name),
-                            parameters={"source": self.source.name},
-                            rules=self.environment.rules,
-                        )
-                    )
-                )
+                run = opened.run if opened else stack.enter_context(self._start_run())
                 record_checks(run.connection, run.run_id, checks)
                 raise error
         except Exception as raised:
