@@ -10,10 +10,10 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from warehouse.archive.column_types import select_stored, stored_columns
+from warehouse.archive.column_types import StoredColumn, select_stored, stored_columns
 from warehouse.archive.delta import fields_of
 from warehouse.archive.manifest import Entry, Kind, write_manifest
-from warehouse.archive.parquet_files import ParquetFile, file_stem, unreachable, write_files
+from warehouse.archive.parquet_files import ParquetFile, Query, file_stem, unreachable, write_files
 from warehouse.archive.pending import (
     Columns,
     begin_batch,
@@ -41,7 +41,6 @@ Progress = Callable[[str], None]
 # Of rows of a mirror: the operation that brings it to their state, and the run that wrote them.
 _MIRROR_OPERATION: Final = sql.SQL("case when _is_deleted then 'write_deleted' else 'write' end")
 _MIRROR_RUN: Final = sql.Identifier("_run_id")
-_NO_RUN: Final = sql.SQL("null::bigint")
 _ONE_ROW: Final = sql.SQL("(values (1)) as one")
 
 
@@ -49,10 +48,11 @@ _ONE_ROW: Final = sql.SQL("(values (1)) as one")
 class _Part:
     """Rows of a batch: their operation, of which columns they have values, and where they are."""
 
-    operation: sql.Composable
+    # The same for all rows, or an expression.
+    operation: str | sql.Composable
     columns: Sequence[str]
     rows: sql.Composable
-    mirror_run_id: sql.Composable
+    mirror_run_id: sql.Composable | None = None
 
 
 @dataclass(frozen=True)
@@ -137,22 +137,14 @@ class BatchFiles:
                 snapshot.taken_at if is_captured else None, snapshot.xmin if is_captured else None,
             )  # fmt: skip
             own = warehouse_id(connection)
-            queries = [
-                select_stored(
-                    stored,
-                    {name: sql.Identifier(name) for name in part.columns},
-                    {"_operation": part.operation, "_mirror_run_id": part.mirror_run_id},
-                    part.rows,
-                ).as_string(connection)
-                for part in parts
-            ]
-        constants = {
-            "_batch_id": batch_id, "_run_id": run.run_id, "_warehouse_id": own, "_captured_at": captured_at,
-            "_snapshot": snapshot.xmin if is_captured else None, "_xid": None,
-        }  # fmt: skip
+            constants = {
+                "_batch_id": batch_id, "_run_id": run.run_id, "_warehouse_id": own, "_captured_at": captured_at,
+                "_snapshot": snapshot.xmin if is_captured else None, "_xid": None,
+            }  # fmt: skip
+            queries = [_select_part(connection, part, stored, constants) for part in parts]
         stem = file_stem(own, batch_id)
         return WrittenBatch(
-            batch_id, write_files(run.warehouse_url, self.archive, path, stem, stored, constants, queries)
+            batch_id, write_files(run.warehouse_url, self.archive, path, stem, stored, queries)
         )
 
 
@@ -224,7 +216,26 @@ def _publish(
 def keep_part(connection: psycopg.Connection, batch_id: int, columns: Columns, part: _Part) -> int:
     """Keep rows of a batch in the warehouse; returns their number."""
     values = [sql.Identifier(name) if name in part.columns else None for name, _ in columns]
-    return keep_rows(connection, batch_id, part.operation, values, part.rows, part.mirror_run_id)
+    operation = sql.Literal(part.operation) if isinstance(part.operation, str) else part.operation
+    return keep_rows(connection, batch_id, operation, values, part.rows, part.mirror_run_id or sql.NULL)
+
+
+def _select_part(
+    connection: psycopg.Connection,
+    part: _Part,
+    stored: Sequence[StoredColumn],
+    constants: Mapping[str, object],
+) -> Query:
+    """The query of a part's rows; what all of them share is no column of it, which would have to be decoded."""
+    of_rows = {"_operation": part.operation, "_mirror_run_id": part.mirror_run_id}
+    query = select_stored(
+        stored,
+        {name: sql.Identifier(name) for name in part.columns},
+        {name: value for name, value in of_rows.items() if isinstance(value, sql.Composable)},
+        part.rows,
+    )
+    shared = {name: value for name, value in of_rows.items() if not isinstance(value, sql.Composable)}
+    return Query(query.as_string(connection), {**constants, **shared})
 
 
 def kind_of(staged: StagedTable) -> Kind:
@@ -242,10 +253,8 @@ def columns_of(staged: StagedTable) -> Columns:
 def _batch_parts(staged: StagedTable) -> list[_Part]:
     table = staged.table
     parts = [
-        _Part(
-            sql.SQL("'write'::text"), [column.name for column in staged.columns], batch_table(table), _NO_RUN
-        ),
-        _Part(sql.SQL("'delete'::text"), table.key, deleted_table(table), _NO_RUN),
+        _Part("write", [column.name for column in staged.columns], batch_table(table)),
+        _Part("delete", table.key, deleted_table(table)),
     ]
     return parts if staged.rows_deleted else parts[:1]
 
@@ -253,7 +262,7 @@ def _batch_parts(staged: StagedTable) -> list[_Part]:
 def _mirror_parts(table: Table, columns: Columns) -> list[_Part]:
     """All rows of a mirror, and before them one that says that what was archived earlier is void."""
     return [
-        _Part(sql.SQL("'truncate'::text"), (), _ONE_ROW, _NO_RUN),
+        _Part("truncate", (), _ONE_ROW),
         _Part(
             _MIRROR_OPERATION, [name for name, _ in columns], sql.Identifier("raw", table.mirror), _MIRROR_RUN
         ),

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from warehouse.archive.column_types import StoredColumn, fields_with, select_stored, stored_columns
 from warehouse.archive.delta import add_files, application, create_table, fields_of, follow_columns
-from warehouse.archive.parquet_files import ParquetFile, file_stem, unreachable, write_files
+from warehouse.archive.parquet_files import ParquetFile, Query, file_stem, unreachable, write_files
 from warehouse.archive.pending import PendingBatch, is_due, pending_batches, warehouse_id
 from warehouse.archive.place import Archive, ArchiveUnreachable
 from warehouse.db.connections import connect
@@ -195,4 +195,4 @@ def _write_rows(
     query = select_stored(columns, values, housekeeping, rows).as_string()
     constants = {"_warehouse_id": work.warehouse_id, "_xid": None}
     stem = file_stem(work.warehouse_id, batch_ids[-1])
-    return write_files(work.warehouse_url, work.archive, path, stem, columns, constants, [query])
+    return write_files(work.warehouse_url, work.archive, path, stem, columns, [Query(query, constants)])

@@ -30,6 +30,14 @@ class ParquetFile:
     rows: int
 
 
+@dataclass(frozen=True)
+class Query:
+    """A query of rows in the archive's types, and the values of those columns that all its rows share."""
+
+    text: str
+    constants: Mapping[str, object]
+
+
 def file_stem(warehouse_id: str, batch_id: int) -> str:
     """How the names of a batch's files begin."""
     return f"{warehouse_id}-{batch_id:012d}-"
@@ -41,12 +49,11 @@ def write_files(
     path: str,
     stem: str,
     columns: Sequence[StoredColumn],
-    constants: Mapping[str, object],
-    queries: Sequence[str],
+    queries: Sequence[Query],
 ) -> list[ParquetFile]:
     """Write the rows of `queries` into as few files of the table `path` as their size allows, in bounded memory.
 
-    The queries deliver the `columns`, in their order, and those housekeeping columns that are not among `constants`.
+    The queries deliver the `columns`, and those housekeeping columns that are not among their constants.
 
     Raises:
         ArchiveUnreachable: the file system of the archive failed.
@@ -60,9 +67,9 @@ def write_files(
     try:
         with unreachable(archive), writer:
             for query in queries:
-                with open_reader(warehouse_url, query) as reader:
+                with open_reader(warehouse_url, query.text) as reader:
                     for batch in reader:
-                        writer.write(_as_stored(batch, schema, constants))
+                        writer.write(_as_stored(batch, schema, query.constants))
     except pa.ArrowException as error:
         raise ArchiveUnreachable(f"{folder} cannot be written: {error}.", hint=IS_IT_UP) from None
     return writer.files
@@ -195,8 +202,23 @@ def _as_stored(
         array = batch.column(field.name)
         if isinstance(array, pa.ExtensionArray):
             array = array.storage
+        if pa.types.is_decimal(field.type) and pa.types.is_integer(array.type):
+            array = _as_decimal(array, field.type)
         arrays.append(array if array.type == field.type else array.cast(field.type))
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _as_decimal(unscaled: "pa.Int64Array", kind: "pa.Decimal128Type") -> "pa.Decimal128Array":
+    """Decimals of their digits without the point, each in 16 bytes. Arrow's own cast takes twenty times as long."""
+    import numpy as np
+    import pyarrow as pa
+
+    halves = np.empty((len(unscaled), 2), dtype="<i8")
+    halves[:, 0] = unscaled.fill_null(0).to_numpy()
+    # Two's complement: the upper half repeats the sign.
+    halves[:, 1] = halves[:, 0] >> 63
+    validity = unscaled.is_valid().buffers()[1] if unscaled.null_count else None
+    return pa.Array.from_buffers(kind, len(unscaled), [validity, pa.py_buffer(halves)])
 
 
 def _arrow_type(kind: str) -> "pa.DataType":

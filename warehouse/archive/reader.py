@@ -22,7 +22,7 @@ class UnreadableRows(WarehouseError):
 
 @contextmanager
 def open_reader(warehouse_url: str, query: str) -> "Iterator[pa.RecordBatchReader]":
-    """Reader of the committed rows of `query`; numerics are text.
+    """Reader of the committed rows of `query`; numerics would be text.
 
     Raises:
         UnreadableRows: the query failed.
