@@ -72,9 +72,9 @@ def names(mall: Pipeline) -> list[str]:
     ]
 
 
-def conformed(run: Captured) -> int:
+def conformed(run: Captured, table: str = "dim_payment_method") -> int:
     """How many keys a run conformed."""
-    return run.counts("dwh.dim_payment_method").get("read", 0) if "dwh.dim_payment_method" in run.loads else 0
+    return run.counts(f"dwh.{table}").get("read", 0) if f"dwh.{table}" in run.loads else 0
 
 
 def test_payment_of_an_order_that_changes_moves_comes_and_goes_reaches_its_orders(
@@ -401,3 +401,32 @@ def test_what_is_not_followed_is_found_before_the_first_run(opened: Pipeline, tm
     assert opened.rows("select count(*) from pg_class where relname like 'mall%'") == [(0,)]
     opened.capture(source=mall(tmp_path, PAYMENTS, joined))
     assert faults(mall(tmp_path, "select max(rate) from raw.mall_rate", joined)) != []
+
+
+def test_order_reaches_all_its_lines_and_a_customer_those_of_its_orders(shop: Pipeline) -> None:
+    shop.insert("customer", id=2, document_number="20999", name="Bea")
+    for number, lines in ((1, 3), (2, 2), (3, 1)):
+        shop.order(number, f"2024-03-0{number}", *({} for _ in range(lines)))
+    shop.capture()
+
+    def lines() -> list[tuple[object, ...]]:
+        return shop.rows(
+            "select order_id, count(*), min(ordered_at)::date::text, min(customer_id) from dwh.fact_order_item "
+            "inner join dwh.dim_customer using (customer_key) group by order_id order by order_id"
+        )
+
+    shop.do(
+        "update sales_order set customer_id = 2, ordered_at = '2024-03-11', updated_at = now() where id = 1"
+    )
+    assert conformed(shop.capture(), "fact_order_item") == 3
+    assert lines() == [("1", 3, "2024-03-11", "2"), ("2", 2, "2024-03-02", "1"), ("3", 1, "2024-03-03", "1")]
+    # An order and one of its lines; of the orders of a customer, who is a way further.
+    shop.do(
+        "update sales_order set ordered_at = '2024-03-12', updated_at = now() where id = 2",
+        "update order_item set quantity = 7, updated_at = now() where sales_order_id = 2 and line_number = 1",
+    )
+    assert conformed(shop.capture(), "fact_order_item") == 2
+    shop.do("update customer set document_number = '20998', updated_at = now() where id = 2")
+    assert conformed(shop.capture(), "fact_order_item") == 3
+    assert lines() == [("1", 3, "2024-03-11", "2"), ("2", 2, "2024-03-12", "1"), ("3", 1, "2024-03-03", "1")]
+    assert differences(shop) == {}

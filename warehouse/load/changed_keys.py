@@ -28,8 +28,9 @@ COMMENTS = {
 def find_changed_keys(batch: Batch, staged: StagedTable) -> int:
     """Fill the batch's changed keys from what the run changed of what its SQL reads; returns their number."""
     types = {column.name: column.type for column in staged.columns}
-    changed = sql.SQL(" union all ").join([_changed(batch), *keys_of_joined_rows(batch)])
-    keys = [with_rows_joined_to_them(batch, changed), *keys_of_followed_rows(batch)]
+    reached = keys_of_joined_rows(batch)
+    reached.keys.insert(0, _changed(batch))
+    keys = [with_rows_joined_to_them(batch, reached), *keys_of_followed_rows(batch)]
     # Whether an event is another source's no mirror of this one says.
     if batch.rechecks_quarantine or read_precedence(batch) is not None:
         keys.append(_waiting(batch, types))

@@ -4,7 +4,8 @@ A joined row concerns the keys that it leads to now, and those that it led to be
 and the entity are looked up as they are now: if a row there changed as well, it has led to its own keys.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import psycopg
 from psycopg import sql
@@ -20,9 +21,23 @@ from warehouse.sources.joins import Join, column_of, paths
 FLAGS = sql.Identifier("<flags>")
 
 
-def keys_of_joined_rows(batch: Batch) -> Iterator[sql.Composable]:
-    """Select keys and flags that changes of joined tables concern: one query for each way that leads to the entity."""
+@dataclass
+class Reached:
+    """Queries of what changes concern, with flags: keys, and groups of keys by the columns that they share."""
+
+    keys: list[sql.Composable] = field(default_factory=list)
+    groups: list[sql.Composable] = field(default_factory=list)
+
+
+def keys_of_joined_rows(batch: Batch) -> Reached:
+    """Select what changes of joined tables concern: one query for each way that leads to the entity.
+
+    A way that leads to whole groups of the entity's rows, as from an order to its lines, ends there: which rows these
+    are is looked up once for each group, whoever has changed it; see `with_rows_joined_to_them`.
+    """
     entity = batch.entity
+    reached = Reached()
+    group = _group_columns(batch)
     reads: Reads | None = None
     for table in dict.fromkeys(entity.tables[join.table] for join in entity.joins):
         if table == entity.table or not batch.exists("select from {delta}", delta=delta_table(table)):
@@ -36,26 +51,31 @@ def keys_of_joined_rows(batch: Batch) -> Iterator[sql.Composable]:
         rows = _changed_rows(batch, table, columns)
         joins = [join for join in entity.joins if join.table == table.name]
         if any(_needs_unknown_rows(batch.connection, table, join) for join in joins):
-            yield batch.format("select {source_key}, 0 from {mirror}")
+            reached.keys.append(batch.format("select {source_key}, 0 from {mirror}"))
             continue
         if to_itself := [join for join in joins if join.is_self_join]:
             rows = sql.SQL("{} union all {}").format(rows, _joined_to_itself(table, to_itself, rows))
         for path in paths(entity.joins, table.name, entity.table.name):
-            yield follow(batch, table.name, path, rows)
+            if groups := _follow_to_groups(batch, table.name, path, rows, group):
+                reached.groups.append(groups)
+            else:
+                reached.keys.append(follow(batch, table.name, path, rows))
+    return reached
 
 
-def with_rows_joined_to_them(batch: Batch, keys: sql.Composable) -> sql.Composable:
-    """Select `keys` with flags, and the keys of the rows that the entity's table joins to theirs."""
+def with_rows_joined_to_them(batch: Batch, reached: Reached) -> sql.Composable:
+    """Select the reached keys with flags, and the keys of the rows that the entity's table joins to theirs."""
     table = batch.entity.table
-    joins = [join for join in batch.entity.joins if join.table == table.name]
+    joins = _self_joins(batch)
+    keys: sql.Composable = sql.SQL(" union all ").join(reached.keys)
     if not joins:
         return keys
     if any(_needs_unknown_rows(batch.connection, table, join) for join in joins) and batch.exists(
         "select from {delta}", delta=delta_table(table)
     ):
         return batch.format("{keys} union all select {source_key}, 0 from {mirror}", keys=keys)
-    if all(join.is_grouping and join.refers_only_to(table.key) for join in joins):
-        return _with_groups(batch, keys, joins)
+    if group := _group_columns(batch):
+        return _with_groups(batch, keys, reached.groups, joins, group)
     names = {
         "keys": keys,
         "same": same_key(table.key, "reached", "changed"),
@@ -87,14 +107,32 @@ def with_rows_joined_to_them(batch: Batch, keys: sql.Composable) -> sql.Composab
     )
 
 
-def _with_groups(batch: Batch, keys: sql.Composable, joins: Sequence[Join]) -> sql.Composable:
-    """Select `keys` with flags, and the keys of the rows that share those columns of a key that the joins compare.
+def _self_joins(batch: Batch) -> list[Join]:
+    return [join for join in batch.entity.joins if join.table == batch.entity.table.name]
+
+
+def _group_columns(batch: Batch) -> list[str]:
+    """Columns of the key that rows share which the entity's table joins to each other; none where it is otherwise."""
+    table, joins = batch.entity.table, _self_joins(batch)
+    if not all(join.is_grouping and join.refers_only_to(table.key) for join in joins):
+        return []
+    compared = {column_of(one.expression) for join in joins for one in join.equalities}
+    return [name for name in table.key if name in compared]
+
+
+def _with_groups(
+    batch: Batch,
+    keys: sql.Composable,
+    groups: Sequence[sql.Composable],
+    joins: Sequence[Join],
+    group: Sequence[str],
+) -> sql.Composable:
+    """Select `keys` with flags, and the keys of all rows of their groups and of `groups`.
 
     The key itself says to which group a row belongs: the mirror is read for the other rows of the groups alone, and
     once for each group, however many of its rows have changed.
     """
-    table = batch.entity.table
-    compared = {column_of(one.expression) for join in joins for one in join.equalities}
+    of_keys = batch.format("select {group}, _flags & 1 as _flags from reached", group=listed(group))
     return batch.format(
         """
         (
@@ -102,14 +140,15 @@ def _with_groups(batch: Batch, keys: sql.Composable, joins: Sequence[Join]) -> s
             table reached
             union all
             select {next_key}, changed._flags
-            from (select distinct {compared}, _flags & 1 as _flags from reached) as changed
+            from (select distinct {group}, _flags from ({groups}) as found) as changed
             cross join lateral ({next}) as next
         )
         """,
         keys=keys,
-        next_key=qualified("next", table.key),
-        compared=listed([name for name in table.key if name in compared]),
-        next=_rows_joined_to(table, joins),
+        next_key=qualified("next", batch.entity.table.key),
+        group=listed(group),
+        groups=sql.SQL(" union all ").join([of_keys, *groups]),
+        next=_rows_joined_to(batch.entity.table, joins),
     )
 
 
@@ -204,6 +243,39 @@ def _joined_to_itself(table: Table, joins: list[Join], rows: sql.Composable) -> 
         same=same_key(table.key, "reached", "changed"),
         same_mirror=same_key(table.key, "reached", "mirror"),
         key=listed(table.key),
+    )
+
+
+def _follow_to_groups(
+    batch: Batch, table: str, path: tuple[Join, ...], rows: sql.Composable, group: Sequence[str]
+) -> sql.Composable | None:
+    """Select the groups of the entity's rows that `rows` of a table, with FLAGS, lead to; None where it is not groups.
+
+    It is where the last join of the path compares the columns of a group and nothing else.
+    """
+    entity_table = batch.entity.table.name
+    *way, last = path
+    expressions = {column_of(one.near_expression): one.expression for one in last.equalities}
+    if (
+        not group
+        or any(entity_table in join.near for join in way)
+        or last.near != (entity_table,)
+        or not last.has_equalities_only
+        or len(last.equalities) != len(group)
+        or expressions.keys() != set(group)
+    ):
+        return None
+    return batch.format(
+        "select {expressions}, {changed}.{flags} as _flags from {tables} where {conditions}",
+        expressions=sql.SQL(", ").join(
+            sql.SQL("{} as {}").format(sql.SQL(expressions[name]), sql.Identifier(name)) for name in group
+        ),
+        changed=sql.Identifier(table),
+        flags=FLAGS,
+        tables=sql.SQL(" cross join ").join(
+            [sql.SQL("({}) as {}").format(rows, sql.Identifier(table)), *mirrors(batch.entity, way)]
+        ),
+        conditions=conditions(way) if way else sql.SQL("true"),
     )
 
 

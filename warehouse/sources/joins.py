@@ -52,17 +52,20 @@ class Join:
         return tuple(filter(None, map(self._equality, _terms(self.condition))))
 
     @property
+    def has_equalities_only(self) -> bool:
+        """Whether an index can serve all of the condition."""
+        return len(self.equalities) == len(_terms(self.condition))
+
+    @property
     def is_grouping(self) -> bool:
         """Whether a self-join leads to all rows in one step: those with equal values, unlike rows below a parent."""
-        return len(self.equalities) == len(_terms(self.condition)) and all(
+        return self.has_equalities_only and all(
             column_of(one.near_expression) == column_of(one.expression) is not None for one in self.equalities
         )
 
     def refers_only_to(self, key: Sequence[str]) -> bool:
         """Whether of the changed row only columns of `key` matter, which never change."""
-        return len(self.equalities) == len(_terms(self.condition)) and all(
-            column_of(one.expression) in key for one in self.equalities
-        )
+        return self.has_equalities_only and all(column_of(one.expression) in key for one in self.equalities)
 
     def _equality(self, term: str) -> Equality | None:
         sides = _EQUALS.split(term)
