@@ -1,6 +1,7 @@
 """Defects put into the engine on purpose, in a process of tests.faults.flow_process: the harnesses must notice."""
 
 from multiprocessing.connection import Connection
+from types import ModuleType
 from typing import Any
 
 from psycopg import sql
@@ -8,7 +9,7 @@ from psycopg import sql
 
 def drop_the_net(_: Connection) -> None:
     """Capture by cursor alone, as if every transaction committed when its rows were stamped, whatever checksums say."""
-    from warehouse.extract import stage_table
+    from warehouse.extract import range_verification, stage_table, table_scan
 
     changed_since = stage_table.changed_since
 
@@ -18,9 +19,10 @@ def drop_the_net(_: Connection) -> None:
             return said
         return sql.SQL("updated_at > {}").format(sql.Literal(watermark.cursor_value))
 
-    stage_table.changed_since = by_cursor_alone
+    _replace(stage_table, "changed_since", by_cursor_alone)
     # Nor is what the checksums show read.
-    stage_table.read_missed_rows = lambda *_: 0
+    for module in (table_scan, range_verification):
+        _replace(module, "read_missed_rows", lambda *_, **__: 0)
 
 
 def move_watermarks_early(_: Connection) -> None:
@@ -34,14 +36,14 @@ def move_watermarks_early(_: Connection) -> None:
         connection.commit()
         return merge(connection, run_id, staged, *arguments)
 
-    publish.merge_mirrors = late
+    _replace(publish, "merge_mirrors", late)
 
 
 def forget_holders(_: Connection) -> None:
     """Nobody is told who holds the lock that he waits for."""
     from warehouse.db import locks
 
-    locks._holder = lambda *_: None
+    _replace(locks, "_holder", lambda *_: None)
 
 
 def share_every_lock(_: Connection) -> None:
@@ -49,6 +51,13 @@ def share_every_lock(_: Connection) -> None:
     from warehouse.db import locks
 
     session_lock = locks.session_lock
-    locks.session_lock = lambda *arguments, **options: session_lock(
-        *arguments, **(options | {"shared": True})
+    _replace(
+        locks,
+        "session_lock",
+        lambda *arguments, **options: session_lock(*arguments, **(options | {"shared": True})),
     )
+
+
+def _replace(module: ModuleType, name: str, value: object) -> None:
+    assert hasattr(module, name), f"{module.__name__} has no {name} any more: nothing would be sabotaged"
+    setattr(module, name, value)
