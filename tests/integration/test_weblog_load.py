@@ -494,6 +494,23 @@ def test_load_without_a_geoip_file_fails_only_where_there_are_lines_to_load(lake
     lake.assert_consistent()
 
 
+@pytest.mark.parametrize("content", [None, b"rubbish"])
+def test_geoip_file_that_is_named_and_cannot_be_read_fails_only_where_there_are_lines_to_load(
+    content: bytes | None, lake: WeblogLake
+) -> None:
+    path = lake.settings.home / "mine.mmdb"
+    if content:
+        path.write_bytes(content)
+    named = lake.settings.model_copy(update={"geoip_path": path, "without_geoip": "unknown"})
+    mine = replace(lake, settings=named)
+    mine.load()
+    mine.put("1.log", lines(1, 3))
+    # That lines may be loaded without a file does not mean without the one that is named.
+    with pytest.raises(GeoIpError, match="cannot be read" if content else "There is no GeoIP file"):
+        mine.load()
+    assert lake.rows("select status from audit.run order by run_id") == [("succeeded",), ("failed",)]
+
+
 def test_lines_loaded_without_a_geoip_file_get_their_countries_later(lake: WeblogLake) -> None:
     geoip_file = lake.settings.home / "geoip" / "demo.mmdb"
     geoip_file.unlink()

@@ -234,11 +234,14 @@ _DAMAGED: Final = (
 )  # fmt: skip
 
 
-class MissingGeoIp(GeoIp):
-    """No file: every address is in the unknown country, or where that is not wanted, the first look-up fails."""
+class UnreadableGeoIp(GeoIp):
+    """No file, or one that cannot be read: the first look-up fails, or every address is in the unknown country.
 
-    def __init__(self, path: Path, *, is_allowed: bool) -> None:
-        self._path, self._is_allowed = path, is_allowed
+    Where there is nothing to look up, nothing fails.
+    """
+
+    def __init__(self, error: GeoIpError, *, is_allowed: bool) -> None:
+        self._error, self._is_allowed = error, is_allowed
         self.database_type, self.build_epoch, self.names = "none", 0, {UNKNOWN: "Unknown"}
 
     def __str__(self) -> str:
@@ -250,32 +253,30 @@ class MissingGeoIp(GeoIp):
         Raises:
             GeoIpError: the settings do not allow a load without a file.
         """
-        self._refuse()
-        return np.zeros(len(addresses), np.int16)
+        return self._unknown(len(addresses))
 
     def of_v6(self, high: Numbers, low: Numbers) -> Countries:
         """The same for IPv6."""
-        self._refuse()
-        return np.zeros(len(high), np.int16)
+        return self._unknown(len(high))
 
-    def _refuse(self) -> None:
-        if not self._is_allowed:
-            raise GeoIpError(
-                f"There is no GeoIP file at {self._path}.",
-                hint=f"{HINT} Or load with DWH_WITHOUT_GEOIP=unknown, and run `dwh run reclassify` once there is one.",
-            )
+    def _unknown(self, addresses: int) -> Countries:
+        if addresses and not self._is_allowed:
+            raise self._error
+        return np.zeros(addresses, np.int16)
 
 
 def open_file(settings: Settings) -> GeoIp:
-    """Open the GeoIP file of the settings; where there is none, it is missed when the first address is looked up.
-
-    Raises:
-        GeoIpError: it is damaged.
-    """
+    """Open the GeoIP file of the settings; one that is missing or damaged fails when the first address is looked up."""
     path = path_of(settings)
-    if settings.geoip_path is None and not path.exists():
-        return MissingGeoIp(path, is_allowed=settings.without_geoip == "unknown")
-    return read(path)
+    try:
+        return read(path)
+    except GeoIpError as error:
+        is_missing = settings.geoip_path is None and not path.exists()
+        if is_missing:
+            error.hint += (
+                " Or load with DWH_WITHOUT_GEOIP=unknown, and run `dwh run reclassify` once there is one."
+            )
+        return UnreadableGeoIp(error, is_allowed=is_missing and settings.without_geoip == "unknown")
 
 
 def path_of(settings: Settings) -> Path:
