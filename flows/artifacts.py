@@ -1,24 +1,22 @@
 """Artifacts of a run in Prefect: tables of its loads, checks and verifications, a summary page, and lineage."""
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
 from flows.engine import is_tracked, log
+from flows.table_assets import COUNTS, changes, show_tables
 from warehouse.db.connections import connect
 from warehouse.errors import visible
 from warehouse.report.charts import Slot, stacked_columns
 from warehouse.runs.status import Evidence, Rows, read_evidence, read_history
 from warehouse.settings import Settings
-from warehouse.sources.lineage import Lineage, read_lineage
+from warehouse.sources.lineage import read_lineage
 
-COUNTS = ("read", "inserted", "updated", "expired", "deleted", "quarantined")
 GREY = "#8a929b"
 COLOURS = {
     "succeeded": "#1f8a4c",
@@ -27,8 +25,6 @@ COLOURS = {
     "crashed": "#7a1f18",
     "cancelled": GREY,
 }
-# Characters that keys of assets may not have.
-NOT_IN_KEYS = re.compile(r"[^\w:/.@+-]")
 FOUND = ("failed", "warned", "not_evaluated")
 
 
@@ -93,7 +89,7 @@ def show_run(warehouse_url: str, run_id: int) -> Literal["shown", "no change", "
             description="Rows and seconds of the last runs as a chart.",
         )
         if evidence.run["status"] == "succeeded":
-            _show_lineage(place, evidence.loads, origins)
+            show_tables(evidence.run, place, evidence.loads, origins)
     except Exception as error:
         # The run is over and recorded: that Prefect is down is no reason to fail.
         log(f"The artifacts of run {run_id} could not be created: {error}", logging.WARNING)
@@ -104,41 +100,11 @@ def is_quiet(evidence: Evidence) -> bool:
     """Whether a run ended well, changed nothing and found nothing to look at."""
     return (
         evidence.run["status"] in ("succeeded", "skipped")
-        and not any(_changes(load) for load in evidence.loads)
+        and not any(changes(load) for load in evidence.loads)
         and not any(check["outcome"] in FOUND for check in evidence.checks)
         and not _different(evidence.verifications)
         and not evidence.unread_files
     )
-
-
-def _show_lineage(place: str, loads: Rows, origins: Lineage) -> None:
-    """Show each table that the run changed as a task that materializes an asset, downstream of its origins.
-
-    The graph on the run's page shows the lineage; Prefect Cloud also has a page for each asset.
-    """
-    from prefect.assets import Asset, materialize
-    from prefect.cache_policies import NO_CACHE
-
-    def asset(name: str) -> Asset:
-        key = name if "://" in name else f"{place}/{name.replace('.', '/', 1)}"
-        return Asset(key=NOT_IN_KEYS.sub("_", key))
-
-    counts: dict[str, dict[str, int]] = {}
-    for load in loads:
-        if _changes(load) or load["source"] == "mart":
-            counted = counts.setdefault(load["table_name"], dict.fromkeys(COUNTS, 0))
-            counted.update({name: counted[name] + load[f"rows_{name}"] for name in COUNTS})
-    made: dict[str, Any] = {}
-    for table, rows in counts.items():
-        target, sources = asset(table), origins.get(table, ())
-        step: Any = materialize(
-            target,
-            asset_deps=[asset(source) for source in sources],
-            name=table,
-            cache_policy=NO_CACHE,
-            persist_result=False,
-        )(partial(target.add_metadata, rows))
-        made[table] = step(return_state=True, wait_for=[made[source] for source in sources if source in made])
 
 
 def page(evidence: Evidence) -> str:
@@ -152,7 +118,7 @@ def page(evidence: Evidence) -> str:
     ]
     if run["error"]:
         lines += ["", f"**{_escaped(run['error'])}**", "", _escaped(run["hint"] or "").replace("\n", "\n\n")]
-    changed = [load for load in evidence.loads if _changes(load)]
+    changed = [load for load in evidence.loads if changes(load)]
     if evidence.loads:
         lines += ["", f"## Loads ({len(changed)} of {len(evidence.loads)} tables changed)", ""]
         lines += [f"| table | {' | '.join(COUNTS)} | seconds |", f"|---|{'---:|' * (len(COUNTS) + 1)}"]
@@ -282,10 +248,6 @@ def _different(verifications: Rows) -> Rows:
     return [
         verification for verification in verifications if verification["verdict"] in ("different", "repaired")
     ]
-
-
-def _changes(load: dict[str, Any]) -> int:
-    return sum(load[f"rows_{name}"] for name in COUNTS[1:])
 
 
 def _escaped(text: str) -> str:

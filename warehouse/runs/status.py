@@ -173,7 +173,7 @@ def read_evidence(connection: psycopg.Connection, run_id: int) -> Evidence:
             """
             select source, table_name, window_low, window_high, rows_read, rows_inserted, rows_updated,
                 rows_expired, rows_deleted, rows_unchanged, rows_quarantined, rows_cursor_missed,
-                rows_found_by_checksum, source_rows_read, source_blocks_read, seconds
+                rows_found_by_checksum, source_rows_read, source_blocks_read, seconds, loaded_at
             from audit.load where run_id = %s order by load_id
             """,
             run_id,
