@@ -115,18 +115,15 @@ def watchdog(as_json: Json = False) -> None:
     from dataclasses import asdict
 
     from cli.output import out, show_json, show_log, show_table
-    from flows.engine import run_without_prefect
+    from flows.watch_round import watch_round
     from stack.local import state
     from warehouse.settings import Settings
 
-    # As a Prefect run, it would fail whenever Prefect does.
-    run_without_prefect()
+    # Not as a Prefect run: that would fail whenever Prefect does.
     if api_url := os.environ.get("PREFECT_API_URL") or state(Settings.load().home).api_url:
         os.environ["PREFECT_API_URL"] = api_url
-    from flows.watchdog import watchdog as look
-
     with show_log("watchdog"):
-        watched = look()
+        watched = watch_round()
     if as_json:
         show_json(watched)
         return

@@ -45,13 +45,14 @@ def up(
             worker=worker,
             progress=status.update,
         )
-        if worker:
+        if server or worker:
             status.update("fetching a GeoIP file")
-            _fetch_geoip(settings)
+            fetch_missing_geoip(settings, always=worker)
+        if worker:
             status.update("registering deployments")
             _deploy(settings)
             if not had_worker:
-                from flows.watchdog import mark_dead_runs
+                from flows.dead_runs import mark_dead_runs
 
                 mark_dead_runs(settings)
         if live:
@@ -108,18 +109,22 @@ def psql(
     os.execve(program, [program, make_conninfo(**connection), *arguments], environment)
 
 
-def _fetch_geoip(settings: "Settings") -> None:
-    """Fetch a GeoIP file where there are web logs and none; if that fails, the weekly flow tries again."""
+def fetch_missing_geoip(settings: "Settings", *, always: bool) -> None:
+    """Fetch a GeoIP file if there is none and there are web logs, or `always`, since a worker may meet some soon.
+
+    If that fails, which is said, the weekly flow tries again.
+    """
     from cli.output import err
     from warehouse import geoip
     from warehouse.errors import WarehouseError
     from warehouse.files import lake
     from warehouse.weblogs.files.landing import landing_folder
 
-    if geoip.path_of(settings).exists() or lake.what_is_missing(landing_folder(settings)):
+    if geoip.path_of(settings).exists() or not (always or not lake.what_is_missing(landing_folder(settings))):
         return
     try:
-        err.print(str(geoip.update(settings)), markup=False, soft_wrap=True)
+        # Whoever starts a stack without internet does not want to wait for it.
+        err.print(str(geoip.update(settings, pauses=(1,), timeout_seconds=10)), markup=False, soft_wrap=True)
     except WarehouseError as error:
         err.print(f"No GeoIP file: {error}", markup=False, soft_wrap=True)
 

@@ -5,7 +5,7 @@ import random
 import re
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 from pydantic import validate_call
 
 from warehouse.db.connection_errors import is_transient
-from warehouse.errors import LockHeld, WarehouseError, visible
+from warehouse.errors import LockHeld, StepsFailed, WarehouseError, visible
 from warehouse.runs.audit import Run
 
 P = ParamSpec("P")
@@ -31,6 +31,8 @@ JITTER = 0.5
 
 # The run that this code works for; None outside of runs.
 current_run: ContextVar[Run | None] = ContextVar("current_run", default=None)
+# The deployment that started this flow or the one that it is a step of; None where it is run by a command.
+launching_deployment: ContextVar[str | None] = ContextVar("launching_deployment", default=None)
 
 _held_lines: ContextVar["HeldLines | None"] = ContextVar("held_lines", default=None)
 _without_prefect = False
@@ -234,10 +236,12 @@ def _end_in_states(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        deployment = prefect_run().deployment
+        token = launching_deployment.set(deployment or launching_deployment.get())
         try:
             return function(*args, **kwargs)
         except LockHeld as held:
-            if prefect_run().deployment is None:
+            if deployment is None:
                 raise
             from prefect.states import Completed
 
@@ -247,32 +251,22 @@ def _end_in_states(function: Callable[P, R]) -> Callable[P, R]:
                 raise
             from prefect.states import Failed
 
-            words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__)
-            return cast(R, Failed(name=words.capitalize(), message=str(error), data=error))
+            return cast(R, Failed(name=state_name(error), message=str(error), data=error))
+        finally:
+            launching_deployment.reset(token)
 
     return call
 
 
-def in_the_form(hint: str) -> str:
-    """Add to a hint that names options of `dwh run` where the form of the run's deployment has them."""
-    run = prefect_run()
-    switches = [option.replace("-", "_") for option in re.findall(r"--([a-z]+(?:-[a-z]+)*)", hint)]
-    if run.deployment is None or (known := deployment_parameters()) is None or "Custom run" in hint:
-        return hint
-    named = [f"`{switch}`" for switch in dict.fromkeys(switches) if switch in known]
-    if not named:
-        return hint
-    return (
-        f"{hint} In Prefect: deployment {run.deployment}, Run, Custom run, switch on {' and '.join(named)}."
-    )
+def state_name(error: Exception) -> str:
+    """Name of the state in which a run ends that is stopped by `error`, as Delete threshold exceeded.
 
-
-def deployment_parameters() -> Collection[str] | None:
-    """Names in the form of the deployment that this run is of; None outside of one."""
-    from prefect.context import FlowRunContext
-
-    context = FlowRunContext.get()
-    return context.flow.parameters.properties.keys() if context and context.flow else None
+    A flow whose steps were stopped ends as they did, or as Stopped where they ended differently.
+    """
+    if isinstance(error, StepsFailed):
+        names = {state_name(step) for step in error.failed.values()}
+        return names.pop() if len(names) == 1 else "Stopped"
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).capitalize()
 
 
 def _retrying(function: Callable[P, R]) -> Callable[P, R]:

@@ -28,6 +28,8 @@ class OperatorChanges:
 
     def __init__(self, client: "SyncPrefectClient", *, reset: bool = False) -> None:
         self._client, self._reset = client, reset
+        # By variable, what the server has; None where it has none.
+        self._known: dict[str, dict[str, str] | None] = {}
         self.kept: dict[str, list[str]] = {}
 
     def merge(self, name: str, declared: Values, current: Values | None) -> dict[str, Any]:
@@ -46,19 +48,26 @@ class OperatorChanges:
 
     def deployed(self, name: str) -> dict[str, str]:
         """What the server remembers of the last deployment of `name`: a hash by property."""
-        variable = self._client.read_variable_by_name(_variable(name))
-        found = variable.value if variable else {}
-        return dict(found) if isinstance(found, dict) else {}
+        return dict(self._read(_variable(name)) or {})
 
     def remember(self, name: str, hashes: Mapping[str, str]) -> None:
         """Have the server remember what is deployed as `name`."""
         from prefect.client.schemas.actions import VariableCreate, VariableUpdate
 
-        variable = _variable(name)
-        if self._client.read_variable_by_name(variable) is None:
-            self._client.create_variable(VariableCreate(name=variable, value=dict(hashes), tags=["dwh"]))
-        else:
-            self._client.update_variable(VariableUpdate(name=variable, value=dict(hashes)))
+        variable, fresh = _variable(name), dict(hashes)
+        known = self._read(variable)
+        if known is None:
+            self._client.create_variable(VariableCreate(name=variable, value=fresh, tags=["dwh"]))
+        elif known != fresh:
+            self._client.update_variable(VariableUpdate(name=variable, value=fresh))
+        self._known[variable] = fresh
+
+    def _read(self, variable: str) -> dict[str, str] | None:
+        if variable not in self._known:
+            found = self._client.read_variable_by_name(variable)
+            value = found.value if found else None
+            self._known[variable] = value if isinstance(value, dict) else {} if found else None
+        return self._known[variable]
 
 
 def _variable(name: str) -> str:

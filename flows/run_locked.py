@@ -8,14 +8,15 @@ from typing import TypeVar
 
 from flows.artifacts import show_run
 from flows.databases import restart_server
-from flows.engine import DELAYS, current_run, held_lines, in_the_form, log, pause_before, prefect_run
+from flows.engine import DELAYS, current_run, held_lines, log, pause_before, prefect_run
 from flows.notify import alert_rules, send_mail
+from flows.ui_hints import add_ui_steps
 from warehouse.archive import upkeep
 from warehouse.db import locks
 from warehouse.db.connection_errors import is_transient
 from warehouse.db.schema_version import ensure_migrated
 from warehouse.errors import LockHeld, RunLost, UndoRefused, WarehouseError, summarize_error
-from warehouse.runs.audit import Run, start_run
+from warehouse.runs.audit import Run, start_run, status_of
 from warehouse.runs.lock_watch import watch_locks
 from warehouse.settings import Settings
 
@@ -59,12 +60,16 @@ def run_locked(
                 begun = True
                 try:
                     return work(run)
-                except KeyboardInterrupt as stop:
-                    log(f"Run {run.run_id} is cancelled: {summarize_error(stop)}.", logging.WARNING)
-                    raise
                 except WarehouseError as error:
                     # For the UI, the audit trail and the mail alike.
-                    error.hint = in_the_form(error.hint)
+                    error.hint = add_ui_steps(error.hint)
+                    raise
+                except Exception:
+                    raise
+                except BaseException as stop:
+                    # Ctrl-C, or a signal: of Prefect, or of whoever stops the worker.
+                    if status_of(stop) == "cancelled":
+                        log(f"Run {run.run_id} is cancelled: {summarize_error(stop)}.", logging.WARNING)
                     raise
         except Exception as error:
             may_pass = isinstance(error, RunLost) or (not begun and is_transient(error))

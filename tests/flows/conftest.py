@@ -4,7 +4,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,6 +14,7 @@ from uuid import UUID
 import pytest
 
 from stack import local
+from stack.files import exclusive
 from tests.conftest import RUN_FOLDER
 from tests.pipeline import Pipeline
 
@@ -28,6 +31,8 @@ class Tracked:
     tasks: dict[str, int]
     # Tables that it materialized, and those of them that each was made of.
     tables: dict[str, set[str]]
+    # When each of them was loaded.
+    loaded: dict[str, tuple[datetime, datetime]]
     # Kind of the artifact and what it holds, by key.
     artifacts: dict[str, Any]
 
@@ -42,6 +47,13 @@ def prefect_server() -> None:
     os.environ.update(stack.prefect_environment)
     os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+
+
+@contextmanager
+def deployments_lock() -> Iterator[None]:
+    """Register deployments alone: they have the same names for all test processes that share the server."""
+    with exclusive(Path(os.environ[RUN_FOLDER]) / "deployments.lock"):
+        yield
 
 
 @pytest.fixture
@@ -68,7 +80,8 @@ def tracked(prefect_server: None) -> Callable[[object], Tracked]:
                 if known != before:
                     quiet_since, before = time.monotonic(), known
                 has_ended = all(task.state is not None and task.state.is_final() for task in tasks)
-                if has_ended and time.monotonic() - quiet_since > 1:
+                is_past = run.end_time and datetime.now(UTC) - run.end_time > timedelta(seconds=3)
+                if has_ended and (is_past or time.monotonic() - quiet_since > 1):
                     break
                 assert time.monotonic() < give_up_at, f"tasks that never ended: {tasks}"
                 time.sleep(0.1)
@@ -77,18 +90,20 @@ def tracked(prefect_server: None) -> Callable[[object], Tracked]:
             )
             parent = client.read_task_run(run.parent_task_run_id) if run.parent_task_run_id else None
         tasks = sorted(tasks, key=lambda task: task.start_time)
-        names = {task.id: task.name.rpartition("-")[0] for task in tasks}
+        tables = {task.id: task.name for task in tasks if "." in task.name}
+        names = {task.id: task.name.rpartition("-")[0] for task in tasks} | tables
         return Tracked(
             run.name,
             run.state_name,
             run.state.message,
             parent.flow_run_id if parent else None,
-            {names[task.id]: task.run_count for task in tasks if "." not in names[task.id]},
+            {names[task.id]: task.run_count for task in tasks if task.id not in tables},
             {
-                names[task.id]: {names.get(origin.id, "") for origin in task.task_inputs.get("wait_for", [])}
+                task.name: {names.get(origin.id, "") for origin in task.task_inputs.get("wait_for", [])}
                 for task in tasks
-                if "." in names[task.id]
+                if task.id in tables
             },
+            {task.name: (task.start_time, task.end_time) for task in tasks if task.id in tables},
             {artifact.key: artifact.data for artifact in artifacts},
         )
 

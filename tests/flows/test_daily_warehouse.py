@@ -126,14 +126,24 @@ def test_a_source_that_fails_does_not_stop_the_other_sources(
 
 
 def test_day_is_stopped_rather_than_failed_where_only_a_delete_threshold_was_exceeded(
-    place: Pipeline, landing: Path
+    place: Pipeline, landing: Path, tracked: Ask
 ) -> None:
+    from flows.engine import launching_deployment
+
     run_day()
     place.shop.execute("delete from order_item")
+    token = launching_deployment.set("daily-warehouse")
     with pytest.raises(StepsFailed) as failed:
         run_day()
+    launching_deployment.reset(token)
     assert failed.value.exit_code == 3
     assert place.run_states()[4][:2] == ("daily-warehouse", "stopped")
+    stopped = place.rows("select prefect_run_id from audit.run where status = 'stopped' order by run_id")
+    assert [tracked(run_id).state for (run_id,) in stopped] == ["Delete threshold exceeded"] * 2
+    # The day and its step say alike what to switch on where the day was started.
+    steps = "In Prefect: deployment ingest-shop, Run, Custom run, switch on `confirm_deletes`."
+    hints = place.rows("select hint from audit.run where status = 'stopped' order by run_id")
+    assert [hint.endswith(steps) and hint.count("In Prefect") for (hint,) in hints] == [1, 1]
     assert run_day(confirm_deletes=True).steps[0].verifications[-1].rows_mirror == 0
 
 

@@ -6,8 +6,8 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,10 @@ from zoneinfo import ZoneInfo
 import pytest
 from cronsim import CronSim
 
-from flows.deploy import deploy
+from flows.deploy import SOURCE_FLOW, deploy
 from flows.deployments import FOLDER, Declared, read_declarations
 from generators import geoip
+from tests.flows.conftest import deployments_lock
 from tests.pipeline import Pipeline
 from tests.weblog_lake import lines
 from warehouse.db.locks import session_lock
@@ -54,7 +55,14 @@ NAMES = [
 PATIENCE_SECONDS = 240
 
 
-@pytest.fixture
+@pytest.fixture(scope="module", autouse=True)
+def alone() -> Iterator[None]:
+    """No other test process registers deployments on the tests' server meanwhile."""
+    with deployments_lock():
+        yield
+
+
+@pytest.fixture(scope="module")
 def client(prefect_server: None) -> Iterator["SyncPrefectClient"]:
     from prefect.client.orchestration import get_client
 
@@ -64,12 +72,12 @@ def client(prefect_server: None) -> Iterator["SyncPrefectClient"]:
 
 @pytest.fixture
 def deployed(client: "SyncPrefectClient", place: Pipeline, tmp_path: Path) -> Iterator[dict[str, UUID]]:
-    """Every deployment without its schedule, on a pool and a worker of this test alone; ids by name.
+    """Deployments without their schedules, on a pool and a worker of this test alone; ids by name.
 
     Runs that the schedules of other tests have brought wait in the pool of those, and never come to this worker.
     """
     pool = f"test-{uuid.uuid4().hex[:8]}"
-    ids = deploy(unscheduled(), pool, tmp_path).ids
+    ids = deploy(unscheduled("daily-warehouse"), pool, tmp_path).ids
     process = subprocess.Popen(
         [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"],
         cwd=tmp_path,
@@ -82,10 +90,10 @@ def deployed(client: "SyncPrefectClient", place: Pipeline, tmp_path: Path) -> It
     process.wait(PATIENCE_SECONDS)
 
 
-def registered(client: "SyncPrefectClient") -> dict[str, Any]:
+def registered(client: "SyncPrefectClient", names: Sequence[str] = NAMES) -> dict[str, Any]:
     """What the server knows of each deployment."""
     known = {}
-    for name in NAMES:
+    for name in names:
         found = client.read_deployment_by_name(f"{name}/{name}")
         known[name] = (
             found.id,
@@ -101,18 +109,41 @@ def registered(client: "SyncPrefectClient") -> dict[str, Any]:
     return known
 
 
+@dataclass(frozen=True)
+class Everything:
+    """All deployments as they were registered, from when on, and what registering them again has printed."""
+
+    ids: Mapping[str, UUID]
+    begin: datetime
+    first: dict[str, Any]
+    printed: Sequence[str]
+
+
+@pytest.fixture(scope="module")
+def everything(client: "SyncPrefectClient", tmp_path_factory: pytest.TempPathFactory) -> Everything:
+    """Register everything, then once more by `dwh deploy` in a folder with a space, with nobody at the keyboard."""
+    folder = tmp_path_factory.mktemp("deployed") / "some where"
+    folder.mkdir()
+    ids = deploy(read_declarations(SOURCES), folder=folder, reset=True).ids
+    begin, first = datetime.now(UTC), registered(client)
+    urls = {f"DWH_{name.upper()}_URL": "postgresql://127.0.0.1/any" for name in SOURCES}
+    done = dwh_deploy(folder, {**os.environ, **urls})
+    assert done.returncode == 0, done.stderr
+    return Everything(ids, begin, first, done.stdout.splitlines())
+
+
 def test_everything_is_registered_and_registering_again_changes_nothing(
-    client: "SyncPrefectClient", tmp_path: Path
+    client: "SyncPrefectClient", everything: Everything
 ) -> None:
     declared = read_declarations(SOURCES)
-    ids = deploy(declared, folder=tmp_path, reset=True).ids
-    first = registered(client)
-    again = deploy(declared, folder=tmp_path)
-    assert (again.ids, again.kept, again.paused) == (ids, {}, [])
-    assert registered(client) == first
-    assert [d["name"] for d in declared.deployments] == NAMES
+    assert [one["name"] for one in declared.deployments] == NAMES
+    # It names what it keeps of an operator's changes: nothing.
+    assert everything.printed[:-1] == [f"deployed {name}" for name in NAMES]
+    assert registered(client) == everything.first
 
-    _, description, tags, parameters, limit, strategy, schedules, pool, _ = first["daily-warehouse"]
+    _, description, tags, parameters, limit, strategy, schedules, pool, _ = everything.first[
+        "daily-warehouse"
+    ]
     assert description.startswith("Loads every source and the web logs")
     assert (tags, parameters) == (
         ["dwh", "daily"],
@@ -120,7 +151,7 @@ def test_everything_is_registered_and_registering_again_changes_nothing(
     )
     assert (limit, strategy.value, pool) == (1, "ENQUEUE", "dwh")
     assert schedules == [("0 18 * * *", "America/Sao_Paulo", True)]
-    assert all(limit == 1 for _, _, _, _, limit, *_ in first.values())
+    assert all(limit == 1 for _, _, _, _, limit, *_ in everything.first.values())
 
     assert client.read_work_pool("dwh").concurrency_limit == 4
     assert len(client.read_automations_by_name(declared.resources["automations"][0]["name"])) == 1
@@ -129,30 +160,28 @@ def test_everything_is_registered_and_registering_again_changes_nothing(
 
 
 def test_the_form_of_a_deployment_has_types_defaults_and_words(
-    client: "SyncPrefectClient", tmp_path: Path
+    client: "SyncPrefectClient", everything: Everything
 ) -> None:
     from prefect.exceptions import PrefectHTTPStatusError
 
-    ids = deploy(read_declarations(SOURCES), folder=tmp_path).ids
-    schema = client.read_deployment(ids["ingest-shop"]).parameter_openapi_schema
+    ingest_shop = everything.ids["ingest-shop"]
+    schema = client.read_deployment(ingest_shop).parameter_openapi_schema
     full_refresh = schema["properties"]["full_refresh"]
     assert (full_refresh["type"], full_refresh["default"]) == ("boolean", False)
     assert full_refresh["description"].startswith("Read every row again")
     with pytest.raises(PrefectHTTPStatusError, match="409"):
-        client.create_flow_run_from_deployment(ids["ingest-shop"], parameters={"full_refresh": "perhaps"})
+        client.create_flow_run_from_deployment(ingest_shop, parameters={"full_refresh": "perhaps"})
 
 
 def test_the_server_itself_schedules_the_runs_of_every_deployment_with_a_schedule(
-    client: "SyncPrefectClient", tmp_path: Path
+    client: "SyncPrefectClient", everything: Everything
 ) -> None:
+    # Registering has deleted what was scheduled to come: whatever is found is new.
     declared = read_declarations(SOURCES)
     schedules = {one["name"]: one["schedules"][0] for one in declared.deployments if one.get("schedules")}
-    # Deploying deletes what was scheduled to come: whatever is found is new.
-    ids = deploy(declared, folder=tmp_path, reset=True).ids
-    begin = datetime.now(UTC)
     until = time.monotonic() + PATIENCE_SECONDS
     while True:
-        times = {name: scheduled_times(client, ids[name], begin) for name in NAMES}
+        times = {name: scheduled_times(client, everything.ids[name], everything.begin) for name in NAMES}
         # Prefect's default: at least three runs ahead.
         if all(len(times[name]) >= 3 for name in schedules):
             break
@@ -195,14 +224,12 @@ def test_a_worker_runs_what_the_api_asks_for_and_retry_goes_on_where_it_failed(
     (landing / "access.log").write_bytes(lines(1, 10))
     with session_lock(place.warehouse, "source shop"):
         left_out = client.create_flow_run_from_deployment(deployed["ingest-shop"]).id
-        asked = client.create_flow_run_from_deployment(deployed["ingest-weblogs"]).id
         state = ended(client, left_out, tmp_path)
         assert (state.type.value, state.name) == ("COMPLETED", "Skipped")
         assert "'source shop' is being loaded by test warehouse" in state.message
-        # Nothing tells addresses' countries.
-        assert ended(client, asked, tmp_path).name == "Failed"
 
     day = client.create_flow_run_from_deployment(deployed["daily-warehouse"]).id
+    # Nothing tells addresses' countries.
     assert ended(client, day, tmp_path).name == "Failed"
     geoip.write(tmp_path / "home" / "geoip" / "demo.mmdb")
     # What the button of that name in the UI does.
@@ -212,10 +239,8 @@ def test_a_worker_runs_what_the_api_asks_for_and_retry_goes_on_where_it_failed(
         time.sleep(0.2)
     assert ended(client, day, tmp_path).name == "Completed"
     runs = place.rows("select flow, deployment, status from audit.run order by run_id")
-    # The two that were asked for together begin in any order.
-    assert [*sorted(runs[:2]), *runs[2:]] == [
+    assert runs == [
         ("ingest-shop", "ingest-shop", "skipped"),
-        ("ingest-weblogs", "ingest-weblogs", "failed"),
         ("daily-warehouse", "daily-warehouse", "failed"),
         ("ingest-shop", None, "succeeded"),
         ("ingest-weblogs", None, "failed"),
@@ -244,9 +269,51 @@ def test_a_worker_runs_what_the_api_asks_for_and_retry_goes_on_where_it_failed(
     assert place.facts() == []
 
 
-def unscheduled() -> Declared:
-    """The declarations without schedules."""
+@pytest.mark.parametrize(
+    ("hint", "steps"),
+    [
+        ("Correct the shop.", []),
+        ("Run `dwh migrate`, then `dwh status`.", []),
+        ("`dwh run daily --from ingest-shop`", []),
+        # A source without a URL has no deployment.
+        ("`dwh run northwind --full-refresh`.", []),
+        ("Read it: `dwh run shop --full-refresh`.", [("ingest-shop", "full_refresh")]),
+        ("Is it moved? `dwh run shop --accept-source`.", [("ingest-shop", "accept_source")]),
+        ("Run it again with --confirm-deletes.", [("daily-warehouse", "confirm_deletes")]),
+        ("Repair them by `dwh reconcile --repair`.", [("reconcile", "repair")]),
+        ("`dwh reconcile`: with `--repair` it repairs.", [("reconcile", None), ("reconcile", "repair")]),
+        ("`dwh geoip update`, or `dwh generate weblogs`.", [("geoip-update", None)]),
+        ("`dwh run retention --confirm-deletes`", [("remove-old-weblogs", "confirm_deletes")]),
+    ],
+)
+def test_hints_say_where_the_ui_has_what_their_commands_do(
+    hint: str, steps: list[tuple[str, str | None]], prefect_server: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.engine import launching_deployment
+    from flows.ui_hints import add_ui_steps
+
+    monkeypatch.setenv("DWH_SHOP_URL", "postgresql://127.0.0.1/any")
+    assert add_ui_steps(hint) == hint
+    named = [
+        f"deployment {name}, Run" + (f", Custom run, switch on `{switch}`" if switch else "")
+        for name, switch in steps
+    ]
+    expected = f"{hint} In Prefect: {'; '.join(named)}." if steps else hint
+    token = launching_deployment.set("daily-warehouse")
+    assert add_ui_steps(hint) == add_ui_steps(expected) == expected
+    launching_deployment.reset(token)
+
+
+def some(*names: str) -> Declared:
+    """The declarations of sources and of these flows: all nineteen take seconds to register."""
     declared = read_declarations(SOURCES)
+    wanted = [one for one in declared.deployments if one["entrypoint"] == SOURCE_FLOW or one["name"] in names]
+    return replace(declared, deployments=wanted)
+
+
+def unscheduled(*names: str) -> Declared:
+    """The same without schedules."""
+    declared = some(*names)
     return replace(declared, deployments=[{**one, "schedules": []} for one in declared.deployments])
 
 
@@ -265,9 +332,9 @@ def test_what_is_dead_in_the_warehouse_is_marked_as_crashed_in_prefect(
     from prefect.client.schemas.objects import StateType
     from prefect.states import Running
 
-    from flows.watchdog import _mark_in_prefect
+    from flows.dead_runs import mark_in_prefect
 
-    ids = deploy(read_declarations(SOURCES), folder=tmp_path).ids
+    ids = deploy(some("watchdog"), folder=tmp_path).ids
     dead, alive = (client.create_flow_run_from_deployment(ids["watchdog"]).id for _ in range(2))
     for run_id in (dead, alive):
         client.set_flow_run_state(run_id, Running(), force=True)
@@ -280,7 +347,7 @@ def test_what_is_dead_in_the_warehouse_is_marked_as_crashed_in_prefect(
             [run_id, status],
         )
     with start_run(place.warehouse_url, flow="watchdog") as run:
-        assert _mark_in_prefect(run.connection) == (str(dead),)
+        assert mark_in_prefect(run.connection) == (str(dead),)
     assert client.read_flow_run(dead).state.type == StateType.CRASHED
     assert client.read_flow_run(alive).state.type == StateType.RUNNING
     client.delete_flow_run(alive)
@@ -291,7 +358,7 @@ def test_run_that_is_pending_while_its_worker_dies_gives_its_slot_back(
 ) -> None:
     from prefect.states import Pending
 
-    from flows import watchdog
+    from flows import dead_runs
 
     deployment_id = deploy(unscheduled(), f"test-{uuid.uuid4().hex[:8]}", tmp_path).ids["ingest-shop"]
 
@@ -303,9 +370,9 @@ def test_run_that_is_pending_while_its_worker_dies_gives_its_slot_back(
     stuck, state = take()
     assert state == "PENDING"
     assert take()[1] == "CANCELLED"
-    assert str(stuck) not in watchdog._mark_in_prefect(None)
-    monkeypatch.setattr(watchdog, "PENDING_MINUTES", -1)
-    assert str(stuck) in watchdog._mark_in_prefect(None)
+    assert str(stuck) not in dead_runs.mark_in_prefect(None)
+    monkeypatch.setattr(dead_runs, "PENDING_MINUTES", -1)
+    assert str(stuck) in dead_runs.mark_in_prefect(None)
     assert client.read_flow_run(stuck).state.type.value == "CRASHED"
     again, state = take()
     assert state == "PENDING"
@@ -315,10 +382,13 @@ def test_run_that_is_pending_while_its_worker_dies_gives_its_slot_back(
 def test_deployment_of_a_source_that_is_no_longer_declared_is_paused_until_it_is_again(
     client: "SyncPrefectClient", tmp_path: Path
 ) -> None:
-    def paused() -> list[str]:
-        return [name for name in NAMES if client.read_deployment_by_name(f"{name}/{name}").paused]
+    both = some()
+    names = [declared["name"] for declared in both.deployments]
+    one = replace(both, deployments=[each for each in both.deployments if each["name"] != "ingest-northwind"])
 
-    both, one = read_declarations(SOURCES), read_declarations(["shop"])
+    def paused() -> list[str]:
+        return [name for name in names if client.read_deployment_by_name(f"{name}/{name}").paused]
+
     assert deploy(both, folder=tmp_path, reset=True).paused == []
     assert deploy(one, folder=tmp_path).paused == ["ingest-northwind"]
     assert deploy(one, folder=tmp_path).paused == []
@@ -341,9 +411,10 @@ def test_what_an_operator_has_changed_on_the_server_stays_until_it_is_reset(
     from prefect.client.schemas.schedules import CronSchedule
     from prefect.events.schemas.automations import AutomationCore
 
-    declared = read_declarations(SOURCES)
+    declared = some("daily-warehouse", "refresh-marts", "reconcile")
+    names = [one["name"] for one in declared.deployments]
     ids = deploy(declared, folder=tmp_path, reset=True).ids
-    before = registered(client)
+    before = registered(client, names)
     automation = client.read_automations_by_name(declared.resources["automations"][0]["name"])[0]
 
     def schedule_of(name: str) -> UUID:
@@ -370,20 +441,20 @@ def test_what_an_operator_has_changed_on_the_server_stays_until_it_is_reset(
             {**automation.model_dump(exclude={"id", "owner_resource"}), "enabled": False}
         ),
     )
-    changed = registered(client)
-    assert sum(changed[name] != before[name] for name in NAMES) == 3
+    changed = registered(client, names)
+    assert sum(changed[name] != before[name] for name in names) == 3
 
     def others() -> tuple[Any, ...]:
         return (
             client.read_work_pool("dwh").concurrency_limit,
             client.read_variable_by_name("dwh_time_zone").value,
             client.read_automations_by_name(automation.name)[0].enabled,
-            [name for name in NAMES if client.read_deployment(ids[name]).paused],
+            [name for name in names if client.read_deployment(ids[name]).paused],
         )
 
     for _ in range(2):
         done = deploy(declared, folder=tmp_path)
-        assert registered(client) == changed
+        assert registered(client, names) == changed
         assert others() == (9, "Asia/Tokyo", False, ["reconcile"])
         assert done.kept == {
             "ingest-shop": ["schedules"],
@@ -397,24 +468,15 @@ def test_what_an_operator_has_changed_on_the_server_stays_until_it_is_reset(
     new = {"cron": "7 7 * * *", "timezone": "UTC"}
     newer = replace(declared, deployments=[{**one, "schedules": [new]} for one in declared.deployments])
     deploy(newer, folder=tmp_path)
-    schedules = {name: known[6] for name, known in registered(client).items()}
+    schedules = {name: known[6] for name, known in registered(client, names).items()}
     assert schedules.pop("ingest-shop") == changed["ingest-shop"][6]
     assert schedules.pop("refresh-marts") == [("3 3 * * *", "UTC", True)]
     assert set(map(str, schedules.values())) == {str([("7 7 * * *", "UTC", True)])}
 
     deploy(declared, folder=tmp_path, reset=True)
-    assert registered(client) == before
+    assert registered(client, names) == before
     assert others() == (4, "America/Sao_Paulo", True, [])
     assert deploy(declared, folder=tmp_path).kept == {}
-
-
-def test_from_any_folder_without_a_prompt(prefect_server: None, tmp_path: Path) -> None:
-    folder = tmp_path / "some where"
-    folder.mkdir()
-    urls = {f"DWH_{name.upper()}_URL": "postgresql://127.0.0.1/any" for name in SOURCES}
-    done = dwh_deploy(folder, {**os.environ, **urls})
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[:-1] == [f"deployed {name}" for name in NAMES]
 
 
 def test_without_a_server_deploying_says_what_to_do(tmp_path: Path) -> None:

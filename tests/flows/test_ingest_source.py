@@ -8,6 +8,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 from uuid import UUID
@@ -17,10 +18,10 @@ import psycopg
 import pytest
 
 from tests.flows.conftest import Tracked
-from tests.pipeline import LOCK_AWAITED, Pipeline
+from tests.pipeline import LOCK_AWAITED, Pipeline, copy_of_shop
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock, transaction_lock
-from warehouse.errors import DeleteThresholdExceeded, LockHeld, SchemaOutdated
+from warehouse.errors import DeleteThresholdExceeded, LockHeld, QualityGateStopped, SchemaOutdated
 from warehouse.history.change_log import STAR_LOCK
 
 Ask = Callable[[object], Tracked]
@@ -73,6 +74,16 @@ def test_tables_that_a_run_changed_are_assets_made_of_others(place: Pipeline, tr
         for name in ("customer", "product", "company", "payment_method", "distribution_center")
     }
     assert eventually(lambda: tracked(first).tables.get("dwh.fact_order_item"), origins) == origins
+    # Each stands at the time of its load, after what it was made of, and not with all others at the end of the run.
+    ((began, ended),) = place.warehouse.execute(
+        "select started_at, ended_at from audit.run where run_id = 1"
+    ).fetchall()
+    seen = tracked(first)
+    for table_name, (begin, end) in seen.loaded.items():
+        assert began <= begin <= end <= ended
+        assert all(seen.loaded[origin][1] <= end for origin in seen.tables[table_name])
+    begins, ends = zip(*seen.loaded.values(), strict=True)
+    assert min(ends) <= seen.loaded["dwh.fact_order_item"][0] and len(set(begins)) > 8
     made = f"postgres://127.0.0.1/{place.warehouse.info.dbname}"
     for table, origin in (
         ("dwh/dim_customer", f"{made}/raw/shop_customer"),
@@ -129,6 +140,22 @@ def test_delete_threshold_fails_the_run_at_once_and_says_why(place: Pipeline, tr
     assert seen.artifacts["ingest-shop"].startswith("# ingest-shop: stopped")
     assert "--confirm-deletes" in seen.artifacts["ingest-shop"]
     assert ingest(confirm_deletes=True).verifications[-1].rows_mirror == 0
+
+
+def test_quality_gate_fails_the_run_under_its_own_name(
+    place: Pipeline, tracked: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.ingest_source import ingest_source
+
+    copy_of_shop("mall", tmp_path)
+    lines = tmp_path / "mall" / "conform" / "order_item.sql"
+    lines.write_text(f"select line.* from ({lines.read_text()}) as line, generate_series(1, 2)")
+    monkeypatch.setenv("DWH_SOURCES", str(tmp_path))
+    monkeypatch.setenv("DWH_MALL_URL", place.shop_url)
+    with pytest.raises(QualityGateStopped):
+        ingest_source("mall")
+    assert [(flow, status) for flow, status, _ in place.run_states()] == [("ingest-mall", "stopped")]
+    assert tracked(place.rows("select prefect_run_id from audit.run")[0][0]).state == "Quality gate stopped"
 
 
 def test_connection_lost_while_publishing_is_tried_again(place: Pipeline, tracked: Ask) -> None:

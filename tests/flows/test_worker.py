@@ -17,6 +17,7 @@ import pytest
 
 from flows.deploy import deploy
 from stack.files import free_port
+from tests.flows.conftest import deployments_lock
 from tests.flows.test_deployments import unscheduled
 from tests.pipeline import Pipeline
 
@@ -32,7 +33,7 @@ class Working:
     def __init__(self, client: "SyncPrefectClient", place: Pipeline, folder: Path) -> None:
         self.client, self.place = client, place
         self._pool, self._log = f"test-{uuid.uuid4().hex[:8]}", folder / "worker.log"
-        self._ids = deploy(unscheduled(), self._pool, folder).ids
+        self._ids = deploy(unscheduled("refresh-marts"), self._pool, folder).ids
         self._folder = folder
         self.process = self.start("0")
 
@@ -73,6 +74,13 @@ class Working:
         self.until(lambda: self.client.read_flow_run(flow_run_id).state.is_final())
         return self.client.read_flow_run(flow_run_id).state
 
+    def lines(self, flow_run_id: UUID) -> list[str]:
+        """The log of a flow run, as far as it has arrived."""
+        from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+
+        mine = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[flow_run_id]))
+        return [one.message for one in self.client.read_logs(log_filter=mine)]
+
     def audited(self) -> list[tuple[Any, ...]]:
         """Status of each run in the audit trail, and mails."""
         return [
@@ -89,7 +97,7 @@ def working(
 
     monkeypatch.setenv("DWH_ALERT_TO", "team@example.com")
     monkeypatch.setenv("DWH_SMTP_URL", f"smtp://127.0.0.1:{free_port()}")
-    with get_client(sync_client=True) as client:
+    with get_client(sync_client=True) as client, deployments_lock():
         working = Working(client, place, tmp_path)
         yield working
         working.process.kill()
@@ -108,6 +116,7 @@ def test_run_that_is_cancelled_in_the_ui_or_with_its_worker_is_cancelled_everywh
         working.client.set_flow_run_state(cancelled, Cancelling())
         assert working.ended(cancelled).name == "Cancelled"
         assert working.audited() == [("cancelled",)]
+        working.until(lambda: "Run 1 is cancelled: stopped by SIGTERM." in working.lines(cancelled))
 
         # Its worker is stopped, and gives its runs no time.
         drained = working.begin()
@@ -149,3 +158,36 @@ def test_run_finishes_while_its_worker_drains_and_one_that_is_killed_is_crashed(
         assert working.client.read_flow_run(later).state.type.value == "SCHEDULED"
         assert working.audited()[:2] == [("crashed",), ("succeeded",)]
         assert len(place.facts()) == 1
+
+
+@pytest.mark.slow
+def test_run_outlives_its_worker_and_one_that_dies_with_it_is_crashed_once(
+    working: Working, place: Pipeline
+) -> None:
+    from flows.watchdog import watchdog
+
+    with psycopg.connect(place.shop_url) as lock:
+        lock.execute("lock table product")
+        # kill -9 of the worker alone.
+        outlives = working.begin()
+        working.process.kill()
+        working.process.wait()
+        lock.rollback()
+        assert working.ended(outlives).name == "Completed"
+
+        # As a container ends: the worker and all that it has started.
+        lock.execute("lock table product")
+        working.start("0")
+        dies = working.begin()
+        worker = psutil.Process(working.process.pid)
+        doomed = [worker, *worker.children(recursive=True)]
+        for process in doomed:
+            process.kill()
+        psutil.wait_procs(doomed, PATIENCE_SECONDS)
+        working.process.wait()
+        for _ in range(2):
+            watchdog()
+        assert working.client.read_flow_run(dies).state.name == "Crashed"
+        assert working.audited() == [("succeeded",), ("crashed",), ("crashed", "ingest-shop crashed")]
+        ((error,),) = place.rows("select error from audit.run where status = 'crashed'")
+        assert error.startswith("The process is gone")

@@ -63,7 +63,9 @@ def _bearing(path: str) -> Iterator[psutil.Process]:
             continue
 
 
-def test_stack_keeps_data_and_addresses_over_a_stop_and_a_kill(home: Path) -> None:
+def test_stack_keeps_data_and_addresses_over_a_kill_and_down_ends_it_with_the_runs_at_work(
+    home: Path, tmp_path: Path
+) -> None:
     heard: list[str] = []
     first = local.up(home, progress=heard.append)
     assert heard[:2] == ["starting Prefect server", "starting PostgreSQL"]
@@ -78,12 +80,21 @@ def test_stack_keeps_data_and_addresses_over_a_stop_and_a_kill(home: Path) -> No
         process.kill()
         process.wait(60)
     assert not local.state(home).is_up
-    again = local.up(home)
+    again = local.up(home, worker=True)
     assert again.api_url == first.api_url
     assert _variables(first.api_url) == ["kept"]
     with psycopg.connect(again.postgres.url("warehouse")) as connection:
         assert connection.execute("select count(*) from kept").fetchone() == (0,)
+
+    (tmp_path / "job.py").write_text(JOB)
+    subprocess.run(
+        [sys.executable, "-c", DEPLOY, str(tmp_path)], env=os.environ | again.prefect_environment, check=True
+    )
+    pids = tmp_path / "pids"
+    wait_for(lambda: pids.exists() and bool(pids.read_text()))
+    job = [psutil.Process(int(pid)) for pid in pids.read_text().split()]
     local.down(home)
+    assert [process for process in job if is_alive(process)] == []
     assert processes_of(home) == []
     assert not local.state(home).is_up
 
@@ -132,7 +143,12 @@ def dwh_up(home: Path) -> dict[str, str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     done = subprocess.run(
         [sys.executable, "-m", "cli.main", "up", "--worker", "--json"],
-        env={**environment, "DWH_HOME": str(home), "DWH_LAKE": str(home / "lake")},
+        env={
+            **environment,
+            "DWH_HOME": str(home),
+            "DWH_LAKE": str(home / "lake"),
+            "DWH_GEOIP_URL": "http://127.0.0.1:9/none",
+        },
         capture_output=True,
         text=True,
     )
@@ -167,22 +183,6 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < until, "it never came to be"
         time.sleep(0.2)
-
-
-def test_down_ends_a_flow_run_and_what_it_started(home: Path, tmp_path: Path) -> None:
-    stack = local.up(home, databases=(), worker=True)
-    assert not stack.postgres_is_running
-    (tmp_path / "job.py").write_text(JOB)
-    subprocess.run(
-        [sys.executable, "-c", DEPLOY, str(tmp_path)], env=os.environ | stack.prefect_environment, check=True
-    )
-    pids = tmp_path / "pids"
-    while not pids.exists() or not pids.read_text():
-        time.sleep(0.1)
-    job = [psutil.Process(int(pid)) for pid in pids.read_text().split()]
-    local.down(home)
-    assert [process for process in job if is_alive(process)] == []
-    assert processes_of(home) == []
 
 
 def test_down_leaves_a_foreign_process_with_a_remembered_number_alone(home: Path) -> None:

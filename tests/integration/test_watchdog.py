@@ -1,10 +1,10 @@
 """The watchdog: what should have succeeded and has not is mailed once, with or without Prefect."""
 
-import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -14,9 +14,11 @@ import psycopg
 import pytest
 
 from flows.deployments import read_declarations
+from flows.watch_round import watch_round
 from stack.files import free_port
 from tests.mailserver import Inbox, mail_server, text_of
 from warehouse.db.connections import connect
+from warehouse.errors import ConnectionFailed
 from warehouse.runs.alerts import Rules
 from warehouse.runs.audit import start_run
 from warehouse.runs.watchdog import Expectation, Watch, watch
@@ -173,29 +175,27 @@ def test_every_schedule_of_the_deployments_is_watched() -> None:
     assert {expectation.time_zone for expectation in found.values()} == {"America/Sao_Paulo"}
 
 
-ROOT = Path(__file__).parents[2]
+@pytest.fixture
+def settings(tmp_path: Path, warehouse_url: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Settings of a watchdog that no Prefect server is known to, and that tries a database that is down once."""
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setattr("flows.run_locked.DELAYS", ())
+    given = {"DWH_HOME": str(tmp_path), "DWH_WAREHOUSE_URL": warehouse_url, "DWH_SHOP_URL": warehouse_url}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    return given
 
 
-def dwh_watchdog(tmp_path: Path, url: str, inbox: Inbox) -> subprocess.CompletedProcess[str]:
-    """`dwh watchdog` as cron runs it: no Prefect anywhere."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    return subprocess.run(
-        [sys.executable, "-m", "cli.main", "watchdog"],
-        env={
-            **environment,
-            "DWH_HOME": str(tmp_path),
-            "DWH_WAREHOUSE_URL": url,
-            "DWH_SHOP_URL": url,
-            "DWH_SMTP_URL": f"smtp://127.0.0.1:{inbox.port}",
-            "DWH_ALERT_TO": "ana@example.com",
-        },
-        capture_output=True,
-        text=True,
-    )
+@pytest.fixture
+def inbox(settings: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Inbox]:
+    with mail_server() as inbox:
+        monkeypatch.setenv("DWH_SMTP_URL", f"smtp://127.0.0.1:{inbox.port}")
+        monkeypatch.setenv("DWH_ALERT_TO", "ana@example.com")
+        yield inbox
 
 
 def test_from_cron_a_killed_run_and_a_late_one_are_mailed_once(
-    tmp_path: Path, warehouse_url: str, warehouse: psycopg.Connection
+    settings: dict[str, str], inbox: Inbox, warehouse: psycopg.Connection
 ) -> None:
     week_ago = datetime.now(UTC) - timedelta(days=7)
     for expectation in read_declarations(["shop"]).expectations:
@@ -208,10 +208,10 @@ def test_from_cron_a_killed_run_and_a_late_one_are_mailed_once(
         values ('ingest-shop', 'schedule', 'x', 'a', 1, 'running')
         """
     )
-    with mail_server() as inbox:
-        for _ in range(2):
-            done = dwh_watchdog(tmp_path, warehouse_url, inbox)
-            assert done.returncode == 0, done.stderr
+    # As cron runs it: no Prefect anywhere.
+    done = subprocess.run([sys.executable, "-m", "cli.main", "watchdog"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "1 dead runs marked as crashed.")
+    assert watch_round().found.crashed == []
     assert sorted(subject.split(":")[0] for subject in inbox.subjects) == [
         "[dwh] ingest-shop crashed",
         "[dwh] refresh-marts is late",
@@ -221,15 +221,18 @@ def test_from_cron_a_killed_run_and_a_late_one_are_mailed_once(
 
 
 def test_a_warehouse_that_is_down_is_mailed_once_and_so_is_its_return(
-    tmp_path: Path, warehouse_url: str
+    settings: dict[str, str], inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     down = f"postgresql://ana:s3cret@127.0.0.1:{free_port()}/warehouse"
-    with mail_server() as inbox:
-        codes = [
-            dwh_watchdog(tmp_path, url, inbox).returncode
-            for url in (down, down, warehouse_url, warehouse_url)
-        ]
-    assert codes == [1, 1, 0, 0]
+    for url, is_down in (
+        (down, True),
+        (down, True),
+        (settings["DWH_WAREHOUSE_URL"], False),
+        (settings["DWH_WAREHOUSE_URL"], False),
+    ):
+        monkeypatch.setenv("DWH_WAREHOUSE_URL", url)
+        with pytest.raises(ConnectionFailed) if is_down else nullcontext():
+            watch_round()
     assert [subject.split(":")[0] for subject in inbox.subjects] == [
         "[dwh] the warehouse failed",
         "[dwh] the warehouse works again",
@@ -252,31 +255,23 @@ class Monitor(BaseHTTPRequestHandler):
 
 
 def test_monitor_is_called_after_each_round_unless_mail_waits_or_the_warehouse_is_down(
-    tmp_path: Path, warehouse_url: str, warehouse: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, str], warehouse: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = HTTPServer(("127.0.0.1", 0), Monitor)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        monkeypatch.setenv("DWH_HOME", str(tmp_path))
-        monkeypatch.setenv("DWH_SHOP_URL", warehouse_url)
         monkeypatch.setenv("DWH_HEARTBEAT_URL", f"http://127.0.0.1:{server.server_port}/ping/secret")
-        calls = []
-        for url, is_waiting in (
-            (warehouse_url, False),
-            (warehouse_url, True),
-            ("postgresql://me@127.0.0.1:1/x", False),
-        ):
-            monkeypatch.setenv("DWH_WAREHOUSE_URL", url)
-            if is_waiting:
-                warehouse.execute(
-                    "insert into audit.outbox (flow, kind, problem, subject, body_text, body_html, attempts,"
-                    " created_at) values ('x', 'late', 'x', 'x', 'x', 'x', 3, now() - interval '61 minutes')"
-                )
-            subprocess.run(
-                [sys.executable, "-m", "cli.main", "watchdog"], capture_output=True, stdin=subprocess.DEVNULL
-            )
-            calls.append(len(Monitor.calls))
-        assert (calls, Monitor.calls) == ([1, 1, 1], ["/ping/secret"])
+        watch_round()
+        assert Monitor.calls == ["/ping/secret"]
+        warehouse.execute(
+            "insert into audit.outbox (flow, kind, problem, subject, body_text, body_html, attempts,"
+            " created_at) values ('x', 'late', 'x', 'x', 'x', 'x', 3, now() - interval '61 minutes')"
+        )
+        watch_round()
+        monkeypatch.setenv("DWH_WAREHOUSE_URL", "postgresql://me@127.0.0.1:1/x")
+        with pytest.raises(ConnectionFailed):
+            watch_round()
+        assert Monitor.calls == ["/ping/secret"]
     finally:
         server.shutdown()
         server.server_close()

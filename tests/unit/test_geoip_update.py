@@ -347,3 +347,36 @@ def test_two_updates_at_once_do_not_disturb_each_other(
     assert {one.status for one in done} <= {"installed", "unchanged"}
     assert str(geoip.read(geoip.path_of(mine))) == "DBIP-Country-Lite 2026-11-01"
     assert [path.name for path in done[0].path.parent.iterdir()] == ["country.mmdb"]
+
+
+@pytest.mark.parametrize("always", [True, False])
+def test_stack_that_starts_without_a_file_fetches_it_once(
+    always: bool,
+    mirror: Mirror,
+    make: Callable[..., bytes],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from cli.stack_commands import fetch_missing_geoip
+
+    mirror.answer(gzip.compress(make(built=f"{datetime.now(UTC):%Y-%m}-01")))
+    here = settings(tmp_path, mirror, lake=str(tmp_path / "lake"))
+    fetch_missing_geoip(here, always=always)
+    # Without a worker, only where there are web logs.
+    assert len(mirror.asked) == always
+    (tmp_path / "lake" / "landing" / "weblogs").mkdir(parents=True)
+    fetch_missing_geoip(here, always=always)
+    fetch_missing_geoip(here, always=always)
+    assert len(mirror.asked) == 1
+    assert geoip.path_of(here).exists()
+    assert "DBIP-Country-Lite" in capsys.readouterr().err
+
+
+def test_stack_starts_where_the_file_cannot_be_fetched(
+    mirror: Mirror, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cli.stack_commands import fetch_missing_geoip
+
+    mirror.answer(status=404)
+    fetch_missing_geoip(settings(tmp_path, mirror, lake=str(tmp_path / "lake")), always=True)
+    assert "No GeoIP file: There is no file at" in capsys.readouterr().err

@@ -57,6 +57,8 @@ class Run:
     dry_run_connection: psycopg.Connection | None = field(default=None, repr=False)
     # Whether what it publishes goes into the archive.
     is_archived: bool = False
+    # Dead runs that it has marked as crashed before it began.
+    found_dead: tuple[int, ...] = ()
     # Of a process that stays: the connection on which each batch is published, opened once.
     kept_connection: psycopg.Connection | None = field(default=None, repr=False)
 
@@ -196,7 +198,7 @@ def start_run(
         connect(warehouse_url, autocommit=True, application_name=f"dwh {flow}") as connection,
     ):
         _record_ends(connection, warehouse_url)
-        mark_crashed(connection, rules)
+        found_dead = tuple(mark_crashed(connection, rules))
         with connection.transaction():
             row = connection.execute(
                 """
@@ -226,16 +228,16 @@ def start_run(
         )
         run = Run(
             run_id, flow, connection, warehouse_url, server_process(connection), rules, dry_run_connection,
-            is_archived=archive and not dry_run, kept_connection=kept_connection,
+            is_archived=archive and not dry_run, found_dead=found_dead, kept_connection=kept_connection,
         )  # fmt: skip
         try:
             with explain_unwritable():
                 yield run
         except BaseException as error:
             if (lost := _find_lost(run, error)) is not None:
-                _end(run, _status_of(lost), lost)
+                _end(run, status_of(lost), lost)
                 raise lost from error
-            _end(run, _status_of(error), error)
+            _end(run, status_of(error), error)
             raise
         _end(run, "succeeded", None)
 
@@ -464,7 +466,8 @@ def _summary(error: BaseException | None) -> str | None:
     return redact(summarize_error(error))
 
 
-def _status_of(error: BaseException) -> str:
+def status_of(error: BaseException) -> str:
+    """Status in which a run ends that `error` has ended."""
     if isinstance(error, LockHeld):
         return "skipped"
     if isinstance(error, WarehouseError) and error.exit_code == 3:
