@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import hcl2
 import pytest
 import yaml
 
+hcl2 = pytest.importorskip("hcl2", reason="python-hcl2 reads Terraform's files")
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deployments" / "terraform"
 SCHEMA: dict[str, Any] = json.loads((Path(__file__).parent / "terraform_provider.json").read_text())
