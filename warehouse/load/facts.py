@@ -15,7 +15,7 @@ from warehouse.load.counts import Counts
 from warehouse.load.fit import UNFIT
 from warehouse.load.lookups import describe_inferred
 from warehouse.model.calendar_sql import add_days, days_of_batch
-from warehouse.model.fact_sql import LACKS_MEMBER, fact_query, member_source
+from warehouse.model.fact_sql import INCOMPLETE_LINE, fact_query, member_source
 from warehouse.model.star import DIMENSIONS, Dimension, Fact
 from warehouse.model.tables import fact_table
 
@@ -124,34 +124,39 @@ def infer_missing(batch: Batch, fact: Fact, lines: sql.Identifier | None = None)
 def prepared_columns(batch: Batch) -> list[str]:
     """Columns that the fact's business SQL delivers."""
     description = batch.connection.execute("select * from pg_temp.prepared limit 0").description
-    return [column.name for column in description or () if column.name != LACKS_MEMBER]
+    return [column.name for column in description or () if column.name != INCOMPLETE_LINE]
 
 
 def _prepare(batch: Batch, fact: Fact) -> None:
     """Join the batch to its members; those that no dimension holds are inferred, and their lines joined once more."""
-    names = {
-        "lacks_member": sql.Identifier("prepared", LACKS_MEMBER),
-        "same": same_key(fact.natural_key, "line", "prepared"),
-        "query": fact_query(fact, with_lacks_member=True),
-        "query_again": fact_query(fact, INCOMPLETE_LINES, with_lacks_member=True),
-    }
     # A first file names many members that nobody has: to join most of its lines twice takes longer than to look first.
     if batch.is_full_load and batch.entity.lookups and any(infer_missing(batch, fact).values()):
         describe_inferred(batch)
-    batch.create_temporary("prepared", "{query}", **names)
-    if not batch.exists("select from pg_temp.prepared as prepared where {lacks_member}", **names):
+    batch.create_temporary("prepared", "{query}", query=fact_query(fact, with_incomplete=True))
+    # Places rather than keys: of three million lines those few are found without a join.
+    incomplete = batch.create_temporary(
+        "incomplete",
+        "select prepared.ctid as prepared_place, {line} as line_place from pg_temp.prepared as prepared "
+        "where {line} is not null",
+        line=sql.Identifier("prepared", INCOMPLETE_LINE),
+    )
+    if not incomplete:
         return
-    # Usually a few lines of a large batch: the planner has to know.
-    batch.analyze(sql.Identifier("pg_temp", "prepared"), [*fact.natural_key, LACKS_MEMBER])
+    batch.execute("analyze pg_temp.incomplete")
     batch.create_temporary(
         "incomplete_lines",
-        "select line.* from {conformed} as line inner join pg_temp.prepared as prepared on {same} and {lacks_member}",
-        **names,
+        "select line.* from pg_temp.incomplete inner join {conformed} as line on incomplete.line_place = line.ctid",
     )
     if any(infer_missing(batch, fact, INCOMPLETE_LINES).values()):
         describe_inferred(batch)
-        batch.execute("delete from pg_temp.prepared as prepared where {lacks_member}", **names)
-        batch.execute("insert into pg_temp.prepared {query_again}", **names)
+        batch.execute(
+            "delete from pg_temp.prepared as prepared using pg_temp.incomplete "
+            "where prepared.ctid = incomplete.prepared_place"
+        )
+        batch.execute(
+            "insert into pg_temp.prepared {query}",
+            query=fact_query(fact, INCOMPLETE_LINES, with_incomplete=True),
+        )
 
 
 def _merge(batch: Batch, names: dict[str, sql.Composable]) -> tuple[int, int]:

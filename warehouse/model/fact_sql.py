@@ -9,24 +9,24 @@ from warehouse.model.declaration import DailySnapshot, DateKey, Dimension, Fact,
 from warehouse.model.star import DIMENSIONS, FACTS
 
 FACTS_SQL = Path(__file__).parent / "facts"
-# Whether a line refers to a member that its dimension does not hold.
-LACKS_MEMBER = "_lacks_member"
+# Place (ctid) of a line that refers to a member which its dimension does not hold; null for all others.
+INCOMPLETE_LINE = "_incomplete_line"
 
 
 def fact_query(
-    fact: Fact, lines: sql.Identifier | None = None, *, with_lacks_member: bool = False
+    fact: Fact, lines: sql.Identifier | None = None, *, with_incomplete: bool = False
 ) -> sql.Composed:
     """Select the rows of a fact from its batch, or from `lines` of it, each joined to the versions valid at its event.
 
     `facts/<entity>.sql` selects measures and attributes; it may read `line` and each dimension by its name. On request
-    each row says whether its line lacks a member, as LACKS_MEMBER.
+    each row says where its line is, as INCOMPLETE_LINE, if that refers to a member that its dimension does not hold.
     """
     key = [*fact.natural_key, "source_system"]
     event = sql.Identifier("line", fact.event_time)
     calculated = [column.name for column in (*fact.measures, *fact.attributes)]
     return sql.SQL(
         """
-        select {line}, {dates}, {keys}, {calculated}{lacks_member}
+        select {line}, {dates}, {keys}, {calculated}{incomplete}
         from {lines} as line
         {lookups}
         cross join lateral (
@@ -38,10 +38,10 @@ def fact_query(
         dates=_each(_date_key(date, fact) for date in fact.dates),
         keys=_each(map(_key, fact.refers_to)),
         calculated=_each(sql.Identifier("calculated", name) for name in calculated),
-        lacks_member=sql.SQL(", {} as {}").format(
-            sql.SQL(" or ").join(map(_lacks_member, fact.refers_to)), sql.Identifier(LACKS_MEMBER)
+        incomplete=sql.SQL(", case when {} then line.ctid end as {}").format(
+            sql.SQL(" or ").join(map(_lacks_member, fact.refers_to)), sql.Identifier(INCOMPLETE_LINE)
         )
-        if with_lacks_member
+        if with_incomplete
         else sql.SQL(""),
         lines=lines or sql.Identifier("staging", f"conformed_{fact.entity}"),
         lookups=sql.SQL("\n").join(_lookup(reference, event) for reference in fact.refers_to),
