@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from tests.integration.test_feeds import FeedPipeline
-from tests.marts import MartWorld
+from tests.marts import MartWorld, refresh
 from warehouse.db.connections import connect
 from warehouse.errors import AccessRefused
 from warehouse.report.contacts import write_contacts
@@ -112,6 +112,29 @@ def test_contacts_are_read_as_their_own_role_into_a_private_file(
         for table in ("mart.sales", "dwh.dim_lead", "mart.leads_masked", "dwh.dim_customer"):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(f"select from {table}".encode())
+
+
+def test_conversion_per_lead_source_is_computed_again_when_leads_have_changed(
+    mart_world: MartWorld, tmp_path: Path
+) -> None:
+    def lead_count() -> tuple[int]:
+        (row,) = mart_world.pipeline.warehouse.execute(
+            "select lead_count from mart.lead_source_conversion where lead_source = 'radio'"
+        ).fetchall() or [(0,)]
+        return row
+
+    leads = FeedPipeline(mart_world.warehouse_url, tmp_path / "lake", "leads")
+    leads.land("y.csv", "lead_id,name,email,source,created\nR-1,Ada,ada@example.com,radio,2024-03-01\n")
+    leads.run()
+    leads.warehouse.close()
+    assert lead_count() == (0,)
+    assert "lead_source_conversion" in refresh(mart_world.warehouse_url)
+    assert lead_count() == (1,)
+    assert "lead_source_conversion" not in refresh(mart_world.warehouse_url)
+    # By hand, without a run: the change log has it.
+    mart_world.pipeline.warehouse.execute("delete from dwh.fact_lead where lead_id = 'R-1'")
+    assert "lead_source_conversion" in refresh(mart_world.warehouse_url)
+    assert lead_count() == (0,)
 
 
 def test_a_login_without_the_role_gets_no_contacts(mart_world: MartWorld, tmp_path: Path) -> None:

@@ -114,16 +114,14 @@ def refresh_stored(
             definitions[mart.name] += " " + _calendar(connection, run_id)
             if not full_refresh and _is_of_today(connection, mart, definitions[mart.name]):
                 continue
-        elif (
-            mart.reads
-            and not full_refresh
-            and mart.reads not in changed
-            and (
-                (known := _state(connection, mart.name)) is not None
+        elif mart.reads and not full_refresh and changed.isdisjoint(mart.reads):
+            known = _state(connection, mart.name)
+            if (
+                known is not None
                 and known.definition == definitions[mart.name]
-            )
-        ):
-            continue
+                and not _star_changed(connection, mart, Since(known.load_id, known.change_id))
+            ):
+                continue
         state = states.get(mart.name)
         values = (
             changed_values(connection, mart, Since(state.load_id, state.change_id))
@@ -133,7 +131,7 @@ def refresh_stored(
         with _concerning(mart.name):
             deleted, inserted = _replace(connection, mart, values)
         if deleted or inserted:
-            changed.add(mart.name)
+            changed.add(f"mart.{mart.name}")
         row = connection.execute(sql.SQL("select count(*) from {}").format(_table(mart))).fetchone()
         assert row is not None
         _remember(connection, mart, definitions[mart.name], reached, run_id)
@@ -307,6 +305,23 @@ def _state(connection: psycopg.Connection, name: str) -> _State | None:
             """,
             [name],
         ).fetchone()
+
+
+def _star_changed(connection: psycopg.Connection, mart: Mart, since: Since) -> bool:
+    """Whether a table of the star that the mart reads was loaded, or changed in place, since."""
+    row = connection.execute(
+        """
+        select
+            exists (
+                select from audit.load
+                where load_id > %(load_id)s and table_name = any(%(tables)s)
+                    and rows_inserted + rows_updated + rows_expired + rows_deleted > 0
+            )
+            or exists (select from audit.change_log where change_id > %(change_id)s and table_name = any(%(tables)s))
+        """,
+        {"load_id": since.load_id, "change_id": since.change_id, "tables": list(mart.reads)},
+    ).fetchone()
+    return row == (True,)
 
 
 def _shown_attribute_changed(connection: psycopg.Connection, mart: Mart, change_id: int) -> bool:

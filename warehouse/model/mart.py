@@ -84,12 +84,15 @@ class Mart:
     key: tuple[str, ...] = ()
     types: Mapping[str, str] = field(default_factory=dict)
     indexes: tuple[str, ...] = ()
-    # Of such a mart that does not move with the calendar: the stored mart whose changes it follows.
-    reads: str | None = None
+    # Of such a mart that does not move with the calendar: the stored marts and tables of the star whose changes it
+    # follows, with their schemas.
+    reads: tuple[str, ...] = ()
     # The flow that fills it, where that is not refresh-marts.
     written_by: str | None = None
     # Of an answer that reports show: the column that names a row, and the one that is drawn.
     picture: tuple[str, str] | None = None
+    # Column that says the order of the rows of its picture, where that is not the value that is drawn: days of a week.
+    sequence: str | None = None
     # In which its rows are shown, where its query does not say: of a stored mart.
     order: str = ""
 
@@ -100,8 +103,8 @@ class Mart:
 
     @property
     def is_calendar(self) -> bool:
-        """Whether it moves with the calendar, and is computed once a day."""
-        return bool(self.types) and self.reads is None and self.written_by is None
+        """Whether it moves with the calendar: it is computed by the daily run and after corrections."""
+        return bool(self.types) and not self.reads and self.written_by is None
 
     @property
     def details(self) -> str | None:
@@ -218,9 +221,10 @@ def read_marts() -> Mapping[str, Mart]:
             tuple(entry.get("key", ())),
             entry.get("types", {}),
             tuple(entry.get("indexes", ())),
-            entry.get("reads"),
+            tuple(entry.get("reads", ())),
             entry.get("written_by"),
             (entry["picture"][0], entry["picture"][1]) if "picture" in entry else None,
+            entry.get("sequence"),
             entry.get("order", ""),
         )
     return marts

@@ -1,9 +1,38 @@
 -- mart.capture_verification: one row per captured table: did source and mirror agree when last compared?
--- inputs: audit.verification, mart.reconciliation
--- Other layers are not cut into chunks.
+-- inputs: audit.verification
+-- Other layers are not cut into chunks. The last comparison of each table is found as in mart.reconciliation.
+with recursive last as (
+    (
+        select
+            newest.source,
+            newest.table_name,
+            newest.verification_id
+        from audit.verification as newest
+        where newest.layer = 'mirror' and newest.chunks > 0
+        order by newest.source desc, newest.table_name desc, newest.verification_id desc
+        limit 1
+    )
+    union all
+    select
+        previous.source,
+        previous.table_name,
+        previous.verification_id
+    from last
+    cross join lateral (
+        select
+            one.source,
+            one.table_name,
+            one.verification_id
+        from audit.verification as one
+        where one.layer = 'mirror' and one.chunks > 0 and (one.source, one.table_name) < (last.source, last.table_name)
+        order by one.source desc, one.table_name desc, one.verification_id desc
+        limit 1
+    ) as previous
+)
+
 select
-    verified.source,
-    verified.table_name,
+    verification.source,
+    verification.table_name,
     verification.verdict,
     verification.rows_source,
     verification.rows_mirror,
@@ -12,15 +41,5 @@ select
     verification.seconds,
     verification.verified_at,
     verification.run_id
-from mart.reconciliation as verified
-cross join
-    lateral (
-        select one.*
-        from audit.verification as one
-        where
-            one.layer = verified.layer and one.source = verified.source and one.table_name = verified.table_name
-            and one.chunks > 0
-        order by one.verification_id desc
-        limit 1
-    ) as verification
-where verified.layer = 'mirror'
+from last
+inner join audit.verification as verification on last.verification_id = verification.verification_id

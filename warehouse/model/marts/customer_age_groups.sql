@@ -40,7 +40,7 @@ select
     aged.source_system,
     case
         when aged.age is null then 'unknown'
-        when aged.age < 18 then 'under 18'
+        when aged.age < 18 then '0-17'
         when aged.age < 25 then '18-24'
         when aged.age < 35 then '25-34'
         when aged.age < 45 then '35-44'

@@ -23,4 +23,5 @@ from mart.customer_rfm as ranked
 left join dwh.dim_customer as customer
     on ranked.customer_id = customer.customer_id and ranked.source_system = customer.source_system
     and customer.is_current
-order by ranked.source_system, ranked.currency, ranked.customer_rank
+-- By the index of the rank: the first customers of each source and currency come first, however many there are.
+order by ranked.customer_rank, ranked.source_system, ranked.currency

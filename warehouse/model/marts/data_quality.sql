@@ -1,73 +1,96 @@
 -- mart.data_quality: one row per source, dataset and check: its last verdict, and when it last found any.
 -- inputs: audit.check_result
--- The checks are found by skipping through the index: a trail of years has few of them.
-with recursive checked as (
+-- The last results of each check are found by skipping backwards through indexes: a trail of years has few checks.
+with recursive last as (
     (
         select
-            first.source,
-            first.dataset,
-            first.check_name,
-            coalesce(first.column_name, '') as column_name
-        from audit.check_result as first
-        order by first.source asc, first.dataset asc, first.check_name asc, coalesce(first.column_name, '') asc
+            newest.source,
+            newest.dataset,
+            newest.check_name,
+            coalesce(newest.column_name, '') as column_name,
+            newest.check_result_id
+        from audit.check_result as newest
+        order by
+            newest.source desc, newest.dataset desc, newest.check_name desc, coalesce(newest.column_name, '') desc,
+            newest.check_result_id desc
         limit 1
     )
     union all
-    select
-        next.source,
-        next.dataset,
-        next.check_name,
-        next.column_name
-    from checked
+    select previous.*
+    from last
     cross join lateral (
         select
-            result.source,
-            result.dataset,
-            result.check_name,
-            coalesce(result.column_name, '') as column_name
-        from audit.check_result as result
+            one.source,
+            one.dataset,
+            one.check_name,
+            coalesce(one.column_name, '') as column_name,
+            one.check_result_id
+        from audit.check_result as one
         where
-            (result.source, result.dataset, result.check_name, coalesce(result.column_name, ''))
-            > (checked.source, checked.dataset, checked.check_name, checked.column_name)
+            (one.source, one.dataset, one.check_name, coalesce(one.column_name, ''))
+            < (last.source, last.dataset, last.check_name, last.column_name)
         order by
-            result.source asc, result.dataset asc, result.check_name asc, coalesce(result.column_name, '') asc
+            one.source desc, one.dataset desc, one.check_name desc, coalesce(one.column_name, '') desc,
+            one.check_result_id desc
         limit 1
-    ) as next
+    ) as previous
+),
+
+last_found as (
+    (
+        select
+            newest.source,
+            newest.dataset,
+            newest.check_name,
+            coalesce(newest.column_name, '') as column_name,
+            newest.check_result_id
+        from audit.check_result as newest
+        where newest.outcome in ('failed', 'warned')
+        order by
+            newest.source desc, newest.dataset desc, newest.check_name desc, coalesce(newest.column_name, '') desc,
+            newest.check_result_id desc
+        limit 1
+    )
+    union all
+    select previous.*
+    from last_found
+    cross join lateral (
+        select
+            one.source,
+            one.dataset,
+            one.check_name,
+            coalesce(one.column_name, '') as column_name,
+            one.check_result_id
+        from audit.check_result as one
+        where
+            one.outcome in ('failed', 'warned')
+            and (one.source, one.dataset, one.check_name, coalesce(one.column_name, ''))
+            < (last_found.source, last_found.dataset, last_found.check_name, last_found.column_name)
+        order by
+            one.source desc, one.dataset desc, one.check_name desc, coalesce(one.column_name, '') desc,
+            one.check_result_id desc
+        limit 1
+    ) as previous
 )
 
 select
-    last.source,
-    last.dataset,
-    last.check_name,
-    last.check_type,
-    last.column_name,
-    last.level,
-    last.outcome,
-    last.measured,
-    last.threshold,
-    last.rows_checked,
-    last.message,
-    last.checked_at,
-    found.last_found_at,
-    last.run_id
-from checked
-cross join
-    lateral (
-        select result.*
-        from audit.check_result as result
-        where
-            result.source = checked.source and result.dataset = checked.dataset
-            and result.check_name = checked.check_name and coalesce(result.column_name, '') = checked.column_name
-        order by result.check_result_id desc
-        limit 1
-    ) as last
-left join lateral (
-    select result.checked_at as last_found_at
-    from audit.check_result as result
-    where
-        result.source = checked.source and result.dataset = checked.dataset
-        and result.check_name = checked.check_name and coalesce(result.column_name, '') = checked.column_name
-        and result.outcome in ('failed', 'warned')
-    order by result.check_result_id desc
-    limit 1
-) as found on true
+    result.source,
+    result.dataset,
+    result.check_name,
+    result.check_type,
+    result.column_name,
+    result.level,
+    result.outcome,
+    result.measured,
+    result.threshold,
+    result.rows_checked,
+    result.message,
+    result.checked_at,
+    found.checked_at as last_found_at,
+    result.run_id
+from last
+inner join audit.check_result as result on last.check_result_id = result.check_result_id
+left join last_found
+    on last.source = last_found.source and last.dataset = last_found.dataset
+    and last.check_name = last_found.check_name and last.column_name = last_found.column_name
+left join audit.check_result as found on last_found.check_result_id = found.check_result_id

@@ -9,4 +9,3 @@ select
     avg(leads.days_to_conversion) filter (where leads.conversion_method = 'matched') as average_days_to_conversion
 from mart.leads as leads
 group by coalesce(leads.lead_source, 'unknown')
-order by lead_conversion_rate desc, lead_source asc

@@ -1,14 +1,28 @@
 -- mart.quarantine_by_rule: rows in quarantine per source, entity and rule; one that broke two counts in both.
 -- inputs: audit.quarantine
+-- Most rows break the same rules as others: these are counted together.
+with waiting as (
+    select
+        entry.source,
+        entry.entity,
+        entry.rules,
+        count(*) as waiting_count,
+        min(entry.quarantined_at) as oldest_at,
+        max(entry.quarantined_at) as newest_at,
+        max(entry.quarantine_id) as newest_quarantine_id
+    from audit.quarantine as entry
+    where entry.resolved_at is null
+    group by entry.source, entry.entity, entry.rules
+)
+
 select
-    entry.source,
-    entry.entity,
+    waiting.source,
+    waiting.entity,
     broken.rule,
-    count(*) as waiting_count,
-    min(entry.quarantined_at) as oldest_at,
-    max(entry.quarantined_at) as newest_at,
-    max(entry.quarantine_id) as newest_quarantine_id
-from audit.quarantine as entry
-cross join unnest(entry.rules) as broken (rule)
-where entry.resolved_at is null
-group by entry.source, entry.entity, broken.rule
+    sum(waiting.waiting_count)::bigint as waiting_count,
+    min(waiting.oldest_at) as oldest_at,
+    max(waiting.newest_at) as newest_at,
+    max(waiting.newest_quarantine_id) as newest_quarantine_id
+from waiting
+cross join unnest(waiting.rules) as broken (rule)
+group by waiting.source, waiting.entity, broken.rule

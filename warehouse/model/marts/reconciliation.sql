@@ -1,38 +1,41 @@
 -- mart.reconciliation: one row per table of every layer: was it what the layer below makes of it, when last compared?
 -- inputs: audit.verification
--- The tables are found by skipping through the index: a trail of years has few of them.
-with recursive verified as (
+-- The last comparison of each table is found by skipping backwards through the index: a trail of years has few tables.
+with recursive last as (
     (
         select
-            first.layer,
-            first.source,
-            first.table_name
-        from audit.verification as first
-        order by first.layer asc, first.source asc, first.table_name asc
+            newest.layer,
+            newest.source,
+            newest.table_name,
+            newest.verification_id
+        from audit.verification as newest
+        order by newest.layer desc, newest.source desc, newest.table_name desc, newest.verification_id desc
         limit 1
     )
     union all
     select
-        next.layer,
-        next.source,
-        next.table_name
-    from verified
+        previous.layer,
+        previous.source,
+        previous.table_name,
+        previous.verification_id
+    from last
     cross join lateral (
         select
             one.layer,
             one.source,
-            one.table_name
+            one.table_name,
+            one.verification_id
         from audit.verification as one
-        where (one.layer, one.source, one.table_name) > (verified.layer, verified.source, verified.table_name)
-        order by one.layer asc, one.source asc, one.table_name asc
+        where (one.layer, one.source, one.table_name) < (last.layer, last.source, last.table_name)
+        order by one.layer desc, one.source desc, one.table_name desc, one.verification_id desc
         limit 1
-    ) as next
+    ) as previous
 )
 
 select
-    verified.layer,
-    verified.source,
-    verified.table_name,
+    verification.layer,
+    verification.source,
+    verification.table_name,
     verification.verdict,
     verification.rows_source as rows_expected,
     verification.rows_mirror as rows_found,
@@ -41,12 +44,5 @@ select
     verification.rows_repaired,
     verification.verified_at,
     verification.run_id
-from verified
-cross join lateral (
-    select one.*
-    from audit.verification as one
-    where
-        one.layer = verified.layer and one.source = verified.source and one.table_name = verified.table_name
-    order by one.verification_id desc
-    limit 1
-) as verification
+from last
+inner join audit.verification as verification on last.verification_id = verification.verification_id

@@ -44,15 +44,41 @@ verified as (
     group by watermark.source, watermark.table_name
 ),
 
+-- By name: to_regclass asks for privileges on the schema, and readers have none on raw.
 named as (
+    select distinct
+        loaded.table_name,
+        relation.oid
+    from loaded
+    inner join pg_namespace as namespace on split_part(loaded.table_name, '.', 1) = namespace.nspname
+    inner join pg_class as relation
+        on namespace.oid = relation.relnamespace
+        and substr(loaded.table_name, strpos(loaded.table_name, '.') + 1) = relation.relname
+    where relation.relkind in ('r', 'p', 'm')
+),
+
+part as (
     select
-        relation.oid,
-        namespace.nspname || '.' || relation.relname as table_name
-    from pg_class as relation
-    inner join pg_namespace as namespace on relation.relnamespace = namespace.oid
-    where
-        relation.relkind in ('r', 'p', 'm')
-        and namespace.nspname in ('raw', 'dwh', 'mart', 'audit', 'staging')
+        named.table_name,
+        named.oid
+    from named
+    union
+    select
+        named.table_name,
+        tree.relid as oid
+    from named
+    cross join lateral pg_partition_tree(named.oid) as tree
+),
+
+size as (
+    select
+        part.table_name,
+        (sum(relation.reltuples) filter (where relation.reltuples >= 0))::bigint as row_count_estimate,
+        sum(pg_total_relation_size(relation.oid))::bigint as size_bytes
+    from part
+    inner join pg_class as relation on part.oid = relation.oid
+    where relation.relkind in ('r', 'm')
+    group by part.table_name
 )
 
 select
@@ -88,8 +114,6 @@ left join lateral (
     limit 1
 ) as changed on true
 left join audit.freshness as freshness on loaded.source = freshness.source
--- By name: to_regclass asks for privileges on the schema, and readers have none on raw.
-left join named on loaded.table_name = named.table_name
 left join lateral (
     -- A table of the star is made of all tables of its source.
     select
@@ -99,15 +123,4 @@ left join lateral (
     where mirror.source = loaded.source
         and (mirror.table_name = loaded.table_name or loaded.table_name not like 'raw.%')
 ) as verified on true
-left join lateral (
-    select
-        (sum(relation.reltuples) filter (where relation.reltuples >= 0))::bigint as row_count_estimate,
-        sum(pg_total_relation_size(relation.oid))::bigint as size_bytes
-    from pg_class as relation
-    where
-        relation.relkind in ('r', 'm')
-        and (
-            relation.oid = named.oid
-            or relation.oid in (select tree.relid from pg_partition_tree(named.oid) as tree)
-        )
-) as size on true
+left join size on loaded.table_name = size.table_name

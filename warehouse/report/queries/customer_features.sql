@@ -1,11 +1,38 @@
 -- customers by profit level as of the newest day that features were built for, per source.
 -- inputs: mart.customer_feature
-with newest as (
+-- The sources, and the newest day of each, are found by skipping through indexes: features are kept of every week.
+with recursive known as (
+    (
+        select first.source_system
+        from mart.customer_feature as first
+        order by first.source_system
+        limit 1
+    )
+    union all
+    select next.source_system
+    from known
+    cross join lateral (
+        select feature.source_system
+        from mart.customer_feature as feature
+        where feature.source_system > known.source_system
+        order by feature.source_system
+        limit 1
+    ) as next
+),
+
+newest as (
     select
-        feature.source_system,
-        max(feature.as_of_date) as as_of_date
-    from mart.customer_feature as feature
-    group by feature.source_system
+        known.source_system,
+        last.as_of_date
+    from known
+    cross join
+        lateral (
+            select feature.as_of_date
+            from mart.customer_feature as feature
+            where feature.source_system = known.source_system
+            order by feature.as_of_date desc
+            limit 1
+        ) as last
 )
 
 select
