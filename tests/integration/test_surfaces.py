@@ -1,7 +1,6 @@
 """One definition, every surface: report, sheet, dashboard, Grafana, Superset, semantic file and views agree by cell."""
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from html.parser import HTMLParser
@@ -19,8 +18,9 @@ from warehouse.db.connections import connect
 from warehouse.db.roles import READER
 from warehouse.model.grafana import panel_queries
 from warehouse.model.mart import Mart, answers, format_cell, read_metrics, title_of
+from warehouse.model.superset import bar_metric, chart_queries
 from warehouse.report.read import read
-from warehouse.report.sheet import escape_formula, write_sheet
+from warehouse.report.sheet import escape_formula, sheet_name, write_sheet
 from warehouse.report.write import render
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +47,38 @@ def sheet(mart_world: MartWorld, tmp_path_factory: pytest.TempPathFactory) -> di
     return pd.read_excel(
         path, sheet_name=None, engine="calamine", dtype=object, keep_default_na=False, na_values=[""]
     )
+
+
+@pytest.fixture(scope="module")
+def charts() -> dict[str, str]:
+    """SQL of each of Superset's charts by its title, of the files that it imports."""
+    folder = ROOT / "deployments/superset/warehouse"
+    return chart_queries(
+        {
+            str(path.relative_to(folder)): yaml.load(path.read_text(), yaml.CSafeLoader)
+            for path in folder.rglob("*.yaml")
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def semantic() -> dict[str, str]:
+    """Expression of each metric of the semantic file by its name."""
+    model = yaml.load((ROOT / "docs/semantic.yaml").read_text(), yaml.CSafeLoader)
+    return {one["name"]: one["expression"]["dialects"][0]["expression"] for one in model["metrics"]}
+
+
+@pytest.fixture(scope="module")
+def dashboard(mart_world: MartWorld) -> Iterator[Any]:
+    """The page of `dwh dashboard`, opened."""
+    testing = pytest.importorskip(
+        "streamlit.testing.v1", reason="no dashboard: streamlit is not installed (extra dashboard)"
+    )
+    from warehouse.dashboard import APP
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DWH_WAREHOUSE_URL", mart_world.warehouse_url)
+        yield testing.AppTest.from_file(str(APP), default_timeout=60).run()
 
 
 class _Tables(HTMLParser):
@@ -107,6 +139,7 @@ def test_an_answer_is_the_same_everywhere(
     reader: psycopg.Connection,
     report: dict[str, Cells],
     sheet: dict[str, pd.DataFrame],
+    charts: dict[str, str],
     mart: Mart,
 ) -> None:
     frame = mart_world.answer(mart)
@@ -119,7 +152,7 @@ def test_an_answer_is_the_same_everywhere(
             [format_cell(name, row[names.index(name)]) for name in shown] for row in rows
         ]
 
-    found = sheet[mart.title[:31].strip()].iloc[:, : len(names)]
+    found = sheet[sheet_name(mart)].iloc[:, : len(names)]
     assert list(found.columns) == [title_of(name) for name in names]
     assert all_rounded(rows_of(found)) == all_rounded(
         [[escape_formula(value) for value in row] for row in rows]
@@ -133,27 +166,24 @@ def test_an_answer_is_the_same_everywhere(
         row[names.index(value)] for row in rows
     ]
 
-    columns, query = superset_query(mart)
+    cursor = reader.execute(charts[mart.title].encode())
+    columns = [column.name for column in cursor.description or ()]
     assert set(columns) == set(names)
-    answered = [dict(zip(columns, row, strict=True)) for row in reader.execute(query.encode()).fetchall()]
-    assert answered == [dict(zip(names, row, strict=True)) for row in rows]
-
-
-def superset_query(mart: Mart) -> tuple[list[str], str]:
-    """Columns and SQL of the table's chart, as Superset makes it of chart and dataset."""
-    folder = ROOT / "deployments/superset/warehouse"
-    chart = yaml.safe_load((folder / "charts" / f"{mart.name}_table.yaml").read_text())
-    (asked,) = json.loads(chart["query_context"])["queries"]
-    dataset = next(
-        one
-        for one in map(yaml.safe_load, (path.read_text() for path in (folder / "datasets").rglob("*.yaml")))
-        if one["uuid"] == chart["dataset_uuid"]
-    )
-    order = ", ".join(f"{name} {'asc' if upwards else 'desc'}" for name, upwards in asked["orderby"])
-    return asked["columns"], (
-        f"select {', '.join(asked['columns'])} from {dataset['schema']}.{dataset['table_name']}"
-        f"{' order by ' + order if order else ''} limit {asked['row_limit']}"
-    )
+    assert [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()] == [
+        dict(zip(names, row, strict=True)) for row in rows
+    ]
+    value, groups = bar_metric(mart)
+    bars = next(query for title, query in charts.items() if title.startswith(f"{mart.title}: "))
+    whole = mart_world.mart(mart.shown)
+    if mart.sequence not in (None, groups[0]):
+        whole[groups[0]] = [f"{row[mart.sequence]} {row[groups[0]]}" for row in whole.to_dict("records")]
+    sums = whole.groupby(groups, dropna=False)[value].sum().sort_values(ascending=False).head(30)
+    found = reader.execute(bars.encode()).fetchall()
+    assert [rounded(row[-1]) for row in found] == [rounded(each) for each in sums]
+    assert {tuple(map(str, row[:-1])) for row in found} <= {
+        tuple(map(str, key)) if isinstance(key, tuple) else (str(key),)
+        for key in whole.groupby(groups, dropna=False).groups
+    }
 
 
 def test_total_sales_are_the_independent_answer_on_every_surface(
@@ -161,7 +191,8 @@ def test_total_sales_are_the_independent_answer_on_every_surface(
     reader: psycopg.Connection,
     report: dict[str, Cells],
     sheet: dict[str, pd.DataFrame],
-    dashboard: Callable[[], Any],
+    semantic: dict[str, str],
+    dashboard: Any,
 ) -> None:
     lines = mart_world.raw_lines()
     (expected,) = measured(lines.assign(source_system="shop"), ["source_system", "currency"]).values()
@@ -171,48 +202,42 @@ def test_total_sales_are_the_independent_answer_on_every_surface(
         zip([name for name in names if name not in ("source_system", "currency")], cells, strict=True)
     )
     (in_sheet,) = sheet["Total sales"].to_dict("records")
-    model = yaml.safe_load((ROOT / "docs/semantic.yaml").read_text())
-    expressions = {one["name"]: one["expression"]["dialects"][0]["expression"] for one in model["metrics"]}
     for name in METRICS:
-        row = reader.execute(f"select {expressions[name]} from mart.sales as sales".encode()).fetchone()
+        row = reader.execute(f"select {semantic[name]} from mart.sales as sales".encode()).fetchone()
         assert row == (expected[name],), name
         assert on_page[name] == format_cell(name, expected[name]), name
         assert rounded(in_sheet[title_of(name)]) == rounded(expected[name]), name
     months = mart_world.mart("sales_by_category_month").ordered_month
-    app = dashboard()
-    app.select_slider[0].set_value((months.min(), months.max())).run()
-    shown = {metric.label: metric.value for metric in app.metric}
+    dashboard.select_slider[0].set_value((months.min(), months.max())).run()
+    shown = {metric.label: metric.value for metric in dashboard.metric}
     for name in ("net_amount", "unit_count", "profit_amount"):
         assert shown[title_of(name)] == format_cell(name, expected[name]), name
 
 
 def test_ratios_of_the_semantic_file_are_those_of_the_marts(
-    mart_world: MartWorld, reader: psycopg.Connection
+    mart_world: MartWorld, reader: psycopg.Connection, semantic: dict[str, str]
 ) -> None:
-    model = yaml.safe_load((ROOT / "docs/semantic.yaml").read_text())
-    expressions = {one["name"]: one["expression"]["dialects"][0]["expression"] for one in model["metrics"]}
     (total,) = mart_world.mart("total_sales").to_dict("records")
     metrics = read_metrics()
     ratios = [
         name
         for name, metric in metrics.items()
-        if metric.ratio and name in expressions and metrics[metric.ratio[0]].dataset == "sales"
+        if metric.ratio and name in semantic and metrics[metric.ratio[0]].dataset == "sales"
     ]
     assert {"return_rate", "discount_rate", "average_order_amount"} <= set(ratios)
     for name in ratios:
-        row = reader.execute(f"select {expressions[name]} from mart.sales as sales".encode()).fetchone()
+        row = reader.execute(f"select {semantic[name]} from mart.sales as sales".encode()).fetchone()
         assert row is not None and rounded(row[0]) == rounded(total[name]), name
     (users,) = (
-        reader.execute(f"select {expressions['user_count']} from mart.weblog as weblog".encode()).fetchone()
+        reader.execute(f"select {semantic['user_count']} from mart.weblog as weblog".encode()).fetchone()
         or ()
     )
     raw = mart_world.raw_requests().user.nunique()
     assert users == raw
 
 
-def test_tables_of_the_dashboard_are_the_marts(mart_world: MartWorld, dashboard: Callable[[], Any]) -> None:
-    app = dashboard()
-    tables = {frozenset(frame.value.columns): frame.value for frame in app.dataframe}
+def test_tables_of_the_dashboard_are_the_marts(mart_world: MartWorld, dashboard: Any) -> None:
+    tables = {frozenset(frame.value.columns): frame.value for frame in dashboard.dataframe}
     for name in ("purchase_funnel", "traffic_source_conversion"):
         expected = mart_world.mart(name)
         found = tables[frozenset(expected.columns)][list(expected.columns)]
@@ -231,15 +256,3 @@ def test_tables_of_the_dashboard_are_the_marts(mart_world: MartWorld, dashboard:
     )
     found = tables[columns]
     assert all_rounded(rows_of(found)) == all_rounded(rows_of(ranking[list(found.columns)]))
-
-
-@pytest.fixture
-def dashboard(mart_world: MartWorld, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
-    """The page of `dwh dashboard`, opened."""
-    testing = pytest.importorskip(
-        "streamlit.testing.v1", reason="no dashboard: streamlit is not installed (extra dashboard)"
-    )
-    from warehouse.dashboard import APP
-
-    monkeypatch.setenv("DWH_WAREHOUSE_URL", mart_world.warehouse_url)
-    return lambda: testing.AppTest.from_file(str(APP), default_timeout=60).run()

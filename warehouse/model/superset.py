@@ -81,11 +81,41 @@ def bar_metric(mart: Mart) -> tuple[str, list[str]]:
     label, value = mart.picture
     parts = ["source_system", "currency"]
     if "product_rank" in mart.columns and "category" in mart.columns:
-        parts = ["category"]
+        parts = ["category", *parts]
     elif _is_share(value):
         # Shares do not add up: a bar is a row.
         parts = list(mart.key or parts)
     return value, [label, *(name for name in parts if name in mart.columns and name != label)]
+
+
+def chart_queries(files: Mapping[str, dict[str, Any]]) -> dict[str, str]:
+    """SQL of each chart of a bundle by its title, as Superset makes it of chart and dataset."""
+    datasets = {file["uuid"]: file for name, file in files.items() if name.startswith("datasets/")}
+    found = {}
+    for name, chart in files.items():
+        if not name.startswith("charts/"):
+            continue
+        dataset = datasets[chart["dataset_uuid"]]
+        measures = {metric["metric_name"]: metric["expression"] for metric in dataset["metrics"]}
+        (query,) = json.loads(chart["query_context"])["queries"]
+        columns = [
+            column if isinstance(column, str) else f'{column["sqlExpression"]} as "{column["label"]}"'
+            for column in query["columns"]
+        ]
+        metrics = query["metrics"] or []
+        places = range(1, len(columns) + 1)
+        text = f"select {', '.join([*columns, *(f'{measures[one]} as {one}' for one in metrics)])} "
+        text += f"from {dataset['schema']}.{dataset['table_name']}"
+        if query["filters"]:
+            conditions = (f"{one['col']} {one['op']} {one['val']}" for one in query["filters"])
+            text += f" where {' and '.join(conditions)}"
+        if metrics:
+            text += f" group by {', '.join(map(str, places))}"
+        if query["orderby"]:
+            order = (f"{column} {'asc' if upwards else 'desc'}" for column, upwards in query["orderby"])
+            text += f" order by {', '.join(order)}"
+        found[chart["slice_name"]] = f"{text} limit {query['row_limit']}"
+    return found
 
 
 def _dataset(mart: Mart) -> dict[str, Any]:
@@ -128,24 +158,46 @@ def _bar_chart(mart: Mart) -> dict[str, Any]:
     value, groups = bar_metric(mart)
     metric = f"sum_{value}"
     label, *series = groups
+    axis: str | dict[str, str] = label
+    is_ordered = mart.sequence is not None
+    if mart.sequence not in (None, label):
+        # Superset sorts an axis by what it says.
+        expression = f"{mart.sequence} || ' ' || {label}"
+        axis = {"expressionType": "SQL", "label": title_of(label), "sqlExpression": expression}
+    # First places are found by an index; of all rows of a ranking, bars would be drawn of these anyway.
+    filters = [
+        {"col": name, "op": "<=", "val": BARS} for name in shown_columns(mart) if name.endswith("_rank")
+    ]
     params = {
+        "adhoc_filters": [
+            {
+                "clause": "WHERE",
+                "expressionType": "SIMPLE",
+                "subject": one["col"],
+                "operator": one["op"],
+                "operatorId": "LESS_THAN_OR_EQUAL",
+                "comparator": one["val"],
+            }
+            for one in filters
+        ],
         "viz_type": "echarts_timeseries_bar",
-        "x_axis": label,
+        "x_axis": axis,
         "time_grain_sqla": None,
         "metrics": [metric],
         "groupby": series,
         "row_limit": BARS,
-        "orientation": "vertical" if _type(label) == "DATE" else "horizontal",
+        "orientation": "vertical" if is_ordered else "horizontal",
         "stack": None if _is_share(value) else "Stack",
         "show_legend": bool(series),
         "rich_tooltip": True,
         "sort_series_type": "sum",
-        **({} if _type(label) == "DATE" else _sorted_bars(metric, bool(series))),
+        **_sorting(label, axis if isinstance(axis, str) else axis["label"], metric, bool(series), is_ordered),
         "y_axis_format": ".1%" if _is_share(value) else "SMART_NUMBER",
         "truncateYAxis": False,
     }
     query = {
-        "columns": [label, *series],
+        "filters": filters,
+        "columns": [axis, *series],
         "metrics": [metric],
         "orderby": [[metric, False]],
         "row_limit": BARS,
@@ -172,11 +224,12 @@ def _table(mart: Mart) -> dict[str, Any]:
     return _chart(mart, f"{mart.name}_table", mart.title, params, query)
 
 
-def _sorted_bars(metric: str, has_parts: bool) -> dict[str, Any]:
-    """The longest bar on top."""
-    if has_parts:
-        return {"x_axis_sort_series": "sum", "x_axis_sort_series_ascending": True}
-    return {"x_axis_sort": metric, "x_axis_sort_asc": True}
+def _sorting(label: str, name: str, metric: str, has_parts: bool, is_ordered: bool) -> dict[str, Any]:
+    """The longest bar on top, or bars in the order of what they say; a time axis has its own order."""
+    if _type(label) == "DATE":
+        return {}
+    by = ("name" if is_ordered else "sum") if has_parts else (name if is_ordered else metric)
+    return {"x_axis_sort": by, "x_axis_sort_asc": True}
 
 
 def _format(column: str) -> str:
