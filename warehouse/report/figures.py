@@ -10,9 +10,9 @@ from statistics import median
 from typing import Any
 
 from warehouse.errors import visible
-from warehouse.model.mart import Mart, format_cell
+from warehouse.model.mart import Mart, format_cell, title_of
 from warehouse.report.charts import Bar, ColumnChart, Slot, bars, compact, stacked_columns
-from warehouse.report.read import Content, Row
+from warehouse.report.read import Content, Row, group_of, in_groups
 from warehouse.report.world import HEIGHT, WIDTH, country_paths
 
 ACTIONS = ("view", "search", "add_to_cart", "checkout", "login", "other")
@@ -211,9 +211,10 @@ def quarantine_bars(content: Content) -> tuple[Bar, ...]:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of an answer for one source and currency, with the bars that are drawn."""
+    """Rows of an answer for one source and currency, with the bars that are drawn and what these measure."""
 
     title: str
+    measure: str
     rows: Sequence[Row]
     columns: Sequence[str]
     bars: tuple[Bar, ...]
@@ -272,7 +273,7 @@ def grouped(content: Content, mart: Mart) -> list[Group]:
     label, value = mart.picture
     parts = ("source_system", "currency")
     groups = []
-    for key, found in groupby(content.answers[mart.name], key=lambda row: [row.get(part) for part in parts]):
+    for group, found in groupby(in_groups(content.answers[mart.name]), key=group_of):
         rows = list(found)
         columns = [name for name in rows[0] if name not in parts]
         drawn = [
@@ -284,7 +285,7 @@ def grouped(content: Content, mart: Mart) -> list[Group]:
             [(name, detail, float(number)) for name, detail, number in drawn[:BARS_SHOWN]],
             lambda number: format_cell(value, number),
         )
-        groups.append(Group(", ".join(str(part) for part in key if part), rows, columns, shown))
+        groups.append(Group(group, title_of(value), rows, columns, shown))
     return groups
 
 

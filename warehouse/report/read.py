@@ -75,6 +75,16 @@ def queries() -> dict[str, str]:
     return marts | {path.stem: path.read_text() for path in sorted(SQL.glob("*.sql"))}
 
 
+def group_of(row: Row) -> str:
+    """Source and currency of a row: what is never added up, nor drawn together."""
+    return ", ".join(str(row[part]) for part in ("source_system", "currency") if row.get(part) is not None)
+
+
+def in_groups(rows: Sequence[Row]) -> list[Row]:
+    """Rows by source and currency: a ranking lists the first of every source before the second ones."""
+    return sorted(rows, key=group_of)
+
+
 def _rows(connection: Connection, query: str) -> list[Row]:
     frame = pd.read_sql_query(text(query), connection)
     known = frame.astype(object).where(frame.notna(), None)

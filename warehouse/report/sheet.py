@@ -4,13 +4,15 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from itertools import groupby
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import pandas as pd
 
 from warehouse.model.mart import Mart, read_marts, read_metrics, title_of
-from warehouse.report.read import Content, Row, read
+from warehouse.report.read import Content, Row, group_of, in_groups, read
 from warehouse.report.write import ReportNotWritten
 
 SUBJECTS = ("Marketing leads", "Sales", "Behaviour", "Customers")
@@ -22,6 +24,8 @@ TEXTS_AS_THEY_ARE = {
 }
 LONGEST_NAME = 31
 CHARTED = 20
+# Of a table with more rows, charts stand beside it.
+MOST_ABOVE = 40
 
 
 def write_sheet(url: str, path: Path) -> Path:
@@ -89,6 +93,11 @@ def escape_formula(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 
+def sheet_name(mart: Mart) -> str:
+    """Name of a view's sheet: whole words of its title."""
+    return shorten(mart.title, LONGEST_NAME, placeholder="")
+
+
 def _fits(mart: Mart, subject: str) -> bool:
     return mart.picture is not None and mart.subject == subject
 
@@ -123,7 +132,8 @@ def _write_about(
 
 def _write_view(writer: pd.ExcelWriter, mart: Mart, rows: Sequence[Row], formats: dict[str, Any]) -> None:
     assert writer.book is not None and mart.picture is not None
-    name = mart.title[:LONGEST_NAME].strip()
+    name = sheet_name(mart)
+    rows = in_groups(rows)
     columns = list(rows[0]) if rows else [column for column in mart.columns if column not in mart.personal]
     frame = pd.DataFrame(
         [[cell_of(row[column]) for column in columns] for row in rows],
@@ -142,21 +152,37 @@ def _write_view(writer: pd.ExcelWriter, mart: Mart, rows: Sequence[Row], formats
         return
     sheet.autofilter(0, 0, len(rows), len(columns) - 1)
     label, value = (columns.index(column) for column in mart.picture)
-    last = min(len(rows), CHARTED)
-    chart = writer.book.add_chart({"type": "bar"})
-    chart.add_series(
-        {
-            "name": title_of(mart.picture[1]),
-            "categories": [name, 1, label, last, label],
-            "values": [name, 1, value, last, value],
-        }
-    )
-    chart.set_title({"name": mart.title, "overlay": False})
     dates = {"num_format": "yyyy-mm-dd"} if _unit(mart.picture[0]) == "date" else {}
-    chart.set_y_axis({"reverse": True, **dates})
-    chart.set_legend({"none": True})
-    chart.set_size({"width": 640, "height": 120 + 22 * last})
-    sheet.insert_chart(1, len(columns) + 1, chart, {"description": f"{mart.title}: {mart.description}"})
+    first = 1
+    # Below the table where that is short: so both are readable as printed.
+    top, left = (len(rows) + 2, 0) if len(rows) <= MOST_ABOVE else (1, len(columns) + 1)
+    for group, found in groupby(rows, key=group_of):
+        count = len(list(found))
+        last = first + min(count, CHARTED) - 1
+        title = f"{mart.title}: {group}" if group else mart.title
+        chart = writer.book.add_chart({"type": "bar"})
+        chart.add_series(
+            {
+                "name": title_of(mart.picture[1]),
+                "categories": [name, first, label, last, label],
+                "values": [name, first, value, last, value],
+                "gap": 40,
+            }
+        )
+        chart.set_title({"name": title, "overlay": False, "name_font": {"size": 12}})
+        chart.set_x_axis({"name": title_of(mart.picture[1]), "num_format": _axis_format(mart.picture[1])})
+        chart.set_y_axis({"reverse": True, **dates})
+        chart.set_legend({"none": True})
+        height = 120 + 22 * (last - first + 1)
+        chart.set_size({"width": 720, "height": height})
+        sheet.insert_chart(top, left, chart, {"description": f"{title}. {mart.description}"})
+        # A row is 20 pixels high.
+        top += height // 20 + 2
+        first += count
+
+
+def _axis_format(column: str) -> str:
+    return "0%" if _unit(column) == "share" else "#,##0"
 
 
 def _fit_to_paper(sheet: Any) -> None:
