@@ -1,8 +1,8 @@
 """Milliseconds that readers wait for each mart and each query of a dashboard: `python -m bench.marts`.
 
 Marts that hold answers are read whole, at most 10,000 rows; marts that hold details by key and by a page of 100; each
-query of report, dashboard and Grafana as it runs. All of it as `dwh_reader`, on a warehouse of a tenth of the size and
-on one of the size: the growth is shown. The median of 20 is written to bench/results/marts.json.
+query of report, dashboard, Grafana and Superset as it runs. All of it as `dwh_reader`, on a warehouse of a tenth of
+the size and on one of the size: the growth is shown. The median of 20 is written to bench/results/marts.json.
 """
 
 import argparse

@@ -1,18 +1,24 @@
-"""A warehouse to read from: a shop's orders, a year of web logs, five years of audit trail, all marts refreshed."""
+"""A warehouse to read from: orders, a year of web logs, leads, five years of audit trail, all marts refreshed."""
 
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from generators import geoip, weblogs
+from psycopg import sql
+
+from generators import geoip, leads, weblogs
 from generators.shop import create_schema, generate
 from generators.shop.visitors import visitors
 from stack.postgres import EmbeddedPostgres
 from warehouse import weblogs as weblog_loader
 from warehouse.db.connections import connect
+from warehouse.db.identifiers import listed
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.stage import stage
 from warehouse.features import build
+from warehouse.feeds.stage import stage_feed
 from warehouse.load import marts
 from warehouse.load.publish import publish
 from warehouse.migrations import upgrade
@@ -22,48 +28,96 @@ from warehouse.sources.registry import read_source
 
 YEARS = 5
 CHECKS_PER_RUN = 10
+# The shop is two years old, and features are built once a week.
+WEEKS = 104
+LEAD_LISTS = 20
+# Lines that wait in quarantine for ever: 20,000 of 20,000,000.
+BAD_LINES = 0.001
 
 
 def fill(postgres: EmbeddedPostgres, folder: Path, orders: int, requests: int, runs: int) -> dict[str, float]:
-    """Generate and load everything into database `warehouse`; seconds of each refresh."""
+    """Generate and load everything into database `warehouse`; seconds of each step."""
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timed(name: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        seconds[name] = round(time.monotonic() - started, 1)
+
     for name in ("shop", "warehouse"):
         postgres.create_database(name)
     shop_url, url = postgres.url("shop"), postgres.url("warehouse")
     create_schema(shop_url)
     upgrade(url)
-    generate(shop_url, rows=orders, customers=max(500, orders // 20))
-    with start_run(url, flow="ingest-shop") as run:
-        publish(run, stage(run, read_source("shop"), shop_url, threshold=DeleteThreshold(is_confirmed=True)))
-    landing = folder / "lake" / "landing" / "weblogs"
+    lake = folder / "lake"
+    landing = lake / "landing" / "weblogs"
     landing.mkdir(parents=True)
-    geoip.write(folder / "home" / "geoip" / "demo.mmdb")
-    usernames, product_ids = visitors(shop_url)
-    weblogs.generate(landing, lines=requests, days=365, usernames=usernames, product_ids=product_ids)
-    settings = Settings(_env_file=None, home=folder / "home", lake=str(folder / "lake"), warehouse_url=url)
-    with start_run(url, flow="ingest-weblogs") as run:
+    settings = Settings(_env_file=None, home=folder / "home", lake=str(lake), warehouse_url=url)
+    lists = read_source("leads")
+    assert lists.feed is not None
+    with timed("generate"):
+        generate(shop_url, rows=orders, customers=max(500, orders // 20))
+        leads.generate(
+            lake / lists.feed.landing,
+            rows=orders // 10 // LEAD_LISTS,
+            days=LEAD_LISTS,
+            contacts=leads.contacts_of(shop_url),
+        )
+        geoip.write(folder / "home" / "geoip" / "demo.mmdb")
+        usernames, product_ids = visitors(shop_url)
+        weblogs.generate(
+            landing,
+            lines=requests,
+            days=365,
+            usernames=usernames,
+            product_ids=product_ids,
+            bad_share=BAD_LINES,
+        )
+    with timed("load_shop"), start_run(url, flow="ingest-shop") as run:
+        publish(run, stage(run, read_source("shop"), shop_url, threshold=DeleteThreshold(is_confirmed=True)))
+    with timed("load_leads"), start_run(url, flow="ingest-leads") as run:
+        publish(run, stage_feed(run, lists, settings.lake, threshold=DeleteThreshold()))
+    with timed("load_weblogs"), start_run(url, flow="ingest-weblogs") as run:
         weblog_loader.load(settings, run)
     # Neither is read again.
     shutil.rmtree(landing)
     with connect(postgres.url(), autocommit=True) as connection:
         connection.execute("drop database shop")
-    _age(url, runs)
-    seconds = {}
+    with timed("audit_trail"):
+        _age(url, runs)
     for name in ("first_refresh", "refresh_without_changes"):
-        started = time.monotonic()
-        with start_run(url, flow="refresh-marts") as run:
+        with timed(name), start_run(url, flow="refresh-marts") as run:
             marts.refresh(run)
-        seconds[name] = round(time.monotonic() - started, 1)
-    started = time.monotonic()
-    with start_run(url, flow="build-features") as run:
+    with timed("features"), start_run(url, flow="build-features") as run:
         build(run, currency="USD")
-    seconds["features"] = round(time.monotonic() - started, 1)
-    with connect(url, autocommit=True) as connection:
+    with timed("vacuum"), connect(url, autocommit=True) as connection:
+        _copy_features(url)
         connection.execute("vacuum analyze")
     return seconds
 
 
+def _copy_features(url: str) -> None:
+    """Add the features of the weeks before, by those of the newest day."""
+    with connect(url) as connection:
+        names = [
+            column.name
+            for column in connection.execute("select * from mart.customer_feature limit 0").description or ()
+            if column.name != "as_of_date"
+        ]
+        connection.execute(
+            sql.SQL(
+                "insert into mart.customer_feature (as_of_date, {names}) select as_of_date - 7 * week, {names} "
+                "from mart.customer_feature cross join generate_series(1, {weeks}) as week"
+            ).format(names=listed(names), weeks=sql.Literal(WEEKS - 1))
+        )
+
+
 def _age(url: str, runs: int) -> None:
-    """Add `runs` runs over five years, each with three loads and ten check results, a few of which failed."""
+    """Add `runs` runs over five years, each with three loads, three verifications and ten check results.
+
+    A few checks failed, and a few rows of each day went to quarantine: one of a hundred is still there.
+    """
     with connect(url) as connection:
         row = connection.execute("select max(run_id) from audit.run").fetchone()
         assert row is not None
@@ -104,4 +158,34 @@ def _age(url: str, runs: int) -> None:
             from audit.run as run cross join generate_series(1, %s) as n where run.run_id > %s
             """,
             [CHECKS_PER_RUN, *row],
+        )
+        connection.execute(
+            """
+            insert into audit.verification (
+                run_id, source, table_name, rows_source, rows_mirror, chunks, chunks_differing, verdict, seconds,
+                verified_at, layer, rows_differing, rows_pending, rows_repaired
+            )
+            select
+                run.run_id, 'shop', name, 1000, 1000, 4, 0, 'equal', 0.1, run.ended_at, 'mirror', 0, 0, 0
+            from audit.run as run
+            cross join unnest(array['sales_order', 'order_item', 'customer']) as name
+            where run.run_id > %s
+            """,
+            row,
+        )
+        connection.execute(
+            """
+            insert into audit.quarantine (
+                run_id, source, entity, row_key, rules, reason, row_data, quarantined_at, resolved_at, resolved_run_id,
+                resolution
+            )
+            select
+                run.run_id, 'shop', 'order_item', array[run.run_id::text, '1'], array['quantity is not positive'],
+                'quantity is not positive', '{"quantity": 0}', run.ended_at,
+                case when run.run_id %% 100 <> 0 then run.ended_at end,
+                case when run.run_id %% 100 <> 0 then run.run_id end,
+                case when run.run_id %% 100 <> 0 then 'released' end
+            from audit.run as run where run.run_id > %s
+            """,
+            row,
         )

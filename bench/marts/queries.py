@@ -1,4 +1,4 @@
-"""What readers ask: every mart, and every query of report, dashboard and Grafana as they run."""
+"""What readers ask: every mart, and every query of report, dashboard, Grafana and Superset as they run."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,6 +11,7 @@ from psycopg import sql
 from warehouse.dashboard import read as dashboard
 from warehouse.model.grafana import panel_queries
 from warehouse.model.mart import read_marts
+from warehouse.model.superset import bundle, chart_queries
 from warehouse.report.read import queries as report_queries
 
 GRAFANA = Path(__file__).parents[2] / "deployments" / "grafana" / "dashboards"
@@ -24,12 +25,13 @@ DETAILS: dict[str, tuple[str, ...]] = {
     "weblog": ("country", "file_id", "line_number"),
     "customer_feature": ("as_of_date", "source_system", "customer_id"),
     "job_run": ("run_id",),
+    "leads": ("lead_id", "source_system"),
 }
 Query = tuple[str, Callable[[], Any]]
 
 
 def all_queries(url: str, reader: psycopg.Connection, owner: psycopg.Connection) -> Iterator[Query]:
-    """Each question with what asks it: marts and Grafana as `reader`; the report, which shows the trail, as `owner`.
+    """Each question with what asks it: marts, Grafana and Superset as `reader`; the report, with the trail, as `owner`.
 
     The dashboard opens connections of its own, as a reader.
     """
@@ -38,6 +40,8 @@ def all_queries(url: str, reader: psycopg.Connection, owner: psycopg.Connection)
     for path in sorted(GRAFANA.glob("*.json")):
         for number, (title, query) in enumerate(panel_queries(path.read_text()), 1):
             yield f"grafana {path.stem} {number}: {title}", _ask(reader, query)
+    for title, query in chart_queries(bundle()).items():
+        yield f"superset: {title}", _ask(reader, query)
     for name, query in report_queries().items():
         yield f"report: {name}", _ask(owner, query)
     yield from _dashboard(url)
