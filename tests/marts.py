@@ -3,7 +3,8 @@
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from functools import cache, cached_property
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -13,6 +14,7 @@ import psycopg
 import ua_parser
 from psycopg import sql
 
+from generators import geoip
 from generators import leads as lead_generator
 from generators import weblogs as log_generator
 from generators.shop import generate
@@ -30,7 +32,7 @@ from warehouse.sources.registry import read_source
 
 # Midnight two days ago: a simulated day still lies in the past.
 UNTIL = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=2)
-LINE = re.compile(r'(\S+) - (\S+) \[([^]]+)\] "(\S+) (\S+) [^"]*" \d+ \S+ "([^"]*)" "([^"]*)"')
+LINE = re.compile(r'(\S+) - (\S+) \[([^]]+)\] "(\S+ (\S+) [^"]*)" (\d+) (\S+) "([^"]*)" "([^"]*)"')
 ACTIONS = {
     "/search": "search",
     "/product": "view",
@@ -49,6 +51,24 @@ SITES = {
     "blog.partner.example": ("blog.partner.example", "referral"),
     "www.shop.example": ("internal", "internal"),
 }
+
+
+def country_of(address: str) -> str:
+    """Country of an address, by the networks that the generator drew it from."""
+    return _networks()[int(ip_address(address)) >> (16 if "." in address else 96)]
+
+
+@cache
+def _networks() -> dict[int, str]:
+    found = {network >> 16: place.code for place in geoip.countries() for network in place.v4_networks}
+    return found | {place.v6_network >> 96: place.code for place in geoip.countries()}
+
+
+@cache
+def device_of(agent: str) -> str:
+    """Family of the device of a user agent."""
+    device = ua_parser.parse_device(agent)
+    return device.family if device else "Other"
 
 
 def fill_shop(url: str) -> None:
@@ -147,8 +167,19 @@ class MartWorld:
         orders = self.raw_table("sales_order")[["id", "customer_id", "payment_method_id", "ordered_at"]]
         lines = lines.merge(orders.rename(columns={"id": "sales_order_id"}), on="sales_order_id")
         for table, columns in {
-            "product": {"name": "product_name", "category_id": "category_id", "currency": "currency"},
-            "customer": {"country": "customer_country"},
+            "product": {
+                "name": "product_name",
+                "category_id": "category_id",
+                "currency": "currency",
+                "company_id": "company_id",
+            },
+            "company": {"name": "company_name", "cuit": "cuit"},
+            "customer": {
+                "name": "customer_name",
+                "country": "customer_country",
+                "document_number": "document_number",
+                "birth_date": "birth_date",
+            },
             "payment_method": {"name": "payment_method_name"},
             "promotion": {"name": "promotion_name"},
         }.items():
@@ -173,25 +204,37 @@ class MartWorld:
             for text in path.read_text().splitlines():
                 match = LINE.match(text)
                 assert match is not None, text
-                _, user, moment, _, target, referer, agent = match.groups()
+                address, user, moment, request, target, status, size, referer, agent = match.groups()
                 at = datetime.strptime(moment, "%d/%b/%Y:%H:%M:%S %z")
                 parts = urlsplit(target)
-                utm = parse_qs(parts.query).get("utm_source")
+                parameters = parse_qs(parts.query)
+                utm = parameters.get("utm_source")
                 host = urlsplit(referer).hostname
                 if utm:
                     source, medium = utm[0], "campaign"
                 else:
                     source, medium = SITES[host] if host else ("direct", "direct")
-                device = ua_parser.parse_device(agent)
+                _, folder, *rest = parts.path.split("/")
                 rows.append(
                     {
+                        "address": address,
+                        "country": country_of(address),
+                        "request": request,
+                        "product": rest[0]
+                        if folder == "product"
+                        else parameters.get("product_id", [None])[0],
+                        "status": int(status),
+                        "size": 0 if size == "-" else int(size),
+                        "referer": referer,
+                        "agent": agent,
+                        "at": at,
                         "user": None if user == "-" else user,
                         "date": at.date(),
                         "hour": at.hour,
-                        "action": ACTIONS.get("/" + parts.path.split("/")[1], "other"),
+                        "action": ACTIONS.get(f"/{folder}", "other"),
                         "source": source,
                         "medium": medium,
-                        "device": device.family if device else "Other",
+                        "device": device_of(agent),
                     }
                 )
         return pd.DataFrame(rows)

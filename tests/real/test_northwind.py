@@ -10,7 +10,7 @@ import pytest
 from tests.pipeline import Pipeline, content
 from tests.real.northwind_source import csv_folder, load_northwind
 from warehouse.explain.explain import explain
-from warehouse.load import conform
+from warehouse.load import conform, marts
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.audit import start_run
 from warehouse.sources.registry import read_source
@@ -27,6 +27,31 @@ ABSURD: Mapping[tuple[int, int], tuple[str, list[str]]] = {
     (10295, 56): ("discount = 'Infinity'", [TOTAL, DISCOUNT]),
     (10313, 36): ("unit_price = -3.4e38", [TOTAL, LOW, DISCOUNT]),
     (10317, 1): ("unit_price = 'NaN'", ["unit price is not a number"]),
+}
+
+# By country, by net sales.
+BEST_CUSTOMERS: Mapping[str, tuple[str, str]] = {
+    "Argentina": ("Océano Atlántico Ltda.", "3460.20"),
+    "Austria": ("Ernst Handel", "104874.98"),
+    "Belgium": ("Suprêmes délices", "24088.78"),
+    "Brazil": ("Hanari Carnes", "32841.37"),
+    "Canada": ("Mère Paillarde", "28872.19"),
+    "Denmark": ("Simons bistro", "16817.10"),
+    "Finland": ("Wartian Herkku", "15648.70"),
+    "France": ("Bon app'", "21963.25"),
+    "Germany": ("QUICK-Stop", "110277.31"),
+    "Ireland": ("Hungry Owl All-Night Grocers", "49979.91"),
+    "Italy": ("Magazzini Alimentari Riuniti", "7176.22"),
+    "Mexico": ("Tortuga Restaurante", "10812.15"),
+    "Norway": ("Santé Gourmet", "5735.15"),
+    "Poland": ("Wolski  Zajazd", "3531.95"),
+    "Portugal": ("Furia Bacalhau e Frutos do Mar", "6427.42"),
+    "Spain": ("Godos Cocina Típica", "11446.36"),
+    "Sweden": ("Folk och fä HB", "29567.56"),
+    "Switzerland": ("Richter Supermarkt", "19343.78"),
+    "UK": ("Seven Seas Imports", "16215.33"),
+    "USA": ("Save-a-lot Markets", "104361.95"),
+    "Venezuela": ("HILARION-Abastos", "22768.76"),
 }
 
 
@@ -71,6 +96,28 @@ def test_first_run_brings_every_row_and_the_known_sales(northwind: Pipeline) -> 
     assert sales(northwind) == (Decimal("1354458.59"), Decimal("1265793.04"))
     assert {verification.verdict for verification in run.verifications} == {"equal"}
     assert northwind.warehouse.execute("select count(*) from audit.quarantine").fetchone() == (0,)
+
+
+def test_marts_know_the_best_sellers_and_the_best_customer_of_each_country(northwind: Pipeline) -> None:
+    northwind.capture()
+    with start_run(northwind.warehouse_url, flow="refresh-marts") as run:
+        marts.refresh(run)
+    ask = northwind.warehouse.execute
+    assert ask(
+        "select order_count, round(gross_amount, 2), round(net_amount, 2), as_of_date::text from mart.total_sales"
+    ).fetchall() == [(830, Decimal("1354458.59"), Decimal("1265793.04"), "1998-05-06")]
+    assert ask("select product_name, unit_count::int from mart.top_sellers where product_rank <= 3").fetchall() == [
+        ("Camembert Pierrot", 1577), ("Raclette Courdavault", 1496), ("Gorgonzola Telino", 1397)
+    ]  # fmt: skip
+    assert ask(
+        "select name, round(net_amount, 2) from mart.sales_by_product as sales inner join dwh.dim_product as product "
+        "using (product_id) order by net_amount desc limit 1"
+    ).fetchall() == [("Côte de Blaye", Decimal("141396.74"))]
+    best = ask(
+        "select distinct on (customer_country) customer_country, customer_name, round(net_amount, 2)::text "
+        "from mart.customer_order_totals order by customer_country, net_amount desc"
+    ).fetchall()
+    assert {country: (name, amount) for country, name, amount in best} == BEST_CUSTOMERS
 
 
 def test_rules_about_unmapped_columns_of_northwind_are_not_applicable(northwind: Pipeline) -> None:
