@@ -160,6 +160,24 @@ def test_a_correction_that_was_ingested_beside_the_old_lines_is_put_right(loaded
     loaded.lake.assert_consistent()
 
 
+def test_facts_that_get_another_member_are_counted_by_the_day_that_gave_it(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10", {}, {})
+    shop.order(2, "2024-03-11")
+    shop.capture()
+    shop.warehouse.execute("update dwh.fact_order_item set customer_key = 0 where order_id = '1'")
+    shop.warehouse.execute("update dwh.fact_order_item set quantity = 9 where order_id = '2'")
+    with start_run(shop.warehouse_url, flow="backfill") as run:
+        loads = [
+            load for day in (date(2024, 3, 10), date(2024, 3, 11)) for load in rederive(run, shop.source, day)
+        ]
+    assert [
+        (load.table_name, load.rows_updated, load.rows_rekeyed) for load in loads if load.rows_updated
+    ] == [
+        ("dwh.fact_order_item", 2, 2),
+        ("dwh.fact_order_item", 1, 0),
+    ]
+
+
 def test_what_the_landing_folder_no_longer_has_stays(loaded: Place) -> None:
     (loaded.lake.landing / f"access-{MONDAY}.log").unlink()
     code, told = loaded.backfill(MONDAY, TUESDAY, "--only", "weblogs")

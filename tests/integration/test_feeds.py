@@ -454,6 +454,8 @@ def test_what_waits_is_replayed_once_corrected_or_discarded(orders: FeedPipeline
     orders.run()
     ids = dict(orders.rows("select line_number, quarantine_id from audit.quarantine"))
     assert orders.counts() == [("a.json", "loaded", 4, 0, 4, 0, 0)]
+    read_until = "select complete_at, (select min(captured_at) from audit.watermark) from audit.freshness"
+    claimed = orders.rows(read_until)
     assert orders.replay(*ids.values())[0] == 4, "nothing was corrected"
     assert orders.counts() == [("a.json", "loaded", 4, 0, 4, 0, 0)]
     ids = dict(
@@ -464,6 +466,7 @@ def test_what_waits_is_replayed_once_corrected_or_discarded(orders: FeedPipeline
     assert orders.replay(ids[1], ids[2], ids[3], dry_run=True)[0] == 1
     assert orders.facts() == []
     still, run_id = orders.replay(ids[1], ids[2], ids[3])
+    assert orders.rows(read_until) == claimed, "a replay reads no file"
     assert still == 1
     orders.discard(ids[4])
     assert orders.facts() == [("P-1", "1", 2, 200), ("P-3", "1", 3, 300)]

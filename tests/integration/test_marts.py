@@ -11,6 +11,7 @@ from warehouse.load import marts
 from warehouse.model.mart import stored_marts
 from warehouse.reconcile.marts import reconcile_marts
 from warehouse.runs.audit import Run, start_run
+from warehouse.undo.undo import FLOW, undo
 
 CANCELLED, RETURNED = {"status": "cancelled"}, {"status": "returned"}
 
@@ -84,6 +85,34 @@ def test_the_last_year_is_the_twelve_full_months_before_the_newest_sale(shop: Pi
         ("2024-01-01", 0, 0, "2024-03-10"),
         ("2024-02-01", 0, 0, "2024-03-10"),
     ]
+
+
+def test_marts_by_customer_and_product_follow_an_undo_that_deletes_the_versions_their_sales_named(
+    shop: Pipeline,
+) -> None:
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    refresh(shop)
+    names = [mart.name for mart in stored_marts() if mart.follows in ("customer_id", "product_id")]
+
+    def content() -> dict[str, list[Row]]:
+        return {name: sorted(shop.rows(f"select one::text from mart.{name} as one")) for name in names}
+
+    before = content()
+    shop.insert("customer", id=2, name="Bea", document_number="20999")
+    shop.do(
+        "update customer set country = 'UY', updated_at = '2024-04-01' where id = 1",
+        "update product set price = 120, updated_at = '2024-04-01' where id = 1",
+    )
+    for order, customer in ((2, 1), (3, 2)):
+        shop.order(order, "2024-04-10", customer_id=customer)
+    changed = shop.capture()
+    refresh(shop)
+    assert all(content()[name] != before[name] for name in names)
+    with start_run(shop.warehouse_url, flow=FLOW) as run:
+        undo(run, changed.run_id)
+    refresh(shop)
+    assert content() == before
 
 
 def test_a_sale_bears_the_names_of_its_day(shop: Pipeline) -> None:

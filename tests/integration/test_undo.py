@@ -215,10 +215,24 @@ def test_repair_of_several_sources_at_once_is_not_undone(shop: Pipeline) -> None
     with start_run(shop.warehouse_url, flow="reconcile") as run:
         for source in ("northwind", "shop"):
             record_load(shop.warehouse, run.run_id, Load(source, "dwh.dim_customer", rows_updated=1))
-    with pytest.raises(UndoRefused, match="repaired rows of 2 sources"):
+    with pytest.raises(UndoRefused, match="loaded rows of 2 sources"):
         take_back(shop, 2)
-    with pytest.raises(UndoRefused, match=r"Run 2 .* repaired rows of 2 sources"):
+    with pytest.raises(UndoRefused, match=r"Run 2 .* loaded rows of 2 sources"):
         take_back(shop, 1, cascade=True)
+
+
+def test_backfill_of_all_sources_that_changed_nothing_of_one_keeps_no_run_of_it_from_an_undo(
+    shop: Pipeline,
+) -> None:
+    shop.capture()
+    with start_run(shop.warehouse_url, flow="backfill") as run:
+        record_load(shop.warehouse, run.run_id, Load("northwind", "dwh.fact_order_item", rows_updated=1))
+        record_load(shop.warehouse, run.run_id, Load("shop", "dwh.fact_order_item", rows_read=7))
+    assert take_back(shop, 1).run_ids == [1]
+    assert shop.rows("select run_id, status from audit.run where run_id < 3 order by run_id") == [
+        (1, "undone"),
+        (2, "succeeded"),
+    ]
 
 
 def test_run_that_a_gate_stopped_has_nothing_to_undo(shop: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

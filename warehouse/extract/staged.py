@@ -88,11 +88,16 @@ class Staged:
         return sum(table.rows_read for table in self.tables)
 
     @property
+    def is_replay(self) -> bool:
+        """Whether these are rows that waited in the warehouse, and nothing of the source was read."""
+        return False
+
+    @property
     def complete_at(self) -> datetime:
         """As of when the source was read: tables that were skipped, or not read to the end, were read before."""
         return min(
             one.before.captured_at
-            if one.before and (one.reading == "skipped" or one.read_up_to is not None)
+            if one.before and (self.is_replay or one.reading == "skipped" or one.read_up_to is not None)
             else self.snapshot.taken_at
             for one in self.tables
         )

@@ -46,3 +46,8 @@ class StagedFeed(Staged):
     unread: tuple[UnreadFile, ...] = ()
     # Entries of the quarantine whose records these are, if they are no files'.
     replayed: tuple[int, ...] = ()
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether no file was read."""
+        return bool(self.replayed)

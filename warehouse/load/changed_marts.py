@@ -5,7 +5,7 @@ from typing import NamedTuple
 import psycopg
 from psycopg import sql
 
-from warehouse.model.mart import FOLLOWED, UNKNOWN, Mart
+from warehouse.model.mart import FOLLOWED, MEMBERS, UNKNOWN, Mart
 
 
 class Since(NamedTuple):
@@ -25,12 +25,16 @@ def changed_values(connection: psycopg.Connection, mart: Mart, since: Since) -> 
     value = FOLLOWED[mart.follows]
     if mart.by[mart.follows] == "text":
         value = f"coalesce({value}, '{mart.unknown.get(mart.follows, UNKNOWN)}')"
-    rows = connection.execute(
-        sql.SQL("select distinct ({})::text from pg_temp.{} as changed").format(
-            sql.SQL(value),
-            sql.Identifier(table),
-        )
-    ).fetchall()
+    query = sql.SQL("select distinct ({})::text from pg_temp.{} as changed").format(
+        sql.SQL(value), sql.Identifier(table)
+    )
+    if member := MEMBERS.get(mart.follows):
+        # Details may name a version that an undo has deleted: nobody can look up any more whose it was.
+        query = sql.SQL(
+            "{} union select before ->> {} from audit.change_log "
+            "where table_name = {} and operation = 'delete' and change_id > {}"
+        ).format(query, sql.Literal(mart.follows), sql.Literal(member), sql.Literal(since.change_id))
+    rows = connection.execute(query).fetchall()
     return [value for (value,) in rows]
 
 

@@ -43,13 +43,14 @@ def merge(batch: Batch, fact: Fact, *, every_key: bool = False) -> Counts:
     }
     if batch.is_full_load:
         return Counts(inserted=_insert(batch, names, "true"))
+    last_change = _last_change(batch)
     inserted, updated = _upsert(batch, names, "true") if every_key else _merge(batch, names)
     deleted = batch.execute(
         "delete from {target} as fact using {deleted_keys} as deleted "
         "where {is_deleted} and fact.source_system = {source}",
         **names,
     ).rowcount
-    rekeyed = _count_rekeyed(batch) if updated else 0
+    rekeyed = _count_rekeyed(batch, last_change) if updated else 0
     return Counts(inserted=inserted, updated=updated, deleted=deleted, rekeyed=rekeyed)
 
 
@@ -199,20 +200,28 @@ def _upsert(batch: Batch, names: dict[str, sql.Composable], condition: str) -> t
     return row[0], row[1]
 
 
-def _count_rekeyed(batch: Batch) -> int:
-    """Count the facts to which the run, or this batch of it, has given other dimension rows, by the change log."""
+def _last_change(batch: Batch) -> int:
+    row = batch.connection.execute("select coalesce(max(change_id), 0) from audit.change").fetchone()
+    return int(row[0]) if row else 0
+
+
+def _count_rekeyed(batch: Batch, last_change: int) -> int:
+    """Count the facts to which the batch has given other dimension rows, by the change log after `last_change`.
+
+    A run may load a fact several times: again as a whole, or day by day.
+    """
     # The index on runs is a coarse one: it would show a batch most of its run.
     column, changed_by = ("run_id", batch.run_id) if batch.batch_id is None else ("batch_id", batch.batch_id)
     row = batch.connection.execute(
         sql.SQL(
             """
             select count(*) from audit.change inner join audit.row_schema using (row_schema_id)
-            where {} = %s and table_name = %s and operation = 'update' and exists (
+            where {} = %s and change_id > %s and table_name = %s and operation = 'update' and exists (
                 select from unnest(columns, before, after) as cell (name, old, new)
                 where name = any(%s) and old is distinct from new
             )
             """
         ).format(sql.Identifier(column)),
-        [changed_by, f"dwh.{batch.target.table}", [dimension.key for dimension in DIMENSIONS]],
+        [changed_by, last_change, f"dwh.{batch.target.table}", [dimension.key for dimension in DIMENSIONS]],
     ).fetchone()
     return row[0] if row else 0

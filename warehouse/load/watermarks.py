@@ -96,20 +96,21 @@ def _moved(run_id: int, one: StagedTable, staged: Staged, high: str | None, rows
     is_complete = one.reading == "complete" or before is None
     has_confirmed = bool(one.rows_deleted) and staged.threshold.is_confirmed
     is_restarted = is_complete or one.is_rotation_over or has_confirmed
+    read_at = before.captured_at if before is not None and staged.is_replay else snapshot.taken_at
     unexplained = 0
     if before is not None and counters is not None and not is_restarted:
         unexplained = unexplained_changes(before, counters.changes, one.rows_read + one.rows_deleted)
     return Watermark(
         run_id,
         high,
-        snapshot.taken_at,
+        read_at,
         snapshot.identity,
         snapshot.open_transactions,
         one.identity,
-        complete_at=snapshot.taken_at if is_complete or before is None else before.complete_at,
+        complete_at=read_at if is_complete or before is None else before.complete_at,
         complete_xmin=snapshot.xmin if is_complete or before is None else before.complete_xmin,
         row_count=rows,
-        rotation=Rotation(snapshot.taken_at) if is_restarted else one.rotation,
+        rotation=Rotation(read_at) if is_restarted else one.rotation,
         changes_counted=counters.changes if counters else None,
         changes_unexplained=unexplained,
     )

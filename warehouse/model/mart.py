@@ -37,6 +37,8 @@ FOLLOWED: Final[Mapping[str, str]] = {
     "request_date": "changed.request_date",
     "request_month": "date_trunc('month', changed.request_date)::date",
 }
+# Those of them that are natural keys, with the dimension that has them.
+MEMBERS: Final[Mapping[str, str]] = {"product_id": "dwh.dim_product", "customer_id": "dwh.dim_customer"}
 UNKNOWN: Final = "unknown"
 # Texts that fit into an index: the warehouse's own, and keys, which dimensions have an index of too. Any other text of
 # a source may be longer than an entry of a btree.

@@ -169,7 +169,7 @@ def _publication(connection: psycopg.Connection, run_id: int) -> Publication:
         if steps := _steps(connection, run_id):
             hint = f"Its steps are runs of their own: {', '.join(steps)}."
     elif publication.sources > 1:
-        what = f"Run {run_id} ({publication.flow}) cannot be undone: it repaired rows of {publication.sources} sources."
+        what = f"Run {run_id} ({publication.flow}) cannot be undone: it loaded rows of {publication.sources} sources."
         hint = "An undo holds the lock of one source. " + hint
     elif publication.pruned_at is not None and (
         publication.ended_at is None or publication.pruned_at <= publication.ended_at
@@ -216,8 +216,16 @@ def _later_runs(connection: psycopg.Connection, target: Publication) -> Sequence
             and run.status <> 'undone' and run.flow <> %(undo)s
         group by load.run_id
         -- Requests that moved to another country meanwhile are removed from there.
-        having not %(is_feed)s or sum(load.rows_inserted + load.rows_quarantined + load.rows_deleted) > 0
+        having (
+            not %(is_feed)s or sum(load.rows_inserted + load.rows_quarantined + load.rows_deleted) > 0
             or sum(load.rows_updated) = 0
+        )
+        -- A backfill loads days of all sources in one run, most of which change nothing.
+        and (
+            sum(load.rows_inserted + load.rows_updated + load.rows_expired) > 0
+            or sum(load.rows_deleted + load.rows_quarantined) > 0
+            or (select count(distinct other.source) from audit.load as other where other.run_id = load.run_id) = 1
+        )
         order by max(load.load_id)
         """,
         {**vars(target), "undo": FLOW},
