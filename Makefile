@@ -119,7 +119,7 @@ bench-weblogs: bench-tools ## compare loading web logs with COPY, dlt, pandas an
 bench-marts: setup ## time every mart and dashboard query, 1,000,000 orders, 20,000,000 requests (ARGS="--orders 20000 --requests 100000")
 	@$(PY) -m bench.marts $(ARGS)
 
-bench-feeds: bench-tools ## compare loading order files with dlt and a DuckDB script (5 min; ARGS="--orders 1000000")
+bench-feeds: bench-tools ## compare the order feed with dlt and DuckDB; time the archive and a rebuild (15 min; ARGS="--only orders")
 	@$(PY) -m bench.feeds $(ARGS)
 
 bench-api: setup ## place orders through the API by 8 clients, beside psql (3 min; ARGS="--orders 2000 --rounds 2")

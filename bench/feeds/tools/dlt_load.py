@@ -1,12 +1,10 @@
 """Order files into PostgreSQL by dlt, nested items in a table of their own: `dlt_load.py FOLDER URL STATE`.
 
-Prints {"items", "seconds"}. Its fastest setup: parsed by orjson, files for COPY, two workers, no index.
+Its fastest setup: parsed by orjson, files for COPY, two workers, no index.
 """
 
-import json
 import os
 import sys
-import time
 
 os.environ |= {
     "RUNTIME__DLTHUB_TELEMETRY": "false",
@@ -30,13 +28,8 @@ def main() -> None:
         dataset_name="by_dlt",
         destination=dlt.destinations.postgres(url, create_indexes=False),
     )
-    started = time.perf_counter()
     files = filesystem(folder, file_glob="*.json") | read_jsonl(chunksize=5000)
     pipeline.run(files.with_name("orders"), write_disposition="append", loader_file_format="csv")
-    seconds = time.perf_counter() - started
-    with pipeline.sql_client() as client:
-        items = client.execute_sql("select count(*) from orders__items")[0][0]
-    sys.stdout.write(json.dumps({"items": items, "seconds": seconds}))
 
 
 if __name__ == "__main__":
