@@ -8,11 +8,14 @@ import psycopg
 from psycopg import sql
 
 from warehouse.feeds.record import Problem, Record, printable
+from warehouse.feeds.sender import Sender
 from warehouse.feeds.staged import FileProgress
 from warehouse.feeds.typed import escape
 from warehouse.files import lake
 from warehouse.sources.declaration import Source
 
+# Characters in memory before they are sent.
+_SENT_AT_ONCE = 1 << 20
 COLUMNS = ("file_id", "line_number", "byte_offset", "rule", "reason", "raw_text")
 
 
@@ -25,13 +28,20 @@ class BadRecords:
     """Collects the bad records of a run; the copies of one file are one file, which is written again if the run is."""
 
     def __init__(
-        self, writer: psycopg.Connection, source: Source, lake_url: str, *, is_dry_run: bool
+        self,
+        writer: psycopg.Connection,
+        sender: Sender,
+        source: Source,
+        lake_url: str,
+        *,
+        is_dry_run: bool,
     ) -> None:
-        self._writer, self._table = writer, bad_table(source)
+        self._sender, self._table = sender, bad_table(source)
         assert source.feed is not None
         self._folder = lake.folder(lake_url, source.feed.bad_records)
         self._is_dry_run = is_dry_run
         self._lines: list[str] = []
+        self._size = 0
         self._copy: IO[bytes] | None = None
         writer.execute(
             sql.SQL(
@@ -60,7 +70,8 @@ class BadRecords:
             escape(printable(record.raw)),
         )
         self._lines.append("\t".join(map(str, cells)))
-        if len(self._lines) >= 1000:
+        self._size += len(self._lines[-1])
+        if self._size >= _SENT_AT_ONCE:
             self._send()
         if self._is_dry_run:
             return
@@ -90,7 +101,6 @@ class BadRecords:
 
     def _send(self) -> None:
         if self._lines:
-            statement = sql.SQL("copy {} from stdin").format(self._table)
-            with self._writer.cursor() as cursor, cursor.copy(statement) as copy:
-                copy.write("\n".join(self._lines) + "\n")
+            self._sender.send([(self._table, COLUMNS, ("\n".join(self._lines) + "\n").encode())])
             self._lines.clear()
+            self._size = 0

@@ -1,13 +1,15 @@
 """A record of a file: its place, its bytes as they came, and its fields or why it has none."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 # Larger ones are not read: the text of one value in PostgreSQL ends at 1 GB, and memory before that.
 MOST_RECORD_BYTES: Final = 64 << 20
 # Of a record that cannot be read, what the quarantine keeps; the bad-records path has all of it.
 MOST_QUARANTINED_BYTES: Final = 1 << 20
+# A block of records has no more of them, and ends with the record that makes it so large.
+_BLOCK_RECORDS: Final = 2000
+_BLOCK_BYTES: Final = 1 << 20
 
 
 class Number(str):
@@ -33,16 +35,18 @@ class Record(NamedTuple):
     problem: Problem | None = None
 
 
-@dataclass(frozen=True)
-class Shape:
-    """How often records had these fields, with values of these types."""
-
-    table: str
-    fields: Sequence[str]
-    types: Sequence[type]
-
-
-Shapes = Mapping[Shape, int]
+def in_blocks(records: Iterable[Record]) -> Iterator[Sequence[Record]]:
+    """Records, as many at once as fit into little memory."""
+    block: list[Record] = []
+    size = 0
+    for record in records:
+        block.append(record)
+        size += len(record.raw)
+        if size > _BLOCK_BYTES or len(block) == _BLOCK_RECORDS:
+            yield block
+            block, size = [], 0
+    if block:
+        yield block
 
 
 def printable(raw: bytes) -> str:

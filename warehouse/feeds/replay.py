@@ -7,9 +7,10 @@ from psycopg.rows import dict_row
 
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.feeds.bad_records import BadRecords
-from warehouse.feeds.json_records import parse
+from warehouse.feeds.json_parse import parse
 from warehouse.feeds.record import Problem, Record
 from warehouse.feeds.rows import MEMBER
+from warehouse.feeds.sender import Sender
 from warehouse.feeds.stage import Stager, place_of, snapshot
 from warehouse.feeds.staged import StagedFeed
 from warehouse.runs.audit import Run, ensure_alive
@@ -26,18 +27,19 @@ def stage_entries(run: Run, source: Source, quarantine_ids: Sequence[int], lake_
     with run.session("stage") as writer:
         with writer.cursor(row_factory=dict_row) as cursor:
             entries = cursor.execute(_ENTRIES, [list(quarantine_ids), source.name]).fetchall()
-        stager = Stager(writer, source, lambda _: None)
+        sender = Sender(writer)
+        stager = Stager(writer, sender, source, lambda _: None)
         stager.create_tables()
-        with BadRecords(writer, source, lake_url, is_dry_run=True):
+        with sender, BadRecords(writer, sender, source, lake_url, is_dry_run=True):
             for entry in entries:
                 fields = _fields(entry, source)
                 if isinstance(fields, Problem):
                     continue
                 record = Record(entry["line_number"], 0, b"", fields)
                 place = place_of(entry["file_id"], entry["path"], entry["modified_ns"])
-                if stager.add(record, place) is None:
+                if not stager.add([record], place):
                     staged.append(entry["quarantine_id"])
-            stager.send()
+            stager.finish()
         ensure_alive(run)
         run.commit(writer)
         tables = stager.tables()
@@ -45,7 +47,7 @@ def stage_entries(run: Run, source: Source, quarantine_ids: Sequence[int], lake_
 
 
 def _fields(entry: Mapping[str, Any], source: Source) -> dict[str, Any] | Problem:
-    fields = parse((entry["edited_text"] or entry["row_text"] or entry["raw_text"] or "").encode())
+    fields = parse((entry["edited_text"] or entry["row_text"] or entry["raw_text"] or "").encode(), {})
     if not isinstance(fields, Problem) and entry["edited_text"] is None:
         for table in source.tables:
             if isinstance(members := fields.get(table.items or ""), list):

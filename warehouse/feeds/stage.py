@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 import psycopg
 from psycopg import sql
 
-from warehouse.db.identifiers import listed
 from warehouse.errors import SchemaDrift
 from warehouse.extract.catalog import mirror_exists, mirrored_columns
 from warehouse.extract.checksums import Hashing
@@ -26,6 +25,7 @@ from warehouse.feeds.json_records import JsonRecords
 from warehouse.feeds.landing import FeedFile, find_files, landing_folder, readable
 from warehouse.feeds.record import Problem, Record
 from warehouse.feeds.rows import RowMaker, TableRows
+from warehouse.feeds.sender import Sender
 from warehouse.feeds.staged import FieldSeen, FileProgress, StagedFeed
 from warehouse.feeds.table_records import TableRecords
 from warehouse.feeds.typed import escape, type_name
@@ -37,8 +37,8 @@ from warehouse.sources.declaration import Source, Table
 from warehouse.sources.feed import FILE_ID, LINE, RECORD_COLUMNS, RESCUED, ColumnType
 
 Progress = Callable[[str], None]
-# Rows of all tables together that are in memory before they are sent.
-_ROWS = 20_000
+# Characters of rows that are in memory before they are sent; as many are being sent meanwhile.
+_SENT_AT_ONCE = 4 << 20
 _TYPES: Mapping[str, ColumnType] = {
     "text": "text", "numeric": "numeric", "bigint": "bigint", "boolean": "boolean", "date": "date",
     "timestamp with time zone": "timestamptz", "jsonb": "jsonb",
@@ -72,17 +72,19 @@ def stage_feed(
         landed = find_files(writer, source, lake_url)
         for one in landed.unsettled:
             progress(f"{one.path}: is still being written")
-        stager = Stager(writer, source, progress)
+        sender = Sender(writer)
+        stager = Stager(writer, sender, source, progress)
         files = [_register(writer, source.name, found, run.run_id) for found in landed.files]
         ensure_alive(run)
         run.commit(writer)
         stager.create_tables()
-        bad = BadRecords(writer, source, lake_url, is_dry_run=run.dry_run_connection is not None)
-        with bad, readable(landing_folder(lake_url, source)):
+        bad = BadRecords(writer, sender, source, lake_url, is_dry_run=run.dry_run_connection is not None)
+        with sender, bad, readable(landing_folder(lake_url, source)):
             for file in files:
                 if file.found.is_read:
                     stager.read(file, bad)
                     ensure_alive(run)
+            stager.finish()
         stager.evolve()
         tables = stager.tables()
         run.commit(writer)
@@ -168,8 +170,10 @@ def place_of(file_id: int, path: str, modified_ns: int) -> str:
 class Stager:
     """Reads files into the staging tables of one feed."""
 
-    def __init__(self, writer: psycopg.Connection, source: Source, progress: Progress) -> None:
-        self._writer, self._source, self._progress = writer, source, progress
+    def __init__(
+        self, writer: psycopg.Connection, sender: Sender, source: Source, progress: Progress
+    ) -> None:
+        self._writer, self._sender, self._source, self._progress = writer, sender, source, progress
         self._record = source.record
         self._items = [table for table in source.tables if table.items]
         key = {name: self._record.columns[name] for name in self._record.key}
@@ -180,46 +184,57 @@ class Stager:
         self._started = time.monotonic()
         self._is_first = not mirror_exists(writer, self._record)
         self._notes: dict[str, list[str]] = {table.name: [] for table in source.tables}
+        self._texts = {
+            table.items or "": [
+                name for name, kind in self._columns[table.name].kinds.items() if kind == "text"
+            ]
+            for table in source.tables
+        }
 
     def _kinds(self, table: Table) -> dict[str, ColumnType]:
-        """Declared columns, and those that earlier runs have added for new fields."""
+        """Declared columns, and those that earlier runs have added for new fields, or widened for values."""
+        assert self._source.feed is not None
         own = {*table.key, *RECORD_COLUMNS}
-        added = {
-            name: _TYPES[kind]
-            for name, kind in mirrored_columns(self._writer, table).items()
-            if name not in table.columns and name not in own and kind in _TYPES
-        }
-        return {**table.columns, **added}
+        kinds = dict(table.columns)
+        for name, kind in mirrored_columns(self._writer, table).items():
+            if name in own or kind not in _TYPES:
+                continue
+            mirrored = _TYPES[kind]
+            is_evolving = self._source.feed.on_schema_change.changed_type == "evolve"
+            if name not in kinds or (is_evolving and _wider(kinds[name], mirrored) == mirrored):
+                kinds[name] = mirrored
+        return kinds
 
     def create_tables(self) -> None:
         """Create or empty the staging tables."""
         for table in self._source.tables:
             create_staging(self._writer, table, _sql_types(self._columns[table.name].all))
 
-    def add(self, record: Record, place: str) -> Problem | None:
-        """Add a record whose `place` says which file it is of; returns why it has no key, if it has none."""
-        problem = self._rows.add(record, place)
-        if self._pending() >= _ROWS:
-            self.send()
-        return problem
+    def add(self, records: Sequence[Record], place: str) -> dict[int, Problem]:
+        """Add records whose `place` says which file they are of; returns by position why one has no key."""
+        problems = self._rows.add(records, place)
+        if self._rows.size >= _SENT_AT_ONCE:
+            self._send()
+        return problems
 
     def read(self, file: FileProgress, bad: BadRecords) -> None:
         """Read the records of a file that are not read yet."""
         found = file.found
         place = place_of(file.file_id, found.file.path, found.file.modified_ns)
-        begun = file.byte_offset
         with reading(found.file.location) as content:
             records = self._reader(file, content)
-            for record in records:
-                if record.byte_offset < begun:
+            for block in records.blocks():
+                file.records += len(block)
+                readable = [record for record in block if record.problem is None]
+                missing = self.add(readable, place)
+                if len(readable) == len(block) and not missing:
                     continue
-                file.records += 1
-                problem = record.problem or self.add(record, place)
-                if problem is not None:
-                    file.unreadable += 1
-                    file.cut_off_at = record.byte_offset if problem.rule == "record is cut off" else None
-                    bad.add(file, record, problem)
-            self.send()
+                problems = {readable[position].line: problem for position, problem in missing.items()}
+                for record in block:
+                    if problem := record.problem or problems.get(record.line):
+                        file.unreadable += 1
+                        file.cut_off_at = record.byte_offset if problem.rule == "record is cut off" else None
+                        bad.add(file, record, problem)
             bad.end_file(file)
             fault = content.fault or records.fault
             file.fault = fault
@@ -237,23 +252,29 @@ class Stager:
             # Its rows have no places in the bytes: it is read as a whole.
             file.is_array, file.format = True, "workbook" if table.is_workbook else "csv"
             return table
-        records = JsonRecords(content)
+        records = JsonRecords(content, self._texts, file.byte_offset)
         file.is_array = records.is_array
         file.format = "json array" if records.is_array else "json lines"
         return records
 
-    def _pending(self) -> int:
-        return len(self._rows.record.lines) + sum(len(rows.lines) for rows in self._rows.items)
-
-    def send(self) -> None:
+    def _send(self) -> None:
         """Send the rows that are in memory."""
-        for rows in self._rows.tables:
-            if not rows.lines:
-                continue
-            columns = [column.name for column in self._columns[rows.table.name].all]
-            statement = sql.SQL("copy {} ({}) from stdin").format(batch_table(rows.table), listed(columns))
-            with self._writer.cursor() as cursor, cursor.copy(statement) as copy:
-                copy.write(rows.take())
+        self._sender.send(
+            [
+                (
+                    batch_table(rows.table),
+                    [column.name for column in self._columns[rows.table.name].all],
+                    rows.take(),
+                )
+                for rows in self._rows.tables
+                if rows.lines
+            ]
+        )
+
+    def finish(self) -> None:
+        """Send what is still in memory, and wait until all of it is stored."""
+        self._send()
+        self._sender.wait()
 
     def evolve(self) -> None:
         """Do what the feed's policy says about fields that are new, gone or of another type.
@@ -286,6 +307,11 @@ class Stager:
                 self._note(table, what)
             for (name, kind), count in sorted(rows.mistyped.items()):
                 what = f"{name} of {table.name} is a {kind} in {count:,} rows, and {columns.kinds[name]} is declared"
+                if policy.changed_type == "evolve" and name not in self._record.key:
+                    column_type = _wider(columns.kinds[name], _NEW[kind])
+                    self._widen_column(table, name, column_type)
+                    self._note(table, f"{what}: the column is {column_type} from now on")
+                    continue
                 if policy.changed_type == "stop":
                     stopped.append(what)
                 self._note(table, f"{what}: they are kept in {RESCUED}")
@@ -312,6 +338,23 @@ class Stager:
         return {name for (name,) in rows} & self._columns[table.name].kinds.keys()
 
     def _add_column(self, table: Table, name: str, kind: ColumnType) -> None:
+        self._writer.execute(
+            sql.SQL("alter table {} add column {} {}").format(
+                batch_table(table), sql.Identifier(name), sql.SQL(kind)
+            )
+        )
+        self._fill_from_rescued(table, name, kind)
+
+    def _widen_column(self, table: Table, name: str, kind: ColumnType) -> None:
+        self._writer.execute(
+            sql.SQL("alter table {batch} alter column {column} type {kind} using {column}::{kind}").format(
+                batch=batch_table(table), column=sql.Identifier(name), kind=sql.SQL(kind)
+            )
+        )
+        self._fill_from_rescued(table, name, kind)
+
+    def _fill_from_rescued(self, table: Table, name: str, kind: ColumnType) -> None:
+        """Move the values of a field that fit its column's type now out of _rescued_data."""
         names = {
             "batch": batch_table(table), "column": sql.Identifier(name), "kind": sql.SQL(kind),
             "field": sql.Literal(name), "rescued": sql.Identifier(RESCUED), "kind_text": sql.Literal(kind),
@@ -320,11 +363,9 @@ class Stager:
         fits = "true" if kind == "jsonb" else "pg_input_is_valid({rescued} ->> {field}, {kind_text})"
         self._writer.execute(
             sql.SQL(
-                f"""
-                alter table {{batch}} add column {{column}} {{kind}};
-                update {{batch}} set {{column}} = {value}, {{rescued}} = nullif({{rescued}} - {{field}}, '{{{{}}}}')
-                where {{rescued}} ? {{field}} and {fits};
-                """
+                f"update {{batch}} set {{column}} = {value}, "
+                "{rescued} = nullif({rescued} - {field}, '{{}}') "
+                f"where {{rescued}} ? {{field}} and {fits}"
             ).format(**names)
         )
         self._columns[table.name].kinds[name] = kind
@@ -370,10 +411,17 @@ class Stager:
 def _seen(rows: TableRows) -> dict[str, Counter[str]]:
     """By field, how often its values had which type."""
     seen: dict[str, Counter[str]] = {}
-    for (names, types), count in rows.shapes.items():
-        for name, kind in zip(names, types, strict=True):
+    for name, types in rows.seen.items():
+        for kind, count in types.items():
             seen.setdefault(name, Counter())[type_name(kind)] += count
     return seen
+
+
+def _wider(one: ColumnType, other: ColumnType) -> ColumnType:
+    """A type that holds the values of both."""
+    if one == other:
+        return one
+    return "numeric" if {one, other} == {"bigint", "numeric"} else "text"
 
 
 def _is_column_name(name: str) -> bool:

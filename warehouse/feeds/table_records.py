@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime
 from typing import Any, Final
 
-from warehouse.feeds.record import Number, Problem, Record
+from warehouse.feeds.record import Number, Problem, Record, in_blocks
 from warehouse.files.content import ContentReader
 from warehouse.sources.declaration import Table
 from warehouse.sources.feed import Feed
@@ -38,10 +38,9 @@ class TableRecords:
         }
         self.is_workbook = content.head.startswith(_WORKBOOK)
 
-    def __iter__(self) -> Iterator[Record]:
-        if self.is_workbook:
-            return self._sheets()
-        return self._lines()
+    def blocks(self) -> Iterator[Sequence[Record]]:
+        """All rows, in their order, as many at once as fit into little memory."""
+        return in_blocks(self._sheets() if self.is_workbook else self._lines())
 
     def _lines(self) -> Iterator[Record]:
         text = _Text(self._content)

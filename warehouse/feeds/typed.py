@@ -1,9 +1,10 @@
 """Values of records as their columns have them, in the text that COPY reads; what does not fit is rescued."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final
 
 from warehouse.feeds.record import Number
@@ -108,6 +109,11 @@ def _date(value: Any) -> str:
         return str(value.isoformat())
     if kind is not str:
         raise Mistyped
+    return _date_of_text(value)
+
+
+@lru_cache(10_000)
+def _date_of_text(value: str) -> str:
     try:
         return date.fromisoformat(value).isoformat()
     except ValueError:
@@ -148,3 +154,19 @@ CONVERTERS: Final[Mapping[ColumnType, Callable[[Any], str]]] = {
     "timestamptz": _timestamptz,
     "jsonb": _jsonb,
 }
+
+
+def convert_all(kind: ColumnType, values: Sequence[Any], types: Collection[type]) -> Sequence[str]:
+    """Convert the values of a column, none of them null; `types` are those that they have.
+
+    Raises:
+        Mistyped: one is not of the column's type.
+    """
+    if kind == "text" and set(types) == {str}:
+        text = "\0".join(values)
+        if "\\" in text or "\t" in text or "\n" in text or "\r" in text:
+            return list(map(escape, values))
+        return values
+    if kind == "numeric" and {int, float}.issuperset(types):
+        return list(map(repr, values))
+    return list(map(CONVERTERS[kind], values))
