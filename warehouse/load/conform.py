@@ -11,6 +11,7 @@ from warehouse.errors import DeclarationError
 from warehouse.extract.catalog import columns_of
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import keys_where
+from warehouse.load.conformed_table import replace_conformed
 from warehouse.load.conversion import ROW_ERRORS, create_unconvertible, fill_by_halves
 from warehouse.load.fit import scales
 from warehouse.load.lookups import resolve_lookups
@@ -29,6 +30,8 @@ class Conformed:
 
     rows: int
     yielded: int
+    # By dimension, rows that name a value which several members have.
+    ambiguous: Mapping[str, int]
 
 
 def conform(batch: Batch, changed: int = 0) -> Conformed:
@@ -43,11 +46,11 @@ def conform(batch: Batch, changed: int = 0) -> Conformed:
     rows = _create(batch, values) if changed > PARALLEL_ABOVE else None
     if rows is None:
         rows = _refill(batch, values)
-    resolve_lookups(batch)
+    ambiguous = resolve_lookups(batch)
     yielded = yield_to_higher(batch)
     # Analyze only the columns that are joined: texts take most of the time, and nobody joins by them.
     batch.analyze(batch.conformed, [name for name in values if name.endswith(("_id", "_at"))])
-    return Conformed(rows, yielded)
+    return Conformed(rows, yielded, ambiguous)
 
 
 def delivered_columns(batch: Batch) -> list[str]:
@@ -165,43 +168,13 @@ def _refill(batch: Batch, values: Mapping[str, sql.Composable]) -> int:
 
 
 def _create(batch: Batch, values: Mapping[str, sql.Composable]) -> int | None:
-    """Replace the table of conformed rows by a new one of the same columns and comments; None if a value fails."""
-    name = batch.conformed.as_string(batch.connection)
-    declared = batch.connection.execute(
-        """
-        select attname, format_type(atttypid, atttypmod), attnotnull, col_description(attrelid, attnum)
-        from pg_attribute where attrelid = %s::regclass and attnum > 0 and not attisdropped order by attnum
-        """,
-        [name],
-    ).fetchall()
-    (comment,) = batch.connection.execute("select obj_description(%s::regclass)", [name]).fetchone() or (
-        None,
-    )
+    """Replace the conformed rows by those of the source's SQL; None if a value fails."""
     try:
         with batch.connection.transaction():
-            created = batch.execute(
-                "create unlogged table staging.conforming as select {values} from ({query}) as conformed",
-                values=sql.SQL(", ").join(
-                    sql.SQL("({})::{} as {}").format(
-                        values.get(name, sql.NULL), sql.SQL(kind), sql.Identifier(name)
-                    )
-                    for name, kind, _, _ in declared
-                ),
-                query=conform_query(batch.entity),
+            return replace_conformed(
+                batch,
+                lambda column: values.get(column, sql.NULL),
+                batch.format("({query}) as conformed", query=conform_query(batch.entity)),
             )
     except ROW_ERRORS:
         return None
-    batch.execute("drop table {conformed}")
-    batch.execute(
-        "alter table staging.conforming rename to {name}",
-        name=sql.Identifier(f"conformed_{batch.entity.name}"),
-    )
-    batch.execute("comment on table {conformed} is {comment}", comment=sql.Literal(comment))
-    for name, _, is_required, text in declared:
-        column = sql.Identifier(name)
-        batch.execute(
-            "comment on column {conformed}.{column} is {text}", column=column, text=sql.Literal(text)
-        )
-        if is_required:
-            batch.execute("alter table {conformed} alter column {column} set not null", column=column)
-    return created.rowcount

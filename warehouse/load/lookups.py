@@ -1,69 +1,125 @@
 """Members of other sources: what an entity's SQL delivers is looked up among them, and again once they have changed."""
 
+from collections.abc import Sequence
+from typing import Final
+
 from psycopg import sql
 
 from warehouse.db.identifiers import assigned
 from warehouse.extract.catalog import columns_of
 from warehouse.load.batch import Batch
+from warehouse.load.conformed_table import replace_conformed
 from warehouse.load.followed import looked_until
 from warehouse.model.fact_sql import dimension_of
 from warehouse.model.star import Fact
 from warehouse.sources.lookups import Lookup
 
 
-def resolve_lookups(batch: Batch) -> None:
+def resolve_lookups(batch: Batch) -> dict[str, int]:
     """Put the natural keys of other sources' members in place of the values that they were looked up by.
 
     Where several members have the value at the event, nobody knows which is meant: the key is empty, and the row counts
     as ambiguous. A value that no member has stays: it becomes an inferred member of the row's own source.
+
+    Returns by dimension how many rows of the batch are ambiguous.
     """
-    if not isinstance(batch.target, Fact) or not batch.entity.lookups:
-        return
-    for lookup in batch.entity.lookups:
-        names = {**_names(lookup), "event": sql.Identifier("line", batch.target.event_time)}
-        is_valid = (
-            "and {event} >= member.valid_from and {event} < member.valid_to"
-            if dimension_of(lookup.dimension).has_history
-            else ""
-        )
-        batch.create_temporary(
-            f"matched_{lookup.dimension}",
-            f"""
-            select line.ctid as place, min(member.{{natural}}) as natural_key, count(*) as members
-            from {{conformed}} as line
-            inner join {{dimension}} as member
-                on member.{{by}} = line.{{natural}} and member.source_system = {{member_source}} {is_valid}
-            group by line.ctid
-            """,
-            **names,
-        )
-    _replace_values(batch)
+    if not isinstance(batch.target, Fact):
+        return {}
+    matching = [lookup for lookup in batch.entity.lookups if _find_members(batch, lookup)]
+    ambiguous = {lookup.dimension: count for lookup in matching if (count := _count_ambiguous(batch, lookup))}
+    if matching:
+        _replace_values(batch, matching)
+    return ambiguous
 
 
-def _replace_values(batch: Batch) -> None:
-    """Write what was found, of all lookups at once: each row is written anew."""
-    lookups = batch.entity.lookups
-    matched = [sql.Identifier(f"matched_{lookup.dimension}") for lookup in lookups]
-    assignments, joins = [], []
-    for lookup, name in zip(lookups, matched, strict=True):
-        names = {**_names(lookup), "found": name}
-        assignments.append(
-            sql.SQL(
-                "{natural} = case when {found}.members is null then line.{natural} "
-                "when {found}.members = 1 then {found}.natural_key end, "
-                "{source_column} = case when {found}.members is not null then {member_source} end"
-            ).format(**names)
+def _find_members(batch: Batch, lookup: Lookup) -> int:
+    """Fill a table with the values of the batch that members have: by value, and while that holds, one of the members
+    and how many there are. Returns its number of rows."""
+    if not batch.exists("select from {dimension} where source_system = {member_source}", **_names(lookup)):
+        return 0
+    query = _SLOTS if dimension_of(lookup.dimension).has_history else _MEMBERS
+    matched = batch.create_temporary(f"matched_{lookup.dimension}", query, **_names(lookup))
+    if matched:
+        batch.analyze(_names(lookup)["matched"])
+    return matched
+
+
+_MEMBERS: Final = """
+    select named.value, min(member.{natural}) as natural_key, count(*) as members
+    from (select distinct {natural} as value from {conformed}) as named
+    inner join {dimension} as member on named.value = member.{by} and member.source_system = {member_source}
+    group by named.value
+"""
+
+# Where versions of members that have a value begin and end, the number of its members may change.
+_SLOTS: Final = """
+    with member as (
+        select member.{by} as value, member.{natural} as natural_key, member.valid_from, member.valid_to
+        from (select distinct {natural} as value from {conformed}) as named
+        inner join {dimension} as member on named.value = member.{by} and member.source_system = {member_source}
+    ),
+
+    slot as (
+        select value, bound as valid_from, lead(bound) over (partition by value order by bound) as valid_to
+        from (select value, valid_from as bound from member union select value, valid_to from member) as bound
+    )
+
+    select slot.value, slot.valid_from, slot.valid_to, min(member.natural_key) as natural_key, count(*) as members
+    from slot
+    inner join member
+        on slot.value = member.value and member.valid_from <= slot.valid_from and slot.valid_to <= member.valid_to
+    group by slot.value, slot.valid_from, slot.valid_to
+"""
+
+
+def _count_ambiguous(batch: Batch, lookup: Lookup) -> int:
+    """How many rows of the batch name a value that several members have."""
+    if not batch.exists("select from {matched} where members > 1", **_names(lookup)):
+        return 0
+    (count,) = batch.execute(
+        "select count(*) from {conformed} as line inner join {matched} as matched on {is_match} "
+        "where matched.members > 1",
+        **_names(lookup),
+        is_match=_is_match(batch, lookup, sql.Identifier("matched")),
+    ).fetchone() or (0,)
+    return int(count)
+
+
+def _is_match(batch: Batch, lookup: Lookup, matched: sql.Identifier) -> sql.Composable:
+    assert isinstance(batch.target, Fact)
+    condition = "{matched}.value = line.{natural}"
+    if dimension_of(lookup.dimension).has_history:
+        condition += " and line.{event} >= {matched}.valid_from and line.{event} < {matched}.valid_to"
+    return sql.SQL(condition).format(
+        **_names(lookup) | {"matched": matched}, event=sql.Identifier(batch.target.event_time)
+    )
+
+
+def _replace_values(batch: Batch, lookups: Sequence[Lookup]) -> None:
+    """Write what was found, of all lookups at once, into a new table: an update would write each row twice."""
+    values: dict[str, sql.Composable] = {}
+    joins = []
+    for lookup in lookups:
+        found = sql.Identifier(f"matched_{lookup.dimension}")
+        names = {**_names(lookup), "found": found}
+        values |= {
+            dimension_of(lookup.dimension).natural_key[0]: sql.SQL(
+                "case when {found}.members is null then line.{natural} "
+                "when {found}.members = 1 then {found}.natural_key end"
+            ).format(**names),
+            f"{lookup.dimension}_source_system": sql.SQL(
+                "case when {found}.members is not null then {member_source} end"
+            ).format(**names),
+        }
+        joins.append(
+            sql.SQL("left join {matched} as {found} on {is_match}").format(
+                **names, is_match=_is_match(batch, lookup, found)
+            )
         )
-        joins.append(sql.SQL("left join {matched} on {found}.place = own.place").format(**names))
-    batch.execute(
-        """
-        update {conformed} as line set {assignments}
-        from (select ctid as place from {conformed}) as own {joins}
-        where line.ctid = own.place and ({any_found})
-        """,
-        assignments=sql.SQL(", ").join(assignments),
-        joins=sql.SQL(" ").join(joins),
-        any_found=sql.SQL(" or ").join(sql.SQL("{}.members is not null").format(name) for name in matched),
+    replace_conformed(
+        batch,
+        lambda column: values.get(column, sql.Identifier("line", column)),
+        batch.format("{conformed} as line {joins}", joins=sql.SQL(" ").join(joins)),
     )
 
 
@@ -100,18 +156,6 @@ def describe_inferred(batch: Batch) -> None:
             ),
             assigned=assigned(list(found_values), "line"),
         )
-
-
-def count_ambiguous(batch: Batch) -> dict[str, int]:
-    """By dimension, how many rows of the batch name a value that several members have."""
-    counts = {}
-    for lookup in batch.entity.lookups:
-        (count,) = batch.execute(
-            "select count(*) from {matched} where members > 1", **_names(lookup)
-        ).fetchone() or (0,)
-        if count:
-            counts[lookup.dimension] = count
-    return counts
 
 
 def changed_members(batch: Batch, lookup: Lookup) -> sql.Identifier | None:

@@ -28,7 +28,6 @@ from warehouse.load.conversion import ROW_ERRORS
 from warehouse.load.counts import Counts
 from warehouse.load.followed import record_followed
 from warehouse.load.judge import Judge
-from warehouse.load.lookups import count_ambiguous
 from warehouse.load.mirror import merge_mirrors, prepare_mirrors
 from warehouse.load.orphans import (
     check_deleted_share,
@@ -246,13 +245,12 @@ def load_target(
         progress(
             f"{made.yielded:,} events of {batch.entity.name} are another source's, which takes precedence"
         )
-    ambiguous = count_ambiguous(batch) if conformed else {}
-    for dimension, count in ambiguous.items():
+    for dimension, count in made.ambiguous.items():
         progress(
             f"{count:,} rows of {batch.entity.name} name a {dimension} that several members may be: the unknown one"
         )
-    if ambiguous:
-        results = _ambiguity_warnings(batch, ambiguous)
+    if made.ambiguous:
+        results = _ambiguity_warnings(batch, made.ambiguous)
         judge.record(results)
         checks.extend(results)
     clear_stale_timestamps(batch)
