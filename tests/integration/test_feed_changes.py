@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
 import psycopg
@@ -13,8 +14,12 @@ import pytest
 from tests.integration.test_feeds import FeedPipeline, an_order
 from tests.pipeline import content
 from warehouse.errors import SchemaDrift
+from warehouse.history import change_log
 from warehouse.load import records
+from warehouse.load.replace_day import rederive
+from warehouse.reconcile.reconcile import reconcile_feed
 from warehouse.runs.audit import start_run
+from warehouse.runs.retention import prune_audit
 from warehouse.sources.declaration import Source, read_declaration
 from warehouse.sources.registry import PACKAGED
 from warehouse.undo.undo import undo
@@ -108,6 +113,146 @@ def test_fields_that_change_follow_the_policy(orders: FeedPipeline, tmp_path: Pa
     assert orders.rows("select order_id, gift, weight::text, _rescued_data from raw.orders_order order by 1") == [
         ("P-1", None, None, None), ("P-3", True, None, None), ("P-4", False, "1.5", None)
     ]  # fmt: skip
+
+
+def test_a_field_that_changes_its_type_widens_its_column_and_keeps_all_values(
+    orders: FeedPipeline, tmp_path: Path
+) -> None:
+    orders.land("a.json", [an_order("P-1", {"amount": 1.50}), an_order("P-2", customer_birth_day=None)])
+    orders.run()
+    orders.source = declared(tmp_path, 'on_schema_change = { changed_type = "evolve" }')
+    # A text for a number, one that is no number, an object for a text, and one for the key.
+    with_texts = an_order("P-3", {}, {}, {})
+    for item, amount in zip(with_texts["items"], (2, "2", "two"), strict=True):  # type: ignore[call-overload]
+        item["amount"] = amount
+    orders.land("b.json", [with_texts, an_order("P-4", status={"code": 7}), {**an_order(), "order_id": {"a": 1}}])
+    orders.run()
+    assert [message for message in orders.messages if "is a" in message] == [
+        "order_id of order is a object in 1 rows, and text is declared: they are kept in _rescued_data",
+        "status of order is a object in 1 rows, and text is declared: the column is text from now on",
+        "amount of order_item is a text in 1 rows, and numeric is declared: the column is text from now on",
+    ]
+    # What no fact can hold waits as a whole; what was there before is what it was.
+    assert orders.facts() == [("P-1", "1", 2, 150)]
+    assert orders.waiting() == [
+        ("2:3", "order_id is missing"),
+        ("P-2", "customer birth day is missing"),
+        ("P-3", "does not fit: quantity"),
+        ("P-4", "status is unknown"),
+    ]
+    items = "select order_id, line_number, amount, _rescued_data from raw.orders_order_item order by 1, 2"
+    assert orders.rows(items) == [("P-1", 1, "1.5", None)]
+    ((waiting,),) = orders.rows("select row_data from audit.quarantine where row_key = '{P-3}'")
+    assert [item["amount"] for item in waiting["items"]] == ["2", "2", "two"]
+    # The column stays as it is now, whatever comes.
+    orders.land("c.json", [an_order("P-3", {"amount": 3})])
+    orders.run()
+    assert orders.facts() == [("P-1", "1", 2, 150), ("P-3", "1", 3, 300)]
+    # Under another policy the declared type holds again: what it cannot hold is rescued.
+    orders.warehouse.execute("update raw.orders_order_item set amount = 'one' where order_id = 'P-1'")
+    orders.source = read_declaration(PACKAGED / "orders")
+    orders.land("d.json", [an_order("P-6")])
+    orders.run()
+    assert [(*row[:2], row[2] and int(row[2]), row[3]) for row in orders.rows(items)] == [
+        ("P-1", 1, None, {"amount": "one"}), ("P-3", 1, 3, None), ("P-6", 1, 2, None)
+    ]  # fmt: skip
+    assert orders.counts() == [
+        ("a.json", "loaded", 2, 1, 1, 0, 0),
+        ("b.json", "loaded", 3, 0, 2, 0, 1),
+        ("c.json", "loaded", 1, 1, 0, 0, 0),
+        ("d.json", "loaded", 1, 1, 0, 0, 0),
+    ]
+
+
+def equal_tables(orders: FeedPipeline) -> set[str]:
+    """Tables of the star, and counts of files, that are what the layer below makes of them."""
+    with start_run(orders.warehouse_url, flow="reconcile") as run:
+        verdicts = reconcile_feed(run, orders.source, repair=False)
+    return {verdict.table_name for verdict in verdicts if verdict.verdict == "equal"}
+
+
+def test_a_backfill_loads_days_again_with_orders_as_units_and_every_record_counted(
+    orders: FeedPipeline,
+) -> None:
+    orders.land(
+        "a.json",
+        [
+            an_order("P-1", {}, {}),
+            an_order("P-2", {}, {}, {}),
+            an_order("P-3", order_dt="2024-03-11T00:00:00Z"),
+            an_order("P-4", status=None),
+            "broken",
+        ],
+    )
+    orders.run()
+    before = content(orders.warehouse, ("raw", "dwh"))
+
+    def backfill(day: int) -> None:
+        with start_run(orders.warehouse_url, flow="backfill") as run:
+            rederive(run, orders.source, date(2024, 3, day))
+
+    backfill(10)
+    assert content(orders.warehouse, ("raw", "dwh")) == before
+    # Facts that are gone or wrong come back; an order of which an item breaks a rule by now waits as a whole.
+    orders.warehouse.execute("delete from dwh.fact_order_item where order_id = 'P-1' and line_id = '2'")
+    orders.warehouse.execute("update dwh.fact_order_item set quantity = 9 where order_id = 'P-3'")
+    orders.warehouse.execute(
+        "update raw.orders_order_item set item_price = 1 where order_id = 'P-2' and line_number = 2"
+    )
+    backfill(10)
+    backfill(11)
+    assert orders.facts() == [("P-1", "1", 2, 200), ("P-1", "2", 2, 200), ("P-3", "1", 2, 200)]
+    assert orders.rows("select order_id from raw.orders_order order by 1") == [("P-1",), ("P-3",)]
+    assert orders.waiting() == [
+        ("1:5", "record is not an object"),
+        ("P-4", "status is missing"),
+        ("P-2", "unit price is not above the base price"),
+    ]
+    assert orders.counts() == [("a.json", "loaded", 5, 2, 3, 0, 0)]
+    # It is replayed like any other, and then nothing is left to load again.
+    ((waiting,),) = orders.rows("select quarantine_id from audit.quarantine where row_key = '{P-2}'")
+    orders.edit(waiting, an_order("P-2", {}, {}, {}))
+    orders.replay(waiting)
+    after = content(orders.warehouse, ("raw", "dwh"))
+    assert len(orders.facts()) == 6
+    backfill(10)
+    assert content(orders.warehouse, ("raw", "dwh")) == after
+    assert orders.counts() == [("a.json", "loaded", 5, 3, 2, 0, 0)]
+    assert {"audit.file", "fact_order_item"} <= {name.removeprefix("dwh.") for name in equal_tables(orders)}
+
+
+def test_retention_of_the_audit_trail_and_the_change_log_keeps_every_record_counted(
+    orders: FeedPipeline,
+) -> None:
+    orders.land("a.json", [an_order("P-1"), an_order("P-2", status=None), an_order("P-3"), "broken"])
+    orders.run()
+    orders.land("b.json", [an_order("P-1", {"amount": 5}), an_order("P-4", {"item_price": 1})])
+    orders.run()
+    for _ in range(3):
+        orders.run()
+    ids = dict(orders.rows("select coalesce(row_key[1], raw_text), quarantine_id from audit.quarantine"))
+    orders.discard(ids["P-2"])
+    counts, facts, waiting = orders.counts(), orders.facts(), orders.waiting()
+    assert counts == [("a.json", "loaded", 4, 1, 1, 1, 1), ("b.json", "loaded", 2, 1, 1, 0, 0)]
+    orders.warehouse.execute(
+        "update audit.run set started_at = started_at - interval '9 years', ended_at = ended_at - interval '9 years'"
+    )
+    pruned = prune_audit(orders.warehouse, 30)
+    assert pruned.runs == 2, "of three runs that changed nothing, the last one stays"
+    change_log.prune(orders.warehouse, 30)
+    assert (orders.counts(), orders.facts(), orders.waiting()) == (counts, facts, waiting)
+    # What is known of files and records is still known.
+    orders.run()
+    orders.land("again.json", [an_order("P-1"), an_order("P-2", status=None), an_order("P-3"), "broken"])
+    orders.land("c.json", [an_order("P-4")])
+    orders.run()
+    assert orders.counts() == [
+        counts[0],
+        ("b.json", "loaded", 2, 1, 0, 0, 1),
+        ("again.json", "copy", 4, 0, 0, 0, 0),
+        ("c.json", "loaded", 1, 1, 0, 0, 0),
+    ]
+    assert "audit.file" in equal_tables(orders)
 
 
 def test_files_that_are_still_written_wait(orders: FeedPipeline, tmp_path: Path) -> None:

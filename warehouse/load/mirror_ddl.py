@@ -15,6 +15,7 @@ from warehouse.extract.staging_tables import batch_table, column_comment, commen
 from warehouse.history.change_log import create_triggers, log_added_column
 from warehouse.runs.audit import mark_irreversible
 from warehouse.sources.declaration import Source, Table, fitted
+from warehouse.sources.feed import RESCUED
 from warehouse.sources.joins import without_table
 
 
@@ -142,12 +143,39 @@ def _create_mirror(connection: psycopg.Connection, run_id: int, table: Table, co
 
 def _retype(connection: psycopg.Connection, run_id: int, table: Table, column: Column) -> None:
     name = sql.Identifier(column.name)
-    # The table is read in full, so a value that the new type cannot hold is dropped. A key has to keep its rows.
-    value = (
-        sql.SQL("{}::{}").format(name, sql.SQL(column.type)) if column.name in table.key else sql.SQL("null")
-    )
+    if table.columns:
+        value = _keep_unfit(connection, table, column)
+    elif column.name in table.key:
+        value = sql.SQL("{}::{}").format(name, sql.SQL(column.type))
+    else:
+        # The table is read in full, so a value that the new type cannot hold is dropped. A key has to keep its rows.
+        value = sql.SQL("null")
     change = sql.SQL("alter column {} type {} using {}").format(name, sql.SQL(column.type), value)
     _alter(connection, run_id, table, change, column.name)
+
+
+def _keep_unfit(connection: psycopg.Connection, table: Table, column: Column) -> sql.Composable:
+    """Rescue the values of a feed's column that its new type cannot hold: its files are not read again.
+
+    Returns the expression of the others in the new type.
+    """
+    names = {
+        "mirror": sql.Identifier("raw", table.mirror),
+        "column": sql.Identifier(column.name),
+        "field": sql.Literal(column.name),
+        "kind": sql.SQL(column.type),
+        "rescued": sql.Identifier(RESCUED),
+    }
+    fits = sql.SQL("pg_input_is_valid({column}::text, {type_name})").format(
+        **names, type_name=sql.Literal(column.type)
+    )
+    connection.execute(
+        sql.SQL(
+            "update {mirror} set {rescued} = coalesce({rescued}, '{{}}') || jsonb_build_object({field}, {column}) "
+            "where not {fits}"
+        ).format(**names, fits=fits)
+    )
+    return sql.SQL("case when {fits} then {column}::text::{kind} end").format(**names, fits=fits)
 
 
 def _alter(

@@ -13,7 +13,9 @@ from psycopg import sql
 
 from warehouse.db.identifiers import each, listed, qualified, same_key
 from warehouse.extract.catalog import columns_of, mirror_exists
+from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.staging_tables import batch_table, delta_table
+from warehouse.feeds.stage import snapshot
 from warehouse.feeds.staged import StagedFeed
 from warehouse.feeds.versions import (
     find_deleted_rows,
@@ -26,7 +28,7 @@ from warehouse.load.feed_files import write_files
 from warehouse.load.quarantine import broken_rules
 from warehouse.load.record_entries import insert_entries
 from warehouse.runs.audit import CheckResult, Load, Run, record_checks
-from warehouse.sources.declaration import Table
+from warehouse.sources.declaration import Source, Table
 from warehouse.sources.feed import FILE_ID, LINE
 
 # Temporary tables: what changes in the counts of files; keys of this run's records; those of them that were rejected.
@@ -53,6 +55,18 @@ class Records:
                 counts=each("{} bigint not null default 0", COUNTS)
             )
         )
+
+    @classmethod
+    def held(cls, connection: psycopg.Connection, run: Run, source: Source) -> "Records":
+        """The records that the mirror holds, none of which is staged: some may break a rule by now."""
+        staged = StagedFeed(source, snapshot(source), (), {}, DeleteThreshold())
+        records = cls(connection, run, staged)
+        connection.execute(
+            sql.SQL(
+                "create temp table record_key on commit drop as select {key} from {mirror} limit 0"
+            ).format(key=listed(source.record.key), mirror=sql.Identifier("raw", source.record.mirror))
+        )
+        return records
 
     def accept(self, checks: list[CheckResult]) -> StagedFeed:
         """Judge the staged records by their own contract, and leave the last version of each.
@@ -399,6 +413,8 @@ class Records:
         removed = self._connection.execute(
             sql.SQL("delete from {mirror} as mirror using {failing} as failing where {same}").format(**names)
         ).rowcount
+        if not self._is_merged:
+            return
         operations = self._connection.execute(
             sql.SQL(
                 "with taken as (delete from {delta} as delta using {failing} as failing "
@@ -406,8 +422,6 @@ class Records:
                 "select _operation, count(*) from taken group by _operation"
             ).format(**names)
         ).fetchall()
-        if not self._is_merged:
-            return
         if not self._is_first:
             columns = listed([*columns_of(self._connection, "raw", table.mirror), "_run_id", "_is_deleted"])
             self._connection.execute(

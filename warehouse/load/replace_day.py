@@ -10,14 +10,16 @@ from psycopg import sql
 from warehouse.db.connections import connect
 from warehouse.db.identifiers import each
 from warehouse.errors import SourceError
-from warehouse.extract.catalog import mirrored_columns
+from warehouse.extract.catalog import mirror_exists, mirrored_columns
+from warehouse.load import quarantine
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import create_all_keys_view, create_changed_keys
 from warehouse.load.conform import conform, find_deleted_keys
 from warehouse.load.fit import UNFIT
 from warehouse.load.judge import Judge
-from warehouse.load.publish import merge_passing, to_load
+from warehouse.load.publish import Move, merge_passing, to_load
 from warehouse.load.reads import conform_query
+from warehouse.load.records import Records, apply_changes
 from warehouse.load.transaction import begin_publishing
 from warehouse.model.star import FACTS, Fact
 from warehouse.runs.audit import Load, Run, ensure_alive, record_load
@@ -28,7 +30,7 @@ def rederive(run: Run, source: Source, day: date) -> tuple[Load, ...]:
     """Replace the facts of a day (UTC), in one transaction; doing it again changes nothing.
 
     Every row that is of the day by the mirrors or by the star is conformed, checked and merged: facts without a source
-    row are deleted, those of another day move there.
+    row are deleted, those of another day move there. Records of a feed that fail leave the mirrors as a whole.
 
     Raises:
         SourceError: the source has not been captured yet.
@@ -37,22 +39,27 @@ def rederive(run: Run, source: Source, day: date) -> tuple[Load, ...]:
     loads = []
     with connect(run.warehouse_url, application_name=f"dwh {run.flow} {day}") as connection:
         begin_publishing(connection, run.run_id)
+        has_records = source.feed is not None and mirror_exists(connection, source.record)
+        records = Records.held(connection, run, source) if has_records else None
+        move: Move = records.reject if records is not None else quarantine.move_failing
         for fact in FACTS:
             if entity := source.entities.get(fact.entity):
                 with Batch(connection, run.run_id, entity, fact) as batch:
-                    loads.append(_replace(batch, run, fact, day))
+                    loads.append(_replace(batch, run, fact, day, move))
                 record_load(connection, run.run_id, loads[-1])
+        if records is not None:
+            apply_changes(connection, run.run_id)
         ensure_alive(run)
     return tuple(loads)
 
 
-def _replace(batch: Batch, run: Run, fact: Fact, day: date) -> Load:
+def _replace(batch: Batch, run: Run, fact: Fact, day: date, move: Move) -> Load:
     started = time.monotonic()
     read = _find_keys_of_day(batch, fact, day)
     conformed = conform(batch).rows
     find_deleted_keys(batch)
     counts, quarantined = merge_passing(
-        batch, Judge(run), batch.entity.contract(), [], conformed, every_key=True
+        batch, Judge(run), batch.entity.contract(), [], conformed, move, every_key=True
     )
     load = to_load(batch, counts, read, conformed, quarantined, started)
     return replace(load, window_low=str(day), window_high=str(day))
