@@ -118,43 +118,48 @@ def test_fields_that_change_follow_the_policy(orders: FeedPipeline, tmp_path: Pa
 def test_a_field_that_changes_its_type_widens_its_column_and_keeps_all_values(
     orders: FeedPipeline, tmp_path: Path
 ) -> None:
-    orders.land("a.json", [an_order("P-1", {"amount": 1.50}), an_order("P-2", customer_birth_day=None)])
+    orders.land(
+        "a.json", [an_order("P-1", {"item_price_default": 1.5}), an_order("P-2", customer_birth_day=None)]
+    )
     orders.run()
     orders.source = declared(tmp_path, 'on_schema_change = { changed_type = "evolve" }')
     # A text for a number, one that is no number, an object for a text, and one for the key.
-    with_texts = an_order("P-3", {}, {}, {})
-    for item, amount in zip(with_texts["items"], (2, "2", "two"), strict=True):  # type: ignore[call-overload]
-        item["amount"] = amount
-    orders.land("b.json", [with_texts, an_order("P-4", status={"code": 7}), {**an_order(), "order_id": {"a": 1}}])
+    prices = [{"item_price_default": price} for price in (2, "2", "two")]
+    orders.land(
+        "b.json",
+        [an_order("P-3", *prices), an_order("P-4", status={"code": 7}), {**an_order(), "order_id": {"a": 1}}],
+    )
     orders.run()
     assert [message for message in orders.messages if "is a" in message] == [
         "order_id of order is a object in 1 rows, and text is declared: they are kept in _rescued_data",
         "status of order is a object in 1 rows, and text is declared: the column is text from now on",
-        "amount of order_item is a text in 1 rows, and numeric is declared: the column is text from now on",
+        "item_price_default of order_item is a text in 1 rows, and numeric is declared: the column is text from now on",
     ]
     # What no fact can hold waits as a whole; what was there before is what it was.
-    assert orders.facts() == [("P-1", "1", 2, 150)]
+    assert orders.facts() == [("P-1", "1", 2, 200)]
     assert orders.waiting() == [
-        ("2:3", "order_id is missing"),
         ("P-2", "customer birth day is missing"),
-        ("P-3", "does not fit: quantity"),
+        ("P-3", "does not fit: unit_price_default_amount"),
         ("P-4", "status is unknown"),
+        ("2:3", "order_id is missing"),
     ]
-    items = "select order_id, line_number, amount, _rescued_data from raw.orders_order_item order by 1, 2"
+    items = "select order_id, line_number, item_price_default, _rescued_data from raw.orders_order_item order by 1, 2"
     assert orders.rows(items) == [("P-1", 1, "1.5", None)]
     ((waiting,),) = orders.rows("select row_data from audit.quarantine where row_key = '{P-3}'")
-    assert [item["amount"] for item in waiting["items"]] == ["2", "2", "two"]
+    assert [item["item_price_default"] for item in waiting["items"]] == ["2", "2", "two"]
     # The column stays as it is now, whatever comes.
-    orders.land("c.json", [an_order("P-3", {"amount": 3})])
+    orders.land("c.json", [an_order("P-3", {"item_price_default": 3})])
     orders.run()
-    assert orders.facts() == [("P-1", "1", 2, 150), ("P-3", "1", 3, 300)]
+    assert orders.facts() == [("P-1", "1", 2, 200), ("P-3", "1", 2, 200)]
     # Under another policy the declared type holds again: what it cannot hold is rescued.
-    orders.warehouse.execute("update raw.orders_order_item set amount = 'one' where order_id = 'P-1'")
+    orders.warehouse.execute(
+        "update raw.orders_order_item set item_price_default = 'one' where order_id = 'P-1'"
+    )
     orders.source = read_declaration(PACKAGED / "orders")
     orders.land("d.json", [an_order("P-6")])
     orders.run()
     assert [(*row[:2], row[2] and int(row[2]), row[3]) for row in orders.rows(items)] == [
-        ("P-1", 1, None, {"amount": "one"}), ("P-3", 1, 3, None), ("P-6", 1, 2, None)
+        ("P-1", 1, None, {"item_price_default": "one"}), ("P-3", 1, 3, None), ("P-6", 1, 80, None)
     ]  # fmt: skip
     assert orders.counts() == [
         ("a.json", "loaded", 2, 1, 1, 0, 0),
@@ -204,8 +209,8 @@ def test_a_backfill_loads_days_again_with_orders_as_units_and_every_record_count
     assert orders.facts() == [("P-1", "1", 2, 200), ("P-1", "2", 2, 200), ("P-3", "1", 2, 200)]
     assert orders.rows("select order_id from raw.orders_order order by 1") == [("P-1",), ("P-3",)]
     assert orders.waiting() == [
-        ("1:5", "record is not an object"),
         ("P-4", "status is missing"),
+        ("1:5", "record is not an object"),
         ("P-2", "unit price is not above the base price"),
     ]
     assert orders.counts() == [("a.json", "loaded", 5, 2, 3, 0, 0)]

@@ -94,13 +94,16 @@ def _references(batch: Batch) -> Sequence[Reference]:
 
 
 def delivered_values(batch: Batch) -> dict[str, sql.Composable]:
-    """By column of the batch, what is selected for it: numbers with as many decimal places as the star has."""
+    """By column of the batch, what is selected for it: of its type, numbers with as many decimal places as the star."""
     places = scales(batch.target)
+    types = columns_of(batch.connection, "staging", f"conformed_{batch.entity.name}")
     values: dict[str, sql.Composable] = {"source_system": sql.Literal(batch.source)}
     for name in delivered_columns(batch):
-        values[name] = sql.Identifier("conformed", name)
+        values[name] = sql.SQL("{}::{}").format(
+            sql.Identifier("conformed", name), sql.SQL(types.get(name, "text"))
+        )
         if name in places:
-            values[name] = sql.SQL("round({}::numeric, {})").format(values[name], sql.Literal(places[name]))
+            values[name] = sql.SQL("round({}, {})").format(values[name], sql.Literal(places[name]))
     return values
 
 

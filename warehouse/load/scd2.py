@@ -68,8 +68,11 @@ def infer_missing(
     uncovered = batch.create_temporary("uncovered_members", _FIND_UNCOVERED, **names)
     if not uncovered:
         return 0
+    inferred = batch.execute(_INFER_UNKNOWN, **names).rowcount
+    if inferred == uncovered:
+        return inferred
     batch.execute("analyze pg_temp.uncovered_members")
-    return batch.execute(_INFER, **names).rowcount
+    return inferred + batch.execute(_INFER, **names).rowcount
 
 
 def row_hash(dimension: Dimension, table: str) -> sql.Composable:
@@ -244,12 +247,24 @@ _FIND_UNCOVERED = """
         group by {member_source}, fact.{natural}
     )
 
-    select named.source_system, named.{natural}
+    select
+        named.source_system, named.{natural},
+        not exists (
+            select from {dimension} as version
+            where version.{natural} = named.{natural} and version.source_system = named.source_system
+        ) as is_unknown
     from named
     left join {dimension} as covering
         on covering.{natural} = named.{natural} and covering.source_system = named.source_system
         and covering.valid_from <= named.first_at and named.last_at < covering.valid_to
     where covering.{key} is null
+"""
+
+# Of a member without any version, one covers all its events.
+_INFER_UNKNOWN = """
+    insert into {dimension} (source_system, {natural}, valid_from, valid_to, is_current, is_inferred, row_hash, run_id)
+    select source_system, {natural}, {beginning}::timestamptz, {end}::timestamptz, true, true, 0, {run_id}
+    from pg_temp.uncovered_members where is_unknown
 """
 
 _INFER = """
@@ -272,6 +287,6 @@ _INFER = """
         from {dimension} as other
         where other.{natural} = fact.{natural} and other.source_system = {member_source}
     ) as gap
-    where covering.{key} is null
+    where covering.{key} is null and not uncovered.is_unknown
         and fact.{event} >= {beginning}::timestamptz and fact.{event} < {end}::timestamptz
 """
