@@ -38,6 +38,8 @@ class Place:
 
 def run_orders(place: Place, **settings: str) -> Timing:
     """`dwh run orders`, as it is run every five minutes: with contracts, quarantine, audit trail and archive."""
+    # Without a shop's URL an embedded server would be started for one.
+    settings = {"shop_url": place.url, **settings}
     environment = dwh_environment(place.folder, warehouse_url=place.url, lake=str(place.lake), **settings)
     return run_timed([*DWH, "run", "orders"], place.postgres, environment)
 

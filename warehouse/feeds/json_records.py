@@ -70,7 +70,7 @@ class JsonRecords:
     ) -> list[Record]:
         """Records of lines after the first `line` ones, which begin at `offset`; the last one may be cut off."""
         offsets = list(accumulate((len(piece) + 1 for piece in pieces), initial=offset))
-        lines = range(line + 1, line + 1 + len(pieces))
+        lines: Sequence[int] = range(line + 1, line + 1 + len(pieces))
         raws = [piece.strip(b" \t\r") for piece in pieces]
         if line == 0:
             raws[0] = raws[0].removeprefix(_BOM).strip(b" \t\r")

@@ -5,7 +5,6 @@ from typing import Final
 
 from psycopg import sql
 
-from warehouse.db.identifiers import assigned
 from warehouse.extract.catalog import columns_of
 from warehouse.load.batch import Batch
 from warehouse.load.conformed_table import replace_conformed
@@ -129,32 +128,45 @@ def describe_inferred(batch: Batch) -> None:
     for lookup in batch.entity.lookups:
         dimension = dimension_of(lookup.dimension)
         names = _names(lookup)
-        found_values = {
+        (natural,) = dimension.natural_key
+        described = {
             name: sql.Identifier("line", column)
             for name in dimension.attributes
-            if (column := f"{lookup.dimension}_{name}") in held
+            if name != lookup.by and (column := f"{lookup.dimension}_{name}") in held
         }
-        (natural,) = dimension.natural_key
+        assignments = [sql.SQL("{} = line.{}").format(*[sql.Identifier(name)] * 2) for name in described]
         if lookup.by != natural:
-            found_values[lookup.by] = sql.Identifier("line", natural)
-        if not found_values:
+            assignments.append(sql.SQL("{by} = member.{natural}").format(**names))
+        if not assignments:
             continue
+        lines: sql.Composable = sql.SQL("")
+        is_named: sql.Composable = sql.SQL("")
+        if described:
+            is_named = sql.SQL("and member.{natural} = line.{natural}").format(**names)
+            # The planner does not know the members that were just inferred: it would look through the lines for each.
+            batch.create_temporary(
+                f"described_{lookup.dimension}",
+                "select {natural}, {values} from {conformed} as line "
+                "where {natural} is not null and {source_column} is null group by {natural}",
+                **names,
+                values=sql.SQL(", ").join(
+                    sql.SQL("max({}) as {}").format(value, sql.Identifier(name))
+                    for name, value in described.items()
+                ),
+            )
+            table = sql.Identifier("pg_temp", f"described_{lookup.dimension}")
+            batch.analyze(table)
+            lines = sql.SQL("from {} as line").format(table)
         batch.execute(
             """
             update {dimension} as member set {assigned}
-            from (
-                select {natural}, {values} from {conformed} as line
-                where {natural} is not null and {source_column} is null group by {natural}
-            ) as line
-            where member.source_system = {source} and member.{natural} = line.{natural} and member.is_inferred
-                and member.run_id = {run_id}
+            {lines}
+            where member.source_system = {source} and member.is_inferred and member.run_id = {run_id} {is_named}
             """,
             **names,
-            values=sql.SQL(", ").join(
-                sql.SQL("max({}) as {}").format(value, sql.Identifier(name))
-                for name, value in found_values.items()
-            ),
-            assigned=assigned(list(found_values), "line"),
+            assigned=sql.SQL(", ").join(assignments),
+            lines=lines,
+            is_named=is_named,
         )
 
 
