@@ -18,7 +18,7 @@ from urllib.parse import quote
 import psycopg
 
 from warehouse.errors import WarehouseError, visible
-from warehouse.files.locations import location_of
+from warehouse.files.locations import CREDENTIALS, Location, location_of, refuses_credentials
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -39,12 +39,15 @@ def partition(kind: str, name: str, day: str) -> str:
 class Destination(ABC):
     """Files of one export, by their path below the folder `export`; none is seen before `publish`."""
 
-    def __init__(self, run_id: int) -> None:
-        self.run_id = run_id
+    def __init__(self, folder: Location, run_id: int) -> None:
+        self._folder, self.run_id = folder, run_id
 
-    @abstractmethod
     def manifest(self) -> dict[str, Any]:
         """The manifest of the last export; empty if there is none."""
+        try:
+            return _parsed((self._folder / MANIFEST).read_bytes())
+        except FileNotFoundError:
+            return {}
 
     @abstractmethod
     def path(self, folder: str, suffix: str) -> str:
@@ -96,31 +99,23 @@ def writable(url: str) -> Iterator[None]:
                 raise
             reason = os.strerror(error.errno or 0)
         else:
-            refused = isinstance(error, PermissionError) or "denied" in str(error).lower()
+            refused = refuses_credentials(error)
             reason = "the credentials are refused" if refused else f"it fails ({type(error).__name__})"
-            hint += (
-                " Credentials come from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for a server of "
-                "your own, AWS_ENDPOINT_URL."
-            )
+            hint += f" {CREDENTIALS}"
         raise ExportFailed(
             f"The export cannot be written to {visible(str(location))}: {reason}.", hint=hint
         ) from None
 
 
 class _Folder(Destination):
+    _folder: Path
+
     def __init__(self, folder: Path, run_id: int) -> None:
-        super().__init__(run_id)
-        self._folder = folder
+        super().__init__(folder, run_id)
         self._drafts = folder / f"{_DRAFTS}{run_id}"
         for left in folder.glob(f"{_DRAFTS}*"):
             # Of an export that was killed: one runs at a time.
             shutil.rmtree(left)
-
-    def manifest(self) -> dict[str, Any]:
-        try:
-            return _parsed((self._folder / MANIFEST).read_bytes())
-        except FileNotFoundError:
-            return {}
 
     def path(self, folder: str, suffix: str) -> str:
         return f"{folder}/part.{suffix}"
@@ -152,16 +147,11 @@ class _Folder(Destination):
 
 
 class _ObjectStore(Destination):
-    def __init__(self, folder: "UPath", run_id: int) -> None:
-        super().__init__(run_id)
-        self._folder = folder
-        folder.fs.invalidate_cache()
+    _folder: "UPath"
 
-    def manifest(self) -> dict[str, Any]:
-        try:
-            return _parsed((self._folder / MANIFEST).read_bytes())
-        except FileNotFoundError:
-            return {}
+    def __init__(self, folder: "UPath", run_id: int) -> None:
+        super().__init__(folder, run_id)
+        folder.fs.invalidate_cache()
 
     def path(self, folder: str, suffix: str) -> str:
         return f"{folder}/part-{self.run_id}.{suffix}"

@@ -20,6 +20,19 @@ _MODIFIED = ("mtime", "LastModified", "last_modified", "updated", "created")
 # Imported only for a remote lake: fsspec takes a while.
 Location: TypeAlias = Union[Path, "UPath"]
 
+CREDENTIALS: Final = (
+    "Credentials come from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for a server of your own, "
+    "AWS_ENDPOINT_URL."
+)
+_REFUSALS: Final = (
+    "forbidden",
+    "denied",
+    "invalidaccesskeyid",
+    "signaturedoesnotmatch",
+    "unauthorized",
+    "403",
+)
+
 
 @dataclass(frozen=True)
 class Found:
@@ -58,6 +71,12 @@ def location_of(url: str) -> Location:
             hint="Set DWH_LAKE to a folder, or to a URL that fsspec supports; for s3:// install dwh[s3].",
         ) from None
     return _remote(filesystem, str(path))
+
+
+def refuses_credentials(error: Exception) -> bool:
+    """Whether an object store has refused the credentials; its clients have no class of error in common."""
+    text = str(error).lower()
+    return isinstance(error, PermissionError) or any(word in text for word in _REFUSALS)
 
 
 def local_folder(url: str) -> Path:
