@@ -15,6 +15,7 @@ run_without_prefect()
 from flows.daily_warehouse import daily_warehouse  # noqa: E402
 from flows.ingest_source import ingest_source  # noqa: E402
 from flows.ingest_weblogs import ingest_weblogs  # noqa: E402
+from flows.rebuild import rebuild  # noqa: E402
 from flows.refresh_marts import refresh_marts  # noqa: E402
 from warehouse.runs.audit import code_version  # noqa: E402
 
@@ -24,6 +25,7 @@ FLOWS: Mapping[str, Callable[..., Any]] = {
     "ingest-weblogs": ingest_weblogs,
     "refresh-marts": refresh_marts,
     "daily-warehouse": daily_warehouse,
+    "rebuild": rebuild,
 }
 # Remembered for all: asking git takes as long as a small run.
 code_version()

@@ -77,7 +77,7 @@ def start_together(
     result = Result(starts)
     expected = {flow: world.undisturbed(flow).after for flow in (SHOP, WEBLOGS)}
     begin = world.postgres.log.stat().st_size
-    place = world.place()
+    place = world.place(SHOP)
     gate = Gate(world.folder / f"gate of {place.database}")
     chosen = itertools.islice(itertools.cycle(flows), starts)
     processes = [(flow, place.start(flow, *sabotage, gate)) for flow in chosen]

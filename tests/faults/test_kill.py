@@ -10,7 +10,7 @@ from tests.faults.killing.harness import Kill, run
 from tests.faults.killing.points import AFTER, BEFORE, CLIENT, VICTIMS, Point, Strike
 from tests.faults.killing.world import FLOWS, SHOP, WEBLOGS, World
 
-KILLS = int(os.environ.get("KILLS", "6"))
+KILLS = int(os.environ.get("KILLS", "9"))
 
 
 def test_next_run_makes_good_whatever_was_killed(world: World) -> None:
@@ -24,7 +24,7 @@ def test_next_run_makes_good_whatever_was_killed(world: World) -> None:
 
 
 def test_flow_killed_again_and_again_gets_there(world: World) -> None:
-    undisturbed, place = world.undisturbed(WEBLOGS), world.place()
+    undisturbed, place = world.undisturbed(WEBLOGS), world.place(WEBLOGS)
     commits = [step for step in undisturbed.steps if step.endswith("commit")]
     killed = 0
     for step in commits[:: len(commits) // 4 or 1]:

@@ -30,7 +30,16 @@ from tests.faults.killing.points import (
     kill_server,
     postmaster,
 )
-from tests.faults.killing.world import FLOWS, PATIENCE_SECONDS, SHOP, Content, Place, Undisturbed, World
+from tests.faults.killing.world import (
+    FLOWS,
+    PATIENCE_SECONDS,
+    REBUILD,
+    SHOP,
+    Content,
+    Place,
+    Undisturbed,
+    World,
+)
 
 # One kill in so many is not at a point but at a random time.
 RANDOM_EVERY = 5
@@ -163,7 +172,7 @@ class _Worker:
 
     def _let_land(self, kill: Kill) -> None:
         for _ in range(ATTEMPTS):
-            place = self._world.place()
+            place = self._world.place(kill.flow)
             try:
                 landed = self._kill(place, kill)
                 if landed:
@@ -258,7 +267,7 @@ class _Worker:
         """Run the flow again: all must be as if nothing had happened."""
         reference, result = self.undisturbed[kill.flow], self._result
         between = place.content(kill.flow)
-        if kill.flow == SHOP and between not in (reference.before, reference.after):
+        if kill.flow in (SHOP, REBUILD) and between not in (reference.before, reference.after):
             self._complain(kill, f"left a part: {_differing(between, reference.before)}")
         left = dict(place.rows("select run_id, status from audit.run"))
         again = place.start(kill.flow, *self._sabotage)

@@ -1,13 +1,16 @@
-"""Every statement and commit that a flow sends to a server is a point at which it can be killed.
+"""Every statement and commit that a flow sends to a server is a point at which it can be killed, and every file and
+commit that it writes to the archive.
 
 Nothing of it is in the product: in the flow's process, psycopg's one way to wait for a server is watched. A point is
 named after the function that sent the statement, so that new steps are points by themselves.
 """
 
+import importlib
 import os
 import signal
 import sys
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -22,6 +25,14 @@ CLIENT, BACKEND, SERVER = VICTIMS = ("client", "backend", "server")
 # Not yet sent; sent, while the server works on it or has just done so; answered.
 BEFORE, DURING, AFTER = MOMENTS = ("before", "during", "after")
 OURS = ("warehouse.", "flows.")
+# What writes to the archive, by the module that calls it.
+ARCHIVING = (
+    ("warehouse.archive.flush", "create_table"),
+    ("warehouse.archive.flush", "follow_columns"),
+    ("warehouse.archive.flush", "add_files"),
+    ("warehouse.archive.flush", "write_files"),
+    ("warehouse.archive.captured", "write_files"),
+)
 
 
 @dataclass(frozen=True)
@@ -89,8 +100,11 @@ class Strike:
 
 
 def _watch(see: Callable[[str, int, str, psycopg.Connection], None]) -> None:
-    """Let `see` know of each statement before it is sent, when it was sent, and when it is answered."""
+    """Let `see` know of each statement before it is sent, when it was sent, and when it is answered; of what writes to
+    the archive before, a moment later, and when it has written."""
     wait, seen, lock = psycopg.Connection.wait, Counter[str](), threading.Lock()
+    # Of several threads, any will do: what writes to the archive has no connection itself.
+    connections: weakref.WeakSet[psycopg.Connection] = weakref.WeakSet()
 
     def watched(self: psycopg.Connection, gen: Generator[Any, Any, Any], *args: Any, **options: Any) -> Any:
         step = _step(gen)
@@ -99,12 +113,33 @@ def _watch(see: Callable[[str, int, str, psycopg.Connection], None]) -> None:
         with lock:
             seen[step] += 1
             nth = seen[step]
+            connections.add(self)
         see(step, nth, BEFORE, self)
         result = wait(self, _seen_when_sent(gen, lambda: see(step, nth, DURING, self)), *args, **options)
         see(step, nth, AFTER, self)
         return result
 
     psycopg.Connection.wait = watched  # type: ignore[method-assign, assignment]
+
+    def watching(step: str, write: Callable[..., Any]) -> Callable[..., Any]:
+        def watched_write(*args: Any, **options: Any) -> Any:
+            with lock:
+                seen[step] += 1
+                nth = seen[step]
+                connection = next(one for one in connections if not one.closed)
+            see(step, nth, BEFORE, connection)
+            soon = threading.Timer(0.003, lambda: see(step, nth, DURING, connection))
+            soon.start()
+            result = write(*args, **options)
+            soon.join()
+            see(step, nth, AFTER, connection)
+            return result
+
+        return watched_write
+
+    for module_name, name in ARCHIVING:
+        module = importlib.import_module(module_name)
+        setattr(module, name, watching(f"{module_name}.{name}", getattr(module, name)))
 
 
 def _seen_when_sent(gen: Generator[Any, Any, Any], sent: Callable[[], None]) -> Generator[Any, Any, Any]:

@@ -18,21 +18,33 @@ from pydantic import SecretStr
 from generators import weblogs
 from generators.shop import create_schema
 from stack.postgres import EmbeddedPostgres
+from tests.archive import archived_mirror, mirror, state
 from tests.conftest import MAJOR, SETTINGS
 from tests.faults import flow_process
 from tests.faults.flow_process import FlowProcess, Prepare
 from tests.faults.killing.points import Recorder
-from tests.pipeline import Pipeline, Row
+from tests.pipeline import Pipeline, Row, content
 from tests.shop_day import change_everything, open_shop, told
 from tests.weblog_lake import CONTENT as WEBLOG_CONTENT
 from tests.weblog_lake import WeblogLake, lines, make_lake
+from warehouse.archive.flush import flush
+from warehouse.archive.place import Archive
 from warehouse.migrations import upgrade
+from warehouse.model.star import DIMENSIONS
+from warehouse.sources.registry import read_source
 
-SHOP, WEBLOGS = FLOWS = ("ingest-shop", "ingest-weblogs")
+SHOP, WEBLOGS, REBUILD = FLOWS = ("ingest-shop", "ingest-weblogs", "rebuild")
+LOADS = (SHOP, WEBLOGS)
 SHOP_DATABASE, TEMPLATE = "shop", "warehouse"
 # Enough for several batches, few enough to be loaded in no time.
 LINES, BATCH_BYTES = 400, 30_000
 PATIENCE_SECONDS = 60.0
+# What there is to rebuild.
+DAMAGE = (
+    "drop table raw.shop_customer, dwh.dim_product cascade",
+    "truncate raw.shop_order_item, dwh.fact_order_item",
+    "update dwh.dim_customer set name = 'wrong' where customer_key > 0",
+)
 
 # Hash of a table's rows, by table.
 Content = Mapping[str, str]
@@ -58,12 +70,15 @@ class Conditions:
 
     def __call__(self, says: Connection) -> Callable[[], None] | None:
         from flows import engine, run_locked
+        from warehouse.archive import captured
         from warehouse.weblogs import loader
 
         soon = tuple(0.1 * 2**n for n in range(len(engine.DELAYS))) if self.retries else ()
         engine.DELAYS = run_locked.DELAYS = soon  # type: ignore[assignment]
         assert loader.load.__kwdefaults__ is not None
         loader.load.__kwdefaults__["batch_bytes"] = BATCH_BYTES
+        # Captured batches are archived as files, what else is published as rows.
+        captured.SMALL_ROWS = 0  # type: ignore[misc]
         finish = [prepare(says) for prepare in self.happens]
         return next((one for one in finish if one is not None), None)
 
@@ -74,8 +89,9 @@ class Place:
 
     database: str
     warehouse_url: str
+    lake: Path
     environment: Mapping[str, str]
-    readers: Mapping[str, Callable[[str], Content]]
+    readers: Mapping[str, Callable[["Place"], Content]]
 
     def start(self, flow: str, *happens: Prepare, retries: bool = True) -> FlowProcess:
         """Start a flow here."""
@@ -83,7 +99,7 @@ class Place:
 
     def content(self, flow: str) -> Content:
         """The whole content that a flow is about, without what no two runs share."""
-        return self.readers[flow](self.warehouse_url)
+        return self.readers[flow](self)
 
     def rows(self, query: str) -> list[Row]:
         """Rows of a query on the warehouse."""
@@ -123,7 +139,7 @@ class World:
             open_shop(shop)
             weblogs.generate(landing, lines=LINES // 4, days=1, until=date(2026, 11, 20))
             (landing / "growing.log").write_bytes(lines(1, 50)[:-20])
-            for flow in FLOWS:
+            for flow in LOADS:
                 process = self._place(TEMPLATE).start(flow)
                 if process.end() != 0:
                     raise RuntimeError(f"{flow} fails before anything has happened: {process.said}")
@@ -139,8 +155,8 @@ class World:
         self.postgres.stop()
         shutil.rmtree(self.folder)
 
-    def place(self) -> Place:
-        """A new copy of the warehouse."""
+    def place(self, flow: str) -> Place:
+        """A new copy of warehouse and archive, with something to do for the flow."""
         self._places += 1
         name = f"place_{self._places}"
         # Copied as files, between two checkpoints: a copy by WAL lets sequences run back when its server is killed
@@ -148,17 +164,24 @@ class World:
         create = "create database {} template {} strategy file_copy"
         with psycopg.connect(self.postgres.url(), autocommit=True) as connection:
             connection.execute(sql.SQL(create).format(sql.Identifier(name), sql.Identifier(TEMPLATE)))
-        return self._place(name)
+        place = self._place(name)
+        shutil.copytree(self._place(TEMPLATE).lake / "archive", place.lake / "archive")
+        if flow == REBUILD:
+            with psycopg.connect(place.warehouse_url) as connection:
+                for statement in DAMAGE:
+                    connection.execute(statement.encode())
+        return place
 
     def remove(self, place: Place) -> None:
         """Drop it."""
         with psycopg.connect(self.postgres.url(), autocommit=True) as connection:
             drop = sql.SQL("drop database {} with (force)").format(sql.Identifier(place.database))
             connection.execute(drop)
+        shutil.rmtree(place.lake)
 
     def undisturbed(self, flow: str) -> Undisturbed:
         """Run the flow in peace, watched as it will be when it is killed."""
-        place = self.place()
+        place = self.place(flow)
         before = place.content(flow)
         started = time.monotonic()
         process = place.start(flow, Recorder())
@@ -171,31 +194,66 @@ class World:
         self.remove(place)
         if before == after:
             raise RuntimeError(f"{flow} has nothing to do: killing it would show nothing")
+        if flow == REBUILD and after != self._place(TEMPLATE).content(flow):
+            raise RuntimeError("a rebuild does not give back what was damaged")
         return Undisturbed(before, after, steps, seconds)
 
     def _place(self, name: str) -> Place:
-        url = self.postgres.url(name)
+        url, lake = self.postgres.url(name), self.folder / "lakes" / name
+        if not lake.exists():
+            lake.mkdir(parents=True)
+            # Files land for all of them; each has an archive of its own.
+            (lake / "landing").symlink_to(Path(self._lake.settings.lake) / "landing")
         environment = {
             "DWH_HOME": str(self._lake.settings.home),
-            "DWH_LAKE": self._lake.settings.lake,
+            "DWH_LAKE": str(lake),
             "DWH_SHOP_URL": self.postgres.url(SHOP_DATABASE),
             "DWH_WAREHOUSE_URL": url,
             # Some tables are scanned; of others all key ranges are verified, so that each run finds the same.
             "DWH_SCAN_ROWS": "8",
             "DWH_VERIFY_WITHIN": "0s",
-            "DWH_ARCHIVE": "false",
+            "DWH_ARCHIVE_DELAY": "0s",
         }
-        return Place(name, url, environment, {SHOP: self._shop_content, WEBLOGS: self._weblog_content})
+        readers = {SHOP: self._shop_content, WEBLOGS: self._weblog_content, REBUILD: _all_content}
+        return Place(name, url, lake, environment, readers)
 
-    def _shop_content(self, url: str) -> Content:
-        with psycopg.connect(url) as connection:
-            return {table: _hash(rows) for table, rows in told(connection, self._changed_until).items()}
+    def _shop_content(self, place: Place) -> Content:
+        with psycopg.connect(place.warehouse_url) as connection:
+            found = {table: _hash(rows) for table, rows in told(connection, self._changed_until).items()}
+        return found | _archive_content(place)
 
-    def _weblog_content(self, url: str) -> Content:
-        settings = self._lake.settings.model_copy(update={"warehouse_url": SecretStr(url)})
+    def _weblog_content(self, place: Place) -> Content:
+        settings = self._lake.settings.model_copy(update={"warehouse_url": SecretStr(place.warehouse_url)})
         WeblogLake(self._lake.landing, settings).assert_consistent()
-        with psycopg.connect(url) as connection:
+        with psycopg.connect(place.warehouse_url) as connection:
             return {table: _hash(rows) for table, rows in _weblog_tables(connection).items()}
+
+
+def _all_content(place: Place) -> Content:
+    with psycopg.connect(place.warehouse_url) as connection:
+        return content(connection)
+
+
+def _archive_content(place: Place) -> Content:
+    """What the archive says that mirrors and dimensions are, once all is added that is published.
+
+    Raises:
+        AssertionError: it is not what they are.
+    """
+    archive = Archive(place.lake / "archive")
+    flush(place.warehouse_url, archive)
+    found = {}
+    with psycopg.connect(place.warehouse_url) as connection:
+        for table in read_source("shop").tables:
+            path = f"shop/{table.name}"
+            if archive.open(path) is not None:
+                rows = archived_mirror(archive, connection, path, table.key)
+                assert rows == mirror(connection, table.mirror), path
+                found[f"archive of {path}"] = _hash(sorted(rows, key=repr))
+        for one in DIMENSIONS:
+            keys = connection.execute(f"select {one.key} from dwh.{one.table}".encode()).fetchall()
+            assert set(state(archive, f"dwh/{one.table}", one.key)) == set(keys), one.table
+    return found
 
 
 def _weblog_tables(connection: psycopg.Connection) -> dict[str, list[Row]]:
