@@ -1,4 +1,4 @@
-"""`dwh rebuild`: rebuild tables from the archive."""
+"""`dwh rebuild`: rebuild tables from archive and landing files."""
 
 from typing import Annotated
 
@@ -11,9 +11,11 @@ from cli.run import perform
 def rebuild(
     tables: Annotated[
         list[str] | None,
-        typer.Argument(metavar="TABLE…", help="As raw.shop_customer, dwh.dim_customer, dwh.fact_order_item."),
+        typer.Argument(metavar="TABLE…", help="As raw.shop_customer, dwh.dim_customer, dwh.fact_weblog."),
     ] = None,
-    every_table: Annotated[bool, typer.Option("--all", help="Every mirror, dimension and fact.")] = False,
+    every_table: Annotated[
+        bool, typer.Option("--all", help="Every mirror, dimension and fact, and web logs.")
+    ] = False,
     as_of: Annotated[
         int | None,
         typer.Option(
@@ -23,10 +25,11 @@ def rebuild(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print verdicts and differences as JSON.")] = False,
 ) -> None:
-    """Rebuild tables from the archive: built beside the live ones, compared, put in place in one transaction.
+    """Rebuild tables from archive and landing files: compared with the live ones, put in place in one transaction.
 
     Tables that were dropped come back with views, comments, triggers and privileges. An empty warehouse takes over the
-    archive's runs first. Facts are computed again; what comes from files (feeds, web logs) is loaded by their runs.
+    archive's runs first. Facts are computed again. Files of web logs are loaded again of which requests are missing; if
+    a table of them is named, all.
 
     Examples: `dwh rebuild dwh.dim_customer`, `dwh rebuild --all`, `dwh rebuild --all --as-of 120`
     """

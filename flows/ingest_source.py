@@ -1,13 +1,12 @@
 """Flow ingest-<source>: load what changed in a source since the last run into the warehouse."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from flows.databases import with_urls
 from flows.engine import flow, log, renamed, run_parameters, task
 from flows.result import FlowResult
 from flows.run_locked import run_locked
-from warehouse.archive import upkeep
 from warehouse.archive.captured import BatchFiles, batch_files
 from warehouse.archive.place import Archive
 from warehouse.extract import stage, verification
@@ -26,7 +25,7 @@ from warehouse.runs.audit import Run, ensure_alive
 from warehouse.runs.definitions import check_reconform_limit, find_stale_targets, read_contracts
 from warehouse.settings import Settings
 from warehouse.sources.declaration import Source, read_declaration
-from warehouse.sources.registry import declared_sources, find_source
+from warehouse.sources.registry import find_source
 
 NAME = "ingest-source"
 
@@ -71,10 +70,9 @@ def ingest_source(
     url = "" if declared.feed else settings.source_url(source)
 
     def ingest(run: Run) -> FlowResult:
-        archive = upkeep.archive_of(run, settings, log)
-        if archive is not None and not declared.feed and find_damaged(run.connection, declared):
-            rebuild_lost_tables(run, archive, declared, settings)
-        with batch_files(run, archive, log) as files:
+        if run.is_archived and (damaged := find_damaged(run.connection, declared)):
+            rebuild_lost_tables(run, damaged, settings)
+        with batch_files(run, partial(Archive.of, settings), log) as files:
             staged: Staged = (
                 stage_feed(run, declared, settings, full_refresh, confirm_deletes, reconform)
                 if declared.feed
@@ -123,16 +121,14 @@ def ingest_source(
 
 
 @task
-def rebuild_lost_tables(run: Run, archive: Archive, source: Source, settings: Settings) -> None:
+def rebuild_lost_tables(run: Run, damaged: Sequence[str], settings: Settings) -> None:
     """Rebuild tables that somebody has dropped or emptied since the last run from the archive."""
     ensure_alive(run)
     # deltalake and Alembic take a second to import: few runs need them.
     from warehouse.rebuild.rebuild import rebuild_damaged
 
-    names = declared_sources(settings.sources)
-    loaded = run.connection.execute("select distinct source from audit.watermark").fetchall()
-    sources = [read_declaration(names[name]) for (name,) in loaded if name in names]
-    rebuild_damaged(run, archive, source, sources, log)
+    log(f"dropped or emptied since the last run: {', '.join(damaged)}; rebuilt from the archive")
+    rebuild_damaged(run, settings, damaged, log)
 
 
 @task

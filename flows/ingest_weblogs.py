@@ -9,6 +9,7 @@ from flows.run_locked import run_locked
 from warehouse import weblogs
 from warehouse.files import lake
 from warehouse.history import change_log
+from warehouse.rebuild.damage import are_weblogs_damaged
 from warehouse.runs.audit import Load, Run, ensure_alive
 from warehouse.settings import Settings
 from warehouse.weblogs import WeblogDryRun, WeblogLoad
@@ -44,6 +45,8 @@ def ingest_weblogs(reconform: bool = False, dry_run: bool = False) -> FlowResult
                 dry_run=True,
                 unread_files=dry.weblogs.unread,
             )
+        if run.is_archived and are_weblogs_damaged(run.connection):
+            rebuild_lost_requests(run, settings)
         loaded = load_files(run, settings, reconform)
         change_log.prune(run.connection, settings.change_log_days)
         load = Load(
@@ -58,6 +61,19 @@ def ingest_weblogs(reconform: bool = False, dry_run: bool = False) -> FlowResult
         return FlowResult(NAME, run.run_id, loads, loaded.checks, unread_files=loaded.unread)
 
     return run_locked(settings.warehouse, NAME, ingest, lock="feed weblogs", shared=True, dry_run=dry_run)
+
+
+@task
+def rebuild_lost_requests(run: Run, settings: Settings) -> None:
+    """Load the files again whose requests somebody has dropped or deleted since the last run."""
+    ensure_alive(run)
+    # Alembic takes a while to import: few runs need it.
+    from warehouse.rebuild.rebuild import rebuild_damaged
+    from warehouse.rebuild.weblogs import rebuild_weblogs
+
+    log("tables of the web logs were dropped or emptied since the last run: their files are loaded again")
+    rebuild_damaged(run, settings, (), log)
+    rebuild_weblogs(run, settings, progress=log)
 
 
 @task

@@ -7,23 +7,24 @@ from flows.engine import flow, log, task
 from flows.result import FlowResult
 from flows.run_locked import run_locked
 from warehouse.archive.place import Archive
-from warehouse.feeds.landing import landed_feeds
+from warehouse.load import marts
 from warehouse.rebuild import as_of as past
 from warehouse.rebuild import rebuild as engine
+from warehouse.rebuild.damage import WEBLOG_AGGREGATES, WEBLOG_TABLES
 from warehouse.rebuild.take_over import take_over
 from warehouse.reconcile.verdict import Verdict
-from warehouse.runs.audit import Run, ensure_alive
+from warehouse.runs.audit import Load, Run, ensure_alive
 from warehouse.settings import Settings
-from warehouse.sources.registry import read_source, sources_with_url
 
 NAME = "rebuild"
 
 
 @flow(NAME)
 def rebuild(tables: list[str] | None = None, as_of: int | None = None) -> FlowResult:
-    """Rebuild tables from the archive in one transaction; rows that are as they should be are not touched.
+    """Rebuild tables from archive and landing files; rows that are as they should be are not touched.
 
-    An empty warehouse, as after the loss of its database, takes over the archive's runs first.
+    An empty warehouse, as after the loss of its database, takes over the archive's runs first. Mirrors and star are put
+    in place in one transaction; then files of web logs are loaded again of which requests are missing.
 
     Args:
         tables: Mirrors, dimensions and facts, as raw.shop_customer or dwh.dim_customer; unset: all.
@@ -34,9 +35,17 @@ def rebuild(tables: list[str] | None = None, as_of: int | None = None) -> FlowRe
     if tables is None and as_of is None:
         take_over(settings.warehouse, archive, log)
 
+    wanted = None if tables is None else sorted({*tables} - WEBLOG_TABLES)
+    of_weblogs = sorted(WEBLOG_TABLES if tables is None else WEBLOG_TABLES & {*tables})
+
     def work(run: Run) -> FlowResult:
-        verdicts = rebuild_tables(run, archive, settings, tables, as_of)
-        return FlowResult(NAME, run.run_id, verdicts=verdicts)
+        verdicts = rebuild_tables(run, archive, settings, wanted, as_of)
+        if of_weblogs and as_of is None:
+            # Those that are named are loaded again as a whole.
+            every_file = tables is not None and not WEBLOG_AGGREGATES.issuperset(of_weblogs)
+            verdicts += rebuild_requests(run, settings, every_file)
+        loads = refresh_marts(run) if any(one.rows_differing for one in verdicts) else ()
+        return FlowResult(NAME, run.run_id, loads, verdicts=verdicts)
 
     return run_locked(
         settings.warehouse, NAME, work, lock=NAME, parameters={"tables": tables, "as_of": as_of}
@@ -52,6 +61,21 @@ def rebuild_tables(
     if as_of is not None:
         past.rebuild_as_of(run, archive, as_of, tables, progress=log)
         return ()
-    names = [*sources_with_url(settings), *landed_feeds(settings)]
-    sources = [read_source(name, settings.sources) for name in names]
+    sources = engine.loaded_sources(run.connection, settings.sources)
     return engine.rebuild(run, archive, sources, tables, progress=log)
+
+
+@task
+def rebuild_requests(run: Run, settings: Settings, every_file: bool) -> tuple[Verdict, ...]:
+    """Load the files of web logs again of which requests are missing, or every file."""
+    ensure_alive(run)
+    from warehouse.rebuild.weblogs import rebuild_weblogs
+
+    return rebuild_weblogs(run, settings, every_file=every_file, progress=log)
+
+
+@task
+def refresh_marts(run: Run) -> tuple[Load, ...]:
+    """Refresh the stored marts by what has come back."""
+    ensure_alive(run)
+    return marts.refresh(run)

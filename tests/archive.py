@@ -35,7 +35,7 @@ def load(
     pipeline.settle()
     with (
         start_run(pipeline.warehouse_url, flow="ingest-shop", archive=archives) as run,
-        batch_files(run, archive, lambda _: None) as files,
+        batch_files(run, lambda: archive, lambda _: None) as files,
     ):
         staged = stage(
             run,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.pipeline import Pipeline, content
+from warehouse.archive.changed_rows import archive_changed_rows
 from warehouse.db.connections import connect
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.feeds.replay import stage_entries
@@ -44,8 +45,11 @@ ORDER = {
 class FeedPipeline:
     """A landing folder, a warehouse, and the feed of orders between them."""
 
-    def __init__(self, warehouse_url: str, lake: Path, source: str = "orders") -> None:
+    def __init__(
+        self, warehouse_url: str, lake: Path, source: str = "orders", *, archives: bool = False
+    ) -> None:
         self.warehouse_url, self.lake, self.source = warehouse_url, lake, read_source(source)
+        self.archives = archives
         self.warehouse = connect(warehouse_url, autocommit=True)
         self.messages: list[str] = []
         self.written = 0
@@ -67,7 +71,7 @@ class FeedPipeline:
     def run(self) -> int:
         """Load what is there; returns the run's id."""
         self.messages.clear()
-        with start_run(self.warehouse_url, flow=f"ingest-{self.source.name}") as run:
+        with start_run(self.warehouse_url, flow=f"ingest-{self.source.name}", archive=self.archives) as run:
             staged = stage_feed(
                 run, self.source, str(self.lake), threshold=DeleteThreshold(), progress=self.messages.append
             )
@@ -76,20 +80,24 @@ class FeedPipeline:
 
     def replay(self, *ids: int, dry_run: bool = False) -> tuple[int, int]:
         """Judge entries again; returns how many still wait, and the run's id."""
-        with start_run(self.warehouse_url, flow="replay-quarantine", dry_run=dry_run) as run:
+        with start_run(
+            self.warehouse_url, flow="replay-quarantine", dry_run=dry_run, archive=self.archives
+        ) as run:
             staged = stage_entries(run, self.source, ids, str(self.lake))
             publish(run, staged)
             return count_waiting(run.dry_run_connection or run.connection, ids), run.run_id
 
     def discard(self, *ids: int) -> None:
         with (
-            start_run(self.warehouse_url, flow="discard-quarantine") as run,
+            start_run(self.warehouse_url, flow="discard-quarantine", archive=self.archives) as run,
             run.session("discard") as writer,
         ):
             discard(writer, run.run_id, ids, "not wanted")
+            if run.is_archived:
+                archive_changed_rows(writer, run.run_id)
 
     def undo(self, run_id: int) -> None:
-        with start_run(self.warehouse_url, flow="undo") as run:
+        with start_run(self.warehouse_url, flow="undo", archive=self.archives) as run:
             undo(run, run_id)
 
     def edit(self, quarantine_id: int, record: object) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import psycopg
@@ -15,6 +16,8 @@ from warehouse.archive.delta import fields_of
 from warehouse.archive.manifest import Entry, Kind, write_manifest
 from warehouse.archive.parquet_files import ParquetFile, Query, file_stem, unreachable, write_files
 from warehouse.archive.pending import (
+    MIRROR_OPERATION,
+    MIRROR_RUN,
     Columns,
     begin_batch,
     keep_rows,
@@ -38,9 +41,6 @@ SMALL_ROWS: Final = 10_000
 SMALL_BYTES: Final = 1024 * 1024
 
 Progress = Callable[[str], None]
-# Of rows of a mirror: the operation that brings it to their state, and the run that wrote them.
-_MIRROR_OPERATION: Final = sql.SQL("case when _is_deleted then 'write_deleted' else 'write' end")
-_MIRROR_RUN: Final = sql.Identifier("_run_id")
 _ONE_ROW: Final = sql.SQL("(values (1)) as one")
 
 
@@ -69,11 +69,16 @@ Written = Mapping[tuple[Table, Kind], WrittenBatch]
 class BatchFiles:
     """Files of a run's large batches, written by a thread beside the staging of the next tables."""
 
-    def __init__(self, run: Run, archive: Archive, progress: Progress) -> None:
-        self.run, self.archive, self.progress = run, archive, progress
+    def __init__(self, run: Run, open_archive: Callable[[], Archive], progress: Progress) -> None:
+        self.run, self._open_archive, self.progress = run, open_archive, progress
         self._pool = ThreadPoolExecutor(1, "archive")
         self._pending: dict[tuple[Table, Kind], Future[WrittenBatch | None]] = {}
         self._is_away = False
+
+    @cached_property
+    def archive(self) -> Archive:
+        """The archive, opened when there are rows for it: to import a client of an object store takes a while."""
+        return self._open_archive()
 
     def add(self, staged: StagedTable, snapshot: Snapshot) -> None:
         """Write the files of a batch that is staged and committed, if it is large."""
@@ -149,12 +154,14 @@ class BatchFiles:
 
 
 @contextmanager
-def batch_files(run: Run, archive: Archive | None, progress: Progress) -> Iterator[BatchFiles | None]:
+def batch_files(
+    run: Run, open_archive: Callable[[], Archive], progress: Progress
+) -> Iterator[BatchFiles | None]:
     """Files of the large batches of `run`; None where nothing is archived."""
-    if archive is None or not run.is_archived:
+    if not run.is_archived:
         yield None
         return
-    files = BatchFiles(run, archive, progress)
+    files = BatchFiles(run, open_archive, progress)
     try:
         yield files
     finally:
@@ -176,7 +183,16 @@ def publish_batches(connection: psycopg.Connection, run_id: int, staged: Staged,
             entries.append(_publish(connection, run_id, one, kind_of(one), staged.snapshot, written))
         elif one.table not in known or known[one.table].columns != columns_of(one):
             entries.append(
-                Entry(one.table, kind_of(one), columns_of(one), one.comment, None, 0, staged.snapshot)
+                Entry(
+                    one.table,
+                    kind_of(one),
+                    columns_of(one),
+                    one.comment,
+                    None,
+                    0,
+                    staged.snapshot,
+                    _comments(one),
+                )
             )
     write_manifest(connection, run_id, entries)
     _remember(connection, run_id, tables, is_changed=bool(entries))
@@ -210,7 +226,20 @@ def _publish(
         for part in _mirror_parts(table, columns) if is_baseline else _batch_parts(staged):
             keep_part(connection, batch_id, columns, part)
         rows = publish_rows(connection, batch_id)
-    return Entry(table, kind, columns, staged.comment, batch_id, rows, None if is_baseline else snapshot)
+    return Entry(
+        table,
+        kind,
+        columns,
+        staged.comment,
+        batch_id,
+        rows,
+        None if is_baseline else snapshot,
+        _comments(staged),
+    )
+
+
+def _comments(staged: StagedTable) -> dict[str, str]:
+    return {column.name: column.comment for column in staged.columns if column.comment}
 
 
 def keep_part(connection: psycopg.Connection, batch_id: int, columns: Columns, part: _Part) -> int:
@@ -264,7 +293,7 @@ def _mirror_parts(table: Table, columns: Columns) -> list[_Part]:
     return [
         _Part("truncate", (), _ONE_ROW),
         _Part(
-            _MIRROR_OPERATION, [name for name, _ in columns], sql.Identifier("raw", table.mirror), _MIRROR_RUN
+            MIRROR_OPERATION, [name for name, _ in columns], sql.Identifier("raw", table.mirror), MIRROR_RUN
         ),
     ]
 

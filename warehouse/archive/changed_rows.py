@@ -11,15 +11,18 @@ from psycopg.rows import class_row
 
 from warehouse.archive.pending import begin_batch, keep_rows, publish_rows
 from warehouse.db.identifiers import listed, text_array
-from warehouse.db.locks import transaction_lock
+from warehouse.db.locks import transaction_lock, try_transaction_lock
 from warehouse.history.change_log import STAR_LOCK
+from warehouse.model import weblog
 from warehouse.model.star import DIMENSIONS, SNAPSHOTS
 
 # Tables of the audit trail that a rebuild needs.
 AUDIT_TABLES: Final = (
     "run", "load", "quarantine", "watermark", "definition", "precedence", "freshness", "file", "file_part",
-    "feed_field",
+    "file_read", "feed_field",
 )  # fmt: skip
+# Tables of the star that migrations have filled, and loads add to. The calendar is known without.
+REFERENCE_TABLES: Final = (weblog.COUNTRY,)
 # Rows of which runs change that did not write them, and no trigger logs it.
 _ALSO_CHANGED: Final = {"audit.run": "or run_id = {run_id} or undone_by_run_id = {run_id}"}
 _LOGGED: Final = (
@@ -78,6 +81,16 @@ def note_rows_of(connection: psycopg.Connection, run_ids: Sequence[int]) -> None
                 run_ids=sql.Literal(list(run_ids)),
             )
         )
+
+
+def archive_trail(connection: psycopg.Connection, run_id: int) -> None:
+    """Keep what has changed in a transaction of its own, unless another run is publishing: then the next one does it.
+
+    `connection` is in autocommit.
+    """
+    with connection.transaction():
+        if try_transaction_lock(connection, STAR_LOCK):
+            archive_changed_rows(connection, run_id)
 
 
 def archive_changed_rows(connection: psycopg.Connection, run_id: int, *, with_noted: bool = False) -> int:
@@ -212,6 +225,7 @@ def _work(table: ArchivedTable, run_id: int) -> sql.Composable:
 def _read_tables(connection: psycopg.Connection) -> list[ArchivedTable]:
     names = [
         *(f"dwh.{one.table}" for one in (*DIMENSIONS, *SNAPSHOTS)),
+        *map(str, REFERENCE_TABLES),
         *(f"audit.{name}" for name in AUDIT_TABLES),
     ]
     with connection.cursor(row_factory=class_row(ArchivedTable)) as cursor:
@@ -225,7 +239,7 @@ _TABLES: Final = """
         attribute.names as columns,
         attribute.types,
         key.names as key,
-        key.types in ('{bigint}', '{integer}') as is_numbered,
+        key.is_identity as is_numbered,
         key.types[1] = 'date' as is_daily,
         'run_id' = any(attribute.names) as has_run_id,
         archived.changes_until is not null as is_known,
@@ -243,7 +257,8 @@ _TABLES: Final = """
     cross join lateral (
         select
             array_agg(attname::text order by part.position) as names,
-            array_agg(format_type(atttypid, atttypmod) order by part.position) as types
+            array_agg(format_type(atttypid, atttypmod) order by part.position) as types,
+            bool_and(attidentity <> '') as is_identity
         from unnest(indkey) with ordinality as part (attnum, position)
         inner join pg_attribute on attrelid = relation.oid and pg_attribute.attnum = part.attnum
     ) as key

@@ -1,8 +1,8 @@
 """The manifest: one row of the archive per batch of a captured table, with its columns, key and snapshot."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import psycopg
@@ -36,6 +36,8 @@ class Entry:
     batch_id: int | None
     rows: int
     snapshot: Snapshot | None
+    # Comments of columns that the source has some for.
+    column_comments: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_manifest(connection: psycopg.Connection, run_id: int, entries: Sequence[Entry]) -> None:
@@ -46,7 +48,7 @@ def write_manifest(connection: psycopg.Connection, run_id: int, entries: Sequenc
     for entry in entries:
         values = (
             entry.table.source, entry.table.name, entry.table.mirror, run_id, entry.kind, entry.batch_id,
-            list(entry.table.key), json.dumps([list(one) for one in entry.columns]), entry.comment, entry.rows,
+            list(entry.table.key), json.dumps(_columns(entry)), entry.comment, entry.rows,
             entry.snapshot.taken_at if entry.snapshot else None, entry.snapshot.xmin if entry.snapshot else None,
         )  # fmt: skip
         keep_rows(
@@ -60,3 +62,11 @@ def write_manifest(connection: psycopg.Connection, run_id: int, entries: Sequenc
             sql.SQL("(values (1)) as one"),
         )
     publish_rows(connection, manifest_id)
+
+
+def _columns(entry: Entry) -> list[list[str]]:
+    """Name, type and, where it has one, comment of each column."""
+    comments = entry.column_comments
+    return [
+        [*column, comments[column[0]]] if column[0] in comments else [*column] for column in entry.columns
+    ]

@@ -9,7 +9,7 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from warehouse.archive.manifest import Entry, write_manifest
-from warehouse.archive.pending import begin_batch, keep_rows, publish_rows
+from warehouse.archive.pending import MIRROR_OPERATION, MIRROR_RUN, begin_batch, keep_rows, publish_rows
 from warehouse.archive.place import table_path
 from warehouse.db.identifiers import text_array
 from warehouse.extract.catalog import mirrored_columns
@@ -89,12 +89,12 @@ class MirrorChanges:
         keep_rows(
             self._connection,
             batch_id,
-            sql.SQL("case when written._is_deleted then 'write_deleted' else 'write' end"),
+            MIRROR_OPERATION,
             [sql.Identifier("written", name) for name, _ in columns],
             sql.SQL("{noted} inner join {mirror} as written on {key} = noted.row_key").format(
                 **names, noted=noted
             ),
-            sql.SQL("written._run_id"),
+            MIRROR_RUN,
         )
         place = {name: number for number, name in enumerate(one.key, start=1)}
         keep_rows(

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 from warehouse.archive.column_types import HOUSEKEEPING, StoredColumn
 from warehouse.archive.place import IS_IT_UP, Archive, ArchiveUnreachable
 from warehouse.archive.reader import open_reader
-from warehouse.files.locations import Location
+from warehouse.files.locations import CREDENTIALS, Location, refuses_credentials
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 # A file that is larger ends with its row group, and another one begins.
 FILE_BYTES: Final = 256 * 1024 * 1024
+# Modules whose errors are those of a file system or an object store.
+_CLIENTS: Final = ("_internal", "deltalake", "botocore", "aiohttp", "s3fs")
 
 
 @dataclass(frozen=True)
@@ -92,25 +94,21 @@ def unreachable(archive: Archive) -> Iterator[None]:
     """Say of errors of the file system, or of the object store, that the archive cannot be reached."""
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ArchiveUnreachable(
-            f"The archive {archive.root} cannot be reached: {reason}.", hint=IS_IT_UP
-        ) from None
     except Exception as error:
         # Of deltalake and of the clients of object stores, none of which share a class.
-        if type(error).__module__.partition(".")[0] in (
-            "_internal",
-            "deltalake",
-            "botocore",
-            "aiohttp",
-            "s3fs",
-        ):
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        is_client = type(error).__module__.partition(".")[0] in _CLIENTS
+        if not is_client and not isinstance(error, OSError):
+            raise
+        if not isinstance(archive.root, Path) and refuses_credentials(error):
             raise ArchiveUnreachable(
-                f"The archive {archive.root} cannot be reached: {reason.rstrip('.')}.", hint=IS_IT_UP
+                f"The archive {archive.root} cannot be reached: the server refuses the credentials.",
+                hint=f"{CREDENTIALS} {IS_IT_UP}",
             ) from None
-        raise
+        reason = (isinstance(error, OSError) and error.strerror) or str(error).strip() or type(error).__name__
+        raise ArchiveUnreachable(
+            f"The archive {archive.root} cannot be reached: {reason.splitlines()[0].rstrip('.')}.",
+            hint=IS_IT_UP,
+        ) from None
 
 
 def stats_of(rows: int, batch_ids: Sequence[int], run_ids: Sequence[int]) -> str:

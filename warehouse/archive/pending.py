@@ -16,6 +16,9 @@ from warehouse.archive.parquet_files import ParquetFile
 Columns = Sequence[tuple[str, str]]
 # More rows of a table are not kept in the warehouse for longer than a run.
 MANY_ROWS: Final = 10_000
+# Of rows of a mirror: the operation that brings it to their state, and the run that wrote them.
+MIRROR_OPERATION: Final = sql.SQL("case when _is_deleted then 'write_deleted' else 'write' end")
+MIRROR_RUN: Final = sql.Identifier("_run_id")
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 FOLDER = "archive"
 IS_IT_UP = (
-    "Batches wait in the warehouse meanwhile, and the next run adds them, or `dwh archive`. Check DWH_LAKE and the "
-    "credentials of the environment; DWH_ARCHIVE=false turns the archive off."
+    "Batches wait in the warehouse meanwhile, and the next run adds them, or `dwh archive`. Check DWH_LAKE; "
+    "DWH_ARCHIVE=false turns the archive off."
 )
 
 

@@ -9,8 +9,7 @@ from warehouse.archive.pending import is_due
 from warehouse.archive.place import Archive
 from warehouse.db.connections import connect
 from warehouse.db.locks import is_held
-from warehouse.errors import SettingsError, WarehouseError, summarize_error
-from warehouse.runs.audit import Run
+from warehouse.errors import WarehouseError, summarize_error
 from warehouse.settings import Settings
 
 Progress = Callable[[str], None]
@@ -85,17 +84,6 @@ def add_due(warehouse_url: str, settings: Settings) -> str | None:
 
 def _say(error: Exception) -> str:
     return str(error) if isinstance(error, WarehouseError) else summarize_error(error)
-
-
-def archive_of(run: Run, settings: Settings, progress: Progress = lambda _: None) -> Archive | None:
-    """The archive that a run writes to; None where it writes to none, or cannot: its rows wait in the warehouse."""
-    if not run.is_archived:
-        return None
-    try:
-        return Archive.of(settings)
-    except SettingsError as error:
-        progress(str(error))
-        return None
 
 
 def _pending_runs(connection: psycopg.Connection) -> int:

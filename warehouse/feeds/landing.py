@@ -16,7 +16,7 @@ import psycopg
 from warehouse.errors import DeclarationError
 from warehouse.files import lake
 from warehouse.files.lake import MAKE_READABLE, Checkpoint, LakeError, LakeFile, UnreadFile
-from warehouse.files.locations import Location
+from warehouse.files.locations import CREDENTIALS, Location, refuses_credentials
 from warehouse.settings import Settings
 from warehouse.sources.declaration import Source
 from warehouse.sources.registry import declared_feeds, read_source
@@ -77,14 +77,10 @@ def readable(location: Location) -> Iterator[None]:
     except Exception as error:
         if isinstance(location, Path) or isinstance(error, psycopg.Error):
             raise
-        is_refused = (
-            isinstance(error, PermissionError) or "Forbidden" in str(error) or "denied" in str(error).lower()
-        )
+        is_refused = refuses_credentials(error)
         what = "refuses the credentials" if is_refused else f"cannot be reached ({type(error).__name__})"
         raise LakeError(
-            f"{location} cannot be read: the server {what}.",
-            hint="Credentials come from the environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, for a server of "
-            "your own, AWS_ENDPOINT_URL. Nothing was loaded.",
+            f"{location} cannot be read: the server {what}.", hint=f"{CREDENTIALS} Nothing was loaded."
         ) from None
 
 
@@ -125,7 +121,7 @@ def _judge(
         if known is not None and known.is_stamped_as(file) and known.content_hash:
             continue
         try:
-            before, digest = _hashes(file.location, known.size_bytes if known else -1)
+            before, digest = hashes_of(file.location, known.size_bytes if known else -1)
         except OSError as error:
             yield UnreadFile(file.path, "unread", f"cannot be read: {error.strerror or error}", MAKE_READABLE)
             continue
@@ -150,7 +146,7 @@ def _judge(
         yield found
 
 
-def _hashes(location: Location, size: int) -> tuple[str | None, str]:
+def hashes_of(location: Location, size: int) -> tuple[str | None, str]:
     """SHA-256 of the first `size` bytes, None if there are fewer, and of all of them."""
     digest, before, count = hashlib.sha256(), None, 0
     with location.open("rb") as content:

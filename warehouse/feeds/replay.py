@@ -32,10 +32,9 @@ def stage_entries(run: Run, source: Source, quarantine_ids: Sequence[int], lake_
         stager.create_tables()
         with sender, BadRecords(writer, sender, source, lake_url, is_dry_run=True):
             for entry in entries:
-                fields = _fields(entry, source)
-                if isinstance(fields, Problem):
+                record = record_of(entry, source)
+                if record is None:
                     continue
-                record = Record(entry["line_number"], 0, b"", fields)
                 place = place_of(entry["file_id"], entry["path"], entry["modified_ns"])
                 if not stager.add([record], place):
                     staged.append(entry["quarantine_id"])
@@ -43,12 +42,23 @@ def stage_entries(run: Run, source: Source, quarantine_ids: Sequence[int], lake_
         ensure_alive(run)
         run.commit(writer)
         tables = stager.tables()
-    return StagedFeed(source, snapshot(source), tables, contracts, DeleteThreshold(), replayed=tuple(staged))
+    return StagedFeed(
+        source,
+        snapshot(source),
+        tables,
+        contracts,
+        DeleteThreshold(),
+        replayed=tuple(staged),
+        columns=stager.columns,
+    )
 
 
-def _fields(entry: Mapping[str, Any], source: Source) -> dict[str, Any] | Problem:
+def record_of(entry: Mapping[str, Any], source: Source) -> Record | None:
+    """The record of an entry, as it was corrected or as it came; None if it cannot be read."""
     fields = parse((entry["edited_text"] or entry["row_text"] or entry["raw_text"] or "").encode(), {})
-    if not isinstance(fields, Problem) and entry["edited_text"] is None:
+    if isinstance(fields, Problem):
+        return None
+    if entry["edited_text"] is None:
         for table in source.tables:
             if isinstance(members := fields.get(table.items or ""), list):
                 # What was no object stands under a name of its own.
@@ -56,7 +66,7 @@ def _fields(entry: Mapping[str, Any], source: Source) -> dict[str, Any] | Proble
                     one[MEMBER] if isinstance(one, dict) and one.keys() == {MEMBER} else one
                     for one in members
                 ]
-    return fields
+    return Record(entry["line_number"], 0, b"", fields)
 
 
 _ENTRIES = """

@@ -23,12 +23,13 @@ from warehouse.extract.staging_tables import batch_table, create_staging
 from warehouse.extract.table_identity import TableIdentity
 from warehouse.extract.watermark import read_watermark
 from warehouse.feeds.bad_records import BadRecords
+from warehouse.feeds.json_parse import TextFields
 from warehouse.feeds.json_records import JsonRecords
 from warehouse.feeds.landing import FeedFile, find_files, landing_folder, readable
 from warehouse.feeds.record import Problem, Record
 from warehouse.feeds.rows import RowMaker, TableRows
 from warehouse.feeds.sender import Sender
-from warehouse.feeds.staged import FieldSeen, FileProgress, StagedFeed
+from warehouse.feeds.staged import Columns, FieldSeen, FileProgress, StagedFeed
 from warehouse.feeds.table_records import TableRecords
 from warehouse.feeds.typed import escape, type_name
 from warehouse.files.content import ContentReader
@@ -101,6 +102,8 @@ def stage_feed(
         files=tuple(files),
         fields=fields,
         unread=landed.unread,
+        columns=stager.columns,
+        evolved_columns=stager.evolved_columns,
     )
 
 
@@ -149,6 +152,16 @@ def _register(connection: psycopg.Connection, feed: str, found: FeedFile, run_id
     return FileProgress(found, row[0])
 
 
+def open_records(
+    source: Source, content: ContentReader, texts: TextFields, begin: int = 0
+) -> "JsonRecords | TableRecords":
+    """The records of a file of a feed from the offset `begin` on, as they are read; `texts` are those of a stager."""
+    assert source.feed is not None
+    if source.feed.format == "table":
+        return TableRecords(content, source.feed, source.record)
+    return JsonRecords(content, texts, begin)
+
+
 @dataclass
 class _Columns:
     """The columns of a table, those of its own and those that evolved, and those that the engine adds."""
@@ -175,30 +188,48 @@ class _Columns:
         )
 
 
-def place_of(file_id: int, path: str, modified_ns: int) -> str:
-    """The cells that say which file a record is of; the line stands where \\0 does."""
-    modified = datetime.fromtimestamp(modified_ns / 1e9, UTC).isoformat()
-    return "\t".join([str(file_id), escape(path), "\0", modified])
+def columns_of(source: Source, table: Table, kinds: Mapping[str, ColumnType]) -> tuple[Column, ...]:
+    """All columns of a table of a feed, those that the engine adds included; `kinds` are those of its own."""
+    record = source.record
+    return _sql_types(_Columns(table, dict(kinds), {name: record.columns[name] for name in record.key}).all)
+
+
+def place_of(file_id: int, path: str, modified: datetime | int) -> str:
+    """The cells that say which file a record is of; the line stands where \\0 does.
+
+    `modified` is when it was last written; a number is of nanoseconds since 1970.
+    """
+    moment = datetime.fromtimestamp(modified / 1e9, UTC) if isinstance(modified, int) else modified
+    return "\t".join([str(file_id), escape(path), "\0", moment.isoformat()])
 
 
 class Stager:
-    """Reads files into the staging tables of one feed."""
+    """Reads files into the staging tables of one feed; `columns` are those of its tables, by default as they are."""
 
     def __init__(
-        self, writer: psycopg.Connection, sender: Sender, source: Source, progress: Progress
+        self,
+        writer: psycopg.Connection,
+        sender: Sender,
+        source: Source,
+        progress: Progress,
+        columns: Columns | None = None,
     ) -> None:
         self._writer, self._sender, self._source, self._progress = writer, sender, source, progress
         self._record = source.record
         self._items = [table for table in source.tables if table.items]
         key = {name: self._record.columns[name] for name in self._record.key}
-        self._columns = {table.name: _Columns(table, self._kinds(table), key) for table in source.tables}
+        self.columns: Columns = columns or {table.name: self._kinds(table) for table in source.tables}
+        self.evolved_columns: dict[str, dict[str, ColumnType]] = {}
+        self._columns = {
+            table.name: _Columns(table, dict(self.columns[table.name]), key) for table in source.tables
+        }
         self._rows = RowMaker(
             self._record, self._items, {name: columns.kinds for name, columns in self._columns.items()}
         )
         self._started = time.monotonic()
         self._is_first = not mirror_exists(writer, self._record)
         self._notes: dict[str, list[str]] = {table.name: [] for table in source.tables}
-        self._texts = {
+        self.texts = {
             table.items or "": [
                 name for name, kind in self._columns[table.name].kinds.items() if kind == "text"
             ]
@@ -259,16 +290,13 @@ class Stager:
         self._progress(_describe(file))
 
     def _reader(self, file: FileProgress, content: ContentReader) -> "JsonRecords | TableRecords":
-        feed = self._source.feed
-        assert feed is not None
-        if feed.format == "table":
-            table = TableRecords(content, feed, self._record)
+        records = open_records(self._source, content, self.texts, file.byte_offset)
+        if isinstance(records, TableRecords):
             # Its rows have no places in the bytes: it is read as a whole.
-            file.is_array, file.format = True, "workbook" if table.is_workbook else "csv"
-            return table
-        records = JsonRecords(content, self._texts, file.byte_offset)
-        file.is_array = records.is_array
-        file.format = "json array" if records.is_array else "json lines"
+            file.is_array, file.format = True, "workbook" if records.is_workbook else "csv"
+        else:
+            file.is_array = records.is_array
+            file.format = "json array" if records.is_array else "json lines"
         return records
 
     def _send(self) -> None:
@@ -312,7 +340,7 @@ class Stager:
                 if policy.new_column == "evolve" and _is_column_name(name):
                     kinds = {_NEW[one] for one in types if one != "null"}
                     column_type: ColumnType = next(iter(kinds)) if len(kinds) == 1 else "text"
-                    self._add_column(table, name, column_type)
+                    self.evolve_column(table, name, column_type)
                     what += f": column {name} {column_type} was added"
                 elif policy.new_column == "stop":
                     stopped.append(what)
@@ -323,7 +351,7 @@ class Stager:
                 what = f"{name} of {table.name} is a {kind} in {count:,} rows, and {columns.kinds[name]} is declared"
                 if policy.changed_type == "evolve" and name not in self._record.key:
                     column_type = _wider(columns.kinds[name], _NEW[kind])
-                    self._widen_column(table, name, column_type)
+                    self.evolve_column(table, name, column_type)
                     self._note(table, f"{what}: the column is {column_type} from now on")
                     continue
                 if policy.changed_type == "stop":
@@ -351,21 +379,19 @@ class Stager:
         ).fetchall()
         return {name for (name,) in rows} & self._columns[table.name].kinds.keys()
 
-    def _add_column(self, table: Table, name: str, kind: ColumnType) -> None:
+    def evolve_column(self, table: Table, name: str, kind: ColumnType) -> None:
+        """Let the staged rows have a column of this type for a field: a new one, or a wider one."""
+        change = "alter column {column} type {kind} using {column}::{kind}"
+        if name not in self._columns[table.name].kinds:
+            change = "add column {column} {kind}"
         self._writer.execute(
-            sql.SQL("alter table {} add column {} {}").format(
-                batch_table(table), sql.Identifier(name), sql.SQL(kind)
-            )
-        )
-        self._fill_from_rescued(table, name, kind)
-
-    def _widen_column(self, table: Table, name: str, kind: ColumnType) -> None:
-        self._writer.execute(
-            sql.SQL("alter table {batch} alter column {column} type {kind} using {column}::{kind}").format(
+            sql.SQL(f"alter table {{batch}} {change}").format(
                 batch=batch_table(table), column=sql.Identifier(name), kind=sql.SQL(kind)
             )
         )
         self._fill_from_rescued(table, name, kind)
+        self._columns[table.name].kinds[name] = kind
+        self.evolved_columns.setdefault(table.name, {})[name] = kind
 
     def _fill_from_rescued(self, table: Table, name: str, kind: ColumnType) -> None:
         """Move the values of a field that fit its column's type now out of _rescued_data."""
@@ -382,7 +408,6 @@ class Stager:
                 f"where {{rescued}} ? {{field}} and {fits}"
             ).format(**names)
         )
-        self._columns[table.name].kinds[name] = kind
 
     def _note(self, table: Table, text: str) -> None:
         self._notes[table.name].append(text)

@@ -1,10 +1,15 @@
 """What one run read of a feed: its files with their counts, and the records that are now in staging."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from warehouse.extract.staged import Staged
 from warehouse.feeds.landing import FeedFile
 from warehouse.files.lake import UnreadFile
+from warehouse.sources.feed import ColumnType
+
+# Types by column, by table of a feed.
+Columns = Mapping[str, Mapping[str, ColumnType]]
 
 
 @dataclass
@@ -46,6 +51,9 @@ class StagedFeed(Staged):
     unread: tuple[UnreadFile, ...] = ()
     # Entries of the quarantine whose records these are, if they are no files'.
     replayed: tuple[int, ...] = ()
+    # The columns that the tables had when the records were read, and those that were added or widened then.
+    columns: Columns = field(default_factory=dict)
+    evolved_columns: Columns = field(default_factory=dict)
 
     @property
     def is_replay(self) -> bool:

@@ -18,6 +18,7 @@ AUDIT_TABLES: Final = (
     "audit.quarantine",
     "audit.file",
     "audit.file_part",
+    "audit.file_read",
     "audit.definition",
     "audit.freshness",
     "audit.feed_field",

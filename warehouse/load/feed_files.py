@@ -2,9 +2,12 @@
 
 import psycopg
 from psycopg import sql
+from psycopg.types.json import Json
 
+from warehouse.db.identifiers import same_key
 from warehouse.feeds.bad_records import bad_table
 from warehouse.feeds.staged import FieldSeen, FileProgress, StagedFeed
+from warehouse.sources.feed import FILE, FILE_ID, LINE, RECORDED_AT
 
 CUT_OFF = "record is cut off"
 
@@ -40,6 +43,50 @@ def write_files(connection: psycopg.Connection, run_id: int, staged: StagedFeed)
         )
     )
     _record_fields(connection, run_id, staged)
+
+
+def record_loaded(
+    connection: psycopg.Connection, run_id: int, staged: StagedFeed, keys: sql.Identifier | None
+) -> None:
+    """Record which records of which files the run has loaded: those of its mirror that it wrote.
+
+    `keys` is a table of the keys of its records; None if all rows of the mirror are its own.
+    """
+    record = staged.source.record
+    connection.execute(
+        sql.SQL(
+            """
+            insert into audit.file_read
+                (run_id, file_id, path, written_at, is_replay, record_lines, columns, evolved_columns)
+            select
+                {run_id}, mirror.{file_id}, min(mirror.{path}), min(mirror.{written_at}), {is_replay},
+                range_agg(int8range(mirror.{line}, mirror.{line}, '[]')), {columns}, {added}
+            from {mirror} as mirror {keys}
+            where mirror._run_id = {run_id} and not mirror._is_deleted
+            group by mirror.{file_id}
+            on conflict (run_id, file_id) do nothing
+            """
+        ).format(
+            run_id=sql.Literal(run_id),
+            file_id=sql.Identifier(FILE_ID),
+            path=sql.Identifier(FILE),
+            written_at=sql.Identifier(RECORDED_AT),
+            line=sql.Identifier(LINE),
+            is_replay=sql.Literal(staged.is_replay),
+            columns=sql.Literal(Json({name: dict(kinds) for name, kinds in staged.columns.items()})),
+            added=sql.Literal(
+                Json({name: dict(kinds) for name, kinds in staged.evolved_columns.items()})
+                if staged.evolved_columns
+                else None
+            ),
+            mirror=sql.Identifier("raw", record.mirror),
+            keys=sql.SQL("")
+            if keys is None
+            else sql.SQL("inner join {} as record on {}").format(
+                keys, same_key(record.key, "mirror", "record")
+            ),
+        )
+    )
 
 
 def _record_read(connection: psycopg.Connection, file: FileProgress, run_id: int) -> None:

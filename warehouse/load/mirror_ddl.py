@@ -132,6 +132,12 @@ def _create_mirror(connection: psycopg.Connection, run_id: int, table: Table, co
             key=listed(table.key),
         )
     )
+    finish_mirror(connection, table, comment)
+
+
+def finish_mirror(connection: psycopg.Connection, table: Table, comment: str | None) -> None:
+    """Comment on a mirror that was just created, and log its changes from now on."""
+    mirror = sql.Identifier("raw", table.mirror)
     text = comment or f"Table {table} of source {table.source}."
     comment_on(connection, sql.SQL("table {}").format(mirror), f"Mirror. {text}")
     for name, text in HOUSEKEEPING.items():

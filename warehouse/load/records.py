@@ -24,7 +24,7 @@ from warehouse.feeds.versions import (
 )
 from warehouse.load.batch import Batch
 from warehouse.load.contract import stop_on_failure, verify
-from warehouse.load.feed_files import write_files
+from warehouse.load.feed_files import record_loaded, write_files
 from warehouse.load.quarantine import broken_rules
 from warehouse.load.record_entries import insert_entries
 from warehouse.runs.audit import CheckResult, Load, Run, record_checks
@@ -198,6 +198,7 @@ class Records:
         if self._is_merged and not self._is_first:
             self._supersede_rows()
         write_files(self._connection, self._run.run_id, self._staged)
+        record_loaded(self._connection, self._run.run_id, self._staged, None if self._is_first else KEYS)
         apply_changes(self._connection, self._run.run_id)
         self._close_replayed()
         loads = dict(mirrors)

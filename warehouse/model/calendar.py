@@ -5,6 +5,9 @@ from typing import Final
 from warehouse.model.declaration import Column
 from warehouse.model.tables import Table
 
+# Days that the calendar has from the beginning; migrations fill it with them.
+FIRST_DAY, LAST_DAY = "1990-01-01", "2040-12-31"
+
 DATE: Final = Table(
     "dwh",
     "dim_date",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from psycopg import sql
 
-from warehouse.model.calendar import DATE
+from warehouse.model.calendar import DATE, FIRST_DAY, LAST_DAY
 from warehouse.model.declaration import Fact
 from warehouse.model.star import FACTS, SNAPSHOTS
 
@@ -13,6 +13,13 @@ _DAY = (Path(__file__).parent / "day.sql").read_text()
 _COLUMNS = sql.SQL(", ").join(
     sql.Identifier(column.name) for column in DATE.columns if column.name != "run_id"
 )
+
+
+def first_days() -> sql.Composed:
+    """Select the days that the calendar has from the beginning."""
+    return sql.SQL(
+        "select generate_series({first}::timestamp, {last}, interval '1 day')::date as day"
+    ).format(first=sql.Literal(FIRST_DAY), last=sql.Literal(LAST_DAY))
 
 
 def days_of_batch(fact: Fact) -> sql.Composed:

@@ -11,10 +11,13 @@ from typing import Final
 from psycopg import sql
 
 from warehouse.db.identifiers import listed, qualified
+from warehouse.model import weblog
 
 FACT: Final = sql.Identifier("dwh", "fact_weblog")
 USER: Final = "web_user_key"
 LAST_SEEN: Final = "last_seen_date"
+# Types of key columns that are computed.
+_DERIVED: Final = {"request_date": "date", "quarter_hour_at": "timestamptz"}
 _ONE: Final = sql.Literal(1)
 _REQUEST_DATE: Final = "(weblog.requested_at at time zone 'UTC')::date"
 # Of every time zone in use since 1972 a local day is a whole number of these.
@@ -167,3 +170,20 @@ def _expressions(aggregate: Aggregate) -> sql.Composed:
         sql.SQL("{} as {}").format(sql.SQL(expression), sql.Identifier(column))
         for column, expression in aggregate.from_fact.items()
     )
+
+
+def create_aggregate(aggregate: AggregateTable) -> str:
+    """The statement that creates its table."""
+    types = {
+        column.name: column.type for column in (*weblog.REQUEST.columns, *weblog.FACT.columns)
+    } | _DERIVED
+    measures = aggregate.measures if isinstance(aggregate, Aggregate) else ()
+    columns = [
+        *(f"{name} {types[name]} not null" for name in aggregate.key),
+        *(f"{name} bigint not null" for name in measures),
+        "run_id bigint not null",
+        *(() if measures else (f"{aggregate.measure} date",)),
+        f"constraint pk_{aggregate.table} primary key ({', '.join(aggregate.key)})",
+    ]
+    # Rows are updated in their page.
+    return f"create table dwh.{aggregate.table} ({', '.join(columns)}) with (fillfactor = {70 if measures else 80})"

@@ -240,9 +240,17 @@ def manifest_of(
     rows = connection.execute(_CAPTURED).fetchall()
     return [
         CapturedTable(
-            source, name, mirror, tuple(key), {one[0]: one[1] for one in json.loads(columns)}, *more
+            source,
+            name,
+            mirror,
+            tuple(key),
+            {one[0]: one[1] for one in json.loads(columns)},
+            comment,
+            run_id,
+            batch_id,
+            {column: told for column, _, *comments in json.loads(described or "[]") for told in comments},
         )
-        for source, name, mirror, key, columns, *more in rows
+        for source, name, mirror, key, columns, comment, run_id, batch_id, described in rows
     ]
 
 
@@ -259,11 +267,26 @@ class CapturedTable:
     captured_run_id: int
     # The last batch that had rows, if one had.
     batch_id: int | None
+    column_comments: Mapping[str, str]
 
 
+# Batches that an undo or a repair wrote do not know what the source says of its tables.
 _CAPTURED: Final = """
-    select distinct on (source, table_name)
-        source, table_name, mirror, key::text[], columns, table_comment, run_id::bigint,
-        max(batch_id::bigint) over (partition by source, table_name)
-    from pg_temp.archived order by source, table_name, _batch_id desc, kind = 'baseline'
+    with last as (
+        select distinct on (source, table_name)
+            source, table_name, mirror, key::text[], columns, run_id::bigint,
+            max(batch_id::bigint) over (partition by source, table_name) as batch_id
+        from pg_temp.archived order by source, table_name, _batch_id desc, kind = 'baseline'
+    ),
+
+    described as (
+        select distinct on (source, table_name) source, table_name, table_comment, columns
+        from pg_temp.archived where kind not in ('undo', 'repair')
+        order by source, table_name, _batch_id desc, kind = 'baseline'
+    )
+
+    select last.source, last.table_name, last.mirror, last.key, last.columns, described.table_comment, last.run_id,
+        last.batch_id, described.columns
+    from last left join described on last.source = described.source and last.table_name = described.table_name
+    order by last.source, last.table_name
 """

@@ -1,10 +1,31 @@
-"""Tables of a source that somebody has dropped or emptied since the last run: what a run finds."""
+"""Tables that somebody has dropped or emptied since the last run: what a run finds."""
+
+from typing import Final
 
 import psycopg
 from psycopg import sql
 
+from warehouse.model import weblog, weblog_aggregates
 from warehouse.model.star import FACTS, TARGETS, Dimension
 from warehouse.sources.declaration import Source
+
+# Tables of the web logs: those that are counted from the fact, and dictionaries of its texts.
+WEBLOG_AGGREGATES: Final = frozenset(f"dwh.{one.table}" for one in weblog_aggregates.TABLES)
+WEBLOG_TEXTS: Final = tuple(one for one in weblog.DIMENSIONS if one != weblog.COUNTRY)
+WEBLOG_TABLES: Final = frozenset({str(weblog.FACT), *map(str, WEBLOG_TEXTS), *WEBLOG_AGGREGATES})
+
+
+def are_weblogs_damaged(connection: psycopg.Connection) -> bool:
+    """Whether a table of the web logs does not exist, or the fact is empty though files were loaded into it."""
+    if not connection.execute(
+        "select from audit.file where feed = 'weblogs' and rows_loaded > rows_removed limit 1"
+    ).rowcount:
+        return False
+    missing = connection.execute(
+        "select from unnest(%s::text[]) as name where to_regclass(name) is null limit 1",
+        [list(WEBLOG_TABLES)],
+    ).rowcount
+    return bool(missing) or not connection.execute("select from dwh.fact_weblog limit 1").rowcount
 
 
 def find_damaged(connection: psycopg.Connection, source: Source) -> list[str]:
@@ -12,7 +33,7 @@ def find_damaged(connection: psycopg.Connection, source: Source) -> list[str]:
     were not undone have filled them, and no run has emptied them."""
     # Of a dimension the row of the unknown member does not count.
     keys = {
-        **{f"raw.{table.mirror}": "" for table in source.tables if source.feed is None},
+        **{f"raw.{table.mirror}": "" for table in source.tables},
         **{
             f"dwh.{target.table}": target.key if isinstance(target, Dimension) else ""
             for target in TARGETS
@@ -44,11 +65,19 @@ def find_damaged(connection: psycopg.Connection, source: Source) -> list[str]:
         """
         select load.table_name from audit.load inner join audit.run using (run_id)
         where load.source = %s and load.table_name = any(%s)
-        group by load.table_name
+        group by load.source, load.table_name
         having sum(rows_inserted) filter (where run.undone_by_run_id is null) > 0
             -- Rows of a fact are deleted with their source rows; an undo counts against what it undid.
             and (load.table_name <> all(%s) or sum(rows_inserted) > sum(rows_deleted))
+            -- Records of a feed may all have gone to quarantine.
+            and (
+                load.table_name is distinct from %s
+                or exists (select from audit.file where feed = load.source and rows_loaded > 0)
+            )
         """,
-        [source.name, list(suspects), [f"dwh.{one.table}" for one in FACTS]],
-    ).fetchall()
+        [
+            source.name, list(suspects), [f"dwh.{one.table}" for one in FACTS],
+            f"raw.{source.record.mirror}" if source.feed else None,
+        ],
+    ).fetchall()  # fmt: skip
     return sorted(name for (name,) in filled)

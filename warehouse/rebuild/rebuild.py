@@ -1,18 +1,22 @@
-"""Rebuild tables from the archive: built beside the live ones, compared, and put in their place in one transaction.
+"""Rebuild tables from archive and landing files: built beside the live ones, compared, and put in their place in one
+transaction.
 
-Mirrors and dimensions are what the archive says, surrogate keys and runs included. Facts are computed again from
-them, as `dwh reconcile --repair` does. Rows that are as they should be are not touched: readers, views and privileges
-never notice. A table that is missing is created as declared, with all that belongs to it.
+Mirrors, dimensions and daily snapshots are what the archive says, surrogate keys and runs included; mirrors of feeds
+are what their files say. Facts are computed again from them, as `dwh reconcile --repair` does. Rows that are as they
+should be are not touched: readers, views and privileges never notice. A table that is missing is created as declared,
+with all that belongs to it.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
+from typing import Final
 
 import psycopg
 from psycopg import sql
 
-from warehouse.archive.delta import application
+from warehouse.archive.changed_rows import REFERENCE_TABLES
 from warehouse.archive.flush import flush
 from warehouse.archive.pending import warehouse_id
 from warehouse.archive.place import Archive, table_path
@@ -20,6 +24,8 @@ from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
 from warehouse.db.schema_objects import SchemaObjects
 from warehouse.errors import RunLost, WarehouseError
+from warehouse.extract.catalog import HOUSEKEEPING
+from warehouse.extract.column import Column
 from warehouse.load.mirror_ddl import index_joins
 from warehouse.load.transaction import PLANNER_FOR_WHOLE_TABLES, begin_publishing
 from warehouse.migrations import declared, upgrade
@@ -32,21 +38,35 @@ from warehouse.rebuild.archived_state import (
     read_nothing,
     read_rows,
 )
-from warehouse.rebuild.damage import find_damaged
-from warehouse.rebuild.tables import columns_of, continue_sequences, create_missing, ensure_mirror
+from warehouse.rebuild.feed_mirrors import FeedMirrors, has_records
+from warehouse.rebuild.reach import has_rows, why_not
+from warehouse.rebuild.tables import (
+    columns_of,
+    continue_sequences,
+    create_missing,
+    ensure_mirror,
+    snapshot_key,
+)
 from warehouse.reconcile.compare import DIFFERENT, EXPECTED, Comparison, compare, list_differences
+from warehouse.reconcile.marts import reconcile_marts
 from warehouse.reconcile.star import reconcile_star
 from warehouse.reconcile.verdict import Verdict, record
 from warehouse.runs.audit import Load, Run, ensure_alive, record_load
-from warehouse.sources.declaration import Source
+from warehouse.runs.definitions import find_stale_targets, read_contracts
+from warehouse.settings import Settings
+from warehouse.sources.declaration import Source, Table, read_declaration
+from warehouse.sources.registry import declared_sources
 
 Progress = Callable[[str], None]
 
-
-NOT_ALL = (
+NOT_ALL: Final = (
     "Nothing was changed. The next run of its source archives it whole where the archive is on, `dwh archive "
     "--restart` lets the archive begin anew with what the warehouse has, and `dwh reconcile --repair` repairs it from "
     "the source."
+)
+CHANGED: Final = (
+    "what it is made by has changed since ({}): its history is what was published then, and the next run of its source "
+    "makes the present anew"
 )
 
 
@@ -83,12 +103,10 @@ def rebuild(
         flush(run.warehouse_url, archive, progress=progress)
         with connect(run.warehouse_url, application_name=f"dwh {run.flow}") as writer:
             begin_publishing(writer, run.run_id, planner=PLANNER_FOR_WHOLE_TABLES)
-            created = set(create_missing(writer))
+            work = _Rebuild(writer, run, archive, sources, set(create_missing(writer)), progress)
+            wanted = work.tables(tables, leaves_out=leaves_out)
             verdicts = tuple(
-                verdict.repaired() if verdict.rows_differing else verdict
-                for verdict in _rebuild(
-                    writer, run, archive, sources, tables, created, progress, leaves_out=leaves_out
-                )
+                verdict.repaired() if verdict.rows_differing else verdict for verdict in work.rebuild(wanted)
             )
             record(writer, run.run_id, verdicts)
             for verdict in verdicts:
@@ -107,143 +125,239 @@ def rebuild(
             _remember(writer, verdicts)
             ensure_alive(run)
             writer.commit()
-        if created:
+        if work.created:
             # Owners and grants of what was created.
             upgrade(run.warehouse_url)
     return verdicts
 
 
-def rebuild_damaged(
-    run: Run,
-    archive: Archive,
-    source: Source,
-    sources: Sequence[Source],
-    log: Callable[[str], None],
-) -> None:
-    """Rebuild what is damaged of `source`; where the archive cannot help, the run goes on as it would without one.
+def loaded_sources(connection: psycopg.Connection, folder: Path | None) -> list[Source]:
+    """Declared sources that runs have loaded, in the order in which their facts follow from one another.
 
-    `sources` are those whose facts are computed again where a fact is damaged.
+    Of an event that several sources have, the first that computes it keeps it; last are those that follow the star.
     """
-    damaged = find_damaged(run.connection, source)
-    if not damaged:
-        return
-    log(f"dropped or emptied since the last run: {', '.join(damaged)}; rebuilt from the archive")
+    declared = declared_sources(folder)
+    loaded = connection.execute("select distinct source from audit.watermark order by 1").fetchall()
+    sources = [read_declaration(declared[name]) for (name,) in loaded if name in declared]
+    rank = {
+        name: place
+        for source in sources
+        for entity in source.entities.values()
+        for place, name in enumerate(entity.precedence)
+    }
+    return sorted(
+        sources, key=lambda one: (one.follows_star, rank.get(one.name, 0), one.feed is not None, one.name)
+    )
+
+
+def rebuild_damaged(run: Run, settings: Settings, damaged: Sequence[str], log: Callable[[str], None]) -> None:
+    """Rebuild `damaged` tables, and those that are missing; where the archive cannot help, the run goes on as it would
+    without one."""
     try:
-        rebuild(run, archive, sources, damaged, leaves_out=True, progress=log)
+        sources = loaded_sources(run.connection, settings.sources) if damaged else ()
+        rebuild(run, Archive.of(settings), sources, damaged, leaves_out=True, progress=log)
     except RunLost:
         raise
     except (WarehouseError, psycopg.Error) as error:
         log(f"not rebuilt: {error}")
 
 
-def _rebuild(
-    writer: psycopg.Connection,
-    run: Run,
-    archive: Archive,
-    sources: Sequence[Source],
-    tables: Collection[str] | None,
-    created: set[str],
-    progress: Progress,
-    *,
-    leaves_out: bool,
-) -> Iterator[Verdict]:
-    own = warehouse_id(writer)
-    captured = {f"raw.{one.mirror}": one for one in manifest_of(writer, archive, own)}
-    dimensions = {f"dwh.{one.table}": one for one in DIMENSIONS}
-    facts = {f"dwh.{one.table}" for one in (*FACTS, *SNAPSHOTS)}
-    known = {*captured, *dimensions, *facts}
-    wanted = known if tables is None else set(tables)
-    refused = [
-        NotArchived(
-            f"{name} cannot be rebuilt from the archive {archive.root}: it has no such table.",
-            hint=f"It has {', '.join(sorted(captured) + sorted(dimensions))}; facts are computed again: "
-            f"{', '.join(sorted(facts))}.",
-        )
-        for name in sorted(wanted - known)
-    ]
-    wanted &= known
-    for name in sorted(wanted - facts):
-        if why := _why_not(writer, archive, own, name, captured.get(name)):
-            refused.append(NotArchived(f"{name} cannot be rebuilt: {why}.", hint=NOT_ALL))
-            wanted.remove(name)
-    if refused and not leaves_out:
-        raise refused[0]
-    for refusal in refused:
-        progress(f"not rebuilt: {refusal}")
+class _Rebuild:
+    """A rebuild in its transaction: which tables there are, and what each is rebuilt from."""
 
-    def report(verdict: Verdict) -> Verdict:
-        progress(str(verdict))
-        return verdict
+    def __init__(
+        self,
+        writer: psycopg.Connection,
+        run: Run,
+        archive: Archive,
+        sources: Sequence[Source],
+        created: set[str],
+        progress: Progress,
+    ) -> None:
+        self._writer, self._run, self._archive, self._sources = writer, run, archive, sources
+        self.created, self._progress = created, progress
+        self._own = warehouse_id(writer)
+        self._captured = {f"raw.{one.mirror}": one for one in manifest_of(writer, archive, self._own)}
+        self._feeds = [one for one in sources if one.feed is not None and has_records(writer, one)]
+        self._of_feeds = {f"raw.{table.mirror}" for source in self._feeds for table in source.tables}
+        # Their rows are archived as they were published: by table, the key.
+        self._published: dict[str, tuple[str, ...]] = {
+            **{f"dwh.{one.table}": (one.key,) for one in DIMENSIONS},
+            **{f"dwh.{one.table}": snapshot_key(one) for one in SNAPSHOTS},
+            **{str(one): (one.columns[0].name,) for one in REFERENCE_TABLES},
+        }
+        self._facts = {f"dwh.{one.table}" for one in FACTS}
 
-    for name in sorted(wanted & captured.keys()):
-        if ensure_mirror(writer, captured[name]):
-            created.add(name)
-        yield report(_rebuild_mirror(writer, archive, own, captured[name]))
-    for source in sources:
-        if created & {f"raw.{table.mirror}" for table in source.tables}:
-            index_joins(writer, source)
-    for name in sorted(wanted & dimensions.keys()):
-        yield report(_rebuild_rows(writer, archive, own, "dwh", name.partition(".")[2], dimensions[name].key))
-    if created:
-        # Conform SQL may read views, and what is loaded below is logged by triggers.
-        declared.apply(writer, SchemaObjects(writer))
-    if wanted & facts:
-        for source in sources:
-            if {f"dwh.{target}" for target in _targets(source)} & wanted:
-                # History is what was published then: the archive says it, and the change log may be gone.
-                yield from reconcile_star(writer, run.run_id, source, has_dimensions=False, progress=progress)
+    def tables(self, wanted: Collection[str] | None, *, leaves_out: bool) -> set[str]:
+        """The tables to rebuild, all that there are if none is named.
 
-
-def _why_not(
-    writer: psycopg.Connection, archive: Archive, own: str, name: str, captured: CapturedTable | None
-) -> str | None:
-    """Why the archive is not what a mirror or dimension has to be; None if it has all that was published of it."""
-    schema, _, table_name = name.partition(".")
-    path = table_path(captured.source, captured.name) if captured else f"{schema}/{table_name}"
-    row = writer.execute(
+        Raises:
+            NotArchived: one cannot be rebuilt; if it `leaves_out` such tables, it says so instead.
         """
-        select archived.archived_batch_id, archived.captured_run_id, archived.changes_until is not null,
-            watermark.run_id,
-            (
-                select max(load.run_id) from audit.load
-                where load.table_name = %(name)s and load.loaded_at > archived.changes_until
-                    and load.rows_inserted + load.rows_updated + load.rows_expired + load.rows_deleted > 0
+        archived = {*self._captured, *self._published}
+        known = {*archived, *self._of_feeds, *self._facts}
+        # What had to be created is filled, too.
+        chosen = known if wanted is None else {*wanted, *(self.created & known)}
+        refused = [
+            NotArchived(
+                f"{name} cannot be rebuilt from the archive {self._archive.root}: it has no such table.",
+                hint=f"It has {', '.join(sorted(archived))}; from files and by computing again come "
+                f"{', '.join(sorted(known - archived))}.",
             )
-        from audit.archive_table as archived
-        left join audit.watermark on watermark.source = %(source)s and watermark.table_name = %(table)s
-        where archived.path = %(path)s
-        """,
-        {
-            "name": name, "path": path, "source": captured.source if captured else None,
-            "table": captured.name if captured else None,
-        },
-    ).fetchone()  # fmt: skip
-    if row is None:
-        return f"this warehouse has archived nothing of it in {archive.root}"
-    archived, captured_run, is_known, loaded_run, later_run = row
-    if captured is not None and captured_run != loaded_run:
-        return f"run {loaded_run} has loaded it, and the archive has it as of run {captured_run or 'none'}"
-    if captured is None and not is_known:
-        return "runs with DWH_ARCHIVE=false have loaded it since it was archived"
-    if captured is None and later_run is not None:
-        return f"run {later_run} has changed it since it was archived"
-    table = archive.open(path)
-    version = table.transaction_version(application(own)) if table else None
-    if version != archived:
-        reached = (
-            f"has its batches up to {version or 'none'}, and should have those up to {archived or 'none'}"
+            for name in sorted(chosen - known)
+        ]
+        chosen &= known
+        for name in sorted(chosen & archived):
+            if why := why_not(self._writer, self._archive, self._own, name, self._captured.get(name)):
+                refusal = NotArchived(f"{name} cannot be rebuilt: {why}.", hint=NOT_ALL)
+                chosen.remove(name)
+                if wanted is None or name in wanted:
+                    refused.append(refusal)
+                else:
+                    self._progress(f"not rebuilt: {refusal}")
+        if refused and not leaves_out:
+            raise refused[0]
+        for refusal in refused:
+            self._progress(f"not rebuilt: {refusal}")
+        return chosen
+
+    def rebuild(self, wanted: set[str]) -> list[Verdict]:
+        """Rebuild the tables, those first that others are made of."""
+        verdicts = []
+        for verdict in self._rebuild(wanted):
+            self._progress(str(verdict))
+            verdicts.append(verdict)
+        changed = self._changed_definitions()
+        for name in sorted({one.table_name for one in verdicts} & changed.keys()):
+            self._progress(f"{name}: {changed[name]}")
+        return [replace(one, note=changed.get(one.table_name, "")) for one in verdicts]
+
+    def _rebuild(self, wanted: set[str]) -> Iterator[Verdict]:
+        for name in sorted(wanted & self._captured.keys()):
+            yield self._rebuild_mirror(self._captured[name])
+        for source in self._feeds:
+            yield from self._rebuild_feed(source, wanted)
+        for source in self._sources:
+            if self.created & {f"raw.{table.mirror}" for table in source.tables}:
+                index_joins(self._writer, source)
+        for name in sorted(wanted & self._published.keys()):
+            yield self._rebuild_rows(name)
+        if self.created:
+            # Conform SQL may read views, and what is loaded below is logged by triggers.
+            declared.apply(self._writer, SchemaObjects(self._writer))
+        if wanted & self._facts:
+            self._tell_lost_states(wanted & self._facts)
+            for source in self._sources:
+                if {f"dwh.{one.table}" for one in FACTS if one.entity in source.entities} & wanted:
+                    # History is what was published then: the archive says it, and the change log may be gone.
+                    yield from reconcile_star(self._writer, self._run.run_id, source, has_dimensions=False)
+        if any(name.startswith("mart.") for name in self.created):
+            yield from reconcile_marts(self._writer)
+
+    def _tell_lost_states(self, facts: set[str]) -> None:
+        """Say of empty facts how many rows wait in quarantine: an earlier state of theirs follows from nothing."""
+        for fact in FACTS:
+            name = f"dwh.{fact.table}"
+            if name not in facts or has_rows(self._writer, "dwh", fact.table):
+                continue
+            (waiting,) = self._writer.execute(
+                "select count(distinct (source, row_key)) from audit.quarantine "
+                "where entity = %s and resolved_at is null and row_key is not null",
+                [fact.entity],
+            ).fetchone() or (0,)
+            if waiting:
+                self._progress(
+                    f"{name}: {waiting:,} rows wait in quarantine; "
+                    "if they were loaded before, their last good state is lost"
+                )
+
+    def _changed_definitions(self) -> dict[str, str]:
+        """By table, what has changed since in what it is made by."""
+        return {
+            stale.table_name: CHANGED.format(stale.reason)
+            for source in self._sources
+            for stale in find_stale_targets(self._writer, source, read_contracts(source))
+        }
+
+    def _rebuild_mirror(self, table: CapturedTable) -> Verdict:
+        writer = self._writer
+        declared_as = {
+            one.mirror: one for source in self._sources for one in source.tables if one.source == table.source
+        }
+        mirror = declared_as.get(table.mirror) or Table(table.source, table.name, "", table.key, None)
+        columns = [
+            Column(name, kind, None, table.column_comments.get(name)) for name, kind in table.columns.items()
+        ]
+        if ensure_mirror(writer, mirror, columns, table.comment):
+            self.created.add(f"raw.{table.mirror}")
+        archived = read_rows(
+            writer, self._archive, table_path(table.source, table.name), self._own
+        ) or read_nothing(writer)
+        types = columns_of(writer, "raw", table.mirror)
+        values = {name: kind for name, kind in types.items() if name not in HOUSEKEEPING}
+        build_mirror(writer, archived, table.key, values)
+        return _put_in_place(
+            writer,
+            Comparison(
+                "mirror",
+                table.source,
+                "raw",
+                table.mirror,
+                EXPECTED,
+                table.key,
+                tuple(name for name in types if name not in table.key),
+                sql.SQL("true"),
+                by_image=True,
+            ),
         )
-        return f"{archive.folder(path)} {reached}"
-    if version is None and _has_rows(writer, schema, table_name):
-        return f"it has rows, and {archive.folder(path)} has none"
-    return None
 
+    def _rebuild_feed(self, source: Source, wanted: set[str]) -> Iterator[Verdict]:
+        """Rebuild mirrors of a feed from its landing files."""
+        chosen = [one for one in source.tables if f"raw.{one.mirror}" in wanted]
+        if not chosen:
+            return
+        mirrors = FeedMirrors(self._writer, source, self._archive.root.parent)
+        for table in mirrors.tables:
+            if mirrors.ensure_mirror(table):
+                self.created.add(f"raw.{table.mirror}")
+        mirrors.read()
+        for table in mirrors.tables:
+            if table in chosen or f"raw.{table.mirror}" in self.created:
+                yield _put_in_place(self._writer, mirrors.build(table))
+        for lost in mirrors.lost:
+            if lost.file_id not in mirrors.kept:
+                self._progress(f"{source.name}: {lost}")
 
-def _has_rows(connection: psycopg.Connection, schema: str, table: str) -> bool:
-    name = sql.Identifier(schema, table)
-    if connection.execute("select to_regclass(%s)", [name.as_string()]).fetchone() == (None,):
-        return False
-    return bool(connection.execute(sql.SQL("select from {} limit 1").format(name)).rowcount)
+    def _rebuild_rows(self, name: str) -> Verdict:
+        """Rebuild a table whose rows are archived as they were published, with its surrogate keys."""
+        writer, key = self._writer, self._published[name]
+        schema, _, table = name.partition(".")
+        archived = read_rows(writer, self._archive, f"{schema}/{table}", self._own) or read_nothing(writer)
+        columns = columns_of(writer, schema, table)
+        last = None
+        if columns[key[0]] == "bigint":
+            (last,) = writer.execute(
+                sql.SQL("select coalesce(max({}), 0) from pg_temp.archived as archived").format(
+                    archived.typed(key[0], "bigint")
+                )
+            ).fetchone() or (0,)
+        build_rows(writer, archived, key, columns)
+        verdict = _put_in_place(
+            writer,
+            Comparison(
+                "star",
+                "archive",
+                schema,
+                table,
+                EXPECTED,
+                key,
+                tuple(name for name in columns if name not in key),
+                sql.SQL("true"),
+            ),
+        )
+        if last is not None:
+            continue_sequences(writer, schema, table, key[0], last)
+        return verdict
 
 
 def _remember(writer: psycopg.Connection, verdicts: Sequence[Verdict]) -> None:
@@ -252,68 +366,6 @@ def _remember(writer: psycopg.Connection, verdicts: Sequence[Verdict]) -> None:
         "update audit.archive_table set changes_until = clock_timestamp() where path = any(%s)",
         [[one.table_name.replace(".", "/") for one in verdicts if one.source == "archive"]],
     )
-
-
-def _targets(source: Source) -> Iterator[str]:
-    for target in (*FACTS, *SNAPSHOTS):
-        if target.entity in source.entities:
-            yield target.table
-
-
-def _rebuild_mirror(writer: psycopg.Connection, archive: Archive, own: str, table: CapturedTable) -> Verdict:
-    archived = read_rows(writer, archive, table_path(table.source, table.name), own) or read_nothing(writer)
-    columns = columns_of(writer, "raw", table.mirror)
-    values = {name: kind for name, kind in columns.items() if name not in ("_run_id", "_is_deleted")}
-    build_mirror(writer, archived, table.key, values)
-    return _put_in_place(
-        writer,
-        Comparison(
-            "mirror",
-            table.source,
-            "raw",
-            table.mirror,
-            EXPECTED,
-            table.key,
-            tuple(name for name in columns if name not in table.key),
-            sql.SQL("true"),
-            by_image=True,
-        ),
-    )
-
-
-def _rebuild_rows(
-    writer: psycopg.Connection, archive: Archive, own: str, schema: str, table: str, key: str
-) -> Verdict:
-    """Rebuild a table whose rows are archived as they were published, with its surrogate keys."""
-    archived = read_rows(writer, archive, f"{schema}/{table}", own)
-    if archived is None:
-        raise NotArchived(
-            f"{schema}.{table} is in no archive: {archive.root} has no table of it.",
-            hint="It is archived by the next run of a source that publishes something.",
-        )
-    row = writer.execute(
-        sql.SQL("select coalesce(max({}), 0) from pg_temp.archived as archived").format(
-            archived.typed(key, "bigint")
-        )
-    ).fetchone()
-    assert row is not None
-    columns = columns_of(writer, schema, table)
-    build_rows(writer, archived, (key,), columns)
-    verdict = _put_in_place(
-        writer,
-        Comparison(
-            "star",
-            "archive",
-            schema,
-            table,
-            EXPECTED,
-            (key,),
-            tuple(name for name in columns if name != key),
-            sql.SQL("true"),
-        ),
-    )
-    continue_sequences(writer, schema, table, key, row[0])
-    return verdict
 
 
 def _put_in_place(writer: psycopg.Connection, comparison: Comparison) -> Verdict:

@@ -1,26 +1,22 @@
 """Tables of the warehouse as they are declared: which are missing, and how they are created."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import psycopg
 from psycopg import sql
 
 from warehouse.db.identifiers import definitions, listed
-from warehouse.db.roles import OWNER
-from warehouse.extract.catalog import HOUSEKEEPING
-from warehouse.extract.staging_tables import comment_on, comment_on_column
-from warehouse.history.change_log import create_triggers
+from warehouse.extract.catalog import mirror_exists
+from warehouse.extract.column import Column
+from warehouse.extract.staging_tables import column_comment, comment_on_column
+from warehouse.load.mirror_ddl import finish_mirror
+from warehouse.model import weblog_aggregates
+from warehouse.model.calendar import DATE
+from warehouse.model.calendar_sql import add_days, first_days
 from warehouse.model.schema import TABLES, create_table
-from warehouse.rebuild.archived_state import CapturedTable
-
-
-def missing_tables(connection: psycopg.Connection) -> list[str]:
-    """Declared tables of the warehouse that do not exist, as `schema.table`."""
-    rows = connection.execute(
-        "select name from unnest(%s::text[]) as name where to_regclass(name) is null",
-        [[str(table) for table in TABLES]],
-    ).fetchall()
-    return [name for (name,) in rows]
+from warehouse.model.star import DailySnapshot
+from warehouse.model.weblog_aggregates import create_aggregate
+from warehouse.sources.declaration import Table
 
 
 def create_missing(connection: psycopg.Connection) -> list[str]:
@@ -30,18 +26,32 @@ def create_missing(connection: psycopg.Connection) -> list[str]:
     """
     for schema in ("raw", "dwh", "mart", "staging"):
         connection.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(schema)))
-    missing = missing_tables(connection)
-    for table in TABLES:
-        if str(table) in missing:
-            for statement in create_table(table):
-                connection.execute(statement.encode())
+    statements = {str(table): create_table(table) for table in TABLES} | {
+        f"dwh.{one.table}": [create_aggregate(one)] for one in weblog_aggregates.TABLES
+    }
+    missing = [
+        name
+        for (name,) in connection.execute(
+            "select name from unnest(%s::text[]) with ordinality as declared (name, position) "
+            "where to_regclass(name) is null order by position",
+            [list(statements)],
+        ).fetchall()
+    ]
+    for name in missing:
+        for statement in statements[name]:
+            connection.execute(statement.encode())
+    if str(DATE) in missing:
+        # Days that facts need are added with them.
+        connection.execute(add_days(first_days(), 0))
     return missing
 
 
-def ensure_mirror(connection: psycopg.Connection, table: CapturedTable) -> bool:
-    """Create a mirror that is missing, with the columns of the last archived batch. Returns whether it was."""
+def ensure_mirror(
+    connection: psycopg.Connection, table: Table, columns: Sequence[Column], comment: str | None
+) -> bool:
+    """Create the mirror of `table` if it is missing, as a first run does. Returns whether it was."""
     mirror = sql.Identifier("raw", table.mirror)
-    if connection.execute("select to_regclass(%s)", [mirror.as_string(connection)]).fetchone() != (None,):
+    if mirror_exists(connection, table):
         return False
     connection.execute(
         sql.SQL(
@@ -49,20 +59,20 @@ def ensure_mirror(connection: psycopg.Connection, table: CapturedTable) -> bool:
             "constraint {} primary key ({}))"
         ).format(
             mirror,
-            definitions(dict(table.columns)),
+            definitions({column.name: column.type for column in columns}),
             sql.Identifier(f"pk_{table.mirror}"),
             listed(table.key),
         )
     )
-    text = table.comment or f"Table {table.name} of source {table.source}."
-    comment_on(connection, sql.SQL("table {}").format(mirror), f"Mirror. {text}")
-    for name in table.columns:
-        comment_on_column(connection, mirror, name, f"Column {name} of {table.name}")
-    for name, comment in HOUSEKEEPING.items():
-        comment_on_column(connection, mirror, name, comment)
-    create_triggers(connection, "raw", table.mirror)
-    connection.execute(sql.SQL("grant select on {} to {}").format(mirror, sql.Identifier(OWNER)))
+    for column in columns:
+        comment_on_column(connection, mirror, column.name, column_comment(column, table))
+    finish_mirror(connection, table, comment)
     return True
+
+
+def snapshot_key(snapshot: DailySnapshot) -> tuple[str, ...]:
+    """Primary key of a daily snapshot."""
+    return ("snapshot_date", *snapshot.natural_key, "source_system")
 
 
 def columns_of(connection: psycopg.Connection, schema: str, table: str) -> Mapping[str, str]:

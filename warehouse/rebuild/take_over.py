@@ -20,8 +20,12 @@ from warehouse.rebuild.archived_state import CapturedTable, build_rows, manifest
 from warehouse.rebuild.tables import columns_of, continue_sequences
 from warehouse.reconcile.compare import EXPECTED
 
-# Their rows come from landing files, which are read again: what was loaded of them is not taken over.
-_FROM_FILES = ("file", "file_part", "feed_field")
+# Parts of files are those of web logs, which are loaded again.
+_LEFT_OUT: Final = ("file_part",)
+LOST: Final = (
+    "Not in the archive, and lost: the change log (undo and as-of of runs so far), results of checks and "
+    "verifications, mails, verified key ranges."
+)
 
 
 def take_over(url: str, archive: Archive, progress: Callable[[str], None] = lambda _: None) -> bool:
@@ -44,10 +48,9 @@ def take_over(url: str, archive: Archive, progress: Callable[[str], None] = lamb
         # Runs of an attempt before: nothing was loaded by them.
         connection.execute("delete from audit.run")
         captured = manifest_of(connection, archive, lost)
-        files = {one.source for one in captured}
         for name in AUDIT_TABLES:
-            if name not in _FROM_FILES:
-                _restore(connection, archive, lost, name, sorted(files))
+            if name not in _LEFT_OUT:
+                _restore(connection, archive, lost, name)
         # What an undo of them would need was lost with the change log.
         connection.execute("update audit.run set pruned_at = clock_timestamp()")
         # They are archived when they publish, before they end.
@@ -55,7 +58,9 @@ def take_over(url: str, archive: Archive, progress: Callable[[str], None] = lamb
         behind = _forget_watermarks_ahead(connection, archive, lost, captured)
         _continue_archive(connection, archive, lost, captured)
         connection.commit()
-    progress(f"The warehouse is empty: it takes over {archive.root}, which was written by warehouse {lost}.")
+    progress(
+        f"The warehouse is empty: it takes over {archive.root}, which was written by warehouse {lost}. {LOST}"
+    )
     for name in behind:
         progress(
             f"{name}: its last batches did not reach the archive; the next run reads the table as a whole"
@@ -79,10 +84,8 @@ def _newest_warehouse(archive: Archive) -> str:
     return str(newest.column("_warehouse_id")[0].as_py())
 
 
-def _restore(
-    connection: psycopg.Connection, archive: Archive, own: str, name: str, databases: Sequence[str]
-) -> None:
-    """Insert the archived rows of a table of the audit trail; what comes from files comes from them again."""
+def _restore(connection: psycopg.Connection, archive: Archive, own: str, name: str) -> None:
+    """Insert the archived rows of a table of the audit trail."""
     archived = read_rows(connection, archive, f"audit/{name}", own)
     if archived is None:
         return
@@ -98,16 +101,10 @@ def _restore(
         )
     ]
     build_rows(connection, archived, key, known)
-    # Watermarks, definitions and quarantine of databases; what belongs to files is made again with them.
-    condition = (
-        sql.SQL("source = any({})").format(sql.Literal(list(databases)))
-        if "source" in known and name not in ("run", "load")
-        else sql.SQL("true")
-    )
     connection.execute(
-        sql.SQL(
-            "insert into {} ({columns}) overriding system value select {columns} from {} where {}"
-        ).format(sql.Identifier("audit", name), EXPECTED, condition, columns=listed(list(known)))
+        sql.SQL("insert into {} ({columns}) overriding system value select {columns} from {}").format(
+            sql.Identifier("audit", name), EXPECTED, columns=listed(list(known))
+        )
     )
     if len(key) == 1 and known[key[0]] in ("bigint", "integer"):
         continue_sequences(connection, "audit", name, key[0], 0)

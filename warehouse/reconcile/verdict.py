@@ -78,6 +78,8 @@ class Verdict:
     pending_ranges: Collection[Bound] = ()
     missed_ranges: Collection[Bound] = ()
     seconds: float = 0.0
+    # What else there is to say about it.
+    note: str = ""
 
     @property
     def verdict(self) -> str:
@@ -131,7 +133,7 @@ class Verdict:
             text += f", {self.rows_differing:,} differ"
         if self.rows_pending:
             text += f", {self.rows_pending:,} changed in the source since the last run"
-        return f"{text} in {self.seconds:.2f} s"
+        return f"{text} in {self.seconds:.2f} s" + (f"; {self.note}" if self.note else "")
 
 
 def record(connection: psycopg.Connection, run_id: int, verdicts: Sequence[Verdict]) -> None:

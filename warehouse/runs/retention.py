@@ -16,7 +16,8 @@ MOST_RUNS = 5000
 _EVIDENCE = ("difference", "check_result", "verification", "batch", "load")
 # Tables that name runs without a foreign key: an undo restores older rows of theirs.
 _STATE = (
-    "watermark", "key_range", "freshness", "file", "file_part", "definition", "feed_field", "precedence", "followed",
+    "watermark", "key_range", "freshness", "file", "file_part", "file_read", "definition", "feed_field", "precedence",
+    "followed",
 )  # fmt: skip
 
 

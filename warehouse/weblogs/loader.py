@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from warehouse import geoip
+from warehouse.archive.changed_rows import archive_trail
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
 from warehouse.files.archive import DEFAULT_LIMITS, Limits
@@ -115,6 +116,8 @@ def load(
             loaded = loader.load(wait_seconds)
             if restart is None and not loaded.claimed_by_others:
                 record_complete(reader, run.run_id, FEED, complete_at)
+            if run.is_archived and loaded.files:
+                archive_trail(reader, run.run_id)
             return replace(loaded, rederived=rederived)
 
 

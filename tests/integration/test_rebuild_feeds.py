@@ -1,0 +1,251 @@
+"""What comes from files is rebuilt from them: mirrors of feeds, and the star's rows that are made of them."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.archive import load
+from tests.integration.test_feeds import FeedPipeline, an_order
+from tests.integration.test_leads import LEADS
+from tests.integration.test_rebuild import described, settings_of
+from tests.pipeline import Pipeline, content
+from warehouse.archive.place import Archive
+from warehouse.migrations import upgrade
+from warehouse.rebuild.damage import find_damaged
+from warehouse.rebuild.rebuild import loaded_sources, rebuild, rebuild_damaged
+from warehouse.rebuild.take_over import take_over
+from warehouse.reconcile.reconcile import reconcile_feed
+from warehouse.runs.audit import start_run
+
+COUNTS = (
+    "select file_id, path, status, line_count, rows_loaded, rows_quarantined, rows_discarded, rows_superseded "
+    "from audit.file order by 1"
+)
+ENTRIES = (
+    "select source, entity, row_key, rules, file_id, line_number, resolution, edited_text, note "
+    "from audit.quarantine order by quarantine_id"
+)
+ROWS = {
+    "records": "select * from raw.orders_order order by order_id",
+    "items": "select * from raw.orders_order_item order by order_id, line_number",
+    "files": COUNTS,
+    "entries": ENTRIES,
+}
+
+
+@dataclass
+class Lake:
+    """A shop, a feed of orders and one of leads, that load into one warehouse and its archive."""
+
+    shop: Pipeline
+    orders: FeedPipeline
+    leads: FeedPipeline
+    archive: Archive
+
+    def rebuild(self, *tables: str) -> list[str]:
+        """Rebuild once; what it says, then the differences that it found."""
+        said: list[str] = []
+        with start_run(self.orders.warehouse_url, flow="rebuild", archive=True) as run:
+            sources = loaded_sources(run.connection, None)
+            verdicts = rebuild(run, self.archive, sources, tables or None, progress=said.append)
+        self.said = said
+        return [str(one) for verdict in verdicts for one in verdict.differences]
+
+    def state(self) -> dict[str, object]:
+        """Everything that a rebuild gives back: content, runs of the feed's rows, accounts and quarantine."""
+        rows = {name: self.orders.rows(query) for name, query in ROWS.items()}
+        return {**content(self.orders.warehouse), **rows}
+
+    def assert_is(self, before: dict[str, object], after: object = "") -> None:
+        """Nothing but what it was before."""
+        now = self.state()
+        assert [name for name in {**before, **now} if before.get(name) != now.get(name)] == [], after
+
+    def close(self) -> None:
+        self.shop.close()
+        self.orders.warehouse.close()
+        self.leads.warehouse.close()
+
+
+def open_lake(shop_url: str, warehouse_url: str, lake: Path) -> Lake:
+    return Lake(
+        Pipeline(shop_url, warehouse_url),
+        FeedPipeline(warehouse_url, lake, archives=True),
+        FeedPipeline(warehouse_url, lake, "leads", archives=True),
+        Archive(lake / "archive"),
+    )
+
+
+@pytest.fixture
+def lake(shop_url: str, warehouse_url: str, tmp_path: Path) -> Iterator[Lake]:
+    lake = open_lake(shop_url, warehouse_url, tmp_path / "lake")
+    yield lake
+    lake.close()
+
+
+def live_through(lake: Lake) -> None:
+    """Versions, refused, replayed, edited and discarded records, inferred and completed members, undone runs."""
+    shop, orders = lake.shop, lake.orders
+    shop.without_foreign_keys()
+    shop.open_shop()
+    shop.order(1, "2024-03-10", {}, {})
+    load(shop, lake.archive)
+    late = {"customer_document_number": "30111333"}
+    orders.land(
+        "a.json",
+        [
+            an_order("P-1", {}, {}, {}),
+            an_order("P-2", customer_name=None),
+            an_order("P-3", customer_name=None),
+            an_order("P-4", extra={"gift": True}),
+            # Of a customer whom the shop does not have yet; one that the shop has, too; two versions.
+            an_order("P-5", **late),
+            an_order("1"),
+            an_order("P-6"),
+            an_order("P-6", {"amount": 3}),
+        ],
+    )
+    lake.leads.land("leads.csv", LEADS)
+    orders.run()
+    lake.leads.run()
+    # Its list becomes shorter; a later version is refused for an item, whether the earlier one is of this run or not.
+    orders.land(
+        "b.json",
+        [
+            an_order("P-1", {"amount": 5}),
+            an_order("P-4", {"product_id": None}),
+            an_order("P-7"),
+            an_order("P-7", {"product_id": None}),
+            an_order("P-8", {}, {}),
+        ],
+    )
+    orders.run()
+    ids = [number for (number,) in orders.rows("select quarantine_id from audit.quarantine order by 1")]
+    orders.edit(ids[0], an_order("P-2", {}, {"amount": 7}, customer_name="Edited"))
+    orders.replay(ids[0])
+    orders.discard(ids[1])
+    # A file that goes on, and a run that is undone, of which another one reads the file again.
+    with (lake.orders.lake / "landing/orders/b.json").open("a") as file:
+        file.write(json.dumps(an_order("P-8", {"amount": 9})) + "\n" + json.dumps(an_order("P-9")) + "\n")
+    orders.run()
+    orders.land("c.json", [an_order("P-9", {"amount": 4}, {}), an_order("P-10")])
+    undone = orders.run()
+    orders.undo(undone)
+    shop.insert("customer", id=7, name="Late", document_number="30111333", username="late")
+    shop.do("delete from customer where id = 1")
+    load(shop, lake.archive)
+    shop.insert("customer", id=1)
+    load(shop, lake.archive)
+    orders.run()
+    lake.leads.run()
+
+
+DAMAGES = {
+    "mirror of records dropped": ("drop table raw.orders_order cascade",),
+    "mirror of items emptied": ("truncate raw.orders_order_item",),
+    "records changed by hand": (
+        "update raw.orders_order set status = 'lost', _rescued_data = null",
+        "delete from raw.orders_order_item where line_number = 1",
+        "delete from dwh.fact_order_item where source_system = 'orders'",
+    ),
+    "leads dropped": ("drop table dwh.dim_lead, dwh.fact_lead, raw.leads_lead cascade",),
+    "star dropped": ("drop schema dwh cascade",),
+    "everything dropped": ("drop schema dwh, raw, mart cascade",),
+}
+
+
+def test_what_feeds_have_loaded_is_rebuilt_as_it_was(lake: Lake) -> None:
+    live_through(lake)
+    before = lake.state()
+    assert lake.rebuild() == []
+    lake.assert_is(before)
+    upgrade(lake.orders.warehouse_url)
+    catalog = described(lake.shop)
+    for name, statements in DAMAGES.items():
+        for statement in statements:
+            lake.orders.warehouse.execute(statement.encode())
+        assert lake.rebuild(), name
+        lake.assert_is(before, name)
+        assert described(lake.shop) == catalog, name
+    # Loads go on where they were.
+    lake.orders.run()
+    lake.leads.run()
+    load(lake.shop, lake.archive)
+    lake.assert_is(before)
+    lake.orders.land("d.json", [an_order("P-1", {}, {}), an_order("P-11")])
+    lake.orders.run()
+    for source in (lake.orders.source, lake.leads.source):
+        with start_run(lake.orders.warehouse_url, flow="reconcile") as run:
+            verdicts = reconcile_feed(run, source, repair=False)
+        assert [str(one) for verdict in verdicts for one in verdict.differences] == []
+
+
+def test_lost_database_is_rebuilt_with_its_feeds_and_loads_go_on(
+    lake: Lake, database: Callable[[str], str], warehouse_template: str, tmp_path: Path
+) -> None:
+    live_through(lake)
+    before = lake.state()
+    rebuilt = open_lake(lake.shop.shop_url, database(warehouse_template), tmp_path / "lake")
+    try:
+        with start_run(lake.orders.warehouse_url, flow="rebuild", archive=True) as run:
+            # What waits in the lost warehouse is lost with it: nothing does.
+            rebuild(run, lake.archive, [], [])
+        assert take_over(rebuilt.orders.warehouse_url, lake.archive)
+        rebuilt.rebuild()
+        rebuilt.assert_is(before)
+        for one in (rebuilt.orders, rebuilt.leads):
+            one.run()
+        load(rebuilt.shop, rebuilt.archive)
+        rebuilt.assert_is(before)
+        rebuilt.orders.land("e.json", [an_order("P-1", {}, {})])
+        rebuilt.orders.run()
+        assert rebuilt.rebuild() == []
+    finally:
+        rebuilt.close()
+
+
+def test_run_of_a_feed_that_finds_its_tables_dropped_rebuilds_them(lake: Lake) -> None:
+    live_through(lake)
+    before = lake.state()
+    connection = lake.orders.warehouse
+    connection.execute("drop table raw.orders_order, dwh.dim_lead cascade; truncate raw.orders_order_item")
+    assert find_damaged(connection, lake.orders.source) == ["raw.orders_order", "raw.orders_order_item"]
+    assert find_damaged(connection, lake.leads.source) == ["dwh.dim_lead"]
+    for feed in (lake.orders, lake.leads):
+        said: list[str] = []
+        with start_run(feed.warehouse_url, flow=f"ingest-{feed.source.name}", archive=True) as run:
+            rebuild_damaged(
+                run, settings_of(lake.archive), find_damaged(connection, feed.source), said.append
+            )
+        assert not [line for line in said if "not rebuilt" in line]
+    lake.assert_is(before)
+
+
+def test_records_whose_file_is_gone_are_kept_where_they_are_and_named_as_lost_where_they_are_not(
+    lake: Lake,
+) -> None:
+    lake.orders.land("a.json", [an_order("P-1"), an_order("P-2")])
+    lake.orders.land("b.json", [an_order("P-3")])
+    lake.orders.run()
+    lake.orders.land("a.json", [an_order("P-1", {"amount": 3})])
+    lake.orders.run()
+    # Under another name it is found; what its name had before is nowhere.
+    folder = lake.orders.lake / "landing/orders"
+    (folder / "b.json").rename(folder / "c.json")
+    lake.orders.run()
+    before = lake.state()
+    assert lake.rebuild() == []
+    lake.assert_is(before)
+    assert not [line for line in lake.said if "cannot be given back" in line]
+    lake.orders.warehouse.execute("update raw.orders_order set status = 'x' where order_id = 'P-3'")
+    assert len(lake.rebuild("raw.orders_order")) == 1
+    lake.assert_is(before)
+    lake.orders.warehouse.execute("truncate raw.orders_order")
+    lake.rebuild("raw.orders_order")
+    assert [line for line in lake.said if "cannot be given back" in line] == [
+        "orders: 1 records of a.json cannot be given back: it has other content now"
+    ]
+    assert lake.orders.rows("select order_id from raw.orders_order order by 1") == [("P-1",), ("P-3",)]

@@ -1,0 +1,439 @@
+"""Mirrors of a feed, built again from its landing files and from the records that were corrected in quarantine.
+
+audit.file_read says which records of which file each run has loaded, and with which columns; what was refused later is
+in the quarantine. What the files no longer have is left as it is in the live mirror, or named as lost.
+"""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import groupby
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import class_row, dict_row
+
+from warehouse.db.identifiers import definitions, listed, qualified, same_key
+from warehouse.extract.catalog import columns_of as staged_types
+from warehouse.extract.catalog import mirrored_columns
+from warehouse.extract.staging_tables import batch_table
+from warehouse.feeds.landing import hashes_of, readable
+from warehouse.feeds.record import Record
+from warehouse.feeds.replay import record_of
+from warehouse.feeds.sender import Sender
+from warehouse.feeds.stage import Stager, columns_of, open_records, place_of
+from warehouse.feeds.staged import Columns
+from warehouse.files.lake import reading
+from warehouse.files.locations import Found, Location, files_below
+from warehouse.rebuild.tables import ensure_mirror
+from warehouse.reconcile.compare import EXPECTED, Comparison
+from warehouse.sources.declaration import Source, Table
+from warehouse.sources.feed import FILE_ID, LINE, RESCUED
+
+# Temporary tables: what runs have read of the feed; the versions of its records that nothing has removed since.
+READS: Final = sql.Identifier("pg_temp", "read_of_feed")
+ALIVE: Final = sql.Identifier("pg_temp", "alive_version")
+GONE: Final = "it does not lie in the landing folder any more"
+CHANGED: Final = "it has other content now"
+NOT_ALL: Final = "which of them were loaded is not known, as a run before the last upgrade did it"
+
+
+@dataclass(frozen=True)
+class LostRecords:
+    """Loaded records of a file that cannot be given back: how many, and why."""
+
+    file_id: int
+    path: str
+    records: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.records:,} records of {self.path} cannot be given back: {self.reason}"
+
+
+@dataclass(frozen=True)
+class _Read:
+    """The records of a file that a run has loaded; reads are numbered in the order of their runs."""
+
+    number: int
+    run_id: int
+    file_id: int
+    path: str
+    written_at: datetime
+    is_replay: bool
+    record_lines: Any
+    columns: Columns
+    evolved_columns: Columns | None
+
+
+def has_records(connection: psycopg.Connection, source: Source) -> bool:
+    """Whether runs have loaded records of the feed."""
+    return bool(connection.execute(_HAS_READS, [source.name]).rowcount)
+
+
+class FeedMirrors:
+    """All versions of a feed's records, as files and quarantine give them, in temporary tables of a transaction.
+
+    The caller holds the feed's lock: its staging tables are used.
+    """
+
+    def __init__(self, connection: psycopg.Connection, source: Source, lake: Location) -> None:
+        assert source.feed is not None
+        self._connection, self._source = connection, source
+        self._folder = lake / source.feed.landing
+        connection.execute(sql.SQL(_READS).format(reads=READS, feed=sql.Literal(source.name)))
+        with connection.cursor(row_factory=class_row(_Read)) as cursor:
+            self._reads = cursor.execute(_READ_ROWS.encode()).fetchall()
+        # Those that runs have filled.
+        self.tables = [one for one in source.tables if any(one.name in read.columns for read in self._reads)]
+        # By file, why it cannot be read.
+        self._reasons: dict[int, str] = {}
+        self._landed: dict[str, Found] = {}
+        self.lost: list[LostRecords] = []
+        # Files with lost records that the live mirrors have.
+        self.kept: set[int] = set()
+
+    def ensure_mirror(self, table: Table) -> bool:
+        """Create a mirror that is missing, with the columns that runs gave it. Returns whether it was."""
+        kinds = {
+            name: kind
+            for read in self._reads
+            for columns in (read.columns, read.evolved_columns or {})
+            for name, kind in columns.get(table.name, {}).items()
+        }
+        return ensure_mirror(self._connection, table, columns_of(self._source, table, kinds), None)
+
+    def read(self) -> None:
+        """Read all versions of all records, and find out which of the loaded ones are `lost`. All mirrors are there.
+
+        Raises:
+            LakeError: the lake cannot be read.
+        """
+        for table in self.tables:
+            types = mirrored_columns(self._connection, table)
+            self._connection.execute(
+                sql.SQL(
+                    "drop table if exists {versions}; "
+                    "create temp table {name} ({columns}, _version bigint) on commit drop"
+                ).format(
+                    versions=_versions(table),
+                    name=sql.Identifier(f"version_{table.mirror}"),
+                    columns=definitions(types),
+                )
+            )
+        # Each replay by itself: a line may have been replayed more than once.
+        reads = sorted(self._reads, key=lambda one: (one.number if one.is_replay else 0, _shape(one)))
+        with readable(self._folder):
+            self._landed = {"/".join(one.parts): one for one in files_below(self._folder)}
+            for _, alike in groupby(reads, key=lambda one: (one.number if one.is_replay else 0, _shape(one))):
+                self._read_alike(list(alike))
+        for table in self.tables:
+            self._connection.execute(sql.SQL("analyze {}").format(_versions(table)))
+        self._connection.execute(
+            sql.SQL(_ALIVE).format(
+                alive=ALIVE,
+                versions=_versions(self._source.record),
+                reads=READS,
+                key=listed(self._source.record.key),
+                version_key=qualified("version", self._source.record.key),
+                same=same_key(self._source.record.key, "version", "removed"),
+                file_id=sql.Identifier(FILE_ID),
+                line=sql.Identifier(LINE),
+                source=sql.Literal(self._source.name),
+                entity=sql.Literal(self._source.record.mirror),
+            )
+        )
+        self.lost = self._find_lost()
+
+    def build(self, table: Table) -> Comparison:
+        """Fill pg_temp.expected with the rows of a mirror, `_run_id` and `_is_deleted` included.
+
+        Of files with lost records, rows that the live mirror has are left out on both sides.
+        """
+        record = self._source.record
+        names = {
+            "expected": EXPECTED,
+            "versions": _versions(table),
+            "alive": ALIVE,
+            "key": listed(table.key),
+            "version_key": qualified("version", table.key),
+            "record_key": qualified("alive", record.key),
+            "same": same_key(record.key, "version", "alive"),
+            "columns": listed(list(mirrored_columns(self._connection, table))),
+        }
+        self._connection.execute(sql.SQL(_RECORDS if table == record else _ITEMS).format(**names))
+        kept = self._kept(table)
+        if kept:
+            self._connection.execute(
+                sql.SQL(
+                    "delete from {expected} as expected where {file_id} = any({kept}) or exists "
+                    "(select from {mirror} as kept where {same} and kept.{file_id} = any({kept}))"
+                ).format(
+                    expected=EXPECTED,
+                    file_id=sql.Identifier(FILE_ID),
+                    kept=sql.Literal(kept),
+                    mirror=sql.Identifier("raw", table.mirror),
+                    same=same_key(table.key, "kept", "expected"),
+                )
+            )
+        columns = [*mirrored_columns(self._connection, table), "_run_id", "_is_deleted"]
+        return Comparison(
+            "mirror",
+            table.source,
+            "raw",
+            table.mirror,
+            EXPECTED,
+            table.key,
+            tuple(name for name in columns if name not in table.key),
+            sql.SQL("found.{} <> all({}::integer[])").format(sql.Identifier(FILE_ID), sql.Literal(kept)),
+            by_image=True,
+        )
+
+    def _kept(self, table: Table) -> list[int]:
+        """Files with lost records of which the live mirror has rows."""
+        rows = self._connection.execute(
+            sql.SQL("select distinct {file_id} from {mirror} where {file_id} = any(%s)").format(
+                file_id=sql.Identifier(FILE_ID), mirror=sql.Identifier("raw", table.mirror)
+            ),
+            [[one.file_id for one in self.lost]],
+        ).fetchall()
+        kept = [file_id for (file_id,) in rows]
+        self.kept.update(kept)
+        return kept
+
+    def _read_alike(self, reads: Sequence[_Read]) -> None:
+        """Read the records of reads that had the same columns, or those of one replay."""
+        columns = reads[0].columns
+        tables = tuple(one for one in self._source.tables if one.name in columns)
+        sender = Sender(self._connection)
+        stager = Stager(
+            self._connection, sender, replace(self._source, tables=tables), lambda _: None, columns=columns
+        )
+        stager.create_tables()
+        with sender:
+            if reads[0].is_replay:
+                self._add_entries(stager, reads[0])
+            else:
+                by_file = sorted(reads, key=lambda one: one.file_id)
+                for file_id, of_file in groupby(by_file, lambda one: one.file_id):
+                    self._add_records(stager, file_id, list(of_file))
+            stager.finish()
+        for table in tables:
+            for name, kind in (reads[0].evolved_columns or {}).get(table.name, {}).items():
+                stager.evolve_column(table, name, kind)
+            self._keep(table, [one.number for one in reads])
+
+    def _keep(self, table: Table, numbers: Sequence[int]) -> None:
+        """Keep what is staged of a table, each row with the number of its read."""
+        types = mirrored_columns(self._connection, table)
+        staged = staged_types(self._connection, "staging", table.mirror)
+        names = [name for name in types if name in staged]
+        retyped = [name for name in names if staged[name] != types[name]]
+        self._connection.execute(
+            sql.SQL(
+                "insert into {versions} ({columns}, _version) select {values}, read.number from {batch} as batch "
+                "inner join {reads} as read on batch.{file_id} = read.file_id and read.record_lines @> batch.{line} "
+                "where read.number = any({numbers})"
+            ).format(
+                versions=_versions(table),
+                columns=listed(names),
+                values=sql.SQL(", ").join(
+                    _rescued(retyped, types)
+                    if name == RESCUED
+                    else _fitted(name, types[name])
+                    if name in retyped
+                    else sql.Identifier("batch", name)
+                    for name in names
+                ),
+                batch=batch_table(table),
+                reads=READS,
+                file_id=sql.Identifier(FILE_ID),
+                line=sql.Identifier(LINE),
+                numbers=sql.Literal(list(numbers)),
+            )
+        )
+
+    def _add_records(self, stager: Stager, file_id: int, reads: Sequence[_Read]) -> None:
+        location = self._locate(file_id)
+        if location is None:
+            return
+        # Ranges of lines in their order, each with the cells that say which file it is.
+        wanted = sorted(
+            (lines.lower, lines.upper, place_of(file_id, one.path, one.written_at))
+            for one in reads
+            for lines in one.record_lines
+        )
+        starts = [first for first, _, _ in wanted]
+        with reading(location) as content:
+            for block in open_records(self._source, content, stager.texts).blocks():
+                chosen: dict[str, list[Record]] = {}
+                for record in block:
+                    found = bisect_right(starts, record.line) - 1
+                    if found >= 0 and record.line < wanted[found][1] and record.problem is None:
+                        chosen.setdefault(wanted[found][2], []).append(record)
+                for place, records in chosen.items():
+                    stager.add(records, place)
+
+    def _add_entries(self, stager: Stager, read: _Read) -> None:
+        """Add records that had waited in quarantine, as they came or were corrected."""
+        with self._connection.cursor(row_factory=dict_row) as cursor:
+            entries = cursor.execute(_ENTRIES, {**vars(read), "feed": self._source.name}).fetchall()
+        for entry in entries:
+            if record := record_of(entry, self._source):
+                stager.add([record], place_of(read.file_id, read.path, read.written_at))
+
+    def _locate(self, file_id: int) -> Location | None:
+        """Where the content of a file lies now, under its own name or another; None if nowhere."""
+        places = self._connection.execute(_PLACES, {"file_id": file_id, "feed": self._source.name}).fetchall()
+        self._reasons[file_id] = GONE
+        for path, size, modified_ns, digest in places:
+            if (found := self._landed.get(path)) is None:
+                continue
+            is_same = (found.size_bytes, found.modified_ns) == (size, modified_ns)
+            if is_same or digest in hashes_of(found.location, size):
+                del self._reasons[file_id]
+                return found.location
+            self._reasons[file_id] = CHANGED
+        return None
+
+    def _find_lost(self) -> list[LostRecords]:
+        """Files of which audit.file counts other loaded records than these are."""
+        rows = self._connection.execute(
+            sql.SQL(_LOST).format(
+                alive=ALIVE,
+                versions=_versions(self._source.record),
+                same=same_key(self._source.record.key, "version", "alive"),
+                file_id=sql.Identifier(FILE_ID),
+                feed=sql.Literal(self._source.name),
+            )
+        ).fetchall()
+        return [
+            LostRecords(file_id, path, abs(loaded - found), self._reasons.get(file_id, NOT_ALL))
+            for file_id, path, loaded, found in rows
+        ]
+
+
+def _versions(table: Table) -> sql.Identifier:
+    return sql.Identifier("pg_temp", f"version_{table.mirror}")
+
+
+def _fitted(name: str, kind: str) -> sql.Composable:
+    """A value of another type in the mirror's, as far as that can hold it."""
+    return sql.SQL("case when {} then {}::text::{} end").format(
+        _fits(name, kind), sql.Identifier("batch", name), sql.SQL(kind)
+    )
+
+
+def _rescued(names: Sequence[str], types: Mapping[str, str]) -> sql.Composable:
+    """Rescued fields, and beside them the values that the mirror's types cannot hold."""
+    unfit = [
+        sql.SQL(
+            "|| case when batch.{0} is not null and not {1} then jsonb_build_object({2}, batch.{0}) else '{{}}' end"
+        ).format(sql.Identifier(name), _fits(name, types[name]), sql.Literal(name))
+        for name in names
+    ]
+    value = sql.SQL("batch.{}").format(sql.Identifier(RESCUED))
+    if not unfit:
+        return value
+    return sql.SQL("nullif(coalesce({}, '{{}}') {}, '{{}}')").format(value, sql.SQL(" ").join(unfit))
+
+
+def _fits(name: str, kind: str) -> sql.Composable:
+    return sql.SQL("pg_input_is_valid({}::text, {})").format(sql.Identifier("batch", name), sql.Literal(kind))
+
+
+def _shape(read: _Read) -> str:
+    return repr((read.columns, read.evolved_columns))
+
+
+_HAS_READS: Final = """
+    select from audit.file_read inner join audit.file using (file_id) where file.feed = %s limit 1
+"""
+_READS: Final = """
+    drop table if exists {reads};
+    create temp table read_of_feed on commit drop as
+    select read.*, row_number() over (order by read.read_at, read.run_id) as number
+    from audit.file_read as read inner join audit.file as file on read.file_id = file.file_id
+    where file.feed = {feed}
+"""
+_READ_ROWS: Final = """
+    select number, run_id, file_id, path, written_at, is_replay, record_lines, columns, evolved_columns
+    from pg_temp.read_of_feed order by number
+"""
+_ENTRIES: Final = """
+    select line_number, edited_text, row_data::text as row_text, raw_text from audit.quarantine
+    where source = %(feed)s and file_id = %(file_id)s and resolved_run_id = %(run_id)s and resolution = 'replayed'
+        and line_number <@ %(record_lines)s::int8multirange
+    order by line_number
+"""
+# Its own place first; a file that is a copy, or was renamed, has the same content.
+_PLACES: Final = """
+    select place.path, place.size_bytes, place.modified_ns, place.content_hash
+    from audit.file as file
+    inner join audit.file as place
+        on place.feed = file.feed and place.content_hash = file.content_hash and place.status <> 'replaced'
+    where file.file_id = %(file_id)s and file.feed = %(feed)s
+    union all
+    select path, size_bytes, modified_ns, content_hash from audit.file
+    where file_id = %(file_id)s and status = 'replaced' and content_hash is not null
+"""
+# A version is gone with a later entry in quarantine: by a rule that it did not break before. So are those before it.
+_ALIVE: Final = """
+    drop table if exists {alive};
+    create temp table alive_version on commit drop as
+    with removed as (
+        select {version_key}, max(version._version) as _version
+        from {versions} as version
+        inner join {reads} as read on read.number = version._version
+        inner join audit.quarantine as entry
+            on entry.file_id = version.{file_id} and entry.line_number = version.{line}
+            and entry.quarantined_at > read.read_at
+        where entry.source = {source} and entry.entity = {entity}
+        group by {version_key}
+    )
+
+    select {version_key}, version._version, read.run_id as _run_id,
+        lead(read.run_id) over (partition by {version_key} order by version._version) as _next_run_id
+    from {versions} as version
+    inner join {reads} as read on read.number = version._version
+    left join removed on {same}
+    where removed._version is null or version._version > removed._version;
+    analyze {alive}
+"""
+_RECORDS: Final = """
+    drop table if exists {expected};
+    create temp table expected on commit drop as
+    select {columns}, _run_id, false as _is_deleted
+    from (
+        select version.*, alive._run_id from {versions} as version
+        inner join {alive} as alive on {same} and alive._version = version._version
+        where alive._next_run_id is null
+    ) as last
+"""
+# A row of a list that the next version of its record does not have is marked as deleted by the run of that version.
+_ITEMS: Final = """
+    drop table if exists {expected};
+    create temp table expected on commit drop as
+    select {columns}, coalesce(_next_run_id, _run_id) as _run_id, _next_run_id is not null as _is_deleted
+    from (
+        select distinct on ({version_key}) version.*, alive._run_id, alive._next_run_id
+        from {versions} as version
+        inner join {alive} as alive on {same} and alive._version = version._version
+        order by {version_key}, version._version desc
+    ) as last
+"""
+_LOST: Final = """
+    select file.file_id, file.path, file.rows_loaded, coalesce(held.records, 0)
+    from audit.file as file
+    left join (
+        select version.{file_id} as file_id, count(*) as records
+        from {versions} as version
+        inner join {alive} as alive on {same} and alive._version = version._version
+        where alive._next_run_id is null
+        group by 1
+    ) as held on held.file_id = file.file_id
+    where file.feed = {feed} and file.rows_loaded <> coalesce(held.records, 0)
+    order by file.file_id
+"""
