@@ -143,7 +143,9 @@ def plan(steps: Mapping[str, Mapping[str, int]], kills: int, chance: random.Rand
 
     next_points = {flow: points(flow) for flow in steps}
     for number in range(kills):
-        flow, victim = FLOWS[number // len(VICTIMS) % len(FLOWS)], VICTIMS[number % len(VICTIMS)]
+        flow = FLOWS[number % len(FLOWS)]
+        # Few kills strike each victim and each flow, more of them each in each.
+        victim = VICTIMS[(number + number // len(FLOWS)) % len(VICTIMS)]
         at_random = number % RANDOM_EVERY == RANDOM_EVERY - 1
         point = None if at_random else next(next_points[flow])
         yield Kill(flow, victim, point, chance.random(), chance.random() < RETRY_SHARE)
