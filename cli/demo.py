@@ -55,6 +55,7 @@ def demo(
     `dwh down` stops what it has started; the data stay.
     """
     from cli.output import err, out, show_log
+    from cli.run import flow_named
 
     began = time.monotonic()
     with show_log("starting") as status:
@@ -70,6 +71,8 @@ def demo(
             _next_day(settings, changes)
         with _stage(status, "Loading what that day changed"):
             _load()
+        with _stage(status, "Building the features of customers"):
+            flow_named("build-features")()
         with _stage(status, "Writing the report"):
             report = _report(settings)
         with _stage(status, "Placing an order through the API, with live following the shop"):

@@ -63,13 +63,14 @@ def test_demo_goes_the_whole_way_and_leaves_no_process(times: int, tmp_path: Pat
             "ingest-shop": 2,
             "ingest-weblogs": 2,
             "refresh-marts": 2,
+            "build-features": 1,
         }
 
         for _ in range(times - 1):
             dwh("demo", "--changes", "100")
         runs = json.loads(dwh("status", "--json", "--runs", "100"))["runs"]
         # With the runs of live, which has shown an order in the star.
-        assert len(runs) == 9 * times
+        assert len(runs) == 10 * times
         assert {run["status"] for run in runs} == {"succeeded"}
         with psycopg.connect(EmbeddedPostgres(home / "postgres").url("warehouse")) as connection:
             days = connection.execute(

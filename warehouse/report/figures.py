@@ -279,6 +279,9 @@ def grouped(content: Content, mart: Mart) -> list[Group]:
         drawn = [
             (_label(row, label), _detail(row, label), row[value]) for row in rows if row[value] is not None
         ]
+        if mart.sequence is None:
+            # The first rows may all be of one category.
+            drawn.sort(key=lambda bar: -bar[2])
         if not any(number for *_, number in drawn):
             continue
         shown = bars(
