@@ -116,7 +116,7 @@ bench-capture: bench-tools ## compare capture into the star with psql, sling and
 bench-weblogs: bench-tools ## compare loading web logs with COPY, dlt, pandas and goaccess (5 min; ARGS="--lines 10000000")
 	@$(PY) -m bench.weblogs $(ARGS)
 
-bench-marts: setup ## time every mart and dashboard query, 1,000,000 orders, 20,000,000 requests (ARGS="--orders 20000 --requests 100000")
+bench-marts: setup ## time every mart and dashboard query, 1,000,000 orders, 20,000,000 requests (10 min, 20 GB; ARGS="--orders 20000 --requests 100000")
 	@$(PY) -m bench.marts $(ARGS)
 
 bench-feeds: bench-tools ## compare the order feed with dlt and DuckDB; time the archive and a rebuild (15 min; ARGS="--only orders")
