@@ -213,9 +213,12 @@ def mart_world(postgres: EmbeddedPostgres, mart_templates: tuple[str, str]) -> "
             copy = sql.SQL("create database {} template {} strategy file_copy")
             connection.execute(copy.format(sql.Identifier(name), sql.Identifier(template)))
         shop_url, warehouse_url = map(postgres.url, names)
-        world = MartWorld(shop_url, warehouse_url, postgres.folder / "mart lake")
+        # A module that adds logs adds them to its own.
+        folder = shutil.copytree(postgres.folder / "mart lake", postgres.folder / f"mart lake {names[1]}")
+        world = MartWorld(shop_url, warehouse_url, folder)
         yield world
         world.close()
+        shutil.rmtree(folder)
         for name in names:
             connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
