@@ -40,11 +40,17 @@ class _State:
 
 
 def refresh(run: Run) -> tuple[Load, ...]:
-    """Refresh every stored mart in one transaction: readers see the old rows until the commit."""
+    """Refresh every stored mart in one transaction: readers see the old rows until the commit.
+
+    Nobody who writes the star waits for it: all marts are made of one snapshot.
+    """
     with run.session("refresh") as connection:
         complete_at = read_clock(connection)
+        reached = _await_writers(connection)
         run.commit(connection)
-        loads = refresh_stored(connection, run.run_id)
+        if run.dry_run_connection is None:
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        loads = refresh_stored(connection, run.run_id, reached=reached)
         for load in loads:
             record_load(connection, run.run_id, load)
         record_complete(connection, run.run_id, "mart", complete_at)
@@ -60,8 +66,7 @@ def refresh_days(connection: psycopg.Connection, run_id: int) -> tuple[str, ...]
     computed, defined otherwise) is left to one, too. Returns the marts that were up to date or are now.
     """
     with connection.transaction():
-        connection.execute("lock table dwh.fact_order_item in share mode")
-        reached = _reached(connection)
+        reached = _await_writers(connection)
     done = []
     with connection.transaction():
         connection.execute(PLANNER_FOR_WHOLE_TABLES.encode())
@@ -82,19 +87,22 @@ def refresh_days(connection: psycopg.Connection, run_id: int) -> tuple[str, ...]
 
 
 def refresh_stored(
-    connection: psycopg.Connection, run_id: int, *, full_refresh: bool = False
+    connection: psycopg.Connection,
+    run_id: int,
+    *,
+    full_refresh: bool = False,
+    reached: tuple[int, int] | None = None,
 ) -> tuple[Load, ...]:
-    """Bring the stored marts up to date in the connection's transaction.
+    """Bring the stored marts up to date in the connection's transaction; what was `reached` before it, they have.
 
     A mart that follows its details is computed again only for the days, months, products or customers that changed;
     all of it where its definition changed, an attribute that it shows was corrected in place, or with `full_refresh`.
     One that moves with the calendar is computed once a day, when a source has a newer day of sales or the web logs of
     requests, by each daily run and after a correction; one that reads another mart, when that has changed.
     """
-    # Waits for whoever is writing: a change that commits later would have an id before the one that is remembered.
-    connection.execute("lock table dwh.fact_order_item in share mode")
+    if reached is None:
+        reached = _await_writers(connection)
     connection.execute(PLANNER_FOR_WHOLE_TABLES.encode())
-    reached = _reached(connection)
     definitions = {mart.name: _definition(connection, mart) for mart in stored_marts()}
     states = {
         mart.name: state
@@ -279,8 +287,13 @@ def _is_of_today(connection: psycopg.Connection, mart: Mart, definition: str) ->
     return bool(connection.execute(sql.SQL("select from {} limit 1").format(_table(mart))).rowcount)
 
 
-def _reached(connection: psycopg.Connection) -> tuple[int, int]:
-    """Newest load and newest logged change that this transaction sees."""
+def _await_writers(connection: psycopg.Connection) -> tuple[int, int]:
+    """Newest load and newest logged change of the star.
+
+    Waits for whoever is writing, and lets nobody write until the commit: a change that commits later would have an id
+    before the one that is remembered.
+    """
+    connection.execute("lock table dwh.fact_order_item in share mode")
     row = connection.execute(
         """
         select
