@@ -2,9 +2,10 @@
 
 `python -m bench.live --rate 100 --seconds 600 --shop 1000000`: orders come through the API at a rate, a fifth of them
 change their status, of a fiftieth a line is deleted; `ingest-shop` runs three times meanwhile and `refresh-marts` once.
-Another process asks mart.sales every 20 ms, as dwh_reader: an order counts from its 201 to the first answer that has
-all its lines and amounts; one not seen in 60 s counts as 60 s. In the end all orders are compared. Shop and warehouse
-are in two clusters, or, with --one-cluster, in one. Prints the figures, writes bench/results/live.json, draws live.svg.
+Another process asks mart.sales and mart.sales_by_day every 20 ms, as dwh_reader: an order counts from its 201 to the
+first answer that has all its lines and amounts; one not seen in 60 s counts as 60 s. In the end all orders are
+compared. Shop and warehouse are in two clusters, or, with --one-cluster, in one. Prints the figures, writes
+bench/results/live.json (live_one_cluster.json), draws live.svg.
 """
 
 import argparse
@@ -12,22 +13,21 @@ import json
 import multiprocessing
 import os
 import platform
-import random
 import shutil
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import psutil
 import psycopg
 
-from bench.live.watcher import PATIENCE_SECONDS, Placed, watch
+from bench.capture.shops import rest
+from bench.live.buyers import Load, buy
+from bench.live.watcher import PATIENCE_SECONDS, Placed, Seen, percentile, watch
 from cli.api import running_api
 from generators.shop import create_schema, generate
 from stack.postgres import EmbeddedPostgres
@@ -35,10 +35,10 @@ from warehouse.migrations import upgrade
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench" / "results"
-CLIENTS = 8
-CHANGED_SHARE, DELETED_SHARE = 0.20, 0.02
-IDLE_SECONDS = 20.0
+IDLE_SECONDS = 30.0
 DWH = [sys.executable, "-m", "cli.main"]
+# What the schedule starts meanwhile, at equal distances.
+SCHEDULED = (("run", "shop"), ("run", "marts"), ("run", "shop"), ("run", "shop"))
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def main() -> None:
     for cluster in clusters:
         cluster.start()
     try:
-        results, latencies = measure(clusters, folder, options)
+        results, seen = measure(clusters, folder, options)
     finally:
         for cluster in clusters:
             cluster.stop()
@@ -69,164 +69,128 @@ def main() -> None:
     (RESULTS / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n")
     from bench.live.histogram import draw
 
-    draw(latencies, RESULTS / f"{name}.svg")
+    draw(seen.orders, RESULTS / f"{name}.svg")
     for key, value in results.items():
         sys.stdout.write(f"{key:<28}{value}\n")
 
 
 def measure(
     clusters: list[EmbeddedPostgres], folder: Path, options: argparse.Namespace
-) -> tuple[dict[str, object], list[float]]:
+) -> tuple[dict[str, object], Seen]:
     """One run: what is kept of it, and the seconds of each order."""
     for cluster, database in zip(clusters, ("shop", "warehouse"), strict=True):
         cluster.create_database(database)
     shop, warehouse = clusters[0].url("shop"), clusters[1].url("warehouse")
+    _report(f"generating a shop of {options.shop:,} orders")
     create_schema(shop)
+    # Without bad rows: those that wait in quarantine would differ.
+    generate(
+        shop,
+        rows=options.shop,
+        customers=max(options.shop // 10, 1000),
+        products=max(options.shop // 20, 1000),
+        defects=0,
+    )
     upgrade(warehouse)
-    generate(shop, rows=options.shop, defects=0)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DWH_", "PREFECT_"))}
     environment = {
         **kept,
         "DWH_HOME": str(folder / "home"),
+        "DWH_LAKE": str(folder / "lake"),
         "DWH_SHOP_URL": shop,
         "DWH_WAREHOUSE_URL": warehouse,
     }
+    _report("first load")
     _run(environment, "run", "shop")
     _run(environment, "run", "marts")
+    # Autovacuum would do it in the minutes after a first load: they are not what is measured.
+    rest(shop)
+    rest(warehouse)
     with (folder / "live.log").open("ab") as log, running_api(shop, folder / "api.log") as api:
         live = subprocess.Popen([*DWH, "live", "shop"], env=environment, stdout=log, stderr=log)
         try:
             _wait_until_live(warehouse)
-            idle = _idle_cpu_percent(live.pid, IDLE_SECONDS)
+            _report(f"live is idle for {IDLE_SECONDS:.0f} s")
+            before = _cpu_seconds(live.pid, shop, warehouse)
+            time.sleep(IDLE_SECONDS)
+            idle = _spent(live.pid, shop, warehouse, before) / IDLE_SECONDS
+            _report(f"{options.rate:g} orders a second for {options.seconds:,.0f} s")
             placed: multiprocessing.Queue[Placed | None] = multiprocessing.Queue()
-            seen: multiprocessing.Queue[tuple[str, list[float]]] = multiprocessing.Queue()
+            seen: multiprocessing.Queue[Seen] = multiprocessing.Queue()
+            done: multiprocessing.Queue[Load] = multiprocessing.Queue()
             watcher = multiprocessing.Process(target=watch, args=(warehouse, placed, seen))
+            buyers = multiprocessing.Process(
+                target=buy, args=(api, shop, options.rate, options.seconds, placed, done)
+            )
+            failed: list[str] = []
+            jobs = threading.Thread(target=_run_schedule, args=(environment, options.seconds, failed))
+            before = _cpu_seconds(live.pid, shop, warehouse)
             watcher.start()
-            load = Load(api, shop, options.rate, options.seconds, placed)
-            jobs = threading.Thread(target=_scheduled, args=(environment, options.seconds))
+            buyers.start()
             jobs.start()
-            load.run()
-            placed.put(None)
-            measured = dict(seen.get() for _ in range(2))
-            watcher.join()
+            load = done.get(timeout=options.seconds + 60)
+            busy = _spent(live.pid, shop, warehouse, before) / load.seconds
+            measured = seen.get(timeout=2 * PATIENCE_SECONDS)
+            for process in (watcher, buyers):
+                process.join()
             jobs.join()
         finally:
             live.terminate()
             live.wait()
-    _run(environment, "run", "shop")
-    latencies, aggregate = sorted(measured["orders"]), sorted(measured["aggregate"])
+    _report("all rows are verified, and all orders compared")
+    # A large table is verified in parts within a day; here in one run, which finds all lines that were deleted.
+    _run({**environment, "DWH_SCAN_ROWS": str(10**12)}, "run", "shop")
+    orders, aggregate = measured.orders, measured.aggregate
     return {
-        "orders": len(latencies),
-        "orders_per_second": round(len(load.ids) / load.took, 1),
-        "p50_ms": _percentile(latencies, 0.50),
-        "p95_ms": _percentile(latencies, 0.95),
-        "p99_ms": _percentile(latencies, 0.99),
-        "longest_ms": _percentile(latencies, 1.0),
-        "aggregate_p95_ms": _percentile(aggregate, 0.95),
+        "orders_per_second": round(load.placed / load.seconds, 1),
+        "p50_ms": percentile(orders, 0.50),
+        "p95_ms": percentile(orders, 0.95),
+        "p99_ms": percentile(orders, 0.99),
+        "longest_ms": percentile(orders, 1.0),
+        "aggregate_p95_ms": percentile(aggregate, 0.95),
         "differences": _differences(shop, warehouse),
-        "idle_cpu_percent": idle,
-        "batches": _batches(warehouse),
+        "idle_cpu_percent": round(100 * idle, 2),
+        "busy_cpu_percent": round(100 * busy, 1),
+        "orders": len(orders),
+        "status_changes": load.changed,
+        "lines_deleted": load.deleted,
+        "refused": load.refused,
+        "questions_per_second": round(measured.questions / load.seconds, 1),
+        **_batches(warehouse),
+        "scheduled_runs": _scheduled_runs(warehouse),
+        "scheduled_runs_failed": failed,
         "orders_before": options.shop,
         "is_one_cluster": options.one_cluster,
-        "refused": load.refused,
-        "measured_at": f"{datetime.now(UTC):%Y-%m-%d}",
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-    }, latencies
+        "postgres": options.postgres,
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
+        "load_average_at_end": round(os.getloadavg()[0], 2),
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }, measured
 
 
-class Load:
-    """Orders through the API at a rate, with changes of status and deletes of lines after them."""
-
-    def __init__(self, api: str, shop: str, rate: float, seconds: float, placed: Any) -> None:
-        self._api, self._shop, self._placed = api, shop, placed
-        self._interval, self._end = 1 / rate, time.monotonic() + seconds
-        self._next, self._lock = time.monotonic(), threading.Lock()
-        self.ids: list[int] = []
-        self.refused = 0
-        self.took = seconds
-        with psycopg.connect(shop) as connection:
-            self._customers, self._products, self._payments = (
-                [
-                    key
-                    for (key,) in connection.execute(f"select id from {table} limit 5000".encode()).fetchall()
-                ]
-                for table in ("customer", "product", "payment_method")
-            )
-
-    def run(self) -> None:
-        """Work until the time is over."""
-        began = time.monotonic()
-        threads = [threading.Thread(target=self._client, args=(seed,)) for seed in range(CLIENTS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        self.took = time.monotonic() - began
-
-    def _client(self, seed: int) -> None:
-        rng = random.Random(seed)
-        with psycopg.connect(self._shop, autocommit=True) as connection:
-            while self._take_turn():
-                body = {
-                    "customerId": rng.choice(self._customers),
-                    "payment_id": rng.choice(self._payments),
-                    "products": [
-                        {"productId": product, "quantity": rng.randint(1, 3)}
-                        for product in rng.sample(self._products, rng.choice((1, 1, 2, 3, 5)))
-                    ],
-                }
-                answer = self._send("POST", "/api/v1/orders", body)
-                answered_at = time.time()
-                if answer is None:
-                    continue
-                amount = sum(float(item["amount"]) for item in answer["items"])
-                # One whose lines change at once would be seen otherwise.
-                is_changed, is_deleted = rng.random() < CHANGED_SHARE, rng.random() < DELETED_SHARE
-                self._placed.put(Placed(str(answer["id"]), len(answer["items"]), amount, answered_at))
-                self.ids.append(answer["id"])
-                if len(self.ids) > 500 and (is_changed or is_deleted):
-                    earlier = self.ids[-500]
-                    if is_changed:
-                        self._send("PATCH", f"/api/v1/orders/{earlier}", {"status": "processing"})
-                    if is_deleted:
-                        connection.execute(
-                            "delete from order_item where sales_order_id = %s and line_number = 2", [earlier]
-                        )
-
-    def _take_turn(self) -> bool:
-        """Wait for the moment of the next order; False where the time is over."""
-        with self._lock:
-            moment = self._next = max(self._next + self._interval, time.monotonic() - 1.0)
-        if moment >= self._end:
-            return False
-        time.sleep(max(moment - time.monotonic(), 0))
-        return True
-
-    def _send(self, method: str, path: str, body: Mapping[str, object]) -> dict[str, Any] | None:
-        request = urllib.request.Request(
-            f"{self._api}{path}",
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json"},
-            method=method,
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=30) as response:
-                answer: dict[str, Any] = json.load(response)
-                return answer
-        except OSError:
-            self.refused += 1
-            return None
+def _report(message: str) -> None:
+    sys.stdout.write(f"{datetime.now(UTC):%H:%M:%S} {message}\n")
+    sys.stdout.flush()
 
 
 def _run(environment: Mapping[str, str], *arguments: str) -> None:
-    subprocess.run([*DWH, *arguments], env=dict(environment), check=True, capture_output=True)
+    ended = subprocess.run(
+        [*DWH, *arguments], env=dict(environment), check=False, capture_output=True, text=True
+    )
+    if ended.returncode:
+        raise RuntimeError(f"dwh {' '.join(arguments)} failed: {ended.stdout[-2000:]} {ended.stderr[-2000:]}")
 
 
-def _scheduled(environment: Mapping[str, str], seconds: float) -> None:
-    """What the schedule starts meanwhile."""
-    for command in (("run", "shop"), ("run", "marts"), ("run", "shop"), ("run", "shop")):
-        time.sleep(seconds / 5)
-        subprocess.run([*DWH, *command], env=dict(environment), check=False, capture_output=True)
+def _run_schedule(environment: Mapping[str, str], seconds: float, failed: list[str]) -> None:
+    for command in SCHEDULED:
+        time.sleep(seconds / (len(SCHEDULED) + 1))
+        started = time.monotonic()
+        try:
+            _run(environment, *command)
+            _report(f"dwh {' '.join(command)} took {time.monotonic() - started:.1f} s")
+        except RuntimeError as error:
+            failed.append(" ".join(command))
+            _report(str(error))
 
 
 def _wait_until_live(warehouse: str) -> None:
@@ -238,18 +202,23 @@ def _wait_until_live(warehouse: str) -> None:
             time.sleep(0.1)
 
 
-def _idle_cpu_percent(pid: int, seconds: float) -> float:
-    """Share of one core that the process and its sessions' server processes take while nothing happens, in percent."""
-    processes = [psutil.Process(pid)]
-    processes += [
-        one
-        for one in psutil.process_iter()
-        if "dwh live" in " ".join(one.cmdline()) or "dwh capture live" in " ".join(one.cmdline())
-    ]
-    before = [sum(one.cpu_times()[:2]) for one in processes]
-    time.sleep(seconds)
-    spent = sum(sum(one.cpu_times()[:2]) - start for one, start in zip(processes, before, strict=True))
-    return round(100 * spent / seconds, 2)
+def _cpu_seconds(pid: int, *databases: str) -> dict[int, float]:
+    """By process, the CPU seconds of live and of the server processes of its sessions."""
+    pids = {pid}
+    for url in databases:
+        with psycopg.connect(url) as connection:
+            pids |= {
+                one
+                for (one,) in connection.execute(
+                    "select pid from pg_stat_activity where application_name ~ '^dwh (live|capture live)'"
+                ).fetchall()
+            }
+    return {one: sum(psutil.Process(one).cpu_times()[:2]) for one in pids if psutil.pid_exists(one)}
+
+
+def _spent(pid: int, shop: str, warehouse: str, before: Mapping[int, float]) -> float:
+    now = _cpu_seconds(pid, shop, warehouse)
+    return sum(seconds - before.get(one, 0.0) for one, seconds in now.items())
 
 
 def _differences(shop: str, warehouse: str) -> int:
@@ -263,20 +232,25 @@ def _differences(shop: str, warehouse: str) -> int:
             "select order_id, count(*), sum(round(net_amount, 2)) from mart.sales "
             "where source_system = 'shop' group by 1"
         ).fetchall()
-    return len(set(ordered) ^ set(loaded))
+    return len({one for one, *_ in set(ordered) ^ set(loaded)})
 
 
-def _batches(warehouse: str) -> int:
+def _batches(warehouse: str) -> dict[str, object]:
     with psycopg.connect(warehouse) as connection:
-        row = connection.execute("select count(*) from audit.batch").fetchone()
-        return int(row[0]) if row else 0
+        row = connection.execute(
+            "select count(*), round(avg(rows_read), 1)::float8, max(rows_read) from audit.batch"
+        ).fetchone()
+    return dict(zip(("batches", "rows_per_batch", "largest_batch_rows"), row or (), strict=True))
 
 
-def _percentile(values: list[float], share: float) -> float | None:
-    if not values:
-        return None
-    seconds = values[min(int(share * len(values)), len(values) - 1)]
-    return round(1000 * min(seconds, PATIENCE_SECONDS), 1)
+def _scheduled_runs(warehouse: str) -> Sequence[str]:
+    """Each run but those of live, with its status and seconds, the first load's aside."""
+    with psycopg.connect(warehouse) as connection:
+        rows = connection.execute(
+            "select format('%s %s %s s', flow, status, round(extract(epoch from ended_at - started_at), 1)) "
+            "from audit.run where flow !~ '^live' order by run_id offset 2"
+        ).fetchall()
+    return [text for (text,) in rows]
 
 
 if __name__ == "__main__":
