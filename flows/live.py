@@ -9,6 +9,7 @@ from flows.notify import alert_rules, send_mail
 from warehouse.db.connections import connect
 from warehouse.db.schema_version import ensure_migrated
 from warehouse.errors import LockHeld, RunLost, WrongParameters
+from warehouse.live.archive import ArchiveLoop
 from warehouse.live.loop import Environment, SourceLoop
 from warehouse.live.marts import MartLoop
 from warehouse.runs import live_process
@@ -52,6 +53,9 @@ def go_live(names: Sequence[str] = (), *, stop: Event | None = None) -> None:
         Thread(target=work, args=[loop], name=f"live {loop.source.name}", daemon=True) for loop in loops
     ]
     threads.append(Thread(target=marts.run, name="live marts", daemon=True))
+    if settings.archive:
+        archive = ArchiveLoop(settings, stop, log)
+        threads.append(Thread(target=archive.run, name="live archive", daemon=True))
     for thread in threads:
         thread.start()
     log(f"live: {', '.join(loop.source.name for loop in loops)}; SIGTERM or Ctrl-C ends it")

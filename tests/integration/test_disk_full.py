@@ -5,10 +5,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from threading import Event, Thread
 
 import psycopg
 import pytest
@@ -16,7 +18,11 @@ from psycopg import sql
 
 from stack.postgres import EmbeddedPostgres
 from tests.pipeline import Pipeline, content
-from tests.weblog_lake import WeblogLake, lines, make_lake
+from tests.weblog_lake import WeblogLake, make_lake
+from tests.weblog_lake import lines as weblog_lines
+from warehouse.live import loop
+from warehouse.runs.alerts.rules import Rules
+from warehouse.settings import Settings
 
 MEGABYTES = 64
 SAID = "Error: The disk of the database server is full: could not extend file"
@@ -139,12 +145,47 @@ def test_shop_is_loaded_whole_once_there_is_room(
         assert facts[0] == facts[1]
 
 
+def test_live_says_it_waits_and_goes_on_once_there_is_room(
+    disk: Disk, shop_url: str, cramped_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "PAUSES", (0.2,))
+    lines: list[str] = []
+    with closing(Pipeline(shop_url, cramped_url)) as shop:
+        shop.open_shop()
+        shop.order(1, "2024-03-10")
+        shop.capture()
+        stop = Event()
+        environment = loop.Environment(
+            Settings(warehouse_url=cramped_url, live_interval=0.05, archive=False),
+            Rules(),
+            lambda line, _: lines.append(line),
+        )
+        live = Thread(target=loop.SourceLoop(shop.source, shop_url, environment, stop).run, daemon=True)
+        live.start()
+        shop.wait_for("select from audit.live where asked_at is not null")
+        disk.fill()
+        for table, key in (("sales_order", "id"), ("order_item", "sales_order_id")):
+            shop.do(
+                f"insert into {table} select (jsonb_populate_record(one, jsonb_build_object('{key}', number, "
+                f"'updated_at', now()))).* from {table} as one, generate_series(2, 4000) as number"
+            )
+        give_up_at = time.monotonic() + 60
+        while not any("disk of the database server is full" in line for line in lines):
+            assert time.monotonic() < give_up_at, lines
+            time.sleep(0.05)
+        disk.make_room()
+        shop.wait_for("select from dwh.fact_order_item having count(*) = 4000")
+        stop.set()
+        live.join(60)
+        assert shop.capture().changes() == {}
+
+
 def test_web_logs_are_loaded_whole_once_there_is_room(tmp_path: Path, disk: Disk, cramped_url: str) -> None:
     lake: WeblogLake = make_lake(tmp_path, cramped_url)
-    lake.put("first.log", lines(1, 10))
+    lake.put("first.log", weblog_lines(1, 10))
     lake.load()
     before = lake.content()
-    lake.put("second.log", lines(11, 30_000))
+    lake.put("second.log", weblog_lines(11, 30_000))
     disk.fill()
     settings = {"DWH_WAREHOUSE_URL": cramped_url, "DWH_LAKE": str(tmp_path / "lake")}
     failed = dwh(tmp_path / "home", "run", "weblogs", **settings)

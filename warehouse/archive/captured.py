@@ -11,6 +11,7 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from warehouse.archive.changed_rows import is_overdue
 from warehouse.archive.column_types import StoredColumn, select_stored, stored_columns
 from warehouse.archive.delta import fields_of
 from warehouse.archive.manifest import Entry, Kind, write_manifest
@@ -169,9 +170,17 @@ def batch_files(
 
 
 def publish_batches(connection: psycopg.Connection, run_id: int, staged: Staged, written: Written) -> bool:
-    """Publish the batches of a staged source for the archive, before they are merged. Returns whether there are any."""
+    """Publish the batches of a staged source for the archive, before they are merged.
+
+    Returns whether the audit trail has to be archived with them: not with each batch of live. Of live, mirrors that
+    were loaded without the archive are left to the next scheduled run, which archives them whole.
+    """
     tables = [one for one in staged.tables if _is_read(one)]
     known = _known(connection, [one.table for one in tables])
+    if staged.batch is not None:
+        tables = [one for one in tables if not _needs_baseline(one, known)]
+        if not tables:
+            return False
     entries = []
     for one in tables:
         if _needs_baseline(one, known):
@@ -194,6 +203,9 @@ def publish_batches(connection: psycopg.Connection, run_id: int, staged: Staged,
                     _comments(one),
                 )
             )
+    if staged.batch is not None and not is_overdue(connection):
+        # The manifest says it of the batches of half a minute: their columns are those of the batch before.
+        entries = [one for one in entries if known[one.table].columns != one.columns]
     write_manifest(connection, run_id, entries)
     _remember(connection, run_id, tables, is_changed=bool(entries))
     return bool(entries)

@@ -23,6 +23,9 @@ AUDIT_TABLES: Final = (
 )  # fmt: skip
 # Tables of the star that migrations have filled, and loads add to. The calendar is known without.
 REFERENCE_TABLES: Final = (weblog.COUNTRY,)
+# Live publishes several batches a second: what it says of them is archived as often as this, rows of dimensions and
+# quarantined ones with their batch.
+OVERDUE_SECONDS: Final = 30.0
 # Rows of which runs change that did not write them, and no trigger logs it.
 _ALSO_CHANGED: Final = {"audit.run": "or run_id = {run_id} or undone_by_run_id = {run_id}"}
 _LOGGED: Final = (
@@ -61,6 +64,30 @@ class ArchivedTable:
     def path(self) -> str:
         """Its path in the archive."""
         return f"{self.schema}/{self.name}"
+
+
+def is_overdue(connection: psycopg.Connection) -> bool:
+    """Whether the audit trail was archived more than OVERDUE_SECONDS ago, or never."""
+    return not connection.execute(
+        "select from audit.archive_table where path = 'audit/run' "
+        "and changes_until > clock_timestamp() - make_interval(secs => %s)",
+        [OVERDUE_SECONDS],
+    ).rowcount
+
+
+def has_changed_rows(connection: psycopg.Connection) -> bool:
+    """Whether this transaction has changed a dimension, a daily snapshot or the quarantine."""
+    row = connection.execute(
+        """
+        select current_setting('track_counts') = 'off' or bool_or(
+            pg_stat_get_xact_tuples_inserted(changed) + pg_stat_get_xact_tuples_updated(changed)
+                + pg_stat_get_xact_tuples_deleted(changed) > 0
+        )
+        from unnest(%s::text[]::regclass[]) as changed
+        """,
+        [[*(f"dwh.{one.table}" for one in (*DIMENSIONS, *SNAPSHOTS)), "audit.quarantine"]],
+    ).fetchone()
+    return row == (True,)
 
 
 def note_rows_of(connection: psycopg.Connection, run_ids: Sequence[int]) -> None:

@@ -178,12 +178,7 @@ class CursorReader:
                 "from (select pg_current_snapshot()::text as snapshot) as present"
             ).format(
                 known=sql.Literal(self._snapshot),
-                any=sql.SQL(" or ").join(
-                    sql.SQL("exists (select from {} where {})").format(
-                        sql.Identifier(*one.table.at_source), one.condition
-                    )
-                    for one in self.hot
-                ),
+                any=sql.SQL(" or ").join(map(_has_rows, self.hot)),
             )
         )
         while cursor.nextset():
@@ -294,6 +289,7 @@ class CursorReader:
 
     def _stage_tables(self, writer: psycopg.Connection, snapshot: Snapshot) -> Sequence[StagedTable]:
         rows_left, bytes_left = self.batch_limits.rows, self.batch_limits.bytes
+        moved = self._find_moved()
         staged = []
         is_full = False
         for one in self.tables.values():
@@ -303,7 +299,7 @@ class CursorReader:
                 create_staging(writer, one.table, one.columns)
                 one.has_staging = True
             is_read = one.stamped is not None and not is_full
-            if is_read:
+            if is_read and one.table in moved:
                 read_up_to, is_full, size = self._find_end(one, rows_left, bytes_left)
                 where = one.condition
                 if read_up_to is not None:
@@ -334,6 +330,21 @@ class CursorReader:
                 )
             )
         return staged
+
+    def _find_moved(self) -> set[Table]:
+        """Hot tables that have a row to be read."""
+        hot = self.hot
+        if not hot:
+            return set()
+        cursor = self.connection.execute(
+            sql.SQL("set local enable_seqscan = off; select array[{}]").format(
+                sql.SQL(", ").join(map(_has_rows, hot))
+            )
+        )
+        cursor.nextset()
+        row = cursor.fetchone()
+        assert row is not None
+        return {one.table for one, has_rows in zip(hot, row[0], strict=True) if has_rows}
 
     def _find_end(self, one: SourceTable, rows: int, size: int) -> tuple[sql.Composable | None, bool, int]:
         """Where this batch ends within the table, if it holds more than `rows` or `size` bytes that are to be read.
@@ -385,6 +396,13 @@ class CursorReader:
         row = self.connection.execute(_CATALOG, names).fetchone()
         assert row is not None
         return str(row[0])
+
+
+def _has_rows(one: SourceTable) -> sql.Composable:
+    """Whether a table has a row that is to be read."""
+    return sql.SQL("exists (select from {} where {})").format(
+        sql.Identifier(*one.table.at_source), one.condition
+    )
 
 
 def _parents_first(source: Source) -> list[Table]:

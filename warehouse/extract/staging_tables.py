@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import psycopg
 from psycopg import sql
 
+from warehouse.db import staying_session
 from warehouse.db.identifiers import definitions
 from warehouse.extract.catalog import DELTA_COLUMNS, columns_of, mirror_exists
 from warehouse.extract.column import Column
@@ -28,7 +29,12 @@ def delta_table(table: Table) -> sql.Identifier:
 
 def before_table(table: Table) -> sql.Identifier:
     """Temporary table of the mirror's rows that a run updates, as they were before; missing where nobody knows."""
-    return sql.Identifier("pg_temp", f"before_{table.mirror}")
+    return sql.Identifier("pg_temp", before_name(table))
+
+
+def before_name(table: Table) -> str:
+    """Name of that table."""
+    return f"before_{table.mirror}"
 
 
 def batch_exists(connection: psycopg.Connection, table: Table) -> bool:
@@ -68,14 +74,7 @@ def create_staging(connection: psycopg.Connection, table: Table, columns: Sequen
 
 def empty_staging(connection: psycopg.Connection, table: Table) -> None:
     """Empty the staging tables of `table` for the next batch; they are there."""
-    for name in (batch_table(table), deleted_table(table), delta_table(table)):
-        empty(connection, name)
-
-
-def empty(connection: psycopg.Connection, name: sql.Identifier) -> None:
-    """Empty a table of staging. TRUNCATE writes new files: it is left out where there is nothing to remove."""
-    if connection.execute(sql.SQL("select from {} limit 1").format(name)).rowcount:
-        connection.execute(sql.SQL("truncate {}").format(name))
+    staying_session.empty(connection, batch_table(table), deleted_table(table), delta_table(table))
 
 
 def column_comment(column: Column, table: Table) -> str:

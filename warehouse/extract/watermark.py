@@ -1,8 +1,9 @@
 """Watermarks: how far each source table is captured, and which rows were written since."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -63,22 +64,46 @@ class Watermark:
 
 def read_watermark(connection: psycopg.Connection, table: Table) -> Watermark | None:
     """Read the watermark of `table`; None where it was never captured."""
-    row = connection.execute(
+    return read_watermarks(connection, table.source, [table]).get(table)
+
+
+def read_watermarks(
+    connection: psycopg.Connection, source: str, tables: Sequence[Table]
+) -> dict[Table, Watermark]:
+    """Read the watermarks of those `tables` of a source that were ever captured."""
+    by_name = {table.name: table for table in tables}
+    rows = connection.execute(
         """
         select
+            table_name,
             run_id, cursor_value, captured_at, open_transactions, table_identity, complete_at, complete_xmin,
             row_count, rotation_started_at, rotation_rows_verified, rotation_rows_deleted,
             changes_counted, changes_unexplained,
             system_identifier, timeline, database_oid, database_name,
             (wal_position - '0/0')::bigint, snapshot_xmin
-        from audit.watermark where source = %s and table_name = %s
+        from audit.watermark where source = %s and table_name = any(%s)
         """,
-        [table.source, table.name],
-    ).fetchone()
-    if row is None:
-        return None
-    run_id, cursor_value, captured_at, open_transactions, table_identity, complete_at, complete_xmin = row[:7]
-    row_count, started_at, rows_verified, rows_deleted, counted, unexplained, *identity = row[7:]
+        [source, list(by_name)],
+    ).fetchall()
+    return {by_name[name]: _watermark(*values) for name, *values in rows}
+
+
+def _watermark(
+    run_id: int,
+    cursor_value: str | None,
+    captured_at: datetime,
+    open_transactions: Mapping[str, Any] | None,
+    table_identity: Mapping[str, Any] | None,
+    complete_at: datetime,
+    complete_xmin: int,
+    row_count: int | None,
+    started_at: datetime | None,
+    rows_verified: int,
+    rows_deleted: int,
+    counted: int | None,
+    unexplained: int,
+    *identity: Any,
+) -> Watermark:
     return Watermark(
         run_id,
         cursor_value,

@@ -12,6 +12,8 @@ from time import monotonic
 
 import psycopg
 
+from warehouse.archive import upkeep
+from warehouse.db import staying_session
 from warehouse.db.connection_errors import explain_unwritable, is_transient
 from warehouse.db.connections import connect
 from warehouse.db.locks import is_held, session_lock
@@ -189,7 +191,7 @@ class SourceLoop:
             self._writer = stack.enter_context(
                 connect(settings.warehouse, application_name=f"dwh {name} publish")
             )
-            self._writer.prepared_max = 500
+            staying_session.stay(self._writer)
             stack.callback(self._reader.close)
             if not self._was_connected:
                 live_process.begin(control, self.source.name)
@@ -298,6 +300,7 @@ class SourceLoop:
         self._is_verified = False
         before = dict(self._reader.left_out)
         with self._writer.transaction():
+            staying_session.forget(self._writer)
             self._reader.find_tables(self._writer)
         if self._reader.left_out != before:
             for name, reason in self._reader.left_out.items():
@@ -342,6 +345,8 @@ class SourceLoop:
         else:
             environment = self.environment
             ensure_migrated(environment.settings.warehouse, environment.settings.time_zone)
+            assert self._control is not None
+            upkeep.prepare(self._control, environment.settings.warehouse, environment.settings)
             stack = ExitStack()
             run = stack.enter_context(self._start_run(self._writer))
             if self._judge is None:
@@ -358,6 +363,7 @@ class SourceLoop:
             flow=flow_name(self.source.name),
             parameters={"source": self.source.name},
             rules=self.environment.rules,
+            archive=self.environment.settings.archive,
             kept_connection=kept_connection,
         )
 

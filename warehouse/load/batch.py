@@ -19,7 +19,7 @@ from typing import Self
 import psycopg
 from psycopg import sql
 
-from warehouse.db.connections import analyze_briefly
+from warehouse.db import staying_session
 from warehouse.db.identifiers import listed
 from warehouse.model.star import Target
 from warehouse.sources.declaration import Entity
@@ -111,7 +111,7 @@ class Batch:
             "changed_keys": self.changed_keys,
             "conformed": self.conformed,
             "unconvertible": sql.Identifier("pg_temp", f"unconvertible_{self.entity.name}"),
-            "deleted_keys": sql.Identifier("pg_temp", "deleted_keys"),
+            "deleted_keys": sql.Identifier("pg_temp", f"deleted_{self.entity.name}"),
             "deferred_keys": sql.Identifier("pg_temp", f"deferred_{self.entity.name}"),
             "failing_rows": sql.Identifier("pg_temp", "failing_rows"),
             "verdicts": verdict_table(self.entity.name),
@@ -138,18 +138,26 @@ class Batch:
 
     def create_temporary(self, table: str, query: str, /, **names: sql.Composable) -> int:
         """Create a temporary table of the batch from a query, which may run in parallel; returns its number of rows."""
-        if table in self._temporary:
-            self.connection.execute(sql.SQL("drop table if exists pg_temp.{}").format(sql.Identifier(table)))
+        replaces = table in self._temporary
         self._temporary.add(table)
-        return self.execute(
-            "create temp table {temporary} on commit drop as " + query,
-            temporary=sql.Identifier(table),
-            **names,
-        ).rowcount
+        return staying_session.create_temporary(
+            self.connection, table, self.format(query, **names), replaces=replaces
+        )
+
+    def replace_temporary(self, table: str, query: str, /, **names: sql.Composable) -> None:
+        """Create a temporary table from a query, in place of that of an earlier batch; it stays until the commit."""
+        query_of_batch = self.format(query, **names)
+        staying_session.create_temporary(self.connection, table, query_of_batch, replaces=True)
+
+    def ensure_temporary(self, table: str, query: str, /, **names: sql.Composable) -> None:
+        """Create a temporary table with the columns of a query of no rows; it stays until the commit, with what
+        earlier batches have put there."""
+        if not staying_session.is_filled(self.connection, table):
+            staying_session.create_temporary(self.connection, table, self.format(query, **names))
 
     def analyze(self, table: sql.Composable, columns: Sequence[str] = ()) -> None:
         """Sample a table of the batch for the planner."""
-        analyze_briefly(self.connection, table, columns)
+        staying_session.analyze(self.connection, table, columns)
 
     def __enter__(self) -> Self:
         return self
@@ -157,9 +165,5 @@ class Batch:
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         # The next batch uses the same names; late members stay. After an error the rollback drops all.
         if self._temporary and error is None:
-            self.connection.execute(
-                sql.SQL("drop table if exists {}").format(
-                    sql.SQL(", ").join(sql.Identifier("pg_temp", table) for table in sorted(self._temporary))
-                )
-            )
+            staying_session.drop_temporary(self.connection, sorted(self._temporary))
             self._temporary.clear()

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 import psycopg
 from psycopg import sql
 
+from warehouse.db import staying_session
 from warehouse.extract.staged import StagedTable
 from warehouse.extract.staging_tables import delta_table
 from warehouse.load.batch import Batch, closed_table, late_table
@@ -56,8 +57,7 @@ def keys_of_changed_members(batch: Batch, types: Mapping[str, str]) -> list[sql.
 
 def create_from_flags(batch: Batch, keys: Iterable[sql.Composable]) -> int:
     """Create the batch's table of changed keys from queries of keys and flags; returns their number."""
-    batch.execute("drop table if exists {changed_keys}")
-    return create_changed_keys(
+    return replace_changed_keys(
         batch,
         """
         select {source_key}, bit_or(_flags) & 1 > 0 as _has_updated_at, bit_or(_flags) & 2 > 0 as _is_new,
@@ -68,9 +68,23 @@ def create_from_flags(batch: Batch, keys: Iterable[sql.Composable]) -> int:
     )
 
 
+def replace_changed_keys(batch: Batch, query: str, /, **names: sql.Composable) -> int:
+    """Create the batch's table of changed keys in place of that of an earlier run; returns their number."""
+    if not staying_session.is_kept(batch.connection, batch.changed_keys_name):
+        batch.execute("drop table if exists {changed_keys}")
+        return create_changed_keys(batch, query, **names)
+    staying_session.empty(batch.connection, batch.changed_keys)
+    rows = batch.execute("insert into {changed_keys} " + query, **names).rowcount
+    staying_session.expect_rows(batch.connection, rows)
+    batch.analyze(batch.changed_keys)
+    return rows
+
+
 def create_changed_keys(batch: Batch, query: str, /, **names: sql.Composable) -> int:
     """Create the batch's table of changed keys from a query of keys and flags; returns their number."""
     created = batch.execute("create unlogged table {changed_keys} as " + query, **names)
+    staying_session.keep(batch.connection, batch.changed_keys_name)
+    staying_session.expect_rows(batch.connection, created.rowcount)
     _comment(batch)
     batch.analyze(batch.changed_keys)
     return created.rowcount
@@ -185,7 +199,7 @@ def _outdated(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.Co
         }
         # The dimension's statistics do not know this run's versions: a plan for one version looks through the facts
         # once per version.
-        batch.execute("analyze {closed}", **names)
+        batch.analyze(names["closed"])
         (earliest,) = batch.execute("select min(valid_to) from {closed}", **names).fetchone() or (None,)
         if earliest is None:
             continue
@@ -310,14 +324,9 @@ def _can_be_cast(parts: Iterable[tuple[sql.Composable, str]]) -> sql.Composable:
 
 def has_closed(batch: Batch, dimension: str) -> bool:
     """Whether this transaction has merged the dimension, and may have closed versions of it."""
-    return _exists(batch.connection, f"pg_temp.closed_{dimension}")
+    return staying_session.is_filled(batch.connection, f"closed_{dimension}")
 
 
 def _is_merged(connection: psycopg.Connection, dimension: str) -> bool:
     """Whether this transaction has merged the dimension into what was there before."""
-    return _exists(connection, f"pg_temp.late_{dimension}")
-
-
-def _exists(connection: psycopg.Connection, table: str) -> bool:
-    row = connection.execute("select to_regclass(%s) is not null", [table]).fetchone()
-    return bool(row and row[0])
+    return staying_session.is_filled(connection, f"late_{dimension}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
+from warehouse.db import staying_session
 from warehouse.db.identifiers import listed, same_key, text_array
 from warehouse.errors import DeclarationError
 from warehouse.extract.catalog import columns_of
@@ -98,7 +99,10 @@ def delivered_values(batch: Batch) -> dict[str, sql.Composable]:
     places = scales(batch.target)
     types = columns_of(batch.connection, "staging", f"conformed_{batch.entity.name}")
     values: dict[str, sql.Composable] = {"source_system": sql.Literal(batch.source)}
-    for name in delivered_columns(batch):
+    delivered = staying_session.remembered(
+        batch.connection, ("delivered by", batch.source, batch.entity.name), lambda: delivered_columns(batch)
+    )
+    for name in delivered:
         values[name] = sql.SQL("{}::{}").format(
             sql.Identifier("conformed", name), sql.SQL(types.get(name, "text"))
         )
@@ -133,7 +137,7 @@ def find_deleted_keys(batch: Batch) -> int:
     """
     key = batch.target.natural_key
     return batch.create_temporary(
-        "deleted_keys",
+        f"deleted_{batch.entity.name}",
         """
         select changed.* from ({changed}) as changed
         where not {is_full_load} and not exists (select from {conformed} as conformed where {same})
@@ -151,7 +155,7 @@ def find_deleted_keys(batch: Batch) -> int:
 
 
 def _refill(batch: Batch, values: Mapping[str, sql.Composable]) -> int:
-    batch.execute("truncate {conformed}")
+    staying_session.empty(batch.connection, batch.conformed)
     query = conform_query(batch.entity)
     insert = batch.format(
         "insert into {conformed} ({columns}) select {values} from ({query}) as conformed",

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import psycopg
 from psycopg import sql
 
+from warehouse.db import staying_session
 from warehouse.db.identifiers import assigned, differ, each, listed, same_key, text_array
 from warehouse.extract.catalog import columns_of
 from warehouse.load import scd1, scd2
@@ -124,8 +125,12 @@ def infer_missing(batch: Batch, fact: Fact, lines: sql.Identifier | None = None)
 
 def prepared_columns(batch: Batch) -> list[str]:
     """Columns that the fact's business SQL delivers."""
-    description = batch.connection.execute("select * from pg_temp.prepared limit 0").description
-    return [column.name for column in description or () if column.name != INCOMPLETE_LINE]
+
+    def read() -> list[str]:
+        description = batch.connection.execute("select * from pg_temp.prepared limit 0").description
+        return [column.name for column in description or () if column.name != INCOMPLETE_LINE]
+
+    return staying_session.remembered(batch.connection, ("prepared", batch.target.table), read)
 
 
 def _prepare(batch: Batch, fact: Fact) -> None:

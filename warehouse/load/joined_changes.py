@@ -6,12 +6,14 @@ and the entity are looked up as they are now: if a row there changed as well, it
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import psycopg
 from psycopg import sql
 
+from warehouse.db import staying_session
 from warehouse.db.identifiers import listed, qualified, same_key
-from warehouse.extract.staging_tables import before_table, delta_table
+from warehouse.extract.staging_tables import before_name, before_table, delta_table
 from warehouse.load.batch import Batch
 from warehouse.load.reads import Reads, check_reads, conditions, mirrors
 from warehouse.sources.declaration import Table
@@ -46,7 +48,11 @@ def keys_of_joined_rows(batch: Batch) -> Reached:
         if _is_known(batch.connection, table) and batch.exists(
             "select from {before}", before=before_table(table)
         ):
-            reads = reads or check_reads(batch.connection, entity)
+            reads = reads or staying_session.remembered(
+                batch.connection,
+                ("reads", entity.source, entity.name),
+                partial(check_reads, batch.connection, entity),
+            )
             columns = reads.columns[table]
         rows = _changed_rows(batch, table, columns)
         joins = [join for join in entity.joins if join.table == table.name]
@@ -154,10 +160,7 @@ def _with_groups(
 
 def _is_known(connection: psycopg.Connection, table: Table) -> bool:
     """Whether this run knows how the rows were that it has changed."""
-    row = connection.execute(
-        "select to_regclass(%s) is not null", [before_table(table).as_string(connection)]
-    ).fetchone()
-    return bool(row and row[0])
+    return staying_session.is_filled(connection, before_name(table))
 
 
 def _needs_unknown_rows(connection: psycopg.Connection, table: Table, join: Join) -> bool:

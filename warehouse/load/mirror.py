@@ -8,18 +8,19 @@ from dataclasses import dataclass, field, replace
 import psycopg
 from psycopg import sql
 
-from warehouse.db.connections import analyze_briefly
+from warehouse.db import staying_session
 from warehouse.db.identifiers import assigned, each, listed, qualified, same_key
+from warehouse.db.staying_session import analyze
 from warehouse.errors import SourceError
 from warehouse.extract.catalog import invalid_key, mirrored_columns
 from warehouse.extract.staged import Staged, StagedTable
 from warehouse.extract.staging_tables import (
     batch_exists,
     batch_table,
+    before_name,
     before_table,
     deleted_table,
     delta_table,
-    empty,
 )
 from warehouse.extract.watermark import read_watermark
 from warehouse.load.mirror_ddl import ensure_mirror, index_joins
@@ -88,9 +89,11 @@ def merge_mirrors(
     joined = {
         entity.tables[join.table] for entity in staged.source.entities.values() for join in entity.joins
     }
+    idle = {table.table for table in staged.tables if staged.batch is not None and not table.rows_read}
+    if idle:
+        staying_session.empty(connection, *map(delta_table, idle))
     for table in staged.tables:
-        if staged.batch is not None and not table.rows_read:
-            empty(connection, delta_table(table.table))
+        if table.table in idle:
             loads.append(Load(table.table.source, f"raw.{table.table.mirror}"))
             continue
         is_filled = table.table in prepared.filled
@@ -108,7 +111,9 @@ def merge_mirrors(
     for table in () if is_full_load else staged.tables:
         if table.full_refresh and not batch_exists(connection, table.table):
             _mark_all_inserted(connection, table)
-    index_joins(connection, staged.source)
+    staying_session.remembered(
+        connection, ("joins are indexed", staged.source.name), lambda: index_joins(connection, staged.source)
+    )
     return loads
 
 
@@ -124,7 +129,9 @@ def merge_table(
     """
     started = time.monotonic()
     table = staged.table
-    mirrored = mirrored_columns(connection, table)
+    mirrored = staying_session.remembered(
+        connection, ("mirror", table), lambda: mirrored_columns(connection, table)
+    )
     # Values of another type are dropped before they are read again.
     keeps_before = keeps_before and all(
         mirrored.get(column.name, column.type) == column.type for column in staged.columns
@@ -137,6 +144,7 @@ def merge_table(
         "delta": delta_table(table),
         "before": before_table(table),
         "deleted": deleted_table(table),
+        "present": sql.Identifier("pg_temp", _present_name(table)),
         "key": listed(table.key),
         "batch_key": qualified("batch", table.key),
         "columns": listed([column.name for column in staged.columns]),
@@ -149,16 +157,17 @@ def merge_table(
         "cursor": sql.Identifier("batch", table.cursor) if table.cursor else sql.NULL,
         "old_cursor": sql.Identifier("mirror", table.cursor) if table.cursor else sql.NULL,
     }
-    empty(connection, delta_table(table))
+    staying_session.empty(connection, delta_table(table))
     has_batch = (
-        not is_new and bool(staged.rows_read or staged.rows_deleted) and batch_exists(connection, table)
+        not is_new
+        and bool(staged.rows_read or staged.rows_deleted)
+        # That of a session that stays is never the first one of a table.
+        and staying_session.remembered(connection, ("batch", table), lambda: batch_exists(connection, table))
     )
     keeps_before = keeps_before and has_batch
     if keeps_before:
-        connection.execute(
-            sql.SQL("create temp table {before} on commit drop as select * from {mirror} limit 0").format(
-                **names
-            )
+        staying_session.create_temporary(
+            connection, before_name(table), sql.SQL("select * from {mirror} limit 0").format(**names)
         )
     counts = {"insert": 0, "update": 0, "delete": 0}
     missed = 0
@@ -166,8 +175,8 @@ def merge_table(
         counts["insert"] = staged.rows_read
     # There is no batch where an earlier try of this run made it the mirror, and did not hear of its commit.
     elif staged.rows_read and has_batch:
-        analyze_briefly(connection, names["batch"], table.key)
-        existing = _find_existing(connection, names)
+        analyze(connection, names["batch"], table.key)
+        existing = _find_existing(connection, table, names)
         if existing and keeps_before:
             connection.execute(_KEEP_BEFORE.format(**names))
         if existing:
@@ -196,7 +205,7 @@ def merge_table(
 
 
 _KEEP_BEFORE = sql.SQL(
-    "insert into {before} select mirror.* from pg_temp.existing_rows as batch inner join {mirror} as mirror on {same} "
+    "insert into {before} select mirror.* from {present} as batch inner join {mirror} as mirror on {same} "
     "where batch._operation = 'update'"
 )
 
@@ -233,17 +242,22 @@ def _mark_others_updated(connection: psycopg.Connection, table: Table) -> int:
     ).rowcount
 
 
-def _find_existing(connection: psycopg.Connection, names: dict[str, sql.Composable]) -> int:
-    """Fill pg_temp.existing_rows with the batch's keys that the mirror has, and how their rows changed.
+def _present_name(table: Table) -> str:
+    """Name of the temporary table of the batch's keys that the mirror has."""
+    return f"present_{table.mirror}"
+
+
+def _find_existing(connection: psycopg.Connection, table: Table, names: dict[str, sql.Composable]) -> int:
+    """Fill a temporary table with the batch's keys that the mirror has, and how their rows changed.
 
     Returns the number of keys.
     """
-    connection.execute("drop table if exists pg_temp.existing_rows")
     # *<> compares the rows' bytes: it needs no equality operator, and distinguishes 1.0 from 1.00 as verification does.
-    return connection.execute(
+    return staying_session.create_temporary(
+        connection,
+        _present_name(table),
         sql.SQL(
             """
-            create temp table existing_rows on commit drop as
             select
                 {batch_key},
                 case
@@ -255,8 +269,9 @@ def _find_existing(connection: psycopg.Connection, names: dict[str, sql.Composab
             from {batch} as batch
             inner join {mirror} as mirror on {same}
             """
-        ).format(**names)
-    ).rowcount
+        ).format(**names),
+        replaces=True,
+    )
 
 
 def _change(
@@ -269,12 +284,12 @@ def _change(
     changed = connection.execute(
         sql.SQL(
             "insert into {delta} ({key}, _operation, _has_updated_at) "
-            "select {key}, _operation, _has_updated_at from pg_temp.existing_rows where _operation is not null"
+            "select {key}, _operation, _has_updated_at from {present} where _operation is not null"
         ).format(**names)
     )
     if not changed.rowcount:
         return {}
-    analyze_briefly(connection, names["delta"])
+    analyze(connection, names["delta"])
     with _explain_errors(staged.table):
         connection.execute(
             sql.SQL(
@@ -298,9 +313,9 @@ def _add(
     """Insert the rows of the batch whose keys are not among the `existing` ones; returns their number."""
     new: sql.Composable = sql.SQL("true")
     if existing:
-        analyze_briefly(connection, sql.Identifier("pg_temp", "existing_rows"))
-        new = sql.SQL("not exists (select from pg_temp.existing_rows as existing where {})").format(
-            same_key(staged.table.key, "existing", "batch")
+        analyze(connection, names["present"])
+        new = sql.SQL("not exists (select from {} as existing where {})").format(
+            names["present"], same_key(staged.table.key, "existing", "batch")
         )
     with _explain_errors(staged.table):
         connection.execute(

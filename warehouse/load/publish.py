@@ -10,7 +10,8 @@ from threading import Thread
 import psycopg
 
 from warehouse.archive.captured import Written, publish_batches
-from warehouse.archive.changed_rows import archive_changed_rows
+from warehouse.archive.changed_rows import archive_changed_rows, has_changed_rows
+from warehouse.db import staying_session
 from warehouse.errors import DeclarationError, SourceError
 from warehouse.extract.staged import Staged
 from warehouse.feeds.staged import StagedFeed
@@ -109,9 +110,12 @@ def publish(
     judge = judge or Judge(run)
     with run.session("publish") as connection:
         begin_publishing(connection, run.run_id, progress)
+        staying_session.expect_rows(connection, staged.rows_read)
         refuse_outdated(connection, run.run_id, staged)
         # An earlier try of this run may have committed, and not heard of it.
-        is_archived = run.is_archived and not has_published(connection, run.run_id)
+        is_archived = run.is_archived and (
+            staged.batch is not None or not has_published(connection, run.run_id)
+        )
         has_batches = (
             is_archived
             and not isinstance(staged, StagedFeed)
@@ -209,10 +213,18 @@ def publish(
             for load in loads.values():
                 record_load(connection, run.run_id, load)
         published = Published(tuple(loads.values()), tuple(checks))
-        if is_archived and (has_batches or published.rows_changed or published.rows_quarantined):
+        if is_archived and (
+            has_batches
+            # Rows of the audit trail alone can wait for the next batch of live.
+            or (
+                (published.rows_changed or published.rows_quarantined)
+                and (staged.batch is None or has_changed_rows(connection))
+            )
+        ):
             archive_changed_rows(connection, run.run_id)
         # The batch belongs to this run only as long as its lock was held all along.
         ensure_alive(run)
+        staying_session.end(connection)
     return published
 
 

@@ -32,15 +32,20 @@ def merge(batch: Batch, dimension: Dimension) -> Counts:
         if is_reconform
         else sql.SQL(""),
     }
-    batch.execute(_COMPARE, verdict_name=sql.Identifier(f"verdict_{dimension.entity}"), **names)
+    batch.replace_temporary(f"verdict_{dimension.entity}", _COMPARE, **names)
     batch.analyze(batch.names["verdicts"])
     if not batch.is_full_load:
-        batch.execute(_KEEP_LATE, late_name=sql.Identifier(f"late_{dimension.entity}"), **names)
+        batch.ensure_temporary(
+            f"late_{dimension.entity}", "select {natural}, open_key, verdict from {verdicts} limit 0", **names
+        )
+        batch.execute(_KEEP_LATE, **names)
     added = _new_columns(batch, dimension) if is_reconform else []
     filled = batch.execute(_FILL_IN_PLACE, **names).rowcount
     if added:
         filled += batch.execute(_FILL_NEW_COLUMNS, **names, **_added_names(dimension, added)).rowcount
-    batch.execute(_CREATE_CLOSED, closed_name=sql.Identifier(f"closed_{dimension.entity}"), **names)
+    batch.ensure_temporary(
+        f"closed_{dimension.entity}", "select {key}, valid_to from {dimension} limit 0", **names
+    )
     expired = batch.execute(_CLOSE, **names).rowcount
     expired += batch.execute(_CLOSE_DELETED, **names).rowcount
     inserted = batch.execute(_OPEN, **names).rowcount
@@ -71,7 +76,7 @@ def infer_missing(
     inferred = batch.execute(_INFER_UNKNOWN, **names).rowcount
     if inferred == uncovered:
         return inferred
-    batch.execute("analyze pg_temp.uncovered_members")
+    batch.analyze(sql.Identifier("pg_temp", "uncovered_members"))
     return inferred + batch.execute(_INFER, **names).rowcount
 
 
@@ -123,8 +128,6 @@ def _names(dimension: Dimension) -> dict[str, sql.Composable]:
 
 
 _COMPARE = """
-    drop table if exists {verdicts};
-    create temp table {verdict_name} on commit drop as
     select
         conformed.{natural},
         version.{key} as open_key,
@@ -161,8 +164,6 @@ _COMPARE = """
 """
 
 _KEEP_LATE = """
-    create temp table if not exists {late_name} on commit drop as
-    select {natural}, open_key, verdict from {verdicts} limit 0;
     insert into {late}
     select {natural}, open_key, verdict from {verdicts} where verdict in ('inferred', 'first', 'reappeared')
 """
@@ -193,11 +194,6 @@ _OVERWRITE_UNTRACKED = """
     inner join {conformed} as conformed on conformed.{natural} = verdict.{natural}
     where verdict.verdict <> 'first'
         and version.{natural} = verdict.{natural} and version.source_system = {source} and {untracked_differ}
-"""
-
-_CREATE_CLOSED = """
-    create temp table if not exists {closed_name} on commit drop as
-    select {key}, valid_to from {dimension} limit 0
 """
 
 _CLOSE = """

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import psycopg
 
+from warehouse.db import staying_session
 from warehouse.db.locks import transaction_lock
 from warehouse.history.change_log import STAR_LOCK
 
@@ -30,5 +31,6 @@ def begin_publishing(
 ) -> None:
     """Wait for the lock on the star, and let the change log record this transaction's changes under the run."""
     transaction_lock(connection, STAR_LOCK, progress)
+    staying_session.begin(connection)
     connection.execute("select set_config('dwh.run_id', %s, true)", [str(run_id)])
     connection.execute(planner.encode())

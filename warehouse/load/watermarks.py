@@ -6,6 +6,7 @@ from dataclasses import replace
 import psycopg
 from psycopg import sql
 
+from warehouse.db import staying_session
 from warehouse.errors import BatchOutdated
 from warehouse.extract.range_store import replace_ranges, update_ranges
 from warehouse.extract.reading import take_smallest
@@ -17,6 +18,7 @@ from warehouse.extract.watermark import (
     Watermark,
     is_moment,
     read_watermark,
+    read_watermarks,
     unexplained_changes,
     write_watermark,
 )
@@ -29,8 +31,9 @@ def refuse_outdated(connection: psycopg.Connection, run_id: int, staged: Staged)
     Raises:
         BatchOutdated: naming the table.
     """
+    watermarks = read_watermarks(connection, staged.source.name, staged.source.tables)
     for one in staged.tables:
-        now = read_watermark(connection, one.table)
+        now = watermarks.get(one.table)
         if now == one.before or _is_published(now, run_id, staged):
             continue
         what = f"run {now.run_id} has published" if now else "an undo has removed the first load of"
@@ -156,7 +159,10 @@ def _highest_cursor(connection: psycopg.Connection, staged: StagedTable, snapsho
     table = staged.table
     if table.cursor is None or not staged.rows_read:
         return staged.window_low
-    rows = batch_table(table) if batch_exists(connection, table) else sql.Identifier("raw", table.mirror)
+    has_batch = staying_session.remembered(
+        connection, ("batch", table), lambda: batch_exists(connection, table)
+    )
+    rows = batch_table(table) if has_batch else sql.Identifier("raw", table.mirror)
     row = connection.execute(
         sql.SQL(
             """
