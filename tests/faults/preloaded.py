@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from threading import Event
 from typing import Any
 
 import soda_core.contracts.contract_verification  # noqa: F401
@@ -13,16 +14,43 @@ from flows.engine import run_without_prefect
 run_without_prefect()
 
 from flows.daily_warehouse import daily_warehouse  # noqa: E402
+from flows.databases import with_urls  # noqa: E402
 from flows.ingest_source import ingest_source  # noqa: E402
 from flows.ingest_weblogs import ingest_weblogs  # noqa: E402
 from flows.rebuild import rebuild  # noqa: E402
 from flows.refresh_marts import refresh_marts  # noqa: E402
+from warehouse.live import loop as live  # noqa: E402
+from warehouse.runs.alerts.rules import Rules  # noqa: E402
 from warehouse.runs.audit import code_version  # noqa: E402
+from warehouse.settings import Settings  # noqa: E402
+from warehouse.sources.declaration import read_declaration  # noqa: E402
+from warehouse.sources.registry import find_source  # noqa: E402
+
+
+def live_shop() -> None:
+    """Be live until all that the shop has to show is published, and nothing was found twice in a row."""
+    live.PAUSES = (0.1, 0.2, 0.4)
+    settings, stop, answers = with_urls(Settings.load()), Event(), [True, True]
+    environment = live.Environment(settings, Rules(), lambda *_: None)
+    source = read_declaration(find_source("shop", settings.sources))
+    loop = live.SourceLoop(source, settings.source_url("shop"), environment, stop)
+    ask = loop._reader.has_moved
+
+    def has_moved() -> bool:
+        answers.append(ask())
+        if not any(answers[-2:]):
+            stop.set()
+        return answers[-1]
+
+    loop._reader.has_moved = has_moved  # type: ignore[method-assign]
+    loop.run()
+
 
 FLOWS: Mapping[str, Callable[..., Any]] = {
     # Tables are emptied on purpose.
     "ingest-shop": partial(ingest_source, "shop", confirm_deletes=True),
     "ingest-weblogs": ingest_weblogs,
+    "live-shop": live_shop,
     "refresh-marts": refresh_marts,
     "daily-warehouse": daily_warehouse,
     "rebuild": rebuild,

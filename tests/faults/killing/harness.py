@@ -32,6 +32,7 @@ from tests.faults.killing.points import (
 )
 from tests.faults.killing.world import (
     FLOWS,
+    LIVE,
     PATIENCE_SECONDS,
     REBUILD,
     SHOP,
@@ -269,7 +270,7 @@ class _Worker:
         """Run the flow again: all must be as if nothing had happened."""
         reference, result = self.undisturbed[kill.flow], self._result
         between = place.content(kill.flow)
-        if kill.flow in (SHOP, REBUILD) and between not in (reference.before, reference.after):
+        if kill.flow in (SHOP, LIVE, REBUILD) and between not in (reference.before, reference.after):
             self._complain(kill, f"left a part: {_differing(between, reference.before)}")
         left = dict(place.rows("select run_id, status from audit.run"))
         again = place.start(kill.flow, *self._sabotage)

@@ -33,7 +33,7 @@ from warehouse.migrations import upgrade
 from warehouse.model.star import DIMENSIONS
 from warehouse.sources.registry import read_source
 
-SHOP, WEBLOGS, REBUILD = FLOWS = ("ingest-shop", "ingest-weblogs", "rebuild")
+SHOP, WEBLOGS, LIVE, REBUILD = FLOWS = ("ingest-shop", "ingest-weblogs", "live-shop", "rebuild")
 LOADS = (SHOP, WEBLOGS)
 SHOP_DATABASE, TEMPLATE = "shop", "warehouse"
 # Enough for several batches, few enough to be loaded in no time.
@@ -213,8 +213,14 @@ class World:
             "DWH_SCAN_ROWS": "8",
             "DWH_VERIFY_WITHIN": "0s",
             "DWH_ARCHIVE_DELAY": "0s",
+            "DWH_LIVE_INTERVAL": "0.05",
         }
-        readers = {SHOP: self._shop_content, WEBLOGS: self._weblog_content, REBUILD: _all_content}
+        readers = {
+            SHOP: self._shop_content,
+            WEBLOGS: self._weblog_content,
+            LIVE: self._shop_content,
+            REBUILD: _all_content,
+        }
         return Place(name, url, lake, environment, readers)
 
     def _shop_content(self, place: Place) -> Content:
