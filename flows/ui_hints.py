@@ -28,7 +28,7 @@ _DEPLOYMENTS = {
     "report": "publish-report",
 }
 # A command, or an option that stands alone: "run it again with --confirm-deletes".
-_NAMED = re.compile(r"`dwh ([^`]+)`|(?<![\w`-])`?(--[a-z][a-z-]+)")
+_NAMED = re.compile(r"`dwh\s([^`]+)`|(?<![\w`-])`?(--[a-z][a-z-]+)")
 
 
 def add_ui_steps(hint: str) -> str:

@@ -4,7 +4,7 @@ from warehouse.sources.lineage import read_lineage
 
 
 def test_every_loaded_table_can_be_followed_from_the_source_to_the_stored_marts() -> None:
-    origins = read_lineage(["shop", "mart"])
+    origins = read_lineage(["shop", "leads", "mart"])
     assert origins["mart.sales_by_day"][0] == "dwh.fact_order_item"
     assert origins["mart.interactions_by_hour"] == ("dwh.fact_weblog",)
     assert origins["mart.customer_rfm"] == ("mart.customer_sales", "mart.sales_by_day")

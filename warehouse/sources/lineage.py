@@ -44,7 +44,10 @@ def tables_read_by(mart: Mart) -> Iterable[str]:
 
 def _of(source: Source) -> Lineage:
     known: dict[str, tuple[str, ...]] = {
-        f"raw.{table.mirror}": (f"{source.name}://{'/'.join(table.at_source)}",) for table in source.tables
+        f"raw.{table.mirror}": (
+            f"lake://{source.name}" if source.feed else f"{source.name}://{'/'.join(table.at_source)}",
+        )
+        for table in source.tables
     }
     for target in TARGETS:
         if entity := source.entities.get(target.entity):
