@@ -47,6 +47,7 @@ def show_tables(run: Row, place: str, loads: Sequence[Row], origins: Lineage) ->
     from prefect.assets import Asset
     from prefect.client.schemas.objects import TaskRun, TaskRunResult
     from prefect.context import AssetContext, FlowRunContext
+    from prefect.events import emit_event
     from prefect.states import Completed
     from prefect.utilities.engine import emit_task_run_state_change_event
 
@@ -81,10 +82,16 @@ def show_tables(run: Row, place: str, loads: Sequence[Row], origins: Lineage) ->
             total_run_time=end - begin,
         )
         emit_task_run_state_change_event(task_run, None, state)
-        target = asset(table)
-        materialized = AssetContext(
-            direct_asset_dependencies={asset(source) for source in sources},
-            downstream_assets={target},
-            materialization_metadata={target.key: rows},
+        emit_event(
+            event="prefect.asset.materialization.succeeded",
+            resource=AssetContext.asset_as_resource(asset(table)),
+            related=[AssetContext.asset_as_related(asset(source)) for source in sources],
+            payload=rows,
         )
-        materialized.emit_events(state)
+    # Each once, however many tables were made from it.
+    for source in sorted({source for table in counts for source in origins.get(table, ())} - counts.keys()):
+        emit_event(
+            event="prefect.asset.referenced",
+            resource=AssetContext.asset_as_resource(asset(source)),
+            related=[],
+        )

@@ -39,11 +39,10 @@ T = TypeVar("T")
 OLD = "90bec75"
 FLOW_ENDS_WITHIN_SECONDS = 600
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-# User, parser, whether the commit is in the code's version; and whatever it has of these programs.
+# User, parser, commit in the code's version; and whatever it has of these programs.
 IMAGE = """id -u
 python -c 'from warehouse.weblogs.reader import native; print("compiled" if native.fault is None else native.fault)'
-version="$(python -c 'from warehouse.runs.audit import code_version; print(code_version())')"
-[ "${version%"(${DWH_COMMIT:?})"}" = "$version" ] || echo dated
+python -c 'from warehouse.runs.audit import code_version; print(code_version().split("(")[1].strip(")"))'
 for program in gcc cc make git pytest ruff mypy; do command -v "$program" || true; done"""
 # What the generated shop has got since schema 0037.
 SHOP_CHANGES = """
@@ -139,7 +138,7 @@ def build_images(composed: Composed, commit: str, env: dict[str, str]) -> None:
     """Build stand-ins, and our image from the files of the commit."""
     make_standins(pulled_images(composed), env)
     dockerfile = composed.folder / "deployments" / "Dockerfile"
-    build(dockerfile, composed.folder, "docker.io/library/dwh:local", env, COMMIT=commit)
+    build(dockerfile, composed.folder, "docker.io/library/dwh:local", env, cache=False, COMMIT=commit)
 
 
 def sources(commit: str, folder: Path) -> Path:
@@ -163,7 +162,7 @@ def start_fresh(composed: Composed, report: Report) -> None:
         found["could not fetch"] = sorted(composed.failed)
     with report.step("the image has the compiled parser, neither compiler nor git, and is not root") as found:
         found["image"] = composed.execute("worker", "sh", "-c", IMAGE).split()
-        expect(found["image"][0] != "0" and found["image"][1:], ["compiled", "dated"])
+        expect(found["image"][0] != "0" and found["image"][1:], ["compiled", report.figures["commit"]])
     with report.step("a request without the password is refused"):
         code = composed.podman(
             "exec", composed.container("prefect-server"), "python", "-c",
@@ -320,8 +319,9 @@ def upgrade(composed: Composed, place: Path, env: dict[str, str], report: Report
         composed.run("worker", "dwh", "run", "daily", PREFECT_API_URL="")
         composed.run("worker", "dwh", "reconcile", PREFECT_API_URL="")
         found["rows"] = rows(composed)
+        # More than before where a contract of that commit kept rows in quarantine.
         facts = {table: count for table, count in before.items() if table.startswith("dwh.fact_")}
-        expect({table: found["rows"].get(table) for table in facts}, facts)
+        expect({table: count for table, count in facts.items() if found["rows"][table] < count}, {})
 
 
 def eventually(condition: Callable[[], T | None], seconds: float, name: str) -> T:

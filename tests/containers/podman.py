@@ -99,11 +99,16 @@ def make_base(env: dict[str, str]) -> None:
         run("podman", "import", str(archive), BASE, env=env)
 
 
-def build(dockerfile: Path, context: Path, tag: str, env: dict[str, str], **arguments: str) -> None:
-    """Build an image; layers that did not change are taken from the last build."""
+def build(
+    dockerfile: Path, context: Path, tag: str, env: dict[str, str], *, cache: bool = True, **arguments: str
+) -> None:
+    """Build an image; with `cache`, layers that did not change are taken from the last build.
+
+    This buildah takes a layer for unchanged whose mounts or arguments have changed: not for an image that has such.
+    """
     words = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
     run(
-        "buildah", "bud", "--isolation", "chroot", "--layers",
+        "buildah", "bud", "--isolation", "chroot", "--layers" if cache else "--no-cache",
         "--file", str(dockerfile), "--tag", tag, *words, str(context),
         env=env,
     )  # fmt: skip
