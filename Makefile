@@ -57,8 +57,8 @@ lint: setup ## run ruff, mypy, import-linter and sqlfluff
 
 audit: setup ## check the pinned dependencies against known vulnerabilities (pip-audit; needs its database's service)
 	$(PY) -m pip install --quiet --target .audit pip-audit
-	@PYTHONPATH=.audit $(PY) -m pip_audit --requirement requirements.lock --no-deps --disable-pip 2> .audit/errors; status=$$?; \
-	cat .audit/errors >&2; if grep -q -i "connection\|timed out\|name resolution" .audit/errors; \
+	@PYTHONPATH=.audit $(PY) -m pip_audit --strict --requirement requirements.lock --no-deps --disable-pip 2> .audit/errors; status=$$?; \
+	cat .audit/errors >&2; if grep -q -i "connection\|timed out\|name resolution\|could not be audited\|not found on PyPI" .audit/errors; \
 	then echo "The database of vulnerabilities cannot be reached from here: nothing was checked."; fi; exit $$status
 
 test-unit: setup ## run the unit tests: seconds, no database
