@@ -21,6 +21,39 @@ _STATE = (
 )  # fmt: skip
 
 
+# Runs with the last verification of a table or the last result of a check, the last of each flow, and its last success.
+_LAST_WORDS = """
+    select run_id from audit.verification where verification_id in (
+        select max(verification_id) from audit.verification group by layer, source, table_name
+    )
+    union
+    select run_id from audit.check_result where check_result_id in (
+        select max(check_result_id) from audit.check_result
+        group by source, dataset, check_name, coalesce(column_name, '')
+    )
+    union
+    select max(run_id) from audit.run group by flow
+    union
+    select max(run_id) from audit.run where status = 'succeeded' group by flow
+    """
+# The oldest runs that changed nothing and that nothing needs.
+_IDLE_RUNS = """
+    create temp table pruned_run on commit drop as
+    select run.run_id
+    from audit.run as run
+    where run.ended_at < clock_timestamp() - make_interval(days => %(days)s)
+        and run.flow <> 'undo' and run.status <> 'undone'
+        and not exists (select from pg_temp.needed_run as needed where needed.run_id = run.run_id)
+        and not exists (
+            select from audit.load
+            where load.run_id = run.run_id and load.rows_inserted + load.rows_updated + load.rows_expired
+                + load.rows_deleted + load.rows_quarantined > 0
+        )
+    order by run.run_id
+    limit %(most)s
+    """
+
+
 @dataclass(frozen=True)
 class Pruned:
     """What was removed: runs that changed nothing, and mails that were sent."""
@@ -32,12 +65,10 @@ class Pruned:
 def prune_audit(connection: psycopg.Connection, keep_days: int, *, most_runs: int = MOST_RUNS) -> Pruned:
     """Remove runs older than `keep_days` that changed nothing, with all they recorded, and mails of closed problems."""
     with connection.transaction():
-        connection.execute(
-            sql.SQL("create temp table pruned_run on commit drop as {}").format(
-                _idle_runs(_referring_columns(connection))
-            ),
-            {"days": keep_days, "most": most_runs},
-        )
+        connection.execute("create temp table needed_run (run_id bigint primary key) on commit drop")
+        connection.execute(_needed_runs(_referring_columns(connection)))
+        connection.execute("analyze pg_temp.needed_run")
+        connection.execute(_IDLE_RUNS, {"days": keep_days, "most": most_runs})
         for table in _EVIDENCE:
             connection.execute(
                 sql.SQL(
@@ -57,58 +88,19 @@ def prune_audit(connection: psycopg.Connection, keep_days: int, *, most_runs: in
         return Pruned(runs, mails)
 
 
-def _idle_runs(referring: Sequence[tuple[str, str, str]]) -> sql.Composable:
-    """Query of the oldest runs that changed nothing and that nothing else refers to."""
-    return sql.SQL(
-        """
-        select run.run_id
-        from audit.run as run
-        where run.ended_at < clock_timestamp() - make_interval(days => %(days)s)
-            and run.flow <> 'undo' and run.status <> 'undone'
-            and not exists (
-                select from audit.load
-                where load.run_id = run.run_id and load.rows_inserted + load.rows_updated + load.rows_expired
-                    + load.rows_deleted + load.rows_quarantined > 0
-            )
-            and not exists (
-                select from audit.verification as verified
-                where verified.run_id = run.run_id and not exists (
-                    select from audit.verification as later
-                    where later.layer = verified.layer and later.source = verified.source
-                        and later.table_name = verified.table_name
-                        and later.verification_id > verified.verification_id
-                )
-            )
-            and not exists (
-                select from audit.check_result as checked
-                where checked.run_id = run.run_id and not exists (
-                    select from audit.check_result as later
-                    where later.source = checked.source and later.dataset = checked.dataset
-                        and later.check_name = checked.check_name
-                        and coalesce(later.column_name, '') = coalesce(checked.column_name, '')
-                        and later.check_result_id > checked.check_result_id
-                )
-            )
-            and exists (
-                select from audit.run as later where later.flow = run.flow and later.run_id > run.run_id
-            )
-            and (
-                run.status <> 'succeeded' or exists (
-                    select from audit.run as later
-                    where later.flow = run.flow and later.run_id > run.run_id and later.status = 'succeeded'
-                )
-            )
-            {unreferred}
-        order by run.run_id
-        limit %(most)s
-        """
-    ).format(
-        unreferred=sql.SQL(" ").join(
-            sql.SQL(
-                "and not exists (select from {table} as referring where referring.{column} = run.run_id)"
-            ).format(table=sql.Identifier(schema, table), column=sql.Identifier(column))
-            for schema, table, column in referring
+def _needed_runs(referring: Sequence[tuple[str, str, str]]) -> sql.Composable:
+    """Statement that fills pg_temp.needed_run with the runs that something refers to or that have a last word.
+
+    Once for all runs, since a question for each of them would look through the same tables a million times.
+    """
+    referred = [
+        sql.SQL("select {column} from {table} where {column} is not null").format(
+            table=sql.Identifier(schema, table), column=sql.Identifier(column)
         )
+        for schema, table, column in referring
+    ]
+    return sql.SQL("insert into pg_temp.needed_run (run_id) {} union {}").format(
+        sql.SQL(_LAST_WORDS), sql.SQL(" union ").join(referred)
     )
 
 
