@@ -272,8 +272,8 @@ class Settings(BaseSettings):
         description="Rows of a batch of live, about: a backlog is worked off in several",
     )
     live_batch_mb: int = Field(64, ge=1, le=10_000, description="Megabytes of a batch of live, about")
-    live_least_rows: int = Field(
-        100, ge=0, description="Rows of a run of live from which on rules about whole batches judge it"
+    live_min_rows: int = Field(
+        100, ge=0, description="Rows that a run of live needs before contract rules about whole batches apply"
     )
     max_delete_share: float = Field(0.10, ge=0, le=1, description="Share of a table that one run may delete")
     delete_floor_rows: int = Field(

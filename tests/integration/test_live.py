@@ -382,7 +382,7 @@ def test_a_gate_holds_a_busy_source_back_is_mailed_once_and_opens_when_the_rows_
         },
     )  # fmt: skip
     # More rows than the wrong ones alone: they are judged together with what the run has published before.
-    process = Live(shop, live_least_rows=8)
+    process = Live(shop, live_min_rows=8)
     process.loop._reader.contracts = {**process.loop._reader.contracts, "order_item": contract}
     process.loop._compare_definitions = lambda run: None  # type: ignore[method-assign]
     process.start()

@@ -350,7 +350,7 @@ class SourceLoop:
             stack = ExitStack()
             run = stack.enter_context(self._start_run(self._writer))
             if self._judge is None:
-                self._judge = LiveJudge(run, environment.settings.live_least_rows)
+                self._judge = LiveJudge(run, environment.settings.live_min_rows)
             self._judge.run = run
             self._open = _OpenRun(run, stack, monotonic())
         if not self._open.batches:

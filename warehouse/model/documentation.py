@@ -56,7 +56,8 @@ Written from the catalog of a migrated database by `warehouse/model/documentatio
 change `warehouse/model` or the comments of the other tables, not this file.
 
 Facts refer to dimensions by `<dimension>_key`, or by the name that the column's comment says; key 0 is the unknown
-member. No foreign keys are declared between them ([why](decisions/0005-inferred-members.md)). Natural keys
+member. Foreign keys are declared on PostgreSQL 18, not enforced, for tables without partitions
+([why](decisions/0005-inferred-members.md)); `mart.table_reference` lists every reference. Natural keys
 (`<entity>_id`, with `source_system`) are text, so that every source fits. All times are UTC. `run_id` names the run,
 in `audit.run`, that wrote a row last.
 
