@@ -76,7 +76,7 @@ def words_of(command: str) -> list[str]:
         if re.fullmatch(r"[A-Za-z]+(\|[A-Za-z]+)+", word):
             word = word.split("|")[0]
         words.append(SAMPLES.get(name, name.lower() if name.isupper() else word))
-    if words[:2] == ["dwh", "run"] and words[2:] and words[2] in ("1", "source", "name", "<name>"):
+    if words[:2] == ["dwh", "run"] and words[2:] and words[2] in ("1", "source", "name", "<name>", "cafe"):
         words[2] = "shop"
     return words
 
