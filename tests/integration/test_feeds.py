@@ -455,6 +455,72 @@ def test_what_the_shop_has_changed_is_looked_at_whatever_has_happened_to_the_fee
     assert feed.published.rows_changed == 0
 
 
+def test_undo_of_the_shop_s_run_leaves_no_fact_of_the_feed_without_its_member(
+    beside_the_shop: tuple[Pipeline, FeedPipeline],
+) -> None:
+    shop, feed = beside_the_shop
+    shop.open_shop()
+    shop.capture()
+    facts = (
+        "select fact.order_id, customer.source_system, customer.customer_id, is_inferred "
+        "from dwh.fact_order_item as fact "
+        "left join dwh.dim_customer as customer using (customer_key) where fact.source_system = 'orders'"
+    )
+    shop.insert("customer", id=9, document_number="0099", username="c", email="c@example.com")
+    captured = shop.capture()
+    # The shop has neither the product nor its seller: nothing else of the line is the shop's.
+    unknown = {"product_id": "77", "cuit": "30999999999"}
+    feed.land("a.json", [an_order("P-1", unknown, customer_document_number="0099")])
+    feed.run()
+    assert feed.rows(facts) == [("P-1", "shop", "9", False)]
+    feed.undo(captured.run_id)
+    assert feed.rows(facts) == [("P-1", None, None, None)]
+    feed.run()
+    assert feed.rows(facts) == [("P-1", "orders", "0099", True)]
+    shop.capture()
+    feed.run()
+    assert feed.rows(facts) == [("P-1", "shop", "9", False)]
+    feed.run()
+    assert feed.published.rows_changed == 0
+
+
+def test_undo_of_a_source_restores_no_order_that_another_counts_and_none_as_it_was_before(
+    beside_the_shop: tuple[Pipeline, FeedPipeline],
+) -> None:
+    shop, feed = beside_the_shop
+    shop.open_shop()
+    shop.capture()
+    facts = (
+        "select source_system, order_id, line_id, quantity::integer from dwh.fact_order_item "
+        "where order_id = '2' order by 1, 2, 3"
+    )
+    # The shop knows nobody of them: no member that has changed leads to the order.
+    item, customer = {"product_id": "77", "cuit": "30999999999"}, {"customer_document_number": "0098"}
+    feed.land("a.json", [an_order("2", item, item, **customer)])
+    feed.run()
+    feed.land("b.json", [an_order("2", {**item, "amount": 3}, item, **customer)])
+    corrected = feed.run()
+    assert feed.rows(facts) == [("orders", "2", "1", 3), ("orders", "2", "2", 2)]
+    shop.order(2, "2024-03-10")
+    taken_over = shop.capture()
+    only_the_shop_s = [("shop", "2", "1", 2)]
+    assert feed.rows(facts) == only_the_shop_s
+    # What the feed had before its correction is the shop's by now.
+    feed.undo(corrected)
+    assert feed.rows(facts) == only_the_shop_s
+    # The feed has one line fewer by now, and another amount, than when the shop took it over.
+    feed.land("c.json", [an_order("2", {**item, "amount": 7}, **customer)])
+    feed.run()
+    assert feed.rows(facts) == only_the_shop_s
+    feed.undo(taken_over.run_id)
+    feed.run()
+    assert feed.rows(facts) == [("orders", "2", "1", 7)]
+    shop.capture()
+    assert feed.rows(facts) == only_the_shop_s
+    feed.run()
+    assert feed.rows(facts) == only_the_shop_s
+
+
 def test_what_waits_is_replayed_once_corrected_or_discarded(orders: FeedPipeline) -> None:
     orders.land(
         "a.json", [an_order("P-1", status=None), an_order("P-2", {}, {"item_price": 1}), "broken", "gone"]

@@ -10,10 +10,11 @@ import psycopg
 from psycopg import sql
 
 from warehouse.db import staying_session
+from warehouse.db.identifiers import text_array
 from warehouse.extract.staged import StagedTable
 from warehouse.extract.staging_tables import delta_table
 from warehouse.load.batch import Batch, closed_table, late_table
-from warehouse.load.followed import keys_of_followed_rows
+from warehouse.load.followed import CORRECTING, are_corrected, keys_of_followed_rows
 from warehouse.load.joined_changes import keys_of_joined_rows, with_rows_joined_to_them
 from warehouse.load.lookups import changed_members
 from warehouse.load.precedence import read_precedence, returning_keys
@@ -40,6 +41,8 @@ def find_changed_keys(batch: Batch, staged: StagedTable) -> int:
     keys += keys_of_changed_members(batch, types)
     if isinstance(batch.target, Fact):
         keys += _looked_up(batch, batch.target, types)
+        keys += _memberless(batch, batch.target, types)
+        keys += _restored(batch, batch.target, types)
         if (returning := returning_keys(batch)) is not None:
             keys.append(returning)
     return create_from_flags(batch, keys)
@@ -296,6 +299,58 @@ def _looked_up(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.C
             )
         )
     return keys
+
+
+def _memberless(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.Composable]:
+    """Facts of this source whose member is gone: the run of another source that brought it was undone."""
+    sources = {lookup.source for lookup in batch.entity.lookups}
+    if not sources or not are_corrected(batch, sources):
+        return []
+    is_gone = [
+        sql.SQL(
+            "fact.{key} <> 0 and not exists (select from {dimension} as member where member.{key} = fact.{key})"
+        ).format(
+            key=sql.Identifier(reference.key.name),
+            dimension=sql.Identifier("dwh", f"dim_{reference.dimension}"),
+        )
+        for reference in fact.refers_to
+    ]
+    return [
+        batch.format(
+            "select {fact_keys}, 4 from {target} as fact "
+            "where fact.source_system = {source} and {valid} and ({is_gone})",
+            **_fact_names(batch, fact, types),
+            is_gone=sql.SQL(" or ").join(is_gone),
+        )
+    ]
+
+
+def _restored(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.Composable]:
+    """Facts of this source that an undo or a repair of one that takes precedence has touched.
+
+    It restores what had been displaced as it was then: the mirror may say otherwise by now, or nothing at all.
+    """
+    precedence = read_precedence(batch)
+    if precedence is None or not are_corrected(batch, precedence.higher, f"dwh.{fact.table}"):
+        return []
+    return [
+        batch.format(
+            """
+            select {fact_keys}, 0 from {target} as fact
+            where fact.source_system = {source} and {valid} and {row_key} in (
+                select change.row_key
+                from audit.change as change inner join audit.row_schema using (row_schema_id)
+                inner join audit.run as run on change.run_id = run.run_id
+                left join audit.run as correction on run.undone_by_run_id = correction.run_id
+                where table_name = {name} and coalesce(correction.flow, run.flow) = any({flows})
+            )
+            """,
+            **_fact_names(batch, fact, types),
+            row_key=text_array((*fact.natural_key, "source_system"), "fact"),
+            name=sql.Literal(f"dwh.{fact.table}"),
+            flows=sql.Literal(list(CORRECTING)),
+        )
+    ]
 
 
 def _fact_names(batch: Batch, fact: Fact, types: Mapping[str, str]) -> dict[str, sql.Composable]:

@@ -3,8 +3,8 @@
 How far each entity has followed each table, audit.followed says; an undo of the run that followed them takes it back.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterator
+from typing import Final, NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -15,6 +15,9 @@ from warehouse.model.fact_sql import select_with_members
 from warehouse.model.star import DIMENSIONS
 from warehouse.sources.declaration import Source
 from warehouse.sources.joins import paths
+
+# Flows that correct rows of the star which no load of theirs need have written: of these the numbers say too little.
+CORRECTING: Final = ("undo", "reconcile")
 
 
 class _Since(NamedTuple):
@@ -80,6 +83,25 @@ def looked_until(batch: Batch) -> int:
         {"source": batch.source, "run_id": batch.run_id},
     ).fetchone()
     return int(row[0]) if row else 0
+
+
+def are_corrected(batch: Batch, sources: Collection[str], table: str | None = None) -> bool:
+    """Whether an undo or a repair has changed what `sources` have in the star since the batch's source last looked.
+
+    With `table`, in that table of the star alone.
+    """
+    return (
+        batch.connection.execute(
+            """
+            select from audit.load inner join audit.run using (run_id)
+            where load.source = any(%s) and run.flow = any(%s) and load.load_id > %s
+                and load.table_name = coalesce(%s, load.table_name)
+            limit 1
+            """,
+            [list(sources), list(CORRECTING), looked_until(batch), table],
+        ).rowcount
+        > 0
+    )
 
 
 def _read_since(batch: Batch, table: str) -> _Since | None:

@@ -8,7 +8,7 @@ from psycopg import sql
 from warehouse.extract.catalog import columns_of
 from warehouse.load.batch import Batch
 from warehouse.load.conformed_table import replace_conformed
-from warehouse.load.followed import looked_until
+from warehouse.load.followed import CORRECTING, looked_until
 from warehouse.model.fact_sql import dimension_of
 from warehouse.model.star import Fact
 from warehouse.sources.lookups import Lookup
@@ -173,30 +173,30 @@ def describe_inferred(batch: Batch) -> None:
 def changed_members(batch: Batch, lookup: Lookup) -> sql.Identifier | None:
     """Table of the members that runs have changed since this source last looked: surrogate key and value.
 
-    None where nothing has. After an undo, all members count as changed.
+    None where nothing has. After an undo or a repair, all members count as changed, also where none is left.
     """
     row = batch.connection.execute(
         """
-        select array_agg(distinct load.run_id), bool_or(run.flow = 'undo')
+        select array_agg(distinct load.run_id), bool_or(run.flow = any(%s))
         from audit.load inner join audit.run using (run_id)
         where load.load_id > %s and load.source = %s
         """,
-        [looked_until(batch), lookup.source],
+        [list(CORRECTING), looked_until(batch), lookup.source],
     ).fetchone()
     if row is None or row[0] is None:
         return None
-    runs, is_undone = row
+    runs, are_corrected = row
     table = sql.Identifier("pg_temp", f"changed_{lookup.dimension}")
     has_history = dimension_of(lookup.dimension).has_history
     changed = "run_id = any({runs})" + (" or expired_by_run_id = any({runs})" if has_history else "")
     found = batch.create_temporary(
         f"changed_{lookup.dimension}",
         "select {key}, {by} as value from {dimension} where source_system = {member_source} and "
-        f"({'true' if is_undone else changed})",
+        f"({'true' if are_corrected else changed})",
         **_names(lookup),
         runs=sql.Literal(runs),
     )
-    return table if found else None
+    return table if found or are_corrected else None
 
 
 def _names(lookup: Lookup) -> dict[str, sql.Composable]:

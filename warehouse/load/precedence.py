@@ -11,8 +11,8 @@ from psycopg import sql
 
 from warehouse.db.identifiers import listed, same_key
 from warehouse.load.batch import Batch
-from warehouse.load.followed import looked_until
-from warehouse.model.star import Fact
+from warehouse.load.followed import CORRECTING, looked_until
+from warehouse.model.star import FACTS, Fact
 from warehouse.sources.declaration import Source
 
 LOWER_PRECEDENCE = "event is another source's"
@@ -93,10 +93,55 @@ def displace_lower(batch: Batch) -> int:
     ).rowcount
 
 
+def displace_restored(connection: psycopg.Connection, run_ids: Sequence[int]) -> dict[str, int]:
+    """Delete facts whose event a source that takes precedence has, of the events that the undone `run_ids` had changed.
+
+    What their undo restores may meanwhile have become another source's, and what it restores of that one may stand
+    beside it. Returns by table how many were deleted.
+    """
+    deleted = {}
+    rows = connection.execute(
+        "select entity, key_columns, sources from audit.precedence order by entity"
+    ).fetchall()
+    for entity, count, sources in rows:
+        fact = next(one for one in FACTS if one.entity == entity)
+        key = fact.natural_key[:count]
+        deleted[f"dwh.{fact.table}"] = connection.execute(
+            sql.SQL(
+                """
+                delete from {target} as held
+                using (
+                    select distinct {row_key} from audit.change inner join audit.row_schema using (row_schema_id)
+                    where run_id = any({run_ids}) and table_name = {name}
+                ) as changed
+                where {is_changed} and exists (
+                    select from {target} as higher
+                    where {same} and array_position({sources}, higher.source_system)
+                        < array_position({sources}, held.source_system)
+                )
+                """
+            ).format(
+                target=sql.Identifier("dwh", fact.table),
+                # The natural key comes first in the key of a fact.
+                row_key=sql.SQL(", ").join(
+                    sql.SQL("row_key[{}] as {}").format(sql.Literal(place), sql.Identifier(name))
+                    for place, name in enumerate(key, start=1)
+                ),
+                run_ids=sql.Literal(list(run_ids)),
+                name=sql.Literal(f"dwh.{fact.table}"),
+                is_changed=same_key(key, "held", "changed"),
+                same=same_key(key, "higher", "held"),
+                sources=sql.Literal(sources),
+            )
+        ).rowcount
+    return deleted
+
+
 def returning_keys(batch: Batch) -> sql.Composable | None:
     """Select the keys of rows that yielded to an event that is gone from the source that took precedence; or None.
 
-    They are looked for where that source's runs have deleted facts since this source last looked.
+    They are looked for where that source's runs have deleted facts since this source last looked, or where an undo or a
+    repair may have.
     """
     precedence = read_precedence(batch)
     if precedence is None or not precedence.higher:
@@ -104,11 +149,11 @@ def returning_keys(batch: Batch) -> sql.Composable | None:
     is_due = batch.connection.execute(
         """
         select from audit.load inner join audit.run using (run_id)
-        where load.source = any(%s) and load.table_name = %s and (load.rows_deleted > 0 or run.flow = 'undo')
+        where load.source = any(%s) and load.table_name = %s and (load.rows_deleted > 0 or run.flow = any(%s))
             and load.load_id > %s
         limit 1
         """,
-        [list(precedence.higher), f"dwh.{batch.target.table}", looked_until(batch)],
+        [list(precedence.higher), f"dwh.{batch.target.table}", list(CORRECTING), looked_until(batch)],
     ).rowcount
     if not is_due:
         return None

@@ -88,7 +88,7 @@ def prune_audit(connection: psycopg.Connection, keep_days: int, *, most_runs: in
         return Pruned(runs, mails)
 
 
-def _needed_runs(referring: Sequence[tuple[str, str, str]]) -> sql.Composable:
+def _needed_runs(referring: Sequence[tuple[str, str, str]]) -> sql.Composed:
     """Statement that fills pg_temp.needed_run with the runs that something refers to or that have a last word.
 
     Once for all runs, since a question for each of them would look through the same tables a million times.

@@ -1,5 +1,6 @@
 """Undo: restore every row that a run published to what it was before, in one transaction."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.errors import UndoBlocked, UndoRefused
 from warehouse.extract.range_store import forget_ranges_since
 from warehouse.history.change_log import STAR_LOCK
+from warehouse.load.precedence import displace_restored
 from warehouse.runs import live_process
 from warehouse.runs.audit import Load, Run, ensure_alive, record_load
 from warehouse.runs.freshness import forget_complete
@@ -264,10 +266,10 @@ def _undo_runs(
         loads.append(Load(source, "dwh.fact_weblog", rows_deleted=removed))
     logs = [UndoLog(connection, table, run_ids) for table in changed_tables(connection, run_ids)]
     # Rows that refer to others are deleted first and restored last.
-    deleted = {log.table.name: log.delete_inserted() for log in reversed(logs)}
-    for log in logs:
-        name = log.table.name
-        updated, inserted = log.restore_changed()
+    deleted = Counter({log.table.name: log.delete_inserted() for log in reversed(logs)})
+    restored = {log.table.name: log.restore_changed() for log in logs}
+    deleted.update(displace_restored(connection, run_ids))
+    for name, (updated, inserted) in restored.items():
         if deleted[name] or updated or inserted:
             loads.append(
                 Load(source, name, rows_deleted=deleted[name], rows_updated=updated, rows_inserted=inserted)

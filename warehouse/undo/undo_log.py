@@ -9,14 +9,15 @@ from psycopg import sql
 from psycopg.rows import class_row
 
 from warehouse.db.identifiers import listed, same_key
+from warehouse.model.calendar import DATE
 from warehouse.model.weblog import DIMENSIONS
 
 FILES: Final = "audit.file"
 POSITIONS: Final = "audit.watermark"
 # What a read finds out beside the position from which the next one goes on: of an earlier position it says nothing.
 FOUND_WITH_POSITION: Final = ("open_transactions", "row_count", "rotation_started_at", "changes_counted")
-# Texts of web logs are used by other runs, too, and so are ids of files.
-PERMANENT: Final = [FILES, *(str(table) for table in DIMENSIONS)]
+# Texts of web logs are used by other runs, too, and so are ids of files and days of the calendar.
+PERMANENT: Final = [FILES, str(DATE), *(str(table) for table in DIMENSIONS)]
 
 
 @dataclass(frozen=True)
