@@ -343,6 +343,36 @@ def test_budget_follows_from_the_promise(shop: Pipeline) -> None:
     assert {1010, 2010} < {low for low, _, is_new in ranges(shop, name) if is_new}
 
 
+def test_budget_is_that_of_the_time_since_the_last_run_also_beside_live(shop: Pipeline) -> None:
+    name = make(shop, 400)
+    shop.warehouse.execute(
+        "update audit.key_range set verified_at = verified_at - interval '6 hours' where table_name = %s",
+        [name],
+    )
+    # A batch of live has moved the position just now.
+    shop.limits = replace(ONE_RANGE, verify_within=timedelta(hours=24))
+    assert 100 <= shop.capture().verifications[0].rows_source <= 150
+
+
+def test_table_that_is_called_as_an_index_of_another_one_might_be_is_captured_with_it(shop: Pipeline) -> None:
+    name = make(shop)
+    keys = f"{name}_keys"
+    shop.do(
+        f"create table {keys} (id bigint primary key, value text, updated_at timestamptz default now())",
+        f"create index on {keys} (updated_at)",
+        f"insert into {keys} select n, 'as it was' from generate_series(1, 3000) as n",
+    )
+    shop.source = replace(only(name), tables=(*only(name).tables, *only(keys).tables))
+    for number in range(3):
+        shop.do(
+            f"insert into {name} select 100000 * {number + 1} + n, 'new' from generate_series(1, 2000) as n",
+            f"update {keys} set value = '{number}', updated_at = now() where id % 2 = 0",
+        )
+        shop.capture()
+        assert_same(shop, name)
+        assert_same(shop, keys)
+
+
 def test_ranges_that_were_verified_while_the_clock_was_ahead_are_the_oldest(shop: Pipeline) -> None:
     name = make(shop)
     shop.do(f"update {name} set value = 'unstamped'")

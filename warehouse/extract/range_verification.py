@@ -60,11 +60,8 @@ class RangeVerifier:
         batch = batch_table(self.table)
         row = self.writer.execute(sql.SQL("select count(*) from {}").format(batch)).fetchone()
         if row is not None and row[0] > INDEX_ABOVE:
-            self.writer.execute(
-                sql.SQL("create index {} on {} ({})").format(
-                    sql.Identifier(_index_name(self.table)), batch, self.order.sorted()
-                )
-            )
+            # PostgreSQL names it: any name of ours may be that of another table's batch.
+            self.writer.execute(sql.SQL("create index on {} ({})").format(batch, self.order.sorted()))
             analyze_briefly(self.writer, batch, self.table.key)
 
     @property
@@ -113,9 +110,13 @@ class RangeVerifier:
         """Leave both connections and the batch as they were."""
         for connection in (self.reader, self.writer):
             connection.execute("set local enable_seqscan to default")
-        self.writer.execute(
-            sql.SQL("drop index if exists staging.{}").format(sql.Identifier(_index_name(self.table)))
-        )
+        batch = batch_table(self.table)
+        for (name,) in self.writer.execute(
+            "select relname from pg_index inner join pg_class on pg_class.oid = indexrelid "
+            "where indrelid = %s::regclass",
+            [batch.as_string(self.writer)],
+        ).fetchall():
+            self.writer.execute(sql.SQL("drop index {}").format(sql.Identifier("staging", name)))
 
     def _settle(self, one: KeyRange, turn: Turn, source: Checksums, expected: Checksums) -> VerifiedRange:
         """Stage what differs in a range."""
@@ -224,7 +225,3 @@ class RangeVerifier:
                 )
             ).rowcount
         )
-
-
-def _index_name(table: Table) -> str:
-    return f"{table.mirror}_keys"

@@ -194,7 +194,10 @@ class TableStager:
         ranges: Sequence[KeyRange],
         touched: Collection[Bound],
     ) -> None:
-        elapsed = self.snapshot.taken_at - watermark.captured_at
+        # A batch of live moves the position and verifies nothing: when the last run came, the ranges say.
+        verified = [one.verified_at for one in ranges if one.verified_at]
+        last = max((at for at in verified if at <= self.snapshot.taken_at), default=watermark.captured_at)
+        elapsed = self.snapshot.taken_at - min(watermark.captured_at, last)
         rows = sum(one.row_count for one in ranges)
         changes = read_counters(self.reader, self._identity).changes
         chosen = choose_ranges(
