@@ -332,12 +332,23 @@ def _access_paths(connection: psycopg.Connection, about: str, table: Table) -> I
             about, "note", what, "Declare the column that says when a row was changed as its cursor."
         )
     elif not paths.has_cursor_index:
+        row = connection.execute(
+            "select relkind = 'p', relkind = 'r' and exists (select from pg_inherits where inhparent = pg_class.oid) "
+            "from pg_class where oid = to_regclass(format('%%I.%%I', %s::text, %s::text))",
+            table.at_source,
+        ).fetchone()
+        is_partitioned, has_children = row or (False, False)
+        statement = (
+            f"create index {'' if is_partitioned else 'concurrently '}on "
+            f"{to_paste(connection, *table.at_source)} ({to_paste(connection, table.cursor)});"
+        )
+        what = f"No index of {table} begins with {table.cursor}"
+        if has_children:
+            what, statement = f"{table} has children, whose rows no index of its own covers", ""
+        elif is_partitioned:
+            statement += " (It blocks writes: create it concurrently on each partition before.)"
         yield Finding(
-            about,
-            "note",
-            f"No index of {table} begins with {table.cursor}: once it is large, it is scanned every DWH_SCAN_INTERVAL.",
-            f"create index concurrently on {to_paste(connection, *table.at_source)} "
-            f"({to_paste(connection, table.cursor)});",
+            about, "note", f"{what}: once it is large, it is scanned every DWH_SCAN_INTERVAL.", statement
         )
     if paths.key_order is None:
         yield Finding(

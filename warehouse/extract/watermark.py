@@ -326,9 +326,22 @@ def written_since(xmin: int) -> sql.Composable:
 _WINDOW_LOW = {
     "timestamp with time zone": """
         (
-            select
-                least(%(high)s::timestamptz, %(since)s::timestamptz - %(rounding)s::interval) as low,
-                %(high)s::timestamptz < %(since)s::timestamptz as is_after
+            select least(high, since - cut) as low, high < since - cut as is_after
+            from (select %(high)s::timestamptz as high, %(since)s::timestamptz as since) as given
+            -- A trigger may cut stamps to seconds, minutes or hours: those of later transactions are then as old.
+            cross join lateral (
+                select case high
+                    when date_trunc('hour', high) then interval '1 hour'
+                    when date_trunc('minute', high) then interval '1 minute'
+                    when date_trunc('second', high) then interval '1 second'
+                    else interval '0'
+                end as unit
+            ) as stamp
+            cross join lateral (
+                select
+                    greatest(%(rounding)s::interval, case when high + unit > since then unit else interval '0' end)
+                        as cut
+            ) as window_start
         )
     """,
     "timestamp without time zone": """
