@@ -220,6 +220,13 @@ def test_a_lead_that_waits_is_in_no_table_of_the_star(feeds: Feeds) -> None:
     arrive_leads(feeds)
     before = content(feeds.leads.warehouse, ("dwh",))
     feeds.leads.land("b.csv", f"{HEADER}L-1,New name,,,,,fair,soon\nL-7,Eve,,,,,fair,\n")
+    feeds.leads.land("c.csv", f"{HEADER}L-8,Ada,,,,,fair,2150-01-01\nL-2,Far away,,,,,fair,1899-12-31\n")
     feeds.leads.run()
     assert content(feeds.leads.warehouse, ("dwh",)) == before
-    assert feeds.leads.waiting() == [("L-1", "creation time is missing"), ("L-7", "creation time is missing")]
+    missing, outside = "creation time is missing", "creation time is outside the calendar"
+    assert sorted(feeds.leads.waiting()) == [
+        ("L-1", missing),
+        ("L-2", outside),
+        ("L-7", missing),
+        ("L-8", outside),
+    ]

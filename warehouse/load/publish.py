@@ -318,6 +318,7 @@ def merge_passing(
                 f"{displaced:,} rows of {batch.entity.name} of other sources are the same events: those of "
                 f"'{batch.source}' count"
             )
+            counts = replace(counts, deleted=counts.deleted + displaced)
         counts = counts.with_rekeyed(rekey_quarantined(batch, batch.target))
     if not batch.is_full_load:
         quarantine.mark_rows(batch, last_entry=last_entry)

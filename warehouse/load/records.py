@@ -188,6 +188,8 @@ class Records:
         for table in self._source.tables:
             self._take_back(table, is_in_batch if self._is_merged else sql.SQL("false"))
         self._has_rejected |= self._is_merged
+        # What fails later in this batch comes alone: these rows have their entries.
+        batch.execute("truncate {failing_rows}, {unconvertible}")
         return int(taken + unconvertible)
 
     def finish(self, mirrors: Mapping[str, Load]) -> dict[str, Load]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 
 import psycopg
@@ -11,6 +12,7 @@ from psycopg.rows import dict_row
 from warehouse.db.identifiers import each, listed, text_array
 from warehouse.load.batch import Batch
 from warehouse.load.facts import infer_missing
+from warehouse.load.precedence import displace_lower
 from warehouse.model.calendar import DATE
 from warehouse.model.calendar_sql import expected_days
 from warehouse.model.fact_sql import fact_query
@@ -61,6 +63,13 @@ def reconcile_facts(batch: Batch, fact: Fact) -> Iterator[Verdict]:
     found = _sums(batch.connection, comparison, amounts)
     verdict = reconcile_table(batch.connection, comparison)
     expected = _sums(batch.connection, comparison, amounts)
+    # An event that is in the fact again is not another source's beside it.
+    displaced = displace_lower(batch)
+    verdict = replace(
+        verdict,
+        rows_differing=verdict.rows_differing + displaced,
+        rows_repaired=verdict.rows_repaired + displaced,
+    )
     yield verdict.with_amounts(found, expected).timed(started)
     yield _last_good_states(batch, fact)
 
