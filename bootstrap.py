@@ -29,7 +29,7 @@ def main() -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        say("Waiting for the set-up that is under way")
+        log("Waiting for the set-up that is under way")
         fcntl.flock(lock, fcntl.LOCK_EX)
     if stamp() != made_from():
         set_up()
@@ -52,23 +52,23 @@ def set_up() -> None:
     os.environ.setdefault("UV_CACHE_DIR", str(VENV / "cache"))
     # The same interpreter and folder: updated in place, since processes may be running from it.
     if not (stamp().startswith(BASE) and succeeds([PYTHON, "-m", "pip", "--version"])):
-        say("Creating .venv")
+        log("Creating .venv")
         if not succeeds([sys.executable, "-m", "venv", "--clear", str(VENV)]):
             sys.exit("Python cannot create a virtual environment (Debian: apt-get install python3-venv).")
-    say("Installing the packages of requirements.lock")
+    log("Installing the packages of requirements.lock")
     with_uv = [PYTHON, "-m", "uv", "pip", "install", "--quiet", "--python", PYTHON, *LOCK]
     if not (succeeds([*PIP, "uv"]) and succeeds(with_uv)):
-        say("uv failed; pip takes a few minutes")
+        log("uv failed; pip takes a few minutes")
         run([*PIP, *LOCK])
     run([*PIP, "--no-deps", "--editable", str(ROOT)])
-    say("Compiling, and preparing a Prefect server")
+    log("Compiling, and preparing a Prefect server")
     # Not left to the first import, which writes nothing where PYTHONDONTWRITEBYTECODE is set. Some packages hold
     # modules for newer Pythons, which do not compile and are never imported.
     succeeds([PYTHON, "-m", "compileall", "-q", "-j", "0", str(VENV / "lib")])
     run([PYTHON, "-c", "from stack.prefect import prepare; prepare()"])
     shutil.rmtree(VENV / "cache", ignore_errors=True)
     STAMP.write_text(made_from())
-    say("Done")
+    log("Done")
 
 
 def succeeds(command: list[str]) -> bool:
@@ -82,7 +82,7 @@ def run(command: list[str]) -> None:
         sys.exit(f"Set-up failed at: {' '.join(command)}")
 
 
-def say(message: str) -> None:
+def log(message: str) -> None:
     """Print one line of progress."""
     sys.stderr.write(f"set-up: {message}\n")
 

@@ -10,7 +10,7 @@ def archive(
         bool,
         typer.Option(
             "--restart",
-            help="Let the archive begin anew: the next runs archive everything that the warehouse has, whole.",
+            help="Start a new archive: the next runs archive everything that the warehouse has.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a line.")] = False,
@@ -27,7 +27,7 @@ def archive(
 
     if restart:
         restart_archive()
-        out.print("The archive begins anew with the next run of each source.")
+        out.print("The next run of each source starts a new archive.")
         return
     done = maintain_archive()
     if as_json:

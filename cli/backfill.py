@@ -15,7 +15,7 @@ def backfill(
         datetime, typer.Option("--from", metavar="DAY", formats=DAY, help="First day (UTC).")
     ],
     to_day: Annotated[datetime, typer.Option("--to", metavar="DAY", formats=DAY, help="Last day (UTC).")],
-    only: Annotated[str | None, typer.Option(metavar="FEED", help="One feed: a source, or weblogs.")] = None,
+    only: Annotated[str | None, typer.Option(metavar="SOURCE", help="One source, or weblogs.")] = None,
     parallel: Annotated[int, typer.Option(min=1, max=16, help="How many days to load at once.")] = 1,
     missing: Annotated[
         bool, typer.Option("--missing", help="Load only days that are missing or have failed.")
@@ -26,7 +26,7 @@ def backfill(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Load days of the past again, day by day and feed by feed, then refresh the marts; rows are replaced.
+    """Load days of the past again, day by day and source by source, then refresh the marts; rows are replaced.
 
     Web logs: the files with requests of a day are loaded again from the landing folder. Sources: the day's facts are
     derived again from the mirrors. Days are those of UTC, whatever DWH_TIME_ZONE says. An interrupted backfill is

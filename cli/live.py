@@ -13,7 +13,8 @@ def live(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Let live load again what an undo took back, wherever it runs, and end."
+            "--resume",
+            help="Resume live loading that an undo has paused, whichever machine runs `dwh live`, and exit.",
         ),
     ] = False,
 ) -> None:
@@ -33,7 +34,9 @@ def live(
 
     if resume:
         held = resume_live(sources or [])
-        out.print(f"Live goes on with: {', '.join(held)}." if held else "No undo holds live back.")
+        out.print(
+            f"Live goes on with: {', '.join(held)}." if held else "Live loading is not paused by an undo."
+        )
         return
     with show_log("live"):
         go_live(sources or [])

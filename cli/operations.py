@@ -134,7 +134,7 @@ def watchdog(as_json: Json = False) -> None:
             "flow": "flow",
             "due_at": "due (UTC)",
             "succeeded_at": "last success (UTC)",
-            "is_news": "mailed now",
+            "is_new": "mailed now",
         },
         "nothing is late",
     )

@@ -23,15 +23,15 @@ def status(
     ] = None,
     runs: Annotated[int, typer.Option(min=1, max=10**6, help="How many runs to show.")] = 10,
     days: Annotated[
-        bool, typer.Option("--days", help="Show instead which days of each feed are loaded.")
+        bool, typer.Option("--days", help="Show instead which days of each source are loaded.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show the local stack, the last runs, the freshness of each table, what is stale by its declaration, the
     quarantine, files that are not read, and the last verification.
 
-    `--days` shows which days of each feed are loaded, partial, failed, missing, or stale (loaded before the tables that
-    they are made from changed).
+    `--days` shows which days of each source are loaded, partial, failed, missing, or stale (loaded before the tables
+    that they are made from changed).
 
     Examples: `dwh status`, `dwh status --days`, `dwh status --days 30`, `dwh status --json | jq '.runs[0].status'`
     """
@@ -74,14 +74,14 @@ def _show_calendar(settings: "Settings", days: int, as_json: bool) -> None:
     from datetime import UTC, datetime, timedelta
 
     from cli.output import show_json, show_line, show_table
-    from warehouse.backfill import feeds_of, read_calendar
+    from warehouse.backfill import daily_loads, read_calendar
     from warehouse.db.connections import connect
     from warehouse.db.schema_version import ensure_migrated
 
     ensure_migrated(settings.warehouse)
     last = datetime.now(UTC).date()
     with connect(settings.warehouse, autocommit=True) as connection:
-        partitions = read_calendar(connection, feeds_of(settings), last - timedelta(days=days - 1), last)
+        partitions = read_calendar(connection, daily_loads(settings), last - timedelta(days=days - 1), last)
     if as_json:
         show_json({"partitions": partitions})
         return

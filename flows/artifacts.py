@@ -13,7 +13,7 @@ from flows.table_assets import COUNTS, changes, show_tables
 from warehouse.db.connections import connect
 from warehouse.errors import visible
 from warehouse.report.charts import Slot, stacked_columns
-from warehouse.runs.status import Evidence, Rows, read_evidence, read_history
+from warehouse.runs.status import Rows, RunDetails, read_history, read_run_details
 from warehouse.settings import Settings
 from warehouse.sources.lineage import read_lineage
 
@@ -48,27 +48,27 @@ def show_run(warehouse_url: str, run_id: int) -> Literal["shown", "no change", "
 
     try:
         with connect(warehouse_url, autocommit=True) as connection:
-            evidence = read_evidence(connection, run_id)
-            flow = evidence.run["flow"]
+            details = read_run_details(connection, run_id)
+            flow = details.run["flow"]
             history = read_history(connection, flow)
             # Steps of a run are counted in its history.
             changed = sum(run["rows_changed"] for run in history if run["run_id"] == run_id)
-            if not changed and is_quiet(evidence):
+            if not changed and is_quiet(details):
                 return "no change"
-            origins = read_lineage({load["source"] for load in evidence.loads}, Settings.load().sources)
+            origins = read_lineage({load["source"] for load in details.loads}, Settings.load().sources)
             place = f"postgres://{connection.info.host}/{connection.info.dbname}"
         for name, rows, description in (
-            ("loads", evidence.loads, "What the run did to each table, in rows"),
-            ("checks", evidence.checks, "Results of the data contracts for its batch"),
+            ("loads", details.loads, "What the run did to each table, in rows"),
+            ("checks", details.checks, "Results of the data contracts for its batch"),
             (
                 "verification",
-                evidence.verifications,
+                details.verifications,
                 "Whether each table matches what is recomputed from the layer below",
             ),
             (
                 "differences",
-                evidence.differences,
-                f"The first {len(evidence.differences):,} of {evidence.difference_count:,} rows that differ from "
+                details.differences,
+                f"The first {len(details.differences):,} of {details.difference_count:,} rows that differ from "
                 "what they should be",
             ),
         ):
@@ -77,7 +77,7 @@ def show_run(warehouse_url: str, run_id: int) -> Literal["shown", "no change", "
                 create_table_artifact(
                     key=f"{flow}-{name}", table=table, description=f"{description} (run {run_id})."
                 )
-        create_markdown_artifact(key=flow, markdown=page(evidence), description=f"Summary of run {run_id}.")
+        create_markdown_artifact(key=flow, markdown=page(details), description=f"Summary of run {run_id}.")
         create_markdown_artifact(
             key=f"{flow}-history",
             markdown=history_table(flow, history),
@@ -88,28 +88,28 @@ def show_run(warehouse_url: str, run_id: int) -> Literal["shown", "no change", "
             image_url=chart(history),
             description="Rows and seconds of the last runs as a chart.",
         )
-        if evidence.run["status"] == "succeeded":
-            show_tables(evidence.run, place, evidence.loads, origins)
+        if details.run["status"] == "succeeded":
+            show_tables(details.run, place, details.loads, origins)
     except Exception as error:
         # The run is over and recorded: that Prefect is down is no reason to fail.
         log(f"The artifacts of run {run_id} could not be created: {error}", logging.WARNING)
     return "shown"
 
 
-def is_quiet(evidence: Evidence) -> bool:
+def is_quiet(details: RunDetails) -> bool:
     """Whether a run ended well, changed nothing and found nothing to look at."""
     return (
-        evidence.run["status"] in ("succeeded", "skipped")
-        and not any(changes(load) for load in evidence.loads)
-        and not any(check["outcome"] in FOUND for check in evidence.checks)
-        and not _different(evidence.verifications)
-        and not evidence.unread_files
+        details.run["status"] in ("succeeded", "skipped")
+        and not any(changes(load) for load in details.loads)
+        and not any(check["outcome"] in FOUND for check in details.checks)
+        and not _different(details.verifications)
+        and not details.unread_files
     )
 
 
-def page(evidence: Evidence) -> str:
+def page(details: RunDetails) -> str:
     """Summary of a run in Markdown."""
-    run = evidence.run
+    run = details.run
     lines = [
         f"# {run['flow']}: {run['status']}",
         "",
@@ -118,27 +118,27 @@ def page(evidence: Evidence) -> str:
     ]
     if run["error"]:
         lines += ["", f"**{_escaped(run['error'])}**", "", _escaped(run["hint"] or "").replace("\n", "\n\n")]
-    changed = [load for load in evidence.loads if changes(load)]
-    if evidence.loads:
-        lines += ["", f"## Loads ({len(changed)} of {len(evidence.loads)} tables changed)", ""]
+    changed = [load for load in details.loads if changes(load)]
+    if details.loads:
+        lines += ["", f"## Loads ({len(changed)} of {len(details.loads)} tables changed)", ""]
         lines += [f"| table | {' | '.join(COUNTS)} | seconds |", f"|---|{'---:|' * (len(COUNTS) + 1)}"]
         lines += map(_load, changed)
     lines += _section(
-        "Checks that failed or warned", [c for c in evidence.checks if c["outcome"] in FOUND], _check
+        "Checks that failed or warned", [c for c in details.checks if c["outcome"] in FOUND], _check
     )
-    lines += _section("Tables that differ", _different(evidence.verifications), _verification)
-    lines += _section("Files that were not read", evidence.unread_files, _unread_file)
-    if evidence.checks and not any(check["outcome"] in FOUND for check in evidence.checks):
-        lines += ["", f"All {len(evidence.checks)} checks passed."]
-    if evidence.verifications and not _different(evidence.verifications):
-        rows = sum(verification["rows_source"] for verification in evidence.verifications)
+    lines += _section("Tables that differ", _different(details.verifications), _verification)
+    lines += _section("Files that were not read", details.unread_files, _unread_file)
+    if details.checks and not any(check["outcome"] in FOUND for check in details.checks):
+        lines += ["", f"All {len(details.checks)} checks passed."]
+    if details.verifications and not _different(details.verifications):
+        rows = sum(verification["rows_source"] for verification in details.verifications)
         equal = (
             "equal to what is recomputed from the layer below"
-            if evidence.has_star
+            if details.has_star
             else "equal in source and mirror"
         )
-        lines += ["", f"Verified: {len(evidence.verifications)} tables, {rows:,} rows, {equal}."]
-    lines += _section("Large tables: every row verified since", evidence.verified, _verified_since)
+        lines += ["", f"Verified: {len(details.verifications)} tables, {rows:,} rows, {equal}."]
+    lines += _section("Large tables: every row verified since", details.verified, _verified_since)
     return "\n".join(lines)
 
 

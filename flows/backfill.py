@@ -1,4 +1,4 @@
-"""Flow backfill: load days of the past again, day by day and feed by feed, then refresh the marts."""
+"""Flow backfill: load days of the past again, day by day and source by source, then refresh the marts."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -16,7 +16,16 @@ from flows.engine import flow, log, prefect_run, run_parameters, task_named
 from flows.ingest_source import flow_name, flow_of
 from flows.refresh_marts import refresh_marts
 from flows.run_locked import run_locked
-from warehouse.backfill import FactDays, Feed, Partition, done_by, ensure_days, feeds_of, load_day, plan
+from warehouse.backfill import (
+    DailyLoad,
+    FactDays,
+    Partition,
+    daily_loads,
+    done_by,
+    ensure_days,
+    load_day,
+    plan,
+)
 from warehouse.errors import StepsFailed
 from warehouse.runs.audit import Run
 from warehouse.runs.resume import resume_from, unfinished
@@ -29,7 +38,7 @@ RESUME_HOURS = 7 * 24.0
 
 @dataclass(frozen=True)
 class DayDone:
-    """A day of a feed that was loaded: its rows afterwards, and a note."""
+    """A day of a source or of the web logs that was loaded: its rows afterwards, and a note."""
 
     feed: str
     day: date
@@ -48,7 +57,7 @@ class Backfilled:
 
 def _title() -> str:
     given = run_parameters()
-    return f"{NAME} {given.get('only') or 'all feeds'} {given.get('from_date')} to {given.get('to_date')}"
+    return f"{NAME} {given.get('only') or 'all sources'} {given.get('from_date')} to {given.get('to_date')}"
 
 
 @flow(NAME, run_title=_title)
@@ -67,14 +76,14 @@ def backfill(
     Args:
         from_date: First day (UTC).
         to_date: Last day (UTC).
-        only: One feed, such as weblogs or shop; empty for all.
+        only: One source, or weblogs; empty for all.
         parallel: How many days to load at once.
         missing: Load only days that are missing or have failed.
         restart: Start from the first day, even if a backfill of the same days was interrupted.
     """
     ensure_days(from_date, to_date)
     settings = with_urls(Settings.load())
-    feeds = feeds_of(settings, only)
+    feeds = daily_loads(settings, only)
     request = {"from_date": str(from_date), "to_date": str(to_date), "only": only, "missing": missing}
 
     def load(run: Run) -> Backfilled:
@@ -102,14 +111,14 @@ def backfill(
 
 
 @task_named("{feed.name} {day}")
-def load_partition(run: Run, feed: Feed, day: date, same_backfill: Collection[int]) -> DayDone:
-    """Load a day of a feed again."""
+def load_partition(run: Run, feed: DailyLoad, day: date, same_backfill: Collection[int]) -> DayDone:
+    """Load a day of a source or of the web logs again."""
     loaded = load_day(run, feed, day, same_backfill)
     return DayDone(feed.name, day, loaded.rows, loaded.message)
 
 
 def _load_all(
-    run: Run, feeds: Sequence[Feed], work: Sequence[Partition], same: Collection[int], parallel: int
+    run: Run, feeds: Sequence[DailyLoad], work: Sequence[Partition], same: Collection[int], parallel: int
 ) -> tuple[list[DayDone], dict[str, Exception]]:
     """Load each partition; one that fails does not stop the others."""
     days: list[DayDone] = []
@@ -141,7 +150,7 @@ def _load_all(
     return sorted(days, key=lambda day: (day.day, day.feed)), failed
 
 
-def _sources_to_capture(feeds: Sequence[Feed], work: Sequence[Partition]) -> list[str]:
+def _sources_to_capture(feeds: Sequence[DailyLoad], work: Sequence[Partition]) -> list[str]:
     """Sources with days that only a capture can load: their mirrors do not hold them yet."""
     unloaded = {one.feed for one in work if one.status in ("missing", "failed", "partial")}
     return [feed.name for feed in feeds if isinstance(feed, FactDays) and feed.name in unloaded]

@@ -30,7 +30,7 @@ def maintain_archive() -> Maintained:
 
 
 def restart_archive() -> None:
-    """Let the archive begin anew with the next run of each source."""
+    """Start a new archive with the next run of each source."""
     settings = with_urls(Settings.load())
     ensure_migrated(settings.warehouse)
     maintain.restart(settings.warehouse)

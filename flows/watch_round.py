@@ -56,7 +56,7 @@ def watch_round() -> Watched:
         for late in seen.late:
             log(
                 f"{late.flow} is late: due {late.due_at:%Y-%m-%d %H:%M} UTC"
-                f"{'' if late.is_news else ' (reported before)'}"
+                f"{'' if late.is_new else ' (reported before)'}"
             )
         pruned = prune_audit(run.connection, settings.audit_days)
         if pruned.runs:

@@ -66,7 +66,7 @@ def test_runs_go_on_while_the_server_is_away_and_finish_the_archive_when_it_is_b
     assert shop.rows(WAITING) == [(3,)]
     assert shop.rows("select name from raw.shop_customer where id = 2") == [("Zoe",)]
     with pytest.raises(
-        upkeep.ArchiveBehind, match="3 runs wait for the archive; DWH_ARCHIVE_PENDING_RUNS allows 3"
+        upkeep.ArchiveBacklogExceeded, match="3 runs wait for the archive; DWH_ARCHIVE_PENDING_RUNS allows 3"
     ):
         upkeep.prepare(shop.warehouse, shop.warehouse_url, settings)
     server.start()

@@ -13,7 +13,7 @@ import pytest
 
 from tests.pipeline import LOCK_AWAITED, Pipeline, content
 from tests.weblog_lake import WeblogLake, make_lake
-from warehouse.backfill import Partition, feeds_of, read_calendar
+from warehouse.backfill import Partition, daily_loads, read_calendar
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.history.change_log import STAR_LOCK
@@ -74,7 +74,7 @@ class Place:
 
     def partitions(self, first: date, last: date) -> list[Partition]:
         settings = self.lake.settings.with_source_url("shop", self.pipeline.shop_url)
-        return read_calendar(self.pipeline.warehouse, feeds_of(settings), first, last)
+        return read_calendar(self.pipeline.warehouse, daily_loads(settings), first, last)
 
     def everything(self) -> dict[str, Any]:
         """Mirrors, star and web logs, but for the runs that wrote them."""
@@ -312,7 +312,7 @@ def test_the_calendar_of_today_and_of_a_capture_that_fails(loaded: Place) -> Non
         ("1900-01-01", "2024-03-11", [], "more than 3,660 days"),
         ("2024-02-30", "2024-03-11", [], "2024-02-30"),
         ("yesterday", "2024-03-11", [], "yesterday"),
-        ("2024-03-11", "2024-03-11", ["--only", "breakfast"], "There is no feed 'breakfast'."),
+        ("2024-03-11", "2024-03-11", ["--only", "breakfast"], "There is no source 'breakfast'."),
         ("2024-03-11", "2024-03-11", ["--only", "northwind"], "DWH_NORTHWIND_URL is not set."),
         ("2024-03-11", "2024-03-11", ["--parallel", "0"], "--parallel"),
     ],

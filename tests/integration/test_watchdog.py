@@ -74,9 +74,9 @@ def test_late_is_mailed_once_and_success_ends_it(warehouse: psycopg.Connection) 
     ran(warehouse, DUE - timedelta(days=1))
     assert look(warehouse, LATE - timedelta(seconds=1)).late == []
     (late,) = look(warehouse, LATE).late
-    assert (late.flow, late.due_at, late.is_news) == (DAILY.flow, LATE, True)
+    assert (late.flow, late.due_at, late.is_new) == (DAILY.flow, LATE, True)
     (late,) = look(warehouse, LATE + timedelta(hours=2)).late
-    assert late.is_news is False
+    assert late.is_new is False
     ran(warehouse, LATE + timedelta(hours=3))
     assert look(warehouse, LATE + timedelta(hours=4)).late == []
     assert mails(warehouse) == [(DAILY.flow, "late")]
@@ -122,12 +122,12 @@ def test_late_is_news_while_another_problem_is_open_unless_a_run_has_ended_badly
     )
     ran(warehouse, DUE, "failed")
     (late,) = look(warehouse, LATE).late
-    assert late.is_news is False
+    assert late.is_new is False
     (late,) = look(warehouse, LATE + timedelta(days=1)).late
-    assert late.is_news is True
+    assert late.is_new is True
     ran(warehouse, DUE + timedelta(days=2), "skipped")
     (late,) = look(warehouse, LATE + timedelta(days=2)).late
-    assert late.is_news is False
+    assert late.is_new is False
     assert mails(warehouse)[:2] == [(DAILY.flow, "failed"), (DAILY.flow, "late")]
 
 

@@ -18,7 +18,7 @@ from warehouse.errors import visible
 from warehouse.explain.node import Node
 from warehouse.files.lake import LakeError, reading
 from warehouse.runs.alerts.compose import Alert, compose
-from warehouse.runs.status import Evidence
+from warehouse.runs.status import RunDetails
 
 NAME = "a\n20:00:00 all is well\x1b[2J\u202egol.b\u2028"
 SHOWN = r"a\n20:00:00 all is well\x1b[2J\u202egol.b\u2028"
@@ -84,6 +84,6 @@ def test_page_of_a_run_shows_names_in_one_line() -> None:
         "launched_by": "me", "code_version": "1", "error": None,
     }  # fmt: skip
     file = {"path": NAME, "status": "unread", "reason": "is a pipe", "hint": "Move it."}
-    shown = page(Evidence(run, [], [], [], [], 0, [file]))
+    shown = page(RunDetails(run, [], [], [], [], 0, [file]))
     assert "\n20:00:00" not in shown and "\x1b" not in shown
     assert len([line for line in shown.splitlines() if "is a pipe" in line and "all is well" in line]) == 1

@@ -168,7 +168,7 @@ def _refuse_ahead(work: _Work, version: int, batches: Sequence[PendingBatch]) ->
     raise ArchiveAhead(
         f"{path} of the archive has batches up to {version}, this warehouse has added those up to {archived or 0}: it "
         "was restored from an older copy, or another copy of it writes to the same lake.",
-        hint="`dwh archive --restart` lets the archive begin anew with all that this warehouse has.",
+        hint="`dwh archive --restart` starts a new archive from all that this warehouse has.",
     )
 
 

@@ -89,7 +89,7 @@ def _maintain(
 
 
 def restart(warehouse_url: str) -> None:
-    """Let the archive begin anew with all that this warehouse has: its next runs archive mirrors and dimensions whole.
+    """Start a new archive from all that this warehouse has: its next runs archive mirrors and dimensions whole.
 
     What waits for the archive is dropped: it is part of what is archived then.
     """

@@ -15,7 +15,7 @@ from warehouse.settings import Settings
 Progress = Callable[[str], None]
 
 
-class ArchiveBehind(WarehouseError):
+class ArchiveBacklogExceeded(WarehouseError):
     """More runs wait for the archive than DWH_ARCHIVE_PENDING_RUNS allows."""
 
     exit_code = 3
@@ -25,7 +25,7 @@ def prepare(connection: psycopg.Connection, warehouse_url: str, settings: Settin
     """Before a run: try to add what waits where it is too much. Without an archive, forget how far it reaches.
 
     Raises:
-        ArchiveBehind: it is still too much.
+        ArchiveBacklogExceeded: it is still too much.
     """
     if not settings.archive:
         # What is published meanwhile is in no batch: if it is switched on again, tables are archived whole once. How
@@ -41,7 +41,7 @@ def prepare(connection: psycopg.Connection, warehouse_url: str, settings: Settin
         return
     reason = add_published(warehouse_url, settings)
     if (pending := _pending_runs(connection)) >= settings.archive_pending_runs:
-        raise ArchiveBehind(
+        raise ArchiveBacklogExceeded(
             f"{pending:,} runs wait for the archive; DWH_ARCHIVE_PENDING_RUNS allows "
             f"{settings.archive_pending_runs:,}. {reason or ''}".rstrip(),
             hint="Nothing was changed. `dwh archive` adds what waits, once the archive can be reached; "
@@ -63,7 +63,7 @@ def add_published(
     try:
         flush(warehouse_url, Archive.of(settings), wait_seconds=wait_seconds, progress=progress)
     except Exception as error:
-        return _say(error)
+        return _summarize(error)
     return None
 
 
@@ -78,11 +78,11 @@ def add_due(warehouse_url: str, settings: Settings) -> str | None:
             if not is_due(connection, settings.archive_delay.total_seconds()) or is_held(connection, LOCK):
                 return None
     except Exception as error:
-        return _say(error)
+        return _summarize(error)
     return add_published(warehouse_url, settings, wait_seconds=0)
 
 
-def _say(error: Exception) -> str:
+def _summarize(error: Exception) -> str:
     return str(error) if isinstance(error, WarehouseError) else summarize_error(error)
 
 

@@ -1,4 +1,4 @@
-"""The calendar: every day of every feed, whether it is loaded; and which of them a backfill has to load."""
+"""The calendar: which days of each source and of the web logs are loaded, and which a backfill has to load."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -8,7 +8,7 @@ import psycopg
 
 from warehouse.backfill.facts import FactDays
 from warehouse.backfill.marts import MartDays
-from warehouse.backfill.partition import Dated, Feed, Partition
+from warehouse.backfill.partition import DailyLoad, Dated, Partition
 from warehouse.backfill.trail import last_tries
 from warehouse.backfill.weblog_days import WeblogDays
 from warehouse.errors import WrongParameters
@@ -19,15 +19,15 @@ from warehouse.sources.registry import declared_feeds, declared_sources, read_so
 MOST_DAYS = 3660
 
 
-def feeds_of(settings: Settings, only: str | None = None) -> Sequence[Feed]:
-    """Feeds whose days can be loaded again, or the one that `only` names.
+def daily_loads(settings: Settings, only: str | None = None) -> Sequence[DailyLoad]:
+    """Sources, and the web logs, whose days can be loaded again, or the one that `only` names.
 
     Raises:
-        WrongParameters: there is no feed of that name.
+        WrongParameters: there is no source of that name.
         SettingsError: it is a source without a URL.
     """
     sources = [*sources_with_url(settings), *landed_feeds(settings)]
-    feeds: list[Feed] = [
+    feeds: list[DailyLoad] = [
         *(FactDays(read_source(name, settings.sources)) for name in sources),
         WeblogDays(settings),
     ]
@@ -38,7 +38,7 @@ def feeds_of(settings: Settings, only: str | None = None) -> Sequence[Feed]:
         settings.source_url(only)
     if not chosen:
         raise WrongParameters(
-            f"There is no feed '{only}'.", hint=f"Choose one of: {', '.join(feed.name for feed in feeds)}."
+            f"There is no source '{only}'.", hint=f"Choose one of: {', '.join(feed.name for feed in feeds)}."
         )
     return chosen
 
@@ -61,9 +61,9 @@ def ensure_days(first: date, last: date) -> None:
 
 
 def read_calendar(
-    connection: psycopg.Connection, feeds: Sequence[Feed], first: date, last: date, *, marts: bool = True
+    connection: psycopg.Connection, feeds: Sequence[DailyLoad], first: date, last: date, *, marts: bool = True
 ) -> list[Partition]:
-    """List each day of each feed, by day; a day whose last load failed is failed."""
+    """List each day of each source and of the web logs, by day; a day whose last load failed is failed."""
     tries = {
         (feed, day): (message, at)
         for feed, day, status, message, at in last_tries(connection, first, last)
@@ -83,7 +83,7 @@ def read_calendar(
 
 def plan(
     connection: psycopg.Connection,
-    feeds: Sequence[Feed],
+    feeds: Sequence[DailyLoad],
     first: date,
     last: date,
     *,

@@ -1,4 +1,4 @@
-"""A day of a feed as a partition, and what a feed implements to take part in calendar and backfill."""
+"""A day of a source or of the web logs as a partition, and what these implement for calendar and backfill."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ DAY = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Partition:
-    """A day of a feed and how far it is loaded.
+    """A day of a source or of the web logs and how far it is loaded.
 
     loaded: completely. partial: in part, since the day or a file has not ended. failed: the last load of it failed.
     missing: not at all. stale: its inputs have changed since.
@@ -48,7 +48,7 @@ class Dated(Protocol):
         """How each day from `first` to `last` is loaded."""
 
 
-class Feed(Dated, Protocol):
+class DailyLoad(Dated, Protocol):
     """Something whose days can be loaded again."""
 
     def load(self, run: Run, day: date, same_backfill: Collection[int]) -> DayLoad:

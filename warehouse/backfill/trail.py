@@ -5,14 +5,14 @@ from datetime import UTC, date, datetime
 
 import psycopg
 
-from warehouse.backfill.partition import DayLoad, Feed
+from warehouse.backfill.partition import DailyLoad, DayLoad
 from warehouse.errors import summarize_error
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.runs.redact import redact
 
 
-def load_day(run: Run, feed: Feed, day: date, same_backfill: Collection[int] = ()) -> DayLoad:
-    """Load a day of a feed again, and record how that ended; a failure is recorded and raised."""
+def load_day(run: Run, feed: DailyLoad, day: date, same_backfill: Collection[int] = ()) -> DayLoad:
+    """Load a day of a source or of the web logs again, and record how that ended; a failure is recorded and raised."""
     started_at = datetime.now(UTC)
     try:
         loaded = feed.load(run, day, {run.run_id, *same_backfill})
@@ -26,7 +26,7 @@ def load_day(run: Run, feed: Feed, day: date, same_backfill: Collection[int] = (
 
 
 def done_by(connection: psycopg.Connection, run_ids: Collection[int]) -> set[tuple[str, date]]:
-    """Feed and day of each partition that these runs have loaded."""
+    """Source and day of each partition that these runs have loaded."""
     rows = connection.execute(
         "select feed, partition_date from audit.partition_load where run_id = any(%s) and status = 'loaded'",
         [list(run_ids)],
@@ -37,7 +37,7 @@ def done_by(connection: psycopg.Connection, run_ids: Collection[int]) -> set[tup
 def last_tries(
     connection: psycopg.Connection, first: date, last: date
 ) -> Sequence[tuple[str, date, str, str | None, datetime]]:
-    """How each day of each feed was last loaded by a backfill: (feed, day, status, message, time)."""
+    """How each day of each source was last loaded by a backfill: (feed, day, status, message, time)."""
     return connection.execute(
         """
         select distinct on (feed, partition_date) feed, partition_date, status, message, ended_at

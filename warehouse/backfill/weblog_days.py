@@ -43,7 +43,7 @@ class DatedFile:
     loaded_at: datetime | None = None
     run_id: int | None = None
 
-    def tells_of(self, day: date) -> bool:
+    def covers_day(self, day: date) -> bool:
         """Whether the day lies between its first and its last."""
         return self.first <= day <= self.last
 
@@ -77,8 +77,8 @@ class WeblogDays:
         today, failure = datetime.now(UTC).date(), self._failure(connection)
         found = {}
         for day in days_between(first, last):
-            telling = [file for file in files if file.tells_of(day)]
-            waiting = [file.path for file in telling if file.is_waiting]
+            files_of_day = [file for file in files if file.covers_day(day)]
+            waiting = [file.path for file in files_of_day if file.is_waiting]
             status: Status = "loaded"
             message = None
             if waiting and failure:
@@ -88,26 +88,26 @@ class WeblogDays:
                 message = f"waits to be loaded: {', '.join(waiting[:3])}" if waiting else None
             elif waiting:
                 status, message = "stale", f"changed since: {', '.join(waiting[:3])}"
-            elif day >= today or any(file.status in ("partial", "truncated") for file in telling):
+            elif day >= today or any(file.status in ("partial", "truncated") for file in files_of_day):
                 status = "partial"
-            loaded_at = max((file.loaded_at for file in telling if file.loaded_at), default=None)
+            loaded_at = max((file.loaded_at for file in files_of_day if file.loaded_at), default=None)
             found[day] = Partition(self.name, day, status, rows.get(day, 0), loaded_at, message)
         return found
 
     def load(self, run: Run, day: date, same_backfill: Collection[int]) -> DayLoad:
         """Load anew every file that tells of the day and is still there; not those that this backfill has loaded."""
-        telling = [file for file in self._files(run.connection) if file.tells_of(day)]
-        with self._to_itself(file.path for file in telling):
+        files_of_day = [file for file in self._files(run.connection) if file.covers_day(day)]
+        with self._to_itself(file.path for file in files_of_day):
             # Another day may have loaded some of them meanwhile.
             paths = {
                 file.path
                 for file in self._files(run.connection)
-                if file.tells_of(day) and file.is_there and not file.is_done_by(same_backfill)
+                if file.covers_day(day) and file.is_there and not file.is_done_by(same_backfill)
             }
             if paths:
                 mark_irreversible(run.connection, run.run_id)
                 weblogs.load(self.settings, run, restart=paths, wait_seconds=LOCK_SECONDS)
-        gone = [file.path for file in telling if not file.is_there]
+        gone = [file.path for file in files_of_day if not file.is_there]
         row = run.connection.execute(
             "select coalesce(sum(request_count), 0)::bigint from dwh.agg_weblog_day where request_date = %s",
             [day],
@@ -116,7 +116,7 @@ class WeblogDays:
         message = None
         if gone:
             message = f"kept as it was, the file is gone from the landing folder: {', '.join(gone[:3])}"
-        elif not telling:
+        elif not files_of_day:
             message = "no file of the landing folder tells of it"
         return DayLoad(row[0], message)
 

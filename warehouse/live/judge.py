@@ -72,7 +72,7 @@ class LiveJudge(Judge):
         return results
 
     def write(self, run: Run) -> None:
-        """Record one result for each check of the run, and begin anew, unless a refused batch is still to be judged."""
+        """Record one result for each check of the run, and count from zero; not while a refused batch waits."""
         record_checks(run.connection, run.run_id, list(self._results.values()))
         self._results.clear()
         if not self._is_held:

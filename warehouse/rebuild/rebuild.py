@@ -61,7 +61,7 @@ Progress = Callable[[str], None]
 
 NOT_ALL: Final = (
     "Nothing was changed. The next run of its source archives it whole where the archive is on, `dwh archive "
-    "--restart` lets the archive begin anew with what the warehouse has, and `dwh reconcile --repair` repairs it from "
+    "--restart` starts a new archive from what the warehouse has, and `dwh reconcile --repair` repairs it from "
     "the source."
 )
 CHANGED: Final = (

@@ -382,7 +382,11 @@ def headlines(content: Content, groups: Sequence[Sales]) -> list[Headline]:
     if tables := content["capture_verification"]:
         equal = sum(table["verdict"] == "equal" for table in tables)
         found.append(
-            Headline("Source = mirror", f"{equal} of {len(tables)}", "tables verified equal, row by row")
+            Headline(
+                "Source = mirror",
+                f"{equal} of {len(tables)}",
+                "tables: the rows compared in this run are equal",
+            )
         )
     found.append(
         Headline("In quarantine", f"{content['quarantine_size'][0]['quarantined_count']:,}", "rows and lines")

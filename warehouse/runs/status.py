@@ -38,7 +38,7 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class RunDetails:
     """Everything that the audit trail has about one run."""
 
     run: dict[str, Any]
@@ -156,7 +156,7 @@ def read_status(connection: psycopg.Connection, declared: Mapping[str, Path], ru
     )
 
 
-def read_evidence(connection: psycopg.Connection, run_id: int) -> Evidence:
+def read_run_details(connection: psycopg.Connection, run_id: int) -> RunDetails:
     """Read everything that the audit trail has about one run, also if it failed or was stopped."""
     run = _rows(
         connection,
@@ -166,7 +166,7 @@ def read_evidence(connection: psycopg.Connection, run_id: int) -> Evidence:
         """,
         run_id,
     )
-    return Evidence(
+    return RunDetails(
         run[0],
         _rows(
             connection,

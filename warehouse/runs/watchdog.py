@@ -40,7 +40,7 @@ class Late:
     flow: str
     due_at: datetime
     succeeded_at: datetime | None
-    is_news: bool
+    is_new: bool
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,14 @@ def watch(
         succeeded = _last_success(connection, expectation.flow)
         if succeeded is None or succeeded[0] < due - SKEW:
             last = succeeded[1] if succeeded else None
-            is_news = False
+            is_new = False
             # What it ended with is reported already. A run that is still at work, or was skipped, is not.
             if not _has_ended_badly(connection, expectation.flow, due):
                 with connection.transaction():
-                    is_news = enqueue_late_alert(
+                    is_new = enqueue_late_alert(
                         connection, expectation.flow, due + expectation.grace, last, rules
                     )
-            late.append(Late(expectation.flow, due + expectation.grace, last, is_news))
+            late.append(Late(expectation.flow, due + expectation.grace, last, is_new))
     with connection.transaction():
         reminded = enqueue_reminders(
             connection, [expectation.flow for expectation in expectations], now, rules
