@@ -89,8 +89,10 @@ def start_together(
     for flow, process in processes:
         _judge(flow, process, result)
     result.seconds = time.monotonic() - started
-    if "deadlock detected" in tail(world.postgres.log, begin, size=1 << 30):
-        result.complaints.append("the server has detected a deadlock")
+    log = tail(world.postgres.log, begin, size=1 << 30)
+    if "deadlock detected" in log:
+        _, _, who = log.partition("deadlock detected")
+        result.complaints.append(f"the server has detected a deadlock: {who[:3000]}")
     _judge_content(place, set(flows), expected, result)
     world.remove(place)
     gate.opened.unlink()

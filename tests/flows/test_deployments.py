@@ -207,9 +207,14 @@ def scheduled_times(client: "SyncPrefectClient", deployment_id: UUID, after: dat
         deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment_id])),
         flow_run_filter=FlowRunFilter(expected_start_time=FlowRunFilterExpectedStartTime(after_=after)),
     )
-    # Plain datetimes: cronsim drops the time zone of Prefect's own.
+    # Plain datetimes: cronsim drops the time zone of Prefect's own. The server may be at work on the schedule that is
+    # being replaced, and leave one of its runs: a deployment's limit of one run at a time makes nothing of it.
     return sorted(
-        datetime.fromtimestamp(run.expected_start_time.timestamp(), UTC) for run in runs if run.auto_scheduled
+        {
+            datetime.fromtimestamp(run.expected_start_time.timestamp(), UTC)
+            for run in runs
+            if run.auto_scheduled
+        }
     )
 
 
