@@ -106,6 +106,10 @@ def test_every_table_is_exported_with_exactly_its_rows(mart_world: MartWorld, tm
                 for path in paths
                 for row in pq.ParquetFile(path).read().to_pylist()
             ]
+            if not paths:
+                # No order of this world names a lead.
+                assert table.name == "fact_order_lead"
+                continue
             columns = pq.read_schema(paths[0]).names
             assert not table.hidden & set(columns)
             query = sql.SQL("select {} from {}").format(

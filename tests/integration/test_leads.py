@@ -185,6 +185,58 @@ def test_match_and_conversion_follow_changes_of_customers_and_orders(feeds: Feed
     ) == [("Jujuy",)]
 
 
+@pytest.mark.parametrize("is_shop_first", [True, False])
+def test_an_order_that_the_shop_has_too_converts_the_lead_that_the_partner_names(
+    feeds: Feeds, is_shop_first: bool
+) -> None:
+    feeds.shop.without_foreign_keys()
+
+    def load_shop() -> None:
+        feeds.shop.order(7, "2024-03-05", {}, {})
+        feeds.shop.capture()
+
+    def load_partner() -> None:
+        feeds.orders.land("7.json", [an_order("7", {}, {}, lead_id="L-2"), an_order("8", lead_id="L-3")])
+        feeds.orders.run()
+
+    arrive_leads(feeds)
+    feeds.shop.open_shop()
+    feeds.shop.capture()
+    for load in (load_shop, load_partner) if is_shop_first else (load_partner, load_shop):
+        load()
+        feeds.leads.run()
+    assert feeds.leads.rows(
+        "select source_system, order_id, lead_id from dwh.fact_order_item order by order_id, line_id"
+    ) == [("shop", "7", None), ("shop", "7", None), ("orders", "8", "L-3")]
+    conversions = [(row[0], *row[4:7]) for row in feeds.facts()]
+    assert conversions[1:3] == [("L-2", "named", "shop", "7"), ("L-3", "named", "orders", "8")]
+
+    def after(*statements: str) -> list[tuple[Any, ...]]:
+        feeds.shop.do(*statements)
+        feeds.shop.capture()
+        feeds.orders.run()
+        feeds.leads.run()
+        return [(row[0], *row[4:7]) for row in feeds.facts()][1:3]
+
+    # It is cancelled as the shop has it; and where the shop has it no more, it is the partner's.
+    cancelled = "update order_item set status = 'cancelled', updated_at = now() where sales_order_id = 7"
+    assert after(cancelled)[0] == ("L-2", None, None, None)
+    assert after(
+        "delete from order_item where sales_order_id = 7", "delete from sales_order where id = 7"
+    ) == [("L-2", "named", "orders", "7"), ("L-3", "named", "orders", "8")]
+    # A later version of the order names another lead, or none.
+    feeds.orders.land("again.json", [an_order("7", lead_id="L-4"), an_order("8")])
+    feeds.orders.run()
+    feeds.leads.run()
+    assert [(row[0], *row[4:7]) for row in feeds.facts()][1:] == [
+        ("L-2", None, None, None), ("L-3", None, None, None), ("L-4", "named", "orders", "7")
+    ]  # fmt: skip
+    with start_run(feeds.leads.warehouse_url, flow="reconcile") as run:
+        verdicts = reconcile_feed(run, feeds.leads.source, repair=False)
+        verdicts += reconcile_feed(run, feeds.orders.source, repair=False)
+    assert [str(verdict) for verdict in verdicts if verdict.verdict == "different"] == []
+
+
 def test_undo_takes_back_what_leads_have_followed(feeds: Feeds) -> None:
     feeds.shop.without_foreign_keys()
     arrive_leads(feeds)

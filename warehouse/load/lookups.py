@@ -34,12 +34,14 @@ def resolve_lookups(batch: Batch) -> dict[str, int]:
 def _find_members(batch: Batch, lookup: Lookup) -> int:
     """Fill a table with the values of the batch that members have: by value, and while that holds, one of the members
     and how many there are. Returns its number of rows."""
-    if not batch.exists("select from {dimension} where source_system = {member_source}", **_names(lookup)):
+    if not batch.exists(
+        "select from {dimension} where source_system = {member_source}", **_names(batch, lookup)
+    ):
         return 0
     query = _SLOTS if dimension_of(lookup.dimension).has_history else _MEMBERS
-    matched = batch.create_temporary(f"matched_{lookup.dimension}", query, **_names(lookup))
+    matched = batch.create_temporary(_table("matched", batch, lookup), query, **_names(batch, lookup))
     if matched:
-        batch.analyze(_names(lookup)["matched"])
+        batch.analyze(_names(batch, lookup)["matched"])
     return matched
 
 
@@ -73,12 +75,12 @@ _SLOTS: Final = """
 
 def _count_ambiguous(batch: Batch, lookup: Lookup) -> int:
     """How many rows of the batch name a value that several members have."""
-    if not batch.exists("select from {matched} where members > 1", **_names(lookup)):
+    if not batch.exists("select from {matched} where members > 1", **_names(batch, lookup)):
         return 0
     (count,) = batch.execute(
         "select count(*) from {conformed} as line inner join {matched} as matched on {is_match} "
         "where matched.members > 1",
-        **_names(lookup),
+        **_names(batch, lookup),
         is_match=_is_match(batch, lookup, sql.Identifier("matched")),
     ).fetchone() or (0,)
     return int(count)
@@ -90,7 +92,7 @@ def _is_match(batch: Batch, lookup: Lookup, matched: sql.Identifier) -> sql.Comp
     if dimension_of(lookup.dimension).has_history:
         condition += " and line.{event} >= {matched}.valid_from and line.{event} < {matched}.valid_to"
     return sql.SQL(condition).format(
-        **_names(lookup) | {"matched": matched}, event=sql.Identifier(batch.target.event_time)
+        **_names(batch, lookup) | {"matched": matched}, event=sql.Identifier(batch.target.event_time)
     )
 
 
@@ -99,8 +101,8 @@ def _replace_values(batch: Batch, lookups: Sequence[Lookup]) -> None:
     values: dict[str, sql.Composable] = {}
     joins = []
     for lookup in lookups:
-        found = sql.Identifier(f"matched_{lookup.dimension}")
-        names = {**_names(lookup), "found": found}
+        found = sql.Identifier(_table("matched", batch, lookup))
+        names = {**_names(batch, lookup), "found": found}
         values |= {
             dimension_of(lookup.dimension).natural_key[0]: sql.SQL(
                 "case when {found}.members is null then line.{natural} "
@@ -127,7 +129,7 @@ def describe_inferred(batch: Batch) -> None:
     held = columns_of(batch.connection, "staging", f"conformed_{batch.entity.name}")
     for lookup in batch.entity.lookups:
         dimension = dimension_of(lookup.dimension)
-        names = _names(lookup)
+        names = _names(batch, lookup)
         (natural,) = dimension.natural_key
         described = {
             name: sql.Identifier("line", column)
@@ -145,7 +147,7 @@ def describe_inferred(batch: Batch) -> None:
             is_named = sql.SQL("and member.{natural} = line.{natural}").format(**names)
             # The planner does not know the members that were just inferred: it would look through the lines for each.
             batch.create_temporary(
-                f"described_{lookup.dimension}",
+                _table("described", batch, lookup),
                 "select {natural}, {values} from {conformed} as line "
                 "where {natural} is not null and {source_column} is null group by {natural}",
                 **names,
@@ -154,7 +156,7 @@ def describe_inferred(batch: Batch) -> None:
                     for name, value in described.items()
                 ),
             )
-            table = sql.Identifier("pg_temp", f"described_{lookup.dimension}")
+            table = sql.Identifier("pg_temp", _table("described", batch, lookup))
             batch.analyze(table)
             lines = sql.SQL("from {} as line").format(table)
         batch.execute(
@@ -186,20 +188,25 @@ def changed_members(batch: Batch, lookup: Lookup) -> sql.Identifier | None:
     if row is None or row[0] is None:
         return None
     runs, are_corrected = row
-    table = sql.Identifier("pg_temp", f"changed_{lookup.dimension}")
+    table = sql.Identifier("pg_temp", _table("changed", batch, lookup))
     has_history = dimension_of(lookup.dimension).has_history
     changed = "run_id = any({runs})" + (" or expired_by_run_id = any({runs})" if has_history else "")
     found = batch.create_temporary(
-        f"changed_{lookup.dimension}",
+        _table("changed", batch, lookup),
         "select {key}, {by} as value from {dimension} where source_system = {member_source} and "
         f"({'true' if are_corrected else changed})",
-        **_names(lookup),
+        **_names(batch, lookup),
         runs=sql.Literal(runs),
     )
     return table if found or are_corrected else None
 
 
-def _names(lookup: Lookup) -> dict[str, sql.Composable]:
+def _table(what: str, batch: Batch, lookup: Lookup) -> str:
+    """Name of a temporary table: a reconcile conforms all entities before it closes the batch of the first."""
+    return f"{what}_{batch.entity.name}_{lookup.dimension}"
+
+
+def _names(batch: Batch, lookup: Lookup) -> dict[str, sql.Composable]:
     dimension = dimension_of(lookup.dimension)
     (natural,) = dimension.natural_key
     return {
@@ -209,5 +216,5 @@ def _names(lookup: Lookup) -> dict[str, sql.Composable]:
         "by": sql.Identifier(lookup.by),
         "member_source": sql.Literal(lookup.source),
         "source_column": sql.Identifier(f"{lookup.dimension}_source_system"),
-        "matched": sql.Identifier("pg_temp", f"matched_{lookup.dimension}"),
+        "matched": sql.Identifier("pg_temp", _table("matched", batch, lookup)),
     }

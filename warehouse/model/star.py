@@ -210,6 +210,25 @@ FACTS: Final = (
         ),
     ),
     Fact(
+        "order_lead",
+        "One row per order that names a lead, of the source that names it; its lines may be another source's.",
+        grain=(Column("order_id", "text", "Natural key: the order's key in the source", required=True),),
+        event=Column("ordered_at", "timestamptz", "When it was ordered (UTC)", required=True),
+        refers_to=(Reference("customer", "Who bought: version of dim_customer valid when ordered"),),
+        measures=(),
+        attributes=(
+            Column(
+                "lead_id",
+                "text",
+                "Natural key of the lead that the order names, in its source",
+                required=True,
+            ),
+        ),
+        indexed=("lead_id",),
+        dates=(DateKey("ordered_at", "Day it was ordered: dim_date"),),
+        inputs=("lead_id",),
+    ),
+    Fact(
         "lead_conversion",
         "One row per lead, with the customer that it is matched to and the order that it converted by.",
         table_name="fact_lead",

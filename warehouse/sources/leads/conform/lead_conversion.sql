@@ -1,8 +1,9 @@
 -- lead_conversion: one row per lead that changed, or whose customer or orders did.
--- inputs: staging.leads_lead_conversion_changed_keys (keys), raw.leads_lead, dwh.dim_customer, dwh.fact_order_item
+-- inputs: staging.leads_lead_conversion_changed_keys (keys), raw.leads_lead, dwh.dim_customer,
+--     dwh.fact_order_lead, dwh.fact_order_item
 -- A lead is matched to the one present customer who has its e-mail, or else its name and country; where several have it,
--- to none. It converts by the first order that names it, or else by the first that the customer has placed since its
--- creation; an order counts if any of its lines was not cancelled.
+-- to none. It converts by the first order that names it, as the source has it that takes precedence; or else by the first
+-- that the customer has placed since its creation. An order counts if any of its lines was not cancelled.
 with lead as (
     select
         listed.lead_id,
@@ -82,8 +83,14 @@ conversion as (
         item.order_id,
         item.ordered_at
     from lead
-    inner join dwh.fact_order_item as item on lead.lead_id = item.lead_id
-    where item.status <> 'cancelled'
+    inner join dwh.fact_order_lead as named on lead.lead_id = named.lead_id
+    inner join dwh.fact_order_item as item on named.order_id = item.order_id
+    where item.status <> 'cancelled' and (
+            item.source_system = named.source_system or not exists (
+                select from dwh.fact_order_item as own
+                where own.order_id = named.order_id and own.source_system = named.source_system
+            )
+        )
     union all
     select
         lead.lead_id,
