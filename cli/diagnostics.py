@@ -20,9 +20,9 @@ from warehouse.db.schema_version import compare_revision, ensure_suitable, newes
 from warehouse.errors import SourceChanged, WarehouseError
 from warehouse.extract.access_paths import read_access_paths
 from warehouse.extract.catalog import source_columns
+from warehouse.extract.cursor_window import is_moment
 from warehouse.extract.snapshot import check_readable, snapshot_of
 from warehouse.extract.source_identity import SourceIdentity, captured_identity, check_same_source
-from warehouse.extract.watermark import is_moment
 from warehouse.files import lake
 from warehouse.files.locations import location_of
 from warehouse.load.declaration_check import find_declaration_faults

@@ -25,12 +25,14 @@ from tests.pipeline import CONFIRMED, Pipeline
 from warehouse.db.connections import connect
 from warehouse.errors import BatchOutdated, DeleteThresholdExceeded, SourceError, VerificationFailed
 from warehouse.explain.origin import Origin
+from warehouse.extract.cursor_reader import CursorReader
 from warehouse.extract.limits import ReadLimits
 from warehouse.extract.open_transactions import OpenTransactions, find_open_transactions
 from warehouse.extract.range_store import forget_unverified
 from warehouse.extract.range_verdict import RangeVerdict, find_verdict
 from warehouse.extract.snapshot import snapshot_of
 from warehouse.extract.stage import stage
+from warehouse.extract.steady_clock import SteadyTime
 from warehouse.extract.verification import verify
 from warehouse.load.publish import publish
 from warehouse.reconcile.reconcile import reconcile_source
@@ -71,11 +73,11 @@ def shop(databases: tuple[str, str]) -> Iterator[Pipeline]:
         yield pipeline
 
 
-def make(pipeline: Pipeline, rows: int = 100, *, index: bool = True) -> str:
+def make(pipeline: Pipeline, rows: int = 100, *, index: bool = True, kind: str = "timestamptz") -> str:
     """A table of `rows` rows with the keys 10, 20 and so on, captured; returns its name."""
     name = f"reading_{next(numbers)}"
     pipeline.do(
-        f"create table {name} (id bigint primary key, value text, updated_at timestamptz default now())",
+        f"create table {name} (id bigint primary key, value text, updated_at {kind} default now())",
         f"insert into {name} select 10 * n, 'as it was', '2024-01-01'::timestamptz + n * interval '1 s' "
         f"from generate_series(1, {rows}) as n",
         *([f"create index on {name} (updated_at)"] if index else []),
@@ -194,6 +196,121 @@ def test_stamps_that_a_trigger_cuts_to_minutes_are_read_by_the_cursor(shop: Pipe
     assert_same(shop, name)
     # Rows that are known by now are not read for ever.
     assert shop.capture().loads[f"raw.shop_{name}"].rows_read == 0
+
+
+BUENOS_AIRES = "America/Argentina/Buenos_Aires"
+
+
+@pytest.mark.parametrize(
+    ("kind", "server", "client", "future", "ahead"),
+    [
+        # Whatever clients stamp: what the source's clock stamps is read.
+        ("timestamp", BUENOS_AIRES, BUENOS_AIRES, 300, "2 h"),
+        ("timestamp(0)", BUENOS_AIRES, "UTC", 300, "10 d"),
+        # Sessions in a zone of their own, behind the source's.
+        ("timestamp", "UTC", BUENOS_AIRES, 50, "2 h"),
+        # And ahead of it.
+        ("timestamp", "UTC", "Asia/Kolkata", 300, "infinity"),
+        ("date", BUENOS_AIRES, BUENOS_AIRES, 300, "1 d"),
+        ("date", "UTC", "Asia/Kolkata", 300, "infinity"),
+        ("timestamptz", BUENOS_AIRES, "UTC", 300, "infinity"),
+    ],
+)
+def test_stamps_in_the_future_hide_nothing_from_the_cursor(
+    shop: Pipeline, kind: str, server: str, client: str, future: int, ahead: str
+) -> None:
+    shop.shop_url += f"{'&' if '?' in shop.shop_url else '?'}options=-c%20TimeZone%3D{server}"
+    name = make(shop, 1000, kind=kind)
+    now = f"(now() at time zone '{client}')" if kind != "timestamptz" else "now()"
+    stamp = f"'{ahead}'" if ahead == "infinity" else f"{now} + interval '{ahead}'"
+    shop.do(f"update {name} set updated_at = {now} - n * interval '1 s' from generate_series(1, 1000) as n "
+            "where id = 10 * n")  # fmt: skip
+    shop.capture(full_refresh=True)
+    shop.do(f"update {name} set value = 'future', updated_at = {stamp} where id <= 10 * {future}")
+    shop.capture()
+    for number in range(2):
+        shop.do(f"update {name} set value = '{number}', updated_at = {now} where id > 9990 - 10 * {number}")
+        load = shop.capture().loads[f"raw.shop_{name}"]
+        assert (load.rows_updated, load.rows_found_by_checksum) == (number + 1, 0)
+    assert_same(shop, name)
+
+
+class Clocks:
+    """The clocks of the machine that runs flows, as far ahead of its own as a test says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead, self.boot = timedelta(0), "first"
+        read = SteadyTime.now
+
+        def now() -> SteadyTime:
+            seconds = self.ahead.total_seconds()
+            one = read()
+            return SteadyTime(self.boot, time.monotonic() + seconds, one.epoch_seconds + seconds)
+
+        monkeypatch.setattr(SteadyTime, "now", now)
+
+
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    return Clocks(monkeypatch)
+
+
+@pytest.mark.parametrize("kind", ["timestamptz", "timestamp"])
+@pytest.mark.parametrize("is_booted", [False, True])
+def test_stamps_of_a_clock_that_was_set_back_are_read_by_the_cursor(
+    shop: Pipeline, clocks: Clocks, kind: str, is_booted: bool
+) -> None:
+    name = make(shop, 1000, kind=kind)
+    shop.do(f"update {name} set value = 'before', updated_at = now() where id = 10")
+    shop.capture()
+    # Three hours have passed, the source's clock says none: it was set back by as much.
+    clocks.ahead = timedelta(hours=3)
+    clocks.boot = "second" if is_booted else "first"
+    shop.do(
+        f"update {name} set value = 'after', updated_at = now() - interval '150 min' where id in (20, 5000)"
+    )
+    load = shop.capture().loads[f"raw.shop_{name}"]
+    assert (load.rows_updated, load.rows_found_by_checksum) == (2, 0)
+    assert "set back by about 3:00:0" in (load.note or "")
+    assert_same(shop, name)
+    # Said and read once.
+    shop.do(f"update {name} set updated_at = now() where id = 30")
+    load = shop.capture().loads[f"raw.shop_{name}"]
+    assert (load.rows_updated, load.note) == (1, None)
+
+
+def test_live_reads_what_a_clock_stamps_that_was_set_back_while_it_waits(
+    shop: Pipeline, clocks: Clocks
+) -> None:
+    name = make(shop, 1000)
+    reader = CursorReader(shop.source, shop.shop_url, {}, ONE_RANGE, CONFIRMED)
+    with closing(reader):
+        reader.find_tables(shop.warehouse)
+        assert not reader.has_moved()
+        clocks.ahead = timedelta(hours=3)
+        shop.do(f"update {name} set updated_at = now() - interval '150 min' where id = 20")
+        assert reader.has_moved()
+        clocks.ahead, clocks.boot = timedelta(days=-1), "second"
+        assert reader.has_moved()
+
+
+def test_table_is_looked_at_whole_once_where_nobody_knows_how_far_a_clock_was_set_back(
+    shop: Pipeline, clocks: Clocks
+) -> None:
+    clocks.ahead = timedelta(days=1)
+    name = make(shop, 1000)
+    # The machine of both was booted with another day.
+    clocks.ahead, clocks.boot = timedelta(0), "second"
+    shop.warehouse.execute(
+        "update audit.watermark set open_transactions = jsonb_set(open_transactions, '{asked_at}', "
+        "to_jsonb((now() + interval '1 day')::text)) where table_name = %s",
+        [name],
+    )
+    shop.do(f"update {name} set value = 'after', updated_at = '2024-01-01' where id in (20, 5000)")
+    run = shop.capture()
+    assert (last(shop, name), run.verifications[0].rows_source) == ({"updated": 2, "cursor_missed": 2}, 1000)
+    assert shop.capture().verifications[0].rows_source < 1000
+    assert_same(shop, name)
 
 
 def test_transaction_that_was_prepared_is_read_when_it_commits(shop: Pipeline) -> None:

@@ -7,8 +7,8 @@ import psycopg
 from psycopg import sql
 
 from warehouse.extract.column import Column, without_modifier
+from warehouse.extract.cursor_window import is_moment
 from warehouse.extract.key_order import KeyOrder, KeyPart
-from warehouse.extract.watermark import is_moment
 from warehouse.sources.declaration import Table
 
 # Types whose values have the same order on every server.

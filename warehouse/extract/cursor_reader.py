@@ -8,7 +8,8 @@ position of the cursor alone.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 import psycopg
 from psycopg import sql
@@ -20,23 +21,23 @@ from warehouse.extract.catalog import source_columns, table_comment
 from warehouse.extract.checksums import Hashing, hashing
 from warehouse.extract.column import Column
 from warehouse.extract.copy_rows import copy_rows
+from warehouse.extract.cursor_window import SourceClock, stamped_since, without_late_cursor
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.drift import find_drift
 from warehouse.extract.limits import ReadLimits
-from warehouse.extract.open_transactions import read_open_transactions
+from warehouse.extract.open_transactions import UNREPORTED, OpenTransactions, read_open_transactions
 from warehouse.extract.reading import last_open_transactions
 from warehouse.extract.snapshot import Snapshot, check_readable, take_snapshot
 from warehouse.extract.source_identity import check_same_source
 from warehouse.extract.source_locks import lock_tables
 from warehouse.extract.staged import Staged, StagedTable
 from warehouse.extract.staging_tables import create_staging, empty_staging
+from warehouse.extract.steady_clock import SteadyTime
 from warehouse.extract.table_identity import TableIdentity, read_identity
 from warehouse.extract.watermark import (
     Watermark,
     find_window,
     read_watermark,
-    stamped_since,
-    without_late_cursor,
     written_after,
     written_since,
 )
@@ -46,6 +47,7 @@ from warehouse.sources.declaration import Source, Table
 Progress = Callable[[str], None]
 
 QUESTION_LOCK_SECONDS = 5
+CLOCK_UNKNOWN = "the source's clock was set back by an unknown time"
 
 
 @dataclass
@@ -60,6 +62,8 @@ class SourceTable:
     watermark: Watermark | None
     # Condition on a row: it may have been stamped since the position. None where the table is left to scheduled runs.
     stamped: sql.Composable | None = None
+    # The source's clock as it was then.
+    clock: SourceClock | None = None
     # Rows up to a stamp that were read of a backlog, and the snapshot in which they were.
     resume: "Resume | None" = None
     # The last snapshot of which everything that the table showed is published.
@@ -174,7 +178,7 @@ class CursorReader:
             sql.SQL(
                 # One transaction of several statements, in one round trip.
                 f"set local lock_timeout = '{QUESTION_LOCK_SECONDS}s'; set local enable_seqscan = off; "
-                "select snapshot, case when snapshot = {known} then false else {any} end "
+                "select snapshot, case when snapshot = {known} then false else {any} end, clock_timestamp() "
                 "from (select pg_current_snapshot()::text as snapshot) as present"
             ).format(
                 known=sql.Literal(self._snapshot),
@@ -185,7 +189,10 @@ class CursorReader:
             pass
         row = cursor.fetchone()
         assert row is not None
-        self.snapshot, has_moved = row
+        self.snapshot, has_moved, asked_at = row
+        if self._is_clock_set_back(asked_at):
+            self._snapshot = None
+            return self.has_moved()
         # What was found must be found again until it is published.
         self._snapshot = None if has_moved else self.snapshot
         for one in () if has_moved else self.hot:
@@ -233,9 +240,33 @@ class CursorReader:
             held.watermark = read_watermark(writer, one.table)
             assert held.watermark is not None
             if one.read_up_to is None:
-                held.stamped = stamped_since(writer, one.table, held.columns, held.watermark)
+                self._begin_window(held, SourceClock(timedelta(0), staged.snapshot.utc_offset))
             else:
                 held.resume = Resume(one.read_up_to, written_after(self._staged_snapshot))
+
+    def _is_clock_set_back(self, asked_at: datetime) -> bool:
+        """Whether the source's clock was set back since the last question: if so, windows begin earlier by as much."""
+        present = OpenTransactions(asked_at, asked_at, {}, SteadyTime.now())
+        is_set_back = False
+        for one in self.hot:
+            assert one.clock is not None and one.watermark is not None and one.watermark.open_transactions
+            set_back = present.set_back_since(one.watermark.open_transactions)
+            if set_back is None:
+                one.stamped, self.left_out[one.table.name] = None, CLOCK_UNKNOWN
+            elif set_back > one.clock.set_back + UNREPORTED:
+                self._begin_window(one, replace(one.clock, set_back=set_back))
+                is_set_back = True
+        return is_set_back
+
+    def _begin_window(self, one: SourceTable, clock: SourceClock) -> None:
+        """Find out again from which stamp on a table is read."""
+        assert one.watermark is not None
+        reader = self.connection
+        with reader.transaction():
+            reader.execute(self._settings)
+            reader.execute("set local enable_seqscan = off")
+            one.clock = clock
+            one.stamped = stamped_since(reader, one.table, one.columns, one.watermark, clock)
 
     def _begin(self) -> None:
         reader = self.connection
@@ -282,9 +313,12 @@ class CursorReader:
             or not read_access_paths(reader, writer, table, drift.columns).has_cursor_index
         ):
             return left(f"no index begins with {table.cursor}" if table.cursor else "it has no cursor")
+        found.clock = SourceClock.of(snapshot, window.watermark)
+        if found.clock is None:
+            return left(CLOCK_UNKNOWN)
         position = without_late_cursor(writer, window.watermark, drift.columns, table, snapshot)
         assert position is not None
-        found.stamped = stamped_since(writer, table, drift.columns, position)
+        found.stamped = stamped_since(reader, table, drift.columns, position, found.clock)
         return found
 
     def _stage_tables(self, writer: psycopg.Connection, snapshot: Snapshot) -> Sequence[StagedTable]:

@@ -8,6 +8,7 @@ from typing import Any, Self
 import psycopg
 
 from warehouse.db.connections import read_only_transaction
+from warehouse.extract.steady_clock import SteadyTime
 
 # A transaction takes its start from the clock a moment before the server shows it.
 UNREPORTED = timedelta(seconds=1)
@@ -25,11 +26,25 @@ class OpenTransactions:
     unnumbered_since: datetime
     # Start of each other by its id, prepared ones among them.
     numbered: Mapping[str, datetime]
+    # When it was asked, by a clock that is not the source's; None in watermarks from before this was recorded.
+    steady: SteadyTime | None = None
 
     @property
     def since(self) -> datetime:
         """No transaction that was open, or began later, has begun before this."""
         return min(self.asked_at - UNREPORTED, self.unnumbered_since, *self.numbered.values())
+
+    def set_back_since(self, before: Self) -> timedelta | None:
+        """By how much the source's clock was set back since `before`; None: it was, and nobody knows by how much.
+
+        Transactions that began meanwhile may have stamped rows by so much earlier than `before.since`.
+        """
+        passed = self.asked_at - before.asked_at
+        elapsed = self.steady.elapsed_since(before.steady) if self.steady and before.steady else None
+        if elapsed is None:
+            return None if passed < -UNREPORTED else timedelta(0)
+        # Less is within what `since` allows for.
+        return elapsed - passed + UNREPORTED if elapsed - passed > UNREPORTED else timedelta(0)
 
     @classmethod
     def of(cls, stored: Mapping[str, Any] | None) -> Self | None:
@@ -40,7 +55,7 @@ class OpenTransactions:
         asked_at, unnumbered = (
             datetime.fromisoformat(stored[name]) for name in ("asked_at", "unnumbered_since")
         )
-        return cls(asked_at, unnumbered, starts)
+        return cls(asked_at, unnumbered, starts, SteadyTime.of(stored.get("steady")))
 
     def stored(self) -> dict[str, Any]:
         """As a watermark records it."""
@@ -48,6 +63,7 @@ class OpenTransactions:
             "asked_at": self.asked_at.isoformat(),
             "unnumbered_since": self.unnumbered_since.isoformat(),
             "numbered": {xid: start.isoformat() for xid, start in self.numbered.items()},
+            "steady": self.steady.stored() if self.steady else None,
         }
 
 
@@ -68,6 +84,7 @@ def read_open_transactions(
     connection: psycopg.Connection, before: OpenTransactions | None, late_commit_window: timedelta
 ) -> OpenTransactions:
     """Ask by a connection to the source that has taken no snapshot yet; see `find_open_transactions`."""
+    steady = SteadyTime.now()
     row = connection.execute("select clock_timestamp()").fetchone()
     assert row is not None
     (asked_at,) = row
@@ -96,10 +113,13 @@ def read_open_transactions(
     hidden_since = asked_at - late_commit_window
     unnumbered = [start or hidden_since for xid, start in sessions if xid is None or start is None]
     numbered = {xid: start for xid, start in sessions if xid is not None and start is not None}
+    present = OpenTransactions(asked_at, min(unnumbered, default=asked_at), numbered, steady)
+    set_back = present.set_back_since(before) if before else None
     for xid, prepared_at in prepared:
         if before is None:
             start = prepared_at - late_commit_window
         else:
-            start = before.numbered.get(xid) or min(before.asked_at - UNREPORTED, before.unnumbered_since)
+            began = min(before.asked_at - UNREPORTED, before.unnumbered_since)
+            start = before.numbered.get(xid) or began - (late_commit_window if set_back is None else set_back)
         numbered.setdefault(xid, start)
-    return OpenTransactions(asked_at, min(unnumbered, default=asked_at), numbered)
+    return present

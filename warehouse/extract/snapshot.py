@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 
 from warehouse.db.connections import read_only_transaction
 from warehouse.db.identifiers import to_paste
 from warehouse.errors import SourceError
+from warehouse.extract.column import without_modifier
 from warehouse.extract.open_transactions import OpenTransactions
 from warehouse.extract.source_identity import SourceIdentity
 from warehouse.extract.source_locks import lock_tables
@@ -25,6 +26,14 @@ class Snapshot:
     taken_at: datetime
     # As they were just before it; None where nobody asked.
     open_transactions: OpenTransactions | None = None
+    # How far the clocks of sessions that set no time zone are ahead of UTC.
+    utc_offset: timedelta = timedelta(0)
+
+    def clock(self, kind: str) -> datetime:
+        """The time of the snapshot as the source stamps it in a column of type `kind`."""
+        if without_modifier(kind) == "timestamp with time zone":
+            return self.taken_at
+        return self.taken_at.astimezone(UTC).replace(tzinfo=None) + self.utc_offset
 
     @property
     def xmin(self) -> int:
@@ -77,11 +86,14 @@ def take_snapshot(
             pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
             statement_timestamp(),
             has_function_privilege('pg_control_system()', 'execute'),
-            (select oid::bigint from pg_database where datname = current_database()), current_database()::text
+            (select oid::bigint from pg_database where datname = current_database()), current_database()::text,
+            -- This transaction's own zone is UTC.
+            statement_timestamp() at time zone (select reset_val from pg_settings where name = 'TimeZone')
+                - statement_timestamp() at time zone 'UTC'
         """
     ).fetchone()
     assert row is not None
-    standby, xmin, taken_at, can_read_identifier, database_oid, database_name = row
+    standby, xmin, taken_at, can_read_identifier, database_oid, database_name, utc_offset = row
     if standby:
         raise SourceError(
             f"Source '{source}' is a standby (read replica).",
@@ -103,7 +115,7 @@ def take_snapshot(
         assert row is not None
         (system_identifier,) = row
     identity = SourceIdentity(system_identifier, timeline, database_oid, database_name, wal_position, xmin)
-    return Snapshot(identity, taken_at, open_transactions)
+    return Snapshot(identity, taken_at, open_transactions, utc_offset)
 
 
 def check_readable(connection: psycopg.Connection, table: Table) -> bool:

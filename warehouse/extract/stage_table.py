@@ -11,6 +11,7 @@ from warehouse.extract.access_paths import AccessPaths, read_access_paths
 from warehouse.extract.catalog import source_columns, table_comment
 from warehouse.extract.checksums import hashing
 from warehouse.extract.copy_rows import copy_rows, explain_values
+from warehouse.extract.cursor_window import SourceClock, changed_by_cursor, without_late_cursor
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.drift import Drift, find_drift
 from warehouse.extract.key_order import Bound, KeyOrder
@@ -28,11 +29,9 @@ from warehouse.extract.watermark import (
     Rotation,
     Watermark,
     Window,
-    changed_by_cursor,
     changed_since,
     find_window,
     unexplained_changes,
-    without_late_cursor,
 )
 from warehouse.sources.declaration import Table
 
@@ -86,7 +85,10 @@ class TableStager:
             return self._skipped(window)
         if reading.way == "cursor":
             assert window.watermark is not None
-            return self._stage_by_cursor(window.watermark, ranges)
+            clock = SourceClock.of(self.snapshot, window.watermark)
+            if clock is not None:
+                return self._stage_by_cursor(window.watermark, clock, ranges)
+            self._note("the source's clock was set back by an unknown time, so that all rows are looked at")
         return self._stage_by_scan(window)
 
     def _find_window(self, drift: Drift) -> Window:
@@ -146,9 +148,16 @@ class TableStager:
             rotation=Rotation(self.snapshot.taken_at),
         )
 
-    def _stage_by_cursor(self, watermark: Watermark, ranges: Sequence[KeyRange]) -> StagedTable:
+    def _stage_by_cursor(
+        self, watermark: Watermark, clock: SourceClock, ranges: Sequence[KeyRange]
+    ) -> StagedTable:
         """Copy what was stamped since the last read, and compare the next ranges of keys."""
-        where = changed_by_cursor(self.writer, self.table, self._columns, watermark)
+        if clock.set_back:
+            self._note(
+                f"the source's clock was set back by about {clock.set_back}: rows are read from then on"
+            )
+        self.reader.execute("set local enable_seqscan = off")
+        where = changed_by_cursor(self.reader, self.table, self._columns, watermark, clock)
         rows_read = self._copy_without_scan(where)
         copied = time.monotonic()
         rotation = watermark.rotation or Rotation(watermark.complete_at)

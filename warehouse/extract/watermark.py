@@ -1,8 +1,8 @@
 """Watermarks: how far each source table is captured, and which rows were written since."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -10,7 +10,6 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from warehouse.db.identifiers import assigned, listed
-from warehouse.extract.column import Column, without_modifier
 from warehouse.extract.open_transactions import OpenTransactions
 from warehouse.extract.snapshot import Snapshot
 from warehouse.extract.source_identity import SourceIdentity
@@ -214,30 +213,6 @@ def unexplained_changes(watermark: Watermark, changes: int, explained: int) -> i
     return watermark.changes_unexplained + max(changes - watermark.changes_counted - explained, 0)
 
 
-def is_moment(kind: str) -> bool:
-    """Whether values of a type can be compared with the moment of a snapshot."""
-    return without_modifier(kind) in ("timestamp with time zone", "timestamp without time zone", "date")
-
-
-def without_late_cursor(
-    connection: psycopg.Connection,
-    watermark: Watermark | None,
-    columns: Sequence[Column],
-    table: Table,
-    snapshot: Snapshot,
-) -> Watermark | None:
-    """`watermark`, without a cursor value that is later than the snapshot: behind infinity nothing would be read."""
-    kinds = [column.type for column in columns if column.name == table.cursor]
-    if watermark is None or watermark.cursor_value is None or not kinds or not is_moment(kinds[0]):
-        return watermark
-    is_late = connection.execute(
-        sql.SQL("select {}::{} > {}").format(
-            sql.Literal(watermark.cursor_value), sql.SQL(kinds[0]), sql.Literal(snapshot.taken_at)
-        )
-    ).fetchone()
-    return replace(watermark, cursor_value=None) if is_late == (True,) else watermark
-
-
 def changed_since(
     watermark: Watermark | None, snapshot_xmin: int, *, new_relations: Sequence[str] = ()
 ) -> sql.Composable:
@@ -253,47 +228,6 @@ def changed_since(
     if new_relations:
         return sql.SQL("({} or {})").format(condition, stored_in(new_relations))
     return condition
-
-
-def changed_by_cursor(
-    connection: psycopg.Connection, table: Table, columns: Sequence[Column], watermark: Watermark
-) -> sql.Composable:
-    """Condition that the cursor's index serves: a row was stamped, and written, since the last read."""
-    return sql.SQL("{} and {}").format(
-        stamped_since(connection, table, columns, watermark), written_since(watermark.snapshot_xmin)
-    )
-
-
-def stamped_since(
-    connection: psycopg.Connection, table: Table, columns: Sequence[Column], watermark: Watermark
-) -> sql.Composable:
-    """Condition on the cursor alone: the row may have been stamped since the last read.
-
-    Every transaction that the last snapshot did not see began at or after `open_transactions.since`. What it stamps by
-    the source's clock is not older. A client's clock may be behind: so the window begins at the highest cursor that was
-    published, if that is earlier.
-    """
-    assert table.cursor is not None and watermark.open_transactions is not None
-    (kind,) = (column.type for column in columns if column.name == table.cursor)
-    plain = without_modifier(kind)
-    row = connection.execute(
-        sql.SQL("select low::text, is_after from {}").format(sql.SQL(_WINDOW_LOW[plain])),
-        {
-            "high": watermark.cursor_value,
-            "since": watermark.open_transactions.since,
-            "captured_at": watermark.captured_at,
-            # A stamp of whole seconds may be rounded down.
-            "rounding": timedelta(0) if kind == plain else timedelta(seconds=1),
-        },
-    ).fetchone()
-    assert row is not None
-    low, is_after = row
-    return sql.SQL("{cursor} {sign} {low}::{kind}").format(
-        cursor=sql.Identifier(table.cursor),
-        sign=sql.SQL(">" if is_after and kind == plain else ">="),
-        low=sql.Literal(low),
-        kind=sql.SQL(kind),
-    )
 
 
 def written_after(snapshot: str) -> sql.Composable:
@@ -318,46 +252,3 @@ def written_after(snapshot: str) -> sql.Composable:
 def written_since(xmin: int) -> sql.Composable:
     """Condition of the xmin scan on a source row: it may have been written after a snapshot with this `xmin`."""
     return sql.SQL("age(xmin) <= (select age({}::xid))").format(sql.Literal(str(xmin % 2**32)))
-
-
-# By type of the cursor, where the window begins; and whether all rows stamped then are known: they were, if every
-# transaction that could add one has begun later. Clocks without a time zone are behind or ahead of UTC by an unknown
-# time, and are set back by an hour once a year: what is known is how long before the snapshot a transaction began.
-_WINDOW_LOW = {
-    "timestamp with time zone": """
-        (
-            select least(high, since - cut) as low, high < since - cut as is_after
-            from (select %(high)s::timestamptz as high, %(since)s::timestamptz as since) as given
-            -- A trigger may cut stamps to seconds, minutes or hours: those of later transactions are then as old.
-            cross join lateral (
-                select case high
-                    when date_trunc('hour', high) then interval '1 hour'
-                    when date_trunc('minute', high) then interval '1 minute'
-                    when date_trunc('second', high) then interval '1 second'
-                    else interval '0'
-                end as unit
-            ) as stamp
-            cross join lateral (
-                select
-                    greatest(%(rounding)s::interval, case when high + unit > since then unit else interval '0' end)
-                        as cut
-            ) as window_start
-        )
-    """,
-    "timestamp without time zone": """
-        (
-            select
-                coalesce(
-                    %(high)s::timestamp - (%(captured_at)s::timestamptz - %(since)s::timestamptz)
-                        - %(rounding)s::interval - interval '1 hour',
-                    %(since)s::timestamp - interval '1 day'
-                ) as low,
-                false as is_after
-        )
-    """,
-    "date": """
-        (
-            select least(%(high)s::date, (%(since)s::timestamptz - interval '1 day')::date) as low, false as is_after
-        )
-    """,
-}

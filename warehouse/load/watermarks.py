@@ -8,6 +8,7 @@ from psycopg import sql
 
 from warehouse.db import staying_session
 from warehouse.errors import BatchOutdated
+from warehouse.extract.cursor_window import is_moment
 from warehouse.extract.range_store import replace_ranges, update_ranges
 from warehouse.extract.reading import take_smallest
 from warehouse.extract.snapshot import Snapshot
@@ -16,7 +17,6 @@ from warehouse.extract.staging_tables import batch_exists, batch_table
 from warehouse.extract.watermark import (
     Rotation,
     Watermark,
-    is_moment,
     read_watermark,
     read_watermarks,
     unexplained_changes,
@@ -174,7 +174,7 @@ def _highest_cursor(connection: psycopg.Connection, staged: StagedTable, snapsho
         ).format(
             cursor=sql.Identifier(table.cursor),
             rows=rows,
-            is_past=sql.SQL("cursor <= {}").format(sql.Literal(snapshot.taken_at))
+            is_past=sql.SQL("cursor <= {}").format(sql.Literal(snapshot.clock(staged.cursor_type)))
             if is_moment(staged.cursor_type)
             else sql.SQL("true"),
             low=sql.Literal(staged.window_low),

@@ -1,0 +1,168 @@
+"""Where a read by the cursor's index begins, so that it misses nothing that the source's clock has stamped since."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Self
+
+import psycopg
+from psycopg import sql
+
+from warehouse.extract.column import Column, without_modifier
+from warehouse.extract.snapshot import Snapshot
+from warehouse.extract.watermark import Watermark, written_since
+from warehouse.sources.declaration import Table
+
+# So many of the latest stamps of a clock without a time zone may be in the future and hide nothing that comes later.
+FUTURE_STAMPS = 100
+
+
+@dataclass(frozen=True)
+class SourceClock:
+    """The source's clock at a read: how far it was set back since the last one, and is ahead of UTC without a zone."""
+
+    set_back: timedelta
+    utc_offset: timedelta
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, watermark: Watermark) -> Self | None:
+        """The clock at `snapshot`; None where it was set back since `watermark`, and nobody knows by how much."""
+        if snapshot.open_transactions is None or watermark.open_transactions is None:
+            return cls(timedelta(0), snapshot.utc_offset)
+        set_back = snapshot.open_transactions.set_back_since(watermark.open_transactions)
+        return None if set_back is None else cls(set_back, snapshot.utc_offset)
+
+
+def is_moment(kind: str) -> bool:
+    """Whether values of a type can be compared with the moment of a snapshot."""
+    return without_modifier(kind) in _WINDOW_LOW
+
+
+def without_late_cursor(
+    connection: psycopg.Connection,
+    watermark: Watermark | None,
+    columns: Sequence[Column],
+    table: Table,
+    snapshot: Snapshot,
+) -> Watermark | None:
+    """`watermark`, without a cursor value that is later than the snapshot: behind infinity nothing would be read."""
+    kinds = [column.type for column in columns if column.name == table.cursor]
+    if watermark is None or watermark.cursor_value is None or not kinds or not is_moment(kinds[0]):
+        return watermark
+    is_late = connection.execute(
+        sql.SQL("select {}::{} > {}").format(
+            sql.Literal(watermark.cursor_value), sql.SQL(kinds[0]), sql.Literal(snapshot.clock(kinds[0]))
+        )
+    ).fetchone()
+    return replace(watermark, cursor_value=None) if is_late == (True,) else watermark
+
+
+def changed_by_cursor(
+    reader: psycopg.Connection,
+    table: Table,
+    columns: Sequence[Column],
+    watermark: Watermark,
+    clock: SourceClock,
+) -> sql.Composable:
+    """Condition that the cursor's index serves: a row was stamped, and written, since the last read."""
+    return sql.SQL("{} and {}").format(
+        stamped_since(reader, table, columns, watermark, clock), written_since(watermark.snapshot_xmin)
+    )
+
+
+def stamped_since(
+    reader: psycopg.Connection,
+    table: Table,
+    columns: Sequence[Column],
+    watermark: Watermark,
+    clock: SourceClock,
+) -> sql.Composable:
+    """Condition on the cursor alone: the row may have been stamped since the last read.
+
+    Every transaction that the last snapshot did not see began at or after `open_transactions.since`. What it stamps by
+    the source's clock is not older, but by so much as that was set back. A client's clock may be behind: so the window
+    begins at the highest cursor that was published, if that is earlier. `reader` must not scan to look for it.
+    """
+    assert table.cursor is not None and watermark.open_transactions is not None
+    (kind,) = (column.type for column in columns if column.name == table.cursor)
+    plain = without_modifier(kind)
+    row = reader.execute(
+        sql.SQL("select low::text, is_after from {}").format(
+            sql.SQL(_WINDOW_LOW[plain]).format(
+                cursor=sql.Identifier(table.cursor),
+                table=sql.Identifier(*table.at_source),
+                high=sql.Literal(watermark.cursor_value),
+                since=sql.Literal(watermark.open_transactions.since - clock.set_back),
+                captured_at=sql.Literal(watermark.captured_at),
+                utc_offset=sql.Literal(clock.utc_offset),
+                # A stamp of whole seconds may be rounded down.
+                rounding=sql.Literal(timedelta(0) if kind == plain else timedelta(seconds=1)),
+                future_stamps=sql.Literal(FUTURE_STAMPS),
+            )
+        )
+    ).fetchone()
+    assert row is not None
+    low, is_after = row
+    return sql.SQL("{cursor} {sign} {low}::{kind}").format(
+        cursor=sql.Identifier(table.cursor),
+        sign=sql.SQL(">" if is_after and kind == plain else ">="),
+        low=sql.Literal(low),
+        kind=sql.SQL(kind),
+    )
+
+
+# By type of the cursor, where the window begins; and whether all rows stamped then are known: they were, if every
+# transaction that could add one has begun later. Clocks without a time zone are set back by an hour once a year, and
+# sessions that set a zone of their own are behind or ahead of the source's by an unknown time. What is known of these
+# is how long before the snapshot a transaction began, and the stamps that were read, the latest perhaps in the future.
+_WINDOW_LOW = {
+    "timestamp with time zone": """
+        (
+            select least(high, since - cut) as low, high < since - cut as is_after
+            from (select {high}::timestamptz as high, {since}::timestamptz as since) as given
+            -- A trigger may cut stamps to seconds, minutes or hours: those of later transactions are then as old.
+            cross join lateral (
+                select case high
+                    when date_trunc('hour', high) then interval '1 hour'
+                    when date_trunc('minute', high) then interval '1 minute'
+                    when date_trunc('second', high) then interval '1 second'
+                    else interval '0'
+                end as unit
+            ) as stamp
+            cross join lateral (
+                select
+                    greatest({rounding}::interval, case when high + unit > since then unit else interval '0' end)
+                        as cut
+            ) as window_start
+        ) as cursor_window
+    """,
+    "timestamp without time zone": """
+        (
+            select
+                least(
+                    coalesce(
+                        (
+                            select {cursor} from {table}
+                            where {cursor} <= least({high}::timestamp, captured_at + {utc_offset}::interval)
+                            order by {cursor} desc offset {future_stamps} limit 1
+                        ) - (captured_at - since),
+                        '-infinity'
+                    ),
+                    since + {utc_offset}::interval
+                ) - {rounding}::interval - interval '1 hour' as low,
+                false as is_after
+            from (
+                select
+                    {captured_at}::timestamptz at time zone 'UTC' as captured_at,
+                    {since}::timestamptz at time zone 'UTC' as since
+            ) as given
+        ) as cursor_window
+    """,
+    "date": """
+        (
+            select
+                least({high}::date, ({since}::timestamptz at time zone 'UTC' - interval '1 day')::date) as low,
+                false as is_after
+        ) as cursor_window
+    """,
+}
