@@ -34,6 +34,9 @@ def dashboard(
         "server.headless": str(headless).lower(),
         "browser.gatherUsageStats": "false",
         "client.showErrorDetails": "none",
+        # No menu of developers: their button would deploy the page to somebody else's service.
+        "client.toolbarMode": "minimal",
+        "server.fileWatcherType": "none",
     }
     command = [sys.executable, "-m", "streamlit", "run", str(APP)]
     command += [f"--{name}={value}" for name, value in options.items()]

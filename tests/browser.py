@@ -11,11 +11,20 @@ import pytest
 
 @dataclass
 class Visit:
-    """An open page, with what it said on its console and asked of the network."""
+    """An open page, with what it said on its console, asked of the network, and was sent through sockets."""
 
     page: Any
     errors: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+    received: list[bytes] = field(default_factory=list)
+
+    def hear(self, socket: Any) -> None:
+        """Note the address of a socket and what comes through it."""
+        self.requests.append(socket.url)
+        socket.on(
+            "framereceived",
+            lambda frame: self.received.append(frame.encode() if isinstance(frame, str) else frame),
+        )
 
 
 @contextmanager
@@ -36,6 +45,7 @@ def visit(url: str, *, width: int = 1280, height: int = 900, dark: bool = False)
         page.on("console", lambda said: opened.errors.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: opened.errors.append(str(error)))
         page.on("request", lambda request: opened.requests.append(request.url))
+        page.on("websocket", opened.hear)
         page.goto(url)
         yield opened
         browser.close()

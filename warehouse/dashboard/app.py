@@ -1,8 +1,9 @@
 """The page of `dwh dashboard`, run by Streamlit."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -14,17 +15,24 @@ from warehouse.model.mart import format_cell, read_marts, read_metrics, title_of
 from warehouse.settings import Settings
 
 EVERY = "60s"
+# How often a page that could not be drawn looks whether the warehouse answers again.
+RETRY_EVERY = "5s"
 ALL = "all"
 # The source of what is known of visitors.
 WEBLOGS = "weblogs"
+# The source of stored marts in mart.table_freshness.
+MARTS = "mart"
 
 
 def main() -> None:
     """Draw the page, or say why it cannot be drawn."""
     st.set_page_config("Warehouse", layout="wide")
     st.title("Warehouse")
-    with answering():
+    try:
         show(Settings.load().warehouse)
+    except WarehouseError as error:
+        _say_down(error)
+        wait(Settings.load().warehouse)
 
 
 @contextmanager
@@ -33,9 +41,16 @@ def answering() -> Iterator[None]:
     try:
         yield
     except WarehouseError as error:
-        st.error(f"The warehouse does not answer. {error.what}")
-        if error.hint:
-            st.info(error.hint)
+        _say_down(error)
+
+
+@st.fragment(run_every=RETRY_EVERY)
+def wait(url: str) -> None:
+    """Draw the page as soon as the warehouse answers."""
+    with suppress(WarehouseError):
+        read.query(url, "select")
+        st.rerun()
+    st.caption("This page is drawn as soon as it answers.")
 
 
 def show(url: str) -> None:
@@ -55,19 +70,19 @@ def show(url: str) -> None:
         periods,
         (periods[-13] if len(periods) > 13 else periods[0], periods[-1]),
         format_func=lambda month: f"{month:%b %Y}",
+        help="Of sales by month and category",
     )
-    categories = st.sidebar.multiselect("Categories", sorted(everything.category.unique()))
+    categories = st.sidebar.multiselect(
+        "Categories", sorted(everything.category.unique()), help="Of sales and products"
+    )
     regions = read.mart(url, "customer_activity_by_region").country.unique()
-    country = st.sidebar.selectbox("Country", [ALL, *sorted(regions)])
+    country = st.sidebar.selectbox("Country", [ALL, *sorted(regions)], help="Of products and customers")
     segments = read.mart(url, "customer_segments").segment.unique()
-    segment = st.sidebar.selectbox("Segment", [ALL, *sorted(segments)])
+    segment = st.sidebar.selectbox("Segment", [ALL, *sorted(segments)], help="Of customers")
     state(url)
     sales(url, source, currency, first, last, categories)
-    left, right = st.columns(2)
-    with left:
-        products(url, source, currency, _one(country), categories)
-    with right:
-        customers(url, source, currency, _one(country), _one(segment))
+    products(url, source, currency, _one(country), categories)
+    customers(url, source, currency, _one(country), _one(segment))
     behaviour(url)
     with st.expander("Definitions"):
         for metric in read_metrics().values():
@@ -79,9 +94,13 @@ def state(url: str) -> None:
     """How fresh the numbers are, and whether the data behind them passed their checks."""
     with answering():
         fresh = read.freshness(url).to_dict("records")
-        for place, row in zip(st.columns(max(len(fresh), 1)), fresh, strict=False):
-            place.metric(f"{row['source']}: complete as of", _minute(row["complete_at"]))
+        for place, row in zip(st.columns(max(len(fresh), 1), border=True), fresh, strict=False):
+            place.markdown(f"**{row['source']}** complete as of {_minute(row['complete_at'])}")
             place.caption(f"{_verdict(row)}; {row['waiting_count']:,.0f} rows in quarantine")
+        failing = read.failing_checks(url)
+        if not failing.empty:
+            with st.expander(f"{len(failing)} checks failed or warned"):
+                _draw(failing)
 
 
 @st.fragment(run_every=EVERY)
@@ -94,14 +113,24 @@ def sales(url: str, source: str, currency: str, first: date, last: date, categor
             total = rows[name].sum(min_count=1)
             value = None if total != total else float(total)
             place.metric(title_of(name), format_cell(name, value), help=read_metrics()[name].description)
-        st.caption(
-            f"Amounts in {currency}. {read_marts()['sales_by_category_month'].description} {_fresh(url, source)}"
-        )
-        drawn = rows.rename(columns={"ordered_month": "Month", "category": "Category"})
-        drawn["Month"] = pd.to_datetime(drawn["Month"])
-        st.bar_chart(
-            drawn, x="Month", y="net_amount", color="Category", x_label="", y_label=f"Net sales, {currency}"
-        )
+        description = read_marts()["sales_by_category_month"].description
+        st.caption(f"{description} {_filtered(currency, categories)} {_fresh(url, source)}")
+        amount = f"{title_of('net_amount')}, {currency}"
+        # A month is a bar as wide as any other; as a moment in time it would be a line.
+        months = rows.assign(month=[f"{month:%Y-%m}" for month in rows.ordered_month])
+        for place, name, is_flat in zip(st.columns(2), ("month", "category"), (False, True), strict=True):
+            drawn = months.groupby(name, as_index=False)[["net_amount"]].sum()
+            place.bar_chart(
+                drawn,
+                x=name,
+                y="net_amount",
+                x_label="",
+                y_label=amount,
+                horizontal=is_flat,
+                sort="-net_amount" if is_flat else True,
+                height=max(340, 24 * len(drawn)) if is_flat else 340,
+                alt=f"{amount} by {name}: " + _spoken(drawn, name),
+            )
 
 
 @st.fragment(run_every=EVERY)
@@ -109,7 +138,8 @@ def products(url: str, source: str, currency: str, country: str | None, categori
     """The best-selling products of a country."""
     with answering():
         rows = read.products(url, source, currency, country, categories)
-        table("top_products_by_region", rows, f"Amounts in {currency}. {_fresh(url, source)}")
+        note = f"{_filtered(currency, categories, country)} {_fresh(url, source)}"
+        table("top_products_by_region", rows, note)
 
 
 @st.fragment(run_every=EVERY)
@@ -117,7 +147,8 @@ def customers(url: str, source: str, currency: str, country: str | None, segment
     """The best customers of a country or segment."""
     with answering():
         rows = read.customers(url, source, currency, country, segment)
-        table("customer_ranking", rows, f"Amounts in {currency}. {_fresh(url, source)}")
+        note = f"{_filtered(currency, country, segment)} {_fresh(url, source)}"
+        table("customer_ranking", rows, note)
 
 
 @st.fragment(run_every=EVERY)
@@ -125,9 +156,8 @@ def behaviour(url: str) -> None:
     """The funnel, and conversion per traffic source."""
     with answering():
         fresh = _fresh(url, WEBLOGS)
-        for place, name in zip(st.columns(2), ("purchase_funnel", "traffic_source_conversion"), strict=True):
-            with place:
-                table(name, read.mart(url, name), fresh)
+        for name in ("purchase_funnel", "traffic_source_conversion"):
+            table(name, read.mart(url, name), fresh)
 
 
 def table(name: str, rows: pd.DataFrame, note: str) -> None:
@@ -135,24 +165,47 @@ def table(name: str, rows: pd.DataFrame, note: str) -> None:
     mart = read_marts()[name]
     st.subheader(mart.title)
     st.caption(f"{mart.description} {note}")
-    st.dataframe(rows, hide_index=True, column_config={column: _column(column) for column in rows.columns})
+    _draw(rows)
 
 
-def _column(name: str) -> Any:
-    title = title_of(name)
-    if name.endswith(("_share", "_rate", "share_of_previous", "share_of_first")):
-        return st.column_config.NumberColumn(title, format="percent")
-    if name.endswith("_amount"):
-        return st.column_config.NumberColumn(title, format="%.2f")
-    return st.column_config.Column(title)
+def _draw(rows: pd.DataFrame) -> None:
+    """A table whose cells are formatted as on every surface; it is sorted by the values themselves."""
+    formats: Any = {name: partial(format_cell, name) for name in rows.columns}
+    headings = {name: st.column_config.Column(title_of(name)) for name in rows.columns}
+    st.dataframe(
+        rows.style.format(formats, na_rep="–"), hide_index=True, column_config=headings, placeholder="–"
+    )
+
+
+def _filtered(currency: str, *filters: str | list[str] | None) -> str:
+    """What the rows below are limited to, in a sentence."""
+    chosen = [", ".join(one) if isinstance(one, list) else one for one in filters if one]
+    return f"Amounts in {currency}." + (f" Only {'; '.join(chosen)}." if chosen else "")
 
 
 def _fresh(url: str, source: str) -> str:
-    """As of when a source is complete, and whether its data passed their checks, in a sentence."""
-    for row in read.freshness(url).to_dict("records"):
-        if row["source"] == source:
-            return f"{source} is complete as of {_minute(row['complete_at'])}; {_verdict(row)}."
-    return ""
+    """As of when numbers from a source are complete, and whether its data passed their checks, in a sentence.
+
+    They are read from stored marts, which may be older than the source's last run.
+    """
+    known = {row["source"]: row for row in read.freshness(url).to_dict("records")}
+    if source not in known:
+        return ""
+    moments = [known[name]["complete_at"] for name in (source, MARTS) if name in known]
+    as_of = pd.NaT if any(map(pd.isna, moments)) else min(moments)
+    return f"Complete as of {_minute(as_of)}; {_verdict(known[source])}."
+
+
+def _say_down(error: WarehouseError) -> None:
+    st.error(f"The warehouse does not answer. {error.what}")
+    if error.hint:
+        st.info(error.hint)
+
+
+def _spoken(rows: pd.DataFrame, name: str) -> str:
+    """The bars of a chart in words, the tallest first."""
+    ordered = rows.sort_values("net_amount", ascending=False).to_dict("records")
+    return ", ".join(f"{row[name]} {format_cell('net_amount', row['net_amount'])}" for row in ordered)
 
 
 def _minute(moment: Any) -> str:

@@ -57,6 +57,17 @@ def freshness(url: str) -> pd.DataFrame:
     )
 
 
+def failing_checks(url: str) -> pd.DataFrame:
+    """Checks that failed or warned when they last had data, by source."""
+    return query(
+        url,
+        """
+        select source, dataset, check_name, outcome, measured, message, checked_at
+        from mart.data_quality where outcome in ('failed', 'warned') order by source, dataset, check_name
+        """,
+    )
+
+
 def months(
     url: str, source: str, currency: str, first: date, last: date, categories: list[str]
 ) -> pd.DataFrame:
@@ -81,11 +92,11 @@ def products(
     return query(
         url,
         """
-        select category, customer_country, product_rank, product_name, unit_count, net_amount
+        select product_name, unit_count, net_amount, category, customer_country, product_rank
         from mart.top_products_by_region
         where source_system = %s and currency = %s and (%s::text is null or customer_country = %s)
             and (cardinality(%s::text[]) = 0 or category = any(%s))
-        order by unit_count desc limit 100
+        order by unit_count desc, category, customer_country, product_rank limit 100
         """,
         [source, currency, country, country, categories, categories],
     )
@@ -96,7 +107,7 @@ def customers(url: str, source: str, currency: str, country: str | None, segment
     return query(
         url,
         """
-        select customer_rank, customer_key, customer_country, segment, order_count, net_amount, recency_days
+        select customer_rank, customer_key, net_amount, order_count, segment, customer_country, recency_days
         from mart.customer_ranking_masked
         where source_system = %s and currency = %s and (%s::text is null or customer_country = %s)
             and (%s::text is null or segment = %s)
