@@ -1,6 +1,7 @@
 """The archive holds every batch that was published, each row once, and nothing that was not."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -377,6 +378,26 @@ def test_runs_that_overlap_are_archived_both_and_one_after_the_other(
             assert not try_transaction_lock(shop.warehouse, STAR_LOCK)
     flush.flush(shop.warehouse_url, archive)
     assert run.run_id in {row["_run_id"] for row in archived(archive, "audit/run")}
+
+
+def test_adding_batches_waits_for_a_run_that_publishes_and_never_with_it(
+    shop: Pipeline, archive: Archive
+) -> None:
+    load(shop, archive, adds=False)
+    first, last = CUSTOMER, "audit/watermark"
+    publishes = "update audit.archive_table set captured_run_id = captured_run_id where path = %s"
+    with psycopg.connect(shop.warehouse_url) as run, ThreadPoolExecutor(1) as pool:
+        run.execute(publishes, [last])
+        adding = pool.submit(flush.flush, shop.warehouse_url, archive)
+        shop.wait_for(
+            "select from pg_stat_activity where application_name = 'dwh archive' and wait_event_type = 'Lock' "
+            "and datname = current_database()"
+        )
+        run.execute("set lock_timeout = '5s'")
+        run.execute(publishes, [first])
+        run.commit()
+        assert adding.result(60) > 0
+    assert_archived(shop, archive)
 
 
 def test_table_that_cannot_be_written_holds_back_the_audit_trail_and_no_other_table(

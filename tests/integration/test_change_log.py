@@ -59,6 +59,22 @@ def test_every_change_of_a_run_is_logged_with_its_run_and_user(shop: Pipeline, m
     ]  # fmt: skip
 
 
+def test_transactions_that_log_changes_of_the_same_tables_do_not_wait_for_each_other(shop: Pipeline) -> None:
+    shop.capture()
+    tables = ("watermark", "definition")
+    change = "update audit.{0} set run_id = run_id where ctid = (select {1}(ctid) from audit.{0})"
+    with connect(shop.warehouse_url) as first, connect(shop.warehouse_url) as second:
+        for session in (first, second):
+            session.execute("set lock_timeout = '2s'")
+        first.execute(change.format(tables[0], "min").encode())
+        second.execute(change.format(tables[1], "max").encode())
+        first.execute(change.format(tables[1], "min").encode())
+        second.execute(change.format(tables[0], "max").encode())
+    assert shop.rows("select table_name, count(*) from audit.before_image group by 1 order by 1") == [
+        ("audit.definition", 2), ("audit.watermark", 2),
+    ]  # fmt: skip
+
+
 def test_changes_by_hand_are_logged_with_their_user_and_no_run(shop: Pipeline, me: str) -> None:
     shop.order(1, "2024-03-10")
     shop.capture()

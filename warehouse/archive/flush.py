@@ -134,20 +134,27 @@ def _add(work: _Work, pending: Sequence[PendingBatch]) -> None:
 
 
 def _forget(connection: psycopg.Connection, added: Sequence[Sequence[PendingBatch]]) -> None:
-    """Remember how far tables reach, and drop exactly the batches that are in them, in one transaction."""
-    with connection.transaction(), connection.cursor() as cursor:
-        cursor.executemany(
+    """Remember how far tables reach, and drop exactly the batches that are in them, each table for itself.
+
+    A run that publishes holds the rows of several tables, in an order of its own: one at a time waits for it, and never
+    with it.
+    """
+    for batches in added:
+        connection.execute(
             """
+            with added as (delete from audit.archive_pending where batch_id = any(%(batch_ids)s))
+
             insert into audit.archive_table (path, archived_batch_id, archived_run_id, archived_at)
-            values (%s, %s, %s, clock_timestamp())
+            values (%(path)s, %(batch_id)s, %(run_id)s, clock_timestamp())
             on conflict (path) do update set archived_batch_id = excluded.archived_batch_id,
                 archived_run_id = excluded.archived_run_id, archived_at = excluded.archived_at
             """,
-            [(batches[-1].path, batches[-1].batch_id, batches[-1].run_id) for batches in added],
-        )
-        cursor.execute(
-            "delete from audit.archive_pending where batch_id = any(%s)",
-            [[batch.batch_id for batches in added for batch in batches]],
+            {
+                "batch_ids": [batch.batch_id for batch in batches],
+                "path": batches[-1].path,
+                "batch_id": batches[-1].batch_id,
+                "run_id": batches[-1].run_id,
+            },
         )
 
 

@@ -74,10 +74,19 @@ def logged_tables(connection: psycopg.Connection) -> list[LoggedTable]:
 
 
 def add_missing_triggers(connection: psycopg.Connection) -> None:
-    """Create the triggers of tables that have none."""
-    for table in logged_tables(connection):
+    """Create the triggers of tables that have none, and record the columns of all.
+
+    Else two runs would record those of several tables when they first log a change of them, each in its own order, and
+    wait for each other.
+    """
+    tables = logged_tables(connection)
+    for table in tables:
         if not table.has_triggers:
             create_triggers(connection, table.schema, table.name)
+    connection.execute(
+        "select audit.row_schema_id(to_regclass(name)) from unnest(%s::text[]) as name",
+        [[sql.Identifier(table.schema, table.name).as_string(connection) for table in tables]],
+    )
 
 
 def drop_triggers(connection: psycopg.Connection) -> None:
