@@ -37,7 +37,8 @@ def with_urls(settings: Settings, *, start: bool = True, migrate: bool = True) -
 
     Args:
         settings: Settings to complete.
-        start: Start the embedded server and create its databases as needed; without it nothing is started or created.
+        start: Start the embedded server and create its databases as needed; without it nothing is started or created,
+            and where the warehouse has a URL and no server was ever started here, there is no embedded shop either.
         migrate: Migrate an embedded warehouse that has just been created or is outdated.
     """
     names = embedded_databases(settings)
@@ -46,6 +47,9 @@ def with_urls(settings: Settings, *, start: bool = True, migrate: bool = True) -
     server = embedded_server(settings)
     if start:
         server.start()
+    elif WAREHOUSE not in names and not server.data.exists():
+        # A machine that only looks: a watchdog, metrics, status of a warehouse that others load.
+        return settings
     complete = settings
     if SHOP in names:
         complete = complete.with_source_url(SHOP, server.url(SHOP))

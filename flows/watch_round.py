@@ -3,7 +3,7 @@
 import logging
 import urllib.request
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from flows.databases import with_urls
@@ -15,7 +15,7 @@ from flows.run_locked import run_locked
 from stack.local import rotate_logs
 from warehouse.db.connections import connect, without_password
 from warehouse.errors import AccessRefused, ConnectionFailed, WarehouseError
-from warehouse.runs.alerts import Alert, Mailbox, compose, has_overdue_mail, send_now
+from warehouse.runs.alerts import Alert, Kind, Mailbox, compose, format_span, has_overdue_mail, send_now
 from warehouse.runs.audit import Run
 from warehouse.runs.retention import prune_audit
 from warehouse.runs.watchdog import Watch, watch
@@ -39,12 +39,14 @@ def watch_round() -> Watched:
     """Mark runs whose process is gone as crashed, mail what is late, send queued mail, and call the monitor.
 
     Raises:
-        ConnectionFailed, AccessRefused: the warehouse is down; that is mailed, once.
+        ConnectionFailed, AccessRefused: the warehouse is down; that is mailed, and again each DWH_REMINDER_HOURS.
     """
     # Nothing is started here: a database that is down is to be reported, not started in passing.
     settings = with_urls(Settings.load(), start=False)
     url = settings.warehouse
-    declared = read_declarations(sources_with_url(settings))
+    if not (sources := sources_with_url(settings)):
+        log("no source has a URL here: that loads of sources are late is not noticed", logging.WARNING)
+    declared = read_declarations(sources)
     # A running watchdog is not late; the one to notice that it is, is `dwh watchdog` from cron.
     expectations = [expected for expected in declared.expectations if expected.flow != NAME]
 
@@ -98,18 +100,27 @@ def _call_monitor(settings: Settings) -> None:
 
 
 def _mail_that_warehouse_is_down(settings: Settings, error: WarehouseError) -> None:
-    """Mail that the warehouse is down, once: its outbox is down with it."""
+    """Mail that the warehouse is down, and again while it stays so: its outbox is down with it.
+
+    The marker holds since when; it was last written when the last mail was sent.
+    """
     marker = _marker(settings)
     mailbox = Mailbox.of(settings)
-    if mailbox is None or marker.exists():
+    if mailbox is None:
         return
-    now = datetime.now(UTC)
-    send_now(
-        mailbox,
-        compose(Alert("failed", "the warehouse", "", error.what, now, error.hint, link=alert_rules().ui_url)),
-    )
+    now = since = datetime.now(UTC)
+    kind: Kind = "failed"
+    what = error.what
+    if marker.exists():
+        since, kind = datetime.fromisoformat(marker.read_text()), "reminder"
+        what = f"for {format_span(now - since)}: {what}"
+        mailed = datetime.fromtimestamp(marker.stat().st_mtime, UTC)
+        if not settings.reminder_hours or now - mailed < timedelta(hours=settings.reminder_hours):
+            return
+    alert = Alert(kind, "the warehouse", "", what, since, error.hint, link=alert_rules().ui_url)
+    send_now(mailbox, compose(alert))
     marker.parent.mkdir(parents=True, exist_ok=True)
-    marker.write_text(now.isoformat())
+    marker.write_text(since.isoformat())
 
 
 def _mail_that_warehouse_is_back(settings: Settings) -> None:

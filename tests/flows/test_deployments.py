@@ -109,6 +109,15 @@ def registered(client: "SyncPrefectClient", names: Sequence[str] = NAMES) -> dic
     return known
 
 
+def places_of_command(template: Mapping[str, Any]) -> list[str]:
+    """Where a pool's job template lets a run say which command its worker executes."""
+    places = {
+        "configuration": template["job_configuration"],
+        "variables": template["variables"]["properties"],
+    }
+    return [place for place, names in places.items() if "command" in names]
+
+
 @dataclass(frozen=True)
 class Everything:
     """All deployments as they were registered, from when on, and what registering them again has printed."""
@@ -153,7 +162,8 @@ def test_everything_is_registered_and_registering_again_changes_nothing(
     assert schedules == [("0 18 * * *", "America/Sao_Paulo", True)]
     assert all(limit == 1 for _, _, _, _, limit, *_ in everything.first.values())
 
-    assert client.read_work_pool("dwh").concurrency_limit == 4
+    pool = client.read_work_pool("dwh")
+    assert (pool.concurrency_limit, places_of_command(pool.base_job_template)) == (4, [])
     assert len(client.read_automations_by_name(declared.resources["automations"][0]["name"])) == 1
     variable = client.read_variable_by_name("dwh_time_zone")
     assert variable is not None and variable.value == "America/Sao_Paulo"
@@ -415,6 +425,7 @@ def test_what_an_operator_has_changed_on_the_server_stays_until_it_is_reset(
     from prefect.client.schemas.actions import DeploymentUpdate, VariableUpdate, WorkPoolUpdate
     from prefect.client.schemas.schedules import CronSchedule
     from prefect.events.schemas.automations import AutomationCore
+    from prefect.workers.process import ProcessWorker
 
     declared = some("daily-warehouse", "refresh-marts", "reconcile")
     names = [one["name"] for one in declared.deployments]
@@ -438,7 +449,10 @@ def test_what_an_operator_has_changed_on_the_server_stays_until_it_is_reset(
             parameters={**before["daily-warehouse"][3], "full_refresh": True}, concurrency_limit=2
         ),
     )
-    client.update_work_pool("dwh", WorkPoolUpdate(concurrency_limit=9))
+    # As a pool that was not made by us: each run could name its command.
+    template = ProcessWorker.get_default_base_job_template()
+    assert places_of_command(template) == ["configuration", "variables"]
+    client.update_work_pool("dwh", WorkPoolUpdate(concurrency_limit=9, base_job_template=template))
     client.update_variable(VariableUpdate(name="dwh_time_zone", value="Asia/Tokyo"))
     client.update_automation(
         automation.id,
@@ -460,6 +474,7 @@ def test_what_an_operator_has_changed_on_the_server_stays_until_it_is_reset(
     for _ in range(2):
         done = deploy(declared, folder=tmp_path)
         assert registered(client, names) == changed
+        assert places_of_command(client.read_work_pool("dwh").base_job_template) == []
         assert others() == (9, "Asia/Tokyo", False, ["reconcile"])
         assert done.kept == {
             "ingest-shop": ["schedules"],

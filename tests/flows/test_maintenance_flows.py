@@ -1,5 +1,6 @@
 """What keeps the warehouse in order, under a real Prefect server: retention, countries told again, reconcile."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,13 @@ def test_old_requests_are_removed_countries_looked_up_again_and_differences_repa
     landing.mkdir(parents=True)
     old = line(6).replace(b"/2026:", b"/2001:")
     (landing / "access.log").write_bytes(lines(1, 4) + line(5, address=NOBODYS) + old)
+    # More rows than a page of Prefect shows.
+    place.shop.execute(
+        """
+        insert into customer (id, document_number, name, username, email, country)
+        select 1 + n, 'd' || n, 'Eva', 'eva' || n, 'eva' || n || '@example.com', 'AR' from generate_series(1, 120) as n
+        """
+    )
     ingest_source("shop")
     ingest_weblogs()
     monkeypatch.setenv("DWH_WEBLOG_RETENTION_DAYS", "5000")
@@ -58,3 +66,10 @@ def test_old_requests_are_removed_countries_looked_up_again_and_differences_repa
         f"# {flow}: {status}" for flow, status, _ in runs
     ]
     assert {"reconcile-differences", "reconcile-verification"} <= seen[3].artifacts.keys()
+    listed = place.rows(
+        "select count(*), count(*) filter (where table_name = 'raw.shop_customer') from audit.difference group by run_id"
+    )
+    assert len(listed) == 2 and all(count > customers == 100 for count, customers in listed)
+    for run in seen[2:]:
+        assert len(json.loads(run.artifacts["reconcile-differences"])) == 100
+        assert "Forged" not in run.artifacts["reconcile-differences"]

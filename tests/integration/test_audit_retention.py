@@ -66,7 +66,11 @@ def timed(ask: Callable[[], object]) -> float:
     return min(seconds)
 
 
-@pytest.mark.parametrize("days", [30, pytest.param(5 * 365, marks=pytest.mark.slow)])
+# A million runs, removed in fifty rounds: five minutes on a busy machine.
+FIVE_YEARS = pytest.param(5 * 365, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])
+
+
+@pytest.mark.parametrize("days", [30, FIVE_YEARS])
 def test_status_report_and_marts_answer_within_a_second_and_pruning_keeps_what_is_needed(
     days: int, warehouse_url: str
 ) -> None:

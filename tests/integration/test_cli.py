@@ -398,8 +398,13 @@ def test_empty_warehouse_is_migrated_up_and_down_on_demand_alone(
 
 def test_doctor_finds_what_is_wrong_and_how_to_repair_it(dwh: CommandLine, shop: Pipeline) -> None:
     assert dwh("generate", "weblogs", "--lines", "10").returncode == 0
+    env_file = dwh.folder / ".env"
+    env_file.write_text("OTHER=1\n")
+    env_file.chmod(0o600)
     done = dwh("doctor", "--json")
     assert done.returncode == 0
+    assert [one for one in json.loads(done.stdout) if one["about"] == ".env"] == []
+    env_file.chmod(0o640)
     assert [one["verdict"] for one in json.loads(done.stdout) if one["about"] == "contracts"] == ["ok"]
 
     contracts = shutil.copytree(str(files("checks")), dwh.folder / "mine" / "checks")
@@ -442,6 +447,8 @@ def test_doctor_finds_what_is_wrong_and_how_to_repair_it(dwh: CommandLine, shop:
         ("mail", "The mail server smtp"),
     }
     hints = {what: hint for _, _, what, hint in found}
+    readable = ".env can be read by others than its owner: it may hold passwords."
+    assert (".env", "note", readable, "chmod 600 .env") in found
     assert all(hint for about, _, _, hint in found if about == "contracts")
     assert hints["Table dwh.dim_product: index by_name is in the database, and not declared."].startswith(
         "Drop it"

@@ -4,7 +4,9 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from cli.operations import metrics
 from tests.pipeline import CONFIRMED, Pipeline
 from tests.weblog_lake import WeblogLake, lines, make_lake
 from warehouse.db.connections import connect
@@ -143,7 +145,9 @@ def test_undo_of_a_load_takes_the_claims_of_later_idle_loads_with_it(lake: Weblo
     assert none is None
 
 
-def test_metrics_say_what_the_marts_say_and_need_no_more_than_the_monitor_s_role(shop: Pipeline) -> None:
+def test_metrics_say_what_the_marts_say_and_need_no_more_than_the_monitor_s_role(
+    shop: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shop.order(1, "2024-03-10", {"discount_amount": 1_000})
     shop.capture()
     with pytest.raises(ValueError, match="no good"), start_run(shop.warehouse_url, flow="refresh-marts"):
@@ -170,3 +174,14 @@ def test_metrics_say_what_the_marts_say_and_need_no_more_than_the_monitor_s_role
     # Each metric is declared once, before its values.
     declared = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
     assert len(declared) == len(set(declared)) == 12
+    # As Prometheus itself reads the file that node_exporter serves.
+    file = tmp_path / "dwh.prom"
+    file.write_text("old")
+    monkeypatch.setenv("DWH_WAREHOUSE_URL", shop.warehouse_url)
+    metrics(to=file)
+    assert [path.name for path in tmp_path.iterdir()] == ["dwh.prom"]
+    served = {family.name: family for family in text_string_to_metric_families(file.read_text())}
+    assert list(served) == declared
+    assert all(family.type == "gauge" and family.documentation for family in served.values())
+    rows = {sample.labels["table"]: sample.value for sample in served["dwh_table_differs"].samples}
+    assert rows["customer"] == 0

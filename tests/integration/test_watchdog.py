@@ -1,5 +1,6 @@
 """The watchdog: what should have succeeded and has not is mailed once, with or without Prefect."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -16,14 +17,16 @@ import pytest
 from flows.deployments import read_declarations
 from flows.watch_round import watch_round
 from stack.files import free_port
-from tests.mailserver import Inbox, mail_server, text_of
-from warehouse.db.connections import connect
+from tests.mailserver import Inbox, mail_server
+from warehouse.db.connections import connect, without_password
 from warehouse.errors import ConnectionFailed
 from warehouse.runs.alerts import Rules
 from warehouse.runs.audit import start_run
 from warehouse.runs.watchdog import Expectation, Watch, watch
 
 DAILY = Expectation("daily-warehouse", "0 18 * * *", "America/Sao_Paulo", timedelta(minutes=90))
+# Not due while a test runs.
+RARE = Expectation(DAILY.flow, "0 0 29 2 *", "UTC", timedelta(0))
 NOON = datetime(2026, 5, 10, 12, 0, tzinfo=UTC)
 # 18:00 in São Paulo.
 DUE = datetime(2026, 5, 10, 21, 0, tzinfo=UTC)
@@ -134,14 +137,12 @@ def test_late_is_news_while_another_problem_is_open_unless_a_run_has_ended_badly
 def test_problem_that_lasts_is_mailed_again_once_a_day_until_a_run_succeeds(
     warehouse_url: str, warehouse: psycopg.Connection
 ) -> None:
-    # Not due while the test runs.
-    rare = Expectation(DAILY.flow, "0 0 29 2 *", "UTC", timedelta(0))
     for flow, error in ((DAILY.flow, ValueError), (DAILY.flow, TypeError), ("backfill", ValueError)):
         with pytest.raises(error, match="no good"), start_run(warehouse_url, flow=flow):
             raise error("no good")
     (begin,) = warehouse.execute("select max(created_at) from audit.outbox").fetchone() or ()
     reminded = [
-        list(look(warehouse, begin + timedelta(hours=hours), rare).reminded)
+        list(look(warehouse, begin + timedelta(hours=hours), RARE).reminded)
         for hours in (0, 23, 25, 26, 48, 50, 75)
     ]
     once = [DAILY.flow]
@@ -158,11 +159,40 @@ def test_problem_that_lasts_is_mailed_again_once_a_day_until_a_run_succeeds(
     )
     for error in ("ValueError", "TypeError"):
         assert f"- daily-warehouse failed: {error}: no good: once since" in text
-    off = watch(warehouse, [rare], Rules(reminder_hours=0), begin + timedelta(days=9))
+    off = watch(warehouse, [RARE], Rules(reminder_hours=0), begin + timedelta(days=9))
     assert not off.reminded
     with start_run(warehouse_url, flow=DAILY.flow):
         pass
-    assert not look(warehouse, begin + timedelta(days=9), rare).reminded
+    assert not look(warehouse, begin + timedelta(days=9), RARE).reminded
+
+
+def test_process_of_live_that_is_gone_is_mailed_and_again_each_day_until_it_is_back(
+    warehouse_url: str, warehouse: psycopg.Connection
+) -> None:
+    def rounds(*hours: int) -> list[tuple[list[str], list[str]]]:
+        seen = [look(warehouse, begin + timedelta(hours=after), RARE) for after in hours]
+        return [(list(one.gone), list(one.reminded)) for one in seen]
+
+    warehouse.execute(
+        "insert into audit.live (source, host, pid, started_at, since, asked_at) "
+        "select 'shop', 'a', 1, at, at, at from (select now() - interval '1 minute' as at) as moment"
+    )
+    begin = datetime.now(UTC)
+    assert rounds(0) == [([], [])]
+    gone_since = "update audit.live set started_at = {0}, since = {0}, asked_at = {0}"
+    warehouse.execute(gone_since.format("now() - interval '3 minutes'").encode())
+    assert rounds(0, 1, 25, 26, 50) == [
+        (["shop"], []),
+        ([], []),
+        ([], ["live-shop"]),
+        ([], []),
+        ([], ["live-shop"]),
+    ]
+    with start_run(warehouse_url, flow="live-shop"):
+        pass
+    assert rounds(75) == [([], [])]
+    kinds = ("crashed", "reminder", "reminder", "recovered")
+    assert mails(warehouse) == [("live-shop", kind) for kind in kinds]
 
 
 def test_every_schedule_of_the_deployments_is_watched() -> None:
@@ -220,24 +250,42 @@ def test_from_cron_a_killed_run_and_a_late_one_are_mailed_once(
     assert states == [("watchdog", "succeeded"), ("watchdog", "succeeded"), ("ingest-shop", "crashed")]
 
 
-def test_a_warehouse_that_is_down_is_mailed_once_and_so_is_its_return(
+def test_a_warehouse_that_is_down_is_mailed_once_a_day_and_so_is_its_return_once(
     settings: dict[str, str], inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    down = f"postgresql://ana:s3cret@127.0.0.1:{free_port()}/warehouse"
-    for url, is_down in (
-        (down, True),
-        (down, True),
-        (settings["DWH_WAREHOUSE_URL"], False),
-        (settings["DWH_WAREHOUSE_URL"], False),
-    ):
+    marker, began = Path(settings["DWH_HOME"]) / "warehouse-is-down", 0.0
+
+    def rounds(url: str) -> None:
         monkeypatch.setenv("DWH_WAREHOUSE_URL", url)
-        with pytest.raises(ConnectionFailed) if is_down else nullcontext():
-            watch_round()
-    assert [subject.split(":")[0] for subject in inbox.subjects] == [
+        for _ in range(2):
+            with nullcontext() if url == settings["DWH_WAREHOUSE_URL"] else pytest.raises(ConnectionFailed):
+                watch_round()
+
+    def let_hours_pass(hours: float) -> None:
+        """Set back since when it is down, and when that was mailed last."""
+        nonlocal began
+        began -= hours * 3600
+        mailed = marker.stat().st_mtime - hours * 3600
+        marker.write_text((datetime.now(UTC) + timedelta(seconds=began)).isoformat())
+        os.utime(marker, (mailed, mailed))
+
+    down = f"postgresql://ana:s3cret@127.0.0.1:{free_port()}/warehouse"
+    rounds(down)
+    for hours in (23, 1, 23, 1):
+        let_hours_pass(hours)
+        rounds(down)
+    monkeypatch.setenv("DWH_REMINDER_HOURS", "0")
+    let_hours_pass(100)
+    rounds(down)
+    rounds(settings["DWH_WAREHOUSE_URL"])
+    assert [subject.partition(": Cannot")[0] for subject in inbox.subjects] == [
         "[dwh] the warehouse failed",
-        "[dwh] the warehouse works again",
+        "[dwh] the warehouse still has a problem: for 1 day",
+        "[dwh] the warehouse still has a problem: for 2 days",
+        f"[dwh] the warehouse works again: {without_password(settings['DWH_WAREHOUSE_URL'])} answers.",
     ]
-    assert "s3cret" not in text_of(inbox.messages[0])
+    assert not marker.exists()
+    assert not [message for message in inbox.messages if "s3cret" in message.as_string()]
 
 
 class Monitor(BaseHTTPRequestHandler):

@@ -47,6 +47,20 @@ def test_what_stays_up_has_a_limit_of_memory_and_logs_that_rotate(name: str) -> 
     assert SERVICES[name]["logging"]["options"].keys() == {"max-size", "max-file"}
 
 
+def test_parallel_queries_of_the_warehouse_fit_into_its_shared_memory() -> None:
+    service = SERVICES["warehouse-db"]
+    given = dict(word.split("=") for word in service["command"] if "=" in word)
+    workers = int(given["max_parallel_workers_per_gather"])
+    work_mem, multiplier = int(given["work_mem"].removesuffix("MB")), float(given["hash_mem_multiplier"])
+    # A parallel hash join shares what its workers and its leader may use, in /dev/shm.
+    a_query = work_mem * multiplier * (workers + 1)
+    queries = int(given["max_parallel_workers"]) // workers
+    shared = int(service["shm_size"].removesuffix("gb")) * 1024
+    assert (a_query, queries) == (288, 2) and a_query * queries <= shared
+    limit = int(service["mem_limit"].removesuffix("g")) * 1024
+    assert int(given["shared_buffers"].removesuffix("GB")) * 1024 + shared <= limit / 2
+
+
 def test_only_those_who_make_passwords_and_logins_mount_all_of_them() -> None:
     mounts = {
         name: [volume.split(":")[0] for volume in service.get("volumes", []) if volume.startswith("secrets")]

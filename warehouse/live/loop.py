@@ -47,6 +47,7 @@ from warehouse.runs.definitions import (
     find_stale,
     read_contracts,
 )
+from warehouse.runs.live_process import flow_name
 from warehouse.runs.lock_watch import watch_locks
 from warehouse.runs.redact import redact
 from warehouse.settings import Settings
@@ -60,11 +61,6 @@ PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 LOCK_SECONDS = 5.0
 # How often to record that the process asks, and to look whether an undo holds it back or another run has published.
 TELL_SECONDS = 5.0
-
-
-def flow_name(source: str) -> str:
-    """Flow of the runs of live of `source`."""
-    return f"live-{source}"
 
 
 @dataclass(frozen=True)

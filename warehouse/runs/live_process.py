@@ -16,6 +16,11 @@ def lock_name(source: str) -> str:
     return f"live {source}"
 
 
+def flow_name(source: str) -> str:
+    """Name of the flow whose runs the process of a source publishes by."""
+    return f"live-{source}"
+
+
 @dataclass(frozen=True)
 class LiveProcess:
     """The last process of a source, as audit.live has it."""
@@ -34,6 +39,11 @@ class LiveProcess:
     held_at: datetime | None
     # Whether a session holds its lock.
     is_alive: bool
+
+    @property
+    def flow(self) -> str:
+        """Flow of its runs."""
+        return flow_name(self.source)
 
 
 def read_processes(connection: psycopg.Connection) -> list[LiveProcess]:

@@ -10,7 +10,7 @@ from cronsim import CronSim
 
 from warehouse.runs.alerts import Rules, enqueue_gone_alert, enqueue_late_alert, enqueue_reminders
 from warehouse.runs.audit import mark_crashed
-from warehouse.runs.live_process import end, find_gone
+from warehouse.runs.live_process import end, find_gone, read_processes
 
 # Largest difference between the clocks of scheduler and database.
 SKEW = timedelta(minutes=1)
@@ -93,10 +93,12 @@ def watch(
                         connection, expectation.flow, due + expectation.grace, last, rules
                     )
             late.append(Late(expectation.flow, due + expectation.grace, last, is_new))
+    # What a person has started by hand is not expected to succeed again; processes of live are to stay.
+    lasting = [expectation.flow for expectation in expectations] + [
+        process.flow for process in read_processes(connection)
+    ]
     with connection.transaction():
-        reminded = enqueue_reminders(
-            connection, [expectation.flow for expectation in expectations], now, rules
-        )
+        reminded = enqueue_reminders(connection, lasting, now, rules)
     return Watch(crashed, late, reminded, [process.source for process in gone])
 
 

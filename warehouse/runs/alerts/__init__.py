@@ -1,6 +1,6 @@
 """Mail to the people who run the warehouse: what failed, since when, what was done, what to do next."""
 
-from warehouse.runs.alerts.compose import Alert, compose
+from warehouse.runs.alerts.compose import Alert, Kind, compose, format_span
 from warehouse.runs.alerts.deliver import Delivery, deliver, send_now, send_test
 from warehouse.runs.alerts.mailbox import Mailbox
 from warehouse.runs.alerts.outbox import (
@@ -15,6 +15,7 @@ from warehouse.runs.alerts.rules import Rules
 __all__ = [
     "Alert",
     "Delivery",
+    "Kind",
     "Mailbox",
     "Rules",
     "compose",
@@ -23,6 +24,7 @@ __all__ = [
     "enqueue_gone_alert",
     "enqueue_late_alert",
     "enqueue_reminders",
+    "format_span",
     "has_overdue_mail",
     "send_now",
     "send_test",

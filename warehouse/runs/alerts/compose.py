@@ -54,7 +54,7 @@ DONE: dict[Kind, str] = {
     "verification late": "What was found was published. Of rows that are late, deletes and changes without a timestamp "
     "may be missing.",
     "recovered": "The problem is closed; the next one sends a new mail.",
-    "reminder": "Nothing since. This mail comes again (DWH_REMINDER_HOURS) until a run of the flow succeeds.",
+    "reminder": "Nothing since. This mail comes again (DWH_REMINDER_HOURS) until it works again.",
 }
 # What to do if the error itself has no hint.
 NEXT: dict[Kind, str] = {

@@ -82,7 +82,7 @@ def enqueue_late_alert(
 
 def enqueue_gone_alert(connection: psycopg.Connection, process: LiveProcess, rules: Rules) -> bool:
     """Queue a mail about a process of live that is gone though nobody has ended it; returns whether it is news."""
-    flow = f"live-{process.source}"
+    flow = process.flow
     what = (
         f"`dwh live`, process {process.pid} on {process.host}, is gone: changes of {process.source} come by "
         f"scheduled runs alone since {format_time(process.asked_at or process.started_at)}."
