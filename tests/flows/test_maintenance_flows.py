@@ -67,7 +67,8 @@ def test_old_requests_are_removed_countries_looked_up_again_and_differences_repa
     ]
     assert {"reconcile-differences", "reconcile-verification"} <= seen[3].artifacts.keys()
     listed = place.rows(
-        "select count(*), count(*) filter (where table_name = 'raw.shop_customer') from audit.difference group by run_id"
+        "select count(*), count(*) filter (where table_name = 'raw.shop_customer') from audit.difference"
+        " group by run_id"
     )
     assert len(listed) == 2 and all(count > customers == 100 for count, customers in listed)
     for run in seen[2:]:
