@@ -25,6 +25,7 @@ from tests.pipeline import CONFIRMED, Pipeline
 from warehouse.db.connections import connect
 from warehouse.errors import BatchOutdated, DeleteThresholdExceeded, SourceError, VerificationFailed
 from warehouse.explain.origin import Origin
+from warehouse.extract import checksums, table_scan
 from warehouse.extract.cursor_reader import CursorReader
 from warehouse.extract.limits import ReadLimits
 from warehouse.extract.open_transactions import OpenTransactions, find_open_transactions
@@ -138,6 +139,27 @@ def test_small_table_is_scanned_once_a_run_for_its_changes_and_its_checksums(sho
     assert last(shop, name) == {"inserted": 50, "updated": 2, "cursor_missed": 2}
     assert run.loads[f"raw.shop_{name}"].source_rows_read == 150
     assert shop.capture().loads[f"raw.shop_{name}"].source_rows_read == 150
+    assert_same(shop, name)
+
+
+@pytest.mark.parametrize(("most", "scan_rows"), [(20, 0), (20, 200_000), (60, 0)])
+def test_table_with_more_changes_than_places_are_kept_of_is_read_by_a_scan_of_its_own(
+    shop: Pipeline, monkeypatch: pytest.MonkeyPatch, most: int, scan_rows: int
+) -> None:
+    name = make(shop, index=False)
+    shop.limits = ReadLimits(scan_rows=scan_rows, scan_interval=timedelta(0))
+    shop.capture(full_refresh=True)
+    monkeypatch.setattr(table_scan, "MOST_PLACES", most)
+    monkeypatch.setattr(table_scan, "PLACES_AT_ONCE", 7)
+    monkeypatch.setattr(checksums, "ROWS_AT_ONCE", 10)
+    shop.do(
+        f"update {name} set value = 'changed', updated_at = null where id <= 100",
+        f"insert into {name} select 10 * n, 'new' from generate_series(101, 150) as n",
+    )
+    load = shop.capture().loads[f"raw.shop_{name}"]
+    assert (load.rows_inserted, load.rows_updated, load.rows_found_by_checksum) == (50, 10, 0)
+    # In vain once for the places, and then for the rows and for the checksums.
+    assert load.source_rows_read == (3 * 150 if most == 20 else 150)
     assert_same(shop, name)
 
 
@@ -1215,8 +1237,10 @@ def test_large_table_without_an_index_on_its_cursor_is_scanned_at_an_interval(sh
         "not read in this run: no index begins with updated_at, so that it is scanned every 1:00:00, last at 20"
     )
     shop.limits = replace(ONE_RANGE, scan_interval=timedelta(0))
-    shop.capture()
+    load = shop.capture().loads[f"raw.shop_{name}"]
     assert last(shop, name) == {"updated": 1}
+    # For its changes and its checksums once.
+    assert load.source_rows_read == 100
     assert_same(shop, name)
 
 

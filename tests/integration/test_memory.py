@@ -74,6 +74,20 @@ def test_memory_follows_the_largest_row(pipeline: Pipeline, rows: int, megabytes
     assert pipeline.rows("select sum(rows_found_by_checksum)::int from audit.load") in ([(0,)], [(1,)])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_memory_of_a_run_after_a_small_table_has_grown_by_millions_of_rows(
+    pipeline: Pipeline, is_counted: bool
+) -> None:
+    pipeline.do("create table document (id int primary key, content text)", "insert into document values (0)")
+    peak(pipeline)
+    pipeline.do("insert into document select n, 'new' from generate_series(1, 3000000) as n")
+    if not is_counted:
+        pipeline.do("select pg_stat_reset()")
+    assert peak(pipeline) < 250 * MB
+    assert pipeline.rows("select count(*) from raw.shop_document") == [(3_000_001,)]
+
+
 FEED_RUN = """
 import sys
 from pathlib import Path

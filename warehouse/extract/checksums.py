@@ -19,6 +19,8 @@ ROWS_PER_CHUNK = 256
 RANGE_CHUNKS = 64
 # Ranges that one statement compares.
 RANGES_AT_ONCE = 32
+# Rows of an answer that are held at once where it may have many.
+ROWS_AT_ONCE = 20_000
 # Types in which equal values are identical, so that their own hash differs wherever the values do.
 _EXACTLY_HASHED = frozenset(
     (
@@ -46,6 +48,7 @@ class Chunk:
 
 
 Checksums = Mapping[int, Chunk]
+NO_ROWS = Chunk(0, 0, 0)
 
 
 def chunks_for(rows: int) -> int:
@@ -113,24 +116,36 @@ def compute_checksums_and_changes(
     chunks: int,
     method: Hashing,
     has_changed: sql.Composable,
-) -> tuple[dict[int, Chunk], list[str]]:
-    """Compute the chunks of a source's `relation`, and the places (ctid) of the rows that have changed, in one scan."""
+    most_places: int,
+) -> tuple[dict[int, Chunk], list[str]] | None:
+    """Compute the chunks of a source's `relation`, and the places (ctid) of the rows that have changed, in one scan.
+
+    None where more than `most_places` have: neither this process nor the source's server keeps all in memory.
+    """
+    statement = sql.SQL(
+        "select {key} & {mask}, case when {has_changed} then ctid end::text, count(*), sum({key}), sum({content}) "
+        "from {relation} group by 1, case when {has_changed} then ctid end"
+    ).format(
+        key=key_hash(key, columns, method, at_source=True),
+        mask=sql.Literal(chunks - 1),
+        content=_hash(columns, method, at_source=True),
+        has_changed=has_changed,
+        relation=relation,
+    )
     digest: dict[int, Chunk] = {}
     places: list[str] = []
-    for bucket, rows, keys, hashes, changed in connection.execute(
-        sql.SQL(
-            "select {key} & {mask}, count(*), sum({key}), sum({content}), "
-            "array_agg(ctid::text) filter (where {has_changed}) from {relation} group by 1"
-        ).format(
-            key=key_hash(key, columns, method, at_source=True),
-            mask=sql.Literal(chunks - 1),
-            content=_hash(columns, method, at_source=True),
-            has_changed=has_changed,
-            relation=relation,
-        )
-    ).fetchall():
-        digest[bucket] = Chunk(rows, int(keys), int(hashes))
-        places += changed or ()
+    # All rows of the answer are wanted, a few at a time.
+    connection.execute("set local cursor_tuple_fraction = 1")
+    with connection.cursor("scan") as cursor:
+        cursor.itersize = ROWS_AT_ONCE
+        for bucket, place, rows, keys, hashes in cursor.execute(statement):
+            old = digest.get(bucket, NO_ROWS)
+            digest[bucket] = Chunk(old.rows + rows, old.keys + int(keys), old.content + int(hashes))
+            if place is None:
+                continue
+            if len(places) == most_places:
+                return None
+            places.append(place)
     return digest, places
 
 
@@ -179,7 +194,7 @@ def combined(plus: Sequence[Checksums], minus: Sequence[Checksums] = ()) -> dict
     sums: dict[int, Chunk] = {}
     for sign, part in [*((1, one) for one in plus), *((-1, one) for one in minus)]:
         for bucket, chunk in part.items():
-            old = sums.get(bucket, Chunk(0, 0, 0))
+            old = sums.get(bucket, NO_ROWS)
             sums[bucket] = Chunk(
                 old.rows + sign * chunk.rows, old.keys + sign * chunk.keys, old.content + sign * chunk.content
             )

@@ -24,7 +24,7 @@ from warehouse.extract.source_counters import read_counters
 from warehouse.extract.staged import StagedTable
 from warehouse.extract.staging_tables import batch_table, create_staging
 from warehouse.extract.table_identity import read_identity
-from warehouse.extract.table_scan import compare_all, scan_once
+from warehouse.extract.table_scan import MOST_PLACES, SourceChecksums, compare_all, scan_once
 from warehouse.extract.watermark import (
     Rotation,
     Watermark,
@@ -118,14 +118,8 @@ class TableStager:
         if watermark is not None and not self._has_transaction_ids:
             # Of a view the checksums say which rows have changed.
             where = sql.SQL("false")
-        scanned = None
-        # In one relation a row's place tells it apart.
-        if self.is_small and watermark and self._has_transaction_ids and len(self._identity.relations) == 1:
-            started = time.monotonic()
-            with explain_values(self.table):
-                scanned = scan_once(self.reader, self.writer, self.table, self._columns, where)
-            self._scanned_seconds = time.monotonic() - started
-        rows_read = self._copy_without_scan(scanned.changed) if scanned else self._copy_rows(where)
+        scanned = self._scan_once(window, where)
+        rows_read = sum(map(self._copy_without_scan, scanned.changed)) if scanned else self._copy_rows(where)
         copied = time.monotonic()
         compared = compare_all(
             self.reader,
@@ -147,6 +141,28 @@ class TableStager:
             rows_compared=compared.source_rows,
             rotation=Rotation(self.snapshot.taken_at),
         )
+
+    def _scan_once(self, window: Window, has_changed: sql.Composable) -> SourceChecksums | None:
+        """What one scan shows, if it can show both what has changed and the checksums."""
+        # In one relation a row's place tells it apart.
+        if (
+            window.watermark is None
+            or window.is_rewritten
+            or not self._has_transaction_ids
+            or len(self._identity.relations) != 1
+            or self._may_have_many_changes(window.watermark)
+        ):
+            return None
+        started = time.monotonic()
+        with explain_values(self.table):
+            scanned = scan_once(self.reader, self.writer, self.table, self._columns, has_changed)
+        self._scanned_seconds = time.monotonic() - started
+        return scanned
+
+    def _may_have_many_changes(self, watermark: Watermark) -> bool:
+        """Whether the source counts so many changes that a scan for their places would be in vain."""
+        changes = read_counters(self.reader, self._identity).changes
+        return unexplained_changes(watermark, changes, 0) > MOST_PLACES
 
     def _stage_by_cursor(
         self, watermark: Watermark, clock: SourceClock, ranges: Sequence[KeyRange]

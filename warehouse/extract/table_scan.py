@@ -1,6 +1,6 @@
 """A table whose every row is looked at: its changed rows by xmin, its deletes and all else by checksums."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +26,11 @@ from warehouse.extract.missed_rows import read_missed_rows
 from warehouse.extract.watermark import Watermark
 from warehouse.sources.declaration import Table
 
+# Places of changed rows that are kept in memory, about 70 bytes each: of a table with more changes the rows are read by
+# a scan of their own. And how many one statement names.
+MOST_PLACES = 500_000
+PLACES_AT_ONCE = 50_000
+
 
 @dataclass(frozen=True)
 class SourceChecksums:
@@ -33,12 +38,14 @@ class SourceChecksums:
 
     checksums: Checksums
     chunks: int
-    places: Sequence[str]
+    places: list[str]
 
     @property
-    def changed(self) -> sql.Composable:
-        """Condition on a source row, in the same snapshot: it has changed."""
-        return sql.SQL("ctid = any({}::tid[])").format(sql.Literal(list(self.places)))
+    def changed(self) -> Iterator[sql.Composable]:
+        """Conditions on a source row, in the same snapshot: it has changed. Each changed row is in one of them."""
+        for start in range(0, len(self.places), PLACES_AT_ONCE):
+            places = self.places[start : start + PLACES_AT_ONCE]
+            yield sql.SQL("ctid = any({}::tid[])").format(sql.Literal(places))
 
 
 @dataclass(frozen=True)
@@ -56,10 +63,10 @@ def scan_once(
     table: Table,
     columns: Sequence[Column],
     has_changed: sql.Composable,
-) -> SourceChecksums:
-    """Compute the source's checksums and find the rows that have changed, in one scan."""
+) -> SourceChecksums | None:
+    """Compute the source's checksums and find the rows that have changed, in one scan; None if these are too many."""
     chunks = chunks_for(expected_rows(writer, table))
-    checksums, places = compute_checksums_and_changes(
+    found = compute_checksums_and_changes(
         reader,
         sql.Identifier(*table.at_source),
         table.key,
@@ -67,8 +74,9 @@ def scan_once(
         chunks,
         hashing(reader, writer),
         has_changed,
+        MOST_PLACES,
     )
-    return SourceChecksums(checksums, chunks, places)
+    return SourceChecksums(found[0], chunks, found[1]) if found else None
 
 
 def compare_all(
