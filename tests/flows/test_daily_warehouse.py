@@ -10,6 +10,7 @@ from psycopg.conninfo import make_conninfo
 
 from generators import geoip
 from tests.flows.conftest import Tracked
+from tests.flows.test_ingest_source import BY_PREFECT, lines_of
 from tests.pipeline import Pipeline, copy_of_shop
 from tests.weblog_lake import lines
 from warehouse.errors import StepsFailed
@@ -77,6 +78,27 @@ def test_next_day_loads_only_what_changed(place: Pipeline, landing: Path) -> Non
         "dwh.dim_customer": (1, 0, 1),
         "dwh.fact_weblog": (5, 0, 0),
     }
+
+
+def test_a_day_without_a_change_is_a_line_for_each_step_without_artifacts_and_tables(
+    place: Pipeline, landing: Path, tracked: Ask
+) -> None:
+    run_day()
+    marts = "select table_name from audit.load where source = 'mart' and rows_inserted > 0"
+    assert ("mart.customer_rfm",) in place.rows(marts)
+    run_day()
+    runs = place.rows("select flow, prefect_run_id, run_id from audit.run where run_id > 4 order by run_id")
+    assert [flow for flow, *_ in runs] == [
+        "daily-warehouse",
+        "ingest-shop",
+        "ingest-weblogs",
+        "refresh-marts",
+    ]
+    for _, prefect_run_id, run_id in runs:
+        seen = tracked(prefect_run_id)
+        assert (seen.state, seen.artifacts, seen.tables) == ("Completed", {}, {})
+        ours = [line for line in lines_of(prefect_run_id) if not line.startswith(BY_PREFECT)]
+        assert ours == [f"Run {run_id}: no change."]
 
 
 def test_step_that_fails_does_not_keep_the_others_from_running(

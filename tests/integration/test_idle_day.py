@@ -239,8 +239,13 @@ def test_idle_day_leaves_little_and_retention_bounds_it(stack: IdleStack) -> Non
         a_day[what] += count * 1440
     print_table(often, a_run, minute, live_minute, a_day)
 
-    # A run is one line of the log, beside those of Prefect and its worker.
     assert a_day["prefect flow_run"] >= sum(often.values())
+    # A run is one line of the log, beside those of Prefect and its worker; each step of the day is a run, too. Only a
+    # report that is written is something to look at.
+    runs = {name: left["prefect flow_run"] for name, left in a_run.items()}
+    assert {name for name, left in a_run.items() if left["prefect artifact"]} == {"publish-report"}
+    assert {name for name, left in a_run.items() if left["prefect log"] > 6 * runs[name]} == set()
+    assert {name for name, left in a_run.items() if left["prefect events"] > 17 * runs[name]} == set()
     # Live that finds nothing writes nothing.
     assert {name: count for name, count in live_minute.items() if name.startswith("audit")} == {}
     # Nothing is archived, and nothing is added to the home folder but logs and what databases keep.

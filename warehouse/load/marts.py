@@ -201,11 +201,28 @@ def read(connection: psycopg.Connection, name: str) -> list[dict[str, Any]]:
 
 
 def _replace(connection: psycopg.Connection, mart: Mart, values: list[str] | None) -> tuple[int, int]:
-    """Compute the rows of these values of the followed column again, or all rows; returns rows deleted and inserted."""
+    """Compute the rows of these values of the followed column again, or all rows; returns rows deleted and inserted.
+
+    All rows are left as they are where they turn out the same: a day without a change is to leave no trace.
+    """
     if values == []:
         return 0, 0
+    columns = listed([column.name for column in mart.table().columns])
+    if values is None:
+        connection.execute(
+            sql.SQL(
+                "drop table if exists pg_temp.computed; create temp table computed (like {}) on commit drop"
+            ).format(_table(mart))
+        )
+        connection.execute(
+            sql.SQL("insert into pg_temp.computed ({}) select {} from ({}) as computed").format(
+                columns, columns, sql.SQL(mart.query())
+            )
+        )
+        if _is_as_computed(connection, mart):
+            return 0, 0
     changed: sql.Composable = sql.SQL("true")
-    condition = "true"
+    computed: sql.Composable = sql.SQL("table pg_temp.computed")
     if values is not None:
         assert mart.follows is not None and mart.dataset is not None
         kind = mart.by[mart.follows]
@@ -223,17 +240,28 @@ def _replace(connection: psycopg.Connection, mart: Mart, values: list[str] | Non
                 f" and {moment} <= (select case when max(day) < '290000-01-01' "
                 f"then max(day) + interval '33 days' else 'infinity' end from unnest({days}) as one (day))"
             )
+        computed = sql.SQL(mart.query(condition))
     deleted = connection.execute(sql.SQL("delete from {} where {}").format(_table(mart), changed)).rowcount
-    columns = listed([column.name for column in mart.table().columns])
     inserted = connection.execute(
         sql.SQL("insert into {} ({}) select {} from ({}) as computed").format(
-            _table(mart),
-            columns,
-            columns,
-            sql.SQL(mart.query(condition)),
+            _table(mart), columns, columns, computed
         )
     ).rowcount
     return deleted, inserted
+
+
+def _is_as_computed(connection: psycopg.Connection, mart: Mart) -> bool:
+    """Whether a mart has the rows of pg_temp.computed, each as often."""
+    row = connection.execute(
+        sql.SQL(
+            """
+            select
+                (select count(*) from {mart}) = (select count(*) from pg_temp.computed)
+                and not exists (select * from {mart} except all select * from pg_temp.computed)
+            """
+        ).format(mart=_table(mart))
+    ).fetchone()
+    return row == (True,)
 
 
 def _table(mart: Mart) -> sql.Identifier:
