@@ -9,7 +9,6 @@ from threading import Lock
 from typing import Any
 
 import psycopg
-import yaml
 from psycopg import pq
 
 from warehouse.errors import DeclarationError, QualityGateStopped
@@ -97,15 +96,18 @@ def compiled_checks(connection: psycopg.Connection, contract: Contract, source: 
 def _compile(connection: psycopg.Connection, contract: Contract) -> Any:
     """Soda's checks of a contract and the queries that they ask by `connection`, to be verified any number of times."""
     from soda_core.common.logs import Logs
-    from soda_core.common.yaml import ContractYamlSource
+    from soda_core.common.yaml import ContractYamlSource, YamlObject
     from soda_core.contracts.impl.contract_verification_impl import ContractImpl
 
     # The contract names the warehouse's usual database; this warehouse may be called anything.
     data_source, _, *rest = str(contract.document["dataset"]).split("/")
     document = {**contract.document, "dataset": "/".join([data_source, connection.info.dbname, *rest])}
     logs = Logs()
+    # As it was read: Soda's parser, which keeps comments and places, takes longer than all else here.
+    source = ContractYamlSource.from_str("")
     parsed = ContractImpl.yaml_class.parse(
-        yaml_source=ContractYamlSource.from_str(yaml.safe_dump(document, sort_keys=False)),
+        yaml_source=source,
+        yaml_object=YamlObject(source, _with_places(document)),
         provided_variable_values={},
     )
     checks = ContractImpl(
@@ -125,6 +127,23 @@ def _compile(connection: psycopg.Connection, contract: Contract) -> Any:
         # What a check is does not change; to write it down as YAML takes longer than to evaluate it.
         check._build_check_info = cache(check._build_check_info)
     return checks
+
+
+def _with_places(value: Any) -> Any:
+    """A copy of a document that says where everything stands in a file, as Soda asks: at its beginning."""
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+    if isinstance(value, dict):
+        fields = CommentedMap((key, _with_places(item)) for key, item in value.items())
+        for key in fields:
+            fields.lc.add_kv_line_col(key, [0, 0, 0, 0])
+        return fields
+    if isinstance(value, list):
+        items = CommentedSeq(map(_with_places, value))
+        for index in range(len(items)):
+            items.lc.add_idx_line_col(index, [0, 0])
+        return items
+    return value
 
 
 def stop_on_failure(contract: Contract, results: Sequence[CheckResult]) -> None:
