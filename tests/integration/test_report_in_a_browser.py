@@ -7,7 +7,7 @@ import pytest
 from tests.browser import visit
 from tests.marts import MartWorld
 from warehouse.features import build
-from warehouse.model.mart import answers, format_cell
+from warehouse.model.mart import answers, format_cell, title_of
 from warehouse.report import write as report
 from warehouse.report.world import country_paths
 from warehouse.runs.audit import start_run
@@ -75,13 +75,42 @@ def test_pictures_move_and_the_map_has_every_country_that_has_users(
     assert sorted(titles) == sorted(expected) and len(titles) > 10
 
 
+# Tables of which some cell is cut off or has to be scrolled to, with all parts of the page opened.
+CUT_TABLES = """
+    () => {
+        document.querySelectorAll('details').forEach(each => each.open = true);
+        return [...document.querySelectorAll('.table')].filter(
+            table => table.scrollWidth > table.clientWidth + 1
+                || [...table.querySelectorAll('td')].some(cell => cell.getBoundingClientRect().right > innerWidth)
+        ).map(table => table.querySelector('table').className || table.textContent.slice(0, 80));
+    }
+"""
+
+
 @pytest.mark.parametrize("dark", [False, True])
-def test_page_fits_a_phone_and_is_read_in_the_dark(page_path: Path, dark: bool) -> None:
-    with visit(page_path.as_uri(), width=360, dark=dark) as opened:
-        assert opened.page.evaluate("document.documentElement.scrollWidth") == 360
-        background, ink = opened.page.evaluate(
+def test_page_is_read_on_a_phone_without_scrolling_sideways_in_light_and_dark(
+    mart_world: MartWorld, page_path: Path, dark: bool
+) -> None:
+    with visit(page_path.as_uri(), width=390, dark=dark) as opened:
+        page = opened.page
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        # Months by categories alone are wider than a phone: their names stay in sight.
+        assert set(page.evaluate(CUT_TABLES)) <= {"heat"}
+        name = page.locator("table.heat:not(.long) tbody th").first
+        left = name.bounding_box()["x"]
+        page.locator(".table:has(> table.heat:not(.long))").first.evaluate("table => table.scrollLeft = 300")
+        assert name.bounding_box()["x"] == pytest.approx(left, abs=6)
+        # Each cell of a card says its heading, as the table on a wide screen does.
+        (card,) = page.eval_on_selector_all(
+            "#total_sales tbody tr",
+            """rows => rows.map(row => [...row.children].map(
+                cell => [getComputedStyle(cell, '::before').content.slice(1, -1), cell.textContent]))""",
+        )
+        background, ink = page.evaluate(
             "(style => [style.backgroundColor, style.color])(getComputedStyle(document.body))"
         )
+    (row,) = mart_world.mart("total_sales").drop(columns=["source_system", "currency"]).to_dict("records")
+    assert card == [[title_of(name), format_cell(name, value)] for name, value in row.items()]
     light, written = (sum(map(int, color[4:-1].split(","))) for color in (background, ink))
     assert light < written if dark else light > written
 
@@ -107,9 +136,16 @@ def test_catalogue_is_searched_by_keyboard_alone(page_path: Path) -> None:
     assert opened.errors == []
 
 
-def test_printed_page_has_its_pictures(page_path: Path) -> None:
-    with visit(page_path.as_uri()) as opened:
-        opened.page.emulate_media(media="print")
-        assert not opened.page.locator("nav").is_visible()
-        assert opened.page.locator("svg.plot").first.is_visible()
-        assert len(opened.page.pdf()) > 50_000
+def test_printed_page_has_its_pictures_and_tables_in_dark_ink_and_none_is_cut(page_path: Path) -> None:
+    # As wide as A4 between its margins.
+    with visit(page_path.as_uri(), width=700, dark=True) as opened:
+        page = opened.page
+        page.emulate_media(media="print")
+        assert not page.locator("nav").is_visible()
+        assert page.locator("svg.plot").first.is_visible()
+        assert page.locator("#sales_by_weekday td").first.is_visible()
+        assert page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 31, 36)"
+        drawn = page.locator(".moving svg text").first
+        assert drawn.evaluate("text => getComputedStyle(text).fill") == "rgb(98, 106, 115)"
+        assert len(page.pdf()) > 50_000
+        assert page.evaluate(CUT_TABLES) == []

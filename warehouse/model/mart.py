@@ -6,6 +6,7 @@ What the report, the sheet, dashboards, docs and the semantic file say of a numb
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -247,6 +248,8 @@ def format_cell(column: str, value: object) -> str:
         return f"{value:.1%}"
     if column.endswith("_amount"):
         return f"{value:,.2f}"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M}"
     if column.endswith(("_key", "_id", "_number", "_rank")) or isinstance(value, str):
         return str(value)
     if isinstance(value, int | float | Decimal):

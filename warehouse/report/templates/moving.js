@@ -1,8 +1,7 @@
 (() => {
   const places = [...document.querySelectorAll(".moving")];
   const draw = (place) => {
-    const style = getComputedStyle(document.documentElement);
-    const color = (name) => style.getPropertyValue(name).trim();
+    const color = (name) => `var(${name})`;
     const axis = { labelColor: color("--soft"), titleColor: color("--soft"), gridColor: color("--line"), domainColor: color("--line"), tickColor: color("--line") };
     const font = getComputedStyle(document.body).fontFamily;
     const spec = JSON.parse(place.querySelector("script").textContent);
@@ -24,5 +23,4 @@
   all();
   let width = innerWidth;
   addEventListener("resize", () => { if (innerWidth !== width) { width = innerWidth; all(); } });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", all);
 })();
