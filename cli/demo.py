@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from stack.postgres import EmbeddedPostgres
     from warehouse.settings import Settings
 
-LOG_DAYS, LOG_LINES_A_DAY = 7, 3000
+# Days of files before the one that the demo simulates, and what each day brings.
+FILE_DAYS = 7
+LOG_LINES_A_DAY, LEADS_A_DAY, PARTNER_ORDERS_A_DAY = 3000, 100, 50
 MARTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "top_devices_by_users": (
         "Top 5 devices by users",
@@ -34,6 +36,11 @@ MARTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
         {"month": "month", "currency": "currency", "order_count": "orders", "gross_amount": "gross",
          "discount_amount": "discount", "net_amount": "net", "profit_amount": "profit"},
     ),
+    "lead_source_conversion": (
+        "Conversion per lead source",
+        {"lead_source": "source", "lead_count": "leads", "matched_lead_count": "matched",
+         "converted_lead_count": "converted"},
+    ),
 }  # fmt: skip
 COUNTRIES_SHOWN = 10
 # How long the demo waits for live.
@@ -49,7 +56,9 @@ def demo(
         ),
     ] = None,
 ) -> None:
-    """Run the whole pipeline on generated data: shop and web logs, a first load, a day of changes, a second load.
+    """Run the whole pipeline on generated data: a first load, a day of changes, a second load.
+
+    The data are a shop, its web logs, lists of leads and orders of partners.
 
     Always uses the embedded databases in DWH_HOME, whatever else is set. Run again, it goes on with today.
     `dwh down` stops what it has started; the data stay.
@@ -61,7 +70,7 @@ def demo(
     with show_log("starting") as status:
         with _stage(status, "Starting PostgreSQL and, in the background, Prefect"):
             settings, postgres = _start()
-        with _stage(status, "Preparing the warehouse's tables, a shop and its web logs"):
+        with _stage(status, "Preparing the warehouse's tables, a shop, its web logs and files of partners"):
             _prepare(settings, rows)
         with _stage(status, "Waiting for the Prefect server"):
             ui_url = _track(settings.home)
@@ -140,7 +149,7 @@ def _prepare(settings: "Settings", rows: int) -> None:
     if settings.geoip_path is None:
         generators.geoip.write(settings.home / geoip.DEMO)
     if _last_log(settings) is None:
-        _write_logs(settings, end.date() - timedelta(days=1), LOG_DAYS)
+        _write_files(settings, end.date() - timedelta(days=1), FILE_DAYS)
 
 
 def _next_day(settings: "Settings", changes: int | None) -> None:
@@ -155,27 +164,46 @@ def _next_day(settings: "Settings", changes: int | None) -> None:
     err.print(f"shop: {', '.join(f'{count:,} rows {kind}' for kind, count in kinds.items())}", markup=False)
     day = (_last_log(settings) or date.min) + timedelta(days=1)
     if day < datetime.now(UTC).date():
-        _write_logs(settings, day, 1)
+        _write_files(settings, day, 1)
     else:
-        err.print("web logs: none, they already reach up to yesterday", markup=False)
+        err.print("files: none, they already reach up to yesterday", markup=False)
 
 
-def _write_logs(settings: "Settings", until: date, days: int) -> None:
-    from cli.generate import landing
+def _write_files(settings: "Settings", until: date, days: int) -> None:
+    """Write files of some days: the site's logs, lists of leads, and orders of partners."""
+    from cli.generate import feed_landing, landing
     from cli.output import err
+    from generators import leads, orders, weblogs
     from generators.shop.visitors import visitors
-    from generators.weblogs import generate
 
-    usernames, product_ids = visitors(settings.source_url("shop"))
-    counts = generate(
+    shop = settings.source_url("shop")
+    usernames, product_ids = visitors(shop)
+    lines = weblogs.generate(
         landing(settings.lake),
         lines=LOG_LINES_A_DAY * days,
         days=days,
         until=until,
         usernames=usernames,
         product_ids=product_ids,
+    ).lines
+    contacts = leads.contacts_of(shop)
+    leads.generate(
+        feed_landing(settings, "leads"), rows=LEADS_A_DAY, days=days, until=until, contacts=contacts
     )
-    err.print(f"web logs: {counts.lines:,} lines in {len(counts.files)} files up to {until}", markup=False)
+    buyers, articles = orders.buyers_and_articles(shop)
+    orders.generate(
+        feed_landing(settings, "orders"),
+        orders=PARTNER_ORDERS_A_DAY,
+        days=days,
+        until=until,
+        buyers=buyers,
+        articles=articles,
+    )
+    err.print(
+        f"files of {days} days up to {until}: web logs of {lines:,} lines, {LEADS_A_DAY * days:,} leads, "
+        f"{PARTNER_ORDERS_A_DAY * days:,} orders of partners",
+        markup=False,
+    )
 
 
 def _last_log(settings: "Settings") -> date | None:

@@ -49,6 +49,7 @@ def test_demo_goes_the_whole_way_and_leaves_no_process(times: int, tmp_path: Pat
             "Countries by logged users",
             "Top 5 most viewed products in the country with most logged users",
             "Monthly sales of the last year",
+            "Conversion per lead source",
         ):
             assert title in said
         told = dict(re.findall(r"^(Report|Prefect UI|SQL) +(.+)$", said, re.MULTILINE))
@@ -61,6 +62,8 @@ def test_demo_goes_the_whole_way_and_leaves_no_process(times: int, tmp_path: Pat
         assert flow_runs(api) == {
             "daily-warehouse": 2,
             "ingest-shop": 2,
+            "ingest-orders": 2,
+            "ingest-leads": 2,
             "ingest-weblogs": 2,
             "refresh-marts": 2,
             "build-features": 1,
@@ -70,14 +73,22 @@ def test_demo_goes_the_whole_way_and_leaves_no_process(times: int, tmp_path: Pat
             dwh("demo", "--changes", "100")
         runs = json.loads(dwh("status", "--json", "--runs", "100"))["runs"]
         # With the runs of live, which has shown an order in the star.
-        assert len(runs) == 10 * times
+        assert len(runs) == 14 * times
         assert {run["status"] for run in runs} == {"succeeded"}
         with psycopg.connect(EmbeddedPostgres(home / "postgres").url("warehouse")) as connection:
-            days = connection.execute(
-                "select count(*), sum(rows_loaded + rows_quarantined) from audit.file"
+            files = connection.execute(
+                "select feed, count(*), sum(rows_loaded + rows_quarantined) from audit.file group by feed order by feed"
+            ).fetchall()
+            leads = connection.execute(
+                "select sum(lead_count), sum(converted_lead_count) > 0 from mart.lead_source_conversion"
+            ).fetchone()
+            quarantined = connection.execute(
+                "select count(*) from audit.quarantine where source = 'leads'"
             ).fetchone()
         # A week, and yesterday, which the first demo simulated: there is no other day to come.
-        assert days == (8, 24_000)
+        assert files == [("leads", 8, 800), ("orders", 8, 400), ("weblogs", 8, 24_000)]
+        # Each lead is in the mart or in quarantine, and some have converted.
+        assert leads == (800 - quarantined[0], True)
     finally:
         subprocess.run([DWH, "down"], cwd=tmp_path, env=environment, check=True, timeout=120)
     assert [process for process in psutil.process_iter() if str(home) in " ".join(words(process))] == []
