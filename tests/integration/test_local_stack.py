@@ -21,14 +21,6 @@ from stack.errors import StackError
 from stack.postgres import EmbeddedPostgres
 from stack.processes import HOME, is_alive
 
-DEPLOY = """
-from prefect import flow
-from prefect.deployments import run_deployment
-import sys
-job = flow.from_source(source=sys.argv[1], entrypoint="job.py:wait_for_the_end")
-job.deploy(name="job", work_pool_name="dwh", print_next_steps=False)
-run_deployment("wait-for-the-end/job", timeout=0)
-"""
 JOB = """
 import os, subprocess, time
 from pathlib import Path
@@ -64,8 +56,11 @@ def _bearing(path: str) -> Iterator[psutil.Process]:
 
 
 def test_stack_keeps_data_and_addresses_over_a_kill_and_down_ends_it_with_the_runs_at_work(
-    home: Path, tmp_path: Path
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A user's own Prefect, whose secrets and addresses are to stay out of it.
+    monkeypatch.setenv("PREFECT_API_URL", "https://cloud.example/api")
+    monkeypatch.setenv("PREFECT_API_KEY", "canary")
     heard: list[str] = []
     first = local.up(home, progress=heard.append)
     assert heard[:2] == ["starting Prefect server", "starting PostgreSQL"]
@@ -86,10 +81,25 @@ def test_stack_keeps_data_and_addresses_over_a_kill_and_down_ends_it_with_the_ru
     with psycopg.connect(again.postgres.url("warehouse")) as connection:
         assert connection.execute("select count(*) from kept").fetchone() == (0,)
 
+    for role in (prefect.server(home), prefect.worker(home)):
+        process = role.find()
+        assert process is not None
+        seen = process.environ()
+        assert "PREFECT_API_KEY" not in seen
+        assert seen["PREFECT_API_URL"] == again.api_url
     (tmp_path / "job.py").write_text(JOB)
-    subprocess.run(
-        [sys.executable, "-c", DEPLOY, str(tmp_path)], env=os.environ | again.prefect_environment, check=True
-    )
+    deployment = _ask(
+        again.api_url,
+        "deployments/",
+        {
+            "flow_id": _ask(again.api_url, "flows/", {"name": "wait-for-the-end"})["id"],
+            "name": "job",
+            "work_pool_name": "dwh",
+            "entrypoint": "job.py:wait_for_the_end",
+            "pull_steps": [{"prefect.deployments.steps.set_working_directory": {"directory": str(tmp_path)}}],
+        },
+    )["id"]
+    _ask(again.api_url, f"deployments/{deployment}/create_flow_run", {})
     pids = tmp_path / "pids"
     wait_for(lambda: pids.exists() and bool(pids.read_text()))
     job = [psutil.Process(int(pid)) for pid in pids.read_text().split()]
@@ -200,7 +210,7 @@ def test_down_leaves_a_foreign_process_with_a_remembered_number_alone(home: Path
         foreign.wait()
 
 
-def test_server_that_does_not_start_shows_its_log(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_that_does_not_start_shows_its_log(home: Path) -> None:
     (home / "prefect").mkdir(parents=True)
     (home / "prefect" / "prefect.db").write_text(
         "this is no database, and long enough for SQLite to notice it" * 9
@@ -208,19 +218,6 @@ def test_server_that_does_not_start_shows_its_log(home: Path, monkeypatch: pytes
     with pytest.raises(StackError, match="file is not a database"):
         local.up(home, databases=())
     assert processes_of(home) == []
-
-
-def test_secrets_and_addresses_of_a_users_own_prefect_stay_out(
-    monkeypatch: pytest.MonkeyPatch, home: Path
-) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", "https://cloud.example/api")
-    monkeypatch.setenv("PREFECT_API_KEY", "canary")
-    prefect.launch_server(home)
-    process = prefect.server(home).find()
-    assert process is not None
-    seen = process.environ()
-    assert "PREFECT_API_KEY" not in seen
-    assert seen["PREFECT_API_URL"] == f"http://127.0.0.1:{prefect.server(home).port}/api"
 
 
 def _create_variable(api: str, name: str) -> None:
