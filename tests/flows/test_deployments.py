@@ -368,6 +368,45 @@ def test_what_is_dead_in_the_warehouse_is_marked_as_crashed_in_prefect(
     client.delete_flow_run(alive)
 
 
+@pytest.mark.slow
+def test_run_whose_heartbeat_stops_is_crashed_and_one_that_has_ended_under_any_name_is_not(
+    client: "SyncPrefectClient", tmp_path: Path
+) -> None:
+    """The declared automation with the shortest time that Prefect allows, on a real server, without any worker."""
+    from prefect.events.schemas.automations import AutomationCore
+    from prefect.states import Completed, Running
+
+    declared = some("watchdog")
+    (automation,) = declared.resources["automations"]
+    quick = {**automation, "name": "quick", "trigger": {**automation["trigger"], "within": 10}}
+    ids = deploy(replace(declared, resources={**declared.resources, "automations": []}), folder=tmp_path).ids
+    quick_id = client.create_automation(AutomationCore.model_validate(quick))
+    skipped, dead = (client.create_flow_run_from_deployment(ids["watchdog"]).id for _ in range(2))
+    for run_id in (skipped, dead):
+        client.set_flow_run_state(run_id, Running(), force=True)
+        heartbeat = {
+            "id": str(uuid.uuid4()),
+            "occurred": datetime.now(UTC).isoformat(),
+            "event": "prefect.flow-run.heartbeat",
+            "resource": {"prefect.resource.id": f"prefect.flow-run.{run_id}"},
+            "related": [{"prefect.resource.id": "prefect.tag.dwh", "prefect.resource.role": "tag"}],
+        }
+        client._client.post("/events", json=[heartbeat]).raise_for_status()
+    client.set_flow_run_state(skipped, Completed(name="Skipped"))
+    state = ended(client, dead, tmp_path)
+    assert (state.type.value, state.message) == ("CRASHED", "No heartbeat for two minutes.")
+    # The server refuses to change a run that has ended: what counts is that nobody asks, in a round each five seconds.
+    time.sleep(12)
+    fired = {
+        "event": {"name": ["prefect.automation.triggered"]},
+        "resource": {"id": [f"prefect.automation.{quick_id}"]},
+    }
+    assert client._client.post("/events/filter", json={"filter": fired}).json()["total"] == 1
+    state = client.read_flow_run(skipped).state
+    assert (state.type.value, state.name) == ("COMPLETED", "Skipped")
+    client.delete_automation(quick_id)
+
+
 def test_run_that_is_pending_while_its_worker_dies_gives_its_slot_back(
     client: "SyncPrefectClient", tmp_path: Path, place: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
