@@ -19,8 +19,10 @@ from warehouse.feeds.staged import StagedFeed
 from warehouse.history import change_log
 from warehouse.history.dry_run import examples
 from warehouse.load import publish
+from warehouse.load.contract import import_soda
 from warehouse.load.publish import Published
 from warehouse.rebuild.damage import find_damaged
+from warehouse.runs import live_process
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.runs.definitions import check_reconform_limit, find_stale_targets, read_contracts
 from warehouse.settings import Settings
@@ -104,6 +106,11 @@ def ingest_source(
             unread_files=staged.unread if isinstance(staged, StagedFeed) else (),
         )
 
+    def import_contracts(run: Run) -> None:
+        # Live waits for every moment that the lock is held; a quiet run beside no live needs no Soda.
+        if live_process.is_running(run.connection, source):
+            import_soda()
+
     return run_locked(
         settings.warehouse,
         name,
@@ -117,6 +124,7 @@ def ingest_source(
             "accept_source": accept_source,
         },
         dry_run=dry_run,
+        before_lock=import_contracts,
     )
 
 

@@ -37,12 +37,13 @@ def run_locked(
     shared: bool = False,
     parameters: Mapping[str, object] | None = None,
     dry_run: bool = False,
+    before_lock: Callable[[Run], None] = lambda _: None,
 ) -> R:
     """Do `work` as a run of `flow` that holds `lock`, alone or, if `shared`, together with others that share it.
 
     The locks of a run belong to its own connection. If that breaks, everything starts again as a new run: another run
     may have loaded the same source meanwhile, so what was staged is worthless. A `dry_run` takes the same locks, is
-    rolled back and sends no mail.
+    rolled back and sends no mail. `before_lock` is done while others may still hold the lock.
 
     Raises:
         LockHeld: another run holds it.
@@ -55,7 +56,7 @@ def run_locked(
             # No mail: whoever holds the lock does the work, a lost run starts again, whoever undoes sees the refusal.
             unreported = (LockHeld, UndoRefused, *((RunLost,) if attempt < len(DELAYS) else ()))
             with _run(
-                warehouse_url, flow, lock, shared, parameters, wait_seconds, unreported, dry_run
+                warehouse_url, flow, lock, shared, parameters, wait_seconds, unreported, dry_run, before_lock
             ) as run:
                 begun = True
                 try:
@@ -92,6 +93,7 @@ def _run(
     wait_seconds: float,
     unreported: tuple[type[BaseException], ...],
     dry_run: bool,
+    before_lock: Callable[[Run], None],
 ) -> Iterator[Run]:
     settings = Settings.load()
     ensure_migrated(url, settings.time_zone)
@@ -114,6 +116,7 @@ def _run(
                 run_id = run.run_id
                 if not dry_run:
                     upkeep.prepare(run.connection, url, settings)
+                before_lock(run)
                 with locks.session_lock(
                     run.connection, lock, shared=shared, wait_seconds=wait_seconds, waiting=log
                 ):

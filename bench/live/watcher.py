@@ -11,7 +11,7 @@ import psycopg
 INTERVAL_SECONDS = 0.02
 # An order that is not seen by then counts as this late.
 PATIENCE_SECONDS = 60.0
-TELL_SECONDS = 30.0
+REPORT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ def watch(url: str, placed: Any, seen: Any) -> None:
     answered: list[float] = []
     found = Seen()
     is_over = False
-    begun = told = time.monotonic()
-    told_of = 0
+    begun = reported = time.monotonic()
+    reported_orders = 0
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("set role dwh_reader")
         count_before = _orders_by_day(connection)
@@ -57,10 +57,10 @@ def watch(url: str, placed: Any, seen: Any) -> None:
                 _find(connection, waiting, found)
             _count(connection, count_before, answered, found)
             found.questions += 1
-            if time.monotonic() - told >= TELL_SECONDS:
-                told = time.monotonic()
-                _tell(told - begun, answered, waiting, found, told_of)
-                told_of = len(found.orders)
+            if time.monotonic() - reported >= REPORT_SECONDS:
+                reported = time.monotonic()
+                _report(reported - begun, answered, waiting, found, reported_orders)
+                reported_orders = len(found.orders)
             time.sleep(max(next_at - time.monotonic(), 0))
     seen.put(found)
 
@@ -109,10 +109,10 @@ def _orders_by_day(connection: psycopg.Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def _tell(
-    elapsed: float, answered: list[float], waiting: dict[str, Placed], found: Seen, told_of: int
+def _report(
+    elapsed: float, answered: list[float], waiting: dict[str, Placed], found: Seen, reported_orders: int
 ) -> None:
-    newest = found.orders[told_of:]
+    newest = found.orders[reported_orders:]
     sys.stdout.write(
         f"{elapsed:5.0f} s: {len(answered):,} orders placed, {len(waiting):,} waited for; of the last {len(newest):,} "
         f"p50 {percentile(newest, 0.5)} ms, p95 {percentile(newest, 0.95)} ms, p99 {percentile(newest, 0.99)} ms; "

@@ -74,7 +74,7 @@ def databases() -> Iterator[tuple[str, str]]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Live looks more often, and tries again sooner."""
-    monkeypatch.setattr(loop, "TELL_SECONDS", 0.3)
+    monkeypatch.setattr(loop, "HEARTBEAT_SECONDS", 0.3)
     monkeypatch.setattr(loop, "LOCK_SECONDS", 1.0)
     monkeypatch.setattr(loop, "PAUSES", (0.1, 0.2))
 
@@ -287,6 +287,7 @@ def test_a_scheduled_run_gets_its_turn_and_ends_the_run_of_live(shop: Pipeline) 
         buyer = threading.Thread(target=order)
         buyer.start()
         process.wait("select from dwh.fact_order_item where order_id = '1001'")
+        assert live_process.is_running(shop.warehouse, "shop")
         with (
             start_run(shop.warehouse_url, flow="ingest-shop") as run,
             session_lock(run.connection, "source shop"),
@@ -298,9 +299,58 @@ def test_a_scheduled_run_gets_its_turn_and_ends_the_run_of_live(shop: Pipeline) 
         stop.set()
         buyer.join()
         process.wait("select from dwh.fact_order_item where order_id = %s", str(next(number) - 1))
+    assert not live_process.is_running(shop.warehouse, "shop")
     assert statuses(shop, first) == [
         ("live-shop", "succeeded"), ("ingest-shop", "succeeded"), ("live-shop", "succeeded")
     ]  # fmt: skip
+    assert shop.capture().changes() == {}
+
+
+def test_after_a_scheduled_run_live_reads_positions_and_no_catalog_and_loads_none_of_its_rows_again(
+    shop: Pipeline,
+) -> None:
+    new_orders(shop, 970)
+    process = Live(shop)
+    follower = process.loop
+
+    def publish_next(order: int) -> None:
+        new_orders(shop, order)
+        wait_until(
+            lambda: (
+                follower._turn()
+                and shop.rows("select from dwh.fact_order_item where order_id = %s", str(order)) != []
+            ),
+            process,
+        )
+
+    with follower._connected():
+        publish_next(971)
+        # The first run makes tables of staging that live has not made.
+        shop.capture()
+        publish_next(972)
+        columns = {table.name: one.columns for table, one in follower._reader.tables.items()}
+        shop.insert("brand", id=970, name="left in staging by the scheduled run")
+        new_orders(shop, 973)
+        shop.capture()
+        before = last_run(shop)
+        publish_next(974)
+        known = {table.name: one.columns for table, one in follower._reader.tables.items()}
+        assert all(known[name] is columns[name] for name in ("sales_order", "order_item"))
+        assert shop.rows(
+            "select batch_number, rows_read from audit.batch where run_id > %s order by 1", before
+        ) == [(1, 2)]
+        # What a scheduled run has changed of the tables is read.
+        shop.do("comment on column order_item.quantity is 'Pieces'")
+        shop.capture()
+        publish_next(975)
+        assert [
+            one.comment
+            for one in next(
+                one for table, one in follower._reader.tables.items() if table.name == "order_item"
+            ).columns
+            if one.name == "quantity"
+        ] == ["Pieces"]
+    follower._record_stop()
     assert shop.capture().changes() == {}
 
 
@@ -483,7 +533,7 @@ def test_live_that_started_before_the_first_run_follows_the_source_after_it(shop
         new_orders(shop, 970)
         process.wait("select from dwh.fact_order_item where order_id = '970'")
         # Nothing was read for the table that is gone, and it was not taken for another run's work again and again.
-        wait_until(lambda: not process.loop._is_behind(), process)
+        wait_until(lambda: not process.loop._is_stale(), process)
     shop.warehouse.execute("delete from audit.watermark where table_name = 'gone'")
 
 
@@ -775,7 +825,7 @@ def test_batches_of_live_are_in_the_archive_and_rebuild_every_mirror_and_dimensi
     databases: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive = Archive(tmp_path / "lake" / "archive")
-    monkeypatch.setattr(live_archive, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(live_archive, "CHECK_SECONDS", 0.05)
 
     def is_whole(shop: Pipeline) -> list[str]:
         """Tables that the archive would make otherwise than they are."""

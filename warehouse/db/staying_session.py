@@ -67,6 +67,12 @@ def forget(connection: psycopg.Connection) -> None:
     _sessions[connection] = _Session()
 
 
+def sample_again(connection: psycopg.Connection) -> None:
+    """Sample each table when it is filled next: another session has filled the tables of staging, or made them."""
+    if session := _sessions.get(connection):
+        session.sampled.clear()
+
+
 def begin(connection: psycopg.Connection) -> None:
     """Begin a transaction that makes temporary tables. After one that has not ended, nothing is known of its tables."""
     session = _sessions.get(connection)

@@ -1,8 +1,8 @@
 """Read the hot tables of a source again and again over connections that stay: those whose cursor has an index.
 
 What a scheduled run does for each table at its beginning (columns, drift, indexes, identity) is done once, and again
-when the catalog of the source or a position has changed. Nothing is scanned and nothing is verified: a read moves the
-position of the cursor alone.
+when the catalog of the source or of the warehouse has changed; where only a position has, that alone is read. Nothing
+is scanned and nothing is verified: a read moves the position of the cursor alone.
 """
 
 import time
@@ -38,6 +38,7 @@ from warehouse.extract.watermark import (
     Watermark,
     find_window,
     read_watermark,
+    read_watermarks,
     written_after,
     written_since,
 )
@@ -122,6 +123,9 @@ class CursorReader:
     _settings: bytes = b""
     _staged_snapshot: str = ""
     _catalog: str | None = None
+    _warehouse_catalog: str | None = None
+    # Whether a run may have left rows in the staging tables.
+    _has_leftovers: bool = False
     _snapshot: str | None = None
 
     def close(self) -> None:
@@ -147,22 +151,33 @@ class CursorReader:
         """Tables that are read by their cursor."""
         return [one for one in self.tables.values() if one.stamped is not None]
 
-    def find_tables(self, writer: psycopg.Connection) -> None:
-        """Read the catalogs of source and warehouse, and the position of each table: which are hot, and why others not.
+    def find_tables(self, writer: psycopg.Connection) -> bool:
+        """Read the position of each table, and, where they have changed since the last call, the catalogs of source and
+        warehouse: which tables are hot, and why others are not. Returns whether the catalogs are the same as before.
 
         Raises:
             SourceChanged: it is another database than the one that was read last.
             SourceError, DeclarationError, SchemaDrift: a table cannot be read as it is declared.
         """
-        self._catalog, self._snapshot = None, None
+        before = self._catalog, self._warehouse_catalog
+        self._catalog, self._snapshot, self._has_leftovers = None, None, True
         with self.connection.transaction():
             self._begin()
             snapshot = take_snapshot(self.connection, self.source.name, None)
+            catalog, (warehouse_catalog,) = (
+                self._read_catalog(),
+                writer.execute(_WAREHOUSE_CATALOG).fetchone() or (None,),
+            )
+            is_known = before == (catalog, warehouse_catalog)
+            known = self.tables if is_known else {}
+            watermarks = read_watermarks(writer, self.source.name, self.source.tables)
             self.left_out.clear()
             self.tables = {
-                table: self._find_table(writer, table, snapshot) for table in _parents_first(self.source)
+                table: self._find_table(writer, table, snapshot, watermarks.get(table), known.get(table))
+                for table in _parents_first(self.source)
             }
-            self._catalog = self._read_catalog()
+            self._catalog, self._warehouse_catalog = catalog, warehouse_catalog
+        return is_known
 
     def has_moved(self) -> bool:
         """Ask, in one round trip, whether any hot table has a row that is to be read.
@@ -277,19 +292,31 @@ class CursorReader:
         # One process of the source's server at a time is enough; nothing is read but by an index.
         reader.execute("set local max_parallel_workers_per_gather = 0; set local enable_seqscan = off")
 
-    def _find_table(self, writer: psycopg.Connection, table: Table, snapshot: Snapshot) -> SourceTable:
+    def _find_table(
+        self,
+        writer: psycopg.Connection,
+        table: Table,
+        snapshot: Snapshot,
+        watermark: Watermark | None,
+        known: SourceTable | None,
+    ) -> SourceTable:
+        """What is known of a table; of a hot one that is `known`, only its position is new."""
         reader = self.connection
-        has_transaction_ids = check_readable(reader, table)
-        watermark = read_watermark(writer, table)
-        columns = source_columns(reader, table)
-        found = SourceTable(
-            table,
-            columns,
-            table_comment(reader, table),
-            read_identity(reader, table),
-            hashing(reader, writer),
-            watermark,
+        if known is not None and known.stamped is None:
+            known = None
+        found = (
+            replace(known, watermark=watermark, stamped=None, resume=None, seen=None)
+            if known is not None
+            else SourceTable(
+                table,
+                source_columns(reader, table),
+                table_comment(reader, table),
+                read_identity(reader, table),
+                hashing(reader, writer),
+                watermark,
+            )
         )
+        has_transaction_ids = known is not None or check_readable(reader, table)
 
         def left(reason: str) -> SourceTable:
             self.left_out[table.name] = reason
@@ -298,32 +325,35 @@ class CursorReader:
         if watermark is None or watermark.open_transactions is None:
             return left("no run has read it yet")
         check_same_source(self.source.name, watermark.source, snapshot.identity)
-        try:
-            drift = find_drift(writer, table, columns)
-        except (SchemaDrift, DeclarationError) as error:
-            return left(error.what)
-        if drift.needs_full_refresh:
-            return left("; ".join(drift.messages) or "its mirror has other columns")
-        found.columns = drift.columns
+        if known is None:
+            try:
+                drift = find_drift(writer, table, found.columns)
+            except (SchemaDrift, DeclarationError) as error:
+                return left(error.what)
+            if drift.needs_full_refresh:
+                return left("; ".join(drift.messages) or "its mirror has other columns")
+            found.columns = drift.columns
         window = find_window(table, watermark, snapshot, found.identity, full_refresh=False)
         if window.watermark is None or window.new_relations or window.is_rewritten:
             return left("; ".join(window.notes) or "its rows are stored elsewhere than at the last run")
-        if (
-            not has_transaction_ids
-            or not read_access_paths(reader, writer, table, drift.columns).has_cursor_index
+        if known is None and not (
+            has_transaction_ids and read_access_paths(reader, writer, table, found.columns).has_cursor_index
         ):
             return left(f"no index begins with {table.cursor}" if table.cursor else "it has no cursor")
         found.clock = SourceClock.of(snapshot, window.watermark)
         if found.clock is None:
             return left(CLOCK_UNKNOWN)
-        position = without_late_cursor(writer, window.watermark, drift.columns, table, snapshot)
+        position = without_late_cursor(writer, window.watermark, found.columns, table, snapshot)
         assert position is not None
-        found.stamped = stamped_since(reader, table, drift.columns, position, found.clock)
+        found.stamped = stamped_since(reader, table, found.columns, position, found.clock)
         return found
 
     def _stage_tables(self, writer: psycopg.Connection, snapshot: Snapshot) -> Sequence[StagedTable]:
         rows_left, bytes_left = self.batch_limits.rows, self.batch_limits.bytes
         moved = self._find_moved()
+        if self._has_leftovers:
+            empty_staging(writer, *(one.table for one in self.tables.values() if one.has_staging))
+            self._has_leftovers = False
         staged = []
         is_full = False
         for one in self.tables.values():
@@ -470,6 +500,10 @@ _CATALOG = """
                     from pg_index where indrelid = class.oid
                 ),
                 (
+                    select string_agg(concat_ws(':', objsubid, description), ' ' order by objsubid)
+                    from pg_description where objoid = class.oid and classoid = 'pg_class'::regclass
+                ),
+                (
                     select string_agg(concat_ws(':', inhrelid, pg_relation_filenode(inhrelid)), ' ' order by inhrelid)
                     from pg_inherits where inhparent = class.oid
                 )
@@ -480,4 +514,38 @@ _CATALOG = """
     ))
     from unnest(%s::text[], %s::text[]) with ordinality as named (schema, name, position)
     left join pg_class as class on class.oid = to_regclass(format('%%I.%%I', named.schema, named.name))
+    """
+
+# The same of what a batch is published into: tables by their names, since each run makes those of staging again, and
+# views and functions by the transaction that has written them.
+_WAREHOUSE_CATALOG = """
+    select md5(concat(
+        (
+            select string_agg(
+                concat_ws(':', nspname, relname, relkind, attname, atttypid, atttypmod, attnotnull), ' '
+                order by nspname, relname, attnum
+            )
+            from pg_class as class
+            inner join pg_namespace as namespace on relnamespace = namespace.oid
+            inner join pg_attribute on attrelid = class.oid and attnum > 0 and not attisdropped
+            where nspname in ('raw', 'staging', 'dwh') and relkind in ('r', 'p', 'v') and not relispartition
+        ),
+        (
+            select string_agg(concat_ws(':', relname, indkey, indisunique, indisvalid), ' ' order by indexrelid)
+            from pg_index
+            inner join pg_class as class on class.oid = indrelid
+            where relnamespace = 'raw'::regnamespace
+        ),
+        (
+            select string_agg(concat_ws(':', ev_class, written.xmin), ' ' order by written.oid)
+            from pg_rewrite as written
+            inner join pg_class as class on class.oid = ev_class
+            where relnamespace <> all('{pg_catalog, information_schema}'::regnamespace[])
+        ),
+        (
+            select string_agg(concat_ws(':', written.oid, written.xmin), ' ' order by written.oid)
+            from pg_proc as written
+            where pronamespace <> all('{pg_catalog, information_schema}'::regnamespace[])
+        )
+    ))
     """

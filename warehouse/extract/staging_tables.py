@@ -72,9 +72,11 @@ def create_staging(connection: psycopg.Connection, table: Table, columns: Sequen
             comment_on_column(connection, name, column.name, column_comment(column, table))
 
 
-def empty_staging(connection: psycopg.Connection, table: Table) -> None:
-    """Empty the staging tables of `table` for the next batch; they are there."""
-    staying_session.empty(connection, batch_table(table), deleted_table(table), delta_table(table))
+def empty_staging(connection: psycopg.Connection, *tables: Table) -> None:
+    """Empty the staging tables of `tables` for the next batch; they are there."""
+    if tables:
+        places = [name(table) for table in tables for name in (batch_table, deleted_table, delta_table)]
+        staying_session.empty(connection, *places)
 
 
 def column_comment(column: Column, table: Table) -> str:

@@ -7,8 +7,8 @@ from threading import Event
 from warehouse.archive import upkeep
 from warehouse.settings import Settings
 
-# Between two looks whether anything has waited for DWH_ARCHIVE_DELAY.
-LOOK_SECONDS = 10.0
+# Between two checks whether anything has waited for DWH_ARCHIVE_DELAY.
+CHECK_SECONDS = 10.0
 
 
 class ArchiveLoop:
@@ -20,7 +20,7 @@ class ArchiveLoop:
     def run(self) -> None:
         """Work until `stop` is set; what cannot be added waits, and is said once."""
         failure: str | None = None
-        while not self._stop.wait(LOOK_SECONDS):
+        while not self._stop.wait(CHECK_SECONDS):
             before, failure = failure, upkeep.add_due(self._settings.warehouse, self._settings)
             if failure not in (None, before):
                 self._log(f"archive: {failure}", logging.WARNING)

@@ -16,18 +16,18 @@ _ORDER = ("not_applicable", "passed", "relaxed", "warned", "failed", "not_evalua
 
 
 @dataclass(frozen=True)
-class Tally:
+class RunningTotal:
     """What a check has measured so far: a count, or a share weighted by rows."""
 
     rows: int = 0
     measured: float = 0.0
 
-    def plus(self, rows: int, measured: float, *, is_share: bool) -> "Tally":
-        """The tally with another batch."""
+    def plus(self, rows: int, measured: float, *, is_share: bool) -> "RunningTotal":
+        """The total with another batch."""
         if not is_share:
-            return Tally(self.rows + rows, self.measured + measured)
+            return RunningTotal(self.rows + rows, self.measured + measured)
         total = self.rows + rows
-        return Tally(total, (self.measured * self.rows + measured * rows) / total if total else 0.0)
+        return RunningTotal(total, (self.measured * self.rows + measured * rows) / total if total else 0.0)
 
 
 @dataclass
@@ -38,9 +38,9 @@ class LiveJudge(Judge):
     """
 
     least_rows: int = 100
-    _tallies: dict[Key, Tally] = field(default_factory=dict)
+    _totals: dict[Key, RunningTotal] = field(default_factory=dict)
     _results: dict[Key, CheckResult] = field(default_factory=dict)
-    _pending: dict[Key, tuple[Tally, CheckResult]] = field(default_factory=dict)
+    _pending: dict[Key, tuple[RunningTotal, CheckResult]] = field(default_factory=dict)
     # Whether the last batch was refused: it is judged by the same rows when it is tried again, by whatever run.
     _is_held: bool = False
 
@@ -55,12 +55,12 @@ class LiveJudge(Judge):
     def record(self, results: Sequence[CheckResult]) -> None:
         """Keep results that need no judgement for the end of the run."""
         for result in results:
-            self._keep(result, Tally(), is_share=False)
+            self._keep(result, RunningTotal(), is_share=False)
 
     def accept(self) -> None:
         """The batch was published: it is part of the run so far."""
-        for key, (tally, result) in self._pending.items():
-            self._tallies[key], self._results[key] = tally, result
+        for key, (total, result) in self._pending.items():
+            self._totals[key], self._results[key] = total, result
         self._pending.clear()
         self._is_held = False
 
@@ -76,15 +76,17 @@ class LiveJudge(Judge):
         record_checks(run.connection, run.run_id, list(self._results.values()))
         self._results.clear()
         if not self._is_held:
-            self._tallies.clear()
+            self._totals.clear()
 
     def _judge(self, result: CheckResult, check: Any) -> CheckResult:
         if result.measured is None or check is None:
-            return self._keep(result, Tally(), is_share=False)
+            return self._keep(result, RunningTotal(), is_share=False)
         is_share = "percent" in str(
             getattr(check, "metric_name", "") or getattr(check.check_yaml, "metric", "")
         )
-        judged = self._keep(result, Tally(result.rows_checked or 0, result.measured), is_share=is_share)
+        judged = self._keep(
+            result, RunningTotal(result.rows_checked or 0, result.measured), is_share=is_share
+        )
         if result.level == "quarantine" or result.outcome in ("not_evaluated", "relaxed"):
             return result
         outcome = check.evaluate_threshold(judged.measured).name.lower()
@@ -94,19 +96,19 @@ class LiveJudge(Judge):
             outcome, message = "passed", f"Judged from {self.least_rows:,} rows on."
         return self._replace(replace(judged, outcome=outcome, message=message))
 
-    def _keep(self, result: CheckResult, more: Tally, *, is_share: bool) -> CheckResult:
+    def _keep(self, result: CheckResult, more: RunningTotal, *, is_share: bool) -> CheckResult:
         key = _key(result)
-        before, known = self._tallies.get(key, Tally()), self._results.get(key)
-        tally = before.plus(more.rows, more.measured, is_share=is_share)
+        before, known = self._totals.get(key, RunningTotal()), self._results.get(key)
+        total = before.plus(more.rows, more.measured, is_share=is_share)
         if result.measured is not None:
-            result = replace(result, measured=tally.measured, rows_checked=tally.rows)
+            result = replace(result, measured=total.measured, rows_checked=total.rows)
         outcome = max((known.outcome if known else "", result.outcome), key=_rank)
-        self._pending[key] = (tally, replace(result, outcome=outcome))
+        self._pending[key] = (total, replace(result, outcome=outcome))
         return result
 
     def _replace(self, result: CheckResult) -> CheckResult:
-        tally, _ = self._pending[_key(result)]
-        self._pending[_key(result)] = (tally, result)
+        total, _ = self._pending[_key(result)]
+        self._pending[_key(result)] = (total, result)
         return result
 
 

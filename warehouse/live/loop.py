@@ -60,7 +60,7 @@ PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 # How long to wait for the lock on the source before looking whether to stop.
 LOCK_SECONDS = 5.0
 # How often to record that the process asks, and to look whether an undo holds it back or another run has published.
-TELL_SECONDS = 5.0
+HEARTBEAT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ class SourceLoop:
     _judge: LiveJudge | None = None
     _definitions: Definitions | None = None
     _waits_for: str | None = None
-    _told_at: float = 0.0
-    _looked_at: float = 0.0
+    _recorded_at: float = 0.0
+    _checked_at: float = 0.0
     _was_connected: bool = False
     # Of the batch that failed last and was not published since: how it failed, and, where its rows are at fault, the
     # source's snapshot. As long as nothing ends there, they are the same.
@@ -146,7 +146,7 @@ class SourceLoop:
                 self._end_badly(error)
                 pause = PAUSES[min(failures, len(PAUSES) - 1)] * random.uniform(0.75, 1.25)
                 failures += 1
-                self._say_why_it_waits(error, pause)
+                self._record_wait(error, pause)
                 self.stop.wait(pause)
                 if is_transient(error) or isinstance(error, RunLost):
                     self._restart_server()
@@ -191,7 +191,7 @@ class SourceLoop:
             stack.callback(self._reader.close)
             if not self._was_connected:
                 live_process.begin(control, self.source.name)
-            self._was_connected, self._looked_at = True, 0.0
+            self._was_connected, self._checked_at = True, 0.0
             import_soda()
             self._find_tables()
             # After an error it depends on the error how the open run ends: see `run`.
@@ -203,24 +203,24 @@ class SourceLoop:
         try:
             has_moved = self._reader.has_moved()
         except psycopg.errors.LockNotAvailable:
-            self._tell(f"somebody has locked a table of source '{self.source.name}'")
+            self._record_state(f"somebody has locked a table of source '{self.source.name}'")
             return True
-        is_news = has_moved and self._reader.snapshot != self._failed_at_snapshot
-        if is_news or monotonic() - self._looked_at >= TELL_SECONDS:
+        is_pending = has_moved and self._reader.snapshot != self._failed_at_snapshot
+        if is_pending or monotonic() - self._checked_at >= HEARTBEAT_SECONDS:
             if self._is_held():
-                self.stop.wait(TELL_SECONDS)
+                self.stop.wait(HEARTBEAT_SECONDS)
                 return True
-            if self._is_behind():
+            if self._is_stale():
                 self._end_run()
                 self._find_tables()
                 self._failed_at_snapshot = None
                 return True
-            self._looked_at = monotonic()
-        if is_news:
+            self._checked_at = monotonic()
+        if is_pending:
             return self._publish_batch()
         if not has_moved:
             self._forget_failure()
-        self._tell(self._failure)
+        self._record_state(self._failure)
         self.stop.wait(self.environment.settings.live_interval)
         return self._failure is None
 
@@ -228,8 +228,8 @@ class SourceLoop:
         assert self._control is not None
         # Behind another source's long publish it would keep the runs of its own source waiting.
         if is_held(self._control, STAR_LOCK):
-            if monotonic() - self._told_at >= TELL_SECONDS:
-                self._tell("it waits for another run that publishes")
+            if monotonic() - self._recorded_at >= HEARTBEAT_SECONDS:
+                self._record_state("it waits for another run that publishes")
             self.stop.wait(self.environment.settings.live_interval)
             return True
         run = self._run()
@@ -242,12 +242,12 @@ class SourceLoop:
                 waiting=self._log,
             ):
                 # Somebody may have published, or undone, while this one waited.
-                if self._is_behind() or self._is_held():
+                if self._is_stale() or self._is_held():
                     return True
                 self._forget_unverified(self._writer)
                 return self._publish_locked(run, self._open, self._judge, self._writer)
         except LockHeld as held:
-            self._tell(f"it waits for a run: {held.what}")
+            self._record_state(f"it waits for a run: {held.what}")
             return True
 
     def _forget_unverified(self, writer: psycopg.Connection) -> None:
@@ -287,7 +287,7 @@ class SourceLoop:
             self._forget_failure()
             with writer.transaction():
                 self._reader.moved(writer, staged)
-        self._tell(None)
+        self._record_state(None)
         self.environment.published(run, published)
         return True
 
@@ -296,13 +296,15 @@ class SourceLoop:
         self._is_verified = False
         before = dict(self._reader.left_out)
         with self._writer.transaction():
-            staying_session.forget(self._writer)
-            self._reader.find_tables(self._writer)
+            if self._reader.find_tables(self._writer):
+                staying_session.sample_again(self._writer)
+            else:
+                staying_session.forget(self._writer)
         if self._reader.left_out != before:
             for name, reason in self._reader.left_out.items():
                 self._log(f"{name} is left to scheduled runs: {reason}")
 
-    def _is_behind(self) -> bool:
+    def _is_stale(self) -> bool:
         """Whether another run, or an undo, has moved a position since this loop has read it."""
         assert self._control is not None
         rows = self._control.execute(
@@ -328,7 +330,7 @@ class SourceLoop:
         if run_id is None:
             return False
         self._end_run()
-        self._tell(
+        self._record_state(
             f"run {run_id} has undone what live has published; `dwh live --resume` lets it load that again"
         )
         return True
@@ -439,25 +441,25 @@ class SourceLoop:
                 raise
         self.environment.send_mail()
 
-    def _tell(self, reason: str | None) -> None:
+    def _record_state(self, reason: str | None) -> None:
         """Record in audit.live, every few seconds, that the process asks, or at once why it waits."""
         if reason != self._waits_for and reason is not None:
             self._log(f"waits: {reason}", logging.WARNING)
-        if reason == self._waits_for and monotonic() - self._told_at < TELL_SECONDS:
+        if reason == self._waits_for and monotonic() - self._recorded_at < HEARTBEAT_SECONDS:
             return
         assert self._control is not None
-        self._waits_for, self._told_at = reason, monotonic()
-        live_process.tell(
+        self._waits_for, self._recorded_at = reason, monotonic()
+        live_process.record_state(
             self._control,
             self.source.name,
             run_id=self._open.run.run_id if self._open else None,
             reason=reason,
         )
 
-    def _say_why_it_waits(self, error: Exception, pause: float) -> None:
+    def _record_wait(self, error: Exception, pause: float) -> None:
         what = _reason(error)
         self._log(f"{what} Trying again in {pause:.1f} s.", logging.WARNING)
-        self._waits_for, self._told_at = what, monotonic()
+        self._waits_for, self._recorded_at = what, monotonic()
         # The warehouse itself may be what it waits for.
         with (
             suppress(psycopg.Error, WarehouseError),
@@ -465,7 +467,7 @@ class SourceLoop:
         ):
             if not self._was_connected:
                 live_process.begin(connection, self.source.name)
-            live_process.tell(connection, self.source.name, run_id=None, reason=what)
+            live_process.record_state(connection, self.source.name, run_id=None, reason=what)
 
     def _record_stop(self) -> None:
         """End the open run, and record that the process was told to end."""

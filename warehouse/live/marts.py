@@ -25,17 +25,17 @@ class MartLoop:
 
     def __init__(self, url: str, stop: Event, log: Callable[[str, int], None]) -> None:
         self._url, self._stop, self._log = url, stop, log
-        self._has_news = Event()
+        self._pending = Event()
         self._run_id = 0
 
     def published(self, run_id: int) -> None:
         """Learn that a run of live has published a batch."""
         self._run_id = run_id
-        self._has_news.set()
+        self._pending.set()
 
     def wake(self) -> None:
         """Let it look whether to stop."""
-        self._has_news.set()
+        self._pending.set()
 
     def run(self) -> None:
         """Work until `stop` is set."""
@@ -50,13 +50,13 @@ class MartLoop:
                     # Writers queue behind a lock that waits for a long transaction.
                     connection.execute(f"set lock_timeout = '{LOCK_SECONDS}s'".encode())
                     while not self._stop.is_set():
-                        self._has_news.wait()
-                        self._has_news.clear()
+                        self._pending.wait()
+                        self._pending.clear()
                         self._refresh(connection)
                         self._stop.wait(PAUSE_SECONDS)
             except Exception as error:
                 self._log(f"marts of the day: {redact(summarize_error(error))}", logging.WARNING)
-                self._has_news.set()
+                self._pending.set()
                 self._stop.wait(RETRY_SECONDS)
 
     def _refresh(self, connection: psycopg.Connection) -> None:
@@ -65,4 +65,4 @@ class MartLoop:
             with session_lock(connection, "marts"):
                 refresh_days(connection, self._run_id)
         except LockHeld:
-            self._has_news.set()
+            self._pending.set()

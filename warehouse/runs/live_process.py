@@ -62,6 +62,11 @@ def read_processes(connection: psycopg.Connection) -> list[LiveProcess]:
         ).fetchall()
 
 
+def is_running(connection: psycopg.Connection, source: str) -> bool:
+    """Whether a process of live follows `source` now."""
+    return any(one.is_alive for one in read_processes(connection) if one.source == source)
+
+
 def begin(connection: psycopg.Connection, source: str) -> None:
     """Record that this process is at work on `source`."""
     connection.execute(
@@ -82,10 +87,10 @@ def end(connection: psycopg.Connection, source: str) -> None:
     )
 
 
-def tell(
+def record_state(
     connection: psycopg.Connection, source: str, *, run_id: int | None, reason: str | None = None
 ) -> None:
-    """Record that the process is there just now, and by which run it publishes; or the `reason` why it waits."""
+    """Record that the process is running, and by which run it publishes; or the `reason` why it waits."""
     connection.execute(
         """
         update audit.live set run_id = %(run_id)s, reason = %(reason)s, state = %(state)s,
