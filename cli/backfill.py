@@ -49,7 +49,7 @@ def backfill(
     if as_json:
         show_json(done)
         return
-    rows = [{"day": str(d.day), "feed": d.feed, "rows": d.rows, "note": d.message} for d in done.days]
+    rows = [{"day": str(d.day), "source": d.source, "rows": d.rows, "note": d.message} for d in done.days]
     show_table(f"backfill, run {done.run_id}", rows, empty="nothing to load")
     if done.skipped:
         out.print(f"{done.skipped} days were already loaded before this backfill was interrupted.")

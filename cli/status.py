@@ -89,15 +89,15 @@ def _show_calendar(settings: "Settings", days: int, as_json: bool) -> None:
     columns = {"day": "day"}
     for one in partitions:
         row = rows.setdefault(str(one.day), {"day": f"{one.day:%Y-%m-%d %a}"})
-        row[one.feed] = one.status
-        columns[one.feed] = one.feed
+        row[one.source] = one.status
+        columns[one.source] = one.source
         if one.rows is not None:
-            row[f"{one.feed} rows"] = one.rows
-            columns[f"{one.feed} rows"] = "rows"
+            row[f"{one.source} rows"] = one.rows
+            columns[f"{one.source} rows"] = "rows"
     show_table("Days (UTC)", list(rows.values()), columns)
     for one in partitions:
         if one.message:
-            show_line(f"{one.feed} {one.day}: {one.message}")
+            show_line(f"{one.source} {one.day}: {one.message}")
 
 
 def _show(sections: dict[str, Any]) -> None:

@@ -40,7 +40,7 @@ RESUME_HOURS = 7 * 24.0
 class DayDone:
     """A day of a source or of the web logs that was loaded: its rows afterwards, and a note."""
 
-    feed: str
+    source: str
     day: date
     rows: int
     message: str | None
@@ -127,9 +127,9 @@ def _load_all(
     number = count(1)
 
     def load(partition: Partition) -> None:
-        name = f"{partition.feed} {partition.day}"
+        name = f"{partition.source} {partition.day}"
         try:
-            day = load_partition(run, by_name[partition.feed], partition.day, same)
+            day = load_partition(run, by_name[partition.source], partition.day, same)
         except Exception as error:
             failed[name] = error
             log(f"[{next(number)}/{len(work)}] {name} failed: {error}", logging.ERROR)
@@ -147,10 +147,10 @@ def _load_all(
         # Prefect tells by the context which run a thread belongs to.
         for future in [pool.submit(copy_context().run, load, partition) for partition in work]:
             future.result()
-    return sorted(days, key=lambda day: (day.day, day.feed)), failed
+    return sorted(days, key=lambda day: (day.day, day.source)), failed
 
 
 def _sources_to_capture(feeds: Sequence[DailyLoad], work: Sequence[Partition]) -> list[str]:
     """Sources with days that only a capture can load: their mirrors do not hold them yet."""
-    unloaded = {one.feed for one in work if one.status in ("missing", "failed", "partial")}
+    unloaded = {one.source for one in work if one.status in ("missing", "failed", "partial")}
     return [feed.name for feed in feeds if isinstance(feed, FactDays) and feed.name in unloaded]

@@ -41,7 +41,7 @@ def tail(path: Path, begin: int, size: int = 4000) -> str:
     """The last `size` bytes of a log, from byte `begin` on."""
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
-        # A log that was rotated meanwhile begins anew.
+        # A log that was rotated meanwhile begins at 0 again.
         file.seek(max(begin if begin <= end else 0, end - size))
         return file.read().decode(errors="replace")
 

@@ -130,7 +130,7 @@ class Orders:
         )
 
     async def _rows(self, name: str, **parameters: Any) -> list[DictRow]:
-        # Planned anew with the values, so that filters that are not set cost nothing.
+        # Planned with the values, each time, so that filters that are not set cost nothing.
         async with self._connection.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(statement(name), parameters, prepare=False)
             return await cursor.fetchall()

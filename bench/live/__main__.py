@@ -112,8 +112,11 @@ def measure(
             _wait_until_live(warehouse)
             _report(f"live is idle for {IDLE_SECONDS:.0f} s")
             before = _cpu_seconds(live.pid, shop, warehouse)
+            transactions, batches = _transactions(shop), _batches(warehouse)["batches"]
             time.sleep(IDLE_SECONDS)
             idle = _spent(live.pid, shop, warehouse, before) / IDLE_SECONDS
+            idle_transactions = (_transactions(shop) - transactions) / IDLE_SECONDS
+            has_woken_itself = _batches(warehouse)["batches"] != batches
             _report(f"{options.rate:g} orders a second for {options.seconds:,.0f} s")
             placed: multiprocessing.Queue[Placed | None] = multiprocessing.Queue()
             seen: multiprocessing.Queue[Seen] = multiprocessing.Queue()
@@ -150,6 +153,8 @@ def measure(
         "aggregate_p95_ms": percentile(aggregate, 0.95),
         "differences": _differences(shop, warehouse),
         "idle_cpu_percent": round(100 * idle, 2),
+        "idle_source_transactions_per_second": round(idle_transactions, 1),
+        "has_woken_itself": has_woken_itself,
         "busy_cpu_percent": round(100 * busy, 1),
         "orders": len(orders),
         "status_changes": load.changed,
@@ -219,6 +224,16 @@ def _cpu_seconds(pid: int, *databases: str) -> dict[int, float]:
 def _spent(pid: int, shop: str, warehouse: str, before: Mapping[int, float]) -> float:
     now = _cpu_seconds(pid, shop, warehouse)
     return sum(seconds - before.get(one, 0.0) for one, seconds in now.items())
+
+
+def _transactions(shop: str) -> int:
+    """Transactions of the shop's database so far: a question of live is one, in one round trip."""
+    with psycopg.connect(shop, autocommit=True) as connection:
+        row = connection.execute(
+            "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()"
+        ).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def _differences(shop: str, warehouse: str) -> int:

@@ -17,7 +17,7 @@ def test_days_are_tasks_and_the_run_says_what_it_covers(
 
     done = backfill(date(2024, 3, 9), date(2024, 3, 10), only="shop", parallel=2)
 
-    assert [(day.feed, day.day, day.rows) for day in done.days] == [
+    assert [(day.source, day.day, day.rows) for day in done.days] == [
         ("shop", date(2024, 3, 9), 0),
         ("shop", date(2024, 3, 10), 1),
     ]

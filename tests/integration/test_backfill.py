@@ -64,10 +64,10 @@ class Place:
         return code, told
 
     def calendar(self, first: date = MONDAY, last: date = WEDNESDAY) -> dict[str, list[str]]:
-        """Status and rows of each day, by feed."""
+        """Status and rows of each day, by source."""
         told: dict[str, list[str]] = {}
         for one in self.partitions(first, last):
-            told.setdefault(one.feed, []).append(
+            told.setdefault(one.source, []).append(
                 one.status if one.rows is None else f"{one.status} {one.rows}"
             )
         return told

@@ -690,6 +690,28 @@ def test_a_backlog_is_read_once_also_while_an_old_transaction_is_open(shop: Pipe
     assert shop.capture().changes() == {}
 
 
+def test_in_one_cluster_with_its_warehouse_live_is_not_woken_by_its_own_writes(shop: Pipeline) -> None:
+    process = Live(shop)
+    follower = process.loop
+    with follower._connected():
+        new_orders(shop, 980)
+        wait_until(
+            lambda: (
+                follower._turn() and shop.rows("select from dwh.fact_order_item where order_id = '980'") != []
+            ),
+            process,
+        )
+        batches = shop.rows("select count(*), sum(rows_read) from audit.batch")
+        snapshots = set()
+        for _ in range(20):
+            assert follower._turn()
+            snapshots.add(follower._reader.snapshot)
+        # What it records of itself ends transactions of the cluster that the source is in.
+        assert len(snapshots) > 1
+        assert shop.rows("select count(*), sum(rows_read) from audit.batch") == batches
+    follower._record_stop()
+
+
 def test_live_forgets_what_a_run_claims_that_died_before_it_verified(shop: Pipeline) -> None:
     shop.capture()
     with pytest.raises(KeyboardInterrupt), start_run(shop.warehouse_url, flow="ingest-shop") as run:

@@ -349,10 +349,10 @@ def test_comparison_names_what_has_changed_since_in_what_a_table_is_made_by(
         verdicts = rebuild(run, archive, [changed], progress=said.append)
     assert {one.table_name: one.note for one in verdicts if one.note} == {
         "dwh.dim_customer": "what it is made by has changed since (conform SQL has changed): its history is what was "
-        "published then, and the next run of its source makes the present anew"
+        "published then, and the next run of its source computes the present state again"
     }
     assert sum(line.startswith("dwh.dim_customer: what it is made by has changed") for line in said) == 1
-    # History is what was published then; the present is made anew by the next run.
+    # History is what was published then; the next run computes the present state again.
     assert content(shop.warehouse) == before
     load(shop, archive, changed)
     assert shop.versions("customer", "name")[-1][1] == "ANA"

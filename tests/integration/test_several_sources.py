@@ -229,7 +229,7 @@ def test_every_command_knows_the_sources_by_name(company: Company) -> None:
     assert {f"source {source}" for source in SALES} <= about
     assert {table["source"] for table in company.json("status")["tables"]} >= SALES.keys()
     days = company.json("status", "--days", "3")["partitions"]
-    assert {one["feed"] for one in days} == {*SALES, "weblogs", "marts"}
+    assert {one["source"] for one in days} == {*SALES, "weblogs", "marts"}
 
     verdicts = company.json("reconcile")
     assert {(one["source"], one["verdict"]) for one in verdicts} >= {(source, "equal") for source in SALES}
@@ -249,7 +249,7 @@ def test_every_command_knows_the_sources_by_name(company: Company) -> None:
 
     day = "2024-03-10"
     done = company.json("backfill", "--from", day, "--to", day)
-    assert {(one["feed"], one["rows"]) for one in done["days"]} == {
+    assert {(one["source"], one["rows"]) for one in done["days"]} == {
         ("mall", 1), ("northwind", 0), ("shop", 1), ("weblogs", 0),
     }  # fmt: skip
     path = Path(company.environment["DWH_HOME"]) / "report.html"

@@ -94,6 +94,6 @@ def plan(
     return [
         partition
         for partition in read_calendar(connection, feeds, first, last, marts=False)
-        if (partition.feed, partition.day) not in done
+        if (partition.source, partition.day) not in done
         and (not missing or partition.status in ("missing", "failed"))
     ]

@@ -21,7 +21,7 @@ class Partition:
     missing: not at all. stale: its inputs have changed since.
     """
 
-    feed: str
+    source: str
     day: date
     status: Status
     rows: int | None = None

@@ -54,7 +54,7 @@ class DatedFile:
 
 @dataclass(frozen=True)
 class WeblogDays:
-    """A file is loaded anew as a whole, with every day that it tells of."""
+    """A file is reloaded as a whole, with every day that it has requests of."""
 
     settings: Settings
     flow: str = "ingest-weblogs"
@@ -95,7 +95,7 @@ class WeblogDays:
         return found
 
     def load(self, run: Run, day: date, same_backfill: Collection[int]) -> DayLoad:
-        """Load anew every file that tells of the day and is still there; not those that this backfill has loaded."""
+        """Reload every file that has requests of the day and still exists, unless this backfill has loaded it."""
         files_of_day = [file for file in self._files(run.connection) if file.covers_day(day)]
         with self._to_itself(file.path for file in files_of_day):
             # Another day may have loaded some of them meanwhile.

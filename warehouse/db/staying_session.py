@@ -1,6 +1,6 @@
 """A session that publishes batch after batch keeps its temporary tables and what it has read of the catalog.
 
-A temporary table costs dozens of catalog rows to make and to drop, and each statement that names it is planned anew.
+A temporary table costs dozens of catalog rows to make and to drop, and each statement that names it is planned again.
 A session that stays makes each table once: its rows end with the transaction, the table and the plans do not. All
 other sessions make tables for one transaction, and read the catalog whenever they need it.
 """
@@ -173,7 +173,7 @@ def analyze(connection: psycopg.Connection, table: sql.Composable, columns: Sequ
 
 
 def empty(connection: psycopg.Connection, *tables: sql.Identifier) -> None:
-    """Empty tables. TRUNCATE writes new files, and whatever names the table is planned anew: few rows are deleted."""
+    """Empty tables. TRUNCATE writes new files, and whatever names the table is planned again: few rows are deleted."""
     found = connection.execute(
         sql.SQL(" union all ").join(
             sql.SQL("select {}, pg_relation_size({}) where exists (select from {})").format(

@@ -22,7 +22,7 @@ def replace_ranges(
     snapshot: Snapshot,
     limits: ReadLimits,
 ) -> None:
-    """Cut a table anew after all of it was compared; without an order of its keys it has no ranges."""
+    """Cut a table into new ranges after all of it was compared; without an order of its keys it has no ranges."""
     connection.execute(
         "delete from audit.key_range where source = %s and table_name = %s", [table.source, table.name]
     )

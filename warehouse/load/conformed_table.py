@@ -10,7 +10,7 @@ _NEW = sql.Identifier("staging", "conforming")
 
 
 def replace_conformed(batch: Batch, value: Callable[[str], sql.Composable], rows: sql.Composable) -> int:
-    """Make the table anew, with the same columns, comments and constraints, and the rows of `rows`.
+    """Replace the table by one with the same columns, comments and constraints, and the rows of `rows`.
 
     `value` gives the expression of each column. Returns the number of rows.
     """

@@ -66,7 +66,7 @@ NOT_ALL: Final = (
 )
 CHANGED: Final = (
     "what it is made by has changed since ({}): its history is what was published then, and the next run of its source "
-    "makes the present anew"
+    "computes the present state again"
 )
 
 
