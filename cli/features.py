@@ -59,7 +59,7 @@ def clusters(
         picture=picture,
     )
     rows: list[dict[str, Any]] = [
-        {"cluster": name, **{str(column): round(float(value), 3) for column, value in row.items()}}
+        {"cluster": name, **{str(column): _measure(value) for column, value in row.items()}}
         for name, row in found.iterrows()
     ]
     if as_json:
@@ -67,3 +67,8 @@ def clusters(
         return
     headings = {"cluster": "cluster", "customer_count": "customers"}
     show_table("Clusters", rows, headings | {name: title.lower() for name, title in MEASURES.items()})
+
+
+def _measure(value: Any) -> int | float:
+    """A count as an integer, a mean to three places."""
+    return int(value) if float(value).is_integer() else round(float(value), 3)

@@ -87,8 +87,48 @@ CUT_TABLES = """
 """
 
 
+# Texts with less contrast than 4.5 to 1 (WCAG AA), and pictures without a text that says what they show.
+UNREADABLE = """
+    () => {
+        const rgba = (color) => {
+            const parts = color.match(/[\\d.]+/g).map(Number);
+            const scale = color.startsWith('color(srgb') ? 255 : 1;
+            return [...parts.slice(0, 3).map((part) => part * scale), parts[3] ?? 1];
+        };
+        const luminance = (color) => {
+            const [r, g, b] = color.slice(0, 3).map((part) => part / 255)
+                .map((part) => part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+        };
+        const behind = (element) => {
+            for (let each = element; each; each = each.parentElement) {
+                const color = rgba(getComputedStyle(each).backgroundColor);
+                if (color[3] > 0.99) return color;
+            }
+            return [255, 255, 255];
+        };
+        const isText = (node) => node.nodeType === Node.TEXT_NODE && node.data.trim();
+        const texts = [...document.querySelectorAll('body *:not(svg *, script, noscript)')]
+            .filter((each) => [...each.childNodes].some(isText) && each.getClientRects().length);
+        const pale = texts.filter((each) => {
+            let opacity = 1;
+            for (let over = each; over; over = over.parentElement) opacity *= getComputedStyle(over).opacity;
+            const back = behind(each);
+            const ink = rgba(getComputedStyle(each).color).slice(0, 3)
+                .map((part, n) => part * opacity + back[n] * (1 - opacity));
+            const [light, dark] = [luminance(ink), luminance(back)].sort((a, b) => b - a);
+            return (light + 0.05) / (dark + 0.05) < 4.5;
+        });
+        const silent = [...document.querySelectorAll('svg, figure')].filter(
+            (each) => !each.closest('[aria-hidden=true]') && !each.closest('[aria-label]'));
+        const named = (each) => `${each.tagName} ${each.className} ${each.textContent}`;
+        return [texts.length > 500, ...[...pale, ...silent].map(named)];
+    }
+"""
+
+
 @pytest.mark.parametrize("dark", [False, True])
-def test_page_is_read_on_a_phone_without_scrolling_sideways_in_light_and_dark(
+def test_page_is_read_on_a_phone_without_scrolling_sideways_and_with_contrast_in_light_and_dark(
     mart_world: MartWorld, page_path: Path, dark: bool
 ) -> None:
     with visit(page_path.as_uri(), width=390, dark=dark) as opened:
@@ -106,6 +146,8 @@ def test_page_is_read_on_a_phone_without_scrolling_sideways_in_light_and_dark(
             """rows => rows.map(row => [...row.children].map(
                 cell => [getComputedStyle(cell, '::before').content.slice(1, -1), cell.textContent]))""",
         )
+        assert page.locator(".moving figure svg").first.is_visible()
+        assert page.evaluate(UNREADABLE) == [True]
         background, ink = page.evaluate(
             "(style => [style.backgroundColor, style.color])(getComputedStyle(document.body))"
         )

@@ -13,6 +13,8 @@
       area: { color: color("--a") }, line: { color: color("--a") }, bar: { color: color("--a") }, range: { category: ["--a", "--c", "--d", "--e", "--bad", "--profit", "--b", "--f"].map(color) },
     };
     const canvas = place.querySelector("figure");
+    // Vega replaces the figure's label by the description of what it draws.
+    spec.description = canvas.getAttribute("aria-label");
     const controls = place.querySelector(".controls");
     canvas.replaceChildren();
     controls.replaceChildren();
