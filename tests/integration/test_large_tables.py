@@ -37,6 +37,7 @@ from warehouse.extract.steady_clock import SteadyTime
 from warehouse.extract.verification import verify
 from warehouse.load.publish import publish
 from warehouse.reconcile.reconcile import reconcile_source
+from warehouse.reconcile.verdict import Verdict
 from warehouse.runs.alerts.rules import Rules
 from warehouse.runs.audit import start_run
 from warehouse.settings import Settings
@@ -1039,6 +1040,95 @@ def test_reconcile_that_repairs_a_table_of_one_range_has_verified_it(shop: Pipel
         "select run_id, verified_at is null from audit.key_range where table_name = %s", name
     ) == [(run.run_id, False)]
     assert_same(shop, name)
+
+
+def reconciled(pipeline: Pipeline, *, repair: bool = False) -> Verdict:
+    """The verdict on the one mirror of a pipeline."""
+    with start_run(pipeline.warehouse_url, flow="reconcile") as run:
+        verdicts = reconcile_source(run, pipeline.source, pipeline.shop_url, repair=repair)
+    (verdict,) = (one for one in verdicts if one.layer == "mirror")
+    return verdict
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_reconcile_repairs_a_row_that_was_written_before_its_range_was_verified(
+    shop: Pipeline, parts: int
+) -> None:
+    name = f"reading_{next(numbers)}"
+    key = ("part", "id")[-parts:]
+    shop.do(
+        f"create table {name} (id int, part int default 1, value text, updated_at timestamptz, "
+        f"primary key ({', '.join(key)}))",
+        f"insert into {name} select 10 * n, 1, 'as it was', '2024-01-01' from generate_series(1, 50) as n",
+        f"create index on {name} (updated_at)",
+    )
+    shop.source = only(name, key=key)
+    shop.capture()
+    shop.do(f"update {name} set value = 'changed', updated_at = now() where id in (110, 500)")
+    shop.settle()
+    shop.capture(limits=ALL_RANGES)
+    # As if the first range had not been among those that were verified.
+    shop.warehouse.execute(
+        "update audit.key_range set (verified_at, snapshot_xmin) = (verified_at - interval '1 h', snapshot_xmin - 50) "
+        "where table_name = %s and low_key = array[]::text[]",
+        [name],
+    )
+    shop.warehouse.execute(
+        "update audit.watermark set complete_xmin = complete_xmin - 50 where table_name = %s", [name]
+    )
+    shop.do(
+        # Unstamped, in a range that was verified and in one that was not.
+        f"update {name} set value = 'unstamped' where id in (120, 310)"
+    )
+    shop.warehouse.execute(
+        f"update raw.shop_{name} set value = 'damaged' where id in (110, 500); "
+        f"delete from raw.shop_{name} where id = 490".encode()
+    )
+    verdict = reconciled(shop, repair=True)
+    assert sorted(one.row_key["id"] or "" for one in verdict.differences) == ["110", "490", "500"]
+    assert (verdict.rows_differing, verdict.rows_pending, verdict.rows_repaired) == (3, 2, 3)
+    assert {one.problem for one in verdict.differences} == {"changed", "missing"}
+    shop.limits = ALL_RANGES
+    shop.capture()
+    assert last(shop, name) == {"updated": 2, "cursor_missed": 2, "found_by_checksum": 2}
+    assert_same(shop, name)
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_reconcile_counts_as_verification_of_a_table_without_ranges(shop: Pipeline, index: bool) -> None:
+    name = f"reading_{next(numbers)}"
+    shop.do(
+        # Of a key type that is not compared by ranges.
+        f"create table {name} (id double precision primary key, value text, updated_at timestamptz)",
+        f"insert into {name} select n, 'as it was', '2024-01-01' from generate_series(1, 50) as n",
+        *([f"create index on {name} (updated_at)"] if index else []),
+    )
+    shop.source = only(name)
+    shop.capture()
+    shop.capture()
+    assert verified_since(shop, name) == [("run 1",)]
+    # What the cursor will show is no failure of the last run.
+    shop.do(f"update {name} set value = 'stamped', updated_at = now() where id = 1")
+    assert (reconciled(shop).rows_pending, verified_since(shop, name)) == (
+        1,
+        [("run 2" if index else "run 1",)],
+    )
+    for statement in (
+        f"update {name} set value = 'unstamped' where id = 2",
+        f"delete from {name} where id = 3",
+    ):
+        shop.do(statement)
+        shop.capture()
+        before = verified_since(shop, name)
+        assert (reconciled(shop).rows_pending > 0, verified_since(shop, name)) == (True, before)
+    run = shop.capture(full_refresh=True)
+    assert reconciled(shop).rows_pending == 0
+    assert shop.rows(
+        "select complete_at > captured_at, run_id from audit.watermark where table_name = %s", name
+    ) == [(True, run.run_id)]
+    with start_run(shop.warehouse_url, flow="undo") as undoing:
+        undo(undoing, run.run_id)
+    assert verified_since(shop, name) == [("run 2" if index else "run 1",)]
 
 
 def test_undo_forgets_what_a_reconcile_has_verified_since(shop: Pipeline) -> None:

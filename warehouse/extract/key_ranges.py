@@ -4,7 +4,7 @@
 below, the last one above: every possible key is in exactly one of them.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -19,6 +19,7 @@ from warehouse.sources.declaration import Table
 
 # Why a range was verified: with all of its table; as the next of the rotation; since the batch or new keys are in it.
 Turn = Literal["whole", "oldest", "touched"]
+BOUND_VALUE = sql.Identifier("<value>")
 NEVER = datetime(1, 1, 1, tzinfo=UTC)
 
 
@@ -117,45 +118,59 @@ def touched_ranges(
     if len(ranges) == 1:
         is_any = writer.execute(sql.SQL("select from {} limit 1").format(keys)).rowcount
         return {ranges[0].low} if is_any else set()
-    names = [part.name for part in order.parts]
+    keep_bounds(writer, order, {one.low: 0 for one in ranges})
+    rows = writer.execute(
+        sql.SQL(
+            """
+            select distinct coalesce(({low}), array[]::text[])
+            from (select {key} from {keys} order by random() limit {sample}) as batch
+            """
+        ).format(
+            key=listed([part.name for part in order.parts]),
+            keys=keys,
+            sample=sql.Literal(sample),
+            low=bound_of(order, "batch", order.texts(of="bound")),
+        )
+    ).fetchall()
+    return {tuple(low) for (low,) in rows}
+
+
+def keep_bounds(writer: psycopg.Connection, order: KeyOrder, values: Mapping[Bound, int]) -> None:
+    """Keep the lower bounds of ranges, each with a value, in pg_temp.range_bound; the open one has none there."""
     writer.execute("drop table if exists pg_temp.range_bound")
     writer.execute(
-        sql.SQL("create temp table range_bound on commit drop as select {} from {} limit 0").format(
-            listed(names), keys
+        sql.SQL("create temp table range_bound ({}, {} integer) on commit drop").format(
+            sql.SQL(", ").join(
+                sql.SQL("{} {}").format(sql.Identifier(part.name), sql.SQL(part.type)) for part in order.parts
+            ),
+            BOUND_VALUE,
         )
     )
     with (
         writer.cursor() as cursor,
-        cursor.copy(sql.SQL("copy pg_temp.range_bound ({}) from stdin").format(listed(names))) as copy,
+        cursor.copy(sql.SQL("copy pg_temp.range_bound from stdin")) as copy,
     ):
-        for one in ranges[1:]:
-            copy.write_row(one.low)
+        for low, value in values.items():
+            if low:
+                copy.write_row((*low, value))
     writer.execute(
         sql.SQL("create index on pg_temp.range_bound ({}); analyze pg_temp.range_bound").format(
             order.sorted()
         )
     )
-    rows = writer.execute(
-        sql.SQL(
-            """
-            select distinct coalesce(bound.low, array[]::text[])
-            from (select {key} from {keys} order by random() limit {sample}) as batch
-            left join lateral (
-                select {texts} as low from pg_temp.range_bound as bound
-                where ({bounds}) <= ({values}) order by {descending} limit 1
-            ) as bound on true
-            """
-        ).format(
-            key=listed(names),
-            keys=keys,
-            sample=sql.Literal(sample),
-            texts=order.texts(of="bound"),
-            bounds=order.sorted(of="bound"),
-            values=order.sorted(of="batch"),
-            descending=order.sorted(of="bound", is_descending=True),
-        )
-    ).fetchall()
-    return {tuple(low) for (low,) in rows}
+
+
+def bound_of(order: KeyOrder, row: str, wanted: sql.Composable) -> sql.Composable:
+    """Query for what is `wanted` of `bound`, the lower bound of the range of a `row`; nothing if that is open below."""
+    return sql.SQL(
+        "select {wanted} from pg_temp.range_bound as bound where ({bounds}) <= ({values}) "
+        "order by {descending} limit 1"
+    ).format(
+        wanted=wanted,
+        bounds=order.sorted(of="bound"),
+        values=order.sorted(of=row),
+        descending=order.sorted(of="bound", is_descending=True),
+    )
 
 
 def choose_ranges(

@@ -122,10 +122,35 @@ def mark_verified(
         )
 
 
+def mark_table_verified(
+    connection: psycopg.Connection, table: Table, snapshot: Snapshot, *, is_equal: bool
+) -> None:
+    """Record that a reconcile has found a table without ranges as the last run has read it, or is `is_equal` even now.
+
+    What differs will be shown by the next read of the cursor.
+    """
+    connection.execute(
+        """
+        update audit.watermark as watermark set
+            complete_at = case when %s then %s else captured_at end, complete_xmin = snapshot_xmin
+        where source = %s and table_name = %s
+            and not exists (
+                select from audit.key_range as one
+                where (one.source, one.table_name) = (watermark.source, watermark.table_name)
+            )
+        """,
+        [is_equal, snapshot.taken_at, table.source, table.name],
+    )
+
+
 def forget_ranges_since(connection: psycopg.Connection, source: str, run_id: int) -> None:
     """Forget what reconciles have verified of `source` since run `run_id`, which is undone."""
     connection.execute(
         "update audit.key_range set verified_at = null where source = %s and run_id >= %s", [source, run_id]
+    )
+    connection.execute(
+        "update audit.watermark set complete_at = captured_at where source = %s and complete_at > captured_at",
+        [source],
     )
 
 

@@ -110,8 +110,8 @@ def _watermark(
         SourceIdentity(*identity),
         OpenTransactions.of(open_transactions),
         TableIdentity.of(table_identity),
+        complete_at,
         # Before this was recorded every read was complete; the undo of one of them takes only the others back.
-        min(complete_at, captured_at),
         min(complete_xmin, identity[-1]),
         row_count,
         Rotation(started_at, rows_verified, rows_deleted) if started_at else None,

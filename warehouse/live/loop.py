@@ -308,16 +308,16 @@ class SourceLoop:
         """Whether another run, or an undo, has moved a position since this loop has read it."""
         assert self._control is not None
         rows = self._control.execute(
-            "select table_name, run_id, captured_at from audit.watermark where source = %s",
+            "select table_name, run_id, captured_at, complete_at from audit.watermark where source = %s",
             [self.source.name],
         ).fetchall()
         # A table that is no longer declared keeps its position.
         declared = {table.name for table in self.source.tables}
-        now: dict[str, tuple[int, datetime]] = {
-            name: (run_id, at) for name, run_id, at in rows if name in declared
+        now: dict[str, tuple[int, datetime, datetime]] = {
+            name: (run_id, *at) for name, run_id, *at in rows if name in declared
         }
         known = {
-            table.name: (one.watermark.run_id, one.watermark.captured_at)
+            table.name: (one.watermark.run_id, one.watermark.captured_at, one.watermark.complete_at)
             for table, one in self._reader.tables.items()
             if one.watermark is not None
         }

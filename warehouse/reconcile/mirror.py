@@ -1,8 +1,9 @@
 """Source and mirror: find damaged rows of a mirror, and rows that the source has changed since the last run.
 
-A row that differs is pending if the source wrote it after the last run's snapshot, and damaged if it did not. Where its
-xmin cannot say (the scan may return rows that the run has read, and a deleted row has no xmin), its chunk does: a chunk
-of the mirror whose hash is the one that the source had at the last snapshot is undamaged.
+A row that differs is pending if the source wrote it after the snapshot in which its key range, or else its table, was
+verified last, and damaged if it did not. Where its xmin cannot say (the scan may return rows that the run has read, and
+a deleted row has no xmin), its chunk does: a chunk of the mirror whose hash is the one that the source had at the last
+snapshot is undamaged.
 """
 
 import time
@@ -32,16 +33,24 @@ from warehouse.extract.checksums import (
 from warehouse.extract.column import Column
 from warehouse.extract.copy_stream import copy_stream
 from warehouse.extract.drift import find_drift
-from warehouse.extract.key_order import Bound
-from warehouse.extract.key_ranges import read_ranges, touched_ranges
+from warehouse.extract.key_order import Bound, KeyOrder
+from warehouse.extract.key_ranges import (
+    BOUND_VALUE,
+    KeyRange,
+    bound_of,
+    keep_bounds,
+    read_ranges,
+    touched_ranges,
+)
 from warehouse.extract.snapshot import Snapshot, check_readable
-from warehouse.extract.watermark import Watermark, written_since
+from warehouse.extract.watermark import Watermark
 from warehouse.reconcile.compare import Comparison, compare, count, list_differences, repair
 from warehouse.reconcile.verdict import Verdict
 from warehouse.sources.declaration import Table
 
 SOURCE_ROW = sql.Identifier("pg_temp", "source_row")
-WRITTEN_SINCE = sql.Identifier("<written since>")
+# How many transactions ago a source row was written; empty where nobody knows.
+AGE = sql.Identifier("<age>")
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,15 @@ class _Captured:
     chunks: int
     method: Hashing
     has_transaction_ids: bool
+    # Where the table is verified by key ranges.
+    order: KeyOrder | None = None
+    ranges: Sequence[KeyRange] = ()
+
+    def age_of(self, xmin: int) -> int:
+        """How many transactions ago, at the source, one with this 64-bit id was."""
+        row = self.reader.execute("select age(%s::xid)", [str(xmin % 2**32)]).fetchone()
+        assert row is not None
+        return int(row[0])
 
     def key(self, *, at_source: bool = False) -> sql.Composable:
         """Hash of a row's key."""
@@ -160,6 +178,7 @@ def _repair(
     stored: Checksums | None,
 ) -> Verdict:
     """Compare the rows of `buckets` one by one, and repair the damaged ones."""
+    captured = _with_ranges(captured)
     _copy_rows(captured, buckets)
     comparison = Comparison(
         "mirror",
@@ -177,7 +196,7 @@ def _repair(
     )
     differing_rows = compare(captured.writer, comparison).rows_differing
     _remove_pending(captured, comparison, mirror, stored)
-    pending, missed = _pending_ranges(captured, comparison)
+    pending = _find_pending(captured, comparison)
     damaged = count(captured.writer)
     differences = list_differences(captured.writer, comparison)
     # A row that is marked as deleted occupies the key of the row to insert.
@@ -196,26 +215,33 @@ def _repair(
         rows_pending=differing_rows - damaged,
         chunks_differing=verdict.chunks_differing or int(damaged > 0),
         differences=differences,
-        pending_ranges=pending,
-        missed_ranges=missed,
+        rows_missed=pending.rows_missed,
+        pending_ranges=pending.ranges,
+        missed_ranges=pending.missed_ranges,
     )
 
 
+def _with_ranges(captured: _Captured) -> _Captured:
+    if not captured.has_transaction_ids:
+        return captured
+    order = read_access_paths(captured.reader, captured.writer, captured.table, captured.columns).key_order
+    ranges = read_ranges(captured.writer, captured.table, order) if order else []
+    return replace(captured, order=order, ranges=ranges) if ranges else captured
+
+
 def _copy_rows(captured: _Captured, buckets: Sequence[int]) -> None:
-    """Fill pg_temp.source_row with the source's rows of `buckets`, each with whether it may be pending."""
+    """Fill pg_temp.source_row with the source's rows of `buckets`, each with its age."""
     captured.writer.execute("drop table if exists pg_temp.source_row")
     captured.writer.execute(
-        sql.SQL(
-            "create temp table source_row on commit drop as select {}, true as {} from {} limit 0"
-        ).format(
+        sql.SQL("create temp table source_row on commit drop as select {}, 0 as {} from {} limit 0").format(
             listed([column.name for column in captured.columns]),
-            WRITTEN_SINCE,
+            AGE,
             sql.Identifier("raw", captured.table.mirror),
         )
     )
     outgoing = sql.SQL("copy (select {}, {} from {} where {} = any({})) to stdout (format binary)").format(
         sql.SQL(", ").join(column.selected for column in captured.columns),
-        written_since(captured.watermark.complete_xmin) if captured.has_transaction_ids else sql.SQL("true"),
+        sql.SQL("age(xmin)" if captured.has_transaction_ids else "null::integer"),
         sql.Identifier(*captured.table.at_source),
         captured.bucket(at_source=True),
         sql.Literal(list(buckets)),
@@ -234,7 +260,8 @@ def _remove_pending(
 ) -> None:
     """Remove the rows that are pending, not damaged, from pg_temp.different."""
     names = comparison.names | {
-        "written_since": WRITTEN_SINCE,
+        "age": AGE,
+        "verified_age": _verified_age(captured),
         "bucket": captured.bucket(),
         "content": row_hash(captured.columns, captured.method),
     }
@@ -253,8 +280,10 @@ def _remove_pending(
                 select {bucket} as bucket, {content} as content from {table} where ctid = different.place
             ) as found on true
             left join lateral (
-                select {bucket} as bucket, {content} as content, {written_since} as is_written_since
-                from {expected} where ctid = different.wanted
+                select
+                    {bucket} as bucket, {content} as content,
+                    coalesce({age} <= {verified_age}, true) as is_written_since
+                from {expected} as expected where ctid = different.wanted
             ) as expected on true
             """
         ).format(**names)
@@ -282,15 +311,34 @@ def _remove_pending(
     )
 
 
-def _pending_ranges(captured: _Captured, comparison: Comparison) -> tuple[set[Bound], set[Bound]]:
-    """Key ranges with pending rows, and those in which the next read by the cursor will not find them all."""
-    if not captured.has_transaction_ids:
-        return set(), set()
-    order = read_access_paths(captured.reader, captured.writer, captured.table, captured.columns).key_order
-    ranges = read_ranges(captured.writer, captured.table, order) if order else []
-    if order is None or not ranges:
-        return set(), set()
-    cursor = captured.table.cursor
+def _verified_age(captured: _Captured) -> sql.Composable:
+    """Expression on a row of `expected`: how many transactions ago its key was verified last."""
+    complete_xmin = captured.watermark.complete_xmin
+    age = captured.age_of(complete_xmin)
+    if captured.order is None:
+        return sql.Literal(age)
+    # What an undo has taken back, or a run has found different, is as old as all of the table.
+    ages = {
+        one.low: age - (max(one.snapshot_xmin - complete_xmin, 0) if one.verified_at else 0)
+        for one in captured.ranges
+    }
+    keep_bounds(captured.writer, captured.order, ages)
+    return sql.SQL("coalesce(({}), {})").format(
+        bound_of(captured.order, "expected", BOUND_VALUE), sql.Literal(ages[captured.ranges[0].low])
+    )
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """Rows that the next read by the cursor will not find; key ranges with pending rows, and with such rows."""
+
+    rows_missed: int
+    ranges: set[Bound]
+    missed_ranges: set[Bound]
+
+
+def _find_pending(captured: _Captured, comparison: Comparison) -> _Pending:
+    cursor, watermark = captured.table.cursor, captured.watermark
     captured.writer.execute(
         sql.SQL(
             """
@@ -301,20 +349,30 @@ def _pending_ranges(captured: _Captured, comparison: Comparison) -> tuple[set[Bo
             where judged.problem = 'extra'
                 and not exists (select from {different} as damaged where damaged.place = judged.place)
             union all
-            select {expected_key}, ({cursor} > {high}) is not true
+            select {expected_key}, ({cursor} > {high} and expected.{age} <= {read_age}) is not true
             from pg_temp.judged as judged inner join {expected} as expected on expected.ctid = judged.wanted
             where not exists (select from {different} as damaged where damaged.wanted = judged.wanted)
             """
         ).format(
             **comparison.names,
             expected_key=qualified("expected", captured.table.key),
+            age=AGE,
+            read_age=sql.Literal(captured.age_of(watermark.snapshot_xmin)),
             cursor=sql.Identifier("expected", cursor) if cursor else sql.NULL,
-            high=sql.Literal(captured.watermark.cursor_value if cursor else None),
+            high=sql.Literal(watermark.cursor_value if cursor else None),
         )
     )
-    keys = sql.SQL("(select * from pg_temp.pending_key where {}) as pending")
-    pending = touched_ranges(captured.writer, order, ranges, keys.format(sql.SQL("true")))
-    return pending, touched_ranges(captured.writer, order, ranges, keys.format(sql.SQL("is_missed")))
+    row = captured.writer.execute("select count(*) from pg_temp.pending_key where is_missed").fetchone()
+    assert row is not None
+    if captured.order is None:
+        return _Pending(row[0], set(), set())
+
+    def find_ranges(condition: str) -> set[Bound]:
+        assert captured.order is not None
+        keys = sql.SQL("(select * from pg_temp.pending_key where {}) as pending").format(sql.SQL(condition))
+        return touched_ranges(captured.writer, captured.order, captured.ranges, keys)
+
+    return _Pending(row[0], find_ranges("true"), find_ranges("is_missed"))
 
 
 def _content(digest: Checksums, bucket: int) -> int:

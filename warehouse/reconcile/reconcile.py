@@ -9,7 +9,7 @@ from warehouse.archive.mirrors import MirrorChanges
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
 from warehouse.errors import DifferencesFound
-from warehouse.extract.range_store import mark_verified
+from warehouse.extract.range_store import mark_table_verified, mark_verified
 from warehouse.extract.snapshot import Snapshot, snapshot_of
 from warehouse.extract.source_identity import captured_identity, check_same_source
 from warehouse.extract.watermark import read_watermark
@@ -172,7 +172,7 @@ def _end(
 
 
 def _mark_verified(run: Run, source: Source, snapshot: Snapshot, verdicts: Sequence[Verdict]) -> None:
-    """Key ranges of the mirrors that are equal now need not be verified soon."""
+    """Mirrors that are equal now, or key ranges of them, need not be verified soon."""
     equal = {one.table_name: one for one in verdicts if one.layer == "mirror" and one.verdict != "different"}
     with run.connection.transaction():
         run.connection.execute("select set_config('dwh.run_id', %s, true)", [str(run.run_id)])
@@ -186,6 +186,8 @@ def _mark_verified(run: Run, source: Source, snapshot: Snapshot, verdicts: Seque
                     pending=found.pending_ranges,
                     missed=found.missed_ranges,
                 )
+                if not found.rows_missed:
+                    mark_table_verified(run.connection, table, snapshot, is_equal=not found.rows_pending)
 
 
 def _load(verdict: Verdict) -> Load:

@@ -68,6 +68,8 @@ class Verdict:
     rows_differing: int = 0
     # Not wrong: the source has changed them since the last run.
     rows_pending: int = 0
+    # Of these: rows that no read by the cursor will show.
+    rows_missed: int = 0
     rows_repaired: int = 0
     is_stale: bool = False
     chunks: int = 0
