@@ -137,9 +137,15 @@ def page(details: RunDetails) -> str:
             if details.has_star
             else "equal in source and mirror"
         )
-        lines += ["", f"Verified: {len(details.verifications)} tables, {rows:,} rows, {equal}."]
+        parts = sum(table["is_part"] for table in details.verified)
+        lines += ["", f"Verified: {count_tables(len(details.verifications), parts)}, {rows:,} rows, {equal}."]
     lines += _section("Large tables: every row verified since", details.verified, _verified_since)
     return "\n".join(lines)
+
+
+def count_tables(tables: int, parts: int) -> str:
+    """How many tables a run has verified, and of how many of them only some key ranges."""
+    return f"{tables} tables ({parts} of them in part)" if parts else f"{tables} tables"
 
 
 def _verified_since(table: Mapping[str, Any]) -> str:

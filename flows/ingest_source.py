@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+from flows.artifacts import count_tables
 from flows.databases import with_urls
 from flows.engine import flow, log, renamed, run_parameters, task
 from flows.result import FlowResult
@@ -214,5 +215,6 @@ def verify_source(run: Run, staged: Staged) -> tuple[Verification, ...]:
     ensure_alive(run)
     verifications = verification.verify(run, staged)
     rows = sum(one.rows_source for one in verifications)
-    log(f"verified: {len(verifications)} tables, {rows:,} rows, equal in source and mirror")
+    tables = count_tables(len(verifications), sum(one.is_part for one in verifications))
+    log(f"verified: {tables}, {rows:,} rows, equal in source and mirror")
     return verifications

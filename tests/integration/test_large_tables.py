@@ -40,6 +40,7 @@ from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.reconcile.verdict import Verdict
 from warehouse.runs.alerts.rules import Rules
 from warehouse.runs.audit import start_run
+from warehouse.runs.status import read_run_details
 from warehouse.settings import Settings
 from warehouse.sources.declaration import Table
 from warehouse.undo.undo import undo
@@ -772,6 +773,26 @@ def test_few_deletes_in_each_slice_are_too_many_since_the_rotation_began(shop: P
     assert_same(shop, name)
 
 
+def test_ranges_that_are_verified_again_dilute_no_delete_threshold(shop: Pipeline) -> None:
+    name = make(shop, 100)
+    # A fifth of each range but the newest, which is verified between the others.
+    shop.do(f"delete from {name} where id % 100 between 40 and 50 and id < 900")
+    with pytest.raises(DeleteThresholdExceeded, match=r"\d+ of \d+ rows verified since 20.* UTC, 1[678]%"):
+        for _ in range(20):
+            shop.do(f"update {name} set updated_at = now() where id = 1000")
+            shop.capture(max_delete_share=0.15, delete_floor_rows=12)
+    assert shop.rows(
+        "select rotation_rows_verified <= 100, rotation_rows_deleted from audit.watermark where table_name = %s",
+        name,
+    ) == [(True, 12)]
+    # What a reconcile has verified is counted when a run verifies it.
+    shop.capture()
+    reconciled(shop)
+    shop.do(f"delete from {name} where id = 70")
+    shop.capture(max_delete_share=0.15, delete_floor_rows=0, limits=ALL_RANGES)
+    assert_same(shop, name)
+
+
 def test_table_of_which_nothing_is_left_is_confirmed_however_small(shop: Pipeline) -> None:
     name = make(shop, 9)
     shop.do(f"delete from {name}")
@@ -958,6 +979,27 @@ def test_freshness_says_since_when_every_row_is_verified(shop: Pipeline) -> None
     assert {one.verdict for one in verdicts if one.table_name == name} == {"equal"}
     count = "select count(*) from audit.key_range where table_name = %s and run_id = %s"
     assert shop.rows(count, name, run.run_id) == [(3,)]
+
+
+def test_page_of_a_run_says_which_tables_it_has_verified_in_part_also_beside_live(shop: Pipeline) -> None:
+    name = make(shop, 30)
+    first, second = shop.runs[-1], shop.capture()
+    with start_run(shop.warehouse_url, flow="live-shop") as live:
+        # As its batch would.
+        shop.warehouse.execute(
+            "update audit.watermark set run_id = %s where table_name = %s", [live.run_id, name]
+        )
+    pages = [read_run_details(shop.warehouse, run_id) for run_id in (second.run_id, live.run_id)]
+    assert [[(one["table_name"], one["is_part"]) for one in page.verified] for page in pages] == [
+        [(f"raw.shop_{name}", True)],
+        [],
+    ]
+    assert [shop.told(one["verified_since"]) for one in pages[0].verified] == ["run 1"]
+    assert [one.verifications[0].is_part for one in (first, second)] == [False, True]
+    shop.capture(full_refresh=True)
+    assert [one["is_part"] for one in read_run_details(shop.warehouse, shop.runs[-1].run_id).verified] == [
+        False
+    ]
 
 
 @pytest.mark.parametrize(("kind", "value"), [('text collate "C"', "'k' || n"), ("numeric", "n / 2.0")])

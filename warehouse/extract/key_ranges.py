@@ -55,6 +55,8 @@ class VerifiedRange:
     rows_deleted: int = 0
     # Whether keys at an end of the range are gone, so that more may be beyond it.
     is_cut_off: bool = False
+    # Rows that were not yet counted in this rotation.
+    rows_first_verified: int = 0
 
     @property
     def row_count(self) -> int:

@@ -32,6 +32,7 @@ from warehouse.extract.key_order import Bound, KeyOrder
 from warehouse.extract.key_ranges import KeyRange, Turn, VerifiedRange
 from warehouse.extract.missed_rows import read_missed_rows
 from warehouse.extract.staging_tables import batch_table, deleted_table
+from warehouse.extract.watermark import Rotation
 from warehouse.sources.declaration import Table
 
 # From so many rows on, a batch is indexed by its key, since each range looks for its own.
@@ -49,6 +50,8 @@ class RangeVerifier:
     order: KeyOrder
     # Condition on the source's rows that the batch holds already.
     already_read: sql.Composable
+    # The rotation before this run.
+    earlier: Rotation
     verified: dict[Bound, VerifiedRange] = field(default_factory=dict)
     rows_found: int = 0
 
@@ -73,6 +76,15 @@ class RangeVerifier:
     def rows_expected(self) -> int:
         """Rows that were compared."""
         return sum(max(one.rows_expected, one.row_count) for one in self.verified.values())
+
+    @property
+    def rotation(self) -> Rotation:
+        """The rotation with this run: a row is counted once, however often its range is verified."""
+        return Rotation(
+            self.earlier.started_at,
+            self.earlier.rows_verified + sum(one.rows_first_verified for one in self.verified.values()),
+            self.earlier.rows_deleted + self.rows_deleted,
+        )
 
     def verify(self, chosen: Sequence[tuple[KeyRange, Turn]]) -> None:
         """Compare ranges, and stage what differs.
@@ -152,7 +164,13 @@ class RangeVerifier:
             rows_expected,
             deleted,
             bool(deleted) and self._is_cut_off(within.at_mirror),
+            rows_first_verified=self._first_verified(one, max(rows_expected, row_count(source))),
         )
+
+    def _first_verified(self, one: KeyRange, rows: int) -> int:
+        """How many of a range's rows no run has counted in this rotation; what a reconcile has verified, none has."""
+        is_again = one.age_key > self.earlier.started_at and one.turn != "whole"
+        return max(rows - one.row_count, 0) if is_again else rows
 
     def _source_checksums(self, ranges: Sequence[KeyRange]) -> list[dict[int, Chunk]]:
         return compute_range_checksums(

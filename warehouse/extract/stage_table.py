@@ -180,7 +180,7 @@ class TableStager:
         if self._order is None or not ranges:
             return replace(self._staged(watermark, rows_read, 0, copied), reading="ranges", rotation=rotation)
         verifier = RangeVerifier(
-            self.reader, self.writer, self.table, self._columns, self._order, already_read=where
+            self.reader, self.writer, self.table, self._columns, self._order, where, rotation
         )
         touched: Collection[Bound] = ()
         if rows_read:
@@ -204,11 +204,7 @@ class TableStager:
             rows_found_by_checksum=verifier.rows_found,
             ranges=tuple(verifier.verified[one.low] for one in ranges if one.low in verifier.verified),
             rows_compared=verifier.rows_expected,
-            rotation=Rotation(
-                rotation.started_at,
-                rotation.rows_verified + verifier.rows_expected,
-                rotation.rows_deleted + verifier.rows_deleted,
-            ),
+            rotation=verifier.rotation,
             is_rotation_over=oldest > rotation.started_at,
         )
 
@@ -234,13 +230,11 @@ class TableStager:
         )
         unconfirmed = replace(self.threshold, is_confirmed=False)
 
-        earlier = watermark.rotation or Rotation(watermark.complete_at)
-
         def are_too_many() -> bool:
-            deleted, compared = verifier.rows_deleted, verifier.rows_expected
-            return unconfirmed.is_exceeded_in_part(deleted, compared) or unconfirmed.is_exceeded_in_part(
-                earlier.rows_deleted + deleted, earlier.rows_verified + compared
-            )
+            rotation = verifier.rotation
+            return unconfirmed.is_exceeded_in_part(
+                verifier.rows_deleted, verifier.rows_expected
+            ) or unconfirmed.is_exceeded_in_part(rotation.rows_deleted, rotation.rows_verified)
 
         verifier.verify(chosen)
         verifier.verify_beyond(ranges, are_too_many)

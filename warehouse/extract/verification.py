@@ -35,6 +35,8 @@ class Verification:
     chunks: int
     chunks_differing: int
     seconds: float
+    # Whether it is on some key ranges of the table.
+    is_part: bool = False
 
     @property
     def verdict(self) -> str:
@@ -117,6 +119,7 @@ def _verify(connection: psycopg.Connection, staged: StagedTable, taken_at: datet
         chunks,
         sum(len(differing_chunks(source, mirror, content=True)) for source, mirror in pairs),
         round(staged.scan_seconds + time.monotonic() - started, 3),
+        is_part=staged.reading == "ranges",
     )
 
 

@@ -50,7 +50,8 @@ class RunDetails:
     difference_count: int
     # Files that it met and did not read.
     unread_files: Rows
-    # Of each table that it read and that is verified in parts, since when every row is.
+    # Of each table that it verified and that has key ranges: since when every row is verified, and whether the run has
+    # verified only a part.
     verified: Rows = field(default_factory=list)
 
     @property
@@ -215,11 +216,19 @@ def read_run_details(connection: psycopg.Connection, run_id: int) -> RunDetails:
         _rows(
             connection,
             """
-            select freshness.table_name, freshness.verified_since
-            from mart.table_freshness as freshness
-            inner join audit.watermark as watermark
+            -- Not by its watermark, which live moves meanwhile.
+            select
+                freshness.table_name, freshness.verified_since,
+                exists (
+                    select from audit.key_range as other
+                    where other.source = watermark.source and other.table_name = watermark.table_name
+                        and other.run_id < verification.run_id
+                ) as is_part
+            from audit.verification as verification
+            inner join audit.watermark as watermark using (source, table_name)
+            inner join mart.table_freshness as freshness
                 on freshness.source = watermark.source and freshness.table_name = 'raw.' || watermark.mirror
-            where watermark.run_id = %s
+            where verification.run_id = %s and verification.layer = 'mirror'
                 and exists (
                     select from audit.key_range
                     where source = watermark.source and table_name = watermark.table_name
