@@ -12,6 +12,7 @@ from tests.pipeline import Pipeline, content
 from warehouse.archive.changed_rows import archive_changed_rows
 from warehouse.db.connections import connect
 from warehouse.extract.delete_threshold import DeleteThreshold
+from warehouse.feeds import json_records, second_reader
 from warehouse.feeds.replay import stage_entries
 from warehouse.feeds.stage import stage_feed
 from warehouse.load.publish import publish
@@ -232,6 +233,53 @@ def test_whatever_cannot_be_read_waits_with_its_bytes_and_stops_nothing(orders: 
     assert size == 10_000_000
     (copy,) = (orders.lake / "bad" / "orders").iterdir()
     assert copy.read_bytes() == b"".join(line + b"\n" for line in lines)
+
+
+@pytest.mark.parametrize("ends", [None, 3])
+def test_two_processes_read_a_file_as_one_does(
+    orders: FeedPipeline, monkeypatch: pytest.MonkeyPatch, ends: int | None
+) -> None:
+    """Many small blocks; the second process may end within the file."""
+    monkeypatch.setattr(json_records, "_BLOCK", 1000)
+    monkeypatch.setattr(second_reader, "WORTH_A_PROCESS", 0)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    given = []
+    give = second_reader.SecondReader._give
+
+    def give_until_it_ends(second: second_reader.SecondReader, message: object) -> bool:
+        given.append(message)
+        if len(given) == ends:
+            second.process.kill()
+            second.process.wait()
+        return give(second, message)
+
+    monkeypatch.setattr(second_reader.SecondReader, "_give", give_until_it_ends)
+    lines = list(HOSTILE)
+    # Two versions of each order, one after the other: often in two blocks.
+    versions = [an_order(f"P-{number // 2}", {}, {"amount": number + 1}) for number in range(100)]
+    versions[7] |= {"colour": "red", "customer_birth_day": "soon"}
+    records = [json.dumps(one).encode() for one in versions]
+    content = [*records[:50], *lines[:-1], b"", b'{"status": "x"}', *records[50:], lines[-1]]
+    orders.land("a.json", b"\n".join(content))
+    orders.run()
+    assert len(given) > 10
+    assert orders.facts() == [
+        (f"P-{number}", line, amount, 100 * amount)
+        for number in sorted(range(50), key=str)
+        # The last version of P-3 has no birth day, and waits.
+        for line, amount in (("1", 2), ("2", 7 if number == 3 else 2 * number + 2))
+    ]
+    bad = len(lines) + 1
+    assert orders.counts() == [("a.json", "loaded", 100 + bad, 50, bad + 1, 0, 49)]
+    assert sorted(rules for _, rules in orders.waiting()) == sorted(
+        [*HOSTILE.values(), "order_id is missing", "customer birth day is missing"]
+    )
+    # An empty line counts as one, too.
+    assert orders.rows("select min(_line), max(_line) from raw.orders_order") == [(2, 100 + bad)]
+    assert orders.rows(
+        "select field_name, field_type, record_count from audit.feed_field "
+        "where field_name in ('colour', 'status', 'amount') order by 1"
+    ) == [("amount", "number", 200), ("colour", "text", 1), ("status", "text", 101)]
 
 
 def test_numbers_stay_as_they_are_written(orders: FeedPipeline) -> None:

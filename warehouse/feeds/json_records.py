@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import Any
 
 from warehouse.feeds.json_parse import TextFields, parse, parse_all
-from warehouse.feeds.record import MOST_RECORD_BYTES, Problem, Record, in_blocks
+from warehouse.feeds.record import MOST_RECORD_BYTES, Problem, RawBlock, Record, in_blocks
 from warehouse.files.content import ContentReader
 
 _BLOCK = 1 << 20
@@ -35,62 +35,61 @@ class JsonRecords:
     def blocks(self) -> Iterator[Sequence[Record]]:
         """All records, in their order, as many at once as fit into little memory."""
         if not self.is_array:
-            yield from self._lines()
+            for block in self.raw_blocks():
+                yield parse_lines(block, self._texts, self._begin)
             return
         reader = _ArrayReader(self._content, self._texts)
         yield from in_blocks(reader.records())
         self.fault = reader.fault
 
-    def _lines(self) -> Iterator[Sequence[Record]]:
-        """Records of a file with one on each line."""
+    def raw_blocks(self) -> Iterator[RawBlock]:
+        """The lines of a file with one record on each, those that begin before `begin` as well."""
         content = self._content
         line, offset, left = 0, 0, b""
         while block := content.read(_BLOCK):
-            pieces = (left + block).split(b"\n")
-            left = pieces.pop()
-            if pieces:
-                yield self._records(line, offset, pieces)
-                line += len(pieces)
-                offset += sum(map(len, pieces)) + len(pieces)
+            lines, end, rest = (left + block).rpartition(b"\n")
+            if end:
+                yield RawBlock(line, offset, lines)
+                line += lines.count(b"\n") + 1
+                offset += len(lines) + 1
+            left = rest
             if len(left) > MOST_RECORD_BYTES:
                 start, size = left, len(left)
                 while (block := content.read(_BLOCK)) and b"\n" not in block:
                     size += len(block)
                 before, _, left = block.partition(b"\n")
                 size += len(before)
+                yield RawBlock(line, offset, start, too_large=size)
                 line += 1
-                if offset >= self._begin:
-                    yield [_too_large(line, offset, start, size)]
                 offset += size + 1
         if left:
-            yield self._records(line, offset, [left], is_last=True)
+            yield RawBlock(line, offset, left, is_last=True)
 
-    def _records(
-        self, line: int, offset: int, pieces: Sequence[bytes], *, is_last: bool = False
-    ) -> list[Record]:
-        """Records of lines after the first `line` ones, which begin at `offset`; the last one may be cut off."""
-        offsets = list(accumulate((len(piece) + 1 for piece in pieces), initial=offset))
-        lines: Sequence[int] = range(line + 1, line + 1 + len(pieces))
-        raws = [piece.strip(b" \t\r") for piece in pieces]
-        if line == 0:
-            raws[0] = raws[0].removeprefix(_BOM).strip(b" \t\r")
-        if offset < self._begin or not all(raws):
-            kept = [n for n, raw in enumerate(raws) if raw and offsets[n] >= self._begin]
-            raws = [raws[n] for n in kept]
-            lines, offsets = [lines[n] for n in kept], [offsets[n] for n in kept]
-        if max(map(len, raws), default=0) > MOST_RECORD_BYTES:
-            return [
-                _too_large(number, start, raw, len(raw))
-                if len(raw) > MOST_RECORD_BYTES
-                else _record(number, start, raw, parse(raw, self._texts))
-                for number, start, raw in zip(lines, offsets, raws, strict=False)
-            ]
-        parsed = (
-            [parse(raw, self._texts, is_cut_off=True) for raw in raws]
-            if is_last
-            else parse_all(raws, self._texts)
-        )
-        return list(map(_record, lines, offsets, raws, parsed))
+
+def parse_lines(block: RawBlock, texts: TextFields, begin: int = 0) -> list[Record]:
+    """The records of a block of lines that begin at the offset `begin` or later."""
+    if block.too_large:
+        record = _too_large(block.line + 1, block.byte_offset, block.content, block.too_large)
+        return [record] if block.byte_offset >= begin else []
+    pieces = block.content.split(b"\n")
+    offsets = list(accumulate((len(piece) + 1 for piece in pieces), initial=block.byte_offset))
+    lines: Sequence[int] = range(block.line + 1, block.line + 1 + len(pieces))
+    raws = [piece.strip(b" \t\r") for piece in pieces]
+    if block.line == 0:
+        raws[0] = raws[0].removeprefix(_BOM).strip(b" \t\r")
+    if block.byte_offset < begin or not all(raws):
+        kept = [n for n, raw in enumerate(raws) if raw and offsets[n] >= begin]
+        raws = [raws[n] for n in kept]
+        lines, offsets = [lines[n] for n in kept], [offsets[n] for n in kept]
+    if max(map(len, raws), default=0) > MOST_RECORD_BYTES:
+        return [
+            _too_large(number, start, raw, len(raw))
+            if len(raw) > MOST_RECORD_BYTES
+            else _record(number, start, raw, parse(raw, texts))
+            for number, start, raw in zip(lines, offsets, raws, strict=False)
+        ]
+    parsed = [parse(raw, texts, is_cut_off=True) for raw in raws] if block.is_last else parse_all(raws, texts)
+    return list(map(_record, lines, offsets, raws, parsed))
 
 
 def _record(line: int, offset: int, raw: bytes, parsed: dict[str, Any] | Problem) -> Record:

@@ -35,6 +35,19 @@ class Record(NamedTuple):
     problem: Problem | None = None
 
 
+class RawBlock(NamedTuple):
+    """Lines of a file, which are records of their own: those after the first `line` ones, from an offset on."""
+
+    line: int
+    byte_offset: int
+    # Without the last line's end.
+    content: bytes
+    # Whether the last line has no end: it may be cut off.
+    is_last: bool = False
+    # Bytes of the one line that these are the beginning of; it is too large to be read.
+    too_large: int = 0
+
+
 def in_blocks(records: Iterable[Record]) -> Iterator[Sequence[Record]]:
     """Records, as many at once as fit into little memory."""
     block: list[Record] = []

@@ -36,8 +36,8 @@ class TableRows:
     table: Table
     # Type of each column of the file.
     kinds: Mapping[str, ColumnType]
-    # Lines of rows as COPY reads them.
-    lines: list[str] = field(default_factory=list)
+    # Lines of rows as COPY reads them, many in each element.
+    lines: list[bytes] = field(default_factory=list)
     count: int = 0
     # By field, how often its values had which type.
     seen: dict[str, Counter[type]] = field(default_factory=dict)
@@ -94,14 +94,22 @@ class TableRows:
     def add(self, columns: Sequence[Sequence[str]], rows: int) -> None:
         """Add rows, given by their columns."""
         if rows:
-            self.lines.append("\n".join(map("\t".join, zip(*columns, strict=True))))
+            self.lines.append(("\n".join(map("\t".join, zip(*columns, strict=True))) + "\n").encode())
             self.count += rows
+
+    def join(self, other: "TableRows") -> None:
+        """Add what another reader has made of the records that come next."""
+        self.lines += other.lines
+        self.count += other.count
+        for name, types in other.seen.items():
+            self.seen.setdefault(name, Counter()).update(types)
+        self.mistyped.update(other.mistyped)
 
     def take(self) -> bytes:
         """The rows that are not sent yet, as COPY reads them."""
-        content = "\n".join(self.lines) + "\n" if self.lines else ""
+        content = b"".join(self.lines)
         self.lines.clear()
-        return content.encode()
+        return content
 
 
 class RowMaker:
@@ -120,9 +128,14 @@ class RowMaker:
         """All tables, that of the records first."""
         return [self.record, *self.items]
 
+    def join(self, others: Sequence[TableRows]) -> None:
+        """Add the rows, by table, that another reader has made of the records that come next."""
+        for rows, other in zip(self.tables, others, strict=True):
+            rows.join(other)
+
     @property
     def size(self) -> int:
-        """Characters of the rows that are not sent yet."""
+        """Bytes of the rows that are not sent yet."""
         return sum(len(lines) for rows in self.tables for lines in rows.lines)
 
     def add(self, records: Sequence[Record], place: str) -> dict[int, Problem]:

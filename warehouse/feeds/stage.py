@@ -23,11 +23,13 @@ from warehouse.extract.staging_tables import batch_table, create_staging
 from warehouse.extract.table_identity import TableIdentity
 from warehouse.extract.watermark import read_watermark
 from warehouse.feeds.bad_records import BadRecords
+from warehouse.feeds.block_reader import BlockReader
 from warehouse.feeds.json_parse import TextFields
 from warehouse.feeds.json_records import JsonRecords
 from warehouse.feeds.landing import FeedFile, find_files, landing_folder, readable
 from warehouse.feeds.record import Problem, Record
 from warehouse.feeds.rows import RowMaker, TableRows
+from warehouse.feeds.second_reader import SecondReader, read_lines, second_reader
 from warehouse.feeds.sender import Sender
 from warehouse.feeds.staged import Columns, FieldSeen, FileProgress, StagedFeed
 from warehouse.feeds.table_records import TableRecords
@@ -40,7 +42,7 @@ from warehouse.sources.declaration import Source, Table
 from warehouse.sources.feed import FILE_ID, LINE, RECORD_COLUMNS, RESCUED, ColumnType
 
 Progress = Callable[[str], None]
-# Characters of rows that are in memory before they are sent; as many are being sent meanwhile.
+# Bytes of rows that are in memory before they are sent; as many are being sent meanwhile.
 _SENT_AT_ONCE = 4 << 20
 _TYPES: Mapping[str, ColumnType] = {
     "text": "text", "numeric": "numeric", "bigint": "bigint", "boolean": "boolean", "date": "date",
@@ -82,11 +84,17 @@ def stage_feed(
         run.commit(writer)
         stager.create_tables()
         bad = BadRecords(writer, sender, source, lake_url, is_dry_run=run.dry_run_connection is not None)
-        with sender, bad, readable(landing_folder(lake_url, source)), _without_garbage_collection():
-            for file in files:
-                if file.found.is_read:
-                    stager.read(file, bad)
-                    ensure_alive(run)
+        unread = [file for file in files if file.found.is_read]
+        with (
+            sender,
+            bad,
+            readable(landing_folder(lake_url, source)),
+            _without_garbage_collection(),
+            second_reader(stager.reader, sum(file.found.file.size_bytes for file in unread)) as second,
+        ):
+            for file in unread:
+                stager.read(file, bad, second)
+                ensure_alive(run)
             stager.finish()
         stager.evolve()
         tables = stager.tables()
@@ -223,9 +231,6 @@ class Stager:
         self._columns = {
             table.name: _Columns(table, dict(self.columns[table.name]), key) for table in source.tables
         }
-        self._rows = RowMaker(
-            self._record, self._items, {name: columns.kinds for name, columns in self._columns.items()}
-        )
         self._started = time.monotonic()
         self._is_first = not mirror_exists(writer, self._record)
         self._notes: dict[str, list[str]] = {table.name: [] for table in source.tables}
@@ -235,6 +240,9 @@ class Stager:
             ]
             for table in source.tables
         }
+        columns_of_file = {name: columns.kinds for name, columns in self._columns.items()}
+        self.reader = BlockReader(self._record, self._items, columns_of_file, self.texts)
+        self._rows = RowMaker(self._record, self._items, columns_of_file)
 
     def _kinds(self, table: Table) -> dict[str, ColumnType]:
         """Declared columns, and those that earlier runs have added for new fields, or widened for values."""
@@ -262,24 +270,25 @@ class Stager:
             self._send()
         return problems
 
-    def read(self, file: FileProgress, bad: BadRecords) -> None:
-        """Read the records of a file that are not read yet."""
+    def read(self, file: FileProgress, bad: BadRecords, second: SecondReader | None = None) -> None:
+        """Read the records of a file that are not read yet; `second` reads a part of them."""
         found = file.found
         place = place_of(file.file_id, found.file.path, found.file.modified_ns)
         with reading(found.file.location) as content:
             records = self._reader(file, content)
-            for block in records.blocks():
-                file.records += len(block)
-                readable = [record for record in block if record.problem is None]
-                missing = self.add(readable, place)
-                if len(readable) == len(block) and not missing:
-                    continue
-                problems = {readable[position].line: problem for position, problem in missing.items()}
-                for record in block:
-                    if problem := record.problem or problems.get(record.line):
-                        file.unreadable += 1
-                        file.cut_off_at = record.byte_offset if problem.rule == "record is cut off" else None
-                        bad.add(file, record, problem)
+            if isinstance(records, JsonRecords) and not records.is_array:
+                blocks = read_lines(records, self.reader, second, place, file.byte_offset)
+            else:
+                blocks = (self.reader.read(block, place) for block in records.blocks())
+            for block in blocks:
+                file.records += block.records
+                file.unreadable += len(block.bad)
+                self._rows.join(block.rows)
+                if self._rows.size >= _SENT_AT_ONCE:
+                    self._send()
+                for record, problem in block.bad:
+                    file.cut_off_at = record.byte_offset if problem.rule == "record is cut off" else None
+                    bad.add(file, record, problem)
             bad.end_file(file)
             fault = content.fault or records.fault
             file.fault = fault

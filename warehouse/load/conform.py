@@ -50,7 +50,10 @@ def conform(batch: Batch, changed: int = 0) -> Conformed:
     ambiguous = resolve_lookups(batch)
     yielded = yield_to_higher(batch)
     # Analyze only the columns that are joined: texts take most of the time, and nobody joins by them.
-    batch.analyze(batch.conformed, [name for name in values if name.endswith(("_id", "_at"))])
+    columns = {*values, *(one.member_source.name for one in _references(batch))}
+    batch.analyze(
+        batch.conformed, sorted(name for name in columns if name.endswith(("_id", "_at", "_source_system")))
+    )
     return Conformed(rows, yielded, ambiguous)
 
 

@@ -120,6 +120,8 @@ def infer_missing(batch: Batch, fact: Fact, lines: sql.Identifier | None = None)
         else scd1.infer_missing(batch, dimension, lines, sources[dimension.entity])
         for dimension in DIMENSIONS
         if dimension.entity in (*fact.references, *fact.derived)
+        # No row of this source names one.
+        and f"{dimension.entity}_id" not in batch.entity.unmapped_columns
     }
 
 

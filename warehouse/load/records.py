@@ -11,6 +11,7 @@ from dataclasses import replace
 import psycopg
 from psycopg import sql
 
+from warehouse.db import staying_session
 from warehouse.db.identifiers import each, listed, qualified, same_key
 from warehouse.extract.catalog import columns_of, mirror_exists
 from warehouse.extract.delete_threshold import DeleteThreshold
@@ -78,6 +79,10 @@ class Records:
             if file.found.is_read:
                 loaded = file.records - file.unreadable
                 self._count(file.file_id, file.records, loaded, file.unreadable)
+        # Without a sample, the planner expects two hundred records of any number, and sorts them all.
+        for table in self._source.tables:
+            key = {*table.key, *self._record.key, FILE_ID, LINE}
+            staying_session.analyze(self._connection, batch_table(table), sorted(key))
         self._take_replayed()
         self._supersede_entries()
         self._judge(checks)
