@@ -25,8 +25,9 @@ from tests.pipeline import CONFIRMED, Pipeline
 from warehouse.db.connections import connect
 from warehouse.errors import BatchOutdated, DeleteThresholdExceeded, SourceError, VerificationFailed
 from warehouse.explain.origin import Origin
-from warehouse.extract import checksums, table_scan
+from warehouse.extract import checksums, stage_table, table_scan
 from warehouse.extract.cursor_reader import CursorReader
+from warehouse.extract.key_ranges import choose_ranges
 from warehouse.extract.limits import ReadLimits
 from warehouse.extract.open_transactions import OpenTransactions, find_open_transactions
 from warehouse.extract.range_store import forget_unverified
@@ -477,6 +478,38 @@ def test_ranges_that_the_batch_touches_are_verified_with_it(shop: Pipeline) -> N
     run = shop.capture()
     assert last(shop, name) == {"updated": 2, "cursor_missed": 1, "found_by_checksum": 1}
     assert run.staged.tables[0].ranges[0].low == ("510",)
+
+
+def test_changes_that_the_source_counts_and_no_batch_explains_bring_the_rotation_forward(
+    shop: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = make(shop, 400)
+    hurried: list[bool] = []
+
+    def choose(*arguments: object, is_hurried: bool) -> object:
+        hurried.append(is_hurried)
+        return choose_ranges(*arguments, is_hurried=is_hurried)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stage_table, "choose_ranges", choose)
+    # The counters of a session are told with its next statement.
+    shop.do("select pg_stat_force_next_flush()", "select 1")
+    shop.capture(full_refresh=True)
+    shop.capture()
+    # Explained by the batch.
+    shop.do(
+        f"update {name} set updated_at = now() where id between 110 and 400",
+        "select pg_stat_force_next_flush()", "select 1",
+    )  # fmt: skip
+    shop.capture()
+    shop.capture()
+    shop.do(f"delete from {name} where id % 200 = 150", "select pg_stat_force_next_flush()", "select 1")
+    for _ in range(2):
+        shop.capture(max_delete_share=0.9, delete_floor_rows=100)
+    assert hurried == [False, False, False, True, True]
+    shop.capture(limits=ALL_RANGES)
+    shop.capture()
+    assert hurried[-1] is False
+    assert_same(shop, name)
 
 
 def test_budget_follows_from_the_promise(shop: Pipeline) -> None:

@@ -187,7 +187,7 @@ class TableStager:
             touched = touched_ranges(
                 self.writer, self._order, ranges, batch_table(self.table), sample=TOUCHED_SAMPLE
             )
-        self._verify_ranges(verifier, watermark, ranges, touched)
+        self._verify_ranges(verifier, watermark, ranges, touched, rows_read)
         if verifier.rows_found:
             self._note(
                 f"{verifier.rows_found:,} rows that the cursor did not show were found by verification"
@@ -214,6 +214,7 @@ class TableStager:
         watermark: Watermark,
         ranges: Sequence[KeyRange],
         touched: Collection[Bound],
+        rows_read: int,
     ) -> None:
         # A batch of live moves the position and verifies nothing: when the last run came, the ranges say.
         verified = [one.verified_at for one in ranges if one.verified_at]
@@ -226,7 +227,7 @@ class TableStager:
             touched,
             Pace(rows, elapsed, self.limits.verify_within, self.snapshot.taken_at),
             self.limits.range_rows,
-            is_hurried=unexplained_changes(watermark, changes, 0) > HURRY_ABOVE * rows,
+            is_hurried=unexplained_changes(watermark, changes, rows_read) > HURRY_ABOVE * rows,
         )
         unconfirmed = replace(self.threshold, is_confirmed=False)
 
