@@ -74,7 +74,7 @@ def test_member_is_explained_by_its_versions(lived: Pipeline) -> None:
     assert node.facts == {"state": "in the source", "versions": 2}
     first, second = node.children[:2]
     assert (first.facts["began"], first.facts["facts that refer to it"]) == (
-        "the first known version: valid from the beginning", "1 of order_item, 0 of lead_conversion",
+        "the first known version: valid from the beginning", "1 of order_item, 0 of order_lead, 0 of lead_conversion",
     )  # fmt: skip
     assert str(first.facts["ended"]).startswith("it changed, found by run 2 (ingest-shop, ")
     assert (second.facts["began"], second.facts["ended"]) == ("it changed: country was AR", "not yet")

@@ -16,6 +16,7 @@ def test_every_loaded_table_can_be_followed_from_the_source_to_the_stored_marts(
     assert origins["dwh.dim_product"] == ("raw.shop_product", "raw.shop_category", "raw.shop_brand")
     assert origins["raw.shop_brand"] == ("shop://public/brand",)
     assert origins["dwh.fact_weblog"] == ("lake://weblogs",)
+    origins = read_lineage(["shop", "orders", "leads", "mart"])
     outside = {origin for made in origins.values() for origin in made} - origins.keys()
     assert {origin.split("://")[0] for origin in outside} == {"shop", "lake"}
 

@@ -40,7 +40,7 @@ from warehouse.load.contract import import_soda
 from warehouse.load.publish import Published, publish
 from warehouse.runs import live_process
 from warehouse.runs.alerts.rules import Rules
-from warehouse.runs.audit import CheckResult, Run, record_checks, start_run
+from warehouse.runs.audit import CheckResult, Run, mark_crashed, record_checks, start_run
 from warehouse.runs.definitions import (
     Definitions,
     compare_definitions,
@@ -191,6 +191,8 @@ class SourceLoop:
             stack.callback(self._reader.close)
             if not self._was_connected:
                 live_process.begin(control, self.source.name)
+                # Its own runs begin with the first change: those that were killed need not wait for it.
+                mark_crashed(control, self.environment.rules)
             self._was_connected, self._checked_at = True, 0.0
             import_soda()
             self._find_tables()
