@@ -44,8 +44,8 @@ def change_everything(shop: Pipeline) -> None:
 def told(connection: psycopg.Connection, changed_until: datetime) -> dict[str, list[Row]]:
     """The shop's part of a warehouse, sorted, without what no two runs share.
 
-    That is run ids, surrogate keys (facts tell their versions) and the moments of snapshots, which are those after
-    the last change.
+    That is ids of runs and batches (a server that was killed leaves some out), surrogate keys (facts tell their
+    versions) and the moments of snapshots, which are those after the last change.
     """
     queries = {
         f"{schema}.{table}": f"select {columns} from {schema}.{table}"
@@ -53,7 +53,8 @@ def told(connection: psycopg.Connection, changed_until: datetime) -> dict[str, l
             """
             select table_schema, table_name, string_agg(quote_ident(column_name), ', ' order by ordinal_position)
             from information_schema.columns join information_schema.tables using (table_schema, table_name)
-            where table_type = 'BASE TABLE' and column_name not in ('_run_id', 'run_id', 'expired_by_run_id')
+            where table_type = 'BASE TABLE'
+                and column_name not in ('_run_id', 'run_id', 'expired_by_run_id', 'batch_id')
                 and column_name <> replace(table_name, 'dim_', '') || '_key'
                 and (table_schema = 'raw' or table_schema = 'dwh' and table_name = any(%s))
             group by 1, 2

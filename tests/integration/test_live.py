@@ -309,7 +309,7 @@ def test_a_scheduled_run_gets_its_turn_and_ends_the_run_of_live(shop: Pipeline) 
 def test_after_a_scheduled_run_live_reads_positions_and_no_catalog_and_loads_none_of_its_rows_again(
     shop: Pipeline,
 ) -> None:
-    new_orders(shop, 970)
+    new_orders(shop, 90_970)
     process = Live(shop)
     follower = process.loop
 
@@ -324,16 +324,16 @@ def test_after_a_scheduled_run_live_reads_positions_and_no_catalog_and_loads_non
         )
 
     with follower._connected():
-        publish_next(971)
+        publish_next(90_971)
         # The first run makes tables of staging that live has not made.
         shop.capture()
-        publish_next(972)
+        publish_next(90_972)
         columns = {table.name: one.columns for table, one in follower._reader.tables.items()}
-        shop.insert("brand", id=970, name="left in staging by the scheduled run")
-        new_orders(shop, 973)
+        shop.insert("brand", id=90_970, name="left in staging by the scheduled run")
+        new_orders(shop, 90_973)
         shop.capture()
         before = last_run(shop)
-        publish_next(974)
+        publish_next(90_974)
         known = {table.name: one.columns for table, one in follower._reader.tables.items()}
         assert all(known[name] is columns[name] for name in ("sales_order", "order_item"))
         assert shop.rows(
@@ -342,7 +342,7 @@ def test_after_a_scheduled_run_live_reads_positions_and_no_catalog_and_loads_non
         # What a scheduled run has changed of the tables is read.
         shop.do("comment on column order_item.quantity is 'Pieces'")
         shop.capture()
-        publish_next(975)
+        publish_next(90_975)
         assert [
             one.comment
             for one in next(
@@ -694,10 +694,11 @@ def test_in_one_cluster_with_its_warehouse_live_is_not_woken_by_its_own_writes(s
     process = Live(shop)
     follower = process.loop
     with follower._connected():
-        new_orders(shop, 980)
+        new_orders(shop, 90_980)
         wait_until(
             lambda: (
-                follower._turn() and shop.rows("select from dwh.fact_order_item where order_id = '980'") != []
+                follower._turn()
+                and shop.rows("select from dwh.fact_order_item where order_id = '90980'") != []
             ),
             process,
         )

@@ -129,11 +129,15 @@ class CursorReader:
     _snapshot: str | None = None
 
     def close(self) -> None:
-        """Close the connection to the source; the next question opens another."""
+        """Close the connection to the source; the next question opens another.
+
+        What was known of the catalogs is read again: a batch that failed has left tables that it believed to have made.
+        """
         if self._connection is not None:
             with suppress(psycopg.Error):
                 self._connection.close()
         self._connection, self._snapshot = None, None
+        self._catalog, self._warehouse_catalog = None, None
 
     @property
     def connection(self) -> psycopg.Connection:
