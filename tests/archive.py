@@ -32,7 +32,7 @@ def load(
 ) -> int:
     """Run the engine once as the flow does, archive included; returns the run's id."""
     # Rows of transactions that a snapshot may not have seen are captured again.
-    pipeline.settle()
+    pipeline.await_open_transactions()
     with (
         start_run(pipeline.warehouse_url, flow="ingest-shop", archive=archives) as run,
         batch_files(run, lambda: archive, lambda _: None) as files,

@@ -11,7 +11,7 @@ import pytest
 
 @dataclass
 class Visit:
-    """An open page, with what it said on its console, asked of the network, and was sent through sockets."""
+    """An open page, with what it logged on its console, asked of the network, and was sent through sockets."""
 
     page: Any
     errors: list[str] = field(default_factory=list)

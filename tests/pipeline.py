@@ -126,7 +126,7 @@ class Pipeline:
         for statement in statements:
             self.shop.execute(statement.encode())
 
-    def settle(self) -> None:
+    def await_open_transactions(self) -> None:
         """Wait until the next snapshot's net lies past what was written so far: other tests share the server."""
         (written,) = self.shop.execute("select pg_current_xact_id()::text::bigint").fetchone() or (0,)
         while self.shop.execute(

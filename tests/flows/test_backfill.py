@@ -1,4 +1,4 @@
-"""Flow backfill under a real Prefect server: a task for each day and source, told apart by their names."""
+"""Flow backfill under a real Prefect server: a task for each day and source, distinguished by their names."""
 
 from collections.abc import Callable
 from datetime import date

@@ -733,7 +733,7 @@ def test_key_that_a_later_row_repeats_is_reported_before_the_mirror_loses_the_go
         "insert into child values (2, 'z')",
     )
     source = only("thing", cursor=None)
-    pipeline.settle()
+    pipeline.await_open_transactions()
     pipeline.capture(source=source)
     good = in_mirror(pipeline, "thing")
     pipeline.do(change)
@@ -752,7 +752,7 @@ def test_rows_missing_from_the_mirror_are_no_repeated_keys(pipeline: Pipeline) -
     """More rows there than here, and keys that vanished in the same chunks."""
     pipeline.do("create table thing (id int primary key)", "insert into thing select generate_series(1, 500)")
     source = only("thing", cursor=None)
-    pipeline.settle()
+    pipeline.await_open_transactions()
     pipeline.capture(source=source)
     pipeline.warehouse.execute("delete from raw.shop_thing where id % 5 = 0")
     pipeline.do("delete from thing where id % 7 = 0")

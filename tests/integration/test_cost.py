@@ -39,9 +39,9 @@ def test_publishing_a_few_changes_does_not_read_all_lines_of_all_orders(pipeline
         from generate_series(1, 10000) as id cross join generate_series(1, 4) as line""",
     )
     # What is open in other databases of the server keeps new rows in sight.
-    pipeline.settle()
+    pipeline.await_open_transactions()
     pipeline.capture()
-    pipeline.settle()
+    pipeline.await_open_transactions()
     pipeline.do(
         "update order_item set quantity = 2, updated_at = now() where sales_order_id = 17 and line_number = 2",
         "update sales_order set status = 'shipped', updated_at = now() where id = 33",

@@ -188,9 +188,9 @@ def test_numbers_are_the_database_and_filters_work_by_keyboard_alone(
         assert_shown(
             opened, customers[(customers.customer_country == "AR") & (customers.segment == "champion")]
         )
-        said = opened.page.inner_text("body")
+        text = opened.page.inner_text("body")
         page = opened.page.content()
-    assert f"Only AR; {category}" in said or f"Only {category}; AR" in said
+    assert f"Only AR; {category}" in text or f"Only {category}; AR" in text
     assert opened.errors == []
     assert {urlsplit(address).netloc for address in opened.requests if not address.startswith("data:")} == {
         urlsplit(served.url).netloc

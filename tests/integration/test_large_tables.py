@@ -194,7 +194,7 @@ def test_bulk_load_with_one_stamp_is_not_copied_again(shop: Pipeline) -> None:
         f"insert into {name} select n, 'bulk', now() - interval '3 s' from generate_series(1001, 6000) as n"
     )
     # Other tests' transactions, which are as old, end before the next snapshot.
-    shop.settle()
+    shop.await_open_transactions()
     assert shop.capture().loads[f"raw.shop_{name}"].rows_read == 5000
     for _ in range(3):
         load = shop.capture().loads[f"raw.shop_{name}"]
@@ -215,7 +215,7 @@ def test_stamps_that_a_trigger_cuts_to_minutes_are_read_by_the_cursor(shop: Pipe
         f"from {name}, generate_series(5, 20005, 5000) as n group by n"
     )
     # What is open in other databases of the server keeps rows in sight.
-    shop.settle()
+    shop.await_open_transactions()
     load = shop.capture().loads[f"raw.shop_{name}"]
     assert (load.rows_inserted, load.rows_found_by_checksum) == (5, 0)
     assert_same(shop, name)
@@ -298,7 +298,7 @@ def test_stamps_of_a_clock_that_was_set_back_are_read_by_the_cursor(
     assert (load.rows_updated, load.rows_found_by_checksum) == (2, 0)
     assert "set back by about 3:00:0" in (load.note or "")
     assert_same(shop, name)
-    # Said and read once.
+    # Noted and read once.
     shop.do(f"update {name} set updated_at = now() where id = 30")
     load = shop.capture().loads[f"raw.shop_{name}"]
     assert (load.rows_updated, load.note) == (1, None)
@@ -491,7 +491,7 @@ def test_changes_that_the_source_counts_and_no_batch_explains_bring_the_rotation
         return choose_ranges(*arguments, is_hurried=is_hurried)  # type: ignore[arg-type]
 
     monkeypatch.setattr(stage_table, "choose_ranges", choose)
-    # The counters of a session are told with its next statement.
+    # A session reports its counters with its next statement.
     shop.do("select pg_stat_force_next_flush()", "select 1")
     shop.capture(full_refresh=True)
     shop.capture()
@@ -502,7 +502,7 @@ def test_changes_that_the_source_counts_and_no_batch_explains_bring_the_rotation
     )  # fmt: skip
     shop.capture()
     # What other tests have open would let the batch read these rows again, as if it explained the changes that follow.
-    shop.settle()
+    shop.await_open_transactions()
     shop.capture()
     shop.do(f"delete from {name} where id % 200 = 150", "select pg_stat_force_next_flush()", "select 1")
     for _ in range(2):
@@ -1142,7 +1142,7 @@ def test_reconcile_repairs_a_row_that_was_written_before_its_range_was_verified(
     shop.source = only(name, key=key)
     shop.capture()
     shop.do(f"update {name} set value = 'changed', updated_at = now() where id in (110, 500)")
-    shop.settle()
+    shop.await_open_transactions()
     shop.capture(limits=ALL_RANGES)
     # As if the first range had not been among those that were verified.
     shop.warehouse.execute(
@@ -1370,7 +1370,7 @@ def test_table_that_grows_across_the_limit_and_shrinks_back_loses_nothing(shop: 
 def test_read_by_the_cursor_hides_no_row_from_a_later_scan(shop: Pipeline) -> None:
     name = make(shop)
     shop.do(f"update {name} set value = 'unstamped' where id = 500")
-    shop.settle()
+    shop.await_open_transactions()
     for _ in range(2):
         assert shop.capture().changes() == {}
     shop.limits = ReadLimits()

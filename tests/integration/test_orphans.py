@@ -127,7 +127,7 @@ def test_keys_that_all_became_others_wait_for_a_word(shop: Pipeline) -> None:
 def test_line_that_left_while_its_mirror_row_was_changed_by_hand_leaves_with_the_next_whole_run(
     shop: Pipeline,
 ) -> None:
-    shop.settle()
+    shop.await_open_transactions()
     shop.capture()
     shop.warehouse.execute("update raw.shop_order_item set sales_order_id = 77 where sales_order_id = 1")
     shop.do("delete from order_item where sales_order_id = 1")

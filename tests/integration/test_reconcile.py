@@ -47,7 +47,7 @@ def lived(
         if day:
             shop.do("delete from promotion where id = 9001")
         shop.capture()
-    shop.settle()
+    shop.await_open_transactions()
     shop.capture()
     with start_run(shop.warehouse_url, flow="refresh-marts") as run:
         marts.refresh(run)
@@ -464,7 +464,7 @@ def test_damaged_and_pending_rows_of_one_chunk_are_distinguished(shop: Pipeline)
         "select n from generate_series(1, 20000) as n where hash_record_extended(row(n), 0) & 63 = 7 limit 4"
     )
     shop.do("truncate thing", f"insert into thing select n, 'old' from ({buckets}) as one (n)")
-    shop.settle()
+    shop.await_open_transactions()
     shop.capture()
     ids = [key for (key,) in shop.shop.execute("select id from thing order by id").fetchall()]
     shop.do(f"update thing set name = 'news' where id = {ids[0]}", f"delete from thing where id = {ids[1]}")

@@ -17,7 +17,7 @@ def loaded(shop: Pipeline) -> Pipeline:
     for number in range(1, 21):
         shop.order(number, "2024-03-10")
     shop.capture()
-    shop.settle()
+    shop.await_open_transactions()
     shop.capture()
     return shop
 
@@ -29,10 +29,10 @@ def swap(pipeline: Pipeline, table: str, *changes: str) -> None:
         f"insert into {table}_new select * from {table}",
         *changes,
     )
-    pipeline.settle()
+    pipeline.await_open_transactions()
     # Runs go on meanwhile: what they read last is newer than the rows of the copy.
     pipeline.capture()
-    pipeline.settle()
+    pipeline.await_open_transactions()
     pipeline.capture()
     pipeline.do(f"alter table {table} rename to {table}_old", f"alter table {table}_new rename to {table}")
 
@@ -107,7 +107,7 @@ def test_table_rewritten_by_vacuum_or_cluster_is_not_read_again(loaded: Pipeline
     loaded.do(
         "vacuum full order_item", "cluster sales_order using pk_sales_order", "vacuum (freeze) customer"
     )
-    loaded.settle()
+    loaded.await_open_transactions()
     loaded.capture()
     run = loaded.capture()
     assert run.changes() == {}
@@ -165,7 +165,7 @@ def visits(pipeline: Pipeline) -> Pipeline:
     )
     pipeline.source = only("visit", key=("id", "day"))
     pipeline.capture()
-    pipeline.settle()
+    pipeline.await_open_transactions()
     pipeline.capture()
     return pipeline
 
@@ -193,7 +193,7 @@ def test_partition_that_is_exchanged_is_read(visits: Pipeline, scan_rows: int) -
     )
     visits.capture()
     assert counts(visits) == {"deleted": 2, "read": 0}
-    visits.settle()
+    visits.await_open_transactions()
     visits.capture()
     visits.do("alter table visit attach partition visit_3 for values in ('2024-01-02')")
     visits.capture()
@@ -217,7 +217,7 @@ def test_table_that_becomes_a_partition_of_its_successor_is_not_read_again(pipel
     )
     pipeline.source = only("visit", key=("id", "day"))
     pipeline.capture()
-    pipeline.settle()
+    pipeline.await_open_transactions()
     pipeline.capture()
     pipeline.do(
         "alter table visit rename to visit_old",
@@ -236,7 +236,7 @@ def test_inheritance_child_that_is_attached_is_read(pipeline: Pipeline) -> None:
         "insert into old_visit values (2, '2020-01-01')",
     )
     pipeline.source = only("visit")
-    pipeline.settle()
+    pipeline.await_open_transactions()
     pipeline.capture()
     pipeline.do("alter table old_visit inherit visit")
     pipeline.capture()
@@ -259,7 +259,7 @@ def moods(pipeline: Pipeline) -> Source:
     )
     pipeline.source = only("thing", cursor=None)
     pipeline.capture()
-    pipeline.settle()
+    pipeline.await_open_transactions()
     pipeline.capture()
     return pipeline.source
 

@@ -86,7 +86,7 @@ def test_row_put_in_place_of_another_by_hand_is_reported_and_repaired_by_the_nex
     loaded: Pipeline,
 ) -> None:
     """As many rows as were proven are taken for these rows until the verification has hashed them."""
-    loaded.settle()
+    loaded.await_open_transactions()
     loaded.capture()
     before = content(loaded.warehouse)
     loaded.warehouse.execute("update raw.shop_customer set id = 99 where id = 3")

@@ -159,7 +159,7 @@ def test_rules_about_unmapped_columns_of_northwind_are_not_applicable(northwind:
 def test_second_run_brings_exactly_what_changed_and_facts_keep_the_version_of_their_day(
     northwind: Pipeline,
 ) -> None:
-    northwind.settle()
+    northwind.await_open_transactions()
     northwind.capture()
     northwind.do(
         "update products set unit_price = unit_price * 2 where product_id in (11, 42)",
@@ -205,7 +205,7 @@ def test_second_run_brings_exactly_what_changed_and_facts_keep_the_version_of_th
 
 
 def test_damage_to_somebody_elses_schema_is_found_repaired_and_explained(northwind: Pipeline) -> None:
-    northwind.settle()
+    northwind.await_open_transactions()
     northwind.capture()
     undisturbed = content(northwind.warehouse)
     northwind.warehouse.execute(

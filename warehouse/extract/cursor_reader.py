@@ -21,7 +21,7 @@ from warehouse.extract.catalog import source_columns, table_comment
 from warehouse.extract.checksums import Hashing, hashing
 from warehouse.extract.column import Column
 from warehouse.extract.copy_rows import copy_rows
-from warehouse.extract.cursor_window import SourceClock, stamped_since, without_late_cursor
+from warehouse.extract.cursor_window import CLOCK_UNKNOWN, SourceClock, stamped_since, without_late_cursor
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.drift import find_drift
 from warehouse.extract.limits import ReadLimits
@@ -48,7 +48,6 @@ from warehouse.sources.declaration import Source, Table
 Progress = Callable[[str], None]
 
 QUESTION_LOCK_SECONDS = 5
-CLOCK_UNKNOWN = "the source's clock was set back by an unknown time"
 
 
 @dataclass
@@ -168,12 +167,10 @@ class CursorReader:
         with self.connection.transaction():
             self._begin()
             snapshot = take_snapshot(self.connection, self.source.name, None)
-            catalog, (warehouse_catalog,) = (
-                self._read_catalog(),
-                writer.execute(_WAREHOUSE_CATALOG).fetchone() or (None,),
-            )
+            catalog = self._read_catalog()
+            (warehouse_catalog,) = writer.execute(_WAREHOUSE_CATALOG).fetchone() or (None,)
             is_known = before == (catalog, warehouse_catalog)
-            known = self.tables if is_known else {}
+            known = {one.table: one for one in self.hot} if is_known else {}
             watermarks = read_watermarks(writer, self.source.name, self.source.tables)
             self.left_out.clear()
             self.tables = {
@@ -306,8 +303,6 @@ class CursorReader:
     ) -> SourceTable:
         """What is known of a table; of a hot one that is `known`, only its position is new."""
         reader = self.connection
-        if known is not None and known.stamped is None:
-            known = None
         found = (
             replace(known, watermark=watermark, stamped=None, resume=None, seen=None)
             if known is not None

@@ -15,6 +15,7 @@ from warehouse.sources.declaration import Table
 
 # So many of the latest stamps of a clock without a time zone may be in the future and hide nothing that comes later.
 FUTURE_STAMPS = 100
+CLOCK_UNKNOWN = "the source's clock was set back by an unknown time"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from warehouse.extract.access_paths import AccessPaths, read_access_paths
 from warehouse.extract.catalog import source_columns, table_comment
 from warehouse.extract.checksums import hashing
 from warehouse.extract.copy_rows import copy_rows, explain_values
-from warehouse.extract.cursor_window import SourceClock, changed_by_cursor, without_late_cursor
+from warehouse.extract.cursor_window import CLOCK_UNKNOWN, SourceClock, changed_by_cursor, without_late_cursor
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.drift import Drift, find_drift
 from warehouse.extract.key_order import Bound, KeyOrder
@@ -88,7 +88,7 @@ class TableStager:
             clock = SourceClock.of(self.snapshot, window.watermark)
             if clock is not None:
                 return self._stage_by_cursor(window.watermark, clock, ranges)
-            self._note("the source's clock was set back by an unknown time, so that all rows are looked at")
+            self._note(f"{CLOCK_UNKNOWN}, so that all rows are looked at")
         return self._stage_by_scan(window)
 
     def _find_window(self, drift: Drift) -> Window:
@@ -144,7 +144,7 @@ class TableStager:
 
     def _scan_once(self, window: Window, has_changed: sql.Composable) -> SourceChecksums | None:
         """What one scan shows, if it can show both what has changed and the checksums."""
-        # In one relation a row's place tells it apart.
+        # In one relation a row's place identifies it.
         if (
             window.watermark is None
             or window.is_rewritten

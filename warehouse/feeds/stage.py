@@ -84,15 +84,15 @@ def stage_feed(
         run.commit(writer)
         stager.create_tables()
         bad = BadRecords(writer, sender, source, lake_url, is_dry_run=run.dry_run_connection is not None)
-        unread = [file for file in files if file.found.is_read]
+        to_read = [file for file in files if file.found.is_read]
         with (
             sender,
             bad,
             readable(landing_folder(lake_url, source)),
             _without_garbage_collection(),
-            second_reader(stager.reader, sum(file.found.file.size_bytes for file in unread)) as second,
+            second_reader(stager.reader, sum(file.found.file.size_bytes for file in to_read)) as second,
         ):
-            for file in unread:
+            for file in to_read:
                 stager.read(file, bad, second)
                 ensure_alive(run)
             stager.finish()

@@ -4,11 +4,15 @@ import os
 import socket
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
 import psycopg
 from psycopg.rows import class_row
 
 from warehouse.db.locks import NAMED
+
+# What the names of all flows of live begin with.
+FLOW_PREFIX: Final = "live-"
 
 
 def lock_name(source: str) -> str:
@@ -18,7 +22,7 @@ def lock_name(source: str) -> str:
 
 def flow_name(source: str) -> str:
     """Name of the flow whose runs the process of a source publishes by."""
-    return f"live-{source}"
+    return f"{FLOW_PREFIX}{source}"
 
 
 @dataclass(frozen=True)

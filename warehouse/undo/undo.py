@@ -29,8 +29,6 @@ from warehouse.weblogs.maintenance.rederive import recount_texts, update_fact
 Progress = Callable[[str], None]
 FLOW = "undo"
 FEED_WAIT_SECONDS = 60
-# Flows of live are named so.
-LIVE: Final = "live-"
 
 
 @dataclass(frozen=True)
@@ -284,7 +282,12 @@ def _undo_runs(
         recount_texts(connection)
     for load in loads:
         record_load(connection, run_id, load)
-    live_process.hold(connection, source, run_id, is_undone=any(one.flow.startswith(LIVE) for one in targets))
+    live_process.hold(
+        connection,
+        source,
+        run_id,
+        is_undone=any(one.flow.startswith(live_process.FLOW_PREFIX) for one in targets),
+    )
     connection.execute(
         """
         update audit.run set status = 'undone', undone_at = clock_timestamp(), undone_by_run_id = %s,
