@@ -19,8 +19,7 @@ from warehouse.feeds.stage import stage_feed as stage_files
 from warehouse.feeds.staged import StagedFeed
 from warehouse.history import change_log
 from warehouse.history.dry_run import examples
-from warehouse.load import publish
-from warehouse.load.contract import import_soda
+from warehouse.load import contract, publish
 from warehouse.load.publish import Published
 from warehouse.rebuild.damage import find_damaged
 from warehouse.runs import live_process
@@ -107,10 +106,10 @@ def ingest_source(
             unread_files=staged.unread if isinstance(staged, StagedFeed) else (),
         )
 
-    def import_contracts(run: Run) -> None:
+    def prepare_contracts(run: Run) -> None:
         # Live waits for every moment that the lock is held; a quiet run beside no live needs no Soda.
         if live_process.is_running(run.connection, source):
-            import_soda()
+            contract.prepare(run.connection, read_contracts(declared).values(), source)
 
     return run_locked(
         settings.warehouse,
@@ -125,7 +124,7 @@ def ingest_source(
             "accept_source": accept_source,
         },
         dry_run=dry_run,
-        before_lock=import_contracts,
+        before_lock=prepare_contracts,
     )
 
 

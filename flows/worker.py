@@ -13,7 +13,16 @@ from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
-from prefect.states import Cancelling
+import psutil
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.states import Cancelling, Crashed
 from prefect.workers.process import ProcessWorker
 
 # How long a cancelled run has to roll back and to say so.
@@ -25,7 +34,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", UserWarning)
 
     class DrainingWorker(ProcessWorker):
-        """Prefect's process worker, which knows its runs and can stop taking more."""
+        """Prefect's process worker, which knows its runs, can stop taking more, and frees what it left when killed."""
 
         type = "process"
 
@@ -33,6 +42,7 @@ with warnings.catch_warnings():
             super().__init__(*args, **kwargs)
             self._running: set[UUID] = set()
             self._is_draining = False
+            self._is_first_round = True
 
         @property
         def at_work(self) -> set[UUID]:
@@ -41,6 +51,9 @@ with warnings.catch_warnings():
 
         async def get_and_submit_flow_runs(self) -> list[Any]:
             """Take the runs that are due; none while it drains."""
+            if self._is_first_round:
+                await self._free_pending_runs()
+                self._is_first_round = False
             return [] if self._is_draining else await super().get_and_submit_flow_runs()
 
         async def run(self, flow_run: Any, configuration: Any, task_status: Any = None) -> Any:
@@ -50,6 +63,20 @@ with warnings.catch_warnings():
                 return await super().run(flow_run, configuration, task_status)
             finally:
                 self._running.discard(flow_run.id)
+
+        async def _free_pending_runs(self) -> None:
+            """Mark runs as crashed that a worker of this name took before it was killed: each holds a slot for ever."""
+            pending = await self.client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(
+                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING]))
+                ),
+                work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._work_pool_name])),
+            )
+            for flow_run in pending:
+                is_ours = flow_run.labels.get("prefect.worker.name") == self.name
+                if is_ours and not _is_older_process(flow_run.infrastructure_pid):
+                    message = "It had not begun when its worker was killed."
+                    await self.client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)
 
         async def drain(self, grace_seconds: float, is_hurried: Callable[[], bool]) -> None:
             """Take no more runs, wait for those at work for so many seconds, then cancel them and see them end."""
@@ -64,6 +91,14 @@ with warnings.catch_warnings():
             until = time.monotonic() + CANCEL_SECONDS
             while self.at_work and time.monotonic() < until:
                 await asyncio.sleep(POLL_SECONDS)
+
+
+def _is_older_process(pid: str | None) -> bool:
+    """Whether a process of this number is there and is not one of this worker's own, as after a container's restart."""
+    try:
+        return pid is not None and psutil.Process(int(pid)).create_time() < psutil.Process().create_time()
+    except (psutil.NoSuchProcess, ValueError):
+        return False
 
 
 async def work(pool: str, name: str | None, grace_seconds: float, *, healthcheck: bool = False) -> None:

@@ -20,9 +20,11 @@ import pytest
 from tests.flows.conftest import Tracked
 from tests.pipeline import LOCK_AWAITED, Pipeline, copy_of_shop
 from warehouse.db.connections import connect
-from warehouse.db.locks import session_lock, transaction_lock
+from warehouse.db.locks import is_held, session_lock, transaction_lock
 from warehouse.errors import DeleteThresholdExceeded, LockHeld, QualityGateStopped, SchemaOutdated
 from warehouse.history.change_log import STAR_LOCK
+from warehouse.model.contracts import Contract
+from warehouse.runs import live_process
 
 Ask = Callable[[object], Tracked]
 SOURCE_TABLE = "shop://public/customer"
@@ -204,6 +206,41 @@ def test_source_that_is_being_loaded_is_left_alone(place: Pipeline, tracked: Ask
     assert tracked(place.rows("select prefect_run_id from audit.run")[0][0]).tasks == {}
 
 
+def test_beside_live_a_run_holds_the_lock_neither_to_compile_contracts_nor_to_compare(
+    place: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from warehouse.load import contract
+
+    ingest()
+    place.shop.execute("update customer set name = 'Ana María', updated_at = now()")
+    contract._compiled.clear()
+    compile_contract, was_held = contract._compile, []
+
+    def compiled(one: Contract) -> object:
+        was_held.append(is_held(place.warehouse, "source shop"))
+        return compile_contract(one)
+
+    monkeypatch.setattr(contract, "_compile", compiled)
+    with (
+        connect(place.warehouse_url) as reader,
+        session_lock(place.warehouse, "live shop"),
+    ):
+        live_process.begin(place.warehouse, "shop")
+        # Its verdicts wait for this table, what it has published does not.
+        reader.execute("lock table audit.verification in exclusive mode")
+        run = begun()
+        place.wait_for("select from dwh.dim_customer where name = 'Ana María'")
+        with session_lock(place.warehouse, "source shop", wait_seconds=60):
+            assert place.rows("select status from audit.run order by run_id") == [
+                ("succeeded",),
+                ("running",),
+            ]
+        reader.rollback()
+        run()
+    assert set(was_held) == {False} and len(was_held) == len(place.source.entities)
+    assert [status for _, status, _ in place.run_states()] == ["succeeded", "succeeded"]
+
+
 def test_parameters_of_a_wrong_type_start_nothing(place: Pipeline) -> None:
     from prefect.exceptions import ParameterTypeError
 
@@ -258,9 +295,8 @@ def table(seen: Tracked, name: str) -> list[dict[str, Any]]:
     return rows
 
 
-@contextmanager
-def publishing_blocked(place: Pipeline) -> Iterator[Callable[[], Any]]:
-    """Start the flow and hold it where it is about to publish; what is given waits for its outcome."""
+def begun() -> Callable[[], Any]:
+    """Start the flow; what is returned waits for its outcome."""
     done: list[Any] = []
 
     def run() -> None:
@@ -276,9 +312,16 @@ def publishing_blocked(place: Pipeline) -> Iterator[Callable[[], Any]]:
         return done[0]
 
     thread = threading.Thread(target=run)
+    thread.start()
+    return outcome
+
+
+@contextmanager
+def publishing_blocked(place: Pipeline) -> Iterator[Callable[[], Any]]:
+    """Start the flow and hold it where it is about to publish; what is given waits for its outcome."""
     with connect(place.warehouse_url) as blocker:
         transaction_lock(blocker, STAR_LOCK)
-        thread.start()
+        outcome = begun()
         wait_until(place.warehouse, LOCK_AWAITED)
         yield outcome
 

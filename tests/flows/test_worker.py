@@ -127,6 +127,33 @@ def test_run_that_is_cancelled_in_the_ui_or_with_its_worker_is_cancelled_everywh
         assert place.facts() == []
 
 
+def test_worker_frees_what_one_of_its_name_had_taken_when_it_was_killed(working: Working) -> None:
+    from prefect.states import Pending
+
+    def taken(name: str, pid: int | None = None) -> UUID:
+        flow_run_id = working.client.create_flow_run_from_deployment(working._ids["refresh-marts"]).id
+        assert working.client.set_flow_run_state(flow_run_id, Pending(), force=True).state.is_pending()
+        labels = {"prefect.worker.name": name}
+        response = working.client._client.patch(f"/flow_runs/{flow_run_id}/labels", json=labels)
+        response.raise_for_status()
+        if pid is not None:
+            working.client.update_flow_run(flow_run_id, infrastructure_pid=str(pid))
+        return flow_run_id
+
+    working.process.kill()
+    working.process.wait()
+    # A process that is older than the worker is at work on it; the killed worker's own number may be another's now.
+    others, at_work = taken("other"), taken("test", os.getpid())
+    dead = [taken("test"), taken("test", working.process.pid), taken("test", 2**22)]
+    working.start("0")
+    for flow_run_id in dead:
+        state = working.ended(flow_run_id)
+        assert (state.name, state.message) == ("Crashed", "It had not begun when its worker was killed.")
+    for flow_run_id in (others, at_work):
+        assert working.client.read_flow_run(flow_run_id).state.is_pending()
+        working.client.delete_flow_run(flow_run_id)
+
+
 @pytest.mark.slow
 def test_run_finishes_while_its_worker_drains_and_one_that_is_killed_is_crashed(
     working: Working, place: Pipeline

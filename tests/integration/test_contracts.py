@@ -1,5 +1,6 @@
 """Contracts: Soda and the quarantine judge alike, a gate stops the run, a wrong contract is told."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -270,6 +271,22 @@ def test_rules_about_unmapped_columns_are_not_applicable(pipeline: Pipeline) -> 
         "base price is not positive",
     }
     assert {r.outcome for r in results if r.outcome != "not_applicable"} == {"passed"}
+
+
+def test_freshness_is_judged_as_of_now_however_long_the_process_has_been_there(pipeline: Pipeline) -> None:
+    contract = read_contract("order_item")
+    check = {"freshness": {"column": "recorded_at", "threshold": {"unit": "minute", "must_be_less_than": 1}}}
+    contract = replace(contract, document={**contract.document, "checks": [check]})
+    with pipeline.warehouse.transaction(force_rollback=True):
+        fill(pipeline.warehouse, {"recorded_at": "clock_timestamp() - interval '58 s'"})
+
+        def outcomes() -> list[str]:
+            results = verify(pipeline.warehouse, contract, "shop")
+            return [result.outcome for result in results if result.check_type == "freshness"]
+
+        assert outcomes() == ["passed"]
+        time.sleep(2)
+        assert outcomes() == ["failed"]
 
 
 def test_contract_does_not_ask_what_the_warehouse_is_called(pipeline: Pipeline) -> None:

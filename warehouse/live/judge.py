@@ -46,7 +46,7 @@ class LiveJudge(Judge):
 
     def judge(self, batch: Batch, contract: Contract, results: list[CheckResult]) -> list[CheckResult]:
         """The results as they count: what is to be published is not yet part of the run so far."""
-        checks = compiled_checks(batch.connection, contract, batch.source)
+        checks = compiled_checks(contract, batch.source)
         return [
             self._judge(result, check)
             for result, check in zip(results, (*checks, *[None] * len(results)), strict=False)

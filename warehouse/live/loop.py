@@ -36,7 +36,7 @@ from warehouse.extract.limits import ReadLimits
 from warehouse.extract.range_store import forget_unverified
 from warehouse.history.change_log import STAR_LOCK
 from warehouse.live.judge import LiveJudge
-from warehouse.load.contract import import_soda
+from warehouse.load.contract import prepare
 from warehouse.load.publish import Published, publish
 from warehouse.runs import live_process
 from warehouse.runs.alerts.rules import Rules
@@ -194,7 +194,7 @@ class SourceLoop:
                 # Its own runs begin with the first change: those that were killed need not wait for it.
                 mark_crashed(control, self.environment.rules)
             self._was_connected, self._checked_at = True, 0.0
-            import_soda()
+            prepare(control, self._reader.contracts.values(), self.source.name)
             self._find_tables()
             # After an error it depends on the error how the open run ends: see `run`.
             yield

@@ -2,8 +2,9 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cache
 from threading import Lock
 from typing import Any
@@ -23,8 +24,8 @@ OUTCOMES = {"warn": "warned", "excluded": "not_evaluated"}
 
 # Soda keeps its logs and its kinds of checks in globals, and fills them while it is imported.
 _ONE_AT_A_TIME = Lock()
-# By connection, source and entity: the contract and its compiled checks, which hold the connection themselves.
-_compiled: dict[psycopg.Connection, dict[str, dict[str, tuple[Contract, Any]]]] = {}
+# By source and entity: the contract and its checks as compiled.
+_compiled: dict[tuple[str, str], tuple[Contract, Any]] = {}
 
 
 def import_soda() -> None:
@@ -33,10 +34,22 @@ def import_soda() -> None:
         import soda_core.contracts.contract_verification  # noqa: F401
 
 
+def prepare(connection: psycopg.Connection, contracts: Iterable[Contract], source: str) -> None:
+    """Compile contracts before a batch waits for them.
+
+    Raises:
+        DeclarationError: one cannot be compiled.
+    """
+    with _ONE_AT_A_TIME, _quiet(), _asking(connection):
+        for contract in contracts:
+            with _explaining(contract):
+                _checks_of(contract, source)
+
+
 def verify(connection: psycopg.Connection, contract: Contract, source: str) -> list[CheckResult]:
     """Verify the batch by Soda, inside the transaction of `connection`, which sees what is not yet committed.
 
-    A contract is compiled once for a connection: that takes thirty times as long as what it asks of a small batch.
+    A contract is compiled once in a process: that takes thirty times as long as what it asks of a small batch.
 
     Raises:
         DeclarationError: the contract cannot be run.
@@ -46,35 +59,22 @@ def verify(connection: psycopg.Connection, contract: Contract, source: str) -> l
 
 
 def _verify(connection: psycopg.Connection, contract: Contract, source: str) -> list[CheckResult]:
-    from soda_core.common.exceptions import SodaCoreException
     from soda_core.common.logs import LogsCollector
 
-    problem, verified = "", None
-    try:
-        with _quiet():
-            compiled = _compiled.setdefault(connection, {})
-            collection = compiled.get(source, {}).get(contract.entity)
-            if collection is None or collection[0] is not contract:
-                for other in [other for other in _compiled if other.closed]:
-                    del _compiled[other]
-                collection = contract, _compile(connection, contract)
-                compiled.setdefault(source, {})[contract.entity] = collection
-            _, checks = collection
-            # It reads its own errors from its log, which would grow.
-            checks.logs.gatherer = LogsCollector()
-            with connection.transaction() as savepoint, checks.logs.activate(checks.thread_label):
-                verified = checks.verify()
-                # It only reads; but a query of it that fails is an error in its log, and in the transaction.
-                if connection.info.transaction_status == pq.TransactionStatus.INERROR:
-                    raise psycopg.Rollback(savepoint)
-            problem = checks.logs.get_errors_str().strip()
-    except SodaCoreException as error:
-        problem = str(error)
-    if problem or verified is None or not verified.check_results:
-        raise DeclarationError(
-            f"The contract of {contract.entity} cannot be run: {problem or 'it checks nothing'}.",
-            hint=f"Correct checks/{contract.entity}.yml.",
-        )
+    with _quiet(), _asking(connection), _explaining(contract):
+        checks = _checks_of(contract, source)
+        # How fresh data are is asked as of now.
+        checks.yaml.data_timestamp = datetime.now(UTC)
+        # It reads its own errors from its log, which would grow.
+        checks.logs.gatherer = LogsCollector()
+        with connection.transaction() as savepoint, checks.logs.activate(checks.thread_label):
+            verified = checks.verify()
+            # It only reads; but a query of it that fails is an error in its log, and in the transaction.
+            if connection.info.transaction_status == pq.TransactionStatus.INERROR:
+                raise psycopg.Rollback(savepoint)
+        problem = checks.logs.get_errors_str().strip()
+    if problem or not verified.check_results:
+        raise _cannot_run(contract, problem or "it checks nothing")
     names = {(rule.kind, rule.column, rule.name) for rule in contract.row_rules}
     results = [_result(check, source, contract, names) for check in verified.check_results]
     unmapped = f"Source '{source}' does not map the column."
@@ -87,46 +87,66 @@ def _verify(connection: psycopg.Connection, contract: Contract, source: str) -> 
     ]  # fmt: skip
 
 
-def compiled_checks(connection: psycopg.Connection, contract: Contract, source: str) -> list[Any]:
-    """Soda's checks of a contract that was verified by `connection`, in the order of the results."""
-    _, checks = _compiled[connection][source][contract.entity]
+def compiled_checks(contract: Contract, source: str) -> list[Any]:
+    """Soda's checks of a contract that was verified, in the order of the results."""
+    _, checks = _compiled[source, contract.entity]
     return list(checks.all_check_impls)
 
 
-def _compile(connection: psycopg.Connection, contract: Contract) -> Any:
-    """Soda's checks of a contract and the queries that they ask by `connection`, to be verified any number of times."""
+def _checks_of(contract: Contract, source: str) -> Any:
+    known, checks = _compiled.get((source, contract.entity), (None, None))
+    # Soda gives variables their values, such as the time, when it compiles.
+    if known != contract or "variables" in contract.document:
+        checks = _compile(contract)
+        _compiled[source, contract.entity] = contract, checks
+    return checks
+
+
+def _compile(contract: Contract) -> Any:
+    """Soda's checks of a contract and the queries that they ask, to be verified any number of times."""
     from soda_core.common.logs import Logs
     from soda_core.common.yaml import ContractYamlSource, YamlObject
     from soda_core.contracts.impl.contract_verification_impl import ContractImpl
 
-    # The contract names the warehouse's usual database; this warehouse may be called anything.
-    data_source, _, *rest = str(contract.document["dataset"]).split("/")
-    document = {**contract.document, "dataset": "/".join([data_source, connection.info.dbname, *rest])}
     logs = Logs()
     # As it was read: Soda's parser, which keeps comments and places, takes longer than all else here.
     source = ContractYamlSource.from_str("")
     parsed = ContractImpl.yaml_class.parse(
         yaml_source=source,
-        yaml_object=YamlObject(source, _with_places(document)),
+        yaml_object=YamlObject(source, _with_places(contract.document)),
         provided_variable_values={},
     )
     checks = ContractImpl(
         yaml=parsed,
         data_source_impl=None,
-        all_data_source_impls={"warehouse": _data_source(connection)},
+        all_data_source_impls={"warehouse": _data_source()},
         logs=logs,
         data_timestamp=parsed.data_timestamp,
         execution_timestamp=parsed.execution_timestamp,
     )
     if problem := logs.get_errors_str().strip():
-        raise DeclarationError(
-            f"The contract of {contract.entity} cannot be run: {problem}.",
-            hint=f"Correct checks/{contract.entity}.yml.",
-        )
+        raise _cannot_run(contract, problem)
     for check in checks.all_check_impls:
         # What a check is does not change; to write it down as YAML takes longer than to evaluate it.
         check._build_check_info = cache(check._build_check_info)
     return checks
+
+
+@contextmanager
+def _explaining(contract: Contract) -> Iterator[None]:
+    from soda_core.common.exceptions import SodaCoreException
+
+    try:
+        yield
+    except SodaCoreException as error:
+        raise _cannot_run(contract, str(error)) from error
+
+
+def _cannot_run(contract: Contract, problem: str) -> DeclarationError:
+    return DeclarationError(
+        f"The contract of {contract.entity} cannot be run: {problem}.",
+        hint=f"Correct checks/{contract.entity}.yml.",
+    )
 
 
 def _with_places(value: Any) -> Any:
@@ -193,6 +213,19 @@ def _result(
     )
 
 
+@contextmanager
+def _asking(connection: psycopg.Connection) -> Iterator[None]:
+    """Let all checks ask by this connection."""
+    data_source = _data_source()
+    data_source.data_source_connection = _connection_class()(
+        "warehouse", data_source.data_source_model.connection_properties, connection
+    )
+    try:
+        yield
+    finally:
+        data_source.data_source_connection = None
+
+
 @cache
 def _connection_class() -> Any:
     from soda_core.common.data_source_connection import DataSourceConnection
@@ -213,26 +246,33 @@ def _connection_class() -> Any:
     return SharedConnection
 
 
-def _data_source(connection: psycopg.Connection) -> Any:
+@cache
+def _data_source() -> Any:
+    """The warehouse as Soda sees it; a contract names its usual database, and this one may be called anything."""
     from soda_postgres.common.data_sources.postgres_data_source import (
         PostgresDataSourceImpl,
         PostgresDataSourceModel,
+        PostgresSqlDialect,
     )
 
+    class CurrentDatabase(PostgresSqlDialect, sqlglot_dialect="postgres"):  # type: ignore[misc]
+        """SQL that names schema and table alone."""
+
+        def _build_qualified_quoted_dataset_name(
+            self, dataset_name: str, dataset_prefix: list[str] | None
+        ) -> str:
+            schema = dataset_prefix[-1:] if dataset_prefix else None
+            return str(super()._build_qualified_quoted_dataset_name(dataset_name, schema))
+
+        def extract_database_from_prefix(self, prefixes: list[str]) -> None: ...
+
+    connection = dict.fromkeys(("host", "database", "user", "password"), "given")
     model = PostgresDataSourceModel.model_validate(
-        {
-            "type": "postgres",
-            "name": "warehouse",
-            "connection": {
-                "host": "given",
-                "database": connection.info.dbname,
-                "user": "given",
-                "password": "given",
-            },
-        }
+        {"type": "postgres", "name": "warehouse", "connection": connection}
     )
-    shared = _connection_class()("warehouse", model.connection_properties, connection)
-    return PostgresDataSourceImpl(data_source_model=model, connection=shared)
+    data_source = PostgresDataSourceImpl(data_source_model=model)
+    data_source.sql_dialect = CurrentDatabase()
+    return data_source
 
 
 @contextmanager
