@@ -101,15 +101,27 @@ def mirror_exists(connection: psycopg.Connection, table: Table) -> bool:
 
 def columns_of(connection: psycopg.Connection, schema: str, table: str) -> dict[str, str]:
     """Types of a table's columns by name, in their order, without the mirror's housekeeping columns."""
+    (columns,) = columns_of_each(connection, (schema, table))
+    return columns
+
+
+def columns_of_each(connection: psycopg.Connection, *tables: tuple[str, str]) -> list[dict[str, str]]:
+    """The same of each of these tables, given as schema and name."""
     rows = connection.execute(
         """
-        select attname, format_type(atttypid, atttypmod) from pg_attribute
-        where attrelid = to_regclass(format('%%I.%%I', %s::text, %s::text)) and attnum > 0 and not attisdropped
-        order by attnum
+        select place, attname, format_type(atttypid, atttypmod)
+        from unnest(%s::text[], %s::text[]) with ordinality as wanted (schema, name, place)
+        inner join pg_attribute on attrelid = to_regclass(format('%%I.%%I', schema, name))
+        where attnum > 0 and not attisdropped
+        order by place, attnum
         """,
-        [schema, table],
+        [[schema for schema, _ in tables], [name for _, name in tables]],
     ).fetchall()
-    return {name: kind for name, kind in rows if name not in HOUSEKEEPING}
+    columns: list[dict[str, str]] = [{} for _ in tables]
+    for place, name, kind in rows:
+        if name not in HOUSEKEEPING:
+            columns[place - 1][name] = kind
+    return columns
 
 
 def mirror_key(connection: psycopg.Connection, table: Table) -> tuple[str, ...]:

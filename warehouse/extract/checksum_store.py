@@ -51,23 +51,22 @@ def stored_checksums(
 
     It is the digest of the last run that staged, even if that run published nothing.
     """
-    header = connection.execute(
+    rows = connection.execute(
         """
-        select chunks from staging.source_checksum
+        select source_checksum.chunks, bucket, row_count, key_sum, content_sum
+        from staging.source_checksum left join staging.source_chunk using (source, table_name)
         where source = %s and table_name = %s and captured_at = %s and column_names = %s
         """,
         [table.source, table.name, captured_at, [column.name for column in columns]],
-    ).fetchone()
-    if header is None:
-        return None
-    rows = connection.execute(
-        """
-        select bucket, row_count, key_sum, content_sum from staging.source_chunk
-        where source = %s and table_name = %s
-        """,
-        [table.source, table.name],
     ).fetchall()
-    return {bucket: Chunk(count, int(keys), int(content)) for bucket, count, keys, content in rows}, header[0]
+    if not rows:
+        return None
+    digest = {
+        bucket: Chunk(count, int(keys), int(content))
+        for _, bucket, count, keys, content in rows
+        if bucket is not None
+    }
+    return digest, rows[0][0]
 
 
 def verified_checksums(

@@ -8,7 +8,7 @@ from typing import Literal
 import psycopg
 
 from warehouse.extract.access_paths import AccessPaths
-from warehouse.extract.catalog import mirror_exists
+from warehouse.extract.catalog import columns_of_each
 from warehouse.extract.expected import live_rows
 from warehouse.extract.limits import ReadLimits
 from warehouse.extract.open_transactions import OpenTransactions
@@ -31,10 +31,11 @@ def smallest_tables(
     writer: psycopg.Connection, watermarks: Mapping[Table, Watermark | None], scan_rows: int
 ) -> set[Table]:
     """The smallest tables whose rows add up to `scan_rows` at most: they are compared whole in every run."""
+    mirrors = columns_of_each(writer, *(("raw", table.mirror) for table in watermarks))
     sizes = {
         table: live_rows(writer, table) if watermark.row_count is None else watermark.row_count
-        for table, watermark in watermarks.items()
-        if watermark is not None and mirror_exists(writer, table)
+        for (table, watermark), mirrored in zip(watermarks.items(), mirrors, strict=True)
+        if watermark is not None and mirrored
     }
     return take_smallest(sizes, scan_rows)
 

@@ -18,7 +18,7 @@ from warehouse.extract.snapshot import Snapshot, snapshot_of
 from warehouse.extract.source_identity import captured_identity, check_same_source
 from warehouse.extract.stage_table import TableStager
 from warehouse.extract.staged import Staged, StagedTable
-from warehouse.extract.watermark import read_watermark
+from warehouse.extract.watermark import read_watermarks
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.runs.definitions import read_contracts
 from warehouse.sources.declaration import Source
@@ -57,7 +57,8 @@ def stage(
     staged = []
     with run.session("stage") as writer:
         forget_unverified(writer, source.name)
-        watermarks = {table: read_watermark(writer, table) for table in source.tables}
+        known = read_watermarks(writer, source.name, source.tables)
+        watermarks = {table: known.get(table) for table in source.tables}
         small = smallest_tables(writer, watermarks, limits.scan_rows)
         run.commit(writer)
         with snapshot_of(

@@ -1,13 +1,13 @@
 """Staging tables of a source table: its batch, the keys that were deleted from the source, and what changed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import psycopg
 from psycopg import sql
 
 from warehouse.db import staying_session
 from warehouse.db.identifiers import definitions
-from warehouse.extract.catalog import DELTA_COLUMNS, columns_of, mirror_exists
+from warehouse.extract.catalog import DELTA_COLUMNS, columns_of, columns_of_each
 from warehouse.extract.column import Column
 from warehouse.sources.declaration import Table
 
@@ -47,29 +47,37 @@ def create_staging(connection: psycopg.Connection, table: Table, columns: Sequen
 
     The first batch is a logged table, since it becomes the mirror and has to survive a crash of the server.
     """
-    is_first = not mirror_exists(connection, table)
+    names = [table.mirror, f"{table.mirror}_deleted", f"{table.mirror}_delta"]
+    mirrored, *present = columns_of_each(
+        connection, ("raw", table.mirror), *(("staging", name) for name in names)
+    )
     by_name = {column.name: column for column in columns}
     key = [by_name[name] for name in table.key]
     flags = [Column(name, kind, None, None) for name, kind in DELTA_COLUMNS.items()]
     # No constraint on the batch: a COPY that fails could not say which declared key is wrong.
-    for suffix, members in (("", columns), ("_deleted", key), ("_delta", [*key, *flags])):
-        name = sql.Identifier("staging", table.mirror + suffix)
+    fitting = []
+    for name, known, members in zip(names, present, (columns, key, [*key, *flags]), strict=True):
+        relation = sql.Identifier("staging", name)
         types = {column.name: column.type for column in members}
-        becomes_mirror = is_first and not suffix
-        if not becomes_mirror and columns_of(connection, "staging", table.mirror + suffix) == types:
-            connection.execute(sql.SQL("truncate {}").format(name))
+        becomes_mirror = not mirrored and name == table.mirror
+        if not becomes_mirror and known == types:
+            fitting.append(relation)
             continue
-        connection.execute(sql.SQL("drop table if exists {}").format(name))
         connection.execute(
-            sql.SQL("create {} table {} ({})").format(
-                sql.SQL("" if becomes_mirror else "unlogged"), name, definitions(types)
+            sql.SQL("drop table if exists {name}; create {unlogged} table {name} ({columns})").format(
+                name=relation,
+                unlogged=sql.SQL("" if becomes_mirror else "unlogged"),
+                columns=definitions(types),
             )
         )
         comment_on(
-            connection, sql.SQL("table {}").format(name), f"Staging of {table} of source {table.source}."
+            connection,
+            relation,
+            {column.name: column_comment(column, table) for column in members},
+            f"Staging of {table} of source {table.source}.",
         )
-        for column in members:
-            comment_on_column(connection, name, column.name, column_comment(column, table))
+    if fitting:
+        staying_session.empty(connection, *fitting)
 
 
 def empty_staging(connection: psycopg.Connection, *tables: Table) -> None:
@@ -84,11 +92,18 @@ def column_comment(column: Column, table: Table) -> str:
     return column.comment or f"Column {column.name} of {table}."
 
 
-def comment_on(connection: psycopg.Connection, what: sql.Composable, text: str) -> None:
-    """Comment on a table or column."""
-    connection.execute(sql.SQL("comment on {} is {}").format(what, sql.Literal(text)))
-
-
-def comment_on_column(connection: psycopg.Connection, table: sql.Identifier, name: str, text: str) -> None:
-    """Comment on one column of `table`."""
-    comment_on(connection, sql.SQL("column {}.{}").format(table, sql.Identifier(name)), text)
+def comment_on(
+    connection: psycopg.Connection,
+    table: sql.Identifier,
+    columns: Mapping[str, str],
+    text: str | None = None,
+) -> None:
+    """Comment on columns of a table, and on the table."""
+    comments = [
+        sql.SQL("comment on column {}.{} is {}").format(table, sql.Identifier(name), sql.Literal(comment))
+        for name, comment in columns.items()
+    ]
+    if text is not None:
+        comments.append(sql.SQL("comment on table {} is {}").format(table, sql.Literal(text)))
+    if comments:
+        connection.execute(sql.SQL("; ").join(comments))

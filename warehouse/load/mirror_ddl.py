@@ -11,7 +11,7 @@ from warehouse.db.roles import OWNER
 from warehouse.errors import SchemaDrift
 from warehouse.extract.catalog import HOUSEKEEPING
 from warehouse.extract.column import Column
-from warehouse.extract.staging_tables import batch_table, column_comment, comment_on, comment_on_column
+from warehouse.extract.staging_tables import batch_table, column_comment, comment_on
 from warehouse.history.change_log import create_triggers, log_added_column
 from warehouse.runs.audit import mark_irreversible
 from warehouse.sources.declaration import Source, Table, fitted
@@ -37,12 +37,13 @@ def ensure_mirror(
     elif table.on_schema_change.dropped_column == "evolve":
         for name in sorted(mirrored.keys() - {column.name for column in columns}):
             _alter(connection, run_id, table, sql.SQL("drop column {}").format(sql.Identifier(name)), name)
-    mirror = sql.Identifier("raw", table.mirror)
+    mirror, added = sql.Identifier("raw", table.mirror), {}
     for column in columns:
         if column.name in mirrored:
             if mirrored[column.name] != column.type:
                 _retype(connection, run_id, table, column)
             continue
+        added[column.name] = column_comment(column, table)
         if mirrored:
             connection.execute(
                 sql.SQL("alter table {} add column {}").format(
@@ -50,7 +51,7 @@ def ensure_mirror(
                 )
             )
             log_added_column(connection, table.mirror, column.name)
-        comment_on_column(connection, mirror, column.name, column_comment(column, table))
+    comment_on(connection, mirror, added)
     return not mirrored
 
 
@@ -139,9 +140,7 @@ def finish_mirror(connection: psycopg.Connection, table: Table, comment: str | N
     """Comment on a mirror that was just created, and log its changes from now on."""
     mirror = sql.Identifier("raw", table.mirror)
     text = comment or f"Table {table} of source {table.source}."
-    comment_on(connection, sql.SQL("table {}").format(mirror), f"Mirror. {text}")
-    for name, text in HOUSEKEEPING.items():
-        comment_on_column(connection, mirror, name, text)
+    comment_on(connection, mirror, HOUSEKEEPING, f"Mirror. {text}")
     create_triggers(connection, "raw", table.mirror)
     # Triggers get deleted rows, but have to read truncated ones from the table.
     connection.execute(sql.SQL("grant select on {} to {}").format(mirror, sql.Identifier(OWNER)))

@@ -210,8 +210,7 @@ def publish(
             loads = {name: load for name, load in loads.items() if load.rows_read or load.rows_updated}
             end_batch(connection, run.run_id, batch_id, tuple(loads.values()))
         else:
-            for load in loads.values():
-                record_load(connection, run.run_id, load)
+            record_load(connection, run.run_id, *loads.values())
         published = Published(tuple(loads.values()), tuple(checks))
         if is_archived and (
             has_batches

@@ -8,7 +8,7 @@ from psycopg import sql
 from warehouse.db.identifiers import definitions, listed
 from warehouse.extract.catalog import mirror_exists
 from warehouse.extract.column import Column
-from warehouse.extract.staging_tables import column_comment, comment_on_column
+from warehouse.extract.staging_tables import column_comment, comment_on
 from warehouse.load.mirror_ddl import finish_mirror
 from warehouse.model import weblog_aggregates
 from warehouse.model.calendar import DATE
@@ -64,8 +64,7 @@ def ensure_mirror(
             listed(table.key),
         )
     )
-    for column in columns:
-        comment_on_column(connection, mirror, column.name, column_comment(column, table))
+    comment_on(connection, mirror, {column.name: column_comment(column, table) for column in columns})
     finish_mirror(connection, table, comment)
     return True
 

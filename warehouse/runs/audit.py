@@ -298,12 +298,14 @@ def mark_crashed(connection: psycopg.Connection, rules: Rules | None = None) -> 
     return run_ids
 
 
-def record_load(connection: psycopg.Connection, run_id: int, load: Load) -> None:
-    """Write `load` in the transaction that it describes."""
-    values = {"run_id": run_id, **vars(load)}
-    names = ", ".join(values)
-    marks = ", ".join(f"%({name})s" for name in values)
-    connection.execute(f"insert into audit.load ({names}) values ({marks})".encode(), values)
+def record_load(connection: psycopg.Connection, run_id: int, *loads: Load) -> None:
+    """Write loads in the transaction that they describe."""
+    rows = [{"run_id": run_id, **vars(load)} for load in loads]
+    if rows:
+        names = ", ".join(rows[0])
+        marks = ", ".join(f"%({name})s" for name in rows[0])
+        with connection.cursor() as cursor:
+            cursor.executemany(f"insert into audit.load ({names}) values ({marks})".encode(), rows)
 
 
 def has_published(connection: psycopg.Connection, run_id: int) -> bool:

@@ -280,8 +280,7 @@ def _undo_runs(
         # Texts say again what they said before, and so have the requests.
         update_fact(connection)
         recount_texts(connection)
-    for load in loads:
-        record_load(connection, run_id, load)
+    record_load(connection, run_id, *loads)
     live_process.hold(
         connection,
         source,
