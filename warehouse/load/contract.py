@@ -255,7 +255,7 @@ def _data_source() -> Any:
         PostgresSqlDialect,
     )
 
-    class CurrentDatabase(PostgresSqlDialect, sqlglot_dialect="postgres"):  # type: ignore[misc]
+    class CurrentDatabase(PostgresSqlDialect, sqlglot_dialect="postgres"):  # type: ignore[misc, call-arg]
         """SQL that names schema and table alone."""
 
         def _build_qualified_quoted_dataset_name(
