@@ -78,7 +78,7 @@ def test_dry_run_stops_where_the_run_would_and_sends_no_alert(
     def stop(*_: object) -> None:
         raise QualityGateStopped("It stopped.")
 
-    monkeypatch.setattr("warehouse.load.publish.stop_on_failure", stop)
+    monkeypatch.setattr("warehouse.load.target.stop_on_failure", stop)
     shop.order(9, "2024-03-10")
     with pytest.raises(QualityGateStopped):
         dry_run(shop)

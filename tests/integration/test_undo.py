@@ -239,7 +239,7 @@ def test_run_that_a_gate_stopped_has_nothing_to_undo(shop: Pipeline, monkeypatch
     def stop(*_: object) -> None:
         raise QualityGateStopped("It stopped.")
 
-    monkeypatch.setattr("warehouse.load.publish.stop_on_failure", stop)
+    monkeypatch.setattr("warehouse.load.target.stop_on_failure", stop)
     shop.order(1, "2024-03-10")
     with pytest.raises(QualityGateStopped):
         shop.capture()

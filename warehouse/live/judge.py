@@ -8,9 +8,8 @@ from warehouse.load.batch import Batch
 from warehouse.load.contract import OUTCOMES, compiled_checks
 from warehouse.load.judge import Judge
 from warehouse.model.contracts import Contract
-from warehouse.runs.audit import CheckResult, Run, record_checks
+from warehouse.runs.audit import CheckIdentity, CheckResult, Run, record_checks
 
-Key = tuple[str, str, str, str | None]
 # The worst last: what is recorded of a run is the worst that was found.
 _ORDER = ("not_applicable", "passed", "relaxed", "warned", "failed", "not_evaluated")
 
@@ -38,9 +37,9 @@ class LiveJudge(Judge):
     """
 
     least_rows: int = 100
-    _totals: dict[Key, RunningTotal] = field(default_factory=dict)
-    _results: dict[Key, CheckResult] = field(default_factory=dict)
-    _pending: dict[Key, tuple[RunningTotal, CheckResult]] = field(default_factory=dict)
+    _totals: dict[CheckIdentity, RunningTotal] = field(default_factory=dict)
+    _results: dict[CheckIdentity, CheckResult] = field(default_factory=dict)
+    _pending: dict[CheckIdentity, tuple[RunningTotal, CheckResult]] = field(default_factory=dict)
     # Whether the last batch was refused: it is judged by the same rows when it is tried again, by whatever run.
     _is_held: bool = False
 
@@ -97,7 +96,7 @@ class LiveJudge(Judge):
         return self._replace(replace(judged, outcome=outcome, message=message))
 
     def _keep(self, result: CheckResult, more: RunningTotal, *, is_share: bool) -> CheckResult:
-        key = _key(result)
+        key = result.identity
         before, known = self._totals.get(key, RunningTotal()), self._results.get(key)
         total = before.plus(more.rows, more.measured, is_share=is_share)
         if result.measured is not None:
@@ -107,13 +106,9 @@ class LiveJudge(Judge):
         return result
 
     def _replace(self, result: CheckResult) -> CheckResult:
-        total, _ = self._pending[_key(result)]
-        self._pending[_key(result)] = (total, result)
+        total, _ = self._pending[result.identity]
+        self._pending[result.identity] = (total, result)
         return result
-
-
-def _key(result: CheckResult) -> Key:
-    return result.dataset, result.check_name, result.check_type, result.column_name
 
 
 def _rank(outcome: str) -> int:

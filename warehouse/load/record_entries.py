@@ -7,6 +7,9 @@ from warehouse.db.identifiers import qualified, same_key
 from warehouse.sources.declaration import Source, Table
 from warehouse.sources.feed import FILE_ID, LINE, RECORD_COLUMNS, RESCUED
 
+# Temporary table of what changes in the counts of files.
+CHANGES = sql.Identifier("pg_temp", "file_change")
+
 _ENGINE_COLUMNS = [*RECORD_COLUMNS, "_run_id", "_is_deleted"]
 
 
@@ -18,11 +21,10 @@ def insert_entries(
     *,
     schema: str,
     superseded: sql.Composable,
-    changes: sql.Identifier,
 ) -> int:
     """Insert an entry for each of the records in `failing` (key, rules, reason), whose rows are in `schema`.
 
-    Those for which the condition `superseded` holds are resolved at once. `changes` gets the counts of their files.
+    Those for which the condition `superseded` holds are resolved at once. CHANGES gets the counts of their files.
     Returns the number of entries that wait.
     """
     record = source.record
@@ -66,7 +68,7 @@ def insert_entries(
             for table in lists
         ),
         "superseded": superseded,
-        "changes": changes,
+        "changes": CHANGES,
     }
     (waiting,) = connection.execute(sql.SQL(_INSERT).format(**names)).fetchone() or (0,)
     return int(waiting)

@@ -4,7 +4,6 @@ What a mirror holds of a feed has passed every contract; what has not is in quar
 file is loaded, in quarantine, discarded, or superseded by a later version, and audit.file counts which.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -13,9 +12,9 @@ from psycopg import sql
 
 from warehouse.db import staying_session
 from warehouse.db.identifiers import each, listed, qualified, same_key
-from warehouse.extract.catalog import columns_of, mirror_exists
+from warehouse.extract.catalog import mirror_exists
 from warehouse.extract.delete_threshold import DeleteThreshold
-from warehouse.extract.staging_tables import batch_table, delta_table
+from warehouse.extract.staging_tables import batch_table
 from warehouse.feeds.stage import snapshot
 from warehouse.feeds.staged import StagedFeed
 from warehouse.feeds.versions import (
@@ -23,19 +22,15 @@ from warehouse.feeds.versions import (
     remove_earlier_versions,
     remove_rows_without_record,
 )
-from warehouse.load.batch import Batch
 from warehouse.load.contract import stop_on_failure, verify
 from warehouse.load.feed_files import record_loaded, write_files
 from warehouse.load.quarantine import broken_rules
-from warehouse.load.record_entries import insert_entries
+from warehouse.load.record_entries import CHANGES, insert_entries
+from warehouse.load.rejected_records import KEYS, REJECTED, RejectedRecords
 from warehouse.runs.audit import CheckResult, Load, Run, record_checks
-from warehouse.sources.declaration import Source, Table
+from warehouse.sources.declaration import Source
 from warehouse.sources.feed import FILE_ID, LINE
 
-# Temporary tables: what changes in the counts of files; keys of this run's records; those of them that were rejected.
-CHANGES = sql.Identifier("pg_temp", "file_change")
-KEYS = sql.Identifier("pg_temp", "record_key")
-REJECTED = sql.Identifier("pg_temp", "rejected_record")
 COUNTS = ("line_count", "rows_loaded", "rows_quarantined", "rows_discarded", "rows_superseded")
 
 
@@ -46,11 +41,9 @@ class Records:
         self._connection, self._run, self._staged = connection, run, staged
         self._source, self._record = staged.source, staged.source.record
         self._is_first = not mirror_exists(connection, self._record)
-        self._is_merged = False
-        # By mirror and operation, rows that were taken back.
-        self._taken_back: dict[str, Counter[str]] = {}
-        self._has_rejected = False
-        self._key_types = [self._record.columns[name] for name in self._record.key]
+        self.rejected = RejectedRecords(
+            connection, run.run_id, staged.source, staged.snapshot.taken_at, is_first=self._is_first
+        )
         connection.execute(
             sql.SQL("create temp table file_change (file_id integer, {counts}) on commit drop").format(
                 counts=each("{} bigint not null default 0", COUNTS)
@@ -106,122 +99,23 @@ class Records:
         self._staged = replace(self._staged, tables=tables)
         return self._staged
 
-    def begin_merge(self) -> None:
-        """Keep the mirrors' rows of this run's records as they are, until all of their rows have passed."""
-        for table in () if self._is_first else self._source.tables:
-            self._connection.execute(
-                sql.SQL(
-                    "create temp table {name} on commit drop as select mirror.* from {mirror} as mirror "
-                    "inner join {keys} as record on {same}"
-                ).format(
-                    name=sql.Identifier(f"earlier_{table.mirror}"),
-                    mirror=sql.Identifier("raw", table.mirror),
-                    keys=KEYS,
-                    same=same_key(self._record.key, "mirror", "record"),
-                )
-            )
-        self._is_merged = True
-
-    def reject(self, batch: Batch) -> int:
-        """Move the records of the batch's failing rows to quarantine, all of their rows; returns how many rows.
-
-        Their earlier versions stay as they were, in mirrors and star.
-        """
-        found = batch.create_temporary(
-            "failing_records",
-            """
-            select {key}, array_agg(distinct rule order by rule) as rules,
-                string_agg(distinct failing.reason || {place}, '; ' order by failing.reason || {place}) as reason
-            from {failing_rows} as failing cross join unnest(failing.rules) as rule group by {positions}
-            """,
-            key=self._failing_key(),
-            place=self._place(batch),
-            positions=sql.SQL(", ").join(sql.SQL(str(n)) for n in range(1, len(self._record.key) + 1)),
-        )
-        if not found:
-            return 0
-        is_in_batch = self._in_batch()
-        names: dict[str, sql.Composable] = {
-            "failing_records": sql.Identifier("pg_temp", "failing_records"),
-            "in_batch": is_in_batch,
-            "same": self._same_natural(batch, "conformed"),
-            "same_deleted": self._same_natural(batch, "deleted"),
-            "same_held": self._same_natural(batch, "held"),
-            "held_key": qualified("held", batch.target.natural_key),
-        }
-        insert_entries(
-            self._connection,
-            self._run.run_id,
-            self._source,
-            names["failing_records"],
-            schema="raw",
-            # A newer version is about to come: the entry is history already.
-            superseded=sql.SQL("false") if self._is_merged else is_in_batch,
-            changes=CHANGES,
-        )
-        taken = batch.execute(
-            "delete from {conformed} as conformed using {failing_records} as failing where {same}", **names
-        ).rowcount
-        # Rows that cannot be converted are not among the conformed ones.
-        (unconvertible,) = batch.execute(
-            "select count(*) from {failing_rows} where place is null"
-        ).fetchone() or (0,)
-        if self._is_merged:
-            batch.execute(
-                "delete from {deleted_keys} as deleted using {failing_records} as failing "
-                "where {same_deleted} and {in_batch}",
-                **names,
-            )
-            batch.execute(
-                "create temp table if not exists rejected_record on commit drop as "
-                "select {key} from {failing_records} limit 0",
-                **names | {"key": listed(self._record.key)},
-            )
-            batch.execute(
-                "insert into {rejected} select {key} from {failing_records} as failing where {in_batch}",
-                **names | {"key": qualified("failing", self._record.key), "rejected": REJECTED},
-            )
-        if not self._is_first:
-            # A rule that an accepted record breaks now: its rows leave the star with it.
-            batch.execute(
-                "insert into {deleted_keys} select {held_key} from {target} as held "
-                "inner join {failing_records} as failing on {same_held} "
-                "where held.source_system = {source} and not ({is_reverted})",
-                **names,
-                is_reverted=is_in_batch if self._is_merged else sql.SQL("false"),
-            )
-        for table in self._source.tables:
-            self._take_back(table, is_in_batch if self._is_merged else sql.SQL("false"))
-        self._has_rejected |= self._is_merged
-        # What fails later in this batch comes alone: these rows have their entries.
-        batch.execute("truncate {failing_rows}, {unconvertible}")
-        return int(taken + unconvertible)
-
     def finish(self, mirrors: Mapping[str, Load]) -> dict[str, Load]:
         """Write the counts of all files, and what cannot be read into the quarantine; returns the mirrors' loads.
 
         Those no longer count rows that were taken back.
         """
-        if self._is_merged and not self._is_first:
+        if not self._is_first:
             self._supersede_rows()
         write_files(self._connection, self._run.run_id, self._staged)
         record_loaded(self._connection, self._run.run_id, self._staged, None if self._is_first else KEYS)
         apply_changes(self._connection, self._run.run_id)
         self._close_replayed()
-        loads = dict(mirrors)
-        for name, operations in self._taken_back.items():
-            load = loads[name]
-            loads[name] = replace(
-                load,
-                rows_inserted=load.rows_inserted - operations["insert"],
-                rows_updated=load.rows_updated - operations["update"],
-                rows_deleted=load.rows_deleted - operations["delete"],
-            )
+        loads = self.rejected.adjusted(mirrors)
         name = f"raw.{self._record.mirror}"
         unreadable = sum(file.unreadable for file in self._staged.files)
         loads[name] = replace(
             loads[name],
-            rows_quarantined=unreadable + self._judged,
+            rows_quarantined=unreadable + self._judged + self.rejected.late_entries,
         )
         return loads
 
@@ -280,7 +174,6 @@ class Records:
             refused,
             schema="staging",
             superseded=sql.SQL("failing.is_superseded"),
-            changes=CHANGES,
         )
         self._connection.execute(
             sql.SQL(
@@ -391,7 +284,7 @@ class Records:
     def _supersede_rows(self) -> None:
         """Count the accepted records that this run's have replaced."""
         is_kept: sql.Composable = sql.SQL("true")
-        if self._has_rejected:
+        if self.rejected.has_any:
             is_kept = sql.SQL("not exists (select from {} as rejected where {})").format(
                 REJECTED, same_key(self._record.key, "rejected", "earlier")
             )
@@ -405,81 +298,6 @@ class Records:
                 earlier=sql.Identifier("pg_temp", f"earlier_{self._record.mirror}"),
                 is_kept=is_kept,
             )
-        )
-
-    def _take_back(self, table: Table, reverted: sql.Composable) -> None:
-        """Remove the rows of failing records from a mirror, and bring back those of `reverted` ones as they were."""
-        mirror, failing = sql.Identifier("raw", table.mirror), sql.Identifier("pg_temp", "failing_records")
-        names = {
-            "mirror": mirror,
-            "delta": delta_table(table),
-            "failing": failing,
-            "same": same_key(self._record.key, "mirror", "failing"),
-            "same_delta": same_key(self._record.key, "delta", "failing"),
-            "reverted": reverted,
-        }
-        removed = self._connection.execute(
-            sql.SQL("delete from {mirror} as mirror using {failing} as failing where {same}").format(**names)
-        ).rowcount
-        if not self._is_merged:
-            return
-        operations = self._connection.execute(
-            sql.SQL(
-                "with taken as (delete from {delta} as delta using {failing} as failing "
-                "where {same_delta} and {reverted} returning delta._operation) "
-                "select _operation, count(*) from taken group by _operation"
-            ).format(**names)
-        ).fetchall()
-        if not self._is_first:
-            columns = listed([*columns_of(self._connection, "raw", table.mirror), "_run_id", "_is_deleted"])
-            self._connection.execute(
-                sql.SQL(
-                    "insert into {mirror} ({columns}) select {columns} from {earlier} as earlier where exists "
-                    "(select from {failing} as failing where {same_earlier} and {reverted})"
-                ).format(
-                    **names,
-                    columns=columns,
-                    earlier=sql.Identifier("pg_temp", f"earlier_{table.mirror}"),
-                    same_earlier=same_key(self._record.key, "earlier", "failing"),
-                )
-            )
-        counts = (
-            Counter(dict(operations)) if operations else Counter({"insert": removed if self._is_first else 0})
-        )
-        self._taken_back.setdefault(f"raw.{table.mirror}", Counter()).update(counts)
-
-    def _in_batch(self) -> sql.Composable:
-        """Whether the failing record is one of this run."""
-        if self._is_first:
-            return sql.SQL("true")
-        return sql.SQL("exists (select from {} as record where {})").format(
-            KEYS, same_key(self._record.key, "record", "failing")
-        )
-
-    def _failing_key(self) -> sql.Composable:
-        return sql.SQL(", ").join(
-            sql.SQL("failing.row_key[{}]::{} as {}").format(
-                sql.Literal(position), sql.SQL(kind), sql.Identifier(name)
-            )
-            for position, (name, kind) in enumerate(
-                zip(self._record.key, self._key_types, strict=True), start=1
-            )
-        )
-
-    def _place(self, batch: Batch) -> sql.Composable:
-        """Which row of the record it is, where it has several."""
-        position = len(self._record.key) + 1
-        if len(batch.target.natural_key) < position:
-            return sql.SQL("''")
-        return sql.SQL("' (' || {} || ' ' || failing.row_key[{}] || ')'").format(
-            sql.Literal(batch.entity.table.key[-1].replace("_", " ")), sql.Literal(position)
-        )
-
-    def _same_natural(self, batch: Batch, table: str) -> sql.Composable:
-        pairs = zip(self._record.key, batch.target.natural_key, strict=False)
-        return sql.SQL(" and ").join(
-            sql.SQL("{} = {}::text").format(sql.Identifier(table, natural), sql.Identifier("failing", name))
-            for name, natural in pairs
         )
 
     def _count(

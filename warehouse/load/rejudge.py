@@ -1,6 +1,5 @@
 """Judge rows of a database that wait in quarantine once more, without reading the source again."""
 
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -8,12 +7,10 @@ from psycopg import sql
 
 from warehouse.archive.changed_rows import archive_changed_rows
 from warehouse.db.identifiers import text_array
-from warehouse.extract.catalog import mirror_exists, mirrored_columns
+from warehouse.extract.catalog import mirror_exists
 from warehouse.load.batch import Batch
-from warehouse.load.changed_keys import create_from_flags, keys_of_changed_members
-from warehouse.load.conform import clear_stale_timestamps, conform, find_deleted_keys
 from warehouse.load.judge import Judge
-from warehouse.load.publish import merge_passing, to_load
+from warehouse.load.target import load_keys
 from warehouse.load.transaction import begin_publishing
 from warehouse.model.star import TARGETS
 from warehouse.runs.audit import Load, Run, ensure_alive, record_load
@@ -42,7 +39,6 @@ def rejudge(run: Run, source: Source, quarantine_ids: Sequence[int]) -> tuple[Lo
 
 def _rejudge(batch: Batch, run: Run, quarantine_ids: Sequence[int]) -> Load | None:
     """Load what passes of a target; of a fact also the rows that name members which pass now."""
-    started = time.monotonic()
     waiting = batch.format(
         """
         select {source_key}, 0 as _flags from {mirror} as mirror where {key} in (
@@ -53,12 +49,4 @@ def _rejudge(batch: Batch, run: Run, quarantine_ids: Sequence[int]) -> Load | No
         key=sql.SQL("{}::text[]").format(text_array(batch.entity.table.key, "mirror")),
         ids=sql.Literal(list(quarantine_ids)),
     )
-    types = mirrored_columns(batch.connection, batch.entity.table)
-    read = create_from_flags(batch, [waiting, *keys_of_changed_members(batch, types)])
-    if not read:
-        return None
-    conformed = conform(batch, read).rows
-    clear_stale_timestamps(batch)
-    find_deleted_keys(batch)
-    counts, quarantined = merge_passing(batch, Judge(run), batch.entity.contract(), [], conformed)
-    return to_load(batch, counts, read, conformed, quarantined, started)
+    return load_keys(batch, [waiting], Judge(run), batch.entity.contract(), [])

@@ -17,9 +17,9 @@ from warehouse.load.changed_keys import create_all_keys_view, create_changed_key
 from warehouse.load.conform import conform, find_deleted_keys
 from warehouse.load.fit import UNFIT
 from warehouse.load.judge import Judge
-from warehouse.load.publish import Move, merge_passing, to_load
 from warehouse.load.reads import conform_query
 from warehouse.load.records import Records, apply_changes
+from warehouse.load.target import Move, load_keys, merge_passing, to_load
 from warehouse.load.transaction import begin_publishing
 from warehouse.model.star import FACTS, Fact
 from warehouse.runs.audit import Load, Run, ensure_alive, record_load
@@ -30,7 +30,7 @@ def rederive(run: Run, source: Source, day: date) -> tuple[Load, ...]:
     """Replace the facts of a day (UTC), in one transaction; doing it again changes nothing.
 
     Every row that is of the day by the mirrors or by the star is conformed, checked and merged: facts without a source
-    row are deleted, those of another day move there. Records of a feed that fail leave the mirrors as a whole.
+    row are deleted, those of another day move there. Records of a feed that fail leave mirrors and star as a whole.
 
     Raises:
         SourceError: the source has not been captured yet.
@@ -41,13 +41,19 @@ def rederive(run: Run, source: Source, day: date) -> tuple[Load, ...]:
         begin_publishing(connection, run.run_id)
         has_records = source.feed is not None and mirror_exists(connection, source.record)
         records = Records.held(connection, run, source) if has_records else None
-        move: Move = records.reject if records is not None else quarantine.move_failing
+        move: Move = records.rejected.reject if records is not None else quarantine.move_failing
         for fact in FACTS:
             if entity := source.entities.get(fact.entity):
                 with Batch(connection, run.run_id, entity, fact) as batch:
                     loads.append(_replace(batch, run, fact, day, move))
                 record_load(connection, run.run_id, loads[-1])
         if records is not None:
+            for batch, keys in records.rejected.withdrawn():
+                with batch:
+                    load = load_keys(batch, [keys], Judge(run), batch.entity.contract(), [], move)
+                if load is not None:
+                    record_load(connection, run.run_id, load)
+                    loads.append(load)
             apply_changes(connection, run.run_id)
         ensure_alive(run)
     return tuple(loads)

@@ -148,6 +148,10 @@ class Load:
         return replace(later, **counts, reconform_reason=self.reconform_reason)
 
 
+# Dataset, name, type and column of a check.
+CheckIdentity = tuple[str, str, str, str | None]
+
+
 @dataclass(frozen=True)
 class CheckResult:
     """Result of one check of a contract on one batch."""
@@ -163,6 +167,11 @@ class CheckResult:
     threshold: str | None
     rows_checked: int | None
     message: str | None = None
+
+    @property
+    def identity(self) -> CheckIdentity:
+        """Which check it is of, of all checks of a source."""
+        return self.dataset, self.check_name, self.check_type, self.column_name
 
 
 # Ends that could not be recorded, since the server was gone.
