@@ -75,7 +75,7 @@ def worker(
 
     At SIGTERM or Ctrl-C it takes no new runs. Those at work finish within --grace seconds; what is left then, or at a
     second signal, is cancelled: rolled back, with status `cancelled` in audit.run and in Prefect, and no mail. One that
-    is started under the --name of one that was killed frees at once what that one had taken and not begun.
+    is started under the --name of one that was killed frees at once the slots of what was killed with it.
     """
     import asyncio
 

@@ -52,7 +52,7 @@ with warnings.catch_warnings():
         async def get_and_submit_flow_runs(self) -> list[Any]:
             """Take the runs that are due; none while it drains."""
             if self._is_first_round:
-                await self._free_pending_runs()
+                await self._free_dead_runs()
                 self._is_first_round = False
             return [] if self._is_draining else await super().get_and_submit_flow_runs()
 
@@ -64,18 +64,20 @@ with warnings.catch_warnings():
             finally:
                 self._running.discard(flow_run.id)
 
-        async def _free_pending_runs(self) -> None:
-            """Mark runs as crashed that a worker of this name took before it was killed: each holds a slot for ever."""
-            pending = await self.client.read_flow_runs(
+        async def _free_dead_runs(self) -> None:
+            """Mark runs as crashed that were killed with a worker of this name: they would hold their slots on."""
+            taken = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+            flow_runs = await self.client.read_flow_runs(
                 flow_run_filter=FlowRunFilter(
-                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING]))
+                    state=FlowRunFilterState(type=FlowRunFilterStateType(any_=taken))
                 ),
                 work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[self._work_pool_name])),
             )
-            for flow_run in pending:
-                is_ours = flow_run.labels.get("prefect.worker.name") == self.name
-                if is_ours and not _is_older_process(flow_run.infrastructure_pid):
-                    message = "It had not begun when its worker was killed."
+            for flow_run in flow_runs:
+                pid, is_pending = flow_run.infrastructure_pid, flow_run.state_type == StateType.PENDING
+                is_gone = is_pending if pid is None else not _is_older_process(pid)
+                if is_gone and flow_run.labels.get("prefect.worker.name") == self.name:
+                    message = "Its process was killed with its worker."
                     await self.client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)
 
         async def drain(self, grace_seconds: float, is_hurried: Callable[[], bool]) -> None:
@@ -93,10 +95,10 @@ with warnings.catch_warnings():
                 await asyncio.sleep(POLL_SECONDS)
 
 
-def _is_older_process(pid: str | None) -> bool:
+def _is_older_process(pid: str) -> bool:
     """Whether a process of this number is there and is not one of this worker's own, as after a container's restart."""
     try:
-        return pid is not None and psutil.Process(int(pid)).create_time() < psutil.Process().create_time()
+        return psutil.Process(int(pid)).create_time() < psutil.Process().create_time()
     except (psutil.NoSuchProcess, ValueError):
         return False
 

@@ -128,11 +128,13 @@ def test_run_that_is_cancelled_in_the_ui_or_with_its_worker_is_cancelled_everywh
 
 
 def test_worker_frees_what_one_of_its_name_had_taken_when_it_was_killed(working: Working) -> None:
-    from prefect.states import Pending
+    from prefect.states import Pending, Running, State
 
-    def taken(name: str, pid: int | None = None) -> UUID:
+    def taken(name: str, pid: int | None = None, *states: State) -> UUID:
         flow_run_id = working.client.create_flow_run_from_deployment(working._ids["refresh-marts"]).id
-        assert working.client.set_flow_run_state(flow_run_id, Pending(), force=True).state.is_pending()
+        for state in (Pending(), *states):
+            answer = working.client.set_flow_run_state(flow_run_id, state, force=True)
+            assert answer.state.type == state.type
         labels = {"prefect.worker.name": name}
         response = working.client._client.patch(f"/flow_runs/{flow_run_id}/labels", json=labels)
         response.raise_for_status()
@@ -143,14 +145,15 @@ def test_worker_frees_what_one_of_its_name_had_taken_when_it_was_killed(working:
     working.process.kill()
     working.process.wait()
     # A process that is older than the worker is at work on it; the killed worker's own number may be another's now.
-    others, at_work = taken("other"), taken("test", os.getpid())
-    dead = [taken("test"), taken("test", working.process.pid), taken("test", 2**22)]
+    left = [taken("other"), taken("test", os.getpid()), taken("test", os.getpid(), Running())]
+    left += [taken("test", None, Running()), taken("other", 2**22, Running())]
+    dead = [taken("test"), taken("test", working.process.pid), taken("test", 2**22, Running())]
     working.start("0")
     for flow_run_id in dead:
         state = working.ended(flow_run_id)
-        assert (state.name, state.message) == ("Crashed", "It had not begun when its worker was killed.")
-    for flow_run_id in (others, at_work):
-        assert working.client.read_flow_run(flow_run_id).state.is_pending()
+        assert (state.name, state.message) == ("Crashed", "Its process was killed with its worker.")
+    for flow_run_id in left:
+        assert not working.client.read_flow_run(flow_run_id).state.is_final()
         working.client.delete_flow_run(flow_run_id)
 
 
