@@ -10,8 +10,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["tests.faults.preloaded"])
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["tests.faults.preloaded"])
 
 # A setting that lets flows write to stderr.
 SHOW_ERRORS = "FAULTS_SHOW_ERRORS"
@@ -70,8 +70,8 @@ def start(
 
     The process says ("failed", class, message) where the flow raises.
     """
-    hears, says = _context.Pipe(duplex=False)
-    process = _context.Process(target=_run, args=(flow, dict(environment), prepare, parameters, says))
+    hears, says = context.Pipe(duplex=False)
+    process = context.Process(target=_run, args=(flow, dict(environment), prepare, parameters, says))
     process.start()
     says.close()
     return FlowProcess(process, hears)

@@ -1,4 +1,4 @@
-"""Everything that a flow needs, imported once; in processes of tests.faults.flow_process alone."""
+"""Everything that a flow or command needs, imported once; in processes of flow_process and tests.command alone."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,6 +13,8 @@ from flows.engine import run_without_prefect
 
 run_without_prefect()
 
+import cli.main  # noqa: E402, F401
+from flows.backfill import backfill  # noqa: E402, F401
 from flows.daily_warehouse import daily_warehouse  # noqa: E402
 from flows.databases import with_urls  # noqa: E402
 from flows.ingest_source import ingest_source  # noqa: E402

@@ -17,6 +17,7 @@ from psycopg.types.json import Jsonb
 from pydantic import SecretStr
 
 from stack.files import free_port
+from tests import command
 from tests.mailserver import PASSWORD, USER, Inbox, mail_server, make_certificate, text_of
 from tests.pipeline import Pipeline
 from warehouse.db.connections import connect
@@ -549,12 +550,7 @@ def test_doctor_sends_a_test_mail(warehouse_url: str, inbox: Inbox, tmp_path: Pa
         "DWH_SMTP_URL": f"smtp://127.0.0.1:{inbox.port}",
         "DWH_ALERT_TO": "ana@example.com",
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "cli.main", "doctor", "--send-mail", "--json"],
-        env={**os.environ, **settings},
-        capture_output=True,
-        text=True,
-    )
+    done = command.run("doctor", "--send-mail", "--json", environment={**os.environ, **settings})
     findings = {found["about"]: (found["verdict"], found["what"]) for found in json.loads(done.stdout)}
     assert findings["mail"] == ("ok", f"The mail server smtp://127.0.0.1:{inbox.port} answers.")
     assert findings["test mail"][0] == "ok"

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests import command
 from tests.pipeline import LOCK_AWAITED, Pipeline, content
 from tests.weblog_lake import WeblogLake, make_lake
 from warehouse.backfill import Partition, daily_loads, read_calendar
@@ -45,19 +44,12 @@ class Place:
             "DWH_WAREHOUSE_URL": pipeline.warehouse_url,
         }
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            [sys.executable, "-m", "cli.main", *arguments],
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(self, *arguments: str) -> command.Command:
+        return command.start(*arguments, environment=self.environment)
 
     def dwh(self, *arguments: str) -> tuple[int, str, str]:
-        process = self.start(*arguments)
-        said, told = process.communicate(timeout=120)
-        return process.returncode, said, told
+        done = command.run(*arguments, environment=self.environment)
+        return done.returncode, done.stdout, done.stderr
 
     def backfill(self, first: date, last: date, *arguments: str) -> tuple[int, str]:
         code, _, told = self.dwh("backfill", "--from", str(first), "--to", str(last), *arguments)

@@ -19,6 +19,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from generators import geoip
+from tests import command
 from tests.pipeline import LOCK_AWAITED, Pipeline, copy_of_shop
 from tests.weblog_lake import lines
 from warehouse.db.connections import connect
@@ -38,21 +39,20 @@ class CommandLine:
     environment: dict[str, str]
 
     def __call__(self, *arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [DWH, *arguments],
-            cwd=self.folder,
-            env={**self.environment, **more},
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            timeout=120,
-        )
+        return command.run(*arguments, environment={**self.environment, **more}, folder=self.folder)
 
-    def start(self, *arguments: str, under: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
+    def start(self, *arguments: str) -> command.Command:
+        return command.start(*arguments, environment=self.environment, folder=self.folder)
+
+    def as_program(
+        self, *arguments: str, under: tuple[str, ...] = (), **more: str
+    ) -> "subprocess.Popen[str]":
+        """Start the installed program."""
         return subprocess.Popen(
             [*under, DWH, *arguments],
             cwd=self.folder,
-            env=self.environment,
+            env={**self.environment, **more},
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -104,16 +104,16 @@ def tell(*_): sys.stderr.write("IMPORTED " + " ".join({name.partition(".")[0] fo
 atexit.register(tell); os.execve = lambda *_: sys.exit(0)
 main()
 """
-    command = [sys.executable, "-c", program, *arguments]
-    done = subprocess.run(command, cwd=dwh.folder, env=dwh.environment, capture_output=True, text=True)
+    started = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(started, cwd=dwh.folder, env=dwh.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not HEAVY & set(done.stderr.rpartition("IMPORTED ")[2].split())
 
 
 def test_help_names_every_command_and_the_exit_codes(dwh: CommandLine) -> None:
     said = dwh("--help").stdout
-    for command in ("demo", "up", "down", "status", "doctor", "migrate", "generate", "run", "psql", "report"):
-        assert re.search(rf"^│ {command}\s", said, re.MULTILINE), command
+    for name in ("demo", "up", "down", "status", "doctor", "migrate", "generate", "run", "psql", "report"):
+        assert re.search(rf"^│ {name}\s", said, re.MULTILINE), name
     assert "3 a quality gate or threshold stopped the run" in " ".join(said.split())
 
 
@@ -315,7 +315,7 @@ def test_interrupted_run_ends_cleanly_and_the_next_one_does_its_work(
 def test_nohup_lets_a_run_go_on_when_its_terminal_is_closed(dwh: CommandLine, shop: Pipeline) -> None:
     with connect(shop.warehouse_url) as blocker:
         transaction_lock(blocker, STAR_LOCK)
-        running = dwh.start("run", "shop", under=("nohup",))
+        running = dwh.as_program("run", "shop", under=("nohup",))
         _wait_for(lambda: shop.rows(LOCK_AWAITED))
         running.send_signal(signal.SIGHUP)
     running.communicate(timeout=120)
@@ -335,12 +335,11 @@ with contextlib.suppress(KeyboardInterrupt), psycopg.connect(sys.argv[1]) as con
     raise KeyboardInterrupt
 """
     said = [
-        subprocess.run(
-            [sys.executable, "-c", program, warehouse_url, *options],
-            cwd=dwh.folder, env=dwh.environment, capture_output=True, text=True,
+        command.run(
+            warehouse_url, *options, environment=dwh.environment, folder=dwh.folder, program=program
         ).stderr
         for options in ([], ["--debug"])
-    ]  # fmt: skip
+    ]
     assert said[0] == ""
     assert "error ignored in rollback" in said[1]
 
@@ -424,7 +423,7 @@ def test_doctor_finds_what_is_wrong_and_how_to_repair_it(dwh: CommandLine, shop:
     shop.warehouse.execute("revoke select on mart.sales from dwh_reader")
     shop.warehouse.execute("comment on view mart.sales is 'Sold'")
     shop.warehouse.execute("create index by_name on dwh.dim_product (name)")
-    done = dwh(
+    examined = dwh.as_program(
         "doctor",
         "--json",
         DWH_GEOIP_PATH="/nowhere.mmdb",
@@ -432,8 +431,9 @@ def test_doctor_finds_what_is_wrong_and_how_to_repair_it(dwh: CommandLine, shop:
         DWH_ALERT_TO="a@b.c",
         PYTHONPATH=str(dwh.folder / "mine"),
     )
-    assert done.returncode == 1
-    found = {(one["about"], one["verdict"], one["what"], one["hint"]) for one in json.loads(done.stdout)}
+    output, _ = examined.communicate(timeout=120)
+    assert examined.returncode == 1
+    found = {(one["about"], one["verdict"], one["what"], one["hint"]) for one in json.loads(output)}
     wrong = {(about, what.partition(":")[0]) for about, verdict, what, _ in found if verdict == "wrong"}
     assert wrong == {
         ("warehouse", "The comment of view mart.sales is not as declared."),

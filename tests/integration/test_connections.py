@@ -1,8 +1,6 @@
 """Every form of URL that libpq takes works in every command; what cannot work is refused in a sentence."""
 
 import os
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -18,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from cli.diagnostics import examine
 from flows.engine import DELAYS
 from stack.postgres import EmbeddedPostgres
+from tests import command
 from tests.pipeline import Pipeline
 from tests.pooler import pooler
 from warehouse import migrations
@@ -106,20 +105,14 @@ def test_each_form_of_a_url_works_in_every_command(
         with connect(forms["options"]) as connection:
             assert connection.execute("show work_mem").fetchone() == ("5MB",)
             assert connection.execute("show application_name").fetchone() == ("dwh",)
-        for command in (["migrate"], ["status"], ["run", "shop"]):
+        for arguments in (["migrate"], ["status"], ["run", "shop"]):
             environment = {
                 **os.environ,
                 "DWH_WAREHOUSE_URL": forms["several hosts, the first down, and a password with every sign"],
                 "DWH_SHOP_URL": shop_url,
                 "DWH_HOME": str(tmp_path),
             }
-            done = subprocess.run(
-                [sys.executable, "-m", "cli.main", *command],
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=100,
-            )
+            done = command.run(*arguments, environment=environment)
             assert done.returncode == 0, done.stderr
 
 
@@ -135,13 +128,7 @@ def test_tls_that_the_server_does_not_speak_fails_at_once(warehouse_url: str, sh
         (f"{shop_url}?sslmode=require", warehouse_url),
     ):
         environment |= {"DWH_WAREHOUSE_URL": warehouse, "DWH_SHOP_URL": source}
-        done = subprocess.run(
-            [sys.executable, "-m", "cli.main", "run", "shop"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
+        done = command.run("run", "shop", environment=environment)
         assert done.returncode == 2
         assert "server does not support SSL, but SSL was required." in done.stderr
         assert "Turn TLS on at the server" in done.stderr

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -17,6 +16,7 @@ import pytest
 from psycopg import sql
 
 from stack.postgres import EmbeddedPostgres
+from tests import command
 from tests.pipeline import Pipeline, content
 from tests.weblog_lake import WeblogLake, make_lake
 from tests.weblog_lake import lines as weblog_lines
@@ -85,12 +85,8 @@ def cramped_url(postgres: EmbeddedPostgres, disk: Disk, warehouse_template: str)
 def dwh(home: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     """A command as a person gives it."""
     environment = {n: v for n, v in os.environ.items() if not n.startswith(("PREFECT_", "DWH_"))}
-    return subprocess.run(
-        [sys.executable, "-m", "cli.main", *arguments],
-        env=environment | settings | {"DWH_HOME": str(home), "COLUMNS": "500"},
-        capture_output=True,
-        text=True,
-        timeout=120,
+    return command.run(
+        *arguments, environment=environment | settings | {"DWH_HOME": str(home), "COLUMNS": "500"}
     )
 
 

@@ -20,6 +20,7 @@ import pytest
 from psycopg import sql
 
 from stack.postgres import EmbeddedPostgres
+from tests import command
 from tests.marts import MartWorld
 from tests.pipeline import Pipeline
 from warehouse.db.connections import connect
@@ -326,16 +327,11 @@ def test_two_exports_at_once_are_refused(world: Pipeline, monkeypatch: pytest.Mo
     monkeypatch.setenv("DWH_WAREHOUSE_URL", world.warehouse_url)
     monkeypatch.setenv("DWH_SHOP_URL", world.shop_url)
 
-    def export() -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [Path(sys.executable).with_name("dwh"), "export"], capture_output=True, text=True, timeout=120
-        )
-
     with session_lock(world.warehouse, "export"):
-        refused = export()
+        refused = command.run("export")
     assert refused.returncode == 1 and "export" in refused.stderr and "Traceback" not in refused.stderr
     assert not Path("lake/export").exists()
-    done = export()
+    done = command.run("export")
     assert done.returncode == 0, done.stderr
     assert (Path("lake/export") / "manifest.json").exists()
 

@@ -1,8 +1,6 @@
 """A connection pooler before a source or the warehouse: what works through it, what is refused, what is left behind."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
@@ -14,6 +12,7 @@ from psycopg import sql
 
 from cli.diagnostics import examine
 from generators.shop import generate, simulate_day
+from tests import command
 from tests.pipeline import Pipeline, content
 from tests.pooler import Mode, pooler
 from warehouse.db.connections import connect
@@ -64,10 +63,7 @@ def test_pooler_before_the_warehouse_that_shares_connections_is_refused_by_every
                 in refused.value.hint
             )
         environment = {**os.environ, "DWH_WAREHOUSE_URL": shared.url, "DWH_SHOP_URL": shop_url}
-        run = subprocess.run(
-            [sys.executable, "-m", "cli.main", "run", "shop"],
-            env=environment, capture_output=True, text=True, timeout=100,
-        )  # fmt: skip
+        run = command.run("run", "shop", environment=environment)
         assert (run.returncode, run.stderr.splitlines()[0]) == (2, f"Error: {refusal}")
         findings = [
             (one.about, one.what) for one in examine(settings(shop_url, shared.url)) if one.verdict == "wrong"

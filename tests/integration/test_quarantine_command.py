@@ -2,13 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import command
 from tests.pipeline import Pipeline
 from tests.unit.test_commands import named_commands, words_of
 from warehouse.runs.alerts.rules import Rules
@@ -49,10 +48,7 @@ def run_all(shop: Pipeline, home: Path, commands: list[list[str]]) -> tuple[dict
         "DWH_HOME": str(home),
         "DWH_LAKE": str(home / "lake"),
     }
-    done = subprocess.run(
-        [sys.executable, "-c", RUN_ALL, json.dumps(commands)],
-        env=environment, capture_output=True, text=True, timeout=400,
-    )  # fmt: skip
+    done = command.run(json.dumps(commands), environment=environment, program=RUN_ALL, timeout=400)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stderr.splitlines()[-1]), done.stdout
 

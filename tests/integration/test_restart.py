@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from generators import geoip
+from tests import command
 from tests.pipeline import LOCK_AWAITED, Pipeline
 from tests.weblog_lake import lines
 from warehouse.db.locks import session_lock
@@ -33,20 +32,14 @@ class Day:
         landing.mkdir(parents=True)
         (landing / "access.log").write_bytes(lines(1, 10))
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            [sys.executable, "-m", "cli.main", "run", "daily", *arguments],
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(self, *arguments: str) -> command.Command:
+        return command.start("run", "daily", *arguments, environment=self.environment)
 
     def run(self, *arguments: str) -> tuple[int, str]:
         """Exit code and what was told."""
         process = self.start(*arguments)
-        _, told = process.communicate(timeout=120)
-        return process.returncode, told
+        _, told = process.communicate()
+        return process.wait(), told
 
     def mend(self) -> None:
         """What the web logs lacked: a file that knows addresses' countries."""

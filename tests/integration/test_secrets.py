@@ -3,8 +3,6 @@
 import asyncio
 import os
 import ssl
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +15,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from tests import command
 from tests.mailserver import Inbox, mail_server, make_certificate
 from tests.pipeline import Pipeline
 from warehouse import migrations
@@ -104,12 +103,7 @@ def test_planted_secrets_are_nowhere_afterwards(
     }
 
     def dwh(*arguments: str, **changes: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-c", WITHOUT_PAUSES, *arguments],
-            env=environment | changes,
-            capture_output=True,
-            text=True,
-        )
+        done = command.run(*arguments, environment=environment | changes, program=WITHOUT_PAUSES)
         return done.stdout + done.stderr
 
     seen: set[str] = set()

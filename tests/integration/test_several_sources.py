@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from generators import geoip
+from tests import command
 from tests.pipeline import LOCK_AWAITED, Pipeline, copy_of_shop
 from tests.weblog_lake import lines
 from warehouse.db.connections import connect
@@ -53,20 +52,14 @@ class Company:
     environment: dict[str, str]
     urls: dict[str, str]
 
-    def start(self, *arguments: str, **changes: str) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            [sys.executable, "-m", "cli.main", *arguments],
-            env={**self.environment, **changes},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(self, *arguments: str, **changes: str) -> command.Command:
+        return command.start(*arguments, environment={**self.environment, **changes})
 
     def run(self, *arguments: str, **changes: str) -> tuple[int, str]:
         """Exit code, and stdout with stderr."""
         process = self.start(*arguments, **changes)
         output, errors = process.communicate(timeout=200)
-        return process.returncode, output + errors
+        return process.wait(), output + errors
 
     def json(self, *arguments: str) -> Any:
         process = self.start(*arguments, "--json")

@@ -3,14 +3,13 @@
 import os
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests import command
 from warehouse.db.connections import connect
 from warehouse.sources.declaration import _EntitySpec, _Spec, _TableSpec
 from warehouse.sources.documentation import with_entities
@@ -72,20 +71,13 @@ def test_a_source_is_declared_by_the_page_from_nothing_to_the_first_mart(
                     continue
                 program, *arguments = shlex.split(line)
                 assert program == "dwh"
-                done = subprocess.run(
-                    [sys.executable, "-c", "from cli.main import main; main()", *arguments],
-                    cwd=tmp_path, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL,
-                    timeout=240,
-                )  # fmt: skip
+                done = command.run(*arguments, environment=environment, timeout=240)
                 assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
                 output = done.stdout
     # What the page says of tips: a tip that moves to another ticket concerns the lines of both.
     with connect(urls["DWH_CAFE_URL"]) as cafe:
         cafe.execute("update tip set ticket_no = 2")
-    subprocess.run(
-        [sys.executable, "-c", "from cli.main import main; main()", "run", "cafe"],
-        cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=240,
-    )  # fmt: skip
+    assert command.run("run", "cafe", environment=environment).returncode == 0
     with connect(urls["DWH_WAREHOUSE_URL"]) as warehouse:
         rows = warehouse.execute(
             "select net_amount::text from mart.sales order by order_id, line_id"
@@ -97,10 +89,7 @@ def test_proposal_overwrites_nothing_and_needs_a_place_of_the_users_own(
     urls: dict[str, str], tmp_path: Path
 ) -> None:
     def propose(name: str, **more: str) -> tuple[int, str]:
-        done = subprocess.run(
-            [sys.executable, "-c", "from cli.main import main; main()", "source", "new", name],
-            cwd=tmp_path, env={**environment, **more}, capture_output=True, text=True, timeout=240,
-        )  # fmt: skip
+        done = command.run("source", "new", name, environment={**environment, **more})
         return done.returncode, done.stderr
 
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DWH_")}

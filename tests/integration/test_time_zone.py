@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
+from tests import command
 from tests.marts import refresh
 from tests.pipeline import Pipeline, Row, content
 from tests.weblog_lake import ARGENTINA, make_lake
@@ -206,10 +206,7 @@ def test_run_with_another_zone_than_the_warehouse_says_what_to_do(shop: Pipeline
     }
 
     def dwh(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        program = Path(sys.executable).with_name("dwh")
-        return subprocess.run(
-            [program, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
-        )
+        return command.run(*arguments, environment=environment, timeout=240)
 
     stopped = dwh("run", "shop")
     assert stopped.returncode == 2 and "`dwh migrate`" in stopped.stderr

@@ -4,13 +4,13 @@ import gzip
 import json
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from tests import command
 from tests.integration.test_weblog_retention import TODAY, remove, visits
 from tests.weblog_lake import AGENT, BRAZIL, NOBODYS, WeblogLake, line, lines, make_lake
 from warehouse.db.connections import connect
@@ -140,10 +140,7 @@ def test_command_shows_it_and_fails_where_the_file_is_gone(lake: WeblogLake) -> 
     }  # fmt: skip
 
     def dwh(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [Path(sys.executable).with_name("dwh"), "explain", *arguments]
-        return subprocess.run(
-            command, env=environment, capture_output=True, text=True, cwd=lake.settings.home
-        )
+        return command.run("explain", *arguments, environment=environment, folder=lake.settings.home)
 
     shown = dwh("weblog", "a.log:2")
     assert shown.returncode == 0, shown.stderr

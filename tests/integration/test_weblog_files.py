@@ -8,7 +8,6 @@ import lzma
 import os
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
@@ -17,6 +16,7 @@ from pathlib import Path
 import pyarrow
 import pytest
 
+from tests import command
 from tests.weblog_lake import AGENT, WeblogLake, line, lines, make_lake
 from warehouse.db.connections import connect
 from warehouse.files.archive import COPY_AGAIN, UNPACK_YOURSELF
@@ -739,8 +739,7 @@ def test_command_names_files_that_are_not_read_and_ends_with_3(lake: WeblogLake,
     }
 
     def dwh(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [Path(sys.executable).with_name("dwh"), *arguments]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        return command.run(*arguments, environment=environment)
 
     lake.put("access.log", lines(1, 2))
     lake.put("access.json", b"{}")
