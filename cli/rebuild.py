@@ -20,7 +20,8 @@ def rebuild(
         int | None,
         typer.Option(
             metavar="RUN",
-            help="Build mirrors and dimensions as this run left them into schema rebuild_RUN; live tables stay.",
+            help="Build mirrors, dimensions and daily snapshots as this run left them into schema rebuild_RUN; live "
+            "tables stay.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print verdicts and differences as JSON.")] = False,

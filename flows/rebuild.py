@@ -15,6 +15,7 @@ from warehouse.rebuild.take_over import take_over
 from warehouse.reconcile.verdict import Verdict
 from warehouse.runs.audit import Load, Run, ensure_alive
 from warehouse.settings import Settings
+from warehouse.sources.registry import declared_feeds, read_source
 
 NAME = "rebuild"
 
@@ -28,7 +29,8 @@ def rebuild(tables: list[str] | None = None, as_of: int | None = None) -> FlowRe
 
     Args:
         tables: Mirrors, dimensions and facts, as raw.shop_customer or dwh.dim_customer; unset: all.
-        as_of: Build mirrors and dimensions as this run left them into a schema of its own, and touch no live table.
+        as_of: Build mirrors, dimensions and daily snapshots as this run left them into a schema of its own; live tables
+            stay as they are.
     """
     settings = with_urls(Settings.load())
     archive = Archive.of(settings)
@@ -59,7 +61,8 @@ def rebuild_tables(
     """Rebuild from the archive, compare, and put in place."""
     ensure_alive(run)
     if as_of is not None:
-        past.rebuild_as_of(run, archive, as_of, tables, progress=log)
+        feeds = [read_source(name, settings.sources) for name in declared_feeds(settings.sources)]
+        past.rebuild_as_of(run, archive, feeds, as_of, tables, progress=log)
         return ()
     sources = engine.loaded_sources(run.connection, settings.sources)
     return engine.rebuild(run, archive, sources, tables, progress=log)

@@ -113,6 +113,13 @@ def test_fields_that_change_follow_the_policy(orders: FeedPipeline, tmp_path: Pa
     assert orders.rows("select order_id, gift, weight::text, _rescued_data from raw.orders_order order by 1") == [
         ("P-1", None, None, None), ("P-3", True, None, None), ("P-4", False, "1.5", None)
     ]  # fmt: skip
+    # A version that brings a new field and is rejected leaves the one before, which has none.
+    orders.land("rejected.json", [an_order("P-1", {"item_price": 1}, colour="red")])
+    orders.run()
+    assert len(orders.waiting()) == 2
+    assert orders.rows("select order_id, colour from raw.orders_order order by 1") == [
+        ("P-1", None), ("P-3", None), ("P-4", None)
+    ]  # fmt: skip
 
 
 def test_a_field_that_changes_its_type_widens_its_column_and_keeps_all_values(

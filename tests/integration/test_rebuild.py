@@ -9,7 +9,8 @@ import pytest
 
 from tests.archive import load
 from tests.integration.conftest import Declare
-from tests.pipeline import Pipeline, content
+from tests.integration.test_daily_snapshot import shift
+from tests.pipeline import Pipeline, Row, content
 from warehouse.archive import upkeep
 from warehouse.archive.place import Archive
 from warehouse.db.locks import session_lock
@@ -224,24 +225,41 @@ def test_run_that_finds_a_table_dropped_or_truncated_rebuilds_it_and_goes_on(
     assert content(shop.warehouse) == before
 
 
+PAST = {
+    "raw.shop_customer": "select * from {}.shop_customer order by id",
+    "dwh.dim_customer": "select * from {}.dim_customer order by 1",
+    "dwh.fact_inventory_day": "select * from {}.fact_inventory_day order by 1, 2, 3",
+}
+
+
 def test_past_state_is_built_into_a_schema_of_its_own(shop: Pipeline, archive: Archive) -> None:
     shop.order(1, "2024-03-10")
-    first = load(shop, archive)
-    mirror, dimension = (
-        "select * from {}.shop_customer order by id",
-        "select * from {}.dim_customer order by 1",
+    shop.do("insert into inventory (product_id, distribution_center_id, quantity) values (1, 1, 5)")
+
+    def load_once() -> tuple[int, dict[str, list[Row]]]:
+        run_id = load(shop, archive)
+        return run_id, {name: shop.rows(query.format(name.partition(".")[0])) for name, query in PAST.items()}
+
+    first, expected = load_once()
+    shop.do(
+        "update customer set name = 'Ana Maria', updated_at = shop_now()", "update inventory set quantity = 4"
     )
-    expected = [shop.rows(mirror.format("raw")), shop.rows(dimension.format("dwh"))]
-    shop.do("update customer set name = 'Ana Maria', updated_at = shop_now()")
-    load(shop, archive)
+    second, expected_then = load_once()
+    # The day has ended since: the next run adds days.
+    shift(shop, 2)
+    load_once()
     before = content(shop.warehouse)
-    with start_run(shop.warehouse_url, flow="rebuild") as run:
-        rebuild_as_of(run, archive, first)
-    schema = f"rebuild_{first}"
-    assert [shop.rows(mirror.format(schema)), shop.rows(dimension.format(schema))] == expected
+    for run_id, state in ((first, expected), (second, expected_then)):
+        with start_run(shop.warehouse_url, flow="rebuild") as run:
+            counts = rebuild_as_of(run, archive, [], run_id)
+        assert {name: shop.rows(query.format(f"rebuild_{run_id}")) for name, query in PAST.items()} == state
+        assert counts["dwh.fact_inventory_day"] == 1
     assert content(shop.warehouse) == before
     with start_run(shop.warehouse_url, flow="rebuild") as run, pytest.raises(NotArchived, match="run 9999"):
-        rebuild_as_of(run, archive, 9999)
+        rebuild_as_of(run, archive, [], 9999)
+    with start_run(shop.warehouse_url, flow="rebuild") as run, pytest.raises(NotArchived) as refused:
+        rebuild_as_of(run, archive, [], first, ["dwh.fact_order_item"])
+    assert f"audit.<fact>_at({first})" in str(refused.value)
 
 
 def test_rebuild_refuses_an_archive_that_does_not_have_all_that_was_published(

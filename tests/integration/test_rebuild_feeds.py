@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.archive import load
+from tests.integration.test_feed_changes import declared
 from tests.integration.test_feeds import FeedPipeline, an_order
 from tests.integration.test_leads import LEADS
 from tests.integration.test_rebuild import described, settings_of
 from tests.pipeline import Pipeline, content
 from warehouse.archive.place import Archive
 from warehouse.migrations import upgrade
+from warehouse.rebuild.as_of import rebuild_as_of
 from warehouse.rebuild.damage import find_damaged
 from warehouse.rebuild.rebuild import loaded_sources, rebuild, rebuild_damaged
 from warehouse.rebuild.take_over import take_over
@@ -86,8 +88,11 @@ def lake(shop_url: str, warehouse_url: str, tmp_path: Path) -> Iterator[Lake]:
     lake.close()
 
 
-def live_through(lake: Lake) -> None:
-    """Versions, refused, replayed, edited and discarded records, inferred and completed members, undone runs."""
+def live_through(lake: Lake, note: Callable[[int], None] = lambda _: None) -> None:
+    """Versions, refused, replayed, edited and discarded records, inferred and completed members, undone runs.
+
+    `note` gets the ids of some runs, when they have ended.
+    """
     shop, orders = lake.shop, lake.orders
     shop.without_foreign_keys()
     shop.open_shop()
@@ -109,7 +114,7 @@ def live_through(lake: Lake) -> None:
         ],
     )
     lake.leads.land("leads.csv", LEADS)
-    orders.run()
+    note(orders.run())
     lake.leads.run()
     # Its list becomes shorter; a later version is refused for an item, whether the earlier one is of this run or not.
     orders.land(
@@ -122,10 +127,10 @@ def live_through(lake: Lake) -> None:
             an_order("P-8", {}, {}),
         ],
     )
-    orders.run()
+    note(orders.run())
     ids = [number for (number,) in orders.rows("select quarantine_id from audit.quarantine order by 1")]
     orders.edit(ids[0], an_order("P-2", {}, {"amount": 7}, customer_name="Edited"))
-    orders.replay(ids[0])
+    note(orders.replay(ids[0])[1])
     orders.discard(ids[1])
     # A file that goes on, and a run that is undone, of which another one reads the file again.
     with (lake.orders.lake / "landing/orders/b.json").open("a") as file:
@@ -133,12 +138,13 @@ def live_through(lake: Lake) -> None:
     orders.run()
     orders.land("c.json", [an_order("P-9", {"amount": 4}, {}), an_order("P-10")])
     undone = orders.run()
+    note(undone)
     orders.undo(undone)
     shop.insert("customer", id=7, name="Late", document_number="30111333", username="late")
     shop.do("delete from customer where id = 1")
     load(shop, lake.archive)
     shop.insert("customer", id=1)
-    load(shop, lake.archive)
+    note(load(shop, lake.archive))
     orders.run()
     lake.leads.run()
 
@@ -181,6 +187,74 @@ def test_what_feeds_have_loaded_is_rebuilt_as_it_was(lake: Lake) -> None:
         with start_run(lake.orders.warehouse_url, flow="reconcile") as run:
             verdicts = reconcile_feed(run, source, repair=False)
         assert [str(one) for verdict in verdicts for one in verdict.differences] == []
+
+
+PAST = ("raw.orders_order", "raw.orders_order_item", "raw.leads_lead", "dwh.dim_lead", "dwh.dim_customer")
+
+
+def test_past_states_have_the_mirrors_of_feeds_as_runs_left_them(lake: Lake) -> None:
+    rows = "select to_jsonb(one) from {} as one order by to_jsonb(one)::text"
+    states: dict[int, dict[str, object]] = {}
+
+    def note(run_id: int) -> None:
+        states[run_id] = {
+            name: lake.orders.rows(rows.format(name))
+            for name in PAST
+            if lake.orders.rows(f"select to_regclass('{name}') is not null") == [(True,)]
+        }
+
+    live_through(lake, note)
+    before = lake.state()
+    # Files have been renamed since, and one of them is gone.
+    folder = lake.orders.lake / "landing/orders"
+    (folder / "a.json").rename(folder / "renamed.json")
+    lake.orders.run()
+    feeds = [lake.orders.source, lake.leads.source]
+    assert len(states) == 5
+    for run_id, state in states.items():
+        said: list[str] = []
+        with start_run(lake.orders.warehouse_url, flow="rebuild", archive=True) as run:
+            rebuild_as_of(run, lake.archive, feeds, run_id, progress=said.append)
+        built = {
+            name: lake.orders.rows(rows.format(f"rebuild_{run_id}.{name.partition('.')[2]}"))
+            for name in state
+        }
+        assert [name for name in state if built[name] != state[name]] == [], run_id
+        assert not [line for line in said if "cannot be given back" in line]
+    (folder / "renamed.json").unlink()
+    last = [*states][-1]
+    with start_run(lake.orders.warehouse_url, flow="rebuild", archive=True) as run:
+        found = rebuild_as_of(run, lake.archive, feeds, last, ["raw.orders_order"], progress=said.append)
+    # Records of other files, and one that was replayed from quarantine.
+    assert found == {"raw.orders_order": 4}
+    assert [line for line in said if "cannot be given back" in line] == [
+        "orders: 4 records of a.json cannot be given back: it does not lie in the landing folder any more"
+    ]
+    now = lake.state()
+    assert [name for name in before if name != "files" and now[name] != before[name]] == []
+
+
+def test_past_state_of_a_feed_has_the_columns_that_it_had_then(lake: Lake, tmp_path: Path) -> None:
+    lake.orders.source = declared(tmp_path / "declared", 'on_schema_change = "evolve"')
+    state = (
+        "select to_jsonb(held) from {0}.orders_order as held",
+        "select attname, format_type(atttypid, atttypmod) from pg_attribute "
+        "where attrelid = '{0}.orders_order'::regclass and attnum > 0 and not attisdropped order by 1",
+    )
+    lake.orders.land("a.json", [an_order("P-1")])
+    first = lake.orders.run()
+    before = [lake.orders.rows(query.format("raw")) for query in state]
+    lake.orders.land("b.json", [an_order("P-1", colour="red", customer_birth_day="soon"), an_order("P-2")])
+    lake.orders.run()
+    assert ("customer_birth_day", "text") in lake.orders.rows(state[1].format("raw"))
+    # No live table is needed.
+    lake.orders.warehouse.execute("drop table raw.orders_order cascade")
+    with start_run(lake.orders.warehouse_url, flow="rebuild", archive=True) as run:
+        counts = rebuild_as_of(run, lake.archive, [lake.orders.source], first)
+    assert [lake.orders.rows(query.format(f"rebuild_{first}")) for query in state] == before
+    assert {name: count for name, count in counts.items() if name.startswith("raw.")} == {
+        "raw.orders_order": 1, "raw.orders_order_item": 1
+    }  # fmt: skip
 
 
 def test_lost_database_is_rebuilt_with_its_feeds_and_loads_go_on(

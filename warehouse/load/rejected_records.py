@@ -16,7 +16,6 @@ from psycopg import sql
 
 from warehouse.db import staying_session
 from warehouse.db.identifiers import definitions, listed, qualified, same_key
-from warehouse.extract.catalog import columns_of
 from warehouse.extract.staging_tables import delta_table
 from warehouse.load.batch import Batch
 from warehouse.load.record_entries import insert_entries
@@ -303,15 +302,16 @@ class RejectedRecords:
             ).format(**names)
         ).fetchall()
         if not self._is_first:
-            columns = listed([*columns_of(self._connection, "raw", table.mirror), "_run_id", "_is_deleted"])
+            names["earlier"] = sql.Identifier("pg_temp", f"earlier_{table.mirror}")
+            # The mirror may have got columns since.
+            held = self._connection.execute(sql.SQL("select * from {earlier} limit 0").format(**names))
             self._connection.execute(
                 sql.SQL(
                     "insert into {mirror} ({columns}) select {columns} from {earlier} as earlier where exists "
                     "(select from {failing} as failing where {same_earlier} and {reverted})"
                 ).format(
                     **names,
-                    columns=columns,
-                    earlier=sql.Identifier("pg_temp", f"earlier_{table.mirror}"),
+                    columns=listed([column.name for column in held.description or ()]),
                     same_earlier=same_key(self._record.key, "earlier", "failing"),
                 )
             )

@@ -12,6 +12,7 @@ from warehouse.archive.column_types import HOUSEKEEPING
 from warehouse.archive.delta import fields_of
 from warehouse.archive.place import Archive
 from warehouse.db.identifiers import definitions, listed, same_key
+from warehouse.rebuild.tables import columns_of
 from warehouse.reconcile.compare import EXPECTED
 
 if TYPE_CHECKING:
@@ -114,6 +115,31 @@ def build_rows(
             ),
         )
     )
+
+
+def build_trail(
+    connection: psycopg.Connection, archive: Archive, own: str, name: str, *, as_of: AsOf | None = None
+) -> tuple[Mapping[str, str], Sequence[str]] | None:
+    """Fill pg_temp.expected with the last state of each row of a table of the audit trail.
+
+    Returns those of its columns that the archive has, with their types, and its key; None if it has no such table.
+    """
+    archived = read_rows(connection, archive, f"audit/{name}", own, as_of=as_of)
+    if archived is None:
+        return None
+    types = columns_of(connection, "audit", name)
+    known = {column: kind for column, kind in types.items() if column in archived.fields}
+    key = [
+        column
+        for (column,) in connection.execute(
+            "select attname::text from pg_index "
+            "inner join pg_attribute on attrelid = indrelid and attnum = any(indkey) "
+            "where indrelid = %s::regclass and indisprimary",
+            [f"audit.{name}"],
+        )
+    ]
+    build_rows(connection, archived, key, known)
+    return known, key
 
 
 def build_mirror(

@@ -1,95 +1,184 @@
-"""Mirrors and dimensions as a past run left them, built from the archive into a schema of their own."""
+"""Tables as a past run left them, built from archive and landing files into a schema of their own."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Final
 
+import psycopg
 from psycopg import sql
 
 from warehouse.archive.flush import flush
 from warehouse.archive.pending import warehouse_id
 from warehouse.archive.place import Archive, table_path
 from warehouse.db.connections import connect
-from warehouse.model.star import DIMENSIONS
+from warehouse.db.identifiers import listed
+from warehouse.db.locks import session_lock
 from warehouse.rebuild.archived_state import (
+    ArchivedRows,
     AsOf,
     build_mirror,
     build_rows,
+    build_trail,
     manifest_of,
     read_nothing,
     read_rows,
 )
+from warehouse.rebuild.feed_mirrors import TRAIL, FeedMirrors
 from warehouse.rebuild.rebuild import NotArchived
-from warehouse.rebuild.tables import columns_of
+from warehouse.rebuild.tables import columns_of, published_tables
 from warehouse.reconcile.compare import EXPECTED
 from warehouse.runs.audit import Run, ensure_alive
+from warehouse.sources.declaration import Source
 
-COMMENT = "Mirrors and dimensions as of run {}, rebuilt from the archive. Nothing reads it: drop it when you are done."
+Progress = Callable[[str], None]
+
+COMMENT: Final = (
+    "Mirrors, dimensions and daily snapshots as of run {}, rebuilt from archive and landing files. Nothing reads it: "
+    "drop it when you are done."
+)
 
 
 def rebuild_as_of(
     run: Run,
     archive: Archive,
+    feeds: Sequence[Source],
     as_of_run_id: int,
     tables: Collection[str] | None = None,
     *,
-    progress: Callable[[str], None] = lambda _: None,
+    wait_seconds: float = 60,
+    progress: Progress = lambda _: None,
 ) -> dict[str, int]:
-    """Build `tables`, or all mirrors and dimensions, as a run left them, into schema `rebuild_<run>`.
+    """Build `tables`, or all mirrors, dimensions and daily snapshots, as a run left them, into schema `rebuild_<run>`.
 
-    A schema of that name is replaced; no live table is touched. Returns rows by table.
+    `feeds` are the sources whose mirrors come from landing files: what those no longer have is named, and left out. A
+    schema of that name is replaced; no live table is touched. Returns rows by table.
 
     Raises:
         NotArchived: the archive does not know the run, or one of the tables.
+        LakeError: landing files cannot be read.
+        LockHeld: a feed is being loaded, and is still after `wait_seconds`.
     """
-    flush(run.warehouse_url, archive, progress=progress)
-    with connect(run.warehouse_url, application_name=f"dwh {run.flow}") as writer:
-        own = warehouse_id(writer)
+    feeds = [
+        one for one in feeds if tables is None or {f"raw.{table.mirror}" for table in one.tables} & {*tables}
+    ]
+    with ExitStack() as locks:
+        for feed in feeds:
+            locks.enter_context(
+                session_lock(run.connection, f"source {feed.name}", wait_seconds=wait_seconds)
+            )
+        flush(run.warehouse_url, archive, progress=progress)
+        with connect(run.warehouse_url, application_name=f"dwh {run.flow}") as writer:
+            past = _Past(writer, archive, as_of_run_id, feeds, progress)
+            known = past.tables
+            if unknown := sorted(set(tables or ()) - known):
+                raise NotArchived(
+                    f"{', '.join(unknown)} cannot be built as of run {as_of_run_id}.",
+                    hint=f"Those that can be are {', '.join(sorted(known))}. Facts are read as of a run by "
+                    f"select * from audit.<fact>_at({as_of_run_id}).",
+                )
+            schema = f"rebuild_{as_of_run_id}"
+            writer.execute(
+                sql.SQL(
+                    "drop schema if exists {schema} cascade; create schema {schema}; "
+                    "comment on schema {schema} is {text}"
+                ).format(schema=sql.Identifier(schema), text=sql.Literal(COMMENT.format(as_of_run_id)))
+            )
+            counts = {}
+            for name in past.build(known if tables is None else {*tables}):
+                table = name.partition(".")[2]
+                counts[name] = writer.execute(
+                    sql.SQL("create table {} as select * from {}").format(
+                        sql.Identifier(schema, table), EXPECTED
+                    )
+                ).rowcount
+                progress(f"{schema}.{table}: {counts[name]:,} rows as of run {as_of_run_id}")
+            ensure_alive(run)
+            writer.commit()
+    return counts
+
+
+class _Past:
+    """The state that a run has left: which tables there were, and what each is built from."""
+
+    def __init__(
+        self,
+        writer: psycopg.Connection,
+        archive: Archive,
+        run_id: int,
+        feeds: Sequence[Source],
+        progress: Progress,
+    ) -> None:
+        self._writer, self._archive, self._progress = writer, archive, progress
+        self._own = warehouse_id(writer)
+        self._moment = self._find_moment(run_id)
+        self._captured = {
+            f"raw.{one.mirror}": one for one in manifest_of(writer, archive, self._own, self._moment)
+        }
+        self._published = published_tables()
+        if feeds:
+            self._restore_trail()
+        self._feeds = {
+            f"raw.{table.mirror}": feed for feed in feeds for table in self._mirrors_of(feed).tables
+        }
+        self.tables = {*self._captured, *self._published, *self._feeds}
+
+    def build(self, wanted: Collection[str]) -> Iterator[str]:
+        """Fill pg_temp.expected with one table after the other; yields their names."""
+        for name in sorted({*wanted} & self._captured.keys()):
+            captured = self._captured[name]
+            archived = self._read(table_path(captured.source, captured.name))
+            build_mirror(self._writer, archived, captured.key, captured.columns)
+            yield name
+        for name in sorted({*wanted} & self._published.keys()):
+            schema, _, table_name = name.partition(".")
+            archived = self._read(f"{schema}/{table_name}")
+            columns = columns_of(self._writer, schema, table_name) or archived.types
+            build_rows(self._writer, archived, self._published[name], columns)
+            yield name
+        chosen = [self._feeds[name] for name in sorted({*wanted} & self._feeds.keys())]
+        for feed in {one.name: one for one in chosen}.values():
+            mirrors = self._mirrors_of(feed)
+            mirrors.read()
+            for table in mirrors.tables:
+                if (name := f"raw.{table.mirror}") in wanted:
+                    mirrors.fill(table)
+                    yield name
+            for lost in mirrors.lost:
+                self._progress(f"{feed.name}: {lost}")
+
+    def _mirrors_of(self, feed: Source) -> FeedMirrors:
+        return FeedMirrors(self._writer, feed, self._archive.root.parent, trail="pg_temp")
+
+    def _read(self, path: str) -> ArchivedRows:
+        found = read_rows(self._writer, self._archive, path, self._own, as_of=self._moment)
+        return found or read_nothing(self._writer)
+
+    def _find_moment(self, run_id: int) -> AsOf:
         until = None
-        if read_rows(writer, archive, "audit/run", own) is not None:
-            row = writer.execute(
-                "select max(_batch_id) from pg_temp.archived where _run_id = %s", [as_of_run_id]
+        if read_rows(self._writer, self._archive, "audit/run", self._own) is not None:
+            row = self._writer.execute(
+                "select max(_batch_id) from pg_temp.archived where _run_id = %s", [run_id]
             ).fetchone()
             until = row[0] if row else None
         if until is None:
             raise NotArchived(
-                f"The archive {archive.root} knows nothing that run {as_of_run_id} has published.",
+                f"The archive {self._archive.root} knows nothing that run {run_id} has published.",
                 hint="select run_id, flow, started_at from audit.run order by run_id desc lists runs; those before "
                 "the archive was begun are not in it.",
             )
-        moment = AsOf(as_of_run_id, until)
-        schema = f"rebuild_{as_of_run_id}"
-        writer.execute(
-            sql.SQL(
-                "drop schema if exists {schema} cascade; create schema {schema}; "
-                "comment on schema {schema} is {text}"
-            ).format(schema=sql.Identifier(schema), text=sql.Literal(COMMENT.format(as_of_run_id)))
-        )
-        captured = {f"raw.{one.mirror}": one for one in manifest_of(writer, archive, own, moment)}
-        dimensions = {f"dwh.{one.table}": one for one in DIMENSIONS}
-        known = {*captured, *dimensions}
-        if unknown := sorted(set(tables or ()) - known):
-            raise NotArchived(
-                f"{', '.join(unknown)} cannot be built as of run {as_of_run_id}.",
-                hint=f"Those that can be are {', '.join(sorted(known))}.",
-            )
-        counts = {}
-        for name in sorted(set(tables) if tables else known):
-            path = (
-                table_path(captured[name].source, captured[name].name)
-                if name in captured
-                else name.replace(".", "/")
-            )
-            archived = read_rows(writer, archive, path, own, as_of=moment) or read_nothing(writer)
-            if name in captured:
-                build_mirror(writer, archived, captured[name].key, captured[name].columns)
-            else:
-                columns = columns_of(writer, "dwh", dimensions[name].table) or archived.types
-                build_rows(writer, archived, (dimensions[name].key,), columns)
-            counts[name] = writer.execute(
-                sql.SQL("create table {} as select * from {}").format(
-                    sql.Identifier(schema, name.partition(".")[2]), EXPECTED
+        return AsOf(run_id, until)
+
+    def _restore_trail(self) -> None:
+        """Create temporary tables of what the audit trail knew of files, reads and quarantine."""
+        for name in TRAIL:
+            self._writer.execute(
+                sql.SQL("create temp table {} (like {} including defaults) on commit drop").format(
+                    sql.Identifier(name), sql.Identifier("audit", name)
                 )
-            ).rowcount
-            progress(f"{schema}.{name.partition('.')[2]}: {counts[name]:,} rows as of run {as_of_run_id}")
-        ensure_alive(run)
-        writer.commit()
-    return counts
+            )
+            if built := build_trail(self._writer, self._archive, self._own, name, as_of=self._moment):
+                self._writer.execute(
+                    sql.SQL("insert into {} ({columns}) select {columns} from {}").format(
+                        sql.Identifier("pg_temp", name), EXPECTED, columns=listed(list(built[0]))
+                    )
+                )

@@ -18,6 +18,7 @@ from psycopg.rows import class_row, dict_row
 from warehouse.db.identifiers import definitions, listed, qualified, same_key
 from warehouse.extract.catalog import columns_of as staged_types
 from warehouse.extract.catalog import mirrored_columns
+from warehouse.extract.column import Column
 from warehouse.extract.staging_tables import batch_table
 from warehouse.feeds.landing import hashes_of, readable
 from warehouse.feeds.record import Record
@@ -35,6 +36,8 @@ from warehouse.sources.feed import FILE_ID, LINE, RESCUED
 # Temporary tables: what runs have read of the feed; the versions of its records that nothing has removed since.
 READS: Final = sql.Identifier("pg_temp", "read_of_feed")
 ALIVE: Final = sql.Identifier("pg_temp", "alive_version")
+# Tables of the audit trail that say what was read and what has become of it.
+TRAIL: Final = ("file", "file_read", "quarantine")
 GONE: Final = "it does not lie in the landing folder any more"
 CHANGED: Final = "it has other content now"
 NOT_ALL: Final = "which of them were loaded is not known, as a run before the last upgrade did it"
@@ -76,14 +79,19 @@ def has_records(connection: psycopg.Connection, source: Source) -> bool:
 class FeedMirrors:
     """All versions of a feed's records, as files and quarantine give them, in temporary tables of a transaction.
 
-    The caller holds the feed's lock: its staging tables are used.
+    What is known of files, reads and quarantine is in the tables of `trail`: the audit trail, or what it was at a past
+    run, in pg_temp. The caller holds the feed's lock: its staging tables are used.
     """
 
-    def __init__(self, connection: psycopg.Connection, source: Source, lake: Location) -> None:
+    def __init__(
+        self, connection: psycopg.Connection, source: Source, lake: Location, *, trail: str = "audit"
+    ) -> None:
         assert source.feed is not None
         self._connection, self._source = connection, source
+        self._is_past = trail != "audit"
+        self._trail = {name: sql.Identifier(trail, name) for name in TRAIL}
         self._folder = lake / source.feed.landing
-        connection.execute(sql.SQL(_READS).format(reads=READS, feed=sql.Literal(source.name)))
+        connection.execute(sql.SQL(_READS).format(**self._trail, reads=READS, feed=sql.Literal(source.name)))
         with connection.cursor(row_factory=class_row(_Read)) as cursor:
             self._reads = cursor.execute(_READ_ROWS.encode()).fetchall()
         # Those that runs have filled.
@@ -97,22 +105,34 @@ class FeedMirrors:
 
     def ensure_mirror(self, table: Table) -> bool:
         """Create a mirror that is missing, with the columns that runs gave it. Returns whether it was."""
+        return ensure_mirror(self._connection, table, self._columns(table), None)
+
+    def _columns(self, table: Table) -> tuple[Column, ...]:
+        """The columns that runs gave a mirror."""
         kinds = {
             name: kind
             for read in self._reads
             for columns in (read.columns, read.evolved_columns or {})
             for name, kind in columns.get(table.name, {}).items()
         }
-        return ensure_mirror(self._connection, table, columns_of(self._source, table, kinds), None)
+        return columns_of(self._source, table, kinds)
+
+    def _types(self, table: Table) -> Mapping[str, str]:
+        """Types of a mirror's columns, as it is or as it was."""
+        if self._is_past:
+            return {column.name: column.type for column in self._columns(table)}
+        return mirrored_columns(self._connection, table)
 
     def read(self) -> None:
-        """Read all versions of all records, and find out which of the loaded ones are `lost`. All mirrors are there.
+        """Read all versions of all records, and find out which of the loaded ones are `lost`.
+
+        All mirrors are there, unless a past state is read.
 
         Raises:
             LakeError: the lake cannot be read.
         """
         for table in self.tables:
-            types = mirrored_columns(self._connection, table)
+            types = self._types(table)
             self._connection.execute(
                 sql.SQL(
                     "drop table if exists {versions}; "
@@ -133,6 +153,7 @@ class FeedMirrors:
             self._connection.execute(sql.SQL("analyze {}").format(_versions(table)))
         self._connection.execute(
             sql.SQL(_ALIVE).format(
+                **self._trail,
                 alive=ALIVE,
                 versions=_versions(self._source.record),
                 reads=READS,
@@ -147,11 +168,8 @@ class FeedMirrors:
         )
         self.lost = self._find_lost()
 
-    def build(self, table: Table) -> Comparison:
-        """Fill pg_temp.expected with the rows of a mirror, `_run_id` and `_is_deleted` included.
-
-        Of files with lost records, rows that the live mirror has are left out on both sides.
-        """
+    def fill(self, table: Table) -> None:
+        """Fill pg_temp.expected with the rows of a mirror, `_run_id` and `_is_deleted` included."""
         record = self._source.record
         names = {
             "expected": EXPECTED,
@@ -161,9 +179,16 @@ class FeedMirrors:
             "version_key": qualified("version", table.key),
             "record_key": qualified("alive", record.key),
             "same": same_key(record.key, "version", "alive"),
-            "columns": listed(list(mirrored_columns(self._connection, table))),
+            "columns": listed(list(self._types(table))),
         }
         self._connection.execute(sql.SQL(_RECORDS if table == record else _ITEMS).format(**names))
+
+    def build(self, table: Table) -> Comparison:
+        """Fill pg_temp.expected with the rows of a mirror, to be compared with the live one.
+
+        Of files with lost records, rows that the live mirror has are left out on both sides.
+        """
+        self.fill(table)
         kept = self._kept(table)
         if kept:
             self._connection.execute(
@@ -227,7 +252,7 @@ class FeedMirrors:
 
     def _keep(self, table: Table, numbers: Sequence[int]) -> None:
         """Keep what is staged of a table, each row with the number of its read."""
-        types = mirrored_columns(self._connection, table)
+        types = self._types(table)
         staged = staged_types(self._connection, "staging", table.mirror)
         names = [name for name in types if name in staged]
         retyped = [name for name in names if staged[name] != types[name]]
@@ -279,14 +304,18 @@ class FeedMirrors:
     def _add_entries(self, stager: Stager, read: _Read) -> None:
         """Add records that had waited in quarantine, as they came or were corrected."""
         with self._connection.cursor(row_factory=dict_row) as cursor:
-            entries = cursor.execute(_ENTRIES, {**vars(read), "feed": self._source.name}).fetchall()
+            entries = cursor.execute(
+                sql.SQL(_ENTRIES).format(**self._trail), {**vars(read), "feed": self._source.name}
+            ).fetchall()
         for entry in entries:
             if record := record_of(entry, self._source):
                 stager.add([record], place_of(read.file_id, read.path, read.written_at))
 
     def _locate(self, file_id: int) -> Location | None:
         """Where the content of a file lies now, under its own name or another; None if nowhere."""
-        places = self._connection.execute(_PLACES, {"file_id": file_id, "feed": self._source.name}).fetchall()
+        places = self._connection.execute(
+            sql.SQL(_PLACES).format(**self._trail), {"file_id": file_id, "feed": self._source.name}
+        ).fetchall()
         self._reasons[file_id] = GONE
         for path, size, modified_ns, digest in places:
             if (found := self._landed.get(path)) is None:
@@ -302,6 +331,7 @@ class FeedMirrors:
         """Files of which audit.file counts other loaded records than these are."""
         rows = self._connection.execute(
             sql.SQL(_LOST).format(
+                **self._trail,
                 alive=ALIVE,
                 versions=_versions(self._source.record),
                 same=same_key(self._source.record.key, "version", "alive"),
@@ -355,7 +385,7 @@ _READS: Final = """
     drop table if exists {reads};
     create temp table read_of_feed on commit drop as
     select read.*, row_number() over (order by read.read_at, read.run_id) as number
-    from audit.file_read as read inner join audit.file as file on read.file_id = file.file_id
+    from {file_read} as read inner join {file} as file on read.file_id = file.file_id
     where file.feed = {feed}
 """
 _READ_ROWS: Final = """
@@ -363,21 +393,25 @@ _READ_ROWS: Final = """
     from pg_temp.read_of_feed order by number
 """
 _ENTRIES: Final = """
-    select line_number, edited_text, row_data::text as row_text, raw_text from audit.quarantine
+    select line_number, edited_text, row_data::text as row_text, raw_text from {quarantine}
     where source = %(feed)s and file_id = %(file_id)s and resolved_run_id = %(run_id)s and resolution = 'replayed'
         and line_number <@ %(record_lines)s::int8multirange
     order by line_number
 """
-# Its own place first; a file that is a copy, or was renamed, has the same content.
+# Its own place first; a file that is a copy, or was renamed since, has the same content, and one that has grown begins
+# with it.
 _PLACES: Final = """
-    select place.path, place.size_bytes, place.modified_ns, place.content_hash
-    from audit.file as file
-    inner join audit.file as place
-        on place.feed = file.feed and place.content_hash = file.content_hash and place.status <> 'replaced'
-    where file.file_id = %(file_id)s and file.feed = %(feed)s
-    union all
-    select path, size_bytes, modified_ns, content_hash from audit.file
-    where file_id = %(file_id)s and status = 'replaced' and content_hash is not null
+    select place.path, file.size_bytes, file.modified_ns, file.content_hash
+    from {file} as file
+    inner join (
+        select file_id, feed, path, content_hash from {file}
+        union
+        select file_id, feed, path, content_hash from audit.file
+    ) as place on place.feed = file.feed
+    where file.file_id = %(file_id)s and file.feed = %(feed)s and file.content_hash is not null
+        and (place.content_hash = file.content_hash or place.file_id = file.file_id)
+    group by place.path, file.size_bytes, file.modified_ns, file.content_hash
+    order by bool_or(place.path = file.path) desc, bool_or(place.file_id = file.file_id) desc, place.path
 """
 # A version is gone with a later entry in quarantine: by a rule that it did not break before. So are those before it.
 _ALIVE: Final = """
@@ -387,7 +421,7 @@ _ALIVE: Final = """
         select {version_key}, max(version._version) as _version
         from {versions} as version
         inner join {reads} as read on read.number = version._version
-        inner join audit.quarantine as entry
+        inner join {quarantine} as entry
             on entry.file_id = version.{file_id} and entry.line_number = version.{line}
             and entry.quarantined_at > read.read_at
         where entry.source = {source} and entry.entity = {entity}
@@ -426,7 +460,7 @@ _ITEMS: Final = """
 """
 _LOST: Final = """
     select file.file_id, file.path, file.rows_loaded, coalesce(held.records, 0)
-    from audit.file as file
+    from {file} as file
     left join (
         select version.{file_id} as file_id, count(*) as records
         from {versions} as version

@@ -16,7 +16,6 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
-from warehouse.archive.changed_rows import REFERENCE_TABLES
 from warehouse.archive.flush import flush
 from warehouse.archive.pending import warehouse_id
 from warehouse.archive.place import Archive, table_path
@@ -29,7 +28,7 @@ from warehouse.extract.column import Column
 from warehouse.load.mirror_ddl import index_joins
 from warehouse.load.transaction import PLANNER_FOR_WHOLE_TABLES, begin_publishing
 from warehouse.migrations import declared, upgrade
-from warehouse.model.star import DIMENSIONS, FACTS, SNAPSHOTS
+from warehouse.model.star import FACTS
 from warehouse.rebuild.archived_state import (
     CapturedTable,
     build_mirror,
@@ -45,7 +44,7 @@ from warehouse.rebuild.tables import (
     continue_sequences,
     create_missing,
     ensure_mirror,
-    snapshot_key,
+    published_tables,
 )
 from warehouse.reconcile.compare import DIFFERENT, EXPECTED, Comparison, compare, list_differences
 from warehouse.reconcile.marts import reconcile_marts
@@ -180,12 +179,7 @@ class _Rebuild:
         self._captured = {f"raw.{one.mirror}": one for one in manifest_of(writer, archive, self._own)}
         self._feeds = [one for one in sources if one.feed is not None and has_records(writer, one)]
         self._of_feeds = {f"raw.{table.mirror}" for source in self._feeds for table in source.tables}
-        # Their rows are archived as they were published: by table, the key.
-        self._published: dict[str, tuple[str, ...]] = {
-            **{f"dwh.{one.table}": (one.key,) for one in DIMENSIONS},
-            **{f"dwh.{one.table}": snapshot_key(one) for one in SNAPSHOTS},
-            **{str(one): (one.columns[0].name,) for one in REFERENCE_TABLES},
-        }
+        self._published = published_tables()
         self._facts = {f"dwh.{one.table}" for one in FACTS}
 
     def tables(self, wanted: Collection[str] | None, *, leaves_out: bool) -> set[str]:

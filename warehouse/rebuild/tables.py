@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import psycopg
 from psycopg import sql
 
+from warehouse.archive.changed_rows import REFERENCE_TABLES
 from warehouse.db.identifiers import definitions, listed
 from warehouse.extract.catalog import mirror_exists
 from warehouse.extract.column import Column
@@ -14,7 +15,7 @@ from warehouse.model import weblog_aggregates
 from warehouse.model.calendar import DATE
 from warehouse.model.calendar_sql import add_days, first_days
 from warehouse.model.schema import TABLES, create_table
-from warehouse.model.star import DailySnapshot
+from warehouse.model.star import DIMENSIONS, SNAPSHOTS, DailySnapshot
 from warehouse.model.weblog_aggregates import create_aggregate
 from warehouse.sources.declaration import Table
 
@@ -72,6 +73,15 @@ def ensure_mirror(
 def snapshot_key(snapshot: DailySnapshot) -> tuple[str, ...]:
     """Primary key of a daily snapshot."""
     return ("snapshot_date", *snapshot.natural_key, "source_system")
+
+
+def published_tables() -> Mapping[str, tuple[str, ...]]:
+    """Key by table, of those whose rows are archived as they were published."""
+    return {
+        **{f"dwh.{one.table}": (one.key,) for one in DIMENSIONS},
+        **{f"dwh.{one.table}": snapshot_key(one) for one in SNAPSHOTS},
+        **{str(one): (one.columns[0].name,) for one in REFERENCE_TABLES},
+    }
 
 
 def columns_of(connection: psycopg.Connection, schema: str, table: str) -> Mapping[str, str]:

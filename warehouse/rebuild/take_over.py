@@ -16,8 +16,8 @@ from warehouse.db.locks import transaction_lock
 from warehouse.db.schema_version import ensure_migrated
 from warehouse.files.locations import files_below
 from warehouse.history.change_log import STAR_LOCK
-from warehouse.rebuild.archived_state import CapturedTable, build_rows, manifest_of, read_rows
-from warehouse.rebuild.tables import columns_of, continue_sequences
+from warehouse.rebuild.archived_state import CapturedTable, build_trail, manifest_of, read_rows
+from warehouse.rebuild.tables import continue_sequences
 from warehouse.reconcile.compare import EXPECTED
 
 # Parts of files are those of web logs, which are loaded again.
@@ -86,21 +86,10 @@ def _newest_warehouse(archive: Archive) -> str:
 
 def _restore(connection: psycopg.Connection, archive: Archive, own: str, name: str) -> None:
     """Insert the archived rows of a table of the audit trail."""
-    archived = read_rows(connection, archive, f"audit/{name}", own)
-    if archived is None:
+    built = build_trail(connection, archive, own, name)
+    if built is None:
         return
-    columns = columns_of(connection, "audit", name)
-    known = {column: kind for column, kind in columns.items() if column in archived.fields}
-    key = [
-        column
-        for (column,) in connection.execute(
-            "select attname::text from pg_index "
-            "inner join pg_attribute on attrelid = indrelid and attnum = any(indkey) "
-            "where indrelid = %s::regclass and indisprimary",
-            [f"audit.{name}"],
-        )
-    ]
-    build_rows(connection, archived, key, known)
+    known, key = built
     connection.execute(
         sql.SQL("insert into {} ({columns}) overriding system value select {columns} from {}").format(
             sql.Identifier("audit", name), EXPECTED, columns=listed(list(known))
