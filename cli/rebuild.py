@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from cli.reconcile import show_verdicts
-from cli.run import perform
+from cli.run import perform, show
 
 
 def rebuild(
@@ -41,4 +41,7 @@ def rebuild(
             "Which tables?", hint="Name them, as `dwh rebuild dwh.dim_customer`, or: dwh rebuild --all."
         )
     result = perform("rebuild", tables=tables or None, as_of=as_of)
-    show_verdicts("Rebuilt", result.verdicts, as_json)
+    if as_of is not None:
+        show(result, as_json)
+    else:
+        show_verdicts("Rebuilt", result.verdicts, as_json)

@@ -41,8 +41,10 @@ def rebuild(tables: list[str] | None = None, as_of: int | None = None) -> FlowRe
     of_weblogs = sorted(WEBLOG_TABLES if tables is None else WEBLOG_TABLES & {*tables})
 
     def work(run: Run) -> FlowResult:
-        verdicts = rebuild_tables(run, archive, settings, wanted, as_of)
-        if of_weblogs and as_of is None:
+        if as_of is not None:
+            return FlowResult(NAME, run.run_id, build_past(run, archive, settings, tables, as_of))
+        verdicts = rebuild_tables(run, archive, settings, wanted)
+        if of_weblogs:
             # Those that are named are loaded again as a whole.
             every_file = tables is not None and not WEBLOG_AGGREGATES.issuperset(of_weblogs)
             verdicts += rebuild_requests(run, settings, every_file)
@@ -55,15 +57,22 @@ def rebuild(tables: list[str] | None = None, as_of: int | None = None) -> FlowRe
 
 
 @task
+def build_past(
+    run: Run, archive: Archive, settings: Settings, tables: Sequence[str] | None, as_of: int
+) -> tuple[Load, ...]:
+    """Build tables as a run left them into a schema of their own."""
+    ensure_alive(run)
+    feeds = [read_source(name, settings.sources) for name in declared_feeds(settings.sources)]
+    counts = past.rebuild_as_of(run, archive, feeds, as_of, tables, progress=log)
+    return tuple(Load("archive", name, rows_inserted=count) for name, count in counts.items())
+
+
+@task
 def rebuild_tables(
-    run: Run, archive: Archive, settings: Settings, tables: Sequence[str] | None, as_of: int | None
+    run: Run, archive: Archive, settings: Settings, tables: Sequence[str] | None
 ) -> tuple[Verdict, ...]:
     """Rebuild from the archive, compare, and put in place."""
     ensure_alive(run)
-    if as_of is not None:
-        feeds = [read_source(name, settings.sources) for name in declared_feeds(settings.sources)]
-        past.rebuild_as_of(run, archive, feeds, as_of, tables, progress=log)
-        return ()
     sources = engine.loaded_sources(run.connection, settings.sources)
     return engine.rebuild(run, archive, sources, tables, progress=log)
 

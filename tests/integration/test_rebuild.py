@@ -253,7 +253,7 @@ def test_past_state_is_built_into_a_schema_of_its_own(shop: Pipeline, archive: A
         with start_run(shop.warehouse_url, flow="rebuild") as run:
             counts = rebuild_as_of(run, archive, [], run_id)
         assert {name: shop.rows(query.format(f"rebuild_{run_id}")) for name, query in PAST.items()} == state
-        assert counts["dwh.fact_inventory_day"] == 1
+        assert counts[f"rebuild_{run_id}.fact_inventory_day"] == 1
     assert content(shop.warehouse) == before
     with start_run(shop.warehouse_url, flow="rebuild") as run, pytest.raises(NotArchived, match="run 9999"):
         rebuild_as_of(run, archive, [], 9999)

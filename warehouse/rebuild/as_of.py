@@ -51,21 +51,19 @@ def rebuild_as_of(
     """Build `tables`, or all mirrors, dimensions and daily snapshots, as a run left them, into schema `rebuild_<run>`.
 
     `feeds` are the sources whose mirrors come from landing files: what those no longer have is named, and left out. A
-    schema of that name is replaced; no live table is touched. Returns rows by table.
+    schema of that name is replaced; no live table is touched. Returns rows by table of that schema.
 
     Raises:
         NotArchived: the archive does not know the run, or one of the tables.
         LakeError: landing files cannot be read.
         LockHeld: a feed is being loaded, and is still after `wait_seconds`.
     """
-    feeds = [
-        one for one in feeds if tables is None or {f"raw.{table.mirror}" for table in one.tables} & {*tables}
-    ]
     with ExitStack() as locks:
         for feed in feeds:
-            locks.enter_context(
-                session_lock(run.connection, f"source {feed.name}", wait_seconds=wait_seconds)
-            )
+            if tables is None or {f"raw.{table.mirror}" for table in feed.tables} & {*tables}:
+                locks.enter_context(
+                    session_lock(run.connection, f"source {feed.name}", wait_seconds=wait_seconds)
+                )
         flush(run.warehouse_url, archive, progress=progress)
         with connect(run.warehouse_url, application_name=f"dwh {run.flow}") as writer:
             past = _Past(writer, archive, as_of_run_id, feeds, progress)
@@ -86,12 +84,13 @@ def rebuild_as_of(
             counts = {}
             for name in past.build(known if tables is None else {*tables}):
                 table = name.partition(".")[2]
-                counts[name] = writer.execute(
+                built = f"{schema}.{table}"
+                counts[built] = writer.execute(
                     sql.SQL("create table {} as select * from {}").format(
                         sql.Identifier(schema, table), EXPECTED
                     )
                 ).rowcount
-                progress(f"{schema}.{table}: {counts[name]:,} rows as of run {as_of_run_id}")
+                progress(f"{built}: {counts[built]:,} rows as of run {as_of_run_id}")
             ensure_alive(run)
             writer.commit()
     return counts
