@@ -8,6 +8,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -183,6 +184,28 @@ def warehouse_url(database: Callable[[str], str], warehouse_template: str) -> st
 def shop_url(database: Callable[[str], str], shop_template: str) -> str:
     """URL of a shop without rows, of this test alone."""
     return database(shop_template)
+
+
+@pytest.fixture(scope="session")
+def template(postgres: EmbeddedPostgres) -> Callable[[str, Callable[[str], object], str], str]:
+    """Makes a database to be copied, once per test run: its name, what fills it by its URL, and whose copy it is."""
+    return partial(_template, postgres)
+
+
+@pytest.fixture(scope="session")
+def sale_templates(
+    postgres: EmbeddedPostgres, warehouse_template: str, shop_template: str
+) -> tuple[str, str]:
+    """Names of databases: a shop with one sale, and the warehouse that it was loaded into, marts included."""
+    from tests.pipeline import load_sale, open_for_a_sale
+
+    shop = _template(postgres, "template_sale_shop", open_for_a_sale, shop_template)
+    return shop, _template(
+        postgres,
+        "template_sale_warehouse",
+        lambda url: load_sale(postgres.url(shop), url),
+        warehouse_template,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from warehouse.extract.limits import DEFAULT_LIMITS, ReadLimits
 from warehouse.extract.stage import stage
 from warehouse.extract.staged import Staged
 from warehouse.extract.verification import Verification, verify
+from warehouse.load import marts
 from warehouse.load.publish import publish
 from warehouse.model.star import BEGINNING, DIMENSIONS, END_OF_TIME, FACTS, TARGETS
 from warehouse.runs.audit import CheckResult, Load, start_run
@@ -108,6 +109,15 @@ class Pipeline:
     def close(self) -> None:
         self.shop.close()
         self.warehouse.close()
+
+    def adopt(self) -> None:
+        """Let the warehouse, copied with its shop, take the copied shop for the one that it has read."""
+        self.warehouse.execute(
+            "update audit.watermark set database_name = %s, database_oid = %s",
+            self.shop.execute(
+                "select datname, oid::bigint from pg_database where datname = current_database()"
+            ).fetchone(),
+        )
 
     def insert(self, table: str, **values: object) -> None:
         """Insert a row into the shop: the usual one but for `values`."""
@@ -245,6 +255,24 @@ class Pipeline:
             if value == run.staged.snapshot.taken_at:
                 return f"run {number}"
         return value.strftime("%Y-%m-%d %H:%M:%S.%f").removesuffix(".000000").removesuffix(" 00:00:00")
+
+
+def open_for_a_sale(shop_url: str) -> None:
+    """Fill an empty shop with one row of master data each, and one order of 2024-03-10."""
+    # It only sells: nothing is loaded.
+    pipeline = Pipeline(shop_url, shop_url)
+    pipeline.open_shop()
+    pipeline.order(1, "2024-03-10")
+    pipeline.close()
+
+
+def load_sale(shop_url: str, warehouse_url: str) -> None:
+    """Load that shop and refresh the marts."""
+    pipeline = Pipeline(shop_url, warehouse_url)
+    pipeline.capture()
+    with start_run(warehouse_url, flow="refresh-marts") as run:
+        marts.refresh(run)
+    pipeline.close()
 
 
 def copy_of_shop(name: str, folder: Path) -> Source:

@@ -104,13 +104,18 @@ class WeblogLake:
 
 def make_lake(folder: Path, warehouse_url: str) -> WeblogLake:
     """An empty lake in `folder`, with the demo GeoIP file."""
-    landing = folder / "lake" / "landing" / "weblogs"
-    landing.mkdir(parents=True)
+    lake = lake_in(folder, warehouse_url)
+    lake.landing.mkdir(parents=True)
     geoip.write(folder / "home" / "geoip" / "demo.mmdb")
+    return lake
+
+
+def lake_in(folder: Path, warehouse_url: str) -> WeblogLake:
+    """The lake that is in `folder` already."""
     settings = Settings(
         _env_file=None, home=folder / "home", lake=str(folder / "lake"), warehouse_url=warehouse_url
     )  # type: ignore[call-arg, arg-type]
-    return WeblogLake(landing, settings)
+    return WeblogLake(folder / "lake" / "landing" / "weblogs", settings)
 
 
 CONTENT = {

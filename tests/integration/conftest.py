@@ -29,6 +29,15 @@ def shop(pipeline: Pipeline) -> Pipeline:
 
 
 @pytest.fixture
+def sold(database: Callable[[str], str], sale_templates: tuple[str, str]) -> Iterator[Pipeline]:
+    """The shop with one sale, and a warehouse that has loaded it and shows it in its marts: copies of loaded ones."""
+    made = Pipeline(*map(database, sale_templates))
+    made.adopt()
+    yield made
+    made.close()
+
+
+@pytest.fixture
 def busy_shop(pipeline: Pipeline) -> Pipeline:
     """A shop of five customers and four orders, one of them for quarantine, and an empty warehouse."""
     shop_day.open_shop(pipeline)

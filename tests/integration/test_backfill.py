@@ -1,7 +1,9 @@
 """Backfill: days loaded anew are replaced, never doubled; an interrupted one goes on; the calendar tells."""
 
 import os
+import shutil
 import signal
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from pathlib import Path
@@ -9,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from stack.postgres import EmbeddedPostgres
 from tests import command
 from tests.pipeline import LOCK_AWAITED, Pipeline, content
-from tests.weblog_lake import WeblogLake, make_lake
+from tests.weblog_lake import WeblogLake, lake_in, make_lake
 from warehouse.backfill import Partition, daily_loads, read_calendar
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock, transaction_lock
@@ -79,25 +82,63 @@ class Place:
         )
 
 
-@pytest.fixture
-def place(pipeline: Pipeline, tmp_path: Path) -> Place:
+def open_days(shop_url: str) -> None:
+    """An order a day."""
+    # It only sells: nothing is loaded.
+    pipeline = Pipeline(shop_url, shop_url)
     pipeline.open_shop()
-    lake = make_lake(tmp_path, pipeline.warehouse_url)
     for number, day in enumerate((MONDAY, TUESDAY, WEDNESDAY), start=1):
         pipeline.order(number, f"{day} 12:00+00")
+    pipeline.close()
+
+
+def open_lake(folder: Path, warehouse_url: str) -> WeblogLake:
+    """A file a day."""
+    lake = make_lake(folder, warehouse_url)
+    for day in (MONDAY, TUESDAY, WEDNESDAY):
         lake.put(f"access-{day}.log", log(day))
-    return Place(pipeline, lake, tmp_path)
+    return lake
 
 
 @pytest.fixture
-def loaded(place: Place) -> Place:
-    assert place.dwh("run", "daily")[0] == 0
+def place(pipeline: Pipeline, tmp_path: Path) -> Place:
+    open_days(pipeline.shop_url)
+    return Place(pipeline, open_lake(tmp_path, pipeline.warehouse_url), tmp_path)
+
+
+@pytest.fixture(scope="session")
+def loaded_days(
+    postgres: EmbeddedPostgres, template: Callable[..., str], shop_template: str, warehouse_template: str
+) -> tuple[str, str, Path]:
+    """Names of a shop and of a warehouse that the daily flow has loaded it into, and the folder of its files."""
+    folder = postgres.folder / "loaded days"
+    shop = template("template_days_shop", open_days, shop_template)
+
+    def load(url: str) -> None:
+        place = Place(Pipeline(postgres.url(shop), url), open_lake(folder, url), folder)
+        assert place.dwh("run", "daily")[0] == 0
+        place.pipeline.close()
+
+    return shop, template("template_days_warehouse", load, warehouse_template), folder
+
+
+@pytest.fixture
+def loaded(
+    database: Callable[[str], str], loaded_days: tuple[str, str, Path], tmp_path: Path
+) -> Iterator[Place]:
+    """A place that the daily flow has loaded: copies of its databases and files."""
+    shop, warehouse, folder = loaded_days
+    pipeline = Pipeline(database(shop), database(warehouse))
+    pipeline.adopt()
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    place = Place(pipeline, lake_in(tmp_path, pipeline.warehouse_url), tmp_path)
     assert place.calendar() == {
         "shop": ["loaded 1"] * 3,
         "weblogs": ["loaded 3"] * 3,
         "marts": ["loaded"] * 3,
     }
-    return place
+    yield place
+    pipeline.close()
 
 
 def test_loading_days_again_changes_nothing(loaded: Place) -> None:
