@@ -187,6 +187,11 @@ def start_fresh(composed: Composed, report: Report) -> None:
         composed.execute("worker", "dwh", "run", "daily")
         composed.execute("worker", "dwh", "reconcile")
         found["rows"] = rows(composed)
+    with report.step("Superset, built from its Dockerfile, shows what the marts say") as found:
+        folder = composed.folder / "deployments" / "superset"
+        build(folder / "Dockerfile", folder, "docker.io/library/dwh-superset:local", composed.env)
+        composed.up("superset")
+        found["charts that answer"] = superset_answers(composed)
     with report.step("a backup, restored elsewhere, is the same warehouse") as found:
         restore_elsewhere(composed, found)
 
@@ -243,6 +248,29 @@ def completes(composed: Composed, found: dict[str, Any]) -> bool:
     run = flow_run(composed, "ingest-shop/ingest-shop")
     found.setdefault("runs", []).append(run["name"])
     return bool(run["name"] == "Completed")
+
+
+def superset_answers(composed: Composed) -> int:
+    """Ask Superset for the rows of each chart; returns how many charts have answered.
+
+    Raises:
+        ContainerError: there is no dashboard, or a chart's query fails.
+    """
+    login = {
+        "username": "admin",
+        "password": composed.superset_password(),
+        "provider": "db",
+        "refresh": False,
+    }
+    token = composed.superset("api/v1/security/login", login)["access_token"]
+    if not composed.superset("api/v1/dashboard/", token=token)["count"]:
+        raise ContainerError("Superset has no dashboard")
+    charts = composed.superset("api/v1/chart/?q=(page_size:100)", token=token)["result"]
+    for chart in charts:
+        answers = composed.superset(f"api/v1/chart/{chart['id']}/data/", token=token)["result"]
+        if failed := [answer["error"] for answer in answers if answer["error"]]:
+            raise ContainerError(f"{chart['slice_name']}: {failed[0]}")
+    return len(charts)
 
 
 def rows(composed: Composed, container: str | None = None) -> dict[str, int]:

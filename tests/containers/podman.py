@@ -32,10 +32,7 @@ STANDS_IN = {
     "redis": "Debian's Redis 7.0",
     "axllent/mailpit": "an SMTP sink in Python",
 }
-LEFT_OUT = {
-    "grafana/grafana": "Grafana: there is nothing to stand in for it",
-    "dwh-superset": "Superset, a profile with an image of its own",
-}
+LEFT_OUT = {"grafana/grafana": "Grafana: there is nothing to stand in for it"}
 
 
 class ContainerError(Exception):
