@@ -167,8 +167,10 @@ class Composed:
         return self.podman("exec", self.container(name), "cat", f"/run/secrets/{file}")
 
     def _ask(self, name: str, path: str, authorization: str, body: object) -> Any:
-        headers = {"Content-Type": "application/json", "Authorization": authorization}
-        data = None if body is None else json.dumps(body).encode()
+        headers, data = {"Authorization": authorization}, None
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+            data = json.dumps(body).encode()
         port = self.services[name]["ports"][0].rsplit(":", 1)[0]
         request = urllib.request.Request(f"http://{port}/{path}", data, headers)
         with urllib.request.urlopen(request, timeout=60) as answer:
