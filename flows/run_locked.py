@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TypeVar
 
 from flows.artifacts import show_run
@@ -120,8 +119,7 @@ def _run(
                 before_lock(run)
                 with locks.session_lock(
                     run.connection, lock, shared=shared, wait_seconds=wait_seconds, waiting=log
-                ) as unlock:
-                    run = replace(run, unlock=unlock)
+                ):
                     token = current_run.set(run)
                     try:
                         with watch_locks(url, flow, settings.warehouse_lock_wait, log):

@@ -1,5 +1,7 @@
 """Contracts: Soda and the quarantine judge alike, a gate stops the run, a wrong contract is told."""
 
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -287,6 +289,13 @@ def test_freshness_is_judged_as_of_now_however_long_the_process_has_been_there(p
         assert outcomes() == ["passed"]
         time.sleep(2)
         assert outcomes() == ["failed"]
+
+
+def test_soda_is_loaded_without_a_word() -> None:
+    """Whichever of its packages is asked for first."""
+    load = "from warehouse.load import contract; contract._data_source()"
+    done = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_contract_does_not_ask_what_the_warehouse_is_called(pipeline: Pipeline) -> None:

@@ -1,24 +1,18 @@
 """The verification bites, and running again or twice changes nothing."""
 
 import threading
-from dataclasses import replace
-from datetime import timedelta
 
 import psycopg
 import pytest
 
-from tests.pipeline import CONFIRMED, Captured, Pipeline, content
+from tests.pipeline import CONFIRMED, Pipeline, content
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.errors import LockHeld, VerificationFailed
-from warehouse.extract.limits import DEFAULT_LIMITS, ReadLimits
 from warehouse.extract.stage import stage
 from warehouse.extract.verification import verify
 from warehouse.load.publish import publish
 from warehouse.runs.audit import start_run
-
-# All tables are large, and every run verifies all of their ranges.
-RANGES = ReadLimits(scan_rows=0, verify_within=timedelta(0))
 
 
 @pytest.fixture
@@ -167,37 +161,6 @@ def test_staging_alone_publishes_nothing(loaded: Pipeline) -> None:
         stage(run, loaded.source, loaded.shop_url, threshold=CONFIRMED)
     after = content(loaded.warehouse, ("raw", "dwh", "audit"))
     assert [table for table in after if after[table] != before[table]] == ["audit.run"]
-
-
-@pytest.mark.parametrize("limits", [DEFAULT_LIMITS, RANGES], ids=["whole", "by ranges"])
-def test_next_run_publishes_while_one_compares_what_it_has_published(
-    loaded: Pipeline, limits: ReadLimits
-) -> None:
-    """Its lock is free meanwhile, and it sees the mirrors as it has left them."""
-    loaded.capture(limits=limits)
-    loaded.do("update customer set country = 'UY', updated_at = now() where id = 1")
-    with (
-        start_run(loaded.warehouse_url, flow="ingest-shop") as run,
-        session_lock(run.connection, "source shop") as unlock,
-    ):
-        staged = stage(run, loaded.source, loaded.shop_url, threshold=CONFIRMED, limits=limits)
-        publish(run, staged)
-        between: list[Captured] = []
-
-        def free() -> None:
-            unlock()
-            loaded.do("update customer set country = 'CL', updated_at = now()")
-            with connect(loaded.warehouse_url, autocommit=True) as other, session_lock(other, "source shop"):
-                between.append(loaded.capture(limits=limits))
-
-        verdicts = {one.table_name: one.verdict for one in verify(replace(run, unlock=free), staged)}
-    assert verdicts["customer"] == "equal" and set(verdicts.values()) == {"equal"}
-    assert between[0].loads["raw.shop_customer"].rows_updated == 3
-    # What it has verified stands, and so does what the other has.
-    verified = "select min(verified_at) is not null from audit.key_range where table_name = 'customer'"
-    assert loaded.rows(verified) == [(limits is RANGES,)]
-    assert loaded.rows("select count(*) from audit.watermark where complete_at = 'epoch'") == [(0,)]
-    assert loaded.capture(limits=limits).changes() == {}
 
 
 # --- two at once ----------------------------------------------------------------------------------------------

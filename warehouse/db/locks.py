@@ -34,11 +34,10 @@ def session_lock(
     shared: bool = False,
     wait_seconds: float = 0,
     waiting: Waiting = lambda _: None,
-) -> Iterator[Callable[[], None]]:
+) -> Iterator[None]:
     """Hold the session lock `name` for the length of the block; if `shared`, beside others who share it.
 
-    Gives a function that frees it before the end of the block. If it has to wait, it calls `waiting` with a message
-    that names the holder.
+    If it has to wait, it calls `waiting` with a message that names the holder.
 
     Raises:
         LockHeld: another session still holds it after `wait_seconds`; names it, and since when.
@@ -59,21 +58,13 @@ def session_lock(
                     f"'{name}' is being loaded by {holder or ENDED}.",
                     hint="Wait for it to end, or run again later: nothing was changed.",
                 )
-    is_held = True
-
-    def free() -> None:
-        nonlocal is_held
-        if is_held:
-            unlock = sql.SQL("select pg_advisory_unlock{}(%s, hashtext(%s))").format(mode)
-            connection.execute(unlock, [NAMED, name])
-            is_held = False
-
     try:
-        yield free
+        yield
     finally:
         # A broken connection has freed its locks by itself.
         with suppress(psycopg.OperationalError, psycopg.InterfaceError):
-            free()
+            free = sql.SQL("select pg_advisory_unlock{}(%s, hashtext(%s))").format(mode)
+            connection.execute(free, [NAMED, name])
 
 
 def transaction_lock(connection: psycopg.Connection, name: str, waiting: Waiting = lambda _: None) -> None:

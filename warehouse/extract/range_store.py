@@ -11,7 +11,6 @@ from warehouse.extract.key_order import Bound, KeyOrder
 from warehouse.extract.key_ranges import Turn, VerifiedRange
 from warehouse.extract.limits import ReadLimits
 from warehouse.extract.snapshot import Snapshot
-from warehouse.runs.audit import DEAD
 from warehouse.sources.declaration import Table, fitted
 
 
@@ -170,25 +169,22 @@ def forget_unverified(connection: psycopg.Connection, source: str) -> int:
     """Mark as not verified what runs of `source` have compared before their publish, where they ended before they
     compared the mirror again after that; returns of how many runs and tables. Call it under the source's lock.
 
-    A run that still compares is let be. What live has published since hides no such run; its own runs verify nothing,
-    and say so.
+    What live has published since hides no such run; its own runs verify nothing, and say so.
     """
     runs = connection.execute(
-        f"""
+        """
         select known.run_id, known.table_name
         from (
             select run_id, table_name from audit.watermark where source = %(source)s
             union
             select run_id, table_name from audit.key_range where source = %(source)s and verified_at is not null
         ) as known
-        inner join (
-            select run_id from audit.run where flow like 'ingest-%%' and (status <> 'running' or {DEAD})
-        ) as ended on known.run_id = ended.run_id
-        where not exists (
+        inner join audit.run as run on known.run_id = run.run_id
+        where run.flow like 'ingest-%%' and not exists (
             select from audit.verification as verdict
             where (verdict.run_id, verdict.source, verdict.table_name) = (known.run_id, %(source)s, known.table_name)
         )
-        """.encode(),
+        """,
         {"source": source},
     ).fetchall()
     for run_id, table_name in runs:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -48,18 +47,16 @@ def verify(run: Run, staged: Staged) -> tuple[Verification, ...]:
     """Compare each mirror with its source at the run's snapshot, and record the verdicts in audit.verification.
 
     Of a large table the ranges are compared that the run has verified before it published: both sides are equal only
-    if the mirror is what it was to become. The mirrors are seen as they were published, so that the next run, or live,
-    may begin: the run's lock is freed.
+    if the mirror is what it was to become.
 
     Raises:
         VerificationFailed: a mirror differs.
     """
-    with _as_published(run) as connection:
-        verifications = tuple(
-            _verify(connection, table, staged.snapshot.taken_at)
-            for table in staged.tables
-            if table.reading != "skipped"
-        )
+    verifications = tuple(
+        _verify(run.audit_connection, table, staged.snapshot.taken_at)
+        for table in staged.tables
+        if table.reading != "skipped"
+    )
     different = [verification for verification in verifications if verification.chunks_differing]
     # First: a kill between the two leaves no range verified that differs.
     for one in different:
@@ -90,18 +87,6 @@ def verify(run: Run, staged: Staged) -> tuple[Verification, ...]:
             f"`dwh run {staged.source.name} --full-refresh`.",
         )
     return verifications
-
-
-@contextmanager
-def _as_published(run: Run) -> Iterator[psycopg.Connection]:
-    """A transaction that goes on to see the mirrors as they are now, when the run's lock is freed."""
-    with run.audit_connection.transaction():
-        # A dry run sees what it has not committed, and is rolled back before another run begins.
-        if run.dry_run_connection is None:
-            run.connection.execute("set transaction isolation level repeatable read")
-            run.connection.execute("select pg_current_snapshot()")
-            run.unlock()
-        yield run.audit_connection
 
 
 def _verify(connection: psycopg.Connection, staged: StagedTable, taken_at: datetime) -> Verification:

@@ -249,6 +249,8 @@ def _connection_class() -> Any:
 @cache
 def _data_source() -> Any:
     """The warehouse as Soda sees it; a contract names its usual database, and this one may be called anything."""
+    # First: what it imports by itself would import it in a circle, and say so.
+    import soda_core.contracts.contract_verification  # noqa: F401
     from soda_postgres.common.data_sources.postgres_data_source import (
         PostgresDataSourceImpl,
         PostgresDataSourceModel,

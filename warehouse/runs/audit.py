@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -61,8 +61,6 @@ class Run:
     found_dead: tuple[int, ...] = ()
     # Of a process that stays: the connection on which each batch is published, opened once.
     kept_connection: psycopg.Connection | None = field(default=None, repr=False)
-    # Frees the lock under which it publishes, before the run's end.
-    unlock: Callable[[], None] = field(default=lambda: None, repr=False)
 
     @property
     def audit_connection(self) -> psycopg.Connection:

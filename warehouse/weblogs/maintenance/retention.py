@@ -148,7 +148,7 @@ class _Retention:
         leaves = [leaf for leaves in Partitions(self._connection).leaves.values() for leaf in leaves]
         return [leaf for leaf in leaves if leaf.low is None or leaf.low < self._cutoff]
 
-    def _feed_lock(self) -> AbstractContextManager[object]:
+    def _feed_lock(self) -> AbstractContextManager[None]:
         return session_lock(self._connection, FEED, wait_seconds=self._wait_seconds)
 
     def _step(self, act: Callable[[Leaf], int], leaf: Leaf) -> int:
