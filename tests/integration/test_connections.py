@@ -70,6 +70,7 @@ def service_file(folder: Path, name: str, url: str, monkeypatch: pytest.MonkeyPa
 
 def test_each_form_of_a_url_works_in_every_command(
     empty_database_url: Callable[[], str],
+    warehouse_template: str,
     shop_url: str,
     login: Login,
     tmp_path: Path,
@@ -77,8 +78,8 @@ def test_each_form_of_a_url_works_in_every_command(
 ) -> None:
     administrator = empty_database_url()
     parts = conninfo_to_dict(login(administrator))
-    # Roles belong to the server: where another warehouse has made them, an administrator grants the owner's.
-    migrations.upgrade(empty_database_url())
+    # Roles belong to the server: where another warehouse, here the template, has made them, an administrator grants
+    # the owner's.
     with psycopg.connect(administrator, autocommit=True) as connection:
         connection.execute(sql.SQL("grant dwh_owner to {}").format(sql.Identifier(str(parts["user"]))))
     user, password, host, port, database = (
