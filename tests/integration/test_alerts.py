@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -232,8 +230,7 @@ def test_a_process_killed_in_the_middle_of_nested_flows_is_one_mail(
         "with start_run(sys.argv[1], flow='daily-warehouse'), start_run(sys.argv[1], flow='ingest-shop'):\n"
         "    os.kill(os.getpid(), 9)\n"
     )
-    killed = subprocess.run([sys.executable, "-c", program, warehouse_url])
-    assert killed.returncode == -9
+    assert command.run(warehouse_url, program=program).returncode == -9
     until = time.monotonic() + 120
     while not (found := mark_crashed(warehouse)) and time.monotonic() < until:
         time.sleep(0.1)
