@@ -26,7 +26,10 @@ from warehouse.settings import Settings
 
 MEGABYTES = 64
 SAID = "Error: The disk of the database server is full: could not extend file"
-ADVICE = "What to do: Free some space (docs/runbook.md, 'The disk is full') and run again: nothing of it was published."
+ADVICE = (
+    "What to do: Free some space (docs/runbook.md, 'The disk is full') and run again: its open transaction was "
+    "rolled back."
+)
 ENDED = "select status from audit.run order by run_id"
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a disk of its own")

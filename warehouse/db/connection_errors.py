@@ -92,7 +92,8 @@ def explain_unwritable() -> Iterator[None]:
     except psycopg.errors.DiskFull as error:
         raise DiskFull(
             f"The disk of the database server is full: {error.diag.message_primary}.",
-            hint="Free some space (docs/runbook.md, 'The disk is full') and run again: nothing of it was published.",
+            hint="Free some space (docs/runbook.md, 'The disk is full') and run again: its open transaction was "
+            "rolled back.",
         ) from error
     except psycopg.errors.ReadOnlySqlTransaction as error:
         raise AccessRefused(
