@@ -118,6 +118,10 @@ class LockHeld(WarehouseError):
     """Another run holds the lock that this one needs."""
 
 
+class AlreadyRecorded(WarehouseError):
+    """A run met what an earlier run has recorded and mailed as its end, and published nothing."""
+
+
 class StaleDefinition(WarehouseError):
     """What a source's rows were made by has changed: a scheduled run has to conform them again first."""
 

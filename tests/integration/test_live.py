@@ -1,11 +1,13 @@
 """Live: what changes in a source is in the star a moment later, by the same path as a scheduled run."""
 
 import os
+import re
 import shutil
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -13,19 +15,21 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from generators.shop import create_schema
 from stack.postgres import EmbeddedPostgres
 from tests.archive import load
 from tests.conftest import MAJOR, RUN_FOLDER, SETTINGS
-from tests.pipeline import CONFIRMED, LOCK_AWAITED, Pipeline, content
+from tests.pipeline import CONFIRMED, LOCK_AWAITED, Pipeline, content, copy_of_shop
 from warehouse.archive.place import Archive
 from warehouse.db.connections import connect
-from warehouse.db.locks import session_lock
+from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.db.schema_version import newest
 from warehouse.errors import LockHeld, UndoBlocked
 from warehouse.extract.stage import stage
 from warehouse.extract.verification import verify
+from warehouse.history.change_log import STAR_LOCK
 from warehouse.live import archive as live_archive
 from warehouse.live import loop
 from warehouse.live import marts as live_marts
@@ -34,6 +38,7 @@ from warehouse.load import contract as contracts
 from warehouse.load import marts
 from warehouse.load.marts import refresh_days
 from warehouse.load.publish import publish
+from warehouse.load.reads import check_reads
 from warehouse.migrations import upgrade
 from warehouse.rebuild.rebuild import rebuild
 from warehouse.runs import live_process
@@ -419,24 +424,34 @@ def test_live_goes_on_after_its_connections_and_the_source_s_are_gone(shop: Pipe
     assert shop.capture().changes() == {}
 
 
+def gated(pipeline: Pipeline, min_rows: int) -> Live:
+    """Live that is stopped where 40% of a run's order lines are returned."""
+    contract = pipeline.source.entities["order_item"].contract()
+    contract = replace(
+        contract,
+        document={
+            **contract.document,
+            "checks": [{"failed_rows": {"name": "few returns", "expression": "status = 'returned'",
+                                        "threshold": {"metric": "percent", "must_be_less_than": 40}}}],
+        },
+    )  # fmt: skip
+    process = Live(pipeline, live_min_rows=min_rows)
+    process.loop._reader.contracts = {**process.loop._reader.contracts, "order_item": contract}
+    process.loop._compare_definitions = lambda run: None  # type: ignore[method-assign]
+    return process
+
+
+def tries(process: Live, of: str = "few returns") -> list[str]:
+    return [line for line in process.lines if of in line and "Trying again" in line]
+
+
 def test_a_gate_holds_a_busy_source_back_is_mailed_once_and_opens_when_the_rows_are_corrected(
     shop: Pipeline,
 ) -> None:
     shop.capture()
     first = last_run(shop)
-    contract = replace(
-        shop.source.entities["order_item"].contract(),
-        document={
-            **shop.source.entities["order_item"].contract().document,
-            "checks": [{"failed_rows": {"name": "few returns", "expression": "status = 'returned'",
-                                        "threshold": {"metric": "percent", "must_be_less_than": 40}}}],
-        },
-    )  # fmt: skip
     # More rows than the wrong ones alone: they are judged together with what the run has published before.
-    process = Live(shop, live_min_rows=8)
-    process.loop._reader.contracts = {**process.loop._reader.contracts, "order_item": contract}
-    process.loop._compare_definitions = lambda run: None  # type: ignore[method-assign]
-    process.start()
+    process = gated(shop, min_rows=8).start()
     try:
         with shop.shop.transaction():
             new_orders(shop, *range(400, 406))
@@ -450,11 +465,11 @@ def test_a_gate_holds_a_busy_source_back_is_mailed_once_and_opens_when_the_rows_
         process.wait(
             "select from audit.run where flow = 'live-shop' and status = 'stopped' and run_id > %s", first
         )
-        tries = len(process.lines)
+        before = len(tries(process))
         for number in range(1000):
             touch(shop, "company", f"name = 'busy {number}'", "id = 1")
             time.sleep(0.02)
-            if len([line for line in process.lines[tries:] if "Trying again" in line]) >= 3:
+            if len(tries(process)) >= before + 3:
                 break
         else:
             raise AssertionError(process.lines)
@@ -491,6 +506,137 @@ def test_a_gate_holds_a_busy_source_back_is_mailed_once_and_opens_when_the_rows_
         "where run_id > %s and check_name = 'few returns' and outcome = 'failed' group by 1",
         first,
     ) == [("stopped", 1)]
+
+
+def test_a_failure_that_lasts_is_recorded_once_also_beyond_a_scheduled_run_and_a_stop(shop: Pipeline) -> None:
+    new_orders(shop, *range(410, 416))
+    shop.capture()
+    first = last_run(shop)
+    returned = "status = 'returned', returned_at = now()", "sales_order_id between 410 and 415"
+    process = gated(shop, min_rows=1).start()
+    try:
+        touch(shop, "order_item", *returned)
+        process.wait("select from audit.run where status = 'stopped' and run_id > %s", first)
+        process.wait("select from audit.run where status = 'running' and flow = 'live-shop'")
+        with (
+            start_run(shop.warehouse_url, flow="ingest-shop") as run,
+            session_lock(run.connection, "source shop", wait_seconds=20),
+        ):
+            # Its contract has no such rule; what is returned after its snapshot is left to live.
+            staged = stage(run, shop.source, shop.shop_url, threshold=CONFIRMED)
+            touch(shop, "order_item", *returned)
+            publish(run, staged)
+            assert verify(run, staged)
+        process.wait("select from audit.run where status = 'skipped' and run_id > %s", first)
+        process.wait("select from audit.run where status = 'running' and flow = 'live-shop'")
+    finally:
+        process.end()
+    assert statuses(shop, first) == [
+        ("live-shop", "stopped"), ("live-shop", "skipped"), ("ingest-shop", "succeeded"), ("live-shop", "skipped")
+    ]  # fmt: skip
+    assert shop.rows(
+        "select kind, occurrence_count, resolved_at is null from audit.outbox where run_id > %s", first
+    ) == [("gate stopped", 1, True)]
+    shop.capture()
+    assert shop.capture().changes() == {}
+
+
+def test_a_gate_in_one_source_holds_back_that_source_alone_and_its_pauses_grow(
+    shop: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "PAUSES", (0.05, 0.1, 0.2, 0.4, 0.8))
+    source = copy_of_shop("mall", tmp_path)
+    shop.warehouse.execute("create database mall")
+    mall_url = make_conninfo(shop.shop_url, dbname="mall")
+    create_schema(mall_url)
+    with closing(Pipeline(mall_url, shop.warehouse_url, source=source)) as mall:
+        mall.open_shop()
+        mall.insert("promotion")
+        mall.order(1, "2024-03-10")
+        shop.capture()
+        mall.capture()
+        held, free = gated(mall, min_rows=1).start(), Live(shop).start()
+        try:
+            touch(mall, "order_item", "status = 'returned', returned_at = now()")
+            for number in range(420, 480):
+                # Whatever the other source does between two tries, and whoever else publishes.
+                new_orders(shop, number)
+                free.wait("select from dwh.fact_order_item where order_id = %s", str(number))
+                with shop.warehouse.transaction():
+                    transaction_lock(shop.warehouse, STAR_LOCK)
+                    touch(mall, "company", f"name = 'busy {number}'")
+                    time.sleep(0.1)
+                if len(tries(held)) >= 5:
+                    break
+            else:
+                raise AssertionError(held.lines)
+            assert held.pipeline.rows(
+                "select order_id, status from dwh.fact_order_item where source_system = 'mall'"
+            ) == [("1", "complete")]
+            touch(mall, "order_item", "status = 'complete', returned_at = null")
+            held.wait("select from audit.live where source = 'mall' and state = 'running'")
+            held.wait(
+                "select from dwh.dim_company where source_system = 'mall' and name = %s", f"busy {number}"
+            )
+        finally:
+            held.end()
+            free.end()
+        pauses = [float(re.findall(r"in ([0-9.]+) s", line)[0]) for line in tries(held)]
+        assert pauses[:5] == sorted(pauses[:5]) and pauses[4] > 0.5, pauses
+        assert free.error is held.error is None and not tries(free, "")
+        for one in (shop, mall):
+            at_source = one.shop.execute(
+                "select sales_order_id::text, line_number::text, quantity, status from order_item order by 1, 2"
+            ).fetchall()
+            assert at_source == one.rows(
+                "select order_id, line_id, quantity, status from dwh.fact_order_item "
+                "where source_system = %s order by 1, 2", one.source.name,
+            )  # fmt: skip
+            assert one.capture().changes() == {}
+    shop.warehouse.execute("delete from audit.live where source = 'mall'")
+    shop.warehouse.execute("drop database mall with (force)")
+
+
+def test_an_entity_that_is_no_longer_declared_holds_live_back_until_a_run_has_recorded_it(
+    shop: Pipeline,
+) -> None:
+    declared = shop.source
+    shop.source = replace(declared, entities={"company": declared.entities["company"]})
+    with live(shop) as process:
+        touch(shop, "company", "name = 'fewer entities'", "id = 1")
+        wait_until(lambda: bool(tries(process, "it is no longer declared")), process)
+        assert shop.rows("select from dwh.dim_company where name = 'fewer entities'") == []
+        shop.capture()
+        touch(shop, "company", "name = 'followed again'", "id = 1")
+        process.wait("select from dwh.dim_company where name = 'followed again'")
+    # What is declared again is conformed as a whole by a run first.
+    shop.source = declared
+    shop.capture()
+    assert shop.capture().changes() == {}
+
+
+@pytest.mark.parametrize("ends", ["pg_terminate_backend", "pg_cancel_backend"])
+def test_a_connection_that_is_lost_while_sql_is_checked_is_no_fault_of_the_sql(
+    shop: Pipeline, ends: str
+) -> None:
+    with (
+        connect(shop.warehouse_url, application_name="check") as checking,
+        connect(shop.warehouse_url) as other,
+        ThreadPoolExecutor() as threads,
+    ):
+        # The entity's own mirror is read before.
+        other.execute("lock table raw.shop_sales_order")
+        check = threads.submit(check_reads, checking, shop.source.entities["order_item"])
+        wait_until(
+            lambda: bool(
+                shop.warehouse.execute(
+                    f"select {ends}(pid) from pg_stat_activity "
+                    "where application_name = 'check' and wait_event_type = 'Lock'".encode()
+                ).rowcount
+            )
+        )
+        with pytest.raises(psycopg.OperationalError):
+            check.result(20)
 
 
 def test_a_failure_is_recorded_once_however_often_it_is_tried_and_a_stop_meanwhile_is_recorded(

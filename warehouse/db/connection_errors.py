@@ -73,10 +73,19 @@ def is_transient(error: BaseException) -> bool:
     """Whether doing the same again may succeed: connection lost, server restarting, deadlock, serialization."""
     if isinstance(error, ConnectionFailed):
         return True
-    if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+    if not isinstance(error, psycopg.Error):
         return False
-    # A connection that breaks in the middle has no SQLSTATE.
-    return error.sqlstate is None or error.sqlstate.startswith(TRANSIENT_CLASSES)
+    if error.sqlstate is None:
+        # A connection that breaks in the middle has no SQLSTATE.
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return error.sqlstate.startswith(TRANSIENT_CLASSES)
+
+
+def is_of_statement(error: psycopg.Error) -> bool:
+    """Whether the statement itself is wrong: not the connection or its server, nor somebody who cancelled it."""
+    return not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and not is_transient(
+        error
+    )
 
 
 @contextmanager

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
+from warehouse.db.connection_errors import is_of_statement
+
 # Of a row as a whole the catalog says neither its columns nor its table.
 _WHOLE_ROW = re.compile(r"\{VAR :varno -?\d+ :varattno 0 ")
 _RELATION = re.compile(r":rtekind 0 :relid (\d+) ")
@@ -195,7 +197,9 @@ def _copy_parsed(connection: psycopg.Connection, function: int) -> int | None:
     try:
         with connection.transaction():
             connection.execute(str(statement).encode())
-    except psycopg.Error:
+    except psycopg.Error as error:
+        if not is_of_statement(error):
+            raise
         return None
     row = connection.execute(
         "select oid::bigint from pg_proc where pronamespace = pg_my_temp_schema() and proname = %s",

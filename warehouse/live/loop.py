@@ -19,6 +19,7 @@ from warehouse.db.connections import connect
 from warehouse.db.locks import is_held, session_lock
 from warehouse.db.schema_version import ensure_migrated
 from warehouse.errors import (
+    AlreadyRecorded,
     BatchOutdated,
     ConnectionFailed,
     DeclarationError,
@@ -84,8 +85,6 @@ class _OpenRun:
     close: ExitStack
     started: float
     batches: int = 0
-    # What its tries have met since its last batch: a failure that is recorded already.
-    error: Exception | None = None
 
 
 @dataclass
@@ -195,28 +194,35 @@ class SourceLoop:
                 mark_crashed(control, self.environment.rules)
             self._was_connected, self._checked_at = True, 0.0
             prepare(control, self._reader.contracts.values(), self.source.name)
+            if self._open is not None and self._is_stale():
+                # What publishes later has a later run.
+                self._end_run()
+                self._failed_at_snapshot = None
             self._find_tables()
             # After an error it depends on the error how the open run ends: see `run`.
             yield
 
     def _turn(self) -> bool:
-        """Ask, and publish if there is anything; returns whether a question was answered and nothing went wrong."""
+        """Ask, and publish if there is anything; returns whether all that the source showed is published.
+
+        Whoever waits has published nothing: what failed before it waited may fail again.
+        """
         self._end_run_in_time()
         try:
             has_moved = self._reader.has_moved()
         except psycopg.errors.LockNotAvailable:
             self._record_state(f"somebody has locked a table of source '{self.source.name}'")
-            return True
+            return False
         is_pending = has_moved and self._reader.snapshot != self._failed_at_snapshot
         if is_pending or monotonic() - self._checked_at >= HEARTBEAT_SECONDS:
             if self._is_held():
                 self.stop.wait(HEARTBEAT_SECONDS)
-                return True
+                return False
             if self._is_stale():
                 self._end_run()
                 self._find_tables()
                 self._failed_at_snapshot = None
-                return True
+                return False
             self._checked_at = monotonic()
         if is_pending:
             return self._publish_batch()
@@ -233,7 +239,7 @@ class SourceLoop:
             if monotonic() - self._recorded_at >= HEARTBEAT_SECONDS:
                 self._record_state("it waits for another run that publishes")
             self.stop.wait(self.environment.settings.live_interval)
-            return True
+            return False
         run = self._run()
         assert self._writer is not None and self._open is not None and self._judge is not None
         try:
@@ -245,12 +251,12 @@ class SourceLoop:
             ):
                 # Somebody may have published, or undone, while this one waited.
                 if self._is_stale() or self._is_held():
-                    return True
+                    return False
                 self._forget_unverified(self._writer)
                 return self._publish_locked(run, self._open, self._judge, self._writer)
         except LockHeld as held:
             self._record_state(f"it waits for a run: {held.what}")
-            return True
+            return False
 
     def _forget_unverified(self, writer: psycopg.Connection) -> None:
         """Forget what a run claims that died before it verified: after the next batch its position is live's."""
@@ -276,14 +282,14 @@ class SourceLoop:
             if staged is None:
                 self._log("the source's catalog has changed: it is read again")
                 self._find_tables()
-                return True
+                return False
             if not staged.rows_read:
                 return True
             try:
                 published = publish(run, staged, judge=judge, definitions=self._definitions)
             except BatchOutdated:
                 self._find_tables()
-                return True
+                return False
             judge.accept()
             opened.batches += 1
             self._forget_failure()
@@ -369,12 +375,14 @@ class SourceLoop:
 
     def _compare_definitions(self, run: Run) -> None:
         definitions = compare_definitions(run.connection, self.source, self._reader.contracts)
-        if stale := find_stale(run.connection, definitions):
+        stale = find_stale(run.connection, definitions)
+        if stale := [one for one in stale if not definitions.is_removed(one.table_name)]:
             self._definitions = None
             raise StaleDefinition(
                 f"What {', '.join(one.table_name for one in stale)} of '{self.source.name}' were made by has changed: "
                 f"{stale[0].reason}.",
-                hint=f"Live goes on after `dwh run {self.source.name}`, which conforms them again.",
+                hint=f"Live goes on after `dwh run {self.source.name}`, which conforms them again, or records "
+                "what is no longer declared.",
             )
         self._definitions = definitions
 
@@ -384,12 +392,15 @@ class SourceLoop:
             self._end_run()
 
     def _end_run(self) -> None:
-        """End the open run: as succeeded, since what it has published is whole, or by the error of all its tries."""
+        """End the open run: as succeeded, since what it has published is whole; as skipped if it only tried again."""
         opened, self._open = self._open, None
         if opened is None:
             return
-        if opened.error is not None:
-            self._record_failure(opened, opened.error, [])
+        if self._recorded is not None and not opened.batches:
+            skipped = AlreadyRecorded(
+                f"It published nothing: an earlier run of it has recorded why. {self._failure}"
+            )
+            self._record_failure(opened, skipped, [])
             return
         if self._judge is not None:
             # On a connection that is lost they cannot be recorded; the end of the run still is, on another one.
@@ -417,8 +428,6 @@ class SourceLoop:
             if (kind := _kind(error)) != self._recorded:
                 self._record_failure(opened, error, checks)
                 self._recorded = kind
-            elif opened is not None:
-                opened.error = error
         except Exception as failure:
             self._open = None
             self._log(f"the end of a run could not be recorded: {_reason(failure)}", logging.WARNING)
@@ -426,8 +435,6 @@ class SourceLoop:
     def _forget_failure(self) -> None:
         """What failed was published, or is no longer there."""
         self._failure = self._recorded = self._failed_at_snapshot = None
-        if self._open is not None:
-            self._open.error = None
 
     def _record_failure(self, opened: _OpenRun | None, error: Exception, checks: list[CheckResult]) -> None:
         """Record a run that ends with `error`, once; its mail is queued with it."""

@@ -69,8 +69,6 @@ def delivered_columns(batch: Batch) -> list[str]:
             description = batch.execute(
                 "select * from ({query}) as conformed limit 0", query=conform_query(entity)
             ).description
-    except psycopg.OperationalError:
-        raise
     except psycopg.Error as error:
         raise explain_sql_error(entity, error) from None
     delivered = [column.name for column in description or ()]

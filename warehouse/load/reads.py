@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
+from warehouse.db.connection_errors import is_of_statement
 from warehouse.db.dependencies import Dependencies, read_dependencies
 from warehouse.errors import DeclarationError
 from warehouse.extract.catalog import columns_of
@@ -96,8 +97,10 @@ def conform_query(entity: Entity) -> sql.Composable:
     return sql.SQL("\n" + entity.sql.strip().rstrip(";") + "\n")
 
 
-def explain_sql_error(entity: Entity, error: psycopg.Error) -> DeclarationError:
-    """Error for conform SQL that the database refuses."""
+def explain_sql_error(entity: Entity, error: psycopg.Error) -> Exception:
+    """Error for conform SQL that the database refuses; `error` itself where the SQL is not at fault."""
+    if not is_of_statement(error):
+        return error
     return DeclarationError(
         f"conform/{entity.name}.sql of source '{entity.source}' fails: {str(error).strip().splitlines()[0]}.",
         hint="It must be one select over the mirrors (raw.…) and its changed keys.",
@@ -134,7 +137,9 @@ def _read(connection: psycopg.Connection, entity: Entity) -> Dependencies:
             return read_dependencies(
                 connection, [query, *(_join_query(entity, join) for join in entity.joins)]
             )
-    except psycopg.Error:
+    except psycopg.Error as failure:
+        if not is_of_statement(failure):
+            raise
         # One of them is wrong: find out which.
         try:
             with connection.transaction():
@@ -146,6 +151,8 @@ def _read(connection: psycopg.Connection, entity: Entity) -> Dependencies:
                 with connection.transaction():
                     connection.execute(sql.SQL("{} limit 0").format(_join_query(entity, join)))
             except psycopg.Error as error:
+                if not is_of_statement(error):
+                    raise
                 raise DeclarationError(
                     f"The join of {join.table} in [entities.{entity.name}] of source '{entity.source}' fails: "
                     f"{str(error).strip().splitlines()[0]}.",

@@ -22,7 +22,14 @@ from warehouse.db.connection_errors import explain_unwritable
 from warehouse.db.connections import connect
 from warehouse.db.locks import RUN
 from warehouse.db.poolers import SESSION_MODE, server_process
-from warehouse.errors import LockHeld, RunLost, UnsuitableDatabase, WarehouseError, summarize_error
+from warehouse.errors import (
+    AlreadyRecorded,
+    LockHeld,
+    RunLost,
+    UnsuitableDatabase,
+    WarehouseError,
+    summarize_error,
+)
 from warehouse.runs.alerts.outbox import enqueue_alert, enqueue_crash_alert, mark_enqueued
 from warehouse.runs.alerts.rules import Rules
 from warehouse.runs.redact import redact
@@ -192,7 +199,7 @@ def start_run(
     kept_connection: psycopg.Connection | None = None,
 ) -> Iterator[Run]:
     """Record a run for the length of the block; it ends as succeeded, failed, stopped (gate or threshold), cancelled
-    (Ctrl-C or a signal), crashed, or skipped (another run held its lock).
+    (Ctrl-C or a signal), crashed, or skipped (another run held its lock, or has recorded the same failure).
 
     First marks dead runs, whose lock nobody holds any more, as crashed. Mails that `rules` ask for are queued in the
     transaction that records the end. A `dry_run` ends with that status, and with the error if there was one. With
@@ -442,7 +449,7 @@ def _record_ends(connection: psycopg.Connection, warehouse_url: str) -> None:
 
 def _find_lost(run: Run, error: BaseException) -> RunLost | None:
     """The error of a lost run, if the run's own connection is dead after `error`, whatever that is."""
-    if isinstance(error, RunLost) or not isinstance(error, Exception):
+    if isinstance(error, RunLost | AlreadyRecorded) or not isinstance(error, Exception):
         return None
     # A server that restarts ends this session a moment after the one that failed.
     pauses = (0.0, *LOST_AFTER_SECONDS) if isinstance(error, psycopg.OperationalError) else (0.0,)
@@ -479,7 +486,7 @@ def _summary(error: BaseException | None) -> str | None:
 
 def status_of(error: BaseException) -> str:
     """Status in which a run ends that `error` has ended."""
-    if isinstance(error, LockHeld):
+    if isinstance(error, LockHeld | AlreadyRecorded):
         return "skipped"
     if isinstance(error, WarehouseError) and error.exit_code == 3:
         return "stopped"

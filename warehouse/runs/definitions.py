@@ -66,6 +66,10 @@ class Definitions:
         defined = define_targets(self.source, self.contracts, self.time_zone, self.objects)
         return {f"dwh.{target.table}": defined[target.entity] for target, _ in _declared(self.source)}
 
+    def is_removed(self, table_name: str) -> bool:
+        """Whether a run has recorded that the source no longer declares a table: nothing is left to do for it."""
+        return REMOVED in self.before.get(table_name, {}) and table_name not in self.now
+
     def is_checked(self, entity: Entity, reads: str) -> bool:
         """Whether a run has checked what the SQL of `entity` reads: definition and hash `reads` are the same since."""
         (table_name,) = (f"dwh.{target.table}" for target in TARGETS if target.entity == entity.name)

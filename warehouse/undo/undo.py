@@ -127,7 +127,7 @@ def undo(run: Run, run_id: int, *, cascade: bool = False, progress: Progress = l
 _PUBLISHED_NOTHING: Final = "published nothing of its own to a source's tables"
 _NOT_PUBLISHED: Final = {
     "running": "is not at its end, and has published nothing yet",
-    "skipped": "was skipped, as another run held its lock: it published nothing",
+    "skipped": "was skipped: it published nothing",
     "stopped": "was stopped by a quality gate or threshold: it published nothing",
     "failed": "failed before it published anything",
     "crashed": "crashed before it published anything",

@@ -12,6 +12,7 @@ from psycopg.rows import dict_row
 
 from warehouse.db.connection_errors import is_transient
 from warehouse.errors import (
+    AlreadyRecorded,
     ConnectionFailed,
     DeleteThresholdExceeded,
     RunLost,
@@ -180,7 +181,7 @@ def is_reported(error: BaseException, rules: Rules) -> bool:
     """Whether a mail about `error` is not needed: an inner run has queued one, or the rules ask for none."""
     if isinstance(error, StepsFailed):
         return all(is_reported(step, rules) for step in error.failed.values())
-    return isinstance(error, rules.unreported) or getattr(error, REPORTED, False)
+    return isinstance(error, (*rules.unreported, AlreadyRecorded)) or getattr(error, REPORTED, False)
 
 
 def mark_enqueued(error: BaseException | None) -> None:
