@@ -20,7 +20,7 @@ from tests import command
 from tests.pipeline import Pipeline
 from tests.pooler import pooler
 from warehouse import migrations
-from warehouse.db.connection_errors import connection_error, is_transient
+from warehouse.db.connection_errors import connection_error, is_of_statement, is_transient
 from warehouse.db.connections import connect, without_password
 from warehouse.db.roles import LOADER, OWNER, READER
 from warehouse.db.schema_version import ensure_migrated, revision_of
@@ -339,3 +339,14 @@ def test_servers_that_are_too_old_are_refused_by_run_and_doctor_alike(shop: Pipe
 
 def settings(shop_url: str, warehouse_url: str) -> Settings:
     return Settings(_env_file=None).with_source_url("shop", shop_url).with_warehouse_url(warehouse_url)
+
+
+def test_connection_that_its_server_ended_for_idling_is_lost_and_no_fault_of_the_statement(
+    warehouse_url: str,
+) -> None:
+    with connect(warehouse_url) as connection:
+        connection.execute("set local idle_in_transaction_session_timeout = '50ms'")
+        time.sleep(0.3)
+        with pytest.raises(psycopg.Error) as error:
+            connection.execute("select 1")
+    assert is_transient(error.value) and not is_of_statement(error.value)

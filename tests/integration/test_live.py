@@ -3,6 +3,9 @@
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -27,6 +30,7 @@ from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.db.schema_version import newest
 from warehouse.errors import LockHeld, UndoBlocked
+from warehouse.explain.explain import explain
 from warehouse.extract.stage import stage
 from warehouse.extract.verification import verify
 from warehouse.history.change_log import STAR_LOCK
@@ -443,6 +447,95 @@ def gated(pipeline: Pipeline, min_rows: int) -> Live:
 
 def tries(process: Live, of: str = "few returns") -> list[str]:
     return [line for line in process.lines if of in line and "Trying again" in line]
+
+
+def test_a_backlog_of_large_rows_is_worked_off_in_batches_of_so_many_megabytes(shop: Pipeline) -> None:
+    shop.capture()
+    first = last_run(shop)
+    for number in range(6):
+        shop.insert("company", id=450 + number, cuit=str(450 + number), name="x" * 400_000)
+        touch(shop, "company", "country = 'AR'", f"id = {450 + number}")
+    with live(shop, live_batch_mb=1) as process:
+        process.wait(
+            "select from dwh.dim_company where company_id in ('450', '451', '452', '453', '454', '455') "
+            "having count(*) = 6"
+        )
+    # The third row of each would be above a megabyte.
+    assert (
+        shop.rows("select rows_read from audit.batch where run_id > %s order by batch_id", first)
+        == [(2,)] * 3
+    )
+    assert shop.capture().changes() == {}
+
+
+def test_a_run_of_live_ends_after_its_minutes_and_explain_shows_run_and_batch_of_each_change(
+    shop: Pipeline,
+) -> None:
+    new_orders(shop, 460)
+    shop.capture()
+    first = last_run(shop)
+    with live(shop, live_run_minutes=2) as process:
+        for quantity in (3, 4):
+            touch(shop, "order_item", f"quantity = {quantity}", "sales_order_id = 460")
+            process.wait("select from dwh.fact_order_item where order_id = '460' and quantity = %s", quantity)
+        assert statuses(shop, first) == [("live-shop", "running")]
+        assert process.loop._open is not None
+        process.loop._open.started -= 120
+        process.wait("select from audit.run where run_id > %s and status = 'succeeded'", first)
+        touch(shop, "order_item", "quantity = 5", "sales_order_id = 460")
+        process.wait("select from dwh.fact_order_item where order_id = '460' and quantity = 5")
+    (one, later) = shop.rows("select run_id from audit.run where run_id > %s order by 1", first)
+    assert statuses(shop, first) == [("live-shop", "succeeded")] * 2
+    (node,) = explain(shop.warehouse, [shop.source], "order_item", ["460", "1"])
+    changes = [child.facts for child in node.children if "batch" in child.facts]
+    assert [(facts["batch"], facts["quantity"]) for facts in changes] == [
+        (1, "2.000 → 3.000"), (2, "3.000 → 4.000"), (1, "4.000 → 5.000")
+    ], node  # fmt: skip
+    assert [
+        f"run {run_id} " in str(facts) for facts, (run_id,) in zip(changes, (one, one, later), strict=True)
+    ] == [True] * 3
+    assert shop.capture().changes() == {}
+
+
+def test_sigterm_ends_a_process_of_live_after_the_batch_that_it_is_at(shop: Pipeline, tmp_path: Path) -> None:
+    shop.capture()
+    first = last_run(shop)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DWH_", "PREFECT_"))}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cli.main", "live", "shop"],
+        env=kept | {"DWH_SHOP_URL": shop.shop_url, "DWH_WAREHOUSE_URL": shop.warehouse_url,
+                    "DWH_HOME": str(tmp_path), "DWH_LAKE": str(tmp_path / "lake"), "DWH_ARCHIVE": "false"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    try:
+        with connect(shop.warehouse_url) as other:
+            other.execute("lock table dwh.fact_order_item in share mode")
+            new_orders(shop, 470)
+            wait_until(
+                lambda: shop.rows(
+                    "select count(*) from pg_stat_activity where application_name like 'dwh live-shop publish' "
+                    "and wait_event_type = 'Lock'"
+                ) == [(1,)],
+                seconds=40,
+            )  # fmt: skip
+            process.send_signal(signal.SIGTERM)
+            new_orders(shop, 471)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.5)
+        output, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    assert shop.rows("select order_id from dwh.fact_order_item where order_id in ('470', '471')") == [
+        ("470",)
+    ]
+    assert statuses(shop, first) == [("live-shop", "succeeded")]
+    assert shop.rows("select stopped_at is not null from audit.live") == [(True,)]
+    # Nothing is left of it, and nothing is lost.
+    assert {table: counts["inserted"] for table, counts in shop.capture().changes().items()} == {
+        "raw.shop_sales_order": 1, "raw.shop_order_item": 1, "dwh.fact_order_item": 1
+    }  # fmt: skip
+    assert shop.capture().changes() == {}
 
 
 def test_a_gate_holds_a_busy_source_back_is_mailed_once_and_opens_when_the_rows_are_corrected(

@@ -194,11 +194,12 @@ class SourceLoop:
                 mark_crashed(control, self.environment.rules)
             self._was_connected, self._checked_at = True, 0.0
             prepare(control, self._reader.contracts.values(), self.source.name)
-            if self._open is not None and self._is_stale():
-                # What publishes later has a later run.
+            before = self._positions()
+            self._find_tables()
+            if self._open is not None and self._positions() != before:
+                # Another run has published meanwhile: what is published later has a later run.
                 self._end_run()
                 self._failed_at_snapshot = None
-            self._find_tables()
             # After an error it depends on the error how the open run ends: see `run`.
             yield
 
@@ -324,12 +325,15 @@ class SourceLoop:
         now: dict[str, tuple[int, datetime, datetime]] = {
             name: (run_id, *at) for name, run_id, *at in rows if name in declared
         }
-        known = {
+        return now != self._positions()
+
+    def _positions(self) -> dict[str, tuple[int, datetime, datetime]]:
+        """By table, the position that was read last."""
+        return {
             table.name: (one.watermark.run_id, one.watermark.captured_at, one.watermark.complete_at)
             for table, one in self._reader.tables.items()
             if one.watermark is not None
         }
-        return now != known
 
     def _is_held(self) -> bool:
         """Whether an undo holds this source back."""
