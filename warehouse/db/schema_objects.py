@@ -53,12 +53,16 @@ class SchemaObjects:
         """
         declared = in_order(objects)
         gone = self.registered() - {one.full_name for one in declared}
-        self.lock([*gone, *(one.full_name for one in declared if not self.is_current(one))])
+        stale = {one.full_name for one in self.stale(declared)}
+        self.lock([*gone, *stale])
         self._drop(gone & self._existing().keys())
         self._connection.execute("delete from audit.schema_object where object_name = any(%s)", [list(gone)])
+        has_changed = bool(gone)
         for one in declared:
-            if not self.is_current(one):
+            # What it is made of may be another now, or has taken it along.
+            if one.full_name in stale or (has_changed and self.stale([one])):
                 self._replace(one)
+                has_changed = True
 
     def drop_all(self) -> None:
         """Drop all objects of the warehouse but those that users' own objects stand on, and trigger functions.
@@ -84,10 +88,18 @@ class SchemaObjects:
             if dependant not in registered
         ]
 
-    def is_current(self, one: SchemaObject) -> bool:
-        """Whether the database has the object as it is declared."""
-        if self._existing().get(one.full_name) not in (one.kind, f"trigger {one.kind}"):
-            return False
+    def stale(self, objects: Iterable[SchemaObject]) -> list[SchemaObject]:
+        """Those of the declared objects that the database does not have, or has otherwise."""
+        existing = self._existing()
+        return [
+            one
+            for one in objects
+            if existing.get(one.full_name) not in (one.kind, f"trigger {one.kind}")
+            or not self._is_current(one)
+        ]
+
+    def _is_current(self, one: SchemaObject) -> bool:
+        """Whether the database has an object, which exists, as it is declared."""
         read = "pg_get_functiondef({}::regproc)" if one.kind == "function" else "pg_get_viewdef({}::regclass)"
         try:
             with self._connection.transaction(force_rollback=True):

@@ -81,9 +81,8 @@ def differences(connection: psycopg.Connection, time_zone: str | None = None) ->
         yield f"days were counted in time zone {zone}, and are in {time_zone} now"
     with connection.transaction(force_rollback=True):
         declared = schema_objects(connection)
-        for one in declared:
-            if not objects.is_current(one):
-                yield f"{one.kind} {one.full_name} is not as declared"
+        for one in objects.stale(declared):
+            yield f"{one.kind} {one.full_name} is not as declared"
         for name in sorted(objects.registered() - {one.full_name for one in declared}):
             yield f"{name} is no longer declared"
         for name, kind in differing_comments(connection, comments(connection)).items():
