@@ -269,14 +269,14 @@ class _Worker:
     def _judge(self, place: Place, kill: Kill) -> None:
         """Run the flow again: all must be as if nothing had happened."""
         reference, result = self.undisturbed[kill.flow], self._result
-        between = place.content(kill.flow)
+        between = _content(place, kill.flow)
         if kill.flow in (SHOP, LIVE, REBUILD) and between not in (reference.before, reference.after):
             self._complain(kill, f"left a part: {_differing(between, reference.before)}")
         left = dict(place.rows("select run_id, status from audit.run"))
         again = place.start(kill.flow, *self._sabotage)
         if again.end() != 0:
             self._complain(kill, f"the next run failed: {again.said}")
-        if differing := _differing(place.content(kill.flow), reference.after):
+        if differing := _differing(_content(place, kill.flow), reference.after):
             self._complain(kill, f"the next run did not make good: {differing}")
         ended = dict(place.rows("select run_id, status from audit.run"))
         wrong = {run_id: status for run_id, status in ended.items() if status not in ENDED}
@@ -297,6 +297,14 @@ class _Worker:
     def _complain(self, kill: Kill, what: str) -> None:
         self._result.complaints.append(f"{kill}: {what}")
         self._progress(self._result.complaints[-1])
+
+
+def _content(place: Place, flow: str) -> Content:
+    """Content of a place, also where its archive is not what its tables are."""
+    try:
+        return place.content(flow)
+    except AssertionError as error:
+        return {f"archive of {error}": "differs"}
 
 
 def _differing(one: Content, other: Content) -> list[str]:
