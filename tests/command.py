@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from tests.faults.flow_process import context
+from tests.faults.flow_process import fork
 
 DWH = "from cli.main import main; main()"
 
@@ -79,9 +79,7 @@ def start(
     for name in ("out", "err"):
         Path(output.name, name).touch()
     settings = dict(os.environ if environment is None else environment)
-    given = (program, arguments, settings, folder or Path.cwd(), Path(output.name))
-    process = context.Process(target=_perform, args=given)
-    process.start()
+    process = fork(_perform, program, arguments, settings, folder or Path.cwd(), Path(output.name))
     return Command(arguments, process, output)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
+from types import ModuleType
 from typing import Any
 
 context = multiprocessing.get_context("forkserver")
@@ -63,6 +64,18 @@ class FlowProcess:
         return self.process.exitcode
 
 
+def fork(target: Callable[..., None], *arguments: Any) -> ForkServerProcess:
+    """Start a process that calls `target`. It does not run this one's main program, which Streamlit's tests replace."""
+    process = context.Process(target=target, args=arguments)
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        process.start()
+    finally:
+        sys.modules["__main__"] = main
+    return process
+
+
 def start(
     flow: str, environment: Mapping[str, str], prepare: Prepare | None = None, **parameters: Any
 ) -> FlowProcess:
@@ -71,8 +84,7 @@ def start(
     The process says ("failed", class, message) where the flow raises.
     """
     hears, says = context.Pipe(duplex=False)
-    process = context.Process(target=_run, args=(flow, dict(environment), prepare, parameters, says))
-    process.start()
+    process = fork(_run, flow, dict(environment), prepare, parameters, says)
     says.close()
     return FlowProcess(process, hears)
 
