@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
+from threading import Lock
 from typing import TYPE_CHECKING, Final
 
 from warehouse.db.connections import WAREHOUSE_SETTINGS
@@ -10,10 +11,12 @@ from warehouse.errors import WarehouseError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from adbc_driver_manager import AdbcDatabase
+    from adbc_driver_manager import AdbcConnection, AdbcDatabase
 
 # A batch ends with the row that exceeds it: a row of 200 MB is a batch of its own.
 BATCH_BYTES: Final = 16 * 1024 * 1024
+# The driver counts the open connections of a database without a lock: two at once, and one cannot be closed.
+_COUNTING = Lock()
 
 
 class UnreadableRows(WarehouseError):
@@ -28,14 +31,14 @@ def open_reader(warehouse_url: str, query: str) -> "Iterator[pa.RecordBatchReade
         UnreadableRows: the query failed.
     """
     import pyarrow as pa
-    from adbc_driver_manager import AdbcConnection, AdbcStatement, Error
+    from adbc_driver_manager import AdbcStatement, Error
 
     settings = ", ".join(
         f"set_config('{name}', '{value}', false)" for name, value in _session_settings().items()
     )
     try:
         with ExitStack() as stack:
-            connection = stack.enter_context(AdbcConnection(_database(warehouse_url)))
+            connection = stack.enter_context(_connection(warehouse_url))
 
             def execute(text: str) -> pa.RecordBatchReader:
                 statement = stack.enter_context(AdbcStatement(connection))
@@ -49,6 +52,19 @@ def open_reader(warehouse_url: str, query: str) -> "Iterator[pa.RecordBatchReade
     except (Error, pa.ArrowException) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise UnreadableRows(f"Rows could not be read for the archive: {reason}.") from None
+
+
+@contextmanager
+def _connection(warehouse_url: str) -> "Iterator[AdbcConnection]":
+    from adbc_driver_manager import AdbcConnection
+
+    with _COUNTING:
+        connection = AdbcConnection(_database(warehouse_url))
+    try:
+        yield connection
+    finally:
+        with _COUNTING:
+            connection.close()
 
 
 @lru_cache(maxsize=4)
