@@ -111,10 +111,10 @@ main()
 
 
 def test_help_names_every_command_and_the_exit_codes(dwh: CommandLine) -> None:
-    said = dwh("--help").stdout
+    stdout = dwh("--help").stdout
     for name in ("demo", "up", "down", "status", "doctor", "migrate", "generate", "run", "psql", "report"):
-        assert re.search(rf"^│ {name}\s", said, re.MULTILINE), name
-    assert "3 a quality gate or threshold stopped the run" in " ".join(said.split())
+        assert re.search(rf"^│ {name}\s", stdout, re.MULTILINE), name
+    assert "3 a quality gate or threshold stopped the run" in " ".join(stdout.split())
 
 
 @pytest.mark.parametrize(

@@ -49,11 +49,11 @@ class Lake:
 
     def rebuild(self, *tables: str) -> list[str]:
         """Rebuild once; what it says, then the differences that it found."""
-        said: list[str] = []
+        messages: list[str] = []
         with start_run(self.orders.warehouse_url, flow="rebuild", archive=True) as run:
             sources = loaded_sources(run.connection, None)
-            verdicts = rebuild(run, self.archive, sources, tables or None, progress=said.append)
-        self.said = said
+            verdicts = rebuild(run, self.archive, sources, tables or None, progress=messages.append)
+        self.messages = messages
         return [str(one) for verdict in verdicts for one in verdict.differences]
 
     def state(self) -> dict[str, object]:
@@ -212,22 +212,22 @@ def test_past_states_have_the_mirrors_of_feeds_as_runs_left_them(lake: Lake) -> 
     feeds = [lake.orders.source, lake.leads.source]
     assert len(states) == 5
     for run_id, state in states.items():
-        said: list[str] = []
+        messages: list[str] = []
         with start_run(lake.orders.warehouse_url, flow="rebuild", archive=True) as run:
-            rebuild_as_of(run, lake.archive, feeds, run_id, progress=said.append)
+            rebuild_as_of(run, lake.archive, feeds, run_id, progress=messages.append)
         built = {
             name: lake.orders.rows(rows.format(f"rebuild_{run_id}.{name.partition('.')[2]}"))
             for name in state
         }
         assert [name for name in state if built[name] != state[name]] == [], run_id
-        assert not [line for line in said if "cannot be given back" in line]
+        assert not [line for line in messages if "cannot be given back" in line]
     (folder / "renamed.json").unlink()
     last = [*states][-1]
     with start_run(lake.orders.warehouse_url, flow="rebuild", archive=True) as run:
-        found = rebuild_as_of(run, lake.archive, feeds, last, ["raw.orders_order"], progress=said.append)
+        found = rebuild_as_of(run, lake.archive, feeds, last, ["raw.orders_order"], progress=messages.append)
     # Records of other files, and one that was replayed from quarantine.
     assert found == {f"rebuild_{last}.orders_order": 4}
-    assert [line for line in said if "cannot be given back" in line] == [
+    assert [line for line in messages if "cannot be given back" in line] == [
         "orders: 4 records of a.json cannot be given back: it does not lie in the landing folder any more"
     ]
     now = lake.state()
@@ -313,13 +313,13 @@ def test_records_whose_file_is_gone_are_kept_where_they_are_and_named_as_lost_wh
     before = lake.state()
     assert lake.rebuild() == []
     lake.assert_is(before)
-    assert not [line for line in lake.said if "cannot be given back" in line]
+    assert not [line for line in lake.messages if "cannot be given back" in line]
     lake.orders.warehouse.execute("update raw.orders_order set status = 'x' where order_id = 'P-3'")
     assert len(lake.rebuild("raw.orders_order")) == 1
     lake.assert_is(before)
     lake.orders.warehouse.execute("truncate raw.orders_order")
     lake.rebuild("raw.orders_order")
-    assert [line for line in lake.said if "cannot be given back" in line] == [
+    assert [line for line in lake.messages if "cannot be given back" in line] == [
         "orders: 1 records of a.json cannot be given back: it has other content now"
     ]
     assert lake.orders.rows("select order_id from raw.orders_order order by 1") == [("P-1",), ("P-3",)]

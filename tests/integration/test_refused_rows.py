@@ -126,7 +126,7 @@ def test_member_that_is_refused_later_keeps_its_version_and_shows_that_a_newer_s
 
 
 def test_customer_who_lacks_what_the_contract_asks_keeps_past_sales_and_waits_alone(shop: Pipeline) -> None:
-    # By number of a customer: what it lacks once it has bought. Another one, ten on, lacks it from the beginning.
+    # By number of a customer: what is missing once it has bought; of another one, ten on, from the beginning.
     lacking = {1: "name", 2: "document_number", 3: "birth_date"}
     rules = {number: f"{column.replace('_', ' ')} is missing" for number, column in lacking.items()}
     for number in lacking:

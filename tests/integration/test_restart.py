@@ -38,8 +38,8 @@ class Day:
     def run(self, *arguments: str) -> tuple[int, str]:
         """Exit code and what was told."""
         process = self.start(*arguments)
-        _, told = process.communicate()
-        return process.wait(), told
+        _, stderr = process.communicate()
+        return process.wait(), stderr
 
     def mend(self) -> None:
         """What the web logs lacked: a file that knows addresses' countries."""

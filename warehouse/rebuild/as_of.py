@@ -50,7 +50,7 @@ def rebuild_as_of(
 ) -> dict[str, int]:
     """Build `tables`, or all mirrors, dimensions and daily snapshots, as a run left them, into schema `rebuild_<run>`.
 
-    `feeds` are the sources whose mirrors come from landing files: what those no longer have is named, and left out. A
+    `feeds` are the sources whose mirrors come from landing files: what those no longer have is named, and skipped. A
     schema of that name is replaced; no live table is touched. Returns rows by table of that schema.
 
     Raises:

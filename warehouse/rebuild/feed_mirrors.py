@@ -186,7 +186,7 @@ class FeedMirrors:
     def build(self, table: Table) -> Comparison:
         """Fill pg_temp.expected with the rows of a mirror, to be compared with the live one.
 
-        Of files with lost records, rows that the live mirror has are left out on both sides.
+        Of files with lost records, rows that the live mirror has are skipped on both sides.
         """
         self.fill(table)
         kept = self._kept(table)
