@@ -48,6 +48,10 @@ class Pooler:
         """Work in another mode from the next message of each client on."""
         self._ask("set_mode", mode)
 
+    def await_idle(self) -> None:
+        """Wait until no client has a server connection: clients have their answers a moment earlier."""
+        self._ask("await_idle")
+
     def left_behind(self) -> list[dict[str, Any]]:
         """What the next client that is given each idle server connection would find: settings, statements, locks."""
         found: list[dict[str, Any]] = self._ask("left_behind")
@@ -96,12 +100,14 @@ class _Server:
     def fill(self, count: int) -> None:
         self._idle += [self._take() for _ in range(count)]
 
-    def left_behind(self) -> list[dict[str, object]]:
+    def await_idle(self) -> None:
         give_up_at = time.monotonic() + 30
-        # A client has its answer before its server connection is idle.
         while len(self._idle) < sum(not server.closed for server in self._opened):
             assert time.monotonic() < give_up_at, "a client stays in its transaction"
             time.sleep(0.01)
+
+    def left_behind(self) -> list[dict[str, object]]:
+        self.await_idle()
         return [
             {
                 # Without those that a library brings when it is loaded.

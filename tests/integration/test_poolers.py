@@ -117,6 +117,7 @@ def test_run_whose_session_goes_to_another_client_publishes_nothing(warehouse_ur
         ensure_alive(run)
         between.set_mode("transaction")
         ensure_alive(run)
+        between.await_idle()
         with closing(psycopg.connect(between.url)) as other:
             other.execute("select")
             ensure_alive(run)
