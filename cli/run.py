@@ -334,6 +334,7 @@ def _summary(result: "FlowResult") -> list[str]:
         lines.append(
             f"{len(checks)} checks, {failed} failed or warned (`dwh quarantine list` lists the rows)."
         )
+    verifications = [one for one in verifications if one.is_compared]
     if verifications:
         rows = sum(verification.rows_source for verification in verifications)
         lines.append(

@@ -12,6 +12,7 @@ from flows.engine import is_tracked, log
 from flows.table_assets import COUNTS, changes, show_tables
 from warehouse.db.connections import connect
 from warehouse.errors import visible
+from warehouse.extract.verification import NOT_COMPARED
 from warehouse.report.charts import Slot, stacked_columns
 from warehouse.runs.status import Rows, RunDetails, read_history, read_run_details
 from warehouse.settings import Settings
@@ -130,15 +131,16 @@ def page(details: RunDetails) -> str:
     lines += _section("Files that were not read", details.unread_files, _unread_file)
     if details.checks and not any(check["outcome"] in FOUND for check in details.checks):
         lines += ["", f"All {len(details.checks)} checks passed."]
-    if details.verifications and not _different(details.verifications):
-        rows = sum(verification["rows_source"] for verification in details.verifications)
+    compared = [one for one in details.verifications if one["verdict"] != NOT_COMPARED]
+    if compared and not _different(compared):
+        rows = sum(verification["rows_source"] for verification in compared)
         equal = (
             "equal to what is recomputed from the layer below"
             if details.has_star
             else "equal in source and mirror"
         )
         parts = sum(table["is_part"] for table in details.verified)
-        lines += ["", f"Verified: {count_tables(len(details.verifications), parts)}, {rows:,} rows, {equal}."]
+        lines += ["", f"Verified: {count_tables(len(compared), parts)}, {rows:,} rows, {equal}."]
     lines += _section("Large tables: every row verified since", details.verified, _verified_since)
     return "\n".join(lines)
 

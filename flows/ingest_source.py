@@ -213,7 +213,8 @@ def verify_source(run: Run, staged: Staged) -> tuple[Verification, ...]:
     """Compare source and mirror, chunk by chunk."""
     ensure_alive(run)
     verifications = verification.verify(run, staged)
-    rows = sum(one.rows_source for one in verifications)
-    tables = count_tables(len(verifications), sum(one.is_part for one in verifications))
+    compared = [one for one in verifications if one.is_compared]
+    rows = sum(one.rows_source for one in compared)
+    tables = count_tables(len(compared), sum(one.is_part for one in compared))
     log(f"verified: {tables}, {rows:,} rows, equal in source and mirror")
     return verifications

@@ -17,6 +17,7 @@ import pytest
 from psycopg import sql
 
 from cli.diagnostics import _access_paths, _table, verification_findings
+from flows.artifacts import page as run_page
 from stack.accounts import ENVIRONMENT
 from stack.postgres import EmbeddedPostgres
 from tests.conftest import MAJOR, SETTINGS
@@ -84,6 +85,19 @@ def make(pipeline: Pipeline, rows: int = 100, *, index: bool = True, kind: str =
         f"create table {name} (id bigint primary key, value text, updated_at {kind} default now())",
         f"insert into {name} select 10 * n, 'as it was', '2024-01-01'::timestamptz + n * interval '1 s' "
         f"from generate_series(1, {rows}) as n",
+        *([f"create index on {name} (updated_at)"] if index else []),
+    )
+    pipeline.source = only(name)
+    pipeline.capture()
+    return name
+
+
+def make_without_ranges(pipeline: Pipeline, *, index: bool = True) -> str:
+    """A table of 50 rows whose key is of a type that is not compared by ranges, captured; returns its name."""
+    name = f"reading_{next(numbers)}"
+    pipeline.do(
+        f"create table {name} (id double precision primary key, value text, updated_at timestamptz)",
+        f"insert into {name} select n, 'as it was', '2024-01-01' from generate_series(1, 50) as n",
         *([f"create index on {name} (updated_at)"] if index else []),
     )
     pipeline.source = only(name)
@@ -480,10 +494,9 @@ def test_ranges_that_the_batch_touches_are_verified_with_it(shop: Pipeline) -> N
     assert run.staged.tables[0].ranges[0].low == ("510",)
 
 
-def test_changes_that_the_source_counts_and_no_batch_explains_bring_the_rotation_forward(
-    shop: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = make(shop, 400)
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each run that reads by the cursor, whether its rotation is hurried."""
     hurried: list[bool] = []
 
     def choose(*arguments: object, is_hurried: bool) -> object:
@@ -491,6 +504,13 @@ def test_changes_that_the_source_counts_and_no_batch_explains_bring_the_rotation
         return choose_ranges(*arguments, is_hurried=is_hurried)  # type: ignore[arg-type]
 
     monkeypatch.setattr(stage_table, "choose_ranges", choose)
+    return hurried
+
+
+def test_changes_that_the_source_counts_and_no_batch_explains_bring_the_rotation_forward(
+    shop: Pipeline, hurried: list[bool]
+) -> None:
+    name = make(shop, 400)
     # A session reports its counters with its next statement.
     shop.do("select pg_stat_force_next_flush()", "select 1")
     shop.capture(full_refresh=True)
@@ -501,7 +521,7 @@ def test_changes_that_the_source_counts_and_no_batch_explains_bring_the_rotation
         "select pg_stat_force_next_flush()", "select 1",
     )  # fmt: skip
     shop.capture()
-    # What other tests have open would let the batch read these rows again, as if it explained the changes that follow.
+    # What other tests have open would let the next batch read these rows again, as if it explained the changes.
     shop.await_open_transactions()
     shop.capture()
     shop.do(f"delete from {name} where id % 200 = 150", "select pg_stat_force_next_flush()", "select 1")
@@ -512,6 +532,24 @@ def test_changes_that_the_source_counts_and_no_batch_explains_bring_the_rotation
     shop.capture()
     assert hurried[-1] is False
     assert_same(shop, name)
+
+
+def test_rows_that_are_read_again_explain_no_other_change(shop: Pipeline, hurried: list[bool]) -> None:
+    name = make(shop, 400)
+    flush = ("select pg_stat_force_next_flush()", "select 1")
+    shop.do(*flush)
+    shop.capture(full_refresh=True)
+    with connect(shop.shop_url) as other:
+        # As long as it is open, each run reads again what is stamped from now on.
+        other.execute("create table held (id integer)")
+        shop.do(f"update {name} set value = 'read again', updated_at = now() where id > 3000", *flush)
+        assert shop.capture().loads[f"raw.shop_{name}"].rows_read == 100
+        shop.do(f"delete from {name} where id % 50 = 0 and id <= 3000", *flush)
+        runs = [shop.capture(max_delete_share=0.9, delete_floor_rows=100) for _ in range(3)]
+        assert all(run.loads[f"raw.shop_{name}"].rows_read >= 100 for run in runs)
+        other.rollback()
+    # The run that reads them believes them to explain the deletes; it has published by the next one that they do not.
+    assert hurried[-2:] == [True, True]
 
 
 def test_budget_follows_from_the_promise(shop: Pipeline) -> None:
@@ -1173,15 +1211,7 @@ def test_reconcile_repairs_a_row_that_was_written_before_its_range_was_verified(
 
 @pytest.mark.parametrize("index", [True, False])
 def test_reconcile_counts_as_verification_of_a_table_without_ranges(shop: Pipeline, index: bool) -> None:
-    name = f"reading_{next(numbers)}"
-    shop.do(
-        # Of a key type that is not compared by ranges.
-        f"create table {name} (id double precision primary key, value text, updated_at timestamptz)",
-        f"insert into {name} select n, 'as it was', '2024-01-01' from generate_series(1, 50) as n",
-        *([f"create index on {name} (updated_at)"] if index else []),
-    )
-    shop.source = only(name)
-    shop.capture()
+    name = make_without_ranges(shop, index=index)
     shop.capture()
     assert verified_since(shop, name) == [("run 1",)]
     # What the cursor will show is no failure of the last run.
@@ -1206,6 +1236,33 @@ def test_reconcile_counts_as_verification_of_a_table_without_ranges(shop: Pipeli
     with start_run(shop.warehouse_url, flow="undo") as undoing:
         undo(undoing, run.run_id)
     assert verified_since(shop, name) == [("run 2" if index else "run 1",)]
+
+
+def test_table_of_which_nothing_was_compared_is_not_called_equal(shop: Pipeline) -> None:
+    name = make_without_ranges(shop)
+    whole = shop.capture(full_refresh=True)
+    shop.do(f"update {name} set value = 'stamped', updated_at = now() where id = 1")
+    part = shop.capture()
+    assert [run.verifications[0].is_compared for run in (whole, part)] == [True, False]
+    verdicts = "select verdict, rows_source, chunks > 0 from audit.verification where run_id = %s"
+    assert shop.rows(verdicts, part.run_id) == [("not_compared", 0, False)]
+    # What people see is the last comparison.
+    for mart in ("capture_verification", "reconciliation"):
+        query = f"select verdict, run_id from mart.{mart} where table_name = %s"
+        assert shop.rows(query, name) == [("equal", whole.run_id)]
+    text = run_page(read_run_details(shop.warehouse, part.run_id))
+    assert "Verified:" not in text
+    snapshot = Origin(shop.warehouse, shop.source).mirrored(shop.source.tables[0], ["1"])
+    assert snapshot is not None and "all rows were last compared at" in str(snapshot.facts["snapshot"])
+    # Nor is it due again at once.
+    assert shop.capture().staged.tables[0].reading == "ranges"
+    # A difference that a reconcile has found is shown until the table is compared again.
+    shop.warehouse.execute(f"update raw.shop_{name} set value = 'by hand' where id = 2".encode())
+    assert reconciled(shop).verdict == "different"
+    shop.capture()
+    assert shop.rows("select verdict from mart.reconciliation where table_name = %s", name) == [
+        ("different",)
+    ]
 
 
 def test_undo_forgets_what_a_reconcile_has_verified_since(shop: Pipeline) -> None:

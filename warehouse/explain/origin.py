@@ -13,6 +13,7 @@ from warehouse.explain.rows import column_types, find_rows
 from warehouse.extract.catalog import source_columns
 from warehouse.extract.range_verdict import find_verdict
 from warehouse.extract.snapshot import check_readable
+from warehouse.extract.verification import NOT_COMPARED
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import create_changed_keys
 from warehouse.load.conform import conform
@@ -109,8 +110,10 @@ class Origin:
         verdict_of_range = find_verdict(self.connection, table, key)
         row = self.connection.execute(
             """
-            select verification.captured_at, verification.verdict, watermark.snapshot_xmin
+            select verification.captured_at, verification.verdict, watermark.snapshot_xmin, present.complete_at
             from audit.verification as verification
+            left join audit.watermark as present
+                on present.source = verification.source and present.table_name = verification.table_name
             left join audit.watermark as watermark
                 on watermark.run_id = verification.run_id and watermark.source = verification.source
                 and watermark.table_name = verification.table_name
@@ -122,8 +125,11 @@ class Origin:
         ).fetchone()
         if row is None or row[0] is None:
             return f"not on record, {verdict_of_range}" if verdict_of_range else "not on record"
-        taken_at, verdict, xmin = row
+        taken_at, verdict, xmin, complete_at = row
         compared = verdict_of_range or f"source and mirror {verdict}"
+        if verdict == NOT_COMPARED and verdict_of_range is None:
+            # Read by the cursor alone: the whole table is compared at an interval.
+            compared = f"all rows were last compared at {complete_at:%Y-%m-%d %H:%M:%S} UTC"
         summary = f"{taken_at:%Y-%m-%d %H:%M:%S} UTC, {compared}"
         return f"{summary}, transactions before {xmin:,} seen" if xmin is not None else summary
 

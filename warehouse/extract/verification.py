@@ -23,6 +23,8 @@ from warehouse.extract.range_store import forget_verification
 from warehouse.extract.staged import Staged, StagedTable
 from warehouse.runs.audit import Run
 
+NOT_COMPARED = "not_compared"
+
 
 @dataclass(frozen=True)
 class Verification:
@@ -39,7 +41,14 @@ class Verification:
     is_part: bool = False
 
     @property
+    def is_compared(self) -> bool:
+        """Whether anything was compared: a read by the cursor of a table without key ranges compares nothing."""
+        return self.chunks > 0
+
+    @property
     def verdict(self) -> str:
+        if not self.is_compared:
+            return NOT_COMPARED
         return "different" if self.chunks_differing else "equal"
 
 

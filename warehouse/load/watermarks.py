@@ -62,9 +62,10 @@ def move_watermarks(
         if one.reading == "skipped" or _is_published(before, run_id, staged):
             continue
         if one.reading == "cursor":
-            write_watermark(connection, one.table, _moved_cursor(run_id, one, staged, high, rows[one.table]))
+            watermark = _moved_cursor(run_id, one, staged, high, rows[one.table], _changes(one, loads))
+            write_watermark(connection, one.table, watermark)
             continue
-        watermark = _moved(run_id, one, staged, high, rows[one.table])
+        watermark = _moved(run_id, one, staged, high, rows[one.table], _changes(one, loads))
         if one.reading == "ranges":
             if one.key_order is not None and one.ranges:
                 complete_xmin = update_ranges(
@@ -93,8 +94,10 @@ def _is_published(watermark: Watermark | None, run_id: int, staged: Staged) -> b
     )
 
 
-def _moved(run_id: int, one: StagedTable, staged: Staged, high: str | None, rows: int) -> Watermark:
-    """The watermark after a table was read."""
+def _moved(
+    run_id: int, one: StagedTable, staged: Staged, high: str | None, rows: int, changes: int
+) -> Watermark:
+    """The watermark after a table was read, which brought so many `changes`."""
     snapshot, before, counters = staged.snapshot, one.before, one.counters
     is_complete = one.reading == "complete" or before is None
     has_confirmed = bool(one.rows_deleted) and staged.threshold.is_confirmed
@@ -102,7 +105,7 @@ def _moved(run_id: int, one: StagedTable, staged: Staged, high: str | None, rows
     read_at = before.captured_at if before is not None and staged.is_replay else snapshot.taken_at
     unexplained = 0
     if before is not None and counters is not None and not is_restarted:
-        unexplained = unexplained_changes(before, counters.changes, one.rows_read + one.rows_deleted)
+        unexplained = unexplained_changes(before, counters.changes, changes)
     return Watermark(
         run_id,
         high,
@@ -119,7 +122,9 @@ def _moved(run_id: int, one: StagedTable, staged: Staged, high: str | None, rows
     )
 
 
-def _moved_cursor(run_id: int, one: StagedTable, staged: Staged, high: str | None, rows: int) -> Watermark:
+def _moved_cursor(
+    run_id: int, one: StagedTable, staged: Staged, high: str | None, rows: int, changes: int
+) -> Watermark:
     """The watermark after a table was read by its cursor alone: nothing is known of rows that the cursor does not show.
 
     In the middle of a backlog the position stays where the backlog begins.
@@ -131,8 +136,8 @@ def _moved_cursor(run_id: int, one: StagedTable, staged: Staged, high: str | Non
         before,
         run_id=run_id,
         row_count=rows,
-        # What was read explains as many changes.
-        changes_counted=None if counted is None else counted + one.rows_read,
+        # What was read explains as many of the source's.
+        changes_counted=None if counted is None else counted + changes,
     )
     if one.read_up_to is not None:
         return published
@@ -152,6 +157,12 @@ def _row_count(one: StagedTable, loads: Mapping[str, Load]) -> int:
     known = (one.before.row_count if one.before else None) or 0
     load = loads.get(f"raw.{one.table.mirror}")
     return known + (load.rows_inserted - load.rows_deleted if load else 0)
+
+
+def _changes(one: StagedTable, loads: Mapping[str, Load]) -> int:
+    """Rows that the batch has changed in the mirror: those read again under a long transaction explain no change."""
+    load = loads.get(f"raw.{one.table.mirror}")
+    return load.rows_inserted + load.rows_updated + load.rows_deleted if load else 0
 
 
 def _highest_cursor(connection: psycopg.Connection, staged: StagedTable, snapshot: Snapshot) -> str | None:

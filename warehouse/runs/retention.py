@@ -24,7 +24,8 @@ _STATE = (
 # Runs with the last verification of a table or the last result of a check, the last of each flow, and its last success.
 _LAST_WORDS = """
     select run_id from audit.verification where verification_id in (
-        select max(verification_id) from audit.verification group by layer, source, table_name
+        select max(verification_id) from audit.verification where verdict <> 'not_compared'
+        group by layer, source, table_name
     )
     union
     select run_id from audit.check_result where check_result_id in (

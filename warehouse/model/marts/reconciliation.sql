@@ -9,6 +9,7 @@ with recursive last as (
             newest.table_name,
             newest.verification_id
         from audit.verification as newest
+        where newest.verdict <> 'not_compared'
         order by newest.layer desc, newest.source desc, newest.table_name desc, newest.verification_id desc
         limit 1
     )
@@ -26,7 +27,9 @@ with recursive last as (
             one.table_name,
             one.verification_id
         from audit.verification as one
-        where (one.layer, one.source, one.table_name) < (last.layer, last.source, last.table_name)
+        where
+            one.verdict <> 'not_compared'
+            and (one.layer, one.source, one.table_name) < (last.layer, last.source, last.table_name)
         order by one.layer desc, one.source desc, one.table_name desc, one.verification_id desc
         limit 1
     ) as previous
