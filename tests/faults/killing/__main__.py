@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 import tempfile
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,8 +25,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--result", type=Path, default=RESULT)
     arguments = parser.parse_args()
-    # Whoever ends it, servers and folders go first.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # Whoever ends it early gets the result of the kills so far; servers and folders go first.
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     console = Console(log_path=False)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fault-kill-")))
@@ -34,7 +36,7 @@ def main() -> int:
         worlds = [
             stack.enter_context(World(folder / f"server {number}")) for number in range(arguments.servers)
         ]
-        result = run(worlds, arguments.kills, seed=arguments.seed, progress=console.log)
+        result = run(worlds, arguments.kills, seed=arguments.seed, progress=console.log, stopping=stopping)
     arguments.result.parent.mkdir(exist_ok=True)
     arguments.result.write_text(json.dumps(result.figures(), indent=2) + "\n")
     show(console, result)

@@ -110,12 +110,13 @@ def run(
     orders: Sequence[Kill] = (),
     sabotage: tuple[Prepare, ...] = (),
     progress: Callable[[str], None] = lambda _: None,
+    stopping: threading.Event | None = None,
 ) -> Result:
     """Let `orders`, or else `kills` kills as planned, land in worlds that are made, in all of them at the same time.
 
-    `sabotage` is called in the process of each flow, before it.
+    `sabotage` is called in the process of each flow, before it; `stopping` is set by whoever wants it to end early.
     """
-    result = Result()
+    result = Result(stopping=stopping or threading.Event())
     started = time.monotonic()
     workers = [_Worker(world, result, progress, sabotage) for world in worlds]
     steps = {flow: undisturbed.steps for flow, undisturbed in workers[0].undisturbed.items()}
