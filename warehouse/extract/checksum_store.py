@@ -45,19 +45,38 @@ def store_checksums(
 
 
 def stored_checksums(
-    connection: psycopg.Connection, table: Table, captured_at: datetime, columns: Sequence[Column]
+    connection: psycopg.Connection,
+    table: Table,
+    captured_at: datetime,
+    columns: Sequence[Column],
+    *,
+    if_verified: bool = False,
 ) -> tuple[dict[int, Chunk], int] | None:
     """Read the digest of the source at the snapshot of `captured_at` and its number of chunks; None if not stored.
 
-    It is the digest of the last run that staged, even if that run published nothing.
+    It is the digest of the last run that staged, even if that run published nothing. `if_verified`: None, too, if the
+    mirror was not verified against it.
     """
     rows = connection.execute(
         """
         select source_checksum.chunks, bucket, row_count, key_sum, content_sum
         from staging.source_checksum left join staging.source_chunk using (source, table_name)
-        where source = %s and table_name = %s and captured_at = %s and column_names = %s
+        where source = %(source)s and table_name = %(table)s and captured_at = %(captured_at)s
+            and column_names = %(columns)s
+            and (not %(if_verified)s or exists (
+                select from audit.verification
+                inner join audit.watermark using (run_id, source, table_name, captured_at)
+                where source = %(source)s and table_name = %(table)s and captured_at = %(captured_at)s
+                    and verdict = 'equal'
+            ))
         """,
-        [table.source, table.name, captured_at, [column.name for column in columns]],
+        {
+            "source": table.source,
+            "table": table.name,
+            "captured_at": captured_at,
+            "columns": [column.name for column in columns],
+            "if_verified": if_verified,
+        },
     ).fetchall()
     if not rows:
         return None
@@ -67,22 +86,3 @@ def stored_checksums(
         if bucket is not None
     }
     return digest, rows[0][0]
-
-
-def verified_checksums(
-    connection: psycopg.Connection,
-    table: Table,
-    captured_at: datetime,
-    columns: Sequence[Column],
-    chunks: int,
-) -> dict[int, Chunk] | None:
-    """Read the stored digest if it has this number of chunks and the mirror was verified against it; else None."""
-    is_equal = connection.execute(
-        """
-        select from audit.verification inner join audit.watermark using (run_id, source, table_name, captured_at)
-        where source = %s and table_name = %s and captured_at = %s and verdict = 'equal'
-        """,
-        [table.source, table.name, captured_at],
-    ).rowcount
-    stored = stored_checksums(connection, table, captured_at, columns) if is_equal else None
-    return stored[0] if stored and stored[1] == chunks else None

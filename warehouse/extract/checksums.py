@@ -92,7 +92,10 @@ def compute_checksums(
     where: sql.Composable | None = None,
 ) -> dict[int, Chunk]:
     """Compute the chunks of `relation`, whose `columns` are selected as at the source or as they are mirrored."""
+    # The planner overestimates the number of chunks and would scan in one process. Two statements in one message are a
+    # transaction of their own where none is open.
     statement = sql.SQL(
+        "set local parallel_tuple_cost = 0.001; "
         "select {key} & {mask}, count(*), sum({key}), sum({content}) from {relation} where {where} group by 1"
     ).format(
         key=key_hash(key, columns, method, at_source=at_source),
@@ -101,11 +104,9 @@ def compute_checksums(
         relation=relation,
         where=where or sql.SQL("true"),
     )
-    with connection.transaction():
-        # The planner overestimates the number of chunks and would scan in one process.
-        connection.execute("set local parallel_tuple_cost = 0.001")
-        chunk_rows = connection.execute(statement).fetchall()
-    return {bucket: Chunk(rows, int(keys), int(hashes)) for bucket, rows, keys, hashes in chunk_rows}
+    cursor = connection.execute(statement, prepare=False)
+    cursor.nextset()
+    return {bucket: Chunk(rows, int(keys), int(hashes)) for bucket, rows, keys, hashes in cursor}
 
 
 def compute_checksums_and_changes(

@@ -16,7 +16,7 @@ from warehouse.sources.declaration import Table
 ANALYZE_ABOVE = 1000
 
 
-def expected_rows(writer: psycopg.Connection, table: Table) -> int:
+def expected_rows(writer: psycopg.Connection, table: Table, rows_staged: int) -> int:
     """Estimate how many rows the source has: the larger of the batch and the planner's count of the mirror."""
     row = writer.execute(
         """
@@ -26,7 +26,7 @@ def expected_rows(writer: psycopg.Connection, table: Table) -> int:
         [table.mirror],
     ).fetchone()
     assert row is not None
-    return int(max(row[0], _count(writer, sql.SQL("select count(*) from {}").format(batch_table(table)))))
+    return max(int(row[0]), rows_staged)
 
 
 def expected_checksums(
@@ -36,14 +36,16 @@ def expected_checksums(
     chunks: int,
     method: Hashing,
     verified: Checksums | None,
+    rows_staged: int,
     *,
     keys_only: bool,
 ) -> Checksums | None:
     """Checksums of the rows that the source should have; None where nothing was captured yet.
 
-    `verified` is what the last run verified the mirror to hold: as long as the mirror has as many rows, it is not
-    hashed again. A row that was changed by hand is missed here, and found by the verification that ends the run.
-    `keys_only` is for a table that was read in full: the batch holds its rows, and only keys can be gone.
+    The batch has `rows_staged`. `verified` is what the last run verified the mirror to hold: as long as the mirror has
+    as many rows, it is not hashed again. A row that was changed by hand is missed here, and found by the verification
+    that ends the run. `keys_only` is for a table that was read in full: the batch holds its rows, and only keys can be
+    gone.
 
     Raises:
         SourceError: the declared key is not unique in the batch.
@@ -61,16 +63,15 @@ def expected_checksums(
         return combined(
             [mirror, compute_checksums(writer, new, table.key, columns, chunks, method, keys_only=True)]
         )
-    rows = _count(writer, sql.SQL("select count(*) from {}").format(batch_table(table)))
-    if not rows:
+    if not rows_staged:
         return mirror
-    if rows > ANALYZE_ABOVE:
+    if rows_staged > ANALYZE_ABOVE:
         analyze_briefly(writer, batch_table(table), table.key)
     batch = compute_checksums(writer, batch_table(table), table.key, columns, chunks, method)
     replaced = _in_mirror(writer, table, columns, chunks, method, batch_table(table))
     # A key that occurs twice replaces one row of the mirror.
     new_rows = _count(writer, sql.SQL("select count(*) from ({}) as new").format(_new_keys(table)))
-    if rows - new_rows > row_count(replaced):
+    if rows_staged - new_rows > row_count(replaced):
         raise invalid_key(table, "not unique")
     return combined([mirror, batch], [replaced])
 

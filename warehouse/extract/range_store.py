@@ -17,27 +17,28 @@ from warehouse.sources.declaration import Table, fitted
 def replace_ranges(
     connection: psycopg.Connection,
     run_id: int,
-    table: Table,
-    order: KeyOrder | None,
+    tables: Sequence[tuple[Table, KeyOrder | None]],
     snapshot: Snapshot,
     limits: ReadLimits,
 ) -> None:
-    """Cut a table into new ranges after all of it was compared; without an order of its keys it has no ranges."""
+    """Cut tables into new ranges after all of them was compared; one without an order of its keys has no ranges."""
     connection.execute(
-        "delete from audit.key_range where source = %s and table_name = %s", [table.source, table.name]
+        "delete from audit.key_range where (source, table_name) in (select unnest(%s::text[]), unnest(%s::text[]))",
+        [[table.source for table, _ in tables], [table.name for table, _ in tables]],
     )
-    if order is None:
-        return
-    if order.needs_mirror_index:
-        connection.execute(
-            sql.SQL("create index if not exists {} on {} ({})").format(
-                sql.Identifier(fitted(f"ix_{table.mirror}_key_order")),
-                sql.Identifier("raw", table.mirror),
-                order.sorted(),
+    for table, order in tables:
+        if order is None:
+            continue
+        if order.needs_mirror_index:
+            connection.execute(
+                sql.SQL("create index if not exists {} on {} ({})").format(
+                    sql.Identifier(fitted(f"ix_{table.mirror}_key_order")),
+                    sql.Identifier("raw", table.mirror),
+                    order.sorted(),
+                )
             )
-        )
-    for low, rows in _cut(connection, table, order, (), (), limits.range_rows):
-        _write_range(connection, run_id, table, low, snapshot, rows, "whole")
+        for low, rows in _cut(connection, table, order, (), (), limits.range_rows):
+            _write_range(connection, run_id, table, low, snapshot, rows, "whole")
 
 
 def update_ranges(

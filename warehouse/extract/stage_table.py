@@ -129,6 +129,7 @@ class TableStager:
             watermark,
             self.snapshot.taken_at,
             where,
+            rows_read,
             scanned,
         )
         rows_found = compared.rows_found

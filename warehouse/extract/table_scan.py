@@ -10,7 +10,7 @@ from psycopg import sql
 
 from warehouse.extract import deletes
 from warehouse.extract.catalog import invalid_key
-from warehouse.extract.checksum_store import store_checksums, verified_checksums
+from warehouse.extract.checksum_store import store_checksums, stored_checksums
 from warehouse.extract.checksums import (
     Checksums,
     chunks_for,
@@ -65,7 +65,7 @@ def scan_once(
     has_changed: sql.Composable,
 ) -> SourceChecksums | None:
     """Compute the source's checksums and find the rows that have changed, in one scan; None if these are too many."""
-    chunks = chunks_for(expected_rows(writer, table))
+    chunks = chunks_for(expected_rows(writer, table, 0))
     found = compute_checksums_and_changes(
         reader,
         sql.Identifier(*table.at_source),
@@ -87,20 +87,25 @@ def compare_all(
     watermark: Watermark | None,
     taken_at: datetime,
     already_read: sql.Composable,
+    rows_staged: int,
     scanned: SourceChecksums | None = None,
 ) -> Compared:
     """Store the source's checksums at the snapshot of `taken_at` for the verification. Where mirror and batch differ
-    from them, stage the keys that were deleted, and read the rows that were not among those `already_read`.
+    from them, stage the keys that were deleted, and read the rows that were not among those `already_read`, of which
+    the batch has `rows_staged`.
 
     The source is scanned for them unless it was `scanned` already.
     """
     relation = sql.Identifier(*table.at_source)
-    chunks = scanned.chunks if scanned else chunks_for(expected_rows(writer, table))
+    chunks = scanned.chunks if scanned else chunks_for(expected_rows(writer, table, rows_staged))
     method = hashing(reader, writer)
     is_full = watermark is None
-    verified = (
-        verified_checksums(writer, table, watermark.captured_at, columns, chunks) if watermark else None
+    stored = (
+        stored_checksums(writer, table, watermark.captured_at, columns, if_verified=True)
+        if watermark
+        else None
     )
+    verified = stored[0] if stored and stored[1] == chunks else None
 
     def read_source() -> Checksums:
         if scanned is not None:
@@ -110,7 +115,9 @@ def compare_all(
     # Source and warehouse are different servers: hash both in parallel.
     with ThreadPoolExecutor(max_workers=1) as pool:
         pending = pool.submit(read_source)
-        expected = expected_checksums(writer, table, columns, chunks, method, verified, keys_only=is_full)
+        expected = expected_checksums(
+            writer, table, columns, chunks, method, verified, rows_staged, keys_only=is_full
+        )
         source = pending.result()
     store_checksums(writer, table, taken_at, columns, source, chunks)
     if expected is None:

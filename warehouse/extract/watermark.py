@@ -120,10 +120,35 @@ def _watermark(
     )
 
 
-def write_watermark(connection: psycopg.Connection, table: Table, watermark: Watermark) -> None:
-    """Record how far `table` is captured, in the transaction that publishes its rows."""
+def write_watermarks(connection: psycopg.Connection, watermarks: Mapping[Table, Watermark]) -> None:
+    """Record how far tables are captured, in the transaction that publishes their rows."""
+    rows = [_stored(table, watermark) for table, watermark in watermarks.items()]
+    if not rows:
+        return
+    names = [*rows[0]]
+    marks = [
+        sql.SQL("'0/0'::pg_lsn + {}::numeric").format(sql.Placeholder(name))
+        if name == "wal_position"
+        else sql.Placeholder(name)
+        for name in names
+    ]
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            sql.SQL(
+                "insert into audit.watermark ({names}) values ({marks}) "
+                "on conflict (source, table_name) do update set {assignments}"
+            ).format(
+                names=listed(names),
+                marks=sql.SQL(", ").join(marks),
+                assignments=assigned(names, "excluded"),
+            ),
+            rows,
+        )
+
+
+def _stored(table: Table, watermark: Watermark) -> dict[str, Any]:
     rotation = watermark.rotation
-    values = {
+    return {
         "source": table.source,
         "table_name": table.name,
         "mirror": table.mirror,
@@ -144,24 +169,6 @@ def write_watermark(connection: psycopg.Connection, table: Table, watermark: Wat
         "changes_unexplained": watermark.changes_unexplained,
         **vars(watermark.source),
     }
-    names = [*values]
-    marks = [
-        sql.SQL("'0/0'::pg_lsn + {}::numeric").format(sql.Placeholder(name))
-        if name == "wal_position"
-        else sql.Placeholder(name)
-        for name in names
-    ]
-    connection.execute(
-        sql.SQL(
-            "insert into audit.watermark ({names}) values ({marks}) "
-            "on conflict (source, table_name) do update set {assignments}"
-        ).format(
-            names=listed(names),
-            marks=sql.SQL(", ").join(marks),
-            assignments=assigned(names, "excluded"),
-        ),
-        values,
-    )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from psycopg import sql
 from warehouse.db import staying_session
 from warehouse.errors import BatchOutdated
 from warehouse.extract.cursor_window import is_moment
+from warehouse.extract.key_order import KeyOrder
 from warehouse.extract.range_store import replace_ranges, update_ranges
 from warehouse.extract.reading import take_smallest
 from warehouse.extract.snapshot import Snapshot
@@ -17,12 +18,12 @@ from warehouse.extract.staging_tables import batch_exists, batch_table
 from warehouse.extract.watermark import (
     Rotation,
     Watermark,
-    read_watermark,
     read_watermarks,
     unexplained_changes,
-    write_watermark,
+    write_watermarks,
 )
 from warehouse.runs.audit import Load
+from warehouse.sources.declaration import Table
 
 
 def refuse_outdated(connection: psycopg.Connection, run_id: int, staged: Staged) -> None:
@@ -51,19 +52,20 @@ def move_watermarks(
     `loads` say what the run did to each mirror. A position is moved only by a read that was complete for it: one by the
     cursor's index moves that of the cursor, and a range is verified only where it was compared.
     """
-    highs = {}
+    highs: dict[str, str | None] = {}
+    moved: dict[Table, Watermark] = {}
+    recut: list[tuple[Table, KeyOrder | None]] = []
+    known = read_watermarks(connection, staged.source.name, staged.source.tables)
     rows = {one.table: _row_count(one, loads) for one in staged.tables}
     small = take_smallest(rows, staged.limits.scan_rows)
     for one in staged.tables:
         if one.reading == "cursor" and not one.rows_read:
             continue
-        before = read_watermark(connection, one.table)
         high = highs[f"raw.{one.table.mirror}"] = _highest_cursor(connection, one, staged.snapshot)
-        if one.reading == "skipped" or _is_published(before, run_id, staged):
+        if one.reading == "skipped" or _is_published(known.get(one.table), run_id, staged):
             continue
         if one.reading == "cursor":
-            watermark = _moved_cursor(run_id, one, staged, high, rows[one.table], _changes(one, loads))
-            write_watermark(connection, one.table, watermark)
+            moved[one.table] = _moved_cursor(run_id, one, staged, high, rows[one.table], _changes(one, loads))
             continue
         watermark = _moved(run_id, one, staged, high, rows[one.table], _changes(one, loads))
         if one.reading == "ranges":
@@ -73,15 +75,11 @@ def move_watermarks(
                 )
                 watermark = replace(watermark, complete_xmin=max(watermark.complete_xmin, complete_xmin))
         else:
-            replace_ranges(
-                connection,
-                run_id,
-                one.table,
-                None if one.table in small else one.key_order,
-                staged.snapshot,
-                staged.limits,
-            )
-        write_watermark(connection, one.table, watermark)
+            recut.append((one.table, None if one.table in small else one.key_order))
+        moved[one.table] = watermark
+    if recut:
+        replace_ranges(connection, run_id, recut, staged.snapshot, staged.limits)
+    write_watermarks(connection, moved)
     return highs
 
 
