@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from tests.integration.test_feeds import FeedPipeline, an_order
 from tests.pipeline import content
 from warehouse.errors import SchemaDrift
+from warehouse.feeds import landing
 from warehouse.history import change_log
 from warehouse.load import records
 from warehouse.load.replace_day import rederive
@@ -176,6 +178,18 @@ def test_a_field_that_changes_its_type_widens_its_column_and_keeps_all_values(
     ]
 
 
+def test_the_last_version_counts_whichever_of_them_brings_a_new_field(
+    orders: FeedPipeline, tmp_path: Path
+) -> None:
+    orders.land("a.json", [an_order("P-0")])
+    orders.run()
+    orders.source = declared(tmp_path, 'on_schema_change = "evolve"')
+    orders.land("b.json", [an_order("P-1", {"amount": 1}, gift=True), an_order("P-1", {"amount": 2})])
+    orders.run()
+    assert orders.facts() == [("P-0", "1", 2, 200), ("P-1", "1", 2, 200)]
+    assert orders.counts()[1] == ("b.json", "loaded", 2, 1, 0, 0, 1)
+
+
 def equal_tables(orders: FeedPipeline) -> set[str]:
     """Tables of the star, and counts of files, that are what the layer below makes of them."""
     with start_run(orders.warehouse_url, flow="reconcile") as run:
@@ -283,6 +297,65 @@ def test_files_that_are_still_written_wait(orders: FeedPipeline, tmp_path: Path)
     orders.land("b.json.done", b"")
     orders.run()
     assert orders.counts()[1:] == [("b.json", "loaded", 1, 1, 0, 0, 0)]
+
+
+def test_what_was_cut_off_no_longer_waits_when_its_file_is_complete(orders: FeedPipeline) -> None:
+    import gzip
+
+    lines = "".join(
+        json.dumps(an_order(f"P-{n}", customer_name=os.urandom(100).hex())) + "\n" for n in range(200)
+    ).encode()
+    packed = gzip.compress(lines.replace(b"P-", b"Q-"))
+    # A file that is read as a whole, and one of which no record is complete.
+    for size in (len(packed) // 2, None):
+        orders.land("a.json.gz", packed[:size])
+        orders.land("b.json", lines[: size and 100])
+        orders.run()
+        if size:
+            assert [rule for _, rule in orders.waiting()] == ["record is cut off"] * 2
+    assert orders.waiting() == []
+    assert len(orders.facts()) == 400
+    assert [(count[:2], sum(count[3:5])) for count in orders.counts()] == [
+        (("a.json.gz", "replaced"), 0),
+        (("b.json", "replaced"), 0),
+        (("a.json.gz", "loaded"), 200),
+        (("b.json", "loaded"), 200),
+    ]
+
+
+def test_what_is_appended_to_the_last_line_is_read_with_it(orders: FeedPipeline) -> None:
+    first, second, third = (json.dumps(an_order(f"P-{n}")) for n in (1, 2, 3))
+    orders.land("a.json", first)
+    orders.run()
+    orders.land("a.json", first + second + "\n" + third)
+    orders.run()
+    assert orders.waiting() == [("2:1", "more than one record on a line")]
+    assert [order for order, *_ in orders.facts()] == ["P-1", "P-3"]
+    # What goes on with a new line goes on.
+    orders.land("a.json", first + second + "\n" + third + "\n" + second)
+    orders.run()
+    assert orders.counts() == [("a.json", "replaced", 1, 1, 0, 0, 0), ("a.json", "loaded", 3, 2, 1, 0, 0)]
+
+
+def test_what_is_appended_while_a_file_is_hashed_is_read_as_what_goes_on(
+    orders: FeedPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = orders.land("a.json", [an_order("P-1"), an_order("P-2", status=None)])
+    hashes = landing.hashes_of
+
+    def appending(*arguments: Any) -> tuple[str | None, str]:
+        with path.open("a") as file:
+            file.write(json.dumps(an_order("P-3")) + "\n")
+        return hashes(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(landing, "hashes_of", appending)
+        orders.run()
+    assert orders.counts() == [("a.json", "loaded", 3, 2, 1, 0, 0)]
+    with path.open("a") as file:
+        file.write(json.dumps(an_order("P-4")) + "\n")
+    orders.run()
+    assert orders.counts() == [("a.json", "loaded", 4, 3, 1, 0, 0)]
 
 
 def test_compressed_files_are_read_and_one_that_breaks_off_is_named(orders: FeedPipeline) -> None:

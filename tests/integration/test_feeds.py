@@ -350,6 +350,49 @@ def test_a_file_that_goes_on_is_read_from_where_it_ended(orders: FeedPipeline) -
     ]
 
 
+def test_what_was_read_later_counts_wherever_it_stands(orders: FeedPipeline) -> None:
+    def lines(*given: dict[str, object]) -> str:
+        return "".join(json.dumps(one) + "\n" for one in given)
+
+    begin = lines(an_order("P-1", {"amount": 1}), an_order("P-2", {"amount": 1}))
+    orders.land("a.json", begin)
+    orders.run()
+    orders.land("b.json", lines(an_order("P-1", {"amount": 2})) + "broken\n")
+    orders.run()
+    # The first file goes on, with a later version of either order.
+    begin += lines(an_order("P-1", {"amount": 3}, status=None), an_order("P-2", {"amount": 3}))
+    orders.land("a.json", begin)
+    orders.run()
+    ids = dict(orders.rows(
+        "select coalesce(row_key[1], 'P-2'), quarantine_id from audit.quarantine where resolved_at is null"
+    ))  # fmt: skip
+    orders.edit(ids["P-1"], an_order("P-1", {"amount": 3}))
+    orders.edit(ids["P-2"], an_order("P-2", {"amount": 2}))
+    orders.replay(*ids.values())
+    assert orders.facts() == [("P-1", "1", 3, 300), ("P-2", "1", 3, 300)]
+    assert orders.counts() == [("a.json", "loaded", 4, 2, 0, 0, 2), ("b.json", "loaded", 2, 0, 0, 0, 2)]
+
+
+def test_values_too_long_for_an_index_wait(orders: FeedPipeline) -> None:
+    rng = random.Random(1)
+    long = "".join(chr(rng.randrange(0x4E00, 0x9FFF)) for _ in range(1000))
+    digits = "".join(rng.choices("0123456789", k=9000))
+    orders.land(
+        "a.json",
+        [an_order(long), an_order("P-1", {"product_id": long}), an_order("P-2", {"cuit": digits}),
+         an_order("P-3", customer_document_number=digits), an_order("P-4", lead_id=long), an_order("P-5")],
+    )  # fmt: skip
+    orders.run()
+    assert [order for order, *_ in orders.facts()] == ["P-5"]
+    assert orders.waiting() == [
+        ("P-1", "does not fit: product_id"),
+        ("P-2", "does not fit: company_id"),
+        ("P-3", "does not fit: customer_id"),
+        ("P-4", "does not fit: lead_id"),
+        ("1:1", "order_id is too long"),
+    ]
+
+
 def test_running_again_changes_nothing(orders: FeedPipeline) -> None:
     orders.land(
         "a.json", [an_order("P-1"), an_order("P-2", status=None), an_order("P-3", {}, {"item_price": 1})]
@@ -616,14 +659,16 @@ class Model:
     """What should become of each record, said a second time and without a database."""
 
     def __init__(self) -> None:
+        # By place, in the order in which they were read.
         self.states: dict[tuple[int, int], str] = {}
         self.loaded: dict[str, tuple[tuple[int, int], int]] = {}
         # By place: key (None: unreadable).
         self.open: dict[tuple[int, int], str | None] = {}
 
     def file(self, number: int, records: list[tuple[str, str, int]]) -> None:
-        """A file with records (kind, key, amount)."""
-        places = {line: (number, line) for line in range(1, len(records) + 1)}
+        """A file with records (kind, key, amount), or what it goes on with."""
+        known = self.counts(number)[0]
+        places = {line: (number, known + line) for line in range(1, len(records) + 1)}
         keys = {key for kind, key, _ in records if kind != "unreadable"}
         for place, key in list(self.open.items()):
             if key in keys:
@@ -631,6 +676,7 @@ class Model:
         latest: dict[str, tuple[tuple[int, int], str, int]] = {}
         for line, (kind, key, amount) in enumerate(records, start=1):
             place = places[line]
+            self.states[place] = ""
             is_last = key not in {k for other, k, _ in records[line:] if other != "unreadable"}
             if kind == "unreadable":
                 self.wait(place, None)
@@ -662,11 +708,12 @@ class Model:
 
     def replay(self, place: tuple[int, int], key: str, amount: int) -> None:
         """An entry was corrected to a good record of this key."""
+        read = list(self.states)
         for other, waiting in list(self.open.items()):
-            if waiting == key and other < place:
+            if waiting == key and read.index(other) < read.index(place):
                 self.close(other, "superseded")
         self.close(place, "superseded")
-        if key not in self.loaded or self.loaded[key][0] < place:
+        if key not in self.loaded or read.index(self.loaded[key][0]) < read.index(place):
             self.load(place, key, amount)
 
     def counts(self, number: int) -> tuple[int, ...]:
@@ -683,22 +730,27 @@ class Model:
 def test_every_record_is_counted_once_at_any_time(orders: FeedPipeline, seed: int, steps: int) -> None:
     rng = random.Random(seed)
     model = Model()
+    files: dict[str, str] = {}
     for step in range(1, steps + 1):
         waiting = dict(orders.rows(
             "select file_id * 100 + line_number, quarantine_id from audit.quarantine where resolved_at is null"
         ))  # fmt: skip
         places = sorted(model.open)
-        action = rng.choice(("land", "land", "land", "replay", "discard"))
-        if action == "land" or not places:
+        action = rng.choice(("land", "land", "grow", "grow", "replay", "discard"))
+        if action in ("land", "grow") or not places:
             records = [
                 (rng.choice(("good", "good", "good", "refused", "item refused", "unreadable")), f"P-{rng.randrange(6)}",
                  rng.randrange(1, 1000))
                 for _ in range(rng.randrange(1, 7))
             ]  # fmt: skip
-            orders.land(f"{step}.json", "".join(_text(*record) + "\n" for record in records))
+            name, before = f"{step}.json", ""
+            if action == "grow" and files:
+                name = rng.choice(list(files))
+                before = files[name]
+            files[name] = before + "".join(_text(*record) + "\n" for record in records)
+            orders.land(name, files[name])
             orders.run()
-            ((number,),) = orders.rows("select max(file_id) from audit.file")
-            model.file(number, records)
+            model.file(1 + list(files).index(name), records)
         else:
             place = rng.choice(places)
             quarantine_id = waiting[place[0] * 100 + place[1]]

@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 
+from warehouse.feeds import json_records
 from warehouse.feeds.json_parse import parse, parse_all
 from warehouse.feeds.json_records import JsonRecords
 from warehouse.feeds.record import Problem, Record
 from warehouse.feeds.rows import RowMaker
+from warehouse.feeds.table_records import TableRecords
+from warehouse.feeds.typed import CONVERTERS, MOST_KEY_BYTES, Mistyped
 from warehouse.files.content import ContentReader
+from warehouse.sources.feed import ColumnType
 from warehouse.sources.registry import read_source
 
 SOURCE = read_source("orders")
@@ -160,4 +164,85 @@ def test_a_file_that_has_grown_is_read_from_where_it_ended_with_lines_numbered_f
     assert [(one.line, one.byte_offset, one.fields) for one in records] == [
         (4, len(before), {"order_id": 2}),
         (6, len(before) + 17, {"order_id": 3}),
+    ]
+
+
+def read(path: Path, content: bytes) -> list[tuple[int, Any]]:
+    """Line of each record of a JSON file, and its key or why it cannot be read."""
+    path.write_bytes(content)
+    with ContentReader(path) as text:
+        return [
+            (one.line, one.fields["order_id"] if one.fields else one.problem and one.problem.rule)
+            for block in JsonRecords(text, TEXTS).blocks()
+            for one in block
+        ]
+
+
+def test_an_element_that_cannot_be_read_takes_no_other_one_of_its_line_with_it(tmp_path: Path) -> None:
+    depth = 100_000
+    elements = [
+        '{"order_id": 1}', '{"order_id": 2, "a": [}, "b" c}', '{"order_id": 3}', "oops", '{"order_id": 5, "a": "},{"}',
+        "", '{"order_id": 7, "a": ' + "[" * depth + "]" * depth + "}", '{"order_id": 8}', '{"order_id": NaN}', "}",
+        '{"order_id": 11, "a": "\\"}]" b}', '{"order_id": 12}',
+    ]  # fmt: skip
+    assert read(tmp_path / "a.json", f"[{', '.join(elements)}]".encode()) == [
+        (1, 1), (2, "record is not JSON"), (3, 3), (4, "record is not JSON"), (5, 5), (6, "record is not JSON"),
+        (7, "record is nested too deeply"), (8, 8), (9, "number is not finite"), (10, "record is not JSON"),
+        (11, "record is not JSON"), (12, 12),
+    ]  # fmt: skip
+
+
+def test_lines_after_one_that_is_too_large_are_lines_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_records, "MOST_RECORD_BYTES", 1000)
+    monkeypatch.setattr(json_records, "_BLOCK", 1000)
+    large = b'{"order_id": "' + b"x" * 2100 + b'"}\n'
+    assert read(tmp_path / "a.json", large + b'broken\n{"order_id": 3}\n{"order_id": 4}\n{"ord') == [
+        (1, "record is too large"), (2, "record is not JSON"), (3, 3), (4, 4), (5, "record is cut off")
+    ]  # fmt: skip
+
+
+def test_bytes_that_are_no_character_of_a_wide_encoding_are_those_of_their_record(tmp_path: Path) -> None:
+    one, two = ('{"order_id": 1}\n'.encode("utf-32-le"), '{"order_id": 3}\n'.encode("utf-32-le"))
+    wrong = b"\xff\xff\xff\xff" + "\n".encode("utf-32-le")
+    assert read(tmp_path / "a.json", b"\xff\xfe\0\0" + one + wrong + two) == [
+        (1, 1), (2, "record is not UTF-8"), (3, 3)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["numeric", "bigint"])
+def test_digits_that_postgresql_does_not_know_are_no_number(kind: ColumnType) -> None:
+    with pytest.raises(Mistyped):
+        CONVERTERS[kind]("\u0661\u0662")
+
+
+def test_a_key_is_measured_in_bytes() -> None:
+    maker = RowMaker(SOURCE.record, ITEMS, {table.name: dict(table.columns) for table in SOURCE.tables})
+    size = MOST_KEY_BYTES // 4
+    keys = ["\U0001f6d2" * size, "\U0001f6d2" * (size + 1), "x" * MOST_KEY_BYTES]
+    records = [Record(line, 0, b"", {"order_id": key}) for line, key in enumerate(keys, start=1)]
+    assert {place: problem.rule for place, problem in maker.add(records, "1\tfile\t\0\t2024").items()} == {
+        1: "order_id is too long"
+    }
+
+
+def test_a_quote_that_is_not_closed_takes_no_other_row_with_it(tmp_path: Path) -> None:
+    source = read_source("companies")
+    assert source.feed is not None
+    path = tmp_path / "a.csv"
+    path.write_text(
+        'cuit,name\n1,One\n2,"Two\n3,"Three\nof two lines"\n4,Fo"ur\n5,"Five" Ltd\n\n6,Six\n7,"Seven\n8,Eight\n'
+    )
+    with ContentReader(path) as content:
+        rows = [one for block in TableRecords(content, source.feed, source.record).blocks() for one in block]
+    assert [(row.line, row.raw.decode(), row.fields and row.fields["name"]) for row in rows] == [
+        (2, "1,One", "One"),
+        (3, '2,"Two', None),
+        (4, '3,"Three\nof two lines"', "Three\nof two lines"),
+        (6, '4,Fo"ur', 'Fo"ur'),
+        (7, '5,"Five" Ltd', None),
+        (9, "6,Six", "Six"),
+        (10, '7,"Seven', None),
+        (11, "8,Eight", "Eight"),
     ]

@@ -17,6 +17,8 @@ from warehouse.files.content import ContentReader
 _BLOCK = 1 << 20
 _BOM = codecs.BOM_UTF8
 _SPACE = re.compile(r"[ \t\r\n]*")
+# What the end of an element of an array is found by, where its text is not valid.
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
 # Characters after an error that do not exist yet rather than being wrong.
 _UNFINISHED = 16
 
@@ -62,8 +64,14 @@ class JsonRecords:
                 yield RawBlock(line, offset, start, too_large=size)
                 line += 1
                 offset += size + 1
-        if left:
-            yield RawBlock(line, offset, left, is_last=True)
+        # What follows after a line that is too large has not been cut into lines yet.
+        lines, end, rest = left.rpartition(b"\n")
+        if end:
+            yield RawBlock(line, offset, lines)
+        if rest:
+            yield RawBlock(
+                line + lines.count(b"\n") + len(end), offset + len(lines) + len(end), rest, is_last=True
+            )
 
 
 def parse_lines(block: RawBlock, texts: TextFields, begin: int = 0) -> list[Record]:
@@ -171,7 +179,10 @@ class _ArrayReader:
             )
 
     def _resynchronized(self, indent: str) -> int:
-        """Where the next element begins: at the next line that is indented as the first one; else nowhere."""
+        """Where an element that is not valid ends: at the next line that is indented as the first element is.
+
+        In an array on one line, where its brackets are closed. Else nowhere: it is all that follows.
+        """
         if "\n" in indent:
             while True:
                 start = self._text.find(indent + "{", self._position + 1)
@@ -180,10 +191,33 @@ class _ArrayReader:
                 if self._is_over or len(self._text) - self._position > MOST_RECORD_BYTES:
                     break
                 self._read_on()
+        else:
+            while (end := self._end_of_brackets()) is None:
+                size = len(self._text) - self._position
+                if self._is_over or size > MOST_RECORD_BYTES:
+                    break
+                self._read_on(size)
+            else:
+                return end
         while not self._is_over:
             self._take(len(self._text))
             self._read_on()
         return len(self._text)
+
+    def _end_of_brackets(self) -> int | None:
+        """Where the element ends if its brackets and texts are closed; None if they are not, in what is read by now."""
+        depth = 0
+        for token in _TOKEN.finditer(self._text, self._position):
+            character = token.group()
+            if depth == 0 and character in ",]":
+                return token.start()
+            if character in "[{":
+                depth += 1
+            elif character in "]}" and depth:
+                depth -= 1
+                if depth == 0:
+                    return token.end()
+        return None
 
     def _read_on(self, at_least: int = _BLOCK) -> None:
         block = self._content.read(max(at_least, _BLOCK))

@@ -37,6 +37,8 @@ class FeedFile:
     content_hash: str
     # Its row in audit.file; of a copy, that of the file whose content it has.
     known: Checkpoint | None = None
+    # Whether it begins with the content that is known of it.
+    begins_as_known: bool = False
 
     @property
     def is_read(self) -> bool:
@@ -121,7 +123,11 @@ def _judge(
         if known is not None and known.is_stamped_as(file) and known.content_hash:
             continue
         try:
-            before, digest = hashes_of(file.location, known.size_bytes if known else -1)
+            before, digest = hashes_of(file.location, known.size_bytes if known else -1, file.size_bytes)
+            begins_as_known = known is not None and before == known.content_hash
+            is_cut_at_a_line = (
+                known is not None and begins_as_known and _is_cut_at_a_line(file.location, known.size_bytes)
+            )
         except OSError as error:
             yield UnreadFile(file.path, "unread", f"cannot be read: {error.strerror or error}", MAKE_READABLE)
             continue
@@ -138,19 +144,24 @@ def _judge(
             # A row without a hash is of a run that published nothing of the file.
             found = FeedFile(file, "new", digest, known)
         else:
-            goes_on = before == known.content_hash and known.byte_offset > 0
-            found = FeedFile(file, "grown" if goes_on else "replaced", digest, known)
+            # What was appended to a record that had an end belongs to a line that has been read: it is read again.
+            is_after_a_record = is_cut_at_a_line or known.unterminated_line_offset is not None
+            goes_on = begins_as_known and known.byte_offset > 0 and is_after_a_record
+            found = FeedFile(file, "grown" if goes_on else "replaced", digest, known, begins_as_known)
         if found.is_read:
             # The same content may be there twice before any of it is known.
             by_hash[digest] = replace(known, path=file.path) if known else _placeholder(file)
         yield found
 
 
-def hashes_of(location: Location, size: int) -> tuple[str | None, str]:
-    """SHA-256 of the first `size` bytes, None if there are fewer, and of all of them."""
+def hashes_of(location: Location, size: int, end: int | None = None) -> tuple[str | None, str]:
+    """SHA-256 of the first `size` bytes, None if there are no more, and of all of them or those before `end`.
+
+    What is appended to a file while it is hashed must not count: the hash belongs to the size that was listed.
+    """
     digest, before, count = hashlib.sha256(), None, 0
     with location.open("rb") as content:
-        while block := content.read(_BLOCK):
+        while block := content.read(_BLOCK if end is None else min(_BLOCK, end - count)):
             if 0 <= count <= size < count + len(block):
                 head = digest.copy()
                 head.update(block[: size - count])
@@ -158,6 +169,14 @@ def hashes_of(location: Location, size: int) -> tuple[str | None, str]:
             digest.update(block)
             count += len(block)
     return before, digest.hexdigest()
+
+
+def _is_cut_at_a_line(location: Location, size: int) -> bool:
+    """Whether a line ends just before or after the first `size` bytes, in UTF-16 and UTF-32, too."""
+    with location.open("rb") as content:
+        content.seek(max(size - 4, 0))
+        before, after = content.read(min(size, 4)), content.read(4)
+    return before.rstrip(b"\0").endswith((b"\n", b"\r")) or after.lstrip(b"\0").startswith((b"\n", b"\r"))
 
 
 def _placeholder(file: LakeFile) -> Checkpoint:

@@ -171,14 +171,19 @@ class RowMaker:
         problems: dict[int, Problem] = {}
         for name, place in self._key:
             cells = columns[place]
-            if NULL not in cells and "" not in cells and max(map(len, cells), default=0) <= MOST_KEY_BYTES:
+            # A character has four bytes at most.
+            if (
+                NULL not in cells
+                and "" not in cells
+                and max(map(len, cells), default=0) <= MOST_KEY_BYTES // 4
+            ):
                 continue
             for position, cell in enumerate(cells):
                 if cell == NULL or not cell:
                     problem = Problem(f"{name} is missing", f"{name} is empty, or not of its type.")
                     problems.setdefault(position, problem)
-                elif len(cell) > MOST_KEY_BYTES:
-                    problem = Problem(f"{name} is too long", f"{name} has {len(cell):,} characters.")
+                elif (size := len(cell.encode())) > MOST_KEY_BYTES:
+                    problem = Problem(f"{name} is too long", f"{name} has {size:,} bytes.")
                     problems.setdefault(position, problem)
         return problems
 

@@ -390,33 +390,29 @@ class Stager:
 
     def evolve_column(self, table: Table, name: str, kind: ColumnType) -> None:
         """Let the staged rows have a column of this type for a field: a new one, or a wider one."""
-        change = "alter column {column} type {kind} using {column}::{kind}"
-        if name not in self._columns[table.name].kinds:
-            change = "add column {column} {kind}"
-        self._writer.execute(
-            sql.SQL(f"alter table {{batch}} {change}").format(
-                batch=batch_table(table), column=sql.Identifier(name), kind=sql.SQL(kind)
-            )
-        )
-        self._fill_from_rescued(table, name, kind)
-        self._columns[table.name].kinds[name] = kind
-        self.evolved_columns.setdefault(table.name, {})[name] = kind
-
-    def _fill_from_rescued(self, table: Table, name: str, kind: ColumnType) -> None:
-        """Move the values of a field that fit its column's type now out of _rescued_data."""
         names = {
             "batch": batch_table(table), "column": sql.Identifier(name), "kind": sql.SQL(kind),
             "field": sql.Literal(name), "rescued": sql.Identifier(RESCUED), "kind_text": sql.Literal(kind),
         }  # fmt: skip
+        if name not in self._columns[table.name].kinds:
+            self._writer.execute(sql.SQL("alter table {batch} add column {column} {kind}").format(**names))
         value = "{rescued} -> {field}" if kind == "jsonb" else "({rescued} ->> {field})::{kind}"
-        fits = "true" if kind == "jsonb" else "pg_input_is_valid({rescued} ->> {field}, {kind_text})"
+        fits = "{rescued} ? {field}"
+        if kind != "jsonb":
+            fits += " and pg_input_is_valid({rescued} ->> {field}, {kind_text})"
+        # Values of the field that fit its column's type now move out of _rescued_data. Unlike an update, which moves
+        # rows, this leaves them in the order in which they were read: it says which version of a record is the last.
         self._writer.execute(
             sql.SQL(
-                f"update {{batch}} set {{column}} = {value}, "
-                "{rescued} = nullif({rescued} - {field}, '{{}}') "
-                f"where {{rescued}} ? {{field}} and {fits}"
+                "alter table {batch} "
+                f"alter column {{column}} type {{kind}} using case when {fits} then {value} "
+                "else {column}::{kind} end, "
+                f"alter column {{rescued}} type jsonb using case when {fits} "
+                "then nullif({rescued} - {field}, '{{}}') else {rescued} end"
             ).format(**names)
         )
+        self._columns[table.name].kinds[name] = kind
+        self.evolved_columns.setdefault(table.name, {})[name] = kind
 
     def _note(self, table: Table, text: str) -> None:
         self._notes[table.name].append(text)

@@ -6,8 +6,10 @@ Values are texts; those of columns with numbers and dates are written as the typ
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime
+from itertools import islice
 from typing import Any, Final
 
 from warehouse.feeds.record import Number, Problem, Record, in_blocks
@@ -17,7 +19,7 @@ from warehouse.sources.feed import Feed
 
 _SEPARATORS: Final = ",;\t|"
 _WORKBOOK: Final = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
-_COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+")
+_COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+", re.ASCII)
 # Rows in which the header is looked for: a title may stand above it.
 _TITLE_ROWS: Final = 20
 # Cells beyond the header, in _rescued_data.
@@ -43,39 +45,45 @@ class TableRecords:
         return in_blocks(self._sheets() if self.is_workbook else self._lines())
 
     def _lines(self) -> Iterator[Record]:
-        text = _Text(self._content)
-        lines = iter(text)
-        head: list[str] = []
-        for text_line in lines:
-            head.append(text_line)
-            if len(head) == _TITLE_ROWS:
-                break
+        lines = _decoded(self._content)
+        head = list(islice(lines, _TITLE_ROWS))
+        ahead = deque(head)
+        # Lines of the row that is being read.
+        row: list[str] = []
+
+        def supply() -> Iterator[str]:
+            while (line := ahead.popleft() if ahead else next(lines, None)) is not None:
+                row.append(line)
+                yield line
+
         separator = self._separator(head)
-        reader = csv.reader(_chained(head, lines), delimiter=separator, strict=True)
+        reader = csv.reader(supply(), delimiter=separator, strict=True)
         header: list[str] | None = None
         start = 1
         while True:
+            start += len(row)
+            row.clear()
             try:
                 cells = next(reader, None)
             except csv.Error as error:
+                # A quote without its end takes the next rows with it: they are read again, as rows of their own.
+                ahead.extendleft(reversed(row[1:]))
+                del row[1:]
                 problem = Problem("row cannot be read", f"{error}.")
-                yield Record(
-                    start, start - 1, "".join(text.last).encode("utf-8", "backslashreplace"), None, problem
-                )
-                start = reader.line_num + 1
+                yield Record(start, start - 1, _raw(row), None, problem)
+                reader = csv.reader(supply(), delimiter=separator, strict=True)
                 continue
             if cells is None:
                 break
-            line, start = start, reader.line_num + 1
             if not any(cell.strip() for cell in cells):
                 continue
             if header is None:
                 header = self._header(cells)
-                if header is None and line > _TITLE_ROWS:
+                if header is None and start > _TITLE_ROWS:
                     break
                 continue
             # Byte offsets of rows are not known: rows are numbered.
-            yield self._record(line, header, cells, separator.join(cells).encode())
+            yield self._record(start, header, cells, _raw(row))
         if header is None and head:
             yield self._without_header()
 
@@ -175,35 +183,27 @@ class TableRecords:
         return value
 
 
-class _Text:
+def _decoded(content: ContentReader) -> Iterator[str]:
     """Lines of a text: UTF-8 or what `ContentReader` decodes to it, else Windows' Latin-1."""
-
-    def __init__(self, content: ContentReader) -> None:
-        self._content = content
-        self.last: Sequence[str] = ()
-
-    def __iter__(self) -> Iterator[str]:
-        left, is_first = b"", True
-        while block := self._content.read(_READ):
-            *lines, left = (left + block).split(b"\n")
-            for line in lines:
-                yield self._decode(line + b"\n", is_first)
-                is_first = False
-        if left:
-            yield self._decode(left, is_first)
-
-    def _decode(self, line: bytes, is_first: bool) -> str:
-        try:
-            text = line.decode("utf-8-sig" if is_first else "utf-8")
-        except UnicodeDecodeError:
-            text = line.decode("cp1252", "replace")
-        self.last = (text,)
-        return text
+    left, encoding = b"", "utf-8-sig"
+    while True:
+        block = content.read(_READ)
+        *lines, left = (left + block).split(b"\n")
+        if not block and left:
+            lines, left = [left], b""
+        for line in lines:
+            try:
+                yield (line + b"\n").decode(encoding)
+            except UnicodeDecodeError:
+                yield (line + b"\n").decode("cp1252", "replace")
+            encoding = "utf-8"
+        if not block:
+            return
 
 
-def _chained(head: Iterable[str], rest: Iterator[str]) -> Iterator[str]:
-    yield from head
-    yield from rest
+def _raw(row: Sequence[str]) -> bytes:
+    """The lines of a row as UTF-8, without the last one's end."""
+    return "".join(row).rstrip("\r\n").encode("utf-8", "backslashreplace")
 
 
 def _plain(name: str) -> str:

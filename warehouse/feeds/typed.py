@@ -13,8 +13,9 @@ from warehouse.sources.feed import ColumnType
 # Longer keys do not fit into the mirror's index.
 MOST_KEY_BYTES: Final = 1000
 NULL: Final = "\\N"
-_NUMBER = re.compile(r"[+-]?(\d{1,1000})(\.\d{0,1000})?([eE][+-]?\d{1,3})?")
-_INTEGER = re.compile(r"[+-]?\d{1,18}")
+# Python knows digits of other scripts, PostgreSQL does not.
+_NUMBER = re.compile(r"[+-]?(\d{1,1000})(\.\d{0,1000})?([eE][+-]?\d{1,3})?", re.ASCII)
+_INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _SPECIAL = re.compile(r"[\\\t\n\r]")
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 

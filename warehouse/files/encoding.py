@@ -62,13 +62,26 @@ def _without_mark(head: bytes) -> str:
     return "utf-8"
 
 
+_KEPT: Final = "dwh.kept"
+
+
+def _keep(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Keep lone surrogates, and mark bytes that are no character as one: they reach quarantine as no UTF-8."""
+    try:
+        return codecs.lookup_error("surrogatepass")(error)
+    except UnicodeDecodeError as refused:
+        return "\udfff", refused.end
+
+
+codecs.register_error(_KEPT, _keep)
+
+
 class Decoded:
     """Text of another encoding as UTF-8, without its byte order mark; half a character at the end is not there yet."""
 
     def __init__(self, source: Bytes, encoding: Encoding) -> None:
         self._source = source
-        # Lone surrogates are kept: they reach quarantine as bytes that are no UTF-8.
-        self._decoder = codecs.getincrementaldecoder(encoding.name)("surrogatepass")
+        self._decoder = codecs.getincrementaldecoder(encoding.name)(_KEPT)
         self._left = encoding.mark_bytes
         self._ahead = b""
 

@@ -113,8 +113,23 @@ def _record_read(connection: psycopg.Connection, file: FileProgress, run_id: int
             },
         )
     message = file.fault
-    if file.found.state == "replaced" and message is None:
-        message = "its content replaces what was loaded under this name before"
+    if file.found.state == "replaced":
+        message = message or "its content replaces what was loaded under this name before"
+        if file.found.begins_as_known and known is not None:
+            # All that could not be read of it before has been read again, as it is now.
+            connection.execute(
+                """
+                with read_again as (
+                    update audit.quarantine
+                    set resolved_at = clock_timestamp(), resolved_run_id = %s, resolution = 'superseded'
+                    where file_id = %s and row_key is null and resolved_at is null returning file_id
+                )
+
+                insert into pg_temp.file_change (file_id, rows_quarantined, rows_superseded)
+                select file_id, -1, 1 from read_again
+                """,
+                [run_id, known.file_id],
+            )
     _update(connection, file, run_id, message=message)
     connection.execute(
         "update audit.file set status = %s, byte_offset = %s, unterminated_line_offset = %s, format = %s "

@@ -33,6 +33,8 @@ def unfit_rules(target: Target) -> tuple[RowRule, ...]:
     keys = [*target.natural_key]
     if not isinstance(target, Dimension):
         keys += [reference.natural_key.name for reference in target.refers_to]
+    if isinstance(target, Fact):
+        keys += target.indexed
     conditions: dict[str, list[str]] = defaultdict(list)
     for name in keys:
         conditions[name].append(f'octet_length("{name}") > {LONGEST_KEY_BYTES}')

@@ -31,6 +31,15 @@ from warehouse.runs.audit import CheckResult, Load, Run, record_checks
 from warehouse.sources.declaration import Source
 from warehouse.sources.feed import FILE_ID, LINE
 
+# Whether an entry was read before the one that is replayed. Each of them has waited since the first run that names it:
+# an entry that is refused again is another one, in the same place.
+_IS_EARLIER = """
+    ((select min(run_id) from audit.quarantine as first
+        where first.file_id = waiting.file_id and first.line_number = waiting.line_number),
+        waiting.file_id, waiting.line_number)
+    < ((select min(run_id) from audit.quarantine as first
+        where first.file_id = batch.{file_id} and first.line_number = batch.{line}), batch.{file_id}, batch.{line})
+"""
 COUNTS = ("line_count", "rows_loaded", "rows_quarantined", "rows_discarded", "rows_superseded")
 
 
@@ -195,7 +204,20 @@ class Records:
             "line": sql.Identifier(LINE),
             "mirror": sql.Identifier("raw", self._record.mirror),
             "same": same_key(self._record.key, "batch", "mirror"),
+            "key": qualified("batch", self._record.key),
         }
+        # An entry under the record's own key waits only while no later version is read. Of others, what was read by a
+        # later run is later, wherever it stands: files go on. What a replay has loaded was read some time before.
+        is_later = sql.SQL(
+            """
+            case when exists (
+                select from audit.file_read as read
+                where read.run_id = mirror._run_id and read.file_id = mirror.{file_id} and read.is_replay
+            )
+            then mirror._run_id >= entry.run_id and (mirror.{file_id}, mirror.{line}) > (batch.{file_id}, batch.{line})
+            else (mirror._run_id, mirror.{file_id}, mirror.{line}) > (entry.run_id, batch.{file_id}, batch.{line}) end
+            """
+        ).format(**names)
         self._connection.execute(
             sql.SQL(
                 """
@@ -215,21 +237,21 @@ class Records:
             sql.SQL(
                 """
                 with late as (
-                    delete from {batch} as batch using {mirror} as mirror
-                    where {same} and not mirror._is_deleted
-                        and (mirror.{file_id}, mirror.{line}) > (batch.{file_id}, batch.{line})
-                    returning batch.{file_id} as file_id, batch.{line} as line
+                    delete from {batch} as batch using {mirror} as mirror, audit.quarantine as entry
+                    where {same} and not mirror._is_deleted and entry.quarantine_id = any({ids})
+                        and entry.file_id = batch.{file_id} and entry.line_number = batch.{line}
+                        and entry.row_key is distinct from array[{key}]::text[] and {is_later}
+                    returning entry.quarantine_id, entry.file_id
                 ),
 
                 resolved as (
                     update audit.quarantine as entry set resolution = 'superseded' from late
-                    where entry.quarantine_id = any({ids})
-                        and entry.file_id = late.file_id and entry.line_number = late.line
+                    where entry.quarantine_id = late.quarantine_id
                 )
 
                 insert into {changes} (file_id, rows_loaded, rows_superseded) select file_id, -1, 1 from late
                 """
-            ).format(**names)
+            ).format(**names, is_later=is_later)
         )
         remove_rows_without_record(self._connection, self._source)
 
@@ -272,11 +294,9 @@ class Records:
                 key=qualified("batch", self._record.key),
                 batch=batch_table(self._record),
                 # What is read from files now is later than all that waits.
-                is_earlier=sql.SQL(
-                    "(waiting.file_id, waiting.line_number) < (batch.{}, batch.{})"
-                    if self._staged.replayed
-                    else "true"
-                ).format(sql.Identifier(FILE_ID), sql.Identifier(LINE)),
+                is_earlier=sql.SQL(_IS_EARLIER if self._staged.replayed else "true").format(
+                    file_id=sql.Identifier(FILE_ID), line=sql.Identifier(LINE)
+                ),
                 changes=CHANGES,
             )
         )
