@@ -11,6 +11,7 @@ import pytest
 
 from tests.pipeline import Pipeline, content
 from tests.weblog_lake import lines, make_lake
+from warehouse.db.connection_errors import is_of_statement
 from warehouse.db.connections import connect
 from warehouse.errors import DeclarationError, QualityGateStopped
 from warehouse.load.batch import Batch
@@ -253,6 +254,26 @@ def test_wrong_contract_is_reported_and_nothing_is_published(
     assert told in error.value.what
     assert "order_item" in str(error.value)
     assert content(shop.warehouse, ("raw", "dwh")) == before
+
+
+@pytest.mark.parametrize(
+    ("query", "failure"),
+    [
+        ("select pg_sleep(60)", psycopg.errors.QueryCanceled),
+        ("select pg_cancel_backend(pg_backend_pid()), pg_sleep(60)", psycopg.errors.QueryCanceled),
+        ("select pg_terminate_backend(pg_backend_pid()), pg_sleep(60)", psycopg.OperationalError),
+    ],
+)
+def test_cancelled_query_and_lost_connection_are_not_called_a_wrong_contract(
+    pipeline: Pipeline, contracts: Path, query: str, failure: type[psycopg.Error]
+) -> None:
+    with_rule(contracts, f"\n  - failed_rows:\n      name: waits\n      query: {query}\n")
+    with connect(pipeline.warehouse_url) as connection:
+        fill(connection, {})
+        connection.execute("set local statement_timeout = '2s'")
+        with pytest.raises(failure) as raised:
+            verify(connection, read_contract("order_item"), "shop")
+    assert not is_of_statement(raised.value)
 
 
 def test_rules_about_unmapped_columns_are_not_applicable(pipeline: Pipeline) -> None:

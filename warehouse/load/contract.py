@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 from psycopg import pq
 
+from warehouse.db.connection_errors import is_of_statement
 from warehouse.errors import DeclarationError, QualityGateStopped
 from warehouse.model.contracts import Contract
 from warehouse.runs.audit import CheckResult
@@ -53,6 +54,7 @@ def verify(connection: psycopg.Connection, contract: Contract, source: str) -> l
 
     Raises:
         DeclarationError: the contract cannot be run.
+        psycopg.Error: the connection was lost, or a query of it was cancelled.
     """
     with _ONE_AT_A_TIME:
         return _verify(connection, contract, source)
@@ -61,7 +63,7 @@ def verify(connection: psycopg.Connection, contract: Contract, source: str) -> l
 def _verify(connection: psycopg.Connection, contract: Contract, source: str) -> list[CheckResult]:
     from soda_core.common.logs import LogsCollector
 
-    with _quiet(), _asking(connection), _explaining(contract):
+    with _quiet(), _asking(connection) as asking, _explaining(contract):
         checks = _checks_of(contract, source)
         # How fresh data are is asked as of now.
         checks.yaml.data_timestamp = datetime.now(UTC)
@@ -69,6 +71,9 @@ def _verify(connection: psycopg.Connection, contract: Contract, source: str) -> 
         checks.logs.gatherer = LogsCollector()
         with connection.transaction() as savepoint, checks.logs.activate(checks.thread_label):
             verified = checks.verify()
+            # Soda takes any error for the contract's: a session that has ended, or was cancelled, is none of its.
+            if asking.failure is not None and not is_of_statement(asking.failure):
+                raise asking.failure
             # It only reads; but a query of it that fails is an error in its log, and in the transaction.
             if connection.info.transaction_status == pq.TransactionStatus.INERROR:
                 raise psycopg.Rollback(savepoint)
@@ -214,14 +219,14 @@ def _result(
 
 
 @contextmanager
-def _asking(connection: psycopg.Connection) -> Iterator[None]:
-    """Let all checks ask by this connection."""
+def _asking(connection: psycopg.Connection) -> Iterator[Any]:
+    """Let all checks ask by this connection; what it yields has the `failure` of the last query that failed."""
     data_source = _data_source()
-    data_source.data_source_connection = _connection_class()(
+    data_source.data_source_connection = asking = _connection_class()(
         "warehouse", data_source.data_source_model.connection_properties, connection
     )
     try:
-        yield
+        yield asking
     finally:
         data_source.data_source_connection = None
 
@@ -236,6 +241,14 @@ def _connection_class() -> Any:
 
         def __init__(self, name: str, properties: object, connection: object) -> None:
             DataSourceConnection.__init__(self, name, properties, connection)
+            self.failure: psycopg.Error | None = None
+
+        def execute_query(self, sql: str, log_query: bool = True) -> Any:
+            try:
+                return super().execute_query(sql, log_query)
+            except psycopg.Error as error:
+                self.failure = error
+                raise
 
         def close_connection(self) -> None: ...
 
