@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -52,7 +53,11 @@ def test_demo_goes_the_whole_way_and_leaves_no_process(times: int, tmp_path: Pat
             "Conversion per lead source",
         ):
             assert title in said
-        told = dict(re.findall(r"^(Report|Prefect UI|SQL) +(.+)$", said, re.MULTILINE))
+        told = dict(re.findall(r"^(Live|Report|Prefect UI|SQL) +(.+)$", said, re.MULTILINE))
+        live = re.fullmatch(
+            r"order (\d+), placed through the API, was in mart\.sales after [\d,]+ ms", told["Live"]
+        )
+        assert live
         assert "<html" in Path(told["Report"]).read_text()
         assert "password" not in said
         pasted = [*shlex.split(told["SQL"]), "-Atc", "select count(*) from dwh.fact_order_item"]
@@ -85,13 +90,33 @@ def test_demo_goes_the_whole_way_and_leaves_no_process(times: int, tmp_path: Pat
             quarantined = connection.execute(
                 "select count(*) from audit.quarantine where source = 'leads'"
             ).fetchone()
+            placed = connection.execute(
+                "select count(*) > 0 from mart.sales where source_system = 'shop' and order_id = %s",
+                [live[1]],
+            ).fetchone()
         # A week, and yesterday, which the first demo simulated: there is no other day to come.
         assert files == [("leads", 8, 800), ("orders", 8, 400), ("weblogs", 8, 24_000)]
         # Each lead is in the mart or in quarantine, and some have converted.
         assert leads == (800 - quarantined[0], True)
+        assert placed == (True,)
+        assert_live_follows(home, json.loads(dwh("up", "--live", "--json")))
     finally:
         subprocess.run([DWH, "down"], cwd=tmp_path, env=environment, check=True, timeout=120)
     assert [process for process in psutil.process_iter() if str(home) in " ".join(words(process))] == []
+
+
+def assert_live_follows(home: Path, state: dict[str, str]) -> None:
+    """What is written in the shop is in the star soon, though nobody starts a run."""
+    assert psutil.pid_exists(int(state["live_pid"]))
+    server = EmbeddedPostgres(home / "postgres")
+    with psycopg.connect(server.url("shop")) as shop:
+        shop.execute("update company set name = 'Followed Ltd', updated_at = now() where id = 1")
+    query = "select count(*) from dwh.dim_company where name = 'Followed Ltd' and is_current"
+    with psycopg.connect(server.url("warehouse"), autocommit=True) as warehouse:
+        give_up_at = time.monotonic() + 120
+        while warehouse.execute(query).fetchone() != (1,):
+            assert time.monotonic() < give_up_at, "live did not follow the shop"
+            time.sleep(0.1)
 
 
 def flow_runs(api: str) -> dict[str, int]:
