@@ -274,6 +274,27 @@ def test_stamps_in_the_future_hide_nothing_from_the_cursor(
     assert_same(shop, name)
 
 
+def test_stamps_in_the_future_hide_nothing_of_sessions_that_were_behind_before(shop: Pipeline) -> None:
+    name = make(shop, 1000, kind="timestamp")
+    now = f"(now() at time zone '{BUENOS_AIRES}')"
+    for number in range(3):
+        shop.do(f"update {name} set value = '{number}', updated_at = {now} where id > 9990 - 10 * {number}")
+        shop.capture()
+    shop.do(f"update {name} set value = 'future', updated_at = {now} + interval '2 h' where id <= 3000")
+    shop.capture()
+    for number in range(2):
+        shop.do(f"update {name} set value = 'a{number}', updated_at = {now} where id > 9990 - 10 * {number}")
+        load = shop.capture().loads[f"raw.shop_{name}"]
+        assert (load.rows_updated, load.rows_found_by_checksum) == (number + 1, 0)
+    reader = CursorReader(shop.source, shop.shop_url, {}, ONE_RANGE, CONFIRMED)
+    with closing(reader):
+        reader.find_tables(shop.warehouse)
+        shop.do(f"update {name} set value = 'live', updated_at = {now} where id = 20")
+        (hot,) = reader.hot
+        query = sql.SQL("select id from {} where id = 20 and {}").format(sql.Identifier(name), hot.condition)
+        assert shop.shop.execute(query).fetchall() == [(20,)]
+
+
 class Clocks:
     """The clocks of the machine that runs flows, as far ahead of its own as a test says."""
 

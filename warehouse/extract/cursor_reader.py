@@ -256,7 +256,9 @@ class CursorReader:
             held.watermark = read_watermark(writer, one.table)
             assert held.watermark is not None
             if one.read_up_to is None:
-                self._begin_window(held, SourceClock(timedelta(0), staged.snapshot.utc_offset))
+                assert held.clock is not None
+                clock = replace(held.clock, set_back=timedelta(0), utc_offset=staged.snapshot.utc_offset)
+                self._begin_window(held, clock)
             else:
                 held.resume = Resume(one.read_up_to, written_after(self._staged_snapshot))
 
@@ -339,7 +341,7 @@ class CursorReader:
             has_transaction_ids and read_access_paths(reader, writer, table, found.columns).has_cursor_index
         ):
             return left(f"no index begins with {table.cursor}" if table.cursor else "it has no cursor")
-        found.clock = SourceClock.of(snapshot, window.watermark)
+        found.clock = SourceClock.of(writer, table, found.columns, snapshot, window.watermark)
         if found.clock is None:
             return left(CLOCK_UNKNOWN)
         position = without_late_cursor(writer, window.watermark, found.columns, table, snapshot)

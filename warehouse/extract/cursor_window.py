@@ -15,6 +15,10 @@ from warehouse.sources.declaration import Table
 
 # So many of the latest stamps of a clock without a time zone may be in the future and hide nothing that comes later.
 FUTURE_STAMPS = 100
+# From UTC-12 to UTC+14.
+MOST_ZONES_DIFFER = timedelta(hours=26)
+# So many are looked at, where runs come each quarter of an hour.
+LOADS_OF_A_DAY = 100
 CLOCK_UNKNOWN = "the source's clock was set back by an unknown time"
 
 
@@ -24,14 +28,66 @@ class SourceClock:
 
     set_back: timedelta
     utc_offset: timedelta
+    # How far stamps without a zone were behind it lately: sessions may be in another zone.
+    behind: timedelta = timedelta(0)
 
     @classmethod
-    def of(cls, snapshot: Snapshot, watermark: Watermark) -> Self | None:
+    def of(
+        cls,
+        writer: psycopg.Connection,
+        table: Table,
+        columns: Sequence[Column],
+        snapshot: Snapshot,
+        watermark: Watermark,
+    ) -> Self | None:
         """The clock at `snapshot`; None where it was set back since `watermark`, and nobody knows by how much."""
+        behind = _usually_behind(writer, table, columns, snapshot.utc_offset)
         if snapshot.open_transactions is None or watermark.open_transactions is None:
-            return cls(timedelta(0), snapshot.utc_offset)
+            return cls(timedelta(0), snapshot.utc_offset, behind)
         set_back = snapshot.open_transactions.set_back_since(watermark.open_transactions)
-        return None if set_back is None else cls(set_back, snapshot.utc_offset)
+        return None if set_back is None else cls(set_back, snapshot.utc_offset, behind)
+
+
+def _usually_behind(
+    writer: psycopg.Connection, table: Table, columns: Sequence[Column], utc_offset: timedelta
+) -> timedelta:
+    """How far the highest stamps that loads of the last day brought were behind the source's clock, at the median.
+
+    More than time zones differ by is none of theirs.
+    """
+    if not any(column.name == table.cursor and _has_no_zone(column.type) for column in columns):
+        return timedelta(0)
+    row = writer.execute(
+        """
+        select percentile_disc(0.5) within group (order by behind)
+        from (
+            select loaded_at at time zone 'UTC' + %(utc_offset)s - window_high::timestamp as behind
+            from (
+                select loaded_at, case when pg_input_is_valid(window_high, 'timestamp') then window_high end
+                    as window_high
+                from (
+                    select loaded_at, window_low, window_high from audit.load
+                    where source = %(source)s and table_name = %(table_name)s order by load_id desc limit %(loads)s
+                ) as load
+                where window_high > window_low and loaded_at > now() - interval '1 day'
+            ) as load
+            where isfinite(window_high::timestamp)
+        ) as known
+        where behind between interval '0' and %(most)s
+        """,
+        {
+            "source": table.source,
+            "table_name": f"raw.{table.mirror}",
+            "utc_offset": utc_offset,
+            "most": MOST_ZONES_DIFFER,
+            "loads": LOADS_OF_A_DAY,
+        },
+    ).fetchone()
+    return (row and row[0]) or timedelta(0)
+
+
+def _has_no_zone(kind: str) -> bool:
+    return without_modifier(kind) == "timestamp without time zone"
 
 
 def is_moment(kind: str) -> bool:
@@ -96,6 +152,7 @@ def stamped_since(
                 since=sql.Literal(watermark.open_transactions.since - clock.set_back),
                 captured_at=sql.Literal(watermark.captured_at),
                 utc_offset=sql.Literal(clock.utc_offset),
+                behind=sql.Literal(clock.behind),
                 # A stamp of whole seconds may be rounded down.
                 rounding=sql.Literal(timedelta(0) if kind == plain else timedelta(seconds=1)),
                 future_stamps=sql.Literal(FUTURE_STAMPS),
@@ -115,7 +172,8 @@ def stamped_since(
 # By type of the cursor, where the window begins; and whether all rows stamped then are known: they were, if every
 # transaction that could add one has begun later. Clocks without a time zone are set back by an hour once a year, and
 # sessions that set a zone of their own are behind or ahead of the source's by an unknown time. What is known of these
-# is how long before the snapshot a transaction began, and the stamps that were read, the latest perhaps in the future.
+# is how long before the snapshot a transaction began, the stamps that were read, the latest perhaps in the future, and
+# how far behind they were in other runs.
 _WINDOW_LOW = {
     "timestamp with time zone": """
         (
@@ -149,7 +207,7 @@ _WINDOW_LOW = {
                         ) - (captured_at - since),
                         '-infinity'
                     ),
-                    since + {utc_offset}::interval
+                    since + {utc_offset}::interval - {behind}::interval
                 ) - {rounding}::interval - interval '1 hour' as low,
                 false as is_after
             from (

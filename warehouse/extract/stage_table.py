@@ -85,7 +85,7 @@ class TableStager:
             return self._skipped(window)
         if reading.way == "cursor":
             assert window.watermark is not None
-            clock = SourceClock.of(self.snapshot, window.watermark)
+            clock = SourceClock.of(self.writer, self.table, self._columns, self.snapshot, window.watermark)
             if clock is not None:
                 return self._stage_by_cursor(window.watermark, clock, ranges)
             self._note(f"{CLOCK_UNKNOWN}, so that all rows are looked at")
