@@ -190,6 +190,50 @@ def test_the_last_version_counts_whichever_of_them_brings_a_new_field(
     assert orders.counts()[1] == ("b.json", "loaded", 2, 1, 0, 0, 1)
 
 
+def test_a_number_is_the_same_key_however_it_is_written(orders: FeedPipeline, tmp_path: Path) -> None:
+    folder = tmp_path / "orders"
+    shutil.copytree(PACKAGED / "orders", folder)
+    for name, before, after in (
+        ("source.toml", 'order_id = "text"', 'order_id = "numeric"'),
+        ("conform/order_item.sql", "    item.order_id,", "    trim_scale(item.order_id)::text as order_id,"),
+        (
+            "conform/order_lead.sql",
+            "    orders.order_id,",
+            "    trim_scale(orders.order_id)::text as order_id,",
+        ),
+    ):
+        text = (folder / name).read_text()
+        assert text.count(before) == 1
+        (folder / name).write_text(text.replace(before, after))
+    # Of a time when the key was a text.
+    orders.land("text.json", [an_order("no number", status=None)])
+    orders.run()
+    orders.warehouse.execute("drop table raw.orders_order, raw.orders_order_item cascade")
+    orders.source = read_declaration(folder)
+
+    def order(key: str, **fields: object) -> str:
+        return json.dumps(an_order("key", **fields)).replace('"key"', key) + "\n"
+
+    orders.land("a.json", order("1", status=None) + order("2"))
+    orders.run()
+    orders.land("b.json", order("1.0") + order("2.00", status=None) + order("3.0", status=None))
+    orders.run()
+    orders.land("c.json", order("3"))
+    orders.run()
+    assert orders.counts()[1:] == [
+        ("a.json", "loaded", 2, 1, 0, 0, 1),
+        ("b.json", "loaded", 3, 1, 1, 0, 1),
+        ("c.json", "loaded", 1, 1, 0, 0, 0),
+    ]
+    ((waiting,),) = orders.rows("select quarantine_id from audit.quarantine where row_key = '{2.0}'")
+    orders.edit(waiting, json.loads(order("2", lead_id="L-2")))
+    orders.replay(waiting)
+    assert orders.counts()[1:3] == [("a.json", "loaded", 2, 0, 0, 0, 2), ("b.json", "loaded", 3, 2, 0, 0, 1)]
+    assert orders.rows("select order_id, lead_id from dwh.fact_order_item order by 1") == [
+        ("1", None), ("2", "L-2"), ("3", None)
+    ]  # fmt: skip
+
+
 def equal_tables(orders: FeedPipeline) -> set[str]:
     """Tables of the star, and counts of files, that are what the layer below makes of them."""
     with start_run(orders.warehouse_url, flow="reconcile") as run:

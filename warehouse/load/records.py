@@ -204,7 +204,7 @@ class Records:
             "line": sql.Identifier(LINE),
             "mirror": sql.Identifier("raw", self._record.mirror),
             "same": same_key(self._record.key, "batch", "mirror"),
-            "key": qualified("batch", self._record.key),
+            "has_its_key": self._has_key("entry"),
         }
         # An entry under the record's own key waits only while no later version is read. Of others, what was read by a
         # later run is later, wherever it stands: files go on. What a replay has loaded was read some time before.
@@ -240,7 +240,7 @@ class Records:
                     delete from {batch} as batch using {mirror} as mirror, audit.quarantine as entry
                     where {same} and not mirror._is_deleted and entry.quarantine_id = any({ids})
                         and entry.file_id = batch.{file_id} and entry.line_number = batch.{line}
-                        and entry.row_key is distinct from array[{key}]::text[] and {is_later}
+                        and ({has_its_key}) is not true and {is_later}
                     returning entry.quarantine_id, entry.file_id
                 ),
 
@@ -280,7 +280,7 @@ class Records:
                     where waiting.source = {source} and waiting.entity = {entity} and waiting.resolved_at is null
                         and exists (
                             select from {batch} as batch
-                            where waiting.row_key = array[{key}]::text[] and {is_earlier}
+                            where {has_its_key} and {is_earlier}
                         )
                     returning file_id
                 )
@@ -291,7 +291,7 @@ class Records:
                 run_id=sql.Literal(self._run.run_id),
                 source=sql.Literal(self._source.name),
                 entity=sql.Literal(self._record.mirror),
-                key=qualified("batch", self._record.key),
+                has_its_key=self._has_key("waiting"),
                 batch=batch_table(self._record),
                 # What is read from files now is later than all that waits.
                 is_earlier=sql.SQL(_IS_EARLIER if self._staged.replayed else "true").format(
@@ -299,6 +299,23 @@ class Records:
                 ),
                 changes=CHANGES,
             )
+        )
+
+    def _has_key(self, entry: str) -> sql.Composable:
+        """Whether an entry has the key of the staged record: 1 and 1.0 are the same number."""
+
+        def value(place: int, kind: str) -> sql.Composable:
+            text = sql.SQL("{}.row_key[{}]").format(sql.Identifier(entry), sql.Literal(place))
+            if kind == "text":
+                return text
+            # The key may have been declared as another type when the entry was made.
+            return sql.SQL("case when pg_input_is_valid({0}, {1}) then {0}::{2} end").format(
+                text, sql.Literal(kind), sql.SQL(kind)
+            )
+
+        return sql.SQL(" and ").join(
+            sql.SQL("{} = batch.{}").format(value(place, self._record.columns[name]), sql.Identifier(name))
+            for place, name in enumerate(self._record.key, start=1)
         )
 
     def _supersede_rows(self) -> None:
