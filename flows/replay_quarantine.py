@@ -10,6 +10,9 @@ from warehouse.archive.changed_rows import archive_changed_rows
 from warehouse.db.connections import connect
 from warehouse.db.locks import transaction_lock
 from warehouse.db.schema_version import ensure_migrated
+from warehouse.errors import WrongParameters
+from warehouse.feeds.json_parse import parse
+from warehouse.feeds.record import Problem
 from warehouse.feeds.replay import stage_entries
 from warehouse.history.change_log import STAR_LOCK
 from warehouse.load.publish import publish
@@ -43,23 +46,47 @@ def replay(selection: Selection, *, edited: bytes | None = None, dry_run: bool =
     `edited` is the record as it was corrected by hand, of the only selected entry.
 
     Raises:
-        WrongParameters: nothing is selected, or the selected entry cannot be corrected here.
+        WrongParameters: nothing is selected, or the selected entry cannot be corrected here or by this record.
     """
     settings = with_urls(Settings.load())
     ensure_migrated(settings.warehouse)
     with connect(settings.warehouse, autocommit=True) as connection:
         chosen = find_waiting(connection, selection)
         if edited is not None:
-            edit_record(connection, chosen, edited)
+            _ensure_readable(edited)
+            # A dry run corrects it again, and rolls that back with all else.
+            with connection.transaction(force_rollback=dry_run):
+                edit_record(connection, chosen, edited)
         runs = {source: run_ids_of(connection, ids) for source, ids in chosen.items()}
-    return [_replay(settings, source, ids, runs[source], dry_run) for source, ids in chosen.items()]
+    dry_edit = edited if dry_run else None
+    return [_replay(settings, source, ids, runs[source], dry_run, dry_edit) for source, ids in chosen.items()]
+
+
+def _ensure_readable(edited: bytes) -> None:
+    problem = parse(
+        edited.decode("utf-8-sig", "surrogateescape").strip().encode("utf-8", "surrogateescape"), {}
+    )
+    if isinstance(problem, Problem):
+        raise WrongParameters(
+            f"The corrected record cannot be read: {problem.rule}. {problem.reason}",
+            hint="`dwh quarantine show ID --json` shows the record as it came. A row of a list is corrected as JSON, "
+            "too: an object with a field for each column.",
+        )
 
 
 def _replay(
-    settings: Settings, source: str, ids: Sequence[int], of_runs: Sequence[int], dry_run: bool
+    settings: Settings,
+    source: str,
+    ids: Sequence[int],
+    of_runs: Sequence[int],
+    dry_run: bool,
+    dry_edit: bytes | None,
 ) -> Replayed:
     def work(run: Run) -> Replayed:
         loads: Sequence[Load] = ()
+        if dry_edit is not None:
+            with run.session("edit") as connection:
+                edit_record(connection, {source: ids}, dry_edit)
         if source == FEED:
             if not dry_run:
                 with connect(run.warehouse_url, autocommit=True) as connection:

@@ -1,10 +1,14 @@
 """What waits in quarantine is judged once more: rows of databases, lines of web logs, records of files."""
 
+import json
+import os
 from dataclasses import replace
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
 
+from tests import command
 from tests.integration.test_feeds import FeedPipeline, an_order
 from tests.pipeline import Pipeline
 from tests.weblog_lake import line, make_lake
@@ -202,3 +206,44 @@ def test_counts_of_files_hold_after_replay_discard_and_undo_of_each(
     orders.replay(ids[0])
     assert orders.counts() == states[1]
     orders.warehouse.close()
+
+
+def test_record_is_corrected_replayed_and_discarded_once_by_commands(
+    warehouse_url: str, tmp_path: Path
+) -> None:
+    feed = FeedPipeline(warehouse_url, tmp_path / "lake")
+    environment = {**os.environ, "DWH_WAREHOUSE_URL": warehouse_url, "DWH_LAKE": str(tmp_path / "lake"),
+                   "DWH_HOME": str(tmp_path / "home"), "DWH_ARCHIVE": "false"}  # fmt: skip
+
+    def dwh(*words: str, code: int = 0) -> str:
+        done = command.run(*words, environment=environment)
+        assert done.returncode == code, done.stderr
+        return done.stderr if code else done.stdout
+
+    feed.land("a.json", [an_order("P-1"), an_order("P-2", status=None), "broken"])
+    dwh("run", "orders")
+    order, broken = (
+        row["quarantine_id"]
+        for row in sorted(json.loads(dwh("quarantine", "list", "--json")), key=itemgetter("place"))
+    )
+    corrected = tmp_path / "order.json"
+    # As some editors save it.
+    corrected.write_text("\ufeff" + json.dumps(an_order("P-2", {"amount": 7})))
+    replay = ("quarantine", "replay", str(order), "--edited", str(corrected), "--json")
+    (found,) = json.loads(dwh(*replay, "--dry-run"))
+    assert (found["judged"], found["passed"]) == (1, 1)
+    entry = json.loads(dwh("quarantine", "show", str(order), "--json"))
+    assert (entry["edited_text"], entry["resolution"]) == (None, None), "a dry run corrects nothing"
+    corrected.write_text('{"order_id": "P-2"')
+    assert "The corrected record cannot be read: record is not JSON." in dwh(*replay, code=2)
+    corrected.write_text(json.dumps(an_order("P-2", {"amount": 7})))
+    assert "Only one entry can be corrected" in dwh("quarantine", "replay", *replay[3:], "--dry-run", code=2)
+    (found,) = json.loads(dwh(*replay))
+    assert (found["judged"], found["passed"]) == (1, 1)
+    assert "No entry of the quarantine is selected" in dwh(*replay, code=2)
+    discard_it = ("quarantine", "discard", str(broken), "--reason", "a test")
+    assert dwh(*discard_it).strip() == "Discarded: 1."
+    assert "No entry of the quarantine is selected" in dwh(*discard_it, code=2)
+    assert feed.facts() == [("P-1", "1", 2, 200), ("P-2", "1", 7, 700)]
+    assert feed.counts() == [("a.json", "loaded", 3, 2, 0, 1, 0)]
+    feed.warehouse.close()

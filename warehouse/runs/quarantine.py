@@ -72,7 +72,7 @@ def edit_record(connection: psycopg.Connection, chosen: Mapping[str, Sequence[in
     if len(ids) != 1:
         raise WrongParameters("Only one entry can be corrected at a time.", hint="Name it by its id.")
     try:
-        text = edited.decode("utf-8").strip()
+        text = edited.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         raise WrongParameters("The corrected record is not UTF-8.", hint="Save it as UTF-8.") from None
     changed = connection.execute(
