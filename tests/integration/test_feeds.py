@@ -191,6 +191,25 @@ def test_an_order_and_its_items_wait_together_and_leave_what_was_loaded_before(o
     }
 
 
+def test_totals_that_are_not_the_sum_of_the_items_are_warned_of(orders: FeedPipeline) -> None:
+    orders.land(
+        "a.json",
+        [
+            an_order("P-1", {}, {}),
+            an_order("P-2", {}, {}, total_price=399),
+            # Their items come under another name, or not at all.
+            {**an_order("P-3"), "lines": [{}]} | {"items": None},
+            an_order("P-4", items=[]),
+        ],
+    )
+    run_id = orders.run()
+    assert orders.rows(
+        "select outcome, measured::integer from audit.check_result "
+        f"where run_id = {run_id} and check_name = 'total price is not the sum of the items'"
+    ) == [("warned", 3)]
+    assert orders.counts() == [("a.json", "loaded", 4, 4, 0, 0, 0)]
+
+
 def test_the_last_version_counts_within_a_file_and_across_files(orders: FeedPipeline) -> None:
     orders.land("a.json", [an_order("P-1"), an_order("P-1", {"amount": 7}), an_order("P-1", status=None)])
     orders.land("b.json", [an_order("P-2", status=None), an_order("P-2")])
