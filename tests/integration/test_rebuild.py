@@ -248,10 +248,11 @@ def test_past_state_is_built_into_a_schema_of_its_own(shop: Pipeline, archive: A
     # The day has ended since: the next run adds days.
     shift(shop, 2)
     load_once()
-    before = content(shop.warehouse)
+    before, messages = content(shop.warehouse), list[str]()
     for run_id, state in ((first, expected), (second, expected_then)):
         with start_run(shop.warehouse_url, flow="rebuild") as run:
-            counts = rebuild_as_of(run, archive, [], run_id)
+            counts = rebuild_as_of(run, archive, [], run_id, progress=messages.append)
+        assert messages[-1].startswith("Facts and marts are not built: ") and f"_at({run_id})" in messages[-1]
         assert {name: shop.rows(query.format(f"rebuild_{run_id}")) for name, query in PAST.items()} == state
         assert counts[f"rebuild_{run_id}.fact_inventory_day"] == 1
     assert content(shop.warehouse) == before

@@ -36,6 +36,9 @@ COMMENT: Final = (
     "Mirrors, dimensions and daily snapshots as of run {}, rebuilt from archive and landing files. Nothing reads it: "
     "drop it when you are done."
 )
+_FACTS: Final = (
+    "select * from audit.<fact>_at({0}) reads a fact as run {0} left it, as far back as the change log goes."
+)
 
 
 def rebuild_as_of(
@@ -71,8 +74,7 @@ def rebuild_as_of(
             if unknown := sorted(set(tables or ()) - known):
                 raise NotArchived(
                     f"{', '.join(unknown)} cannot be built as of run {as_of_run_id}.",
-                    hint=f"Those that can be are {', '.join(sorted(known))}. Facts are read as of a run by "
-                    f"select * from audit.<fact>_at({as_of_run_id}).",
+                    hint=f"Those that can be are {', '.join(sorted(known))}. {_FACTS.format(as_of_run_id)}",
                 )
             schema = f"rebuild_{as_of_run_id}"
             writer.execute(
@@ -93,6 +95,8 @@ def rebuild_as_of(
                 progress(f"{built}: {counts[built]:,} rows as of run {as_of_run_id}")
             ensure_alive(run)
             writer.commit()
+    if tables is None:
+        progress(f"Facts and marts are not built: {_FACTS.format(as_of_run_id)}")
     return counts
 
 
