@@ -192,6 +192,16 @@ def test_an_element_that_cannot_be_read_takes_no_other_one_of_its_line_with_it(t
     ]  # fmt: skip
 
 
+def test_arrays_that_follow_each_other_are_read_as_one(tmp_path: Path) -> None:
+    arrays = b'[{"order_id": 1}, oops]\n[]\n[\n  {"order_id": 3},\n  {"order_id": 4}\n]'
+    assert read(tmp_path / "a.json", arrays + b"\n[") == [(1, 1), (2, "record is not JSON"), (3, 3), (4, 4)]
+    rest = b'{"order_id": 5}\n' * 100_000
+    assert read(tmp_path / "b.json", arrays + rest)[-1] == (5, "record is after the end")
+    with ContentReader(tmp_path / "b.json") as content:
+        *_, last = JsonRecords(content, TEXTS).blocks()
+    assert last[-1].raw == rest
+
+
 def test_lines_after_one_that_is_too_large_are_lines_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,26 +130,26 @@ class _ArrayReader:
         self._read_on()
         self._skip("\ufeff")
         self._skip_space()
-        self._skip("[")
         place = 0
-        indent = self._skip_space()
-        while True:
-            if self._next() in ("]", ""):
-                break
-            place += 1
-            yield self._element(place, indent)
-            self._skip_space()
-            if self._next() == ",":
-                self._skip(",")
+        # Another array may follow, as where files were put together.
+        while self._next() == "[":
+            self._skip("[")
+            indent = self._skip_space()
+            while self._next() not in ("]", ""):
+                place += 1
+                yield self._element(place, indent)
                 self._skip_space()
-            elif self._next() not in ("]", ""):
-                continue
-        if self._next() != "]":
-            self.fault = "its array has no end"
-            return
-        self._skip("]")
-        self._skip_space()
+                if self._next() == ",":
+                    self._skip(",")
+                    self._skip_space()
+            if self._next() != "]":
+                self.fault = "its array has no end"
+                return
+            self._skip("]")
+            self._skip_space()
         if self._next():
+            while not self._is_over and len(self._text) - self._position < MOST_RECORD_BYTES:
+                self._read_on()
             rest = self._take(len(self._text))
             reason = "The file goes on after the end of its array."
             yield Record(place + 1, self._offset, rest, None, Problem("record is after the end", reason))
