@@ -15,6 +15,7 @@ from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.feeds import json_records, second_reader
 from warehouse.feeds.replay import stage_entries
 from warehouse.feeds.stage import stage_feed
+from warehouse.files.lake import LakeError
 from warehouse.load.publish import publish
 from warehouse.reconcile.reconcile import reconcile_feed, reconcile_source
 from warehouse.runs.audit import start_run
@@ -252,6 +253,22 @@ def test_whatever_cannot_be_read_waits_with_its_bytes_and_stops_nothing(orders: 
     assert size == 10_000_000
     (copy,) = (orders.lake / "bad" / "orders").iterdir()
     assert copy.read_bytes() == b"".join(line + b"\n" for line in lines)
+
+
+def test_bad_records_that_cannot_be_copied_stop_the_run_and_name_the_folder(orders: FeedPipeline) -> None:
+    orders.land("a.json", [an_order("P-1"), "broken"])
+    folder = orders.lake / "bad" / "orders"
+    folder.mkdir(parents=True)
+    offset = len(json.dumps(an_order("P-1"))) + 1
+    copy = folder / f"a.json.1-{offset}.bad"
+    copy.symlink_to("/dev/full")
+    with pytest.raises(LakeError, match=f"cannot be copied to {folder}: No space left on device"):
+        orders.run()
+    assert (orders.counts(), orders.facts()) == ([("a.json", "partial", 0, 0, 0, 0, 0)], [])
+    copy.unlink()
+    orders.run()
+    assert orders.counts() == [("a.json", "loaded", 2, 1, 1, 0, 0)]
+    assert copy.read_bytes() == b'"broken"\n'
 
 
 @pytest.mark.parametrize("ends", [None, 3])

@@ -1,17 +1,21 @@
 """Records that cannot be read: staged for the quarantine, and a copy of their bytes in the bad-records path."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 import psycopg
 from psycopg import sql
 
+from warehouse.errors import visible
 from warehouse.feeds.record import Problem, Record, printable
 from warehouse.feeds.sender import Sender
 from warehouse.feeds.staged import FileProgress
 from warehouse.feeds.typed import escape
 from warehouse.files import lake
+from warehouse.files.lake import LakeError
 from warehouse.sources.declaration import Source
 
 # Characters in memory before they are sent.
@@ -60,7 +64,11 @@ class BadRecords:
             )
 
     def add(self, file: FileProgress, record: Record, problem: Problem) -> None:
-        """Add one bad record of a file."""
+        """Add one bad record of a file.
+
+        Raises:
+            LakeError: its copy cannot be written.
+        """
         cells: Sequence[object] = (
             file.file_id,
             record.line,
@@ -75,18 +83,37 @@ class BadRecords:
             self._send()
         if self._is_dry_run:
             return
-        if self._copy is None:
-            # What was copied of the file before stays where it goes on.
-            path = self._folder / f"{file.found.file.path}.{file.file_id}-{record.byte_offset}.bad"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._copy = path.open("wb")
-        self._copy.write(record.raw + b"\n")
+        with self._copying():
+            if self._copy is None:
+                # What was copied of the file before stays where it goes on.
+                path = self._folder / f"{file.found.file.path}.{file.file_id}-{record.byte_offset}.bad"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._copy = path.open("wb")
+            self._copy.write(record.raw + b"\n")
 
     def end_file(self, file: FileProgress) -> None:
-        """Close the copy of a file."""
+        """Close the copy of a file.
+
+        Raises:
+            LakeError: it cannot be written.
+        """
         if self._copy is not None:
-            self._copy.close()
+            with self._copying():
+                self._copy.close()
             self._copy = None
+
+    @contextmanager
+    def _copying(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not isinstance(self._folder, Path):
+                raise
+            raise LakeError(
+                f"Records that cannot be read cannot be copied to {visible(str(self._folder))}: "
+                f"{error.strerror or error}.",
+                hint="Make room there, or correct the path or its permissions. Nothing was loaded.",
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -95,7 +122,9 @@ class BadRecords:
         self, error: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._copy is not None:
-            self._copy.close()
+            # Some error has ended the file.
+            with suppress(OSError):
+                self._copy.close()
         if error is None:
             self._send()
 
