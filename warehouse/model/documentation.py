@@ -240,9 +240,13 @@ def _section(relation: Relation) -> str:
     summary = [relation.comment if relation.kind != "stored view" else f"{relation.comment} Stored."]
     mart = read_marts().get(relation.name.removesuffix("_masked")) if relation.schema == "mart" else None
     if mart is not None:
-        summary.append(f"One row per {mart.grain.removeprefix('one ')}. Owner: {mart.owner}.")
-    if relation.primary_key:
-        summary.append(f"Key: {', '.join(f'`{name}`' for name in relation.primary_key)}.")
+        summary.append(f"{mart.stated_grain} Owner: {mart.owner}.")
+    key = relation.primary_key
+    # A masked view may have its mart's key no more.
+    if mart is not None and set(mart.key) <= {column.name for column in relation.columns}:
+        key = mart.key
+    if key:
+        summary.append(f"Key: {', '.join(f'`{name}`' for name in key)}.")
     if relation.partitioned_by:
         summary.append(f"Partitioned by `{relation.partitioned_by.lower()}`.")
     is_table = relation.kind == "table"

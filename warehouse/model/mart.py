@@ -75,6 +75,8 @@ class Mart:
     # Description by column, metrics included.
     columns: Mapping[str, str]
     personal: Mapping[str, str]
+    # Columns of the grain: no two rows have the same values in them.
+    key: tuple[str, ...]
     # What its query groups a mart of details by, with types; empty where it has a file of its own.
     dataset: str | None = None
     by: Mapping[str, str] = field(default_factory=dict)
@@ -83,8 +85,7 @@ class Mart:
     unknown: Mapping[str, str] = field(default_factory=dict)
     # Grouping column by whose values changes are followed.
     follows: str | None = None
-    # Of a stored mart with a file of its own: its key, and the types of all columns.
-    key: tuple[str, ...] = ()
+    # Of a stored mart with a file of its own: the types of all columns.
     types: Mapping[str, str] = field(default_factory=dict)
     indexes: tuple[str, ...] = ()
     # Of such a mart that does not move with the calendar: the stored marts and tables of the star whose changes it
@@ -98,6 +99,12 @@ class Mart:
     sequence: str | None = None
     # In which its rows are shown, where its query does not say: of a stored mart.
     order: str = ""
+
+    @property
+    def stated_grain(self) -> str:
+        """What a row is, as a sentence."""
+        what = self.grain.removeprefix("one ")
+        return f"One row {'for each' if what.startswith('of ') else 'per'} {what}."
 
     @property
     def is_stored(self) -> bool:
@@ -143,8 +150,7 @@ class Mart:
     def table(self) -> Table:
         """The table of a stored mart."""
         types = self.types or {**self.by, **{name: read_metrics()[name].type for name in self.metrics}}
-        key = self.key or tuple(self.by)
-        is_indexable = all(types[name] != "text" or name in _SHORT_TEXTS for name in key)
+        is_indexable = all(types[name] != "text" or name in _SHORT_TEXTS for name in self.key)
         indexes = list(self.indexes)
         if self.follows is not None and not is_indexable:
             indexes.append(
@@ -155,11 +161,17 @@ class Mart:
             self.name,
             self.description,
             tuple(
-                Column(name, kind, self.columns[name], personal=self.personal.get(name), required=name in key)
+                Column(
+                    name,
+                    kind,
+                    self.columns[name],
+                    personal=self.personal.get(name),
+                    required=name in self.key,
+                )
                 for name, kind in types.items()
             ),
             # Without one, the query alone makes keys unique; dwh reconcile would find two of a kind.
-            {f"pk_{self.name}": f"primary key ({', '.join(key)})"} if is_indexable else {},
+            {f"pk_{self.name}": f"primary key ({', '.join(self.key)})"} if is_indexable else {},
             tuple(Index(f"ix_{self.name}_{n}", definition) for n, definition in enumerate(indexes, 1)),
         )
 
@@ -216,12 +228,12 @@ def read_marts() -> Mapping[str, Mart]:
             entry["owner"],
             described[name],
             entry.get("personal", {}),
+            tuple(by or entry["key"]),
             dataset,
             by,
             metrics,
             entry.get("unknown", {}),
             entry.get("follows"),
-            tuple(entry.get("key", ())),
             entry.get("types", {}),
             tuple(entry.get("indexes", ())),
             tuple(entry.get("reads", ())),

@@ -37,8 +37,8 @@ def semantic_model() -> dict[str, Any]:
         {
             "name": mart.name,
             "source": f"{DATABASE}.mart.{mart.name}",
-            **({"primary_key": list(mart.key or mart.by)} if mart.key or mart.by else {}),
-            "description": f"{mart.description} One row per {mart.grain.removeprefix('one ')}. Owner: {mart.owner}.",
+            "primary_key": list(mart.key),
+            "description": f"{mart.description} {mart.stated_grain} Owner: {mart.owner}.",
             "fields": [_field(column, text, mart.types.get(column) or mart.by.get(column)) for column, text in
                        mart.columns.items()],
         }

@@ -84,7 +84,7 @@ def bar_metric(mart: Mart) -> tuple[str, list[str]]:
         parts = ["category", *parts]
     elif _is_share(value):
         # Shares do not add up: a bar is a row.
-        parts = list(mart.key or parts)
+        parts = list(mart.key)
     return value, [label, *(name for name in parts if name in mart.columns and name != label)]
 
 
@@ -135,7 +135,7 @@ def _dataset(mart: Mart) -> dict[str, Any]:
     return {
         "table_name": mart.shown,
         "schema": "mart",
-        "description": f"{mart.description} One row per {mart.grain.removeprefix('one ')}. Owner: {mart.owner}.",
+        "description": f"{mart.description} {mart.stated_grain} Owner: {mart.owner}.",
         "main_dttm_col": None,
         "metrics": [
             {

@@ -29,14 +29,13 @@ def reconcile_marts(connection: psycopg.Connection) -> list[Verdict]:
 def _compare(connection: psycopg.Connection, mart: Mart) -> Verdict:
     started = time.monotonic()
     table = mart.table()
-    key = mart.key or tuple(mart.by)
-    columns = tuple(column.name for column in table.columns if column.name not in key)
+    columns = tuple(column.name for column in table.columns if column.name not in mart.key)
     connection.execute(
         sql.SQL(
             "drop table if exists pg_temp.expected; create temp table expected on commit drop as {}"
         ).format(sql.SQL(mart.query()))
     )
-    comparison = Comparison("mart", SOURCE, "mart", mart.name, EXPECTED, key, columns, sql.SQL("true"))
+    comparison = Comparison("mart", SOURCE, "mart", mart.name, EXPECTED, mart.key, columns, sql.SQL("true"))
     verdict = compare(connection, comparison)
     if verdict.rows_differing:
         if _is_stale(connection, comparison.name, mart):

@@ -35,7 +35,7 @@ def describe(relations: Sequence[Relation]) -> list[Entry]:
             Entry(
                 name,
                 relation.comment,
-                mart.grain.removeprefix("one ") if mart else "",
+                mart.stated_grain if mart else "",
                 mart.owner if mart else ENGINEERS,
                 origins.get(name, ())
                 or (tuple(tables_read_by(mart)) if mart and not mart.written_by else ()),

@@ -5,6 +5,7 @@ select
     mail.kind,
     mail.created_at as since_at,
     mail.last_occurred_at,
-    mail.occurrence_count
+    mail.occurrence_count,
+    mail.mail_id
 from audit.outbox as mail
 where mail.resolved_at is null
