@@ -75,12 +75,16 @@ def _dashboard(url: str) -> Iterator[Query]:
     source, currency = known.source_system[0], known.currency[0]
     months = dashboard.months(url, source, currency, *dashboard.ALWAYS, [])
     category, first, last = months.category[0], months.ordered_month.min(), months.ordered_month.max()
-    country = dashboard.mart(url, "customer_activity_by_region").country[0]
+    country = dashboard.countries(url, source, currency)[0]
+    period = (source, currency, first, last)
     asked: dict[str, Callable[[], Any]] = {
         "sources": partial(dashboard.sources, url),
         "freshness": partial(dashboard.freshness, url),
-        "months": partial(dashboard.months, url, source, currency, first, last, []),
-        "months of a category": partial(dashboard.months, url, source, currency, first, last, [category]),
+        "countries": partial(dashboard.countries, url, source, currency),
+        "months": partial(dashboard.months, url, *period, []),
+        "months of a category": partial(dashboard.months, url, *period, [category]),
+        "months of a country": partial(dashboard.months, url, *period, [], country),
+        "months of a segment": partial(dashboard.months, url, *period, [], None, "loyal"),
         "products": partial(dashboard.products, url, source, currency, None, []),
         "products of a country": partial(dashboard.products, url, source, currency, country, [category]),
         "customers": partial(dashboard.customers, url, source, currency, None, None),

@@ -141,7 +141,7 @@ def assert_shown(opened: Visit, expected: pd.DataFrame) -> None:
 def test_numbers_are_the_database_and_filters_work_by_keyboard_alone(
     mart_world: MartWorld, served: Served
 ) -> None:
-    months = mart_world.mart("sales_by_category_month")
+    months = mart_world.mart("sales_by_country_month")
     period = months[months.ordered_month.isin(sorted(months.ordered_month.unique())[-13:])]
     with visit(served.url, height=2400) as opened:
         wait_until_drawn(opened)
@@ -152,6 +152,10 @@ def test_numbers_are_the_database_and_filters_work_by_keyboard_alone(
             ", ".join(f"{name} {format_cell('net_amount', amount)}" for name, amount in bars)
             for bars in (((f"{month:%Y-%m}", n) for month, n in by_month.items()), by_category.items())
         ]
+        drawn = (
+            opened.page.locator("[data-testid=stVegaLiteChart] svg").last.locator("text").all_text_contents()
+        )
+        assert [name for name in drawn if name in by_category.index] == list(by_category.index)
         products = mart_world.mart("top_products_by_region").sort_values(
             ["unit_count", "category", "customer_country", "product_rank"],
             ascending=[False, True, True, True],
@@ -183,7 +187,10 @@ def test_numbers_are_the_database_and_filters_work_by_keyboard_alone(
                 opened.page.keyboard.type(typed)
                 opened.page.keyboard.press("Enter")
         category = by_category.index[0]
-        wait_until(lambda: net_sales_on(opened) == format_cell("net_amount", by_category[category]))
+        rows = mart_world.mart("sales_by_segment_month")
+        rows = rows[rows.ordered_month.isin(period.ordered_month) & (rows.category == category)]
+        rows = rows[(rows.customer_country == "AR") & (rows.segment == "champion")]
+        wait_until(lambda: net_sales_on(opened) == format_cell("net_amount", rows.net_amount.sum()))
         assert_shown(opened, products[(products.customer_country == "AR") & (products.category == category)])
         assert_shown(
             opened, customers[(customers.customer_country == "AR") & (customers.segment == "champion")]
@@ -242,7 +249,7 @@ def test_numbers_follow_the_warehouse_without_a_reload(mart_world: MartWorld, se
     ):
         wait_until_drawn(opened)
         before = net_sales_on(opened)
-        change = "update mart.sales_by_category_month set net_amount = net_amount + {}"
+        change = "update mart.sales_by_country_month set net_amount = net_amount + {}"
         connection.execute(change.format(1000).encode())
         try:
             opened.page.wait_for_function(

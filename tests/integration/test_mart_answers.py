@@ -84,6 +84,31 @@ def test_sales_are_the_sum_of_the_shops_lines(
     assert shown(mart_world.mart(mart), [*KEYS, *by], METRICS) == measured(raw, [*KEYS, *by.values()])
 
 
+def test_sales_by_country_and_by_segment_are_the_sum_of_the_shops_lines(
+    mart_world: MartWorld, lines: pd.DataFrame
+) -> None:
+    columns = ["order_count", "line_count", "unit_count", "net_amount", "profit_amount"]
+    by = ["category", "customer_country", "month"]
+    expected = {
+        key: {name: row[name] for name in columns} for key, row in measured(lines, [*KEYS[1:], *by]).items()
+    }
+    named = [*KEYS[1:], "category", "customer_country", "ordered_month"]
+    assert shown(mart_world.mart("sales_by_country_month"), named, columns) == expected
+    # Who is in which segment is compared with the shop's lines where customers are scored.
+    ranking = mart_world.mart("customer_ranking")
+    segment_of = dict(zip(ranking.customer_id, ranking.segment, strict=True))
+    sold = lines[lines.line_status != "cancelled"]
+    in_segments = measured(
+        sold.assign(segment=sold.customer_id.astype(str).map(segment_of)), ["currency", "segment", *by]
+    )
+    del columns[0]
+    mart = mart_world.mart("sales_by_segment_month")
+    assert shown(mart, ["currency", "segment", *named[1:]], columns) == {
+        key: {name: row[name] for name in columns} for key, row in in_segments.items()
+    }
+    assert set(mart.as_of_date) == set(ranking.as_of_date)
+
+
 def test_orders_have_the_totals_of_their_lines(mart_world: MartWorld, lines: pd.DataFrame) -> None:
     raw = measured(lines.assign(order=lines.sales_order_id.astype(str)), ["order"])
     columns = ["line_count", "unit_count", "gross_amount", "discount_amount", "net_amount", "profit_amount"]
@@ -233,13 +258,17 @@ def test_customers_are_ranked_and_scored(mart_world: MartWorld, lines: pd.DataFr
         share = (values.rank(method="min") - 1) / (len(values) - 1)
         return [min(5, 1 + int(5 * each)) for each in share]
 
+    def score_of_recency(days: pd.Series) -> list[int]:
+        share = (days.rank(method="min") - 1) / (len(days) - 1)
+        return [max(1, 5 - int(5 * each)) for each in share]
+
     expected = [
         [rank, row.customer, row.orders, row.net, row.last, (as_of - row.last).days, *scores]
         for rank, (row, scores) in enumerate(
             zip(
                 customers.itertuples(),
                 zip(
-                    score(customers["last"].map(lambda day: day.toordinal())),
+                    score_of_recency(customers["last"].map(lambda day: (as_of - day).days)),
                     score(customers.orders),
                     score(customers.net.astype(float)),
                     strict=True,

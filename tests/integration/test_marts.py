@@ -87,6 +87,40 @@ def test_the_last_year_is_the_twelve_full_months_before_the_newest_sale(shop: Pi
     ]
 
 
+def test_whoever_ordered_last_is_not_lost_however_many_they_are(shop: Pipeline) -> None:
+    for key in (2, 3):
+        shop.insert(
+            "customer",
+            id=key,
+            document_number=str(key),
+            username=f"user{key}",
+            email=f"{key}@example.com",
+        )
+    shop.order(1, "2023-05-01", customer_id=3)
+    shop.order(2, "2024-03-10")
+    shop.order(3, "2024-03-10", customer_id=2)
+    shop.capture()
+    refresh(shop)
+    assert shop.rows(
+        "select customer_id, recency_score, frequency_score, segment from mart.customer_ranking order by 1"
+    ) == [("1", 5, 1, "new"), ("2", 5, 1, "new"), ("3", 1, 1, "lost")]
+
+
+def test_orders_that_name_no_customer_are_sales_and_not_one_customers(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10")
+    shop.order(2, "2024-03-10", {}, {})
+    shop.capture()
+    # As of a source whose orders may name nobody.
+    shop.warehouse.execute("update dwh.fact_order_item set customer_key = 0 where order_id = '2'")
+    refresh(shop)
+    assert shop.rows("select net_amount from mart.total_sales") == [(570,)]
+    assert shop.rows("select customer_id, net_amount from mart.customer_ranking") == [("1", 190)]
+    assert shop.rows("select segment, customer_count, net_share from mart.customer_segments") == [
+        ("new", 1, 1)
+    ]
+    assert shop.rows("select segment, net_amount from mart.sales_by_segment_month") == [("new", 190)]
+
+
 def test_marts_by_customer_and_product_follow_an_undo_that_deletes_the_versions_their_sales_named(
     shop: Pipeline,
 ) -> None:

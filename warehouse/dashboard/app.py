@@ -64,29 +64,39 @@ def show(url: str) -> None:
     row = known.iloc[names.index(chosen or names[0])]
     source, currency = row.source_system, row.currency
     everything = read.months(url, source, currency, *read.ALWAYS, [])
-    periods = sorted(everything.ordered_month.unique())
-    first, last = st.sidebar.select_slider(
-        "Period",
-        periods,
-        (periods[-13] if len(periods) > 13 else periods[0], periods[-1]),
-        format_func=lambda month: f"{month:%b %Y}",
-        help="Of sales by month and category",
-    )
+    first, last = choose_period(sorted(everything.ordered_month.unique()))
     categories = st.sidebar.multiselect(
         "Categories", sorted(everything.category.unique()), help="Of sales and products"
     )
-    regions = read.mart(url, "customer_activity_by_region").country.unique()
-    country = st.sidebar.selectbox("Country", [ALL, *sorted(regions)], help="Of products and customers")
-    segments = read.mart(url, "customer_segments").segment.unique()
-    segment = st.sidebar.selectbox("Segment", [ALL, *sorted(segments)], help="Of customers")
+    countries = read.countries(url, source, currency)
+    country = st.sidebar.selectbox("Country", [ALL, *countries], help="Of sales, products and customers")
+    segments = read.mart(url, "customer_segments")
+    segments = segments[(segments.source_system == source) & (segments.currency == currency)].segment
+    segment = st.sidebar.selectbox("Segment", [ALL, *sorted(segments)], help="Of sales and customers")
     state(url)
-    sales(url, source, currency, first, last, categories)
+    sales(url, source, currency, first, last, categories, _one(country), _one(segment))
     products(url, source, currency, _one(country), categories)
     customers(url, source, currency, _one(country), _one(segment))
     behaviour(url)
     with st.expander("Definitions"):
         for metric in read_metrics().values():
             st.markdown(f"**{metric.title}** (`{metric.name}`): {metric.description}.")
+
+
+def choose_period(months: list[date]) -> tuple[date, date]:
+    """The first and the last month that are chosen; by default the last year and the month that goes on."""
+    if len(months) == 1:
+        # A slider with one place cannot be drawn.
+        st.sidebar.caption(f"Period: {months[0]:%b %Y}, the only month with sales")
+        return months[0], months[0]
+    chosen: tuple[date, date] = st.sidebar.select_slider(
+        "Period",
+        months,
+        (months[max(0, len(months) - 13)], months[-1]),
+        format_func=lambda month: f"{month:%b %Y}",
+        help="Of sales by month and category; products and customers are those of all time",
+    )
+    return chosen
 
 
 @st.fragment(run_every=EVERY)
@@ -104,17 +114,29 @@ def state(url: str) -> None:
 
 
 @st.fragment(run_every=EVERY)
-def sales(url: str, source: str, currency: str, first: date, last: date, categories: list[str]) -> None:
+def sales(
+    url: str,
+    source: str,
+    currency: str,
+    first: date,
+    last: date,
+    categories: list[str],
+    country: str | None,
+    segment: str | None,
+) -> None:
     """Sales of the period."""
     with answering():
-        rows = read.months(url, source, currency, first, last, categories)
+        rows = read.months(url, source, currency, first, last, categories, country, segment)
         st.subheader(f"Sales, {first:%B %Y} to {last:%B %Y}")
         for place, name in zip(st.columns(3), ("net_amount", "unit_count", "profit_amount"), strict=True):
             total = rows[name].sum(min_count=1)
             value = None if total != total else float(total)
             place.metric(title_of(name), format_cell(name, value), help=read_metrics()[name].description)
-        description = read_marts()["sales_by_category_month"].description
-        st.caption(f"{description} {_filtered(currency, categories)} {_fresh(url, source)}")
+        description = read_marts()[read.months_mart(segment)].description
+        st.caption(f"{description} {_filtered(currency, categories, country, segment)} {_fresh(url, source)}")
+        if rows.empty:
+            st.info("Nothing was sold that all filters let through.")
+            return
         amount = f"{title_of('net_amount')}, {currency}"
         # A month is a bar as wide as any other; as a moment in time it would be a line.
         months = rows.assign(month=[f"{month:%Y-%m}" for month in rows.ordered_month])
@@ -128,7 +150,8 @@ def sales(url: str, source: str, currency: str, first: date, last: date, categor
                 y_label=amount,
                 horizontal=is_flat,
                 sort="-net_amount" if is_flat else True,
-                height=max(340, 24 * len(drawn)) if is_flat else 340,
+                # Room for the name of each: of names that stand closer, every second is not drawn.
+                height=max(340, 34 * len(drawn)) if is_flat else 340,
                 alt=f"{amount} by {name}: " + _spoken(drawn, name),
             )
 

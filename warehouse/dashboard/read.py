@@ -11,12 +11,7 @@ from warehouse.db.roles import READER
 
 ALWAYS = (date(1900, 1, 1), date(2100, 1, 1))
 # Marts that the page reads whole.
-SHOWN_WHOLE = (
-    "purchase_funnel",
-    "traffic_source_conversion",
-    "customer_segments",
-    "customer_activity_by_region",
-)
+SHOWN_WHOLE = ("purchase_funnel", "traffic_source_conversion", "customer_segments")
 
 
 def query(url: str, statement: sql.Composed | str, parameters: list[object] | None = None) -> pd.DataFrame:
@@ -69,20 +64,53 @@ def failing_checks(url: str) -> pd.DataFrame:
 
 
 def months(
-    url: str, source: str, currency: str, first: date, last: date, categories: list[str]
+    url: str,
+    source: str,
+    currency: str,
+    first: date,
+    last: date,
+    categories: list[str],
+    country: str | None = None,
+    segment: str | None = None,
 ) -> pd.DataFrame:
-    """Sales by category and month in a period; without categories, of all."""
-    return query(
+    """Sales by category and month in a period, of a country and a segment; without categories, of all."""
+    statement = sql.SQL(
+        """
+        select
+            ordered_month, category, sum(unit_count) as unit_count, sum(net_amount) as net_amount,
+            sum(profit_amount) as profit_amount
+        from {}
+        where source_system = %s and currency = %s and ordered_month between %s and %s and line_count > 0
+            and (cardinality(%s::text[]) = 0 or category = any(%s))
+            and (%s::text is null or customer_country = %s) and {}
+        group by ordered_month, category order by ordered_month, category
+        """
+    ).format(
+        sql.Identifier("mart", months_mart(segment)),
+        sql.SQL("true") if segment is None else sql.SQL("segment = {}").format(sql.Literal(segment)),
+    )
+    return query(url, statement, [source, currency, first, last, categories, categories, country, country])
+
+
+def months_mart(segment: str | None) -> str:
+    """The mart that sales by month are read from: segments move with the calendar, so their sales are another's."""
+    return "sales_by_country_month" if segment is None else "sales_by_segment_month"
+
+
+def countries(url: str, source: str, currency: str) -> list[str]:
+    """Countries that customers of a source live in, or lived in when they ordered."""
+    found = query(
         url,
         """
-        select ordered_month, category, order_count, unit_count, net_amount, profit_amount
-        from mart.sales_by_category_month
-        where source_system = %s and currency = %s and ordered_month between %s and %s
-            and (cardinality(%s::text[]) = 0 or category = any(%s))
-        order by ordered_month, category
+        select customer_country as country from mart.sales_by_country_month
+        where source_system = %s and currency = %s and line_count > 0
+        union
+        select country from mart.customer_activity_by_region where source_system = %s
+        order by country
         """,
-        [source, currency, first, last, categories, categories],
+        [source, currency, source],
     )
+    return list(found.country)
 
 
 def products(
@@ -109,7 +137,8 @@ def customers(url: str, source: str, currency: str, country: str | None, segment
         """
         select customer_rank, customer_key, net_amount, order_count, segment, customer_country, recency_days
         from mart.customer_ranking_masked
-        where source_system = %s and currency = %s and (%s::text is null or customer_country = %s)
+        where source_system = %s and currency = %s
+            and (%s::text is null or coalesce(customer_country, 'unknown') = %s)
             and (%s::text is null or segment = %s)
         order by customer_rank limit 100
         """,

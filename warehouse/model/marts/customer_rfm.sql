@@ -1,6 +1,7 @@
 -- mart.customer_rfm: one row per source, currency and customer with an order, as of the source's as-of date.
 -- inputs: mart.customer_sales, mart.as_of
--- Customers who tie have the same score.
+-- Customers who tie have the same score: the best of theirs for recency, so that whoever ordered last has a 5, however many
+-- they are; the worst for frequency and amount, so that one order where all have one does not make a loyal customer.
 with bought as (
     select
         sales.source_system,
@@ -13,7 +14,8 @@ with bought as (
         as_of.as_of_date
     from mart.customer_sales as sales
     inner join mart.as_of as as_of on sales.source_system = as_of.source_system
-    where sales.order_count > 0 and sales.first_ordered_date <= as_of.as_of_date
+    -- Orders that name no customer are not one customer's.
+    where sales.order_count > 0 and sales.first_ordered_date <= as_of.as_of_date and sales.customer_id <> ''
 ),
 
 scored as (
@@ -23,8 +25,8 @@ scored as (
             partition by bought.source_system, bought.currency
             order by bought.net_amount desc, bought.order_count desc, bought.customer_id asc
         ) as customer_rank,
-        least(5, 1 + floor(5 * percent_rank() over (
-            partition by bought.source_system, bought.currency order by bought.last_ordered_date
+        greatest(1, 5 - floor(5 * percent_rank() over (
+            partition by bought.source_system, bought.currency order by bought.last_ordered_date desc
         )))::integer as recency_score,
         least(5, 1 + floor(5 * percent_rank() over (
             partition by bought.source_system, bought.currency order by bought.order_count
