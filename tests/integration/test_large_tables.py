@@ -431,6 +431,22 @@ def test_starts_that_the_server_hides_count_as_long_ago(shop: Pipeline, postgres
     shop.do("drop role reader_of_large")
 
 
+def test_late_commit_of_a_session_that_reports_nothing_is_read_within_the_window(shop: Pipeline) -> None:
+    name = make(shop)
+    with connect(shop.shop_url) as late:
+        late.execute("set track_activities = off")
+        late.commit()
+        late.execute(f"update {name} set value = 'late', updated_at = now() where id = 500".encode())
+        shop.do(f"update {name} set value = 'soon', updated_at = now() where id = 10")
+        shop.capture()
+        found = find_open_transactions("shop", shop.shop_url, None, timedelta(hours=3))
+        assert found.since == found.asked_at - timedelta(hours=3)
+        late.commit()
+    load = shop.capture().loads[f"raw.shop_{name}"]
+    assert (load.rows_updated, load.rows_found_by_checksum) == (1, 0)
+    assert_same(shop, name)
+
+
 def test_open_transactions_are_asked_for_before_the_snapshot_needs_a_connection(shop: Pipeline) -> None:
     mine = (
         "select from pg_stat_activity where datname = current_database() and application_name = 'dwh capture'"
