@@ -123,9 +123,12 @@ def test_features_of_other_days_stay_and_those_of_the_same_day_are_replaced(mart
     assert set(mart_world.mart("customer_feature_masked").columns).isdisjoint({"customer_id"})
 
 
-def test_days_of_the_future_are_refused(mart_world: MartWorld) -> None:
+def test_days_and_knowledge_of_the_future_are_refused(mart_world: MartWorld) -> None:
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
     with pytest.raises(FeaturesRefused, match="lies in the future"):
-        built(mart_world.warehouse_url, as_of=datetime.now(UTC).date() + timedelta(days=2))
+        built(mart_world.warehouse_url, as_of=tomorrow.date() + timedelta(days=1))
+    with pytest.raises(FeaturesRefused, match=r"What will be known at .* lies in the future"):
+        built(mart_world.warehouse_url, known_at=tomorrow)
 
 
 def test_spend_levels_and_other_currencies(shop: Pipeline) -> None:

@@ -95,6 +95,20 @@ def test_page_of_a_warehouse_with_one_order_of_a_customer_without_a_country(
     assert not app.exception and not app.error
 
 
+def test_names_of_a_source_are_no_markdown(sold: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "![x](https://evil.example/x.png) $a$ :red[b] <i>"
+    sold.warehouse.execute("update dwh.dim_product set category = %s", [name])
+    refresh(sold)
+    monkeypatch.setenv("DWH_WAREHOUSE_URL", sold.warehouse_url)
+    app = testing.AppTest.from_file(str(APP), default_timeout=60).run()
+    app.multiselect[0].set_value([name]).run()
+    assert app.metric[0].value == "190.00" and not app.exception
+    captions = [one.value for one in app.caption if "Only" in one.value]
+    assert len(captions) == 2
+    for caption in captions:
+        assert r"Only \!\[x\]\(https\:\/\/evil\.example\/x\.png\) \$a\$ \:red\[b\] \<i\>." in caption
+
+
 def test_page_says_that_the_warehouse_is_down_and_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DWH_WAREHOUSE_URL", "postgresql://reader:s3cret@127.0.0.1:1/warehouse")
     app = testing.AppTest.from_file(str(APP), default_timeout=60).run()

@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from tests.marts import MartWorld
+from tests.pipeline import Pipeline
+from warehouse.errors import SettingsError
 from warehouse.features.build import build
 from warehouse.features.clusters import cluster
 from warehouse.features.export import FeaturesMissing, export
@@ -41,3 +43,16 @@ def test_clusters_are_reproducible_and_drawn(mart_world: MartWorld, tmp_path: Pa
     assert list(first.spend_last_year_amount) == sorted(first.spend_last_year_amount, reverse=True)
     assert picture.read_text().count("<svg") == 1
     assert first.equals(cluster(mart_world.warehouse_url, number=3, seed=7))
+
+
+def test_clusters_of_one_customer_are_drawn_and_a_picture_of_another_kind_is_refused(
+    sold: Pipeline, tmp_path: Path
+) -> None:
+    pytest.importorskip("sklearn", reason="no clusters: scikit-learn is not installed (extra features)")
+    with start_run(sold.warehouse_url, flow="build-features") as run:
+        build(run, currency="USD")
+    picture = tmp_path / "clusters.png"
+    assert list(cluster(sold.warehouse_url, picture=picture).customer_count) == [1]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SettingsError, match="neither an SVG nor a PNG"):
+        cluster(sold.warehouse_url, picture=tmp_path / "clusters.gif")

@@ -1,5 +1,6 @@
 """The page of `dwh dashboard`, run by Streamlit."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import date
@@ -203,7 +204,12 @@ def _draw(rows: pd.DataFrame) -> None:
 def _filtered(currency: str, *filters: str | list[str] | None) -> str:
     """What the rows below are limited to, in a sentence."""
     chosen = [", ".join(one) if isinstance(one, list) else one for one in filters if one]
-    return f"Amounts in {currency}." + (f" Only {'; '.join(chosen)}." if chosen else "")
+    return f"Amounts in {_plain(currency)}." + (f" Only {_plain('; '.join(chosen))}." if chosen else "")
+
+
+def _plain(text: str) -> str:
+    """A text of a source as Markdown that shows it as it is: of a category's name no picture is fetched."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
 
 
 def _fresh(url: str, source: str) -> str:

@@ -33,7 +33,7 @@ def build(
     `known_at` takes the tables as they stood then, as far as the change log reaches.
 
     Raises:
-        FeaturesRefused: the day lies in the future, or the change log does not reach back to `known_at`.
+        FeaturesRefused: a day or time lies in the future, or the change log does not reach back to `known_at`.
     """
     started = time.monotonic()
     with run.session("features") as connection:
@@ -89,6 +89,12 @@ def _check_day(connection: psycopg.Connection, as_of: date | None) -> None:
 
 def _last_run_before(connection: psycopg.Connection, known_at: datetime) -> int:
     """The run that published last before a time; as-of functions give the tables as it left them."""
+    # Rows would bear a knowledge that nobody has yet.
+    if connection.execute("select where %s > clock_timestamp()", [known_at]).rowcount:
+        raise FeaturesRefused(
+            f"What will be known at {known_at:%Y-%m-%d %H:%M} UTC lies in the future.",
+            hint="Leave out --known-at: features are built by what is known now.",
+        )
     row = connection.execute(
         """
         select load.run_id from audit.load as load

@@ -19,6 +19,7 @@ MEASURES: Final = {
     "recency_days": "Days since order",
 }
 NUMBER, SEED = 4, 42
+PICTURES: Final = (".svg", ".png")
 
 
 def cluster(
@@ -35,7 +36,7 @@ def cluster(
     the same clusters.
 
     Raises:
-        SettingsError: scikit-learn is not installed.
+        SettingsError: scikit-learn is not installed, or the picture is no SVG or PNG file.
         FeaturesMissing: there are no features as of that day.
     """
     try:
@@ -46,6 +47,11 @@ def cluster(
         raise SettingsError(
             "Clusters need scikit-learn, which is not installed.", hint="pip install 'dwh[features]'"
         ) from None
+    if picture is not None and picture.suffix.lower() not in PICTURES:
+        raise SettingsError(
+            f"{picture} cannot be drawn: it is named as neither an SVG nor a PNG file.",
+            hint=f"Name it {picture.with_suffix('.svg')}.",
+        )
     frame = read_features(url, as_of)
     values = frame[list(MEASURES)].astype("float64")
     values = values.fillna(values.median()).fillna(0)
@@ -58,7 +64,8 @@ def cluster(
     names = {old: new for new, old in enumerate(order, 1)}
     summary = summary.loc[order].rename(index=names)
     if picture is not None:
-        place = PCA(n_components=2, random_state=seed).fit_transform(scaled)
+        # One customer is in the middle of both axes.
+        place = PCA(2, random_state=seed).fit_transform(scaled) if len(scaled) > 1 else scaled[:, :2]
         _draw(picture, place, [names[each] for each in found], summary)
     return summary
 
