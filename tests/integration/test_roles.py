@@ -181,6 +181,8 @@ def test_marketing_sees_masked_values_only(narrow: Pipeline, login: Login, wareh
         for table in (
             "mart.sales",
             "mart.weblog",
+            # Has the keys of customers and leads.
+            "mart.quarantined_row",
             "dwh.dim_customer",
             "raw.shop_customer",
             "audit.quarantine",
