@@ -81,3 +81,55 @@ def test_tables_are_read_whatever_their_shape(companies: FeedPipeline) -> None:
     # What waits waits on, whatever is loaded beside it.
     assert [rules for _, rules in companies.waiting()].count("name is missing") == 1
     assert companies.counts()[0][1:] == ("loaded", 2, 0, 1, 0, 1)
+
+
+def test_what_was_decided_about_a_row_stays_when_its_list_goes_on(companies: FeedPipeline) -> None:
+    rows = [
+        "cuit,name,country",
+        "301,One,AR",
+        ",No number,AR",
+        "303,,AR",
+        ",Corrected,AR",
+        "305,,AR",
+        ",Waits,AR",
+    ]
+
+    def land(*more: str) -> int:
+        rows.extend(more)
+        companies.land("a.csv", "\n".join(rows) + "\n")
+        return companies.run()
+
+    land()
+    ids = dict(companies.rows("select line_number, quarantine_id from audit.quarantine"))
+    companies.discard(ids[3], ids[4])
+    companies.edit(ids[5], {"cuit": "304", "name": "Corrected", "country": "AR"})
+    companies.edit(ids[6], {"cuit": "305", "name": "Five", "country": "AR"})
+    companies.replay(ids[5], ids[6])
+    assert companies.counts() == [("a.csv", "loaded", 6, 3, 1, 2, 0)]
+    for number in (306, 307):
+        land(f"{number},More,AR")
+        assert companies.waiting() == [(f"{number - 304}:7", "cuit is missing")]
+        assert companies.rows("select cuit from raw.companies_company where not _is_deleted order by 1") == [
+            (str(cuit),) for cuit in (301, 304, 305, *range(306, number + 1))
+        ]
+    assert companies.rows("select name from raw.companies_company where cuit = '305'") == [("Five",)]
+    assert companies.counts() == [
+        ("a.csv", "replaced", 6, 2, 0, 2, 2),
+        ("a.csv", "replaced", 7, 0, 0, 2, 5),
+        ("a.csv", "loaded", 8, 3, 1, 2, 2),
+    ]
+    before = companies.counts(), companies.waiting()
+    companies.undo(land("308,More,AR"))
+    assert [row[2:] for row in companies.counts()[:-1]] == [row[2:] for row in before[0]]
+    assert companies.waiting() == before[1]
+    companies.run()
+    assert companies.waiting() == [("4:7", "cuit is missing")]
+    assert companies.counts()[-2:] == [
+        ("a.csv", "replaced", 8, 0, 0, 2, 6),
+        ("a.csv", "loaded", 9, 4, 1, 2, 2),
+    ]
+    rows.pop()
+    # It is another list now: what waits of the one before waits on, and what was discarded of it says nothing.
+    rows[2] = ",Another,AR"
+    land()
+    assert (len(companies.waiting()), companies.counts()[-1]) == (6, ("a.csv", "loaded", 8, 3, 5, 0, 0))

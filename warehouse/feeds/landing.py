@@ -37,8 +37,8 @@ class FeedFile:
     content_hash: str
     # Its row in audit.file; of a copy, that of the file whose content it has.
     known: Checkpoint | None = None
-    # Whether it begins with the content that is known of it.
-    begins_as_known: bool = False
+    # The row in audit.file of the content that was read under its name before, if it begins with that.
+    begins_as: int | None = None
 
     @property
     def is_read(self) -> bool:
@@ -117,16 +117,19 @@ def _judge(
     files: Sequence[LakeFile], present: set[str], checkpoints: Sequence[Checkpoint]
 ) -> Iterator[FeedFile | UnreadFile]:
     by_path = {one.path: one for one in checkpoints if one.status != "replaced"}
+    # A row without a hash is of a run that published nothing of the file.
+    read_before = {one.path: one for one in checkpoints if one.content_hash}
     by_hash = {one.content_hash: one for one in checkpoints if one.content_hash and one.status != "copy"}
     for file in files:
         known = by_path.get(file.path)
         if known is not None and known.is_stamped_as(file) and known.content_hash:
             continue
         try:
-            before, digest = hashes_of(file.location, known.size_bytes if known else -1, file.size_bytes)
-            begins_as_known = known is not None and before == known.content_hash
+            earlier = known if known and known.content_hash else read_before.get(file.path)
+            before, digest = hashes_of(file.location, earlier.size_bytes if earlier else -1, file.size_bytes)
+            begins_as = earlier.file_id if earlier and before and before == earlier.content_hash else None
             is_cut_at_a_line = (
-                known is not None and begins_as_known and _is_cut_at_a_line(file.location, known.size_bytes)
+                earlier is not None and begins_as and _is_cut_at_a_line(file.location, earlier.size_bytes)
             )
         except OSError as error:
             yield UnreadFile(file.path, "unread", f"cannot be read: {error.strerror or error}", MAKE_READABLE)
@@ -141,13 +144,12 @@ def _judge(
             state: State = "renamed" if is_renamed else "copy"
             found = FeedFile(file, state, digest, original)
         elif known is None or not known.content_hash:
-            # A row without a hash is of a run that published nothing of the file.
-            found = FeedFile(file, "new", digest, known)
+            found = FeedFile(file, "new", digest, known, begins_as)
         else:
             # What was appended to a record that had an end belongs to a line that has been read: it is read again.
             is_after_a_record = is_cut_at_a_line or known.unterminated_line_offset is not None
-            goes_on = begins_as_known and known.byte_offset > 0 and is_after_a_record
-            found = FeedFile(file, "grown" if goes_on else "replaced", digest, known, begins_as_known)
+            goes_on = begins_as == known.file_id and known.byte_offset > 0 and is_after_a_record
+            found = FeedFile(file, "grown" if goes_on else "replaced", digest, known, begins_as)
         if found.is_read:
             # The same content may be there twice before any of it is known.
             by_hash[digest] = replace(known, path=file.path) if known else _placeholder(file)

@@ -45,6 +45,41 @@ def write_files(connection: psycopg.Connection, run_id: int, staged: StagedFeed)
     _record_fields(connection, run_id, staged)
 
 
+def keep_decisions(connection: psycopg.Connection, run_id: int, staged: StagedFeed) -> None:
+    """Resolve entries of records that were decided when they were read before, in a file that begins as it did.
+
+    What was discarded stays so; what was corrected and replayed is in the mirror, or waits as it was corrected.
+    """
+    for file in staged.files:
+        if file.found.begins_as in (None, file.file_id):
+            continue
+        connection.execute(
+            """
+            with decided as (
+                select distinct on (line_number) line_number, raw_text, row_data, resolution, note
+                from audit.quarantine
+                where file_id = %(known)s and resolved_run_id <> %(run_id)s
+                order by line_number, quarantine_id desc
+            ),
+
+            kept as (
+                update audit.quarantine as entry
+                set resolved_at = clock_timestamp(), resolved_run_id = %(run_id)s, note = decided.note,
+                    resolution = case decided.resolution when 'discarded' then 'discarded' else 'superseded' end
+                from decided
+                where entry.file_id = %(file_id)s and entry.run_id = %(run_id)s and entry.resolved_at is null
+                    and entry.line_number = decided.line_number
+                    and (entry.raw_text, entry.row_data) is not distinct from (decided.raw_text, decided.row_data)
+                returning entry.file_id, (entry.resolution = 'discarded')::integer as is_discarded
+            )
+
+            insert into pg_temp.file_change (file_id, rows_quarantined, rows_discarded, rows_superseded)
+            select file_id, -1, is_discarded, 1 - is_discarded from kept
+            """,
+            {"known": file.found.begins_as, "file_id": file.file_id, "run_id": run_id},
+        )
+
+
 def record_loaded(
     connection: psycopg.Connection, run_id: int, staged: StagedFeed, keys: sql.Identifier | None
 ) -> None:
@@ -115,21 +150,21 @@ def _record_read(connection: psycopg.Connection, file: FileProgress, run_id: int
     message = file.fault
     if file.found.state == "replaced":
         message = message or "its content replaces what was loaded under this name before"
-        if file.found.begins_as_known and known is not None:
-            # All that could not be read of it before has been read again, as it is now.
-            connection.execute(
-                """
-                with read_again as (
-                    update audit.quarantine
-                    set resolved_at = clock_timestamp(), resolved_run_id = %s, resolution = 'superseded'
-                    where file_id = %s and row_key is null and resolved_at is null returning file_id
-                )
-
-                insert into pg_temp.file_change (file_id, rows_quarantined, rows_superseded)
-                select file_id, -1, 1 from read_again
-                """,
-                [run_id, known.file_id],
+    if file.found.begins_as not in (None, file.file_id):
+        # All that could not be read of it before has been read again, as it is now.
+        connection.execute(
+            """
+            with read_again as (
+                update audit.quarantine
+                set resolved_at = clock_timestamp(), resolved_run_id = %s, resolution = 'superseded'
+                where file_id = %s and row_key is null and resolved_at is null returning file_id
             )
+
+            insert into pg_temp.file_change (file_id, rows_quarantined, rows_superseded)
+            select file_id, -1, 1 from read_again
+            """,
+            [run_id, file.found.begins_as],
+        )
     _update(connection, file, run_id, message=message)
     connection.execute(
         "update audit.file set status = %s, byte_offset = %s, unterminated_line_offset = %s, format = %s "

@@ -23,7 +23,7 @@ from warehouse.feeds.versions import (
     remove_rows_without_record,
 )
 from warehouse.load.contract import stop_on_failure, verify
-from warehouse.load.feed_files import record_loaded, write_files
+from warehouse.load.feed_files import keep_decisions, record_loaded, write_files
 from warehouse.load.quarantine import broken_rules
 from warehouse.load.record_entries import CHANGES, insert_entries
 from warehouse.load.rejected_records import KEYS, REJECTED, RejectedRecords
@@ -116,6 +116,7 @@ class Records:
         if not self._is_first:
             self._supersede_rows()
         write_files(self._connection, self._run.run_id, self._staged)
+        keep_decisions(self._connection, self._run.run_id, self._staged)
         record_loaded(self._connection, self._run.run_id, self._staged, None if self._is_first else KEYS)
         apply_changes(self._connection, self._run.run_id)
         self._close_replayed()
