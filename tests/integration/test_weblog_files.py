@@ -564,6 +564,34 @@ def test_equal_files_without_a_sign_that_they_are_copies_are_both_loaded_and_nam
     ]
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_file_that_may_be_a_copy_is_named_also_by_the_load_that_goes_on_with_it(
+    lake: WeblogLake, times: int
+) -> None:
+    lake.put("a.log", lines(1, 20_000))
+    os.utime(lake.put("b/a.log", lines(1, 20_000)), (1, 1))
+    lake.put("c.log", lines(30_001, 30_060))
+    seen = 0
+
+    def dies(progress: Progress) -> None:
+        nonlocal seen
+        seen += progress.path == "b/a.log"
+        # With the first batch of the file before its commit, or after it.
+        if seen == times:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        lake.load(progress=dies, batch_bytes=100_000)
+    assert lake.rows("select status, line_count > 0 from audit.file where path = 'b/a.log'") == [
+        ("partial", times > 1)
+    ]
+    lake.load()
+    assert lake.rows("select path, status, message from audit.file where message is not null") == [
+        ("b/a.log", "loaded", BOTH.format("20,000", "a.log"))
+    ]
+    lake.assert_consistent()
+
+
 def test_copies_that_rotation_leaves_are_not_loaded_again_but_what_they_have_beyond_is(
     lake: WeblogLake,
 ) -> None:

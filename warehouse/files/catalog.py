@@ -92,7 +92,10 @@ class Catalog:
         if under_own_path.state == "unchanged" or own is None:
             return under_own_path
         elsewhere = self._find_original(file, own)
-        return under_own_path if elsewhere.state == "new" else replace(elsewhere, former=own)
+        if elsewhere.state != "new":
+            return replace(elsewhere, former=own)
+        # A load that died before its first line has said nothing of it yet.
+        return under_own_path if own.has_lines else replace(under_own_path, message=elsewhere.message)
 
     def loaded(self, file: LakeFile, checkpoint: Checkpoint) -> None:
         """Record that a file is loaded as far as `checkpoint`."""

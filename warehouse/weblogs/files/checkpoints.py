@@ -209,7 +209,8 @@ def progress_of(task: FileTask, file_id: int) -> FileProgress:
         rows_loaded=known.rows_loaded,
         rows_quarantined=known.rows_quarantined,
         unterminated_line_offset=known.unterminated_line_offset,
-        message=task.message or (known.message if known.lines_duplicated else None),
+        message=task.message
+        or (known.message if known.lines_duplicated or known.status == "partial" else None),
         is_copy=known.lines_duplicated > 0,
         is_archive=task.is_archive,
         fault=task.fault,
