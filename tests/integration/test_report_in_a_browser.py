@@ -34,8 +34,15 @@ def test_numbers_on_the_page_are_those_of_the_marts(mart_world: MartWorld, page_
             "[...document.querySelectorAll('svg.plot rect, svg.bar rect')]"
             ".filter(rect => rect.getBoundingClientRect().width).length"
         )
+        # Between columns of cards and the card below them.
+        gaps = opened.page.evaluate(
+            "[...document.querySelectorAll('.wide')].filter(each => each.nextElementSibling?.matches('.card'))"
+            ".map(each => each.nextElementSibling.getBoundingClientRect().top"
+            " - Math.max(...[...each.children].map(card => card.getBoundingClientRect().bottom)))"
+        )
     assert (opened.errors, opened.requests) == ([], [page_path.as_uri()])
     assert charts > 100
+    assert gaps and min(gaps) > 10
     for mart in answers():
         if mart.name == "monthly_sales":
             continue
@@ -135,6 +142,14 @@ def test_page_is_read_on_a_phone_without_scrolling_sideways_and_with_contrast_in
         page = opened.page
         assert page.evaluate("document.documentElement.scrollWidth") == 390
         assert page.evaluate(CUT_TABLES) == []
+        # Names of metrics are whole.
+        assert (
+            page.eval_on_selector_all(
+                "td[data-label=Metric] code",
+                "names => names.map(name => name.getClientRects().length).filter(lines => lines > 1)",
+            )
+            == []
+        )
         # Months stand below their category, each in sight and with its name.
         months = page.eval_on_selector_all(
             "table.heat:not(.long) tbody tr:first-child td",
