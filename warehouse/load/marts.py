@@ -140,6 +140,9 @@ def refresh_stored(
             deleted, inserted = _replace(connection, mart, values)
         if deleted or inserted:
             changed.add(f"mart.{mart.name}")
+            if values is None:
+                # Others join it in this transaction: without statistics that is planned as a cross product.
+                connection.execute(sql.SQL("analyze {}").format(_table(mart)))
         row = connection.execute(sql.SQL("select count(*) from {}").format(_table(mart))).fetchone()
         assert row is not None
         _remember(connection, mart, definitions[mart.name], reached, run_id)
