@@ -44,7 +44,7 @@ def test_demo_goes_the_whole_way_and_leaves_no_process(times: int, tmp_path: Pat
         return done.stdout
 
     try:
-        said = dwh("demo", "--rows", "300", "--changes", "100", **elsewhere)
+        output = dwh("demo", "--rows", "300", "--changes", "100", **elsewhere)
         for title in (
             "Top 5 devices by users",
             "Countries by logged users",
@@ -52,18 +52,18 @@ def test_demo_goes_the_whole_way_and_leaves_no_process(times: int, tmp_path: Pat
             "Monthly sales of the last year",
             "Conversion per lead source",
         ):
-            assert title in said
-        told = dict(re.findall(r"^(Live|Report|Prefect UI|SQL) +(.+)$", said, re.MULTILINE))
+            assert title in output
+        places = dict(re.findall(r"^(Live|Report|Prefect UI|SQL) +(.+)$", output, re.MULTILINE))
         live = re.fullmatch(
-            r"order (\d+), placed through the API, was in mart\.sales after [\d,]+ ms", told["Live"]
+            r"order (\d+), placed through the API, was in mart\.sales after [\d,]+ ms", places["Live"]
         )
         assert live
-        assert "<html" in Path(told["Report"]).read_text()
-        assert "password" not in said
-        pasted = [*shlex.split(told["SQL"]), "-Atc", "select count(*) from dwh.fact_order_item"]
+        assert "<html" in Path(places["Report"]).read_text()
+        assert "password" not in output
+        pasted = [*shlex.split(places["SQL"]), "-Atc", "select count(*) from dwh.fact_order_item"]
         facts = subprocess.run(["env", *pasted], capture_output=True, text=True, check=True).stdout
         assert int(facts) > 300
-        api = told["Prefect UI"].removesuffix("/runs") + "/api"
+        api = places["Prefect UI"].removesuffix("/runs") + "/api"
         assert flow_runs(api) == {
             "daily-warehouse": 2,
             "ingest-shop": 2,

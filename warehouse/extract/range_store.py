@@ -21,7 +21,7 @@ def replace_ranges(
     snapshot: Snapshot,
     limits: ReadLimits,
 ) -> None:
-    """Cut tables into new ranges after all of them was compared; one without an order of its keys has no ranges."""
+    """Cut tables that were compared whole into new ranges; one without an order of its keys has no ranges."""
     connection.execute(
         "delete from audit.key_range where (source, table_name) in (select unnest(%s::text[]), unnest(%s::text[]))",
         [[table.source for table, _ in tables], [table.name for table, _ in tables]],

@@ -94,7 +94,7 @@ class Catalog:
         elsewhere = self._find_original(file, own)
         if elsewhere.state != "new":
             return replace(elsewhere, former=own)
-        # A load that died before its first line has said nothing of it yet.
+        # A load that died before its first line has recorded no note about it yet.
         return under_own_path if own.has_lines else replace(under_own_path, message=elsewhere.message)
 
     def loaded(self, file: LakeFile, checkpoint: Checkpoint) -> None:
