@@ -219,7 +219,10 @@ def count(connection: psycopg.Connection) -> int:
 
 
 def repair(connection: psycopg.Connection, comparison: Comparison) -> None:
-    """Repair the rows of the table that are in pg_temp.different; touches no others."""
+    """Repair the rows of the table that are in pg_temp.different; touches no others.
+
+    Where rows were duplicated, indexes are built again: one let that happen, and knows only one of the copies.
+    """
     names = comparison.names
     connection.execute(
         sql.SQL(
@@ -229,6 +232,10 @@ def repair(connection: psycopg.Connection, comparison: Comparison) -> None:
             """
         ).format(**names)
     )
+    if connection.execute(
+        sql.SQL("select from {different} where problem = 'duplicated' limit 1").format(**names)
+    ).rowcount:
+        _reindex(connection, comparison)
     update = sql.SQL(
         """
         update {table} as found set {assigned}
@@ -253,6 +260,24 @@ def repair(connection: psycopg.Connection, comparison: Comparison) -> None:
             """
         ).format(**names)
     )
+
+
+def _reindex(connection: psycopg.Connection, comparison: Comparison) -> None:
+    """Build the indexes of the table or of its partitions again."""
+    for (name,) in connection.execute(
+        """
+        select relid::regclass::text from pg_partition_tree(to_regclass(%(table)s)) where isleaf
+        union
+        select oid::regclass::text from pg_class where oid = to_regclass(%(table)s) and relkind = 'r'
+        """,
+        {"table": comparison.names["table"].as_string(connection)},
+    ).fetchall():
+        try:
+            with connection.transaction():
+                connection.execute(sql.SQL("reindex table {}").format(sql.SQL(name)))
+        except psycopg.errors.UniqueViolation:
+            # Rows that this comparison does not cover are duplicated as well: the one that does will come here.
+            continue
 
 
 def _park(connection: psycopg.Connection, comparison: Comparison) -> None:
