@@ -75,6 +75,7 @@ class BatchFiles:
         self._pool = ThreadPoolExecutor(1, "archive")
         self._pending: dict[tuple[Table, Kind], Future[WrittenBatch | None]] = {}
         self._is_away = False
+        self._session: psycopg.Connection | None = None
 
     @cached_property
     def archive(self) -> Archive:
@@ -107,6 +108,8 @@ class BatchFiles:
     def close(self) -> None:
         """Wait for what is being written, and begin nothing more."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        if self._session is not None:
+            self._session.close()
 
     def _submit(self, staged: StagedTable, kind: Kind, snapshot: Snapshot) -> None:
         self._pending[staged.table, kind] = self._pool.submit(self._write, staged, kind, snapshot)
@@ -122,36 +125,41 @@ class BatchFiles:
             raise
 
     def _write_batch(self, staged: StagedTable, kind: Kind, snapshot: Snapshot) -> WrittenBatch | None:
-        table, run = staged.table, self.run
-        with connect(run.warehouse_url, autocommit=True, application_name="dwh archive") as connection:
-            if kind == "baseline":
-                if not _needs_baseline(staged, _known(connection, [table])):
-                    return None
-                columns: Columns = tuple(mirrored_columns(connection, table).items())
-                parts = _mirror_parts(table, columns)
-            else:
-                columns, parts = columns_of(staged), _batch_parts(staged)
-            if all(_is_small(connection, part.rows) for part in parts):
+        table, run, connection = staged.table, self.run, self._connect()
+        if kind == "baseline":
+            if not _needs_baseline(staged, _known(connection, [table])):
                 return None
-            path = table_path(table.source, table.name)
-            with unreachable(self.archive):
-                fields = fields_of(self.archive.open(path))
-            stored = stored_columns(columns, with_pending_fields(connection, path, run.run_id, fields))
-            is_captured = kind != "baseline"
-            batch_id, captured_at = begin_batch(
-                connection, path, run.run_id, table.key, columns,
-                snapshot.taken_at if is_captured else None, snapshot.xmin if is_captured else None,
-            )  # fmt: skip
-            own = warehouse_id(connection)
-            constants = {
-                "_batch_id": batch_id, "_run_id": run.run_id, "_warehouse_id": own, "_captured_at": captured_at,
-                "_snapshot": snapshot.xmin if is_captured else None, "_xid": None,
-            }  # fmt: skip
-            queries = [_select_part(connection, part, stored, constants) for part in parts]
+            columns: Columns = tuple(mirrored_columns(connection, table).items())
+            parts = _mirror_parts(table, columns)
+        else:
+            columns, parts = columns_of(staged), _batch_parts(staged)
+        if all(_is_small(connection, part.rows) for part in parts):
+            return None
+        path = table_path(table.source, table.name)
+        with unreachable(self.archive):
+            fields = fields_of(self.archive.open(path))
+        stored = stored_columns(columns, with_pending_fields(connection, path, run.run_id, fields))
+        is_captured = kind != "baseline"
+        batch_id, captured_at = begin_batch(
+            connection, path, run.run_id, table.key, columns,
+            snapshot.taken_at if is_captured else None, snapshot.xmin if is_captured else None,
+        )  # fmt: skip
+        own = warehouse_id(connection)
+        constants = {
+            "_batch_id": batch_id, "_run_id": run.run_id, "_warehouse_id": own, "_captured_at": captured_at,
+            "_snapshot": snapshot.xmin if is_captured else None, "_xid": None,
+        }  # fmt: skip
+        queries = [_select_part(connection, part, stored, constants) for part in parts]
         stem = file_stem(own, batch_id)
         return WrittenBatch(
             batch_id, write_files(run.warehouse_url, self.archive, path, stem, stored, queries)
         )
+
+    def _connect(self) -> psycopg.Connection:
+        """The thread's session: one for all tables, since most have nothing to write."""
+        if self._session is None or self._session.closed:
+            self._session = connect(self.run.warehouse_url, autocommit=True, application_name="dwh archive")
+        return self._session
 
 
 @contextmanager
