@@ -205,7 +205,7 @@ def _threshold(settings: Settings, confirm_deletes: bool, given: Mapping[str, bo
 def publish_batch(run: Run, staged: Staged, files: BatchFiles | None) -> Published:
     """Check the batch against its contracts and publish it, all or nothing."""
     ensure_alive(run)
-    return publish.publish(run, staged, written=files.finish() if files else None, progress=log)
+    return publish.publish(run, staged, written=files.finish if files else dict, progress=log)
 
 
 @task

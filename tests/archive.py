@@ -44,7 +44,7 @@ def load(
             threshold=DeleteThreshold(is_confirmed=True),
             on_staged=files.add if files else lambda *_: None,
         )
-        publish(run, staged, written=files.finish() if files else None)
+        publish(run, staged, written=files.finish if files else dict)
     if adds:
         flush(pipeline.warehouse_url, archive)
     return run.run_id

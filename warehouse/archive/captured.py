@@ -83,7 +83,8 @@ class BatchFiles:
         return self._open_archive()
 
     def add(self, staged: StagedTable, snapshot: Snapshot) -> None:
-        """Write the files of a batch that is staged and committed, if it is large."""
+        """Write the files of a batch that is staged and committed, if it is large; of a batch that is known already,
+        nothing."""
         if not _is_read(staged):
             return
         if staged.before is not None:
@@ -112,6 +113,8 @@ class BatchFiles:
             self._session.close()
 
     def _submit(self, staged: StagedTable, kind: Kind, snapshot: Snapshot) -> None:
+        if (staged.table, kind) in self._pending:
+            return
         self._pending[staged.table, kind] = self._pool.submit(self._write, staged, kind, snapshot)
 
     def _write(self, staged: StagedTable, kind: Kind, snapshot: Snapshot) -> WrittenBatch | None:
@@ -178,7 +181,7 @@ def batch_files(
 
 
 def publish_batches(connection: psycopg.Connection, run_id: int, staged: Staged, written: Written) -> bool:
-    """Publish the batches of a staged source for the archive, before they are merged.
+    """Publish the batches of a staged source for the archive, before they are merged unless they `outlive_merge`.
 
     Returns whether the audit trail has to be archived with them: not with each batch of live. Of live, mirrors that
     were loaded without the archive are left to the next scheduled run, which archives them whole.
@@ -217,6 +220,15 @@ def publish_batches(connection: psycopg.Connection, run_id: int, staged: Staged,
     write_manifest(connection, run_id, entries)
     _remember(connection, run_id, tables, is_changed=bool(entries))
     return bool(entries)
+
+
+def outlive_merge(connection: psycopg.Connection, staged: Staged) -> bool:
+    """Whether all batches are still there after they are merged, and no mirror is archived as it was before that."""
+    if any(one.before is None or one.full_refresh for one in staged.tables):
+        # A first batch becomes the mirror.
+        return False
+    known = _known(connection, [one.table for one in staged.tables])
+    return not any(_needs_baseline(one, known) for one in staged.tables)
 
 
 def _is_read(staged: StagedTable) -> bool:

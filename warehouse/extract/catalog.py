@@ -1,7 +1,10 @@
 """Columns, types, keys and comments of tables, read from the catalogs of source and warehouse."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 import psycopg
-from psycopg.rows import class_row
+from psycopg.rows import dict_row
 
 from warehouse.errors import DeclarationError, SourceError
 from warehouse.extract.column import Column
@@ -24,47 +27,64 @@ def source_columns(connection: psycopg.Connection, table: Table) -> tuple[Column
         DeclarationError: the declared key or cursor is not a column of it.
         SourceError: a column has a name that the warehouse reserves.
     """
-    with connection.cursor(row_factory=class_row(Column)) as cursor:
-        columns = tuple(
-            cursor.execute(
-                """
-                with declared as (
-                    select
-                        attribute.*,
-                        type.typtype = 'd' as is_domain,
-                        case when type.typtype = 'd' then type.typbasetype else type.oid end as base_oid,
-                        case when type.typtype = 'd' then type.typtypmod else attribute.atttypmod end as base_mod
-                    from pg_attribute as attribute
-                    join pg_type as type on type.oid = attribute.atttypid
-                    where attribute.attrelid = to_regclass(format('%%I.%%I', %s::text, %s::text))
-                        and attribute.attnum > 0 and not attribute.attisdropped
-                ),
+    (columns,) = read_source_columns(connection, [table])
+    return check_columns(connection, table, columns)
 
-                typed as (
-                    select
-                        declared.*,
-                        -- reg* types are numbers of another database's catalog: only their text means anything here
-                        base.typnamespace = 'pg_catalog'::regnamespace
-                        and base.typtype in ('b', 'r', 'm')
-                        and base.typname !~ '^_?(reg|aclitem|pg_|xml$)' as is_portable
-                    from declared
-                    join pg_type as base on base.oid = declared.base_oid
-                )
 
+def read_source_columns(connection: psycopg.Connection, tables: Sequence[Table]) -> list[tuple[Column, ...]]:
+    """The columns of each of these source tables as its catalog has them; see `check_columns`."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        rows = cursor.execute(
+            """
+            with declared as (
                 select
-                    attname as name,
-                    case when is_portable then format_type(base_oid, base_mod) else 'text' end as type,
-                    case
-                        when not is_portable then 'text'
-                        when is_domain then format_type(base_oid, base_mod)
-                    end as cast,
-                    col_description(attrelid, attnum) as comment
-                from typed
-                order by attnum
-                """,
-                table.at_source,
-            ).fetchall()
-        )
+                    wanted.place,
+                    attribute.*,
+                    type.typtype = 'd' as is_domain,
+                    case when type.typtype = 'd' then type.typbasetype else type.oid end as base_oid,
+                    case when type.typtype = 'd' then type.typtypmod else attribute.atttypmod end as base_mod
+                from unnest(%(schemas)s::text[], %(names)s::text[]) with ordinality as wanted (schema, name, place)
+                join pg_attribute as attribute
+                    on attribute.attrelid = to_regclass(format('%%I.%%I', wanted.schema, wanted.name))
+                join pg_type as type on type.oid = attribute.atttypid
+                where attribute.attnum > 0 and not attribute.attisdropped
+            ),
+
+            typed as (
+                select
+                    declared.*,
+                    -- reg* types are numbers of another database's catalog: only their text means anything here
+                    base.typnamespace = 'pg_catalog'::regnamespace
+                    and base.typtype in ('b', 'r', 'm')
+                    and base.typname !~ '^_?(reg|aclitem|pg_|xml$)' as is_portable
+                from declared
+                join pg_type as base on base.oid = declared.base_oid
+            )
+
+            select
+                place,
+                attname as name,
+                case when is_portable then format_type(base_oid, base_mod) else 'text' end as type,
+                case
+                    when not is_portable then 'text'
+                    when is_domain then format_type(base_oid, base_mod)
+                end as cast,
+                col_description(attrelid, attnum) as comment
+            from typed
+            order by place, attnum
+            """,
+            names_at_source(tables),
+        ).fetchall()
+    columns: list[list[Column]] = [[] for _ in tables]
+    for row in rows:
+        columns[row.pop("place") - 1].append(Column(**row))
+    return [tuple(some) for some in columns]
+
+
+def check_columns(
+    connection: psycopg.Connection, table: Table, columns: tuple[Column, ...]
+) -> tuple[Column, ...]:
+    """The columns of a source table, with the policy for its undecodable texts; raises as `source_columns`."""
     names = {column.name for column in columns}
     for name in (*table.key, *([table.cursor] if table.cursor else [])):
         if name not in names:
@@ -80,13 +100,27 @@ def source_columns(connection: psycopg.Connection, table: Table) -> tuple[Column
     return with_policy(connection, table, columns, table.undecodable)
 
 
-def table_comment(connection: psycopg.Connection, table: Table) -> str | None:
-    """Read the comment on a source table."""
-    row = connection.execute(
-        "select obj_description(to_regclass(format('%%I.%%I', %s::text, %s::text)), 'pg_class')",
-        table.at_source,
-    ).fetchone()
-    return row[0] if row else None
+def table_comments(connection: psycopg.Connection, tables: Sequence[Table]) -> list[str | None]:
+    """Read the comments on source tables."""
+    return [
+        comment
+        for (comment,) in connection.execute(
+            """
+            select obj_description(to_regclass(format('%%I.%%I', schema, name)), 'pg_class')
+            from unnest(%(schemas)s::text[], %(names)s::text[]) with ordinality as wanted (schema, name, place)
+            order by place
+            """,
+            names_at_source(tables),
+        ).fetchall()
+    ]
+
+
+def names_at_source(tables: Sequence[Table]) -> dict[str, list[str]]:
+    """Parameters of queries about several source tables: their schemas and names."""
+    return {
+        "schemas": [table.at_source[0] for table in tables],
+        "names": [table.at_source[1] for table in tables],
+    }
 
 
 def mirrored_columns(connection: psycopg.Connection, table: Table) -> dict[str, str]:
@@ -124,19 +158,43 @@ def columns_of_each(connection: psycopg.Connection, *tables: tuple[str, str]) ->
     return columns
 
 
-def mirror_key(connection: psycopg.Connection, table: Table) -> tuple[str, ...]:
-    """Columns of the mirror's primary key; empty where there is none."""
+@dataclass(frozen=True)
+class Mirror:
+    """What the warehouse's catalog says of a mirror and its staging tables before a run stages them."""
+
+    # Types by column; none where there is no mirror.
+    columns: Mapping[str, str]
+    # Columns of its primary key; none where there is none.
+    key: tuple[str, ...]
+    # As the planner estimates them.
+    rows: int
+
+    @property
+    def exists(self) -> bool:
+        return bool(self.columns)
+
+
+def read_mirrors(connection: psycopg.Connection, tables: Sequence[Table]) -> list[Mirror]:
+    """What the catalog says of the mirrors of these tables."""
     rows = connection.execute(
         """
-        select attname from pg_constraint
-        cross join unnest(conkey) with ordinality as part (attnum, position)
-        inner join pg_attribute on attrelid = conrelid and pg_attribute.attnum = part.attnum
-        where conrelid = to_regclass(format('raw.%%I', %s::text)) and contype = 'p'
-        order by part.position
+        select
+            array(
+                select attname::text from pg_constraint
+                cross join unnest(conkey) with ordinality as part (attnum, position)
+                inner join pg_attribute on attrelid = conrelid and pg_attribute.attnum = part.attnum
+                where conrelid = pg_class.oid and contype = 'p'
+                order by part.position
+            ),
+            coalesce(greatest(reltuples, 0), 0)::bigint
+        from unnest(%s::text[]) with ordinality as wanted (name, place)
+        left join pg_class on pg_class.oid = to_regclass(format('raw.%%I', name))
+        order by place
         """,
-        [table.mirror],
+        [[table.mirror for table in tables]],
     ).fetchall()
-    return tuple(name for (name,) in rows)
+    columns = columns_of_each(connection, *(("raw", table.mirror) for table in tables))
+    return [Mirror(types, tuple(key), count) for types, (key, count) in zip(columns, rows, strict=True)]
 
 
 def invalid_key(table: Table, problem: str) -> SourceError:

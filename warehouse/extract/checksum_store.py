@@ -3,7 +3,8 @@
 The tables are unlogged: after a crash of the server they are empty, and the next run hashes the mirror once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import psycopg
@@ -13,26 +14,43 @@ from warehouse.extract.column import Column
 from warehouse.sources.declaration import Table
 
 
-def store_checksums(
-    connection: psycopg.Connection,
-    table: Table,
-    captured_at: datetime,
-    columns: Sequence[Column],
-    digest: Checksums,
-    chunks: int,
-) -> None:
-    """Store the digest of the source at the snapshot of `captured_at`, replacing the earlier one."""
+@dataclass(frozen=True)
+class Digest:
+    """Checksums of all rows of a source table, in so many chunks."""
+
+    table: Table
+    columns: Sequence[Column]
+    checksums: Checksums
+    chunks: int
+
+
+def store_checksums(connection: psycopg.Connection, captured_at: datetime, digests: Sequence[Digest]) -> None:
+    """Store digests of the source at the snapshot of `captured_at`, in place of the earlier ones of these tables."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            """
+            insert into staging.source_checksum (source, table_name, captured_at, chunks, column_names)
+            values (%s, %s, %s, %s, %s)
+            on conflict (source, table_name) do update set
+                captured_at = excluded.captured_at, chunks = excluded.chunks, column_names = excluded.column_names
+            """,
+            [
+                (
+                    one.table.source,
+                    one.table.name,
+                    captured_at,
+                    one.chunks,
+                    [column.name for column in one.columns],
+                )
+                for one in digests
+            ],
+        )
     connection.execute(
         """
-        insert into staging.source_checksum (source, table_name, captured_at, chunks, column_names)
-        values (%s, %s, %s, %s, %s)
-        on conflict (source, table_name) do update set
-            captured_at = excluded.captured_at, chunks = excluded.chunks, column_names = excluded.column_names
+        delete from staging.source_chunk
+        where (source, table_name) in (select unnest(%s::text[]), unnest(%s::text[]))
         """,
-        [table.source, table.name, captured_at, chunks, [column.name for column in columns]],
-    )
-    connection.execute(
-        "delete from staging.source_chunk where source = %s and table_name = %s", [table.source, table.name]
+        [[one.table.source for one in digests], [one.table.name for one in digests]],
     )
     with (
         connection.cursor() as cursor,
@@ -40,49 +58,54 @@ def store_checksums(
             "copy staging.source_chunk (source, table_name, chunks, bucket, row_count, key_sum, content_sum) from stdin"
         ) as copy,
     ):
-        for bucket, chunk in digest.items():
-            copy.write_row((table.source, table.name, chunks, bucket, chunk.rows, chunk.keys, chunk.content))
+        for one in digests:
+            source, name = one.table.source, one.table.name
+            for bucket, chunk in one.checksums.items():
+                copy.write_row((source, name, one.chunks, bucket, chunk.rows, chunk.keys, chunk.content))
 
 
 def stored_checksums(
     connection: psycopg.Connection,
-    table: Table,
-    captured_at: datetime,
-    columns: Sequence[Column],
+    wanted: Mapping[Table, tuple[datetime, Sequence[Column]]],
     *,
     if_verified: bool = False,
-) -> tuple[dict[int, Chunk], int] | None:
-    """Read the digest of the source at the snapshot of `captured_at` and its number of chunks; None if not stored.
+) -> dict[Table, Digest]:
+    """Read the digests that are stored of these tables, each of its columns at the snapshot of that moment.
 
-    It is the digest of the last run that staged, even if that run published nothing. `if_verified`: None, too, if the
-    mirror was not verified against it.
+    They are those of the last run that staged, even if that run published nothing. `if_verified`: only those against
+    which the mirror was verified.
     """
+    tables = list(wanted)
     rows = connection.execute(
         """
-        select source_checksum.chunks, bucket, row_count, key_sum, content_sum
-        from staging.source_checksum left join staging.source_chunk using (source, table_name)
-        where source = %(source)s and table_name = %(table)s and captured_at = %(captured_at)s
-            and column_names = %(columns)s
-            and (not %(if_verified)s or exists (
-                select from audit.verification
-                inner join audit.watermark using (run_id, source, table_name, captured_at)
-                where source = %(source)s and table_name = %(table)s and captured_at = %(captured_at)s
-                    and verdict = 'equal'
-            ))
+        select place, source_checksum.chunks, column_names, bucket, row_count, key_sum, content_sum
+        from unnest(%(sources)s::text[], %(tables)s::text[], %(moments)s::timestamptz[])
+            with ordinality as wanted (source, table_name, captured_at, place)
+        inner join staging.source_checksum using (source, table_name, captured_at)
+        left join staging.source_chunk using (source, table_name)
+        where not %(if_verified)s or exists (
+            select from audit.verification
+            inner join audit.watermark using (run_id, source, table_name, captured_at)
+            where verification.source = wanted.source and verification.table_name = wanted.table_name
+                and verification.captured_at = wanted.captured_at and verdict = 'equal'
+        )
         """,
         {
-            "source": table.source,
-            "table": table.name,
-            "captured_at": captured_at,
-            "columns": [column.name for column in columns],
+            "sources": [table.source for table in tables],
+            "tables": [table.name for table in tables],
+            "moments": [captured_at for captured_at, _ in wanted.values()],
             "if_verified": if_verified,
         },
     ).fetchall()
-    if not rows:
-        return None
-    digest = {
-        bucket: Chunk(count, int(keys), int(content))
-        for _, bucket, count, keys, content in rows
-        if bucket is not None
+    found: dict[Table, tuple[int, dict[int, Chunk]]] = {}
+    for place, chunks, names, bucket, count, keys, content in rows:
+        table = tables[place - 1]
+        if names != [column.name for column in wanted[table][1]]:
+            continue
+        _, checksums = found.setdefault(table, (chunks, {}))
+        if bucket is not None:
+            checksums[bucket] = Chunk(count, int(keys), int(content))
+    return {
+        table: Digest(table, wanted[table][1], checksums, chunks)
+        for table, (chunks, checksums) in found.items()
     }
-    return digest, rows[0][0]

@@ -135,8 +135,6 @@ def compute_checksums_and_changes(
     )
     digest: dict[int, Chunk] = {}
     places: list[str] = []
-    # All rows of the answer are wanted, a few at a time.
-    connection.execute("set local cursor_tuple_fraction = 1")
     with connection.cursor("scan") as cursor:
         cursor.itersize = ROWS_AT_ONCE
         for bucket, place, rows, keys, hashes in cursor.execute(statement):

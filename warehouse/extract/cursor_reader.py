@@ -17,11 +17,11 @@ from psycopg import sql
 from warehouse.db.connections import connect_source, transaction_settings
 from warehouse.errors import DeclarationError, SchemaDrift
 from warehouse.extract.access_paths import read_access_paths
-from warehouse.extract.catalog import source_columns, table_comment
+from warehouse.extract.catalog import read_mirrors, source_columns, table_comments
 from warehouse.extract.checksums import Hashing, hashing
 from warehouse.extract.column import Column
 from warehouse.extract.copy_rows import copy_rows
-from warehouse.extract.cursor_window import CLOCK_UNKNOWN, SourceClock, stamped_since, without_late_cursor
+from warehouse.extract.cursor_window import CLOCK_UNKNOWN, SourceClock, late_cursors, stamped_since
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.drift import find_drift
 from warehouse.extract.limits import ReadLimits
@@ -33,7 +33,7 @@ from warehouse.extract.source_locks import lock_tables
 from warehouse.extract.staged import Staged, StagedTable
 from warehouse.extract.staging_tables import create_staging, empty_staging
 from warehouse.extract.steady_clock import SteadyTime
-from warehouse.extract.table_identity import TableIdentity, read_identity
+from warehouse.extract.table_identity import TableIdentity, read_identities
 from warehouse.extract.watermark import (
     Watermark,
     find_window,
@@ -311,8 +311,8 @@ class CursorReader:
             else SourceTable(
                 table,
                 source_columns(reader, table),
-                table_comment(reader, table),
-                read_identity(reader, table),
+                table_comments(reader, [table])[0],
+                read_identities(reader, [table])[0],
                 hashing(reader, writer),
                 watermark,
             )
@@ -328,7 +328,7 @@ class CursorReader:
         check_same_source(self.source.name, watermark.source, snapshot.identity)
         if known is None:
             try:
-                drift = find_drift(writer, table, found.columns)
+                drift = find_drift(read_mirrors(writer, [table])[0], table, found.columns)
             except (SchemaDrift, DeclarationError) as error:
                 return left(error.what)
             if drift.needs_full_refresh:
@@ -344,8 +344,9 @@ class CursorReader:
         found.clock = SourceClock.of(writer, table, found.columns, snapshot, window.watermark)
         if found.clock is None:
             return left(CLOCK_UNKNOWN)
-        position = without_late_cursor(writer, window.watermark, found.columns, table, snapshot)
-        assert position is not None
+        position = window.watermark
+        if late_cursors(writer, {table: position}, {table: found.columns}, snapshot):
+            position = replace(position, cursor_value=None)
         found.stamped = stamped_since(reader, table, found.columns, position, found.clock)
         return found
 
@@ -361,7 +362,7 @@ class CursorReader:
             started = time.monotonic()
             rows_read, read_up_to = 0, None
             if not one.has_staging:
-                create_staging(writer, one.table, one.columns)
+                create_staging(writer, {one.table: one.columns})
                 one.has_staging = True
             is_read = one.stamped is not None and not is_full
             if is_read and one.table in moved:

@@ -1,7 +1,7 @@
 """Where a read by the cursor's index begins, so that it misses nothing that the source's clock has stamped since."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Self
 
@@ -95,23 +95,26 @@ def is_moment(kind: str) -> bool:
     return without_modifier(kind) in _WINDOW_LOW
 
 
-def without_late_cursor(
+def late_cursors(
     connection: psycopg.Connection,
-    watermark: Watermark | None,
-    columns: Sequence[Column],
-    table: Table,
+    watermarks: Mapping[Table, Watermark | None],
+    columns: Mapping[Table, Sequence[Column]],
     snapshot: Snapshot,
-) -> Watermark | None:
-    """`watermark`, without a cursor value that is later than the snapshot: behind infinity nothing would be read."""
-    kinds = [column.type for column in columns if column.name == table.cursor]
-    if watermark is None or watermark.cursor_value is None or not kinds or not is_moment(kinds[0]):
-        return watermark
-    is_late = connection.execute(
-        sql.SQL("select {}::{} > {}").format(
-            sql.Literal(watermark.cursor_value), sql.SQL(kinds[0]), sql.Literal(snapshot.clock(kinds[0]))
+) -> set[Table]:
+    """Tables whose cursor was last seen later than the snapshot: behind infinity nothing would be read."""
+    asked = {
+        table: sql.SQL("{}::{} > {}").format(
+            sql.Literal(watermark.cursor_value), sql.SQL(kind), sql.Literal(snapshot.clock(kind))
         )
-    ).fetchone()
-    return replace(watermark, cursor_value=None) if is_late == (True,) else watermark
+        for table, watermark in watermarks.items()
+        if watermark is not None and watermark.cursor_value is not None
+        for kind in (column.type for column in columns[table] if column.name == table.cursor)
+        if is_moment(kind)
+    }
+    if not asked:
+        return set()
+    row = connection.execute(sql.SQL("select {}").format(sql.SQL(", ").join(asked.values()))).fetchone()
+    return {table for table, is_late in zip(asked, row or (), strict=True) if is_late}
 
 
 def changed_by_cursor(

@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import psycopg
-
 from warehouse.errors import DeclarationError, SchemaDrift
-from warehouse.extract.catalog import mirror_key, mirrored_columns
+from warehouse.extract.catalog import Mirror
 from warehouse.extract.column import Column, without_modifier
 from warehouse.sources.declaration import Table
 
@@ -22,17 +20,16 @@ class Drift:
     needs_full_refresh: bool = False
 
 
-def find_drift(connection: psycopg.Connection, table: Table, columns: Sequence[Column]) -> Drift:
+def find_drift(mirror: Mirror, table: Table, columns: Sequence[Column]) -> Drift:
     """Compare the `columns` of a source table with its mirror, and decide which of them to capture.
 
     Raises:
         SchemaDrift: a column is new, gone or of another type, and the source's policy is to stop.
         DeclarationError: the mirror has another key.
     """
-    mirrored = mirrored_columns(connection, table)
+    mirrored, key = mirror.columns, mirror.key
     if not mirrored:
         return Drift(tuple(columns), needs_full_refresh=True)
-    key = mirror_key(connection, table)
     if key and key != table.key:
         raise DeclarationError(
             f"Source '{table.source}' declares ({', '.join(table.key)}) as key of {table}, "

@@ -16,19 +16,6 @@ from warehouse.sources.declaration import Table
 ANALYZE_ABOVE = 1000
 
 
-def expected_rows(writer: psycopg.Connection, table: Table, rows_staged: int) -> int:
-    """Estimate how many rows the source has: the larger of the batch and the planner's count of the mirror."""
-    row = writer.execute(
-        """
-        select coalesce(sum(greatest(reltuples, 0)), 0)::bigint from pg_class
-        where oid = to_regclass(format('raw.%%I', %s::text))
-        """,
-        [table.mirror],
-    ).fetchone()
-    assert row is not None
-    return max(int(row[0]), rows_staged)
-
-
 def expected_checksums(
     writer: psycopg.Connection,
     table: Table,
@@ -39,8 +26,8 @@ def expected_checksums(
     rows_staged: int,
     *,
     keys_only: bool,
-) -> Checksums | None:
-    """Checksums of the rows that the source should have; None where nothing was captured yet.
+) -> Checksums:
+    """Checksums of the rows that the source should have, of a table that has a mirror.
 
     The batch has `rows_staged`. `verified` is what the last run verified the mirror to hold: as long as the mirror has
     as many rows, it is not hashed again. A row that was changed by hand is missed here, and found by the verification
@@ -50,8 +37,6 @@ def expected_checksums(
     Raises:
         SourceError: the declared key is not unique in the batch.
     """
-    if not mirror_exists(writer, table):
-        return None
     mirror = verified
     if verified is None or live_rows(writer, table) != row_count(verified):
         mirror = compute_checksums(

@@ -7,6 +7,7 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from warehouse.db.identifiers import listed
 from warehouse.extract.key_order import Bound, KeyOrder
 from warehouse.extract.key_ranges import Turn, VerifiedRange
 from warehouse.extract.limits import ReadLimits
@@ -37,8 +38,8 @@ def replace_ranges(
                     order.sorted(),
                 )
             )
-        for low, rows in _cut(connection, table, order, (), (), limits.range_rows):
-            _write_range(connection, run_id, table, low, snapshot, rows, "whole")
+        parts = _cut(connection, table, order, (), (), limits.range_rows)
+        _write_ranges(connection, run_id, table, parts, snapshot, "whole")
 
 
 def update_ranges(
@@ -68,14 +69,13 @@ def update_ranges(
                 [table.source, table.name, list(one.low)],
             )
             merged_rows += one.row_count
-            _write_range(connection, run_id, table, merged.low, snapshot, merged_rows, merged.turn)
+            _write_ranges(connection, run_id, table, [(merged.low, merged_rows)], snapshot, merged.turn)
             merged = replace(merged, high=one.high)
             continue
         parts = [(one.low, one.row_count)]
         if one.row_count > 2 * limits.range_rows:
             parts = _cut(connection, table, order, one.low, one.high, limits.range_rows)
-        for low, rows in parts:
-            _write_range(connection, run_id, table, low, snapshot, rows, one.turn)
+        _write_ranges(connection, run_id, table, parts, snapshot, one.turn)
         merged, merged_rows = (one, one.row_count) if len(parts) == 1 else (None, 0)
     row = connection.execute(
         "select min(snapshot_xmin) from audit.key_range where source = %s and table_name = %s",
@@ -200,54 +200,56 @@ def _cut(
     rows = connection.execute(
         sql.SQL(
             """
-            select low, coalesce(lead(number) over (order by number), total + 1) - number
+            select {texts}, "<number>"
             from (
-                select {texts} as low, row_number() over (order by {sorted}) as number, count(*) over () as total
+                select
+                    {key}, row_number() over sorted as "<number>", lead(true) over sorted is null as "<is last>"
                 from {mirror} where not _is_deleted and {within}
+                window sorted as (order by {sorted})
             ) as numbered
-            where (number - 1) % {size} = 0
-            order by number
+            where ("<number>" - 1) % {size} = 0 or "<is last>"
+            order by "<number>"
             """
         ).format(
-            texts=order.texts(),
+            texts=order.texts(of="numbered"),
+            key=listed([part.name for part in order.parts]),
             sorted=order.sorted(),
             mirror=sql.Identifier("raw", table.mirror),
             within=order.within(low, high),
             size=sql.Literal(range_rows),
         )
     ).fetchall()
+    if not rows:
+        return [(low, 0)]
+    first = [row for row in rows if (row[1] - 1) % range_rows == 0]
+    ends = [number for _, number in first[1:]] + [rows[-1][1] + 1]
     # The first begins where the whole does, whatever its first key is now.
-    return [(low if number == 0 else tuple(bound), count) for number, (bound, count) in enumerate(rows)] or [
-        (low, 0)
+    return [
+        (low if place == 0 else tuple(bound), end - number)
+        for place, ((bound, number), end) in enumerate(zip(first, ends, strict=True))
     ]
 
 
-def _write_range(
+def _write_ranges(
     connection: psycopg.Connection,
     run_id: int,
     table: Table,
-    low: Bound,
+    ranges: Sequence[tuple[Bound, int]],
     snapshot: Snapshot,
-    row_count: int,
     turn: Turn,
 ) -> None:
-    connection.execute(
-        """
-        insert into audit.key_range
-            (source, table_name, low_key, verified_at, snapshot_xmin, row_count, turn, run_id)
-        values (%s, %s, %s, %s, %s, %s, %s, %s)
-        on conflict (source, table_name, low_key) do update set
-            verified_at = excluded.verified_at, snapshot_xmin = excluded.snapshot_xmin,
-            row_count = excluded.row_count, turn = excluded.turn, run_id = excluded.run_id
-        """,
-        [
-            table.source,
-            table.name,
-            list(low),
-            snapshot.taken_at,
-            snapshot.xmin,
-            row_count,
-            turn,
-            run_id,
-        ],
-    )
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            """
+            insert into audit.key_range
+                (source, table_name, low_key, verified_at, snapshot_xmin, row_count, turn, run_id)
+            values (%s, %s, %s, %s, %s, %s, %s, %s)
+            on conflict (source, table_name, low_key) do update set
+                verified_at = excluded.verified_at, snapshot_xmin = excluded.snapshot_xmin,
+                row_count = excluded.row_count, turn = excluded.turn, run_id = excluded.run_id
+            """,
+            [
+                (table.source, table.name, list(low), snapshot.taken_at, snapshot.xmin, rows, turn, run_id)
+                for low, rows in ranges
+            ],
+        )

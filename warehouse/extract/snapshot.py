@@ -10,6 +10,7 @@ import psycopg
 from warehouse.db.connections import read_only_transaction
 from warehouse.db.identifiers import to_paste
 from warehouse.errors import SourceError
+from warehouse.extract.catalog import names_at_source
 from warehouse.extract.column import without_modifier
 from warehouse.extract.open_transactions import OpenTransactions
 from warehouse.extract.source_identity import SourceIdentity
@@ -118,6 +119,34 @@ def take_snapshot(
     return Snapshot(identity, taken_at, open_transactions, utc_offset)
 
 
+@dataclass(frozen=True)
+class Relation:
+    """A table or view of a source, and what `user` may do with it."""
+
+    kind: str
+    has_usage: bool
+    has_select: bool
+    hides_rows: bool
+    user: str
+
+
+def read_relations(connection: psycopg.Connection, tables: Sequence[Table]) -> list[Relation | None]:
+    """Read from the source's catalog what `check_readable` judges of each of these tables; None where there is none."""
+    rows = connection.execute(
+        """
+        select
+            place, relkind::text, has_schema_privilege(namespace.oid, 'usage'),
+            has_table_privilege(class.oid, 'select'), row_security_active(class.oid), current_user::text
+        from unnest(%(schemas)s::text[], %(names)s::text[]) with ordinality as wanted (schema, name, place)
+        inner join pg_namespace as namespace on nspname = wanted.schema
+        inner join pg_class as class on class.relnamespace = namespace.oid and relname = wanted.name
+        """,
+        names_at_source(tables),
+    ).fetchall()
+    found = {place: Relation(*relation) for place, *relation in rows}
+    return [found.get(place) for place, _ in enumerate(tables, start=1)]
+
+
 def check_readable(connection: psycopg.Connection, table: Table) -> bool:
     """Refuse a table or view that this session cannot read completely.
 
@@ -126,44 +155,39 @@ def check_readable(connection: psycopg.Connection, table: Table) -> bool:
     Raises:
         SourceError: it does not exist, has no rows, may not be read, or row-level security hides rows of it.
     """
-    row = connection.execute(
-        """
-        select
-            relkind, has_schema_privilege(schema.oid, 'usage'), has_table_privilege(class.oid, 'select'),
-            row_security_active(class.oid), current_user
-        from pg_class as class
-        inner join pg_namespace as schema on class.relnamespace = schema.oid
-        where nspname = %s and relname = %s
-        """,
-        table.at_source,
-    ).fetchone()
-    if row is None:
+    (relation,) = read_relations(connection, [table])
+    return check_relation(connection, table, relation)
+
+
+def check_relation(connection: psycopg.Connection, table: Table, relation: Relation | None) -> bool:
+    """Judge what was read of a table; see `check_readable`."""
+    if relation is None:
         generated = " (`dwh generate shop` generates a shop)" if table.source == "shop" else ""
         raise SourceError(
             f"Source '{table.source}' has no table {table}.",
             hint=f"Create it{generated}, or take it out of the source.toml of '{table.source}'.",
         )
-    kind, has_usage, has_select, hides_rows, user = row
-    if not has_usage:
+    user = relation.user
+    if not relation.has_usage:
         raise SourceError(
             f"User {user} may not use schema {table.schema} of source '{table.source}'.",
             hint=f"Run there: grant usage on schema {to_paste(connection, table.schema)} "
             f"to {to_paste(connection, user)}.",
         )
-    if kind not in ("r", "p", "v", "m", "f"):
+    if relation.kind not in ("r", "p", "v", "m", "f"):
         raise SourceError(
             f"{table} of source '{table.source}' is neither a table nor a view.",
             hint=f"Take it out of the source.toml of '{table.source}'.",
         )
-    if not has_select:
+    if not relation.has_select:
         raise SourceError(
             f"User {user} may not read {table} of source '{table.source}'.",
             hint=f"Run there: grant select on {to_paste(connection, *table.at_source)} "
             f"to {to_paste(connection, user)}.",
         )
-    if hides_rows:
+    if relation.hides_rows:
         raise SourceError(
             f"Row-level security hides rows of {table} of source '{table.source}' from user {user}.",
             hint=f"Run there: alter role {user} bypassrls; or use a role to which no policy applies.",
         )
-    return kind in ("r", "p")
+    return relation.kind in ("r", "p")

@@ -1,5 +1,6 @@
 """What a source counts of its tables: what a run read of them, and how often rows of them were changed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psycopg
@@ -20,34 +21,53 @@ class SourceCounters:
     changes: int
 
 
-def read_counters(reader: psycopg.Connection, identity: TableIdentity) -> SourceCounters:
-    """Read the counters of a table's relations; anybody may."""
-    row = reader.execute(
+def read_counters(reader: psycopg.Connection, identities: Sequence[TableIdentity]) -> list[SourceCounters]:
+    """Read the counters of the relations of these tables; anybody may.
+
+    What this transaction has read is counted until now; changes are those that it has first seen.
+    """
+    rows = reader.execute(
         """
         with relation as (
-            select oid from unnest(%(oids)s::oid[]) as relation (oid)
+            select place, oid from unnest(%(places)s::integer[], %(oids)s::oid[]) as relation (place, oid)
         ),
 
         part as (
-            select oid from relation
+            select place, oid from relation
             union all
-            select indexrelid from pg_index where indrelid = any(%(oids)s::oid[])
+            select place, indexrelid from pg_index inner join relation on indrelid = relation.oid
+        ),
+
+        reading as (
+            select
+                place,
+                sum(pg_stat_get_xact_tuples_returned(oid)) as rows_read,
+                sum(pg_stat_get_xact_blocks_fetched(oid)) as blocks_read
+            from part group by place
+        ),
+
+        change as (
+            select
+                place,
+                sum(
+                    pg_stat_get_tuples_inserted(oid) + pg_stat_get_tuples_updated(oid) + pg_stat_get_tuples_deleted(oid)
+                ) as changes
+            from relation group by place
         )
 
         select
-            coalesce(sum(pg_stat_get_xact_tuples_returned(oid)), 0)::bigint,
-            case when current_setting('track_counts')::boolean
-                then coalesce(sum(pg_stat_get_xact_blocks_fetched(oid)), 0)::bigint
-            end,
-            (
-                select coalesce(sum(
-                    pg_stat_get_tuples_inserted(oid) + pg_stat_get_tuples_updated(oid) + pg_stat_get_tuples_deleted(oid)
-                ), 0)::bigint
-                from relation
-            )
-        from part
+            coalesce(rows_read, 0)::bigint,
+            case when current_setting('track_counts')::boolean then coalesce(blocks_read, 0)::bigint end,
+            coalesce(changes, 0)::bigint
+        from generate_series(0, %(last)s) as wanted (place)
+        left join reading using (place)
+        left join change using (place)
+        order by place
         """,
-        {"oids": list(identity.relations)},
-    ).fetchone()
-    assert row is not None
-    return SourceCounters(*row)
+        {
+            "places": [place for place, one in enumerate(identities) for _ in one.relations],
+            "oids": [oid for one in identities for oid in one.relations],
+            "last": len(identities) - 1,
+        },
+    ).fetchall()
+    return [SourceCounters(*row) for row in rows]

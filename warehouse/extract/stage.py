@@ -8,6 +8,8 @@ import psycopg
 from warehouse.db.connections import read_only_transaction
 from warehouse.extract import deletes, undecodable
 from warehouse.extract.catalog import source_columns
+from warehouse.extract.checksum_store import store_checksums, stored_checksums
+from warehouse.extract.cursor_window import late_cursors
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.expected import describe_changes
 from warehouse.extract.limits import DEFAULT_LIMITS, ReadLimits
@@ -15,9 +17,12 @@ from warehouse.extract.open_transactions import find_open_transactions
 from warehouse.extract.range_store import forget_unverified
 from warehouse.extract.reading import last_open_transactions, smallest_tables
 from warehouse.extract.snapshot import Snapshot, snapshot_of
+from warehouse.extract.source_counters import read_counters
 from warehouse.extract.source_identity import captured_identity, check_same_source
 from warehouse.extract.stage_table import TableStager
 from warehouse.extract.staged import Staged, StagedTable
+from warehouse.extract.staging_tables import create_staging
+from warehouse.extract.table_catalog import read_catalogs
 from warehouse.extract.watermark import read_watermarks
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.runs.definitions import read_contracts
@@ -44,7 +49,8 @@ def stage(
     The smallest tables, up to `limits.scan_rows`, are compared whole; larger ones are read by the index of their
     cursor, and the next ranges of their keys are compared. `full_refresh` reads every row again. `accept_source` does
     so, too, and takes another database than the one that was read last for the source from now on. `on_staged` is
-    called for each table whose batch is committed to staging.
+    called for each table whose batch is committed to staging; for a first one already before it is compared with the
+    source.
 
     Raises:
         SourceChanged: it is another database, and `accept_source` is not given.
@@ -54,7 +60,7 @@ def stage(
     """
     # First of all: without its contracts a source is not even read.
     contracts = read_contracts(source)
-    staged = []
+    staged: list[StagedTable] = []
     with run.session("stage") as writer:
         forget_unverified(writer, source.name)
         known = read_watermarks(writer, source.name, source.tables)
@@ -72,22 +78,47 @@ def stage(
             progress=progress,
         ) as (reader, snapshot):
             # One process of the source's server at a time is enough, and its counters are those of this session.
-            reader.execute("set local max_parallel_workers_per_gather = 0")
+            reader.execute(
+                "set local max_parallel_workers_per_gather = 0; "
+                # Of the answers that are read a few rows at a time all rows are wanted.
+                "set local cursor_tuple_fraction = 1"
+            )
             is_accepted = accept_source and _accept(writer, source, snapshot, progress)
             if not is_accepted:
                 before = captured_identity(writer, source.name)
                 for note in check_same_source(source.name, before, snapshot.identity):
                     progress(f"source {source.name}: {note}")
+            catalogs = read_catalogs(reader, writer, source.tables)
+            columns = {table: catalog.drift.columns for table, catalog in catalogs.items()}
+            late = late_cursors(writer, watermarks, columns, snapshot)
+            create_staging(writer, columns)
+            moments = {
+                table: (mark.captured_at, columns[table])
+                for table, mark in watermarks.items()
+                if table in small and mark is not None
+            }
+            verified = stored_checksums(writer, moments, if_verified=True)
+
+            def hand_over(batch: StagedTable) -> None:
+                # The staging tables belong to the run that holds the source's lock.
+                ensure_alive(run)
+                run.commit(writer)
+                on_staged(batch, snapshot)
+
             for table in source.tables:
                 stager = TableStager(
                     reader,
                     writer,
                     table,
+                    catalogs[table],
                     watermarks[table],
+                    table in late,
                     snapshot,
                     limits,
                     threshold,
                     is_small=table in small,
+                    verified=verified.get(table),
+                    on_copied=hand_over,
                     full_refresh=full_refresh or accept_source,
                     progress=progress,
                 )
@@ -98,15 +129,17 @@ def stage(
                     with read_only_transaction(
                         source.name, source_url, application_name="dwh capture"
                     ) as other:
-                        columns = source_columns(other, replace(table, undecodable="refuse"))
-                        raise undecodable.explain_undecodable(other, table, columns, error) from None
+                        as_they_are = source_columns(other, replace(table, undecodable="refuse"))
+                        raise undecodable.explain_undecodable(other, table, as_they_are, error) from None
                 if is_accepted:
                     progress(f"{table.name}: {describe_changes(writer, staged[-1])}")
-                # The staging tables belong to the run that holds the source's lock.
-                ensure_alive(run)
+                hand_over(staged[-1])
+            if digests := [one.digest for one in staged if one.digest is not None]:
+                store_checksums(writer, snapshot.taken_at, digests)
                 run.commit(writer)
-                on_staged(staged[-1], snapshot)
             deletes.check_threshold(writer, staged, threshold)
+            counters = read_counters(reader, [one.identity for one in staged])
+            staged = [replace(one, counters=now) for one, now in zip(staged, counters, strict=True)]
     return Staged(
         source,
         snapshot,

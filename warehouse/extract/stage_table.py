@@ -8,22 +8,21 @@ import psycopg
 from psycopg import sql
 
 from warehouse.extract.access_paths import AccessPaths, read_access_paths
-from warehouse.extract.catalog import source_columns, table_comment
+from warehouse.extract.checksum_store import Digest, store_checksums, stored_checksums
 from warehouse.extract.checksums import hashing
 from warehouse.extract.copy_rows import copy_rows, explain_values
-from warehouse.extract.cursor_window import CLOCK_UNKNOWN, SourceClock, changed_by_cursor, without_late_cursor
+from warehouse.extract.cursor_window import CLOCK_UNKNOWN, SourceClock, changed_by_cursor
 from warehouse.extract.delete_threshold import DeleteThreshold
-from warehouse.extract.drift import Drift, find_drift
+from warehouse.extract.drift import Drift
 from warehouse.extract.key_order import Bound, KeyOrder
 from warehouse.extract.key_ranges import KeyRange, Pace, choose_ranges, read_ranges, touched_ranges
 from warehouse.extract.limits import ReadLimits
 from warehouse.extract.range_verification import RangeVerifier
 from warehouse.extract.reading import Reading, choose_reading
-from warehouse.extract.snapshot import Snapshot, check_readable
-from warehouse.extract.source_counters import read_counters
+from warehouse.extract.snapshot import Snapshot
 from warehouse.extract.staged import StagedTable
-from warehouse.extract.staging_tables import batch_table, create_staging
-from warehouse.extract.table_identity import read_identity
+from warehouse.extract.staging_tables import batch_table
+from warehouse.extract.table_catalog import TableCatalog
 from warehouse.extract.table_scan import MOST_PLACES, SourceChecksums, compare_all, scan_once
 from warehouse.extract.watermark import (
     Rotation,
@@ -48,25 +47,36 @@ class TableStager:
     reader: psycopg.Connection
     writer: psycopg.Connection
     table: Table
+    catalog: TableCatalog
     before: Watermark | None
+    # Whether its cursor is later than the snapshot: behind infinity nothing would be read.
+    has_late_cursor: bool
     snapshot: Snapshot
     limits: ReadLimits
     threshold: DeleteThreshold
     is_small: bool
+    # Of a small table what the last run has verified its mirror to hold, if that is known.
+    verified: Digest | None
     full_refresh: bool
+    # Called with a first batch as soon as it is copied: nothing that is found after that adds to it.
+    on_copied: Callable[[StagedTable], None]
     progress: Callable[[str], None]
 
     def stage(self) -> StagedTable:
         """Copy rows and find deletes; what was found in each range is published with them, or not at all."""
+        staged = self._stage()
+        self.progress(f"{self.table.name}: {staged.rows_read:,} rows staged")
+        return staged
+
+    def _stage(self) -> StagedTable:
         self._started, self._scanned_seconds = time.monotonic(), 0.0
-        self._has_transaction_ids = check_readable(self.reader, self.table)
-        drift = find_drift(self.writer, self.table, source_columns(self.reader, self.table))
-        self._columns, self._identity = drift.columns, read_identity(self.reader, self.table)
+        drift = self.catalog.drift
+        self._has_transaction_ids = self.catalog.has_transaction_ids
+        self._columns, self._identity = drift.columns, self.catalog.identity
         window = self._find_window(drift)
         self._notes: list[str] = []
         for message in (*drift.messages, *window.notes):
             self._note(message)
-        create_staging(self.writer, self.table, self._columns)
         self._order: KeyOrder | None = None
         ranges: list[KeyRange] = []
         reading = Reading("scan")
@@ -99,12 +109,9 @@ class TableStager:
             self._identity,
             full_refresh=self.full_refresh or drift.needs_full_refresh,
         )
-        return replace(
-            window,
-            watermark=without_late_cursor(
-                self.writer, window.watermark, self._columns, self.table, self.snapshot
-            ),
-        )
+        if window.watermark is None or not self.has_late_cursor:
+            return window
+        return replace(window, watermark=replace(window.watermark, cursor_value=None))
 
     def _access_paths(self) -> AccessPaths:
         if not self._has_transaction_ids:
@@ -121,17 +128,23 @@ class TableStager:
         scanned = self._scan_once(window, where)
         rows_read = sum(map(self._copy_without_scan, scanned.changed)) if scanned else self._copy_rows(where)
         copied = time.monotonic()
+        if self.before is None:
+            self.on_copied(self._staged(watermark, rows_read, 0, copied))
         compared = compare_all(
             self.reader,
             self.writer,
             self.table,
             self._columns,
-            watermark,
-            self.snapshot.taken_at,
+            self.catalog.mirror,
             where,
             rows_read,
-            scanned,
+            is_full=watermark is None,
+            verified=self._verified(watermark),
+            scanned=scanned,
         )
+        if not self.is_small:
+            # At once: the process does not keep them all in memory.
+            store_checksums(self.writer, self.snapshot.taken_at, [compared.digest])
         rows_found = compared.rows_found
         if rows_found and self._has_transaction_ids:
             self._note(f"{rows_found:,} rows that no newer transaction wrote were found by their checksums")
@@ -141,7 +154,17 @@ class TableStager:
             source_rows=compared.source_rows,
             rows_compared=compared.source_rows,
             rotation=Rotation(self.snapshot.taken_at),
+            digest=compared.digest if self.is_small else None,
         )
+
+    def _verified(self, watermark: Watermark | None) -> Digest | None:
+        """What the last run has verified the mirror to hold; None where that is not known."""
+        if watermark is None:
+            return None
+        if self.is_small:
+            return self.verified
+        asked = {self.table: (watermark.captured_at, self._columns)}
+        return stored_checksums(self.writer, asked, if_verified=True).get(self.table)
 
     def _scan_once(self, window: Window, has_changed: sql.Composable) -> SourceChecksums | None:
         """What one scan shows, if it can show both what has changed and the checksums."""
@@ -156,14 +179,20 @@ class TableStager:
             return None
         started = time.monotonic()
         with explain_values(self.table):
-            scanned = scan_once(self.reader, self.writer, self.table, self._columns, has_changed)
+            scanned = scan_once(
+                self.reader,
+                self.table,
+                self._columns,
+                has_changed,
+                self.catalog.mirror.rows,
+                hashing(self.reader, self.writer),
+            )
         self._scanned_seconds = time.monotonic() - started
         return scanned
 
     def _may_have_many_changes(self, watermark: Watermark) -> bool:
         """Whether the source counts so many changes that a scan for their places would be in vain."""
-        changes = read_counters(self.reader, self._identity).changes
-        return unexplained_changes(watermark, changes, 0) > MOST_PLACES
+        return unexplained_changes(watermark, self.catalog.counters.changes, 0) > MOST_PLACES
 
     def _stage_by_cursor(
         self, watermark: Watermark, clock: SourceClock, ranges: Sequence[KeyRange]
@@ -222,7 +251,7 @@ class TableStager:
         last = max((at for at in verified if at <= self.snapshot.taken_at), default=watermark.captured_at)
         elapsed = self.snapshot.taken_at - min(watermark.captured_at, last)
         rows = sum(one.row_count for one in ranges)
-        changes = read_counters(self.reader, self._identity).changes
+        changes = self.catalog.counters.changes
         chosen = choose_ranges(
             ranges,
             touched,
@@ -261,11 +290,10 @@ class TableStager:
     def _staged(
         self, watermark: Watermark | None, rows_read: int, rows_deleted: int, copied: float
     ) -> StagedTable:
-        self.progress(f"{self.table.name}: {rows_read:,} rows staged")
         return StagedTable(
             self.table,
             self._columns,
-            table_comment(self.reader, self.table),
+            self.catalog.comment,
             full_refresh=watermark is None,
             window_low=watermark.cursor_value if watermark else None,
             rows_read=rows_read,
@@ -277,7 +305,6 @@ class TableStager:
             notes=tuple(self._notes),
             before=self.before,
             key_order=self._order,
-            counters=read_counters(self.reader, self._identity),
         )
 
     def _note(self, text: str) -> None:

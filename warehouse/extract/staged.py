@@ -7,6 +7,7 @@ from typing import Literal
 
 from psycopg import sql
 
+from warehouse.extract.checksum_store import Digest
 from warehouse.extract.checksums import Hashing
 from warehouse.extract.column import Column
 from warehouse.extract.delete_threshold import DeleteThreshold
@@ -59,6 +60,8 @@ class StagedTable:
     rotation: Rotation | None = None
     is_rotation_over: bool = False
     counters: SourceCounters | None = None
+    # Checksums of all its rows at the source, where they are few; of a large table they are stored alone.
+    digest: Digest | None = None
 
     @property
     def cursor_type(self) -> str:

@@ -42,43 +42,60 @@ def batch_exists(connection: psycopg.Connection, table: Table) -> bool:
     return bool(columns_of(connection, "staging", table.mirror))
 
 
-def create_staging(connection: psycopg.Connection, table: Table, columns: Sequence[Column]) -> None:
-    """Create or empty the staging tables of `table` for one run.
+def create_staging(connection: psycopg.Connection, tables: Mapping[Table, Sequence[Column]]) -> None:
+    """Create or empty the staging tables of `tables`, which have these columns, for one run.
 
-    The first batch is a logged table, since it becomes the mirror and has to survive a crash of the server.
+    A first batch is a logged table, since it becomes the mirror and has to survive a crash of the server.
     """
-    names = [table.mirror, f"{table.mirror}_deleted", f"{table.mirror}_delta"]
-    mirrored, *present = columns_of_each(
-        connection, ("raw", table.mirror), *(("staging", name) for name in names)
+    names = [name for table in tables for name in _names(table)]
+    found = columns_of_each(
+        connection, *(("raw", table.mirror) for table in tables), *(("staging", name) for name in names)
     )
-    by_name = {column.name: column for column in columns}
-    key = [by_name[name] for name in table.key]
-    flags = [Column(name, kind, None, None) for name, kind in DELTA_COLUMNS.items()]
-    # No constraint on the batch: a COPY that fails could not say which declared key is wrong.
+    mirrored, present = found[: len(tables)], dict(zip(names, found[len(tables) :], strict=True))
     fitting = []
-    for name, known, members in zip(names, present, (columns, key, [*key, *flags]), strict=True):
-        relation = sql.Identifier("staging", name)
-        types = {column.name: column.type for column in members}
-        becomes_mirror = not mirrored and name == table.mirror
-        if not becomes_mirror and known == types:
-            fitting.append(relation)
-            continue
-        connection.execute(
-            sql.SQL("drop table if exists {name}; create {unlogged} table {name} ({columns})").format(
-                name=relation,
-                unlogged=sql.SQL("" if becomes_mirror else "unlogged"),
-                columns=definitions(types),
+    for (table, columns), mirror in zip(tables.items(), mirrored, strict=True):
+        by_name = {column.name: column for column in columns}
+        key = [by_name[name] for name in table.key]
+        flags = [Column(name, kind, None, None) for name, kind in DELTA_COLUMNS.items()]
+        # No constraint on the batch: a COPY that fails could not say which declared key is wrong.
+        for name, members in zip(_names(table), (columns, key, [*key, *flags]), strict=True):
+            relation = sql.Identifier("staging", name)
+            types = {column.name: column.type for column in members}
+            becomes_mirror = not mirror and name == table.mirror
+            if not becomes_mirror and present[name] == types:
+                fitting.append(relation)
+                continue
+            connection.execute(
+                sql.SQL("drop table if exists {name}; create {unlogged} table {name} ({columns})").format(
+                    name=relation,
+                    unlogged=sql.SQL("" if becomes_mirror else "unlogged"),
+                    columns=definitions(types),
+                )
             )
-        )
-        comment_on(
-            connection,
-            relation,
-            {column.name: column_comment(column, table) for column in members},
-            f"Staging of {table} of source {table.source}.",
-        )
-    if fitting:
+            comment_on(
+                connection,
+                relation,
+                {column.name: column_comment(column, table) for column in members},
+                f"Staging of {table} of source {table.source}.",
+            )
+    # Those that the last run has left empty stay as they are: each that is emptied gets new files.
+    filled = connection.execute(
+        """
+        select place from unnest(%s::regclass[]) with ordinality as fitting (name, place)
+        where pg_relation_size(name) > 0
+        """,
+        [[relation.as_string(connection) for relation in fitting]],
+    ).fetchall()
+    if filled:
         # Not deleted: the places of rows say which of two versions of a record came later.
-        connection.execute(sql.SQL("truncate {}").format(sql.SQL(", ").join(fitting)))
+        connection.execute(
+            sql.SQL("truncate {}").format(sql.SQL(", ").join(fitting[place - 1] for (place,) in filled))
+        )
+
+
+def _names(table: Table) -> tuple[str, str, str]:
+    """Names of the staging tables: batch, deleted keys, delta."""
+    return table.mirror, f"{table.mirror}_deleted", f"{table.mirror}_delta"
 
 
 def empty_staging(connection: psycopg.Connection, *tables: Table) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from warehouse.extract.catalog import names_at_source
 from warehouse.sources.declaration import Table
 
 
@@ -47,13 +48,10 @@ class TableIdentity:
         return sorted(name for name, kind in before.columns.items() if self.columns.get(name, kind) != kind)
 
 
-def read_identity(connection: psycopg.Connection, table: Table) -> TableIdentity:
-    """Read the identity of `table` from the source's catalog."""
-    row = connection.execute(
-        _IDENTITY, dict(zip(("schema", "name"), table.at_source, strict=True))
-    ).fetchone()
-    assert row is not None
-    return TableIdentity(*row)
+def read_identities(connection: psycopg.Connection, tables: Sequence[Table]) -> list[TableIdentity]:
+    """Read the identities of `tables` from the source's catalog."""
+    rows = connection.execute(_IDENTITIES, names_at_source(tables)).fetchall()
+    return [TableIdentity(*row) for row in rows]
 
 
 def stored_in(relations: Sequence[str]) -> sql.Composable:
@@ -61,23 +59,24 @@ def stored_in(relations: Sequence[str]) -> sql.Composable:
     return sql.SQL("tableoid = any({}::oid[])").format(sql.Literal(list(relations)))
 
 
-_IDENTITY = """
+_IDENTITIES = """
     with recursive root as (
-        select to_regclass(format('%%I.%%I', %(schema)s::text, %(name)s::text))::oid as oid
+        select place, to_regclass(format('%%I.%%I', schema, name))::oid as oid
+        from unnest(%(schemas)s::text[], %(names)s::text[]) with ordinality as wanted (schema, name, place)
     ),
 
     relation as (
-        select oid from root
+        select place, oid from root
         union
-        select inhrelid from pg_inherits inner join relation on inhparent = relation.oid
+        select place, inhrelid from pg_inherits inner join relation on inhparent = relation.oid
     ),
 
     part as (
-        select atttypid as oid from root inner join pg_attribute on attrelid = root.oid
+        select place, atttypid as oid from root inner join pg_attribute on attrelid = root.oid
         where attnum > 0 and not attisdropped
         union
         -- Domains, arrays, composite types and ranges are made of other types.
-        select used.oid
+        select part.place, used.oid
         from part
         inner join pg_type as type on type.oid = part.oid
         left join pg_attribute as field
@@ -92,25 +91,31 @@ _IDENTITY = """
     ),
 
     named as (
-        select attname::text as name, format('%%s: %%s %%s', attnum, atttypid, atttypmod) as value
+        select place, attname::text as name, format('%%s: %%s %%s', attnum, atttypid, atttypmod) as value
         from root inner join pg_attribute on attrelid = root.oid
         where attnum > 0 and not attisdropped
         union all
-        select format('%%s value %%s', part.oid::regtype, label.oid), label.enumlabel::text
+        select place, format('%%s value %%s', part.oid::regtype, label.oid), label.enumlabel::text
         from part inner join pg_enum as label on label.enumtypid = part.oid
         union all
         select
+            place,
             format('%%s fields', part.oid::regtype),
             string_agg(format('%%s: %%s %%s', attnum, atttypid, atttypmod), ', ' order by attnum)
         from part
         inner join pg_type as type on type.oid = part.oid
         inner join pg_attribute as field on field.attrelid = type.typrelid
         where attnum > 0 and not attisdropped
-        group by part.oid
+        group by place, part.oid
     )
 
     select
-        (select jsonb_object_agg(oid, oid::regclass::text) from relation),
-        (select jsonb_object_agg(name, value) from named),
-        (select jsonb_object_agg(oid, pg_relation_filenode(oid)::bigint) from relation)
+        (select jsonb_object_agg(oid, oid::regclass::text) from relation where relation.place = root.place),
+        (select jsonb_object_agg(name, value) from named where named.place = root.place),
+        (
+            select jsonb_object_agg(oid, pg_relation_filenode(oid)::bigint)
+            from relation where relation.place = root.place
+        )
+    from root
+    order by place
     """

@@ -3,16 +3,16 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
 
 import psycopg
 from psycopg import sql
 
 from warehouse.extract import deletes
-from warehouse.extract.catalog import invalid_key
-from warehouse.extract.checksum_store import store_checksums, stored_checksums
+from warehouse.extract.catalog import Mirror, invalid_key
+from warehouse.extract.checksum_store import Digest
 from warehouse.extract.checksums import (
     Checksums,
+    Hashing,
     chunks_for,
     compute_checksums,
     compute_checksums_and_changes,
@@ -21,9 +21,8 @@ from warehouse.extract.checksums import (
     row_count,
 )
 from warehouse.extract.column import Column
-from warehouse.extract.expected import expected_checksums, expected_rows, without_deleted
+from warehouse.extract.expected import expected_checksums, without_deleted
 from warehouse.extract.missed_rows import read_missed_rows
-from warehouse.extract.watermark import Watermark
 from warehouse.sources.declaration import Table
 
 # Places of changed rows that are kept in memory, about 70 bytes each: of a table with more changes the rows are read by
@@ -50,29 +49,34 @@ class SourceChecksums:
 
 @dataclass(frozen=True)
 class Compared:
-    """What a comparison of all rows has found: deleted keys, rows that differ, and how many the source has."""
+    """What a comparison of all rows has found: deleted keys, rows that differ, and the source's checksums."""
 
     rows_deleted: int
     rows_found: int
-    source_rows: int
+    digest: Digest
+
+    @property
+    def source_rows(self) -> int:
+        return row_count(self.digest.checksums)
 
 
 def scan_once(
     reader: psycopg.Connection,
-    writer: psycopg.Connection,
     table: Table,
     columns: Sequence[Column],
     has_changed: sql.Composable,
+    rows_expected: int,
+    method: Hashing,
 ) -> SourceChecksums | None:
     """Compute the source's checksums and find the rows that have changed, in one scan; None if these are too many."""
-    chunks = chunks_for(expected_rows(writer, table, 0))
+    chunks = chunks_for(rows_expected)
     found = compute_checksums_and_changes(
         reader,
         sql.Identifier(*table.at_source),
         table.key,
         columns,
         chunks,
-        hashing(reader, writer),
+        method,
         has_changed,
         MOST_PLACES,
     )
@@ -84,28 +88,26 @@ def compare_all(
     writer: psycopg.Connection,
     table: Table,
     columns: tuple[Column, ...],
-    watermark: Watermark | None,
-    taken_at: datetime,
+    mirror: Mirror,
     already_read: sql.Composable,
     rows_staged: int,
+    *,
+    is_full: bool,
+    verified: Digest | None,
     scanned: SourceChecksums | None = None,
 ) -> Compared:
-    """Store the source's checksums at the snapshot of `taken_at` for the verification. Where mirror and batch differ
-    from them, stage the keys that were deleted, and read the rows that were not among those `already_read`, of which
-    the batch has `rows_staged`.
+    """Compute the source's checksums. Where mirror and batch differ from them, stage the keys that were deleted, and
+    read the rows that were not among those `already_read`, of which the batch has `rows_staged`; nothing else is read
+    where the batch `is_full`.
 
-    The source is scanned for them unless it was `scanned` already.
+    `verified` is what the last run has verified the mirror to hold, if it is known. The source is scanned unless it was
+    `scanned` already.
     """
     relation = sql.Identifier(*table.at_source)
-    chunks = scanned.chunks if scanned else chunks_for(expected_rows(writer, table, rows_staged))
+    # The source has about as many rows as the larger of batch and mirror.
+    chunks = scanned.chunks if scanned else chunks_for(max(mirror.rows, rows_staged))
     method = hashing(reader, writer)
-    is_full = watermark is None
-    stored = (
-        stored_checksums(writer, table, watermark.captured_at, columns, if_verified=True)
-        if watermark
-        else None
-    )
-    verified = stored[0] if stored and stored[1] == chunks else None
+    known = verified.checksums if verified and verified.chunks == chunks else None
 
     def read_source() -> Checksums:
         if scanned is not None:
@@ -115,22 +117,24 @@ def compare_all(
     # Source and warehouse are different servers: hash both in parallel.
     with ThreadPoolExecutor(max_workers=1) as pool:
         pending = pool.submit(read_source)
-        expected = expected_checksums(
-            writer, table, columns, chunks, method, verified, rows_staged, keys_only=is_full
+        expected = (
+            expected_checksums(writer, table, columns, chunks, method, known, rows_staged, keys_only=is_full)
+            if mirror.exists
+            else None
         )
         source = pending.result()
-    store_checksums(writer, table, taken_at, columns, source, chunks)
+    digest = Digest(table, columns, source, chunks)
     if expected is None:
-        return Compared(0, 0, row_count(source))
+        return Compared(0, 0, digest)
     buckets = differing_chunks(source, expected, content=False)
     deleted = deletes.find_deleted_keys(reader, writer, table, columns, buckets, chunks)
     # More rows than keys: some were not read, or share their key.
     if row_count(source) > row_count(expected) - deleted and deletes.has_repeated_key(writer, table):
         raise invalid_key(table, "not unique")
     if is_full:
-        return Compared(deleted, 0, row_count(source))
+        return Compared(deleted, 0, digest)
     if deleted:
         expected = without_deleted(writer, table, columns, chunks, method, expected)
     buckets = differing_chunks(source, expected, content=True)
     found = read_missed_rows(reader, writer, table, columns, already_read, buckets, chunks)
-    return Compared(deleted, found, row_count(source))
+    return Compared(deleted, found, digest)

@@ -109,9 +109,12 @@ def _verify(connection: psycopg.Connection, staged: StagedTable, taken_at: datet
             for one, here in zip(staged.ranges, _of_ranges(connection, staged), strict=True)
         ]
     else:
-        stored = stored_checksums(connection, table, taken_at, staged.columns)
-        assert stored is not None, "staged by the same run"
-        source, chunks = stored
+        if staged.digest is not None:
+            source, chunks = staged.digest.checksums, staged.digest.chunks
+        else:
+            stored = stored_checksums(connection, {table: (taken_at, staged.columns)})
+            assert table in stored, "staged by the same run"
+            source, chunks = stored[table].checksums, stored[table].chunks
         pairs = [
             (
                 source,

@@ -261,7 +261,7 @@ class Stager:
     def create_tables(self) -> None:
         """Create or empty the staging tables."""
         for table in self._source.tables:
-            create_staging(self._writer, table, _sql_types(self._columns[table.name].all))
+            create_staging(self._writer, {table: _sql_types(self._columns[table.name].all)})
 
     def add(self, records: Sequence[Record], place: str) -> dict[int, Problem]:
         """Add records whose `place` says which file they are of; returns by position why one has no key."""

@@ -1,7 +1,7 @@
 """Merge staged batches into their mirrors, and record in the delta tables which keys changed and how."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -12,7 +12,7 @@ from warehouse.db import staying_session
 from warehouse.db.identifiers import assigned, each, listed, qualified, same_key
 from warehouse.db.staying_session import analyze
 from warehouse.errors import SourceError
-from warehouse.extract.catalog import invalid_key, mirrored_columns
+from warehouse.extract.catalog import columns_of_each, invalid_key
 from warehouse.extract.staged import Staged, StagedTable
 from warehouse.extract.staging_tables import (
     batch_exists,
@@ -42,18 +42,18 @@ def prepare_mirrors(connection: psycopg.Connection, run_id: int, staged: Staged)
     No other value of a mirror changes: it still shows what the last run has read. A mirror whose first read was undone
     is there, and empty: without a watermark it shows nothing that a run has read, and is filled as if it were missing.
     """
-    prepared = Prepared()
+    prepared, present = Prepared(), _present(connection, staged.tables)
     for one in staged.tables:
-        table, mirrored = one.table, mirrored_columns(connection, one.table)
+        table, mirrored = one.table, present[one.table].mirrored
         if not mirrored or read_watermark(connection, table) is None:
-            prepared.created[table] = merge_table(connection, run_id, one)
+            prepared.created[table] = merge_table(connection, run_id, one, present[table])
             continue
         changed = [
             column.name
             for column in one.columns
             if mirrored.get(column.name) != column.type and column.name not in table.key
         ]
-        if changed and batch_exists(connection, table):
+        if changed and present[table].has_batch:
             with _explain_errors(table):
                 ensure_mirror(connection, run_id, table, mirrored, one.columns, one.comment)
             connection.execute(
@@ -92,13 +92,22 @@ def merge_mirrors(
     idle = {table.table for table in staged.tables if staged.batch is not None and not table.rows_read}
     if idle:
         staying_session.empty(connection, *map(delta_table, idle))
+    busy = [table for table in staged.tables if table.table not in idle]
+    # A session that stays makes no mirror of a batch: it asks once.
+    present = staying_session.remembered(
+        connection, ("present", *(table.table for table in busy)), lambda: _present(connection, busy)
+    )
     for table in staged.tables:
         if table.table in idle:
             loads.append(Load(table.table.source, f"raw.{table.table.mirror}"))
             continue
         is_filled = table.table in prepared.filled
         load = prepared.created.get(table.table) or merge_table(
-            connection, run_id, table, keeps_before=table.table in joined and not is_filled
+            connection,
+            run_id,
+            table,
+            present[table.table],
+            keeps_before=table.table in joined and not is_filled,
         )
         if is_filled:
             more = _mark_others_updated(connection, table.table)
@@ -117,8 +126,33 @@ def merge_mirrors(
     return loads
 
 
+@dataclass(frozen=True)
+class _Present:
+    """Types of a mirror's columns, none where there is no mirror; and whether there is a batch in staging."""
+
+    mirrored: Mapping[str, str]
+    has_batch: bool
+
+
+def _present(connection: psycopg.Connection, tables: Sequence[StagedTable]) -> dict[Table, _Present]:
+    """What there is of each of these tables."""
+    names = [one.table.mirror for one in tables]
+    found = columns_of_each(
+        connection, *(("raw", name) for name in names), *(("staging", name) for name in names)
+    )
+    return {
+        one.table: _Present(mirrored, bool(batch))
+        for one, mirrored, batch in zip(tables, found[: len(tables)], found[len(tables) :], strict=True)
+    }
+
+
 def merge_table(
-    connection: psycopg.Connection, run_id: int, staged: StagedTable, *, keeps_before: bool = False
+    connection: psycopg.Connection,
+    run_id: int,
+    staged: StagedTable,
+    present: _Present,
+    *,
+    keeps_before: bool = False,
 ) -> Load:
     """Merge the batch of one table into its mirror, and fill `staging.<mirror>_delta` with the keys that changed.
 
@@ -128,10 +162,7 @@ def merge_table(
         SourceError: the declared key is not unique, or null, in the source, or the table is too wide for a mirror.
     """
     started = time.monotonic()
-    table = staged.table
-    mirrored = staying_session.remembered(
-        connection, ("mirror", table), lambda: mirrored_columns(connection, table)
-    )
+    table, mirrored = staged.table, present.mirrored
     # Values of another type are dropped before they are read again.
     keeps_before = keeps_before and all(
         mirrored.get(column.name, column.type) == column.type for column in staged.columns
@@ -158,12 +189,7 @@ def merge_table(
         "old_cursor": sql.Identifier("mirror", table.cursor) if table.cursor else sql.NULL,
     }
     staying_session.empty(connection, delta_table(table))
-    has_batch = (
-        not is_new
-        and bool(staged.rows_read or staged.rows_deleted)
-        # That of a session that stays is never the first one of a table.
-        and staying_session.remembered(connection, ("batch", table), lambda: batch_exists(connection, table))
-    )
+    has_batch = not is_new and bool(staged.rows_read or staged.rows_deleted) and present.has_batch
     keeps_before = keeps_before and has_batch
     if keeps_before:
         staying_session.create_temporary(

@@ -9,7 +9,7 @@ from threading import Thread
 import psycopg
 from psycopg import sql
 
-from warehouse.archive.captured import Written, publish_batches
+from warehouse.archive.captured import Written, outlive_merge, publish_batches
 from warehouse.archive.changed_rows import archive_changed_rows, has_changed_rows
 from warehouse.db import staying_session
 from warehouse.errors import SourceError
@@ -73,14 +73,14 @@ def publish(
     *,
     judge: Judge | None = None,
     definitions: Definitions | None = None,
-    written: Written | None = None,
+    written: Callable[[], Written] = dict,
     progress: Progress = lambda _: None,
 ) -> Published:
     """Publish what was staged, in one transaction; publishing the same batch again changes nothing.
 
     `judge` decides what the results of a contract's checks mean; else each stands for itself. `definitions` are given
-    where they were compared before, and nothing is stale: so a batch of live conforms nothing again. `written` are the
-    batches whose files for the archive are written.
+    where they were compared before, and nothing is stale: so a batch of live conforms nothing again. `written` waits
+    for the files of large batches that are written for the archive.
 
     Raises:
         QualityGateStopped: a contract's dataset rule failed; its results are recorded, nothing else is.
@@ -97,11 +97,12 @@ def publish(
         is_archived = run.is_archived and (
             staged.batch is not None or not has_published(connection, run.run_id)
         )
-        has_batches = (
-            is_archived
-            and not isinstance(staged, StagedFeed)
-            and publish_batches(connection, run.run_id, staged, written or {})
-        )
+        has_batches = False
+        are_batches_archived = is_archived and not isinstance(staged, StagedFeed)
+        # Their files are written while they are merged.
+        is_archived_last = are_batches_archived and staged.batch is None and outlive_merge(connection, staged)
+        if are_batches_archived and not is_archived_last:
+            has_batches = publish_batches(connection, run.run_id, staged, written())
         batch_id = None
         if staged.batch is not None:
             batch_id = begin_batch(connection, run.run_id, staged.source.name, staged.batch)
@@ -223,6 +224,8 @@ def publish(
         else:
             record_load(connection, run.run_id, *loads.values())
         published = Published(tuple(loads.values()), tuple(checks))
+        if is_archived_last:
+            has_batches = publish_batches(connection, run.run_id, staged, written())
         if is_archived and (
             has_batches
             # Rows of the audit trail alone can wait for the next batch of live.

@@ -17,7 +17,7 @@ from psycopg import sql
 from warehouse.db.identifiers import listed, qualified
 from warehouse.errors import SourceError
 from warehouse.extract.access_paths import read_access_paths
-from warehouse.extract.catalog import mirrored_columns, source_columns
+from warehouse.extract.catalog import read_mirrors, source_columns
 from warehouse.extract.checksum_store import stored_checksums
 from warehouse.extract.checksums import (
     Checksums,
@@ -119,16 +119,15 @@ def reconcile_mirror(
             hint=f"Load it first: `dwh run {table.source}`.",
         )
     # A column that is new in the source, or has another type there, is pending: the next run captures it.
-    mirrored = mirrored_columns(writer, table)
+    (mirror_of,) = read_mirrors(writer, [table])
     columns = tuple(
         column
-        for column in find_drift(writer, table, source_columns(reader, table)).columns
-        if mirrored.get(column.name) == column.type
+        for column in find_drift(mirror_of, table, source_columns(reader, table)).columns
+        if mirror_of.columns.get(column.name) == column.type
     )
-    stored, chunks = stored_checksums(writer, table, watermark.captured_at, columns) or (
-        None,
-        chunks_for(_row_count(writer, table)),
-    )
+    digest = stored_checksums(writer, {table: (watermark.captured_at, columns)}).get(table)
+    stored = digest.checksums if digest else None
+    chunks = digest.chunks if digest else chunks_for(_row_count(writer, table))
     captured = _Captured(
         reader, writer, table, columns, watermark, chunks, hashing(reader, writer), has_transaction_ids
     )
