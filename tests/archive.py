@@ -1,7 +1,7 @@
 """What tests ask of the archive: its rows, and the state of a table that follows from them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -29,6 +29,7 @@ def load(
     *,
     adds: bool = True,
     archives: bool = True,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Run the engine once as the flow does, archive included; returns the run's id."""
     # Rows of transactions that a snapshot may not have seen are captured again.
@@ -44,7 +45,7 @@ def load(
             threshold=DeleteThreshold(is_confirmed=True),
             on_staged=files.add if files else lambda *_: None,
         )
-        publish(run, staged, written=files.finish if files else dict)
+        publish(run, staged, written=files.finish if files else dict, progress=progress)
     if adds:
         flush(pipeline.warehouse_url, archive)
     return run.run_id

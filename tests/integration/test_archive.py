@@ -1,8 +1,11 @@
 """The archive holds every batch that was published, each row once, and nothing that was not."""
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import duckdb
 import psycopg
@@ -14,8 +17,10 @@ from tests.integration.test_capture import TYPES, only
 from tests.pipeline import Pipeline
 from warehouse.archive import captured, flush, maintain, pending, upkeep
 from warehouse.archive.changed_rows import archive_changed_rows
+from warehouse.archive.parquet_files import ParquetFile
 from warehouse.archive.place import Archive, ArchiveUnreachable
 from warehouse.db.locks import session_lock, try_transaction_lock
+from warehouse.errors import SourceError
 from warehouse.history.change_log import STAR_LOCK
 from warehouse.model.star import DIMENSIONS
 from warehouse.reconcile.reconcile import reconcile_source
@@ -92,6 +97,48 @@ def test_archive_gives_back_mirrors_dimensions_and_audit_trail_after_any_change(
     assert {str(archive.open(path).protocol())[:60] for path in versions} == {  # type: ignore[union-attr]
         "ProtocolVersions(min_reader_version=1, min_writer_version=2,"
     }
+
+
+def test_files_of_a_batch_are_written_while_it_is_merged(
+    shop: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(captured, "SMALL_ROWS", 0)
+    shop.order(1, "2024-03-10", {}, {})
+    load(shop, archive)
+    change(shop)
+    merged = Event()
+    write_files = captured.write_files
+
+    def write_after_the_merge(*arguments: Any) -> Sequence[ParquetFile]:
+        assert merged.wait(60)
+        return write_files(*arguments)
+
+    def notice(message: str) -> None:
+        if "dwh.fact_order_item" in message:
+            merged.set()
+
+    monkeypatch.setattr(captured, "write_files", write_after_the_merge)
+    load(shop, archive, progress=notice)
+    assert_archived(shop, archive)
+    assert {row["_operation"] for row in archived(archive, ITEM)} == {"write", "delete"}
+
+
+def test_first_batch_that_is_refused_once_it_is_copied_is_in_no_table(
+    pipeline: Pipeline, archive: Archive, way: str
+) -> None:
+    pipeline.do(
+        "create table thing (id int, updated_at timestamptz)",
+        "insert into thing values (1, '2024-01-01'), (2, '2024-01-01'), (2, '2024-01-02')",
+    )
+    with pytest.raises(SourceError, match="not unique"):
+        load(pipeline, archive, only("thing"))
+    assert archive.open("shop/thing") is None
+    pipeline.do("delete from thing where updated_at = '2024-01-02'")
+    run_id = load(pipeline, archive, only("thing"))
+    assert [(row["_run_id"], row["_operation"], row["id"]) for row in archived(archive, "shop/thing")] == [
+        (run_id, "write", 1),
+        (run_id, "write", 2),
+    ]
 
 
 def test_values_of_every_type_are_archived_exactly(pipeline: Pipeline, archive: Archive, way: str) -> None:
