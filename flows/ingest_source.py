@@ -1,5 +1,6 @@
 """Flow ingest-<source>: load what changed in a source since the last run into the warehouse."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -8,6 +9,7 @@ from flows.databases import with_urls
 from flows.engine import flow, log, renamed, run_parameters, task
 from flows.result import FlowResult
 from flows.run_locked import run_locked
+from warehouse.archive import upkeep
 from warehouse.archive.captured import BatchFiles, batch_files
 from warehouse.archive.place import Archive
 from warehouse.extract import stage, verification
@@ -91,7 +93,8 @@ def ingest_source(
                 )
             )
             published = publish_batch(run, staged, files)
-        verifications = () if declared.feed else verify_source(run, staged)
+        with upkeep.adding_beside(run, settings, partial(log, level=logging.WARNING)):
+            verifications = () if declared.feed else verify_source(run, staged)
         if not dry_run:
             change_log.prune(run.connection, settings.change_log_days)
         found = examples(run, published.loads)

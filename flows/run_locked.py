@@ -99,7 +99,7 @@ def _run(
     ensure_migrated(url, settings.time_zone)
     launcher, outer = prefect_run(), current_run.get()
     with held_lines() as held:
-        run_id = None
+        started: Run | None = None
         try:
             with start_run(
                 url,
@@ -113,7 +113,7 @@ def _run(
                 dry_run=dry_run,
                 archive=settings.archive,
             ) as run:
-                run_id = run.run_id
+                started = run
                 if not dry_run:
                     upkeep.prepare(run.connection, url, settings)
                 before_lock(run)
@@ -127,11 +127,12 @@ def _run(
                     finally:
                         current_run.reset(token)
         finally:
-            if run_id is not None:
-                if show_run(url, run_id) == "no change":
+            if started is not None:
+                if show_run(url, started.run_id) == "no change":
                     held.drop()
-                    log(f"Run {run_id}: no change.")
+                    log(f"Run {started.run_id}: no change.")
                 if not dry_run:
-                    if settings.archive and (failure := upkeep.add_due(url, settings)):
+                    is_awaited = settings.archive and not started.is_added.is_set()
+                    if is_awaited and (failure := upkeep.add_due(url, settings)):
                         log(failure, logging.WARNING)
                     send_mail(url)

@@ -70,6 +70,23 @@ def test_marts_that_are_computed_whole_are_analyzed_before_others_join_them(shop
     assert {name for (name,) in analyzed} == {*filled}
 
 
+def test_star_without_statistics_is_analyzed_before_marts_are_made_of_it(
+    shop: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As a rebuild leaves it, or a dump that was restored: the sales of segments took minutes.
+    monkeypatch.setattr(marts, "UNKNOWN_ABOVE", 0)
+    shop.order(1, "2024-03-01")
+    shop.capture()
+    refresh(shop)
+    known = "select distinct tablename from pg_stats where schemaname = 'dwh' order by 1"
+    analyzed = shop.rows(known)
+    assert {("fact_order_item",), ("dim_customer",), ("dim_product",), ("dim_company",)} <= {*analyzed}
+    shop.warehouse.execute(b"delete from pg_statistic where starelid >= 16384")
+    assert shop.rows(known) == []
+    refresh(shop)
+    assert shop.rows(known) == analyzed
+
+
 def test_currencies_are_not_added_up(shop: Pipeline) -> None:
     shop.insert("product", id=2, currency="ARS")
     shop.order(1, "2024-03-01", {}, {"product_id": 2})

@@ -1,6 +1,8 @@
 """What every run does for the archive: stop where too much waits for it, and add what has been published."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import psycopg
 
@@ -10,6 +12,7 @@ from warehouse.archive.place import Archive
 from warehouse.db.connections import connect
 from warehouse.db.locks import is_held
 from warehouse.errors import WarehouseError, summarize_error
+from warehouse.runs.audit import Run
 from warehouse.settings import Settings
 
 Progress = Callable[[str], None]
@@ -80,6 +83,20 @@ def add_due(warehouse_url: str, settings: Settings) -> str | None:
     except Exception as error:
         return _summarize(error)
     return add_published(warehouse_url, settings, wait_seconds=0)
+
+
+@contextmanager
+def adding_beside(run: Run, settings: Settings, warn: Progress) -> Iterator[None]:
+    """While the block verifies what a run has published, add it to the archive, if that is due; see `add_due`."""
+    if not run.is_archived:
+        yield
+        return
+    with ThreadPoolExecutor(1, "archive") as pool:
+        adding = pool.submit(add_due, run.warehouse_url, settings)
+        yield
+    run.is_added.set()
+    if failure := adding.result():
+        warn(failure)
 
 
 def _summarize(error: Exception) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import md5
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
@@ -21,6 +21,9 @@ from warehouse.runs.freshness import read_clock, record_complete
 
 # Details that a stored mart follows, with the column of their time.
 _TIME = {"sales": "ordered_at", "weblog": "request_timestamp"}
+
+# A table in more bytes than this is not joined without statistics.
+UNKNOWN_ABOVE: Final = 1 << 20
 
 # Flows after which the marts of the calendar are computed again.
 _RECOMPUTING = (
@@ -103,6 +106,7 @@ def refresh_stored(
     if reached is None:
         reached = _await_writers(connection)
     connection.execute(PLANNER_FOR_WHOLE_TABLES.encode())
+    _analyze_unknown(connection)
     definitions = {mart.name: _definition(connection, mart) for mart in stored_marts()}
     states = {
         mart.name: state
@@ -251,6 +255,23 @@ def _replace(connection: psycopg.Connection, mart: Mart, values: list[str] | Non
         )
     ).rowcount
     return deleted, inserted
+
+
+def _analyze_unknown(connection: psycopg.Connection) -> None:
+    """Analyze tables of the star and of marts without statistics, as after a rebuild, or a dump that was restored.
+
+    Else joins of whole tables by several columns are planned as if they met in a single row.
+    """
+    for (name,) in connection.execute(
+        """
+        select format('%%I.%%I', nspname, relname)
+        from pg_class inner join pg_namespace on pg_namespace.oid = relnamespace
+        where nspname in ('dwh', 'mart') and relkind = 'r' and pg_relation_size(pg_class.oid) > %s
+            and not exists (select from pg_stats where schemaname = nspname and tablename = relname)
+        """,
+        [UNKNOWN_ABOVE],
+    ).fetchall():
+        connection.execute(sql.SQL("analyze {}").format(sql.SQL(name)))
 
 
 def _is_as_computed(connection: psycopg.Connection, mart: Mart) -> bool:

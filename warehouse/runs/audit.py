@@ -13,6 +13,7 @@ from datetime import datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from threading import Event
 from typing import Self
 
 import psycopg
@@ -68,6 +69,8 @@ class Run:
     found_dead: tuple[int, ...] = ()
     # Of a process that stays: the connection on which each batch is published, opened once.
     kept_connection: psycopg.Connection | None = field(default=None, repr=False)
+    # Set once it was tried to add what the run has published to the archive.
+    is_added: Event = field(default_factory=Event, repr=False)
 
     @property
     def audit_connection(self) -> psycopg.Connection:
