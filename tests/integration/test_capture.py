@@ -496,6 +496,30 @@ def test_mirror_that_is_captured_anew_finds_its_facts_in_the_star(whole_shop: Pi
 
 
 @pytest.mark.parametrize(
+    "change", ["other type", "other type, mirror dropped", "other column", "full refresh"]
+)
+def test_cursor_that_was_a_number_may_become_a_moment(pipeline: Pipeline, change: str) -> None:
+    evolve = SchemaPolicy("evolve", "evolve", "evolve")
+    numbered = Table("shop", "thing", "public", ("id",), "version", evolve)
+    source = replace(only("thing"), tables=(numbered,))
+    pipeline.do(
+        "create table thing (id int primary key, version int, updated_at timestamptz)",
+        "insert into thing values (1, 17, '2024-01-01'), (2, 99, '2024-01-02')",
+    )
+    pipeline.capture(source=source)
+    if "type" in change:
+        pipeline.do("alter table thing alter column version type timestamptz using to_timestamp(version)")
+    else:
+        source = replace(source, tables=(replace(numbered, cursor="updated_at"),))
+    if "dropped" in change:
+        pipeline.warehouse.execute("drop table raw.shop_thing")
+    pipeline.do("insert into thing (id) values (3)", "delete from thing where id = 1")
+    pipeline.capture(source=source, full_refresh=change == "full refresh")
+    assert in_mirror(pipeline, "thing") == in_source(pipeline, "thing")
+    assert pipeline.capture(source=source).changes() == {}
+
+
+@pytest.mark.parametrize(
     ("before", "after", "is_alike"),
     [
         ("timestamp(3) with time zone", "timestamp with time zone", True),

@@ -101,10 +101,19 @@ def late_cursors(
     columns: Mapping[Table, Sequence[Column]],
     snapshot: Snapshot,
 ) -> set[Table]:
-    """Tables whose cursor was last seen later than the snapshot: behind infinity nothing would be read."""
+    """Tables whose cursor was last seen later than the snapshot: behind infinity nothing would be read.
+
+    Those, too, whose cursor is a moment now and was something else: that value says nothing.
+    """
     asked = {
-        table: sql.SQL("{}::{} > {}").format(
-            sql.Literal(watermark.cursor_value), sql.SQL(kind), sql.Literal(snapshot.clock(kind))
+        # As text first: the literal of a moment is read before any condition.
+        table: sql.SQL(
+            "case when pg_input_is_valid({value}, {type}) then {value}::text::{kind} > {clock} else true end"
+        ).format(
+            value=sql.Literal(watermark.cursor_value),
+            type=sql.Literal(kind),
+            kind=sql.SQL(kind),
+            clock=sql.Literal(snapshot.clock(kind)),
         )
         for table, watermark in watermarks.items()
         if watermark is not None and watermark.cursor_value is not None
