@@ -124,6 +124,30 @@ def test_files_of_a_batch_are_written_while_it_is_merged(
     assert {row["_operation"] for row in archived(archive, ITEM)} == {"write", "delete"}
 
 
+def test_star_is_free_while_files_of_first_batches_are_written(
+    shop: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(captured, "SMALL_ROWS", 0)
+    is_awaited, was_held = Event(), []
+    write_files, finish = captured.write_files, captured.BatchFiles.finish
+
+    def write_while_awaited(*arguments: Any) -> Sequence[ParquetFile]:
+        assert is_awaited.wait(20)
+        with psycopg.connect(shop.warehouse_url) as other:
+            was_held.append(not try_transaction_lock(other, STAR_LOCK))
+        return write_files(*arguments)
+
+    def wait(files: captured.BatchFiles) -> captured.Written:
+        is_awaited.set()
+        return finish(files)
+
+    monkeypatch.setattr(captured, "write_files", write_while_awaited)
+    monkeypatch.setattr(captured.BatchFiles, "finish", wait)
+    load(shop, archive)
+    assert was_held and not any(was_held)
+    assert_archived(shop, archive)
+
+
 def test_first_batch_that_is_refused_once_it_is_copied_is_in_no_table(
     pipeline: Pipeline, archive: Archive, way: str
 ) -> None:

@@ -222,10 +222,14 @@ def publish_batches(connection: psycopg.Connection, run_id: int, staged: Staged,
     return bool(entries)
 
 
+def becomes_mirror(staged: StagedTable) -> bool:
+    """Whether a batch may become its mirror: the first one does, and that of a mirror that was dropped."""
+    return staged.before is None or staged.full_refresh
+
+
 def outlive_merge(connection: psycopg.Connection, staged: Staged) -> bool:
     """Whether all batches are still there after they are merged, and no mirror is archived as it was before that."""
-    if any(one.before is None or one.full_refresh for one in staged.tables):
-        # A first batch becomes the mirror.
+    if any(map(becomes_mirror, staged.tables)):
         return False
     known = _known(connection, [one.table for one in staged.tables])
     return not any(_needs_baseline(one, known) for one in staged.tables)
