@@ -361,6 +361,36 @@ def test_corruption_of_every_layer_is_found_named_and_repaired(shop: Pipeline, t
     assert shop.capture().changes() == {}
 
 
+def test_copy_is_removed_where_other_versions_overlap_until_they_are_repaired(shop: Pipeline) -> None:
+    undisturbed = content(shop.warehouse)
+    indexes = "indrelid = 'dwh.dim_customer'::regclass"
+    shop.warehouse.execute(
+        f"""
+        update pg_index set indisready = false where {indexes};
+        insert into dwh.dim_customer select * from dwh.dim_customer
+        where customer_key = {nth(0, "dwh.dim_customer", "customer_key", NOW)};
+        update dwh.dim_customer set valid_to = valid_to + interval '1 day'
+        where customer_key = {nth(0, "dwh.dim_customer", "customer_key", PAST)};
+        update pg_index set indisready = true where {indexes}
+        """.encode()
+    )
+    found = problems(reconcile(shop, repair=True))
+    assert {problem: rows for (table, problem), rows in found.items() if table == "dwh.dim_customer"} == {
+        "duplicated": 1,
+        "changed": 1,
+    }
+    assert content(shop.warehouse) == undisturbed
+    [(rows,)] = shop.rows("select count(*) from dwh.dim_customer")
+    with shop.warehouse.transaction():
+        shop.warehouse.execute(b"set local enable_seqscan = off")
+        by_index = (
+            "select count(*) from (select * from dwh.dim_customer order by customer_key offset 0) as one"
+        )
+        assert "pk_dim_customer" in str(shop.rows(f"explain {by_index}"))
+        assert shop.rows(by_index) == [(rows,)]
+    assert {verdict.verdict for verdict in reconcile(shop)} == {"equal"}
+
+
 def test_web_logs_that_were_corrupted_are_found_named_and_repaired(
     tmp_path: Path, warehouse_url: str
 ) -> None:

@@ -144,10 +144,15 @@ def _compare(connection: psycopg.Connection, comparison: Comparison) -> dict[str
             where found."<place>" is null or expected."<place>" is null or {differ}
             union all
             select 'duplicated', place, null from pg_temp.duplicate;
-            -- The planner trusts the table's key, and may match only one copy with the expected row.
+            -- The planner trusts the table's key, and may match only one copy with the expected row: so by place first.
+            with found as materialized (
+                select found.ctid as "<place>", {compared} from {table} as found
+                where found.ctid in (select place from {different} where problem = 'extra')
+            )
+
             update {different} as different set problem = 'duplicated'
-            from {table} as found inner join {expected} as expected on {same}
-            where different.problem = 'extra' and found.ctid = different.place;
+            from found inner join {expected} as expected on {same}
+            where different.problem = 'extra' and found."<place>" = different.place;
             """
         ).format(**comparison.names)
     )
@@ -232,10 +237,10 @@ def repair(connection: psycopg.Connection, comparison: Comparison) -> None:
             """
         ).format(**names)
     )
-    if connection.execute(
+    has_copies = connection.execute(
         sql.SQL("select from {different} where problem = 'duplicated' limit 1").format(**names)
-    ).rowcount:
-        _reindex(connection, comparison)
+    ).rowcount
+    damaged = _reindex(connection, _relations(connection, comparison)) if has_copies else []
     update = sql.SQL(
         """
         update {table} as found set {assigned}
@@ -260,24 +265,33 @@ def repair(connection: psycopg.Connection, comparison: Comparison) -> None:
             """
         ).format(**names)
     )
+    # What is refused still is so by rows that this comparison does not cover: the one that does will come here.
+    _reindex(connection, damaged)
 
 
-def _reindex(connection: psycopg.Connection, comparison: Comparison) -> None:
-    """Build the indexes of the table or of its partitions again."""
-    for (name,) in connection.execute(
+def _relations(connection: psycopg.Connection, comparison: Comparison) -> list[str]:
+    """Names of the table or of its partitions."""
+    rows = connection.execute(
         """
         select relid::regclass::text from pg_partition_tree(to_regclass(%(table)s)) where isleaf
         union
         select oid::regclass::text from pg_class where oid = to_regclass(%(table)s) and relkind = 'r'
         """,
         {"table": comparison.names["table"].as_string(connection)},
-    ).fetchall():
+    ).fetchall()
+    return [name for (name,) in rows]
+
+
+def _reindex(connection: psycopg.Connection, relations: Sequence[str]) -> list[str]:
+    """Build the indexes of these relations again; returns those whose rows do not allow it."""
+    refused = []
+    for name in relations:
         try:
             with connection.transaction():
                 connection.execute(sql.SQL("reindex table {}").format(sql.SQL(name)))
-        except psycopg.errors.UniqueViolation:
-            # Rows that this comparison does not cover are duplicated as well: the one that does will come here.
-            continue
+        except (psycopg.errors.UniqueViolation, psycopg.errors.ExclusionViolation):
+            refused.append(name)
+    return refused
 
 
 def _park(connection: psycopg.Connection, comparison: Comparison) -> None:
