@@ -1,5 +1,6 @@
 """Marts: what analysts and operators read, as whole tables, from rows that went the whole way."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -85,6 +86,22 @@ def test_star_without_statistics_is_analyzed_before_marts_are_made_of_it(
     assert shop.rows(known) == []
     refresh(shop)
     assert shop.rows(known) == analyzed
+
+
+def test_refresh_waits_for_no_load_that_analyzes_the_star(
+    shop: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(marts, "UNKNOWN_ABOVE", 0)
+    shop.order(1, "2024-03-01")
+    shop.capture()
+    shop.warehouse.execute(b"delete from pg_statistic where starelid >= 16384")
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(shop.warehouse_url) as loading:
+        loading.execute("analyze dwh.dim_customer")
+        pool.submit(refresh, shop).result(30)
+    known = {
+        name for (name,) in shop.rows("select distinct tablename from pg_stats where schemaname = 'dwh'")
+    }
+    assert {"fact_order_item", "dim_customer", "dim_product"} <= known
 
 
 def test_currencies_are_not_added_up(shop: Pipeline) -> None:

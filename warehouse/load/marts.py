@@ -260,7 +260,8 @@ def _replace(connection: psycopg.Connection, mart: Mart, values: list[str] | Non
 def _analyze_unknown(connection: psycopg.Connection) -> None:
     """Analyze tables of the star and of marts without statistics, as after a rebuild, or a dump that was restored.
 
-    Else joins of whole tables by several columns are planned as if they met in a single row.
+    Else joins of whole tables by several columns are planned as if they met in a single row. A table that a load is
+    analyzing is left to it: each would wait for the other's next table.
     """
     for (name,) in connection.execute(
         """
@@ -271,7 +272,7 @@ def _analyze_unknown(connection: psycopg.Connection) -> None:
         """,
         [UNKNOWN_ABOVE],
     ).fetchall():
-        connection.execute(sql.SQL("analyze {}").format(sql.SQL(name)))
+        connection.execute(sql.SQL("analyze (skip_locked) {}").format(sql.SQL(name)))
 
 
 def _is_as_computed(connection: psycopg.Connection, mart: Mart) -> bool:
