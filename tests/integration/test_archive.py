@@ -166,6 +166,24 @@ def test_first_batch_that_is_refused_once_it_is_copied_is_in_no_table(
     ]
 
 
+def test_deletes_of_a_mirror_whose_watermark_is_lost_are_archived(
+    pipeline: Pipeline, archive: Archive, way: str
+) -> None:
+    source = only("thing")
+    pipeline.do(
+        "create table thing (id int primary key, updated_at timestamptz)",
+        "insert into thing values (1, '2024-01-01'), (2, '2024-01-01')",
+    )
+    load(pipeline, archive, source)
+    pipeline.warehouse.execute("delete from audit.watermark")
+    pipeline.do("delete from thing where id = 1", "insert into thing values (3, '2024-01-01')")
+    load(pipeline, archive, source)
+    expected = [(1, True), (2, False), (3, False)]
+    assert pipeline.rows("select id, _is_deleted from raw.shop_thing order by 1") == expected
+    last = state(archive, "shop/thing", "id")
+    assert sorted((row["id"], row["_is_deleted"]) for row in last.values()) == expected
+
+
 def test_values_of_every_type_are_archived_exactly(pipeline: Pipeline, archive: Archive, way: str) -> None:
     pipeline.do(
         "create type mood as enum ('sad', 'happy')",

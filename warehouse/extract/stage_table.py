@@ -128,7 +128,8 @@ class TableStager:
         scanned = self._scan_once(window, where)
         rows_read = sum(map(self._copy_without_scan, scanned.changed)) if scanned else self._copy_rows(where)
         copied = time.monotonic()
-        if self.before is None:
+        # A mirror without a watermark may have rows that are gone from the source: its batch is not whole before.
+        if self.before is None and not self.catalog.mirror.exists:
             self.on_copied(self._staged(watermark, rows_read, 0, copied))
         compared = compare_all(
             self.reader,
