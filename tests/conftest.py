@@ -55,6 +55,8 @@ SETTINGS = {
     "max_prepared_transactions": "20",
     "max_wal_size": "256MB",
     "track_commit_timestamp": "on",
+    # A client counts through 4096 hashes for each connection otherwise, and tests connect ten thousands of times.
+    "scram_iterations": "1",
 }
 RUN_FOLDER = "DWH_TEST_RUN_FOLDER"
 
@@ -119,6 +121,16 @@ def postgres() -> EmbeddedPostgres:
     """The cluster of this test run; never stop it in a test (see `own_postgres`)."""
     cluster = EmbeddedPostgres(Path(os.environ[RUN_FOLDER]) / "postgres", MAJOR, SETTINGS)
     cluster.start()
+    with (
+        exclusive(cluster.folder / "password.lock"),
+        psycopg.connect(cluster.url(), autocommit=True) as connection,
+    ):
+        # As it was set, before the server had its settings.
+        set_again = sql.SQL("alter role current_user password {}").format(connection.info.password)
+        if connection.execute(
+            "select from pg_authid where rolname = current_user and rolpassword not like 'SCRAM-SHA-256$1:%'"
+        ).rowcount:
+            connection.execute(set_again)
     return cluster
 
 

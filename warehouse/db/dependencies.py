@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -36,8 +37,7 @@ _REACHED = """
         ) as further (classid, objid, subid)
     )
 """
-_COLUMNS = f"""
-    {_REACHED}
+_COLUMNS = """
     select nspname, relname, array_remove(array_agg(attname::text), null)
     from reached
     inner join pg_class on reached.classid = 'pg_class'::regclass and pg_class.oid = reached.objid
@@ -46,8 +46,7 @@ _COLUMNS = f"""
     where relkind not in ('v', 'S') and nspname not in ('pg_catalog', 'information_schema')
     group by nspname, relname order by nspname, relname
 """
-_FUNCTIONS = f"""
-    {_REACHED}
+_FUNCTIONS = """
     select function.oid::bigint, nspname || '.' || proname, lanname, provolatile, prosqlbody is not null
     from reached
     inner join pg_proc as function on reached.classid = 'pg_proc'::regclass and function.oid = reached.objid
@@ -60,8 +59,7 @@ _FUNCTIONS = f"""
     )
     order by 2
 """
-_OBJECTS = f"""
-    {_REACHED}
+_OBJECTS = """
     select format('view %%I.%%I', nspname, relname)
     from reached
     inner join pg_class on reached.classid = 'pg_class'::regclass and pg_class.oid = reached.objid and relkind = 'v'
@@ -95,8 +93,7 @@ _BODIES = """
         on function.oid = to_regprocedure(case when object like 'function %%' then substr(object, 10) end)
     inner join pg_language on pg_language.oid = prolang
 """
-_TREES = f"""
-    {_REACHED}
+_TREES = """
     select rule.ev_class::bigint, rule.ev_action::text
     from reached inner join pg_rewrite as rule on reached.classid = 'pg_rewrite'::regclass and rule.oid = reached.objid
     union all
@@ -104,6 +101,15 @@ _TREES = f"""
     from reached
     inner join pg_proc as function on reached.classid = 'pg_proc'::regclass and function.oid = reached.objid
     where prosqlbody is not null
+"""
+# All of it in one query: to plan and to reach it once takes longer than all else.
+_READ = f"""
+    {_REACHED}
+    select
+        array(select to_json(part) from ({_COLUMNS}) as part (schema, name, columns)),
+        array(select to_json(part) from ({_FUNCTIONS}) as part (oid, name, language, volatility, is_parsed)),
+        array(select part.name from ({_OBJECTS}) as part (name)),
+        array(select to_json(part) from ({_TREES}) as part (view, tree))
 """
 _WITH_PARSED_BODY = """
     select format(
@@ -145,19 +151,14 @@ def read_dependencies(connection: psycopg.Connection, queries: Sequence[sql.Comp
                 )
             )
         )
-        opaque, functions = _parse_functions(connection)
-        names = {"functions": functions}
-        tables = {
-            (schema, name): frozenset(columns)
-            for schema, name, columns in connection.execute(_COLUMNS, names).fetchall()
-        }
-        trees = connection.execute(_TREES, names).fetchall()
+        opaque, (tables, _, objects, trees) = _read_parsed(connection)
+        named = [(one["view"], one["tree"]) for one in trees]
         return Dependencies(
-            tables,
-            any(_WHOLE_ROW.search(tree) for _, tree in trees),
+            {(one["schema"], one["name"]): frozenset(one["columns"]) for one in tables},
+            any(_WHOLE_ROW.search(tree) for _, tree in named),
             opaque,
-            frozenset(name for (name,) in connection.execute(_OBJECTS, names).fetchall()),
-            _occurrences(connection, trees),
+            frozenset(objects),
+            _occurrences(connection, named),
         )
 
 
@@ -171,25 +172,26 @@ def read_bodies(
     yield from connection.execute(_BODIES, {"objects": list(objects)}).fetchall()
 
 
-def _parse_functions(connection: psycopg.Connection) -> tuple[tuple[str, ...], list[int]]:
-    """Names of functions that cannot be looked into, and copies of those that could be parsed."""
+def _read_parsed(connection: psycopg.Connection) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    """Names of functions that cannot be looked into, and what the probe reaches, also through those that can be."""
     opaque: dict[str, None] = {}
     tried: set[int] = set()
     copies: list[int] = []
     while True:
-        found = connection.execute(_FUNCTIONS, {"functions": copies}).fetchall()
-        new = [one for one in found if one[0] not in tried]
+        read = connection.execute(_READ, {"functions": copies}).fetchone()
+        assert read is not None
+        new = [one for one in read[1] if one["oid"] not in tried]
         if not new:
-            return tuple(opaque), copies
-        for oid, name, language, volatility, is_parsed in new:
-            tried.add(oid)
+            return tuple(opaque), read
+        for function in new:
+            tried.add(function["oid"])
             # What is declared immutable reads no table.
-            if is_parsed or volatility == "i":
+            if function["is_parsed"] or function["volatility"] == "i":
                 continue
-            if language == "sql" and (copy := _copy_parsed(connection, oid)):
+            if function["language"] == "sql" and (copy := _copy_parsed(connection, function["oid"])):
                 copies.append(copy)
             else:
-                opaque[name] = None
+                opaque[function["name"]] = None
 
 
 def _copy_parsed(connection: psycopg.Connection, function: int) -> int | None:
