@@ -322,7 +322,7 @@ def _table(connection: psycopg.Connection, about: str, table: Table) -> Iterator
 def _access_paths(connection: psycopg.Connection, about: str, table: Table) -> Iterator[Finding]:
     """Whether the table can be read without a scan once it is large."""
     columns = source_columns(connection, table)
-    paths = read_access_paths(connection, connection, table, columns)
+    paths = read_access_paths(connection, connection, {table: columns})[table]
     kinds = {column.name: column.type for column in columns}
     if table.cursor is None or not is_moment(kinds[table.cursor]):
         what = (

@@ -1,11 +1,12 @@
 """How a large source table can be read without a scan: by the index of its cursor, and by key ranges."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
 
+from warehouse.extract.catalog import names_at_source
 from warehouse.extract.column import Column, without_modifier
 from warehouse.extract.cursor_window import is_moment
 from warehouse.extract.key_order import KeyOrder, KeyPart
@@ -32,28 +33,53 @@ class AccessPaths:
     key_order: KeyOrder | None
 
 
+NO_PATHS = AccessPaths(False, None)
+
+
 def read_access_paths(
-    reader: psycopg.Connection, writer: psycopg.Connection, table: Table, columns: Sequence[Column]
+    reader: psycopg.Connection, writer: psycopg.Connection, columns: Mapping[Table, Sequence[Column]]
+) -> dict[Table, AccessPaths]:
+    """Read from the source's catalog which of its indexes serve to read parts of tables, which have these columns."""
+    if not columns:
+        return {}
+    tables = list(columns)
+    indexes: dict[Table, list[_Index]] = {table: [] for table in tables}
+    for place, *index in reader.execute(_INDEXES, names_at_source(tables)).fetchall():
+        indexes[tables[place - 1]].append(_Index(*index))
+    is_c = has_c_order(writer)
+    return {table: _access_paths(reader, table, columns[table], indexes[table], is_c) for table in tables}
+
+
+@dataclass(frozen=True)
+class _Index:
+    """Of each column of an index: its name, its collation and whether that is by code point, whether it is usable."""
+
+    names: Sequence[str]
+    collations: Sequence[tuple[str | None, str]]
+    are_usable: Sequence[bool]
+
+
+def _access_paths(
+    reader: psycopg.Connection, table: Table, columns: Sequence[Column], indexes: Sequence[_Index], is_c: bool
 ) -> AccessPaths:
-    """Read from the source's catalog which of its indexes serve to read parts of `table`."""
-    indexes = reader.execute(_INDEXES, dict(zip(("schema", "name"), table.at_source, strict=True))).fetchall()
+    """How a table can be read by these indexes into a warehouse whose texts are in collation C, if it `is_c`."""
     by_name = {column.name: column for column in columns}
     has_cursor_index = (
         table.cursor is not None
         and is_moment(by_name[table.cursor].type)
         and by_name[table.cursor].cast is None
-        and any(names[0] == table.cursor for names, _, _ in indexes)
+        and any(index.names[0] == table.cursor for index in indexes)
     )
     key = [by_name[name] for name in table.key]
     size = len(key)
-    for names, collations, are_usable in indexes:
-        if tuple(names[:size]) != table.key or not all(are_usable[:size]):
+    for index in indexes:
+        collations = index.collations[:size]
+        if tuple(index.names[:size]) != table.key or not all(index.are_usable[:size]):
             continue
         if all(
             _is_ordered(reader, column, is_by_code_point == "true")
-            for column, (_, is_by_code_point) in zip(key, collations[:size], strict=True)
+            for column, (_, is_by_code_point) in zip(key, collations, strict=True)
         ):
-            is_c = has_c_order(writer)
             parts = [
                 KeyPart(
                     column.name,
@@ -62,7 +88,7 @@ def read_access_paths(
                     source_collation=collation,
                     mirror_collation=None if is_c or collation is None else "C",
                 )
-                for column, (collation, _) in zip(key, collations[:size], strict=True)
+                for column, (collation, _) in zip(key, collations, strict=True)
             ]
             return AccessPaths(has_cursor_index, KeyOrder(tuple(parts)))
     return AccessPaths(has_cursor_index, None)
@@ -103,6 +129,7 @@ _DATABASE_IS_C = """
 # not cover; those of a partitioned table cover its partitions.
 _INDEXES = f"""
     select
+        wanted.place,
         array_agg(attribute.attname::text order by part.position),
         array_agg(array[ordering.collname::text, case
             when ordering.collname is null or ordering.collnamespace <> 'pg_catalog'::regnamespace then 'false'
@@ -113,8 +140,9 @@ _INDEXES = f"""
             else (ordering.collprovider = 'c' and ordering.collcollate in ('C', 'POSIX'))::text
         end] order by part.position),
         array_agg(part.option = 0 and attribute.attnotnull order by part.position)
-    from pg_index as index
-    inner join pg_class as relation on relation.oid = index.indrelid
+    from unnest(%(schemas)s::text[], %(names)s::text[]) with ordinality as wanted (schema, name, place)
+    inner join pg_class as relation on relation.oid = to_regclass(format('%%I.%%I', wanted.schema, wanted.name))
+    inner join pg_index as index on index.indrelid = relation.oid
     inner join pg_class as tree on tree.oid = index.indexrelid
     inner join pg_am as method on method.oid = tree.relam and method.amname = 'btree'
     cross join lateral unnest(
@@ -124,10 +152,9 @@ _INDEXES = f"""
         on attribute.attrelid = index.indrelid and attribute.attnum = part.attnum and part.attnum > 0
     left join pg_collation as ordering on ordering.oid = part.collation_oid
     left join pg_opclass as operators on operators.oid = part.class_oid
-    where relation.oid = to_regclass(format('%%I.%%I', %(schema)s::text, %(name)s::text))
-        and index.indisvalid and index.indpred is null and part.position <= index.indnkeyatts
+    where index.indisvalid and index.indpred is null and part.position <= index.indnkeyatts
         and not (relation.relkind = 'r' and exists (select from pg_inherits where inhparent = relation.oid))
-    group by index.indexrelid
+    group by wanted.place, index.indexrelid
     having bool_and(attribute.attname is not null and operators.opcdefault)
-    order by index.indexrelid
+    order by wanted.place, index.indexrelid
     """

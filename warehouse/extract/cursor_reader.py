@@ -338,7 +338,8 @@ class CursorReader:
         if window.watermark is None or window.new_relations or window.is_rewritten:
             return left("; ".join(window.notes) or "its rows are stored elsewhere than at the last run")
         if known is None and not (
-            has_transaction_ids and read_access_paths(reader, writer, table, found.columns).has_cursor_index
+            has_transaction_ids
+            and read_access_paths(reader, writer, {table: found.columns})[table].has_cursor_index
         ):
             return left(f"no index begins with {table.cursor}" if table.cursor else "it has no cursor")
         found.clock = SourceClock.of(writer, table, found.columns, snapshot, window.watermark)

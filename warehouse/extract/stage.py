@@ -7,6 +7,7 @@ import psycopg
 
 from warehouse.db.connections import read_only_transaction
 from warehouse.extract import deletes, undecodable
+from warehouse.extract.access_paths import NO_PATHS, read_access_paths
 from warehouse.extract.catalog import source_columns
 from warehouse.extract.checksum_store import store_checksums, stored_checksums
 from warehouse.extract.cursor_window import late_cursors
@@ -97,6 +98,13 @@ def stage(
                 for table, mark in watermarks.items()
                 if table in small and mark is not None
             }
+            # A view has none, nor need a small table be asked for them.
+            large = {
+                table: columns[table]
+                for table, catalog in catalogs.items()
+                if table not in small and catalog.has_transaction_ids
+            }
+            paths = read_access_paths(reader, writer, large)
             verified = stored_checksums(writer, moments, if_verified=True)
 
             def hand_over(batch: StagedTable) -> None:
@@ -117,6 +125,7 @@ def stage(
                     limits,
                     threshold,
                     is_small=table in small,
+                    paths=paths.get(table, NO_PATHS),
                     verified=verified.get(table),
                     on_copied=hand_over,
                     full_refresh=full_refresh or accept_source,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import psycopg
 from psycopg import sql
 
-from warehouse.extract.access_paths import AccessPaths, read_access_paths
+from warehouse.extract.access_paths import AccessPaths
 from warehouse.extract.checksum_store import Digest, store_checksums, stored_checksums
 from warehouse.extract.checksums import hashing
 from warehouse.extract.copy_rows import copy_rows, explain_values
@@ -55,6 +55,8 @@ class TableStager:
     limits: ReadLimits
     threshold: DeleteThreshold
     is_small: bool
+    # Of a table that is not small.
+    paths: AccessPaths
     # Of a small table what the last run has verified its mirror to hold, if that is known.
     verified: Digest | None
     full_refresh: bool
@@ -82,7 +84,7 @@ class TableStager:
         reading = Reading("scan")
         # A table that was never read may turn out to be large.
         if not self.is_small:
-            paths = self._access_paths()
+            paths = self.paths
             self._order = paths.key_order
             if self._order is not None and window.watermark is not None:
                 ranges = read_ranges(self.writer, self.table, self._order)
@@ -112,11 +114,6 @@ class TableStager:
         if window.watermark is None or not self.has_late_cursor:
             return window
         return replace(window, watermark=replace(window.watermark, cursor_value=None))
-
-    def _access_paths(self) -> AccessPaths:
-        if not self._has_transaction_ids:
-            return AccessPaths(False, None)
-        return read_access_paths(self.reader, self.writer, self.table, self._columns)
 
     def _stage_by_scan(self, window: Window) -> StagedTable:
         """Look at every row: copy those of newer transactions, and compare all."""

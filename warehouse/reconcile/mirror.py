@@ -223,7 +223,9 @@ def _repair(
 def _with_ranges(captured: _Captured) -> _Captured:
     if not captured.has_transaction_ids:
         return captured
-    order = read_access_paths(captured.reader, captured.writer, captured.table, captured.columns).key_order
+    table = captured.table
+    paths = read_access_paths(captured.reader, captured.writer, {table: captured.columns})
+    order = paths[table].key_order
     ranges = read_ranges(captured.writer, captured.table, order) if order else []
     return replace(captured, order=order, ranges=ranges) if ranges else captured
 
