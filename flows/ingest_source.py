@@ -1,6 +1,5 @@
 """Flow ingest-<source>: load what changed in a source since the last run into the warehouse."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -76,7 +75,8 @@ def ingest_source(
     def ingest(run: Run) -> FlowResult:
         if run.is_archived and (damaged := find_damaged(run.connection, declared)):
             rebuild_lost_tables(run, damaged, settings)
-        with batch_files(run, partial(Archive.of, settings), log) as files:
+        is_near = "://" not in settings.lake
+        with batch_files(run, partial(Archive.of, settings), log, is_near=is_near) as files:
             staged: Staged = (
                 stage_feed(run, declared, settings, full_refresh, confirm_deletes, reconform)
                 if declared.feed
@@ -93,8 +93,8 @@ def ingest_source(
                 )
             )
             published = publish_batch(run, staged, files)
-        with upkeep.adding_beside(run, settings, partial(log, level=logging.WARNING)):
-            verifications = () if declared.feed else verify_source(run, staged)
+        upkeep.begin_to_add(run, settings)
+        verifications = () if declared.feed else verify_source(run, staged)
         if not dry_run:
             change_log.prune(run.connection, settings.change_log_days)
         found = examples(run, published.loads)
@@ -208,7 +208,7 @@ def _threshold(settings: Settings, confirm_deletes: bool, given: Mapping[str, bo
 def publish_batch(run: Run, staged: Staged, files: BatchFiles | None) -> Published:
     """Check the batch against its contracts and publish it, all or nothing."""
     ensure_alive(run)
-    return publish.publish(run, staged, written=files.finish if files else dict, progress=log)
+    return publish.publish(run, staged, written=files.begin_publish() if files else dict, progress=log)
 
 
 @task

@@ -132,7 +132,6 @@ def _run(
                     held.drop()
                     log(f"Run {started.run_id}: no change.")
                 if not dry_run:
-                    is_awaited = settings.archive and not started.is_added.is_set()
-                    if is_awaited and (failure := upkeep.add_due(url, settings)):
+                    if settings.archive and (failure := upkeep.end_run(started, settings)):
                         log(failure, logging.WARNING)
                     send_mail(url)

@@ -29,6 +29,7 @@ def load(
     *,
     adds: bool = True,
     archives: bool = True,
+    is_near: bool = True,
     progress: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Run the engine once as the flow does, archive included; returns the run's id."""
@@ -36,7 +37,7 @@ def load(
     pipeline.await_open_transactions()
     with (
         start_run(pipeline.warehouse_url, flow="ingest-shop", archive=archives) as run,
-        batch_files(run, lambda: archive, lambda _: None) as files,
+        batch_files(run, lambda: archive, lambda _: None, is_near=is_near) as files,
     ):
         staged = stage(
             run,
@@ -45,7 +46,7 @@ def load(
             threshold=DeleteThreshold(is_confirmed=True),
             on_staged=files.add if files else lambda *_: None,
         )
-        publish(run, staged, written=files.finish if files else dict, progress=progress)
+        publish(run, staged, written=files.begin_publish() if files else dict, progress=progress)
     if adds:
         flush(pipeline.warehouse_url, archive)
     return run.run_id

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Final
 
 import psycopg
@@ -70,8 +70,10 @@ Written = Mapping[tuple[Table, Kind], WrittenBatch]
 class BatchFiles:
     """Files of a run's large batches, written by a thread beside the staging of the next tables."""
 
-    def __init__(self, run: Run, open_archive: Callable[[], Archive], progress: Progress) -> None:
-        self.run, self._open_archive, self.progress = run, open_archive, progress
+    def __init__(
+        self, run: Run, open_archive: Callable[[], Archive], progress: Progress, *, is_near: bool
+    ) -> None:
+        self.run, self._open_archive, self.progress, self.is_near = run, open_archive, progress, is_near
         self._pool = ThreadPoolExecutor(1, "archive")
         self._pending: dict[tuple[Table, Kind], Future[WrittenBatch | None]] = {}
         self._is_away = False
@@ -91,6 +93,11 @@ class BatchFiles:
             self._submit(staged, "baseline", snapshot)
         if staged.rows_read + staged.rows_deleted:
             self._submit(staged, kind_of(staged), snapshot)
+
+    def begin_publish(self) -> Callable[[], Written]:
+        """What waits for all files while the star is locked; those of an archive beyond a network are awaited before
+        that."""
+        return self.finish if self.is_near else partial(dict, self.finish())
 
     def finish(self) -> Written:
         """Wait for all files. Left out are small batches, and those that could not be written: their rows are kept."""
@@ -167,13 +174,14 @@ class BatchFiles:
 
 @contextmanager
 def batch_files(
-    run: Run, open_archive: Callable[[], Archive], progress: Progress
+    run: Run, open_archive: Callable[[], Archive], progress: Progress, *, is_near: bool = True
 ) -> Iterator[BatchFiles | None]:
-    """Files of the large batches of `run`; None where nothing is archived."""
+    """Files of the large batches of `run`; None where nothing is archived. Whether the archive `is_near`: in a folder
+    of this machine."""
     if not run.is_archived:
         yield None
         return
-    files = BatchFiles(run, open_archive, progress)
+    files = BatchFiles(run, open_archive, progress, is_near=is_near)
     try:
         yield files
     finally:

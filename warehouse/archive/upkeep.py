@@ -1,8 +1,7 @@
 """What every run does for the archive: stop where too much waits for it, and add what has been published."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import psycopg
 
@@ -85,18 +84,17 @@ def add_due(warehouse_url: str, settings: Settings) -> str | None:
     return add_published(warehouse_url, settings, wait_seconds=0)
 
 
-@contextmanager
-def adding_beside(run: Run, settings: Settings, warn: Progress) -> Iterator[None]:
-    """While the block verifies what a run has published, add it to the archive, if that is due; see `add_due`."""
-    if not run.is_archived:
-        yield
-        return
-    with ThreadPoolExecutor(1, "archive") as pool:
-        adding = pool.submit(add_due, run.warehouse_url, settings)
-        yield
-    run.is_added.set()
-    if failure := adding.result():
-        warn(failure)
+def begin_to_add(run: Run, settings: Settings) -> None:
+    """Begin to add what a run has published, while it goes on; `end_run` waits for it."""
+    if run.is_archived:
+        pool = ThreadPoolExecutor(1, "archive")
+        run.adding.append(pool.submit(add_due, run.warehouse_url, settings))
+        pool.shutdown(wait=False)
+
+
+def end_run(run: Run, settings: Settings) -> str | None:
+    """After a run, whose locks are free: as `add_due`, or wait for what has begun."""
+    return run.adding[0].result() if run.adding else add_due(run.warehouse_url, settings)
 
 
 def _summarize(error: Exception) -> str:

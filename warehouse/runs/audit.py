@@ -7,13 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from threading import Event
 from typing import Self
 
 import psycopg
@@ -69,8 +69,8 @@ class Run:
     found_dead: tuple[int, ...] = ()
     # Of a process that stays: the connection on which each batch is published, opened once.
     kept_connection: psycopg.Connection | None = field(default=None, repr=False)
-    # Set once it was tried to add what the run has published to the archive.
-    is_added: Event = field(default_factory=Event, repr=False)
+    # At most one: what it has published is added to the archive beside its work. Its result says why that failed.
+    adding: list[Future[str | None]] = field(default_factory=list, repr=False)
 
     @property
     def audit_connection(self) -> psycopg.Connection:
