@@ -118,9 +118,14 @@ def test_every_load_is_one_log_line(place: Pipeline, monkeypatch: pytest.MonkeyP
     # Handlers of the root are taken away by the first flow of a process, as Prefect sets up its own.
     handler, logger = logging.Handler(), logging.getLogger("dwh")
     monkeypatch.setattr(handler, "emit", lambda record: lines.append(record.getMessage()))
-    monkeypatch.setattr(logger, "handlers", [*logger.handlers, handler])
-    monkeypatch.setattr(logger, "level", logging.INFO)
-    outcome = ingest()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        outcome = ingest()
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
     assert [line for line in lines if " → " in line] == [str(load) for load in outcome.loads]
 
