@@ -208,7 +208,8 @@ def _threshold(settings: Settings, confirm_deletes: bool, given: Mapping[str, bo
 def publish_batch(run: Run, staged: Staged, files: BatchFiles | None) -> Published:
     """Check the batch against its contracts and publish it, all or nothing."""
     ensure_alive(run)
-    return publish.publish(run, staged, written=files.begin_publish() if files else dict, progress=log)
+    written = files.begin_publish(staged) if files else dict
+    return publish.publish(run, staged, written=written, progress=log)
 
 
 @task

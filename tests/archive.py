@@ -46,7 +46,8 @@ def load(
             threshold=DeleteThreshold(is_confirmed=True),
             on_staged=files.add if files else lambda *_: None,
         )
-        publish(run, staged, written=files.begin_publish() if files else dict, progress=progress)
+        written = files.begin_publish(staged) if files else dict
+        publish(run, staged, written=written, progress=progress)
     if adds:
         flush(pipeline.warehouse_url, archive)
     return run.run_id

@@ -329,6 +329,16 @@ def corrupt(shop: Pipeline, names: Sequence[str]) -> Found:
     return expected
 
 
+def assert_seen_by_index(shop: Pipeline, table: str, column: str, index: str) -> None:
+    """Whoever reads a table in the order of `column` by an `index`, as its plan names it, sees every row."""
+    [(all_rows,)] = shop.rows(f"select count(*) from {table}")
+    with shop.warehouse.transaction():
+        shop.warehouse.execute(b"set local enable_seqscan = off; set local enable_bitmapscan = off")
+        by_index = f"select count(*) from (select * from {table} order by {column} offset 0) as one"
+        assert index in str(shop.rows(f"explain {by_index}"))
+        assert shop.rows(by_index) == [(all_rows,)], table
+
+
 @pytest.mark.parametrize("trace", ["with a trace", "without a trace"])
 def test_corruption_of_every_layer_is_found_named_and_repaired(shop: Pipeline, trace: str) -> None:
     undisturbed = content(shop.warehouse)
@@ -349,14 +359,8 @@ def test_corruption_of_every_layer_is_found_named_and_repaired(shop: Pipeline, t
         "select row_key, rules from audit.quarantine where resolved_at is null order by 1"
     )
     # Indexes that had let a copy in see every row again.
-    for table, column in {"dwh.fact_order_item": "source_system", "raw.shop_brand": "id"}.items():
-        [(all_rows,)] = shop.rows(f"select count(*) from {table}")
-        with shop.warehouse.transaction():
-            shop.warehouse.execute(b"set local enable_seqscan = off")
-            shop.warehouse.execute(b"set local enable_bitmapscan = off")
-            by_index = f"select count(*) from (select * from {table} order by {column} offset 0) as one"
-            assert "Index" in str(shop.rows(f"explain {by_index}"))
-            assert shop.rows(by_index) == [(all_rows,)], table
+    assert_seen_by_index(shop, "dwh.fact_order_item", "source_system", "Index")
+    assert_seen_by_index(shop, "raw.shop_brand", "id", "Index")
     assert {verdict.verdict for verdict in reconcile(shop)} == {"equal"}
     assert shop.capture().changes() == {}
 
@@ -380,14 +384,7 @@ def test_copy_is_removed_where_other_versions_overlap_until_they_are_repaired(sh
         "changed": 1,
     }
     assert content(shop.warehouse) == undisturbed
-    [(rows,)] = shop.rows("select count(*) from dwh.dim_customer")
-    with shop.warehouse.transaction():
-        shop.warehouse.execute(b"set local enable_seqscan = off")
-        by_index = (
-            "select count(*) from (select * from dwh.dim_customer order by customer_key offset 0) as one"
-        )
-        assert "pk_dim_customer" in str(shop.rows(f"explain {by_index}"))
-        assert shop.rows(by_index) == [(rows,)]
+    assert_seen_by_index(shop, "dwh.dim_customer", "customer_key", "pk_dim_customer")
     assert {verdict.verdict for verdict in reconcile(shop)} == {"equal"}
 
 

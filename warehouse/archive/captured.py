@@ -94,10 +94,15 @@ class BatchFiles:
         if staged.rows_read + staged.rows_deleted:
             self._submit(staged, kind_of(staged), snapshot)
 
-    def begin_publish(self) -> Callable[[], Written]:
-        """What waits for all files while the star is locked; those of an archive beyond a network are awaited before
-        that."""
-        return self.finish if self.is_near else partial(dict, self.finish())
+    def begin_publish(self, staged: Staged) -> Callable[[], Written]:
+        """What waits for all files while the star is locked.
+
+        Those of batches that become mirrors have to be there before the merge, and those of an archive beyond a network
+        may be long in coming: they are awaited here, since nobody is to wait for the star meanwhile.
+        """
+        if self.is_near and not any(map(becomes_mirror, staged.tables)):
+            return self.finish
+        return partial(dict, self.finish())
 
     def finish(self) -> Written:
         """Wait for all files. Left out are small batches, and those that could not be written: their rows are kept."""

@@ -75,6 +75,8 @@ def stored_checksums(
     They are those of the last run that staged, even if that run published nothing. `if_verified`: only those against
     which the mirror was verified.
     """
+    if not wanted:
+        return {}
     tables = list(wanted)
     rows = connection.execute(
         """

@@ -93,11 +93,6 @@ def stage(
             columns = {table: catalog.drift.columns for table, catalog in catalogs.items()}
             late = late_cursors(writer, watermarks, columns, snapshot)
             create_staging(writer, columns)
-            moments = {
-                table: (mark.captured_at, columns[table])
-                for table, mark in watermarks.items()
-                if table in small and mark is not None
-            }
             # A view has none, nor need a small table be asked for them.
             large = {
                 table: columns[table]
@@ -105,6 +100,11 @@ def stage(
                 if table not in small and catalog.has_transaction_ids
             }
             paths = read_access_paths(reader, writer, large)
+            moments = {
+                table: (mark.captured_at, columns[table])
+                for table, mark in watermarks.items()
+                if table in small and mark is not None
+            }
             verified = stored_checksums(writer, moments, if_verified=True)
 
             def hand_over(batch: StagedTable) -> None:

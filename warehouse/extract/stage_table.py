@@ -84,12 +84,11 @@ class TableStager:
         reading = Reading("scan")
         # A table that was never read may turn out to be large.
         if not self.is_small:
-            paths = self.paths
-            self._order = paths.key_order
+            self._order = self.paths.key_order
             if self._order is not None and window.watermark is not None:
                 ranges = read_ranges(self.writer, self.table, self._order)
             reading = choose_reading(
-                self.table, window, paths, self.limits, self.snapshot.taken_at, has_ranges=bool(ranges)
+                self.table, window, self.paths, self.limits, self.snapshot.taken_at, has_ranges=bool(ranges)
             )
         if reading.note:
             self._note(reading.note)

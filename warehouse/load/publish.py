@@ -4,13 +4,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC
-from functools import partial
 from threading import Thread
 
 import psycopg
 from psycopg import sql
 
-from warehouse.archive.captured import Written, becomes_mirror, outlive_merge, publish_batches
+from warehouse.archive.captured import Written, outlive_merge, publish_batches
 from warehouse.archive.changed_rows import archive_changed_rows, has_changed_rows
 from warehouse.db import staying_session
 from warehouse.errors import SourceError
@@ -90,9 +89,6 @@ def publish(
     """
     checks: list[CheckResult] = []
     judge = judge or Judge(run)
-    if not isinstance(staged, StagedFeed) and any(map(becomes_mirror, staged.tables)):
-        # They have to be there before the merge: nobody waits for the star meanwhile.
-        written = partial(dict, written())
     with run.session("publish") as connection:
         begin_publishing(connection, run.run_id, progress)
         staying_session.expect_rows(connection, staged.rows_read)
