@@ -74,6 +74,20 @@ def test_marts_that_are_computed_whole_are_analyzed_before_others_join_them(shop
     assert {*filled} <= analyzed(shop, "mart")
 
 
+def test_mart_that_was_emptied_is_filled_by_the_next_refresh(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    refresh(shop)
+    marts_of_sales = [mart.name for mart in stored_marts() if mart.dataset == "sales"]
+    filled = {name: shop.rows(f"select * from mart.{name} order by 1, 2, 3") for name in marts_of_sales}
+    assert all(filled.values())
+    shop.warehouse.execute(f"truncate {', '.join(f'mart.{name}' for name in marts_of_sales)}".encode())
+    refresh(shop)
+    assert {
+        name: shop.rows(f"select * from mart.{name} order by 1, 2, 3") for name in marts_of_sales
+    } == filled
+
+
 def test_star_without_statistics_is_analyzed_before_marts_are_made_of_it(
     shop: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

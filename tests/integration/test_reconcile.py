@@ -365,6 +365,39 @@ def test_corruption_of_every_layer_is_found_named_and_repaired(shop: Pipeline, t
     assert shop.capture().changes() == {}
 
 
+def test_every_wrong_key_of_a_line_whose_newer_state_waits_is_repaired(shop: Pipeline) -> None:
+    [(order_id, line_id, customer_id, product_id)] = shop.rows(
+        "select order_id, line_id, customer_id, product_id from dwh.fact_order_item "
+        "inner join dwh.dim_customer using (customer_key) inner join dwh.dim_product using (product_key) "
+        f"where {sold(5)}"
+    )
+    # Its members get newer versions, and the line a state that is refused.
+    shop.do(
+        f"update customer set name = name || ' II' where id = {customer_id}",
+        f"update product set name = name || ' II' where id = {product_id}",
+    )
+    shop.capture()
+    line = f"sales_order_id = {order_id} and line_number = {line_id}"
+    shop.do(f"update order_item set quantity = 0 where {line}")
+    shop.capture()
+    undisturbed = content(shop.warehouse)
+    fact = f"order_id = '{order_id}' and line_id = '{line_id}'"
+    assert shop.rows(f"select has_quarantined_update from dwh.fact_order_item where {fact}") == [(True,)]
+    shop.warehouse.execute(
+        f"""
+        update dwh.fact_order_item set
+            customer_key =
+                (select customer_key from dwh.dim_customer where customer_id = '{customer_id}' and is_current),
+            product_key = (select product_key from dwh.dim_product where product_id = '{product_id}' and is_current)
+        where {fact}
+        """.encode()
+    )
+    assert content(shop.warehouse) != undisturbed
+    assert problems(reconcile(shop, repair=True)) == {("dwh.fact_order_item", "changed"): 2}
+    assert content(shop.warehouse) == undisturbed
+    assert {verdict.verdict for verdict in reconcile(shop)} == {"equal"}
+
+
 def test_copy_is_removed_where_other_versions_overlap_until_they_are_repaired(shop: Pipeline) -> None:
     undisturbed = content(shop.warehouse)
     indexes = "indrelid = 'dwh.dim_customer'::regclass"

@@ -72,7 +72,10 @@ def refresh_days(connection: psycopg.Connection, run_id: int) -> tuple[str, ...]
         reached = _await_writers(connection)
     done = []
     with connection.transaction():
-        connection.execute(PLANNER_FOR_WHOLE_TABLES.encode())
+        # The sales of a day are added up before workers have started.
+        connection.execute(
+            f"{PLANNER_FOR_WHOLE_TABLES}; set local max_parallel_workers_per_gather = 0".encode()
+        )
         for mart in stored_marts():
             if mart.dataset != "sales" or mart.follows is None or mart.by[mart.follows] != "date":
                 continue
@@ -117,6 +120,8 @@ def refresh_stored(
         and state.is_followed
         and state.definition == definitions[mart.name]
         and not _shown_attribute_changed(connection, mart, state.change_id)
+        # Of an empty one everything has changed: which values need not be found out.
+        and _has_rows(connection, mart)
     }
     loads = []
     changed: set[str] = set()
@@ -216,17 +221,20 @@ def _replace(connection: psycopg.Connection, mart: Mart, values: list[str] | Non
         return 0, 0
     columns = listed([column.name for column in mart.table().columns])
     if values is None:
+        # A table made by a query is filled in parallel; one that rows are inserted into is not.
         connection.execute(
             sql.SQL(
-                "drop table if exists pg_temp.computed; create temp table computed (like {}) on commit drop"
-            ).format(_table(mart))
-        )
-        connection.execute(
-            sql.SQL("insert into pg_temp.computed ({}) select {} from ({}) as computed").format(
-                columns, columns, sql.SQL(mart.query())
+                "drop table if exists pg_temp.computed; "
+                "create temp table computed on commit drop as select {} from ({}) as computed"
+            ).format(
+                sql.SQL(", ").join(
+                    sql.SQL("{}::{name}").format(sql.Identifier(column.name), name=sql.SQL(column.type))
+                    for column in mart.table().columns
+                ),
+                sql.SQL(mart.query()),
             )
         )
-        if _is_as_computed(connection, mart):
+        if _is_as_computed(connection, mart, columns):
             return 0, 0
     changed: sql.Composable = sql.SQL("true")
     computed: sql.Composable = sql.SQL("table pg_temp.computed")
@@ -275,16 +283,16 @@ def _analyze_unknown(connection: psycopg.Connection) -> None:
         connection.execute(sql.SQL("analyze (skip_locked) {}").format(sql.SQL(name)))
 
 
-def _is_as_computed(connection: psycopg.Connection, mart: Mart) -> bool:
+def _is_as_computed(connection: psycopg.Connection, mart: Mart, columns: sql.Composable) -> bool:
     """Whether a mart has the rows of pg_temp.computed, each as often."""
     row = connection.execute(
         sql.SQL(
             """
             select
                 (select count(*) from {mart}) = (select count(*) from pg_temp.computed)
-                and not exists (select * from {mart} except all select * from pg_temp.computed)
+                and not exists (select {columns} from {mart} except all select {columns} from pg_temp.computed)
             """
-        ).format(mart=_table(mart))
+        ).format(mart=_table(mart), columns=columns)
     ).fetchone()
     return row == (True,)
 
@@ -337,6 +345,10 @@ def _is_of_today(connection: psycopg.Connection, mart: Mart, definition: str) ->
     state = _state(connection, mart.name)
     if state is None or state.definition != definition:
         return False
+    return _has_rows(connection, mart)
+
+
+def _has_rows(connection: psycopg.Connection, mart: Mart) -> bool:
     return bool(connection.execute(sql.SQL("select from {} limit 1").format(_table(mart))).rowcount)
 
 

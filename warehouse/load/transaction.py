@@ -11,15 +11,18 @@ from warehouse.history.change_log import STAR_LOCK
 # Set-based statements over whole batches: hashes that fit in memory, no JIT, which costs more than it saves,
 # and cheap pages and comparisons, since recent rows are in memory: where few rows changed, index probes beat scans. No
 # memoize: the keys of a batch differ, so a cache of look-ups is filled in vain.
-PLANNER = (
+_FOR_SETS = (
     "set local work_mem = '96MB'; set local maintenance_work_mem = '256MB'; set local jit = off; "
-    "set local seq_page_cost = 0.1; set local random_page_cost = 0.11; set local cpu_operator_cost = 0.0005; "
-    "set local enable_memoize = off; "
     "set local parallel_setup_cost = 100; set local parallel_tuple_cost = 0.001; "
     "set local min_parallel_table_scan_size = '1MB'"
 )
-# Whole tables are joined: PostgreSQL's own costs are right.
-PLANNER_FOR_WHOLE_TABLES = "set local work_mem = '96MB'; set local jit = off"
+PLANNER = (
+    f"{_FOR_SETS}; "
+    "set local seq_page_cost = 0.1; set local random_page_cost = 0.11; set local cpu_operator_cost = 0.0005; "
+    "set local enable_memoize = off"
+)
+# Whole tables are joined: PostgreSQL's own costs of pages and comparisons are right.
+PLANNER_FOR_WHOLE_TABLES = _FOR_SETS
 
 
 def begin_publishing(

@@ -140,8 +140,8 @@ class Mart:
             *(f"{self.grouped(name)} as {name}" for name in self.by),
             *(f"{self._measured(metrics[name])} as {name}" for name in self.metrics),
         ]
-        # An expression is grouped by its place in the list.
-        groups = ", ".join(str(place) for place in range(1, len(self.by) + 1))
+        # By their places in the list, the last first: it differs most, so rows are sorted with fewer comparisons.
+        groups = ", ".join(str(place) for place in range(len(self.by), 0, -1))
         return (
             f"select {', '.join(select)} from mart.{self.dataset} as {self.dataset} "
             f"where {condition} group by {groups}"

@@ -86,7 +86,8 @@ def read_rows(
     if as_of is not None:
         connection.execute(_DELETE_LATER, as_of._asdict())
     connection.execute(_DELETE_VOID.encode())
-    connection.execute("analyze pg_temp.archived")
+    # Values are joined and grouped by as other types, of which their texts' statistics say nothing.
+    connection.execute("analyze pg_temp.archived (_batch_id, _operation)")
     return ArchivedRows(fields, types, count)
 
 
@@ -105,14 +106,14 @@ def build_rows(
     connection: psycopg.Connection, archived: ArchivedRows, key: Sequence[str], columns: Mapping[str, str]
 ) -> None:
     """Fill pg_temp.expected with the last state of each row of pg_temp.archived; removed rows are left out."""
+    _find_repeated(connection, archived, key, columns)
     connection.execute(
         sql.SQL(_ROWS).format(
             expected=EXPECTED,
-            key=sql.SQL(", ").join(archived.typed(name, columns[name]) for name in key),
-            columns=sql.SQL(", ").join(
-                sql.SQL("{} as {}").format(archived.typed(name, kind), sql.Identifier(name))
-                for name, kind in columns.items()
-            ),
+            key=listed(key),
+            typed=_typed(archived, columns),
+            columns=listed(list(columns)),
+            repeated=same_key(key, "typed", "repeated"),
         )
     )
 
@@ -149,18 +150,40 @@ def build_mirror(
 
     A deleted row keeps the values that it had; `_run_id` is that of the first batch that brought the row's last state.
     """
+    _find_repeated(connection, archived, key, columns)
     connection.execute(
         sql.SQL(_MIRROR).format(
             expected=EXPECTED,
-            typed=sql.SQL(", ").join(
-                sql.SQL("{} as {}").format(archived.typed(name, kind), sql.Identifier(name))
-                for name, kind in columns.items()
-            ),
+            typed=_typed(archived, columns),
             columns=listed(list(columns)),
+            repeated=same_key(key, "typed", "repeated"),
             written=sql.SQL(", ").join(sql.Identifier("written", name) for name in columns),
             key=listed(key),
             last=same_key(key, "written", "last"),
             changed=same_key(key, "written", "changed"),
+        )
+    )
+
+
+def _typed(archived: ArchivedRows, columns: Mapping[str, str]) -> sql.Composable:
+    """Select list of the values of these columns, of these types."""
+    return sql.SQL(", ").join(
+        sql.SQL("{} as {}").format(archived.typed(name, kind), sql.Identifier(name))
+        for name, kind in columns.items()
+    )
+
+
+def _find_repeated(
+    connection: psycopg.Connection, archived: ArchivedRows, key: Sequence[str], columns: Mapping[str, str]
+) -> None:
+    """Fill pg_temp.repeated with the keys of which pg_temp.archived has several rows: only these have to be sorted."""
+    connection.execute(
+        sql.SQL(
+            "drop table if exists pg_temp.repeated; create temp table repeated on commit drop as "
+            "select {} from pg_temp.archived as archived group by {} having count(*) > 1; analyze pg_temp.repeated"
+        ).format(
+            _typed(archived, {name: columns[name] for name in key}),
+            sql.SQL(", ").join(sql.SQL(str(place)) for place in range(1, len(key) + 1)),
         )
     )
 
@@ -182,16 +205,25 @@ _DELETE_VOID: Final = """
 _ROWS: Final = """
     drop table if exists {expected};
     create temp table expected on commit drop as
-    with last as (
-        select distinct on ({key}) * from pg_temp.archived as archived order by {key}, _batch_id desc
+    with typed as not materialized (
+        select {typed}, _operation, _batch_id from pg_temp.archived as archived
+    ),
+
+    last as (
+        select distinct on ({key}) {columns}, _operation
+        from typed where exists (select from pg_temp.repeated as repeated where {repeated})
+        order by {key}, _batch_id desc
     )
 
-    select {columns} from last as archived where _operation <> 'remove'
+    select {columns} from typed
+    where _operation <> 'remove' and not exists (select from pg_temp.repeated as repeated where {repeated})
+    union all
+    select {columns} from last where _operation <> 'remove'
 """
 _MIRROR: Final = """
     drop table if exists {expected};
     create temp table expected on commit drop as
-    with typed as (
+    with typed as not materialized (
         select {typed}, _operation, _batch_id, coalesce(_mirror_run_id, _run_id) as _run_id
         from pg_temp.archived as archived
     ),
@@ -201,7 +233,7 @@ _MIRROR: Final = """
             *,
             case when _operation = 'delete' then 'deleted' else _operation || md5(row({columns})::text) end as _state,
             max(_batch_id) filter (where _operation = 'remove') over (partition by {key}) as _removed_by
-        from typed
+        from typed where exists (select from pg_temp.repeated as repeated where {repeated})
     ),
 
     alive as (
@@ -225,6 +257,10 @@ _MIRROR: Final = """
         from alive where _operation in ('write', 'write_deleted') order by {key}, _batch_id desc
     )
 
+    select {columns}, _run_id, _operation = 'write_deleted' as _is_deleted from typed
+    where _operation in ('write', 'write_deleted')
+        and not exists (select from pg_temp.repeated as repeated where {repeated})
+    union all
     select {written}, changed._run_id, last._is_deleted
     from written inner join last on {last} inner join changed on {changed}
 """
@@ -244,17 +280,26 @@ def _csv(batch: "pa.RecordBatch") -> bytes:
     import pyarrow as pa
     from pyarrow import csv
 
-    columns = []
-    for column in batch.columns:
-        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-            texts = [None if one is None else f"\\x{one.hex()}" for one in column.to_pylist()]
-            columns.append(pa.array(texts, pa.string()))
-        else:
-            columns.append(column.cast(pa.string()))
+    columns = [_texts(column) for column in batch.columns]
     target = pa.BufferOutputStream()
     options = csv.WriteOptions(include_header=False, quoting_style="needed")
     csv.write_csv(pa.RecordBatch.from_arrays(columns, batch.schema.names), target, options)
     return target.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def _texts(column: "pa.Array") -> "pa.Array":
+    """The values of a column as PostgreSQL reads them."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        texts = [None if one is None else f"\\x{one.hex()}" for one in column.to_pylist()]
+        return pa.array(texts, pa.string())
+    if pa.types.is_timestamp(column.type) and column.type.tz == "UTC":
+        # Arrow looks up the zone of each value, which takes ten times as long as the value itself.
+        moments = column.cast(pa.timestamp(column.type.unit)).cast(pa.string())
+        return pc.binary_join_element_wise(moments, "Z", "")
+    return column.cast(pa.string())
 
 
 def manifest_of(

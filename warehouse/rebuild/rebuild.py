@@ -40,13 +40,14 @@ from warehouse.rebuild.archived_state import (
 from warehouse.rebuild.feed_mirrors import FeedMirrors, has_records
 from warehouse.rebuild.reach import has_rows, why_not
 from warehouse.rebuild.tables import (
+    add_key,
     columns_of,
     continue_sequences,
     create_missing,
     ensure_mirror,
     published_tables,
 )
-from warehouse.reconcile.compare import DIFFERENT, EXPECTED, Comparison, compare, list_differences
+from warehouse.reconcile.compare import DIFFERENT, EXPECTED, Comparison, compare, fill, list_differences
 from warehouse.reconcile.marts import reconcile_marts
 from warehouse.reconcile.star import reconcile_star
 from warehouse.reconcile.verdict import Verdict, record
@@ -282,7 +283,7 @@ class _Rebuild:
         columns = [
             Column(name, kind, None, table.column_comments.get(name)) for name, kind in table.columns.items()
         ]
-        if ensure_mirror(writer, mirror, columns, table.comment):
+        if is_new := ensure_mirror(writer, mirror, columns, table.comment):
             self.created.add(f"raw.{table.mirror}")
         archived = read_rows(
             writer, self._archive, table_path(table.source, table.name), self._own
@@ -290,7 +291,7 @@ class _Rebuild:
         types = columns_of(writer, "raw", table.mirror)
         values = {name: kind for name, kind in types.items() if name not in HOUSEKEEPING}
         build_mirror(writer, archived, table.key, values)
-        return _put_in_place(
+        verdict = _put_in_place(
             writer,
             Comparison(
                 "mirror",
@@ -304,6 +305,9 @@ class _Rebuild:
                 by_image=True,
             ),
         )
+        if is_new:
+            add_key(writer, mirror)
+        return verdict
 
     def _rebuild_feed(self, source: Source, wanted: set[str]) -> Iterator[Verdict]:
         """Rebuild mirrors of a feed from its landing files."""
@@ -311,13 +315,14 @@ class _Rebuild:
         if not chosen:
             return
         mirrors = FeedMirrors(self._writer, source, self._archive.root.parent)
-        for table in mirrors.tables:
-            if mirrors.ensure_mirror(table):
-                self.created.add(f"raw.{table.mirror}")
+        new = [table for table in mirrors.tables if mirrors.ensure_mirror(table)]
+        self.created |= {f"raw.{table.mirror}" for table in new}
         mirrors.read()
         for table in mirrors.tables:
             if table in chosen or f"raw.{table.mirror}" in self.created:
                 yield _put_in_place(self._writer, mirrors.build(table))
+                if table in new:
+                    add_key(self._writer, table)
         for lost in mirrors.lost:
             if lost.file_id not in mirrors.kept:
                 self._progress(f"{source.name}: {lost}")
@@ -364,6 +369,8 @@ def _remember(writer: psycopg.Connection, verdicts: Sequence[Verdict]) -> None:
 
 def _put_in_place(writer: psycopg.Connection, comparison: Comparison) -> Verdict:
     """Compare pg_temp.expected with the table, and replace the rows that differ."""
+    if filled := fill(writer, comparison):
+        return filled
     verdict = compare(writer, comparison)
     if not verdict.rows_differing:
         return verdict

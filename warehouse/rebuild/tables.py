@@ -50,24 +50,27 @@ def create_missing(connection: psycopg.Connection) -> list[str]:
 def ensure_mirror(
     connection: psycopg.Connection, table: Table, columns: Sequence[Column], comment: str | None
 ) -> bool:
-    """Create the mirror of `table` if it is missing, as a first run does. Returns whether it was."""
+    """Create the mirror of `table` if it is missing, without its key: see `add_key`. Returns whether it was."""
     mirror = sql.Identifier("raw", table.mirror)
     if mirror_exists(connection, table):
         return False
     connection.execute(
         sql.SQL(
-            "create table {} ({}, _run_id bigint not null, _is_deleted boolean not null default false, "
-            "constraint {} primary key ({}))"
-        ).format(
-            mirror,
-            definitions({column.name: column.type for column in columns}),
-            sql.Identifier(f"pk_{table.mirror}"),
-            listed(table.key),
-        )
+            "create table {} ({}, _run_id bigint not null, _is_deleted boolean not null default false)"
+        ).format(mirror, definitions({column.name: column.type for column in columns}))
     )
     comment_on(connection, mirror, {column.name: column_comment(column, table) for column in columns})
     finish_mirror(connection, table, comment)
     return True
+
+
+def add_key(connection: psycopg.Connection, table: Table) -> None:
+    """Add the key of a mirror that was created here and is filled: built over all rows at once, it costs a tenth."""
+    connection.execute(
+        sql.SQL("alter table {} add constraint {} primary key ({})").format(
+            sql.Identifier("raw", table.mirror), sql.Identifier(f"pk_{table.mirror}"), listed(table.key)
+        )
+    )
 
 
 def snapshot_key(snapshot: DailySnapshot) -> tuple[str, ...]:

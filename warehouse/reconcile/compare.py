@@ -1,6 +1,7 @@
 """Compare the rows of a table with those it should have, list the differences, and repair them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import psycopg
@@ -12,7 +13,6 @@ from warehouse.reconcile.verdict import LONGEST_LISTED, MOST_LISTED, Difference,
 
 EXPECTED = sql.Identifier("pg_temp", "expected")
 DIFFERENT = sql.Identifier("pg_temp", "different")
-# Every row is read from the table itself: a damaged index may lack some.
 _BY_INDEX = ("enable_indexscan", "enable_indexonlyscan", "enable_bitmapscan")
 
 
@@ -74,10 +74,55 @@ class Comparison:
         }
 
 
+def fill(connection: psycopg.Connection, comparison: Comparison) -> Verdict | None:
+    """Insert all expected rows into a table that has none of those compared; returns None where it has some.
+
+    Nothing is compared then, and rows go in as they come, mostly in the order of the key.
+    """
+    names = comparison.names
+    with _by_table(connection):
+        if connection.execute(
+            sql.SQL("select from {table} as found where {where} limit 1").format(**names)
+        ).rowcount:
+            return None
+    inserted = connection.execute(
+        sql.SQL("insert into {table} ({all}) select {expected_all} from {expected} as expected").format(
+            **names
+        )
+    ).rowcount
+    connection.execute(
+        sql.SQL(
+            "drop table if exists {different}; create temp table different on commit drop as "
+            "select 'missing' as problem, null::tid as place, ctid as wanted from {expected} limit {limit}"
+        ).format(**names, limit=sql.Literal(MOST_LISTED))
+    )
+    return Verdict(
+        comparison.layer,
+        comparison.source,
+        comparison.name,
+        inserted,
+        0,
+        rows_differing=inserted,
+        differences=list_differences(connection, comparison),
+    )
+
+
 def compare(connection: psycopg.Connection, comparison: Comparison) -> Verdict:
     """Fill pg_temp.different with (problem, place in the table, place among the expected rows); returns the counts."""
-    names = comparison.names
+    with _by_table(connection):
+        return _compare_all(connection, comparison)
+
+
+@contextmanager
+def _by_table(connection: psycopg.Connection) -> Iterator[None]:
+    """Read every row from the table itself: a damaged index may lack some."""
     connection.execute("".join(f"set local {way} = off; " for way in _BY_INDEX).encode())
+    yield
+    connection.execute("".join(f"set local {way} = on; " for way in _BY_INDEX).encode())
+
+
+def _compare_all(connection: psycopg.Connection, comparison: Comparison) -> Verdict:
+    names = comparison.names
     connection.execute(
         sql.SQL(
             """
@@ -112,7 +157,6 @@ def compare(connection: psycopg.Connection, comparison: Comparison) -> Verdict:
             ).format(**names)
         )
         counts = _compare(connection, comparison)
-    connection.execute("".join(f"set local {way} = on; " for way in _BY_INDEX).encode())
     return Verdict(
         comparison.layer,
         comparison.source,
@@ -209,6 +253,8 @@ def _listed_value(column: sql.Identifier) -> sql.Composable:
 
 def reconcile_table(connection: psycopg.Connection, comparison: Comparison) -> Verdict:
     """Compare a table, list its differences and repair it; returns the verdict."""
+    if filled := fill(connection, comparison):
+        return filled
     verdict = compare(connection, comparison)
     if verdict.rows_differing:
         verdict = replace(verdict, differences=list_differences(connection, comparison))

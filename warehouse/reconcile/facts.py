@@ -9,7 +9,8 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from warehouse.db.identifiers import each, listed, text_array
+from warehouse.db.identifiers import each, text_array
+from warehouse.extract.catalog import columns_of
 from warehouse.load.batch import Batch
 from warehouse.load.facts import infer_missing
 from warehouse.load.precedence import displace_lower
@@ -34,14 +35,17 @@ def reconcile_facts(batch: Batch, fact: Fact) -> Iterator[Verdict]:
     ).description
     columns = [column.name for column in description or ()]
     key = (*fact.natural_key, "source_system")
-    names = {"columns": listed(columns), "query": fact_query(fact), "waiting": waiting_table(fact.entity)}
+    types = columns_of(batch.connection, "dwh", fact.table)
+    names = {"query": fact_query(fact), "waiting": waiting_table(fact.entity)}
     batch.execute(
         """
         drop table if exists pg_temp.expected;
-        create temp table expected on commit drop as select {columns} from {target} limit 0;
-        insert into pg_temp.expected ({columns}) select {columns} from ({query}) as prepared;
+        create temp table expected on commit drop as select {values} from ({query}) as prepared;
         """,
         **names,
+        values=sql.SQL(", ").join(
+            sql.SQL("{0}::{1} as {0}").format(sql.Identifier(name), sql.SQL(types[name])) for name in columns
+        ),
     )
     where = "found.source_system = {source}"
     if batch.exists("select from {waiting}", **names):
@@ -137,16 +141,27 @@ def inferred_members(batch: Batch, inferred: Mapping[Dimension, int]) -> Iterato
 def _last_good_states(batch: Batch, fact: Fact) -> Verdict:
     """Repair the keys of facts whose row waits in quarantine: each must refer to a version valid at the event."""
     started = time.monotonic()
+    if not batch.exists("select from {waiting}", waiting=waiting_table(fact.entity)):
+        return Verdict("star", batch.source, f"dwh.{fact.table}", 0, 0)
     differing: list[Difference] = []
     total = 0
     with_history = {dimension.entity for dimension in DIMENSIONS if dimension.has_history}
-    names: dict[str, sql.Composable] = {
-        "event": sql.Identifier(fact.event_time),
-        "waiting": waiting_table(fact.entity),
-        "row_key": text_array(fact.natural_key, "fact"),
-    }
-    for name in (*fact.references, *fact.derived):
-        names |= {
+    batch.execute(
+        """
+        drop table if exists pg_temp.held;
+        create temp table held on commit drop as
+        select fact.ctid as "<place>", {row_key} as "<row key>", fact.* from {target} as fact
+        where fact.source_system = {source} and {row_key} in (select row_key from {waiting})
+        """,
+        row_key=text_array(fact.natural_key, "fact"),
+        waiting=waiting_table(fact.entity),
+    )
+    (held,) = batch.execute("select count(*) from pg_temp.held").fetchone() or (0,)
+    # An update moves a row.
+    moved: dict[str, str] = {}
+    for name in (*fact.references, *fact.derived) if held else ():
+        names = {
+            "event": sql.Identifier(fact.event_time),
             "dimension": sql.Identifier("dwh", f"dim_{name}"),
             "key": sql.Identifier(f"{name}_key"),
             "natural": sql.Identifier(f"{name}_id"),
@@ -154,22 +169,21 @@ def _last_good_states(batch: Batch, fact: Fact) -> Verdict:
         valid, right = (_VALID, _RIGHT_KEY) if name in with_history else ("true", "null::bigint")
         rows = batch.execute(
             f"""
-            select fact.ctid, {{row_key}}, fact.{{key}}, {right}
-            from {{target}} as fact
-            inner join {{waiting}} as waiting on waiting.row_key = {{row_key}}
-            left join {{dimension}} as named on named.{{key}} = fact.{{key}}
-            where fact.source_system = {{source}} and fact.{{key}} <> 0 and (named.{{key}} is null or not ({valid}))
+            select fact."<place>", fact."<row key>", fact.{{key}}, {right}
+            from pg_temp.held as fact left join {{dimension}} as named on named.{{key}} = fact.{{key}}
+            where fact.{{key}} <> 0 and (named.{{key}} is null or not ({valid}))
             """,
             **names,
         ).fetchall()
         for place, row_key, before, after in rows:
             if after is not None:
-                batch.connection.execute(
+                (moved[place],) = batch.connection.execute(
                     batch.format(
-                        "update {target} set {key} = %s, run_id = {run_id} where ctid = %s", **names
+                        "update {target} set {key} = %s, run_id = {run_id} where ctid = %s returning ctid",
+                        **names,
                     ),
-                    [after, place],
-                )
+                    [after, moved.get(place, place)],
+                ).fetchone() or (place,)
             total += 1
             differing.append(
                 Difference(
@@ -182,17 +196,12 @@ def _last_good_states(batch: Batch, fact: Fact) -> Verdict:
                     {f"{name}_key": None if after is None else str(after)},
                 )
             )
-    row = batch.execute(
-        "select count(*) from {target} as fact inner join {waiting} as waiting on waiting.row_key = {row_key}",
-        **names,
-    ).fetchone()
-    assert row is not None
     return Verdict(
         "star",
         batch.source,
         f"dwh.{fact.table}",
-        row[0],
-        row[0],
+        held,
+        held,
         rows_differing=total,
         differences=differing[:MOST_LISTED],
     ).timed(started)

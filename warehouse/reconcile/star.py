@@ -89,5 +89,4 @@ def _is_loaded(connection: psycopg.Connection, table: Table) -> bool:
 
 def _conform_all(batch: Batch) -> int:
     """Conform all rows of the mirror; returns their number."""
-    take_all_keys(batch)
-    return conform(batch).rows
+    return conform(batch, take_all_keys(batch)).rows
