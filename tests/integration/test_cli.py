@@ -22,6 +22,7 @@ from generators import geoip
 from tests import command
 from tests.pipeline import LOCK_AWAITED, Pipeline, copy_of_shop
 from tests.weblog_lake import lines
+from warehouse.archive import captured
 from warehouse.db.connections import connect
 from warehouse.db.locks import transaction_lock
 from warehouse.history.change_log import STAR_LOCK
@@ -95,8 +96,8 @@ def test_wrong_usage_exits_with_2(dwh: CommandLine, arguments: list[str]) -> Non
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["status"], ["psql", "--", "-c", "select 1"]])
-def test_quick_commands_import_nothing_heavy(dwh: CommandLine, arguments: list[str]) -> None:
+def imported(dwh: CommandLine, *arguments: str) -> set[str]:
+    """The packages that a command has imported by its end."""
     program = """
 import atexit, os, sys
 from cli.main import main
@@ -107,7 +108,22 @@ main()
     started = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(started, cwd=dwh.folder, env=dwh.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert not HEAVY & set(done.stderr.rpartition("IMPORTED ")[2].split())
+    return set(done.stderr.rpartition("IMPORTED ")[2].split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["status"], ["psql", "--", "-c", "select 1"]])
+def test_quick_commands_import_nothing_heavy(dwh: CommandLine, arguments: list[str]) -> None:
+    assert not HEAVY & imported(dwh, *arguments)
+
+
+def test_run_that_archives_imports_no_pandas(dwh: CommandLine) -> None:
+    # It takes as long as to write a day's changes. Of fewer rows no file would be written here.
+    sizes = ["--rows", "4500", "--companies", "9", "--customers", "9", "--products", "9"]
+    made = dwh.json("generate", "shop", *sizes)
+    assert made["order_item"] > captured.SMALL_ROWS
+    packages = imported(dwh, "run", "shop")
+    assert {"pyarrow", "deltalake"} <= packages
+    assert "pandas" not in packages
 
 
 def test_help_names_every_command_and_the_exit_codes(dwh: CommandLine) -> None:
