@@ -80,7 +80,7 @@ def fill(connection: psycopg.Connection, comparison: Comparison) -> Verdict | No
     Nothing is compared then, and rows go in as they come, mostly in the order of the key.
     """
     names = comparison.names
-    with _by_table(connection):
+    with without_indexes(connection):
         if connection.execute(
             sql.SQL("select from {table} as found where {where} limit 1").format(**names)
         ).rowcount:
@@ -109,12 +109,12 @@ def fill(connection: psycopg.Connection, comparison: Comparison) -> Verdict | No
 
 def compare(connection: psycopg.Connection, comparison: Comparison) -> Verdict:
     """Fill pg_temp.different with (problem, place in the table, place among the expected rows); returns the counts."""
-    with _by_table(connection):
+    with without_indexes(connection):
         return _compare_all(connection, comparison)
 
 
 @contextmanager
-def _by_table(connection: psycopg.Connection) -> Iterator[None]:
+def without_indexes(connection: psycopg.Connection) -> Iterator[None]:
     """Read every row from the table itself: a damaged index may lack some."""
     connection.execute("".join(f"set local {way} = off; " for way in _BY_INDEX).encode())
     yield

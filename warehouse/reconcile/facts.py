@@ -19,7 +19,7 @@ from warehouse.model.calendar_sql import expected_days
 from warehouse.model.fact_sql import fact_query
 from warehouse.model.star import DIMENSIONS, Dimension, Fact
 from warehouse.reconcile.accounting import waiting_table
-from warehouse.reconcile.compare import EXPECTED, Comparison, reconcile_table
+from warehouse.reconcile.compare import EXPECTED, Comparison, reconcile_table, without_indexes
 from warehouse.reconcile.verdict import MOST_LISTED, Difference, Verdict
 
 
@@ -146,16 +146,21 @@ def _last_good_states(batch: Batch, fact: Fact) -> Verdict:
     differing: list[Difference] = []
     total = 0
     with_history = {dimension.entity for dimension in DIMENSIONS if dimension.has_history}
-    batch.execute(
-        """
-        drop table if exists pg_temp.held;
-        create temp table held on commit drop as
-        select fact.ctid as "<place>", {row_key} as "<row key>", fact.* from {target} as fact
-        where fact.source_system = {source} and {row_key} in (select row_key from {waiting})
-        """,
-        row_key=text_array(fact.natural_key, "fact"),
-        waiting=waiting_table(fact.entity),
-    )
+    with without_indexes(batch.connection):
+        batch.execute(
+            """
+            drop table if exists pg_temp.held;
+            create temp table held on commit drop as
+            select fact.ctid as "<place>", row_key as "<row key>", fact.*
+            from (select distinct row_key from {waiting}) as waiting
+            inner join {target} as fact on {same} and fact.source_system = {source}
+            """,
+            waiting=waiting_table(fact.entity),
+            same=sql.SQL(" and ").join(
+                sql.SQL("{} = row_key[{}]").format(sql.Identifier("fact", name), sql.Literal(place))
+                for place, name in enumerate(fact.natural_key, start=1)
+            ),
+        )
     (held,) = batch.execute("select count(*) from pg_temp.held").fetchone() or (0,)
     # An update moves a row.
     moved: dict[str, str] = {}

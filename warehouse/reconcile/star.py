@@ -7,7 +7,7 @@ import psycopg
 from warehouse.extract.catalog import mirror_exists
 from warehouse.extract.watermark import read_watermark
 from warehouse.load.batch import Batch
-from warehouse.load.changed_keys import take_all_keys
+from warehouse.load.changed_keys import create_all_keys_view, materialize_keys
 from warehouse.load.conform import conform
 from warehouse.model.star import TARGETS, Dimension, Fact
 from warehouse.reconcile.accounting import reconcile_marks, reconcile_quarantine
@@ -60,6 +60,7 @@ def reconcile_star(
     for batch in batches:
         with batch:
             add(reconcile_quarantine(batch))
+            materialize_keys(batch)
     for batch in batches:
         if isinstance(batch.target, Dimension) and has_dimensions:
             reconcile = reconcile_versions if batch.target.has_history else reconcile_members
@@ -89,4 +90,6 @@ def _is_loaded(connection: psycopg.Connection, table: Table) -> bool:
 
 def _conform_all(batch: Batch) -> int:
     """Conform all rows of the mirror; returns their number."""
-    return conform(batch, take_all_keys(batch)).rows
+    (rows,) = batch.execute("select count(*) from {mirror} where not _is_deleted").fetchone() or (0,)
+    create_all_keys_view(batch)
+    return conform(batch, rows).rows
