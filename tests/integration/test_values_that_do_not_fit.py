@@ -191,7 +191,6 @@ def test_rows_with_absurd_values_end_there_too_where_no_contract_foresees_them(
     source = with_odd_values(shop.source)
     fill(shop)
     shop.capture(source=source)
-    check_everything_is_somewhere(shop, source, only_unfit=True)
     before = Counter(entity for (entity,) in shop.rows("select entity from audit.quarantine"))
     # judged again, and as bad as before: nothing is there twice
     for table in ("company", "customer", "product", "sales_order"):
