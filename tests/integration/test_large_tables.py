@@ -683,6 +683,28 @@ def test_composite_keys_are_compared_as_rows(shop: Pipeline) -> None:
     assert_same(shop, name)
 
 
+@pytest.mark.parametrize("names", [("number", "is_last"), ("<number>", "part 2"), ("part 2", "part 1")])
+def test_columns_of_a_key_may_have_any_names(shop: Pipeline, names: tuple[str, str]) -> None:
+    name = f"named_{next(numbers)}"
+    key = ", ".join(f'"{one}" int' for one in names)
+    shop.do(
+        f'create table {name} ({key}, value text, updated_at timestamptz, primary key ("{names[0]}", "{names[1]}"))',
+        f"create index on {name} (updated_at)",
+        f"insert into {name} select n / 5, n % 5, 'as it was', now() from generate_series(1, 20) as n",
+    )
+    shop.source = only(name, key=names)
+    shop.limits = ALL_RANGES
+    shop.capture()
+    assert shop.rows("select count(*) from audit.key_range where table_name = %s", name) == [(2,)]
+    shop.do(
+        f"update {name} set value = 'changed', updated_at = null where \"{names[1]}\" = 3",
+        f'delete from {name} where "{names[0]}" = 2 and "{names[1]}" < 2',
+    )
+    shop.capture()
+    assert last(shop, name) == {"updated": 4, "deleted": 2, "cursor_missed": 4, "found_by_checksum": 4}
+    assert_same(shop, name)
+
+
 @pytest.mark.parametrize(
     ("kind", "key", "rows"),
     [

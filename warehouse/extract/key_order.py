@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from warehouse.db.identifiers import listed, qualified
+from warehouse.db.identifiers import text_array
 
 # Values of a key as text; none: the range is open at this end.
 Bound = tuple[str, ...]
@@ -43,11 +43,9 @@ class KeyOrder:
         template = sql.SQL("{} desc" if is_descending else "{}")
         return sql.SQL(", ").join(template.format(part.ordered(of=of)) for part in self.parts)
 
-    def texts(self, *, of: str | None = None) -> sql.Composable:
+    def texts(self, *, of: str) -> sql.Composable:
         """The key of a row as an array of texts."""
-        names = [part.name for part in self.parts]
-        columns = qualified(of, names) if of else listed(names)
-        return sql.SQL("array[{}]::text[]").format(columns)
+        return text_array([part.name for part in self.parts], of)
 
     def within(self, low: Bound, high: Bound, *, at_source: bool = False) -> sql.Composable:
         """Condition on a row: its key is at or past `low`, and before `high`."""

@@ -200,18 +200,18 @@ def _cut(
     rows = connection.execute(
         sql.SQL(
             """
-            select {texts}, "<number>"
+            select array[{parts}]::text[], number
             from (
-                select
-                    {key}, row_number() over sorted as "<number>", lead(true) over sorted is null as "<is last>"
+                select {key}, row_number() over sorted, lead(true) over sorted is null
                 from {mirror} where not _is_deleted and {within}
                 window sorted as (order by {sorted})
-            ) as numbered
-            where ("<number>" - 1) % {size} = 0 or "<is last>"
-            order by "<number>"
+            ) as numbered ({parts}, number, is_last)
+            where (number - 1) % {size} = 0 or is_last
+            order by number
             """
         ).format(
-            texts=order.texts(of="numbered"),
+            # By their places: a source may call a column of its key anything.
+            parts=listed([f"part {place}" for place, _ in enumerate(order.parts)]),
             key=listed([part.name for part in order.parts]),
             sorted=order.sorted(),
             mirror=sql.Identifier("raw", table.mirror),
