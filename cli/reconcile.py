@@ -68,8 +68,9 @@ def show_verdicts(title: str, verdicts: "Sequence[Verdict]", as_json: bool) -> N
         if (more := verdict.rows_differing - len(verdict.differences)) > 0:
             out.print(f"{verdict.table_name}: {more:,} more", markup=False)
         for column, sums in verdict.amounts.items():
-            if sums["found"] != sums["expected"]:
+            found, expected = ("empty" if one is None else one for one in (sums["found"], sums["expected"]))
+            if found != expected:
                 out.print(
-                    f"{verdict.table_name}: the sum of {column} is {sums['found']} and should be {sums['expected']}",
+                    f"{verdict.table_name}: the sum of {column} is {found} and should be {expected}",
                     markup=False,
                 )

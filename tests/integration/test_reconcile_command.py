@@ -63,9 +63,12 @@ def test_repair_that_is_killed_leaves_nothing_and_the_next_one_repairs(
         mended.returncode == 0 and "the sum of net_amount is 7.0000 and should be 190.0000" in mended.stdout
     )
     assert content(shop.warehouse) == undisturbed
+    shop.warehouse.execute(b"delete from dwh.fact_order_item")
+    assert "the sum of net_amount is empty and should be 190.0000" in dwh("reconcile", "--repair").stdout
+    assert content(shop.warehouse) == undisturbed
     assert dwh("reconcile").returncode == 0
     assert [status for flow, status, _ in shop.run_states() if flow == "reconcile"] == [
-        "stopped", "stopped", "crashed", "succeeded", "succeeded",
+        "stopped", "stopped", "crashed", "succeeded", "succeeded", "succeeded",
     ]  # fmt: skip
     assert ("dwh.fact_order_item", "changed", True) in shop.rows(
         "select table_name, problem, is_repaired from audit.difference"
