@@ -78,14 +78,35 @@ def test_mart_that_was_emptied_is_filled_by_the_next_refresh(shop: Pipeline) -> 
     shop.order(1, "2024-03-10")
     shop.capture()
     refresh(shop)
-    marts_of_sales = [mart.name for mart in stored_marts() if mart.dataset == "sales"]
-    filled = {name: shop.rows(f"select * from mart.{name} order by 1, 2, 3") for name in marts_of_sales}
-    assert all(filled.values())
-    shop.warehouse.execute(f"truncate {', '.join(f'mart.{name}' for name in marts_of_sales)}".encode())
+
+    def filled() -> dict[str, list[Row]]:
+        rows = {
+            mart.name: shop.rows(f"select * from mart.{mart.name} order by 1, 2, 3")
+            for mart in stored_marts()
+        }
+        return {name: found for name, found in rows.items() if found}
+
+    before = filled()
+    assert {mart.name for mart in stored_marts() if mart.dataset == "sales"} <= before.keys()
+    assert "best_products_by_country" in before
+    shop.warehouse.execute(f"truncate {', '.join(f'mart.{name}' for name in before)}".encode())
     refresh(shop)
-    assert {
-        name: shop.rows(f"select * from mart.{name} order by 1, 2, 3") for name in marts_of_sales
-    } == filled
+    assert filled() == before
+
+
+def test_mart_of_days_that_was_emptied_has_all_days_after_a_refresh_of_live(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    refresh(shop)
+    shop.warehouse.execute("truncate mart.sales_by_day")
+    shop.order(2, "2024-03-11")
+    shop.capture()
+    with start_run(shop.warehouse_url, flow="live") as run:
+        assert "sales_by_day" in marts.refresh_days(shop.warehouse, run.run_id)
+    assert shop.rows("select ordered_date::text, order_count from mart.sales_by_day order by 1") == [
+        ("2024-03-10", 1),
+        ("2024-03-11", 1),
+    ]
 
 
 def test_star_without_statistics_is_analyzed_before_marts_are_made_of_it(

@@ -2,13 +2,16 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from tests.archive import load
 from tests.integration.conftest import Declare
+from tests.integration.test_capture import only
 from tests.integration.test_daily_snapshot import shift
 from tests.pipeline import Pipeline, Row, content
 from warehouse.archive import upkeep
@@ -23,6 +26,7 @@ from warehouse.rebuild.take_over import take_over
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.audit import start_run
 from warehouse.settings import Settings
+from warehouse.sources.declaration import SchemaPolicy
 from warehouse.undo.undo import undo
 
 
@@ -150,6 +154,94 @@ def test_one_table_is_rebuilt_and_its_differences_are_listed(shop: Pipeline, arc
     assert content(shop.warehouse) == before
     with pytest.raises(NotArchived, match=r"dwh\.dim_nothing"):
         run_rebuild(shop, archive, "dwh.dim_nothing")
+
+
+def rebuilt_mirror(pipeline: Pipeline, archive: Archive, damage: str) -> set[Row]:
+    """The rows of raw.shop_thing once it was damaged and rebuilt."""
+    pipeline.warehouse.execute(damage.encode())
+    run_rebuild(pipeline, archive, "raw.shop_thing")
+    return set(pipeline.rows("select to_jsonb(thing)::text from raw.shop_thing as thing"))
+
+
+@pytest.mark.parametrize(
+    ("first", "later"),
+    [
+        ("integer", ["text"]),
+        # Earlier values are none of the later type.
+        ("text", ["integer using length(value)"]),
+        ("varchar(5)", ["uuid using md5(value)::uuid"]),
+        ("varchar(5)", ["varchar(9)", "numeric using length(value)"]),
+        ("timestamptz", ["text", "timestamptz using value::timestamptz"]),
+    ],
+)
+def test_mirror_whose_column_had_another_type_is_rebuilt_as_it_was(
+    pipeline: Pipeline, archive: Archive, first: str, later: list[str]
+) -> None:
+    (table,) = only("thing").tables
+    evolving = replace(table, on_schema_change=SchemaPolicy(changed_type="evolve"))
+    pipeline.source = replace(only("thing"), tables=(evolving,))
+    value = {"integer": "7", "timestamptz": "2024-01-01"}.get(first, "abc")
+    pipeline.do(
+        f"create table thing (id integer primary key, updated_at timestamptz default now(), value {first})",
+        f"insert into thing select id, '2024-01-01', '{value}' from generate_series(1, 4) as id",
+    )
+    load(pipeline, archive)
+    pipeline.do("delete from thing where id = 1", "update thing set updated_at = now() where id = 2")
+    load(pipeline, archive)
+    for number, kind in enumerate(later, start=3):
+        pipeline.do(f"alter table thing alter value type {kind}")
+        load(pipeline, archive)
+        pipeline.do(f"delete from thing where id = {number}")
+        load(pipeline, archive)
+    expected = set(pipeline.rows("select to_jsonb(thing)::text from raw.shop_thing as thing"))
+    assert run_rebuild(pipeline, archive) == []
+    for damage in ("truncate raw.shop_thing", "drop table raw.shop_thing cascade"):
+        assert rebuilt_mirror(pipeline, archive, damage) == expected
+
+
+def test_mirror_whose_columns_have_any_name_is_rebuilt_as_it_was(
+    pipeline: Pipeline, archive: Archive
+) -> None:
+    pipeline.source = only("thing")
+    names = ("_operation", "_batch_id", "_state", "_removed_by", "_mirror_run_id", "_rescued_data")
+    names += ("expected", "repeated", "archived", "typed", "last", "a%b", "%s", "{x}", 'a"b', "a b")
+    columns = [sql.Identifier(name).as_string() for name in names]
+    pipeline.do(
+        "create table thing (id integer primary key, updated_at timestamptz default now(), "
+        + ", ".join(f"{column} text default 'x'" for column in columns)
+        + ")",
+        "insert into thing select id, '2024-01-01' from generate_series(1, 4) as id",
+    )
+    load(pipeline, archive)
+    changes = ", ".join(f"{column} = 'y'" for column in columns)
+    pipeline.do(
+        "delete from thing where id = 1", f"update thing set {changes}, updated_at = now() where id = 2"
+    )
+    load(pipeline, archive)
+    expected = set(pipeline.rows("select to_jsonb(thing)::text from raw.shop_thing as thing"))
+    assert run_rebuild(pipeline, archive) == []
+    for damage in ("truncate raw.shop_thing", "drop table raw.shop_thing cascade"):
+        assert rebuilt_mirror(pipeline, archive, damage) == expected
+
+
+def test_mirror_of_as_many_columns_as_a_table_may_have_is_rebuilt_as_it_was(
+    pipeline: Pipeline, archive: Archive
+) -> None:
+    pipeline.source = only("thing", cursor=None)
+    kinds = {"bigint": "9123456789012345678", "timestamptz": "now()", "double precision": "0.1 + 0.2"}
+    columns = {f"{kind[:3]}{n}": (kind, value) for kind, value in kinds.items() for n in range(310)}
+    pipeline.do(
+        "create table thing (id integer primary key, "
+        + ", ".join(f"{name} {kind}" for name, (kind, _) in columns.items())
+        + ")",
+        f"insert into thing select id, {', '.join(value for _, value in columns.values())} "
+        "from generate_series(1, 3) as id",
+    )
+    load(pipeline, archive)
+    pipeline.do("update thing set big0 = 0 where id = 2", "delete from thing where id = 3")
+    load(pipeline, archive)
+    expected = set(pipeline.rows("select to_jsonb(thing)::text from raw.shop_thing as thing"))
+    assert rebuilt_mirror(pipeline, archive, "drop table raw.shop_thing cascade") == expected
 
 
 def test_rebuild_that_is_killed_leaves_the_live_tables_as_they_were(

@@ -85,7 +85,12 @@ def refresh_days(connection: psycopg.Connection, run_id: int) -> tuple[str, ...]
             if state is None or not state.is_followed or state.definition != _definition(connection, mart):
                 continue
             if state.load_id < reached[0] or state.change_id < reached[1]:
-                values = changed_values(connection, mart, Since(state.load_id, state.change_id))
+                # Days alone would leave one that was emptied with these days for good.
+                values = (
+                    changed_values(connection, mart, Since(state.load_id, state.change_id))
+                    if _has_rows(connection, mart)
+                    else None
+                )
                 _replace(connection, mart, values)
                 _remember(connection, mart, state.definition, reached, run_id)
             done.append(mart.name)
@@ -136,6 +141,7 @@ def refresh_stored(
             if (
                 known is not None
                 and known.definition == definitions[mart.name]
+                and _has_rows(connection, mart)
                 and not _star_changed(connection, mart, Since(known.load_id, known.change_id))
             ):
                 continue

@@ -18,6 +18,17 @@ from warehouse.reconcile.compare import EXPECTED
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# Types of Delta that are read as such: a row of many columns would not fit into a page as texts. Others are.
+_KINDS: Final = {
+    "boolean": "boolean",
+    "short": "smallint",
+    "integer": "integer",
+    "long": "bigint",
+    "float": "real",
+    "double": "double precision",
+    "timestamp": "timestamptz",
+    "date": "date",
+}
 _READ: Final = ("_operation", "_batch_id", "_run_id", "_mirror_run_id", "_rescued_data")
 
 
@@ -30,7 +41,7 @@ class AsOf(NamedTuple):
 
 @dataclass(frozen=True)
 class ArchivedRows:
-    """Rows of an archived table in pg_temp.archived, every value as PostgreSQL's text."""
+    """Rows of an archived table in pg_temp.archived: values of a fixed size as such, others as PostgreSQL's text."""
 
     # Fields of the Delta table by column, the newest first, and the column's type in PostgreSQL.
     fields: Mapping[str, Sequence[str]]
@@ -66,12 +77,12 @@ def read_rows(
         return None
     fields: dict[str, list[str]] = {}
     types: dict[str, str] = {}
+    kinds = {name: _KINDS.get(HOUSEKEEPING[name], "text") for name in _READ}
     for name, field in fields_of(table).items():
         if column := field["metadata"].get("dwh.column"):
             fields.setdefault(column, []).insert(0, name)
             types[column] = field["metadata"]["dwh.type"]
-    stored = [name for names in fields.values() for name in names]
-    kinds = {name: "bigint" if HOUSEKEEPING.get(name) == "long" else "text" for name in (*_READ, *stored)}
+            kinds[name] = _KINDS.get(field["type"], "text")
     connection.execute(
         sql.SQL(
             "drop table if exists pg_temp.archived; create temp table archived ({}) on commit drop"
@@ -93,7 +104,7 @@ def read_rows(
 
 def read_nothing(connection: psycopg.Connection) -> ArchivedRows:
     """The rows of a table that never had any: an empty pg_temp.archived."""
-    kinds = {name: "bigint" if HOUSEKEEPING[name] == "long" else "text" for name in _READ}
+    kinds = {name: _KINDS.get(HOUSEKEEPING[name], "text") for name in _READ}
     connection.execute(
         sql.SQL(
             "drop table if exists pg_temp.archived; create temp table archived ({}) on commit drop"
@@ -144,17 +155,24 @@ def build_trail(
 
 
 def build_mirror(
-    connection: psycopg.Connection, archived: ArchivedRows, key: Sequence[str], columns: Mapping[str, str]
+    connection: psycopg.Connection,
+    archived: ArchivedRows,
+    key: Sequence[str],
+    columns: Mapping[str, str],
+    retyped: Mapping[str, int],
 ) -> None:
     """Fill pg_temp.expected with the state of a mirror, `_run_id` and `_is_deleted` included.
 
     A deleted row keeps the values that it had; `_run_id` is that of the first batch that brought the row's last state.
+    Of columns that were `retyped`, what was archived before that batch is null, as the mirror has it since.
     """
     _find_repeated(connection, archived, key, columns)
     connection.execute(
         sql.SQL(_MIRROR).format(
             expected=EXPECTED,
-            typed=_typed(archived, columns),
+            typed=_typed(
+                archived, columns, {name: batch for name, batch in retyped.items() if name not in key}
+            ),
             columns=listed(list(columns)),
             repeated=same_key(key, "typed", "repeated"),
             written=sql.SQL(", ").join(sql.Identifier("written", name) for name in columns),
@@ -165,11 +183,22 @@ def build_mirror(
     )
 
 
-def _typed(archived: ArchivedRows, columns: Mapping[str, str]) -> sql.Composable:
-    """Select list of the values of these columns, of these types."""
+def _typed(
+    archived: ArchivedRows, columns: Mapping[str, str], retyped: Mapping[str, int] | None = None
+) -> sql.Composable:
+    """Select list of the values of these columns, of these types; of `retyped` ones from a batch on."""
+
+    def value(name: str, kind: str) -> sql.Composable:
+        typed = archived.typed(name, kind)
+        if retyped is None or name not in retyped:
+            return typed
+        # What an earlier type allowed need not be valid in this one.
+        return sql.SQL("case when archived._batch_id >= {} then {} end").format(
+            sql.Literal(retyped[name]), typed
+        )
+
     return sql.SQL(", ").join(
-        sql.SQL("{} as {}").format(archived.typed(name, kind), sql.Identifier(name))
-        for name, kind in columns.items()
+        sql.SQL("{} as {}").format(value(name, kind), sql.Identifier(name)) for name, kind in columns.items()
     )
 
 
@@ -202,66 +231,70 @@ _DELETE_VOID: Final = """
             select max(voided._batch_id) from pg_temp.archived as voided where voided._operation = 'truncate'
         )
 """
+# A source may have columns of any name: ours are in angle brackets.
 _ROWS: Final = """
     drop table if exists {expected};
     create temp table expected on commit drop as
     with typed as not materialized (
-        select {typed}, _operation, _batch_id from pg_temp.archived as archived
+        select {typed}, archived._operation as "<operation>", archived._batch_id as "<batch>"
+        from pg_temp.archived as archived
     ),
 
     last as (
-        select distinct on ({key}) {columns}, _operation
+        select distinct on ({key}) {columns}, "<operation>"
         from typed where exists (select from pg_temp.repeated as repeated where {repeated})
-        order by {key}, _batch_id desc
+        order by {key}, "<batch>" desc
     )
 
     select {columns} from typed
-    where _operation <> 'remove' and not exists (select from pg_temp.repeated as repeated where {repeated})
+    where "<operation>" <> 'remove' and not exists (select from pg_temp.repeated as repeated where {repeated})
     union all
-    select {columns} from last where _operation <> 'remove'
+    select {columns} from last where "<operation>" <> 'remove'
 """
 _MIRROR: Final = """
     drop table if exists {expected};
     create temp table expected on commit drop as
     with typed as not materialized (
-        select {typed}, _operation, _batch_id, coalesce(_mirror_run_id, _run_id) as _run_id
+        select {typed}, archived._operation as "<operation>", archived._batch_id as "<batch>",
+            coalesce(archived._mirror_run_id, archived._run_id) as "<run>"
         from pg_temp.archived as archived
     ),
 
     numbered as (
         select
             *,
-            case when _operation = 'delete' then 'deleted' else _operation || md5(row({columns})::text) end as _state,
-            max(_batch_id) filter (where _operation = 'remove') over (partition by {key}) as _removed_by
+            case when "<operation>" = 'delete' then 'deleted' else "<operation>" || md5(row({columns})::text) end
+                as "<state>",
+            max("<batch>") filter (where "<operation>" = 'remove') over (partition by {key}) as "<removed by>"
         from typed where exists (select from pg_temp.repeated as repeated where {repeated})
     ),
 
     alive as (
-        select *, lag(_state) over (partition by {key} order by _batch_id) as _state_before
+        select *, lag("<state>") over (partition by {key} order by "<batch>") as "<state before>"
         from numbered
-        where _batch_id > coalesce(_removed_by, -1)
+        where "<batch>" > coalesce("<removed by>", -1)
     ),
 
     last as (
-        select distinct on ({key}) {key}, _operation in ('delete', 'write_deleted') as _is_deleted
-        from alive order by {key}, _batch_id desc
+        select distinct on ({key}) {key}, "<operation>" in ('delete', 'write_deleted') as "<is deleted>"
+        from alive order by {key}, "<batch>" desc
     ),
 
     changed as (
-        select distinct on ({key}) {key}, _run_id
-        from alive where _state is distinct from _state_before order by {key}, _batch_id desc
+        select distinct on ({key}) {key}, "<run>"
+        from alive where "<state>" is distinct from "<state before>" order by {key}, "<batch>" desc
     ),
 
     written as (
         select distinct on ({key}) {columns}
-        from alive where _operation in ('write', 'write_deleted') order by {key}, _batch_id desc
+        from alive where "<operation>" in ('write', 'write_deleted') order by {key}, "<batch>" desc
     )
 
-    select {columns}, _run_id, _operation = 'write_deleted' as _is_deleted from typed
-    where _operation in ('write', 'write_deleted')
+    select {columns}, "<run>" as _run_id, "<operation>" = 'write_deleted' as _is_deleted from typed
+    where "<operation>" in ('write', 'write_deleted')
         and not exists (select from pg_temp.repeated as repeated where {repeated})
     union all
-    select {written}, changed._run_id, last._is_deleted
+    select {written}, changed."<run>", last."<is deleted>"
     from written inner join last on {last} inner join changed on {changed}
 """
 
@@ -309,6 +342,9 @@ def manifest_of(
     if read_rows(connection, archive, "audit/captured_table", warehouse_id, as_of=as_of) is None:
         return []
     rows = connection.execute(_CAPTURED).fetchall()
+    retyped: dict[tuple[str, str], dict[str, int]] = {}
+    for source, name, column, batch_id in connection.execute(_RETYPED):
+        retyped.setdefault((source, name), {})[column] = batch_id
     return [
         CapturedTable(
             source,
@@ -320,6 +356,7 @@ def manifest_of(
             run_id,
             batch_id,
             {column: told for column, _, *comments in json.loads(described or "[]") for told in comments},
+            retyped.get((source, name), {}),
         )
         for source, name, mirror, key, columns, comment, run_id, batch_id, described in rows
     ]
@@ -339,6 +376,8 @@ class CapturedTable:
     # The last batch that had rows, if one had.
     batch_id: int | None
     column_comments: Mapping[str, str]
+    # By column that had another type before, the first batch with the present one.
+    retyped: Mapping[str, int]
 
 
 # Batches that an undo or a repair wrote do not know what the source says of its tables.
@@ -360,4 +399,27 @@ _CAPTURED: Final = """
         last.batch_id, described.columns
     from last left join described on last.source = described.source and last.table_name = described.table_name
     order by last.source, last.table_name
+"""
+# A batch that had no rows is numbered before the rows of the manifest are.
+_RETYPED: Final = """
+    with entry as (
+        select source, table_name, columns, _batch_id, kind <> 'baseline' as is_batch,
+            coalesce(batch_id::bigint, _batch_id) as batch_id,
+            lag(columns) over (
+                partition by source, table_name order by _batch_id, kind <> 'baseline'
+            ) as columns_before
+        from pg_temp.archived
+    ),
+
+    described as (
+        select source, table_name, batch_id, part ->> 0 as name, part ->> 1 as type,
+            lag(part ->> 1) over (
+                partition by source, table_name, part ->> 0 order by _batch_id, is_batch
+            ) as type_before
+        from entry cross join lateral jsonb_array_elements(columns::jsonb) as part
+        where columns is distinct from columns_before
+    )
+
+    select source, table_name, name, max(batch_id) from described
+    where type <> type_before group by source, table_name, name
 """

@@ -130,7 +130,7 @@ class _Past:
         for name in sorted({*wanted} & self._captured.keys()):
             captured = self._captured[name]
             archived = self._read(table_path(captured.source, captured.name))
-            build_mirror(self._writer, archived, captured.key, captured.columns)
+            build_mirror(self._writer, archived, captured.key, captured.columns, captured.retyped)
             yield name
         for name in sorted({*wanted} & self._published.keys()):
             schema, _, table_name = name.partition(".")
