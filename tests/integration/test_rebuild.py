@@ -199,6 +199,35 @@ def test_mirror_whose_column_had_another_type_is_rebuilt_as_it_was(
         assert rebuilt_mirror(pipeline, archive, damage) == expected
 
 
+def test_rebuild_keeps_a_column_that_the_source_has_no_more(pipeline: Pipeline, archive: Archive) -> None:
+    (table,) = only("thing").tables
+    keeping = replace(table, on_schema_change=SchemaPolicy(dropped_column="ignore"))
+    pipeline.source = replace(only("thing"), tables=(keeping,))
+    pipeline.do(
+        "create table thing (id integer primary key, updated_at timestamptz default now(), name text, gone integer)",
+        "insert into thing select id, '2024-01-01', 'x', id from generate_series(1, 4) as id",
+    )
+    load(pipeline, archive)
+    pipeline.do(
+        "update thing set gone = 20, updated_at = now() where id = 2", "delete from thing where id = 3"
+    )
+    load(pipeline, archive)
+    pipeline.do(
+        "alter table thing drop column gone",
+        "update thing set name = 'y', updated_at = now()",
+        "insert into thing values (5, now(), 'z')",
+    )
+    load(pipeline, archive)
+    pipeline.do("insert into thing values (3, now(), 'back')", "delete from thing where id = 1")
+    load(pipeline, archive)
+    kept = pipeline.rows("select to_jsonb(thing)::text from raw.shop_thing as thing order by id")
+    assert pipeline.rows("select id, gone from raw.shop_thing order by id") == [
+        (1, 1), (2, 20), (3, 3), (4, 4), (5, None),
+    ]  # fmt: skip
+    assert run_rebuild(pipeline, archive) == []
+    assert rebuilt_mirror(pipeline, archive, "truncate raw.shop_thing") == {*kept}
+
+
 def test_mirror_whose_columns_have_any_name_is_rebuilt_as_it_was(
     pipeline: Pipeline, archive: Archive
 ) -> None:

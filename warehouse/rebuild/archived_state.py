@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import psycopg
@@ -30,6 +31,13 @@ _KINDS: Final = {
     "date": "date",
 }
 _READ: Final = ("_operation", "_batch_id", "_run_id", "_mirror_run_id", "_rescued_data")
+
+
+class Gap(NamedTuple):
+    """Batches without a column that the mirror kept: the first one, and the first that has it again."""
+
+    first_batch_id: int
+    until_batch_id: int | None
 
 
 class AsOf(NamedTuple):
@@ -160,12 +168,15 @@ def build_mirror(
     key: Sequence[str],
     columns: Mapping[str, str],
     retyped: Mapping[str, int],
+    gaps: Mapping[str, Sequence[Gap]],
 ) -> None:
     """Fill pg_temp.expected with the state of a mirror, `_run_id` and `_is_deleted` included.
 
     A deleted row keeps the values that it had; `_run_id` is that of the first batch that brought the row's last state.
-    Of columns that were `retyped`, what was archived before that batch is null, as the mirror has it since.
+    Of columns that were `retyped`, what was archived before that batch is null, as the mirror has it since. Of columns
+    with `gaps`, the batches in these had no values: rows keep those that they had.
     """
+    gaps = {name: found for name, found in gaps.items() if name in columns and name not in key}
     _find_repeated(connection, archived, key, columns)
     connection.execute(
         sql.SQL(_MIRROR).format(
@@ -175,6 +186,10 @@ def build_mirror(
             ),
             columns=listed(list(columns)),
             repeated=same_key(key, "typed", "repeated"),
+            groups=sql.SQL("").join(_group(name, found, key) for name, found in gaps.items()),
+            kept=sql.SQL(", ").join(
+                _kept(name, key) if name in gaps else sql.Identifier(name) for name in columns
+            ),
             written=sql.SQL(", ").join(sql.Identifier("written", name) for name in columns),
             key=listed(key),
             last=same_key(key, "written", "last"),
@@ -200,6 +215,34 @@ def _typed(
     return sql.SQL(", ").join(
         sql.SQL("{} as {}").format(value(name, kind), sql.Identifier(name)) for name, kind in columns.items()
     )
+
+
+def _group(column: str, gaps: Sequence[Gap], key: Sequence[str]) -> sql.Composable:
+    """Number of the value of a column that a row's version has, its own or that of a version before."""
+    return sql.SQL(
+        """, count(*) filter (where "<operation>" in ('write', 'write_deleted') and not ({in_gap}))
+            over (partition by {key} order by "<batch>") as {group}"""
+    ).format(
+        in_gap=sql.SQL(" or ").join(
+            sql.SQL('"<batch>" >= {} and {}').format(
+                sql.Literal(first),
+                sql.SQL("true") if until is None else sql.SQL('"<batch>" < {}').format(sql.Literal(until)),
+            )
+            for first, until in gaps
+        ),
+        key=listed(key),
+        group=_group_name(column),
+    )
+
+
+def _kept(column: str, key: Sequence[str]) -> sql.Composable:
+    return sql.SQL('first_value({0}) over (partition by {1}, {2} order by "<batch>") as {0}').format(
+        sql.Identifier(column), listed(key), _group_name(column)
+    )
+
+
+def _group_name(column: str) -> sql.Identifier:
+    return sql.Identifier(f"<value of {column}>"[-63:])
 
 
 def _find_repeated(
@@ -261,18 +304,27 @@ _MIRROR: Final = """
     ),
 
     numbered as (
-        select
-            *,
-            case when "<operation>" = 'delete' then 'deleted' else "<operation>" || md5(row({columns})::text) end
-                as "<state>",
-            max("<batch>") filter (where "<operation>" = 'remove') over (partition by {key}) as "<removed by>"
+        select *, max("<batch>") filter (where "<operation>" = 'remove') over (partition by {key}) as "<removed by>"
         from typed where exists (select from pg_temp.repeated as repeated where {repeated})
     ),
 
+    grouped as (
+        select * {groups} from numbered where "<batch>" > coalesce("<removed by>", -1)
+    ),
+
+    kept as (
+        select {kept}, "<operation>", "<batch>", "<run>" from grouped
+    ),
+
+    judged as (
+        select *,
+            case when "<operation>" = 'delete' then 'deleted' else "<operation>" || md5(row({columns})::text) end
+                as "<state>"
+        from kept
+    ),
+
     alive as (
-        select *, lag("<state>") over (partition by {key} order by "<batch>") as "<state before>"
-        from numbered
-        where "<batch>" > coalesce("<removed by>", -1)
+        select *, lag("<state>") over (partition by {key} order by "<batch>") as "<state before>" from judged
     ),
 
     last as (
@@ -335,6 +387,13 @@ def _texts(column: "pa.Array") -> "pa.Array":
     return column.cast(pa.string())
 
 
+class Shape(NamedTuple):
+    """Types of the columns of a table's batches, from a batch on."""
+
+    batch_id: int
+    types: Mapping[str, str]
+
+
 def manifest_of(
     connection: psycopg.Connection, archive: Archive, warehouse_id: str, as_of: AsOf | None = None
 ) -> list["CapturedTable"]:
@@ -342,9 +401,10 @@ def manifest_of(
     if read_rows(connection, archive, "audit/captured_table", warehouse_id, as_of=as_of) is None:
         return []
     rows = connection.execute(_CAPTURED).fetchall()
-    retyped: dict[tuple[str, str], dict[str, int]] = {}
-    for source, name, column, batch_id in connection.execute(_RETYPED):
-        retyped.setdefault((source, name), {})[column] = batch_id
+    shapes: dict[tuple[str, str], list[Shape]] = {}
+    for source, name, batch_id, columns in connection.execute(_SHAPES):
+        shape = Shape(batch_id, {one[0]: one[1] for one in json.loads(columns)})
+        shapes.setdefault((source, name), []).append(shape)
     return [
         CapturedTable(
             source,
@@ -356,7 +416,7 @@ def manifest_of(
             run_id,
             batch_id,
             {column: told for column, _, *comments in json.loads(described or "[]") for told in comments},
-            retyped.get((source, name), {}),
+            shapes[(source, name)],
         )
         for source, name, mirror, key, columns, comment, run_id, batch_id, described in rows
     ]
@@ -376,8 +436,31 @@ class CapturedTable:
     # The last batch that had rows, if one had.
     batch_id: int | None
     column_comments: Mapping[str, str]
-    # By column that had another type before, the first batch with the present one.
-    retyped: Mapping[str, int]
+    # The first batches with other columns than those before.
+    shapes: Sequence[Shape]
+
+    @property
+    def retyped(self) -> Mapping[str, int]:
+        """By column that had another type before, the first batch with the present one."""
+        known: dict[str, str] = {}
+        found = {}
+        for shape in self.shapes:
+            for name, kind in shape.types.items():
+                if known.setdefault(name, kind) != kind:
+                    found[name] = shape.batch_id
+            known |= shape.types
+        return found
+
+    @property
+    def gaps(self) -> Mapping[str, Sequence[Gap]]:
+        """By column, the batches without it after one that had it."""
+        found: dict[str, list[Gap]] = {}
+        for shape, following in zip_longest(self.shapes, self.shapes[1:]):
+            missing = {name for one in self.shapes for name in one.types if one.batch_id < shape.batch_id}
+            for name in missing - shape.types.keys():
+                gap = Gap(shape.batch_id, following.batch_id if following else None)
+                found.setdefault(name, []).append(gap)
+        return found
 
 
 # Batches that an undo or a repair wrote do not know what the source says of its tables.
@@ -401,25 +484,14 @@ _CAPTURED: Final = """
     order by last.source, last.table_name
 """
 # A batch that had no rows is numbered before the rows of the manifest are.
-_RETYPED: Final = """
-    with entry as (
+_SHAPES: Final = """
+    select source, table_name, batch_id, columns from (
         select source, table_name, columns, _batch_id, kind <> 'baseline' as is_batch,
             coalesce(batch_id::bigint, _batch_id) as batch_id,
             lag(columns) over (
                 partition by source, table_name order by _batch_id, kind <> 'baseline'
             ) as columns_before
         from pg_temp.archived
-    ),
-
-    described as (
-        select source, table_name, batch_id, part ->> 0 as name, part ->> 1 as type,
-            lag(part ->> 1) over (
-                partition by source, table_name, part ->> 0 order by _batch_id, is_batch
-            ) as type_before
-        from entry cross join lateral jsonb_array_elements(columns::jsonb) as part
-        where columns is distinct from columns_before
-    )
-
-    select source, table_name, name, max(batch_id) from described
-    where type <> type_before group by source, table_name, name
+    ) as entry
+    where columns is distinct from columns_before order by source, table_name, _batch_id, is_batch
 """
