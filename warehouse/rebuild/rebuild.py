@@ -280,9 +280,11 @@ class _Rebuild:
             one.mirror: one for source in self._sources for one in source.tables if one.source == table.source
         }
         mirror = declared_as.get(table.mirror) or Table(table.source, table.name, "", table.key, None)
-        columns = [
-            Column(name, kind, None, table.column_comments.get(name)) for name, kind in table.columns.items()
-        ]
+        kinds = dict(table.columns)
+        if mirror.on_schema_change.dropped_column == "ignore":
+            # The mirror had kept columns that the source has no more.
+            kinds = {name: kind for shape in table.shapes for name, kind in shape.types.items()} | kinds
+        columns = [Column(name, kind, None, table.column_comments.get(name)) for name, kind in kinds.items()]
         if is_new := ensure_mirror(writer, mirror, columns, table.comment):
             self.created.add(f"raw.{table.mirror}")
         archived = read_rows(
