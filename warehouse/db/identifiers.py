@@ -54,6 +54,13 @@ def definitions(types: Mapping[str, str]) -> sql.Composable:
     )
 
 
+def cast_to(types: Mapping[str, str]) -> sql.Composable:
+    """`a::integer as a, b::text as b`."""
+    return sql.SQL(", ").join(
+        sql.SQL("{0}::{1} as {0}").format(sql.Identifier(name), sql.SQL(kind)) for name, kind in types.items()
+    )
+
+
 def to_paste(connection: psycopg.Connection, *names: str, separator: str = ".") -> str:
     """`a."B c"`: names as a statement that people are shown has them, quoted where they have to be."""
     row = connection.execute(

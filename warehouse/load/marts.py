@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import class_row, dict_row
 
-from warehouse.db.identifiers import listed
+from warehouse.db.identifiers import cast_to, listed
 from warehouse.db.time_zone import zone_of
 from warehouse.load.changed_marts import Since, changed_values
 from warehouse.load.transaction import PLANNER_FOR_WHOLE_TABLES
@@ -232,13 +232,7 @@ def _replace(connection: psycopg.Connection, mart: Mart, values: list[str] | Non
             sql.SQL(
                 "drop table if exists pg_temp.computed; "
                 "create temp table computed on commit drop as select {} from ({}) as computed"
-            ).format(
-                sql.SQL(", ").join(
-                    sql.SQL("{}::{name}").format(sql.Identifier(column.name), name=sql.SQL(column.type))
-                    for column in mart.table().columns
-                ),
-                sql.SQL(mart.query()),
-            )
+            ).format(cast_to({one.name: one.type for one in mart.table().columns}), sql.SQL(mart.query()))
         )
         if _is_as_computed(connection, mart, columns):
             return 0, 0

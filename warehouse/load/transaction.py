@@ -8,21 +8,20 @@ from warehouse.db import staying_session
 from warehouse.db.locks import transaction_lock
 from warehouse.history.change_log import STAR_LOCK
 
-# Set-based statements over whole batches: hashes that fit in memory, no JIT, which costs more than it saves,
-# and cheap pages and comparisons, since recent rows are in memory: where few rows changed, index probes beat scans. No
-# memoize: the keys of a batch differ, so a cache of look-ups is filled in vain.
-_FOR_SETS = (
+# Set-based statements: hashes that fit in memory, workers, no JIT, which costs more than it saves. Where whole tables
+# are joined, PostgreSQL's own costs of pages and comparisons are right.
+PLANNER_FOR_WHOLE_TABLES = (
     "set local work_mem = '96MB'; set local maintenance_work_mem = '256MB'; set local jit = off; "
     "set local parallel_setup_cost = 100; set local parallel_tuple_cost = 0.001; "
     "set local min_parallel_table_scan_size = '1MB'"
 )
+# Over a batch also cheap pages and comparisons, since recent rows are in memory: where few rows changed, index probes
+# beat scans. No memoize: the keys of a batch differ, so a cache of look-ups is filled in vain.
 PLANNER = (
-    f"{_FOR_SETS}; "
+    f"{PLANNER_FOR_WHOLE_TABLES}; "
     "set local seq_page_cost = 0.1; set local random_page_cost = 0.11; set local cpu_operator_cost = 0.0005; "
     "set local enable_memoize = off"
 )
-# Whole tables are joined: PostgreSQL's own costs of pages and comparisons are right.
-PLANNER_FOR_WHOLE_TABLES = _FOR_SETS
 
 
 def begin_publishing(

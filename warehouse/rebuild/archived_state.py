@@ -30,7 +30,10 @@ _KINDS: Final = {
     "timestamp": "timestamptz",
     "date": "date",
 }
-_READ: Final = ("_operation", "_batch_id", "_run_id", "_mirror_run_id", "_rescued_data")
+_READ: Final = {
+    name: _KINDS.get(HOUSEKEEPING[name], "text")
+    for name in ("_operation", "_batch_id", "_run_id", "_mirror_run_id", "_rescued_data")
+}
 
 
 class Gap(NamedTuple):
@@ -85,17 +88,13 @@ def read_rows(
         return None
     fields: dict[str, list[str]] = {}
     types: dict[str, str] = {}
-    kinds = {name: _KINDS.get(HOUSEKEEPING[name], "text") for name in _READ}
+    kinds = dict(_READ)
     for name, field in fields_of(table).items():
         if column := field["metadata"].get("dwh.column"):
             fields.setdefault(column, []).insert(0, name)
             types[column] = field["metadata"]["dwh.type"]
             kinds[name] = _KINDS.get(field["type"], "text")
-    connection.execute(
-        sql.SQL(
-            "drop table if exists pg_temp.archived; create temp table archived ({}) on commit drop"
-        ).format(definitions(kinds))
-    )
+    _create_archived(connection, kinds)
     count = 0
     copy = sql.SQL("copy pg_temp.archived ({}) from stdin (format csv)").format(listed(list(kinds)))
     with connection.cursor() as cursor, cursor.copy(copy) as incoming:
@@ -112,13 +111,16 @@ def read_rows(
 
 def read_nothing(connection: psycopg.Connection) -> ArchivedRows:
     """The rows of a table that never had any: an empty pg_temp.archived."""
-    kinds = {name: _KINDS.get(HOUSEKEEPING[name], "text") for name in _READ}
+    _create_archived(connection, _READ)
+    return ArchivedRows({}, {}, 0)
+
+
+def _create_archived(connection: psycopg.Connection, kinds: Mapping[str, str]) -> None:
     connection.execute(
         sql.SQL(
             "drop table if exists pg_temp.archived; create temp table archived ({}) on commit drop"
         ).format(definitions(kinds))
     )
-    return ArchivedRows({}, {}, 0)
 
 
 def build_rows(
@@ -163,12 +165,7 @@ def build_trail(
 
 
 def build_mirror(
-    connection: psycopg.Connection,
-    archived: ArchivedRows,
-    key: Sequence[str],
-    columns: Mapping[str, str],
-    retyped: Mapping[str, int],
-    gaps: Mapping[str, Sequence[Gap]],
+    connection: psycopg.Connection, archived: ArchivedRows, table: "CapturedTable", columns: Mapping[str, str]
 ) -> None:
     """Fill pg_temp.expected with the state of a mirror, `_run_id` and `_is_deleted` included.
 
@@ -176,19 +173,22 @@ def build_mirror(
     Of columns that were `retyped`, what was archived before that batch is null, as the mirror has it since. Of columns
     with `gaps`, the batches in these had no values: rows keep those that they had.
     """
-    gaps = {name: found for name, found in gaps.items() if name in columns and name not in key}
+    key = table.key
+    gaps = {name: found for name, found in table.gaps.items() if name in columns and name not in key}
+    # A number for each: whatever the column is called, this is an identifier.
+    values = {name: sql.Identifier(f"<value {place}>") for place, name in enumerate(gaps)}
     _find_repeated(connection, archived, key, columns)
     connection.execute(
         sql.SQL(_MIRROR).format(
             expected=EXPECTED,
             typed=_typed(
-                archived, columns, {name: batch for name, batch in retyped.items() if name not in key}
+                archived, columns, {name: batch for name, batch in table.retyped.items() if name not in key}
             ),
             columns=listed(list(columns)),
             repeated=same_key(key, "typed", "repeated"),
-            groups=sql.SQL("").join(_group(name, found, key) for name, found in gaps.items()),
+            groups=sql.SQL("").join(_group(values[name], found, key) for name, found in gaps.items()),
             kept=sql.SQL(", ").join(
-                _kept(name, key) if name in gaps else sql.Identifier(name) for name in columns
+                _kept(name, values[name], key) if name in gaps else sql.Identifier(name) for name in columns
             ),
             written=sql.SQL(", ").join(sql.Identifier("written", name) for name in columns),
             key=listed(key),
@@ -217,8 +217,8 @@ def _typed(
     )
 
 
-def _group(column: str, gaps: Sequence[Gap], key: Sequence[str]) -> sql.Composable:
-    """Number of the value of a column that a row's version has, its own or that of a version before."""
+def _group(name: sql.Identifier, gaps: Sequence[Gap], key: Sequence[str]) -> sql.Composable:
+    """Number of the value of a column that a row's version has, its own or that of a version before, as `name`."""
     return sql.SQL(
         """, count(*) filter (where "<operation>" in ('write', 'write_deleted') and not ({in_gap}))
             over (partition by {key} order by "<batch>") as {group}"""
@@ -231,18 +231,14 @@ def _group(column: str, gaps: Sequence[Gap], key: Sequence[str]) -> sql.Composab
             for first, until in gaps
         ),
         key=listed(key),
-        group=_group_name(column),
+        group=name,
     )
 
 
-def _kept(column: str, key: Sequence[str]) -> sql.Composable:
+def _kept(column: str, group: sql.Identifier, key: Sequence[str]) -> sql.Composable:
     return sql.SQL('first_value({0}) over (partition by {1}, {2} order by "<batch>") as {0}').format(
-        sql.Identifier(column), listed(key), _group_name(column)
+        sql.Identifier(column), listed(key), group
     )
-
-
-def _group_name(column: str) -> sql.Identifier:
-    return sql.Identifier(f"<value of {column}>"[-63:])
 
 
 def _find_repeated(
@@ -403,7 +399,7 @@ def manifest_of(
     rows = connection.execute(_CAPTURED).fetchall()
     shapes: dict[tuple[str, str], list[Shape]] = {}
     for source, name, batch_id, columns in connection.execute(_SHAPES):
-        shape = Shape(batch_id, {one[0]: one[1] for one in json.loads(columns)})
+        shape = Shape(batch_id, _types_of(columns))
         shapes.setdefault((source, name), []).append(shape)
     return [
         CapturedTable(
@@ -411,7 +407,7 @@ def manifest_of(
             name,
             mirror,
             tuple(key),
-            {one[0]: one[1] for one in json.loads(columns)},
+            _types_of(columns),
             comment,
             run_id,
             batch_id,
@@ -420,6 +416,10 @@ def manifest_of(
         )
         for source, name, mirror, key, columns, comment, run_id, batch_id, described in rows
     ]
+
+
+def _types_of(columns: str) -> Mapping[str, str]:
+    return {name: kind for name, kind, *_ in json.loads(columns)}
 
 
 @dataclass(frozen=True)

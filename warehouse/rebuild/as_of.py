@@ -130,9 +130,7 @@ class _Past:
         for name in sorted({*wanted} & self._captured.keys()):
             captured = self._captured[name]
             archived = self._read(table_path(captured.source, captured.name))
-            build_mirror(
-                self._writer, archived, captured.key, captured.columns, captured.retyped, captured.gaps
-            )
+            build_mirror(self._writer, archived, captured, captured.columns)
             yield name
         for name in sorted({*wanted} & self._published.keys()):
             schema, _, table_name = name.partition(".")

@@ -292,7 +292,7 @@ class _Rebuild:
         ) or read_nothing(writer)
         types = columns_of(writer, "raw", table.mirror)
         values = {name: kind for name, kind in types.items() if name not in HOUSEKEEPING}
-        build_mirror(writer, archived, table.key, values, table.retyped, table.gaps)
+        build_mirror(writer, archived, table, values)
         verdict = _put_in_place(
             writer,
             Comparison(

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from warehouse.db.identifiers import each, text_array
+from warehouse.db.identifiers import cast_to, each, text_array
 from warehouse.extract.catalog import columns_of
 from warehouse.load.batch import Batch
 from warehouse.load.facts import infer_missing
@@ -43,9 +43,7 @@ def reconcile_facts(batch: Batch, fact: Fact) -> Iterator[Verdict]:
         create temp table expected on commit drop as select {values} from ({query}) as prepared;
         """,
         **names,
-        values=sql.SQL(", ").join(
-            sql.SQL("{0}::{1} as {0}").format(sql.Identifier(name), sql.SQL(types[name])) for name in columns
-        ),
+        values=cast_to({name: types[name] for name in columns}),
     )
     where = "found.source_system = {source}"
     if batch.exists("select from {waiting}", **names):
@@ -147,10 +145,9 @@ def _last_good_states(batch: Batch, fact: Fact) -> Verdict:
     total = 0
     with_history = {dimension.entity for dimension in DIMENSIONS if dimension.has_history}
     with without_indexes(batch.connection):
-        batch.execute(
+        held = batch.create_temporary(
+            "held",
             """
-            drop table if exists pg_temp.held;
-            create temp table held on commit drop as
             select fact.ctid as "<place>", row_key as "<row key>", fact.*
             from (select distinct row_key from {waiting}) as waiting
             inner join {target} as fact on {same} and fact.source_system = {source}
@@ -161,10 +158,9 @@ def _last_good_states(batch: Batch, fact: Fact) -> Verdict:
                 for place, name in enumerate(fact.natural_key, start=1)
             ),
         )
-    (held,) = batch.execute("select count(*) from pg_temp.held").fetchone() or (0,)
     # An update moves a row.
     moved: dict[str, str] = {}
-    for name in (*fact.references, *fact.derived) if held else ():
+    for name in (*fact.references, *fact.derived):
         names = {
             "event": sql.Identifier(fact.event_time),
             "dimension": sql.Identifier("dwh", f"dim_{name}"),
