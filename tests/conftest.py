@@ -19,6 +19,7 @@ from psycopg import sql
 from stack.files import exclusive
 from stack.local import down
 from stack.postgres import EmbeddedPostgres
+from tests.clock import await_whole_day
 
 if TYPE_CHECKING:
     from tests.marts import MartWorld
@@ -114,6 +115,12 @@ def _remove_unless_alive(folder: Path) -> None:
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The current folder is the test's own: .env and every path that is not absolute are its own, too."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def whole_day() -> None:
+    """A test that reads the clock twice reads the same day: none begins shortly before midnight (UTC)."""
+    await_whole_day()
 
 
 @pytest.fixture(scope="session")

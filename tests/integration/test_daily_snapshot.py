@@ -5,6 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from tests.clock import await_whole_day
 from tests.pipeline import Pipeline
 from warehouse.errors import DifferencesFound
 from warehouse.migrations import upgrade
@@ -115,6 +116,7 @@ def test_rows_name_the_versions_valid_when_their_day_began(stocked: Pipeline) ->
 def test_days_are_those_of_the_companys_time_zone(stocked: Pipeline, zone: str) -> None:
     """One of these zones is on another day than UTC at any moment; they are 25 hours apart."""
     shop = stocked
+    await_whole_day(ZoneInfo(zone))
     shop.warehouse.execute("delete from dwh.fact_inventory_day")
     upgrade(shop.warehouse_url, time_zone=zone)
     shop.capture()
