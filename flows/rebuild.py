@@ -10,7 +10,7 @@ from warehouse.archive.place import Archive
 from warehouse.load import marts
 from warehouse.rebuild import as_of as past
 from warehouse.rebuild import rebuild as engine
-from warehouse.rebuild.damage import WEBLOG_AGGREGATES, WEBLOG_TABLES
+from warehouse.rebuild.damage import WEBLOG_AGGREGATES, WEBLOG_TABLES, has_weblogs
 from warehouse.rebuild.take_over import take_over
 from warehouse.reconcile.verdict import Verdict
 from warehouse.runs.audit import Load, Run, ensure_alive
@@ -44,7 +44,7 @@ def rebuild(tables: list[str] | None = None, as_of: int | None = None) -> FlowRe
         if as_of is not None:
             return FlowResult(NAME, run.run_id, build_past(run, archive, settings, tables, as_of))
         verdicts = rebuild_tables(run, archive, settings, wanted)
-        if of_weblogs:
+        if of_weblogs and has_weblogs(run.connection):
             # Those that are named are loaded again as a whole.
             every_file = tables is not None and not WEBLOG_AGGREGATES.issuperset(of_weblogs)
             verdicts += rebuild_requests(run, settings, every_file)

@@ -10,13 +10,16 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.pipeline import Pipeline
+from tests.archive import load
+from tests.pipeline import Pipeline, content
 from tests.weblog_lake import BRAZIL, line, lines, make_lake
 from warehouse import migrations, weblogs
+from warehouse.archive.place import Archive
 from warehouse.db.connections import connect
 from warehouse.db.roles import LOADER, MARKETING, OWNER, READER, ROLES
 from warehouse.errors import AccessRefused
 from warehouse.load import marts
+from warehouse.rebuild.rebuild import rebuild
 from warehouse.reconcile.reconcile import reconcile_weblog_files
 from warehouse.runs.audit import start_run
 from warehouse.weblogs.storage.partitions import Partitions
@@ -104,6 +107,38 @@ def test_another_loader_goes_on_with_what_one_has_made(
     other.capture()
     other.close()
     assert len(narrow.facts()) == 2
+
+
+def test_the_loader_rebuilds_mirrors_and_what_was_emptied_and_leaves_the_rest_to_the_owner(
+    narrow: Pipeline, login: Login, warehouse_url: str, tmp_path: Path
+) -> None:
+    archive = Archive(tmp_path / "archive")
+    load(narrow, archive)
+    before = content(narrow.warehouse)
+
+    def run_rebuild(url: str, *tables: str) -> None:
+        with start_run(url, flow="rebuild") as run:
+            rebuild(run, archive, [narrow.source], tables)
+
+    with connect(warehouse_url, autocommit=True) as administrator:
+        administrator.execute("drop table raw.shop_customer; truncate dwh.dim_product cascade")
+        tables = ("raw.shop_customer", "dwh.dim_product", "dwh.fact_order_item", "dwh.fact_inventory_day")
+        run_rebuild(narrow.warehouse_url, *tables)
+        assert content(narrow.warehouse) == before
+        administrator.execute("drop table dwh.dim_customer cascade")
+        with pytest.raises(AccessRefused, match=r"may not create what is missing: .* Nothing was changed"):
+            run_rebuild(narrow.warehouse_url, "dwh.dim_customer")
+        owner = login(warehouse_url, OWNER, acts_as=OWNER)
+        run_rebuild(owner, "dwh.dim_customer")
+        assert content(narrow.warehouse) == before
+        owners = (
+            "select tableowner from pg_tables where tablename in ('shop_customer', 'dim_customer') order by 1"
+        )
+        assert administrator.execute(owners.encode()).fetchall() == [(LOADER,), (OWNER,)]
+    # Who loads and who reads may go on.
+    load(narrow, archive)
+    with connect(login(warehouse_url, READER), autocommit=True) as reader:
+        assert reader.execute("select count(*) from dwh.dim_customer").fetchone() == (2,)
 
 
 def test_the_loader_makes_partitions(narrow: Pipeline) -> None:
@@ -252,14 +287,9 @@ def test_roles_outlive_the_downgrade_of_one_of_two_warehouses(
 def test_without_roles_and_the_privilege_to_create_them_the_error_names_the_statements(
     warehouse_url: str, login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sqlalchemy import create_engine
-
     from warehouse.db import roles
 
     monkeypatch.setattr(roles, "ROLES", {**ROLES, "dwh_nobody": "Nobody."})
     url = login(warehouse_url, OWNER)
-    with (
-        create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url)).connect() as connection,
-        pytest.raises(AccessRefused, match="create role dwh_nobody nologin;"),
-    ):
+    with connect(url) as connection, pytest.raises(AccessRefused, match="create role dwh_nobody nologin;"):
         roles.ensure_roles(connection)

@@ -154,3 +154,16 @@ where
         select 1 from aclexplode(relation.relacl) as granted
         where granted.grantee = 'dwh_marketing'::regrole
     )
+union all
+-- Who rebuilds a dimension lets its keys go on after those that it had.
+select
+    format('grant select, update on sequence %I.%I to dwh_loader', namespace.nspname, sequence.relname) as statement,
+    false as is_made_by_loads
+from pg_class as sequence
+inner join pg_namespace as namespace on sequence.relnamespace = namespace.oid
+where
+    namespace.nspname in ('dwh', 'audit') and sequence.relkind = 'S'
+    and not (
+        has_sequence_privilege('dwh_loader', sequence.oid, 'select')
+        and has_sequence_privilege('dwh_loader', sequence.oid, 'update')
+    )

@@ -2,15 +2,11 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import psycopg
 
 from warehouse.errors import AccessRefused
-
-if TYPE_CHECKING:
-    # Loading the warehouse knows its roles, but not the library that migrates it.
-    from sqlalchemy import Connection
 
 OWNER, LOADER, READER, MARKETING, MONITOR, LEAD_READER = (
     "dwh_owner", "dwh_loader", "dwh_reader", "dwh_marketing", "dwh_monitor", "dwh_lead_reader",
@@ -27,13 +23,13 @@ _EXISTING = "select rolname from pg_roles"
 _GRANTS = (Path(__file__).parent / "grants.sql").read_text()
 
 
-def ensure_roles(connection: "Connection") -> None:
+def ensure_roles(connection: psycopg.Connection) -> None:
     """Make the roles that are missing; other warehouses of the cluster share them.
 
     Raises:
         AccessRefused: they are missing, and whoever migrates may not make them.
     """
-    missing = _absent(connection.exec_driver_sql(_EXISTING).scalars())
+    missing = _absent(name for (name,) in connection.execute(_EXISTING))
     if missing and not _scalar(
         connection, "select rolsuper or rolcreaterole from pg_roles where rolname = current_user"
     ):
@@ -45,44 +41,47 @@ def ensure_roles(connection: "Connection") -> None:
         )
     for role in missing:
         # Another warehouse of the cluster may be migrated at the same time.
-        connection.exec_driver_sql(
+        _execute(
+            connection,
             f"""
             do $$ begin
                 create role {role} nologin;
                 comment on role {role} is '{ROLES[role]}';
             exception when duplicate_object or unique_violation then null;
             end $$
-            """
+            """,
         )
 
 
-def apply_grants(connection: "Connection") -> None:
+def apply_grants(connection: psycopg.Connection) -> None:
     """Set owners and grants of everything in the database; nothing before its first migration."""
     if _scalar(connection, "select to_regclass('audit.personal_data')") is None:
         return
     # A dump that was restored on another server comes without them.
     ensure_roles(connection)
-    run = connection.exec_driver_sql
     _join(connection)
     # For the moment only: an owner must be one who could have created the stored mart there.
-    run(f"grant create on schema mart to {LOADER}")
+    _execute(connection, f"grant create on schema mart to {LOADER}")
     # Twice: a change of owners takes grants away.
     for _ in range(2):
-        for statement in run(_GRANTS.replace("%", "%%")).scalars().all():
-            run(statement.replace("%", "%%"))
-    run(f"revoke create on schema mart from {LOADER}")
-    run(f"alter default privileges for role {LOADER} in schema dwh grant select on tables to {READER}")
+        for statement, _ in _execute(connection, _GRANTS).fetchall():
+            _execute(connection, statement)
+    _execute(connection, f"revoke create on schema mart from {LOADER}")
+    _execute(
+        connection,
+        f"alter default privileges for role {LOADER} in schema dwh grant select on tables to {READER}",
+    )
     # Where schema public is closed to everybody: the revision of the warehouse is read there.
     if _scalar(connection, "select has_schema_privilege('public', 'usage with grant option')"):
         for role in (LOADER, READER):
             if not _scalar(connection, f"select has_schema_privilege('{role}', 'public', 'usage')"):
-                run(f"grant usage on schema public to {role}")
+                _execute(connection, f"grant usage on schema public to {role}")
     if _scalar(
         connection,
         "select pg_has_role(relowner, 'usage') from pg_class where oid = 'public.alembic_version'::regclass",
     ):
-        run(f"grant select on public.alembic_version to {LOADER}, {READER}")
-        run(f"grant select, insert, update, delete on public.alembic_version to {OWNER}")
+        _execute(connection, f"grant select on public.alembic_version to {LOADER}, {READER}")
+        _execute(connection, f"grant select, insert, update, delete on public.alembic_version to {OWNER}")
 
 
 def missing_grants(connection: psycopg.Connection) -> list[str]:
@@ -91,20 +90,18 @@ def missing_grants(connection: psycopg.Connection) -> list[str]:
     if missing := _absent(name for (name,) in connection.execute(_EXISTING)):
         return [f"create role {role} nologin" for role in missing]
     return [
-        statement
-        for statement, is_made_by_loads in connection.execute(_GRANTS.encode())
-        if not is_made_by_loads
+        statement for statement, is_made_by_loads in _execute(connection, _GRANTS) if not is_made_by_loads
     ]
 
 
-def drop_roles(connection: "Connection") -> None:
+def drop_roles(connection: psycopg.Connection) -> None:
     """Drop the roles, once the schemas are gone, unless somebody else uses them."""
-    run = connection.exec_driver_sql
-    run(f"revoke all on public.alembic_version from {', '.join(ROLES)}")
+    _execute(connection, f"revoke all on public.alembic_version from {', '.join(ROLES)}")
     if _scalar(connection, "select has_schema_privilege('public', 'usage with grant option')"):
-        run(f"revoke all on schema public from {LOADER}, {READER}")
+        _execute(connection, f"revoke all on schema public from {LOADER}, {READER}")
     for role in (LEAD_READER, MONITOR, MARKETING, READER, OWNER, LOADER):
-        run(
+        _execute(
+            connection,
             f"""
             do $$ begin
                 if not exists (select from pg_auth_members where roleid = '{role}'::regrole
@@ -113,23 +110,24 @@ def drop_roles(connection: "Connection") -> None:
                 end if;
             exception when dependent_objects_still_exist or insufficient_privilege then null;
             end $$
-            """
+            """,
         )
 
 
-def _join(connection: "Connection") -> None:
+def _join(connection: psycopg.Connection) -> None:
     # Who gives away a table must be able to act as whom it is given to.
-    connection.exec_driver_sql(
+    _execute(
+        connection,
         f"""
         do $$ begin
             if not pg_has_role('{OWNER}', '{LOADER}', 'usage') then
                 grant {LOADER} to {OWNER};
             end if;
             if not pg_has_role(current_user, '{OWNER}', 'usage') then
-                execute format('grant {OWNER} to %%I', current_user);
+                execute format('grant {OWNER} to %I', current_user);
             end if;
         end $$
-        """
+        """,
     )
 
 
@@ -138,5 +136,10 @@ def _absent(existing: Iterable[str]) -> list[str]:
     return [role for role in ROLES if role not in names]
 
 
-def _scalar(connection: "Connection", query: str) -> object:
-    return connection.exec_driver_sql(query).scalar()
+def _scalar(connection: psycopg.Connection, query: str) -> object:
+    (value,) = _execute(connection, query).fetchone() or (None,)
+    return value
+
+
+def _execute(connection: psycopg.Connection, statement: str) -> psycopg.Cursor[tuple[Any, ...]]:
+    return connection.execute(statement.encode())

@@ -7,7 +7,7 @@ declared in files (`warehouse.migrations.declared`) and applied after the last o
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Final
 
 import psycopg
 from alembic import command
@@ -27,8 +27,11 @@ from warehouse.db.schema_version import ensure_suitable
 from warehouse.errors import AccessRefused, LockHeld, SchemaObjectInUse, WrongParameters
 from warehouse.migrations import declared, foreign_keys
 from warehouse.migrations.privileges import ensure_may_migrate
+from warehouse.migrations.sql import driver_of
 
 FOLDER = Path(__file__).parent
+# Session lock of whoever sets owners and grants.
+MIGRATE_LOCK: Final = "migrate"
 # Whoever waits for a table's lock makes all later readers of that table wait: give up soon and try again.
 LOCK_TIMEOUT = "2s"
 LOCK_PATIENCE_SECONDS, LOCK_PAUSE_SECONDS = 60.0, 1.0
@@ -55,7 +58,7 @@ def upgrade(url: str, revision: str = "head", *, time_zone: str | None = None) -
 
     def run(connection: Connection) -> None:
         found.clear()
-        driver = _driver(connection)
+        driver = driver_of(connection)
         objects = SchemaObjects(driver)
         if steps := _steps(connection, revision):
             objects.lock()
@@ -80,7 +83,7 @@ def downgrade(url: str, revision: str) -> None:
     """
 
     def run(connection: Connection) -> None:
-        driver = _driver(connection)
+        driver = driver_of(connection)
         # The baseline has them in its own SQL.
         if driver.execute("select to_regclass('audit.schema_object')").fetchone() != (None,):
             declared.drop(driver)
@@ -125,7 +128,7 @@ def _upgrade_by_one(connection: Connection, objects: SchemaObjects, revision: st
         if not isinstance(error.orig, BLOCKED):
             raise
         objects.drop_all()
-        foreign_keys.drop(_driver(connection))
+        foreign_keys.drop(driver_of(connection))
         try:
             with connection.begin_nested():
                 command.upgrade(_config(connection), revision)
@@ -171,18 +174,11 @@ def _engine(url: str) -> Engine:
     )
 
 
-def _driver(connection: Connection) -> psycopg.Connection:
-    """The connection beneath SQLAlchemy's, in the same transaction."""
-    # Begins it, where nothing was executed yet.
-    connection.exec_driver_sql("select")
-    return cast(psycopg.Connection, connection.connection.driver_connection)
-
-
 def _in_transaction(url: str, run: Callable[[Connection], None]) -> None:
     with (
         explain_unwritable(),
         connect(url, autocommit=True, application_name="dwh migrate") as guard,
-        session_lock(guard, "migrate", wait_seconds=120),
+        session_lock(guard, MIGRATE_LOCK, wait_seconds=120),
     ):
         ensure_suitable(guard)
         ensure_may_migrate(guard, url)
@@ -193,7 +189,7 @@ def _in_transaction(url: str, run: Callable[[Connection], None]) -> None:
                     connection.exec_driver_sql(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
                     connection.exec_driver_sql(f"set local statement_timeout = '{STATEMENT_TIMEOUT}'")
                     run(connection)
-                    apply_grants(connection)
+                    apply_grants(driver_of(connection))
                     return
             except (DBAPIError, psycopg.Error) as error:
                 cause = error.orig if isinstance(error, DBAPIError) else error

@@ -15,6 +15,11 @@ WEBLOG_TEXTS: Final = tuple(one for one in weblog.DIMENSIONS if one != weblog.CO
 WEBLOG_TABLES: Final = frozenset({str(weblog.FACT), *map(str, WEBLOG_TEXTS), *WEBLOG_AGGREGATES})
 
 
+def has_weblogs(connection: psycopg.Connection) -> bool:
+    """Whether files of web logs were ever read: asked before the engine that reads them is imported."""
+    return bool(connection.execute("select from audit.file where feed = 'weblogs' limit 1").rowcount)
+
+
 def are_weblogs_damaged(connection: psycopg.Connection) -> bool:
     """Whether a table of the web logs does not exist, or the fact is empty though files were loaded into it."""
     if not connection.execute(

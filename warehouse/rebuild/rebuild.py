@@ -8,7 +8,7 @@ with all that belongs to it.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -21,13 +21,15 @@ from warehouse.archive.pending import warehouse_id
 from warehouse.archive.place import Archive, table_path
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
+from warehouse.db.roles import OWNER, apply_grants
 from warehouse.db.schema_objects import SchemaObjects
-from warehouse.errors import RunLost, WarehouseError
+from warehouse.errors import AccessRefused, RunLost, WarehouseError
 from warehouse.extract.catalog import HOUSEKEEPING
 from warehouse.extract.column import Column
 from warehouse.load.mirror_ddl import index_joins
 from warehouse.load.transaction import PLANNER_FOR_WHOLE_TABLES, begin_publishing
-from warehouse.migrations import declared, upgrade
+from warehouse.migrations import MIGRATE_LOCK, declared
+from warehouse.migrations.privileges import ensure_may_migrate
 from warehouse.model.star import FACTS
 from warehouse.rebuild.archived_state import (
     CapturedTable,
@@ -93,6 +95,7 @@ def rebuild(
         NotArchived: a table is none that can be rebuilt, or the archive does not have all that was published of it.
         ArchiveUnreachable: the archive cannot be read.
         LockHeld: a source is being loaded, and is still after `wait_seconds`.
+        AccessRefused: this login may not create what is missing.
     """
     with ExitStack() as locks:
         for source in sources:
@@ -103,11 +106,13 @@ def rebuild(
         flush(run.warehouse_url, archive, progress=progress)
         with connect(run.warehouse_url, application_name=f"dwh {run.flow}") as writer:
             begin_publishing(writer, run.run_id, planner=PLANNER_FOR_WHOLE_TABLES)
-            work = _Rebuild(writer, run, archive, sources, set(create_missing(writer)), progress)
-            wanted = work.tables(tables, leaves_out=leaves_out)
-            verdicts = tuple(
-                verdict.repaired() if verdict.rows_differing else verdict for verdict in work.rebuild(wanted)
-            )
+            with _explain_rights(writer):
+                work = _Rebuild(writer, run, archive, sources, set(create_missing(writer)), progress)
+                wanted = work.tables(tables, leaves_out=leaves_out)
+                verdicts = tuple(
+                    verdict.repaired() if verdict.rows_differing else verdict
+                    for verdict in work.rebuild(wanted)
+                )
             record(writer, run.run_id, verdicts)
             for verdict in verdicts:
                 if verdict.rows_differing:
@@ -123,11 +128,15 @@ def rebuild(
                         ),
                     )
             _remember(writer, verdicts)
+            if work.created:
+                locks.enter_context(session_lock(run.connection, MIGRATE_LOCK, wait_seconds=wait_seconds))
+                # Committed with it: else a kill in between would leave tables that nobody may read. What a loader may
+                # create, mirrors, is its own until the next migration, as when a load creates them.
+                with suppress(AccessRefused):
+                    ensure_may_migrate(writer, run.warehouse_url)
+                    apply_grants(writer)
             ensure_alive(run)
             writer.commit()
-        if work.created:
-            # Owners and grants of what was created.
-            upgrade(run.warehouse_url)
     return verdicts
 
 
@@ -359,6 +368,18 @@ class _Rebuild:
         if last is not None:
             continue_sequences(writer, schema, table, key[0], last)
         return verdict
+
+
+@contextmanager
+def _explain_rights(writer: psycopg.Connection) -> Iterator[None]:
+    """Who loads may make mirrors, not what belongs to the warehouse's owner: views of the star, and tables of marts."""
+    try:
+        yield
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise AccessRefused(
+            f"{writer.info.user} may not create what is missing: {error.diag.message_primary}. Nothing was changed.",
+            hint=f"Let a login that has role {OWNER} run `dwh rebuild`.",
+        ) from error
 
 
 def _remember(writer: psycopg.Connection, verdicts: Sequence[Verdict]) -> None:

@@ -25,8 +25,11 @@ def create_missing(connection: psycopg.Connection) -> list[str]:
 
     Their views, functions, triggers, comments and grants follow by `warehouse.migrations.apply_declared`.
     """
-    for schema in ("raw", "dwh", "mart", "staging"):
-        connection.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(schema)))
+    for (schema,) in connection.execute(
+        "select name from unnest(%s::text[]) as schema (name) where to_regnamespace(name) is null",
+        [["raw", "dwh", "mart", "staging"]],
+    ).fetchall():
+        connection.execute(sql.SQL("create schema {}").format(sql.Identifier(schema)))
     statements = {str(table): create_table(table) for table in TABLES} | {
         f"dwh.{one.table}": [create_aggregate(one)] for one in weblog_aggregates.TABLES
     }

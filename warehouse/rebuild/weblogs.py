@@ -16,7 +16,7 @@ from warehouse.db.locks import session_lock
 from warehouse.files.lake import NOT_READ, fingerprint
 from warehouse.files.rotation import MEMBER
 from warehouse.model import weblog
-from warehouse.rebuild.damage import WEBLOG_AGGREGATES, WEBLOG_TABLES, WEBLOG_TEXTS
+from warehouse.rebuild.damage import WEBLOG_AGGREGATES, WEBLOG_TABLES, WEBLOG_TEXTS, has_weblogs
 from warehouse.reconcile.reconcile import reconcile_weblog_files
 from warehouse.reconcile.verdict import MOST_LISTED, Difference, Verdict
 from warehouse.reconcile.weblogs import SQL
@@ -60,7 +60,7 @@ def rebuild_weblogs(
     started = time.monotonic()
     connection = run.connection
     with session_lock(connection, LOCK, wait_seconds=wait_seconds, waiting=progress):
-        if not connection.execute("select from audit.file where feed = %s limit 1", [FEED]).rowcount:
+        if not has_weblogs(connection):
             return ()
         if _has_unknown_texts(connection):
             progress("texts of web logs are gone: all requests are loaded again")
