@@ -282,7 +282,7 @@ def test_rebuild_that_is_killed_leaves_the_live_tables_as_they_were(
     before = content(shop.warehouse)
     shop.warehouse.execute("update dwh.dim_customer set name = 'wrong' where customer_id = '1'")
     damaged = content(shop.warehouse)
-    for step in ("build_mirror", "build_rows", "reconcile_star", "record", "ensure_alive"):
+    for step in ("mirror_rows", "last_rows", "reconcile_star", "record", "ensure_alive"):
 
         def stop(*_: object, **__: object) -> None:
             raise KeyboardInterrupt

@@ -14,7 +14,6 @@ from warehouse.archive.delta import fields_of
 from warehouse.archive.place import Archive
 from warehouse.db.identifiers import definitions, listed, same_key
 from warehouse.rebuild.tables import columns_of
-from warehouse.reconcile.compare import EXPECTED
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -123,28 +122,25 @@ def _create_archived(connection: psycopg.Connection, kinds: Mapping[str, str]) -
     )
 
 
-def build_rows(
+def last_rows(
     connection: psycopg.Connection, archived: ArchivedRows, key: Sequence[str], columns: Mapping[str, str]
-) -> None:
-    """Fill pg_temp.expected with the last state of each row of pg_temp.archived; removed rows are left out."""
+) -> sql.Composed:
+    """The query of the last state of each row of pg_temp.archived; those that were removed are not in it."""
     _find_repeated(connection, archived, key, columns)
-    connection.execute(
-        sql.SQL(_ROWS).format(
-            expected=EXPECTED,
-            key=listed(key),
-            typed=_typed(archived, columns),
-            columns=listed(list(columns)),
-            repeated=same_key(key, "typed", "repeated"),
-        )
+    return sql.SQL(_ROWS).format(
+        key=listed(key),
+        typed=_typed(archived, columns),
+        columns=listed(list(columns)),
+        repeated=same_key(key, "typed", "repeated"),
     )
 
 
-def build_trail(
+def read_trail(
     connection: psycopg.Connection, archive: Archive, own: str, name: str, *, as_of: AsOf | None = None
-) -> tuple[Mapping[str, str], Sequence[str]] | None:
-    """Fill pg_temp.expected with the last state of each row of a table of the audit trail.
+) -> tuple[Mapping[str, str], Sequence[str], sql.Composed] | None:
+    """Read a table of the audit trail: types of the columns that the archive has, its key, and the query of its rows.
 
-    Returns those of its columns that the archive has, with their types, and its key; None if it has no such table.
+    None if the archive has no such table.
     """
     archived = read_rows(connection, archive, f"audit/{name}", own, as_of=as_of)
     if archived is None:
@@ -160,14 +156,13 @@ def build_trail(
             [f"audit.{name}"],
         )
     ]
-    build_rows(connection, archived, key, known)
-    return known, key
+    return known, key, last_rows(connection, archived, key, known)
 
 
-def build_mirror(
+def mirror_rows(
     connection: psycopg.Connection, archived: ArchivedRows, table: "CapturedTable", columns: Mapping[str, str]
-) -> None:
-    """Fill pg_temp.expected with the state of a mirror, `_run_id` and `_is_deleted` included.
+) -> sql.Composed:
+    """The query of the rows of a mirror, `_run_id` and `_is_deleted` included.
 
     A deleted row keeps the values that it had; `_run_id` is that of the first batch that brought the row's last state.
     Of columns that were `retyped`, what was archived before that batch is null, as the mirror has it since. Of columns
@@ -178,23 +173,20 @@ def build_mirror(
     # A number for each: whatever the column is called, this is an identifier.
     values = {name: sql.Identifier(f"<value {place}>") for place, name in enumerate(gaps)}
     _find_repeated(connection, archived, key, columns)
-    connection.execute(
-        sql.SQL(_MIRROR).format(
-            expected=EXPECTED,
-            typed=_typed(
-                archived, columns, {name: batch for name, batch in table.retyped.items() if name not in key}
-            ),
-            columns=listed(list(columns)),
-            repeated=same_key(key, "typed", "repeated"),
-            groups=sql.SQL("").join(_group(values[name], found, key) for name, found in gaps.items()),
-            kept=sql.SQL(", ").join(
-                _kept(name, values[name], key) if name in gaps else sql.Identifier(name) for name in columns
-            ),
-            written=sql.SQL(", ").join(sql.Identifier("written", name) for name in columns),
-            key=listed(key),
-            last=same_key(key, "written", "last"),
-            changed=same_key(key, "written", "changed"),
-        )
+    return sql.SQL(_MIRROR).format(
+        typed=_typed(
+            archived, columns, {name: batch for name, batch in table.retyped.items() if name not in key}
+        ),
+        columns=listed(list(columns)),
+        repeated=same_key(key, "typed", "repeated"),
+        groups=sql.SQL("").join(_group(values[name], found, key) for name, found in gaps.items()),
+        kept=sql.SQL(", ").join(
+            _kept(name, values[name], key) if name in gaps else sql.Identifier(name) for name in columns
+        ),
+        written=sql.SQL(", ").join(sql.Identifier("written", name) for name in columns),
+        key=listed(key),
+        last=same_key(key, "written", "last"),
+        changed=same_key(key, "written", "changed"),
     )
 
 
@@ -272,8 +264,6 @@ _DELETE_VOID: Final = """
 """
 # A source may have columns of any name: ours are in angle brackets.
 _ROWS: Final = """
-    drop table if exists {expected};
-    create temp table expected on commit drop as
     with typed as not materialized (
         select {typed}, archived._operation as "<operation>", archived._batch_id as "<batch>"
         from pg_temp.archived as archived
@@ -291,8 +281,6 @@ _ROWS: Final = """
     select {columns} from last where "<operation>" <> 'remove'
 """
 _MIRROR: Final = """
-    drop table if exists {expected};
-    create temp table expected on commit drop as
     with typed as not materialized (
         select {typed}, archived._operation as "<operation>", archived._batch_id as "<batch>",
             coalesce(archived._mirror_run_id, archived._run_id) as "<run>"

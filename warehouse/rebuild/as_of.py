@@ -16,17 +16,16 @@ from warehouse.db.locks import session_lock
 from warehouse.rebuild.archived_state import (
     ArchivedRows,
     AsOf,
-    build_mirror,
-    build_rows,
-    build_trail,
+    last_rows,
     manifest_of,
+    mirror_rows,
     read_nothing,
     read_rows,
+    read_trail,
 )
 from warehouse.rebuild.feed_mirrors import TRAIL, FeedMirrors
 from warehouse.rebuild.rebuild import NotArchived
 from warehouse.rebuild.tables import columns_of, published_tables
-from warehouse.reconcile.compare import EXPECTED
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.sources.declaration import Source
 
@@ -84,13 +83,11 @@ def rebuild_as_of(
                 ).format(schema=sql.Identifier(schema), text=sql.Literal(COMMENT.format(as_of_run_id)))
             )
             counts = {}
-            for name in past.build(known if tables is None else {*tables}):
+            for name, rows in past.build(known if tables is None else {*tables}):
                 table = name.partition(".")[2]
                 built = f"{schema}.{table}"
                 counts[built] = writer.execute(
-                    sql.SQL("create table {} as select * from {}").format(
-                        sql.Identifier(schema, table), EXPECTED
-                    )
+                    sql.SQL("create table {} as {}").format(sql.Identifier(schema, table), rows)
                 ).rowcount
                 progress(f"{built}: {counts[built]:,} rows as of run {as_of_run_id}")
             ensure_alive(run)
@@ -125,27 +122,24 @@ class _Past:
         }
         self.tables = {*self._captured, *self._published, *self._feeds}
 
-    def build(self, wanted: Collection[str]) -> Iterator[str]:
-        """Fill pg_temp.expected with one table after the other; yields their names."""
+    def build(self, wanted: Collection[str]) -> Iterator[tuple[str, sql.Composable]]:
+        """Name of one table after the other, and the query of its rows, to be executed before the next is asked for."""
         for name in sorted({*wanted} & self._captured.keys()):
             captured = self._captured[name]
             archived = self._read(table_path(captured.source, captured.name))
-            build_mirror(self._writer, archived, captured, captured.columns)
-            yield name
+            yield name, mirror_rows(self._writer, archived, captured, captured.columns)
         for name in sorted({*wanted} & self._published.keys()):
             schema, _, table_name = name.partition(".")
             archived = self._read(f"{schema}/{table_name}")
             columns = columns_of(self._writer, schema, table_name) or archived.types
-            build_rows(self._writer, archived, self._published[name], columns)
-            yield name
+            yield name, last_rows(self._writer, archived, self._published[name], columns)
         chosen = [self._feeds[name] for name in sorted({*wanted} & self._feeds.keys())]
         for feed in {one.name: one for one in chosen}.values():
             mirrors = self._mirrors_of(feed)
             mirrors.read()
             for table in mirrors.tables:
                 if (name := f"raw.{table.mirror}") in wanted:
-                    mirrors.fill(table)
-                    yield name
+                    yield name, mirrors.rows(table)
             for lost in mirrors.lost:
                 self._progress(f"{feed.name}: {lost}")
 
@@ -179,9 +173,10 @@ class _Past:
                     sql.Identifier(name), sql.Identifier("audit", name)
                 )
             )
-            if built := build_trail(self._writer, self._archive, self._own, name, as_of=self._moment):
+            if found := read_trail(self._writer, self._archive, self._own, name, as_of=self._moment):
+                columns, _, rows = found
                 self._writer.execute(
-                    sql.SQL("insert into {} ({columns}) select {columns} from {}").format(
-                        sql.Identifier("pg_temp", name), EXPECTED, columns=listed(list(built[0]))
+                    sql.SQL("insert into {} ({}) {}").format(
+                        sql.Identifier("pg_temp", name), listed(list(columns)), rows
                     )
                 )

@@ -29,7 +29,7 @@ from warehouse.feeds.staged import Columns
 from warehouse.files.lake import reading
 from warehouse.files.locations import Found, Location, files_below
 from warehouse.rebuild.tables import ensure_mirror
-from warehouse.reconcile.compare import EXPECTED, Comparison
+from warehouse.reconcile.compare import EXPECTED, Comparison, create_expected
 from warehouse.sources.declaration import Source, Table
 from warehouse.sources.feed import FILE_ID, LINE, RESCUED
 
@@ -168,11 +168,10 @@ class FeedMirrors:
         )
         self.lost = self._find_lost()
 
-    def fill(self, table: Table) -> None:
-        """Fill pg_temp.expected with the rows of a mirror, `_run_id` and `_is_deleted` included."""
+    def rows(self, table: Table) -> sql.Composed:
+        """The query of the rows of a mirror, `_run_id` and `_is_deleted` included."""
         record = self._source.record
         names = {
-            "expected": EXPECTED,
             "versions": _versions(table),
             "alive": ALIVE,
             "key": listed(table.key),
@@ -181,16 +180,17 @@ class FeedMirrors:
             "same": same_key(record.key, "version", "alive"),
             "columns": listed(list(self._types(table))),
         }
-        self._connection.execute(sql.SQL(_RECORDS if table == record else _ITEMS).format(**names))
+        return sql.SQL(_RECORDS if table == record else _ITEMS).format(**names)
 
     def build(self, table: Table) -> Comparison:
-        """Fill pg_temp.expected with the rows of a mirror, to be compared with the live one.
+        """The rows of a mirror, to be compared with the live one.
 
         Of files with lost records, rows that the live mirror has are skipped on both sides.
         """
-        self.fill(table)
+        query = self.rows(table)
         kept = self._kept(table)
         if kept:
+            create_expected(self._connection, query)
             self._connection.execute(
                 sql.SQL(
                     "delete from {expected} as expected where {file_id} = any({kept}) or exists "
@@ -214,6 +214,7 @@ class FeedMirrors:
             tuple(name for name in columns if name not in table.key),
             sql.SQL("found.{} <> all({}::integer[])").format(sql.Identifier(FILE_ID), sql.Literal(kept)),
             by_image=True,
+            query=None if kept else query,
         )
 
     def _kept(self, table: Table) -> list[int]:
@@ -437,8 +438,6 @@ _ALIVE: Final = """
     analyze {alive}
 """
 _RECORDS: Final = """
-    drop table if exists {expected};
-    create temp table expected on commit drop as
     select {columns}, _run_id, false as _is_deleted
     from (
         select version.*, alive._run_id from {versions} as version
@@ -448,8 +447,6 @@ _RECORDS: Final = """
 """
 # A row of a list that the next version of its record does not have is marked as deleted by the run of that version.
 _ITEMS: Final = """
-    drop table if exists {expected};
-    create temp table expected on commit drop as
     select {columns}, coalesce(_next_run_id, _run_id) as _run_id, _next_run_id is not null as _is_deleted
     from (
         select distinct on ({version_key}) version.*, alive._run_id, alive._next_run_id

@@ -33,9 +33,9 @@ from warehouse.migrations.privileges import ensure_may_migrate
 from warehouse.model.star import FACTS
 from warehouse.rebuild.archived_state import (
     CapturedTable,
-    build_mirror,
-    build_rows,
+    last_rows,
     manifest_of,
+    mirror_rows,
     read_nothing,
     read_rows,
 )
@@ -49,7 +49,15 @@ from warehouse.rebuild.tables import (
     ensure_mirror,
     published_tables,
 )
-from warehouse.reconcile.compare import DIFFERENT, EXPECTED, Comparison, compare, fill, list_differences
+from warehouse.reconcile.compare import (
+    DIFFERENT,
+    EXPECTED,
+    Comparison,
+    compare,
+    create_expected,
+    fill,
+    list_differences,
+)
 from warehouse.reconcile.marts import reconcile_marts
 from warehouse.reconcile.star import reconcile_star
 from warehouse.reconcile.verdict import Verdict, record
@@ -301,7 +309,6 @@ class _Rebuild:
         ) or read_nothing(writer)
         types = columns_of(writer, "raw", table.mirror)
         values = {name: kind for name, kind in types.items() if name not in HOUSEKEEPING}
-        build_mirror(writer, archived, table, values)
         verdict = _put_in_place(
             writer,
             Comparison(
@@ -314,6 +321,7 @@ class _Rebuild:
                 tuple(name for name in types if name not in table.key),
                 sql.SQL("true"),
                 by_image=True,
+                query=mirror_rows(writer, archived, table, values),
             ),
         )
         if is_new:
@@ -351,7 +359,6 @@ class _Rebuild:
                     archived.typed(key[0], "bigint")
                 )
             ).fetchone() or (0,)
-        build_rows(writer, archived, key, columns)
         verdict = _put_in_place(
             writer,
             Comparison(
@@ -363,6 +370,7 @@ class _Rebuild:
                 key,
                 tuple(name for name in columns if name not in key),
                 sql.SQL("true"),
+                query=last_rows(writer, archived, key, columns),
             ),
         )
         if last is not None:
@@ -391,9 +399,11 @@ def _remember(writer: psycopg.Connection, verdicts: Sequence[Verdict]) -> None:
 
 
 def _put_in_place(writer: psycopg.Connection, comparison: Comparison) -> Verdict:
-    """Compare pg_temp.expected with the table, and replace the rows that differ."""
+    """Compare the expected rows with the table, and replace those that differ."""
     if filled := fill(writer, comparison):
         return filled
+    if comparison.query:
+        create_expected(writer, comparison.query)
     verdict = compare(writer, comparison)
     if not verdict.rows_differing:
         return verdict

@@ -23,7 +23,7 @@ from warehouse.sources.declaration import Table
 def create_missing(connection: psycopg.Connection) -> list[str]:
     """Create the schemas and declared tables that are missing; returns the tables' names.
 
-    Their views, functions, triggers, comments and grants follow by `warehouse.migrations.apply_declared`.
+    Their views, functions, triggers, comments and grants follow by `warehouse.migrations.declared.apply`.
     """
     for (schema,) in connection.execute(
         "select name from unnest(%s::text[]) as schema (name) where to_regnamespace(name) is null",

@@ -16,9 +16,8 @@ from warehouse.db.locks import transaction_lock
 from warehouse.db.schema_version import ensure_migrated
 from warehouse.files.locations import files_below
 from warehouse.history.change_log import STAR_LOCK
-from warehouse.rebuild.archived_state import CapturedTable, build_trail, manifest_of, read_rows
+from warehouse.rebuild.archived_state import CapturedTable, manifest_of, read_rows, read_trail
 from warehouse.rebuild.tables import continue_sequences
-from warehouse.reconcile.compare import EXPECTED
 
 # Parts of files are those of web logs, which are loaded again.
 _LEFT_OUT: Final = ("file_part",)
@@ -86,13 +85,13 @@ def _newest_warehouse(archive: Archive) -> str:
 
 def _restore(connection: psycopg.Connection, archive: Archive, own: str, name: str) -> None:
     """Insert the archived rows of a table of the audit trail."""
-    built = build_trail(connection, archive, own, name)
+    built = read_trail(connection, archive, own, name)
     if built is None:
         return
-    known, key = built
+    known, key, rows = built
     connection.execute(
-        sql.SQL("insert into {} ({columns}) overriding system value select {columns} from {}").format(
-            sql.Identifier("audit", name), EXPECTED, columns=listed(list(known))
+        sql.SQL("insert into {} ({}) overriding system value {}").format(
+            sql.Identifier("audit", name), listed(list(known)), rows
         )
     )
     if len(key) == 1 and known[key[0]] in ("bigint", "integer"):

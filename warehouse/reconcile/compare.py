@@ -24,7 +24,7 @@ class Comparison:
     source: str
     schema: str
     table: str
-    expected: sql.Identifier
+    expected: sql.Composable
     key: tuple[str, ...]
     columns: tuple[str, ...]
     # Condition on the compared rows of the table, there called `found`; and values for columns of repaired rows.
@@ -33,6 +33,8 @@ class Comparison:
     # Compare bytes: that needs no equality operator, and distinguishes 1.0 from 1.00.
     by_image: bool = False
     shown_as: str = ""
+    # The query of the expected rows, where `expected` has still to be made of it: see `create_expected`.
+    query: sql.Composable | None = None
     # Assignments by `number` that move rows aside where a constraint forbids to repair them one after the other.
     parked: sql.Composable | None = None
 
@@ -74,12 +76,23 @@ class Comparison:
         }
 
 
+def create_expected(connection: psycopg.Connection, query: sql.Composable) -> None:
+    """Create pg_temp.expected of the rows of a query."""
+    connection.execute(
+        sql.SQL("drop table if exists {0}; create temp table expected on commit drop as {1}").format(
+            EXPECTED, query
+        )
+    )
+
+
 def fill(connection: psycopg.Connection, comparison: Comparison) -> Verdict | None:
     """Insert all expected rows into a table that has none of those compared; returns None where it has some.
 
     Nothing is compared then, and rows go in as they come, mostly in the order of the key.
     """
     names = comparison.names
+    if comparison.query:
+        names["expected"] = sql.SQL("({})").format(comparison.query)
     with without_indexes(connection):
         if connection.execute(
             sql.SQL("select from {table} as found where {where} limit 1").format(**names)
@@ -93,7 +106,8 @@ def fill(connection: psycopg.Connection, comparison: Comparison) -> Verdict | No
     connection.execute(
         sql.SQL(
             "drop table if exists {different}; create temp table different on commit drop as "
-            "select 'missing' as problem, null::tid as place, ctid as wanted from {expected} limit {limit}"
+            "select 'missing' as problem, null::tid as place, ctid as wanted from {table} as found "
+            "where {where} limit {limit}"
         ).format(**names, limit=sql.Literal(MOST_LISTED))
     )
     return Verdict(
@@ -103,7 +117,7 @@ def fill(connection: psycopg.Connection, comparison: Comparison) -> Verdict | No
         inserted,
         0,
         rows_differing=inserted,
-        differences=list_differences(connection, comparison),
+        differences=list_differences(connection, replace(comparison, expected=names["table"])),
     )
 
 
