@@ -229,6 +229,37 @@ def test_rebuild_keeps_a_column_that_the_source_has_no_more(pipeline: Pipeline, 
         assert rebuilt_mirror(pipeline, archive, damage) == {*kept}
 
 
+def test_mirror_whose_column_was_dropped_and_came_back_is_rebuilt_as_it_was(
+    pipeline: Pipeline, archive: Archive
+) -> None:
+    (table,) = only("thing").tables
+    evolving = replace(table, on_schema_change=SchemaPolicy(dropped_column="evolve"))
+    pipeline.source = replace(only("thing"), tables=(evolving,))
+    pipeline.do(
+        "create table thing (id integer primary key, updated_at timestamptz default now(), name text, value integer)",
+        "insert into thing select id, '2024-01-01', 'x', id from generate_series(1, 6) as id",
+    )
+    load(pipeline, archive)
+    pipeline.do("delete from thing where id = 1")
+    load(pipeline, archive)
+    for step in range(2):
+        pipeline.do("alter table thing drop column value", f"delete from thing where id = {2 + 2 * step}")
+        load(pipeline, archive)
+        pipeline.do(
+            "alter table thing add column value integer", "update thing set value = 10 * id where id > 4"
+        )
+        load(pipeline, archive)
+        pipeline.do(f"delete from thing where id = {3 + 2 * step}")
+        load(pipeline, archive)
+    expected = set(pipeline.rows("select to_jsonb(thing)::text from raw.shop_thing as thing"))
+    assert pipeline.rows("select id, value, _is_deleted from raw.shop_thing order by id") == [
+        (1, None, True), (2, None, True), (3, None, True), (4, None, True), (5, 50, True), (6, 60, False),
+    ]  # fmt: skip
+    assert run_rebuild(pipeline, archive) == []
+    for damage in ("truncate raw.shop_thing", "drop table raw.shop_thing cascade"):
+        assert rebuilt_mirror(pipeline, archive, damage) == expected
+
+
 def test_mirror_whose_columns_have_any_name_is_rebuilt_as_it_was(
     pipeline: Pipeline, archive: Archive
 ) -> None:

@@ -160,23 +160,33 @@ def read_trail(
 
 
 def mirror_rows(
-    connection: psycopg.Connection, archived: ArchivedRows, table: "CapturedTable", columns: Mapping[str, str]
+    connection: psycopg.Connection,
+    archived: ArchivedRows,
+    table: "CapturedTable",
+    columns: Mapping[str, str],
+    *,
+    keeps_dropped: bool = True,
 ) -> sql.Composed:
     """The query of the rows of a mirror, `_run_id` and `_is_deleted` included.
 
     A deleted row keeps the values that it had; `_run_id` is that of the first batch that brought the row's last state.
     Of columns that were `retyped`, what was archived before that batch is null, as the mirror has it since. Of columns
-    with `gaps`, the batches in these had no values: rows keep those that they had.
+    with `gaps`, the batches in these had no values: rows keep those that they had. If the mirror dropped them (not
+    `keeps_dropped`), it has values of them since the batch with which they came back.
     """
     key = table.key
     gaps = {name: found for name, found in table.gaps.items() if name in columns and name not in key}
+    begins = {name: batch for name, batch in table.retyped.items() if name not in key}
+    if not keeps_dropped:
+        begins |= {
+            name: max(found[-1].until_batch_id or 0, begins.get(name, 0)) for name, found in gaps.items()
+        }
+        gaps = {}
     # A number for each: whatever the column is called, this is an identifier.
     values = {name: sql.Identifier(f"<value {place}>") for place, name in enumerate(gaps)}
     _find_repeated(connection, archived, key, columns)
     return sql.SQL(_MIRROR).format(
-        typed=_typed(
-            archived, columns, {name: batch for name, batch in table.retyped.items() if name not in key}
-        ),
+        typed=_typed(archived, columns, begins),
         columns=listed(list(columns)),
         repeated=same_key(key, "typed", "repeated"),
         groups=sql.SQL("").join(_group(values[name], found, key) for name, found in gaps.items()),
@@ -191,17 +201,17 @@ def mirror_rows(
 
 
 def _typed(
-    archived: ArchivedRows, columns: Mapping[str, str], retyped: Mapping[str, int] | None = None
+    archived: ArchivedRows, columns: Mapping[str, str], begins: Mapping[str, int] | None = None
 ) -> sql.Composable:
-    """Select list of the values of these columns, of these types; of `retyped` ones from a batch on."""
+    """Select list of the values of these columns, of these types; of those that have one, since their first batch."""
 
     def value(name: str, kind: str) -> sql.Composable:
         typed = archived.typed(name, kind)
-        if retyped is None or name not in retyped:
+        if begins is None or name not in begins:
             return typed
         # What an earlier type allowed need not be valid in this one.
         return sql.SQL("case when archived._batch_id >= {} then {} end").format(
-            sql.Literal(retyped[name]), typed
+            sql.Literal(begins[name]), typed
         )
 
     return sql.SQL(", ").join(

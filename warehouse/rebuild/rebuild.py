@@ -298,7 +298,8 @@ class _Rebuild:
         }
         mirror = declared_as.get(table.mirror) or Table(table.source, table.name, "", table.key, None)
         kinds = dict(table.columns)
-        if mirror.on_schema_change.dropped_column == "ignore":
+        policy = mirror.on_schema_change.dropped_column
+        if policy == "ignore":
             # The mirror had kept columns that the source has no more.
             kinds = {name: kind for shape in table.shapes for name, kind in shape.types.items()} | kinds
         columns = [Column(name, kind, None, table.column_comments.get(name)) for name, kind in kinds.items()]
@@ -321,7 +322,7 @@ class _Rebuild:
                 tuple(name for name in types if name not in table.key),
                 sql.SQL("true"),
                 by_image=True,
-                query=mirror_rows(writer, archived, table, values),
+                query=mirror_rows(writer, archived, table, values, keeps_dropped=policy != "evolve"),
             ),
         )
         if is_new:
