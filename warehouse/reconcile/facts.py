@@ -62,9 +62,9 @@ def reconcile_facts(batch: Batch, fact: Fact) -> Iterator[Verdict]:
     amounts = [
         measure.name for measure in fact.measures if measure.additive and measure.name.endswith("_amount")
     ]
-    found = _sums(batch.connection, comparison, amounts)
+    found = _sums(batch, amounts)
     verdict = reconcile_table(batch.connection, comparison)
-    expected = _sums(batch.connection, comparison, amounts)
+    expected = _sums(batch, amounts)
     # An event that is in the fact again is not another source's beside it.
     displaced = displace_lower(batch)
     verdict = replace(
@@ -139,7 +139,10 @@ def inferred_members(batch: Batch, inferred: Mapping[Dimension, int]) -> Iterato
 def _last_good_states(batch: Batch, fact: Fact) -> Verdict:
     """Repair the keys of facts whose row waits in quarantine: each must refer to a version valid at the event."""
     started = time.monotonic()
-    if not batch.exists("select from {waiting}", waiting=waiting_table(fact.entity)):
+    # What this run has written, as all rows of a fact that was empty, was computed a moment ago.
+    if not batch.exists("select from {waiting}", waiting=waiting_table(fact.entity)) or not batch.exists(
+        "select from {target} where source_system = {source} and run_id <> {run_id}"
+    ):
         return Verdict("star", batch.source, f"dwh.{fact.table}", 0, 0)
     differing: list[Difference] = []
     total = 0
@@ -218,13 +221,13 @@ _RIGHT_KEY = """
 """
 
 
-def _sums(
-    connection: psycopg.Connection, comparison: Comparison, amounts: Sequence[str]
-) -> dict[str, Decimal | None]:
-    with connection.cursor(row_factory=dict_row) as cursor:
+def _sums(batch: Batch, amounts: Sequence[str]) -> dict[str, Decimal | None]:
+    """Sums over the source's facts, those included whose row waits: a list of these would keep parallel workers out."""
+    with batch.connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(
-            sql.SQL("select {sums} from {table} as found where {where}").format(
-                sums=each("sum(found.{0}) as {0}", amounts), **comparison.names
+            batch.format(
+                "select {sums} from {target} where source_system = {source}",
+                sums=each("sum({0}) as {0}", amounts),
             )
         ).fetchone()
     return row or {}
