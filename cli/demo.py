@@ -136,9 +136,10 @@ def _prepare(settings: "Settings", rows: int) -> None:
     from cli.output import progress_lines
     from generators.shop import create_schema, generate
     from generators.shop.visitors import visitors
-    from warehouse import geoip, migrations
+    from warehouse import geoip
+    from warehouse.migrations import revisions
 
-    migrations.upgrade(settings.warehouse, time_zone=settings.time_zone)
+    revisions.upgrade(settings.warehouse, time_zone=settings.time_zone)
     create_schema(settings.source_url("shop"))
     # The shop's history ends before yesterday, which is the day that the demo simulates.
     end = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)

@@ -30,9 +30,9 @@ def migrate(
     """
     from cli.output import out
     from flows.databases import with_urls
-    from warehouse import migrations
     from warehouse.db.connections import without_password
     from warehouse.db.schema_version import ensure_migrated
+    from warehouse.migrations import revisions
     from warehouse.settings import Settings
 
     settings = with_urls(Settings.load(), migrate=False)
@@ -43,9 +43,9 @@ def migrate(
         path = write_migration(url, new)
         out.print(f"{path} is written: read it, then run `dwh migrate`.", markup=False, soft_wrap=True)
         return
-    migrations.ensure_known(to)
+    revisions.ensure_known(to)
     before = _revision(url)
-    if before is not None and before > migrations.head():
+    if before is not None and before > revisions.head():
         # What came later can be taken back by the newer code alone.
         ensure_migrated(url)
     found: list[str] = []
@@ -53,9 +53,9 @@ def migrate(
         yes or typer.confirm(
             f"Downgrading from {before} to {to} drops tables and their data. Continue?", abort=True
         )
-        migrations.downgrade(url, to)
+        revisions.downgrade(url, to)
     else:
-        found = migrations.upgrade(url, to, time_zone=settings.time_zone)
+        found = revisions.upgrade(url, to, time_zone=settings.time_zone)
     after = _revision(url)
     outcome = (
         f"is at {after}, as before"

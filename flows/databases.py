@@ -86,6 +86,6 @@ def _migrate(url: str, time_zone: str | None) -> None:
         is_current = revision_of(connection) == newest() and time_zone in (None, zone_of(connection))
     if not is_current:
         # Alembic takes long to import: only where there is something to migrate.
-        from warehouse import migrations
+        from warehouse.migrations import revisions
 
-        migrations.upgrade(url, time_zone=time_zone)
+        revisions.upgrade(url, time_zone=time_zone)

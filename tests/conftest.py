@@ -180,7 +180,7 @@ def empty_database_url(database: Callable[[str], str]) -> Callable[[], str]:
 @pytest.fixture(scope="session")
 def warehouse_template(postgres: EmbeddedPostgres) -> str:
     """Name of a database with the warehouse's schema, migrated once per test run."""
-    from warehouse.migrations import upgrade
+    from warehouse.migrations.revisions import upgrade
 
     return _template(postgres, "template_warehouse", upgrade)
 

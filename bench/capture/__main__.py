@@ -23,7 +23,7 @@ from rich.table import Table
 from bench.capture.contenders import CONTENDERS, HERE, ROOT, Databases, Timing
 from bench.capture.shops import change_a_day, change_ten_thousand, make_shop, rest, settle
 from stack.postgres import EmbeddedPostgres
-from warehouse.migrations import upgrade
+from warehouse.migrations.revisions import upgrade
 
 console = Console()
 BASELINE = "floor"

@@ -10,7 +10,7 @@ from bench.capture.shops import change_a_day, make_shop, rest
 from bench.feeds.order_feed import Place, Report, make_files, run_orders
 from bench.feeds.process import DWH, Timing, count, dwh_environment, run_timed
 from stack.postgres import EmbeddedPostgres
-from warehouse.migrations import upgrade
+from warehouse.migrations.revisions import upgrade
 
 # What both warehouses have to agree about.
 CHECK = """

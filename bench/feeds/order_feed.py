@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.feeds.process import DWH, Timing, count, dwh_environment, run_timed
 from generators.orders import OrderCounts, buyers_and_articles, generate
 from stack.postgres import EmbeddedPostgres
-from warehouse.migrations import upgrade
+from warehouse.migrations.revisions import upgrade
 
 HERE = Path(__file__).parent
 TOOLS = HERE.parent / ".venv" / "bin" / "python"

@@ -31,7 +31,7 @@ from bench.live.watcher import PATIENCE_SECONDS, Placed, Seen, percentile, watch
 from cli.api import running_api
 from generators.shop import create_schema, generate
 from stack.postgres import EmbeddedPostgres
-from warehouse.migrations import upgrade
+from warehouse.migrations.revisions import upgrade
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench" / "results"

@@ -21,7 +21,7 @@ from warehouse.live.loop import Environment, SourceLoop
 from warehouse.load import target
 from warehouse.load.contract import verify
 from warehouse.load.publish import publish
-from warehouse.migrations import upgrade
+from warehouse.migrations.revisions import upgrade
 from warehouse.runs.alerts.rules import Rules
 from warehouse.runs.audit import start_run
 from warehouse.settings import Settings

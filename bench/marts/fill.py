@@ -21,7 +21,7 @@ from warehouse.features import build
 from warehouse.feeds.stage import stage_feed
 from warehouse.load import marts
 from warehouse.load.publish import publish
-from warehouse.migrations import upgrade
+from warehouse.migrations.revisions import upgrade
 from warehouse.runs.audit import start_run
 from warehouse.settings import Settings
 from warehouse.sources.registry import read_source

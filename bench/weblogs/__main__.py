@@ -24,7 +24,7 @@ from bench.weblogs.chart import draw
 from bench.weblogs.contenders import ROOT, Timing, bare_copy, final_rows, goaccess, ours, tool
 from generators import geoip, weblogs
 from stack.postgres import EmbeddedPostgres
-from warehouse.migrations import upgrade
+from warehouse.migrations.revisions import upgrade
 
 console = Console()
 DAY = date(2026, 11, 20)

@@ -20,7 +20,7 @@ from warehouse.db.connections import connect
 from warehouse.errors import AccessRefused, DeclarationError, SchemaDrift, SourceChanged, SourceError
 from warehouse.extract.limits import ReadLimits
 from warehouse.extract.snapshot import check_readable
-from warehouse.migrations import upgrade
+from warehouse.migrations.revisions import upgrade
 from warehouse.sources.declaration import SchemaPolicy, Source, Table
 from warehouse.sources.registry import read_source
 

@@ -7,7 +7,7 @@ from tests.pipeline import Pipeline, Row
 from warehouse.db.connections import connect
 from warehouse.db.locks import transaction_lock
 from warehouse.history import change_log
-from warehouse.migrations import upgrade
+from warehouse.migrations.revisions import upgrade
 
 CHANGES = "operation, run_id, flow, database_user, customer_id, changes"
 

@@ -11,7 +11,7 @@ from api.preparation import prepare
 from generators.shop import create_schema
 from stack.postgres import EmbeddedPostgres
 from stack.programs import programs
-from warehouse.migrations import upgrade
+from warehouse.migrations.revisions import upgrade
 
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
 

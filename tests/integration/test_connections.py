@@ -19,12 +19,12 @@ from stack.postgres import EmbeddedPostgres
 from tests import command
 from tests.pipeline import Pipeline
 from tests.pooler import pooler
-from warehouse import migrations
 from warehouse.db.connection_errors import connection_error, is_of_statement, is_transient
 from warehouse.db.connections import connect, without_password
 from warehouse.db.roles import LOADER, OWNER, READER
 from warehouse.db.schema_version import ensure_migrated, revision_of
 from warehouse.errors import AccessRefused, ConnectionFailed, UnsuitableDatabase
+from warehouse.migrations import revisions
 from warehouse.report.write import write
 from warehouse.settings import Settings
 
@@ -93,8 +93,8 @@ def test_each_form_of_a_url_works_in_every_command(
     with service_file(tmp_path, "warehouse", make_conninfo(**parts), monkeypatch) as service:
         forms["the name of a service"] = service
         for form, url in forms.items():
-            migrations.upgrade(url)
-            assert migrations.current(url) == migrations.head(), form
+            revisions.upgrade(url)
+            assert revisions.current(url) == revisions.head(), form
             with closing(Pipeline(shop_url, url)) as pipeline:
                 pipeline.capture()
                 assert pipeline.run_states()[-1] == ("ingest-shop", "succeeded", None)
@@ -217,7 +217,7 @@ def test_search_path_of_role_or_database_changes_nothing(
             "alter database {} set search_path = app, mart, dwh, raw, public",
         ):
             connection.execute(sql.SQL(statement).format(sql.Identifier(connection.info.dbname)))
-    migrations.upgrade(url)
+    revisions.upgrade(url)
     with closing(Pipeline(shop_url, url)) as pipeline:
         pipeline.open_shop()
         pipeline.order(1, "2024-03-10")
@@ -244,7 +244,7 @@ def test_closed_public_schema_is_named_before_anything_is_changed_and_works_once
         database = connection.info.dbname
         connection.execute("revoke all on schema public from public")
     with pytest.raises(AccessRefused) as refused:
-        migrations.upgrade(ann)
+        revisions.upgrade(ann)
     statements = [
         f"grant create on database {database} to {user}",
         f"grant usage, create on schema public to {user}",
@@ -262,7 +262,7 @@ def test_closed_public_schema_is_named_before_anything_is_changed_and_works_once
         assert connection.execute("select from pg_namespace where nspname = 'audit'").rowcount == 0
         for statement in statements:
             connection.execute(statement.encode())
-    migrations.upgrade(ann)
+    revisions.upgrade(ann)
     ensure_migrated(ann)
 
 
@@ -278,11 +278,11 @@ def test_error_of_a_login_that_may_not_use_schema_public_names_the_missing_grant
         refused.value.hint
         == f"Let the warehouse's owner run there: grant usage on schema public to {conninfo_to_dict(ann)['user']}."
     )
-    migrations.upgrade(warehouse_url)
+    revisions.upgrade(warehouse_url)
     with psycopg.connect(warehouse_url, autocommit=True) as connection:
         for role in (LOADER, READER):
             connection.execute(f"set role {role}".encode())
-            assert revision_of(connection) == migrations.head()
+            assert revision_of(connection) == revisions.head()
             connection.execute("reset role")
 
 
@@ -292,7 +292,7 @@ def test_roles_that_another_login_has_made_are_asked_for(
     ann = login(empty_database_url())
     user = conninfo_to_dict(ann)["user"]
     with pytest.raises(AccessRefused) as refused:
-        migrations.upgrade(ann)
+        revisions.upgrade(ann)
     assert f"grant {OWNER} to {user}" in refused.value.hint
 
 
@@ -304,7 +304,7 @@ def test_warehouse_in_another_encoding_is_refused(postgres: EmbeddedPostgres, en
             f"create database {name} template template0 encoding '{encoding}' locale 'C' locale_provider libc".encode()
         )
         try:
-            for attempt in (migrations.upgrade, ensure_migrated):
+            for attempt in (revisions.upgrade, ensure_migrated):
                 with pytest.raises(UnsuitableDatabase) as refused:
                     attempt(postgres.url(name))
                 assert refused.value.what.startswith(

@@ -8,7 +8,7 @@ import pytest
 from tests.clock import await_whole_day
 from tests.pipeline import Pipeline
 from warehouse.errors import DifferencesFound
-from warehouse.migrations import upgrade
+from warehouse.migrations.revisions import upgrade
 from warehouse.reconcile.reconcile import reconcile_source, stop_on_differences
 from warehouse.runs.audit import start_run
 from warehouse.undo.undo import FLOW, undo

@@ -4,7 +4,8 @@ import psycopg
 import pytest
 
 from warehouse.db.connections import connect
-from warehouse.migrations import declared, downgrade, upgrade
+from warehouse.migrations import declared
+from warehouse.migrations.revisions import downgrade, upgrade
 from warehouse.model.drift import find_drift
 from warehouse.model.schema import foreign_keys
 

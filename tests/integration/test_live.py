@@ -43,7 +43,7 @@ from warehouse.load import marts
 from warehouse.load.marts import refresh_days
 from warehouse.load.publish import publish
 from warehouse.load.reads import check_reads
-from warehouse.migrations import upgrade
+from warehouse.migrations.revisions import upgrade
 from warehouse.rebuild.rebuild import rebuild
 from warehouse.runs import live_process
 from warehouse.runs.alerts.rules import Rules

@@ -12,7 +12,7 @@ import pytest
 from flows.run_locked import run_locked
 from stack.postgres import EmbeddedPostgres
 from warehouse.db.connections import connect
-from warehouse.migrations import upgrade
+from warehouse.migrations.revisions import upgrade
 from warehouse.runs.audit import Run
 
 PARALLEL = """

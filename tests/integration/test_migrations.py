@@ -22,7 +22,8 @@ from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import create_all_keys_view, materialize_keys
 from warehouse.load.conform import delivered_columns
 from warehouse.load.publish import publish
-from warehouse.migrations import current, declared, downgrade, head, upgrade
+from warehouse.migrations import declared
+from warehouse.migrations.revisions import current, downgrade, head, upgrade
 from warehouse.model.drift import find_drift
 from warehouse.model.star import DIMENSIONS, TARGETS
 from warehouse.runs.audit import start_run

@@ -6,7 +6,7 @@ from pathlib import Path
 from stack.postgres import EmbeddedPostgres
 from tests.pipeline import Pipeline, content
 from warehouse.db.connections import connect
-from warehouse.migrations import upgrade
+from warehouse.migrations.revisions import upgrade
 
 
 def test_warehouse_that_moved_goes_on_where_it_ended(

@@ -19,7 +19,7 @@ from warehouse.db.connections import connect
 from warehouse.errors import UnsuitableDatabase
 from warehouse.explain.sources import readers_of
 from warehouse.extract.snapshot import snapshot_of
-from warehouse.migrations import upgrade
+from warehouse.migrations.revisions import upgrade
 from warehouse.runs.audit import ensure_alive, start_run
 from warehouse.settings import Settings
 from warehouse.sources.registry import read_source

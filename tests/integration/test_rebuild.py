@@ -18,7 +18,7 @@ from warehouse.archive import upkeep
 from warehouse.archive.place import Archive
 from warehouse.db.locks import session_lock
 from warehouse.errors import LockHeld
-from warehouse.migrations import upgrade
+from warehouse.migrations.revisions import upgrade
 from warehouse.rebuild.as_of import rebuild_as_of
 from warehouse.rebuild.damage import find_damaged
 from warehouse.rebuild.rebuild import NotArchived, rebuild, rebuild_damaged

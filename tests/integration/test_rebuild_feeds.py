@@ -14,7 +14,7 @@ from tests.integration.test_leads import LEADS
 from tests.integration.test_rebuild import described, settings_of
 from tests.pipeline import Pipeline, content
 from warehouse.archive.place import Archive
-from warehouse.migrations import upgrade
+from warehouse.migrations.revisions import upgrade
 from warehouse.rebuild.as_of import rebuild_as_of
 from warehouse.rebuild.damage import find_damaged
 from warehouse.rebuild.rebuild import loaded_sources, rebuild, rebuild_damaged

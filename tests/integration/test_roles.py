@@ -13,12 +13,13 @@ from psycopg import sql
 from tests.archive import load
 from tests.pipeline import Pipeline, content
 from tests.weblog_lake import BRAZIL, line, lines, make_lake
-from warehouse import migrations, weblogs
+from warehouse import weblogs
 from warehouse.archive.place import Archive
 from warehouse.db.connections import connect
 from warehouse.db.roles import LOADER, MARKETING, OWNER, READER, ROLES
 from warehouse.errors import AccessRefused
 from warehouse.load import marts
+from warehouse.migrations import revisions
 from warehouse.rebuild.rebuild import rebuild
 from warehouse.reconcile.reconcile import reconcile_weblog_files
 from warehouse.runs.audit import start_run
@@ -262,8 +263,8 @@ def test_migrations_by_a_login_without_superuser_rights(database: Callable[[str]
                 sql.Identifier(connection.info.dbname), sql.Identifier(str(name)), sql.Identifier(str(name))
             )
         )
-    migrations.upgrade(migrator)
-    migrations.upgrade(migrator)
+    revisions.upgrade(migrator)
+    revisions.upgrade(migrator)
     with connect(url, autocommit=True) as connection:
         owners = connection.execute(
             "select distinct tableowner from pg_tables where schemaname in ('dwh', 'audit', 'mart') order by 1"
@@ -275,13 +276,13 @@ def test_roles_outlive_the_downgrade_of_one_of_two_warehouses(
     warehouse_url: str, database: Callable[[str], str], warehouse_template: str
 ) -> None:
     other = database(warehouse_template)
-    migrations.downgrade(other, "base")
+    revisions.downgrade(other, "base")
     with connect(warehouse_url, autocommit=True) as connection:
         kept = connection.execute(
             "select rolname from pg_roles where rolname = any(%s)", [list(ROLES)]
         ).fetchall()
     assert {name for (name,) in kept} == set(ROLES)
-    migrations.upgrade(other)
+    revisions.upgrade(other)
 
 
 def test_without_roles_and_the_privilege_to_create_them_the_error_names_the_statements(

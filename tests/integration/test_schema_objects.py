@@ -12,11 +12,11 @@ import pytest
 
 from tests.catalog import catalog
 from tests.pipeline import Pipeline
-from warehouse import migrations
 from warehouse.db.connections import connect
 from warehouse.db.object_files import SchemaObject
 from warehouse.errors import LockHeld, SchemaObjectInUse
-from warehouse.migrations import current, declared, head, upgrade
+from warehouse.migrations import declared, revisions
+from warehouse.migrations.revisions import current, head, upgrade
 
 # By name of a view or function, a text of its definition and what replaces it.
 Changes = Mapping[str, tuple[str, str]]
@@ -42,7 +42,7 @@ IDENTITIES = """
 def migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     """Adds a migration of one statement to a copy of the project's; returns its revision."""
     folder = tmp_path / "migrations"
-    shutil.copytree(migrations.FOLDER, folder)
+    shutil.copytree(revisions.FOLDER, folder)
 
     def add(statement: str) -> str:
         newest = head()
@@ -52,7 +52,7 @@ def migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
             f"revision = {revision!r}\ndown_revision = {newest!r}\n"
             f"def upgrade(): execute({statement!r})\n"
         )
-        monkeypatch.setattr(migrations, "FOLDER", folder)
+        monkeypatch.setattr(revisions, "FOLDER", folder)
         return revision
 
     return add
@@ -201,8 +201,8 @@ def test_migration_that_would_wait_for_a_long_query_gives_up(
     sold: Pipeline, migration: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or every reader would wait behind it."""
-    monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "100ms")
-    monkeypatch.setattr(migrations, "LOCK_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(revisions, "LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr(revisions, "LOCK_PATIENCE_SECONDS", 0.0)
     before = everything(sold)
     migration(RETYPE)
     with connect(sold.warehouse_url) as busy:
@@ -296,8 +296,8 @@ def differences(shop: Pipeline) -> list[str]:
 def test_migration_during_a_load_waits_without_keeping_readers_waiting(
     sold: Pipeline, migration: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migrations, "LOCK_TIMEOUT", "100ms")
-    monkeypatch.setattr(migrations, "LOCK_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(revisions, "LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr(revisions, "LOCK_PAUSE_SECONDS", 0.1)
     migration(RETYPE)
     with connect(sold.warehouse_url) as load, connect(sold.warehouse_url, autocommit=True) as reader:
         load.execute("lock table dwh.fact_order_item in row exclusive mode")

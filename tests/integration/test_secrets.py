@@ -18,9 +18,9 @@ from psycopg import sql
 from tests import command
 from tests.mailserver import Inbox, mail_server, make_certificate
 from tests.pipeline import Pipeline
-from warehouse import migrations
 from warehouse.db.connections import connect
 from warehouse.errors import SettingsError, WarehouseError
+from warehouse.migrations import revisions
 from warehouse.runs.redact import redact
 from warehouse.settings import Settings
 
@@ -216,7 +216,7 @@ def test_tls_to_databases_by_url_is_verified(empty_database_url: Callable[[], st
         with connect(url(certificate)) as encrypted:
             assert encrypted.pgconn.ssl_in_use
         # SQLAlchemy's way in, too.
-        migrations.upgrade(url(certificate))
+        revisions.upgrade(url(certificate))
         with pytest.raises(WarehouseError, match="certificate verify failed"):
             connect(url(other))
         plain = parts._replace(query=f"sslmode=verify-full&sslrootcert={certificate}").geturl()

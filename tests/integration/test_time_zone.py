@@ -16,7 +16,7 @@ from tests.weblog_lake import ARGENTINA, make_lake
 from warehouse.db.connections import connect
 from warehouse.db.schema_version import ensure_migrated
 from warehouse.errors import SchemaOutdated, SettingsError
-from warehouse.migrations import upgrade
+from warehouse.migrations.revisions import upgrade
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.audit import start_run
 from warehouse.settings import Settings

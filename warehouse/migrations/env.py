@@ -1,4 +1,4 @@
-"""Alembic's environment: one connection, whose transaction, lock and timeouts `warehouse.migrations` sets."""
+"""Alembic's environment: one connection, whose transaction, lock and timeouts `warehouse.migrations.revisions` sets."""
 
 from alembic import context
 

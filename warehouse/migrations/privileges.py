@@ -1,10 +1,15 @@
 """What a login needs before it may migrate: looked up beforehand, so that all of it can be asked for at once."""
 
+from typing import Final
+
 import psycopg
 
 from warehouse.db.connections import without_password
 from warehouse.db.roles import LOADER, OWNER
 from warehouse.errors import AccessRefused
+
+# Session lock of whoever migrates, or sets owners and grants.
+MIGRATE_LOCK: Final = "migrate"
 
 
 def ensure_may_migrate(connection: psycopg.Connection, url: str) -> None:

@@ -28,8 +28,8 @@ from warehouse.extract.catalog import HOUSEKEEPING
 from warehouse.extract.column import Column
 from warehouse.load.mirror_ddl import index_joins
 from warehouse.load.transaction import PLANNER_FOR_WHOLE_TABLES, begin_publishing
-from warehouse.migrations import MIGRATE_LOCK, declared
-from warehouse.migrations.privileges import ensure_may_migrate
+from warehouse.migrations import declared
+from warehouse.migrations.privileges import MIGRATE_LOCK, ensure_may_migrate
 from warehouse.model.star import FACTS
 from warehouse.rebuild.archived_state import (
     CapturedTable,

@@ -15,7 +15,7 @@ from generators.shop import create_schema
 from stack.postgres import EmbeddedPostgres
 from tests.conftest import MAJOR, SETTINGS
 from tests.faults.capturing.harness import Result, run
-from warehouse.migrations import upgrade
+from warehouse.migrations.revisions import upgrade
 
 RESULT = Path(__file__).parents[1] / "results" / "capture.json"
 DATABASES = ("shop", "naive", "warehouse")

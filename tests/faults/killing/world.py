@@ -29,7 +29,7 @@ from tests.weblog_lake import CONTENT as WEBLOG_CONTENT
 from tests.weblog_lake import WeblogLake, lines, make_lake
 from warehouse.archive.flush import flush
 from warehouse.archive.place import Archive
-from warehouse.migrations import upgrade
+from warehouse.migrations.revisions import upgrade
 from warehouse.model.star import DIMENSIONS
 from warehouse.sources.registry import read_source
 

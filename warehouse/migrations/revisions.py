@@ -1,0 +1,211 @@
+"""Bring the warehouse's database to a revision, up or down, in one transaction with what is declared in files."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from warehouse.db.connection_errors import explain_unwritable
+from warehouse.db.connections import connect, without_password
+from warehouse.db.locks import session_lock
+from warehouse.db.roles import LOADER, OWNER, apply_grants
+from warehouse.db.schema_objects import BLOCKED, SchemaObjects
+from warehouse.db.schema_version import ensure_suitable
+from warehouse.errors import AccessRefused, LockHeld, SchemaObjectInUse, WrongParameters
+from warehouse.migrations import declared, foreign_keys
+from warehouse.migrations.privileges import MIGRATE_LOCK, ensure_may_migrate
+from warehouse.migrations.sql import driver_of
+
+FOLDER = Path(__file__).parent
+# Whoever waits for a table's lock makes all later readers of that table wait: give up soon and try again.
+LOCK_TIMEOUT = "2s"
+LOCK_PATIENCE_SECONDS, LOCK_PAUSE_SECONDS = 60.0, 1.0
+# Whoever else wants the same tables in another order is as little a failure as one who keeps them.
+_LOCKED = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
+# A migration that takes longer belongs into batches of its own.
+STATEMENT_TIMEOUT = "30min"
+
+
+def upgrade(url: str, revision: str = "head", *, time_zone: str | None = None) -> list[str]:
+    """Bring the warehouse database up to `revision`; two at once wait for each other.
+
+    `time_zone` is the one to count days in from now on; by default as it is, UTC at first.
+
+    What is declared in files belongs to the newest revision: below it, views and functions stay as they are. Returns
+    what of it was found otherwise, and set right, in a database that was at the newest revision already.
+
+    Raises:
+        SchemaObjectInUse: a user's own view depends on one that has to be dropped; nothing was changed.
+        LockHeld: what is to be changed is in use; nothing was changed.
+    """
+
+    found: list[str] = []
+
+    def run(connection: Connection) -> None:
+        found.clear()
+        driver = driver_of(connection)
+        objects = SchemaObjects(driver)
+        if steps := _steps(connection, revision):
+            objects.lock()
+        for step in steps:
+            _upgrade_by_one(connection, objects, step)
+        if _current(connection) == head():
+            if not steps:
+                found.extend(declared.differences(driver, time_zone))
+            declared.apply(driver, objects, time_zone)
+
+    _in_transaction(url, run)
+    return found
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Take the warehouse database back to `revision` ('base': an empty database).
+
+    Views and functions are dropped: those of `revision` are created by its own code's `dwh migrate`.
+
+    Raises:
+        SchemaObjectInUse: a user's own view depends on one of them; nothing was changed.
+    """
+
+    def run(connection: Connection) -> None:
+        driver = driver_of(connection)
+        # The baseline has them in its own SQL.
+        if driver.execute("select to_regclass('audit.schema_object')").fetchone() != (None,):
+            declared.drop(driver)
+        command.downgrade(_config(connection), revision)
+
+    _in_transaction(url, run)
+
+
+def current(url: str) -> str | None:
+    """Revision that the database is at; None before the first migration."""
+    with _engine(url).connect() as connection:
+        return _current(connection)
+
+
+def head() -> str:
+    """Newest revision in this code."""
+    revision = ScriptDirectory.from_config(_config(None)).get_current_head()
+    assert revision is not None
+    return revision
+
+
+def ensure_known(revision: str) -> None:
+    """Refuse a revision that is not one of this code's.
+
+    Raises:
+        WrongParameters: it is neither a number of a migration nor 'head' or 'base'.
+    """
+    scripts = ScriptDirectory.from_config(_config(None))
+    known = sorted(script.revision for script in scripts.walk_revisions())
+    if revision not in ("base", "head", *known):
+        raise WrongParameters(
+            f"There is no revision {revision}.", hint=f"This code knows base, {', '.join(known)} (head)."
+        )
+
+
+def _upgrade_by_one(connection: Connection, objects: SchemaObjects, revision: str) -> None:
+    """Run one migration; where views or functions are in its way, drop them first."""
+    try:
+        with connection.begin_nested():
+            command.upgrade(_config(connection), revision)
+    except DBAPIError as error:
+        if not isinstance(error.orig, BLOCKED):
+            raise
+        objects.drop_all()
+        foreign_keys.drop(driver_of(connection))
+        try:
+            with connection.begin_nested():
+                command.upgrade(_config(connection), revision)
+        except DBAPIError as second:
+            if not isinstance(second.orig, BLOCKED):
+                raise
+            raise _in_use(objects, revision, second.orig) from second
+
+
+def _in_use(objects: SchemaObjects, revision: str, error: psycopg.Error) -> SchemaObjectInUse:
+    users = ", ".join(objects.users_objects()) or "what is named there"
+    return SchemaObjectInUse(
+        f"Migration {revision} changes what a view that is not the warehouse's own depends on: "
+        f"{error.diag.message_primary}: {error.diag.message_detail}. Nothing was changed.",
+        hint=f"Drop {users}, run `dwh migrate`, and create it again.",
+    )
+
+
+def _steps(connection: Connection, revision: str) -> list[str]:
+    """Revisions between the database's and `revision`, in the order in which they are to run."""
+    scripts = ScriptDirectory.from_config(_config(None))
+    steps = scripts.iterate_revisions(revision, _current(connection) or "base")
+    return [step.revision for step in reversed(list(steps))]
+
+
+def _current(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _config(connection: Connection | None) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def _engine(url: str) -> Engine:
+    return create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: connect(url, application_name="dwh migrate"),
+        poolclass=NullPool,
+    )
+
+
+def _in_transaction(url: str, run: Callable[[Connection], None]) -> None:
+    with (
+        explain_unwritable(),
+        connect(url, autocommit=True, application_name="dwh migrate") as guard,
+        session_lock(guard, MIGRATE_LOCK, wait_seconds=120),
+    ):
+        ensure_suitable(guard)
+        ensure_may_migrate(guard, url)
+        give_up_at = time.monotonic() + LOCK_PATIENCE_SECONDS
+        while True:
+            try:
+                with _engine(url).begin() as connection:
+                    connection.exec_driver_sql(f"set local lock_timeout = '{LOCK_TIMEOUT}'")
+                    connection.exec_driver_sql(f"set local statement_timeout = '{STATEMENT_TIMEOUT}'")
+                    run(connection)
+                    apply_grants(driver_of(connection))
+                    return
+            except (DBAPIError, psycopg.Error) as error:
+                cause = error.orig if isinstance(error, DBAPIError) else error
+                assert isinstance(cause, psycopg.Error)
+                is_locked = isinstance(cause, _LOCKED)
+                if not is_locked or time.monotonic() > give_up_at:
+                    raise _explained(cause, url) from error
+            # All of it was rolled back: whoever has queued up behind it goes on meanwhile.
+            time.sleep(LOCK_PAUSE_SECONDS)
+
+
+def _explained(error: psycopg.Error, url: str) -> Exception:
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return AccessRefused(
+            f"The warehouse {without_password(url)} cannot be migrated: {error.diag.message_primary}. "
+            "Nothing was changed.",
+            hint="Let the owner of what is named there, or an administrator of the server, run `dwh migrate`, or "
+            f"grant its roles to this login: grant {OWNER}, {LOADER} to …",
+        )
+    if isinstance(error, _LOCKED):
+        return LockHeld(
+            f"A table or view that the migration changes has been in use for {LOCK_PATIENCE_SECONDS:.0f} seconds. "
+            "Nothing was changed.",
+            hint="Run `dwh migrate` again when no run or long query is using it: pg_stat_activity lists them.",
+        )
+    return error
