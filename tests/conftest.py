@@ -7,11 +7,12 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+import certifi
 import psycopg
 import pytest
 from psycopg import sql
@@ -87,6 +88,10 @@ def pytest_configure(config: pytest.Config) -> None:
     # ~/.prefect, ~/.pgpass and whatever else programs keep there.
     os.environ["HOME"] = str(folder / "home")
     (folder / "home").mkdir()
+    # Each HTTP client of Prefect reads all certificates that it trusts: one takes 0.4 ms, the usual 150 take 20.
+    first, end, _ = certifi.contents().partition("-----END CERTIFICATE-----")
+    (folder / "certificate.pem").write_text(f"{first}{end}\n")
+    os.environ["SSL_CERT_FILE"] = str(folder / "certificate.pem")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -152,9 +157,9 @@ def own_postgres() -> Iterator[EmbeddedPostgres]:
     shutil.rmtree(cluster.folder)
 
 
-@pytest.fixture
-def database(postgres: EmbeddedPostgres) -> Iterator[Callable[[str], str]]:
-    """Makes databases for one test: the name of a template in, the URL of its copy out."""
+@contextmanager
+def _databases(postgres: EmbeddedPostgres) -> Iterator[Callable[[str], str]]:
+    """Makes databases for the length of the block: the name of a template in, the URL of its copy out."""
     names = []
 
     def create(template: str) -> str:
@@ -169,6 +174,20 @@ def database(postgres: EmbeddedPostgres) -> Iterator[Callable[[str], str]]:
     with psycopg.connect(postgres.url(), autocommit=True) as connection:
         for name in names:
             connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def database(postgres: EmbeddedPostgres) -> Iterator[Callable[[str], str]]:
+    """Makes databases for one test: the name of a template in, the URL of its copy out."""
+    with _databases(postgres) as create:
+        yield create
+
+
+@pytest.fixture(scope="module")
+def module_database(postgres: EmbeddedPostgres) -> Iterator[Callable[[str], str]]:
+    """Makes databases for all tests of one module."""
+    with _databases(postgres) as create:
+        yield create
 
 
 @pytest.fixture
@@ -245,24 +264,20 @@ def mart_templates(
 
 
 @pytest.fixture(scope="module")
-def mart_world(postgres: EmbeddedPostgres, mart_templates: tuple[str, str]) -> "Iterator[MartWorld]":
+def mart_world(
+    postgres: EmbeddedPostgres, module_database: Callable[[str], str], mart_templates: tuple[str, str]
+) -> "Iterator[MartWorld]":
     """Sales and web logs of one test module, loaded, with what pandas needs to compute the same."""
     from tests.marts import MartWorld
 
-    names = [f"test_{uuid.uuid4().hex[:12]}" for _ in mart_templates]
-    with psycopg.connect(postgres.url(), autocommit=True) as connection:
-        for name, template in zip(names, mart_templates, strict=True):
-            copy = sql.SQL("create database {} template {} strategy file_copy")
-            connection.execute(copy.format(sql.Identifier(name), sql.Identifier(template)))
-        shop_url, warehouse_url = map(postgres.url, names)
-        # A module that adds logs adds them to its own.
-        folder = shutil.copytree(postgres.folder / "mart lake", postgres.folder / f"mart lake {names[1]}")
-        world = MartWorld(shop_url, warehouse_url, folder)
-        yield world
-        world.close()
-        shutil.rmtree(folder)
-        for name in names:
-            connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+    shop_url, warehouse_url = map(module_database, mart_templates)
+    # A module that adds logs adds them to its own.
+    folder = postgres.folder / f"mart lake {uuid.uuid4().hex[:12]}"
+    shutil.copytree(postgres.folder / "mart lake", folder)
+    world = MartWorld(shop_url, warehouse_url, folder)
+    yield world
+    world.close()
+    shutil.rmtree(folder)
 
 
 def _template(

@@ -13,7 +13,7 @@ from tests.faults.killing.harness import Kill, run
 from tests.faults.killing.points import AFTER, BEFORE, CLIENT, VICTIMS, Point, Strike
 from tests.faults.killing.world import FLOWS, SHOP, WEBLOGS, World
 
-KILLS = int(os.environ.get("KILLS", "6"))
+KILLS = int(os.environ.get("KILLS", "4"))
 
 
 def test_next_run_makes_good_whatever_was_killed(world: World) -> None:

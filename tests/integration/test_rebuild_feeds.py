@@ -1,7 +1,8 @@
 """What comes from files is rebuilt from them: mirrors of feeds, and the star's rows that are made of them."""
 
 import json
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tests.integration.test_feed_changes import declared
 from tests.integration.test_feeds import FeedPipeline, an_order
 from tests.integration.test_leads import LEADS
 from tests.integration.test_rebuild import described, settings_of
-from tests.pipeline import Pipeline, content
+from tests.pipeline import Pipeline, Row, content
 from warehouse.archive.place import Archive
 from warehouse.migrations.revisions import upgrade
 from warehouse.rebuild.as_of import rebuild_as_of
@@ -88,7 +89,58 @@ def lake(shop_url: str, warehouse_url: str, tmp_path: Path) -> Iterator[Lake]:
     lake.close()
 
 
-def live_through(lake: Lake, note: Callable[[int], None] = lambda _: None) -> None:
+PAST = ("raw.orders_order", "raw.orders_order_item", "raw.leads_lead", "dwh.dim_lead", "dwh.dim_customer")
+PAST_ROWS = "select to_jsonb(one) from {} as one order by to_jsonb(one)::text"
+
+
+@dataclass(frozen=True)
+class History:
+    """What `live_through` has left, to be copied, and what tables were after some of its runs."""
+
+    shop_url: str
+    warehouse: str
+    lake: Path
+    states: Mapping[int, Mapping[str, list[Row]]]
+
+
+@pytest.fixture(scope="module")
+def history(
+    module_database: Callable[[str], str],
+    shop_template: str,
+    warehouse_template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> History:
+    """Live through it once: no test changes the shop afterwards."""
+    shop_url, warehouse_url = module_database(shop_template), module_database(warehouse_template)
+    lake = open_lake(shop_url, warehouse_url, tmp_path_factory.mktemp("history") / "lake")
+    states: dict[int, dict[str, list[Row]]] = {}
+
+    def note(run_id: int) -> None:
+        states[run_id] = {
+            name: lake.orders.rows(PAST_ROWS.format(name))
+            for name in PAST
+            if lake.orders.rows(f"select to_regclass('{name}') is not null") == [(True,)]
+        }
+
+    live_through(lake, note)
+    ((name,),) = lake.orders.rows("select current_database()")
+    lake.close()
+    return History(shop_url, name, lake.orders.lake, states)
+
+
+@pytest.fixture
+def eventful(history: History, database: Callable[[str], str], tmp_path: Path) -> Iterator[Lake]:
+    """A lake and a warehouse that have lived through everything: copies."""
+    lake = open_lake(
+        history.shop_url, database(history.warehouse), shutil.copytree(history.lake, tmp_path / "lake")
+    )
+    # Files that land next are younger than those that lie there.
+    lake.orders.written = lake.leads.written = len([*history.lake.rglob("landing/*/*")])
+    yield lake
+    lake.close()
+
+
+def live_through(lake: Lake, note: Callable[[int], None]) -> None:
     """Versions, refused, replayed, edited and discarded records, inferred and completed members, undone runs.
 
     `note` gets the ids of some runs, when they have ended.
@@ -151,20 +203,22 @@ def live_through(lake: Lake, note: Callable[[int], None] = lambda _: None) -> No
 
 DAMAGES = {
     "mirror of records dropped": ("drop table raw.orders_order cascade",),
-    "mirror of items emptied": ("truncate raw.orders_order_item",),
     "records changed by hand": (
         "update raw.orders_order set status = 'lost', _rescued_data = null",
         "delete from raw.orders_order_item where line_number = 1",
         "delete from dwh.fact_order_item where source_system = 'orders'",
     ),
-    "leads dropped": ("drop table dwh.dim_lead, dwh.fact_lead, raw.leads_lead cascade",),
+    "mirror of items emptied, leads dropped": (
+        "truncate raw.orders_order_item",
+        "drop table dwh.dim_lead, dwh.fact_lead, raw.leads_lead cascade",
+    ),
     "star dropped": ("drop schema dwh cascade",),
     "everything dropped": ("drop schema dwh, raw, mart cascade",),
 }
 
 
-def test_what_feeds_have_loaded_is_rebuilt_as_it_was(lake: Lake) -> None:
-    live_through(lake)
+def test_what_feeds_have_loaded_is_rebuilt_as_it_was(eventful: Lake) -> None:
+    lake = eventful
     before = lake.state()
     assert lake.rebuild() == []
     lake.assert_is(before)
@@ -189,21 +243,8 @@ def test_what_feeds_have_loaded_is_rebuilt_as_it_was(lake: Lake) -> None:
         assert [str(one) for verdict in verdicts for one in verdict.differences] == []
 
 
-PAST = ("raw.orders_order", "raw.orders_order_item", "raw.leads_lead", "dwh.dim_lead", "dwh.dim_customer")
-
-
-def test_past_states_have_the_mirrors_of_feeds_as_runs_left_them(lake: Lake) -> None:
-    rows = "select to_jsonb(one) from {} as one order by to_jsonb(one)::text"
-    states: dict[int, dict[str, object]] = {}
-
-    def note(run_id: int) -> None:
-        states[run_id] = {
-            name: lake.orders.rows(rows.format(name))
-            for name in PAST
-            if lake.orders.rows(f"select to_regclass('{name}') is not null") == [(True,)]
-        }
-
-    live_through(lake, note)
+def test_past_states_have_the_mirrors_of_feeds_as_runs_left_them(eventful: Lake, history: History) -> None:
+    lake, states = eventful, history.states
     before = lake.state()
     # Files have been renamed since, and one of them is gone.
     folder = lake.orders.lake / "landing/orders"
@@ -216,7 +257,7 @@ def test_past_states_have_the_mirrors_of_feeds_as_runs_left_them(lake: Lake) -> 
         with start_run(lake.orders.warehouse_url, flow="rebuild", archive=True) as run:
             rebuild_as_of(run, lake.archive, feeds, run_id, progress=messages.append)
         built = {
-            name: lake.orders.rows(rows.format(f"rebuild_{run_id}.{name.partition('.')[2]}"))
+            name: lake.orders.rows(PAST_ROWS.format(f"rebuild_{run_id}.{name.partition('.')[2]}"))
             for name in state
         }
         assert [name for name in state if built[name] != state[name]] == [], run_id
@@ -258,11 +299,11 @@ def test_past_state_of_a_feed_has_the_columns_that_it_had_then(lake: Lake, tmp_p
 
 
 def test_lost_database_is_rebuilt_with_its_feeds_and_loads_go_on(
-    lake: Lake, database: Callable[[str], str], warehouse_template: str, tmp_path: Path
+    eventful: Lake, database: Callable[[str], str], warehouse_template: str
 ) -> None:
-    live_through(lake)
+    lake = eventful
     before = lake.state()
-    rebuilt = open_lake(lake.shop.shop_url, database(warehouse_template), tmp_path / "lake")
+    rebuilt = open_lake(lake.shop.shop_url, database(warehouse_template), lake.orders.lake)
     try:
         with start_run(lake.orders.warehouse_url, flow="rebuild", archive=True) as run:
             # What waits in the lost warehouse is lost with it: nothing does.
@@ -281,8 +322,8 @@ def test_lost_database_is_rebuilt_with_its_feeds_and_loads_go_on(
         rebuilt.close()
 
 
-def test_run_of_a_feed_that_finds_its_tables_dropped_rebuilds_them(lake: Lake) -> None:
-    live_through(lake)
+def test_run_of_a_feed_that_finds_its_tables_dropped_rebuilds_them(eventful: Lake) -> None:
+    lake = eventful
     before = lake.state()
     connection = lake.orders.warehouse
     connection.execute("drop table raw.orders_order, dwh.dim_lead cascade; truncate raw.orders_order_item")

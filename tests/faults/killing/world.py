@@ -126,6 +126,7 @@ class World:
         self.folder = folder
         self.postgres = EmbeddedPostgres(folder / "postgres", MAJOR, SETTINGS)
         self._places = 0
+        self._undisturbed: dict[str, Undisturbed] = {}
 
     def __enter__(self) -> Self:
         """Start the server; make shop, lake and warehouse; let all flows see them once, then let things happen."""
@@ -180,7 +181,12 @@ class World:
         shutil.rmtree(place.lake)
 
     def undisturbed(self, flow: str) -> Undisturbed:
-        """Run the flow in peace, watched as it will be when it is killed."""
+        """What the flow does in peace, watched as it will be when it is killed: it is run once."""
+        if flow not in self._undisturbed:
+            self._undisturbed[flow] = self._run_undisturbed(flow)
+        return self._undisturbed[flow]
+
+    def _run_undisturbed(self, flow: str) -> Undisturbed:
         place = self.place(flow)
         before = place.content(flow)
         started = time.monotonic()
