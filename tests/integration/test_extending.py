@@ -6,18 +6,26 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests import command
 from tests.pipeline import Pipeline
 
 PROJECT = Path(__file__).parents[2]
 PAGE = PROJECT / "docs" / "extending.md"
 PACKAGES = ("api", "checks", "cli", "deployments", "flows", "generators", "stack", "warehouse")
+# In a process that has imported the modules of this checkout: the copy takes their place, libraries stay imported.
+DWH = f"""
+import os, sys
+for name in [name for name in sys.modules if name.partition(".")[0] in {PACKAGES}]:
+    del sys.modules[name]
+sys.path.insert(0, os.getcwd())
+from cli.main import main; main()
+"""
 BLOCK = re.compile(r"(?P<before>[^\n]+(?:\n[^\n]+)*)\n\n```(?P<language>\w+)\n(?P<text>.*?)```\n", re.DOTALL)
 
 
@@ -29,14 +37,8 @@ class Copy:
     environment: dict[str, str]
 
     def dwh(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-c", "from cli.main import main; main()", *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            timeout=240,
+        return command.run(
+            *arguments, environment=self.environment, folder=self.folder, program=DWH, timeout=240
         )
 
     def create(self, path: str, text: str) -> None:
@@ -68,7 +70,6 @@ def copy(tmp_path: Path, shop_url: str, warehouse_url: str) -> Iterator[Copy]:
             shutil.copytree(PROJECT / package, tmp_path / package)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DWH_")}
     environment |= {
-        "PYTHONPATH": str(tmp_path),
         "DWH_HOME": str(tmp_path / "home"),
         "DWH_SHOP_URL": shop_url,
         "DWH_WAREHOUSE_URL": warehouse_url,
