@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -325,6 +326,27 @@ def test_rebuild_that_is_killed_leaves_the_live_tables_as_they_were(
         assert content(shop.warehouse) == damaged, step
     run_rebuild(shop, archive)
     assert content(shop.warehouse) == before
+
+
+def test_rebuild_does_not_wait_for_a_reader_of_a_table_that_has_another_owner(
+    shop: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.order(1, "2024-03-10")
+    load(shop, archive)
+    before = content(shop.warehouse)
+    monkeypatch.setattr("warehouse.rebuild.rebuild.LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr("warehouse.migrations.revisions.LOCK_TIMEOUT", "100ms")
+    shop.warehouse.execute("alter table dwh.dim_company owner to current_user")
+    shop.warehouse.execute("drop table raw.shop_customer")
+    with psycopg.connect(shop.warehouse_url) as reader, ThreadPoolExecutor(1) as pool:
+        reader.execute("select from dwh.dim_company")
+        rebuilding = pool.submit(run_rebuild, shop, archive, "raw.shop_customer")
+        shop.wait_for("select from pg_class where oid = to_regclass('raw.shop_customer')")
+        assert content(shop.warehouse) == before
+        reader.commit()
+        rebuilding.result()
+    owners = "select tableowner from pg_tables where tablename in ('dim_company', 'shop_customer') order by tablename"
+    assert shop.rows(owners) == [("dwh_owner",), ("dwh_loader",)]
 
 
 def test_lost_database_is_rebuilt_from_the_archive_and_loads_go_on(

@@ -10,6 +10,10 @@ from warehouse.errors import AccessRefused
 
 # Session lock of whoever migrates, or sets owners and grants.
 MIGRATE_LOCK: Final = "migrate"
+# Whoever waits for a table's lock makes all later readers of that table wait: give up soon and try again.
+LOCK_TIMEOUT: Final = "2s"
+# Whoever else wants the same tables in another order is as little a failure as one who keeps them.
+LOCKED: Final = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 
 
 def ensure_may_migrate(connection: psycopg.Connection, url: str) -> None:

@@ -21,15 +21,11 @@ from warehouse.db.schema_objects import BLOCKED, SchemaObjects
 from warehouse.db.schema_version import ensure_suitable
 from warehouse.errors import AccessRefused, LockHeld, SchemaObjectInUse, WrongParameters
 from warehouse.migrations import declared, foreign_keys
-from warehouse.migrations.privileges import MIGRATE_LOCK, ensure_may_migrate
+from warehouse.migrations.privileges import LOCK_TIMEOUT, LOCKED, MIGRATE_LOCK, ensure_may_migrate
 from warehouse.migrations.sql import driver_of
 
 FOLDER = Path(__file__).parent
-# Whoever waits for a table's lock makes all later readers of that table wait: give up soon and try again.
-LOCK_TIMEOUT = "2s"
 LOCK_PATIENCE_SECONDS, LOCK_PAUSE_SECONDS = 60.0, 1.0
-# Whoever else wants the same tables in another order is as little a failure as one who keeps them.
-_LOCKED = (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
 # A migration that takes longer belongs into batches of its own.
 STATEMENT_TIMEOUT = "30min"
 
@@ -187,7 +183,7 @@ def _in_transaction(url: str, run: Callable[[Connection], None]) -> None:
             except (DBAPIError, psycopg.Error) as error:
                 cause = error.orig if isinstance(error, DBAPIError) else error
                 assert isinstance(cause, psycopg.Error)
-                is_locked = isinstance(cause, _LOCKED)
+                is_locked = isinstance(cause, LOCKED)
                 if not is_locked or time.monotonic() > give_up_at:
                     raise _explained(cause, url) from error
             # All of it was rolled back: whoever has queued up behind it goes on meanwhile.
@@ -202,7 +198,7 @@ def _explained(error: psycopg.Error, url: str) -> Exception:
             hint="Let the owner of what is named there, or an administrator of the server, run `dwh migrate`, or "
             f"grant its roles to this login: grant {OWNER}, {LOADER} to …",
         )
-    if isinstance(error, _LOCKED):
+    if isinstance(error, LOCKED):
         return LockHeld(
             f"A table or view that the migration changes has been in use for {LOCK_PATIENCE_SECONDS:.0f} seconds. "
             "Nothing was changed.",

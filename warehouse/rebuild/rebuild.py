@@ -8,7 +8,7 @@ with all that belongs to it.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -29,7 +29,7 @@ from warehouse.extract.column import Column
 from warehouse.load.mirror_ddl import index_joins
 from warehouse.load.transaction import PLANNER_FOR_WHOLE_TABLES, begin_publishing
 from warehouse.migrations import declared
-from warehouse.migrations.privileges import MIGRATE_LOCK, ensure_may_migrate
+from warehouse.migrations.privileges import LOCK_TIMEOUT, LOCKED, MIGRATE_LOCK, ensure_may_migrate
 from warehouse.model.star import FACTS
 from warehouse.rebuild.archived_state import (
     CapturedTable,
@@ -136,15 +136,18 @@ def rebuild(
                         ),
                     )
             _remember(writer, verdicts)
-            if work.created:
-                locks.enter_context(session_lock(run.connection, MIGRATE_LOCK, wait_seconds=wait_seconds))
-                # Committed with it: else a kill in between would leave tables that nobody may read. What a loader may
-                # create, mirrors, is its own until the next migration, as when a load creates them.
-                with suppress(AccessRefused):
-                    ensure_may_migrate(writer, run.warehouse_url)
-                    apply_grants(writer)
-            ensure_alive(run)
-            writer.commit()
+            with (
+                session_lock(run.connection, MIGRATE_LOCK, wait_seconds=wait_seconds)
+                if work.created
+                else nullcontext()
+            ):
+                is_granted = not work.created or _grant(writer, run.warehouse_url)
+                ensure_alive(run)
+                writer.commit()
+        if not is_granted:
+            from warehouse.migrations.revisions import upgrade
+
+            upgrade(run.warehouse_url)
     return verdicts
 
 
@@ -377,6 +380,24 @@ class _Rebuild:
         if last is not None:
             continue_sequences(writer, schema, table, key[0], last)
         return verdict
+
+
+def _grant(writer: psycopg.Connection, url: str) -> bool:
+    """Set owners and grants with what was created: a kill in between would leave tables that nobody may read.
+
+    Returns False, with nothing set, if a table that is in use needs another owner: whoever reads it is not waited for.
+    """
+    try:
+        ensure_may_migrate(writer, url)
+        with writer.transaction():
+            writer.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'".encode())
+            apply_grants(writer)
+    except AccessRefused:
+        # What a loader may create, mirrors, is its own until the next migration, as when a load creates them.
+        return True
+    except LOCKED:
+        return False
+    return True
 
 
 @contextmanager
