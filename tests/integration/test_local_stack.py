@@ -19,7 +19,7 @@ from generators.shop import create_schema
 from stack import local, prefect
 from stack.errors import StackError
 from stack.postgres import EmbeddedPostgres
-from stack.processes import HOME, is_alive
+from stack.processes import HOME, Service, is_alive
 
 JOB = """
 import os, subprocess, time
@@ -37,6 +37,11 @@ def wait_for_the_end():
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "a home"
+    # The worker asks for runs, and for cancelled ones, every ten seconds otherwise.
+    (path / "prefect").mkdir(parents=True)
+    (path / "prefect" / "profiles.toml").write_text(
+        'active = "test"\n[profiles.test]\nPREFECT_WORKER_QUERY_SECONDS = "1"\n'
+    )
     yield path
     local.down(path)
 
@@ -102,6 +107,8 @@ def test_stack_keeps_data_and_addresses_over_a_kill_and_down_ends_it_with_the_ru
     _ask(again.api_url, f"deployments/{deployment}/create_flow_run", {})
     pids = tmp_path / "pids"
     wait_for(lambda: pids.exists() and bool(pids.read_text()))
+    # The worker waits for what the job has started, in vain: after a while it is killed with all that is left.
+    monkeypatch.setattr(Service.stop, "__defaults__", (6.0,))
     job = [psutil.Process(int(pid)) for pid in pids.read_text().split()]
     local.down(home)
     assert [process for process in job if is_alive(process)] == []
@@ -199,7 +206,6 @@ def test_down_leaves_a_foreign_process_with_a_remembered_number_alone(home: Path
     foreign = subprocess.Popen(["sleep", "60"])
     try:
         for role in ("server", "worker"):
-            (home / "prefect").mkdir(parents=True, exist_ok=True)
             state = {"pid": foreign.pid, "port": 1, "log_begin": 0}
             (home / "prefect" / f"{role}.json").write_text(json.dumps(state))
         assert not local.state(home).is_up
@@ -211,7 +217,6 @@ def test_down_leaves_a_foreign_process_with_a_remembered_number_alone(home: Path
 
 
 def test_server_that_does_not_start_shows_its_log(home: Path) -> None:
-    (home / "prefect").mkdir(parents=True)
     (home / "prefect" / "prefect.db").write_text(
         "this is no database, and long enough for SQLite to notice it" * 9
     )
