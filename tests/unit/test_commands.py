@@ -19,6 +19,7 @@ PACKAGES = ("warehouse", "cli", "flows", "stack", "generators", "api", "checks",
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / ".env.example"]
 # A command in running text, and one on a line of its own in a block of commands.
 QUOTED = re.compile(r"`((?:dwh|make) [^`]+)`")
+NAMED = re.compile(r"`(dwh|make)\b")
 IN_BLOCK = re.compile(r"^(?:\$ )?((?:dwh|make) .*)$", re.MULTILINE)
 BLOCK = re.compile(r"^```(?:sh|bash|console)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Where a sentence stands for a value: what a placeholder is replaced by.
@@ -31,13 +32,20 @@ Where = tuple[str, str]
 
 
 def texts_of(path: Path) -> Iterator[str]:
-    """String constants of a Python file; values that are filled in are written as 1. Other files as they are."""
+    """String constants of a Python file that names commands; values that are filled in are written as 1.
+
+    Other files as they are.
+    """
     if path.suffix != ".py":
         yield path.read_text()
         return
-    tree = ast.parse(path.read_text())
-    inner = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
-    for node in ast.walk(tree):
+    source = path.read_text()
+    # Most files name none, and to parse all of them takes seconds.
+    if not NAMED.search(source):
+        return
+    nodes = [*ast.walk(ast.parse(source))]
+    inner = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             yield "".join(str(part.value) if isinstance(part, ast.Constant) else "1" for part in node.values)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inner:
