@@ -86,6 +86,7 @@ DAMAGES: dict[str, tuple[str, ...]] = {
         "drop table dwh.dim_company, dwh.dim_customer, dwh.dim_product, dwh.fact_order_item cascade",
     ),
     "mirrors dropped": ("drop schema raw cascade",),
+    "schemas dropped": ("drop schema staging, mart, dwh, raw cascade",),
 }
 
 
@@ -117,27 +118,41 @@ def test_whatever_is_dropped_emptied_or_damaged_is_rebuilt_as_it_was(
 
 
 def described(shop: Pipeline) -> list[object]:
-    """Tables, views, columns, comments, triggers, constraints, indexes, owners and grants of the warehouse."""
+    """Tables, views, columns, comments, triggers, constraints, indexes, owners and grants of the warehouse.
+
+    Of staging tables those that migrations create.
+    """
+    shop.warehouse.execute(
+        """
+        do $$ declare made_by_load text; begin
+            for made_by_load in select oid::regclass from pg_class
+                where relnamespace = 'staging'::regnamespace and relkind = 'r' and relname ~ '^(shop_|all_)'
+            loop execute 'drop table ' || made_by_load; end loop;
+        end $$
+        """
+    )
     return shop.rows(
         """
         select 'relation', relnamespace::regnamespace::text, relname, relkind::text, relowner::regrole::text,
             array(select entry::text from unnest(relacl) as entry order by 1)::text, obj_description(oid, 'pg_class')
-        from pg_class where relnamespace in ('raw'::regnamespace, 'dwh'::regnamespace, 'mart'::regnamespace)
+        from pg_class where relnamespace::regnamespace::text in ('raw', 'dwh', 'mart', 'staging')
             and relkind in ('r', 'v', 'p')
         union all
-        select 'column', attrelid::regclass::text, attname, format_type(atttypid, atttypmod), attnotnull::text,
-            attidentity::text, col_description(attrelid, attnum)
+        select 'column', attrelid::regclass::text, attname, format_type(atttypid, atttypmod),
+            -- A key of what is staged is never null, whether or not its column says so.
+            (attnotnull or relnamespace = 'staging'::regnamespace)::text, attidentity::text,
+            col_description(attrelid, attnum)
         from pg_attribute inner join pg_class on pg_class.oid = attrelid
         where attnum > 0 and not attisdropped and relkind in ('r', 'v', 'p')
-            and relnamespace in ('raw'::regnamespace, 'dwh'::regnamespace, 'mart'::regnamespace)
+            and relnamespace::regnamespace::text in ('raw', 'dwh', 'mart', 'staging')
         union all
         select 'trigger', tgrelid::regclass::text, tgname, '', '', '', '' from pg_trigger where not tgisinternal
         union all
         select 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid), '', '', ''
-        from pg_constraint where connamespace in ('raw'::regnamespace, 'dwh'::regnamespace) and contype <> 'n'
+        from pg_constraint where connamespace::regnamespace::text in ('raw', 'dwh', 'staging') and contype <> 'n'
         union all
         select 'index', schemaname, indexname, indexdef, '', '', '' from pg_indexes
-        where schemaname in ('raw', 'dwh', 'mart')
+        where schemaname in ('raw', 'dwh', 'mart', 'staging')
         order by 1, 2, 3, 4
         """
     )
@@ -390,8 +405,17 @@ def test_run_that_finds_a_table_dropped_or_truncated_rebuilds_it_and_goes_on(
     shop.warehouse.execute(
         "drop table raw.shop_customer cascade; truncate raw.shop_order_item, dwh.dim_product cascade"
     )
-    shop.warehouse.execute("drop table dwh.fact_order_item cascade")
-    damaged = ["dwh.dim_product", "dwh.fact_order_item", "raw.shop_customer", "raw.shop_order_item"]
+    shop.warehouse.execute(
+        "drop table dwh.fact_order_item, staging.source_checksum, staging.weblog_day cascade"
+    )
+    damaged = [
+        "dwh.dim_product",
+        "dwh.fact_order_item",
+        "raw.shop_customer",
+        "raw.shop_order_item",
+        "staging.source_checksum",
+        "staging.weblog_day",
+    ]
     assert find_damaged(shop.warehouse, shop.source) == damaged
     lines: list[str] = []
     with start_run(shop.warehouse_url, flow="ingest-shop", archive=True) as run:

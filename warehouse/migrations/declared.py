@@ -24,6 +24,7 @@ from warehouse.migrations import foreign_keys
 from warehouse.model import mart
 from warehouse.model.masking import Label, labels, masked_views
 from warehouse.model.schema import TABLES, references_query
+from warehouse.model.staging import staging_names, staging_tables
 
 HISTORY: Final = Path(history.__file__).parent
 COMMENTS: Final = (*sorted(FOLDER.glob("*.toml")), HISTORY / "comments.toml")
@@ -61,6 +62,11 @@ def apply(connection: psycopg.Connection, objects: SchemaObjects, time_zone: str
         SettingsError: the server does not know the time zone.
         SchemaObjectInUse: a user's own view stands on one that has to be dropped.
     """
+    if missing := _missing_staging(connection):
+        connection.execute("create schema if not exists staging")
+    for name in missing:
+        for statement in staging_tables()[name]:
+            connection.execute(statement.encode())
     # The comments of a table's own view and function repeat those of the table.
     apply_comments(connection, _file_comments())
     if time_zone is not None:
@@ -90,12 +96,24 @@ def differences(connection: psycopg.Connection, time_zone: str | None = None) ->
         for table in logged_tables(connection):
             if not table.has_triggers:
                 yield f"table {table.full_name} has no triggers for the change log"
+    for name in _missing_staging(connection):
+        yield f"table {name} is missing"
     for key in foreign_keys.missing(connection):
         yield f"foreign key {key.name} of dwh.{key.table} is missing"
     for label in sorted(set(labels()) ^ _found_labels(connection)):
         yield f"the label of personal data in {'.'.join(label[:3])} is not as declared"
     for statement in missing_grants(connection):
         yield f"an owner or grant is not as declared: {statement}"
+
+
+def _missing_staging(connection: psycopg.Connection) -> list[str]:
+    return [
+        name
+        for (name,) in connection.execute(
+            "select name from unnest(%s::text[]) as name where to_regclass(name) is null order by name",
+            [staging_names()],
+        )
+    ]
 
 
 def drop(connection: psycopg.Connection) -> None:

@@ -38,8 +38,12 @@ class AggregateTable:
         return f"agg_weblog_{self.name}"
 
     @property
+    def staged_table(self) -> str:
+        return f"weblog_{self.name}"
+
+    @property
     def staged(self) -> sql.Identifier:
-        return sql.Identifier("staging", f"weblog_{self.name}")
+        return sql.Identifier("staging", self.staged_table)
 
 
 @dataclass(frozen=True)
@@ -172,11 +176,20 @@ def _expressions(aggregate: Aggregate) -> sql.Composed:
     )
 
 
+def create_staged(aggregate: AggregateTable) -> str:
+    """The statement that creates the table of what a batch adds to it."""
+    types = _types()
+    kind = "bigint" if isinstance(aggregate, Aggregate) else "date"
+    columns = [
+        *(f"{name} {types[name]} not null" for name in aggregate.key),
+        f"{aggregate.measure} {kind} not null",
+    ]
+    return f"create unlogged table staging.{aggregate.staged_table} ({', '.join(columns)})"
+
+
 def create_aggregate(aggregate: AggregateTable) -> str:
     """The statement that creates its table."""
-    types = {
-        column.name: column.type for column in (*weblog.REQUEST.columns, *weblog.FACT.columns)
-    } | _DERIVED
+    types = _types()
     measures = aggregate.measures if isinstance(aggregate, Aggregate) else ()
     columns = [
         *(f"{name} {types[name]} not null" for name in aggregate.key),
@@ -187,3 +200,9 @@ def create_aggregate(aggregate: AggregateTable) -> str:
     ]
     # Rows are updated in their page.
     return f"create table dwh.{aggregate.table} ({', '.join(columns)}) with (fillfactor = {70 if measures else 80})"
+
+
+def _types() -> Mapping[str, str]:
+    """Types of key columns by name."""
+    columns = (*weblog.REQUEST.columns, *weblog.FACT.columns)
+    return {column.name: column.type for column in columns} | _DERIVED

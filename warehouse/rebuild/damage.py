@@ -6,6 +6,7 @@ import psycopg
 from psycopg import sql
 
 from warehouse.model import weblog, weblog_aggregates
+from warehouse.model.staging import staging_names
 from warehouse.model.star import FACTS, TARGETS, Dimension
 from warehouse.sources.declaration import Source
 
@@ -35,7 +36,7 @@ def are_weblogs_damaged(connection: psycopg.Connection) -> bool:
 
 def find_damaged(connection: psycopg.Connection, source: Source) -> list[str]:
     """Mirrors, dimensions and facts of `source`, as `schema.table`, that do not exist, or are empty though runs that
-    were not undone have filled them, and no run has emptied them."""
+    were not undone have filled them, and no run has emptied them; and staging tables that do not exist."""
     # Of a dimension the row of the unknown member does not count.
     keys = {
         **{f"raw.{table.mirror}": "" for table in source.tables},
@@ -49,10 +50,13 @@ def find_damaged(connection: psycopg.Connection, source: Source) -> list[str]:
         "select from audit.watermark where source = %s limit 1", [source.name]
     ).rowcount:
         return []
+    # Nothing in a staging table is kept: it is missing, or as it should be.
+    staging = set(staging_names())
     existing = connection.execute(
-        "select name from unnest(%s::text[]) as name where to_regclass(name) is not null", [list(keys)]
+        "select name from unnest(%s::text[]) as name where to_regclass(name) is not null", [[*keys, *staging]]
     ).fetchall()
-    names = {name for (name,) in existing}
+    missing_staging = staging - {name for (name,) in existing}
+    names = {name for (name,) in existing} - staging
     empty = connection.execute(
         sql.SQL(" union all ").join(
             sql.SQL("select {} where not exists (select from {} where {})").format(
@@ -65,7 +69,7 @@ def find_damaged(connection: psycopg.Connection, source: Source) -> list[str]:
     ).fetchall() if names else []  # fmt: skip
     suspects = (keys.keys() - names) | {name for (name,) in empty}
     if not suspects:
-        return []
+        return sorted(missing_staging)
     filled = connection.execute(
         """
         select load.table_name from audit.load inner join audit.run using (run_id)
@@ -85,4 +89,4 @@ def find_damaged(connection: psycopg.Connection, source: Source) -> list[str]:
             f"raw.{source.record.mirror}" if source.feed else None,
         ],
     ).fetchall()  # fmt: skip
-    return sorted(name for (name,) in filled)
+    return sorted({name for (name,) in filled} | missing_staging)

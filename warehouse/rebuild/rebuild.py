@@ -219,7 +219,7 @@ class _Rebuild:
                 hint=f"It has {', '.join(sorted(archived))}; from files and by computing again come "
                 f"{', '.join(sorted(known - archived))}.",
             )
-            for name in sorted(chosen - known)
+            for name in sorted(chosen - known - self.created)
         ]
         chosen &= known
         for name in sorted(chosen & archived):

@@ -15,6 +15,7 @@ from warehouse.model import weblog_aggregates
 from warehouse.model.calendar import DATE
 from warehouse.model.calendar_sql import add_days, first_days
 from warehouse.model.schema import TABLES, create_table
+from warehouse.model.staging import staging_tables
 from warehouse.model.star import DIMENSIONS, SNAPSHOTS, DailySnapshot
 from warehouse.model.weblog_aggregates import create_aggregate
 from warehouse.sources.declaration import Table
@@ -30,8 +31,10 @@ def create_missing(connection: psycopg.Connection) -> list[str]:
         [["raw", "dwh", "mart", "staging"]],
     ).fetchall():
         connection.execute(sql.SQL("create schema {}").format(sql.Identifier(schema)))
-    statements = {str(table): create_table(table) for table in TABLES} | {
-        f"dwh.{one.table}": [create_aggregate(one)] for one in weblog_aggregates.TABLES
+    statements = {
+        **{str(table): create_table(table) for table in TABLES},
+        **{f"dwh.{one.table}": [create_aggregate(one)] for one in weblog_aggregates.TABLES},
+        **staging_tables(),
     }
     missing = [
         name
