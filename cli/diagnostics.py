@@ -124,6 +124,15 @@ def _guarded(
         yield Finding(about, "wrong", str(error).strip())
 
 
+# What runs of another login have made, and this one may neither alter nor drop.
+_FOREIGN_TABLES: Final = """
+    select relowner::regrole::text, array_agg(format('%I.%I', nspname, relname) order by nspname, relname)
+    from pg_class inner join pg_namespace on pg_namespace.oid = relnamespace
+    where nspname in ('raw', 'staging') and relkind in ('r', 'p') and not pg_has_role(relowner, 'usage')
+    group by 1 order by 1
+"""
+
+
 def _warehouse(settings: Settings) -> Iterator[Finding]:
     with connect(settings.warehouse, autocommit=True) as connection:
         ensure_suitable(connection)
@@ -152,6 +161,14 @@ def _warehouse(settings: Settings) -> Iterator[Finding]:
         for right in missing:
             yield Finding(
                 "warehouse", "wrong", f"User {user} is missing {right}.", f"grant {right} to {user};"
+            )
+        for owner, tables in connection.execute(_FOREIGN_TABLES).fetchall():
+            yield Finding(
+                "warehouse",
+                "wrong",
+                f"Tables that loads replace belong to {owner}, whose rights {user} has not: {', '.join(tables[:3])}"
+                f"{f' and {len(tables) - 3:,} more' if len(tables) > 3 else ''}.",
+                "Let that login, or an administrator of the server, run `dwh migrate`.",
             )
         if not may_create_temporary:
             hint = f"grant temporary on database {connection.info.dbname} to {user};"

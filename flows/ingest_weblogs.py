@@ -9,7 +9,7 @@ from flows.run_locked import run_locked
 from warehouse import weblogs
 from warehouse.files import lake
 from warehouse.history import change_log
-from warehouse.rebuild.damage import are_weblogs_damaged
+from warehouse.rebuild.damage import WEBLOG_TABLES, are_weblogs_damaged
 from warehouse.runs.audit import Load, Run, ensure_alive
 from warehouse.settings import Settings
 from warehouse.weblogs import WeblogDryRun, WeblogLoad
@@ -72,7 +72,7 @@ def rebuild_lost_requests(run: Run, settings: Settings) -> None:
     from warehouse.rebuild.weblogs import rebuild_weblogs
 
     log("tables of the web logs were dropped or emptied since the last run: their files are loaded again")
-    rebuild_damaged(run, settings, (), log)
+    rebuild_damaged(run, settings, (), log, needed=WEBLOG_TABLES)
     rebuild_weblogs(run, settings, progress=log)
 
 

@@ -66,6 +66,10 @@ class SchemaOutdated(SettingsError):
     """The warehouse's schema is at another revision than this code needs."""
 
 
+class TableMissing(WarehouseError):
+    """A table or view of the warehouse does not exist: somebody has dropped it."""
+
+
 class SchemaObjectInUse(WarehouseError):
     """A migration has to drop a view or function on which a user's own view depends."""
 

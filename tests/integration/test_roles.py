@@ -10,19 +10,24 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from cli.diagnostics import examine
 from tests.archive import load
 from tests.pipeline import Pipeline, content
 from tests.weblog_lake import BRAZIL, line, lines, make_lake
 from warehouse import weblogs
 from warehouse.archive.place import Archive
 from warehouse.db.connections import connect
+from warehouse.db.locks import session_lock
 from warehouse.db.roles import LOADER, MARKETING, OWNER, READER, ROLES
-from warehouse.errors import AccessRefused
+from warehouse.errors import AccessRefused, LockHeld, TableMissing, WarehouseLocked
 from warehouse.load import marts
 from warehouse.migrations import revisions
+from warehouse.rebuild.as_of import rebuild_as_of
 from warehouse.rebuild.rebuild import rebuild
 from warehouse.reconcile.reconcile import reconcile_weblog_files
 from warehouse.runs.audit import start_run
+from warehouse.runs.lock_watch import watch_locks
+from warehouse.settings import Settings
 from warehouse.weblogs.storage.partitions import Partitions
 
 Login = Callable[..., str]
@@ -108,6 +113,130 @@ def test_another_loader_goes_on_with_what_one_has_made(
     other.capture()
     other.close()
     assert len(narrow.facts()) == 2
+
+
+@pytest.mark.parametrize("role", [LOADER, OWNER, "superuser"])
+def test_a_loader_goes_on_with_what_a_login_has_made_that_acts_as_itself(
+    pipeline: Pipeline, login: Login, role: str
+) -> None:
+    url = pipeline.warehouse_url
+    first = Pipeline(pipeline.shop_url, url if role == "superuser" else login(url, role))
+    first.open_shop()
+    first.order(1, "2024-03-10")
+    first.capture()
+    with connect(first.warehouse_url) as connection:
+        Partitions(connection).make(["BR"])
+    first.capture()
+    loader = Pipeline(pipeline.shop_url, login(url, LOADER, acts_as=LOADER))
+    loader.do(
+        "alter table product add column color text", "update product set name = 'x', updated_at = now()"
+    )
+    loader.order(2, "2024-04-10")
+    loader.capture()
+    first.order(3, "2024-05-10")
+    first.capture()
+    assert len(loader.facts()) == 3
+    owners = "select distinct tableowner from pg_tables where schemaname in ('raw', 'staging') or tablename ~ '_br$'"
+    assert loader.rows(owners) == [(LOADER,)]
+    first.close()
+    loader.close()
+
+
+def test_a_table_that_the_loader_may_not_replace_is_named_with_login_and_next_step(
+    narrow: Pipeline, warehouse_url: str
+) -> None:
+    narrow.capture()
+    before = content(narrow.warehouse)
+    with connect(warehouse_url, autocommit=True) as administrator:
+        administrator.execute("alter table raw.shop_customer owner to current_user")
+        narrow.do("update customer set state = 'Jujuy', updated_at = now()")
+        user = urlsplit(narrow.warehouse_url).username
+        refused = (
+            rf"postgresql://{user}@.* refuses its user: (must be owner of|permission denied for) table shop_"
+        )
+        with pytest.raises(AccessRefused, match=refused) as raised:
+            narrow.capture()
+        assert "`dwh doctor`" in raised.value.hint and f"role {OWNER} run `dwh migrate`" in raised.value.hint
+        assert content(narrow.warehouse) == before
+        findings = [one.what for one in examine(Settings(warehouse_url=narrow.warehouse_url))]
+        revisions.upgrade(warehouse_url)
+    (foreign,) = [what for what in findings if what.startswith("Tables that loads replace belong to ")]
+    assert foreign.endswith(f"whose rights {LOADER} has not: raw.shop_customer.")
+    narrow.capture()
+    assert narrow.versions("customer", "state")[-1][1] == "Jujuy"
+
+
+def test_a_dropped_mart_is_named_with_the_login_that_may_create_it(
+    narrow: Pipeline, login: Login, warehouse_url: str, tmp_path: Path
+) -> None:
+    archive = Archive(tmp_path / "archive")
+    load(narrow, archive)
+    with connect(warehouse_url, autocommit=True) as administrator:
+        administrator.execute("drop table mart.sales_by_day cascade")
+    dropped = 'is not as it was migrated: relation "mart.sales_by_day" does not exist'
+    with (
+        pytest.raises(TableMissing, match=dropped) as raised,
+        start_run(narrow.warehouse_url, flow="refresh-marts") as run,
+    ):
+        marts.refresh(run)
+    assert f"role {OWNER} create it: `dwh rebuild --all`" in raised.value.hint
+    with start_run(login(warehouse_url, OWNER), flow="rebuild") as run:
+        rebuild(run, archive, [narrow.source])
+    with start_run(narrow.warehouse_url, flow="refresh-marts") as run:
+        marts.refresh(run)
+    load(narrow, archive)
+    assert narrow.rows("select count(*) from mart.sales_by_day") == [(1,)]
+
+
+def test_the_state_of_a_run_is_built_by_whoever_may_create_schemas(
+    narrow: Pipeline, login: Login, warehouse_url: str, tmp_path: Path
+) -> None:
+    archive = Archive(tmp_path / "archive")
+    run_id = load(narrow, archive)
+
+    def build(url: str) -> dict[str, int]:
+        with start_run(url, flow="rebuild") as run:
+            return rebuild_as_of(run, archive, [], run_id, ["dwh.dim_customer"])
+
+    with pytest.raises(
+        AccessRefused, match=f"may not make schema rebuild_{run_id}: permission denied"
+    ) as raised:
+        build(narrow.warehouse_url)
+    statement = raised.value.hint.partition("or: ")[2].removesuffix(".")
+    assert statement.startswith("grant create on database ") and statement.endswith(f" to {LOADER}")
+    assert build(warehouse_url) == {f"rebuild_{run_id}.dim_customer": 2}
+    with pytest.raises(AccessRefused, match=f"must be owner of schema rebuild_{run_id}"):
+        build(narrow.warehouse_url)
+
+
+def test_a_login_that_acts_as_the_loader_says_who_holds_a_lock(narrow: Pipeline) -> None:
+    with (
+        connect(narrow.warehouse_url, autocommit=True, application_name="dwh other") as other,
+        session_lock(other, "source shop"),
+        connect(narrow.warehouse_url, autocommit=True) as connection,
+        # The server hides from it since when.
+        pytest.raises(LockHeld, match=rf"loaded by dwh other \(server process {other.info.backend_pid}\)\."),
+        session_lock(connection, "source shop"),
+    ):
+        pass
+
+
+def test_a_login_that_acts_as_the_loader_gives_up_waiting_for_a_table(
+    narrow: Pipeline, warehouse_url: str
+) -> None:
+    with (
+        connect(warehouse_url) as holder,
+        connect(narrow.warehouse_url, application_name="dwh ingest-shop publishes") as waiting,
+    ):
+        holder.execute("lock table dwh.dim_customer")
+        with (
+            pytest.raises(WarehouseLocked, match=r"dwh\.dim_customer of the warehouse is locked by "),
+            watch_locks(narrow.warehouse_url, "ingest-shop", 0.5, lambda _: None, 0.1),
+        ):
+            # A server that does not cancel it ends it later, with another error.
+            waiting.execute("set statement_timeout = '30s'")
+            waiting.execute("update dwh.dim_customer set name = 'y'")
+        assert holder.execute("select 1").fetchone() == (1,)
 
 
 def test_the_loader_rebuilds_mirrors_and_what_was_emptied_and_leaves_the_rest_to_the_owner(

@@ -10,8 +10,11 @@ from typing import Final
 
 import psycopg
 
-from warehouse.errors import AccessRefused, ConnectionFailed, DiskFull, WarehouseError
+from warehouse.db.roles import OWNER
+from warehouse.errors import AccessRefused, ConnectionFailed, DiskFull, TableMissing, WarehouseError
 
+# Of what somebody has dropped: conform SQL may name tables of its own elsewhere.
+_MISSING_TABLE: Final = re.compile(r'relation "(dwh|mart)\.')
 # Connection lost or not yet possible, shut down, idle or at work for too long, too many connections, serialization,
 # deadlock.
 TRANSIENT_CLASSES: Final = (
@@ -89,15 +92,32 @@ def is_of_statement(error: psycopg.Error) -> bool:
 
 
 @contextmanager
-def explain_unwritable() -> Iterator[None]:
-    """Translate the errors of a server that is full or read only.
+def explain_refusals(warehouse: str) -> Iterator[None]:
+    """Translate what the server of `warehouse`, a URL without its password, refuses: to write, to a login, or since
+    something was dropped.
 
     Raises:
         DiskFull: a disk of a server is full.
-        AccessRefused: the warehouse is read only.
+        AccessRefused: the warehouse is read only, or the login has not the rights.
+        TableMissing: a table or view of the star or of the marts does not exist.
     """
     try:
         yield
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise AccessRefused(
+            f"{warehouse} refuses its user: {error.diag.message_primary}. The open transaction was rolled back.",
+            hint=f"`dwh doctor` names rights that are missing. Let a login that has role {OWNER} run `dwh migrate`, "
+            "which sets owners and grants, or run this itself.",
+        ) from error
+    except psycopg.errors.UndefinedTable as error:
+        message = error.diag.message_primary or ""
+        if not _MISSING_TABLE.match(message):
+            raise
+        raise TableMissing(
+            f"The warehouse {warehouse} is not as it was migrated: {message}. The open transaction was rolled back.",
+            hint=f"Let a login that has role {OWNER} create it: `dwh rebuild --all` if it was a table, `dwh migrate` "
+            "if it was a view.",
+        ) from error
     except psycopg.errors.DiskFull as error:
         raise DiskFull(
             f"The disk of the database server is full: {error.diag.message_primary}.",

@@ -100,6 +100,17 @@ def own_server_processes() -> list[int]:
         return [one.info.backend_pid for one in _sessions if not one.closed]
 
 
+def cancel_own(pid: int) -> None:
+    """Cancel the statement of the session that this process has at server process `pid`, if it still has it.
+
+    By the protocol: pg_cancel_backend asks for the rights of the login, which a session that acts as a role has not.
+    """
+    with _sessions_lock:
+        sessions = [one for one in _sessions if not one.closed and one.info.backend_pid == pid]
+    for session in sessions:
+        session.cancel_safe()
+
+
 @contextmanager
 def read_only_transaction(
     source: str,

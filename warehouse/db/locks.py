@@ -151,4 +151,6 @@ def _holder(connection: psycopg.Connection, name: str) -> str | None:
         return None
     application, run_id, pid, since = row
     holder = application if run_id is None else f"{application}, run {run_id}"
-    return f"{holder} (server process {pid}, connected since {since:%Y-%m-%d %H:%M:%S} UTC)"
+    # The server hides it from a session that acts as a role, of whichever login the other one is.
+    connected = f", connected since {since:%Y-%m-%d %H:%M:%S} UTC" if since else ""
+    return f"{holder} (server process {pid}{connected})"

@@ -1,6 +1,7 @@
 """Roles of the warehouse, and what each owns and may do: set after every upgrade, so that no new table is forgotten."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,20 @@ ROLES = {
     MONITOR: "Reads the marts about runs and data quality, no business data: for logins of dashboards of operations.",
 }
 _EXISTING = "select rolname from pg_roles"
+# Those that an administrator or a login that acts as itself has made, and may give away.
+_MADE_HERE = f"""
+    select format('alter table %I.%I owner to {LOADER}', namespace.nspname, relation.relname)
+    from pg_class as relation
+    inner join pg_namespace as namespace on relation.relnamespace = namespace.oid
+    inner join pg_roles as loader on loader.rolname = '{LOADER}'
+    where
+        relation.relowner <> loader.oid and relation.relkind in ('r', 'p')
+        and (
+            namespace.nspname in ('raw', 'staging')
+            or relation.oid in (select part.relid from pg_partition_tree(to_regclass('dwh.fact_weblog')) as part)
+        )
+        and pg_has_role(relation.relowner, 'usage') and pg_has_role(loader.oid, 'set')
+"""
 _GRANTS = (Path(__file__).parent / "grants.sql").read_text()
 
 
@@ -82,6 +97,18 @@ def apply_grants(connection: psycopg.Connection) -> None:
     ):
         _execute(connection, f"grant select on public.alembic_version to {LOADER}, {READER}")
         _execute(connection, f"grant select, insert, update, delete on public.alembic_version to {OWNER}")
+
+
+def give_to_loader(connection: psycopg.Connection) -> None:
+    """Let tables that runs of this login have made belong to the loader's role, so that another login can go on.
+
+    `connection` is an autocommit one. A table in use stays as it is until the next time.
+    """
+    with suppress(psycopg.Error):
+        for (statement,) in _execute(connection, _MADE_HERE).fetchall():
+            with suppress(psycopg.errors.LockNotAvailable), connection.transaction():
+                _execute(connection, "set local lock_timeout = '50ms'")
+                _execute(connection, statement)
 
 
 def missing_grants(connection: psycopg.Connection) -> list[str]:

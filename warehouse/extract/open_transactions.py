@@ -103,7 +103,7 @@ def read_open_transactions(
                 or state = 'active' and backend_type = 'client backend'
             )
             -- Only read-only transactions have this name.
-            and not (application_name like 'dwh capture%%' and usename = current_user)
+            and not (application_name like 'dwh capture%%' and usename = session_user)
         """,
         [asked_at - late_commit_window],
     ).fetchall()

@@ -14,8 +14,8 @@ import psycopg
 
 from warehouse.archive import upkeep
 from warehouse.db import staying_session
-from warehouse.db.connection_errors import explain_unwritable, is_transient
-from warehouse.db.connections import connect
+from warehouse.db.connection_errors import explain_refusals, is_transient
+from warehouse.db.connections import connect, without_password
 from warehouse.db.locks import is_held, session_lock
 from warehouse.db.schema_version import ensure_migrated
 from warehouse.errors import (
@@ -273,7 +273,7 @@ class SourceLoop:
         self, run: Run, opened: _OpenRun, judge: LiveJudge, writer: psycopg.Connection
     ) -> bool:
         with (
-            explain_unwritable(),
+            explain_refusals(without_password(run.warehouse_url)),
             watch_locks(
                 run.warehouse_url, run.flow, self.environment.settings.warehouse_lock_wait, self._log
             ),

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from warehouse.db.connection_errors import explain_unwritable
+from warehouse.db.connection_errors import explain_refusals
 from warehouse.db.connections import connect, without_password
 from warehouse.db.locks import session_lock
 from warehouse.db.roles import LOADER, OWNER, apply_grants
@@ -165,7 +165,7 @@ def _engine(url: str) -> Engine:
 
 def _in_transaction(url: str, run: Callable[[Connection], None]) -> None:
     with (
-        explain_unwritable(),
+        explain_refusals(without_password(url)),
         connect(url, autocommit=True, application_name="dwh migrate") as guard,
         session_lock(guard, MIGRATE_LOCK, wait_seconds=120),
     ):

@@ -13,6 +13,7 @@ from warehouse.archive.place import Archive, table_path
 from warehouse.db.connections import connect
 from warehouse.db.identifiers import listed
 from warehouse.db.locks import session_lock
+from warehouse.errors import AccessRefused
 from warehouse.rebuild.archived_state import (
     ArchivedRows,
     AsOf,
@@ -57,6 +58,7 @@ def rebuild_as_of(
 
     Raises:
         NotArchived: the archive does not know the run, or one of the tables.
+        AccessRefused: this login may not create schemas, or not drop the one of that name.
         LakeError: landing files cannot be read.
         LockHeld: a feed is being loaded, and is still after `wait_seconds`.
     """
@@ -76,12 +78,22 @@ def rebuild_as_of(
                     hint=f"Those that can be are {', '.join(sorted(known))}. {_FACTS.format(as_of_run_id)}",
                 )
             schema = f"rebuild_{as_of_run_id}"
-            writer.execute(
-                sql.SQL(
-                    "drop schema if exists {schema} cascade; create schema {schema}; "
-                    "comment on schema {schema} is {text}"
-                ).format(schema=sql.Identifier(schema), text=sql.Literal(COMMENT.format(as_of_run_id)))
-            )
+            try:
+                writer.execute(
+                    sql.SQL(
+                        "drop schema if exists {schema} cascade; create schema {schema}; "
+                        "comment on schema {schema} is {text}"
+                    ).format(schema=sql.Identifier(schema), text=sql.Literal(COMMENT.format(as_of_run_id)))
+                )
+            except psycopg.errors.InsufficientPrivilege as error:
+                writer.rollback()
+                (role,) = writer.execute("select current_user").fetchone() or ("",)
+                raise AccessRefused(
+                    f"{writer.info.user} may not make schema {schema}: {error.diag.message_primary}. Nothing was "
+                    "changed.",
+                    hint=f"Let a login run it that may create schemas and drop the one of that name, or: "
+                    f"grant create on database {writer.info.dbname} to {role}.",
+                ) from error
             counts = {}
             for name, rows in past.build(known if tables is None else {*tables}):
                 table = name.partition(".")[2]

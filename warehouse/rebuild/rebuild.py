@@ -47,6 +47,7 @@ from warehouse.rebuild.tables import (
     continue_sequences,
     create_missing,
     ensure_mirror,
+    find_missing,
     published_tables,
 )
 from warehouse.reconcile.compare import (
@@ -170,15 +171,29 @@ def loaded_sources(connection: psycopg.Connection, folder: Path | None) -> list[
     )
 
 
-def rebuild_damaged(run: Run, settings: Settings, damaged: Sequence[str], log: Callable[[str], None]) -> None:
+def rebuild_damaged(
+    run: Run,
+    settings: Settings,
+    damaged: Collection[str],
+    log: Callable[[str], None],
+    *,
+    needed: Collection[str] = (),
+) -> None:
     """Rebuild `damaged` tables, and those that are missing; where the archive cannot help, the run goes on as it would
-    without one."""
+    without one, unless a table of the star is missing that is damaged or `needed`.
+
+    Raises:
+        AccessRefused: such a table is missing, and this login may not create it.
+    """
     try:
         sources = loaded_sources(run.connection, settings.sources) if damaged else ()
         rebuild(run, Archive.of(settings), sources, damaged, leaves_out=True, progress=log)
     except RunLost:
         raise
     except (WarehouseError, psycopg.Error) as error:
+        needed_tables = [name for name in (*damaged, *needed) if name.startswith("dwh.")]
+        if isinstance(error, AccessRefused) and find_missing(run.connection, needed_tables):
+            raise
         log(f"not rebuilt: {error}")
 
 
@@ -406,6 +421,9 @@ def _explain_rights(writer: psycopg.Connection) -> Iterator[None]:
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
+        writer.rollback()
+        if writer.execute("select pg_has_role(%s, 'usage')", [OWNER]).fetchone() == (True,):
+            raise
         raise AccessRefused(
             f"{writer.info.user} may not create what is missing: {error.diag.message_primary}. Nothing was changed.",
             hint=f"Let a login that has role {OWNER} run `dwh rebuild`.",

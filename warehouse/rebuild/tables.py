@@ -36,14 +36,7 @@ def create_missing(connection: psycopg.Connection) -> list[str]:
         **{f"dwh.{one.table}": [create_aggregate(one)] for one in weblog_aggregates.TABLES},
         **staging_tables(),
     }
-    missing = [
-        name
-        for (name,) in connection.execute(
-            "select name from unnest(%s::text[]) with ordinality as declared (name, position) "
-            "where to_regclass(name) is null order by position",
-            [list(statements)],
-        ).fetchall()
-    ]
+    missing = find_missing(connection, list(statements))
     for name in missing:
         for statement in statements[name]:
             connection.execute(statement.encode())
@@ -51,6 +44,16 @@ def create_missing(connection: psycopg.Connection) -> list[str]:
         # Days that facts need are added with them.
         connection.execute(add_days(first_days(), 0))
     return missing
+
+
+def find_missing(connection: psycopg.Connection, names: Sequence[str]) -> list[str]:
+    """Those of the tables, as `schema.table`, that do not exist."""
+    rows = connection.execute(
+        "select name from unnest(%s::text[]) with ordinality as declared (name, position) "
+        "where to_regclass(name) is null order by position",
+        [list(names)],
+    ).fetchall()
+    return [name for (name,) in rows]
 
 
 def ensure_mirror(

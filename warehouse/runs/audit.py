@@ -19,10 +19,11 @@ from typing import Self
 import psycopg
 from psycopg.types.json import Jsonb
 
-from warehouse.db.connection_errors import explain_unwritable
-from warehouse.db.connections import connect
+from warehouse.db.connection_errors import explain_refusals
+from warehouse.db.connections import connect, without_password
 from warehouse.db.locks import RUN
 from warehouse.db.poolers import SESSION_MODE, server_process
+from warehouse.db.roles import give_to_loader
 from warehouse.errors import (
     AlreadyRecorded,
     LockHeld,
@@ -213,7 +214,7 @@ def start_run(
     if dry_run:
         parameters = {**(parameters or {}), "dry_run": True}
     with (
-        explain_unwritable(),
+        explain_refusals(without_password(warehouse_url)),
         connect(warehouse_url, autocommit=True, application_name=f"dwh {flow}") as connection,
     ):
         _record_ends(connection, warehouse_url)
@@ -250,8 +251,11 @@ def start_run(
             is_archived=archive and not dry_run, found_dead=found_dead, kept_connection=kept_connection,
         )  # fmt: skip
         try:
-            with explain_unwritable():
-                yield run
+            with explain_refusals(without_password(warehouse_url)):
+                try:
+                    yield run
+                finally:
+                    give_to_loader(connection)
         except BaseException as error:
             if (lost := _find_lost(run, error)) is not None:
                 _end(run, status_of(lost), lost)

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from warehouse.db.connections import connect, own_server_processes
+from warehouse.db.connections import cancel_own, connect, own_server_processes
 from warehouse.db.lock_holder import LockHolder
 from warehouse.errors import WarehouseError, WarehouseLocked
 
@@ -106,14 +106,14 @@ class _Watch:
                 holder = LockHolder(**{field.name: row[field.name] for field in fields(LockHolder)})
                 wait = (row["waiting_pid"], holder.pid)
                 if row["waited_seconds"] >= self._wait_seconds:
-                    self._give_up(connection, row, holder)
+                    self._give_up(row, holder)
                 elif wait not in self._named:
                     self._named.add(wait)
                     self._log(
                         f"waiting up to {self._wait_seconds:,.0f} s for {holder.relation}, which is locked by {holder}"
                     )
 
-    def _give_up(self, connection: psycopg.Connection, row: dict[str, Any], holder: LockHolder) -> None:
+    def _give_up(self, row: dict[str, Any], holder: LockHolder) -> None:
         self.error = WarehouseLocked(
             f"{holder.relation} of the warehouse is locked by {holder}, and was for all of the "
             f"{self._wait_seconds:,.0f} s that this run waited.",
@@ -121,4 +121,4 @@ class _Watch:
             f'dwh psql -- -c "select pg_terminate_backend({holder.pid})". DWH_WAREHOUSE_LOCK_WAIT (now '
             f"{self._wait_seconds:,.0f} s) sets how long a run waits.",
         )
-        connection.execute("select pg_cancel_backend(%s)", [row["waiting_pid"]])
+        cancel_own(row["waiting_pid"])
