@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from io import TextIOWrapper
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from typer.core import TyperGroup
@@ -37,6 +37,9 @@ from cli.stack_commands import PSQL_CONTEXT, down, psql, up
 from cli.status import status
 from cli.undo import undo
 from cli.weblogs import weblogs
+
+if TYPE_CHECKING:
+    from warehouse.errors import WarehouseError
 
 INTERRUPTED = 130
 # Signals of a service manager that stops a service, and of a terminal that is closed.
@@ -149,8 +152,10 @@ def _explain(error: Exception) -> int:
     from rich.markup import escape
 
     from cli.output import err
-    from warehouse.errors import visible_lines
+    from warehouse.errors import WarehouseError, visible_lines
 
+    if not isinstance(error, WarehouseError):
+        error = _refusal_in(error) or error
     what, hint = getattr(error, "what", None), getattr(error, "hint", "")
     if what is None and isinstance(error, OSError) and error.filename is not None:
         what = f"{error.filename}: {error.strerror}."
@@ -161,6 +166,18 @@ def _explain(error: Exception) -> int:
     if hint:
         err.print(f"[bold]What to do:[/] {escape(visible_lines(hint))}", soft_wrap=True)
     return int(getattr(error, "exit_code", 1))
+
+
+def _refusal_in(error: BaseException) -> "WarehouseError | None":
+    """What a database refuses this login, be it wrapped by another library; None if that is not why it failed."""
+    from psycopg.errors import InsufficientPrivilege
+
+    from warehouse.db.connection_errors import explain_refusal
+
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, InsufficientPrivilege):
+        cause = cause.__cause__
+    return None if cause is None else explain_refusal("The database", cause)
 
 
 if __name__ == "__main__":

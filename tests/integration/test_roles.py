@@ -12,6 +12,7 @@ from psycopg import sql
 
 from cli.diagnostics import examine
 from tests.archive import load
+from tests.command import run
 from tests.pipeline import Pipeline, content
 from tests.weblog_lake import BRAZIL, line, lines, make_lake
 from warehouse import weblogs
@@ -156,8 +157,8 @@ def test_a_table_that_the_loader_may_not_replace_is_named_with_login_and_next_st
         )
         with pytest.raises(AccessRefused, match=refused) as raised:
             narrow.capture()
+        assert content(administrator) == before
         assert "`dwh doctor`" in raised.value.hint and f"role {OWNER} run `dwh migrate`" in raised.value.hint
-        assert content(narrow.warehouse) == before
         findings = [one.what for one in examine(Settings(warehouse_url=narrow.warehouse_url))]
         revisions.upgrade(warehouse_url)
     (foreign,) = [what for what in findings if what.startswith("Tables that loads replace belong to ")]
@@ -301,6 +302,19 @@ def test_web_logs_are_loaded_reclassified_removed_and_reconciled_with_the_loader
     assert lake.rows(
         "select distinct tableowner from pg_tables where tablename like 'fact\\_weblog\\_%'"
     ) == [(LOADER,)]
+
+
+def test_commands_refuse_a_login_without_their_rights_without_a_traceback(
+    warehouse_url: str, login: Login, tmp_path: Path
+) -> None:
+    environment = {"DWH_WAREHOUSE_URL": login(warehouse_url, READER), "DWH_HOME": str(tmp_path)}
+    # By psycopg, through SQLAlchemy, and in a run.
+    for command in ("status", "report", "run marts"):
+        done = run(*command.split(), environment=environment)
+        message = " ".join((done.stdout + done.stderr).split())
+        assert done.returncode == 2, message
+        assert " refuses its user: permission denied for table " in message
+        assert "Traceback" not in message and "--debug" not in message
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,15 @@ def is_of_statement(error: psycopg.Error) -> bool:
     )
 
 
+def explain_refusal(place: str, error: psycopg.errors.InsufficientPrivilege) -> AccessRefused:
+    """What the server at `place` refuses to the rights of its user, and who may do it."""
+    return AccessRefused(
+        f"{place} refuses its user: {error.diag.message_primary}. The open transaction was rolled back.",
+        hint=f"`dwh doctor` names rights that are missing to roles that load. Let a login that has role {OWNER} run "
+        "`dwh migrate`, which sets owners and grants, or run this itself.",
+    )
+
+
 @contextmanager
 def explain_refusals(warehouse: str) -> Iterator[None]:
     """Translate what the server of `warehouse`, a URL without its password, refuses: to write, to a login, or since
@@ -104,11 +113,7 @@ def explain_refusals(warehouse: str) -> Iterator[None]:
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
-        raise AccessRefused(
-            f"{warehouse} refuses its user: {error.diag.message_primary}. The open transaction was rolled back.",
-            hint=f"`dwh doctor` names rights that are missing. Let a login that has role {OWNER} run `dwh migrate`, "
-            "which sets owners and grants, or run this itself.",
-        ) from error
+        raise explain_refusal(warehouse, error) from error
     except psycopg.errors.UndefinedTable as error:
         message = error.diag.message_primary or ""
         if not _MISSING_TABLE.match(message):
