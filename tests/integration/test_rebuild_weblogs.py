@@ -102,6 +102,7 @@ def test_requests_that_are_gone_are_loaded_again_and_decisions_about_lines_stay(
     check("drop table dwh.fact_weblog cascade", 0)
     check("drop table dwh.dim_request, dwh.agg_weblog_day cascade", 0)
     check("drop schema dwh cascade", 0)
+    check("drop schema staging cascade", whole)
     # What only a comparison with the files shows is put right where the table is named.
     lake.execute("update dwh.fact_weblog set response_bytes = 7 where line_number = 3")
     rebuild(lake, every_file=True)

@@ -22,14 +22,14 @@ def has_weblogs(connection: psycopg.Connection) -> bool:
 
 
 def are_weblogs_damaged(connection: psycopg.Connection) -> bool:
-    """Whether a table of the web logs does not exist, or the fact is empty though files were loaded into it."""
+    """Whether a table of the web logs, or of staging, does not exist, or the fact is empty though files were loaded."""
     if not connection.execute(
         "select from audit.file where feed = 'weblogs' and rows_loaded > rows_removed limit 1"
     ).rowcount:
         return False
     missing = connection.execute(
         "select from unnest(%s::text[]) as name where to_regclass(name) is null limit 1",
-        [list(WEBLOG_TABLES)],
+        [[*WEBLOG_TABLES, *staging_names()]],
     ).rowcount
     return bool(missing) or not connection.execute("select from dwh.fact_weblog limit 1").rowcount
 
