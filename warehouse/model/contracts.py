@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from types import MappingProxyType
@@ -72,7 +73,7 @@ def read_contract(
             hint="Nothing is loaded without one: restore the file, or install dwh again.",
         )
     try:
-        document = yaml.load(path.read_text(), _Loader)
+        document = _load(path.read_text())
     except OSError as error:
         raise DeclarationError(f"{path} cannot be read: {error.strerror}.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -105,6 +106,12 @@ def read_contract(
             hint=f"Did you mean '{close[0]}'?",
         )
     return contract
+
+
+@lru_cache(maxsize=256)
+def _load(text: str) -> Any:
+    """Parse YAML, the same text once: live and a day read each contract many times. Copy it before you change it."""
+    return yaml.load(text, _Loader)
 
 
 def _parse(
