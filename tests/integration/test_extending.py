@@ -64,17 +64,19 @@ class Copy:
 
 @pytest.fixture
 def copy(tmp_path: Path, shop_url: str, warehouse_url: str) -> Iterator[Copy]:
+    # Not the test's own folder: what imports this checkout there would find the copy.
+    folder = tmp_path / "project"
     for package in PACKAGES:
         if (PROJECT / package).is_dir():
             # With its compiled modules: each command would compile hundreds of files.
-            shutil.copytree(PROJECT / package, tmp_path / package)
+            shutil.copytree(PROJECT / package, folder / package)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DWH_")}
     environment |= {
         "DWH_HOME": str(tmp_path / "home"),
         "DWH_SHOP_URL": shop_url,
         "DWH_WAREHOUSE_URL": warehouse_url,
     }
-    yield Copy(tmp_path, environment)
+    yield Copy(folder, environment)
 
 
 def test_a_fact_is_added_by_the_page_loaded_changed_and_reconciled(copy: Copy, shop: Pipeline) -> None:
