@@ -16,7 +16,7 @@ from warehouse.extract.catalog import columns_of
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.stage import stage
 from warehouse.load.publish import publish
-from warehouse.runs.audit import start_run
+from warehouse.runs.audit import Run, start_run
 from warehouse.sources.declaration import Source
 
 Values = dict[str, Any]
@@ -31,14 +31,16 @@ def load(
     archives: bool = True,
     is_near: bool = True,
     progress: Callable[[str], None] = lambda _: None,
+    prepare: Callable[[Run], object] = lambda _: None,
 ) -> int:
-    """Run the engine once as the flow does, archive included; returns the run's id."""
+    """Run the engine once as the flow does, archive included, after `prepare`; returns the run's id."""
     # Rows of transactions that a snapshot may not have seen are captured again.
     pipeline.await_open_transactions()
     with (
         start_run(pipeline.warehouse_url, flow="ingest-shop", archive=archives) as run,
         batch_files(run, lambda: archive, lambda _: None, is_near=is_near) as files,
     ):
+        prepare(run)
         staged = stage(
             run,
             source or pipeline.source,

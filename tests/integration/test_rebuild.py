@@ -25,7 +25,7 @@ from warehouse.rebuild.damage import find_damaged
 from warehouse.rebuild.rebuild import NotArchived, rebuild, rebuild_damaged
 from warehouse.rebuild.take_over import take_over
 from warehouse.reconcile.reconcile import reconcile_source
-from warehouse.runs.audit import start_run
+from warehouse.runs.audit import Run, start_run
 from warehouse.settings import Settings
 from warehouse.sources.declaration import SchemaPolicy
 from warehouse.undo.undo import undo
@@ -423,6 +423,24 @@ def test_run_that_finds_a_table_dropped_or_truncated_rebuilds_it_and_goes_on(
     assert not [line for line in lines if "not rebuilt" in line]
     assert content(shop.warehouse) == before
     load(shop, archive)
+    assert content(shop.warehouse) == before
+
+
+def test_run_that_rebuilds_a_table_first_archives_what_it_loads_then(
+    shop: Pipeline, archive: Archive
+) -> None:
+    shop.order(1, "2024-03-10")
+    load(shop, archive)
+    shop.warehouse.execute("truncate dwh.dim_product cascade")
+    shop.do("update customer set name = 'Eva', updated_at = shop_now()")
+
+    def heal(run: Run) -> None:
+        rebuild_damaged(run, settings_of(archive), find_damaged(run.connection, shop.source), lambda _: None)
+
+    load(shop, archive, prepare=heal)
+    before = content(shop.warehouse)
+    shop.warehouse.execute("drop table raw.shop_customer cascade")
+    run_rebuild(shop, archive)
     assert content(shop.warehouse) == before
 
 

@@ -37,11 +37,10 @@ from warehouse.runs.audit import (
     begin_batch,
     end_batch,
     ensure_alive,
-    has_published,
     record_load,
 )
 from warehouse.runs.definitions import Definitions, compare_definitions, hash_objects, record_definitions
-from warehouse.runs.freshness import record_complete
+from warehouse.runs.freshness import has_published, record_complete
 from warehouse.sources.declaration import Entity
 from warehouse.sources.definition import Definition
 
@@ -95,7 +94,7 @@ def publish(
         refuse_outdated(connection, run.run_id, staged)
         # An earlier try of this run may have committed, and not heard of it.
         is_archived = run.is_archived and (
-            staged.batch is not None or not has_published(connection, run.run_id)
+            staged.batch is not None or not has_published(connection, run.run_id, staged.source.name)
         )
         has_batches = False
         are_batches_archived = is_archived and not isinstance(staged, StagedFeed)

@@ -329,11 +329,6 @@ def record_load(connection: psycopg.Connection, run_id: int, *loads: Load) -> No
             cursor.executemany(f"insert into audit.load ({names}) values ({marks})".encode(), rows)
 
 
-def has_published(connection: psycopg.Connection, run_id: int) -> bool:
-    """Whether the run has published anything yet."""
-    return bool(connection.execute("select from audit.load where run_id = %s limit 1", [run_id]).rowcount)
-
-
 def begin_batch(connection: psycopg.Connection, run_id: int, source: str, number: int) -> int:
     """Begin a batch of a run of live, in the transaction that publishes it; returns its id.
 

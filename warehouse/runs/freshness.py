@@ -23,6 +23,12 @@ def record_complete(connection: psycopg.Connection, run_id: int, source: str, co
         )
 
 
+def has_published(connection: psycopg.Connection, run_id: int, source: str) -> bool:
+    """Whether the run has published what it read of `source`; what it rebuilt before that does not count."""
+    query = "select from audit.freshness where source = %s and run_id = %s"
+    return bool(connection.execute(query, [source, run_id]).rowcount)
+
+
 def forget_complete(connection: psycopg.Connection, source: str, run_id: int) -> None:
     """Forget what run `run_id`, which is undone, and later ones have recorded: they left to it what it had loaded."""
     connection.execute("delete from audit.freshness where source = %s and run_id >= %s", [source, run_id])
