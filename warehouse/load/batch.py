@@ -11,9 +11,10 @@ Tables of a batch, in the order in which a load fills them:
 - `verdicts`: what the merge of a versioned dimension does to each member
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Self
 
 import psycopg
@@ -104,8 +105,8 @@ class Batch:
     def conformed(self) -> sql.Identifier:
         return conformed_table(self.entity.name)
 
-    @property
-    def names(self) -> dict[str, sql.Composable]:
+    @cached_property
+    def names(self) -> Mapping[str, sql.Composable]:
         """Placeholders that every statement about the batch may use."""
         return {
             "changed_keys": self.changed_keys,
@@ -126,7 +127,7 @@ class Batch:
 
     def format(self, statement: str, /, **names: sql.Composable) -> sql.Composed:
         """Fill in the placeholders of a statement: the batch's own and `names`."""
-        return sql.SQL(statement).format(**(self.names | names))
+        return sql.SQL(statement).format(**{**self.names, **names})
 
     def execute(self, statement: str, /, **names: sql.Composable) -> psycopg.Cursor:
         """Execute a statement with the batch's placeholders and `names`."""
