@@ -25,7 +25,7 @@ from warehouse.load import marts
 from warehouse.migrations import revisions
 from warehouse.rebuild.as_of import rebuild_as_of
 from warehouse.rebuild.rebuild import rebuild
-from warehouse.reconcile.reconcile import reconcile_weblog_files
+from warehouse.reconcile.reconcile import reconcile_source, reconcile_weblog_files
 from warehouse.runs.audit import start_run
 from warehouse.runs.lock_watch import watch_locks
 from warehouse.settings import Settings
@@ -187,6 +187,36 @@ def test_a_dropped_mart_is_named_with_the_login_that_may_create_it(
         marts.refresh(run)
     load(narrow, archive)
     assert narrow.rows("select count(*) from mart.sales_by_day") == [(1,)]
+
+
+def test_copies_that_only_an_owner_may_index_again_are_left_to_one(
+    narrow: Pipeline, login: Login, warehouse_url: str
+) -> None:
+    narrow.capture()
+
+    def repair(url: str) -> None:
+        with start_run(url, flow="reconcile") as run:
+            reconcile_source(run, narrow.source, narrow.shop_url, repair=True)
+
+    with connect(warehouse_url, autocommit=True) as administrator:
+        before = content(administrator)
+        if administrator.info.server_version >= 170000:
+            # As before PostgreSQL 17, which has no such privilege.
+            administrator.execute("revoke maintain on dwh.dim_customer from dwh_loader")
+        index = "update pg_index set indisready = {} where indrelid = 'dwh.dim_customer'::regclass"
+        administrator.execute(index.format("false").encode())
+        administrator.execute(
+            "insert into dwh.dim_customer select * from dwh.dim_customer where customer_key > 0"
+        )
+        administrator.execute(index.format("true").encode())
+        with pytest.raises(
+            AccessRefused, match=r"dwh\.dim_customer has rows twice, and .* may not build"
+        ) as raised:
+            repair(narrow.warehouse_url)
+        assert f"role {OWNER} run `dwh reconcile --repair`" in raised.value.hint
+        customers = content(administrator)["dwh.dim_customer"]
+        repair(login(warehouse_url, OWNER))
+        assert customers != before["dwh.dim_customer"] == content(administrator)["dwh.dim_customer"]
 
 
 def test_the_state_of_a_run_is_built_by_whoever_may_create_schemas(

@@ -9,6 +9,8 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from warehouse.db.identifiers import listed, qualified, same_key
+from warehouse.db.roles import OWNER
+from warehouse.errors import AccessRefused
 from warehouse.reconcile.verdict import LONGEST_LISTED, MOST_LISTED, Difference, Layer, Problem, Verdict
 
 EXPECTED = sql.Identifier("pg_temp", "expected")
@@ -343,7 +345,11 @@ def _relations(connection: psycopg.Connection, comparison: Comparison) -> list[s
 
 
 def _reindex(connection: psycopg.Connection, relations: Sequence[str]) -> list[str]:
-    """Build the indexes of these relations again; returns those whose rows do not allow it."""
+    """Build the indexes of these relations again; returns those whose rows do not allow it.
+
+    Raises:
+        AccessRefused: it takes their owner, as on PostgreSQL 16.
+    """
     refused = []
     for name in relations:
         try:
@@ -351,6 +357,13 @@ def _reindex(connection: psycopg.Connection, relations: Sequence[str]) -> list[s
                 connection.execute(sql.SQL("reindex table {}").format(sql.SQL(name)))
         except (psycopg.errors.UniqueViolation, psycopg.errors.ExclusionViolation):
             refused.append(name)
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise AccessRefused(
+                f"{name} has rows twice, and {connection.info.user} may not build its indexes again: "
+                f"{error.diag.message_primary}. Nothing of its source was changed.",
+                hint=f"Let a login that has role {OWNER} run `dwh reconcile --repair`: before PostgreSQL 17 no other "
+                "role may be granted it.",
+            ) from error
     return refused
 
 
