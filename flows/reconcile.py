@@ -7,6 +7,8 @@ from flows.databases import with_urls
 from flows.engine import flow, log, task
 from flows.result import FlowResult
 from flows.run_locked import run_locked
+from warehouse.db.connection_errors import explain_refusals
+from warehouse.db.connections import without_password
 from warehouse.errors import DifferencesFound, StepsFailed
 from warehouse.feeds.landing import landed_feeds
 from warehouse.reconcile import reconcile as engine
@@ -42,15 +44,16 @@ def reconcile(repair: bool = False, sources: list[str] | None = None) -> FlowRes
         failed: dict[str, Exception] = {}
         for name in wanted:
             try:
-                if name == FEED:
-                    verdicts += reconcile_weblogs(run, repair)
-                else:
-                    source = read_source(name, settings.sources)
-                    verdicts += (
-                        reconcile_feed(run, source, repair)
-                        if source.feed
-                        else reconcile_source(run, source, settings, repair)
-                    )
+                with explain_refusals(without_password(settings.warehouse)):
+                    if name == FEED:
+                        verdicts += reconcile_weblogs(run, repair)
+                    else:
+                        source = read_source(name, settings.sources)
+                        verdicts += (
+                            reconcile_feed(run, source, repair)
+                            if source.feed
+                            else reconcile_source(run, source, settings, repair)
+                        )
             except Exception as error:
                 failed[name] = error
                 log(f"{name} failed: {error}", logging.ERROR)

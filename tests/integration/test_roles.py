@@ -347,6 +347,21 @@ def test_commands_refuse_a_login_without_their_rights_without_a_traceback(
         assert "Traceback" not in message and "--debug" not in message
 
 
+def test_reconcile_names_a_dropped_table_with_who_may_create_it(
+    warehouse_url: str, login: Login, tmp_path: Path
+) -> None:
+    with connect(warehouse_url, autocommit=True) as administrator:
+        administrator.execute("drop table dwh.fact_weblog cascade")
+    url = login(warehouse_url, LOADER, acts_as=LOADER)
+    done = run(
+        "reconcile", "--source", "weblogs", environment={"DWH_WAREHOUSE_URL": url, "DWH_HOME": str(tmp_path)}
+    )
+    message = " ".join((done.stdout + done.stderr).split())
+    assert done.returncode == 1
+    assert 'is not as it was migrated: relation "dwh.fact_weblog" does not exist' in message
+    assert f"role {OWNER} create it: `dwh rebuild --all`" in message
+
+
 @pytest.mark.parametrize(
     "statement",
     [
