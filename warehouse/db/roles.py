@@ -105,10 +105,22 @@ def give_to_loader(connection: psycopg.Connection) -> None:
     `connection` is an autocommit one. A table in use stays as it is until the next time.
     """
     with suppress(psycopg.Error):
-        for (statement,) in _execute(connection, _MADE_HERE).fetchall():
-            with suppress(psycopg.errors.LockNotAvailable), connection.transaction():
-                _execute(connection, "set local lock_timeout = '50ms'")
+        statements = [statement for (statement,) in _execute(connection, _MADE_HERE)]
+        if statements and not _alter(connection, statements):
+            for statement in statements:
+                _alter(connection, [statement])
+
+
+def _alter(connection: psycopg.Connection, statements: Iterable[str]) -> bool:
+    """Execute all in one transaction; returns False, with nothing changed, if one of the tables is in use."""
+    try:
+        with connection.transaction():
+            _execute(connection, "set local lock_timeout = '50ms'")
+            for statement in statements:
                 _execute(connection, statement)
+    except psycopg.errors.LockNotAvailable:
+        return False
+    return True
 
 
 def missing_grants(connection: psycopg.Connection) -> list[str]:
