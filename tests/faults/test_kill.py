@@ -13,7 +13,11 @@ from tests.faults.killing.harness import Kill, run
 from tests.faults.killing.points import AFTER, BEFORE, CLIENT, VICTIMS, Point, Strike
 from tests.faults.killing.world import FLOWS, SHOP, WEBLOGS, World
 
-KILLS = int(os.environ.get("KILLS", "4"))
+# The first session stages, the second publishes.
+BEFORE_PUBLISHING = Kill(
+    SHOP, CLIENT, Point("warehouse.runs.audit.Run.session: commit", 2, BEFORE), 0.0, retries=False
+)
+KILLS = int(os.environ.get("KILLS", "5"))
 
 
 def test_next_run_makes_good_whatever_was_killed(world: World) -> None:
@@ -22,8 +26,9 @@ def test_next_run_makes_good_whatever_was_killed(world: World) -> None:
     assert result.kills == KILLS
     flows, victims = ({key[part] for key in result.landed} for part in (0, 1))
     assert (flows, victims) == (set(FLOWS), set(VICTIMS))
-    # Some were killed at work.
-    assert result.left_undone > 0
+    # Whether one of so few left something undone is chance; this one does.
+    undone = run([world], 1, orders=[BEFORE_PUBLISHING])
+    assert (undone.complaints, undone.kills, undone.left_undone) == ([], 1, 1)
 
 
 def test_kept_result_has_kills_of_every_flow() -> None:
@@ -51,10 +56,6 @@ def test_flow_killed_again_and_again_gets_there(world: World) -> None:
 
 @pytest.mark.slow
 def test_watermark_that_is_committed_early_is_found_out(world: World) -> None:
-    # The first session stages, the second publishes.
-    last_moment = Kill(
-        SHOP, CLIENT, Point("warehouse.runs.audit.Run.session: commit", 2, BEFORE), 0.0, retries=False
-    )
-    result = run([world], 1, orders=[last_moment], sabotage=(sabotage.move_watermarks_early,))
+    result = run([world], 1, orders=[BEFORE_PUBLISHING], sabotage=(sabotage.move_watermarks_early,))
     assert any("left a part" in complaint for complaint in result.complaints)
     assert any("did not make good" in complaint for complaint in result.complaints)
