@@ -27,7 +27,7 @@ from warehouse.rebuild.take_over import take_over
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.audit import Run, start_run
 from warehouse.settings import Settings
-from warehouse.sources.declaration import SchemaPolicy
+from warehouse.sources.declaration import SchemaPolicy, Source
 from warehouse.undo.undo import undo
 
 
@@ -174,6 +174,12 @@ def test_one_table_is_rebuilt_and_its_differences_are_listed(shop: Pipeline, arc
         run_rebuild(shop, archive, "dwh.dim_nothing")
 
 
+def source_of_thing(policy: SchemaPolicy) -> Source:
+    """The table thing alone, whose columns may change as the policy says."""
+    source = only("thing")
+    return replace(source, tables=tuple(replace(table, on_schema_change=policy) for table in source.tables))
+
+
 def rebuilt_mirror(pipeline: Pipeline, archive: Archive, damage: str) -> set[Row]:
     """The rows of raw.shop_thing once it was damaged and rebuilt."""
     pipeline.warehouse.execute(damage.encode())
@@ -195,9 +201,7 @@ def rebuilt_mirror(pipeline: Pipeline, archive: Archive, damage: str) -> set[Row
 def test_mirror_whose_column_had_another_type_is_rebuilt_as_it_was(
     pipeline: Pipeline, archive: Archive, first: str, later: list[str]
 ) -> None:
-    (table,) = only("thing").tables
-    evolving = replace(table, on_schema_change=SchemaPolicy(changed_type="evolve"))
-    pipeline.source = replace(only("thing"), tables=(evolving,))
+    pipeline.source = source_of_thing(SchemaPolicy(changed_type="evolve"))
     value = {"integer": "7", "timestamptz": "2024-01-01"}.get(first, "abc")
     pipeline.do(
         f"create table thing (id integer primary key, updated_at timestamptz default now(), value {first})",
@@ -218,9 +222,7 @@ def test_mirror_whose_column_had_another_type_is_rebuilt_as_it_was(
 
 
 def test_rebuild_keeps_a_column_that_the_source_has_no_more(pipeline: Pipeline, archive: Archive) -> None:
-    (table,) = only("thing").tables
-    keeping = replace(table, on_schema_change=SchemaPolicy(dropped_column="ignore"))
-    pipeline.source = replace(only("thing"), tables=(keeping,))
+    pipeline.source = source_of_thing(SchemaPolicy(dropped_column="ignore"))
     pipeline.do(
         "create table thing (id integer primary key, updated_at timestamptz default now(), name text, gone integer)",
         "insert into thing select id, '2024-01-01', 'x', id from generate_series(1, 4) as id",
@@ -250,9 +252,7 @@ def test_rebuild_keeps_a_column_that_the_source_has_no_more(pipeline: Pipeline, 
 def test_mirror_whose_column_was_dropped_and_came_back_is_rebuilt_as_it_was(
     pipeline: Pipeline, archive: Archive
 ) -> None:
-    (table,) = only("thing").tables
-    evolving = replace(table, on_schema_change=SchemaPolicy(dropped_column="evolve"))
-    pipeline.source = replace(only("thing"), tables=(evolving,))
+    pipeline.source = source_of_thing(SchemaPolicy(dropped_column="evolve"))
     pipeline.do(
         "create table thing (id integer primary key, updated_at timestamptz default now(), name text, value integer)",
         "insert into thing select id, '2024-01-01', 'x', id from generate_series(1, 6) as id",

@@ -128,6 +128,16 @@ def mirrored_columns(connection: psycopg.Connection, table: Table) -> dict[str, 
     return columns_of(connection, "raw", table.mirror)
 
 
+def find_missing(connection: psycopg.Connection, names: Sequence[str]) -> list[str]:
+    """Those of the tables, as `schema.table`, that do not exist."""
+    rows = connection.execute(
+        "select name from unnest(%s::text[]) with ordinality as declared (name, position) "
+        "where to_regclass(name) is null order by position",
+        [list(names)],
+    ).fetchall()
+    return [name for (name,) in rows]
+
+
 def mirror_exists(connection: psycopg.Connection, table: Table) -> bool:
     """Whether `table` has a mirror yet."""
     return bool(mirrored_columns(connection, table))

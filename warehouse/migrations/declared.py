@@ -12,6 +12,7 @@ from warehouse.db.object_files import SchemaObject, read_functions, read_views
 from warehouse.db.roles import missing_grants
 from warehouse.db.schema_objects import SchemaObjects
 from warehouse.db.time_zone import ensure_zone_exists, zone_functions, zone_of
+from warehouse.extract.catalog import find_missing
 from warehouse.history.logged_tables import (
     add_missing_triggers,
     drop_triggers,
@@ -62,7 +63,7 @@ def apply(connection: psycopg.Connection, objects: SchemaObjects, time_zone: str
         SettingsError: the server does not know the time zone.
         SchemaObjectInUse: a user's own view stands on one that has to be dropped.
     """
-    if missing := _missing_staging(connection):
+    if missing := find_missing(connection, staging_names()):
         connection.execute("create schema if not exists staging")
     for name in missing:
         for statement in staging_tables()[name]:
@@ -96,7 +97,7 @@ def differences(connection: psycopg.Connection, time_zone: str | None = None) ->
         for table in logged_tables(connection):
             if not table.has_triggers:
                 yield f"table {table.full_name} has no triggers for the change log"
-    for name in _missing_staging(connection):
+    for name in find_missing(connection, staging_names()):
         yield f"table {name} is missing"
     for key in foreign_keys.missing(connection):
         yield f"foreign key {key.name} of dwh.{key.table} is missing"
@@ -104,16 +105,6 @@ def differences(connection: psycopg.Connection, time_zone: str | None = None) ->
         yield f"the label of personal data in {'.'.join(label[:3])} is not as declared"
     for statement in missing_grants(connection):
         yield f"an owner or grant is not as declared: {statement}"
-
-
-def _missing_staging(connection: psycopg.Connection) -> list[str]:
-    return [
-        name
-        for (name,) in connection.execute(
-            "select name from unnest(%s::text[]) as name where to_regclass(name) is null order by name",
-            [staging_names()],
-        )
-    ]
 
 
 def drop(connection: psycopg.Connection) -> None:

@@ -5,6 +5,7 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
+from warehouse.extract.catalog import find_missing
 from warehouse.model import weblog, weblog_aggregates
 from warehouse.model.staging import staging_names
 from warehouse.model.star import FACTS, TARGETS, Dimension
@@ -27,10 +28,7 @@ def are_weblogs_damaged(connection: psycopg.Connection) -> bool:
         "select from audit.file where feed = 'weblogs' and rows_loaded > rows_removed limit 1"
     ).rowcount:
         return False
-    missing = connection.execute(
-        "select from unnest(%s::text[]) as name where to_regclass(name) is null limit 1",
-        [[*WEBLOG_TABLES, *staging_names()]],
-    ).rowcount
+    missing = find_missing(connection, [*WEBLOG_TABLES, *staging_names()])
     return bool(missing) or not connection.execute("select from dwh.fact_weblog limit 1").rowcount
 
 
@@ -51,12 +49,10 @@ def find_damaged(connection: psycopg.Connection, source: Source) -> list[str]:
     ).rowcount:
         return []
     # Nothing in a staging table is kept: it is missing, or as it should be.
-    staging = set(staging_names())
-    existing = connection.execute(
-        "select name from unnest(%s::text[]) as name where to_regclass(name) is not null", [[*keys, *staging]]
-    ).fetchall()
-    missing_staging = staging - {name for (name,) in existing}
-    names = {name for (name,) in existing} - staging
+    staging = staging_names()
+    missing = {*find_missing(connection, [*keys, *staging])}
+    missing_staging = missing.intersection(staging)
+    names = keys.keys() - missing
     empty = connection.execute(
         sql.SQL(" union all ").join(
             sql.SQL("select {} where not exists (select from {} where {})").format(

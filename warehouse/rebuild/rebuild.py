@@ -24,7 +24,7 @@ from warehouse.db.locks import session_lock
 from warehouse.db.roles import OWNER, apply_grants
 from warehouse.db.schema_objects import SchemaObjects
 from warehouse.errors import AccessRefused, RunLost, WarehouseError
-from warehouse.extract.catalog import HOUSEKEEPING
+from warehouse.extract.catalog import HOUSEKEEPING, find_missing
 from warehouse.extract.column import Column
 from warehouse.load.mirror_ddl import index_joins
 from warehouse.load.transaction import PLANNER_FOR_WHOLE_TABLES, begin_publishing
@@ -47,7 +47,6 @@ from warehouse.rebuild.tables import (
     continue_sequences,
     create_missing,
     ensure_mirror,
-    find_missing,
     published_tables,
 )
 from warehouse.reconcile.compare import (

@@ -7,7 +7,7 @@ from psycopg import sql
 
 from warehouse.archive.changed_rows import REFERENCE_TABLES
 from warehouse.db.identifiers import definitions, listed
-from warehouse.extract.catalog import mirror_exists
+from warehouse.extract.catalog import find_missing, mirror_exists
 from warehouse.extract.column import Column
 from warehouse.extract.staging_tables import column_comment, comment_on
 from warehouse.load.mirror_ddl import finish_mirror
@@ -44,16 +44,6 @@ def create_missing(connection: psycopg.Connection) -> list[str]:
         # Days that facts need are added with them.
         connection.execute(add_days(first_days(), 0))
     return missing
-
-
-def find_missing(connection: psycopg.Connection, names: Sequence[str]) -> list[str]:
-    """Those of the tables, as `schema.table`, that do not exist."""
-    rows = connection.execute(
-        "select name from unnest(%s::text[]) with ordinality as declared (name, position) "
-        "where to_regclass(name) is null order by position",
-        [list(names)],
-    ).fetchall()
-    return [name for (name,) in rows]
 
 
 def ensure_mirror(
