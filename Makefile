@@ -51,9 +51,11 @@ deploy: setup ## register all deployments and schedules at PREFECT_API_URL, or o
 lint: setup ## run ruff, mypy, import-linter and sqlfluff
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
-	$(PY) -m mypy
 	.venv/bin/lint-imports
-	git ls-files -z '*.sql' ':!bench' ':!warehouse/migrations' | xargs -0 $(PY) -m sqlfluff lint --processes $(WORKERS)
+	# At the same time: mypy works on one core.
+	$(PY) -m mypy & types=$$!; \
+	git ls-files -z '*.sql' ':!bench' ':!warehouse/migrations' | xargs -0 $(PY) -m sqlfluff lint --processes $(WORKERS); \
+	sql=$$?; wait $$types && exit $$sql
 
 audit: setup ## check the pinned dependencies against known vulnerabilities (pip-audit; needs its database's service)
 	$(PY) -m pip install --quiet --target .audit pip-audit

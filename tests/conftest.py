@@ -131,7 +131,9 @@ def whole_day() -> None:
 @pytest.fixture(scope="session")
 def postgres() -> EmbeddedPostgres:
     """The cluster of this test run; never stop it in a test (see `own_postgres`)."""
-    cluster = EmbeddedPostgres(Path(os.environ[RUN_FOLDER]) / "postgres", MAJOR, SETTINGS)
+    # It would visit thousands of databases that live for a second; clusters of a test's own have it.
+    settings = SETTINGS | {"autovacuum": "off"}
+    cluster = EmbeddedPostgres(Path(os.environ[RUN_FOLDER]) / "postgres", MAJOR, settings)
     cluster.start()
     with (
         exclusive(cluster.folder / "password.lock"),
