@@ -99,11 +99,8 @@ class Live:
 
     def __init__(self, pipeline: Pipeline, source: Source | None = None, **settings: object) -> None:
         self.pipeline, self.lines, self.stop = pipeline, [], threading.Event()
-        self.settings = Settings(
-            warehouse_url=pipeline.warehouse_url,
-            live_interval=0.05,
-            **settings,  # type: ignore[arg-type]
-        )
+        usual = {"warehouse_url": pipeline.warehouse_url, "live_interval": 0.05}
+        self.settings = Settings(**usual | settings)  # type: ignore[arg-type]
         environment = Environment(self.settings, Rules(), lambda line, _: self.lines.append(line))
         self.loop = SourceLoop(source or pipeline.source, pipeline.shop_url, environment, self.stop)
         self.error: BaseException | None = None
@@ -260,6 +257,22 @@ def test_a_row_changed_in_ten_batches_is_undone_to_what_it_was_and_read_as_of_ea
         process.wait("select from dwh.fact_order_item where order_id = '70' and quantity = 99")
         process.wait("select from dwh.fact_order_item where order_id = '71'")
     assert shop.capture().changes() == {}
+
+
+def test_a_login_without_rights_is_told_who_grants_them_and_goes_on_once_it_has_them(shop: Pipeline) -> None:
+    shop.warehouse.execute("create role newcomer login password 'secret-9' in role dwh_reader")
+    try:
+        narrow = make_conninfo(shop.warehouse_url, user="newcomer", password="secret-9")
+        with live(shop, warehouse_url=narrow) as process:
+            wait_until(lambda: any("refuses its user: permission denied" in line for line in process.lines))
+            assert "role dwh_owner run `dwh migrate`" in process.lines[-1]
+            assert "secret-9" not in "".join(process.lines)
+            shop.warehouse.execute("grant dwh_loader to newcomer")
+            new_orders(shop, 60)
+            process.wait("select from dwh.fact_order_item where order_id = '60'")
+        assert shop.capture().changes() == {}
+    finally:
+        shop.warehouse.execute("drop owned by newcomer; drop role newcomer")
 
 
 def test_rows_without_a_new_stamp_are_there_after_the_next_scheduled_run(shop: Pipeline) -> None:

@@ -132,10 +132,10 @@ class SourceLoop:
         Raises:
             LockHeld: another process is live for this source.
         """
-        failures = 0
+        failures, warehouse = 0, without_password(self.environment.settings.warehouse)
         while not self.stop.is_set():
             try:
-                with self._connected():
+                with explain_refusals(warehouse), self._connected():
                     while not self.stop.is_set():
                         if self._turn():
                             failures = 0
@@ -272,12 +272,8 @@ class SourceLoop:
     def _publish_locked(
         self, run: Run, opened: _OpenRun, judge: LiveJudge, writer: psycopg.Connection
     ) -> bool:
-        with (
-            explain_refusals(without_password(run.warehouse_url)),
-            watch_locks(
-                run.warehouse_url, run.flow, self.environment.settings.warehouse_lock_wait, self._log
-            ),
-        ):
+        wait = self.environment.settings.warehouse_lock_wait
+        with watch_locks(run.warehouse_url, run.flow, wait, self._log):
             with writer.transaction():
                 staged = self._reader.stage(writer, run.run_id, opened.batches + 1)
             if staged is None:
