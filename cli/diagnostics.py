@@ -31,8 +31,8 @@ from warehouse.model.drift import find_drift
 from warehouse.model.star import TARGETS
 from warehouse.runs.alerts import Mailbox, send_test
 from warehouse.settings import ENV_FILE, Settings
-from warehouse.sources.declaration import Entity, Source, Table
 from warehouse.sources.registry import read_source, refused_sources, sources_with_url
+from warehouse.sources.source import Entity, Source, Table
 from warehouse.weblogs.files import landing
 from warehouse.weblogs.reader import native
 

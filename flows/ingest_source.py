@@ -27,8 +27,9 @@ from warehouse.runs import live_process
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.runs.definitions import check_reconform_limit, find_stale_targets, read_contracts
 from warehouse.settings import Settings
-from warehouse.sources.declaration import Source, read_declaration
+from warehouse.sources.declaration import read_declaration
 from warehouse.sources.registry import find_source
+from warehouse.sources.source import Source
 
 NAME = "ingest-source"
 

@@ -14,8 +14,9 @@ from warehouse.live.loop import Environment, SourceLoop
 from warehouse.live.marts import MartLoop
 from warehouse.runs import live_process
 from warehouse.settings import Settings
-from warehouse.sources.declaration import Source, read_declaration
+from warehouse.sources.declaration import read_declaration
 from warehouse.sources.registry import find_source
+from warehouse.sources.source import Source
 
 
 def go_live(names: Sequence[str] = (), *, stop: Event | None = None) -> None:

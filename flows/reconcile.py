@@ -15,8 +15,9 @@ from warehouse.reconcile import reconcile as engine
 from warehouse.reconcile.verdict import Verdict
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.settings import Settings
-from warehouse.sources.declaration import Source, is_feed
+from warehouse.sources.declaration import is_feed
 from warehouse.sources.registry import find_source, read_source, sources_with_url
+from warehouse.sources.source import Source
 from warehouse.weblogs.files.checkpoints import FEED
 
 NAME = "reconcile"

@@ -17,7 +17,7 @@ from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.stage import stage
 from warehouse.load.publish import publish
 from warehouse.runs.audit import Run, start_run
-from warehouse.sources.declaration import Source
+from warehouse.sources.source import Source
 
 Values = dict[str, Any]
 

@@ -20,8 +20,9 @@ from warehouse.load import marts
 from warehouse.load.publish import publish
 from warehouse.model.star import BEGINNING, DIMENSIONS, END_OF_TIME, FACTS, TARGETS
 from warehouse.runs.audit import CheckResult, Load, start_run
-from warehouse.sources.declaration import Source, read_declaration
+from warehouse.sources.declaration import read_declaration
 from warehouse.sources.registry import PACKAGED, read_source
+from warehouse.sources.source import Source
 
 Row = tuple[Any, ...]
 CONFIRMED = DeleteThreshold(is_confirmed=True)

@@ -8,7 +8,8 @@ import pytest
 
 from tests import shop_day
 from tests.pipeline import PACKAGED, Pipeline
-from warehouse.sources.declaration import Source, read_declaration
+from warehouse.sources.declaration import read_declaration
+from warehouse.sources.source import Source
 
 Declare = Callable[..., Source]
 

@@ -21,8 +21,8 @@ from warehouse.errors import AccessRefused, DeclarationError, SchemaDrift, Sourc
 from warehouse.extract.limits import ReadLimits
 from warehouse.extract.snapshot import check_readable
 from warehouse.migrations.revisions import upgrade
-from warehouse.sources.declaration import SchemaPolicy, Source, Table
 from warehouse.sources.registry import read_source
+from warehouse.sources.source import SchemaPolicy, Source, Table
 
 
 def only(

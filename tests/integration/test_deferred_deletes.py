@@ -24,7 +24,7 @@ from warehouse.extract.stage import stage
 from warehouse.load import publish as publishing
 from warehouse.model.star import DIMENSIONS
 from warehouse.runs.audit import Load, start_run
-from warehouse.sources.declaration import Source
+from warehouse.sources.source import Source
 
 # A table that is new in the declaration decides which rows are conformed.
 SEGMENT = ("source.toml", "[tables.category]", '[tables.seg]\nkey = ["country"]\n\n[tables.category]')

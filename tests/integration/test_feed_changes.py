@@ -22,8 +22,9 @@ from warehouse.load.replace_day import rederive
 from warehouse.reconcile.reconcile import reconcile_feed
 from warehouse.runs.audit import start_run
 from warehouse.runs.retention import prune_audit
-from warehouse.sources.declaration import Source, read_declaration
+from warehouse.sources.declaration import read_declaration
 from warehouse.sources.registry import PACKAGED
+from warehouse.sources.source import Source
 from warehouse.undo.undo import undo
 
 

@@ -15,7 +15,8 @@ from warehouse.load.replace_day import rederive
 from warehouse.model import contracts
 from warehouse.reconcile.reconcile import reconcile_feed
 from warehouse.runs.audit import start_run
-from warehouse.sources.declaration import Source, read_declaration
+from warehouse.sources.declaration import read_declaration
+from warehouse.sources.source import Source
 
 DEALS = """
 description = "Deals: each names its seller, its items, and its lead."

@@ -10,9 +10,10 @@ from tests.pipeline import Pipeline
 from warehouse.errors import SettingsError
 from warehouse.extract.catalog import source_columns
 from warehouse.load.declaration_check import find_declaration_faults
-from warehouse.sources.declaration import Source, read_declaration
+from warehouse.sources.declaration import read_declaration
 from warehouse.sources.live_tables import read_live_tables
 from warehouse.sources.propose import Proposal, propose
+from warehouse.sources.source import Source
 
 # A marketplace: sellers by line, payments in instalments, reviews without a key; no stamps.
 MARKETPLACE = """

@@ -8,7 +8,7 @@ from psycopg import sql
 from tests.pipeline import Pipeline
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.audit import start_run
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 NAMES = [
     'x"; drop table audit.run cascade; --',

@@ -12,7 +12,8 @@ from warehouse.db.connections import connect
 from warehouse.errors import DeclarationError
 from warehouse.extract.catalog import source_columns
 from warehouse.load.declaration_check import find_declaration_faults
-from warehouse.sources.declaration import Source, read_declaration
+from warehouse.sources.declaration import read_declaration
+from warehouse.sources.source import Source
 
 # Another people's shop: a purchase is paid in several payments, which have parts; rates are by currency and day.
 MALL = (

@@ -44,7 +44,7 @@ from warehouse.runs.alerts.rules import Rules
 from warehouse.runs.audit import start_run
 from warehouse.runs.status import read_run_details
 from warehouse.settings import Settings
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 from warehouse.undo.undo import undo
 
 # No table is small; in tests no time passes between runs, so that each verifies one range.

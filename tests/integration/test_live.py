@@ -50,7 +50,7 @@ from warehouse.runs.alerts.rules import Rules
 from warehouse.runs.audit import Load, record_load, start_run
 from warehouse.runs.watchdog import watch
 from warehouse.settings import Settings
-from warehouse.sources.declaration import Source
+from warehouse.sources.source import Source
 from warehouse.undo.undo import undo
 
 
@@ -259,7 +259,7 @@ def test_a_row_changed_in_ten_batches_is_undone_to_what_it_was_and_read_as_of_ea
     assert shop.capture().changes() == {}
 
 
-def test_a_login_without_rights_is_told_who_grants_them_and_goes_on_once_it_has_them(shop: Pipeline) -> None:
+def test_live_says_which_rights_its_login_has_not_and_goes_on_once_it_has_them(shop: Pipeline) -> None:
     shop.warehouse.execute("create role newcomer login password 'secret-9' in role dwh_reader")
     try:
         narrow = make_conninfo(shop.warehouse_url, user="newcomer", password="secret-9")

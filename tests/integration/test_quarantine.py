@@ -11,8 +11,8 @@ from tests.integration.test_refused_rows import differences
 from tests.pipeline import STAMP, USUAL, Pipeline
 from warehouse.errors import DeclarationError
 from warehouse.explain.explain import explain
-from warehouse.sources.declaration import Source
 from warehouse.sources.registry import read_source
+from warehouse.sources.source import Source
 
 # A second line that keeps the order's total high whatever is wrong with the first.
 GOOD: Mapping[str, object] = {"quantity": 50}

@@ -23,8 +23,8 @@ from psycopg import Connection, sql
 from tests.pipeline import Pipeline
 from tests.star_questions import offenders
 from warehouse.extract.limits import ReadLimits
-from warehouse.sources.declaration import Table
 from warehouse.sources.registry import read_source
+from warehouse.sources.source import Table
 
 HISTORIES = int(os.environ.get("HISTORIES", "80"))
 RUNS = 4

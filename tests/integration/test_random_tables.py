@@ -26,7 +26,7 @@ from warehouse.extract.stage import stage
 from warehouse.load.publish import publish
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.audit import start_run
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 from warehouse.undo.undo import undo
 
 SEED = os.environ.get("SEED", "tables")

@@ -27,7 +27,7 @@ from warehouse.rebuild.take_over import take_over
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.audit import Run, start_run
 from warehouse.settings import Settings
-from warehouse.sources.declaration import SchemaPolicy, Source
+from warehouse.sources.source import SchemaPolicy, Source
 from warehouse.undo.undo import undo
 
 

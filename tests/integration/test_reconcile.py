@@ -21,7 +21,7 @@ from warehouse.load import marts
 from warehouse.reconcile.reconcile import reconcile_source, reconcile_weblog_files, stop_on_differences
 from warehouse.reconcile.verdict import MOST_LISTED, Verdict
 from warehouse.runs.audit import start_run
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 UNTIL = datetime(2026, 1, 1, tzinfo=UTC)
 Found = Counter[tuple[str, str]]

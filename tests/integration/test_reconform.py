@@ -18,7 +18,7 @@ from warehouse.model.sql_text import hash_sql
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.audit import start_run
 from warehouse.runs.definitions import check_reconform_limit, find_stale_targets, read_contracts
-from warehouse.sources.declaration import Source
+from warehouse.sources.source import Source
 from warehouse.undo.undo import undo
 
 

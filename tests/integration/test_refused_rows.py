@@ -14,7 +14,7 @@ from warehouse.load import conform, conversion
 from warehouse.load.replace_day import rederive
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.audit import start_run
-from warehouse.sources.declaration import Source
+from warehouse.sources.source import Source
 
 WAITING = "select entity, row_key, rules, resolution from audit.quarantine order by quarantine_id"
 ANY_PRICE = "alter table product alter price type numeric"

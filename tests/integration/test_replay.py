@@ -18,7 +18,7 @@ from warehouse.reconcile.reconcile import reconcile_feed, reconcile_weblog_files
 from warehouse.runs.audit import start_run
 from warehouse.runs.discard import discard
 from warehouse.runs.quarantine import Selection, count_waiting, edit_record, find_waiting
-from warehouse.sources.declaration import Source
+from warehouse.sources.source import Source
 from warehouse.undo.undo import undo
 
 GIFTS = "partners may give products away"

@@ -8,7 +8,7 @@ from tests.integration.test_capture import in_mirror, in_source, last, only
 from tests.pipeline import Pipeline, content
 from warehouse.errors import DeleteThresholdExceeded, SourceError
 from warehouse.extract.limits import ReadLimits
-from warehouse.sources.declaration import Source
+from warehouse.sources.source import Source
 
 
 @pytest.fixture

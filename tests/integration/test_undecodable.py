@@ -13,7 +13,7 @@ from tests.pipeline import Pipeline
 from warehouse.errors import SourceError, UndecodableText
 from warehouse.reconcile.reconcile import reconcile_source, stop_on_differences
 from warehouse.runs.audit import start_run
-from warehouse.sources.declaration import SchemaPolicy, Source, UndecodablePolicy
+from warehouse.sources.source import SchemaPolicy, Source, UndecodablePolicy
 
 Open = Callable[[str], Pipeline]
 

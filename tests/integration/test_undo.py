@@ -16,7 +16,7 @@ from warehouse.db.locks import session_lock
 from warehouse.errors import LockHeld, QualityGateStopped, UndoBlocked, UndoRefused
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.audit import Load, record_load, start_run
-from warehouse.sources.declaration import SchemaPolicy, Source, Table
+from warehouse.sources.source import SchemaPolicy, Source, Table
 from warehouse.undo.undo import FLOW, Undone, lock_of, undo
 from warehouse.weblogs.files.checkpoints import FEED
 

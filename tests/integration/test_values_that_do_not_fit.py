@@ -22,8 +22,8 @@ from warehouse.model.star import TARGETS as ALL_TARGETS
 from warehouse.model.tables import batch_table
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.audit import start_run
-from warehouse.sources.declaration import Source
 from warehouse.sources.registry import read_source
+from warehouse.sources.source import Source
 
 SHOP = read_source("shop")
 TARGETS = [target for target in ALL_TARGETS if target.entity in SHOP.entities]

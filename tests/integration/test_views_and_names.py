@@ -8,7 +8,8 @@ from tests.integration.test_refused_rows import differences
 from tests.pipeline import Pipeline
 from warehouse.errors import SourceError
 from warehouse.explain.explain import explain
-from warehouse.sources.declaration import Source, Table, read_declaration
+from warehouse.sources.declaration import read_declaration
+from warehouse.sources.source import Source, Table
 
 
 def declare(folder: Path, text: str, sql: str) -> Source:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from warehouse.errors import DeclarationError, SettingsError
-from warehouse.sources.declaration import NAME_BYTES, Source, Table, fitted
 from warehouse.sources.joins import Equality, Join, parse_join, paths, without_table
 from warehouse.sources.registry import declared_sources, read_source
+from warehouse.sources.source import NAME_BYTES, Source, Table, fitted
 
 GOOD = """
 description = "A mall."

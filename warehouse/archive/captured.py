@@ -35,7 +35,7 @@ from warehouse.extract.snapshot import Snapshot
 from warehouse.extract.staged import Staged, StagedTable
 from warehouse.extract.staging_tables import batch_table, deleted_table
 from warehouse.runs.audit import Run
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 # A batch with no more rows, and little that is stored out of line, is kept in the warehouse until it is added.
 SMALL_ROWS: Final = 10_000

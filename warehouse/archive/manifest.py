@@ -10,7 +10,7 @@ from psycopg import sql
 
 from warehouse.archive.pending import Columns, begin_batch, keep_rows, publish_rows
 from warehouse.extract.snapshot import Snapshot
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 PATH: Final = "audit/captured_table"
 KEY: Final = ("source", "table_name", "run_id", "kind")

@@ -13,7 +13,7 @@ from warehouse.archive.pending import MIRROR_OPERATION, MIRROR_RUN, begin_batch,
 from warehouse.archive.place import table_path
 from warehouse.db.identifiers import text_array
 from warehouse.extract.catalog import mirrored_columns
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 
 class MirrorChanges:

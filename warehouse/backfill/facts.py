@@ -11,7 +11,7 @@ from warehouse.backfill.partition import DAY, DayLoad, Partition, Status, days_b
 from warehouse.load.replace_day import rederive
 from warehouse.model.star import FACTS
 from warehouse.runs.audit import Run
-from warehouse.sources.declaration import Source
+from warehouse.sources.source import Source
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from warehouse.explain.node import Node, UnknownRow
 from warehouse.explain.origin import Origin
 from warehouse.explain.rows import similar_keys
 from warehouse.model.star import TARGETS, DailySnapshot, Dimension, Target
-from warehouse.sources.declaration import Source, Table
+from warehouse.sources.source import Source, Table
 
 
 def explain(

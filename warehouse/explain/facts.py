@@ -11,7 +11,7 @@ from warehouse.explain.origin import Origin, describe_batch, describe_run
 from warehouse.explain.rows import find_rows
 from warehouse.model.fact_sql import dimension_of
 from warehouse.model.star import DailySnapshot, Fact
-from warehouse.sources.declaration import Entity
+from warehouse.sources.source import Entity
 
 SHOWN_DAYS = 7
 

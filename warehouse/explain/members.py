@@ -11,7 +11,7 @@ from warehouse.explain.origin import Origin, describe_batch, describe_run
 from warehouse.explain.rows import find_rows
 from warehouse.load.quarantine import is_waiting
 from warehouse.model.star import BEGINNING, END_OF_TIME, TARGETS, Dimension
-from warehouse.sources.declaration import Entity
+from warehouse.sources.source import Entity
 
 
 def explain_member(

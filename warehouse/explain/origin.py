@@ -20,8 +20,8 @@ from warehouse.load.conform import conform
 from warehouse.load.quarantine import find_failing
 from warehouse.load.reads import conditions, mirrors
 from warehouse.model.star import TARGETS
-from warehouse.sources.declaration import Entity, Source, Table
 from warehouse.sources.joins import Join, paths
+from warehouse.sources.source import Entity, Source, Table
 
 # More rows of a joined table are not shown.
 MOST_JOINED = 10

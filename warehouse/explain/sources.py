@@ -8,8 +8,8 @@ import psycopg
 from warehouse.db.connections import read_only_transaction
 from warehouse.errors import WarehouseError
 from warehouse.settings import Settings
-from warehouse.sources.declaration import Source
 from warehouse.sources.registry import declared_sources, read_source, sources_with_url
+from warehouse.sources.source import Source
 
 
 def captured_sources(

@@ -10,7 +10,7 @@ from warehouse.extract.catalog import names_at_source
 from warehouse.extract.column import Column, without_modifier
 from warehouse.extract.cursor_window import is_moment
 from warehouse.extract.key_order import KeyOrder, KeyPart
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 # Types whose values have the same order on every server.
 ORDERED = frozenset(

@@ -9,7 +9,7 @@ from psycopg.rows import dict_row
 from warehouse.errors import DeclarationError, SourceError
 from warehouse.extract.column import Column
 from warehouse.extract.undecodable import with_policy
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 HOUSEKEEPING = {
     "_run_id": "Run that wrote this row last",

@@ -11,7 +11,7 @@ import psycopg
 
 from warehouse.extract.checksums import Checksums, Chunk
 from warehouse.extract.column import Column
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 
 @dataclass(frozen=True)

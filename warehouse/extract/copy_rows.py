@@ -12,7 +12,7 @@ from warehouse.extract import undecodable
 from warehouse.extract.column import Column
 from warehouse.extract.copy_stream import copy_stream
 from warehouse.extract.staging_tables import batch_table
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 
 def copy_rows(

@@ -43,7 +43,7 @@ from warehouse.extract.watermark import (
     written_since,
 )
 from warehouse.model.contracts import Contract
-from warehouse.sources.declaration import Source, Table
+from warehouse.sources.source import Source, Table
 
 Progress = Callable[[str], None]
 

@@ -11,7 +11,7 @@ from psycopg import sql
 from warehouse.extract.column import Column, without_modifier
 from warehouse.extract.snapshot import Snapshot
 from warehouse.extract.watermark import Watermark, written_since
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 # So many of the latest stamps of a clock without a time zone may be in the future and hide nothing that comes later.
 FUTURE_STAMPS = 100

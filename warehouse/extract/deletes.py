@@ -15,7 +15,7 @@ from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.expected import live_rows
 from warehouse.extract.staged import StagedTable
 from warehouse.extract.staging_tables import batch_table, deleted_table
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 
 @dataclass(frozen=True)

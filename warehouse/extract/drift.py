@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from warehouse.errors import DeclarationError, SchemaDrift
 from warehouse.extract.catalog import Mirror
 from warehouse.extract.column import Column, without_modifier
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 
 @dataclass(frozen=True)

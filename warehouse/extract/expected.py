@@ -10,7 +10,7 @@ from warehouse.extract.checksums import Checksums, Chunk, Hashing, combined, com
 from warehouse.extract.column import Column
 from warehouse.extract.staged import StagedTable
 from warehouse.extract.staging_tables import batch_table, deleted_table
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 # Batches from this size on are analyzed before they are joined to the mirror.
 ANALYZE_ABOVE = 1000

@@ -15,7 +15,7 @@ from psycopg import sql
 from warehouse.db.identifiers import listed
 from warehouse.extract.checksums import Checksums, row_count
 from warehouse.extract.key_order import Bound, KeyOrder
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 # Why a range was verified: with all of its table; as the next of the rotation; since the batch or new keys are in it.
 Turn = Literal["whole", "oldest", "touched"]

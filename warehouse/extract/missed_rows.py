@@ -15,7 +15,7 @@ from warehouse.extract.column import Column
 from warehouse.extract.copy_stream import copy_stream
 from warehouse.extract.deletes import EVERYWHERE, Within
 from warehouse.extract.staging_tables import batch_table
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 
 def read_missed_rows(

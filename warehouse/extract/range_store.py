@@ -12,7 +12,7 @@ from warehouse.extract.key_order import Bound, KeyOrder
 from warehouse.extract.key_ranges import Turn, VerifiedRange
 from warehouse.extract.limits import ReadLimits
 from warehouse.extract.snapshot import Snapshot
-from warehouse.sources.declaration import Table, fitted
+from warehouse.sources.source import Table, fitted
 
 
 def replace_ranges(

@@ -10,7 +10,7 @@ from psycopg import sql
 from warehouse.extract.access_paths import TEXTS
 from warehouse.extract.catalog import columns_of
 from warehouse.extract.column import without_modifier
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from warehouse.extract.key_ranges import KeyRange, Turn, VerifiedRange
 from warehouse.extract.missed_rows import read_missed_rows
 from warehouse.extract.staging_tables import batch_table, deleted_table
 from warehouse.extract.watermark import Rotation
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 # From so many rows on, a batch is indexed by its key, since each range looks for its own.
 INDEX_ABOVE = 1000

@@ -13,7 +13,7 @@ from warehouse.extract.expected import live_rows
 from warehouse.extract.limits import ReadLimits
 from warehouse.extract.open_transactions import OpenTransactions
 from warehouse.extract.watermark import Watermark, Window
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 # scan: every row is looked at. cursor: changed rows are read by the cursor's index. skip: nothing is read.
 Way = Literal["scan", "cursor", "skip"]

@@ -15,7 +15,7 @@ from warehouse.extract.column import without_modifier
 from warehouse.extract.open_transactions import OpenTransactions
 from warehouse.extract.source_identity import SourceIdentity
 from warehouse.extract.source_locks import lock_tables
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from psycopg.rows import class_row
 from warehouse.db.connections import read_only_transaction
 from warehouse.db.lock_holder import LockHolder
 from warehouse.errors import SourceLocked
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 # A lock is asked for again and again: while it waits, a request holds what it has got already.
 ATTEMPT_SECONDS = 5.0

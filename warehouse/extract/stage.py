@@ -27,7 +27,7 @@ from warehouse.extract.table_catalog import read_catalogs
 from warehouse.extract.watermark import read_watermarks
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.runs.definitions import read_contracts
-from warehouse.sources.declaration import Source
+from warehouse.sources.source import Source
 
 Progress = Callable[[str], None]
 

@@ -32,7 +32,7 @@ from warehouse.extract.watermark import (
     find_window,
     unexplained_changes,
 )
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 # A table with more changes than this share of its rows that no batch explains is verified sooner.
 HURRY_ABOVE = 0.01

@@ -19,7 +19,7 @@ from warehouse.extract.source_counters import SourceCounters
 from warehouse.extract.table_identity import TableIdentity
 from warehouse.extract.watermark import Rotation, Watermark
 from warehouse.model.contracts import Contract
-from warehouse.sources.declaration import Entity, Source, Table
+from warehouse.sources.source import Entity, Source, Table
 
 Reading = Literal["complete", "ranges", "cursor", "skipped"]
 

@@ -9,7 +9,7 @@ from warehouse.db import staying_session
 from warehouse.db.identifiers import definitions
 from warehouse.extract.catalog import DELTA_COLUMNS, columns_of, columns_of_each
 from warehouse.extract.column import Column
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 
 def batch_table(table: Table) -> sql.Identifier:

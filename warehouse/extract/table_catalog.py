@@ -13,7 +13,7 @@ from warehouse.extract.drift import Drift, find_drift
 from warehouse.extract.snapshot import check_relation, read_relations
 from warehouse.extract.source_counters import SourceCounters, read_counters
 from warehouse.extract.table_identity import TableIdentity, read_identities
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from warehouse.extract.catalog import names_at_source
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from warehouse.extract.checksums import (
 from warehouse.extract.column import Column
 from warehouse.extract.expected import expected_checksums, without_deleted
 from warehouse.extract.missed_rows import read_missed_rows
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 # Places of changed rows that are kept in memory, about 70 bytes each: of a table with more changes the rows are read by
 # a scan of their own. And how many one statement names.

@@ -15,7 +15,7 @@ from psycopg import sql
 
 from warehouse.errors import UndecodableText
 from warehouse.extract.column import Column, without_modifier
-from warehouse.sources.declaration import Table, UndecodablePolicy
+from warehouse.sources.source import Table, UndecodablePolicy
 
 # The server raises these where it cannot deliver a text.
 ERRORS = (psycopg.errors.CharacterNotInRepertoire, psycopg.errors.UntranslatableCharacter)

@@ -14,7 +14,7 @@ from warehouse.extract.open_transactions import OpenTransactions
 from warehouse.extract.snapshot import Snapshot
 from warehouse.extract.source_identity import SourceIdentity
 from warehouse.extract.table_identity import TableIdentity, stored_in
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 # Half of the 32-bit transaction ids: farther back, newer and older cannot be told apart by xmin.
 XID_HORIZON = 2**31 - 1_000_000

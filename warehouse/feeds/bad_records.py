@@ -16,7 +16,7 @@ from warehouse.feeds.staged import FileProgress
 from warehouse.feeds.typed import escape
 from warehouse.files import lake
 from warehouse.files.lake import LakeError
-from warehouse.sources.declaration import Source
+from warehouse.sources.source import Source
 
 # Characters in memory before they are sent.
 _SENT_AT_ONCE = 1 << 20

@@ -8,8 +8,8 @@ from warehouse.feeds.json_parse import TextFields
 from warehouse.feeds.json_records import parse_lines
 from warehouse.feeds.record import Problem, RawBlock, Record
 from warehouse.feeds.rows import RowMaker, TableRows
-from warehouse.sources.declaration import Table
 from warehouse.sources.feed import ColumnType
+from warehouse.sources.source import Table
 
 
 class ReadBlock(NamedTuple):

@@ -18,8 +18,8 @@ from warehouse.files import lake
 from warehouse.files.lake import MAKE_READABLE, Checkpoint, LakeError, LakeFile, UnreadFile
 from warehouse.files.locations import CREDENTIALS, Location, refuses_credentials
 from warehouse.settings import Settings
-from warehouse.sources.declaration import Source
 from warehouse.sources.registry import declared_feeds, read_source
+from warehouse.sources.source import Source
 
 _BLOCK: Final = 1 << 20
 DONE: Final = ".done"

@@ -15,7 +15,7 @@ from warehouse.feeds.stage import Stager, place_of, snapshot
 from warehouse.feeds.staged import StagedFeed
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.runs.definitions import read_contracts
-from warehouse.sources.declaration import Source
+from warehouse.sources.source import Source
 
 
 def stage_entries(run: Run, source: Source, quarantine_ids: Sequence[int], lake_url: str) -> StagedFeed:

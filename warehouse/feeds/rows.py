@@ -20,8 +20,8 @@ from warehouse.feeds.typed import (
     to_json,
     type_name,
 )
-from warehouse.sources.declaration import Table
 from warehouse.sources.feed import ColumnType
+from warehouse.sources.source import Table
 
 _NONE: Final = type(None)
 # A member of a list that is no object, in _rescued_data.

@@ -38,8 +38,8 @@ from warehouse.files.content import ContentReader
 from warehouse.files.lake import reading
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.runs.definitions import read_contracts
-from warehouse.sources.declaration import Source, Table
 from warehouse.sources.feed import FILE_ID, LINE, RECORD_COLUMNS, RESCUED, ColumnType
+from warehouse.sources.source import Source, Table
 
 Progress = Callable[[str], None]
 # Bytes of rows that are in memory before they are sent; as many are being sent meanwhile.

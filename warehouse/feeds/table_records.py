@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from warehouse.feeds.record import Number, Problem, Record, in_blocks
 from warehouse.files.content import ContentReader
-from warehouse.sources.declaration import Table
 from warehouse.sources.feed import Feed
+from warehouse.sources.source import Table
 
 _SEPARATORS: Final = ",;\t|"
 _WORKBOOK: Final = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")

@@ -6,8 +6,8 @@ from psycopg import sql
 from warehouse.db.identifiers import listed, qualified, same_key
 from warehouse.extract.catalog import mirror_exists
 from warehouse.extract.staging_tables import batch_table, deleted_table
-from warehouse.sources.declaration import Source
 from warehouse.sources.feed import FILE_ID, LINE
+from warehouse.sources.source import Source
 
 
 def remove_earlier_versions(connection: psycopg.Connection, source: Source) -> list[tuple[int, int]]:

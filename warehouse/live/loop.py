@@ -52,7 +52,7 @@ from warehouse.runs.live_process import flow_name
 from warehouse.runs.lock_watch import watch_locks
 from warehouse.runs.redact import redact
 from warehouse.settings import Settings
-from warehouse.sources.declaration import Source
+from warehouse.sources.source import Source
 
 Log = Callable[[str, int], None]
 

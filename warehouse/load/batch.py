@@ -23,7 +23,7 @@ from psycopg import sql
 from warehouse.db import staying_session
 from warehouse.db.identifiers import listed
 from warehouse.model.star import Target
-from warehouse.sources.declaration import Entity
+from warehouse.sources.source import Entity
 
 
 def conformed_table(entity: str) -> sql.Identifier:

@@ -15,7 +15,7 @@ from warehouse.errors import SourceError
 from warehouse.extract.catalog import mirrored_columns
 from warehouse.load.batch import Batch
 from warehouse.load.fit import UNFIT
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 # Above this number it is the SQL that is wrong, not the rows.
 MOST_UNCONVERTIBLE = 1000

@@ -13,7 +13,7 @@ from warehouse.load.batch import Batch
 from warehouse.load.conform import delivered_columns
 from warehouse.load.reads import check_reads, create_changed_keys_if_missing
 from warehouse.model.star import TARGETS
-from warehouse.sources.declaration import Source, Table
+from warehouse.sources.source import Source, Table
 
 
 def find_declaration_faults(

@@ -13,8 +13,8 @@ from warehouse.load.batch import Batch
 from warehouse.load.joined_changes import FLAGS, follow
 from warehouse.model.fact_sql import select_with_members
 from warehouse.model.star import DIMENSIONS
-from warehouse.sources.declaration import Source
 from warehouse.sources.joins import paths
+from warehouse.sources.source import Source
 
 # Flows that correct rows of the star which no load of theirs need have written: of these the numbers say too little.
 CORRECTING: Final = ("undo", "reconcile")

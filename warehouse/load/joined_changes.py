@@ -16,8 +16,8 @@ from warehouse.db.identifiers import listed, qualified, same_key
 from warehouse.extract.staging_tables import before_name, before_table, delta_table
 from warehouse.load.batch import Batch
 from warehouse.load.reads import Reads, check_reads, conditions, mirrors
-from warehouse.sources.declaration import Table
 from warehouse.sources.joins import Join, column_of, paths
+from warehouse.sources.source import Table
 
 # Beside the columns of a mirror, whose names are the source's.
 FLAGS = sql.Identifier("<flags>")

@@ -25,7 +25,7 @@ from warehouse.extract.staging_tables import (
 from warehouse.extract.watermark import read_watermark
 from warehouse.load.mirror_ddl import ensure_mirror, index_joins
 from warehouse.runs.audit import Load
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 
 @dataclass

@@ -14,9 +14,9 @@ from warehouse.extract.column import Column
 from warehouse.extract.staging_tables import batch_table, column_comment, comment_on
 from warehouse.history.change_log import create_triggers, log_added_column
 from warehouse.runs.audit import mark_irreversible
-from warehouse.sources.declaration import Source, Table, fitted
 from warehouse.sources.feed import RESCUED
 from warehouse.sources.joins import without_table
+from warehouse.sources.source import Source, Table, fitted
 
 
 def ensure_mirror(

@@ -13,7 +13,7 @@ from warehouse.db.identifiers import listed, same_key
 from warehouse.load.batch import Batch
 from warehouse.load.followed import CORRECTING, looked_until
 from warehouse.model.star import FACTS, Fact
-from warehouse.sources.declaration import Source
+from warehouse.sources.source import Source
 
 LOWER_PRECEDENCE = "event is another source's"
 

@@ -41,8 +41,8 @@ from warehouse.runs.audit import (
 )
 from warehouse.runs.definitions import Definitions, compare_definitions, hash_objects, record_definitions
 from warehouse.runs.freshness import has_published, record_complete
-from warehouse.sources.declaration import Entity
 from warehouse.sources.definition import Definition
+from warehouse.sources.source import Entity
 
 Progress = Callable[[str], None]
 

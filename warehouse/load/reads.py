@@ -18,8 +18,8 @@ from warehouse.extract.catalog import columns_of
 from warehouse.extract.staged import Staged
 from warehouse.model.fact_sql import select_with_members
 from warehouse.model.sql_text import hash_parts
-from warehouse.sources.declaration import Entity, Table
 from warehouse.sources.joins import Join, quoted
+from warehouse.sources.source import Entity, Table
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from warehouse.extract.watermark import read_watermark
 from warehouse.load.batch import Batch, DeferredDeletes
 from warehouse.model.star import TARGETS
 from warehouse.runs.definitions import Definitions, find_stale
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 
 def reconform_batches(

@@ -4,8 +4,8 @@ import psycopg
 from psycopg import sql
 
 from warehouse.db.identifiers import qualified, same_key
-from warehouse.sources.declaration import Source, Table
 from warehouse.sources.feed import FILE_ID, LINE, RECORD_COLUMNS, RESCUED
+from warehouse.sources.source import Source, Table
 
 # Temporary table of what changes in the counts of files.
 CHANGES = sql.Identifier("pg_temp", "file_change")

@@ -28,8 +28,8 @@ from warehouse.load.quarantine import broken_rules
 from warehouse.load.record_entries import CHANGES, insert_entries
 from warehouse.load.rejected_records import KEYS, REJECTED, RejectedRecords
 from warehouse.runs.audit import CheckResult, Load, Run, record_checks
-from warehouse.sources.declaration import Source
 from warehouse.sources.feed import FILE_ID, LINE
+from warehouse.sources.source import Source
 
 # Whether an entry was read before the one that is replayed. Each of them has waited since the first run that names it:
 # an entry that is refused again is another one, in the same place.

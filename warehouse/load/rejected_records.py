@@ -21,7 +21,7 @@ from warehouse.load.batch import Batch
 from warehouse.load.record_entries import insert_entries
 from warehouse.model.star import TARGETS
 from warehouse.runs.audit import Load
-from warehouse.sources.declaration import Source, Table
+from warehouse.sources.source import Source, Table
 
 # Temporary tables: keys of this run's records; those of them that were rejected; records that an entity has just found
 # to break a rule.

@@ -14,7 +14,7 @@ from warehouse.load.target import load_keys
 from warehouse.load.transaction import begin_publishing
 from warehouse.model.star import TARGETS
 from warehouse.runs.audit import Load, Run, ensure_alive, record_load
-from warehouse.sources.declaration import Source
+from warehouse.sources.source import Source
 
 
 def rejudge(run: Run, source: Source, quarantine_ids: Sequence[int]) -> tuple[Load, ...]:

@@ -23,7 +23,7 @@ from warehouse.load.target import Move, load_keys, merge_passing, to_load
 from warehouse.load.transaction import begin_publishing
 from warehouse.model.star import FACTS, Fact
 from warehouse.runs.audit import Load, Run, ensure_alive, record_load
-from warehouse.sources.declaration import Source
+from warehouse.sources.source import Source
 
 
 def rederive(run: Run, source: Source, day: date) -> tuple[Load, ...]:

@@ -23,7 +23,7 @@ from warehouse.extract.watermark import (
     write_watermarks,
 )
 from warehouse.runs.audit import Load
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 
 def refuse_outdated(connection: psycopg.Connection, run_id: int, staged: Staged) -> None:

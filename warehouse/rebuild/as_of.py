@@ -28,7 +28,7 @@ from warehouse.rebuild.feed_mirrors import TRAIL, FeedMirrors
 from warehouse.rebuild.rebuild import NotArchived
 from warehouse.rebuild.tables import columns_of, published_tables
 from warehouse.runs.audit import Run, ensure_alive
-from warehouse.sources.declaration import Source
+from warehouse.sources.source import Source
 
 Progress = Callable[[str], None]
 

@@ -9,7 +9,7 @@ from warehouse.extract.catalog import find_missing
 from warehouse.model import weblog, weblog_aggregates
 from warehouse.model.staging import staging_names
 from warehouse.model.star import FACTS, TARGETS, Dimension
-from warehouse.sources.declaration import Source
+from warehouse.sources.source import Source
 
 # Tables of the web logs: those that are counted from the fact, and dictionaries of its texts.
 WEBLOG_AGGREGATES: Final = frozenset(f"dwh.{one.table}" for one in weblog_aggregates.TABLES)

@@ -30,8 +30,8 @@ from warehouse.files.lake import reading
 from warehouse.files.locations import Found, Location, files_below
 from warehouse.rebuild.tables import ensure_mirror
 from warehouse.reconcile.compare import EXPECTED, Comparison, create_expected
-from warehouse.sources.declaration import Source, Table
 from warehouse.sources.feed import FILE_ID, LINE, RESCUED
+from warehouse.sources.source import Source, Table
 
 # Temporary tables: what runs have read of the feed; the versions of its records that nothing has removed since.
 READS: Final = sql.Identifier("pg_temp", "read_of_feed")

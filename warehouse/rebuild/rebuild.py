@@ -64,8 +64,9 @@ from warehouse.reconcile.verdict import Verdict, record
 from warehouse.runs.audit import Load, Run, ensure_alive, record_load
 from warehouse.runs.definitions import find_stale_targets, read_contracts
 from warehouse.settings import Settings
-from warehouse.sources.declaration import Source, Table, read_declaration
+from warehouse.sources.declaration import read_declaration
 from warehouse.sources.registry import declared_sources
+from warehouse.sources.source import Source, Table
 
 Progress = Callable[[str], None]
 

@@ -18,7 +18,7 @@ from warehouse.model.schema import TABLES, create_table
 from warehouse.model.staging import staging_tables
 from warehouse.model.star import DIMENSIONS, SNAPSHOTS, DailySnapshot
 from warehouse.model.weblog_aggregates import create_aggregate
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 
 def create_missing(connection: psycopg.Connection) -> list[str]:

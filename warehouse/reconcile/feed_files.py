@@ -7,8 +7,8 @@ from psycopg import sql
 
 from warehouse.extract.catalog import mirror_exists
 from warehouse.reconcile.verdict import MOST_LISTED, Difference, Verdict
-from warehouse.sources.declaration import Source
 from warehouse.sources.feed import FILE_ID
+from warehouse.sources.source import Source
 
 
 def reconcile_files(connection: psycopg.Connection, source: Source) -> list[Verdict]:

@@ -46,7 +46,7 @@ from warehouse.extract.snapshot import Snapshot, check_readable
 from warehouse.extract.watermark import Watermark
 from warehouse.reconcile.compare import Comparison, compare, count, list_differences, repair
 from warehouse.reconcile.verdict import Verdict
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 SOURCE_ROW = sql.Identifier("pg_temp", "source_row")
 # How many transactions ago a source row was written; empty where nobody knows.

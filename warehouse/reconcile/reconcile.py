@@ -21,7 +21,7 @@ from warehouse.reconcile.star import reconcile_star
 from warehouse.reconcile.verdict import Verdict, record
 from warehouse.reconcile.weblogs import reconcile_weblogs
 from warehouse.runs.audit import Load, Run, ensure_alive, record_load
-from warehouse.sources.declaration import Source
+from warehouse.sources.source import Source
 from warehouse.weblogs.files.checkpoints import FEED
 
 Progress = Callable[[str], None]

@@ -18,7 +18,7 @@ from warehouse.reconcile.snapshots import reconcile_snapshot
 from warehouse.reconcile.unknown import reconcile_unknown
 from warehouse.reconcile.verdict import Verdict
 from warehouse.reconcile.versions import reconcile_versions
-from warehouse.sources.declaration import Source, Table
+from warehouse.sources.source import Source, Table
 
 
 def reconcile_star(

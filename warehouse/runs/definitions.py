@@ -15,8 +15,9 @@ from warehouse.model.contracts import Contract
 from warehouse.model.sql_text import hash_parts, hash_sql
 from warehouse.model.star import TARGETS, Target
 from warehouse.model.weblog_definition import define_lookups
-from warehouse.sources.declaration import Entity, Source, read_declaration
+from warehouse.sources.declaration import read_declaration
 from warehouse.sources.definition import Definition, added_columns, define_targets, describe_changes
+from warehouse.sources.source import Entity, Source
 
 # The part that is recorded in place of all others of a target that its source no longer declares.
 REMOVED = "removed from the source's declaration"

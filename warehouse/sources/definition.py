@@ -12,7 +12,7 @@ from warehouse.model.declaration import Column, DailySnapshot, Dimension, Fact, 
 from warehouse.model.fact_sql import FACTS_SQL
 from warehouse.model.sql_text import hash_parts, hash_sql, sql_tokens
 from warehouse.model.star import TARGETS
-from warehouse.sources.declaration import Entity, Source
+from warehouse.sources.source import Entity, Source
 
 # By part, its hash.
 Definition = Mapping[str, str]

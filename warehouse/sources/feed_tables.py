@@ -2,16 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from warehouse.errors import DeclarationError
 from warehouse.sources.feed import RECORD_COLUMNS
-
-if TYPE_CHECKING:
-    from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 
-def check_feed_tables(tables: "Mapping[str, Table]", record: str | None, path: Path) -> None:
+def check_feed_tables(tables: Mapping[str, Table], record: str | None, path: Path) -> None:
     """Check the tables of a source; `record` is the table of a feed's records, None where the source is a database.
 
     Raises:

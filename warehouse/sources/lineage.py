@@ -6,8 +6,9 @@ from pathlib import Path
 
 from warehouse.model.mart import Mart, read_marts, stored_marts
 from warehouse.model.star import TARGETS, Dimension
-from warehouse.sources.declaration import Source, read_declaration
+from warehouse.sources.declaration import read_declaration
 from warehouse.sources.registry import declared_sources
+from warehouse.sources.source import Source
 
 Lineage = Mapping[str, tuple[str, ...]]
 

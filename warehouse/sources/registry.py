@@ -8,7 +8,8 @@ from pathlib import Path
 
 from warehouse.errors import DeclarationError, SettingsError
 from warehouse.settings import Settings
-from warehouse.sources.declaration import Source, is_feed, read_declaration
+from warehouse.sources.declaration import is_feed, read_declaration
+from warehouse.sources.source import Source
 
 PACKAGED = Path(__file__).parent
 # What `dwh run` runs beside the sources; a test compares it with the commands.

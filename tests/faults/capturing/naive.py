@@ -7,7 +7,7 @@ from psycopg import sql
 
 from warehouse.db.connections import connect
 from warehouse.extract.copy_stream import copy_stream
-from warehouse.sources.declaration import Table
+from warehouse.sources.source import Table
 
 
 class NaiveMirror:
