@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from warehouse.db.locks import session_lock
 from warehouse.errors import ConnectionFailed
 from warehouse.export import destination
 from warehouse.export.export import export
-from warehouse.export.reports_database import SCHEMA, ReportsNotWritten, export_reports
+from warehouse.export.reports_database import MARK, SCHEMA, ReportsNotWritten, export_reports
 from warehouse.export.tables import exported_tables
 from warehouse.model.mart import answers
 from warehouse.runs.audit import Load, start_run
@@ -366,18 +367,30 @@ def test_reports_in_another_database_are_replaced_in_one_transaction(
     with psycopg.connect(other, autocommit=True) as connection:
         connection.execute("create role export_reader")
         try:
-            connection.execute(f"grant select on {SCHEMA}.top_sellers to export_reader")
-            connection.execute(f"create table {SCHEMA}.gone ()")
+            connection.execute(
+                f"grant select on {SCHEMA}.top_sellers to export_reader; "
+                f"alter table {SCHEMA}.total_sales add gone integer; "
+                f"grant select (currency, gone) on {SCHEMA}.total_sales to export_reader"
+            )
+            connection.execute(
+                f"create table {SCHEMA}.gone (); comment on table {SCHEMA}.gone is 'Before. {MARK}'; "
+                f"create table {SCHEMA}.own as select 1 as mine"
+            )
             connection.execute(f"delete from {SCHEMA}.top_sellers")
             write()
-            # Privileges stay; a table that is no report any longer goes.
-            readable = f"select has_table_privilege('export_reader', '{SCHEMA}.top_sellers', 'select')"
-            assert connection.execute(readable).fetchone() == (True,)
+            # Privileges stay, and tables of others; a report that is none any longer goes.
+            readable = (
+                f"select has_table_privilege('export_reader', '{SCHEMA}.top_sellers', 'select'), array_agg(attname) "
+                f"from pg_attribute where attrelid = '{SCHEMA}.total_sales'::regclass and attnum > 0 "
+                "and has_column_privilege('export_reader', attrelid, attnum, 'select')"
+            )
+            assert connection.execute(readable).fetchone() == (True, ["currency"])
             tables = connection.execute(
                 "select relname from pg_class where relnamespace = %s::regnamespace and relkind = 'r'",
                 [SCHEMA],
             )
-            assert {name for (name,) in tables} == {mart.name for mart in answers()}
+            assert {name for (name,) in tables} == {"own", *(mart.name for mart in answers())}
+            assert content("own") == ["(1,)"]
             for mart in answers():
                 shown = mart_world.mart(mart.shown).itertuples(index=False, name=None)
                 assert len(content(mart.name)) == len(list(shown))
@@ -386,9 +399,24 @@ def test_reports_in_another_database_are_replaced_in_one_transaction(
             with pytest.raises(ReportsNotWritten, match="view mine depends on"):
                 write()
             assert content("top_sellers") == before
+            connection.execute("drop view mine")
+            for kind, name in (
+                ("table", "top_sellers"),
+                ("view", "top_sellers"),
+                ("table", "top_sellers (new)"),
+            ):
+                connection.execute(
+                    f"alter table if exists {SCHEMA}.top_sellers rename to kept; "
+                    f'create {kind} {SCHEMA}."{name}" as select 1'
+                )
+                with pytest.raises(ReportsNotWritten, match=f"There is a {re.escape(name)} in"):
+                    write()
+                connection.execute(
+                    f'drop {kind} {SCHEMA}."{name}"; alter table if exists {SCHEMA}.kept rename to top_sellers'
+                )
         finally:
             connection.execute("drop owned by export_reader; drop role export_reader")
-        connection.execute(f"drop view mine; comment on schema {SCHEMA} is 'mine'")
+        connection.execute(f"comment on schema {SCHEMA} is 'mine'")
         with pytest.raises(ReportsNotWritten, match="no export has made it"):
             write()
 

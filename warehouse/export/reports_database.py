@@ -1,6 +1,7 @@
 """Write the reports into a schema of another PostgreSQL: its tables are replaced in one transaction."""
 
 import time
+from collections.abc import Sequence
 from typing import Final
 
 import psycopg
@@ -20,6 +21,8 @@ SCHEMA: Final = "dwh_report"
 # By this comment a schema is known as ours: no other is written to.
 COMMENT: Final = "Reports of the warehouse. Its tables are replaced by each export; keep your own elsewhere."
 _NEW: Final = "{} (new)"
+# At the end of a table's comment: an export has made it, and may drop it.
+MARK: Final = "Replaced by each export of the warehouse."
 
 
 class ReportsNotWritten(WarehouseError):
@@ -31,7 +34,7 @@ def export_reports(run: Run, url: str) -> tuple[Load, ...]:
 
     Raises:
         ConnectionFailed, AccessRefused: the database cannot be reached; the message has no password.
-        ReportsNotWritten: the schema is another's, or something there depends on its tables.
+        ReportsNotWritten: the schema or a report's table is another's, or something there depends on its tables.
     """
     ensure_migrated(run.warehouse_url)
     with (
@@ -43,9 +46,10 @@ def export_reports(run: Run, url: str) -> tuple[Load, ...]:
         try:
             with warehouse.transaction(), target.transaction():
                 _own_schema(target, place)
+                old = _own_tables(target, place)
                 loads = tuple(_copy(warehouse, target, mart) for mart in answers())
                 # Readers see the old tables until this transaction commits, and wait for no more than what follows.
-                _swap(target)
+                _swap(target, old)
         except psycopg.errors.DependentObjectsStillExist as error:
             raise ReportsNotWritten(
                 f"The tables in {place} cannot be replaced: {error.diag.message_detail}.",
@@ -77,6 +81,31 @@ def _own_schema(target: psycopg.Connection, place: str) -> None:
         )
 
 
+def _own_tables(target: psycopg.Connection, place: str) -> list[str]:
+    """Tables that exports have made, those of reports that are no longer declared among them; others stay.
+
+    Raises:
+        ReportsNotWritten: one of the others has the name of a report.
+    """
+    names = {mart.name for mart in answers()}
+    taken = {*names, *map(_NEW.format, names)}
+    own = []
+    for name, is_table, comment in target.execute(
+        "select relname, relkind = 'r', coalesce(obj_description(oid, 'pg_class'), '') from pg_class "
+        "where relnamespace = %s::regnamespace",
+        [SCHEMA],
+    ):
+        # Earlier releases left the mark out.
+        if is_table and (comment.endswith(MARK) or (comment and name in names)):
+            own.append(name)
+        elif name in taken:
+            raise ReportsNotWritten(
+                f"There is a {name} in {place}, as a report is called, and no export has made it.",
+                hint="Rename it, or move it to another schema.",
+            )
+    return own
+
+
 def _copy(warehouse: psycopg.Connection, target: psycopg.Connection, mart: Mart) -> Load:
     """Copy a report into a table beside the old one."""
     started = time.monotonic()
@@ -93,7 +122,8 @@ def _copy(warehouse: psycopg.Connection, target: psycopg.Connection, mart: Mart)
     target.execute(
         sql.SQL("create table {} ({})").format(table, definitions(dict(columns))),
     )
-    target.execute(sql.SQL("comment on table {} is {}").format(table, sql.Literal(mart.description)))
+    comment = sql.Literal(f"{mart.description} {MARK}")
+    target.execute(sql.SQL("comment on table {} is {}").format(table, comment))
     for name in names:
         if text := mart.columns.get(name):
             target.execute(
@@ -112,31 +142,39 @@ def _copy(warehouse: psycopg.Connection, target: psycopg.Connection, mart: Mart)
     return Load(SCHEMA, mart.name, rows_read=rows, seconds=round(time.monotonic() - started, 3))
 
 
-def _swap(target: psycopg.Connection) -> None:
+def _swap(target: psycopg.Connection, old: Sequence[str]) -> None:
     """Drop the old tables, give the new ones their names, and the privileges that the old ones had."""
-    tables = target.execute(
-        "select relname from pg_class where relnamespace = %s::regnamespace and relkind = 'r'", [SCHEMA]
-    ).fetchall()
     names = [mart.name for mart in answers()]
-    privileges = target.execute(_PRIVILEGES, [SCHEMA, names]).fetchall()
-    new = {_NEW.format(name): name for name in names}
-    for (table,) in tables:
-        if table not in new:
-            target.execute(sql.SQL("drop table {}").format(sql.Identifier(SCHEMA, table)))
-    for draft, name in new.items():
-        target.execute(
-            sql.SQL("alter table {} rename to {}").format(sql.Identifier(SCHEMA, draft), sql.Identifier(name))
-        )
+    privileges = target.execute(_PRIVILEGES, {"schema": SCHEMA, "names": names}).fetchall()
+    for table in old:
+        target.execute(sql.SQL("drop table {}").format(sql.Identifier(SCHEMA, table)))
+    for name in names:
+        draft = sql.Identifier(SCHEMA, _NEW.format(name))
+        target.execute(sql.SQL("alter table {} rename to {}").format(draft, sql.Identifier(name)))
     for (statement,) in privileges:
         target.execute(statement.encode())
 
 
+# Of tables, and of columns that the report still has.
 _PRIVILEGES = """
     select format(
-        'grant %%s on %%I.%%I to %%s%%s', entry.privilege_type, relnamespace::regnamespace, relname,
+        'grant %%s%%s on %%I.%%I to %%s%%s', entry.privilege_type, ' (' || quote_ident(granted.attname) || ')',
+        relnamespace::regnamespace, relname,
         case when entry.grantee = 0 then 'public' else entry.grantee::regrole::text end,
         case when entry.is_grantable then ' with grant option' else '' end
     )
-    from pg_class cross join lateral aclexplode(relacl) as entry
-    where relnamespace = %s::regnamespace and relkind = 'r' and relname = any(%s) and entry.grantee <> relowner
+    from pg_class
+    cross join lateral (
+        select null as attname, relacl as acl
+        union all
+        select attname, attacl from pg_attribute as old
+        where attrelid = pg_class.oid and not attisdropped and exists (
+            select from pg_attribute as new
+            where new.attrelid = to_regclass(format('%%I.%%I', %(schema)s::text, relname || ' (new)'))
+                and new.attname = old.attname
+        )
+    ) as granted
+    cross join lateral aclexplode(granted.acl) as entry
+    where relnamespace = %(schema)s::regnamespace and relkind = 'r' and relname = any(%(names)s)
+        and entry.grantee <> relowner
 """
