@@ -71,7 +71,7 @@ class TableMissing(WarehouseError):
 
 
 class SchemaObjectInUse(WarehouseError):
-    """A migration has to drop a view or function on which a user's own view depends."""
+    """What has to be dropped is a user's own, or something of a user's depends on it."""
 
 
 class RunLost(WarehouseError):

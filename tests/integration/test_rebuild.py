@@ -18,7 +18,7 @@ from tests.pipeline import Pipeline, Row, content
 from warehouse.archive import upkeep
 from warehouse.archive.place import Archive
 from warehouse.db.locks import session_lock
-from warehouse.errors import LockHeld
+from warehouse.errors import LockHeld, SchemaObjectInUse
 from warehouse.migrations.revisions import upgrade
 from warehouse.rebuild.as_of import rebuild_as_of
 from warehouse.rebuild.damage import find_damaged
@@ -475,6 +475,24 @@ def test_past_state_is_built_into_a_schema_of_its_own(shop: Pipeline, archive: A
         assert {name: shop.rows(query.format(f"rebuild_{run_id}")) for name, query in PAST.items()} == state
         assert counts[f"rebuild_{run_id}.fact_inventory_day"] == 1
     assert content(shop.warehouse) == before
+    schema = f"rebuild_{first}"
+
+    def again() -> None:
+        with start_run(shop.warehouse_url, flow="rebuild") as run:
+            rebuild_as_of(run, archive, [], first)
+
+    again()
+    for own, away in (
+        (f"create view public.mine as select * from {schema}.dim_customer", "drop view public.mine"),
+        (f"create table {schema}.mine as select 1 as mine", f"drop table {schema}.mine"),
+        (f"comment on schema {schema} is 'mine'", f"drop schema {schema} cascade"),
+    ):
+        shop.warehouse.execute(own)
+        with pytest.raises(SchemaObjectInUse, match=schema):
+            again()
+        assert shop.rows(f"select name from {schema}.dim_customer where customer_id = '1'") == [("Ana",)]
+        shop.warehouse.execute(away)
+    again()
     with start_run(shop.warehouse_url, flow="rebuild") as run, pytest.raises(NotArchived, match="run 9999"):
         rebuild_as_of(run, archive, [], 9999)
     with start_run(shop.warehouse_url, flow="rebuild") as run, pytest.raises(NotArchived) as refused:

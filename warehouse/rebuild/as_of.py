@@ -13,7 +13,7 @@ from warehouse.archive.place import Archive, table_path
 from warehouse.db.connections import connect
 from warehouse.db.identifiers import listed
 from warehouse.db.locks import session_lock
-from warehouse.errors import AccessRefused
+from warehouse.errors import AccessRefused, SchemaObjectInUse
 from warehouse.rebuild.archived_state import (
     ArchivedRows,
     AsOf,
@@ -32,9 +32,10 @@ from warehouse.sources.source import Source
 
 Progress = Callable[[str], None]
 
+# At the end of a schema's comment: a rebuild has made it, and may replace it.
+_MARK: Final = "Nothing reads it: drop it when you are done."
 COMMENT: Final = (
-    "Mirrors, dimensions and daily snapshots as of run {}, rebuilt from archive and landing files. Nothing reads it: "
-    "drop it when you are done."
+    f"Mirrors, dimensions and daily snapshots as of run {{}}, rebuilt from archive and landing files. {_MARK}"
 )
 _FACTS: Final = (
     "select * from audit.<fact>_at({0}) reads a fact as run {0} left it, as far back as the change log goes."
@@ -53,12 +54,13 @@ def rebuild_as_of(
 ) -> dict[str, int]:
     """Build `tables`, or all mirrors, dimensions and daily snapshots, as a run left them, into schema `rebuild_<run>`.
 
-    `feeds` are the sources whose mirrors come from landing files: what those no longer have is named, and skipped. A
-    schema of that name is replaced; no live table is touched. Returns rows by table of that schema.
+    `feeds` are the sources whose mirrors come from landing files: what those no longer have is named, and skipped. The
+    schema of an earlier rebuild is replaced; no live table is touched. Returns rows by table of that schema.
 
     Raises:
         NotArchived: the archive does not know the run, or one of the tables.
         AccessRefused: this login may not create schemas, or not drop the one of that name.
+        SchemaObjectInUse: the schema of that name is somebody's own, or holds or carries something that is.
         LakeError: landing files cannot be read.
         LockHeld: a feed is being loaded, and is still after `wait_seconds`.
     """
@@ -78,22 +80,7 @@ def rebuild_as_of(
                     hint=f"Those that can be are {', '.join(sorted(known))}. {_FACTS.format(as_of_run_id)}",
                 )
             schema = f"rebuild_{as_of_run_id}"
-            try:
-                writer.execute(
-                    sql.SQL(
-                        "drop schema if exists {schema} cascade; create schema {schema}; "
-                        "comment on schema {schema} is {text}"
-                    ).format(schema=sql.Identifier(schema), text=sql.Literal(COMMENT.format(as_of_run_id)))
-                )
-            except psycopg.errors.InsufficientPrivilege as error:
-                writer.rollback()
-                (role,) = writer.execute("select current_user").fetchone() or ("",)
-                raise AccessRefused(
-                    f"{writer.info.user} may not make schema {schema}: {error.diag.message_primary}. Nothing was "
-                    "changed.",
-                    hint=f"Let a login run it that may create schemas and drop the one of that name, or: "
-                    f"grant create on database {writer.info.dbname} to {role}.",
-                ) from error
+            _make_schema(writer, schema, COMMENT.format(as_of_run_id), known)
             counts = {}
             for name, rows in past.build(known if tables is None else {*tables}):
                 table = name.partition(".")[2]
@@ -107,6 +94,52 @@ def rebuild_as_of(
     if tables is None:
         progress(f"Facts and marts are not built: {_FACTS.format(as_of_run_id)}")
     return counts
+
+
+def _make_schema(writer: psycopg.Connection, schema: str, comment: str, tables: Collection[str]) -> None:
+    """Create the schema, in place of that of an earlier rebuild; what is not of `tables` there stays, and is named."""
+    names = [name.partition(".")[2] for name in tables]
+    row = writer.execute(
+        """
+        select
+            coalesce(obj_description(oid, 'pg_namespace'), ''),
+            array(
+                select relname::text from pg_class
+                where relnamespace = pg_namespace.oid and relkind = 'r' and relname = any(%s)
+            )
+        from pg_namespace where nspname = %s
+        """,
+        [names, schema],
+    ).fetchone()
+    if row and not row[0].endswith(_MARK):
+        raise SchemaObjectInUse(
+            f"There is a schema {schema}, and no rebuild has made it.",
+            hint="Rename it: tables as of that run are built into a schema of that name.",
+        )
+    try:
+        if row and row[1]:
+            old = sql.SQL(", ").join(sql.Identifier(schema, name) for name in row[1])
+            writer.execute(sql.SQL("drop table {}").format(old))
+        if row:
+            writer.execute(sql.SQL("drop schema {}").format(sql.Identifier(schema)))
+        writer.execute(
+            sql.SQL("create schema {schema}; comment on schema {schema} is {text}").format(
+                schema=sql.Identifier(schema), text=sql.Literal(comment)
+            )
+        )
+    except psycopg.errors.DependentObjectsStillExist as error:
+        raise SchemaObjectInUse(
+            f"Schema {schema} of an earlier rebuild cannot be replaced: {error.diag.message_detail}.",
+            hint="Drop that, or move it to another schema.",
+        ) from None
+    except psycopg.errors.InsufficientPrivilege as error:
+        writer.rollback()
+        (role,) = writer.execute("select current_user").fetchone() or ("",)
+        raise AccessRefused(
+            f"{writer.info.user} may not make schema {schema}: {error.diag.message_primary}. Nothing was changed.",
+            hint=f"Let a login run it that may create schemas and drop the one of that name, or: "
+            f"grant create on database {writer.info.dbname} to {role}.",
+        ) from error
 
 
 class _Past:
