@@ -224,6 +224,8 @@ def test_only_days_that_changed_are_written_again(world: Pipeline, tmp_path: Pat
     assert {path for path in before if path.startswith("table=fact")} == {
         path for path in before if path.startswith("table=fact") and before[path] == after[path]
     }
+    note = tmp_path / "export" / "table=fact_order_item" / "date=2024-03-10" / "_SUCCESS"
+    note.touch()
     # A line changes, an order moves to another day, one is new, and one leaves the shop.
     world.order(4, "2024-05-05")
     world.do(
@@ -235,7 +237,7 @@ def test_only_days_that_changed_are_written_again(world: Pipeline, tmp_path: Pat
     changed = world.capture()
     loads = run_export(world.warehouse_url, tmp_path)
     assert days(tmp_path, "fact_order_item") == {"2024-03-11": 2, "2024-03-12": 1, "2024-05-05": 1}
-    assert loads["fact_order_item"].rows_read == 4
+    assert loads["fact_order_item"].rows_read == 4 and list(note.parent.iterdir()) == [note]
     assert rows(tmp_path, "select order_id, quantity from {fact_order_item} order by order_id, line_id") == [
         ("1", 2), ("2", 7), ("2", 2), ("4", 2),
     ]  # fmt: skip

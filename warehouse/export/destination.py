@@ -141,7 +141,9 @@ class _Folder(Destination):
         for old in replaced:
             if (self._folder / old).exists():
                 (self._folder / old).unlink()
-                (self._folder / old).parent.rmdir()
+                # Whatever else lies there is somebody's own, or a mark that an engine has left.
+                if not any((self._folder / old).parent.iterdir()):
+                    (self._folder / old).parent.rmdir()
         (self._drafts / MANIFEST).replace(self._folder / MANIFEST)
         shutil.rmtree(self._drafts)
 
