@@ -255,6 +255,17 @@ def test_whatever_cannot_be_read_waits_with_its_bytes_and_stops_nothing(orders: 
     assert copy.read_bytes() == b"".join(line + b"\n" for line in lines)
 
 
+def test_copy_of_bad_records_has_a_name_that_fits_however_long_the_file_s_is(orders: FeedPipeline) -> None:
+    names = [f"{'ü' * 124}{number}.json" for number in (1, 2)]
+    for number, name in enumerate(names):
+        orders.land(f"shelf/{name}", [an_order(f"P-{number}"), f"broken {number}"])
+    orders.run()
+    assert orders.counts() == [(f"shelf/{name}", "loaded", 2, 1, 1, 0, 0) for name in names]
+    copies = sorted((orders.lake / "bad" / "orders" / "shelf").iterdir(), key=lambda one: one.read_bytes())
+    assert [copy.read_bytes() for copy in copies] == [b'"broken 0"\n', b'"broken 1"\n']
+    assert {len(copy.name.encode()) > 240 and copy.suffix for copy in copies} == {".bad"}
+
+
 def test_bad_records_that_cannot_be_copied_stop_the_run_and_name_the_folder(orders: FeedPipeline) -> None:
     orders.land("a.json", [an_order("P-1"), "broken"])
     folder = orders.lake / "bad" / "orders"

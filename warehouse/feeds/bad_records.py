@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Self
 
@@ -16,10 +16,12 @@ from warehouse.feeds.staged import FileProgress
 from warehouse.feeds.typed import escape
 from warehouse.files import lake
 from warehouse.files.lake import LakeError
-from warehouse.sources.source import Source
+from warehouse.sources.source import Source, fitted
 
 # Characters in memory before they are sent.
 _SENT_AT_ONCE = 1 << 20
+# Of a file, as file systems allow.
+_NAME_BYTES = 255
 COLUMNS = ("file_id", "line_number", "byte_offset", "rule", "reason", "raw_text")
 
 
@@ -86,7 +88,10 @@ class BadRecords:
         with self._copying():
             if self._copy is None:
                 # What was copied of the file before stays where it goes on.
-                path = self._folder / f"{file.found.file.path}.{file.file_id}-{record.byte_offset}.bad"
+                original = PurePosixPath(file.found.file.path)
+                ending = f".{file.file_id}-{record.byte_offset}.bad"
+                name = fitted(original.name, _NAME_BYTES - len(ending)) + ending
+                path = self._folder / original.parent / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._copy = path.open("wb")
             self._copy.write(record.raw + b"\n")
