@@ -12,6 +12,7 @@ from warehouse.archive import upkeep
 from warehouse.archive.captured import BatchFiles, batch_files
 from warehouse.archive.place import Archive
 from warehouse.extract import stage, verification
+from warehouse.extract.catalog import read_key_types
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.limits import ReadLimits
 from warehouse.extract.staged import Staged
@@ -75,7 +76,7 @@ def ingest_source(
 
     def ingest(run: Run) -> FlowResult:
         if run.is_archived and (damaged := find_damaged(run.connection, declared)):
-            rebuild_lost_tables(run, damaged, settings)
+            rebuild_lost_tables(run, damaged, declared, url, settings)
         is_near = "://" not in settings.lake
         with batch_files(run, partial(Archive.of, settings), log, is_near=is_near) as files:
             staged: Staged = (
@@ -133,14 +134,20 @@ def ingest_source(
 
 
 @task
-def rebuild_lost_tables(run: Run, damaged: Sequence[str], settings: Settings) -> None:
+def rebuild_lost_tables(
+    run: Run, damaged: Sequence[str], source: Source, url: str, settings: Settings
+) -> None:
     """Rebuild tables that somebody has dropped or emptied since the last run from the archive."""
     ensure_alive(run)
     # deltalake and Alembic take a second to import: few runs need them.
     from warehouse.rebuild.rebuild import rebuild_damaged
 
     log(f"dropped or emptied since the last run: {', '.join(damaged)}; rebuilt from the archive")
-    rebuild_damaged(run, settings, damaged, log)
+    lost = [table for table in source.tables if f"raw.{table.mirror}" in damaged]
+    keys = read_key_types(source.name, url, lost) if url and lost else {}
+    rebuild_damaged(
+        run, settings, damaged, log, keys={f"raw.{table.mirror}": key for table, key in keys.items()}
+    )
 
 
 @task

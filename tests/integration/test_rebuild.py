@@ -1,5 +1,7 @@
 """Tables that were dropped, emptied or damaged are rebuilt from the archive as they were."""
 
+import json
+import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from tests import command
 from tests.archive import load
 from tests.integration.conftest import Declare
 from tests.integration.test_capture import only
@@ -196,6 +199,8 @@ def rebuilt_mirror(pipeline: Pipeline, archive: Archive, damage: str) -> set[Row
         ("varchar(5)", ["uuid using md5(value)::uuid"]),
         ("varchar(5)", ["varchar(9)", "numeric using length(value)"]),
         ("timestamptz", ["text", "timestamptz using value::timestamptz"]),
+        # PostgreSQL has no cast from one to the other.
+        ("integer", ["timestamptz using to_timestamp(value)", "boolean using true"]),
     ],
 )
 def test_mirror_whose_column_had_another_type_is_rebuilt_as_it_was(
@@ -219,6 +224,70 @@ def test_mirror_whose_column_had_another_type_is_rebuilt_as_it_was(
     assert run_rebuild(pipeline, archive, "raw.shop_thing") == []
     for damage in ("truncate raw.shop_thing", "drop table raw.shop_thing cascade"):
         assert rebuilt_mirror(pipeline, archive, damage) == expected
+
+
+@pytest.mark.parametrize(
+    ("statement", "key", "refusal", "is_emptied"),
+    [
+        (None, ["id", "part"], "declares (id, part) as key", False),
+        (None, ["id", "part"], "declares (id, part) as key", True),
+        ("alter table thing alter id type text", ["id"], "its key id is text and was integer", False),
+    ],
+)
+def test_mirror_that_is_dropped_to_be_captured_by_another_key_begins_its_archive_again(
+    empty_database_url: Callable[[], str],
+    warehouse_url: str,
+    tmp_path: Path,
+    statement: str | None,
+    key: list[str],
+    refusal: str,
+    is_emptied: bool,
+) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DWH_")}
+    environment |= {
+        "DWH_STORE_URL": empty_database_url(), "DWH_WAREHOUSE_URL": warehouse_url, "DWH_ARCHIVE_DELAY": "0s",
+        "DWH_SOURCES": str(tmp_path / "sources"), "DWH_HOME": str(tmp_path / "home"),
+    }  # fmt: skip
+    declaration = tmp_path / "sources" / "store" / "source.toml"
+    declaration.parent.mkdir(parents=True)
+    declaration.write_text('[tables.thing]\nkey = ["id"]\n')
+
+    def dwh(*arguments: str) -> str:
+        ran = command.run(*arguments, environment=environment)
+        return ran.stdout + ran.stderr
+
+    with (
+        psycopg.connect(environment["DWH_STORE_URL"], autocommit=True) as store,
+        psycopg.connect(warehouse_url, autocommit=True) as warehouse,
+    ):
+
+        def rows() -> list[Row]:
+            return warehouse.execute(
+                "select id::text, part, _is_deleted from raw.store_thing order by id::integer"
+            ).fetchall()
+
+        store.execute("create table thing (id integer primary key, part integer not null)")
+        store.execute("insert into thing select id, 1 from generate_series(1, 5) as id")
+        dwh("run", "store")
+        store.execute("delete from thing where id = 1")
+        dwh("run", "store")
+        assert rows() == [("1", 1, True), *((str(n), 1, False) for n in range(2, 6))]
+        if statement:
+            store.execute(statement.encode())
+        declaration.write_text(f"[tables.thing]\nkey = {json.dumps(key)}\n")
+        message = dwh("run", "store")
+        assert refusal in message
+        assert "rop raw.store_thing to capture the table again in full" in message
+        store.execute("delete from thing where " + ("true" if is_emptied else "id::integer = 2"))
+        warehouse.execute("drop table raw.store_thing cascade")
+        assert "it was archived by the key (id integer), which is (" in dwh("run", "store")
+        captured = [] if is_emptied else [(str(n), 1, False) for n in range(3, 6)]
+        assert rows() == captured
+        assert "raw.store_thing: equal" in dwh("rebuild", "--all")
+        assert rows() == captured
+        warehouse.execute("drop table raw.store_thing cascade")
+        dwh("rebuild", "--all")
+        assert rows() == captured
 
 
 def test_rebuild_keeps_a_column_that_the_source_has_no_more(pipeline: Pipeline, archive: Archive) -> None:

@@ -91,7 +91,7 @@ class BatchFiles:
             return
         if staged.before is not None:
             self._submit(staged, "baseline", snapshot)
-        if staged.rows_read + staged.rows_deleted:
+        if _has_rows(staged):
             self._submit(staged, kind_of(staged), snapshot)
 
     def begin_publish(self, staged: Staged) -> Callable[[], Written]:
@@ -212,7 +212,7 @@ def publish_batches(connection: psycopg.Connection, run_id: int, staged: Staged,
                 # The baseline, numbered now, makes void what is numbered before: the files of this batch.
                 written = {key: batch for key, batch in written.items() if key[0] != one.table}
             entries.append(_publish(connection, run_id, one, "baseline", staged.snapshot, written))
-        if one.rows_read or one.rows_deleted:
+        if _has_rows(one):
             entries.append(_publish(connection, run_id, one, kind_of(one), staged.snapshot, written))
         elif one.table not in known or known[one.table].columns != columns_of(one):
             entries.append(
@@ -328,13 +328,24 @@ def columns_of(staged: StagedTable) -> Columns:
     return tuple((column.name, column.type) for column in staged.columns)
 
 
+def _has_rows(staged: StagedTable) -> bool:
+    return bool(staged.rows_read or staged.rows_deleted or _begins_again(staged))
+
+
+def _begins_again(staged: StagedTable) -> bool:
+    """Whether what was archived earlier is void: rows that went with a mirror that was dropped, and not rebuilt, are
+    deleted by no batch, and may have been archived by another key."""
+    return staged.before is not None and not staged.has_mirror
+
+
 def _batch_parts(staged: StagedTable) -> list[_Part]:
     table = staged.table
-    parts = [
-        _Part("write", [column.name for column in staged.columns], batch_table(table)),
-        _Part("delete", table.key, deleted_table(table)),
-    ]
-    return parts if staged.rows_deleted else parts[:1]
+    parts = [_Part("write", [column.name for column in staged.columns], batch_table(table))]
+    if _begins_again(staged):
+        parts.insert(0, _Part("truncate", (), _ONE_ROW))
+    if staged.rows_deleted:
+        parts.append(_Part("delete", table.key, deleted_table(table)))
+    return parts
 
 
 def _mirror_parts(table: Table, columns: Columns) -> list[_Part]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg.rows import dict_row
 
+from warehouse.db.connections import read_only_transaction
 from warehouse.errors import DeclarationError, SourceError
 from warehouse.extract.column import Column
 from warehouse.extract.undecodable import with_policy
@@ -79,6 +80,25 @@ def read_source_columns(connection: psycopg.Connection, tables: Sequence[Table])
     for row in rows:
         columns[row.pop("place") - 1].append(Column(**row))
     return [tuple(some) for some in columns]
+
+
+def read_key_types(source: str, url: str, tables: Sequence[Table]) -> dict[Table, dict[str, str]]:
+    """Types, by column, of the keys that these tables of a source have by their declarations; those whose columns do
+    not all exist are left out.
+
+    Raises:
+        ConnectionFailed, AccessRefused, UnsuitableDatabase: as `read_only_transaction`.
+    """
+    with read_only_transaction(source, url, application_name="dwh capture") as reader:
+        types = [
+            {column.name: column.type for column in columns}
+            for columns in read_source_columns(reader, tables)
+        ]
+    return {
+        table: {name: kinds[name] for name in table.key}
+        for table, kinds in zip(tables, types, strict=True)
+        if kinds.keys() >= {*table.key}
+    }
 
 
 def check_columns(

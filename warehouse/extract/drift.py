@@ -48,7 +48,7 @@ def find_drift(mirror: Mirror, table: Table, columns: Sequence[Column]) -> Drift
     ]
     changes += [(policy.new_column, f"{name} is new") for name in sorted(now.keys() - mirrored.keys())]
     if retyped := sorted(
-        name for name in table.key if name in mirrored and not _hash_alike(mirrored[name], now[name])
+        name for name in table.key if name in mirrored and not hash_alike(mirrored[name], now[name])
     ):
         raise SchemaDrift(
             f"Table {table} of source '{table.source}' has changed: its key {retyped[0]} is "
@@ -77,7 +77,7 @@ def find_drift(mirror: Mirror, table: Table, columns: Sequence[Column]) -> Drift
     )
 
 
-def _hash_alike(*types: str) -> bool:
+def hash_alike(*types: str) -> bool:
     """Whether equal values of these types compare as equal and have the same hash."""
     families = {"smallint": "integer", "bigint": "integer", "character varying": "text"}
     return len({families.get(plain := without_modifier(kind), plain) for kind in types}) == 1

@@ -301,6 +301,7 @@ class TableStager:
             identity=self._identity,
             notes=tuple(self._notes),
             before=self.before,
+            has_mirror=self.catalog.mirror.exists,
             key_order=self._order,
         )
 

@@ -45,6 +45,8 @@ class StagedTable:
     notes: tuple[str, ...] = ()
     # The position that this batch goes on from.
     before: Watermark | None = None
+    # Whether there was a mirror: else all that is known of the table is this batch.
+    has_mirror: bool = True
     # What is known of the whole table: all of it was read or compared (complete), parts of it (ranges), what was
     # stamped since the last read (cursor), or it was not read at all in this run (skipped).
     reading: Reading = "complete"

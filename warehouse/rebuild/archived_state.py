@@ -13,6 +13,8 @@ from warehouse.archive.column_types import HOUSEKEEPING
 from warehouse.archive.delta import fields_of
 from warehouse.archive.place import Archive
 from warehouse.db.identifiers import definitions, listed, same_key
+from warehouse.extract.column import without_modifier
+from warehouse.extract.drift import hash_alike
 from warehouse.rebuild.tables import columns_of
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ _KINDS: Final = {
     "long": "bigint",
     "float": "real",
     "double": "double precision",
-    "timestamp": "timestamptz",
+    "timestamp": "timestamp with time zone",
     "date": "date",
 }
 _READ: Final = {
@@ -56,16 +58,24 @@ class ArchivedRows:
     # Fields of the Delta table by column, the newest first, and the column's type in PostgreSQL.
     fields: Mapping[str, Sequence[str]]
     types: Mapping[str, str]
+    # Types of the fields in pg_temp.archived.
+    kinds: Mapping[str, str]
     rows: int
 
     def typed(self, column: str, kind: str | None = None) -> sql.Composable:
         """The expression of a column's value, of its type."""
+        wanted = kind or self.types.get(column, "text")
         values = [
-            sql.SQL("archived.{}::{}").format(sql.Identifier(field), sql.SQL(kind or self.types[column]))
+            # A value of an earlier type, as integer, may have no cast to the present one, as date: its text has.
+            sql.SQL("archived.{}{}::{}").format(
+                sql.Identifier(field),
+                sql.SQL("" if self.kinds[field] in ("text", without_modifier(wanted)) else "::text"),
+                sql.SQL(wanted),
+            )
             for field in self.fields.get(column, ())
         ]
         rescued = sql.SQL("(archived._rescued_data::jsonb ->> {})::{}").format(
-            sql.Literal(column), sql.SQL(kind or self.types.get(column, "text"))
+            sql.Literal(column), sql.SQL(wanted)
         )
         return sql.SQL("coalesce({})").format(sql.SQL(", ").join([*values, rescued]))
 
@@ -105,13 +115,13 @@ def read_rows(
     connection.execute(_DELETE_VOID.encode())
     # Values are joined and grouped by as other types, of which their texts' statistics say nothing.
     connection.execute("analyze pg_temp.archived (_batch_id, _operation)")
-    return ArchivedRows(fields, types, count)
+    return ArchivedRows(fields, types, kinds, count)
 
 
 def read_nothing(connection: psycopg.Connection) -> ArchivedRows:
     """The rows of a table that never had any: an empty pg_temp.archived."""
     _create_archived(connection, _READ)
-    return ArchivedRows({}, {}, 0)
+    return ArchivedRows({}, {}, _READ, 0)
 
 
 def _create_archived(connection: psycopg.Connection, kinds: Mapping[str, str]) -> None:
@@ -436,6 +446,14 @@ class CapturedTable:
     column_comments: Mapping[str, str]
     # The first batches with other columns than those before.
     shapes: Sequence[Shape]
+
+    def why_not_by(self, key: Mapping[str, str]) -> str | None:
+        """Why its rows cannot be matched by `key`, its columns with their types; None if they can."""
+        archived = {name: self.columns[name] for name in self.key}
+        if tuple(key) == self.key and all(hash_alike(kind, key[name]) for name, kind in archived.items()):
+            return None
+        by, now = (", ".join(f"{name} {kind}" for name, kind in one.items()) for one in (archived, key))
+        return f"it was archived by the key ({by}), which is ({now}) now"
 
     @property
     def retyped(self) -> Mapping[str, int]:

@@ -7,10 +7,11 @@ should be are not touched: readers, views and privileges never notice. A table t
 with all that belongs to it.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import psycopg
@@ -69,6 +70,8 @@ from warehouse.sources.registry import declared_sources
 from warehouse.sources.source import Source, Table
 
 Progress = Callable[[str], None]
+# By mirror, as raw.shop_customer, the columns of its key with their types, in their order.
+Keys = Mapping[str, Mapping[str, str]]
 
 NOT_ALL: Final = (
     "Nothing was changed. The next run of its source archives it whole where the archive is on, `dwh archive "
@@ -93,12 +96,14 @@ def rebuild(
     *,
     wait_seconds: float = 60,
     leaves_out: bool = False,
+    keys: Keys = MappingProxyType({}),
     progress: Progress = lambda _: None,
 ) -> tuple[Verdict, ...]:
     """Rebuild `tables`, as raw.shop_customer or dwh.dim_customer, or all; returns what differed of each.
 
     `sources` are those whose facts are computed again. All of it commits together, or nothing does. If it `leaves_out`
-    tables that cannot be rebuilt, it says so and rebuilds the others.
+    tables that cannot be rebuilt, it says so and rebuilds the others. Mirrors that are about to be loaded by other
+    `keys` than they were archived by cannot.
 
     Raises:
         NotArchived: a table is none that can be rebuilt, or the archive does not have all that was published of it.
@@ -117,7 +122,7 @@ def rebuild(
             begin_publishing(writer, run.run_id, planner=PLANNER_FOR_WHOLE_TABLES)
             with _explain_rights(writer):
                 work = _Rebuild(writer, run, archive, sources, set(create_missing(writer)), progress)
-                wanted = work.tables(tables, leaves_out=leaves_out)
+                wanted = work.tables(tables, keys, leaves_out=leaves_out)
                 verdicts = tuple(
                     verdict.repaired() if verdict.rows_differing else verdict
                     for verdict in work.rebuild(wanted)
@@ -178,16 +183,17 @@ def rebuild_damaged(
     log: Callable[[str], None],
     *,
     needed: Collection[str] = (),
+    keys: Keys = MappingProxyType({}),
 ) -> None:
     """Rebuild `damaged` tables, and those that are missing; where the archive cannot help, the run goes on as it would
-    without one, unless a table of the star is missing that is damaged or `needed`.
+    without one, unless a table of the star is missing that is damaged or `needed`. `keys` as in `rebuild`.
 
     Raises:
         AccessRefused: such a table is missing, and this login may not create it.
     """
     try:
         sources = loaded_sources(run.connection, settings.sources) if damaged else ()
-        rebuild(run, Archive.of(settings), sources, damaged, leaves_out=True, progress=log)
+        rebuild(run, Archive.of(settings), sources, damaged, leaves_out=True, keys=keys, progress=log)
     except RunLost:
         raise
     except (WarehouseError, psycopg.Error) as error:
@@ -218,7 +224,7 @@ class _Rebuild:
         self._published = published_tables()
         self._facts = {f"dwh.{one.table}" for one in FACTS}
 
-    def tables(self, wanted: Collection[str] | None, *, leaves_out: bool) -> set[str]:
+    def tables(self, wanted: Collection[str] | None, keys: Keys, *, leaves_out: bool) -> set[str]:
         """The tables to rebuild, all that there are if none is named.
 
         Raises:
@@ -238,7 +244,11 @@ class _Rebuild:
         ]
         chosen &= known
         for name in sorted(chosen & archived):
-            if why := why_not(self._writer, self._archive, self._own, name, self._captured.get(name)):
+            captured = self._captured.get(name)
+            why = why_not(self._writer, self._archive, self._own, name, captured)
+            if why is None and captured is not None and name in keys:
+                why = captured.why_not_by(keys[name])
+            if why:
                 refusal = NotArchived(f"{name} cannot be rebuilt: {why}.", hint=NOT_ALL)
                 chosen.remove(name)
                 if wanted is None or name in wanted:
@@ -344,7 +354,8 @@ class _Rebuild:
             ),
         )
         if is_new:
-            add_key(writer, mirror)
+            # As it was: by another key than is declared now, the next run says so.
+            add_key(writer, replace(mirror, key=table.key))
         return verdict
 
     def _rebuild_feed(self, source: Source, wanted: set[str]) -> Iterator[Verdict]:
