@@ -431,7 +431,9 @@ def _check_variables(new_source: str = "") -> None:
     for place, name, value, known in variables:
         if not name.startswith("DWH_") or name.startswith(TEST_VARIABLES) or name in OTHER_VARIABLES:
             continue
-        if name not in known:
+        # Whoever declares several sources has set the URLs of all, and declares one after the other.
+        is_later_source = bool(new_source) and SOURCE_URL.fullmatch(name.removesuffix("_FILE").lower())
+        if name not in known and not is_later_source:
             bare = name.removesuffix("_FILE")
             nearest = (
                 [bare]

@@ -118,6 +118,49 @@ def test_what_is_proposed_can_be_declared_and_waits_in_quarantine_until_it_is_fi
     assert differences(foreign, source=source) == {}
 
 
+# As frameworks make tables: stamps under other names and of other precisions, names that need care.
+FRAMEWORKS = """
+    create table users (id uuid primary key, name text, created_at timestamp(6), updated_at timestamp(6));
+    create table users_deleted (id int primary key, "updatedAt" timestamptz(3));
+    create table "customer_changed_keys" (id int primary key, "modifiedDate" timestamp(0), updated date);
+    create table "order.line" (id int primary key, write_date timestamp);
+    create table order_line (id int primary key, last_update date);
+    create table public_order_line (id int primary key, "Updated_At" timestamptz, last_update timestamptz);
+    create table "in
+two lines" ("i
+d" int);
+    create table visit (id int, day date not null, primary key (day, id)) partition by range (day);
+    create table visit_1 partition of visit for values from ('2024-01-01') to ('2025-01-01');
+    insert into visit select id, '2024-03-01' from generate_series(1, 1000) as id;
+    analyze visit_1;
+"""
+
+
+@pytest.mark.parametrize("foreign", [FRAMEWORKS], indirect=True)
+def test_each_table_is_proposed_under_a_name_that_can_be_declared_with_the_stamp_of_its_framework(
+    foreign: Pipeline, tmp_path: Path
+) -> None:
+    proposal = proposed(foreign, "web", "public")
+    toml = proposal.files["source.toml"]
+    assert "# about 1,000 rows, " in toml.partition("[tables.visit]")[0].rpartition("[tables.")[2]
+    toml = toml.replace(
+        '# [tables."in\\ntwo lines"]\n# key = []', '[tables."in\\ntwo lines"]\nkey = ["i\\nd"]'
+    )
+    source = declared(tmp_path, "web", {**proposal.files, "source.toml": toml})
+    assert {table.name: (table.at_source[1], table.cursor) for table in source.tables} == {
+        "users": ("users", "updated_at"),
+        "public_users_deleted": ("users_deleted", "updatedAt"),
+        "public_customer_changed_keys": ("customer_changed_keys", "modifiedDate"),
+        "order_line": ("order.line", "write_date"),
+        "public_order_line": ("order_line", None),
+        "public_public_order_line": ("public_order_line", "Updated_At"),
+        "in\ntwo lines": ("in\ntwo lines", None),
+        "visit": ("visit", None),
+    }
+    foreign.capture(source=source)
+    assert differences(foreign, source=source) == {}
+
+
 MARKET_SQL = """
     with payment as (
         select order_id, sum(payment_value) as amount from raw.olist_order_payments where not _is_deleted

@@ -200,12 +200,12 @@ TABLES = '[tables.shopper]\nkey = ["id"]\n'
         (
             TABLES + '[tables.shopper_delta]\nkey = ["id"]\n',
             "shopper and shopper_delta would share staging.mall_shopper_delta",
-            "a source of its own",
+            "under another name",
         ),
         (
             TABLES + '[tables.customer_changed_keys]\nkey = ["id"]\n[entities.customer]\nfrom = "shopper"\n',
             "customer_changed_keys and entity customer would share staging.mall_customer_changed_keys",
-            "a source of its own",
+            "under another name",
         ),
     ],
 )  # fmt: skip

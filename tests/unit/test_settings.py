@@ -46,7 +46,12 @@ def test_a_new_source_has_a_url_before_it_is_declared(monkeypatch: pytest.Monkey
     with pytest.raises(SettingsError, match="`dwh source new NAME` declares one"):
         Settings.load()
     assert Settings.load(new_source="cafe").source_url("cafe") == "postgresql://till.example/cafe"
-    with pytest.raises(SettingsError, match="DWH_CAFE_URL is no setting"):
+    # Whoever declares several sources has set the URLs of all.
+    settings = Settings.load(new_source="bar")
+    with pytest.raises(SettingsError, match="DWH_BAR_URL is not set"):
+        settings.source_url("bar")
+    monkeypatch.setenv("DWH_CAFE_LAKE", "x")
+    with pytest.raises(SettingsError, match="DWH_CAFE_LAKE is no setting"):
         Settings.load(new_source="bar")
 
 

@@ -15,7 +15,7 @@ from warehouse.sources.feed import RECORDED_AT, ColumnType, FeedSpec, for_every_
 from warehouse.sources.feed_tables import check_feed_tables
 from warehouse.sources.joins import CHANGED, Join, check_joins, parse_join, quoted
 from warehouse.sources.lookups import LookupSpec, parse_lookups
-from warehouse.sources.source import Entity, SchemaPolicy, Source, Table, UndecodablePolicy
+from warehouse.sources.source import STAGING_SUFFIXES, Entity, SchemaPolicy, Source, Table, UndecodablePolicy
 
 # Nobody can say later whether a rule was relaxed with good reason if a word is all that stands there.
 REASON_WORDS = 3
@@ -224,7 +224,7 @@ def _check_names(tables: Iterable[Table], entities: Mapping[str, Entity], path: 
                 hint='Declare it once, or name the schema of each: schema = "…".',
             )
     owners: dict[str, str] = {}
-    names = [(table.mirror + suffix, table.name) for table in tables for suffix in ("", "_delta", "_deleted")]
+    names = [(table.mirror + suffix, table.name) for table in tables for suffix in STAGING_SUFFIXES]
     names += [
         (f"{entity.source}_{entity.name}_changed_keys", f"entity {entity.name}")
         for entity in entities.values()
@@ -233,7 +233,7 @@ def _check_names(tables: Iterable[Table], entities: Mapping[str, Entity], path: 
         if name in owners:
             raise DeclarationError(
                 f"{path}: {owners[name]} and {owner} would share staging.{name}.",
-                hint="Declare one of them in a source of its own.",
+                hint='Declare a table under another name: [tables.ANOTHER] with name = "…", its name at the source.',
             )
         owners[name] = owner
 

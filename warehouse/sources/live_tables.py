@@ -7,10 +7,18 @@ from dataclasses import dataclass
 import psycopg
 from psycopg.rows import class_row
 
+# In small letters and without underscores: updated_at, updatedAt and ModifiedDate are among them; the first counts.
 CURSORS = (
-    "updated_at", "modified_at", "changed_at", "last_update", "last_updated", "last_modified", "modified_date",
+    "updatedat", "modifiedat", "changedat", "lastupdate", "lastupdated", "lastupdatedat", "lastmodified",
+    "lastmodifiedat", "lastmodifieddate", "lastchanged", "modifieddate", "updateddate", "datemodified", "dateupdated",
+    "updatedon", "modifiedon", "changedon", "writedate", "updated", "modified",
 )  # fmt: skip
 TIMESTAMPS = ("timestamp with time zone", "timestamp without time zone")
+
+
+def without_modifier(kind: str) -> str:
+    """Strip length and precision from a type: timestamp(6) without time zone becomes timestamp without time zone."""
+    return re.sub(r"\(.*?\)", "", kind)
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,12 @@ class LiveTable:
     @property
     def cursor(self) -> str | None:
         """A column that seems to say when a row changed."""
-        return next((one for one in CURSORS if self.types.get(one) in TIMESTAMPS), None)
+        times = {
+            name.lower().replace("_", ""): name
+            for name, kind in self.types.items()
+            if without_modifier(kind) in TIMESTAMPS
+        }
+        return next((times[one] for one in CURSORS if one in times), None)
 
 
 def read_live_tables(connection: psycopg.Connection, schemas: Sequence[str] = ()) -> list[LiveTable]:
@@ -65,8 +78,8 @@ _TABLES = """
         case relkind
             when 'v' then 'view' when 'm' then 'materialized view' when 'f' then 'foreign table' else 'table'
         end as kind,
-        greatest(reltuples, 0)::bigint as rows,
-        pg_size_pretty(pg_total_relation_size(relation.oid)) as size,
+        parts.rows,
+        pg_size_pretty(parts.bytes) as size,
         coalesce(
             (
                 select array_agg(attname::text order by part.position)
@@ -119,6 +132,16 @@ _TABLES = """
         ) as "references"
     from pg_class as relation
     inner join pg_namespace on pg_namespace.oid = relnamespace
+    -- The rows of a partitioned table are those of its partitions.
+    cross join lateral (
+        select
+            coalesce(sum(greatest(part.reltuples, 0)), 0)::bigint as rows,
+            coalesce(sum(pg_total_relation_size(part.oid)), 0)::bigint as bytes
+        from pg_class as part
+        where part.oid = relation.oid and relation.relkind <> 'p'
+            or relation.relkind = 'p'
+            and part.oid in (select relid from pg_partition_tree(relation.oid) where isleaf)
+    ) as parts
     where relkind in ('r', 'p', 'v', 'm', 'f') and not relispartition
         and nspname not in ('pg_catalog', 'information_schema') and nspname !~ '^pg_(toast|temp)'
         and (cardinality(%(schemas)s::text[]) = 0 or nspname = any(%(schemas)s::text[]))

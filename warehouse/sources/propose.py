@@ -4,13 +4,15 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 
 from warehouse.errors import SettingsError
 from warehouse.model.declaration import Dimension, Fact, Target
 from warehouse.model.star import TARGETS
 from warehouse.model.tables import delivered_columns
 from warehouse.sources.joins import quoted
-from warehouse.sources.live_tables import TIMESTAMPS, LiveTable
+from warehouse.sources.live_tables import TIMESTAMPS, LiveTable, without_modifier
+from warehouse.sources.source import STAGING_SUFFIXES
 
 # Names of tables, as other people's shops have them, by entity.
 USUAL_NAMES = {
@@ -87,12 +89,23 @@ def _note_on_key(name: str, table: LiveTable, *, is_entity: bool) -> str | None:
 
 
 def _name_tables(tables: Sequence[LiveTable]) -> dict[str, LiveTable]:
-    """Tables by the name to declare them under: that of the schema goes before it where two have the same."""
+    """Tables by the name to declare them under, their own where it can be: that of the schema goes before it where two
+    have the same, or where its staging tables would be those of another one; where that is taken, a number after it."""
     names = [one.name for one in tables]
-    return {
-        (f"{one.schema}_{one.name}" if names.count(one.name) > 1 else one.name).replace(".", "_"): one
-        for one in tables
-    }
+    staging = {f"{target.entity}_changed_keys" for target in TARGETS}
+    given: dict[tuple[str, str], str] = {}
+    # Of users and users_deleted, the shorter one keeps its name.
+    for one in sorted(tables, key=lambda one: (len(one.name), one.schema, one.name)):
+        long = f"{one.schema}_{one.name}"
+        wanted = [long] if names.count(one.name) > 1 else [one.name, long]
+        for name in chain(wanted, (f"{long}_{number}" for number in count(2))):
+            declared = name.replace(".", "_")
+            own = {declared + suffix for suffix in STAGING_SUFFIXES}
+            if staging.isdisjoint(own):
+                break
+        staging |= own
+        given[one.schema, one.name] = declared
+    return {given[one.schema, one.name]: one for one in tables}
 
 
 def _choose(named: Mapping[str, LiveTable], chosen: Mapping[str, str]) -> dict[Target, str]:
@@ -163,7 +176,7 @@ def _table_section(name: str, table: LiveTable, schema: str, entity_key: Sequenc
         columns = ", ".join(table.types)
         what = "It has no key" if table.is_table else "To read it"
         return "\n".join(
-            [f"# {what}: name columns that identify a row, and remove the #", f"# of: {columns}"]
+            [f"# {what}: name columns that identify a row, and remove the #", f"# of: {_one_line(columns)}"]
             + [line if line.startswith("#") else f"# {line}" for line in lines]
         )
     return "\n".join(lines)
@@ -238,8 +251,8 @@ class _Stub:
         )
         return "\n".join(
             [
-                f"-- {self.target.entity}: one row per row of {self.name} that changed.",
-                f"-- inputs: {inputs}",
+                f"-- {self.target.entity}: one row per row of {_one_line(self.name)} that changed.",
+                f"-- inputs: {_one_line(inputs)}",
                 "select",
                 *lines,
                 f"from {changed_keys} as changed",
@@ -313,12 +326,17 @@ class _Stub:
 
 
 def _family(kind: str) -> str | None:
-    return _FAMILIES.get(re.sub(r"\(.*?\)", "", kind))
+    return _FAMILIES.get(without_modifier(kind))
 
 
 def _sql(name: str) -> str:
     is_plain = re.fullmatch(r"[a-z_][a-z0-9_]*", name) and not re.fullmatch(_RESERVED, name)
     return name if is_plain else quoted(name)
+
+
+def _one_line(text: str) -> str:
+    """Text of a comment: a name may have line breaks."""
+    return " ".join(text.split())
 
 
 def _key(name: str) -> str:

@@ -15,6 +15,8 @@ from warehouse.sources.lookups import Lookup
 
 # PostgreSQL silently cuts longer names, so that two names with the same beginning would collide.
 NAME_BYTES = 63
+# Of a captured table's staging tables, after the name of its mirror.
+STAGING_SUFFIXES = ("", "_delta", "_deleted")
 
 # What a run does after the source has changed a table's columns: load the change (evolve), leave the mirror as it is
 # (ignore), or load nothing until somebody has looked at it (stop).
