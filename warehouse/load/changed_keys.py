@@ -17,7 +17,7 @@ from warehouse.load.batch import Batch, closed_table, late_table
 from warehouse.load.followed import CORRECTING, are_corrected, keys_of_followed_rows
 from warehouse.load.joined_changes import keys_of_joined_rows, with_rows_joined_to_them
 from warehouse.load.lookups import changed_members
-from warehouse.load.precedence import read_precedence, returning_keys
+from warehouse.load.precedence import higher_sources, read_precedences, returning_keys
 from warehouse.model.star import Fact
 
 COMMENTS = {
@@ -34,7 +34,7 @@ def find_changed_keys(batch: Batch, staged: StagedTable) -> int:
     reached.keys.insert(0, _changed(batch))
     keys = [with_rows_joined_to_them(batch, reached), *keys_of_followed_rows(batch)]
     # Whether an event is another source's no mirror of this one says.
-    if batch.rechecks_quarantine or read_precedence(batch) is not None:
+    if batch.rechecks_quarantine or read_precedences(batch):
         keys.append(_waiting(batch, types))
     if batch.deferred:
         keys.append(_deferred(batch, types))
@@ -330,8 +330,8 @@ def _restored(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.Co
 
     It restores what had been displaced as it was then: the mirror may say otherwise by now, or nothing at all.
     """
-    precedence = read_precedence(batch)
-    if precedence is None or not are_corrected(batch, precedence.higher, f"dwh.{fact.table}"):
+    higher = higher_sources(batch)
+    if not higher or not are_corrected(batch, higher, f"dwh.{fact.table}"):
         return []
     return [
         batch.format(

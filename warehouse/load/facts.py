@@ -30,7 +30,8 @@ def merge(batch: Batch, fact: Fact, *, every_key: bool = False) -> Counts:
 
     Rows that are new in the mirror are inserted without a look-up; with `every_key` all are looked up.
     """
-    batch.connection.execute(add_days(days_of_batch(fact), batch.run_id))
+    if fact.dates:
+        batch.connection.execute(add_days(days_of_batch(fact), batch.run_id))
     _prepare(batch, fact)
     columns = prepared_columns(batch)
     key = (*fact.natural_key, "source_system")
@@ -76,6 +77,8 @@ def _isolate_empty(batch: Batch, fact: Fact, columns: Sequence[str]) -> int:
     required = [
         column.name for column in fact_table(fact).columns if column.required and column.name in columns
     ]
+    if not required:
+        return 0
     names = {
         "query": fact_query(fact),
         "row_key": text_array(fact.natural_key, "conformed"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import psycopg
 from psycopg import sql
+from psycopg.types.json import Json
 
 from warehouse.db.identifiers import listed, same_key
 from warehouse.load.batch import Batch
@@ -16,6 +17,12 @@ from warehouse.model.star import FACTS, Fact
 from warehouse.sources.source import Source
 
 LOWER_PRECEDENCE = "event is another source's"
+
+
+# By feed, what it declares, of a row of audit.precedence; rows of earlier releases have what one feed declares alone.
+_DECLARED = """
+    coalesce(declared, jsonb_build_object('', jsonb_build_object('key_columns', key_columns, 'sources', sources)))
+"""
 
 
 @dataclass(frozen=True)
@@ -28,69 +35,103 @@ class Precedence:
 
 
 def record_precedence(connection: psycopg.Connection, run_id: int, source: Source) -> None:
-    """Record what `source` declares, in the transaction that publishes its rows."""
-    for entity in source.entities.values():
-        if entity.precedence and source.feed is not None:
-            connection.execute(
-                """
-                insert into audit.precedence as known (entity, key_columns, sources, run_id) values (%s, %s, %s, %s)
-                on conflict (entity) do update set
-                    key_columns = excluded.key_columns, sources = excluded.sources, run_id = excluded.run_id
-                where (known.key_columns, known.sources) is distinct from (excluded.key_columns, excluded.sources)
-                """,
-                [entity.name, len(source.record.key), list(entity.precedence), run_id],
-            )
+    """Record what the feed `source` declares, in the transaction that publishes its rows."""
+    if source.feed is None:
+        return
+    for fact in FACTS:
+        entity = source.entities.get(fact.entity)
+        known = connection.execute(
+            f"select {_DECLARED} from audit.precedence where entity = %s", [fact.entity]
+        ).fetchone()
+        before = known[0] if known else {}
+        # What an earlier release has recorded of this feed has no name.
+        declared = {
+            name: one
+            for name, one in before.items()
+            if name != source.name and (name or source.name not in one["sources"])
+        }
+        if entity is not None and entity.precedence:
+            declared[source.name] = {
+                "key_columns": len(source.record.key),
+                "sources": list(entity.precedence),
+            }
+        if declared == before:
+            continue
+        last = declared.get(source.name, {"key_columns": 0, "sources": []})
+        connection.execute(
+            """
+            insert into audit.precedence (entity, key_columns, sources, declared, run_id) values (%s, %s, %s, %s, %s)
+            on conflict (entity) do update set
+                key_columns = excluded.key_columns, sources = excluded.sources, declared = excluded.declared,
+                run_id = excluded.run_id
+            """,
+            [fact.entity, last["key_columns"], last["sources"], Json(declared), run_id],
+        )
 
 
-def read_precedence(batch: Batch) -> Precedence | None:
-    """What takes precedence over the batch's source, and over what it does; None where no other has its events."""
+def read_precedences(batch: Batch) -> list[Precedence]:
+    """What takes precedence over the batch's source, and over what it does, by each feed that declares it."""
     if not isinstance(batch.target, Fact):
-        return None
-    row = batch.connection.execute(
-        "select key_columns, sources from audit.precedence where entity = %s and %s = any(sources)",
-        [batch.entity.name, batch.source],
-    ).fetchone()
-    if row is None:
-        return None
-    count, sources = row
-    place = sources.index(batch.source)
-    return Precedence(batch.target.natural_key[:count], sources[:place], sources[place + 1 :])
+        return []
+    found = []
+    for count, sources in _declared(batch.connection, batch.target):
+        if batch.source in sources:
+            place = sources.index(batch.source)
+            found.append(Precedence(batch.target.natural_key[:count], sources[:place], sources[place + 1 :]))
+    return found
+
+
+def higher_sources(batch: Batch) -> list[str]:
+    """The sources that take precedence over the batch's source."""
+    return sorted({source for precedence in read_precedences(batch) for source in precedence.higher})
+
+
+def _declared(connection: psycopg.Connection, fact: Fact) -> list[tuple[int, list[str]]]:
+    """Of each declaration about a fact, how many columns say that two rows are of the same event, and the sources."""
+    return connection.execute(
+        "select (value ->> 'key_columns')::integer, array(select jsonb_array_elements_text(value -> 'sources')) "
+        f"from audit.precedence cross join jsonb_each({_DECLARED}) where entity = %s order by key",
+        [fact.entity],
+    ).fetchall()
 
 
 def yield_to_higher(batch: Batch) -> int:
     """Take rows out of the batch whose event a source that takes precedence has; returns how many events."""
-    precedence = read_precedence(batch)
-    if precedence is None or not precedence.higher:
-        return 0
-    (count,) = batch.execute(
-        """
-        with yielding as (
-            delete from {conformed} as conformed where exists (
-                select from {target} as held where {same} and held.source_system = any({higher})
+    events = 0
+    for precedence in read_precedences(batch):
+        if not precedence.higher:
+            continue
+        (count,) = batch.execute(
+            """
+            with yielding as (
+                delete from {conformed} as conformed where exists (
+                    select from {target} as held where {same} and held.source_system = any({higher})
+                )
+                returning {key}
             )
-            returning {key}
-        )
 
-        select count(*) from (select distinct {key} from yielding) as event
-        """,
-        same=same_key(precedence.key, "held", "conformed"),
-        higher=sql.Literal(list(precedence.higher)),
-        key=listed(precedence.key),
-    ).fetchone() or (0,)
-    return int(count)
+            select count(*) from (select distinct {key} from yielding) as event
+            """,
+            same=same_key(precedence.key, "held", "conformed"),
+            higher=sql.Literal(list(precedence.higher)),
+            key=listed(precedence.key),
+        ).fetchone() or (0,)
+        events += int(count)
+    return events
 
 
 def displace_lower(batch: Batch) -> int:
     """Delete the facts of events that the batch has from sources that it takes precedence over; returns how many."""
-    precedence = read_precedence(batch)
-    if precedence is None or not precedence.lower:
-        return 0
-    return batch.execute(
-        "delete from {target} as held where held.source_system = any({lower}) "
-        "and exists (select from {conformed} as conformed where {same})",
-        same=same_key(precedence.key, "held", "conformed"),
-        lower=sql.Literal(list(precedence.lower)),
-    ).rowcount
+    return sum(
+        batch.execute(
+            "delete from {target} as held where held.source_system = any({lower}) "
+            "and exists (select from {conformed} as conformed where {same})",
+            same=same_key(precedence.key, "held", "conformed"),
+            lower=sql.Literal(list(precedence.lower)),
+        ).rowcount
+        for precedence in read_precedences(batch)
+        if precedence.lower
+    )
 
 
 def displace_restored(connection: psycopg.Connection, run_ids: Sequence[int]) -> dict[str, int]:
@@ -99,14 +140,12 @@ def displace_restored(connection: psycopg.Connection, run_ids: Sequence[int]) ->
     What their undo restores may meanwhile have become another source's, and what it restores of that one may stand
     beside it. Returns by table how many were deleted.
     """
-    deleted = {}
-    rows = connection.execute(
-        "select entity, key_columns, sources from audit.precedence order by entity"
-    ).fetchall()
-    for entity, count, sources in rows:
-        fact = next(one for one in FACTS if one.entity == entity)
-        key = fact.natural_key[:count]
-        deleted[f"dwh.{fact.table}"] = connection.execute(
+    deleted: dict[str, int] = {}
+    declared = [(fact, *one) for fact in FACTS for one in _declared(connection, fact)]
+    for fact, count, sources in declared:
+        key, name = fact.natural_key[:count], f"dwh.{fact.table}"
+        deleted.setdefault(name, 0)
+        deleted[name] += connection.execute(
             sql.SQL(
                 """
                 delete from {target} as held
@@ -128,7 +167,7 @@ def displace_restored(connection: psycopg.Connection, run_ids: Sequence[int]) ->
                     for place, name in enumerate(key, start=1)
                 ),
                 run_ids=sql.Literal(list(run_ids)),
-                name=sql.Literal(f"dwh.{fact.table}"),
+                name=sql.Literal(name),
                 is_changed=same_key(key, "held", "changed"),
                 same=same_key(key, "higher", "held"),
                 sources=sql.Literal(sources),
@@ -143,8 +182,7 @@ def returning_keys(batch: Batch) -> sql.Composable | None:
     They are looked for where that source's runs have deleted facts since this source last looked, or where an undo or a
     repair may have.
     """
-    precedence = read_precedence(batch)
-    if precedence is None or not precedence.higher:
+    if not (higher := higher_sources(batch)):
         return None
     is_due = batch.connection.execute(
         """
@@ -153,7 +191,7 @@ def returning_keys(batch: Batch) -> sql.Composable | None:
             and load.load_id > %s
         limit 1
         """,
-        [list(precedence.higher), f"dwh.{batch.target.table}", list(CORRECTING), looked_until(batch)],
+        [higher, f"dwh.{batch.target.table}", list(CORRECTING), looked_until(batch)],
     ).rowcount
     if not is_due:
         return None

@@ -44,6 +44,8 @@ def rekey_quarantined(batch: Batch, fact: Fact) -> int:
         for dimension in DIMENSIONS
         if dimension.has_history and dimension.entity in (*fact.references, *fact.derived)
     ]
+    if not dimensions:
+        return 0
     for dimension in dimensions:
         names |= {
             "dimension": sql.Identifier("dwh", dimension.table),

@@ -23,10 +23,22 @@ def fact_query(
     """
     key = [*fact.natural_key, "source_system"]
     event = sql.Identifier("line", fact.event_time)
-    calculated = [column.name for column in (*fact.measures, *fact.attributes)]
+    columns: list[sql.Composable] = [
+        *(sql.Identifier("line", name) for name in dict.fromkeys([*key, fact.event_time])),
+        *(_date_key(date, fact) for date in fact.dates),
+        *map(_key, fact.refers_to),
+        *(sql.Identifier("calculated", column.name) for column in (*fact.measures, *fact.attributes)),
+    ]
+    if with_incomplete:
+        is_incomplete = sql.SQL(" or ").join([sql.SQL("false"), *map(_lacks_member, fact.refers_to)])
+        columns.append(
+            sql.SQL("case when {} then line.ctid end as {}").format(
+                is_incomplete, sql.Identifier(INCOMPLETE_LINE)
+            )
+        )
     return sql.SQL(
         """
-        select {line}, {dates}, {keys}, {calculated}{incomplete}
+        select {columns}
         from {lines} as line
         {lookups}
         cross join lateral (
@@ -34,15 +46,7 @@ def fact_query(
         ) as calculated
         """
     ).format(
-        line=_each(sql.Identifier("line", name) for name in dict.fromkeys([*key, fact.event_time])),
-        dates=_each(_date_key(date, fact) for date in fact.dates),
-        keys=_each(map(_key, fact.refers_to)),
-        calculated=_each(sql.Identifier("calculated", name) for name in calculated),
-        incomplete=sql.SQL(", case when {} then line.ctid end as {}").format(
-            sql.SQL(" or ").join(map(_lacks_member, fact.refers_to)), sql.Identifier(INCOMPLETE_LINE)
-        )
-        if with_incomplete
-        else sql.SQL(""),
+        columns=_each(columns),
         lines=lines or sql.Identifier("staging", f"conformed_{fact.entity}"),
         lookups=sql.SQL("\n").join(_lookup(reference, event) for reference in fact.refers_to),
         query=sql.SQL((FACTS_SQL / f"{fact.entity}.sql").read_text().strip().rstrip(";")),

@@ -7,9 +7,11 @@ should be are not touched: readers, views and privileges never notice. A table t
 with all that belongs to it.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -165,15 +167,14 @@ def loaded_sources(connection: psycopg.Connection, folder: Path | None) -> list[
     declared = declared_sources(folder)
     loaded = connection.execute("select distinct source from audit.watermark order by 1").fetchall()
     sources = [read_declaration(declared[name]) for (name,) in loaded if name in declared]
-    rank = {
-        name: place
-        for source in sources
-        for entity in source.entities.values()
-        for place, name in enumerate(entity.precedence)
-    }
-    return sorted(
-        sources, key=lambda one: (one.follows_star, rank.get(one.name, 0), one.feed is not None, one.name)
-    )
+    rank: Counter[str] = Counter()
+    declared_precedence = [entity.precedence for source in sources for entity in source.entities.values()]
+    # One feed may come after another one, which comes after a database.
+    for _ in sources:
+        for names in declared_precedence:
+            for before, after in pairwise(names):
+                rank[after] = min(max(rank[after], rank[before] + 1), len(sources))
+    return sorted(sources, key=lambda one: (one.follows_star, rank[one.name], one.feed is not None, one.name))
 
 
 def rebuild_damaged(

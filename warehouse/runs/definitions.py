@@ -16,7 +16,7 @@ from warehouse.model.sql_text import hash_parts, hash_sql
 from warehouse.model.star import TARGETS, Target
 from warehouse.model.weblog_definition import define_lookups
 from warehouse.sources.declaration import read_declaration
-from warehouse.sources.definition import Definition, added_columns, define_targets, describe_changes
+from warehouse.sources.definition import OTHERS, Definition, added_columns, define_targets, describe_changes
 from warehouse.sources.source import Entity, Source
 
 # The part that is recorded in place of all others of a target that its source no longer declares.
@@ -56,10 +56,15 @@ class Definitions:
     @cached_property
     def before(self) -> Mapping[str, Definition]:
         """By table, what it was last made by."""
-        return {
+        before = {
             name: {part: digest for part, digest in parts.items() if part != CHECKED}
             for name, parts in self.recorded.items()
         }
+        for name, parts in before.items():
+            # Earlier releases have not recorded it: a table is not made again for that.
+            if REMOVED not in parts and OTHERS in (now := self.now.get(name, {})):
+                parts.setdefault(OTHERS, now[OTHERS])
+        return before
 
     @cached_property
     def now(self) -> Mapping[str, Definition]:

@@ -17,6 +17,8 @@ from warehouse.sources.source import Entity, Source
 # By part, its hash.
 Definition = Mapping[str, str]
 COLUMN = "column "
+# The part about other sources' members and events.
+OTHERS = "lookups and precedence"
 
 
 def define_targets(
@@ -92,6 +94,8 @@ def _parts(entity: Entity, target: Target, contract: Contract) -> Iterator[tuple
         )
     if isinstance(target, Fact):
         yield "fact SQL", hash_sql(_fact_sql(target))
+        lookups = sorted((one.dimension, one.source, one.by) for one in entity.lookups)
+        yield OTHERS, hash_parts(lookups, entity.precedence)
 
 
 def _columns(target: Target) -> tuple[Column, ...]:
