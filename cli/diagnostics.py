@@ -3,7 +3,7 @@
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -20,9 +20,12 @@ from warehouse.db.schema_version import compare_revision, ensure_suitable, newes
 from warehouse.errors import SourceChanged, WarehouseError
 from warehouse.extract.access_paths import read_access_paths
 from warehouse.extract.catalog import source_columns
+from warehouse.extract.column import Column
 from warehouse.extract.cursor_window import is_moment
 from warehouse.extract.snapshot import check_readable, snapshot_of
 from warehouse.extract.source_identity import SourceIdentity, captured_identity, check_same_source
+from warehouse.feeds.landing import landing_folder
+from warehouse.feeds.stage import columns_of
 from warehouse.files import lake
 from warehouse.files.locations import location_of
 from warehouse.load.declaration_check import find_declaration_faults
@@ -31,7 +34,13 @@ from warehouse.model.drift import find_drift
 from warehouse.model.star import TARGETS
 from warehouse.runs.alerts import Mailbox, send_test
 from warehouse.settings import ENV_FILE, Settings
-from warehouse.sources.registry import read_source, refused_sources, sources_with_url
+from warehouse.sources.registry import (
+    PACKAGED,
+    declared_feeds,
+    read_source,
+    refused_sources,
+    sources_with_url,
+)
 from warehouse.sources.source import Entity, Source, Table
 from warehouse.weblogs.files import landing
 from warehouse.weblogs.reader import native
@@ -64,6 +73,10 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield Finding("sources", "wrong", error.what, error.hint)
     for source in sources:
         yield from _guarded(f"source {source}", partial(_source, source), settings)
+    for feed in (
+        declared_feeds(settings.sources) if settings.sources is None or settings.sources.is_dir() else ()
+    ):
+        yield from _guarded(f"feed {feed}", partial(_feed, feed), settings)
     yield from verification_findings(settings)
     yield from _env_file()
     yield from _guarded("GeoIP file", _geoip, settings)
@@ -231,11 +244,29 @@ def _source(name: str, settings: Settings) -> Iterator[Finding]:
                 yield finding
         if not broken:
             yield Finding(about, "ok", f"All {len(source.tables)} tables can be captured.")
-            yield from _conform_sql(about, source, connection, settings.warehouse)
+            columns = {table: source_columns(connection, table) for table in source.tables}
+            yield from _conform_sql(about, source, columns, settings.warehouse)
 
 
-def _conform_sql(about: str, source: Source, reader: psycopg.Connection, warehouse: str) -> Iterator[Finding]:
-    columns = {table: source_columns(reader, table) for table in source.tables}
+def _feed(name: str, settings: Settings) -> Iterator[Finding]:
+    about = f"feed {name}"
+    source = read_source(name, settings.sources)
+    no_files = lake.what_is_missing(landing_folder(settings.lake, source))
+    if no_files and source.folder is not None and source.folder.parent == PACKAGED:
+        # It is not used here.
+        return
+    if no_files:
+        yield Finding(about, "note", f"{no_files}: the feed is not loaded by `dwh run daily`.", "Create it.")
+    source.record_contract()
+    for entity in source.entities.values():
+        yield from relaxed_findings(about, entity)
+    columns = {table: columns_of(source, table, table.columns) for table in source.tables}
+    yield from _conform_sql(about, source, columns, settings.warehouse)
+
+
+def _conform_sql(
+    about: str, source: Source, columns: Mapping[Table, Sequence[Column]], warehouse: str
+) -> Iterator[Finding]:
     with connect(warehouse) as connection:
         if revision_of(connection) != newest():
             return

@@ -1,16 +1,19 @@
 """Feeds that a newcomer declares beside those of the package."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.integration.test_extending import Copy, copy  # noqa: F401
 from tests.integration.test_feeds import FeedPipeline, an_order
 from tests.pipeline import PACKAGED, Pipeline
 from warehouse.reconcile.reconcile import reconcile_feed, reconcile_source
 from warehouse.runs.audit import start_run
-from warehouse.sources.declaration import Source, read_declaration
+from warehouse.sources.declaration import read_declaration
+from warehouse.sources.source import Source
 
 SALES = (
     "select source_system, order_id, line_id, net_amount::integer from dwh.fact_order_item order by 1, 2, 3"
@@ -147,3 +150,92 @@ def test_a_record_that_waits_keeps_the_nulls_within_its_columns_of_json(
     ((waiting,),) = orders.rows("select row_data from audit.quarantine")
     assert (waiting["notes"], waiting.keys() & {"status", "lead_id"}) == (notes, set())
     orders.warehouse.close()
+
+
+def test_a_feed_becomes_a_fact_of_ones_own_that_has_no_dimensions_and_no_days(
+    copy: Copy,  # noqa: F811
+    shop: Pipeline,
+    tmp_path: Path,
+) -> None:
+    copy.add(
+        "warehouse/model/star.py",
+        """
+        Fact(
+            "movement",
+            "One row per movement of goods.",
+            grain=(Column("movement_id", "text", "Natural key", required=True),),
+            event=Column("moved_at", "timestamptz", "When (UTC)", required=True),
+            refers_to=(),
+            measures=(Measure("moved_quantity", "numeric(18, 3)", "Units moved", required=False),),
+            attributes=(Column("tags", "text", "Tags"),),
+            dates=(),
+            inputs=("moved_quantity", "tags"),
+        )
+        """,
+        to="FACTS",
+    )
+    copy.create(
+        "warehouse/model/facts/movement.sql",
+        "-- fact_movement: one movement.\n-- inputs: line, a row of staging.conformed_movement\n"
+        "select\n    line.moved_quantity,\n    line.tags\n",
+    )
+    copy.create(
+        "checks/movement.yml",
+        "dataset: warehouse/dwh/staging/conformed_movement\ndescription: Movements.\ncolumns:\n"
+        "  - name: moved_quantity\n    checks:\n      - failed_rows:\n          name: nothing moved\n"
+        "          qualifier: nothing\n          expression: moved_quantity = 0\n",
+    )
+    folder, landing = tmp_path / "sources" / "movements", tmp_path / "lake" / "landing" / "movements"
+    (folder / "conform").mkdir(parents=True)
+    (folder / "source.toml").write_text(
+        '[feed]\nlanding = "landing/movements"\nbad_records = "bad/movements"\nformat = "json"\nrecord = "move"\n'
+        '[tables.move]\nkey = ["number"]\n[tables.move.columns]\nnumber = "bigint"\nmoved = "timestamptz"\n'
+        'quantity = "numeric"\ntags = "jsonb"\n[entities.movement]\nfrom = "moved"\n'
+    )
+    (folder / "conform" / "movement.sql").write_text(
+        "-- movement: one row per movement that changed.\nselect\n    move.number::text as movement_id,\n"
+        "    move.moved as moved_at,\n    move.quantity as moved_quantity,\n"
+        "    (select string_agg(tag ->> 'name', ' ') from jsonb_array_elements(move.tags) as tag) as tags,\n"
+        "    move.record_timestamp as changed_at\nfrom staging.movements_movement_changed_keys as changed\n"
+        "inner join raw.movements_move as move on changed.number = move.number\nwhere not move._is_deleted\n"
+    )
+    copy.environment.update(DWH_SOURCES=str(folder.parent), DWH_LAKE=str(tmp_path / "lake"))
+    for arguments in (["migrate", "--new", "add fact_movement"], ["migrate"]):
+        done = copy.dwh(*arguments)
+        assert done.returncode == 0, (arguments, done.stderr)
+
+    def findings() -> list[tuple[str, str]]:
+        found = json.loads(copy.dwh("doctor", "--json").stdout)
+        return [(one["verdict"], one["what"]) for one in found if one["about"] == "feed movements"]
+
+    ((verdict, message),) = findings()
+    assert (verdict, message) == (
+        "wrong", f"{folder / 'source.toml'} [entities.movement] names table 'moved', which is not declared."
+    )  # fmt: skip
+    path = folder / "source.toml"
+    path.write_text(path.read_text().replace('from = "moved"', 'from = "move"'))
+    assert [verdict for verdict, _ in findings()] == ["note", "ok"]
+    landing.mkdir(parents=True)
+
+    def land(name: str, *quantities: int) -> None:
+        (landing / name).write_text(
+            "".join(
+                json.dumps(
+                    {"number": number, "moved": "2024-03-10", "quantity": quantity, "tags": [{"name": "a"}]}
+                )
+                + "\n"
+                for number, quantity in enumerate(quantities, start=1)
+            )
+        )
+        done = copy.dwh("run", "movements")
+        assert done.returncode == 0, done.stderr
+
+    land("a.json", 5, -3, 0)
+    land("b.json", 0, 4)
+    rows = "select movement_id, moved_quantity::integer, tags from dwh.fact_movement order by 1"
+    assert shop.rows(rows) == [("1", 5, "a"), ("2", 4, "a")]
+    assert shop.rows(
+        "select path, line_count, rows_loaded, rows_quarantined, rows_superseded from audit.file order by file_id"
+    ) == [("a.json", 3, 1, 1, 1), ("b.json", 2, 1, 1, 0)]
+    done = copy.dwh("reconcile", "--source", "movements")
+    assert done.returncode == 0, (done.stdout, done.stderr)

@@ -364,3 +364,21 @@ def test_records_whose_file_is_gone_are_kept_where_they_are_and_named_as_lost_wh
         "orders: 1 records of a.json cannot be given back: it has other content now"
     ]
     assert lake.orders.rows("select order_id from raw.orders_order order by 1") == [("P-1",), ("P-3",)]
+
+
+def test_rows_that_left_a_list_are_no_difference_where_their_file_has_other_content_now(lake: Lake) -> None:
+    lake.orders.land("a.json", [an_order("P-1", {}, {}, {}), an_order("P-2", {}, {})])
+    lake.orders.run()
+    lake.orders.land("a.json", [an_order("P-1"), an_order("P-2", {})])
+    lake.orders.run()
+    lake.orders.land("b.json", [an_order("P-1", {}, {"amount": 7})])
+    lake.orders.run()
+    before = lake.state()
+    assert lake.rebuild() == []
+    lake.assert_is(before)
+    # Any other row is corrected, also one that only a file that is there has.
+    lake.orders.warehouse.execute(
+        "update raw.orders_order_item set _is_deleted = true where order_id = 'P-1'"
+    )
+    assert len(lake.rebuild("raw.orders_order_item")) == 2
+    lake.assert_is(before)

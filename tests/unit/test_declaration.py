@@ -218,6 +218,141 @@ def test_what_a_declaration_gets_wrong_is_reported(tmp_path: Path, text: str, to
     assert error.value.exit_code == 2
 
 
+FEED = """
+[feed]
+landing = "landing/mall"
+bad_records = "bad/mall"
+format = "json"
+record = "sale"
+
+[tables.sale]
+key = ["sale_id"]
+
+[tables.sale.columns]
+sale_id = "bigint"
+sold_at = "timestamptz"
+
+[tables.line]
+items = "lines"
+key = ["sale_id", "line_number"]
+
+[tables.line.columns]
+article = "text"
+
+[entities.order_item]
+from = "line"
+parents = { sale = ["sale_id"] }
+"""
+LINES = FEED[FEED.index("[tables.line]") : FEED.index("[entities")]
+LOOKUP = "[entities.order_item.lookups.customer]\n"
+# Of the feed, what is replaced and by what; then as above.
+WRONG_FEEDS = [
+    ('landing = "landing/mall"\n', "", "[feed]: 'landing' is missing", 'landing = "landing/'),
+    ('bad_records = "bad/mall"\n', "", "[feed]: 'bad_records' is missing", 'bad_records = "bad/'),
+    ('format = "json"\n', "", "[feed]: 'format' is missing", '"table"'),
+    ('record = "sale"\n', "", "[feed]: 'record' is missing", "the records of the files"),
+    *(
+        ('"landing/mall"', f'"{path}"', f"[feed]: landing cannot be '{path}'", "below DWH_LAKE")
+        for path in ("", ".", "/files", "../files", "s3://bucket/files")
+    ),
+    ('"bad/mall"', '"landing/mall/bad"', "landing and bad_records overlap", 'bad_records = "bad/mall"'),
+    ('"landing/mall"', '"archive/mall"', "overlaps with archive of the lake", 'landing = "landing/mall"'),
+    ('"landing/mall"', '"landing"', "overlaps with landing/weblogs of the lake", 'landing = "landing/mall"'),
+    ('"landing/mall"', '"landing/orders"', "from which feed 'orders' is loaded", "a landing folder of its own"),
+    ('"bad/mall"', '"landing/leads/bad"', "from which feed 'leads' is loaded", "a landing folder of its own"),
+    ('"json"', '"csv"', "[feed]: format cannot be 'csv'", "'json' or 'table'"),
+    ('"json"', '"table"', "rows of a table have no lists", 'format = "json"'),
+    ("[feed]", "[feed]\nlandin = 1", "there is nothing called landin", "header_names, ignore, landing"),
+    ("[feed]", "[feed]\nsettle_seconds = -1", "settle_seconds cannot be -1", "greater than or equal to 0"),
+    ("[feed]", "[feed]\nsettle_seconds = inf", "settle_seconds cannot be inf", "finite number"),
+    ("[feed]", "[feed]\ndone_marker = 'no idea'", "done_marker cannot be 'no idea'", "boolean"),
+    ("[feed]", "[feed]\ndone_marker = true\nsettle_seconds = 5", "both are declared", "Remove settle_seconds"),
+    ("[feed]", '[feed]\nignore = "*.bak"', "'ignore' must be a list of names of files", 'ignore = ["…"]'),
+    ("[feed]", '[feed]\ncontract = "mall_sale"', "mall_sale.yml is missing", "remove contract from [feed]"),
+    ("[feed]", '[feed]\ndate_formats = ["%d.%m.%Y"]', "'date_formats' is for tables", "Remove it"),
+    (
+        "[tables.sale]\n",
+        '[feed.on_schema_change]\nnew_field = "stop"\n[tables.sale]\n',
+        "[feed.on_schema_change]: there is nothing called new_field",
+        "changed_type, dropped_column, new_column",
+    ),
+    ("[feed]", 'on_schema_change = "stop"\n[feed]', "'on_schema_change' is for databases", "under [feed]"),
+    ("[feed]", 'owner = 3\n[feed]', "'owner' must be an address", 'owner = "…"'),
+    (
+        "[tables.sale]\n",
+        '[tables.sale]\ncursor = "sold_at"\n',
+        "[tables.sale]: 'cursor' is for databases",
+        "Remove it",
+    ),
+    ('"timestamptz"', '"timestamp"', "sold_at cannot be 'timestamp'", "'timestamptz'"),
+    ("sold_at =", "xmin =", "[tables.sale]: 'xmin' is a column of the engine", "Rename it"),
+    ("sold_at =", f'{"s" * 64} =', "PostgreSQL can have no column", "63 bytes"),
+    ('article = "text"', 'sale_id = "bigint"', "[tables.line]: 'sale_id' is a column of its key", "Remove it"),
+    ('items = "lines"', 'items = "sold_at"', "'sold_at' is a column of sale, too", "declare it once"),
+    (
+        "[entities.order_item]",
+        LINES.replace("tables.line", "tables.row") + "[entities.order_item]",
+        "[tables.line] holds the list 'lines', too",
+        "Declare it once",
+    ),
+    ("parents =", 'precedence = ["mall"]\nparents =', "precedence must name 'mall' and another source", "first"),
+    ("parents =", 'precedence = ["shop"]\nparents =', "precedence must name 'mall' and another source", "first"),
+    (
+        "parents =",
+        'precedence = ["shopp", "mall"]\nparents =',
+        "names source 'shopp', which is not declared",
+        "shop",
+    ),
+    ("parents =", f'{LOOKUP}source = "shopp"\n#', "names source 'shopp', which is not declared", "shop"),
+    ("parents =", f'{LOOKUP}by = "name"\n#', "'source' is missing", 'source = "…"'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "message", "hint"), WRONG_FEEDS)
+def test_what_the_declaration_of_a_feed_gets_wrong_is_reported(
+    tmp_path: Path, old: str, new: str, message: str, hint: str
+) -> None:
+    assert old in FEED
+    with pytest.raises(DeclarationError) as error:
+        declare(tmp_path, FEED.replace(old, new, 1)).record_contract()
+    assert message in error.value.what
+    assert str(tmp_path / "mall") in error.value.what
+    assert hint in error.value.hint
+
+
+TABLE_FEED = FEED.replace(LINES, "").replace('"json"', '"table"').replace('from = "line"', 'from = "sale"').replace(
+    'key = ["sale_id"]', 'key = ["sale_id", "line"]').replace("sale_id =", 'line = "text"\nsale_id =').replace(
+    'parents = { sale = ["sale_id"] }', "")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ('date_formats = ["dd.mm.yyyy"]', "'dd.mm.yyyy' in date_formats is no format of dates"),
+        ('date_formats = ["%d.%m.%Y", "%d.%m"]', "'%d.%m' in date_formats is no format of dates"),
+        ('date_formats = "%d.%m.%Y"', "'date_formats' must be a list of formats"),
+        ('header_names = { sale = ["number"] }', "header_names names 'sale', which is no column of sale"),
+        ('header_names = { line = "row" }', "'line' must be a list of names"),
+        ('header_names = { line = ["€"] }', "'€' has no letter or digit"),
+        ('header_names = { line = ["Sale ID"] }', "the header 'Sale ID' would be sale_id as well as line"),
+    ],
+)
+def test_what_the_declaration_of_a_feed_of_tables_gets_wrong_is_reported(
+    tmp_path: Path, lines: str, message: str
+) -> None:
+    assert declare(tmp_path / "right", TABLE_FEED).record.columns.keys() == {"sale_id", "line", "sold_at"}
+    with pytest.raises(DeclarationError) as error:
+        declare(tmp_path, TABLE_FEED.replace("[feed]", f"[feed]\n{lines}"))
+    assert message in error.value.what
+
+
+def test_markers_are_no_records_whatever_else_a_feed_ignores(tmp_path: Path) -> None:
+    lines = '[feed]\ndone_marker = true\nignore = ["*.bak"]'
+    feed = declare(tmp_path, FEED.replace("[feed]", lines)).feed
+    assert feed is not None
+    assert feed.ignore == ("*.bak", "*.done")
+
+
 @pytest.mark.parametrize("name", ["my_shop", "Shop", "1shop", "conformed", "source"])
 def test_name_of_a_source_cannot_be_mistaken_for_anothers(tmp_path: Path, name: str) -> None:
     with pytest.raises(DeclarationError, match="cannot be the name of a source"):

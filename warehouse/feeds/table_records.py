@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from warehouse.feeds.record import Number, Problem, Record, in_blocks
 from warehouse.files.content import ContentReader
-from warehouse.sources.feed import Feed
+from warehouse.sources.feed import Feed, plain_header
 from warehouse.sources.source import Table
 
 _SEPARATORS: Final = ",;\t|"
@@ -35,8 +35,8 @@ class TableRecords:
     def __init__(self, content: ContentReader, feed: Feed, table: Table) -> None:
         self._content, self._feed, self._table = content, feed, table
         self.fault: str | None = None
-        self._names = {_plain(name): name for name in table.columns} | {
-            _plain(other): name for name, others in feed.header_names.items() for other in others
+        self._names = {plain_header(name): name for name in table.columns} | {
+            plain_header(other): name for name, others in feed.header_names.items() for other in others
         }
         self.is_workbook = content.head.startswith(_WORKBOOK)
 
@@ -135,7 +135,9 @@ class TableRecords:
         def found(separator: str) -> int:
             rows = csv.reader(head, delimiter=separator)
             try:
-                return max((sum(_plain(cell) in self._names for cell in row) for row in rows), default=0)
+                return max(
+                    (sum(plain_header(cell) in self._names for cell in row) for row in rows), default=0
+                )
             except csv.Error:
                 return 0
 
@@ -144,7 +146,8 @@ class TableRecords:
     def _header(self, cells: Sequence[str]) -> list[str] | None:
         """Names of the columns: those of the table where it has them, others as they are; None if it is no header."""
         names = [
-            self._names.get(_plain(cell), cell.strip() or f"column_{n}") for n, cell in enumerate(cells, 1)
+            self._names.get(plain_header(cell), cell.strip() or f"column_{n}")
+            for n, cell in enumerate(cells, 1)
         ]
         known = {name for name in names if name in self._table.columns}
         return names if known.issuperset(self._table.key) else None
@@ -204,11 +207,6 @@ def _decoded(content: ContentReader) -> Iterator[str]:
 def _raw(row: Sequence[str]) -> bytes:
     """The lines of a row as UTF-8, without the last one's end."""
     return "".join(row).rstrip("\r\n").encode("utf-8", "backslashreplace")
-
-
-def _plain(name: str) -> str:
-    """A column's name without case, spaces and signs."""
-    return re.sub(r"[\W_]+", "", name.strip().lower())
 
 
 def _as_iso(value: str, formats: Sequence[str]) -> str:

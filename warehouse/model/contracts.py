@@ -49,6 +49,11 @@ class Contract:
     relaxed: Mapping[str, str]
 
 
+def has_contract(entity: str) -> bool:
+    """Whether there is a contract of this name in checks/."""
+    return (CHECKS / f"{entity}.yml").is_file()
+
+
 def read_contract(
     entity: str,
     unmapped: frozenset[str] = frozenset(),

@@ -79,8 +79,8 @@ def dimension_table(dimension: Dimension) -> Table:
 
 def fact_table(fact: Fact) -> Table:
     """The table of a fact."""
-    (ordered,) = [date for date in fact.dates if date.time == fact.event_time]
-    others = [date.key for date in fact.dates if date is not ordered]
+    days_of_event = [date.key for date in fact.dates if date.time == fact.event_time]
+    others = [date.key for date in fact.dates if date.time != fact.event_time]
     return Table(
         "dwh",
         fact.table,
@@ -89,7 +89,7 @@ def fact_table(fact: Fact) -> Table:
             *fact.grain,
             replace(SOURCE_SYSTEM, description="Source system that the natural keys belong to"),
             fact.event,
-            ordered.key,
+            *days_of_event,
             *(reference.key for reference in fact.refers_to),
             *fact.measures,
             *fact.attributes,

@@ -36,6 +36,7 @@ from warehouse.sources.source import Source, Table
 # Temporary tables: what runs have read of the feed; the versions of its records that nothing has removed since.
 READS: Final = sql.Identifier("pg_temp", "read_of_feed")
 ALIVE: Final = sql.Identifier("pg_temp", "alive_version")
+SKIPPED: Final = sql.Identifier("pg_temp", "skipped_row")
 # Tables of the audit trail that say what was read and what has become of it.
 TRAIL: Final = ("file", "file_read", "quarantine")
 GONE: Final = "it does not lie in the landing folder any more"
@@ -185,24 +186,24 @@ class FeedMirrors:
     def build(self, table: Table) -> Comparison:
         """The rows of a mirror, to be compared with the live one.
 
-        Of files with lost records, rows that the live mirror has are skipped on both sides.
+        Of files with lost records, rows that the live mirror has are skipped on both sides; of those that cannot be
+        read any more, so are rows that are marked as deleted.
         """
         query = self.rows(table)
-        kept = self._kept(table)
-        if kept:
+        names: dict[str, sql.Composable] = {
+            "expected": EXPECTED,
+            "mirror": sql.Identifier("raw", table.mirror),
+            "skipped": SKIPPED,
+            "key": listed(table.key),
+            "same": same_key(table.key, "held", "expected"),
+            "file_id": sql.Identifier(FILE_ID),
+            "kept": sql.Literal(self._kept(table)),
+            "unread": sql.Literal(sorted(self._reasons)),
+        }
+        has_skipped = self._connection.execute(sql.SQL(_HAS_SKIPPED).format(**names)).rowcount
+        if has_skipped:
             create_expected(self._connection, query)
-            self._connection.execute(
-                sql.SQL(
-                    "delete from {expected} as expected where {file_id} = any({kept}) or exists "
-                    "(select from {mirror} as kept where {same} and kept.{file_id} = any({kept}))"
-                ).format(
-                    expected=EXPECTED,
-                    file_id=sql.Identifier(FILE_ID),
-                    kept=sql.Literal(kept),
-                    mirror=sql.Identifier("raw", table.mirror),
-                    same=same_key(table.key, "kept", "expected"),
-                )
-            )
+            self._connection.execute(sql.SQL(_SKIP).format(**names))
         columns = [*mirrored_columns(self._connection, table), "_run_id", "_is_deleted"]
         return Comparison(
             "mirror",
@@ -212,9 +213,13 @@ class FeedMirrors:
             EXPECTED,
             table.key,
             tuple(name for name in columns if name not in table.key),
-            sql.SQL("found.{} <> all({}::integer[])").format(sql.Identifier(FILE_ID), sql.Literal(kept)),
+            sql.SQL("not exists (select from {} as skipped where {})").format(
+                SKIPPED, same_key(table.key, "skipped", "found")
+            )
+            if has_skipped
+            else sql.SQL("true"),
             by_image=True,
-            query=None if kept else query,
+            query=None if has_skipped else query,
         )
 
     def _kept(self, table: Table) -> list[int]:
@@ -454,6 +459,20 @@ _ITEMS: Final = """
         inner join {alive} as alive on {same} and alive._version = version._version
         order by {version_key}, version._version desc
     ) as last
+"""
+_HAS_SKIPPED: Final = """
+    select from {mirror} where {file_id} = any({kept}) or _is_deleted and {file_id} = any({unread}) limit 1
+"""
+_SKIP: Final = """
+    drop table if exists {skipped};
+    create temp table skipped_row on commit drop as
+    select {key} from {mirror} as held
+    where {file_id} = any({kept}) or _is_deleted and {file_id} = any({unread}) and not exists (
+        select from {expected} as expected where {same} and not expected._is_deleted
+    );
+    delete from {expected} as expected where {file_id} = any({kept}) or exists (
+        select from {skipped} as held where {same}
+    )
 """
 _LOST: Final = """
     select file.file_id, file.path, file.rows_loaded, coalesce(held.records, 0)

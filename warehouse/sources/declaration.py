@@ -10,8 +10,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from warehouse.errors import DeclarationError
-from warehouse.model.star import DIMENSIONS, TARGETS
-from warehouse.sources.feed import RECORDED_AT, ColumnType, FeedSpec, for_every_change
+from warehouse.model.star import DIMENSIONS, TARGETS, Fact
+from warehouse.sources.feed import RECORDED_AT, ColumnType, FeedSpec, FieldPolicy, for_every_change
 from warehouse.sources.feed_tables import check_feed_tables
 from warehouse.sources.joins import CHANGED, Join, check_joins, parse_join, quoted
 from warehouse.sources.lookups import LookupSpec, parse_lookups
@@ -127,19 +127,45 @@ def read_declaration(folder: Path) -> Source:
         )
         for name, table in spec.tables.items()
     }
-    check_feed_tables(tables, spec.feed.record if spec.feed else None, path)
+    feed = spec.feed.feed() if spec.feed else None
+    if feed is not None:
+        of_databases = {
+            "": spec.model_fields_set & {"schema_", "on_schema_change", "undecodable"},
+            **{
+                f"tables.{name}": table.model_fields_set & {"cursor", "schema_", "name", "undecodable"}
+                for name, table in spec.tables.items()
+            },
+        }
+        for header, names in of_databases.items():
+            if names:
+                name = min(names).rstrip("_")
+                where = f"{path} [{header}]" if header else str(path)
+                hint = "Write it under [feed]." if name == "on_schema_change" else "Remove it."
+                raise DeclarationError(f"{where}: '{name}' is for databases, and this is a feed.", hint=hint)
+    check_feed_tables(tables, feed, path)
     entities = {name: _entity(folder, name, entity, tables) for name, entity in spec.entities.items()}
     _check_names(tables.values(), entities, path)
-    feed = spec.feed.feed() if spec.feed else None
     return Source(folder.name, spec.description, tuple(tables.values()), entities, feed, folder)
 
 
 def is_feed(folder: Path) -> bool:
     """Whether the rows of the source that `folder` declares come from files; one that cannot be read is none."""
+    return _feed_section(folder) is not None
+
+
+def landing_of(folder: Path) -> str | None:
+    """The landing folder, below the lake, of the feed that `folder` declares; None if it declares none."""
+    section = _feed_section(folder)
+    landing = section.get("landing") if isinstance(section, dict) else None
+    return landing if isinstance(landing, str) else None
+
+
+def _feed_section(folder: Path) -> object:
+    """What stands under [feed], as it is written."""
     try:
-        return "feed" in tomllib.loads((folder / "source.toml").read_text("utf-8"))
+        return tomllib.loads((folder / "source.toml").read_text("utf-8")).get("feed")
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError):
-        return False
+        return None
 
 
 def _entity(folder: Path, name: str, spec: _EntitySpec, tables: Mapping[str, Table]) -> Entity:
@@ -180,6 +206,16 @@ def _entity(folder: Path, name: str, spec: _EntitySpec, tables: Mapping[str, Tab
             hint=f"It may follow: {', '.join(sorted(star))}.",
         )
     check_joins([*joins, *follows], table.name, where)
+    if spec.precedence and not isinstance(targets[name], Fact):
+        raise DeclarationError(
+            f"{where} declares a precedence, and {name} is no fact.",
+            hint="Only facts have events that several sources may have: remove it.",
+        )
+    if spec.precedence and (folder.name not in spec.precedence or len(spec.precedence) == 1):
+        raise DeclarationError(
+            f"{where}: precedence must name '{folder.name}' and another source.",
+            hint=f'precedence = ["…", "{folder.name}"]: first the source whose rows count.',
+        )
     sql = folder / "conform" / f"{name}.sql"
     if not sql.is_file():
         raise DeclarationError(f"{where} has no SQL.", hint=f"Write {sql}.")
@@ -244,6 +280,20 @@ HINTS = {
     "from": "Name the table whose key is the entity's key.",
     "on_schema_change": "Use one of evolve, ignore, stop; or [on_schema_change] with new_column, dropped_column, "
     "changed_type.",
+    "feed.on_schema_change": "Use one of rescue, evolve, stop; or [feed.on_schema_change] with new_column, "
+    "dropped_column, changed_type.",
+    "landing": 'Add landing = "landing/…": the folder below DWH_LAKE in which files arrive.',
+    "bad_records": 'Add bad_records = "bad/…": the folder below DWH_LAKE that gets what cannot be read.',
+    "format": 'Add format = "json", or "table" for CSV and workbooks.',
+    "record": 'Add record = "…": the table whose rows are the records of the files.',
+    "source": 'Add source = "…": the source that loads the members.',
+}
+# What stands in lists that are not of columns.
+LISTS = {
+    "ignore": "names of files",
+    "date_formats": "formats",
+    "precedence": "sources",
+    "header_names": "names",
 }
 
 
@@ -251,18 +301,41 @@ def _explain(error: ValidationError, path: Path) -> DeclarationError:
     """The first thing that is wrong, in the words of source.toml."""
     first = error.errors(include_url=False)[0]
     place, kind = [str(part) for part in first["loc"] if not isinstance(part, int)], first["type"]
+    if place[0] == "owner":
+        # One of two forms, which follow in the place.
+        place = place[:1]
+    if place[-1] == "[key]":
+        place = place[:-1]
     names_table = place[:1] in (["tables"], ["entities"]) and len(place) > 1
     header = place[:2] if names_table else place[:1] if len(place) > 1 else []
+    if place[:2] == ["feed", "on_schema_change"] and len(place) > 2:
+        header = place[:2]
     name = place[-1]
     is_list = kind == "tuple_type" or isinstance(first["loc"][-1], int)
     where = f"{path} [{'.'.join(header)}]" if header else str(path)
     match kind:
+        case _ if place == ["owner"]:
+            return DeclarationError(
+                f"{where}: 'owner' must be an address, or a list of some.", hint='owner = "…"'
+            )
+        case "no_lake_path":
+            return DeclarationError(
+                f"{where}: {name} cannot be '{first['input']}'.",
+                hint="Name a folder below DWH_LAKE, as landing/orders: no URL, no path from the root, and no '..'.",
+            )
+        case "no_date_format":
+            return DeclarationError(
+                f"{where}: '{first['input']}' in {name} is no format of dates.",
+                hint="Write it as Python's strptime does, with a year: %d.%m.%Y, say.",
+            )
         case "extra_forbidden" | "unexpected_keyword_argument":
             return DeclarationError(
                 f"{where}: there is nothing called {name}.", hint=f"Use: {', '.join(_known(place))}."
             )
         case "missing":
-            return DeclarationError(f"{where}: '{name}' is missing.", hint=HINTS[name])
+            return DeclarationError(
+                f"{where}: '{name}' is missing.", hint=HINTS.get(name, f'Add {name} = "…".')
+            )
         case "too_short" if name in HINTS:
             return DeclarationError(f"{where}: '{name}' is empty.", hint=HINTS[name])
         case "literal_error":
@@ -285,21 +358,35 @@ def _explain(error: ValidationError, path: Path) -> DeclarationError:
                 hint=f'"{name}" = "…": in {REASON_WORDS} words or more.',
             )
         case "tuple_type" | "string_type" | "string_too_short" if is_list:
-            return DeclarationError(
-                f"{where}: '{name}' must be a list of column names.", hint=f'{name} = ["…"]'
-            )
+            members = LISTS.get(place[1] if place[:2] == ["feed", "header_names"] else name, "column names")
+            return DeclarationError(f"{where}: '{name}' must be a list of {members}.", hint=f'{name} = ["…"]')
         case "string_type" | "string_too_short":
             wanted = "text" if name == "description" else "a name"
             return DeclarationError(f"{where}: '{name}' must be {wanted}.", hint=f'{name} = "…"')
+        case "model_type" | "dict_type" | "dataclass_type" | "model_attributes_type":
+            hint = f"Write [{'.'.join(place)}] and below it NAME = value."
+            return DeclarationError(
+                f"{where}: '{name}' must be a table.", hint=HINTS.get(".".join(place), HINTS.get(name, hint))
+            )
         case _:
-            hint = HINTS.get(name, f"Write [{'.'.join(place)}] and below it NAME = value.")
-            return DeclarationError(f"{where}: '{name}' must be a table.", hint=hint)
+            return DeclarationError(f"{where}: {name} cannot be {first['input']!r}.", hint=f"{first['msg']}.")
 
 
 def _known(place: list[str]) -> list[str]:
     """Names that may stand where `place` does."""
-    if place[0] == "on_schema_change":
-        return sorted(one.name for one in fields(SchemaPolicy))
-    models: dict[str, type[BaseModel]] = {"tables": _TableSpec, "entities": _EntitySpec}
-    model = models[place[0]] if len(place) > 2 else _Spec
+    match place[:-1]:
+        case ["on_schema_change"]:
+            return sorted(one.name for one in fields(SchemaPolicy))
+        case ["feed", "on_schema_change"]:
+            return sorted(one.name for one in fields(FieldPolicy))
+        case ["feed"]:
+            model: type[BaseModel] = FeedSpec
+        case ["tables", _]:
+            model = _TableSpec
+        case ["entities", _, "lookups", _]:
+            model = LookupSpec
+        case ["entities", _]:
+            model = _EntitySpec
+        case _:
+            model = _Spec
     return sorted(field.alias or name for name, field in model.model_fields.items())

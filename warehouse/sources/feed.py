@@ -1,7 +1,10 @@
 """A source whose rows come from files: where they land, how they are written, and what becomes of what does not fit."""
 
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
@@ -66,11 +69,25 @@ def for_every_change(policy: object) -> object:
     return dict.fromkeys(kinds, policy) if isinstance(policy, str) else policy
 
 
+def plain_header(name: str) -> str:
+    """A column's name as headers are compared by it: without case, spaces and signs."""
+    return re.sub(r"[\W_]+", "", name.strip().lower())
+
+
 def _below_the_lake(path: str) -> str:
     parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or ".." in parts:
+    if not parts or path.startswith("/") or ".." in parts or ":" in path or not path.isprintable():
         raise PydanticCustomError("no_lake_path", "no path below the lake")
     return "/".join(parts)
+
+
+def _date_format(text: str) -> str:
+    """A day written in it has to be read as that day, as far as it says it."""
+    day = datetime(2024, 11, 30, 13, 14, 15)
+    with suppress(ValueError):
+        if datetime.strptime(day.strftime(text), text).year == day.year:
+            return text
+    raise PydanticCustomError("no_date_format", "no format of dates")
 
 
 LakePath = Annotated[str, AfterValidator(_below_the_lake)]
@@ -85,11 +102,11 @@ class FeedSpec(BaseModel):
     bad_records: LakePath
     format: Format
     record: Annotated[str, Field(min_length=1)]
-    contract: str | None = None
+    contract: Annotated[str, Field(min_length=1)] | None = None
     ignore: tuple[str, ...] = (".*", "_*", "*.tmp", "*.part", "*.done", "~$*")
-    settle_seconds: Annotated[float, Field(ge=0)] = 0
+    settle_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
     done_marker: bool = False
-    date_formats: tuple[str, ...] = ()
+    date_formats: tuple[Annotated[str, AfterValidator(_date_format)], ...] = ()
     header_names: dict[str, tuple[str, ...]] = {}
     on_schema_change: Annotated[FieldPolicy, BeforeValidator(for_every_change)] = FieldPolicy()
 
@@ -101,7 +118,8 @@ class FeedSpec(BaseModel):
             self.format,
             self.record,
             self.contract,
-            self.ignore,
+            # A marker is no file of records, whatever else is ignored.
+            tuple(dict.fromkeys((*self.ignore, "*.done"))) if self.done_marker else self.ignore,
             self.settle_seconds,
             self.done_marker,
             self.date_formats,

@@ -1,49 +1,157 @@
-"""Checks of the tables that a feed declares: one holds the records, each other one the members of a list in them."""
+"""Checks of what a feed declares: folders, headers, and tables, of which one holds the records, others their lists."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Final
 
 from warehouse.errors import DeclarationError
-from warehouse.sources.feed import RECORD_COLUMNS
-from warehouse.sources.source import Table
+from warehouse.sources.feed import RECORD_COLUMNS, Feed, plain_header
+from warehouse.sources.source import NAME_BYTES, Table
+
+# Folders of the lake in which other files lie than those of feeds.
+TAKEN_FOLDERS: Final = ("archive", "export", "landing/weblogs")
+# Columns that the engine adds to mirrors or to batches, and those that every table of PostgreSQL has.
+_RESERVED: Final = {
+    *RECORD_COLUMNS, "_run_id", "_is_deleted", "_operation", "_flags", "_number", "_is_new", "_is_outdated",
+    "ctid", "cmin", "cmax", "xmin", "xmax", "tableoid",
+}  # fmt: skip
 
 
-def check_feed_tables(tables: Mapping[str, Table], record: str | None, path: Path) -> None:
-    """Check the tables of a source; `record` is the table of a feed's records, None where the source is a database.
+def overlap(one: str, other: str) -> bool:
+    """Whether one of two folders is the other, or lies in it."""
+    parts = [PurePosixPath(path).parts for path in (one, other)]
+    shorter, longer = sorted(parts, key=len)
+    return longer[: len(shorter)] == shorter
+
+
+def check_feed_tables(tables: Mapping[str, Table], feed: Feed | None, path: Path) -> None:
+    """Check the tables of a source, and of a `feed` what it declares; None where the source is a database.
 
     Raises:
-        DeclarationError: naming the table and what to write instead.
+        DeclarationError: naming what is wrong and what to write instead.
     """
-    for table in tables.values():
-        where = f"{path} [tables.{table.name}]"
-        if record is None:
+    if feed is None:
+        for table in tables.values():
             if table.columns or table.items:
                 raise DeclarationError(
-                    f"{where}: columns and items are for the tables of feeds.",
+                    f"{path} [tables.{table.name}]: columns and items are for the tables of feeds.",
                     hint="Remove them, as a database says itself which columns a table has; or add [feed].",
                 )
-            continue
-        if not table.columns:
-            raise DeclarationError(f"{where} has no columns.", hint='Add columns = { NAME = "text" }.')
-        needed = () if table.items else table.key
-        if missing := [name for name in needed if name not in table.columns]:
-            raise DeclarationError(
-                f"{where}: key column '{missing[0]}' is not declared.", hint="Add it to the columns."
-            )
-        if reserved := sorted({*RECORD_COLUMNS, "_run_id", "_is_deleted"} & table.columns.keys()):
-            raise DeclarationError(f"{where}: '{reserved[0]}' is a column of the engine.", hint="Rename it.")
-    if record is None:
         return
+    _check_folders(feed, path)
     records = [table for table in tables.values() if not table.items]
-    if [table.name for table in records] != [record]:
+    for table in tables.values():
+        _check_columns(table, f"{path} [tables.{table.name}]")
+    if [table.name for table in records] != [feed.record]:
         raise DeclarationError(
-            f"{path} [feed]: '{record}' must be the only table without items.",
+            f"{path} [feed]: '{feed.record}' must be the only table without items.",
             hint='A record is a row of it; every other table says by items = "…" which list of the record it holds.',
         )
-    key = ", ".join(f'"{name}"' for name in records[0].key)
+    (record,) = records
     for table in tables.values():
-        if table.items and table.key[:-1] != records[0].key:
+        if table.items:
+            _check_list(table, record, tables, f"{path} [tables.{table.name}]")
+    where = f"{path} [feed]"
+    if feed.format == "json":
+        for name, value in (("date_formats", feed.date_formats), ("header_names", feed.header_names)):
+            if value:
+                raise DeclarationError(
+                    f"{where}: '{name}' is for tables, and format is json.", hint="Remove it."
+                )
+    elif len(tables) > 1:
+        raise DeclarationError(
+            f"{where}: rows of a table have no lists, and several tables are declared.",
+            hint=f'Leave [tables.{record.name}] alone, or write format = "json".',
+        )
+    else:
+        _check_headers(feed, record, where)
+    if feed.settle_seconds and feed.needs_done_marker:
+        raise DeclarationError(
+            f"{where}: a file is read once it has settled, or once it has a marker: both are declared.",
+            hint="Remove settle_seconds or done_marker.",
+        )
+
+
+def _check_folders(feed: Feed, path: Path) -> None:
+    if overlap(feed.landing, feed.bad_records):
+        raise DeclarationError(
+            f"{path} [feed]: landing and bad_records overlap: what cannot be read would be read again.",
+            hint=f'bad_records = "bad/{path.parent.name}"',
+        )
+    for name, folder in (("landing", feed.landing), ("bad_records", feed.bad_records)):
+        if taken := [other for other in TAKEN_FOLDERS if overlap(folder, other)]:
             raise DeclarationError(
-                f"{path} [tables.{table.name}]: its key is that of the record, and the place in the list.",
-                hint=f'key = [{key}, "line_number"]',
+                f"{path} [feed]: {name} '{folder}' overlaps with {taken[0]} of the lake, where other files lie.",
+                hint=f'{name} = "{name.partition("_")[0]}/{path.parent.name}"',
             )
+
+
+def _check_columns(table: Table, where: str) -> None:
+    if not table.columns:
+        raise DeclarationError(f"{where} has no columns.", hint='Add columns = { NAME = "text" }.')
+    needed = () if table.items else table.key
+    if missing := [name for name in needed if name not in table.columns]:
+        raise DeclarationError(
+            f"{where}: key column '{missing[0]}' is not declared.", hint="Add it to the columns."
+        )
+    if reserved := sorted(_RESERVED & table.columns.keys()):
+        raise DeclarationError(f"{where}: '{reserved[0]}' is a column of the engine.", hint="Rename it.")
+    for name in table.columns:
+        if "\0" in name or len(name.encode()) > NAME_BYTES:
+            raise DeclarationError(
+                f"{where}: PostgreSQL can have no column '{name}'.",
+                hint=f"A name has {NAME_BYTES} bytes at most, and no NUL; other fields are in _rescued_data.",
+            )
+
+
+def _check_list(table: Table, record: Table, tables: Mapping[str, Table], where: str) -> None:
+    if table.key[:-1] != record.key:
+        key = ", ".join(f'"{name}"' for name in record.key)
+        raise DeclarationError(
+            f"{where}: its key is that of the record, and the place in the list.",
+            hint=f'key = [{key}, "line_number"]',
+        )
+    if of_key := [name for name in table.key if name in table.columns]:
+        raise DeclarationError(
+            f"{where}: '{of_key[0]}' is a column of its key, which is the record's and the place in the list.",
+            hint="Remove it from the columns, or give the place in the list another name.",
+        )
+    if table.items in record.columns:
+        raise DeclarationError(
+            f"{where}: '{table.items}' is a column of {record.name}, too.",
+            hint="A list is rows of a table, or a column of type jsonb: declare it once.",
+        )
+    twice = next(one for one in tables.values() if one.items == table.items)
+    if twice is not table:
+        raise DeclarationError(
+            f"{where}: [tables.{twice.name}] holds the list '{table.items}', too.", hint="Declare it once."
+        )
+
+
+def _check_headers(feed: Feed, record: Table, where: str) -> None:
+    owners: dict[str, str] = {}
+    for column, name in _headers(feed, record):
+        if column not in record.columns:
+            raise DeclarationError(
+                f"{where}: header_names names '{column}', which is no column of {record.name}.",
+                hint=f"Use one of: {', '.join(record.columns)}.",
+            )
+        if not (plain := plain_header(name)):
+            raise DeclarationError(
+                f"{where}: '{name}' has no letter or digit, by which headers are compared.",
+                hint=f"Name {column} otherwise.",
+            )
+        if owners.setdefault(plain, column) != column:
+            raise DeclarationError(
+                f"{where}: the header '{name}' would be {owners[plain]} as well as {column}: case, spaces and signs do "
+                "not count.",
+                hint="Let each name stand for one column.",
+            )
+
+
+def _headers(feed: Feed, record: Table) -> Iterator[tuple[str, str]]:
+    """Columns, each with a name that it may have in a header."""
+    yield from zip(record.columns, record.columns, strict=True)
+    for column, names in feed.header_names.items():
+        for name in names or (column,):
+            yield column, name

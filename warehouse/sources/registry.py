@@ -8,7 +8,8 @@ from pathlib import Path
 
 from warehouse.errors import DeclarationError, SettingsError
 from warehouse.settings import Settings
-from warehouse.sources.declaration import is_feed, read_declaration
+from warehouse.sources.declaration import is_feed, landing_of, read_declaration
+from warehouse.sources.feed_tables import overlap
 from warehouse.sources.source import Source
 
 PACKAGED = Path(__file__).parent
@@ -109,7 +110,38 @@ def read_source(name: str, folder: Path | None = None) -> Source:
         SettingsError: there is no such source.
         DeclarationError: a declaration is wrong; says where and why.
     """
-    return read_declaration(find_source(name, folder))
+    source = read_declaration(find_source(name, folder))
+    if source.feed is not None:
+        _check_beside_others(source, folder)
+    return source
+
+
+def _check_beside_others(source: Source, folder: Path | None) -> None:
+    """Check what a feed declares about other sources, and that no other feed reads its folders.
+
+    Raises:
+        DeclarationError: there is no such source, or two feeds would read the same files.
+    """
+    assert source.feed is not None and source.folder is not None
+    path = source.folder / "source.toml"
+    declared, refused = _find_sources(folder)
+    names = {*declared, *refused}
+    for entity in source.entities.values():
+        for wanted in (*(one.source for one in entity.lookups), *entity.precedence):
+            if wanted not in names:
+                raise DeclarationError(
+                    f"{path} [entities.{entity.name}] names source '{wanted}', which is not declared.",
+                    hint=f"Declared are: {', '.join(sorted(names))}.",
+                )
+    own = (source.feed.landing, source.feed.bad_records)
+    for name, place in declared.items():
+        if name == source.name or (other := landing_of(place)) is None:
+            continue
+        if taken := [one for one in own if overlap(one, other)]:
+            raise DeclarationError(
+                f"{path} [feed]: '{taken[0]}' overlaps with '{other}', from which feed '{name}' is loaded.",
+                hint="Give each feed a landing folder of its own.",
+            )
 
 
 def sources_with_url(settings: Settings) -> Sequence[str]:

@@ -8,7 +8,8 @@ from typing import Literal
 
 from pydantic import ConfigDict
 
-from warehouse.model.contracts import Contract, read_contract
+from warehouse.errors import DeclarationError
+from warehouse.model.contracts import Contract, has_contract, read_contract
 from warehouse.sources.feed import ColumnType, Feed
 from warehouse.sources.joins import Join
 from warehouse.sources.lookups import Lookup
@@ -154,4 +155,9 @@ class Source:
             return None
         own = self.folder / f"{self.feed.contract}.yml" if self.folder else None
         folder = own.parent if own is not None and own.is_file() else None
+        if own is not None and folder is None and not has_contract(self.feed.contract):
+            raise DeclarationError(
+                f"There is no data contract for the records of feed '{self.name}': {own} is missing.",
+                hint="Write it, or remove contract from [feed] of its source.toml.",
+            )
         return read_contract(self.feed.contract, folder=folder, batch=self.record.checked)
