@@ -67,6 +67,29 @@ def test_a_run_is_undone_with_its_counts_and_loads_the_same_again(orders: FeedPi
     assert (orders.facts(), orders.counts(), orders.waiting()) == after
 
 
+def test_runs_that_replaced_a_file_one_after_the_other_are_undone_one_after_the_other(
+    orders: FeedPipeline,
+) -> None:
+    def state() -> tuple[object, ...]:
+        counts = [row[2:] for row in orders.counts() if row[2]]
+        return content(orders.warehouse, ("raw",)), orders.facts(), orders.waiting(), counts
+
+    states, runs = [], []
+    for amount in (2, 3, 4):
+        orders.land("a.json", [an_order("P-1", {"amount": amount}), an_order(f"P-{amount}", status=None)])
+        runs.append(orders.run())
+        states.append(state())
+    for run_id, before in zip(runs[:0:-1], states[-2::-1], strict=True):
+        orders.undo(run_id)
+        assert state() == before
+    orders.run()
+    assert orders.facts() == [("P-1", "1", 4, 400)]
+    assert [row[1:] for row in orders.counts() if row[2]] == [
+        ("replaced", 2, 0, 1, 0, 1),
+        ("loaded", 2, 1, 1, 0, 0),
+    ]
+
+
 def test_a_run_that_fails_before_its_commit_leaves_nothing_and_is_repeated(
     orders: FeedPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,6 +99,8 @@ class UndoLog:
         if not self._row_schemas:
             return 0, 0
         self._load_images()
+        if self.table.name == FILES:
+            self._connection.execute(_FREE_PATHS)
         updated = 0
         missing: sql.Composable = sql.SQL("true")
         if self.table.key:
@@ -221,6 +223,14 @@ class UndoLog:
 def _texts(names: Sequence[str]) -> sql.Composable:
     return sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(name)) for name in names)
 
+
+# A later run that was undone, or failed, has left a row of which nothing is loaded under the name of the same file.
+_FREE_PATHS: Final = """
+    update audit.file set status = 'replaced'
+    from pg_temp.image
+    where file.feed = image.feed and file.path = image.path and file.file_id <> image.file_id
+        and image.status <> 'replaced' and file.status = 'partial' and file.size_bytes = -1
+"""
 
 # Every dimension of the star: a run infers members of dimensions that it did not load.
 _TABLES = """
