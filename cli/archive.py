@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from cli.run import perform
+
 
 def archive(
     restart: Annotated[
@@ -23,13 +25,17 @@ def archive(
     from dataclasses import asdict
 
     from cli.output import out, show_json
-    from flows.maintain_archive import maintain_archive, restart_archive
 
     if restart:
+        from flows.engine import run_without_prefect
+
+        run_without_prefect()
+        from flows.maintain_archive import restart_archive
+
         restart_archive()
         out.print("The next run of each source starts a new archive.")
         return
-    done = maintain_archive()
+    done = perform("maintain-archive")
     if as_json:
         show_json(asdict(done))
         return

@@ -382,6 +382,15 @@ def test_prefect_that_does_not_answer_keeps_nothing_from_running(dwh: CommandLin
     assert shop.rows("select status, prefect_run_id from audit.run") == [("succeeded", None)]
 
 
+def test_archive_is_added_to_without_a_prefect_server(dwh: CommandLine) -> None:
+    assert dwh("run", "shop").returncode == 0
+    program = dwh.as_program("archive")
+    stdout, stderr = program.communicate(timeout=120)
+    assert (program.returncode, "server" in stderr) == (0, False), stderr
+    assert "rows added" in stdout
+    assert dwh("archive", "--restart").returncode == 0
+
+
 def test_empty_warehouse_is_migrated_up_and_down_on_demand_alone(
     dwh: CommandLine, empty_database_url: Callable[[], str]
 ) -> None:
