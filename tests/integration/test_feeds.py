@@ -282,6 +282,26 @@ def test_bad_records_that_cannot_be_copied_stop_the_run_and_name_the_folder(orde
     assert copy.read_bytes() == b'"broken"\n'
 
 
+def test_bad_records_are_copied_to_a_lake_behind_a_url_under_the_path_of_their_file(
+    orders: FeedPipeline, tmp_path: Path
+) -> None:
+    import fsspec
+
+    lake = fsspec.filesystem("memory")
+    root = f"/{tmp_path.name}"
+    for name in ("a.json", "b 100%.json", "sub dir/c#?.json"):
+        lake.pipe(f"{root}/landing/orders/{name}", name.encode())
+    orders.lake = f"memory:/{root}"  # type: ignore[assignment]
+    orders.run()
+    assert lake.find(f"{root}/bad") == [
+        f"{root}/bad/orders/{name}-0.bad" for name in ("a.json.1", "b 100%.json.2", "sub dir/c#?.json.3")
+    ]
+    assert [path for path, *_ in orders.counts()] == ["a.json", "b 100%.json", "sub dir/c#?.json"]
+    orders.lake = f"memory:/{root}/elsewhere"  # type: ignore[assignment]
+    orders.run()
+    assert f"memory:/{root}/elsewhere/landing/orders does not exist: no files to read" in orders.messages
+
+
 @pytest.mark.parametrize("ends", [None, 3])
 def test_two_processes_read_a_file_as_one_does(
     orders: FeedPipeline, monkeypatch: pytest.MonkeyPatch, ends: int | None

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.integration.test_feeds import FeedPipeline, an_order
+from warehouse.feeds import stage
 from warehouse.files.lake import LakeError
 
 WEED = Path(sys.executable).with_name("weed")
@@ -158,3 +159,42 @@ def test_orders_on_s3_are_loaded_once_and_bad_records_are_kept_there(
             orders.run()
         assert "another" not in str(error.value)
     files()
+
+
+@pytest.mark.slow
+def test_objects_of_any_name_are_read_and_markers_of_folders_are_none(
+    server: S3Server, orders: FeedPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders.lake = "s3://lake/names"  # type: ignore[assignment]
+    landing = "names/landing/orders"
+    names = ["100%25.json", "[x]*.json", "a b.json", "a+b&c=d.json", "sub dir/x#1?.json", "ü/日本.json"]
+    for number, name in enumerate(names):
+        files().pipe(f"lake/{landing}/{name}", lines(an_order(f"P-{number}")) + b"oops\n")
+    for marker in ("", "sub dir/", "empty/"):
+        files().call_s3("put_object", Bucket="lake", Key=f"{landing}/{marker}", Body=b"")
+    orders.run()
+    assert orders.counts() == [(name, "loaded", 2, 1, 1, 0, 0) for name in names]
+    assert len(files().find("lake/names/bad/orders")) == len(names)
+    # One is replaced when it has been listed: nothing is loaded, and all by the next run.
+    files().pipe(f"lake/{landing}/z.json", lines(an_order("Z-1")))
+
+    def replace_it(location: Any) -> Any:
+        monkeypatch.undo()
+        files().pipe(f"lake/{landing}/z.json", lines(an_order("Z-2"), an_order("Z-3")))
+        return stage.reading(location)
+
+    monkeypatch.setattr(stage, "reading", replace_it)
+    with pytest.raises(LakeError, match=r"z\.json was removed or replaced before it was read"):
+        orders.run()
+    orders.run()
+    assert [row[0] for row in orders.facts()][-2:] == ["Z-2", "Z-3"]
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    files()
+    with pytest.raises(LakeError, match="refuses the credentials"):
+        orders.run()
+    monkeypatch.undo()
+    files()
+    orders.lake = "s3://no-such-bucket/lake"  # type: ignore[assignment]
+    orders.run()
+    assert "s3://no-such-bucket/lake/landing/orders does not exist: no files to read" in orders.messages

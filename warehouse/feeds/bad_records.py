@@ -16,6 +16,7 @@ from warehouse.feeds.staged import FileProgress
 from warehouse.feeds.typed import escape
 from warehouse.files import lake
 from warehouse.files.lake import LakeError
+from warehouse.files.locations import refuses_credentials
 from warehouse.sources.source import Source, fitted
 
 # Characters in memory before they are sent.
@@ -91,7 +92,7 @@ class BadRecords:
                 original = PurePosixPath(file.found.file.path)
                 ending = f".{file.file_id}-{record.byte_offset}.bad"
                 name = fitted(original.name, _NAME_BYTES - len(ending)) + ending
-                path = self._folder / original.parent / name
+                path = self._folder.joinpath(*original.parent.parts, name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._copy = path.open("wb")
             self._copy.write(record.raw + b"\n")
@@ -112,7 +113,8 @@ class BadRecords:
         try:
             yield
         except OSError as error:
-            if not isinstance(self._folder, Path):
+            # What refuses credentials, or does not answer, is named where files are read.
+            if not isinstance(self._folder, Path) and (error.errno is None or refuses_credentials(error)):
                 raise
             raise LakeError(
                 f"Records that cannot be read cannot be copied to {visible(str(self._folder))}: "

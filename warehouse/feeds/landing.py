@@ -53,6 +53,8 @@ class Landed:
     files: tuple[FeedFile, ...]
     unread: tuple[UnreadFile, ...]
     unsettled: tuple[LakeFile, ...]
+    # Why there can be no files, if so.
+    missing: str | None = None
 
 
 def landing_folder(lake_url: str, source: Source) -> Location:
@@ -90,8 +92,10 @@ def find_files(connection: psycopg.Connection, source: Source, lake_url: str) ->
     """Compare the landing folder with audit.file: files in the order in which they were written."""
     feed = source.feed
     assert feed is not None
-    with readable(landing_folder(lake_url, source)):
-        listing = lake.discover(landing_folder(lake_url, source), feed.ignore)
+    folder = landing_folder(lake_url, source)
+    with readable(folder):
+        listing = lake.discover(folder, feed.ignore)
+        missing = None if listing.files or listing.unread else lake.what_is_missing(folder)
     marked = {one.path.removesuffix(DONE) for one in listing.unread if one.path.endswith(DONE)}
     # Markers and drafts lie there for a reason.
     unread = [one for one in listing.unread if one.status != "ignored"]
@@ -110,7 +114,7 @@ def find_files(connection: psycopg.Connection, source: Source, lake_url: str) ->
             unread.append(one)
         else:
             found.append(one)
-    return Landed(tuple(found), tuple(unread), tuple(unsettled))
+    return Landed(tuple(found), tuple(unread), tuple(unsettled), missing)
 
 
 def _judge(

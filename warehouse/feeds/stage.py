@@ -75,6 +75,8 @@ def stage_feed(
         contracts[source.record.mirror] = contract
     with run.session("stage") as writer:
         landed = find_files(writer, source, lake_url)
+        if landed.missing:
+            progress(f"{landed.missing}: no files to read")
         for one in landed.unsettled:
             progress(f"{one.path}: is still being written")
         sender = Sender(writer)

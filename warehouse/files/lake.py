@@ -254,8 +254,14 @@ def reading(location: Location) -> ContentReader:
     try:
         return ContentReader(location)
     except OSError as error:
+        # An object store refuses an object that is another one by now.
+        if isinstance(error, FileNotFoundError) or type(error).__name__ == "FileExpired":
+            raise LakeError(
+                f"{visible(str(location))} was removed or replaced before it was read.",
+                hint="Run it again. Nothing was loaded.",
+            ) from None
         raise LakeError(
-            f"{visible(str(location))} cannot be read: {error.strerror}.",
+            f"{visible(str(location))} cannot be read: {error.strerror or error}.",
             hint="Check the permissions of the file. Nothing was loaded.",
         ) from None
 

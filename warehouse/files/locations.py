@@ -30,6 +30,7 @@ _REFUSALS: Final = (
     "invalidaccesskeyid",
     "signaturedoesnotmatch",
     "unauthorized",
+    "unable to locate credentials",
     "403",
 )
 
@@ -105,6 +106,9 @@ def files_below(folder: Location) -> Iterator[Found]:
         return
     # One listing with sizes and times: UPath.rglob and stat would ask for each file.
     for path, info in sorted(folder.fs.find(root, detail=True).items()):
+        if path.endswith("/") or info.get("type") == "directory":
+            # An empty object with the name of a folder, which consoles of object stores create.
+            continue
         parts = tuple(path.removeprefix(root).strip("/").split("/"))
         yield Found(parts, _remote(folder.fs, path), int(info["size"]), _modified_ns(info))
 
