@@ -14,17 +14,10 @@ from warehouse.db.connections import connect
 from warehouse.db.identifiers import listed
 from warehouse.db.locks import session_lock
 from warehouse.errors import AccessRefused, SchemaObjectInUse
-from warehouse.rebuild.archived_state import (
-    ArchivedRows,
-    AsOf,
-    last_rows,
-    manifest_of,
-    mirror_rows,
-    read_nothing,
-    read_rows,
-    read_trail,
-)
+from warehouse.rebuild.archived_rows import ArchivedRows, AsOf, read_nothing, read_rows
+from warehouse.rebuild.captured_table import manifest_of
 from warehouse.rebuild.feed_mirrors import TRAIL, FeedMirrors
+from warehouse.rebuild.last_rows import last_rows, mirror_rows, read_trail
 from warehouse.rebuild.rebuild import NotArchived
 from warehouse.rebuild.tables import columns_of, published_tables
 from warehouse.runs.audit import Run, ensure_alive

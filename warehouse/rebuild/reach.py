@@ -5,7 +5,7 @@ from psycopg import sql
 
 from warehouse.archive.delta import application
 from warehouse.archive.place import Archive, table_path
-from warehouse.rebuild.archived_state import CapturedTable
+from warehouse.rebuild.captured_table import CapturedTable
 
 
 def why_not(

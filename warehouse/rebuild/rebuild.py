@@ -34,15 +34,10 @@ from warehouse.load.transaction import PLANNER_FOR_WHOLE_TABLES, begin_publishin
 from warehouse.migrations import declared
 from warehouse.migrations.privileges import LOCK_TIMEOUT, LOCKED, MIGRATE_LOCK, ensure_may_migrate
 from warehouse.model.star import FACTS
-from warehouse.rebuild.archived_state import (
-    CapturedTable,
-    last_rows,
-    manifest_of,
-    mirror_rows,
-    read_nothing,
-    read_rows,
-)
+from warehouse.rebuild.archived_rows import read_nothing, read_rows
+from warehouse.rebuild.captured_table import CapturedTable, manifest_of
 from warehouse.rebuild.feed_mirrors import FeedMirrors, has_records
+from warehouse.rebuild.last_rows import last_rows, mirror_rows
 from warehouse.rebuild.reach import has_rows, why_not
 from warehouse.rebuild.tables import (
     add_key,

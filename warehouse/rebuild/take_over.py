@@ -16,7 +16,9 @@ from warehouse.db.locks import transaction_lock
 from warehouse.db.schema_version import ensure_migrated
 from warehouse.files.locations import files_below
 from warehouse.history.change_log import STAR_LOCK
-from warehouse.rebuild.archived_state import CapturedTable, manifest_of, read_rows, read_trail
+from warehouse.rebuild.archived_rows import read_rows
+from warehouse.rebuild.captured_table import CapturedTable, manifest_of
+from warehouse.rebuild.last_rows import read_trail
 from warehouse.rebuild.tables import continue_sequences
 
 # Parts of files are those of web logs, which are loaded again.

@@ -1,0 +1,173 @@
+"""Rows of an archived table, read from Delta into a temporary table."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from warehouse.archive.column_types import HOUSEKEEPING
+from warehouse.archive.delta import fields_of
+from warehouse.archive.place import Archive
+from warehouse.db.identifiers import definitions, listed
+from warehouse.extract.column import without_modifier
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Types of Delta that are read as such: a row of many columns would not fit into a page as texts. Others are.
+_KINDS: Final = {
+    "boolean": "boolean",
+    "short": "smallint",
+    "integer": "integer",
+    "long": "bigint",
+    "float": "real",
+    "double": "double precision",
+    "timestamp": "timestamp with time zone",
+    "date": "date",
+}
+_READ: Final = {
+    name: _KINDS.get(HOUSEKEEPING[name], "text")
+    for name in ("_operation", "_batch_id", "_run_id", "_mirror_run_id", "_rescued_data")
+}
+
+
+class AsOf(NamedTuple):
+    """A run, and the last batch of the transaction that recorded its end."""
+
+    run_id: int
+    batch_id: int
+
+
+@dataclass(frozen=True)
+class ArchivedRows:
+    """Rows of an archived table in pg_temp.archived: values of a fixed size as such, others as PostgreSQL's text."""
+
+    # Fields of the Delta table by column, the newest first, and the column's type in PostgreSQL.
+    fields: Mapping[str, Sequence[str]]
+    types: Mapping[str, str]
+    # Types of the fields in pg_temp.archived.
+    kinds: Mapping[str, str]
+    rows: int
+
+    def typed(self, column: str, kind: str | None = None) -> sql.Composable:
+        """The expression of a column's value, of its type."""
+        wanted = kind or self.types.get(column, "text")
+        values = [
+            # A value of an earlier type, as integer, may have no cast to the present one, as date: its text has.
+            sql.SQL("archived.{}{}::{}").format(
+                sql.Identifier(field),
+                sql.SQL("" if self.kinds[field] in ("text", without_modifier(wanted)) else "::text"),
+                sql.SQL(wanted),
+            )
+            for field in self.fields.get(column, ())
+        ]
+        rescued = sql.SQL("(archived._rescued_data::jsonb ->> {})::{}").format(
+            sql.Literal(column), sql.SQL(wanted)
+        )
+        return sql.SQL("coalesce({})").format(sql.SQL(", ").join([*values, rescued]))
+
+
+def read_rows(
+    connection: psycopg.Connection,
+    archive: Archive,
+    path: str,
+    warehouse_id: str,
+    *,
+    as_of: AsOf | None = None,
+) -> ArchivedRows | None:
+    """Read the rows that this warehouse has archived of a table into pg_temp.archived; None where there is none.
+
+    Rows that a later `truncate` makes void are left out, and those that were published later than `as_of`.
+    """
+    table = archive.open(path)
+    if table is None:
+        return None
+    fields: dict[str, list[str]] = {}
+    types: dict[str, str] = {}
+    kinds = dict(_READ)
+    for name, field in fields_of(table).items():
+        if column := field["metadata"].get("dwh.column"):
+            fields.setdefault(column, []).insert(0, name)
+            types[column] = field["metadata"]["dwh.type"]
+            kinds[name] = _KINDS.get(field["type"], "text")
+    _create_archived(connection, kinds)
+    count = 0
+    copy = sql.SQL("copy pg_temp.archived ({}) from stdin (format csv)").format(listed(list(kinds)))
+    with connection.cursor() as cursor, cursor.copy(copy) as incoming:
+        for batch in _batches(table, list(kinds), warehouse_id):
+            count += batch.num_rows
+            incoming.write(_csv(batch))
+    if as_of is not None:
+        connection.execute(_DELETE_LATER, as_of._asdict())
+    connection.execute(_DELETE_VOID.encode())
+    # Values are joined and grouped by as other types, of which their texts' statistics say nothing.
+    connection.execute("analyze pg_temp.archived (_batch_id, _operation)")
+    return ArchivedRows(fields, types, kinds, count)
+
+
+def read_nothing(connection: psycopg.Connection) -> ArchivedRows:
+    """The rows of a table that never had any: an empty pg_temp.archived."""
+    _create_archived(connection, _READ)
+    return ArchivedRows({}, {}, _READ, 0)
+
+
+def _create_archived(connection: psycopg.Connection, kinds: Mapping[str, str]) -> None:
+    connection.execute(
+        sql.SQL(
+            "drop table if exists pg_temp.archived; create temp table archived ({}) on commit drop"
+        ).format(definitions(kinds))
+    )
+
+
+# Batches of one transaction are numbered as it goes.
+_DELETE_LATER: Final = """
+    delete from pg_temp.archived
+    where _batch_id > %(batch_id)s and _batch_id > coalesce(
+        (select max(own._batch_id) from pg_temp.archived as own where own._run_id = %(run_id)s), 0
+    )
+"""
+_DELETE_VOID: Final = """
+    delete from pg_temp.archived
+    where _operation = 'truncate'
+        or _batch_id < (
+            select max(voided._batch_id) from pg_temp.archived as voided where voided._operation = 'truncate'
+        )
+"""
+
+
+def _batches(table: Any, columns: Sequence[str], warehouse_id: str) -> "Iterator[pa.RecordBatch]":
+    import pyarrow.compute as pc
+
+    # Not by a filter of the dataset: deltalake's would drop files whose columns have no statistics.
+    for batch in table.to_pyarrow_dataset().to_batches(columns=[*columns, "_warehouse_id"]):
+        chosen = pc.equal(batch.column("_warehouse_id"), warehouse_id)
+        yield batch.filter(chosen).select(list(columns))
+
+
+def _csv(batch: "pa.RecordBatch") -> bytes:
+    """The rows in CSV, every value as PostgreSQL reads it; NULL is nothing, an empty text is quoted."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    columns = [_texts(column) for column in batch.columns]
+    target = pa.BufferOutputStream()
+    options = csv.WriteOptions(include_header=False, quoting_style="needed")
+    csv.write_csv(pa.RecordBatch.from_arrays(columns, batch.schema.names), target, options)
+    return target.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def _texts(column: "pa.Array") -> "pa.Array":
+    """The values of a column as PostgreSQL reads them."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        texts = [None if one is None else f"\\x{one.hex()}" for one in column.to_pylist()]
+        return pa.array(texts, pa.string())
+    if pa.types.is_timestamp(column.type) and column.type.tz == "UTC":
+        # Arrow looks up the zone of each value, which takes ten times as long as the value itself.
+        moments = column.cast(pa.timestamp(column.type.unit)).cast(pa.string())
+        return pc.binary_join_element_wise(moments, "Z", "")
+    return column.cast(pa.string())

@@ -1,0 +1,142 @@
+"""What the archive knows of the tables of sources: keys, columns and how they changed from batch to batch."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Final, NamedTuple
+
+import psycopg
+
+from warehouse.archive.place import Archive
+from warehouse.extract.drift import hash_alike
+from warehouse.rebuild.archived_rows import AsOf, read_rows
+
+
+class Shape(NamedTuple):
+    """Types of the columns of a table's batches, from a batch on."""
+
+    batch_id: int
+    types: Mapping[str, str]
+
+
+class Gap(NamedTuple):
+    """Batches without a column that the mirror kept: the first one, and the first that has it again."""
+
+    first_batch_id: int
+    until_batch_id: int | None
+
+
+@dataclass(frozen=True)
+class CapturedTable:
+    """A table of a source as its last archived batch has it: types by column."""
+
+    source: str
+    name: str
+    mirror: str
+    key: tuple[str, ...]
+    columns: Mapping[str, str]
+    comment: str | None
+    captured_run_id: int
+    # The last batch that had rows, if one had.
+    batch_id: int | None
+    column_comments: Mapping[str, str]
+    # The first batches with other columns than those before.
+    shapes: Sequence[Shape]
+
+    def why_not_by(self, key: Mapping[str, str]) -> str | None:
+        """Why its rows cannot be matched by `key`, its columns with their types; None if they can."""
+        archived = {name: self.columns[name] for name in self.key}
+        if tuple(key) == self.key and all(hash_alike(kind, key[name]) for name, kind in archived.items()):
+            return None
+        by, now = (", ".join(f"{name} {kind}" for name, kind in one.items()) for one in (archived, key))
+        return f"it was archived by the key ({by}), which is ({now}) now"
+
+    @property
+    def retyped(self) -> Mapping[str, int]:
+        """By column that had another type before, the first batch with the present one."""
+        known: dict[str, str] = {}
+        found = {}
+        for shape in self.shapes:
+            for name, kind in shape.types.items():
+                if known.setdefault(name, kind) != kind:
+                    found[name] = shape.batch_id
+            known |= shape.types
+        return found
+
+    @property
+    def gaps(self) -> Mapping[str, Sequence[Gap]]:
+        """By column, the batches without it after one that had it."""
+        found: dict[str, list[Gap]] = {}
+        for shape, following in zip_longest(self.shapes, self.shapes[1:]):
+            missing = {name for one in self.shapes for name in one.types if one.batch_id < shape.batch_id}
+            for name in missing - shape.types.keys():
+                gap = Gap(shape.batch_id, following.batch_id if following else None)
+                found.setdefault(name, []).append(gap)
+        return found
+
+
+def manifest_of(
+    connection: psycopg.Connection, archive: Archive, warehouse_id: str, as_of: AsOf | None = None
+) -> list[CapturedTable]:
+    """The captured tables of the archive, as their last batch has them."""
+    if read_rows(connection, archive, "audit/captured_table", warehouse_id, as_of=as_of) is None:
+        return []
+    rows = connection.execute(_CAPTURED).fetchall()
+    shapes: dict[tuple[str, str], list[Shape]] = {}
+    for source, name, batch_id, columns in connection.execute(_SHAPES):
+        shape = Shape(batch_id, _types_of(columns))
+        shapes.setdefault((source, name), []).append(shape)
+    return [
+        CapturedTable(
+            source,
+            name,
+            mirror,
+            tuple(key),
+            _types_of(columns),
+            comment,
+            run_id,
+            batch_id,
+            {column: told for column, _, *comments in json.loads(described or "[]") for told in comments},
+            shapes[(source, name)],
+        )
+        for source, name, mirror, key, columns, comment, run_id, batch_id, described in rows
+    ]
+
+
+def _types_of(columns: str) -> Mapping[str, str]:
+    return {name: kind for name, kind, *_ in json.loads(columns)}
+
+
+# Batches that an undo or a repair wrote do not know what the source says of its tables.
+_CAPTURED: Final = """
+    with last as (
+        select distinct on (source, table_name)
+            source, table_name, mirror, key::text[], columns, run_id::bigint,
+            max(batch_id::bigint) over (partition by source, table_name) as batch_id
+        from pg_temp.archived order by source, table_name, _batch_id desc, kind = 'baseline'
+    ),
+
+    described as (
+        select distinct on (source, table_name) source, table_name, table_comment, columns
+        from pg_temp.archived where kind not in ('undo', 'repair')
+        order by source, table_name, _batch_id desc, kind = 'baseline'
+    )
+
+    select last.source, last.table_name, last.mirror, last.key, last.columns, described.table_comment, last.run_id,
+        last.batch_id, described.columns
+    from last left join described on last.source = described.source and last.table_name = described.table_name
+    order by last.source, last.table_name
+"""
+# A batch that had no rows is numbered before the rows of the manifest are.
+_SHAPES: Final = """
+    select source, table_name, batch_id, columns from (
+        select source, table_name, columns, _batch_id, kind <> 'baseline' as is_batch,
+            coalesce(batch_id::bigint, _batch_id) as batch_id,
+            lag(columns) over (
+                partition by source, table_name order by _batch_id, kind <> 'baseline'
+            ) as columns_before
+        from pg_temp.archived
+    ) as entry
+    where columns is distinct from columns_before order by source, table_name, _batch_id, is_batch
+"""
