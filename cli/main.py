@@ -35,6 +35,7 @@ from cli.run import run
 from cli.source import source
 from cli.stack_commands import PSQL_CONTEXT, down, psql, up
 from cli.status import status
+from cli.tracking import read_env_file
 from cli.undo import undo
 from cli.weblogs import weblogs
 
@@ -120,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Under nohup, SIGHUP is ignored and stays so.
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _stop)
+    read_env_file()
     try:
         app(arguments, prog_name="dwh")
     except SystemExit as end:

@@ -83,7 +83,7 @@ def daily(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Load every source that has a URL and the web logs, then refresh the marts.
+    """Load every source that has a URL, every feed that has a landing folder, and the web logs; then refresh the marts.
 
     A step that fails does not stop the others; the command names it and ends with the worst exit code. Run again within
     twelve hours, it repeats only what failed. `--from STEP` starts with that step, whatever succeeded before.
@@ -277,6 +277,7 @@ def _source_command(name: str) -> Any:
             accept_source=accept_source,
         )
         show(result, as_json)
+        end_with_3_if_unread(result)
 
     return typer.main.get_command(commands)
 
@@ -294,6 +295,7 @@ def _source_help(name: str) -> str:
     if is_feed:
         return (
             f"Load new files of feed {name} from the lake (DWH_LAKE). {about}\n\n"
+            "A file that cannot be read is named; all others are loaded, and the command ends with 3.\n\n"
             f"Examples: `dwh run {name}`, `dwh run {name} --dry-run`"
         )
     return (

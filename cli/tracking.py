@@ -1,11 +1,31 @@
 """Connect this process to Prefect before Prefect is imported, as it would otherwise start a server."""
 
+import logging
 import os
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 TIMEOUT_SECONDS = 5.0
+ENV_FILE = Path(".env")
+
+
+def read_env_file() -> None:
+    """Take the PREFECT_ settings of .env into the environment, which takes precedence.
+
+    Prefect reads the file itself, but commands have to know its server before they import it.
+    """
+    if not ENV_FILE.is_file():
+        return
+    from dotenv import dotenv_values
+
+    # What cannot be read is said with the settings.
+    logging.getLogger("dotenv").setLevel(logging.ERROR)
+    with suppress(OSError, UnicodeDecodeError):
+        for name, value in dotenv_values(ENV_FILE).items():
+            if name.startswith("PREFECT_") and value:
+                os.environ.setdefault(name, value)
 
 
 def track_flows(home: Path) -> str | None:

@@ -382,6 +382,16 @@ def test_prefect_that_does_not_answer_keeps_nothing_from_running(dwh: CommandLin
     assert shop.rows("select status, prefect_run_id from audit.run") == [("succeeded", None)]
 
 
+def test_prefect_server_of_the_env_file_is_used_unless_the_environment_names_another(
+    dwh: CommandLine,
+) -> None:
+    (dwh.folder / ".env").write_text("PREFECT_API_URL=http://127.0.0.1:1/api\n")
+    assert "Prefect does not answer at http://127.0.0.1:1/api" in dwh("deploy").stderr
+    named = dwh("deploy", PREFECT_API_URL="http://127.0.0.1:2/api")
+    assert named.returncode == 1
+    assert "Prefect does not answer at http://127.0.0.1:2/api" in named.stderr
+
+
 def test_archive_is_added_to_without_a_prefect_server(dwh: CommandLine) -> None:
     assert dwh("run", "shop").returncode == 0
     program = dwh.as_program("archive")

@@ -1,6 +1,7 @@
 """Feeds: what becomes of the records of partners' files, from the landing folder to the star."""
 
 import json
+import os
 import random
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests import command
 from tests.pipeline import Pipeline, content
 from warehouse.archive.changed_rows import archive_changed_rows
 from warehouse.db.connections import connect
@@ -58,8 +60,6 @@ class FeedPipeline:
 
     def land(self, name: str, content: bytes | str | list[Any]) -> Path:
         """Write a file: bytes, text, or orders, one on each line; each file is a second younger than the one before."""
-        import os
-
         assert self.source.feed is not None
         path = self.lake / self.source.feed.landing / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -850,3 +850,21 @@ def _text(kind: str, key: str, amount: int) -> str:
         return f"{{ {key} {amount}"
     order = an_order(key, {"amount": amount, **({"item_price": 1} if kind == "item refused" else {})})
     return json.dumps({**order, **({"status": None} if kind == "refused" else {})})
+
+
+def test_command_names_a_file_that_cannot_be_read_loads_the_others_and_ends_with_3(
+    warehouse_url: str, tmp_path: Path
+) -> None:
+    feed = FeedPipeline(warehouse_url, tmp_path / "lake")
+    environment = {**os.environ, "DWH_WAREHOUSE_URL": warehouse_url, "DWH_LAKE": str(tmp_path / "lake"),
+                   "DWH_HOME": str(tmp_path / "home"), "DWH_ARCHIVE": "false"}  # fmt: skip
+    linked = feed.land("a.json", [an_order("P-1")]).with_name("elsewhere")
+    (tmp_path / "folder").mkdir()
+    linked.symlink_to(tmp_path / "folder")
+    done = command.run("run", "orders", environment=environment)
+    assert done.returncode == 3, done.stderr
+    assert "elsewhere" in done.stdout
+    assert feed.facts() == [("P-1", "1", 2, 200)]
+    linked.unlink()
+    assert command.run("run", "orders", environment=environment).returncode == 0
+    feed.warehouse.close()
