@@ -64,7 +64,7 @@ def test_log_lines_and_errors_show_names_in_one_line(screen: StringIO, tmp_path:
     # Of an error that somebody else has worded, lines stay lines.
     _explain(ValueError("one\nsecond \x1b[31m"))
     printed = screen.getvalue()
-    assert f"{SHOWN}: it is a copy" in printed and f"{SHOWN} cannot be read" in printed
+    assert f"{SHOWN}: it is a copy" in printed and f"{SHOWN} was removed or replaced" in printed
     assert "\nsecond \\x1b[31m" in printed
     assert "\x1b" not in printed
 
