@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,7 @@ def test_a_record_that_waits_keeps_the_nulls_within_its_columns_of_json(
 def test_a_feed_becomes_a_fact_of_ones_own_that_has_no_dimensions_and_no_days(
     copy: Copy,  # noqa: F811
     shop: Pipeline,
+    empty_database_url: Callable[[], str],
     tmp_path: Path,
 ) -> None:
     copy.add(
@@ -200,6 +202,10 @@ def test_a_feed_becomes_a_fact_of_ones_own_that_has_no_dimensions_and_no_days(
         "inner join raw.movements_move as move on changed.number = move.number\nwhere not move._is_deleted\n"
     )
     copy.environment.update(DWH_SOURCES=str(folder.parent), DWH_LAKE=str(tmp_path / "lake"))
+    # The migration is written by a comparison with a database that is migrated.
+    empty = replace(copy, environment={**copy.environment, "DWH_WAREHOUSE_URL": empty_database_url()})
+    done = empty.dwh("migrate")
+    assert "No migration creates dwh.fact_movement, staging.conformed_movement, which" in done.stderr
     for arguments in (["migrate", "--new", "add fact_movement"], ["migrate"]):
         done = copy.dwh(*arguments)
         assert done.returncode == 0, (arguments, done.stderr)
@@ -237,5 +243,11 @@ def test_a_feed_becomes_a_fact_of_ones_own_that_has_no_dimensions_and_no_days(
     assert shop.rows(
         "select path, line_count, rows_loaded, rows_quarantined, rows_superseded from audit.file order by file_id"
     ) == [("a.json", 3, 1, 1, 1), ("b.json", 2, 1, 1, 0)]
+    assert (
+        "raw.movements_move number 1: of the files of movements"
+        in copy.dwh("explain", "movement", "1").stdout
+    )
     done = copy.dwh("reconcile", "--source", "movements")
     assert done.returncode == 0, (done.stdout, done.stderr)
+    done = empty.dwh("migrate")
+    assert done.returncode == 0, done.stderr

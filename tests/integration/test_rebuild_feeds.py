@@ -373,6 +373,13 @@ def test_rows_that_left_a_list_are_no_difference_where_their_file_has_other_cont
     lake.orders.run()
     lake.orders.land("b.json", [an_order("P-1", {}, {"amount": 7})])
     lake.orders.run()
+    # P-3 loses its rows by a version whose content is gone.
+    lake.orders.land("c.json", [an_order("P-3", {}, {}, {})])
+    lake.orders.run()
+    lake.orders.land("d.json", [an_order("P-3")])
+    lake.orders.run()
+    lake.orders.land("d.json", [an_order("P-3", {"amount": 4})])
+    lake.orders.run()
     before = lake.state()
     assert lake.rebuild() == []
     lake.assert_is(before)

@@ -103,7 +103,8 @@ class Origin:
         if row["_is_deleted"] == "true":
             facts["state"] = "deleted from the source"
         children = [self._at_source(table, named, values)] if self.reader else []
-        return Node(f"raw.{table.mirror} {format_key(named)}: mirror of {table}", facts, children)
+        origin = f"of the files of {table.source}" if table.columns else f"mirror of {table}"
+        return Node(f"raw.{table.mirror} {format_key(named)}: {origin}", facts, children)
 
     def _snapshot(self, table: Table, run_id: str | None, key: Sequence[str]) -> str:
         """When the row was read, and when source and mirror were compared: with that run, or range by range."""

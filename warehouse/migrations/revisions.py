@@ -19,10 +19,11 @@ from warehouse.db.locks import session_lock
 from warehouse.db.roles import LOADER, OWNER, apply_grants
 from warehouse.db.schema_objects import BLOCKED, SchemaObjects
 from warehouse.db.schema_version import ensure_suitable
-from warehouse.errors import AccessRefused, LockHeld, SchemaObjectInUse, WrongParameters
+from warehouse.errors import AccessRefused, DeclarationError, LockHeld, SchemaObjectInUse, WrongParameters
 from warehouse.migrations import declared, foreign_keys
 from warehouse.migrations.privileges import LOCK_TIMEOUT, LOCKED, MIGRATE_LOCK, ensure_may_migrate
 from warehouse.migrations.sql import driver_of
+from warehouse.model.schema import TABLES
 
 FOLDER = Path(__file__).parent
 LOCK_PATIENCE_SECONDS, LOCK_PAUSE_SECONDS = 60.0, 1.0
@@ -49,17 +50,38 @@ def upgrade(url: str, revision: str = "head", *, time_zone: str | None = None) -
         found.clear()
         driver = driver_of(connection)
         objects = SchemaObjects(driver)
+        is_empty = _current(connection) is None
         if steps := _steps(connection, revision):
             objects.lock()
         for step in steps:
             _upgrade_by_one(connection, objects, step)
         if _current(connection) == head():
+            if is_empty:
+                _ensure_migrated(driver)
             if not steps:
                 found.extend(declared.differences(driver, time_zone))
             declared.apply(driver, objects, time_zone)
 
     _in_transaction(url, run)
     return found
+
+
+def _ensure_migrated(connection: psycopg.Connection) -> None:
+    """Ensure that all migrations together have created what is declared: the database was empty.
+
+    Raises:
+        DeclarationError: no migration creates one of the tables.
+    """
+    names = [str(table) for table in TABLES]
+    missing = connection.execute(
+        "select name from unnest(%s::text[]) as name where to_regclass(name) is null", [names]
+    ).fetchall()
+    if missing:
+        raise DeclarationError(
+            f"No migration creates {', '.join(name for (name,) in missing)}, which warehouse/model/star.py declares.",
+            hint="Take the declaration out, run `dwh migrate`, put it back, and let `dwh migrate --new TITLE` write "
+            "the migration: it compares with a database that is migrated. Nothing was changed.",
+        )
 
 
 def downgrade(url: str, revision: str) -> None:

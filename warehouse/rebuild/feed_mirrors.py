@@ -186,8 +186,8 @@ class FeedMirrors:
     def build(self, table: Table) -> Comparison:
         """The rows of a mirror, to be compared with the live one.
 
-        Of files with lost records, rows that the live mirror has are skipped on both sides; of those that cannot be
-        read any more, so are rows that are marked as deleted.
+        Of files with lost records, rows that the live mirror has are skipped on both sides; so are rows that are marked
+        as deleted, of files that cannot be read any more, or by a version in one.
         """
         query = self.rows(table)
         names: dict[str, sql.Composable] = {
@@ -198,7 +198,13 @@ class FeedMirrors:
             "same": same_key(table.key, "held", "expected"),
             "file_id": sql.Identifier(FILE_ID),
             "kept": sql.Literal(self._kept(table)),
+            # A row is marked by the run of the version that does not have it, which may be one of these files'.
             "unread": sql.Literal(sorted(self._reasons)),
+            "unread_runs": sql.Literal(
+                sorted(
+                    {one.run_id for one in self._reads if one.file_id in self._reasons and not one.is_replay}
+                )
+            ),
         }
         has_skipped = self._connection.execute(sql.SQL(_HAS_SKIPPED).format(**names)).rowcount
         if has_skipped:
@@ -461,15 +467,18 @@ _ITEMS: Final = """
     ) as last
 """
 _HAS_SKIPPED: Final = """
-    select from {mirror} where {file_id} = any({kept}) or _is_deleted and {file_id} = any({unread}) limit 1
+    select from {mirror} where {file_id} = any({kept})
+        or _is_deleted and ({file_id} = any({unread}) or _run_id = any({unread_runs}))
+    limit 1
 """
 _SKIP: Final = """
     drop table if exists {skipped};
     create temp table skipped_row on commit drop as
     select {key} from {mirror} as held
-    where {file_id} = any({kept}) or _is_deleted and {file_id} = any({unread}) and not exists (
-        select from {expected} as expected where {same} and not expected._is_deleted
-    );
+    where {file_id} = any({kept})
+        or _is_deleted and ({file_id} = any({unread}) or _run_id = any({unread_runs})) and not exists (
+            select from {expected} as expected where {same} and not expected._is_deleted
+        );
     delete from {expected} as expected where {file_id} = any({kept}) or exists (
         select from {skipped} as held where {same}
     )
