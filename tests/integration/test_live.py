@@ -1110,6 +1110,22 @@ def test_migrations_that_wait_are_named_and_live_goes_on_after_them(shop: Pipeli
     assert shop.capture().changes() == {}
 
 
+def test_live_publishes_no_batch_more_once_a_newer_release_has_migrated_the_warehouse(shop: Pipeline) -> None:
+    shop.capture()
+    first = last_run(shop)
+    with live(shop) as process:
+        new_orders(shop, 983)
+        process.wait("select from dwh.fact_order_item where order_id = '983'")
+        shop.warehouse.execute("update alembic_version set version_num = '9999'")
+        new_orders(shop, 984)
+        process.wait("select from audit.live where state = 'waiting' and reason like '%%revision 9999%%'")
+        assert shop.rows("select order_id from dwh.fact_order_item where order_id = '984'") == []
+        shop.warehouse.execute("update alembic_version set version_num = %s", [newest()])
+        process.wait("select from dwh.fact_order_item where order_id = '984'")
+    assert [status for _, status in statuses(shop, first)] == ["succeeded", "failed", "succeeded"]
+    assert shop.capture().changes() == {}
+
+
 def test_batches_of_live_are_in_the_archive_and_rebuild_every_mirror_and_dimension(
     databases: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
