@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
@@ -452,6 +453,38 @@ def test_mirror_stays_as_it_is_where_changes_are_ignored(thing: Pipeline) -> Non
     )
     assert 'changed_type = "evolve"' in error.value.hint
     assert len(thing.rows(kept)) == 4
+
+
+@pytest.mark.parametrize(
+    ("statements", "reason"),
+    [
+        (
+            ["alter table thing alter amount type timestamptz using null"],
+            "cannot cast type timestamp with time zone to numeric",
+        ),
+        # It has no new timestamp, so that only the comparison of its key range reads it.
+        (
+            ["alter table thing alter amount type text", "update thing set amount = 'nine' where id = 1"],
+            "invalid input syntax for type numeric",
+        ),
+    ],
+)
+@pytest.mark.parametrize("scan_rows", [0, 200_000])
+def test_value_that_is_none_of_the_type_that_the_mirror_keeps_is_an_error_however_it_is_read(
+    thing: Pipeline, statements: list[str], reason: str, scan_rows: int
+) -> None:
+    thing.do("create index on thing (updated_at)")
+    thing.limits = ReadLimits(scan_rows=scan_rows, verify_within=timedelta(0))
+    source = changing(changed_type="ignore")
+    thing.capture(source=source, full_refresh=True)
+    thing.do(statements[0])
+    if len(statements) > 1:
+        thing.capture(source=source)
+        thing.do(*statements[1:])
+    with pytest.raises(SourceError) as error:
+        thing.capture(source=source)
+    assert f"of public.thing of source 'shop' does not fit its mirror: {reason}" in error.value.what
+    assert 'changed_type = "evolve"' in error.value.hint
 
 
 def test_any_change_stops_a_source_that_must_not_change(thing: Pipeline) -> None:

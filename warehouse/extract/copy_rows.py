@@ -56,7 +56,8 @@ def explain_values(table: Table) -> Iterator[None]:
         yield
     except undecodable.ERRORS:
         raise
-    except psycopg.DataError as error:
+    # The second is an error of the query, not of a value: no value of the column's new type can be one of the mirror's.
+    except (psycopg.DataError, psycopg.errors.CannotCoerce) as error:
         raise SourceError(
             f"A value of {table} of source '{table.source}' does not fit its mirror: {error.diag.message_primary}.",
             # Only there the mirror's type is another one than the source's.

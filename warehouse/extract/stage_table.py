@@ -66,7 +66,9 @@ class TableStager:
 
     def stage(self) -> StagedTable:
         """Copy rows and find deletes; what was found in each range is published with them, or not at all."""
-        staged = self._stage()
+        # Rows are also read to be compared.
+        with explain_values(self.table):
+            staged = self._stage()
         self.progress(f"{self.table.name}: {staged.rows_read:,} rows staged")
         return staged
 
@@ -175,15 +177,14 @@ class TableStager:
         ):
             return None
         started = time.monotonic()
-        with explain_values(self.table):
-            scanned = scan_once(
-                self.reader,
-                self.table,
-                self._columns,
-                has_changed,
-                self.catalog.mirror.rows,
-                hashing(self.reader, self.writer),
-            )
+        scanned = scan_once(
+            self.reader,
+            self.table,
+            self._columns,
+            has_changed,
+            self.catalog.mirror.rows,
+            hashing(self.reader, self.writer),
+        )
         self._scanned_seconds = time.monotonic() - started
         return scanned
 
