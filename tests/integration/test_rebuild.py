@@ -120,6 +120,25 @@ def test_whatever_is_dropped_emptied_or_damaged_is_rebuilt_as_it_was(
     assert shop.rows("select customer_key from dwh.dim_customer where customer_id = '9'") > keys
 
 
+def test_a_rebuild_of_all_says_how_far_back_the_archive_reaches(shop: Pipeline, archive: Archive) -> None:
+    """A warehouse that is older than its archive is written into it once, whole, by the first run that archives."""
+    shop.order(1, "2024-03-10")
+    load(shop, archive, archives=False)
+    shop.do("update customer set name = 'Ana Maria', updated_at = shop_now()")
+    began = load(shop, archive)
+    shop.order(2, "2024-03-11")
+    load(shop, archive)
+    before, lines = content(shop.warehouse), list[str]()
+    shop.warehouse.execute("truncate raw.shop_customer, dwh.dim_customer cascade")
+    with start_run(shop.warehouse_url, flow="rebuild") as run:
+        rebuild(run, archive, [shop.source], progress=lines.append)
+    assert content(shop.warehouse) == before
+    assert [line for line in lines if "reaches back" in line] == [
+        f"the archive {archive.root} reaches back to run {began}: mirrors and dimensions as that run found them, "
+        "and every batch since"
+    ]
+
+
 def described(shop: Pipeline) -> list[object]:
     """Tables, views, columns, comments, triggers, constraints, indexes, owners and grants of the warehouse.
 

@@ -104,6 +104,12 @@ def manifest_of(
     ]
 
 
+def first_archived_run(connection: psycopg.Connection) -> int | None:
+    """The run that began the archive; `manifest_of` has just read it."""
+    row = connection.execute("select min(_run_id) from pg_temp.archived").fetchone()
+    return row[0] if row else None
+
+
 def _types_of(columns: str) -> Mapping[str, str]:
     return {name: kind for name, kind, *_ in json.loads(columns)}
 

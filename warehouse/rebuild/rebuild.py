@@ -35,7 +35,7 @@ from warehouse.migrations import declared
 from warehouse.migrations.privileges import LOCK_TIMEOUT, LOCKED, MIGRATE_LOCK, ensure_may_migrate
 from warehouse.model.star import FACTS
 from warehouse.rebuild.archived_rows import read_nothing, read_rows
-from warehouse.rebuild.captured_table import CapturedTable, manifest_of
+from warehouse.rebuild.captured_table import CapturedTable, first_archived_run, manifest_of
 from warehouse.rebuild.feed_mirrors import FeedMirrors, has_records
 from warehouse.rebuild.last_rows import last_rows, mirror_rows
 from warehouse.rebuild.reach import has_rows, why_not
@@ -119,6 +119,8 @@ def rebuild(
             begin_publishing(writer, run.run_id, planner=PLANNER_FOR_WHOLE_TABLES)
             with _explain_rights(writer):
                 work = _Rebuild(writer, run, archive, sources, set(create_missing(writer)), progress)
+                if tables is None:
+                    work.report_reach()
                 wanted = work.tables(tables, keys, leaves_out=leaves_out)
                 verdicts = tuple(
                     verdict.repaired() if verdict.rows_differing else verdict
@@ -215,10 +217,19 @@ class _Rebuild:
         self.created, self._progress = created, progress
         self._own = warehouse_id(writer)
         self._captured = {f"raw.{one.mirror}": one for one in manifest_of(writer, archive, self._own)}
+        self._first_run_id = first_archived_run(writer) if self._captured else None
         self._feeds = [one for one in sources if one.feed is not None and has_records(writer, one)]
         self._of_feeds = {f"raw.{table.mirror}" for source in self._feeds for table in source.tables}
         self._published = published_tables()
         self._facts = {f"dwh.{one.table}" for one in FACTS}
+
+    def report_reach(self) -> None:
+        """Name the run that began the archive: of what mirrors and dimensions were before, it has no more."""
+        if self._first_run_id is not None:
+            self._progress(
+                f"the archive {self._archive.root} reaches back to run {self._first_run_id}: mirrors and dimensions "
+                "as that run found them, and every batch since"
+            )
 
     def tables(self, wanted: Collection[str] | None, keys: Keys, *, leaves_out: bool) -> set[str]:
         """The tables to rebuild, all that there are if none is named.
