@@ -20,7 +20,7 @@ def read_env_file() -> None:
         return
     from dotenv import dotenv_values
 
-    # What cannot be read is said with the settings.
+    # What cannot be read is reported with the settings.
     logging.getLogger("dotenv").setLevel(logging.ERROR)
     with suppress(OSError, UnicodeDecodeError):
         for name, value in dotenv_values(ENV_FILE).items():

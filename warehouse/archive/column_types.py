@@ -7,7 +7,7 @@ from typing import Any
 
 from psycopg import sql
 
-from warehouse.extract.column import without_modifier
+from warehouse.db.type_names import without_modifier
 
 _DELTA = {
     "boolean": "boolean",

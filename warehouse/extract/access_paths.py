@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
+from warehouse.db.type_names import without_modifier
 from warehouse.extract.catalog import names_at_source
-from warehouse.extract.column import Column, without_modifier
+from warehouse.extract.column import Column
 from warehouse.extract.cursor_window import is_moment
 from warehouse.extract.key_order import KeyOrder, KeyPart
 from warehouse.sources.source import Table

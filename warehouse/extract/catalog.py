@@ -84,7 +84,7 @@ def read_source_columns(connection: psycopg.Connection, tables: Sequence[Table])
 
 def read_key_types(source: str, url: str, tables: Sequence[Table]) -> dict[Table, dict[str, str]]:
     """Types, by column, of the keys that these tables of a source have by their declarations; those whose columns do
-    not all exist are left out.
+    not all exist are skipped.
 
     Raises:
         ConnectionFailed, AccessRefused, UnsuitableDatabase: as `read_only_transaction`.

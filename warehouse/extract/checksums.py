@@ -11,7 +11,8 @@ from enum import Enum
 import psycopg
 from psycopg import sql
 
-from warehouse.extract.column import Column, without_modifier
+from warehouse.db.type_names import without_modifier
+from warehouse.extract.column import Column
 
 MIN_CHUNKS, MAX_CHUNKS = 64, 65536
 ROWS_PER_CHUNK = 256

@@ -1,6 +1,5 @@
 """A column of a source table, as the mirror has it and as the source delivers it."""
 
-import re
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -24,8 +23,3 @@ class Column:
             return self.decoded
         name = sql.Identifier(self.name)
         return sql.SQL("{}::{}").format(name, sql.SQL(self.cast)) if self.cast else name
-
-
-def without_modifier(kind: str) -> str:
-    """Strip length and precision from a type: timestamp(3)[] becomes timestamp[]."""
-    return re.sub(r"\(.*?\)", "", kind)

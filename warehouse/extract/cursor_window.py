@@ -8,7 +8,8 @@ from typing import Self
 import psycopg
 from psycopg import sql
 
-from warehouse.extract.column import Column, without_modifier
+from warehouse.db.type_names import without_modifier
+from warehouse.extract.column import Column
 from warehouse.extract.snapshot import Snapshot
 from warehouse.extract.watermark import Watermark, written_since
 from warehouse.sources.source import Table

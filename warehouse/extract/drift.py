@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from warehouse.db.type_names import without_modifier
 from warehouse.errors import DeclarationError, SchemaDrift
 from warehouse.extract.catalog import Mirror
-from warehouse.extract.column import Column, without_modifier
+from warehouse.extract.column import Column
 from warehouse.sources.source import Table
 
 

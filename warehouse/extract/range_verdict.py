@@ -7,9 +7,9 @@ from datetime import datetime
 import psycopg
 from psycopg import sql
 
+from warehouse.db.type_names import without_modifier
 from warehouse.extract.access_paths import TEXTS
 from warehouse.extract.catalog import columns_of
-from warehouse.extract.column import without_modifier
 from warehouse.sources.source import Table
 
 

@@ -9,9 +9,9 @@ import psycopg
 
 from warehouse.db.connections import read_only_transaction
 from warehouse.db.identifiers import to_paste
+from warehouse.db.type_names import without_modifier
 from warehouse.errors import SourceError
 from warehouse.extract.catalog import names_at_source
-from warehouse.extract.column import without_modifier
 from warehouse.extract.open_transactions import OpenTransactions
 from warehouse.extract.source_identity import SourceIdentity
 from warehouse.extract.source_locks import lock_tables

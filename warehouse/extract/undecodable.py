@@ -13,8 +13,9 @@ from functools import cache
 import psycopg
 from psycopg import sql
 
+from warehouse.db.type_names import without_modifier
 from warehouse.errors import UndecodableText
-from warehouse.extract.column import Column, without_modifier
+from warehouse.extract.column import Column
 from warehouse.sources.source import Table, UndecodablePolicy
 
 # The server raises these where it cannot deliver a text.

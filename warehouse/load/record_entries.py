@@ -112,7 +112,7 @@ def _list(table: Table) -> sql.Composable:
 def _fields(name: str, left_out: tuple[str, ...]) -> sql.Composable:
     """The fields of a row as they came, as far as their meaning goes."""
     return sql.SQL(
-        # Null columns are left out; nulls within a column of JSON belong to its value.
+        # Null columns are skipped; nulls within a column of JSON belong to its value.
         "coalesce((select jsonb_object_agg(key, value) from jsonb_each(to_jsonb({name}) - {engine}::text[]) "
         "where value <> 'null'), '{{}}') || coalesce({rescued}, '{{}}')"
     ).format(

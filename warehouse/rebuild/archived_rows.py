@@ -11,7 +11,7 @@ from warehouse.archive.column_types import HOUSEKEEPING
 from warehouse.archive.delta import fields_of
 from warehouse.archive.place import Archive
 from warehouse.db.identifiers import definitions, listed
-from warehouse.extract.column import without_modifier
+from warehouse.db.type_names import without_modifier
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,7 +79,7 @@ def read_rows(
 ) -> ArchivedRows | None:
     """Read the rows that this warehouse has archived of a table into pg_temp.archived; None where there is none.
 
-    Rows that a later `truncate` makes void are left out, and those that were published later than `as_of`.
+    Rows that a later `truncate` makes void are skipped, and those that were published later than `as_of`.
     """
     table = archive.open(path)
     if table is None:

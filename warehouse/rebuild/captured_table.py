@@ -97,7 +97,7 @@ def manifest_of(
             comment,
             run_id,
             batch_id,
-            {column: told for column, _, *comments in json.loads(described or "[]") for told in comments},
+            {column: text for column, _, *comments in json.loads(described or "[]") for text in comments},
             shapes[(source, name)],
         )
         for source, name, mirror, key, columns, comment, run_id, batch_id, described in rows

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import psycopg
 from psycopg.rows import class_row
 
+from warehouse.db.type_names import without_modifier
+
 # In small letters and without underscores: updated_at, updatedAt and ModifiedDate are among them; the first counts.
 CURSORS = (
     "updatedat", "modifiedat", "changedat", "lastupdate", "lastupdated", "lastupdatedat", "lastmodified",
@@ -14,11 +16,6 @@ CURSORS = (
     "updatedon", "modifiedon", "changedon", "writedate", "updated", "modified",
 )  # fmt: skip
 TIMESTAMPS = ("timestamp with time zone", "timestamp without time zone")
-
-
-def without_modifier(kind: str) -> str:
-    """Strip length and precision from a type: timestamp(6) without time zone becomes timestamp without time zone."""
-    return re.sub(r"\(.*?\)", "", kind)
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 
+from warehouse.db.type_names import without_modifier
 from warehouse.errors import SettingsError
 from warehouse.model.declaration import Dimension, Fact, Target
 from warehouse.model.star import TARGETS
 from warehouse.model.tables import delivered_columns
 from warehouse.sources.joins import quoted
-from warehouse.sources.live_tables import TIMESTAMPS, LiveTable, without_modifier
+from warehouse.sources.live_tables import TIMESTAMPS, LiveTable
 from warehouse.sources.source import STAGING_SUFFIXES
 
 # Names of tables, as other people's shops have them, by entity.
