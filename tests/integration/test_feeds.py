@@ -3,7 +3,7 @@
 import json
 import os
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +70,18 @@ class FeedPipeline:
         os.utime(path, (1_710_000_000 + self.written,) * 2)
         return path
 
-    def run(self) -> int:
+    def run(self, progress: Callable[[str], None] = lambda _: None) -> int:
         """Load what is there; returns the run's id."""
         self.messages.clear()
+
+        def note(message: str) -> None:
+            self.messages.append(message)
+            progress(message)
+
         with start_run(self.warehouse_url, flow=f"ingest-{self.source.name}", archive=self.archives) as run:
-            staged = stage_feed(
-                run, self.source, str(self.lake), threshold=DeleteThreshold(), progress=self.messages.append
-            )
-            self.published = publish(run, staged, progress=self.messages.append)
+            staged = stage_feed(run, self.source, str(self.lake), threshold=DeleteThreshold(), progress=note)
+            self.unread = staged.unread
+            self.published = publish(run, staged, progress=note)
             return run.run_id
 
     def replay(self, *ids: int, dry_run: bool = False) -> tuple[int, int]:

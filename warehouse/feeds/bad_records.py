@@ -43,7 +43,7 @@ class BadRecords:
         *,
         is_dry_run: bool,
     ) -> None:
-        self._sender, self._table = sender, bad_table(source)
+        self._writer, self._sender, self._table = writer, sender, bad_table(source)
         assert source.feed is not None
         self._folder = lake.folder(lake_url, source.feed.bad_records)
         self._is_dry_run = is_dry_run
@@ -107,6 +107,13 @@ class BadRecords:
             with self._copying():
                 self._copy.close()
             self._copy = None
+
+    def take_back(self, file: FileProgress) -> None:
+        """Remove what was added of a file that is not read; its copy is written again when it is."""
+        self.end_file(file)
+        self._send()
+        self._sender.wait()
+        self._writer.execute(sql.SQL("delete from {} where file_id = %s").format(self._table), [file.file_id])
 
     @contextmanager
     def _copying(self) -> Iterator[None]:

@@ -4,18 +4,19 @@ A file that is sent again under another name is known by its content, and so is 
 """
 
 import hashlib
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import IO, Final, Literal
 
 import psycopg
 
 from warehouse.errors import DeclarationError
 from warehouse.files import lake
-from warehouse.files.lake import MAKE_READABLE, Checkpoint, LakeError, LakeFile, UnreadFile
+from warehouse.files.lake import Checkpoint, FileUnreadable, LakeError, LakeFile, UnreadFile
 from warehouse.files.locations import CREDENTIALS, Location, refuses_credentials
 from warehouse.settings import Settings
 from warehouse.sources.registry import declared_feeds, read_source
@@ -53,6 +54,8 @@ class Landed:
     files: tuple[FeedFile, ...]
     unread: tuple[UnreadFile, ...]
     unsettled: tuple[LakeFile, ...]
+    # What was known of the feed's files before.
+    known: tuple[Checkpoint, ...]
     # Why there can be no files, if so.
     missing: str | None = None
 
@@ -107,14 +110,13 @@ def find_files(connection: psycopg.Connection, source: Source, lake_url: str) ->
         is_ready = file.path in marked if feed.needs_done_marker else is_still
         (ready if is_ready else unsettled).append(file)
     found = []
-    for one in _judge(
-        ready, {file.path for file in listing.files}, lake.checkpoints(connection, source.name)
-    ):
+    known = lake.checkpoints(connection, source.name)
+    for one in _judge(ready, {file.path for file in listing.files}, known):
         if isinstance(one, UnreadFile):
             unread.append(one)
         else:
             found.append(one)
-    return Landed(tuple(found), tuple(unread), tuple(unsettled), missing)
+    return Landed(tuple(found), tuple(unread), tuple(unsettled), tuple(known), missing)
 
 
 def _judge(
@@ -128,15 +130,18 @@ def _judge(
         known = by_path.get(file.path)
         if known is not None and known.is_stamped_as(file) and known.content_hash:
             continue
+        earlier = known if known and known.content_hash else read_before.get(file.path)
         try:
-            earlier = known if known and known.content_hash else read_before.get(file.path)
-            before, digest = hashes_of(file.location, earlier.size_bytes if earlier else -1, file.size_bytes)
-            begins_as = earlier.file_id if earlier and before and before == earlier.content_hash else None
-            is_cut_at_a_line = (
-                earlier is not None and begins_as and _is_cut_at_a_line(file.location, earlier.size_bytes)
-            )
-        except OSError as error:
-            yield UnreadFile(file.path, "unread", f"cannot be read: {error.strerror or error}", MAKE_READABLE)
+            with lake.naming(file.location):
+                before, digest = hashes_of(
+                    file.location, earlier.size_bytes if earlier else -1, file.size_bytes
+                )
+                begins_as = earlier.file_id if earlier and before and before == earlier.content_hash else None
+                is_cut_at_a_line = (
+                    earlier is not None and begins_as and _is_cut_at_a_line(file.location, earlier.size_bytes)
+                )
+        except FileUnreadable as error:
+            yield UnreadFile(file.path, "unread", error.reason, error.advice)
             continue
         if known is not None and known.content_hash == digest:
             yield FeedFile(file, "touched", digest, known)
@@ -165,16 +170,37 @@ def hashes_of(location: Location, size: int, end: int | None = None) -> tuple[st
 
     What is appended to a file while it is hashed must not count: the hash belongs to the size that was listed.
     """
-    digest, before, count = hashlib.sha256(), None, 0
     with location.open("rb") as content:
-        while block := content.read(_BLOCK if end is None else min(_BLOCK, end - count)):
-            if 0 <= count <= size < count + len(block):
-                head = digest.copy()
-                head.update(block[: size - count])
-                before = head.hexdigest()
-            digest.update(block)
-            count += len(block)
+        return _hashes(content, size, end)
+
+
+def _hashes(content: IO[bytes], size: int, end: int | None) -> tuple[str | None, str]:
+    digest, before, count = hashlib.sha256(), None, 0
+    while block := content.read(_BLOCK if end is None else min(_BLOCK, end - count)):
+        if 0 <= count <= size < count + len(block):
+            head = digest.copy()
+            head.update(block[: size - count])
+            before = head.hexdigest()
+        digest.update(block)
+        count += len(block)
     return before, digest.hexdigest()
+
+
+def has_hashed_content(found: FeedFile, content: IO[bytes]) -> bool:
+    """Whether an open file, read to its end, is the one that was found, at most with something appended since.
+
+    Of an object store, which refuses what was replaced, nothing is read again.
+    """
+    if not isinstance(found.file.location, Path):
+        return True
+    status = os.fstat(content.fileno())
+    inode = f"{status.st_dev}:{status.st_ino}"
+    if (inode, status.st_size, status.st_mtime_ns) == (
+        found.file.inode, found.file.size_bytes, found.file.modified_ns,
+    ):  # fmt: skip
+        return True
+    content.seek(0)
+    return _hashes(content, -1, found.file.size_bytes)[1] == found.content_hash
 
 
 def _is_cut_at_a_line(location: Location, size: int) -> bool:

@@ -23,10 +23,10 @@ from warehouse.extract.staging_tables import batch_table, create_staging
 from warehouse.extract.table_identity import TableIdentity
 from warehouse.extract.watermark import read_watermark
 from warehouse.feeds.bad_records import BadRecords
-from warehouse.feeds.block_reader import BlockReader
+from warehouse.feeds.block_reader import BlockReader, ReadBlock
 from warehouse.feeds.json_parse import TextFields
 from warehouse.feeds.json_records import JsonRecords
-from warehouse.feeds.landing import FeedFile, find_files, landing_folder, readable
+from warehouse.feeds.landing import FeedFile, find_files, has_hashed_content, landing_folder, readable
 from warehouse.feeds.record import Problem, Record
 from warehouse.feeds.rows import RowMaker, TableRows
 from warehouse.feeds.second_reader import SecondReader, read_lines, second_reader
@@ -35,7 +35,8 @@ from warehouse.feeds.staged import Columns, FieldSeen, FileProgress, StagedFeed
 from warehouse.feeds.table_records import TableRecords
 from warehouse.feeds.typed import escape, type_name
 from warehouse.files.content import ContentReader
-from warehouse.files.lake import reading
+from warehouse.files.lake import READ_NEXT, REPLACED, FileUnreadable, UnreadFile, naming, reading
+from warehouse.files.unread import record_unread
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.runs.definitions import read_contracts
 from warehouse.sources.feed import FILE_ID, LINE, RECORD_COLUMNS, RESCUED, ColumnType
@@ -86,18 +87,34 @@ def stage_feed(
         run.commit(writer)
         stager.create_tables()
         bad = BadRecords(writer, sender, source, lake_url, is_dry_run=run.dry_run_connection is not None)
-        to_read = [file for file in files if file.found.is_read]
+        unread = list(landed.unread)
+        to_read = sum(file.found.file.size_bytes for file in files if file.found.is_read)
         with (
             sender,
             bad,
             readable(landing_folder(lake_url, source)),
             _without_garbage_collection(),
-            second_reader(stager.reader, sum(file.found.file.size_bytes for file in to_read)) as second,
+            second_reader(stager.reader, to_read) as second,
         ):
-            for file in to_read:
-                stager.read(file, bad, second)
+            for file in list(files):
+                if not file.found.is_read:
+                    continue
+                try:
+                    stager.read(file, bad, second)
+                except FileUnreadable as error:
+                    # The other files are loaded all the same.
+                    bad.take_back(file)
+                    stager.take_back(file)
+                    files.remove(file)
+                    _read_copy_of(file, files)
+                    unread.append(UnreadFile(file.found.file.path, "unread", error.reason, error.advice))
+                    progress(str(unread[-1]))
                 ensure_alive(run)
             stager.finish()
+        read = {file.found.file.path for file in files}
+        record_unread(
+            writer, source.name, unread, [one for one in landed.known if one.path not in read], run.run_id
+        )
         stager.evolve()
         tables = stager.tables()
         run.commit(writer)
@@ -111,7 +128,7 @@ def stage_feed(
         is_refresh_requested=full_refresh,
         files=tuple(files),
         fields=fields,
-        unread=landed.unread,
+        unread=tuple(unread),
         columns=stager.columns,
         evolved_columns=stager.evolved_columns,
     )
@@ -160,6 +177,20 @@ def _register(connection: psycopg.Connection, feed: str, found: FeedFile, run_id
         ).fetchone()
     assert row is not None
     return FileProgress(found, row[0])
+
+
+def _read_copy_of(unread: FileProgress, files: Sequence[FileProgress]) -> None:
+    """Let the first copy of a file that cannot be read be read in its place; further ones are copies of that."""
+    original = None
+    for file in files:
+        if file.found.state == "copy" and file.found.content_hash == unread.found.content_hash:
+            if original is None:
+                original = file
+                file.found = replace(file.found, state="new")
+            elif file.found.known is not None:
+                file.found = replace(
+                    file.found, known=replace(file.found.known, path=original.found.file.path)
+                )
 
 
 def open_records(
@@ -273,16 +304,22 @@ class Stager:
         return problems
 
     def read(self, file: FileProgress, bad: BadRecords, second: SecondReader | None = None) -> None:
-        """Read the records of a file that are not read yet; `second` reads a part of them."""
+        """Read the records of a file that are not read yet; `second` reads a part of them.
+
+        Raises:
+            FileUnreadable: it cannot be read, or was replaced meanwhile: see `take_back`.
+            LakeError: the lake cannot be read, or a bad record not be copied.
+        """
         found = file.found
         place = place_of(file.file_id, found.file.path, found.file.modified_ns)
         with reading(found.file.location) as content:
-            records = self._reader(file, content)
+            with naming(found.file.location):
+                records = self._reader(file, content)
             if isinstance(records, JsonRecords) and not records.is_array:
                 blocks = read_lines(records, self.reader, second, place, file.byte_offset)
             else:
                 blocks = (self.reader.read(block, place) for block in records.blocks())
-            for block in blocks:
+            for block in _naming(blocks, found):
                 file.records += block.records
                 file.unreadable += len(block.bad)
                 self._rows.join(block.rows)
@@ -298,7 +335,18 @@ class Stager:
             if file.is_array or content.is_compressed:
                 # Such a file is read as a whole.
                 file.byte_offset = 0
+            if not has_hashed_content(found, content.raw):
+                raise FileUnreadable(found.file.location, REPLACED, READ_NEXT)
         self._progress(_describe(file))
+
+    def take_back(self, file: FileProgress) -> None:
+        """Remove what was read of a file from the staging tables."""
+        self.finish()
+        for table in self._source.tables:
+            self._writer.execute(
+                sql.SQL("delete from {} where {} = %s").format(batch_table(table), sql.Identifier(FILE_ID)),
+                [file.file_id],
+            )
 
     def _reader(self, file: FileProgress, content: ContentReader) -> "JsonRecords | TableRecords":
         records = open_records(self._source, content, self.texts, file.byte_offset)
@@ -482,6 +530,12 @@ def _sql_types(columns: Iterable[Column]) -> tuple[Column, ...]:
         replace(column, type="timestamp with time zone") if column.type == "timestamptz" else column
         for column in columns
     )
+
+
+def _naming(blocks: Iterator[ReadBlock], found: FeedFile) -> Iterator[ReadBlock]:
+    """The blocks of a file, with errors that say which file it is."""
+    with naming(found.file.location):
+        yield from blocks
 
 
 def _describe(file: FileProgress) -> str:

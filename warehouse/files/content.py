@@ -59,6 +59,11 @@ class ContentReader:
         self._file.close()
 
     @property
+    def raw(self) -> IO[bytes]:
+        """The file itself, of which everything up to here has been read."""
+        return self._file
+
+    @property
     def is_compressed(self) -> bool:
         """Whether it is compressed: nobody appends to a complete compressed file."""
         return bool(self._layers)

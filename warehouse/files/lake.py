@@ -3,9 +3,11 @@
 import fnmatch
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 import psycopg
@@ -25,6 +27,8 @@ State = Literal["new", "grown", "unchanged", "copy", "reread"]
 NOT_READ: Final = ("unrecognized", "unread", "ignored")
 
 
+REPLACED: Final = "was removed or replaced before it was read"
+READ_NEXT: Final = "The next run reads what lies there then."
 RENAME: Final = "If it should be loaded, give it another name."
 MAKE_READABLE: Final = (
     "Give the user who runs dwh the right to read it, or move it out of the landing folder."
@@ -33,6 +37,14 @@ MAKE_READABLE: Final = (
 
 class LakeError(WarehouseError):
     """A file of a feed cannot be read."""
+
+
+class FileUnreadable(LakeError):
+    """One file cannot be read, and others can: why, and what to do about it."""
+
+    def __init__(self, location: Location, reason: str, hint: str) -> None:
+        super().__init__(f"{visible(str(location))} {reason}.", hint=f"{hint} Nothing was loaded.")
+        self.reason, self.advice = reason, hint
 
 
 @dataclass(frozen=True)
@@ -251,17 +263,29 @@ def reading(location: Location) -> ContentReader:
     Raises:
         LakeError: it cannot be read.
     """
-    try:
+    with naming(location):
         return ContentReader(location)
+
+
+@contextmanager
+def naming(location: Location) -> Iterator[None]:
+    """Say of which file an error is, and whether of that one alone.
+
+    Raises:
+        FileUnreadable: others can be read.
+        LakeError: it cannot be read, and perhaps no other.
+    """
+    try:
+        yield
     except OSError as error:
         # An object store refuses an object that is another one by now.
         if isinstance(error, FileNotFoundError) or type(error).__name__ == "FileExpired":
-            raise LakeError(
-                f"{visible(str(location))} was removed or replaced before it was read.",
-                hint="Run it again. Nothing was loaded.",
-            ) from None
+            raise FileUnreadable(location, REPLACED, READ_NEXT) from None
+        reason = f"cannot be read: {error.strerror or error}"
+        if isinstance(location, Path) or isinstance(error, PermissionError):
+            raise FileUnreadable(location, reason, MAKE_READABLE) from None
         raise LakeError(
-            f"{visible(str(location))} cannot be read: {error.strerror or error}.",
+            f"{visible(str(location))} {reason}.",
             hint="Check the permissions of the file. Nothing was loaded.",
         ) from None
 

@@ -205,7 +205,9 @@ def _update(
         """
         update audit.file set
             path = %s, size_bytes = %s, modified_ns = %s, inode = %s, content_hash = %s, run_id = %s,
-            message = coalesce(%s, message), loaded_at = clock_timestamp()
+            -- That it could not be read before is over.
+            message = coalesce(%s, case when hint is null then message end), hint = null,
+            loaded_at = clock_timestamp()
         where file_id = %s
         """,
         [

@@ -11,6 +11,7 @@ import psycopg
 from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.errors import LockHeld
 from warehouse.files.lake import Checkpoint, FileTask, UnreadFile
+from warehouse.files.unread import record_unread
 from warehouse.geoip import GeoIp
 from warehouse.load import contract
 from warehouse.model.contracts import read_contract
@@ -24,7 +25,7 @@ from warehouse.weblogs.files.checkpoints import (
     register,
     save,
 )
-from warehouse.weblogs.files.unread import record, set_aside
+from warehouse.weblogs.files.unread import set_aside
 from warehouse.weblogs.maintenance.reload import (
     discard_again,
     reopen_last_line,
@@ -121,7 +122,7 @@ class TableSink:
 
     def record_unread(self, unread: Sequence[UnreadFile], known: Sequence[Checkpoint]) -> None:
         """Record what has changed."""
-        record(self._reader, unread, known, self._run.run_id)
+        record_unread(self._reader, FEED, unread, known, self._run.run_id)
 
     def ensure_partitions(self, countries: Sequence[str]) -> None:
         """Make the partitions of these countries, if they have none."""

@@ -3,11 +3,17 @@
 select
     file.feed,
     file.path,
-    file.status,
+    -- Of a file that could be read once, what was loaded counts as before.
+    case
+        when file.status in ('unrecognized', 'ignored', 'truncated') then file.status
+        else 'unread'
+    end as status,
     file.message as reason,
     file.hint,
     file.first_seen_at,
     file.loaded_at as looked_at,
     file.run_id
 from audit.file as file
-where file.status in ('unrecognized', 'unread', 'ignored', 'truncated')
+where
+    file.status in ('unrecognized', 'unread', 'ignored', 'truncated')
+    or (file.hint is not null and file.status <> 'replaced')

@@ -1,23 +1,21 @@
-"""Files of the landing folder that are not read, as rows of audit.file: judged by their first lines, or not opened."""
+"""Files of web logs that are not read, judged by their first lines: rows of audit.file."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import psycopg
 
 from warehouse.files.content import HEAD_BYTES
 from warehouse.files.kinds import ACCESS_LOG, EMPTY
-from warehouse.files.lake import NOT_READ, Checkpoint, FileTask, UnreadFile, fingerprint
+from warehouse.files.lake import FileTask, UnreadFile, fingerprint
 from warehouse.files.recognize import Recognized
 from warehouse.files.rotation import MEMBER
 from warehouse.weblogs.files.blocks import BYTE_ORDER_MARK, GAP
-from warehouse.weblogs.files.checkpoints import FEED, register
+from warehouse.weblogs.files.checkpoints import register
 from warehouse.weblogs.reader.buffers import PADDING, Bytes
 
 # So many of its first lines are tried.
 _TRIED_LINES = 1000
-# Size of a file that is tried again in every run.
-_TRY_AGAIN = -1
 
 
 def judge(
@@ -102,66 +100,3 @@ def set_aside(connection: psycopg.Connection, task: FileTask, unread: UnreadFile
                 **vars(unread), **vars(file), "run_id": run_id, "file_id": file_id, "nothing": fingerprint(b""),
             },
         )  # fmt: skip
-
-
-def record(
-    connection: psycopg.Connection, unread: Sequence[UnreadFile], known: Iterable[Checkpoint], run_id: int
-) -> None:
-    """Record everything that is not read, and forget what was not and is gone; `known` is what was recorded before."""
-    paths = {one.path for one in unread}
-    before = {one.path: one for one in known if one.status != "replaced"}
-    gone = [one.file_id for one in before.values() if one.status in NOT_READ and one.path not in paths]
-    changed = [
-        one
-        for one in unread
-        # Those were recorded when they were judged.
-        if one.status != "unrecognized" and not _is_recorded(one, before.get(one.path))
-    ]
-    if not gone and not changed:
-        return
-    with connection.transaction():
-        connection.execute("select set_config('dwh.run_id', '', true)")
-        connection.execute(
-            "delete from audit.file where file_id = any(%s) and status = any(%s)", [gone, list(NOT_READ)]
-        )
-        with connection.cursor() as cursor:
-            cursor.executemany(
-                """
-                insert into audit.file (
-                    feed, path, head_bytes, head_hash, tail_hash, size_bytes, modified_ns, byte_offset, line_count,
-                    rows_loaded, rows_quarantined, status, message, hint, run_id
-                )
-                values (
-                    %(feed)s, %(path)s, 0, %(nothing)s, %(nothing)s, %(size_bytes)s, %(modified_ns)s, 0, 0, 0, 0,
-                    %(status)s, %(reason)s, %(hint)s, %(run_id)s
-                )
-                on conflict (feed, path) where status <> 'replaced' do update set
-                    run_id = case
-                        when (file.status, file.message) is distinct from (excluded.status, excluded.message)
-                            then excluded.run_id
-                        else file.run_id
-                    end,
-                    status = excluded.status, message = excluded.message, hint = excluded.hint,
-                    size_bytes = excluded.size_bytes, modified_ns = excluded.modified_ns,
-                    loaded_at = clock_timestamp()
-                -- Of a file that could be read once, the lines stay, and how far it is read.
-                where file.line_count = 0
-                """,
-                [
-                    {**vars(one), **_stamp(one), "feed": FEED, "nothing": fingerprint(b""), "run_id": run_id}
-                    for one in changed
-                ],
-            )
-
-
-def _is_recorded(unread: UnreadFile, known: Checkpoint | None) -> bool:
-    return known is not None and (
-        known.line_count > 0
-        or (known.status, known.message, known.hint, known.size_bytes, known.modified_ns)
-        == (unread.status, unread.reason, unread.hint, *_stamp(unread).values())
-    )
-
-
-def _stamp(unread: UnreadFile) -> dict[str, int]:
-    size_bytes, modified_ns = unread.stamp or (_TRY_AGAIN, 0)
-    return {"size_bytes": size_bytes, "modified_ns": modified_ns}
