@@ -105,7 +105,7 @@ def replay_entries(
     """Judge what waits once more, and load what passes now, as a run of its own.
 
     After a fix of a rule or a mapping, or once a late row has come. Records of files may be corrected by hand; rows of
-    databases are corrected there. Files of web logs with such lines are read again from their beginning.
+    databases are corrected there. A file of web logs in which a line passes is read again from its beginning.
 
     Examples: `dwh quarantine replay --dry-run`, `dwh quarantine replay --rule "product id is missing"`,
     `dwh quarantine replay 7 --edited order.json`

@@ -24,6 +24,7 @@ from warehouse.settings import Settings
 from warehouse.sources.registry import read_source
 from warehouse.weblogs import loader
 from warehouse.weblogs.files.checkpoints import FEED
+from warehouse.weblogs.rejudge import find_readable
 
 REPLAY, DISCARD = "replay-quarantine", "discard-quarantine"
 
@@ -88,15 +89,12 @@ def _replay(
             with run.session("edit") as connection:
                 edit_record(connection, {source: ids}, dry_edit)
         if source == FEED:
-            if not dry_run:
-                with connect(run.warehouse_url, autocommit=True) as connection:
-                    rows = connection.execute(
-                        "select distinct path from audit.file inner join audit.quarantine using (file_id) "
-                        "where quarantine_id = any(%s)",
-                        [list(ids)],
-                    ).fetchall()
-                loader.load(settings, run, restart=[path for (path,) in rows])
-        elif (declared := read_source(source, settings.sources)).feed is None:
+            with connect(run.warehouse_url, autocommit=True) as connection:
+                paths, passed = find_readable(settings, connection, ids)
+            if paths and not dry_run:
+                loader.load(settings, run, restart=paths)
+            return Replayed(source, run.run_id, len(ids), passed, loads, dry_run)
+        if (declared := read_source(source, settings.sources)).feed is None:
             loads = rejudge(run, declared, ids)
         else:
             staged = stage_entries(run, declared, ids, settings.lake)

@@ -143,6 +143,67 @@ def test_lines_of_web_logs_that_were_discarded_stay_so_when_their_file_is_read_a
     assert lake.rows(entries.format("null"))[0] == ("test of another", None, 2)
 
 
+def test_replay_of_web_logs_that_passes_nothing_loads_nothing_and_blocks_no_undo(
+    warehouse_url: str, tmp_path: Path
+) -> None:
+    lake = make_lake(tmp_path / "lake", warehouse_url)
+    environment = {**os.environ, "DWH_WAREHOUSE_URL": warehouse_url, "DWH_LAKE": str(tmp_path / "lake" / "lake"),
+                   "DWH_HOME": str(tmp_path / "lake" / "home"), "DWH_ARCHIVE": "false"}  # fmt: skip
+
+    def replay(*words: str) -> tuple[int, int]:
+        done = command.run("quarantine", "replay", *words, "--json", environment=environment)
+        assert done.returncode == 0, done.stderr
+        ((judged, passed),) = [(one["judged"], one["passed"]) for one in json.loads(done.stdout)]
+        return judged, passed
+
+    lake.put("a.log", line(1) + b"broken\n" + line(2))
+    lake.put("shop.log", line(3) + b"".join(b"shop.example:443 " + line(n) for n in (4, 5)) + b"cut off")
+    lake.put("gone.log", line(6) + b"broken, too\n").unlink()
+    lake.put("gone.log", line(6) + b"broken, too\n")
+    lake.load()
+    (lake.landing / "gone.log").unlink()
+    (first,) = lake.rows("select max(run_id) from audit.run")[0]
+    entries = (
+        "select file_id, line_number, run_id from audit.quarantine where resolved_at is null order by 1, 2"
+    )
+    before = lake.files(), lake.rows(entries), lake.rows("select distinct run_id from dwh.fact_weblog")
+    assert len(before[1]) == 5
+    for words in ((), ("--dry-run",), ("--run", str(first))):
+        assert replay(*words) == (5, 0)
+    assert before == (
+        lake.files(),
+        lake.rows(entries),
+        lake.rows("select distinct run_id from dwh.fact_weblog"),
+    )
+    # Once the format is declared, its lines pass; a dry run says how many, and the other file is left alone.
+    (tmp_path / "lake" / "lake" / "weblogs.toml").write_text(
+        '[[formats]]\nfiles = "shop.log"\npreset = "vhost_combined"\n'
+    )
+    assert replay("--dry-run") == replay() == (5, 2)
+    assert lake.sizes() == [1, 2, 6, 4, 5]
+    assert lake.rows(entries)[0] == before[1][0] and len(lake.rows(entries)) == 4
+    lake.assert_consistent()
+    (tmp_path / "lake" / "lake" / "weblogs.toml").unlink()
+
+
+def test_load_of_web_logs_is_undone_after_a_replay_that_passed_nothing(
+    warehouse_url: str, tmp_path: Path
+) -> None:
+    lake = make_lake(tmp_path / "lake", warehouse_url)
+    lake.put("a.log", line(1) + b"broken\n" + line(2))
+    lake.load()
+    (first,) = lake.rows("select max(run_id) from audit.run")[0]
+    environment = {**os.environ, "DWH_WAREHOUSE_URL": warehouse_url, "DWH_LAKE": str(tmp_path / "lake" / "lake"),
+                   "DWH_HOME": str(tmp_path / "lake" / "home"), "DWH_ARCHIVE": "false"}  # fmt: skip
+    for words in (("quarantine", "replay"), ("undo", str(first))):
+        done = command.run(*words, environment=environment)
+        assert done.returncode == 0, done.stderr
+    assert (lake.sizes(), lake.rows("select from audit.quarantine where resolved_at is null")) == ([], [])
+    lake.load()
+    assert lake.sizes() == [1, 2]
+    lake.assert_consistent()
+
+
 def test_file_whose_load_is_undone_after_a_line_was_discarded_is_loaded_again(
     warehouse_url: str, tmp_path: Path
 ) -> None:

@@ -6,7 +6,7 @@ lookups, and publish their batches one after another.
 
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -34,7 +34,7 @@ from warehouse.weblogs.maintenance.rederive import rederive_texts
 from warehouse.weblogs.quarantine import Quarantine
 from warehouse.weblogs.reader.addresses import Addresses, AddressReader
 from warehouse.weblogs.reader.buffers import Bytes, Mask, Places
-from warehouse.weblogs.reader.parse import Parsed, Rejected, split_lines
+from warehouse.weblogs.reader.parse import Lines, Parsed, Rejected, split_lines
 from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 from warehouse.weblogs.result import FileLoad, Progress, WeblogLoad
 from warehouse.weblogs.sink import Sink, TableSink
@@ -206,28 +206,18 @@ class Loader:
         return len(parsed.columns.line) + len(parsed.discarded)
 
     def _load_block(self, file: FileProgress, parser: BlockParser, block: Block) -> None:
-        discarded: Sequence[int] = ()
-        if block.is_oversized:
-            rule = "unfinished_line" if block.is_unterminated else "malformed_line"
-            reason = f"a line of {block.byte_count:,} bytes; only its beginning is kept here"
-            line_count, rejected = 1, [Rejected(0, rule, reason)]
-            self._quarantine.add(file, rejected, split_lines(block.buffer, block.size))
-        else:
-            parsed = parser.parse(block.buffer, block.size, self._addresses)
-            lines = parsed.lines
-            line_count, rejected, discarded = len(lines), parsed.rejected, parsed.discarded
-            if block.is_unterminated:
-                rejected, discarded = check_unterminated_line(file, parsed), ()
+        read = read_block(file, parser, block, self._addresses)
+        line_count, rejected = len(read.lines), read.rejected
+        if read.parsed is not None:
             if not (block.is_unterminated and rejected):
-                self._add_rows(file, parsed, block.size)
-            self._quarantine.add(file, rejected, lines)
-            file.has_combined |= bool(parsed.columns.agent_end.any())
-            if len(seconds := parsed.columns.seconds):
+                self._add_rows(file, read.parsed, block.size)
+            if len(seconds := read.parsed.columns.seconds):
                 file.extend_times(int(seconds.min()), int(seconds.max()))
+        self._quarantine.add(file, rejected, read.lines)
         if block.is_unterminated:
             file.unterminated_line_offset = file.byte_offset
         file.broken_rules.update(one.rule for one in rejected)
-        file.advance(block, line_count, len(rejected), discarded)
+        file.advance(block, line_count, len(rejected), read.discarded)
         self._batch.bytes_read += block.byte_count
         self._lines += line_count
         self._bytes += block.byte_count
@@ -346,6 +336,31 @@ class Loader:
             self._files[file.file_id] = FileLoad.of(file, self._files.get(file.file_id))
         self._batch = Batch()
         self._sink.maintain()
+
+
+@dataclass(frozen=True)
+class _ReadBlock:
+    """A block as it was read: lines that are rejected, and those that say how others are read, by their places."""
+
+    # None of a line that is too large to be read.
+    parsed: Parsed | None
+    lines: Lines
+    rejected: Sequence[Rejected]
+    discarded: Sequence[int]
+
+
+def read_block(file: FileProgress, parser: BlockParser, block: Block, addresses: AddressReader) -> _ReadBlock:
+    """Read a block of a file; the file notes whether its lines have a user agent."""
+    if block.is_oversized:
+        rule = "unfinished_line" if block.is_unterminated else "malformed_line"
+        reason = f"a line of {block.byte_count:,} bytes; only its beginning is kept here"
+        return _ReadBlock(None, split_lines(block.buffer, block.size), [Rejected(0, rule, reason)], ())
+    parsed = parser.parse(block.buffer, block.size, addresses)
+    read = _ReadBlock(parsed, parsed.lines, parsed.rejected, parsed.discarded)
+    if block.is_unterminated:
+        read = replace(read, rejected=check_unterminated_line(file, parsed), discarded=())
+    file.has_combined |= bool(parsed.columns.agent_end.any())
+    return read
 
 
 def check_unterminated_line(file: FileProgress, parsed: Parsed) -> list[Rejected]:
