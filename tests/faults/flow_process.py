@@ -5,9 +5,12 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import chdir
 from dataclasses import dataclass, field
+from functools import cache
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
+from multiprocessing.forkserver import ensure_running
 from types import ModuleType
 from typing import Any
 
@@ -70,10 +73,18 @@ def fork(target: Callable[..., None], *arguments: Any) -> ForkServerProcess:
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
+        _start_server()
         process.start()
     finally:
         sys.modules["__main__"] = main
     return process
+
+
+@cache
+def _start_server() -> None:
+    """Start the process that all others are forked from: not in a test's folder, whose .env its imports would read."""
+    with chdir("/"):
+        ensure_running()
 
 
 def start(
