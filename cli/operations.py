@@ -20,7 +20,7 @@ def deploy(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Register all deployments with schedules, work pool, automations and variables; repeatable.
+    """Register all deployments with schedules, work pool and automations; repeatable.
 
     What was changed on the server (a schedule that is paused or has another time, parameters, limits) stays, and is
     named; with --reset it is set as declared. Every declared source that has a URL (DWH_NAME_URL) gets a deployment;

@@ -1,4 +1,4 @@
-"""Register deployments, schedules, work pool, automations and variables on a Prefect server; repeatable.
+"""Register deployments, schedules, work pool and automations on a Prefect server; repeatable.
 
 What an operator has changed there stays (`flows.operator_changes`).
 """
@@ -62,7 +62,6 @@ def deploy(
         if reset:
             for deployment_id in ids.values():
                 client.resume_deployment(deployment_id)
-        _set_variables(client, changes, declared.resources.get("variables", {}))
         _set_automations(client, declared.resources.get("automations", []), reset)
         paused = _pause_undeclared(client, changes, ids.keys())
     return Deployed(ids, changes.kept, paused)
@@ -215,19 +214,6 @@ def _schedule(one: Any) -> dict[str, Any]:
         "parameters": one.parameters or {},
         "slug": one.slug,
     }
-
-
-def _set_variables(client: "SyncPrefectClient", changes: OperatorChanges, variables: dict[str, Any]) -> None:
-    from prefect.client.schemas.actions import VariableCreate, VariableUpdate
-
-    for name, value in variables.items():
-        found = client.read_variable_by_name(name)
-        current = {"value": found.value} if found else None
-        merged = changes.merge(f"variable {name}", {"value": value}, current)["value"]
-        if found is None:
-            client.create_variable(VariableCreate(name=name, value=merged))
-        else:
-            client.update_variable(VariableUpdate(name=name, value=merged))
 
 
 def _set_automations(client: "SyncPrefectClient", automations: list[dict[str, Any]], reset: bool) -> None:

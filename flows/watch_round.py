@@ -47,7 +47,7 @@ def watch_round() -> Watched:
     if not (sources := sources_with_url(settings)):
         log("no source has a URL here: that loads of sources are late is not noticed", logging.WARNING)
     declared = read_declarations(sources)
-    # A running watchdog is not late; the one to notice that it is, is `dwh watchdog` from cron.
+    # This is a round of it. That rounds stop is noticed by the monitor of DWH_HEARTBEAT_URL, which is called no more.
     expectations = [expected for expected in declared.expectations if expected.flow != NAME]
 
     def look(run: Run) -> Watched:

@@ -165,8 +165,6 @@ def test_everything_is_registered_and_registering_again_changes_nothing(
     pool = client.read_work_pool("dwh")
     assert (pool.concurrency_limit, places_of_command(pool.base_job_template)) == (4, [])
     assert len(client.read_automations_by_name(declared.resources["automations"][0]["name"])) == 1
-    variable = client.read_variable_by_name("dwh_time_zone")
-    assert variable is not None and variable.value == "America/Sao_Paulo"
 
 
 def test_the_form_of_a_deployment_has_types_defaults_and_words(
@@ -463,7 +461,7 @@ def test_deployment_of_a_source_that_is_no_longer_declared_is_paused_until_it_is
 def test_what_an_operator_has_changed_on_the_server_stays_until_it_is_reset(
     client: "SyncPrefectClient", tmp_path: Path
 ) -> None:
-    from prefect.client.schemas.actions import DeploymentUpdate, VariableUpdate, WorkPoolUpdate
+    from prefect.client.schemas.actions import DeploymentUpdate, WorkPoolUpdate
     from prefect.client.schemas.schedules import CronSchedule
     from prefect.events.schemas.automations import AutomationCore
     from prefect.workers.process import ProcessWorker
@@ -497,7 +495,6 @@ def test_what_an_operator_has_changed_on_the_server_stays_until_it_is_reset(
     template = ProcessWorker.get_default_base_job_template()
     assert places_of_command(template) == ["configuration", "variables"]
     client.update_work_pool("dwh", WorkPoolUpdate(concurrency_limit=9, base_job_template=template))
-    client.update_variable(VariableUpdate(name="dwh_time_zone", value="Asia/Tokyo"))
     client.update_automation(
         automation.id,
         AutomationCore.model_validate(
@@ -510,7 +507,6 @@ def test_what_an_operator_has_changed_on_the_server_stays_until_it_is_reset(
     def others() -> tuple[Any, ...]:
         return (
             client.read_work_pool("dwh").concurrency_limit,
-            client.read_variable_by_name("dwh_time_zone").value,
             client.read_automations_by_name(automation.name)[0].enabled,
             [name for name in names if client.read_deployment(ids[name]).paused],
         )
@@ -519,13 +515,12 @@ def test_what_an_operator_has_changed_on_the_server_stays_until_it_is_reset(
         done = deploy(declared, folder=tmp_path)
         assert registered(client, names) == changed
         assert places_of_command(client.read_work_pool("dwh").base_job_template) == []
-        assert others() == (9, "Asia/Tokyo", False, ["refresh-marts"])
+        assert others() == (9, False, ["refresh-marts"])
         assert done.kept == {
             "ingest-shop": ["schedules"],
             "refresh-marts": ["schedules"],
             "daily-warehouse": ["parameters", "concurrency_limit"],
             "work pool dwh": ["concurrency_limit"],
-            "variable dwh_time_zone": ["value"],
         }
 
     # A newer release brings other schedules: they reach what nobody has changed.
@@ -539,7 +534,7 @@ def test_what_an_operator_has_changed_on_the_server_stays_until_it_is_reset(
 
     deploy(declared, folder=tmp_path, reset=True)
     assert registered(client, names) == before
-    assert others() == (4, "America/Sao_Paulo", True, [])
+    assert others() == (4, True, [])
     assert deploy(declared, folder=tmp_path).kept == {}
 
 
