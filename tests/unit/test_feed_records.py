@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from warehouse.feeds.rows import RowMaker
 from warehouse.feeds.table_records import TableRecords
 from warehouse.feeds.typed import CONVERTERS, MOST_KEY_BYTES, Mistyped
 from warehouse.files.content import ContentReader
-from warehouse.sources.feed import ColumnType
+from warehouse.sources.feed import ColumnType, DecimalMark
 from warehouse.sources.registry import read_source
 
 SOURCE = read_source("orders")
@@ -256,3 +257,27 @@ def test_a_quote_that_is_not_closed_takes_no_other_row_with_it(tmp_path: Path) -
         (10, '7,"Seven', None),
         (11, "8,Eight", "Eight"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("mark", "numbers"),
+    [
+        # A comma before three digits may stand before decimals or between thousands: it is no number.
+        (None, {"1,234": "1,234", "-12,345": "-12,345", "1.234": "1.234", "1.234,5": "1234.5", "0,125": "0.125",
+                "1,23": "1.23", "1234,567": "1234.567", "1,234.5": "1,234.5"}),
+        (",", {"1,234": "1.234", "1.234": "1234", "1.234.567,8": "1234567.8", "12.5": "12.5", "-7": "-7"}),
+        (".", {"1,234": "1234", "1.234": "1.234", "1,234,567.8": "1234567.8", "12,5": "12,5", "-7": "-7"}),
+    ],
+)  # fmt: skip
+def test_a_comma_is_what_the_feed_says_it_is(
+    mark: DecimalMark | None, numbers: dict[str, str], tmp_path: Path
+) -> None:
+    source = read_source("companies")
+    assert source.feed is not None
+    table = replace(source.record, columns={"cuit": "text", "amount": "numeric"})
+    path = tmp_path / "a.csv"
+    path.write_text("cuit;amount\n" + "".join(f"{n};{number}\n" for n, number in enumerate(numbers)))
+    with ContentReader(path) as content:
+        blocks = TableRecords(content, replace(source.feed, decimal_mark=mark), table).blocks()
+        read = [row.fields["amount"] for block in blocks for row in block if row.fields]
+    assert dict(zip(numbers, read, strict=True)) == numbers

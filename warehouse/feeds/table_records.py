@@ -7,19 +7,25 @@ import csv
 import io
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from itertools import islice
 from typing import Any, Final
 
 from warehouse.feeds.record import Number, Problem, Record, in_blocks
 from warehouse.files.content import ContentReader
-from warehouse.sources.feed import Feed, plain_header
+from warehouse.sources.feed import DecimalMark, Feed, plain_header
 from warehouse.sources.source import Table
 
 _SEPARATORS: Final = ",;\t|"
 _WORKBOOK: Final = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
-_COMMA = re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+", re.ASCII)
+# By the decimal mark, numbers that are written with it; those with neither sign are numbers as they are.
+_NUMBERS: Final[Mapping[DecimalMark | None, re.Pattern[str]]] = {
+    # With a comma before the decimals. One before three digits may stand between thousands: 1,234 is no number.
+    None: re.compile(r"(?![+-]?[1-9]\d{0,2},\d{3}$)[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+", re.ASCII),
+    ",": re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?", re.ASCII),
+    ".": re.compile(r"[+-]?(\d+|\d{1,3}(,\d{3})+)(\.\d+)?", re.ASCII),
+}
 # Rows in which the header is looked for: a title may stand above it.
 _TITLE_ROWS: Final = 20
 # Cells beyond the header, in _rescued_data.
@@ -180,7 +186,10 @@ class TableRecords:
         if not isinstance(value, str):
             return value
         if kind in ("numeric", "bigint"):
-            return Number(value.replace(".", "").replace(",", ".")) if _COMMA.fullmatch(value) else value
+            mark = self._feed.decimal_mark
+            if not _NUMBERS[mark].fullmatch(value):
+                return value
+            return Number(value.replace(",", "") if mark == "." else value.replace(".", "").replace(",", "."))
         if kind in ("date", "timestamptz"):
             return _as_iso(value, self._feed.date_formats)
         return value

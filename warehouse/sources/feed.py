@@ -17,6 +17,7 @@ ColumnType = Literal["text", "numeric", "bigint", "boolean", "date", "timestampt
 # What becomes of a field that is new, gone or of another type: it is kept in _rescued_data (rescue), it becomes a
 # column (evolve), or nothing is loaded until somebody has looked at it (stop).
 FeedPolicy = Literal["rescue", "evolve", "stop"]
+DecimalMark = Literal[".", ","]
 # Columns that the engine adds to the table of records.
 RESCUED, FILE_ID, FILE, LINE, RECORDED_AT = "_rescued_data", "_file_id", "_file", "_line", "record_timestamp"
 RECORD_COLUMNS: Mapping[str, tuple[str, str]] = {
@@ -58,6 +59,8 @@ class Feed:
     needs_done_marker: bool = False
     # How dates are written in tables, beside ISO 8601, in the order in which they are tried: strptime's formats.
     date_formats: tuple[str, ...] = ()
+    # Which sign stands before the decimals in tables, if the other one stands between thousands; None: as found.
+    decimal_mark: DecimalMark | None = None
     # Other names that a column may have in the header, by the column's own.
     header_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     on_schema_change: FieldPolicy = FieldPolicy()
@@ -107,6 +110,7 @@ class FeedSpec(BaseModel):
     settle_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
     done_marker: bool = False
     date_formats: tuple[Annotated[str, AfterValidator(_date_format)], ...] = ()
+    decimal_mark: DecimalMark | None = None
     header_names: dict[str, tuple[str, ...]] = {}
     on_schema_change: Annotated[FieldPolicy, BeforeValidator(for_every_change)] = FieldPolicy()
 
@@ -123,6 +127,7 @@ class FeedSpec(BaseModel):
             self.settle_seconds,
             self.done_marker,
             self.date_formats,
+            self.decimal_mark,
             self.header_names,
             self.on_schema_change,
         )

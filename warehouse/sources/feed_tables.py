@@ -53,7 +53,12 @@ def check_feed_tables(tables: Mapping[str, Table], feed: Feed | None, path: Path
             _check_list(table, record, tables, f"{path} [tables.{table.name}]")
     where = f"{path} [feed]"
     if feed.format == "json":
-        for name, value in (("date_formats", feed.date_formats), ("header_names", feed.header_names)):
+        of_tables = {
+            "date_formats": feed.date_formats,
+            "decimal_mark": feed.decimal_mark,
+            "header_names": feed.header_names,
+        }
+        for name, value in of_tables.items():
             if value:
                 raise DeclarationError(
                     f"{where}: '{name}' is for tables, and format is json.", hint="Remove it."
