@@ -118,6 +118,20 @@ def test_what_is_proposed_can_be_declared_and_waits_in_quarantine_until_it_is_fi
     assert differences(foreign, source=source) == {}
 
 
+@pytest.mark.parametrize("foreign", [MARKETPLACE], indirect=True)
+def test_a_column_that_the_sql_delivers_cannot_be_unmapped(foreign: Pipeline, tmp_path: Path) -> None:
+    files = dict(proposed(foreign, "olist", "public").files)
+    before, header, after = files["source.toml"].partition("[entities.customer]")
+    files["source.toml"] = (
+        before + header + after.replace("# unmapped_columns = []", 'unmapped_columns = ["email"]', 1)
+    )
+    source = declared(tmp_path, "olist", files)
+    columns = {table: source_columns(foreign.shop, table) for table in source.tables}
+    assert [fault.what for fault in find_declaration_faults(foreign.warehouse, source, columns)] == [
+        "conform/customer.sql of source 'olist' delivers what is declared as unmapped: email."
+    ]
+
+
 # As frameworks make tables: stamps under other names and of other precisions, names that need care.
 FRAMEWORKS = """
     create table users (id uuid primary key, name text, created_at timestamp(6), updated_at timestamp(6));
@@ -357,6 +371,26 @@ def test_table_without_columns_and_key_that_includes_others_are_proposed(foreign
     proposal = propose("olist", read_live_tables(foreign.shop))
     assert "hollow has no key: name columns that identify a row." in proposal.notes
     assert '[tables.incl]\nkey = ["id"]\n' in proposal.files["source.toml"]
+
+
+@pytest.mark.parametrize("foreign", [MARKETPLACE], indirect=True)
+def test_a_table_that_inherits_is_proposed_with_a_note_that_its_rows_are_its_parents_too(
+    foreign: Pipeline,
+) -> None:
+    foreign.do(
+        "create table vip (discount int, primary key (customer_id)) inherits (customers)",
+        "create table part (id int primary key) partition by range (id)",
+        "create table part_1 partition of part for values from (1) to (9)",
+    )
+    proposal = propose("olist", read_live_tables(foreign.shop))
+    assert [note for note in proposal.notes if "inherits" in note] == [
+        "vip inherits from customers: its rows are read as rows of that table, too. Declare it only for columns of its "
+        "own."
+    ]
+    assert (
+        "# inherits from customers: its rows are read there, too\n[tables.vip]\n"
+        in proposal.files["source.toml"]
+    )
 
 
 VIEWS = """

@@ -113,6 +113,14 @@ TABLES = '[tables.shopper]\nkey = ["id"]\n'
             "'unmapped_columns' must be a list",
             "",
         ),
+        *(
+            (
+                f'{TABLES}[entities.customer]\nfrom = "shopper"\nunmapped_columns = ["email", "{name}"]\n',
+                f"unmapped_columns names '{name}', which is no column of customer beside its key",
+                "acquisition_source, birth_date",
+            )
+            for name in ("e_mail", "customer_id")
+        ),
         (
             TABLES + '[entities.customer]\nfrom = "shopper"\nlack = ["x"]\n',
             "nothing called lack",
@@ -269,6 +277,7 @@ WRONG_FEEDS = [
     ("[feed]", "[feed]\ndone_marker = true\nsettle_seconds = 5", "both are declared", "Remove settle_seconds"),
     ("[feed]", '[feed]\nignore = "*.bak"', "'ignore' must be a list of names of files", 'ignore = ["…"]'),
     ("[feed]", '[feed]\ncontract = "mall_sale"', "mall_sale.yml is missing", "remove contract from [feed]"),
+    ("[feed]", '[feed]\ndecimal_mark = "."', "'decimal_mark' is for tables", "Remove it"),
     ("[feed]", '[feed]\ndate_formats = ["%d.%m.%Y"]', "'date_formats' is for tables", "Remove it"),
     (
         "[tables.sale]\n",
@@ -330,6 +339,7 @@ TABLE_FEED = FEED.replace(LINES, "").replace('"json"', '"table"').replace('from 
     [
         ('date_formats = ["dd.mm.yyyy"]', "'dd.mm.yyyy' in date_formats is no format of dates"),
         ('date_formats = ["%d.%m.%Y", "%d.%m"]', "'%d.%m' in date_formats is no format of dates"),
+        ('decimal_mark = ";"', "decimal_mark cannot be ';'"),
         ('date_formats = "%d.%m.%Y"', "'date_formats' must be a list of formats"),
         ('header_names = { sale = ["number"] }', "header_names names 'sale', which is no column of sale"),
         ('header_names = { line = "row" }', "'line' must be a list of names"),

@@ -80,13 +80,16 @@ def delivered_columns(batch: Batch) -> list[str]:
     if isinstance(batch.target, Fact):
         optional |= {f"{dimension}_id" for dimension in batch.target.derived}
     missing = sorted(required - set(delivered) - entity.unmapped_columns - optional)
-    if unknown or missing:
+    # Their rules would not apply to values that are there.
+    unmapped = sorted(entity.unmapped_columns.intersection(delivered))
+    if unknown or missing or unmapped:
         problems = [f"delivers unknown columns: {', '.join(unknown)}"] if unknown else []
         problems += [f"does not deliver: {', '.join(missing)}"] if missing else []
+        problems += [f"delivers what is declared as unmapped: {', '.join(unmapped)}"] if unmapped else []
         raise DeclarationError(
             f"conform/{entity.name}.sql of source '{entity.source}' {'; '.join(problems)}.",
-            hint="Rename or add them, or list what the source has no data for as unmapped_columns in "
-            f"[entities.{entity.name}].",
+            hint="Rename or add them, or list what the source has no data for, and nothing else, as "
+            f"unmapped_columns in [entities.{entity.name}].",
         )
     return delivered
 

@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from warehouse.errors import DeclarationError
 from warehouse.model.star import DIMENSIONS, TARGETS, Fact
+from warehouse.model.tables import delivered_columns
 from warehouse.sources.feed import RECORDED_AT, ColumnType, FeedSpec, FieldPolicy, for_every_change
 from warehouse.sources.feed_tables import check_feed_tables
 from warehouse.sources.joins import CHANGED, Join, check_joins, parse_join, quoted
@@ -215,6 +216,12 @@ def _entity(folder: Path, name: str, spec: _EntitySpec, tables: Mapping[str, Tab
         raise DeclarationError(
             f"{where}: precedence must name '{folder.name}' and another source.",
             hint=f'precedence = ["…", "{folder.name}"]: first the source whose rows count.',
+        )
+    columns = {column.name for column in delivered_columns(targets[name])} - {*natural}
+    if unknown := [column for column in spec.unmapped_columns if column not in columns]:
+        raise DeclarationError(
+            f"{where}: unmapped_columns names '{unknown[0]}', which is no column of {name} beside its key.",
+            hint=f"It has: {', '.join(sorted(columns))}.",
         )
     sql = folder / "conform" / f"{name}.sql"
     if not sql.is_file():

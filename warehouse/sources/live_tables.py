@@ -35,6 +35,8 @@ class LiveTable:
     types: Mapping[str, str]
     # Of each foreign key its columns, the schema, name and columns of the table that it refers to.
     references: Sequence[tuple[Sequence[str], str, str, Sequence[str]]]
+    # Tables that it inherits from: their rows are its own, too.
+    inherits: Sequence[str] = ()
 
     @property
     def is_table(self) -> bool:
@@ -126,7 +128,10 @@ _TABLES = """
                 where conrelid = relation.oid and contype = 'f'
             ),
             '[]'
-        ) as "references"
+        ) as "references",
+        array(
+            select inhparent::regclass::text from pg_inherits where inhrelid = relation.oid order by inhseqno
+        ) as inherits
     from pg_class as relation
     inner join pg_namespace on pg_namespace.oid = relnamespace
     -- The rows of a partitioned table are those of its partitions.

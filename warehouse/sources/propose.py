@@ -75,6 +75,12 @@ def propose(source: str, tables: Sequence[LiveTable], chosen: Mapping[str, str] 
     if schema != "public":
         header += f"\nschema = {_text(schema)}"
     notes = [note for name, one in named.items() if (note := _note_on_key(name, one, is_entity=name in keys))]
+    notes += [
+        f"{name} inherits from {', '.join(one.inherits)}: its rows are read as rows of that table, too. Declare it "
+        "only for columns of its own."
+        for name, one in named.items()
+        if one.inherits
+    ]
     notes += [f"No table was taken for {one.entity}." for one in TARGETS if one not in entities]
     return Proposal({"source.toml": "\n\n".join([header, *sections]) + "\n", **files}, tuple(notes))
 
@@ -165,6 +171,8 @@ def _table_section(name: str, table: LiveTable, schema: str, entity_key: Sequenc
     key = entity_key or (table.key if table.is_table else table.guessed_key)
     size = f"about {table.rows:,} rows, {table.size}" if table.rows else table.size
     lines = [f"# {size if table.is_table else f'a {table.kind}'}"]
+    if table.inherits:
+        lines.append(f"# inherits from {_one_line(', '.join(table.inherits))}: its rows are read there, too")
     lines.append(f"[tables.{_key(name)}]")
     if table.schema != schema:
         lines.append(f"schema = {_text(table.schema)}")
