@@ -192,7 +192,13 @@ def _declared(connection: psycopg.Connection, time_zone: str | None) -> Iterator
     # Alembic is heavy, and of the checks this one alone needs it.
     from warehouse.migrations import declared
 
-    drift = [Finding("warehouse", "wrong", f"Table {one}.", one.hint) for one in find_drift(connection)]
+    differences = find_drift(connection)
+    missing = {one.table for one in differences if one.is_missing_table}
+    drift = [
+        Finding("warehouse", "wrong", f"Table {one}.", one.hint)
+        for one in differences
+        if one.is_missing_table or one.table not in missing
+    ]
     repairable = [
         Finding("warehouse", "wrong", f"{difference[0].upper()}{difference[1:]}.", "Run `dwh migrate`.")
         for difference in declared.differences(connection, time_zone)

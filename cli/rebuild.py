@@ -11,7 +11,7 @@ from cli.run import perform, show
 def rebuild(
     tables: Annotated[
         list[str] | None,
-        typer.Argument(metavar="TABLE…", help="As raw.shop_customer, dwh.dim_customer, dwh.fact_weblog."),
+        typer.Argument(metavar="TABLE…", help="As customer, raw.shop_customer, dwh.dim_customer, weblog."),
     ] = None,
     every_table: Annotated[
         bool, typer.Option("--all", help="Every mirror, dimension and fact, and web logs.")
@@ -32,13 +32,13 @@ def rebuild(
     archive's runs first. Facts are computed again. Files of web logs are loaded again of which requests are missing; if
     a table of them is named, all.
 
-    Examples: `dwh rebuild dwh.dim_customer`, `dwh rebuild --all`, `dwh rebuild --all --as-of 120`
+    Examples: `dwh rebuild customer`, `dwh rebuild --all`, `dwh rebuild --all --as-of 120`
     """
     from warehouse.errors import WrongParameters
 
     if bool(tables) == every_table:
         raise WrongParameters(
-            "Which tables?", hint="Name them, as `dwh rebuild dwh.dim_customer`, or: dwh rebuild --all."
+            "Which tables?", hint="Name them, as `dwh rebuild customer`, or: dwh rebuild --all."
         )
     result = perform("rebuild", tables=tables or None, as_of=as_of)
     if as_of is not None:

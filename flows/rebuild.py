@@ -11,6 +11,7 @@ from warehouse.load import marts
 from warehouse.rebuild import as_of as past
 from warehouse.rebuild import rebuild as engine
 from warehouse.rebuild.damage import WEBLOG_AGGREGATES, WEBLOG_TABLES, has_weblogs
+from warehouse.rebuild.tables import full_name
 from warehouse.rebuild.take_over import take_over
 from warehouse.reconcile.verdict import Verdict
 from warehouse.runs.audit import Load, Run, ensure_alive
@@ -28,12 +29,14 @@ def rebuild(tables: list[str] | None = None, as_of: int | None = None) -> FlowRe
     in place in one transaction; then files of web logs are loaded again of which requests are missing.
 
     Args:
-        tables: Mirrors, dimensions and facts, as raw.shop_customer or dwh.dim_customer; unset: all.
+        tables: Mirrors, dimensions and facts, as raw.shop_customer, dwh.dim_customer or customer; unset: all.
         as_of: Build mirrors, dimensions and daily snapshots as this run left them into a schema of its own; live tables
             stay as they are.
     """
     settings = with_urls(Settings.load())
     archive = Archive.of(settings)
+    if tables is not None:
+        tables = [full_name(one) for one in tables]
     if tables is None and as_of is None:
         take_over(settings.warehouse, archive, log)
 

@@ -191,6 +191,10 @@ def test_shop_is_generated_loaded_and_explained(dwh: CommandLine) -> None:
     assert told.returncode == 0
     assert all(part in told.stdout for part in ("ingest-shop", "dwh.fact_order_item", "raw.shop_order_item"))
 
+    # Tables are named as for `dwh explain`; the facts are computed from the mirrors, which have all of them.
+    rebuilt = {one["table_name"]: one["verdict"] for one in dwh.json("rebuild", "order_item")}
+    assert rebuilt["dwh.fact_order_item"] == "equal"
+
 
 def test_shop_that_holds_data_is_not_overwritten(dwh: CommandLine) -> None:
     sizes = ["--rows", "5", "--companies", "2", "--customers", "5", "--products", "5"]
@@ -458,6 +462,7 @@ def test_doctor_finds_what_is_wrong_and_how_to_repair_it(dwh: CommandLine, shop:
     shop.warehouse.execute("revoke select on mart.sales from dwh_reader")
     shop.warehouse.execute("comment on view mart.sales is 'Sold'")
     shop.warehouse.execute("create index by_name on dwh.dim_product (name)")
+    shop.warehouse.execute("drop table mart.customer_segments")
     examined = dwh.as_program(
         "doctor",
         "--json",
@@ -478,6 +483,7 @@ def test_doctor_finds_what_is_wrong_and_how_to_repair_it(dwh: CommandLine, shop:
         ("source shop", "There is no data contract for product"),
         ("contracts", f"{contracts / 'weblog.yml'} is not YAML"),
         ("warehouse", "Table dwh.dim_product"),
+        ("warehouse", "Table mart.customer_segments"),
         ("GeoIP file", "There is no GeoIP file at /nowhere.mmdb."),
         ("mail", "The mail server smtp"),
     }
@@ -487,6 +493,10 @@ def test_doctor_finds_what_is_wrong_and_how_to_repair_it(dwh: CommandLine, shop:
     assert all(hint for about, _, _, hint in found if about == "contracts")
     assert hints["Table dwh.dim_product: index by_name is in the database, and not declared."].startswith(
         "Drop it"
+    )
+    missing = "Table mart.customer_segments: table is declared, and not in the database."
+    assert hints[missing].endswith(
+        "let a login that has role dwh_owner run `dwh rebuild mart.customer_segments`."
     )
     unguarded = (
         "No unique index guards (id) of public.brand, its declared key: a run fails where two rows share it."

@@ -11,7 +11,7 @@ from warehouse.explain.members import explain_member
 from warehouse.explain.node import Node, UnknownRow
 from warehouse.explain.origin import Origin
 from warehouse.explain.rows import similar_keys
-from warehouse.model.star import TARGETS, DailySnapshot, Dimension, Target
+from warehouse.model.star import TARGETS, TARGETS_BY_NAME, DailySnapshot, Dimension, Target
 from warehouse.sources.source import Source, Table
 
 
@@ -69,11 +69,8 @@ def explain(
 
 def _resolve(sources: Sequence[Source], table: str) -> tuple[Target | None, Table | None]:
     """The dimension, fact or mirror of that name."""
-    targets = {
-        name: target for target in TARGETS for name in (target.entity, target.table, f"dwh.{target.table}")
-    }
-    if table in targets:
-        return targets[table], None
+    if table in TARGETS_BY_NAME:
+        return TARGETS_BY_NAME[table], None
     mirrors = {
         name: one for source in sources for one in source.tables for name in (one.mirror, f"raw.{one.mirror}")
     }
@@ -84,7 +81,7 @@ def _resolve(sources: Sequence[Source], table: str) -> tuple[Target | None, Tabl
         + ["weblog"]
         + [one for one in mirrors if one.startswith("raw.")]
     )
-    close = get_close_matches(table, [*targets, *mirrors, "weblog"], 3)
+    close = get_close_matches(table, [*TARGETS_BY_NAME, *mirrors, "weblog"], 3)
     raise SettingsError(
         f"There is no table {table!r} that could be explained.",
         hint=f"Did you mean {' or '.join(close)}?" if close else f"There are: {', '.join(known)}.",

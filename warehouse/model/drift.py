@@ -54,7 +54,17 @@ class Difference:
         """What to do about it: `dwh migrate` changes tables by numbered migrations only."""
         if self.declared is None:
             return "Drop it; to have it, declare it and run `dwh migrate --new TITLE`."
-        return "If the declaration is new, run `dwh migrate --new TITLE`; else restore the table as declared."
+        else_ = (
+            f"let a login that has role dwh_owner run `dwh rebuild {self.table}`"
+            if self.is_missing_table
+            else "restore the table as declared"
+        )
+        return f"If the declaration is new, run `dwh migrate --new TITLE`; else {else_}."
+
+    @property
+    def is_missing_table(self) -> bool:
+        """Whether the table itself is missing, and with it all other parts of it."""
+        return self.found is None and self.part.kind == "table"
 
 
 Shapes = Mapping[tuple[str, str], Mapping[Part, Shape]]

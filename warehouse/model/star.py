@@ -1,5 +1,6 @@
 """The star schema of sales, declared once: dimensions with attributes, facts with grain, references and measures."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from warehouse.model.declaration import (
@@ -22,6 +23,7 @@ __all__ = [
     "FACTS",
     "SNAPSHOTS",
     "TARGETS",
+    "TARGETS_BY_NAME",
     "DailySnapshot",
     "Dimension",
     "Fact",
@@ -306,3 +308,7 @@ SNAPSHOTS: Final = (
 
 # Dimensions first: a fact takes the versions that its own run has just written.
 TARGETS: Final[tuple[Target, ...]] = (*DIMENSIONS, *FACTS, *SNAPSHOTS)
+# By what people call them: customer, dim_customer, dwh.dim_customer.
+TARGETS_BY_NAME: Final[Mapping[str, Target]] = {
+    name: target for target in TARGETS for name in (target.entity, target.table, f"dwh.{target.table}")
+}

@@ -11,13 +11,14 @@ from warehouse.extract.catalog import find_missing, mirror_exists
 from warehouse.extract.column import Column
 from warehouse.extract.staging_tables import column_comment, comment_on
 from warehouse.load.mirror_ddl import finish_mirror
-from warehouse.model import weblog_aggregates
+from warehouse.model import weblog, weblog_aggregates
 from warehouse.model.calendar import DATE
 from warehouse.model.calendar_sql import add_days, first_days
 from warehouse.model.schema import TABLES, create_table
 from warehouse.model.staging import staging_tables
-from warehouse.model.star import DIMENSIONS, SNAPSHOTS, DailySnapshot
+from warehouse.model.star import DIMENSIONS, SNAPSHOTS, TARGETS_BY_NAME, DailySnapshot
 from warehouse.model.weblog_aggregates import create_aggregate
+from warehouse.rebuild.damage import WEBLOG_TABLES
 from warehouse.sources.source import Table
 
 
@@ -84,6 +85,18 @@ def published_tables() -> Mapping[str, tuple[str, ...]]:
         **{f"dwh.{one.table}": snapshot_key(one) for one in SNAPSHOTS},
         **{str(one): (one.columns[0].name,) for one in REFERENCE_TABLES},
     }
+
+
+def full_name(table: str) -> str:
+    """Schema and name of a table that may be named as `dwh explain` takes it: customer, dim_customer, shop_product."""
+    if "." in table:
+        return table
+    if target := TARGETS_BY_NAME.get(table):
+        return f"dwh.{target.table}"
+    if table == "weblog":
+        return str(weblog.FACT)
+    in_star = f"dwh.{table}"
+    return in_star if in_star in WEBLOG_TABLES | published_tables().keys() else f"raw.{table}"
 
 
 def columns_of(connection: psycopg.Connection, schema: str, table: str) -> Mapping[str, str]:
