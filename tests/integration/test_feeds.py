@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg import sql
 
 from tests import command
 from tests.pipeline import Pipeline, content
@@ -18,6 +19,7 @@ from warehouse.feeds import json_records, second_reader
 from warehouse.feeds.replay import stage_entries
 from warehouse.feeds.stage import stage_feed
 from warehouse.files.lake import LakeError
+from warehouse.load import marts
 from warehouse.load.publish import publish
 from warehouse.reconcile.reconcile import reconcile_feed, reconcile_source
 from warehouse.runs.audit import start_run
@@ -559,6 +561,46 @@ def test_customers_products_and_sellers_are_the_shops_or_inferred_until_the_shop
     shop.capture()
     feed.run()
     assert feed.published.rows_changed == 0, "both were valid when it was ordered"
+
+
+def test_marts_name_the_shops_customers_and_products_that_partners_sold(
+    beside_the_shop: tuple[Pipeline, FeedPipeline],
+) -> None:
+    shop, feed = beside_the_shop
+    shop.open_shop()
+    shop.capture()
+    feed.land(
+        "a.json", [an_order("P-1"), an_order("P-2", {"product_id": "77"}, customer_document_number="0099")]
+    )
+    feed.run()
+    # 77 and 0099 are inferred members of the feed, and stay so where another source has these keys, too.
+    for name, key in (("product", "77"), ("customer", "0099")):
+        shop.warehouse.execute(
+            sql.SQL(
+                "insert into dwh.{} (source_system, {}, name, valid_from, row_hash, run_id) "
+                "values ('elsewhere', %s, 'Another', '1900-01-01', 0, 0)"
+            ).format(sql.Identifier(f"dim_{name}"), sql.Identifier(f"{name}_id")),
+            [key],
+        )
+    with start_run(feed.warehouse_url, flow="refresh-marts") as run:
+        marts.refresh(run)
+    ((product, category),) = shop.rows("select name, category from dwh.dim_product where product_id = '1'")
+    assert feed.rows(
+        "select product_id, product_name, category from mart.top_sellers where source_system = 'orders' order by 1"
+    ) == [("1", product, category), ("77", None, None)]
+    for mart in ("top_products_by_region", "top_profitable_products"):
+        assert feed.rows(
+            f"select product_id, product_name from mart.{mart} where source_system = 'orders' order by 1"
+        ) == [("1", product), ("77", None)], mart
+    buyers = feed.rows(
+        "select customer_id, customer_key, name from dwh.dim_customer "
+        "where source_system || customer_id in ('shop1', 'orders0099') order by 1"
+    )
+    for mart in ("customer_ranking", "customer_order_totals"):
+        assert buyers == feed.rows(
+            "select customer_id, customer_key, customer_name "
+            f"from mart.{mart} where source_system = 'orders' order by 1"
+        ), mart
 
 
 def test_an_order_that_the_shop_has_too_counts_once_as_the_shop_has_it(

@@ -19,5 +19,14 @@ select
     sales.last_ordered_date
 from mart.customer_sales as sales
 left join dwh.dim_customer as customer
-    on sales.customer_id = customer.customer_id and sales.source_system = customer.source_system
-    and customer.is_current
+    on sales.customer_id = customer.customer_id and customer.is_current
+    -- A partner's order may name a customer of another source: of its own one, else of the only one that has it.
+    and customer.source_system = (
+        select
+            coalesce(
+                max(one.source_system) filter (where one.source_system = sales.source_system),
+                case when min(one.source_system) = max(one.source_system) then min(one.source_system) end
+            )
+        from dwh.dim_customer as one
+        where one.customer_id = sales.customer_id
+    )

@@ -21,7 +21,16 @@ select
     ranked.as_of_date
 from mart.customer_rfm as ranked
 left join dwh.dim_customer as customer
-    on ranked.customer_id = customer.customer_id and ranked.source_system = customer.source_system
-    and customer.is_current
+    on ranked.customer_id = customer.customer_id and customer.is_current
+    -- A partner's order may name a customer of another source: of its own one, else of the only one that has it.
+    and customer.source_system = (
+        select
+            coalesce(
+                max(one.source_system) filter (where one.source_system = ranked.source_system),
+                case when min(one.source_system) = max(one.source_system) then min(one.source_system) end
+            )
+        from dwh.dim_customer as one
+        where one.customer_id = ranked.customer_id
+    )
 -- By the index of the rank: the first customers of each source and currency come first, however many there are.
 order by ranked.customer_rank, ranked.source_system, ranked.currency

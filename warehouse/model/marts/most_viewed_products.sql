@@ -30,5 +30,15 @@ select
 from most_viewed
 left join dwh.dim_country as country on most_viewed.country = country.country
 left join dwh.dim_product as product
-    on most_viewed.product_id = product.product_id and product.source_system = 'shop' and product.is_current
+    on most_viewed.product_id = product.product_id and product.is_current
+    -- Web logs name no source: the product is the shop's, else that of the only source that has it.
+    and product.source_system = (
+        select
+            coalesce(
+                max(one.source_system) filter (where one.source_system = 'shop'),
+                case when min(one.source_system) = max(one.source_system) then min(one.source_system) end
+            )
+        from dwh.dim_product as one
+        where one.product_id = most_viewed.product_id
+    )
 order by product_rank

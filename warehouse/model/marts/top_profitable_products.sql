@@ -24,6 +24,16 @@ select
     ranked.profit_amount
 from ranked
 left join dwh.dim_product as product
-    on ranked.product_id = product.product_id and ranked.source_system = product.source_system and product.is_current
+    on ranked.product_id = product.product_id and product.is_current
+    -- A partner's order may name a product of another source: of its own one, else of the only one that has it.
+    and product.source_system = (
+        select
+            coalesce(
+                max(one.source_system) filter (where one.source_system = ranked.source_system),
+                case when min(one.source_system) = max(one.source_system) then min(one.source_system) end
+            )
+        from dwh.dim_product as one
+        where one.product_id = ranked.product_id
+    )
 where ranked.product_rank <= 5
 order by ranked.source_system, ranked.currency, ranked.category, ranked.product_rank
