@@ -20,6 +20,7 @@ from tests.pipeline import Pipeline
 from warehouse.db.connections import connect
 from warehouse.errors import AccessRefused, DeclarationError, SchemaDrift, SourceChanged, SourceError
 from warehouse.extract.limits import ReadLimits
+from warehouse.extract.open_transactions import find_open_transactions
 from warehouse.extract.snapshot import check_readable
 from warehouse.migrations.revisions import upgrade
 from warehouse.sources.registry import read_source
@@ -713,6 +714,35 @@ def test_row_level_security_that_hides_rows_is_reported(shop: Pipeline) -> None:
     assert in_mirror(shop, "customer") == in_source(shop, "customer")
 
 
+@pytest.mark.parametrize("invoker", [True, False])
+def test_row_level_security_behind_a_view_is_reported(shop: Pipeline, invoker: bool) -> None:
+    """Of the table a policy may apply to who reads the view, or to its owner."""
+    shop.do(
+        "create table base (id int primary key, updated_at timestamptz)",
+        "insert into base values (1, now()), (2, now())",
+        f"create view thing with (security_invoker = {invoker}) as select * from base",
+        "alter table base enable row level security",
+        "create policy shy on base using (id > 1)",
+    )
+    with a_reader(shop, "grant select on base, thing to {role}") as url:
+        role = f"reader_{shop.shop.info.dbname}"
+        try:
+            if not invoker:
+                shop.do(f"alter view thing owner to {role}")
+            with pytest.raises(
+                SourceError, match=r"View public\.thing of source 'shop' .* row-level security"
+            ):
+                shop.capture(source=only("thing"), shop_url=url)
+            shop.do(f"alter role {role} bypassrls", f"revoke select on base from {role}")
+            with pytest.raises(SourceError, match="permission denied for table base"):
+                shop.capture(source=only("thing"), shop_url=url)
+            shop.do(f"grant select on base to {role}")
+            shop.capture(source=only("thing"), shop_url=url)
+        finally:
+            shop.do("alter view thing owner to current_user")
+    assert shop.rows("select id from raw.shop_thing order by 1") == [(1,), (2,)]
+
+
 @pytest.mark.parametrize(
     ("made", "told"),
     [
@@ -887,6 +917,9 @@ def test_standby_is_refused_and_once_promoted_read_in_full(
         with pytest.raises(SourceError) as error:
             pipeline.capture(shop_url=standby.url("shop"))
         assert error.value.what == "Source 'shop' is a standby (read replica)."
+        # Of a URL with two hosts, this may be asked of the standby, and the snapshot be taken of the primary.
+        with pytest.raises(SourceError, match="is a standby"):
+            find_open_transactions("shop", standby.url("shop"), None, timedelta(hours=1))
         with psycopg.connect(standby.url(), autocommit=True) as connection:
             connection.execute("select pg_promote()")
         with psycopg.connect(standby.url("shop"), autocommit=True) as connection:
@@ -901,7 +934,11 @@ def test_standby_is_refused_and_once_promoted_read_in_full(
         }
         assert pipeline.capture(shop_url=standby.url("shop")).changes() == {}
         assert pipeline.capture(shop_url=standby.url("shop")).loads["raw.shop_customer"].note is None
-        with pytest.raises(SourceChanged, match="counted from"):
+        # The old primary goes on by itself, past every counter of its successor.
+        pipeline.do(
+            "create table filler as select generate_series(1, 500000)", *["select pg_current_xact_id()"] * 100
+        )
+        with pytest.raises(SourceChanged, match="its timeline is 1, and was 2"):
             pipeline.capture()
     finally:
         pipeline.close()

@@ -123,6 +123,7 @@ def test_other_cluster_is_refused_with_both_names(loaded: Pipeline) -> None:
     [
         ("snapshot_xmin = snapshot_xmin + 1000000", "its transactions are counted from"),
         ("wal_position = wal_position + 1000000000", "its write-ahead log is at byte"),
+        ("timeline = timeline + 1", "its timeline is 1, and was 2"),
     ],
 )
 def test_restored_copy_is_behind_its_original_and_refused(loaded: Pipeline, behind: str, told: str) -> None:
@@ -185,7 +186,7 @@ def test_source_that_does_not_say_its_cluster_is_known_by_database_and_counters(
 
 
 def test_another_server_that_has_taken_over_is_loaded_before_it_is_reconciled(loaded: Pipeline) -> None:
-    loaded.warehouse.execute("update audit.watermark set timeline = timeline + 1")
+    loaded.warehouse.execute("update audit.watermark set timeline = timeline - 1")
     with (
         start_run(loaded.warehouse_url, flow="reconcile") as run,
         pytest.raises(SourceError, match="has taken over") as error,

@@ -21,8 +21,8 @@ from warehouse.db.poolers import ensure_own_server_connection, refuse_statement_
 from warehouse.errors import AccessRefused, ConnectionFailed, SettingsError, UnsuitableDatabase
 
 # Cursors, row hashes and drift compare the text of timestamps, floats and types: it must not depend on a server's
-# settings. Timeouts meant for people must not end a run, nor may a role's isolation level hide what committed while it
-# waited.
+# settings. Nor may what SQL means, as '\d' in a pattern. Timeouts meant for people must not end a run, nor may a role's
+# isolation level hide what committed while it waited.
 SETTINGS: Final = {
     "TimeZone": "UTC",
     "DateStyle": "ISO, MDY",
@@ -30,8 +30,9 @@ SETTINGS: Final = {
     "lc_monetary": "C",
     "extra_float_digits": "1",
     "bytea_output": "hex",
-    "row_security": "on",
     "quote_all_identifiers": "off",
+    "standard_conforming_strings": "on",
+    "array_nulls": "on",
     "default_transaction_isolation": "read committed",
     # A session whose client was killed ends in the middle of a statement, and its locks with it.
     "client_connection_check_interval": "2s",
@@ -46,12 +47,21 @@ SETTINGS: Final = {
         "0",
     ),
 }
-# Names of tables and types are spelled by what is in the search path: a role's own must not change them.
-WAREHOUSE_SETTINGS: Final = SETTINGS | {"search_path": "public"}
-# Older servers lack some settings, and only on Linux does a server reliably notice that a client has gone.
+# What a policy would hide is an error, also behind a view, where nothing else shows it.
+SOURCE_SETTINGS: Final = SETTINGS | {"row_security": "off"}
+# Names of tables and types are spelled by what is in the search path: a role's own must not change them. Triggers fill
+# the change log.
+WAREHOUSE_SETTINGS: Final = SETTINGS | {
+    "row_security": "on",
+    "search_path": "public",
+    "session_replication_role": "origin",
+}
+# Older servers lack some settings, only on Linux does a server reliably notice that a client has gone, and only a
+# superuser may set some.
 _IS_KNOWN: Final = (
     "current_setting(name, true) is not null "
-    "and (name <> 'client_connection_check_interval' or version() ~ 'linux')"
+    "and (name <> 'client_connection_check_interval' or version() ~ 'linux') "
+    "and (name <> 'session_replication_role' or current_setting(name) <> value)"
 )
 # As server_version has them: of the warehouse, and of a source.
 OLDEST_SERVER: Final = 160000
@@ -167,7 +177,9 @@ def transaction_settings(connection: psycopg.Connection) -> bytes:
 
     Ask for them beforehand: a query in the transaction would take its snapshot.
     """
-    known = connection.execute(f"select name, value from {_values(SETTINGS)} where {_IS_KNOWN}".encode())
+    known = connection.execute(
+        f"select name, value from {_values(SOURCE_SETTINGS)} where {_IS_KNOWN}".encode()
+    )
     return "; ".join(f"set local {name} = '{value}'" for name, value in known.fetchall()).encode()
 
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 import psycopg
 
 from warehouse.db.connections import read_only_transaction
+from warehouse.errors import SourceError
 from warehouse.extract.steady_clock import SteadyTime
 
 # A transaction takes its start from the clock a moment before the server shows it.
@@ -75,9 +76,24 @@ def find_open_transactions(
     A session whose transaction the server does not show to this user counts as open for `late_commit_window`. A
     prepared transaction is no longer in pg_stat_activity: its start is what it was there, else it began after the last
     snapshot, or was one of those without an id then.
+
+    Raises:
+        SourceError: the server is a standby, which shows none of its primary's transactions. Of several hosts of a URL
+            the one that the snapshot is taken of may be another.
     """
     with read_only_transaction(source, url, application_name="dwh capture transactions") as connection:
+        if connection.execute("select where pg_is_in_recovery()").rowcount:
+            raise standby_error(source)
         return read_open_transactions(connection, before, late_commit_window)
+
+
+def standby_error(source: str) -> SourceError:
+    """Error for a server that does not show what was committed late."""
+    return SourceError(
+        f"Source '{source}' is a standby (read replica).",
+        hint=f"Point DWH_{source.upper()}_URL at the primary (of several hosts: target_session_attrs=read-write): on a "
+        "standby, rows can be missed unnoticed.",
+    )
 
 
 def read_open_transactions(

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import psycopg
+from psycopg import sql
 
 from warehouse.db.connections import read_only_transaction
 from warehouse.db.identifiers import to_paste
 from warehouse.db.type_names import without_modifier
 from warehouse.errors import SourceError
 from warehouse.extract.catalog import names_at_source
-from warehouse.extract.open_transactions import OpenTransactions
+from warehouse.extract.open_transactions import OpenTransactions, standby_error
 from warehouse.extract.source_identity import SourceIdentity
 from warehouse.extract.source_locks import lock_tables
 from warehouse.sources.source import Table
@@ -96,10 +97,7 @@ def take_snapshot(
     assert row is not None
     standby, xmin, taken_at, can_read_identifier, database_oid, database_name, utc_offset = row
     if standby:
-        raise SourceError(
-            f"Source '{source}' is a standby (read replica).",
-            hint=f"Point DWH_{source.upper()}_URL at the primary: on a standby, rows can be missed unnoticed.",
-        )
+        raise standby_error(source)
     # The control file has a promoted server's old timeline until its first checkpoint.
     row = connection.execute(
         """
@@ -190,4 +188,20 @@ def check_relation(connection: psycopg.Connection, table: Table, relation: Relat
             f"Row-level security hides rows of {table} of source '{table.source}' from user {user}.",
             hint=f"Run there: alter role {user} bypassrls; or use a role to which no policy applies.",
         )
+    if relation.kind == "v":
+        _check_view(connection, table, user)
     return relation.kind in ("r", "p")
+
+
+def _check_view(connection: psycopg.Connection, table: Table, user: str) -> None:
+    """Refuse a view of which rows are hidden, or that reads what may not be read: its plan says so."""
+    try:
+        # Of a statement that fails, the transaction has to outlive the error.
+        with connection.transaction():
+            connection.execute(sql.SQL("explain select from {}").format(sql.Identifier(*table.at_source)))
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise SourceError(
+            f"View {table} of source '{table.source}' cannot be read completely: {error.diag.message_primary}.",
+            hint=f"Grant what is missing there to {user}, or to the view's owner; to whom a row-level policy applies, "
+            "bypassrls: what rows the view is to show belongs into its own conditions.",
+        ) from error

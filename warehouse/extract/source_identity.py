@@ -98,6 +98,12 @@ def _difference(before: SourceIdentity, now: SourceIdentity) -> str | None:
         return f"it is {now}, and was {before}"
     # A copy that was restored has the identity of its original, and is behind it.
     restored = f"(a restored copy, or set back); both are {now}"
+    # A primary that another has replaced may have gone on by itself, past every counter.
+    if before.timeline is not None and now.timeline is not None and now.timeline < before.timeline:
+        return (
+            f"its timeline is {now.timeline}, and was {before.timeline} (a restored copy, or a primary "
+            f"that another server has replaced); both are {now}"
+        )
     if now.snapshot_xmin < before.snapshot_xmin:
         counters = f"counted from {now.snapshot_xmin:,}, and were from {before.snapshot_xmin:,}"
         return f"its transactions are {counters} {restored}"
