@@ -12,6 +12,8 @@ import maxminddb
 import pytest
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
 
 from tests.pipeline import Pipeline
 from tests.weblog_lake import line, make_lake
@@ -20,6 +22,7 @@ from warehouse.db.connections import connect
 from warehouse.errors import QualityGateStopped, SchemaOutdated
 from warehouse.load import marts
 from warehouse.report import write as report
+from warehouse.report.read import _rows
 from warehouse.report.write import ReportNotWritten
 from warehouse.runs.audit import start_run
 
@@ -271,3 +274,14 @@ def test_browser_lays_the_report_out_for_phone_and_desktop(hostile: Pipeline, tm
     assert re.findall(r"<title>(.*?)</title>", done.stdout) == [
         "360: 360 wide, title Warehouse report, drawn true; 1280: 1280 wide, title Warehouse report, drawn true"
     ]
+
+
+def test_whole_numbers_stay_whole_beside_a_missing_one(warehouse_url: str) -> None:
+    engine = create_engine(
+        "postgresql+psycopg://", creator=lambda: connect(warehouse_url), poolclass=NullPool
+    )
+    query = "select * from (values (614::bigint, 1.5), (null, 'NaN'::numeric)) as customer (customer_key, net_amount)"
+    with engine.connect() as connection:
+        known, unknown = _rows(connection, query)
+    assert (str(known["customer_key"]), known["net_amount"]) == ("614", 1.5)
+    assert unknown == {"customer_key": None, "net_amount": None}

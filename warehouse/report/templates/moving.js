@@ -10,7 +10,7 @@
     spec.background = null;
     spec.config = {
       font, axis, view: { stroke: null }, autosize: { type: "pad" }, legend: { labelColor: color("--ink"), orient: "bottom", columns: Math.max(1, Math.floor(width / 130)) },
-      area: { color: color("--a") }, line: { color: color("--a") }, bar: { color: color("--a") }, range: { category: ["--a", "--c", "--d", "--e", "--bad", "--profit", "--b", "--f"].map(color) },
+      area: { color: color("--a") }, line: { color: color("--a") }, bar: { color: color("--a") }, range: { category: ["--a", "--c", "--d", "--e", "--bad", "--g", "--h", "--i"].map(color) },
     };
     const canvas = place.querySelector("figure");
     // Vega replaces the figure's label by the description of what it draws.
