@@ -582,6 +582,16 @@ def test_damage_hides_neither_behind_the_net_nor_behind_the_cursor(shop: Pipelin
         assert content(shop.warehouse) == before
 
 
+def test_a_mart_that_was_repaired_has_one_source(shop: Pipeline) -> None:
+    shop.warehouse.execute("delete from mart.sales_by_day")
+    assert [
+        one.rows_repaired > 0 for one in reconcile(shop, repair=True) if one.table_name == "mart.sales_by_day"
+    ] == [True]
+    assert shop.rows("select source from mart.table_freshness where table_name = 'mart.sales_by_day'") == [
+        ("mart",)
+    ]
+
+
 def test_mirror_that_was_emptied_is_filled_again_and_a_source_that_was_emptied_is_news(
     shop: Pipeline,
 ) -> None:

@@ -133,7 +133,7 @@ def rebuild(
                         writer,
                         run.run_id,
                         Load(
-                            verdict.source,
+                            verdict.load_source,
                             verdict.table_name,
                             rows_read=verdict.rows_expected,
                             rows_updated=verdict.rows_differing,

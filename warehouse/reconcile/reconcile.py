@@ -193,7 +193,7 @@ def _mark_verified(run: Run, source: Source, snapshot: Snapshot, verdicts: Seque
 def _load(verdict: Verdict) -> Load:
     name = verdict.table_name if verdict.layer != "mirror" else f"raw.{verdict.source}_{verdict.table_name}"
     return Load(
-        verdict.source,
+        verdict.load_source,
         name,
         rows_read=verdict.rows_expected,
         rows_updated=verdict.rows_repaired,

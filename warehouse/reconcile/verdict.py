@@ -91,6 +91,11 @@ class Verdict:
             return "stale"
         return "repaired" if self.rows_repaired == self.rows_differing else "different"
 
+    @property
+    def load_source(self) -> str:
+        """Source of the loads of the table: a mart has no second one, of which nothing would be complete ever."""
+        return "mart" if self.layer == "mart" else self.source
+
     def repaired(self) -> "Verdict":
         """The same after the repair of all that can be repaired."""
         unrepairable = sum(difference.problem == "unrepairable" for difference in self.differences)
