@@ -28,7 +28,7 @@ def new(
         list[str] | None,
         typer.Option(
             metavar="ENTITY=TABLE",
-            help="Which table an entity of the warehouse is made from; others are guessed by their names.",
+            help="Which table an entity is made from, may be repeated; others are guessed by their names.",
         ),
     ] = None,
     schema: Annotated[
@@ -36,9 +36,9 @@ def new(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Propose the declaration of a source from its database (DWH_<NAME>_URL), in the folder DWH_SOURCES.
+    """Propose the declaration of a source from its database (`DWH_NAME_URL`), in the folder DWH_SOURCES.
 
-    Writes <name>/source.toml with tables, views, keys, cursors and foreign keys, and <name>/conform/*.sql with every
+    Writes NAME/source.toml with tables, views, keys, cursors and foreign keys, and NAME/conform/*.sql with every
     column of the entities. Nothing is overwritten, and the database is only read. `dwh doctor` checks what you make of
     it.
     """

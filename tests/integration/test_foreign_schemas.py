@@ -393,6 +393,32 @@ def test_a_table_that_inherits_is_proposed_with_a_note_that_its_rows_are_its_par
     )
 
 
+ERP = """
+    create table res_partner (id int primary key, name text);
+    create table product_product (id int primary key);
+    create table stock_warehouse (id int primary key);
+    create table sale_order (id int primary key, partner_id int references res_partner);
+    create table sale_order_line (
+        id int primary key, order_id int not null references sale_order, product_id int references product_product
+    );
+"""
+
+
+@pytest.mark.parametrize("foreign", [ERP], indirect=True)
+def test_tables_of_an_erp_are_recognized_and_what_is_not_is_said_with_how_to_name_it(
+    foreign: Pipeline,
+) -> None:
+    proposal = propose("erp", read_live_tables(foreign.shop))
+    assert sorted(proposal.files) == [
+        "conform/customer.sql", "conform/distribution_center.sql", "conform/order_item.sql", "conform/product.sql",
+        "source.toml",
+    ]  # fmt: skip
+    assert [note for note in proposal.notes if "No table" in note] == [
+        "No table was taken for company, promotion, payment_method, lead, order_lead, lead_conversion, inventory: where "
+        "there is one, move the folder away and name it, as --entity company=TABLE."
+    ]
+
+
 VIEWS = """
     create table t_guest (guest_no integer primary key, name text, updated_at timestamptz);
     create table orders_raw (order_id integer, line_id integer, guest integer, primary key (order_id, line_id));

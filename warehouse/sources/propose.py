@@ -18,13 +18,13 @@ from warehouse.sources.source import STAGING_SUFFIXES
 # Names of tables, as other people's shops have them, by entity.
 USUAL_NAMES = {
     "company": r"compan(y|ies)|sellers?|suppliers?|vendors?|merchants?",
-    "customer": r"customers?|clients?|buyers?|users?",
-    "product": r"products?|items?|tracks?|articles?",
+    "customer": r"customers?|clients?|buyers?|users?|res_partner",
+    "product": r"products?|items?|tracks?|articles?|product_(product|variant)s?",
     "promotion": r"promotions?|coupons?|vouchers?|discounts?",
     "payment_method": r"payment_?(methods?|types?)",
-    "distribution_center": r"distribution_?cent(er|re)s?|warehouses?|stores?",
-    "order_item": r"(sales_?)?(order|invoice|sale|purchase)_?(items?|lines?|details?)|line_?items?",
-    "inventory": r"inventor(y|ies)|stocks?|stock_?levels?",
+    "distribution_center": r"distribution_?cent(er|re)s?|(stock_)?warehouses?|stores?",
+    "order_item": r"(sales?_?)?(order|invoice|sale|purchase)_?(items?|lines?|details?)|line_?items?",
+    "inventory": r"inventor(y|ies)|stocks?|(stock|inventory)_?levels?|stock_quants?",
 }
 _FAMILIES = {
     "smallint": "number", "integer": "number", "bigint": "number", "numeric": "number", "real": "number",
@@ -81,7 +81,11 @@ def propose(source: str, tables: Sequence[LiveTable], chosen: Mapping[str, str] 
         for name, one in named.items()
         if one.inherits
     ]
-    notes += [f"No table was taken for {one.entity}." for one in TARGETS if one not in entities]
+    if untaken := [one.entity for one in TARGETS if one not in entities]:
+        notes.append(
+            f"No table was taken for {', '.join(untaken)}: where there is one, move the folder away and name it, as "
+            f"--entity {untaken[0]}=TABLE."
+        )
     return Proposal({"source.toml": "\n\n".join([header, *sections]) + "\n", **files}, tuple(notes))
 
 
