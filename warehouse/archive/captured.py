@@ -15,7 +15,7 @@ from warehouse.archive.changed_rows import is_overdue
 from warehouse.archive.column_types import StoredColumn, select_stored, stored_columns
 from warehouse.archive.delta import fields_of
 from warehouse.archive.manifest import Entry, Kind, write_manifest
-from warehouse.archive.parquet_files import ParquetFile, Query, file_stem, unreachable, write_files
+from warehouse.archive.parquet_files import ParquetFile, Query, file_stem, write_files
 from warehouse.archive.pending import (
     MIRROR_OPERATION,
     MIRROR_RUN,
@@ -151,8 +151,7 @@ class BatchFiles:
         if all(_is_small(connection, part.rows) for part in parts):
             return None
         path = table_path(table.source, table.name)
-        with unreachable(self.archive):
-            fields = fields_of(self.archive.open(path))
+        fields = fields_of(self.archive.open(path))
         stored = stored_columns(columns, with_pending_fields(connection, path, run.run_id, fields))
         is_captured = kind != "baseline"
         batch_id, captured_at = begin_batch(

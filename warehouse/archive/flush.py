@@ -11,9 +11,9 @@ from psycopg import sql
 
 from warehouse.archive.column_types import StoredColumn, fields_with, select_stored, stored_columns
 from warehouse.archive.delta import add_files, application, create_table, fields_of, follow_columns
-from warehouse.archive.parquet_files import ParquetFile, Query, file_stem, unreachable, write_files
+from warehouse.archive.parquet_files import ParquetFile, Query, file_stem, write_files
 from warehouse.archive.pending import PendingBatch, is_due, pending_batches, warehouse_id
-from warehouse.archive.place import Archive, ArchiveUnreachable
+from warehouse.archive.place import Archive, ArchiveDamaged, ArchiveUnreachable, unreachable
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
 
@@ -100,11 +100,10 @@ def _add_all(
 def _add(work: _Work, pending: Sequence[PendingBatch]) -> None:
     """Add the batches of one table, in their order, in one commit."""
     archive, path, last, name = work.archive, pending[0].path, pending[-1], application(work.warehouse_id)
-    with unreachable(archive):
+    with unreachable(archive, path):
         table = archive.open(path)
         version = table.transaction_version(name) if table else None
-    if version is not None:
-        _refuse_ahead(work, version, pending)
+    _refuse_another(work, version, pending)
     # Up to its version they were added by a process that was killed before it could say so.
     batches = [batch for batch in pending if version is None or batch.batch_id > version]
     if not batches:
@@ -126,7 +125,7 @@ def _add(work: _Work, pending: Sequence[PendingBatch]) -> None:
         for batch in same:
             for one in batch.files or ():
                 files[ParquetFile(**one)] = [batch.batch_id], [batch.run_id]  # type: ignore[arg-type]
-    with unreachable(archive):
+    with unreachable(archive, path):
         if table is None:
             table = create_table(archive, path, last.key, stored)
         follow_columns(table, stored)
@@ -166,12 +165,22 @@ def _archived(connection: psycopg.Connection) -> dict[str, int]:
     )
 
 
-def _refuse_ahead(work: _Work, version: int, batches: Sequence[PendingBatch]) -> None:
-    """Refuse an archive that has batches which this warehouse does not know: it was restored from an older copy."""
+def _refuse_another(work: _Work, version: int | None, batches: Sequence[PendingBatch]) -> None:
+    """Refuse a table that has more batches than this warehouse knows, or fewer than it has added.
+
+    Raises:
+        ArchiveAhead: it has more: the warehouse was restored from an older copy.
+        ArchiveDamaged: it has fewer: to add later ones would hide for ever that some are missing.
+    """
     path = batches[0].path
     archived = work.archived.get(path)
     if version == archived or version in {batch.batch_id for batch in batches}:
         return
+    if archived is not None and (version is None or version < archived):
+        has = "nothing of this warehouse" if version is None else f"batches up to {version} alone"
+        raise ArchiveDamaged(
+            work.archive.folder(path), f"has {has}, and this warehouse has added those up to {archived}"
+        )
     raise ArchiveAhead(
         f"{path} of the archive has batches up to {version}, this warehouse has added those up to {archived or 0}: it "
         "was restored from an older copy, or another copy of it writes to the same lake.",

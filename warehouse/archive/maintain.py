@@ -9,9 +9,8 @@ from typing import Any, Final
 import psycopg
 
 from warehouse.archive.flush import LOCK, WAIT_SECONDS, flush
-from warehouse.archive.parquet_files import unreachable
 from warehouse.archive.pending import warehouse_id
-from warehouse.archive.place import Archive
+from warehouse.archive.place import Archive, unreachable
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
 from warehouse.files.locations import files_below
@@ -60,7 +59,7 @@ def maintain(warehouse_url: str, archive: Archive, progress: Progress = lambda _
         forget_unpublished(connection)
         for path in _paths(archive):
             # Of one table at a time: who adds batches meanwhile has its turn.
-            with session_lock(connection, LOCK, wait_seconds=WAIT_SECONDS):
+            with session_lock(connection, LOCK, wait_seconds=WAIT_SECONDS), unreachable(archive, path):
                 is_compacted, gone = _maintain(connection, archive, path, own, progress)
             compacted += is_compacted
             removed += gone

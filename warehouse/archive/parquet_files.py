@@ -2,27 +2,26 @@
 
 import json
 import os
+import re
 import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from warehouse.archive.column_types import HOUSEKEEPING, StoredColumn
-from warehouse.archive.place import IS_IT_UP, Archive, ArchiveUnreachable
+from warehouse.archive.place import IS_IT_UP, Archive, ArchiveUnreachable, unreachable
 from warehouse.archive.reader import open_reader
-from warehouse.files.locations import CREDENTIALS, Location, refuses_credentials
+from warehouse.files.locations import Location
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 # A file that is larger ends with its row group, and another one begins.
 FILE_BYTES: Final = 256 * 1024 * 1024
-# Modules whose errors are those of a file system or an object store.
-_CLIENTS: Final = ("_internal", "deltalake", "botocore", "aiohttp", "s3fs")
+_STEM: Final = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-\d{12,}-")
 # Of Arrow's moments.
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -48,6 +47,12 @@ class Query:
 def file_stem(warehouse_id: str, batch_id: int) -> str:
     """How the names of a batch's files begin."""
     return f"{warehouse_id}-{batch_id:012d}-"
+
+
+def written_by(path: str) -> str | None:
+    """The id of the warehouse whose rows alone a file has; None of one that compaction has written."""
+    stem = _STEM.match(path.rpartition("/")[2])
+    return stem[1] if stem else None
 
 
 def write_files(
@@ -93,28 +98,6 @@ def arrow_schema(columns: Sequence[StoredColumn]) -> "pa.Schema":
             *(pa.field(name, _arrow_type(kind)) for name, kind in HOUSEKEEPING.items()),
         ]
     )
-
-
-@contextmanager
-def unreachable(archive: Archive) -> Iterator[None]:
-    """Say of errors of the file system, or of the object store, that the archive cannot be reached."""
-    try:
-        yield
-    except Exception as error:
-        # Of deltalake and of the clients of object stores, none of which share a class.
-        is_client = type(error).__module__.partition(".")[0] in _CLIENTS
-        if not is_client and not isinstance(error, OSError):
-            raise
-        if not isinstance(archive.root, Path) and refuses_credentials(error):
-            raise ArchiveUnreachable(
-                f"The archive {archive.root} cannot be reached: the server refuses the credentials.",
-                hint=f"{CREDENTIALS} {IS_IT_UP}",
-            ) from None
-        reason = (isinstance(error, OSError) and error.strerror) or str(error).strip() or type(error).__name__
-        raise ArchiveUnreachable(
-            f"The archive {archive.root} cannot be reached: {reason.splitlines()[0].rstrip('.')}.",
-            hint=IS_IT_UP,
-        ) from None
 
 
 def stats_of(rows: int, batch_ids: Sequence[int], run_ids: Sequence[int]) -> str:

@@ -1,12 +1,14 @@
 """Where the archive lies: a folder or URL below the lake, with one Delta table per archived table."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from warehouse.errors import WarehouseError
-from warehouse.files.locations import Location, location_of
+from warehouse.errors import WarehouseError, visible
+from warehouse.files.locations import CREDENTIALS, Location, location_of, refuses_credentials
 from warehouse.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,8 +21,68 @@ IS_IT_UP = (
 )
 
 
+# Modules whose errors are those of a file system or an object store.
+_CLIENTS: Final = ("_internal", "deltalake", "botocore", "aiohttp", "s3fs", "pyarrow")
+
+
 class ArchiveUnreachable(WarehouseError):
     """The archive cannot be read or written."""
+
+
+class ArchiveDamaged(ArchiveUnreachable):
+    """A table of the archive has lost files, or they are damaged."""
+
+    def __init__(self, folder: Location, what: str) -> None:
+        super().__init__(
+            f"{visible(str(folder))}, a table of the archive, {what}.",
+            hint="Put the folder back as it was, from a backup of the lake. Without one, move it away: then "
+            "`dwh archive --restart` and the next run of each source start a new archive from all that this "
+            "warehouse has.",
+        )
+
+
+@contextmanager
+def unreachable(archive: "Archive", path: str = "") -> Iterator[None]:
+    """Say of errors of the file system, or of the object store, that the archive cannot be reached.
+
+    Raises:
+        ArchiveDamaged: files of the table `path` are missing, or damaged.
+        ArchiveUnreachable: its file system failed.
+    """
+    try:
+        yield
+    except Exception as error:
+        # Of deltalake and of the clients of object stores, none of which share a class.
+        is_client = type(error).__module__.partition(".")[0] in _CLIENTS
+        if not is_client and not isinstance(error, OSError):
+            raise
+        if not isinstance(archive.root, Path) and refuses_credentials(error):
+            raise ArchiveUnreachable(
+                f"The archive {archive.root} cannot be reached: the server refuses the credentials.",
+                hint=f"{CREDENTIALS} {IS_IT_UP}",
+            ) from None
+        reason = (isinstance(error, OSError) and error.strerror) or str(error).strip() or type(error).__name__
+        reason = reason.splitlines()[0].rstrip(".")
+        if path and _is_damage(error):
+            raise ArchiveDamaged(archive.folder(path), f"cannot be read: {reason}") from None
+        raise ArchiveUnreachable(
+            f"The archive {archive.root} cannot be reached: {reason}.",
+            hint=IS_IT_UP,
+        ) from None
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether the file system has answered, and what it has is not what it should be."""
+    if isinstance(error, FileNotFoundError):
+        return True
+    # Of Arrow, a file that is no Parquet; of deltalake, a log that does not hang together.
+    text = str(error)
+    is_store = (
+        isinstance(error, OSError)
+        or "object store" in text
+        or "Generic " in text.replace("Generic delta", "")
+    )
+    return not is_store and (type(error).__module__.startswith("pyarrow") or text.startswith("Kernel error"))
 
 
 @dataclass(frozen=True)
@@ -63,13 +125,18 @@ class Archive:
         return options
 
     def open(self, path: str) -> "DeltaTable | None":
-        """The table `path`; None where there is none yet."""
+        """The table `path`; None where there is none yet.
+
+        Raises:
+            ArchiveUnreachable: it cannot be read.
+        """
         from deltalake import DeltaTable
 
         url = self.url(path)
-        if not DeltaTable.is_deltatable(url, self.storage_options):
-            return None
-        return DeltaTable(url, storage_options=self.storage_options)
+        with unreachable(self, path):
+            if not DeltaTable.is_deltatable(url, self.storage_options):
+                return None
+            return DeltaTable(url, storage_options=self.storage_options)
 
 
 def table_path(source: str, table: str) -> str:

@@ -9,7 +9,8 @@ from psycopg import sql
 
 from warehouse.archive.column_types import HOUSEKEEPING
 from warehouse.archive.delta import fields_of
-from warehouse.archive.place import Archive
+from warehouse.archive.parquet_files import written_by
+from warehouse.archive.place import Archive, unreachable
 from warehouse.db.identifiers import definitions, listed
 from warehouse.db.type_names import without_modifier
 
@@ -80,6 +81,9 @@ def read_rows(
     """Read the rows that this warehouse has archived of a table into pg_temp.archived; None where there is none.
 
     Rows that a later `truncate` makes void are skipped, and those that were published later than `as_of`.
+
+    Raises:
+        ArchiveUnreachable: the archive cannot be read, or files of the table are missing or damaged.
     """
     table = archive.open(path)
     if table is None:
@@ -95,7 +99,7 @@ def read_rows(
     _create_archived(connection, kinds)
     count = 0
     copy = sql.SQL("copy pg_temp.archived ({}) from stdin (format csv)").format(listed(list(kinds)))
-    with connection.cursor() as cursor, cursor.copy(copy) as incoming:
+    with connection.cursor() as cursor, unreachable(archive, path), cursor.copy(copy) as incoming:
         for batch in _batches(table, list(kinds), warehouse_id):
             count += batch.num_rows
             incoming.write(_csv(batch))
@@ -139,9 +143,16 @@ _DELETE_VOID: Final = """
 
 def _batches(table: Any, columns: Sequence[str], warehouse_id: str) -> "Iterator[pa.RecordBatch]":
     import pyarrow.compute as pc
+    from pyarrow.dataset import FileSystemDataset
 
+    found = table.to_pyarrow_dataset()
+    fragments = list(found.get_fragments())
+    # Files of an archive that was given up may be missing or damaged.
+    own = [one for one in fragments if written_by(one.path) in (None, warehouse_id)]
+    if len(own) < len(fragments):
+        found = FileSystemDataset(own, found.schema, found.format, found.filesystem)
     # Not by a filter of the dataset: deltalake's would drop files whose columns have no statistics.
-    for batch in table.to_pyarrow_dataset().to_batches(columns=[*columns, "_warehouse_id"]):
+    for batch in found.to_batches(columns=[*columns, "_warehouse_id"]):
         chosen = pc.equal(batch.column("_warehouse_id"), warehouse_id)
         yield batch.filter(chosen).select(list(columns))
 
