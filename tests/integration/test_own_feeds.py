@@ -113,6 +113,78 @@ def test_a_feed_that_declares_no_precedence_any_more_counts_beside_the_shop(
     assert orders.rows(SALES) == [("market", "1", "1", 200), ("shop", "1", "1", 290)]
 
 
+def test_events_that_a_feed_has_displaced_count_again_once_it_declares_otherwise(
+    two_feeds: tuple[Pipeline, FeedPipeline, FeedPipeline], tmp_path: Path
+) -> None:
+    """Each order is counted once at any moment, as long as either declaration says so; then by both."""
+    shop, _, market = two_feeds
+    shop.open_shop()
+    for number in (1, 2):
+        shop.order(number, "2024-03-10")
+    shop.capture()
+    market.source = second_feed(tmp_path / "first", "market", '["market", "shop"]')
+    market.land("a.json", [an_order("1"), an_order("3")])
+    market.run()
+    of_the_market = [("market", "1", "1", 200), ("market", "3", "1", 200), ("shop", "2", "1", 190)]
+    of_the_shop = [("market", "3", "1", 200), ("shop", "1", "1", 190), ("shop", "2", "1", 190)]
+    assert shop.rows(SALES) == of_the_market
+    shop.capture()
+    assert shop.rows(SALES) == of_the_market
+
+    def declare(name: str, precedence: str) -> None:
+        market.source = second_feed(tmp_path / name, "market", precedence)
+        market.run()
+
+    def check(expected: list[tuple[object, ...]]) -> None:
+        assert shop.rows(SALES) == expected
+        for run in (shop.capture, market.run, shop.capture):
+            run()
+            assert shop.rows(SALES) == expected
+        with start_run(shop.warehouse_url, flow="reconcile") as run:
+            verdicts = [
+                *reconcile_source(run, shop.source, shop.shop_url, repair=False),
+                *reconcile_feed(run, market.source, repair=False),
+            ]
+        assert [one for one in verdicts if one.rows_differing and one.layer != "mart"] == []
+
+    # The other way round, the shop's next run has nothing to read, and brings them all the same.
+    declare("second", '["shop", "market"]')
+    assert shop.rows(SALES) == of_the_market
+    shop.capture()
+    check(of_the_shop)
+    declare("third", '["market", "shop"]')
+    check(of_the_market)
+    declare("none", "[]")
+    assert shop.rows(SALES) == of_the_market
+    shop.capture()
+    check(sorted([*of_the_market, ("shop", "1", "1", 190)]))
+    declare("again", '["shop", "market"]')
+    check(of_the_shop)
+
+
+def test_events_of_the_shop_come_back_when_those_of_the_feed_before_it_are_gone(
+    two_feeds: tuple[Pipeline, FeedPipeline, FeedPipeline], tmp_path: Path
+) -> None:
+    """Also where the shop's run has nothing else to do."""
+    shop, _, market = two_feeds
+    shop.open_shop()
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    market.source = second_feed(tmp_path / "first", "market", '["market", "shop"]')
+    market.land("a.json", [an_order("1"), an_order("2")])
+    first = market.run()
+    shop.do("update order_item set quantity = 3, updated_at = now()")
+    shop.capture()
+    assert shop.rows(SALES) == [("market", "1", "1", 200), ("market", "2", "1", 200)]
+    # What the undo restores is older than what the shop has by now.
+    market.undo(first)
+    assert shop.rows(SALES) == [("shop", "1", "1", 190)]
+    shop.capture()
+    assert shop.rows(SALES) == [("shop", "1", "1", 290)]
+    market.run()
+    assert shop.rows(SALES) == [("market", "1", "1", 200), ("market", "2", "1", 200)]
+
+
 def test_customers_are_looked_up_again_once_the_declaration_looks_them_up_by_another_attribute(
     two_feeds: tuple[Pipeline, FeedPipeline, FeedPipeline], tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from warehouse.load.batch import Batch, closed_table, late_table
 from warehouse.load.followed import CORRECTING, are_corrected, keys_of_followed_rows
 from warehouse.load.joined_changes import keys_of_joined_rows, with_rows_joined_to_them
 from warehouse.load.lookups import changed_members
-from warehouse.load.precedence import higher_sources, read_precedences, returning_keys
+from warehouse.load.precedence import is_restored, read_precedences, returning_keys
 from warehouse.model.star import Fact
 
 COMMENTS = {
@@ -326,12 +326,11 @@ def _memberless(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.
 
 
 def _restored(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.Composable]:
-    """Facts of this source that an undo or a repair of one that takes precedence has touched.
+    """Facts of this source that an undo or a repair of another one has touched.
 
     It restores what had been displaced as it was then: the mirror may say otherwise by now, or nothing at all.
     """
-    higher = higher_sources(batch)
-    if not higher or not are_corrected(batch, higher, f"dwh.{fact.table}"):
+    if not is_restored(batch):
         return []
     return [
         batch.format(

@@ -85,20 +85,16 @@ def looked_until(batch: Batch) -> int:
     return int(row[0]) if row else 0
 
 
-def are_corrected(batch: Batch, sources: Collection[str], table: str | None = None) -> bool:
-    """Whether an undo or a repair has changed what `sources` have in the star since the batch's source last looked.
-
-    With `table`, in that table of the star alone.
-    """
+def are_corrected(batch: Batch, sources: Collection[str]) -> bool:
+    """Whether an undo or a repair has changed what `sources` have in the star since the batch's source last looked."""
     return (
         batch.connection.execute(
             """
             select from audit.load inner join audit.run using (run_id)
             where load.source = any(%s) and run.flow = any(%s) and load.load_id > %s
-                and load.table_name = coalesce(%s, load.table_name)
             limit 1
             """,
-            [list(sources), list(CORRECTING), looked_until(batch), table],
+            [list(sources), list(CORRECTING), looked_until(batch)],
         ).rowcount
         > 0
     )

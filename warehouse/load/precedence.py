@@ -176,24 +176,56 @@ def displace_restored(connection: psycopg.Connection, run_ids: Sequence[int]) ->
     return deleted
 
 
-def returning_keys(batch: Batch) -> sql.Composable | None:
-    """Select the keys of rows that yielded to an event that is gone from the source that took precedence; or None.
+def is_restored(batch: Batch) -> bool:
+    """Whether facts may be there of the batch's source that were displaced once, as they were then.
 
-    They are looked for where that source's runs have deleted facts since this source last looked, or where an undo or a
-    repair may have.
+    An undo brings them back, also that of the run that had declared the precedence, or a repair of a source that takes
+    it; the batch's source has not looked since.
     """
-    if not (higher := higher_sources(batch)):
-        return None
-    is_due = batch.connection.execute(
-        """
-        select from audit.load inner join audit.run using (run_id)
-        where load.source = any(%s) and load.table_name = %s and (load.rows_deleted > 0 or run.flow = any(%s))
-            and load.load_id > %s
-        limit 1
-        """,
-        [higher, f"dwh.{batch.target.table}", list(CORRECTING), looked_until(batch)],
-    ).rowcount
-    if not is_due:
+    return _has_loads(
+        batch,
+        "load.source = any({higher}) and run.flow = any({correcting}) or load.source <> {source} and run.flow = 'undo'",
+    )
+
+
+def may_return(batch: Batch) -> bool:
+    """Whether events of the batch's source may count again that had yielded to another source, or been displaced by it.
+
+    Since this source last looked, that source's runs have deleted facts, an undo or a repair may have, or another
+    precedence is declared.
+    """
+    if not isinstance(batch.target, Fact):
+        return False
+    return is_restored(batch) or _has_loads(
+        batch,
+        "load.source = any({higher}) and load.rows_deleted > 0 "
+        "or load.run_id = (select run_id from audit.precedence where entity = {entity})",
+    )
+
+
+def _has_loads(batch: Batch, condition: str) -> bool:
+    """Whether there are loads of the batch's fact that its source has not looked at, and for which this holds."""
+    query = sql.SQL(
+        "select from audit.load inner join audit.run using (run_id) "
+        f"where load.load_id > {{looked}} and load.table_name = {{table}} and ({condition}) limit 1"
+    )
+    return bool(
+        batch.connection.execute(
+            query.format(
+                looked=sql.Literal(looked_until(batch)),
+                table=sql.Literal(f"dwh.{batch.target.table}"),
+                higher=sql.Literal(higher_sources(batch)),
+                correcting=sql.Literal(list(CORRECTING)),
+                source=sql.Literal(batch.source),
+                entity=sql.Literal(batch.target.entity),
+            )
+        ).rowcount
+    )
+
+
+def returning_keys(batch: Batch) -> sql.Composable | None:
+    """Select the keys of rows whose events the fact has not from this source, where some `may_return`; or None."""
+    if not may_return(batch):
         return None
     pairs = list(zip(batch.entity.table.key, batch.target.natural_key, strict=True))
     return batch.format(

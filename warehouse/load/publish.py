@@ -22,7 +22,7 @@ from warehouse.load.followed import record_followed
 from warehouse.load.judge import Judge
 from warehouse.load.mirror import merge_mirrors, prepare_mirrors
 from warehouse.load.orphans import count_live_rows, has_rows_of_source
-from warehouse.load.precedence import record_precedence
+from warehouse.load.precedence import may_return, record_precedence
 from warehouse.load.reads import check_reads, hash_reads
 from warehouse.load.reconform import find_deferred, reconform_batches
 from warehouse.load.records import Records
@@ -184,7 +184,7 @@ def publish(
                     and not _begins_day(staged)
                     and not _is_touched(batch, mirrors, loads)
                 )
-                is_idle = not has_changes or is_left_out
+                is_idle = (not has_changes or is_left_out) and not may_return(batch)
                 if is_idle and not daily_snapshot.is_pending(batch):
                     continue
                 load_batch(batch)
