@@ -50,7 +50,7 @@ def write_reports(run: Run) -> tuple[Load, ...]:
     settings = Settings.load()
     # Read here: a task's parameters are seen in Prefect.
     assert settings.export_url is not None
-    return _logged(export_reports(run, settings.export_url.get_secret_value()))
+    return _logged(export_reports(run, settings.export_url.get_secret_value(), log))
 
 
 def _logged(loads: tuple[Load, ...]) -> tuple[Load, ...]:

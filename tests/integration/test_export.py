@@ -10,6 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -421,6 +422,38 @@ def test_reports_in_another_database_are_replaced_in_one_transaction(
         connection.execute(f"comment on schema {SCHEMA} is 'mine'")
         with pytest.raises(ReportsNotWritten, match="no export has made it"):
             write()
+
+
+def test_reports_wait_for_who_reads_one_and_name_them(
+    mart_world: MartWorld, empty_database_url: Callable[[], str]
+) -> None:
+    other = empty_database_url()
+    messages: list[str] = []
+
+    def write(wait_seconds: float) -> None:
+        with start_run(mart_world.warehouse_url, flow="export-tables") as run:
+            export_reports(run, other, messages.append, wait_seconds)
+
+    write(0)
+    count = f"select count(*) from {SCHEMA}.top_sellers".encode()
+    with psycopg.connect(other, application_name="a BI tool") as reader, ThreadPoolExecutor() as pool:
+        before = reader.execute(count).fetchall()
+        # The reader and those that come later read what was there before.
+        with pytest.raises(
+            ReportsNotWritten, match=f"{SCHEMA}.top_sellers is locked by .*a BI tool.*idle in it"
+        ):
+            write(0)
+        writing = pool.submit(write, 60)
+        while not messages:
+            time.sleep(0.05)
+            assert not writing.done()
+        with psycopg.connect(other) as another:
+            another.execute("set statement_timeout = '30s'")
+            assert another.execute(count).fetchall() == reader.execute(count).fetchall() == before
+        reader.rollback()
+        writing.result(60)
+    (message,) = messages
+    assert message.startswith(f"waiting up to 60 s for {SCHEMA}.top_sellers, which is locked by ")
 
 
 def test_wrong_url_of_the_other_database_is_named_without_its_password(world: Pipeline) -> None:

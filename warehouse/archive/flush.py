@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Final
 
 import psycopg
@@ -13,7 +14,7 @@ from warehouse.archive.column_types import StoredColumn, fields_with, select_sto
 from warehouse.archive.delta import add_files, application, create_table, fields_of, follow_columns
 from warehouse.archive.parquet_files import ParquetFile, Query, file_stem, write_files
 from warehouse.archive.pending import PendingBatch, is_due, pending_batches, warehouse_id
-from warehouse.archive.place import Archive, ArchiveDamaged, ArchiveUnreachable, unreachable
+from warehouse.archive.place import IS_IT_UP, Archive, ArchiveDamaged, ArchiveUnreachable, unreachable
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
 
@@ -176,6 +177,12 @@ def _refuse_another(work: _Work, version: int | None, batches: Sequence[PendingB
     archived = work.archived.get(path)
     if version == archived or version in {batch.batch_id for batch in batches}:
         return
+    root = work.archive.root
+    if archived is not None and isinstance(root, Path) and not root.is_dir():
+        raise ArchiveUnreachable(
+            f"The archive {root} cannot be reached: it is no folder.",
+            hint=f"{IS_IT_UP} If it is gone for good, `dwh archive --restart` starts a new one.",
+        )
     if archived is not None and (version is None or version < archived):
         has = "nothing of this warehouse" if version is None else f"batches up to {version} alone"
         raise ArchiveDamaged(

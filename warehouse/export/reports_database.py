@@ -1,14 +1,16 @@
 """Write the reports into a schema of another PostgreSQL: its tables are replaced in one transaction."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import psycopg
 from psycopg import IsolationLevel, sql
+from psycopg.rows import class_row
 
 from warehouse.db.connections import connect, without_password
 from warehouse.db.identifiers import definitions, listed
+from warehouse.db.lock_holder import LockHolder
 from warehouse.db.schema_version import ensure_migrated
 from warehouse.errors import WarehouseError
 from warehouse.export.tables import shown
@@ -21,6 +23,9 @@ SCHEMA: Final = "dwh_report"
 # By this comment a schema is known as ours: no other is written to.
 COMMENT: Final = "Reports of the warehouse. Its tables are replaced by each export; keep your own elsewhere."
 _NEW: Final = "{} (new)"
+# Readers that come meanwhile wait for so long behind an attempt to lock the tables, and get in between two of them.
+_ATTEMPT: Final = "1s"
+_PAUSE_SECONDS: Final = 1.0
 # At the end of a table's comment: an export has made it, and may drop it.
 MARK: Final = "Replaced by each export of the warehouse."
 
@@ -29,12 +34,15 @@ class ReportsNotWritten(WarehouseError):
     """The reports cannot be written into the other database."""
 
 
-def export_reports(run: Run, url: str) -> tuple[Load, ...]:
+def export_reports(
+    run: Run, url: str, log: Callable[[str], None] = lambda _: None, wait_seconds: float = 60
+) -> tuple[Load, ...]:
     """Replace the reports in schema `dwh_report` of the database at `url`; privileges on its tables stay.
 
     Raises:
         ConnectionFailed, AccessRefused: the database cannot be reached; the message has no password.
-        ReportsNotWritten: the schema or a report's table is another's, or something there depends on its tables.
+        ReportsNotWritten: the schema or a report's table is another's, or something there depends on its tables, or
+            somebody has locked one of them for `wait_seconds`.
     """
     ensure_migrated(run.warehouse_url)
     with (
@@ -49,6 +57,7 @@ def export_reports(run: Run, url: str) -> tuple[Load, ...]:
                 old = _own_tables(target, place)
                 loads = tuple(_copy(warehouse, target, mart) for mart in answers())
                 # Readers see the old tables until this transaction commits, and wait for no more than what follows.
+                _lock(target, old, place, log, wait_seconds)
                 _swap(target, old)
         except psycopg.errors.DependentObjectsStillExist as error:
             raise ReportsNotWritten(
@@ -142,6 +151,47 @@ def _copy(warehouse: psycopg.Connection, target: psycopg.Connection, mart: Mart)
     return Load(SCHEMA, mart.name, rows_read=rows, seconds=round(time.monotonic() - started, 3))
 
 
+def _lock(
+    target: psycopg.Connection,
+    tables: Sequence[str],
+    place: str,
+    log: Callable[[str], None],
+    wait_seconds: float,
+) -> None:
+    """Lock the tables that are to be replaced, by attempts that keep nobody waiting behind them for long.
+
+    Raises:
+        ReportsNotWritten: another session still reads one after `wait_seconds`; names it.
+    """
+    if not tables:
+        return
+    names = sql.SQL(", ").join(sql.Identifier(SCHEMA, name) for name in tables)
+    give_up_at = time.monotonic() + wait_seconds
+    named: int | None = None
+    while True:
+        try:
+            with target.transaction():
+                target.execute(f"set local lock_timeout = '{_ATTEMPT}'".encode())
+                target.execute(sql.SQL("lock table {} in access exclusive mode").format(names))
+            return
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+            pass
+        with target.cursor(row_factory=class_row(LockHolder)) as cursor:
+            holder = cursor.execute(_HOLDER, {"schema": SCHEMA, "names": list(tables)}).fetchone()
+        if time.monotonic() >= give_up_at:
+            raise ReportsNotWritten(
+                f"The tables in {place} cannot be replaced: "
+                + (f"{holder.relation} is locked by {holder}" if holder else "one of them is locked")
+                + f", and was for all of the {wait_seconds:,.0f} s that this run waited.",
+                hint="Wait for it to end and run again, or end it there: select pg_terminate_backend(…). "
+                "The reports there are those of before.",
+            )
+        if holder is not None and holder.pid != named:
+            named = holder.pid
+            log(f"waiting up to {wait_seconds:,.0f} s for {holder.relation}, which is locked by {holder}")
+        time.sleep(_PAUSE_SECONDS)
+
+
 def _swap(target: psycopg.Connection, old: Sequence[str]) -> None:
     """Drop the old tables, give the new ones their names, and the privileges that the old ones had."""
     names = [mart.name for mart in answers()]
@@ -155,6 +205,17 @@ def _swap(target: psycopg.Connection, old: Sequence[str]) -> None:
         target.execute(statement.encode())
 
 
+_HOLDER = """
+    select
+        format('%%I.%%I', %(schema)s::text, relname) as relation, activity.pid, usename::text as user,
+        nullif(application_name, '') as application, xact_start as since, state, query,
+        pg_blocking_pids(activity.pid) as waits_for
+    from pg_locks inner join pg_class on pg_class.oid = relation
+    inner join pg_stat_activity as activity on activity.pid = pg_locks.pid
+    where locktype = 'relation' and granted and activity.pid <> pg_backend_pid()
+        and relnamespace = %(schema)s::regnamespace and relname = any(%(names)s)
+    order by xact_start limit 1
+"""
 # Of tables, and of columns that the report still has.
 _PRIVILEGES = """
     select format(

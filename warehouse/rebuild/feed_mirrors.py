@@ -101,8 +101,8 @@ class FeedMirrors:
         self._reasons: dict[int, str] = {}
         self._landed: dict[str, Found] = {}
         self.lost: list[LostRecords] = []
-        # Files with lost records that the live mirrors have.
-        self.kept: set[int] = set()
+        # Files with lost records that the live mirrors have not all of, either.
+        self.missing: set[int] = set()
 
     def ensure_mirror(self, table: Table) -> bool:
         """Create a mirror that is missing, with the columns that runs gave it. Returns whether it was."""
@@ -229,16 +229,23 @@ class FeedMirrors:
         )
 
     def _kept(self, table: Table) -> list[int]:
-        """Files with lost records of which the live mirror has rows."""
+        """Files with lost records of which the live mirror has rows; notes those of which it has not all."""
+        lost = {one.file_id for one in self.lost}
+        names = {"file_id": sql.Identifier(FILE_ID), "mirror": sql.Identifier("raw", table.mirror)}
         rows = self._connection.execute(
-            sql.SQL("select distinct {file_id} from {mirror} where {file_id} = any(%s)").format(
-                file_id=sql.Identifier(FILE_ID), mirror=sql.Identifier("raw", table.mirror)
-            ),
-            [[one.file_id for one in self.lost]],
+            sql.SQL(
+                "select file.file_id, count(*) filter (where not held._is_deleted) >= file.rows_loaded "
+                "from {file} as file inner join {mirror} as held on held.{file_id} = file.file_id "
+                "where file.file_id = any(%s) group by file.file_id, file.rows_loaded"
+            ).format(**names, **self._trail),
+            [sorted(lost)],
         ).fetchall()
-        kept = [file_id for (file_id,) in rows]
-        self.kept.update(kept)
-        return kept
+        if table == self._source.record:
+            self.missing |= lost - {file_id for file_id, has_all in rows if has_all}
+        elif not self._connection.execute(sql.SQL("select from {mirror} limit 1").format(**names)).rowcount:
+            # Records need not have rows of it; that none of any file has is a mirror that was dropped or emptied.
+            self.missing |= lost
+        return [file_id for file_id, _ in rows]
 
     def _read_alike(self, reads: Sequence[_Read]) -> None:
         """Read the records of reads that had the same columns, or those of one replay."""

@@ -380,7 +380,7 @@ class _Rebuild:
                 if table in new:
                     add_key(self._writer, table)
         for lost in mirrors.lost:
-            if lost.file_id not in mirrors.kept:
+            if lost.file_id in mirrors.missing:
                 self._progress(f"{source.name}: {lost}")
 
     def _rebuild_rows(self, name: str) -> Verdict:
