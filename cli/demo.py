@@ -201,8 +201,8 @@ def _write_files(settings: "Settings", until: date, days: int) -> None:
         articles=articles,
     )
     err.print(
-        f"files of {days} days up to {until}: web logs of {lines:,} lines, {LEADS_A_DAY * days:,} leads, "
-        f"{PARTNER_ORDERS_A_DAY * days:,} orders of partners",
+        f"files of {days} {'day' if days == 1 else 'days'} up to {until}: web logs of {lines:,} lines, "
+        f"{LEADS_A_DAY * days:,} leads, {PARTNER_ORDERS_A_DAY * days:,} orders of partners",
         markup=False,
     )
 

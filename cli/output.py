@@ -207,6 +207,7 @@ def progress_lines(unit: str) -> Callable[[str, int, int], None]:
     def update(what: str, done: int, total: int) -> None:
         if what not in started:
             started.add(what)
-            err.print(f"{what}: {total:,} {unit}", markup=False)
+            # One of one is a step, whatever others count.
+            err.print(f"{what}: {total:,} {unit}" if total > 1 else what, markup=False)
 
     return update

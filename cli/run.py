@@ -333,9 +333,8 @@ def _summary(result: "FlowResult") -> list[str]:
     lines = []
     if checks:
         failed = sum(check.outcome in ("failed", "warned") for check in checks)
-        lines.append(
-            f"{len(checks)} checks, {failed} failed or warned (`dwh quarantine list` lists the rows)."
-        )
+        where = " (`dwh quarantine list` lists the rows)" if failed else ""
+        lines.append(f"{len(checks)} checks, {failed} failed or warned{where}.")
     verifications = [one for one in verifications if one.is_compared]
     if verifications:
         rows = sum(verification.rows_source for verification in verifications)

@@ -414,8 +414,8 @@ def test_tables_of_an_erp_are_recognized_and_what_is_not_is_said_with_how_to_nam
         "source.toml",
     ]  # fmt: skip
     assert [note for note in proposal.notes if "No table" in note] == [
-        "No table was taken for company, promotion, payment_method, lead, order_lead, lead_conversion, inventory: where "
-        "there is one, move the folder away and name it, as --entity company=TABLE."
+        "No table was taken for company, promotion, payment_method, lead, order_lead, lead_conversion, inventory: "
+        "where there is one, move the folder away and name it, as --entity company=TABLE."
     ]
 
 

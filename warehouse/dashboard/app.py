@@ -243,7 +243,8 @@ def _minute(moment: Any) -> str:
 
 def _verdict(row: Mapping[Any, Any]) -> str:
     failing = row["failing_count"]
-    return f"{failing} checks failed or warned" if failing else "all checks passed"
+    checks = "check" if failing == 1 else "checks"
+    return f"{failing} {checks} failed or warned" if failing else "all checks passed"
 
 
 def _one(chosen: str | None) -> str | None:
