@@ -1,5 +1,7 @@
 """`dwh demo`: the whole pipeline on generated data, twice: a first load, then the changes of one day."""
 
+import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -93,10 +95,10 @@ def demo(
     out.print("[bold]SQL[/]         ", end="")
     out.print(postgres.psql_command("warehouse"), markup=False, soft_wrap=True)
     out.print()
-    err.print(
-        f"Done in {time.monotonic() - began:.0f} s. Next: `dwh status`, `dwh demo` again, `dwh down`.",
-        markup=False,
-    )
+    # As `make demo` runs it, before anybody has activated .venv.
+    program = "dwh" if shutil.which("dwh") else sys.argv[0]
+    following = f"Next: `{program} status`, `{program} demo` again, `{program} down`."
+    err.print(f"Done in {time.monotonic() - began:.0f} s. {following}", markup=False, soft_wrap=True)
 
 
 @contextmanager

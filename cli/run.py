@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
@@ -30,6 +31,16 @@ class _RunTargets(TyperGroup):
         return super().get_command(ctx, cmd_name) or (
             _source_command(cmd_name) if cmd_name in _declared() else None
         )
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        # Typer knows no sources to suggest.
+        name = args[0] if args else "-"
+        if not (name.startswith("-") or ctx.resilient_parsing or self.get_command(ctx, name)):
+            known = self.list_commands(ctx)
+            close = get_close_matches(name, known)
+            hint = f"Did you mean {' or '.join(close)}?" if close else f"There are: {', '.join(known)}."
+            ctx.fail(f"{name!r} cannot be run. {hint}")
+        return super().resolve_command(ctx, args)
 
 
 run = Commands(

@@ -133,6 +133,13 @@ def test_help_names_every_command_and_the_exit_codes(dwh: CommandLine) -> None:
     assert "3 a quality gate or threshold stopped the run" in " ".join(stdout.split())
 
 
+def test_a_source_that_is_misspelt_is_named(dwh: CommandLine) -> None:
+    misspelt, unknown = dwh("run", "shopp"), dwh("run", "x")
+    assert (misspelt.returncode, unknown.returncode) == (2, 2)
+    assert "'shopp' cannot be run. Did you mean shop?" in misspelt.stderr
+    assert "'x' cannot be run. There are: daily, companies, leads, northwind," in unknown.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

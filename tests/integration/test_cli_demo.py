@@ -29,6 +29,7 @@ def test_demo_goes_the_whole_way_and_leaves_no_process(times: int, tmp_path: Pat
         "DWH_WAREHOUSE_URL": "postgresql://127.0.0.1:1/mine",
         "DWH_SHOP_URL": "postgresql://127.0.0.1:1/mine",
     }
+    messages: list[str] = []
     environment = {**kept, "HOME": str(tmp_path), "DWH_HOME": str(home)}
 
     def dwh(*arguments: str, **more: str) -> str:
@@ -41,10 +42,13 @@ def test_demo_goes_the_whole_way_and_leaves_no_process(times: int, tmp_path: Pat
             timeout=300,
         )
         assert done.returncode == 0, done.stderr
+        messages.append(done.stderr)
         return done.stdout
 
     try:
-        output = dwh("demo", "--rows", "300", "--changes", "100", **elsewhere)
+        output = dwh("demo", "--rows", "300", "--changes", "100", **elsewhere, PATH=os.defpath)
+        # As it was called: it is in nobody's PATH before .venv is activated.
+        assert f"Next: `{DWH} status`" in messages[0]
         for title in (
             "Top 5 devices by users",
             "Countries by logged users",

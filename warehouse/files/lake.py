@@ -29,7 +29,10 @@ NOT_READ: Final = ("unrecognized", "unread", "ignored")
 
 REPLACED: Final = "was removed or replaced before it was read"
 READ_NEXT: Final = "The next run reads what lies there then."
-RENAME: Final = "If it should be loaded, give it another name, or declare its format if it is a web log (`dwh weblogs inspect FILE`)."
+RENAME: Final = (
+    "If it should be loaded, give it another name, or declare its format if it is a web log "
+    "(`dwh weblogs inspect FILE`)."
+)
 MAKE_READABLE: Final = (
     "Give the user who runs dwh the right to read it, or move it out of the landing folder."
 )

@@ -101,10 +101,24 @@ def explain_sql_error(entity: Entity, error: psycopg.Error) -> Exception:
     """Error for conform SQL that the database refuses; `error` itself where the SQL is not at fault."""
     if not is_of_statement(error):
         return error
+    message = str(error).strip().splitlines()
     return DeclarationError(
-        f"conform/{entity.name}.sql of source '{entity.source}' fails: {str(error).strip().splitlines()[0]}.",
+        f"conform/{entity.name}.sql of source '{entity.source}' fails: {message[0]}{_place(entity, message[1:])}.",
         hint="It must be one select over the mirrors (raw.…) and its changed keys.",
     )
+
+
+def _place(entity: Entity, details: Sequence[str]) -> str:
+    """Where in its file the SQL is wrong, if the server says so by a line that is the file's."""
+    found = re.match(r"LINE (\d+): (.*)", details[0]) if details else None
+    if found is None:
+        return ""
+    # The query begins with an empty line, and without those that the file begins with.
+    above = entity.sql[: len(entity.sql) - len(entity.sql.lstrip())].count("\n")
+    number = int(found[1]) - 1 + above
+    lines = entity.sql.splitlines()
+    is_there = 0 < number <= len(lines) and found[2].strip(". ") in lines[number - 1]
+    return f" (line {number})" if is_there else ""
 
 
 def mirrors(entity: Entity, joins: Sequence[Join]) -> list[sql.Composable]:
