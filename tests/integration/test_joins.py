@@ -396,7 +396,7 @@ def test_what_is_not_followed_is_found_before_the_first_run(opened: Pipeline, tm
     ]
     joined = {"payment": '"payment.purchase_id = purchase.id"'}
     assert faults(mall(tmp_path, f"\n\n{PAYMENTS} as x", joined)) == [
-        "conform/payment_method.sql of source 'mall' fails: syntax error at or near \"as\" (line 3)."
+        "conform/payment_method.sql of source 'mall' fails: syntax error at or near \"as\" (line 4)."
     ]
     assert faults(mall(tmp_path, PAYMENTS, joined)) == []
     assert opened.rows("select count(*) from pg_class where relname like 'mall%'") == [(0,)]
