@@ -1,5 +1,6 @@
 """Complete as of: everything that a source had at that moment is in the warehouse, and nothing later is claimed."""
 
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -44,6 +45,19 @@ def clock(url: str) -> datetime:
     assert row is not None
     moment: datetime = row[0]
     return moment
+
+
+def test_rows_of_a_table_too_small_to_be_analyzed_are_counted(shop: Pipeline) -> None:
+    shop.order(1, "2024-03-10", {}, {})
+    shop.capture()
+    shop.warehouse.execute("update pg_class set reltuples = 1 where oid = 'dwh.fact_order_item'::regclass")
+    shown = "select row_count_estimate from mart.table_freshness where table_name = 'dwh.fact_order_item'"
+    # The server publishes what a session has written within seconds of its end.
+    for _ in range(100):
+        if shop.rows(shown) == [(2,)]:
+            break
+        time.sleep(0.1)
+    assert shop.rows(shown) == shop.rows("select count(*) from dwh.fact_order_item") == [(2,)]
 
 
 def test_row_that_comes_while_a_run_is_at_work_is_not_claimed(shop: Pipeline) -> None:

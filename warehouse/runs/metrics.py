@@ -52,7 +52,7 @@ _METRICS = (
     ),
     Metric(
         "dwh_table_rows",
-        "Rows of a loaded table, by the planner's statistics.",
+        "Rows of a loaded table, by the server's statistics.",
         ("source", "table"),
         "select source, table_name, row_count_estimate from mart.table_freshness "
         "where row_count_estimate is not null order by 1, 2",

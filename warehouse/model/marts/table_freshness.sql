@@ -73,7 +73,11 @@ part as (
 size as (
     select
         part.table_name,
-        (sum(relation.reltuples) filter (where relation.reltuples >= 0))::bigint as row_count_estimate,
+        -- Small tables are seldom analyzed; what the server has counted since may be lost in a crash.
+        (
+            sum(greatest(relation.reltuples, pg_stat_get_live_tuples(relation.oid)))
+            filter (where relation.reltuples >= 0 or pg_stat_get_live_tuples(relation.oid) > 0)
+        )::bigint as row_count_estimate,
         sum(pg_total_relation_size(relation.oid))::bigint as size_bytes
     from part
     inner join pg_class as relation on part.oid = relation.oid
