@@ -1,6 +1,7 @@
 """Every form of URL that libpq takes works in every command; what cannot work is refused in a sentence."""
 
 import os
+import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -20,12 +21,14 @@ from tests import command
 from tests.pipeline import Pipeline
 from tests.pooler import pooler
 from warehouse.db.connection_errors import connection_error, is_of_statement, is_transient
-from warehouse.db.connections import connect, without_password
+from warehouse.db.connections import connect, read_only_transaction, without_password
 from warehouse.db.roles import LOADER, OWNER, READER
 from warehouse.db.schema_version import ensure_migrated, revision_of
 from warehouse.errors import AccessRefused, ConnectionFailed, UnsuitableDatabase
+from warehouse.extract.copy_stream import copy_out
 from warehouse.migrations import revisions
 from warehouse.report.write import write
+from warehouse.runs.audit import start_run
 from warehouse.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -350,3 +353,39 @@ def test_connection_that_its_server_ended_for_idling_is_lost_and_no_fault_of_the
         with pytest.raises(psycopg.Error) as error:
             connection.execute("select 1")
     assert is_transient(error.value) and not is_of_statement(error.value)
+
+
+def _cut(connection: psycopg.Connection) -> None:
+    """Let a connection end as a proxy in between ends it: without a word."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as line:
+        line.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda connection: connection.execute("select 1"),
+        lambda connection: list(copy_out(connection, sql.SQL("copy (select 1) to stdout").format())),
+    ],
+)
+def test_connection_that_is_cut_is_named_and_tried_again(
+    shop: Pipeline, use: Callable[[psycopg.Connection], object]
+) -> None:
+    with (
+        pytest.raises(ConnectionFailed, match=r"to source 'shop' \(postgresql://.*\) was lost: ") as source,
+        read_only_transaction("shop", shop.shop_url, application_name="test") as reader,
+    ):
+        _cut(reader)
+        use(reader)
+    with (
+        start_run(shop.warehouse_url, flow="ingest-shop") as run,
+        pytest.raises(
+            ConnectionFailed, match=r"to the warehouse \(postgresql://.*\) was lost: "
+        ) as warehouse,
+        run.session("stage") as writer,
+    ):
+        _cut(writer)
+        use(writer)
+    for error in (source, warehouse):
+        assert is_transient(error.value) and error.value.__cause__ and is_transient(error.value.__cause__)
+        assert "\n" not in error.value.what and "safe to run again" in error.value.hint

@@ -72,6 +72,26 @@ def connection_error(error: psycopg.Error, place: str, setting: str) -> Warehous
     return ConnectionFailed(what, hint=IS_IT_UP.replace("{setting}", setting))
 
 
+@contextmanager
+def name_lost_connection(connection: psycopg.Connection, place: str) -> Iterator[None]:
+    """Say to which database a connection was lost: libpq does not.
+
+    Raises:
+        ConnectionFailed: it broke within the block.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        if error.sqlstate is not None or not connection.broken or not is_transient(error):
+            raise
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ConnectionFailed(
+            f"The connection to {place} was lost: {reason}.",
+            hint="It is safe to run again. If it happens often, look for server restarts, failovers, idle timeouts, "
+            "and at what stands in between, as a pooler, a proxy or a firewall.",
+        ) from error
+
+
 def is_transient(error: BaseException) -> bool:
     """Whether doing the same again may succeed: connection lost, server restarting, deadlock, serialization."""
     if isinstance(error, ConnectionFailed):
@@ -79,8 +99,10 @@ def is_transient(error: BaseException) -> bool:
     if not isinstance(error, psycopg.Error):
         return False
     if error.sqlstate is None:
-        # A connection that breaks in the middle has no SQLSTATE.
-        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+        # A connection that breaks in the middle has no SQLSTATE, nor, in a COPY, a class of its own.
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) or (
+            type(error) is psycopg.DatabaseError
+        )
     return error.sqlstate.startswith(TRANSIENT_CLASSES)
 
 

@@ -15,7 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Conninfo
 
-from warehouse.db.connection_errors import connection_error
+from warehouse.db.connection_errors import connection_error, name_lost_connection
 from warehouse.db.identifiers import listed
 from warehouse.db.poolers import ensure_own_server_connection, refuse_statement_pooling
 from warehouse.errors import AccessRefused, ConnectionFailed, SettingsError, UnsuitableDatabase
@@ -149,7 +149,8 @@ def read_only_transaction(
         except psycopg.OperationalError as error:
             refuse_statement_pooling(error, _setting(source))
             raise
-        yield connection
+        with name_lost_connection(connection, f"source '{source}' ({without_password(url)})"):
+            yield connection
 
 
 def connect_source(source: str, url: str, *, application_name: str) -> psycopg.Connection:

@@ -274,11 +274,15 @@ def _remove_pending(
             select
                 different.*,
                 coalesce(found.bucket, expected.bucket) as bucket,
-                coalesce(expected.is_written_since, different.problem = 'extra') as may_be_pending,
+                coalesce(expected.is_written_since, different.problem = 'extra' and found.is_of_a_run)
+                    as may_be_pending,
                 coalesce(expected.content, 0)::numeric - coalesce(found.content, 0) as shift
             from {different} as different
             left join lateral (
-                select {bucket} as bucket, {content} as content from {table} where ctid = different.place
+                select
+                    {bucket} as bucket, {content} as content,
+                    exists (select from audit.run where run_id = _run_id) as is_of_a_run
+                from {table} where ctid = different.place
             ) as found on true
             left join lateral (
                 select

@@ -19,7 +19,7 @@ from typing import Self
 import psycopg
 from psycopg.types.json import Jsonb
 
-from warehouse.db.connection_errors import explain_refusals
+from warehouse.db.connection_errors import explain_refusals, name_lost_connection
 from warehouse.db.connections import connect, without_password
 from warehouse.db.locks import RUN
 from warehouse.db.poolers import SESSION_MODE, server_process
@@ -83,6 +83,7 @@ class Run:
         """A connection that writes for the run, committed at the end of the block; for a dry run always the same.
 
         Raises:
+            ConnectionFailed: it was lost.
             RunLost: the dry run's connection is gone, and with it everything that it did.
         """
         if self.kept_connection is not None:
@@ -90,7 +91,10 @@ class Run:
                 yield self.kept_connection
             return
         if self.dry_run_connection is None:
-            with connect(self.warehouse_url, application_name=f"dwh {self.flow} {doing}") as connection:
+            with (
+                connect(self.warehouse_url, application_name=f"dwh {self.flow} {doing}") as connection,
+                name_lost_connection(connection, f"the warehouse ({without_password(self.warehouse_url)})"),
+            ):
                 yield connection
             return
         if self.dry_run_connection.closed:
