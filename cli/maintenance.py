@@ -30,6 +30,7 @@ def migrate(
     """
     from cli.output import out
     from flows.databases import with_urls
+    from flows.engine import log
     from warehouse.db.connections import without_password
     from warehouse.db.schema_version import ensure_migrated
     from warehouse.migrations import revisions
@@ -53,9 +54,9 @@ def migrate(
         yes or typer.confirm(
             f"Downgrading from {before} to {to} drops tables and their data. Continue?", abort=True
         )
-        revisions.downgrade(url, to)
+        revisions.downgrade(url, to, progress=log)
     else:
-        found = revisions.upgrade(url, to, time_zone=settings.time_zone)
+        found = revisions.upgrade(url, to, time_zone=settings.time_zone, progress=log)
     after = _revision(url)
     outcome = (
         f"is at {after}, as before"

@@ -207,8 +207,17 @@ def test_migration_that_would_wait_for_a_long_query_gives_up(
     migration(RETYPE)
     with connect(sold.warehouse_url) as busy:
         busy.execute("select count(*) from dwh.fact_order_item")
-        with pytest.raises(LockHeld, match="in use for 0 seconds"):
+        with pytest.raises(LockHeld, match="in use for 0 seconds") as held:
             upgrade(sold.warehouse_url)
+        user = f"dwh.fact_order_item, by {busy.info.user} (dwh, server process {busy.info.backend_pid}, "
+        assert user in held.value.what
+        assert f"pg_terminate_backend({busy.info.backend_pid})" in held.value.hint
+        monkeypatch.setattr(revisions, "LOCK_PATIENCE_SECONDS", 4.0)
+        messages: list[str] = []
+        with pytest.raises(LockHeld):
+            upgrade(sold.warehouse_url, progress=messages.append)
+        (message,) = messages
+        assert message.startswith("waiting up to 4 s") and user in message
     assert everything(sold) == before
     upgrade(sold.warehouse_url)
 

@@ -4,6 +4,9 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
+import psycopg
+from psycopg.rows import class_row
+
 # Second words that say what a statement is about. Any other word may be a value.
 _OBJECTS = (
     "table",
@@ -44,6 +47,27 @@ class LockHolder:
         )
         application = f"{self.application}, " if self.application else ""
         return f"{self.user or 'another user'} ({application}server process {self.pid}{since}{doing}{waits})"
+
+
+def find_longest_user(connection: psycopg.Connection) -> LockHolder | None:
+    """The session of this database whose transaction has used a table or view of the warehouse for longest."""
+    with connection.cursor(row_factory=class_row(LockHolder)) as cursor:
+        return cursor.execute(
+            """
+            select
+                format('%I.%I', nspname, relname) as relation, held.pid, usename::text as user,
+                nullif(application_name, '') as application, xact_start as since, state, query,
+                pg_blocking_pids(held.pid) as waits_for
+            from pg_locks as held
+            inner join pg_class on pg_class.oid = held.relation
+            inner join pg_namespace on pg_namespace.oid = relnamespace
+            inner join pg_stat_activity as activity on activity.pid = held.pid
+            where held.granted and held.pid <> pg_backend_pid() and relkind in ('r', 'p', 'v', 'm')
+                and held.database = (select oid from pg_database where datname = current_database())
+                and nspname in ('dwh', 'mart', 'audit', 'raw', 'staging')
+            order by xact_start, nspname in ('dwh', 'mart') desc, relation limit 1
+            """
+        ).fetchone()
 
 
 def _shortened(query: str | None) -> str | None:

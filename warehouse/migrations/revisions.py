@@ -15,6 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from warehouse.db.connection_errors import explain_refusals
 from warehouse.db.connections import connect, without_password
+from warehouse.db.lock_holder import LockHolder, find_longest_user
 from warehouse.db.locks import session_lock
 from warehouse.db.roles import LOADER, OWNER, apply_grants
 from warehouse.db.schema_objects import BLOCKED, SchemaObjects
@@ -31,7 +32,13 @@ LOCK_PATIENCE_SECONDS, LOCK_PAUSE_SECONDS = 60.0, 1.0
 STATEMENT_TIMEOUT = "30min"
 
 
-def upgrade(url: str, revision: str = "head", *, time_zone: str | None = None) -> list[str]:
+def upgrade(
+    url: str,
+    revision: str = "head",
+    *,
+    time_zone: str | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> list[str]:
     """Bring the warehouse database up to `revision`; two at once wait for each other.
 
     `time_zone` is the one to count days in from now on; by default as it is, UTC at first.
@@ -62,7 +69,7 @@ def upgrade(url: str, revision: str = "head", *, time_zone: str | None = None) -
                 found.extend(declared.differences(driver, time_zone))
             declared.apply(driver, objects, time_zone)
 
-    _in_transaction(url, run)
+    _in_transaction(url, run, progress)
     return found
 
 
@@ -84,7 +91,7 @@ def _ensure_migrated(connection: psycopg.Connection) -> None:
         )
 
 
-def downgrade(url: str, revision: str) -> None:
+def downgrade(url: str, revision: str, *, progress: Callable[[str], None] = lambda _: None) -> None:
     """Take the warehouse database back to `revision` ('base': an empty database).
 
     Views and functions are dropped: those of `revision` are created by its own code's `dwh migrate`.
@@ -100,7 +107,7 @@ def downgrade(url: str, revision: str) -> None:
             declared.drop(driver)
         command.downgrade(_config(connection), revision)
 
-    _in_transaction(url, run)
+    _in_transaction(url, run, progress)
 
 
 def current(url: str) -> str | None:
@@ -185,7 +192,9 @@ def _engine(url: str) -> Engine:
     )
 
 
-def _in_transaction(url: str, run: Callable[[Connection], None]) -> None:
+def _in_transaction(
+    url: str, run: Callable[[Connection], None], progress: Callable[[str], None] = lambda _: None
+) -> None:
     with (
         explain_refusals(without_password(url)),
         connect(url, autocommit=True, application_name="dwh migrate") as guard,
@@ -194,6 +203,7 @@ def _in_transaction(url: str, run: Callable[[Connection], None]) -> None:
         ensure_suitable(guard)
         ensure_may_migrate(guard, url)
         give_up_at = time.monotonic() + LOCK_PATIENCE_SECONDS
+        named: set[int] = set()
         while True:
             try:
                 with _engine(url).begin() as connection:
@@ -206,13 +216,20 @@ def _in_transaction(url: str, run: Callable[[Connection], None]) -> None:
                 cause = error.orig if isinstance(error, DBAPIError) else error
                 assert isinstance(cause, psycopg.Error)
                 is_locked = isinstance(cause, LOCKED)
+                user = find_longest_user(guard) if is_locked else None
                 if not is_locked or time.monotonic() > give_up_at:
-                    raise _explained(cause, url) from error
+                    raise _explained(cause, url, user) from error
+                if user is not None and user.pid not in named:
+                    named.add(user.pid)
+                    progress(
+                        f"waiting up to {LOCK_PATIENCE_SECONDS:.0f} s for what the migration changes: longest "
+                        f"in use is {user.relation}, by {user}"
+                    )
             # All of it was rolled back: whoever has queued up behind it goes on meanwhile.
             time.sleep(LOCK_PAUSE_SECONDS)
 
 
-def _explained(error: psycopg.Error, url: str) -> Exception:
+def _explained(error: psycopg.Error, url: str, user: LockHolder | None) -> Exception:
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return AccessRefused(
             f"The warehouse {without_password(url)} cannot be migrated: {error.diag.message_primary}. "
@@ -223,7 +240,13 @@ def _explained(error: psycopg.Error, url: str) -> Exception:
     if isinstance(error, LOCKED):
         return LockHeld(
             f"A table or view that the migration changes has been in use for {LOCK_PATIENCE_SECONDS:.0f} seconds. "
-            "Nothing was changed.",
-            hint="Run `dwh migrate` again when no run or long query is using it: pg_stat_activity lists them.",
+            + (f"Longest in use is {user.relation}, by {user}. " if user else "")
+            + "Nothing was changed.",
+            hint="Run `dwh migrate` again when no run or long query is using it: pg_stat_activity lists them."
+            + (
+                f' This one is ended by: dwh psql -- -c "select pg_terminate_backend({user.pid})"'
+                if user
+                else ""
+            ),
         )
     return error
