@@ -100,13 +100,6 @@ resource "prefect_deployment_schedule" "this" {
   active        = true
 }
 
-resource "prefect_variable" "this" {
-  for_each = local.resources.variables
-
-  name  = each.key
-  value = each.value
-}
-
 resource "prefect_automation" "dead_runs" {
   name        = local.resources.automations[0].name
   description = local.resources.automations[0].description

@@ -82,7 +82,7 @@ def test_every_resource_and_attribute_is_known_to_the_provider() -> None:
         ("_pool.dwh.name", "_pool.dwh.slug", "prefect_work_pool.dwh.slug is referred to and not there"),
         ("var.image", "var.picture", "var.picture"),
         ("  account_id   =", "  account =", "provider.account is not known"),
-        ('"prefect_variable"', '"prefect_setting"', "prefect_setting is no resource"),
+        ('"prefect_deployment_schedule"', '"prefect_setting"', "prefect_setting is no resource"),
     ],
 )  # fmt: skip
 def test_what_the_provider_would_refuse_is_found(right: str, wrong: str, fault: str) -> None:
