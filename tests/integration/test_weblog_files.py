@@ -795,3 +795,22 @@ def test_command_names_files_that_are_not_read_and_ends_with_3(lake: WeblogLake,
     assert "Files that are not read" in shown and r"forged\nname.log" in shown
     assert [run[0] for run in lake.rows("select status from audit.run")] == ["succeeded"] * 3
     assert lake.sizes() == [1, 2]
+
+
+def test_files_that_are_renamed_or_gone_since_they_were_listed_keep_no_other_from_being_loaded(
+    lake: WeblogLake,
+) -> None:
+    for number, name in enumerate(("a.log", "b.log", "c.log", "d.log")):
+        lake.put(name, lines(10 * number + 1, 10 * number + 3))
+
+    def rotate(progress: Progress) -> None:
+        if progress.path == "a.log":
+            (lake.landing / "b.log").rename(lake.landing / "b.log.1")
+            (lake.landing / "c.log").unlink()
+
+    assert lake.load(progress=rotate).unread == ()
+    # Under its new name it is found by the same load.
+    assert lake.sizes() == [1, 2, 3, 31, 32, 33, 11, 12, 13]
+    assert [path for path, *_ in lake.files()] == ["a.log", "d.log", "b.log.1"]
+    assert lake.load().unread == ()
+    lake.assert_consistent()

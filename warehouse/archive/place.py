@@ -1,6 +1,7 @@
 """Where the archive lies: a folder or URL below the lake, with one Delta table per archived table."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ IS_IT_UP = (
 
 # Modules whose errors are those of a file system or an object store.
 _CLIENTS: Final = ("_internal", "deltalake", "botocore", "aiohttp", "s3fs", "pyarrow")
+
+
+# By which deltalake sets off the causes of an error.
+_ORNAMENTS: Final = re.compile(r"\x1b\[[0-9;]*m|↳")
 
 
 class ArchiveUnreachable(WarehouseError):
@@ -61,14 +66,19 @@ def unreachable(archive: "Archive", path: str = "") -> Iterator[None]:
                 f"The archive {archive.root} cannot be reached: the server refuses the credentials.",
                 hint=f"{CREDENTIALS} {IS_IT_UP}",
             ) from None
-        reason = (isinstance(error, OSError) and error.strerror) or str(error).strip() or type(error).__name__
-        reason = reason.splitlines()[0].rstrip(".")
+        reason = (isinstance(error, OSError) and error.strerror) or _reason(error)
         if path and _is_damage(error):
             raise ArchiveDamaged(archive.folder(path), f"cannot be read: {reason}") from None
         raise ArchiveUnreachable(
             f"The archive {archive.root} cannot be reached: {reason}.",
             hint=IS_IT_UP,
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """What an error says: its first line, and the cause in its last one."""
+    lines = [_ORNAMENTS.sub("", line).strip().rstrip(".") for line in str(error).strip().splitlines()]
+    return ": ".join(dict.fromkeys([lines[0], lines[-1]])) if lines else type(error).__name__
 
 
 def _is_damage(error: Exception) -> bool:

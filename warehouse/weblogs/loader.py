@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -18,6 +19,7 @@ from warehouse.archive.changed_rows import archive_trail
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
 from warehouse.files.archive import DEFAULT_LIMITS, Limits
+from warehouse.files.lake import LakeFile
 from warehouse.geoip.database import Countries
 from warehouse.runs.audit import CheckResult, Run, add_parameters
 from warehouse.runs.freshness import read_clock, record_complete
@@ -165,7 +167,7 @@ class Loader:
                 ):
                     self._sink.set_aside(task, verdict)
                     self._claims.note(verdict)
-                else:
+                elif not is_gone(task.file):
                     self._load_file(self._sink.begin(task))
             self._commit()
             if not self._claims.claimed_by_others:
@@ -361,6 +363,11 @@ def read_block(file: FileProgress, parser: BlockParser, block: Block, addresses:
         read = replace(read, rejected=check_unterminated_line(file, parsed), discarded=())
     file.has_combined |= bool(parsed.columns.agent_end.any())
     return read
+
+
+def is_gone(file: LakeFile) -> bool:
+    """Whether rotation has renamed or removed a file since it was listed: under its new name it is found again."""
+    return isinstance(file.location, Path) and not file.location.exists()
 
 
 def check_unterminated_line(file: FileProgress, parsed: Parsed) -> list[Rejected]:

@@ -17,8 +17,10 @@ from warehouse.files.lake import (
     MAKE_READABLE,
     NOT_READ,
     RENAME,
+    REPLACED,
     Checkpoint,
     FileTask,
+    FileUnreadable,
     LakeFile,
     Landing,
     UnreadFile,
@@ -146,7 +148,13 @@ class Claims:
         return Catalog(files, [*known, *self._uncommitted.values()], partial(read_parts, self._connection))
 
     def _task(self, claim: _Claim) -> Iterator[FileTask]:
-        task = self._catalog.task(claim.file)
+        try:
+            task = self._catalog.task(claim.file)
+        except FileUnreadable as error:
+            # What is gone is found again by the name that it has now, or is not missed.
+            if error.reason != REPLACED:
+                self.note(UnreadFile(claim.file.path, "unread", error.reason, error.advice))
+            return
         if task.state != "unchanged" or self._only is not None:
             yield replace(task, recognized=claim.recognized)
 
