@@ -32,6 +32,8 @@ _LOGGED: Final = (
     "select distinct row_key from {log} "
     "where table_name = {name} and changed_at > {until} and operation <> 'alter'"
 )
+# In the words of the index that has these alone: mirrors have many more.
+_AUDIT_IMAGES: Final = "(select * from audit.before_image where table_name like 'audit.%') as image"
 # Rows that an undo is about to restore or to delete: no trigger logs that.
 _NOTED: Final = "union select row_key from pg_temp.archive_noted where table_name = {name}"
 
@@ -161,9 +163,7 @@ def _archive(connection: psycopg.Connection, run_id: int, table: ArchivedTable) 
         batch_id,
         sql.Literal("write"),
         [sql.Identifier("written", name) for name in table.columns],
-        sql.SQL("{table} as written where {condition}").format(
-            table=names["table"], condition=_changed(table, run_id) if table.is_known else sql.SQL("true")
-        ),
+        sql.SQL("{} as written").format(_changed(table, run_id) if table.is_known else names["table"]),
     )
     if table.is_known and table.full_name not in _ALSO_CHANGED and table.name != "load":
         place = {name: number for number, name in enumerate(table.key, start=1)}
@@ -206,7 +206,7 @@ def _names(table: ArchivedTable, run_id: int) -> Mapping[str, sql.Composable]:
         "table": sql.Identifier(table.schema, table.name),
         "key": listed(table.key),
         "run_id": sql.Literal(run_id),
-        "log": sql.SQL("audit.change" if table.schema == "dwh" else "audit.before_image"),
+        "log": sql.SQL("audit.change" if table.schema == "dwh" else _AUDIT_IMAGES),
         "name": sql.Literal(table.full_name),
         "until": sql.SQL("{}::timestamptz").format(sql.Literal(table.changes_until or "-infinity")),
     }
@@ -222,8 +222,8 @@ def _typed_key(table: ArchivedTable, row: str) -> sql.Composable:
     )
 
 
-def _changed(table: ArchivedTable, run_id: int) -> sql.Composable:
-    """Condition of the rows that are new or changed since the table was archived last."""
+def _is_new(table: ArchivedTable, run_id: int) -> sql.Composable:
+    """Condition of the rows that are new since the table was archived last, or changed without being logged."""
     names = _names(table, run_id)
     is_new: sql.Composable = sql.SQL("false")
     if table.is_numbered:
@@ -236,16 +236,30 @@ def _changed(table: ArchivedTable, run_id: int) -> sql.Composable:
         )
     elif table.has_run_id:
         is_new = sql.SQL("run_id = {run_id}").format(**names)
-    also = sql.SQL(_ALSO_CHANGED.get(table.full_name, "")).format(**names)
-    return sql.SQL("({is_new} {also} or ({key}) in (select {typed} from ({logged}) as logged))").format(
-        **names, is_new=is_new, also=also, typed=_typed_key(table, "logged")
-    )
+    return sql.SQL("({} {})").format(is_new, sql.SQL(_ALSO_CHANGED.get(table.full_name, "")).format(**names))
+
+
+def _changed(table: ArchivedTable, run_id: int) -> sql.Composable:
+    """The rows that are new or changed since the table was archived last.
+
+    In two parts, each by an index: a condition that joins them by `or` reads the whole table.
+    """
+    return sql.SQL(
+        """
+        (
+            select * from {table} where {is_new}
+            union all
+            select * from {table}
+            where ({key}) in (select {typed} from ({logged}) as logged) and {is_new} is not true
+        )
+        """
+    ).format(**_names(table, run_id), is_new=_is_new(table, run_id), typed=_typed_key(table, "logged"))
 
 
 def _work(table: ArchivedTable, run_id: int) -> sql.Composable:
     """Whether something of the table is to be archived."""
-    return sql.SQL("exists (select from {table} where {changed}) or exists ({logged})").format(
-        **_names(table, run_id), changed=_changed(table, run_id)
+    return sql.SQL("exists (select from {table} where {is_new}) or exists ({logged})").format(
+        **_names(table, run_id), is_new=_is_new(table, run_id)
     )
 
 
