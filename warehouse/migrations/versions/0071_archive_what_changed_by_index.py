@@ -18,8 +18,13 @@ def upgrade() -> None:
     execute(
         "create index ix_run_undone_by_run_id on audit.run (undone_by_run_id) where undone_by_run_id is not null"
     )
+    execute(
+        "create index ix_fact_inventory_day_run_id on dwh.fact_inventory_day using brin (run_id) "
+        "with (pages_per_range = 32)"
+    )
 
 
 def downgrade() -> None:
+    execute("drop index dwh.ix_fact_inventory_day_run_id")
     for index in ("ix_run_undone_by_run_id", "ix_before_image_table_name", "ix_change_table_name"):
         execute(f"drop index audit.{index}")
