@@ -143,7 +143,11 @@ def snapshot_table(snapshot: DailySnapshot) -> Table:
                 f"primary key (snapshot_date, {', '.join(snapshot.natural_key)}, source_system)"
             )
         },
-        (_marked(snapshot.table),),
+        (
+            _marked(snapshot.table),
+            # What a run has changed of the last day, to be archived.
+            Index(f"ix_{snapshot.table}_run_id", "using brin (run_id) with (pages_per_range = 32)"),
+        ),
     )
 
 
