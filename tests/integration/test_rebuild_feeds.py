@@ -371,6 +371,15 @@ def test_records_whose_file_is_gone_are_kept_where_they_are_and_named_as_lost_wh
             "orders: 1 records of a.json cannot be given back: it has other content now"
         ], (statement, tables)
         assert lake.orders.rows("select order_id from raw.orders_order order by 1") == [("P-1",), ("P-3",)]
+        # The fact alone has what is left of it.
+        assert lake.orders.facts() == [("P-1", "1", 3, 300), ("P-2", "1", 2, 200), ("P-3", "1", 2, 200)]
+    kept = "dwh.fact_order_item: the rows of 'orders' stay as they are"
+    lake.orders.warehouse.execute("truncate raw.orders_order")
+    lake.rebuild()
+    assert [line for line in lake.messages if line.startswith(kept)]
+    lake.orders.warehouse.execute("truncate dwh.fact_order_item")
+    lake.rebuild()
+    assert [row[0] for row in lake.orders.facts()] == ["P-1", "P-3"]
 
 
 def test_rows_that_left_a_list_are_no_difference_where_their_file_has_other_content_now(lake: Lake) -> None:

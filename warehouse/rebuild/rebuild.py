@@ -222,6 +222,8 @@ class _Rebuild:
         self._of_feeds = {f"raw.{table.mirror}" for source in self._feeds for table in source.tables}
         self._published = published_tables()
         self._facts = {f"dwh.{one.table}" for one in FACTS}
+        # Feeds of which records cannot be given back.
+        self._incomplete: set[str] = set()
 
     def report_reach(self) -> None:
         """Name the run that began the archive: of what mirrors and dimensions were before, it has no more."""
@@ -295,11 +297,33 @@ class _Rebuild:
         if wanted & self._facts:
             self._tell_lost_states(wanted & self._facts)
             for source in self._sources:
-                if {f"dwh.{one.table}" for one in FACTS if one.entity in source.entities} & wanted:
+                facts = {f"dwh.{one.table}" for one in FACTS if one.entity in source.entities}
+                if facts & wanted and not self._has_last_copy(source, facts):
                     # History is what was published then: the archive says it, and the change log may be gone.
                     yield from reconcile_star(self._writer, self._run.run_id, source, has_dimensions=False)
         if any(name.startswith("mart.") for name in self.created):
             yield from reconcile_marts(self._writer)
+
+    def _has_last_copy(self, source: Source, facts: Collection[str]) -> bool:
+        """Whether facts have what a feed's records were that nothing else has any more: they stay as they are."""
+        if source.name not in self._incomplete:
+            return False
+        held = [
+            name
+            for name in sorted(facts)
+            if self._writer.execute(
+                sql.SQL("select from {} where source_system = %s limit 1").format(
+                    sql.Identifier(*name.split("."))
+                ),
+                [source.name],
+            ).rowcount
+        ]
+        if held:
+            self._progress(
+                f"{', '.join(held)}: the rows of '{source.name}' stay as they are, since they may be the last "
+                "of records that are lost; `dwh reconcile` lists those without a record, and removes them with --repair"
+            )
+        return bool(held)
 
     def _tell_lost_states(self, facts: set[str]) -> None:
         """Say of empty facts how many rows wait in quarantine: an earlier state of theirs follows from nothing."""
@@ -382,6 +406,8 @@ class _Rebuild:
         for lost in mirrors.lost:
             if lost.file_id in mirrors.missing:
                 self._progress(f"{source.name}: {lost}")
+        if mirrors.missing:
+            self._incomplete.add(source.name)
 
     def _rebuild_rows(self, name: str) -> Verdict:
         """Rebuild a table whose rows are archived as they were published, with its surrogate keys."""
