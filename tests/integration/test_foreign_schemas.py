@@ -405,7 +405,7 @@ ERP = """
 
 
 @pytest.mark.parametrize("foreign", [ERP], indirect=True)
-def test_tables_of_an_erp_are_recognized_and_what_is_not_is_said_with_how_to_name_it(
+def test_tables_of_an_erp_are_recognized_and_others_are_named_with_the_option_to_choose_them(
     foreign: Pipeline,
 ) -> None:
     proposal = propose("erp", read_live_tables(foreign.shop))
