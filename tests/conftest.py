@@ -53,7 +53,8 @@ USERS = ("DWH_", "PREFECT_", "PG")
 SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
-    "shared_buffers": "128MB",
+    # Smaller than usual: a table that is dropped is looked for in all of them, and tests drop many thousands.
+    "shared_buffers": "16MB",
     "max_prepared_transactions": "20",
     "max_wal_size": "256MB",
     "track_commit_timestamp": "on",
