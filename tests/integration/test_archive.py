@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -16,7 +17,7 @@ from tests.archive import archived, archived_mirror, load, mirror, state
 from tests.integration.test_capture import TYPES, only
 from tests.pipeline import Pipeline
 from warehouse.archive import captured, flush, maintain, pending, upkeep
-from warehouse.archive.changed_rows import archive_changed_rows
+from warehouse.archive.changed_rows import archive_changed_rows, archive_trail
 from warehouse.archive.parquet_files import ParquetFile
 from warehouse.archive.place import Archive, ArchiveUnreachable
 from warehouse.db.locks import session_lock, try_transaction_lock
@@ -474,6 +475,45 @@ def test_runs_that_overlap_are_archived_both_and_one_after_the_other(
             assert not try_transaction_lock(shop.warehouse, STAR_LOCK)
     flush.flush(shop.warehouse_url, archive)
     assert run.run_id in {row["_run_id"] for row in archived(archive, "audit/run")}
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_what_was_written_beside_a_run_that_published_is_archived(
+    shop: Pipeline, archive: Archive, dies: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines that a load of web logs puts into quarantine have lower numbers than rows that were published meanwhile."""
+    load(shop, archive)
+    quarantine = b"insert into audit.quarantine (run_id, source, entity, rules, reason) values (%s, 'weblogs', 'line', '{x}', 'x')"
+    shop.warehouse.execute(
+        """
+        insert into audit.file (feed, path, head_bytes, head_hash, tail_hash, size_bytes, modified_ns, byte_offset,
+            line_count, rows_loaded, rows_quarantined, status, run_id)
+        select 'weblogs', 'a.log', 1, 'a', 'a', 1, 1, 1, 1, 0, 1, 'partial', max(run_id) from audit.run
+        """
+    )
+    with suppress(KeyboardInterrupt), start_run(shop.warehouse_url, flow="ingest-weblogs", archive=True) as run:
+        with psycopg.connect(shop.warehouse_url) as writer:
+            writer.execute("select set_config('dwh.run_id', %s, true)", [str(run.run_id)])
+            writer.execute(quarantine, [run.run_id])
+            writer.execute("update audit.file set status = 'loaded' where path = 'a.log'")
+            monkeypatch.setattr(shop, "await_open_transactions", lambda: None)
+            shop.order(1, "2024-03-10", {"quantity": 0}, {})
+            load(shop, archive)
+        if dies:
+            raise KeyboardInterrupt
+        archive_trail(shop.warehouse, run.run_id)
+    if dies:
+        with start_run(shop.warehouse_url, flow="ingest-weblogs", archive=True) as run:
+            archive_trail(shop.warehouse, run.run_id)
+    flush.flush(shop.warehouse_url, archive)
+    assert_archived(shop, archive)
+    assert [row["status"] for row in state(archive, "audit/file", "file_id").values()] == ["loaded"]
+    # The next one finds nothing more.
+    rows = len(archived(archive, "audit/quarantine"))
+    with start_run(shop.warehouse_url, flow="ingest-shop", archive=True) as run:
+        archive_trail(shop.warehouse, run.run_id)
+    flush.flush(shop.warehouse_url, archive)
+    assert len(archived(archive, "audit/quarantine")) == rows
 
 
 def test_what_is_to_be_archived_is_found_by_indexes(shop: Pipeline, archive: Archive) -> None:

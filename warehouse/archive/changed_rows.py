@@ -11,7 +11,7 @@ from psycopg.rows import class_row
 
 from warehouse.archive.pending import begin_batch, keep_rows, publish_rows
 from warehouse.db.identifiers import listed, text_array
-from warehouse.db.locks import transaction_lock, try_transaction_lock
+from warehouse.db.locks import transaction_lock
 from warehouse.history.change_log import STAR_LOCK
 from warehouse.model import weblog
 from warehouse.model.star import DIMENSIONS, SNAPSHOTS
@@ -26,11 +26,13 @@ REFERENCE_TABLES: Final = (weblog.COUNTRY,)
 # Live publishes several batches a second: what it says of them is archived as often as this, rows of dimensions and
 # quarantined ones with their batch.
 OVERDUE_SECONDS: Final = 30.0
+# Of the last runs of a flow, those that did not end well may not have archived what they wrote.
+_RECENT_RUNS: Final = 10
 # Rows of which runs change that did not write them, and no trigger logs it.
 _ALSO_CHANGED: Final = {"audit.run": "or run_id = {run_id} or undone_by_run_id = {run_id}"}
 _LOGGED: Final = (
-    "select distinct row_key from {log} "
-    "where table_name = {name} and changed_at > {until} and operation <> 'alter'"
+    "select distinct row_key from {log} where table_name = {name} and operation <> 'alter' "
+    "and changed_at > least({until}, {since}) and (changed_at > {until} or run_id = any({runs}))"
 )
 # In the words of the index that has these alone: mirrors have many more.
 _AUDIT_IMAGES: Final = "(select * from audit.before_image where table_name like 'audit.%') as image"
@@ -56,6 +58,9 @@ class ArchivedTable:
     last_key: int | None
     changes_until: str | None
     has_noted: bool = False
+    # Runs that wrote beside others that published meanwhile, and since when: all of theirs is archived.
+    runs: Sequence[int] = ()
+    since: str | None = None
 
     @property
     def full_name(self) -> str:
@@ -113,23 +118,48 @@ def note_rows_of(connection: psycopg.Connection, run_ids: Sequence[int]) -> None
 
 
 def archive_trail(connection: psycopg.Connection, run_id: int) -> None:
-    """Keep what has changed in a transaction of its own, unless another run is publishing: then the next one does it.
+    """Keep all that this run and those of its flow that died have written beside runs that published meanwhile.
 
-    `connection` is in autocommit.
+    These may have archived higher numbers, and later changes, than those that were committed after them.
+    `connection` is in autocommit; it waits for whoever publishes.
     """
     with connection.transaction():
-        if try_transaction_lock(connection, STAR_LOCK):
-            archive_changed_rows(connection, run_id)
+        transaction_lock(connection, STAR_LOCK)
+        rows = connection.execute(
+            """
+            select run_id, started_at::text
+            from (
+                select run_id, started_at, status
+                from audit.run
+                where run_id <= %(run_id)s and flow = (select flow from audit.run where run_id = %(run_id)s)
+                order by run_id desc limit %(limit)s
+            ) as recent
+            where run_id = %(run_id)s or status <> 'succeeded' order by started_at
+            """,
+            {"run_id": run_id, "limit": _RECENT_RUNS},
+        ).fetchall()
+        archive_changed_rows(connection, run_id, runs=[one for one, _ in rows], since=rows[0][1])
 
 
-def archive_changed_rows(connection: psycopg.Connection, run_id: int, *, with_noted: bool = False) -> int:
+def archive_changed_rows(
+    connection: psycopg.Connection,
+    run_id: int,
+    *,
+    with_noted: bool = False,
+    runs: Sequence[int] = (),
+    since: str | None = None,
+) -> int:
     """Keep the rows that this transaction, and whoever else since the last one, has changed. Returns their number.
 
-    A table that is not archived yet is archived as a whole. `with_noted` are rows of pg_temp.archive_noted, too. It
-    holds the star's lock to the end of the transaction, so that batches are published in the order of their numbers.
+    A table that is not archived yet is archived as a whole. `with_noted` are rows of pg_temp.archive_noted, too, and
+    with `runs` all that these have written into the audit trail `since` then. It holds the star's lock to the end of
+    the transaction, so that batches are published in the order of their numbers.
     """
     transaction_lock(connection, STAR_LOCK)
-    tables = [replace(one, has_noted=with_noted) for one in _read_tables(connection)]
+    tables = [
+        replace(one, has_noted=with_noted, runs=runs if one.schema == "audit" else (), since=since)
+        for one in _read_tables(connection)
+    ]
     if not tables:
         return 0
     rows = connection.execute(
@@ -209,6 +239,8 @@ def _names(table: ArchivedTable, run_id: int) -> Mapping[str, sql.Composable]:
         "log": sql.SQL("audit.change" if table.schema == "dwh" else _AUDIT_IMAGES),
         "name": sql.Literal(table.full_name),
         "until": sql.SQL("{}::timestamptz").format(sql.Literal(table.changes_until or "-infinity")),
+        "since": sql.SQL("{}::timestamptz").format(sql.Literal(table.since or "infinity")),
+        "runs": sql.SQL("{}::bigint[]").format(sql.Literal(list(table.runs))),
     }
     names["logged"] = sql.SQL(f"{_LOGGED} {_NOTED if table.has_noted else ''}").format(**names)
     return names
@@ -236,7 +268,10 @@ def _is_new(table: ArchivedTable, run_id: int) -> sql.Composable:
         )
     elif table.has_run_id:
         is_new = sql.SQL("run_id = {run_id}").format(**names)
-    return sql.SQL("({} {})").format(is_new, sql.SQL(_ALSO_CHANGED.get(table.full_name, "")).format(**names))
+    also = _ALSO_CHANGED.get(table.full_name, "")
+    if table.runs and table.has_run_id:
+        also += " or run_id = any({runs})"
+    return sql.SQL("({} {})").format(is_new, sql.SQL(also).format(**names))
 
 
 def _changed(table: ArchivedTable, run_id: int) -> sql.Composable:

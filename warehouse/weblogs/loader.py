@@ -118,9 +118,11 @@ def load(
             loaded = loader.load(wait_seconds)
             if restart is None and not loaded.claimed_by_others:
                 record_complete(reader, run.run_id, FEED, complete_at)
-            if run.is_archived and loaded.files:
-                archive_trail(reader, run.run_id)
-            return replace(loaded, rederived=rederived)
+    if run.is_archived and loaded.files:
+        # Without the lock of the feed: whoever publishes may wait for that.
+        with connect(run.warehouse_url, autocommit=True, application_name=f"dwh {run.flow}: trail") as writer:
+            archive_trail(writer, run.run_id)
+    return replace(loaded, rederived=rederived)
 
 
 class Loader:
