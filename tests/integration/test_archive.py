@@ -483,7 +483,9 @@ def test_what_was_written_beside_a_run_that_published_is_archived(
 ) -> None:
     """Lines that a load of web logs puts into quarantine have lower numbers than rows that were published meanwhile."""
     load(shop, archive)
-    quarantine = b"insert into audit.quarantine (run_id, source, entity, rules, reason) values (%s, 'weblogs', 'line', '{x}', 'x')"
+    quarantine = b"""
+        insert into audit.quarantine (run_id, source, entity, rules, reason) values (%s, 'weblogs', 'line', '{x}', 'x')
+    """
     shop.warehouse.execute(
         """
         insert into audit.file (feed, path, head_bytes, head_hash, tail_hash, size_bytes, modified_ns, byte_offset,
