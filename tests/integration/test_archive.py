@@ -493,7 +493,10 @@ def test_what_was_written_beside_a_run_that_published_is_archived(
         select 'weblogs', 'a.log', 1, 'a', 'a', 1, 1, 1, 1, 0, 1, 'partial', max(run_id) from audit.run
         """
     )
-    with suppress(KeyboardInterrupt), start_run(shop.warehouse_url, flow="ingest-weblogs", archive=True) as run:
+    with (
+        suppress(KeyboardInterrupt),
+        start_run(shop.warehouse_url, flow="ingest-weblogs", archive=True) as run,
+    ):
         with psycopg.connect(shop.warehouse_url) as writer:
             writer.execute("select set_config('dwh.run_id', %s, true)", [str(run.run_id)])
             writer.execute(quarantine, [run.run_id])
