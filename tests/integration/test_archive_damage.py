@@ -54,9 +54,13 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "log gone": lambda folder: shutil.rmtree(folder / "_delta_log"),
     "folder gone": shutil.rmtree,
 }
+# One of each kind: a file, the log's end, its beginning, all of it.
+QUICK = {"file gone", "last entry of the log gone", "checkpoint damaged", "folder gone"}
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    "damage", [pytest.param(one, marks=() if one in QUICK else pytest.mark.slow) for one in DAMAGES]
+)
 def test_damaged_table_is_named_and_neither_rebuilt_from_nor_added_to(
     shop: Pipeline, archive: Archive, damage: str, tmp_path: Path
 ) -> None:
