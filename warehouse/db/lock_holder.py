@@ -1,6 +1,7 @@
 """The session that keeps another one waiting: who it is, since when, and what it does."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -49,25 +50,41 @@ class LockHolder:
         return f"{self.user or 'another user'} ({application}server process {self.pid}{since}{doing}{waits})"
 
 
+def find_holder(
+    connection: psycopg.Connection, condition: str, parameters: Mapping[str, object] | None = None
+) -> LockHolder | None:
+    """The session with a lock on a relation of this database for which `condition` holds: one that has it, rather than
+    one that waits, and of these the one whose transaction is the oldest.
+
+    `condition` is SQL over pg_locks as held, pg_class and pg_namespace, with `parameters` by name.
+    """
+    with connection.cursor(row_factory=class_row(LockHolder)) as cursor:
+        return cursor.execute(_HOLDER.replace("{condition}", condition).encode(), parameters or {}).fetchone()
+
+
 def find_longest_user(connection: psycopg.Connection) -> LockHolder | None:
     """The session of this database whose transaction has used a table or view of the warehouse for longest."""
-    with connection.cursor(row_factory=class_row(LockHolder)) as cursor:
-        return cursor.execute(
-            """
-            select
-                format('%I.%I', nspname, relname) as relation, held.pid, usename::text as user,
-                nullif(application_name, '') as application, xact_start as since, state, query,
-                pg_blocking_pids(held.pid) as waits_for
-            from pg_locks as held
-            inner join pg_class on pg_class.oid = held.relation
-            inner join pg_namespace on pg_namespace.oid = relnamespace
-            inner join pg_stat_activity as activity on activity.pid = held.pid
-            where held.granted and held.pid <> pg_backend_pid() and relkind in ('r', 'p', 'v', 'm')
-                and held.database = (select oid from pg_database where datname = current_database())
-                and nspname in ('dwh', 'mart', 'audit', 'raw', 'staging')
-            order by xact_start, nspname in ('dwh', 'mart') desc, relation limit 1
-            """
-        ).fetchone()
+    return find_holder(
+        connection,
+        """
+        held.granted and held.pid <> pg_backend_pid() and relkind in ('r', 'p', 'v', 'm')
+        and nspname in ('dwh', 'mart', 'audit', 'raw', 'staging')
+        """,
+    )
+
+
+_HOLDER = """
+    select
+        format('%%I.%%I', nspname, relname) as relation, held.pid, usename::text as user,
+        nullif(application_name, '') as application, xact_start as since, state, query,
+        pg_blocking_pids(held.pid) as waits_for
+    from pg_locks as held
+    inner join pg_class on pg_class.oid = held.relation
+    inner join pg_namespace on pg_namespace.oid = relnamespace
+    left join pg_stat_activity as activity on activity.pid = held.pid
+    where held.database = (select oid from pg_database where datname = current_database()) and {condition}
+    order by held.granted desc, xact_start, nspname in ('dwh', 'mart') desc, relation limit 1
+"""
 
 
 def _shortened(query: str | None) -> str | None:

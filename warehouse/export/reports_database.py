@@ -6,11 +6,10 @@ from typing import Final
 
 import psycopg
 from psycopg import IsolationLevel, sql
-from psycopg.rows import class_row
 
 from warehouse.db.connections import connect, without_password
 from warehouse.db.identifiers import definitions, listed
-from warehouse.db.lock_holder import LockHolder
+from warehouse.db.lock_holder import find_holder
 from warehouse.db.schema_version import ensure_migrated
 from warehouse.errors import WarehouseError
 from warehouse.export.tables import shown
@@ -176,8 +175,12 @@ def _lock(
             return
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
             pass
-        with target.cursor(row_factory=class_row(LockHolder)) as cursor:
-            holder = cursor.execute(_HOLDER, {"schema": SCHEMA, "names": list(tables)}).fetchone()
+        holder = find_holder(
+            target,
+            "held.granted and held.pid <> pg_backend_pid() "
+            "and nspname = %(schema)s and relname = any(%(names)s)",
+            {"schema": SCHEMA, "names": list(tables)},
+        )
         if time.monotonic() >= give_up_at:
             raise ReportsNotWritten(
                 f"The tables in {place} cannot be replaced: "
@@ -205,17 +208,6 @@ def _swap(target: psycopg.Connection, old: Sequence[str]) -> None:
         target.execute(statement.encode())
 
 
-_HOLDER = """
-    select
-        format('%%I.%%I', %(schema)s::text, relname) as relation, activity.pid, usename::text as user,
-        nullif(application_name, '') as application, xact_start as since, state, query,
-        pg_blocking_pids(activity.pid) as waits_for
-    from pg_locks inner join pg_class on pg_class.oid = relation
-    inner join pg_stat_activity as activity on activity.pid = pg_locks.pid
-    where locktype = 'relation' and granted and activity.pid <> pg_backend_pid()
-        and relnamespace = %(schema)s::regnamespace and relname = any(%(names)s)
-    order by xact_start limit 1
-"""
 # Of tables, and of columns that the report still has.
 _PRIVILEGES = """
     select format(

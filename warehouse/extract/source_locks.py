@@ -6,10 +6,9 @@ from contextlib import suppress
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import class_row
 
 from warehouse.db.connections import read_only_transaction
-from warehouse.db.lock_holder import LockHolder
+from warehouse.db.lock_holder import LockHolder, find_holder
 from warehouse.errors import SourceLocked
 from warehouse.sources.source import Table
 
@@ -100,28 +99,20 @@ def _locked(source: str, holder: LockHolder | None, wait_seconds: float) -> Sour
 
 def _find_holder(connection: psycopg.Connection, tables: Sequence[Table]) -> LockHolder | None:
     """The session that holds, or else waits for, a lock that keeps one of the tables from being read."""
-    with connection.cursor(row_factory=class_row(LockHolder)) as cursor:
-        return cursor.execute(
-            """
+    schemas, names = zip(*(table.at_source for table in tables), strict=True)
+    return find_holder(
+        connection,
+        """
+        held.mode = 'AccessExclusiveLock' and held.relation in (
             with recursive wanted as (
                 select to_regclass(format('%%I.%%I', name, relation))::oid as oid
-                from unnest(%s::text[], %s::text[]) as declared (name, relation)
+                from unnest(%(schemas)s::text[], %(names)s::text[]) as declared (name, relation)
                 union
                 select inhrelid from pg_inherits inner join wanted on inhparent = wanted.oid
             )
 
-            select
-                format('%%I.%%I', nspname, relname) as relation, held.pid, usename::text as user,
-                nullif(application_name, '') as application, xact_start as since, state, query,
-                pg_blocking_pids(held.pid) as waits_for
-            from pg_locks as held
-            inner join wanted on held.relation = wanted.oid
-            inner join pg_class on pg_class.oid = wanted.oid
-            inner join pg_namespace on pg_namespace.oid = relnamespace
-            left join pg_stat_activity as activity on activity.pid = held.pid
-            where held.mode = 'AccessExclusiveLock'
-                and held.database = (select oid from pg_database where datname = current_database())
-            order by held.granted desc, xact_start limit 1
-            """,
-            list(map(list, zip(*(table.at_source for table in tables), strict=True))),
-        ).fetchone()
+            select oid from wanted
+        )
+        """,
+        {"schemas": list(schemas), "names": list(names)},
+    )
