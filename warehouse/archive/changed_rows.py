@@ -124,7 +124,6 @@ def archive_trail(connection: psycopg.Connection, run_id: int) -> None:
     `connection` is in autocommit; it waits for whoever publishes.
     """
     with connection.transaction():
-        transaction_lock(connection, STAR_LOCK)
         rows = connection.execute(
             """
             select run_id, started_at::text
