@@ -22,7 +22,7 @@ from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import create_all_keys_view, materialize_keys
 from warehouse.load.conform import delivered_columns
 from warehouse.load.publish import publish
-from warehouse.migrations import declared
+from warehouse.migrations import declared, revisions
 from warehouse.migrations.revisions import current, downgrade, head, upgrade
 from warehouse.model.drift import find_drift
 from warehouse.model.star import DIMENSIONS, TARGETS
@@ -256,6 +256,35 @@ def test_each_migration_undoes_what_it_did_and_all_make_the_same_schema_again(
     upgrade(url)
     assert catalog_of(url) == schema
     assert row_counts(url) == counts
+
+
+@pytest.mark.parametrize("message", ["tuple concurrently updated", "cache lookup failed for database 500147"])
+def test_role_or_database_that_somebody_drops_meanwhile_is_met_by_a_second_attempt(
+    message: str, empty_database_url: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = empty_database_url()
+    statement = f"""
+        create sequence public.attempts;
+        create function public.fail_first() returns event_trigger language plpgsql as $$ begin
+            if nextval('public.attempts') = 1 then
+                raise exception '{message}' using errcode = 'internal_error';
+            end if;
+        end $$;
+        create event trigger fail_first on ddl_command_end execute function public.fail_first();
+    """
+    with connect(url) as connection:
+        connection.execute(statement.encode())
+    upgrade(url)
+    assert current(url) == head()
+    downgrade(url, "base")
+    assert catalog_of(url) == []
+
+    with connect(url) as connection:
+        connection.execute("select setval('public.attempts', 1, false)")
+    monkeypatch.setattr(revisions, "_CHANGES_PATIENCE_SECONDS", 0.0)
+    with pytest.raises(psycopg.errors.InternalError_, match=message):
+        upgrade(url)
+    assert catalog_of(url) == []
 
 
 def test_nothing_differs_from_what_is_declared(captured: object, warehouse_url: str) -> None:

@@ -28,6 +28,10 @@ from warehouse.model.schema import TABLES
 
 FOLDER = Path(__file__).parent
 LOCK_PATIENCE_SECONDS, LOCK_PAUSE_SECONDS = 60.0, 1.0
+# Roles belong to the whole server: a role, grant or database that somebody else changes or drops at the same moment is
+# no longer found where PostgreSQL looks it up ("tuple concurrently updated", "cache lookup failed").
+_CHANGED_MEANWHILE = psycopg.errors.InternalError_
+_CHANGES_PATIENCE_SECONDS = 10.0
 # A migration that takes longer belongs into batches of its own.
 STATEMENT_TIMEOUT = "30min"
 
@@ -202,7 +206,7 @@ def _in_transaction(
     ):
         ensure_suitable(guard)
         ensure_may_migrate(guard, url)
-        give_up_at = time.monotonic() + LOCK_PATIENCE_SECONDS
+        began_at = time.monotonic()
         named: set[int] = set()
         while True:
             try:
@@ -217,7 +221,9 @@ def _in_transaction(
                 assert isinstance(cause, psycopg.Error)
                 is_locked = isinstance(cause, LOCKED)
                 user = find_longest_user(guard) if is_locked else None
-                if not is_locked or time.monotonic() > give_up_at:
+                patience = LOCK_PATIENCE_SECONDS if is_locked else _CHANGES_PATIENCE_SECONDS
+                is_passing = is_locked or isinstance(cause, _CHANGED_MEANWHILE)
+                if not is_passing or time.monotonic() - began_at > patience:
                     raise _explained(cause, url, user) from error
                 if user is not None and user.pid not in named:
                     named.add(user.pid)
