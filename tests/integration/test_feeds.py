@@ -217,6 +217,64 @@ def test_totals_that_are_not_the_sum_of_the_items_are_warned_of(orders: FeedPipe
     assert orders.counts() == [("a.json", "loaded", 4, 4, 0, 0, 0)]
 
 
+def test_a_reason_names_the_values_that_are_not_of_their_type_as_they_came(orders: FeedPipeline) -> None:
+    orders.land(
+        "a.json",
+        [
+            an_order("P-1", total_price="abc", order_dt="31/12/2024", lead_id=[1]),
+            an_order("P-2", order_dt=None),
+            an_order("P-3", {}, {"product_id": {"a": 1}}),
+            an_order("P-4", status="", extra="x", customer_birth_day="9" * 200),
+            {**an_order(), "order_id": {"x": 1}},
+            {**an_order(), "order_id": ""},
+        ],
+    )
+    orders.run()
+    expected = [
+        ("1:5", 'order_id is {"x": 1}, not of type text.'),
+        ("1:6", "order_id is empty."),
+        (
+            "P-1",
+            "order time is missing; total price is missing; lead_id is [1], not a text or a number; "
+            'order_dt is "31/12/2024", not a time in ISO 8601; total_price is "abc", not a number',
+        ),
+        ("P-2", "order time is missing"),
+        (
+            "P-3",
+            'product id is missing (line number 2); product_id is {"a": 1}, not a text or a number (line number 2)',
+        ),
+        (
+            "P-4",
+            f'customer birth day is missing; customer_birth_day is "{"9" * 99}…, not a date in ISO 8601',
+        ),
+    ]
+    reasons = (
+        "select coalesce(row_key[1], file_id || ':' || line_number) as place, reason from audit.quarantine "
+        "where resolved_at is null order by place"
+    )
+    assert orders.rows(reasons) == expected
+    assert orders.messages[-1] == "orders: 6 records read: +6 in quarantine"
+    ids = [number for (number,) in orders.rows("select quarantine_id from audit.quarantine")]
+    orders.replay(*ids)
+    assert orders.rows(reasons) == expected
+
+
+def test_a_run_says_where_its_records_are_and_which_rows_its_sql_makes_none_of(orders: FeedPipeline) -> None:
+    orders.land("a.json", [an_order("P-1"), an_order("P-1", lead_id="L-1"), an_order("P-2", status=None)])
+    orders.run()
+    assert orders.messages[-1] == "orders: 3 records read: +1 loaded, +1 in quarantine, +1 superseded"
+    assert not [line for line in orders.messages if "makes no row" in line]
+    orders.land("b.json", [an_order("P-2"), an_order("P-1", lead_id="L-2"), an_order("P-3"), an_order("P-4")])
+    orders.run()
+    assert orders.messages[-1] == (
+        "orders: 4 records read: +4 loaded; "
+        "of records that were read before: -1 loaded, -1 in quarantine, +2 superseded"
+    )
+    assert "conform/order_lead.sql makes no row of 3 of the 4 keys read" in orders.messages
+    orders.run()
+    assert not [line for line in orders.messages if "records" in line]
+
+
 def test_the_last_version_counts_within_a_file_and_across_files(orders: FeedPipeline) -> None:
     orders.land("a.json", [an_order("P-1"), an_order("P-1", {"amount": 7}), an_order("P-1", status=None)])
     orders.land("b.json", [an_order("P-2", status=None), an_order("P-2")])

@@ -153,7 +153,7 @@ class RowMaker:
             _rescued(rescued, len(records)),
             [f"{before}{line}{after}" for line in lines],
         ]
-        problems = self._problems(columns)
+        problems = self._problems(columns, rescued)
         if problems:
             kept = [position for position in range(len(records)) if position not in problems]
             columns = [[cells[position] for position in kept] for cells in columns]
@@ -166,7 +166,9 @@ class RowMaker:
             _add_members(rows, members, keys, [f"{file_id}\t{line}" for line in lines])
         return problems
 
-    def _problems(self, columns: Sequence[Sequence[str]]) -> dict[int, Problem]:
+    def _problems(
+        self, columns: Sequence[Sequence[str]], rescued: Mapping[int, Mapping[str, Any]]
+    ) -> dict[int, Problem]:
         """By position, why a record has no key."""
         problems: dict[int, Problem] = {}
         for name, place in self._key:
@@ -180,8 +182,12 @@ class RowMaker:
                 continue
             for position, cell in enumerate(cells):
                 if cell == NULL or not cell:
-                    problem = Problem(f"{name} is missing", f"{name} is empty, or not of its type.")
-                    problems.setdefault(position, problem)
+                    reason = f"{name} is empty."
+                    if name in (mistyped := rescued.get(position, {})):
+                        value = to_json(mistyped[name])
+                        value = value if len(value) <= 100 else f"{value[:100]}…"
+                        reason = f"{name} is {value}, not of type {self.record.kinds[name]}."
+                    problems.setdefault(position, Problem(f"{name} is missing", reason))
                 elif (size := len(cell.encode())) > MOST_KEY_BYTES:
                     problem = Problem(f"{name} is too long", f"{name} has {size:,} bytes.")
                     problems.setdefault(position, problem)

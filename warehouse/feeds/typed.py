@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from warehouse.feeds.record import Number
-from warehouse.sources.feed import ColumnType
+from warehouse.sources.feed import ColumnType, Feed
 
 # Longer keys do not fit into the mirror's index.
 MOST_KEY_BYTES: Final = 1000
@@ -155,6 +155,25 @@ CONVERTERS: Final[Mapping[ColumnType, Callable[[Any], str]]] = {
     "timestamptz": _timestamptz,
     "jsonb": _jsonb,
 }
+
+
+def describe_type(kind: ColumnType, feed: Feed) -> str:
+    """What a value of this type is in the files of a feed: 'a time in ISO 8601 or a format of date_formats'."""
+    match kind:
+        case "date" | "timestamptz":
+            what = "a date" if kind == "date" else "a time"
+            return f"{what} in ISO 8601" + (" or a format of date_formats" if feed.date_formats else "")
+        case "numeric":
+            mark = feed.decimal_mark or "not declared"
+            return "a number" + (f" (decimal_mark: {mark})" if feed.format == "table" else "")
+        case "bigint":
+            return "an integer of at most 18 digits"
+        case "boolean":
+            return "true or false"
+        case "text":
+            return "a text or a number"
+        case "jsonb":
+            return "JSON"
 
 
 def convert_all(kind: ColumnType, values: Sequence[Any], types: Collection[type]) -> Sequence[str]:

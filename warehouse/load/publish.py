@@ -207,6 +207,8 @@ def publish(
                 # What the checks have found of all records is recorded already.
                 judge.recorded = {one.identity for one in checks[first:]}
             mirrors = records.finish(attempted)
+            if summary := records.summarize_counts():
+                progress(summary)
         removed = () if are_compared else record_definitions(connection, run.run_id, definitions, checked)
         for name in removed:
             progress(

@@ -1,16 +1,23 @@
 """Entries of the quarantine that are whole records, as JSON: fields, rescued ones included, and the lists in them."""
 
+from typing import Final
+
 import psycopg
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from warehouse.db.identifiers import qualified, same_key
-from warehouse.sources.feed import FILE_ID, LINE, RECORD_COLUMNS, RESCUED
+from warehouse.feeds.rows import MEMBER
+from warehouse.feeds.typed import describe_type
+from warehouse.sources.feed import FILE_ID, LINE, RECORD_COLUMNS, RESCUED, Feed
 from warehouse.sources.source import Source, Table
 
 # Temporary table of what changes in the counts of files.
 CHANGES = sql.Identifier("pg_temp", "file_change")
 
 _ENGINE_COLUMNS = [*RECORD_COLUMNS, "_run_id", "_is_deleted"]
+# Of a value that is not of its column's type, what a reason shows.
+_SHOWN: Final = 100
 
 
 def insert_entries(
@@ -24,10 +31,13 @@ def insert_entries(
 ) -> int:
     """Insert an entry for each of the records in `failing` (key, rules, reason), whose rows are in `schema`.
 
+    Its reason also names the values that are not of their columns' types: a rule finds those columns empty.
+
     Those for which the condition `superseded` holds are resolved at once. CHANGES gets the counts of their files.
     Returns the number of entries that wait.
     """
-    record = source.record
+    record, feed = source.record, source.feed
+    assert feed is not None
     is_staged = schema == "staging"
     lists = [table for table in source.tables if table.items]
     # Staging may hold several versions of a record, the mirror holds one.
@@ -44,12 +54,23 @@ def insert_entries(
         "row_key": sql.SQL("array[{}]::text[]").format(qualified("record", record.key)),
         "file_id": sql.Identifier("record", FILE_ID),
         "line": sql.Identifier("record", LINE),
+        "reason": sql.SQL("concat_ws('; ', failing.reason, {})").format(
+            sql.SQL(", ").join(
+                [
+                    _mistyped("record", record, feed),
+                    *(sql.Identifier(f"list {table.name}", "mistyped") for table in lists),
+                ]
+            )
+        ),
         "row_data": sql.SQL(" || ").join([_fields("record", ()), *map(_list, lists)]),
         "lists": sql.SQL("").join(
             sql.SQL(
                 """
                 left join (
-                    select {key}, jsonb_agg({fields} order by item.{place}) as members
+                    select {key}, jsonb_agg({fields} order by item.{place}) as members,
+                        string_agg(
+                            {mistyped} || format(' (%s %s)', {place_name}, item.{place}), '; ' order by item.{place}
+                        ) as mistyped
                     from {items} as item inner join {failing} as failing on {same_item} where {is_there}
                     group by {key}
                 ) as {name} on {same_list}
@@ -57,6 +78,8 @@ def insert_entries(
             ).format(
                 key=qualified("item", key),
                 fields=_fields("item", table.key),
+                mistyped=_mistyped("item", table, feed),
+                place_name=sql.Literal(table.key[-1].replace("_", " ")),
                 place=sql.Identifier(table.key[-1]),
                 items=sql.Identifier(schema, table.mirror),
                 failing=failing,
@@ -76,7 +99,7 @@ def insert_entries(
 
 _INSERT = """
     with refused as (
-        select {row_key} as row_key, failing.rules, failing.reason, {file_id} as file_id, {line} as line,
+        select {row_key} as row_key, failing.rules, {reason} as reason, {file_id} as file_id, {line} as line,
             {row_data} as row_data, {superseded} as is_superseded
         from {failing} as failing inner join {records} as record on {same} {lists}
     ),
@@ -100,6 +123,30 @@ _INSERT = """
 
     select count(*) from refused where not is_superseded
 """
+
+
+def _mistyped(name: str, table: Table, feed: Feed) -> sql.Composable:
+    """Which values of a row are not of their columns' types, as they came; null if there are none."""
+    types = {column: describe_type(kind, feed) for column, kind in table.columns.items()}
+    return sql.SQL(
+        """
+        (
+            select string_agg(
+                format(
+                    '%s is %s, not %s', key,
+                    case when length(value::text) > {shown} then left(value::text, {shown}) || '…' else value::text end,
+                    {types} ->> key
+                ),
+                '; ' order by key
+            )
+            from jsonb_each({rescued}) where {types} ? key
+        )
+        """
+    ).format(
+        shown=sql.Literal(_SHOWN),
+        types=sql.Literal(Jsonb(types | {MEMBER: "an object"})),
+        rescued=sql.Identifier(name, RESCUED),
+    )
 
 
 def _list(table: Table) -> sql.Composable:

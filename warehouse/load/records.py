@@ -129,6 +129,25 @@ class Records:
         )
         return loads
 
+    def summarize_counts(self) -> str | None:
+        """Where this run's records are now, and those that lay elsewhere before; None if no count has changed."""
+        read = [file.file_id for file in self._staged.files if file.found.is_read]
+        rows = self._connection.execute(
+            sql.SQL("select file_id = any({}) as is_read, {} from {} group by 1 order by 1 desc").format(
+                sql.Literal(read),
+                each("sum({0})::bigint as {0}", COUNTS),
+                CHANGES,
+            )
+        ).fetchall()
+        words = ("loaded", "in quarantine", "discarded", "superseded")
+        parts = []
+        for is_read, records, *changes in rows:
+            named = [f"{change:+,} {word}" for word, change in zip(words, changes, strict=True) if change]
+            of_what = f"{records:,} records read" if is_read else "of records that were read before"
+            if named:
+                parts.append(f"{of_what}: {', '.join(named)}")
+        return f"{self._source.name}: {'; '.join(parts)}" if parts else None
+
     def _judge(self, checks: list[CheckResult]) -> None:
         """Move records that break a rule of their contract from staging to quarantine."""
         self._judged = 0

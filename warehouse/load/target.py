@@ -10,6 +10,7 @@ from psycopg import sql
 from warehouse.errors import DeclarationError
 from warehouse.extract.catalog import mirrored_columns
 from warehouse.extract.staged import Staged
+from warehouse.feeds.staged import StagedFeed
 from warehouse.load import daily_snapshot, facts, quarantine, scd1, scd2
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import (
@@ -63,6 +64,10 @@ def load_target(
         return None
     made = conform(batch, changed)
     conformed = made.rows
+    if isinstance(staged, StagedFeed) and made.rows < changed:
+        progress(
+            f"conform/{batch.entity.name}.sql makes no row of {changed - made.rows:,} of the {changed:,} keys read"
+        )
     if made.yielded:
         progress(
             f"{made.yielded:,} events of {batch.entity.name} are another source's, which takes precedence"
