@@ -15,6 +15,7 @@ from tests.pipeline import Pipeline, content
 from warehouse.archive.changed_rows import archive_changed_rows
 from warehouse.db.connections import connect
 from warehouse.extract.delete_threshold import DeleteThreshold
+from warehouse.features.build import build
 from warehouse.feeds import json_records, second_reader
 from warehouse.feeds.replay import stage_entries
 from warehouse.feeds.stage import stage_feed
@@ -659,6 +660,22 @@ def test_marts_name_the_shops_customers_and_products_that_partners_sold(
             "select customer_id, customer_key, customer_name "
             f"from mart.{mart} where source_system = 'orders' order by 1"
         ), mart
+    # What the shop's customer bought from a partner is an order of that customer.
+    assert feed.rows(
+        "select source_system, sum(order_count), sum(customer_count) from mart.customer_activity_by_region "
+        "group by 1 having sum(order_count) > 0 order by 1"
+    ) == [("orders", 1, 1), ("shop", 1, 1)]
+    assert feed.rows(
+        "select source_system, sum(buyer_count), sum(order_count) from mart.customer_age_groups group by 1 order by 1"
+    ) == [("elsewhere", 0, 0), ("orders", 1, 1), ("shop", 1, 1)]
+    assert feed.rows(
+        "select segment, sum(line_count) from mart.sales_by_segment_month group by segment"
+    ) == feed.rows("select segment, sum(order_count) from mart.customer_segments group by segment")
+    with start_run(feed.warehouse_url, flow="build-features") as run:
+        build(run, currency="USD")
+    assert feed.rows(
+        "select source_system, customer_id, order_count from mart.customer_feature where order_count > 0 order by 1"
+    ) == [("orders", "0099", 1), ("shop", "1", 1)]
 
 
 def test_an_order_that_the_shop_has_too_counts_once_as_the_shop_has_it(

@@ -88,7 +88,7 @@ line as (
         line.ordered_at >= as_of.year_starts_at and line.ordered_at < as_of.year_ends_at as is_of_last_year
     from dwh.fact_order_item as line
     inner join dwh.dim_customer as buyer on line.customer_key = buyer.customer_key
-    inner join as_of on line.source_system = as_of.source_system
+    inner join as_of on buyer.source_system = as_of.source_system
     left join dwh.dim_product as product on line.product_key = product.product_key
     where line.ordered_at < as_of.ends_at
 ),

@@ -5,7 +5,7 @@ with ranked as (
         sales.*,
         row_number() over (
             partition by sales.source_system, sales.currency, sales.category, sales.customer_country
-            order by sales.unit_count desc, sales.net_amount desc, sales.product_id asc
+            order by sales.unit_count desc, sales.net_amount desc, sales.product_id asc, sales.product_source_system asc
         ) as product_rank
     from mart.sales_by_product_country as sales
     where sales.line_count > 0
@@ -17,6 +17,7 @@ select
     ranked.category,
     ranked.customer_country,
     ranked.product_rank::integer as product_rank,
+    ranked.product_source_system,
     ranked.product_id,
     ranked.order_count,
     ranked.unit_count,

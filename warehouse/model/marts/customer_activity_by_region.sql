@@ -2,12 +2,12 @@
 -- inputs: dwh.dim_customer, mart.customer_sales, mart.web_user_actions, mart.as_of
 with ordered as (
     select
-        sales.source_system,
+        sales.customer_source_system,
         sales.customer_id,
         sum(sales.order_count)::bigint as order_count,
         max(sales.last_ordered_date) as last_ordered_date
     from mart.customer_sales as sales
-    group by sales.source_system, sales.customer_id
+    group by sales.customer_source_system, sales.customer_id
 ),
 
 visited as (
@@ -31,7 +31,8 @@ select
     coalesce(sum(visited.interaction_count), 0)::bigint as interaction_count,
     coalesce(max(as_of.as_of_date), mart.local_date(now())) as as_of_date
 from dwh.dim_customer as customer
-left join ordered on customer.source_system = ordered.source_system and customer.customer_id = ordered.customer_id
+left join ordered
+    on customer.source_system = ordered.customer_source_system and customer.customer_id = ordered.customer_id
 left join visited on customer.username = visited.user_name
 left join mart.as_of as as_of on customer.source_system = as_of.source_system
 where customer.is_current and customer.customer_key <> 0

@@ -3,11 +3,11 @@
 -- A birth date in the future or before our era gives no age: it may lie outside of what a timestamp holds.
 with ordered as (
     select
-        sales.source_system,
+        sales.customer_source_system,
         sales.customer_id,
         sum(sales.order_count)::bigint as order_count
     from mart.customer_sales as sales
-    group by sales.source_system, sales.customer_id
+    group by sales.customer_source_system, sales.customer_id
 ),
 
 visited as (
@@ -55,6 +55,6 @@ select
     coalesce(sum(ordered.order_count), 0)::bigint as order_count,
     max(aged.as_of_date) as as_of_date
 from aged
-left join ordered on aged.source_system = ordered.source_system and aged.customer_id = ordered.customer_id
+left join ordered on aged.source_system = ordered.customer_source_system and aged.customer_id = ordered.customer_id
 left join visited on aged.username = visited.user_name
 group by aged.source_system, age_group

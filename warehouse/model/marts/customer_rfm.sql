@@ -6,6 +6,7 @@ with bought as (
     select
         sales.source_system,
         sales.currency,
+        sales.customer_source_system,
         sales.customer_id,
         sales.order_count,
         sales.unit_count,
@@ -23,7 +24,9 @@ scored as (
         bought.*,
         row_number() over (
             partition by bought.source_system, bought.currency
-            order by bought.net_amount desc, bought.order_count desc, bought.customer_id asc
+            order by
+                bought.net_amount desc, bought.order_count desc, bought.customer_id asc,
+                bought.customer_source_system asc
         ) as customer_rank,
         greatest(1, 5 - floor(5 * percent_rank() over (
             partition by bought.source_system, bought.currency order by bought.last_ordered_date desc
@@ -40,6 +43,7 @@ scored as (
 select
     scored.source_system,
     scored.currency,
+    scored.customer_source_system,
     scored.customer_id,
     scored.customer_rank,
     scored.order_count,

@@ -4,7 +4,7 @@ with buyer as (
     select distinct customer.username
     from dwh.dim_customer as customer
     inner join mart.customer_sales as sales
-        on customer.source_system = sales.source_system and customer.customer_id = sales.customer_id
+        on customer.source_system = sales.customer_source_system and customer.customer_id = sales.customer_id
     where customer.is_current and sales.order_count > 0
 ),
 

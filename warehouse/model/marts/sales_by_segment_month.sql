@@ -16,6 +16,7 @@ select
 from mart.sales as sales
 inner join mart.customer_rfm as ranked
     on sales.source_system = ranked.source_system and sales.currency = ranked.currency
+    and coalesce(sales.customer_source_system, 'unknown') = ranked.customer_source_system
     and coalesce(sales.customer_id, 'unknown') = ranked.customer_id
 where not sales.is_cancelled
 group by

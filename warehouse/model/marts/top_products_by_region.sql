@@ -13,14 +13,5 @@ select
     best.net_amount
 from mart.best_products_by_country as best
 left join dwh.dim_product as product
-    on best.product_id = product.product_id and product.is_current
-    -- A partner's order may name a product of another source: of its own one, else of the only one that has it.
-    and product.source_system = (
-        select
-            coalesce(
-                max(one.source_system) filter (where one.source_system = best.source_system),
-                case when min(one.source_system) = max(one.source_system) then min(one.source_system) end
-            )
-        from dwh.dim_product as one
-        where one.product_id = best.product_id
-    )
+    on best.product_id = product.product_id and best.product_source_system = product.source_system
+    and product.is_current

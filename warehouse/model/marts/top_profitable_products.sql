@@ -5,7 +5,9 @@ with ranked as (
         sales.*,
         row_number() over (
             partition by sales.source_system, sales.currency, sales.category
-            order by sales.profit_amount desc, sales.net_amount desc, sales.product_id asc
+            order by
+                sales.profit_amount desc, sales.net_amount desc, sales.product_id asc,
+                sales.product_source_system asc
         )::integer as product_rank
     from mart.sales_by_product as sales
     -- A source without base prices knows no profit.
@@ -24,16 +26,7 @@ select
     ranked.profit_amount
 from ranked
 left join dwh.dim_product as product
-    on ranked.product_id = product.product_id and product.is_current
-    -- A partner's order may name a product of another source: of its own one, else of the only one that has it.
-    and product.source_system = (
-        select
-            coalesce(
-                max(one.source_system) filter (where one.source_system = ranked.source_system),
-                case when min(one.source_system) = max(one.source_system) then min(one.source_system) end
-            )
-        from dwh.dim_product as one
-        where one.product_id = ranked.product_id
-    )
+    on ranked.product_id = product.product_id and ranked.product_source_system = product.source_system
+    and product.is_current
 where ranked.product_rank <= 5
 order by ranked.source_system, ranked.currency, ranked.category, ranked.product_rank

@@ -4,6 +4,7 @@ with product_sales as (
     select
         sales.source_system,
         sales.currency,
+        sales.product_source_system,
         sales.product_id,
         sum(sales.order_count)::bigint as order_count,
         sum(sales.unit_count) as unit_count,
@@ -11,7 +12,7 @@ with product_sales as (
         sum(sales.profit_amount) as profit_amount
     from mart.sales_by_product as sales
     where sales.line_count > 0
-    group by sales.source_system, sales.currency, sales.product_id
+    group by sales.source_system, sales.currency, sales.product_source_system, sales.product_id
 ),
 
 ranked as (
@@ -19,7 +20,9 @@ ranked as (
         product_sales.*,
         row_number() over (
             partition by product_sales.source_system, product_sales.currency
-            order by product_sales.unit_count desc, product_sales.net_amount desc, product_sales.product_id asc
+            order by
+                product_sales.unit_count desc, product_sales.net_amount desc,
+                product_sales.product_id asc, product_sales.product_source_system asc
         )::integer as product_rank
     from product_sales
 )
@@ -37,16 +40,7 @@ select
     ranked.profit_amount
 from ranked
 left join dwh.dim_product as product
-    on ranked.product_id = product.product_id and product.is_current
-    -- A partner's order may name a product of another source: of its own one, else of the only one that has it.
-    and product.source_system = (
-        select
-            coalesce(
-                max(one.source_system) filter (where one.source_system = ranked.source_system),
-                case when min(one.source_system) = max(one.source_system) then min(one.source_system) end
-            )
-        from dwh.dim_product as one
-        where one.product_id = ranked.product_id
-    )
+    on ranked.product_id = product.product_id and ranked.product_source_system = product.source_system
+    and product.is_current
 where ranked.product_rank <= 10
 order by ranked.source_system, ranked.currency, ranked.product_rank

@@ -6,7 +6,7 @@ with customer as (
         bool_or(coalesce(sales.order_count, 0) > 0) as has_bought
     from dwh.dim_customer as customer
     left join mart.customer_sales as sales
-        on customer.source_system = sales.source_system and customer.customer_id = sales.customer_id
+        on customer.source_system = sales.customer_source_system and customer.customer_id = sales.customer_id
     where customer.is_current and customer.username is not null
     group by customer.username
 ),
