@@ -185,6 +185,35 @@ def test_events_of_the_shop_come_back_when_those_of_the_feed_before_it_are_gone(
     assert shop.rows(SALES) == [("market", "1", "1", 200), ("market", "2", "1", 200)]
 
 
+def test_events_that_had_yielded_to_a_source_count_again_once_another_feed_has_displaced_it(
+    two_feeds: tuple[Pipeline, FeedPipeline, FeedPipeline], tmp_path: Path
+) -> None:
+    """The marketplace counts before the shop, and the shop before the orders: no declaration has orders beside it."""
+    shop, orders, market = two_feeds
+    shop.open_shop()
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    market.source = second_feed(tmp_path / "first", "market", '["market", "shop"]')
+    market.land("other.json", [an_order("9")])
+    market.run()
+    orders.land("a.json", [an_order("1")])
+    orders.run()
+    other = ("market", "9", "1", 200)
+    assert orders.rows(SALES) == [other, ("shop", "1", "1", 190)]
+    market.land("a.json", [an_order("1", {"amount": 3})])
+    first = market.run()
+    assert orders.rows(SALES) == [("market", "1", "1", 300), other]
+    both = [("market", "1", "1", 300), other, ("orders", "1", "1", 200)]
+    for run in (orders.run, shop.capture, market.run, orders.run):
+        run()
+        assert orders.rows(SALES) == both
+    with start_run(orders.warehouse_url, flow="reconcile") as run:
+        verdicts = reconcile_feed(run, orders.source, repair=False)
+    assert [one for one in verdicts if one.rows_differing and one.layer != "mart"] == []
+    market.undo(first)
+    assert orders.rows(SALES) == [other, ("shop", "1", "1", 190)]
+
+
 def test_customers_are_looked_up_again_once_the_declaration_looks_them_up_by_another_attribute(
     two_feeds: tuple[Pipeline, FeedPipeline, FeedPipeline], tmp_path: Path
 ) -> None:

@@ -82,8 +82,25 @@ def read_precedences(batch: Batch) -> list[Precedence]:
 
 
 def higher_sources(batch: Batch) -> list[str]:
-    """The sources that take precedence over the batch's source."""
-    return sorted({source for precedence in read_precedences(batch) for source in precedence.higher})
+    """The sources that take precedence over the batch's source, and those that do over them by another declaration.
+
+    What displaces the event of a source to which this one has yielded makes room for this one's.
+    """
+    assert isinstance(batch.target, Fact)
+    declared = [sources for _, sources in _declared(batch.connection, batch.target)]
+    higher = {batch.source}
+    while (
+        more := {
+            one
+            for name in higher
+            for sources in declared
+            if name in sources
+            for one in sources[: sources.index(name)]
+        }
+        - higher
+    ):
+        higher |= more
+    return sorted(higher - {batch.source})
 
 
 def _declared(connection: psycopg.Connection, fact: Fact) -> list[tuple[int, list[str]]]:
