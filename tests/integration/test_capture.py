@@ -1,6 +1,7 @@
 """Capture: whatever happens in the source, the mirror is the source after the next run."""
 
 import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from stack.accounts import ServerAccount
+from stack.accounts import ENVIRONMENT, ServerAccount
 from stack.postgres import EmbeddedPostgres
 from tests.conftest import SETTINGS
 from tests.pipeline import Pipeline
@@ -1088,6 +1089,40 @@ def test_every_type_arrives_as_it_is(pipeline: Pipeline) -> None:
     assert last(pipeline, "thing") == {"updated": 1}
     assert in_mirror(pipeline, "thing") == in_source(pipeline, "thing")
     assert pipeline.capture(source=source).changes() == {}
+
+
+@pytest.mark.skipif(shutil.which("localedef") is None, reason="locales are made by localedef")
+def test_amounts_of_a_currency_without_cents_arrive_as_they_are(
+    pipeline: Pipeline, own_postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locales = own_postgres.folder / "locales"
+    locales.mkdir()
+    made = subprocess.run(
+        ["localedef", "-i", "ja_JP", "-f", "UTF-8", locales / "ja_JP.UTF-8"], capture_output=True, text=True
+    )
+    if made.returncode:
+        pytest.skip(f"there is no source of the locale: {made.stderr}")
+    own_postgres.stop()
+    monkeypatch.setitem(ENVIRONMENT, "LOCPATH", str(locales))
+    own_postgres.start()
+    with psycopg.connect(own_postgres.url(), autocommit=True) as connection:
+        connection.execute("alter database postgres set lc_monetary = 'ja_JP.UTF-8'")
+    with psycopg.connect(own_postgres.url(), autocommit=True) as connection:
+        connection.execute("create domain price as money")
+        connection.execute("create type fee as (amount money)")
+        connection.execute(
+            "create table thing (id int primary key, paid money, parts money[], cost price, fee fee)"
+        )
+        connection.execute("insert into thing values (1, '1200', '{200,NULL}', 7, row(5))")
+    yen = Pipeline(own_postgres.url(), pipeline.warehouse_url)
+    try:
+        source = only("thing", cursor=None)
+        yen.capture(source=source)
+        mirrored = "select paid::text, parts::text, cost::text, fee from raw.shop_thing"
+        assert yen.rows(mirrored) == [("1200", "{200,NULL}", "7", "(￥5)")]
+        assert yen.capture(source=source).changes() == {}
+    finally:
+        yen.close()
 
 
 UNSEEN = [

@@ -143,6 +143,8 @@ FRAMEWORKS = """
     create table "in
 two lines" ("i
 d" int);
+    create table changed (id int primary key, updated_at timestamptz);
+    create table "binary" (code text not null, note text, unique (code) include (note));
     create table visit (id int, day date not null, primary key (day, id)) partition by range (day);
     create table visit_1 partition of visit for values from ('2024-01-01') to ('2025-01-01');
     insert into visit select id, '2024-03-01' from generate_series(1, 1000) as id;
@@ -169,6 +171,8 @@ def test_each_table_is_proposed_under_a_name_that_can_be_declared_with_the_stamp
         "public_order_line": ("order_line", None),
         "public_public_order_line": ("public_order_line", "Updated_At"),
         "in\ntwo lines": ("in\ntwo lines", None),
+        "public_changed": ("changed", "updated_at"),
+        "binary": ("binary", None),
         "visit": ("visit", None),
     }
     foreign.capture(source=source)

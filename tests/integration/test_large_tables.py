@@ -794,6 +794,25 @@ def test_keys_that_may_be_null_have_no_ranges_since_none_would_hold_them(shop: P
         shop.capture()
 
 
+def test_keys_of_which_only_new_rows_may_not_be_null_have_no_ranges(shop: Pipeline) -> None:
+    if shop.shop.info.server_version < 180000:
+        pytest.skip("before PostgreSQL 18 all rows keep such a constraint")
+    name = f"half_{next(numbers)}"
+    shop.do(
+        f"create table {name} (id bigint unique, updated_at timestamptz default now())",
+        f"create index on {name} (updated_at)",
+        f"insert into {name} select n from generate_series(1, 40) as n",
+    )
+    shop.source, shop.limits = only(name), ALL_RANGES
+    shop.capture()
+    shop.do(
+        f"insert into {name} values (null, null)",
+        f"alter table {name} add constraint later not null id not valid",
+    )
+    with pytest.raises(SourceError, match="is null in some rows"):
+        shop.capture()
+
+
 def test_collation_of_another_schema_gives_no_ranges(shop: Pipeline) -> None:
     name = f"word_{next(numbers)}"
     shop.do(

@@ -1,6 +1,7 @@
 """Undo: what a run published is taken back whole, and the next run brings it again."""
 
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -8,18 +9,24 @@ from pathlib import Path
 import pytest
 
 import warehouse.undo.undo
+from tests.conftest import ROOT
 from tests.pipeline import Pipeline, Row
 from tests.shop_day import change_everything, told
 from tests.weblog_lake import ARGENTINA, BRAZIL, WeblogLake, line, make_lake
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
 from warehouse.errors import LockHeld, QualityGateStopped, UndoBlocked, UndoRefused
+from warehouse.extract.catalog import DELTA_COLUMNS, HOUSEKEEPING, KEY_FLAGS
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.audit import Load, record_load, start_run
 from warehouse.sources.source import SchemaPolicy, Source, Table
 from warehouse.undo.undo import FLOW, Undone, lock_of, undo
 from warehouse.weblogs.files.checkpoints import FEED
 
+# Names that no column can have: those of PostgreSQL's own, and those that a run refuses.
+RESERVED_NAMES = {
+    "cmax", "cmin", "ctid", "tableoid", "xmax", "xmin", *HOUSEKEEPING, *DELTA_COLUMNS, *KEY_FLAGS
+}  # fmt: skip
 # What an undo leaves as it was: every table of these schemas, and the state of the engine.
 TABLES = """
     select schemaname || '.' || tablename from pg_tables
@@ -273,6 +280,35 @@ def test_key_that_a_run_spelled_otherwise_is_spelled_as_before(shop: Pipeline) -
     assert shop.rows("select id::text, name from raw.shop_thing") == [("1.000", "b")]
     take_back(shop, 2, cascade=True)
     assert shop.rows("select id::text, name from raw.shop_thing") == [("1.0", "a")]
+    assert everything(shop) == before
+
+
+def test_columns_may_have_any_name_that_the_engine_uses_in_its_own_sql(shop: Pipeline) -> None:
+    files = [path for kind in ("*.py", "*.sql") for path in (ROOT / "warehouse").rglob(kind)]
+    own = {
+        word
+        for path in files
+        if "versions" not in path.parts
+        for word in re.findall(r"\bas ([a-z_]\w*)|\b([a-z_]\w*)\.[a-z]|, ([a-z_]\w*) as \(", path.read_text())
+    }
+    names = sorted({name for words in own for name in words if name} - RESERVED_NAMES - {"id"})
+    assert "image_order" in names and 500 < len(names) < 1500
+    columns = ", ".join(f'"{name}" integer' for name in names)
+    assigned = ", ".join(f'"{name}" = 1' for name in names)
+    shop.do(
+        f"create table thing (id integer primary key, {columns})",
+        f'insert into thing (id, "{names[0]}") select n, n from generate_series(1, 20) as n',
+    )
+    shop.source = Source("shop", "", (Table("shop", "thing", "public", ("id",), None),), {})
+    shop.capture()
+    before = everything(shop)
+    shop.do(
+        f"update thing set {assigned} where id < 5",
+        "delete from thing where id > 15",
+    )
+    shop.capture()
+    assert shop.rows("select count(*) from raw.shop_thing where image_order = 1") == [(4,)]
+    take_back(shop, 2)
     assert everything(shop) == before
 
 

@@ -63,6 +63,9 @@ _IS_KNOWN: Final = (
     "and (name <> 'client_connection_check_interval' or version() ~ 'linux') "
     "and (name <> 'session_replication_role' or current_setting(name) <> value)"
 )
+# An amount of type money is a number of the smallest units of its database's currency: of yen, dinars and others it is
+# another amount under lc_monetary = C, where these are hundredths.
+IS_MONEY_HELD_IN_CENTS: Final = "cash_send('1'::money) = int8send(100)"
 # As server_version has them: of the warehouse, and of a source.
 OLDEST_SERVER: Final = 160000
 OLDEST_SOURCE: Final = 130000
@@ -179,7 +182,8 @@ def transaction_settings(connection: psycopg.Connection) -> bytes:
     Ask for them beforehand: a query in the transaction would take its snapshot.
     """
     known = connection.execute(
-        f"select name, value from {_values(SOURCE_SETTINGS)} where {_IS_KNOWN}".encode()
+        f"select name, case when {IS_MONEY_HELD_IN_CENTS} or name <> 'lc_monetary' then value "
+        f"else current_setting(name) end from {_values(SOURCE_SETTINGS)} where {_IS_KNOWN}".encode()
     )
     return "; ".join(f"set local {name} = '{value}'" for name, value in known.fetchall()).encode()
 

@@ -140,7 +140,11 @@ _INDEXES = f"""
             when ordering.collprovider = 'b' then 'true'
             else (ordering.collprovider = 'c' and ordering.collcollate in ('C', 'POSIX'))::text
         end] order by part.position),
-        array_agg(part.option = 0 and attribute.attnotnull order by part.position)
+        array_agg(part.option = 0 and attribute.attnotnull and not exists (
+            -- Rows from before it may be null still.
+            select from pg_constraint
+            where conrelid = index.indrelid and contype = 'n' and not convalidated and conkey = array[part.attnum]
+        ) order by part.position)
     from unnest(%(schemas)s::text[], %(names)s::text[]) with ordinality as wanted (schema, name, place)
     inner join pg_class as relation on relation.oid = to_regclass(format('%%I.%%I', wanted.schema, wanted.name))
     inner join pg_index as index on index.indrelid = relation.oid

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg.rows import dict_row
 
-from warehouse.db.connections import read_only_transaction
+from warehouse.db.connections import IS_MONEY_HELD_IN_CENTS, read_only_transaction
 from warehouse.errors import DeclarationError, SourceError
 from warehouse.extract.column import Column
 from warehouse.extract.undecodable import with_policy
@@ -36,7 +36,7 @@ def read_source_columns(connection: psycopg.Connection, tables: Sequence[Table])
     """The columns of each of these source tables as its catalog has them; see `check_columns`."""
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
-            """
+            f"""
             with declared as (
                 select
                     wanted.place,
@@ -57,7 +57,9 @@ def read_source_columns(connection: psycopg.Connection, tables: Sequence[Table])
                     -- reg* types are numbers of another database's catalog: only their text means anything here
                     base.typnamespace = 'pg_catalog'::regnamespace
                     and base.typtype in ('b', 'r', 'm')
-                    and base.typname !~ '^_?(reg|aclitem|pg_|xml$)' as is_portable
+                    and base.typname !~ '^_?(reg|aclitem|pg_|xml$)' as is_portable,
+                    base.oid in ('money'::regtype, 'money[]'::regtype) and not {IS_MONEY_HELD_IN_CENTS}
+                        as is_other_money
                 from declared
                 join pg_type as base on base.oid = declared.base_oid
             )
@@ -65,8 +67,13 @@ def read_source_columns(connection: psycopg.Connection, tables: Sequence[Table])
             select
                 place,
                 attname as name,
-                case when is_portable then format_type(base_oid, base_mod) else 'text' end as type,
                 case
+                    when is_other_money then replace(format_type(base_oid, base_mod), 'money', 'numeric')
+                    when is_portable then format_type(base_oid, base_mod)
+                    else 'text'
+                end as type,
+                case
+                    when is_other_money then replace(format_type(base_oid, base_mod), 'money', 'numeric')
                     when not is_portable then 'text'
                     when is_domain then format_type(base_oid, base_mod)
                 end as cast,

@@ -87,7 +87,9 @@ _TABLES = """
                     where indrelid = relation.oid and indisunique and indisvalid and indpred is null
                         and indexprs is null and not exists (
                             select from pg_attribute
-                            where attrelid = indrelid and attnum = any(indkey::smallint[]) and not attnotnull
+                            -- What it only includes is no part of its key.
+                            where attrelid = indrelid and attnum = any((indkey::smallint[])[0 : indnkeyatts - 1])
+                                and not attnotnull
                         )
                     order by not indisprimary, indnkeyatts, indexrelid limit 1
                 ) as index

@@ -11,7 +11,7 @@ from warehouse.errors import SettingsError
 from warehouse.model.declaration import Dimension, Fact, Target
 from warehouse.model.star import TARGETS
 from warehouse.model.tables import delivered_columns
-from warehouse.sources.joins import quoted
+from warehouse.sources.joins import CHANGED, quoted
 from warehouse.sources.live_tables import TIMESTAMPS, LiveTable
 from warehouse.sources.source import STAGING_SUFFIXES
 
@@ -33,11 +33,15 @@ _FAMILIES = {
 }  # fmt: skip
 
 
-# Words that SQL does not take for the name of a table or column.
+# Words that SQL does not take for the name of a table: those of pg_get_keywords() that are reserved, in part or not.
 _RESERVED = (
-    "all|and|any|array|as|asc|case|cast|check|column|constraint|create|default|desc|distinct|do|else|end|except|false|"
-    "for|foreign|from|grant|group|having|in|into|is|join|left|like|limit|not|null|offset|on|only|or|order|primary|"
-    "references|right|select|some|table|then|to|true|union|unique|user|using|when|where|window|with"
+    "all|analyse|analyze|and|any|array|as|asc|asymmetric|authorization|binary|both|case|cast|check|collate|collation|"
+    "column|concurrently|constraint|create|cross|current_catalog|current_date|current_role|current_schema|"
+    "current_time|current_timestamp|current_user|default|deferrable|desc|distinct|do|else|end|except|false|fetch|for|"
+    "foreign|freeze|from|full|grant|group|having|ilike|in|initially|inner|intersect|into|is|isnull|join|lateral|"
+    "leading|left|like|limit|localtime|localtimestamp|natural|not|notnull|null|offset|on|only|or|order|outer|"
+    "overlaps|placing|primary|references|returning|right|select|session_user|similar|some|symmetric|system_user|"
+    "table|tablesample|then|to|trailing|true|union|unique|user|using|variadic|verbose|when|where|window|with"
 )
 
 
@@ -101,7 +105,8 @@ def _note_on_key(name: str, table: LiveTable, *, is_entity: bool) -> str | None:
 
 def _name_tables(tables: Sequence[LiveTable]) -> dict[str, LiveTable]:
     """Tables by the name to declare them under, their own where it can be: that of the schema goes before it where two
-    have the same, or where its staging tables would be those of another one; where that is taken, a number after it."""
+    have the same, or where its staging tables would be those of another one; where that is taken, a number after it.
+    `changed` is the row that changed, in joins and in conform SQL."""
     names = [one.name for one in tables]
     staging = {f"{target.entity}_changed_keys" for target in TARGETS}
     given: dict[tuple[str, str], str] = {}
@@ -112,7 +117,7 @@ def _name_tables(tables: Sequence[LiveTable]) -> dict[str, LiveTable]:
         for name in chain(wanted, (f"{long}_{number}" for number in count(2))):
             declared = name.replace(".", "_")
             own = {declared + suffix for suffix in STAGING_SUFFIXES}
-            if staging.isdisjoint(own):
+            if declared != CHANGED and staging.isdisjoint(own):
                 break
         staging |= own
         given[one.schema, one.name] = declared

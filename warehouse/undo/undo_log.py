@@ -194,13 +194,20 @@ class UndoLog:
         types = dict(zip(self.table.columns, self.table.types, strict=True))
         parts = [
             self._sql(
-                "select {values}, image_order from first_image "
-                "where row_schema_id = {row_schema} and before is not null",
+                "select {values} from first_image where row_schema_id = {row_schema} and before is not null",
                 values=sql.SQL(", ").join(
-                    sql.SQL("before[{}]::{} as {}").format(
-                        sql.Literal(columns.index(name) + 1), sql.SQL(types[name]), sql.Identifier(name)
-                    )
-                    for name in self._columns
+                    [
+                        *(
+                            sql.SQL("before[{}]::{} as {}").format(
+                                sql.Literal(columns.index(name) + 1),
+                                sql.SQL(types[name]),
+                                sql.Identifier(name),
+                            )
+                            for name in self._columns
+                        ),
+                        # A mirror may have a column of that name.
+                        *([sql.SQL("image_order")] if self.table.name == FILES else []),
+                    ]
                 ),
                 row_schema=sql.Literal(row_schema_id),
             )
