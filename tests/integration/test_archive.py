@@ -521,6 +521,39 @@ def test_what_was_written_beside_a_run_that_published_is_archived(
     assert len(archived(archive, "audit/quarantine")) == rows
 
 
+@pytest.mark.parametrize("is_prepared", [False, True], ids=["open", "prepared"])
+def test_what_somebody_changes_by_hand_while_a_run_publishes_is_archived_once_it_is_committed(
+    shop: Pipeline, archive: Archive, is_prepared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was logged before the run looked, and nobody but its own transaction saw it then."""
+    load(shop, archive)
+    monkeypatch.setattr(shop, "await_open_transactions", lambda: None)
+    names = "select customer_key, name from dwh.dim_customer where customer_key > 0"
+    with psycopg.connect(shop.warehouse_url, autocommit=True) as person:
+        person.execute("begin")
+        person.execute("update dwh.dim_customer set name = 'By hand' where customer_key = 1")
+        if is_prepared:
+            person.execute("prepare transaction 'by hand'")
+        for number in (1, 2):
+            shop.order(number, "2024-03-10", {})
+            shop.insert("customer", id=number + 1, name=f"Customer {number}")
+            load(shop, archive)
+        before = {
+            key: row["name"] for (key,), row in state(archive, "dwh/dim_customer", "customer_key").items()
+        }
+        assert before == {0: before[0], **dict(shop.rows(names))}
+        person.execute("commit prepared 'by hand'" if is_prepared else "commit")
+    shop.order(3, "2024-03-10", {})
+    load(shop, archive)
+    after = {key: row["name"] for (key,), row in state(archive, "dwh/dim_customer", "customer_key").items()}
+    assert after == {**before, 1: "By hand"} != before
+    # The next one finds nothing more.
+    rows = len(archived(archive, "dwh/dim_customer"))
+    shop.order(4, "2024-03-10", {})
+    load(shop, archive)
+    assert len(archived(archive, "dwh/dim_customer")) == rows
+
+
 def test_what_is_to_be_archived_is_found_by_indexes(shop: Pipeline, archive: Archive) -> None:
     """However large the star and its logs have grown: a run reads what has changed since the last one."""
     shop.order(1, "2024-03-10", {}, {})

@@ -32,7 +32,7 @@ _RECENT_RUNS: Final = 10
 _ALSO_CHANGED: Final = {"audit.run": "or run_id = {run_id} or undone_by_run_id = {run_id}"}
 _LOGGED: Final = (
     "select distinct row_key from {log} where table_name = {name} and operation <> 'alter' "
-    "and changed_at > least({until}, {since}) and (changed_at > {until} or run_id = any({runs}))"
+    "and changed_at > {until}"
 )
 # In the words of the index that has these alone: mirrors have many more.
 _AUDIT_IMAGES: Final = "(select * from audit.before_image where table_name like 'audit.%') as image"
@@ -57,10 +57,11 @@ class ArchivedTable:
     is_known: bool
     last_key: int | None
     changes_until: str | None
+    # Up to when all that was logged is committed: this pass reads that far.
+    logged_until: str
     has_noted: bool = False
-    # Runs that wrote beside others that published meanwhile, and since when: all of theirs is archived.
+    # Runs that wrote beside others that published meanwhile: all of theirs is archived.
     runs: Sequence[int] = ()
-    since: str | None = None
 
     @property
     def full_name(self) -> str:
@@ -120,24 +121,24 @@ def note_rows_of(connection: psycopg.Connection, run_ids: Sequence[int]) -> None
 def archive_trail(connection: psycopg.Connection, run_id: int) -> None:
     """Keep all that this run and those of its flow that died have written beside runs that published meanwhile.
 
-    These may have archived higher numbers, and later changes, than those that were committed after them.
+    These may have archived higher numbers than those that were committed after them.
     `connection` is in autocommit; it waits for whoever publishes.
     """
     with connection.transaction():
         rows = connection.execute(
             """
-            select run_id, started_at::text
+            select run_id
             from (
-                select run_id, started_at, status
+                select run_id, status
                 from audit.run
                 where run_id <= %(run_id)s and flow = (select flow from audit.run where run_id = %(run_id)s)
                 order by run_id desc limit %(limit)s
             ) as recent
-            where run_id = %(run_id)s or status <> 'succeeded' order by started_at
+            where run_id = %(run_id)s or status <> 'succeeded'
             """,
             {"run_id": run_id, "limit": _RECENT_RUNS},
         ).fetchall()
-        archive_changed_rows(connection, run_id, runs=[one for one, _ in rows], since=rows[0][1])
+        archive_changed_rows(connection, run_id, runs=[one for (one,) in rows])
 
 
 def archive_changed_rows(
@@ -146,17 +147,16 @@ def archive_changed_rows(
     *,
     with_noted: bool = False,
     runs: Sequence[int] = (),
-    since: str | None = None,
 ) -> int:
     """Keep the rows that this transaction, and whoever else since the last one, has changed. Returns their number.
 
     A table that is not archived yet is archived as a whole. `with_noted` are rows of pg_temp.archive_noted, too, and
-    with `runs` all that these have written into the audit trail `since` then. It holds the star's lock to the end of
+    with `runs` all that these have written into the audit trail. It holds the star's lock to the end of
     the transaction, so that batches are published in the order of their numbers.
     """
     transaction_lock(connection, STAR_LOCK)
     tables = [
-        replace(one, has_noted=with_noted, runs=runs if one.schema == "audit" else (), since=since)
+        replace(one, has_noted=with_noted, runs=runs if one.schema == "audit" else ())
         for one in _read_tables(connection)
     ]
     if not tables:
@@ -213,11 +213,12 @@ def _archive(connection: psycopg.Connection, run_id: int, table: ArchivedTable) 
         sql.SQL(
             """
             insert into audit.archive_table (path, last_key, changes_until)
-            values ({path}, {last_key}, clock_timestamp())
+            values ({path}, {last_key}, {logged_until})
             on conflict (path) do update set last_key = excluded.last_key, changes_until = excluded.changes_until
             """
         ).format(
             path=sql.Literal(table.path),
+            logged_until=sql.Literal(table.logged_until),
             last_key=sql.SQL("(select max({key}) from {table})").format(**names)
             if table.is_numbered
             else sql.SQL("(select max({day}) - date '1970-01-01' from {table})").format(
@@ -238,7 +239,6 @@ def _names(table: ArchivedTable, run_id: int) -> Mapping[str, sql.Composable]:
         "log": sql.SQL("audit.change" if table.schema == "dwh" else _AUDIT_IMAGES),
         "name": sql.Literal(table.full_name),
         "until": sql.SQL("{}::timestamptz").format(sql.Literal(table.changes_until or "-infinity")),
-        "since": sql.SQL("{}::timestamptz").format(sql.Literal(table.since or "infinity")),
         "runs": sql.SQL("{}::bigint[]").format(sql.Literal(list(table.runs))),
     }
     names["logged"] = sql.SQL(f"{_LOGGED} {_NOTED if table.has_noted else ''}").format(**names)
@@ -319,7 +319,8 @@ _TABLES: Final = """
         'run_id' = any(attribute.names) as has_run_id,
         archived.changes_until is not null as is_known,
         archived.last_key,
-        archived.changes_until::text as changes_until
+        archived.changes_until::text as changes_until,
+        greatest(archived.changes_until, logged.until)::text as logged_until
     from pg_class as relation
     inner join pg_namespace as namespace on relation.relnamespace = namespace.oid
     inner join pg_index on indrelid = relation.oid and indisprimary
@@ -337,6 +338,19 @@ _TABLES: Final = """
         from unnest(indkey) with ordinality as part (attnum, position)
         inner join pg_attribute on attrelid = relation.oid and pg_attribute.attnum = part.attnum
     ) as key
+    inner join (
+        select log.name, least(statement_timestamp(), min(coalesce(writer.xact_start, '-infinity'))
+                filter (where held.locktype is not null)) as until
+        from (values ('audit.change'), ('audit.before_image')) as log (name)
+        -- Whoever has logged a change that is not committed holds this lock, and has logged it since the transaction began.
+        -- When that was, other logins may not see.
+        left join pg_locks as held
+            on held.relation = log.name::regclass and held.mode = 'RowExclusiveLock'
+            and held.database = (select oid from pg_database where datname = current_database())
+            and held.pid is distinct from pg_backend_pid()
+        left join pg_stat_activity as writer on held.pid = writer.pid
+        group by log.name
+    ) as logged on logged.name = case namespace.nspname when 'dwh' then 'audit.change' else 'audit.before_image' end
     left join audit.archive_table as archived on archived.path = namespace.nspname || '/' || relation.relname
     where namespace.nspname || '.' || relation.relname = any(%s)
     order by namespace.nspname, relation.oid
