@@ -31,8 +31,8 @@ _RECENT_RUNS: Final = 10
 # Rows of which runs change that did not write them, and no trigger logs it.
 _ALSO_CHANGED: Final = {"audit.run": "or run_id = {run_id} or undone_by_run_id = {run_id}"}
 _LOGGED: Final = (
-    "select distinct row_key from {log} where table_name = {name} and operation <> 'alter' "
-    "and changed_at > {until}"
+    "select distinct row_key from {log} "
+    "where table_name = {name} and operation <> 'alter' and changed_at > {until}"
 )
 # In the words of the index that has these alone: mirrors have many more.
 _AUDIT_IMAGES: Final = "(select * from audit.before_image where table_name like 'audit.%') as image"
@@ -342,8 +342,8 @@ _TABLES: Final = """
         select log.name, least(statement_timestamp(), min(coalesce(writer.xact_start, '-infinity'))
                 filter (where held.locktype is not null)) as until
         from (values ('audit.change'), ('audit.before_image')) as log (name)
-        -- Whoever has logged a change that is not committed holds this lock, and has logged it since the transaction began.
-        -- When that was, other logins may not see.
+        -- Whoever has logged a change that is not committed holds this lock, and has logged it since the transaction
+        -- began. When that was, other logins may not see.
         left join pg_locks as held
             on held.relation = log.name::regclass and held.mode = 'RowExclusiveLock'
             and held.database = (select oid from pg_database where datname = current_database())
