@@ -10,6 +10,7 @@ from tests.pipeline import Pipeline
 from warehouse.errors import SettingsError
 from warehouse.extract.catalog import source_columns
 from warehouse.load.declaration_check import find_declaration_faults
+from warehouse.rebuild.damage import find_damaged
 from warehouse.sources.declaration import read_declaration
 from warehouse.sources.live_tables import read_live_tables
 from warehouse.sources.propose import Proposal, propose
@@ -115,6 +116,8 @@ def test_what_is_proposed_can_be_declared_and_waits_in_quarantine_until_it_is_fi
     assert foreign.rows(
         "select count(*)::int from audit.quarantine where entity = 'order_item' and resolved_at is null"
     ) == [(3 if name == "olist" else 2,)]
+    # No mirror is taken for one that was dropped, which a run would rebuild from the archive.
+    assert find_damaged(foreign.warehouse, source) == []
     assert differences(foreign, source=source) == {}
 
 

@@ -158,8 +158,10 @@ def mirrored_columns(connection: psycopg.Connection, table: Table) -> dict[str, 
 def find_missing(connection: psycopg.Connection, names: Sequence[str]) -> list[str]:
     """Those of the tables, as `schema.table`, that do not exist."""
     rows = connection.execute(
+        # As a name: of text with capitals to_regclass would look for another table.
         "select name from unnest(%s::text[]) with ordinality as declared (name, position) "
-        "where to_regclass(name) is null order by position",
+        "where to_regclass(format('%%I.%%I', split_part(name, '.', 1), split_part(name, '.', 2))) is null "
+        "order by position",
         [list(names)],
     ).fetchall()
     return [name for (name,) in rows]
