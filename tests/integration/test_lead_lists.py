@@ -117,6 +117,48 @@ def test_lists_are_read_whatever_their_shape(leads: FeedPipeline) -> None:
     ]  # fmt: skip
 
 
+def test_texts_of_a_workbook_that_others_take_for_no_value_are_kept(leads: FeedPipeline) -> None:
+    """As those of a CSV file: NA is the country Namibia, and Null the name of people."""
+    header = ["lead_id", "name", "company", "email", "country", "interest", "source", "created"]
+    rows = [
+        ["N-1", "Null", "NA", "n1@example.com", "NA", "None", "nan", "2024-03-01"],
+        ["N-2", "N/A", "", None, "NULL", "#N/A", "fair", "2024-03-01"],
+    ]
+    leads.land("names.xlsx", workbook(Leads=[header, *rows]))
+    leads.run()
+    in_workbook = leads.rows(f"{LISTED} order by 1")
+    assert in_workbook == [
+        ("N-1", "Null", "NA", "n1@example.com", "NA", "None", "nan", "2024-03-01"),
+        ("N-2", "N/A", None, None, "NULL", "#N/A", "fair", "2024-03-01"),
+    ]
+    lines = [",".join(cell or "" for cell in row) for row in (header, *rows)]
+    leads.land("names.csv", "\n".join(lines) + "\n")
+    leads.run()
+    assert leads.rows(f"{LISTED} order by 1") == in_workbook
+    assert leads.counts() == [("names.xlsx", "loaded", 2, 0, 0, 0, 2), ("names.csv", "loaded", 2, 2, 0, 0, 0)]
+
+
+def test_a_workbook_that_takes_too_much_memory_waits_and_stops_nothing(leads: FeedPipeline) -> None:
+    """Five kilobytes with a cell in the last row and column: what reads it asks for 400 GB, and ends its process."""
+    content = io.BytesIO()
+    with xlsxwriter.Workbook(content, {"in_memory": True}) as book:
+        sheet = book.add_worksheet()
+        sheet.write_row(0, 0, ["lead_id", "name", "source", "created"])
+        sheet.write_row(1, 0, ["F-1", "Fay", "fair", "2024-03-01"])
+        sheet.write(1_048_575, 16_383, "x")
+    leads.land("far.xlsx", content.getvalue())
+    leads.land("near.xlsx", merged_workbook())
+    leads.run()
+    assert [row[:2] for row in leads.rows(f"{LISTED} order by 1")] == [("X-1", "Uma"), ("X-2", "Ugo")]
+    assert leads.counts() == [("far.xlsx", "loaded", 1, 0, 1, 0, 0), ("near.xlsx", "loaded", 2, 2, 0, 0, 0)]
+    ((rules, reason),) = leads.rows("select rules, reason from audit.quarantine")
+    assert (rules, reason) == (
+        ["workbook cannot be read"],
+        "It is damaged, too large, or protected by a password: its reader has ended, as where it takes more than "
+        "4,096 MB of memory",
+    )
+
+
 def test_generated_lists_have_the_defects_that_are_counted_beside_them(leads: FeedPipeline) -> None:
     assert leads.source.feed is not None
     landing = leads.lake / leads.source.feed.landing

@@ -4,7 +4,6 @@ Values are texts; those of columns with numbers and dates are written as the typ
 """
 
 import csv
-import io
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from itertools import islice
 from typing import Any, Final
 
 from warehouse.feeds.record import Number, Problem, Record, in_blocks
+from warehouse.feeds.workbook import UnreadableWorkbook, read_workbook
 from warehouse.files.content import ContentReader
 from warehouse.sources.feed import DecimalMark, Feed, plain_header
 from warehouse.sources.source import Table
@@ -98,35 +98,28 @@ class TableRecords:
         raw = bytearray()
         while block := self._content.read(_READ):
             raw += block
+        number, has_header, last = 0, False, -1
+        header: list[str] | None = None
         try:
-            # Imported only for workbooks: pandas takes a while.
-            import pandas as pd
-
-            sheets = pd.read_excel(
-                io.BytesIO(bytes(raw)), sheet_name=None, header=None, dtype=object, engine="calamine"
-            )
-        except Exception as error:
-            # Whatever the library makes of a damaged or encrypted file.
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            for sheet, rows in read_workbook(bytes(raw)):
+                if sheet != last:
+                    header, last = None, sheet
+                for cells in rows:
+                    number += 1
+                    if all(cell is None or not str(cell).strip() for cell in cells):
+                        continue
+                    if header is None:
+                        header = self._header([str(cell) if cell is not None else "" for cell in cells])
+                        has_header |= header is not None
+                        continue
+                    raw_row = "\t".join("" if cell is None else str(cell) for cell in cells)
+                    yield self._record(number, header, cells, raw_row.encode("utf-8", "backslashreplace"))
+        except UnreadableWorkbook as error:
             problem = Problem(
-                "workbook cannot be read", f"It is damaged, or protected by a password: {reason}"
+                "workbook cannot be read", f"It is damaged, too large, or protected by a password: {error}"
             )
-            yield Record(1, 0, bytes(raw), None, problem)
+            yield Record(number + 1, 0, bytes(raw), None, problem)
             return
-        number, has_header = 0, False
-        for sheet in sheets.values():
-            header: list[str] | None = None
-            for row in sheet.itertuples(index=False):
-                number += 1
-                cells = [None if value is None or value != value else value for value in row]
-                if all(cell is None or not str(cell).strip() for cell in cells):
-                    continue
-                if header is None:
-                    header = self._header([str(cell) if cell is not None else "" for cell in cells])
-                    has_header |= header is not None
-                    continue
-                raw_row = "\t".join("" if cell is None else str(cell) for cell in cells)
-                yield self._record(number, header, cells, raw_row.encode("utf-8", "backslashreplace"))
         if not has_header and number:
             yield self._without_header()
 
