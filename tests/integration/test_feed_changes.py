@@ -148,6 +148,48 @@ def test_fields_that_change_follow_the_policy(orders: FeedPipeline, tmp_path: Pa
     ]  # fmt: skip
 
 
+def test_a_field_whose_column_there_cannot_be_is_rescued_where_others_evolve(
+    orders: FeedPipeline, tmp_path: Path
+) -> None:
+    """Items that repeat their order's id stopped a feed for good, as did more fields than a row has room for."""
+    orders.source = declared(tmp_path, 'on_schema_change = "evolve"')
+    taken = {"record_timestamp": "x", "xmin": 1, "_line": 3, "colour": "red"}
+    many = {f"f{n:04}": n for n in range(1700)}
+    orders.land(
+        "a.json",
+        [
+            an_order("P-1", {"order_id": "P-1", "line_number": 7, "gift": True}, **taken),
+            an_order("P-2", **many),
+        ],
+    )
+    orders.run()
+    assert orders.counts() == [("a.json", "loaded", 2, 2, 0, 0, 0)]
+    assert [line for line in orders.messages if line.startswith("1,6")] == [
+        "1,684 more fields of order are not declared: see audit.feed_field"
+    ]
+    expected = [("P-1", "red", {"_line": 3, "record_timestamp": "x", "xmin": 1}), ("P-2", None, None)]
+
+    def records() -> list[tuple[object, ...]]:
+        rows = orders.rows("select order_id, colour, _rescued_data from raw.orders_order order by 1")
+        rescued = rows[1][2]
+        columns = orders.rows(
+            "select count(*)::integer from pg_attribute where attrelid = 'raw.orders_order'::regclass "
+            "and attname ~ '^f[0-9]{4}$'"
+        )
+        assert rescued.keys() <= many.keys() and len(rescued) + columns[0][0] == len(many)
+        return [rows[0], (*rows[1][:2], None)]
+
+    assert records() == expected
+    items = "select order_id, line_number, gift, _rescued_data from raw.orders_order_item order by 1"
+    assert orders.rows(items) == [
+        ("P-1", 1, True, {"order_id": "P-1", "line_number": 7}),
+        ("P-2", 1, None, None),
+    ]
+    orders.land("b.json", [an_order("P-2", **many)])
+    orders.run()
+    assert records() == expected
+
+
 def test_a_field_that_changes_its_type_widens_its_column_and_keeps_all_values(
     orders: FeedPipeline, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -13,6 +14,8 @@ import xlsxwriter
 from generators.leads import DEFECTS, Contact, generate
 from tests.integration.test_feeds import FeedPipeline
 from tests.integration.test_table_feeds import workbook
+from tests.pipeline import PACKAGED
+from warehouse.sources.declaration import read_declaration
 
 PROTECTED = Path(__file__).parents[1] / "fixtures" / "protected.xlsx"
 LISTED = """
@@ -136,6 +139,36 @@ def test_texts_of_a_workbook_that_others_take_for_no_value_are_kept(leads: FeedP
     leads.run()
     assert leads.rows(f"{LISTED} order by 1") == in_workbook
     assert leads.counts() == [("names.xlsx", "loaded", 2, 0, 0, 0, 2), ("names.csv", "loaded", 2, 2, 0, 0, 0)]
+
+
+def test_cells_of_any_type_are_kept_whatever_the_policy(leads: FeedPipeline, tmp_path: Path) -> None:
+    header = ["lead_id", "name", "source", "created", "interest", "call at"]
+    content = io.BytesIO()
+    with xlsxwriter.Workbook(content, {"in_memory": True}) as book:
+        sheet = book.add_worksheet()
+        sheet.write_row(0, 0, header)
+        for row, (key, length) in enumerate([("T-1", "hh:mm"), ("T-2", "[h]:mm")], start=1):
+            sheet.write_row(row, 0, [key, "Tom", "fair", "2024-03-01"])
+            for column, value in ((4, 0.4375), (5, 1.75)):
+                sheet.write_number(row, column, value, book.add_format({"num_format": length}))
+    leads.land("rescue.xlsx", content.getvalue())
+    leads.run()
+    kept = "select lead_id, interest, _rescued_data from raw.leads_lead order by 1"
+    assert leads.rows(kept) == [
+        ("T-1", None, {"interest": "10:30:00", "call at": "1900-01-01T18:00:00"}),
+        ("T-2", None, {"interest": "10:30:00", "call at": "1 day, 18:00:00"}),
+    ]
+    folder = tmp_path / "leads"
+    shutil.copytree(PACKAGED / "leads", folder)
+    path = folder / "source.toml"
+    path.write_text(path.read_text().replace("[feed]\n", '[feed]\non_schema_change = "evolve"\n'))
+    leads.source = read_declaration(folder)
+    leads.land("evolve.xlsx", content.getvalue() + b"\0")
+    leads.run()
+    assert leads.rows("select lead_id, interest from raw.leads_lead order by 1") == [
+        ("T-1", "10:30:00"),
+        ("T-2", "10:30:00"),
+    ]
 
 
 def test_a_workbook_that_takes_too_much_memory_waits_and_stops_nothing(leads: FeedPipeline) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Final
 
 import psycopg
 from psycopg import sql
@@ -40,6 +41,7 @@ from warehouse.files.unread import record_unread
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.runs.definitions import read_contracts
 from warehouse.sources.feed import FILE_ID, LINE, RECORD_COLUMNS, RESCUED, ColumnType
+from warehouse.sources.feed_tables import RESERVED_COLUMNS
 from warehouse.sources.source import Source, Table
 
 Progress = Callable[[str], None]
@@ -52,7 +54,12 @@ _TYPES: Mapping[str, ColumnType] = {
 # What a new field becomes, by the types that its values had: of several, text.
 _NEW: Mapping[str, ColumnType] = {
     "number": "numeric", "text": "text", "boolean": "boolean", "object": "jsonb", "list": "jsonb", "date": "date",
+    "time": "text", "interval": "text",
 }  # fmt: skip
+# A row of so many values fits into a block, however long they are: PostgreSQL keeps 18 bytes of each there.
+_MOST_COLUMNS: Final = 400
+# Undeclared fields that are named one by one.
+_NAMED_FIELDS: Final = 20
 
 
 def stage_feed(
@@ -392,11 +399,12 @@ class Stager:
             seen = _seen(rows)
             new = {name: types for name, types in seen.items() if name not in columns.kinds}
             lists = {one.items for one in self._items} if table == self._record else set()
+            undeclared = []
             for name, types in new.items():
                 if name in lists:
                     continue
                 what = f"field {name} of {table.name} is not declared ({', '.join(sorted(types))})"
-                if policy.new_column == "evolve" and _is_column_name(name):
+                if policy.new_column == "evolve" and self._can_evolve(table, name):
                     kinds = {_NEW[one] for one in types if one != "null"}
                     column_type: ColumnType = next(iter(kinds)) if len(kinds) == 1 else "text"
                     self.evolve_column(table, name, column_type)
@@ -405,7 +413,13 @@ class Stager:
                     stopped.append(what)
                 else:
                     what += f": it is kept in {RESCUED}"
+                undeclared.append(what)
+            for what in undeclared[:_NAMED_FIELDS]:
                 self._note(table, what)
+            if more := undeclared[_NAMED_FIELDS:]:
+                self._note(
+                    table, f"{len(more):,} more fields of {table.name} are not declared: see audit.feed_field"
+                )
             for (name, kind), count in sorted(rows.mistyped.items()):
                 what = f"{name} of {table.name} is a {kind} in {count:,} rows, and {columns.kinds[name]} is declared"
                 if policy.changed_type == "evolve" and name not in self._record.key:
@@ -437,6 +451,11 @@ class Stager:
             [self._source.name, table.name],
         ).fetchall()
         return {name for (name,) in rows} & self._columns[table.name].kinds.keys()
+
+    def _can_evolve(self, table: Table, name: str) -> bool:
+        """Whether a field may become a column: others have no such name, and there is room for it."""
+        names = {column.name for column in self._columns[table.name].all}
+        return _is_column_name(name) and name not in RESERVED_COLUMNS | names and len(names) < _MOST_COLUMNS
 
     def evolve_column(self, table: Table, name: str, kind: ColumnType) -> None:
         """Let the staged rows have a column of this type for a field: a new one, or a wider one."""

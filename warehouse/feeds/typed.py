@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as time_of_day
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
@@ -56,6 +57,7 @@ def type_name(kind: type) -> str:
 _TYPE_NAMES: Final[Mapping[type, str]] = {
     str: "text", Number: "number", int: "number", float: "number", Decimal: "number", bool: "boolean",
     type(None): "null", dict: "object", list: "list", date: "date", datetime: "date",
+    time_of_day: "time", timedelta: "interval",
 }  # fmt: skip
 
 

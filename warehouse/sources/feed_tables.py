@@ -11,7 +11,7 @@ from warehouse.sources.source import NAME_BYTES, Table
 # Folders of the lake in which other files lie than those of feeds.
 TAKEN_FOLDERS: Final = ("archive", "export", "landing/weblogs")
 # Columns that the engine adds to mirrors or to batches, and those that every table of PostgreSQL has.
-_RESERVED: Final = {
+RESERVED_COLUMNS: Final = {
     *RECORD_COLUMNS, "_run_id", "_is_deleted", "_operation", "_flags", "_number", "_is_new", "_is_outdated",
     "ctid", "cmin", "cmax", "xmin", "xmax", "tableoid",
 }  # fmt: skip
@@ -99,7 +99,7 @@ def _check_columns(table: Table, where: str) -> None:
         raise DeclarationError(
             f"{where}: key column '{missing[0]}' is not declared.", hint="Add it to the columns."
         )
-    if reserved := sorted(_RESERVED & table.columns.keys()):
+    if reserved := sorted(RESERVED_COLUMNS & table.columns.keys()):
         raise DeclarationError(f"{where}: '{reserved[0]}' is a column of the engine.", hint="Rename it.")
     for name in table.columns:
         if "\0" in name or len(name.encode()) > NAME_BYTES:
