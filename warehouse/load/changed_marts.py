@@ -18,16 +18,27 @@ class Since(NamedTuple):
 def changed_values(connection: psycopg.Connection, mart: Mart, since: Since) -> list[str]:
     """Values, as text, of the column that `mart` follows of which details were added, changed or deleted since.
 
-    Python has no dates for all of those that a source may hold.
+    Those whose members show another attribute now, which was corrected in place, have changed, too. Python has no dates
+    for all of those that a source may hold.
     """
     assert mart.follows is not None and mart.details is not None
     table = _collect(connection, mart.details, since)
     value = FOLLOWED[mart.follows]
     if mart.by[mart.follows] == "text":
         value = f"coalesce({value}, '{mart.unknown.get(mart.follows, UNKNOWN)}')"
-    query = sql.SQL("select distinct ({})::text from pg_temp.{} as changed").format(
+    query: sql.Composable = sql.SQL("select distinct ({})::text from pg_temp.{} as changed").format(
         sql.SQL(value), sql.Identifier(table)
     )
+    for dimension, column in mart.shown_attributes:
+        query = sql.SQL("{} union " + _OF_CORRECTED_MEMBERS).format(
+            query,
+            value=sql.SQL(value),
+            key=sql.Identifier(f"{dimension.removeprefix('dim_')}_key"),
+            key_name=sql.Literal(f"{dimension.removeprefix('dim_')}_key"),
+            table=sql.Literal(f"dwh.{dimension}"),
+            column=sql.Literal(column),
+            change_id=sql.Literal(since.change_id),
+        )
     if member := MEMBERS.get(mart.follows):
         # Details may name a version that an undo has deleted: nobody can look up any more whose it was.
         query = sql.SQL(
@@ -73,6 +84,17 @@ _SALES = """
     from audit.change_log as change
     cross join lateral (values (change.before), (change.after)) as image (line)
     where change.table_name = 'dwh.fact_order_item' and change.change_id > {change_id} and image.line is not null
+"""
+# A new version of a member changes nothing: lines name the one that was valid.
+_OF_CORRECTED_MEMBERS = """
+    select ({value})::text
+    from dwh.fact_order_item as changed
+    where changed.{key} in (
+        select (coalesce(change.before, change.after) ->> {key_name})::bigint
+        from audit.change_log as change
+        where change.table_name = {table} and change.change_id > {change_id}
+            and (change.operation <> 'update' or {column} = any(change.changed_columns))
+    )
 """
 # Requests have no log. Loads and deletions keep the counts of each quarter of an hour: what these count otherwise
 # than the mart does, or was counted by a newer run, has changed.

@@ -15,7 +15,7 @@ from warehouse.db.identifiers import cast_to, listed
 from warehouse.db.time_zone import zone_of
 from warehouse.load.changed_marts import Since, changed_values
 from warehouse.load.transaction import PLANNER_FOR_WHOLE_TABLES
-from warehouse.model.mart import SHOWN_ATTRIBUTES, Mart, stored_marts
+from warehouse.model.mart import Mart, stored_marts
 from warehouse.runs.audit import Load, Run, record_load
 from warehouse.runs.freshness import read_clock, record_complete
 
@@ -107,7 +107,7 @@ def refresh_stored(
     """Bring the stored marts up to date in the connection's transaction; what was `reached` before it, they have.
 
     A mart that follows its details is computed again only for the days, months, products or customers that changed;
-    all of it where its definition changed, an attribute that it shows was corrected in place, or with `full_refresh`.
+    all of it where its definition changed, or with `full_refresh`.
     One that moves with the calendar is computed once a day, when a source has a newer day of sales or the web logs of
     requests, by each daily run and after a correction; one that reads another mart, when that has changed.
     """
@@ -124,7 +124,6 @@ def refresh_stored(
         and (state := _state(connection, mart.name)) is not None
         and state.is_followed
         and state.definition == definitions[mart.name]
-        and not _shown_attribute_changed(connection, mart, state.change_id)
         # Of an empty one everything has changed: which values need not be found out.
         and _has_rows(connection, mart)
     }
@@ -400,20 +399,3 @@ def _star_changed(connection: psycopg.Connection, mart: Mart, since: Since) -> b
         {"load_id": since.load_id, "change_id": since.change_id, "tables": list(mart.reads)},
     ).fetchone()
     return row == (True,)
-
-
-def _shown_attribute_changed(connection: psycopg.Connection, mart: Mart, change_id: int) -> bool:
-    """Whether an attribute that the mart shows was corrected in place; a new version of a member changes nothing."""
-    shown = [SHOWN_ATTRIBUTES[name] for name in mart.by if name in SHOWN_ATTRIBUTES]
-    return any(
-        connection.execute(
-            """
-            select from audit.change_log
-            where table_name = %s and change_id > %s
-                and (operation <> 'update' or %s = any(changed_columns))
-            limit 1
-            """,
-            [f"dwh.{table}", change_id, column],
-        ).rowcount
-        for table, column in shown
-    )

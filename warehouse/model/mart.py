@@ -22,7 +22,7 @@ SUBJECTS: Final = ("Sales", "Marketing leads", "Behaviour", "Customers", "Runs a
 Unit = Literal["count", "units", "amount", "share", "date"]
 
 # Columns of mart.sales that stored marts are grouped by, with the attribute that they show: where a load corrects it
-# in place, the mart is computed again. Others are keys, or values of the line itself.
+# in place, the lines of that member have changed. Others are keys, or values of the line itself.
 SHOWN_ATTRIBUTES: Final[Mapping[str, tuple[str, str]]] = {
     "category": ("dim_product", "category"),
     "customer_country": ("dim_customer", "country"),
@@ -120,6 +120,11 @@ class Mart:
     def details(self) -> str | None:
         """The mart of details whose changes it follows, directly or through the mart that it sums up."""
         return None if self.dataset is None else read_marts()[self.dataset].details or self.dataset
+
+    @property
+    def shown_attributes(self) -> Sequence[tuple[str, str]]:
+        """Dimensions and their attributes that it is grouped by."""
+        return [SHOWN_ATTRIBUTES[name] for name in self.by if name in SHOWN_ATTRIBUTES]
 
     @property
     def shown(self) -> str:
