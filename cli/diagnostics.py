@@ -12,16 +12,14 @@ from typing import Final, Literal
 
 import psycopg
 
+from cli.table_checks import TableNote, examine_table, group_notes, note_view
 from cli.tracking import answers
 from warehouse import geoip
 from warehouse.db.connections import OLDEST_SERVER, connect, format_version, without_password
-from warehouse.db.identifiers import to_paste
 from warehouse.db.schema_version import compare_revision, ensure_suitable, newest, revision_of
 from warehouse.errors import SourceChanged, WarehouseError
-from warehouse.extract.access_paths import read_access_paths
 from warehouse.extract.catalog import source_columns
 from warehouse.extract.column import Column
-from warehouse.extract.cursor_window import is_moment
 from warehouse.extract.snapshot import check_readable, snapshot_of
 from warehouse.extract.source_identity import SourceIdentity, captured_identity, check_same_source
 from warehouse.feeds.landing import landing_folder
@@ -243,12 +241,9 @@ def _source(name: str, settings: Settings) -> Iterator[Finding]:
                 f"grant execute on function pg_control_system(), pg_control_checkpoint() to {connection.info.user};",
             )
         yield from _open_transactions(about, connection)
-        broken = 0
-        for table in source.tables:
-            for finding in _table(connection, about, table):
-                broken += finding.verdict == "wrong"
-                yield finding
-        if not broken:
+        found = list(_tables(about, connection, source.tables))
+        yield from found
+        if all(finding.verdict != "wrong" for finding in found):
             yield Finding(about, "ok", f"All {len(source.tables)} tables can be captured.")
             columns = {table: source_columns(connection, table) for table in source.tables}
             yield from _conform_sql(about, source, columns, settings.warehouse)
@@ -317,102 +312,19 @@ def relaxed_findings(about: str, entity: Entity) -> Iterator[Finding]:
         yield Finding(about, "note", f"Rule '{rule}' of {entity.name} is relaxed: {reason}")
 
 
-def _table(connection: psycopg.Connection, about: str, table: Table) -> Iterator[Finding]:
-    try:
-        has_transaction_ids = check_readable(connection, table)
-        source_columns(connection, table)
-    except WarehouseError as error:
-        yield Finding(about, "wrong", error.what, error.hint)
-        return
-    if not has_transaction_ids:
-        what = f"{table} is a view: each run computes it and compares all of its rows by ({', '.join(table.key)})."
-        yield Finding(about, "note", what, "If that is slow, capture the tables behind it.")
-        return
-    row = connection.execute(
-        """
-        select
-            exists (
-                select from pg_index as key
-                where key.indrelid = relation.oid and key.indisunique and key.indpred is null and key.indisvalid
-                    and (
-                        select array_agg(attribute.attname::text order by attribute.attname::text)
-                        from pg_attribute as attribute
-                        where attribute.attrelid = relation.oid
-                            and attribute.attnum = any((key.indkey::smallint[])[0:key.indnkeyatts - 1])
-                    ) = %(key)s
-            ),
-            exists (
-                -- Before each updated row: 1 row, 2 before, 16 update.
-                select from pg_trigger as trigger
-                where trigger.tgrelid = relation.oid and not trigger.tgisinternal
-                    and trigger.tgenabled in ('O', 'A') and trigger.tgtype & 19 = 19
-            )
-        from pg_class as relation
-        where relation.oid = to_regclass(format('%%I.%%I', %(schema)s::text, %(name)s::text))
-        """,
-        {"key": sorted(table.key), "schema": table.at_source[0], "name": table.at_source[1]},
-    ).fetchone()
-    assert row is not None
-    is_unique, has_trigger = row
-    key = ", ".join(table.key)
-    if not is_unique:
-        yield Finding(
-            about,
-            "note",
-            f"No unique index guards ({key}) of {table}, its declared key: a run fails where two rows share it.",
-            f"create unique index concurrently on {to_paste(connection, *table.at_source)} "
-            f"({to_paste(connection, *table.key, separator=', ')});",
-        )
-    yield from _access_paths(connection, about, table)
-    if table.cursor and not has_trigger:
-        yield Finding(
-            about,
-            "note",
-            f"No trigger of {table} sets {table.cursor}: updates that do not set it are found by transaction id only.",
-            f"Add a trigger before update that sets {table.cursor}.",
-        )
-
-
-def _access_paths(connection: psycopg.Connection, about: str, table: Table) -> Iterator[Finding]:
-    """Whether the table can be read without a scan once it is large."""
-    columns = source_columns(connection, table)
-    paths = read_access_paths(connection, connection, {table: columns})[table]
-    kinds = {column.name: column.type for column in columns}
-    if table.cursor is None or not is_moment(kinds[table.cursor]):
-        what = (
-            f"{table} has no cursor that is a time: once it is large, it is scanned every DWH_SCAN_INTERVAL."
-        )
-        yield Finding(
-            about, "note", what, "Declare the column that says when a row was changed as its cursor."
-        )
-    elif not paths.has_cursor_index:
-        row = connection.execute(
-            "select relkind = 'p', relkind = 'r' and exists (select from pg_inherits where inhparent = pg_class.oid) "
-            "from pg_class where oid = to_regclass(format('%%I.%%I', %s::text, %s::text))",
-            table.at_source,
-        ).fetchone()
-        is_partitioned, has_children = row or (False, False)
-        statement = (
-            f"create index {'' if is_partitioned else 'concurrently '}on "
-            f"{to_paste(connection, *table.at_source)} ({to_paste(connection, table.cursor)});"
-        )
-        what = f"No index of {table} begins with {table.cursor}"
-        if has_children:
-            what, statement = f"{table} has children, whose rows no index of its own covers", ""
-        elif is_partitioned:
-            statement += " (It blocks writes: create it concurrently on each partition before.)"
-        yield Finding(
-            about, "note", f"{what}: once it is large, it is scanned every DWH_SCAN_INTERVAL.", statement
-        )
-    if paths.key_order is None:
-        yield Finding(
-            about,
-            "note",
-            f"Keys ({', '.join(table.key)}) of {table} cannot be compared in ranges, since no B-tree has them in this "
-            "order, or their type or collation has another order elsewhere: once it is large, it is scanned once "
-            "DWH_VERIFY_WITHIN.",
-            "",
-        )
+def _tables(about: str, connection: psycopg.Connection, tables: Sequence[Table]) -> Iterator[Finding]:
+    """Tables that cannot be captured, and what is to be known of the others, a line for each kind."""
+    notes: list[TableNote] = []
+    for table in tables:
+        try:
+            has_transaction_ids = check_readable(connection, table)
+            source_columns(connection, table)
+        except WarehouseError as error:
+            yield Finding(about, "wrong", error.what, error.hint)
+            continue
+        notes += examine_table(connection, table) if has_transaction_ids else [note_view(table)]
+    for what, hint in group_notes(notes):
+        yield Finding(about, "note", what, hint)
 
 
 def _open_transactions(about: str, connection: psycopg.Connection) -> Iterator[Finding]:

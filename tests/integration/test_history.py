@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.test_refused_rows import differences
 from tests.pipeline import Pipeline, copy_of_shop
 from warehouse.load import conform
 
@@ -220,6 +221,22 @@ def test_member_that_reappears_opens_a_new_version_and_leaves_a_hole(shop: Pipel
         "raw.shop_customer": {"inserted": 1},
         "dwh.dim_customer": {"read": 1, "inserted": 1},
     }
+
+
+def test_version_that_a_sale_in_the_hole_infers_shows_what_all_versions_show(shop: Pipeline) -> None:
+    shop.without_foreign_keys()
+    shop.capture()
+    shop.do("delete from customer")
+    shop.capture()
+    shop.order(1, str(shop.shop.execute("select clock_timestamp()").fetchone()[0]))  # type: ignore[index]
+    shop.insert("customer", email="new@example.com")
+    shop.capture()
+    assert shop.versions("customer", "email", "country", "is_inferred") == [
+        ("1", "new@example.com", "AR", False, "ever", "run 2"),
+        ("1", "new@example.com", None, True, "run 2", "run 3"),
+        ("1", "new@example.com", "AR", False, "run 3", "now"),
+    ]
+    assert differences(shop) == {}
 
 
 def test_member_that_reappears_is_valid_from_its_stamp_where_that_is_after_the_delete(shop: Pipeline) -> None:

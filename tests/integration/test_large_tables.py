@@ -16,7 +16,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from cli.diagnostics import _access_paths, _table, verification_findings
+from cli.diagnostics import verification_findings
+from cli.table_checks import examine_access_paths, examine_table, group_notes
 from flows.artifacts import page as run_page
 from stack.accounts import ENVIRONMENT
 from stack.postgres import EmbeddedPostgres
@@ -1452,14 +1453,34 @@ def test_table_that_is_scanned_too_seldom_is_mailed_and_found_by_doctor(shop: Pi
 
 def test_doctor_names_the_missing_index_with_its_statement(shop: Pipeline) -> None:
     name = make(shop, 10, index=False)
-    found = {one.what: one.hint for one in _access_paths(shop.shop, "source shop", shop.source.tables[0])}
+    found = dict(group_notes(examine_access_paths(shop.shop, shop.source.tables[0])))
     assert found == {
-        f"No index of public.{name} begins with updated_at: once it is large, it is scanned every DWH_SCAN_INTERVAL.": (
-            f"create index concurrently on public.{name} (updated_at);"
-        )
+        f"public.{name} (updated_at): no index begins with this cursor, so that the table is scanned every "
+        "DWH_SCAN_INTERVAL, once it is large.": (f"create index concurrently on public.{name} (updated_at);")
     }
     shop.do(next(iter(found.values())))
-    assert list(_access_paths(shop.shop, "source shop", shop.source.tables[0])) == []
+    assert list(examine_access_paths(shop.shop, shop.source.tables[0])) == []
+
+
+def test_doctor_names_in_one_line_all_tables_of_which_the_same_is_to_be_known(shop: Pipeline) -> None:
+    first, second = (make(shop, 10, index=False) for _ in range(2))
+    tables = [
+        only(name, cursor=cursor).tables[0] for name in (first, second) for cursor in ("updated_at", None)
+    ]
+    notes = [note for table in tables for note in examine_access_paths(shop.shop, table)]
+    assert list(group_notes(notes)) == [
+        (
+            f"public.{first} (updated_at), public.{second} (updated_at): no index begins with this cursor, so that the "
+            "table is scanned every DWH_SCAN_INTERVAL, once it is large.",
+            f"create index concurrently on public.{first} (updated_at); "
+            f"create index concurrently on public.{second} (updated_at);",
+        ),
+        (
+            f"public.{first}, public.{second}: without a cursor that is a time a table is scanned every "
+            "DWH_SCAN_INTERVAL, once it is large.",
+            "Declare the column that says when a row was changed as its cursor.",
+        ),
+    ]
 
 
 def test_doctor_shows_a_statement_that_a_partitioned_table_takes_and_none_that_helps_no_parent(
@@ -1473,11 +1494,11 @@ def test_doctor_shows_a_statement_that_a_partitioned_table_takes_and_none_that_h
         f"create table {parent} {columns}",
         f"create table {parent}_1 () inherits ({parent})",
     )
-    (found,) = _access_paths(shop.shop, "source shop", only(parts).tables[0])
+    (found,) = examine_access_paths(shop.shop, only(parts).tables[0])
     shop.do(found.hint.partition(";")[0])
-    assert list(_access_paths(shop.shop, "source shop", only(parts).tables[0])) == []
-    found = next(_access_paths(shop.shop, "source shop", only(parent).tables[0]))
-    assert (found.what.startswith(f"public.{parent} has children"), found.hint) == (True, "")
+    assert list(examine_access_paths(shop.shop, only(parts).tables[0])) == []
+    found = next(examine_access_paths(shop.shop, only(parent).tables[0]))
+    assert ("children" in found.what, found.table, found.hint) == (True, f"public.{parent}", "")
 
 
 def test_statements_that_doctor_shows_can_be_run_whatever_the_names_are(shop: Pipeline) -> None:
@@ -1487,12 +1508,12 @@ def test_statements_that_doctor_shows_can_be_run_whatever_the_names_are(shop: Pi
         "create unique index on including (id) include (name)",
     )
     odd = Table("shop", 'product\'s "x"', "public", ("Id No", "order"), "Changed at")
-    statements = [one.hint for one in _table(shop.shop, "shop", odd) if one.hint.startswith("create")]
+    statements = [one.hint for one in examine_table(shop.shop, odd) if one.hint.startswith("create")]
     assert len(statements) == 2
     shop.do(*statements)
-    assert not [one.hint for one in _table(shop.shop, "shop", odd) if one.hint.startswith("create")]
+    assert not [one.hint for one in examine_table(shop.shop, odd) if one.hint.startswith("create")]
     including = Table("shop", "including", "public", ("id",), None)
-    assert not [one.what for one in _table(shop.shop, "shop", including) if "guards" in one.what]
+    assert not [one.what for one in examine_table(shop.shop, including) if "guards" in one.what]
 
 
 # --- tables that change their class ---------------------------------------------------------------------------

@@ -69,7 +69,8 @@ class TableStager:
         # Rows are also read to be compared.
         with explain_values(self.table):
             staged = self._stage()
-        self.progress(f"{self.table.name}: {staged.rows_read:,} rows staged")
+        rows = "row" if staged.rows_read == 1 else "rows"
+        self.progress(f"{self.table.name}: {staged.rows_read:,} {rows} staged")
         return staged
 
     def _stage(self) -> StagedTable:

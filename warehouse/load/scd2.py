@@ -69,6 +69,12 @@ def infer_missing(
         "facts": facts,
         "event": sql.Identifier(event_time),
         "member_source": member_source,
+        "untracked": sql.SQL("").join(
+            sql.SQL(", {}").format(sql.Identifier(name)) for name in dimension.untracked
+        ),
+        "present_untracked": sql.SQL("").join(
+            sql.SQL(", {}").format(sql.Identifier("present", name)) for name in dimension.untracked
+        ),
     }
     uncovered = batch.create_temporary("uncovered_members", _FIND_UNCOVERED, **names)
     if not uncovered:
@@ -263,17 +269,22 @@ _INFER_UNKNOWN = """
     from pg_temp.uncovered_members where is_unknown
 """
 
+# Type 1 attributes are the same in all versions of a member.
 _INFER = """
-    insert into {dimension} (source_system, {natural}, valid_from, valid_to, is_current, is_inferred, row_hash, run_id)
+    insert into {dimension}
+        (source_system, {natural}, valid_from, valid_to, is_current, is_inferred, row_hash, run_id{untracked})
     select distinct
         {member_source}, fact.{natural}, gap.valid_from, gap.valid_to, gap.valid_to = {end}::timestamptz,
-        true, 0, {run_id}
+        true, 0, {run_id}{present_untracked}
     from pg_temp.uncovered_members as uncovered
     inner join {facts} as fact
         on fact.{natural} = uncovered.{natural} and {member_source} = uncovered.source_system
     left join {dimension} as covering
         on covering.{natural} = fact.{natural} and covering.source_system = {member_source}
         and covering.valid_from <= fact.{event} and fact.{event} < covering.valid_to
+    left join {dimension} as present
+        on present.{natural} = fact.{natural} and present.source_system = {member_source}
+        and present.is_current and not present.is_inferred
     cross join lateral (
         select
             coalesce(max(other.valid_to) filter (where other.valid_to <= fact.{event}), {beginning}::timestamptz)

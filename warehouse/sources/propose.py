@@ -178,7 +178,8 @@ def _entity_key(named: Mapping[str, LiveTable], target: Target, name: str) -> tu
 
 def _table_section(name: str, table: LiveTable, schema: str, entity_key: Sequence[str] | None) -> str:
     key = entity_key or (table.key if table.is_table else table.guessed_key)
-    size = f"about {table.rows:,} rows, {table.size}" if table.rows else table.size
+    rows = "row" if table.rows == 1 else "rows"
+    size = f"about {table.rows:,} {rows}, {table.size}" if table.rows else table.size
     lines = [f"# {size if table.is_table else f'a {table.kind}'}"]
     if table.inherits:
         lines.append(f"# inherits from {_one_line(', '.join(table.inherits))}: its rows are read there, too")
