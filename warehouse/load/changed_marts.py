@@ -26,7 +26,7 @@ def changed_values(connection: psycopg.Connection, mart: Mart, since: Since) -> 
     value = FOLLOWED[mart.follows]
     if mart.by[mart.follows] == "text":
         value = f"coalesce({value}, '{mart.unknown.get(mart.follows, UNKNOWN)}')"
-    query: sql.Composable = sql.SQL("select distinct ({})::text from pg_temp.{} as changed").format(
+    query = sql.SQL("select distinct ({})::text from pg_temp.{} as changed").format(
         sql.SQL(value), sql.Identifier(table)
     )
     for dimension, column in mart.shown_attributes:
