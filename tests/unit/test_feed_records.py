@@ -259,6 +259,67 @@ def test_a_quote_that_is_not_closed_takes_no_other_row_with_it(tmp_path: Path) -
     ]
 
 
+def leads_of(tmp_path: Path, content: bytes | str) -> list[tuple[int, str | None, str | None, str | None]]:
+    """Line, lead, name and company of each row of a list of leads; why it cannot be read in place of the lead."""
+    source = read_source("leads")
+    assert source.feed is not None
+    path = tmp_path / "a.csv"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with ContentReader(path) as reader:
+        rows = [one for block in TableRecords(reader, source.feed, source.record).blocks() for one in block]
+    return [
+        (row.line, *(map(row.fields.get, ("lead_id", "name", "company_name"))))
+        if row.fields
+        else (row.line, row.problem and row.problem.rule, None, None)
+        for row in rows
+    ]
+
+
+def test_a_quote_that_a_later_row_seems_to_close_takes_no_row_with_it(tmp_path: Path) -> None:
+    """The text between both would be a cell: 2 to 4 were one lead of a very long name."""
+    header = "lead_id,name,company,created\n"
+    unclosed = (
+        '1,One,A,2024-01-01\n2,"Two,B,2024-01-01\n3,Three,C,2024-01-01\n4,Screen 19",D,2024-01-01\n5,V,E,\n'
+    )
+    assert leads_of(tmp_path, header + unclosed) == [
+        (2, "1", "One", "A"),
+        (3, "row cannot be read", None, None),
+        (4, "3", "Three", "C"),
+        (5, "4", 'Screen 19"', "D"),
+        (6, "5", "V", "E"),
+    ]
+    # What cannot be rows of their own are lines of a text, also where they have as many commas.
+    texts = (
+        '1,"One,\nof,two,lines\nor,more,,2024",A,2024-01-01\n2,Two,"B, C, and, D\n2,x,y,soon",2024-01-01\n'
+    )
+    assert leads_of(tmp_path, header + texts) == [
+        (2, "1", "One,\nof,two,lines\nor,more,,2024", "A"),
+        (5, "2", "Two", "B, C, and, D\n2,x,y,soon"),
+    ]
+
+
+def test_a_cell_is_as_long_as_texts_of_json_may_be(tmp_path: Path) -> None:
+    text = "y,\n" * 100_000
+    rows = leads_of(tmp_path, f'lead_id,name,company\n1,{"x" * 10_000_000},A\n2,"{text}",B\n3,Three,C\n')
+    assert [(line, key, len(name or ""), company) for line, key, name, company in rows] == [
+        (2, "1", 10_000_000, "A"),
+        (3, "2", len(text) - 1, "B"),
+        (100_004, "3", 5, "C"),
+    ]
+
+
+def test_lines_end_in_any_way_within_one_file(tmp_path: Path) -> None:
+    content = b'lead_id,name\r\n1,One\n2,Two\r3,Three\r4,Four\r\r\n5,"Fi\rve"\r\n6,Six'
+    assert [row[:3] for row in leads_of(tmp_path, content)] == [
+        (2, "1", "One"),
+        (3, "2", "Two"),
+        (4, "3", "Three"),
+        (5, "4", "Four"),
+        (7, "5", "Fi\rve"),
+        (9, "6", "Six"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("mark", "numbers"),
     [

@@ -11,7 +11,8 @@ from datetime import date, datetime
 from itertools import islice
 from typing import Any, Final
 
-from warehouse.feeds.record import Number, Problem, Record, in_blocks
+from warehouse.feeds.record import MOST_RECORD_BYTES, Number, Problem, Record, in_blocks
+from warehouse.feeds.typed import CONVERTERS, Mistyped
 from warehouse.feeds.workbook import UnreadableWorkbook, read_workbook
 from warehouse.files.content import ContentReader
 from warehouse.sources.feed import DecimalMark, Feed, plain_header
@@ -31,6 +32,12 @@ _TITLE_ROWS: Final = 20
 # Cells beyond the header, in _rescued_data.
 REST: Final = "_rest"
 _READ = 1 << 20
+# Characters of a cell: JSON's texts are as long.
+_MOST_CELL: Final = 16 << 20
+# Lines of a cell of which each might be a row of its own.
+_LINES_JUDGED: Final = 1000
+# Where all columns are texts, a line of so many cells is a row, and not a part of somebody's text.
+_TELLING_COLUMNS: Final = 4
 
 
 class TableRecords:
@@ -58,13 +65,20 @@ class TableRecords:
         row: list[str] = []
 
         def supply() -> Iterator[str]:
+            may_be_unclosed = False
             while (line := ahead.popleft() if ahead else next(lines, None)) is not None:
                 row.append(line)
+                if header is not None and 1 < len(row) <= _LINES_JUDGED:
+                    if len(row) == 2:
+                        may_be_unclosed = row[0].count(separator) == len(header) - 1
+                    if may_be_unclosed and self._is_whole_row(header, line, separator):
+                        raise csv.Error("a quote is not closed: the lines below are rows of their own")
                 yield line
 
+        csv.field_size_limit(_MOST_CELL)
         separator = self._separator(head)
-        reader = csv.reader(supply(), delimiter=separator, strict=True)
         header: list[str] | None = None
+        reader = csv.reader(supply(), delimiter=separator, strict=True)
         start = 1
         while True:
             start += len(row)
@@ -151,6 +165,22 @@ class TableRecords:
         known = {name for name in names if name in self._table.columns}
         return names if known.issuperset(self._table.key) else None
 
+    def _is_whole_row(self, header: Sequence[str], line: str, separator: str) -> bool:
+        """Whether a line within a cell is, by its cells and their types, a row: the cell's quote is none then."""
+        cells = next(csv.reader([line], delimiter=separator), [])
+        if len(cells) != len(header):
+            return False
+        values = {name: self._value(name, cell.strip()) for name, cell in zip(header, cells, strict=True)}
+        kinds = self._table.columns
+        typed = {name: value for name, value in values.items() if value and kinds.get(name, "text") != "text"}
+        try:
+            for name, value in typed.items():
+                CONVERTERS[kinds[name]](value)
+        except Mistyped:
+            return False
+        has_type = bool(typed) or (len(header) >= _TELLING_COLUMNS and set(kinds.values()) == {"text"})
+        return has_type and all(values[name] for name in self._table.key)
+
     def _record(self, line: int, header: Sequence[str], cells: Sequence[Any], raw: bytes) -> Record:
         fields: dict[str, Any] = {}
         for name, cell in zip(header, cells, strict=False):
@@ -189,18 +219,25 @@ class TableRecords:
 
 
 def _decoded(content: ContentReader) -> Iterator[str]:
-    """Lines of a text: UTF-8 or what `ContentReader` decodes to it, else Windows' Latin-1."""
+    """Lines of a text, whatever ends them: UTF-8 or what `ContentReader` decodes to it, else Windows' Latin-1."""
     left, encoding = b"", "utf-8-sig"
     while True:
         block = content.read(_READ)
-        *lines, left = (left + block).split(b"\n")
-        if not block and left:
-            lines, left = [left], b""
+        lines = (left + block).splitlines(keepends=True)
+        # The last one may go on, also a line's end of two characters; what is too long for a record ends here.
+        is_open = (
+            bool(block)
+            and bool(lines)
+            and len(lines[-1]) < MOST_RECORD_BYTES
+            and not lines[-1].endswith(b"\n")
+        )
+        left = lines.pop() if is_open else b""
         for line in lines:
+            end = b"" if line.endswith((b"\n", b"\r")) else b"\n"
             try:
-                yield (line + b"\n").decode(encoding)
+                yield (line + end).decode(encoding)
             except UnicodeDecodeError:
-                yield (line + b"\n").decode("cp1252", "replace")
+                yield (line + end).decode("cp1252", "replace")
             encoding = "utf-8"
         if not block:
             return
