@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -110,20 +110,49 @@ def tracked(prefect_server: None) -> Callable[[object], Tracked]:
     return ask
 
 
-@pytest.fixture
-def place(
-    prefect_server: None, shop_url: str, warehouse_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Pipeline]:
+def open_place(shop_url: str, warehouse_url: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     """A shop with one row of master data each and one order, an empty warehouse, and settings that name them."""
     pipeline = Pipeline(shop_url, warehouse_url)
     pipeline.open_shop()
     pipeline.order(1, "2024-03-10")
     for name, value in {
-        "HOME": tmp_path / "home",
-        "LAKE": tmp_path / "lake",
+        "HOME": folder / "home",
+        "LAKE": folder / "lake",
         "SHOP_URL": shop_url,
         "WAREHOUSE_URL": warehouse_url,
     }.items():
         monkeypatch.setenv(f"DWH_{name}", str(value))
+    return pipeline
+
+
+@pytest.fixture
+def place(
+    prefect_server: None, shop_url: str, warehouse_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Pipeline]:
+    """A place of one test alone, see `open_place`."""
+    pipeline = open_place(shop_url, warehouse_url, tmp_path, monkeypatch)
     yield pipeline
     pipeline.close()
+
+
+@pytest.fixture(scope="module")
+def module_place(
+    prefect_server: None,
+    module_database: Callable[[str], str],
+    shop_template: str,
+    warehouse_template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[], AbstractContextManager[Pipeline]]]:
+    """A place in which a module's tests find what flows have left that ran once; its settings hold inside the block."""
+    urls = module_database(shop_template), module_database(warehouse_template)
+    opened: list[Pipeline] = []
+
+    @contextmanager
+    def inside() -> Iterator[Pipeline]:
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            opened.append(open_place(*urls, tmp_path_factory.mktemp("place"), monkeypatch))
+            yield opened[-1]
+
+    yield inside
+    for pipeline in opened:
+        pipeline.close()

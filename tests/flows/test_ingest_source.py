@@ -8,7 +8,8 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -34,13 +35,42 @@ BY_PREFECT = ("Beginning ", "Finished in state", "Created task run", "Created su
 STEPS = {"stage-source": 1, "publish-batch": 1, "verify-source": 1}
 
 
-def test_run_is_named_recorded_and_shown(place: Pipeline, tracked: Ask) -> None:
-    outcome = ingest()
+@dataclass(frozen=True)
+class TwoRuns:
+    """A first run, and a second one without a change: their outcomes and ids in Prefect, and what the first logged."""
 
-    ((run_id, flow, status, prefect_run_id, parameters),) = place.warehouse.execute(
-        "select run_id, flow, status, prefect_run_id, parameters from audit.run"
+    place: Pipeline
+    outcomes: tuple[Any, Any]
+    first: UUID
+    second: UUID
+    logged: list[str]
+
+
+@pytest.fixture(scope="module")
+def two_runs(module_place: Callable[[], AbstractContextManager[Pipeline]]) -> TwoRuns:
+    logged: list[str] = []
+    # Handlers of the root are taken away by the first flow of a process, as Prefect sets up its own.
+    handler, logger = logging.Handler(), logging.getLogger("dwh")
+    handler.emit = lambda record: logged.append(record.getMessage())  # type: ignore[method-assign]
+    level = logger.level
+    with module_place() as place:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        try:
+            first = ingest()
+        finally:
+            logger.setLevel(level)
+            logger.removeHandler(handler)
+        second = ingest()
+    ids = place.rows("select prefect_run_id from audit.run order by run_id")
+    return TwoRuns(place, (first, second), *(run_id for (run_id,) in ids), logged)
+
+
+def test_run_is_named_recorded_and_shown(two_runs: TwoRuns, tracked: Ask) -> None:
+    (run_id, flow, status, prefect_run_id, parameters), _ = two_runs.place.warehouse.execute(
+        "select run_id, flow, status, prefect_run_id, parameters from audit.run order by run_id"
     ).fetchall()
-    assert (run_id, flow, status) == (outcome.run_id, "ingest-shop", "succeeded")
+    assert (run_id, flow, status) == (two_runs.outcomes[0].run_id, "ingest-shop", "succeeded")
     assert parameters == {
         "source": "shop",
         "full_refresh": False,
@@ -63,6 +93,44 @@ def test_run_is_named_recorded_and_shown(place: Pipeline, tracked: Ask) -> None:
     kind, _, drawn = seen.artifacts["ingest-shop-chart"].partition(",")
     assert kind == "data:image/svg+xml"
     assert "succeeded" in "".join(ElementTree.fromstring(unquote(drawn)).itertext())
+
+
+def test_artifacts_say_what_the_audit_trail_says(two_runs: TwoRuns, tracked: Ask) -> None:
+    place, seen = two_runs.place, tracked(two_runs.first)
+    loads = place.rows("select table_name, rows_inserted from audit.load where run_id = 1 order by load_id")
+    assert [(load["table_name"], load["rows_inserted"]) for load in table(seen, "loads")] == loads
+    assert ("dwh.fact_order_item", 1) in loads
+    checks = place.rows(
+        "select check_name, outcome from audit.check_result where run_id = 1 order by check_result_id"
+    )
+    assert [(check["check_name"], check["outcome"]) for check in table(seen, "checks")] == checks
+    assert {verification["verdict"] for verification in table(seen, "verification")} == {"equal"}
+    page = seen.artifacts["ingest-shop"]
+    assert page.startswith("# ingest-shop: succeeded")
+    assert "| dwh.fact_order_item | 1 | 1 | 0 | 0 | 0 | 0 |" in page
+    assert "Verified: 11 tables, 9 rows, equal in source and mirror." in page
+
+
+def test_every_load_is_one_log_line(two_runs: TwoRuns) -> None:
+    loads = [str(load) for load in two_runs.outcomes[0].loads]
+    assert [line for line in two_runs.logged if " → " in line] == loads
+
+
+def test_run_without_a_change_changes_nothing_and_is_one_line_without_artifacts(
+    two_runs: TwoRuns, tracked: Ask
+) -> None:
+    _, second = two_runs.outcomes
+    assert sum(load.rows_inserted + load.rows_updated + load.rows_deleted for load in second.loads) == 0
+    assert len(second.verifications) == 11
+    assert tracked(two_runs.first).artifacts.keys() >= {"ingest-shop", "ingest-shop-loads"}
+    quiet = tracked(two_runs.second)
+    assert (quiet.state, quiet.artifacts, quiet.tables) == ("Completed", {}, {})
+    ours = [
+        [line for line in lines_of(run_id) if not line.startswith(BY_PREFECT)]
+        for run_id in (two_runs.first, two_runs.second)
+    ]
+    assert any("reading source shop" in line for line in ours[0]) and len(ours[0]) > 5
+    assert ours[1] == ["Run 2: no change."]
 
 
 def test_tables_that_a_run_changed_are_assets_made_of_others(place: Pipeline, tracked: Ask) -> None:
@@ -95,47 +163,6 @@ def test_tables_that_a_run_changed_are_assets_made_of_others(place: Pipeline, tr
         ("raw/shop_customer", SOURCE_TABLE),
     ):
         assert eventually(lambda key=f"{made}/{table}": materialized(key), {origin}) == {origin}
-
-
-def test_artifacts_say_what_the_audit_trail_says(place: Pipeline, tracked: Ask) -> None:
-    ingest()
-
-    seen = tracked(place.rows("select prefect_run_id from audit.run")[0][0])
-    loads = place.rows("select table_name, rows_inserted from audit.load order by load_id")
-    assert [(load["table_name"], load["rows_inserted"]) for load in table(seen, "loads")] == loads
-    assert ("dwh.fact_order_item", 1) in loads
-    checks = place.rows("select check_name, outcome from audit.check_result order by check_result_id")
-    assert [(check["check_name"], check["outcome"]) for check in table(seen, "checks")] == checks
-    assert {verification["verdict"] for verification in table(seen, "verification")} == {"equal"}
-    page = seen.artifacts["ingest-shop"]
-    assert page.startswith("# ingest-shop: succeeded")
-    assert "| dwh.fact_order_item | 1 | 1 | 0 | 0 | 0 | 0 |" in page
-    assert "Verified: 11 tables, 9 rows, equal in source and mirror." in page
-
-
-def test_every_load_is_one_log_line(place: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines: list[str] = []
-    # Handlers of the root are taken away by the first flow of a process, as Prefect sets up its own.
-    handler, logger = logging.Handler(), logging.getLogger("dwh")
-    monkeypatch.setattr(handler, "emit", lambda record: lines.append(record.getMessage()))
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        outcome = ingest()
-    finally:
-        logger.setLevel(level)
-        logger.removeHandler(handler)
-
-    assert [line for line in lines if " → " in line] == [str(load) for load in outcome.loads]
-
-
-def test_second_run_changes_nothing(place: Pipeline) -> None:
-    ingest()
-    second = ingest()
-
-    assert sum(load.rows_inserted + load.rows_updated + load.rows_deleted for load in second.loads) == 0
-    assert len(second.verifications) == 11
 
 
 def test_delete_threshold_fails_the_run_at_once_and_says_why(place: Pipeline, tracked: Ask) -> None:
@@ -335,22 +362,6 @@ def wait_until(connection: psycopg.Connection, query: str) -> None:
     while not connection.execute(query.encode()).rowcount:
         assert time.monotonic() < give_up_at, f"never: {query}"
         time.sleep(0.02)
-
-
-def test_run_without_a_change_is_one_line_and_no_artifacts(place: Pipeline, tracked: Ask) -> None:
-    ingest()
-    ingest()
-    first, second = (
-        run_id for (run_id,) in place.rows("select prefect_run_id from audit.run order by run_id")
-    )
-    assert tracked(first).artifacts.keys() >= {"ingest-shop", "ingest-shop-loads"}
-    quiet = tracked(second)
-    assert (quiet.state, quiet.artifacts, quiet.tables) == ("Completed", {}, {})
-    ours = [
-        [line for line in lines_of(run_id) if not line.startswith(BY_PREFECT)] for run_id in (first, second)
-    ]
-    assert any("reading source shop" in line for line in ours[0]) and len(ours[0]) > 5
-    assert ours[1] == ["Run 2: no change."]
 
 
 def lines_of(flow_run_id: object) -> list[str]:
