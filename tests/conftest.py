@@ -21,6 +21,7 @@ from stack.files import exclusive
 from stack.local import down
 from stack.postgres import EmbeddedPostgres
 from tests.clock import await_whole_day
+from tests.schedule import Schedule, sort_by_length
 
 if TYPE_CHECKING:
     from tests.marts import MartWorld
@@ -100,6 +101,17 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if _alive in config.stash:
         config.stash[_alive].close()
         _remove_unless_alive(Path(os.environ.pop(RUN_FOLDER)))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let the workers begin with the longest files."""
+    if hasattr(config, "workerinput"):
+        sort_by_length(items)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Schedule | None:
+    """Files that share what takes long to make go to one worker."""
+    return Schedule(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_report_header() -> str:

@@ -14,7 +14,7 @@ from warehouse.db.connections import connect
 from warehouse.db.locks import try_transaction_lock
 from warehouse.history.change_log import STAR_LOCK
 
-STARTS = int(os.environ.get("STARTS", "12"))
+STARTS = int(os.environ.get("STARTS", "8"))
 HOLDER = """
 import sys
 from warehouse.db.connections import connect
@@ -38,7 +38,7 @@ def test_flows_started_at_the_same_moment_double_nothing(world: World) -> None:
 
 
 def test_who_gives_up_and_does_not_say_for_whom_is_found_out(world: World) -> None:
-    result = start_together(world, 3, [SHOP], sabotage=(sabotage.forget_holders,))
+    result = start_together(world, 2, [SHOP], sabotage=(sabotage.forget_holders,))
     assert any("does not say for whom" in complaint for complaint in result.complaints)
 
 

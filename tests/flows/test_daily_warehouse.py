@@ -1,7 +1,10 @@
 """Flow daily-warehouse under a real Prefect server: its steps are flows of their own, and fail on their own."""
 
 import json
+import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 from generators import geoip
 from tests.flows.conftest import Tracked
 from tests.flows.test_ingest_source import BY_PREFECT, lines_of
-from tests.pipeline import Pipeline, copy_of_shop
+from tests.pipeline import Pipeline, Row, copy_of_shop
 from tests.weblog_lake import lines
 from warehouse.errors import StepsFailed
 
@@ -20,26 +23,66 @@ Ask = Callable[[object], Tracked]
 
 @pytest.fixture
 def landing(place: Pipeline, tmp_path: Path) -> Path:
+    return make_landing(tmp_path)
+
+
+def make_landing(folder: Path) -> Path:
     """Where web logs arrive, with one file of ten lines of which one is bad; and a file that knows their addresses."""
-    geoip.write(tmp_path / "home" / "geoip" / "demo.mmdb")
-    folder = tmp_path / "lake" / "landing" / "weblogs"
-    folder.mkdir(parents=True)
-    (folder / "access-1.log").write_bytes(lines(1, 9) + b"rubbish\n")
-    return folder
+    geoip.write(folder / "home" / "geoip" / "demo.mmdb")
+    landing = folder / "lake" / "landing" / "weblogs"
+    landing.mkdir(parents=True)
+    (landing / "access-1.log").write_bytes(lines(1, 9) + b"rubbish\n")
+    return landing
 
 
-def test_steps_are_subflows_of_the_day_in_their_order(place: Pipeline, landing: Path, tracked: Ask) -> None:
-    outcome = run_day()
+@dataclass(frozen=True)
+class ThreeDays:
+    """A first day, one without a change, and one with a few: their outcomes, and the rows of each day's runs."""
 
-    assert [step.flow for step in outcome.steps] == ["ingest-shop", "ingest-weblogs", "refresh-marts"]
-    runs = place.rows("select flow, status, prefect_run_id from audit.run order by run_id")
-    assert [(flow, status) for flow, status, _ in runs] == [
+    place: Pipeline
+    outcomes: list[Any]
+    # Flow, status, id in Prefect, and run id.
+    runs: list[list[Row]]
+
+
+@pytest.fixture(scope="module")
+def days(module_place: Callable[[], AbstractContextManager[Pipeline]]) -> ThreeDays:
+    runs: list[list[Row]] = []
+    with module_place() as place:
+        landing = make_landing(Path(os.environ["DWH_HOME"]).parent)
+
+        def run_next_day() -> Any:
+            outcome = run_day()
+            known = sum(map(len, runs))
+            runs.append(
+                place.rows(
+                    "select flow, status, prefect_run_id, run_id from audit.run where run_id > %s order by run_id",
+                    known,
+                )
+            )
+            return outcome
+
+        outcomes = [run_next_day(), run_next_day()]
+        place.shop.execute("update customer set name = 'Ana María', updated_at = now()")
+        (landing / "access-2.log").write_bytes(lines(20, 24))
+        outcomes.append(run_next_day())
+    return ThreeDays(place, outcomes, runs)
+
+
+def test_steps_are_subflows_of_the_day_in_their_order(days: ThreeDays, tracked: Ask) -> None:
+    assert [step.flow for step in days.outcomes[0].steps] == [
+        "ingest-shop",
+        "ingest-weblogs",
+        "refresh-marts",
+    ]
+    runs = days.runs[0]
+    assert [(flow, status) for flow, status, *_ in runs] == [
         ("daily-warehouse", "succeeded"),
         ("ingest-shop", "succeeded"),
         ("ingest-weblogs", "succeeded"),
         ("refresh-marts", "succeeded"),
     ]
-    (day, *steps) = [tracked(prefect_run_id) for *_, prefect_run_id in runs]
+    (day, *steps) = [tracked(prefect_run_id) for *_, prefect_run_id, _ in runs]
     assert day.state == "Completed"
     assert day.name.startswith("daily-warehouse 20")
     assert {step.parent for step in steps} == {runs[0][2]}
@@ -48,29 +91,35 @@ def test_steps_are_subflows_of_the_day_in_their_order(place: Pipeline, landing: 
         ["load-files"],
         ["refresh-views"],
     ]
-
-
-def test_lines_of_web_logs_are_shown_loaded_and_quarantined(
-    place: Pipeline, landing: Path, tracked: Ask
-) -> None:
-    run_day()
-
-    ((prefect_run_id,),) = place.rows("select prefect_run_id from audit.run where flow = 'ingest-weblogs'")
-    seen = tracked(prefect_run_id)
-    (load,) = json.loads(seen.artifacts["ingest-weblogs-loads"])
+    # Lines of web logs are shown, loaded and in quarantine.
+    (load,) = json.loads(steps[1].artifacts["ingest-weblogs-loads"])
     assert (load["rows_read"], load["rows_inserted"], load["rows_quarantined"]) == (10, 9, 1)
-    assert place.rows("select count(*) from dwh.fact_weblog") == [(9,)]
+    first = "select count(*) from dwh.fact_weblog where run_id <= %s"
+    assert days.place.rows(first, runs[-1][3]) == [(9,)]
 
 
-def test_next_day_loads_only_what_changed(place: Pipeline, landing: Path) -> None:
-    run_day()
-    place.shop.execute("update customer set name = 'Ana María', updated_at = now()")
-    (landing / "access-2.log").write_bytes(lines(20, 24))
-    second = run_day()
+def test_a_day_without_a_change_is_a_line_for_each_step_without_artifacts_and_tables(
+    days: ThreeDays, tracked: Ask
+) -> None:
+    marts = "select table_name from audit.load where source = 'mart' and rows_inserted > 0 and run_id <= 4"
+    assert ("mart.customer_rfm",) in days.place.rows(marts)
+    assert [flow for flow, *_ in days.runs[1]] == [
+        "daily-warehouse",
+        "ingest-shop",
+        "ingest-weblogs",
+        "refresh-marts",
+    ]
+    for *_, prefect_run_id, run_id in days.runs[1]:
+        seen = tracked(prefect_run_id)
+        assert (seen.state, seen.artifacts, seen.tables) == ("Completed", {}, {})
+        ours = [line for line in lines_of(prefect_run_id) if not line.startswith(BY_PREFECT)]
+        assert ours == [f"Run {run_id}: no change."]
 
+
+def test_next_day_loads_only_what_changed(days: ThreeDays) -> None:
     changed = {
         load.table_name: (load.rows_inserted, load.rows_updated, load.rows_expired)
-        for load in second.every_load
+        for load in days.outcomes[2].every_load
         if (load.rows_inserted or load.rows_updated) and not load.table_name.startswith("mart.")
     }
     assert changed == {
@@ -78,27 +127,6 @@ def test_next_day_loads_only_what_changed(place: Pipeline, landing: Path) -> Non
         "dwh.dim_customer": (1, 0, 1),
         "dwh.fact_weblog": (5, 0, 0),
     }
-
-
-def test_a_day_without_a_change_is_a_line_for_each_step_without_artifacts_and_tables(
-    place: Pipeline, landing: Path, tracked: Ask
-) -> None:
-    run_day()
-    marts = "select table_name from audit.load where source = 'mart' and rows_inserted > 0"
-    assert ("mart.customer_rfm",) in place.rows(marts)
-    run_day()
-    runs = place.rows("select flow, prefect_run_id, run_id from audit.run where run_id > 4 order by run_id")
-    assert [flow for flow, *_ in runs] == [
-        "daily-warehouse",
-        "ingest-shop",
-        "ingest-weblogs",
-        "refresh-marts",
-    ]
-    for _, prefect_run_id, run_id in runs:
-        seen = tracked(prefect_run_id)
-        assert (seen.state, seen.artifacts, seen.tables) == ("Completed", {}, {})
-        ours = [line for line in lines_of(prefect_run_id) if not line.startswith(BY_PREFECT)]
-        assert ours == [f"Run {run_id}: no change."]
 
 
 def test_step_that_fails_does_not_keep_the_others_from_running(

@@ -241,7 +241,9 @@ def test_a_worker_runs_what_the_api_asks_for_and_retry_goes_on_where_it_failed(
         assert (state.type.value, state.name) == ("COMPLETED", "Skipped")
         assert "'source shop' is being loaded by test warehouse" in state.message
 
-    day = client.create_flow_run_from_deployment(deployed["daily-warehouse"]).id
+    day = client.create_flow_run_from_deployment(
+        deployed["daily-warehouse"], parameters={"confirm_deletes": True}
+    ).id
     # Nothing tells addresses' countries.
     assert ended(client, day, tmp_path).name == "Failed"
     geoip.write(tmp_path / "home" / "geoip" / "demo.mmdb")
@@ -265,9 +267,21 @@ def test_a_worker_runs_what_the_api_asks_for_and_retry_goes_on_where_it_failed(
     assert place.rows(
         "select count(distinct prefect_run_id) from audit.run where flow = 'daily-warehouse'"
     ) == [(1,)]
+    assert place.rows(
+        "select distinct launched_by, parameters -> 'confirm_deletes' from audit.run where deployment is not null "
+        "order by 2"
+    ) == [("somebody in Prefect", False), ("somebody in Prefect", True)]
     assert len(place.facts()) == 1
     assert place.rows("select count(*) from dwh.fact_weblog") == [(10,)]
 
+
+# In one process: test_daily_warehouse.py.
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_that_a_worker_has_started_is_stopped_and_says_what_to_switch_on(
+    client: "SyncPrefectClient", deployed: dict[str, UUID], place: Pipeline, tmp_path: Path
+) -> None:
+    place.capture()
     place.do("delete from order_item", "delete from sales_order")
     stopped = ended(client, client.create_flow_run_from_deployment(deployed["ingest-shop"]).id, tmp_path)
     assert (stopped.type.value, stopped.name) == ("FAILED", "Delete threshold exceeded")

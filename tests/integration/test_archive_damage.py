@@ -1,21 +1,59 @@
 """A table of the archive that has lost files, or has damaged ones: it is named, nothing is built of it, runs go on."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.archive import load
-from tests.integration.test_rebuild import archive, eventful_shop, run_rebuild, settings_of
+from tests.integration.test_rebuild import eventful_shop, run_rebuild, settings_of
 from tests.pipeline import Pipeline, content
 from warehouse.archive.flush import flush
 from warehouse.archive.maintain import restart
 from warehouse.archive.place import Archive, ArchiveDamaged
 from warehouse.rebuild.rebuild import NotArchived, rebuild_damaged
 
-__all__ = ["archive"]
+
+@dataclass(frozen=True)
+class History:
+    """Databases and archive of an eventful shop, to be copied."""
+
+    shop: str
+    warehouse: str
+    archive: Path
+
+
+@pytest.fixture(scope="module")
+def history(
+    module_database: Callable[[str], str],
+    shop_template: str,
+    warehouse_template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> History:
+    made = Pipeline(module_database(shop_template), module_database(warehouse_template))
+    made.open_shop()
+    root = tmp_path_factory.mktemp("history") / "archive"
+    eventful_shop(made, Archive(root))
+    names = made.shop.info.dbname, made.warehouse.info.dbname
+    made.close()
+    return History(*names, root)
+
+
+@pytest.fixture
+def archive(history: History, tmp_path: Path) -> Archive:
+    return Archive(shutil.copytree(history.archive, tmp_path / "lake" / "archive"))
+
+
+@pytest.fixture
+def shop(history: History, database: Callable[[str], str]) -> Iterator[Pipeline]:
+    """An eventful shop and its warehouse: copies."""
+    pipeline = Pipeline(database(history.shop), database(history.warehouse))
+    pipeline.adopt()
+    yield pipeline
+    pipeline.close()
 
 
 def files(folder: Path) -> list[Path]:
@@ -64,7 +102,6 @@ QUICK = {"file gone", "last entry of the log gone", "checkpoint damaged", "folde
 def test_damaged_table_is_named_and_neither_rebuilt_from_nor_added_to(
     shop: Pipeline, archive: Archive, damage: str, tmp_path: Path
 ) -> None:
-    eventful_shop(shop, archive)
     before, folder = content(shop.warehouse), Path(str(archive.folder("shop/customer")))
     DAMAGES[damage](folder)
     with pytest.raises((ArchiveDamaged, NotArchived), match=str(folder)):

@@ -208,7 +208,7 @@ def test_numbers_are_the_database_and_filters_work_by_keyboard_alone(
     ]
 
 
-def test_dashboard_fits_a_phone(served: Served) -> None:
+def test_dashboard_fits_a_phone_and_says_that_the_warehouse_is_down_until_it_is_back(served: Served) -> None:
     with visit(served.url, width=390, height=800) as opened:
         wait_until_drawn(opened)
         page = opened.page
@@ -222,22 +222,18 @@ def test_dashboard_fits_a_phone(served: Served) -> None:
         # Filters are behind the button that opens the sidebar.
         page.locator("[data-testid=stExpandSidebarButton]").click()
         page.wait_for_selector("text=Segment", state="visible")
-    assert opened.errors == []
+        assert opened.errors == []
 
-
-def test_page_says_that_the_warehouse_is_down_and_is_drawn_again_when_it_is_back(served: Served) -> None:
-    with visit(served.url) as opened:
-        wait_until_drawn(opened)
         served.may_log_in(False)
         try:
-            opened.page.reload()
-            opened.page.wait_for_selector("text=The warehouse does not answer", timeout=60_000)
-            assert opened.page.locator("[data-testid=stMetricValue]").count() == 0
-            assert SECRET not in opened.page.content()
+            page.reload()
+            page.wait_for_selector("text=The warehouse does not answer", timeout=60_000)
+            assert page.locator("[data-testid=stMetricValue]").count() == 0
+            assert SECRET not in page.content()
         finally:
             served.may_log_in(True)
         wait_until_drawn(opened)
-        opened.page.wait_for_selector("text=The warehouse does not answer", state="detached", timeout=60_000)
+        page.wait_for_selector("text=The warehouse does not answer", state="detached", timeout=60_000)
     assert not [frame for frame in opened.received if SECRET.encode() in frame]
 
 

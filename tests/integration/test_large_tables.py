@@ -895,7 +895,15 @@ def test_text_keys_that_the_source_sorts_as_en_us_have_no_ranges_unless_their_in
 
 
 @pytest.mark.parametrize(
-    "gone", ["id between 305 and 605", "id % 30 = 0", "id between 205 and 505", "id <= 300", "id > 700"]
+    "gone",
+    [
+        "id between 305 and 605",
+        "id % 30 = 0",
+        *(
+            pytest.param(gone, marks=pytest.mark.slow)
+            for gone in ("id between 205 and 505", "id <= 300", "id > 700")
+        ),
+    ],
 )
 def test_mass_delete_is_not_published_before_it_is_confirmed(shop: Pipeline, gone: str) -> None:
     name = make(shop)

@@ -446,7 +446,7 @@ def test_rebuild_that_is_killed_leaves_the_live_tables_as_they_were(
         with monkeypatch.context() as patch:
             patch.setattr(f"warehouse.rebuild.rebuild.{step}", stop)
             with pytest.raises(KeyboardInterrupt):
-                run_rebuild(shop, archive)
+                run_rebuild(shop, archive, "raw.shop_customer", "dwh.dim_customer", "dwh.fact_order_item")
         assert content(shop.warehouse) == damaged, step
     run_rebuild(shop, archive)
     assert content(shop.warehouse) == before

@@ -215,16 +215,30 @@ DAMAGES = {
     "star dropped": ("drop schema dwh cascade",),
     "everything dropped": ("drop schema dwh, raw, mart cascade",),
 }
+# Of every kind one, at the same time.
+TOGETHER = (
+    "drop table dwh.dim_lead, dwh.fact_lead, raw.leads_lead cascade",
+    *DAMAGES["records changed by hand"],
+)
 
 
-def test_what_feeds_have_loaded_is_rebuilt_as_it_was(eventful: Lake) -> None:
+@pytest.mark.parametrize(
+    "damages",
+    [
+        pytest.param({"together": TOGETHER, "all": DAMAGES["everything dropped"]}, id="together"),
+        pytest.param(DAMAGES, marks=pytest.mark.slow, id="one by one"),
+    ],
+)
+def test_what_feeds_have_loaded_is_rebuilt_as_it_was(
+    eventful: Lake, damages: Mapping[str, tuple[str, ...]]
+) -> None:
     lake = eventful
     before = lake.state()
     assert lake.rebuild() == []
     lake.assert_is(before)
     upgrade(lake.orders.warehouse_url)
     catalog = described(lake.shop)
-    for name, statements in DAMAGES.items():
+    for name, statements in damages.items():
         for statement in statements:
             lake.orders.warehouse.execute(statement.encode())
         assert lake.rebuild(), name
