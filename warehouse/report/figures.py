@@ -12,7 +12,7 @@ from typing import Any
 from warehouse.errors import visible
 from warehouse.model.mart import Mart, format_cell, title_of
 from warehouse.report.charts import Bar, ColumnChart, Slot, bars, compact, stacked_columns
-from warehouse.report.read import Content, Row, group_of, in_groups
+from warehouse.report.read import Content, Row
 from warehouse.report.world import HEIGHT, WIDTH, country_paths
 
 ACTIONS = ("view", "search", "add_to_cart", "checkout", "login", "other")
@@ -112,14 +112,11 @@ class WorldMap:
 
 
 def sales(content: Content) -> list[Sales]:
-    """Sales of the last year, the largest first."""
-    groups = []
-    for (source, currency), rows in groupby(
-        content["monthly_sales"], key=lambda row: (row["source_system"], row["currency"])
-    ):
-        months = list(rows)
-        groups.append(Sales(source, currency, months, _sales_chart(months)))
-    return sorted(groups, key=lambda group: -float(group.total["net_amount"] or 0))
+    """Sales of the last year, per source and currency."""
+    return [
+        Sales(months[0]["source_system"], months[0]["currency"], months, _sales_chart(months))
+        for _, months in content.in_groups(content["monthly_sales"])
+    ]
 
 
 def traffic_chart(content: Content) -> ColumnChart | None:
@@ -273,8 +270,7 @@ def grouped(content: Content, mart: Mart) -> list[Group]:
     label, value = mart.picture
     parts = ("source_system", "currency")
     groups = []
-    for group, found in groupby(in_groups(content.answers[mart.name]), key=group_of):
-        rows = list(found)
+    for group, rows in content.in_groups(content.answers[mart.name]):
         columns = [name for name in rows[0] if name not in parts]
         drawn = [
             (_label(row, label), _detail(row, label), row[value]) for row in rows if row[value] is not None
@@ -295,16 +291,13 @@ def grouped(content: Content, mart: Mart) -> list[Group]:
 def category_months(content: Content) -> list[Grid]:
     """Net sales by category and month of the last year, per source and currency."""
     grids = []
-    for (source, currency), found in groupby(
-        content["category_by_month"], key=lambda row: (row["source_system"], row["currency"])
-    ):
-        rows = list(found)
+    for group, rows in content.in_groups(content["category_by_month"]):
         months = sorted({row["ordered_month"] for row in rows})
         amounts = {(row["category"], row["ordered_month"]): float(row["net_amount"]) for row in rows}
         categories = sorted({row["category"] for row in rows})
         grids.append(
             Grid(
-                f"{source}, {currency}",
+                group,
                 [f"{month:%b %y}" for month in months],
                 {
                     category: [amounts.get((category, month), 0) for month in months]

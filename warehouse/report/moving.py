@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from decimal import Decimal
 from functools import cache
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +32,20 @@ def daily_sales(content: Content) -> str | None:
 
     The line is the mean of 28 days.
     """
+    groups = content.in_groups(content["daily_sales"])
     rows = [
         {
-            "series": f"{row['source_system']}, {row['currency']}",
+            "series": group,
             "day": row["ordered_date"].isoformat(),
             "net": round(float(row["net_amount"]), 2),
             "orders": row["order_count"],
         }
-        for row in content["daily_sales"]
+        for group, found in groups
+        for row in found
     ]
     if not rows:
         return None
-    series = [name for name, _ in groupby(row["series"] for row in rows)]
+    series = [group for group, _ in groups]
     chosen = {"filter": "datum.series === shown"}
     mean = {
         "window": [{"op": "mean", "field": "net", "as": "mean"}],
@@ -103,12 +104,7 @@ def daily_sales(content: Content) -> str | None:
 
 def category_trends(content: Content) -> list[tuple[str, str]]:
     """Net sales by month of the largest categories, per source and currency: choose some in the legend."""
-    found = []
-    for (source, currency), rows in groupby(
-        content["category_by_month"], key=lambda row: (row["source_system"], row["currency"])
-    ):
-        found.append((f"{source}, {currency}", _trend(list(rows))))
-    return found
+    return [(group, _trend(rows)) for group, rows in content.in_groups(content["category_by_month"])]
 
 
 def _trend(rows: Sequence[Row]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,15 @@ class Content:
     def __getitem__(self, name: str) -> list[Row]:
         return self.rows[name]
 
+    def in_groups(self, rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+        """Rows by source and currency, which are never added up nor drawn together; those with most orders first."""
+        orders = {_group_of(row): row["order_count"] for row in self.answers["total_sales"]}
+
+        def place(row: Row) -> tuple[int, str]:
+            return -orders.get(_group_of(row), 0), _group_of(row)
+
+        return [(group, list(found)) for group, found in groupby(sorted(rows, key=place), key=_group_of)]
+
 
 def read(url: str) -> Content:
     """Read the report's data; an empty warehouse gives empty lists.
@@ -75,14 +85,8 @@ def queries() -> dict[str, str]:
     return marts | {path.stem: path.read_text() for path in sorted(SQL.glob("*.sql"))}
 
 
-def group_of(row: Row) -> str:
-    """Source and currency of a row: what is never added up, nor drawn together."""
+def _group_of(row: Row) -> str:
     return ", ".join(str(row[part]) for part in ("source_system", "currency") if row.get(part) is not None)
-
-
-def in_groups(rows: Sequence[Row]) -> list[Row]:
-    """Rows by source and currency: a ranking lists the first of every source before the second ones."""
-    return sorted(rows, key=group_of)
 
 
 def _rows(connection: Connection, query: str) -> list[Row]:

@@ -4,7 +4,6 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from itertools import groupby
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from warehouse.model.mart import Mart, read_marts, read_metrics, title_of
-from warehouse.report.read import Content, Row, group_of, in_groups, read
+from warehouse.report.read import Content, Row, read
 from warehouse.report.write import ReportNotWritten
 
 SUBJECTS = ("Marketing leads", "Sales", "Behaviour", "Customers")
@@ -85,7 +84,7 @@ def write_workbook(content: Content, path: Path) -> None:
         }
         _write_about(writer, content, shown, formats)
         for mart in shown:
-            _write_view(writer, mart, content.answers[mart.name], formats)
+            _write_view(writer, mart, content.in_groups(content.answers[mart.name]), formats)
 
 
 def escape_formula(value: object) -> object:
@@ -130,10 +129,12 @@ def _write_about(
         sheet.write_string(number, 1, str(escape_formula(text)))
 
 
-def _write_view(writer: pd.ExcelWriter, mart: Mart, rows: Sequence[Row], formats: dict[str, Any]) -> None:
+def _write_view(
+    writer: pd.ExcelWriter, mart: Mart, groups: Sequence[tuple[str, list[Row]]], formats: dict[str, Any]
+) -> None:
     assert writer.book is not None and mart.picture is not None
     name = sheet_name(mart)
-    rows = in_groups(rows)
+    rows = [row for _, found in groups for row in found]
     columns = list(rows[0]) if rows else [column for column in mart.columns if column not in mart.personal]
     frame = pd.DataFrame(
         [[cell_of(row[column]) for column in columns] for row in rows],
@@ -156,9 +157,8 @@ def _write_view(writer: pd.ExcelWriter, mart: Mart, rows: Sequence[Row], formats
     first = 1
     # Below the table where that is short: so both are readable as printed.
     top, left = (len(rows) + 2, 0) if len(rows) <= MOST_ABOVE else (1, len(columns) + 1)
-    for group, found in groupby(rows, key=group_of):
-        count = len(list(found))
-        last = first + min(count, CHARTED) - 1
+    for group, found in groups:
+        last = first + min(len(found), CHARTED) - 1
         title = f"{mart.title}: {group}" if group else mart.title
         chart = writer.book.add_chart({"type": "bar"})
         chart.add_series(
@@ -178,7 +178,7 @@ def _write_view(writer: pd.ExcelWriter, mart: Mart, rows: Sequence[Row], formats
         sheet.insert_chart(top, left, chart, {"description": f"{title}. {mart.description}"})
         # A row is 20 pixels high.
         top += height // 20 + 2
-        first += count
+        first += len(found)
 
 
 def _axis_format(column: str) -> str:
