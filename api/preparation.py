@@ -30,9 +30,20 @@ def prepare(url: str) -> None:
             f"The shop refuses: {error.diag.message_primary}.",
             "Use the owner of the shop's tables in DWH_API_SHOP_URL.",
         ) from error
-    except psycopg.OperationalError as error:
-        place = psycopg.conninfo.conninfo_to_dict(url)
+    except psycopg.errors.ReadOnlySqlTransaction as error:
         raise OrderApiError(
-            f"The shop's database {place.get('dbname') or '?'} at {place.get('host') or 'localhost'} cannot be used.",
-            "Start it, or correct DWH_API_SHOP_URL.",
+            f"The shop's database takes no writes: {error.diag.message_primary}.",
+            "Is it a standby, or is default_transaction_read_only on, for all or for this user?",
+        ) from error
+    # Timeouts of a session's transaction are internal errors.
+    except (psycopg.OperationalError, psycopg.InternalError) as error:
+        place = psycopg.conninfo.conninfo_to_dict(url)
+        where = f"{place.get('dbname') or '?'} at {place.get('host') or 'localhost'}"
+        if error.diag.message_primary:
+            raise OrderApiError(
+                f"The shop's database {where} gave up: {error.diag.message_primary}.",
+                "Look at the limits of this user, as statement_timeout and lock_timeout; then run the command again.",
+            ) from error
+        raise OrderApiError(
+            f"The shop's database {where} cannot be used.", "Start it, or correct DWH_API_SHOP_URL."
         ) from error

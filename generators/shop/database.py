@@ -46,10 +46,17 @@ def connect(url: str, *, autocommit: bool = False) -> Iterator[psycopg.Connectio
             f"The shop database {_place(url)} refuses: {error.diag.message_primary}.",
             "Use the owner of the shop's tables in DWH_SHOP_URL.",
         ) from error
-    except psycopg.OperationalError as error:
+    except psycopg.errors.ReadOnlySqlTransaction as error:
+        raise GeneratorError(
+            f"The shop database {_place(url)} takes no writes ({_reason(error, url)}).",
+            "Is it a standby, or is default_transaction_read_only on, for all or for this user?",
+        ) from error
+    # Timeouts of a session's transaction are internal errors.
+    except (psycopg.OperationalError, psycopg.InternalError) as error:
         raise GeneratorError(
             f"The shop database {_place(url)} gave up ({_reason(error, url)}).",
-            "Look at its log and its disk, then run the command again.",
+            "Look at its log, its disk and the limits of this user, as statement_timeout and temp_file_limit; then run "
+            "the command again.",
         ) from error
 
 

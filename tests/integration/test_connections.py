@@ -27,6 +27,7 @@ from warehouse.db.schema_version import ensure_migrated, revision_of
 from warehouse.errors import AccessRefused, ConnectionFailed, UnsuitableDatabase
 from warehouse.extract.copy_stream import copy_out
 from warehouse.migrations import revisions
+from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.report.write import write
 from warehouse.runs.audit import start_run
 from warehouse.settings import Settings
@@ -389,3 +390,40 @@ def test_connection_that_is_cut_is_named_and_tried_again(
     for error in (source, warehouse):
         assert is_transient(error.value) and error.value.__cause__ and is_transient(error.value.__cause__)
         assert "\n" not in error.value.what and "safe to run again" in error.value.hint
+
+
+def test_reconcile_names_the_warehouse_that_its_connection_was_lost_to(shop: Pipeline) -> None:
+    shop.capture()
+
+    def end(_: str) -> None:
+        shop.warehouse.execute(
+            "select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = current_database() "
+            "and application_name = 'dwh reconcile' and state = 'idle in transaction'"
+        )
+
+    with (
+        start_run(shop.warehouse_url, flow="reconcile") as run,
+        pytest.raises(ConnectionFailed, match=r"to the warehouse \(postgresql://.*\) was lost: terminating"),
+    ):
+        reconcile_source(run, shop.source, shop.shop_url, repair=False, progress=end)
+
+
+def test_limit_of_a_source_that_ends_a_statement_is_named_with_what_to_do(shop: Pipeline) -> None:
+    with (
+        pytest.raises(
+            UnsuitableDatabase, match=r"source 'shop' \(postgresql://.*\) ended a statement: "
+        ) as limit,
+        read_only_transaction("shop", shop.shop_url, application_name="test") as reader,
+    ):
+        reader.execute("set local temp_file_limit = 0; set local work_mem = '64kB'")
+        reader.execute(
+            "select count(*) from (select distinct n::text from generate_series(1, 100000) as n) as t"
+        )
+    assert "temp_file_limit" in limit.value.what and "alter role" in limit.value.hint
+    # Of another connection within it is none of the source's.
+    with (
+        pytest.raises(psycopg.errors.QueryCanceled),
+        read_only_transaction("shop", shop.shop_url, application_name="test") as reader,
+    ):
+        reader.execute("select 1")
+        shop.warehouse.execute("set statement_timeout = '10ms'; select pg_sleep(10)")

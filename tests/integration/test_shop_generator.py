@@ -7,6 +7,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from api.errors import OrderApiError
+from api.preparation import prepare
 from generators.errors import GeneratorError
 from generators.shop import create_schema, generate, simulate_day
 from generators.shop.load import TABLES
@@ -459,6 +461,21 @@ def test_a_day_can_bring_bad_lines_or_nothing(shop_url: str) -> None:
     )
     assert [(counts["defects_order"],)] == bad
     assert counts["defects_order"] == round(0.1 * counts["sales_order_inserted"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [("default_transaction_read_only = on", "takes no writes"), ("transaction_timeout = '1ms'", "gave up")],
+)
+def test_shop_that_refuses_or_gives_up_is_named(shop_url: str, setting: str, message: str) -> None:
+    with psycopg.connect(shop_url, autocommit=True) as connection:
+        if setting.startswith("transaction_timeout") and connection.info.server_version < 170000:
+            pytest.skip("PostgreSQL 16 has no transaction_timeout")
+        connection.execute(f"alter database {connection.info.dbname} set {setting}".encode())
+    with pytest.raises(GeneratorError, match=message):
+        generate(shop_url, **SMALL)
+    with pytest.raises(OrderApiError, match=message):
+        prepare(shop_url)
 
 
 def test_missing_schema_and_missing_history_are_reported(

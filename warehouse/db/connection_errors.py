@@ -9,9 +9,17 @@ from contextlib import contextmanager
 from typing import Final
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 from warehouse.db.roles import OWNER
-from warehouse.errors import AccessRefused, ConnectionFailed, DiskFull, TableMissing, WarehouseError
+from warehouse.errors import (
+    AccessRefused,
+    ConnectionFailed,
+    DiskFull,
+    TableMissing,
+    UnsuitableDatabase,
+    WarehouseError,
+)
 
 # Of what somebody has dropped: conform SQL may name tables of its own elsewhere.
 _MISSING_TABLE: Final = re.compile(r'relation "(dwh|mart)\.')
@@ -82,13 +90,33 @@ def name_lost_connection(connection: psycopg.Connection, place: str) -> Iterator
     try:
         yield
     except psycopg.Error as error:
-        if error.sqlstate is not None or not connection.broken or not is_transient(error):
+        if not connection.broken or not is_transient(error):
             raise
         reason = str(error).partition("\n")[0].rstrip(".")
         raise ConnectionFailed(
             f"The connection to {place} was lost: {reason}.",
             hint="It is safe to run again. If it happens often, look for server restarts, failovers, idle timeouts, "
             "and at what stands in between, as a pooler, a proxy or a firewall.",
+        ) from error
+
+
+@contextmanager
+def explain_limits(connection: psycopg.Connection, place: str) -> Iterator[None]:
+    """Say which database has ended a statement of `connection`, since a limit of its server or an operator did.
+
+    Raises:
+        UnsuitableDatabase: it did within the block; the transaction can only be rolled back.
+    """
+    try:
+        yield
+    except (psycopg.errors.QueryCanceled, psycopg.errors.ConfigurationLimitExceeded) as error:
+        # The block may hold other connections: it was a statement of one of these if this one's transaction goes on.
+        if connection.info.transaction_status is TransactionStatus.INTRANS:
+            raise
+        raise UnsuitableDatabase(
+            f"{place} ended a statement: {error.diag.message_primary}.",
+            hint="Run it again if somebody cancelled it; else raise the limit there for this user, as by alter role "
+            "NAME set temp_file_limit = -1, or statement_timeout = 0.",
         ) from error
 
 

@@ -15,7 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Conninfo
 
-from warehouse.db.connection_errors import connection_error, name_lost_connection
+from warehouse.db.connection_errors import connection_error, explain_limits, name_lost_connection
 from warehouse.db.identifiers import listed
 from warehouse.db.poolers import ensure_own_server_connection, refuse_statement_pooling
 from warehouse.errors import AccessRefused, ConnectionFailed, SettingsError, UnsuitableDatabase
@@ -143,16 +143,17 @@ def read_only_transaction(
         UnsuitableDatabase: the server is too old, or a pooler in between allows no transactions.
     """
     with connect_source(source, url, application_name=application_name) as connection:
-        statements = transaction_settings(connection)
-        connection.autocommit = False
-        connection.isolation_level = isolation
-        connection.read_only = True
-        try:
-            connection.execute(statements)
-        except psycopg.OperationalError as error:
-            refuse_statement_pooling(error, _setting(source))
-            raise
-        with name_lost_connection(connection, f"source '{source}' ({without_password(url)})"):
+        place = f"source '{source}' ({without_password(url)})"
+        with name_lost_connection(connection, place), explain_limits(connection, place):
+            statements = transaction_settings(connection)
+            connection.autocommit = False
+            connection.isolation_level = isolation
+            connection.read_only = True
+            try:
+                connection.execute(statements)
+            except psycopg.OperationalError as error:
+                refuse_statement_pooling(error, _setting(source))
+                raise
             yield connection
 
 

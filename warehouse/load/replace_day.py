@@ -7,7 +7,6 @@ from datetime import date
 import psycopg
 from psycopg import sql
 
-from warehouse.db.connections import connect
 from warehouse.db.identifiers import each
 from warehouse.errors import SourceError
 from warehouse.extract.catalog import mirror_exists, mirrored_columns
@@ -37,7 +36,7 @@ def rederive(run: Run, source: Source, day: date) -> tuple[Load, ...]:
         QualityGateStopped: a contract's dataset rule failed; nothing was changed.
     """
     loads = []
-    with connect(run.warehouse_url, application_name=f"dwh {run.flow} {day}") as connection:
+    with run.connect(str(day)) as connection:
         begin_publishing(connection, run.run_id)
         has_records = source.feed is not None and mirror_exists(connection, source.record)
         records = Records.held(connection, run, source) if has_records else None

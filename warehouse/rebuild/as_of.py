@@ -10,7 +10,6 @@ from psycopg import sql
 from warehouse.archive.flush import flush
 from warehouse.archive.pending import warehouse_id
 from warehouse.archive.place import Archive, table_path
-from warehouse.db.connections import connect
 from warehouse.db.identifiers import listed
 from warehouse.db.locks import session_lock
 from warehouse.errors import AccessRefused, SchemaObjectInUse
@@ -64,7 +63,7 @@ def rebuild_as_of(
                     session_lock(run.connection, f"source {feed.name}", wait_seconds=wait_seconds)
                 )
         flush(run.warehouse_url, archive, progress=progress)
-        with connect(run.warehouse_url, application_name=f"dwh {run.flow}") as writer:
+        with run.connect() as writer:
             past = _Past(writer, archive, as_of_run_id, feeds, progress)
             known = past.tables
             if unknown := sorted(set(tables or ()) - known):

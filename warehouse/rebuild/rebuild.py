@@ -22,7 +22,6 @@ from psycopg import sql
 from warehouse.archive.flush import flush
 from warehouse.archive.pending import warehouse_id
 from warehouse.archive.place import Archive, table_path
-from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
 from warehouse.db.roles import OWNER, apply_grants
 from warehouse.db.schema_objects import SchemaObjects
@@ -115,7 +114,7 @@ def rebuild(
             )
         # What is published and not in the archive yet belongs to the state.
         flush(run.warehouse_url, archive, progress=progress)
-        with connect(run.warehouse_url, application_name=f"dwh {run.flow}") as writer:
+        with run.connect() as writer:
             begin_publishing(writer, run.run_id, planner=PLANNER_FOR_WHOLE_TABLES)
             with _explain_rights(writer):
                 work = _Rebuild(writer, run, archive, sources, set(create_missing(writer)), progress)

@@ -6,7 +6,6 @@ import psycopg
 
 from warehouse.archive.changed_rows import archive_changed_rows
 from warehouse.archive.mirrors import MirrorChanges
-from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
 from warehouse.errors import DifferencesFound
 from warehouse.extract.range_store import mark_table_verified, mark_verified
@@ -52,7 +51,7 @@ def reconcile_source(
         snapshot_of(
             source.name, source_url, source.tables, lock_wait_seconds=lock_wait_seconds, progress=progress
         ) as (reader, snapshot),
-        connect(run.warehouse_url, application_name=f"dwh {run.flow}") as writer,
+        run.connect() as writer,
     ):
         check_same_source(source.name, captured_identity(writer, source.name), snapshot.identity)
         begin_publishing(writer, run.run_id, planner=PLANNER_FOR_WHOLE_TABLES)
@@ -89,7 +88,7 @@ def reconcile_feed(
     """
     with (
         session_lock(run.connection, f"source {source.name}", wait_seconds=wait_seconds),
-        connect(run.warehouse_url, application_name=f"dwh {run.flow}") as writer,
+        run.connect() as writer,
     ):
         begin_publishing(writer, run.run_id, planner=PLANNER_FOR_WHOLE_TABLES)
         verdicts = reconcile_files(writer, source)
@@ -110,7 +109,7 @@ def reconcile_weblog_files(
     """
     with (
         session_lock(run.connection, FEED, wait_seconds=wait_seconds),
-        connect(run.warehouse_url, application_name=f"dwh {run.flow}") as writer,
+        run.connect() as writer,
     ):
         begin_publishing(writer, run.run_id, planner=PLANNER_FOR_WHOLE_TABLES)
         verdicts = reconcile_weblogs(writer, run.run_id)

@@ -79,6 +79,19 @@ class Run:
         return self.dry_run_connection or self.connection
 
     @contextmanager
+    def connect(self, doing: str = "") -> Iterator[psycopg.Connection]:
+        """A connection of its own to the warehouse, committed at the end of the block.
+
+        Raises:
+            ConnectionFailed: it was lost.
+        """
+        with (
+            connect(self.warehouse_url, application_name=f"dwh {self.flow} {doing}".rstrip()) as connection,
+            name_lost_connection(connection, f"the warehouse ({without_password(self.warehouse_url)})"),
+        ):
+            yield connection
+
+    @contextmanager
     def session(self, doing: str) -> Iterator[psycopg.Connection]:
         """A connection that writes for the run, committed at the end of the block; for a dry run always the same.
 
@@ -91,10 +104,7 @@ class Run:
                 yield self.kept_connection
             return
         if self.dry_run_connection is None:
-            with (
-                connect(self.warehouse_url, application_name=f"dwh {self.flow} {doing}") as connection,
-                name_lost_connection(connection, f"the warehouse ({without_password(self.warehouse_url)})"),
-            ):
+            with self.connect(doing) as connection:
                 yield connection
             return
         if self.dry_run_connection.closed:

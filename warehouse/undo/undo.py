@@ -12,7 +12,6 @@ from psycopg.rows import class_row
 
 from warehouse.archive.changed_rows import archive_changed_rows, note_rows_of
 from warehouse.archive.mirrors import MirrorChanges
-from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock, transaction_lock
 from warehouse.errors import UndoBlocked, UndoRefused
 from warehouse.extract.range_store import forget_ranges_since
@@ -87,7 +86,7 @@ def undo(run: Run, run_id: int, *, cascade: bool = False, progress: Progress = l
         UndoRefused: it published nothing, is undone already, or is older than the change log.
         UndoBlocked: something later was built on it, and `cascade` is not given.
     """
-    with connect(run.warehouse_url, application_name="dwh undo") as connection:
+    with run.connect() as connection:
         transaction_lock(connection, STAR_LOCK, progress)
         connection.execute(
             "select set_config('dwh.run_id', %s, true), set_config('dwh.is_undo', 'on', true)",
