@@ -548,6 +548,45 @@ def test_damaged_and_pending_rows_of_one_chunk_are_distinguished(shop: Pipeline)
     assert shop.rows("select id, name from raw.shop_thing order by id") == [(key, "old") for key in ids]
 
 
+@pytest.mark.parametrize(
+    ("change", "pending"),
+    [
+        ("alter table thing attach partition later for values in ('b')", 20),
+        ("alter type mood rename value 'glad' to 'happy'", 20),
+    ],
+)
+def test_rows_that_come_or_change_without_a_transaction_are_pending_and_no_damage(
+    shop: Pipeline, change: str, pending: int
+) -> None:
+    columns = "(id int, half text not null, feels mood default 'glad', note text"
+    shop.do(
+        "create type mood as enum ('sad', 'glad')",
+        f"create table thing {columns}, primary key (id, half)) partition by list (half)",
+        "create table thing_a partition of thing for values in ('a')",
+        f"create table later {columns}, primary key (id, half))",
+        "insert into thing select n, 'a' from generate_series(1, 20) as n",
+        "insert into later select n, 'b' from generate_series(1, 20) as n",
+    )
+    table = Table("shop", "thing", "public", ("id", "half"), None)
+    shop.source = replace(shop.source, tables=(table,), entities={})
+    shop.await_open_transactions()
+    shop.capture()
+    shop.do(change)
+
+    def verdict() -> Verdict:
+        (one,) = [one for one in reconcile(shop, repair=True) if one.table_name == "thing"]
+        return one
+
+    assert (verdict().rows_pending, verdict().rows_differing) == (pending, 0)
+    shop.warehouse.execute("update raw.shop_thing set note = 'forged' where id = 7")
+    assert [one.row_key for one in verdict().differences] == [{"id": "7", "half": "a"}]
+    shop.capture()
+    assert (verdict().rows_pending, verdict().rows_differing) == (0, 0)
+    assert shop.rows("select id, half, feels, note from raw.shop_thing order by 2, 1") == [
+        (*row,) for row in shop.shop.execute("select id, half, feels::text, note from thing order by 2, 1")
+    ]
+
+
 def test_key_that_was_respelled_by_hand_is_damage(shop: Pipeline) -> None:
     """Equal, and not the same: 1.00 and 1.0."""
     shop.do("create table thing (id numeric primary key)", "insert into thing values (1.00)")

@@ -1,9 +1,9 @@
 """Source and mirror: find damaged rows of a mirror, and rows that the source has changed since the last run.
 
 A row that differs is pending if the source wrote it after the snapshot in which its key range, or else its table, was
-verified last, and damaged if it did not. Where its xmin cannot say (the scan may return rows that the run has read, and
-a deleted row has no xmin), its chunk does: a chunk of the mirror whose hash is the one that the source had at the last
-snapshot is undamaged.
+verified last, and damaged if it did not. Where its xmin cannot say (the scan may return rows that the run has read, a
+deleted row has no xmin, and a partition that is attached brings rows of its own), its chunk does: a chunk of the mirror
+whose hash is the one that the source had at the last snapshot is undamaged.
 """
 
 import time
@@ -43,7 +43,8 @@ from warehouse.extract.key_ranges import (
     touched_ranges,
 )
 from warehouse.extract.snapshot import Snapshot, check_readable
-from warehouse.extract.watermark import Watermark
+from warehouse.extract.table_identity import read_identities, stored_in
+from warehouse.extract.watermark import Watermark, find_window
 from warehouse.reconcile.compare import Comparison, compare, count, list_differences, repair
 from warehouse.reconcile.verdict import Verdict
 from warehouse.sources.source import Table
@@ -65,6 +66,8 @@ class _Captured:
     chunks: int
     method: Hashing
     has_transaction_ids: bool
+    # How many transactions ago a row of the source was written; null where the next run reads it whatever that is.
+    age: sql.Composable
     # Where the table is verified by key ranges.
     order: KeyOrder | None = None
     ranges: Sequence[KeyRange] = ()
@@ -129,7 +132,15 @@ def reconcile_mirror(
     stored = digest.checksums if digest else None
     chunks = digest.chunks if digest else chunks_for(_row_count(writer, table))
     captured = _Captured(
-        reader, writer, table, columns, watermark, chunks, hashing(reader, writer), has_transaction_ids
+        reader,
+        writer,
+        table,
+        columns,
+        watermark,
+        chunks,
+        hashing(reader, writer),
+        has_transaction_ids,
+        _age(reader, table, watermark, snapshot) if has_transaction_ids else sql.SQL("null::integer"),
     )
     # Source and warehouse are different servers: hash both in parallel.
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -166,6 +177,20 @@ def reconcile_mirror(
     if buckets := sorted({*damaged, *differing_chunks(source, mirror, content=True)}):
         verdict = _repair(captured, run_id, verdict, buckets, mirror, stored)
     return verdict.timed(started)
+
+
+def _age(
+    reader: psycopg.Connection, table: Table, watermark: Watermark, snapshot: Snapshot
+) -> sql.Composable:
+    """Expression on a source row: how many transactions ago it was written, null where rows came or changed without
+    one: a partition that was attached, an enum value that was renamed."""
+    (identity,) = read_identities(reader, [table])
+    window = find_window(table, watermark, snapshot, identity, full_refresh=False)
+    if window.watermark is None:
+        return sql.SQL("null::integer")
+    if window.new_relations:
+        return sql.SQL("case when not {} then age(xmin) end").format(stored_in(window.new_relations))
+    return sql.SQL("age(xmin)")
 
 
 def _repair(
@@ -242,7 +267,7 @@ def _copy_rows(captured: _Captured, buckets: Sequence[int]) -> None:
     )
     outgoing = sql.SQL("copy (select {}, {} from {} where {} = any({})) to stdout (format binary)").format(
         sql.SQL(", ").join(column.selected for column in captured.columns),
-        sql.SQL("age(xmin)" if captured.has_transaction_ids else "null::integer"),
+        captured.age,
         sql.Identifier(*captured.table.at_source),
         captured.bucket(at_source=True),
         sql.Literal(list(buckets)),
