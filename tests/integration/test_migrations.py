@@ -177,7 +177,7 @@ def test_baseline_is_the_schema_that_was_released(
 
 
 def test_released_warehouse_is_upgraded_with_its_data(released: tuple[str, str], warehouse_url: str) -> None:
-    _, url = released
+    revision, url = released
     with connect(url) as connection:
         connection.execute(
             """
@@ -192,7 +192,11 @@ def test_released_warehouse_is_upgraded_with_its_data(released: tuple[str, str],
     assert (
         counts["dwh.fact_order_item"] > 100 and counts["audit.change"] > 10 and counts["audit.quarantine"] > 1
     )
-    upgrade(url)
+    messages: list[str] = []
+    upgrade(url, progress=messages.append)
+    assert [message.partition(":")[0] for message in messages] == [
+        *(f"migration {one}" for one in REVISIONS if one > revision), "views, functions, comments and grants",
+    ]  # fmt: skip
     assert catalog_of(url) == catalog_of(warehouse_url)
     assert whole_tables(url) == tables
     assert rows(url, past) == as_of

@@ -45,7 +45,8 @@ def upgrade(
 ) -> list[str]:
     """Bring the warehouse database up to `revision`; two at once wait for each other.
 
-    `time_zone` is the one to count days in from now on; by default as it is, UTC at first.
+    `time_zone` is the one to count days in from now on; by default as it is, UTC at first. `progress` is called with
+    each migration of a warehouse that exists as it begins: of one with many rows they take minutes.
 
     What is declared in files belongs to the newest revision: below it, views and functions stay as they are. Returns
     what of it was found otherwise, and set right, in a database that was at the newest revision already.
@@ -65,10 +66,14 @@ def upgrade(
         if steps := _steps(connection, revision):
             objects.lock()
         for step in steps:
+            if not is_empty:
+                progress(f"migration {step}: {_title(step)}")
             _upgrade_by_one(connection, objects, step)
         if _current(connection) == head():
             if is_empty:
                 _ensure_migrated(driver)
+            elif steps:
+                progress("views, functions, comments and grants")
             if not steps:
                 found.extend(declared.differences(driver, time_zone))
             declared.apply(driver, objects, time_zone)
@@ -174,6 +179,12 @@ def _steps(connection: Connection, revision: str) -> list[str]:
     scripts = ScriptDirectory.from_config(_config(None))
     steps = scripts.iterate_revisions(revision, _current(connection) or "base")
     return [step.revision for step in reversed(list(steps))]
+
+
+def _title(revision: str) -> str:
+    """First line of a migration."""
+    script = ScriptDirectory.from_config(_config(None)).get_revision(revision)
+    return script.doc.partition("\n")[0].strip().rstrip(".") if script else ""
 
 
 def _current(connection: Connection) -> str | None:
