@@ -19,7 +19,14 @@ from warehouse.load.publish import publish
 from warehouse.load.rejudge import rejudge
 from warehouse.runs.audit import Load, Run
 from warehouse.runs.discard import discard
-from warehouse.runs.quarantine import Selection, count_waiting, edit_record, find_waiting, run_ids_of
+from warehouse.runs.quarantine import (
+    Selection,
+    count_waiting,
+    edit_record,
+    find_waiting,
+    run_ids_of,
+    still_waiting,
+)
 from warehouse.settings import Settings
 from warehouse.sources.registry import read_source
 from warehouse.weblogs import loader
@@ -55,12 +62,11 @@ def replay(selection: Selection, *, edited: bytes | None = None, dry_run: bool =
         chosen = find_waiting(connection, selection)
         if edited is not None:
             _ensure_readable(edited)
-            # A dry run corrects it again, and rolls that back with all else.
-            with connection.transaction(force_rollback=dry_run):
+            # Whether it can be corrected; it is once no other run can have read it.
+            with connection.transaction(force_rollback=True):
                 edit_record(connection, chosen, edited)
         runs = {source: run_ids_of(connection, ids) for source, ids in chosen.items()}
-    dry_edit = edited if dry_run else None
-    return [_replay(settings, source, ids, runs[source], dry_run, dry_edit) for source, ids in chosen.items()]
+    return [_replay(settings, source, ids, runs[source], dry_run, edited) for source, ids in chosen.items()]
 
 
 def _ensure_readable(edited: bytes) -> None:
@@ -78,16 +84,18 @@ def _ensure_readable(edited: bytes) -> None:
 def _replay(
     settings: Settings,
     source: str,
-    ids: Sequence[int],
+    chosen: Sequence[int],
     of_runs: Sequence[int],
     dry_run: bool,
-    dry_edit: bytes | None,
+    edited: bytes | None,
 ) -> Replayed:
     def work(run: Run) -> Replayed:
         loads: Sequence[Load] = ()
-        if dry_edit is not None:
+        # Another run may have judged them since they were chosen.
+        ids = still_waiting(run.dry_run_connection or run.connection, chosen)
+        if edited is not None:
             with run.session("edit") as connection:
-                edit_record(connection, {source: ids}, dry_edit)
+                edit_record(connection, {source: chosen}, edited)
         if source == FEED:
             with connect(run.warehouse_url, autocommit=True) as connection:
                 paths, passed = find_readable(settings, connection, ids)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
@@ -10,9 +12,12 @@ import pytest
 
 from tests import command
 from tests.integration.test_feeds import FeedPipeline, an_order
-from tests.pipeline import Pipeline
+from tests.pipeline import LOCK_AWAITED, Pipeline
 from tests.weblog_lake import line, make_lake
+from warehouse.db.connections import connect
+from warehouse.db.locks import transaction_lock
 from warehouse.errors import UndoBlocked, WrongParameters
+from warehouse.history.change_log import STAR_LOCK
 from warehouse.load.rejudge import rejudge
 from warehouse.reconcile.reconcile import reconcile_feed, reconcile_weblog_files
 from warehouse.runs.audit import start_run
@@ -307,4 +312,38 @@ def test_record_is_corrected_replayed_and_discarded_once_by_commands(
     assert "No entry of the quarantine is selected" in dwh(*discard_it, code=2)
     assert feed.facts() == [("P-1", "1", 2, 200), ("P-2", "1", 7, 700)]
     assert feed.counts() == [("a.json", "loaded", 3, 2, 0, 1, 0)]
+    feed.warehouse.close()
+
+
+def test_record_is_not_corrected_while_another_replay_loads_it_as_it_came(
+    warehouse_url: str, tmp_path: Path
+) -> None:
+    """The entry would name a correction that was never loaded, and a rebuild load it."""
+    feed = FeedPipeline(warehouse_url, tmp_path / "lake")
+    environment = {**os.environ, "DWH_WAREHOUSE_URL": warehouse_url, "DWH_LAKE": str(tmp_path / "lake"),
+                   "DWH_HOME": str(tmp_path / "home"), "DWH_ARCHIVE": "false"}  # fmt: skip
+    feed.land("a.json", [an_order("P-1"), an_order("P-2", status=None)])
+    feed.run()
+    ((order,),) = feed.rows("select quarantine_id from audit.quarantine")
+    # It passes by now.
+    feed.warehouse.execute('update audit.quarantine set row_data = row_data || \'{"status": "complete"}\'')
+    corrected = tmp_path / "order.json"
+    corrected.write_text(json.dumps(an_order("P-2", {"amount": 7})))
+    with ThreadPoolExecutor() as pool, connect(warehouse_url) as reader:
+        transaction_lock(reader, STAR_LOCK, print)
+        replayed = pool.submit(command.run, "quarantine", "replay", "--json", environment=environment)
+        give_up_at = time.monotonic() + 60
+        while not feed.rows(LOCK_AWAITED):
+            assert time.monotonic() < give_up_at
+            time.sleep(0.05)
+        edit = ("quarantine", "replay", str(order), "--edited", str(corrected))
+        done = command.run(*edit, environment=environment)
+        assert (done.returncode, "is being loaded by dwh replay-quarantine" in done.stderr) == (1, True)
+        reader.rollback()
+        assert json.loads(replayed.result().stdout)[0]["passed"] == 1
+    entry = "select resolution, edited_text, edited_by, edited_at from audit.quarantine"
+    assert feed.rows(entry) == [("replayed", None, None, None)]
+    assert feed.facts() == [("P-1", "1", 2, 200), ("P-2", "1", 2, 200)]
+    with pytest.raises(WrongParameters, match="waits no more"):
+        edit_record(feed.warehouse, {"orders": [order]}, corrected.read_bytes())
     feed.warehouse.close()

@@ -54,6 +54,15 @@ def count_waiting(connection: psycopg.Connection, ids: Sequence[int]) -> int:
     return int(row[0]) if row else 0
 
 
+def still_waiting(connection: psycopg.Connection, ids: Sequence[int]) -> list[int]:
+    """Those of these entries that nobody has replayed, discarded or superseded meanwhile."""
+    rows = connection.execute(
+        "select quarantine_id from audit.quarantine where quarantine_id = any(%s) and resolved_at is null order by 1",
+        [list(ids)],
+    ).fetchall()
+    return [quarantine_id for (quarantine_id,) in rows]
+
+
 def run_ids_of(connection: psycopg.Connection, ids: Sequence[int]) -> list[int]:
     """The runs that put these entries into quarantine."""
     rows = connection.execute(
@@ -65,8 +74,10 @@ def run_ids_of(connection: psycopg.Connection, ids: Sequence[int]) -> list[int]:
 def edit_record(connection: psycopg.Connection, chosen: Mapping[str, Sequence[int]], edited: bytes) -> None:
     """Keep the record of the only chosen entry as it was corrected by hand, beside the original.
 
+    Call it under the lock of its source: a replay that has read the original loads that, whatever the entry says then.
+
     Raises:
-        WrongParameters: several entries are chosen, the entry is no record of a file, or the text is not UTF-8.
+        WrongParameters: several entries are chosen, it is no record of a file or waits no more, or it is not UTF-8.
     """
     (ids,) = chosen.values() if len(chosen) == 1 else ([],)
     if len(ids) != 1:
@@ -78,10 +89,15 @@ def edit_record(connection: psycopg.Connection, chosen: Mapping[str, Sequence[in
     changed = connection.execute(
         """
         update audit.quarantine set edited_text = %s, edited_by = %s, edited_at = clock_timestamp()
-        where quarantine_id = %s and file_id is not null and source <> 'weblogs'
+        where quarantine_id = %s and file_id is not null and source <> 'weblogs' and resolved_at is null
         """,
         [text, getpass.getuser(), ids[0]],
     ).rowcount
+    if not changed and not still_waiting(connection, ids):
+        raise WrongParameters(
+            f"Entry {ids[0]} waits no more: it was replayed, discarded or superseded meanwhile.",
+            hint="`dwh quarantine show ID` says what became of it.",
+        )
     if not changed:
         raise WrongParameters(
             f"Entry {ids[0]} is no record of a file.",
