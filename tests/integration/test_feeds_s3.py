@@ -9,15 +9,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.integration.test_feeds import FeedPipeline, an_order
+from tests.weblog_lake import lines as log_lines
+from tests.weblog_lake import make_lake
 from warehouse.feeds import stage
 from warehouse.files.lake import LakeError, reading
+from warehouse.weblogs.loader import Progress
 
 WEED = Path(sys.executable).with_name("weed")
 pytestmark = pytest.mark.skipif(
@@ -205,3 +208,25 @@ def test_objects_of_any_name_are_read_and_markers_of_folders_are_none(
     orders.lake = "s3://no-such-bucket/lake"  # type: ignore[assignment]
     orders.run()
     assert "s3://no-such-bucket/lake/landing/orders does not exist: no files to read" in orders.messages
+
+
+@pytest.mark.slow
+def test_a_web_log_that_is_replaced_since_it_was_listed_keeps_no_other_from_being_loaded(
+    server: S3Server, warehouse_url: str, tmp_path: Path
+) -> None:
+    lake = make_lake(tmp_path, warehouse_url)
+    lake = replace(lake, settings=lake.settings.model_copy(update={"lake": "s3://lake/logs"}))
+    landing = "lake/logs/landing/weblogs"
+    for number, name in enumerate(("a.log", "b.log", "c.log", "d.log")):
+        files().pipe(f"{landing}/{name}", log_lines(10 * number + 1, 10 * number + 3))
+
+    def rotate(progress: Progress) -> None:
+        if progress.path == "a.log":
+            files().pipe(f"{landing}/b.log", log_lines(51, 54))
+            files().rm(f"{landing}/c.log")
+
+    assert lake.load(progress=rotate).unread == ()
+    assert lake.sizes() == [1, 2, 3, 31, 32, 33]
+    assert lake.load().unread == ()
+    assert sorted(lake.sizes()) == [1, 2, 3, 31, 32, 33, 51, 52, 53, 54]
+    lake.assert_consistent()
