@@ -7,8 +7,9 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 
@@ -18,15 +19,59 @@ from tests.pipeline import Pipeline
 PROJECT = Path(__file__).parents[2]
 PAGE = PROJECT / "docs" / "extending.md"
 PACKAGES = ("api", "checks", "cli", "deployments", "flows", "generators", "stack", "warehouse")
-# In a process that has imported the modules of this checkout: the copy takes their place, libraries stay imported.
-DWH = f"""
-import os, sys
+# Commands of a copy, each in a process of its own, forked from one that has imported the copy, which takes longer than
+# most commands; that one was forked from one that has imported this checkout, whose libraries stay imported.
+PROGRAM = f"""
+import json, os, sys
 for name in [name for name in sys.modules if name.partition(".")[0] in {PACKAGES}]:
     del sys.modules[name]
 sys.path.insert(0, os.getcwd())
-from cli.main import main; main()
+import cli.main, warehouse.load.publish, warehouse.migrations.revisions, warehouse.reconcile.reconcile
+commands, codes = open(sys.argv[1]), open(sys.argv[2], "w")
+for line in commands:
+    arguments, environment, *outputs = json.loads(line)
+    if pid := os.fork():
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=codes, flush=True)
+        continue
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, output in enumerate(outputs, start=1):
+        os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    sys.argv = ["dwh", *arguments]
+    cli.main.main()
+    sys.exit()
 """
 BLOCK = re.compile(r"(?P<before>[^\n]+(?:\n[^\n]+)*)\n\n```(?P<language>\w+)\n(?P<text>.*?)```\n", re.DOTALL)
+
+
+class Interpreter:
+    """A process that has imported a copy of the project, and forks its commands."""
+
+    def __init__(self, folder: Path, pipes: Path) -> None:
+        self._pipes = pipes
+        names = [str(pipes / name) for name in ("commands", "codes")]
+        for name in names:
+            os.mkfifo(name)
+        self._process = command.start(*names, folder=folder, program=PROGRAM)
+        # In this order, as the process opens them.
+        self._commands = Path(names[0]).open("w")  # noqa: SIM115
+        self._codes = Path(names[1]).open()  # noqa: SIM115
+
+    def run(
+        self, arguments: tuple[str, ...], environment: dict[str, str]
+    ) -> "subprocess.CompletedProcess[str]":
+        outputs = [self._pipes / name for name in ("out", "err")]
+        print(json.dumps([arguments, environment, *map(str, outputs)]), file=self._commands, flush=True)
+        code = self._codes.readline()
+        assert code, self._process.communicate()
+        return subprocess.CompletedProcess(
+            ["dwh", *arguments], int(code), *(output.read_text() for output in outputs)
+        )
+
+    def close(self) -> None:
+        self._commands.close()
+        assert self._process.wait() == 0
+        self._codes.close()
 
 
 @dataclass(frozen=True)
@@ -35,15 +80,26 @@ class Copy:
 
     folder: Path
     environment: dict[str, str]
+    # One, until a file of the copy is changed.
+    _interpreters: list[Interpreter] = field(default_factory=list)
 
     def dwh(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        return command.run(
-            *arguments, environment=self.environment, folder=self.folder, program=DWH, timeout=240
-        )
+        if not self._interpreters:
+            pipes = Path(mkdtemp(dir=self.folder.parent))
+            self._interpreters.append(Interpreter(self.folder, pipes))
+        return self._interpreters[0].run(arguments, self.environment)
+
+    def write(self, path: str, text: str) -> None:
+        self.close()
+        (self.folder / path).write_text(text)
+
+    def close(self) -> None:
+        while self._interpreters:
+            self._interpreters.pop().close()
 
     def create(self, path: str, text: str) -> None:
         assert not (self.folder / path).exists(), path
-        (self.folder / path).write_text(text)
+        self.write(path, text)
 
     def add(self, path: str, text: str, to: str | None = None) -> None:
         """Add to the end of a file, or of a tuple in it."""
@@ -59,7 +115,7 @@ class Copy:
                 flags=re.MULTILINE | re.DOTALL,
             )
             assert count == 1, f"{path} has no {to}"
-        (self.folder / path).write_text(content)
+        self.write(path, content)
 
 
 @pytest.fixture
@@ -76,7 +132,9 @@ def copy(tmp_path: Path, shop_url: str, warehouse_url: str) -> Iterator[Copy]:
         "DWH_SHOP_URL": shop_url,
         "DWH_WAREHOUSE_URL": warehouse_url,
     }
-    yield Copy(folder, environment)
+    made = Copy(folder, environment)
+    yield made
+    made.close()
 
 
 def test_a_fact_is_added_by_the_page_loaded_changed_and_reconciled(copy: Copy, shop: Pipeline) -> None:
@@ -153,7 +211,7 @@ def test_an_attribute_is_added_and_filled_in_every_version_of_every_member(
     ):
         text = (copy.folder / path).read_text()
         assert old in text, path
-        (copy.folder / path).write_text(text.replace(old, new, 1))
+        copy.write(path, text.replace(old, new, 1))
     for arguments in (["migrate", "--new", "add gender to dim_customer"], ["migrate"], ["run", "shop"]):
         done = copy.dwh(*arguments)
         assert done.returncode == 0, (arguments, done.stderr)
