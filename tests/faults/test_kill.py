@@ -33,8 +33,9 @@ def test_next_run_makes_good_whatever_was_killed(world: World) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_next_run_makes_good_after_every_kind_of_kill(world: World) -> None:
-    kills = 2 * len(FLOWS) * len(VICTIMS)
+    kills = len(FLOWS) * len(VICTIMS)
     result = run([world], kills)
     assert (result.complaints, result.kills) == ([], kills)
     assert {key[:2] for key in result.landed} == set(product(FLOWS, VICTIMS))

@@ -37,8 +37,9 @@ def test_flows_started_at_the_same_moment_double_nothing(world: World) -> None:
     assert sum(result.ended[f"{flow}: gave up"] for flow in FLOWS) > 0
 
 
+@pytest.mark.slow
 def test_who_gives_up_and_does_not_say_for_whom_is_found_out(world: World) -> None:
-    result = start_together(world, 2, [SHOP], sabotage=(sabotage.forget_holders,))
+    result = start_together(world, 3, [SHOP], sabotage=(sabotage.forget_holders,))
     assert any("does not say for whom" in complaint for complaint in result.complaints)
 
 

@@ -49,6 +49,16 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(request.param)
 
 
+# Where what happens to a batch afterwards is the same.
+FILES, ROWS = (
+    pytest.mark.parametrize(
+        "way", [one, *(pytest.param(way, marks=pytest.mark.slow) for way in ("files", "rows") if way != one)],
+        indirect=True,
+    )
+    for one in ("files", "rows")
+)  # fmt: skip
+
+
 def assert_archived(shop: Pipeline, archive: Archive) -> None:
     """Mirrors, dimensions and the audit trail follow from the archive, and nothing waits for it."""
     for table in shop.source.tables:
@@ -155,6 +165,7 @@ def test_star_is_free_while_files_of_first_batches_are_written(
     assert_archived(shop, archive)
 
 
+@FILES
 def test_first_batch_that_is_refused_once_it_is_copied_is_in_no_table(
     pipeline: Pipeline, archive: Archive, way: str
 ) -> None:
@@ -173,6 +184,7 @@ def test_first_batch_that_is_refused_once_it_is_copied_is_in_no_table(
     ]
 
 
+@ROWS
 def test_deletes_of_a_mirror_whose_watermark_is_lost_are_archived(
     pipeline: Pipeline, archive: Archive, way: str
 ) -> None:
@@ -300,6 +312,7 @@ def test_warehouse_older_than_its_archive_is_archived_whole_once(shop: Pipeline,
     assert_archived(shop, archive)
 
 
+@ROWS
 def test_batches_wait_while_the_archive_is_away_and_are_added_once(
     shop: Pipeline, archive: Archive, way: str
 ) -> None:
@@ -382,6 +395,7 @@ def test_archive_that_knows_more_than_the_warehouse_is_not_written_to(
         load(shop, archive)
 
 
+@FILES
 def test_duckdb_reads_the_same_counts_and_sums(shop: Pipeline, archive: Archive, way: str) -> None:
     for number in range(1, 20):
         shop.order(number, "2024-03-10", {"unit_price": number + 0.25}, {"unit_price": 3})

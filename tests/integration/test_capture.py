@@ -172,8 +172,16 @@ def test_cursor_at_infinity_hides_nothing_behind_it(shop: Pipeline) -> None:
     assert in_mirror(shop, "customer") == in_source(shop, "customer")
 
 
-@pytest.mark.parametrize("stamp", ["infinity", "9999-12-31", "-infinity", None])
-@pytest.mark.parametrize("scan_rows", [200_000, 0])
+@pytest.mark.parametrize(
+    ("stamp", "scan_rows"),
+    [
+        ("infinity", 0), ("9999-12-31", 200_000), ("-infinity", 200_000), (None, 0),
+        *(
+            pytest.param(*values, marks=pytest.mark.slow)
+            for values in (("infinity", 200_000), ("9999-12-31", 0), ("-infinity", 0), (None, 200_000))
+        ),
+    ],
+)  # fmt: skip
 def test_stamp_that_is_no_time_of_a_change_fails_no_later_run(
     shop: Pipeline, stamp: str | None, scan_rows: int
 ) -> None:

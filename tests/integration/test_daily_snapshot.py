@@ -112,7 +112,7 @@ def test_rows_name_the_versions_valid_when_their_day_began(stocked: Pipeline) ->
     reconcile(shop)
 
 
-@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Niue"])
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", pytest.param("Pacific/Niue", marks=pytest.mark.slow)])
 def test_days_are_those_of_the_companys_time_zone(stocked: Pipeline, zone: str) -> None:
     """One of these zones is on another day than UTC at any moment; they are 25 hours apart."""
     shop = stocked

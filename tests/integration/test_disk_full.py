@@ -123,9 +123,9 @@ def test_shop_is_loaded_whole_once_there_is_room(
         shop.capture()
         shop.do(
             "insert into sales_order select (jsonb_populate_record(o, jsonb_build_object('id', g))).* "
-            "from sales_order as o, generate_series(2, 4000) as g",
+            "from sales_order as o, generate_series(2, 1500) as g",
             "insert into order_item select (jsonb_populate_record(i, jsonb_build_object('sales_order_id', g))).* "
-            "from order_item as i, generate_series(2, 4000) as g",
+            "from order_item as i, generate_series(2, 1500) as g",
         )
         before = content(shop.warehouse)
         disk.fill()
@@ -136,7 +136,7 @@ def test_shop_is_loaded_whole_once_there_is_room(
         disk.make_room()
         assert dwh(tmp_path, "run", "shop", **settings).returncode == 0
         assert shop.rows("select count(*), count(distinct order_id) from dwh.fact_order_item") == [
-            (4000, 4000)
+            (1500, 1500)
         ]
         assert_told(failed, shop.rows(ENDED))
         undisturbed.capture()
@@ -166,14 +166,14 @@ def test_live_says_it_waits_and_goes_on_once_there_is_room(
         for table, key in (("sales_order", "id"), ("order_item", "sales_order_id")):
             shop.do(
                 f"insert into {table} select (jsonb_populate_record(one, jsonb_build_object('{key}', number, "
-                f"'updated_at', now()))).* from {table} as one, generate_series(2, 4000) as number"
+                f"'updated_at', now()))).* from {table} as one, generate_series(2, 1500) as number"
             )
         give_up_at = time.monotonic() + 60
         while not any("disk of the database server is full" in line for line in lines):
             assert time.monotonic() < give_up_at, lines
             time.sleep(0.05)
         disk.make_room()
-        shop.wait_for("select from dwh.fact_order_item having count(*) = 4000")
+        shop.wait_for("select from dwh.fact_order_item having count(*) = 1500")
         stop.set()
         live.join(60)
         assert shop.capture().changes() == {}
@@ -184,7 +184,7 @@ def test_web_logs_are_loaded_whole_once_there_is_room(tmp_path: Path, disk: Disk
     lake.put("first.log", weblog_lines(1, 10))
     lake.load()
     before = lake.content()
-    lake.put("second.log", weblog_lines(11, 30_000))
+    lake.put("second.log", weblog_lines(11, 10_000))
     disk.fill()
     settings = {"DWH_WAREHOUSE_URL": cramped_url, "DWH_LAKE": str(tmp_path / "lake")}
     failed = dwh(tmp_path / "home", "run", "weblogs", **settings)
@@ -195,6 +195,6 @@ def test_web_logs_are_loaded_whole_once_there_is_room(tmp_path: Path, disk: Disk
     assert lake.rows("select path, line_count from audit.file where line_count > 0") == [("first.log", 10)]
     disk.make_room()
     assert dwh(tmp_path / "home", "run", "weblogs", **settings).returncode == 0
-    assert sorted(lake.sizes()) == list(range(1, 30_001))
+    assert sorted(lake.sizes()) == list(range(1, 10_001))
     lake.assert_consistent()
     assert_told(failed, lake.rows(ENDED))

@@ -736,7 +736,7 @@ def test_keys_with_one_order_on_both_servers_are_compared_by_range(
     assert_same(shop, name)
 
 
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("kind", "keys"),
     [

@@ -239,7 +239,7 @@ def test_run_of_a_released_warehouse_can_be_undone_after_the_upgrade(released: t
     "steps",
     [
         # Migrations are frozen: of the older ones it is enough that all of them together undo what they did.
-        pytest.param(REVISIONS[-10:], id="newest"),
+        pytest.param(REVISIONS[-5:], id="newest"),
         pytest.param(REVISIONS, marks=pytest.mark.slow, id="each"),
     ],
 )
@@ -286,8 +286,9 @@ def test_role_or_database_that_somebody_drops_meanwhile_is_met_by_a_second_attem
     """
     with connect(url) as connection:
         connection.execute(statement.encode())
-    upgrade(url)
-    assert current(url) == head()
+    # Any way up or down is one attempt.
+    upgrade(url, REVISIONS[0])
+    assert current(url) == REVISIONS[0]
     downgrade(url, "base")
     assert catalog_of(url) == []
 

@@ -136,7 +136,7 @@ STORY: list[Callable[[WeblogLake], None]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("batch_bytes", [1 << 20, 300])
+@pytest.mark.parametrize("batch_bytes", [pytest.param(1 << 20, marks=pytest.mark.slow), 300])
 def test_dry_run_says_by_table_what_the_load_then_does(
     tmp_path: Path, warehouse_url: str, batch_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

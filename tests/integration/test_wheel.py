@@ -77,6 +77,12 @@ def test_wheel_holds_every_file_that_the_packages_read(installed: Path) -> None:
     } - held == set()
 
 
+def test_installed_wheel_runs_its_own_packages(installed: Path, tmp_path: Path) -> None:
+    where = "import checks, cli, deployments, flows, warehouse as w; print(checks.__file__, flows.__path__, w.__file__)"
+    assert str(ROOT) not in run(installed / "venv" / "bin" / "python", "-c", where, cwd=tmp_path)
+    assert "northwind" in run(installed / "venv" / "bin" / "dwh", "run", "--help", cwd=tmp_path)
+
+
 @pytest.fixture
 def elsewhere(installed: Path) -> Iterator[Path]:
     """A folder of its own, whose local stack is taken down in the end."""
@@ -85,12 +91,10 @@ def elsewhere(installed: Path) -> Iterator[Path]:
     run(installed / "venv" / "bin" / "dwh", "down", cwd=folder)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_installed_wheel_loads_with_its_quality_gates(installed: Path, elsewhere: Path) -> None:
     dwh = installed / "venv" / "bin" / "dwh"
-    where = "import checks, cli, deployments, flows, warehouse as w; print(checks.__file__, flows.__path__, w.__file__)"
-    assert str(ROOT) not in run(installed / "venv" / "bin" / "python", "-c", where, cwd=elsewhere)
-
     run(dwh, "generate", "shop", "--rows", 100, cwd=elsewhere)
     run(dwh, "run", "shop", cwd=elsewhere)
     postgres = EmbeddedPostgres(elsewhere / "home" / "postgres")
