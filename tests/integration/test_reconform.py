@@ -10,12 +10,17 @@ import pytest
 from tests.integration.conftest import Declare
 from tests.pipeline import CONFIRMED, Captured, Pipeline, content
 from tests.traces import traces
-from warehouse.errors import DeclarationError, DeleteThresholdExceeded, ReconformLimitExceeded
+from warehouse.errors import (
+    DeclarationError,
+    DeleteThresholdExceeded,
+    DifferencesFound,
+    ReconformLimitExceeded,
+)
 from warehouse.extract.stage import stage
 from warehouse.load import publish as publishing
 from warehouse.model import contracts
 from warehouse.model.sql_text import hash_sql
-from warehouse.reconcile.reconcile import reconcile_source
+from warehouse.reconcile.reconcile import reconcile_source, stop_on_differences
 from warehouse.runs.audit import start_run
 from warehouse.runs.definitions import check_reconform_limit, find_stale_targets, read_contracts
 from warehouse.sources.source import Source
@@ -169,6 +174,21 @@ def test_progress_says_what_is_conformed_again_and_why(shop: Pipeline, declare: 
         staged = stage(run, declare(DOUBLED), shop.shop_url, threshold=CONFIRMED)
         publishing.publish(run, staged, progress=messages.append)
     assert "dwh.dim_product is conformed again as a whole: conform SQL has changed" in messages
+
+
+def test_reconcile_names_the_definition_that_has_changed_since_the_last_run(
+    shop: Pipeline, declare: Declare
+) -> None:
+    shop.capture(source=declare())
+    with start_run(shop.warehouse_url, flow="reconcile") as run:
+        verdicts = reconcile_source(run, declare(DOUBLED), shop.shop_url, repair=False)
+    with pytest.raises(DifferencesFound) as error:
+        stop_on_differences(verdicts)
+    assert "dwh.dim_product in 1 rows" in error.value.what
+    assert (
+        "what it is made by has changed since (conform SQL has changed): load it first, `dwh run shop`"
+        in error.value.what
+    )
 
 
 def test_comments_and_white_space_change_nothing(shop: Pipeline, declare: Declare) -> None:

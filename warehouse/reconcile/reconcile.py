@@ -132,7 +132,7 @@ def stop_on_differences(verdicts: Sequence[Verdict]) -> None:
     )
     tables = "; ".join(
         f"{verdict.table_name} in {verdict.rows_differing - verdict.rows_repaired:,} rows "
-        f"(as {verdict.differences[0].without_values})"
+        f"(as {verdict.differences[0].without_values})" + (f"; {verdict.note}" if verdict.note else "")
         for verdict in different
     )
     raise DifferencesFound(

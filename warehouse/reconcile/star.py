@@ -1,6 +1,7 @@
 """Mirror and star: conform the whole source again, check it, and compare it with dimensions, facts and quarantine."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import psycopg
 
@@ -18,6 +19,7 @@ from warehouse.reconcile.snapshots import reconcile_snapshot
 from warehouse.reconcile.unknown import reconcile_unknown
 from warehouse.reconcile.verdict import Verdict
 from warehouse.reconcile.versions import reconcile_versions
+from warehouse.runs.definitions import find_stale_targets, read_contracts
 from warehouse.sources.source import Source, Table
 
 
@@ -49,11 +51,18 @@ def reconcile_star(
     for batch in batches:
         progress(f"{source.name}: {_conform_all(batch):,} rows of {batch.entity.name} conformed again")
     verdicts: dict[str, Verdict] = {}
+    changed = {
+        one.table_name: one.reason for one in find_stale_targets(connection, source, read_contracts(source))
+    }
 
     def add(*more: Verdict) -> None:
         for verdict in more:
-            earlier = verdicts.get(verdict.table_name)
-            verdicts[verdict.table_name] = earlier.joined(verdict) if earlier else verdict
+            name = verdict.table_name
+            verdict = verdicts[name].joined(verdict) if name in verdicts else verdict
+            if verdict.rows_differing and name in changed:
+                note = f"what it is made by has changed since ({changed[name]}): load it first, `dwh run {source.name}`"
+                verdict = replace(verdict, note=note)
+            verdicts[name] = verdict
             progress(str(verdict))
 
     # Failing rows are not published: every batch is checked before the first is compared.
