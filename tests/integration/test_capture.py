@@ -1099,6 +1099,24 @@ def test_every_type_arrives_as_it_is(pipeline: Pipeline) -> None:
     assert pipeline.capture(source=source).changes() == {}
 
 
+def test_table_with_a_foreign_partition_does_not_say_by_which_transaction_its_rows_were_written(
+    pipeline: Pipeline,
+) -> None:
+    pipeline.do(
+        "create table thing (id int, half text) partition by list (half)",
+        "create table thing_a partition of thing for values in ('a') partition by range (id)",
+        "create table thing_a_1 partition of thing_a default",
+    )
+    (table,) = only("thing", cursor=None).tables
+    assert check_readable(pipeline.shop, table)
+    pipeline.do(
+        "create foreign data wrapper elsewhere",
+        "create server elsewhere foreign data wrapper elsewhere",
+        "create foreign table thing_a_2 partition of thing_a for values from (10) to (20) server elsewhere",
+    )
+    assert not check_readable(pipeline.shop, table)
+
+
 @pytest.mark.skipif(shutil.which("localedef") is None, reason="locales are made by localedef")
 def test_amounts_of_a_currency_without_cents_arrive_as_they_are(
     pipeline: Pipeline, own_postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch

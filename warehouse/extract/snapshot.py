@@ -133,7 +133,21 @@ def read_relations(connection: psycopg.Connection, tables: Sequence[Table]) -> l
     rows = connection.execute(
         """
         select
-            place, relkind::text, has_schema_privilege(namespace.oid, 'usage'),
+            place,
+            case
+                -- Rows of a partition or child that is stored elsewhere say nothing of their transaction.
+                when relkind in ('r', 'p') and exists (
+                    with recursive part as (
+                        select class.oid
+                        union
+                        select inhrelid from pg_inherits inner join part on inhparent = part.oid
+                    )
+
+                    select from part inner join pg_class as stored using (oid) where stored.relkind = 'f'
+                ) then 'f'
+                else relkind::text
+            end,
+            has_schema_privilege(namespace.oid, 'usage'),
             has_table_privilege(class.oid, 'select'), row_security_active(class.oid), current_user::text
         from unnest(%(schemas)s::text[], %(names)s::text[]) with ordinality as wanted (schema, name, place)
         inner join pg_namespace as namespace on nspname = wanted.schema
@@ -148,7 +162,8 @@ def read_relations(connection: psycopg.Connection, tables: Sequence[Table]) -> l
 def check_readable(connection: psycopg.Connection, table: Table) -> bool:
     """Refuse a table or view that this session cannot read completely.
 
-    Returns whether its rows say by which transaction they were written; a view's do not, nor a foreign table's.
+    Returns whether its rows say by which transaction they were written; a view's do not, nor a foreign table's, nor
+    those of a table that has one as its partition.
 
     Raises:
         SourceError: it does not exist, has no rows, may not be read, or row-level security hides rows of it.
