@@ -126,6 +126,7 @@ def test_without_a_promotion_there_is_no_discount(api: OrderApi) -> None:
 
 
 def test_list_shows_every_order_once_newest_first(api: OrderApi) -> None:
+    assert {api.place().status_code for _ in range(2)} == {201}
     api.shop.execute(
         "insert into sales_order (customer_id, payment_method_id, status, ordered_at, created_at) values"
         " (20, 1, 'complete', '2020-05-01', now()), (20, 1, 'complete', '2020-05-01', now()),"
