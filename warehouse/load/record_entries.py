@@ -93,7 +93,7 @@ def insert_entries(
         "superseded": superseded,
         "changes": CHANGES,
     }
-    # The planner expects one row of a join by so many columns, and would make all records' lists again for each of them.
+    # The planner expects one row of a join by so many columns, and would make the lists of all again for each of them.
     connection.execute("set local enable_nestloop = off")
     (waiting,) = connection.execute(sql.SQL(_INSERT).format(**names)).fetchone() or (0,)
     connection.execute("set local enable_nestloop to default")
