@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -258,6 +259,17 @@ def test_a_reason_names_the_values_that_are_not_of_their_type_as_they_came(order
     ids = [number for (number,) in orders.rows("select quarantine_id from audit.quarantine")]
     orders.replay(*ids)
     assert orders.rows(reasons) == expected
+
+
+def test_many_records_with_lists_go_to_quarantine_at_once(orders: FeedPipeline) -> None:
+    """By a nested loop over the lists of all of them this took a minute and a half; it takes a second or two."""
+    orders.land("a.json", [an_order("P-1")])
+    orders.run()
+    orders.land("b.json", [an_order(f"Q-{number}", status=None) for number in range(4000)])
+    started = time.monotonic()
+    orders.run()
+    assert time.monotonic() - started < 60
+    assert orders.counts()[1] == ("b.json", "loaded", 4000, 0, 4000, 0, 0)
 
 
 def test_a_run_says_where_its_records_are_and_which_rows_its_sql_makes_none_of(orders: FeedPipeline) -> None:
