@@ -57,6 +57,13 @@ def upgrade(
     """
 
     found: list[str] = []
+    # Each is announced once, however often the transaction is tried again.
+    announced: set[str] = set()
+
+    def announce(message: str) -> None:
+        if message not in announced:
+            announced.add(message)
+            progress(message)
 
     def run(connection: Connection) -> None:
         found.clear()
@@ -67,13 +74,13 @@ def upgrade(
             objects.lock()
         for step in steps:
             if not is_empty:
-                progress(f"migration {step}: {_title(step)}")
+                announce(f"migration {step}: {_title(step)}")
             _upgrade_by_one(connection, objects, step)
         if _current(connection) == head():
             if is_empty:
                 _ensure_migrated(driver)
             elif steps:
-                progress("views, functions, comments and grants")
+                announce("views, functions, comments and grants")
             if not steps:
                 found.extend(declared.differences(driver, time_zone))
             declared.apply(driver, objects, time_zone)
