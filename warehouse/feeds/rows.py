@@ -13,6 +13,7 @@ from warehouse.feeds.record import Problem, Record
 from warehouse.feeds.typed import (
     CONVERTERS,
     MOST_KEY_BYTES,
+    MOST_SHOWN,
     NULL,
     Mistyped,
     convert_all,
@@ -185,7 +186,7 @@ class RowMaker:
                     reason = f"{name} is empty."
                     if name in (mistyped := rescued.get(position, {})):
                         value = to_json(mistyped[name])
-                        value = value if len(value) <= 100 else f"{value[:100]}…"
+                        value = value if len(value) <= MOST_SHOWN else f"{value[:MOST_SHOWN]}…"
                         reason = f"{name} is {value}, not of type {self.record.kinds[name]}."
                     problems.setdefault(position, Problem(f"{name} is missing", reason))
                 elif (size := len(cell.encode())) > MOST_KEY_BYTES:

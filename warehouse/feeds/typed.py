@@ -13,6 +13,8 @@ from warehouse.sources.feed import ColumnType, Feed
 
 # Longer keys do not fit into the mirror's index.
 MOST_KEY_BYTES: Final = 1000
+# Of a value that is not of its column's type, the characters that a reason shows.
+MOST_SHOWN: Final = 100
 NULL: Final = "\\N"
 # Python knows digits of other scripts, PostgreSQL does not.
 _NUMBER = re.compile(r"[+-]?(\d{1,1000})(\.\d{0,1000})?([eE][+-]?\d{1,3})?", re.ASCII)

@@ -30,11 +30,12 @@ def changed_values(connection: psycopg.Connection, mart: Mart, since: Since) -> 
         sql.SQL(value), sql.Identifier(table)
     )
     for dimension, column in mart.shown_attributes:
+        key = f"{dimension.removeprefix('dim_')}_key"
         query = sql.SQL("{} union " + _OF_CORRECTED_MEMBERS).format(
             query,
             value=sql.SQL(value),
-            key=sql.Identifier(f"{dimension.removeprefix('dim_')}_key"),
-            key_name=sql.Literal(f"{dimension.removeprefix('dim_')}_key"),
+            key=sql.Identifier(key),
+            key_name=sql.Literal(key),
             table=sql.Literal(f"dwh.{dimension}"),
             column=sql.Literal(column),
             change_id=sql.Literal(since.change_id),

@@ -1,14 +1,12 @@
 """Entries of the quarantine that are whole records, as JSON: fields, rescued ones included, and the lists in them."""
 
-from typing import Final
-
 import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from warehouse.db.identifiers import qualified, same_key
 from warehouse.feeds.rows import MEMBER
-from warehouse.feeds.typed import describe_type
+from warehouse.feeds.typed import MOST_SHOWN, describe_type
 from warehouse.sources.feed import FILE_ID, LINE, RECORD_COLUMNS, RESCUED, Feed
 from warehouse.sources.source import Source, Table
 
@@ -16,8 +14,6 @@ from warehouse.sources.source import Source, Table
 CHANGES = sql.Identifier("pg_temp", "file_change")
 
 _ENGINE_COLUMNS = [*RECORD_COLUMNS, "_run_id", "_is_deleted"]
-# Of a value that is not of its column's type, what a reason shows.
-_SHOWN: Final = 100
 
 
 def insert_entries(
@@ -146,7 +142,7 @@ def _mistyped(name: str, table: Table, feed: Feed) -> sql.Composable:
         )
         """
     ).format(
-        shown=sql.Literal(_SHOWN),
+        shown=sql.Literal(MOST_SHOWN),
         types=sql.Literal(Jsonb(types | {MEMBER: "an object"})),
         rescued=sql.Identifier(name, RESCUED),
     )

@@ -8,7 +8,7 @@ import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
@@ -74,8 +74,9 @@ def upgrade(
             objects.lock()
         for step in steps:
             if not is_empty:
-                announce(f"migration {step}: {_title(step)}")
-            _upgrade_by_one(connection, objects, step)
+                title = step.doc.partition("\n")[0].strip().rstrip(".")
+                announce(f"migration {step.revision}: {title}")
+            _upgrade_by_one(connection, objects, step.revision)
         if _current(connection) == head():
             if is_empty:
                 _ensure_migrated(driver)
@@ -181,17 +182,11 @@ def _in_use(objects: SchemaObjects, revision: str, error: psycopg.Error) -> Sche
     )
 
 
-def _steps(connection: Connection, revision: str) -> list[str]:
-    """Revisions between the database's and `revision`, in the order in which they are to run."""
+def _steps(connection: Connection, revision: str) -> list[Script]:
+    """Migrations between the database's and `revision`, in the order in which they are to run."""
     scripts = ScriptDirectory.from_config(_config(None))
     steps = scripts.iterate_revisions(revision, _current(connection) or "base")
-    return [step.revision for step in reversed(list(steps))]
-
-
-def _title(revision: str) -> str:
-    """First line of a migration."""
-    script = ScriptDirectory.from_config(_config(None)).get_revision(revision)
-    return script.doc.partition("\n")[0].strip().rstrip(".") if script else ""
+    return list(steps)[::-1]
 
 
 def _current(connection: Connection) -> str | None:
