@@ -69,13 +69,11 @@ test-unit: setup ## run the unit tests: seconds, no database
 test-18: setup ## run all tests on PostgreSQL 18; ARGS="-k history" selects some
 	$(PYTEST) $(ARGS)
 
-# Tests that depend on the server's version: SQL of the load, schema, privileges; those of real data reconcile and
-# repair. The others run on 18 only.
-ENGINE_TESTS := $(addprefix tests/integration/test_,history.py capture.py migrations.py marts.py roles.py \
-	change_log.py undo.py foreign_keys.py)
-
-test-16: setup ## run tests of SQL, schema and real data on PostgreSQL 16
-	DWH_TEST_PG_MAJOR=16 $(PYTEST) $(ENGINE_TESTS) tests/real $(ARGS)
+# Tests of what depends on the server's major version: snapshots, SQL of every path, schema, privileges. They carry a
+# marker; the others run on 18 only.
+test-16: setup ## run tests of SQL, schema and privileges on PostgreSQL 16
+	DWH_TEST_PG_MAJOR=16 $(subst not slow,each_major and not slow,$(PYTEST)) \
+		$$(grep -rl --include="*.py" mark.each_major tests) $(ARGS)
 
 test-slow: setup ## run the slow tests: larger values, more histories, every signal (an hour)
 	$(PY) -m pytest -q -m slow $(ARGS)

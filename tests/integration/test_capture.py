@@ -100,6 +100,7 @@ def test_newer_timestamps_are_no_business_of_the_net(shop: Pipeline) -> None:
     assert last(shop) == {}
 
 
+@pytest.mark.each_major
 def test_late_commit_with_an_older_timestamp_is_found(shop: Pipeline) -> None:
     with connect(shop.shop_url) as late:
         late.execute("update customer set country = 'UY', updated_at = '2024-02-01'")
@@ -113,6 +114,7 @@ def test_late_commit_with_an_older_timestamp_is_found(shop: Pipeline) -> None:
     assert last(shop) == {}
 
 
+@pytest.mark.each_major
 def test_long_transaction_is_found_however_many_runs_it_outlives(shop: Pipeline) -> None:
     with connect(shop.shop_url) as late:
         late.execute("update customer set country = 'UY', updated_at = '2024-01-02'")
@@ -125,6 +127,7 @@ def test_long_transaction_is_found_however_many_runs_it_outlives(shop: Pipeline)
     assert in_mirror(shop, "customer") == in_source(shop, "customer")
 
 
+@pytest.mark.each_major
 @pytest.mark.parametrize(
     "rewriting",
     ["truncate order_item", "alter table order_item alter quantity type bigint using quantity + 1"],
@@ -221,6 +224,7 @@ def test_change_under_a_disabled_trigger_is_found(shop: Pipeline) -> None:
     assert in_mirror(shop, "customer") == in_source(shop, "customer")
 
 
+@pytest.mark.each_major
 def test_savepoints_are_found_and_what_was_rolled_back_is_not(shop: Pipeline) -> None:
     with connect(shop.shop_url) as late:
         late.execute("update customer set name = 'Main', updated_at = '2024-01-02'")
@@ -242,6 +246,7 @@ def test_savepoints_are_found_and_what_was_rolled_back_is_not(shop: Pipeline) ->
     assert in_mirror(shop, "customer") == in_source(shop, "customer")
 
 
+@pytest.mark.each_major
 def test_prepared_transaction_is_found_when_it_is_committed(shop: Pipeline) -> None:
     with connect(shop.shop_url) as other:
         name = shop.shop.info.dbname
@@ -285,6 +290,7 @@ def test_table_without_a_cursor_lives_on_the_net_alone(shop: Pipeline) -> None:
     assert in_mirror(shop, "customer") == in_source(shop, "customer")
 
 
+@pytest.mark.each_major
 def test_all_tables_are_read_at_one_moment(whole_shop: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows committed while a run reads are of the next run, whole: no line without its order."""
     from warehouse.extract.stage_table import TableStager
@@ -305,6 +311,7 @@ def test_all_tables_are_read_at_one_moment(whole_shop: Pipeline, monkeypatch: py
     assert whole_shop.facts("customer.name") == [("7", "1", "Ana")]
 
 
+@pytest.mark.each_major
 def test_many_rows_cross_every_chunk(pipeline: Pipeline) -> None:
     pipeline.do(
         "create table reading (id bigint primary key, value double precision, note text, updated_at timestamptz)",
@@ -422,6 +429,7 @@ def thing(pipeline: Pipeline) -> Pipeline:
     return pipeline
 
 
+@pytest.mark.each_major
 def test_mirror_follows_a_source_that_may_evolve(thing: Pipeline) -> None:
     source = changing(new_column="evolve", dropped_column="evolve", changed_type="evolve")
     thing.do(*SHAPES, "delete from thing where id = 2")
@@ -612,6 +620,7 @@ def test_column_that_conform_sql_needs_stops_before_the_mirror_loses_it(whole_sh
     assert whole_shop.rows("select name, state from raw.shop_customer") == [("Ana", "Salta")]
 
 
+@pytest.mark.each_major
 def test_limits_and_habits_of_a_server_do_not_reach_a_run(
     whole_shop: Pipeline,
 ) -> None:
@@ -678,6 +687,7 @@ def a_reader(pipeline: Pipeline, *grants: str) -> Iterator[str]:
         pipeline.do(f"drop owned by {role}", f"drop role {role}")
 
 
+@pytest.mark.each_major
 def test_reader_needs_no_more_than_select(shop: Pipeline) -> None:
     with a_reader(shop, "grant select on all tables in schema public to {role}") as url:
         shop.capture(shop_url=url)
@@ -723,6 +733,7 @@ def test_row_level_security_that_hides_rows_is_reported(shop: Pipeline) -> None:
     assert in_mirror(shop, "customer") == in_source(shop, "customer")
 
 
+@pytest.mark.each_major
 @pytest.mark.parametrize("invoker", [True, False])
 def test_row_level_security_behind_a_view_is_reported(shop: Pipeline, invoker: bool) -> None:
     """Of the table a policy may apply to who reads the view, or to its owner."""
@@ -894,6 +905,7 @@ def test_column_with_a_name_of_the_mirrors_own_is_reported(pipeline: Pipeline) -
     )
 
 
+@pytest.mark.each_major
 def test_standby_is_refused_and_once_promoted_read_in_full(
     own_postgres: EmbeddedPostgres, tmp_path: Path, warehouse_url: str
 ) -> None:
@@ -954,6 +966,7 @@ def test_standby_is_refused_and_once_promoted_read_in_full(
         standby.stop()
 
 
+@pytest.mark.each_major
 def test_transaction_ids_that_wrap_around_lose_nothing(
     own_postgres: EmbeddedPostgres, warehouse_url: str
 ) -> None:
@@ -1072,6 +1085,7 @@ TYPES = {
 }  # fmt: skip
 
 
+@pytest.mark.each_major
 def test_every_type_arrives_as_it_is(pipeline: Pipeline) -> None:
     pipeline.do(
         "create type mood as enum ('sad', 'happy')",
@@ -1099,6 +1113,7 @@ def test_every_type_arrives_as_it_is(pipeline: Pipeline) -> None:
     assert pipeline.capture(source=source).changes() == {}
 
 
+@pytest.mark.each_major
 def test_table_with_a_foreign_partition_does_not_say_by_which_transaction_its_rows_were_written(
     pipeline: Pipeline,
 ) -> None:
@@ -1162,6 +1177,7 @@ UNSEEN = [
 ]
 
 
+@pytest.mark.each_major
 def test_change_that_an_equality_operator_would_not_see_is_a_change(pipeline: Pipeline) -> None:
     tables = [f"thing_{number}" for number in range(len(UNSEEN))]
     source = Source("shop", "", tuple(Table("shop", name, "public", ("id",), None) for name in tables), {})
@@ -1207,6 +1223,7 @@ def test_key_that_is_equal_and_not_the_same_is_brought_too(pipeline: Pipeline) -
         assert in_mirror(pipeline, name) == in_source(pipeline, name)
 
 
+@pytest.mark.each_major
 def test_text_that_a_collation_of_the_source_takes_for_the_same_is_not(pipeline: Pipeline) -> None:
     try:
         pipeline.do(
@@ -1235,6 +1252,7 @@ ODD_NAMES = [
 ]  # fmt: skip
 
 
+@pytest.mark.each_major
 def test_odd_names_of_table_key_cursor_and_column(pipeline: Pipeline) -> None:
     def change(name: str, *statements: str) -> None:
         names = {
@@ -1366,6 +1384,7 @@ def test_comments_come_along(shop: Pipeline) -> None:
     ]
 
 
+@pytest.mark.each_major
 def test_shop_in_another_encoding_and_locale(pipeline: Pipeline, postgres: EmbeddedPostgres) -> None:
     name = f"{pipeline.shop.info.dbname}_latin"
     with psycopg.connect(postgres.url(), autocommit=True) as connection:

@@ -34,6 +34,7 @@ def test_first_load_costs_nothing_in_it(shop: Pipeline) -> None:
     assert feed_of(shop) == []
 
 
+@pytest.mark.each_major
 def test_every_change_of_a_run_is_logged_with_its_run_and_user(shop: Pipeline, me: str) -> None:
     shop.order(1, "2024-03-10", {}, {}, {})
     shop.capture()
@@ -96,6 +97,7 @@ def test_changes_by_hand_are_logged_with_their_user_and_no_run(shop: Pipeline, m
     ) == [("truncate", "1", "2024-03-10 00:00:00+00", me)]
 
 
+@pytest.mark.each_major
 def test_mirror_that_is_truncated_by_hand_leaves_its_rows_behind(shop: Pipeline, me: str) -> None:
     shop.order(1, "2024-03-10")
     shop.capture()
@@ -180,6 +182,7 @@ def test_old_changes_are_given_up_and_their_runs_marked(shop: Pipeline) -> None:
         shop.rows("select * from audit.dim_company_at(2)")
 
 
+@pytest.mark.each_major
 def test_mass_update_is_logged_row_by_row(shop: Pipeline) -> None:
     shop.warehouse.execute(
         """

@@ -29,6 +29,7 @@ def partitioned(connection: psycopg.Connection) -> set[str]:
     return {name for (name,) in rows}
 
 
+@pytest.mark.each_major
 def test_tools_find_every_reference_and_the_server_checks_none(warehouse_url: str) -> None:
     with connect(warehouse_url, autocommit=True) as connection:
         listed = connection.execute("select * from mart.table_reference").fetchall()
@@ -84,6 +85,7 @@ def test_one_that_somebody_else_has_added_stays(warehouse_url: str) -> None:
         assert connection.execute(found).rowcount == 2
 
 
+@pytest.mark.each_major
 def test_they_are_in_the_way_of_no_downgrade(warehouse_url: str) -> None:
     downgrade(warehouse_url, "0058")
     with connect(warehouse_url) as connection:

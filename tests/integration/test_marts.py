@@ -109,6 +109,7 @@ def test_mart_of_days_that_was_emptied_has_all_days_after_a_refresh_of_live(shop
     ]
 
 
+@pytest.mark.each_major
 def test_star_without_statistics_is_analyzed_before_marts_are_made_of_it(
     shop: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,6 +204,7 @@ def test_orders_that_name_no_customer_are_sales_and_not_one_customers(shop: Pipe
     assert shop.rows("select segment, net_amount from mart.sales_by_segment_month") == [("new", 190)]
 
 
+@pytest.mark.each_major
 def test_marts_by_customer_and_product_follow_an_undo_that_deletes_the_versions_their_sales_named(
     shop: Pipeline,
 ) -> None:
@@ -281,6 +283,7 @@ def test_a_sale_bears_the_names_of_its_day(shop: Pipeline) -> None:
     ]
 
 
+@pytest.mark.each_major
 def test_refresh_does_not_lock_readers_out_and_is_on_record(shop: Pipeline) -> None:
     shop.order(1, "2024-03-10")
     shop.capture()

@@ -164,6 +164,7 @@ QUARANTINED_FACTS = """
 """
 
 
+@pytest.mark.each_major
 def test_baseline_is_the_schema_that_was_released(
     released: tuple[str, str], empty_database_url: Callable[[], str]
 ) -> None:
@@ -176,6 +177,7 @@ def test_baseline_is_the_schema_that_was_released(
     assert catalog_of(baseline, grants=False) == catalog_of(url, grants=False)
 
 
+@pytest.mark.each_major
 def test_released_warehouse_is_upgraded_with_its_data(released: tuple[str, str], warehouse_url: str) -> None:
     revision, url = released
     with connect(url) as connection:
@@ -235,6 +237,7 @@ def test_run_of_a_released_warehouse_can_be_undone_after_the_upgrade(released: t
     assert rows(url, states.replace("audit.dim_customer_at(6)", "dwh.dim_customer")) == before
 
 
+@pytest.mark.each_major
 @pytest.mark.parametrize(
     "steps",
     [
@@ -300,6 +303,7 @@ def test_role_or_database_that_somebody_drops_meanwhile_is_met_by_a_second_attem
     assert catalog_of(url) == []
 
 
+@pytest.mark.each_major
 def test_nothing_differs_from_what_is_declared(captured: object, warehouse_url: str) -> None:
     with connect(warehouse_url) as connection:
         assert [*declared.differences(connection), *find_drift(connection)] == []
@@ -309,6 +313,7 @@ def test_every_table_column_and_function_is_commented(captured: object, warehous
     assert rows(warehouse_url, UNCOMMENTED) == []
 
 
+@pytest.mark.each_major
 def test_every_sql_file_fits_the_migrated_database(
     captured: dict[str, tuple[str, ...]], warehouse_url: str
 ) -> None:

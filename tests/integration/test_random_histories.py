@@ -252,6 +252,7 @@ class Chronicle:
             yield
 
 
+@pytest.mark.each_major
 @pytest.mark.parametrize("part", range(2))
 def test_random_histories_are_kept_as_the_oracle_keeps_them(shop: Pipeline, part: int) -> None:
     chronicle = Chronicle(shop)
@@ -283,6 +284,7 @@ def test_ten_thousand_random_histories_are_kept_as_the_oracle_keeps_them(shop: P
     check_invariants(shop)
 
 
+@pytest.mark.each_major
 @pytest.mark.parametrize(
     "count", [100, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])]
 )

@@ -83,6 +83,7 @@ def reader_of(shop_url: str, login: Login) -> str:
     return url
 
 
+@pytest.mark.each_major
 def test_the_shop_is_loaded_with_the_loaders_rights_and_a_read_only_login(
     narrow: Pipeline, login: Login
 ) -> None:
@@ -189,6 +190,7 @@ def test_a_dropped_mart_is_named_with_the_login_that_may_create_it(
     assert narrow.rows("select count(*) from mart.sales_by_day") == [(1,)]
 
 
+@pytest.mark.each_major
 def test_copies_that_only_an_owner_may_index_again_are_left_to_one(
     narrow: Pipeline, login: Login, warehouse_url: str
 ) -> None:
@@ -302,12 +304,14 @@ def test_the_loader_rebuilds_mirrors_and_what_was_emptied_and_leaves_the_rest_to
         assert reader.execute("select count(*) from dwh.dim_customer").fetchone() == (2,)
 
 
+@pytest.mark.each_major
 def test_the_loader_makes_partitions(narrow: Pipeline) -> None:
     with connect(narrow.warehouse_url) as connection:
         Partitions(connection).make(["BR"])
     assert narrow.rows("select tableowner from pg_tables where tablename = 'fact_weblog_br'") == [(LOADER,)]
 
 
+@pytest.mark.each_major
 def test_web_logs_are_loaded_reclassified_removed_and_reconciled_with_the_loaders_privileges(
     warehouse_url: str, login: Login, tmp_path: Path
 ) -> None:
@@ -347,6 +351,7 @@ def test_commands_refuse_a_login_without_their_rights_without_a_traceback(
         assert "Traceback" not in message and "--debug" not in message
 
 
+@pytest.mark.each_major
 def test_reconcile_names_a_dropped_table_with_who_may_create_it(
     warehouse_url: str, login: Login, tmp_path: Path
 ) -> None:
@@ -362,6 +367,7 @@ def test_reconcile_names_a_dropped_table_with_who_may_create_it(
     assert f"role {OWNER} create it: `dwh rebuild --all`" in message
 
 
+@pytest.mark.each_major
 @pytest.mark.parametrize(
     "statement",
     [
@@ -376,6 +382,7 @@ def test_the_loader_may_not_change_the_warehouse_itself(statement: str, narrow: 
         narrow.warehouse.execute(statement.encode())
 
 
+@pytest.mark.each_major
 def test_the_reader_reads_dwh_and_mart_and_changes_nothing(
     narrow: Pipeline, login: Login, warehouse_url: str
 ) -> None:
@@ -392,6 +399,7 @@ def test_the_reader_reads_dwh_and_mart_and_changes_nothing(
                 reader.execute(statement.encode())
 
 
+@pytest.mark.each_major
 def test_marketing_sees_masked_values_only(narrow: Pipeline, login: Login, warehouse_url: str) -> None:
     narrow.capture()
     with connect(login(warehouse_url, MARKETING), autocommit=True) as marketing:
@@ -441,6 +449,7 @@ def test_every_labelled_column_exists_and_says_so_in_its_comment(narrow: Pipelin
     assert unlabelled == []
 
 
+@pytest.mark.each_major
 def test_migrations_by_a_login_without_superuser_rights(database: Callable[[str], str], login: Login) -> None:
     url = database("template1")
     migrator = login(url, OWNER, LOADER)
@@ -460,6 +469,7 @@ def test_migrations_by_a_login_without_superuser_rights(database: Callable[[str]
     assert {owner for (owner,) in owners} == {LOADER, OWNER}
 
 
+@pytest.mark.each_major
 def test_roles_outlive_the_downgrade_of_one_of_two_warehouses(
     warehouse_url: str, database: Callable[[str], str], warehouse_template: str
 ) -> None:

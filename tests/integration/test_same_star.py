@@ -185,6 +185,7 @@ def warehouses(
         yield shop, lambda: Pipeline(shop.shop_url, database(warehouse_template))
 
 
+@pytest.mark.each_major
 def test_incremental_and_fresh_load_agree_after_random_histories(warehouses: tuple[Pipeline, Shops]) -> None:
     shop, another = warehouses
     with closing(another()) as fresh:

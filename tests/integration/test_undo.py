@@ -48,6 +48,7 @@ def take_back(shop: Pipeline, run_id: int, *, cascade: bool = False) -> Undone:
         return undo(run, run_id, cascade=cascade)
 
 
+@pytest.mark.each_major
 def test_undone_run_leaves_everything_as_it_was_and_the_next_one_brings_it_again(busy_shop: Pipeline) -> None:
     shop = busy_shop
     shop.capture()
@@ -283,6 +284,7 @@ def test_key_that_a_run_spelled_otherwise_is_spelled_as_before(shop: Pipeline) -
     assert everything(shop) == before
 
 
+@pytest.mark.each_major
 def test_columns_may_have_any_name_that_the_engine_uses_in_its_own_sql(shop: Pipeline) -> None:
     files = [path for kind in ("*.py", "*.sql") for path in (ROOT / "warehouse").rglob(kind)]
     own = {
@@ -388,6 +390,7 @@ def said_by(user: str, numbers: range) -> bytes:
     )
 
 
+@pytest.mark.each_major
 def test_undone_load_of_web_logs_leaves_its_rows_counts_and_offsets_and_loads_again(lake: WeblogLake) -> None:
     lake.put("a.log", said_by("ana", range(1, 6)) + b"nonsense\n" + said_by("bob", range(6, 9)))
     lake.put("rotating.log", said_by("cid", range(20, 24)))

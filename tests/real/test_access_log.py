@@ -26,6 +26,7 @@ def lake(tmp_path: Path, warehouse_url: str) -> WeblogLake:
     return made
 
 
+@pytest.mark.each_major
 def test_access_log_agrees_with_an_independent_count(lake: WeblogLake) -> None:
     loaded = lake.load()
     assert (loaded.lines, loaded.rows_loaded, loaded.rows_quarantined) == (10_000, 9_999, 1)

@@ -78,6 +78,7 @@ def sales(pipeline: Pipeline) -> tuple[Decimal, Decimal]:
     return row
 
 
+@pytest.mark.each_major
 def test_first_run_brings_every_row_and_the_known_sales(northwind: Pipeline) -> None:
     run = northwind.capture()
 
@@ -98,6 +99,7 @@ def test_first_run_brings_every_row_and_the_known_sales(northwind: Pipeline) -> 
     assert northwind.warehouse.execute("select count(*) from audit.quarantine").fetchone() == (0,)
 
 
+@pytest.mark.each_major
 def test_marts_know_the_best_sellers_and_the_best_customer_of_each_country(northwind: Pipeline) -> None:
     northwind.capture()
     with start_run(northwind.warehouse_url, flow="refresh-marts") as run:
@@ -156,6 +158,7 @@ def test_rules_about_unmapped_columns_of_northwind_are_not_applicable(northwind:
     assert {check.outcome for check in run.checks if check.check_name not in left_out} == {"passed"}
 
 
+@pytest.mark.each_major
 def test_second_run_brings_exactly_what_changed_and_facts_keep_the_version_of_their_day(
     northwind: Pipeline,
 ) -> None:
@@ -204,6 +207,7 @@ def test_second_run_brings_exactly_what_changed_and_facts_keep_the_version_of_th
     assert northwind.capture().changes() == {}
 
 
+@pytest.mark.each_major
 def test_damage_to_somebody_elses_schema_is_found_repaired_and_explained(northwind: Pipeline) -> None:
     northwind.await_open_transactions()
     northwind.capture()
