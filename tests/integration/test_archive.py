@@ -19,7 +19,7 @@ from tests.pipeline import Pipeline
 from warehouse.archive import captured, flush, maintain, pending, upkeep
 from warehouse.archive.changed_rows import archive_changed_rows, archive_trail
 from warehouse.archive.parquet_files import ParquetFile
-from warehouse.archive.place import Archive, ArchiveUnreachable
+from warehouse.archive.place import Archive, ArchiveDamaged, ArchiveUnreachable
 from warehouse.db.locks import session_lock, try_transaction_lock
 from warehouse.errors import SourceError
 from warehouse.history.change_log import STAR_LOCK
@@ -438,6 +438,52 @@ def test_maintenance_merges_files_and_keeps_every_row(
     assert_archived(shop, archive)
 
 
+def test_maintenance_keeps_the_versions_of_the_last_week_and_nothing_of_a_compaction_that_died(
+    shop: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(shop, archive)
+    shop.insert("customer", id=3)
+    load(shop, archive)
+    reader = archive.open(CUSTOMER)
+    assert reader is not None
+    rows = reader.to_pyarrow_table().num_rows
+    monkeypatch.setattr(maintain, "MOST_SMALL_FILES", 1)
+    # Something that others have put there.
+    folder = Path(str(archive.folder(CUSTOMER)))
+    for other in (folder.parent / "notes.txt", folder.parent.parent / "README"):
+        other.write_text("of another")
+    left = folder / "part-00000-of-a-compaction-that-died.parquet"
+    left.write_bytes(b"half")
+    for file in folder.glob("*.parquet"):
+        os.utime(file, (0, 0))
+    maintained = maintain.maintain(shop.warehouse_url, archive)
+    assert maintained.tables_compacted > 1 and maintained.files_removed == 1
+    assert not left.exists()
+    # Who has opened the table before goes on reading it, and so does a rebuild.
+    assert reader.to_pyarrow_table().num_rows == rows
+    for file in folder.glob("*.parquet"):
+        os.utime(file, (0, 0))
+    assert maintain.maintain(shop.warehouse_url, archive).files_removed == 0
+    assert reader.to_pyarrow_table().num_rows == rows
+    assert_archived(shop, archive)
+
+
+def test_damaged_table_keeps_no_other_from_being_maintained(
+    shop: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(shop, archive)
+    shop.insert("customer", id=3)
+    shop.do("update product set price = 120, updated_at = shop_now()")
+    load(shop, archive)
+    for file in Path(str(archive.folder(CUSTOMER))).glob("*.parquet"):
+        file.unlink()
+    monkeypatch.setattr(maintain, "MOST_SMALL_FILES", 1)
+    with pytest.raises(ArchiveDamaged, match=CUSTOMER):
+        maintain.maintain(shop.warehouse_url, archive)
+    table = archive.open("shop/product")
+    assert table is not None and len(table.file_uris()) == 1
+
+
 def test_archive_that_is_switched_off_and_on_again_goes_on(shop: Pipeline, archive: Archive) -> None:
     load(shop, archive)
     shop.do("update customer set name = 'Eva'")
@@ -684,3 +730,8 @@ def test_no_fault_of_the_archive_fails_a_run_and_its_rows_wait(
         assert str(error) in (upkeep.add_due(shop.warehouse_url, settings) or "")
     assert upkeep.add_due(shop.warehouse_url, settings) is None
     assert_archived(shop, archive)
+
+
+def test_folder_whose_name_delta_reads_otherwise_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveUnreachable, match=r"my%20lake.* takes a % before two hexadecimal digits"):
+        Archive(tmp_path / "my%20lake" / "archive").open(CUSTOMER)

@@ -4,16 +4,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 
 from warehouse.archive.flush import LOCK, WAIT_SECONDS, flush
+from warehouse.archive.parquet_files import make_durable
 from warehouse.archive.pending import warehouse_id
-from warehouse.archive.place import Archive, unreachable
+from warehouse.archive.place import Archive, ArchiveDamaged, unreachable
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
 from warehouse.files.locations import files_below
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
 
 # A table with more files that are smaller is compacted.
 MOST_SMALL_FILES: Final = 8
@@ -21,6 +25,8 @@ SMALL_BYTES: Final = 32 * 1024 * 1024
 # Readers of an older version have so long; what a run is writing is younger.
 KEEP: Final = timedelta(days=7)
 ORPHAN_AGE: Final = timedelta(days=1)
+# How deltalake begins the names of the files that it writes.
+_COMPACTED: Final = "part-"
 
 Progress = Callable[[str], None]
 
@@ -43,14 +49,17 @@ class Maintained:
 def maintain(warehouse_url: str, archive: Archive, progress: Progress = lambda _: None) -> Maintained:
     """Add what waits, compact tables of many small files, and remove files that no version and no batch names.
 
-    No row is lost: compaction writes the same rows into fewer files, in one Delta commit.
+    No row is lost: compaction writes the same rows into fewer files, in one Delta commit. A damaged table keeps no
+    other one from it.
 
     Raises:
+        ArchiveDamaged: a table has lost files.
         ArchiveUnreachable: it cannot be read or written.
         LockHeld: another process was adding batches for a minute.
     """
     added = flush(warehouse_url, archive, progress=progress)
     compacted = removed = 0
+    damaged: list[ArchiveDamaged] = []
     with (
         connect(warehouse_url, autocommit=True, application_name="dwh archive") as connection,
         unreachable(archive),
@@ -59,10 +68,17 @@ def maintain(warehouse_url: str, archive: Archive, progress: Progress = lambda _
         forget_unpublished(connection)
         for path in _paths(archive):
             # Of one table at a time: who adds batches meanwhile has its turn.
-            with session_lock(connection, LOCK, wait_seconds=WAIT_SECONDS), unreachable(archive, path):
-                is_compacted, gone = _maintain(connection, archive, path, own, progress)
+            with session_lock(connection, LOCK, wait_seconds=WAIT_SECONDS):
+                try:
+                    with unreachable(archive, path):
+                        is_compacted, gone = _maintain(connection, archive, path, own, progress)
+                except ArchiveDamaged as error:
+                    damaged.append(error)
+                    continue
             compacted += is_compacted
             removed += gone
+    if damaged:
+        raise damaged[0]
     return Maintained(added, compacted, removed)
 
 
@@ -76,8 +92,7 @@ def _maintain(
     sizes = table.get_add_actions(flatten=True).column("size_bytes").to_pylist()
     is_compacted = sum(size < SMALL_BYTES for size in sizes) > MOST_SMALL_FILES
     if is_compacted:
-        table.optimize.compact()
-        table.create_checkpoint()
+        _compact(archive, path, table)
         progress(f"{path}: {len(sizes):,} files compacted")
     hours = int(KEEP.total_seconds() / 3600)
     gone = len(table.vacuum(hours, dry_run=False, enforce_retention_duration=True))
@@ -85,6 +100,24 @@ def _maintain(
     if gone:
         progress(f"{path}: {gone:,} files removed")
     return is_compacted, gone
+
+
+def _compact(archive: Archive, path: str, table: "DeltaTable") -> None:
+    """Write the rows of all small files into fewer, and the log so far into a checkpoint."""
+    before = set(table.file_uris())
+    table.optimize.compact()
+    table.create_checkpoint()
+    folder = archive.folder(path)
+    if isinstance(folder, Path):
+        # deltalake leaves that to the system.
+        merged = {uri.rpartition("/")[2] for uri in set(table.file_uris()) - before}
+        log = folder / "_delta_log"
+        for one in (
+            *(folder / name for name in merged),
+            *log.glob(f"{table.version():020d}.*"),
+            log / "_last_checkpoint",
+        ):
+            make_durable(one)
 
 
 def restart(warehouse_url: str) -> None:
@@ -112,24 +145,32 @@ def _paths(archive: Archive) -> Iterator[str]:
     # Two levels: source and table.
     if not archive.root.exists():
         return
-    root: Any = archive.root
-    for source in sorted(root.iterdir(), key=str):
-        for table in sorted(source.iterdir(), key=str):
+    for source in _folders(archive.root):
+        for table in _folders(source):
             yield f"{source.name}/{table.name}"
 
 
+def _folders(above: Any) -> list[Any]:
+    return sorted((one for one in above.iterdir() if one.is_dir()), key=str)
+
+
 def _remove_orphans(connection: psycopg.Connection, archive: Archive, path: str, own: str) -> int:
-    """Remove files of this warehouse that neither a Delta version nor a batch names, once they are a day old."""
+    """Remove files that neither a Delta version nor a batch names, once they are a day old: those of this warehouse,
+    and those of a compaction that died."""
     table = archive.open(path)
     assert table is not None
-    named = {uri.rpartition("/")[2] for uri in table.file_uris()}
+    # What compaction has replaced is older than a day and named by no present version, but by those of the last week.
+    replaced = table.vacuum(0, dry_run=True, enforce_retention_duration=False)
+    named = {name.rpartition("/")[2] for name in (*table.file_uris(), *replaced)}
     rows = connection.execute("select batch_id from audit.archive_pending where path = %s", [path]).fetchall()
     pending = tuple(f"{own}-{batch_id:012d}-" for (batch_id,) in rows)
     before = (datetime.now(UTC) - ORPHAN_AGE).timestamp() * 1e9
     removed = 0
     for found in files_below(archive.folder(path)):
         name = found.parts[-1]
-        is_ours = len(found.parts) == 1 and name.startswith(f"{own}-") and name.endswith(".parquet")
+        is_ours = (
+            len(found.parts) == 1 and name.startswith((f"{own}-", _COMPACTED)) and name.endswith(".parquet")
+        )
         if (
             is_ours
             and name not in named

@@ -26,6 +26,9 @@ IS_IT_UP = (
 _CLIENTS: Final = ("_internal", "deltalake", "botocore", "aiohttp", "s3fs", "pyarrow")
 
 
+_ESCAPED: Final = re.compile("%[0-9a-fA-F]{2}")
+# A file that a version names, and that the object store does not have.
+_MISSING: Final = re.compile(r"Object at location .+\.parquet not found")
 # By which deltalake sets off the causes of an error.
 _ORNAMENTS: Final = re.compile(r"\x1b\[[0-9;]*m|↳")
 
@@ -85,8 +88,10 @@ def _is_damage(error: Exception) -> bool:
     """Whether the file system has answered, and what it has is not what it should be."""
     if isinstance(error, FileNotFoundError):
         return True
-    # Of Arrow, a file that is no Parquet; of deltalake, a log that does not hang together.
     text = str(error)
+    if _MISSING.search(text):
+        return True
+    # Of Arrow, a file that is no Parquet; of deltalake, a log that does not hang together.
     is_store = (
         isinstance(error, OSError)
         or "object store" in text
@@ -115,8 +120,18 @@ class Archive:
         return self.root / path
 
     def url(self, path: str) -> str:
-        """The same as deltalake wants it."""
+        """The same as deltalake wants it.
+
+        Raises:
+            ArchiveUnreachable: deltalake would read another folder.
+        """
         folder = self.folder(path)
+        if _ESCAPED.search(str(folder)):
+            raise ArchiveUnreachable(
+                f"The archive {self.root} cannot be reached: deltalake takes a % before two hexadecimal digits for "
+                "another character.",
+                hint="Rename the folder, and set DWH_LAKE to it. Batches wait in the warehouse meanwhile.",
+            )
         return str(folder.absolute()) if isinstance(folder, Path) else f"{folder.protocol}://{folder.path}"
 
     @property
