@@ -559,6 +559,37 @@ def test_order_after_its_customers_deletion_fills_the_hole_with_an_inferred_vers
     ]
 
 
+def test_inferred_version_of_a_deleted_product_stays_when_its_category_changes(shop: Pipeline) -> None:
+    shop.without_foreign_keys()
+    shop.capture()
+    shop.do("delete from product")
+    shop.capture()
+    (after,) = shop.shop.execute("select clock_timestamp()").fetchone() or ()
+    shop.order(1, after)
+    shop.capture()
+    versions = shop.versions("product", "name", "is_inferred")
+    assert versions == [("1", "Hammer", False, "ever", "run 2"), ("1", None, True, "run 2", "now")]
+    shop.do("update category set name = 'Garden'")
+    run = shop.capture()
+    assert shop.versions("product", "name", "is_inferred") == versions
+    assert run.changes().keys() == {"raw.shop_category"}
+
+
+def test_inferred_members_stay_when_rows_that_were_never_good_are_deleted(shop: Pipeline) -> None:
+    """As a warehouse has them that is loaded only then."""
+    shop.without_foreign_keys()
+    shop.insert("customer", id=2, name=" ", username="b")
+    shop.insert("promotion", name=" ")
+    shop.order(1, "2024-05-10", {"promotion_id": 1}, customer_id=2)
+    shop.capture()
+    shop.do("delete from customer where id = 2", "delete from promotion")
+    shop.capture()
+    assert shop.versions("customer", "name", "is_inferred")[1:] == [("2", None, True, "ever", "now")]
+    assert shop.rows(
+        "select name, is_inferred, is_deleted from dwh.dim_promotion where promotion_key > 0"
+    ) == [(None, True, False)]
+
+
 def test_order_in_the_hole_between_two_lives_fills_just_the_hole(shop: Pipeline) -> None:
     shop.without_foreign_keys()
     shop.capture()

@@ -16,12 +16,12 @@ from stack.postgres import EmbeddedPostgres
 from tests.pipeline import Pipeline, content
 from tests.weblog_lake import BRAZIL, line, lines, make_lake
 from warehouse.db.connections import connect
-from warehouse.errors import DifferencesFound
+from warehouse.errors import DifferencesFound, SchemaDrift
 from warehouse.load import marts
 from warehouse.reconcile.reconcile import reconcile_source, reconcile_weblog_files, stop_on_differences
 from warehouse.reconcile.verdict import MOST_LISTED, Verdict
 from warehouse.runs.audit import start_run
-from warehouse.sources.source import Table
+from warehouse.sources.source import SchemaPolicy, Table
 
 UNTIL = datetime(2026, 1, 1, tzinfo=UTC)
 Found = Counter[tuple[str, str]]
@@ -601,6 +601,24 @@ def test_key_that_was_respelled_by_hand_is_damage(shop: Pipeline) -> None:
     ]
     reconcile(shop, repair=True)
     assert shop.rows("select id::text from raw.shop_thing") == [("1.00",)]
+
+
+def test_key_of_another_type_is_loaded_before_it_is_reconciled(shop: Pipeline) -> None:
+    shop.do("create table thing (id int primary key)", "insert into thing values (1)")
+    thing = Table("shop", "thing", "public", ("id",), None, SchemaPolicy(changed_type="evolve"))
+    shop.source = replace(shop.source, tables=(thing,), entities={})
+    shop.capture()
+    shop.do("alter table thing alter id type bigint", "insert into thing values (3000000000)")
+    with pytest.raises(SchemaDrift) as error:
+        reconcile(shop, repair=True)
+    assert error.value.what == (
+        "Table public.thing of source 'shop' has changed since it was read last: its key id is of another type, "
+        "and rows are matched by it."
+    )
+    assert error.value.hint == "Load it first: `dwh run shop`."
+    shop.capture()
+    assert {verdict.verdict for verdict in reconcile(shop) if verdict.table_name == "thing"} == {"equal"}
+    assert shop.rows("select id from raw.shop_thing order by 1") == [(1,), (3_000_000_000,)]
 
 
 def test_damage_hides_neither_behind_the_net_nor_behind_the_cursor(shop: Pipeline) -> None:

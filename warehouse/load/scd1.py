@@ -38,7 +38,8 @@ def merge(batch: Batch, dimension: Dimension) -> Counts:
         """
         update {target} as member set is_deleted = true, run_id = {run_id}
         from {deleted_keys} as deleted
-        where member.{natural} = deleted.{natural} and member.source_system = {source} and not member.is_deleted
+        where member.{natural} = deleted.{natural} and member.source_system = {source}
+            and not member.is_deleted and not member.is_inferred
         """,
         **names,
     ).rowcount

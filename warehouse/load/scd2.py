@@ -213,6 +213,7 @@ _CLOSE = """
     insert into {closed} select {key}, valid_to from closed
 """
 
+# An inferred version stays: the source never held it, and the facts that it was made for are there.
 _CLOSE_DELETED = """
     with closed as (
         update {dimension} as version
@@ -222,6 +223,7 @@ _CLOSE_DELETED = """
             expired_by_run_id = {run_id}
         from {deleted_keys} as deleted
         where version.{natural} = deleted.{natural} and version.source_system = {source} and version.is_current
+            and not version.is_inferred
         returning version.{key}, version.valid_to
     )
     insert into {closed} select {key}, valid_to from closed

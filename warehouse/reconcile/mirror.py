@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from warehouse.db.identifiers import listed, qualified
-from warehouse.errors import SourceError
+from warehouse.errors import SchemaDrift, SourceError
 from warehouse.extract.access_paths import read_access_paths
 from warehouse.extract.catalog import read_mirrors, source_columns
 from warehouse.extract.checksum_store import stored_checksums
@@ -128,6 +128,12 @@ def reconcile_mirror(
         for column in find_drift(mirror_of, table, source_columns(reader, table)).columns
         if mirror_of.columns.get(column.name) == column.type
     )
+    if retyped := sorted(set(table.key) - {column.name for column in columns}):
+        raise SchemaDrift(
+            f"Table {table} of source '{table.source}' has changed since it was read last: its key {retyped[0]} is of "
+            "another type, and rows are matched by it.",
+            hint=f"Load it first: `dwh run {table.source}`.",
+        )
     digest = stored_checksums(writer, {table: (watermark.captured_at, columns)}).get(table)
     stored = digest.checksums if digest else None
     chunks = digest.chunks if digest else chunks_for(_row_count(writer, table))
