@@ -3,6 +3,8 @@
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
+from string import ascii_letters
 
 import pandas as pd
 import pytest
@@ -81,6 +83,58 @@ def test_tables_are_read_whatever_their_shape(companies: FeedPipeline) -> None:
     # What waits waits on, whatever is loaded beside it.
     assert [rules for _, rules in companies.waiting()].count("name is missing") == 1
     assert companies.counts()[0][1:] == ("loaded", 2, 0, 1, 0, 1)
+
+
+def test_lists_that_were_put_one_after_the_other_are_read_as_each_of_them_says(
+    companies: FeedPipeline,
+) -> None:
+    companies.land(
+        "all.csv",
+        "cuit,name,country\n301,One,AR\nCUIT,Name,Country\n302,Two,UY\n"
+        "name,tax number,country\nThree,303,CL\n"
+        "region,company name,pais,cnpj\nSouth,Four,BR,304\n"
+        # Names of companies are no header.
+        "South,Country,BR,305\nSouth,Name,Cuit,306\n",
+    )
+    companies.land(
+        "all.xlsx",
+        workbook(All=[["cuit", "name", "country"], [307, "Seven", "AR"],
+                      ["name", "country", "cuit"], ["Eight", "AR", 308]]),
+    )  # fmt: skip
+    companies.run()
+    assert companies.rows(f"{LISTED} order by 1") == [
+        ("301", "One", "AR", "1900-01-01"),
+        ("302", "Two", "UY", "1900-01-01"),
+        ("303", "Three", "CL", "1900-01-01"),
+        ("304", "Four", "BR", "1900-01-01"),
+        ("305", "Country", "BR", "1900-01-01"),
+        ("306", "Name", "CUIT", "1900-01-01"),
+        ("307", "Seven", "AR", "1900-01-01"),
+        ("308", "Eight", "AR", "1900-01-01"),
+    ]
+    assert [row[:4] for row in companies.counts()] == [
+        ("all.csv", "loaded", 6, 6),
+        ("all.xlsx", "loaded", 2, 2),
+    ]
+
+
+def test_names_and_values_that_the_database_cannot_hold_keep_no_other_row_from_being_loaded(
+    companies: FeedPipeline,
+) -> None:
+    random = Random(1)
+    long = "".join(random.choices(ascii_letters, k=10_000))
+    companies.land("beyond.csv", "cuit,name,country\n301,One,AR,be\0yond\n302,Two,AR,beyond\n")
+    companies.land("header.csv", "cuit,name,country,no\0te\n303,Three,AR,x\n304,Four,AR\n")
+    companies.land("long.csv", f"cuit,name,country,{long}\n305,Five,AR,x\n")
+    companies.run()
+    assert companies.rows(f"{LISTED} order by 1") == [
+        ("302", "Two", "AR", "1900-01-01"), ("304", "Four", "AR", "1900-01-01"), ("305", "Five", "AR", "1900-01-01")
+    ]  # fmt: skip
+    assert [rules for _, rules in companies.waiting()] == ["text has a NUL character"] * 2
+    assert companies.rows("select _rescued_data from raw.companies_company where cuit = '305'") == [
+        ({long: "x"},)
+    ]
+    assert (f"{long[:100]}…",) in companies.rows("select field_name from audit.feed_field")
 
 
 def test_what_was_decided_about_a_row_stays_when_its_list_goes_on(companies: FeedPipeline) -> None:

@@ -34,7 +34,7 @@ from warehouse.feeds.second_reader import SecondReader, read_lines, second_reade
 from warehouse.feeds.sender import Sender
 from warehouse.feeds.staged import Columns, FieldSeen, FileProgress, StagedFeed
 from warehouse.feeds.table_records import TableRecords
-from warehouse.feeds.typed import escape, type_name
+from warehouse.feeds.typed import MOST_SHOWN, escape, type_name
 from warehouse.files.content import ContentReader
 from warehouse.files.lake import READ_NEXT, REPLACED, FileUnreadable, UnreadFile, naming, reading
 from warehouse.files.unread import record_unread
@@ -522,11 +522,12 @@ class Stager:
 
 
 def _seen(rows: TableRows) -> dict[str, Counter[str]]:
-    """By field, how often its values had which type."""
+    """By field, how often its values had which type. Names that are too long for an index are cut off."""
     seen: dict[str, Counter[str]] = {}
     for name, types in rows.seen.items():
+        shown = name if len(name) <= MOST_SHOWN else f"{name[:MOST_SHOWN]}…"
         for kind, count in types.items():
-            seen.setdefault(name, Counter())[type_name(kind)] += count
+            seen.setdefault(shown, Counter())[type_name(kind)] += count
     return seen
 
 

@@ -38,6 +38,8 @@ _MOST_CELL: Final = 16 << 20
 _LINES_JUDGED: Final = 1000
 # Where all columns are texts, a line of so many cells is a row, and not a part of somebody's text.
 _TELLING_COLUMNS: Final = 4
+# A row below the header that names so many columns is a header.
+_TELLING_NAMES: Final = 3
 
 
 class TableRecords:
@@ -102,6 +104,9 @@ class TableRecords:
                 if header is None and start > _TITLE_ROWS:
                     break
                 continue
+            if again := self._header_again(header, cells):
+                header = again
+                continue
             # Byte offsets of rows are not known: rows are numbered.
             yield self._record(start, header, cells, _raw(row))
         if header is None and head:
@@ -122,12 +127,16 @@ class TableRecords:
                     number += 1
                     if all(cell is None or not str(cell).strip() for cell in cells):
                         continue
+                    texts = ["" if cell is None else str(cell) for cell in cells]
                     if header is None:
-                        header = self._header([str(cell) if cell is not None else "" for cell in cells])
+                        header = self._header(texts)
                         has_header |= header is not None
                         continue
-                    raw_row = "\t".join("" if cell is None else str(cell) for cell in cells)
-                    yield self._record(number, header, cells, raw_row.encode("utf-8", "backslashreplace"))
+                    if again := self._header_again(header, texts):
+                        header = again
+                        continue
+                    raw_row = "\t".join(texts).encode("utf-8", "backslashreplace")
+                    yield self._record(number, header, cells, raw_row)
         except UnreadableWorkbook as error:
             problem = Problem(
                 "workbook cannot be read", f"It is damaged, too large, or protected by a password: {error}"
@@ -162,8 +171,21 @@ class TableRecords:
             self._names.get(plain_header(cell), cell.strip() or f"column_{n}")
             for n, cell in enumerate(cells, 1)
         ]
-        known = {name for name in names if name in self._table.columns}
-        return names if known.issuperset(self._table.key) else None
+        return names if self._known(names).issuperset(self._table.key) else None
+
+    def _known(self, names: Sequence[str]) -> set[str]:
+        return {name for name in names if name in self._table.columns}
+
+    def _header_again(self, header: Sequence[str], cells: Sequence[str]) -> list[str] | None:
+        """The columns from here on, if a row is a header again, as where lists were put one after the other; None if it
+        is none: a cell may well be the name of a column."""
+        key = [cells[place] for place in map(header.index, self._table.key) if place < len(cells)]
+        # Nearly all keys have a digit: the others are looked at more closely.
+        if any(map(str.isdigit, "".join(key))) or (names := self._header(cells)) is None:
+            return None
+        has_no_key = all(plain_header(cell) in self._names for cell in key)
+        is_as_full = len(self._known(names)) >= max(len(self._known(header)), _TELLING_NAMES)
+        return names if has_no_key or is_as_full else None
 
     def _is_whole_row(self, header: Sequence[str], line: str, separator: str) -> bool:
         """Whether a line within a cell is, by its cells and their types, a row: the cell's quote is none then."""
@@ -194,7 +216,7 @@ class TableRecords:
             fields[name] = self._value(name, value)
         if rest := [cell for cell in cells[len(header) :] if cell not in (None, "")]:
             fields[REST] = rest
-        if any("\0" in value for value in fields.values() if isinstance(value, str)):
+        if any("\0" in text for text in (*fields, *fields.values(), *rest) if isinstance(text, str)):
             problem = Problem("text has a NUL character", "PostgreSQL cannot hold it.")
             return Record(line, line - 1, raw, None, problem)
         return Record(line, line - 1, raw, fields)
