@@ -58,9 +58,9 @@ def api(
 
 @contextmanager
 def running_api(shop_url: str, log: Path | None = None) -> Iterator[str]:
-    """Run the order API as a child process on a free port of this machine; gives its URL once it answers.
+    """Run the order API as a child process on a free local port; yields its URL once it answers.
 
-    The shop is prepared for it (see `api.preparation`), which takes the owner of its tables.
+    First creates what the API needs in the shop (see `api.preparation`): `shop_url` must log in as its tables' owner.
     """
     from api.preparation import prepare
     from stack.files import free_port

@@ -1,4 +1,4 @@
-"""`dwh archive`: add what waits for the archive, and maintain its tables."""
+"""`dwh archive`: archive published batches that wait for it, and compact and clean its Delta tables."""
 
 from typing import Annotated
 
@@ -17,8 +17,8 @@ def archive(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a line.")] = False,
 ) -> None:
-    """Add published batches that wait for the archive, merge small files of its Delta tables, and remove what neither
-    a version of the last week nor a batch names.
+    """Archive published batches that wait for it, merge small files of the Delta tables, and remove files that neither
+    a table version of the last week nor a batch uses.
 
     Examples: `dwh archive`, `dwh archive --restart`
     """

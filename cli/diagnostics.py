@@ -85,7 +85,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 
 def verification_findings(settings: Settings) -> Iterator[Finding]:
-    """Whether the settings allow every row to be verified in time."""
+    """Note if the settings do not allow every row to be verified within DWH_VERIFY_WITHIN."""
     if settings.scan_interval > settings.verify_within:
         yield Finding(
             "settings",
@@ -98,7 +98,7 @@ def verification_findings(settings: Settings) -> Iterator[Finding]:
 
 
 def check_prefect(local_api_url: str | None) -> Finding:
-    """Whether the Prefect server of PREFECT_API_URL, else that of the local stack, answers."""
+    """Check that the Prefect server of PREFECT_API_URL, else that of the local stack, answers."""
     api_url = os.environ.get("PREFECT_API_URL") or local_api_url
     if api_url is None:
         what = "No Prefect server is known: runs are recorded in the warehouse only."
@@ -111,7 +111,7 @@ def check_prefect(local_api_url: str | None) -> Finding:
 
 
 def send_test_mail(settings: Settings) -> Finding:
-    """Send a test mail, and whether the mail server accepted it."""
+    """Send a test mail, and report whether the mail server accepted it."""
     about = "test mail"
     try:
         mailbox = Mailbox.of(settings)
@@ -135,7 +135,7 @@ def _guarded(
         yield Finding(about, "wrong", str(error).strip())
 
 
-# What runs of another login have made, and this one may neither alter nor drop.
+# Tables that runs of another login have created, and that this login may neither alter nor drop.
 _FOREIGN_TABLES: Final = """
     select relowner::regrole::text, array_agg(format('%I.%I', nspname, relname) order by nspname, relname)
     from pg_class inner join pg_namespace on pg_namespace.oid = relnamespace
@@ -187,15 +187,15 @@ def _warehouse(settings: Settings) -> Iterator[Finding]:
 
 
 def _declared(connection: psycopg.Connection, time_zone: str | None) -> Iterator[Finding]:
-    # Alembic is heavy, and of the checks this one alone needs it.
+    # Imports Alembic, which is slow and which only this check needs.
     from warehouse.migrations import declared
 
     differences = find_drift(connection)
-    missing = {one.table for one in differences if one.is_missing_table}
+    missing_tables = {one.table for one in differences if one.is_missing_table}
     drift = [
         Finding("warehouse", "wrong", f"Table {one}.", one.hint)
         for one in differences
-        if one.is_missing_table or one.table not in missing
+        if one.is_missing_table or one.table not in missing_tables
     ]
     repairable = [
         Finding("warehouse", "wrong", f"{difference[0].upper()}{difference[1:]}.", "Run `dwh migrate`.")
@@ -241,9 +241,9 @@ def _source(name: str, settings: Settings) -> Iterator[Finding]:
                 f"grant execute on function pg_control_system(), pg_control_checkpoint() to {connection.info.user};",
             )
         yield from _open_transactions(about, connection)
-        found = list(_tables(about, connection, source.tables))
-        yield from found
-        if all(finding.verdict != "wrong" for finding in found):
+        table_findings = list(_tables(about, connection, source.tables))
+        yield from table_findings
+        if all(finding.verdict != "wrong" for finding in table_findings):
             yield Finding(about, "ok", f"All {len(source.tables)} tables can be captured.")
             columns = {table: source_columns(connection, table) for table in source.tables}
             yield from _conform_sql(about, source, columns, settings.warehouse)
@@ -254,7 +254,7 @@ def _feed(name: str, settings: Settings) -> Iterator[Finding]:
     source = read_source(name, settings.sources)
     no_files = lake.what_is_missing(landing_folder(settings.lake, source))
     if no_files and source.folder is not None and source.folder.parent == PACKAGED:
-        # It is not used here.
+        # A feed that comes with dwh and has no landing folder is not in use.
         return
     if no_files:
         yield Finding(about, "note", f"{no_files}: the feed is not loaded by `dwh run daily`.", "Create it.")
@@ -271,7 +271,7 @@ def _conform_sql(
     with connect(warehouse) as connection:
         if revision_of(connection) != newest():
             return
-        # A load that holds its tables must not wait for us, nor we for it.
+        # A load may hold locks on these tables: do not wait long for it, and do not make it wait for us.
         connection.execute("set lock_timeout = '2s'")
         try:
             faults = find_declaration_faults(connection, source, columns)
@@ -296,13 +296,13 @@ def _identity(source: str, now: SourceIdentity, settings: Settings) -> Finding:
     except SourceChanged as error:
         return Finding(about, "wrong", error.what, error.hint)
     except WarehouseError:
-        # What is wrong with the warehouse is said under that heading.
+        # The check of the warehouse reports its own errors.
         return Finding(about, "ok", f"It is {now}.")
     return Finding(about, "ok", f"It is {now}{', as when it was read last' if before else ''}.")
 
 
 def relaxed_findings(about: str, entity: Entity) -> Iterator[Finding]:
-    """Rules of the contract that the source need not keep, each with its reason."""
+    """Note each rule of the contract that is relaxed for this source, with the reason."""
     try:
         contract = entity.contract()
     except WarehouseError as error:
@@ -313,7 +313,7 @@ def relaxed_findings(about: str, entity: Entity) -> Iterator[Finding]:
 
 
 def _tables(about: str, connection: psycopg.Connection, tables: Sequence[Table]) -> Iterator[Finding]:
-    """Tables that cannot be captured, and what is to be known of the others, a line for each kind."""
+    """Report the tables that cannot be captured, and notes on the others, one line for each kind of note."""
     notes: list[TableNote] = []
     for table in tables:
         try:
@@ -328,7 +328,7 @@ def _tables(about: str, connection: psycopg.Connection, tables: Sequence[Table])
 
 
 def _open_transactions(about: str, connection: psycopg.Connection) -> Iterator[Finding]:
-    """Whether the source says since when its transactions are open."""
+    """Note if this login cannot see since when transactions of the source are open."""
     row = connection.execute(
         "select pg_has_role('pg_read_all_stats', 'usage'), current_setting('track_activities')::boolean"
     ).fetchone()
@@ -386,11 +386,11 @@ def _lake(settings: Settings) -> Iterator[Finding]:
         hint = f"mkdir -p {folder}" if can_be_created else "Is DWH_LAKE correct?"
         yield Finding("lake", "note", f"{missing}: no web logs will be loaded.", hint)
         return
-    found = landing.discover(settings)
-    yield Finding("lake", "ok", f"{folder} holds {len(found.files)} web log files.")
-    for one in found.unread:
-        if one.status != "ignored":
-            yield Finding("lake", "note", f"{one.path} {one.reason}: it is not read.", one.hint)
+    landed = landing.discover(settings)
+    yield Finding("lake", "ok", f"{folder} holds {len(landed.files)} web log files.")
+    for file in landed.unread:
+        if file.status != "ignored":
+            yield Finding("lake", "note", f"{file.path} {file.reason}: it is not read.", file.hint)
 
 
 def _weblog_parser(_: Settings) -> Iterator[Finding]:
@@ -418,7 +418,7 @@ def _mail(settings: Settings) -> Iterator[Finding]:
 
 
 def _env_file() -> Iterator[Finding]:
-    """Whether others than its owner can read .env, which may hold passwords."""
+    """Note if others than its owner can read .env, which may hold passwords."""
     if ENV_FILE.is_file() and ENV_FILE.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH):
         what = f"{ENV_FILE} can be read by others than its owner: it may hold passwords."
         yield Finding(".env", "note", what, f"chmod 600 {ENV_FILE}")

@@ -30,7 +30,7 @@ def export(
     from warehouse.export.reports_database import SETTING
 
     if to is not None:
-        # Not as a parameter of the flow: those are seen in Prefect, and the URL may have a password.
+        # The URL may hold a password, and Prefect shows the parameters of flows: pass it in the environment.
         os.environ[SETTING] = to
     result = perform("export-tables", files=to is None)
     if as_json:

@@ -51,7 +51,7 @@ def clusters(
     from warehouse.features.clusters import MEASURES, cluster
     from warehouse.settings import Settings
 
-    found = cluster(
+    clustered = cluster(
         with_urls(Settings.load()).warehouse,
         number=number,
         seed=seed,
@@ -60,7 +60,7 @@ def clusters(
     )
     rows: list[dict[str, Any]] = [
         {"cluster": name, **{str(column): _measure(value) for column, value in row.items()}}
-        for name, row in found.iterrows()
+        for name, row in clustered.iterrows()
     ]
     if as_json:
         show_json(rows)
@@ -70,5 +70,5 @@ def clusters(
 
 
 def _measure(value: Any) -> int | float:
-    """A count as an integer, a mean to three places."""
+    """Convert a whole number to int, and round others to three places."""
     return int(value) if float(value).is_integer() else round(float(value), 3)

@@ -1,4 +1,4 @@
-"""`dwh live`: changes of the sources in the star within a second."""
+"""`dwh live`: publish changes of the sources to the star schema within a second."""
 
 from typing import Annotated
 
@@ -28,7 +28,7 @@ def live(
     from cli.output import out, show_log
     from flows.engine import run_without_prefect
 
-    # A process that stays is no run of a flow.
+    # This process runs until it is stopped: Prefect must not record it as a flow run.
     run_without_prefect()
     from flows.live import go_live, resume_live
 

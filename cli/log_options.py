@@ -30,7 +30,7 @@ Format = Annotated[
 
 
 class Commands(typer.Typer):
-    """A group of commands, each with the log options; hidden, as `dwh --help` shows them."""
+    """A group of commands that all accept the log options. Only `dwh --help` lists these options."""
 
     def command(self, name: str | None = None, **settings: Any) -> Callable[[Any], Any]:
         register = super().command(name, **settings)

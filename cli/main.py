@@ -1,4 +1,4 @@
-"""The command `dwh`: its commands, and how it exits."""
+"""Entry point of `dwh`: registers the commands, handles signals and errors, and sets the exit code."""
 
 import logging
 import os
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from warehouse.errors import WarehouseError
 
 INTERRUPTED = 130
-# Signals of a service manager that stops a service, and of a terminal that is closed.
+# A service manager stops a service with SIGTERM; SIGHUP comes when the terminal is closed.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 EPILOG = """Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 a quality gate or threshold stopped the run, or
 it met files that it cannot read (everything else is loaded),
@@ -52,13 +52,13 @@ Settings come from the environment and from .env (see .env.example)."""
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asks to stop: handled wherever Ctrl-C is handled."""
+    """Raised by a stop signal; a KeyboardInterrupt, so that all code that handles Ctrl-C handles it, too."""
 
     signal = 0
 
 
 class _InOrder(TyperGroup):
-    """Lists the commands in the order in which they are needed, groups among them."""
+    """Lists commands and command groups in the order of PANELS, which is that of their first use."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return [name for names in PANELS.values() for name in names]
@@ -112,13 +112,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            # A character that the terminal cannot show is no reason to stop.
+            # Escape characters that the terminal's encoding does not have, instead of failing.
             stream.reconfigure(errors="backslashreplace")
     if DEBUG not in os.environ:
-        # It logs host and user of connections that an interrupt left busy; the run's own message says how it ended.
+        # psycopg logs host and user of connections that an interrupt left busy; our own message reports the interrupt.
         logging.getLogger("psycopg").setLevel(logging.ERROR)
     for number in STOP_SIGNALS:
-        # Under nohup, SIGHUP is ignored and stays so.
+        # nohup starts us with SIGHUP ignored: leave it ignored.
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _stop)
     read_env_file()
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sys.stderr.write(f"Stopped{by}. What was published stays; run it again to continue.\n")
         sys.exit(128 + Stopped.signal if Stopped.signal else INTERRUPTED)
     except BrokenPipeError:
-        # The reader of our output is gone; Python would report it once more at exit.
+        # The reader of our output (as `| head`) is gone; Python would report that again at exit.
         sys.stderr.close()
         sys.exit(1)
     except Exception as error:
@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
-    # A service manager may send it twice, and the second must not interrupt the clean-up.
+    # A service manager may send the signal twice: the second one must not interrupt the clean-up.
     for other in STOP_SIGNALS:
         signal.signal(other, signal.SIG_IGN)
     Stopped.signal = number
@@ -171,7 +171,7 @@ def _explain(error: Exception) -> int:
 
 
 def _refusal_in(error: BaseException) -> "WarehouseError | None":
-    """What a database refuses this login, be it wrapped by another library; None if that is not why it failed."""
+    """Find PostgreSQL's InsufficientPrivilege among the causes of an error, and explain it; None if there is none."""
     from psycopg.errors import InsufficientPrivilege
 
     from warehouse.db.connection_errors import explain_refusal

@@ -47,16 +47,16 @@ def migrate(
     revisions.ensure_known(to)
     before = _revision(url)
     if before is not None and before > revisions.head():
-        # What came later can be taken back by the newer code alone.
+        # The database is ahead of this code, and only the newer code can downgrade it: raises that error.
         ensure_migrated(url)
-    found: list[str] = []
+    corrected: list[str] = []
     if before is not None and (to == "base" or to < before):
         yes or typer.confirm(
             f"Downgrading from {before} to {to} drops tables and their data. Continue?", abort=True
         )
         revisions.downgrade(url, to, progress=log)
     else:
-        found = revisions.upgrade(url, to, time_zone=settings.time_zone, progress=log)
+        corrected = revisions.upgrade(url, to, time_zone=settings.time_zone, progress=log)
     after = _revision(url)
     outcome = (
         f"is at {after}, as before"
@@ -64,9 +64,9 @@ def migrate(
         else f"went from {before or 'base'} to {after or 'base'}"
     )
     out.print(f"{without_password(url)} {outcome}.", markup=False, soft_wrap=True)
-    for difference in found[:MOST_DIFFERENCES]:
+    for difference in corrected[:MOST_DIFFERENCES]:
         out.print(f"Found and set right: {difference}.", markup=False, soft_wrap=True)
-    if (more := len(found) - MOST_DIFFERENCES) > 0:
+    if (more := len(corrected) - MOST_DIFFERENCES) > 0:
         out.print(f"Found and set right: {more:,} more.")
 
 

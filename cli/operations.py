@@ -1,4 +1,4 @@
-"""`dwh deploy`, `dwh worker`, `dwh watchdog` and `dwh metrics`: scheduled runs, and what watches over them."""
+"""`dwh deploy`, `dwh worker`, `dwh watchdog` and `dwh metrics`: run flows on a schedule, and monitor them."""
 
 import os
 import sys
@@ -50,7 +50,7 @@ def deploy(
 
 
 def describe(done: "Deployed") -> list[str]:
-    """What a deployment has left as an operator has set it, and what it has paused, a line each."""
+    """List, a line each, the properties that a deployment kept as an operator had set them, and what it paused."""
     return [
         *(
             f"kept {', '.join(keys)} of {name}, changed on the server since; `dwh deploy --reset` sets them as declared"
@@ -74,12 +74,12 @@ def worker(
     """Run the deployed flows in processes of this machine; drain when stopped.
 
     At SIGTERM or Ctrl-C it takes no new runs. Those at work finish within --grace seconds; what is left then, or at a
-    second signal, is cancelled: rolled back, with status `cancelled` in audit.run and in Prefect, and no mail. One that
-    is started under the --name of one that was killed frees at once the slots of what was killed with it.
+    second signal, is cancelled: rolled back, with status `cancelled` in audit.run and in Prefect, and no mail. A worker
+    that is started with the --name of a killed one frees the concurrency slots of the killed runs at once.
     """
     import asyncio
 
-    # One that does not answer yet is waited for.
+    # The worker itself waits for a server of PREFECT_API_URL that does not answer yet.
     api_url = os.environ.get("PREFECT_API_URL") or _server()
     from cli.output import err
     from flows.worker import work
@@ -89,10 +89,10 @@ def worker(
 
 
 def _server() -> str:
-    """Address of Prefect's API, that of PREFECT_API_URL or of the local stack; this process reports to it from now on.
+    """Connect this process to Prefect's API, that of PREFECT_API_URL or else of the local stack; returns its URL.
 
     Raises:
-        WarehouseError: There is none, or it does not answer.
+        WarehouseError: no server is known, or it does not answer.
     """
     from cli.tracking import track_flows
     from warehouse.errors import WarehouseError
@@ -120,7 +120,7 @@ def watchdog(as_json: Json = False) -> None:
     from stack.local import state
     from warehouse.settings import Settings
 
-    # Not as a Prefect run: that would fail whenever Prefect does.
+    # Runs as a plain function: as a flow run it would fail whenever Prefect is down.
     if api_url := os.environ.get("PREFECT_API_URL") or state(Settings.load().home).api_url:
         os.environ["PREFECT_API_URL"] = api_url
     with show_log("watchdog"):

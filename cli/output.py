@@ -30,12 +30,12 @@ err = Console(stderr=True, highlight=False)
 
 
 def show_line(text: str) -> None:
-    """Print one line, whatever stands in it: names of files and texts of sources may have anything."""
+    """Print a text as one line: control characters, which file names and texts of sources may have, are escaped."""
     out.print(visible(text), markup=False, soft_wrap=True)
 
 
 def show_table(title: str, rows: Rows, columns: Mapping[str, str] | None = None, empty: str = "none") -> None:
-    """Print rows as a table; `columns` are the fields to show and their headings, else all by `heading`."""
+    """Print rows as a table; `columns` maps the fields to show to their headings, by default all to `heading`."""
     from rich.table import Table
 
     title = escape(visible(title))
@@ -43,7 +43,7 @@ def show_table(title: str, rows: Rows, columns: Mapping[str, str] | None = None,
         out.print(f"[bold]{title}[/]: {escape(empty)}\n")
         return
     columns = columns or {name: heading(name) for name in rows[0]}
-    # Not as the table's title, which would fold at the table's width.
+    # Rich would fold the title of a table at the table's width: print it as a line.
     out.print(f"[bold]{title}[/]")
     table = Table(header_style="bold cyan")
     for name, words in columns.items():
@@ -102,7 +102,7 @@ def format_value(value: object) -> str:
 
 
 _HEADINGS = {"is_tls": "TLS", "request_bytes": "bytes in", "user_agent": "user agent"}
-# Names in a line; --json has the others.
+# Names of ignored files in the line; --json has all.
 _SHOWN = 10
 
 STYLES = {
@@ -148,7 +148,7 @@ class _TextLines(logging.Handler):
 
 
 class _JsonLines(logging.Handler):
-    """Prints each record as a line of JSON, with the ids by which audit trail, Prefect and mail know its run."""
+    """Prints each record as a line of JSON, with the ids of its run in the audit trail and in Prefect."""
 
     def emit(self, record: logging.LogRecord) -> None:
         line = {
@@ -162,7 +162,7 @@ class _JsonLines(logging.Handler):
 
 @contextmanager
 def show_log(title: str) -> Iterator[Any]:
-    """Print the log of flows and tasks on stderr while the block runs; on a terminal with a status line below."""
+    """Print the log of flows and tasks to stderr while the block runs; on a terminal with a status line below."""
     logger = logging.getLogger("dwh")
     handler: logging.Handler = _JsonLines() if os.environ.get(LOG_FORMAT) == "json" else _TextLines()
     with err.status(title) as status:
@@ -176,7 +176,7 @@ def show_log(title: str) -> Iterator[Any]:
 
 @contextmanager
 def progress(unit: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Give a function that takes (what, done, total) and shows a progress bar; outside of terminals a line each."""
+    """Yield a function of (what, done, total) that shows a progress bar, or prints lines if stderr is no terminal."""
     if not err.is_terminal:
         yield progress_lines(unit)
         return
@@ -201,13 +201,13 @@ def progress(unit: str) -> Iterator[Callable[[str, int, int], None]]:
 
 
 def progress_lines(unit: str) -> Callable[[str, int, int], None]:
-    """Progress as lines: one for each item that is started."""
+    """Return a function of (what, done, total) that prints a line when an item is started."""
     started: set[str] = set()
 
     def update(what: str, done: int, total: int) -> None:
         if what not in started:
             started.add(what)
-            # One of one is a step, whatever others count.
+            # A total of 1 means a single step, which has no number of rows.
             err.print(f"{what}: {total:,} {unit}" if total > 1 else what, markup=False)
 
     return update

@@ -29,8 +29,8 @@ def rebuild(
     """Rebuild tables from archive and landing files: compared with the live ones, put in place in one transaction.
 
     Tables that were dropped come back with views, comments, triggers and privileges. An empty warehouse takes over the
-    archive's runs first. Facts are computed again. Files of web logs are loaded again of which requests are missing; if
-    a table of them is named, all.
+    archive's runs first. Facts are computed again. Web-log files with missing requests are loaded again; all of them if
+    a web-log table is named.
 
     Examples: `dwh rebuild customer`, `dwh rebuild --all`, `dwh rebuild --all --as-of 120`
     """

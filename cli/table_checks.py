@@ -1,4 +1,4 @@
-"""What `dwh doctor` notes of tables that can be captured: keys that nothing guards, how they are read once large."""
+"""Notes of `dwh doctor` on source tables: keys without a unique index, cursors without an index or trigger."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from warehouse.extract.catalog import source_columns
 from warehouse.extract.cursor_window import is_moment
 from warehouse.sources.source import Table
 
-_VIEW = "{tables}: of a view each run computes and compares all rows by these columns."
+_VIEW = "{tables}: each run computes all rows of a view, and compares them by these columns."
 _UNGUARDED = (
     "{tables}: no unique index guards this declared key, so that a run fails where two rows share it."
 )
@@ -37,7 +37,7 @@ _NO_TRIGGER = (
 
 @dataclass(frozen=True)
 class TableNote:
-    """Something to know of one table: `what` is the same for all tables of which it holds, with a place for them."""
+    """A note on one table. `what` is a text with the placeholder {tables}: all tables with this note share one line."""
 
     what: str
     table: str
@@ -45,7 +45,7 @@ class TableNote:
 
 
 def group_notes(notes: Iterable[TableNote]) -> Iterator[tuple[str, str]]:
-    """What is to be known of several tables, and what can be done: one pair for each kind."""
+    """Group notes by their text; yields for each text the note with the names of its tables, and the hints."""
     kinds: dict[str, list[TableNote]] = {}
     for note in notes:
         kinds.setdefault(note.what, []).append(note)
@@ -55,12 +55,12 @@ def group_notes(notes: Iterable[TableNote]) -> Iterator[tuple[str, str]]:
 
 
 def note_view(table: Table) -> TableNote:
-    """What a view costs."""
+    """Note that every run reads a view in full."""
     return TableNote(_VIEW, _columns_of(table, table.key), "If that is slow, capture the tables behind it.")
 
 
 def examine_table(connection: psycopg.Connection, table: Table) -> Iterator[TableNote]:
-    """Note what is missing of keys, cursor and indexes of a table that can be captured."""
+    """Note which unique index, cursor, index on the cursor or trigger a table is missing."""
     row = connection.execute(
         """
         select
@@ -76,7 +76,7 @@ def examine_table(connection: psycopg.Connection, table: Table) -> Iterator[Tabl
                     ) = %(key)s
             ),
             exists (
-                -- Before each updated row: 1 row, 2 before, 16 update.
+                -- A row trigger before update: tgtype has the bits 1 (row), 2 (before) and 16 (update).
                 select from pg_trigger as trigger
                 where trigger.tgrelid = relation.oid and not trigger.tgisinternal
                     and trigger.tgenabled in ('O', 'A') and trigger.tgtype & 19 = 19

@@ -1,4 +1,4 @@
-"""Connect this process to Prefect before Prefect is imported, as it would otherwise start a server."""
+"""Connect this process to a Prefect server before Prefect is imported: without one, Prefect would start its own."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ def read_env_file() -> None:
         return
     from dotenv import dotenv_values
 
-    # What cannot be read is reported with the settings.
+    # Settings.load() reports a .env that cannot be read.
     logging.getLogger("dotenv").setLevel(logging.ERROR)
     with suppress(OSError, UnicodeDecodeError):
         for name, value in dotenv_values(ENV_FILE).items():
@@ -63,7 +63,7 @@ def track_flows(home: Path) -> str | None:
 
 
 def answers(api_url: str) -> bool:
-    """Whether a Prefect API answers at this URL, even with a refusal."""
+    """Return whether a Prefect API answers at this URL, be it with an HTTP error."""
     try:
         with urllib.request.urlopen(f"{api_url}/health", timeout=TIMEOUT_SECONDS):
             return True

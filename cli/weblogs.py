@@ -1,4 +1,4 @@
-"""`dwh weblogs`: in which format a log file is, and how it is declared."""
+"""`dwh weblogs`: detect the format of a log file, and declare it."""
 
 from typing import Annotated
 
@@ -20,8 +20,8 @@ def inspect(
 ) -> None:
     """Show in which format a log file is: ten of its lines as they would be loaded, and the declaration.
 
-    Tried are the formats that are declared, those that come with dwh, and each of them within quotes, CSV, or the lines
-    of Docker, Kubernetes and syslog. Exits with 1 where none fits.
+    It tries the declared formats, those that come with dwh, and each of them within quotes, CSV, or lines of Docker,
+    Kubernetes and syslog. Exits with 1 if none fits.
     """
     from cli.output import out, show_json, show_line, show_table
     from warehouse.settings import Settings
@@ -80,14 +80,16 @@ def inspect(
 def _alternatives(titles: tuple[str, ...]) -> list[str]:
     others = "; ".join(titles)
     return (
-        [f"As many lines, of other visitors, can be read as: {others}. Which is right is yours to say."]
+        [
+            f"Other formats read as many lines, but find other visitors in them: {others}. Decide which is right."
+        ]
         if titles
         else []
     )
 
 
 def _shortened(row: object) -> dict[str, object]:
-    """A row whose texts fit into a table."""
+    """Cut the texts of a row to 60 characters, so that they fit into a table."""
     assert isinstance(row, dict)
     return {
         name: f"{value[:59]}…" if isinstance(value, str) and len(value) > 60 else value
