@@ -22,7 +22,7 @@ def build_features(
     Args:
         as_of: Day up to whose end events count; by default the day of each source's newest sale.
         known_at: Take the tables as they stood at this time, as far as the change log reaches; by default as they are.
-        dry_run: Do it and roll it back.
+        dry_run: Build the rows, report them, and roll back.
     """
     settings = with_urls(Settings.load())
     parameters = {"as_of": as_of and str(as_of), "known_at": known_at and str(known_at)}

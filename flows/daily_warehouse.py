@@ -49,7 +49,7 @@ def daily_warehouse(
     """
     settings = with_urls(Settings.load())
     sources = [*sources_with_url(settings), *landed_feeds(settings)]
-    # What is made of everything, and what is made of other sources' rows: each needs all that comes before it.
+    # Steps that need earlier ones: the marts, and sources with rows that are made from other sources' rows.
     needing = {MARTS, *(flow_name(name) for name in sources if follows_star(settings, name))}
     options = {
         "full_refresh": full_refresh,
@@ -94,7 +94,7 @@ def daily_warehouse(
 
 
 def _locked_last(run: Run, names: Sequence[str], sources: Sequence[str]) -> list[str]:
-    """The steps, sources that another run is loading last: waiting for that run must not keep the others waiting."""
+    """Order the steps: sources that another run has locked come last, so that waiting for it delays no other step."""
     locked = {flow_name(source) for source in sources if is_held(run.connection, lock_name(source))}
     return sorted(names, key=lambda name: (name == MARTS, name in locked))
 
@@ -110,14 +110,14 @@ def _steps_to_do(
     )
     if before is None:
         return _beginning_with(from_step, steps)
-    # A Retry has the parameters of the run that it retries, the step that it started with included.
+    # A Retry in Prefect has the parameters of the run that it retries, its first step included.
     first = before.parameters.get("from_step")
-    wanted = _beginning_with(first if first in steps else None, steps)
-    left = _outstanding(wanted, steps, needing, before.succeeded)
+    requested = _beginning_with(first if first in steps else None, steps)
+    left = _outstanding(requested, steps, needing, before.succeeded)
     if not left:
         return _beginning_with(from_step, steps)
     resume_from(run.connection, run, before, {"from_step": first})
-    if done := [f"{name} (run {before.succeeded[name]})" for name in wanted if name not in left]:
+    if done := [f"{name} (run {before.succeeded[name]})" for name in requested if name not in left]:
         log(
             f"Resuming run {before.run_id} with {', '.join(left)}; already done: {', '.join(done)}. "
             f"To repeat all steps: `dwh run daily --from {steps[0]}`."
@@ -126,14 +126,14 @@ def _steps_to_do(
 
 
 def _outstanding(
-    wanted: Sequence[str], steps: Sequence[str], needing: AbstractSet[str], succeeded: Mapping[str, int]
+    requested: Sequence[str], steps: Sequence[str], needing: AbstractSet[str], succeeded: Mapping[str, int]
 ) -> Sequence[str]:
-    """Steps that have not succeeded yet, and those `needing` others if any of these has to run or ran after them."""
+    """Return the steps that have not succeeded, and those of `needing` that have to follow a step that runs or ran."""
     needs = {
         name: tuple(other for other in steps[: steps.index(name)] if other not in needing or name == MARTS)
         for name in needing
     }
-    return outstanding([Step(name, needs.get(name, ())) for name in wanted], succeeded)
+    return outstanding([Step(name, needs.get(name, ())) for name in requested], succeeded)
 
 
 def _beginning_with(name: str | None, steps: Sequence[str]) -> Sequence[str]:

@@ -11,10 +11,10 @@ SHOP, WAREHOUSE = "shop", "warehouse"
 
 
 def embedded_databases(settings: Settings) -> list[str]:
-    """Names of the databases that are embedded.
+    """Return which of shop and warehouse are databases of the embedded server.
 
-    The warehouse is where it has no URL. The shop is where it has none, unless both the warehouse and some other
-    source have one: then nobody wants an embedded shop. With DWH_EMBEDDED=never none is.
+    The warehouse is embedded if it has no URL; the shop if it has none, unless the warehouse and some other source
+    have URLs: such a user does not want a shop. With DWH_EMBEDDED=never none is embedded.
     """
     if settings.embedded == "never":
         return []
@@ -48,7 +48,7 @@ def with_urls(settings: Settings, *, start: bool = True, migrate: bool = True) -
     if start:
         server.start()
     elif WAREHOUSE not in names and not server.data.exists():
-        # A machine that only looks: a watchdog, metrics, status of a warehouse that others load.
+        # This machine only monitors a warehouse that others load: watchdog, metrics or status.
         return settings
     complete = settings
     if SHOP in names:
@@ -74,7 +74,7 @@ def shop_url(settings: Settings) -> str:
 
 
 def restart_server(warehouse_url: str) -> None:
-    """Start the embedded server of this warehouse again if it has stopped: nothing else would."""
+    """Start the embedded server again if it holds this warehouse and has stopped: nothing else restarts it."""
     settings = Settings.load()
     server = embedded_server(settings)
     if settings.warehouse_url is None and server.data.exists() and server.url(WAREHOUSE) == warehouse_url:
@@ -85,7 +85,7 @@ def _migrate(url: str, time_zone: str | None) -> None:
     with connect(url, autocommit=True) as connection:
         is_current = revision_of(connection) == newest() and time_zone in (None, zone_of(connection))
     if not is_current:
-        # Alembic takes long to import: only where there is something to migrate.
+        # Import Alembic, which takes long, only if there is something to migrate.
         from warehouse.migrations import revisions
 
         revisions.upgrade(url, time_zone=time_zone)

@@ -1,4 +1,4 @@
-"""Mark flow runs whose process is gone as crashed in Prefect: else they would hold their slots for ever."""
+"""Mark flow runs whose process is gone as crashed in Prefect, so that they free their concurrency slots."""
 
 import json
 import os
@@ -23,21 +23,25 @@ from warehouse.settings import Settings
 
 TIMEOUT_SECONDS = 10.0
 ATTEMPTS = 4
-# Between the moment when a worker takes a run and that when its process begins; an image may have to be fetched.
+# How long a run may be PENDING, from a worker's taking it to the start of its process: it may have to pull an image.
 PENDING_MINUTES = 15
 
 
 def mark_dead_runs(settings: Settings) -> None:
-    """Mark runs that died with this machine as crashed, in audit.run and on the local server, to free their slots."""
+    """Mark dead runs as crashed, in audit.run and on the local Prefect server, so that they free their slots."""
     with connect(with_urls(settings, start=False).warehouse, autocommit=True) as connection:
-        is_made = revision_of(connection) == newest()
-        if is_made:
+        is_migrated = revision_of(connection) == newest()
+        if is_migrated:
             mark_crashed(connection, alert_rules())
-        mark_in_prefect(connection if is_made else None, is_local=True)
+        mark_in_prefect(connection if is_migrated else None, is_local=True)
 
 
 def mark_in_prefect(connection: psycopg.Connection | None, *, is_local: bool = False) -> tuple[str, ...]:
-    """Mark as crashed in Prefect what is crashed in audit.run and, on a local server, runs whose process is gone."""
+    """Mark dead runs as crashed in Prefect; returns their flow run ids.
+
+    These are runs that audit.run has as crashed, runs that stay PENDING for too long and, on a local server, runs whose
+    process is gone.
+    """
     api_url = os.environ.get("PREFECT_API_URL")
     if not api_url:
         return ()
@@ -47,7 +51,7 @@ def mark_in_prefect(connection: psycopg.Connection | None, *, is_local: bool = F
         dead = [
             flow_run["id"] for flow_run in running if is_local and _is_gone(flow_run["infrastructure_pid"])
         ]
-        # Its worker has taken it and died: it would hold its slots in deployment and work pool for ever.
+        # A worker took the run and died: it would hold its slots of deployment and work pool for ever.
         stuck = [flow_run["id"] for flow_run in running if _is_stuck(flow_run)]
         if connection is not None:
             dead += _crashed(connection, [flow_run["id"] for flow_run in running])
@@ -75,7 +79,7 @@ def _crashed(connection: psycopg.Connection, flow_run_ids: list[str]) -> list[st
 
 
 def _is_stuck(flow_run: Mapping[str, Any]) -> bool:
-    """Whether a run of ours has been PENDING for too long."""
+    """Return whether a run of our deployments has been PENDING for more than PENDING_MINUTES."""
     if flow_run["state_type"] != "PENDING" or "dwh" not in flow_run["tags"]:
         return False
     since = datetime.fromisoformat(flow_run["state"]["timestamp"])
@@ -100,7 +104,7 @@ def _ask(api_url: str, path: str, body: object) -> list[dict[str, Any]]:
                 answer: list[dict[str, Any]] = json.load(response)
                 return answer
         except urllib.error.HTTPError as error:
-            # Prefect Cloud answers 429 to whom it finds too busy.
+            # Prefect Cloud limits the rate of requests with status 429.
             if error.code not in (429, 503) or attempt == ATTEMPTS - 1:
                 raise
             time.sleep(min(float(error.headers.get("Retry-After", 1)), TIMEOUT_SECONDS))

@@ -24,7 +24,10 @@ SOURCE_FLOW = "flows.ingest_source.ingest_source"
 
 @dataclass(frozen=True)
 class Deployed:
-    """Ids of the deployments by name; of each thing, the properties that an operator has changed and that were kept."""
+    """Ids of the deployments by name, properties kept since an operator changed them, and names of paused deployments.
+
+    `kept` has the properties by deployment or work pool.
+    """
 
     ids: Mapping[str, UUID]
     kept: Mapping[str, Sequence[str]]
@@ -52,12 +55,12 @@ def deploy(
         name = pool or declared_pool["name"]
         is_process = _ensure_pool(client, changes, name, declared_pool)
         variables: dict[str, Any] = {"env": declared.resources.get("environment", {})}
-        # On other machines the worker's own environment has the settings.
+        # A worker on another machine takes the settings from its own environment and folder.
         if is_process and _is_here(str(client.api_url)):
             variables["working_dir"] = str((folder or Path.cwd()).resolve())
         ids = {
-            one["name"]: _register(client, changes, one, name, pool is not None, variables)
-            for one in declared.deployments
+            deployment["name"]: _register(client, changes, deployment, name, pool is not None, variables)
+            for deployment in declared.deployments
         }
         if reset:
             for deployment_id in ids.values():
@@ -70,7 +73,10 @@ def deploy(
 def _pause_undeclared(
     client: "SyncPrefectClient", changes: OperatorChanges, declared: Collection[str]
 ) -> list[str]:
-    """Pause deployments of sources that are registered, but not declared; resume those that were paused so."""
+    """Pause registered deployments of sources that are not declared; resume those that we paused and that now are.
+
+    Returns the names of the deployments that were paused now.
+    """
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 
     ours = DeploymentFilter(tags=DeploymentFilterTags(all_=["dwh", "ingest"]))
@@ -117,7 +123,7 @@ def _ensure_pool(
 
 
 def _with_fixed_command(template: dict[str, Any]) -> dict[str, Any]:
-    """The job template of a pool of processes without a command that a run could change: the worker has its own."""
+    """Remove the command from a process pool's job template: no run may set it, and the worker uses its default."""
     if not template:
         return template
     variables = template["variables"]
@@ -189,7 +195,7 @@ def _register(
             "job_variables": found.job_variables,
         }
     values = changes.merge(name, declared, current)
-    # What an operator has set, as far as the flow still has it; what is new comes from the declaration.
+    # Parameters that the flow no longer has are dropped; new ones come from the declaration.
     kept = {key: value for key, value in values["parameters"].items() if key in schema["properties"]}
     values["parameters"] = {**declared["parameters"], **kept}
     values["schedules"] = [DeploymentScheduleCreate.model_validate(one) for one in values["schedules"]]
@@ -207,7 +213,7 @@ def _register(
 
 
 def _schedule(one: Any) -> dict[str, Any]:
-    """A schedule as it is declared or as the server has it, in the same form."""
+    """Convert a declared schedule, or one of the server, to a form in which both compare equal."""
     return {
         "schedule": one.schedule.model_dump(mode="json"),
         "active": one.active,
@@ -223,7 +229,7 @@ def _set_automations(client: "SyncPrefectClient", automations: list[dict[str, An
         automation = AutomationCore.model_validate(declared)
         found = client.read_automations_by_name(automation.name)
         if found:
-            # One that an operator has switched off stays off.
+            # An automation that an operator has switched off stays off.
             enabled = automation.enabled if reset else found[0].enabled
             client.update_automation(found[0].id, automation.model_copy(update={"enabled": enabled}))
         else:

@@ -1,4 +1,4 @@
-"""The deployments that are declared in deployments/, read without Prefect."""
+"""Read the declarations of Prefect deployments, schedules and work pool in deployments/, without importing Prefect."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from warehouse.errors import DeclarationError
 from warehouse.runs.watchdog import Expectation
 
 FOLDER: Traversable = files("deployments")
-# Stands for the name of a source in the template of a source's deployment.
+# In the template for deployments of sources: replaced by the name of the source.
 PLACEHOLDER = "{source}"
 
 
@@ -55,7 +55,7 @@ def read_declarations(sources: Sequence[str], folder: Traversable = FOLDER) -> D
             deployment
             for template in templates
             for deployment in _expanded(template, sources)
-            # An entry of its own, with a schedule of its own, takes the place of the template.
+            # A source with an entry of its own, for another schedule, gets no deployment from the template.
             if deployment is template or deployment["name"] not in names
         ]
         grace = {
@@ -64,7 +64,7 @@ def read_declarations(sources: Sequence[str], folder: Traversable = FOLDER) -> D
             for name in _expanded(template, sources)
         }
         declared = Declared(deployments, {**resources, "grace_minutes": grace | resources["grace_minutes"]})
-        # Every schedule needs its grace.
+        # Raises KeyError for a schedule without grace_minutes.
         _ = declared.expectations
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         what = str(error) if isinstance(error, OSError | yaml.YAMLError) else f"{error} is missing"
@@ -76,7 +76,7 @@ def read_declarations(sources: Sequence[str], folder: Traversable = FOLDER) -> D
 
 
 def _expanded(template: Any, sources: Sequence[str]) -> list[Any]:
-    """The template once for each source, or as it is where it does not mention one."""
+    """Return the template filled in for each source, or unchanged if it has no placeholder."""
     text = json.dumps(template)
     if PLACEHOLDER not in text:
         return [template]

@@ -1,4 +1,4 @@
-"""Prefect, or plain functions where there is no Prefect server: flows and tasks read the same either way."""
+"""Decorators `flow` and `task`: of Prefect, or of plain functions with the same retries if there is no server."""
 
 import logging
 import random
@@ -25,13 +25,13 @@ R = TypeVar("R")
 # A decorated function keeps its signature, whether it becomes a Prefect object or not.
 F = TypeVar("F", bound=Callable[..., Any])
 
-# Seconds before each retry; each is varied at random, so that runs do not retry in step.
+# Seconds before each retry, varied at random by ± JITTER, so that runs do not retry at the same time.
 DELAYS = (1.0, 2.0, 4.0, 8.0)
 JITTER = 0.5
 
-# The run that this code works for; None outside of runs.
+# The run of the warehouse that this code is part of; None outside of runs.
 current_run: ContextVar[Run | None] = ContextVar("current_run", default=None)
-# The deployment that started this flow or the one that it is a step of; None where it is run by a command.
+# The deployment that started this flow, or the flow of which it is a step; None if a command started it.
 launching_deployment: ContextVar[str | None] = ContextVar("launching_deployment", default=None)
 
 _held_lines: ContextVar["HeldLines | None"] = ContextVar("held_lines", default=None)
@@ -83,7 +83,7 @@ def task(function: F) -> F:
 
 
 def task_named(run_name: str | None) -> Callable[[F], F]:
-    """Make a task that a flow runs several times: `run_name` tells its runs apart by their {parameters}."""
+    """Make a function a task that a flow runs several times; `run_name` names each run, with {parameters} filled in."""
 
     def decorate(function: F) -> F:
         if _without_prefect:
@@ -131,9 +131,9 @@ def log(message: str, level: int = logging.INFO) -> None:
 
 
 class HeldLines:
-    """Lines of a Prefect run that are kept back until the run turns out to be worth them: 500 a day find nothing new.
+    """Log lines of a Prefect run, held until it has changed something: 500 runs a day find nothing new to load.
 
-    A warning, or a run that takes longer than `PATIENCE_SECONDS`, lets all of them through at once.
+    A warning, or a run that takes longer than `PATIENCE_SECONDS`, releases all of them at once.
     """
 
     PATIENCE_SECONDS = 20.0
@@ -144,7 +144,7 @@ class HeldLines:
         self._lock = Lock()
 
     def keep(self, logger: Any, level: int, message: str) -> bool:
-        """Keep a line back; False, after all kept lines have been logged, where it is to be logged now."""
+        """Hold a line, or release all held lines and return False if the caller has to log this one now."""
         with self._lock:
             if not self._is_open and level <= logging.INFO:
                 self._lines.append((logger, level, message))
@@ -153,7 +153,7 @@ class HeldLines:
         return False
 
     def release(self) -> None:
-        """Log the kept lines, and keep none from now on."""
+        """Log the held lines, and hold none from now on."""
         with self._lock:
             self._is_open = True
             lines, self._lines = self._lines, []
@@ -161,14 +161,14 @@ class HeldLines:
             logger.log(level, message)
 
     def drop(self) -> None:
-        """Forget the kept lines, and keep none from now on."""
+        """Discard the held lines, and hold none from now on."""
         with self._lock:
             self._is_open, self._lines = True, []
 
 
 @contextmanager
 def held_lines() -> Iterator[HeldLines]:
-    """Keep back the lines that are logged to Prefect within the block; what is still kept at its end is logged."""
+    """Hold the lines that are logged to Prefect within the block; those still held at its end are logged."""
     held = HeldLines()
     timer = Timer(held.PATIENCE_SECONDS, held.release)
     timer.daemon = True
@@ -183,8 +183,8 @@ def held_lines() -> Iterator[HeldLines]:
 
 
 def is_tracked() -> bool:
-    """Whether this code runs inside a Prefect flow run."""
-    # Who runs inside a flow run of Prefect has imported it.
+    """Return whether this code runs inside a Prefect flow run."""
+    # Do not import Prefect, which takes long, just to find out: inside a flow run it has been imported.
     if "prefect" not in sys.modules:
         return False
     from prefect.context import FlowRunContext
@@ -228,10 +228,10 @@ def pause_before(attempt: int) -> float:
 
 
 def _end_in_states(function: Callable[P, R]) -> Callable[P, R]:
-    """End in a state of its own name what is no failure of the program.
+    """Return a Prefect state with a name of its own if a flow was skipped, or stopped on purpose.
 
-    A deployment's run whose lock another run holds is Completed (Skipped). What a quality gate, a threshold or a
-    comparison stops is Failed under the error's name, as Delete threshold exceeded.
+    A deployment's run ends as Completed (Skipped) if another run holds its lock. A run that a quality gate, a threshold
+    or a comparison stops ends as Failed under the error's name, as Delete threshold exceeded.
     """
 
     @wraps(function)
@@ -259,9 +259,9 @@ def _end_in_states(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def state_name(error: Exception) -> str:
-    """Name of the state in which a run ends that is stopped by `error`, as Delete threshold exceeded.
+    """Name the state of a run that was stopped by `error`, as Delete threshold exceeded.
 
-    A flow whose steps were stopped ends as they did, or as Stopped where they ended differently.
+    A flow with several stopped steps gets the name that they share, or Stopped if their names differ.
     """
     if isinstance(error, StepsFailed):
         names = {state_name(step) for step in error.failed.values()}

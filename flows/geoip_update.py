@@ -19,7 +19,7 @@ def geoip_update() -> geoip.Update:
 
 @task
 def fetch_database(run: Run, settings: Settings) -> geoip.Update:
-    """Fetch, check and swap; on any error the database in use stays."""
+    """Fetch the newest database, check it, and put it in use; on any error the old one stays in use."""
     ensure_alive(run)
     updated = geoip.update(settings)
     add_parameters(run, fetched=str(updated))

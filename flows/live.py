@@ -1,4 +1,4 @@
-"""Live: keep the star up to date with its sources in one process that stays, without Prefect."""
+"""Live loading: one long-running process, without Prefect, publishes changes of the sources within a second."""
 
 from collections.abc import Sequence
 from threading import Event, Thread
@@ -47,7 +47,7 @@ def go_live(names: Sequence[str] = (), *, stop: Event | None = None) -> None:
             loop.run()
         except BaseException as error:
             ended.append(error)
-            # One that cannot work ends the process: whoever started it has to know.
+            # End the whole process, so that its supervisor or user sees the error of this loop.
             stop.set()
 
     threads = [
@@ -73,7 +73,7 @@ def go_live(names: Sequence[str] = (), *, stop: Event | None = None) -> None:
 
 
 def resume_live(names: Sequence[str] = ()) -> list[str]:
-    """Let live load again what an undo took back; returns the sources that were held back."""
+    """Resume live loading that an undo has paused; returns the names of the sources that were paused."""
     settings = with_urls(Settings.load())
     ensure_migrated(settings.warehouse)
     with connect(settings.warehouse, autocommit=True) as connection:
@@ -81,11 +81,11 @@ def resume_live(names: Sequence[str] = ()) -> list[str]:
 
 
 def _sources(settings: Settings, names: Sequence[str]) -> list[Source]:
-    found = [
+    declared = [
         read_declaration(find_source(name, settings.sources)) for name in names or loaded_sources(settings)
     ]
-    if feeds := [source.name for source in found if source.feed and names]:
+    if feeds := [source.name for source in declared if source.feed and names]:
         raise WrongParameters(
             f"{', '.join(feeds)} is read from files.", hint="Live reads databases; files come by `dwh run`."
         )
-    return [source for source in found if not source.feed]
+    return [source for source in declared if not source.feed]

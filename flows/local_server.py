@@ -1,6 +1,6 @@
 """The local stack's Prefect server, behind the origin guard: `python -m flows.local_server PORT`.
 
-It does what `prefect server start --host 127.0.0.1` does, which has no place for a layer around its app.
+It does what `prefect server start --host 127.0.0.1` does; that command cannot wrap the app in a middleware.
 """
 
 import sys

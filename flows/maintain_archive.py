@@ -1,4 +1,4 @@
-"""Flow maintain-archive: add what waits for the archive, compact its tables, remove what nothing names."""
+"""Flow maintain-archive: archive pending batches, compact the Delta tables, and remove files that are not in use."""
 
 from flows.databases import with_urls
 from flows.engine import flow, log
@@ -15,7 +15,7 @@ NAME = "maintain-archive"
 
 @flow(NAME)
 def maintain_archive() -> Maintained:
-    """Add what waits for the archive, merge small files, and remove files that no version and no batch names."""
+    """Archive pending batches, merge small files, and remove files that no table version or batch uses."""
     settings = with_urls(Settings.load())
 
     def work(run: Run) -> Maintained:

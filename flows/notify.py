@@ -27,7 +27,7 @@ def _ui_url() -> str | None:
 
 
 def ui_of(api_url: str | None) -> str | None:
-    """The UI that belongs to an API's URL: that of a workspace in Prefect Cloud, or of the server."""
+    """Derive the URL of Prefect's UI (of a Cloud workspace, or of the server) from that of its API."""
     workspace = re.match(
         r"https://api\.prefect\.cloud/api/accounts/([^/]+)/workspaces/([^/]+)", api_url or ""
     )

@@ -1,7 +1,7 @@
-"""What an operator has changed on a Prefect server since the last deployment: it stays as it is.
+"""Find properties of deployments and work pools that an operator has changed on the Prefect server, to keep them.
 
-The server remembers by hash, in variables, what was declared when a thing was deployed. A property that it now has
-otherwise, and that is not what is declared today either, somebody has changed there.
+Each deployment stores hashes of the declared properties in variables of the server. If a property now differs both from
+that hash and from today's declaration, an operator has changed it.
 """
 
 import json
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 PREFIX: Final = "dwh_deployed_"
-# Of a deployment that we have paused, as its source is gone: it is resumed when the source is back.
+# Marks a deployment that we paused since its source is gone: it is resumed when the source is back.
 PAUSED_BY_US: Final = "paused_by_us"
 
 Values = Mapping[str, Any]
 
 
 class OperatorChanges:
-    """Decides property by property between what is declared and what the server has; `reset` takes what is declared.
+    """Chooses for each property between the declared value and that of the server; `reset` takes the declared one.
 
-    `kept` names the properties of each thing that an operator has changed.
+    `kept` has, by the name of the deployment or pool, the properties that an operator has changed.
     """
 
     def __init__(self, client: "SyncPrefectClient", *, reset: bool = False) -> None:
         self._client, self._reset = client, reset
-        # By variable, what the server has; None where it has none.
+        # Cache of the server's variables by name; None for one that does not exist.
         self._known: dict[str, dict[str, str] | None] = {}
         self.kept: dict[str, list[str]] = {}
 
     def merge(self, name: str, declared: Values, current: Values | None) -> dict[str, Any]:
-        """Values to deploy as `name`: the declared ones, but the current ones where an operator has changed them."""
+        """Return the values to deploy as `name`: the declared ones, except those that an operator has changed."""
         deployed, values, hashes = self.deployed(name), dict(declared), {}
         for key, value in declared.items():
             hashes[key] = _hash(value)
@@ -41,17 +41,17 @@ class OperatorChanges:
                 continue
             values[key] = current[key]
             self.kept.setdefault(name, []).append(key)
-            # Changed it remains, whatever is declared next.
+            # Keep the hash of what was deployed before the change: the property still counts as changed next time.
             hashes[key] = deployed.get(key, "")
         self.remember(name, {**deployed, **hashes})
         return values
 
     def deployed(self, name: str) -> dict[str, str]:
-        """What the server remembers of the last deployment of `name`: a hash by property."""
+        """Read the hashes, by property, that the last deployment of `name` stored on the server."""
         return dict(self._read(_variable(name)) or {})
 
     def remember(self, name: str, hashes: Mapping[str, str]) -> None:
-        """Have the server remember what is deployed as `name`."""
+        """Store the hashes of what is deployed as `name` on the server."""
         from prefect.client.schemas.actions import VariableCreate, VariableUpdate
 
         variable, fresh = _variable(name), dict(hashes)

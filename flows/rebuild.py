@@ -1,4 +1,4 @@
-"""Flow rebuild: rebuild tables from the archive, compare them with the live ones, and put right what differs."""
+"""Flow rebuild: rebuild tables from the archive, compare them with the live ones, and correct what differs."""
 
 from collections.abc import Sequence
 
@@ -23,10 +23,10 @@ NAME = "rebuild"
 
 @flow(NAME)
 def rebuild(tables: list[str] | None = None, as_of: int | None = None) -> FlowResult:
-    """Rebuild tables from archive and landing files; rows that are as they should be are not touched.
+    """Rebuild tables from archive and landing files; rows that are already correct are not touched.
 
     An empty warehouse, as after the loss of its database, takes over the archive's runs first. Mirrors and star are put
-    in place in one transaction; then files of web logs are loaded again of which requests are missing.
+    in place in one transaction; then web-log files with missing requests are loaded again.
 
     Args:
         tables: Mirrors, dimensions and facts, as raw.shop_customer, dwh.dim_customer or customer; unset: all.
@@ -36,20 +36,20 @@ def rebuild(tables: list[str] | None = None, as_of: int | None = None) -> FlowRe
     settings = with_urls(Settings.load())
     archive = Archive.of(settings)
     if tables is not None:
-        tables = [full_name(one) for one in tables]
+        tables = [full_name(table) for table in tables]
     if tables is None and as_of is None:
         take_over(settings.warehouse, archive, log)
 
-    wanted = None if tables is None else sorted({*tables} - WEBLOG_TABLES)
-    of_weblogs = sorted(WEBLOG_TABLES if tables is None else WEBLOG_TABLES & {*tables})
+    other_tables = None if tables is None else sorted({*tables} - WEBLOG_TABLES)
+    weblog_tables = sorted(WEBLOG_TABLES if tables is None else WEBLOG_TABLES & {*tables})
 
     def work(run: Run) -> FlowResult:
         if as_of is not None:
             return FlowResult(NAME, run.run_id, build_past(run, archive, settings, tables, as_of))
-        verdicts = rebuild_tables(run, archive, settings, wanted)
-        if of_weblogs and has_weblogs(run.connection):
-            # Those that are named are loaded again as a whole.
-            every_file = tables is not None and not WEBLOG_AGGREGATES.issuperset(of_weblogs)
+        verdicts = rebuild_tables(run, archive, settings, other_tables)
+        if weblog_tables and has_weblogs(run.connection):
+            # If a web-log table other than an aggregate is named, every file is loaded again.
+            every_file = tables is not None and not WEBLOG_AGGREGATES.issuperset(weblog_tables)
             verdicts += rebuild_requests(run, settings, every_file)
         loads = refresh_marts(run) if any(one.rows_differing for one in verdicts) else ()
         return FlowResult(NAME, run.run_id, loads, verdicts=verdicts)
@@ -82,7 +82,7 @@ def rebuild_tables(
 
 @task
 def rebuild_requests(run: Run, settings: Settings, every_file: bool) -> tuple[Verdict, ...]:
-    """Load the files of web logs again of which requests are missing, or every file."""
+    """Load web-log files with missing requests, or every file, again."""
     ensure_alive(run)
     from warehouse.rebuild.weblogs import rebuild_weblogs
 
@@ -91,6 +91,6 @@ def rebuild_requests(run: Run, settings: Settings, every_file: bool) -> tuple[Ve
 
 @task
 def refresh_marts(run: Run) -> tuple[Load, ...]:
-    """Refresh the stored marts by what has come back."""
+    """Refresh the stored marts after the rebuild has corrected rows."""
     ensure_alive(run)
     return marts.refresh(run)

@@ -35,15 +35,15 @@ def reconcile(repair: bool = False, sources: list[str] | None = None) -> FlowRes
             has a landing folder, and the web logs.
     """
     settings = with_urls(Settings.load())
-    wanted = sources or [*sources_with_url(settings), *landed_feeds(settings), FEED]
-    for name in wanted:
+    names = sources or [*sources_with_url(settings), *landed_feeds(settings), FEED]
+    for name in names:
         if name != FEED and not is_feed(find_source(name, settings.sources)):
             settings.source_url(name)
 
     def compare(run: Run) -> FlowResult:
         verdicts: list[Verdict] = []
         failed: dict[str, Exception] = {}
-        for name in wanted:
+        for name in names:
             try:
                 with explain_refusals(without_password(settings.warehouse)):
                     if name == FEED:
@@ -65,16 +65,16 @@ def reconcile(repair: bool = False, sources: list[str] | None = None) -> FlowRes
                 raise
             failed["the rest"] = differences
         if failed:
-            raise StepsFailed(failed, of=len(wanted), verdicts=verdicts)
+            raise StepsFailed(failed, of=len(names), verdicts=verdicts)
         return FlowResult(NAME, run.run_id, verdicts=verdicts)
 
-    parameters = {"repair": repair, "sources": wanted}
+    parameters = {"repair": repair, "sources": names}
     return run_locked(settings.warehouse, NAME, compare, lock=NAME, parameters=parameters)
 
 
 @task
 def reconcile_source(run: Run, source: Source, settings: Settings, repair: bool) -> Sequence[Verdict]:
-    """Source, mirrors, star and stored marts."""
+    """Compare a source with its mirrors, these with the star, and the star with the stored marts."""
     ensure_alive(run)
     return engine.reconcile_source(
         run,
@@ -88,13 +88,13 @@ def reconcile_source(run: Run, source: Source, settings: Settings, repair: bool)
 
 @task
 def reconcile_feed(run: Run, source: Source, repair: bool) -> Sequence[Verdict]:
-    """Counts of a feed's files, its star and stored marts."""
+    """Compare the record counts of a feed's files, its rows in the star, and the stored marts."""
     ensure_alive(run)
     return engine.reconcile_feed(run, source, repair=repair, progress=log)
 
 
 @task
 def reconcile_weblogs(run: Run, repair: bool) -> Sequence[Verdict]:
-    """Files of the web logs, their fact, and what is counted of it."""
+    """Compare the web-log files, dwh.fact_weblog, and the aggregates of it."""
     ensure_alive(run)
     return engine.reconcile_weblog_files(run, repair=repair, progress=log)

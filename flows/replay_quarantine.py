@@ -1,4 +1,4 @@
-"""Replay and discard what waits in quarantine, each as a run of its own, under the lock of its source."""
+"""Replay or discard entries of the quarantine: a run of its own for each source, under that source's lock."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ REPLAY, DISCARD = "replay-quarantine", "discard-quarantine"
 
 @dataclass(frozen=True)
 class Replayed:
-    """What a replay of one source's entries did, or would do: how many it judged again, and how many passed."""
+    """Result of a replay, or its dry run, for one source: how many entries it judged again, and how many passed."""
 
     source: str
     run_id: int
@@ -51,7 +51,7 @@ class Replayed:
 def replay(selection: Selection, *, edited: bytes | None = None, dry_run: bool = False) -> list[Replayed]:
     """Judge the selected entries once more and load those that pass, one run for each source.
 
-    `edited` is the record as it was corrected by hand, of the only selected entry.
+    `edited` is the corrected record of the selected entry, of which there may be only one.
 
     Raises:
         WrongParameters: nothing is selected, or the selected entry cannot be corrected here or by this record.
@@ -62,7 +62,7 @@ def replay(selection: Selection, *, edited: bytes | None = None, dry_run: bool =
         chosen = find_waiting(connection, selection)
         if edited is not None:
             _ensure_readable(edited)
-            # Whether it can be corrected; it is once no other run can have read it.
+            # Check early that the entry can be corrected, and roll back: _replay corrects it under the source's lock.
             with connection.transaction(force_rollback=True):
                 edit_record(connection, chosen, edited)
         runs = {source: run_ids_of(connection, ids) for source, ids in chosen.items()}
@@ -136,7 +136,7 @@ def discard_entries(selection: Selection, reason: str) -> int:
 
         def work(run: Run, ids: Sequence[int] = ids) -> int:
             with run.session("discard") as writer:
-                # Before its rows are locked: publishing takes the locks in this order.
+                # Lock the star before the entries' rows, in the order in which publishing locks, to avoid deadlocks.
                 transaction_lock(writer, STAR_LOCK, log)
                 discarded = discard(writer, run.run_id, ids, reason)
                 if run.is_archived:

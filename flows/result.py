@@ -1,4 +1,4 @@
-"""What a flow returns: counts and verdicts, never rows."""
+"""Result of a flow run: counts, checks and verdicts by table; of a dry run, example rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ class FlowResult:
     verifications: Sequence[Verification] = ()
     verdicts: Sequence[Verdict] = ()
     steps: "Sequence[FlowResult]" = ()
-    # Of a dry run: rows that it would have changed.
+    # In a dry run: examples of rows that it would have changed.
     examples: Sequence[Example] = ()
     dry_run: bool = False
     # Files of the landing folder that were not read.
     unread_files: Sequence[UnreadFile] = ()
-    # Runs that were taken back.
+    # Ids of the runs that an undo has undone.
     undone: Sequence[int] = ()
 
     @property

@@ -1,4 +1,4 @@
-"""Run work under a lock: its row in the audit trail, its lock, its artifacts in Prefect and its mail."""
+"""Do work as a run: record it in audit.run, hold a lock, start again if connections break, create artifacts, mail."""
 
 import logging
 import time
@@ -22,7 +22,7 @@ from warehouse.settings import Settings
 
 R = TypeVar("R")
 
-# How long a server may take to notice that a connection is lost, and to free its locks.
+# How long a server may take to notice that our connection is lost, and to release its locks.
 LINGERING_SECONDS = 60.0
 # A step of another flow waits for the lock this long; a flow that is started by itself fails at once.
 STEP_PATIENCE_SECONDS = 900.0
@@ -39,21 +39,22 @@ def run_locked(
     dry_run: bool = False,
     before_lock: Callable[[Run], None] = lambda _: None,
 ) -> R:
-    """Do `work` as a run of `flow` that holds `lock`, alone or, if `shared`, together with others that share it.
+    """Do `work` as a run of `flow` that holds `lock`, exclusively or, if `shared`, together with others that share it.
 
-    The locks of a run belong to its own connection. If that breaks, everything starts again as a new run: another run
-    may have loaded the same source meanwhile, so what was staged is worthless. A `dry_run` takes the same locks, is
-    rolled back and sends no mail. `before_lock` is done while others may still hold the lock.
+    The locks of a run belong to its connection. If that breaks, the work starts again as a new run: another run may
+    have loaded the same source meanwhile, so that the staged rows are outdated. A `dry_run` takes the same locks, is
+    rolled back and sends no mail. `before_lock` is called before the lock is taken, which others may still hold.
 
     Raises:
-        LockHeld: another run holds it.
-        SchemaOutdated: the warehouse lacks migrations of this code.
+        LockHeld: another run holds the lock.
+        SchemaOutdated: migrations of this code have not been applied to the warehouse.
     """
     attempt, wait_seconds = 0, STEP_PATIENCE_SECONDS if current_run.get() else 0.0
     while True:
         begun = False
         try:
-            # No mail: whoever holds the lock does the work, a lost run starts again, whoever undoes sees the refusal.
+            # Errors without mail: the holder of the lock does the work, a lost run starts again, and a user who undoes
+            # a run sees the refusal.
             unreported = (LockHeld, UndoRefused, *((RunLost,) if attempt < len(DELAYS) else ()))
             with _run(
                 warehouse_url, flow, lock, shared, parameters, wait_seconds, unreported, dry_run, before_lock
@@ -62,13 +63,13 @@ def run_locked(
                 try:
                     return work(run)
                 except WarehouseError as error:
-                    # For the UI, the audit trail and the mail alike.
+                    # Prefect's UI, the audit trail and the mail all show this hint.
                     error.hint = add_ui_steps(error.hint)
                     raise
                 except Exception:
                     raise
                 except BaseException as stop:
-                    # Ctrl-C, or a signal: of Prefect, or of whoever stops the worker.
+                    # Ctrl-C, or a signal by which Prefect cancels the run or its worker is stopped.
                     if status_of(stop) == "cancelled":
                         log(f"Run {run.run_id} is cancelled: {summarize_error(stop)}.", logging.WARNING)
                     raise

@@ -1,4 +1,4 @@
-"""Lineage in Prefect: each table that a run changed is a task of its page that materializes an asset."""
+"""Lineage in Prefect: show each table that a run changed as a task of the flow run that materializes an asset."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 from warehouse.sources.lineage import Lineage
 
 COUNTS = ("read", "inserted", "updated", "expired", "deleted", "quarantined")
-# Characters that keys of assets may not have.
+# Characters that Prefect does not allow in an asset's key.
 NOT_IN_KEYS = re.compile(r"[^\w:/.@+-]")
 
 Span = tuple[datetime, datetime]
@@ -21,10 +21,10 @@ def changes(load: Row) -> int:
 
 
 def load_spans(loads: Sequence[Row], started_at: datetime) -> dict[str, Span]:
-    """When each table was loaded in a run that began at `started_at`.
+    """Estimate from when to when each table was loaded in a run that began at `started_at`.
 
-    Loads of one transaction are recorded together at its end, in the order in which they were made: each ends where the
-    next one begins, and takes its seconds.
+    All loads of a transaction are recorded at its end, in the order in which they were made. So each is taken to end
+    when the next one begins, and to last its recorded seconds.
     """
     spans: dict[str, Span] = {}
     next_begin = None
@@ -37,10 +37,10 @@ def load_spans(loads: Sequence[Row], started_at: datetime) -> dict[str, Span]:
 
 
 def show_tables(run: Row, place: str, loads: Sequence[Row], origins: Lineage) -> None:
-    """Show each table that the run changed as a task at the time of its load, downstream of what it was made from.
+    """Show each table that the run changed as a task at the time of its load, downstream of its source tables.
 
-    The graph on the run's page shows the lineage; Prefect Cloud also has a page for each asset. The tasks have ended
-    already: the server is told of their last state alone, as one event.
+    The graph on the run's page shows the lineage; Prefect Cloud also has a page for each asset. The loads have already
+    ended, so the server gets one event for each task, with its final state.
     """
     from uuid import uuid4
 
@@ -88,7 +88,7 @@ def show_tables(run: Row, place: str, loads: Sequence[Row], origins: Lineage) ->
             related=[AssetContext.asset_as_related(asset(source)) for source in sources],
             payload=rows,
         )
-    # Each once, however many tables were made from it.
+    # One event for each source table, however many tables were made from it.
     for source in sorted({source for table in counts for source in origins.get(table, ())} - counts.keys()):
         emit_event(
             event="prefect.asset.referenced",

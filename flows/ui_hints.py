@@ -1,4 +1,4 @@
-"""Say in a hint where the Prefect UI has what its commands do: there it is read, and in mails, without a terminal."""
+"""Add to an error's hint where the Prefect UI has what its commands do: people read it there, without a terminal."""
 
 import inspect
 import re
@@ -11,7 +11,7 @@ from flows.engine import launching_deployment
 from warehouse.errors import WarehouseError
 from warehouse.settings import Settings
 
-# Deployments that do what a command does, by its words after `dwh`. `dwh run NAME` of a source is ingest-NAME.
+# The deployment that does what a command does, by the command's words after `dwh`. `dwh run SOURCE` is ingest-SOURCE.
 _DEPLOYMENTS = {
     "run daily": "daily-warehouse",
     "run weblogs": "ingest-weblogs",
@@ -27,14 +27,14 @@ _DEPLOYMENTS = {
     "export": "export-tables",
     "report": "publish-report",
 }
-# A command, or an option that stands alone: "run it again with --confirm-deletes".
+# Matches a command in backquotes, or an option alone, as in "run it again with --confirm-deletes".
 _NAMED = re.compile(r"`dwh\s([^`]+)`|(?<![\w`-])`?(--[a-z][a-z-]+)")
 
 
 def add_ui_steps(hint: str) -> str:
-    """Add to a hint the deployments, and the switches of their forms, that do what it names.
+    """Add to a hint the deployments, and the switches in their forms, that do what its commands do.
 
-    Only where a deployment's run meets it: who started a command reads it at a terminal.
+    Hints of runs that no deployment started stay unchanged: those are read at a terminal.
     """
     own = launching_deployment.get()
     if own is None or "In Prefect:" in hint:
@@ -42,7 +42,7 @@ def add_ui_steps(hint: str) -> str:
     try:
         declared = read_declarations(loaded_sources(Settings.load())).deployments
     except WarehouseError:
-        # The hint is about another error.
+        # The declarations cannot be read, which is not the error that this hint is about.
         return hint
     entrypoints = {one["name"]: one["entrypoint"] for one in declared}
     steps: dict[str, None] = {}
@@ -70,8 +70,8 @@ def _deployment_of(words: Sequence[str]) -> str:
 
 
 def _switches(entrypoint: str) -> Collection[str]:
-    """Names in the form of a flow that are on or off."""
+    """Return the names of a flow's boolean parameters, which are switches in its form."""
     module, _, name = entrypoint.rpartition(".")
     function = getattr(import_module(module), name)
     parameters = inspect.signature(getattr(function, "fn", function)).parameters.values()
-    return [one.name for one in parameters if isinstance(one.default, bool)]
+    return [parameter.name for parameter in parameters if isinstance(parameter.default, bool)]

@@ -1,4 +1,7 @@
-"""One round of the watchdog, which needs no Prefect server: dead runs, what is late, mail, retention, the monitor."""
+"""One round of the watchdog: mark dead runs, mail about late flows, prune audit rows, call the heartbeat monitor.
+
+It needs no Prefect server.
+"""
 
 import logging
 import urllib.request
@@ -39,15 +42,15 @@ def watch_round() -> Watched:
     """Mark runs whose process is gone as crashed, mail what is late, send queued mail, and call the monitor.
 
     Raises:
-        ConnectionFailed, AccessRefused: the warehouse is down; that is mailed, and again each DWH_REMINDER_HOURS.
+        ConnectionFailed, AccessRefused: the warehouse is down. A mail is sent at once and every DWH_REMINDER_HOURS.
     """
-    # Nothing is started here: a database that is down is to be reported, not started in passing.
+    # Do not start the embedded server: a database that is down has to be reported.
     settings = with_urls(Settings.load(), start=False)
     url = settings.warehouse
     if not (sources := sources_with_url(settings)):
         log("no source has a URL here: that loads of sources are late is not noticed", logging.WARNING)
     declared = read_declarations(sources)
-    # This is a round of it. That rounds stop is noticed by the monitor of DWH_HEARTBEAT_URL, which is called no more.
+    # The watchdog cannot report its own delay: the monitor of DWH_HEARTBEAT_URL does, when it is no longer called.
     expectations = [expected for expected in declared.expectations if expected.flow != NAME]
 
     def look(run: Run) -> Watched:
@@ -82,7 +85,7 @@ def watch_round() -> Watched:
 
 
 def _call_monitor(settings: Settings) -> None:
-    """Call DWH_HEARTBEAT_URL: a monitor elsewhere notices when the calls stop, as where mail is not delivered."""
+    """Call DWH_HEARTBEAT_URL, unless mail cannot be delivered: the external monitor alerts when the calls stop."""
     if settings.heartbeat_url is None:
         return
     with connect(settings.warehouse, autocommit=True) as connection:
@@ -95,14 +98,14 @@ def _call_monitor(settings: Settings) -> None:
         with urllib.request.urlopen(settings.heartbeat_url.get_secret_value(), timeout=TIMEOUT_SECONDS):
             pass
     except (OSError, ValueError) as error:
-        # Without the URL: it is the monitor's password.
+        # Do not log the URL: anybody who knows it can call the monitor.
         log(f"the monitor of DWH_HEARTBEAT_URL cannot be called: {type(error).__name__}", logging.WARNING)
 
 
 def _mail_that_warehouse_is_down(settings: Settings, error: WarehouseError) -> None:
-    """Mail that the warehouse is down, and again while it stays so: its outbox is down with it.
+    """Mail that the warehouse is down, and remind while it stays so; directly, since the outbox is in the warehouse.
 
-    The marker holds since when; it was last written when the last mail was sent.
+    The marker file holds the time since when it is down; its modification time is that of the last mail.
     """
     marker = _marker(settings)
     mailbox = Mailbox.of(settings)

@@ -1,6 +1,6 @@
-"""A process worker that drains: when stopped, it takes no new runs, lets those at work finish, and cancels the rest.
+"""A Prefect process worker with graceful shutdown: it takes no new runs, lets running ones finish, cancels the rest.
 
-Prefect's own kills its runs at once, which then count as crashed. `python -m flows.worker POOL NAME SECONDS`.
+Prefect's own worker kills its runs at once, and they count as crashed. `python -m flows.worker POOL NAME SECONDS`.
 """
 
 import asyncio
@@ -25,16 +25,16 @@ from prefect.client.schemas.objects import StateType
 from prefect.states import Cancelling, Crashed
 from prefect.workers.process import ProcessWorker
 
-# How long a cancelled run has to roll back and to say so.
+# How long a cancelled run may take to roll back and to report its state.
 CANCEL_SECONDS = 30.0
 POLL_SECONDS = 0.2
 
 with warnings.catch_warnings():
-    # It takes the place of Prefect's worker of that type.
+    # Prefect warns that this class replaces its own worker of type "process".
     warnings.simplefilter("ignore", UserWarning)
 
     class DrainingWorker(ProcessWorker):
-        """Prefect's process worker, which knows its runs, can stop taking more, and frees what it left when killed."""
+        """A process worker that can drain, and that frees the slots of runs that were killed with its predecessor."""
 
         type = "process"
 
@@ -46,7 +46,7 @@ with warnings.catch_warnings():
 
         @property
         def at_work(self) -> set[UUID]:
-            """Flow runs that it has taken and that have not ended."""
+            """Ids of the flow runs that it has taken and that have not ended."""
             return self._submitting_flow_run_ids | self._running
 
         async def get_and_submit_flow_runs(self) -> list[Any]:
@@ -65,7 +65,7 @@ with warnings.catch_warnings():
                 self._running.discard(flow_run.id)
 
         async def _free_dead_runs(self) -> None:
-            """Mark runs as crashed that were killed with a worker of this name: they would hold their slots on."""
+            """Mark runs that were killed with a worker of this name as crashed, so that they free their slots."""
             taken = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
             flow_runs = await self.client.read_flow_runs(
                 flow_run_filter=FlowRunFilter(
@@ -81,7 +81,7 @@ with warnings.catch_warnings():
                     await self.client.set_flow_run_state(flow_run.id, Crashed(message=message), force=True)
 
         async def drain(self, grace_seconds: float, is_hurried: Callable[[], bool]) -> None:
-            """Take no more runs, wait for those at work for so many seconds, then cancel them and see them end."""
+            """Take no more runs, wait `grace_seconds` for those at work, then cancel them and wait for their end."""
             self._is_draining = True
             until = time.monotonic() + grace_seconds
             while self.at_work and time.monotonic() < until and not is_hurried():
@@ -96,7 +96,10 @@ with warnings.catch_warnings():
 
 
 def _is_older_process(pid: str) -> bool:
-    """Whether a process of this number is there and is not one of this worker's own, as after a container's restart."""
+    """Return whether process `pid` exists and is older than this worker.
+
+    After a container's restart, processes of this worker may have the pids of its predecessor's runs.
+    """
     try:
         return psutil.Process(int(pid)).create_time() < psutil.Process().create_time()
     except (psutil.NoSuchProcess, ValueError):
@@ -110,7 +113,7 @@ async def work(pool: str, name: str | None, grace_seconds: float, *, healthcheck
         pool: Work pool whose runs it takes.
         name: Name under which the pool lists it.
         grace_seconds: How long runs at work may go on after the signal.
-        healthcheck: Answer at /health of PREFECT_WORKER_WEBSERVER_PORT whether it still asks for runs.
+        healthcheck: Serve /health on PREFECT_WORKER_WEBSERVER_PORT, which reports whether it still polls for runs.
     """
     worker = DrainingWorker(work_pool_name=pool, name=name)
     signals, is_stopped = list[int](), asyncio.Event()
