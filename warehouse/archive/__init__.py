@@ -1,1 +1,1 @@
-"""The archive: Delta tables of every captured batch, and of what batches cannot give back, below the lake."""
+"""The archive: Delta tables below the lake with every captured batch, dimensions, quarantine and the audit trail."""

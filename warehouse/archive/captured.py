@@ -37,7 +37,7 @@ from warehouse.extract.staging_tables import batch_table, deleted_table
 from warehouse.runs.audit import Run
 from warehouse.sources.source import Table
 
-# A batch with no more rows, and little that is stored out of line, is kept in the warehouse until it is added.
+# Batches up to this many rows, with at most SMALL_BYTES in TOAST, wait as rows in the warehouse, not as files.
 SMALL_ROWS: Final = 10_000
 SMALL_BYTES: Final = 1024 * 1024
 
@@ -47,9 +47,9 @@ _ONE_ROW: Final = sql.SQL("(values (1)) as one")
 
 @dataclass(frozen=True)
 class _Part:
-    """Rows of a batch: their operation, of which columns they have values, and where they are."""
+    """Rows of a batch: their operation, the columns that have values, and the table or query to read them from."""
 
-    # The same for all rows, or an expression.
+    # A text is the operation of all rows; SQL is evaluated for each row.
     operation: str | sql.Composable
     columns: Sequence[str]
     rows: sql.Composable
@@ -58,7 +58,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class WrittenBatch:
-    """A batch whose files are written: no reader sees them before it is published and added."""
+    """A batch whose Parquet files are written. Readers see them only after the batch is committed to Delta."""
 
     batch_id: int
     files: Sequence[ParquetFile]
@@ -68,7 +68,7 @@ Written = Mapping[tuple[Table, Kind], WrittenBatch]
 
 
 class BatchFiles:
-    """Files of a run's large batches, written by a thread beside the staging of the next tables."""
+    """Parquet files of a run's large batches, written by a background thread while the next tables are staged."""
 
     def __init__(
         self, run: Run, open_archive: Callable[[], Archive], progress: Progress, *, is_near: bool
@@ -81,12 +81,11 @@ class BatchFiles:
 
     @cached_property
     def archive(self) -> Archive:
-        """The archive, opened when there are rows for it: to import a client of an object store takes a while."""
+        """The archive, opened at the first large batch: importing an object store's client is slow."""
         return self._open_archive()
 
     def add(self, staged: StagedTable, snapshot: Snapshot) -> None:
-        """Write the files of a batch that is staged and committed, if it is large; of a batch that is known already,
-        nothing."""
+        """Start writing the files of a staged, committed batch if it is large. Repeated calls have no effect."""
         if not _is_read(staged):
             return
         if staged.before is not None:
@@ -95,31 +94,31 @@ class BatchFiles:
             self._submit(staged, kind_of(staged), snapshot)
 
     def begin_publish(self, staged: Staged) -> Callable[[], Written]:
-        """What waits for all files while the star is locked.
+        """Return a function that waits for all files and returns them; the caller calls it with the star locked.
 
-        Those of batches that become mirrors have to be there before the merge, and those of an archive beyond a network
-        may be long in coming: they are awaited here, since nobody is to wait for the star meanwhile.
+        If a staging table is to become the mirror (its rows must be read before the merge), or the archive is on an
+        object store (writes may be slow), wait here instead, before the star is locked.
         """
         if self.is_near and not any(map(becomes_mirror, staged.tables)):
             return self.finish
         return partial(dict, self.finish())
 
     def finish(self) -> Written:
-        """Wait for all files. Left out are small batches, and those that could not be written: their rows are kept."""
+        """Wait for all files. Small and failed batches are not in the result: their rows wait in the warehouse."""
         written = {}
         for (table, kind), pending in self._pending.items():
             try:
                 if batch := pending.result():
                     written[table, kind] = batch
             except Exception as error:
-                # Whatever it is, the run goes on: the rows are still in staging.
+                # No archive error fails the run: the rows are still in staging and are kept in the warehouse.
                 self.progress(
                     f"{table.name}: its rows wait in the warehouse for the archive. {summarize_error(error)}"
                 )
         return written
 
     def close(self) -> None:
-        """Wait for what is being written, and begin nothing more."""
+        """Wait for the file that is being written, and cancel the others."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         if self._session is not None:
             self._session.close()
@@ -135,7 +134,7 @@ class BatchFiles:
         try:
             return self._write_batch(staged, kind, snapshot)
         except ArchiveUnreachable:
-            # Each try may take its time to fail.
+            # Do not try again in this run: every attempt may wait for a timeout.
             self._is_away = True
             raise
 
@@ -170,7 +169,7 @@ class BatchFiles:
         )
 
     def _connect(self) -> psycopg.Connection:
-        """The thread's session: one for all tables, since most have nothing to write."""
+        """Return the background thread's database session, shared by all tables."""
         if self._session is None or self._session.closed:
             self._session = connect(self.run.warehouse_url, autocommit=True, application_name="dwh archive")
         return self._session
@@ -180,8 +179,10 @@ class BatchFiles:
 def batch_files(
     run: Run, open_archive: Callable[[], Archive], progress: Progress, *, is_near: bool = True
 ) -> Iterator[BatchFiles | None]:
-    """Files of the large batches of `run`; None where nothing is archived. Whether the archive `is_near`: in a folder
-    of this machine."""
+    """Write the large batches of `run` to files in the background; yields None if the run is not archived.
+
+    `is_near` is true if the archive is a local folder.
+    """
     if not run.is_archived:
         yield None
         return
@@ -193,10 +194,10 @@ def batch_files(
 
 
 def publish_batches(connection: psycopg.Connection, run_id: int, staged: Staged, written: Written) -> bool:
-    """Publish the batches of a staged source for the archive, before they are merged unless they `outlive_merge`.
+    """Publish the batches of a staged source for the archive. Call it before the merge unless they `outlive_merge`.
 
-    Returns whether the audit trail has to be archived with them: not with each batch of live. Of live, mirrors that
-    were loaded without the archive are left to the next scheduled run, which archives them whole.
+    Returns whether to archive the audit trail, too: live capture does so only every OVERDUE_SECONDS. Live skips mirrors
+    that need a baseline; the next scheduled run archives all their rows.
     """
     tables = [one for one in staged.tables if _is_read(one)]
     known = _known(connection, [one.table for one in tables])
@@ -208,7 +209,7 @@ def publish_batches(connection: psycopg.Connection, run_id: int, staged: Staged,
     for one in tables:
         if _needs_baseline(one, known):
             if (one.table, "baseline") not in written:
-                # The baseline, numbered now, makes void what is numbered before: the files of this batch.
+                # The baseline truncates all lower batch ids, so the files already written for this batch are void.
                 written = {key: batch for key, batch in written.items() if key[0] != one.table}
             entries.append(_publish(connection, run_id, one, "baseline", staged.snapshot, written))
         if _has_rows(one):
@@ -227,7 +228,7 @@ def publish_batches(connection: psycopg.Connection, run_id: int, staged: Staged,
                 )
             )
     if staged.batch is not None and not is_overdue(connection):
-        # The manifest says it of the batches of half a minute: their columns are those of the batch before.
+        # Live batches get manifest rows only every OVERDUE_SECONDS, unless the columns changed.
         entries = [one for one in entries if known[one.table].columns != one.columns]
     write_manifest(connection, run_id, entries)
     _remember(connection, run_id, tables, is_changed=bool(entries))
@@ -235,12 +236,12 @@ def publish_batches(connection: psycopg.Connection, run_id: int, staged: Staged,
 
 
 def becomes_mirror(staged: StagedTable) -> bool:
-    """Whether a batch may become its mirror: the first one does, and that of a mirror that was dropped."""
+    """Whether the staging table may be renamed to the mirror: on the first load and on a full refresh."""
     return staged.before is None or staged.full_refresh
 
 
 def outlive_merge(connection: psycopg.Connection, staged: Staged) -> bool:
-    """Whether all batches are still there after they are merged, and no mirror is archived as it was before that."""
+    """Whether the staging tables still exist after the merge and no mirror needs a baseline from before the merge."""
     if any(map(becomes_mirror, staged.tables)):
         return False
     known = _known(connection, [one.table for one in staged.tables])
@@ -248,7 +249,7 @@ def outlive_merge(connection: psycopg.Connection, staged: Staged) -> bool:
 
 
 def _is_read(staged: StagedTable) -> bool:
-    """Whether a table's watermark moves: a read by the cursor alone that found nothing leaves it, as if skipped."""
+    """Whether the watermark moves. A table that was skipped, or whose cursor query found no rows, keeps it."""
     return staged.reading != "skipped" and (staged.reading != "cursor" or staged.rows_read > 0)
 
 
@@ -303,7 +304,7 @@ def _select_part(
     stored: Sequence[StoredColumn],
     constants: Mapping[str, object],
 ) -> Query:
-    """The query of a part's rows; what all of them share is no column of it, which would have to be decoded."""
+    """Return the query of a part's rows. Values that all rows share are constants, which saves decoding a column."""
     of_rows = {"_operation": part.operation, "_mirror_run_id": part.mirror_run_id}
     query = select_stored(
         stored,
@@ -316,7 +317,7 @@ def _select_part(
 
 
 def kind_of(staged: StagedTable) -> Kind:
-    """Whether all rows of a table were read, for the first time or again, or those that may have changed."""
+    """Return how the table was read: first load, full refresh or incremental."""
     if staged.before is None:
         return "first"
     return "full" if staged.full_refresh else "incremental"
@@ -332,8 +333,8 @@ def _has_rows(staged: StagedTable) -> bool:
 
 
 def _begins_again(staged: StagedTable) -> bool:
-    """Whether what was archived earlier is void: rows that went with a mirror that was dropped, and not rebuilt, are
-    deleted by no batch, and may have been archived by another key."""
+    """Whether the mirror was dropped since the last load. Then the archived rows are truncated: no batch deletes the
+    rows that the dropped mirror had, and they may have been archived under another key."""
     return staged.before is not None and not staged.has_mirror
 
 
@@ -348,7 +349,7 @@ def _batch_parts(staged: StagedTable) -> list[_Part]:
 
 
 def _mirror_parts(table: Table, columns: Columns) -> list[_Part]:
-    """All rows of a mirror, and before them one that says that what was archived earlier is void."""
+    """Return all rows of a mirror, after a 'truncate' row that invalidates everything archived before."""
     return [
         _Part("truncate", (), _ONE_ROW),
         _Part(
@@ -376,7 +377,7 @@ def _is_small(connection: psycopg.Connection, rows: sql.Composable) -> bool:
 
 @dataclass(frozen=True)
 class _KnownTable:
-    """What is archived of a table: the run of its watermark then, and the columns of the last batch."""
+    """State of an archived table: the watermark's run at its last batch, and the columns of that batch."""
 
     captured_run_id: int | None
     columns: Columns
@@ -394,7 +395,7 @@ def _known(connection: psycopg.Connection, tables: Sequence[Table]) -> dict[Tabl
 
 
 def _needs_baseline(staged: StagedTable, known: Mapping[Table, _KnownTable]) -> bool:
-    """Whether runs have loaded the mirror whose batches are not archived."""
+    """Whether the archive missed earlier loads of the mirror: then all its rows are archived first."""
     if staged.before is None:
         return False
     archived = known.get(staged.table)

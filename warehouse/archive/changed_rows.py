@@ -1,5 +1,4 @@
-"""Archive what captured batches cannot give back: rows of dimensions, quarantine, runs and watermarks, as a transaction
-left them."""
+"""Archive changed rows of dimensions, quarantine, runs and watermarks: captured batches do not contain them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,46 +20,46 @@ AUDIT_TABLES: Final = (
     "run", "load", "quarantine", "watermark", "definition", "precedence", "freshness", "file", "file_part",
     "file_read", "feed_field",
 )  # fmt: skip
-# Tables of the star that migrations have filled, and loads add to. The calendar is known without.
+# Tables of the star that migrations fill and loads extend. The calendar needs no archive: it can be generated.
 REFERENCE_TABLES: Final = (weblog.COUNTRY,)
-# Live publishes several batches a second: what it says of them is archived as often as this, rows of dimensions and
-# quarantined ones with their batch.
+# Live capture publishes several batches a second, and archives the audit trail only this often. Changed rows of
+# dimensions and quarantine are archived with each batch.
 OVERDUE_SECONDS: Final = 30.0
-# Of the last runs of a flow, those that did not end well may not have archived what they wrote.
+# Look for unarchived audit rows in this many last runs of a flow: those that failed or were killed may have some.
 _RECENT_RUNS: Final = 10
-# Rows of which runs change that did not write them, and no trigger logs it.
+# Conditions for rows that a run changes without having inserted them, and that no trigger logs.
 _ALSO_CHANGED: Final = {"audit.run": "or run_id = {run_id} or undone_by_run_id = {run_id}"}
 _LOGGED: Final = (
     "select distinct row_key from {log} "
     "where table_name = {name} and operation <> 'alter' and changed_at > {until}"
 )
-# In the words of the index that has these alone: mirrors have many more.
+# The predicate must equal that of the partial index: most before-images are of mirrors, not of audit tables.
 _AUDIT_IMAGES: Final = "(select * from audit.before_image where table_name like 'audit.%') as image"
-# Rows that an undo is about to restore or to delete: no trigger logs that.
+# An undo notes the rows that it restores or deletes, since no trigger logs them.
 _NOTED: Final = "union select row_key from pg_temp.archive_noted where table_name = {name}"
 
 
 @dataclass(frozen=True)
 class ArchivedTable:
-    """A table whose rows are archived as they are: columns, types, key, and up to where they are archived."""
+    """A table whose changed rows are archived: columns, types, key, and how far it is archived already."""
 
     schema: str
     name: str
     columns: Sequence[str]
     types: Sequence[str]
     key: Sequence[str]
-    # Its key is a number that grows with each insert.
+    # The key is an identity column, which grows with each insert.
     is_numbered: bool
-    # Its key begins with a day, and only the last one gets new rows.
+    # The key begins with a date, and only the latest date gets new rows.
     is_daily: bool
     has_run_id: bool
     is_known: bool
     last_key: int | None
     changes_until: str | None
-    # Up to when all that was logged is committed: this pass reads that far.
+    # All logged changes before this time are committed: this pass reads up to it.
     logged_until: str
     has_noted: bool = False
-    # Runs that wrote beside others that published meanwhile: all of theirs is archived.
+    # Archive all audit rows of these runs: other runs published while they were writing.
     runs: Sequence[int] = ()
 
     @property
@@ -70,7 +69,7 @@ class ArchivedTable:
 
     @property
     def path(self) -> str:
-        """Its path in the archive."""
+        """The table's path in the archive."""
         return f"{self.schema}/{self.name}"
 
 
@@ -99,7 +98,7 @@ def has_changed_rows(connection: psycopg.Connection) -> bool:
 
 
 def note_rows_of(connection: psycopg.Connection, run_ids: Sequence[int]) -> None:
-    """Before an undo: note the rows of the audit trail that these runs have written, for `archive_changed_rows`."""
+    """Note the audit rows that these runs have written, before an undo, so that `archive_changed_rows` finds them."""
     for table in _read_tables(connection):
         if table.schema != "audit" or not table.has_run_id or table.name in ("run", "load"):
             continue
@@ -119,10 +118,10 @@ def note_rows_of(connection: psycopg.Connection, run_ids: Sequence[int]) -> None
 
 
 def archive_trail(connection: psycopg.Connection, run_id: int) -> None:
-    """Keep all that this run and those of its flow that died have written beside runs that published meanwhile.
+    """Archive all audit rows of this run and of its flow's recent runs that did not succeed.
 
-    These may have archived higher numbers than those that were committed after them.
-    `connection` is in autocommit; it waits for whoever publishes.
+    `archive_changed_rows` alone may miss them: it reads keys above the last archived one, and a concurrent run may have
+    archived higher keys before these rows were committed. `connection` is in autocommit; waits for the star's lock.
     """
     with connection.transaction():
         rows = connection.execute(
@@ -148,11 +147,11 @@ def archive_changed_rows(
     with_noted: bool = False,
     runs: Sequence[int] = (),
 ) -> int:
-    """Keep the rows that this transaction, and whoever else since the last one, has changed. Returns their number.
+    """Queue for the archive all rows changed since the last call, by any transaction. Returns their number.
 
-    A table that is not archived yet is archived as a whole. `with_noted` are rows of pg_temp.archive_noted, too, and
-    with `runs` all that these have written into the audit trail. It holds the star's lock to the end of
-    the transaction, so that batches are published in the order of their numbers.
+    A table that is not archived yet is archived completely. `with_noted` adds the rows of pg_temp.archive_noted, `runs`
+    all audit rows of these runs. The star's lock is held to the end of the transaction, so that batches are published
+    in the order of their numbers.
     """
     transaction_lock(connection, STAR_LOCK)
     tables = [
@@ -254,7 +253,7 @@ def _typed_key(table: ArchivedTable, row: str) -> sql.Composable:
 
 
 def _is_new(table: ArchivedTable, run_id: int) -> sql.Composable:
-    """Condition of the rows that are new since the table was archived last, or changed without being logged."""
+    """Return the SQL condition of rows that were inserted since the last archiving, or changed without being logged."""
     names = _names(table, run_id)
     is_new: sql.Composable = sql.SQL("false")
     if table.is_numbered:
@@ -274,9 +273,9 @@ def _is_new(table: ArchivedTable, run_id: int) -> sql.Composable:
 
 
 def _changed(table: ArchivedTable, run_id: int) -> sql.Composable:
-    """The rows that are new or changed since the table was archived last.
+    """Return a subquery of the rows inserted or changed since the last archiving.
 
-    In two parts, each by an index: a condition that joins them by `or` reads the whole table.
+    It is a union of two parts, each of which uses an index: a single condition with `or` would scan the table.
     """
     return sql.SQL(
         """
@@ -291,7 +290,7 @@ def _changed(table: ArchivedTable, run_id: int) -> sql.Composable:
 
 
 def _work(table: ArchivedTable, run_id: int) -> sql.Composable:
-    """Whether something of the table is to be archived."""
+    """Return the SQL condition that the table has rows to archive."""
     return sql.SQL("exists (select from {table} where {is_new}) or exists ({logged})").format(
         **_names(table, run_id), is_new=_is_new(table, run_id)
     )
@@ -342,8 +341,8 @@ _TABLES: Final = """
         select log.name, least(statement_timestamp(), min(coalesce(writer.xact_start, '-infinity'))
                 filter (where held.locktype is not null)) as until
         from (values ('audit.change'), ('audit.before_image')) as log (name)
-        -- Whoever has logged a change that is not committed holds this lock, and has logged it since the transaction
-        -- began. When that was, other logins may not see.
+        -- A transaction with uncommitted log rows holds this lock, and wrote them after its xact_start. That column is
+        -- null for sessions of other roles: then assume '-infinity'.
         left join pg_locks as held
             on held.relation = log.name::regclass and held.mode = 'RowExclusiveLock'
             and held.database = (select oid from pg_database where datname = current_database())

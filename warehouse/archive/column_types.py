@@ -1,4 +1,4 @@
-"""How the archive stores PostgreSQL's types: as a type of Delta where there is one, else as PostgreSQL's text."""
+"""Map PostgreSQL types to Delta types. A type without an equivalent in Delta is stored as PostgreSQL's text."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -23,14 +23,14 @@ _DELTA = {
     "character": "string",
     "bytea": "binary",
 }
-# So many digits fit into a bigint, whatever they are.
+# Every number of up to 18 digits fits into a bigint.
 _BIGINT_DIGITS = 18
 _NUMERIC = re.compile(r"numeric\((\d+),(\d+)\)")
-# Delta allows none of these in names, and no two that differ in case only.
+# Delta forbids these characters in column names, and names that differ in case only.
 _FORBIDDEN = re.compile(r"[ ,;{}()\n\t=]")
-# Moments that readers other than PostgreSQL can hold.
+# The range of dates and timestamps that readers other than PostgreSQL can represent.
 _FIRST_DAY, _DAY_AFTER_LAST = "0001-01-01", "10000-01-01"
-# Columns of the archive beside those of the table, with their types in Delta.
+# Columns that the archive adds to those of the table, with their Delta types.
 HOUSEKEEPING = {
     "_operation": "string",
     "_batch_id": "long",
@@ -46,7 +46,7 @@ HOUSEKEEPING = {
 
 @dataclass(frozen=True)
 class StoredColumn:
-    """A column of a table and how the archive stores it: name in Delta, name and type in PostgreSQL."""
+    """A column as the archive stores it: `name` in Delta, `column` and `type` in PostgreSQL."""
 
     name: str
     column: str
@@ -54,17 +54,17 @@ class StoredColumn:
 
     @property
     def delta_type(self) -> str:
-        """Its type in Delta."""
+        """The column's Delta type."""
         return delta_type(self.type)
 
     @property
     def metadata(self) -> dict[str, str]:
-        """Metadata of its field in Delta."""
+        """The metadata of the Delta field: the column's PostgreSQL name and type."""
         return {"dwh.column": self.column, "dwh.type": self.type}
 
 
 def delta_type(kind: str) -> str:
-    """Type in Delta that stores the PostgreSQL type `kind`."""
+    """Return the Delta type that stores the PostgreSQL type `kind`."""
     if match := _NUMERIC.fullmatch(kind):
         precision, scale = int(match[1]), int(match[2])
         return f"decimal({precision},{scale})" if scale <= precision <= 38 else "string"
@@ -75,15 +75,15 @@ Fields = Mapping[str, dict[str, Any]]
 
 
 def fields_with(columns: Sequence[StoredColumn]) -> dict[str, dict[str, Any]]:
-    """Fields of a Delta table that has these columns, by name."""
+    """Return the fields of a Delta table with these columns, by name."""
     return {one.name: {"type": one.delta_type, "metadata": one.metadata} for one in columns}
 
 
 def stored_columns(columns: Sequence[tuple[str, str]], fields: Fields) -> list[StoredColumn]:
-    """Which field of a Delta table stores each of the `columns` (name, type in PostgreSQL).
+    """Find the Delta field for each of the `columns` (name, PostgreSQL type), or name a new one.
 
-    `fields` are those that the table has, by name, with `type` and `metadata`. A column whose type is stored as another
-    type now has a new field, and so has one whose name Delta knows for something else.
+    `fields` are the table's present fields by name, with `type` and `metadata`. A column gets a new field if its Delta
+    type has changed, or if another column already uses its name.
     """
     taken = {name.lower() for name in (*fields, *HOUSEKEEPING)}
     stored = []
@@ -108,10 +108,10 @@ def _new_name(column: str, taken: Collection[str]) -> str:
 
 
 def selected(value: sql.Composable, kind: str) -> sql.Composable:
-    """Expression of `value`, of PostgreSQL type `kind`, as the archive stores it; null where that cannot hold it.
+    """Return SQL that converts `value`, of PostgreSQL type `kind`, to the archive's type; null if it does not fit.
 
-    A decimal comes as its digits without the point where a bigint holds them, else as text: the driver takes three
-    times as long to decode a numeric.
+    A numeric is selected as an unscaled bigint if its digits fit, else as text: ADBC decodes numerics three times
+    slower.
     """
     stored = delta_type(kind)
     if stored.startswith("decimal") or stored in ("timestamp", "date"):
@@ -126,7 +126,7 @@ def selected(value: sql.Composable, kind: str) -> sql.Composable:
 
 
 def rescued(values: Sequence[tuple[str, sql.Composable, str]]) -> sql.Composable:
-    """Expression of the JSON object with the values that the archive's types cannot hold, null where it would be empty.
+    """Return SQL for a JSON object of the values that do not fit the archive's types; null if all fit.
 
     `values` are column, expression and PostgreSQL type.
     """
@@ -137,7 +137,7 @@ def rescued(values: Sequence[tuple[str, sql.Composable, str]]) -> sql.Composable
     ]
     if not parts:
         return sql.SQL("null::text")
-    # A function takes a hundred arguments at most.
+    # PostgreSQL functions take at most 100 arguments: 50 pairs of name and value.
     objects = [
         sql.SQL("jsonb_build_object({})").format(
             sql.SQL(", ").join(
@@ -171,7 +171,7 @@ def select_stored(
     housekeeping: Mapping[str, sql.Composable],
     rows: sql.Composable,
 ) -> sql.Composed:
-    """Query of `rows` in the archive's types, under the names that the columns have there.
+    """Return a query that selects `rows` in the archive's types and column names.
 
     `values` are expressions by column; a column without one is null.
     """

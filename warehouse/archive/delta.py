@@ -1,4 +1,4 @@
-"""Commit files to Delta tables: create them, let them follow new columns, and add files exactly once."""
+"""Create Delta tables, evolve their schemas, and commit files to them exactly once."""
 
 import json
 import time
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 
 def fields_of(table: "DeltaTable | None") -> dict[str, dict[str, Any]]:
-    """Fields of a Delta table by name, each with `type` and `metadata`; none where there is no table."""
+    """Return the fields of a Delta table by name, with `type` and `metadata`; empty if there is no table."""
     if table is None:
         return {}
     return {field["name"]: field for field in json.loads(table.schema().to_json())["fields"]}
 
 
 def application(warehouse_id: str) -> str:
-    """Name under which a warehouse counts its batches in Delta's log."""
+    """Return the application id of a warehouse's transactions in the Delta log; their version is a batch id."""
     return f"dwh:{warehouse_id}"
 
 
 def create_table(
     archive: Archive, path: str, key: Sequence[str], columns: Sequence[StoredColumn]
 ) -> "DeltaTable":
-    """The table `path`, made with these columns where it does not exist. Reader version 1, writer version 2."""
+    """Create the table `path` with these columns unless it exists, and open it. Reader version 1, writer version 2."""
     from deltalake import DeltaTable, Schema
 
     names = {one.column: one.name for one in columns}
@@ -44,7 +44,7 @@ def create_table(
 
 
 def follow_columns(table: "DeltaTable", columns: Sequence[StoredColumn]) -> None:
-    """Add the fields that the table lacks, and let the others name the types of the last batch."""
+    """Add missing fields to the table, and update the PostgreSQL types in the metadata of the others."""
     from deltalake import Field
     from deltalake.schema import PrimitiveType
 
@@ -67,9 +67,9 @@ def add_files(
     application_name: str,
     version: int,
 ) -> None:
-    """Add files in one commit that bears `version` as the application's transaction.
+    """Add files in one commit, with `version` as the application's transaction version (Delta's `txn` action).
 
-    `files` have the ids of their batches and runs.
+    `files` map each file to the ids of its batches and of its runs.
     """
     from deltalake import CommitProperties, Transaction
     from deltalake.transaction import AddAction, RemoveAction

@@ -1,4 +1,4 @@
-"""The manifest: one row of the archive per batch of a captured table, with its columns, key and snapshot."""
+"""The manifest: an archived table with one row per batch of a captured table: its columns, key and snapshot."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,14 +20,14 @@ COLUMNS: Final = (
     ("row_count", "bigint"), ("captured_at", "timestamp with time zone"), ("snapshot_xmin", "bigint"),
 )  # fmt: skip
 
-# first, full: all rows of the table were read; incremental: those that may have changed; baseline: the mirror as it
-# was; undo, repair: rows of the mirror that an undo or a reconcile has changed.
+# first, full: all rows of the table were read; incremental: rows that may have changed; baseline: all rows of the
+# mirror before this batch; undo, repair: mirror rows that an undo or a reconcile has changed.
 Kind = Literal["first", "full", "incremental", "baseline", "undo", "repair"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A batch of a captured table; without an id where it has no rows."""
+    """A manifest row: a batch of a captured table. `batch_id` is None if the batch has no rows."""
 
     table: Table
     kind: Kind
@@ -36,12 +36,12 @@ class Entry:
     batch_id: int | None
     rows: int
     snapshot: Snapshot | None
-    # Comments of columns that the source has some for.
+    # The source's column comments, by column.
     column_comments: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_manifest(connection: psycopg.Connection, run_id: int, entries: Sequence[Entry]) -> None:
-    """Publish rows of the manifest, in the transaction that publishes their batches."""
+    """Publish manifest rows in the transaction that publishes their batches."""
     if not entries:
         return
     manifest_id, _ = begin_batch(connection, PATH, run_id, KEY, COLUMNS)
@@ -65,7 +65,7 @@ def write_manifest(connection: psycopg.Connection, run_id: int, entries: Sequenc
 
 
 def _columns(entry: Entry) -> list[list[str]]:
-    """Name, type and, where it has one, comment of each column."""
+    """Return name, type and, if there is one, comment of each column."""
     comments = entry.column_comments
     return [
         [*column, comments[column[0]]] if column[0] in comments else [*column] for column in entry.columns

@@ -1,4 +1,4 @@
-"""Archive rows of mirrors that something other than a captured batch has changed: an undo, or a repair."""
+"""Archive mirror rows that were changed by an undo or a repair, not by a captured batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from warehouse.sources.source import Table
 
 
 class MirrorChanges:
-    """Rows of the archived mirrors of a source that a transaction changes: noted first, archived after the change."""
+    """Mirror rows of one source that this transaction changes: note their keys first, change them, then `archive`."""
 
     def __init__(self, connection: psycopg.Connection, source: str) -> None:
         self._connection = connection
@@ -26,13 +26,13 @@ class MirrorChanges:
         known = connection.execute(
             "select path, captured_run_id from audit.archive_table where captured_run_id is not null"
         ).fetchall()
-        # One that runs have loaded without the archive is archived whole by its next run: not by what changes here.
+        # Skip mirrors that were last loaded with the archive off: their next run archives all their rows anyway.
         self._mirrors = [one for one in mirrors if (one.path, one.run_id) in known]
         connection.execute("drop table if exists pg_temp.archive_noted")
         connection.execute("create temp table archive_noted (table_name text, row_key text[]) on commit drop")
 
     def note_rows_of(self, run_ids: Sequence[int]) -> None:
-        """Note the rows that these runs wrote last."""
+        """Note the keys of all mirror rows whose last writer is one of these runs."""
         for one in self._mirrors:
             self._connection.execute(
                 sql.SQL(
@@ -46,7 +46,7 @@ class MirrorChanges:
             )
 
     def note_images_of(self, run_id: int) -> None:
-        """Note the rows of which this run has kept before-images."""
+        """Note the keys of all mirror rows that have a before-image of this run."""
         self._connection.execute(
             """
             insert into pg_temp.archive_noted
@@ -57,7 +57,7 @@ class MirrorChanges:
         )
 
     def archive(self, run_id: int, kind: Literal["undo", "repair"]) -> int:
-        """Keep what was noted as it is now, in the transaction that changed it. Returns the number of rows."""
+        """Queue the noted rows for the archive, as the current transaction has left them. Returns their number."""
         count = 0
         for one in self._mirrors:
             count += self._archive(one, run_id, kind)

@@ -1,4 +1,4 @@
-"""Write rows of a query into Parquet files of an archived table: no reader sees them before a Delta commit does."""
+"""Write query results to Parquet files of an archived table. Readers see them only after a Delta commit."""
 
 import json
 import os
@@ -19,10 +19,10 @@ from warehouse.files.locations import Location
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# A file that is larger ends with its row group, and another one begins.
+# Start another file after the row group with which a file exceeds this size.
 FILE_BYTES: Final = 256 * 1024 * 1024
 _STEM: Final = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-\d{12,}-")
-# Of Arrow's moments.
+# Arrow stores a timestamp as microseconds since this epoch.
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -38,19 +38,19 @@ class ParquetFile:
 
 @dataclass(frozen=True)
 class Query:
-    """A query of rows in the archive's types, and the values of those columns that all its rows share."""
+    """A query that selects rows in the archive's types, and constants: columns with one value for all its rows."""
 
     text: str
     constants: Mapping[str, object]
 
 
 def file_stem(warehouse_id: str, batch_id: int) -> str:
-    """How the names of a batch's files begin."""
+    """Return the prefix of the names of a batch's files."""
     return f"{warehouse_id}-{batch_id:012d}-"
 
 
 def written_by(path: str) -> str | None:
-    """The id of the warehouse whose rows alone a file has; None of one that compaction has written."""
+    """Return the id of the warehouse that wrote this file; None if compaction wrote it, from rows of any warehouse."""
     stem = _STEM.match(path.rpartition("/")[2])
     return stem[1] if stem else None
 
@@ -63,9 +63,9 @@ def write_files(
     columns: Sequence[StoredColumn],
     queries: Sequence[Query],
 ) -> list[ParquetFile]:
-    """Write the rows of `queries` into as few files of the table `path` as their size allows, in bounded memory.
+    """Write the rows of `queries` to files of the table `path`, each about FILE_BYTES, in bounded memory.
 
-    The queries deliver the `columns`, and those housekeeping columns that are not among their constants.
+    Each query selects `columns` and all housekeeping columns that are not among its constants.
 
     Raises:
         ArchiveUnreachable: the file system of the archive failed.
@@ -101,7 +101,7 @@ def arrow_schema(columns: Sequence[StoredColumn]) -> "pa.Schema":
 
 
 def stats_of(rows: int, batch_ids: Sequence[int], run_ids: Sequence[int]) -> str:
-    """Delta's statistics of a file, by which readers skip it."""
+    """Return a file's Delta statistics as JSON. Readers use them to skip files (data skipping)."""
     bounds = {"_batch_id": batch_ids, "_run_id": run_ids}
     return json.dumps(
         {
@@ -114,7 +114,7 @@ def stats_of(rows: int, batch_ids: Sequence[int], run_ids: Sequence[int]) -> str
 
 
 def make_durable(path: Path) -> None:
-    """Wait until a local file, and its name in its folder, would survive a power cut."""
+    """Call fsync on a local file and its folder, so that both survive a power cut."""
     for place, flags in ((path, os.O_RDONLY), (path.parent, os.O_RDONLY | os.O_DIRECTORY)):
         descriptor = os.open(place, flags)
         try:
@@ -124,7 +124,7 @@ def make_durable(path: Path) -> None:
 
 
 class _Writer:
-    """Parquet files of one batch, opened when there are rows for them."""
+    """Writer of one batch's Parquet files. A file is created with its first row group."""
 
     def __init__(self, folder: Location, stem: str, schema: "pa.Schema") -> None:
         self._folder, self._stem, self._schema = folder, f"{stem}{time.time_ns():x}", schema
@@ -154,7 +154,7 @@ class _Writer:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._location = self._folder / f"{self._stem}-{len(self.files)}.parquet"
         self._sink = self._location.open("wb")
-        # Level 1 takes less time than snappy's larger files cost to write and to read.
+        # zstd at level 1 is faster in total than snappy, whose files are larger to write and read.
         self._parquet = parquet.ParquetWriter(
             self._sink, self._schema, compression="zstd", compression_level=1, version="2.6"
         )
@@ -176,7 +176,7 @@ class _Writer:
 def _as_stored(
     batch: "pa.RecordBatch", schema: "pa.Schema", constants: Mapping[str, object]
 ) -> "pa.RecordBatch":
-    """A record batch of a query in the schema of the archive."""
+    """Convert a query's record batch to the archive's schema, constants included."""
     import pyarrow as pa
 
     arrays = []
@@ -194,9 +194,9 @@ def _as_stored(
 
 
 def _repeated(value: object, kind: "pa.DataType", rows: int) -> "pa.Array":
-    """A column with the same value in every row: a text, a number that fits into a bigint, a moment, or NULL.
+    """Return a column with the same value in every row: a text, a bigint, a timestamp or NULL.
 
-    Made of its bytes: `pa.scalar` imports pandas, which takes as long as to write a day's changes.
+    It is built from bytes, since `pa.scalar` imports pandas, which takes as long as writing a day's changes.
     """
     import pyarrow as pa
 
@@ -212,11 +212,11 @@ def _repeated(value: object, kind: "pa.DataType", rows: int) -> "pa.Array":
 
 
 def _as_decimal(unscaled: "pa.Int64Array", kind: "pa.Decimal128Type") -> "pa.Decimal128Array":
-    """Decimals of their digits without the point, each in 16 bytes. Arrow's own cast takes twenty times as long."""
+    """Convert unscaled integers to decimals (16 bytes each) without Arrow's cast, which is 20 times slower."""
     import numpy as np
     import pyarrow as pa
 
-    # Of its bytes, whatever those of a NULL are: Arrow's own ways to NumPy import pandas.
+    # Read the buffer directly: Arrow's conversions to NumPy import pandas. The bytes of NULLs do not matter.
     validity, numbers = unscaled.buffers()
     digits = np.frombuffer(numbers, dtype="<i8", count=unscaled.offset + len(unscaled))
     halves = np.empty((len(digits), 2), dtype="<i8")

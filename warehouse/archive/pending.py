@@ -1,4 +1,4 @@
-"""Batches that are published and not in the archive yet: their files, or their rows, kept in the warehouse."""
+"""Batches that are published but not yet in the archive: the warehouse keeps their file names or their rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ from warehouse.archive.column_types import Fields, fields_with, stored_columns
 from warehouse.archive.parquet_files import ParquetFile
 
 Columns = Sequence[tuple[str, str]]
-# More rows of a table are not kept in the warehouse for longer than a run.
+# If more rows of a table are pending, they are added right after the run, without waiting for DWH_ARCHIVE_DELAY.
 MANY_ROWS: Final = 10_000
-# Of rows of a mirror: the operation that brings it to their state, and the run that wrote them.
+# SQL for mirror rows: the operation that restores a row's state, and the run that wrote it.
 MIRROR_OPERATION: Final = sql.SQL("case when _is_deleted then 'write_deleted' else 'write' end")
 MIRROR_RUN: Final = sql.Identifier("_run_id")
 
 
 @dataclass(frozen=True)
 class PendingBatch:
-    """A batch that is published: columns by name and PostgreSQL type, and its files unless its rows are kept."""
+    """A published batch. `columns` are pairs of name and PostgreSQL type; `files` is None if its rows are kept."""
 
     batch_id: int
     path: str
@@ -35,7 +35,7 @@ class PendingBatch:
 
     @property
     def typed(self) -> list[tuple[str, str]]:
-        """Its columns as pairs."""
+        """The columns as tuples of name and PostgreSQL type."""
         return [(name, kind) for name, kind in self.columns]
 
 
@@ -48,9 +48,9 @@ def begin_batch(
     captured_at: datetime | None = None,
     snapshot_xmin: int | None = None,
 ) -> tuple[int, datetime]:
-    """Number a batch that is about to be archived; it is none until it is published.
+    """Register a batch under a new number. It has no effect until it is published.
 
-    Returns its id and when it was captured.
+    Returns its id and capture time.
     """
     row = connection.execute(
         """
@@ -65,7 +65,7 @@ def begin_batch(
 
 
 def publish_files(connection: psycopg.Connection, batch_id: int, files: Sequence[ParquetFile]) -> None:
-    """Publish a batch whose rows are in files, in the transaction that publishes it."""
+    """Publish a batch whose rows are in files, in the transaction that publishes the run's data."""
     connection.execute(
         """
         update audit.archive_pending
@@ -76,7 +76,7 @@ def publish_files(connection: psycopg.Connection, batch_id: int, files: Sequence
 
 
 def publish_rows(connection: psycopg.Connection, batch_id: int) -> int:
-    """Publish a batch whose rows are in audit.archive_row, or drop it if it has none. Returns the number of rows."""
+    """Publish a batch whose rows are in audit.archive_row, or drop it if empty. Returns the number of rows."""
     row = connection.execute(
         "select count(*) from audit.archive_row where batch_id = %s", [batch_id]
     ).fetchone()
@@ -105,9 +105,9 @@ def keep_rows(
     rows: sql.Composable,
     mirror_run_id: sql.Composable = sql.NULL,
 ) -> int:
-    """Keep rows of a batch in the warehouse: `values` are expressions over `rows`, in the order of its columns.
+    """Store rows of a batch in audit.archive_row. `values` are expressions over `rows`, one per column of the batch.
 
-    None stands for a column that is not known. Returns the number of rows.
+    None stands for a column without a value. Returns the number of rows.
     """
     return connection.execute(
         _KEEP.format(
@@ -123,7 +123,7 @@ def keep_rows(
 
 
 def pending_batches(connection: psycopg.Connection) -> list[PendingBatch]:
-    """Published batches, in their order."""
+    """Return the published batches in the order of their ids."""
     with connection.cursor(row_factory=class_row(PendingBatch)) as cursor:
         return cursor.execute(
             """
@@ -136,7 +136,7 @@ def pending_batches(connection: psycopg.Connection) -> list[PendingBatch]:
 def with_pending_fields(
     connection: psycopg.Connection, path: str, run_id: int, fields: Fields
 ) -> dict[str, dict[str, Any]]:
-    """Fields of a Delta table once the batches that are not in it yet, and those of this run, are added."""
+    """Return the fields that a Delta table will have once its pending batches and those of this run are added."""
     rows = connection.execute(
         "select columns from audit.archive_pending where path = %s and (published_at is not null or run_id = %s) "
         "order by batch_id",
@@ -149,7 +149,7 @@ def with_pending_fields(
 
 
 def is_due(connection: psycopg.Connection, after_seconds: float) -> bool:
-    """Whether a published batch waits so long already, or is in files, or batches of a table have many rows."""
+    """Whether to add pending batches now: one is older than this, or has files, or a table has over MANY_ROWS rows."""
     return bool(
         connection.execute(
             """
@@ -164,7 +164,7 @@ def is_due(connection: psycopg.Connection, after_seconds: float) -> bool:
 
 
 def warehouse_id(connection: psycopg.Connection) -> str:
-    """Id of this warehouse in the archive."""
+    """Return the id under which this warehouse writes to the archive."""
     row = connection.execute("select warehouse_id::text from audit.archive").fetchone()
     assert row is not None
     return str(row[0])

@@ -1,4 +1,4 @@
-"""Where the archive lies: a folder or URL below the lake, with one Delta table per archived table."""
+"""Location of the archive: a folder or URL below the lake, with one Delta table per archived table."""
 
 import os
 import re
@@ -27,9 +27,9 @@ _CLIENTS: Final = ("_internal", "deltalake", "botocore", "aiohttp", "s3fs", "pya
 
 
 _ESCAPED: Final = re.compile("%[0-9a-fA-F]{2}")
-# A file that a version names, and that the object store does not have.
+# deltalake's error for a file that the Delta log names but the object store does not have.
 _MISSING: Final = re.compile(r"Object at location .+\.parquet not found")
-# By which deltalake sets off the causes of an error.
+# Colours and arrows with which deltalake formats the causes of an error.
 _ORNAMENTS: Final = re.compile(r"\x1b\[[0-9;]*m|↳")
 
 
@@ -51,16 +51,16 @@ class ArchiveDamaged(ArchiveUnreachable):
 
 @contextmanager
 def unreachable(archive: "Archive", path: str = "") -> Iterator[None]:
-    """Say of errors of the file system, or of the object store, that the archive cannot be reached.
+    """Translate errors of the file system or object store into `ArchiveUnreachable`.
 
     Raises:
-        ArchiveDamaged: files of the table `path` are missing, or damaged.
-        ArchiveUnreachable: its file system failed.
+        ArchiveDamaged: files of the table `path` are missing or damaged.
+        ArchiveUnreachable: the file system or object store failed.
     """
     try:
         yield
     except Exception as error:
-        # Of deltalake and of the clients of object stores, none of which share a class.
+        # deltalake and the object stores' clients share no base class of errors: go by module.
         is_client = type(error).__module__.partition(".")[0] in _CLIENTS
         if not is_client and not isinstance(error, OSError):
             raise
@@ -79,19 +79,19 @@ def unreachable(archive: "Archive", path: str = "") -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """What an error says: its first line, and the cause in its last one."""
+    """Return the first line of an error's text and its last, which has the root cause."""
     lines = [_ORNAMENTS.sub("", line).strip().rstrip(".") for line in str(error).strip().splitlines()]
     return ": ".join(dict.fromkeys([lines[0], lines[-1]])) if lines else type(error).__name__
 
 
 def _is_damage(error: Exception) -> bool:
-    """Whether the file system has answered, and what it has is not what it should be."""
+    """Whether the storage was reachable, but files of the table are missing or damaged."""
     if isinstance(error, FileNotFoundError):
         return True
     text = str(error)
     if _MISSING.search(text):
         return True
-    # Of Arrow, a file that is no Parquet; of deltalake, a log that does not hang together.
+    # Arrow raises for a file that is not Parquet, deltalake ("Kernel error") for an inconsistent log.
     is_store = (
         isinstance(error, OSError)
         or "object store" in text
@@ -102,13 +102,13 @@ def _is_damage(error: Exception) -> bool:
 
 @dataclass(frozen=True)
 class Archive:
-    """The Delta tables of an archive, by their paths such as `shop/customer`."""
+    """The archive's Delta tables, addressed by paths such as `shop/customer`."""
 
     root: Location
 
     @classmethod
     def of(cls, settings: Settings) -> "Archive":
-        """The archive below the lake of the settings.
+        """Return the archive below the lake that the settings name.
 
         Raises:
             SettingsError: the lake cannot be opened.
@@ -120,7 +120,7 @@ class Archive:
         return self.root / path
 
     def url(self, path: str) -> str:
-        """The same as deltalake wants it.
+        """Return the folder of the table `path` as the URL or path that deltalake accepts.
 
         Raises:
             ArchiveUnreachable: deltalake would read another folder.
@@ -136,13 +136,13 @@ class Archive:
 
     @property
     def storage_options(self) -> dict[str, str]:
-        """Options of object stores beside those that deltalake reads from the environment."""
+        """Options for object stores, in addition to those that deltalake reads from the environment."""
         if isinstance(self.root, Path):
             return {}
-        # Two writers at once: only one of them may create the next file of the log.
+        # With conditional put, only one of two concurrent writers can create the next log file.
         options = {
             "conditional_put": "etag",
-            # One that does not answer is away: batches wait in the warehouse, and no run for them.
+            # Short timeouts: runs do not wait for a store that is down, their batches wait in the warehouse.
             "connect_timeout": "5s", "timeout": "30s", "max_retries": "2", "retry_timeout": "30s",
         }  # fmt: skip
         if os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://"):
@@ -150,7 +150,7 @@ class Archive:
         return options
 
     def open(self, path: str) -> "DeltaTable | None":
-        """The table `path`; None where there is none yet.
+        """Open the table `path`; None if it does not exist yet.
 
         Raises:
             ArchiveUnreachable: it cannot be read.
@@ -165,7 +165,7 @@ class Archive:
 
 
 def table_path(source: str, table: str) -> str:
-    """Path of a captured table in the archive; characters that a URL would spell differently are written as -xx."""
+    """Return a captured table's path in the archive, with URL-unsafe bytes of its name written as -xx."""
     safe = "".join(
         one
         if one.isascii() and (one.isalnum() or one == "_")

@@ -1,4 +1,4 @@
-"""Read a query of the warehouse as Arrow record batches: binary COPY, decoded by the ADBC driver, in bounded memory."""
+"""Read a warehouse query as Arrow record batches in bounded memory, by binary COPY through the ADBC driver."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from adbc_driver_manager import AdbcConnection, AdbcDatabase
 
-# A batch ends with the row that exceeds it: a row of 200 MB is a batch of its own.
+# A record batch ends after the row that exceeds this size; so a row of 200 MB ends its batch at once.
 BATCH_BYTES: Final = 16 * 1024 * 1024
-# The driver counts the open connections of a database without a lock: two at once, and one cannot be closed.
+# The driver counts a database's open connections without a lock: a race would leave a connection that cannot be closed.
 _COUNTING = Lock()
 
 
@@ -25,7 +25,7 @@ class UnreadableRows(WarehouseError):
 
 @contextmanager
 def open_reader(warehouse_url: str, query: str) -> "Iterator[pa.RecordBatchReader]":
-    """Reader of the committed rows of `query`; numerics would be text.
+    """Open a reader of the rows of `query`, in a session of its own: it sees committed rows. Numerics come as text.
 
     Raises:
         UnreadableRows: the query failed.
@@ -69,7 +69,7 @@ def _connection(warehouse_url: str) -> "Iterator[AdbcConnection]":
 
 @lru_cache(maxsize=4)
 def _database(warehouse_url: str) -> "AdbcDatabase":
-    """The warehouse as ADBC knows it: it reads all types of the catalog once, and holds no connection."""
+    """Return the ADBC database, cached because it reads all types of the catalog once. It holds no connection."""
     import adbc_driver_postgresql
     from adbc_driver_manager import AdbcDatabase
 
@@ -77,7 +77,7 @@ def _database(warehouse_url: str) -> "AdbcDatabase":
 
 
 def _session_settings() -> dict[str, str]:
-    # Those that decide how values are spelled: others have no effect on a COPY.
+    # Only settings that affect how values are formatted matter for a COPY.
     spelling = (
         "TimeZone", "DateStyle", "IntervalStyle", "lc_monetary", "extra_float_digits", "bytea_output", "search_path",
         "statement_timeout",

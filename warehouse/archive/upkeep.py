@@ -1,4 +1,4 @@
-"""What every run does for the archive: stop where too much waits for it, and add what has been published."""
+"""Archive steps of every run: refuse to start if too many batches are pending, and add published batches at the end."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,20 +18,20 @@ Progress = Callable[[str], None]
 
 
 class ArchiveBacklogExceeded(WarehouseError):
-    """More runs wait for the archive than DWH_ARCHIVE_PENDING_RUNS allows."""
+    """More runs have pending batches than DWH_ARCHIVE_PENDING_RUNS allows."""
 
     exit_code = 3
 
 
 def prepare(connection: psycopg.Connection, warehouse_url: str, settings: Settings) -> None:
-    """Before a run: try to add what waits where it is too much. Without an archive, forget how far it reaches.
+    """Before a run, add pending batches if there are too many. With the archive off, reset the capture state.
 
     Raises:
-        ArchiveBacklogExceeded: it is still too much.
+        ArchiveBacklogExceeded: there are still too many.
     """
     if not settings.archive:
-        # What is published meanwhile is in no batch: if it is switched on again, tables are archived whole once. How
-        # far each Delta table reaches is still true.
+        # Runs without the archive make no batches, so all rows have to be archived once it is on again. Keep the
+        # archived_… columns: what is in each Delta table stays there.
         connection.execute(
             """
             update audit.archive_table set columns = null, captured_run_id = null, last_key = null, changes_until = null
@@ -58,9 +58,9 @@ def add_published(
     wait_seconds: float = WAIT_SECONDS,
     progress: Progress = lambda _: None,
 ) -> str | None:
-    """Add all published batches to the archive; returns why that was not possible, in one sentence.
+    """Add all published batches to the archive. Returns None, or in one sentence why it failed; never raises.
 
-    Nothing is raised: what is published is published, and waits.
+    After a failure the batches stay pending: the run's data is published all the same.
     """
     try:
         flush(warehouse_url, Archive.of(settings), wait_seconds=wait_seconds, progress=progress)
@@ -70,10 +70,10 @@ def add_published(
 
 
 def add_due(warehouse_url: str, settings: Settings) -> str | None:
-    """After a run: add all published batches if one is due; returns why that was not possible, in one sentence.
+    """After a run, add all published batches if one is due. Returns None, or in one sentence why it failed.
 
-    Few rows wait for DWH_ARCHIVE_DELAY, so that small runs need not load what writes Delta: the next run adds them, or
-    the watchdog. While another process adds batches, or maintains the archive, nobody waits for it.
+    A few rows stay pending for DWH_ARCHIVE_DELAY, so that small runs need not import the Delta libraries: the next run
+    or the watchdog adds them. If another process is adding batches or maintaining the archive, returns at once.
     """
     try:
         with connect(warehouse_url, autocommit=True, application_name="dwh archive") as connection:
@@ -85,7 +85,7 @@ def add_due(warehouse_url: str, settings: Settings) -> str | None:
 
 
 def begin_to_add(run: Run, settings: Settings) -> None:
-    """Begin to add what a run has published, while it goes on; `end_run` waits for it."""
+    """Start to add a run's published batches in the background; `end_run` waits for it."""
     if run.is_archived:
         pool = ThreadPoolExecutor(1, "archive")
         run.adding.append(pool.submit(add_due, run.warehouse_url, settings))
@@ -93,7 +93,7 @@ def begin_to_add(run: Run, settings: Settings) -> None:
 
 
 def end_run(run: Run, settings: Settings) -> str | None:
-    """After a run, whose locks are free: as `add_due`, or wait for what has begun."""
+    """After a run has released its locks, wait for `begin_to_add`; without one, do `add_due` now."""
     return run.adding[0].result() if run.adding else add_due(run.warehouse_url, settings)
 
 
