@@ -236,7 +236,7 @@ def publish_batches(connection: psycopg.Connection, run_id: int, staged: Staged,
 
 
 def becomes_mirror(staged: StagedTable) -> bool:
-    """Whether the staging table may be renamed to the mirror: on the first load and on a full refresh."""
+    """Whether the staging table itself may become the mirror: on the first load and on a full refresh."""
     return staged.before is None or staged.full_refresh
 
 

@@ -1,4 +1,4 @@
-"""Add published batches to the archive: one Delta commit per table, which doing it twice does not repeat."""
+"""Add published batches to the archive, exactly once: one idempotent Delta commit per table."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ from warehouse.db.locks import session_lock
 
 LOCK = "archive"
 WAIT_SECONDS = 60.0
-# So many Delta tables are written at once: most of a commit is waiting for the file system.
+# Number of Delta tables to write at once: a commit mostly waits for the file system.
 WORKERS: Final = 4
 Progress = Callable[[str], None]
 
@@ -36,13 +36,13 @@ def flush(
     wait_seconds: float = WAIT_SECONDS,
     progress: Progress = lambda _: None,
 ) -> int:
-    """Add all published batches; returns the rows added.
+    """Add all published batches to the archive. Returns the number of rows added.
 
-    The audit trail is added once all rows are, its watermarks last: it never says more than the archive has. A table
-    that cannot be written keeps no other one of its step from it.
+    Data comes first, then the audit trail, and its watermarks last: the trail never claims more than the archive has.
+    If a table fails, the others of its step are still added, but not the later steps.
 
     Raises:
-        ArchiveUnreachable: it cannot be read or written; what was not added stays where it is.
+        ArchiveUnreachable: it cannot be read or written; batches that were not added stay pending.
         LockHeld: another process is adding batches, and is still after `wait_seconds`.
     """
     failures: list[Exception] = []
@@ -69,13 +69,13 @@ def flush(
 
 
 def _step(path: str) -> int:
-    """Rows first, then the audit trail, and its watermarks when all of it is there."""
+    """Return the order in which tables are added: data, audit trail, watermarks."""
     return 0 if not path.startswith("audit/") else 2 if path == "audit/watermark" else 1
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What it takes to add batches: how far each table reaches is what this warehouse has heard of."""
+    """Shared state of one flush. `archived` is the last batch id of each table, as this warehouse has recorded it."""
 
     warehouse_url: str
     archive: Archive
@@ -86,7 +86,7 @@ class _Work:
 def _add_all(
     work: _Work, tables: Iterable[Sequence[PendingBatch]]
 ) -> tuple[list[Sequence[PendingBatch]], list[Exception]]:
-    """Add the batches of tables, several at once; returns those that are in the archive now, and what went wrong."""
+    """Add the batches of several tables in parallel. Returns the batches that were added, and the errors."""
     added, failures = [], []
     with ThreadPoolExecutor(WORKERS, "archive") as pool:
         for batches, adding in [(batches, pool.submit(_add, work, batches)) for batches in tables]:
@@ -105,7 +105,7 @@ def _add(work: _Work, pending: Sequence[PendingBatch]) -> None:
         table = archive.open(path)
         version = table.transaction_version(name) if table else None
     _refuse_another(work, version, pending)
-    # Up to its version they were added by a process that was killed before it could say so.
+    # Batches up to this version are in the archive already: their process was killed before it recorded that.
     batches = [batch for batch in pending if version is None or batch.batch_id > version]
     if not batches:
         return
@@ -134,10 +134,9 @@ def _add(work: _Work, pending: Sequence[PendingBatch]) -> None:
 
 
 def _forget(connection: psycopg.Connection, added: Sequence[Sequence[PendingBatch]]) -> None:
-    """Remember how far tables reach, and drop exactly the batches that are in them, each table for itself.
+    """Record each table's last archived batch and delete the added batches, in one transaction per table.
 
-    A run that publishes holds the rows of several tables, in an order of its own: one at a time waits for it, and never
-    with it.
+    A publishing run locks the rows of several tables in another order: one transaction for all could deadlock with it.
     """
     for batches in added:
         connection.execute(
@@ -167,11 +166,11 @@ def _archived(connection: psycopg.Connection) -> dict[str, int]:
 
 
 def _refuse_another(work: _Work, version: int | None, batches: Sequence[PendingBatch]) -> None:
-    """Refuse a table that has more batches than this warehouse knows, or fewer than it has added.
+    """Check that the Delta table has exactly the batches that this warehouse has added to it.
 
     Raises:
         ArchiveAhead: it has more: the warehouse was restored from an older copy.
-        ArchiveDamaged: it has fewer: to add later ones would hide for ever that some are missing.
+        ArchiveDamaged: it has fewer: adding later batches would hide the missing ones for ever.
     """
     path = batches[0].path
     archived = work.archived.get(path)
@@ -198,7 +197,7 @@ def _refuse_another(work: _Work, version: int | None, batches: Sequence[PendingB
 def _write_rows(
     work: _Work, path: str, columns: Sequence[StoredColumn], batch_ids: Sequence[int]
 ) -> list[ParquetFile]:
-    """Write rows that are kept in the warehouse, of batches with the same columns, into files."""
+    """Write the rows of batches that wait in the warehouse, all with the same columns, to Parquet files."""
     values = {
         one.column: sql.SQL("kept.row_values[{}]::{}").format(sql.Literal(number), sql.SQL(one.type))
         for number, one in enumerate(columns, start=1)

@@ -1,4 +1,4 @@
-"""Maintain the archive: merge small files, remove what no version needs, and files that no batch names."""
+"""Maintain the archive: compact small files, vacuum old versions, and remove orphaned files."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from warehouse.files.locations import files_below
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-# A table with more files that are smaller is compacted.
+# Compact a table that has more than this many files below SMALL_BYTES.
 MOST_SMALL_FILES: Final = 8
 SMALL_BYTES: Final = 32 * 1024 * 1024
-# Readers of an older version have so long; what a run is writing is younger.
+# Keep files of old versions this long for their readers. A file that a run is writing is younger than ORPHAN_AGE.
 KEEP: Final = timedelta(days=7)
 ORPHAN_AGE: Final = timedelta(days=1)
-# How deltalake begins the names of the files that it writes.
+# Prefix of the names of files that deltalake's compaction writes.
 _COMPACTED: Final = "part-"
 
 Progress = Callable[[str], None]
@@ -33,7 +33,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Maintained:
-    """What a round did: rows added, tables compacted, files removed."""
+    """Result of one maintenance: rows added, tables compacted, files removed."""
 
     rows_added: int = 0
     tables_compacted: int = 0
@@ -47,10 +47,10 @@ class Maintained:
 
 
 def maintain(warehouse_url: str, archive: Archive, progress: Progress = lambda _: None) -> Maintained:
-    """Add what waits, compact tables of many small files, and remove files that no version and no batch names.
+    """Add pending batches, compact tables with many small files, and remove files that nothing refers to.
 
-    No row is lost: compaction writes the same rows into fewer files, in one Delta commit. A damaged table keeps no
-    other one from it.
+    Compaction keeps all rows: it rewrites them into fewer files in one Delta commit. If a table is damaged, the others
+    are still maintained.
 
     Raises:
         ArchiveDamaged: a table has lost files.
@@ -67,7 +67,7 @@ def maintain(warehouse_url: str, archive: Archive, progress: Progress = lambda _
         own = warehouse_id(connection)
         forget_unpublished(connection)
         for path in _paths(archive):
-            # Of one table at a time: who adds batches meanwhile has its turn.
+            # Release the lock after each table, so that runs can add batches in between.
             with session_lock(connection, LOCK, wait_seconds=WAIT_SECONDS):
                 try:
                     with unreachable(archive, path):
@@ -103,13 +103,13 @@ def _maintain(
 
 
 def _compact(archive: Archive, path: str, table: "DeltaTable") -> None:
-    """Write the rows of all small files into fewer, and the log so far into a checkpoint."""
+    """Merge a table's small files, and write a checkpoint of its log."""
     before = set(table.file_uris())
     table.optimize.compact()
     table.create_checkpoint()
     folder = archive.folder(path)
     if isinstance(folder, Path):
-        # deltalake leaves that to the system.
+        # deltalake does not call fsync.
         merged = {uri.rpartition("/")[2] for uri in set(table.file_uris()) - before}
         log = folder / "_delta_log"
         for one in (
@@ -121,9 +121,9 @@ def _compact(archive: Archive, path: str, table: "DeltaTable") -> None:
 
 
 def restart(warehouse_url: str) -> None:
-    """Start a new archive from all that this warehouse has: its next runs archive mirrors and dimensions whole.
+    """Start a new archive: the next runs archive all rows of mirrors and dimensions.
 
-    What waits for the archive is dropped: it is part of what is archived then.
+    Pending batches are dropped, since those rows include theirs.
     """
     with connect(warehouse_url, application_name="dwh archive") as connection:
         connection.execute("update audit.archive set warehouse_id = gen_random_uuid()")
@@ -132,7 +132,7 @@ def restart(warehouse_url: str) -> None:
 
 
 def forget_unpublished(connection: psycopg.Connection) -> int:
-    """Forget batches that were begun by runs that have ended and published nothing; returns how many."""
+    """Delete unpublished batches of runs that have ended. Returns their number."""
     return connection.execute(
         """
         delete from audit.archive_pending as pending using audit.run as run
@@ -142,7 +142,7 @@ def forget_unpublished(connection: psycopg.Connection) -> int:
 
 
 def _paths(archive: Archive) -> Iterator[str]:
-    # Two levels: source and table.
+    # The archive has two levels of folders: source and table.
     if not archive.root.exists():
         return
     for source in _folders(archive.root):
@@ -155,11 +155,10 @@ def _folders(above: Any) -> list[Any]:
 
 
 def _remove_orphans(connection: psycopg.Connection, archive: Archive, path: str, own: str) -> int:
-    """Remove files that neither a Delta version nor a batch names, once they are a day old: those of this warehouse,
-    and those of a compaction that died."""
+    """Remove files over a day old, of this warehouse or a killed compaction, that no version or pending batch uses."""
     table = archive.open(path)
     assert table is not None
-    # What compaction has replaced is older than a day and named by no present version, but by those of the last week.
+    # Files that compaction has replaced are not in the present version, but versions of the last week still need them.
     replaced = table.vacuum(0, dry_run=True, enforce_retention_duration=False)
     named = {name.rpartition("/")[2] for name in (*table.file_uris(), *replaced)}
     rows = connection.execute("select batch_id from audit.archive_pending where path = %s", [path]).fetchall()

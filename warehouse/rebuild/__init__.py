@@ -1,1 +1,1 @@
-"""Rebuild of the warehouse's tables from the archive, compared with the live ones and put in their place."""
+"""Rebuild the warehouse's tables from archive and landing files (`dwh rebuild`)."""

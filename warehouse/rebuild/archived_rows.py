@@ -1,4 +1,4 @@
-"""Rows of an archived table, read from Delta into a temporary table."""
+"""Read an archived table from Delta into a temporary table."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,8 @@ from warehouse.db.type_names import without_modifier
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Types of Delta that are read as such: a row of many columns would not fit into a page as texts. Others are.
+# Fixed-size Delta types keep their type: as texts, a row with many columns would not fit into a page. All others are
+# read as text.
 _KINDS: Final = {
     "boolean": "boolean",
     "short": "smallint",
@@ -43,9 +44,9 @@ class AsOf(NamedTuple):
 
 @dataclass(frozen=True)
 class ArchivedRows:
-    """Rows of an archived table in pg_temp.archived: values of a fixed size as such, others as PostgreSQL's text."""
+    """Rows of an archived table in pg_temp.archived: fixed-size values in their type, others as PostgreSQL's text."""
 
-    # Fields of the Delta table by column, the newest first, and the column's type in PostgreSQL.
+    # Delta fields by column, the newest first, and the column's PostgreSQL type.
     fields: Mapping[str, Sequence[str]]
     types: Mapping[str, str]
     # Types of the fields in pg_temp.archived.
@@ -53,10 +54,10 @@ class ArchivedRows:
     rows: int
 
     def typed(self, column: str, kind: str | None = None) -> sql.Composable:
-        """The expression of a column's value, of its type."""
+        """Return the SQL expression for a column's value, cast to `kind` or to the column's type."""
         wanted = kind or self.types.get(column, "text")
         values = [
-            # A value of an earlier type, as integer, may have no cast to the present one, as date: its text has.
+            # Cast by way of text: an earlier type (integer) may have no cast to the present one (date).
             sql.SQL("archived.{}{}::{}").format(
                 sql.Identifier(field),
                 sql.SQL("" if self.kinds[field] in ("text", without_modifier(wanted)) else "::text"),
@@ -78,9 +79,9 @@ def read_rows(
     *,
     as_of: AsOf | None = None,
 ) -> ArchivedRows | None:
-    """Read the rows that this warehouse has archived of a table into pg_temp.archived; None where there is none.
+    """Read this warehouse's rows of an archived table into pg_temp.archived; None if there is no such table.
 
-    Rows that a later `truncate` makes void are skipped, and those that were published later than `as_of`.
+    Rows before the last `truncate`, and rows that were published after `as_of`, are skipped.
 
     Raises:
         ArchiveUnreachable: the archive cannot be read, or files of the table are missing or damaged.
@@ -106,13 +107,13 @@ def read_rows(
     if as_of is not None:
         connection.execute(_DELETE_LATER, as_of._asdict())
     connection.execute(_DELETE_VOID.encode())
-    # Values are joined and grouped by as other types, of which their texts' statistics say nothing.
+    # Statistics of the other columns are useless: they are joined and grouped by casts to other types.
     connection.execute("analyze pg_temp.archived (_batch_id, _operation)")
     return ArchivedRows(fields, types, kinds, count)
 
 
 def read_nothing(connection: psycopg.Connection) -> ArchivedRows:
-    """The rows of a table that never had any: an empty pg_temp.archived."""
+    """Create an empty pg_temp.archived, for a table that never had rows."""
     _create_archived(connection, _READ)
     return ArchivedRows({}, {}, _READ, 0)
 
@@ -125,7 +126,7 @@ def _create_archived(connection: psycopg.Connection, kinds: Mapping[str, str]) -
     )
 
 
-# Batches of one transaction are numbered as it goes.
+# Keep later batches of the run itself: its transaction numbers them until it commits.
 _DELETE_LATER: Final = """
     delete from pg_temp.archived
     where _batch_id > %(batch_id)s and _batch_id > coalesce(
@@ -147,18 +148,18 @@ def _batches(table: Any, columns: Sequence[str], warehouse_id: str) -> "Iterator
 
     found = table.to_pyarrow_dataset()
     fragments = list(found.get_fragments())
-    # Files of an archive that was given up may be missing or damaged.
+    # Skip files of other warehouses: those of an abandoned archive may be missing or damaged.
     own = [one for one in fragments if written_by(one.path) in (None, warehouse_id)]
     if len(own) < len(fragments):
         found = FileSystemDataset(own, found.schema, found.format, found.filesystem)
-    # Not by a filter of the dataset: deltalake's would drop files whose columns have no statistics.
+    # Filter the batches, not the dataset: deltalake's dataset would drop files without statistics of the column.
     for batch in found.to_batches(columns=[*columns, "_warehouse_id"]):
         chosen = pc.equal(batch.column("_warehouse_id"), warehouse_id)
         yield batch.filter(chosen).select(list(columns))
 
 
 def _csv(batch: "pa.RecordBatch") -> bytes:
-    """The rows in CSV, every value as PostgreSQL reads it; NULL is nothing, an empty text is quoted."""
+    """Return the rows as CSV for PostgreSQL's COPY: NULL is unquoted and empty, an empty text is quoted."""
     import pyarrow as pa
     from pyarrow import csv
 
@@ -170,7 +171,7 @@ def _csv(batch: "pa.RecordBatch") -> bytes:
 
 
 def _texts(column: "pa.Array") -> "pa.Array":
-    """The values of a column as PostgreSQL reads them."""
+    """Return the values of a column as texts that PostgreSQL can read."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -178,7 +179,7 @@ def _texts(column: "pa.Array") -> "pa.Array":
         texts = [None if one is None else f"\\x{one.hex()}" for one in column.to_pylist()]
         return pa.array(texts, pa.string())
     if pa.types.is_timestamp(column.type) and column.type.tz == "UTC":
-        # Arrow looks up the zone of each value, which takes ten times as long as the value itself.
+        # Format without the zone and append Z: Arrow would look up the zone for each value, ten times slower.
         moments = column.cast(pa.timestamp(column.type.unit)).cast(pa.string())
         return pc.binary_join_element_wise(moments, "Z", "")
     return column.cast(pa.string())

@@ -1,4 +1,4 @@
-"""Tables as a past run left them, built from archive and landing files into a schema of their own."""
+"""Build tables as of a past run, from archive and landing files, in a separate schema (`dwh rebuild --as-of`)."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
@@ -24,7 +24,7 @@ from warehouse.sources.source import Source
 
 Progress = Callable[[str], None]
 
-# At the end of a schema's comment: a rebuild has made it, and may replace it.
+# A schema whose comment ends with this text was made by a rebuild, which may replace it.
 _MARK: Final = "Nothing reads it: drop it when you are done."
 COMMENT: Final = (
     f"Mirrors, dimensions and daily snapshots as of run {{}}, rebuilt from archive and landing files. {_MARK}"
@@ -44,15 +44,15 @@ def rebuild_as_of(
     wait_seconds: float = 60,
     progress: Progress = lambda _: None,
 ) -> dict[str, int]:
-    """Build `tables`, or all mirrors, dimensions and daily snapshots, as a run left them, into schema `rebuild_<run>`.
+    """Build `tables`, or all mirrors, dimensions and daily snapshots, as of a run, in schema `rebuild_<run>`.
 
-    `feeds` are the sources whose mirrors come from landing files: what those no longer have is named, and skipped. The
-    schema of an earlier rebuild is replaced; no live table is touched. Returns rows by table of that schema.
+    `feeds` are the sources whose mirrors come from landing files; records that are in no file any more are logged and
+    skipped. The schema of an earlier rebuild is replaced; live tables do not change. Returns the rows by table.
 
     Raises:
         NotArchived: the archive does not know the run, or one of the tables.
         AccessRefused: this login may not create schemas, or not drop the one of that name.
-        SchemaObjectInUse: the schema of that name is somebody's own, or holds or carries something that is.
+        SchemaObjectInUse: the schema of that name was not made by a rebuild, or has other objects in it or on it.
         LakeError: landing files cannot be read.
         LockHeld: a feed is being loaded, and is still after `wait_seconds`.
     """
@@ -89,7 +89,7 @@ def rebuild_as_of(
 
 
 def _make_schema(writer: psycopg.Connection, schema: str, comment: str, tables: Collection[str]) -> None:
-    """Create the schema, in place of that of an earlier rebuild; what is not of `tables` there stays, and is named."""
+    """Create the schema, or replace that of an earlier rebuild; refuse if it contains anything but `tables`."""
     names = [name.partition(".")[2] for name in tables]
     row = writer.execute(
         """
@@ -135,7 +135,7 @@ def _make_schema(writer: psycopg.Connection, schema: str, comment: str, tables: 
 
 
 class _Past:
-    """The state that a run has left: which tables there were, and what each is built from."""
+    """The state as of a run: the tables that existed, and the query that rebuilds each."""
 
     def __init__(
         self,
@@ -160,7 +160,8 @@ class _Past:
         self.tables = {*self._captured, *self._published, *self._feeds}
 
     def build(self, wanted: Collection[str]) -> Iterator[tuple[str, sql.Composable]]:
-        """Name of one table after the other, and the query of its rows, to be executed before the next is asked for."""
+        """Yield each table's name and the query of its rows. Execute it before asking for the next: they share
+        temporary tables."""
         for name in sorted({*wanted} & self._captured.keys()):
             captured = self._captured[name]
             archived = self._read(table_path(captured.source, captured.name))
@@ -203,7 +204,7 @@ class _Past:
         return AsOf(run_id, until)
 
     def _restore_trail(self) -> None:
-        """Create temporary tables of what the audit trail knew of files, reads and quarantine."""
+        """Restore the audit trail's tables of files, reads and quarantine, as of that run, as temporary tables."""
         for name in TRAIL:
             self._writer.execute(
                 sql.SQL("create temp table {} (like {} including defaults) on commit drop").format(

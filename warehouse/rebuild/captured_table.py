@@ -1,4 +1,4 @@
-"""What the archive knows of the tables of sources: keys, columns and how they changed from batch to batch."""
+"""Schema history of archived source tables, read from the manifest: keys, columns and their changes by batch."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,14 @@ from warehouse.rebuild.archived_rows import AsOf, read_rows
 
 
 class Shape(NamedTuple):
-    """Types of the columns of a table's batches, from a batch on."""
+    """Column types of a table from one batch on, until the next shape."""
 
     batch_id: int
     types: Mapping[str, str]
 
 
 class Gap(NamedTuple):
-    """Batches without a column that the mirror kept: the first one, and the first that has it again."""
+    """A range of batches without a column: the first one, and the first that has the column again (or None)."""
 
     first_batch_id: int
     until_batch_id: int | None
@@ -29,7 +29,7 @@ class Gap(NamedTuple):
 
 @dataclass(frozen=True)
 class CapturedTable:
-    """A table of a source as its last archived batch has it: types by column."""
+    """A source table as of its last archived batch. `columns` are types by column."""
 
     source: str
     name: str
@@ -38,14 +38,14 @@ class CapturedTable:
     columns: Mapping[str, str]
     comment: str | None
     captured_run_id: int
-    # The last batch that had rows, if one had.
+    # The last batch with rows, if any.
     batch_id: int | None
     column_comments: Mapping[str, str]
-    # The first batches with other columns than those before.
+    # One entry for each change of the columns, in the order of the batches.
     shapes: Sequence[Shape]
 
     def why_not_by(self, key: Mapping[str, str]) -> str | None:
-        """Why its rows cannot be matched by `key`, its columns with their types; None if they can."""
+        """Return why archived rows cannot be matched by `key` (types by column); None if they can."""
         archived = {name: self.columns[name] for name in self.key}
         if tuple(key) == self.key and all(hash_alike(kind, key[name]) for name, kind in archived.items()):
             return None
@@ -54,7 +54,7 @@ class CapturedTable:
 
     @property
     def retyped(self) -> Mapping[str, int]:
-        """By column that had another type before, the first batch with the present one."""
+        """Columns whose type has changed, each with the first batch of its present type."""
         known: dict[str, str] = {}
         found = {}
         for shape in self.shapes:
@@ -66,7 +66,7 @@ class CapturedTable:
 
     @property
     def gaps(self) -> Mapping[str, Sequence[Gap]]:
-        """By column, the batches without it after one that had it."""
+        """Columns that were dropped at some time, each with the ranges of batches without it."""
         found: dict[str, list[Gap]] = {}
         for shape, following in zip_longest(self.shapes, self.shapes[1:]):
             missing = {name for one in self.shapes for name in one.types if one.batch_id < shape.batch_id}
@@ -79,7 +79,7 @@ class CapturedTable:
 def manifest_of(
     connection: psycopg.Connection, archive: Archive, warehouse_id: str, as_of: AsOf | None = None
 ) -> list[CapturedTable]:
-    """The captured tables of the archive, as their last batch has them."""
+    """Return the archive's captured tables, each as of its last batch (not later than `as_of`)."""
     if read_rows(connection, archive, "audit/captured_table", warehouse_id, as_of=as_of) is None:
         return []
     rows = connection.execute(_CAPTURED).fetchall()
@@ -105,7 +105,7 @@ def manifest_of(
 
 
 def first_archived_run(connection: psycopg.Connection) -> int | None:
-    """The run that began the archive; `manifest_of` has just read it."""
+    """Return the run that began the archive. Call it right after `manifest_of`, whose temporary table it reads."""
     row = connection.execute("select min(_run_id) from pg_temp.archived").fetchone()
     return row[0] if row else None
 
@@ -114,7 +114,7 @@ def _types_of(columns: str) -> Mapping[str, str]:
     return {name: kind for name, kind, *_ in json.loads(columns)}
 
 
-# Batches that an undo or a repair wrote do not know what the source says of its tables.
+# Comments come from the last batch read from the source: batches of an undo or a repair have none.
 _CAPTURED: Final = """
     with last as (
         select distinct on (source, table_name)
@@ -134,7 +134,7 @@ _CAPTURED: Final = """
     from last left join described on last.source = described.source and last.table_name = described.table_name
     order by last.source, last.table_name
 """
-# A batch that had no rows is numbered before the rows of the manifest are.
+# A batch without rows has no id: the batch id of its manifest row stands in for it.
 _SHAPES: Final = """
     select source, table_name, batch_id, columns from (
         select source, table_name, columns, _batch_id, kind <> 'baseline' as is_batch,

@@ -1,4 +1,4 @@
-"""Tables that somebody has dropped or emptied since the last run: what a run finds."""
+"""Detect tables that were dropped or emptied by hand since the last run."""
 
 from typing import Final
 
@@ -11,19 +11,19 @@ from warehouse.model.staging import staging_names
 from warehouse.model.star import FACTS, TARGETS, Dimension
 from warehouse.sources.source import Source
 
-# Tables of the web logs: those that are counted from the fact, and dictionaries of its texts.
+# Tables of the web logs: aggregates of the fact, and dimensions of its texts.
 WEBLOG_AGGREGATES: Final = frozenset(f"dwh.{one.table}" for one in weblog_aggregates.TABLES)
 WEBLOG_TEXTS: Final = tuple(one for one in weblog.DIMENSIONS if one != weblog.COUNTRY)
 WEBLOG_TABLES: Final = frozenset({str(weblog.FACT), *map(str, WEBLOG_TEXTS), *WEBLOG_AGGREGATES})
 
 
 def has_weblogs(connection: psycopg.Connection) -> bool:
-    """Whether files of web logs were ever read: asked before the engine that reads them is imported."""
+    """Whether web logs were ever loaded. Callers ask this before they import the web-log engine, which is slow."""
     return bool(connection.execute("select from audit.file where feed = 'weblogs' limit 1").rowcount)
 
 
 def are_weblogs_damaged(connection: psycopg.Connection) -> bool:
-    """Whether a table of the web logs, or of staging, does not exist, or the fact is empty though files were loaded."""
+    """Whether a web-log or staging table is missing, or the fact is empty although files were loaded."""
     if not connection.execute(
         "select from audit.file where feed = 'weblogs' and rows_loaded > rows_removed limit 1"
     ).rowcount:
@@ -33,9 +33,9 @@ def are_weblogs_damaged(connection: psycopg.Connection) -> bool:
 
 
 def find_damaged(connection: psycopg.Connection, source: Source) -> list[str]:
-    """Mirrors, dimensions and facts of `source`, as `schema.table`, that do not exist, or are empty though runs that
-    were not undone have filled them, and no run has emptied them; and staging tables that do not exist."""
-    # Of a dimension the row of the unknown member does not count.
+    """Return damaged tables as `schema.table`: missing mirrors, dimensions, facts and staging tables of `source`, and
+    those that are empty although runs have filled them that were not undone, and no run has emptied them."""
+    # A dimension with only its unknown member counts as empty: ignore the row with key 0.
     keys = {
         **{f"raw.{table.mirror}": "" for table in source.tables},
         **{
@@ -48,7 +48,7 @@ def find_damaged(connection: psycopg.Connection, source: Source) -> list[str]:
         "select from audit.watermark where source = %s limit 1", [source.name]
     ).rowcount:
         return []
-    # Nothing in a staging table is kept: it is missing, or as it should be.
+    # Staging tables may be empty: only missing ones are damaged.
     staging = staging_names()
     missing = {*find_missing(connection, [*keys, *staging])}
     missing_staging = missing.intersection(staging)
@@ -72,9 +72,9 @@ def find_damaged(connection: psycopg.Connection, source: Source) -> list[str]:
         where load.source = %s and load.table_name = any(%s)
         group by load.source, load.table_name
         having sum(rows_inserted) filter (where run.undone_by_run_id is null) > 0
-            -- Rows of a fact are deleted with their source rows; an undo counts against what it undid.
+            -- A fact may be empty because its source rows were deleted. An undo deletes what the undone run inserted.
             and (load.table_name <> all(%s) or sum(rows_inserted) > sum(rows_deleted))
-            -- Records of a feed may all have gone to quarantine.
+            -- A feed's mirror may be empty because all its records went to quarantine.
             and (
                 load.table_name is distinct from %s
                 or exists (select from audit.file where feed = load.source and rows_loaded > 0)

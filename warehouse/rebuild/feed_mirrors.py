@@ -1,7 +1,7 @@
-"""Mirrors of a feed, built again from its landing files and from the records that were corrected in quarantine.
+"""Rebuild the mirrors of a feed from its landing files and from records that were corrected in quarantine.
 
-audit.file_read says which records of which file each run has loaded, and with which columns; what was refused later is
-in the quarantine. What the files no longer have is left as it is in the live mirror, or named as lost.
+audit.file_read has the records that each run loaded from each file, and their columns; audit.quarantine has those that
+were rejected later. Records that are in no file any more stay as they are in the live mirror, or are logged as lost.
 """
 
 from bisect import bisect_right
@@ -33,11 +33,11 @@ from warehouse.reconcile.compare import EXPECTED, Comparison, create_expected
 from warehouse.sources.feed import FILE_ID, LINE, RESCUED
 from warehouse.sources.source import Source, Table
 
-# Temporary tables: what runs have read of the feed; the versions of its records that nothing has removed since.
+# Temporary tables: the reads of all runs, the record versions that are still valid, the rows to leave as they are.
 READS: Final = sql.Identifier("pg_temp", "read_of_feed")
 ALIVE: Final = sql.Identifier("pg_temp", "alive_version")
 SKIPPED: Final = sql.Identifier("pg_temp", "skipped_row")
-# Tables of the audit trail that say what was read and what has become of it.
+# Tables of the audit trail from which the state of a feed is derived.
 TRAIL: Final = ("file", "file_read", "quarantine")
 GONE: Final = "it does not lie in the landing folder any more"
 CHANGED: Final = "it has other content now"
@@ -46,7 +46,7 @@ NOT_ALL: Final = "which of them were loaded is not known, as a run before the la
 
 @dataclass(frozen=True)
 class LostRecords:
-    """Loaded records of a file that cannot be given back: how many, and why."""
+    """Loaded records of a file that cannot be restored: their number, and the reason."""
 
     file_id: int
     path: str
@@ -59,7 +59,7 @@ class LostRecords:
 
 @dataclass(frozen=True)
 class _Read:
-    """The records of a file that a run has loaded; reads are numbered in the order of their runs."""
+    """The records that one run loaded from one file. Reads are numbered in the order of their runs."""
 
     number: int
     run_id: int
@@ -78,10 +78,10 @@ def has_records(connection: psycopg.Connection, source: Source) -> bool:
 
 
 class FeedMirrors:
-    """All versions of a feed's records, as files and quarantine give them, in temporary tables of a transaction.
+    """All versions of a feed's records, read from files and quarantine into temporary tables of a transaction.
 
-    What is known of files, reads and quarantine is in the tables of `trail`: the audit trail, or what it was at a past
-    run, in pg_temp. The caller holds the feed's lock: its staging tables are used.
+    `trail` is the schema with the tables of files, reads and quarantine: audit, or pg_temp for their state as of a run.
+    The caller must hold the feed's lock, since the feed's staging tables are used.
     """
 
     def __init__(
@@ -95,21 +95,21 @@ class FeedMirrors:
         connection.execute(sql.SQL(_READS).format(**self._trail, reads=READS, feed=sql.Literal(source.name)))
         with connection.cursor(row_factory=class_row(_Read)) as cursor:
             self._reads = cursor.execute(_READ_ROWS.encode()).fetchall()
-        # Those that runs have filled.
+        # Only tables that runs have filled.
         self.tables = [one for one in source.tables if any(one.name in read.columns for read in self._reads)]
-        # By file, why it cannot be read.
+        # Why a file cannot be read, by its id.
         self._reasons: dict[int, str] = {}
         self._landed: dict[str, Found] = {}
         self.lost: list[LostRecords] = []
-        # Files with lost records that the live mirrors have not all of, either.
+        # Files with lost records that are not all in the live mirrors, either.
         self.missing: set[int] = set()
 
     def ensure_mirror(self, table: Table) -> bool:
-        """Create a mirror that is missing, with the columns that runs gave it. Returns whether it was."""
+        """Create the mirror if it is missing, with the columns that runs gave it. Returns whether it was missing."""
         return ensure_mirror(self._connection, table, self._columns(table), None)
 
     def _columns(self, table: Table) -> tuple[Column, ...]:
-        """The columns that runs gave a mirror."""
+        """Return the columns that runs gave a mirror."""
         kinds = {
             name: kind
             for read in self._reads
@@ -119,15 +119,15 @@ class FeedMirrors:
         return columns_of(self._source, table, kinds)
 
     def _types(self, table: Table) -> Mapping[str, str]:
-        """Types of a mirror's columns, as it is or as it was."""
+        """Return the types of a mirror's columns, at present or as of the past run."""
         if self._is_past:
             return {column.name: column.type for column in self._columns(table)}
         return mirrored_columns(self._connection, table)
 
     def read(self) -> None:
-        """Read all versions of all records, and find out which of the loaded ones are `lost`.
+        """Read all versions of all records, and find the loaded ones that are `lost`.
 
-        All mirrors are there, unless a past state is read.
+        All mirrors must exist, unless a past state is read.
 
         Raises:
             LakeError: the lake cannot be read.
@@ -144,7 +144,7 @@ class FeedMirrors:
                     columns=definitions(types),
                 )
             )
-        # Each replay by itself: a line may have been replayed more than once.
+        # Read each replay separately: a line may have been replayed more than once.
         reads = sorted(self._reads, key=lambda one: (one.number if one.is_replay else 0, _shape(one)))
         with readable(self._folder):
             self._landed = {"/".join(one.parts): one for one in files_below(self._folder)}
@@ -170,7 +170,7 @@ class FeedMirrors:
         self.lost = self._find_lost()
 
     def rows(self, table: Table) -> sql.Composed:
-        """The query of the rows of a mirror, `_run_id` and `_is_deleted` included."""
+        """Return the query for the rows of a mirror, with `_run_id` and `_is_deleted`."""
         record = self._source.record
         names = {
             "versions": _versions(table),
@@ -184,10 +184,10 @@ class FeedMirrors:
         return sql.SQL(_RECORDS if table == record else _ITEMS).format(**names)
 
     def build(self, table: Table) -> Comparison:
-        """The rows of a mirror, to be compared with the live one.
+        """Return the comparison of the rebuilt rows of a mirror with the live ones.
 
-        Of files with lost records, rows that the live mirror has are skipped on both sides; so are rows that are marked
-        as deleted, of files that cannot be read any more, or by a version in one.
+        It skips, on both sides, rows of files with lost records, and deleted rows that came from an unreadable file or
+        were marked as deleted by a record version in one.
         """
         query = self.rows(table)
         names: dict[str, sql.Composable] = {
@@ -198,7 +198,7 @@ class FeedMirrors:
             "same": same_key(table.key, "held", "expected"),
             "file_id": sql.Identifier(FILE_ID),
             "kept": sql.Literal(self._kept(table)),
-            # A row is marked by the run of the version that does not have it, which may be one of these files'.
+            # `_run_id` of a deleted row is the run that marked it; that run may have read one of these files.
             "unread": sql.Literal(sorted(self._reasons)),
             "unread_runs": sql.Literal(
                 sorted(
@@ -229,7 +229,7 @@ class FeedMirrors:
         )
 
     def _kept(self, table: Table) -> list[int]:
-        """Files with lost records of which the live mirror has rows; notes those of which it has not all."""
+        """Return files with lost records that have rows in the live mirror; add those with too few to `missing`."""
         lost = {one.file_id for one in self.lost}
         names = {"file_id": sql.Identifier(FILE_ID), "mirror": sql.Identifier("raw", table.mirror)}
         rows = self._connection.execute(
@@ -243,12 +243,12 @@ class FeedMirrors:
         if table == self._source.record:
             self.missing |= lost - {file_id for file_id, has_all in rows if has_all}
         elif not self._connection.execute(sql.SQL("select from {mirror} limit 1").format(**names)).rowcount:
-            # Records need not have rows of it; that none of any file has is a mirror that was dropped or emptied.
+            # A record need not have items in this table; but a table without any row was dropped or emptied.
             self.missing |= lost
         return [file_id for file_id, _ in rows]
 
     def _read_alike(self, reads: Sequence[_Read]) -> None:
-        """Read the records of reads that had the same columns, or those of one replay."""
+        """Stage and keep the records of reads with the same columns, or of one replay."""
         columns = reads[0].columns
         tables = tuple(one for one in self._source.tables if one.name in columns)
         sender = Sender(self._connection)
@@ -270,7 +270,7 @@ class FeedMirrors:
             self._keep(table, [one.number for one in reads])
 
     def _keep(self, table: Table, numbers: Sequence[int]) -> None:
-        """Keep what is staged of a table, each row with the number of its read."""
+        """Copy the staged rows of a table to its versions, each with the number of its read."""
         types = self._types(table)
         staged = staged_types(self._connection, "staging", table.mirror)
         names = [name for name in types if name in staged]
@@ -303,7 +303,7 @@ class FeedMirrors:
         location = self._locate(file_id)
         if location is None:
             return
-        # Ranges of lines in their order, each with the cells that say which file it is.
+        # Sorted ranges of lines, each with the CSV cells that identify the file.
         wanted = sorted(
             (lines.lower, lines.upper, place_of(file_id, one.path, one.written_at))
             for one in reads
@@ -321,7 +321,7 @@ class FeedMirrors:
                     stager.add(records, place)
 
     def _add_entries(self, stager: Stager, read: _Read) -> None:
-        """Add records that had waited in quarantine, as they came or were corrected."""
+        """Add records that were replayed from quarantine, in their original or corrected form."""
         with self._connection.cursor(row_factory=dict_row) as cursor:
             entries = cursor.execute(
                 sql.SQL(_ENTRIES).format(**self._trail), {**vars(read), "feed": self._source.name}
@@ -331,7 +331,7 @@ class FeedMirrors:
                 stager.add([record], place_of(read.file_id, read.path, read.written_at))
 
     def _locate(self, file_id: int) -> Location | None:
-        """Where the content of a file lies now, under its own name or another; None if nowhere."""
+        """Return the present location of a file's content, under its own name or another; None if there is none."""
         places = self._connection.execute(
             sql.SQL(_PLACES).format(**self._trail), {"file_id": file_id, "feed": self._source.name}
         ).fetchall()
@@ -347,7 +347,7 @@ class FeedMirrors:
         return None
 
     def _find_lost(self) -> list[LostRecords]:
-        """Files of which audit.file counts other loaded records than these are."""
+        """Return files whose number of restored records differs from that in audit.file."""
         rows = self._connection.execute(
             sql.SQL(_LOST).format(
                 **self._trail,
@@ -369,14 +369,14 @@ def _versions(table: Table) -> sql.Identifier:
 
 
 def _fitted(name: str, kind: str) -> sql.Composable:
-    """A value of another type in the mirror's, as far as that can hold it."""
+    """Return SQL that casts a staged value to the mirror's type; null if it does not fit."""
     return sql.SQL("case when {} then {}::text::{} end").format(
         _fits(name, kind), sql.Identifier("batch", name), sql.SQL(kind)
     )
 
 
 def _rescued(names: Sequence[str], types: Mapping[str, str]) -> sql.Composable:
-    """Rescued fields, and beside them the values that the mirror's types cannot hold."""
+    """Return SQL for the rescued fields, with the values added that do not fit the mirror's types."""
     unfit = [
         sql.SQL(
             "|| case when batch.{0} is not null and not {1} then jsonb_build_object({2}, batch.{0}) else '{{}}' end"
@@ -417,8 +417,8 @@ _ENTRIES: Final = """
         and line_number <@ %(record_lines)s::int8multirange
     order by line_number
 """
-# Its own place first; a file that is a copy, or was renamed since, has the same content, and one that has grown begins
-# with it.
+# Try the file's own path first, then files with the same content (copies, renamed files). A file that has grown since
+# begins with the old content.
 _PLACES: Final = """
     select place.path, file.size_bytes, file.modified_ns, file.content_hash
     from {file} as file
@@ -432,7 +432,7 @@ _PLACES: Final = """
     group by place.path, file.size_bytes, file.modified_ns, file.content_hash
     order by bool_or(place.path = file.path) desc, bool_or(place.file_id = file.file_id) desc, place.path
 """
-# A version is gone with a later entry in quarantine: by a rule that it did not break before. So are those before it.
+# A version that was quarantined after it was loaded (by a newer rule) is invalid, and so are all earlier versions.
 _ALIVE: Final = """
     drop table if exists {alive};
     create temp table alive_version on commit drop as
@@ -463,7 +463,7 @@ _RECORDS: Final = """
         where alive._next_run_id is null
     ) as last
 """
-# A row of a list that the next version of its record does not have is marked as deleted by the run of that version.
+# If a record's next version no longer has a list item, the run of that version has marked the item as deleted.
 _ITEMS: Final = """
     select {columns}, coalesce(_next_run_id, _run_id) as _run_id, _next_run_id is not null as _is_deleted
     from (

@@ -1,4 +1,4 @@
-"""Queries of the last state of an archived table's rows, and of the mirror that they make."""
+"""Queries for the latest state of archived rows, and for the mirror that results from them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -16,7 +16,7 @@ from warehouse.rebuild.tables import columns_of
 def last_rows(
     connection: psycopg.Connection, archived: ArchivedRows, key: Sequence[str], columns: Mapping[str, str]
 ) -> sql.Composed:
-    """The query of the last state of each row of pg_temp.archived; those that were removed are not in it."""
+    """Return the query for the last state of each row of pg_temp.archived, without removed rows."""
     _find_repeated(connection, archived, key, columns)
     return sql.SQL(_ROWS).format(
         key=listed(key),
@@ -29,9 +29,9 @@ def last_rows(
 def read_trail(
     connection: psycopg.Connection, archive: Archive, own: str, name: str, *, as_of: AsOf | None = None
 ) -> tuple[Mapping[str, str], Sequence[str], sql.Composed] | None:
-    """Read a table of the audit trail: types of the columns that the archive has, its key, and the query of its rows.
+    """Read an archived table of the audit trail; None if the archive has no such table.
 
-    None if the archive has no such table.
+    Returns the types of the archived columns, the key, and the query of its rows.
     """
     archived = read_rows(connection, archive, f"audit/{name}", own, as_of=as_of)
     if archived is None:
@@ -58,12 +58,11 @@ def mirror_rows(
     *,
     keeps_dropped: bool = True,
 ) -> sql.Composed:
-    """The query of the rows of a mirror, `_run_id` and `_is_deleted` included.
+    """Return the query for the rows of a mirror, with `_run_id` and `_is_deleted`.
 
-    A deleted row keeps the values that it had; `_run_id` is that of the first batch that brought the row's last state.
-    Of columns that were `retyped`, what was archived before that batch is null, as the mirror has it since. Of columns
-    with `gaps`, the batches in these had no values: rows keep those that they had. If the mirror dropped them (not
-    `keeps_dropped`), it has values of them since the batch with which they came back.
+    A deleted row keeps its last values; `_run_id` is the run of the first batch with the row's last state. A `retyped`
+    column is null in rows archived before its present type, as in the live mirror. In the `gaps` of a column, rows keep
+    their earlier value; if the mirror drops such columns (not `keeps_dropped`), only values since its return count.
     """
     key = table.key
     gaps = {name: found for name, found in table.gaps.items() if name in columns and name not in key}
@@ -73,7 +72,7 @@ def mirror_rows(
             name: max(found[-1].until_batch_id or 0, begins.get(name, 0)) for name, found in gaps.items()
         }
         gaps = {}
-    # A number for each: whatever the column is called, this is an identifier.
+    # Aliases are numbered: a column's name with a prefix could exceed the length of an identifier.
     values = {name: sql.Identifier(f"<value {place}>") for place, name in enumerate(gaps)}
     _find_repeated(connection, archived, key, columns)
     return sql.SQL(_MIRROR).format(
@@ -94,13 +93,13 @@ def mirror_rows(
 def _typed(
     archived: ArchivedRows, columns: Mapping[str, str], begins: Mapping[str, int] | None = None
 ) -> sql.Composable:
-    """Select list of the values of these columns, of these types; of those that have one, since their first batch."""
+    """Return the select list of these columns, cast to these types; null before the batch that `begins` names."""
 
     def value(name: str, kind: str) -> sql.Composable:
         typed = archived.typed(name, kind)
         if begins is None or name not in begins:
             return typed
-        # What an earlier type allowed need not be valid in this one.
+        # Do not cast earlier values: they may be invalid in the present type.
         return sql.SQL("case when archived._batch_id >= {} then {} end").format(
             sql.Literal(begins[name]), typed
         )
@@ -111,7 +110,7 @@ def _typed(
 
 
 def _group(name: sql.Identifier, gaps: Sequence[Gap], key: Sequence[str]) -> sql.Composable:
-    """Number of the value of a column that a row's version has, its own or that of a version before, as `name`."""
+    """Return a window expression `name` that groups a row's version in a gap with the last version before the gap."""
     return sql.SQL(
         """, count(*) filter (where "<operation>" in ('write', 'write_deleted') and not ({in_gap}))
             over (partition by {key} order by "<batch>") as {group}"""
@@ -137,7 +136,7 @@ def _kept(column: str, group: sql.Identifier, key: Sequence[str]) -> sql.Composa
 def _find_repeated(
     connection: psycopg.Connection, archived: ArchivedRows, key: Sequence[str], columns: Mapping[str, str]
 ) -> None:
-    """Fill pg_temp.repeated with the keys of which pg_temp.archived has several rows: only these have to be sorted."""
+    """Fill pg_temp.repeated with the keys that have several rows in pg_temp.archived: only these need sorting."""
     connection.execute(
         sql.SQL(
             "drop table if exists pg_temp.repeated; create temp table repeated on commit drop as "
@@ -149,7 +148,7 @@ def _find_repeated(
     )
 
 
-# A source may have columns of any name: ours are in angle brackets.
+# Our columns are in angle brackets, so that they do not collide with the source's.
 _ROWS: Final = """
     with typed as not materialized (
         select {typed}, archived._operation as "<operation>", archived._batch_id as "<batch>"

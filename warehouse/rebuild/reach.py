@@ -1,4 +1,4 @@
-"""How far the archive reaches: whether it has all that was published of a table."""
+"""Check whether the archive has all published rows of a table."""
 
 import psycopg
 from psycopg import sql
@@ -11,7 +11,7 @@ from warehouse.rebuild.captured_table import CapturedTable
 def why_not(
     writer: psycopg.Connection, archive: Archive, own: str, name: str, captured: CapturedTable | None
 ) -> str | None:
-    """Why the archive is not what a table has to be; None if it has all that was published of it."""
+    """Return why the archive does not have all published rows of a table; None if it does."""
     schema, _, table_name = name.partition(".")
     path = table_path(captured.source, captured.name) if captured else f"{schema}/{table_name}"
     row = writer.execute(

@@ -1,10 +1,9 @@
-"""Rebuild tables from archive and landing files: built beside the live ones, compared, and put in their place in one
-transaction.
+"""Rebuild tables from archive and landing files in one transaction (`dwh rebuild`).
 
-Mirrors, dimensions and daily snapshots are what the archive says, surrogate keys and runs included; mirrors of feeds
-are what their files say. Facts are computed again from them, as `dwh reconcile --repair` does. Rows that are as they
-should be are not touched: readers, views and privileges never notice. A table that is missing is created as declared,
-with all that belongs to it.
+Mirrors, dimensions and daily snapshots come from the archive, with their surrogate keys and run ids; mirrors of feeds
+come from their files. Facts are recomputed from them, as `dwh reconcile --repair` does. The result is compared with the
+live table, and only rows that differ are replaced, so that readers, views and privileges are not disturbed. A missing
+table is created as declared, with its indexes, views, comments and grants.
 """
 
 from collections import Counter
@@ -66,7 +65,7 @@ from warehouse.sources.registry import declared_sources
 from warehouse.sources.source import Source, Table
 
 Progress = Callable[[str], None]
-# By mirror, as raw.shop_customer, the columns of its key with their types, in their order.
+# Types of the key columns, in the key's order, by mirror such as raw.shop_customer.
 Keys = Mapping[str, Mapping[str, str]]
 
 NOT_ALL: Final = (
@@ -81,7 +80,7 @@ CHANGED: Final = (
 
 
 class NotArchived(WarehouseError):
-    """A table cannot be rebuilt: the archive does not have all that was published of it."""
+    """A table cannot be rebuilt: the archive does not have all of its published rows."""
 
 
 def rebuild(
@@ -95,14 +94,14 @@ def rebuild(
     keys: Keys = MappingProxyType({}),
     progress: Progress = lambda _: None,
 ) -> tuple[Verdict, ...]:
-    """Rebuild `tables`, as raw.shop_customer or dwh.dim_customer, or all; returns what differed of each.
+    """Rebuild `tables` (such as raw.shop_customer or dwh.dim_customer), or all, in one transaction.
 
-    `sources` are those whose facts are computed again. All of it commits together, or nothing does. If it `leaves_out`
-    tables that cannot be rebuilt, it says so and rebuilds the others. Mirrors that are about to be loaded by other
-    `keys` than they were archived by cannot.
+    `sources` are those whose facts are recomputed. With `leaves_out`, tables that cannot be rebuilt are skipped and
+    logged. A mirror cannot be rebuilt if it was archived under another key than `keys` has for it. Returns the
+    differences by table.
 
     Raises:
-        NotArchived: a table is none that can be rebuilt, or the archive does not have all that was published of it.
+        NotArchived: a table cannot be rebuilt, or the archive does not have all of its published rows.
         ArchiveUnreachable: the archive cannot be read.
         LockHeld: a source is being loaded, and is still after `wait_seconds`.
         AccessRefused: this login may not create what is missing.
@@ -112,7 +111,7 @@ def rebuild(
             locks.enter_context(
                 session_lock(run.connection, f"source {source.name}", wait_seconds=wait_seconds)
             )
-        # What is published and not in the archive yet belongs to the state.
+        # Published batches that are not in the archive yet are part of the state to rebuild.
         flush(run.warehouse_url, archive, progress=progress)
         with run.connect() as writer:
             begin_publishing(writer, run.run_id, planner=PLANNER_FOR_WHOLE_TABLES)
@@ -156,16 +155,17 @@ def rebuild(
 
 
 def loaded_sources(connection: psycopg.Connection, folder: Path | None) -> list[Source]:
-    """Declared sources that runs have loaded, in the order in which their facts follow from one another.
+    """Return the declared sources that runs have loaded, in the order in which to recompute their facts.
 
-    Of an event that several sources have, the first that computes it keeps it; last are those that follow the star.
+    If several sources have the same event, the first one to compute it keeps it: so sources are ordered by precedence,
+    with those that follow the star last.
     """
     declared = declared_sources(folder)
     loaded = connection.execute("select distinct source from audit.watermark order by 1").fetchall()
     sources = [read_declaration(declared[name]) for (name,) in loaded if name in declared]
     rank: Counter[str] = Counter()
     declared_precedence = [entity.precedence for source in sources for entity in source.entities.values()]
-    # One feed may come after another one, which comes after a database.
+    # Precedence is transitive (database, feed, another feed): repeat until the ranks are stable.
     for _ in sources:
         for names in declared_precedence:
             for before, after in pairwise(names):
@@ -182,11 +182,12 @@ def rebuild_damaged(
     needed: Collection[str] = (),
     keys: Keys = MappingProxyType({}),
 ) -> None:
-    """Rebuild `damaged` tables, and those that are missing; where the archive cannot help, the run goes on as it would
-    without one, unless a table of the star is missing that is damaged or `needed`. `keys` as in `rebuild`.
+    """Rebuild `damaged` tables, and all missing ones, at the start of a run. `keys` as in `rebuild`.
+
+    If that fails, the run continues as it would without an archive.
 
     Raises:
-        AccessRefused: such a table is missing, and this login may not create it.
+        AccessRefused: a `damaged` or `needed` table of the star is missing, and this login may not create it.
     """
     try:
         sources = loaded_sources(run.connection, settings.sources) if damaged else ()
@@ -201,7 +202,7 @@ def rebuild_damaged(
 
 
 class _Rebuild:
-    """A rebuild in its transaction: which tables there are, and what each is rebuilt from."""
+    """One rebuild, in its transaction: finds the tables and the origin of each, and rebuilds them."""
 
     def __init__(
         self,
@@ -221,11 +222,11 @@ class _Rebuild:
         self._of_feeds = {f"raw.{table.mirror}" for source in self._feeds for table in source.tables}
         self._published = published_tables()
         self._facts = {f"dwh.{one.table}" for one in FACTS}
-        # Feeds of which records cannot be given back.
+        # Feeds with loaded records that are in no file or quarantine any more.
         self._incomplete: set[str] = set()
 
     def report_reach(self) -> None:
-        """Name the run that began the archive: of what mirrors and dimensions were before, it has no more."""
+        """Log the run that began the archive: there is no earlier state of mirrors and dimensions in it."""
         if self._first_run_id is not None:
             self._progress(
                 f"the archive {self._archive.root} reaches back to run {self._first_run_id}: mirrors and dimensions "
@@ -233,14 +234,14 @@ class _Rebuild:
             )
 
     def tables(self, wanted: Collection[str] | None, keys: Keys, *, leaves_out: bool) -> set[str]:
-        """The tables to rebuild, all that there are if none is named.
+        """Return the names of the tables to rebuild: `wanted` or all, and those that had to be created.
 
         Raises:
-            NotArchived: one cannot be rebuilt; if it `leaves_out` such tables, it says so instead.
+            NotArchived: one of them cannot be rebuilt. With `leaves_out`, it is skipped and logged instead.
         """
         archived = {*self._captured, *self._published}
         known = {*archived, *self._of_feeds, *self._facts}
-        # What had to be created is filled, too.
+        # Tables that were missing are filled even if they were not asked for.
         chosen = known if wanted is None else {*wanted, *(self.created & known)}
         refused = [
             NotArchived(
@@ -270,7 +271,7 @@ class _Rebuild:
         return chosen
 
     def rebuild(self, wanted: set[str]) -> list[Verdict]:
-        """Rebuild the tables, those first that others are made of."""
+        """Rebuild the tables in the order of their dependencies."""
         verdicts = []
         for verdict in self._rebuild(wanted):
             self._progress(str(verdict))
@@ -291,20 +292,20 @@ class _Rebuild:
         for name in sorted(wanted & self._published.keys()):
             yield self._rebuild_rows(name)
         if self.created:
-            # Conform SQL may read views, and what is loaded below is logged by triggers.
+            # Create views and triggers first: conform SQL may read views, and triggers log the rows loaded below.
             declared.apply(self._writer, SchemaObjects(self._writer))
         if wanted & self._facts:
             self._tell_lost_states(wanted & self._facts)
             for source in self._sources:
                 facts = {f"dwh.{one.table}" for one in FACTS if one.entity in source.entities}
                 if facts & wanted and not self._has_last_copy(source, facts):
-                    # History is what was published then: the archive says it, and the change log may be gone.
+                    # Not the dimensions: their history comes from the archive, as it was published.
                     yield from reconcile_star(self._writer, self._run.run_id, source, has_dimensions=False)
         if any(name.startswith("mart.") for name in self.created):
             yield from reconcile_marts(self._writer)
 
     def _has_last_copy(self, source: Source, facts: Collection[str]) -> bool:
-        """Whether facts have what a feed's records were that nothing else has any more: they stay as they are."""
+        """Whether the facts may hold the only copy of lost feed records. Then they must stay unchanged."""
         if source.name not in self._incomplete:
             return False
         held = [
@@ -325,7 +326,7 @@ class _Rebuild:
         return bool(held)
 
     def _tell_lost_states(self, facts: set[str]) -> None:
-        """Say of empty facts how many rows wait in quarantine: an earlier state of theirs follows from nothing."""
+        """Log how many rows of empty facts are in quarantine: their last good state cannot be recomputed."""
         for fact in FACTS:
             name = f"dwh.{fact.table}"
             if name not in facts or has_rows(self._writer, "dwh", fact.table):
@@ -342,7 +343,7 @@ class _Rebuild:
                 )
 
     def _changed_definitions(self) -> dict[str, str]:
-        """By table, what has changed since in what it is made by."""
+        """Return a note for each table whose SQL or declaration has changed since it was loaded."""
         return {
             stale.table_name: CHANGED.format(stale.reason)
             for source in self._sources
@@ -358,7 +359,7 @@ class _Rebuild:
         kinds = dict(table.columns)
         policy = mirror.on_schema_change.dropped_column
         if policy == "ignore":
-            # The mirror had kept columns that the source has no more.
+            # With this policy the mirror keeps columns that the source has dropped.
             kinds = {name: kind for shape in table.shapes for name, kind in shape.types.items()} | kinds
         columns = [Column(name, kind, None, table.column_comments.get(name)) for name, kind in kinds.items()]
         if is_new := ensure_mirror(writer, mirror, columns, table.comment):
@@ -384,7 +385,7 @@ class _Rebuild:
             ),
         )
         if is_new:
-            # As it was: by another key than is declared now, the next run says so.
+            # Add the archived key. If another one is declared now, the next run reports it.
             add_key(writer, replace(mirror, key=table.key))
         return verdict
 
@@ -409,7 +410,7 @@ class _Rebuild:
             self._incomplete.add(source.name)
 
     def _rebuild_rows(self, name: str) -> Verdict:
-        """Rebuild a table whose rows are archived as they were published, with its surrogate keys."""
+        """Rebuild a dimension, daily snapshot or reference table from its archived rows, surrogate keys included."""
         writer, key = self._writer, self._published[name]
         schema, _, table = name.partition(".")
         archived = read_rows(writer, self._archive, f"{schema}/{table}", self._own) or read_nothing(writer)
@@ -441,9 +442,9 @@ class _Rebuild:
 
 
 def _grant(writer: psycopg.Connection, url: str) -> bool:
-    """Set owners and grants with what was created: a kill in between would leave tables that nobody may read.
+    """Set owners and grants in the transaction that creates tables: a killed process leaves no table unreadable.
 
-    Returns False, with nothing set, if a table that is in use needs another owner: whoever reads it is not waited for.
+    Returns False, with nothing set, if a table needs another owner and is in use: readers are not waited for.
     """
     try:
         ensure_may_migrate(writer, url)
@@ -451,7 +452,7 @@ def _grant(writer: psycopg.Connection, url: str) -> bool:
             writer.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'".encode())
             apply_grants(writer)
     except AccessRefused:
-        # What a loader may create, mirrors, is its own until the next migration, as when a load creates them.
+        # A loader may create only mirrors. It owns them until the next migration, as after an ordinary load.
         return True
     except LOCKED:
         return False
@@ -460,7 +461,7 @@ def _grant(writer: psycopg.Connection, url: str) -> bool:
 
 @contextmanager
 def _explain_rights(writer: psycopg.Connection) -> Iterator[None]:
-    """Who loads may make mirrors, not what belongs to the warehouse's owner: views of the star, and tables of marts."""
+    """Explain missing privileges: a loader may create mirrors, but not the owner's views and mart tables."""
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
@@ -474,7 +475,7 @@ def _explain_rights(writer: psycopg.Connection) -> Iterator[None]:
 
 
 def _remember(writer: psycopg.Connection, verdicts: Sequence[Verdict]) -> None:
-    """What a rebuild has changed is archived already: no later run archives it, nor is it later than the archive."""
+    """Mark this rebuild's changes as archived: later runs do not archive them again, later rebuilds accept them."""
     writer.execute(
         "update audit.archive_table set changes_until = clock_timestamp() where path = any(%s)",
         [[one.table_name.replace(".", "/") for one in verdicts if one.source == "archive"]],
@@ -492,7 +493,7 @@ def _put_in_place(writer: psycopg.Connection, comparison: Comparison) -> Verdict
         return verdict
     verdict = replace(verdict, differences=list_differences(writer, comparison))
     names = comparison.names
-    # First all that is wrong, then all that is right: no constraint sees both versions of a member.
+    # Delete before inserting: unique constraints must not see the old and the new row of a member together.
     writer.execute(
         sql.SQL(
             "delete from {table} where ctid in (select place from {different} where place is not null)"

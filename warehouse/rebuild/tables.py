@@ -1,4 +1,4 @@
-"""Tables of the warehouse as they are declared: which are missing, and how they are created."""
+"""Find missing tables of the warehouse and create them as declared."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,9 +23,9 @@ from warehouse.sources.source import Table
 
 
 def create_missing(connection: psycopg.Connection) -> list[str]:
-    """Create the schemas and declared tables that are missing; returns the tables' names.
+    """Create missing schemas and declared tables. Returns the tables' names.
 
-    Their views, functions, triggers, comments and grants follow by `warehouse.migrations.declared.apply`.
+    Their views, functions, triggers, comments and grants are created by `warehouse.migrations.declared.apply`.
     """
     for (schema,) in connection.execute(
         "select name from unnest(%s::text[]) as schema (name) where to_regnamespace(name) is null",
@@ -42,7 +42,7 @@ def create_missing(connection: psycopg.Connection) -> list[str]:
         for statement in statements[name]:
             connection.execute(statement.encode())
     if str(DATE) in missing:
-        # Days that facts need are added with them.
+        # Loads add further days to the calendar when facts need them.
         connection.execute(add_days(first_days(), 0))
     return missing
 
@@ -50,7 +50,7 @@ def create_missing(connection: psycopg.Connection) -> list[str]:
 def ensure_mirror(
     connection: psycopg.Connection, table: Table, columns: Sequence[Column], comment: str | None
 ) -> bool:
-    """Create the mirror of `table` if it is missing, without its key: see `add_key`. Returns whether it was."""
+    """Create the mirror if it is missing, without its primary key (see `add_key`). Returns whether it was missing."""
     mirror = sql.Identifier("raw", table.mirror)
     if mirror_exists(connection, table):
         return False
@@ -65,7 +65,7 @@ def ensure_mirror(
 
 
 def add_key(connection: psycopg.Connection, table: Table) -> None:
-    """Add the key of a mirror that was created here and is filled: built over all rows at once, it costs a tenth."""
+    """Add the primary key of a mirror after filling it: building the index once is ten times cheaper."""
     connection.execute(
         sql.SQL("alter table {} add constraint {} primary key ({})").format(
             sql.Identifier("raw", table.mirror), sql.Identifier(f"pk_{table.mirror}"), listed(table.key)
@@ -74,12 +74,12 @@ def add_key(connection: psycopg.Connection, table: Table) -> None:
 
 
 def snapshot_key(snapshot: DailySnapshot) -> tuple[str, ...]:
-    """Primary key of a daily snapshot."""
+    """Return the primary key of a daily snapshot."""
     return ("snapshot_date", *snapshot.natural_key, "source_system")
 
 
 def published_tables() -> Mapping[str, tuple[str, ...]]:
-    """Key by table, of those whose rows are archived as they were published."""
+    """Return the key by table, for all tables that are archived as published: dimensions, snapshots, references."""
     return {
         **{f"dwh.{one.table}": (one.key,) for one in DIMENSIONS},
         **{f"dwh.{one.table}": snapshot_key(one) for one in SNAPSHOTS},
@@ -88,7 +88,7 @@ def published_tables() -> Mapping[str, tuple[str, ...]]:
 
 
 def full_name(table: str) -> str:
-    """Schema and name of a table that may be named as `dwh explain` takes it: customer, dim_customer, shop_product."""
+    """Return schema.table for a name such as `dwh explain` accepts: customer, dim_customer, shop_product."""
     if "." in table:
         return table
     if target := TARGETS_BY_NAME.get(table):
@@ -100,7 +100,7 @@ def full_name(table: str) -> str:
 
 
 def columns_of(connection: psycopg.Connection, schema: str, table: str) -> Mapping[str, str]:
-    """Types of a table's columns by name, in order."""
+    """Return the types of a table's columns by name, in the table's order."""
     return dict(
         connection.execute(
             """
@@ -116,7 +116,7 @@ def columns_of(connection: psycopg.Connection, schema: str, table: str) -> Mappi
 def continue_sequences(
     connection: psycopg.Connection, schema: str, table: str, column: str, last: int
 ) -> None:
-    """Let the identity of a column go on after `last`, and after every key in the table."""
+    """Set the identity sequence of a column to continue after `last` and after every key in the table."""
     connection.execute(
         sql.SQL(
             """

@@ -1,4 +1,4 @@
-"""An empty warehouse takes over the archive of one that was lost: its runs, quarantine and watermarks."""
+"""Let an empty warehouse take over the archive of a lost one: restore its runs, quarantine and watermarks."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from warehouse.rebuild.captured_table import CapturedTable, manifest_of
 from warehouse.rebuild.last_rows import read_trail
 from warehouse.rebuild.tables import continue_sequences
 
-# Parts of files are those of web logs, which are loaded again.
+# Not restored: file_part belongs to web logs, which are loaded again from their files.
 _LEFT_OUT: Final = ("file_part",)
 LOST: Final = (
     "Not in the archive, and lost: the change log (undo and as-of of runs so far), results of checks and "
@@ -30,9 +30,9 @@ LOST: Final = (
 
 
 def take_over(url: str, archive: Archive, progress: Callable[[str], None] = lambda _: None) -> bool:
-    """Take over the archive's newest warehouse, if this one has never loaded anything. Returns whether it did.
+    """Take over the archive's newest warehouse if this one has never loaded anything. Returns whether it did.
 
-    One transaction: killed, it has done nothing.
+    It is one transaction: if it is killed, nothing has changed.
     """
     ensure_migrated(url)
     with connect(url, application_name="dwh rebuild") as connection:
@@ -46,15 +46,15 @@ def take_over(url: str, archive: Archive, progress: Callable[[str], None] = lamb
             return False
         lost = _newest_warehouse(archive)
         connection.execute("update audit.archive set warehouse_id = %s", [lost])
-        # Runs of an attempt before: nothing was loaded by them.
+        # Delete runs of failed attempts: they have loaded nothing.
         connection.execute("delete from audit.run")
         captured = manifest_of(connection, archive, lost)
         for name in AUDIT_TABLES:
             if name not in _LEFT_OUT:
                 _restore(connection, archive, lost, name)
-        # What an undo of them would need was lost with the change log.
+        # Mark all runs as pruned: without the change log they cannot be undone.
         connection.execute("update audit.run set pruned_at = clock_timestamp()")
-        # They are archived when they publish, before they end.
+        # A run is archived when it publishes, before it ends: set its end.
         connection.execute(_END_PUBLISHED.encode())
         behind = _forget_watermarks_ahead(connection, archive, lost, captured)
         _continue_archive(connection, archive, lost, captured)
@@ -77,7 +77,7 @@ _END_PUBLISHED: Final = """
 
 
 def _newest_warehouse(archive: Archive) -> str:
-    """Id of the warehouse that wrote to the archive last."""
+    """Return the id of the warehouse that wrote to the archive last."""
     table = archive.open("audit/run")
     assert table is not None
     rows = table.to_pyarrow_table(columns=["_warehouse_id", "_captured_at"])
@@ -103,11 +103,11 @@ def _restore(connection: psycopg.Connection, archive: Archive, own: str, name: s
 def _continue_archive(
     connection: psycopg.Connection, archive: Archive, own: str, captured: Sequence[CapturedTable]
 ) -> None:
-    """Let batches be numbered after those of the archive, and know what is archived."""
+    """Restore audit.archive_table from the archive, and continue its batch ids."""
     connection.execute("delete from audit.archive_table")
     by_path = {table_path(one.source, one.name): one for one in captured}
     last = 0
-    # Of a table that never had rows the archive has the definition alone.
+    # Tables that never had rows are in the manifest only.
     for path in sorted({*_paths(archive), *by_path}):
         table = archive.open(path)
         version = table.transaction_version(application(own)) if table else None
@@ -146,7 +146,7 @@ def _continue_archive(
 def _forget_watermarks_ahead(
     connection: psycopg.Connection, archive: Archive, own: str, captured: Sequence[CapturedTable]
 ) -> list[str]:
-    """Forget the watermarks of tables of which the archive lacks batches that they have passed; returns the tables."""
+    """Delete watermarks that are ahead of their table's batches in the archive. Returns the tables."""
     behind = []
     for one in captured:
         table = archive.open(table_path(one.source, one.name))
@@ -160,7 +160,7 @@ def _forget_watermarks_ahead(
 
 
 def _last_key(connection: psycopg.Connection, archive: Archive, own: str, path: str) -> int | None:
-    """The largest key that was archived of a table whose key is a number that grows."""
+    """Return the largest archived key of a table with an integer key; None for other tables."""
     schema, _, name = path.partition("/")
     row = connection.execute(
         """
@@ -179,7 +179,7 @@ def _last_key(connection: psycopg.Connection, archive: Archive, own: str, path: 
 
 
 def _paths(archive: Archive) -> list[str]:
-    """Paths of all tables of the archive."""
+    """Return the paths of all tables in the archive."""
     found = {
         "/".join(one.parts[:2])
         for one in files_below(archive.root)

@@ -1,6 +1,6 @@
-"""Web logs, loaded again from their landing files where requests of them are missing.
+"""Rebuild web logs: load files with missing requests again from the landing folder.
 
-Files keep their ids, lines that were discarded stay so. What the landing folder no longer has is named as lost.
+Files keep their ids, and discarded lines stay discarded. Files that are no longer in the landing folder are logged.
 """
 
 import time
@@ -33,7 +33,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class _File:
-    """A file that has not all of its lines in the fact or in quarantine."""
+    """A file whose lines are not all in the fact or in quarantine."""
 
     file_id: int
     path: str
@@ -49,12 +49,12 @@ def rebuild_weblogs(
     wait_seconds: float = 60,
     progress: Progress = lambda _: None,
 ) -> tuple[Verdict, ...]:
-    """Load the files again of which lines are missing, or `every_file`; returns what differed. All tables are there.
+    """Load files with missing lines again, or `every_file`. Returns the differences. All tables must exist.
 
-    Each batch commits, as in a run of the web logs: killed, the next rebuild goes on.
+    Each batch commits, as in a run of the web logs: if it is killed, the next rebuild continues.
 
     Raises:
-        LockHeld: another process rebuilds or loads them, and still does after `wait_seconds`.
+        LockHeld: another process is still rebuilding or loading web logs after `wait_seconds`.
         GeoIpError: there is no GeoIP database.
     """
     started = time.monotonic()
@@ -103,7 +103,7 @@ def rebuild_weblogs(
 
 
 def _missing(connection: psycopg.Connection) -> tuple[int, int, list[_File]]:
-    """Requests that should be there, those that are, and the files whose lines are not all there once."""
+    """Return the expected and the present number of requests, and the files with missing or duplicate requests."""
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute((SQL / "weblog_file.sql").read_bytes()).fetchall()
     return (
@@ -120,10 +120,10 @@ def _missing(connection: psycopg.Connection) -> tuple[int, int, list[_File]]:
 def _loadable(
     connection: psycopg.Connection, settings: Settings, file_ids: Sequence[int] | None
 ) -> list[list[str]]:
-    """Paths of the files that lie in the landing folder: originals first, then those that are copies of them.
+    """Return the paths of files in the landing folder that can be loaded: originals, then copies of them.
 
-    Of a file whose parts are not known, as after a take-over, all is forgotten but its id. So it is of those that are
-    copies, as it decides by what is loaded whose copy they are.
+    Files without known parts, as after a take-over, are reset to unread, but keep their id. So are copies then: a load
+    identifies copies by comparing with what is loaded.
     """
     landed = {file.path for file in discover(settings).files}
     rows = connection.execute(
@@ -145,7 +145,7 @@ def _loadable(
 
 
 def _has_unknown_texts(connection: psycopg.Connection) -> bool:
-    """Whether requests refer to texts that are gone: nobody knows any more what they said."""
+    """Whether requests refer to missing rows of the text dimensions, whose texts are therefore lost."""
     keys = {str(table): table.columns[0].name for table in WEBLOG_TEXTS}
     conditions = [
         sql.SQL(
@@ -166,7 +166,7 @@ def _has_unknown_texts(connection: psycopg.Connection) -> bool:
 
 
 def _empty(connection: psycopg.Connection, tables: Sequence[str]) -> None:
-    """Empty tables, but for the rows of their unknown members."""
+    """Truncate tables, and insert the rows of their unknown members again."""
     with connection.transaction():
         connection.execute(f"truncate {', '.join(tables)}".encode())
         for table in WEBLOG_TEXTS:
@@ -176,7 +176,7 @@ def _empty(connection: psycopg.Connection, tables: Sequence[str]) -> None:
 
 
 def _give_up(connection: psycopg.Connection, lost: Sequence[_File]) -> None:
-    """Count requests that are lost as removed, so that the accounts of their files are true."""
+    """Count lost requests as removed, so that the row counts of their files add up."""
     with connection.cursor() as cursor:
         cursor.executemany(
             "update audit.file set rows_removed = rows_removed + %s where file_id = %s",
