@@ -1,4 +1,4 @@
-"""Which UTC days of a fact have changed since the last export: by the run of each row, and by the change log."""
+"""Find the UTC days of a fact that have changed since the last export, by the rows' run ids and the change log."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from warehouse.model.weblog import FACT as WEBLOG
 
 @dataclass(frozen=True)
 class Reached:
-    """The newest load and the newest logged change that an export knows of, and when it was made."""
+    """The watermark of an export: its newest load, its newest logged change, and its time."""
 
     load_id: int
     change_id: int
@@ -23,7 +23,7 @@ class Reached:
 
 @dataclass(frozen=True)
 class DayRange:
-    """Days of one month, as text in order, and the range of event times that they lie in."""
+    """Days of one month, as sorted texts, and the bounds of their event times."""
 
     days: Sequence[str]
     lower: str
@@ -31,7 +31,7 @@ class DayRange:
 
 
 def reached(connection: psycopg.Connection) -> Reached:
-    """What this transaction's snapshot sees."""
+    """Return the watermark of this transaction's snapshot."""
     row = connection.execute(
         """
         select
@@ -45,7 +45,7 @@ def reached(connection: psycopg.Connection) -> Reached:
 
 
 def is_followed(connection: psycopg.Connection, since: Reached, now: Reached) -> bool:
-    """Whether the change log holds everything since, and this is not an earlier state of the warehouse."""
+    """Whether the change log is complete since then, and the warehouse was not restored to an earlier state."""
     if (since.load_id, since.change_id) > (now.load_id, now.change_id):
         return False
     pruned = "select from audit.run where pruned_at is not null and started_at >= %s limit 1"
@@ -53,13 +53,13 @@ def is_followed(connection: psycopg.Connection, since: Reached, now: Reached) ->
 
 
 def day_of(event: Column) -> sql.Composable:
-    """The expression of a row's UTC day, by the column of its time or day; rows are called `dated`."""
+    """Return SQL for a row's UTC day from its date or timestamp column; the row's alias is `dated`."""
     name = sql.Identifier("dated", event.name)
     return name if event.type == "date" else sql.SQL("({} at time zone 'UTC')::date").format(name)
 
 
 def all_days(connection: psycopg.Connection, table: ExportedTable, day: sql.Composable) -> list[str]:
-    """Every day of which the table has rows; as text: Python has no dates for all of them."""
+    """Return every day with rows in the table, as text: Python's dates have a smaller range than PostgreSQL's."""
     query = sql.SQL("select distinct ({})::text from {} as dated").format(day, table.identifier)
     return [one for (one,) in connection.execute(query).fetchall()]
 
@@ -71,7 +71,7 @@ def changed_days(
     since: Reached,
     exported_rows: Mapping[str, int],
 ) -> list[str]:
-    """Days of which rows were added, changed or deleted since; `exported_rows` counts those in the files by day."""
+    """Return days whose rows were added, changed or deleted since; `exported_rows` are the files' row counts by day."""
     assert table.divided is not None
     parameters: dict[str, object] = {"load_id": since.load_id, "change_id": since.change_id}
     query: sql.Composed | sql.SQL
@@ -87,12 +87,12 @@ def changed_days(
 
 
 def by_month(connection: psycopg.Connection, days: Sequence[str]) -> list[DayRange]:
-    """The days in groups that one query each reads by the index on the event time."""
+    """Group the days by month: one query reads each group by the index on the event time."""
     rows = connection.execute(_BY_MONTH, [list(days)]).fetchall()
     return [DayRange(*row) for row in rows]
 
 
-# Inserts are not logged: such a row has the id of its run. Updates and deletes are, with the row before and after.
+# Inserts are not logged: they are found by the rows' run_id. Updates and deletes are logged with both row images.
 _FACT = """
     select distinct ({day})::text from {table} as dated
     where dated.run_id in (select load.run_id from audit.load as load where load.load_id > %(load_id)s)
@@ -103,8 +103,8 @@ _FACT = """
     cross join lateral jsonb_populate_record(null::{table}, image.line) as dated
     where change.table_name = %(table)s and change.change_id > %(change_id)s and image.line is not null
 """
-# Requests have no log. Loads and deletions keep the counts of each quarter of an hour: days that were counted by a
-# newer run, or of which the files hold another number of rows, have changed.
+# Web requests have no change log. A day has changed if its quarter-hour counts were written by a newer run, or if the
+# files have another number of rows.
 _WEBLOG = """
     with counted as (
         select
@@ -127,7 +127,7 @@ _RECLASSIFIED = """
     where load.load_id > %(load_id)s and run.flow = 'reclassify-weblogs' and load.rows_updated > 0
     limit 1
 """
-# 294276 is the last year of a timestamp.
+# PostgreSQL's timestamps end in the year 294276.
 _BY_MONTH = """
     select
         array_agg(day::text order by day),

@@ -1,8 +1,8 @@
-"""Where exports are written: a folder, in which files are renamed into place, or an object store with a manifest.
+"""Publish exports atomically, to a folder (by renames) or to an object store (by a manifest).
 
-A reader never sees half an export. In a folder each file has one name, and is replaced by a rename when all files of
-the export are complete. An object store has no renames: files have names of their own, manifest.json, written last,
-says which ones are the export, and those that it named before stay until the next export.
+Readers never see half an export. In a folder, files keep their names and are replaced by renames once all files of the
+export are complete. An object store has no renames: each export writes files of new names and then manifest.json, which
+lists its files; files of the previous manifest stay until the next export.
 """
 
 import json
@@ -32,18 +32,18 @@ class ExportFailed(WarehouseError):
 
 
 def partition(kind: str, name: str, day: str) -> str:
-    """The folder of one day, as Hive and Spark name it: `table=fact_order_item/date=2026-11-28`."""
+    """Return the Hive-style partition of a day: `table=fact_order_item/date=2026-11-28`."""
     return f"{kind}={name}/date={quote(day, safe='')}"
 
 
 class Destination(ABC):
-    """Files of one export, by their path below the folder `export`; none is seen before `publish`."""
+    """Files of one export, by their path below the folder `export`. Readers see none before `publish`."""
 
     def __init__(self, folder: Location, run_id: int) -> None:
         self._folder, self.run_id = folder, run_id
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest of the last export; empty if there is none."""
+        """Return the manifest of the last export; empty if there is none."""
         try:
             return _parsed((self._folder / MANIFEST).read_bytes())
         except FileNotFoundError:
@@ -51,25 +51,25 @@ class Destination(ABC):
 
     @abstractmethod
     def path(self, folder: str, suffix: str) -> str:
-        """The path of this export's file in the folder of a day."""
+        """Return the path of this export's file in the folder of a day."""
 
     @abstractmethod
     def open(self, path: str) -> IO[bytes]:
-        """Open a file to write, unseen."""
+        """Open a file for writing. Readers do not see it before `publish`."""
 
     @abstractmethod
     def publish(self, manifest: dict[str, Any], written: Sequence[str], replaced: Mapping[str, str]) -> None:
-        """Show the export.
+        """Make the export visible to readers.
 
         Args:
-            manifest: What it consists of.
+            manifest: All files of the export, by table and day.
             written: Paths of the files that were written now.
-            replaced: Paths of files that are no longer part of it, each with the one that takes its place, or ''.
+            replaced: Paths of files that are no longer part of it, each with the path of its successor, or ''.
         """
 
 
 def destination_of(url: str, run_id: int) -> Destination:
-    """The folder `export` of a lake.
+    """Return the folder `export` of a lake as a destination.
 
     Raises:
         SettingsError: the lake cannot be opened.
@@ -82,7 +82,7 @@ def destination_of(url: str, run_id: int) -> Destination:
 
 @contextmanager
 def writable(url: str) -> Iterator[None]:
-    """Say why an export cannot be written; the libraries of object stores have errors of their own.
+    """Translate errors of file systems and of object stores' clients into `ExportFailed`.
 
     Raises:
         ExportFailed: it cannot be written.
@@ -114,7 +114,7 @@ class _Folder(Destination):
         super().__init__(folder, run_id)
         self._drafts = folder / f"{_DRAFTS}{run_id}"
         for left in folder.glob(f"{_DRAFTS}*"):
-            # Of an export that was killed: one runs at a time.
+            # Remove drafts of killed exports. None can be in use, since only one export runs at a time.
             shutil.rmtree(left)
 
     def path(self, folder: str, suffix: str) -> str:
@@ -133,7 +133,7 @@ class _Folder(Destination):
                 os.fsync(draft.fileno())
         for old, new in replaced.items():
             if new and not (self._folder / new).parent.exists() and (self._folder / old).exists():
-                # A table as of yesterday becomes that of today: readers find it once at any time.
+                # Rename yesterday's folder of an undivided table to today's: readers find exactly one at any time.
                 (self._folder / old).parent.rename((self._folder / new).parent)
         for path in written:
             (self._folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +141,7 @@ class _Folder(Destination):
         for old in replaced:
             if (self._folder / old).exists():
                 (self._folder / old).unlink()
-                # Whatever else lies there is somebody's own, or a mark that an engine has left.
+                # Keep a folder with other files: they are a user's, or markers that a query engine has written.
                 if not any((self._folder / old).parent.iterdir()):
                     (self._folder / old).parent.rmdir()
         (self._drafts / MANIFEST).replace(self._folder / MANIFEST)
@@ -160,7 +160,7 @@ class _ObjectStore(Destination):
 
     def open(self, path: str) -> IO[bytes]:
         target = self._folder / path
-        # File systems with folders want them; S3 has none.
+        # S3 has no folders, but other file systems need them.
         target.parent.mkdir(parents=True, exist_ok=True)
         opened: Any = target.fs.open(target.path, "wb")
         return opened  # type: ignore[no-any-return]
@@ -172,7 +172,7 @@ class _ObjectStore(Destination):
         self._remove_leftovers({*_paths(manifest), *_paths(before), *replaced})
 
     def _remove_leftovers(self, kept: set[str]) -> None:
-        """Remove what the export before has replaced, and files of exports that were killed."""
+        """Remove files that the previous export has replaced, and those of killed exports."""
         filesystem, root = self._folder.fs, self._folder.path.rstrip("/")
         filesystem.invalidate_cache()
         for found in filesystem.find(root):
@@ -192,7 +192,7 @@ def _text(manifest: Mapping[str, Any]) -> bytes:
 
 
 def _parsed(text: bytes) -> dict[str, Any]:
-    """The manifest; one that is damaged is none, so that everything is exported again."""
+    """Parse a manifest. A damaged one, or one of another format, counts as none: everything is exported again."""
     try:
         found = json.loads(text)
     except ValueError:
@@ -200,5 +200,5 @@ def _parsed(text: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) and found.get("format") == FORMAT else {}
 
 
-# Counts up when files would be written otherwise: everything is exported again.
+# Increase this when the contents of files change: then everything is exported again.
 FORMAT: Final = 1

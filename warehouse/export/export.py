@@ -21,13 +21,13 @@ from warehouse.extract.copy_stream import copy_out
 from warehouse.model.mart import Mart, answers
 from warehouse.runs.audit import Load, Run
 
-# What a spreadsheet takes for a formula.
+# A spreadsheet evaluates texts that match this pattern as formulas.
 _FORMULA: Final = "^[=+@\\t\\r-]"
 Days = dict[str, dict[str, Any]]
 
 
 def export(run: Run, lake: str, log: Callable[[str], None] = lambda _: None) -> tuple[Load, ...]:
-    """Write what has changed since the last export to `export` in the lake; returns the rows written by table.
+    """Write changed days to the folder `export` of the lake. Returns the rows written by table.
 
     Raises:
         ExportFailed: the lake cannot be written; what was exported before is unchanged.
@@ -41,7 +41,7 @@ def export(run: Run, lake: str, log: Callable[[str], None] = lambda _: None) -> 
 
 
 class _Export:
-    """One export: what is written and replaced, and the manifest to come."""
+    """One export: collects written files, replaced files and the next manifest, then publishes them together."""
 
     def __init__(
         self, run: Run, connection: psycopg.Connection, to: Destination, log: Callable[[str], None]
@@ -51,7 +51,7 @@ class _Export:
         self._warehouse = _identity(run.warehouse_url)
         before = to.manifest()
         self._before: Mapping[str, Any] = before
-        # None: every day is written.
+        # None means that every day is written.
         self._since: Reached | None = None
         if before.get("warehouse") == self._warehouse:
             since = Reached(
@@ -86,7 +86,7 @@ class _Export:
         return tuple(self._loads)
 
     def _table(self, table: ExportedTable) -> dict[str, Any]:
-        """Write what has changed of a table; returns its entry in the manifest."""
+        """Write a table's changed days, or all its rows. Returns its entry in the manifest."""
         started = time.monotonic()
         before = self._before.get("tables", {}).get(table.name, {})
         source = sql.SQL("select * from {}").format(table.identifier)
@@ -118,7 +118,7 @@ class _Export:
         }
 
     def _whole(self, table: ExportedTable, columns: Sequence[Column]) -> Days:
-        """Write all rows of a table, as of the day of the export."""
+        """Write all rows of a table that is not divided by days, under the day of the export."""
         folder = partition("table", table.name, self._today)
         query = sql.SQL("select {} from {}").format(
             listed([column.name for column in columns]), table.identifier
@@ -136,7 +136,7 @@ class _Export:
         old: Days,
         since: Reached | None,
     ) -> tuple[Days, Days]:
-        """Write the days of a table that have changed; returns all of its days, and those that were written."""
+        """Write the changed days of a table. Returns the entries of all its days, and of those written now."""
         event = next(column for column in columns if column.name == event_name)
         day = changed_days.day_of(event)
         if since is None:
@@ -178,7 +178,7 @@ class _Export:
         return dict(sorted(days.items())), new
 
     def _report(self, mart: Mart) -> dict[str, Any]:
-        """Write an answer as CSV, as of the day of the export; those of earlier days stay."""
+        """Write a report as CSV under the day of the export. Files of earlier days stay."""
         started = time.monotonic()
         relation = sql.Identifier("mart", shown(mart))
         columns = columns_of(self._connection, sql.SQL("select * from {}").format(relation))
@@ -222,7 +222,7 @@ def _entry(path: str, written: Written) -> dict[str, Any]:
 
 
 def _cell(column: Column) -> sql.Composable:
-    """A cell of a report: a text that a spreadsheet would take for a formula has an apostrophe before it."""
+    """Return SQL for a cell of a report: an apostrophe is put before a text that looks like a formula."""
     name = sql.Identifier(column.name)
     if column.type != "text":
         return name
@@ -232,7 +232,7 @@ def _cell(column: Column) -> sql.Composable:
 
 
 def _identity(url: str) -> dict[str, Any]:
-    """Which database of which cluster the warehouse is; the cluster is None where the server does not say it."""
+    """Return the ids of the warehouse's cluster and database; the cluster is None if the login may not read it."""
     with connect(url, autocommit=True) as connection:
         cursor = connection.execute(
             "select oid::bigint, datname from pg_database where datname = current_database()"

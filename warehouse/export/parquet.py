@@ -1,8 +1,8 @@
-"""Rows of a query as Parquet, streamed: COPY in CSV, read by Arrow in blocks of a few megabytes.
+"""Write the rows of a query to Parquet, streamed: COPY in CSV format, read by Arrow in blocks of a few megabytes.
 
-Parquet has no infinity among dates and times, and no NaN among decimals. An infinite date or time is the largest or
-smallest one of its type, so that it sorts as in PostgreSQL; DuckDB reads it as infinity. Of numbers, NaN and what the
-type cannot hold are written as NULL, and counted.
+Parquet has no infinite dates or timestamps, and no NaN decimals. Infinite dates and timestamps are written as the
+largest or smallest value of their type, which sorts as in PostgreSQL and which DuckDB reads as infinity. Decimals that
+are NaN or do not fit the type are written as NULL, and counted.
 """
 
 import io
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BLOCK_BYTES: Final = 8 << 20
-# pyarrow reads no larger blocks; a row of PostgreSQL's COPY has at most 1 GB.
+# The largest block size of pyarrow; a row in PostgreSQL's COPY is at most 1 GB.
 LARGEST_BLOCK: Final = (1 << 31) - 1
-# Digits before and after the point of numbers without a declared precision: sums, shares and averages of marts.
+# Precision and scale for numerics without declared ones: sums, shares and averages of marts.
 WIDEST: Final = (38, 10)
 DAY: Final = "_day"
 LOST: Final = "_lost"
@@ -31,7 +31,7 @@ LOST: Final = "_lost"
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a query: its type in SQL, and of a numeric its digits."""
+    """A column of a query: its SQL type, with precision and scale if it is a numeric."""
 
     name: str
     type: str
@@ -40,7 +40,7 @@ class Column:
 
     @property
     def decimal(self) -> tuple[int, int] | None:
-        """Precision and scale of the decimal that holds it."""
+        """Precision and scale in Parquet; None if the column is not numeric."""
         if self.type != "numeric":
             return None
         precision, scale = self.precision, self.scale
@@ -50,14 +50,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Written:
-    """Rows of a file, and values that Parquet cannot hold and that are NULL in it."""
+    """Row count of a file, and number of its values that do not fit Parquet's types and were written as NULL."""
 
     rows: int = 0
     lost_values: int = 0
 
 
 def columns_of(connection: psycopg.Connection, query: sql.Composable) -> list[Column]:
-    """The columns of a query."""
+    """Return the columns of a query, without running it."""
     cursor = connection.execute(sql.SQL("select * from ({}) as queried limit 0").format(query))
     known = connection.adapters.types
     return [
@@ -80,10 +80,10 @@ def write_query(
     divided: bool = False,
     comments: Mapping[str, str] | None = None,
 ) -> dict[str, Written]:
-    """Write the rows of `query` to files, one for each day; returns what was written of each.
+    """Write the rows of `query` to Parquet files. Returns the counts of each file by day.
 
-    If `divided`, the query has a column `_day`, is ordered by it, and each day is a file; else its rows are one file,
-    '', also if there are none. `connection` must be in a transaction that can be rolled back to a savepoint.
+    If `divided`, the query must have a column `_day` and be ordered by it, and each day becomes a file. Otherwise there
+    is one file, for the day '', even without rows. `connection` must be in a transaction: a savepoint is set.
     """
     import pyarrow as pa
 
@@ -99,14 +99,14 @@ def write_query(
                         writer.write(batch)
             return writer.written
         except pa.ArrowInvalid as error:
-            # A row that is larger than a block.
+            # Arrow raises "straddling object" for a row that is larger than a block.
             if "straddl" not in str(error) or block == LARGEST_BLOCK:
                 raise
             block = min(block * 16, LARGEST_BLOCK)
 
 
 class _Writer:
-    """Writes batches of rows to the file of their day."""
+    """Writer of record batches to one file per day."""
 
     def __init__(self, schema: "pa.Schema", open_file: Callable[[str], IO[bytes]]) -> None:
         self._schema, self._open = schema, open_file
@@ -116,7 +116,7 @@ class _Writer:
         self.written: dict[str, Written] = {}
 
     def begin(self, day: str) -> None:
-        """Close the file of the day before and open that of `day`."""
+        """Close the open file, and open that of `day`."""
         import pyarrow.parquet as pq
 
         if day == self._day:
@@ -162,7 +162,7 @@ class _Writer:
 
 
 class _Stream(io.RawIOBase):
-    """The rows of a COPY as a file, which Arrow reads in a thread of its own, ahead of what it has returned."""
+    """The output of a COPY as a file. Arrow reads ahead in its own thread, hence the lock."""
 
     def __init__(self, rows: Generator[bytes | bytearray | memoryview]) -> None:
         self._rows, self._rest = rows, memoryview(b"")
@@ -181,7 +181,7 @@ class _Stream(io.RawIOBase):
             return size
 
     def stop(self) -> None:
-        """End the COPY, wherever it is; Arrow's thread may still be reading."""
+        """Cancel the COPY, even while Arrow's thread is reading."""
         with self._lock:
             self._rows.close()
             self._rest = memoryview(b"")
@@ -238,15 +238,15 @@ def _batches(
 
 
 def _exportable(column: Column) -> sql.Composable:
-    """The expression of a column as it is copied."""
+    """Return SQL that converts a column to what Parquet can hold, as CSV."""
     name = sql.Identifier(column.name)
     if column.type in ("date", "timestamptz", "timestamp"):
         is_date = column.type == "date"
         largest = (1 << (31 if is_date else 63)) - 1
-        # PostgreSQL's last 30 years have more microseconds since 1970 than fit.
+        # Timestamps of PostgreSQL's last 30 years overflow an int64 of microseconds since 1970.
         microseconds = f"least(extract(epoch from {{0}}) * 1000000, {largest - 1})::bigint"
         value = "{0} - date '1970-01-01'" if is_date else microseconds
-        # -largest, not the smallest number of the type: as DuckDB has it.
+        # DuckDB represents -infinity as -largest, not as the smallest integer.
         return sql.SQL(
             f"case when isfinite({{0}}) then {value} when {{0}} = 'infinity' then {largest} "
             f"when {{0}} = '-infinity' then -{largest} end"
@@ -260,12 +260,12 @@ def _exportable(column: Column) -> sql.Composable:
         return sql.SQL("nullif({}, 'NaN')").format(name)
     if column.type in _PLAIN:
         return name
-    # An address without its /32, as psql shows it.
+    # Show an inet address without its /32, as psql does.
     return sql.SQL("abbrev({})" if column.type == "inet" else "{}::text").format(name)
 
 
 def _read_type(column: Column) -> "pa.DataType":
-    """The type in which a column is read from CSV."""
+    """Return the Arrow type in which a column is read from CSV."""
     import pyarrow as pa
 
     if column.type == "date":
@@ -276,7 +276,7 @@ def _read_type(column: Column) -> "pa.DataType":
 
 
 def _type(column: Column) -> "pa.DataType":
-    """The type in which a column is written."""
+    """Return the Arrow type in which a column is written to Parquet."""
     import pyarrow as pa
 
     if column.decimal is not None:

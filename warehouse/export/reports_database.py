@@ -1,4 +1,4 @@
-"""Write the reports into a schema of another PostgreSQL: its tables are replaced in one transaction."""
+"""Write the reports to a schema of another PostgreSQL, whose tables are replaced in one transaction."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -19,13 +19,13 @@ from warehouse.runs.audit import Load, Run
 
 SETTING: Final = "DWH_EXPORT_URL"
 SCHEMA: Final = "dwh_report"
-# By this comment a schema is known as ours: no other is written to.
+# This comment marks the schema as ours. An export writes to no schema without it.
 COMMENT: Final = "Reports of the warehouse. Its tables are replaced by each export; keep your own elsewhere."
 _NEW: Final = "{} (new)"
-# Readers that come meanwhile wait for so long behind an attempt to lock the tables, and get in between two of them.
+# Lock timeout of one attempt. New readers queue behind a waiting lock: a pause between attempts lets them through.
 _ATTEMPT: Final = "1s"
 _PAUSE_SECONDS: Final = 1.0
-# At the end of a table's comment: an export has made it, and may drop it.
+# A table whose comment ends with this text was made by an export, which may drop it.
 MARK: Final = "Replaced by each export of the warehouse."
 
 
@@ -40,8 +40,8 @@ def export_reports(
 
     Raises:
         ConnectionFailed, AccessRefused: the database cannot be reached; the message has no password.
-        ReportsNotWritten: the schema or a report's table is another's, or something there depends on its tables, or
-            somebody has locked one of them for `wait_seconds`.
+        ReportsNotWritten: the schema or a table of a report's name was not made by an export, other objects depend on
+            its tables, or a session has locked one of them for `wait_seconds`.
     """
     ensure_migrated(run.warehouse_url)
     with (
@@ -55,7 +55,7 @@ def export_reports(
                 _own_schema(target, place)
                 old = _own_tables(target, place)
                 loads = tuple(_copy(warehouse, target, mart) for mart in answers())
-                # Readers see the old tables until this transaction commits, and wait for no more than what follows.
+                # Lock only now, with all rows copied: readers use the old tables until then and wait only for the swap.
                 _lock(target, old, place, log, wait_seconds)
                 _swap(target, old)
         except psycopg.errors.DependentObjectsStillExist as error:
@@ -72,7 +72,7 @@ def export_reports(
 
 
 def _own_schema(target: psycopg.Connection, place: str) -> None:
-    """Create the schema, or refuse one that is not ours."""
+    """Create the schema; raise an error if it exists and no export has made it."""
     row = target.execute(
         "select obj_description(oid, 'pg_namespace') from pg_namespace where nspname = %s", [SCHEMA]
     ).fetchone()
@@ -90,10 +90,10 @@ def _own_schema(target: psycopg.Connection, place: str) -> None:
 
 
 def _own_tables(target: psycopg.Connection, place: str) -> list[str]:
-    """Tables that exports have made, those of reports that are no longer declared among them; others stay.
+    """Return the tables that exports have made, including those of reports that are no longer declared.
 
     Raises:
-        ReportsNotWritten: one of the others has the name of a report.
+        ReportsNotWritten: another table has the name of a report.
     """
     names = {mart.name for mart in answers()}
     taken = {*names, *map(_NEW.format, names)}
@@ -103,7 +103,7 @@ def _own_tables(target: psycopg.Connection, place: str) -> list[str]:
         "where relnamespace = %s::regnamespace",
         [SCHEMA],
     ):
-        # Earlier releases left the mark out.
+        # Earlier releases did not add the mark to the comment.
         if is_table and (comment.endswith(MARK) or (comment and name in names)):
             own.append(name)
         elif name in taken:
@@ -115,7 +115,7 @@ def _own_tables(target: psycopg.Connection, place: str) -> list[str]:
 
 
 def _copy(warehouse: psycopg.Connection, target: psycopg.Connection, mart: Mart) -> Load:
-    """Copy a report into a table beside the old one."""
+    """Copy a report into a new table next to the old one."""
     started = time.monotonic()
     view = f"mart.{shown(mart)}"
     columns = warehouse.execute(
@@ -157,10 +157,10 @@ def _lock(
     log: Callable[[str], None],
     wait_seconds: float,
 ) -> None:
-    """Lock the tables that are to be replaced, by attempts that keep nobody waiting behind them for long.
+    """Lock the tables to be replaced, in short attempts, so that no reader waits long in the lock queue.
 
     Raises:
-        ReportsNotWritten: another session still reads one after `wait_seconds`; names it.
+        ReportsNotWritten: another session, named in the message, still uses one of them after `wait_seconds`.
     """
     if not tables:
         return
@@ -196,7 +196,7 @@ def _lock(
 
 
 def _swap(target: psycopg.Connection, old: Sequence[str]) -> None:
-    """Drop the old tables, give the new ones their names, and the privileges that the old ones had."""
+    """Drop the old tables, rename the new ones, and grant them the old ones' privileges."""
     names = [mart.name for mart in answers()]
     privileges = target.execute(_PRIVILEGES, {"schema": SCHEMA, "names": names}).fetchall()
     for table in old:
@@ -208,7 +208,7 @@ def _swap(target: psycopg.Connection, old: Sequence[str]) -> None:
         target.execute(statement.encode())
 
 
-# Of tables, and of columns that the report still has.
+# Grants on tables, and on columns that the report still has.
 _PRIVILEGES = """
     select format(
         'grant %%s%%s on %%I.%%I to %%s%%s', entry.privilege_type, ' (' || quote_ident(granted.attname) || ')',

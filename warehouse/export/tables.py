@@ -1,4 +1,4 @@
-"""What is exported: every dimension, fact and mart as a table, every answer as a report."""
+"""List what is exported: every dimension, fact and mart as Parquet tables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +15,7 @@ from warehouse.model.weblog import FACT as WEBLOG
 
 
 class Divided(NamedTuple):
-    """The column of the time or day by which a table is divided, and the fact by whose changes its changed days are
-    found."""
+    """How a table is divided into days: its event time or date, and the fact whose changes determine changed days."""
 
     event: str
     fact: str
@@ -26,15 +25,15 @@ DIVIDED: Final[Mapping[str, Divided]] = {
     **{fact.table: Divided(fact.event_time, fact.table) for fact in FACTS},
     **{snapshot.table: Divided("snapshot_date", snapshot.table) for snapshot in SNAPSHOTS},
     WEBLOG.name: Divided("requested_at", WEBLOG.name),
-    # As large as the fact, and nothing that it shows is corrected in place but by new rules. Other marts show
-    # attributes of dimensions, which loads correct on old rows.
+    # This mart is as large as the fact, and its old rows change only with new rules. Other marts are exported
+    # completely: they show attributes of dimensions, which loads overwrite in old rows (type 1).
     "weblog": Divided("request_timestamp", WEBLOG.name),
 }
 
 
 @dataclass(frozen=True)
 class ExportedTable:
-    """A table or view to export: divided by UTC days, or as a whole, as of the day of export."""
+    """A table or view to export: divided by UTC days, or complete under the day of the export."""
 
     name: str
     relation: str
@@ -43,7 +42,7 @@ class ExportedTable:
     # Description of each column.
     columns: Mapping[str, str] = field(default_factory=dict)
     personal: Mapping[str, str] = field(default_factory=dict)
-    # Columns that are left out.
+    # Columns that are not exported.
     hidden: frozenset[str] = frozenset()
 
     @property
@@ -52,7 +51,7 @@ class ExportedTable:
 
 
 def exported_tables() -> list[ExportedTable]:
-    """Dimensions and facts with all their columns; marts by their masked view, or without personal data."""
+    """Return dimensions and facts with all columns, and marts as masked views or without personal columns."""
     star = [
         ExportedTable(
             table.name,
@@ -80,12 +79,12 @@ def exported_tables() -> list[ExportedTable]:
 
 
 def shown(mart: Mart) -> str:
-    """The view to read of a mart: the masked one where it has one."""
+    """Return the view of a mart to read: the masked one if there is one."""
     return f"{mart.name}_masked" if mart.name in MASKED_MARTS else mart.name
 
 
 def definition_of(connection: psycopg.Connection, table: ExportedTable) -> str:
-    """Hash of what a table's files depend on beside its rows: its columns, and of web logs the rules that read them."""
+    """Return a hash of a table's columns and, for marts, of the web-log rules: if it changes, all days are exported."""
     row = connection.execute(
         """
         select md5(
