@@ -1,1 +1,1 @@
-"""Files in the lake: locations, gzip, and what is loaded of each."""
+"""Files in the lake: locations, recognition, decompression, and the checkpoint of each."""

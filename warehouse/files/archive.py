@@ -1,4 +1,4 @@
-"""Unpacks archives, zip and tar of any compression, into a temporary folder; a bomb stops at a limit."""
+"""Unpack zip and tar archives (with any compression) into a temporary folder, with limits against zip bombs."""
 
 import fcntl
 import shutil
@@ -21,19 +21,19 @@ from warehouse.files.recognize import recognized
 
 _READ: Final = 1 << 20
 _FOLDER, _LOCK = "dwh-unpacked-", "lock"
-# What a small file unpacks to can do no harm, whatever its ratio.
+# Up to this size the ratio does not matter.
 _HARMLESS = 64 << 20
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a compressed file may unpack to: bytes, and times its own size."""
+    """Limits of a compressed file's unpacked size: in bytes, and as a multiple of its own size."""
 
     total_bytes: int = 20 << 30
     ratio: int = 1000
 
     def fault(self, size_bytes: int, unpacked_bytes: int) -> str | None:
-        """Why no more of a file of `size_bytes` is unpacked; None below the limits."""
+        """Return which limit a file of `size_bytes` exceeds, as a predicate; None below the limits."""
         if unpacked_bytes > self.total_bytes:
             return f"unpacks to more than {self.total_bytes >> 20:,} MB (DWH_UNPACK_MB)"
         if unpacked_bytes > max(self.ratio * size_bytes, _HARMLESS):
@@ -49,7 +49,7 @@ DEFAULT_LIMITS: Final = Limits()
 
 @dataclass(frozen=True)
 class Member:
-    """A file of an archive: its name there, and where it is unpacked; or why it is not, and what to do about it."""
+    """A file of an archive: its name and its unpacked location, or why it is not unpacked and what to do about it."""
 
     name: str
     location: Path | None
@@ -60,7 +60,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Unpacked:
-    """The files of an archive; `fault` says what the archive does, so that there may be more of them."""
+    """The files of an archive. If it could not be read completely, `fault` is the reason, and files may be missing."""
 
     members: tuple[Member, ...]
     fault: str | None = None
@@ -73,12 +73,12 @@ class _LimitReached(Exception):
 
 @contextmanager
 def unpacked(location: Location, limits: Limits) -> Iterator[Unpacked]:
-    """The files of an archive, as files in a temporary folder that is there for the length of the block.
+    """Unpack an archive into a temporary folder, which is deleted at the end of the block.
 
-    If it would unpack to more than `limits`, it has no members, but a fault.
+    If it exceeds `limits`, the result has a fault and no members.
 
     Raises:
-        LakeError: there is no room for them.
+        LakeError: there is not enough room to unpack it.
         OSError: the archive cannot be read.
     """
     _remove_left_overs()
@@ -86,7 +86,7 @@ def unpacked(location: Location, limits: Limits) -> Iterator[Unpacked]:
         folder = Path(name)
         draft = folder / f"{_LOCK}.new"
         with draft.open("w") as lock:
-            # Held as long as this process lives: the folder of one that was killed is removed by the next.
+            # The lock is held as long as this process lives: later processes remove folders without a lock holder.
             fcntl.flock(lock, fcntl.LOCK_EX)
             draft.rename(folder / _LOCK)
             yield _unpack(location, folder, limits)
@@ -153,7 +153,7 @@ def _unpack_tar(content: ContentReader, target: "_Target") -> str | None:
 
 
 class _Target:
-    """The folder that an archive is unpacked into; names in the archive are never used as paths."""
+    """The folder that an archive is unpacked into. Names in the archive are never used as paths (path traversal)."""
 
     def __init__(self, folder: Path, size_bytes: int, limits: Limits) -> None:
         self._folder, self._size_bytes, self._limits = folder, size_bytes, limits
@@ -162,7 +162,7 @@ class _Target:
         self.members: list[Member] = []
 
     def copy(self, name: str, content: Bytes, size_bytes: int | None = None) -> bool:
-        """Unpack a file, which is noted if it is whole: if it has `size_bytes`, where that is known."""
+        """Unpack a file, and add it to the members if it is complete (has `size_bytes`). Returns whether it is."""
         path, size = self._folder / str(len(self.members)), 0
         with path.open("wb") as file:
             while piece := content.read(_READ):
@@ -183,11 +183,11 @@ class _Target:
         return is_whole
 
     def refuse(self, name: str, fault: str, hint: str) -> None:
-        """Note a file that is not unpacked."""
+        """Add a file to the members that is not unpacked, with the reason."""
         self.members.append(Member(self._unique(name), None, fault=fault, hint=hint))
 
     def _unique(self, name: str) -> str:
-        # "./access.log", as `tar -c .` writes it, is access.log: dots are no hidden folders.
+        # Drop "." parts: `tar -c .` writes ./access.log, and the dot is not a hidden folder.
         parts = (part for part in name.replace("\0", "").split("/") if part not in ("", ".", ".."))
         printable = unique = printable_path("/".join(parts)) or "unnamed"
         number = 1

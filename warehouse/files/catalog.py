@@ -1,4 +1,4 @@
-"""What to load of each file: what is new, grown, renamed, or a copy of another."""
+"""Decide what to load of each file: whether it is new, grown, renamed, or a copy of another."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,12 +24,12 @@ _READ = 1 << 20
 
 
 class Catalog:
-    """Finds out what to load of each file.
+    """Decides what to load of each file.
 
-    A file at its own path goes on where it was loaded to, if its content is the same; else it is new. At another path a
-    file is known again, as renamed or as a copy, only where that is certain: its content is the same, and rotation
-    gives such a name, or the file system says that it is the same file, or so much of it is the same, and so varied,
-    that no two servers write it. Else both are loaded: two servers may well write the same lines.
+    A file at a known path is loaded from its checkpoint on if its content still begins the same; otherwise it is new.
+    At another path a file counts as renamed or as a copy only if the content is the same and one of these is true:
+    rotation gives such names, the inode or the time is the same, or the content is so long and varied that no two
+    servers could have written it. In doubt both files are loaded: two servers may write the same lines.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Catalog:
         known: Sequence[Checkpoint],
         parts_of: Callable[[int], Sequence[ContentPart]] = lambda _: (),
     ) -> None:
-        """`parts_of` reads the parts of a file by its id."""
+        """`parts_of` returns the loaded parts of a file by its id."""
         self._parts_of = parts_of
         self._known = list(known)
         self._present: dict[int, LakeFile] = {}
@@ -49,22 +49,22 @@ class Catalog:
         self.add(files)
 
     def add(self, files: Sequence[LakeFile]) -> None:
-        """Add files to those that lie in the landing folder."""
+        """Add files that were found in the landing folder."""
         for file in files:
             checkpoint = self._by_path.get(file.path)
             if checkpoint is None:
                 continue
             state: State
             if checkpoint.status in NOT_READ:
-                # It may be readable now: by its rights, its name, or another declaration. An archive beyond the limits,
-                # which it would take long to unpack so far, is not.
+                # Try again, since permissions or declarations may have changed; but not an unchanged archive beyond the
+                # limits, which would take long to unpack.
                 is_settled = checkpoint.status == "unread" and checkpoint.is_stamped_as(file)
                 state = "unchanged" if is_settled else "grown"
             elif checkpoint.is_stamped_as(file):
                 if checkpoint.has_only_rejected_lines:
                     state = "reread"
                 else:
-                    # A batch that ended inside a file leaves it partial.
+                    # A file is partial if a batch ended inside it.
                     state = "grown" if checkpoint.status == "partial" else "unchanged"
             elif _continues_if_readable(file, checkpoint):
                 state = "grown"
@@ -79,12 +79,12 @@ class Catalog:
         return known is not None and known.state == "unchanged"
 
     def is_copy_or_new(self, file: LakeFile) -> bool:
-        """Whether the file is a copy or new: no checkpoint has lines of its own."""
+        """Whether the file is new or a copy."""
         known = self._by_own_path.get(file.path)
         return known is None or known.checkpoint is None or known.checkpoint.lines_duplicated > 0
 
     def task(self, file: LakeFile) -> FileTask:
-        """What to do with a file, given what `loaded` has recorded of others."""
+        """Return what to do with a file, considering the files for which `loaded` was called."""
         under_own_path = self._by_own_path.get(file.path)
         if under_own_path is None:
             return self._find_original(file)
@@ -94,20 +94,20 @@ class Catalog:
         elsewhere = self._find_original(file, own)
         if elsewhere.state != "new":
             return replace(elsewhere, former=own)
-        # A load that died before its first line has recorded no note about it yet.
+        # A load that was killed before its first line has not recorded the message yet: repeat it.
         return under_own_path if own.has_lines else replace(under_own_path, message=elsewhere.message)
 
     def loaded(self, file: LakeFile, checkpoint: Checkpoint) -> None:
-        """Record that a file is loaded as far as `checkpoint`."""
+        """Record that a file is loaded up to `checkpoint`."""
         self._known = [one for one in self._known if one.file_id != checkpoint.file_id] + [checkpoint]
         self._present[checkpoint.file_id] = file
 
     def _find_original(self, file: LakeFile, own: Checkpoint | None = None) -> FileTask:
-        """Find a loaded file with the same content, beyond the checkpoint `own` of the file itself."""
+        """Find a loaded file with the same content that reaches further than the file's `own` checkpoint."""
         beyond = own.byte_offset if own and own.has_lines else 0
         with reading(file.location) as content:
             head = content.read(FINGERPRINT_BYTES)
-        # Nearly all files are longer than the fingerprint, so few distinct lengths are hashed.
+        # Hash each length once: nearly all files are longer than the fingerprint, so there are few lengths.
         hashes: dict[int, str] = {}
         candidates = []
         for known in self._known:
@@ -120,7 +120,7 @@ class Catalog:
                 if hashes[length] != known.head_hash:
                     continue
             elif not (may_be_copy(known.path, file.path) or known.is_known_as(file)):
-                # Too short to go on with that content.
+                # The file is shorter than the known content, and nothing else suggests that it is a copy.
                 continue
             candidates.append(known)
         alike: Checkpoint | None = None
@@ -140,7 +140,7 @@ class Catalog:
             elif (
                 may_be_copy(known.path, file.path)
                 or known.is_known_as(file)
-                # Two names of one file.
+                # Hard links: two names of one file.
                 or (file.inode is not None and file.inode == original.inode)
                 or is_one_of_a_kind(file.location, known.byte_offset)
             ):
@@ -156,7 +156,7 @@ class Catalog:
         return FileTask(file, "new", message=None if alike is None else _as_another(alike))
 
     def _is_moved(self, file: LakeFile, known: Checkpoint) -> bool:
-        """Whether a file begins with all that was loaded of one that is gone, and that is one of a kind."""
+        """Whether a file begins with all loaded content of a file that is gone, and that content is unmistakable."""
         return is_one_of_a_kind(file.location, known.byte_offset) and begins_with(
             file.location, self._parts_of(known.file_id)
         )
@@ -166,7 +166,7 @@ def _continues_if_readable(file: LakeFile, known: Checkpoint) -> bool:
     try:
         return _continues(file, known)
     except LakeError:
-        # Whoever claims it finds out, and says so.
+        # Treat it as new: loading it reports the error.
         return False
 
 
@@ -178,7 +178,7 @@ def _as_another(known: Checkpoint) -> str:
 
 
 def _continues(file: LakeFile, known: Checkpoint) -> bool:
-    """Whether the file has the content of the loaded one, by the fingerprint of its first and last bytes."""
+    """Whether the file begins with the loaded content, by the hashes of its first and last bytes."""
     if not known.byte_offset:
         return known.path == file.path
     head, tail = edges(file.location, known.byte_offset)
@@ -186,7 +186,8 @@ def _continues(file: LakeFile, known: Checkpoint) -> bool:
 
 
 def _shared(known: Checkpoint, file: LakeFile) -> tuple[int, int, int | None]:
-    """Bytes, lines and open last line that a file shares with a loaded one; a line that is longer here is not."""
+    """Return bytes, lines and unterminated last line that a file shares with a loaded one. A last line that is longer
+    in the file is not shared."""
     with reading(file.location) as content:
         content.skip_to(known.byte_offset)
         after = content.read(2)
@@ -208,7 +209,7 @@ def _are_equal(one: Location, other: Location, byte_count: int) -> bool:
 
 
 def _shared_if_beginning(short: Location, long: Location) -> tuple[int, int, int | None] | None:
-    """Bytes, lines and open last line of a file that is the beginning of another; None if it is not."""
+    """Return bytes, lines and unterminated last line of a file if it is the beginning of another; else None."""
     byte_count = line_count = last_line = 0
     with reading(short) as part, reading(long) as whole:
         while piece := part.read(_READ):

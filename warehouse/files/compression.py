@@ -1,4 +1,4 @@
-"""Undoes compression, recognized by a file's first bytes; of a damaged file, everything before the damage is read."""
+"""Decompress files (gzip, bzip2, xz, zstd, lz4). Everything before damage in a file is still returned."""
 
 import bz2
 import lzma
@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 _READ = 1 << 20
-# With so few bytes at a time, what comes before the damage is read from a damaged file.
+# Bytes to decompress at a time near damage, in order to get everything before it.
 _SALVAGE = 64
-# What the compressed file does.
+# Predicates of a sentence whose subject is the compressed file.
 _BREAKS_OFF = "breaks off: its end is missing"
 _IS_DAMAGED = "is damaged: "
 _ZSTD_SKIPPABLE = tuple(bytes([0x50 + number]) + b"\x2a\x4d\x18" for number in range(16))
@@ -24,23 +24,23 @@ _MAGIC: Final = {
 
 
 class Bytes(Protocol):
-    """What bytes are read from: a file, or what another layer of compression makes of one."""
+    """A readable source of bytes: a file, or another layer of decompression."""
 
     def read(self, size: int, /) -> bytes:
         """Up to `size` bytes; none at the end."""
 
 
 def compression_of(head: bytes) -> str | None:
-    """The compression of a file that begins with these bytes; None if it is not compressed."""
+    """Return the compression of a file that begins with these bytes; None if it is not compressed."""
     found = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
-    # BZh1 to BZh9, then the first block or the end of an empty file: text may begin with BZh, too.
+    # Text may begin with BZh, too: require the magic of the first block, or of the end of an empty file.
     if found == "bzip2" and head[4:10] not in (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90"):
         return None
     return found
 
 
 class Decompressed:
-    """The decompressed bytes of `source`. If they break off, `fault` says why."""
+    """Reader of the decompressed bytes of `source`. If they end early, `fault` has the reason."""
 
     def __init__(self, source: Bytes) -> None:
         self._source = source
@@ -54,7 +54,7 @@ class Decompressed:
         return content[:size]
 
     def peek(self, size: int) -> bytes:
-        """The next `size` bytes, fewer at the end; they are read again afterwards."""
+        """Return the next `size` bytes (fewer at the end) without consuming them."""
         while len(self._ahead) < size and (content := self._more()):
             self._ahead += content
         return self._ahead[:size]
@@ -64,7 +64,7 @@ class Decompressed:
 
 
 class _Streams(Decompressed):
-    """One compressed stream after another, decompressed by an object that the standard library makes for each."""
+    """Concatenated compressed streams, each decompressed by an object of the standard library."""
 
     def __init__(self, source: Bytes) -> None:
         super().__init__(source)
@@ -75,14 +75,14 @@ class _Streams(Decompressed):
         raise NotImplementedError
 
     def _decompress(self, raw: bytes) -> tuple[bytes, bytes]:
-        """Decompressed bytes, and the compressed ones that are left."""
+        """Return decompressed bytes, and the remaining compressed ones."""
         raise NotImplementedError
 
     def _is_at_end(self) -> bool:
         raise NotImplementedError
 
     def _salvage(self, raw: bytes) -> bytes:
-        """What comes before the damage in `raw`, which could not be decompressed as a whole."""
+        """Return the decompressed bytes before the damage in `raw`."""
         raise NotImplementedError
 
     def _more(self) -> bytes:
@@ -134,7 +134,7 @@ class _Gzip(_Streams):
 
 
 class _Blocks(_Streams):
-    """bzip2 and xz: blocks of a megabyte or so, which are whole or lost."""
+    """bzip2 and xz: they consist of blocks of about a megabyte, and a damaged block is lost completely."""
 
     _new: Callable[[], Any]
 
@@ -164,7 +164,7 @@ class _Xz(_Blocks):
 
 
 class _KeptOpen:
-    """What pyarrow reads from: its stream closes it, and the file is still needed."""
+    """A source whose `close` does nothing: pyarrow's stream closes its source, but the file is still needed."""
 
     closed = False
 
@@ -176,7 +176,7 @@ class _KeptOpen:
 
 
 class _Arrow(Decompressed):
-    """zstd and lz4, by pyarrow."""
+    """zstd and lz4, decompressed by pyarrow."""
 
     _codec: str
 
@@ -186,7 +186,7 @@ class _Arrow(Decompressed):
         super().__init__(source)
         raw = pyarrow.PythonFile(_KeptOpen(source), mode="r")
         self._stream = pyarrow.CompressedInputStream(raw, self._codec)
-        # Small enough that little is lost before the damage, large enough to be fast.
+        # Small enough to lose little before damage, large enough to be fast.
         self._size = 1 << 16
 
     def _more(self) -> bytes:
@@ -217,5 +217,5 @@ _DECOMPRESSORS: Final[dict[str, type[Decompressed]]] = {
 
 
 def decompressed(compression: str, source: Bytes) -> Decompressed:
-    """The decompressed bytes of `source`, which has this compression."""
+    """Return a reader of the decompressed bytes of `source`, which has this compression."""
     return _DECOMPRESSORS[compression](source)

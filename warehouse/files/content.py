@@ -1,4 +1,4 @@
-"""Reads a file's text, whatever its compression, encoding and line ends."""
+"""Read a file as UTF-8 text with any compression, encoding and line ends."""
 
 from typing import IO
 
@@ -6,23 +6,23 @@ from warehouse.files.compression import Bytes, Decompressed, compression_of, dec
 from warehouse.files.encoding import Decoded, Encoding, encoding_of
 from warehouse.files.locations import Location
 
-# What a file is judged by.
+# Number of bytes by which a file's compression, encoding and kind are recognized.
 HEAD_BYTES = 1 << 16
 _READ = 1 << 20
-# A file that was compressed twice by mistake is read; one that is compressed without end is not.
+# Files that were compressed twice by mistake are read; the limit stops files that decompress to themselves.
 _MAX_LAYERS = 3
 
 
 class ContentReader:
-    """The text of a file as UTF-8 with \\n at the end of lines; positions are offsets in this text.
+    """A file's text as UTF-8 with \\n line ends; positions are byte offsets in this text.
 
-    Compression and encoding are recognized by its first bytes, not by its name. A byte order mark of UTF-8 is part of
-    the text, those of other encodings are not. If a compressed file is cut off or damaged, its text ends there, and
-    `fault` says why.
+    Compression and encoding are recognized by the first bytes, not by the file's name. A UTF-8 byte order mark is part
+    of the text, those of other encodings are not. If a compressed file is truncated or damaged, its text ends there,
+    and `fault` has the reason.
     """
 
     def __init__(self, location: Location, *, as_text: bool = True) -> None:
-        """Open a file; without `as_text` only its compression is undone."""
+        """Open a file. Without `as_text` it is only decompressed."""
         self._as_text = as_text
         self._file: IO[bytes] = location.open("rb")
         try:
@@ -43,7 +43,7 @@ class ContentReader:
             self.compression += (compression,)
             source, head = layer, layer.peek(HEAD_BYTES)
         self.encoding = encoding_of(head) if self._as_text else Encoding()
-        # The first bytes as text.
+        # The first bytes, decoded.
         self.head = head
         if self.encoding.is_wide:
             source = Decoded(source, self.encoding)
@@ -60,21 +60,21 @@ class ContentReader:
 
     @property
     def raw(self) -> IO[bytes]:
-        """The file itself, of which everything up to here has been read."""
+        """The open file, from which everything up to the present position has been read."""
         return self._file
 
     @property
     def is_compressed(self) -> bool:
-        """Whether it is compressed: nobody appends to a complete compressed file."""
+        """Whether the file is compressed. If so, no more lines are appended to it."""
         return bool(self._layers)
 
     @property
     def fault(self) -> str | None:
-        """What the compressed file does, so that its text breaks off, as 'is damaged: …'; None if it does not."""
+        """Why the text of a compressed file ends early, as a predicate such as 'is damaged: …'; None if it does not."""
         return next((layer.fault for layer in self._layers if layer.fault), None)
 
     def readinto(self, room: memoryview) -> int:
-        """Fill `room`; fewer bytes only at the end."""
+        """Fill `room` with the next bytes, and return their number; it is less than requested only at the end."""
         count = 0
         if self._source is self._file:
             while count < len(room) and (got := self._file.readinto(room[count:])):  # type: ignore[attr-defined]
@@ -89,12 +89,12 @@ class ContentReader:
         return count
 
     def read(self, size: int) -> bytes:
-        """The next `size` bytes; fewer at the end."""
+        """Return the next `size` bytes; fewer at the end."""
         room = bytearray(size)
         return bytes(room[: self.readinto(memoryview(room))])
 
     def skip_to(self, position: int) -> None:
-        """Go forward to a position; in a plain file also back."""
+        """Move forward to a position, or back (only in an uncompressed UTF-8 file)."""
         if self._source is self._file:
             self._file.seek(position)
             self.position = position
@@ -104,7 +104,7 @@ class ContentReader:
 
 
 class _Once:
-    """Bytes that are read once."""
+    """A byte string with the interface of a file."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content

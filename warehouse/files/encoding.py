@@ -1,4 +1,4 @@
-"""Encodings and line ends of text, recognized by its first bytes."""
+"""Recognize the encoding and line ends of a text by its first bytes, and decode it."""
 
 import codecs
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Final
 from warehouse.files.compression import Bytes
 
 _READ = 1 << 20
-# The longer marks first: UTF-32 LE begins as UTF-16 LE does.
+# UTF-32 LE comes before UTF-16 LE, since its mark begins with the other's.
 _MARKS: Final = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -15,13 +15,13 @@ _MARKS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-# Of text in Latin letters nearly every second byte is NUL in UTF-16, of other bytes none.
+# In UTF-16 text in Latin letters nearly every second byte is NUL, and none of the others.
 _MOST, _FEWEST = 0.7, 0.05
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How text is written: its encoding, the bytes of its byte order mark, and whether lines end with CR alone."""
+    """The encoding of a text, the length of its byte order mark, and whether its lines end with CR alone."""
 
     name: str = "utf-8"
     mark_bytes: int = 0
@@ -29,7 +29,7 @@ class Encoding:
 
     @property
     def is_wide(self) -> bool:
-        """Whether it has to be decoded: a character has two or four bytes."""
+        """Whether the text has to be decoded, since its characters have two or four bytes."""
         return self.name != "utf-8"
 
     def __str__(self) -> str:
@@ -38,14 +38,14 @@ class Encoding:
 
 
 def encoding_of(head: bytes) -> Encoding:
-    """The encoding of text that begins with these bytes; without a sign of another one, UTF-8."""
+    """Return the encoding of a text that begins with these bytes; UTF-8 if nothing suggests another."""
     name, mark_bytes = next(
         ((name, len(mark)) for mark, name in _MARKS if head.startswith(mark)), (_without_mark(head), 0)
     )
     text = head[mark_bytes:]
     if name != "utf-8":
         text = text.decode(name, "replace").encode()
-    # A CR at the very end may be the first half of a line end.
+    # Ignore a CR at the very end: its LF may follow in the next bytes.
     is_text = b"\0" not in text
     return Encoding(name, mark_bytes, is_text and b"\n" not in text and b"\r" in text[:-1])
 
@@ -66,7 +66,7 @@ _KEPT: Final = "dwh.kept"
 
 
 def _keep(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Keep lone surrogates, and mark bytes that are no character as one: they reach quarantine as no UTF-8."""
+    """Keep lone surrogates, and replace undecodable bytes by one: such lines are invalid UTF-8 and are quarantined."""
     try:
         return codecs.lookup_error("surrogatepass")(error)
     except UnicodeDecodeError as refused:
@@ -77,7 +77,7 @@ codecs.register_error(_KEPT, _keep)
 
 
 class Decoded:
-    """Text of another encoding as UTF-8, without its byte order mark; half a character at the end is not there yet."""
+    """A text converted to UTF-8, without its byte order mark. Half a character at the end waits for its other half."""
 
     def __init__(self, source: Bytes, encoding: Encoding) -> None:
         self._source = source

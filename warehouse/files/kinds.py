@@ -1,4 +1,4 @@
-"""What a file looks like by its first bytes (an access log, an error log, CSV, a picture …), and what to do with it."""
+"""Recognize a file's kind (access log, error log, CSV, picture …) by its first bytes, with a hint for each kind."""
 
 import csv
 import json
@@ -13,15 +13,15 @@ MOVE = "Move it out of the landing folder, or add its name to DWH_WEBLOG_IGNORE.
 UNPACK = "Unpack it in the landing folder, then move it away."
 CONVERT = "Export what it holds as text, one request per line."
 
-# Lines of text that a file is judged by.
+# Number of lines by which a text file is recognized.
 _LINES = 50
-# So many of them have to look alike; a traceback or a banner among them does not matter.
+# Share of these lines that must match a kind: a banner or a traceback among them does not matter.
 _ALIKE = 0.6
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: what to call it in a sentence, and what to do if it is not read."""
+    """A kind of file: `title` names it in a sentence, `hint` is what to do if it is not loaded."""
 
     name: str
     title: str
@@ -30,7 +30,7 @@ class Kind:
 
     @property
     def may_be_log(self) -> bool:
-        """Whether a line of a log may begin as the file does."""
+        """Whether the file may be a web log, by the text that it begins with."""
         return self.is_text and self.hint == INSPECT
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ _EXECUTABLE: Final = Kind("executable", "an executable", MOVE, is_text=False)
 _PICTURE: Final = Kind("picture", "a picture", MOVE, is_text=False)
 _CLOUD_HINT: Final = "Logs of load balancers are not loaded. " + MOVE
 
-# First bytes, which no text has.
+# Magic numbers of binary files.
 _MAGIC: Final = {
     b"%PDF-": Kind("pdf", "a PDF document", MOVE, is_text=False),
     b"\x89PNG\r\n": _PICTURE,
@@ -82,11 +82,11 @@ _MAGIC: Final = {
     b"age-encryption.org/": _ENCRYPTED,
     b"-----BEGIN PGP MESSAGE": _ENCRYPTED,
 }
-# Of these magic numbers text may have the letters: they count only where the rest is binary.
+# Text may begin with these magic numbers, too: they count only if the rest is binary.
 _IN_TEXT_TOO: Final = (b"MZ", b"GIF8", b"ORC", b"PAR1", b"ARROW1", b"PGDMP", b"\x0a\x0d\x0d\x0a")
 
 _TIME = r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d"
-# How nearly every line of the file begins. The first that matches most lines counts.
+# Patterns for the beginning of a line. The first one that matches most lines decides.
 _LINES_OF: Final = tuple(
     (re.compile(pattern.encode()), kind)
     for pattern, kind in (
@@ -146,7 +146,7 @@ _DELIMITERS: Final = ",;\t|"
 
 
 def kind_of(head: bytes) -> Kind:
-    """The kind of a file whose text or content begins with `head`, without its compression."""
+    """Return the kind of a file whose decompressed content begins with `head`."""
     if not head:
         return EMPTY
     is_binary = _is_binary(head)
@@ -172,7 +172,7 @@ def is_tar(head: bytes) -> bool:
 
 
 def _kind_of_zip(head: bytes) -> Kind:
-    # Documents of Office and LibreOffice are archives, and no archive of logs has these members first.
+    # Office and LibreOffice documents are zip archives that begin with these members; archives of logs are not.
     first_name = head[30:90]
     if first_name.startswith((b"[Content_Types].xml", b"_rels/", b"docProps/")):
         return _SPREADSHEET
@@ -184,12 +184,12 @@ def _kind_of_zip(head: bytes) -> Kind:
 
 
 def _is_binary(head: bytes) -> bool:
-    """Whether more than a few bytes are control characters or no UTF-8; NUL before the first line is a gap in it."""
+    """Whether more than a few bytes are control characters or invalid UTF-8. NULs at the beginning do not count."""
     text = head.lstrip(b"\0")[:4096]
     if not text.strip():
         return not text or len(text) < len(head)
     control = sum(text.count(bytes([byte])) for byte in range(32) if byte not in b"\t\n\r\x1b\x0b\x0c")
-    # Texts in Latin-1 have fewer of them; the last character may be cut off.
+    # The limit of 25% allows for texts in Latin-1. Subtract one, since the last character may be cut off.
     undecodable = text.decode("utf-8", "replace").count("\ufffd") - 1
     return b"\0" in text or control / len(text) > 0.02 or undecodable / len(text) > 0.25
 

@@ -1,4 +1,4 @@
-"""Files of a feed in the lake: what is loaded of each, and what there is to load."""
+"""Files of a feed in the lake: find them, and keep a checkpoint of what is loaded of each."""
 
 import fnmatch
 import hashlib
@@ -18,12 +18,12 @@ from warehouse.files.content import ContentReader
 from warehouse.files.locations import Location, files_below, location_of
 from warehouse.files.recognize import Recognized
 
-# First and last bytes of what is loaded: they identify a file that was renamed.
+# Number of bytes at the beginning and end of the loaded content that are hashed, to identify a renamed file.
 FINGERPRINT_BYTES: Final = 4096
 
-# reread: from the beginning, since none of its lines could be read when it was loaded.
+# reread: load it again from the beginning, since all of its lines went to quarantine.
 State = Literal["new", "grown", "unchanged", "copy", "reread"]
-# Statuses of files of which nothing is loaded.
+# Statuses of files from which nothing is loaded.
 NOT_READ: Final = ("unrecognized", "unread", "ignored")
 
 
@@ -43,7 +43,7 @@ class LakeError(WarehouseError):
 
 
 class FileUnreadable(LakeError):
-    """One file cannot be read, and others can: why, and what to do about it."""
+    """One file cannot be read, while others can: the reason, and what to do about it."""
 
     def __init__(self, location: Location, reason: str, hint: str) -> None:
         super().__init__(f"{visible(str(location))} {reason}.", hint=f"{hint} Nothing was loaded.")
@@ -58,22 +58,22 @@ class LakeFile:
     location: Location
     size_bytes: int
     modified_ns: int
-    # Device and number on a local disk, which stay when the file is renamed.
+    # Device and inode on a local disk: they stay the same when the file is renamed.
     inode: str | None = None
-    # A file of an archive: nobody writes on in it.
+    # True for a member of an archive: no more lines are appended to it.
     is_final: bool = False
 
 
 @dataclass(frozen=True)
 class UnreadFile:
-    """Something in a landing folder that is not read: why, and what to do about it."""
+    """An entry of a landing folder that is not read: the reason, and what to do about it."""
 
     path: str
-    # unrecognized: none of its lines can be read; unread: it cannot be opened; ignored: by its name.
+    # unrecognized: none of its lines can be parsed; unread: it cannot be opened; ignored: by its name.
     status: Literal["unrecognized", "unread", "ignored"]
     reason: str
     hint: str
-    # Size and modification time of an archive that would be unpacked in vain in every run.
+    # Size and modification time of an archive beyond the limits, so that it is not unpacked again in every run.
     stamp: tuple[int, int] | None = None
 
     def __str__(self) -> str:
@@ -82,7 +82,7 @@ class UnreadFile:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is loaded of a file: its row in audit.file."""
+    """How far a file is loaded: its row in audit.file."""
 
     file_id: int
     path: str
@@ -103,34 +103,34 @@ class Checkpoint:
     last_event_at: datetime | None
     inode: str | None = None
     hint: str | None = None
-    # Lines that say how others are read, and the format in which all were read.
+    # Numbers of header lines, which declare the format of the lines below, and the format of all lines.
     header_lines: list[int] = field(default_factory=list)
     format: str | None = None
-    # SHA-256 of all of the file as it lies there, where it was read as a whole.
+    # SHA-256 of the whole file as stored, if it was read completely.
     content_hash: str | None = None
     rows_discarded: int = 0
 
     def is_stamped_as(self, file: LakeFile) -> bool:
-        """Whether the file has the size and the modification time that it had when it was loaded."""
+        """Whether the file's size and modification time have not changed since it was loaded."""
         return (file.size_bytes, file.modified_ns) == (self.size_bytes, self.modified_ns)
 
     def is_known_as(self, file: LakeFile) -> bool:
-        """Whether the file system says that `file` is the one that was loaded, whatever its name is now."""
-        # Two files are never written in the same nanosecond; in the same second, as some systems count, they may be.
+        """Whether `file` is the one that was loaded, perhaps renamed, by its size, time and inode."""
+        # A time in nanoseconds identifies a file. Some file systems have only seconds, which two files may share.
         if self.is_stamped_as(file) and self.modified_ns % 1_000_000_000 != 0:
             return True
-        # The number of a file that was deleted may be another's soon: it says something only beside much content.
+        # Inodes of deleted files are soon used again: they count only together with equal content of some length.
         return self.byte_offset >= FINGERPRINT_BYTES and self.inode is not None and self.inode == file.inode
 
     @property
     def unread(self) -> UnreadFile:
-        """Why nothing of it is read; its status is one of `NOT_READ`."""
+        """The reason why the file is not read. The status must be one of `NOT_READ`."""
         stamp = (self.size_bytes, self.modified_ns) if self.size_bytes >= 0 else None
         return UnreadFile(self.path, cast(Any, self.status), self.message or "", self.hint or "", stamp)
 
     @property
     def has_only_rejected_lines(self) -> bool:
-        """Whether it has whole lines of its own, and all of them are in quarantine."""
+        """Whether the file has complete lines, and all of its lines are in quarantine."""
         has_whole_lines = self.line_count > (self.unterminated_line_offset is not None)
         return has_whole_lines and self.rows_quarantined == self.line_count
 
@@ -142,28 +142,28 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class FileTask:
-    """A file to load: what is loaded of it, and what this run has to do."""
+    """A file to load: how far it is loaded, and what this run has to do."""
 
     file: LakeFile
     state: State
     checkpoint: Checkpoint | None = None
-    # Of a copy: how much of its beginning is loaded already, as the other file's.
+    # Bytes and lines at the beginning of a copy that are loaded already from the original.
     skip_bytes: int = 0
     skip_lines: int = 0
-    # Offset of the last of these lines, if it has no end yet.
+    # Offset of the last of these lines, if it has no line end yet.
     skip_unterminated_line: int | None = None
     message: str | None = None
-    # The file's own checkpoint, if its new part is loaded already as another file's.
+    # The file's own checkpoint, if its new part was loaded already from another file.
     former: Checkpoint | None = None
     recognized: Recognized | None = None
-    # An archive whose files have been read: their tasks came before.
+    # True for an archive; the tasks of its members come before this one.
     is_archive: bool = False
-    # Why not all of it could be read.
+    # Why the file could not be read completely.
     fault: str | None = None
 
 
 def folder(lake: str, landing: str) -> Location:
-    """The landing folder of a feed.
+    """Return the landing folder of a feed.
 
     Raises:
         SettingsError: the lake cannot be opened.
@@ -173,7 +173,7 @@ def folder(lake: str, landing: str) -> Location:
 
 
 def what_is_missing(landing: Location) -> str | None:
-    """Why a landing folder cannot have files, in words; None if it exists."""
+    """Return why a landing folder cannot be listed, in words; None if it exists."""
     if landing.is_dir():
         return None
     return f"{landing} is not a folder" if landing.exists() else f"{landing} does not exist"
@@ -181,7 +181,7 @@ def what_is_missing(landing: Location) -> str | None:
 
 @dataclass(frozen=True)
 class Landing:
-    """What lies below a landing folder: files to read, and what is not read."""
+    """Contents of a landing folder: files to read, and entries that are not read."""
 
     files: tuple[LakeFile, ...]
     unread: tuple[UnreadFile, ...]
@@ -190,9 +190,9 @@ class Landing:
 def discover(
     landing: Location, ignore: Sequence[str], is_named: Callable[[str], bool] | None = None
 ) -> Landing:
-    """Everything below the landing folder, by path; what matches a pattern of `ignore` is not read.
+    """List everything below the landing folder, ordered by path. Names that match a pattern of `ignore` are not read.
 
-    But a file that `is_named` by its path is.
+    A file for whose path `is_named` is true is read in any case.
     """
     files: list[LakeFile] = []
     unread: dict[str, UnreadFile] = {}
@@ -202,7 +202,7 @@ def discover(
         if is_whole and is_named is not None and is_named(printable_path("/".join(found.parts))):
             ignored = None
         if ignored is not None:
-            # Of an ignored folder, once.
+            # Report an ignored folder once, not each of its files.
             depth, pattern = ignored
             is_folder = depth < len(found.parts)
             path = printable_path("/".join(found.parts[:depth]) + "/" * is_folder)
@@ -217,7 +217,7 @@ def discover(
 
 
 def ignored_part(parts: Sequence[str], ignore: Sequence[str]) -> tuple[int, str] | None:
-    """How many parts of a path lead to one that is ignored, and by which pattern; None if none is."""
+    """Return the depth of the first ignored part of a path, and its pattern; None if no part is ignored."""
     for depth, part in enumerate(parts, start=1):
         for pattern in ignore:
             if fnmatch.fnmatch(part, pattern):
@@ -226,12 +226,12 @@ def ignored_part(parts: Sequence[str], ignore: Sequence[str]) -> tuple[int, str]
 
 
 def printable_path(path: str) -> str:
-    """A path as text: bytes that are not valid UTF-8 are written as \\xNN."""
+    """Return a path as text, with bytes that are not valid UTF-8 written as \\xNN."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def checkpoints(connection: psycopg.Connection, feed: str) -> list[Checkpoint]:
-    """Checkpoints of the feed's files, including those whose path has other content now."""
+    """Return the checkpoints of a feed's files, including those whose path has other content now."""
     with connection.cursor(row_factory=class_row(Checkpoint)) as cursor:
         return cursor.execute(
             """
@@ -247,7 +247,7 @@ def checkpoints(connection: psycopg.Connection, feed: str) -> list[Checkpoint]:
 
 
 def edges(location: Location, byte_count: int) -> tuple[bytes, bytes]:
-    """The first and last bytes of the first `byte_count` bytes of a file, for its fingerprint."""
+    """Return the first and the last bytes of a file's first `byte_count` bytes, for its fingerprint."""
     size = min(FINGERPRINT_BYTES, byte_count)
     with reading(location) as content:
         head = content.read(size)
@@ -256,7 +256,7 @@ def edges(location: Location, byte_count: int) -> tuple[bytes, bytes]:
 
 
 def line_end(after: bytes) -> int:
-    """Length of the line end at the beginning of `after`; 0 if there is none."""
+    """Return the length of the line end at the beginning of `after`; 0 if there is none."""
     return 1 if after[:1] == b"\n" else 2 if after == b"\r\n" else 0
 
 
@@ -272,16 +272,16 @@ def reading(location: Location) -> ContentReader:
 
 @contextmanager
 def naming(location: Location) -> Iterator[None]:
-    """Say of which file an error is, and whether of that one alone.
+    """Translate errors of reading a file into errors that name it.
 
     Raises:
-        FileUnreadable: others can be read.
-        LakeError: it cannot be read, and perhaps no other.
+        FileUnreadable: only this file cannot be read.
+        LakeError: perhaps no file can be read.
     """
     try:
         yield
     except OSError as error:
-        # An object store refuses an object that is another one by now.
+        # An object store raises FileExpired if the object was replaced while it was read.
         if isinstance(error, FileNotFoundError) or type(error).__name__ == "FileExpired":
             raise FileUnreadable(location, REPLACED, READ_NEXT) from None
         reason = f"cannot be read: {error.strerror or error}"
@@ -294,5 +294,5 @@ def naming(location: Location) -> Iterator[None]:
 
 
 def fingerprint(content: bytes) -> str:
-    """SHA-256, in hexadecimal."""
+    """Return the SHA-256 of `content` in hexadecimal."""
     return hashlib.sha256(content).hexdigest()

@@ -14,10 +14,10 @@ from warehouse.errors import SettingsError
 if TYPE_CHECKING:
     from upath import UPath
 
-# The names that file systems have for the time of the last change.
+# Names of the modification time in different file systems.
 _MODIFIED = ("mtime", "LastModified", "last_modified", "updated", "created")
 
-# Imported only for a remote lake: fsspec takes a while.
+# UPath is imported only for a remote lake, since importing fsspec is slow.
 Location: TypeAlias = Union[Path, "UPath"]
 
 CREDENTIALS: Final = (
@@ -37,23 +37,23 @@ _REFUSALS: Final = (
 
 @dataclass(frozen=True)
 class Found:
-    """A file: the parts of its path below the folder, location, size in bytes, last change in ns since 1970.
+    """A file: the parts of its path below the folder, location, size in bytes, modification time in ns since 1970.
 
-    `obstacle` says why it is none that can be read, as 'a symbolic link to a folder', and `hint` what to do about it.
+    `obstacle` is set if it cannot be read, for example 'a symbolic link to a folder', and `hint` is what to do then.
     """
 
     parts: tuple[str, ...]
     location: Location
     size_bytes: int = 0
     modified_ns: int = 0
-    # Device and number of the file on a local disk: they stay when it is renamed.
+    # Device and inode on a local disk: they stay the same when the file is renamed.
     inode: str | None = None
     obstacle: str | None = None
     hint: str = ""
 
 
 def location_of(url: str) -> Location:
-    """The folder of a path or URL.
+    """Return the location of a path or URL.
 
     Raises:
         SettingsError: fsspec does not support the file system, or the package for it is not installed.
@@ -75,16 +75,16 @@ def location_of(url: str) -> Location:
 
 
 def refuses_credentials(error: Exception) -> bool:
-    """Whether an object store has refused the credentials; its clients have no class of error in common."""
+    """Whether an object store has refused the credentials, by the error's text: clients share no error class."""
     text = str(error).lower()
     return isinstance(error, PermissionError) or any(word in text for word in _REFUSALS)
 
 
 def local_folder(url: str) -> Path:
-    """The folder of a path or URL on this machine.
+    """Return the local folder of a path or URL.
 
     Raises:
-        SettingsError: it is on another one.
+        SettingsError: it is not on this machine.
     """
     location = location_of(url)
     if not isinstance(location, Path):
@@ -95,19 +95,19 @@ def local_folder(url: str) -> Path:
 
 
 def files_below(folder: Location) -> Iterator[Found]:
-    """Everything below a folder but folders, in order of the names; links to folders are not followed."""
+    """Yield everything below a folder except folders, ordered by path. Links to folders are not followed."""
     if isinstance(folder, Path):
         yield from sorted(_local_files(folder, ()), key=lambda found: found.parts)
         return
-    # Files that another process has just written must be seen.
+    # Drop fsspec's cached listing, to see files that another process has just written.
     folder.fs.invalidate_cache()
     root = folder.path.rstrip("/")
     if not folder.exists():
         return
-    # One listing with sizes and times: UPath.rglob and stat would ask for each file.
+    # Get sizes and times with one listing: UPath.rglob and stat would send a request for each file.
     for path, info in sorted(folder.fs.find(root, detail=True).items()):
         if path.endswith("/") or info.get("type") == "directory":
-            # An empty object with the name of a folder, which consoles of object stores create.
+            # Skip the empty objects that consoles of object stores create for folders.
             continue
         parts = tuple(path.removeprefix(root).strip("/").split("/"))
         yield Found(parts, _remote(folder.fs, path), int(info["size"]), _modified_ns(info))
@@ -129,7 +129,7 @@ def _local_files(folder: Path, above: tuple[str, ...]) -> Iterator[Found]:
         try:
             status = entry.stat()
         except FileNotFoundError:
-            # Gone since it was listed, if it is not a link that leads nowhere.
+            # Either it was deleted since it was listed, or it is a broken link.
             if entry.is_symlink():
                 yield Found(parts, path, obstacle="a symbolic link that leads nowhere", hint=_PUT_BACK)
             continue
@@ -160,7 +160,7 @@ _OBSTACLES: Final = {
 
 
 def _remote(filesystem: Any, path: str) -> "UPath":
-    """A path by its parsed URL: credentials are options of the file system, and never shown with the path."""
+    """Return a path without credentials: they are options of the file system, so they are never shown."""
     from upath import UPath
 
     protocol = filesystem.protocol if isinstance(filesystem.protocol, str) else filesystem.protocol[0]
@@ -168,7 +168,7 @@ def _remote(filesystem: Any, path: str) -> "UPath":
 
 
 def _modified_ns(info: Mapping[str, Any]) -> int:
-    """Last change of a file in ns since 1970; 0 if its file system does not know it."""
+    """Return a file's modification time in ns since 1970; 0 if its file system does not have it."""
     moment = next((info[name] for name in _MODIFIED if info.get(name) is not None), 0)
     if isinstance(moment, str):
         moment = datetime.fromisoformat(moment)

@@ -1,4 +1,4 @@
-"""Recognizes a file by its first bytes: its compression, its encoding, and what it looks like."""
+"""Recognize a file's compression, encoding and kind by its first bytes."""
 
 from dataclasses import dataclass, field
 
@@ -9,14 +9,14 @@ from warehouse.files.locations import Location
 
 @dataclass(frozen=True)
 class Recognized:
-    """What a file is; `head` is the beginning of its text as UTF-8, up to 64 KB, decompressed."""
+    """Compression, encoding and kind of a file. `head` is its first 64 KB as decompressed UTF-8 text."""
 
     kind: Kind
-    # The outermost first: gzip, bzip2, xz, zstd, lz4.
+    # gzip, bzip2, xz, zstd or lz4; several if it was compressed repeatedly, the outermost first.
     compression: tuple[str, ...]
-    # UTF-8, UTF-16-LE …, with what else is unusual of it.
+    # UTF-8, UTF-16-LE …, with a note about a byte order mark or CR line ends.
     encoding: str
-    # Why a compressed file cannot be read to the end, if that is seen at its beginning.
+    # Why a compressed file cannot be read to its end, if its first bytes show it.
     fault: str | None
     head: bytes = field(repr=False)
 
@@ -40,9 +40,9 @@ def recognize(location: Location) -> Recognized:
 
 
 def recognized(content: ContentReader) -> Recognized:
-    """What an open file is, of which nothing has been read; it may be read on for that."""
+    """Recognize an open file from which nothing has been read. May read more of it."""
     head = content.head
-    # A server that goes on writing where it was, in a file that rotation has emptied, leaves a gap at the beginning.
+    # Skip NULs at the beginning: after copytruncate a server that does not append leaves a gap up to its old offset.
     while head and not content.is_compressed and not head.strip(b"\0"):
         head = content.read(HEAD_BYTES)
     return Recognized(

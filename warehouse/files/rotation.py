@@ -1,11 +1,11 @@
-"""Names that rotation gives to a log: access.log.1, access.log.2.gz, access.log-20261120, access-20261120.log."""
+"""Names of rotated logs: access.log.1, access.log.2.gz, access.log-20261120, access-20261120.log."""
 
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
-# Between the path of an archive and the name of a file in it: logs.zip!access.log
+# Separates the path of an archive from the name of its member: logs.zip!access.log
 MEMBER: Final = "!"
 
 _COMPRESSED = re.compile(r"\.(gz|bz2|xz|zst|lz4|z)$", re.IGNORECASE)
@@ -15,7 +15,7 @@ _NUMBER = re.compile(r"\.(\d{1,4}|old)$")
 
 @dataclass(frozen=True)
 class _Name:
-    """A name in its parts; `stem` is what the name was before any rotation."""
+    """The parts of a name; `stem` is the name before any rotation."""
 
     folder: str
     stem: str
@@ -25,11 +25,11 @@ class _Name:
 
 
 def may_become(before: str, after: str) -> bool:
-    """Whether rotation can have renamed the path `before` to `after`, in its folder or one below or above it."""
+    """Whether rotation may have renamed `before` to `after`, in its folder or one below or above it."""
     old, new = _parsed(before), _parsed(after)
     if old.stem != new.stem or not _are_close(old.folder, new.folder):
         return False
-    # Names that were never rotated are the same on every server, which may have a folder each.
+    # Unrotated names in different folders do not count: each server may have a folder with an access.log.
     if old.folder != new.folder and (new.number, new.date) == (None, None):
         return False
     if old.is_compressed and not new.is_compressed:
@@ -42,7 +42,7 @@ def may_become(before: str, after: str) -> bool:
 
 
 def may_be_copy(one: str, other: str) -> bool:
-    """Whether rotation leaves both names for a while: a log copied before it is emptied, or being compressed."""
+    """Whether both names may exist at once during rotation: while a log is compressed, or with copytruncate."""
     for original, copy in ((one, other), (other, one)):
         old, new = _parsed(original), _parsed(copy)
         if not may_become(original, copy):
@@ -55,7 +55,7 @@ def may_be_copy(one: str, other: str) -> bool:
 
 
 def _parsed(path: str) -> _Name:
-    # An archive is a folder whose files are compressed.
+    # Treat an archive as a folder of compressed files.
     folder, _, name = path.replace(MEMBER, "/").rpartition("/")
     bare = _COMPRESSED.sub("", name)
     number = _NUMBER.search(bare)

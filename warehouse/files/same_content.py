@@ -1,4 +1,4 @@
-"""Whether two files are one by their content alone: by so much of it, and so varied, that no two servers write it."""
+"""Recognize a copy by content alone: only content so long and varied that no two servers could write it counts."""
 
 import re
 import zlib
@@ -10,10 +10,10 @@ from warehouse.files.content import ContentReader
 from warehouse.files.lake import reading
 from warehouse.files.locations import Location
 
-# Servers that nobody visits write the same lines, of health checks in the same seconds: however many, of a few kinds.
+# Idle servers write identical logs (health checks in the same seconds): many lines, but of few kinds.
 _LEAST_BYTES: Final = 64 << 10
 _LEAST_KINDS: Final = 20
-# Kinds of lines are counted in so much of a file.
+# Bytes at the beginning of a file in which kinds of lines are counted.
 _COUNTED: Final = 1 << 20
 _READ: Final = 1 << 20
 _DIGITS = re.compile(rb"\d+")
@@ -21,7 +21,7 @@ _DIGITS = re.compile(rb"\d+")
 
 @dataclass(frozen=True)
 class ContentPart:
-    """A piece of a file that was loaded: where it was, and its CRC-32; None where that is not known."""
+    """A loaded piece of a file: its place and its CRC-32 (None if unknown)."""
 
     byte_offset: int
     byte_count: int
@@ -29,10 +29,10 @@ class ContentPart:
 
 
 def begins_with(location: Location, parts: Sequence[ContentPart]) -> bool:
-    """Whether a file begins with the content that was loaded in these parts, in their order."""
+    """Whether a file begins with exactly the content of these parts, in their order."""
     with reading(location) as content:
         for part in parts:
-            # A line end that came later than its line is in no part.
+            # Allow a line end between parts: one that was written after its line had been loaded is in no part.
             gap = part.byte_offset - content.position
             if gap > 2 or content.read(gap).strip(b"\r\n"):
                 return False
@@ -42,7 +42,7 @@ def begins_with(location: Location, parts: Sequence[ContentPart]) -> bool:
 
 
 def is_one_of_a_kind(location: Location, byte_count: int) -> bool:
-    """Whether a file's first bytes, up to `byte_count`, are many, and their lines differ in more than numbers."""
+    """Whether a file's first `byte_count` bytes are many, with many lines that differ in more than digits."""
     with reading(location) as content:
         text = content.read(min(byte_count, _COUNTED))
     kinds = {_DIGITS.sub(b"", line) for line in text.split(b"\n")}
@@ -50,7 +50,7 @@ def is_one_of_a_kind(location: Location, byte_count: int) -> bool:
 
 
 def _crc32(content: ContentReader, byte_count: int) -> int | None:
-    """CRC-32 of the next bytes; None if there are fewer."""
+    """Return the CRC-32 of the next bytes; None if there are fewer."""
     found, left = 0, byte_count
     while left and (piece := content.read(min(_READ, left))):
         found = zlib.crc32(piece, found)

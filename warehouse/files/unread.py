@@ -1,4 +1,4 @@
-"""What lies in a landing folder and is not read, as rows of audit.file; mart.unread_file shows them."""
+"""Record unread entries of landing folders in audit.file; mart.unread_file shows them."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,7 +6,7 @@ import psycopg
 
 from warehouse.files.lake import NOT_READ, Checkpoint, UnreadFile, fingerprint
 
-# Size of a file that is tried again in every run.
+# Recorded as the size of a file that every run tries to read again.
 _TRY_AGAIN = -1
 
 
@@ -17,9 +17,9 @@ def record_unread(
     known: Iterable[Checkpoint],
     run_id: int,
 ) -> None:
-    """Record everything of a feed that is not read, and forget what was not and is gone, or can be read again.
+    """Record a feed's unread entries, and delete those that are gone or can be read again.
 
-    `known` is what was recorded before.
+    `known` are the checkpoints recorded before.
     """
     paths = {one.path for one in unread}
     before = {one.path: one for one in known if one.status != "replaced"}
@@ -31,19 +31,19 @@ def record_unread(
     changed = [
         one
         for one in unread
-        # Those were recorded when they were judged.
+        # Unrecognized files were recorded when they were examined.
         if one.status != "unrecognized" and not _is_recorded(one, before.get(one.path))
     ]
     if not over and not changed:
         return
     with connection.transaction():
-        # Not marked with the run: an undo of it changes nothing here.
+        # Do not mark these rows with the run, so that undoing it does not change them.
         connection.execute("select set_config('dwh.run_id', '', true)")
         file_ids = [one.file_id for one in over]
         connection.execute(
             "delete from audit.file where file_id = any(%s) and status = any(%s)", [file_ids, list(NOT_READ)]
         )
-        # What is loaded of it counts as before. If it was read meanwhile, it has no hint any more.
+        # Files with loaded lines keep their row. One that was read meanwhile has no hint any more.
         connection.execute(
             "update audit.file set message = null, hint = null where file_id = any(%s) and hint is not null",
             [file_ids],
@@ -75,7 +75,7 @@ def record_unread(
                     for one in changed
                 ],
             )
-            # Of a file that could be read once, the lines stay, and how far it is read.
+            # A file that could be read before keeps its counts and its offset.
             cursor.executemany(
                 """
                 update audit.file set message = %(reason)s, hint = %(hint)s
