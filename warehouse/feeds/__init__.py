@@ -1,1 +1,1 @@
-"""Sources whose rows come from files: their records are read, typed and staged as a database's rows are."""
+"""Feeds: sources of files (JSON, CSV, workbooks). Their records are parsed, typed and staged like a database's rows."""

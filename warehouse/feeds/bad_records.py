@@ -1,4 +1,4 @@
-"""Records that cannot be read: staged for the quarantine, and a copy of their bytes in the bad-records path."""
+"""Bad records (that cannot be parsed): stage them for the quarantine, and copy their bytes to the bad-records path."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,20 +19,20 @@ from warehouse.files.lake import LakeError
 from warehouse.files.locations import refuses_credentials
 from warehouse.sources.source import Source, fitted
 
-# Characters in memory before they are sent.
+# Send staged bad records when they have this many characters.
 _SENT_AT_ONCE = 1 << 20
-# Of a file, as file systems allow.
+# Longest file name that file systems allow.
 _NAME_BYTES = 255
 COLUMNS = ("file_id", "line_number", "byte_offset", "rule", "reason", "raw_text")
 
 
 def bad_table(source: Source) -> sql.Identifier:
-    """Staging table of the records that cannot be read."""
+    """Return the staging table for bad records."""
     return sql.Identifier("staging", f"{source.record.mirror}_bad")
 
 
 class BadRecords:
-    """Collects the bad records of a run; the copies of one file are one file, which is written again if the run is."""
+    """Collects the bad records of a run. Each file's bad records are copied to one file, which a retry overwrites."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class BadRecords:
             return
         with self._copying():
             if self._copy is None:
-                # What was copied of the file before stays where it goes on.
+                # The name has the record's offset: if the file grows later, the earlier copy stays.
                 original = PurePosixPath(file.found.file.path)
                 ending = f".{file.file_id}-{record.byte_offset}.bad"
                 name = fitted(original.name, _NAME_BYTES - len(ending)) + ending
@@ -109,7 +109,7 @@ class BadRecords:
             self._copy = None
 
     def take_back(self, file: FileProgress) -> None:
-        """Remove what was added of a file that is not read; its copy is written again when it is."""
+        """Remove the staged bad records of a file that could not be read. Its copy is overwritten when it is read."""
         self.end_file(file)
         self._send()
         self._sender.wait()
@@ -120,7 +120,7 @@ class BadRecords:
         try:
             yield
         except OSError as error:
-            # What refuses credentials, or does not answer, is named where files are read.
+            # `readable` explains refused credentials and unreachable object stores.
             if not isinstance(self._folder, Path) and (error.errno is None or refuses_credentials(error)):
                 raise
             raise LakeError(
@@ -136,7 +136,7 @@ class BadRecords:
         self, error: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._copy is not None:
-            # Some error has ended the file.
+            # An error has interrupted the file: close its copy.
             with suppress(OSError):
                 self._copy.close()
         if error is None:

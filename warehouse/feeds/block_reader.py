@@ -1,4 +1,4 @@
-"""Read blocks of records: their rows by table as COPY reads them, and the records that cannot be read."""
+"""Convert blocks of records to rows for COPY by table, and collect bad records."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from warehouse.sources.source import Table
 
 
 class ReadBlock(NamedTuple):
-    """What a block of records has become."""
+    """Result of reading a block of records."""
 
     records: int
-    # Those that cannot be read, without their fields, and why.
+    # Bad records, without their fields, each with its problem.
     bad: Sequence[tuple[Record, Problem]]
-    # By table, that of the records first.
+    # Rows by table, the record's own table first.
     rows: Sequence[TableRows]
 
 
 @dataclass(frozen=True)
 class BlockReader:
-    """Reads the blocks of one feed; it can be sent to another process."""
+    """Reads the blocks of one feed. It can be pickled, to be sent to another process."""
 
     record: Table
     items: Sequence[Table]
@@ -32,11 +32,11 @@ class BlockReader:
     texts: TextFields
 
     def read_lines(self, block: RawBlock, place: str, begin: int = 0) -> ReadBlock:
-        """Read lines that begin at the offset `begin` or later; see `read` for `place`."""
+        """Read the lines of a block that begin at offset `begin` or later; see `RowMaker.add` for `place`."""
         return self.read(parse_lines(block, self.texts, begin), place)
 
     def read(self, block: Sequence[Record], place: str) -> ReadBlock:
-        """Make the rows of records; `place` are the cells that say which file they are of, see `RowMaker.add`."""
+        """Convert records to rows; see `RowMaker.add` for `place`."""
         maker = RowMaker(self.record, self.items, self.columns)
         readable = [record for record in block if record.problem is None]
         missing = maker.add(readable, place)

@@ -1,6 +1,6 @@
-"""Parse JSON records: numbers stay as they are written, and what cannot be read has a named problem.
+"""Parse JSON records exactly: numbers stay as they are written, and unparseable records have a named problem.
 
-orjson parses whole blocks; what it would change is parsed again by a slower parser that keeps it.
+orjson parses whole blocks. Records that orjson would change are parsed again by a slower, exact parser.
 """
 
 import json
@@ -12,11 +12,11 @@ import orjson
 
 from warehouse.feeds.record import Number, Problem
 
-# By list of the records, "" for their own fields, the names of fields that become texts.
+# Names of fields that become texts, by the name of the list that they are in; "" stands for the record itself.
 TextFields = Mapping[str, Sequence[str]]
 
-# orjson makes a double of a number, which holds 15 digits, and of two fields of one name keeps the last. A text is
-# scanned for both: digits and points as 0, exponents as e, spaces as one kind, all else left out of the question.
+# orjson converts numbers to doubles (15 digits), and keeps only the last of two fields with the same name. To find such
+# records quickly, the text is translated: digits and points to 0, exponents to e, all white space to one character.
 _CLASSES: Final = bytes(
     ord("0")
     if chr(code) in "0123456789."
@@ -30,12 +30,12 @@ _CLASSES: Final = bytes(
     for code in range(256)
 )
 _LONG, _EXPONENT, _NUL, _SPACE_BEFORE_COLON = b"0" * 16, b"0e", b"\\u0000", b" :"
-# The same, where the scan is in doubt: in JSON a number follows one of these signs.
+# A second, exact check of texts that the scan suspects: in JSON a number follows one of these characters.
 _INEXACT: Final = re.compile(rb"[:,\[\s]-?(?:[\d.]{16}|[\d.]+[eE])|\\u0000|\s:")
 
 
 class _Refused(ValueError):
-    """A record that JSON's grammar allows and this reader does not, or the other way round."""
+    """A record cannot be loaded: it is not JSON, or PostgreSQL cannot store it."""
 
     def __init__(self, rule: str, reason: str) -> None:
         super().__init__(reason)
@@ -43,7 +43,7 @@ class _Refused(ValueError):
 
 
 def parse_all(raws: Sequence[bytes], texts: TextFields) -> list[dict[str, Any] | Problem]:
-    """The fields of each record, or why it cannot be read: as `parse`, for many at the price of a few."""
+    """Parse many records like `parse`, but faster: orjson's result is checked once for all of them."""
     try:
         values = list(map(orjson.loads, raws))
     except (orjson.JSONDecodeError, RecursionError):
@@ -54,7 +54,7 @@ def parse_all(raws: Sequence[bytes], texts: TextFields) -> list[dict[str, Any] |
 
 
 def parse(raw: bytes, texts: TextFields, *, is_cut_off: bool = False) -> dict[str, Any] | Problem:
-    """The fields of a record, or why it cannot be read; `is_cut_off` says that the file ends within it."""
+    """Return the fields of a record, or why it cannot be parsed. If `is_cut_off`, the file may end within it."""
     try:
         value = orjson.loads(raw)
         is_exact = _is_exact(raw, [value], texts)
@@ -69,19 +69,19 @@ def parse(raw: bytes, texts: TextFields, *, is_cut_off: bool = False) -> dict[st
 
 
 def _is_exact(text: bytes, values: Sequence[Any], texts: TextFields) -> bool:
-    """Whether orjson's `values` are what is written in the text: each number, and each field once."""
+    """Whether orjson's `values` are exactly what the text has: no number was rounded, no repeated field dropped."""
     scanned = text.translate(_CLASSES)
     is_doubtful = (
         _LONG in scanned or _EXPONENT in scanned or _NUL in text or _SPACE_BEFORE_COLON in scanned
     ) and _INEXACT.search(text) is not None
-    # Each field is followed by a colon: there are fewer fields than that only where a name is there twice.
+    # Each field has a colon after its name: if there are fewer fields than colons, a name was repeated.
     return (
         not is_doubtful and text.count(b'":') == _count_fields(values) and not _has_number_text(values, texts)
     )
 
 
 def _has_number_text(values: Sequence[Any], texts: TextFields) -> bool:
-    """Whether a text is given as a number with a decimal point: 1.10 is another text than 1.1."""
+    """Whether a text column has a number with a decimal point: as texts, 1.10 and 1.1 differ."""
     objects = [value for value in values if type(value) is dict]
     for items, names in texts.items():
         owners = objects
@@ -94,7 +94,7 @@ def _has_number_text(values: Sequence[Any], texts: TextFields) -> bool:
 
 
 def _count_fields(values: Sequence[Any]) -> int:
-    """Fields of all objects in `values`, however deep."""
+    """Count the fields of all objects in `values`, nested ones included."""
     count = 0
     while values:
         objects = [one for one in values if type(one) is dict]
@@ -123,10 +123,10 @@ def _no_object(value: Any) -> Problem:
 
 
 def _parse_exactly(raw: bytes) -> Any:
-    """Parse a record with numbers as they are written.
+    """Parse a record, with numbers as they are written.
 
     Raises:
-        _Refused: it is no JSON, or holds what no JSON text of a database can.
+        _Refused: it is not JSON, or PostgreSQL's jsonb cannot hold it.
     """
     try:
         text = raw.decode("utf-8")
@@ -168,10 +168,10 @@ _exact = json.JSONDecoder(
 
 
 def _check_text(value: Any) -> None:
-    """Refuse texts that PostgreSQL cannot hold.
+    """Check that PostgreSQL can hold all texts in a value.
 
     Raises:
-        _Refused: a text has half of a character, or a NUL.
+        _Refused: a text has a lone surrogate or a NUL.
     """
     if isinstance(value, str):
         if "\0" in value:

@@ -1,6 +1,6 @@
-"""Reads JSON files record by record, with the bytes of each at hand: one object per line, or one array of objects.
+"""Read JSON files record by record, with each record's bytes: one object per line, or an array of objects.
 
-Numbers stay as they are written. Whatever cannot be read becomes a record with a problem, and the next one is read.
+Numbers stay as they are written. Text that cannot be parsed becomes a record with a problem, and reading continues.
 """
 
 import codecs
@@ -17,16 +17,16 @@ from warehouse.files.content import ContentReader
 _BLOCK = 1 << 20
 _BOM = codecs.BOM_UTF8
 _SPACE = re.compile(r"[ \t\r\n]*")
-# What the end of an element of an array is found by, where its text is not valid.
+# Tokens by which the end of an invalid array element is found: strings, brackets and commas.
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
-# Characters after an error that do not exist yet rather than being wrong.
+# If a parse error is this close to the end of the text, more text may resolve it: read on before reporting it.
 _UNFINISHED = 16
 
 
 class JsonRecords:
-    """The records of a file from the offset `begin` on, blank lines left out; `texts` are fields that become texts.
+    """The records of a file from offset `begin` on, without blank lines. `texts` are the fields of text columns.
 
-    Once they are read, `fault` says whether the file breaks off.
+    After reading, `fault` is set if the file ends early.
     """
 
     def __init__(self, content: ContentReader, texts: TextFields, begin: int = 0) -> None:
@@ -35,7 +35,7 @@ class JsonRecords:
         self.is_array = content.head.removeprefix(_BOM).lstrip().startswith(b"[")
 
     def blocks(self) -> Iterator[Sequence[Record]]:
-        """All records, in their order, as many at once as fit into little memory."""
+        """Yield all records in order, in blocks of limited size."""
         if not self.is_array:
             for block in self.raw_blocks():
                 yield parse_lines(block, self._texts, self._begin)
@@ -45,7 +45,7 @@ class JsonRecords:
         self.fault = reader.fault
 
     def raw_blocks(self) -> Iterator[RawBlock]:
-        """The lines of a file with one record on each, those that begin before `begin` as well."""
+        """Yield the lines of a file with one record per line, including those before `begin`."""
         content = self._content
         line, offset, left = 0, 0, b""
         while block := content.read(_BLOCK):
@@ -64,7 +64,7 @@ class JsonRecords:
                 yield RawBlock(line, offset, start, too_large=size)
                 line += 1
                 offset += size + 1
-        # What follows after a line that is too large has not been cut into lines yet.
+        # The rest after a line that is too large may contain several lines.
         lines, end, rest = left.rpartition(b"\n")
         if end:
             yield RawBlock(line, offset, lines)
@@ -75,7 +75,7 @@ class JsonRecords:
 
 
 def parse_lines(block: RawBlock, texts: TextFields, begin: int = 0) -> list[Record]:
-    """The records of a block of lines that begin at the offset `begin` or later."""
+    """Parse the lines of a block that begin at offset `begin` or later."""
     if block.too_large:
         record = _too_large(block.line + 1, block.byte_offset, block.content, block.too_large)
         return [record] if block.byte_offset >= begin else []
@@ -113,25 +113,25 @@ def _too_large(line: int, offset: int, start: bytes, size: int) -> Record:
 
 
 class _ArrayReader:
-    """Cuts an array into its elements: the text that is not yet cut is `_text`, from `_position` on."""
+    """Splits an array into its elements. `_text` from `_position` on is the text that is not split yet."""
 
-    # Finds where an element ends; its fields are read from its bytes, as those of a line are.
+    # Used only to find where an element ends: its bytes are then parsed like a line.
     _decoder = json.JSONDecoder(parse_int=str, parse_float=str)
 
     def __init__(self, content: ContentReader, texts: TextFields) -> None:
         self._content, self._texts = content, texts
-        # Bytes that are no text pass through, and are judged with their record.
+        # Invalid UTF-8 passes through: it is reported when its record is parsed.
         self._decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
         self._text, self._position, self._offset, self._is_over = "", 0, 0, False
         self.fault: str | None = None
 
     def records(self) -> Iterator[Record]:
-        """Every element, then whatever else there is."""
+        """Yield every element, and a bad record for text after the array."""
         self._read_on()
         self._skip("\ufeff")
         self._skip_space()
         place = 0
-        # Another array may follow, as where files were put together.
+        # Another array may follow, if files were concatenated.
         while self._next() == "[":
             self._skip("[")
             indent = self._skip_space()
@@ -168,7 +168,7 @@ class _ArrayReader:
                     continue
                 end = self._resynchronized(indent)
             else:
-                # A number may go on in the next block.
+                # A number may continue in the next block.
                 if end == len(self._text) and not self._is_over:
                     self._read_on()
                     continue
@@ -179,9 +179,10 @@ class _ArrayReader:
             )
 
     def _resynchronized(self, indent: str) -> int:
-        """Where an element that is not valid ends: at the next line that is indented as the first element is.
+        """Find the end of an invalid element: at the next line that is indented like the first element.
 
-        In an array on one line, where its brackets are closed. Else nowhere: it is all that follows.
+        In an array on one line it ends where its brackets are balanced. If there is no such place, it extends to the
+        end of the file.
         """
         if "\n" in indent:
             while True:
@@ -205,7 +206,7 @@ class _ArrayReader:
         return len(self._text)
 
     def _end_of_brackets(self) -> int | None:
-        """Where the element ends if its brackets and texts are closed; None if they are not, in what is read by now."""
+        """Return where the element's brackets and strings are closed; None if they are not in the text read so far."""
         depth = 0
         for token in _TOKEN.finditer(self._text, self._position):
             character = token.group()

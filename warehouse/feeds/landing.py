@@ -1,6 +1,6 @@
-"""Which files of a feed are to be read: new ones, ones that go on, ones with other content; by the hash of the content.
+"""Decide which files of a feed to read (new, grown or replaced ones) by the hashes of their contents.
 
-A file that is sent again under another name is known by its content, and so is one that was renamed.
+The hash also identifies renamed files, and files that are delivered again under another name.
 """
 
 import hashlib
@@ -24,44 +24,44 @@ from warehouse.sources.source import Source
 
 _BLOCK: Final = 1 << 20
 DONE: Final = ".done"
-# new; other content under a name that is known; one that was read and goes on; the content of another file; a file
-# under another name; one that was touched.
+# replaced: other content under a known name; grown: lines were appended to what was read; copy: same content as another
+# file; renamed: same content, and the old name is gone; touched: only the modification time has changed.
 State = Literal["new", "replaced", "grown", "copy", "renamed", "touched"]
 
 
 @dataclass(frozen=True)
 class FeedFile:
-    """A file of a feed that is not known as it is now, and what is known of it."""
+    """A file of a feed whose present state is not recorded yet, with the checkpoint it is compared with."""
 
     file: LakeFile
     state: State
     content_hash: str
-    # Its row in audit.file; of a copy, that of the file whose content it has.
+    # The file's row in audit.file; for a copy, the row of the original.
     known: Checkpoint | None = None
-    # The row in audit.file of the content that was read under its name before, if it begins with that.
+    # file_id of the content that was read earlier under this name, if the file begins with it.
     begins_as: int | None = None
 
     @property
     def is_read(self) -> bool:
-        """Whether records of it are read."""
+        """Whether this run reads records of the file."""
         return self.state in ("new", "replaced", "grown")
 
 
 @dataclass(frozen=True)
 class Landed:
-    """What lies in the landing folder and is not known yet, what is not read, and what is still being written."""
+    """Contents of the landing folder: new or changed files, entries that are not read, files still being written."""
 
     files: tuple[FeedFile, ...]
     unread: tuple[UnreadFile, ...]
     unsettled: tuple[LakeFile, ...]
-    # What was known of the feed's files before.
+    # The feed's checkpoints before this run.
     known: tuple[Checkpoint, ...]
-    # Why there can be no files, if so.
+    # Why the landing folder cannot be listed, if so.
     missing: str | None = None
 
 
 def landing_folder(lake_url: str, source: Source) -> Location:
-    """Where the feed's files land.
+    """Return the landing folder of a feed.
 
     Raises:
         SettingsError: the lake cannot be opened.
@@ -72,7 +72,7 @@ def landing_folder(lake_url: str, source: Source) -> Location:
 
 @contextmanager
 def readable(location: Location) -> Iterator[None]:
-    """Say of a lake behind a URL why it cannot be read; the libraries for it have errors of their own.
+    """Translate errors of an object store's client into `LakeError`.
 
     Raises:
         LakeError: it cannot be reached, or refuses the credentials.
@@ -92,7 +92,7 @@ def readable(location: Location) -> Iterator[None]:
 
 
 def find_files(connection: psycopg.Connection, source: Source, lake_url: str) -> Landed:
-    """Compare the landing folder with audit.file: files in the order in which they were written."""
+    """Compare the landing folder with audit.file. Files are in the order of their modification times."""
     feed = source.feed
     assert feed is not None
     folder = landing_folder(lake_url, source)
@@ -100,7 +100,7 @@ def find_files(connection: psycopg.Connection, source: Source, lake_url: str) ->
         listing = lake.discover(folder, feed.ignore)
         missing = None if listing.files or listing.unread else lake.what_is_missing(folder)
     marked = {one.path.removesuffix(DONE) for one in listing.unread if one.path.endswith(DONE)}
-    # Markers and drafts lie there for a reason.
+    # Ignored files (markers, drafts) need no report.
     unread = [one for one in listing.unread if one.status != "ignored"]
     settled_ns = time.time_ns() - int(feed.settle_seconds * 1e9)
     ready: list[LakeFile] = []
@@ -123,7 +123,7 @@ def _judge(
     files: Sequence[LakeFile], present: set[str], checkpoints: Sequence[Checkpoint]
 ) -> Iterator[FeedFile | UnreadFile]:
     by_path = {one.path: one for one in checkpoints if one.status != "replaced"}
-    # A row without a hash is of a run that published nothing of the file.
+    # A row without a hash is from a run that published nothing of the file.
     read_before = {one.path: one for one in checkpoints if one.content_hash}
     by_hash = {one.content_hash: one for one in checkpoints if one.content_hash and one.status != "copy"}
     for file in files:
@@ -147,7 +147,7 @@ def _judge(
             yield FeedFile(file, "touched", digest, known)
             continue
         original = by_hash.get(digest)
-        # An earlier content that is back under its own name is a correction like any other.
+        # If the file has its own earlier content again, it is read like any other correction.
         if original is not None and (original.status, original.path) != ("replaced", file.path):
             is_renamed = original.path not in present and known is None and original.status != "replaced"
             state: State = "renamed" if is_renamed else "copy"
@@ -155,20 +155,20 @@ def _judge(
         elif known is None or not known.content_hash:
             found = FeedFile(file, "new", digest, known, begins_as)
         else:
-            # What was appended to a record that had an end belongs to a line that has been read: it is read again.
+            # If text was appended to the last line that was read, not below it, the whole file is read again.
             is_after_a_record = is_cut_at_a_line or known.unterminated_line_offset is not None
             goes_on = begins_as == known.file_id and known.byte_offset > 0 and is_after_a_record
             found = FeedFile(file, "grown" if goes_on else "replaced", digest, known, begins_as)
         if found.is_read:
-            # The same content may be there twice before any of it is known.
+            # Two new files may have the same content: the second one is a copy of the first.
             by_hash[digest] = replace(known, path=file.path) if known else _placeholder(file)
         yield found
 
 
 def hashes_of(location: Location, size: int, end: int | None = None) -> tuple[str | None, str]:
-    """SHA-256 of the first `size` bytes, None if there are no more, and of all of them or those before `end`.
+    """Return the SHA-256 of the first `size` bytes (None if the file is not longer), and of all bytes up to `end`.
 
-    What is appended to a file while it is hashed must not count: the hash belongs to the size that was listed.
+    `end` is the size that was listed, so that bytes appended while the file is hashed do not count.
     """
     with location.open("rb") as content:
         return _hashes(content, size, end)
@@ -187,9 +187,9 @@ def _hashes(content: IO[bytes], size: int, end: int | None) -> tuple[str | None,
 
 
 def has_hashed_content(found: FeedFile, content: IO[bytes]) -> bool:
-    """Whether an open file, read to its end, is the one that was found, at most with something appended since.
+    """Whether an open file that was read to its end still has the hashed content, perhaps with more appended.
 
-    Of an object store, which refuses what was replaced, nothing is read again.
+    Files of an object store are not read again: its client raises an error if an object is replaced.
     """
     if not isinstance(found.file.location, Path):
         return True
@@ -204,7 +204,7 @@ def has_hashed_content(found: FeedFile, content: IO[bytes]) -> bool:
 
 
 def _is_cut_at_a_line(location: Location, size: int) -> bool:
-    """Whether a line ends just before or after the first `size` bytes, in UTF-16 and UTF-32, too."""
+    """Whether a line end is just before or after offset `size`; also in UTF-16 and UTF-32."""
     with location.open("rb") as content:
         content.seek(max(size - 4, 0))
         before, after = content.read(min(size, 4)), content.read(4)
@@ -212,7 +212,7 @@ def _is_cut_at_a_line(location: Location, size: int) -> bool:
 
 
 def _placeholder(file: LakeFile) -> Checkpoint:
-    """Stands for a file of this run, which has no row in audit.file yet."""
+    """Return a stand-in checkpoint for a file that has no row in audit.file yet."""
     return Checkpoint(
         0,
         file.path,
@@ -235,7 +235,7 @@ def _placeholder(file: LakeFile) -> Checkpoint:
 
 
 def follows_star(settings: Settings, name: str) -> bool:
-    """Whether a source has rows that are made of what others have loaded."""
+    """Whether a source has entities that are computed from what other sources have loaded."""
     try:
         return read_source(name, settings.sources).follows_star
     except DeclarationError:
@@ -244,7 +244,7 @@ def follows_star(settings: Settings, name: str) -> bool:
 
 
 def landed_feeds(settings: Settings) -> list[str]:
-    """Names of the declared feeds whose landing folder is there, which are loaded; last those that follow the star.
+    """Return the names of declared feeds whose landing folder exists; those that follow the star come last.
 
     Raises:
         SettingsError: DWH_SOURCES names no folder, or the lake cannot be opened.

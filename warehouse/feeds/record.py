@@ -1,32 +1,32 @@
-"""A record of a file: its place, its bytes as they came, and its fields or why it has none."""
+"""Records of a file: position, original bytes, and the parsed fields or the problem that prevents parsing."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-# Larger ones are not read: the text of one value in PostgreSQL ends at 1 GB, and memory before that.
+# Larger records are not parsed: PostgreSQL's values end at 1 GB, and memory would run out before that.
 MOST_RECORD_BYTES: Final = 64 << 20
-# Of a record that cannot be read, what the quarantine keeps; the bad-records path has all of it.
+# The quarantine keeps this much of a bad record; the bad-records path has all of it.
 MOST_QUARANTINED_BYTES: Final = 1 << 20
-# A block of records has no more of them, and ends with the record that makes it so large.
+# A block ends after this many records, or with the record that exceeds this size.
 _BLOCK_RECORDS: Final = 2000
 _BLOCK_BYTES: Final = 1 << 20
 
 
 class Number(str):
-    """A number as it is written: it becomes a number only as the type that its column has."""
+    """A number as it is written. It is converted only to its column's type, so that no digit is lost."""
 
     __slots__ = ()
 
 
 class Problem(NamedTuple):
-    """Why a record cannot be read: the rule that it breaks, and the details."""
+    """Why a record cannot be loaded: the broken rule, and the details."""
 
     rule: str
     reason: str
 
 
 class Record(NamedTuple):
-    """One record; a list's line is its place in it, a sheet's its row."""
+    """One record. In a JSON array `line` is the position of the element, in a sheet the number of the row."""
 
     line: int
     byte_offset: int
@@ -36,20 +36,20 @@ class Record(NamedTuple):
 
 
 class RawBlock(NamedTuple):
-    """Lines of a file, which are records of their own: those after the first `line` ones, from an offset on."""
+    """Consecutive lines of a file, one record each. `line` is the number of lines before them."""
 
     line: int
     byte_offset: int
     # Without the last line's end.
     content: bytes
-    # Whether the last line has no end: it may be cut off.
+    # Whether the last line has no line end, so that it may be incomplete.
     is_last: bool = False
-    # Bytes of the one line that these are the beginning of; it is too large to be read.
+    # If not 0, the content is the beginning of a single line of this many bytes, too many to be parsed.
     too_large: int = 0
 
 
 def in_blocks(records: Iterable[Record]) -> Iterator[Sequence[Record]]:
-    """Records, as many at once as fit into little memory."""
+    """Group records into blocks of limited size."""
     block: list[Record] = []
     size = 0
     for record in records:
@@ -63,5 +63,5 @@ def in_blocks(records: Iterable[Record]) -> Iterator[Sequence[Record]]:
 
 
 def printable(raw: bytes) -> str:
-    """Bytes as text: what is no text is escaped as \\xNN."""
+    """Decode bytes for the quarantine, with invalid UTF-8 escaped as \\xNN."""
     return raw[:MOST_QUARANTINED_BYTES].decode("utf-8", "backslashreplace").replace("\0", "\\x00")

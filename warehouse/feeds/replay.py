@@ -1,4 +1,4 @@
-"""Stage records that wait in quarantine, as they came or as they were corrected by hand, to be judged once more."""
+"""Replay a feed's quarantined records: stage them again, in their original or corrected form."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ from warehouse.sources.source import Source
 
 
 def stage_entries(run: Run, source: Source, quarantine_ids: Sequence[int], lake_url: str) -> StagedFeed:
-    """Read the records of these entries of a feed into schema staging; those that cannot be read are left out."""
+    """Stage the records of these quarantine entries of a feed. Records that cannot be parsed are skipped."""
     contracts = dict(read_contracts(source))
     if contract := source.record_contract():
         contracts[source.record.mirror] = contract
@@ -54,14 +54,14 @@ def stage_entries(run: Run, source: Source, quarantine_ids: Sequence[int], lake_
 
 
 def record_of(entry: Mapping[str, Any], source: Source) -> Record | None:
-    """The record of an entry, as it was corrected or as it came; None if it cannot be read."""
+    """Parse the corrected or original record of a quarantine entry; None if it cannot be parsed."""
     fields = parse((entry["edited_text"] or entry["row_text"] or entry["raw_text"] or "").encode(), {})
     if isinstance(fields, Problem):
         return None
     if entry["edited_text"] is None:
         for table in source.tables:
             if isinstance(members := fields.get(table.items or ""), list):
-                # What was no object stands under a name of its own.
+                # The quarantine wraps list members that are not objects as {MEMBER: value}: unwrap them.
                 fields[table.items or ""] = [
                     one[MEMBER] if isinstance(one, dict) and one.keys() == {MEMBER} else one
                     for one in members

@@ -1,6 +1,6 @@
-"""A second process that reads every other block of lines of large files: Python parses on one core only.
+"""Parse large files in two processes, since Python uses one core only: the second one parses every other block.
 
-It keeps nothing from block to block. Where it ends, whatever the reason, this process reads what it was given.
+It has no state between blocks. If it dies, for whatever reason, the first process parses its blocks.
 """
 
 import gc
@@ -17,15 +17,15 @@ from warehouse.feeds.block_reader import BlockReader, ReadBlock
 from warehouse.feeds.json_records import JsonRecords
 from warehouse.feeds.record import RawBlock
 
-# Bytes to be read from which on the start of a process pays.
+# Number of bytes to read from which on starting a process is worth it.
 WORTH_A_PROCESS: Final = 16 << 20
-# A larger block is one large record, whose memory is not to be taken twice.
+# A larger block is one large record: do not send it, which would take its memory twice.
 _MOST_SENT: Final = 4 << 20
 
 
 @contextmanager
 def second_reader(reader: BlockReader, expected_bytes: int) -> Iterator["SecondReader | None"]:
-    """Start a second process where that many bytes are worth one and a core is free for it; else there is none."""
+    """Start a second process if there are enough bytes and a second core; otherwise yields None."""
     if expected_bytes < WORTH_A_PROCESS or (os.cpu_count() or 1) < 2:
         yield None
         return
@@ -37,11 +37,11 @@ def second_reader(reader: BlockReader, expected_bytes: int) -> Iterator["SecondR
 
 
 class SecondReader:
-    """The process, seen from the first one: it is given a block, and asked for it later."""
+    """The first process's handle of the second: send it a block, and fetch the result later."""
 
     def __init__(self, reader: BlockReader) -> None:
         self._reader = reader
-        # It knows neither URLs nor passwords: it needs none.
+        # The process does not need the URLs and passwords in DWH_… variables: do not pass them on.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DWH_")}
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "warehouse.feeds.second_reader"],
@@ -55,7 +55,7 @@ class SecondReader:
         self._give(reader)
 
     def read_both(self, one: RawBlock, other: RawBlock, place: str, begin: int = 0) -> Iterator[ReadBlock]:
-        """Read two blocks at the same time, the first of them by the second process; they come in their order."""
+        """Parse two blocks in parallel, `one` in the second process. Yields the results in order."""
         is_given = len(one.content) <= _MOST_SENT and self._give((one, place, begin))
         if not is_given:
             yield self._reader.read_lines(one, place, begin)
@@ -66,7 +66,7 @@ class SecondReader:
         yield own
 
     def end(self) -> None:
-        """End the process: without input it has nothing to do."""
+        """Kill the process, and wait for it."""
         self.is_alive = False
         self.process.kill()
         self.process.communicate()
@@ -95,7 +95,7 @@ class SecondReader:
 def read_lines(
     records: JsonRecords, reader: BlockReader, second: SecondReader | None, place: str, begin: int
 ) -> Iterator[ReadBlock]:
-    """Read the lines of a file in their order, two blocks at once where there is a second process."""
+    """Parse the lines of a file in order, two blocks at a time if there is a second process."""
     blocks = records.raw_blocks()
     for one in blocks:
         other = next(blocks, None) if second is not None else None
@@ -106,8 +106,8 @@ def read_lines(
 
 
 def main() -> None:
-    """Read the blocks that come by standard input, until it ends."""
-    # Ctrl-C is the first process's business: its end is the end of the input.
+    """Parse the blocks that arrive on standard input, until it ends."""
+    # Ignore Ctrl-C: the first process handles it, and closes the input when it ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.disable()
     blocks, results = sys.stdin.buffer, sys.stdout.buffer

@@ -1,4 +1,4 @@
-"""Send rows to staging by a thread: the next records are parsed while the server stores the last ones."""
+"""Copy rows to staging in a background thread, so that parsing continues while the server stores rows."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,14 +8,14 @@ from typing import Self
 import psycopg
 from psycopg import sql
 
-# What COPY reads, and into which table: name, columns, lines.
+# Arguments of one COPY: table, columns, and lines in COPY's text format.
 Content = tuple[sql.Identifier, Sequence[str], bytes]
 
 
 class Sender:
-    """Copies rows into tables, in the order in which they were given; as a context manager it ends the thread.
+    """Copies rows into tables, in order. Leaving the context waits for all rows and ends the thread.
 
-    Whoever uses the connection for something else has to `wait` before.
+    Call `wait` before using the connection for anything else.
     """
 
     def __init__(self, connection: psycopg.Connection) -> None:
@@ -34,10 +34,10 @@ class Sender:
             self.wait()
 
     def send(self, contents: Sequence[Content]) -> None:
-        """Send rows, once those before are stored: at most these are in memory beside what is being read.
+        """Send rows in the background, after waiting for the previous ones: this limits the memory that is used.
 
         Raises:
-            psycopg.Error: the rows before could not be stored.
+            psycopg.Error: the previous rows could not be stored.
         """
         self.wait()
         self._pending = self._pool.submit(self._copy, contents)

@@ -1,4 +1,4 @@
-"""Stage a feed: read the records of new files into schema staging, as a source's changed rows are."""
+"""Stage a feed: read the records of new files into schema staging, like the changed rows of a database."""
 
 import gc
 import time
@@ -45,20 +45,20 @@ from warehouse.sources.feed_tables import RESERVED_COLUMNS
 from warehouse.sources.source import Source, Table
 
 Progress = Callable[[str], None]
-# Bytes of rows that are in memory before they are sent; as many are being sent meanwhile.
+# Bytes of rows to collect before sending them. Twice as many are in memory, since the last ones are still being sent.
 _SENT_AT_ONCE = 4 << 20
 _TYPES: Mapping[str, ColumnType] = {
     "text": "text", "numeric": "numeric", "bigint": "bigint", "boolean": "boolean", "date": "date",
     "timestamp with time zone": "timestamptz", "jsonb": "jsonb",
 }  # fmt: skip
-# What a new field becomes, by the types that its values had: of several, text.
+# Column type for a new field, by the type of its values; text if they have several types.
 _NEW: Mapping[str, ColumnType] = {
     "number": "numeric", "text": "text", "boolean": "boolean", "object": "jsonb", "list": "jsonb", "date": "date",
     "time": "text", "interval": "text",
 }  # fmt: skip
-# A row of so many values fits into a block, however long they are: PostgreSQL keeps 18 bytes of each there.
+# A row with this many columns fits into a page even if all values are in TOAST, each with an 18-byte pointer.
 _MOST_COLUMNS: Final = 400
-# Undeclared fields that are named one by one.
+# Name at most this many undeclared fields in messages.
 _NAMED_FIELDS: Final = 20
 
 
@@ -71,7 +71,7 @@ def stage_feed(
     full_refresh: bool = False,
     progress: Progress = lambda _: None,
 ) -> StagedFeed:
-    """Read what is new in the landing folder into schema staging; `full_refresh` conforms all records again.
+    """Read new files of the landing folder into schema staging. With `full_refresh`, all records are conformed again.
 
     Raises:
         DeclarationError: a contract is missing.
@@ -109,7 +109,7 @@ def stage_feed(
                 try:
                     stager.read(file, bad, second)
                 except FileUnreadable as error:
-                    # The other files are loaded all the same.
+                    # Continue with the other files.
                     bad.take_back(file)
                     stager.take_back(file)
                     files.remove(file)
@@ -143,7 +143,7 @@ def stage_feed(
 
 @contextmanager
 def _without_garbage_collection() -> Iterator[None]:
-    """Records have no cycles; to look for some would take a sixth of the time that it takes to parse them."""
+    """Disable garbage collection: records have no reference cycles, and looking for them takes 1/6 of parsing time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -154,14 +154,15 @@ def _without_garbage_collection() -> Iterator[None]:
 
 
 def snapshot(source: Source) -> Snapshot:
-    """The moment of this run: files have no transactions, and no database that could be another one."""
+    """Return a snapshot with the present time only: files have neither transactions nor a database identity."""
     assert source.feed is not None
     identity = SourceIdentity(None, None, None, source.feed.landing, None, 0)
     return Snapshot(identity, datetime.now(UTC))
 
 
 def _register(connection: psycopg.Connection, feed: str, found: FeedFile, run_id: int) -> FileProgress:
-    """The file's row in audit.file, which a new file gets at once: a load that is run again has the same ids."""
+    """Return the file's progress, with its row in audit.file. A new file gets its row now, so that a retry has the
+    same file_id."""
     known = found.known
     if known is not None and found.state != "replaced" and found.state != "copy":
         return FileProgress(
@@ -187,7 +188,7 @@ def _register(connection: psycopg.Connection, feed: str, found: FeedFile, run_id
 
 
 def _read_copy_of(unread: FileProgress, files: Sequence[FileProgress]) -> None:
-    """Let the first copy of a file that cannot be read be read in its place; further ones are copies of that."""
+    """If a file cannot be read, read its first copy instead; further files are copies of that one."""
     original = None
     for file in files:
         if file.found.state == "copy" and file.found.content_hash == unread.found.content_hash:
@@ -203,7 +204,7 @@ def _read_copy_of(unread: FileProgress, files: Sequence[FileProgress]) -> None:
 def open_records(
     source: Source, content: ContentReader, texts: TextFields, begin: int = 0
 ) -> "JsonRecords | TableRecords":
-    """The records of a file of a feed from the offset `begin` on, as they are read; `texts` are those of a stager."""
+    """Open a reader of a feed file's records from offset `begin` on. `texts` are those of a `Stager`."""
     assert source.feed is not None
     if source.feed.format == "table":
         return TableRecords(content, source.feed, source.record)
@@ -212,11 +213,11 @@ def open_records(
 
 @dataclass
 class _Columns:
-    """The columns of a table, those of its own and those that evolved, and those that the engine adds."""
+    """The columns of a table: declared ones, evolved ones, and those that the engine adds."""
 
     table: Table
     kinds: dict[str, ColumnType]
-    # Columns of the record's key, which its rows have, too.
+    # Columns of the record's key, which rows of its lists have, too.
     record_key: Mapping[str, ColumnType]
 
     @property
@@ -237,22 +238,22 @@ class _Columns:
 
 
 def columns_of(source: Source, table: Table, kinds: Mapping[str, ColumnType]) -> tuple[Column, ...]:
-    """All columns of a table of a feed, those that the engine adds included; `kinds` are those of its own."""
+    """Return all columns of a feed's table, including those that the engine adds. `kinds` are the table's own."""
     record = source.record
     return _sql_types(_Columns(table, dict(kinds), {name: record.columns[name] for name in record.key}).all)
 
 
 def place_of(file_id: int, path: str, modified: datetime | int) -> str:
-    """The cells that say which file a record is of; the line stands where \\0 does.
+    """Return the COPY cells that identify a record's file, with \\0 in place of the line number.
 
-    `modified` is when it was last written; a number is of nanoseconds since 1970.
+    `modified` is the file's modification time, as a datetime or in nanoseconds since 1970.
     """
     moment = datetime.fromtimestamp(modified / 1e9, UTC) if isinstance(modified, int) else modified
     return "\t".join([str(file_id), escape(path), "\0", moment.isoformat()])
 
 
 class Stager:
-    """Reads files into the staging tables of one feed; `columns` are those of its tables, by default as they are."""
+    """Reads files into the staging tables of one feed. `columns` default to the present columns of its tables."""
 
     def __init__(
         self,
@@ -285,7 +286,7 @@ class Stager:
         self._rows = RowMaker(self._record, self._items, columns_of_file)
 
     def _kinds(self, table: Table) -> dict[str, ColumnType]:
-        """Declared columns, and those that earlier runs have added for new fields, or widened for values."""
+        """Return the declared columns, and those that earlier runs have added or widened."""
         assert self._source.feed is not None
         own = {*table.key, *RECORD_COLUMNS}
         kinds = dict(table.columns)
@@ -304,18 +305,18 @@ class Stager:
             create_staging(self._writer, {table: _sql_types(self._columns[table.name].all)})
 
     def add(self, records: Sequence[Record], place: str) -> dict[int, Problem]:
-        """Add records whose `place` says which file they are of; returns by position why one has no key."""
+        """Add records of the file that `place` identifies. Returns, by position, problems of records without a key."""
         problems = self._rows.add(records, place)
         if self._rows.size >= _SENT_AT_ONCE:
             self._send()
         return problems
 
     def read(self, file: FileProgress, bad: BadRecords, second: SecondReader | None = None) -> None:
-        """Read the records of a file that are not read yet; `second` reads a part of them.
+        """Read the records of a file that are not read yet, in parallel with the process `second`.
 
         Raises:
-            FileUnreadable: it cannot be read, or was replaced meanwhile: see `take_back`.
-            LakeError: the lake cannot be read, or a bad record not be copied.
+            FileUnreadable: it cannot be read, or was replaced meanwhile: then call `take_back`.
+            LakeError: the lake cannot be read, or a bad record cannot be copied.
         """
         found = file.found
         place = place_of(file.file_id, found.file.path, found.file.modified_ns)
@@ -340,14 +341,14 @@ class Stager:
             file.fault = fault
             file.byte_offset = file.cut_off_at if file.cut_off_at is not None else content.position
             if file.is_array or content.is_compressed:
-                # Such a file is read as a whole.
+                # Such files are always read from the beginning.
                 file.byte_offset = 0
             if not has_hashed_content(found, content.raw):
                 raise FileUnreadable(found.file.location, REPLACED, READ_NEXT)
         self._progress(_describe(file))
 
     def take_back(self, file: FileProgress) -> None:
-        """Remove what was read of a file from the staging tables."""
+        """Delete the records of a file from the staging tables."""
         self.finish()
         for table in self._source.tables:
             self._writer.execute(
@@ -358,7 +359,7 @@ class Stager:
     def _reader(self, file: FileProgress, content: ContentReader) -> "JsonRecords | TableRecords":
         records = open_records(self._source, content, self.texts, file.byte_offset)
         if isinstance(records, TableRecords):
-            # Its rows have no places in the bytes: it is read as a whole.
+            # Rows have no byte offsets: treat the file like a JSON array, which is always read from the beginning.
             file.is_array, file.format = True, "workbook" if records.is_workbook else "csv"
         else:
             file.is_array = records.is_array
@@ -380,12 +381,12 @@ class Stager:
         )
 
     def finish(self) -> None:
-        """Send what is still in memory, and wait until all of it is stored."""
+        """Send the remaining rows, and wait until all rows are stored."""
         self._send()
         self._sender.wait()
 
     def evolve(self) -> None:
-        """Do what the feed's policy says about fields that are new, gone or of another type.
+        """Apply the feed's schema-change policy to fields that are new, missing or of another type.
 
         Raises:
             SchemaDrift: the policy is to stop.
@@ -453,12 +454,12 @@ class Stager:
         return {name for (name,) in rows} & self._columns[table.name].kinds.keys()
 
     def _can_evolve(self, table: Table, name: str) -> bool:
-        """Whether a field may become a column: others have no such name, and there is room for it."""
+        """Whether a field may become a column: its name is valid and free, and the table has room for it."""
         names = {column.name for column in self._columns[table.name].all}
         return _is_column_name(name) and name not in RESERVED_COLUMNS | names and len(names) < _MOST_COLUMNS
 
     def evolve_column(self, table: Table, name: str, kind: ColumnType) -> None:
-        """Let the staged rows have a column of this type for a field: a new one, or a wider one."""
+        """Add a column of this type for a field to the staging table, or widen the column that it has."""
         names = {
             "batch": batch_table(table), "column": sql.Identifier(name), "kind": sql.SQL(kind),
             "field": sql.Literal(name), "rescued": sql.Identifier(RESCUED), "kind_text": sql.Literal(kind),
@@ -469,8 +470,8 @@ class Stager:
         fits = "{rescued} ? {field}"
         if kind != "jsonb":
             fits += " and pg_input_is_valid({rescued} ->> {field}, {kind_text})"
-        # Values of the field that fit its column's type now move out of _rescued_data. Unlike an update, which moves
-        # rows, this leaves them in the order in which they were read: it says which version of a record is the last.
+        # Move the field's values that fit the type now out of _rescued_data. An update would move rows; alter table
+        # keeps their order, by which the last version of a record is found.
         self._writer.execute(
             sql.SQL(
                 "alter table {batch} "
@@ -488,7 +489,7 @@ class Stager:
         self._progress(text)
 
     def tables(self) -> tuple[StagedTable, ...]:
-        """What is staged of each table: of records and their rows all versions, see `load.records`."""
+        """Return the staged tables. They contain all versions of the records: see `load.records`."""
         return tuple(self._staged(table) for table in self._source.tables)
 
     def _staged(self, table: Table) -> StagedTable:
@@ -512,7 +513,7 @@ class Stager:
         )
 
     def fields(self) -> tuple[FieldSeen, ...]:
-        """The fields that this run has seen, with their types."""
+        """Return the fields in the records of this run, with their types."""
         return tuple(
             FieldSeen(rows.table.name, name, kind, name in self._columns[rows.table.name].kinds, count)
             for rows in self._rows.tables
@@ -532,7 +533,7 @@ def _seen(rows: TableRows) -> dict[str, Counter[str]]:
 
 
 def _wider(one: ColumnType, other: ColumnType) -> ColumnType:
-    """A type that holds the values of both."""
+    """Return a type that holds the values of both types."""
     if one == other:
         return one
     return "numeric" if {one, other} == {"bigint", "numeric"} else "text"
@@ -545,7 +546,7 @@ def _is_column_name(name: str) -> bool:
 
 
 def _sql_types(columns: Iterable[Column]) -> tuple[Column, ...]:
-    """Columns with the types as the database names them."""
+    """Return the columns with PostgreSQL's names of their types."""
     return tuple(
         replace(column, type="timestamp with time zone") if column.type == "timestamptz" else column
         for column in columns
@@ -553,7 +554,7 @@ def _sql_types(columns: Iterable[Column]) -> tuple[Column, ...]:
 
 
 def _naming(blocks: Iterator[ReadBlock], found: FeedFile) -> Iterator[ReadBlock]:
-    """The blocks of a file, with errors that say which file it is."""
+    """Yield the blocks of a file, with errors that name the file."""
     with naming(found.file.location):
         yield from blocks
 

@@ -1,4 +1,4 @@
-"""What one run read of a feed: its files with their counts, and the records that are now in staging."""
+"""Result of staging a feed: its files with their counts, and the records in staging."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,23 +8,23 @@ from warehouse.feeds.landing import FeedFile
 from warehouse.files.lake import UnreadFile
 from warehouse.sources.feed import ColumnType
 
-# Types by column, by table of a feed.
+# Column types by table and column.
 Columns = Mapping[str, Mapping[str, ColumnType]]
 
 
 @dataclass
 class FileProgress:
-    """A file that this run has read, or that it knows again: how many records it has, and what became of them."""
+    """A file that this run has read or recognized, with counts of its records."""
 
     found: FeedFile
     file_id: int
-    # Of this run: all of them; those that cannot be read; those of which it has a later version.
+    # Counts of this run: all records, unparseable ones, and those with a later version in the same run.
     records: int = 0
     unreadable: int = 0
     superseded: int = 0
     quarantined: int = 0
     byte_offset: int = 0
-    # Where its last record begins, if it is cut off: it may go on.
+    # Offset of the last record if it is incomplete: the rest may be appended later.
     cut_off_at: int | None = None
     is_array: bool = False
     fault: str | None = None
@@ -33,7 +33,7 @@ class FileProgress:
 
 @dataclass(frozen=True)
 class FieldSeen:
-    """A field of a feed's records, with the type that its values had."""
+    """A field of a feed's records, with the type of its values and the number of records."""
 
     table_name: str
     name: str
@@ -44,18 +44,18 @@ class FieldSeen:
 
 @dataclass(frozen=True)
 class StagedFeed(Staged):
-    """What was staged of a feed."""
+    """A feed whose records are in staging."""
 
     files: tuple[FileProgress, ...] = ()
     fields: tuple[FieldSeen, ...] = ()
     unread: tuple[UnreadFile, ...] = ()
-    # Entries of the quarantine whose records these are, if they are no files'.
+    # The replayed quarantine entries, if the records come from there and not from files.
     replayed: tuple[int, ...] = ()
-    # The columns that the tables had when the records were read, and those that were added or widened then.
+    # The columns of the tables when the records were read, and columns that this run has added or widened.
     columns: Columns = field(default_factory=dict)
     evolved_columns: Columns = field(default_factory=dict)
 
     @property
     def is_replay(self) -> bool:
-        """Whether no file was read."""
+        """Whether the records are replayed from quarantine."""
         return bool(self.replayed)

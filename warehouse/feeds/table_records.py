@@ -1,6 +1,6 @@
-"""Reads tables, CSV or workbooks, row by row, whatever the header's order and spelling, separator and encoding.
+"""Read CSV files and workbooks row by row, with any separator, encoding, order and spelling of the header.
 
-Values are texts; those of columns with numbers and dates are written as the types want them, decimal commas included.
+Values are texts. Numbers and dates are normalized for their columns' types, including decimal commas.
 """
 
 import csv
@@ -20,30 +20,30 @@ from warehouse.sources.source import Table
 
 _SEPARATORS: Final = ",;\t|"
 _WORKBOOK: Final = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
-# By the decimal mark, numbers that are written with it; those with neither sign are numbers as they are.
+# Patterns of numbers to normalize, by decimal mark. Numbers without separators need no normalization.
 _NUMBERS: Final[Mapping[DecimalMark | None, re.Pattern[str]]] = {
-    # With a comma before the decimals. One before three digits may stand between thousands: 1,234 is no number.
+    # Without a declared mark a comma is decimal, but 1,234 is ambiguous (it may separate thousands) and no number.
     None: re.compile(r"(?![+-]?[1-9]\d{0,2},\d{3}$)[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+", re.ASCII),
     ",": re.compile(r"[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?", re.ASCII),
     ".": re.compile(r"[+-]?(\d+|\d{1,3}(,\d{3})+)(\.\d+)?", re.ASCII),
 }
-# Rows in which the header is looked for: a title may stand above it.
+# Number of first rows in which to look for the header, since titles may be above it.
 _TITLE_ROWS: Final = 20
-# Cells beyond the header, in _rescued_data.
+# Name in _rescued_data for cells beyond the header.
 REST: Final = "_rest"
 _READ = 1 << 20
-# Characters of a cell: JSON's texts are as long.
+# Maximum number of characters in a cell.
 _MOST_CELL: Final = 16 << 20
-# Lines of a cell of which each might be a row of its own.
+# Number of lines within a cell to check for being rows (after an unclosed quote).
 _LINES_JUDGED: Final = 1000
-# Where all columns are texts, a line of so many cells is a row, and not a part of somebody's text.
+# In a table of text columns only, a line with at least this many cells is taken for a row, not for text in a cell.
 _TELLING_COLUMNS: Final = 4
-# A row below the header that names so many columns is a header.
+# A row below the header that names at least this many columns is another header.
 _TELLING_NAMES: Final = 3
 
 
 class TableRecords:
-    """Every row of a file below its header, empty ones left out; see `JsonRecords`."""
+    """The rows of a file below its header, without empty ones, with the interface of `JsonRecords`."""
 
     is_array = False
 
@@ -56,14 +56,14 @@ class TableRecords:
         self.is_workbook = content.head.startswith(_WORKBOOK)
 
     def blocks(self) -> Iterator[Sequence[Record]]:
-        """All rows, in their order, as many at once as fit into little memory."""
+        """Yield all rows in order, in blocks of limited size."""
         return in_blocks(self._sheets() if self.is_workbook else self._lines())
 
     def _lines(self) -> Iterator[Record]:
         lines = _decoded(self._content)
         head = list(islice(lines, _TITLE_ROWS))
         ahead = deque(head)
-        # Lines of the row that is being read.
+        # The lines of the row that csv is reading.
         row: list[str] = []
 
         def supply() -> Iterator[str]:
@@ -88,7 +88,7 @@ class TableRecords:
             try:
                 cells = next(reader, None)
             except csv.Error as error:
-                # A quote without its end takes the next rows with it: they are read again, as rows of their own.
+                # An unclosed quote has swallowed the next lines: read them again as rows.
                 ahead.extendleft(reversed(row[1:]))
                 del row[1:]
                 problem = Problem("row cannot be read", f"{error}.")
@@ -107,13 +107,13 @@ class TableRecords:
             if again := self._header_again(header, cells):
                 header = again
                 continue
-            # Byte offsets of rows are not known: rows are numbered.
+            # Rows have numbers instead of byte offsets, which csv does not report.
             yield self._record(start, header, cells, _raw(row))
         if header is None and head:
             yield self._without_header()
 
     def _sheets(self) -> Iterator[Record]:
-        """Rows of all sheets that have the header, numbered on from sheet to sheet."""
+        """Yield the rows of all sheets with a header, numbered consecutively over all sheets."""
         raw = bytearray()
         while block := self._content.read(_READ):
             raw += block
@@ -152,7 +152,7 @@ class TableRecords:
         return Record(1, 0, b"", None, problem)
 
     def _separator(self, head: Sequence[str]) -> str:
-        """The separator by which most columns are found."""
+        """Return the separator with which the first rows have the most known column names."""
 
         def found(separator: str) -> int:
             rows = csv.reader(head, delimiter=separator)
@@ -166,7 +166,7 @@ class TableRecords:
         return max(_SEPARATORS, key=found)
 
     def _header(self, cells: Sequence[str]) -> list[str] | None:
-        """Names of the columns: those of the table where it has them, others as they are; None if it is no header."""
+        """Return the column names, with known spellings replaced by the table's names; None if it is not a header."""
         names = [
             self._names.get(plain_header(cell), cell.strip() or f"column_{n}")
             for n, cell in enumerate(cells, 1)
@@ -177,10 +177,10 @@ class TableRecords:
         return {name for name in names if name in self._table.columns}
 
     def _header_again(self, header: Sequence[str], cells: Sequence[str]) -> list[str] | None:
-        """The columns from here on, if a row is a header again, as where lists were put one after the other; None if it
-        is none: a cell may well be the name of a column."""
+        """Return the new column names if a row is another header, as in concatenated files; None if it is data, whose
+        cells may be column names, too."""
         key = [cells[place] for place in map(header.index, self._table.key) if place < len(cells)]
-        # Nearly all keys have a digit: the others are looked at more closely.
+        # A header has no digits in its key columns, but nearly all keys do: skip the slower check for them.
         if any(map(str.isdigit, "".join(key))) or (names := self._header(cells)) is None:
             return None
         has_no_key = all(plain_header(cell) in self._names for cell in key)
@@ -188,7 +188,7 @@ class TableRecords:
         return names if has_no_key or is_as_full else None
 
     def _is_whole_row(self, header: Sequence[str], line: str, separator: str) -> bool:
-        """Whether a line within a cell is, by its cells and their types, a row: the cell's quote is none then."""
+        """Whether a line within a quoted cell looks like a row, by its cells' types: then the quote is not closed."""
         cells = next(csv.reader([line], delimiter=separator), [])
         if len(cells) != len(header):
             return False
@@ -224,7 +224,7 @@ class TableRecords:
     def _value(self, name: str, value: Any) -> Any:
         kind = self._table.columns.get(name)
         if isinstance(value, float) and value.is_integer():
-            # Cells of a workbook have no integers.
+            # Workbooks store all numbers as floats.
             value = int(value)
         if kind == "text" and isinstance(value, datetime | date):
             return value.isoformat()
@@ -241,12 +241,12 @@ class TableRecords:
 
 
 def _decoded(content: ContentReader) -> Iterator[str]:
-    """Lines of a text, whatever ends them: UTF-8 or what `ContentReader` decodes to it, else Windows' Latin-1."""
+    """Yield the lines of a text, with any line ends; lines that are not valid UTF-8 are decoded as Windows-1252."""
     left, encoding = b"", "utf-8-sig"
     while True:
         block = content.read(_READ)
         lines = (left + block).splitlines(keepends=True)
-        # The last one may go on, also a line's end of two characters; what is too long for a record ends here.
+        # Keep an incomplete last line (also one that ends in CR: LF may follow), unless it is too long for a record.
         is_open = (
             bool(block)
             and bool(lines)
@@ -266,12 +266,12 @@ def _decoded(content: ContentReader) -> Iterator[str]:
 
 
 def _raw(row: Sequence[str]) -> bytes:
-    """The lines of a row as UTF-8, without the last one's end."""
+    """Return the lines of a row as UTF-8, without the last line end."""
     return "".join(row).rstrip("\r\n").encode("utf-8", "backslashreplace")
 
 
 def _as_iso(value: str, formats: Sequence[str]) -> str:
-    """A date as ISO 8601 writes it, if it is written in one of these formats; else as it is."""
+    """Convert a date or time in one of these formats to ISO 8601; return other values unchanged."""
     for one in formats:
         try:
             moment = datetime.strptime(value, one)

@@ -1,4 +1,4 @@
-"""Values of records as their columns have them, in the text that COPY reads; what does not fit is rescued."""
+"""Convert values of records to their columns' types, as text for COPY. Values that do not fit raise `Mistyped`."""
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -11,12 +11,12 @@ from typing import Any, Final
 from warehouse.feeds.record import Number
 from warehouse.sources.feed import ColumnType, Feed
 
-# Longer keys do not fit into the mirror's index.
+# Longer keys may not fit into the mirror's B-tree index.
 MOST_KEY_BYTES: Final = 1000
-# Of a value that is not of its column's type, the characters that a reason shows.
+# Number of characters of a mistyped value that the quarantine's reason shows.
 MOST_SHOWN: Final = 100
 NULL: Final = "\\N"
-# Python knows digits of other scripts, PostgreSQL does not.
+# re.ASCII, since Python's \d matches digits of other scripts, which PostgreSQL does not accept.
 _NUMBER = re.compile(r"[+-]?(\d{1,1000})(\.\d{0,1000})?([eE][+-]?\d{1,3})?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _SPECIAL = re.compile(r"[\\\t\n\r]")
@@ -24,18 +24,18 @@ _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
 
 class Mistyped(ValueError):
-    """A value that is not of its column's type."""
+    """A value does not fit its column's type."""
 
 
 def escape(text: str) -> str:
-    """A text as COPY reads it."""
+    """Escape a text for COPY."""
     if _SPECIAL.search(text) is None:
         return text
     return _SPECIAL.sub(lambda match: _ESCAPES[match.group()], text)
 
 
 def to_json(value: Any) -> str:
-    """A value as JSON; numbers as they were written, those that are too large for PostgreSQL as texts."""
+    """Return a value as JSON. Numbers stay as they were written; those too large for PostgreSQL become texts."""
     if isinstance(value, Number):
         return str(value) if _NUMBER.fullmatch(value) and not value.startswith("+") else _quoted(value)
     if isinstance(value, dict):
@@ -52,7 +52,7 @@ def to_json(value: Any) -> str:
 
 
 def type_name(kind: type) -> str:
-    """What a value is, in the words of JSON."""
+    """Return the name of a Python type in the terms of JSON, such as 'number' or 'object'."""
     return _TYPE_NAMES.get(kind, kind.__name__)
 
 
@@ -142,7 +142,7 @@ def _timestamptz(value: Any) -> str:
             raise Mistyped
     except ValueError:
         raise Mistyped from None
-    # What does not say its zone is in UTC.
+    # A time without a zone is in UTC.
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
 
 
@@ -162,7 +162,7 @@ CONVERTERS: Final[Mapping[ColumnType, Callable[[Any], str]]] = {
 
 
 def describe_type(kind: ColumnType, feed: Feed) -> str:
-    """What a value of this type is in the files of a feed: 'a time in ISO 8601 or a format of date_formats'."""
+    """Describe how a feed's files must write this type: 'a time in ISO 8601 or a format of date_formats'."""
     match kind:
         case "date" | "timestamptz":
             what = "a date" if kind == "date" else "a time"
@@ -181,10 +181,10 @@ def describe_type(kind: ColumnType, feed: Feed) -> str:
 
 
 def convert_all(kind: ColumnType, values: Sequence[Any], types: Collection[type]) -> Sequence[str]:
-    """Convert the values of a column, none of them null; `types` are those that they have.
+    """Convert the values of a column, none of them null. `types` are the Python types that occur among them.
 
     Raises:
-        Mistyped: one is not of the column's type.
+        Mistyped: a value does not fit the column's type.
     """
     if kind == "text" and set(types) == {str}:
         text = "\0".join(values)

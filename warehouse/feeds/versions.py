@@ -1,4 +1,4 @@
-"""Versions of a feed's records in staging: the last one of each key is loaded, with the rows of its own lists."""
+"""Deduplicate a feed's staged records: keep the last version of each key, with the rows of its lists."""
 
 import psycopg
 from psycopg import sql
@@ -11,14 +11,14 @@ from warehouse.sources.source import Source
 
 
 def remove_earlier_versions(connection: psycopg.Connection, source: Source) -> list[tuple[int, int]]:
-    """Leave the last version of each record in staging; returns by file_id how many earlier ones there were."""
+    """Delete all but the last version of each record from staging. Returns the number of deleted ones by file_id."""
     names = _names(source)
     has_several = connection.execute(
         sql.SQL("select from {batch} group by {key} having count(*) > 1 limit 1").format(**names)
     ).rowcount
     if not has_several:
         return []
-    # Rows lie in the order in which they were read.
+    # ctid orders rows as they were read, since COPY appends to the table.
     removed = connection.execute(
         sql.SQL(
             """
@@ -40,7 +40,7 @@ def remove_earlier_versions(connection: psycopg.Connection, source: Source) -> l
 
 
 def remove_rows_without_record(connection: psycopg.Connection, source: Source) -> None:
-    """Remove the rows of lists from staging whose record is not there (any more)."""
+    """Delete list rows from staging whose record is not in staging."""
     names = _names(source)
     for table in source.tables:
         if table.items:
@@ -53,7 +53,7 @@ def remove_rows_without_record(connection: psycopg.Connection, source: Source) -
 
 
 def find_deleted_rows(connection: psycopg.Connection, source: Source) -> dict[str, int]:
-    """Stage the keys of rows that the mirror has of an earlier version of a record and its list no longer has.
+    """Stage the keys of list rows that are in the mirror, but not in the new version of their record.
 
     Returns their numbers by table.
     """

@@ -1,5 +1,5 @@
-"""Reads workbooks in a process of its own, with an end to its memory: a file of some kilobytes may need hundreds of
-gigabytes, and what it is read by ends its process then."""
+"""Read workbooks in a separate process with a memory limit: a file of some kilobytes may unpack to hundreds of
+gigabytes, and the library then crashes its process."""
 
 import os
 import pickle
@@ -11,23 +11,23 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any, Final
 
-# What the process may have for its data: a sheet of a million rows with eight columns takes half of it.
+# Memory limit of the process. A sheet of a million rows with eight columns takes half of it.
 MOST_BYTES: Final = 4 << 30
 _BLOCK_ROWS: Final = 2000
 Rows = Sequence[Sequence[Any]]
 
 
 class UnreadableWorkbook(Exception):
-    """A workbook that is damaged, has a password, or takes too much memory."""
+    """A workbook is damaged, has a password, or takes too much memory."""
 
 
 def read_workbook(content: bytes, most_bytes: int = MOST_BYTES) -> Iterator[tuple[int, Rows]]:
-    """The rows of all sheets, many at once, with the number of their sheet; cells without a value are None.
+    """Yield the rows of all sheets in blocks, each with the number of its sheet. Empty cells are None.
 
     Raises:
-        UnreadableWorkbook: see there.
+        UnreadableWorkbook: it is damaged, has a password, or takes too much memory.
     """
-    # It knows neither URLs nor passwords: it needs none. Threads would reserve memory.
+    # Do not pass on the URLs and passwords in DWH_… variables. OpenBLAS reserves memory for each thread.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DWH_")}
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", __name__, str(most_bytes)],
@@ -38,7 +38,7 @@ def read_workbook(content: bytes, most_bytes: int = MOST_BYTES) -> Iterator[tupl
     )
     assert process.stdin is not None and process.stdout is not None
     try:
-        # What has ended already has nothing to say, either.
+        # If the process has died already, reading from it below fails, too.
         with suppress(OSError), process.stdin as stdin:
             stdin.write(content)
         while True:
@@ -64,7 +64,7 @@ def _blocks(content: bytes) -> Iterator[tuple[int, Rows]]:
 
     import pandas as pd
 
-    # Texts stay what they are: NA is a country, and Null a name.
+    # keep_default_na=False: NA is a country (Namibia), and Null a name.
     sheets = pd.read_excel(
         io.BytesIO(content),
         sheet_name=None,
@@ -83,8 +83,8 @@ def _blocks(content: bytes) -> Iterator[tuple[int, Rows]]:
 
 
 def main() -> None:
-    """Read the workbook that comes by standard input; write its blocks, then None, or why it cannot be read."""
-    # Ctrl-C is the first process's business.
+    """Read a workbook from standard input; write its blocks, then None, or why it cannot be read."""
+    # Ignore Ctrl-C: the first process handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     results = sys.stdout.buffer
     with suppress(ImportError, OSError, ValueError):
@@ -98,7 +98,7 @@ def main() -> None:
     except MemoryError:
         return
     except Exception as error:
-        # Whatever the library makes of a damaged or encrypted file.
+        # The library raises various errors for damaged or encrypted files.
         message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     pickle.dump(message, results, pickle.HIGHEST_PROTOCOL)
 
