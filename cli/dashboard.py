@@ -32,6 +32,8 @@ def dashboard(
         "server.port": str(port),
         "server.address": "127.0.0.1",
         "server.headless": str(headless).lower(),
+        # Else the first start waits for an answer on the terminal.
+        "server.showEmailPrompt": "false",
         "browser.gatherUsageStats": "false",
         "client.showErrorDetails": "none",
         # No menu of developers: their button would deploy the page to somebody else's service.

@@ -118,16 +118,16 @@ def _start() -> "tuple[Settings, EmbeddedPostgres]":
 
     from flows.databases import SHOP, with_urls
     from stack import local
-    from warehouse.settings import Settings
+    from warehouse.settings import Settings, move_env_file_to_environment
 
-    home = Settings.load().home
-    stack = local.up(home, wait=False)
     given = Settings.load()
-    settings = with_urls(given.model_copy(update={"source_urls": {}, "warehouse_url": None}), start=False)
-    # The environment takes precedence over .env; empty is unset: the demo loads its own shop and no other source.
+    stack = local.up(given.home, wait=False)
+    # The demo loads its own shop and no other source, whatever environment and .env name.
+    move_env_file_to_environment()
     for name in (*given.source_urls, "warehouse"):
         os.environ.pop(f"DWH_{name.upper()}_URL_FILE", None)
-        os.environ[f"DWH_{name.upper()}_URL"] = ""
+        os.environ.pop(f"DWH_{name.upper()}_URL", None)
+    settings = with_urls(Settings.load(), start=False)
     os.environ["DWH_SHOP_URL"] = settings.source_url(SHOP)
     os.environ["DWH_WAREHOUSE_URL"] = settings.warehouse
     return Settings.load(), stack.postgres

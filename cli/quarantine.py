@@ -65,6 +65,8 @@ def show_list(
         },
         "nothing",
     )
+    if not rows:
+        return
     show_table(
         f"In quarantine: {count:,}" + (f", the newest {len(rows):,}" if len(rows) < count else ""),
         rows,
@@ -78,10 +80,8 @@ def show_list(
             "quarantined_at": "since (UTC)",
             "run_id": "run",
         },
-        "nothing",
     )
-    if rows:
-        out.print(f"One with its row: `dwh quarantine show {rows[0]['quarantine_id']}`.", markup=False)
+    out.print(f"One with its row: `dwh quarantine show {rows[0]['quarantine_id']}`.", markup=False)
 
 
 @quarantine.command("replay")

@@ -344,7 +344,8 @@ def _summary(result: "FlowResult") -> list[str]:
     lines = []
     if checks:
         failed = sum(check.outcome in ("failed", "warned") for check in checks)
-        where = " (`dwh quarantine list` lists the rows)" if failed else ""
+        # Of a dry run the rows stand in its examples alone.
+        where = " (`dwh quarantine list` lists the rows)" if failed and not result.dry_run else ""
         lines.append(f"{len(checks)} checks, {failed} failed or warned{where}.")
     verifications = [one for one in verifications if one.is_compared]
     if verifications:

@@ -88,7 +88,9 @@ def psql(
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
     from flows.databases import SHOP, WAREHOUSE, shop_url, with_urls
+    from warehouse.errors import SettingsError
     from warehouse.settings import Settings
+    from warehouse.sources.declaration import is_feed
     from warehouse.sources.registry import find_source
 
     database, arguments = _split(words or [])
@@ -97,8 +99,11 @@ def psql(
         url = with_urls(settings, migrate=False).warehouse
     elif database == SHOP:
         url = shop_url(settings)
+    elif is_feed(find_source(database, settings.sources)):
+        raise SettingsError(
+            f"{database} is read from files: it has no database.", hint="`dwh psql` has its rows."
+        )
     else:
-        find_source(database, settings.sources)
         url = settings.source_url(database)
     connection = {name: str(value) for name, value in conninfo_to_dict(url).items()}
     # Other users can read a command line, but not the environment.

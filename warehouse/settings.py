@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import available_timezones
 
+from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
@@ -33,6 +34,10 @@ ENV_FILE = Path(".env")
 # Names of sources are letters and digits: an underscore would let two of them share a mirror.
 SOURCE_URL = re.compile(r"dwh_([a-z][a-z0-9]*)_url")
 PACKAGED_SOURCES = Path(__file__).parent / "sources"
+# Declares a feed: its rows come from files, so that it has no URL.
+FEED_SECTION = re.compile(r"^\s*\[feed[\].]", re.MULTILINE)
+# All our names begin alike, and all URLs end alike: what is less similar was not meant.
+SIMILARITY = 0.8
 # Variables with our prefix that are no settings: of the command line, of the local stack's processes, of tests.
 OTHER_VARIABLES = ("DWH_COMMIT", "DWH_DEBUG", "DWH_LOG_FORMAT", "DWH_STACK_HOME", "DWH_STACK_ROLE")
 TEST_VARIABLES = "DWH_TEST_"
@@ -406,6 +411,14 @@ class Settings(BaseSettings):
         return url.get_secret_value()
 
 
+def move_env_file_to_environment() -> None:
+    """Take the settings of .env into the environment of this process, where it can unset them; .env is read no more."""
+    for name, value in dotenv_values(ENV_FILE).items():
+        if name.upper().startswith("DWH_") and value and f"{name}_FILE" not in os.environ:
+            os.environ.setdefault(name, value)
+    Settings.model_config["env_file"] = None
+
+
 def _check_variables(new_source: str = "") -> None:
     """Refuse variables with our prefix that set nothing: instead of the database that was meant, an empty embedded one
     would be loaded.
@@ -419,7 +432,9 @@ def _check_variables(new_source: str = "") -> None:
     fields = {f"DWH_{name.upper()}": field for name, field in Settings.model_fields.items()}
     del fields["DWH_SOURCE_URLS"]
     places = [PACKAGED_SOURCES, *([Path(folder)] if folder else [])]
-    declared = {path.parent.name for place in places for path in place.glob("*/source.toml")}
+    declared = {
+        path.parent.name for place in places for path in place.glob("*/source.toml") if _has_url(path)
+    }
     urls = {f"DWH_{name.upper()}_URL" for name in filter(None, {*declared, new_source})}
     secrets = {name for name, field in fields.items() if SecretStr.__name__ in str(field.annotation)} | urls
     in_files = {*fields, *urls}
@@ -438,7 +453,8 @@ def _check_variables(new_source: str = "") -> None:
             nearest = (
                 [bare]
                 if bare in known
-                else get_close_matches(name, sorted(known), 1) or get_close_matches(bare, sorted(known), 1)
+                else get_close_matches(name, sorted(known), 1, SIMILARITY)
+                or get_close_matches(bare, sorted(known), 1, SIMILARITY)
             )
             wrong.append(f"{place} is no setting" + "".join(f" (did you mean {one}?)" for one in nearest))
         elif not value.strip() and (name not in fields or fields[name].default != ""):
@@ -451,9 +467,17 @@ def _check_variables(new_source: str = "") -> None:
         )
 
 
+def _has_url(declaration: Path) -> bool:
+    """Whether a `source.toml` declares a database; one that cannot be read counts as one."""
+    try:
+        return not FEED_SECTION.search(declaration.read_text("utf-8", errors="replace"))
+    except OSError:
+        return True
+
+
 def _lines_of_env_file() -> tuple[list[tuple[int, str, str]], list[str]]:
     """The lines of .env (number, name, value), and what is wrong with those of ours that are not NAME=value."""
-    if not ENV_FILE.is_file():
+    if Settings.model_config["env_file"] is None or not ENV_FILE.is_file():
         return [], []
     # The parser's own warning says less, and only in some places.
     logging.getLogger("dotenv").setLevel(logging.ERROR)

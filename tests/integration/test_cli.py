@@ -548,6 +548,8 @@ def test_psql_runs_in_the_warehouse_and_in_any_source_and_hides_the_password(
     unset, unknown = dwh("psql", "northwind"), dwh("psql", "nonsense")
     assert (unset.returncode, "DWH_NORTHWIND_URL is not set." in unset.stderr) == (2, True)
     assert (unknown.returncode, "There is no source 'nonsense'." in unknown.stderr) == (2, True)
+    feed = dwh("psql", "orders")
+    assert (feed.returncode, "orders is read from files: it has no database." in feed.stderr) == (2, True)
     password = conninfo_to_dict(shop.shop_url)["password"]
     shown = dwh("psql", "shop", "--", "-c", r"\! tr '\0' ' ' < /proc/$PPID/cmdline").stdout
     assert "psql" in shown

@@ -24,11 +24,11 @@ DWH = Path(sys.executable).with_name("dwh")
 def test_demo_goes_the_whole_way_and_leaves_no_process(times: int, tmp_path: Path) -> None:
     home = tmp_path / "a home"
     kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-    # Databases of one's own are left alone by a demo.
-    elsewhere = {
-        "DWH_WAREHOUSE_URL": "postgresql://127.0.0.1:1/mine",
-        "DWH_SHOP_URL": "postgresql://127.0.0.1:1/mine",
-    }
+    # Databases of one's own are left alone by a demo, whether .env or the environment names them.
+    mine = "postgresql://127.0.0.1:1/mine"
+    elsewhere = {"DWH_SHOP_URL": mine, "DWH_NORTHWIND_URL": mine}
+    env_file = tmp_path / ".env"
+    env_file.write_text(f"DWH_WAREHOUSE_URL={mine}\nDWH_NORTHWIND_URL={mine}\n")
     messages: list[str] = []
     environment = {**kept, "HOME": str(tmp_path), "DWH_HOME": str(home)}
 
@@ -47,6 +47,7 @@ def test_demo_goes_the_whole_way_and_leaves_no_process(times: int, tmp_path: Pat
 
     try:
         output = dwh("demo", "--rows", "300", "--changes", "100", **elsewhere, PATH=os.defpath)
+        env_file.unlink()
         # As it was called: it is in nobody's PATH before .venv is activated.
         assert f"Next: `{DWH} status`" in messages[0]
         for title in (

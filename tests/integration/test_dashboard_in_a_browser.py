@@ -57,12 +57,17 @@ def served(mart_world: MartWorld, tmp_path_factory: pytest.TempPathFactory) -> I
             **os.environ,
             "DWH_WAREHOUSE_URL": urlunsplit(parts._replace(netloc=place)),
             "DWH_HOME": str(tmp_path_factory.mktemp("home")),
+            # As of somebody who starts it for the first time, and whose browser is a program that ends.
+            "HOME": str(tmp_path_factory.mktemp("user")),
+            "BROWSER": "true",
         }
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         dwh = Path(sys.executable).with_name("dwh")
-        process = subprocess.Popen([dwh, "dashboard", "--headless", "--port", str(port)], env=environment)
+        process = subprocess.Popen(
+            [dwh, "dashboard", "--port", str(port)], env=environment, stdin=subprocess.DEVNULL
+        )
         url = f"http://127.0.0.1:{port}"
         give_up_at = monotonic() + 120
         try:

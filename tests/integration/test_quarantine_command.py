@@ -88,7 +88,7 @@ def test_quarantine_is_listed_and_shown_by_id(busy_shop: Pipeline, tmp_path: Pat
         tuple(one[name] for name in ("quarantine_id", "source", "entity", "place", "rules", "reason"))
         for one in listed
     ] == [waiting]
-    assert "In quarantine: 0: nothing" in output[end:]
+    assert "In quarantine, by rule and run: nothing\n\nquarantine id" in output[end:]
     for part in (waiting[3], waiting[5], "row: "):
         assert part in output[end:]
 

@@ -22,7 +22,10 @@ ROOT = Path(__file__).parents[2]
         ("dwh_warehouse_ulr", "DWH_WAREHOUSE_ULR is no setting (did you mean DWH_WAREHOUSE_URL?)"),
         ("DWH_MAX_DELET_SHARE", "DWH_MAX_DELET_SHARE is no setting (did you mean DWH_MAX_DELETE_SHARE?)"),
         ("DWH_SHOPP_URL", "DWH_SHOPP_URL is no setting (did you mean DWH_SHOP_URL?)"),
-        ("DWH_BOOKSTORE_URL", "DWH_BOOKSTORE_URL is no setting"),
+        ("DWH_BOOKSTORE_URL", "DWH_BOOKSTORE_URL is no setting."),
+        ("DWH_CAFE_URL", "DWH_CAFE_URL is no setting."),
+        # A feed has no database.
+        ("DWH_LEADS_URL", "DWH_LEADS_URL is no setting."),
         ("DWH_SHOP_URL_FIL", "DWH_SHOP_URL_FIL is no setting (did you mean DWH_SHOP_URL_FILE?)"),
         ("DWH_LAKE_FILE", "DWH_LAKE_FILE is no setting (did you mean DWH_LAKE?)"),
         ("DWH_XYZZY", "DWH_XYZZY is no setting"),
