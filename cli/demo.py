@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from warehouse.errors import counted
+
 if TYPE_CHECKING:
     import psycopg
 
@@ -164,7 +166,8 @@ def _next_day(settings: "Settings", changes: int | None) -> None:
         kind: sum(n for name, n in counts.items() if name.endswith(f"_{kind}"))
         for kind in ("inserted", "updated", "deleted")
     }
-    err.print(f"shop: {', '.join(f'{count:,} rows {kind}' for kind, count in kinds.items())}", markup=False)
+    changed = [f"{counted(count, 'row')} {kind}" for kind, count in kinds.items()]
+    err.print(f"shop: {', '.join(changed)}", markup=False)
     day = (_last_log(settings) or date.min) + timedelta(days=1)
     if day < datetime.now(UTC).date():
         _write_files(settings, day, 1)
@@ -203,7 +206,7 @@ def _write_files(settings: "Settings", until: date, days: int) -> None:
         articles=articles,
     )
     err.print(
-        f"files of {days} {'day' if days == 1 else 'days'} up to {until}: web logs of {lines:,} lines, "
+        f"files of {counted(days, 'day')} up to {until}: web logs of {lines:,} lines, "
         f"{LEADS_A_DAY * days:,} leads, {PARTNER_ORDERS_A_DAY * days:,} orders of partners",
         markup=False,
     )

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from cli.log_options import Commands
+from warehouse.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -346,11 +347,11 @@ def _summary(result: "FlowResult") -> list[str]:
         failed = sum(check.outcome in ("failed", "warned") for check in checks)
         # Of a dry run the rows stand in its examples alone.
         where = " (`dwh quarantine list` lists the rows)" if failed and not result.dry_run else ""
-        lines.append(f"{len(checks)} checks, {failed} failed or warned{where}.")
+        lines.append(f"{counted(len(checks), 'check')}, {failed} failed or warned{where}.")
     verifications = [one for one in verifications if one.is_compared]
     if verifications:
         rows = sum(verification.rows_source for verification in verifications)
         lines.append(
-            f"Verified: {len(verifications)} tables with {rows:,} rows are equal in source and mirror."
+            f"Verified: {counted(len(verifications), 'table')} with {counted(rows, 'row')}, equal in source and mirror."
         )
     return lines

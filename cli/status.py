@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from warehouse.errors import counted
+
 if TYPE_CHECKING:
     from warehouse.settings import Settings
 
@@ -191,8 +193,9 @@ def _describe_archive(archive: dict[str, Any]) -> str:
     )
     if archive["pending_runs"]:
         text += (
-            f"; {archive['pending_runs']:,} runs with {archive['pending_rows']:,} rows wait for it since "
-            f"{archive['pending_since']:%Y-%m-%d %H:%M} UTC (`dwh archive` adds them)"
+            f"; waiting for it since {archive['pending_since']:%Y-%m-%d %H:%M} UTC: "
+            f"{counted(archive['pending_runs'], 'run')} with {counted(archive['pending_rows'], 'row')} "
+            "(`dwh archive` adds them)"
         )
     return f"{text}."
 

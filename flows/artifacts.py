@@ -11,7 +11,7 @@ from urllib.parse import quote
 from flows.engine import is_tracked, log
 from flows.table_assets import COUNTS, changes, show_tables
 from warehouse.db.connections import connect
-from warehouse.errors import visible
+from warehouse.errors import counted, visible
 from warehouse.extract.verification import NOT_COMPARED
 from warehouse.report.charts import Slot, stacked_columns
 from warehouse.runs.status import Rows, RunDetails, read_history, read_run_details
@@ -140,14 +140,14 @@ def page(details: RunDetails) -> str:
             else "equal in source and mirror"
         )
         parts = sum(table["is_part"] for table in details.verified)
-        lines += ["", f"Verified: {count_tables(len(compared), parts)}, {rows:,} rows, {equal}."]
+        lines += ["", f"Verified: {count_tables(len(compared), parts)}, {counted(rows, 'row')}, {equal}."]
     lines += _section("Large tables: every row verified since", details.verified, _verified_since)
     return "\n".join(lines)
 
 
 def count_tables(tables: int, parts: int) -> str:
     """How many tables a run has verified, and of how many of them only some key ranges."""
-    return f"{tables} tables ({parts} of them in part)" if parts else f"{tables} tables"
+    return counted(tables, "table") + (f" ({parts} of them in part)" if parts else "")
 
 
 def _verified_since(table: Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ from warehouse.backfill import (
     load_day,
     plan,
 )
-from warehouse.errors import StepsFailed
+from warehouse.errors import StepsFailed, counted
 from warehouse.runs.audit import Run
 from warehouse.runs.resume import resume_from, unfinished
 from warehouse.settings import Settings
@@ -95,7 +95,7 @@ def backfill(
         done = done_by(run.connection, same)
         work = plan(run.connection, feeds, from_date, to_date, missing=missing, done=done)
         already = f", {len(done)} already done up to run {before.run_id}" if done and before else ""
-        log(f"backfill of {from_date} to {to_date}: {len(work)} days to load{already}")
+        log(f"backfill of {from_date} to {to_date}: {counted(len(work), 'day')} to load{already}")
         days, failed = _load_all(run, feeds, work, same, parallel)
         if work:
             try:
@@ -136,7 +136,7 @@ def _load_all(
         else:
             days.append(day)
             note = f" ({day.message})" if day.message else ""
-            log(f"[{next(number)}/{len(work)}] {name} → {day.rows:,} rows{note}")
+            log(f"[{next(number)}/{len(work)}] {name} → {counted(day.rows, 'row')}{note}")
 
     for source in _sources_to_capture(feeds, work):
         try:

@@ -5,6 +5,7 @@ from flows.engine import flow, log, task
 from flows.result import FlowResult
 from flows.run_locked import run_locked
 from warehouse.db.connections import without_password
+from warehouse.errors import counted
 from warehouse.export.export import export
 from warehouse.export.reports_database import export_reports
 from warehouse.runs.audit import Load, Run, ensure_alive
@@ -55,5 +56,5 @@ def write_reports(run: Run) -> tuple[Load, ...]:
 
 def _logged(loads: tuple[Load, ...]) -> tuple[Load, ...]:
     rows = sum(load.rows_read for load in loads)
-    log(f"{rows:,} rows of {len(loads)} tables and reports were exported.")
+    log(f"{counted(rows, 'row')} of {len(loads)} tables and reports were exported.")
     return loads

@@ -11,6 +11,7 @@ from flows.run_locked import run_locked
 from warehouse.archive import upkeep
 from warehouse.archive.captured import BatchFiles, batch_files
 from warehouse.archive.place import Archive
+from warehouse.errors import counted
 from warehouse.extract import stage, verification
 from warehouse.extract.catalog import read_key_types
 from warehouse.extract.delete_threshold import DeleteThreshold
@@ -228,5 +229,5 @@ def verify_source(run: Run, staged: Staged) -> tuple[Verification, ...]:
     compared = [one for one in verifications if one.is_compared]
     rows = sum(one.rows_source for one in compared)
     tables = count_tables(len(compared), sum(one.is_part for one in compared))
-    log(f"verified: {tables}, {rows:,} rows, equal in source and mirror")
+    log(f"verified: {tables}, {counted(rows, 'row')}, equal in source and mirror")
     return verifications

@@ -7,6 +7,7 @@ from flows.engine import flow, log, task
 from flows.result import FlowResult
 from flows.run_locked import run_locked
 from warehouse import weblogs
+from warehouse.errors import counted
 from warehouse.files import lake
 from warehouse.history import change_log
 from warehouse.rebuild.damage import WEBLOG_TABLES, are_weblogs_damaged
@@ -112,7 +113,6 @@ def _log_result(loaded: WeblogLoad) -> None:
         log(f"{file.path}: {file.message}")
     ignored = sum(one.status == "ignored" for one in loaded.unread)
     if others := len(loaded.unread) - ignored:
-        what = "1 file" if others == 1 else f"{others:,} files"
-        log(f"cannot read {what}: `dwh status` says why, and what to do", logging.WARNING)
+        log(f"cannot read {counted(others, 'file')}: `dwh status` says why, and what to do", logging.WARNING)
     if ignored:
         log(f"ignored by name: {ignored:,}")

@@ -26,6 +26,11 @@ def visible_lines(text: str) -> str:
     return "\n".join(map(visible, text.split("\n")))
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: 1 row, 2,000 rows."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 class WarehouseError(Exception):
     """What happened and to what (`what`), what to do next (`hint`), and the exit code of `dwh`."""
 

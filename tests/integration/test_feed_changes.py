@@ -113,8 +113,8 @@ def test_fields_that_change_follow_the_policy(orders: FeedPipeline, tmp_path: Pa
     orders.land("b.json", [an_order("P-2", gift=True, customer_birth_day=19900517)])
     orders.run()
     assert [message for message in orders.messages if "field" in message or "declared" in message] == [
-        "field gift of order is not declared (boolean): it is kept in _rescued_data",
-        "customer_birth_day of order is a number in 1 rows, and date is declared: they are kept in _rescued_data",
+        "field gift of order is not declared (boolean): kept in _rescued_data",
+        "customer_birth_day of order is a number in 1 row, and date is declared: kept in _rescued_data",
         "field lead_id of order has stopped coming",
     ]
     assert orders.waiting() == [("P-2", "customer birth day is missing")]
@@ -206,9 +206,9 @@ def test_a_field_that_changes_its_type_widens_its_column_and_keeps_all_values(
     )
     orders.run()
     assert [message for message in orders.messages if "is a" in message] == [
-        "order_id of order is a object in 1 rows, and text is declared: they are kept in _rescued_data",
-        "status of order is a object in 1 rows, and text is declared: the column is text from now on",
-        "item_price_default of order_item is a text in 1 rows, and numeric is declared: the column is text from now on",
+        "order_id of order is a object in 1 row, and text is declared: kept in _rescued_data",
+        "status of order is a object in 1 row, and text is declared: the column is text from now on",
+        "item_price_default of order_item is a text in 1 row, and numeric is declared: the column is text from now on",
     ]
     # What no fact can hold waits as a whole; what was there before is what it was.
     assert orders.facts() == [("P-1", "1", 2, 200)]

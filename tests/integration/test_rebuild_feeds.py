@@ -382,7 +382,7 @@ def test_records_whose_file_is_gone_are_kept_where_they_are_and_named_as_lost_wh
         lake.orders.warehouse.execute(statement.encode())
         lake.rebuild(*tables)
         assert [line for line in lake.messages if "cannot be given back" in line] == [
-            "orders: 1 records of a.json cannot be given back: it has other content now"
+            "orders: 1 record of a.json cannot be given back: it has other content now"
         ], (statement, tables)
         assert lake.orders.rows("select order_id from raw.orders_order order by 1") == [("P-1",), ("P-3",)]
         # The fact alone has what is left of it.

@@ -184,7 +184,7 @@ def test_reconcile_names_the_definition_that_has_changed_since_the_last_run(
         verdicts = reconcile_source(run, declare(DOUBLED), shop.shop_url, repair=False)
     with pytest.raises(DifferencesFound) as error:
         stop_on_differences(verdicts)
-    assert "dwh.dim_product in 1 rows" in error.value.what
+    assert "dwh.dim_product in 1 row" in error.value.what
     assert (
         "what it is made by has changed since (conform SQL has changed): load it first, `dwh run shop`"
         in error.value.what

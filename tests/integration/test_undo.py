@@ -189,8 +189,8 @@ def test_rows_that_were_changed_by_hand_since_are_not_taken_back_unasked(shop: P
     shop.warehouse.execute("update raw.shop_brand set name = 'By hand'")
     with pytest.raises(UndoBlocked) as blocked:
         take_back(shop, 1)
-    assert "1 rows of dwh.fact_order_item by " in blocked.value.what
-    assert "1 rows of raw.shop_brand by " in blocked.value.what
+    assert "1 row of dwh.fact_order_item by " in blocked.value.what
+    assert "1 row of raw.shop_brand by " in blocked.value.what
     take_back(shop, 1, cascade=True)
     assert everything(shop) == empty
 

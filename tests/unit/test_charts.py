@@ -1,9 +1,13 @@
 """Charts of the report: geometry in percent of a plot."""
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from warehouse.report import figures
 from warehouse.report.charts import Bar, Segment, Slot, Tick, bars, compact, stacked_columns, ticks
 
 
@@ -63,3 +67,11 @@ def test_labels_keep_their_distance_however_few_columns_there_are() -> None:
         chart = stacked_columns([Slot("21 Nov", "", {"a": 1})] * count, {"a": "a"}, labels=5)
         assert chart is not None
         assert chart.label_every == every
+
+
+def test_each_status_of_a_run_has_a_colour_of_its_own() -> None:
+    style = (Path(figures.__file__).with_name("templates") / "style.css").read_text()
+    # A class is the status' first word.
+    fills = [re.search(rf"\.{status.split()[0]} {{ fill: ([^;]+);", style) for status in figures.STATUSES]
+    colours = [fill[1] for fill in fills if fill]
+    assert len(set(colours)) == len(colours) == len(figures.STATUSES)

@@ -17,6 +17,7 @@ from warehouse.archive.pending import PendingBatch, is_due, pending_batches, war
 from warehouse.archive.place import IS_IT_UP, Archive, ArchiveDamaged, ArchiveUnreachable, unreachable
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
+from warehouse.errors import counted
 
 LOCK = "archive"
 WAIT_SECONDS = 60.0
@@ -62,7 +63,7 @@ def flush(
             _forget(connection, added)
             rows = sum(batch.row_count for batches in added for batch in batches)
     if rows:
-        progress(f"archive: {rows:,} rows added")
+        progress(f"archive: {counted(rows, 'row')} added")
     if failures:
         raise failures[0]
     return rows

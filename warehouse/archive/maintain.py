@@ -14,6 +14,7 @@ from warehouse.archive.pending import warehouse_id
 from warehouse.archive.place import Archive, ArchiveDamaged, unreachable
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
+from warehouse.errors import counted
 from warehouse.files.locations import files_below
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ class Maintained:
 
     def __str__(self) -> str:
         return (
-            f"{self.rows_added:,} rows added, {self.tables_compacted:,} tables compacted, "
-            f"{self.files_removed:,} files removed"
+            f"{counted(self.rows_added, 'row')} added, {counted(self.tables_compacted, 'table')} compacted, "
+            f"{counted(self.files_removed, 'file')} removed"
         )
 
 
@@ -93,12 +94,12 @@ def _maintain(
     is_compacted = sum(size < SMALL_BYTES for size in sizes) > MOST_SMALL_FILES
     if is_compacted:
         _compact(archive, path, table)
-        progress(f"{path}: {len(sizes):,} files compacted")
+        progress(f"{path}: {counted(len(sizes), 'file')} compacted")
     hours = int(KEEP.total_seconds() / 3600)
     gone = len(table.vacuum(hours, dry_run=False, enforce_retention_duration=True))
     gone += _remove_orphans(connection, archive, path, own)
     if gone:
-        progress(f"{path}: {gone:,} files removed")
+        progress(f"{path}: {counted(gone, 'file')} removed")
     return is_compacted, gone
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from warehouse.dashboard import read
-from warehouse.errors import WarehouseError
+from warehouse.errors import WarehouseError, counted
 from warehouse.model.mart import format_cell, read_marts, read_metrics, title_of
 from warehouse.settings import Settings
 
@@ -107,10 +107,10 @@ def state(url: str) -> None:
         fresh = read.freshness(url).to_dict("records")
         for place, row in zip(st.columns(max(len(fresh), 1), border=True), fresh, strict=False):
             place.markdown(f"**{row['source']}** complete as of {_minute(row['complete_at'])}")
-            place.caption(f"{_verdict(row)}; {row['waiting_count']:,.0f} rows in quarantine")
+            place.caption(f"{_verdict(row)}; {counted(int(row['waiting_count']), 'row')} in quarantine")
         failing = read.failing_checks(url)
         if not failing.empty:
-            with st.expander(f"{len(failing)} checks failed or warned"):
+            with st.expander(f"{counted(len(failing), 'check')} failed or warned"):
                 _draw(failing)
 
 
@@ -243,8 +243,7 @@ def _minute(moment: Any) -> str:
 
 def _verdict(row: Mapping[Any, Any]) -> str:
     failing = row["failing_count"]
-    checks = "check" if failing == 1 else "checks"
-    return f"{failing} {checks} failed or warned" if failing else "all checks passed"
+    return f"{counted(failing, 'check')} failed or warned" if failing else "all checks passed"
 
 
 def _one(chosen: str | None) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import psycopg
 from psycopg import sql
 
+from warehouse.errors import counted
 from warehouse.extract.access_paths import AccessPaths
 from warehouse.extract.checksum_store import Digest, store_checksums, stored_checksums
 from warehouse.extract.checksums import hashing
@@ -69,8 +70,7 @@ class TableStager:
         # Rows are also read to be compared.
         with explain_values(self.table):
             staged = self._stage()
-        rows = "row" if staged.rows_read == 1 else "rows"
-        self.progress(f"{self.table.name}: {staged.rows_read:,} {rows} staged")
+        self.progress(f"{self.table.name}: {counted(staged.rows_read, 'row')} staged")
         return staged
 
     def _stage(self) -> StagedTable:

@@ -12,7 +12,7 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
-from warehouse.errors import SchemaDrift
+from warehouse.errors import SchemaDrift, counted
 from warehouse.extract.catalog import mirror_exists, mirrored_columns
 from warehouse.extract.checksums import Hashing
 from warehouse.extract.column import Column
@@ -336,7 +336,7 @@ class Stager:
                 for record, problem in block.bad:
                     file.cut_off_at = record.byte_offset if problem.rule == "record is cut off" else None
                     bad.add(file, record, problem)
-            bad.end_file(file)
+            bad.end_file()
             fault = content.fault or records.fault
             file.fault = fault
             file.byte_offset = file.cut_off_at if file.cut_off_at is not None else content.position
@@ -413,7 +413,7 @@ class Stager:
                 elif policy.new_column == "stop":
                     stopped.append(what)
                 else:
-                    what += f": it is kept in {RESCUED}"
+                    what += f": kept in {RESCUED}"
                 undeclared.append(what)
             for what in undeclared[:_NAMED_FIELDS]:
                 self._note(table, what)
@@ -422,7 +422,8 @@ class Stager:
                     table, f"{len(more):,} more fields of {table.name} are not declared: see audit.feed_field"
                 )
             for (name, kind), count in sorted(rows.mistyped.items()):
-                what = f"{name} of {table.name} is a {kind} in {count:,} rows, and {columns.kinds[name]} is declared"
+                where = f"{name} of {table.name} is a {kind} in {counted(count, 'row')}"
+                what = f"{where}, and {columns.kinds[name]} is declared"
                 if policy.changed_type == "evolve" and name not in self._record.key:
                     column_type = _wider(columns.kinds[name], _NEW[kind])
                     self.evolve_column(table, name, column_type)
@@ -430,7 +431,7 @@ class Stager:
                     continue
                 if policy.changed_type == "stop":
                     stopped.append(what)
-                self._note(table, f"{what}: they are kept in {RESCUED}")
+                self._note(table, f"{what}: kept in {RESCUED}")
             expected = self._known_fields(table)
             if rows.count:
                 for name in sorted(expected - seen.keys()):
@@ -564,4 +565,6 @@ def _describe(file: FileProgress) -> str:
     what = {"replaced": " (its content replaces what was loaded before)", "grown": " (it goes on)"}
     unreadable = f", {file.unreadable:,} of them cannot be read" if file.unreadable else ""
     fault = f"; {file.fault}" if file.fault else ""
-    return f"{found.file.path}{what.get(found.state, '')}: {file.records:,} records{unreadable}{fault}"
+    return (
+        f"{found.file.path}{what.get(found.state, '')}: {counted(file.records, 'record')}{unreadable}{fault}"
+    )

@@ -12,6 +12,7 @@ from psycopg import sql
 
 from warehouse.db import staying_session
 from warehouse.db.identifiers import each, listed, qualified, same_key
+from warehouse.errors import counted
 from warehouse.extract.catalog import mirror_exists
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.staging_tables import batch_table
@@ -143,7 +144,7 @@ class Records:
         parts = []
         for is_read, records, *changes in rows:
             named = [f"{change:+,} {word}" for word, change in zip(words, changes, strict=True) if change]
-            of_what = f"{records:,} records read" if is_read else "of records that were read before"
+            of_what = f"{counted(records, 'record')} read" if is_read else "of records that were read before"
             if named:
                 parts.append(f"{of_what}: {', '.join(named)}")
         return f"{self._source.name}: {'; '.join(parts)}" if parts else None

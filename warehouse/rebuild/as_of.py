@@ -12,7 +12,7 @@ from warehouse.archive.pending import warehouse_id
 from warehouse.archive.place import Archive, table_path
 from warehouse.db.identifiers import listed
 from warehouse.db.locks import session_lock
-from warehouse.errors import AccessRefused, SchemaObjectInUse
+from warehouse.errors import AccessRefused, SchemaObjectInUse, counted
 from warehouse.rebuild.archived_rows import ArchivedRows, AsOf, read_nothing, read_rows
 from warehouse.rebuild.captured_table import manifest_of
 from warehouse.rebuild.feed_mirrors import TRAIL, FeedMirrors
@@ -80,7 +80,7 @@ def rebuild_as_of(
                 counts[built] = writer.execute(
                     sql.SQL("create table {} as {}").format(sql.Identifier(schema, table), rows)
                 ).rowcount
-                progress(f"{built}: {counts[built]:,} rows as of run {as_of_run_id}")
+                progress(f"{built}: {counted(counts[built], 'row')} as of run {as_of_run_id}")
             ensure_alive(run)
             writer.commit()
     if tables is None:

@@ -16,6 +16,7 @@ from psycopg import sql
 from psycopg.rows import class_row, dict_row
 
 from warehouse.db.identifiers import definitions, listed, qualified, same_key
+from warehouse.errors import counted
 from warehouse.extract.catalog import columns_of as staged_types
 from warehouse.extract.catalog import mirrored_columns
 from warehouse.extract.column import Column
@@ -54,7 +55,7 @@ class LostRecords:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.records:,} records of {self.path} cannot be given back: {self.reason}"
+        return f"{counted(self.records, 'record')} of {self.path} cannot be given back: {self.reason}"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import psycopg
 from warehouse.archive.changed_rows import archive_changed_rows
 from warehouse.archive.mirrors import MirrorChanges
 from warehouse.db.locks import session_lock
-from warehouse.errors import DifferencesFound
+from warehouse.errors import DifferencesFound, counted
 from warehouse.extract.range_store import mark_table_verified, mark_verified
 from warehouse.extract.snapshot import Snapshot, snapshot_of
 from warehouse.extract.source_identity import captured_identity, check_same_source
@@ -131,7 +131,7 @@ def stop_on_differences(verdicts: Sequence[Verdict]) -> None:
         d.problem != "unrepairable" and not d.is_repaired for v in different for d in v.differences
     )
     tables = "; ".join(
-        f"{verdict.table_name} in {verdict.rows_differing - verdict.rows_repaired:,} rows "
+        f"{verdict.table_name} in {counted(verdict.rows_differing - verdict.rows_repaired, 'row')} "
         f"(as {verdict.differences[0].without_values})" + (f"; {verdict.note}" if verdict.note else "")
         for verdict in different
     )

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import psycopg
 
+from warehouse.errors import counted
 from warehouse.extract.catalog import mirror_exists
 from warehouse.extract.watermark import read_watermark
 from warehouse.load.batch import Batch
@@ -49,7 +50,9 @@ def reconcile_star(
             else:
                 batches.append(Batch(connection, run_id, entity, target))
     for batch in batches:
-        progress(f"{source.name}: {_conform_all(batch):,} rows of {batch.entity.name} conformed again")
+        progress(
+            f"{source.name}: {counted(_conform_all(batch), 'row')} of {batch.entity.name} conformed again"
+        )
     verdicts: dict[str, Verdict] = {}
     changed = {
         one.table_name: one.reason for one in find_stale_targets(connection, source, read_contracts(source))

@@ -9,6 +9,7 @@ from typing import Literal
 import psycopg
 from psycopg.types.json import Jsonb
 
+from warehouse.errors import counted
 from warehouse.extract.key_order import Bound
 
 Layer = Literal["mirror", "star", "weblog", "mart"]
@@ -133,7 +134,7 @@ class Verdict:
         return replace(self, seconds=round(time.monotonic() - started, 3))
 
     def __str__(self) -> str:
-        text = f"{self.source} → {self.table_name}: {self.verdict}, {self.rows_found:,} rows"
+        text = f"{self.source} → {self.table_name}: {self.verdict}, {counted(self.rows_found, 'row')}"
         if self.rows_expected != self.rows_found:
             text += f" of {self.rows_expected:,} expected"
         if self.rows_differing:

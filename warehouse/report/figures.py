@@ -9,7 +9,7 @@ from math import ceil
 from statistics import median
 from typing import Any
 
-from warehouse.errors import visible
+from warehouse.errors import counted, visible
 from warehouse.model.mart import Mart, format_cell, title_of
 from warehouse.report.charts import Bar, ColumnChart, Slot, bars, compact, stacked_columns
 from warehouse.report.read import Content, Row
@@ -482,7 +482,7 @@ def _durations(flow: str, runs: Sequence[Row]) -> Durations:
     ]
     usual = f"median {median(worked):,.1f} s, longest {longest:,.1f} s" if worked else "none succeeded"
     return Durations(
-        flow, f"last {len(runs)} runs: {usual}", stacked_columns(slots, _statuses(runs), labels=5)
+        flow, f"last {counted(len(runs), 'run')}: {usual}", stacked_columns(slots, _statuses(runs), labels=5)
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import chain, count
 
 from warehouse.db.type_names import without_modifier
-from warehouse.errors import SettingsError
+from warehouse.errors import SettingsError, counted
 from warehouse.model.declaration import Dimension, Fact, Target
 from warehouse.model.star import TARGETS
 from warehouse.model.tables import delivered_columns
@@ -178,8 +178,7 @@ def _entity_key(named: Mapping[str, LiveTable], target: Target, name: str) -> tu
 
 def _table_section(name: str, table: LiveTable, schema: str, entity_key: Sequence[str] | None) -> str:
     key = entity_key or (table.key if table.is_table else table.guessed_key)
-    rows = "row" if table.rows == 1 else "rows"
-    size = f"about {table.rows:,} {rows}, {table.size}" if table.rows else table.size
+    size = f"about {counted(table.rows, 'row')}, {table.size}" if table.rows else table.size
     lines = [f"# {size if table.is_table else f'a {table.kind}'}"]
     if table.inherits:
         lines.append(f"# inherits from {_one_line(', '.join(table.inherits))}: its rows are read there, too")

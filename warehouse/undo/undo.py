@@ -13,7 +13,7 @@ from psycopg.rows import class_row
 from warehouse.archive.changed_rows import archive_changed_rows, note_rows_of
 from warehouse.archive.mirrors import MirrorChanges
 from warehouse.db.locks import session_lock, transaction_lock
-from warehouse.errors import UndoBlocked, UndoRefused
+from warehouse.errors import UndoBlocked, UndoRefused, counted
 from warehouse.extract.range_store import forget_ranges_since
 from warehouse.history.change_log import STAR_LOCK
 from warehouse.load.precedence import displace_restored
@@ -243,7 +243,7 @@ def _refuse_blocked(
     rows = connection.execute(_BY_HAND, vars(target)).fetchall()
     if rows:
         changes = "; ".join(
-            f"{count:,} rows of {table} by {user}, last at {at:%Y-%m-%d %H:%M:%S} UTC"
+            f"{counted(count, 'row')} of {table} by {user}, last at {at:%Y-%m-%d %H:%M:%S} UTC"
             for table, user, count, at in rows
         )
         raise UndoBlocked(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from warehouse.errors import counted
 from warehouse.files.lake import UnreadFile
 from warehouse.runs.audit import CheckResult, Load
 from warehouse.weblogs.files.checkpoints import FileProgress
@@ -78,9 +79,9 @@ class WeblogLoad:
         return sum(file.rows_quarantined for file in self.files)
 
     def __str__(self) -> str:
-        text = f"{self.lines:,} lines of {len(self.files):,} files: {self.rows_loaded:,} loaded"
+        text = f"{counted(self.lines, 'line')} of {counted(len(self.files), 'file')}: {self.rows_loaded:,} loaded"
         text += f", {self.rows_quarantined:,} quarantined" if self.rows_quarantined else ""
-        text += f"; {self.unchanged:,} files unchanged" if self.unchanged else ""
+        text += f"; {counted(self.unchanged, 'file')} unchanged" if self.unchanged else ""
         text += f"; {len(self.unread):,} not read" if self.unread else ""
         text += (
             f"; {self.claimed_by_others:,} left to other loaders, which are working on them"
