@@ -182,7 +182,6 @@ DEFECTS: Mapping[str, Callable[[Order], str]] = {
     "unknown_field": lambda order: _line({**order, "gift_wrap": True}),
     "wrong_total": lambda order: _line({**order, "total_price": round(order["total_price"] + 1, 2)}),
 }
-LOADED_DEFECTS = ("unknown_field", "wrong_total")
 
 
 def _buyers(seed: int) -> list[Buyer]:

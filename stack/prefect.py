@@ -94,18 +94,18 @@ def wait_for_server(home: Path, progress: Progress = lambda _: None) -> str:
     return api_url(service.port or 0)
 
 
-def launch_worker(home: Path, pool: str = POOL) -> Service:
-    """Start a process worker of the local server on a work pool unless it runs (see `wait_for_worker`)."""
+def launch_worker(home: Path) -> Service:
+    """Start a process worker of the local server on its work pool unless it runs (see `wait_for_worker`)."""
     service, port = worker(home), server(home).port
     with disk_errors("Prefect's worker", service.home), exclusive(service.home / "lock"):
         if service.find() is None:
             # Runs that are at work when it is stopped are cancelled at once.
-            command = [sys.executable, "-m", "flows.worker", pool, "local", "0"]
+            command = [sys.executable, "-m", "flows.worker", POOL, "local", "0"]
             service.start(command, _inherited(environment(home, port)))
     return service
 
 
-def wait_for_worker(home: Path, pool: str = POOL, progress: Progress = lambda _: None) -> None:
+def wait_for_worker(home: Path, progress: Progress = lambda _: None) -> None:
     """Wait until the worker has created its pool and polls it; `progress` is called every second.
 
     Raises:
@@ -115,7 +115,7 @@ def wait_for_worker(home: Path, pool: str = POOL, progress: Progress = lambda _:
     for _ in _ticks(service, progress):
         if service.find() is None:
             raise _failure(service, "did not start")
-        workers = _ask(port or 0, "POST", f"/work_pools/{pool}/workers/filter")
+        workers = _ask(port or 0, "POST", f"/work_pools/{POOL}/workers/filter")
         if isinstance(workers, list) and any(one["status"] == "ONLINE" for one in workers):
             break
 

@@ -1,6 +1,6 @@
 """Rows into the shop's tables: by COPY, foreign keys and indexes put off for a whole shop."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from typing import LiteralString, cast
@@ -32,9 +32,9 @@ def copy_rows(connection: Connection, table: str, rows: pl.DataFrame) -> int:
         return cursor.rowcount
 
 
-def advance_identities(connection: Connection, tables: Sequence[str] = WITH_ID) -> None:
+def advance_identities(connection: Connection) -> None:
     """Let new rows continue after the highest id that was loaded."""
-    for table in tables:
+    for table in WITH_ID:
         connection.execute(
             sql.SQL(
                 "select setval(pg_get_serial_sequence(%s, 'id'), coalesce(max(id), 1), max(id) is not null)"

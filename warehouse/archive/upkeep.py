@@ -1,6 +1,5 @@
 """Archive steps of every run: refuse to start if too many batches are pending, and add published batches at the end."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
@@ -13,8 +12,6 @@ from warehouse.db.locks import is_held
 from warehouse.errors import WarehouseError, summarize_error
 from warehouse.runs.audit import Run
 from warehouse.settings import Settings
-
-Progress = Callable[[str], None]
 
 
 class ArchiveBacklogExceeded(WarehouseError):
@@ -52,18 +49,14 @@ def prepare(connection: psycopg.Connection, warehouse_url: str, settings: Settin
 
 
 def add_published(
-    warehouse_url: str,
-    settings: Settings,
-    *,
-    wait_seconds: float = WAIT_SECONDS,
-    progress: Progress = lambda _: None,
+    warehouse_url: str, settings: Settings, *, wait_seconds: float = WAIT_SECONDS
 ) -> str | None:
     """Add all published batches to the archive. Returns None, or in one sentence why it failed; never raises.
 
     After a failure the batches stay pending: the run's data is published all the same.
     """
     try:
-        flush(warehouse_url, Archive.of(settings), wait_seconds=wait_seconds, progress=progress)
+        flush(warehouse_url, Archive.of(settings), wait_seconds=wait_seconds)
     except Exception as error:
         return _summarize(error)
     return None

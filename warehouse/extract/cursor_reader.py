@@ -215,7 +215,7 @@ class CursorReader:
             one.seen = self.snapshot
         return bool(has_moved)
 
-    def stage(self, writer: psycopg.Connection, run_id: int, batch: int) -> Staged | None:
+    def stage(self, writer: psycopg.Connection, batch: int) -> Staged | None:
         """Copy what was stamped since the last read into schema staging, in the transaction of `writer`; hold the lock
         of the source.
 
@@ -238,7 +238,7 @@ class CursorReader:
             return Staged(
                 self.source,
                 snapshot,
-                tuple(self._stage_tables(writer, snapshot)),
+                tuple(self._stage_tables(writer)),
                 self.contracts,
                 self.threshold,
                 limits=self.limits,
@@ -351,7 +351,7 @@ class CursorReader:
         found.stamped = stamped_since(reader, table, found.columns, position, found.clock)
         return found
 
-    def _stage_tables(self, writer: psycopg.Connection, snapshot: Snapshot) -> Sequence[StagedTable]:
+    def _stage_tables(self, writer: psycopg.Connection) -> Sequence[StagedTable]:
         rows_left, bytes_left = self.batch_limits.rows, self.batch_limits.bytes
         moved = self._find_moved()
         if self._has_leftovers:

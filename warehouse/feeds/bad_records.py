@@ -97,8 +97,8 @@ class BadRecords:
                 self._copy = path.open("wb")
             self._copy.write(record.raw + b"\n")
 
-    def end_file(self, file: FileProgress) -> None:
-        """Close the copy of a file.
+    def end_file(self) -> None:
+        """Close the copy of the file that was read.
 
         Raises:
             LakeError: it cannot be written.
@@ -110,7 +110,7 @@ class BadRecords:
 
     def take_back(self, file: FileProgress) -> None:
         """Remove the staged bad records of a file that could not be read. Its copy is overwritten when it is read."""
-        self.end_file(file)
+        self.end_file()
         self._send()
         self._sender.wait()
         self._writer.execute(sql.SQL("delete from {} where file_id = %s").format(self._table), [file.file_id])

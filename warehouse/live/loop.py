@@ -283,7 +283,7 @@ class SourceLoop:
         wait = self.environment.settings.warehouse_lock_wait
         with watch_locks(run.warehouse_url, run.flow, wait, self._log):
             with writer.transaction():
-                staged = self._reader.stage(writer, run.run_id, opened.batches + 1)
+                staged = self._reader.stage(writer, opened.batches + 1)
             if staged is None:
                 self._log("the source's catalog has changed: it is read again")
                 self._find_tables()

@@ -2,8 +2,6 @@
 
 from typing import Final, NamedTuple
 
-from psycopg import sql
-
 from warehouse.model import calendar, mart, weblog
 from warehouse.model.declaration import IDENTITY, Column
 from warehouse.model.star import DIMENSIONS, FACTS, SNAPSHOTS, TARGETS
@@ -87,15 +85,3 @@ def column_definition(column: Column) -> str:
     if column.default not in (None, IDENTITY):
         parts.append(f"default {column.default}")
     return " ".join(parts)
-
-
-def comment_statements(table: Table) -> list[str]:
-    """Statements that comment a table and its columns."""
-    statements = [f"comment on table {table} is {_quoted(table.description)}"]
-    return statements + [
-        f"comment on column {table}.{column.name} is {_quoted(column.comment)}" for column in table.columns
-    ]
-
-
-def _quoted(text: str) -> str:
-    return sql.Literal(text).as_string(None)

@@ -214,7 +214,7 @@ class Loader:
         line_count, rejected = len(read.lines), read.rejected
         if read.parsed is not None:
             if not (block.is_unterminated and rejected):
-                self._add_rows(file, read.parsed, block.size)
+                self._add_rows(file, read.parsed)
             if len(seconds := read.parsed.columns.seconds):
                 file.extend_times(int(seconds.min()), int(seconds.max()))
         self._quarantine.add(file, rejected, read.lines)
@@ -230,7 +230,7 @@ class Loader:
                 Progress(file.file.path, len(self._files) + len(self._batch.files), self._lines, self._bytes)
             )
 
-    def _add_rows(self, file: FileProgress, parsed: Parsed, size: int) -> None:
+    def _add_rows(self, file: FileProgress, parsed: Parsed) -> None:
         columns, addresses, buffer = parsed.columns, parsed.addresses, parsed.texts
         if not len(columns.line):
             return
