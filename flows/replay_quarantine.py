@@ -1,6 +1,6 @@
 """Replay or discard entries of the quarantine: a run of its own for each source, under that source's lock."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flows.databases import with_urls
@@ -28,7 +28,7 @@ from warehouse.runs.quarantine import (
     still_waiting,
 )
 from warehouse.settings import Settings
-from warehouse.sources.registry import read_source
+from warehouse.sources.registry import declared_sources, read_source
 from warehouse.weblogs import loader
 from warehouse.weblogs.files.checkpoints import FEED
 from warehouse.weblogs.rejudge import find_readable
@@ -60,6 +60,8 @@ def replay(selection: Selection, *, edited: bytes | None = None, dry_run: bool =
     ensure_migrated(settings.warehouse)
     with connect(settings.warehouse, autocommit=True) as connection:
         chosen = find_waiting(connection, selection)
+        if edited is None and selection.source is None and not selection.ids:
+            chosen = _declared(settings, chosen)
         if edited is not None:
             _ensure_readable(edited)
             # Check early that the entry can be corrected, and roll back: _replay corrects it under the source's lock.
@@ -67,6 +69,17 @@ def replay(selection: Selection, *, edited: bytes | None = None, dry_run: bool =
                 edit_record(connection, chosen, edited)
         runs = {source: run_ids_of(connection, ids) for source, ids in chosen.items()}
     return [_replay(settings, source, ids, runs[source], dry_run, edited) for source, ids in chosen.items()]
+
+
+def _declared(settings: Settings, chosen: Mapping[str, Sequence[int]]) -> Mapping[str, Sequence[int]]:
+    """Without the entries of sources whose declaration is gone: nothing says any more what becomes of them."""
+    gone = chosen.keys() - declared_sources(settings.sources).keys() - {FEED}
+    for source in sorted(gone):
+        log(
+            f"{source}: {len(chosen[source]):,} entries wait on, since no such source is declared any more: put its "
+            "folder back into DWH_SOURCES to replay them"
+        )
+    return {source: ids for source, ids in chosen.items() if source not in gone}
 
 
 def _ensure_readable(edited: bytes) -> None:

@@ -2,17 +2,19 @@
 
 import json
 import os
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests import command
 from tests.integration.test_feeds import FeedPipeline, an_order
-from tests.pipeline import LOCK_AWAITED, Pipeline
+from tests.pipeline import LOCK_AWAITED, PACKAGED, Pipeline
 from tests.weblog_lake import line, make_lake
 from warehouse.db.connections import connect
 from warehouse.db.locks import transaction_lock
@@ -347,3 +349,41 @@ def test_record_is_not_corrected_while_another_replay_loads_it_as_it_came(
     with pytest.raises(WrongParameters, match="waits no more"):
         edit_record(feed.warehouse, {"orders": [order]}, corrected.read_bytes())
     feed.warehouse.close()
+
+
+def test_a_feed_whose_declaration_is_gone_is_named_and_keeps_nothing_else_from_being_replayed_or_rebuilt(
+    warehouse_url: str, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "DWH_WAREHOUSE_URL": warehouse_url, "DWH_LAKE": str(tmp_path / "lake"),
+                   "DWH_HOME": str(tmp_path / "home"), "DWH_SOURCES": str(tmp_path / "sources")}  # fmt: skip
+    fair = shutil.copytree(PACKAGED / "leads", tmp_path / "sources" / "fair")
+    for file in (fair / "source.toml", *fair.glob("conform/*.sql")):
+        file.write_text(
+            file.read_text().replace("landing/leads", "landing/fair").replace("leads_lead", "fair_lead")
+        )
+    contract = PACKAGED.parent.parent / "checks" / "leads_lead.yml"
+    (fair / "fair_lead.yml").write_text(contract.read_text().replace("leads_lead", "fair_lead"))
+    header = "lead_id,name,email,country,source,created\n"
+    for feed in ("leads", "fair"):
+        landing = tmp_path / "lake" / "landing" / feed
+        landing.mkdir(parents=True)
+        (landing / "a.csv").write_text(
+            f"{header}L1,Ana,ana@example.org,AR,web,2024-03-01\nL2,Eva,eva@example.org,AR,,2024-03-01\n"
+        )
+        assert command.run("run", feed, environment=environment).returncode == 0
+    fair.rename(tmp_path / "fair")
+    done = command.run("quarantine", "replay", "--json", environment=environment)
+    assert done.returncode == 0, done.stderr
+    assert [(one["source"], one["judged"]) for one in json.loads(done.stdout)] == [("leads", 1)]
+    assert "fair: 1 entries wait on, since no such source is declared any more" in done.stderr
+    with psycopg.connect(warehouse_url, autocommit=True) as connection:
+        rows = connection.execute("select * from dwh.fact_lead order by source_system").fetchall()
+        connection.execute("delete from dwh.fact_lead")
+        done = command.run("rebuild", "fact_lead", environment=environment)
+        assert done.returncode == 0, done.stderr
+        assert "dwh.fact_lead: the rows of 'fair' are not computed again" in done.stderr
+        assert connection.execute("select source_system from dwh.fact_lead").fetchall() == [("leads",)]
+        (tmp_path / "fair").rename(fair)
+        done = command.run("rebuild", "fact_lead", environment=environment)
+        assert "not computed again" not in done.stderr
+        assert len(connection.execute("select from dwh.fact_lead").fetchall()) == len(rows) == 2

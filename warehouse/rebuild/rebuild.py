@@ -296,6 +296,7 @@ class _Rebuild:
             declared.apply(self._writer, SchemaObjects(self._writer))
         if wanted & self._facts:
             self._tell_lost_states(wanted & self._facts)
+            self._name_undeclared(wanted & self._facts)
             for source in self._sources:
                 facts = {f"dwh.{one.table}" for one in FACTS if one.entity in source.entities}
                 if facts & wanted and not self._has_last_copy(source, facts):
@@ -324,6 +325,24 @@ class _Rebuild:
                 "of records that are lost; `dwh reconcile` lists those without a record, and removes them with --repair"
             )
         return bool(held)
+
+    def _name_undeclared(self, facts: set[str]) -> None:
+        """Name sources whose rows a fact has lost and whose declaration is gone: nothing computes them again."""
+        loaded = self._writer.execute(
+            "select distinct load.table_name, load.source from audit.load as load "
+            "inner join audit.watermark as watermark using (source) "
+            "where load.table_name = any(%s) and load.source <> all(%s) order by 1, 2",
+            [list(facts), [source.name for source in self._sources]],
+        ).fetchall()
+        for name, source in loaded:
+            rows = sql.SQL("select from {} where source_system = %s limit 1").format(
+                sql.Identifier(*name.split("."))
+            )
+            if not self._writer.execute(rows, [source]).rowcount:
+                self._progress(
+                    f"{name}: the rows of '{source}' are not computed again, since no such source is declared any more; "
+                    f"put its folder back into DWH_SOURCES, then `dwh rebuild {name}`"
+                )
 
     def _tell_lost_states(self, facts: set[str]) -> None:
         """Log how many rows of empty facts are in quarantine: their last good state cannot be recomputed."""
