@@ -1,6 +1,7 @@
 """A real PostgreSQL for every test: one embedded cluster per test run, and a database per test."""
 
 import fcntl
+import gc
 import hashlib
 import os
 import shutil
@@ -109,6 +110,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         sort_by_length(items)
 
 
+def pytest_collection_finish() -> None:
+    """Leave what all test modules have brought out of each later collection of garbage."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Schedule | None:
     """Files that share what takes long to make go to one worker."""
     return Schedule(config, log) if config.getvalue("dist") == "loadfile" else None
@@ -144,8 +151,10 @@ def whole_day() -> None:
 @pytest.fixture(scope="session")
 def postgres() -> EmbeddedPostgres:
     """The cluster of this test run; never stop it in a test (see `own_postgres`)."""
-    # It would visit thousands of databases that live for a second; clusters of a test's own have it.
-    settings = SETTINGS | {"autovacuum": "off"}
+    # It would visit thousands of databases that live for a second. Nobody kills or copies this cluster: what is
+    # committed need not be written at once, nor logged where a file is new. Clusters of a test's own are as a user's.
+    unguarded = {"synchronous_commit": "off", "wal_level": "minimal", "max_wal_senders": "0"}
+    settings = SETTINGS | unguarded | {"autovacuum": "off"}
     cluster = EmbeddedPostgres(Path(os.environ[RUN_FOLDER]) / "postgres", MAJOR, settings)
     cluster.start()
     with (
@@ -172,36 +181,47 @@ def own_postgres() -> Iterator[EmbeddedPostgres]:
     shutil.rmtree(cluster.folder)
 
 
+@pytest.fixture(scope="session")
+def administration(postgres: EmbeddedPostgres) -> Iterator[psycopg.Connection]:
+    """A connection that makes and drops databases: one for all tests of this process."""
+    with psycopg.connect(postgres.url(), autocommit=True) as connection:
+        yield connection
+
+
 @contextmanager
-def _databases(postgres: EmbeddedPostgres) -> Iterator[Callable[[str], str]]:
+def _databases(
+    postgres: EmbeddedPostgres, administration: psycopg.Connection
+) -> Iterator[Callable[[str], str]]:
     """Makes databases for the length of the block: the name of a template in, the URL of its copy out."""
     names = []
 
     def create(template: str) -> str:
         names.append(f"test_{uuid.uuid4().hex[:12]}")
-        with psycopg.connect(postgres.url(), autocommit=True) as connection:
-            # Files are copied in a third of the time that it takes to log their blocks.
-            copy = sql.SQL("create database {} template {} strategy file_copy")
-            connection.execute(copy.format(sql.Identifier(names[-1]), sql.Identifier(template)))
+        # Files are copied in a third of the time that it takes to log their blocks.
+        copy = sql.SQL("create database {} template {} strategy file_copy")
+        administration.execute(copy.format(sql.Identifier(names[-1]), sql.Identifier(template)))
         return postgres.url(names[-1])
 
     yield create
-    with psycopg.connect(postgres.url(), autocommit=True) as connection:
-        for name in names:
-            connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+    for name in names:
+        administration.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
 @pytest.fixture
-def database(postgres: EmbeddedPostgres) -> Iterator[Callable[[str], str]]:
+def database(
+    postgres: EmbeddedPostgres, administration: psycopg.Connection
+) -> Iterator[Callable[[str], str]]:
     """Makes databases for one test: the name of a template in, the URL of its copy out."""
-    with _databases(postgres) as create:
+    with _databases(postgres, administration) as create:
         yield create
 
 
 @pytest.fixture(scope="module")
-def module_database(postgres: EmbeddedPostgres) -> Iterator[Callable[[str], str]]:
+def module_database(
+    postgres: EmbeddedPostgres, administration: psycopg.Connection
+) -> Iterator[Callable[[str], str]]:
     """Makes databases for all tests of one module."""
-    with _databases(postgres) as create:
+    with _databases(postgres, administration) as create:
         yield create
 
 
