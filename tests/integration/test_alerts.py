@@ -141,26 +141,24 @@ def test_each_way_to_end_badly_sends_one_mail_and_one_when_it_works_again(
     assert f"- {kind.capitalize()} 3 times since" in text_of(inbox.messages[1])
 
 
-def test_what_stops_the_engine_is_mailed_as_what_it_is(shop: Pipeline, inbox: Inbox) -> None:
+def test_what_stops_the_engine_is_mailed_as_what_it_is(sale: Pipeline, inbox: Inbox) -> None:
     """The same without errors made up: an emptied table, lines that are there twice, a mirror changed by hand."""
-    shop.order(1, "2024-03-10")
-    shop.capture()
-    shop.do("delete from order_item")
+    sale.do("delete from order_item")
     with pytest.raises(DeleteThresholdExceeded):
-        shop.capture(max_delete_share=0.1)
+        sale.capture(max_delete_share=0.1)
     # Else a transaction of another test lets the rows of the shop count as written since.
-    shop.await_open_transactions()
-    shop.capture(confirm_deletes=True)
-    entity = shop.source.entities["order_item"]
+    sale.await_open_transactions()
+    sale.capture(confirm_deletes=True)
+    entity = sale.source.entities["order_item"]
     twice = replace(entity, sql=f"select line.* from ({entity.sql}) as line, generate_series(1, 2)")
-    shop.order(2, "2024-03-11")
+    sale.order(2, "2024-03-11")
     with pytest.raises(QualityGateStopped):
-        shop.capture(source=replace(shop.source, entities={**shop.source.entities, "order_item": twice}))
-    shop.warehouse.execute("update raw.shop_customer set name = 'Forged'")
-    with pytest.raises(DifferencesFound), start_run(shop.warehouse_url, flow="reconcile") as run:
-        stop_on_differences(reconcile_source(run, shop.source, shop.shop_url, repair=False))
+        sale.capture(source=replace(sale.source, entities={**sale.source.entities, "order_item": twice}))
+    sale.warehouse.execute("update raw.shop_customer set name = 'Forged'")
+    with pytest.raises(DifferencesFound), start_run(sale.warehouse_url, flow="reconcile") as run:
+        stop_on_differences(reconcile_source(run, sale.source, sale.shop_url, repair=False))
 
-    deliver(shop.warehouse_url, mailbox(inbox))
+    deliver(sale.warehouse_url, mailbox(inbox))
     assert [subject.split(":")[0] for subject in inbox.subjects] == [
         "[dwh] ingest-shop was stopped by the delete threshold",
         "[dwh] ingest-shop works again",

@@ -121,26 +121,24 @@ def counts(warehouse: psycopg.Connection) -> dict[str, int]:
     return dict(zip(("run", "changed", "young"), row, strict=True))
 
 
-def test_pruned_trail_still_undoes_explains_and_verifies(shop: Pipeline) -> None:
-    shop.order(1, "2024-03-10")
-    shop.capture()
+def test_pruned_trail_still_undoes_explains_and_verifies(sale: Pipeline) -> None:
     for _ in range(3):
-        shop.capture()
-    shop.order(2, "2024-03-11")
-    shop.capture()
-    shop.capture()
-    shop.capture()
+        sale.capture()
+    sale.order(2, "2024-03-11")
+    sale.capture()
+    sale.capture()
+    sale.capture()
     old = "update audit.run set started_at = started_at - interval '99 days', ended_at = ended_at - interval '99 days'"
-    shop.warehouse.execute(old)
-    assert prune_audit(shop.warehouse, 90).runs == 4
+    sale.warehouse.execute(old)
+    assert prune_audit(sale.warehouse, 90).runs == 4
     # The loads that changed rows, and the last run with the last verification, the watermarks and the freshness.
-    assert shop.rows("select run_id from audit.run order by 1") == [(1,), (5,), (7,)]
-    assert prune_audit(shop.warehouse, 90).runs == 0
-    status = read_status(shop.warehouse, {})
+    assert sale.rows("select run_id from audit.run order by 1") == [(1,), (5,), (7,)]
+    assert prune_audit(sale.warehouse, 90).runs == 0
+    status = read_status(sale.warehouse, {})
     assert {row["verdict"] for row in status.verifications} == {"equal"}
     assert all(isinstance(row["complete_at"], datetime) for row in status.tables)
-    assert take_back(shop, 5).run_ids == [7, 5]
-    assert [order for order, *_ in shop.facts()] == ["1"]
-    again = shop.capture()
+    assert take_back(sale, 5).run_ids == [7, 5]
+    assert [order for order, *_ in sale.facts()] == ["1"]
+    again = sale.capture()
     assert {verification.verdict for verification in again.verifications} == {"equal"}
-    assert [order for order, *_ in shop.facts()] == ["1", "2"]
+    assert [order for order, *_ in sale.facts()] == ["1", "2"]

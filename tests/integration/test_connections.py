@@ -392,20 +392,19 @@ def test_connection_that_is_cut_is_named_and_tried_again(
         assert "\n" not in error.value.what and "safe to run again" in error.value.hint
 
 
-def test_reconcile_names_the_warehouse_that_its_connection_was_lost_to(shop: Pipeline) -> None:
-    shop.capture()
+def test_reconcile_names_the_warehouse_that_its_connection_was_lost_to(captured: Pipeline) -> None:
 
     def end(_: str) -> None:
-        shop.warehouse.execute(
+        captured.warehouse.execute(
             "select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = current_database() "
             "and application_name = 'dwh reconcile' and state = 'idle in transaction'"
         )
 
     with (
-        start_run(shop.warehouse_url, flow="reconcile") as run,
+        start_run(captured.warehouse_url, flow="reconcile") as run,
         pytest.raises(ConnectionFailed, match=r"to the warehouse \(postgresql://.*\) was lost: terminating"),
     ):
-        reconcile_source(run, shop.source, shop.shop_url, repair=False, progress=end)
+        reconcile_source(run, captured.source, captured.shop_url, repair=False, progress=end)
 
 
 def test_limit_of_a_source_that_ends_a_statement_is_named_with_what_to_do(shop: Pipeline) -> None:

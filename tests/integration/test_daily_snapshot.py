@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from tests.clock import await_whole_day
+from tests.integration.conftest import CopyOf
 from tests.pipeline import Pipeline
 from warehouse.errors import DifferencesFound
 from warehouse.migrations.revisions import upgrade
@@ -20,15 +21,19 @@ ROWS = """
 """
 
 
-@pytest.fixture
-def stocked(shop: Pipeline) -> Pipeline:
-    """A shop with 5 units of product 1, 7 of product 2, captured once."""
+def stock(shop: Pipeline) -> None:
+    """Bring products into stock, and capture them."""
     shop.insert("product", id=2, name="Saw")
     shop.do(
         "insert into inventory (product_id, distribution_center_id, quantity) values (1, 1, 5), (2, 1, 7)"
     )
     shop.capture()
-    return shop
+
+
+@pytest.fixture
+def stocked(copy_of: CopyOf) -> Pipeline:
+    """A shop with 5 units of product 1, 7 of product 2, captured once."""
+    return copy_of(stock)
 
 
 def today() -> date:

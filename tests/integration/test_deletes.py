@@ -2,19 +2,24 @@
 
 import pytest
 
+from tests.integration.conftest import CopyOf
 from tests.pipeline import Pipeline, content
 from warehouse.errors import DeleteThresholdExceeded
 
 
-@pytest.fixture
-def full_shop(shop: Pipeline) -> Pipeline:
-    """Twenty customers and twenty orders of the first one."""
+def fill(shop: Pipeline) -> None:
+    """Insert twenty customers and orders, and capture them."""
     for number in range(2, 21):
         shop.insert("customer", id=number)
     for number in range(1, 21):
         shop.order(number, "2024-03-10")
     shop.capture()
-    return shop
+
+
+@pytest.fixture
+def full_shop(copy_of: CopyOf) -> Pipeline:
+    """Twenty customers and twenty orders of the first one."""
+    return copy_of(fill)
 
 
 def test_deletes_within_the_limit_are_published(full_shop: Pipeline) -> None:

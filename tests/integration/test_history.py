@@ -26,11 +26,10 @@ def test_first_load_opens_one_version_since_ever(shop: Pipeline) -> None:
     assert run.counts("dwh.dim_customer") == {"read": 2, "inserted": 2}
 
 
-def test_change_closes_the_version_and_opens_the_next_when_the_source_says(shop: Pipeline) -> None:
-    shop.capture()
-    shop.do("update customer set country = 'UY', updated_at = '2024-03-01 10:00:00.123456'")
-    run = shop.capture()
-    assert shop.rows(
+def test_change_closes_the_version_and_opens_the_next_when_the_source_says(captured: Pipeline) -> None:
+    captured.do("update customer set country = 'UY', updated_at = '2024-03-01 10:00:00.123456'")
+    run = captured.capture()
+    assert captured.rows(
         "select name, country, valid_from, valid_to, is_current, run_id - %s, expired_by_run_id - %s "
         "from dwh.dim_customer where customer_key > 0 order by dim_customer.valid_from",
         run.run_id,
@@ -45,87 +44,78 @@ def test_change_closes_the_version_and_opens_the_next_when_the_source_says(shop:
     }
 
 
-def test_run_without_a_change_writes_nothing(shop: Pipeline) -> None:
-    shop.order(1, "2024-03-10")
-    shop.capture()
-    run = shop.capture()
+def test_run_without_a_change_writes_nothing(sale: Pipeline) -> None:
+    run = sale.capture()
     assert run.changes() == {}
-    assert shop.versions("customer", "name") == [("1", "Ana", "ever", "now")]
+    assert sale.versions("customer", "name") == [("1", "Ana", "ever", "now")]
 
 
-def test_row_that_was_only_touched_opens_no_version(shop: Pipeline) -> None:
-    shop.capture()
-    shop.do("update customer set updated_at = '2024-03-01'")
-    run = shop.capture()
+def test_row_that_was_only_touched_opens_no_version(captured: Pipeline) -> None:
+    captured.do("update customer set updated_at = '2024-03-01'")
+    run = captured.capture()
     assert run.changes() == {"raw.shop_customer": {"updated": 1}}
     assert run.counts("dwh.dim_customer") == {"read": 1, "unchanged": 1}
-    assert shop.versions("customer", "name") == [("1", "Ana", "ever", "now")]
+    assert captured.versions("customer", "name") == [("1", "Ana", "ever", "now")]
 
 
-def test_change_there_and_back_again_is_three_versions(shop: Pipeline) -> None:
-    shop.capture()
-    shop.do("update customer set country = 'UY', updated_at = '2024-03-01'")
-    shop.capture()
-    shop.do("update customer set country = 'AR', updated_at = '2024-04-01'")
-    shop.capture()
-    assert shop.versions("customer", "country") == [
+def test_change_there_and_back_again_is_three_versions(captured: Pipeline) -> None:
+    captured.do("update customer set country = 'UY', updated_at = '2024-03-01'")
+    captured.capture()
+    captured.do("update customer set country = 'AR', updated_at = '2024-04-01'")
+    captured.capture()
+    assert captured.versions("customer", "country") == [
         ("1", "AR", "ever", "2024-03-01"),
         ("1", "UY", "2024-03-01", "2024-04-01"),
         ("1", "AR", "2024-04-01", "now"),
     ]
 
 
-def test_two_changes_between_runs_are_one_version_from_the_last(shop: Pipeline) -> None:
-    shop.capture()
-    shop.do("update customer set country = 'UY', updated_at = '2024-03-01'")
-    shop.do("update customer set country = 'CL', updated_at = '2024-03-02'")
-    shop.capture()
-    assert shop.versions("customer", "country") == [
+def test_two_changes_between_runs_are_one_version_from_the_last(captured: Pipeline) -> None:
+    captured.do("update customer set country = 'UY', updated_at = '2024-03-01'")
+    captured.do("update customer set country = 'CL', updated_at = '2024-03-02'")
+    captured.capture()
+    assert captured.versions("customer", "country") == [
         ("1", "AR", "ever", "2024-03-02"),
         ("1", "CL", "2024-03-02", "now"),
     ]
 
 
-def test_change_and_back_between_runs_opens_no_version(shop: Pipeline) -> None:
-    shop.capture()
-    shop.do("update customer set country = 'UY', updated_at = '2024-03-01'")
-    shop.do("update customer set country = 'AR', updated_at = '2024-03-02'")
-    shop.capture()
-    assert shop.versions("customer", "country") == [("1", "AR", "ever", "now")]
+def test_change_and_back_between_runs_opens_no_version(captured: Pipeline) -> None:
+    captured.do("update customer set country = 'UY', updated_at = '2024-03-01'")
+    captured.do("update customer set country = 'AR', updated_at = '2024-03-02'")
+    captured.capture()
+    assert captured.versions("customer", "country") == [("1", "AR", "ever", "now")]
 
 
-def test_untracked_column_is_overwritten_in_every_version(shop: Pipeline) -> None:
-    shop.capture()
-    shop.do("update customer set country = 'UY', updated_at = '2024-03-01'")
-    shop.capture()
-    shop.do("update customer set email = 'ana@new.example', updated_at = '2024-04-01'")
-    run = shop.capture()
-    assert shop.versions("customer", "country", "email") == [
+def test_untracked_column_is_overwritten_in_every_version(captured: Pipeline) -> None:
+    captured.do("update customer set country = 'UY', updated_at = '2024-03-01'")
+    captured.capture()
+    captured.do("update customer set email = 'ana@new.example', updated_at = '2024-04-01'")
+    run = captured.capture()
+    assert captured.versions("customer", "country", "email") == [
         ("1", "AR", "ana@new.example", "ever", "2024-03-01"),
         ("1", "UY", "ana@new.example", "2024-03-01", "now"),
     ]
     assert run.counts("dwh.dim_customer") == {"read": 1, "updated": 2}
 
 
-def test_tracked_and_untracked_change_together(shop: Pipeline) -> None:
-    shop.capture()
-    shop.do("update customer set country = 'UY', email = 'ana@new.example', updated_at = '2024-03-01'")
-    shop.capture()
-    assert shop.versions("customer", "country", "email") == [
+def test_tracked_and_untracked_change_together(captured: Pipeline) -> None:
+    captured.do("update customer set country = 'UY', email = 'ana@new.example', updated_at = '2024-03-01'")
+    captured.capture()
+    assert captured.versions("customer", "country", "email") == [
         ("1", "AR", "ana@new.example", "ever", "2024-03-01"),
         ("1", "UY", "ana@new.example", "2024-03-01", "now"),
     ]
 
 
-def test_null_is_a_value_like_any_other(shop: Pipeline) -> None:
-    shop.capture()
-    shop.do("update customer set state = null, updated_at = '2024-03-01'")
-    shop.capture()
-    shop.do("update customer set email = 'a@b.example', updated_at = '2024-03-15'")
-    shop.capture()
-    shop.do("update customer set state = 'Jujuy', updated_at = '2024-04-01'")
-    shop.capture()
-    assert shop.versions("customer", "state") == [
+def test_null_is_a_value_like_any_other(captured: Pipeline) -> None:
+    captured.do("update customer set state = null, updated_at = '2024-03-01'")
+    captured.capture()
+    captured.do("update customer set email = 'a@b.example', updated_at = '2024-03-15'")
+    captured.capture()
+    captured.do("update customer set state = 'Jujuy', updated_at = '2024-04-01'")
+    captured.capture()
+    assert captured.versions("customer", "state") == [
         ("1", "Salta", "ever", "2024-03-01"),
         ("1", None, "2024-03-01", "2024-04-01"),
         ("1", "Jujuy", "2024-04-01", "now"),
@@ -135,22 +125,23 @@ def test_null_is_a_value_like_any_other(shop: Pipeline) -> None:
 # --- when a version starts ------------------------------------------------------------------------------------
 
 
-def test_version_starts_at_the_snapshot_where_the_source_does_not_say_when(shop: Pipeline) -> None:
-    shop.capture()
-    shop.do("update customer set country = 'UY', updated_at = null")
-    shop.capture()
-    assert shop.versions("customer", "country") == [("1", "AR", "ever", "run 2"), ("1", "UY", "run 2", "now")]
+def test_version_starts_at_the_snapshot_where_the_source_does_not_say_when(captured: Pipeline) -> None:
+    captured.do("update customer set country = 'UY', updated_at = null")
+    captured.capture()
+    assert captured.versions("customer", "country") == [
+        ("1", "AR", "ever", "run 2"),
+        ("1", "UY", "run 2", "now"),
+    ]
 
 
-def test_version_starts_at_the_snapshot_where_the_source_names_the_future(shop: Pipeline) -> None:
-    shop.capture()
-    shop.do("update customer set country = 'UY', updated_at = now() + interval '1 day'")
-    shop.capture()
-    shop.do("update customer set country = 'CL', updated_at = 'infinity'")
-    shop.capture()
-    shop.do("update customer set country = 'PE', updated_at = '-infinity'")
-    shop.capture()
-    assert shop.versions("customer", "country") == [
+def test_version_starts_at_the_snapshot_where_the_source_names_the_future(captured: Pipeline) -> None:
+    captured.do("update customer set country = 'UY', updated_at = now() + interval '1 day'")
+    captured.capture()
+    captured.do("update customer set country = 'CL', updated_at = 'infinity'")
+    captured.capture()
+    captured.do("update customer set country = 'PE', updated_at = '-infinity'")
+    captured.capture()
+    assert captured.versions("customer", "country") == [
         ("1", "AR", "ever", "run 2"),
         ("1", "UY", "run 2", "run 3"),
         ("1", "CL", "run 3", "run 4"),
@@ -159,14 +150,13 @@ def test_version_starts_at_the_snapshot_where_the_source_names_the_future(shop: 
 
 
 def test_version_starts_at_the_snapshot_where_the_source_names_a_moment_of_an_older_version(
-    shop: Pipeline,
+    captured: Pipeline,
 ) -> None:
-    shop.capture()
-    shop.do("update customer set country = 'UY', updated_at = '2024-03-01'")
-    shop.capture()
-    shop.do("update customer set country = 'CL', updated_at = '2024-02-01'")
-    shop.capture()
-    assert shop.versions("customer", "country") == [
+    captured.do("update customer set country = 'UY', updated_at = '2024-03-01'")
+    captured.capture()
+    captured.do("update customer set country = 'CL', updated_at = '2024-02-01'")
+    captured.capture()
+    assert captured.versions("customer", "country") == [
         ("1", "AR", "ever", "2024-03-01"),
         ("1", "UY", "2024-03-01", "run 3"),
         ("1", "CL", "run 3", "now"),
@@ -174,49 +164,47 @@ def test_version_starts_at_the_snapshot_where_the_source_names_a_moment_of_an_ol
 
 
 def test_version_starts_at_the_snapshot_where_the_source_names_the_start_of_the_last_one(
-    shop: Pipeline,
+    captured: Pipeline,
 ) -> None:
-    shop.capture()
     for country, day in (("UY", "2024-03-01"), ("UY", "2024-04-01"), ("CL", "2024-03-01")):
-        shop.do(f"update customer set country = '{country}', updated_at = '{day}'")
-        shop.capture()
-    assert shop.versions("customer", "country") == [
+        captured.do(f"update customer set country = '{country}', updated_at = '{day}'")
+        captured.capture()
+    assert captured.versions("customer", "country") == [
         ("1", "AR", "ever", "2024-03-01"),
         ("1", "UY", "2024-03-01", "run 4"),
         ("1", "CL", "run 4", "now"),
     ]
 
 
-def test_version_starts_at_the_snapshot_where_a_disabled_trigger_left_the_old_stamp(shop: Pipeline) -> None:
-    shop.order(1, "2024-03-10")
-    shop.capture()
-    shop.do("alter table customer disable trigger all", "update customer set country = 'UY'")
-    shop.capture()
-    assert shop.versions("customer", "country") == [("1", "AR", "ever", "run 2"), ("1", "UY", "run 2", "now")]
-    assert shop.facts("customer.country") == [("1", "1", "AR")]
+def test_version_starts_at_the_snapshot_where_a_disabled_trigger_left_the_old_stamp(sale: Pipeline) -> None:
+    sale.do("alter table customer disable trigger all", "update customer set country = 'UY'")
+    sale.capture()
+    assert sale.versions("customer", "country") == [("1", "AR", "ever", "run 2"), ("1", "UY", "run 2", "now")]
+    assert sale.facts("customer.country") == [("1", "1", "AR")]
 
 
 # --- deletes --------------------------------------------------------------------------------------------------
 
 
-def test_delete_closes_the_version_at_the_snapshot(shop: Pipeline) -> None:
-    shop.capture()
-    shop.do("delete from customer")
-    run = shop.capture()
-    assert shop.versions("customer", "country", "is_current") == [("1", "AR", False, "ever", "run 2")]
+def test_delete_closes_the_version_at_the_snapshot(captured: Pipeline) -> None:
+    captured.do("delete from customer")
+    run = captured.capture()
+    assert captured.versions("customer", "country", "is_current") == [("1", "AR", False, "ever", "run 2")]
     assert run.changes() == {
         "raw.shop_customer": {"deleted": 1},
         "dwh.dim_customer": {"read": 1, "expired": 1},
     }
 
 
-def test_member_that_reappears_opens_a_new_version_and_leaves_a_hole(shop: Pipeline) -> None:
-    shop.capture()
-    shop.do("delete from customer")
-    shop.capture()
-    shop.insert("customer", updated_at="2024-02-01")
-    run = shop.capture()
-    assert shop.versions("customer", "country") == [("1", "AR", "ever", "run 2"), ("1", "AR", "run 3", "now")]
+def test_member_that_reappears_opens_a_new_version_and_leaves_a_hole(captured: Pipeline) -> None:
+    captured.do("delete from customer")
+    captured.capture()
+    captured.insert("customer", updated_at="2024-02-01")
+    run = captured.capture()
+    assert captured.versions("customer", "country") == [
+        ("1", "AR", "ever", "run 2"),
+        ("1", "AR", "run 3", "now"),
+    ]
     assert run.changes() == {
         "raw.shop_customer": {"inserted": 1},
         "dwh.dim_customer": {"read": 1, "inserted": 1},
@@ -239,44 +227,45 @@ def test_version_that_a_sale_in_the_hole_infers_shows_what_all_versions_show(sho
     assert differences(shop) == {}
 
 
-def test_member_that_reappears_is_valid_from_its_stamp_where_that_is_after_the_delete(shop: Pipeline) -> None:
-    shop.capture()
-    shop.do("delete from customer")
-    shop.capture()
-    (stamp,) = shop.shop.execute("select clock_timestamp()").fetchone() or ()
-    shop.insert("customer", updated_at=stamp)
-    shop.capture()
-    assert shop.versions("customer", "country") == [
+def test_member_that_reappears_is_valid_from_its_stamp_where_that_is_after_the_delete(
+    captured: Pipeline,
+) -> None:
+    captured.do("delete from customer")
+    captured.capture()
+    (stamp,) = captured.shop.execute("select clock_timestamp()").fetchone() or ()
+    captured.insert("customer", updated_at=stamp)
+    captured.capture()
+    assert captured.versions("customer", "country") == [
         ("1", "AR", "ever", "run 2"),
-        ("1", "AR", shop.told(stamp), "now"),
+        ("1", "AR", captured.told(stamp), "now"),
     ]
 
 
-def test_delete_and_insert_of_the_same_row_between_runs_is_no_change(shop: Pipeline) -> None:
-    shop.capture()
-    shop.do("delete from customer")
-    shop.insert("customer")
-    run = shop.capture()
+def test_delete_and_insert_of_the_same_row_between_runs_is_no_change(captured: Pipeline) -> None:
+    captured.do("delete from customer")
+    captured.insert("customer")
+    run = captured.capture()
     assert run.changes() == {}
-    assert shop.versions("customer", "country") == [("1", "AR", "ever", "now")]
+    assert captured.versions("customer", "country") == [("1", "AR", "ever", "now")]
 
 
-def test_delete_and_insert_of_another_row_under_the_key_is_a_change(shop: Pipeline) -> None:
-    shop.capture()
-    shop.do("delete from customer")
-    shop.insert("customer", country="UY", updated_at="2024-03-01")
-    shop.capture()
-    assert shop.versions("customer", "country") == [
+def test_delete_and_insert_of_another_row_under_the_key_is_a_change(captured: Pipeline) -> None:
+    captured.do("delete from customer")
+    captured.insert("customer", country="UY", updated_at="2024-03-01")
+    captured.capture()
+    assert captured.versions("customer", "country") == [
         ("1", "AR", "ever", "2024-03-01"),
         ("1", "UY", "2024-03-01", "now"),
     ]
 
 
-def test_key_change_closes_the_old_member_and_opens_a_new_one(shop: Pipeline) -> None:
-    shop.capture()
-    shop.do("update customer set id = 7")
-    run = shop.capture()
-    assert shop.versions("customer", "name") == [("1", "Ana", "ever", "run 2"), ("7", "Ana", "ever", "now")]
+def test_key_change_closes_the_old_member_and_opens_a_new_one(captured: Pipeline) -> None:
+    captured.do("update customer set id = 7")
+    run = captured.capture()
+    assert captured.versions("customer", "name") == [
+        ("1", "Ana", "ever", "run 2"),
+        ("7", "Ana", "ever", "now"),
+    ]
     assert run.counts("raw.shop_customer") == {"inserted": 1, "deleted": 1}
 
 
@@ -303,40 +292,36 @@ def test_renamed_category_opens_a_version_of_each_of_its_products(shop: Pipeline
     }
 
 
-def test_product_that_changes_with_its_category_and_brand_gets_one_version(shop: Pipeline) -> None:
-    shop.capture()
-    shop.do(
+def test_product_that_changes_with_its_category_and_brand_gets_one_version(captured: Pipeline) -> None:
+    captured.do(
         "update category set name = 'Hand tools', updated_at = '2024-05-01'",
         "update brand set name = 'Nut', updated_at = '2024-05-03'",
         "update product set price = 120, updated_at = '2024-05-02'",
     )
-    shop.capture()
-    assert shop.versions("product", "category", "brand", "price_amount::text") == [
+    captured.capture()
+    assert captured.versions("product", "category", "brand", "price_amount::text") == [
         ("1", "Tools", "Bolt", "100.0000", "ever", "2024-05-03"),
         ("1", "Hand tools", "Nut", "120.0000", "2024-05-03", "now"),
     ]
 
 
-def test_product_without_a_brand_any_more(shop: Pipeline) -> None:
-    shop.capture()
-    shop.do("update product set brand_id = null, updated_at = '2024-05-01'")
-    shop.capture()
-    assert shop.versions("product", "brand") == [
+def test_product_without_a_brand_any_more(captured: Pipeline) -> None:
+    captured.do("update product set brand_id = null, updated_at = '2024-05-01'")
+    captured.capture()
+    assert captured.versions("product", "brand") == [
         ("1", "Bolt", "ever", "2024-05-01"),
         ("1", None, "2024-05-01", "now"),
     ]
 
 
 def test_deleted_brand_leaves_its_products_at_the_snapshot_since_no_timestamp_shows_it(
-    shop: Pipeline,
+    sale: Pipeline,
 ) -> None:
-    shop.order(1, "2024-03-10")
-    shop.capture()
-    shop.without_foreign_keys()
-    shop.do("delete from brand")
-    shop.capture()
-    assert shop.versions("product", "brand") == [("1", "Bolt", "ever", "run 2"), ("1", None, "run 2", "now")]
-    assert shop.facts("product.brand") == [("1", "1", "Bolt")]
+    sale.without_foreign_keys()
+    sale.do("delete from brand")
+    sale.capture()
+    assert sale.versions("product", "brand") == [("1", "Bolt", "ever", "run 2"), ("1", None, "run 2", "now")]
+    assert sale.facts("product.brand") == [("1", "1", "Bolt")]
 
 
 def test_parent_that_comes_after_its_children_completes_them(shop: Pipeline) -> None:
@@ -355,18 +340,16 @@ def test_parent_that_comes_after_its_children_completes_them(shop: Pipeline) -> 
 # --- facts take the version of their moment -------------------------------------------------------------------
 
 
-def test_fact_keeps_the_version_of_its_day_when_the_customer_moves(shop: Pipeline) -> None:
-    shop.order(1, "2024-03-10")
-    shop.capture()
-    shop.do("update customer set country = 'UY', updated_at = '2024-04-01'")
-    shop.order(2, "2024-04-01", updated_at="2024-04-02")
-    shop.order(3, "2024-03-31 23:59:59.999999", updated_at="2024-04-02")
-    shop.capture()
-    shop.do(
+def test_fact_keeps_the_version_of_its_day_when_the_customer_moves(sale: Pipeline) -> None:
+    sale.do("update customer set country = 'UY', updated_at = '2024-04-01'")
+    sale.order(2, "2024-04-01", updated_at="2024-04-02")
+    sale.order(3, "2024-03-31 23:59:59.999999", updated_at="2024-04-02")
+    sale.capture()
+    sale.do(
         "update order_item set status = 'returned', returned_at = '2024-05-01', updated_at = '2024-05-01'"
     )
-    run = shop.capture()
-    assert shop.facts("customer.country", "fact.status", "fact.returned_date_key") == [
+    run = sale.capture()
+    assert sale.facts("customer.country", "fact.status", "fact.returned_date_key") == [
         ("1", "1", "AR", "returned", 20240501),
         ("2", "1", "UY", "returned", 20240501),
         ("3", "1", "AR", "returned", 20240501),
@@ -396,16 +379,15 @@ def test_large_batch_is_made_anew_and_loaded_as_a_small_one(
     assert shop.rows(batch) == shape
 
 
-def test_late_order_finds_the_version_of_its_day(shop: Pipeline) -> None:
-    shop.capture()
+def test_late_order_finds_the_version_of_its_day(captured: Pipeline) -> None:
     for country, day in (("UY", "2024-03-01"), ("CL", "2024-04-01")):
-        shop.do(f"update customer set country = '{country}', updated_at = '{day}'")
-        shop.capture()
-    shop.order(1, "1999-12-31")
-    shop.order(2, "2024-03-15")
-    shop.order(3, "2024-04-15")
-    shop.capture()
-    assert shop.facts("customer.country") == [("1", "1", "AR"), ("2", "1", "UY"), ("3", "1", "CL")]
+        captured.do(f"update customer set country = '{country}', updated_at = '{day}'")
+        captured.capture()
+    captured.order(1, "1999-12-31")
+    captured.order(2, "2024-03-15")
+    captured.order(3, "2024-04-15")
+    captured.capture()
+    assert captured.facts("customer.country") == [("1", "1", "AR"), ("2", "1", "UY"), ("3", "1", "CL")]
 
 
 def test_late_dimension_row_re_keys_the_facts_after_it(shop: Pipeline) -> None:
@@ -477,15 +459,13 @@ def test_order_line_that_vanishes_and_comes_back(shop: Pipeline) -> None:
     assert run.counts("dwh.fact_order_item") == {"read": 2, "inserted": 1, "updated": 1}
 
 
-def test_line_keeps_the_currency_of_its_day(shop: Pipeline) -> None:
-    shop.order(1, "2024-03-10")
-    shop.capture()
-    shop.do("update product set currency = 'EUR', updated_at = '2024-04-01'")
-    shop.order(2, "2024-04-10")
-    shop.capture()
-    shop.do("update order_item set status = 'returned', updated_at = '2024-05-01'")
-    shop.capture()
-    assert shop.facts("fact.currency") == [("1", "1", "USD"), ("2", "1", "EUR")]
+def test_line_keeps_the_currency_of_its_day(sale: Pipeline) -> None:
+    sale.do("update product set currency = 'EUR', updated_at = '2024-04-01'")
+    sale.order(2, "2024-04-10")
+    sale.capture()
+    sale.do("update order_item set status = 'returned', updated_at = '2024-05-01'")
+    sale.capture()
+    assert sale.facts("fact.currency") == [("1", "1", "USD"), ("2", "1", "EUR")]
 
 
 # --- facts before their members -------------------------------------------------------------------------------

@@ -510,45 +510,46 @@ def test_a_run_of_live_ends_after_its_minutes_and_explain_shows_run_and_batch_of
     assert shop.capture().changes() == {}
 
 
-def test_sigterm_ends_a_process_of_live_after_the_batch_that_it_is_at(shop: Pipeline, tmp_path: Path) -> None:
-    shop.capture()
-    first = last_run(shop)
+def test_sigterm_ends_a_process_of_live_after_the_batch_that_it_is_at(
+    captured: Pipeline, tmp_path: Path
+) -> None:
+    first = last_run(captured)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("DWH_", "PREFECT_"))}
     process = subprocess.Popen(
         [sys.executable, "-m", "cli.main", "live", "shop"],
-        env=kept | {"DWH_SHOP_URL": shop.shop_url, "DWH_WAREHOUSE_URL": shop.warehouse_url,
+        env=kept | {"DWH_SHOP_URL": captured.shop_url, "DWH_WAREHOUSE_URL": captured.warehouse_url,
                     "DWH_HOME": str(tmp_path), "DWH_LAKE": str(tmp_path / "lake"), "DWH_ARCHIVE": "false"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:
-        with connect(shop.warehouse_url) as other:
+        with connect(captured.warehouse_url) as other:
             other.execute("lock table dwh.fact_order_item in share mode")
-            new_orders(shop, 470)
+            new_orders(captured, 470)
             wait_until(
-                lambda: shop.rows(
+                lambda: captured.rows(
                     "select count(*) from pg_stat_activity where application_name like 'dwh live-shop publish' "
                     "and wait_event_type = 'Lock'"
                 ) == [(1,)],
                 seconds=40,
             )  # fmt: skip
             process.send_signal(signal.SIGTERM)
-            new_orders(shop, 471)
+            new_orders(captured, 471)
             with pytest.raises(subprocess.TimeoutExpired):
                 process.wait(0.5)
         output, _ = process.communicate(timeout=20)
     finally:
         process.kill()
     assert process.returncode == 0, output
-    assert shop.rows("select order_id from dwh.fact_order_item where order_id in ('470', '471')") == [
+    assert captured.rows("select order_id from dwh.fact_order_item where order_id in ('470', '471')") == [
         ("470",)
     ]
-    assert statuses(shop, first) == [("live-shop", "succeeded")]
-    assert shop.rows("select stopped_at is not null from audit.live") == [(True,)]
+    assert statuses(captured, first) == [("live-shop", "succeeded")]
+    assert captured.rows("select stopped_at is not null from audit.live") == [(True,)]
     # Nothing is left of it, and nothing is lost.
-    assert {table: counts["inserted"] for table, counts in shop.capture().changes().items()} == {
+    assert {table: counts["inserted"] for table, counts in captured.capture().changes().items()} == {
         "raw.shop_sales_order": 1, "raw.shop_order_item": 1, "dwh.fact_order_item": 1
     }  # fmt: skip
-    assert shop.capture().changes() == {}
+    assert captured.capture().changes() == {}
 
 
 def test_a_gate_holds_a_busy_source_back_is_mailed_once_and_opens_when_the_rows_are_corrected(
@@ -880,10 +881,11 @@ def test_the_watchdog_mails_about_a_process_that_is_gone(shop: Pipeline) -> None
     ]
 
 
-def test_a_transaction_that_stays_open_makes_live_read_nothing_twice_and_lose_nothing(shop: Pipeline) -> None:
-    shop.capture()
-    first = last_run(shop)
-    with live(shop) as process, psycopg.connect(shop.shop_url) as late:
+def test_a_transaction_that_stays_open_makes_live_read_nothing_twice_and_lose_nothing(
+    captured: Pipeline,
+) -> None:
+    first = last_run(captured)
+    with live(captured) as process, psycopg.connect(captured.shop_url) as late:
         late.execute("insert into company (id, cuit, name, country) values (600, '600', 'late', 'AR')")
         # Part of it has a transaction id of its own.
         with late.transaction():
@@ -891,30 +893,29 @@ def test_a_transaction_that_stays_open_makes_live_read_nothing_twice_and_lose_no
                 "insert into company (id, cuit, name, country) values (601, '601', 'late, too', 'AR')"
             )
         for number in range(500, 504):
-            new_orders(shop, number)
+            new_orders(captured, number)
             process.wait("select from dwh.fact_order_item where order_id = %s", str(number))
         time.sleep(0.5)
-        ((read, batches),) = shop.rows(
+        ((read, batches),) = captured.rows(
             "select sum(rows_read), count(*) from audit.batch where run_id > %s", first
         )
         late.commit()
         process.wait("select from dwh.dim_company where company_id in ('600', '601') having count(*) = 2")
     # Each order and its line once; some batches see an order before its line is stamped anew.
     assert read <= 4 * 4 and batches <= 4 * 3
-    assert shop.capture().changes() == {}
+    assert captured.capture().changes() == {}
 
 
 def test_live_that_starts_while_a_scheduled_run_is_between_stage_and_publish_takes_none_of_its_rows(
-    shop: Pipeline,
+    captured: Pipeline,
 ) -> None:
-    shop.capture()
-    new_orders(shop, 950, 951)
+    new_orders(captured, 950, 951)
     with (
-        start_run(shop.warehouse_url, flow="ingest-shop") as run,
+        start_run(captured.warehouse_url, flow="ingest-shop") as run,
         session_lock(run.connection, "source shop"),
     ):
-        staged = stage(run, shop.source, shop.shop_url, threshold=CONFIRMED)
-        process = Live(shop).start()
+        staged = stage(run, captured.source, captured.shop_url, threshold=CONFIRMED)
+        process = Live(captured).start()
         # It has read the catalogs and found rows; what is staged is the other run's.
         wait_until(lambda: any("waiting up to" in line for line in process.lines), process)
         published = publish(run, staged)
@@ -922,7 +923,7 @@ def test_live_that_starts_while_a_scheduled_run_is_between_stage_and_publish_tak
     process.end()
     (orders,) = [load for load in published.loads if load.table_name == "dwh.fact_order_item"]
     assert orders.rows_inserted == 2
-    assert shop.capture().changes() == {}
+    assert captured.capture().changes() == {}
 
 
 def test_a_backlog_is_read_once_also_while_an_old_transaction_is_open(shop: Pipeline) -> None:
@@ -966,31 +967,29 @@ def test_in_one_cluster_with_its_warehouse_live_is_not_woken_by_its_own_writes(s
     follower._record_stop()
 
 
-def test_live_forgets_what_a_run_claims_that_died_before_it_verified(shop: Pipeline) -> None:
-    shop.capture()
-    with pytest.raises(KeyboardInterrupt), start_run(shop.warehouse_url, flow="ingest-shop") as run:
-        publish(run, stage(run, shop.source, shop.shop_url, threshold=CONFIRMED, full_refresh=True))
+def test_live_forgets_what_a_run_claims_that_died_before_it_verified(captured: Pipeline) -> None:
+    with pytest.raises(KeyboardInterrupt), start_run(captured.warehouse_url, flow="ingest-shop") as run:
+        publish(run, stage(run, captured.source, captured.shop_url, threshold=CONFIRMED, full_refresh=True))
         raise KeyboardInterrupt
-    new_orders(shop, 960)
-    with live(shop) as process:
+    new_orders(captured, 960)
+    with live(captured) as process:
         process.wait("select from dwh.fact_order_item where order_id = '960'")
-    assert shop.rows(
+    assert captured.rows(
         "select count(*) from audit.watermark where source = 'shop' and complete_at <> 'epoch' "
         "and table_name in ('sales_order', 'order_item')"
     ) == [(0,)]
-    assert shop.capture().verifications
+    assert captured.capture().verifications
 
 
-def test_live_that_has_nothing_to_do_marks_runs_that_were_killed(shop: Pipeline) -> None:
-    shop.capture()
+def test_live_that_has_nothing_to_do_marks_runs_that_were_killed(captured: Pipeline) -> None:
     dead = """
         insert into audit.run (flow, launched_by, code_version, parameters, host, pid, status)
         values ('live-shop', 'me', '1', '{}', 'here', 1, 'running') returning run_id
     """
-    ((run_id,),) = shop.rows(dead)
-    with live(shop) as process:
+    ((run_id,),) = captured.rows(dead)
+    with live(captured) as process:
         process.wait(f"select from audit.run where run_id = {run_id} and status = 'crashed'")
-    assert shop.rows("select count(*) from audit.run where run_id > %s", run_id) == [(0,)]
+    assert captured.rows("select count(*) from audit.run where run_id > %s", run_id) == [(0,)]
 
 
 def many_orders(pipeline: Pipeline, first: int, last: int) -> None:
@@ -1096,34 +1095,34 @@ def test_the_thousandth_batch_of_a_run_reads_no_more_than_the_third(shop: Pipeli
     assert shop.capture().changes() == {}
 
 
-def test_migrations_that_wait_are_named_and_live_goes_on_after_them(shop: Pipeline) -> None:
-    shop.capture()
-    shop.warehouse.execute("update alembic_version set version_num = '0001'")
-    first = last_run(shop)
-    with live(shop) as process:
-        new_orders(shop, 985)
+def test_migrations_that_wait_are_named_and_live_goes_on_after_them(captured: Pipeline) -> None:
+    captured.warehouse.execute("update alembic_version set version_num = '0001'")
+    first = last_run(captured)
+    with live(captured) as process:
+        new_orders(captured, 985)
         wait_until(lambda: any("dwh migrate" in line for line in process.lines), process)
         process.wait("select from audit.live where state = 'waiting' and reason like '%%dwh migrate%%'")
-        shop.warehouse.execute("update alembic_version set version_num = %s", [newest()])
+        captured.warehouse.execute("update alembic_version set version_num = %s", [newest()])
         process.wait("select from dwh.fact_order_item where order_id = '985'")
-    assert [status for _, status in statuses(shop, first)][-1] == "succeeded"
-    assert shop.capture().changes() == {}
+    assert [status for _, status in statuses(captured, first)][-1] == "succeeded"
+    assert captured.capture().changes() == {}
 
 
-def test_live_publishes_no_batch_more_once_a_newer_release_has_migrated_the_warehouse(shop: Pipeline) -> None:
-    shop.capture()
-    first = last_run(shop)
-    with live(shop) as process:
-        new_orders(shop, 983)
+def test_live_publishes_no_batch_more_once_a_newer_release_has_migrated_the_warehouse(
+    captured: Pipeline,
+) -> None:
+    first = last_run(captured)
+    with live(captured) as process:
+        new_orders(captured, 983)
         process.wait("select from dwh.fact_order_item where order_id = '983'")
-        shop.warehouse.execute("update alembic_version set version_num = '9999'")
-        new_orders(shop, 984)
+        captured.warehouse.execute("update alembic_version set version_num = '9999'")
+        new_orders(captured, 984)
         process.wait("select from audit.live where state = 'waiting' and reason like '%%revision 9999%%'")
-        assert shop.rows("select order_id from dwh.fact_order_item where order_id = '984'") == []
-        shop.warehouse.execute("update alembic_version set version_num = %s", [newest()])
+        assert captured.rows("select order_id from dwh.fact_order_item where order_id = '984'") == []
+        captured.warehouse.execute("update alembic_version set version_num = %s", [newest()])
         process.wait("select from dwh.fact_order_item where order_id = '984'")
-    assert [status for _, status in statuses(shop, first)] == ["succeeded", "failed", "succeeded"]
-    assert shop.capture().changes() == {}
+    assert [status for _, status in statuses(captured, first)] == ["succeeded", "failed", "succeeded"]
+    assert captured.capture().changes() == {}
 
 
 def test_batches_of_live_are_in_the_archive_and_rebuild_every_mirror_and_dimension(

@@ -74,14 +74,12 @@ def test_marts_that_are_computed_whole_are_analyzed_before_others_join_them(shop
     assert {*filled} <= analyzed(shop, "mart")
 
 
-def test_mart_that_was_emptied_is_filled_by_the_next_refresh(shop: Pipeline) -> None:
-    shop.order(1, "2024-03-10")
-    shop.capture()
-    refresh(shop)
+def test_mart_that_was_emptied_is_filled_by_the_next_refresh(sale: Pipeline) -> None:
+    refresh(sale)
 
     def filled() -> dict[str, list[Row]]:
         rows = {
-            mart.name: shop.rows(f"select * from mart.{mart.name} order by 1, 2, 3")
+            mart.name: sale.rows(f"select * from mart.{mart.name} order by 1, 2, 3")
             for mart in stored_marts()
         }
         return {name: found for name, found in rows.items() if found}
@@ -89,21 +87,19 @@ def test_mart_that_was_emptied_is_filled_by_the_next_refresh(shop: Pipeline) -> 
     before = filled()
     assert {mart.name for mart in stored_marts() if mart.dataset == "sales"} <= before.keys()
     assert "best_products_by_country" in before
-    shop.warehouse.execute(f"truncate {', '.join(f'mart.{name}' for name in before)}".encode())
-    refresh(shop)
+    sale.warehouse.execute(f"truncate {', '.join(f'mart.{name}' for name in before)}".encode())
+    refresh(sale)
     assert filled() == before
 
 
-def test_mart_of_days_that_was_emptied_has_all_days_after_a_refresh_of_live(shop: Pipeline) -> None:
-    shop.order(1, "2024-03-10")
-    shop.capture()
-    refresh(shop)
-    shop.warehouse.execute("truncate mart.sales_by_day")
-    shop.order(2, "2024-03-11")
-    shop.capture()
-    with start_run(shop.warehouse_url, flow="live") as run:
-        assert "sales_by_day" in marts.refresh_days(shop.warehouse, run.run_id)
-    assert shop.rows("select ordered_date::text, order_count from mart.sales_by_day order by 1") == [
+def test_mart_of_days_that_was_emptied_has_all_days_after_a_refresh_of_live(sale: Pipeline) -> None:
+    refresh(sale)
+    sale.warehouse.execute("truncate mart.sales_by_day")
+    sale.order(2, "2024-03-11")
+    sale.capture()
+    with start_run(sale.warehouse_url, flow="live") as run:
+        assert "sales_by_day" in marts.refresh_days(sale.warehouse, run.run_id)
+    assert sale.rows("select ordered_date::text, order_count from mart.sales_by_day order by 1") == [
         ("2024-03-10", 1),
         ("2024-03-11", 1),
     ]
@@ -206,44 +202,40 @@ def test_orders_that_name_no_customer_are_sales_and_not_one_customers(shop: Pipe
 
 @pytest.mark.each_major
 def test_marts_by_customer_and_product_follow_an_undo_that_deletes_the_versions_their_sales_named(
-    shop: Pipeline,
+    sale: Pipeline,
 ) -> None:
-    shop.order(1, "2024-03-10")
-    shop.capture()
-    refresh(shop)
+    refresh(sale)
     names = [mart.name for mart in stored_marts() if mart.follows in ("customer_id", "product_id")]
 
     def content() -> dict[str, list[Row]]:
-        return {name: sorted(shop.rows(f"select one::text from mart.{name} as one")) for name in names}
+        return {name: sorted(sale.rows(f"select one::text from mart.{name} as one")) for name in names}
 
     before = content()
-    shop.insert("customer", id=2, name="Bea", document_number="20999")
-    shop.do(
+    sale.insert("customer", id=2, name="Bea", document_number="20999")
+    sale.do(
         "update customer set country = 'UY', updated_at = '2024-04-01' where id = 1",
         "update product set price = 120, updated_at = '2024-04-01' where id = 1",
     )
     for order, customer in ((2, 1), (3, 2)):
-        shop.order(order, "2024-04-10", customer_id=customer)
-    changed = shop.capture()
-    refresh(shop)
+        sale.order(order, "2024-04-10", customer_id=customer)
+    changed = sale.capture()
+    refresh(sale)
     assert all(content()[name] != before[name] for name in names)
-    with start_run(shop.warehouse_url, flow=FLOW) as run:
+    with start_run(sale.warehouse_url, flow=FLOW) as run:
         undo(run, changed.run_id)
-    refresh(shop)
+    refresh(sale)
     assert content() == before
 
 
-def test_a_sale_bears_the_names_of_its_day(shop: Pipeline) -> None:
-    shop.order(1, "2024-03-10")
-    shop.capture()
-    shop.do(
+def test_a_sale_bears_the_names_of_its_day(sale: Pipeline) -> None:
+    sale.do(
         "update customer set name = 'Ana Paz', country = 'CL', updated_at = '2024-05-01'",
         "update category set name = 'Hardware', updated_at = '2024-05-01'",
     )
-    shop.insert("promotion")
-    shop.order(2, "2024-06-10", {"promotion_id": 1})
-    shop.capture()
-    assert shop.rows(
+    sale.insert("promotion")
+    sale.order(2, "2024-06-10", {"promotion_id": 1})
+    sale.capture()
+    assert sale.rows(
         """
         select order_id, ordered_month::text, customer_name, customer_country, product_name, category, brand,
             company_name, promotion_name, payment_method_name, distribution_center_name, net_amount::int, currency
@@ -284,20 +276,18 @@ def test_a_sale_bears_the_names_of_its_day(shop: Pipeline) -> None:
 
 
 @pytest.mark.each_major
-def test_refresh_does_not_lock_readers_out_and_is_on_record(shop: Pipeline) -> None:
-    shop.order(1, "2024-03-10")
-    shop.capture()
-    with psycopg.connect(shop.warehouse_url) as reader:
+def test_refresh_does_not_lock_readers_out_and_is_on_record(sale: Pipeline) -> None:
+    with psycopg.connect(sale.warehouse_url) as reader:
         assert reader.execute("select count(*) from mart.sales_by_month").fetchone() == (0,)
-        run = refresh(shop)
+        run = refresh(sale)
         assert reader.execute("select count(*) from mart.sales_by_month").fetchone() == (1,)
-    assert shop.rows(
+    assert sale.rows(
         "select source, table_name, rows_read from audit.load where run_id = %s"
         " and table_name in ('mart.sales_by_day', 'mart.purchase_funnel') order by table_name",
         run.run_id,
     ) == [("mart", "mart.purchase_funnel", 4), ("mart", "mart.sales_by_day", 1)]
-    refresh(shop)
-    assert shop.rows("select count(*) from mart.sales_by_month") == [(1,)]
+    refresh(sale)
+    assert sale.rows("select count(*) from mart.sales_by_month") == [(1,)]
 
 
 def calendar_marts_of(pipeline: Pipeline, run: Run) -> set[str]:
@@ -343,15 +333,13 @@ def test_marts_of_the_calendar_are_computed_once_a_day_and_for_newer_sales(shop:
     assert calendar_marts_of(shop, refresh(shop)) == idle
 
 
-def test_marts_of_the_calendar_follow_the_first_requests_of_a_day(shop: Pipeline) -> None:
-    shop.order(1, "2024-03-10")
-    shop.capture()
-    refresh(shop)
-    shop.warehouse.execute(
+def test_marts_of_the_calendar_follow_the_first_requests_of_a_day(sale: Pipeline) -> None:
+    refresh(sale)
+    sale.warehouse.execute(
         "insert into mart.interactions_by_day (request_date, action, interaction_count) "
         "values ('2024-03-10', 'view', 1)"
     )
-    assert "mart.purchase_funnel" in calendar_marts_of(shop, refresh(shop))
+    assert "mart.purchase_funnel" in calendar_marts_of(sale, refresh(sale))
 
 
 def test_marts_of_yesterday_are_stale_and_not_different_for_a_source_without_sales(shop: Pipeline) -> None:
@@ -407,18 +395,16 @@ def test_job_run_counts_what_came_in_once(shop: Pipeline) -> None:
     ]
 
 
-def test_freshness_distinguishes_unchanged_tables_from_those_not_read(shop: Pipeline) -> None:
-    shop.order(1, "2024-03-10")
-    shop.capture()
-    shop.do("update customer set state = 'Jujuy'")
-    shop.capture()
+def test_freshness_distinguishes_unchanged_tables_from_those_not_read(sale: Pipeline) -> None:
+    sale.do("update customer set state = 'Jujuy'")
+    sale.capture()
     last_load, first_load = (
-        shop.rows("select max(loaded_at), min(loaded_at) from audit.load where run_id = %s", run.run_id)[0]
-        for run in reversed(shop.runs)
+        sale.rows("select max(loaded_at), min(loaded_at) from audit.load where run_id = %s", run.run_id)[0]
+        for run in reversed(sale.runs)
     )
     found = {
         table: (complete_at, changed_at)
-        for table, complete_at, changed_at in shop.rows(
+        for table, complete_at, changed_at in sale.rows(
             "select table_name, complete_at, changed_at from mart.table_freshness where source = 'shop'"
         )
     }
@@ -454,12 +440,10 @@ def test_quality_shows_the_last_verdict_and_the_rows_that_wait(shop: Pipeline) -
     ]
 
 
-def test_proof_shows_the_last_verdict_of_each_table(shop: Pipeline) -> None:
-    shop.order(1, "2024-03-10")
-    shop.capture()
-    shop.order(2, "2024-03-11")
-    shop.capture()
-    assert shop.rows(
+def test_proof_shows_the_last_verdict_of_each_table(sale: Pipeline) -> None:
+    sale.order(2, "2024-03-11")
+    sale.capture()
+    assert sale.rows(
         """
         select table_name, verdict, rows_source, rows_mirror, run_id from mart.capture_verification
         where table_name in ('order_item', 'company') order by table_name

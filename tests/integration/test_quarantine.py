@@ -203,28 +203,24 @@ def test_quarantined_line_that_is_deleted_is_done_with(shop: Pipeline) -> None:
     assert shop.facts() == [("1", "2")]
 
 
-def test_published_line_that_goes_bad_keeps_its_last_good_state_until_it_is_corrected(shop: Pipeline) -> None:
-    shop.order(1, "2024-03-10")
-    shop.capture()
-    shop.do("update order_item set quantity = 0")
-    shop.capture()
-    assert shop.facts("fact.quantity::int") == [("1", "1", 2)]
-    assert [(entry[0], entry[2]) for entry in shop.quarantined()] == [(["1", "1"], None)]
-    shop.do("update order_item set quantity = 5")
-    shop.capture()
-    assert shop.facts("fact.quantity::int") == [("1", "1", 5)]
-    assert [entry[2] for entry in shop.quarantined()] == ["released"]
+def test_published_line_that_goes_bad_keeps_its_last_good_state_until_it_is_corrected(sale: Pipeline) -> None:
+    sale.do("update order_item set quantity = 0")
+    sale.capture()
+    assert sale.facts("fact.quantity::int") == [("1", "1", 2)]
+    assert [(entry[0], entry[2]) for entry in sale.quarantined()] == [(["1", "1"], None)]
+    sale.do("update order_item set quantity = 5")
+    sale.capture()
+    assert sale.facts("fact.quantity::int") == [("1", "1", 5)]
+    assert [entry[2] for entry in sale.quarantined()] == ["released"]
 
 
-def test_published_line_that_goes_bad_and_is_deleted_leaves_the_facts(shop: Pipeline) -> None:
-    shop.order(1, "2024-03-10")
-    shop.capture()
-    shop.do("update order_item set status = 'lost'")
-    shop.capture()
-    shop.do("delete from order_item")
-    shop.capture()
-    assert shop.facts() == []
-    assert [entry[2] for entry in shop.quarantined()] == ["deleted"]
+def test_published_line_that_goes_bad_and_is_deleted_leaves_the_facts(sale: Pipeline) -> None:
+    sale.do("update order_item set status = 'lost'")
+    sale.capture()
+    sale.do("delete from order_item")
+    sale.capture()
+    assert sale.facts() == []
+    assert [entry[2] for entry in sale.quarantined()] == ["deleted"]
 
 
 @pytest.mark.parametrize("ending", ["mended", "deleted", "the order is deleted"])

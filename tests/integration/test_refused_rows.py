@@ -200,30 +200,28 @@ def test_refused_member_that_is_deleted_is_done_with(shop: Pipeline) -> None:
     assert differences(shop) == {}
 
 
-def test_undo_and_dry_run_treat_refused_members_as_any_other_row(shop: Pipeline) -> None:
-    shop.order(1, "2024-03-10")
-    shop.capture()
-    before = everything(shop)
-    shop.do("update product set price = -5")
-    shop.insert("product", id=2, name=" ")
-    dry, found = dry_run(shop)
+def test_undo_and_dry_run_treat_refused_members_as_any_other_row(sale: Pipeline) -> None:
+    before = everything(sale)
+    sale.do("update product set price = -5")
+    sale.insert("product", id=2, name=" ")
+    dry, found = dry_run(sale)
     assert sorted(
         (one.table_name, one.row_key, one.changes) for one in found if one.operation == "quarantine"
     ) == [
         ("audit.quarantine (product)", ("1",), "price is negative"),
         ("audit.quarantine (product)", ("2",), "name is blank"),
     ]
-    assert everything(shop) == before
-    run = shop.capture()
+    assert everything(sale) == before
+    run = sale.capture()
     assert run.changes() == dry.changes()
-    take_back(shop, run.run_id)
-    assert everything(shop) == before
-    shop.capture()
-    assert shop.rows(WAITING) == [
+    take_back(sale, run.run_id)
+    assert everything(sale) == before
+    sale.capture()
+    assert sale.rows(WAITING) == [
         ("product", ["1"], ["price is negative"], None),
         ("product", ["2"], ["name is blank"], None),
     ]
-    assert products(shop) == [("1", "Hammer", 100, False, "ever", "now")]
+    assert products(sale) == [("1", "Hammer", 100, False, "ever", "now")]
 
 
 def test_reconcile_restores_the_entries_of_refused_members(shop: Pipeline) -> None:

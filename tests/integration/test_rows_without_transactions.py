@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.integration.conftest import CopyOf
 from tests.integration.test_capture import in_mirror, in_source, last, only
 from tests.pipeline import Pipeline, content
 from warehouse.errors import DeleteThresholdExceeded, SourceError
@@ -11,15 +12,19 @@ from warehouse.extract.limits import ReadLimits
 from warehouse.sources.source import Source
 
 
-@pytest.fixture
-def loaded(shop: Pipeline) -> Pipeline:
-    """Twenty orders of one line, captured; everything in it is older than the next snapshot."""
+def sell_and_capture(shop: Pipeline) -> None:
+    """Insert twenty orders, and capture them twice."""
     for number in range(1, 21):
         shop.order(number, "2024-03-10")
     shop.capture()
     shop.await_open_transactions()
     shop.capture()
-    return shop
+
+
+@pytest.fixture
+def loaded(copy_of: CopyOf) -> Pipeline:
+    """Twenty orders of one line, captured; everything in it is older than the next snapshot."""
+    return copy_of(sell_and_capture)
 
 
 def swap(pipeline: Pipeline, table: str, *changes: str) -> None:

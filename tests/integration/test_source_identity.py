@@ -7,19 +7,24 @@ import pytest
 from psycopg import sql
 
 from stack.postgres import EmbeddedPostgres
+from tests.integration.conftest import CopyOf
 from tests.pipeline import Pipeline, content
 from warehouse.errors import DeleteThresholdExceeded, SourceChanged, SourceError
 from warehouse.reconcile.reconcile import reconcile_source
 from warehouse.runs.audit import start_run
 
 
-@pytest.fixture
-def loaded(shop: Pipeline) -> Pipeline:
-    """Twenty orders of one line, captured."""
+def sell_and_capture(shop: Pipeline) -> None:
+    """Insert twenty orders, and capture them."""
     for number in range(1, 21):
         shop.order(number, "2024-03-10")
     shop.capture()
-    return shop
+
+
+@pytest.fixture
+def loaded(copy_of: CopyOf) -> Pipeline:
+    """Twenty orders of one line, captured."""
+    return copy_of(sell_and_capture)
 
 
 @pytest.fixture

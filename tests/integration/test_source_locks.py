@@ -15,11 +15,9 @@ from warehouse.runs.audit import start_run
 
 
 @pytest.fixture
-def loaded(shop: Pipeline) -> Pipeline:
+def loaded(sale: Pipeline) -> Pipeline:
     """A shop, captured once."""
-    shop.order(1, "2024-03-10")
-    shop.capture()
-    return shop
+    return sale
 
 
 def locker(pipeline: Pipeline, *statements: str) -> psycopg.Connection:

@@ -154,12 +154,11 @@ def test_runs_are_undone_one_after_the_other_backwards(shop: Pipeline) -> None:
     assert shop.versions("company", "name")[-1][1] == "Three"
 
 
-def test_what_cannot_be_undone_is_refused_with_the_reason(shop: Pipeline) -> None:
-    shop.capture()
-    take_back(shop, 1)
+def test_what_cannot_be_undone_is_refused_with_the_reason(captured: Pipeline) -> None:
+    take_back(captured, 1)
     with (
-        start_run(shop.warehouse_url, flow="daily-warehouse") as outer,
-        start_run(shop.warehouse_url, flow="refresh-marts", parent_run_id=outer.run_id),
+        start_run(captured.warehouse_url, flow="daily-warehouse") as outer,
+        start_run(captured.warehouse_url, flow="refresh-marts", parent_run_id=outer.run_id),
     ):
         pass
     reasons = {
@@ -170,15 +169,15 @@ def test_what_cannot_be_undone_is_refused_with_the_reason(shop: Pipeline) -> Non
     }
     for run_id, reason in reasons.items():
         with pytest.raises(UndoRefused) as refused:
-            take_back(shop, run_id)
+            take_back(captured, run_id)
         assert refused.value.what.startswith(reason) and refused.value.exit_code == 2
     with pytest.raises(UndoRefused, match="Its steps are runs of their own: 4"):
-        take_back(shop, 3)
-    shop.capture()
-    run_id = shop.runs[-1].run_id
-    shop.warehouse.execute("update audit.run set pruned_at = now() where run_id = %s", [run_id])
+        take_back(captured, 3)
+    captured.capture()
+    run_id = captured.runs[-1].run_id
+    captured.warehouse.execute("update audit.run set pruned_at = now() where run_id = %s", [run_id])
     with pytest.raises(UndoRefused, match=f"Run {run_id} .* can no longer be undone"):
-        take_back(shop, run_id)
+        take_back(captured, run_id)
 
 
 def test_rows_that_were_changed_by_hand_since_are_not_taken_back_unasked(shop: Pipeline) -> None:
@@ -195,49 +194,45 @@ def test_rows_that_were_changed_by_hand_since_are_not_taken_back_unasked(shop: P
     assert everything(shop) == empty
 
 
-def test_repair_that_repaired_the_star_alone_is_a_later_run(shop: Pipeline) -> None:
-    shop.order(1, "2024-03-10")
-    shop.capture()
-    before = everything(shop)
-    shop.insert("customer", id=2)
-    shop.order(2, "2024-03-11", customer_id=2)
-    shop.capture()
-    shop.warehouse.execute(
+def test_repair_that_repaired_the_star_alone_is_a_later_run(sale: Pipeline) -> None:
+    before = everything(sale)
+    sale.insert("customer", id=2)
+    sale.order(2, "2024-03-11", customer_id=2)
+    sale.capture()
+    sale.warehouse.execute(
         "update dwh.fact_order_item set quantity = 7 where order_id = '2'; "
         "update dwh.dim_customer set state = 'By hand' where customer_id = '2'"
     )
-    with start_run(shop.warehouse_url, flow="reconcile") as run:
-        verdicts = reconcile_source(run, shop.source, shop.shop_url, repair=True)
+    with start_run(sale.warehouse_url, flow="reconcile") as run:
+        verdicts = reconcile_source(run, sale.source, sale.shop_url, repair=True)
     assert {"dwh.fact_order_item", "dwh.dim_customer"} <= {v.table_name for v in verdicts if v.rows_repaired}
-    assert lock_of(shop.warehouse, run.run_id) == lock_of(shop.warehouse, 2) == "source shop"
-    state = everything(shop)
+    assert lock_of(sale.warehouse, run.run_id) == lock_of(sale.warehouse, 2) == "source shop"
+    state = everything(sale)
     with pytest.raises(UndoBlocked, match=r"run 3 \(reconcile"):
-        take_back(shop, 2)
-    assert everything(shop) == state
-    assert take_back(shop, 2, cascade=True).run_ids == [3, 2]
-    assert everything(shop) == before
+        take_back(sale, 2)
+    assert everything(sale) == state
+    assert take_back(sale, 2, cascade=True).run_ids == [3, 2]
+    assert everything(sale) == before
 
 
-def test_repair_of_several_sources_at_once_is_not_undone(shop: Pipeline) -> None:
-    shop.capture()
-    with start_run(shop.warehouse_url, flow="reconcile") as run:
+def test_repair_of_several_sources_at_once_is_not_undone(captured: Pipeline) -> None:
+    with start_run(captured.warehouse_url, flow="reconcile") as run:
         for source in ("northwind", "shop"):
-            record_load(shop.warehouse, run.run_id, Load(source, "dwh.dim_customer", rows_updated=1))
+            record_load(captured.warehouse, run.run_id, Load(source, "dwh.dim_customer", rows_updated=1))
     with pytest.raises(UndoRefused, match="loaded rows of 2 sources"):
-        take_back(shop, 2)
+        take_back(captured, 2)
     with pytest.raises(UndoRefused, match=r"Run 2 .* loaded rows of 2 sources"):
-        take_back(shop, 1, cascade=True)
+        take_back(captured, 1, cascade=True)
 
 
 def test_backfill_of_all_sources_that_changed_nothing_of_one_keeps_no_run_of_it_from_an_undo(
-    shop: Pipeline,
+    captured: Pipeline,
 ) -> None:
-    shop.capture()
-    with start_run(shop.warehouse_url, flow="backfill") as run:
-        record_load(shop.warehouse, run.run_id, Load("northwind", "dwh.fact_order_item", rows_updated=1))
-        record_load(shop.warehouse, run.run_id, Load("shop", "dwh.fact_order_item", rows_read=7))
-    assert take_back(shop, 1).run_ids == [1]
-    assert shop.rows("select run_id, status from audit.run where run_id < 3 order by run_id") == [
+    with start_run(captured.warehouse_url, flow="backfill") as run:
+        record_load(captured.warehouse, run.run_id, Load("northwind", "dwh.fact_order_item", rows_updated=1))
+        record_load(captured.warehouse, run.run_id, Load("shop", "dwh.fact_order_item", rows_read=7))
+    assert take_back(captured, 1).run_ids == [1]
+    assert captured.rows("select run_id, status from audit.run where run_id < 3 order by run_id") == [
         (1, "undone"),
         (2, "succeeded"),
     ]
@@ -327,31 +322,29 @@ def test_run_that_lost_a_column_of_its_mirror_cannot_be_undone(shop: Pipeline) -
         take_back(shop, 2)
 
 
-def test_undo_that_is_killed_has_changed_nothing(shop: Pipeline) -> None:
-    shop.capture()
-    before = everything(shop)
+def test_undo_that_is_killed_has_changed_nothing(captured: Pipeline) -> None:
+    before = everything(captured)
     child = os.fork()
     if not child:
         try:
             # Everything is put back by then, and nothing committed.
             warehouse.undo.undo.record_load = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-            take_back(shop, 1)
+            take_back(captured, 1)
         finally:
             os._exit(0)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status)
-    assert everything(shop) == before
-    assert take_back(shop, 1).run_ids == [1]
-    assert [status for _, status, _ in shop.run_states()] == ["undone", "crashed", "succeeded"]
+    assert everything(captured) == before
+    assert take_back(captured, 1).run_ids == [1]
+    assert [status for _, status, _ in captured.run_states()] == ["undone", "crashed", "succeeded"]
 
 
-def test_two_undos_at_once_undo_once(shop: Pipeline) -> None:
-    shop.capture()
+def test_two_undos_at_once_undo_once(captured: Pipeline) -> None:
     ends: list[object] = []
 
     def try_it() -> None:
         try:
-            ends.append(take_back(shop, 1).run_ids[0])
+            ends.append(take_back(captured, 1).run_ids[0])
         except UndoRefused as refused:
             ends.append(refused.what.split(",")[0])
 

@@ -5,6 +5,7 @@ import threading
 import psycopg
 import pytest
 
+from tests.integration.conftest import CopyOf
 from tests.pipeline import CONFIRMED, Pipeline, content
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock, transaction_lock
@@ -15,15 +16,19 @@ from warehouse.load.publish import publish
 from warehouse.runs.audit import start_run
 
 
-@pytest.fixture
-def loaded(shop: Pipeline) -> Pipeline:
-    """Three customers and two orders, captured."""
+def sell_and_capture(shop: Pipeline) -> None:
+    """Insert three customers and two orders, and capture them."""
     for number in (2, 3):
         shop.insert("customer", id=number, updated_at=f"2024-02-0{number}")
     shop.order(1, "2024-03-10")
     shop.order(2, "2024-03-11", {"updated_at": "2024-03-11"})
     shop.capture()
-    return shop
+
+
+@pytest.fixture
+def loaded(copy_of: CopyOf) -> Pipeline:
+    """Three customers and two orders, captured."""
+    return copy_of(sell_and_capture)
 
 
 @pytest.mark.parametrize(

@@ -57,10 +57,9 @@ def release_after(condition: Callable[[], object], connection: psycopg.Connectio
 
 
 @pytest.fixture
-def loaded(shop: Pipeline) -> Pipeline:
-    shop.order(1, "2024-03-10")
-    shop.capture()
-    return shop
+def loaded(sale: Pipeline) -> Pipeline:
+    """A shop, captured once."""
+    return sale
 
 
 @pytest.mark.parametrize("lock", [LOCK, "update dwh.dim_customer set name = 'x'"])
