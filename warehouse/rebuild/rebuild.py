@@ -340,8 +340,8 @@ class _Rebuild:
             )
             if not self._writer.execute(rows, [source]).rowcount:
                 self._progress(
-                    f"{name}: the rows of '{source}' are not computed again, since no such source is declared any more; "
-                    f"put its folder back into DWH_SOURCES, then `dwh rebuild {name}`"
+                    f"{name}: the rows of '{source}' are not computed again, since no such source is declared any "
+                    f"more: put its folder back into DWH_SOURCES, then `dwh rebuild {name}`"
                 )
 
     def _tell_lost_states(self, facts: set[str]) -> None:
