@@ -150,7 +150,8 @@ def orders(
     Examples: `dwh generate orders`, `dwh generate orders --days 7`
     """
     from flows.databases import shop_url
-    from generators.orders import DAILY, FIRST, buyers_and_articles, generate
+    from generators.feed_files import DAILY, FIRST
+    from generators.orders import buyers_and_articles, generate
     from warehouse.settings import Settings
 
     settings = Settings.load()
@@ -187,7 +188,8 @@ def companies(
 
     Examples: `dwh generate companies`, `dwh generate companies --days 7`
     """
-    from generators.companies import DAILY, FIRST, generate
+    from generators.companies import generate
+    from generators.feed_files import DAILY, FIRST
     from warehouse.settings import Settings
 
     folder = feed_landing(Settings.load(), "companies")
@@ -221,7 +223,8 @@ def leads(
     Examples: `dwh generate leads`, `dwh generate leads --days 7`
     """
     from flows.databases import shop_url
-    from generators.leads import DAILY, FIRST, contacts_of, generate
+    from generators.feed_files import DAILY, FIRST
+    from generators.leads import contacts_of, generate
     from warehouse.settings import Settings
 
     settings = Settings.load()

@@ -7,10 +7,8 @@ from collections import Counter
 from datetime import date
 from pathlib import Path
 
-from generators.errors import GeneratorError
-from generators.feed_files import FileCounts, days_until, write_file
+from generators.feed_files import FIRST, FileCounts, check_request, days_until, write_file
 
-FIRST, DAILY = 5000, 2000
 HEADER = ("Tax number", "Company name", "Country", "Updated")
 COUNTRIES = ("AR", "BR", "CL", "US", "DE", "FR", "PT")
 # Rows with these are not loaded.
@@ -34,11 +32,7 @@ def generate(
     Raises:
         GeneratorError: a number is out of range.
     """
-    if rows < 0 or days < 1 or not 0 <= defects <= 1:
-        raise GeneratorError(
-            f"Cannot write {rows} companies on {days} days with a share of {defects} broken ones.",
-            "Ask for 0 or more companies, 1 or more days, and a share from 0 to 1.",
-        )
+    check_request("companies", rows, days, defects)
     names, counts = [], Counter[str]()
     for day in days_until(until, days):
         rng = random.Random(f"companies {seed} {day}")

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+from generators.errors import GeneratorError
+
+# Records of a feed's first file, and of each further day.
+FIRST, DAILY = 5000, 2000
+
 
 @dataclass(frozen=True)
 class FileCounts:
@@ -14,6 +19,19 @@ class FileCounts:
     files: tuple[str, ...]
     rows: int
     defects: Mapping[str, int]
+
+
+def check_request(what: str, number: int, days: int, defects: float) -> None:
+    """Check how many lines or records are to be written, for how many days, and the share of broken ones.
+
+    Raises:
+        GeneratorError: one of them is out of range.
+    """
+    if number < 0 or days < 1 or not 0 <= defects <= 1:
+        raise GeneratorError(
+            f"Cannot write {number} {what} on {days} days with a share of {defects} broken ones.",
+            f"Ask for 0 or more {what}, 1 or more days, and a share from 0 to 1.",
+        )
 
 
 def days_until(until: date | None, days: int) -> Iterator[date]:

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
-from generators.errors import GeneratorError
-from generators.feed_files import FileCounts, days_until, write_file
+from generators.feed_files import FIRST, FileCounts, check_request, days_until, write_file
 from generators.shop.database import connect
 
-FIRST, DAILY = 5000, 2000
 HEADER = ("Lead ID", "Full name", "Company", "E-mail", "Country", "Interested in", "Source", "Created")
 SOURCES = ("fair", "newsletter", "webinar", "partner", "search ads", "social ads")
 COUNTRIES = ("AR", "BR", "CL", "US", "DE", "FR", "PT")
@@ -57,11 +55,7 @@ def generate(
     Raises:
         GeneratorError: a number is out of range.
     """
-    if rows < 0 or days < 1 or not 0 <= defects <= 1:
-        raise GeneratorError(
-            f"Cannot write {rows} leads on {days} days with a share of {defects} broken ones.",
-            "Ask for 0 or more leads, 1 or more days, and a share from 0 to 1.",
-        )
+    check_request("leads", rows, days, defects)
     names, counts = [], Counter[str]()
     for day in days_until(until, days):
         rng = random.Random(f"leads {seed} {day}")

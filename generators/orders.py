@@ -9,15 +9,12 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
-from generators.errors import GeneratorError
-from generators.feed_files import days_until, write_file
+from generators.feed_files import FIRST, check_request, days_until, write_file
 from generators.leads import lead_id
 from generators.shop.database import connect
 
 Order = dict[str, Any]
 STATUSES = ("pending", "processing", "shipped", "complete", "complete", "complete", "cancelled")
-# Orders of the first file, and of each further day.
-FIRST, DAILY = 5000, 2000
 
 
 @dataclass(frozen=True)
@@ -68,11 +65,7 @@ def generate(
     Raises:
         GeneratorError: a number is out of range.
     """
-    if orders < 0 or days < 1 or not 0 <= defects <= 1:
-        raise GeneratorError(
-            f"Cannot write {orders} orders on {days} days with a share of {defects} broken ones.",
-            "Ask for 0 or more orders, 1 or more days, and a share from 0 to 1.",
-        )
+    check_request("orders", orders, days, defects)
     buyers, articles = buyers or _buyers(seed), articles or _articles(seed)
     names, items, counts = [], 0, Counter[str]()
     for day in days_until(until, days):

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from generators.errors import GeneratorError
+from generators.feed_files import check_request, days_until
 from generators.weblogs.bad_lines import break_lines
 from generators.weblogs.texts import Requests, addresses, requests, user_agents
 from generators.weblogs.visits import (
@@ -75,11 +76,7 @@ def generate(
     Raises:
         GeneratorError: a number is out of range, or a username cannot appear in a log.
     """
-    if lines < 0 or days < 1 or not 0 <= bad_share <= 1:
-        raise GeneratorError(
-            f"Cannot write {lines} lines on {days} days with a share of {bad_share} bad ones.",
-            "Ask for 0 or more lines, 1 or more days, and a share from 0 to 1.",
-        )
+    check_request("lines", lines, days, bad_share)
     odd = next((name for name in usernames if not name or set(name) & set(' "[]\\\n')), None)
     if odd is not None:
         raise GeneratorError(
@@ -87,8 +84,7 @@ def generate(
         )
     started = time.perf_counter()
     made = _Shop(seed, lines, usernames, product_ids)
-    last = until or datetime.now(UTC).date() - timedelta(days=1)
-    dates = [last - timedelta(days=back) for back in reversed(range(days))]
+    dates = list(days_until(until, days))
     folder.mkdir(parents=True, exist_ok=True)
     written: list[tuple[Path, int, int]] = []
     bad: Counter[str] = Counter()
