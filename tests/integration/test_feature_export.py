@@ -1,10 +1,12 @@
 """Features for model training: Parquet with a data dictionary, and clusters that are the same every time."""
 
 import json
+import warnings
 from datetime import date
 from pathlib import Path
 
 import pandas as pd
+import psycopg
 import pytest
 
 from tests.marts import MartWorld
@@ -54,5 +56,13 @@ def test_clusters_of_one_customer_are_drawn_and_a_picture_of_another_kind_is_ref
     picture = tmp_path / "clusters.png"
     assert list(cluster(sold.warehouse_url, picture=picture).customer_count) == [1]
     assert picture.read_bytes().startswith(b"\x89PNG")
+    # Nor do two who are alike make two clusters.
+    with psycopg.connect(sold.warehouse_url) as connection:
+        connection.execute(
+            'insert into mart.customer_feature select (jsonb_populate_record(one, \'{"customer_id": "99"}\')).* '
+            "from mart.customer_feature as one"
+        )
+    with warnings.catch_warnings(action="error"):
+        assert list(cluster(sold.warehouse_url, picture=picture).customer_count) == [2]
     with pytest.raises(SettingsError, match="neither an SVG nor a PNG"):
         cluster(sold.warehouse_url, picture=tmp_path / "clusters.gif")

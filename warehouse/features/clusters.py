@@ -56,7 +56,9 @@ def cluster(
     values = frame[list(MEASURES)].astype("float64")
     values = values.fillna(values.median()).fillna(0)
     scaled = StandardScaler().fit_transform(values)
-    number = min(number, len(frame))
+    # Customers with the same features are in one cluster, however many are asked for.
+    distinct = len(values.drop_duplicates())
+    number = min(number, distinct)
     found = KMeans(n_clusters=number, random_state=seed, n_init=10).fit_predict(scaled)
     summary = values.assign(cluster=found).groupby("cluster").mean()
     summary.insert(0, "customer_count", pd.Series(found).value_counts())
@@ -64,8 +66,8 @@ def cluster(
     names = {old: new for new, old in enumerate(order, 1)}
     summary = summary.loc[order].rename(index=names)
     if picture is not None:
-        # One customer is in the middle of both axes.
-        place = PCA(2, random_state=seed).fit_transform(scaled) if len(scaled) > 1 else scaled[:, :2]
+        # Customers who are all alike are in the middle of both axes.
+        place = PCA(2, random_state=seed).fit_transform(scaled) if distinct > 1 else scaled[:, :2]
         _draw(picture, place, [names[each] for each in found], summary)
     return summary
 
