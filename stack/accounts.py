@@ -18,8 +18,8 @@ ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 class ServerAccount:
     """The account that runs the server: this user (`uid` None), or for root a user without root's privileges.
 
-    `needs_override`: folders on the way are closed to that user, as in a checkout below /root. The server
-    then keeps one of root's capabilities (CAP_DAC_OVERRIDE, which opens files) and none of the others.
+    `needs_override`: that user may not enter some parent folder, as in a checkout below /root. The server then keeps
+    one of root's capabilities (CAP_DAC_OVERRIDE, which opens files) and none of the others.
     """
 
     uid: int | None

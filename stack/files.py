@@ -18,7 +18,7 @@ LOG_BYTES = 20 * 2**20
 
 @contextmanager
 def exclusive(lock: Path) -> Iterator[None]:
-    """Hold a lock file; it is released when the holder ends, however it ends."""
+    """Hold an exclusive lock on a file; the system releases it even if the holder is killed."""
     with lock.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -38,7 +38,7 @@ def write_secret(path: Path, text: str) -> None:
 
 
 def tail(path: Path, begin: int, size: int = 4000) -> str:
-    """The last `size` bytes of a log, from byte `begin` on."""
+    """Return the end of a log: at most `size` bytes, and none before byte `begin`."""
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
         # A log that was rotated meanwhile begins at 0 again.
@@ -54,9 +54,9 @@ def append_secret(path: Path) -> IO[bytes]:
 
 
 def rotate_log(path: Path) -> bool:
-    """Move the content of a long log into another file, while its process goes on writing; returns whether it was long.
+    """Copy a log longer than LOG_BYTES to `.old.log` and truncate it; returns whether it was that long.
 
-    Its process appends, so that it writes on at the new end.
+    Its process may go on writing: it appends, so at the new end.
     """
     if not path.exists() or path.stat().st_size <= LOG_BYTES:
         return False

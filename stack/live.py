@@ -9,12 +9,12 @@ from stack.processes import Service
 
 
 def live(home: Path) -> Service:
-    """The process of a home folder that follows its sources, running or not."""
+    """Return the `dwh live` process of a home folder, running or not."""
     return Service(home.resolve(), "live")
 
 
 def launch_live(home: Path, command: Sequence[str]) -> Service:
-    """Start `command`, which follows the sources, unless it runs."""
+    """Start `command`, which runs `dwh live`, unless the process of this home folder is running."""
     service = live(home)
     service.home.mkdir(parents=True, exist_ok=True)
     with exclusive(service.home / "live.lock"):

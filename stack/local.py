@@ -1,4 +1,4 @@
-"""The local stack as one thing: embedded PostgreSQL with its databases, Prefect server and worker."""
+"""Start, stop and inspect the local stack: embedded PostgreSQL, Prefect server, worker, and `dwh live`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,10 +79,10 @@ def up(
     wait: bool = True,
     progress: Progress = lambda _: None,
 ) -> LocalStack:
-    """Start what does not run yet, the Prefect server first, as it takes longest.
+    """Start what is not running yet, the Prefect server first, since it takes longest.
 
-    `databases` are made in the embedded PostgreSQL; none: it is not started. `wait=False` returns while the
-    Prefect server still starts (`wait_for_server` waits for it); a worker always waits.
+    `databases` are created in the embedded PostgreSQL, which is not started if there are none. `wait=False` returns
+    while the Prefect server is starting (`wait_for_server` waits for it), unless a worker is started, which needs it.
     """
     if server or worker:
         progress("starting Prefect server")

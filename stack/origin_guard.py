@@ -1,4 +1,4 @@
-"""Keep web pages of others away from the local Prefect server: it has no login, and a run can be any command.
+"""Refuse requests of foreign web pages (CSRF, DNS rebinding): the local servers have no login, and run commands.
 
 A browser lets any page send requests to 127.0.0.1. It says in `Origin` which page sent them, and in `Host` by which
 name the server was found; a page cannot change either. CORS settings only keep the page from reading the answer.
@@ -14,12 +14,12 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-# Of the WebSocket protocol: against the server's policy.
+# Close code of the WebSocket protocol (RFC 6455).
 POLICY_VIOLATION = 1008
 
 
 class OriginGuard:
-    """Answers 403 to every request and WebSocket that a page of another origin sends, or that asks for a foreign name.
+    """Answers 403 to requests and WebSockets whose Origin is another site, or whose Host is no loopback name.
 
     Any port of a loopback name is allowed, so that a tunnel (ssh -L) works: origin and host then have the same port.
     """
@@ -28,11 +28,11 @@ class OriginGuard:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what comes from this server's own pages or from no browser."""
+        """Pass on requests of this server's own pages and of programs that are no browsers."""
         if scope["type"] not in ("http", "websocket") or is_allowed(_headers(scope)):
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
-            # Before it is accepted: the handshake is answered with 403.
+            # Closed before it is accepted, so that the server answers the handshake with 403.
             await send({"type": "websocket.close", "code": POLICY_VIOLATION})
         else:
             body = b"This Prefect server answers only its own pages, on this machine.\n"
@@ -42,7 +42,7 @@ class OriginGuard:
 
 
 def is_allowed(headers: dict[str, list[str]]) -> bool:
-    """Whether the host of a request is a loopback name, and its origin, if it has one, the same host."""
+    """Return whether the Host of a request is a loopback name, and its Origin, if it has one, the same host."""
     hosts, origins = headers.get("host", []), headers.get("origin", [])
     if len(hosts) != 1 or len(origins) > 1:
         return False
@@ -56,7 +56,7 @@ def is_allowed(headers: dict[str, list[str]]) -> bool:
 
 
 def _headers(scope: Scope) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    headers: dict[str, list[str]] = {}
     for name, value in scope["headers"]:
-        found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1").lower())
-    return found
+        headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1").lower())
+    return headers

@@ -1,4 +1,4 @@
-"""An embedded PostgreSQL: the server of a wheel, started in a folder, reached over TCP on 127.0.0.1."""
+"""An embedded PostgreSQL server: its programs come in a Python wheel, its data are in a folder, it uses 127.0.0.1."""
 
 import secrets
 import shlex
@@ -37,7 +37,7 @@ STALLED_SECONDS = 120.0
 class EmbeddedPostgres:
     """A PostgreSQL server that lives in `folder` (data, log, port and password) and nowhere else.
 
-    `settings` are server settings on top of `SETTINGS`, for the start that this object makes.
+    `settings` are server settings that override `SETTINGS` when this object starts the server.
     """
 
     def __init__(self, folder: Path, major: int = 18, settings: Mapping[str, str] | None = None) -> None:
@@ -65,7 +65,7 @@ class EmbeddedPostgres:
         return int(self._credentials()[0])
 
     def url(self, database: str = "postgres") -> str:
-        """URL with the password: for programs, never to be shown or logged."""
+        """URL with the password: never show or log it."""
         port, password = self._credentials()
         return f"postgresql://{SUPERUSER}:{password}@127.0.0.1:{port}/{quote(database, safe='')}"
 
@@ -162,7 +162,7 @@ class EmbeddedPostgres:
             ) from None
 
     def _postmaster(self) -> psutil.Process | None:
-        """The server process of this folder, not another one that got its process id after a crash."""
+        """Return the server process of this folder, but no other process that got its process id after a crash."""
         lines = self._pid_file()
         try:
             process = psutil.Process(int(lines[0]))
@@ -174,16 +174,16 @@ class EmbeddedPostgres:
     def _initialize(self) -> None:
         version = self.data / "PG_VERSION"
         if version.exists():
-            if (found := version.read_text().strip()) != str(self.major):
+            if (data_major := version.read_text().strip()) != str(self.major):
                 raise StackError(
-                    f"{self.folder} holds data of PostgreSQL {found}, not {self.major}.",
+                    f"{self.folder} holds data of PostgreSQL {data_major}, not {self.major}.",
                     hint="Choose another folder, or dump and restore the data.",
                 )
             self._credentials()
             return
         password = secrets.token_hex(16)
         self._remember(free_port(), password)
-        # A start ignores a cluster that a killed initdb left incomplete: it does not have this name yet.
+        # initdb works in another folder, which is renamed at its end: the next start ignores what a killed one left.
         unfinished = self.folder / "data.new"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
@@ -208,7 +208,7 @@ class EmbeddedPostgres:
         """Start the server process; retry if a port or the shared memory of dead backends is still in use."""
         pid = next(iter(self._pid_file()), "")
         if not pid.isdigit() or psutil.pid_exists(int(pid)):
-            # Incomplete, or of another process: PostgreSQL would mistake either for a running server.
+            # PostgreSQL would take an incomplete file, or one with the pid of another process, for a running server.
             (self.data / "postmaster.pid").unlink(missing_ok=True)
         account = ServerAccount.of(self.data, self.bin)
         give_up_at = time.monotonic() + STALLED_SECONDS

@@ -19,7 +19,7 @@ from stack.processes import Service
 Progress = Callable[[str], None]
 POOL = "dwh"
 START_SECONDS = 300.0
-# A server keeps flow runs for ever unless it is told otherwise, and 72 MB of events a day for a week.
+# By default a server keeps flow runs for ever, and events, which are 72 MB a day, for a week.
 RETENTION = {
     "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
     "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": str(30 * 86_400),
@@ -38,10 +38,10 @@ def worker(home: Path) -> Service:
 
 
 def environment(home: Path, port: int | None = None) -> dict[str, str]:
-    """Environment for a process that uses the local server (`port` given) or none at all.
+    """Return the environment for a process that uses the local server (`port` given) or none at all.
 
-    They replace every PREFECT_ variable but those of logging: a Cloud key or profile of the user must not leak
-    into the local stack.
+    Its variables replace every PREFECT_ variable but those of logging: a Cloud key or profile of the user must not
+    leak into the local stack.
     """
     variables = {
         "PREFECT_HOME": str(home.resolve() / "prefect"),
@@ -99,7 +99,7 @@ def launch_worker(home: Path) -> Service:
     service, port = worker(home), server(home).port
     with disk_errors("Prefect's worker", service.home), exclusive(service.home / "lock"):
         if service.find() is None:
-            # Runs that are at work when it is stopped are cancelled at once.
+            # 0 seconds of grace: when this worker is stopped, its runs are cancelled at once.
             command = [sys.executable, "-m", "flows.worker", POOL, "local", "0"]
             service.start(command, _inherited(environment(home, port)))
     return service
@@ -177,7 +177,7 @@ def _ticks(service: Service, progress: Progress) -> Iterator[None]:
 
 
 def _ask(port: int, method: str, path: str) -> object:
-    """Answer of the server; None if it does not answer with 200."""
+    """Return the JSON that the server answers; None if it does not answer with 200."""
     connection = HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request(method, f"/api{path}", "{}", {"Content-Type": "application/json"})

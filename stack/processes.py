@@ -88,7 +88,7 @@ class Service:
     def stop(self, patience: float = 20.0) -> None:
         """Stop all its processes: SIGTERM first, SIGKILL after `patience` seconds.
 
-        The process itself is asked before the others: it ends what it has started in order.
+        The process itself gets SIGTERM before the others, so that it can end its children in order.
         """
         if process := self.find():
             _send(process, signal.SIGTERM)

@@ -44,7 +44,7 @@ def programs(major: int) -> Path:
 
 
 def fits_this_machine() -> dict[str, str]:
-    """Settings that follow from the machine."""
+    """Return server settings that this machine needs."""
     shm = Path("/dev/shm")
     if shm.exists() and shutil.disk_usage(shm).total < 256 * 2**20:
         # Containers often have 64 MB there: too little for parallel queries.
