@@ -1,4 +1,4 @@
-"""The app: its routes, its shop while it runs, and its OpenAPI document."""
+"""The FastAPI app: its routes, the shop's connections, removal of old idempotency keys, and the OpenAPI document."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ CLEANUP_SECONDS = 600
 
 
 def create_app(shop: Shop, token: str | None = None) -> FastAPI:
-    """The order API on a shop; with a token, orders are for those who know it."""
+    """Create the order API on a shop; if there is a token, requests for orders have to send it."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -35,7 +35,7 @@ def create_app(shop: Shop, token: str | None = None) -> FastAPI:
             await cleanup
         await shop.close()
 
-    # The page at /docs comes with its scripts: nothing of it is loaded from elsewhere.
+    # FastAPIOffline serves the scripts of /docs itself; FastAPI would load them from a CDN.
     app = FastAPIOffline(
         title=service.NAME,
         version=service.VERSION,
@@ -55,7 +55,7 @@ def create_app(shop: Shop, token: str | None = None) -> FastAPI:
 
 async def _remove_old_keys(shop: Shop) -> None:
     while True:
-        # What fails now is done ten minutes later.
+        # What fails now is retried after CLEANUP_SECONDS.
         try:
             await remove_old_keys(shop)
         except ShopUnavailable:
@@ -66,7 +66,7 @@ async def _remove_old_keys(shop: Shop) -> None:
 
 
 def _openapi(app: FastAPI, needs_token: bool) -> dict[str, Any]:
-    """The OpenAPI document: FastAPI's, with problems instead of its own errors, and the token."""
+    """Build FastAPI's OpenAPI document, with our Problem in place of its error schemas, and with the token."""
     if app.openapi_schema is None:
         document = get_openapi(
             title=app.title, version=app.version, description=app.description, routes=app.routes

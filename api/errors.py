@@ -1,4 +1,4 @@
-"""What services raise: errors of the caller and of the shop, without a word of HTTP."""
+"""Errors that services raise, independent of HTTP: `api.routes.problems` maps them to statuses."""
 
 from dataclasses import dataclass
 from typing import ClassVar

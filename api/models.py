@@ -15,7 +15,7 @@ Status = Literal["pending", "processing", "shipped", "complete", "cancelled", "r
 NextStatus = Literal["processing", "shipped", "complete", "cancelled", "returned"]
 Id = Annotated[int, Field(ge=1, le=MAX_ID)]
 Amount = Annotated[str, Field(description="Decimal number with two places", examples=["12.50"])]
-# Text, since a shop may hold times that no calendar of Python has; null where it is none.
+# Null for times of PostgreSQL that RFC 3339 cannot express: infinity, BC, years after 9999.
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"}, examples=["2026-11-28T12:00:00Z"])]
 
 

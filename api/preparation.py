@@ -35,7 +35,7 @@ def prepare(url: str) -> None:
             f"The shop's database takes no writes: {error.diag.message_primary}.",
             "Is it a standby, or is default_transaction_read_only on, for all or for this user?",
         ) from error
-    # Timeouts of a session's transaction are internal errors.
+    # Transaction timeouts of PostgreSQL are InternalErrors in psycopg.
     except (psycopg.OperationalError, psycopg.InternalError) as error:
         place = psycopg.conninfo.conninfo_to_dict(url)
         where = f"{place.get('dbname') or '?'} at {place.get('host') or 'localhost'}"

@@ -1,5 +1,5 @@
--- What the order API needs in the shop beside the shop's own tables: keys of requests, an index for the newest orders, and
--- the role that it acts as. Run by the owner of the shop's tables; can be run again at any time.
+-- Create what the order API needs in the shop besides the shop's own tables: idempotency keys, an index for the newest
+-- orders, and the role that it acts as. Run by the owner of the shop's tables; can be run again at any time.
 create table if not exists public.order_request (
     idempotency_key text not null,
     request_hash bytea not null,
@@ -17,7 +17,7 @@ comment on column public.order_request.request_hash is 'SHA-256 of what was orde
 comment on column public.order_request.answer is 'The first answer, JSON in UTF-8.';
 comment on column public.order_request.created_at is 'When the order was placed.';
 
--- newest orders first, also those without a time at which they were placed
+-- for lists of the newest orders; an order without ordered_at is listed by created_at
 create index if not exists ix_sales_order_placed_at
 on public.sales_order (coalesce(ordered_at, created_at), id);
 

@@ -28,7 +28,7 @@ def serve(url: str, host: str, port: int, token: str | None = None) -> None:
     """Serve the shop at `url` until SIGTERM or Ctrl-C; requests that have begun are finished.
 
     Raises:
-        OrderApiError: there is no token where others can connect, or the address cannot be used.
+        OrderApiError: there is no token although others can connect, or the address cannot be used.
     """
     if token is None and not is_loopback(host):
         raise OrderApiError(

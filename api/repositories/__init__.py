@@ -1,1 +1,1 @@
-"""SQL of the order API, one class per thing that is kept; each works in the transaction that it is given."""
+"""SQL of the order API: one class each for orders and idempotency keys, working in the caller's transaction."""

@@ -1,5 +1,5 @@
--- One row where the key is free, or 24 hours old: it belongs to this transaction then. Another transaction that has just
--- taken it is waited for.
+-- Claim an idempotency key: one row if it is new or 24 hours old, none if another request has it. Waits for the end of
+-- another transaction that is claiming it.
 insert into public.order_request (idempotency_key, request_hash)
 values (%(key)s, %(request_hash)s)
 on conflict (idempotency_key) do update

@@ -1,4 +1,4 @@
--- One order, and one row per line of it; the columns that are not named get the shop's defaults.
+-- Insert an order and its lines; columns that are not named get the shop's defaults.
 with new_order as (
     insert into public.sales_order (id, customer_id, payment_method_id, ordered_at)
     values (%(order_id)s, %(customer_id)s, %(payment_method_id)s, now())

@@ -1,4 +1,4 @@
-"""Keys of requests and their first answers, kept in the shop for 24 hours."""
+"""Idempotency keys of requests and their first answers, kept in the shop for 24 hours."""
 
 from psycopg import AsyncConnection
 
@@ -12,19 +12,19 @@ class Keys:
         self._connection = connection
 
     async def claim(self, key: str, request_hash: bytes) -> bool:
-        """Take a key for this transaction, after one that is just taking it has ended; False: it is taken."""
+        """Claim a key for this transaction; False if another request has it. Waits for one that is claiming it."""
         cursor = await self._connection.execute(
             statement("claim_key"), {"key": key, "request_hash": request_hash}, prepare=True
         )
         return cursor.rowcount == 1
 
     async def read(self, key: str) -> tuple[bytes, bytes] | None:
-        """Read the hash of the request that took a key, and its answer."""
+        """Read the hash of the request that claimed a key, and its answer; None if the key is gone."""
         cursor = await self._connection.execute(statement("read_answer"), {"key": key}, prepare=True)
         return await cursor.fetchone()
 
     async def store(self, key: str, answer: bytes) -> None:
-        """Keep the answer for a key of this transaction."""
+        """Store the answer for a key that this transaction has claimed."""
         await self._connection.execute(
             statement("store_answer"), {"key": key, "answer": answer}, prepare=True
         )

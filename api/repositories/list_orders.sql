@@ -1,5 +1,5 @@
--- One row per order, newest first, below the position of a cursor; filters that are empty do not count. placed_at is what
--- the next cursor says.
+-- One row per order, newest first, after the position of a cursor; filters that are null do not apply. The next cursor
+-- is made from placed_at and id.
 select
     sales_order.id,
     sales_order.customer_id,

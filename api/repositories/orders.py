@@ -1,4 +1,4 @@
-"""Orders and what they are made of, in the shop's tables."""
+"""Read and write orders in the shop's tables, and read what a new order depends on: prices, promotion, stock."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from api.repositories.statements import statement
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What the shop asks for a product; None where it does not have it, or no distribution center does."""
+    """Prices of a product, and the center that ships it; None if the shop, or every center, does not have it."""
 
     price_default: Decimal | None
     price: Decimal | None
@@ -23,7 +23,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """What an order of this moment needs to know, and the id that it gets."""
+    """What a new order depends on at this moment, and the id that it gets."""
 
     order_id: int
     placed_at: str
@@ -108,7 +108,7 @@ class Orders:
         return await self._rows("list_orders", **filters)
 
     async def lock(self, order_id: int) -> str | None:
-        """Keep others from changing the order until the transaction ends; its status, None if there is none."""
+        """Lock an order until the transaction ends; returns its status, None if there is no such order."""
         rows = await self._rows("lock_order", order_id=order_id)
         return rows[0]["status"] if rows else None
 
@@ -124,18 +124,18 @@ class Orders:
         )
 
     async def return_lines(self, order_id: int, line_numbers: Sequence[int]) -> None:
-        """Let complete lines of an order come back."""
+        """Mark complete lines of an order as returned."""
         await self._connection.execute(
             statement("return_lines"), {"order_id": order_id, "line_numbers": list(line_numbers)}
         )
 
     async def _rows(self, name: str, **parameters: Any) -> list[DictRow]:
-        # Planned with the values, each time, so that filters that are not set cost nothing.
+        # Not prepared: PostgreSQL plans with the actual values, and drops filters that are null from the plan.
         async with self._connection.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(statement(name), parameters, prepare=False)
             return await cursor.fetchall()
 
 
 def _array(numbers: Sequence[int | Decimal]) -> str:
-    """A PostgreSQL array as text: psycopg takes ten times as long to find the type of a list and write it."""
+    """Format a PostgreSQL array as text: psycopg takes ten times as long to find the type of a list and write it."""
     return f"{{{','.join(map(str, numbers))}}}"

@@ -1,4 +1,4 @@
--- What was asked for with a key, and the first answer.
+-- The hash of the request that claimed a key, and its answer.
 select
     order_request.request_hash,
     order_request.answer

@@ -1,6 +1,6 @@
--- What an order of this moment needs to know: one row per product that is asked for, in that order. Each row has the
--- product's prices and the distribution center with most units of it (empty where there is none), and repeats the id of
--- the order, whether customer and payment method exist, and the running promotion with the largest discount.
+-- What a new order depends on: one row per requested product, in the order of the request. Each row has the product's
+-- prices and the distribution center with most units of it (null if there is none), and repeats the id of the new order,
+-- whether customer and payment method exist, and the running promotion with the largest discount.
 with request as materialized (
     select
         nextval('public.sales_order_id_seq') as order_id,
@@ -36,10 +36,10 @@ select
     product.price,
     product.currency,
     center.distribution_center_id
-from unnest(%(product_ids)s::bigint[]) with ordinality as wanted (product_id, position)
+from unnest(%(product_ids)s::bigint[]) with ordinality as requested (product_id, position)
 cross join request
 left join running_promotion on true
-left join public.product as product on wanted.product_id = product.id
+left join public.product as product on requested.product_id = product.id
 left join lateral (
     select inventory.distribution_center_id
     from public.inventory as inventory
@@ -47,4 +47,4 @@ left join lateral (
     order by inventory.quantity desc, inventory.distribution_center_id asc
     limit 1
 ) as center on true
-order by wanted.position
+order by requested.position

@@ -1,4 +1,4 @@
--- Some keys that are older than 24 hours go; those that a request is using stay for now.
+-- Delete a limited number of keys that are older than 24 hours, but none that a request has locked.
 delete from public.order_request
 where
     idempotency_key in (

@@ -1,4 +1,4 @@
--- Lines of a complete order come back; the order stays complete.
+-- Mark lines of a complete order as returned; the order stays complete.
 update public.order_item
 set
     status = 'returned',

@@ -1,4 +1,4 @@
--- One order gets its next status, and so do its lines, except those that came back alone before.
+-- Set the status of an order and of its lines, except lines that were returned before.
 with changed_order as (
     update public.sales_order
     set status = %(status)s

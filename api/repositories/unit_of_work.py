@@ -1,4 +1,4 @@
-"""One transaction of the shop, begun again where the database says that it may succeed then."""
+"""Run work in one transaction of the shop's database, with retries after conflicts and lost connections."""
 
 import asyncio
 import logging
@@ -23,7 +23,7 @@ CONNECTIONS = 10
 WAITING = 100
 WAIT_SECONDS = 3.0
 ATTEMPTS = 4
-# Every session of the API: nobody's setting may change how a time is written, or let a statement run for minutes.
+# Set in every session: settings of role or database must not change the format of times or the time limits.
 SESSION = {
     "TimeZone": "UTC",
     "DateStyle": "ISO, MDY",
@@ -36,7 +36,8 @@ SESSION = {
 }
 ROLE = "order_api"
 
-# A customer or product that was deleted, or an id that was taken, between reading and writing: read again.
+# Errors after which the work is retried. The last two: between our reading and writing, a customer or product was
+# deleted, or an id was taken.
 AGAIN = (
     errors.SerializationFailure,
     errors.DeadlockDetected,
@@ -54,11 +55,11 @@ AWAY = (
 
 
 class Again(Exception):
-    """What was read has changed meanwhile: the unit of work has to begin again."""
+    """Raised by work whose rows have changed since it read them: it has to be retried."""
 
 
 class _TimeLoader(Loader):
-    """A timestamptz as RFC 3339 text in UTC; None where it is no time of a calendar (infinity, BC)."""
+    """Loads a timestamptz as RFC 3339 text in UTC; None for infinity, BC and years after 9999."""
 
     def load(self, data: Any) -> str | None:
         text = bytes(data).decode()
@@ -74,7 +75,7 @@ class UnitOfWork:
 
 
 class Shop:
-    """The shop's database: a pool of connections that act as the role order_api where it is there."""
+    """The shop's database: a pool of connections, which act as role order_api if their login is a member of it."""
 
     def __init__(self, url: str, connections: int = CONNECTIONS) -> None:
         self._pool: AsyncConnectionPool[AsyncConnection] = AsyncConnectionPool(
@@ -83,14 +84,14 @@ class Shop:
                 "application_name": "dwh-api",
                 "connect_timeout": 5,
                 "tcp_user_timeout": 10_000,
-                # Statements are prepared where it is said, and at once.
+                # Prepare statements at their first execution, except those with prepare=False.
                 "prepare_threshold": 0,
             },
             min_size=1,
             max_size=connections,
             max_waiting=WAITING,
             timeout=WAIT_SECONDS,
-            # Then the next request tries again: no pause grows to minutes.
+            # Stop reconnecting after 2 seconds, and let the next request try: the pool's pauses would grow to minutes.
             reconnect_timeout=2,
             configure=_configure,
             open=False,
@@ -99,7 +100,7 @@ class Shop:
         self._is_away = False
 
     async def open(self) -> None:
-        """Begin to connect; a database that is away is connected to as soon as it is back."""
+        """Open the pool in the background: a database that is away is connected to as soon as it is back."""
         await self._pool.open(wait=False)
 
     async def close(self) -> None:
@@ -107,10 +108,11 @@ class Shop:
         await self._pool.close()
 
     async def run(self, work: Callable[[UnitOfWork], Awaitable[Result]]) -> Result:
-        """Do the work in one transaction, again where it was in the way of another one.
+        """Do the work in one transaction; retry it after a conflict or a connection lost before the commit.
 
         Raises:
-            ShopUnavailable: the database is away, too busy or lacks the API's tables; nothing is known to be stored.
+            ShopUnavailable: the database is away, too busy or not prepared. Nothing was stored, unless the message says
+                that this is not known.
         """
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -124,7 +126,7 @@ class Shop:
             except _Lost as lost:
                 if attempt == ATTEMPTS:
                     raise self._away(lost.__cause__) from lost
-                # Idle connections died with it: test them all.
+                # The pool's idle connections may be lost, too: test all of them.
                 await self._pool.check()
         raise AssertionError("unreachable")
 
@@ -200,7 +202,7 @@ async def _configure(connection: AsyncConnection) -> None:
     connection.adapters.register_loader("timestamptz", _TimeLoader)
     for name, value in SESSION.items():
         await connection.execute("select set_config(%s, %s, false)", [name, value])
-    # A login that may act as the role does; any other has to have its privileges itself.
+    # A login that is a member of the role acts as the role; any other needs the privileges itself.
     await connection.execute(
         "select set_config('role', rolname, false) from pg_roles where rolname = %s and pg_has_role(oid, 'member')",
         [ROLE],

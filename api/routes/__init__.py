@@ -1,1 +1,1 @@
-"""HTTP: what is asked, what is answered, and how errors are told."""
+"""The HTTP layer: routes, strict parsing of bodies, access control, and errors as problem+json."""

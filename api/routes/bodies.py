@@ -15,10 +15,10 @@ from api.routes.problems import PROBLEM, TOO_LARGE
 
 MAX_BYTES = 64 * 1024
 SECONDS = 10.0
-# What is read of a body that is too large, so that its sender gets the answer rather than a broken connection.
+# How much of a too large body is read, so that its sender gets the answer rather than a broken connection.
 DRAINED_BYTES = 2**20
 DRAIN_SECONDS = 2.0
-# Digits: that of a bigint are 19.
+# Digits that a number of the body may have to stay an exact integer; a bigint has at most 19.
 LONGEST_INTEGER = 20
 
 
@@ -29,7 +29,7 @@ class StrictRequest(Request):
         """Read the body.
 
         Raises:
-            HTTPException: 413 above 64 kB, 415 for what is no JSON, 408 if it does not arrive.
+            HTTPException: 413 above 64 kB, 415 if its type is not JSON in UTF-8, 408 if it does not arrive in time.
         """
         if not hasattr(self, "_body"):
             self._check_headers()
@@ -46,7 +46,7 @@ class StrictRequest(Request):
         """Parse the body.
 
         Raises:
-            HTTPException: 400, it is not JSON as RFC 8259 has it.
+            HTTPException: 400 if it is not JSON by RFC 8259, or has duplicate keys.
         """
         try:
             return json.loads(
@@ -101,7 +101,7 @@ class StrictRoute(APIRoute):
     """A route that reads its body strictly."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler, with requests of ours."""
+        """Return FastAPI's handler, called with a StrictRequest."""
         handle = super().get_route_handler()
 
         async def handle_strictly(request: Request) -> Response:
@@ -111,18 +111,18 @@ class StrictRoute(APIRoute):
 
 
 class _NotStrict(ValueError):
-    """JSON that not every parser reads alike."""
+    """JSON that different parsers read differently."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    parsed = dict(pairs)
+    if len(parsed) < len(pairs):
         raise _NotStrict("A key is there more than once in an object")
-    return found
+    return parsed
 
 
 def _parse_number(text: str) -> int | float:
-    """2.0 and 2e3 are integers in JSON, and stay exact, however long; what no id can be is left to be refused."""
+    """Parse 2.0 and 2e3 as integers, which they are in JSON; ones too long for an id become floats, and are refused."""
     number = Decimal(text)
     if number.adjusted() < LONGEST_INTEGER and number == number.to_integral_value():
         return int(number)

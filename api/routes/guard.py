@@ -1,4 +1,4 @@
-"""Who may ask: whoever knows the token or, where there is none, programs on this machine but no foreign web pages."""
+"""Access control: clients need the token; if none is set, only programs on this machine have access, no web pages."""
 
 import hmac
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -16,14 +16,14 @@ PROTECTED = "/api/"
 
 
 class Guard:
-    """Answers 401 without the token, and where there is none, 403 to pages of other origins and to foreign names."""
+    """Answers 401 to requests without the token; if there is no token, 403 to foreign Origin and Host headers."""
 
     def __init__(self, app: App, token: str | None) -> None:
         self._app = app
         self._expected = f"bearer {token}".encode() if token else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on what is allowed; what has no orders in it is open to all who may connect."""
+        """Pass on allowed requests; paths that are not PROTECTED need no token."""
         if scope["type"] != "http" or self._is_allowed(scope):
             await self._app(scope, receive, send)
         elif self._expected:

@@ -16,7 +16,7 @@ from api.services.reading import Filters, list_orders, show_order
 
 MAX_PAGE = 200
 PATH = "/api/v1/orders"
-# RFC 3339, with its zone: a time without one means another moment to everybody.
+# RFC 3339 with a UTC offset: without one, a time would be ambiguous.
 TIME = r"^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$"
 
 router = APIRouter(prefix=PATH, route_class=StrictRoute, tags=["orders"])

@@ -1,4 +1,4 @@
-"""Errors as problem+json (RFC 9457), for every status that is not a success."""
+"""Answer every error as problem+json (RFC 9457)."""
 
 import logging
 import traceback
@@ -25,9 +25,9 @@ STATUS = {
     errors.KeyReused: HTTPStatus.CONFLICT,
 }
 RETRY_AFTER_SECONDS = 1
-# In the headers of an HTTPException: the kind of problem; it is not sent.
+# Header of an HTTPException with the kind of problem; it is removed before the answer is sent.
 PROBLEM = "problem"
-# Of a thousand faults nobody reads more.
+# How many faults an answer lists: a request of 1,000 products may have more.
 MOST_FAULTS = 20
 TOO_LARGE = "The body may have 64 kB and 1,000 products."
 
@@ -39,7 +39,7 @@ def problem(
     faults: list[errors.Fault] | None = None,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """An answer that says what went wrong."""
+    """Build a problem+json response."""
     status = HTTPStatus(status)
     body: dict[str, Any] = {
         "type": f"urn:dwh:problem:{kind}" if kind else "about:blank",
@@ -55,7 +55,7 @@ def problem(
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, object]]:
-    """The statuses of a route in the OpenAPI document."""
+    """Describe the error statuses of a route for the OpenAPI document; adds 500."""
     return {
         status: {
             "description": HTTPStatus(status).phrase,
@@ -66,7 +66,7 @@ def documented(*statuses: int) -> dict[int | str, dict[str, object]]:
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Let every error of the app be answered as a problem."""
+    """Register handlers that answer every error of the app as a problem."""
     app.add_exception_handler(errors.RequestError, _refused)
     app.add_exception_handler(errors.ShopUnavailable, _unavailable)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -87,10 +87,10 @@ async def _unavailable(_: Request, error: Exception) -> Response:
 
 async def _invalid(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    found = error.errors()
-    if any(one["type"] == "too_long" and one["loc"] == ("body", "products") for one in found):
+    details = error.errors()
+    if any(detail["type"] == "too_long" and detail["loc"] == ("body", "products") for detail in details):
         return problem(413, TOO_LARGE, "too-large")
-    faults = [errors.Fault(_pointer(one["loc"]), one["msg"]) for one in found[:MOST_FAULTS]]
+    faults = [errors.Fault(_pointer(detail["loc"]), detail["msg"]) for detail in details[:MOST_FAULTS]]
     return problem(400, "The request is not valid.", "invalid-request", faults)
 
 
@@ -116,6 +116,6 @@ def _pointer(location: tuple[int | str, ...]) -> str:
     place, *parts = location
     if place != "body":
         return str(parts[0]) if parts else str(place)
-    # A key of the body may hold half a surrogate pair.
+    # A key in the body may contain a lone surrogate, which UTF-8 cannot encode.
     text = "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
     return text.encode("utf-8", "backslashreplace").decode()

@@ -5,7 +5,7 @@ from api.models import OrderChange
 from api.repositories.unit_of_work import Shop, UnitOfWork
 from api.services import view
 
-# What may follow; a status that is not named here is the last one.
+# Statuses that may follow each status; one without an entry is final.
 NEXT = {
     "pending": ("processing", "cancelled"),
     "processing": ("shipped", "cancelled"),
@@ -15,7 +15,7 @@ NEXT = {
 
 
 async def change_order(shop: Shop, order_id: int, change: OrderChange) -> view.View:
-    """Give an order its next status, or let lines come back; one that has the status already stays as it is.
+    """Set the next status of an order, or mark lines as returned; a status that it already has changes nothing.
 
     Raises:
         UnknownOrder: there is no such order.
@@ -37,14 +37,14 @@ async def change_order(shop: Shop, order_id: int, change: OrderChange) -> view.V
     return await shop.run(work)
 
 
-async def _move(unit: UnitOfWork, order_id: int, status: str, wanted: str) -> None:
+async def _move(unit: UnitOfWork, order_id: int, status: str, next_status: str) -> None:
     possible = NEXT.get(status, ())
-    if wanted not in possible:
+    if next_status not in possible:
         raise ImpossibleTransition(
-            f"Order {order_id} is {status}: it cannot become {wanted}, "
+            f"Order {order_id} is {status}: it cannot become {next_status}, "
             f"{'only ' + ' or '.join(possible) if possible else 'nor anything else'}."
         )
-    await unit.orders.set_status(order_id, wanted)
+    await unit.orders.set_status(order_id, next_status)
 
 
 async def _return_lines(unit: UnitOfWork, order_id: int, status: str, line_numbers: list[int]) -> None:

@@ -28,7 +28,7 @@ async def place_order(shop: Shop, request: OrderRequest, key: str | None) -> Pla
     """Place an order; with a key that came before, return the first answer instead.
 
     Raises:
-        InvalidOrder: names everything that does not exist or cannot be sold.
+        InvalidOrder: something does not exist or cannot be sold; lists every fault.
         KeyReused: the key came before with another order.
         ShopUnavailable: the database is away or busy.
     """
@@ -65,11 +65,11 @@ async def _place(unit: UnitOfWork, request: OrderRequest) -> Placed:
 
 
 async def _repeat(unit: UnitOfWork, key: str, request_hash: bytes) -> Placed:
-    found = await unit.keys.read(key)
-    if found is None:
-        # It grew old and was removed since.
+    stored = await unit.keys.read(key)
+    if stored is None:
+        # The key got 24 hours old and was removed after we had tried to claim it.
         raise Again
-    first_hash, answer = found
+    first_hash, answer = stored
     if first_hash != request_hash:
         raise KeyReused
     return Placed(orjson.loads(answer)["id"], answer)
@@ -82,30 +82,30 @@ def _lines(request: OrderRequest, market: Market) -> list[Line]:
     if not market.has_payment_method:
         faults.append(Fault("/payment_id", f"There is no payment method {request.payment_id}."))
     lines = []
-    for position, (wanted, offer) in enumerate(zip(request.products, market.offers, strict=True)):
+    for position, (ordered, offer) in enumerate(zip(request.products, market.offers, strict=True)):
         product = f"/products/{position}/productId"
         price, price_default, center = offer.price, offer.price_default, offer.distribution_center_id
         if price is None or price_default is None or offer.currency is None:
-            faults.append(Fault(product, f"There is no product {wanted.product_id}."))
+            faults.append(Fault(product, f"There is no product {ordered.product_id}."))
         elif not (is_price(price) and price_default.is_finite()):
-            faults.append(Fault(product, f"Product {wanted.product_id} has no price at which it is sold."))
+            faults.append(Fault(product, f"Product {ordered.product_id} has no price at which it is sold."))
         elif center is None:
-            faults.append(Fault(product, f"No distribution center has product {wanted.product_id}."))
-        elif price * wanted.quantity > LARGEST_AMOUNT:
+            faults.append(Fault(product, f"No distribution center has product {ordered.product_id}."))
+        elif price * ordered.quantity > LARGEST_AMOUNT:
             faults.append(
                 Fault(f"/products/{position}/quantity", "The amount is larger than the shop can book.")
             )
         elif not faults:
             discount = (
-                discount_of(price_default, price, wanted.quantity, market.discount_share)
+                discount_of(price_default, price, ordered.quantity, market.discount_share)
                 if market.promotion_id is not None
                 else Decimal(0)
             )
             lines.append(
                 Line(
-                    wanted.product_id,
+                    ordered.product_id,
                     center,
-                    wanted.quantity,
+                    ordered.quantity,
                     price_default,
                     price,
                     discount,

@@ -5,12 +5,12 @@ from decimal import ROUND_DOWN, Decimal
 CENT = Decimal("0.01")
 # Amounts of the shop have 14 digits, two of them behind the point.
 LARGEST_AMOUNT = Decimal("999999999999.99")
-# What a discount leaves of the margin of one unit above its base price: a line is never sold at a loss.
+# A discount is at most this share of what a line costs above the base price of one unit.
 DISCOUNTED_MARGIN = Decimal("0.8")
 
 
 def discount_of(price_default: Decimal, price: Decimal, quantity: int, share: Decimal) -> Decimal:
-    """Discount on a whole line, in cents rounded down: the share, but a line keeps more than one unit's base price."""
+    """Compute the discount on a line, in cents rounded down: the share, limited by DISCOUNTED_MARGIN."""
     gross = price * quantity
     most = (gross - price_default) * DISCOUNTED_MARGIN
     return max(min(gross * share, most), Decimal(0)).quantize(CENT, ROUND_DOWN)

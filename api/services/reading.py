@@ -11,7 +11,7 @@ from api.models import MAX_ID
 from api.repositories.unit_of_work import Shop
 from api.services import view
 
-# A time as PostgreSQL writes it, which need not be one of a calendar, and an id.
+# The content of a cursor: a time as PostgreSQL writes it, infinity and BC included, and an id.
 _POSITION = re.compile(r"(-?infinity|\d{4,6}-[\d :.-]{14,21}\+00(?: BC)?)/([1-9]\d{0,18})", re.ASCII)
 
 
@@ -41,7 +41,7 @@ async def list_orders(shop: Shop, filters: Filters, limit: int, cursor: str | No
     """A page of orders, newest first: by the time at which they were placed, then by id.
 
     Raises:
-        InvalidOrder: the cursor is none of ours, or a time is none.
+        InvalidOrder: the cursor is not one of this API, or a time is not valid.
     """
     before, before_id = _position(cursor) if cursor is not None else (None, None)
     try:

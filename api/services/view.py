@@ -74,5 +74,5 @@ def order(rows: Sequence[View]) -> View:
 
 
 def format_amount(amount: Decimal | None) -> str | None:
-    """An amount as text, with two places; never a float."""
+    """Format an amount as text with two decimal places; never a float."""
     return None if amount is None else f"{amount:.2f}"
