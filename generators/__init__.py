@@ -1,1 +1,1 @@
-"""Synthetic input: seeded, reproducible, and ignorant of the warehouse."""
+"""Generators of synthetic sources: reproducible by seed, and independent of the warehouse's code."""

@@ -11,7 +11,7 @@ from generators.feed_files import FIRST, FileCounts, check_request, days_until, 
 
 HEADER = ("Tax number", "Company name", "Country", "Updated")
 COUNTRIES = ("AR", "BR", "CL", "US", "DE", "FR", "PT")
-# Rows with these are not loaded.
+# Kinds of defects; rows with one are not loaded.
 DEFECTS = ("no_name", "no_country", "no_tax_number")
 
 
@@ -26,8 +26,8 @@ def generate(
 ) -> FileCounts:
     """Write a file a day with `rows` companies each, the last for `until` (default: yesterday, UTC).
 
-    Half of a day's companies were listed before. `defects` is the share of rows that are broken in a known way; what
-    each file holds is counted in a folder beside it, <folder>-expected.
+    Half of a day's companies were listed before. `defects` is the share of rows that are broken in a known way; the
+    folder <folder>-expected gets the counts of each file.
 
     Raises:
         GeneratorError: a number is out of range.

@@ -1,4 +1,4 @@
-"""What a generator says when it cannot do what was asked."""
+"""The error class of the generators."""
 
 
 class GeneratorError(Exception):

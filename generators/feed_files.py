@@ -1,4 +1,4 @@
-"""Files of feeds as generators write them: one a day, complete at once, with what it holds described aside."""
+"""Write generated files of feeds, one a day, and beside their folder the counts that a load of them should find."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ FIRST, DAILY = 5000, 2000
 
 @dataclass(frozen=True)
 class FileCounts:
-    """What was generated: files, rows, and by kind how many of them have a defect."""
+    """What was generated: files, rows, and the number of rows with a defect by kind."""
 
     files: tuple[str, ...]
     rows: int
@@ -35,13 +35,13 @@ def check_request(what: str, number: int, days: int, defects: float) -> None:
 
 
 def days_until(until: date | None, days: int) -> Iterator[date]:
-    """So many days in their order, the last of them `until` (default: yesterday, UTC)."""
+    """Return `days` days in order, the last of them `until` (default: yesterday, UTC)."""
     last = until or datetime.now(UTC).date() - timedelta(days=1)
     return (last - timedelta(days=back) for back in reversed(range(days)))
 
 
 def write_file(folder: Path, name: str, content: bytes, description: Mapping[str, object]) -> None:
-    """Write a file, seen once it is complete, and describe it in <folder>-expected: what lies in `folder` is read."""
+    """Write a file atomically, and its description to <folder>-expected, since a feed reads all files in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f"{name}.part"
     draft.write_bytes(content)

@@ -11,7 +11,7 @@ from netaddr import IPNetwork, IPSet  # type: ignore[import-untyped]
 
 from generators.shop.geography import COUNTRIES
 
-# Share of the visits that comes from the countries of the shop's customers; the rest of the world shares what is left.
+# Share of the visits from the countries of the shop's customers; the other countries share the rest.
 _HOME_SHARE = 0.85
 _ABROAD = [
     "US",
@@ -275,7 +275,7 @@ def countries() -> Sequence[Country]:
 
 
 def write(path: Path) -> int:
-    """Write the database to `path`, in the layout of GeoLite2 Country; how many networks it has."""
+    """Write the database to `path`, in the layout of GeoLite2 Country; returns the number of its networks."""
     writer = MMDBWriter(
         ip_version=6,
         ipv4_compatible=True,

@@ -16,7 +16,7 @@ HEADER = ("Lead ID", "Full name", "Company", "E-mail", "Country", "Interested in
 SOURCES = ("fair", "newsletter", "webinar", "partner", "search ads", "social ads")
 COUNTRIES = ("AR", "BR", "CL", "US", "DE", "FR", "PT")
 INTERESTS = ("Tools", "Paint", "Lighting", "Gardening", "Safety")
-# By kind, the columns that such a row leaves empty or gets wrong. All of them wait in quarantine.
+# By kind of defect: what the row has in which columns instead. All these rows are quarantined.
 DEFECTS: Mapping[str, Mapping[int, str]] = {
     "no_lead_id": {0: ""},
     "no_name_and_email": {1: "", 3: ""},
@@ -24,7 +24,7 @@ DEFECTS: Mapping[str, Mapping[int, str]] = {
     "no_source": {6: ""},
     "bad_date": {7: "31/02/2024"},
 }
-# How files write them: separator, encoding and dates; every seventh day is a workbook.
+# Separator, encoding and date format of a file; every seventh day it is a workbook instead.
 STYLES = ((",", "utf-8", "%Y-%m-%d"), (";", "utf-8-sig", "%d/%m/%Y"), ("\t", "cp1252", "%d.%m.%Y"))
 
 
@@ -50,7 +50,7 @@ def generate(
     """Write a file a day with `rows` leads each, the last for `until` (default: yesterday, UTC).
 
     A third of the leads are `contacts`, half of those without their e-mail. `defects` is the share of rows that are
-    broken in a known way; what each file holds is counted in a folder beside it, <folder>-expected.
+    broken in a known way; the folder <folder>-expected gets the counts of each file.
 
     Raises:
         GeneratorError: a number is out of range.
@@ -86,12 +86,12 @@ def generate(
 
 
 def lead_id(day: date, number: int) -> str:
-    """Id of the lead in this place of a day's file: an order may name it."""
+    """Return the id of a day's lead with this number, for orders that refer to it."""
     return f"L{day:%Y%m%d}-{number}"
 
 
 def contacts_of(url: str, limit: int = 50_000) -> list[Contact]:
-    """Customers of a shop, none where it has none; at most `limit`."""
+    """Read customers of a shop, at most `limit`; none if it has no tables yet."""
     with connect(url) as connection:
         if connection.execute("select to_regclass('public.customer')").fetchone() == (None,):
             return []
@@ -137,7 +137,7 @@ def _workbook(leads: Sequence[Sequence[str]]) -> bytes:
     import xlsxwriter
 
     content = io.BytesIO()
-    # Texts stay texts: nothing that a list says becomes a formula or a link.
+    # Write texts as texts: xlsxwriter would turn some into formulas or links.
     options = {"in_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
     with xlsxwriter.Workbook(content, options) as book:
         sheet = book.add_worksheet("Leads")

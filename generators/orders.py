@@ -38,7 +38,7 @@ class Article:
 
 @dataclass(frozen=True)
 class OrderCounts:
-    """What was generated: files, orders, items, and by kind how many orders have a defect."""
+    """What was generated: files, orders, items, and the number of orders with a defect by kind."""
 
     files: tuple[str, ...]
     orders: int
@@ -59,8 +59,8 @@ def generate(
 ) -> OrderCounts:
     """Write a file a day with `orders` orders each, the last for `until` (default: yesterday, UTC).
 
-    `defects` is the share of orders that are broken in a known way; what each file holds is counted in a folder beside
-    it, <folder>-expected. Buyers and articles are made up where none are given.
+    `defects` is the share of orders that are broken in a known way; the folder <folder>-expected gets the counts of
+    each file. Buyers and articles are made up if none are given.
 
     Raises:
         GeneratorError: a number is out of range.
@@ -92,7 +92,7 @@ def generate(
 
 
 def buyers_and_articles(url: str, limit: int = 50_000) -> tuple[list[Buyer], list[Article]]:
-    """Customers and products of a shop, both empty where it has none; at most `limit` of each."""
+    """Read customers and products of a shop, at most `limit` of each; none if it has no tables yet."""
     with connect(url) as connection:
         if connection.execute("select to_regclass('public.product')").fetchone() == (None,):
             return [], []
@@ -138,7 +138,7 @@ def _order(
         "order_dt": at.isoformat().replace("+00:00", "Z"),
         "status": rng.choice(STATUSES),
         "total_price": total / 100,
-        # Some orders come of a lead of that day's list.
+        # Every 50th order refers to a lead of that day's list.
         **({"lead_id": lead_id(day, number)} if number % 50 == 0 else {}),
         "items": items,
     }
@@ -160,8 +160,8 @@ def _of_first_item(name: str, value: Callable[[Order], object]) -> Callable[[Ord
     return broken
 
 
-# By kind, how an order is broken. All of them wait in quarantine but those with an unknown field, and those whose total
-# is not the sum of their items.
+# How to break an order, by kind of defect. All these orders are quarantined but LOADED_DEFECTS: those with an unknown
+# field, and those whose total is not the sum of their items.
 DEFECTS: Mapping[str, Callable[[Order], str]] = {
     "cut_off": lambda order: _line(order)[:-20],
     "no_customer_name": _without("customer_name"),

@@ -1,4 +1,4 @@
-"""What is sold and how: categories, brands, products, promotions, payment methods, distribution centers."""
+"""Draw the shop's categories, brands, products, promotions, payment methods and distribution centers."""
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +67,7 @@ CAMPAIGN_EVERY, CAMPAIGN_LASTS = np.timedelta64(30, "D"), np.timedelta64(10, "D"
 
 
 def draw_prices(rng: np.random.Generator, categories: Ids) -> tuple[Cents, Cents]:
-    """Base price and, above it, the platform's price of one product per category id, in cents."""
+    """Draw, for one product per category id, the base price and the platform's price above it, in cents."""
     medians = np.array([median for median, _ in CATEGORIES.values()])[(categories - 1) % len(CATEGORIES)]
     base = np.maximum(50, medians * 100 * rng.lognormal(0, 0.55, len(categories))).astype(np.int64)
     return base, base + np.maximum(1, base * rng.uniform(0.08, 0.65, len(categories))).astype(np.int64)
@@ -81,7 +81,7 @@ def draw_products(
     category_ids: Ids,
     brands: pl.DataFrame,
 ) -> pl.DataFrame:
-    """One product per id, sold by the company at its place in companies, without updated_at."""
+    """Draw one product per id, sold by the company in the same position of `companies`; updated_at is missing."""
     count = len(ids)
     categories = category_ids[rng.integers(0, len(category_ids), count)]
     brand_rows = rng.integers(0, brands.height, count)
@@ -117,7 +117,7 @@ def draw_products(
 
 
 def lookups(seed: int, since: np.datetime64, until: np.datetime64) -> dict[str, pl.DataFrame]:
-    """The small tables: category, brand, promotion, payment_method, distribution_center."""
+    """Draw the small tables: category, brand, promotion, payment_method, distribution_center."""
     rng = np.random.default_rng([seed, 1])
     brands: dict[str, None] = {}
     while len(brands) < BRAND_COUNT:

@@ -1,4 +1,4 @@
-"""The way to the shop's database, with errors that a person can act on."""
+"""Connect to the shop's database and create its schema; errors say what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +14,9 @@ SCHEMA = Path(__file__).with_name("schema.sql")
 
 @contextmanager
 def connect(url: str, *, autocommit: bool = False) -> Iterator[psycopg.Connection]:
-    """Open the shop, in one transaction in UTC unless autocommit; GeneratorError where it cannot be used.
+    """Connect to the shop, in one transaction in UTC unless autocommit; GeneratorError if it cannot be used.
 
-    A pooler may share the connection with the shop's own clients: nothing set here outlives a transaction.
+    A pooler may share the connection with the shop's own clients: settings end with the transaction.
     """
     try:
         connection = psycopg.connect(
@@ -51,7 +51,7 @@ def connect(url: str, *, autocommit: bool = False) -> Iterator[psycopg.Connectio
             f"The shop database {_place(url)} takes no writes ({_reason(error, url)}).",
             "Is it a standby, or is default_transaction_read_only on, for all or for this user?",
         ) from error
-    # Timeouts of a session's transaction are internal errors.
+    # Transaction timeouts of PostgreSQL are InternalErrors in psycopg.
     except (psycopg.OperationalError, psycopg.InternalError) as error:
         raise GeneratorError(
             f"The shop database {_place(url)} gave up ({_reason(error, url)}).",
@@ -61,7 +61,7 @@ def connect(url: str, *, autocommit: bool = False) -> Iterator[psycopg.Connectio
 
 
 def create_schema(url: str) -> None:
-    """Create what is missing of the shop's tables, indexes, triggers and comments; data stays as it is."""
+    """Create the shop's tables, indexes, triggers and comments that are missing; data stays as it is."""
     with connect(url) as connection:
         connection.execute("select pg_advisory_xact_lock(hashtext('shop schema'))")
         connection.execute("set local client_min_messages = warning")

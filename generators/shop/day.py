@@ -1,4 +1,4 @@
-"""One day in the life of a shop: its hours, its chance, and which rows it has touched."""
+"""State of a simulated day that all its changes share: connection, random numbers, hours, touched rows, counts."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -16,15 +16,15 @@ from generators.shop.database import IN_UTC
 from generators.shop.people import Ids, Instants
 
 STATEMENTS = Path(__file__).with_name("changes")
-# what is new appears in the first quarter of the day and can be ordered in the other three
+# new products and customers appear in the first quarter of the day, and orders come in during the rest of it
 MORNING_SHARE = 0.25
-# a day deletes at most this share of a table, far from what would alarm whoever copies the shop
+# a day deletes at most this share of a table: fewer than the delete threshold of a warehouse that copies the shop
 MAX_DELETED_SHARE = 0.04
 
 
 @dataclass
 class Day:
-    """What the changes of a day share; no row is touched twice, so statements count rows."""
+    """State that the changes of a day share; no row is changed twice, so that the counts of statements count rows."""
 
     connection: Connection
     rng: np.random.Generator
@@ -48,7 +48,7 @@ class Day:
         self.note(table, "updated", self.execute(statement, **parameters).rowcount)
 
     def change_lines(self, operation: str, statement: str, **parameters: Any) -> None:
-        """Execute changes/<statement>.sql, count the order lines that it returns and keep them for the evening."""
+        """Execute changes/<statement>.sql, count the order lines that it returns and keep them for `book_day`."""
         changed = self.execute(statement, **parameters).fetchall()
         self.note("order_item", operation, len(changed))
         self.lines += changed
@@ -65,19 +65,19 @@ class Day:
         self.counts[f"{table}_{operation}"] += rows
 
     def ids(self, table: str) -> list[int]:
-        """All ids of a small table."""
+        """Read all ids of a small table."""
         rows = self.connection.execute(
             sql.SQL("select id from public.{} order by id").format(sql.Identifier(table))
         )
         return [key for (key,) in rows]
 
     def deletable(self, table: str, wanted: int) -> int:
-        """How many rows of a table may go today, at most as many as wanted."""
+        """Return how many rows of a table may be deleted today: MAX_DELETED_SHARE of it, but at most `wanted`."""
         count = sql.SQL("select count(*) from public.{}").format(sql.Identifier(table))
         return min(wanted, int(self._number(count) * MAX_DELETED_SHARE))
 
     def draw_ids(self, table: str, count: int, since_share: float = 0.0) -> list[int]:
-        """Draw up to so many different ids, some of which may be gone, without the oldest share."""
+        """Draw up to `count` different ids, none of the oldest `since_share`; some of their rows may be deleted."""
         highest = self._number(
             sql.SQL("select coalesce(max(id), 0) from public.{}").format(sql.Identifier(table))
         )
@@ -94,10 +94,10 @@ class Day:
         since_share: float = 0.0,
         oversample: int = 3,
     ) -> list[int]:
-        """Take up to so many ids of a table that meet a condition on t and were not touched today.
+        """Take up to `wanted` ids of a table that meet a condition on t and were not touched today.
 
-        Ids are drawn first and looked up by key: the cost follows the sample, not the table. Oversample more
-        where few rows meet the condition.
+        Ids are drawn first and looked up by key: the cost depends on the sample, not on the table. Oversample more
+        if few rows meet the condition.
         """
         if wanted <= 0:
             return []
@@ -106,16 +106,16 @@ class Day:
         query = sql.SQL("select t.id from public.{} as t where t.id = any(%s) and {}").format(
             sql.Identifier(table), sql.SQL(condition)
         )
-        found = {key for (key,) in self.connection.execute(query, [candidates])}
-        return self.take(table, [key for key in candidates if key in found][:wanted])
+        matching = {key for (key,) in self.connection.execute(query, [candidates])}
+        return self.take(table, [key for key in candidates if key in matching][:wanted])
 
     def take(self, table: str, ids: list[int]) -> list[int]:
-        """Mark rows as touched today, and give them back."""
+        """Mark rows as touched today, and return their ids."""
         self.touched[table].update(ids)
         return ids
 
     def new_ids(self, table: str, count: int) -> Ids:
-        """So many new ids from the identity of a table, marked as touched."""
+        """Take new ids from the identity sequence of a table, and mark them as touched."""
         rows = self.connection.execute(
             "select nextval(pg_get_serial_sequence(%s, 'id')) from generate_series(1, %s)",
             [f"public.{table}", count],
@@ -124,23 +124,23 @@ class Day:
 
     @property
     def morning(self) -> datetime:
-        """When orders begin to come in."""
+        """The time at which the day's orders begin."""
         return self.opening + (self.closing - self.opening) * MORNING_SHARE
 
     @contextmanager
     def transaction(self, moment: datetime) -> Iterator[None]:
-        """A transaction of the shop at a moment of the day, with which what changes is stamped."""
+        """Open a transaction of the shop in which the triggers stamp changed rows with `moment`."""
         with self.connection.transaction():
             self.connection.execute(IN_UTC)
             self.connection.execute("select set_config('shop.now', %s, true)", [moment.isoformat()])
             yield
 
     def early_instants(self, count: int) -> Instants:
-        """Sorted instants before the orders of the day."""
+        """Draw sorted instants before the orders of the day."""
         return self._instants(count, self.opening, self.morning)
 
     def order_instants(self, count: int) -> Instants:
-        """Sorted instants for the orders of the day."""
+        """Draw sorted instants for the orders of the day."""
         return self._instants(count, self.morning, self.closing)
 
     def _instants(self, count: int, start: datetime, stop: datetime) -> Instants:

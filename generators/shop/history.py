@@ -1,4 +1,4 @@
-"""A whole shop with its past: two years of growth up to a moment, loaded at once."""
+"""Generate a whole shop with two years of history, and load it by COPY."""
 
 from datetime import UTC, datetime
 
@@ -124,7 +124,7 @@ def _copy(connection: Connection, table: str, rows: pl.DataFrame, report: Progre
 def _joined(
     rng: np.random.Generator, count: int, early: float, since: np.datetime64, until: np.datetime64
 ) -> Instants:
-    # some were there before the first order, and the very first one always was: whoever comes later finds it
+    # some join in the year before the first order; the first joins at its beginning, so that all later rows can use it
     before = max(1, round(count * early))
     ages = np.sort(rng.random(before)) * YEAR.astype("timedelta64[us]").astype(np.int64)
     ages[0] = 0
@@ -177,8 +177,8 @@ def _products(
     rng = np.random.default_rng([seed, 4])
     created_at = _joined(rng, count, 0.5, since, until)
     changed_at = _changed(rng, created_at, 0.45, until)
-    there = np.searchsorted(sellers["created_at"].to_numpy(), created_at, side="right")
-    company = drawn.draw_popular(rng, 1 / np.arange(4, sellers.height + 4) ** 0.6, there) + 1
+    seller_counts = np.searchsorted(sellers["created_at"].to_numpy(), created_at, side="right")
+    company = drawn.draw_popular(rng, 1 / np.arange(4, sellers.height + 4) ** 0.6, seller_counts) + 1
     category_ids = np.arange(1, len(CATEGORIES) + 1)
     frame = draw_products(rng, np.arange(1, count + 1), created_at, company, category_ids, brands)
     default, price = (

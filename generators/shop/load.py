@@ -1,4 +1,4 @@
-"""Rows into the shop's tables: by COPY, foreign keys and indexes put off for a whole shop."""
+"""Load rows into the shop's tables by COPY; for a whole shop, create foreign keys and indexes afterwards."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ DECIMALS = {"customer": 6, "distribution_center": 6, "promotion": 4}
 
 
 def copy_rows(connection: Connection, table: str, rows: pl.DataFrame) -> int:
-    """Append the rows by COPY and return how many they were; columns by name, instants in UTC."""
+    """Append rows by COPY; columns are matched by name, instants are UTC. Returns the number of rows."""
     csv = BytesIO()
     rows.write_csv(csv, include_header=False, float_precision=DECIMALS.get(table, 2))
     statement = sql.SQL("copy public.{} ({}) from stdin (format csv)").format(
@@ -46,7 +46,7 @@ def advance_identities(connection: Connection) -> None:
 
 @contextmanager
 def without_constraints(connection: Connection) -> Iterator[None]:
-    """Drop the foreign keys and secondary indexes of the shop's tables and make them again at the end."""
+    """Drop the foreign keys and secondary indexes of the shop's tables, and create them again at the end."""
     foreign_keys = connection.execute(
         """
         select conrelid::regclass::text, conname, pg_get_constraintdef(oid)

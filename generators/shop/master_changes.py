@@ -1,4 +1,4 @@
-"""What happens to customers, companies, products and categories in a day."""
+"""Changes of a simulated day to customers, companies, products and categories."""
 
 import numpy as np
 import polars as pl
@@ -13,7 +13,7 @@ from generators.shop.stock import stock_products
 
 
 def bring_back(day: Day, count: int) -> None:
-    """Use ids of customers and products again that were deleted on an earlier day."""
+    """Insert customers and products under ids that were deleted on an earlier day."""
     for table, insert in (("customer", _insert_customers), ("product", _insert_products)):
         missing = sql.SQL(
             "select g.id from generate_series(1, (select max(id) from public.{table})) as g (id)"
@@ -35,12 +35,12 @@ def delete_strangers(day: Day, count: int) -> None:
 
 
 def register_customers(day: Day, count: int) -> None:
-    """New customers, early enough to order on the same day."""
+    """Insert new customers, early enough to order on the same day."""
     _insert_customers(day, day.new_ids("customer", count))
 
 
 def add_products(day: Day, count: int) -> None:
-    """New products of companies, categories and brands that exist."""
+    """Insert new products of existing companies, categories and brands."""
     _insert_products(day, day.new_ids("product", count))
 
 
@@ -79,25 +79,25 @@ def change_logins(day: Day, count: int) -> None:
 
 
 def complete_registrations(day: Day, count: int) -> None:
-    """Let a tenth of the customers with a gap in their registration fill it in, at most so many."""
+    """Fill in the missing columns of a tenth of the customers who have such columns, at most `count`."""
     gaps = (
         "select id from public.customer where birth_date is null or document_number is null or name is null"
     )
     waiting = [key for (key,) in day.connection.execute(f"{gaps} order by id")]
     waiting = [key for key in waiting if key not in day.touched["customer"]]
     ids = day.take("customer", waiting[: min(count, -(-len(waiting) // 10))])
-    whole = draw_customers(day.rng, np.array(ids, dtype=np.int64), day.early_instants(len(ids)))
-    columns = {f"{name}s": whole[name].to_list() for name in ("birth_date", "document_number", "name")}
+    complete = draw_customers(day.rng, np.array(ids, dtype=np.int64), day.early_instants(len(ids)))
+    columns = {f"{name}s": complete[name].to_list() for name in ("birth_date", "document_number", "name")}
     day.update("customer", "complete_registrations", ids=ids, **columns)
 
 
 def rename_companies(day: Day, count: int) -> None:
-    """Let companies trade under another name."""
+    """Rename companies."""
     day.update("company", "rename_companies", ids=day.sample("company", count))
 
 
 def rename_categories(day: Day, count: int) -> None:
-    """Give categories another name: a change in the parent of many products."""
+    """Rename categories: a change in the parent row of many products."""
     for key in day.sample("category", count):
         word, other_word = day.rng.permutation(CATEGORY_WORDS)[:2].tolist()
         day.update("category", "rename_category", id=key, word=word, other_word=other_word)

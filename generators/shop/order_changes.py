@@ -1,4 +1,4 @@
-"""What happens to orders in a day: they move on, come back, are deleted, and new ones arrive."""
+"""Changes of a simulated day to orders: status changes, returns, deletions and new orders."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ NEXT = {
     "processing": (("shipped", 0.95), ("cancelled", 0.05)),
     "shipped": (("complete", 1.0),),
 }
-RECENT = 0.8  # what comes back is among the youngest fifth of the orders
+RECENT = 0.8  # returned orders are among the youngest fifth
 
 
 @dataclass(frozen=True)
 class Market:
-    """What a new order can refer to, read once a day; products as often as they are likely to be sold."""
+    """Rows that new orders can refer to, read once a day; a product has several rows if it is more likely to sell."""
 
     customers: pl.DataFrame
     products: pl.DataFrame
@@ -31,7 +31,7 @@ class Market:
 
 
 def plan_progress(day: Day, budget: int) -> list[tuple[int, str]]:
-    """Choose open orders that move on, worth about so many changed rows, and their next status."""
+    """Choose open orders and their next status, so that about `budget` rows change, lines included."""
     waiting = day.execute("open_orders").fetchall()
     moves: list[tuple[int, str]] = []
     for position in day.rng.permutation(len(waiting)).tolist():
@@ -47,20 +47,20 @@ def plan_progress(day: Day, budget: int) -> list[tuple[int, str]]:
 
 
 def move_orders(day: Day, moves: Sequence[tuple[int, str]]) -> None:
-    """Give orders and their lines the next status."""
+    """Set the next status of orders and their lines."""
     ids, statuses = [order_id for order_id, _ in moves], [status for _, status in moves]
     day.update("sales_order", "progress_orders", ids=ids, statuses=statuses)
     day.change_lines("updated", "progress_lines", ids=ids, statuses=statuses, moment=day.closing)
 
 
 def return_orders(day: Day, count: int) -> None:
-    """Let recent orders come back whole."""
+    """Return recent orders with all their lines."""
     ids = day.sample("sales_order", count, "t.status = 'complete'", since_share=RECENT)
     move_orders(day, [(order_id, "returned") for order_id in ids])
 
 
 def return_lines(day: Day, count: int) -> None:
-    """Let single lines of recent orders come back, the order stays as it is."""
+    """Return single lines of recent orders; the orders stay complete."""
     ids = day.sample("sales_order", count, "t.status = 'complete'", since_share=RECENT)
     day.update("order_item", "return_lines", ids=ids, moment=day.closing)
 
@@ -80,7 +80,7 @@ def delete_lines(day: Day, count: int) -> None:
 
 
 def plan_orders(day: Day, budget: int) -> Ids:
-    """Line counts of new orders that come to so many rows, lines included."""
+    """Draw line counts of new orders that amount to `budget` new rows, lines included."""
     counts = drawn.draw_line_counts(day.rng, max(budget, 0))
     counts = counts[: int(np.searchsorted(np.cumsum(counts + 1), budget, side="right"))]
     left = budget - int((counts + 1).sum())
@@ -92,7 +92,7 @@ def plan_orders(day: Day, budget: int) -> Ids:
 
 
 def open_market(day: Day) -> Market:
-    """Read what new orders can refer to: some customers, what sold lately and some other products."""
+    """Read what new orders can refer to: some customers, products that sold lately, and some others."""
     instant, whole = pl.Datetime("us"), pl.Int64()
     market = Market(
         customers=day.read(
@@ -121,7 +121,7 @@ def open_market(day: Day) -> Market:
 
 
 def place_orders(day: Day, market: Market, line_counts: Ids, ordered_at: Instants, spoiled: Ids) -> None:
-    """New orders with so many lines each; those at the spoiled positions break a rule."""
+    """Insert an order for each line count and time; those at the positions in `spoiled` break a rule."""
     rng = day.rng
     ids = day.new_ids("sales_order", len(line_counts))
     orders = pl.DataFrame(

@@ -1,4 +1,4 @@
-"""How orders come about: when, how many lines, at what price, with what discount, and how they end."""
+"""Draw orders: times, number of lines, quantities, discounts, final status, and broken amounts."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ HOUR = np.timedelta64(3_600_000_000, "us")
 
 @dataclass(frozen=True)
 class Lines:
-    """Order lines side by side: position of the order, line number, quantity, money of the line in cents."""
+    """Order lines as columns: position of the order, line number, quantity, unit prices and discount in cents."""
 
     order: Ids
     number: Ids
@@ -36,7 +36,7 @@ class Lines:
 
 
 def draw_times(rng: np.random.Generator, count: int, since: np.datetime64, until: np.datetime64) -> Instants:
-    """Sorted instants in [since, until) with growth, seasons, weeks and hours of the day."""
+    """Draw sorted instants in [since, until): more as the shop grows, and by season, weekday and hour."""
     hours = np.arange(since, until, HOUR)
     if not len(hours):
         return np.full(count, since)
@@ -59,19 +59,19 @@ def draw_times(rng: np.random.Generator, count: int, since: np.datetime64, until
 
 
 def draw_popular(rng: np.random.Generator, weights: Share, eligible: Ids) -> Ids:
-    """For each entry of eligible draw one of the first so many positions, by weight."""
+    """Draw, for each n in `eligible`, one of the first n positions by weight."""
     cumulative = np.cumsum(weights)
     drawn = np.searchsorted(cumulative, rng.random(len(eligible)) * cumulative[eligible - 1], side="right")
     return np.minimum(drawn, eligible - 1)
 
 
 def draw_line_counts(rng: np.random.Generator, orders: int) -> Ids:
-    """How many lines each of so many orders has."""
+    """Draw the number of lines of each order."""
     return rng.choice(np.arange(1, len(LINE_COUNT_SHARES) + 1), orders, p=LINE_COUNT_SHARES)
 
 
 def campaign_at(ordered_at: Instants, since: np.datetime64) -> Ids:
-    """Position of the campaign that runs at each instant, -1 where none does."""
+    """Return the position of the campaign that runs at each instant, -1 if there is none."""
     elapsed = ordered_at - since
     return np.where(elapsed % CAMPAIGN_EVERY < CAMPAIGN_LASTS, elapsed // CAMPAIGN_EVERY, -1)
 
@@ -79,7 +79,7 @@ def campaign_at(ordered_at: Instants, since: np.datetime64) -> Ids:
 def draw_lines(
     rng: np.random.Generator, counts: Ids, price_default: Cents, price: Cents, promotion_share: Share
 ) -> Lines:
-    """Quantities and discounts of the lines; each line alone is worth more than one unit's base price."""
+    """Draw quantities and discounts of the lines; each line alone costs more than one unit's base price."""
     order = np.repeat(np.arange(len(counts)), counts)
     number = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts) + 1
     quantity = rng.choice(np.arange(1, len(QUANTITY_SHARES) + 1), len(order), p=QUANTITY_SHARES)
@@ -94,7 +94,7 @@ def draw_lines(
 def draw_endings(
     rng: np.random.Generator, ordered_at: Instants, until: np.datetime64
 ) -> tuple[Ids, Instants]:
-    """The status that each order has reached by until, and when it got there."""
+    """Draw the status that each order has reached at `until`, and when it got there."""
     count = len(ordered_at)
     age = (until - ordered_at) / np.timedelta64(1, "D")
     luck, speed = rng.random(count), rng.random(count)
@@ -116,7 +116,10 @@ def draw_endings(
 def draw_line_endings(
     rng: np.random.Generator, status: Ids, changed_at: Instants, ordered_at: Instants, until: np.datetime64
 ) -> tuple[Ids, Instants, Instants]:
-    """Status, return (NaT where none) and last change of each line; what comes in is its order's."""
+    """Derive status, time of return (NaT if none) and last change of each line from those of its order.
+
+    The arguments have one entry per line.
+    """
     age = (until - ordered_at) / np.timedelta64(1, "D")
     alone = (status == COMPLETE) & (age > 30) & (rng.random(len(status)) < 0.03)
     status = np.where(alone, RETURNED, status)
@@ -126,7 +129,7 @@ def draw_line_endings(
 
 
 def spoil_lines(lines: Lines, spoiled: Ids) -> None:
-    """Make the first line of the given orders wrong, in place: by turns too cheap or discounted too much."""
+    """Break the first line of the given orders, in place: alternately too cheap, or discounted too much."""
     first = np.searchsorted(lines.order, spoiled)
     cheap, generous = first[::2], first[1::2]
     lines.price[cheap] = lines.price_default[cheap]
@@ -135,7 +138,7 @@ def spoil_lines(lines: Lines, spoiled: Ids) -> None:
 
 
 def broken_rules(lines: Lines) -> dict[str, Flags]:
-    """Which lines break which money rule: price, discount, total."""
+    """Flag the lines that break each rule on amounts: price, discount, total."""
     gross = lines.quantity * lines.price
     starts = np.flatnonzero(lines.number == 1)
     totals = np.add.reduceat(gross - lines.discount, starts) if len(starts) else np.zeros(0, np.int64)

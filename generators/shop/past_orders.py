@@ -12,13 +12,13 @@ from generators.shop.load import Progress, copy_rows
 from generators.shop.people import Ids, Instants
 from generators.shop.stock import PastSales
 
-CHUNK = 100_000  # orders at a time: bounds the memory, and is part of what a seed means
+CHUNK = 100_000  # orders at a time: bounds the memory; another size draws other rows from the same seed
 CUSTOMER_DEFECTS = ("birth_date", "document_number", "name")
 
 
 @dataclass(frozen=True)
 class Assortment:
-    """The products as orders see them: since when, and prices in cents before and after they changed."""
+    """Products for past orders: since when they are on sale, and prices in cents before and after their change."""
 
     created_at: Instants
     changed_at: Instants
@@ -29,7 +29,7 @@ class Assortment:
 
 
 class PastOrders:
-    """Orders of two years; what they sell is added to the sales of the stock, and their defects are counted."""
+    """Orders of two years; adds what they sell to `sales`, and counts their defects."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class PastOrders:
             "id"
         ].to_numpy()
         self.ordered_at = drawn.draw_times(rng, count, since, until)
-        # a few buy most, a few sell most, and some never do
+        # a few customers buy most and a few products sell most; some customers never buy, some products never sell
         self.customer_weights = rng.lognormal(0, 1.1, people.height) * (rng.random(people.height) > 0.08)
         ranks = rng.permutation(len(assortment.now)) + 1
         self.product_weights = 1 / (ranks + 4) ** 0.95 * (rng.random(len(ranks)) > 0.05)
@@ -62,7 +62,7 @@ class PastOrders:
         }
 
     def copy(self, connection: Connection, report: Progress) -> dict[str, int]:
-        """Draw and copy all orders and their lines; how many they were."""
+        """Draw and copy all orders and their lines; returns the number of rows by table."""
         counts = {"sales_order": 0, "order_item": 0}
         for number, start in enumerate(range(0, self.count, CHUNK)):
             rng = np.random.default_rng([self.seed, 6, number])
@@ -75,8 +75,8 @@ class PastOrders:
     def _chunk(self, rng: np.random.Generator, start: int, stop: int) -> tuple[pl.DataFrame, pl.DataFrame]:
         ordered_at = self.ordered_at[start:stop]
         ids = np.arange(start, stop) + 1
-        known = np.searchsorted(self.customer_created_at, ordered_at, side="right")
-        customer = drawn.draw_popular(rng, self.customer_weights, known) + 1
+        customer_counts = np.searchsorted(self.customer_created_at, ordered_at, side="right")
+        customer = drawn.draw_popular(rng, self.customer_weights, customer_counts) + 1
         status, changed_at = drawn.draw_endings(rng, ordered_at, self.until)
 
         counts = drawn.draw_line_counts(rng, stop - start)

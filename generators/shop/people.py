@@ -1,4 +1,4 @@
-"""Who buys and who sells: customers and companies with names, tax numbers and documents that add up."""
+"""Draw customers and companies, with plausible names, unique document numbers and valid tax numbers."""
 
 import re
 import unicodedata
@@ -43,7 +43,7 @@ LEGAL_FORMS = {
 
 @cache
 def _names(locale: str) -> tuple[list[str], list[str]]:
-    # the pools are the same for every seed: which names are drawn from them is what the seed decides
+    # the pools of names are the same for every seed; the seed decides which names are drawn from them
     fake = Faker(locale)
     fake.seed_instance(f"shop {locale}")
     return [fake.first_name() for _ in range(250)], [fake.last_name() for _ in range(400)]
@@ -72,7 +72,7 @@ def cuit(company_id: int) -> str:
 
 
 def draw_customers(rng: np.random.Generator, ids: Ids, created_at: Instants) -> pl.DataFrame:
-    """One customer per id, whole and valid, without updated_at."""
+    """Draw one complete and valid customer per id; updated_at is missing."""
     count = len(ids)
     countries, states, latitudes, longitudes = draw_places(rng, count)
     names, usernames = [], []
@@ -104,7 +104,7 @@ def draw_customers(rng: np.random.Generator, ids: Ids, created_at: Instants) -> 
 
 
 def draw_companies(rng: np.random.Generator, ids: Ids, created_at: Instants) -> pl.DataFrame:
-    """One company per id, without updated_at."""
+    """Draw one company per id; updated_at is missing."""
     count = len(ids)
     countries = draw_countries(rng, count)
     trades, lasts = rng.integers(0, len(TRADES), count).tolist(), rng.integers(0, 400, count).tolist()

@@ -1,6 +1,6 @@
 -- The shop: an OLTP database of its own, in schema public.
 -- Can be run again at any time: it creates what is missing and leaves data alone.
--- Deliberately lenient, as old shops are: the warehouse has to find the bad rows, not the shop.
+-- Deliberately lenient, as old shops are: the warehouse has to find bad rows, the shop does not refuse them.
 
 create or replace function public.shop_now() returns timestamptz
 language sql stable as $$
@@ -32,7 +32,7 @@ create table if not exists public.company (
 
 create index if not exists ix_company_updated_at on public.company (updated_at);
 
--- an update that changes nothing is not a change; one that sets updated_at itself is taken at its word
+-- not fired by an update that changes nothing, nor by one that sets updated_at itself
 create or replace trigger tr_company_updated_at before update on public.company
 for each row when (new.* is distinct from old.* and new.updated_at is not distinct from old.updated_at)
 execute function public.set_updated_at();

@@ -1,4 +1,4 @@
-"""The next day of normal operation: everything that changes in a shop, in many transactions."""
+"""Simulate one day of normal operation of a shop: its changes, in many transactions."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -32,13 +32,13 @@ def simulate_day(
 ) -> dict[str, int]:
     """Change so many rows of a shop, as a day would: registrations, orders, prices, moves, deletions.
 
-    By default as many as fit the orders of the four weeks before: the day sells what days sell there. All of it lies in
-    the 24 hours from day on (default: from the last order on), but never in the future: people move and prices change
-    in the morning, then orders come in; at the end, and beyond these changes, the shop books what left its stock and
-    refreshes the counters of the products.
-    The same seed on the same shop makes the same changes. The result counts rows as <table>_inserted,
-    _updated and _deleted, each row once. defects is the share of new orders of which one line
-    breaks a rule, counted as defects_order.
+    `changes` defaults to a number that gives as many new orders as an average day of the four weeks before. All changes
+    lie in the 24 hours from `day` on (default: from the last order on), but never in the future: people move and prices
+    change in the morning, then orders come in. At the end the shop books its stock and refreshes the counters of the
+    products, which `changes` does not include. The same seed on the same shop makes the same changes.
+
+    The result counts rows as <table>_inserted, _updated and _deleted, each row once. `defects` is the share of new
+    orders with a line that breaks a rule, counted as defects_order.
     """
     if changes is not None and changes < 0:
         raise GeneratorError(f"The number of changes is {changes}.", "Ask for 0 or more.")
@@ -58,7 +58,7 @@ def _run(day: Day, changes: int, defects: float, report: Progress) -> int:
     def share(part: float) -> int:
         return round(changes * part)
 
-    # what deletes comes first: nothing that follows can refer to a row that will go
+    # deletions come first, so that no later change refers to a row that is deleted
     by_morning: tuple[tuple[str, Callable[[], None]], ...] = (
         ("keys used again", lambda: master.bring_back(day, share(0.002))),
         ("deleted order lines", lambda: orders.delete_lines(day, share(0.015))),
@@ -121,7 +121,7 @@ def _check_not_empty(connection: Connection) -> None:
 
 
 def _usual_changes(connection: Connection, opening: datetime, closing: datetime) -> int:
-    """Changes of a day on which as many rows of orders and lines are new as on the days before, on average."""
+    """Return the number of changes of a day with as many new orders and lines as the days before had on average."""
     row = connection.execute(
         """
         select count(distinct o.id) + count(i.line_number)
@@ -147,5 +147,5 @@ def _hours(connection: Connection, day: datetime | None) -> tuple[datetime, date
             raise GeneratorError(f"The day {day} lies in the future.", "Simulate a day that has begun.")
     opening = (day or last or now - timedelta(days=1)).astimezone(UTC)
     closing = min(opening + timedelta(days=1), now.astimezone(UTC))
-    # a shop whose last order is as young as this moment gets a day of one second
+    # if the last order was placed just now, the day lasts one second
     return min(opening, closing - timedelta(seconds=1)), closing

@@ -14,8 +14,8 @@ from generators.shop.people import Ids, Instants
 CENTER_COUNT_SHARES = (0.25, 0.35, 0.25, 0.15)
 LOT = 24  # units; deliveries come in whole lots
 REORDER_POINT = 10  # units; below it a delivery is on its way
-COVER_DAYS = 20  # a delivery lasts for so many days like this one
-ON_TIME_SHARE = 0.5  # of the deliveries arrive on the day that they are wanted
+COVER_DAYS = 20  # a delivery covers the sales of so many days like this one
+ON_TIME_SHARE = 0.5  # of the deliveries arrive on the day on which stock falls below the reorder point
 OUT_OF_STOCK_SHARE = 0.03
 REVIEW_SHARE = 0.1  # of the completed order lines are reviewed
 STARS_ABOVE_ONE, SATISFACTION = 4, 0.8  # reviews have 1 to 5 stars, 4.2 on average
@@ -23,7 +23,7 @@ STARS_ABOVE_ONE, SATISFACTION = 4, 0.8  # reviews have 1 to 5 stars, 4.2 on aver
 
 @dataclass(frozen=True)
 class Stock:
-    """Rows of inventory, product by product; first and count give each product's rows."""
+    """Rows of inventory, product by product; `first` and `count` are the position and number of each product's rows."""
 
     product: Ids
     center: Ids
@@ -41,7 +41,7 @@ def draw_stock(rng: np.random.Generator, products: Ids, centers: Ids) -> Stock:
 
 
 class PastSales:
-    """What the orders of a generated history have sold, added up per row of inventory."""
+    """Sales of the orders of a generated history, added up per row of inventory."""
 
     def __init__(self, stock: Stock, on_sale_since: Instants) -> None:
         self.stock = stock
@@ -64,7 +64,7 @@ class PastSales:
     def counters(
         self, rng: np.random.Generator, changed_at: Instants, until: np.datetime64
     ) -> dict[str, pl.Series]:
-        """The columns of product that follow from sales, updated_at included."""
+        """Derive the columns of product that depend on sales, updated_at included."""
         first = self.stock.first
         sold, completed = np.add.reduceat(self.sold, first), np.add.reduceat(self.completed, first)
         reviews = rng.binomial(completed, REVIEW_SHARE)
@@ -79,7 +79,7 @@ class PastSales:
         }
 
     def inventory(self, rng: np.random.Generator, since: np.datetime64, until: np.datetime64) -> pl.DataFrame:
-        """What is in stock at the end: enough for some days of average sales, and sometimes nothing."""
+        """Draw the stock at the end of the history: enough for some days of average sales, and sometimes nothing."""
         rows = len(self.sold)
         cover = self.sold / ((until - since) / np.timedelta64(1, "D")) * COVER_DAYS * rng.uniform(0, 2, rows)
         quantity = rng.integers(0, 2 * LOT, rows) + cover.astype(np.int64)
@@ -113,7 +113,7 @@ def stock_products(day: Day, products: Ids) -> None:
 
 
 def book_day(day: Day) -> None:
-    """Book the day's order lines: what left the distribution centers or came in, what was sold and reviewed."""
+    """Book the day's order lines: update the stock of the distribution centers, and the counters of the products."""
     quantity, event = pl.col("quantity"), pl.col("event")
     placed = pl.when(event == "placed").then(quantity)
     lines = (
@@ -151,7 +151,7 @@ def _move_stock(day: Day, lines: pl.DataFrame) -> None:
         reorder_point=REORDER_POINT,
         cover_days=COVER_DAYS,
     )
-    # rows of products that are new today count as inserted
+    # rows of products that are new today were counted as inserted: each row counts once
     day.note("inventory", "updated", sum(key not in day.touched["inventory"] for (key,) in moved))
 
 
@@ -169,5 +169,5 @@ def _refresh_counters(day: Day, lines: pl.DataFrame) -> None:
         review_counts=products["review_count"].to_list(),
         stars=products["stars"].to_list(),
     )
-    # a product whose price changed or that is new today is counted already
+    # a product that is new today or whose price changed was counted before: each row counts once
     day.note("product", "updated", sum(key not in day.touched["product"] for (key,) in refreshed))

@@ -1,10 +1,10 @@
-"""Who visits the shop's site, and what they look at: the names that its web logs should know."""
+"""Read user names and product ids of the shop, for generated web logs."""
 
 from generators.shop.database import connect
 
 
 def visitors(url: str, limit: int = 50_000) -> tuple[list[str], list[str]]:
-    """User names and product ids of a shop, both empty where it has none; at most `limit` of each."""
+    """Read user names and product ids of a shop, at most `limit` of each; none if it has no tables yet."""
     with connect(url) as connection:
         if connection.execute("select to_regclass('public.product')").fetchone() == (None,):
             return [], []

@@ -69,9 +69,8 @@ def generate(
 ) -> WeblogCounts:
     """Write `lines` lines to a file a day, the last for `until` (default: yesterday, UTC).
 
-    What each file holds is counted in a folder beside it, <folder>-expected.
-    The addresses are those of `generators.geoip`; users and products are made up where none are given. `progress`
-    gets lines written and lines to write.
+    The folder <folder>-expected gets the counts of each file. The addresses are those of `generators.geoip`; users and
+    products are made up if none are given. `progress` is called with lines written and lines to write.
 
     Raises:
         GeneratorError: a number is out of range, or a username cannot appear in a log.
@@ -121,7 +120,7 @@ def generate(
 
 
 class _Shop:
-    """The pools of texts that all days draw from."""
+    """Pools of addresses, users, agents and requests that all days draw from."""
 
     def __init__(self, seed: int, lines: int, usernames: Sequence[str], product_ids: Sequence[str]) -> None:
         self.seed = seed
@@ -135,7 +134,7 @@ class _Shop:
         self.people: Population = population(rng, len(self.addresses), len(self.agents), len(users))
 
     def day(self, day: date, count: int, bad_share: float) -> Iterator["_Block"]:
-        """A day's lines in order; two blocks are generated while one is written."""
+        """Generate a day's lines in order of time; two blocks are generated while one is written."""
         blocks = -(-count // _BLOCK_LINES)
         counts = [count * (block + 1) // blocks - count * block // blocks for block in range(blocks)]
         shares = [(block / blocks, (block + 1) / blocks) for block in range(blocks)]
@@ -163,7 +162,7 @@ class _Shop:
         frame = pl.DataFrame(
             {
                 "address": self.addresses.gather(made.address),
-                # The last of the pool is '-': not logged in.
+                # The last entry of the pool is '-', for visitors who are not logged in.
                 "user": self.users.gather(np.where(made.user < 0, len(self.users) - 1, made.user)),
                 "time": times.gather(made.second),
                 "request": self.requests.texts.gather(made.request),
@@ -203,7 +202,7 @@ class _Block:
 
 
 def _mapped(pool: Executor, make: Callable[..., T], arguments: Iterable[tuple[Any, ...]]) -> Iterator[T]:
-    """Results of `make` in order, computed a few ahead of the consumer."""
+    """Yield the results of `make` in order, computed in the pool a few ahead of the consumer."""
     futures: deque[Future[T]] = deque()
     for each in arguments:
         futures.append(pool.submit(make, *each))
@@ -214,7 +213,7 @@ def _mapped(pool: Executor, make: Callable[..., T], arguments: Iterable[tuple[An
 
 
 def _statuses(rng: np.random.Generator, made: Events) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Positions in the pool of statuses: mostly 200, redirects after POST, some not modified, missing or failed."""
+    """Draw positions in _STATUS: mostly 200, redirects after POST, some not modified, not found or failed."""
     luck = rng.random(len(made.state))
     status = np.zeros(len(made.state), np.int64)
     status[(made.state == CHECKOUT) | (made.state == LOGIN) | (made.state == ADD_TO_CART)] = 1
@@ -225,14 +224,14 @@ def _statuses(rng: np.random.Generator, made: Events) -> np.ndarray[tuple[int], 
 
 
 def _times(day: date) -> pl.Series:
-    """The text around the time, up to the request's quote, for each second of a day."""
+    """Return the text of each second of a day as it stands between user and request in a line, ` [time] "`."""
     start = datetime(day.year, day.month, day.day)
     seconds = pl.datetime_range(start, start + timedelta(seconds=86_399), "1s", eager=True)
     return seconds.dt.strftime(' [%d/%b/%Y:%H:%M:%S +0000] "')
 
 
 def _spread(lines: int, dates: Sequence[date]) -> list[int]:
-    """How many lines each day gets: fewer at weekends, all together exactly `lines`."""
+    """Distribute lines over days: fewer at weekends, in total exactly `lines`."""
     weights = np.cumsum([_WEEKDAYS[day.weekday()] for day in dates])
     edges = np.floor(weights / weights[-1] * lines).astype(int).tolist()
     edges[-1] = lines
@@ -240,7 +239,7 @@ def _spread(lines: int, dates: Sequence[date]) -> list[int]:
 
 
 def _content(lines: pl.Series) -> memoryview:
-    """The lines one after another, as Arrow holds them."""
+    """Return the concatenated lines from Arrow's buffer, without copying them."""
     array = lines.to_arrow(compat_level=pl.CompatLevel.oldest())
     offsets = np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array) + 1]
     return memoryview(array.buffers()[2])[int(offsets[0]) : int(offsets[-1])]
@@ -249,7 +248,7 @@ def _content(lines: pl.Series) -> memoryview:
 def _opened(path: Path, gzip: bool) -> IO[bytes]:
     if not gzip:
         return path.open("wb")
-    # No name and no time: the same seed gives the same bytes.
+    # Without file name and time in the header, the same seed gives the same bytes.
     return gz.GzipFile(filename="", mode="wb", fileobj=path.open("wb"), mtime=0, compresslevel=4)  # type: ignore[return-value]
 
 
@@ -260,7 +259,7 @@ def _describe(path: Path, lines: int, bad: Counter[str], actions: Counter[str]) 
         "bad": dict(sorted(bad.items())),
         "actions": dict(sorted(actions.items())),
     }
-    # Not beside the log: what lies in the landing folder and is not read is named in every run.
+    # In another folder than the log: every run reports the files of the landing folder that it does not read.
     expected = path.parent.with_name(f"{path.parent.name}-expected")
     expected.mkdir(exist_ok=True)
     (expected / f"{path.name}.json").write_text(json.dumps(description, indent=2) + "\n")

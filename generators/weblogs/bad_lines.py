@@ -1,4 +1,4 @@
-"""Bad lines: good ones that are broken in known ways."""
+"""Break lines of access logs in known ways, so that each breaks a known rule."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ def _cut_off(line: str, rng: np.random.Generator) -> str:
 
 
 def _garbage(_: str, rng: np.random.Generator) -> str:
-    # Neither quotes nor brackets.
+    # Characters from '#' to 'Z': a line without quotes and brackets.
     return rng.integers(35, 91, 40, dtype=np.uint8).tobytes().decode() + "\n"
 
 
@@ -31,7 +31,7 @@ def _bad_address(line: str, rng: np.random.Generator) -> str:
     return f"999.{rng.integers(0, 256)}.0.1" + line[line.index(" ") :]
 
 
-# By the rule that each breaks; two of them break the same one.
+# Rule that is broken, and function that breaks it; the first two break the same rule.
 _KINDS: tuple[tuple[str, Breaker], ...] = (
     ("malformed_line", _cut_off),
     ("malformed_line", _garbage),

@@ -1,4 +1,4 @@
-"""What the made-up visitors send: addresses, user agents, requests and referers, as pools to choose from."""
+"""Pools of texts for generated access logs: addresses, user agents, requests and referers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,20 +47,20 @@ class Choice:
     cumulative: npt.NDArray[np.float64]
 
     def draw(self, rng: np.random.Generator, count: int) -> Numbers:
-        """`count` numbers, each by its odds."""
+        """Draw `count` numbers by their odds."""
         return np.searchsorted(self.cumulative, rng.random(count), side="right").clip(
             0, len(self.cumulative) - 1
         )
 
 
 def choice(weights: npt.ArrayLike) -> Choice:
-    """A choice by weights."""
+    """Make a Choice of 0, 1, 2, … by their weights."""
     cumulative = np.cumsum(np.asarray(weights, np.float64))
     return Choice(cumulative / cumulative[-1])
 
 
 def zipf(count: int, *, shift: float, exponent: float = 1.0) -> Choice:
-    """A choice in which the first few are drawn most."""
+    """Make a Choice with Zipf's distribution, in which the first few numbers are drawn most."""
     return choice(1.0 / (np.arange(count) + shift) ** exponent)
 
 
@@ -91,7 +91,7 @@ class Requests:
 
 
 def requests(product_ids: Sequence[str], query_count: int) -> Requests:
-    """All requests that visitors make."""
+    """Build the pool of all requests that visitors make."""
     words = [f"{a}+{n}" for n in _NOUNS for a in _ADJECTIVES]
     queries = [
         words[i % len(words)] + (f"+{i // len(words)}" if i >= len(words) else "") for i in range(query_count)
@@ -126,7 +126,7 @@ def requests(product_ids: Sequence[str], query_count: int) -> Requests:
 
 
 def addresses(rng: np.random.Generator, count: int) -> pl.Series:
-    """Addresses from the networks of the demo GeoIP file: every country has one, the shop's own have most."""
+    """Draw addresses from the networks of the demo GeoIP file: most from the shop's countries, some from each."""
     places = countries()
     country = choice([place.share for place in places]).draw(rng, count)
     country[: len(places)] = np.arange(len(places))[:count]
@@ -146,7 +146,7 @@ def addresses(rng: np.random.Generator, count: int) -> pl.Series:
 
 
 def user_agents(count: int) -> pl.Series:
-    """User agents of desktops, phones, tablets and crawlers, the commonest first."""
+    """Return user agents of desktops, phones, tablets and crawlers, the commonest first."""
     webkit = "AppleWebKit/537.36 (KHTML, like Gecko)"
     apple = "like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko)"
     chrome = [f"Chrome/{version}.0.{build}.0" for version in range(142, 100, -1) for build in range(0, 60, 3)]

@@ -1,4 +1,4 @@
-"""Sessions that make sense: a visitor searches, views, adds to the cart and checks out, step after step."""
+"""Draw the requests of sessions as a Markov chain: a visitor searches, views, adds to the cart, checks out."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from generators.weblogs.texts import Choice, Numbers, Requests, choice, zipf
 
 HOME, SEARCH, VIEW, ADD_TO_CART, CHECKOUT, LOGIN, OTHER, END = range(8)
 STATES = ("home", "search", "view", "add_to_cart", "checkout", "login", "other")
-# From each state to the next: home, search, view, add_to_cart, checkout, login, other, end.
+# Probabilities, a row per state, of the next one: home, search, view, add_to_cart, checkout, login, other, end.
 _NEXT = np.array(
     [
         (0.00, 0.35, 0.31, 0.00, 0.00, 0.08, 0.14, 0.12),
@@ -33,7 +33,7 @@ _HOURS = (3, 2, 1, 1, 1, 1, 2, 3, 4, 5, 7, 9, 10, 10, 9, 9, 10, 10, 9, 8, 8, 7, 
 
 @dataclass(frozen=True)
 class Population:
-    """Who visits: how many addresses, agents and users there are, and what each of them has for their own."""
+    """The visitors: odds of addresses, agents and users, and each user's usual address and agent."""
 
     address: Choice
     agent: Choice
@@ -45,7 +45,7 @@ class Population:
 
 @dataclass(frozen=True)
 class Events:
-    """Requests: a number of its pool for each part of the line."""
+    """Requests as columns: for each part of a line, the position in its pool."""
 
     second: Numbers
     state: Numbers
@@ -57,12 +57,12 @@ class Events:
     referer: Numbers
 
     def select(self, chosen: "Numbers | npt.NDArray[np.bool_] | slice") -> "Events":
-        """The requests chosen."""
+        """Return the chosen requests."""
         return Events(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
 
 
 def population(rng: np.random.Generator, address_count: int, agent_count: int, user_count: int) -> Population:
-    """Visitors with Zipf-like habits."""
+    """Draw visitors; few of them make most requests (Zipf's distribution)."""
     address, agent = zipf(address_count, shift=10, exponent=0.85), zipf(agent_count, shift=6)
     return Population(
         address,
@@ -77,9 +77,9 @@ def population(rng: np.random.Generator, address_count: int, agent_count: int, u
 def events(
     rng: np.random.Generator, people: Population, requests: Requests, count: int, share: tuple[float, float]
 ) -> Events:
-    """`count` requests of sessions that begin in the part of a day from share[0] to share[1] of its visits.
+    """Draw `count` requests of sessions that begin in the part of a day from share[0] to share[1] of its visits.
 
-    Each session in its own order, which is not that of all of them; some go on beyond the part, none beyond the day.
+    They are not sorted by time. Some sessions go on after that part of the day, none after the day.
     """
     parts: list[Events] = []
     left = count
@@ -90,7 +90,7 @@ def events(
 
 
 def by_time(made: Iterable[Events], shares: Sequence[tuple[float, float]]) -> Iterator[Events]:
-    """Of each part of a day the requests that fall into it, those of sessions that began before it included."""
+    """Yield, for each part of a day, the requests in it, those of sessions that began in an earlier part included."""
     carried: list[Events] = []
     for part, (_, end) in zip(made, shares, strict=True):
         waiting = _joined([*carried, part])
@@ -100,8 +100,8 @@ def by_time(made: Iterable[Events], shares: Sequence[tuple[float, float]]) -> It
 
 
 def in_order(made: Events) -> Events:
-    """In order of time; of the same second, in the order in which they were made."""
-    # Seconds of a day as the smallest numbers that hold them: these are sorted by radix.
+    """Sort requests by time; those of the same second keep their order."""
+    # Two sorts of small integers, for which numpy uses a radix sort, are faster than one of 64-bit seconds.
     low, high = made.second & 0xFFFF, made.second >> 16
     order = np.argsort(low.astype(np.uint16), kind="stable")
     return made.select(order[np.argsort(high[order].astype(np.uint8), kind="stable")])
@@ -136,7 +136,7 @@ def _sessions(
     steps: list[tuple[npt.NDArray[np.int64], ...]] = []
     for _ in range(_MAX_STEPS):
         now = state[going]
-        # Only who is known logs in or checks out.
+        # Only sessions of users log in or check out.
         now = np.where(~is_logged[going] & ((now == CHECKOUT) | (now == LOGIN)), VIEW, now)
         viewing = now == VIEW
         product[going[viewing]] = requests.product.draw(rng, int(viewing.sum()))
@@ -150,7 +150,7 @@ def _sessions(
         referer[going] = path
         state[going] = _next(rng, now)
         second[going] += rng.exponential(_STEP_SECONDS, len(going))
-        # Who is there at midnight is not heard of any more.
+        # Sessions end at midnight.
         going = going[(state[going] != END) & (second[going] < _DAY_SECONDS)]
         if not len(going):
             break
@@ -179,7 +179,7 @@ def _next(rng: np.random.Generator, state: Numbers) -> Numbers:
 
 
 def second_of_day(share: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Second at which a share of the day's visits has come."""
+    """Return the second of the day by which each share of its visits has come."""
     cumulative = np.concatenate([[0.0], np.cumsum(_HOURS) / np.sum(_HOURS)])
     seconds: npt.NDArray[np.float64] = np.interp(share, cumulative, np.arange(25) * 3600.0)
     return seconds

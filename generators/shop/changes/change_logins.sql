@@ -1,4 +1,4 @@
--- One row per customer: another user name and e-mail address, unique because the first user name was.
+-- One row per customer: set a new user name and e-mail address, which are unique since the first user name was.
 with login as (
     select
         c.id,

@@ -1,4 +1,4 @@
--- One row per product: base price and price move by the same factor, the price stays above the base price.
+-- One row per product: multiply base price and price by the same factor; the price stays above the base price.
 with step as (
     select
         p.id,

@@ -1,4 +1,4 @@
--- One row per customer: the loyalty tier that was drawn, or where that is today's, a neighbour of it.
+-- One row per customer: set the drawn loyalty tier or, if the customer has it already, another one.
 update public.customer as c
 set
     loyalty_tier = case

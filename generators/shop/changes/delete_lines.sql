@@ -1,5 +1,5 @@
--- One row per order that has more than one line: its last line goes; product, distribution center and the units that
--- counted as sold.
+-- One row per order with more than one line: delete its last line; returns product, distribution center and the units
+-- that counted as sold.
 with last_line as (
     select
         sales_order_id,

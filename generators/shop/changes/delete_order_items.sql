@@ -1,4 +1,4 @@
--- One row per line of the orders, which goes: its product, distribution center and the units that counted as sold.
+-- One row per line of the orders: delete it; returns product, distribution center and the units that counted as sold.
 delete from public.order_item
 where sales_order_id = any(%(ids)s::bigint[])
 returning

@@ -1,6 +1,6 @@
--- One row per chance of a product to be sold from a distribution center that stocks it, prices in cents: once per line
--- of the latest orders, so that what sold goes on selling, and once per product that was drawn and center; not those
--- that appear after the orders begin.
+-- One row per chance of a product to be sold from a distribution center that stocks it, prices in cents: one chance per
+-- line of the latest orders, so that what sold goes on selling, and one per drawn product and center. Products that
+-- appear after the day's orders begin have none.
 with chance as (
     select
         i.product_id,

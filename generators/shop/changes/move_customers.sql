@@ -1,4 +1,4 @@
--- One row per customer: another home.
+-- One row per customer: set a new delivery address.
 update public.customer as c
 set
     country = home.country,

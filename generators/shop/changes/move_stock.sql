@@ -1,6 +1,6 @@
--- One row per product and distribution center that sold units or got cancelled ones back, with its product's id. Where
--- that leaves less than the reorder point, a delivery of whole lots arrives: on time, or at the latest when more was
--- sold than there was.
+-- One row per product and distribution center: subtract the units that it sold, less those that were cancelled; returns
+-- the product's id. If stock falls below the reorder point, a delivery of whole lots is added at once if it is on time,
+-- and in any case if more was sold than was in stock.
 with stock as (
     select
         i.product_id,

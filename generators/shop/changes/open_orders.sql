@@ -1,4 +1,4 @@
--- One row per order that is not done yet: id, status, number of lines that would follow it.
+-- One row per order whose status can still progress, with the number of its lines, which change with it.
 select
     o.id,
     o.status,

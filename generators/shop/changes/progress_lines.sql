@@ -1,5 +1,5 @@
--- One row per line of the orders: it follows its order, unless it came back alone before; product, distribution center,
--- units and the new status.
+-- One row per line of the orders: set the status of its order, unless the line was returned before; returns product,
+-- distribution center, units and the new status.
 update public.order_item as i
 set
     status = next.status,

@@ -1,4 +1,4 @@
--- One row per order: its next status.
+-- One row per order: set its next status.
 update public.sales_order as o
 set status = next.status
 from unnest(%(ids)s::bigint[], %(statuses)s::text[]) as next (id, status)

@@ -1,4 +1,4 @@
--- One row per product that was sold, cancelled or reviewed today, with its id: its counters.
+-- One row per product that was sold, cancelled or reviewed today: refresh its counters; returns its id.
 with total as (
     select
         p.id,

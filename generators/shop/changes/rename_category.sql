@@ -1,4 +1,4 @@
--- One row: the category gets a word behind its name, or the other word where it has that one already.
+-- One row: put a word behind the name of the category, or the other word if it already has that one.
 update public.category
 set
     name = split_part(name, ' & ', 1) || ' & '

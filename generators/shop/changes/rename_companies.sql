@@ -1,4 +1,4 @@
--- One row per company: it becomes a partnership, or stops being one.
+-- One row per company: add '& Asoc.' to its name, or remove it.
 update public.company
 set
     name = case

@@ -1,4 +1,4 @@
--- One row per order: its first line comes back alone, the order stays complete.
+-- One row per order: mark its first line as returned; the order stays complete.
 update public.order_item
 set
     status = 'returned',
