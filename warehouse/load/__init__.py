@@ -1,1 +1,1 @@
-"""Publish: everything that a run brings, in one transaction, or nothing of it."""
+"""Load staged batches into mirrors, star and quarantine, in one transaction per run."""

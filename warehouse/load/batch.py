@@ -1,14 +1,14 @@
-"""A batch: the rows of one entity that a run loads into one table of the star, and the tables that hold them meanwhile.
+"""A batch: the rows of one entity that a run loads into one table of the star, with its staging and temporary tables.
 
 Tables of a batch, in the order in which a load fills them:
 
-- `changed_keys`: keys, as the source has them, of the rows that the run has to conform
-- `conformed`: the rows that the source's SQL makes of them
-- `unconvertible`: rows that it cannot convert
-- `deleted_keys`: natural keys that are no longer conformed, or that no mirror row has
+- `changed_keys`: source keys of the rows that the run has to conform
+- `conformed`: the rows that the source's conform SQL returns for these keys
+- `unconvertible`: rows that the conform SQL cannot convert
+- `deleted_keys`: natural keys that the conform SQL no longer returns, or that no mirror row has
 - `failing_rows`: rows that break a rule of the contract, that the star cannot hold, or that cannot be converted
-- `deferred_keys`: those that a changed definition did not deliver while the mirrors were still the last run's
-- `verdicts`: what the merge of a versioned dimension does to each member
+- `deferred_keys`: keys that a changed definition no longer returned from the mirrors of the last run
+- `verdicts`: what the merge of an SCD2 dimension does to each member
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,60 +32,60 @@ def conformed_table(entity: str) -> sql.Identifier:
 
 
 def closed_table(entity: str) -> sql.Identifier:
-    """Table of the versions of a dimension that this transaction has closed, until the commit; missing where it merged
-    none. A run of live has many transactions: which versions the run has closed says too much."""
+    """Temporary table of the dimension versions that this transaction has closed; missing if it merged none.
+    `expired_by_run_id` is too coarse for this, since a run of `dwh live` has many transactions."""
     return sql.Identifier("pg_temp", f"closed_{entity}")
 
 
 def verdict_table(entity: str) -> sql.Identifier:
-    """Table of what the last merge did to each member of a versioned dimension."""
+    """Temporary table of what the last merge did to each member of an SCD2 dimension."""
     return sql.Identifier("pg_temp", f"verdict_{entity}")
 
 
 def late_table(entity: str) -> sql.Identifier:
-    """Table of the members of a versioned dimension that all merges of this transaction have filled or added, until the
-    commit: facts may have named them before. Missing where nothing was merged, and in a full load."""
+    """Temporary table of the SCD2 members that this transaction has added, or filled where they were inferred, and to
+    which older facts may refer. Missing if nothing was merged, and in a full load."""
     return sql.Identifier("pg_temp", f"late_{entity}")
 
 
 @dataclass(frozen=True)
 class DeferredDeletes:
-    """Deletes that a changed definition asks for: they wait until the mirrors show what this run has read.
+    """Deletes caused by a changed definition, deferred until this run's changes are merged into the mirrors.
 
-    What the last run's mirrors no longer give may be there again with this run's changes.
+    A key that the new definition does not return from the last run's mirrors may be returned after the merge.
     """
 
     # What has changed in the definition.
     reason: str
-    # Rows of the target that were live before.
+    # Live rows of the target before the deletes.
     rows_held: int
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The rows of one entity on their way into one target; as a context manager it drops its temporary tables."""
+    """The rows of one entity that are loaded into one target. As a context manager, drops its temporary tables."""
 
     connection: psycopg.Connection
     run_id: int
     entity: Entity
     target: Target
-    # Moment of the source's snapshot, at which a new version starts where the source does not say when.
+    # Time of the source's snapshot: new versions start then, unless the source has a timestamp of the change.
     taken_at: datetime | None = None
-    # Whether star and quarantine hold nothing of the source yet: nothing has to be looked up or compared.
+    # Star and quarantine hold no rows of the source yet, so nothing has to be looked up or compared.
     is_full_load: bool = False
-    # Whether the mirror was read in full: then the star may hold rows that no mirror row has.
+    # The mirror was read in full, so the star may hold rows without a mirror row.
     may_have_orphans: bool = False
-    # Why every row of the mirror is conformed again, if it is: then versions are corrected in place, none is opened.
+    # Why every row of the mirror is conformed again; then versions are corrected in place, and none is opened.
     reconform_reason: str | None = None
-    # Whether the mirrors are still those of the last run: then nothing is deleted, but put into `deferred_keys`.
+    # The mirrors are still those of the last run, so deletes go to `deferred_keys`.
     is_before_merge: bool = False
-    # Deletes that an earlier batch of this run has deferred: this one judges them.
+    # Deletes that an earlier batch of this run has deferred, and that this batch decides on.
     deferred: DeferredDeletes | None = None
-    # Whether all rows that wait in quarantine are checked again, not only those of which something has changed.
+    # Check all quarantined rows again, not only those whose source rows have changed.
     rechecks_quarantine: bool = True
-    # Of live: what this transaction changes names it.
+    # Id in audit.batch of a batch of `dwh live`; it is stored with all that this transaction changes.
     batch_id: int | None = None
-    # Columns that the target was not made with before; None: not known.
+    # Columns that the target's last definition did not have; None if that is not known.
     new_columns: Sequence[str] | None = ()
     _temporary: set[str] = field(default_factory=set, repr=False)
 
@@ -107,7 +107,7 @@ class Batch:
 
     @cached_property
     def names(self) -> Mapping[str, sql.Composable]:
-        """Placeholders that every statement about the batch may use."""
+        """Placeholders that every SQL statement of the batch may use."""
         return {
             "changed_keys": self.changed_keys,
             "conformed": self.conformed,
@@ -126,7 +126,7 @@ class Batch:
         }
 
     def format(self, statement: str, /, **names: sql.Composable) -> sql.Composed:
-        """Fill in the placeholders of a statement: the batch's own and `names`."""
+        """Replace the placeholders of a statement: the batch's own and `names`."""
         return sql.SQL(statement).format(**{**self.names, **names})
 
     def execute(self, statement: str, /, **names: sql.Composable) -> psycopg.Cursor:
@@ -146,25 +146,25 @@ class Batch:
         )
 
     def replace_temporary(self, table: str, query: str, /, **names: sql.Composable) -> None:
-        """Create a temporary table from a query, in place of that of an earlier batch; it stays until the commit."""
+        """Create a temporary table from a query, replacing an earlier batch's; it is kept until the commit."""
         query_of_batch = self.format(query, **names)
         staying_session.create_temporary(self.connection, table, query_of_batch, replaces=True)
 
     def ensure_temporary(self, table: str, query: str, /, **names: sql.Composable) -> None:
-        """Create a temporary table with the columns of a query of no rows; it stays until the commit, with what
-        earlier batches have put there."""
+        """Create a temporary table from an empty query, unless an earlier batch of this transaction has; its rows are
+        kept until the commit."""
         if not staying_session.is_filled(self.connection, table):
             staying_session.create_temporary(self.connection, table, self.format(query, **names))
 
     def analyze(self, table: sql.Composable, columns: Sequence[str] = ()) -> None:
-        """Sample a table of the batch for the planner."""
+        """ANALYZE a table of the batch."""
         staying_session.analyze(self.connection, table, columns)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        # The next batch uses the same names; late members stay. After an error the rollback drops all.
+        # The next batch uses the same names. After an error, the rollback drops the tables.
         if self._temporary and error is None:
             staying_session.drop_temporary(self.connection, sorted(self._temporary))
             self._temporary.clear()

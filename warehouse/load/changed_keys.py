@@ -1,7 +1,7 @@
-"""Changed keys: which rows of a source a run has to conform, and why.
+"""Changed keys: find which rows of a source a run has to conform.
 
-They are the rows that changed or whose joined rows did, once a day those that wait in quarantine, those whose delete
-was deferred, and facts whose dimension version was closed before their event or whose member has arrived late.
+These are rows that changed, or whose joined rows changed; once a day, quarantined rows; rows whose delete was deferred;
+and facts whose dimension version was closed before their event, or whose dimension member arrived late.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,12 +28,12 @@ COMMENTS = {
 
 
 def find_changed_keys(batch: Batch, staged: StagedTable) -> int:
-    """Fill the batch's changed keys from what the run changed of what its SQL reads; returns their number."""
+    """Fill the batch's changed keys from the changes of all tables that its conform SQL reads; returns their number."""
     types = {column.name: column.type for column in staged.columns}
     reached = keys_of_joined_rows(batch)
     reached.keys.insert(0, _changed(batch))
     keys = [with_rows_joined_to_them(batch, reached), *keys_of_followed_rows(batch)]
-    # Whether an event is another source's no mirror of this one says.
+    # Whether another source takes precedence for an event does not show in this source's mirrors.
     if batch.rechecks_quarantine or read_precedences(batch):
         keys.append(_waiting(batch, types))
     if batch.deferred:
@@ -49,9 +49,9 @@ def find_changed_keys(batch: Batch, staged: StagedTable) -> int:
 
 
 def keys_of_changed_members(batch: Batch, types: Mapping[str, str]) -> list[sql.Composable]:
-    """Select keys and flags of facts that name versions this transaction has closed, or members it has found late.
+    """Select keys and flags of facts whose version this transaction has closed, or whose member has arrived late.
 
-    `types` are those of the source's key columns.
+    `types` are the types of the source's key columns, by name.
     """
     if not isinstance(batch.target, Fact):
         return []
@@ -72,7 +72,7 @@ def create_from_flags(batch: Batch, keys: Iterable[sql.Composable]) -> int:
 
 
 def replace_changed_keys(batch: Batch, query: str, /, **names: sql.Composable) -> int:
-    """Create the batch's table of changed keys in place of that of an earlier run; returns their number."""
+    """Create the batch's table of changed keys, replacing that of an earlier run; returns the number of keys."""
     if not staying_session.is_kept(batch.connection, batch.changed_keys_name):
         batch.execute("drop table if exists {changed_keys}")
         return create_changed_keys(batch, query, **names)
@@ -94,9 +94,9 @@ def create_changed_keys(batch: Batch, query: str, /, **names: sql.Composable) ->
 
 
 def create_all_keys_view(batch: Batch, rows: int = 1, *, where: sql.Composable | None = None) -> int:
-    """Take every key of the mirror `where` it holds as changed, by a view, which costs nothing; see `materialize_keys`.
+    """Create the changed keys as a view on all mirror rows that match `where`, so that no key is copied.
 
-    Returns `rows`, the number of rows that the mirror has; of none no view is made.
+    `rows` is the number of mirror rows, which is returned; if it is 0, no view is created. See `materialize_keys`.
     """
     if not rows:
         return 0
@@ -110,7 +110,7 @@ def create_all_keys_view(batch: Batch, rows: int = 1, *, where: sql.Composable |
 
 
 def take_all_keys(batch: Batch) -> int:
-    """Take every key of the mirror as changed, of rows that the target may hold already; returns their number."""
+    """Mark every key of the mirror as changed; the target may hold their rows already. Returns the number of keys."""
     batch.execute("drop table if exists {changed_keys}")
     return create_changed_keys(
         batch,
@@ -120,7 +120,7 @@ def take_all_keys(batch: Batch) -> int:
 
 
 def materialize_keys(batch: Batch) -> None:
-    """Put an empty table in place of the view on all keys: nothing may depend on the mirror's columns."""
+    """Replace the view on all keys by an empty table: a view would prevent changes of the mirror's columns."""
     batch.create_temporary("no_keys", "select * from {changed_keys} limit 0")
     batch.execute(
         "drop view {changed_keys}; create unlogged table {changed_keys} as select * from pg_temp.no_keys"
@@ -129,7 +129,7 @@ def materialize_keys(batch: Batch) -> None:
 
 
 def natural_keys(batch: Batch, table: str) -> sql.Composable:
-    """Select list of the target's natural key, made of the source's key columns in `table`."""
+    """Select list that casts the source's key columns in `table` to the target's natural key."""
     return sql.SQL(", ").join(
         sql.SQL("{}::text as {}").format(sql.Identifier(table, column), sql.Identifier(natural))
         for column, natural in zip(batch.entity.table.key, batch.target.natural_key, strict=True)
@@ -137,7 +137,7 @@ def natural_keys(batch: Batch, table: str) -> sql.Composable:
 
 
 def keys_where(batch: Batch, condition: str) -> sql.Composable:
-    """Select the natural keys of the changed keys with these flags."""
+    """Select the natural keys of the changed keys for which `condition`, over their flags, holds."""
     return batch.format(
         f"select {{keys}} from {{changed_keys}} as changed where {condition}",
         keys=natural_keys(batch, "changed"),
@@ -190,7 +190,7 @@ def _deferred(batch: Batch, types: Mapping[str, str]) -> sql.Composable:
 
 
 def _outdated(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.Composable]:
-    """Facts of this source whose dimension version this run closed before their event."""
+    """Select facts of this source whose dimension version this run has closed before their event."""
     keys: list[sql.Composable] = []
     for name in (*fact.references, *fact.derived):
         if not has_closed(batch, name):
@@ -200,8 +200,7 @@ def _outdated(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.Co
             "key": sql.Identifier(f"{name}_key"),
             "closed": closed_table(name),
         }
-        # The dimension's statistics do not know this run's versions: a plan for one version looks through the facts
-        # once per version.
+        # Without statistics the planner expects one closed version, and would scan the facts once per version.
         batch.analyze(names["closed"])
         (earliest,) = batch.execute("select min(valid_to) from {closed}", **names).fetchone() or (None,)
         if earliest is None:
@@ -222,9 +221,9 @@ def _outdated(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.Co
 
 
 def _late_members(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.Composable]:
-    """Facts of this source whose derived member was unknown until this run loaded it, or the member that leads to it.
+    """Select facts whose derived dimension was unknown until this run loaded its member, or the member between them.
 
-    An inferred product names no company; a product may be loaded before its company is.
+    A fact's company, for example, is unknown while its product is inferred, or while the product's company is missing.
     """
     keys: list[sql.Composable] = []
     for derived, through in fact.derived.items():
@@ -239,7 +238,7 @@ def _late_members(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sq
             "derived_late": late_table(derived),
         }
         completed = batch.format("select open_key from {via_late} where verdict = 'inferred'", **names)
-        # A member's children that came with it have no facts yet: those that were there before it are the exception.
+        # Members that this run has inserted together with their derived member have no facts yet, so skip them.
         adopted = batch.format(
             """
             select via.{via_key} from {via} as via
@@ -267,7 +266,7 @@ def _late_members(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sq
 
 
 def _looked_up(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.Composable]:
-    """Facts of this source whose member is another source's, or may be, where that has changed it since."""
+    """Select facts whose looked-up member belongs, or may belong, to another source that has changed it since."""
     keys: list[sql.Composable] = []
     for lookup in batch.entity.lookups:
         if (changed := changed_members(batch, lookup)) is None:
@@ -302,7 +301,7 @@ def _looked_up(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.C
 
 
 def _memberless(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.Composable]:
-    """Facts of this source whose member is gone: the run of another source that brought it was undone."""
+    """Select facts whose member no longer exists, because the run of another source that inserted it was undone."""
     sources = {lookup.source for lookup in batch.entity.lookups}
     if not sources or not are_corrected(batch, sources):
         return []
@@ -326,9 +325,9 @@ def _memberless(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.
 
 
 def _restored(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.Composable]:
-    """Facts of this source that an undo or a repair of another one has touched.
+    """Select facts of this source that an undo or a repair of another source has restored.
 
-    It restores what had been displaced as it was then: the mirror may say otherwise by now, or nothing at all.
+    They are restored as they were when they were displaced; the mirror may have changed or deleted them since.
     """
     if not is_restored(batch):
         return []
@@ -353,7 +352,7 @@ def _restored(batch: Batch, fact: Fact, types: Mapping[str, str]) -> list[sql.Co
 
 
 def _fact_names(batch: Batch, fact: Fact, types: Mapping[str, str]) -> dict[str, sql.Composable]:
-    """The source's key as the fact has it, in the source's types."""
+    """Placeholders for queries over a fact: its natural key cast to the source's types, and its event time."""
     parts = [
         (sql.Identifier("fact", natural), types[name])
         for name, natural in zip(batch.entity.table.key, fact.natural_key, strict=True)
@@ -370,17 +369,17 @@ def _cast(parts: Iterable[tuple[sql.Composable, str]]) -> sql.Composable:
 
 
 def _can_be_cast(parts: Iterable[tuple[sql.Composable, str]]) -> sql.Composable:
-    """Whether texts are valid in these types: not where the source's key was of another type."""
+    """Condition that texts can be cast to these types; some cannot where the source's key had another type before."""
     return sql.SQL(" and ").join(
         sql.SQL("pg_input_is_valid({}, {})").format(text, sql.Literal(kind)) for text, kind in parts
     )
 
 
 def has_closed(batch: Batch, dimension: str) -> bool:
-    """Whether this transaction has merged the dimension, and may have closed versions of it."""
+    """Return whether this transaction has merged the dimension, and so may have closed versions of it."""
     return staying_session.is_filled(batch.connection, f"closed_{dimension}")
 
 
 def _is_merged(connection: psycopg.Connection, dimension: str) -> bool:
-    """Whether this transaction has merged the dimension into what was there before."""
+    """Return whether this transaction has merged the dimension, other than in a full load."""
     return staying_session.is_filled(connection, f"late_{dimension}")

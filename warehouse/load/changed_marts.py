@@ -1,4 +1,4 @@
-"""Which days, months, products and customers of stored marts changed: by the change log and the run of each row."""
+"""Find the days, months, products or customers of stored marts that changed, by change log and run ids of new rows."""
 
 from typing import NamedTuple
 
@@ -9,17 +9,17 @@ from warehouse.model.mart import FOLLOWED, MEMBERS, UNKNOWN, Mart
 
 
 class Since(NamedTuple):
-    """The newest load and the newest logged change that a mart knows of."""
+    """The newest load and the newest logged change that a mart already includes."""
 
     load_id: int
     change_id: int
 
 
 def changed_values(connection: psycopg.Connection, mart: Mart, since: Since) -> list[str]:
-    """Values, as text, of the column that `mart` follows of which details were added, changed or deleted since.
+    """Find the values of the mart's followed column whose details were added, changed or deleted since.
 
-    Those whose members show another attribute now, which was corrected in place, have changed, too. Python has no dates
-    for all of those that a source may hold.
+    Values also count as changed if an attribute that the mart shows was corrected in place in a dimension. They are
+    returned as text, because Python's dates do not cover all dates that a source may hold.
     """
     assert mart.follows is not None and mart.details is not None
     table = _collect(connection, mart.details, since)
@@ -41,7 +41,7 @@ def changed_values(connection: psycopg.Connection, mart: Mart, since: Since) -> 
             change_id=sql.Literal(since.change_id),
         )
     if member := MEMBERS.get(mart.follows):
-        # Details may name a version that an undo has deleted: nobody can look up any more whose it was.
+        # Details may refer to a version that an undo has deleted; only the change log still has its member.
         query = sql.SQL(
             "{} union select before ->> {} from audit.change_log "
             "where table_name = {} and operation = 'delete' and change_id > {}"
@@ -51,7 +51,7 @@ def changed_values(connection: psycopg.Connection, mart: Mart, since: Since) -> 
 
 
 def _collect(connection: psycopg.Connection, dataset: str, since: Since) -> str:
-    """Fill a temporary table with the changed details, once per transaction; returns its name."""
+    """Fill a temporary table with the changed details, once per transaction; returns the table's name."""
     table = f"changed_{dataset}_{since.load_id}_{since.change_id}"
     if connection.execute("select to_regclass(%s)", [f"pg_temp.{table}"]).fetchone() == (None,):
         query = sql.SQL(_CHANGED[dataset]).format(
@@ -63,7 +63,7 @@ def _collect(connection: psycopg.Connection, dataset: str, since: Since) -> str:
     return table
 
 
-# Inserts are not logged: such a row has the id of its run. Updates and deletes are, with the row before and after.
+# Inserts are not in the change log: an inserted row has its run's id. Updates and deletes are logged with both images.
 _SALES = """
     select line.ordered_at, line.product_key, line.customer_key
     from dwh.fact_order_item as line
@@ -86,7 +86,7 @@ _SALES = """
     cross join lateral (values (change.before), (change.after)) as image (line)
     where change.table_name = 'dwh.fact_order_item' and change.change_id > {change_id} and image.line is not null
 """
-# A new version of a member changes nothing: lines name the one that was valid.
+# A new version of a member changes no mart: facts keep the version valid at their event.
 _OF_CORRECTED_MEMBERS = """
     select ({value})::text
     from dwh.fact_order_item as changed
@@ -97,8 +97,8 @@ _OF_CORRECTED_MEMBERS = """
             and (change.operation <> 'update' or {column} = any(change.changed_columns))
     )
 """
-# Requests have no log. Loads and deletions keep the counts of each quarter of an hour: what these count otherwise
-# than the mart does, or was counted by a newer run, has changed.
+# Web-log requests are not in the change log, but loads and deletions maintain counts per quarter of an hour. A day has
+# changed if a newer run has counted it, or if its counts differ from the mart's.
 _WEBLOG = """
     select distinct mart.local_date(counted.quarter_hour_at) as request_date
     from dwh.agg_weblog_quarter_hour as counted

@@ -21,17 +21,17 @@ from warehouse.load.reads import conform_query, explain_sql_error
 from warehouse.model.declaration import Reference
 from warehouse.model.star import Dimension, Fact
 
-# Changed keys from which on it pays to make the conformed rows as a new table, whose query may run in parallel.
+# Above this many changed keys, create the conformed rows as a new table: that query may run in parallel.
 PARALLEL_ABOVE = 10_000
 
 
 @dataclass(frozen=True)
 class Conformed:
-    """Rows that were conformed, including those that cannot be converted, and events that are another source's."""
+    """Counts of a conformed batch: rows, including unconvertible ones, and events left to a source with precedence."""
 
     rows: int
     yielded: int
-    # By dimension, rows that name a value which several members have.
+    # By dimension, the number of rows whose looked-up value matches several members.
     ambiguous: Mapping[str, int]
 
 
@@ -49,7 +49,7 @@ def conform(batch: Batch, changed: int = 0) -> Conformed:
         rows = _refill(batch, values)
     ambiguous = resolve_lookups(batch)
     yielded = yield_to_higher(batch)
-    # Analyze only the columns that are joined: texts take most of the time, and nobody joins by them.
+    # Analyze only the columns that are joined: other texts would take most of the time.
     columns = {*values, *(one.member_source.name for one in _references(batch))}
     batch.analyze(
         batch.conformed, sorted(name for name in columns if name.endswith(("_id", "_at", "_source_system")))
@@ -58,7 +58,7 @@ def conform(batch: Batch, changed: int = 0) -> Conformed:
 
 
 def delivered_columns(batch: Batch) -> list[str]:
-    """Columns that the entity's SQL delivers, checked against those that the batch has and the source leaves unmapped.
+    """Return the columns that the entity's SQL delivers, after checking them against the batch's and the unmapped ones.
 
     Raises:
         DeclarationError: the SQL fails, or its columns are not those of the entity.
@@ -72,7 +72,7 @@ def delivered_columns(batch: Batch) -> list[str]:
     except psycopg.Error as error:
         raise explain_sql_error(entity, error) from None
     delivered = [column.name for column in description or ()]
-    # Whose members they are, the declaration says; or the SQL, where it has found them in the star itself.
+    # The source of a referenced member is filled from the declaration; SQL that looks members up may deliver it.
     filled = {one.member_source.name for one in _references(batch)}
     required = columns_of(batch.connection, "staging", f"conformed_{entity.name}").keys() - {"source_system"}
     unknown = sorted(set(delivered) - required)
@@ -80,7 +80,7 @@ def delivered_columns(batch: Batch) -> list[str]:
     if isinstance(batch.target, Fact):
         optional |= {f"{dimension}_id" for dimension in batch.target.derived}
     missing = sorted(required - set(delivered) - entity.unmapped_columns - optional)
-    # Their rules would not apply to values that are there.
+    # The rules of unmapped columns are not applied, so such a column must not deliver values.
     unmapped = sorted(entity.unmapped_columns.intersection(delivered))
     if unknown or missing or unmapped:
         problems = [f"delivers unknown columns: {', '.join(unknown)}"] if unknown else []
@@ -99,7 +99,7 @@ def _references(batch: Batch) -> Sequence[Reference]:
 
 
 def delivered_values(batch: Batch) -> dict[str, sql.Composable]:
-    """By column of the batch, what is selected for it: of its type, numbers with as many decimal places as the star."""
+    """Return the expression of each column of the batch: cast to its type, and rounded to the star's decimal places."""
     places = scales(batch.target)
     types = columns_of(batch.connection, "staging", f"conformed_{batch.entity.name}")
     values: dict[str, sql.Composable] = {"source_system": sql.Literal(batch.source)}
@@ -116,9 +116,9 @@ def delivered_values(batch: Batch) -> dict[str, sql.Composable]:
 
 
 def clear_stale_timestamps(batch: Batch) -> None:
-    """Set `changed_at` to null in rows that changed without a new timestamp, which dates an earlier change.
+    """Set `changed_at` to null in rows that changed without a new timestamp: their version then starts at the snapshot.
 
-    That happens where a trigger was disabled, or a parent was deleted; such a version starts at the snapshot.
+    Such a timestamp is that of an earlier change: a trigger was disabled, or a parent row was deleted.
     """
     if not isinstance(batch.target, Dimension) or not batch.target.has_history:
         return
@@ -148,7 +148,7 @@ def find_deleted_keys(batch: Batch) -> int:
             and {row_key} not in (select row_key from {unconvertible})
         """,
         is_full_load=sql.Literal(batch.is_full_load),
-        # A deferred key that is none in the mirror's types is no changed key.
+        # Deferred keys that cannot be cast to the mirror's key types are not among the changed keys.
         changed=batch.format(
             "{changed} union table {deferred_keys}" if batch.deferred else "{changed}",
             changed=keys_where(batch, "true"),
@@ -179,7 +179,7 @@ def _refill(batch: Batch, values: Mapping[str, sql.Composable]) -> int:
 
 
 def _create(batch: Batch, values: Mapping[str, sql.Composable]) -> int | None:
-    """Replace the conformed rows by those of the source's SQL; None if a value fails."""
+    """Replace the conformed rows by those of the source's SQL; returns their number, or None if a value fails."""
     try:
         with batch.connection.transaction():
             return replace_conformed(

@@ -1,4 +1,4 @@
-"""Replace the table of a batch's conformed rows by a new one that a query makes, which may run in parallel."""
+"""Rebuild the table of a batch's conformed rows by CREATE TABLE AS, whose query may run in parallel."""
 
 from collections.abc import Callable
 
@@ -10,9 +10,9 @@ _NEW = sql.Identifier("staging", "conforming")
 
 
 def replace_conformed(batch: Batch, value: Callable[[str], sql.Composable], rows: sql.Composable) -> int:
-    """Replace the table by one with the same columns, comments and constraints, and the rows of `rows`.
+    """Replace the table by one with the same columns, comments and constraints, and the rows of `rows` (a FROM item).
 
-    `value` gives the expression of each column. Returns the number of rows.
+    `value` returns the expression of a column by its name. Returns the number of rows.
     """
     name = batch.conformed.as_string(batch.connection)
     declared = batch.connection.execute(

@@ -1,4 +1,4 @@
-"""Verify a batch against its data contract with Soda, and stop the run where a rule about the whole batch fails."""
+"""Verify a batch against its data contract with Soda, and stop the run if a rule about the whole batch fails."""
 
 import logging
 import os
@@ -19,18 +19,18 @@ from warehouse.runs.audit import CheckResult
 
 os.environ.setdefault("SODA_CORE_TELEMETRY_ENABLED", "false")
 
-# Outcomes of Soda that audit.check_result calls by another name.
+# Soda's outcomes that have another name in audit.check_result.
 OUTCOMES = {"warn": "warned", "excluded": "not_evaluated"}
 
 
-# Soda keeps its logs and its kinds of checks in globals, and fills them while it is imported.
+# Soda keeps its logs and check types in globals, which it fills when it is imported: only one thread may use it.
 _ONE_AT_A_TIME = Lock()
-# By source and entity: the contract and its checks as compiled.
+# By source and entity, the contract and its compiled checks.
 _compiled: dict[tuple[str, str], tuple[Contract, Any]] = {}
 
 
 def import_soda() -> None:
-    """Import Soda, which takes half a second: in good time, or in a thread, rather than when a batch waits for it."""
+    """Import Soda, which takes half a second; call it early or in a thread, so that no batch waits for it."""
     with _ONE_AT_A_TIME:
         import soda_core.contracts.contract_verification  # noqa: F401
 
@@ -48,13 +48,13 @@ def prepare(connection: psycopg.Connection, contracts: Iterable[Contract], sourc
 
 
 def verify(connection: psycopg.Connection, contract: Contract, source: str) -> list[CheckResult]:
-    """Verify the batch by Soda, inside the transaction of `connection`, which sees what is not yet committed.
+    """Verify the batch by Soda, inside the transaction of `connection`, which sees rows that are not yet committed.
 
-    A contract is compiled once in a process: that takes thirty times as long as what it asks of a small batch.
+    A contract is compiled once per process: compiling takes thirty times as long as the queries of a small batch.
 
     Raises:
         DeclarationError: the contract cannot be run.
-        psycopg.Error: the connection was lost, or a query of it was cancelled.
+        psycopg.Error: the connection was lost, or a query was cancelled.
     """
     with _ONE_AT_A_TIME:
         return _verify(connection, contract, source)
@@ -65,16 +65,16 @@ def _verify(connection: psycopg.Connection, contract: Contract, source: str) -> 
 
     with _quiet(), _asking(connection) as asking, _explaining(contract):
         checks = _checks_of(contract, source)
-        # How fresh data are is asked as of now.
+        # Freshness checks compare with this time, which Soda sets when it compiles the contract.
         checks.yaml.data_timestamp = datetime.now(UTC)
-        # It reads its own errors from its log, which would grow.
+        # Soda reads its own errors from its log; start with an empty one.
         checks.logs.gatherer = LogsCollector()
         with connection.transaction() as savepoint, checks.logs.activate(checks.thread_label):
             verified = checks.verify()
-            # Soda takes any error for the contract's: a session that has ended, or was cancelled, is none of its.
+            # Soda reports every error as the contract's; lost sessions and cancelled queries are raised as they are.
             if asking.failure is not None and not is_of_statement(asking.failure):
                 raise asking.failure
-            # It only reads; but a query of it that fails is an error in its log, and in the transaction.
+            # Soda only reads, but a failed query, which it logs, leaves the transaction in error.
             if connection.info.transaction_status == pq.TransactionStatus.INERROR:
                 raise psycopg.Rollback(savepoint)
         problem = checks.logs.get_errors_str().strip()
@@ -93,28 +93,28 @@ def _verify(connection: psycopg.Connection, contract: Contract, source: str) -> 
 
 
 def compiled_checks(contract: Contract, source: str) -> list[Any]:
-    """Soda's checks of a contract that was verified, in the order of the results."""
+    """Return Soda's checks of a contract that was verified, in the order of the results."""
     _, checks = _compiled[source, contract.entity]
     return list(checks.all_check_impls)
 
 
 def _checks_of(contract: Contract, source: str) -> Any:
-    known, checks = _compiled.get((source, contract.entity), (None, None))
-    # Soda gives variables their values, such as the time, when it compiles.
-    if known != contract or "variables" in contract.document:
+    compiled_contract, checks = _compiled.get((source, contract.entity), (None, None))
+    # Soda resolves variables, such as the time, when it compiles, so contracts with variables are compiled each time.
+    if compiled_contract != contract or "variables" in contract.document:
         checks = _compile(contract)
         _compiled[source, contract.entity] = contract, checks
     return checks
 
 
 def _compile(contract: Contract) -> Any:
-    """Soda's checks of a contract and the queries that they ask, to be verified any number of times."""
+    """Compile a contract to Soda's checks and their queries, which can be verified any number of times."""
     from soda_core.common.logs import Logs
     from soda_core.common.yaml import ContractYamlSource, YamlObject
     from soda_core.contracts.impl.contract_verification_impl import ContractImpl
 
     logs = Logs()
-    # As it was read: Soda's parser, which keeps comments and places, takes longer than all else here.
+    # Pass the document that was read already: Soda's YAML parser, which keeps comments and positions, is slow.
     source = ContractYamlSource.from_str("")
     parsed = ContractImpl.yaml_class.parse(
         yaml_source=source,
@@ -157,7 +157,7 @@ def _cannot_run(contract: Contract, problem: str) -> DeclarationError:
 
 
 def _with_places(value: Any) -> Any:
-    """A copy of a document that says where everything stands in a file, as Soda asks: at its beginning."""
+    """Copy a document to ruamel's types with the line numbers that Soda requires, all of them 0."""
     from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
     if isinstance(value, dict):
@@ -174,10 +174,10 @@ def _with_places(value: Any) -> Any:
 
 
 def stop_on_failure(contract: Contract, results: Sequence[CheckResult]) -> None:
-    """Stop the run where a check about the whole batch has failed or could not be evaluated.
+    """Stop the run if a check about the whole batch has failed or could not be evaluated.
 
     Raises:
-        QualityGateStopped: naming each.
+        QualityGateStopped: names each of these checks.
     """
     failed = [r for r in results if r.level == "fail" and r.outcome in ("failed", "not_evaluated")]
     if failed:
@@ -222,7 +222,7 @@ def _result(
 
 @contextmanager
 def _asking(connection: psycopg.Connection) -> Iterator[Any]:
-    """Let all checks ask by this connection; what it yields has the `failure` of the last query that failed."""
+    """Let all checks query through this connection. Yields Soda's connection, with the last error as `failure`."""
     data_source = _data_source()
     data_source.data_source_connection = asking = _connection_class()(
         "warehouse", data_source.data_source_model.connection_properties, connection
@@ -239,7 +239,7 @@ def _connection_class() -> Any:
     from soda_postgres.common.data_sources.postgres_data_source_connection import PostgresDataSourceConnection
 
     class SharedConnection(PostgresDataSourceConnection):  # type: ignore[misc]
-        """Soda on the publishing transaction's connection: it neither commits, rolls back nor closes."""
+        """Lets Soda use the publishing transaction's connection without committing, rolling back or closing it."""
 
         def __init__(self, name: str, properties: object, connection: object) -> None:
             DataSourceConnection.__init__(self, name, properties, connection)
@@ -263,8 +263,8 @@ def _connection_class() -> Any:
 
 @cache
 def _data_source() -> Any:
-    """The warehouse as Soda sees it; a contract names its usual database, and this one may be called anything."""
-    # First: what it imports by itself would import it in a circle, and say so.
+    """The warehouse as Soda's data source; contracts name a fixed database, which need not be this one's name."""
+    # Import this module first: soda_postgres would otherwise import it in a circle and log an error.
     import soda_core.contracts.contract_verification  # noqa: F401
     from soda_postgres.common.data_sources.postgres_data_source import (
         PostgresDataSourceImpl,
@@ -273,7 +273,7 @@ def _data_source() -> Any:
     )
 
     class CurrentDatabase(PostgresSqlDialect, sqlglot_dialect="postgres"):  # type: ignore[misc, call-arg]
-        """SQL that names schema and table alone."""
+        """Qualifies tables by schema only, not by database."""
 
         def _build_qualified_quoted_dataset_name(
             self, dataset_name: str, dataset_prefix: list[str] | None
@@ -294,7 +294,7 @@ def _data_source() -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Soda's log off the terminal; it goes on logging, since it reads its own errors from there."""
+    """Keep Soda's log off the terminal, without disabling it: Soda reads its own errors from the log."""
 
     def is_ours(record: logging.LogRecord) -> bool:
         return not record.name.startswith("soda")

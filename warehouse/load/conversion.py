@@ -1,7 +1,7 @@
-"""Rows that the source's SQL cannot convert: found by halving the batch, and stored for the quarantine.
+"""Find rows that the source's SQL cannot convert, by bisecting the batch, and store them for the quarantine.
 
-A cast, a product or a date that overflows fails the statement for all rows. So the keys are halved until each row that
-fails stands alone; all others are conformed.
+One cast, product or date that overflows fails the statement for all rows. So the keys are bisected until each failing
+row is alone; all other rows are conformed.
 """
 
 import re
@@ -17,11 +17,11 @@ from warehouse.load.batch import Batch
 from warehouse.load.fit import UNFIT
 from warehouse.sources.source import Table
 
-# Above this number it is the SQL that is wrong, not the rows.
+# More failing rows than this mean that the SQL is wrong, not the rows.
 MOST_UNCONVERTIBLE = 1000
-# Characters of a value that are kept of a row that cannot be converted.
+# Values of unconvertible rows are stored up to this number of characters.
 LONGEST_SHOWN = 1000
-# What a value can be the cause of.
+# Errors that a single value can cause.
 ROW_ERRORS = (
     psycopg.DataError,
     psycopg.errors.CardinalityViolation,
@@ -32,7 +32,7 @@ ROW_ERRORS = (
 
 
 def create_unconvertible(batch: Batch) -> None:
-    """Create the batch's table of rows that cannot be converted, empty."""
+    """Create the batch's empty table of rows that cannot be converted."""
     batch.create_temporary(
         f"unconvertible_{batch.entity.name}",
         "select null::text[] as row_key, null::text[] as rules, null::text as reason, null::jsonb as row_data "
@@ -43,7 +43,9 @@ def create_unconvertible(batch: Batch) -> None:
 def find_failing_positions(
     batch: Batch, count: int, attempt: Callable[[int, int], None]
 ) -> Iterator[tuple[int, str]]:
-    """Call `attempt` for ever smaller ranges of 1 to `count`; yields each position that fails alone, and why.
+    """Bisect the positions 1 to `count`: call `attempt` (first, last), and halve ranges that fail.
+
+    Yields each position that fails alone, with the error message.
 
     Raises:
         SourceError: more than MOST_UNCONVERTIBLE positions fail.
@@ -59,7 +61,7 @@ def find_failing_positions(
                 middle = (first + last) // 2
                 parts += [(middle + 1, last), (first, middle)]
                 continue
-            # Without values, which may be personal data.
+            # Mask quoted values, which may be personal data.
             message = re.sub('".*"', '"…"', error.diag.message_primary or "", flags=re.DOTALL)
             failed += 1
             if failed > MOST_UNCONVERTIBLE:
@@ -74,10 +76,10 @@ def find_failing_positions(
 def fill_by_halves(
     batch: Batch, fill: Callable[[], int], values: Mapping[str, sql.Composable], query: sql.Composable
 ) -> int:
-    """Call `fill` for ever smaller parts of the changed keys; returns the number of rows, unconvertible ones included.
+    """Bisect the changed keys: call `fill` for ever smaller parts. Returns the number of rows, including unconvertible.
 
-    A single key that fails goes to the table of unconvertible rows, with the columns that fail of those `values` that
-    are selected from `query`.
+    The row of a key that fails alone goes to the unconvertible rows, with its failing columns. `values` are the
+    expressions of all columns over `query`.
 
     Raises:
         SourceError: more than MOST_UNCONVERTIBLE rows fail.
@@ -86,7 +88,7 @@ def fill_by_halves(
         "alter table {changed_keys} rename to all_changed_keys; "
         "create unlogged table {changed_keys} as select * from staging.all_changed_keys limit 0"
     )
-    # Named after the entity: a reconcile conforms all batches before it closes the first.
+    # The name contains the entity, because a reconcile has the batches of several entities open.
     numbered = f"numbered_keys_{batch.entity.name}"
     names = {"numbered": sql.Identifier("pg_temp", numbered)}
     count = batch.create_temporary(
@@ -125,10 +127,10 @@ def fill_by_halves(
 def isolate_rows(
     batch: Batch, relation: sql.Composable, expressions: Sequence[tuple[str, sql.Composable]]
 ) -> int:
-    """Move conformed rows of which an expression cannot be evaluated to the unconvertible ones; returns how many.
+    """Move conformed rows for which an expression fails to the unconvertible ones; returns their number.
 
-    The expressions, each with the name of what it is about, are of one type and over `relation`, which has one row per
-    natural key.
+    The expressions, each with the name of a column or rule, have one common type. They are evaluated over `relation`,
+    which has one row per natural key.
 
     Raises:
         SourceError: more than MOST_UNCONVERTIBLE rows fail.
@@ -180,7 +182,7 @@ def isolate_rows(
 
 
 def succeeds(batch: Batch, query: sql.Composed) -> bool:
-    """Whether a query can be evaluated."""
+    """Return whether a query runs without an error that a value can cause."""
     try:
         with batch.connection.transaction():
             batch.connection.execute(query)
@@ -190,7 +192,7 @@ def succeeds(batch: Batch, query: sql.Composed) -> bool:
 
 
 def _store(batch: Batch, values: Mapping[str, sql.Composable], query: sql.Composable, message: str) -> None:
-    """Store the only changed row, which fails: its key, which columns fail and why, and the values of all others."""
+    """Store the one row of the changed keys as unconvertible: its key, failing columns, reason and all other values."""
 
     def select(columns: Mapping[str, sql.Composable]) -> sql.Composed:
         return sql.SQL("select {} from ({}) as conformed").format(
@@ -221,7 +223,7 @@ def _store(batch: Batch, values: Mapping[str, sql.Composable], query: sql.Compos
 
 
 def _source_row(batch: Batch) -> sql.Composable:
-    """The row as the source has it, as text, without its cursor: what cannot be converted is seen there."""
+    """Select the mirror row as JSON of texts, without its cursor, so that a reader sees the unconvertible value."""
     own = batch.entity.table
     columns = [name for name in mirrored_columns(batch.connection, own) if name != own.cursor]
     return batch.format(
@@ -233,7 +235,7 @@ def _source_row(batch: Batch) -> sql.Composable:
 
 
 def _joined_rows(batch: Batch) -> sql.Composable:
-    """The rows that it refers to, by table, as text."""
+    """Select the rows that the mirror row is joined to as JSON of texts, by table."""
     entity, own = batch.entity, batch.entity.table
     joined = {join.table: join for join in entity.joins if join.near == (own.name,) and not join.is_self_join}
     rows = [

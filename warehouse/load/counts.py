@@ -1,4 +1,4 @@
-"""What the merge of a batch did to its target, in rows."""
+"""Row counts of a merge of a batch into its target."""
 
 from dataclasses import dataclass, replace
 
@@ -11,7 +11,7 @@ class Counts:
     updated: int = 0
     expired: int = 0
     deleted: int = 0
-    # Of those that were updated.
+    # Re-keyed facts are included in `updated`.
     rekeyed: int = 0
 
     @property

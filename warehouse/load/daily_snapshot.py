@@ -1,4 +1,4 @@
-"""Load daily snapshots: every run writes the rows of its day, and carries forward those of days without a run.
+"""Load daily snapshots: every run writes the rows of its day, and carries rows forward over days without a run.
 
 The first run of a day copies the rows of the day before and writes what changed; later runs write what changed. Days
 are those of the company's time zone (DWH_TIME_ZONE).
@@ -22,7 +22,7 @@ LINES = sql.Identifier("pg_temp", "snapshot_lines")
 
 
 def is_pending(batch: Batch) -> bool:
-    """Whether a daily snapshot has to be written though its source did not change: a day began, or versions expired."""
+    """Return whether a new day or expired versions require a daily snapshot to be written for an unchanged source."""
     if not isinstance(batch.target, DailySnapshot) or batch.taken_at is None:
         return False
     latest = _latest_day(batch)
@@ -39,7 +39,7 @@ def merge(batch: Batch, snapshot: DailySnapshot) -> Counts:
     """Write the rows of the day of the source's snapshot; running it again on the same day changes nothing."""
     assert batch.taken_at is not None
     latest = _latest_day(batch)
-    # A clock that was set back does not take the rows back.
+    # After a clock was set back, go on with the latest day instead of writing an earlier one.
     day = max(filter(None, (latest, _local_day(batch, batch.taken_at))))
     names = {"day": sql.Literal(day), "same": same_key(snapshot.natural_key, "deleted", "line")}
     queries = [
@@ -48,7 +48,7 @@ def merge(batch: Batch, snapshot: DailySnapshot) -> Counts:
         *_outdated(batch, snapshot),
     ]
     if batch.reconform_reason is not None:
-        # In another time zone, earlier days began at another moment.
+        # The definition may have changed the time zone, in which earlier days began at other moments.
         queries.append(_earlier(batch, snapshot, day))
     fill_lines(
         batch,
@@ -81,7 +81,7 @@ def merge(batch: Batch, snapshot: DailySnapshot) -> Counts:
 
 
 def fill_lines(batch: Batch, snapshot: DailySnapshot, query: sql.Composable) -> None:
-    """Fill the lines that a snapshot's rows are made from; of a member and day that with the lowest `rank` counts."""
+    """Fill the temporary table of snapshot lines. For each natural key and day, keep that with the lowest `rank`."""
     key = listed(snapshot.natural_key)
     batch.create_temporary(
         "snapshot_lines",
@@ -96,7 +96,7 @@ def fill_lines(batch: Batch, snapshot: DailySnapshot, query: sql.Composable) -> 
 
 
 def infer_missing(batch: Batch, snapshot: DailySnapshot) -> dict[Dimension, int]:
-    """Insert members that the lines refer to and no dimension holds; returns how many, by dimension."""
+    """Insert inferred members for keys that the lines refer to and no dimension holds; returns counts by dimension."""
     return {
         dimension: scd2.infer_missing(batch, dimension, LINES, "began_at")
         if dimension.has_history
@@ -106,7 +106,7 @@ def infer_missing(batch: Batch, snapshot: DailySnapshot) -> dict[Dimension, int]
 
 
 def line_columns(snapshot: DailySnapshot) -> list[str]:
-    """Columns of a line that its row takes as they are."""
+    """Return the columns that are copied unchanged from a line to its snapshot row."""
     return [*snapshot.natural_key, "source_system", *(measure.name for measure in snapshot.measures)]
 
 
@@ -143,7 +143,7 @@ def _conformed(batch: Batch, snapshot: DailySnapshot, day: date) -> sql.Composab
 
 
 def _carried_forward(batch: Batch, snapshot: DailySnapshot, latest: date | None, day: date) -> sql.Composable:
-    """The rows of the latest day, for each day after it up to this one."""
+    """Select copies of the latest day's rows for each day after it, up to `day`."""
     return batch.format(
         """
         select {columns}, following.day::date, following.day::date < {day}::date, 2
@@ -159,7 +159,7 @@ def _carried_forward(batch: Batch, snapshot: DailySnapshot, latest: date | None,
 
 
 def _outdated(batch: Batch, snapshot: DailySnapshot) -> Iterator[sql.Composable]:
-    """Select rows of days that began after the version that they refer to expired, as this run has learned."""
+    """Select rows whose day began after this run closed the dimension version that they refer to."""
     for dimension in map(dimension_of, snapshot.references):
         if not has_closed(batch, dimension.entity):
             continue
@@ -176,7 +176,7 @@ def _outdated(batch: Batch, snapshot: DailySnapshot) -> Iterator[sql.Composable]
                 """,
                 **names,
                 columns=qualified("fact", line_columns(snapshot)),
-                # On the day itself the version was valid when it began: today's rows need not be looked at.
+                # A version that expired during a day was valid when that day began: skip the rows of that day.
                 first_day=batch.format(
                     "({day}::date + ({day}::timestamp at time zone mart.time_zone() < {earliest})::integer)",
                     day=sql.Literal(_local_day(batch, earliest)),

@@ -19,9 +19,9 @@ from warehouse.sources.source import Source, Table
 def find_declaration_faults(
     connection: psycopg.Connection, source: Source, columns: Mapping[Table, Sequence[Column]]
 ) -> list[DeclarationError]:
-    """Find what is wrong with the SQL of each entity; changes nothing.
+    """Return the errors in the conform SQL and joins of each entity; all changes are rolled back.
 
-    `columns` are those of the source's tables: mirrors that no run has made yet are made of them, and rolled back.
+    `columns` are the columns of the source's tables; missing mirrors are created from them for the check.
     """
     faults = []
     targets = {target.entity: target for target in TARGETS}

@@ -1,4 +1,4 @@
-"""Load facts: merge the business SQL of model/facts/<fact>.sql by natural key; facts without a source row go."""
+"""Load facts: merge the rows of model/facts/<fact>.sql by natural key, and delete facts without a source row."""
 
 from collections.abc import Sequence
 
@@ -26,9 +26,9 @@ _EXISTS = "exists (select from pg_temp.existing_keys as existing where {is_exist
 
 
 def merge(batch: Batch, fact: Fact, *, every_key: bool = False) -> Counts:
-    """Merge conformed rows and deleted keys into a fact; members that no dimension holds are inferred first.
+    """Merge conformed rows and deleted keys into a fact; missing dimension members are inferred first.
 
-    Rows that are new in the mirror are inserted without a look-up; with `every_key` all are looked up.
+    Rows that are new in the mirror are inserted without looking up the fact; with `every_key`, all keys are looked up.
     """
     if fact.dates:
         batch.connection.execute(add_days(days_of_batch(fact), batch.run_id))
@@ -57,9 +57,9 @@ def merge(batch: Batch, fact: Fact, *, every_key: bool = False) -> Counts:
 
 
 def isolate_unfit(batch: Batch, fact: Fact) -> int:
-    """Move conformed rows of which the business SQL makes no row that the fact can hold to the unconvertible ones.
+    """Move conformed rows to the unconvertible ones if the fact's columns cannot hold the values calculated from them.
 
-    Returns how many moved. Rules about conformed columns are checked before: this is about what is calculated.
+    Returns the number of rows moved. Rules about conformed columns do not cover what the fact's SQL calculates.
     """
     types = columns_of(batch.connection, "dwh", fact.table)
     description = batch.execute("select * from ({query}) as made limit 0", query=fact_query(fact)).description
@@ -73,7 +73,7 @@ def isolate_unfit(batch: Batch, fact: Fact) -> int:
 
 
 def _isolate_empty(batch: Batch, fact: Fact, columns: Sequence[str]) -> int:
-    """Move conformed rows whose result lacks what the fact requires to the unconvertible ones; returns how many."""
+    """Move conformed rows whose fact row has nulls in required columns to the unconvertible ones; returns the count."""
     required = [
         column.name for column in fact_table(fact).columns if column.required and column.name in columns
     ]
@@ -111,9 +111,9 @@ def _isolate_empty(batch: Batch, fact: Fact, columns: Sequence[str]) -> int:
 
 
 def infer_missing(batch: Batch, fact: Fact, lines: sql.Identifier | None = None) -> dict[Dimension, int]:
-    """Insert members that the batch, or `lines` of it, refers to and no dimension holds.
+    """Insert inferred members for keys that the batch, or its `lines`, refers to and no dimension holds.
 
-    Returns how many, by dimension.
+    Returns the number of members by dimension.
     """
     lines = lines or batch.conformed
     sources = {one.dimension: member_source(one, "fact") for one in fact.refers_to}
@@ -123,7 +123,7 @@ def infer_missing(batch: Batch, fact: Fact, lines: sql.Identifier | None = None)
         else scd1.infer_missing(batch, dimension, lines, sources[dimension.entity])
         for dimension in DIMENSIONS
         if dimension.entity in (*fact.references, *fact.derived)
-        # No row of this source names one.
+        # If the column is unmapped, no row of this source refers to the dimension.
         and f"{dimension.entity}_id" not in batch.entity.unmapped_columns
     }
 
@@ -139,12 +139,12 @@ def prepared_columns(batch: Batch) -> list[str]:
 
 
 def _prepare(batch: Batch, fact: Fact) -> None:
-    """Join the batch to its members; those that no dimension holds are inferred, and their lines joined once more."""
-    # A first file names many members that nobody has: to join most of its lines twice takes longer than to look first.
+    """Join the batch to its dimensions; infer missing members, and join the lines that refer to them once more."""
+    # The first file of a feed refers to many missing members: infer them first, or most lines are joined twice.
     if batch.is_full_load and batch.entity.lookups and any(infer_missing(batch, fact).values()):
         describe_inferred(batch)
     batch.create_temporary("prepared", "{query}", query=fact_query(fact, with_incomplete=True))
-    # Places rather than keys: of three million lines those few are found without a join.
+    # Incomplete lines are joined by ctid: TID scans find a few of three million lines without reading all.
     incomplete = batch.create_temporary(
         "incomplete",
         "select prepared.ctid as prepared_place, {line} as line_place from pg_temp.prepared as prepared "
@@ -171,14 +171,14 @@ def _prepare(batch: Batch, fact: Fact) -> None:
 
 
 def _merge(batch: Batch, names: dict[str, sql.Composable]) -> tuple[int, int]:
-    """Rows inserted and updated. Only keys that the fact may hold are looked up: that costs as much as an insert."""
+    """Merge rows, looking up only keys that the fact may hold: that costs as much as an insert. Returns both counts."""
     batch.create_temporary("existing_keys", "{keys}", keys=keys_where(batch, "not _is_new"))
     batch.analyze(sql.Identifier("pg_temp", "existing_keys"))
     try:
         with batch.connection.transaction():
             inserted = _insert(batch, names, f"not {_EXISTS}")
     except psycopg.errors.UniqueViolation:
-        # A mirror that was created again inserts rows that the fact has: look up all.
+        # After its mirror was created again, rows count as new that the fact already has: look up all keys.
         return _upsert(batch, names, "true")
     more, updated = _upsert(batch, names, _EXISTS)
     return inserted + more, updated
@@ -216,11 +216,11 @@ def _last_change(batch: Batch) -> int:
 
 
 def _count_rekeyed(batch: Batch, last_change: int) -> int:
-    """Count the facts to which the batch has given other dimension rows, by the change log after `last_change`.
+    """Count the facts whose dimension keys the batch has changed, from the change log after `last_change`.
 
-    A run may load a fact several times: again as a whole, or day by day.
+    Earlier changes do not count: one run may load a fact several times, as in a reconform or a backfill by days.
     """
-    # The index on runs is a coarse one: it would show a batch most of its run.
+    # The index on run_id is coarse: for a batch of `dwh live` it would read most of its run's changes.
     column, changed_by = ("run_id", batch.run_id) if batch.batch_id is None else ("batch_id", batch.batch_id)
     row = batch.connection.execute(
         sql.SQL(

@@ -1,4 +1,4 @@
-"""Files of a feed in the audit trail: how far each is read, records of them that cannot be read, and fields seen."""
+"""Record a feed's files in the audit trail: how far each was read, its unreadable records, and the fields seen."""
 
 import psycopg
 from psycopg import sql
@@ -13,7 +13,7 @@ CUT_OFF = "record is cut off"
 
 
 def write_files(connection: psycopg.Connection, run_id: int, staged: StagedFeed) -> None:
-    """Record what was read of a feed's files, in the transaction that publishes their records."""
+    """Record how far a feed's files were read, unreadable records and fields, in the publishing transaction."""
     for file in staged.files:
         match file.found.state:
             case "touched":
@@ -46,9 +46,10 @@ def write_files(connection: psycopg.Connection, run_id: int, staged: StagedFeed)
 
 
 def keep_decisions(connection: psycopg.Connection, run_id: int, staged: StagedFeed) -> None:
-    """Resolve entries of records that were decided when they were read before, in a file that begins as it did.
+    """Resolve new entries of records that were decided on when an earlier, shorter version of the file was read.
 
-    What was discarded stays so; what was corrected and replayed is in the mirror, or waits as it was corrected.
+    Discarded records stay discarded. Records that were corrected and replayed are superseded: their corrected version
+    is in the mirror or in quarantine.
     """
     for file in staged.files:
         if file.found.begins_as in (None, file.file_id):
@@ -83,9 +84,9 @@ def keep_decisions(connection: psycopg.Connection, run_id: int, staged: StagedFe
 def record_loaded(
     connection: psycopg.Connection, run_id: int, staged: StagedFeed, keys: sql.Identifier | None
 ) -> None:
-    """Record which records of which files the run has loaded: those of its mirror that it wrote.
+    """Record in audit.file_read which lines of which files the run has loaded: its own rows in the mirror.
 
-    `keys` is a table of the keys of its records; None if all rows of the mirror are its own.
+    `keys` is a table of the keys of the run's records; None if the run has written all rows of the mirror.
     """
     record = staged.source.record
     connection.execute(
@@ -125,9 +126,9 @@ def record_loaded(
 
 
 def _record_read(connection: psycopg.Connection, file: FileProgress, run_id: int) -> None:
-    known = file.found.known
-    if file.found.state == "grown" and known is not None and known.unterminated_line_offset is not None:
-        # The record that was cut off has been read as a whole: it is counted by what it is now.
+    before = file.found.known
+    if file.found.state == "grown" and before is not None and before.unterminated_line_offset is not None:
+        # The record at the end of the file was cut off; it is complete now, so its old entry is no longer counted.
         connection.execute(
             """
             with ended as (
@@ -143,7 +144,7 @@ def _record_read(connection: psycopg.Connection, file: FileProgress, run_id: int
             {
                 "run_id": run_id,
                 "file_id": file.file_id,
-                "offset": known.unterminated_line_offset,
+                "offset": before.unterminated_line_offset,
                 "rule": CUT_OFF,
             },
         )
@@ -151,7 +152,7 @@ def _record_read(connection: psycopg.Connection, file: FileProgress, run_id: int
     if file.found.state == "replaced":
         message = message or "its content replaces what was loaded under this name before"
     if file.found.begins_as not in (None, file.file_id):
-        # All that could not be read of it before has been read again, as it is now.
+        # The file was read again and begins with its earlier content: entries of unreadable records are superseded.
         connection.execute(
             """
             with read_again as (
@@ -205,7 +206,7 @@ def _update(
         """
         update audit.file set
             path = %s, size_bytes = %s, modified_ns = %s, inode = %s, content_hash = %s, run_id = %s,
-            -- That it could not be read before is over.
+            -- a message with a hint was about an error in reading the file, which is over
             message = coalesce(%s, case when hint is null then message end), hint = null,
             loaded_at = clock_timestamp()
         where file_id = %s

@@ -1,8 +1,7 @@
-"""Values that a column of the star cannot hold: their rows wait in quarantine under the rule 'does not fit'.
+"""Quarantine rules for values that a column of the star cannot hold, named 'does not fit: <column>'.
 
-Conformed batches take numbers of any size and texts of any length, so that one absurd value of a source cannot fail a
-load. The rules follow from the declared columns, and apply where no rule of the contract is broken: also where a source
-relaxes one.
+Conformed batches accept numbers of any size and texts of any length, so that one absurd value of a source cannot fail a
+load. The rules follow from the declared columns, and apply to rows that break no rule of the contract, even if relaxed.
 """
 
 import re
@@ -23,13 +22,13 @@ from warehouse.model.declaration import (
 from warehouse.model.tables import batch_table
 
 UNFIT = "does not fit"
-# Two such keys fit into one entry of an index, which holds 2,704 bytes.
+# Two keys of this length fit into one B-tree index entry, which is limited to 2,704 bytes.
 LONGEST_KEY_BYTES = 1000
 
 
 @cache
 def unfit_rules(target: Target) -> tuple[RowRule, ...]:
-    """Rules about keys too long for an index, numbers too large, times outside the calendar, and columns left empty."""
+    """Return rules for keys too long for an index, numbers too large, times outside the calendar, and nulls."""
     keys = [*target.natural_key]
     if not isinstance(target, Dimension):
         keys += [reference.natural_key.name for reference in target.refers_to]
@@ -51,17 +50,17 @@ def unfit_rules(target: Target) -> tuple[RowRule, ...]:
 
 
 def scales(target: Target) -> Mapping[str, int]:
-    """Decimal places of the target's numeric columns, to which a batch's values are rounded when it is filled."""
+    """Return the decimal places of the target's numeric columns, to which the values of a batch are rounded."""
     return {name: scale for name, (_, scale) in _precisions(target).items()}
 
 
 def _times(target: Target) -> list[str]:
-    """Times of which the calendar has the day."""
+    """Return the timestamp columns that refer to a day of the calendar."""
     return [date.time for date in target.dates] if isinstance(target, Fact) else []
 
 
 def _required(target: Target) -> list[str]:
-    """Columns of the batch that the target does not take empty."""
+    """Return the columns of the batch that are not null in the target."""
     names = [*target.natural_key]
     if isinstance(target, Fact):
         names += [
@@ -74,7 +73,7 @@ def _required(target: Target) -> list[str]:
 
 
 def _precisions(target: Target) -> dict[str, tuple[int, int]]:
-    """Digits and decimal places of the numeric columns that the batch and the target share."""
+    """Return precision and scale of the numeric columns that the batch and the target share."""
     columns: tuple[Column, ...]
     if isinstance(target, Dimension):
         columns = target.columns
@@ -83,9 +82,9 @@ def _precisions(target: Target) -> dict[str, tuple[int, int]]:
     else:
         columns = target.measures
     batch = {column.name for column in batch_table(target).columns}
-    found = {
+    matches = {
         column.name: re.fullmatch(r"numeric\((\d+), *(\d+)\)", column.type)
         for column in columns
         if column.name in batch
     }
-    return {name: (int(match[1]), int(match[2])) for name, match in found.items() if match}
+    return {name: (int(match[1]), int(match[2])) for name, match in matches.items() if match}

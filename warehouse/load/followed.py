@@ -1,6 +1,6 @@
-"""Keys of an entity that changes of the star concern: its SQL reads tables that other sources' runs load, too.
+"""Find keys to conform because a star table that the entity's SQL reads (`follows`) was changed by other sources' runs.
 
-How far each entity has followed each table, audit.followed says; an undo of the run that followed them takes it back.
+audit.followed has the last load of each table that the entity has followed; an undo of the run that wrote it resets it.
 """
 
 from collections.abc import Collection, Iterator
@@ -16,21 +16,21 @@ from warehouse.model.star import DIMENSIONS
 from warehouse.sources.joins import paths
 from warehouse.sources.source import Source
 
-# Flows that correct rows of the star which no load of theirs need have written: of these the numbers say too little.
+# Flows that correct rows of the star in place; the row counts in audit.load do not show all that they change.
 CORRECTING: Final = ("undo", "reconcile")
 
 
 class _Since(NamedTuple):
-    """The runs that have published since a table was followed, the time of that, and whether the change log has all."""
+    """Runs that have published since a table was last followed, and whether the change log still has all of them."""
 
     runs: list[int]
-    # Changes by hand belong to no run: some that were made before are looked at twice.
+    # Changes by hand have no run; they are found by time, beginning a day earlier, so some are followed twice.
     published_at: str
     is_complete: bool
 
 
 def keys_of_followed_rows(batch: Batch) -> Iterator[sql.Composable]:
-    """Select the keys that rows of the star lead to that runs have changed since, as they are and as they were."""
+    """Select the keys that followed star rows lead to, for rows changed since, by their old and their new values."""
     entity = batch.entity
     for table in dict.fromkeys(join.table for join in entity.follows):
         since = _read_since(batch, table)
@@ -49,7 +49,7 @@ def keys_of_followed_rows(batch: Batch) -> Iterator[sql.Composable]:
 
 
 def record_followed(connection: psycopg.Connection, run_id: int, source: Source) -> None:
-    """Record that the entities of `source` have followed all that was published before, in the same transaction."""
+    """Record that the entities of `source` have followed all loads so far, in the publishing transaction."""
     for entity in source.entities.values():
         for table in dict.fromkeys(join.table for join in entity.follows):
             connection.execute(
@@ -65,17 +65,17 @@ def record_followed(connection: psycopg.Connection, run_id: int, source: Source)
 
 
 def looked_until(batch: Batch) -> int:
-    """The newest load that the batch's source has looked at of other sources: the last of its own that stands.
+    """Return the id of the newest load up to which the batch's source has followed other sources' changes.
 
-    Only its own flow looks at what they have changed: a discard, a backfill, a reconcile or an undo does not, and
-    records loads of the source all the same.
+    That is the source's own last load by its ingest or live flow that was not undone. Discards, backfills, reconciles
+    and undos also record loads of the source, but do not follow other sources' changes.
     """
     row = batch.connection.execute(
         """
         select load.load_id from audit.load inner join audit.run using (run_id)
         where load.source = %(source)s and run.status <> 'undone' and (
             run.flow = 'live-' || %(source)s
-            -- What this run has rebuilt before it publishes is no look, either.
+            -- loads that this run has recorded before it publishes do not count either
             or run.flow = 'ingest-' || %(source)s and run.run_id <> %(run_id)s
         )
         order by load.load_id desc limit 1
@@ -86,7 +86,7 @@ def looked_until(batch: Batch) -> int:
 
 
 def are_corrected(batch: Batch, sources: Collection[str]) -> bool:
-    """Whether an undo or a repair has changed what `sources` have in the star since the batch's source last looked."""
+    """Return whether an undo or a repair has changed star rows of `sources` since `looked_until`."""
     return (
         batch.connection.execute(
             """
@@ -101,7 +101,7 @@ def are_corrected(batch: Batch, sources: Collection[str]) -> bool:
 
 
 def _read_since(batch: Batch, table: str) -> _Since | None:
-    """What has happened since the entity followed a table; None where it never has."""
+    """Read what was published since the entity last followed a table; None if it never has."""
     row = batch.connection.execute(
         """
         select
@@ -121,9 +121,9 @@ def _read_since(batch: Batch, table: str) -> _Since | None:
 
 
 def _collect(batch: Batch, table: str, since: _Since) -> int:
-    """Fill a temporary table with the changed rows and with what they were before; returns their number.
+    """Fill a temporary table with the new and old images of the changed rows; returns their number.
 
-    Inserts are not logged: such a row has the id of its run. Updates and deletes are, with the row before and after.
+    Inserts are not in the change log: such a row has its run's id. Updates and deletes are logged with both images.
     """
     has_history = any(one.table == table and one.has_history for one in DIMENSIONS)
     names = {

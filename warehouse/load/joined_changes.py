@@ -1,7 +1,7 @@
-"""Keys of an entity that changes of joined rows concern, by the joins that its source declares.
+"""Find keys to conform because a joined row changed, by the joins that the source declares for the entity.
 
-A joined row concerns the keys that it leads to now, and those that it led to before it changed. The tables between it
-and the entity are looked up as they are now: if a row there changed as well, it has led to its own keys.
+A changed row affects the keys that it is joined to now, and those that it was joined to before. Tables between it and
+the entity are read as they are now: a row there that changed as well is followed by itself.
 """
 
 from collections.abc import Sequence
@@ -19,23 +19,23 @@ from warehouse.load.reads import Reads, check_reads, conditions, mirrors
 from warehouse.sources.joins import Join, column_of, paths
 from warehouse.sources.source import Table
 
-# Beside the columns of a mirror, whose names are the source's.
+# The column is added to those of a mirror, so its name must not be one that a source uses.
 FLAGS = sql.Identifier("<flags>")
 
 
 @dataclass
 class Reached:
-    """Queries of what changes concern, with flags: keys, and groups of keys by the columns that they share."""
+    """Queries for affected rows, with flags: by their keys, or by groups of rows that share some key columns."""
 
     keys: list[sql.Composable] = field(default_factory=list)
     groups: list[sql.Composable] = field(default_factory=list)
 
 
 def keys_of_joined_rows(batch: Batch) -> Reached:
-    """Select what changes of joined tables concern: one query for each way that leads to the entity.
+    """Select the keys that changes of joined tables affect: one query for each join path to the entity.
 
-    A way that leads to whole groups of the entity's rows, as from an order to its lines, ends there: which rows these
-    are is looked up once for each group, whoever has changed it; see `with_rows_joined_to_them`.
+    If a path leads to whole groups of the entity's rows, as from an order to its lines, its query returns the groups:
+    `with_rows_joined_to_them` then looks up the rows of each group once, however many changes affect it.
     """
     entity = batch.entity
     reached = Reached()
@@ -70,7 +70,7 @@ def keys_of_joined_rows(batch: Batch) -> Reached:
 
 
 def with_rows_joined_to_them(batch: Batch, reached: Reached) -> sql.Composable:
-    """Select the reached keys with flags, and the keys of the rows that the entity's table joins to theirs."""
+    """Select the reached keys with flags, and the keys of rows that self-joins of the entity's table join to them."""
     table = batch.entity.table
     joins = _self_joins(batch)
     keys: sql.Composable = sql.SQL(" union all ").join(reached.keys)
@@ -94,7 +94,7 @@ def with_rows_joined_to_them(batch: Batch, reached: Reached) -> sql.Composable:
         **names,
     )
     if _is_known(batch.connection, table):
-        # A row that left a group concerns the rows that stayed.
+        # Rows that stayed in a group are affected by a row that left it: follow the old images, too.
         names["keys"] = batch.format(
             "{keys} union all select {next_key}, 0 from {before} as changed cross join lateral ({next}) as next",
             **names,
@@ -118,7 +118,7 @@ def _self_joins(batch: Batch) -> list[Join]:
 
 
 def _group_columns(batch: Batch) -> list[str]:
-    """Columns of the key that rows share which the entity's table joins to each other; none where it is otherwise."""
+    """Return the key columns by which self-joins group the entity's rows; none if there are other self-joins."""
     table, joins = batch.entity.table, _self_joins(batch)
     if not all(join.is_grouping and join.refers_only_to(table.key) for join in joins):
         return []
@@ -135,8 +135,8 @@ def _with_groups(
 ) -> sql.Composable:
     """Select `keys` with flags, and the keys of all rows of their groups and of `groups`.
 
-    The key itself says to which group a row belongs: the mirror is read for the other rows of the groups alone, and
-    once for each group, however many of its rows have changed.
+    The group of a row is a part of its key, so the mirror is read only for the other rows of the groups, and once for
+    each group, however many of its rows have changed.
     """
     of_keys = batch.format("select {group}, _flags & 1 as _flags from reached", group=listed(group))
     return batch.format(
@@ -159,17 +159,17 @@ def _with_groups(
 
 
 def _is_known(connection: psycopg.Connection, table: Table) -> bool:
-    """Whether this run knows how the rows were that it has changed."""
+    """Return whether this run has kept the old images of the rows that it has changed."""
     return staying_session.is_filled(connection, before_name(table))
 
 
 def _needs_unknown_rows(connection: psycopg.Connection, table: Table, join: Join) -> bool:
-    """Whether the join depends on values that rows had before, and nobody knows them: a mirror made again."""
+    """Return whether the join depends on old values that were not kept, because the mirror was created again."""
     return bool(join.near) and not join.refers_only_to(table.key) and not _is_known(connection, table)
 
 
 def _changed_rows(batch: Batch, table: Table, columns: frozenset[str] | None) -> sql.Composable:
-    """Select the rows that changed in one of `columns` (None: in any), as they are and as they were, with flags."""
+    """Select the new and old images of rows that changed in one of `columns` (None: in any), with flags."""
     names = {
         "table": sql.Identifier("raw", table.mirror),
         "delta": delta_table(table),
@@ -192,7 +192,7 @@ def _changed_rows(batch: Batch, table: Table, columns: frozenset[str] | None) ->
         left join {before} as before on {same_before}
         where delta._operation <> 'update' or {differ}
         union all
-        -- no timestamp says when a row went elsewhere
+        -- an old image has no flags: the source has no timestamp of when it left the keys that it led to
         select before.*, 0 from {before} as before inner join {table} as mirror on {same_before} where {differ}
         """,
         **names,
@@ -202,7 +202,7 @@ def _changed_rows(batch: Batch, table: Table, columns: frozenset[str] | None) ->
 def _images_differ(columns: frozenset[str] | None) -> sql.Composable:
     if columns is None:
         return sql.SQL("true")
-    # Bytes, as the merge of the mirror compares them: that needs no equality operator.
+    # Compare bytes, as the merge of the mirror does: *<> needs no equality operator for the columns' types.
     return (
         sql.SQL("row({})::record *<> row({})::record").format(
             qualified("mirror", sorted(columns)), qualified("before", sorted(columns))
@@ -213,7 +213,7 @@ def _images_differ(columns: frozenset[str] | None) -> sql.Composable:
 
 
 def _rows_joined_to(table: Table, joins: Sequence[Join]) -> sql.Composable:
-    """Select the keys of rows that a table joins to its row `changed`, of a query around it."""
+    """Select the keys of rows that self-joins of a table join to the row `changed` of the enclosing query."""
     return sql.SQL(" union all ").join(
         sql.SQL("select {} from {} as {} where {}").format(
             qualified(table.name, table.key),
@@ -226,7 +226,7 @@ def _rows_joined_to(table: Table, joins: Sequence[Join]) -> sql.Composable:
 
 
 def _joined_to_itself(table: Table, joins: list[Join], rows: sql.Composable) -> sql.Composable:
-    """Select the rows that a table joins to `rows`, and those that it joins to them, and so on."""
+    """Select the rows that self-joins of a table join to `rows`, directly or through other rows."""
     return sql.SQL(
         """
         select mirror.*, 0 from {mirror} as mirror inner join (
@@ -252,9 +252,9 @@ def _joined_to_itself(table: Table, joins: list[Join], rows: sql.Composable) -> 
 def _follow_to_groups(
     batch: Batch, table: str, path: tuple[Join, ...], rows: sql.Composable, group: Sequence[str]
 ) -> sql.Composable | None:
-    """Select the groups of the entity's rows that `rows` of a table, with FLAGS, lead to; None where it is not groups.
+    """Select the groups of the entity's rows that `rows` of a table, with FLAGS, lead to.
 
-    It is where the last join of the path compares the columns of a group and nothing else.
+    None unless the last join of the path compares exactly the columns of `group`.
     """
     entity_table = batch.entity.table.name
     *way, last = path
@@ -283,7 +283,7 @@ def _follow_to_groups(
 
 
 def follow(batch: Batch, table: str, path: tuple[Join, ...], rows: sql.Composable) -> sql.Composable:
-    """Select the keys that `rows` of a table, with FLAGS, lead to."""
+    """Select the keys that `rows` of a table, with FLAGS, lead to along a join path."""
     names = {
         "keys": qualified(batch.entity.table.name, batch.entity.table.key),
         "rows": rows,

@@ -1,4 +1,4 @@
-"""What the results of a contract's checks mean for a run: each batch for itself, or the run of live so far."""
+"""Record the results of a contract's checks, and decide what they mean; `dwh live` judges its run as a whole."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,15 +10,15 @@ from warehouse.runs.audit import CheckIdentity, CheckResult, Run, record_checks
 
 @dataclass
 class Judge:
-    """Judges each batch for itself, and records every result at once."""
+    """Judges each batch by itself, and records its results immediately."""
 
     run: Run
-    # Checks that are recorded of batches which were rolled back since, and are loaded again without some of their rows.
+    # Checks recorded for a batch that was then rolled back, and is loaded again without some of its rows.
     recorded: set[CheckIdentity] = field(default_factory=set, kw_only=True)
 
     def judge(self, batch: Batch, contract: Contract, results: list[CheckResult]) -> list[CheckResult]:
-        """The results as they count, recorded: not in the transaction of the batch, since those of a run that is
-        stopped must survive its rollback."""
+        """Record the results and return them as they count for the run. They are recorded outside the batch's
+        transaction, to survive its rollback if a rule stops the run."""
         self.record(results)
         return results
 
@@ -27,5 +27,5 @@ class Judge:
         record_checks(self.run.audit_connection, self.run.run_id, self.news(results))
 
     def news(self, results: Sequence[CheckResult]) -> list[CheckResult]:
-        """Results of checks that are not recorded yet, and further failures."""
+        """Return the results of checks that are not recorded yet, and all failures."""
         return [one for one in results if one.outcome == "failed" or one.identity not in self.recorded]

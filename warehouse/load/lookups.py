@@ -1,4 +1,4 @@
-"""Members of other sources: what an entity's SQL delivers is looked up among them, and again once they have changed."""
+"""Look up dimension members of other sources by a value that the conform SQL delivers, and again when they change."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -15,12 +15,12 @@ from warehouse.sources.lookups import Lookup
 
 
 def resolve_lookups(batch: Batch) -> dict[str, int]:
-    """Put the natural keys of other sources' members in place of the values that they were looked up by.
+    """Replace values in the conformed rows by the natural keys of the other sources' members that have these values.
 
-    Where several members have the value at the event, nobody knows which is meant: the key is empty, and the row counts
-    as ambiguous. A value that no member has stays: it becomes an inferred member of the row's own source.
+    If several members have the value at the time of the event, the key becomes null and the row counts as ambiguous. A
+    value that no member has is kept, and becomes an inferred member of the row's own source.
 
-    Returns by dimension how many rows of the batch are ambiguous.
+    Returns the number of ambiguous rows by dimension.
     """
     if not isinstance(batch.target, Fact):
         return {}
@@ -32,8 +32,8 @@ def resolve_lookups(batch: Batch) -> dict[str, int]:
 
 
 def _find_members(batch: Batch, lookup: Lookup) -> int:
-    """Fill a table with the values of the batch that members have: by value, and while that holds, one of the members
-    and how many there are. Returns its number of rows."""
+    """Fill a table with the batch's values that members have: per value, and per period of an SCD2 dimension, one
+    member's natural key and the number of members. Returns its number of rows."""
     if not batch.exists(
         "select from {dimension} where source_system = {member_source}", **_names(batch, lookup)
     ):
@@ -52,7 +52,7 @@ _MEMBERS: Final = """
     group by named.value
 """
 
-# Where versions of members that have a value begin and end, the number of its members may change.
+# The members that have a value may change where a version with the value begins or ends: cut its time into slots there.
 _SLOTS: Final = """
     with member as (
         select member.{by} as value, member.{natural} as natural_key, member.valid_from, member.valid_to
@@ -74,7 +74,7 @@ _SLOTS: Final = """
 
 
 def _count_ambiguous(batch: Batch, lookup: Lookup) -> int:
-    """How many rows of the batch name a value that several members have."""
+    """Count the rows of the batch whose value several members have."""
     if not batch.exists("select from {matched} where members > 1", **_names(batch, lookup)):
         return 0
     (count,) = batch.execute(
@@ -97,12 +97,12 @@ def _is_match(batch: Batch, lookup: Lookup, matched: sql.Identifier) -> sql.Comp
 
 
 def _replace_values(batch: Batch, lookups: Sequence[Lookup]) -> None:
-    """Write what was found, of all lookups at once, into a new table: an update would write each row twice."""
+    """Write the keys of all lookups into a new table of conformed rows; updates would write each row twice."""
     values: dict[str, sql.Composable] = {}
     joins = []
     for lookup in lookups:
-        found = sql.Identifier(_table("matched", batch, lookup))
-        names = {**_names(batch, lookup), "found": found}
+        alias = sql.Identifier(_table("matched", batch, lookup))
+        names = {**_names(batch, lookup), "found": alias}
         values |= {
             dimension_of(lookup.dimension).natural_key[0]: sql.SQL(
                 "case when {found}.members is null then line.{natural} "
@@ -114,7 +114,7 @@ def _replace_values(batch: Batch, lookups: Sequence[Lookup]) -> None:
         }
         joins.append(
             sql.SQL("left join {matched} as {found} on {is_match}").format(
-                **names, is_match=_is_match(batch, lookup, found)
+                **names, is_match=_is_match(batch, lookup, alias)
             )
         )
     replace_conformed(
@@ -125,7 +125,7 @@ def _replace_values(batch: Batch, lookups: Sequence[Lookup]) -> None:
 
 
 def describe_inferred(batch: Batch) -> None:
-    """Fill what the rows of the batch say of members that were inferred in their own source: customer_name, say."""
+    """Fill attributes of newly inferred members from columns of the batch's rows, such as customer_name."""
     held = columns_of(batch.connection, "staging", f"conformed_{batch.entity.name}")
     for lookup in batch.entity.lookups:
         dimension = dimension_of(lookup.dimension)
@@ -145,7 +145,7 @@ def describe_inferred(batch: Batch) -> None:
         is_named: sql.Composable = sql.SQL("")
         if described:
             is_named = sql.SQL("and member.{natural} = line.{natural}").format(**names)
-            # The planner does not know the members that were just inferred: it would look through the lines for each.
+            # The planner has no statistics of the members just inferred, and would scan the lines for each of them.
             batch.create_temporary(
                 _table("described", batch, lookup),
                 "select {natural}, {values} from {conformed} as line "
@@ -173,9 +173,9 @@ def describe_inferred(batch: Batch) -> None:
 
 
 def changed_members(batch: Batch, lookup: Lookup) -> sql.Identifier | None:
-    """Table of the members that runs have changed since this source last looked: surrogate key and value.
+    """Fill a table with the members that runs have changed since `looked_until`: surrogate key and looked-up value.
 
-    None where nothing has. After an undo or a repair, all members count as changed, also where none is left.
+    None if no run has changed any. After an undo or a repair, all members count as changed, even if none is left.
     """
     row = batch.connection.execute(
         """
@@ -191,18 +191,18 @@ def changed_members(batch: Batch, lookup: Lookup) -> sql.Identifier | None:
     table = sql.Identifier("pg_temp", _table("changed", batch, lookup))
     has_history = dimension_of(lookup.dimension).has_history
     changed = "run_id = any({runs})" + (" or expired_by_run_id = any({runs})" if has_history else "")
-    found = batch.create_temporary(
+    rows = batch.create_temporary(
         _table("changed", batch, lookup),
         "select {key}, {by} as value from {dimension} where source_system = {member_source} and "
         f"({'true' if are_corrected else changed})",
         **_names(batch, lookup),
         runs=sql.Literal(runs),
     )
-    return table if found or are_corrected else None
+    return table if rows or are_corrected else None
 
 
 def _table(what: str, batch: Batch, lookup: Lookup) -> str:
-    """Name of a temporary table: a reconcile conforms all entities before it closes the batch of the first."""
+    """Name a temporary table; the entity is a part of it, because a reconcile has batches of several entities open."""
     return f"{what}_{batch.entity.name}_{lookup.dimension}"
 
 

@@ -1,4 +1,4 @@
-"""Maintain the stored marts: by what changed since they were last refreshed, or, where they are small, once more."""
+"""Refresh the stored marts: incrementally by what changed since their last refresh, or, if they are small, in full."""
 
 import time
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ from warehouse.model.mart import Mart, stored_marts
 from warehouse.runs.audit import Load, Run, record_load
 from warehouse.runs.freshness import read_clock, record_complete
 
-# Details that a stored mart follows, with the column of their time.
+# Datasets of details that a stored mart follows, with their timestamp columns.
 _TIME = {"sales": "ordered_at", "weblog": "request_timestamp"}
 
-# A table in more bytes than this is not joined without statistics.
+# Tables larger than this, in bytes, are analyzed before they are joined, if they have no statistics.
 UNKNOWN_ABOVE: Final = 1 << 20
 
-# Flows after which the marts of the calendar are computed again.
+# Flows after which the marts that depend on the current day are computed again.
 _RECOMPUTING = (
     "daily-warehouse", "undo", "replay-quarantine", "backfill", "rebuild", "reclassify-weblogs"
 )  # fmt: skip
@@ -33,19 +33,19 @@ _RECOMPUTING = (
 
 @dataclass(frozen=True)
 class _State:
-    """What a stored mart was last made of."""
+    """What a stored mart was last computed from."""
 
     definition: str
     load_id: int
     change_id: int
-    # Whether the change log still has everything since then.
+    # The change log still has all changes since then.
     is_followed: bool
 
 
 def refresh(run: Run) -> tuple[Load, ...]:
     """Refresh every stored mart in one transaction: readers see the old rows until the commit.
 
-    Nobody who writes the star waits for it: all marts are made of one snapshot.
+    Writers of the star do not wait for it: all marts are computed from one repeatable-read snapshot.
     """
     with run.session("refresh") as connection:
         complete_at = read_clock(connection)
@@ -62,17 +62,17 @@ def refresh(run: Run) -> tuple[Load, ...]:
 
 
 def refresh_days(connection: psycopg.Connection, run_id: int) -> tuple[str, ...]:
-    """Bring up to date, in two transactions, the marts of sales that are kept by day: those of today follow live.
+    """Refresh the sales marts that are kept by day, after a batch of `dwh live`. Returns the marts that are up to date.
 
-    Nobody waits for it longer than to learn what is committed. Others follow months, products or customers, whose whole
-    past would be computed again every few seconds: a scheduled run does that. A mart that cannot be followed (never
-    computed, defined otherwise) is left to one, too. Returns the marts that were up to date or are now.
+    Writers are locked out only in a first, short transaction that reads what is committed. Marts that follow months,
+    products or customers are left to a scheduled run: each change would recompute their whole past every few seconds.
+    So are marts that were never computed or whose definition has changed.
     """
     with connection.transaction():
         reached = _await_writers(connection)
     done = []
     with connection.transaction():
-        # The sales of a day are added up before workers have started.
+        # The sales of one day are summed faster than parallel workers start.
         connection.execute(
             f"{PLANNER_FOR_WHOLE_TABLES}; set local max_parallel_workers_per_gather = 0".encode()
         )
@@ -85,7 +85,7 @@ def refresh_days(connection: psycopg.Connection, run_id: int) -> tuple[str, ...]
             if state is None or not state.is_followed or state.definition != _definition(connection, mart):
                 continue
             if state.load_id < reached[0] or state.change_id < reached[1]:
-                # Days alone would leave one that was emptied with these days for good.
+                # A mart that was emptied is computed in full: the changed days alone would leave it incomplete.
                 values = (
                     changed_values(connection, mart, Since(state.load_id, state.change_id))
                     if _has_rows(connection, mart)
@@ -104,12 +104,14 @@ def refresh_stored(
     full_refresh: bool = False,
     reached: tuple[int, int] | None = None,
 ) -> tuple[Load, ...]:
-    """Bring the stored marts up to date in the connection's transaction; what was `reached` before it, they have.
+    """Refresh the stored marts in the connection's transaction.
 
-    A mart that follows its details is computed again only for the days, months, products or customers that changed;
-    all of it where its definition changed, or with `full_refresh`.
-    One that moves with the calendar is computed once a day, when a source has a newer day of sales or the web logs of
-    requests, by each daily run and after a correction; one that reads another mart, when that has changed.
+    `reached` is the newest load and change id that are committed before it; by default they are read now.
+
+    A mart that follows its details is computed again only for the days, months, products or customers that changed, or
+    in full if its definition changed, or with `full_refresh`. A mart that depends on the current day is computed once a
+    day, when a source has a newer day of sales or of web-log requests, by each daily run and after a correction. A mart
+    that reads another mart is computed when that one has changed.
     """
     if reached is None:
         reached = _await_writers(connection)
@@ -124,7 +126,7 @@ def refresh_stored(
         and (state := _state(connection, mart.name)) is not None
         and state.is_followed
         and state.definition == definitions[mart.name]
-        # Of an empty one everything has changed: which values need not be found out.
+        # An empty mart is computed in full.
         and _has_rows(connection, mart)
     }
     loads = []
@@ -136,12 +138,12 @@ def refresh_stored(
             if not full_refresh and _is_of_today(connection, mart, definitions[mart.name]):
                 continue
         elif mart.reads and not full_refresh and changed.isdisjoint(mart.reads):
-            known = _state(connection, mart.name)
+            previous = _state(connection, mart.name)
             if (
-                known is not None
-                and known.definition == definitions[mart.name]
+                previous is not None
+                and previous.definition == definitions[mart.name]
                 and _has_rows(connection, mart)
-                and not _star_changed(connection, mart, Since(known.load_id, known.change_id))
+                and not _star_changed(connection, mart, Since(previous.load_id, previous.change_id))
             ):
                 continue
         state = states.get(mart.name)
@@ -155,7 +157,7 @@ def refresh_stored(
         if deleted or inserted:
             changed.add(f"mart.{mart.name}")
             if values is None:
-                # Others join it in this transaction: without statistics that is planned as a cross product.
+                # Other marts join it in this transaction: without statistics, the planner chooses a cross product.
                 connection.execute(sql.SQL("analyze {}").format(_table(mart)))
         row = connection.execute(sql.SQL("select count(*) from {}").format(_table(mart))).fetchone()
         assert row is not None
@@ -176,7 +178,7 @@ def refresh_stored(
 def _remember(
     connection: psycopg.Connection, mart: Mart, definition: str, reached: tuple[int, int], run_id: int
 ) -> None:
-    """Record what a mart is made of now."""
+    """Record the definition, newest load and newest change that a mart is computed from."""
     connection.execute(
         """
         insert into audit.mart_state (mart_name, definition, load_id, change_id, refreshed_at, run_id)
@@ -191,7 +193,7 @@ def _remember(
 
 @contextmanager
 def _concerning(name: str) -> Iterator[None]:
-    """Let mail about an error go to the mart's owner."""
+    """Mark an error as one of the mart, so that the alert goes to the mart's owner."""
     try:
         yield
     except psycopg.Error as error:
@@ -200,7 +202,7 @@ def _concerning(name: str) -> Iterator[None]:
 
 
 def refresh_outdated(connection: psycopg.Connection) -> None:
-    """Compute stored marts again where their definition or the time zone is another one than they were made with."""
+    """Refresh the stored marts if the definition or time zone of one has changed since it was computed."""
     outdated = [
         mart
         for mart in stored_marts()
@@ -218,15 +220,15 @@ def read(connection: psycopg.Connection, name: str) -> list[dict[str, Any]]:
 
 
 def _replace(connection: psycopg.Connection, mart: Mart, values: list[str] | None) -> tuple[int, int]:
-    """Compute the rows of these values of the followed column again, or all rows; returns rows deleted and inserted.
+    """Recompute a mart's rows for `values` of the followed column, or all rows if None; returns rows deleted, inserted.
 
-    All rows are left as they are where they turn out the same: a day without a change is to leave no trace.
+    If all rows are recomputed and none differs, nothing is written.
     """
     if values == []:
         return 0, 0
     columns = listed([column.name for column in mart.table().columns])
     if values is None:
-        # A table made by a query is filled in parallel; one that rows are inserted into is not.
+        # CREATE TABLE AS may run its query in parallel; INSERT may not.
         connection.execute(
             sql.SQL(
                 "drop table if exists pg_temp.computed; "
@@ -244,10 +246,10 @@ def _replace(connection: psycopg.Connection, mart: Mart, values: list[str] | Non
         changed = sql.SQL("{} = {}").format(sql.Identifier(mart.follows), chosen)
         condition = f"{mart.grouped(mart.follows)} = {chosen.as_string(connection)}"
         if kind == "date" and mart.dataset in _TIME:
-            # By the index of time, which knows nothing of days in the company's zone.
+            # The index is on the timestamp, not on days of the company's time zone: add a wider range of time.
             moment = f"{mart.dataset}.{_TIME[mart.dataset]}"
             days = sql.SQL("{}::date[]").format(sql.Literal(values)).as_string(connection)
-            # Days that are nearly out of a timestamp's range have none before or after.
+            # Near the limits of the type timestamp, adding days would overflow.
             condition += (
                 f" and {moment} >= (select case when min(day) > '4700-01-01 BC' "
                 f"then min(day) - interval '2 days' else '-infinity' end from unnest({days}) as one (day))"
@@ -265,10 +267,10 @@ def _replace(connection: psycopg.Connection, mart: Mart, values: list[str] | Non
 
 
 def _analyze_unknown(connection: psycopg.Connection) -> None:
-    """Analyze tables of the star and of marts without statistics, as after a rebuild, or a dump that was restored.
+    """Analyze tables of the star and of marts without statistics, as after a rebuild or a restored dump.
 
-    Else joins of whole tables by several columns are planned as if they met in a single row. A table that a load is
-    analyzing is left to it: each would wait for the other's next table.
+    Without them, the planner expects one row from a join of whole tables by several columns. A table that a load is
+    analyzing is skipped: each session would wait for the other's next table.
     """
     for (name,) in connection.execute(
         """
@@ -283,7 +285,7 @@ def _analyze_unknown(connection: psycopg.Connection) -> None:
 
 
 def _is_as_computed(connection: psycopg.Connection, mart: Mart, columns: sql.Composable) -> bool:
-    """Whether a mart has the rows of pg_temp.computed, each as often."""
+    """Return whether a mart has the same rows as pg_temp.computed, with the same duplicates."""
     row = connection.execute(
         sql.SQL(
             """
@@ -301,7 +303,7 @@ def _table(mart: Mart) -> sql.Identifier:
 
 
 def _definition(connection: psycopg.Connection, mart: Mart) -> str:
-    """Hash of what a mart's rows depend on besides its details: query, time zone, descriptions of web-log texts."""
+    """Hash what a mart's rows depend on besides its details: query, time zone, definitions of web-log lookups."""
     parts = [mart.query(), zone_of(connection)]
     if mart.details == "weblog":
         parts += [
@@ -314,8 +316,8 @@ def _definition(connection: psycopg.Connection, mart: Mart) -> str:
 
 
 def _calendar(connection: psycopg.Connection, run_id: int) -> str:
-    """Today, the day up to which the sales of each source and the web logs reach, and the last run after which all of
-    them may be others: a daily one, or a correction."""
+    """Describe what the marts that depend on the current day were computed for: today, the newest day of each source's
+    sales and of the web logs, and the last daily run or correction, after which earlier days may differ."""
     row = connection.execute(
         """
         select concat_ws(
@@ -323,7 +325,7 @@ def _calendar(connection: psycopg.Connection, run_id: int) -> str:
             (select string_agg(as_of.source_system || ' ' || as_of.as_of_date, ' ' order by as_of.source_system)
                 from mart.as_of as as_of),
             'logs ' || (select max(request_date) from mart.interactions_by_day),
-            -- One that goes on may publish after this: it counts for its own refresh, and once it has ended.
+            -- a run in progress may publish after this: it counts only for its own refresh, and once it has ended
             'run ' || (select max(run_id) from audit.run
                 where flow = any(%(flows)s) and (
                     status not in ('running', 'dry run', 'skipped')
@@ -340,7 +342,7 @@ def _calendar(connection: psycopg.Connection, run_id: int) -> str:
 
 
 def _is_of_today(connection: psycopg.Connection, mart: Mart, definition: str) -> bool:
-    """Whether the mart was computed with this definition on this day, and from any data at all."""
+    """Return whether the mart was computed with this definition, which contains the day, and has rows."""
     state = _state(connection, mart.name)
     if state is None or state.definition != definition:
         return False
@@ -352,10 +354,9 @@ def _has_rows(connection: psycopg.Connection, mart: Mart) -> bool:
 
 
 def _await_writers(connection: psycopg.Connection) -> tuple[int, int]:
-    """Newest load and newest logged change of the star.
+    """Return the ids of the newest load and the newest logged change of the star, after all writers have committed.
 
-    Waits for whoever is writing, and lets nobody write until the commit: a change that commits later would have an id
-    before the one that is remembered.
+    Locks out writers until the commit: a change that committed later could have a lower id than the one returned.
     """
     connection.execute("lock table dwh.fact_order_item in share mode")
     row = connection.execute(
@@ -385,7 +386,7 @@ def _state(connection: psycopg.Connection, name: str) -> _State | None:
 
 
 def _star_changed(connection: psycopg.Connection, mart: Mart, since: Since) -> bool:
-    """Whether a table of the star that the mart reads was loaded, or changed in place, since."""
+    """Return whether a star table that the mart reads was loaded, or changed in place, since."""
     row = connection.execute(
         """
         select

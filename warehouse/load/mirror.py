@@ -1,4 +1,4 @@
-"""Merge staged batches into their mirrors, and record in the delta tables which keys changed and how."""
+"""Merge staged batches into their mirrors, and record in delta tables which keys were inserted, updated or deleted."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,17 +30,17 @@ from warehouse.sources.source import Table
 
 @dataclass
 class Prepared:
-    """Mirrors of a run that were made, or given further columns, before its changes were merged."""
+    """Mirrors that a run has created, or whose new columns it has filled, before it merges its changes."""
 
     created: dict[Table, Load] = field(default_factory=dict)
     filled: list[Table] = field(default_factory=list)
 
 
 def prepare_mirrors(connection: psycopg.Connection, run_id: int, staged: Staged) -> Prepared:
-    """Make the mirrors that are missing, and fill columns that are new in others: conform SQL may read them now.
+    """Create missing mirrors, and fill new columns of the others, because changed conform SQL may read them.
 
-    No other value of a mirror changes: it still shows what the last run has read. A mirror whose first read was undone
-    is there, and empty: without a watermark it shows nothing that a run has read, and is filled as if it were missing.
+    No other value of a mirror changes: it still shows what the last run has read. A mirror whose first load was undone
+    exists but is empty and has no watermark; it is filled as if it were missing.
     """
     prepared, present = Prepared(), _present(connection, staged.tables)
     for one in staged.tables:
@@ -79,7 +79,7 @@ def merge_mirrors(
     progress: Callable[[str], None],
     prepared: Prepared | None = None,
 ) -> list[Load]:
-    """Merge every staged table into its mirror; in a full load, star and quarantine hold nothing of the source.
+    """Merge every staged table into its mirror; in a full load, star and quarantine have no rows of the source.
 
     Raises:
         SourceError: a declared key does not identify rows, or a table is too wide for a mirror.
@@ -93,7 +93,7 @@ def merge_mirrors(
     if idle:
         staying_session.empty(connection, *map(delta_table, idle))
     busy = [table for table in staged.tables if table.table not in idle]
-    # A session that stays makes no mirror of a batch: it asks once.
+    # In a session of `dwh live` no batch becomes a mirror, so the catalog is read once.
     present = staying_session.remembered(
         connection, ("present", *(table.table for table in busy)), lambda: _present(connection, busy)
     )
@@ -116,7 +116,7 @@ def merge_mirrors(
             )
         loads.append(load)
         progress(str(load))
-    # Rows that were there before may refer to rows of a mirror that was created again.
+    # Rows loaded before may refer to rows of a mirror that was created again, so all its rows count as inserted.
     for table in () if is_full_load else staged.tables:
         if table.full_refresh and not batch_exists(connection, table.table):
             _mark_all_inserted(connection, table)
@@ -128,21 +128,21 @@ def merge_mirrors(
 
 @dataclass(frozen=True)
 class _Present:
-    """Types of a mirror's columns, none where there is no mirror; and whether there is a batch in staging."""
+    """What exists of a table: types of its mirror's columns (none without a mirror), and whether it has a batch."""
 
     mirrored: Mapping[str, str]
     has_batch: bool
 
 
 def _present(connection: psycopg.Connection, tables: Sequence[StagedTable]) -> dict[Table, _Present]:
-    """What there is of each of these tables."""
+    """Read from the catalog what exists of each table."""
     names = [one.table.mirror for one in tables]
-    found = columns_of_each(
+    columns = columns_of_each(
         connection, *(("raw", name) for name in names), *(("staging", name) for name in names)
     )
     return {
         one.table: _Present(mirrored, bool(batch))
-        for one, mirrored, batch in zip(tables, found[: len(tables)], found[len(tables) :], strict=True)
+        for one, mirrored, batch in zip(tables, columns[: len(tables)], columns[len(tables) :], strict=True)
     }
 
 
@@ -156,14 +156,14 @@ def merge_table(
 ) -> Load:
     """Merge the batch of one table into its mirror, and fill `staging.<mirror>_delta` with the keys that changed.
 
-    With `keeps_before`, updated rows are kept as they were until the commit, if that is known.
+    With `keeps_before`, a temporary table keeps the old images of updated rows, unless a column changed its type.
 
     Raises:
         SourceError: the declared key is not unique, or null, in the source, or the table is too wide for a mirror.
     """
     started = time.monotonic()
     table, mirrored = staged.table, present.mirrored
-    # Values of another type are dropped before they are read again.
+    # The old values of a column that changed its type are dropped by `ensure_mirror`.
     keeps_before = keeps_before and all(
         mirrored.get(column.name, column.type) == column.type for column in staged.columns
     )
@@ -181,7 +181,7 @@ def merge_table(
         "columns": listed([column.name for column in staged.columns]),
         "batch_columns": qualified("batch", [column.name for column in staged.columns]),
         "mirror_columns": qualified("mirror", [column.name for column in staged.columns]),
-        # The key too: equal keys need not be the same, as 1.0 and 1.00.
+        # Key columns are assigned, too: equal keys may differ in their bytes, as 1.0 and 1.00.
         "assignments": each("{0} = excluded.{0}", [column.name for column in staged.columns]),
         "same": same_key(table.key, "mirror", "batch"),
         "run_id": sql.Literal(run_id),
@@ -199,7 +199,7 @@ def merge_table(
     missed = 0
     if is_new:
         counts["insert"] = staged.rows_read
-    # There is no batch where an earlier try of this run made it the mirror, and did not hear of its commit.
+    # The batch is missing if an earlier attempt of this run turned it into the mirror and lost the reply to its commit.
     elif staged.rows_read and has_batch:
         analyze(connection, names["batch"], table.key)
         existing = _find_existing(connection, table, names)
@@ -252,7 +252,7 @@ def _mark_all_inserted(connection: psycopg.Connection, staged: StagedTable) -> N
 
 
 def _mark_others_updated(connection: psycopg.Connection, table: Table) -> int:
-    """Add the rows to the delta that nothing but a column which was filled before has changed; returns their number."""
+    """Add rows to the delta of which only a column that `prepare_mirrors` filled has changed; returns their number."""
     return connection.execute(
         sql.SQL(
             "insert into {delta} ({key}, _operation, _has_updated_at) select {mirror_key}, 'update', false "
@@ -269,16 +269,16 @@ def _mark_others_updated(connection: psycopg.Connection, table: Table) -> int:
 
 
 def _present_name(table: Table) -> str:
-    """Name of the temporary table of the batch's keys that the mirror has."""
+    """Name the temporary table of the batch's keys that the mirror already has."""
     return f"present_{table.mirror}"
 
 
 def _find_existing(connection: psycopg.Connection, table: Table, names: dict[str, sql.Composable]) -> int:
-    """Fill a temporary table with the batch's keys that the mirror has, and how their rows changed.
+    """Fill a temporary table with the batch's keys that the mirror already has, and how their rows changed.
 
     Returns the number of keys.
     """
-    # *<> compares the rows' bytes: it needs no equality operator, and distinguishes 1.0 from 1.00 as verification does.
+    # *<> compares bytes: it needs no equality operator, and distinguishes 1.0 from 1.00, as verification does.
     return staying_session.create_temporary(
         connection,
         _present_name(table),
@@ -303,7 +303,7 @@ def _find_existing(connection: psycopg.Connection, table: Table, names: dict[str
 def _change(
     connection: psycopg.Connection, names: dict[str, sql.Composable], staged: StagedTable
 ) -> dict[str, int]:
-    """Write the rows that differ from the mirror's, or that it has as deleted.
+    """Update the mirror's rows that differ from the batch's, and insert again those that it has as deleted.
 
     Returns how many rows were updated and how many were inserted again.
     """
@@ -381,7 +381,7 @@ def _explain_errors(table: Table) -> Iterator[None]:
 def _cursor_missed(
     connection: psycopg.Connection, names: dict[str, sql.Composable], staged: StagedTable
 ) -> int:
-    """Count the changed rows that `cursor > highest seen` would not have read."""
+    """Count the changed rows that a plain cursor (`cursor > highest value seen`) would have missed."""
     cursor = staged.table.cursor
     if cursor is None or staged.full_refresh or staged.window_low is None:
         return 0

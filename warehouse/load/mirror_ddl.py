@@ -1,4 +1,4 @@
-"""DDL of mirrors: make one of the first batch, and let it follow the columns of its source table."""
+"""DDL of mirrors: create a mirror from its first batch, and alter it when the columns of its source table change."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -27,10 +27,10 @@ def ensure_mirror(
     columns: Sequence[Column],
     comment: str | None,
 ) -> bool:
-    """Turn the first batch of `table` into its mirror, or alter the mirror to have `columns`, as the policy says.
+    """Turn the first batch of `table` into its mirror, or alter the mirror to have `columns`.
 
-    `mirrored` are the types of the mirror's columns. Returns whether the batch has become the mirror; the batch then no
-    longer exists.
+    `mirrored` has the types of the mirror's columns; the table's `on_schema_change` says whether dropped columns are
+    dropped in the mirror. Returns whether the batch has become the mirror; then it no longer exists in staging.
     """
     if not mirrored:
         _create_mirror(connection, run_id, table, comment)
@@ -56,7 +56,7 @@ def ensure_mirror(
 
 
 def index_joins(connection: psycopg.Connection, source: Source) -> None:
-    """Index the mirrors by what joins compare: a change must not scan the tables that it leads to."""
+    """Index the expressions that joins compare in the mirrors, so that following a change does not scan them."""
     compared: dict[str, tuple[Table, tuple[str, ...]]] = {}
     for entity in source.entities.values():
         for join, near in [(one, near) for one in entity.joins for near in one.near]:
@@ -92,7 +92,7 @@ def _index(connection: psycopg.Connection, name: str, table: Table, expressions:
                 [[column.type_code for column in types or ()]],
             ).fetchall()
             fixed = [one for one, (is_fixed,) in zip(expressions, has_fixed_size, strict=True) if is_fixed]
-            # A text may be too long for a B-tree, and no value of a source may fail its capture.
+            # A text may be too long for a B-tree entry, which would fail the capture: index texts by hash.
             connection.execute(
                 sql.SQL("create index {} on {} using {} ({})").format(
                     sql.Identifier(name),
@@ -102,18 +102,18 @@ def _index(connection: psycopg.Connection, name: str, table: Table, expressions:
                 )
             )
     except psycopg.ProgrammingError:
-        # Not every expression can be indexed, nor every type: such a join scans the mirror.
+        # Some expressions and types cannot be indexed; their joins scan the mirror.
         return
 
 
 def _create_mirror(connection: psycopg.Connection, run_id: int, table: Table, comment: str | None) -> None:
-    # A mirror that was dropped cannot be brought back by an undo.
+    # The table has a watermark, so a mirror was dropped, which an undo cannot restore.
     if connection.execute(
         "select from audit.watermark where source = %s and table_name = %s", [table.source, table.name]
     ).rowcount:
         mark_irreversible(connection, run_id)
     mirror = sql.Identifier("raw", table.mirror)
-    # The batch itself becomes the mirror: its rows are not copied again, and its key is built over all of them at once.
+    # The batch itself becomes the mirror: its rows are not copied again, and the primary key is built in one pass.
     connection.execute(
         sql.SQL(
             """
@@ -137,12 +137,12 @@ def _create_mirror(connection: psycopg.Connection, run_id: int, table: Table, co
 
 
 def finish_mirror(connection: psycopg.Connection, table: Table, comment: str | None) -> None:
-    """Comment on a mirror that was just created, and log its changes from now on."""
+    """Comment on a mirror that was just created, and create the triggers of the change log."""
     mirror = sql.Identifier("raw", table.mirror)
     text = comment or f"Table {table} of source {table.source}."
     comment_on(connection, mirror, HOUSEKEEPING, f"Mirror. {text}")
     create_triggers(connection, "raw", table.mirror)
-    # Triggers get deleted rows, but have to read truncated ones from the table.
+    # Triggers receive deleted rows, but have to read the table's rows before a TRUNCATE.
     connection.execute(sql.SQL("grant select on {} to {}").format(mirror, sql.Identifier(OWNER)))
 
 
@@ -153,16 +153,16 @@ def _retype(connection: psycopg.Connection, run_id: int, table: Table, column: C
     elif column.name in table.key:
         value = sql.SQL("{}::{}").format(name, sql.SQL(column.type))
     else:
-        # The table is read in full, so a value that the new type cannot hold is dropped. A key has to keep its rows.
+        # The table is read in full after a change of type, so old values are not needed; only keys are converted.
         value = sql.SQL("null")
     change = sql.SQL("alter column {} type {} using {}").format(name, sql.SQL(column.type), value)
     _alter(connection, run_id, table, change, column.name)
 
 
 def _keep_unfit(connection: psycopg.Connection, table: Table, column: Column) -> sql.Composable:
-    """Rescue the values of a feed's column that its new type cannot hold: its files are not read again.
+    """Move a feed's values that the column's new type cannot hold to its rescued data: files are not read again.
 
-    Returns the expression of the others in the new type.
+    Returns the expression that casts the other values to the new type.
     """
     names = {
         "mirror": sql.Identifier("raw", table.mirror),
@@ -191,7 +191,7 @@ def _alter(
             connection.execute(
                 sql.SQL("alter table {} {}").format(sql.Identifier("raw", table.mirror), change)
             )
-            # The column's values are stored nowhere else.
+            # The old values are stored nowhere else, so an undo cannot restore them.
             mark_irreversible(connection, run_id)
     except (
         psycopg.errors.DependentObjectsStillExist,

@@ -1,4 +1,4 @@
-"""Orphans: rows of the star and of the quarantine whose source row is no longer in the mirror; and deferred deletes."""
+"""Find orphans, which are rows of star and quarantine without a mirror row, and check or defer deletes."""
 
 import psycopg
 from psycopg import sql
@@ -14,7 +14,7 @@ from warehouse.model.star import TARGETS, DailySnapshot, Fact
 
 
 def has_rows_of_source(connection: psycopg.Connection, source: str) -> bool:
-    """Whether star or quarantine hold rows of a source: if not, its first load has nothing to look up."""
+    """Return whether star or quarantine have rows of a source; if not, its first load has nothing to look up."""
     queries = [
         sql.SQL("exists (select from {} where source_system = {})").format(
             sql.Identifier("dwh", target.table), sql.Literal(source)
@@ -31,9 +31,9 @@ def has_rows_of_source(connection: psycopg.Connection, source: str) -> bool:
 
 
 def find_orphans(batch: Batch, threshold: DeleteThreshold) -> int:
-    """Add keys of the target, and of rows that wait in quarantine for it, that no mirror row has to the deleted keys.
+    """Add keys of the target and of its quarantined rows to the deleted keys if no mirror row has them.
 
-    A mirror that was dropped or changed by hand does not show what was deleted in the source meanwhile. Returns the
+    A mirror that was created again or changed by hand does not show what was deleted in the source before. Returns the
     number of keys added.
 
     Raises:
@@ -72,10 +72,10 @@ def find_orphans(batch: Batch, threshold: DeleteThreshold) -> int:
 
 
 def check_deleted_share(batch: Batch, threshold: DeleteThreshold) -> None:
-    """Stop a run whose changed definition would delete more of the target than is plausible.
+    """Stop a run whose changed definition or full refresh would delete too large a share of the target.
 
     Raises:
-        DeleteThresholdExceeded: naming the target, its share and the limit.
+        DeleteThresholdExceeded: names the target, the share and the limit.
     """
     held = batch.deferred.rows_held if batch.deferred else count_live_rows(batch)
     reason = batch.deferred.reason if batch.deferred else batch.reconform_reason
@@ -97,7 +97,7 @@ def check_deleted_share(batch: Batch, threshold: DeleteThreshold) -> None:
         )
 
 
-# Deletes at the source have been judged when they were read.
+# Deletes at the source were already checked against the threshold when they were read.
 _DEFERRED_DELETES = """
     (table {deleted_keys} intersect table {deferred_keys})
     except select {deleted_at_source} from {delta} as delta where _operation = 'delete'
@@ -105,14 +105,14 @@ _DEFERRED_DELETES = """
 
 
 def defer_deletes(batch: Batch) -> int:
-    """Put the deleted keys aside for the batch that conforms this run's changes; returns their number."""
+    """Move the deleted keys to `deferred_keys` for the batch that conforms this run's changes; returns their number."""
     deferred = batch.execute("create temp table {deferred_keys} on commit drop as table {deleted_keys}")
     batch.execute("truncate {deleted_keys}")
     return deferred.rowcount
 
 
 def count_live_rows(batch: Batch, condition: str = "true", /, **names: sql.Composable) -> int:
-    """Count rows `held` of the target for which `condition` holds, and whose source row should be there."""
+    """Count the live rows of the target, aliased `held`, for which `condition` holds; see `live_rows`."""
     (rows,) = batch.execute(
         f"select count(*) from {{target}} as held where source_system = {{source}} and {{live}} and {condition}",
         live=live_rows(batch),
@@ -122,12 +122,12 @@ def count_live_rows(batch: Batch, condition: str = "true", /, **names: sql.Compo
 
 
 def live_rows(batch: Batch) -> sql.Composable:
-    """Condition on a row `held` of the target: its source row should be there, as far as the star knows."""
+    """Condition that a row `held` of the target should have a source row: it is not deleted, expired or inferred."""
     target = batch.target
     if isinstance(target, Fact):
         return sql.SQL("true")
     if isinstance(target, DailySnapshot):
-        # Rows of earlier days stay.
+        # Rows of earlier days are kept when their source row is deleted.
         return batch.format(
             "held.snapshot_date = (select max(snapshot_date) from {target} where source_system = {source})"
         )

@@ -1,6 +1,6 @@
-"""Events that several sources have: a fact counts each once, as the source that takes precedence has it.
+"""Precedence: if several sources have the same event, the fact keeps the rows of the source that takes precedence.
 
-Which sources may have the same events, the declaration of one of them says; audit.precedence knows it for all of them.
+One of these sources declares which sources may have the same events, and audit.precedence records it for all of them.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _DECLARED = """
 
 @dataclass(frozen=True)
 class Precedence:
-    """The columns that say whether two rows are of the same event, and the sources before and after this one."""
+    """The columns that identify an event across sources, and the sources of higher and of lower precedence."""
 
     key: Sequence[str]
     higher: Sequence[str]
@@ -32,16 +32,16 @@ class Precedence:
 
 
 def record_precedence(connection: psycopg.Connection, run_id: int, source: Source) -> None:
-    """Record what the feed `source` declares, in the transaction that publishes its rows."""
+    """Record the precedence that the feed `source` declares, in the publishing transaction."""
     if source.feed is None:
         return
     for fact in FACTS:
         entity = source.entities.get(fact.entity)
-        known = connection.execute(
+        row = connection.execute(
             f"select {_DECLARED} from audit.precedence where entity = %s", [fact.entity]
         ).fetchone()
-        before = known[0] if known else {}
-        # What an earlier release has recorded of this feed has no name.
+        before = row[0] if row else {}
+        # Replace this feed's declaration, also one without a name, which an earlier release has recorded.
         declared = {
             name: one
             for name, one in before.items()
@@ -67,21 +67,23 @@ def record_precedence(connection: psycopg.Connection, run_id: int, source: Sourc
 
 
 def read_precedences(batch: Batch) -> list[Precedence]:
-    """What takes precedence over the batch's source, and over what it does, by each feed that declares it."""
+    """Return the precedence of the batch's source, one for each declaration that names it."""
     if not isinstance(batch.target, Fact):
         return []
-    found = []
+    precedences = []
     for count, sources in _declared(batch.connection, batch.target):
         if batch.source in sources:
             place = sources.index(batch.source)
-            found.append(Precedence(batch.target.natural_key[:count], sources[:place], sources[place + 1 :]))
-    return found
+            precedences.append(
+                Precedence(batch.target.natural_key[:count], sources[:place], sources[place + 1 :])
+            )
+    return precedences
 
 
 def higher_sources(batch: Batch) -> list[str]:
-    """The sources that take precedence over the batch's source, and those that do over them by another declaration.
+    """Return the sources that take precedence over the batch's source, also through several declarations.
 
-    What displaces the event of a source to which this one has yielded makes room for this one's.
+    If the source to which an event was left loses it to a third source, this source's row may count again.
     """
     assert isinstance(batch.target, Fact)
     declared = [sources for _, sources in _declared(batch.connection, batch.target)]
@@ -101,7 +103,7 @@ def higher_sources(batch: Batch) -> list[str]:
 
 
 def _declared(connection: psycopg.Connection, fact: Fact) -> list[tuple[int, list[str]]]:
-    """Of each declaration about a fact, how many columns say that two rows are of the same event, and the sources."""
+    """Return, per declaration about a fact, how many key columns identify an event, and the sources by precedence."""
     return connection.execute(
         "select (value ->> 'key_columns')::integer, array(select jsonb_array_elements_text(value -> 'sources')) "
         f"from audit.precedence cross join jsonb_each({_DECLARED}) where entity = %s order by key",
@@ -110,7 +112,7 @@ def _declared(connection: psycopg.Connection, fact: Fact) -> list[tuple[int, lis
 
 
 def yield_to_higher(batch: Batch) -> int:
-    """Take rows out of the batch whose event a source that takes precedence has; returns how many events."""
+    """Remove conformed rows whose event the fact has from a higher-precedence source; returns the number of events."""
     events = 0
     for precedence in read_precedences(batch):
         if not precedence.higher:
@@ -135,7 +137,7 @@ def yield_to_higher(batch: Batch) -> int:
 
 
 def displace_lower(batch: Batch) -> int:
-    """Delete the facts of events that the batch has from sources that it takes precedence over; returns how many."""
+    """Delete facts of lower-precedence sources for the events of the batch; returns the number of facts deleted."""
     return sum(
         batch.execute(
             "delete from {target} as held where held.source_system = any({lower}) "
@@ -149,10 +151,10 @@ def displace_lower(batch: Batch) -> int:
 
 
 def displace_restored(connection: psycopg.Connection, run_ids: Sequence[int]) -> dict[str, int]:
-    """Delete facts whose event a source that takes precedence has, of the events that the undone `run_ids` had changed.
+    """Delete lower-precedence facts of events that an undo of `run_ids` has restored.
 
-    What their undo restores may meanwhile have become another source's, and what it restores of that one may stand
-    beside it. Returns by table how many were deleted.
+    Since these runs, another source's facts may have taken the place of those restored; an undo may also restore facts
+    of a higher source beside those of a lower one. Returns the number of facts deleted by table.
     """
     deleted: dict[str, int] = {}
     declared = [(fact, *one) for fact in FACTS for one in _declared(connection, fact)]
@@ -191,10 +193,10 @@ def displace_restored(connection: psycopg.Connection, run_ids: Sequence[int]) ->
 
 
 def is_restored(batch: Batch) -> bool:
-    """Whether facts may be there of the batch's source that were displaced once, as they were then.
+    """Return whether displaced facts of the batch's source may have been restored, as they were when displaced.
 
-    An undo brings them back, also that of the run that had declared the precedence, or a repair of a source that takes
-    it; the batch's source has not looked since.
+    That is so if, since `looked_until`, a run of another source was undone, which includes the run that declared the
+    precedence, or a source of higher precedence was repaired.
     """
     return _has_loads(
         batch,
@@ -203,10 +205,10 @@ def is_restored(batch: Batch) -> bool:
 
 
 def may_return(batch: Batch) -> bool:
-    """Whether events of the batch's source may count again that had yielded to another source, or been displaced by it.
+    """Return whether events of the batch's source that were left to another source may count again.
 
-    Since this source last looked, that source's runs have deleted facts, an undo or a repair may have, or another
-    precedence is declared.
+    That is so if, since `looked_until`, runs of a source of higher precedence have deleted facts, an undo or a repair
+    may have, or the declared precedence has changed.
     """
     if not isinstance(batch.target, Fact):
         return False
@@ -218,7 +220,7 @@ def may_return(batch: Batch) -> bool:
 
 
 def _has_loads(batch: Batch, condition: str) -> bool:
-    """Whether there are loads of the batch's fact that its source has not looked at, and for which this holds."""
+    """Return whether the batch's fact has loads after `looked_until` for which `condition` holds."""
     query = sql.SQL(
         "select from audit.load inner join audit.run using (run_id) "
         f"where load.load_id > {{looked}} and load.table_name = {{table}} and ({condition}) limit 1"
@@ -238,7 +240,7 @@ def _has_loads(batch: Batch, condition: str) -> bool:
 
 
 def returning_keys(batch: Batch) -> sql.Composable | None:
-    """Select the keys of rows whose events the fact has not from this source, where some `may_return`; or None."""
+    """Select the keys of mirror rows that the fact has no row of, if some `may_return`; else None."""
     if not may_return(batch):
         return None
     pairs = list(zip(batch.entity.table.key, batch.target.natural_key, strict=True))

@@ -77,13 +77,13 @@ def publish(
 ) -> Published:
     """Publish what was staged, in one transaction; publishing the same batch again changes nothing.
 
-    `judge` decides what the results of a contract's checks mean; else each stands for itself. `definitions` are given
-    where they were compared before, and nothing is stale: so a batch of live conforms nothing again. `written` waits
-    for the files of large batches that are written for the archive.
+    `judge` decides what the results of a contract's checks mean; by default each batch is judged by itself.
+    `definitions` are passed by `dwh live`, which has compared them before and found nothing stale, so that no target is
+    conformed again. `written` waits for the archive files of large batches, and returns them.
 
     Raises:
         QualityGateStopped: a contract's dataset rule failed; its results are recorded, nothing else is.
-        BatchOutdated: something else was published since the source was read.
+        BatchOutdated: another run has published since the source was read.
         DeclarationError, SourceError: the source's declaration does not fit its data.
     """
     checks: list[CheckResult] = []
@@ -92,13 +92,13 @@ def publish(
         begin_publishing(connection, run.run_id, progress)
         staying_session.expect_rows(connection, staged.rows_read)
         refuse_outdated(connection, run.run_id, staged)
-        # An earlier try of this run may have committed, and not heard of it.
+        # An earlier attempt of this run may have committed and lost the reply.
         is_archived = run.is_archived and (
             staged.batch is not None or not has_published(connection, run.run_id, staged.source.name)
         )
         has_batches = False
         are_batches_archived = is_archived and not isinstance(staged, StagedFeed)
-        # Their files are written while they are merged.
+        # Batches that still exist after the merge are archived last: their files are written during the merge.
         is_archived_last = are_batches_archived and staged.batch is None and outlive_merge(connection, staged)
         if are_batches_archived and not is_archived_last:
             has_batches = publish_batches(connection, run.run_id, staged, written())
@@ -117,7 +117,7 @@ def publish(
 
         are_compared = definitions is not None
         definitions = definitions or compare_definitions(connection, staged.source, staged.contracts)
-        # By entity, what its SQL reads and this run has checked: a hash, and the views and functions on the way.
+        # By entity, what this run has checked of its conform SQL: hash of its reads, hashes of views and functions.
         checked: dict[str, tuple[str, Definition]] = {}
 
         def check_definition(entity: Entity) -> None:
@@ -170,10 +170,10 @@ def publish(
             }
             if rejected is not None:
                 rejected.end_merge()
-            # Where no mirror changed no row is checked otherwise, but by a rule that compares with the present day.
-            # And one may name a member of another source, which has changed by itself.
+            # If no mirror changed, rows are conformed only for these reasons: targets were conformed again, which may
+            # have added members that facts wait for; a new day began, which rules may compare with; or the entity
+            # reads rows of other sources, which change by themselves.
             has_changes = staged.full_refresh or any(map(_has_changes, mirrors.values()))
-            # What was conformed again may be members that facts have waited for.
             has_changes = has_changes or bool(stale) or _begins_day(staged)
             has_changes = has_changes or any(
                 entity.lookups or entity.follows for entity in staged.source.entities.values()
@@ -204,7 +204,7 @@ def publish(
                     f"{staged.source.name}: records were rejected after rows of theirs had been loaded; "
                     "all others are loaded again"
                 )
-                # What the checks have found of all records is recorded already.
+                # The check results for all records are recorded already, and not repeated.
                 judge.recorded = {one.identity for one in checks[first:]}
             mirrors = records.finish(attempted)
             if summary := records.summarize_counts():
@@ -229,14 +229,14 @@ def publish(
             has_batches = publish_batches(connection, run.run_id, staged, written())
         if is_archived and (
             has_batches
-            # Rows of the audit trail alone can wait for the next batch of live.
+            # Changes of the audit trail alone can wait for the next batch of `dwh live`.
             or (
                 (published.rows_changed or published.rows_quarantined)
                 and (staged.batch is None or has_changed_rows(connection))
             )
         ):
             archive_changed_rows(connection, run.run_id)
-        # The batch belongs to this run only as long as its lock was held all along.
+        # Commit only if the run has held its lock all the time.
         ensure_alive(run)
         staying_session.end(connection)
     return published
@@ -251,7 +251,7 @@ def _batches(
     is_full_load: bool,
     batch_id: int | None,
 ) -> Iterator[Batch]:
-    """One batch for each target that the source has an entity for, dimensions before facts."""
+    """Yield a batch for each target that the source has an entity for, dimensions before facts."""
     for target in TARGETS:
         if entity := staged.source.entities.get(target.entity):
             mirror, load = staged.table_of(entity), loads[f"raw.{entity.table.mirror}"]
@@ -265,7 +265,7 @@ def _batches(
                 is_full_load=is_full_load and mirror.full_refresh and all_inserted,
                 may_have_orphans=mirror.full_refresh and not is_full_load,
                 deferred=deferred.get(entity.name),
-                # What a feed's records name, and what a lookup finds, may be another source's.
+                # Others are rechecked daily; these may refer to rows of another source, which change unseen.
                 rechecks_quarantine=isinstance(staged, StagedFeed)
                 or bool(entity.lookups or entity.follows)
                 or _begins_day(staged),
@@ -274,7 +274,7 @@ def _batches(
 
 
 def _begins_day(staged: Staged) -> bool:
-    """Whether no earlier run has read the source on this day (UTC)."""
+    """Return whether this is the first run that has read the source on this day (UTC)."""
     today = staged.snapshot.taken_at.astimezone(UTC).date()
     return all(
         one.before is None or one.before.captured_at.astimezone(UTC).date() != today for one in staged.tables
@@ -282,8 +282,8 @@ def _begins_day(staged: Staged) -> bool:
 
 
 def _is_touched(batch: Batch, mirrors: Mapping[str, Load], loads: Mapping[str, Load]) -> bool:
-    """Whether a batch of live changed anything that the entity's SQL reads, or a member that its rows refer to."""
-    # What these have followed of other sources is recorded with each batch.
+    """Return whether a batch of `dwh live` changed a table that the entity's SQL reads, or a member it may refer to."""
+    # `record_followed` records after each batch that other sources' changes were followed, so these must be loaded.
     if batch.entity.lookups or batch.entity.follows:
         return True
     if any(_has_changes(mirrors[f"raw.{table.mirror}"]) for table in batch.entity.reads):
@@ -297,7 +297,7 @@ def _has_changes(load: Load) -> bool:
 
 @contextmanager
 def _explain_data_errors(batch: Batch) -> Iterator[None]:
-    """Say of which entity a value does not fit the warehouse."""
+    """Turn errors about a value into a SourceError that names the entity."""
     try:
         yield
     except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded) as error:

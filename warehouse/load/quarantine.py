@@ -1,4 +1,4 @@
-"""Quarantine: rows of a batch that break a row rule, or that the star cannot hold, wait there until they pass."""
+"""Quarantine: move rows that break a row rule or do not fit the star to audit.quarantine, until they pass."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,8 @@ from warehouse.model.contracts import RowRule
 from warehouse.model.star import DailySnapshot
 from warehouse.model.tables import HAS_QUARANTINED_UPDATE
 
-# Parts of an entry's row_data that change without its row: a row that is checked again has lost its timestamp.
+# Parts of an entry's row_data that differ when an unchanged row is checked again: its timestamp is then null, and rows
+# that it is joined to may have changed.
 NOT_ITS_OWN = sql.SQL("'{changed_at, joined}'::text[]")
 WRONG_MARKS = sql.Identifier("pg_temp", "wrong_marks")
 
@@ -22,8 +23,8 @@ WRONG_MARKS = sql.Identifier("pg_temp", "wrong_marks")
 def find_failing(batch: Batch, rules: Sequence[RowRule]) -> Mapping[str, int]:
     """Fill the batch's failing rows with those that break a rule, do not fit or cannot be converted.
 
-    Returns by rule how many rows do not fit or cannot be converted. Whether a row fits is checked only where it breaks
-    none of `rules`.
+    Returns the number of rows that do not fit or cannot be converted, by rule. Only rows that break none of `rules` are
+    checked for fit.
     """
     try:
         with batch.connection.transaction():
@@ -43,11 +44,10 @@ def find_failing(batch: Batch, rules: Sequence[RowRule]) -> Mapping[str, int]:
 
 
 def isolate_unjudgeable(batch: Batch, rules: Sequence[RowRule]) -> int:
-    """Move conformed rows for which a rule cannot be evaluated, since a product overflows, to the unconvertible ones.
+    """Move conformed rows for which evaluating a rule fails, as when a product overflows, to the unconvertible ones.
 
-    Returns how many moved.
+    Returns the number of rows moved.
     """
-
     if not rules:
         return 0
     broken = [(rule.column or rule.name, sql.SQL("({})").format(sql.SQL(rule.broken_if))) for rule in rules]
@@ -83,7 +83,7 @@ def _find_failing(batch: Batch, rules: Sequence[RowRule]) -> None:
 
 
 def broken_rules(rules: Sequence[RowRule]) -> sql.Composable:
-    """Expression over a conformed row: the names of the rules that it breaks, as an array."""
+    """Expression for the array of names of the rules that a conformed row breaks."""
     return sql.SQL("array_remove(array[{}]::text[], null)").format(
         sql.SQL(", ").join(
             sql.SQL("case when {} then {} end").format(sql.SQL(rule.broken_if), sql.Literal(rule.name))
@@ -93,14 +93,14 @@ def broken_rules(rules: Sequence[RowRule]) -> sql.Composable:
 
 
 def take_failing(batch: Batch) -> int:
-    """Take the failing rows out of the conformed ones; returns how many."""
+    """Delete the failing rows from the conformed rows; returns their number."""
     return batch.execute(
         "delete from {conformed} as conformed using {failing_rows} as failing where conformed.ctid = failing.place"
     ).rowcount
 
 
 def add_isolated(batch: Batch) -> None:
-    """Add the unconvertible rows that were found since to the failing ones."""
+    """Add unconvertible rows that were found after `find_failing` to the failing rows."""
     batch.execute(
         "insert into {failing_rows} select null, row_key, rules, reason, row_data from {unconvertible} "
         "where row_key not in (select row_key from {failing_rows})"
@@ -108,9 +108,9 @@ def add_isolated(batch: Batch) -> None:
 
 
 def move_failing(batch: Batch) -> int:
-    """Move the failing rows from the batch to audit.quarantine; returns how many were not there already.
+    """Move the failing rows from the batch to audit.quarantine; returns the number of new entries.
 
-    A row that is checked again and breaks the same rules keeps its entry; one that breaks others replaces it.
+    An unchanged row that is checked again and breaks the same rules keeps its entry; otherwise it gets a new one.
     """
     take_failing(batch)
     return batch.execute(
@@ -129,7 +129,7 @@ def move_failing(batch: Batch) -> int:
 
 
 def last_entry(connection: psycopg.Connection) -> int:
-    """Id of the newest entry: those that a batch adds are newer."""
+    """Return the id of the newest entry: entries that a batch adds are newer."""
     (newest,) = connection.execute(
         "select coalesce(max(quarantine_id), 0) from audit.quarantine"
     ).fetchone() or (0,)
@@ -137,11 +137,11 @@ def last_entry(connection: psycopg.Connection) -> int:
 
 
 def resolve(batch: Batch, last_entry: int) -> Mapping[str, int]:
-    """Resolve entries up to `last_entry` of keys that this batch has judged again; returns how many, by resolution.
+    """Resolve entries up to `last_entry` of keys that this batch has checked again; returns counts by resolution.
 
-    A run may judge a key twice: once conformed again as it was, then as it has changed. Call it after the failing rows
-    have moved: a conformed key passes now, one that failed again has a new entry, and a deleted key has no row any
-    more.
+    Call it after the failing rows have moved: a key that is still conformed has passed and is 'released', one with a
+    new entry is 'replaced', and one without a source row is 'deleted'. `last_entry` excludes the entries of this batch;
+    a run may check a key twice, in a reconform and then with its changes.
     """
     if batch.is_full_load:
         return {}
@@ -173,13 +173,13 @@ def resolve(batch: Batch, last_entry: int) -> Mapping[str, int]:
 
 
 def mark_rows(batch: Batch, *, last_entry: int = 0, every_entry: bool = False) -> int:
-    """Mark the target's rows whose newer state is in quarantine, and unmark all others; returns how many were wrong.
+    """Mark the target's rows whose newer state is in quarantine, and unmark all others; returns the rows changed.
 
-    Call it after the merge. A row that is not looked up is one whose entry is not newer than `last_entry` or than this
-    run: it was marked then, if it was in the star. With `every_entry` all are looked up.
+    Call it after the merge. Only entries of this run that are newer than `last_entry` are looked up in the target: rows
+    of older entries were marked before. With `every_entry`, all entries are looked up.
     """
     target = batch.target
-    # Of a snapshot, rows of a new day are copies without marks, and those of earlier days stay as they were.
+    # Snapshot rows of a new day are copied without marks, so all entries are looked up; earlier days keep their marks.
     is_snapshot = isinstance(target, DailySnapshot)
     names: dict[str, sql.Composable] = {
         "mark": sql.Identifier(HAS_QUARANTINED_UPDATE.name),
@@ -226,7 +226,7 @@ def mark_rows(batch: Batch, *, last_entry: int = 0, every_entry: bool = False) -
 
 
 def is_waiting(connection: psycopg.Connection, source: str, entity: str, key: Sequence[str]) -> bool:
-    """Whether the source's row with this key is in quarantine: the star shows an older state of it, or none."""
+    """Return whether the source's row with this key is in quarantine, so that the star has an older state or none."""
     row = connection.execute(
         """
         select exists (

@@ -1,7 +1,6 @@
-"""What an entity's conform SQL reads, and whether its declaration follows all of it.
+"""Find what an entity's conform SQL reads, and refuse SQL whose declaration does not follow all changes of that.
 
-Where a change of a mirror leads to no key of the entity, rows of the star would go stale unnoticed: such SQL is
-refused.
+If a change in a mirror led to no key of the entity, rows of the star would go stale unnoticed.
 """
 
 import re
@@ -26,7 +25,7 @@ from warehouse.sources.source import Entity, Table
 class Reads:
     """What the SQL of an entity reads."""
 
-    # By table of the source the columns that matter, None for all.
+    # By table of the source, the columns read; None for all columns.
     columns: Mapping[Table, frozenset[str] | None]
     # Views and functions that it reads through.
     objects: frozenset[str]
@@ -34,7 +33,7 @@ class Reads:
 
 @dataclass(frozen=True)
 class _Unfollowed:
-    """Something that the SQL reads and whose changes are not followed, and the line of source.toml that would."""
+    """A table or function that the SQL reads without following its changes, and a line of source.toml to add."""
 
     what: str
     section: str
@@ -48,7 +47,7 @@ def check_reads(connection: psycopg.Connection, entity: Entity) -> Reads:
         DeclarationError: the SQL or a join fails, or a join is missing; names the lines to add to source.toml.
     """
     with connection.transaction(force_rollback=True):
-        # That of an earlier run may have keys of other types than the mirror has now.
+        # The key columns of an earlier run's table may have other types than the mirror's now.
         connection.execute(
             sql.SQL("drop table if exists {}").format(
                 sql.Identifier("staging", f"{entity.source}_{entity.name}_changed_keys")
@@ -69,7 +68,7 @@ def check_reads(connection: psycopg.Connection, entity: Entity) -> Reads:
 
 
 def hash_reads(entity: Entity, staged: Staged) -> str:
-    """Hash of what decides, beside the definition of an entity, whether `check_reads` accepts it: then it need not."""
+    """Hash what `check_reads` depends on besides the entity's definition; while both are unchanged, it is skipped."""
     columns = {one.table: [(column.name, column.type) for column in one.columns] for one in staged.tables}
     return hash_parts(
         sorted(entity.stale),
@@ -79,7 +78,7 @@ def hash_reads(entity: Entity, staged: Staged) -> str:
 
 
 def create_changed_keys_if_missing(connection: psycopg.Connection, entity: Entity) -> None:
-    """Create the table of changed keys where no run has yet: the SQL names it."""
+    """Create an empty table of changed keys if no run has created it, because the conform SQL reads it."""
     connection.execute(
         sql.SQL(
             "create unlogged table if not exists {} as select {}, false as _has_updated_at, false as _is_new, "
@@ -93,12 +92,12 @@ def create_changed_keys_if_missing(connection: psycopg.Connection, entity: Entit
 
 
 def conform_query(entity: Entity) -> sql.Composable:
-    """The source's own SQL, to be selected from."""
+    """The source's conform SQL, for use as a subquery."""
     return sql.SQL("\n" + entity.sql.strip().rstrip(";") + "\n")
 
 
 def explain_sql_error(entity: Entity, error: psycopg.Error) -> Exception:
-    """Error for conform SQL that the database refuses; `error` itself where the SQL is not at fault."""
+    """Return a DeclarationError for conform SQL that the server rejects; `error` itself if the SQL is not at fault."""
     if not is_of_statement(error):
         return error
     message = str(error).strip().splitlines()
@@ -109,20 +108,20 @@ def explain_sql_error(entity: Entity, error: psycopg.Error) -> Exception:
 
 
 def _place(entity: Entity, details: Sequence[str]) -> str:
-    """Where in its file the SQL is wrong, if the server says so by a line that is the file's."""
-    found = re.match(r"LINE (\d+): (.*)", details[0]) if details else None
-    if found is None:
+    """Return ' (line N)' for the line of the SQL file that an error is about; empty if the server names none of it."""
+    match = re.match(r"LINE (\d+): (.*)", details[0]) if details else None
+    if match is None:
         return ""
-    # The query begins with an empty line, and without those that the file begins with.
+    # `conform_query` strips the file's leading lines and puts one empty line before the SQL.
     above = entity.sql[: len(entity.sql) - len(entity.sql.lstrip())].count("\n")
-    number = int(found[1]) - 1 + above
+    number = int(match[1]) - 1 + above
     lines = entity.sql.splitlines()
-    is_there = 0 < number <= len(lines) and found[2].strip(". ") in lines[number - 1]
+    is_there = 0 < number <= len(lines) and match[2].strip(". ") in lines[number - 1]
     return f" (line {number})" if is_there else ""
 
 
 def mirrors(entity: Entity, joins: Sequence[Join]) -> list[sql.Composable]:
-    """`raw.source_a as a`: the tables that joins lead through, under the names that their conditions use."""
+    """FROM items of the tables that joins lead through, as `raw.source_a as a`, aliased as in the join conditions."""
     return [
         sql.SQL("{} as {}").format(_relation(entity, name), sql.Identifier(name))
         for name in dict.fromkeys(near for join in joins for near in join.near)
@@ -130,19 +129,19 @@ def mirrors(entity: Entity, joins: Sequence[Join]) -> list[sql.Composable]:
 
 
 def _relation(entity: Entity, name: str) -> sql.Composable:
-    """The mirror that a join names, or the table of the star as it is followed."""
+    """The mirror that a join names, or a subquery on the star table that the entity follows."""
     if name in entity.tables:
         return sql.Identifier("raw", entity.tables[name].mirror)
     return sql.SQL("({})").format(select_with_members(name))
 
 
 def conditions(joins: Sequence[Join]) -> sql.Composable:
-    """The conditions of joins that hold together."""
+    """The conjunction (AND) of the joins' conditions."""
     return sql.SQL(" and ").join(sql.SQL("({})").format(sql.SQL(join.condition)) for join in joins)
 
 
 def _read(connection: psycopg.Connection, entity: Entity) -> Dependencies:
-    """What the SQL and the joins read."""
+    """Read from the server what the SQL and the joins depend on; raises DeclarationError for the one that fails."""
     query = conform_query(entity)
     try:
         with connection.transaction():
@@ -154,7 +153,7 @@ def _read(connection: psycopg.Connection, entity: Entity) -> Dependencies:
     except psycopg.Error as failure:
         if not is_of_statement(failure):
             raise
-        # One of them is wrong: find out which.
+        # Find out which of them fails.
         try:
             with connection.transaction():
                 read_dependencies(connection, [query])
@@ -218,7 +217,7 @@ def _find_unfollowed(
 
 
 def _own_reads(connection: psycopg.Connection, entity: Entity, read: Dependencies) -> int:
-    """How often the SQL names the entity's own mirror: more than once means that rows depend on other rows."""
+    """Count how often the SQL names the entity's own mirror; more than once means that rows depend on other rows."""
     row = connection.execute(
         "select to_regclass(format('raw.%%I', %s::text))::oid::bigint", [entity.table.mirror]
     ).fetchone()
@@ -246,13 +245,13 @@ def _refuse(entity: Entity, unfollowed: Sequence[_Unfollowed]) -> DeclarationErr
 
 
 def _guess(connection: psycopg.Connection, entity: Entity, table: Table) -> str:
-    """The condition of a join by which `table` may lead to the entity, judging by the names of keys."""
+    """Guess the condition of a join from `table` to the entity, from the names of key columns."""
     columns = columns_of(connection, "raw", table.mirror)
     joined = (entity.tables[name] for name in dict.fromkeys(join.table for join in entity.joins))
     nearer = [entity.table, *(one for one in joined if one not in (entity.table, table))]
     for near in nearer:
         near_columns = columns_of(connection, "raw", near.mirror)
-        # One of the two holds the other's key, under its name or with the table's before it.
+        # One of the two tables may have the other's key columns, with or without the table's name as a prefix.
         children = _references(near, columns), _references(table, near_columns)
         pairs = zip(children[0], near.key, strict=False), zip(table.key, children[1], strict=False)
         for references, named in zip(children, pairs, strict=True):
@@ -265,15 +264,15 @@ def _guess(connection: psycopg.Connection, entity: Entity, table: Table) -> str:
 
 
 def _references(table: Table, columns: Container[str]) -> list[str]:
-    """The columns that seem to hold the key of `table`; none where one is missing."""
-    found = [
+    """Return those of `columns` that seem to refer to the key of `table`; empty if a key column has no match."""
+    matches = [
         next(
             (one for one in (f"{table.name}_{name}", name) if one in columns and one.lower() != "id"),
             None,
         )
         for name in table.key
     ]
-    return [name for name in found if name is not None] if None not in found else []
+    return [name for name in matches if name is not None] if None not in matches else []
 
 
 def _guess_group(table: Table) -> str:

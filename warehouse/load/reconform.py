@@ -1,9 +1,9 @@
-"""Conform targets again as a whole: those whose definition is another one now, and all in a requested full refresh.
+"""Reconform: conform all rows of targets whose definition has changed, and of all targets in a requested full refresh.
 
-What differs was not changed in the world, so facts and present versions are corrected in place. Where the definition
-changed, that happens before a run goes on with what changed, while the mirrors are still those of the last run: a
-version is opened only by what the run merges afterwards. Deletes wait for that, too: what the new definition does not
-make of the last run's mirrors it may make of this run's. A full refresh may repair mirrors, so it happens afterwards.
+Rows that differ were not changed in the source, so facts and current versions are corrected in place. Targets with a
+changed definition are reconformed before the run merges its changes, from the mirrors of the last run: then only real
+changes open versions. Their deletes are deferred until after the merge, since the new definition may return a key from
+this run's mirrors that it did not return from the last run's. A full refresh may repair mirrors, so it comes last.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,10 +23,10 @@ from warehouse.sources.source import Table
 def reconform_batches(
     connection: psycopg.Connection, run_id: int, staged: Staged, definitions: Definitions
 ) -> tuple[list[Batch], list[Batch]]:
-    """One batch for each target whose definition has changed, and for each other of a full refresh, dimensions first.
+    """Return the batches of targets whose definition has changed, and those of other targets in a full refresh.
 
-    A target whose mirror is not there yet, or empty since its first read was undone, has no batch: the run that fills
-    the mirror loads it.
+    Dimensions come before facts. A target has no batch if its mirror does not exist, or is empty because its first load
+    was undone: the run that fills the mirror loads it.
     """
     stale = {one.entity: one for one in find_stale(connection, definitions)}
     changed: list[Batch] = []
@@ -50,11 +50,11 @@ def reconform_batches(
                 run_id,
                 entity,
                 target,
-                # The moment that the mirror shows.
+                # The time as of which the mirror shows the source.
                 taken_at=watermark.captured_at
                 if watermark and batches is changed
                 else staged.snapshot.taken_at,
-                # Also rows that another table of the source was declared for.
+                # Rows of the star may be from another table, which the old definition read.
                 may_have_orphans=True,
                 reconform_reason=reason,
                 is_before_merge=batches is changed,
@@ -65,7 +65,7 @@ def reconform_batches(
 
 
 def find_deferred(stale: Sequence[Batch], rows_held: Mapping[str, int]) -> Mapping[str, DeferredDeletes]:
-    """By entity, the deletes that batches of changed definitions have deferred; of `rows_held` rows before."""
+    """Return the deletes that `stale` batches have deferred, by entity; `rows_held` are the live rows before them."""
     return {
         batch.entity.name: DeferredDeletes(batch.reconform_reason or "", rows_held[batch.entity.name])
         for batch in stale

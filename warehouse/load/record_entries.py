@@ -1,4 +1,4 @@
-"""Entries of the quarantine that are whole records, as JSON: fields, rescued ones included, and the lists in them."""
+"""Insert whole records of a feed into the quarantine as JSON: fields, rescued fields, and lists of objects."""
 
 import psycopg
 from psycopg import sql
@@ -10,7 +10,7 @@ from warehouse.feeds.typed import MOST_SHOWN, describe_type
 from warehouse.sources.feed import FILE_ID, LINE, RECORD_COLUMNS, RESCUED, Feed
 from warehouse.sources.source import Source, Table
 
-# Temporary table of what changes in the counts of files.
+# Temporary table of changes to the record counts of files.
 CHANGES = sql.Identifier("pg_temp", "file_change")
 
 _ENGINE_COLUMNS = [*RECORD_COLUMNS, "_run_id", "_is_deleted"]
@@ -25,12 +25,12 @@ def insert_entries(
     schema: str,
     superseded: sql.Composable,
 ) -> int:
-    """Insert an entry for each of the records in `failing` (key, rules, reason), whose rows are in `schema`.
+    """Insert an entry for each record in `failing` (key, rules, reason), whose rows are in `schema`.
 
-    Its reason also names the values that are not of their columns' types: a rule finds those columns empty.
+    The reason also names rescued values that are not of their columns' types, because rules see those columns as null.
 
-    Those for which the condition `superseded` holds are resolved at once. CHANGES gets the counts of their files.
-    Returns the number of entries that wait.
+    Entries for which the condition `superseded` holds are resolved immediately. Adds to CHANGES. Returns the number of
+    unresolved entries.
     """
     record, feed = source.record, source.feed
     assert feed is not None
@@ -42,7 +42,7 @@ def insert_entries(
     names = {
         "run_id": sql.Literal(run_id),
         "source": sql.Literal(source.name),
-        # No entity has this name: entries of entities are judged again with its rows, those of records by a replay.
+        # The mirror's name is no entity's: loads recheck only entries of entities, while records are replayed.
         "entity": sql.Literal(record.mirror),
         "records": sql.Identifier(schema, record.mirror),
         "failing": failing,
@@ -89,7 +89,7 @@ def insert_entries(
         "superseded": superseded,
         "changes": CHANGES,
     }
-    # The planner expects one row of a join by so many columns, and would make the lists of all again for each of them.
+    # The planner expects one row from a join on so many columns; a nested loop would build all lists for each record.
     connection.execute("set local enable_nestloop = off")
     (waiting,) = connection.execute(sql.SQL(_INSERT).format(**names)).fetchone() or (0,)
     connection.execute("set local enable_nestloop to default")
@@ -125,7 +125,7 @@ _INSERT = """
 
 
 def _mistyped(name: str, table: Table, feed: Feed) -> sql.Composable:
-    """Which values of a row are not of their columns' types, as they came; null if there are none."""
+    """Expression that describes the rescued values of a row that are not of their columns' types; null if none."""
     types = {column: describe_type(kind, feed) for column, kind in table.columns.items()}
     return sql.SQL(
         """
@@ -149,14 +149,14 @@ def _mistyped(name: str, table: Table, feed: Feed) -> sql.Composable:
 
 
 def _list(table: Table) -> sql.Composable:
-    """The list of a record, by its name."""
+    """Expression for a JSON object with one list of a record, under the list's name."""
     return sql.SQL("jsonb_build_object({}, coalesce({}, '[]'))").format(
         sql.Literal(table.items), sql.Identifier(f"list {table.name}", "members")
     )
 
 
 def _fields(name: str, left_out: tuple[str, ...]) -> sql.Composable:
-    """The fields of a row as they came, as far as their meaning goes."""
+    """Expression for a JSON object with the fields of a row as the file has them, equal in value, not in spelling."""
     return sql.SQL(
         # Null columns are skipped; nulls within a column of JSON belong to its value.
         "coalesce((select jsonb_object_agg(key, value) from jsonb_each(to_jsonb({name}) - {engine}::text[]) "

@@ -1,7 +1,7 @@
-"""Records of a feed on their way into the star: a record and its rows are loaded, or wait in quarantine, together.
+"""Load the records of a feed: a record and all of its rows are loaded, or quarantined, together.
 
-What a mirror holds of a feed has passed every contract; what has not is in quarantine, as a whole. So each record of a
-file is loaded, in quarantine, discarded, or superseded by a later version, and audit.file counts which.
+The mirrors of a feed have only records that passed every contract; other records are in quarantine as a whole. So each
+record of a file is loaded, in quarantine, discarded, or superseded by a later version, and audit.file has the counts.
 """
 
 from collections.abc import Mapping
@@ -32,8 +32,8 @@ from warehouse.runs.audit import CheckResult, Load, Run, record_checks
 from warehouse.sources.feed import FILE_ID, LINE
 from warehouse.sources.source import Source
 
-# Whether an entry was read before the one that is replayed. Each of them has waited since the first run that names it:
-# an entry that is refused again is another one, in the same place.
+# Condition that the record of an entry was read before the one that is replayed. A record that is refused again gets a
+# new entry for the same line, so the time that it was read is that of the line's first entry.
 _IS_EARLIER = """
     ((select min(run_id) from audit.quarantine as first
         where first.file_id = waiting.file_id and first.line_number = waiting.line_number),
@@ -62,7 +62,7 @@ class Records:
 
     @classmethod
     def held(cls, connection: psycopg.Connection, run: Run, source: Source) -> "Records":
-        """The records that the mirror holds, none of which is staged: some may break a rule by now."""
+        """Create one for the records in the mirror, without staged ones, of which some may break a rule now."""
         staged = StagedFeed(source, snapshot(source), (), {}, DeleteThreshold())
         records = cls(connection, run, staged)
         connection.execute(
@@ -73,7 +73,7 @@ class Records:
         return records
 
     def accept(self, checks: list[CheckResult]) -> StagedFeed:
-        """Judge the staged records by their own contract, and leave the last version of each.
+        """Check the staged records against their own contract, and keep only the last version of each.
 
         Raises:
             QualityGateStopped: a rule about all records failed.
@@ -82,7 +82,7 @@ class Records:
             if file.found.is_read:
                 loaded = file.records - file.unreadable
                 self._count(file.file_id, file.records, loaded, file.unreadable)
-        # Without a sample, the planner expects two hundred records of any number, and sorts them all.
+        # Without statistics, the planner expects two hundred distinct records, however many there are, and sorts them.
         for table in self._source.tables:
             key = {*table.key, *self._record.key, FILE_ID, LINE}
             staying_session.analyze(self._connection, batch_table(table), sorted(key))
@@ -110,9 +110,9 @@ class Records:
         return self._staged
 
     def finish(self, mirrors: Mapping[str, Load]) -> dict[str, Load]:
-        """Write the counts of all files, and what cannot be read into the quarantine; returns the mirrors' loads.
+        """Write the counts of all files, and quarantine unreadable records.
 
-        Those no longer count rows that were taken back.
+        Returns the mirrors' loads without rows that were taken back.
         """
         if not self._is_first:
             self._supersede_rows()
@@ -131,7 +131,7 @@ class Records:
         return loads
 
     def summarize_counts(self) -> str | None:
-        """Where this run's records are now, and those that lay elsewhere before; None if no count has changed."""
+        """Summarize how the counts of records changed, for those read now and before; None if no count has changed."""
         read = [file.file_id for file in self._staged.files if file.found.is_read]
         rows = self._connection.execute(
             sql.SQL("select file_id = any({}) as is_read, {} from {} group by 1 order by 1 desc").format(
@@ -213,7 +213,7 @@ class Records:
         remove_rows_without_record(self._connection, self._source)
 
     def _take_replayed(self) -> None:
-        """Take the entries that are replayed out of the quarantine; a record that has a later version stays out."""
+        """Resolve the entries that are replayed; a record of which the mirror has a later version is not loaded."""
         if not self._staged.replayed:
             return
         names: dict[str, sql.Composable] = {
@@ -227,8 +227,9 @@ class Records:
             "same": same_key(self._record.key, "batch", "mirror"),
             "has_its_key": self._has_key("entry"),
         }
-        # An entry under the record's own key waits only while no later version is read. Of others, what was read by a
-        # later run is later, wherever it stands: files go on. What a replay has loaded was read some time before.
+        # An entry with the record's own key is superseded when a later version is read, so one that is unresolved has
+        # none. A correction may change the key: then the mirror's row is later if a later run has read it, wherever it
+        # is in the files, since files grow. A row that a replay loaded was read earlier, so its position decides.
         is_later = sql.SQL(
             """
             case when exists (
@@ -277,7 +278,7 @@ class Records:
         remove_rows_without_record(self._connection, self._source)
 
     def _close_replayed(self) -> None:
-        """A replayed record that was refused again waits under its new entry."""
+        """Mark replayed entries as replaced if their record was refused again and has a new entry."""
         self._connection.execute(
             """
             update audit.quarantine as entry set resolution = 'replaced'
@@ -291,7 +292,7 @@ class Records:
         )
 
     def _supersede_entries(self) -> None:
-        """Resolve entries in quarantine of which a later version has come."""
+        """Resolve quarantine entries of records of which a later version was read."""
         self._connection.execute(
             sql.SQL(
                 """
@@ -314,7 +315,7 @@ class Records:
                 entity=sql.Literal(self._record.mirror),
                 has_its_key=self._has_key("waiting"),
                 batch=batch_table(self._record),
-                # What is read from files now is later than all that waits.
+                # Records that are read from files now are later than all quarantined ones.
                 is_earlier=sql.SQL(_IS_EARLIER if self._staged.replayed else "true").format(
                     file_id=sql.Identifier(FILE_ID), line=sql.Identifier(LINE)
                 ),
@@ -323,13 +324,13 @@ class Records:
         )
 
     def _has_key(self, entry: str) -> sql.Composable:
-        """Whether an entry has the key of the staged record: 1 and 1.0 are the same number."""
+        """Condition that an entry has the staged record's key; compared by type, since 1 and 1.0 are equal."""
 
         def value(place: int, kind: str) -> sql.Composable:
             text = sql.SQL("{}.row_key[{}]").format(sql.Identifier(entry), sql.Literal(place))
             if kind == "text":
                 return text
-            # The key may have been declared as another type when the entry was made.
+            # The key's declared type may have been another one when the entry was inserted.
             return sql.SQL("case when pg_input_is_valid({0}, {1}) then {0}::{2} end").format(
                 text, sql.Literal(kind), sql.SQL(kind)
             )
@@ -340,7 +341,7 @@ class Records:
         )
 
     def _supersede_rows(self) -> None:
-        """Count the accepted records that this run's have replaced."""
+        """Count records of earlier runs as superseded if this run's accepted records have replaced them."""
         is_kept: sql.Composable = sql.SQL("true")
         if self.rejected.has_any:
             is_kept = sql.SQL("not exists (select from {} as rejected where {})").format(
@@ -376,7 +377,7 @@ class Records:
 
 
 def apply_changes(connection: psycopg.Connection, run_id: int) -> None:
-    """Add what has changed to the counts in audit.file; a constraint there holds that every record is counted once."""
+    """Add CHANGES to the counts in audit.file, where a constraint ensures that every record is counted once."""
     connection.execute(
         sql.SQL(
             """

@@ -1,7 +1,7 @@
-"""Records of a feed that an entity rejects: none of their rows is in mirrors or star, whichever entity it is.
+"""Reject whole records of a feed: if one entity rejects a row, no row of the record stays in mirrors or star.
 
-Records of this run leave the mirrors before a row of theirs is loaded; where an entity rejects some after another one
-was loaded, all is loaded again without them. Records of earlier runs are withdrawn from every target.
+Records of this run are removed from the mirrors before their rows are loaded; if an entity rejects a record after
+another entity was loaded, all is loaded again without it. Records of earlier runs are withdrawn from every target.
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ from warehouse.model.star import TARGETS
 from warehouse.runs.audit import Load
 from warehouse.sources.source import Source, Table
 
-# Temporary tables: keys of this run's records; those of them that were rejected; records that an entity has just found
+# Temporary tables: keys of this run's records; keys of those that were rejected; records that an entity has just found
 # to break a rule.
 KEYS = sql.Identifier("pg_temp", "record_key")
 REJECTED = sql.Identifier("pg_temp", "rejected_record")
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class _RejectedLate(Exception):
-    """Records of this run were rejected by an entity when other rows of theirs may have been loaded already."""
+    """An entity rejected records of this run when other rows of these records may already have been loaded."""
 
 
 class RejectedRecords:
@@ -51,7 +51,7 @@ class RejectedRecords:
         self._connection, self._run_id, self._source, self._taken_at = connection, run_id, source, taken_at
         self._record, self._is_first = source.record, is_first
         self._key_types = [self._record.columns[name] for name in self._record.key]
-        # Records that were rejected late, of each attempt: their keys, rules and reasons as COPY writes them.
+        # Per attempt, the records that were rejected late: keys, rules and reasons in COPY's text format.
         self._rejected_late: list[IO[bytes]] = []
         self._refusals = 0
         self._begin_attempt()
@@ -59,8 +59,8 @@ class RejectedRecords:
     def attempt(self, load: Callable[[], T]) -> T | None:
         """Call `load`, which merges the mirrors and loads the targets; returns what it returns.
 
-        None if an entity has rejected records of which another one had loaded rows: then all of it is rolled back, and
-        the next attempt loads no row of them.
+        Returns None if an entity rejected records of which another entity had loaded rows: then everything is rolled
+        back, and the next attempt loads no row of these records.
         """
         self._begin_attempt()
         try:
@@ -71,13 +71,13 @@ class RejectedRecords:
 
     def _begin_attempt(self) -> None:
         self._is_merged = self._is_loaded = self.has_any = False
-        # By mirror and operation, rows that were taken back.
+        # By mirror and operation, the number of rows that were taken back.
         self._taken_back: dict[str, Counter[str]] = {}
-        # Entries of records that were rejected late.
+        # Number of entries of records that were rejected late.
         self.late_entries = 0
 
     def begin_merge(self) -> None:
-        """Keep the mirrors' rows of this run's records as they are, until all of their rows have passed."""
+        """Copy the mirrors' rows of this run's records before the merge, to restore them if a record is rejected."""
         for table in () if self._is_first else self._source.tables:
             self._connection.execute(
                 sql.SQL(
@@ -115,16 +115,16 @@ class RejectedRecords:
             self._connection.execute(sql.SQL("drop table {}").format(FAILING))
 
     def note_loaded(self) -> None:
-        """Note that a target was loaded: what is rejected from now on may have rows there."""
+        """Note that a target was loaded: records that are rejected from now on may have rows there."""
         self._is_loaded = self._is_merged
 
     def withdrawn(self) -> Iterator[tuple[Batch, sql.Composable]]:
-        """Of each target, a batch and the keys of rows whose records earlier runs had loaded and this one has rejected.
+        """Yield, per target, a batch and the keys of rows whose records earlier runs loaded and this run has rejected.
 
-        They leave the star with their record, whichever entity has rejected it.
+        These rows leave the star with their record, whichever entity has rejected it.
         """
         connection, seen = self._connection, 0
-        # To load those that name a member which has left may reject others.
+        # Loading facts that refer to a withdrawn member may reject further records.
         while seen < self._refusals:
             seen = self._refusals
             for target in TARGETS:
@@ -144,12 +144,12 @@ class RejectedRecords:
                 yield Batch(connection, self._run_id, entity, target, taken_at=self._taken_at), keys
 
     def reject(self, batch: Batch) -> int:
-        """Move the records of the batch's failing rows to quarantine, all of their rows; returns how many rows.
+        """Move the records of the batch's failing rows to quarantine; returns the number of the batch's rows moved.
 
-        Earlier versions of this run's records stay as they were, in mirrors and star; a record of an earlier run that
-        breaks a rule by now is withdrawn from both.
+        Earlier versions of this run's records are kept in mirrors and star. Records of earlier runs that break a rule
+        now are withdrawn from both.
         """
-        found = batch.create_temporary(
+        records = batch.create_temporary(
             "failing_records",
             """
             select {key}, array_agg(distinct rule order by rule) as rules,
@@ -160,7 +160,7 @@ class RejectedRecords:
             place=self._place(batch),
             positions=sql.SQL(", ").join(sql.SQL(str(n)) for n in range(1, len(self._record.key) + 1)),
         )
-        if not found:
+        if not records:
             return 0
         names: dict[str, sql.Composable] = {
             "failing_records": FAILING,
@@ -187,12 +187,12 @@ class RejectedRecords:
                 **names,
             )
         self._refuse()
-        # What fails later in this batch comes alone: these rows have their entries.
+        # These rows have their entries, so empty the tables for rows that fail later in this batch.
         batch.execute("truncate {failing_rows}, {unconvertible}")
         return int(taken + unconvertible)
 
     def _keep_for_next_attempt(self, in_batch: sql.Composable) -> None:
-        """Keep the failing records of this run where a rollback does not reach them."""
+        """Write the failing records of this run to a file, which the rollback does not undo."""
         kept: IO[bytes] = TemporaryFile()  # noqa: SIM115
         self._rejected_late.append(kept)
         with (
@@ -211,10 +211,10 @@ class RejectedRecords:
         self._refusals += 1
         in_batch, never = self._in_batch(), sql.SQL("false")
         if self._is_merged:
-            # Of an earlier version, a later one waits already.
+            # If this run has already rejected a later version of the record, the earlier version is superseded.
             is_reverted, superseded = in_batch, _holds(REJECTED, self._record) if self.has_any else never
         else:
-            # A later version is about to come.
+            # Before the merge, the mirrors have earlier versions, which this run's records supersede.
             is_reverted, superseded = never, in_batch
         entries = insert_entries(
             self._connection,
@@ -248,7 +248,7 @@ class RejectedRecords:
         return entries
 
     def adjusted(self, loads: Mapping[str, Load]) -> dict[str, Load]:
-        """Loads of the mirrors without rows that were taken back."""
+        """Return the mirrors' loads with the rows that were taken back subtracted."""
         return {
             name: replace(
                 load,
@@ -261,7 +261,7 @@ class RejectedRecords:
         }
 
     def _take_back(self, table: Table, reverted: sql.Composable) -> None:
-        """Remove the rows of failing records from a mirror, and bring back those of `reverted` ones as they were."""
+        """Delete the rows of failing records from a mirror, and restore the earlier rows of `reverted` records."""
         names: dict[str, sql.Composable] = {
             "mirror": sql.Identifier("raw", table.mirror),
             "delta": delta_table(table),
@@ -303,7 +303,7 @@ class RejectedRecords:
         ).fetchall()
         if not self._is_first:
             names["earlier"] = sql.Identifier("pg_temp", f"earlier_{table.mirror}")
-            # The mirror may have got columns since.
+            # The mirror may have new columns since its rows were copied.
             held = self._connection.execute(sql.SQL("select * from {earlier} limit 0").format(**names))
             self._connection.execute(
                 sql.SQL(
@@ -319,7 +319,7 @@ class RejectedRecords:
         self._taken_back.setdefault(f"raw.{table.mirror}", Counter()).update(counts)
 
     def _in_batch(self) -> sql.Composable:
-        """Whether the failing record is one of this run, and not the earlier version of one that it has rejected."""
+        """Condition that a failing record is one of this run, not the earlier version of one that it has rejected."""
         is_new: sql.Composable = sql.SQL("true")
         if not self._is_first:
             is_new = _holds(KEYS, self._record)
@@ -338,7 +338,7 @@ class RejectedRecords:
         )
 
     def _place(self, batch: Batch) -> sql.Composable:
-        """Which row of the record it is, where it has several."""
+        """Expression for the failed row's place in its record, as ' (line 2)'; empty if records have one row each."""
         position = len(self._record.key) + 1
         if len(batch.target.natural_key) < position:
             return sql.SQL("''")
@@ -355,7 +355,7 @@ class RejectedRecords:
 
 
 def _removed(table: Table) -> str:
-    """Name of the temporary table of the keys of rows that left a mirror with their record, and do not come back."""
+    """Name the temporary table of keys of rows that were withdrawn from a mirror and not restored."""
     return f"removed_{table.mirror}"
 
 

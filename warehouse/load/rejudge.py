@@ -1,4 +1,4 @@
-"""Judge rows of a database that wait in quarantine once more, without reading the source again."""
+"""Replay quarantined rows of a database: check them again without reading the source."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from warehouse.sources.source import Source
 
 
 def rejudge(run: Run, source: Source, quarantine_ids: Sequence[int]) -> tuple[Load, ...]:
-    """Conform the rows of these entries again, and load those that pass; one transaction."""
+    """Conform the rows of these entries again, and load those that pass, in one transaction."""
     loads = []
     with run.session("replay") as connection:
         begin_publishing(connection, run.run_id)
@@ -38,7 +38,7 @@ def rejudge(run: Run, source: Source, quarantine_ids: Sequence[int]) -> tuple[Lo
 
 
 def _rejudge(batch: Batch, run: Run, quarantine_ids: Sequence[int]) -> Load | None:
-    """Load what passes of a target; of a fact also the rows that name members which pass now."""
+    """Load the rows of a target that pass; for a fact, also rows that refer to members which pass now."""
     waiting = batch.format(
         """
         select {source_key}, 0 as _flags from {mirror} as mirror where {key} in (

@@ -1,4 +1,4 @@
-"""Re-key facts whose row waits in quarantine: they keep their last good state, with versions valid at their event."""
+"""Re-key facts whose row is in quarantine: they keep their last good state, with the versions valid at their event."""
 
 from psycopg import sql
 
@@ -12,9 +12,9 @@ OUTDATED = sql.Identifier("pg_temp", "outdated_facts")
 
 
 def rekey_quarantined(batch: Batch, fact: Fact) -> int:
-    """Give facts whose version this run closed, and whose new row failed, the versions valid at their event.
+    """Re-key facts whose version this run closed and whose new row failed, to the versions valid at their event.
 
-    Returns the number of facts that were re-keyed.
+    Returns the number of facts re-keyed.
     """
     if batch.is_full_load:
         return 0
@@ -53,7 +53,7 @@ def rekey_quarantined(batch: Batch, fact: Fact) -> int:
             "natural": sql.Identifier(*dimension.natural_key),
         }
         if batch.create_temporary("outdated_facts", _FIND_OUTDATED, **names):
-            # As in a load: members that a row refers to are inferred, those reached through another member are not.
+            # As in a load, infer members that a fact refers to directly, but not derived ones.
             if dimension.entity in fact.references:
                 scd2.infer_missing(batch, dimension, OUTDATED, fact.event_time)
             batch.execute(_REKEY, **names)

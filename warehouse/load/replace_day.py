@@ -1,4 +1,4 @@
-"""Replace the facts of a day by what the mirrors say, whatever the star holds of that day."""
+"""Backfill: replace the facts of a UTC day by what the conform SQL makes of the mirrors."""
 
 import time
 from dataclasses import replace
@@ -26,10 +26,11 @@ from warehouse.sources.source import Source
 
 
 def rederive(run: Run, source: Source, day: date) -> tuple[Load, ...]:
-    """Replace the facts of a day (UTC), in one transaction; doing it again changes nothing.
+    """Replace the facts of a UTC day, in one transaction; doing it again changes nothing.
 
-    Every row that is of the day by the mirrors or by the star is conformed, checked and merged: facts without a source
-    row are deleted, those of another day move there. Records of a feed that fail leave mirrors and star as a whole.
+    Every row whose event is on that day, in the mirrors or in the star, is conformed, checked and merged: facts without
+    a source row are deleted, and those whose event is on another day now are moved there. A record of a feed that fails
+    is removed from mirrors and star as a whole.
 
     Raises:
         SourceError: the source has not been captured yet.
@@ -71,10 +72,10 @@ def _replace(batch: Batch, run: Run, fact: Fact, day: date, move: Move) -> Load:
 
 
 def _find_keys_of_day(batch: Batch, fact: Fact, day: date) -> int:
-    """Fill the changed keys with those of the day, by the mirrors and by the star; returns their number."""
+    """Fill the changed keys with those whose event is on the day, in mirrors or star; returns their number."""
     types = _key_types(batch.connection, batch)
-    # The source's own SQL says which rows are of the day, so every row of the mirror is conformed once, except for
-    # those that it cannot convert.
+    # Only the conform SQL returns the event time, so it is run for all rows of the mirror, except for those in
+    # quarantine that it cannot convert.
     convertible = batch.format(
         "array[{key}] not in (select row_key from audit.quarantine where source = {source} and entity = {entity} "
         "and resolved_at is null and row_key is not null and starts_with(rules[1], {unfit}))",

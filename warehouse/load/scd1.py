@@ -1,4 +1,4 @@
-"""SCD1: a dimension without history is overwritten in place; deleted members are marked, since facts refer to them."""
+"""SCD1: overwrite members of dimensions without history, and mark deleted members, since facts refer to them."""
 
 from psycopg import sql
 
@@ -17,7 +17,7 @@ def merge(batch: Batch, dimension: Dimension) -> Counts:
         "assigned": assigned(dimension.attributes, "excluded"),
         "differ": differ(dimension.attributes, "member", "excluded"),
     }
-    known, rows = batch.execute(
+    existing, rows = batch.execute(
         """
         select count(member.{natural}), count(*)
         from {conformed} as conformed left join {target} as member using ({natural}, source_system)
@@ -43,16 +43,16 @@ def merge(batch: Batch, dimension: Dimension) -> Counts:
         """,
         **names,
     ).rowcount
-    inserted = rows - known
+    inserted = rows - existing
     return Counts(inserted=inserted, updated=merged - inserted, deleted=deleted)
 
 
 def infer_missing(
     batch: Batch, dimension: Dimension, facts: sql.Identifier, member_source: sql.Composable = OWN_SOURCE
 ) -> int:
-    """Insert an inferred row for each member that `facts` refer to and that is missing; returns their number.
+    """Insert an inferred row for each missing member that `facts` refer to; returns their number.
 
-    `member_source` is the source system that the member of a row `fact` belongs to.
+    `member_source` is the expression, over a row `fact`, for the source system of its member.
     """
     names = {
         "facts": facts,
@@ -61,7 +61,7 @@ def infer_missing(
         "natural": sql.Identifier(*dimension.natural_key),
         "key": sql.Identifier(dimension.key),
     }
-    # Found first, inserted then: only a query that writes nothing may run in parallel, and the batch may be large.
+    # CREATE TABLE AS may run its query in parallel, INSERT may not, and the batch may be large.
     batch.create_temporary(
         "missing_members",
         """

@@ -1,4 +1,4 @@
-"""SCD2: a changed member closes its version and opens another; half-open, gapless, at most one current."""
+"""SCD2: close the open version of a changed member and open a new one; intervals are half-open, one is current."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -16,12 +16,12 @@ OWN_SOURCE: Final = sql.SQL("fact.source_system")
 def merge(batch: Batch, dimension: Dimension) -> Counts:
     """Merge conformed rows and deleted keys into an SCD2 dimension.
 
-    A new version starts when the source says that it changed, if that is after the open version's start and not after
-    the snapshot (`taken_at`); else at the snapshot. A member's first version starts at the beginning of time, since
-    events that refer to it may be older than the first capture. A deleted member is closed at the snapshot; one that
-    reappears opens a new version then. Attributes of an inferred member are filled in place, so its facts keep their
-    key. Where the batch is a reconform, nothing has happened in the world: the open version is corrected in place, and
-    columns that are new in the dimension are filled in all versions.
+    A new version starts at the source's timestamp of the change, if that is after the open version's start and not
+    after the snapshot (`taken_at`); else at the snapshot. A member's first version starts at the beginning of time,
+    since events that refer to it may be older than the first capture. A deleted member is closed at the snapshot; when
+    it reappears, a new version starts. Attributes of an inferred member are filled in place, so its facts keep their
+    key. In a reconform, nothing has changed in the source: the open version is corrected in place, and columns that are
+    new in the dimension are filled in all versions.
     """
     is_reconform = batch.reconform_reason is not None
     names = {
@@ -60,9 +60,9 @@ def infer_missing(
     event_time: str,
     member_source: sql.Composable = OWN_SOURCE,
 ) -> int:
-    """Insert an inferred version for each member that `facts` refer to and no version covers; returns their number.
+    """Insert inferred versions of members for events in `facts` that no version covers; returns their number.
 
-    `member_source` is the source system that the member of a row `fact` belongs to.
+    `member_source` is the expression, over a row `fact`, for the source system of its member.
     """
     names = {
         **_names(dimension),
@@ -87,12 +87,12 @@ def infer_missing(
 
 
 def row_hash(dimension: Dimension, table: str) -> sql.Composable:
-    """Hash of the tracked attributes in `table`, as a version's row_hash has it."""
+    """Expression for the hash of the tracked attributes in `table`, as stored in row_hash."""
     return sql.SQL("hashtextextended(row({})::text, 0)").format(qualified(table, dimension.tracked))
 
 
 def _new_columns(batch: Batch, dimension: Dimension) -> list[str]:
-    """Tracked columns that the dimension was not made with; where that is not known, those that no version has."""
+    """Return tracked columns that the last definition did not have; if that is unknown, those that are always null."""
     if batch.new_columns is not None:
         return [name for name in dimension.tracked if name in batch.new_columns]
     counts = batch.execute(
@@ -148,7 +148,7 @@ _COMPARE = """
             when version.{key} is null and last.valid_to is null then {beginning}::timestamptz
             when conformed.changed_at > greatest(coalesce(version.valid_from, last.valid_to))
                 and conformed.changed_at <= {taken_at}::timestamptz then conformed.changed_at
-            -- a clock that stands still or runs back must not make a version of no length
+            -- if the clock stands still or was set back, the version before must still have a length
             else greatest(
                 {taken_at}::timestamptz, coalesce(version.valid_from + interval '1 microsecond', last.valid_to)
             )
@@ -213,7 +213,7 @@ _CLOSE = """
     insert into {closed} select {key}, valid_to from closed
 """
 
-# An inferred version stays: the source never held it, and the facts that it was made for are there.
+# Inferred versions stay open: the source never had the member, and facts still refer to it.
 _CLOSE_DELETED = """
     with closed as (
         update {dimension} as version
@@ -237,9 +237,9 @@ _OPEN = """
     where verdict.verdict in ('first', 'reappeared', 'changed')
 """
 
-# Most members are covered by one version from their first event to their last: only the events of the others are
-# compared one by one. A gap reaches from the version before it, or the beginning of time, to the version after it, or
-# the end of time.
+# For most members, one version covers all events from the first to the last; _INFER compares only the events of the
+# others one by one. A gap lasts from the end of the version before it, or the beginning of time, to the start of the
+# version after it, or the end of time.
 _FIND_UNCOVERED = """
     with named as (
         select
@@ -264,14 +264,14 @@ _FIND_UNCOVERED = """
     where covering.{key} is null
 """
 
-# Of a member without any version, one covers all its events.
+# A member without any version gets one that is valid for all time.
 _INFER_UNKNOWN = """
     insert into {dimension} (source_system, {natural}, valid_from, valid_to, is_current, is_inferred, row_hash, run_id)
     select source_system, {natural}, {beginning}::timestamptz, {end}::timestamptz, true, true, 0, {run_id}
     from pg_temp.uncovered_members where is_unknown
 """
 
-# Type 1 attributes are the same in all versions of a member.
+# Type 1 attributes are copied from the current version, since they are the same in all versions of a member.
 _INFER = """
     insert into {dimension}
         (source_system, {natural}, valid_from, valid_to, is_current, is_inferred, row_hash, run_id{untracked})

@@ -1,4 +1,4 @@
-"""Load one dimension or fact: changed rows are conformed and checked; they are merged, or moved to quarantine."""
+"""Load one dimension or fact: conform and check changed rows, merge those that pass, move the others to quarantine."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -47,9 +47,9 @@ def load_target(
     move: Move = quarantine.move_failing,
     progress: Progress = lambda _: None,
 ) -> Load | None:
-    """Load one dimension or fact from the changed rows of its source; None where nothing changed.
+    """Load one dimension or fact from the changed rows of its source; returns None if nothing changed.
 
-    `move` moves the failing rows to quarantine, and returns how many it has moved.
+    `move` moves the batch's failing rows to quarantine and returns their number. Check results are added to `checks`.
     """
     started = time.monotonic()
     mirror = staged.table_of(batch.entity)
@@ -105,10 +105,9 @@ def load_keys(
     checks: list[CheckResult],
     move: Move = quarantine.move_failing,
 ) -> Load | None:
-    """Load a dimension or fact again from the rows with these keys; of a fact also those whose members have changed
-    with them. None where there are none.
+    """Load a dimension or fact again for `keys`; for a fact, also rows whose members this transaction has changed.
 
-    `keys` are queries of keys and flags; see `load_target`.
+    `keys` are queries of source keys and flags. Returns None if there are no rows. See `load_target`.
     """
     started = time.monotonic()
     types = mirrored_columns(batch.connection, batch.entity.table)
@@ -135,8 +134,8 @@ def merge_passing(
 ) -> tuple[Counts, int]:
     """Check the batch's `conformed` rows, merge those that pass, and move the others to quarantine.
 
-    Facts that other sources have of the same events go, and those whose row failed keep their last good state.
-    Returns what was merged, and how many rows moved. See `check` and `merge`.
+    Facts that lower-precedence sources have of the same events are deleted. Facts whose row failed keep their last good
+    state. Returns what was merged, and the number of rows moved. See `check` and `merge`.
     """
     last_entry = quarantine.last_entry(batch.connection)
     quarantined = check(batch, judge, contract, checks, move) if conformed else 0
@@ -145,7 +144,7 @@ def merge_passing(
             quarantine.resolve(batch, last_entry)
             counts = merge(batch, every_key=every_key)
     except ROW_ERRORS:
-        # No rule foresaw what is calculated: the rows that it fails for wait, all others are loaded.
+        # A calculation in the fact's SQL fails, which no rule covers: quarantine its rows and load all others.
         if not isinstance(batch.target, Fact) or not facts.isolate_unfit(batch, batch.target):
             raise
         quarantine.add_isolated(batch)
@@ -182,7 +181,7 @@ def check(
     checks: list[CheckResult],
     move: Move = quarantine.move_failing,
 ) -> int:
-    """Verify the batch by its contract and move the rows that fail to quarantine; returns how many.
+    """Verify the batch by its contract and move failing rows to quarantine; returns their number.
 
     The results are added to `checks`.
 
@@ -241,7 +240,7 @@ def merge(batch: Batch, *, every_key: bool = False) -> Counts:
 def to_load(
     batch: Batch, counts: Counts, read: int, conformed: int, quarantined: int, started: float
 ) -> Load:
-    """What the load of a target did, for the audit trail."""
+    """Create the audit trail's record of a target's load."""
     return Load(
         batch.source,
         f"dwh.{batch.target.table}",
@@ -259,7 +258,7 @@ def to_load(
 
 
 def _analyze_target(batch: Batch, counts: Counts) -> None:
-    """Analyze a target that has grown: the same transaction joins it next, long before autovacuum looks at it."""
+    """Analyze a target that has grown, since the same transaction joins it next, long before autovacuum analyzes it."""
     if counts.changed <= ANALYZE_ABOVE:
         return
     row = batch.connection.execute(

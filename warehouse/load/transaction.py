@@ -1,4 +1,4 @@
-"""The transaction that writes the star: one at a time, under the id of its run, planned for whole batches."""
+"""Begin the transaction that writes the star: take its lock, and set the run id and the planner's costs."""
 
 from collections.abc import Callable
 
@@ -8,15 +8,15 @@ from warehouse.db import staying_session
 from warehouse.db.locks import transaction_lock
 from warehouse.history.change_log import STAR_LOCK
 
-# Set-based statements: hashes that fit in memory, workers, no JIT, which costs more than it saves. Where whole tables
-# are joined, PostgreSQL's own costs of pages and comparisons are right.
+# For statements over whole tables: hash tables in memory and parallel workers, but no JIT, which costs more than it
+# saves. PostgreSQL's default costs of pages and operators fit here.
 PLANNER_FOR_WHOLE_TABLES = (
     "set local work_mem = '96MB'; set local maintenance_work_mem = '256MB'; set local jit = off; "
     "set local parallel_setup_cost = 100; set local parallel_tuple_cost = 0.001; "
     "set local min_parallel_table_scan_size = '1MB'"
 )
-# Over a batch also cheap pages and comparisons, since recent rows are in memory: where few rows changed, index probes
-# beat scans. No memoize: the keys of a batch differ, so a cache of look-ups is filled in vain.
+# For batches, lower costs of pages and operators as well, since recent rows are cached: if few rows changed, index
+# scans are faster. No memoize: the keys of a batch are distinct, so cached look-ups are never used again.
 PLANNER = (
     f"{PLANNER_FOR_WHOLE_TABLES}; "
     "set local seq_page_cost = 0.1; set local random_page_cost = 0.11; set local cpu_operator_cost = 0.0005; "
@@ -31,7 +31,7 @@ def begin_publishing(
     *,
     planner: str = PLANNER,
 ) -> None:
-    """Wait for the lock on the star, and let the change log record this transaction's changes under the run."""
+    """Wait for the lock on the star, and have the change log record this transaction's changes under the run."""
     transaction_lock(connection, STAR_LOCK, progress)
     staying_session.begin(connection)
     connection.execute("select set_config('dwh.run_id', %s, true)", [str(run_id)])

@@ -27,19 +27,19 @@ from warehouse.sources.source import Table
 
 
 def refuse_outdated(connection: psycopg.Connection, run_id: int, staged: Staged) -> None:
-    """Refuse a batch if something else was published, or undone, since it was staged: it may be older than that.
+    """Refuse a batch if another run was published or undone since it was staged, since its rows may be older.
 
     Raises:
-        BatchOutdated: naming the table.
+        BatchOutdated: names the table and that run.
     """
     watermarks = read_watermarks(connection, staged.source.name, staged.source.tables)
     for one in staged.tables:
         now = watermarks.get(one.table)
         if now == one.before or _is_published(now, run_id, staged):
             continue
-        what = f"run {now.run_id} has published" if now else "an undo has removed the first load of"
+        cause = f"run {now.run_id} has published" if now else "an undo has removed the first load of"
         raise BatchOutdated(
-            f"Since this run has read source '{one.table.source}', {what} {one.table}.",
+            f"Since this run has read source '{one.table.source}', {cause} {one.table}.",
             hint=f"Nothing was changed. Run it again: `dwh run {one.table.source}`.",
         )
 
@@ -49,20 +49,20 @@ def move_watermarks(
 ) -> dict[str, str | None]:
     """Write the watermark and key ranges of each staged table; returns the highest cursor value of each mirror.
 
-    `loads` say what the run did to each mirror. A position is moved only by a read that was complete for it: one by the
-    cursor's index moves that of the cursor, and a range is verified only where it was compared.
+    `loads` has what the run did to each mirror. Only positions that a read covers are moved: reading by the cursor's
+    index moves only the cursor, and only key ranges that were compared count as verified.
     """
     highs: dict[str, str | None] = {}
     moved: dict[Table, Watermark] = {}
     recut: list[tuple[Table, KeyOrder | None]] = []
-    known = read_watermarks(connection, staged.source.name, staged.source.tables)
+    watermarks = read_watermarks(connection, staged.source.name, staged.source.tables)
     rows = {one.table: _row_count(one, loads) for one in staged.tables}
     small = take_smallest(rows, staged.limits.scan_rows)
     for one in staged.tables:
         if one.reading == "cursor" and not one.rows_read:
             continue
         high = highs[f"raw.{one.table.mirror}"] = _highest_cursor(connection, one, staged.snapshot)
-        if one.reading == "skipped" or _is_published(known.get(one.table), run_id, staged):
+        if one.reading == "skipped" or _is_published(watermarks.get(one.table), run_id, staged):
             continue
         if one.reading == "cursor":
             moved[one.table] = _moved_cursor(run_id, one, staged, high, rows[one.table], _changes(one, loads))
@@ -84,7 +84,7 @@ def move_watermarks(
 
 
 def _is_published(watermark: Watermark | None, run_id: int, staged: Staged) -> bool:
-    """Whether this very batch was published already, by an earlier try that did not hear of its commit."""
+    """Return whether an earlier attempt of this run published this batch already and lost the reply to its commit."""
     return (
         watermark is not None
         and watermark.run_id == run_id
@@ -95,7 +95,7 @@ def _is_published(watermark: Watermark | None, run_id: int, staged: Staged) -> b
 def _moved(
     run_id: int, one: StagedTable, staged: Staged, high: str | None, rows: int, changes: int
 ) -> Watermark:
-    """The watermark after a table was read, which brought so many `changes`."""
+    """Return the watermark of a table that was read in full or by key ranges, which changed so many rows."""
     snapshot, before, counters = staged.snapshot, one.before, one.counters
     is_complete = one.reading == "complete" or before is None
     has_confirmed = bool(one.rows_deleted) and staged.threshold.is_confirmed
@@ -123,9 +123,9 @@ def _moved(
 def _moved_cursor(
     run_id: int, one: StagedTable, staged: Staged, high: str | None, rows: int, changes: int
 ) -> Watermark:
-    """The watermark after a table was read by its cursor alone: nothing is known of rows that the cursor does not show.
+    """Return the watermark of a table that was read by its cursor only.
 
-    In the middle of a backlog the position stays where the backlog begins.
+    Until a backlog that is read in several batches is finished, the cursor stays where the backlog begins.
     """
     before, snapshot = one.before, staged.snapshot
     assert before is not None
@@ -134,7 +134,7 @@ def _moved_cursor(
         before,
         run_id=run_id,
         row_count=rows,
-        # What was read explains as many of the source's.
+        # The changes read by the cursor account for as many of the source's counter.
         changes_counted=None if counted is None else counted + changes,
     )
     if one.read_up_to is not None:
@@ -152,19 +152,19 @@ def _moved_cursor(
 def _row_count(one: StagedTable, loads: Mapping[str, Load]) -> int:
     if one.source_rows is not None:
         return one.source_rows
-    known = (one.before.row_count if one.before else None) or 0
+    rows_before = (one.before.row_count if one.before else None) or 0
     load = loads.get(f"raw.{one.table.mirror}")
-    return known + (load.rows_inserted - load.rows_deleted if load else 0)
+    return rows_before + (load.rows_inserted - load.rows_deleted if load else 0)
 
 
 def _changes(one: StagedTable, loads: Mapping[str, Load]) -> int:
-    """Rows that the batch has changed in the mirror: those read again under a long transaction explain no change."""
+    """Count the rows that the batch has changed in the mirror, without rows that were only read again."""
     load = loads.get(f"raw.{one.table.mirror}")
     return load.rows_inserted + load.rows_updated + load.rows_deleted if load else 0
 
 
 def _highest_cursor(connection: psycopg.Connection, staged: StagedTable, snapshot: Snapshot) -> str | None:
-    """The highest cursor value of the batch and of all before it; none that is later than the snapshot, as infinity."""
+    """Return the highest cursor value of this and all earlier batches, without values later than the snapshot."""
     table = staged.table
     if table.cursor is None or not staged.rows_read:
         return staged.window_low
