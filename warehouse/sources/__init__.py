@@ -1,1 +1,1 @@
-"""Source systems: one folder of declarations and SQL each."""
+"""Source systems: one folder per source, with its declaration (source.toml) and conform SQL."""

@@ -1,4 +1,4 @@
-"""A source's declaration: `source.toml` and its conform SQL, read and validated."""
+"""Read and validate a source's declaration: `source.toml` and its conform SQL."""
 
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -18,13 +18,13 @@ from warehouse.sources.joins import CHANGED, Join, check_joins, parse_join, quot
 from warehouse.sources.lookups import LookupSpec, parse_lookups
 from warehouse.sources.source import STAGING_SUFFIXES, Entity, SchemaPolicy, Source, Table, UndecodablePolicy
 
-# Nobody can say later whether a rule was relaxed with good reason if a word is all that stands there.
+# The reason for relaxing a rule has at least this many words, so that others can judge it later.
 REASON_WORDS = 3
 STRICT = ConfigDict(extra="forbid", frozen=True)
 
 Name = Annotated[str, Field(min_length=1)]
 Columns = tuple[Name, ...]
-# A table may be joined in several ways.
+# A table may be joined in several ways: one condition, or a list of them.
 Conditions = Annotated[
     tuple[Name, ...],
     Field(min_length=1),
@@ -81,7 +81,7 @@ class _Spec(BaseModel):
     model_config = STRICT
 
     description: str = ""
-    # Whom mail about the source goes to (runs/alerts/owners.py).
+    # Addresses for alerts about the source (runs/alerts/owners.py).
     owner: str | tuple[str, ...] = ()
     schema_: Name = Field("public", alias="schema")
     on_schema_change: Annotated[SchemaPolicy, BeforeValidator(for_every_change)] = SchemaPolicy()
@@ -92,7 +92,7 @@ class _Spec(BaseModel):
 
 
 def read_declaration(folder: Path) -> Source:
-    """Read the source that `folder` declares; its name is the folder's.
+    """Read the source that is declared in `folder`; the folder's name is the source's name.
 
     Raises:
         DeclarationError: the declaration is wrong; says where, why, and what to write instead.
@@ -118,7 +118,7 @@ def read_declaration(folder: Path) -> Source:
             name,
             table.schema_ or spec.schema_,
             table.key,
-            # A record has changed when its file was written.
+            # The cursor of a feed's records is the time that their file was written.
             RECORDED_AT if spec.feed and not table.items else table.cursor,
             spec.on_schema_change,
             table.name,
@@ -150,19 +150,19 @@ def read_declaration(folder: Path) -> Source:
 
 
 def is_feed(folder: Path) -> bool:
-    """Whether the rows of the source that `folder` declares come from files; one that cannot be read is none."""
+    """Return whether `folder` declares a feed; false if its declaration cannot be read."""
     return _feed_section(folder) is not None
 
 
 def landing_of(folder: Path) -> str | None:
-    """The landing folder, below the lake, of the feed that `folder` declares; None if it declares none."""
+    """Return the landing folder, below the lake, of the feed declared in `folder`; None if it declares none."""
     section = _feed_section(folder)
     landing = section.get("landing") if isinstance(section, dict) else None
     return landing if isinstance(landing, str) else None
 
 
 def _feed_section(folder: Path) -> object:
-    """What stands under [feed], as it is written."""
+    """Return the unvalidated [feed] section; None if there is none or the file cannot be read."""
     try:
         return tomllib.loads((folder / "source.toml").read_text("utf-8")).get("feed")
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError):
@@ -243,7 +243,7 @@ def _entity(folder: Path, name: str, spec: _EntitySpec, tables: Mapping[str, Tab
 
 
 def _join_parent(parent: Table, columns: Columns, table: Table, where: str) -> Join:
-    """The join of a parent by its key, which `columns` of `table` hold."""
+    """Build the join of `table` to a parent: `columns` of the table refer to the parent's key."""
     if len(columns) != len(parent.key):
         raise DeclarationError(
             f"{where}: parent {parent.name} has the key ({', '.join(parent.key)}).",
@@ -258,7 +258,7 @@ def _join_parent(parent: Table, columns: Columns, table: Table, where: str) -> J
 
 
 def _check_names(tables: Iterable[Table], entities: Mapping[str, Entity], path: Path) -> None:
-    """No table may be declared twice, nor two staging tables share a name, as `x_delta` and the delta of `x` would."""
+    """Check that no table is declared twice, and no staging tables share a name, as those of `x` and `x_delta` do."""
     places: dict[tuple[str, str], str] = {}
     for table in tables:
         if (other := places.setdefault(table.at_source, table.name)) != table.name:
@@ -295,7 +295,7 @@ HINTS = {
     "record": 'Add record = "…": the table whose rows are the records of the files.',
     "source": 'Add source = "…": the source that loads the members.',
 }
-# What stands in lists that are not of columns.
+# What lists that are not lists of columns contain, for error messages.
 LISTS = {
     "ignore": "names of files",
     "date_formats": "formats",
@@ -305,11 +305,11 @@ LISTS = {
 
 
 def _explain(error: ValidationError, path: Path) -> DeclarationError:
-    """The first thing that is wrong, in the words of source.toml."""
+    """Turn the first validation error into a DeclarationError in the terms of source.toml."""
     first = error.errors(include_url=False)[0]
     place, kind = [str(part) for part in first["loc"] if not isinstance(part, int)], first["type"]
     if place[0] == "owner":
-        # One of two forms, which follow in the place.
+        # `owner` may be a text or a list; pydantic appends the type that it tried to the location.
         place = place[:1]
     if place[-1] == "[key]":
         place = place[:-1]
@@ -380,7 +380,7 @@ def _explain(error: ValidationError, path: Path) -> DeclarationError:
 
 
 def _known(place: list[str]) -> list[str]:
-    """Names that may stand where `place` does."""
+    """Return the names that are allowed in the section of `place`."""
     match place[:-1]:
         case ["on_schema_change"]:
             return sorted(one.name for one in fields(SchemaPolicy))

@@ -1,7 +1,7 @@
-"""What a target of the star is made by: each part of its definition with a hash, so that a run sees what has changed.
+"""Definition of a target: a hash for each part that its rows depend on, so that a run notices what has changed.
 
-Of SQL its tokens count, of TOML, YAML and the star's declaration what they mean: comments, descriptions and white space
-change no hash.
+SQL is hashed by its tokens; TOML, YAML and the star's declaration by their parsed values. So comments, descriptions and
+white space change no hash.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,10 +14,10 @@ from warehouse.model.sql_text import hash_parts, hash_sql, sql_tokens
 from warehouse.model.star import TARGETS
 from warehouse.sources.source import Entity, Source
 
-# By part, its hash.
+# Hash by name of the part.
 Definition = Mapping[str, str]
 COLUMN = "column "
-# The part about other sources' members and events.
+# The part for declarations about other sources: lookups of their members, and precedence.
 OTHERS = "lookups and precedence"
 
 
@@ -27,10 +27,9 @@ def define_targets(
     time_zone: str,
     objects: Mapping[str, Definition],
 ) -> Mapping[str, Definition]:
-    """By entity of `source`, what its target is made by.
+    """Return the definition of each target that `source` has an entity for, by entity.
 
-    `contracts` and `objects`, the views and functions that its SQL reads through, are by entity; days are counted in
-    `time_zone`.
+    `contracts` and `objects` are by entity; `objects` are hashes of the views and functions that its SQL reads through.
     """
     defined: dict[str, Definition] = {}
     # Dimensions come before the facts that read them.
@@ -49,12 +48,12 @@ def define_targets(
 
 
 def added_columns(before: Definition, now: Definition) -> list[str]:
-    """Columns that a target is made with now, and was not before."""
+    """Return the columns that are part of a target's definition now and were not before."""
     return [part.removeprefix(COLUMN) for part in now if part.startswith(COLUMN) and part not in before]
 
 
 def describe_changes(before: Definition | None, now: Definition) -> str:
-    """What differs between two definitions, as people say it; `before` is None where it is not known."""
+    """Describe the differences between two definitions for messages; `before` is None if it is not known."""
     if before is None:
         return "what it was made by is not known"
     if not before.keys() & now.keys():
@@ -109,7 +108,8 @@ def _columns(target: Target) -> tuple[Column, ...]:
 
 
 def _read_dimensions(target: Target) -> Iterator[str]:
-    """Dimensions whose attributes a target is made of: what is corrected in place keeps its key, and tells no fact."""
+    """Yield the dimensions whose attributes a fact's rows depend on, so that it is conformed again with them: members
+    that are corrected in place keep their keys, which marks no fact as changed."""
     if not isinstance(target, Fact):
         return
     tokens = sql_tokens(_fact_sql(target))

@@ -1,4 +1,4 @@
-"""The entities in docs/sources.md, from the model: `python -m warehouse.sources.documentation FILE`."""
+"""Write the entities into docs/sources.md from the model: `python -m warehouse.sources.documentation FILE`."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ MARK = "<!-- Written by `python -m warehouse.sources.documentation docs/sources.
 
 
 def with_entities(page: str) -> str:
-    """The page with the entities as the model has them now."""
+    """Return the page with its part about entities replaced by the model's present ones."""
     before, mark, _ = page.partition(MARK)
     assert mark, "the page has no place for them"
     return before + mark + "".join(map(_section, TARGETS))

@@ -1,4 +1,4 @@
-"""A source whose rows come from files: where they land, how they are written, and what becomes of what does not fit."""
+"""Declaration of a feed, a source of files: landing folder, format, columns, and policies for changed fields."""
 
 import re
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 Format = Literal["json", "table"]
-# What a column of a feed may hold; texts of files are converted to it, and rescued where that fails.
+# Types of a feed's columns; values that cannot be converted to them go to _rescued_data.
 ColumnType = Literal["text", "numeric", "bigint", "boolean", "date", "timestamptz", "jsonb"]
-# What becomes of a field that is new, gone or of another type: it is kept in _rescued_data (rescue), it becomes a
-# column (evolve), or nothing is loaded until somebody has looked at it (stop).
+# What happens to a field that is new, missing or of another type: keep it in _rescued_data (rescue), make it a column
+# (evolve), or load nothing until somebody has looked at it (stop).
 FeedPolicy = Literal["rescue", "evolve", "stop"]
 DecimalMark = Literal[".", ","]
 # Columns that the engine adds to the table of records.
@@ -44,36 +44,36 @@ class FieldPolicy:
 class Feed:
     """Where a feed's files land and how they are read."""
 
-    # Below the lake.
+    # Paths below DWH_LAKE.
     landing: str
     bad_records: str
     format: Format
     # Name of the table whose rows are the files' records.
     record: str
-    # Contract of the records as they came, in checks/ or in the source's own folder; None: there is none.
+    # Contract of the records before they are conformed, in checks/ or in the source's own folder; None for no contract.
     contract: str | None = None
-    # Names of files that are not read, with * and ?.
+    # Patterns, with * and ?, of files that are not read.
     ignore: tuple[str, ...] = ()
-    # A file is read once it has not changed for so long, or once a file of its name with .done lies beside it.
+    # A file is read once it has not changed for this time, or once a file of its name with .done is beside it.
     settle_seconds: float = 0
     needs_done_marker: bool = False
-    # How dates are written in tables, beside ISO 8601, in the order in which they are tried: strptime's formats.
+    # Date formats of tables besides ISO 8601, as for strptime, in the order in which they are tried.
     date_formats: tuple[str, ...] = ()
-    # Which sign stands before the decimals in tables, if the other one stands between thousands; None: as found.
+    # Decimal mark of numbers in tables; the other one separates thousands. None: recognized from the values.
     decimal_mark: DecimalMark | None = None
-    # Other names that a column may have in the header, by the column's own.
+    # Other names that a column may have in the header, by column.
     header_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     on_schema_change: FieldPolicy = FieldPolicy()
 
 
 def for_every_change(policy: object) -> object:
-    """One word stands for every kind of change."""
+    """Expand a single policy to all kinds of change."""
     kinds = ("new_column", "dropped_column", "changed_type")
     return dict.fromkeys(kinds, policy) if isinstance(policy, str) else policy
 
 
 def plain_header(name: str) -> str:
-    """A column's name as headers are compared by it: without case, spaces and signs."""
+    """Normalize a column's name for comparing headers: lower case, without spaces and punctuation."""
     return re.sub(r"[\W_]+", "", name.strip().lower())
 
 
@@ -85,7 +85,7 @@ def _below_the_lake(path: str) -> str:
 
 
 def _date_format(text: str) -> str:
-    """A day written in it has to be read as that day, as far as it says it."""
+    """Check that a date written in this format is read back with the same year."""
     day = datetime(2024, 11, 30, 13, 14, 15)
     with suppress(ValueError):
         if datetime.strptime(day.strftime(text), text).year == day.year:
@@ -115,14 +115,14 @@ class FeedSpec(BaseModel):
     on_schema_change: Annotated[FieldPolicy, BeforeValidator(for_every_change)] = FieldPolicy()
 
     def feed(self) -> Feed:
-        """The feed that this declares."""
+        """Build the Feed that this section declares."""
         return Feed(
             self.landing,
             self.bad_records,
             self.format,
             self.record,
             self.contract,
-            # A marker is no file of records, whatever else is ignored.
+            # Done markers are never read as records, even if the declaration replaces `ignore`.
             tuple(dict.fromkeys((*self.ignore, "*.done"))) if self.done_marker else self.ignore,
             self.settle_seconds,
             self.done_marker,

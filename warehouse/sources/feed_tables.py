@@ -1,4 +1,4 @@
-"""Checks of what a feed declares: folders, headers, and tables, of which one holds the records, others their lists."""
+"""Check a feed's declaration: its folders, headers and tables (one for the records, others for lists in records)."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -8,9 +8,9 @@ from warehouse.errors import DeclarationError
 from warehouse.sources.feed import RECORD_COLUMNS, Feed, plain_header
 from warehouse.sources.source import NAME_BYTES, Table
 
-# Folders of the lake in which other files lie than those of feeds.
+# Folders of the lake that are used for other files than those of feeds.
 TAKEN_FOLDERS: Final = ("archive", "export", "landing/weblogs")
-# Columns that the engine adds to mirrors or to batches, and those that every table of PostgreSQL has.
+# Columns that the engine adds to mirrors or batches, and PostgreSQL's system columns.
 RESERVED_COLUMNS: Final = {
     *RECORD_COLUMNS, "_run_id", "_is_deleted", "_operation", "_flags", "_number", "_is_new", "_is_outdated",
     "ctid", "cmin", "cmax", "xmin", "xmax", "tableoid",
@@ -18,17 +18,17 @@ RESERVED_COLUMNS: Final = {
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether one of two folders is the other, or lies in it."""
+    """Return whether two folders are the same, or one contains the other."""
     parts = [PurePosixPath(path).parts for path in (one, other)]
     shorter, longer = sorted(parts, key=len)
     return longer[: len(shorter)] == shorter
 
 
 def check_feed_tables(tables: Mapping[str, Table], feed: Feed | None, path: Path) -> None:
-    """Check the tables of a source, and of a `feed` what it declares; None where the source is a database.
+    """Check a source's tables and its `feed`, which is None for a database.
 
     Raises:
-        DeclarationError: naming what is wrong and what to write instead.
+        DeclarationError: says what is wrong and what to write instead.
     """
     if feed is None:
         for table in tables.values():
@@ -155,7 +155,7 @@ def _check_headers(feed: Feed, record: Table, where: str) -> None:
 
 
 def _headers(feed: Feed, record: Table) -> Iterator[tuple[str, str]]:
-    """Columns, each with a name that it may have in a header."""
+    """Yield pairs of a column and a name that it may have in a header."""
     yield from zip(record.columns, record.columns, strict=True)
     for column, names in feed.header_names.items():
         for name in names or (column,):

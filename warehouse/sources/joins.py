@@ -1,4 +1,4 @@
-"""Joins of an entity: how a changed row of a table leads to the entity's rows, as SQL conditions in source.toml."""
+"""Joins of an entity: SQL conditions in source.toml by which a changed row of a table leads to the entity's rows."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,7 +7,7 @@ from itertools import product
 
 from warehouse.errors import DeclarationError
 
-# The changed row, in the condition of a table that is joined to itself.
+# Alias of the changed row in the condition of a self-join.
 CHANGED = "changed"
 
 _NAME = r'"(?:[^"]|"")+"|[A-Za-z_]\w*'
@@ -27,10 +27,10 @@ class Equality:
 
 @dataclass(frozen=True)
 class Join:
-    """A condition that leads from a changed row of `table` to rows of the tables `near`, which lead to the entity.
+    """A condition that joins a changed row of `table` to rows of the tables `near`, which are nearer to the entity.
 
-    Tables go by their declared names; the changed row of a table that is joined to itself goes by `changed`. Without
-    `near` a change leads to every key.
+    Conditions use the tables' declared names, and `changed` for the changed row of a self-join. Without `near`, a
+    change affects every key.
     """
 
     table: str
@@ -43,28 +43,28 @@ class Join:
 
     @property
     def alias(self) -> str:
-        """Name of the changed row in the condition."""
+        """Alias of the changed row in the condition."""
         return CHANGED if self.is_self_join else self.table
 
     @property
     def equalities(self) -> tuple[Equality, ...]:
-        """The terms of the condition that an index can serve."""
+        """The terms of the condition that are equalities of two expressions, which an index can serve."""
         return tuple(filter(None, map(self._equality, _terms(self.condition))))
 
     @property
     def has_equalities_only(self) -> bool:
-        """Whether an index can serve all of the condition."""
+        """Whether all terms of the condition are equalities."""
         return len(self.equalities) == len(_terms(self.condition))
 
     @property
     def is_grouping(self) -> bool:
-        """Whether a self-join leads to all rows in one step: those with equal values, unlike rows below a parent."""
+        """Whether a self-join compares columns with themselves, so that one step reaches all rows of a group."""
         return self.has_equalities_only and all(
             column_of(one.near_expression) == column_of(one.expression) is not None for one in self.equalities
         )
 
     def refers_only_to(self, key: Sequence[str]) -> bool:
-        """Whether of the changed row only columns of `key` matter, which never change."""
+        """Return whether the condition uses only columns of `key` of the changed row, which never change."""
         return self.has_equalities_only and all(column_of(one.expression) in key for one in self.equalities)
 
     def _equality(self, term: str) -> Equality | None:
@@ -81,10 +81,10 @@ class Join:
 
 
 def parse_join(table: str, condition: str, tables: Mapping[str, object], where: str) -> Join:
-    """Read the condition of a join of `table`.
+    """Parse the condition of a join of `table`.
 
     Raises:
-        DeclarationError: it names a table that is not declared, or leaves out the table itself.
+        DeclarationError: it names a table that is not declared, or does not name the table itself.
     """
     names = list(dict.fromkeys(name for name, _ in _qualified(condition)))
     for name in names:
@@ -106,7 +106,7 @@ def parse_join(table: str, condition: str, tables: Mapping[str, object], where: 
 
 
 def paths(joins: Sequence[Join], table: str, entity_table: str) -> Iterator[tuple[Join, ...]]:
-    """Each way from a changed row of `table` to the rows of `entity_table`: the joins that hold together."""
+    """Yield each join path from a changed row of `table` to `entity_table`, as joins whose conditions are combined."""
     for join in joins:
         if join.table == table and not join.is_self_join:
             for rest in product(*(list(paths(joins, near, entity_table)) for near in join.near)):
@@ -119,7 +119,7 @@ def check_joins(joins: Sequence[Join], entity_table: str, where: str) -> None:
     """Check that every join leads to the entity's own table.
 
     Raises:
-        DeclarationError: a table on the way has no join, or leads back, or is joined to itself.
+        DeclarationError: a table on a path has no join, leads back, or is joined to itself.
     """
 
     def follow(name: str, seen: tuple[str, ...]) -> None:
@@ -158,18 +158,18 @@ def check_joins(joins: Sequence[Join], entity_table: str, where: str) -> None:
 
 
 def column_of(expression: str) -> str | None:
-    """The column that an expression consists of; None where it is more than a column."""
+    """Return the column's name if the expression is just a qualified column; else None."""
     match = _QUALIFIED.fullmatch(expression)
     return _fold(match[2]) if match and not match[3] else None
 
 
 def without_table(expression: str) -> str:
-    """An expression on one table, for an index of it."""
+    """Remove the table from qualified columns, for an index expression."""
     return _QUALIFIED.sub(lambda match: match[0] if match[3] else match[2], expression)
 
 
 def quoted(name: str) -> str:
-    """An identifier as SQL has it."""
+    """Quote an identifier for SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
@@ -186,7 +186,7 @@ def _blank(text: str) -> str:
 
 
 def _terms(condition: str) -> list[str]:
-    """What the condition's outermost `and` connects."""
+    """Split a condition at `and` outside of parentheses."""
     blank, depth, start, terms = _blank(condition), 0, 0, []
     for match in re.finditer(r"[()]|\band\b", blank, re.IGNORECASE):
         if match[0] in "()":

@@ -1,4 +1,4 @@
-"""What tables are made of: from a source's tables and files over mirrors and the star to the stored marts."""
+"""Lineage of tables: from sources' tables and files through mirrors and the star to the stored marts."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -16,11 +16,10 @@ _LOADED = {"fact_weblog", *(target.table for target in TARGETS)}
 
 
 def read_lineage(sources: Iterable[str], folder: Path | None = None) -> Lineage:
-    """By table, what it is made of, for the tables of `sources`, the web logs and the stored marts.
+    """Return the inputs of each table that `sources`, the web logs or the marts fill, by table.
 
-    `folder` holds the declarations that are not packaged (DWH_SOURCES).
-
-    Tables of the warehouse are told by their names, what lies outside as `source://schema/table` or `lake://feed`.
+    `folder` has the declarations that are not packaged (DWH_SOURCES). Tables of the warehouse are written as
+    schema.table, inputs outside of it as `source://schema/table` or `lake://feed`.
     """
     known: dict[str, tuple[str, ...]] = {"dwh.fact_weblog": ("lake://weblogs",)}
     known |= {f"mart.{mart.name}": tuple(tables_read_by(mart)) for mart in stored_marts()}
@@ -32,7 +31,7 @@ def read_lineage(sources: Iterable[str], folder: Path | None = None) -> Lineage:
 
 
 def tables_read_by(mart: Mart) -> Iterable[str]:
-    """Tables of the star and stored marts that a mart's query reads, those of the views in it included."""
+    """Return the star tables and stored marts that a mart's query reads, directly or through views."""
     found: dict[str, None] = {}
     for schema, name in re.findall(r"\b(dwh|mart)\.(\w+)", re.sub(r"--.*", "", mart.query())):
         used = read_marts().get(name) if schema == "mart" else None

@@ -1,4 +1,4 @@
-"""Tables and views of a live database as its catalog has them: keys, sizes, columns and foreign keys."""
+"""Read a source database's tables and views from its catalog: keys, sizes, columns and foreign keys."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from psycopg.rows import class_row
 
 from warehouse.db.type_names import without_modifier
 
-# In small letters and without underscores: updated_at, updatedAt and ModifiedDate are among them; the first counts.
+# Usual names of update timestamps, in order of preference, in lower case without underscores (updatedAt, updated_at).
 CURSORS = (
     "updatedat", "modifiedat", "changedat", "lastupdate", "lastupdated", "lastupdatedat", "lastmodified",
     "lastmodifiedat", "lastmodifieddate", "lastchanged", "modifieddate", "updateddate", "datemodified", "dateupdated",
@@ -26,26 +26,26 @@ class LiveTable:
     name: str
     # table, view, materialized view or foreign table
     kind: str
-    # As the planner estimates them.
+    # The planner's estimate.
     rows: int
     size: str
-    # The primary key, else the shortest unique index over columns that are never null; empty where there is none.
+    # The primary key, else the shortest unique index over not-null columns; empty if there is none.
     key: Sequence[str]
-    # By column, in the table's order, its type.
+    # Types by column, in the table's order.
     types: Mapping[str, str]
-    # Of each foreign key its columns, the schema, name and columns of the table that it refers to.
+    # Foreign keys: columns; schema, name and columns of the referenced table.
     references: Sequence[tuple[Sequence[str], str, str, Sequence[str]]]
-    # Tables that it inherits from: their rows are its own, too.
+    # Tables that it inherits from, which show its rows, too.
     inherits: Sequence[str] = ()
 
     @property
     def is_table(self) -> bool:
-        """Whether it says which of its rows have changed; views and foreign tables do not."""
+        """Whether its changed rows can be found by xmin, which views and foreign tables do not have."""
         return self.kind == "table"
 
     @property
     def guessed_key(self) -> Sequence[str]:
-        """Its key; where it has none, the column that seems to be one by its name: id, customer_id of v_customers."""
+        """Its key; without one, a column whose name looks like a key, as id, or customer_id in v_customers."""
         if self.key:
             return self.key
         words = re.sub(r"^(v|vw|mv|view)_|_(v|vw|mv|view)$", "", self.name.lower())
@@ -55,7 +55,7 @@ class LiveTable:
 
     @property
     def cursor(self) -> str | None:
-        """A column that seems to say when a row changed."""
+        """A timestamp column whose name looks like the time of a row's last change, if there is one."""
         times = {
             name.lower().replace("_", ""): name
             for name, kind in self.types.items()
@@ -65,7 +65,7 @@ class LiveTable:
 
 
 def read_live_tables(connection: psycopg.Connection, schemas: Sequence[str] = ()) -> list[LiveTable]:
-    """Read the tables and views that this user may see, without those of extensions; of `schemas`, or of all."""
+    """Read the tables and views of `schemas`, or of all schemas, except those of extensions."""
     with connection.cursor(row_factory=class_row(LiveTable)) as cursor:
         return cursor.execute(_TABLES, {"schemas": list(schemas)}).fetchall()
 
@@ -87,7 +87,7 @@ _TABLES = """
                     where indrelid = relation.oid and indisunique and indisvalid and indpred is null
                         and indexprs is null and not exists (
                             select from pg_attribute
-                            -- What it only includes is no part of its key.
+                            -- INCLUDE columns are not part of the key
                             where attrelid = indrelid and attnum = any((indkey::smallint[])[0 : indnkeyatts - 1])
                                 and not attnotnull
                         )
@@ -136,7 +136,7 @@ _TABLES = """
         ) as inherits
     from pg_class as relation
     inner join pg_namespace on pg_namespace.oid = relnamespace
-    -- The rows of a partitioned table are those of its partitions.
+    -- a partitioned table has the rows of its partitions
     cross join lateral (
         select
             coalesce(sum(greatest(part.reltuples, 0)), 0)::bigint as rows,

@@ -1,4 +1,4 @@
-"""Members of another source's dimensions that an entity names, by their key there or by an attribute."""
+"""Lookups that an entity declares: references to another source's dimension members by their key or an attribute."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,11 +12,10 @@ from warehouse.model.declaration import Dimension, Fact, Target
 
 @dataclass(frozen=True)
 class Lookup:
-    """What an entity's SQL delivers as `<dimension>_id` is an attribute of the members that `source` has loaded.
+    """Declares that `<dimension>_id` in an entity's SQL is the attribute `by` of members that `source` has loaded.
 
-    The version valid at the event counts. Where no member has it, one is inferred in the entity's own source, under
-    what was delivered, and its facts are re-keyed when the member comes. Where several have it, nobody knows which one
-    is meant: the fact refers to the unknown member.
+    The version valid at the event counts. If no member has the value, one is inferred in the entity's own source, and
+    its facts are re-keyed when the member arrives. If several members have it, the fact refers to the unknown member.
     """
 
     dimension: str
@@ -36,10 +35,10 @@ class LookupSpec(BaseModel):
 def parse_lookups(
     specs: Mapping[str, LookupSpec], target: Target, dimensions: Mapping[str, Dimension], where: str
 ) -> tuple[Lookup, ...]:
-    """The lookups that an entity declares.
+    """Validate the lookups that an entity declares.
 
     Raises:
-        DeclarationError: the target does not refer to a dimension, or that has no such attribute.
+        DeclarationError: the target does not refer to the dimension, or the dimension has no such attribute.
     """
     lookups = []
     names = [one.dimension for one in target.refers_to] if isinstance(target, Fact) else []

@@ -1,4 +1,4 @@
-"""Propose the declaration of a source from the tables of its database: source.toml, and stubs of conform SQL."""
+"""Propose a source's declaration from the tables of its database: source.toml, and stubs of conform SQL."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from warehouse.sources.joins import CHANGED, quoted
 from warehouse.sources.live_tables import TIMESTAMPS, LiveTable
 from warehouse.sources.source import STAGING_SUFFIXES
 
-# Names of tables, as other people's shops have them, by entity.
+# Usual names of tables in other shops, as patterns by entity.
 USUAL_NAMES = {
     "company": r"compan(y|ies)|sellers?|suppliers?|vendors?|merchants?",
     "customer": r"customers?|clients?|buyers?|users?|res_partner",
@@ -33,7 +33,7 @@ _FAMILIES = {
 }  # fmt: skip
 
 
-# Words that SQL does not take for the name of a table: those of pg_get_keywords() that are reserved, in part or not.
+# Keywords that cannot be a table's name without quotes: those that pg_get_keywords() lists as reserved, even in part.
 _RESERVED = (
     "all|analyse|analyze|and|any|array|as|asc|asymmetric|authorization|binary|both|case|cast|check|collate|collation|"
     "column|concurrently|constraint|create|cross|current_catalog|current_date|current_role|current_schema|"
@@ -47,14 +47,14 @@ _RESERVED = (
 
 @dataclass(frozen=True)
 class Proposal:
-    """Files of a declaration by their path in the source's folder, and what somebody has to look at."""
+    """Files of a declaration by their path in the source's folder, and notes about what to check by hand."""
 
     files: Mapping[str, str]
     notes: tuple[str, ...]
 
 
 def propose(source: str, tables: Sequence[LiveTable], chosen: Mapping[str, str] | None = None) -> Proposal:
-    """Propose a declaration of `tables`; `chosen` says of entities which table they are made from, others are guessed.
+    """Propose a declaration of `tables`; `chosen` has the tables of entities, those of other entities are guessed.
 
     Raises:
         SettingsError: there are no tables, or `chosen` names an entity or a table that does not exist.
@@ -104,13 +104,13 @@ def _note_on_key(name: str, table: LiveTable, *, is_entity: bool) -> str | None:
 
 
 def _name_tables(tables: Sequence[LiveTable]) -> dict[str, LiveTable]:
-    """Tables by the name to declare them under, their own where it can be: that of the schema goes before it where two
-    have the same, or where its staging tables would be those of another one; where that is taken, a number after it.
-    `changed` is the row that changed, in joins and in conform SQL."""
+    """Name the tables for the declaration: by their own name, with the schema as a prefix if the name or that of a
+    staging table is not unique, and with a number if that is taken, too. `changed` is not used, since it is the alias
+    of the changed row in joins and conform SQL."""
     names = [one.name for one in tables]
     staging = {f"{target.entity}_changed_keys" for target in TARGETS}
     given: dict[tuple[str, str], str] = {}
-    # Of users and users_deleted, the shorter one keeps its name.
+    # Shorter names first: of users and users_deleted, which conflict in staging, users keeps its name.
     for one in sorted(tables, key=lambda one: (len(one.name), one.schema, one.name)):
         long = f"{one.schema}_{one.name}"
         wanted = [long] if names.count(one.name) > 1 else [one.name, long]
@@ -139,7 +139,7 @@ def _choose(named: Mapping[str, LiveTable], chosen: Mapping[str, str]) -> dict[T
                 f"({', '.join(targets[entity].natural_key)}).",
                 hint="Declare its key by hand: it may have more columns than are needed to identify a row.",
             )
-    # Of several, the table that most others refer to; a view where there is no table.
+    # Prefer tables to views, then the table that most foreign keys refer to.
     referred = [(schema, name) for one in named.values() for _, schema, name, _ in one.references]
     by_weight = sorted(named, key=lambda name: _weight(named[name], referred))
     found = {
@@ -161,9 +161,9 @@ def _weight(table: LiveTable, referred: Sequence[tuple[str, str]]) -> tuple[bool
 
 
 def _entity_key(named: Mapping[str, LiveTable], target: Target, name: str) -> tuple[str, ...]:
-    """Columns of the table that make the entity's natural key; empty where there seem to be none.
+    """Return the table's columns for the entity's natural key; empty if none seem to fit.
 
-    A line that has a key of its own gets that of its order before it.
+    For order lines with a key of their own, the order's key is put before it.
     """
     table, wanted = named[name], len(target.natural_key)
     key = table.key if table.is_table else table.guessed_key
@@ -202,13 +202,13 @@ def _table_section(name: str, table: LiveTable, schema: str, entity_key: Sequenc
 
 @dataclass(frozen=True)
 class _Stub:
-    """The entity of a target, as it may be made from a table."""
+    """Stub of an entity: its section in source.toml and its conform SQL, guessed from a table."""
 
     source: str
     target: Target
     name: str
     tables: Mapping[str, LiveTable]
-    # By table, the entity that is made from it.
+    # Entity by the table that it is made from.
     entities: Mapping[str, str]
 
     @property
@@ -220,7 +220,7 @@ class _Stub:
         return _entity_key(self.tables, self.target, self.name)
 
     def section(self) -> str:
-        """The entity in source.toml, with joins of the tables that refer to its table as comments."""
+        """Write the entity's section of source.toml, with the joins of tables that refer to its table as comments."""
         lines = [f"[entities.{self.target.entity}]", f"from = {_text(self.name)}"]
         if parents := self._used_parents():
             listed = ", ".join(f"{_key(name)} = {_list(columns)}" for name, columns in parents.items())
@@ -238,7 +238,7 @@ class _Stub:
         return "\n".join(lines)
 
     def sql(self) -> str:
-        """The SQL: every column of the entity, guessed by its name, or a null of its type."""
+        """Write the conform SQL: every column of the entity, guessed by its name, or a null of its type."""
         mirror, alias = _sql(f"{self.source}_{self.name}"), _sql(self.name)
         guesses = self._guesses()
         columns = delivered_columns(self.target)
@@ -281,7 +281,7 @@ class _Stub:
         )
 
     def _parents(self) -> dict[str, Sequence[str]]:
-        """Tables whose whole key this one holds in a foreign key, with its columns."""
+        """Return the tables whose primary key a foreign key of this table refers to, with the foreign key's columns."""
         places = {(one.schema, one.name): name for name, one in self.tables.items()}
         found: dict[str, Sequence[str]] = {}
         for columns, schema, name, referred in self.table.references:
@@ -301,7 +301,7 @@ class _Stub:
                     yield f"{_key(name)} = {_text(on)}"
 
     def _guesses(self) -> dict[str, str]:
-        """SQL of columns that can be guessed: keys, references to other entities, columns of the same name."""
+        """Guess the SQL of columns: keys, references to other entities, columns of the same name."""
         guesses = dict(
             zip(self.target.natural_key, (self._text_of(self.name, one) for one in self.key), strict=True)
         )
@@ -353,7 +353,7 @@ def _sql(name: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Text of a comment: a name may have line breaks."""
+    """Join lines for use in a comment, since names may have line breaks."""
     return " ".join(text.split())
 
 

@@ -1,4 +1,4 @@
-"""The sources that are declared: those of this package, and those in the folder DWH_SOURCES."""
+"""Find declared sources: those of this package, and those in the folder DWH_SOURCES."""
 
 import re
 import sys
@@ -13,7 +13,7 @@ from warehouse.sources.feed_tables import overlap
 from warehouse.sources.source import Source
 
 PACKAGED = Path(__file__).parent
-# What `dwh run` runs beside the sources; a test compares it with the commands.
+# Targets of `dwh run` besides sources; a test compares them with the commands.
 RUN_TARGETS = (
     "daily",
     "weblogs",
@@ -29,9 +29,9 @@ ARCHIVE_FOLDERS = ("dwh", "audit")
 
 
 def declared_sources(folder: Path | None = None) -> Mapping[str, Path]:
-    """Folder of each declared source by name: packaged ones, and those in `folder` (DWH_SOURCES).
+    """Return the folder of each declared source by name: packaged sources, and those in `folder` (DWH_SOURCES).
 
-    Sources that are refused are left out, with a warning.
+    Refused sources are skipped with a warning.
 
     Raises:
         SettingsError: there is no such folder.
@@ -43,7 +43,7 @@ def declared_sources(folder: Path | None = None) -> Mapping[str, Path]:
 
 
 def declared_feeds(folder: Path | None = None) -> list[str]:
-    """Names of the declared sources whose rows come from files.
+    """Return the names of declared feeds, whose rows come from files.
 
     Raises:
         SettingsError: there is no such folder.
@@ -52,7 +52,7 @@ def declared_feeds(folder: Path | None = None) -> list[str]:
 
 
 def refused_sources(folder: Path | None = None) -> Mapping[str, DeclarationError]:
-    """By name, the sources that mean something else, or that are declared twice, each with the reason.
+    """Return the sources whose name is not allowed or declared twice, with the reason, by name.
 
     Raises:
         SettingsError: there is no such folder.
@@ -61,7 +61,7 @@ def refused_sources(folder: Path | None = None) -> Mapping[str, DeclarationError
 
 
 def find_source(name: str, folder: Path | None = None) -> Path:
-    """Folder of source `name`; `folder` is that of DWH_SOURCES.
+    """Return the folder of source `name`; `folder` is that of DWH_SOURCES.
 
     Raises:
         SettingsError: there is no such source.
@@ -80,7 +80,7 @@ def find_source(name: str, folder: Path | None = None) -> Path:
 
 
 def _find_sources(folder: Path | None) -> tuple[dict[str, Path], dict[str, DeclarationError]]:
-    """The declared sources, and those that are refused."""
+    """Return the folders of declared sources and the errors of refused ones, by name."""
     if folder is not None and not folder.is_dir():
         raise SettingsError(
             f"DWH_SOURCES: there is no folder {folder}.",
@@ -117,10 +117,10 @@ def read_source(name: str, folder: Path | None = None) -> Source:
 
 
 def _check_beside_others(source: Source, folder: Path | None) -> None:
-    """Check what a feed declares about other sources, and that no other feed reads its folders.
+    """Check that the sources which a feed names exist, and that no other feed uses its folders.
 
     Raises:
-        DeclarationError: there is no such source, or two feeds would read the same files.
+        DeclarationError: a source does not exist, or two feeds would read the same files.
     """
     assert source.feed is not None and source.folder is not None
     path = source.folder / "source.toml"
@@ -145,7 +145,7 @@ def _check_beside_others(source: Source, folder: Path | None) -> None:
 
 
 def sources_with_url(settings: Settings) -> Sequence[str]:
-    """Names of the declared sources that have a URL: those that are loaded.
+    """Return the names of declared sources that have a URL, and so are loaded.
 
     Raises:
         SettingsError: DWH_SOURCES names no folder.
@@ -154,7 +154,7 @@ def sources_with_url(settings: Settings) -> Sequence[str]:
 
 
 def check_name(name: str, path: Path | None = None) -> DeclarationError | None:
-    """Why `name` cannot be that of a source, if so: a setting, a target of `dwh run`, staging or the archive has it.
+    """Return an error if a source cannot have this name: it is malformed, or taken by a setting, target or table.
 
     `path` is its declaration, if there is one already.
     """

@@ -1,4 +1,4 @@
-"""What a source is: its tables, and the conformed entities that are made of them."""
+"""A source: its tables, and the conformed entities that are made from them."""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,21 +14,21 @@ from warehouse.sources.feed import ColumnType, Feed
 from warehouse.sources.joins import Join
 from warehouse.sources.lookups import Lookup
 
-# PostgreSQL silently cuts longer names, so that two names with the same beginning would collide.
+# PostgreSQL truncates longer names silently, so two names with the same beginning would collide.
 NAME_BYTES = 63
-# Of a captured table's staging tables, after the name of its mirror.
+# Suffixes of a table's staging tables after its mirror's name.
 STAGING_SUFFIXES = ("", "_delta", "_deleted")
 
-# What a run does after the source has changed a table's columns: load the change (evolve), leave the mirror as it is
+# What a run does if the source has changed a table's columns: change the mirror, too (evolve), leave it as it is
 # (ignore), or load nothing until somebody has looked at it (stop).
 Policy = Literal["evolve", "ignore", "stop"]
-# What is kept of a text that its database cannot deliver as UTF-8: nothing (the run stops), the text with a replacement
-# character in place of each such byte, or with the byte escaped as \xNN.
+# What happens to a text that its database cannot deliver as UTF-8: stop the run (refuse), or load it with each such
+# byte replaced by the replacement character (replace) or by \xNN (escape).
 UndecodablePolicy = Literal["refuse", "replace", "escape"]
 
 
 def fitted(name: str, room: int = NAME_BYTES) -> str:
-    """`name`, or where it is longer than `room` bytes, its beginning and a hash of all of it."""
+    """Return `name`, shortened to `room` bytes if it is longer: its beginning and a hash of the whole name."""
     if len(name.encode()) <= room:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:8]
@@ -51,16 +51,16 @@ class Table:
     """A source table or view to capture, with its key and, where it has one, its cursor."""
 
     source: str
-    # Its declared name, and that of its mirror.
+    # Its declared name, which its mirror is named after.
     name: str
     schema: str
     key: tuple[str, ...]
     cursor: str | None
     on_schema_change: SchemaPolicy = SchemaPolicy()
-    # Its name at the source, where that is another one.
+    # Its name at the source, if that differs.
     relation: str | None = None
     undecodable: UndecodablePolicy = "refuse"
-    # Of a feed: its columns by name, and which list of the record holds its rows, if they are not the records.
+    # For feeds: types by column, and the list in the records whose items are its rows; None for the records themselves.
     columns: Mapping[str, ColumnType] = field(default_factory=dict, hash=False)
     items: str | None = None
 
@@ -76,7 +76,7 @@ class Table:
 
     @property
     def checked(self) -> str:
-        """Of a feed's records, the staging table that their contract checks."""
+        """Name of the staging view that the contract of a feed's records checks."""
         return f"{self.mirror}_checked"
 
     def __str__(self) -> str:
@@ -85,31 +85,31 @@ class Table:
 
 @dataclass(frozen=True)
 class Entity:
-    """A conformed entity: the table whose key is its key, and how changes of other tables lead to its rows."""
+    """A conformed entity: the table that has its key, its conform SQL, and joins from other tables to its rows."""
 
     source: str
     name: str
     table: Table
-    # Every table of the source, by its declared name.
+    # All tables of the source, by declared name.
     tables: Mapping[str, Table]
     joins: tuple[Join, ...]
-    # Tables of the star that the SQL reads: how a row of them that any run has changed leads to the entity's rows.
+    # Joins of star tables that the SQL reads, by which rows that other runs have changed lead to the entity's rows.
     follows: tuple[Join, ...]
-    # What the SQL may read though its changes are not followed: a table or function → the reason.
+    # Tables and functions that the SQL may read although their changes are not followed, with the reason.
     stale: Mapping[str, str]
-    # Columns for which this source has no data: the contract's rules about them do not apply.
+    # Columns for which this source has no data; the contract's rules about them do not apply.
     unmapped_columns: frozenset[str]
-    # Rules of the contract that this source need not keep, with the reason.
+    # Rules of the contract that this source's rows may break, with the reason.
     relaxed_rules: Mapping[str, str]
     sql: str
-    # Dimensions whose members are another source's.
+    # Dimensions whose members another source has loaded.
     lookups: tuple[Lookup, ...] = ()
-    # Sources that may have the same events, first the one whose rows count; what is the same event, its columns say.
+    # Sources that may have the same events, in order of precedence; the record's key identifies an event.
     precedence: tuple[str, ...] = ()
 
     @property
     def reads(self) -> tuple[Table, ...]:
-        """The tables that its SQL may read: a load refuses SQL that reads others."""
+        """The tables that its SQL may read; a load refuses SQL that reads others."""
         names = (self.table.name, *(join.table for join in self.joins), *self.stale)
         return tuple(self.tables[name] for name in dict.fromkeys(names) if name in self.tables)
 
@@ -130,23 +130,23 @@ class Source:
     description: str
     tables: tuple[Table, ...]
     entities: Mapping[str, Entity]
-    # Where its rows come from files: how they are read.
+    # How its files are read; None for a database.
     feed: Feed | None = None
     folder: Path | None = None
 
     @property
     def record(self) -> Table:
-        """Of a feed, the table whose rows are the records of its files."""
+        """The table of a feed whose rows are the records of its files."""
         assert self.feed is not None
         return next(table for table in self.tables if table.name == self.feed.record)
 
     @property
     def follows_star(self) -> bool:
-        """Whether rows of it are made of what other sources have loaded: those should be loaded before it."""
+        """Whether its SQL reads star tables that other sources load, which should therefore be loaded first."""
         return any(entity.follows for entity in self.entities.values())
 
     def record_contract(self) -> Contract | None:
-        """Of a feed, the contract of its records as they came, if it declares one.
+        """Read the contract of a feed's records before they are conformed, if it declares one.
 
         Raises:
             DeclarationError: see `read_contract`.
