@@ -1,4 +1,4 @@
-"""Quarantine: every conformed row is either published or waits here because it breaks a rule, and the star says so."""
+"""Reconcile the quarantine of an entity: its entries, and the marks of star rows whose newer state is in quarantine."""
 
 import time
 from dataclasses import replace
@@ -24,12 +24,12 @@ from warehouse.reconcile.verdict import MOST_LISTED, Difference, Verdict
 
 
 def waiting_table(entity: str) -> sql.Identifier:
-    """Table of the keys (row_key) of an entity that belong into quarantine."""
+    """Temporary table of the keys (row_key) of an entity that belong in quarantine."""
     return sql.Identifier("pg_temp", f"waiting_{entity}")
 
 
 def reconcile_quarantine(batch: Batch) -> Verdict:
-    """Repair the entries of an entity, and take the rows that wait out of its batch."""
+    """Repair the quarantine entries of an entity, and remove the rows that belong in quarantine from its batch."""
     started = time.monotonic()
     find_failing(batch, batch.entity.contract().row_rules)
     take_failing(batch)
@@ -74,7 +74,7 @@ def reconcile_quarantine(batch: Batch) -> Verdict:
 
 
 def reconcile_marks(batch: Batch) -> Verdict:
-    """Repair the marks of rows whose newer state is in quarantine; call it after all other repairs."""
+    """Repair the marks of star rows whose newer state is in quarantine; call it after all other repairs."""
     started = time.monotonic()
     table, key, mark = f"dwh.{batch.target.table}", batch.target.natural_key, HAS_QUARANTINED_UPDATE.name
     wrong = mark_rows(batch, every_entry=True)
@@ -107,7 +107,7 @@ def reconcile_marks(batch: Batch) -> Verdict:
 
 
 def _has_unfit(batch: Batch) -> bool:
-    """Whether rows of the entity wait since the star could not hold them: their fact is not to be calculated again."""
+    """Return whether rows are in quarantine because they do not fit: calculating their facts would fail again."""
     return batch.exists(
         "select from audit.quarantine where source = {source} and entity = {entity} and resolved_at is null "
         "and row_key is not null and starts_with(rules[1], {unfit})",
@@ -116,7 +116,7 @@ def _has_unfit(batch: Batch) -> bool:
 
 
 def _repair(batch: Batch) -> None:
-    """Resolve the entries that should not be there, and insert those that should."""
+    """Resolve the entries that should not exist, and insert the missing ones."""
     batch.execute(
         """
         update audit.quarantine as waiting

@@ -1,4 +1,4 @@
-"""Compare the rows of a table with those it should have, list the differences, and repair them."""
+"""Compare a table with its expected rows, list the differences, and repair them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ _BY_INDEX = ("enable_indexscan", "enable_indexonlyscan", "enable_bitmapscan")
 
 @dataclass(frozen=True)
 class Comparison:
-    """`expected` against `schema.table`, by key; both have `key` and `columns`, of the same types."""
+    """Compares `schema.table` with the relation `expected` by key; both have `key` and `columns`, of the same types."""
 
     layer: Layer
     source: str
@@ -29,15 +29,15 @@ class Comparison:
     expected: sql.Composable
     key: tuple[str, ...]
     columns: tuple[str, ...]
-    # Condition on the compared rows of the table, there called `found`; and values for columns of repaired rows.
+    # Condition on the rows of the table to compare, aliased `found`; and values for further columns of repaired rows.
     where: sql.Composable
     housekeeping: Mapping[str, sql.Composable] | None = None
     # Compare bytes: that needs no equality operator, and distinguishes 1.0 from 1.00.
     by_image: bool = False
     shown_as: str = ""
-    # The query of the expected rows, where `expected` has still to be made of it: see `create_expected`.
+    # The query of the expected rows if `expected` was not yet created from it; see `create_expected`.
     query: sql.Composable | None = None
-    # Assignments by `number` that move rows aside where a constraint forbids to repair them one after the other.
+    # Assignments, by a row's `number`, that avoid conflicts with a constraint while rows are repaired one by one.
     parked: sql.Composable | None = None
 
     @property
@@ -47,7 +47,7 @@ class Comparison:
     @property
     def names(self) -> dict[str, sql.Composable]:
         left, right = ("row({})::record", "*<>") if self.by_image else ("row({})", "is distinct from")
-        # A key too may be equal and not the same.
+        # Keys may be equal and differ in their bytes.
         compared = (*self.key, *self.columns) if self.by_image else self.columns
         differ = sql.SQL(f"{left} {right} {left}").format(
             qualified("found", compared), qualified("expected", compared)
@@ -79,7 +79,7 @@ class Comparison:
 
 
 def create_expected(connection: psycopg.Connection, query: sql.Composable) -> None:
-    """Create pg_temp.expected of the rows of a query."""
+    """Create pg_temp.expected from a query."""
     connection.execute(
         sql.SQL("drop table if exists {0}; create temp table expected on commit drop as {1}").format(
             EXPECTED, query
@@ -88,9 +88,9 @@ def create_expected(connection: psycopg.Connection, query: sql.Composable) -> No
 
 
 def fill(connection: psycopg.Connection, comparison: Comparison) -> Verdict | None:
-    """Insert all expected rows into a table that has none of those compared; returns None where it has some.
+    """Insert all expected rows if the table has no rows to compare; returns None if it has some.
 
-    Nothing is compared then, and rows go in as they come, mostly in the order of the key.
+    Without a comparison, rows are inserted in the order of the query, mostly that of the key.
     """
     names = comparison.names
     if comparison.query:
@@ -124,14 +124,14 @@ def fill(connection: psycopg.Connection, comparison: Comparison) -> Verdict | No
 
 
 def compare(connection: psycopg.Connection, comparison: Comparison) -> Verdict:
-    """Fill pg_temp.different with (problem, place in the table, place among the expected rows); returns the counts."""
+    """Fill pg_temp.different with problem and ctids in the table (place) and among the expected rows (wanted)."""
     with without_indexes(connection):
         return _compare_all(connection, comparison)
 
 
 @contextmanager
 def without_indexes(connection: psycopg.Connection) -> Iterator[None]:
-    """Read every row from the table itself: a damaged index may lack some."""
+    """Disable index scans, since a damaged index may miss rows of its table."""
     connection.execute("".join(f"set local {way} = off; " for way in _BY_INDEX).encode())
     yield
     connection.execute("".join(f"set local {way} = on; " for way in _BY_INDEX).encode())
@@ -157,7 +157,7 @@ def _compare_all(connection: psycopg.Connection, comparison: Comparison) -> Verd
     expected, found = row
     counts = _compare(connection, comparison)
     if found - counts.get("extra", 0) - counts.get("duplicated", 0) != expected - counts.get("missing", 0):
-        # Some rows match more than one: a damaged index no longer enforces the key.
+        # Some expected rows match several rows: a damaged index no longer enforces the key.
         connection.execute(
             sql.SQL(
                 """
@@ -204,7 +204,7 @@ def _compare(connection: psycopg.Connection, comparison: Comparison) -> dict[str
             where found."<place>" is null or expected."<place>" is null or {differ}
             union all
             select 'duplicated', place, null from pg_temp.duplicate;
-            -- The planner trusts the table's key, and may match only one copy with the expected row: so by place first.
+            -- select the rows by ctid first: the planner relies on the table's unique key, and may join only one copy
             with found as materialized (
                 select found.ctid as "<place>", {compared} from {table} as found
                 where found.ctid in (select place from {different} where problem = 'extra')
@@ -259,7 +259,7 @@ def list_differences(
 
 
 def _listed_value(column: sql.Identifier) -> sql.Composable:
-    """Expression: a value as it is listed. One that is long, as it may have 1 GB, by its beginning and a hash."""
+    """Expression for a value in the list of differences; a long value (up to 1 GB) by its beginning and a hash."""
     return sql.SQL(
         "case when octet_length({text}) > {longest} "
         "then left({text}, {longest}) || format('… (%s characters, md5 %s)', length({text}), md5({text})) "
@@ -279,16 +279,16 @@ def reconcile_table(connection: psycopg.Connection, comparison: Comparison) -> V
 
 
 def count(connection: psycopg.Connection) -> int:
-    """Rows of pg_temp.different."""
+    """Count the rows of pg_temp.different."""
     row = connection.execute(sql.SQL("select count(*) from {}").format(DIFFERENT)).fetchone()
     assert row is not None
     return int(row[0])
 
 
 def repair(connection: psycopg.Connection, comparison: Comparison) -> None:
-    """Repair the rows of the table that are in pg_temp.different; touches no others.
+    """Repair the rows of the table that are in pg_temp.different, and no others.
 
-    Where rows were duplicated, indexes are built again: one let that happen, and knows only one of the copies.
+    If rows were duplicated, indexes are rebuilt: a damaged one allowed it, and has only one of the copies.
     """
     names = comparison.names
     connection.execute(
@@ -327,12 +327,12 @@ def repair(connection: psycopg.Connection, comparison: Comparison) -> None:
             """
         ).format(**names)
     )
-    # What is refused still is so by rows that this comparison does not cover: the one that does will come here.
+    # Indexes that still cannot be rebuilt have duplicates outside of this comparison; theirs will rebuild them.
     _reindex(connection, damaged)
 
 
 def _relations(connection: psycopg.Connection, comparison: Comparison) -> list[str]:
-    """Names of the table or of its partitions."""
+    """Return the names of the table, or of its partitions."""
     rows = connection.execute(
         """
         select relid::regclass::text from pg_partition_tree(to_regclass(%(table)s)) where isleaf
@@ -345,10 +345,10 @@ def _relations(connection: psycopg.Connection, comparison: Comparison) -> list[s
 
 
 def _reindex(connection: psycopg.Connection, relations: Sequence[str]) -> list[str]:
-    """Build the indexes of these relations again; returns those whose rows do not allow it.
+    """Rebuild the indexes of these relations; returns those with duplicate rows, whose indexes cannot be rebuilt.
 
     Raises:
-        AccessRefused: it takes their owner, as on PostgreSQL 16.
+        AccessRefused: only the owner may do that, as on PostgreSQL 16.
     """
     refused = []
     for name in relations:
@@ -368,7 +368,7 @@ def _reindex(connection: psycopg.Connection, relations: Sequence[str]) -> list[s
 
 
 def _park(connection: psycopg.Connection, comparison: Comparison) -> None:
-    """Move the rows that are about to change aside, and update their place in pg_temp.different."""
+    """Apply `parked` to the rows that are about to change, and update their ctids in pg_temp.different."""
     assert comparison.parked is not None
     connection.execute(
         sql.SQL(

@@ -1,4 +1,4 @@
-"""Facts: what their business SQL makes of the conformed lines and of the versions that were valid at each event."""
+"""Reconcile facts, recomputed from conformed rows and the versions valid at each event, and the calendar."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,9 +24,9 @@ from warehouse.reconcile.verdict import MOST_LISTED, Difference, Verdict
 
 
 def reconcile_facts(batch: Batch, fact: Fact) -> Iterator[Verdict]:
-    """Repair a fact from its batch, and first the inferred members that it needs; yields a verdict on each table.
+    """Repair a fact from its batch, after inserting the inferred members that it needs; yields a verdict per table.
 
-    Facts whose row waits in quarantine keep their last good state; only their keys are compared.
+    Facts whose row is in quarantine keep their last good state; only their dimension keys are compared.
     """
     yield from inferred_members(batch, infer_missing(batch, fact))
     started = time.monotonic()
@@ -65,7 +65,7 @@ def reconcile_facts(batch: Batch, fact: Fact) -> Iterator[Verdict]:
     found = _sums(batch, amounts)
     verdict = reconcile_table(batch.connection, comparison)
     expected = _sums(batch, amounts)
-    # An event that is in the fact again is not another source's beside it.
+    # The repair may have inserted events that lower-precedence sources have, too: delete their rows.
     displaced = displace_lower(batch)
     verdict = replace(
         verdict,
@@ -77,7 +77,7 @@ def reconcile_facts(batch: Batch, fact: Fact) -> Iterator[Verdict]:
 
 
 def reconcile_calendar(connection: psycopg.Connection, run_id: int) -> Verdict:
-    """Repair the calendar: every day has the right attributes, and no day that facts refer to is missing."""
+    """Repair the calendar: attributes of its days, and missing days that facts refer to."""
     started = time.monotonic()
     connection.execute(
         sql.SQL(
@@ -104,7 +104,7 @@ def reconcile_calendar(connection: psycopg.Connection, run_id: int) -> Verdict:
 
 
 def inferred_members(batch: Batch, inferred: Mapping[Dimension, int]) -> Iterator[Verdict]:
-    """Verdicts on members that facts refer to and no dimension held (any more): they were inferred, as a load does."""
+    """Yield verdicts on members that facts refer to and that were missing, so that they were inferred, as in a load."""
     started = time.monotonic()
     for dimension, inserted in inferred.items():
         if not inserted:
@@ -137,9 +137,9 @@ def inferred_members(batch: Batch, inferred: Mapping[Dimension, int]) -> Iterato
 
 
 def _last_good_states(batch: Batch, fact: Fact) -> Verdict:
-    """Repair the keys of facts whose row waits in quarantine: each must refer to a version valid at the event."""
+    """Repair the keys of facts whose row is in quarantine: each must refer to a version valid at the event."""
     started = time.monotonic()
-    # What this run has written, as all rows of a fact that was empty, was computed a moment ago.
+    # Rows that this run has written, such as all rows of a fact that was empty, are right.
     if not batch.exists("select from {waiting}", waiting=waiting_table(fact.entity)) or not batch.exists(
         "select from {target} where source_system = {source} and run_id <> {run_id}"
     ):
@@ -161,7 +161,7 @@ def _last_good_states(batch: Batch, fact: Fact) -> Verdict:
                 for place, name in enumerate(fact.natural_key, start=1)
             ),
         )
-    # An update moves a row.
+    # An update changes a row's ctid: map the old ctid to the new one.
     moved: dict[str, str] = {}
     for name in (*fact.references, *fact.derived):
         names = {
@@ -222,7 +222,8 @@ _RIGHT_KEY = """
 
 
 def _sums(batch: Batch, amounts: Sequence[str]) -> dict[str, Decimal | None]:
-    """Sums over the source's facts, those included whose row waits: a list of these would keep parallel workers out."""
+    """Sum amounts of the source's facts, including quarantined ones: a temporary table of these would prevent parallel
+    workers."""
     with batch.connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(
             batch.format(

@@ -1,4 +1,4 @@
-"""Files of a feed: what audit.file counts of each is what mirrors and quarantine hold of it."""
+"""Reconcile a feed's files: compare the counts in audit.file with the records in mirror and quarantine."""
 
 import time
 
@@ -12,9 +12,9 @@ from warehouse.sources.source import Source
 
 
 def reconcile_files(connection: psycopg.Connection, source: Source) -> list[Verdict]:
-    """Repair the counts of a feed's files from its mirror and the quarantine; none gains or loses a record.
+    """Repair the counts of a feed's files from its mirror and the quarantine; the number of a file's records is kept.
 
-    What is neither loaded nor in quarantine nor discarded has been superseded.
+    Records that are neither loaded, quarantined nor discarded count as superseded.
     """
     started = time.monotonic()
     if not mirror_exists(connection, source.record):

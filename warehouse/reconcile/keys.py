@@ -1,4 +1,4 @@
-"""Lost surrogate keys: facts still refer to them and no dimension row has them; a restored member gets its own back."""
+"""Find lost surrogate keys, which facts refer to and no dimension row has, to restore members with their own keys."""
 
 from psycopg import sql
 
@@ -8,9 +8,9 @@ from warehouse.model.star import FACTS, Dimension, Fact
 
 
 def find_lost_keys(batch: Batch, dimension: Dimension) -> None:
-    """Fill pg_temp.lost_key with (natural_id, key), from conformed lines that name the member and their facts.
+    """Fill pg_temp.lost_key with (natural_id, key), from facts and their conformed rows, which have the natural key.
 
-    A key that facts of several members have is left out, and so is a member with several such keys.
+    Keys that facts of several members have are skipped, and so are members with several lost keys.
     """
     (natural,) = dimension.natural_key
     queries: list[sql.Composable] = []
@@ -50,7 +50,7 @@ def _named_by(batch: Batch, dimension: Dimension, fact: Fact, natural: sql.Compo
         """
         select {natural}::text as natural_id, fact.{key} as key
         from (
-            -- few or none: not to be joined with the lines before they are found
+            -- offset 0 makes the planner find these few facts before it joins them with the lines
             select fact.* from {fact} as fact
             where fact.source_system = {source} and fact.{key} > 0
                 and not exists (select from {target} as member where member.{key} = fact.{key})

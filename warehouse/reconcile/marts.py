@@ -1,4 +1,4 @@
-"""Stored marts: compare their rows with what their definition returns now."""
+"""Reconcile stored marts: compare their rows with what their query returns now."""
 
 import time
 from dataclasses import replace
@@ -15,10 +15,10 @@ SOURCE = "marts"
 
 
 def reconcile_marts(connection: psycopg.Connection) -> list[Verdict]:
-    """Compute all stored marts again where any differs, in the connection's transaction.
+    """Compare all stored marts and, if any differs, recompute all of them, in the connection's transaction.
 
-    A mart that was last refreshed before the star was last loaded may differ: it is stale, not wrong, and its rows are
-    not listed as differences.
+    A mart that differs because it was refreshed before the last load of the star is stale, not wrong: its rows are not
+    listed as differences.
     """
     verdicts = [_compare(connection, mart) for mart in stored_marts()]
     if any(verdict.rows_differing for verdict in verdicts):
@@ -45,7 +45,7 @@ def _compare(connection: psycopg.Connection, mart: Mart) -> Verdict:
 
 
 def _is_stale(connection: psycopg.Connection, table: str, mart: Mart) -> bool:
-    """Whether facts were loaded since, or the day has changed on which a mart of the calendar was computed."""
+    """Return whether the star was loaded since the mart, or a new day began and the mart depends on the current day."""
     row = connection.execute(
         """
         select

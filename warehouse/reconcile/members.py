@@ -1,4 +1,4 @@
-"""Dimensions without history: each member as its source has it now."""
+"""Reconcile SCD1 dimensions: compare each member with its conformed row."""
 
 import time
 

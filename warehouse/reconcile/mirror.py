@@ -1,9 +1,9 @@
-"""Source and mirror: find damaged rows of a mirror, and rows that the source has changed since the last run.
+"""Reconcile a mirror with its source: find and repair damaged rows, and count rows that the source has changed since.
 
 A row that differs is pending if the source wrote it after the snapshot in which its key range, or else its table, was
-verified last, and damaged if it did not. Where its xmin cannot say (the scan may return rows that the run has read, a
-deleted row has no xmin, and a partition that is attached brings rows of its own), its chunk does: a chunk of the mirror
-whose hash is the one that the source had at the last snapshot is undamaged.
+last verified; otherwise it is damaged. If its xmin cannot decide that (a row that the last run may have read, a deleted
+row, rows of a newly attached partition), its chunk does: a chunk of the mirror with the hash that the source had at the
+last snapshot is undamaged.
 """
 
 import time
@@ -50,7 +50,7 @@ from warehouse.reconcile.verdict import Verdict
 from warehouse.sources.source import Table
 
 SOURCE_ROW = sql.Identifier("pg_temp", "source_row")
-# How many transactions ago a source row was written; empty where nobody knows.
+# Column for the age of a source row in transactions, null if it is unknown.
 AGE = sql.Identifier("<age>")
 
 
@@ -66,29 +66,29 @@ class _Captured:
     chunks: int
     method: Hashing
     has_transaction_ids: bool
-    # How many transactions ago a row of the source was written; null where the next run reads it whatever that is.
+    # Expression for the age of a source row in transactions; null if the next run reads the row anyway.
     age: sql.Composable
-    # Where the table is verified by key ranges.
+    # Set if the table is verified by key ranges.
     order: KeyOrder | None = None
     ranges: Sequence[KeyRange] = ()
 
     def age_of(self, xmin: int) -> int:
-        """How many transactions ago, at the source, one with this 64-bit id was."""
+        """Return the age, in transactions of the source, of a transaction with this 64-bit id."""
         row = self.reader.execute("select age(%s::xid)", [str(xmin % 2**32)]).fetchone()
         assert row is not None
         return int(row[0])
 
     def key(self, *, at_source: bool = False) -> sql.Composable:
-        """Hash of a row's key."""
+        """Expression for the hash of a row's key."""
         return key_hash(self.table.key, self.columns, self.method, at_source=at_source)
 
     def bucket(self, *, at_source: bool = False) -> sql.Composable:
-        """Chunk that a row falls into."""
+        """Expression for the number of a row's chunk."""
         return sql.SQL("({} & {})").format(self.key(at_source=at_source), sql.Literal(self.chunks - 1))
 
 
 def why_not_loaded(connection: psycopg.Connection, table: Table) -> str:
-    """Why `table` has no watermark: no run has captured it, or that run was undone and has left an empty mirror."""
+    """Explain why `table` has no watermark: no run has captured it, or the run was undone and its mirror is empty."""
     row = connection.execute(
         """
         select run_id from audit.load inner join audit.run using (run_id)
@@ -108,7 +108,7 @@ def reconcile_mirror(
     watermark: Watermark,
     snapshot: Snapshot,
 ) -> Verdict:
-    """Repair the mirror of `table` in the writer's transaction: it shows what a run has read at `watermark`.
+    """Repair the mirror of `table`, which shows the source as of `watermark`, in the writer's transaction.
 
     Raises:
         SourceError, SchemaDrift: the source cannot be read completely, or is another server than was read last.
@@ -121,7 +121,7 @@ def reconcile_mirror(
             "and what has changed cannot be told apart.",
             hint=f"Load it first: `dwh run {table.source}`.",
         )
-    # A column that is new in the source, or has another type there, is pending: the next run captures it.
+    # Columns that are new in the source, or have another type there, are not compared: the next run captures them.
     (mirror_of,) = read_mirrors(writer, [table])
     columns = tuple(
         column
@@ -188,8 +188,8 @@ def reconcile_mirror(
 def _age(
     reader: psycopg.Connection, table: Table, watermark: Watermark, snapshot: Snapshot
 ) -> sql.Composable:
-    """Expression on a source row: how many transactions ago it was written, null where rows came or changed without
-    one: a partition that was attached, an enum value that was renamed."""
+    """Expression for the age of a source row in transactions; null if rows may have been added or changed without one,
+    as by attaching a partition or renaming an enum value."""
     (identity,) = read_identities(reader, [table])
     window = find_window(table, watermark, snapshot, identity, full_refresh=False)
     if window.watermark is None:
@@ -207,7 +207,7 @@ def _repair(
     mirror: Checksums,
     stored: Checksums | None,
 ) -> Verdict:
-    """Compare the rows of `buckets` one by one, and repair the damaged ones."""
+    """Compare the rows of the chunks `buckets` one by one, and repair the damaged rows."""
     captured = _with_ranges(captured)
     _copy_rows(captured, buckets)
     comparison = Comparison(
@@ -229,7 +229,7 @@ def _repair(
     pending = _find_pending(captured, comparison)
     damaged = count(captured.writer)
     differences = list_differences(captured.writer, comparison)
-    # A row that is marked as deleted occupies the key of the row to insert.
+    # Mirror rows that are marked as deleted have the keys of rows to insert: delete them first.
     captured.writer.execute(
         sql.SQL(
             """
@@ -262,7 +262,7 @@ def _with_ranges(captured: _Captured) -> _Captured:
 
 
 def _copy_rows(captured: _Captured, buckets: Sequence[int]) -> None:
-    """Fill pg_temp.source_row with the source's rows of `buckets`, each with its age."""
+    """Fill pg_temp.source_row with the source's rows of the chunks `buckets`, each with its age."""
     captured.writer.execute("drop table if exists pg_temp.source_row")
     captured.writer.execute(
         sql.SQL("create temp table source_row on commit drop as select {}, 0 as {} from {} limit 0").format(
@@ -290,7 +290,7 @@ def _copy_rows(captured: _Captured, buckets: Sequence[int]) -> None:
 def _remove_pending(
     captured: _Captured, comparison: Comparison, mirror: Checksums, stored: Checksums | None
 ) -> None:
-    """Remove the rows that are pending, not damaged, from pg_temp.different."""
+    """Remove pending rows from pg_temp.different, so that only damaged ones remain."""
     names = comparison.names | {
         "age": AGE,
         "verified_age": _verified_age(captured),
@@ -330,7 +330,7 @@ def _remove_pending(
         group by bucket having bool_or(may_be_pending)
         """
     ).fetchall()
-    # If the repair of what is surely damaged restores the chunk's hash of the last snapshot, all else in it is pending.
+    # If repairing the rows that are certainly damaged restores the chunk's stored hash, its other rows are pending.
     undamaged = [
         bucket
         for bucket, shift in unclear
@@ -348,12 +348,12 @@ def _remove_pending(
 
 
 def _verified_age(captured: _Captured) -> sql.Composable:
-    """Expression on a row of `expected`: how many transactions ago its key was verified last."""
+    """Expression for the age, in transactions, of the last verification of the key of a row of `expected`."""
     complete_xmin = captured.watermark.complete_xmin
     age = captured.age_of(complete_xmin)
     if captured.order is None:
         return sql.Literal(age)
-    # What an undo has taken back, or a run has found different, is as old as all of the table.
+    # Ranges without `verified_at` (after an undo, or if a run found differences) count as verified with the table.
     ages = {
         one.low: age - (max(one.snapshot_xmin - complete_xmin, 0) if one.verified_at else 0)
         for one in captured.ranges
@@ -366,7 +366,7 @@ def _verified_age(captured: _Captured) -> sql.Composable:
 
 @dataclass(frozen=True)
 class _Pending:
-    """Rows that the next read by the cursor will not find; key ranges with pending rows, and with such rows."""
+    """Number of pending rows that the next read by the cursor will miss; key ranges with pending and with such rows."""
 
     rows_missed: int
     ranges: set[Bound]

@@ -1,4 +1,4 @@
-"""Reconcile a source down to the marts: repair everything in one transaction, which is committed or rolled back."""
+"""Reconcile a source, a feed or the web logs down to the marts, in one transaction that is committed or rolled back."""
 
 from collections.abc import Callable, Sequence
 
@@ -36,9 +36,9 @@ def reconcile_source(
     lock_wait_seconds: float = 60,
     progress: Progress = lambda _: None,
 ) -> tuple[Verdict, ...]:
-    """Compare source, mirrors, star and stored marts; with `repair` the repair is committed, else it is rolled back.
+    """Compare and repair mirrors, star and stored marts; the repair is committed with `repair`, else rolled back.
 
-    So the differences reported are exactly those that a repair would change. The verdicts are recorded either way.
+    So the reported differences are exactly those that a repair would change. The verdicts are recorded either way.
 
     Raises:
         LockHeld: the source is being loaded, and is still after `wait_seconds`.
@@ -81,7 +81,7 @@ def reconcile_feed(
     wait_seconds: float = 60,
     progress: Progress = lambda _: None,
 ) -> tuple[Verdict, ...]:
-    """Compare what is counted of a feed's files, its mirrors, star and stored marts; as `reconcile_source` does.
+    """Compare the counts of a feed's files, star and stored marts, as `reconcile_source` does.
 
     Raises:
         LockHeld: the feed is being loaded, and is still after `wait_seconds`.
@@ -102,7 +102,7 @@ def reconcile_feed(
 def reconcile_weblog_files(
     run: Run, *, repair: bool, wait_seconds: float = 60, progress: Progress = lambda _: None
 ) -> tuple[Verdict, ...]:
-    """Compare the files of the web logs, their fact, and what is counted of it; as `reconcile_source` does.
+    """Compare the web logs' files, fact and aggregates, as `reconcile_source` does.
 
     Raises:
         LockHeld: web logs are being loaded, and are still after `wait_seconds`.
@@ -122,7 +122,7 @@ def stop_on_differences(verdicts: Sequence[Verdict]) -> None:
     """Fail a run that has found differences and not repaired them.
 
     Raises:
-        DifferencesFound: naming each table and its first row, without values, which may be personal.
+        DifferencesFound: names each table and its first row, without values, which may be personal data.
     """
     different = [verdict for verdict in verdicts if verdict.verdict == "different"]
     if not different:
@@ -149,7 +149,7 @@ def _end(
 ) -> tuple[Verdict, ...]:
     if not repair:
         writer.rollback()
-        # On the run's own connection: only the findings stay.
+        # The verdicts are recorded on the run's own connection, which is not rolled back.
         record(run.connection, run.run_id, verdicts)
         return tuple(verdicts)
     repaired = tuple(verdict.repaired() if verdict.rows_differing else verdict for verdict in verdicts)
@@ -171,7 +171,7 @@ def _end(
 
 
 def _mark_verified(run: Run, source: Source, snapshot: Snapshot, verdicts: Sequence[Verdict]) -> None:
-    """Mirrors that are equal now, or key ranges of them, need not be verified soon."""
+    """Record mirrors that are equal now, or their equal key ranges, as verified, so that runs verify others first."""
     equal = {one.table_name: one for one in verdicts if one.layer == "mirror" and one.verdict != "different"}
     with run.connection.transaction():
         run.connection.execute("select set_config('dwh.run_id', %s, true)", [str(run.run_id)])

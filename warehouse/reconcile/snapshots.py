@@ -1,4 +1,4 @@
-"""Daily snapshots: the rows of the last day by the mirror, those of earlier days by the versions valid on them."""
+"""Reconcile daily snapshots: the last day's rows with the mirror, earlier days' keys with the versions valid then."""
 
 import time
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ from warehouse.reconcile.verdict import Verdict
 
 
 def reconcile_snapshot(batch: Batch, snapshot: DailySnapshot) -> Iterator[Verdict]:
-    """Repair a daily snapshot, and first the inferred members that it needs; yields a verdict on each table.
+    """Repair a daily snapshot, after inserting the inferred members that it needs; yields a verdict per table.
 
-    Mirrors hold only the present: measures of earlier days, and of rows in quarantine, are taken as they are.
+    Mirrors have only current values: measures of earlier days, and of quarantined rows, are not compared.
     """
     started = time.monotonic()
     fill_lines(

@@ -1,4 +1,4 @@
-"""Mirror and star: conform the whole source again, check it, and compare it with dimensions, facts and quarantine."""
+"""Reconcile the star: conform a whole source again, check it, and compare dimensions, facts and quarantine with it."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,7 +34,7 @@ def reconcile_star(
 ) -> list[Verdict]:
     """Repair dimensions, facts and quarantine of `source` from its mirrors, in the connection's transaction.
 
-    Without `has_dimensions`, dimensions are taken as they are.
+    Without `has_dimensions`, dimensions are not compared.
 
     Raises:
         DeclarationError: the source's SQL does not fit its mirrors.
@@ -68,7 +68,7 @@ def reconcile_star(
             verdicts[name] = verdict
             progress(str(verdict))
 
-    # Failing rows are not published: every batch is checked before the first is compared.
+    # Failing rows are not published: remove them from all batches before the first is compared.
     for batch in batches:
         with batch:
             add(reconcile_quarantine(batch))

@@ -1,4 +1,4 @@
-"""The unknown member of each dimension: key 0, whose attributes are null, and to which facts refer."""
+"""Reconcile the unknown member of a dimension: the row with key 0, without attributes."""
 
 import time
 
@@ -12,7 +12,7 @@ from warehouse.reconcile.verdict import Verdict
 
 
 def reconcile_unknown(connection: psycopg.Connection, source: str, dimension: Dimension) -> Verdict:
-    """Repair key 0 of a dimension: as the migrations inserted it."""
+    """Repair the row with key 0 of a dimension, as the migrations inserted it."""
     started = time.monotonic()
     (natural,) = dimension.natural_key
     values: dict[str, object] = {dimension.key: 0, "source_system": "", natural: "", "is_inferred": False}

@@ -1,4 +1,4 @@
-"""Results of a reconcile: a verdict on each table, and its differences row by row."""
+"""Results of a reconcile: a verdict for each table, with its differences row by row."""
 
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -16,9 +16,9 @@ Layer = Literal["mirror", "star", "weblog", "mart"]
 Problem = Literal["missing", "extra", "duplicated", "changed", "unrepairable"]
 Row = Mapping[str, str | None]
 
-# Differences of a table that are listed one by one; all are counted, and all are repaired.
+# At most so many differences of a table are listed; all are counted and repaired.
 MOST_LISTED = 100
-# Bytes of a value that are listed.
+# Longer values, in bytes, are listed by their beginning.
 LONGEST_LISTED = 10_000
 
 
@@ -46,7 +46,7 @@ class Difference:
 
     @property
     def without_values(self) -> str:
-        """The row, and which of its columns differ, for places where personal data must not be."""
+        """Describe the row and the columns that differ without values, for places that must not show personal data."""
         if self.problem != "changed" or self.before is None:
             return self._row
         return f"{self._row} in {', '.join(self.before)}"
@@ -59,7 +59,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether one table equals what is recomputed from the layer below."""
+    """Result of comparing one table with what is recomputed from the layer below."""
 
     layer: Layer
     source: str
@@ -67,9 +67,9 @@ class Verdict:
     rows_expected: int
     rows_found: int
     rows_differing: int = 0
-    # Not wrong: the source has changed them since the last run.
+    # Rows that are not wrong, but were changed in the source since the last run.
     rows_pending: int = 0
-    # Of these: rows that no read by the cursor will show.
+    # Pending rows that a read by the cursor would miss.
     rows_missed: int = 0
     rows_repaired: int = 0
     is_stale: bool = False
@@ -77,11 +77,11 @@ class Verdict:
     chunks_differing: int = 0
     amounts: Mapping[str, Mapping[str, Decimal | None]] = field(default_factory=dict)
     differences: Sequence[Difference] = ()
-    # Of a mirror that is compared by key ranges: those with pending rows, and with rows that no cursor will show.
+    # For mirrors that are verified by key ranges: ranges with pending rows, and with rows that the cursor would miss.
     pending_ranges: Collection[Bound] = ()
     missed_ranges: Collection[Bound] = ()
     seconds: float = 0.0
-    # What else there is to say about it.
+    # Further explanation for people.
     note: str = ""
 
     @property
@@ -94,11 +94,11 @@ class Verdict:
 
     @property
     def load_source(self) -> str:
-        """Source of the loads of the table: a mart has no second one, of which nothing would be complete ever."""
+        """Source to record loads of the table under: repairs of marts count as those of their refresh, 'mart'."""
         return "mart" if self.layer == "mart" else self.source
 
     def repaired(self) -> "Verdict":
-        """The same after the repair of all that can be repaired."""
+        """Return the verdict after all repairable differences were repaired."""
         unrepairable = sum(difference.problem == "unrepairable" for difference in self.differences)
         return replace(
             self,
@@ -124,13 +124,13 @@ class Verdict:
     def with_amounts(
         self, found: Mapping[str, Decimal | None], expected: Mapping[str, Decimal | None]
     ) -> "Verdict":
-        """Add the sums of amounts by column: as found, and as expected."""
+        """Add the found and expected sums of amounts by column."""
         return replace(
             self, amounts={name: {"found": found[name], "expected": expected[name]} for name in found}
         )
 
     def timed(self, started: float) -> "Verdict":
-        """Add the seconds that have passed since `started`."""
+        """Set the seconds that have passed since `started`, a monotonic time."""
         return replace(self, seconds=round(time.monotonic() - started, 3))
 
     def __str__(self) -> str:
@@ -180,7 +180,7 @@ def record(connection: psycopg.Connection, run_id: int, verdicts: Sequence[Verdi
 def _amounts(verdict: Verdict) -> Jsonb | None:
     if not verdict.amounts:
         return None
-    # As text: a sum of money must not pass through a double.
+    # Amounts are stored as text, so that they are not converted to floating point.
     texts = {
         column: {side: None if value is None else str(value) for side, value in sums.items()}
         for column, sums in verdict.amounts.items()

@@ -1,7 +1,7 @@
-"""Dimensions with history: recompute present versions from the mirror, and past ones from the change log.
+"""Reconcile SCD2 dimensions: recompute current versions from the mirror, and past versions from the change log.
 
-A mirror has present values only. Past ones are in audit.change: closing a version updated it, so its last state is
-logged in full. Changes by hand are logged too, and are not followed.
+A mirror has only current values. Past versions are in audit.change: closing a version updated it, so its last state is
+logged in full. Changes by hand are logged too, and are ignored.
 """
 
 import time
@@ -41,7 +41,7 @@ def reconcile_versions(batch: Batch, dimension: Dimension) -> Verdict:
     return reconcile_table(batch.connection, comparison).timed(started)
 
 
-# No version is valid there, so that rows do not overlap.
+# Times after the end of validity, one interval per row, so that no rows overlap while they are repaired.
 _PARKED = sql.SQL(
     "valid_from = timestamptz '3000-01-01' + number * interval '2 s', "
     "valid_to = timestamptz '3000-01-01' + number * interval '2 s' + interval '1 s', is_current = false"
@@ -54,7 +54,7 @@ def _names(batch: Batch, dimension: Dimension) -> dict[str, sql.Composable]:
     columns = (dimension.key, natural, *dimension.attributes, *_VALIDITY)
 
     def attributes(version: str) -> sql.Composable:
-        # Type 1 attributes show the present in every version.
+        # Type 1 attributes have their current value in all versions.
         values: list[sql.Composable] = [sql.Identifier(version, name) for name in dimension.tracked]
         values += [
             sql.SQL("case when conformed.{natural} is null then {then} else {now} end").format(
@@ -89,8 +89,8 @@ def _names(batch: Batch, dimension: Dimension) -> dict[str, sql.Composable]:
     }
 
 
-# A row's first image, overwritten column by column by what runs wrote since. Of a row that a run deleted only what was
-# logged afterwards counts.
+# Reconstruct each row as runs have written it: its first logged image, overwritten by the columns that runs updated
+# since. If a run inserted or deleted the row, only later changes count.
 _WRITTEN = """
     drop table if exists pg_temp.written, pg_temp.expected;
     create temp table written on commit drop as
@@ -137,7 +137,7 @@ _WRITTEN = """
     create index on pg_temp.expected ({key});
 """
 
-# Versions that no run has told of are as they were inserted: inferred ones, and those from before the change.
+# Past versions without logged changes are kept if they are inferred, or if their closing run's changes were pruned.
 _EXPECT_PAST = """
     insert into pg_temp.expected ({columns})
     select written.{key}, written.{natural}, {written_attributes}, written.valid_from, written.valid_to, false,
@@ -162,8 +162,8 @@ _EXPECT_PAST = """
     analyze pg_temp.expected;
 """
 
-# The present version begins where the change log says so; else where its predecessor ended, if the run that closed that
-# one opened this; else, for a member that reappeared, when the source changed it or at that run's snapshot.
+# The current version begins as logged in the change log; else where its predecessor ended, if the same run closed that
+# version and opened this one; else, for a reappeared member, when the source changed it or at the run's snapshot.
 _EXPECT_PRESENT = """
     insert into pg_temp.expected ({columns})
     select
@@ -209,7 +209,7 @@ _EXPECT_PRESENT = """
     ) as opened on past.valid_to is not null;
 """
 
-# Members that the batch lacks: inferred ones and those whose row waits stay; one that the mirror knows has ended.
+# Members without a conformed row: inferred and quarantined ones stay open, those with a mirror row are closed.
 _EXPECT_OTHERS = """
     insert into pg_temp.expected ({columns})
     select

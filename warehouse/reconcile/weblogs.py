@@ -1,4 +1,4 @@
-"""Web logs: compare the files' loaded lines with the fact, and the aggregates with what is counted of it."""
+"""Reconcile web logs: compare the lines of files with the fact, and the aggregates with counts of the fact."""
 
 import time
 from collections.abc import Iterator
@@ -29,9 +29,9 @@ SQL = Path(__file__).parent / "queries"
 
 
 def reconcile_weblogs(connection: psycopg.Connection, run_id: int) -> list[Verdict]:
-    """Repair the aggregates from the fact, in the connection's transaction; lines that differ are reported."""
+    """Repair lookups, fact and aggregates in the connection's transaction; missing lines are only reported."""
     verdicts = [_lines(connection), *_texts(connection, run_id)]
-    # The pairs that users are counted from, before the counts.
+    # Repair the pairs from which distinct users are counted before the counts.
     for aggregate in AGGREGATES:
         if aggregate.users:
             verdicts.append(
@@ -46,7 +46,7 @@ def reconcile_weblogs(connection: psycopg.Connection, run_id: int) -> list[Verdi
 
 
 def _texts(connection: psycopg.Connection, run_id: int) -> Iterator[Verdict]:
-    """Whether texts are described as by the rules in use, and requests have the keys that their texts have."""
+    """Repair texts that the rules in use describe otherwise, and requests whose keys differ from their texts' keys."""
     for dictionary in Lookups(connection, run_id, read_traffic_rules()).described:
         started = time.monotonic()
         find_differing(connection, dictionary)
@@ -84,7 +84,7 @@ def _texts(connection: psycopg.Connection, run_id: int) -> Iterator[Verdict]:
 
 def _expected_users(aggregate: Aggregate) -> sql.Composable:
     assert aggregate.users is not None
-    # Where the last day is empty, a re-classification is about to recount the pair.
+    # A null last_seen_date means that a re-classification is about to recount the pair.
     return sql.SQL(
         """
         select {seen_key}, case when pair.run_id is null or pair.last_seen_date is not null then seen.last_seen_date end
@@ -112,7 +112,7 @@ def _aggregate(
     where: sql.Composable = sql.SQL("true")
     counts = [measure for measure in measures if measure.endswith("_count")]
     if counts:
-        # A row whose counts were all subtracted stays, with zeros.
+        # Rows whose counts were all subtracted are kept with zeros, and need no expected row.
         where = sql.SQL("(({any}) or exists (select from pg_temp.expected as expected where {same}))").format(
             any=sql.SQL(" or ").join(
                 sql.SQL("found.{} <> 0").format(sql.Identifier(name)) for name in counts
@@ -125,7 +125,7 @@ def _aggregate(
 
 
 def _lines(connection: psycopg.Connection) -> Verdict:
-    """Whether each line of each file is there once, in the fact or in quarantine; copies too many are removed."""
+    """Check that each line of each file is once in the fact or in quarantine, and delete further copies."""
     started = time.monotonic()
     with connection.cursor(row_factory=dict_row) as cursor:
         files = cursor.execute((SQL / "weblog_file.sql").read_bytes()).fetchall()
@@ -157,7 +157,7 @@ def _lines(connection: psycopg.Connection) -> Verdict:
 def _repair_line(
     connection: psycopg.Connection, file_id: int, number: int, copies: int, is_wanted: bool
 ) -> Problem:
-    """Remove what is too much of a line; one that is missing is in its file alone."""
+    """Delete surplus copies of a line; a missing line cannot be repaired here, because only its file has it."""
     if not copies:
         return "unrepairable"
     removed = connection.execute(
