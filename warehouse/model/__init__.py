@@ -1,1 +1,1 @@
-"""The star schema, declared once, and what follows from the declaration: documentation and lineage."""
+"""The star schema and marts, declared once, and what is generated from them: DDL, SQL, documentation and dashboards."""

@@ -1,11 +1,11 @@
-"""The calendar, declared once: dim_date has one row per day."""
+"""Declaration of the calendar, dim_date: one row per day."""
 
 from typing import Final
 
 from warehouse.model.declaration import Column
 from warehouse.model.tables import Table
 
-# Days that the calendar has from the beginning; migrations fill it with them.
+# Migrations fill the calendar with these days; loads add others.
 FIRST_DAY, LAST_DAY = "1990-01-01", "2040-12-31"
 
 DATE: Final = Table(

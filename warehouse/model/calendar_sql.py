@@ -1,4 +1,4 @@
-"""Queries over the days of the calendar: those that a batch needs, and those that dim_date should have."""
+"""SQL for the calendar: days that a batch needs, and the rows that dim_date should have."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +16,7 @@ _COLUMNS = sql.SQL(", ").join(
 
 
 def first_days() -> sql.Composed:
-    """Select the days that the calendar has from the beginning."""
+    """Select the days that migrations fill the calendar with."""
     return sql.SQL(
         "select generate_series({first}::timestamp, {last}, interval '1 day')::date as day"
     ).format(first=sql.Literal(FIRST_DAY), last=sql.Literal(LAST_DAY))
@@ -43,7 +43,7 @@ def days_of_batch(fact: Fact) -> sql.Composed:
 
 
 def add_days(days: sql.Composable, run_id: int) -> sql.Composed:
-    """Insert those of the days that the calendar does not have yet."""
+    """Insert the days that are missing in the calendar."""
     return sql.SQL(
         """
         insert into dwh.dim_date ({columns}, run_id)
@@ -54,7 +54,7 @@ def add_days(days: sql.Composable, run_id: int) -> sql.Composed:
 
 
 def expected_days() -> sql.Composed:
-    """Select what dim_date should say: of the days that migrations and loads have added, and of the facts' days."""
+    """Select the rows that dim_date should have: for days that migrations and loads have added, and for facts' days."""
     named = [
         sql.SQL(
             """

@@ -1,7 +1,7 @@
-"""Data contracts of the star's dimensions and facts, as declared in checks/<entity>.yml.
+"""Read the data contracts of dimensions and facts from checks/<entity>.yml.
 
-Row rules are `missing` and `failed_rows` with an expression, at level fail: rows that break one go to quarantine.
-Every other check at level fail is about the batch, and stops the run.
+Row rules are `missing` and `failed_rows` checks with an expression, at level fail: rows that break one go to
+quarantine. Every other check at level fail is a dataset rule, about the whole batch, and stops the run.
 """
 
 import re
@@ -20,16 +20,16 @@ import yaml
 from warehouse.errors import DeclarationError
 
 CHECKS: Traversable = files("checks")
-# Batches of entities that have no table staging.conformed_<entity>.
+# Staging tables of entities whose batch is not staging.conformed_<entity>.
 _BATCHES = {"weblog": "weblog_file"}
 _ADD_RULES = "Give it at least a rule for each key column and each column that must not be empty."
-# libyaml reads a contract in a tenth of the time, where PyYAML has it.
+# libyaml, if PyYAML was built with it, reads a contract in a tenth of the time.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
 class RowRule:
-    """A rule that each row is judged by: its name, and the SQL condition under which a row breaks it."""
+    """A rule that each row is checked against; the SQL condition `broken_if` is true for rows that break it."""
 
     name: str
     column: str | None
@@ -45,12 +45,12 @@ class Contract:
     document: Mapping[str, Any]
     row_rules: tuple[RowRule, ...]
     not_applicable: tuple[RowRule, ...]
-    # Rules that the source relaxes, with the reason: what breaks them is counted, and otherwise let be.
+    # Rules that the source relaxes, with the reason: rows that break them are counted and loaded.
     relaxed: Mapping[str, str]
 
 
 def has_contract(entity: str) -> bool:
-    """Whether there is a contract of this name in checks/."""
+    """Return whether there is a contract of this name in checks/."""
     return (CHECKS / f"{entity}.yml").is_file()
 
 
@@ -64,12 +64,12 @@ def read_contract(
 ) -> Contract:
     """Read the contract of an entity, without the checks about columns that the source does not map.
 
-    `relaxed` are names of rules that the source need not keep, with the reason; `batch` is the staging table that it is
-    about, if that is not the conformed one of the entity.
+    `relaxed` has the names of rules that the source's rows may break, with the reason; `batch` is the staging table
+    that the contract is about, by default the entity's conformed one.
 
     Raises:
-        DeclarationError: there is no such file, it is no contract or about another batch, no rule is at level fail, or
-            it has no such rule as one that is relaxed.
+        DeclarationError: the file is missing, is no contract or is about another batch; it has no rule at level fail,
+            or not all rules that are relaxed.
     """
     path = (folder or CHECKS) / f"{entity}.yml"
     if not path.is_file():
@@ -115,7 +115,7 @@ def read_contract(
 
 @lru_cache(maxsize=256)
 def _load(text: str) -> Any:
-    """Parse YAML, the same text once: live and a day read each contract many times. Copy it before you change it."""
+    """Parse YAML, each text only once, since `dwh live` reads contracts often. Copy the result before changing it."""
     return yaml.load(text, _Loader)
 
 
@@ -131,7 +131,7 @@ def _parse(
     document["checks"] = _applicable(document.get("checks"), None, unmapped, rules, not_applicable)
     if not document["checks"]:
         del document["checks"]
-    # Ours: whom mail about it goes to (runs/alerts/owners.py).
+    # `owner` is not Soda's: it says who gets alerts about the entity (runs/alerts/owners.py).
     document.pop("owner", None)
     names = [rule.name for rule in rules]
     if duplicates := sorted({name for name in names if names.count(name) > 1}):
@@ -187,7 +187,7 @@ def _applicable(
 
 def _row_rule(kind: str, spec: Mapping[str, Any], column: str | None) -> RowRule | None:
     threshold = spec.get("threshold") or {}
-    # A check that tolerates some bad rows is about the batch: it quarantines none of them.
+    # A check with a threshold tolerates some bad rows, so it is a dataset rule and quarantines none.
     if threshold.get("level", "fail") != "fail" or threshold.keys() - {"level"}:
         return None
     if kind == "missing" and column is not None:
@@ -201,6 +201,6 @@ def _row_rule(kind: str, spec: Mapping[str, Any], column: str | None) -> RowRule
 
 
 def _mentioned_columns(spec: Mapping[str, Any]) -> set[str]:
-    """Words of a check that may be columns: of what it evaluates, not of its name or of texts in quotes."""
+    """Return the words in a check's SQL that may be column names, without words in quoted texts."""
     evaluated = [spec.get("expression", ""), spec.get("query", ""), *spec.get("columns", ())]
     return set(re.findall(r"[a-z_][a-z0-9_]*", re.sub(r"'[^']*'", "", " ".join(evaluated)).lower()))

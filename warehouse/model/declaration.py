@@ -1,4 +1,4 @@
-"""The classes in which the star is declared: columns, references, dimensions and facts."""
+"""Classes for declaring the star: columns, references, dimensions, facts and daily snapshots."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ END_OF_TIME: Final = "2100-01-01 00:00:00+00"
 class Column:
     """A column: name, SQL type and description.
 
-    `tracked` attributes of a dimension open a new version when they change, others are overwritten in place.
+    A change of a `tracked` attribute opens a new version of the member; other attributes are overwritten in place.
     `personal` is the kind of personal data that the column holds, as 'e-mail'.
     """
 
@@ -22,15 +22,14 @@ class Column:
     tracked: bool = False
     personal: str | None = None
     required: bool = False
-    # An SQL expression, or IDENTITY.
+    # SQL expression, or IDENTITY.
     default: str | None = None
-    # The table whose key it holds.
+    # Table whose key the column holds.
     refers_to: str | None = None
 
     @property
     def comment(self) -> str:
-        """The description, and whether the column holds personal data."""
-        # Some descriptions say so in their own words.
+        """The description, with a note if the column holds personal data and the description does not mention it."""
         if self.personal is None or PERSONAL_DATA in self.description:
             return self.description
         return f"{self.description} ({PERSONAL_DATA})"
@@ -45,7 +44,7 @@ SOURCE_SYSTEM: Final = Column(
 
 @dataclass(frozen=True)
 class Measure(Column):
-    """A number that a fact is about; an additive one may be summed over any dimension."""
+    """A numeric column of a fact; an additive measure may be summed over any dimension."""
 
     required: bool = True
     additive: bool = True
@@ -53,11 +52,11 @@ class Measure(Column):
 
 @dataclass(frozen=True)
 class Reference:
-    """A dimension that a fact refers to, by the natural key in its batch, or where that is empty `through` another."""
+    """A fact's reference to a dimension by the natural key in its batch, or, if that is null, `through` another one."""
 
     dimension: str
     description: str
-    # A source need not deliver the natural key then: the seller is the product's, unless the line names another.
+    # Sources need not deliver the natural key then: the seller is the product's, unless the line has another.
     through: str | None = None
 
     @property
@@ -81,7 +80,7 @@ class Reference:
 
     @property
     def member_source(self) -> Column:
-        """The column of the batch that says whose member it is, where that is another source's."""
+        """The column of the batch for the member's source system; null if it is the row's own."""
         words = self.dimension.replace("_", " ")
         return Column(
             f"{self.dimension}_source_system",
@@ -92,7 +91,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class DateKey:
-    """A fact's reference to dim_date: the company's day of one of its times, or 0 where that is empty."""
+    """A fact's reference to dim_date: the day, in the company's time zone, of one of its times; 0 if that is null."""
 
     time: str
     description: str
@@ -108,7 +107,7 @@ class DateKey:
 
 @dataclass(frozen=True)
 class Dimension:
-    """A dimension. Its grain is a version of a member (SCD2) if any of its columns is tracked, else a member (SCD1)."""
+    """A dimension: SCD2, with one row per version of a member, if any column is tracked; else SCD1, one per member."""
 
     entity: str
     description: str
@@ -145,7 +144,7 @@ class Dimension:
 
 @dataclass(frozen=True)
 class Fact:
-    """A fact with one row per `grain` and source system, in its last state."""
+    """A fact with the latest state of each event: one row per `grain` and source system."""
 
     entity: str
     description: str
@@ -153,14 +152,14 @@ class Fact:
     event: Column
     refers_to: tuple[Reference, ...]
     measures: tuple[Measure, ...]
-    # What describes the event and is in no dimension.
+    # Descriptive columns of the event that are in no dimension.
     attributes: tuple[Column, ...] = ()
-    # Attributes that few events have, and by which another source's SQL finds these.
+    # Attributes that few events have, indexed because another source's SQL finds events by them.
     indexed: tuple[str, ...] = ()
     dates: tuple[DateKey, ...] = ()
-    # What sources deliver beside natural keys and event time; a name alone is the fact's column.
+    # Columns that sources deliver besides natural keys and event time; a name refers to the fact's own column.
     inputs: tuple[str | Column, ...] = field(default=())
-    # Where it is not fact_<entity>: the dimension has that name already.
+    # Name of the table if it is not fact_<entity>.
     table_name: str | None = None
 
     @property
@@ -177,22 +176,21 @@ class Fact:
 
     @property
     def references(self) -> tuple[str, ...]:
-        """Dimensions that the batch names by natural key; members that are missing are inferred."""
+        """Dimensions that the batch refers to by natural key; missing members are inferred."""
         return tuple(one.dimension for one in self.refers_to if one.through is None)
 
     @property
     def derived(self) -> Mapping[str, str]:
-        """Dimensions reached through another one where the batch does not name a member, by that one's name."""
+        """Derived dimensions, each with the dimension through which it is reached if the batch has no natural key."""
         return {one.dimension: one.through for one in self.refers_to if one.through is not None}
 
 
 @dataclass(frozen=True)
 class DailySnapshot:
-    """A fact with one row per day for each combination of members, as the source had it at the day's last run.
+    """A fact with one row per day and combination of members, as the source had it at the day's last run.
 
-    Days are those of the company's time zone (DWH_TIME_ZONE).
-    Every run writes the rows of its day. Days without a run are carried forward by the next one, from the day before.
-    Dimension versions are those valid when the day began.
+    Days are those of the company's time zone (DWH_TIME_ZONE). Every run writes the rows of its day; the next run
+    carries rows forward over days without a run. Dimension versions are those valid when the day began.
     """
 
     entity: str
@@ -206,7 +204,7 @@ class DailySnapshot:
 
     @property
     def natural_key(self) -> tuple[str, ...]:
-        """What makes a row of a day unique: the members, by their natural keys."""
+        """Natural keys of the members, which are unique within a day."""
         return tuple(one.natural_key.name for one in self.refers_to)
 
     @property

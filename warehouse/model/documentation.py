@@ -1,4 +1,4 @@
-"""docs/model.md, written from the database's own catalog: `python -m warehouse.model.documentation URL FILE`."""
+"""Write docs/model.md from the catalog of a migrated database: `python -m warehouse.model.documentation URL FILE`."""
 
 import re
 import sys
@@ -24,7 +24,7 @@ SCHEMAS = {
 }
 HOUSEKEEPING = ("run_id", "expired_by_run_id", "batch_id", "row_hash", "text_hash")
 STARS = {"Sales": "fact_order_item", "Web log": "fact_weblog", "Inventory": "fact_inventory_day"}
-# Purposes by schema, each with the names of its tables; the first that fits counts.
+# Headings of the index by schema, each with a pattern of table names; the first that matches counts.
 PURPOSES = {
     "dwh": {
         "Facts": r"fact_",
@@ -47,7 +47,7 @@ PURPOSES = {
     },
     "staging": {"Conformed batches": r"conformed_", "Web logs": r"weblog", "Everything else": ""},
 }
-# One per table of the star, all alike.
+# Beginning of the comment of change views, which are not documented: there is one per table of the star, all alike.
 CHANGE_VIEW = "Every row of dwh."
 INTRODUCTION = """\
 # Data model
@@ -71,7 +71,7 @@ from what to what) and the function `audit.<table>_at(run_id)` (the table as it 
 
 @dataclass(frozen=True)
 class Column:
-    """A column, and the table that it refers to, if any."""
+    """A column of a table or view, with the table that it refers to, if any."""
 
     name: str
     type: str
@@ -94,10 +94,10 @@ class Relation:
 
 
 def render(url: str) -> str:
-    """The document, from the catalog of the migrated database at `url`.
+    """Return the document, from the catalog of the migrated database at `url`.
 
     Raises:
-        ConnectionFailed, SchemaOutdated: there is no such database, or not in this code's shape.
+        ConnectionFailed, SchemaOutdated: there is no such database, or its schema is not this code's.
     """
     ensure_migrated(url)
     with connect(url) as connection:
@@ -116,7 +116,7 @@ def render(url: str) -> str:
 
 
 def read_relations(connection: psycopg.Connection) -> list[Relation]:
-    """Tables and views of the warehouse with their comments and columns, mirrors and change views left out."""
+    """Read the warehouse's tables and views with comments and columns, except mirrors and change views."""
 
     def rows(name: str) -> list[dict[str, object]]:
         with connection.cursor(row_factory=dict_row) as cursor:
@@ -165,7 +165,7 @@ def _short(kind: str) -> str:
 
 
 def _index(relations: Sequence[Relation]) -> str:
-    """Every table and view with the first sentence of its comment, by schema and purpose."""
+    """Return the index: tables and views with the first sentence of their comments, by schema and purpose."""
     lines = ["## Index", ""]
     for schema, title in SCHEMAS.items():
         lines += [f"**{title}: schema `{schema}`**", ""]
@@ -196,7 +196,7 @@ def _reached(relations: dict[str, Relation], start: str) -> list[Relation]:
 
 
 def _metrics() -> str:
-    """Every metric with its definition."""
+    """Return the section of metrics with their definitions."""
     lines = ["## Metrics", ""]
     lines += ["Each is a column of that name wherever it is shown, with this definition.", ""]
     lines += ["| Metric | Definition | Unit | SQL over | Owner |", "|---|---|---|---|---|"]
@@ -221,7 +221,7 @@ def _diagram(relations: Sequence[Relation]) -> str:
     for relation in relations:
         lines.append(f"    {relation.name} {{")
         for column in relation.columns:
-            # Housekeeping is in the tables below; a diagram shows what the subject is made of.
+            # Diagrams skip housekeeping columns, which are in the tables below.
             if column.name in HOUSEKEEPING and relation.schema == "dwh":
                 continue
             mark = (
@@ -242,7 +242,7 @@ def _section(relation: Relation) -> str:
     if mart is not None:
         summary.append(f"{mart.stated_grain} Owner: {mart.owner}.")
     key = relation.primary_key
-    # A masked view may have its mart's key no more.
+    # A masked view may not have all columns of its mart's key.
     if mart is not None and set(mart.key) <= {column.name for column in relation.columns}:
         key = mart.key
     if key:

@@ -1,4 +1,4 @@
-"""Where the tables of a database differ from those that the star declares."""
+"""Find schema drift: where the tables of a database differ from the declared ones."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from warehouse.model.schema import TABLES, create_table
 from warehouse.model.tables import Table
 
 SHAPES = (Path(__file__).parent / "catalog" / "shapes.sql").read_text()
-# Tables of these names belong to the star, and must be declared.
+# Name prefixes of the star's tables by schema; tables with these prefixes must be declared.
 STAR_TABLES = {"dwh": ("dim_", "fact_"), "staging": ("conformed_",)}
 
 
 class Part(NamedTuple):
-    """A table itself, one of its columns, constraints or indexes."""
+    """A part of a table: the table itself, or a column, constraint or index."""
 
     kind: str
     name: str
@@ -24,7 +24,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Shape:
-    """What a part of a table is, as the catalog shows it."""
+    """Definition of a part of a table, as the catalog has it."""
 
     definition: str
     is_required: bool = False
@@ -34,7 +34,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Difference:
-    """A part of a table that the declaration and the database do not agree on; None where it is missing."""
+    """A part of a table whose declared shape differs from the one found in the database; None where it is missing."""
 
     table: str
     part: Part
@@ -51,7 +51,7 @@ class Difference:
 
     @property
     def hint(self) -> str:
-        """What to do about it: `dwh migrate` changes tables by numbered migrations only."""
+        """What to do about it; `dwh migrate` changes tables by numbered migrations only."""
         if self.declared is None:
             return "Drop it; to have it, declare it and run `dwh migrate --new TITLE`."
         else_ = (
@@ -63,7 +63,7 @@ class Difference:
 
     @property
     def is_missing_table(self) -> bool:
-        """Whether the table itself is missing, and with it all other parts of it."""
+        """Whether the table itself is missing in the database."""
         return self.found is None and self.part.kind == "table"
 
 
@@ -73,7 +73,7 @@ Shapes = Mapping[tuple[str, str], Mapping[Part, Shape]]
 def find_drift(connection: psycopg.Connection, tables: Sequence[Table] = TABLES) -> list[Difference]:
     """Compare declared tables with the catalog; comments are compared by `find_comment_drift`.
 
-    The declared tables are created as temporary ones and rolled back, so that the server itself spells both sides.
+    Declared tables are created as temporary tables and rolled back, so that the server formats both definitions.
     """
     with connection.transaction(force_rollback=True):
         for table in tables:

@@ -1,4 +1,4 @@
-"""The query that makes the rows of a fact: its business SQL, with keys of dimensions and dates by the declaration."""
+"""Build the query for the rows of a fact: its business SQL, joined to dimensions and dates as declared."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +9,7 @@ from warehouse.model.declaration import DailySnapshot, DateKey, Dimension, Fact,
 from warehouse.model.star import DIMENSIONS, FACTS
 
 FACTS_SQL = Path(__file__).parent / "facts"
-# Place (ctid) of a line that refers to a member which its dimension does not hold; null for all others.
+# Column with the ctid of a line that refers to a missing dimension member; null for all other lines.
 INCOMPLETE_LINE = "_incomplete_line"
 
 
@@ -18,8 +18,8 @@ def fact_query(
 ) -> sql.Composed:
     """Select the rows of a fact from its batch, or from `lines` of it, each joined to the versions valid at its event.
 
-    `facts/<entity>.sql` selects measures and attributes; it may read `line` and each dimension by its name. On request
-    each row says where its line is, as INCOMPLETE_LINE, if that refers to a member that its dimension does not hold.
+    `facts/<entity>.sql` selects measures and attributes; it may read `line` and each dimension by its name. With
+    `with_incomplete`, column INCOMPLETE_LINE marks lines that refer to a missing dimension member.
     """
     key = [*fact.natural_key, "source_system"]
     event = sql.Identifier("line", fact.event_time)
@@ -78,7 +78,7 @@ def snapshot_query(snapshot: DailySnapshot, lines: sql.Composable) -> sql.Compos
 
 
 def snapshot_columns(snapshot: DailySnapshot) -> list[str]:
-    """Columns that `snapshot_query` selects."""
+    """Return the columns that `snapshot_query` selects."""
     return [
         "snapshot_date",
         *snapshot.natural_key,
@@ -91,7 +91,7 @@ def snapshot_columns(snapshot: DailySnapshot) -> list[str]:
 
 
 def select_with_members(table: str, rows: sql.Composable | None = None) -> sql.Composed:
-    """Select all rows of a table of the star, or `rows` like them; a fact's with the natural keys of its members."""
+    """Select all rows of a star table, or `rows` with its columns; for a fact, with the natural keys of its members."""
     rows = rows or sql.Identifier("dwh", table)
     fact = next((one for one in FACTS if one.table == table), None)
     if fact is None:
@@ -120,12 +120,12 @@ def select_with_members(table: str, rows: sql.Composable | None = None) -> sql.C
 
 
 def dimension_of(entity: str) -> Dimension:
-    """The dimension of this name."""
+    """Return the dimension of this entity."""
     return next(dimension for dimension in DIMENSIONS if dimension.entity == entity)
 
 
 def member_source(reference: Reference, line: str) -> sql.Composed:
-    """The source system that a reference's natural key in `line` belongs to: the row's own, unless it says another."""
+    """Expression for the source system of a reference's natural key in `line`: the row's own, unless it has another."""
     return sql.SQL("coalesce({}, {})").format(
         sql.Identifier(line, reference.member_source.name), sql.Identifier(line, "source_system")
     )
@@ -146,7 +146,7 @@ def _lacks_member(reference: Reference) -> sql.Composed:
 
 
 def _lookup(reference: Reference, event: sql.Composable, *, is_fact: bool = True) -> sql.Composed:
-    """Join the version valid at the event, by the natural key in the batch, or else in another dimension's version."""
+    """Join the version valid at the event, by the natural key in the batch, or else that in another dimension's row."""
     dimension = dimension_of(reference.dimension)
     (natural,) = dimension.natural_key
     named: sql.Composable = sql.Identifier("line", natural)

@@ -1,4 +1,4 @@
-"""Grafana's dashboard of the answers, made of the declaration of marts: `python -m warehouse.model.grafana FILE`."""
+"""Generate the Grafana dashboard from the declaration of marts: `python -m warehouse.model.grafana FILE`."""
 
 import json
 import re
@@ -10,9 +10,9 @@ from typing import Any, Final
 from warehouse.model.mart import SUBJECTS, Mart, answers, read_metrics, title_of
 
 SOURCE: Final = {"type": "postgres", "uid": "warehouse"}
-# Half of the grid's width.
+# Size of a panel (the grid is 24 wide), and number of rows shown.
 WIDTH, HEIGHT, SHOWN = 12, 9, 200
-# What Grafana makes of its macros, for a panel that shows a year.
+# Expansions of Grafana's macros, for a panel that shows a year.
 MACROS: Final[Mapping[str, str]] = {
     r"\$__timeFilter\((\w+)\)": r"\1 between now() - interval '1 year' and now()",
     r"\$__timeFrom\(\)": "(now() - interval '1 year')",
@@ -23,7 +23,7 @@ UNITS: Final = {"share": "percentunit", "amount": "currency:", "count": "short",
 
 
 def dashboard() -> dict[str, Any]:
-    """Each answer as a bar gauge of what its picture shows, and as a table; freshness and quality first."""
+    """Return the dashboard: tables of freshness and failed checks, then a bar chart and a table for each answer."""
     panels: list[dict[str, Any]] = [
         _panel(1, "As of when is each table complete?", "table", "select * from mart.table_freshness", 0, 0),
         _panel(
@@ -66,12 +66,12 @@ def dashboard() -> dict[str, Any]:
 
 
 def render() -> str:
-    """The dashboard as JSON."""
+    """Return the dashboard as JSON."""
     return json.dumps(dashboard(), indent=2) + "\n"
 
 
 def panel_queries(text: str) -> list[tuple[str, str]]:
-    """Title and SQL of each panel of a dashboard's JSON, as Grafana sends it for the last year."""
+    """Return title and SQL of each panel in a dashboard's JSON, with macros expanded for the last year."""
     found = []
     for panel in json.loads(text)["panels"]:
         for target in panel.get("targets", []):

@@ -1,6 +1,6 @@
-"""Metrics and marts, each declared once: metrics.toml, marts/marts.toml, and a file with the query of each mart.
+"""Read the declarations of metrics and marts: metrics.toml, marts/marts.toml, and a file with the query of each mart.
 
-What the report, the sheet, dashboards, docs and the semantic file say of a number comes from here.
+The report, the sheet, dashboards, docs and the semantic model take titles, definitions and units from here.
 """
 
 import tomllib
@@ -21,15 +21,15 @@ METRICS: Final = Path(__file__).parent / "metrics.toml"
 SUBJECTS: Final = ("Sales", "Marketing leads", "Behaviour", "Customers", "Runs and data quality")
 Unit = Literal["count", "units", "amount", "share", "date"]
 
-# Columns of mart.sales that stored marts are grouped by, with the attribute that they show: where a load corrects it
-# in place, the lines of that member have changed. Others are keys, or values of the line itself.
+# Grouping columns of stored marts over mart.sales that are attributes of a dimension, with table and column: if a load
+# corrects the attribute in place, the member's lines count as changed. Others are keys, or columns of the line itself.
 SHOWN_ATTRIBUTES: Final[Mapping[str, tuple[str, str]]] = {
     "category": ("dim_product", "category"),
     "customer_country": ("dim_customer", "country"),
     "payment_method_name": ("dim_payment_method", "name"),
     "promotion_name": ("dim_promotion", "name"),
 }
-# By what changed lines and requests are found, as an expression over them.
+# Columns by whose values changes are followed, with the expression over `changed` details.
 FOLLOWED: Final[Mapping[str, str]] = {
     "ordered_date": "mart.local_date(changed.ordered_at)",
     "ordered_month": "date_trunc('month', mart.local_time(changed.ordered_at))::date",
@@ -38,17 +38,17 @@ FOLLOWED: Final[Mapping[str, str]] = {
     "request_date": "changed.request_date",
     "request_month": "date_trunc('month', changed.request_date)::date",
 }
-# Those of them that are natural keys, with the dimension that has them.
+# Followed columns that are natural keys, with their dimension.
 MEMBERS: Final[Mapping[str, str]] = {"product_id": "dwh.dim_product", "customer_id": "dwh.dim_customer"}
 UNKNOWN: Final = "unknown"
-# Texts that fit into an index: the warehouse's own, and keys, which dimensions have an index of too. Any other text of
-# a source may be longer than an entry of a btree.
+# Texts that fit into a B-tree entry: the warehouse's own texts, and natural keys, which dimensions index, too. Other
+# texts of a source may be too long.
 _SHORT_TEXTS: Final = frozenset({"source_system", "customer_id", "age_group"})
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number with one definition: an aggregate over a mart of details, or the ratio of two others."""
+    """A metric with one definition: an aggregate over a mart of details, or the ratio of two metrics."""
 
     name: str
     title: str
@@ -64,7 +64,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Mart:
-    """A view or table of schema mart: what it holds, one row per what, and who answers for it."""
+    """A view or table of schema mart: its content, grain, key and owner, and how it is computed."""
 
     name: str
     title: str
@@ -72,72 +72,72 @@ class Mart:
     grain: str
     subject: str
     owner: str
-    # Description by column, metrics included.
+    # Descriptions by column, including metrics.
     columns: Mapping[str, str]
     personal: Mapping[str, str]
     # Columns of the grain: no two rows have the same values in them.
     key: tuple[str, ...]
-    # What its query groups a mart of details by, with types; empty where it has a file of its own.
+    # Columns, with types, by which the query groups the mart `dataset`; empty if it has an SQL file.
     dataset: str | None = None
     by: Mapping[str, str] = field(default_factory=dict)
     metrics: tuple[str, ...] = ()
-    # Text of a grouping column where a line has none.
+    # Texts that replace nulls, by grouping column.
     unknown: Mapping[str, str] = field(default_factory=dict)
-    # Grouping column by whose values changes are followed.
+    # Grouping column by whose values it is refreshed incrementally.
     follows: str | None = None
-    # Of a stored mart with a file of its own: the types of all columns.
+    # Types of all columns, for a stored mart with an SQL file.
     types: Mapping[str, str] = field(default_factory=dict)
     indexes: tuple[str, ...] = ()
-    # Of such a mart that does not move with the calendar: the stored marts and tables of the star whose changes it
-    # follows, with their schemas.
+    # Stored marts and star tables, with schemas, whose changes a stored mart with an SQL file follows; empty if it
+    # depends on the current day.
     reads: tuple[str, ...] = ()
-    # The flow that fills it, where that is not refresh-marts.
+    # The flow that fills it, if not refresh-marts.
     written_by: str | None = None
-    # Of an answer that reports show: the column that names a row, and the one that is drawn.
+    # For answers, which reports show with a chart: the columns with the labels and the values of its bars.
     picture: tuple[str, str] | None = None
-    # Column that says the order of the rows of its picture, where that is not the value that is drawn: days of a week.
+    # Column by which the bars are sorted, if not by value: days of the week.
     sequence: str | None = None
-    # In which its rows are shown, where its query does not say: of a stored mart.
+    # ORDER BY for showing the rows of a stored mart; the query of a view has its own.
     order: str = ""
 
     @property
     def stated_grain(self) -> str:
-        """What a row is, as a sentence."""
+        """The grain as a sentence."""
         what = self.grain.removeprefix("one ")
         return f"One row {'for each' if what.startswith('of ') else 'per'} {what}."
 
     @property
     def is_stored(self) -> bool:
-        """Whether it is a table in place of a view."""
+        """Whether it is a table, not a view."""
         return self.follows is not None or bool(self.types)
 
     @property
     def is_calendar(self) -> bool:
-        """Whether it moves with the calendar: it is computed by the daily run and after corrections."""
+        """Whether it depends on the current day; then the daily run computes it, and so do corrections."""
         return bool(self.types) and not self.reads and self.written_by is None
 
     @property
     def details(self) -> str | None:
-        """The mart of details whose changes it follows, directly or through the mart that it sums up."""
+        """The mart of details that it aggregates, directly or through another mart."""
         return None if self.dataset is None else read_marts()[self.dataset].details or self.dataset
 
     @property
     def shown_attributes(self) -> Sequence[tuple[str, str]]:
-        """Dimensions and their attributes that it is grouped by."""
+        """Tables and columns of the dimensions' attributes that it is grouped by."""
         return [SHOWN_ATTRIBUTES[name] for name in self.by if name in SHOWN_ATTRIBUTES]
 
     @property
     def shown(self) -> str:
-        """Name of the view that reports and sheets read: the masked one, where it shows personal data."""
+        """Name of the view that reports and sheets read: the masked one if the mart has personal data."""
         return f"{self.name}_masked" if self.personal else self.name
 
     def select(self, limit: int) -> str:
-        """The select statement of its first rows, as every report, sheet and dashboard shows them."""
+        """Return the query for its first rows, as reports, sheets and dashboards show them."""
         order = f" order by {self.order}" if self.order else ""
         return f"select * from mart.{self.shown}{order} limit {limit}"
 
     def query(self, condition: str = "true") -> str:
-        """The select statement; `condition` is one on the details, for marts that follow them."""
+        """Return the mart's query; `condition` restricts the details of a mart without an SQL file."""
         if self.dataset is None:
             return (FOLDER / f"{self.name}.sql").read_text()
         metrics = read_metrics()
@@ -145,7 +145,7 @@ class Mart:
             *(f"{self.grouped(name)} as {name}" for name in self.by),
             *(f"{self._measured(metrics[name])} as {name}" for name in self.metrics),
         ]
-        # By their places in the list, the last first: it differs most, so rows are sorted with fewer comparisons.
+        # Group by the last column first: it has the most values, so sorting needs fewer comparisons.
         groups = ", ".join(str(place) for place in range(len(self.by), 0, -1))
         return (
             f"select {', '.join(select)} from mart.{self.dataset} as {self.dataset} "
@@ -153,7 +153,7 @@ class Mart:
         )
 
     def table(self) -> Table:
-        """The table of a stored mart."""
+        """Return the table of a stored mart."""
         types = self.types or {**self.by, **{name: read_metrics()[name].type for name in self.metrics}}
         is_indexable = all(types[name] != "text" or name in _SHORT_TEXTS for name in self.key)
         indexes = list(self.indexes)
@@ -175,13 +175,13 @@ class Mart:
                 )
                 for name, kind in types.items()
             ),
-            # Without one, the query alone makes keys unique; dwh reconcile would find two of a kind.
+            # Without a primary key only the query keeps keys unique; `dwh reconcile` finds duplicates.
             {f"pk_{self.name}": f"primary key ({', '.join(self.key)})"} if is_indexable else {},
             tuple(Index(f"ix_{self.name}_{n}", definition) for n, definition in enumerate(indexes, 1)),
         )
 
     def _measured(self, metric: Metric) -> str | None:
-        """The metric over details, or the sum of what the mart below has measured."""
+        """Return the metric's SQL over its dataset, or the sum of its column in another mart."""
         if metric.dataset == self.dataset:
             return metric.sql
         assert not metric.distinct, f"{metric.name} does not add up over mart.{self.dataset}"
@@ -196,7 +196,7 @@ class Mart:
 
 @cache
 def read_metrics() -> Mapping[str, Metric]:
-    """All metrics by name."""
+    """Read all metrics, by name."""
     found = {}
     for name, entry in tomllib.loads(METRICS.read_text())["metric"].items():
         ratio = entry.pop("ratio", None)
@@ -208,7 +208,7 @@ def read_metrics() -> Mapping[str, Metric]:
 
 @cache
 def read_marts() -> Mapping[str, Mart]:
-    """All marts by name, in the order in which they are declared."""
+    """Read all marts, by name, in the order of their declaration."""
     entries: dict[str, Any] = tomllib.loads(MARTS.read_text())["mart"]
     described: dict[str, Mapping[str, str]] = {}
     marts = {}
@@ -220,7 +220,7 @@ def read_marts() -> Mapping[str, Mart]:
         dataset = entry.get("from")
         details = described.get(dataset, {}) if dataset else {}
         columns = {column: details.get(column, "") for column in by} | dict.fromkeys(metrics, "") | own
-        # A column that is a metric is described where the metric is declared.
+        # Columns that are metrics take the metric's description.
         described[name] = {
             column: text or read_metrics()[column].description for column, text in columns.items()
         }
@@ -251,7 +251,7 @@ def read_marts() -> Mapping[str, Mart]:
 
 
 def answers() -> Sequence[Mart]:
-    """Marts that reports, sheets and dashboards show whole, with a picture."""
+    """Return the marts that reports, sheets and dashboards show, with a chart."""
     return [mart for mart in read_marts().values() if mart.picture is not None]
 
 
@@ -275,18 +275,18 @@ def format_cell(column: str, value: object) -> str:
 
 
 def title_of(column: str) -> str:
-    """Heading of a column: the metric's title, or its name in words."""
+    """Return the heading of a column: the metric's title, or its name in words."""
     metric = read_metrics().get(column)
     return metric.title if metric else column.replace("_", " ").capitalize()
 
 
 def stored_marts() -> Sequence[Mart]:
-    """Marts that refresh-marts maintains, each after those that it reads."""
+    """Return the marts that refresh-marts maintains, each after those that it reads."""
     return [mart for mart in read_marts().values() if mart.is_stored and mart.written_by is None]
 
 
 def marts_by_subject() -> Mapping[str, Sequence[str]]:
-    """Names of the marts of each subject, in the order in which both are declared."""
+    """Return the names of each subject's marts, in the order of declaration."""
     return {
         subject: [mart.name for mart in read_marts().values() if mart.subject == subject]
         for subject in SUBJECTS
@@ -294,12 +294,12 @@ def marts_by_subject() -> Mapping[str, Sequence[str]]:
 
 
 def tables() -> tuple[Table, ...]:
-    """The tables of stored marts."""
+    """Return the tables of stored marts."""
     return tuple(mart.table() for mart in read_marts().values() if mart.is_stored)
 
 
 def comments() -> dict[str, str]:
-    """Comments of schema mart, its views, columns and functions by name; those of tables come with the tables."""
+    """Return the comments of schema mart, its relations, columns and functions, by name."""
     entries: dict[str, Any] = tomllib.loads(MARTS.read_text())["mart"]
     found = {"mart": str(entries["comment"])}
     for name, entry in entries.items():

@@ -1,4 +1,4 @@
-"""Personal data: which columns hold it, and views that show them masked or not at all."""
+"""Personal data: label the columns that hold it, and define views that mask or omit them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from warehouse.model.schema import TABLES
 from warehouse.model.star import DIMENSIONS
 from warehouse.model.tables import HAS_QUARANTINED_UPDATE, dimension_table
 
-# Marts that show personal data and have a masked view; the others are what these are made of.
+# Marts with personal data that have a masked view; other marts with personal data only feed these.
 MASKED_MARTS: Final = (
     "sales",
     "orders",
@@ -23,7 +23,7 @@ MASKED_MARTS: Final = (
 
 
 class Label(NamedTuple):
-    """A column that holds personal data, and of which kind."""
+    """A column that holds personal data, with the kind."""
 
     schema: str
     table: str
@@ -32,9 +32,9 @@ class Label(NamedTuple):
 
 
 class Mask(NamedTuple):
-    """How a kind of personal data is shown; other kinds are left out."""
+    """How a kind of personal data is masked; columns of other kinds are omitted."""
 
-    # In place of the last word of the column's name, or after it.
+    # Suffix of the masked column's name; a suffix that ends in _date replaces the name's own _date.
     word: str
     expression: str
     description: str
@@ -48,7 +48,7 @@ MASKS: Final = {
         "year_date", "date_trunc('year', {0}::timestamp)::date", "First day of the year of: {0}"
     ),
 }
-# Beside the star: rows and lines in quarantine, addresses on their way to another country.
+# Columns outside of the star: rows and lines in quarantine, and addresses that are moved to another country.
 OTHER_LABELS: Final = (
     Label("audit", "quarantine", "row_data", "rows of any kind"),
     Label("audit", "quarantine", "raw_text", "lines of any kind"),
@@ -68,7 +68,7 @@ class MaskedView:
 
 
 def labels() -> Iterator[Label]:
-    """Every column that holds personal data: of the star as declared, of marts, of audit and staging tables."""
+    """Yield every column that holds personal data: of star, marts, audit and staging tables, and the shop's mirror."""
     for table in TABLES:
         for column in table.columns:
             if column.personal:
@@ -77,7 +77,7 @@ def labels() -> Iterator[Label]:
         for name, kind in mart.personal.items():
             yield Label("mart", mart.name, name, kind)
     yield from OTHER_LABELS
-    # The shop's customers have these columns under the same names.
+    # The mirror of the shop's customers has columns of the same names.
     (customer,) = [dimension for dimension in DIMENSIONS if dimension.entity == "customer"]
     for column in customer.columns:
         if column.personal:
@@ -85,7 +85,7 @@ def labels() -> Iterator[Label]:
 
 
 def masked_views() -> list[MaskedView]:
-    """A view of each dimension that holds personal data, as its members are now, and of each such mart."""
+    """Return a view for each dimension with personal data, on its current members, and for each of MASKED_MARTS."""
     views = [
         _masked_dimension(dimension)
         for dimension in DIMENSIONS
@@ -107,7 +107,7 @@ def masked_views() -> list[MaskedView]:
 
 def _masked_dimension(dimension: Dimension) -> MaskedView:
     entity = dimension.entity
-    # A member by its surrogate key: natural keys of some sources are made of names.
+    # Natural keys are omitted, since those of some sources contain names; members have their surrogate key.
     kept = {"source_system", dimension.key, *dimension.attributes, HAS_QUARANTINED_UPDATE.name}
     columns = {column.name: column for column in dimension_table(dimension).columns if column.name in kept}
     selected, comments = _masked(
@@ -127,7 +127,7 @@ def _masked_dimension(dimension: Dimension) -> MaskedView:
 def _masked(
     columns: Mapping[str, str], personal: Mapping[str, str], table: str
 ) -> tuple[str, dict[str, str]]:
-    """The select list, and the description of each column."""
+    """Return the select list, and descriptions by column."""
     selected, comments = [], {}
     for name, description in columns.items():
         if name not in personal:

@@ -1,4 +1,4 @@
-"""The hash of an SQL text, which comments and white space do not change."""
+"""Hash SQL texts by their tokens, so that comments and white space do not change the hash."""
 
 import hashlib
 from functools import cache
@@ -10,16 +10,16 @@ _DIALECT = Postgres()
 
 
 def sql_tokens(text: str) -> tuple[str, ...]:
-    """The tokens of an SQL text as they are written: literals and quoted names whole, comments and space left out."""
+    """Split an SQL text into tokens as written, without comments and white space."""
     try:
         return tuple(text[token.start : token.end + 1] for token in _DIALECT.tokenize(text))
     except TokenError:
-        # PostgreSQL will say what is wrong with it; until then it is all of one piece.
+        # PostgreSQL will report the error; until then, the whole text is one token.
         return (text,)
 
 
 def hash_parts(*parts: object) -> str:
-    """SHA-256 of values by their representation."""
+    """SHA-256 of the values' representation (repr)."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Tables of schema staging that migrations create: nothing in them is kept, and who drops them gets them back empty."""
+"""DDL of the staging tables that migrations create. Nothing in them is kept: dropped ones are created again, empty."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -37,7 +37,7 @@ _OWN: Final[Mapping[str, str]] = {
 
 
 def staging_names() -> list[str]:
-    """Their names with schema."""
+    """Return the tables' names with schema."""
     return [
         *(f"staging.{name}" for name in _OWN),
         *(f"staging.{one.staged_table}" for one in AGGREGATES),
@@ -46,8 +46,8 @@ def staging_names() -> list[str]:
 
 
 def staging_tables() -> Mapping[str, list[str]]:
-    """Statements that create each table, by name with schema."""
-    # All tables of the warehouse are made with it: every run asks for the names alone.
+    """Return the statements that create each table, by name with schema."""
+    # Imported here, because the module builds all tables of the warehouse, and every run needs only the names.
     from warehouse.model.schema import create_table
 
     statements = [

@@ -1,4 +1,4 @@
-"""The star schema of sales, declared once: dimensions with attributes, facts with grain, references and measures."""
+"""Declaration of the sales star: dimensions with attributes, facts with grain, references and measures."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -301,14 +301,14 @@ SNAPSHOTS: Final = (
             Reference("product", "What is in stock: version of dim_product valid when the day began"),
             Reference("distribution_center", "Where it is in stock: dim_distribution_center"),
         ),
-        # Stock of several days does not add up.
+        # Not additive: the stock of several days cannot be summed.
         measures=(Measure("quantity", "numeric(18, 3)", "Units that can be sold", additive=False),),
     ),
 )
 
-# Dimensions first: a fact takes the versions that its own run has just written.
+# Dimensions are loaded first, so that facts refer to the versions that the same run has written.
 TARGETS: Final[tuple[Target, ...]] = (*DIMENSIONS, *FACTS, *SNAPSHOTS)
-# By what people call them: customer, dim_customer, dwh.dim_customer.
+# By each name that a user may type: customer, dim_customer, dwh.dim_customer.
 TARGETS_BY_NAME: Final[Mapping[str, Target]] = {
     name: target for target in TARGETS for name in (target.entity, target.table, f"dwh.{target.table}")
 }

@@ -1,7 +1,7 @@
-"""Superset's database, datasets, charts and dashboards, made of the declaration of marts.
+"""Generate Superset's database, datasets, charts and dashboards from the declaration of marts.
 
-`python -m warehouse.model.superset FOLDER` writes them as the YAML that `superset import-dashboards` takes, zipped.
-Each answer is a dataset, a bar chart of what its picture shows, and a table; each subject is a dashboard.
+`python -m warehouse.model.superset FOLDER` writes the YAML files that `superset import-dashboards` takes, zipped. Each
+answer becomes a dataset, a bar chart and a table; each subject becomes a dashboard.
 """
 
 import json
@@ -19,17 +19,17 @@ from warehouse.model.masking import masked_views
 
 VERSION: Final = "1.0.0"
 DATABASE: Final = "Warehouse"
-# deployments/superset/superset_config.py puts the address and password of the warehouse in place of the name.
+# deployments/superset/superset_config.py replaces this URI by one with the warehouse's address and password.
 URI: Final = "postgresql+psycopg2://warehouse/warehouse"
 SHOWN: Final = 200
 BARS: Final = 30
-# Of twelve columns; a unit of height is 8 pixels.
+# Size of a chart: the grid has twelve columns, and a unit of height is 8 pixels.
 WIDTH, HEIGHT = 6, 50
 _NAMESPACE: Final = UUID("7c0b1d0e-6f0f-4d5a-9d0b-6a1f4d1d8f20")
 
 
 def bundle() -> Mapping[str, dict[str, Any]]:
-    """Documents by file name."""
+    """Return the documents by file name."""
     files: dict[str, dict[str, Any]] = {
         "metadata.yaml": {"version": VERSION, "type": "Dashboard", "timestamp": "2026-01-01T00:00:00+00:00"},
         f"databases/{DATABASE}.yaml": {
@@ -56,7 +56,7 @@ def bundle() -> Mapping[str, dict[str, Any]]:
 
 
 def render() -> Mapping[str, str]:
-    """Text of each file."""
+    """Return the YAML text of each file, by name."""
     return {name: yaml.safe_dump(content, sort_keys=False, width=120) for name, content in bundle().items()}
 
 
@@ -70,26 +70,26 @@ def write(folder: Path) -> None:
 
 
 def shown_columns(mart: Mart) -> Mapping[str, str]:
-    """Description by column of the view that is shown, which masks personal data."""
+    """Return descriptions by column of the view that is shown, in which personal data are masked."""
     masked = {view.name: view.columns for view in masked_views()}
     return masked.get(mart.shown, mart.columns)
 
 
 def bar_metric(mart: Mart) -> tuple[str, list[str]]:
-    """The metric that the bar chart draws, and what it is grouped by: what names a bar, then what its parts are."""
+    """Return the bar chart's metric and its grouping columns: first the labels of bars, then their stacked parts."""
     assert mart.picture is not None
     label, value = mart.picture
     parts = ["source_system", "currency"]
     if "product_rank" in mart.columns and "category" in mart.columns:
         parts = ["category", *parts]
     elif _is_share(value):
-        # Shares do not add up: a bar is a row.
+        # Shares cannot be summed, so each row is a bar.
         parts = list(mart.key)
     return value, [label, *(name for name in parts if name in mart.columns and name != label)]
 
 
 def chart_queries(files: Mapping[str, dict[str, Any]]) -> dict[str, str]:
-    """SQL of each chart of a bundle by its title, as Superset makes it of chart and dataset."""
+    """Return the SQL of each chart in a bundle by title, as Superset builds it from chart and dataset."""
     datasets = {file["uuid"]: file for name, file in files.items() if name.startswith("datasets/")}
     found = {}
     for name, chart in files.items():
@@ -161,10 +161,10 @@ def _bar_chart(mart: Mart) -> dict[str, Any]:
     axis: str | dict[str, str] = label
     is_ordered = mart.sequence is not None
     if mart.sequence not in (None, label):
-        # Superset sorts an axis by what it says.
+        # Superset sorts an axis by its labels, so the labels begin with the sequence.
         expression = f"{mart.sequence} || ' ' || {label}"
         axis = {"expressionType": "SQL", "label": title_of(label), "sqlExpression": expression}
-    # First places are found by an index; of all rows of a ranking, bars would be drawn of these anyway.
+    # Of a ranking only the first rows are drawn: a filter finds them by an index.
     filters = [
         {"col": name, "op": "<=", "val": BARS} for name in shown_columns(mart) if name.endswith("_rank")
     ]
@@ -225,7 +225,7 @@ def _table(mart: Mart) -> dict[str, Any]:
 
 
 def _sorting(label: str, name: str, metric: str, has_parts: bool, is_ordered: bool) -> dict[str, Any]:
-    """The longest bar on top, or bars in the order of what they say; a time axis has its own order."""
+    """Return the sorting: the longest bar on top, or bars ordered by label; a time axis has its own order."""
     if _type(label) == "DATE":
         return {}
     by = ("name" if is_ordered else "sum") if has_parts else (name if is_ordered else metric)
@@ -241,7 +241,7 @@ def _format(column: str) -> str:
 
 
 def _order(mart: Mart) -> list[list[str | bool]]:
-    """Columns that a table is sorted by, and whether upwards."""
+    """Return the columns that a table is sorted by, each with whether it is ascending."""
     parts = [part.split() for part in mart.order.split(", ") if part]
     return [[name, "desc" not in direction] for name, *direction in parts]
 

@@ -1,4 +1,4 @@
-"""Tables that follow from the declaration: dimensions, facts and the batches that sources' rows are conformed to."""
+"""Derive tables from the declaration of dimensions and facts: their own, and those of their conformed batches."""
 
 import re
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ HAS_QUARANTINED_UPDATE = Column(
     required=True,
     default="false",
 )
-# A default, so that whatever inserts a row says so.
+# The default reads a session setting, so that no INSERT has to name the column.
 BATCH_ID = Column(
     "batch_id",
     "bigint",
@@ -46,7 +46,7 @@ BATCH_ID = Column(
 
 @dataclass(frozen=True)
 class Index:
-    """An index: what follows `on <table>` in its definition."""
+    """An index; `definition` is what follows `on <table>`."""
 
     name: str
     definition: str
@@ -55,7 +55,7 @@ class Index:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the warehouse, with constraints by name."""
+    """A table of the warehouse; `constraints` are by name."""
 
     schema: str
     name: str
@@ -73,12 +73,12 @@ class Table:
 
 
 def dimension_table(dimension: Dimension) -> Table:
-    """The table of a dimension; the database lets no two versions of a member overlap."""
+    """Return the table of a dimension; a constraint prevents overlapping versions of a member."""
     return _versions(dimension) if dimension.has_history else _members(dimension)
 
 
 def fact_table(fact: Fact) -> Table:
-    """The table of a fact."""
+    """Return the table of a fact."""
     days_of_event = [date.key for date in fact.dates if date.time == fact.event_time]
     others = [date.key for date in fact.dates if date.time != fact.event_time]
     return Table(
@@ -99,7 +99,7 @@ def fact_table(fact: Fact) -> Table:
             BATCH_ID,
         ),
         {f"pk_{fact.table}": f"primary key ({', '.join(fact.natural_key)}, source_system)"},
-        # Rows arrive in order of time, nearly: a few bytes for each 32 pages find a day again.
+        # Rows arrive nearly in order of time, so a BRIN index finds a day with a few bytes per 32 pages.
         (
             Index(
                 f"ix_{fact.table}_{fact.event_time}",
@@ -116,7 +116,7 @@ def fact_table(fact: Fact) -> Table:
 
 
 def snapshot_table(snapshot: DailySnapshot) -> Table:
-    """The table of a daily snapshot; a day is one range of its key."""
+    """Return the table of a daily snapshot; its key begins with the day, so that a day's rows are one range."""
     return Table(
         "dwh",
         snapshot.table,
@@ -145,14 +145,14 @@ def snapshot_table(snapshot: DailySnapshot) -> Table:
         },
         (
             _marked(snapshot.table),
-            # What a run has changed of the last day, to be archived.
+            # Finds the rows of the last day that a run has changed, to archive them.
             Index(f"ix_{snapshot.table}_run_id", "using brin (run_id) with (pages_per_range = 32)"),
         ),
     )
 
 
 def batch_table(target: Target) -> Table:
-    """The table that every source's SQL fills for a dimension or fact, whatever the source's own tables look like."""
+    """Return the staging table of conformed rows of a dimension or fact, which every source's conform SQL fills."""
     if isinstance(target, Dimension):
         (natural,) = target.natural_key
         columns: tuple[Column, ...] = (Column(natural, "text", "Natural key"), *target.columns)
@@ -160,7 +160,7 @@ def batch_table(target: Target) -> Table:
         columns = (*(one.natural_key for one in target.refers_to), *target.measures)
     else:
         known = {column.name: column for column in (*target.measures, *target.attributes)}
-        # The key of a fact may be that of a member.
+        # A fact's natural key may be a member's, which is then in the grain already.
         references = [
             one.natural_key for one in target.refers_to if one.natural_key.name not in target.natural_key
         ]
@@ -182,7 +182,7 @@ def batch_table(target: Target) -> Table:
 
 
 def delivered_columns(target: Target) -> list[Column]:
-    """Columns of the batch that a source's SQL delivers; whose rows and members they are, the declaration says."""
+    """Return the columns of the batch that conform SQL delivers; source systems are filled from the declaration."""
     filled = {SOURCE_SYSTEM.name}
     if not isinstance(target, Dimension):
         filled |= {one.member_source.name for one in target.refers_to}
@@ -190,7 +190,8 @@ def delivered_columns(target: Target) -> list[Column]:
 
 
 def _conformed(column: Column) -> Column:
-    """Any value of a source may be there, numbers of any size too: the contract judges it, not a column's type."""
+    """Return the batch's column for a column of the star: nullable, and numeric without precision, so that values are
+    checked by the contract and not by types."""
     kind = re.sub(r"^numeric\(.*", "numeric", column.type)
     return Column(column.name, kind, column.description, personal=column.personal)
 
@@ -208,7 +209,7 @@ def _versions(dimension: Dimension) -> Table:
         f"hashtextextended({natural}, 0)",
         f"hashtextextended({natural}, hashtextextended(source_system, 1))",
     )
-    # Two seeds make a natural key 128 bits: ranges of numbers have a GiST operator class of their own.
+    # GiST has no operator class for text without an extension, but for ranges: use two 64-bit hashes of the key.
     overlap = ", ".join(f"int8range({member}, {member}, '[]') with &&" for member in members)
     return Table(
         "dwh",
@@ -313,12 +314,12 @@ def _run_id(description: str) -> Column:
 
 
 def _inserted_live(table: str) -> Index:
-    """Index on the rows that live has inserted, in the order of their batches."""
+    """Index on the rows that `dwh live` has inserted, by batch."""
     return Index(f"ix_{table}_batch_id", "(batch_id) where batch_id is not null")
 
 
 def _marked(table: str) -> Index:
-    """Index on the rows whose newer state is in quarantine: few of many, looked up by every load."""
+    """Index on the rows whose newer state is in quarantine, which every load looks up."""
     return Index(
         f"ix_{table}_{HAS_QUARANTINED_UPDATE.name}", f"(source_system) where {HAS_QUARANTINED_UPDATE.name}"
     )

@@ -1,4 +1,4 @@
-"""The star schema of web logs, declared once: the partitioned fact and its dimensions."""
+"""Declaration of the web-log star: the partitioned fact and its dimensions."""
 
 from typing import Final
 
@@ -9,7 +9,7 @@ RUN_ID: Final = Column("run_id", "bigint", "Run that added the row; 0: the migra
 
 
 def _lookup(name: str, description: str, columns: tuple[Column, ...], unknown: dict[str, str]) -> Table:
-    """A dimension of texts, found again by their MD5: a text may be longer than an index takes."""
+    """Declare a dimension of texts, which are looked up by MD5, because a text may be too long for an index entry."""
     table = f"dim_{name}"
     key = Column(f"{name}_key", "integer", "Key; 0 where the log has '-' or nothing", required=True)
     text_hash = Column("text_hash", "uuid", "MD5 of the text, by which it is found again", required=True)
@@ -173,8 +173,8 @@ CLIENT_HOST: Final = _lookup(
     {"client_host": "'-'"},
 )
 
-# Columns in order of width: no padding between them in a row of a table of billions. Those that the combined format
-# does not have come last, and are empty there.
+# Columns are in order of width, which avoids padding in billions of rows. Columns that the combined log format does not
+# have come last, and are null for it.
 FACT: Final = Table(
     "dwh",
     "fact_weblog",
@@ -269,7 +269,7 @@ FACT: Final = Table(
             "Whether the request was encrypted; empty where the format has nothing of it",
         ),
     ),
-    # Rows arrive in order of file, line and, nearly, time: a few bytes for each hundred pages find them again.
+    # Rows arrive in order of file and line, and nearly of time, so small BRIN indexes find them.
     indexes=(
         Index("ix_fact_weblog_file_id_line_number", "using brin (file_id, line_number)"),
         Index("ix_fact_weblog_requested_at", "using brin (requested_at)"),

@@ -1,4 +1,4 @@
-"""The web-log aggregates, declared once: key, measure, and how both are computed from rows of dwh.fact_weblog.
+"""Declaration of the web-log aggregates: keys, measures, and how both are computed from rows of dwh.fact_weblog.
 
 All SQL that adds to them, subtracts from them, moves counts between keys or recounts them is generated from this
 declaration: loads, retention, undo, re-classification, dry runs and reconcile.
@@ -20,17 +20,17 @@ LAST_SEEN: Final = "last_seen_date"
 _DERIVED: Final = {"request_date": "date", "quarter_hour_at": "timestamptz"}
 _ONE: Final = sql.Literal(1)
 _REQUEST_DATE: Final = "(weblog.requested_at at time zone 'UTC')::date"
-# Of every time zone in use since 1972 a local day is a whole number of these.
+# In every time zone since 1972, a local day is a whole number of quarter hours.
 _QUARTER_HOUR: Final = "date_bin('15 minutes', weblog.requested_at, timestamptz '1970-01-01 00:00:00+00')"
 
 
 @dataclass(frozen=True)
 class AggregateTable:
-    """The table dwh.agg_weblog_<name>; what a batch adds to it is staged in staging.weblog_<name>."""
+    """The table dwh.agg_weblog_<name>; additions of a batch are staged in staging.weblog_<name>."""
 
     name: str
     key: tuple[str, ...]
-    # Counted, or of pairs with a user: the day on which the user was seen last.
+    # Column of the count, or, for pairs of a key and a user, of the day on which the user was last seen.
     measure: str
 
     @property
@@ -48,11 +48,11 @@ class AggregateTable:
 
 @dataclass(frozen=True)
 class Aggregate(AggregateTable):
-    """Requests by key. With `users`, also `user_count`: distinct logged-in users, which are the rows of that table."""
+    """Counts of requests by key. With `users`, also `user_count`, the number of rows of that table by key."""
 
-    # Key columns by their expression over `weblog`, a row of the fact. Further ones are columns of dwh.dim_request.
+    # Key columns with their expression over `weblog`, a row of the fact; others are columns of dwh.dim_request.
     from_fact: Mapping[str, str]
-    # Which requests count: a condition on `request`, a row of dwh.dim_request.
+    # Condition, on a row `request` of dwh.dim_request, for requests that count.
     condition: str = "true"
     users: AggregateTable | None = None
 
@@ -85,7 +85,7 @@ AGGREGATES: Final = (
         measure="view_count",
         condition="request.action = 'view' and request.product_id is not null",
     ),
-    # By UTC day for maintenance, and by the quarter of an hour for days in the company's time zone.
+    # UTC days are for maintenance, quarter hours for days in the company's time zone.
     _aggregate("day", {"request_date": _REQUEST_DATE}, ("action",)),
     _aggregate("quarter_hour", {"quarter_hour_at": _QUARTER_HOUR}, ("action",)),
 )
@@ -109,7 +109,7 @@ def count_rows(aggregate: Aggregate, rows: sql.Composable, weight: sql.Composabl
     if aggregate.key == tuple(aggregate.from_fact):
         return sql.SQL("{} group by {}").format(counted, groups)
     from_request = [column for column in aggregate.key if column not in aggregate.from_fact]
-    # Few requests are distinct: rows are counted before they are joined.
+    # Few request lines are distinct, so count rows before joining dim_request.
     return sql.SQL(
         """
         select {keys}, sum(counted.{measure})::bigint as {measure}
@@ -130,7 +130,7 @@ def count_rows(aggregate: Aggregate, rows: sql.Composable, weight: sql.Composabl
 
 
 def list_users(aggregate: Aggregate, rows: sql.Composable) -> sql.Composed:
-    """Select the logged-in users of `rows` by key, and the day on which each was seen last."""
+    """Select the logged-in users of `rows` by key, with the day on which each was last seen."""
     return sql.SQL(
         """
         select {expressions}, weblog.web_user_key, max({day}) as last_seen_date
@@ -146,7 +146,7 @@ def list_users(aggregate: Aggregate, rows: sql.Composable) -> sql.Composed:
 
 
 def count_rows_and_users(aggregate: Aggregate) -> sql.Composed:
-    """Select key and all measures as the whole fact has them."""
+    """Select key and all measures, computed from the whole fact."""
     if aggregate.users is None:
         return count_rows(aggregate, FACT)
     return sql.SQL(
@@ -177,7 +177,7 @@ def _expressions(aggregate: Aggregate) -> sql.Composed:
 
 
 def create_staged(aggregate: AggregateTable) -> str:
-    """The statement that creates the table of what a batch adds to it."""
+    """Return the statement that creates the staging table of an aggregate."""
     types = _types()
     kind = "bigint" if isinstance(aggregate, Aggregate) else "date"
     columns = [
@@ -188,7 +188,7 @@ def create_staged(aggregate: AggregateTable) -> str:
 
 
 def create_aggregate(aggregate: AggregateTable) -> str:
-    """The statement that creates its table."""
+    """Return the statement that creates the table of an aggregate."""
     types = _types()
     measures = aggregate.measures if isinstance(aggregate, Aggregate) else ()
     columns = [
@@ -198,7 +198,7 @@ def create_aggregate(aggregate: AggregateTable) -> str:
         *(() if measures else (f"{aggregate.measure} date",)),
         f"constraint pk_{aggregate.table} primary key ({', '.join(aggregate.key)})",
     ]
-    # Rows are updated in their page.
+    # Free space in pages keeps updates within the page (HOT).
     return f"create table dwh.{aggregate.table} ({', '.join(columns)}) with (fillfactor = {70 if measures else 80})"
 
 

@@ -1,4 +1,4 @@
-"""What the texts of the web logs are described by: traffic rules and ua-parser, each part with its hash."""
+"""Definition of the web-log lookups: hashes of the traffic rules, and the version of ua-parser, that describe texts."""
 
 import tomllib
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from warehouse.errors import DeclarationError
 from warehouse.model.sql_text import hash_parts
 
 RULES_FILE: Final = Path(__file__).parents[1] / "weblogs" / "reader" / "traffic_rules.toml"
-# By lookup table, the parts of the traffic rules that its texts are described by.
+# By lookup table, the parts of the traffic rules that describe its texts.
 _RULES: Final = {
     "dwh.dim_request": ("product_parameters", "actions"),
     "dwh.dim_referer": ("hosts", "sites", "aliases"),
@@ -18,7 +18,7 @@ _RULES: Final = {
 
 
 def define_lookups(rules_file: Path | None = None) -> Mapping[str, Mapping[str, str]]:
-    """By lookup table, what its texts are described by.
+    """Return the definition of each lookup table: the hash or version of what describes its texts.
 
     Raises:
         DeclarationError: the traffic rules cannot be read.
@@ -35,6 +35,6 @@ def define_lookups(rules_file: Path | None = None) -> Mapping[str, Mapping[str, 
             table: {"traffic_rules.toml": hash_parts([(name, rules.get(name)) for name in names])}
             for table, names in _RULES.items()
         },
-        # Its rules come with its own versions.
+        # This package has ua-parser's rules, under its own version.
         "dwh.dim_user_agent": {"ua-parser": version("ua-parser-builtins")},
     }
