@@ -1,4 +1,4 @@
--- dim_date: what the calendar says of one day.
+-- dim_date: the calendar's attributes of one day.
 -- inputs: named, a row with column day
 select
     to_char(named.day, 'YYYYMMDD')::integer as date_key,

@@ -1,4 +1,4 @@
--- one row per column of these tables and views, with its type and comment.
+-- one row per column of tables and views, with its type and comment.
 -- inputs: the catalog
 select
     namespace.nspname as schema_name,

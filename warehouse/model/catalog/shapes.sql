@@ -54,7 +54,7 @@ from relation
 inner join pg_constraint as constrained on relation.oid = constrained.conrelid
 where
     constrained.contype <> 'n'
-    -- Foreign keys that are not enforced follow from the declared references; servers before 18 have none.
+    -- Skip foreign keys that are not enforced: they follow from the declared references, and need PostgreSQL 18.
     and coalesce(to_jsonb(constrained) ->> 'conenforced', 'true') = 'true'
 union all
 select

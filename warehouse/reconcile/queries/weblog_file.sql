@@ -1,8 +1,8 @@
--- weblog_file: files of which a line is not there just once, in the fact or in quarantine.
+-- weblog_file: one row per file, and whether each of its lines is exactly once in the fact or in quarantine (is_whole).
 -- inputs: audit.file, dwh.fact_weblog, audit.quarantine
--- Lines that say how others are read (header_lines) are in neither.
--- Lines 1 to n have the sum n(n+1)/2 and the sum of squares n(n+1)(2n+1)/6: a line that is missing and another that is
--- there twice would have to agree in both.
+-- Header lines, which say how other lines are read, are in neither.
+-- Line numbers 1 to n have the sum n(n+1)/2 and the sum of squares n(n+1)(2n+1)/6: a missing line and a duplicated one
+-- would have to agree in both.
 with line as (
     select
         weblog.file_id,
@@ -45,7 +45,7 @@ found as (
     group by line.file_id
 ),
 
-told as (
+recorded as (
     select
         file.file_id,
         file.path,
@@ -72,22 +72,22 @@ told as (
 )
 
 select
-    coalesce(told.file_id, found.file_id) as file_id,
-    told.path,
-    coalesce(told.lines_duplicated, 0) as lines_duplicated,
-    coalesce(told.line_count, 0) as line_count,
-    coalesce(told.rows_loaded, 0) as rows_loaded,
-    coalesce(told.rows_quarantined, 0) as rows_quarantined,
+    coalesce(recorded.file_id, found.file_id) as file_id,
+    recorded.path,
+    coalesce(recorded.lines_duplicated, 0) as lines_duplicated,
+    coalesce(recorded.line_count, 0) as line_count,
+    coalesce(recorded.rows_loaded, 0) as rows_loaded,
+    coalesce(recorded.rows_quarantined, 0) as rows_quarantined,
     coalesce(found.rows_loaded, 0) as rows_loaded_found,
     coalesce(found.rows_quarantined, 0) as rows_quarantined_found,
-    coalesce(told.rows_loaded, 0) = coalesce(found.rows_loaded, 0)
-    and coalesce(told.rows_quarantined, 0) = coalesce(found.rows_quarantined, 0)
+    coalesce(recorded.rows_loaded, 0) = coalesce(found.rows_loaded, 0)
+    and coalesce(recorded.rows_quarantined, 0) = coalesce(found.rows_quarantined, 0)
     and (
-        -- Which of its lines retention has removed is not known.
-        coalesce(told.is_cut, false)
-        or coalesce(told.line_sum, 0) = coalesce(found.line_sum, 0)
-        and coalesce(told.square_sum, 0) = coalesce(found.square_sum, 0)
+        -- Line numbers that retention has removed are not known.
+        coalesce(recorded.is_cut, false)
+        or coalesce(recorded.line_sum, 0) = coalesce(found.line_sum, 0)
+        and coalesce(recorded.square_sum, 0) = coalesce(found.square_sum, 0)
     ) as is_whole
-from told
-full outer join found on told.file_id = found.file_id
+from recorded
+full outer join found on recorded.file_id = found.file_id
 order by file_id

@@ -1,4 +1,4 @@
--- weblog_keys: one row per request whose device or traffic source is not that of its texts.
+-- weblog_keys: one row per request whose device or traffic source differs from that of its texts in the lookups.
 -- inputs: dwh.fact_weblog, dwh.dim_request, dwh.dim_user_agent, dwh.dim_referer
 with derived as (
     select

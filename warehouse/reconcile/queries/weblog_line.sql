@@ -1,4 +1,4 @@
--- weblog_line: lines of a file that are missing, or there more often than once.
+-- weblog_line: one row per line of a file that is missing or duplicated.
 -- inputs: audit.file, dwh.fact_weblog, audit.quarantine; setting dwh.file_id
 with loaded as (
     select weblog.line_number::bigint as line_number

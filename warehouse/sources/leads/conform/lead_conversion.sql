@@ -1,8 +1,8 @@
 -- lead_conversion: one row per lead that changed, or whose customer or orders did.
 -- inputs: staging.leads_lead_conversion_changed_keys (keys), raw.leads_lead, dwh.dim_customer,
 --     dwh.fact_order_lead, dwh.fact_order_item
--- A lead is matched to the one present customer who has its e-mail, or else its name and country; where several have it,
--- to none. It converts by the first order that names it, as the source has it that takes precedence; or else by the first
+-- A lead is matched to the current customer with its e-mail, or else its name and country; to none if several match.
+-- It converts by the first order that names it (lines of the source that takes precedence), or else by the first order
 -- that the customer has placed since its creation. An order counts if any of its lines was not cancelled.
 with lead as (
     select
@@ -50,7 +50,7 @@ candidate as (
     where lead.name <> ''
 ),
 
--- Of each lead, how many customers are found by its surest method, and one of them.
+-- Per lead, the number of customers found by its most reliable method, and one of them.
 surest as (
     select distinct on (candidate.lead_id)
         candidate.lead_id,

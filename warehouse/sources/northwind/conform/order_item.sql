@@ -1,4 +1,4 @@
--- order_item: one row per order line that changed, or whose order did; a line is known by its product.
+-- order_item: one row per order line that changed, or whose order did; the product identifies a line of an order.
 -- inputs: staging.northwind_order_item_changed_keys (keys), raw.northwind_order_details, raw.northwind_orders,
 --         raw.northwind_customers, raw.northwind_products
 with changed_order as (
@@ -9,7 +9,7 @@ with changed_order as (
 order_total as (
     select
         line.order_id,
-        -- A line that is not finite waits by its own rule; those beside it have the total of the others.
+        -- Lines with an infinite or NaN amount are quarantined by their own rule, and are not part of the total.
         coalesce(sum(line.amount) filter (where abs(line.amount) < 'Infinity'), sum(line.amount)) as amount
     from (
         select

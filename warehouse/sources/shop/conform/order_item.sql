@@ -4,8 +4,8 @@
 with order_total as (
     select
         line.sales_order_id,
-        -- A line that is not finite waits by its own rule; those beside it have the total of the others.
-        -- Not a second sum, whose state for each order would not fit in memory: an order without a finite line waits.
+        -- Lines with an infinite or NaN amount are quarantined by their own rule, and are not part of the total. min()
+        -- is for orders without finite lines: a second sum() would need too much memory for its state per order.
         coalesce(sum(line.amount) filter (where abs(line.amount) < 'Infinity'), min(line.amount)) as amount
     from (
         select
