@@ -403,14 +403,15 @@ def test_reports_in_another_database_are_replaced_in_one_transaction(
                 write()
             assert content("top_sellers") == before
             connection.execute("drop view mine")
-            for kind, name in (
-                ("table", "top_sellers"),
-                ("view", "top_sellers"),
-                ("table", "top_sellers (new)"),
+            for kind, name, made in (
+                ("table", "top_sellers", "select 1"),
+                ("view", "top_sellers", "select 1"),
+                ("table", "top_sellers (new)", "select 1"),
+                ("domain", "top_sellers", "integer"),
             ):
                 connection.execute(
                     f"alter table if exists {SCHEMA}.top_sellers rename to kept; "
-                    f'create {kind} {SCHEMA}."{name}" as select 1'
+                    f'create {kind} {SCHEMA}."{name}" as {made}'
                 )
                 with pytest.raises(ReportsNotWritten, match=f"There is a {re.escape(name)} in"):
                     write()

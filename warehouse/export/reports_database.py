@@ -61,7 +61,7 @@ def export_reports(
         except psycopg.errors.DependentObjectsStillExist as error:
             raise ReportsNotWritten(
                 f"The tables in {place} cannot be replaced: {error.diag.message_detail}.",
-                hint="Move that view to a query of its own, or drop it. The reports there are those of before.",
+                hint="Drop it, or let it use a copy of that table. The reports there are those of before.",
             ) from None
         except psycopg.errors.InsufficientPrivilege as error:
             raise ReportsNotWritten(
@@ -100,8 +100,11 @@ def _own_tables(target: psycopg.Connection, place: str) -> list[str]:
     own = []
     for name, is_table, comment in target.execute(
         "select relname, relkind = 'r', coalesce(obj_description(oid, 'pg_class'), '') from pg_class "
-        "where relnamespace = %s::regnamespace",
-        [SCHEMA],
+        "where relnamespace = %(schema)s::regnamespace "
+        # A table is a type, too: beside an enum or a domain of its name there is none.
+        "union all select typname, false, '' from pg_type "
+        "where typnamespace = %(schema)s::regnamespace and typrelid = 0 and typcategory <> 'A'",
+        {"schema": SCHEMA},
     ):
         # Earlier releases did not add the mark to the comment.
         if is_table and (comment.endswith(MARK) or (comment and name in names)):
