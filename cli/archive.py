@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from cli.options import Json
 from cli.run import perform
 
 
@@ -15,7 +16,7 @@ def archive(
             help="Start a new archive: the next runs archive everything that the warehouse has.",
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a line.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Archive published batches that wait for it, merge small files of the Delta tables, and remove files that neither
     a table version of the last week nor a batch uses.

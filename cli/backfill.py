@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cli.options import Json
 from cli.run import perform
 
 DAY = ["%Y-%m-%d"]
@@ -24,7 +25,7 @@ def backfill(
         bool,
         typer.Option("--restart", help="Start over, even if a backfill of the same days was interrupted."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Load days of the past again, day by day and source by source, then refresh the marts; rows are replaced.
 

@@ -4,9 +4,11 @@ from typing import Annotated, Any
 
 import typer
 
+from cli.options import Json
+
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: Json = False,
     send_mail: Annotated[bool, typer.Option("--send-mail", help="Send a test mail to DWH_ALERT_TO.")] = False,
 ) -> None:
     """Check settings, databases, grants, contracts, source tables, GeoIP file, lake, mail, disk and Prefect.

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.options import Json
+
 if TYPE_CHECKING:
     from warehouse.explain.node import Node
     from warehouse.weblogs.explain import Explanation
@@ -23,7 +25,7 @@ def explain(
     source: Annotated[
         str | None, typer.Option(help="Only this source; default: all captured sources.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a tree.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show where a row came from: its dimension versions and why those, mirror rows, source rows, runs and rules.
 

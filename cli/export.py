@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from cli.options import Json
 from cli.run import perform
 
 
@@ -18,7 +19,7 @@ def export(
             "and the reports to DWH_EXPORT_URL if that is set.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write every dimension, fact and mart as Parquet and every report as CSV to `export` in the lake (DWH_LAKE).
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.log_options import Commands
+from cli.options import Commands, Json
 
 features = Commands(help="Export customer features, cluster customers by them.", no_args_is_help=True)
 
@@ -40,7 +40,7 @@ def clusters(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same clusters.")] = 42,
     picture: Annotated[Path | None, typer.Option(help="Draw them: an SVG or PNG file.")] = None,
     as_of: AsOf = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the clusters as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Cluster customers by their features with k-means; needs the extra `features` (scikit-learn).
 

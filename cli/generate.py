@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.log_options import Commands
+from cli.options import Commands, Json
 
 if TYPE_CHECKING:
     from warehouse.settings import Settings
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 generate = Commands(help="Generate data: a shop, web logs, files of feeds.", no_args_is_help=True)
 
 Seed = Annotated[int, typer.Option(min=0, help="The same seed generates the same data.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")]
 Until = Annotated[
     datetime | None,
     typer.Option(formats=["%Y-%m-%d"], help="Last day of the data (UTC); default: yesterday."),

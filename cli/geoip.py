@@ -4,11 +4,9 @@ from typing import Annotated, cast
 
 import typer
 
-from cli.log_options import Commands
+from cli.options import Commands, Json
 
 geoip = Commands(help="The GeoIP database, which maps addresses to countries.", no_args_is_help=True)
-
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @geoip.command()

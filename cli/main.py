@@ -25,9 +25,9 @@ from cli.features import features
 from cli.generate import generate
 from cli.geoip import geoip
 from cli.live import live
-from cli.log_options import DEBUG, Commands, Debug, Format, set_log_options
 from cli.maintenance import migrate, report
 from cli.operations import deploy, metrics, watchdog, worker
+from cli.options import DEBUG, Commands, Debug, Format, set_log_options
 from cli.quarantine import quarantine
 from cli.rebuild import rebuild
 from cli.reconcile import reconcile

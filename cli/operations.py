@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.options import Json
+
 if TYPE_CHECKING:
     from flows.deploy import Deployed
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
 def deploy(

@@ -17,7 +17,7 @@ from uuid import UUID
 from rich.console import Console
 from rich.markup import escape
 
-from cli.log_options import LOG_FORMAT
+from cli.options import LOG_FORMAT
 from warehouse.errors import visible
 
 Rows = Sequence[Mapping[str, Any]]

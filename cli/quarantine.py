@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.log_options import Commands
+from cli.options import Commands, Json
 
 if TYPE_CHECKING:
     import psycopg
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Ids = Annotated[
     list[int] | None,
     typer.Argument(metavar="[ID]...", min=1, max=2**63 - 1, help="See `dwh quarantine list`."),

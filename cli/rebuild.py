@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from cli.options import Json
 from cli.reconcile import show_verdicts
 from cli.run import perform, show
 
@@ -24,7 +25,7 @@ def rebuild(
             "tables stay.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print verdicts and differences as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Rebuild tables from archive and landing files: compared with the live ones, put in place in one transaction.
 

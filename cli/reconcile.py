@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.options import Json
 from cli.run import perform
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ def reconcile(
         list[str] | None,
         typer.Option(help="Source to compare, or weblogs; repeatable. Default: every source, and weblogs."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print verdicts and differences as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare sources, mirrors, star, web logs and stored marts, row by row; show and repair differences.
 

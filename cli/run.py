@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 from typer.core import TyperGroup
 
-from cli.log_options import Commands
+from cli.options import Commands, Json
 from warehouse.errors import counted
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ run = Commands(
 
 UNREAD_FILES = 3
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 FullRefresh = Annotated[
     bool,
     typer.Option("--full-refresh", help="Read every row again."),

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.log_options import Commands
+from cli.options import Commands, Json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from warehouse.settings import Settings
 
 source = Commands(help="Declare sources: see docs/sources.md.", no_args_is_help=True)
-
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @source.callback()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.options import Json
+
 if TYPE_CHECKING:
     from stack.local import LocalStack
     from warehouse.settings import Settings
@@ -23,7 +25,7 @@ def up(
     live: Annotated[
         bool, typer.Option("--live", help="Start `dwh live`, which follows the sources, in the background.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Start the local stack: embedded PostgreSQL, Prefect server and, with --worker, a worker.
 

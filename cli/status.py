@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.options import Json
 from warehouse.errors import counted
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def status(
     days: Annotated[
         bool, typer.Option("--days", help="Show instead which days of each source are loaded.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show the local stack, the last runs, the freshness of each table, what is stale by its declaration, the
     quarantine, files that are not read, and the last verification.

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from cli.options import Json
+
 
 def undo(
     run_id: Annotated[
@@ -13,7 +15,7 @@ def undo(
         bool,
         typer.Option("--cascade", help="Undo later runs that were built on it as well, newest first."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Undo what a run published: star, mirrors, quarantine, watermarks and files are as before that run.
 

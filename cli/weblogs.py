@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli.log_options import Commands
+from cli.options import Commands, Json
 
 weblogs = Commands(help="Log files of web servers: their formats.", no_args_is_help=True)
 
@@ -16,7 +16,7 @@ def inspect(
     ],
     lines: Annotated[int, typer.Option("--lines", min=1, help="How many of its first lines to try.")] = 1000,
     write: Annotated[bool, typer.Option("--write", help="Add the declaration to weblogs.toml.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show in which format a log file is: ten of its lines as they would be loaded, and the declaration.
 

@@ -7,12 +7,12 @@ from functools import partial
 
 from flows.databases import with_urls
 from flows.engine import flow, log, prefect_run
-from flows.ingest_source import flow_name, flow_of, lock_name
+from flows.ingest_source import flow_name, flow_of
 from flows.ingest_weblogs import ingest_weblogs
 from flows.refresh_marts import refresh_marts
 from flows.result import FlowResult
 from flows.run_locked import run_locked
-from warehouse.db.locks import is_held
+from warehouse.db.locks import is_held, source_lock
 from warehouse.errors import StepsFailed, WrongParameters
 from warehouse.feeds.landing import follows_star, landed_feeds
 from warehouse.runs.audit import Run
@@ -95,7 +95,7 @@ def daily_warehouse(
 
 def _locked_last(run: Run, names: Sequence[str], sources: Sequence[str]) -> list[str]:
     """Order the steps: sources that another run has locked come last, so that waiting for it delays no other step."""
-    locked = {flow_name(source) for source in sources if is_held(run.connection, lock_name(source))}
+    locked = {flow_name(source) for source in sources if is_held(run.connection, source_lock(source))}
     return sorted(names, key=lambda name: (name == MARTS, name in locked))
 
 

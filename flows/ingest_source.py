@@ -11,6 +11,7 @@ from flows.run_locked import run_locked
 from warehouse.archive import upkeep
 from warehouse.archive.captured import BatchFiles, batch_files
 from warehouse.archive.place import Archive
+from warehouse.db.locks import source_lock
 from warehouse.errors import counted
 from warehouse.extract import stage, verification
 from warehouse.extract.catalog import read_key_types
@@ -39,11 +40,6 @@ NAME = "ingest-source"
 def flow_name(source: str) -> str:
     """Name of the flow's runs and deployment of `source`."""
     return f"ingest-{source}"
-
-
-def lock_name(source: str) -> str:
-    """Name of the lock that a run of `source` holds."""
-    return f"source {source}"
 
 
 def flow_of(source: str) -> Callable[..., FlowResult]:
@@ -121,7 +117,7 @@ def ingest_source(
         settings.warehouse,
         name,
         ingest,
-        lock=lock_name(source),
+        lock=source_lock(source),
         parameters={
             "source": source,
             "full_refresh": full_refresh,

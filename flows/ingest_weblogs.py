@@ -7,6 +7,7 @@ from flows.engine import flow, log, task
 from flows.result import FlowResult
 from flows.run_locked import run_locked
 from warehouse import weblogs
+from warehouse.db.locks import source_lock
 from warehouse.errors import counted
 from warehouse.files import lake
 from warehouse.history import change_log
@@ -14,6 +15,7 @@ from warehouse.rebuild.damage import WEBLOG_TABLES, are_weblogs_damaged
 from warehouse.runs.audit import Load, Run, ensure_alive
 from warehouse.settings import Settings
 from warehouse.weblogs import WeblogDryRun, WeblogLoad
+from warehouse.weblogs.files.checkpoints import FEED
 from warehouse.weblogs.reader import native
 from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 
@@ -61,7 +63,7 @@ def ingest_weblogs(reconform: bool = False, dry_run: bool = False) -> FlowResult
         loads = (*loaded.rederived, load)
         return FlowResult(NAME, run.run_id, loads, loaded.checks, unread_files=loaded.unread)
 
-    return run_locked(settings.warehouse, NAME, ingest, lock="feed weblogs", shared=True, dry_run=dry_run)
+    return run_locked(settings.warehouse, NAME, ingest, lock=source_lock(FEED), shared=True, dry_run=dry_run)
 
 
 @task

@@ -8,7 +8,7 @@ from flows.engine import log
 from flows.run_locked import run_locked
 from warehouse.archive.changed_rows import archive_changed_rows
 from warehouse.db.connections import connect
-from warehouse.db.locks import transaction_lock
+from warehouse.db.locks import source_lock, transaction_lock
 from warehouse.db.schema_version import ensure_migrated
 from warehouse.errors import WrongParameters
 from warehouse.feeds.json_parse import parse
@@ -127,7 +127,7 @@ def _replay(
         settings.warehouse,
         REPLAY,
         work,
-        lock="feed weblogs" if source == FEED else f"source {source}",
+        lock=source_lock(source),
         shared=source == FEED,
         parameters={"source": source, "replays_runs": list(of_runs)},
         dry_run=dry_run,
@@ -160,7 +160,7 @@ def discard_entries(selection: Selection, reason: str) -> int:
             settings.warehouse,
             DISCARD,
             work,
-            lock="feed weblogs" if source == FEED else f"source {source}",
+            lock=source_lock(source),
             parameters={"source": source, "reason": reason},
         )
     return count

@@ -154,3 +154,8 @@ def _holder(connection: psycopg.Connection, name: str) -> str | None:
     # The server hides it from a session that acts as a role, of whichever login the other one is.
     connected = f", connected since {since:%Y-%m-%d %H:%M:%S} UTC" if since else ""
     return f"{holder} (server process {pid}{connected})"
+
+
+def source_lock(source: str) -> str:
+    """Name of the lock that a run of a source holds while it loads; runs of the web logs share theirs."""
+    return f"{'feed' if source == 'weblogs' else 'source'} {source}"

@@ -16,7 +16,7 @@ from warehouse.archive import upkeep
 from warehouse.db import staying_session
 from warehouse.db.connection_errors import explain_refusals, is_transient
 from warehouse.db.connections import connect, without_password
-from warehouse.db.locks import is_held, session_lock
+from warehouse.db.locks import is_held, session_lock, source_lock
 from warehouse.db.schema_version import compare_revision, ensure_migrated, revision_of
 from warehouse.errors import (
     AlreadyRecorded,
@@ -246,7 +246,7 @@ class SourceLoop:
         try:
             with session_lock(
                 run.connection,
-                f"source {self.source.name}",
+                source_lock(self.source.name),
                 wait_seconds=LOCK_SECONDS,
                 waiting=self._log,
             ):

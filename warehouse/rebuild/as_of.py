@@ -1,4 +1,4 @@
-"""Build tables as of a past run, from archive and landing files, in a separate schema (`dwh rebuild --as-of`)."""
+"""Build tables as of a past run from archive and landing files, in a separate schema (`dwh rebuild --all --as-of RUN`)."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
@@ -11,7 +11,7 @@ from warehouse.archive.flush import flush
 from warehouse.archive.pending import warehouse_id
 from warehouse.archive.place import Archive, table_path
 from warehouse.db.identifiers import listed
-from warehouse.db.locks import session_lock
+from warehouse.db.locks import session_lock, source_lock
 from warehouse.errors import AccessRefused, SchemaObjectInUse, counted
 from warehouse.rebuild.archived_rows import ArchivedRows, AsOf, read_nothing, read_rows
 from warehouse.rebuild.captured_table import manifest_of
@@ -60,7 +60,7 @@ def rebuild_as_of(
         for feed in feeds:
             if tables is None or {f"raw.{table.mirror}" for table in feed.tables} & {*tables}:
                 locks.enter_context(
-                    session_lock(run.connection, f"source {feed.name}", wait_seconds=wait_seconds)
+                    session_lock(run.connection, source_lock(feed.name), wait_seconds=wait_seconds)
                 )
         flush(run.warehouse_url, archive, progress=progress)
         with run.connect() as writer:

@@ -21,7 +21,7 @@ from psycopg import sql
 from warehouse.archive.flush import flush
 from warehouse.archive.pending import warehouse_id
 from warehouse.archive.place import Archive, table_path
-from warehouse.db.locks import session_lock
+from warehouse.db.locks import session_lock, source_lock
 from warehouse.db.roles import OWNER, apply_grants
 from warehouse.db.schema_objects import SchemaObjects
 from warehouse.errors import AccessRefused, RunLost, WarehouseError
@@ -109,7 +109,7 @@ def rebuild(
     with ExitStack() as locks:
         for source in sources:
             locks.enter_context(
-                session_lock(run.connection, f"source {source.name}", wait_seconds=wait_seconds)
+                session_lock(run.connection, source_lock(source.name), wait_seconds=wait_seconds)
             )
         # Published batches that are not in the archive yet are part of the state to rebuild.
         flush(run.warehouse_url, archive, progress=progress)

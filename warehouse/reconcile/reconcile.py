@@ -6,7 +6,7 @@ import psycopg
 
 from warehouse.archive.changed_rows import archive_changed_rows
 from warehouse.archive.mirrors import MirrorChanges
-from warehouse.db.locks import session_lock
+from warehouse.db.locks import session_lock, source_lock
 from warehouse.errors import DifferencesFound, counted
 from warehouse.extract.range_store import mark_table_verified, mark_verified
 from warehouse.extract.snapshot import Snapshot, snapshot_of
@@ -47,7 +47,7 @@ def reconcile_source(
         SourceError, SchemaDrift, DeclarationError: source and warehouse cannot be compared.
     """
     with (
-        session_lock(run.connection, f"source {source.name}", wait_seconds=wait_seconds),
+        session_lock(run.connection, source_lock(source.name), wait_seconds=wait_seconds),
         snapshot_of(
             source.name, source_url, source.tables, lock_wait_seconds=lock_wait_seconds, progress=progress
         ) as (reader, snapshot),
@@ -87,7 +87,7 @@ def reconcile_feed(
         LockHeld: the feed is being loaded, and is still after `wait_seconds`.
     """
     with (
-        session_lock(run.connection, f"source {source.name}", wait_seconds=wait_seconds),
+        session_lock(run.connection, source_lock(source.name), wait_seconds=wait_seconds),
         run.connect() as writer,
     ):
         begin_publishing(writer, run.run_id, planner=PLANNER_FOR_WHOLE_TABLES)

@@ -12,7 +12,7 @@ from psycopg.rows import class_row
 
 from warehouse.archive.changed_rows import archive_changed_rows, note_rows_of
 from warehouse.archive.mirrors import MirrorChanges
-from warehouse.db.locks import session_lock, transaction_lock
+from warehouse.db.locks import session_lock, source_lock, transaction_lock
 from warehouse.errors import UndoBlocked, UndoRefused, counted
 from warehouse.extract.range_store import forget_ranges_since
 from warehouse.history.change_log import STAR_LOCK
@@ -72,8 +72,9 @@ def lock_of(connection: psycopg.Connection, run_id: int) -> str:
     Raises:
         UndoRefused: there is nothing to undo; says why.
     """
-    publication = _publication(connection, run_id)
-    return f"{'feed' if publication.is_feed else 'source'} {publication.source}"
+    source = _publication(connection, run_id).source
+    assert source is not None
+    return source_lock(source)
 
 
 def undo(run: Run, run_id: int, *, cascade: bool = False, progress: Progress = lambda _: None) -> Undone:

@@ -1,4 +1,4 @@
-"""--debug and --log-format, which every command accepts: people add them at the end of the command that failed."""
+"""Options that many commands have: --json; --debug and --log-format, which people add at the end of what failed."""
 
 import inspect
 import logging
@@ -27,6 +27,9 @@ Format = Annotated[
         "--log-format", envvar=LOG_FORMAT, help="Format of log lines on stderr.", show_default="text"
     ),
 ]
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 class Commands(typer.Typer):
