@@ -1,4 +1,4 @@
-"""Build tables as of a past run from archive and landing files, in a separate schema (`dwh rebuild --all --as-of RUN`)."""
+"""Build tables as of a run from archive and landing files, in their own schema (`dwh rebuild --all --as-of RUN`)."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
