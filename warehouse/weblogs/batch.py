@@ -1,4 +1,4 @@
-"""What a load has read since its last commit, and the contract that it must fulfil to be published."""
+"""A batch of a load, which is what it has read since its last commit; and the check of its data contract."""
 
 import time
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from warehouse.weblogs.storage.aggregates import Aggregates
 
 @dataclass
 class Batch:
-    """The files of a batch, each as far as the batch has read it, and what its rows add to the aggregates."""
+    """The files of a batch with their progress, and the counts that its rows add to the aggregates."""
 
     files: list[FileProgress] = field(default_factory=list)
     aggregates: Aggregates = field(default_factory=Aggregates)
@@ -29,7 +29,7 @@ class Batch:
 
 
 def verify(connection: psycopg.Connection, run: Run, batch: Batch) -> list[CheckResult]:
-    """Verify the counts of the batch's files by the contract `weblog`, and record the results, also of a stopped run.
+    """Check the counts of the batch's files by the contract `weblog`; the results are recorded even if the run stops.
 
     Raises:
         QualityGateStopped: a check at level fail failed.

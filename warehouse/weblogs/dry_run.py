@@ -63,7 +63,7 @@ def dry_run_load(
 ) -> WeblogDryRun:
     """Find out what a load would do now; `run` must be a dry run.
 
-    It keeps nobody waiting while it reads. Only its last step takes turns, for a moment, with the publishes of loaders.
+    It does not block loaders while it reads. Only its last step excludes, for a moment, that loaders publish.
 
     Raises:
         GeoIpError: there are lines to load, and no GeoIP database.
@@ -107,18 +107,18 @@ def dry_run_load(
             transaction_lock(connection, PUBLISHED)
             # From here on loaders may read again; to publish, they wait until this is rolled back.
             held.enter_context(session_lock(reader, FEED, shared=True))
-        loads, found = sink.publish_all(loaded)
+        loads, load_examples = sink.publish_all(loaded)
         connection.rollback()
-    return WeblogDryRun(loaded, (*rederived, *loads), (*rederived_examples, *found))
+    return WeblogDryRun(loaded, (*rederived, *loads), (*rederived_examples, *load_examples))
 
 
 def _rederive(run: Run) -> tuple[tuple[Load, ...], tuple[Example, ...]]:
-    """What would be derived again of texts that are loaded; rolled back at once, since loaders wait meanwhile."""
+    """Find out which stored texts would be derived again; rolls back at once, since loaders wait for its locks."""
     assert run.dry_run_connection is not None
     loads = dry_run_rederive(run)
-    found = examples(run, [load for load in loads if load.table_name.startswith("dwh.dim_")])
+    dimension_examples = examples(run, [load for load in loads if load.table_name.startswith("dwh.dim_")])
     run.dry_run_connection.rollback()
-    return loads, found
+    return loads, dimension_examples
 
 
 class DryRunSink:
@@ -147,7 +147,7 @@ class DryRunSink:
         self._examples: list[dry_run_diff.Row] = []
 
     def begin(self, task: FileTask) -> FileProgress:
-        """Where to read on; a new file gets a negative id."""
+        """Return where to read on; a new file gets a negative id."""
         if former := progress_under_former_id(task):
             self._reopen(former)
         file_id = existing_file_id(task)
@@ -156,13 +156,13 @@ class DryRunSink:
         return file
 
     def set_aside(self, task: FileTask, unread: UnreadFile) -> None:
-        """Nothing: it is part of the result."""
+        """Record nothing: the result of the dry run lists the file."""
 
     def record_unread(self, unread: Sequence[UnreadFile], known: Sequence[Checkpoint]) -> None:
-        """Nothing: it is part of the result."""
+        """Record nothing: the result of the dry run lists the files."""
 
     def ensure_partitions(self, countries: Sequence[str]) -> None:
-        """Note the countries."""
+        """Remember the countries, for `publish_all`."""
         self._codes += countries
 
     def send(self, rows: list[CountryRows]) -> None:
@@ -186,10 +186,10 @@ class DryRunSink:
             return verify(connection, self._run, batch)
 
     def maintain(self) -> None:
-        """Nothing: partitions are not part of the result."""
+        """Do nothing: a dry run does not show maintenance of partitions."""
 
     def publish_all(self, loaded: WeblogLoad) -> tuple[tuple[Load, ...], tuple[Example, ...]]:
-        """Publish everything in the transaction of the dry run; returns what has changed by it, table by table."""
+        """Publish everything in the transaction of the dry run; returns the changes and examples of each table."""
         connection, run_id = self._connection, self._run.run_id
         paths = {file.file_id: file.path for file in loaded.files}
         former_paths = {file.file_id: file.file.path for file in self._reopened}
@@ -238,7 +238,7 @@ class DryRunSink:
             self._claims.record(checkpoint_of(file))
 
 
-# Of files, loads and each dictionary: its last change and the run that made it.
+# For audit.file, audit.load and each dictionary: the table, its last change, and the run that made it.
 _Writers = set[tuple[str, str, int]]
 
 

@@ -1,4 +1,4 @@
-"""What a load of web logs would change, table by table: rows before and after a publish that is rolled back."""
+"""Changes that a load of web logs would make: compares tables before and after a publish that is rolled back."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,12 +16,12 @@ from warehouse.weblogs.storage.aggregate_tables import add_staged, clear_staged
 from warehouse.weblogs.storage.lookups import TABLES
 
 Row = dict[str, Any]
-# Of one table: counts and examples.
+# Counts and examples of the changes to one table.
 Changes = tuple[Load, list[Example]]
 
 # Examples show the path of a file instead of its id.
 _HIDDEN = ("run_id", "text_hash", "file_id")
-# A dictionary as the dry run sees it: the warehouse's texts, and new ones in a temporary table beside it.
+# A temporary view in place of a dictionary: the warehouse's texts, and new ones, which go to a temporary table.
 _DICTIONARY = """
     create temp table {table}_entered (like dwh.{table} including all);
     create temp view {table} as select * from dwh.{table} union all select * from pg_temp.{table}_entered;
@@ -56,18 +56,18 @@ def prepare(connection: psycopg.Connection, reader: psycopg.Connection) -> None:
 
 
 def some(connection: psycopg.Connection, table: sql.Identifier, most: int = EXAMPLES) -> list[Row]:
-    """A few rows of a table."""
-    found = connection.execute(
+    """Read a few rows of a table."""
+    rows = connection.execute(
         sql.SQL("select row_to_json(row) from {} as row limit {}").format(table, sql.Literal(most))
     )
-    return [row for (row,) in found]
+    return [row for (row,) in rows]
 
 
 def remember(connection: psycopg.Connection, lines: Iterable[tuple[int, int]]) -> list[Row]:
-    """Remember the aggregates' rows that a load would change, before anything is published.
+    """Copy the rows of the aggregates that a load would change to temporary tables, before anything is published.
 
-    They are those that its batches count for, and those of loaded `lines` (file_id, line_number) that would be deleted
-    and read again. Returns the fact rows of these lines.
+    These are the rows to which its batches add, and those of loaded `lines` (file_id, line_number) that would be
+    deleted and read again. Returns the fact rows of these lines.
     """
     connection.execute(
         """
@@ -94,7 +94,7 @@ def remember(connection: psycopg.Connection, lines: Iterable[tuple[int, int]]) -
     for table in weblog_aggregates.TABLES:
         touched = ["select {key} from {batches}", "select {key} from pg_temp.reread_line"]
         if reread and table.measure != LAST_SEEN:
-            # Rows that count nothing, which a killed retention may have left, are deleted with the first line.
+            # Deleting lines also deletes all rows that count 0, which a killed retention may have left.
             touched.append("select {key} from {aggregate} where {measure} = 0")
         _do(
             connection,
@@ -126,22 +126,22 @@ def changed(connection: psycopg.Connection) -> list[Changes]:
 
 
 def new_texts(reader: psycopg.Connection, table: str) -> Changes:
-    """Texts that a dictionary does not have yet."""
-    found = sql.Identifier("pg_temp", f"{table}_entered")
-    (count,) = reader.execute(sql.SQL("select count(*) from {}").format(found)).fetchone() or (0,)
-    return _new(table, count, some(reader, found))
+    """Count the texts that a dictionary does not have yet, with examples."""
+    entered = sql.Identifier("pg_temp", f"{table}_entered")
+    (count,) = reader.execute(sql.SQL("select count(*) from {}").format(entered)).fetchone() or (0,)
+    return _new(table, count, some(reader, entered))
 
 
 def new_countries(connection: psycopg.Connection, run_id: int) -> Changes:
-    """Countries that dwh.dim_country does not have yet."""
-    found = connection.execute(
+    """Count the countries that dwh.dim_country does not have yet, with examples."""
+    rows = connection.execute(
         "select row_to_json(row) from dwh.dim_country as row where run_id = %s", [run_id]
     ).fetchall()
-    return _new("dim_country", len(found), [row for (row,) in found[:EXAMPLES]])
+    return _new("dim_country", len(rows), [row for (row,) in rows[:EXAMPLES]])
 
 
 def requests(operation: str, rows: Iterable[Row], paths: Mapping[int, str]) -> list[Example]:
-    """Rows of the fact as examples, identified by file and line."""
+    """Make examples of rows of the fact, identified by file and line."""
     side = "before" if operation == "delete" else "after"
     return [
         Example(
@@ -191,7 +191,7 @@ def _example(table: str, operation: str, key: list[str], before: Row | None, aft
     old, new = _display(before or {}), _display(after or {})
     changes = None
     if operation == "update":
-        # Empty where only the run differs: a line that was read again counts as before.
+        # Empty if only run_id differs, since a line that was read again counts the same.
         changes = ", ".join(
             f"{name}: {old.get(name)} → {new[name]}" for name in new if new[name] != old.get(name)
         )

@@ -1,4 +1,4 @@
-"""Explains a line of the web log: its raw text in its file, its row or rejection, its run, and why its country."""
+"""Explain a web-log line: its raw text, its row or quarantine entry, its run, and how its country was determined."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -23,7 +23,7 @@ from warehouse.weblogs.reader import fallback
 from warehouse.weblogs.reader.addresses import AddressReader
 from warehouse.weblogs.reader.buffers import PADDING
 
-# Of longer lines only the beginning is shown.
+# Longer lines are cut to this length.
 _SHOWN_BYTES = 1 << 16
 _READ = 1 << 20
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
@@ -176,7 +176,7 @@ def _quarantine(connection: psycopg.Connection, file_id: int, line: int) -> Row:
 
 
 def _part(connection: psycopg.Connection, file: Row, line: int) -> tuple[int, int]:
-    """First line and byte of the part of the file that has the line."""
+    """Return first line and byte offset of the part of the file that contains the line."""
     part = _one(
         connection,
         """
@@ -197,18 +197,21 @@ def _one(connection: psycopg.Connection, query: str, *values: object) -> Row:
 def _raw_line(
     settings: Settings, file: Row, part: tuple[int, int], line: int, parser: BlockParser
 ) -> tuple[int | None, bytes | None, Location | None, str | None]:
-    """Byte offset (decompressed), raw line and location of the file; or why there is none. The parser can read it."""
+    """Find a line in its file, and prepare the parser for it.
+
+    Returns its byte offset (decompressed), the raw line and the file's location; and the reason if it is not found.
+    """
     with located(settings, file["path"]) as location:
         try:
             if not _has_beginning(location, file):
-                # Rotated or compressed since: found by its first bytes.
+                # The file was rotated or compressed since: look for one with the same first bytes.
                 others = (other.location for other in discover(settings).files)
-                found = next((other for other in others if _has_beginning(other, file)), None)
-                if found is None:
+                rotated = next((other for other in others if _has_beginning(other, file)), None)
+                if rotated is None:
                     gone = f"{location} {'begins otherwise now' if location.exists() else 'is gone'}"
                     fault = f"{gone}: the file that the line was read from is not in the lake."
                     return None, None, None, fault
-                location = found
+                location = rotated
             first, offset = part
             if offset == 0:
                 with ContentReader(location) as content:
@@ -234,7 +237,7 @@ def _has_beginning(location: Location, file: Row) -> bool:
 
 
 def _nth_line(content: ContentReader, number: int) -> tuple[int, bytes] | None:
-    """Number of bytes before the line, and the line without its end (of a long one, its beginning)."""
+    """Return the number of bytes before the line, and the line without its end, cut to _SHOWN_BYTES."""
     before, raw, inside = 0, b"", False
     while piece := content.read(_READ):
         start = 0
@@ -253,7 +256,7 @@ def _nth_line(content: ContentReader, number: int) -> tuple[int, bytes] | None:
 
 
 def _contradiction(raw: bytes, row: Row, quarantine: Row, parser: BlockParser) -> str | None:
-    """Why the line cannot be the one that was loaded."""
+    """Return why the line cannot be the one that was loaded; None if it can be."""
     changed = "The file has changed since: this line is not the one that was loaded."
     if row:
         if len(raw) >= _SHOWN_BYTES:
@@ -272,7 +275,7 @@ def _contradiction(raw: bytes, row: Row, quarantine: Row, parser: BlockParser) -
 
 
 def _values(raw: bytes, parser: BlockParser) -> tuple[int, int, int, str] | None:
-    """Seconds since 1970, status, size and visitor of a line; None where it cannot be parsed."""
+    """Parse seconds since 1970, status, size and visitor of a line; None if it cannot be parsed."""
     buffer = np.frombuffer(raw + b"\n" + bytes(PADDING), np.uint8)
     parsed = parser.parse(buffer, len(raw) + 1, AddressReader())
     if not len(parsed.columns.line):
@@ -283,7 +286,7 @@ def _values(raw: bytes, parser: BlockParser) -> tuple[int, int, int, str] | None
 
 
 def _explain_country(connection: psycopg.Connection, settings: Settings, row: Row) -> str:
-    """Country of the address's network in today's database, and in the one that it was loaded with."""
+    """Explain the country of the address by today's GeoIP database, and by the one that it was loaded with."""
     loaded = _one(
         connection,
         """

@@ -43,9 +43,9 @@ from warehouse.weblogs.sink import Sink, TableSink
 from warehouse.weblogs.storage.lookups import Lookups
 from warehouse.weblogs.storage.rows import RowBuffer, Shape, group_by_country, microseconds
 
-# Read for one commit: large enough that counts are added up rarely, small enough that a killed load loses little.
+# Bytes read per commit: large enough that aggregates are updated rarely, small enough that a killed load loses little.
 BATCH_BYTES = 4 << 30
-# With so many rows in memory, those of the largest countries are sent; of the others so many may stay.
+# At _SEND_ROWS rows in memory, those of the largest countries are sent, until at most _KEEP_ROWS are left.
 _SEND_ROWS, _KEEP_ROWS = 1_000_000, 350_000
 _INITIAL_ROWS = 1 << 16
 _PAUSE_SECONDS = 0.5
@@ -65,17 +65,17 @@ def load(
 ) -> WeblogLoad:
     """Load new lines of the landing folder into dwh.fact_weblog, batch by batch, each in one transaction.
 
-    Files that other loaders work on are left to them. If such a loader dies within `wait_seconds` after everything else
-    is done, its files are loaded here.
+    Files that other loaders work on are skipped. If such a loader dies within `wait_seconds` after everything else is
+    done, this one loads its files.
 
     `restart` names paths below the landing folder: only these are loaded, from their beginning. The transaction that
     publishes them deletes what was loaded of them before, and of other content that these paths had on the same days.
 
-    Where traffic rules or ua-parser have changed, texts that are loaded are described again before; with `reconform`
-    also if they are more than DWH_RECONFORM_ROWS.
+    If traffic rules or ua-parser have changed, the attributes of stored texts are derived again first; with `reconform`
+    even if there are more than DWH_RECONFORM_ROWS texts.
 
     Raises:
-        ReconformLimitExceeded: they are more, and nothing was read.
+        ReconformLimitExceeded: there are more of these texts; nothing was read.
         DeclarationError: the formats of the logs cannot be read as declared.
         GeoIpError: there are lines to load, and no GeoIP database.
         LockHeld: retention or re-classification, which keep all loads out, does not end within `wait_seconds`.
@@ -99,7 +99,7 @@ def load(
         with TableSink(
             run, connection, reader, countries, monthly_bytes=monthly_bytes, is_restart=restart is not None
         ) as sink:
-            # Before the folder is listed: files and lines that come later may be left to the next load.
+            # Read before the folder is listed, since later files and lines may have to wait for the next load.
             complete_at = read_clock(reader)
             claims = landing.claims(reader, settings, formats, restart)
             lookups = Lookups(reader, run.run_id, rules)
@@ -119,7 +119,7 @@ def load(
             if restart is None and not loaded.claimed_by_others:
                 record_complete(reader, run.run_id, FEED, complete_at)
     if run.is_archived and loaded.files:
-        # Without the lock of the feed: whoever publishes may wait for that.
+        # After the lock of the feed is released: other runs may wait for it.
         with connect(run.warehouse_url, autocommit=True, application_name=f"dwh {run.flow}: trail") as writer:
             archive_trail(writer, run.run_id)
     return replace(loaded, rederived=rederived)
@@ -158,7 +158,7 @@ class Loader:
         self._checks: list[CheckResult] = []
 
     def load(self, wait_seconds: float) -> WeblogLoad:
-        """Load all pending files; those of other loaders are waited for as long as that."""
+        """Load all pending files, then wait up to `wait_seconds` for files of other loaders."""
         started = time.perf_counter()
         idle_since: float | None = None
         while idle_since is None or time.perf_counter() - idle_since < wait_seconds:
@@ -264,7 +264,7 @@ class Loader:
             self._send(keep=_KEEP_ROWS)
 
     def _countries_of(self, addresses: Addresses) -> Countries:
-        """Country of each address; of host names none is known."""
+        """Look up the country of each address; that of a host name is unknown."""
         country = self._countries.of_v4(addresses.v4)
         if not addresses.is_v4.all():
             v6, hosts = addresses.is_v6, addresses.is_host
@@ -273,7 +273,7 @@ class Loader:
         return country
 
     def _shapes(self, parsed: Parsed) -> Iterator[tuple[Shape, slice | Places, dict[str, Values]]]:
-        """The lines by what they have: the shape of their rows, which lines, and the values that not all lines have."""
+        """Group lines by the columns that they have; yields the shape of their rows, the lines, and these columns."""
         addresses, extras = parsed.addresses, parsed.extras
         if extras is None and addresses.is_v4.all():
             yield Shape(4), slice(None), {"v4": addresses.v4}
@@ -296,7 +296,7 @@ class Loader:
             yield Shape(version, names), chosen, own
 
     def _optional(self, parsed: Parsed) -> dict[str, tuple[Mask, Values]]:
-        """Optional columns of the lines: which lines have a value, and the values."""
+        """Return the optional columns of the lines: which lines have a value, and the values."""
         columns, addresses, extras, texts = parsed.columns, parsed.addresses, parsed.extras, self._lookups
         optional: dict[str, tuple[Mask, Values]] = {}
         is_host = addresses.is_host
@@ -316,7 +316,7 @@ class Loader:
         return optional
 
     def _ensure_partitions(self, country: Countries) -> None:
-        """Announce countries that come for the first time, before any of their rows is sent."""
+        """Have partitions created for countries that come for the first time, before any of their rows is sent."""
         distinct = np.unique(country)
         new = distinct[~self._seen[distinct]]
         if len(new):
@@ -344,9 +344,9 @@ class Loader:
 
 @dataclass(frozen=True)
 class _ReadBlock:
-    """A block as it was read: lines that are rejected, and those that say how others are read, by their places."""
+    """A parsed block: its rejected lines, and the positions of header lines, which say how later lines are read."""
 
-    # None of a line that is too large to be read.
+    # None if the block is a line that is too long.
     parsed: Parsed | None
     lines: Lines
     rejected: Sequence[Rejected]
@@ -354,7 +354,7 @@ class _ReadBlock:
 
 
 def read_block(file: FileProgress, parser: BlockParser, block: Block, addresses: AddressReader) -> _ReadBlock:
-    """Read a block of a file; the file notes whether its lines have a user agent."""
+    """Parse a block of a file; sets `file.has_combined` if its lines have a user agent."""
     if block.is_oversized:
         rule = "unfinished_line" if block.is_unterminated else "malformed_line"
         reason = f"a line of {block.byte_count:,} bytes; only its beginning is kept here"
@@ -368,12 +368,12 @@ def read_block(file: FileProgress, parser: BlockParser, block: Block, addresses:
 
 
 def is_gone(file: LakeFile) -> bool:
-    """Whether rotation has renamed or removed a file since it was listed: under its new name it is found again."""
+    """Whether rotation has renamed or removed a file since it was listed; it is found again under its new name."""
     return isinstance(file.location, Path) and not file.location.exists()
 
 
 def check_unterminated_line(file: FileProgress, parsed: Parsed) -> list[Rejected]:
-    """A last line without an end is loaded if it is whole as far as one can see, else set aside for now."""
+    """Accept a last line without line end if it looks complete, otherwise reject it until the next load."""
     if parsed.rejected:
         reason = f"the line has no end yet: {parsed.rejected[0].reason}"
     elif parsed.discarded:

@@ -1,6 +1,6 @@
-"""Which lines in quarantine can be read by now: found out before a file with such lines is loaded again.
+"""Find quarantined lines that can be read now, before the files with these lines are loaded again.
 
-To load it again replaces its rows, which no undo brings back: so it is done only where a line passes.
+Loading a file again replaces its rows, which cannot be undone. So it is only done if a line passes.
 """
 
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ from warehouse.weblogs.reader.addresses import AddressReader
 def find_readable(
     settings: Settings, connection: psycopg.Connection, quarantine_ids: Sequence[int]
 ) -> tuple[list[str], int]:
-    """The paths of files with lines among these entries that can be read now, and the number of these lines.
+    """Find lines of these entries that can be read now; returns the paths of their files, and the number of lines.
 
-    Lines of files that lie there no more cannot.
+    Lines of files that are no longer in the lake cannot be read.
 
     Raises:
         DeclarationError: the formats of the logs cannot be read as declared.
@@ -62,7 +62,7 @@ def _readable(
     location: Location,
     lines: set[int],
 ) -> int:
-    """How many of these lines of a file can be read now."""
+    """Count which of these lines of a file can be read now."""
     file = progress_of(
         FileTask(
             LakeFile(

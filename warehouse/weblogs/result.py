@@ -10,7 +10,7 @@ from warehouse.weblogs.files.checkpoints import FileProgress
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a load is: the file it is at, and lines and bytes read of all files."""
+    """Progress of a load: the file that it reads now, and lines and bytes read of all files."""
 
     path: str
     file_number: int
@@ -32,7 +32,7 @@ class FileLoad:
 
     @classmethod
     def of(cls, file: FileProgress, before: "FileLoad | None") -> "FileLoad":
-        """What a batch has read of a file, added to what the load's batches before it have."""
+        """Add what a batch has read of a file to what earlier batches of the load have read."""
         counts = file.counts()
         return cls(
             file.file.path,
@@ -47,20 +47,20 @@ class FileLoad:
 
 @dataclass(frozen=True)
 class WeblogLoad:
-    """What a load did; `unchanged` counts the files of which everything was loaded before.
+    """What a load did; `unchanged` counts the files that had been loaded completely before.
 
     `claimed_by_others` counts the files that other loaders were still working on.
     """
 
     files: tuple[FileLoad, ...]
-    # What lies in the landing folder and is not read.
+    # Files of the landing folder that are not read.
     unread: tuple[UnreadFile, ...]
     unchanged: int
     claimed_by_others: int
     countries: int
     checks: tuple[CheckResult, ...]
     seconds: float
-    # What was derived again before, since the definition of texts has changed.
+    # Tables whose texts were derived again first, since their definition has changed.
     rederived: tuple[Load, ...] = ()
 
     @property

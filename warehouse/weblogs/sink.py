@@ -1,4 +1,4 @@
-"""Where a load's rows go: into the warehouse's tables. A dry run has a sink of its own (dry_run.py)."""
+"""Write a load's rows, quarantine and checkpoints to the warehouse. A dry run has a sink of its own (dry_run.py)."""
 
 import time
 from collections.abc import Sequence
@@ -43,16 +43,16 @@ from warehouse.weblogs.storage.writer import FactWriter
 
 
 class Sink(Protocol):
-    """What the loader needs of the place that its rows go to; rows of a batch count once it is published."""
+    """Interface between the loader and the tables of its rows; the rows of a batch are visible once it is published."""
 
     def begin(self, task: FileTask) -> FileProgress:
-        """Where to read on in a file; a file that is new gets an id."""
+        """Return where to read on in a file; a new file gets an id."""
 
     def set_aside(self, task: FileTask, unread: UnreadFile) -> None:
         """Note that a file is not read."""
 
     def record_unread(self, unread: Sequence[UnreadFile], known: Sequence[Checkpoint]) -> None:
-        """Note everything that is not read, at the end of a load; `known` is what was recorded before."""
+        """Record all files that are not read, at the end of a load; `known` is what was recorded before."""
 
     def ensure_partitions(self, countries: Sequence[str]) -> None:
         """Prepare for rows of countries that have not come before."""
@@ -67,7 +67,7 @@ class Sink(Protocol):
         """Publish all that was sent, or nothing of it; `products` are those that the batch's aggregates refer to."""
 
     def maintain(self) -> None:
-        """Do what is due after a batch."""
+        """Do the maintenance that is due after a batch."""
 
 
 class TableSink:
@@ -117,11 +117,11 @@ class TableSink:
         return file
 
     def set_aside(self, task: FileTask, unread: UnreadFile) -> None:
-        """Record it at once: there are no rows to commit with it."""
+        """Record at once that a file is not read: there are no rows to commit with it."""
         set_aside(self._reader, task, unread, self._run.run_id)
 
     def record_unread(self, unread: Sequence[UnreadFile], known: Sequence[Checkpoint]) -> None:
-        """Record what has changed."""
+        """Record which files are no longer, or not yet, read."""
         record_unread(self._reader, FEED, unread, known, self._run.run_id)
 
     def ensure_partitions(self, countries: Sequence[str]) -> None:

@@ -1,1 +1,1 @@
-"""Which log files there are, who reads them, and how far they are read."""
+"""Log files: the landing folder, claims of loaders, reading in blocks, and checkpoints."""

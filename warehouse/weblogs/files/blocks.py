@@ -14,17 +14,17 @@ from warehouse.weblogs.reader.buffers import PADDING, Bytes
 BLOCK_BYTES = 3 << 20
 # A longer line is not read: quarantine gets its place in the file and its beginning.
 MAX_LINE_BYTES = 64 << 20
-# Bytes that may stand before the first line: a byte order mark, and the gap that a server leaves which goes on writing
-# where it was in a file that rotation has emptied.
+# Bytes that may precede the first line: a byte order mark, and NULs, which fill the gap if a server keeps its write
+# position in a file that rotation has truncated (copytruncate).
 BYTE_ORDER_MARK, GAP = b"\xef\xbb\xbf", b"\0"
 _READ = 1 << 20
-# Bytes of that beginning, and a line end.
+# Bytes of the beginning that quarantine gets, and a line end.
 _SHOWN = (1 << 16) + 1
 
 
 @dataclass(frozen=True)
 class Block:
-    """Whole lines: `buffer[:size]`. Every line ends with \\n; of an open last line it is added here."""
+    """Whole lines: `buffer[:size]`. Every line ends with \\n; it is added to a last line that has none."""
 
     buffer: Bytes
     size: int
@@ -52,7 +52,7 @@ class BlockReader:
         self.fault: str | None = None
 
     def blocks(self, file: LakeFile, offset: int) -> Iterator[Block]:
-        """Blocks of the file's lines from `offset` on; bytes before the first line are a block without lines."""
+        """Yield blocks of the file's lines from `offset` on; bytes before the first line are a block without lines."""
         with ContentReader(file.location) as content:
             content.skip_to(offset)
             held, limit = 0, None
@@ -107,7 +107,7 @@ class BlockReader:
                 )
 
     def _last_line_end(self, held: int) -> int:
-        """One past the last \\n in the first `held` bytes; 0 where there is none."""
+        """Return the position after the last \\n in the first `held` bytes; 0 if there is none."""
         step = 1 << 16
         for start in range(max(held - step, 0), -step, -step):
             low = max(start, 0)
@@ -118,7 +118,7 @@ class BlockReader:
 
 
 def bytes_before_lines(content: ContentReader) -> int:
-    """How many bytes at the beginning of an open file are no part of its first line; they are read."""
+    """Count the bytes before the first line of an open file; it is read at least up to that line."""
     count = 0
     while len(piece := np.frombuffer(content.read(_READ), np.uint8)):
         length = _length_before_lines(piece, count)
@@ -129,14 +129,17 @@ def bytes_before_lines(content: ContentReader) -> int:
 
 
 def _length_before_lines(content: Bytes, offset: int) -> int:
-    """How many bytes at the beginning of a file, or after a gap of `offset` bytes, are no part of its first line."""
+    """Count the bytes before the first line in `content`, which begins at byte `offset` of a file."""
     mark = len(BYTE_ORDER_MARK) if not offset and content[:3].tobytes() == BYTE_ORDER_MARK else 0
     lines = np.flatnonzero(content[mark:] != ord(GAP))[:1]
     return mark + (int(lines[0]) if len(lines) else len(content) - mark)
 
 
 def _skip_line(content: ContentReader, held: int) -> tuple[int, bool, Bytes]:
-    """Read past a line of which `held` bytes are read: its length, whether it ended, and what was read after it."""
+    """Read to the end of a line of which `held` bytes are read.
+
+    Returns its length, whether it has an end, and the bytes that were read after it.
+    """
     piece = np.zeros(1 << 20, np.uint8)
     length = held
     while count := content.readinto(piece.data):

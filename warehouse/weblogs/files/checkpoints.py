@@ -18,12 +18,12 @@ from warehouse.weblogs.storage.aggregates import copy_frame
 from warehouse.weblogs.storage.writer import copy_rows
 
 FEED = "weblogs"
-# Lock of those who change the aggregates: one after another, each to the end of its transaction.
+# Transaction lock of all that change the aggregates.
 PUBLISHED = "marts of web logs"
 RULES = (
     "malformed_line", "other_format", "impossible_date", "bad_status", "bad_address", "unfinished_line",
 )  # fmt: skip
-# A piece of a file has one row: small enough to find a line in, large enough to be few.
+# Size of a part of a file: small enough that a line is found quickly, large enough that there are few.
 PART_BYTES = 64 << 20
 _PART = (
     "file_id", "first_line", "line_count", "byte_offset", "byte_count", "rows_loaded", "rows_quarantined",
@@ -33,7 +33,7 @@ _PART = (
 
 @dataclass
 class Part:
-    """A piece of a file: a row of audit.file_part."""
+    """A part of a file, as a row of audit.file_part."""
 
     first_line: int
     byte_offset: int
@@ -67,17 +67,17 @@ class FileProgress:
     fault: str | None = None
     # Whether any line has a user agent: then a last line without one is cut off.
     has_combined: bool = False
-    # Of its rows, in seconds since 1970: the file covers the days between them.
+    # Times of its earliest and latest row, in seconds since 1970: the file covers the days between them.
     first_seconds: int | None = None
     last_seconds: int | None = None
-    # Its files have progress of their own.
+    # Whether it is an archive: its files have progress of their own.
     is_archive: bool = False
-    # Numbers of the lines that say how others are read, and the format in which they all were read.
+    # Numbers of its header lines, which say how later lines are read; and the format of the file.
     header_lines: list[int] = field(default_factory=list)
     format: str | None = None
     # Lines that somebody has discarded from the quarantine.
     rows_discarded: int = 0
-    # What was loaded of it before is deleted when this batch commits.
+    # Whether its rows of earlier loads are deleted when this batch commits.
     is_restarted: bool = False
     # Whether this run reads it again: in this batch or in an earlier one.
     is_reread: bool = False
@@ -87,11 +87,11 @@ class FileProgress:
     def advance(
         self, block: Block, line_count: int, rows_quarantined: int, discarded: Sequence[int] = ()
     ) -> None:
-        """Count a block that was read; `discarded` are places in it of lines that say how others are read."""
+        """Count a block that was read; `discarded` are the positions of header lines in it."""
         byte_count = block.byte_count
         if self.head is not None and len(self.head) < FINGERPRINT_BYTES:
-            wanted = min(byte_count, FINGERPRINT_BYTES - len(self.head))
-            self.head += block.buffer[:wanted].tobytes()
+            missing = min(byte_count, FINGERPRINT_BYTES - len(self.head))
+            self.head += block.buffer[:missing].tobytes()
         if block.is_oversized:
             # Its end is not in the buffer.
             self.tail = None
@@ -121,7 +121,7 @@ class FileProgress:
         self.last_seconds = max(seconds for seconds in times if seconds is not None)
 
     def counts(self) -> Part:
-        """All that this batch has read of the file, as one part."""
+        """Sum up what this batch has read of the file, as one part."""
         total = Part(self.line_count, self.byte_offset)
         for part in self.parts:
             total.line_count += part.line_count
@@ -141,9 +141,9 @@ class FileProgress:
 
 
 def register(reader: psycopg.Connection, task: FileTask, run_id: int) -> FileProgress:
-    """The file's progress so far. A new file gets its row in audit.file at once, with nothing loaded.
+    """Return the file's progress so far. A new file gets its row in audit.file at once, with nothing loaded.
 
-    So a load that dies and is run again gives its lines the same file_id.
+    So the file keeps its file_id if the load dies and is run again.
     """
     file, file_id = task.file, existing_file_id(task)
     if file_id is None:
@@ -168,20 +168,23 @@ def register(reader: psycopg.Connection, task: FileTask, run_id: int) -> FilePro
 
 
 def existing_file_id(task: FileTask) -> int | None:
-    """The id that the file keeps; None if it gets a new one."""
+    """Return the file_id that the file keeps; None if it gets a new one."""
     known = task.checkpoint or task.former
     return None if known is None or (known is task.former and known.has_lines) else known.file_id
 
 
 def progress_under_former_id(task: FileTask) -> FileProgress | None:
-    """Where a file ends under the id that it had, if it goes on under another; its last line there must end, too."""
+    """Return the progress under the file's former id, if it continues under a new one.
+
+    The last line that was loaded under the former id may still need its end.
+    """
     if task.former is None or not task.former.has_lines:
         return None
     return progress_of(FileTask(task.file, "grown", task.former), task.former.file_id)
 
 
 def progress_of(task: FileTask, file_id: int) -> FileProgress:
-    """The file's progress so far by its checkpoint."""
+    """Return the file's progress so far, from its checkpoint."""
     file, known = task.file, task.checkpoint
     if known is None:
         return FileProgress(
@@ -225,14 +228,14 @@ def progress_of(task: FileTask, file_id: int) -> FileProgress:
 
 
 def checkpoint_of(progress: FileProgress) -> Checkpoint:
-    """How far the file is loaded, with the fingerprints by which the next load recognizes it."""
+    """Make the checkpoint of a file, with the fingerprints by which the next load recognizes it."""
     size = min(FINGERPRINT_BYTES, progress.byte_offset)
     head, tail = progress.head, progress.tail
     if tail is None:
         head, tail = edges(progress.file.location, progress.byte_offset)
     elif head is None:
         head, _ = edges(progress.file.location, size)
-    # A file of an archive is gone when the batch commits.
+    # Keep them for the commit: by then an unpacked file of an archive is gone.
     progress.head, progress.tail = head[:size], tail[-size:] if size else b""
     return Checkpoint(
         file_id=progress.file_id,
@@ -260,7 +263,7 @@ def checkpoint_of(progress: FileProgress) -> Checkpoint:
 
 
 def save(connection: psycopg.Connection, progress: FileProgress, run_id: int) -> None:
-    """Write how far the file is loaded, in the connection's transaction."""
+    """Write the checkpoint of a file and its parts, in the connection's transaction."""
     checkpoint = checkpoint_of(progress)
     values = {**vars(checkpoint), "run_id": run_id}
     assignments = sql.SQL(", ").join(
@@ -293,7 +296,7 @@ def save(connection: psycopg.Connection, progress: FileProgress, run_id: int) ->
 
 
 def read_parts(connection: psycopg.Connection, file_id: int) -> list[ContentPart]:
-    """The pieces of a file as they were loaded, from its beginning on."""
+    """Read offset, size and checksum of the loaded parts of a file, from its beginning on."""
     with connection.cursor(row_factory=class_row(ContentPart)) as cursor:
         return cursor.execute(
             """
@@ -332,5 +335,5 @@ def _moment(seconds: int | None) -> datetime | None:
 
 
 def next_batch(progress: FileProgress) -> FileProgress:
-    """The same file at the start of the next batch."""
+    """Return the progress of the same file at the start of the next batch."""
     return replace(progress, parts=[], broken_rules=Counter(), is_restarted=False)

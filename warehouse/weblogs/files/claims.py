@@ -30,15 +30,15 @@ from warehouse.files.recognize import Recognized, recognized
 from warehouse.files.rotation import MEMBER
 from warehouse.weblogs.files.checkpoints import FEED, read_parts
 
-# A claim is this share of the pending bytes, so that other loaders find files until the end; but not so much that it is
-# held for long, nor so little that listing files costs more than loading them.
+# A loader claims an eighth of the pending bytes at a time, so that other loaders find files until the end: at most
+# _MAX_BYTES, as more would be held for long, and at least _MIN_BYTES, as each claim lists the folder.
 _SHARE = 8
 _MAX_BYTES, _MIN_BYTES = 256 << 20, 1 << 20
 
 
 @dataclass(frozen=True)
 class _Claim:
-    """A file that is locked, its lock keys, and what it is."""
+    """A file to lock, its lock keys, and what kind of file it is."""
 
     file: LakeFile
     keys: Sequence[int]
@@ -52,10 +52,10 @@ class Claims:
     renamed, and never go to two loaders at once. All files whose first line has no end yet go to one loader. An archive
     is claimed as a whole.
 
-    Files that are `is_named` are loaded though their names match a pattern of `ignore`. An archive that has not changed
-    is unpacked again if a file of it that could not be read `is_declared` now, or is no longer ignored.
+    A path for which `is_named` is true is loaded even if its name matches a pattern of `ignore`. An unchanged archive
+    is unpacked again if it has a file that was not read, and that `is_declared` now or is no longer ignored.
 
-    With `is_exclusive` false nothing is locked: for a dry run, which must not keep loaders from files.
+    With `is_exclusive` false nothing is locked: a dry run must not keep loaders from files.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class Claims:
     ) -> None:
         self._connection, self._landing, self._ignore, self._is_named = connection, landing, ignore, is_named
         self._is_declared = is_declared
-        # The paths to load, whether or not they are loaded already.
+        # Paths to load even if they are loaded already; None: all that have changed.
         self._only, self._limits, self._is_exclusive = only, limits, is_exclusive
         self._seen: set[str] = set()
-        # Archives with a file that is like one of another loader's: tried again later.
+        # Archives with a copy of a file that another loader has claimed: tried again later.
         self._put_off: set[str] = set()
         # Locks to release after the commit.
         self._done: list[int] = []
@@ -85,7 +85,7 @@ class Claims:
         self._known: list[Checkpoint] = []
         self._catalog = Catalog((), ())
         self._noted: dict[str, UnreadFile] = {}
-        # Archives that have not changed, but the declaration of their files has.
+        # Archives that have not changed, with files that the declaration now makes readable.
         self._readable_now: frozenset[str] = frozenset()
         # Files that were unchanged when the load began; files that other loaders had at the last claim.
         self.unchanged: int | None = None
@@ -93,20 +93,20 @@ class Claims:
 
     @property
     def known(self) -> Sequence[Checkpoint]:
-        """What was recorded of every file at the last claim."""
+        """Checkpoints of all files at the last claim."""
         return self._known
 
     @property
     def unread(self) -> list[UnreadFile]:
-        """What lies in the landing folder and is not read, by path, as far as this and earlier loads have seen."""
-        found = {one.path: one for one in self._listing.unread} | self._noted
+        """Files of the landing folder that are not read, by path, as far as this and earlier loads have seen them."""
+        unread = {one.path: one for one in self._listing.unread} | self._noted
         listed = {file.path for file in self._listing.files}
         for known in self._known:
-            # Not looked at by this load: with another loader, or in an archive that has not changed.
+            # This load has not looked at it: another loader has it, or it is in an archive that has not changed.
             path = known.path if known.path in listed else known.path.partition(MEMBER)[0]
             if known.status in NOT_READ and path in listed and path not in self._seen:
-                found.setdefault(known.path, known.unread)
-        return [found[path] for path in sorted(found)]
+                unread.setdefault(known.path, known.unread)
+        return [unread[path] for path in sorted(unread)]
 
     def note(self, unread: UnreadFile) -> None:
         """Note a file that is not read."""
@@ -118,7 +118,7 @@ class Claims:
         while claimed := self._claim():
             for claim in claimed:
                 if _UNFINISHED in claim.keys and (now := self._look(claim.file)) and now.keys != claim.keys:
-                    # The line has its end by now, and another loader may have a copy: claim the file again.
+                    # Its first line has got its end meanwhile, and another loader may have a copy: claim it again.
                     self._seen.discard(claim.file.path)
                 elif claim.recognized.is_archive:
                     yield from self._files_of(claim)
@@ -151,7 +151,7 @@ class Claims:
         try:
             task = self._catalog.task(claim.file)
         except FileUnreadable as error:
-            # What is gone is found again by the name that it has now, or is not missed.
+            # A file that was replaced meanwhile is found again by its new name, if rotation has renamed it.
             if error.reason != REPLACED:
                 self.note(UnreadFile(claim.file.path, "unread", error.reason, error.advice))
             return
@@ -159,7 +159,7 @@ class Claims:
             yield replace(task, recognized=claim.recognized)
 
     def _files_of(self, archive: _Claim) -> Iterator[FileTask]:
-        """The files of an archive, then the archive itself."""
+        """Yield the files of an archive, then the archive itself."""
         file = archive.file
         stamp = (file.size_bytes, file.modified_ns)
         with unpacked(file.location, self._limits) as content:
@@ -181,7 +181,7 @@ class Claims:
         yield replace(self._catalog.task(file), is_archive=True, fault=fault)
 
     def _member(self, archive: LakeFile, member: Member) -> _Claim | None:
-        """A file of an archive; None if it is not read."""
+        """Make the claim of a file in an archive; None if it is not read."""
         path = f"{archive.path}{MEMBER}{member.name}"
         if self._only is not None and path not in self._only:
             return None
@@ -196,15 +196,15 @@ class Claims:
         )
 
     def _ignored(self, name: str, path: str) -> tuple[int, str] | None:
-        """How many parts of a name within an archive lead to one that is ignored, and by which pattern."""
+        """Find the first ignored part of a name within an archive: the number of parts up to it, and the pattern."""
         parts = name.split("/")
         ignored = lake.ignored_part(parts, self._ignore)
         is_whole = ignored is not None and ignored[0] == len(parts)
         return None if is_whole and self._is_named is not None and self._is_named(path) else ignored
 
     def _archives_to_read_again(self) -> frozenset[str]:
-        """Archives of which a file was not read, and may be by what is declared now."""
-        found = set()
+        """Find archives with a file that was not read, but that can be by what is declared now."""
+        archives = set()
         for known in self._known:
             archive, is_member, name = known.path.partition(MEMBER)
             if not is_member:
@@ -218,11 +218,11 @@ class Claims:
                     and self._is_declared(known.path)
                 )
             if is_readable:
-                found.add(archive)
-        return frozenset(found)
+                archives.add(archive)
+        return frozenset(archives)
 
     def _claim(self) -> list[_Claim]:
-        """The next files, locked."""
+        """Lock the next files, and return them."""
         self._listing = lake.discover(self._landing, self._ignore, self._is_named)
         files = self._listing.files
         catalog = self._read_catalog(files)
@@ -231,7 +231,7 @@ class Claims:
             self.unchanged = sum(
                 catalog.is_unchanged(file) and file.path not in self._readable_now for file in files
             )
-        # Files before their copies, so that lines stay with those that had them first.
+        # Files before their copies, so that lines belong to the files that had them first.
         waiting = [
             file
             for file in sorted(files, key=catalog.is_copy_or_new)
@@ -257,7 +257,7 @@ class Claims:
             if size <= 0:
                 break
         if claimed:
-            # Only under the locks is it certain what other loaders have loaded of them.
+            # Other loaders may have loaded them before we got the locks: read the checkpoints again.
             self._catalog = self._read_catalog(files)
         return claimed
 
@@ -267,7 +267,7 @@ class Claims:
         return any(path == file.path or path.startswith(f"{file.path}{MEMBER}") for path in self._only)
 
     def _look(self, file: LakeFile) -> _Claim | None:
-        """What a file is, with its lock keys; None if it is gone or cannot be opened."""
+        """Recognize a file, and make its claim; None if it is gone or cannot be opened."""
         try:
             with ContentReader(file.location) as content:
                 head = content.head[:FINGERPRINT_BYTES]

@@ -17,7 +17,7 @@ from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 
 
 def landing_folder(settings: Settings) -> Location:
-    """The landing folder."""
+    """Return the landing folder of the web logs."""
     return lake.folder(settings.lake, read_traffic_rules().landing)
 
 
@@ -33,7 +33,7 @@ def limits(settings: Settings) -> Limits:
 
 
 def discover(settings: Settings) -> Landing:
-    """Everything that lies in the landing folder."""
+    """List all files of the landing folder, read or not."""
     return lake.discover(landing_folder(settings), ignored_names(settings), read_formats(settings).names)
 
 
@@ -60,12 +60,12 @@ def claims(
 
 @contextmanager
 def located(settings: Settings, path: str) -> Iterator[Location]:
-    """Where a file is that audit.file names; one of an archive is unpacked for the length of the block."""
+    """Yield the location of a path in audit.file; a file of an archive is unpacked for the duration of the block."""
     landing = landing_folder(settings)
     archive, is_member, name = path.partition(MEMBER)
     if not is_member or (landing / path).exists() or not (landing / archive).is_file():
         yield landing / path
         return
     with unpacked(landing / archive, limits(settings)) as content:
-        found = (member.location for member in content.members if member.name == name and member.location)
-        yield next(found, landing / path)
+        locations = (member.location for member in content.members if member.name == name and member.location)
+        yield next(locations, landing / path)

@@ -1,4 +1,4 @@
-"""Files of web logs that are not read, judged by their first lines: rows of audit.file."""
+"""Decide by its first lines that a file is not read, and record that in audit.file."""
 
 from collections.abc import Callable
 
@@ -14,27 +14,27 @@ from warehouse.weblogs.files.blocks import BYTE_ORDER_MARK, GAP
 from warehouse.weblogs.files.checkpoints import register
 from warehouse.weblogs.reader.buffers import PADDING, Bytes
 
-# So many of its first lines are tried.
+# Number of first lines that are tried.
 _TRIED_LINES = 1000
 
 
 def judge(
     task: FileTask, count_readable: Callable[[Bytes, int], int], readable_share: float
 ) -> UnreadFile | None:
-    """Why a file is not to be read: fewer than `readable_share` of its first lines can be; None if it is.
+    """Return why a file is not read: fewer than `readable_share` of its first lines can be parsed. None if it is read.
 
-    A file of which a line was loaded before is always read. `count_readable` counts the lines of a buffer's first bytes
-    that can be.
+    A file is always read if a line of it was loaded before. `count_readable(buffer, size)` counts the lines in the
+    first `size` bytes of a buffer that can be parsed.
     """
     found, known = task.recognized, task.checkpoint
     is_known = task.state == "copy" or (known is not None and (known.rows_loaded or known.lines_duplicated))
     if found is None or is_known or found.kind == EMPTY:
         return None
-    # Within another archive: what it holds uncompressed looks readable, all but the lines at the edges of its files.
+    # An archive within an archive is not unpacked. Uncompressed, most of its lines would look readable.
     if found.is_archive:
         return _unrecognized(task, found, f"is {found}")
     lines = found.head.removeprefix(BYTE_ORDER_MARK).lstrip(GAP).split(b"\n")
-    # The last one is not all there, and says nothing, if the file goes on or somebody may write on in it.
+    # Skip the last line if it may be incomplete: the file is longer than the head, or is still being written.
     is_whole = len(found.head) < HEAD_BYTES and bool(task.file.is_final or found.compression)
     lines = (lines if is_whole and lines[-1] else lines[:-1])[:_TRIED_LINES]
     content, count = b"".join(line + b"\n" for line in lines), len(lines)
@@ -46,7 +46,7 @@ def judge(
     if not found.kind.is_text:
         return _unrecognized(task, found, f"is {found}")
     what = "an access log of another format" if found.kind == ACCESS_LOG else str(found)
-    # Without counts: a file that grows is no news.
+    # Without exact counts, which would report a growing file as changed in every run.
     lines_read = f"fewer than {readable_share:.0%}" if readable else "none"
     return _unrecognized(task, found, f"looks like {what}: {lines_read} of its first lines can be read")
 
@@ -57,7 +57,7 @@ def _unrecognized(task: FileTask, found: Recognized, reason: str) -> UnreadFile:
 
 
 def _quoted(path: str) -> str:
-    """A path as an argument in a shell."""
+    """Quote a path for a shell."""
     return "'" + path.replace("'", "'\\''") + "'"
 
 
@@ -71,7 +71,7 @@ def set_aside(connection: psycopg.Connection, task: FileTask, unread: UnreadFile
     ):
         return
     with connection.transaction():
-        # Not marked with the run: an undo of it changes nothing here.
+        # Do not mark the changes with the run: an undo of it must not revert them.
         connection.execute("select set_config('dwh.run_id', '', true)")
         file_id = register(connection, task, run_id).file_id
         connection.execute(
@@ -85,7 +85,7 @@ def set_aside(connection: psycopg.Connection, task: FileTask, unread: UnreadFile
         connection.execute(
             """
             update audit.file set
-                -- The run that says something new of it mails it.
+                -- The run that finds a new status or reason mails it.
                 run_id = case
                     when (status, message) is distinct from (%(status)s, %(reason)s) then %(run_id)s else run_id
                 end,

@@ -1,4 +1,4 @@
-"""Apache's LogFormat: https://httpd.apache.org/docs/current/mod/mod_log_config.html."""
+"""Parse Apache's LogFormat (https://httpd.apache.org/docs/current/mod/mod_log_config.html) into literals and fields."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ _DIRECTIVE = re.compile(r"%([<>!\d,]*)(?:\{([^}]*)\})?(\^..|[a-zA-Z%])")
 _LOG_FORMAT = re.compile(r'\s*LogFormat\s+"((?:[^"\\]|\\.)*)"(?:\s+\S+)?\s*', re.IGNORECASE)
 _DIRECTIVE_NAME = re.compile(r"\s*LogFormat\s", re.IGNORECASE)
 _ESCAPED: Final = {"n": "\n", "t": "\t"}
-# Name of the field, and its rank among those of the same name.
+# Name of the field, and its rank: of several fields with one name, the lowest rank counts.
 _FIELDS: Final = {
     "a": ("address", 0), "h": ("address", 1), "u": ("user", 0), "r": ("request", 0), "m": ("method", 0),
     "U": ("path", 0), "q": ("query", 0), "H": ("protocol", 0), "s": ("status", 1), "b": ("response_bytes", 0),
@@ -37,14 +37,14 @@ _HEADERS: Final = {
 }
 _VARIABLES: Final = {"ssl_protocol": ("tls", 0), "https": ("tls", 1), "request_scheme": ("tls", 2)}
 _UNITS: Final = {"s": "seconds", "ms": "milliseconds", "us": "microseconds"}
-# An identity with a dot or a colon is an address: then another field than the identity stands there.
+# Values of directives. An identity (%l) has no dot or colon: an address there means that the line has another layout.
 _PATTERNS: Final = {"l": rb"[^ \t.:,]*+", "D": rb"\d++|-", "T": rb"\d++|-"}
 _MOMENT = re.compile(r"(?:(begin|end)(?::|$))?(.*)", re.DOTALL)
 _EPOCHS: Final = ("sec", "msec", "usec")
 
 
 def tokens_of(declared: str, zone: tzinfo | None) -> tuple[list[Token], TimeParser]:
-    """Literals and fields of a LogFormat, with or without the directive's name, and the parser of its times.
+    """Parse a LogFormat, with or without the directive's name; returns its tokens, and the parser of its times.
 
     Raises:
         DeclarationError: it has a time that cannot be read.
@@ -70,7 +70,7 @@ def tokens_of(declared: str, zone: tzinfo | None) -> tuple[list[Token], TimePars
 
 @dataclass(frozen=True, eq=False)
 class _Time:
-    """A directive of a time: its format, empty for that of CLF, and which moment of the request it is."""
+    """A directive %t: its format, empty for that of CLF, and whether it is the begin or end of the request."""
 
     source: str
     format: str
@@ -78,7 +78,7 @@ class _Time:
 
     @property
     def pattern(self) -> bytes:
-        """What it looks like."""
+        """Regular expression of its values."""
         if not self.format:
             return rb"[^\]]*+"
         if self.format in _EPOCHS:
@@ -89,10 +89,10 @@ class _Time:
 def _request_time(
     times: Sequence[_Time], declared: str, zone: tzinfo | None
 ) -> tuple[Sequence[_Time], TimeParser]:
-    """Which directives make the time of the request, and the parser of what they write, with \\n between them.
+    """Choose the directives that form the time of the request, and a parser of their values, joined by \\n.
 
     Raises:
-        DeclarationError: they make none, or two.
+        DeclarationError: they form no time, or several.
     """
     whole = [one for one in times if one.format in ("", *_EPOCHS)]
     parts = [one for one in times if one not in whole]
@@ -125,7 +125,7 @@ def _tokens(text: str) -> Iterator["Token | _Time"]:
             return
         place = match.end()
         modifiers, argument, code = match.groups()
-        # Without its brace, an argument would go on to the next one.
+        # The closing brace is missing, so that the argument extends to the next directive.
         if "{" in (argument or "") or (code != "t" and "%" in (argument or "")):
             raise _unfinished(match[0])
         if code == "%":
@@ -152,7 +152,7 @@ def _time(source: str, argument: str) -> Iterator["Token | _Time"]:
     elif declared:
         yield _Time(source, declared, moment)
     else:
-        # Its brackets are part of it.
+        # Apache writes %t in brackets.
         yield from ("[", _Time(source, "", moment), "]")
 
 
@@ -167,6 +167,6 @@ def _field(source: str, modifiers: str, argument: str | None, code: str) -> tupl
     elif code in ("x", "e"):
         name, rank = _VARIABLES.get((argument or "").lower(), (None, 0))
     elif argument and code not in ("T",):
-        # %{c}a is the connection's other end, %{ratio}n a note.
+        # With an argument it is something else: %{c}a is the peer of the connection, %{ratio}n a note.
         name = None
     return name, source, rank

@@ -1,4 +1,4 @@
-"""Parses blocks of lines in declared formats into columns, as the parsers of the combined format do."""
+"""Parse blocks of lines in any declared format into the columns that the combined format has."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -29,10 +29,10 @@ _TEXTS = ("address", "user", "request", "referer", "agent", "host")
 
 
 class LineParser(Protocol):
-    """Parses a line into a record; None for a line that says how the following ones are read."""
+    """Parses a line into a record; None for a header line, which says how later lines are read."""
 
     def parse(self, line: bytes) -> Record | Fault | None:
-        """The record of a line, or why there is none."""
+        """Parse a line; returns its record, or why it has none."""
 
 
 class BlockParser(Protocol):
@@ -49,7 +49,7 @@ class CombinedParser:
     """The combined and the common format, by the compiled parser."""
 
     def resume(self, location: Location, offset: int) -> None:
-        """Nothing: each line says all of it."""
+        """Do nothing: lines of these formats depend on no header."""
 
     def parse(self, buffer: Bytes, size: int, addresses: AddressReader) -> Parsed:
         """Parse every line of a block of whole lines."""
@@ -57,21 +57,21 @@ class CombinedParser:
 
 
 class CombinedLines:
-    """The combined and the common format line by line, for lines that are taken out of others."""
+    """The combined and the common format line by line, for lines that are embedded in others."""
 
     def parse(self, line: bytes) -> Record | Fault:
-        """The record of a line, or why there is none."""
-        found = parse_line(line)
-        if isinstance(found, Fault):
-            return found
-        spans = found.spans
+        """Parse a line; returns its record, or why it has none."""
+        fields = parse_line(line)
+        if isinstance(fields, Fault):
+            return fields
+        spans = fields.spans
         address, user, request, referer, agent = (
             line[spans[place] : spans[place + 1]] for place in range(0, 10, 2)
         )
         return Record(
-            found.seconds,
-            found.status,
-            found.size,
+            fields.seconds,
+            fields.status,
+            fields.size,
             address,
             user,
             request,
@@ -85,13 +85,13 @@ class CombinedLines:
 
 
 class DeclaredParser:
-    """A declared format, line by line; what a line is wrapped in is taken away first."""
+    """Parses a declared format line by line; `unwrap` takes a line out of the one in which it is embedded."""
 
     def __init__(self, lines: LineParser, unwrap: Unwrap | None = None) -> None:
         self._lines, self._unwrap = lines, unwrap
 
     def resume(self, location: Location, offset: int) -> None:
-        """Take note of the lines before `offset` that say how the following ones are read."""
+        """Read the header lines before `offset`, which say how later lines are read."""
         if offset and isinstance(self._lines, W3cParser):
             for line in _directives(location, offset):
                 self._lines.parse(line)
@@ -136,7 +136,7 @@ class DeclaredParser:
 
 
 def _columns(numbers: Sequence[int], records: Sequence[Record]) -> tuple[Columns, Bytes, Extras]:
-    """Columns of records, and the texts that they point to."""
+    """Convert records to columns, and the texts to which these point."""
     texts = [text for record in records for text in (*record[3:8], record[8])]
     content = b"".join(texts)
     ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), dtype=np.int64)
@@ -162,10 +162,10 @@ def _columns(numbers: Sequence[int], records: Sequence[Record]) -> tuple[Columns
 
 
 def _directives(location: Location, offset: int) -> list[bytes]:
-    """Lines of the file before `offset` that begin with a directive of W3C."""
-    found: list[bytes] = []
+    """Read the lines of a file before `offset` that are W3C directives."""
+    directives: list[bytes] = []
     with ContentReader(location) as content:
-        # In front of the first line there is one end of a line more.
+        # Begin with a line end, so that a directive in the first line is found, too.
         rest = b"\n"
         while content.position < offset and (piece := content.read(min(_READ, offset - content.position))):
             piece = rest + piece
@@ -175,8 +175,8 @@ def _directives(location: Location, offset: int) -> list[bytes]:
                 end = complete.find(b"\n", place + 1)
                 line = complete[place + 1 : end if end >= 0 else len(complete)].removesuffix(b"\r")
                 if line.startswith(DIRECTIVES):
-                    found.append(line)
+                    directives.append(line)
                 place = complete.find(b"\n#", place + 1)
-            # Of a long line that is no directive only its beginning matters.
+            # Keep only the beginning of a long incomplete line: directives are shorter.
             rest = b"\n" + last[: 1 << 16]
-    return found
+    return directives

@@ -1,4 +1,4 @@
-"""Which file of the lake has which format, declared in weblogs.toml."""
+"""Read weblogs.toml, which declares the formats of the log files in the lake."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ _HINT: Final = "docs/web-logs.md shows declarations; `dwh weblogs inspect FILE` 
 
 @dataclass(frozen=True)
 class LogFormat:
-    """A format as declared: one of a preset, an Apache or nginx string, places in JSON, W3C; and what is around it."""
+    """A declared format: a preset, an Apache or nginx format string, JSON keys, or W3C; and how lines are wrapped."""
 
     preset: str | None = None
     apache: str | None = None
@@ -64,7 +64,7 @@ class LogFormat:
 
     @cached_property
     def resolved(self) -> "LogFormat":
-        """With the preset's layout in place of its name."""
+        """The format with the preset's layout in place of its name."""
         if self.preset is None:
             return self
         layout = {name: value for name, value in presets()[self.preset].items() if name != "title"}
@@ -72,12 +72,12 @@ class LogFormat:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What is declared: options that differ from their defaults."""
+        """The options that differ from their defaults."""
         default = LogFormat.__dataclass_fields__
         return {name: value for name in _OPTIONS if (value := getattr(self, name)) != default[name].default}
 
     def __str__(self) -> str:
-        """The preset or kind, and a short hash of all that is declared where that is more."""
+        """The preset or kind, and a short hash of the options if there are others."""
         name = self.preset or self.kind
         if self.options in ({}, {"preset": name}, {"w3c": True}):
             return name
@@ -88,7 +88,7 @@ class LogFormat:
         """A parser for one file.
 
         Raises:
-            DeclarationError: the declared layout cannot be read, or lacks what a request needs.
+            DeclarationError: the declared layout cannot be read, or has not all fields that a request needs.
         """
         lines = self._lines()
         if self.wrapped is not None:
@@ -98,7 +98,7 @@ class LogFormat:
         return CombinedParser() if lines is None else DeclaredParser(lines)
 
     def seconds_of(self, text: bytes) -> Sequence[int]:
-        """Times of the lines of a text, in seconds since 1970-01-01 UTC; its first and last line may be cut off."""
+        """Parse the times of a text's lines to seconds since 1970-01-01 UTC; its first and last line may be cut off."""
         buffer = np.frombuffer(text + b"\n" + bytes(PADDING), np.uint8)
         parsed = self.parser().parse(buffer, len(text) + 1, AddressReader())
         seconds: list[int] = parsed.columns.seconds.tolist()
@@ -150,11 +150,11 @@ class FormatEntry:
     format: LogFormat
 
     def matches(self, path: str) -> bool:
-        """Whether the format is that of a file."""
+        """Whether the entry is for the file of this path."""
         return any(_glob(pattern).fullmatch(path) for pattern in self.files)
 
     def names(self, path: str) -> bool:
-        """Whether the format is that of a file, and a pattern says how its name ends."""
+        """Whether the entry is for the file of this path by a pattern that ends with the file's suffix."""
         suffix = PurePosixPath(path).suffix
         return any(
             suffix and pattern.endswith(suffix) and _glob(pattern).fullmatch(path) for pattern in self.files
@@ -163,7 +163,7 @@ class FormatEntry:
 
 @dataclass(frozen=True)
 class WeblogFormats:
-    """All entries, in their order. The first one that matches a path counts; without one it is the combined format."""
+    """All entries, in order. The first that matches a path gives its format; the default is the combined format."""
 
     entries: tuple[FormatEntry, ...] = ()
     location: Location | None = field(default=None, compare=False)
@@ -187,7 +187,7 @@ def formats_location(settings: Settings) -> Location:
 
 
 def read_formats(settings: Settings) -> WeblogFormats:
-    """The formats that are declared.
+    """Read the declared formats.
 
     Raises:
         DeclarationError: the declaration cannot be used, or is missing where DWH_WEBLOG_FORMATS says that it is.
@@ -215,7 +215,7 @@ def read_formats(settings: Settings) -> WeblogFormats:
 
 
 def parse_formats(content: bytes, name: str, location: Location | None = None) -> WeblogFormats:
-    """The entries of a declaration, each one tried out.
+    """Parse a declaration, and make a parser of each entry to check it.
 
     Raises:
         DeclarationError: the declaration cannot be used.
@@ -240,7 +240,7 @@ def parse_formats(content: bytes, name: str, location: Location | None = None) -
 
 
 def read_entry(entry: Mapping[str, Any]) -> FormatEntry:
-    """An entry of a declaration.
+    """Read an entry of a declaration.
 
     Raises:
         DeclarationError: it cannot be used.
@@ -258,7 +258,7 @@ def read_entry(entry: Mapping[str, Any]) -> FormatEntry:
 
 
 def _check_pattern(pattern: str) -> None:
-    """Refuse a pattern of paths that no file has."""
+    """Refuse a pattern that matches no path."""
     parts = pattern.removeprefix("/").removesuffix("/").split("/")
     wrong = next((part for part in parts if part in ("", ".", "..")), None)
     if wrong is not None or pattern.strip() != pattern or "://" in pattern:
@@ -269,7 +269,7 @@ def _check_pattern(pattern: str) -> None:
 
 
 def _check_reach(entry: FormatEntry, earlier: Sequence[FormatEntry]) -> None:
-    """Refuse an entry of which an earlier one has all files."""
+    """Refuse an entry with a pattern whose files all match an earlier entry."""
     for pattern in entry.files:
         number = next((n for n, one in enumerate(earlier, start=1) if _covers(one, pattern)), None)
         if number is not None:
@@ -280,7 +280,7 @@ def _check_reach(entry: FormatEntry, earlier: Sequence[FormatEntry]) -> None:
 
 
 def _covers(entry: FormatEntry, pattern: str) -> bool:
-    """Whether an entry matches every path that a pattern does, tried with names that nobody would write into one."""
+    """Whether an entry matches every path that a pattern does; tried with names that no pattern contains."""
     wildcards = re.split(r"(\*\*/|\*\*|\*|\?)", _anchored(pattern))
     names = {"*": "\1\1\1", "?": "\1"}
     return all(
@@ -292,7 +292,7 @@ def _covers(entry: FormatEntry, pattern: str) -> bool:
 
 
 def read_format(options: Mapping[str, Any]) -> LogFormat:
-    """A format by its options, tried out.
+    """Make a format from its options, and a parser of it to check it.
 
     Raises:
         DeclarationError: it cannot be used.
@@ -307,11 +307,11 @@ def read_format(options: Mapping[str, Any]) -> LogFormat:
             f"A format is one of preset, {', '.join(KINDS)}; here are {len(kinds)}.", hint=_HINT
         )
     for name, value in options.items():
-        wanted = _TYPES.get(name, str)
-        # To Python, true is a number too.
-        is_right = isinstance(value, wanted) and not (wanted is int and isinstance(value, bool))
+        expected = _TYPES.get(name, str)
+        # In Python, bool is a subclass of int.
+        is_right = isinstance(value, expected) and not (expected is int and isinstance(value, bool))
         if not is_right or (isinstance(value, int) and not 0 <= value <= _MAX_NUMBER):
-            raise DeclarationError(f"{name} = {value!r} is no {_WORDS[wanted]}.", hint=_HINT)
+            raise DeclarationError(f"{name} = {value!r} is no {_WORDS[expected]}.", hint=_HINT)
     if (preset := options.get("preset")) is not None and preset not in presets():
         raise DeclarationError(f"There is no preset '{preset}'.", hint=f"Presets: {', '.join(presets())}.")
     if (wrapped := options.get("wrapped")) is not None and wrapped not in WRAPPINGS:
@@ -327,9 +327,9 @@ def read_format(options: Mapping[str, Any]) -> LogFormat:
             raise DeclarationError(
                 f"There is no time zone '{zone}'.", hint="As in the tz database: Europe/Berlin, UTC."
             ) from None
-    found = LogFormat(**_normalized(options))
-    found.parser()
-    return found
+    log_format = LogFormat(**_normalized(options))
+    log_format.parser()
+    return log_format
 
 
 _TYPES: Final[dict[str, type]] = {"trusted_proxies": int, "column": int, "w3c": bool, "json": dict}
@@ -343,10 +343,10 @@ _WORDS: Final[dict[type, str]] = {
 
 
 def _normalized(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Places in JSON as tuples.
+    """Convert the JSON keys of each field to a tuple.
 
     Raises:
-        DeclarationError: a field is not known, or has no place.
+        DeclarationError: a field is not known, or has no key.
     """
     options = dict(options)
     if "json" not in options:
@@ -374,14 +374,14 @@ def presets() -> Mapping[str, Mapping[str, Any]]:
 
 @cache
 def _glob(pattern: str) -> re.Pattern[str]:
-    """Paths that a pattern means: * within a name, ** over folders; a name alone means files of it in any folder."""
+    """Compile a pattern of paths: * matches within a name, ** across folders; a name alone matches in any folder."""
     pieces = re.split(r"(\*\*/|\*\*|\*|\?)", _anchored(pattern))
     meanings = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     return re.compile("".join(meanings.get(piece, re.escape(piece)) for piece in pieces), re.DOTALL)
 
 
 def _anchored(pattern: str) -> str:
-    """A pattern of whole paths: one without a slash is a name in any folder, one that ends with it a folder."""
+    """Complete a pattern to whole paths: without a slash it is a name in any folder, with one at its end a folder."""
     if "/" not in pattern:
         pattern = f"**/{pattern}"
     if pattern.endswith("/"):

@@ -1,4 +1,4 @@
-"""JSON lines, one object per request, and which of its values are which fields."""
+"""Parse JSON lines, one object per request; a declaration says which key has which field."""
 
 import json
 import math
@@ -10,10 +10,10 @@ from warehouse.weblogs.reader.fallback import Fault
 
 
 class JsonParser:
-    """Parses JSON objects; `fields` names the places of each field: keys with dots between them. The first one counts.
+    """Parses JSON objects; `fields` has the keys of each field, nested ones joined by dots; the first in a line counts.
 
-    A key may have dots itself. Of a list the first value counts, of forwarded_for all. A place that begins with = is
-    a value itself, where none of those before it is there.
+    A key may contain dots itself. Of a list the first value counts, for forwarded_for all. A key that begins with = is
+    a constant, used if none of the keys before it exists.
     """
 
     def __init__(
@@ -23,7 +23,7 @@ class JsonParser:
         self._places = [(name, [(path, path.split(".")) for path in paths]) for name, paths in fields.items()]
 
     def parse(self, line: bytes) -> Record | Fault:
-        """The record of a line, or why there is none."""
+        """Parse a line; returns its record, or why it has none."""
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):

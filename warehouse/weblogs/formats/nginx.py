@@ -1,4 +1,4 @@
-"""nginx's log_format: https://nginx.org/en/docs/http/ngx_http_log_module.html."""
+"""Parse nginx's log_format (https://nginx.org/en/docs/http/ngx_http_log_module.html) into literals and fields."""
 
 import json
 import re
@@ -13,7 +13,7 @@ _DIRECTIVE_NAME = re.compile(r"\s*log_format\s")
 _ESCAPE = re.compile(r"\s*escape=(default|json|none)\s+(.*)", re.DOTALL)
 _STRING = re.compile(r"\s*(?:'((?:[^'\\]|\\.)*)'|\"((?:[^\"\\]|\\.)*)\"|(\S+))\s*")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
-# Name of the field, and its rank among those of the same name.
+# Name of the field, and its rank: of several fields with one name, the lowest rank counts.
 VARIABLES: Final = {
     "time_iso8601": ("time", 0), "time_local": ("time", 1), "msec": ("time", 2), "remote_addr": ("address", 0),
     "http_x_forwarded_for": ("forwarded_for", 0), "remote_user": ("user", 0), "request": ("request", 0),
@@ -35,7 +35,7 @@ _PATTERNS: Final = {
 
 
 def tokens_of(declared: str) -> tuple[list[Token], Callable[[bytes], bytes] | None]:
-    """Literals and fields of a log_format, with or without the directive's name; and what undoes its escapes.
+    """Parse a log_format, with or without the directive's name; returns its tokens, and a function to unescape values.
 
     Raises:
         DeclarationError: it is not finished.
@@ -65,7 +65,7 @@ def tokens_of(declared: str) -> tuple[list[Token], Callable[[bytes], bytes] | No
 
 
 def _joined(strings: str) -> str:
-    """The strings of a directive, put together.
+    """Concatenate the strings of a directive.
 
     Raises:
         DeclarationError: a quote is not closed.

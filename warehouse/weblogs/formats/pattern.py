@@ -1,4 +1,4 @@
-"""Lines of a fixed layout: literals and fields, as Apache's LogFormat and nginx's log_format describe them."""
+"""Parse lines of a fixed layout of literals and fields, as Apache's LogFormat and nginx's log_format describe it."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ _NAMES_WITH_LISTS: Final = (None, "forwarded_for")
 class Field:
     """A field of a line: its name among the fields of records, or None where it is not needed.
 
-    Of two fields with one name, that of the lower rank counts. `pattern` is what it looks like, if that is known.
+    Of two fields with one name, that of the lower rank counts. `pattern` is a regular expression of the field's values.
     """
 
     name: str | None
@@ -34,7 +34,7 @@ Token = str | Field
 
 
 def time_part(number: int) -> str:
-    """Name of the field that has a part of the request's time: date, time of day, zone."""
+    """Name the field with a part of the request's time, which may be date, time of day or zone."""
     return "time" if number == 0 else f"time {number}"
 
 
@@ -57,7 +57,7 @@ class PatternParser:
         self._pattern = re.compile(_pattern(tokens, declared), re.DOTALL)
 
     def parse(self, line: bytes) -> Record | Fault:
-        """The record of a line, or why there is none."""
+        """Parse a line; returns its record, or why it has none."""
         match = self._pattern.fullmatch(line)
         if match is None:
             if not line.strip():
@@ -72,7 +72,7 @@ class PatternParser:
 
 
 def _joined_targets(tokens: Sequence[Token]) -> list[Token]:
-    """Path and query with nothing between them, as %U%q and $uri$is_args$args, as one target."""
+    """Join a path and a query with nothing between them, as in %U%q and $uri$is_args$args, to one target."""
     joined: list[Token] = []
     for token in tokens:
         before = joined[-1] if joined else ""
@@ -101,7 +101,7 @@ _LAST = Field(None, "", rank=1 << 30)
 
 
 def _pattern(tokens: Sequence[Token], declared: str) -> bytes:
-    """The regular expression of the line, with a group for each field that has a name.
+    """Build the regular expression of a line, with a group for each field that has a name.
 
     Raises:
         DeclarationError: nothing stands between two fields.
@@ -124,7 +124,7 @@ def _pattern(tokens: Sequence[Token], declared: str) -> bytes:
 
 
 def _piece(name: str | None, before: str, after: str) -> bytes:
-    """What a field looks like between two literals."""
+    """Return the regular expression of a field between two literals."""
     if before.endswith('"') and after.startswith('"'):
         return _QUOTED
     if not after:

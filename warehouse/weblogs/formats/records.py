@@ -1,4 +1,4 @@
-"""What a line of any format says, and how its fields become a record."""
+"""Records, the common form of parsed lines of any format, and how they are made from the fields of a line."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ TimeParser = Callable[[bytes], int | Fault]
 
 
 class Record(NamedTuple):
-    """A parsed line. Seconds since 1970-01-01 UTC; None where the line does not say."""
+    """A parsed line. `seconds` are since 1970-01-01 UTC; None stands for what the line does not have."""
 
     seconds: int
     status: int
@@ -50,7 +50,7 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class RecordMaker:
-    """Makes records of fields: which there are, how times are written, and how many proxies are trusted."""
+    """Makes records from the fields of a format: `names` are its fields, `parse_time` parses its times."""
 
     names: frozenset[str]
     parse_time: TimeParser
@@ -58,7 +58,7 @@ class RecordMaker:
 
     @cached_property
     def missing(self) -> list[str]:
-        """What a log line must say, and these fields do not."""
+        """The required fields that the format does not have."""
         missing = [name for name in ("time", "status") if name not in self.names]
         if not self.names & {"address", "forwarded_for"}:
             missing.append("address")
@@ -68,11 +68,11 @@ class RecordMaker:
 
     @cached_property
     def duration(self) -> str | None:
-        """The field that says how long a request took, the most exact one."""
+        """The field with the duration of the request; of several, that of the smallest unit."""
         return next((name for name in reversed(DURATIONS) if name in self.names), None)
 
     def make(self, fields: Mapping[str, bytes]) -> Record | Fault:
-        """The record of a line, or why there is none. Fields that the line lacks are left out or b'-'."""
+        """Make a record, or return why there is none. Fields that the line does not have are absent or b'-'."""
         get = fields.get
         seconds = self.parse_time(get("time", b""))
         if isinstance(seconds, Fault):
@@ -122,12 +122,12 @@ class RecordMaker:
         )
 
     def _visitor(self, address: bytes, forwarded_for: bytes | None) -> bytes | Fault:
-        """The visitor's address: that of the connection, or the last one that no trusted proxy has added."""
+        """Return the address of the connection or, behind trusted proxies, the one from which these were called."""
         if not self.trusted_proxies:
             return _without_port(address)
         chain = [one.strip() for one in (forwarded_for or b"").split(b",")]
         chain = [one for one in chain if one not in _NOTHING]
-        # The proxy that is connected to the server stands nowhere, if the format has no address.
+        # If the format has no address, that of the proxy that is connected to the server is empty here.
         chain.append(address)
         visitor = _without_port(chain[max(len(chain) - 1 - self.trusted_proxies, 0)])
         if visitor in _NOTHING:
@@ -136,13 +136,13 @@ class RecordMaker:
 
 
 def _without_port(address: bytes) -> bytes:
-    """1.2.3.4:80, [2001:db8::1]:80 and [2001:db8::1] without port and brackets."""
+    """Remove port and brackets from 1.2.3.4:80, [2001:db8::1]:80 and [2001:db8::1]."""
     match = _PORT.fullmatch(address)
     return address if match is None else match[1] or match[2]
 
 
 def _request(fields: Mapping[str, bytes]) -> bytes:
-    """The request line by its parts."""
+    """Build the request line from its parts."""
     method, protocol, query = (fields.get(name, b"") for name in ("method", "protocol", "query"))
     target = fields.get("target") or fields.get("path", b"")
     if method in _NOTHING and target in _NOTHING:

@@ -1,4 +1,4 @@
-"""Times as logs write them, as seconds since 1970-01-01 UTC."""
+"""Parse the times of log lines to seconds since 1970-01-01 UTC."""
 
 import calendar
 import re
@@ -11,9 +11,9 @@ from warehouse.errors import DeclarationError
 from warehouse.weblogs.formats.records import TimeParser
 from warehouse.weblogs.reader.fallback import FIRST_YEAR, LAST_YEAR, Fault, clf_seconds, printable
 
-# Lines of the same second follow each other, and those of several servers.
+# Times that a parser remembers: many lines have the same second, also if several servers write them.
 _CACHED: Final = 4096
-# Seconds, milliseconds, microseconds, nanoseconds since 1970 never have as many digits: which it is, is no guess.
+# Up to this second, numbers of seconds, milli-, micro- and nanoseconds since 1970 differ in size: the unit is certain.
 _LAST_SECOND: Final = calendar.timegm((LAST_YEAR + 1, 1, 1, 0, 0, 0))
 _EPOCH = re.compile(rb"(\d{1,19})(?:\.\d*)?")
 _ISO = re.compile(
@@ -23,7 +23,7 @@ CLF: Final = rb"\d\d/[A-Za-z]{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}"
 _CLF = re.compile(CLF)
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _NAMES: Final = "[A-Za-z]{3,9}"
-# Of strftime: pattern, and the name of what it is; without a name it says nothing that is needed.
+# Directives of strftime: regular expression, and name of the part; None if the part is not needed.
 _DIRECTIVES: Final = {
     "Y": (r"\d{4}", "year"),
     "m": (r"\d\d", "month"),
@@ -51,12 +51,12 @@ _SHORT: Final = {"T": "%H:%M:%S", "R": "%H:%M", "F": "%Y-%m-%d", "D": "%m/%d/%y"
 
 
 def cached(parse: Callable[[bytes], int | Fault]) -> TimeParser:
-    """Remember the last few thousand times."""
+    """Cache the last few thousand results of a parser."""
     return lru_cache(_CACHED)(parse)
 
 
 def any_time(zone: tzinfo | None) -> TimeParser:
-    """Times in Common Log Format, ISO 8601 or RFC 3339, or seconds (or milli-, micro-, nanoseconds) since 1970."""
+    """Make a parser of times in Common Log Format, ISO 8601, RFC 3339, or (milli-, micro-, nano-)seconds since 1970."""
 
     def parse(text: bytes) -> int | Fault:
         if _CLF.fullmatch(text):
@@ -69,7 +69,7 @@ def any_time(zone: tzinfo | None) -> TimeParser:
 
 
 def epoch_seconds(text: bytes) -> int | Fault:
-    """A number since 1970: seconds, milliseconds, microseconds or nanoseconds, by its size."""
+    """Parse a number of seconds, milliseconds, microseconds or nanoseconds since 1970; its size decides which."""
     match = _EPOCH.fullmatch(text)
     if match is None:
         return Fault("malformed_line", f"'{printable(text)[:60]}' is no number of seconds since 1970")
@@ -82,7 +82,7 @@ def epoch_seconds(text: bytes) -> int | Fault:
 
 
 def iso_seconds(text: bytes, zone: tzinfo | None) -> int | Fault:
-    """A time as 2026-11-20T01:02:03.4+01:00, of `zone` where it has none."""
+    """Parse a time as 2026-11-20T01:02:03.4+01:00; without an offset it is one of `zone`."""
     match = _ISO.fullmatch(text)
     if match is None:
         return Fault("malformed_line", f"'{printable(text)[:60]}' is no time")
@@ -91,11 +91,11 @@ def iso_seconds(text: bytes, zone: tzinfo | None) -> int | Fault:
 
 
 def strftime(declared: Sequence[str], zone: tzinfo | None) -> TimeParser:
-    """The parser of times that stand in several formats of strftime, with a line end between them.
+    """Make a parser of a time in several parts, each in a format of strftime, joined by line ends.
 
     Raises:
-        DeclarationError: one has a directive that is not known, two say the same, or all together do not say which day,
-            minute and zone it is.
+        DeclarationError: a directive is not known, two parts have the same directive, or together they do not give day,
+            minute and zone.
     """
     names: set[str] = set()
     parts = [_part_pattern(part, names) for part in declared]
@@ -116,23 +116,23 @@ def strftime(declared: Sequence[str], zone: tzinfo | None) -> TimeParser:
         match = compiled.fullmatch(text)
         if match is None:
             return Fault("malformed_line", f"'{printable(text)[:60]}' is no time as {title}")
-        found = {name: value for name, value in match.groupdict().items() if value is not None}
-        if "epoch" in found:
-            return epoch_seconds(found["epoch"])
-        month = int(found["month"]) if "month" in found else _month(found["month_name"])
-        hour = int(found["hour"]) if "hour" in found else int(found["hour12"]) % 12
-        if "hour12" in found and "hour" not in found and found["half"].lower() == b"pm":
+        values = {name: value for name, value in match.groupdict().items() if value is not None}
+        if "epoch" in values:
+            return epoch_seconds(values["epoch"])
+        month = int(values["month"]) if "month" in values else _month(values["month_name"])
+        hour = int(values["hour"]) if "hour" in values else int(values["hour12"]) % 12
+        if "hour12" in values and "hour" not in values and values["half"].lower() == b"pm":
             hour += 12
         moment = (
-            int(found["year"]), month, int(found["day"]), hour, int(found["minute"]), int(found.get("second", 0)),
+            int(values["year"]), month, int(values["day"]), hour, int(values["minute"]), int(values.get("second", 0)),
         )  # fmt: skip
-        return _seconds(text, moment, found.get("zone"), zone)
+        return _seconds(text, moment, values.get("zone"), zone)
 
     return cached(parse)
 
 
 def strftime_pattern(declared: str) -> bytes:
-    """The pattern of a format of strftime, without groups.
+    """Return the regular expression of a format of strftime, without groups.
 
     Raises:
         DeclarationError: it has a directive that is not known.
@@ -141,7 +141,7 @@ def strftime_pattern(declared: str) -> bytes:
 
 
 def strftime_names(declared: str) -> set[str]:
-    """What a format of strftime says: year, month, zone …
+    """Return the names of the parts in a format of strftime: year, month, zone …
 
     Raises:
         DeclarationError: it has a directive that is not known.
@@ -152,14 +152,14 @@ def strftime_names(declared: str) -> set[str]:
 
 
 def is_time(names: Collection[str]) -> bool:
-    """Whether this is enough to know the minute, but for its zone."""
+    """Whether these parts determine the minute, apart from its zone."""
     has = set(names).__contains__
     is_day = has("year") and has("day") and (has("month") or has("month_name"))
     return has("epoch") or (is_day and has("minute") and (has("hour") or (has("hour12") and has("half"))))
 
 
 def _part_pattern(declared: str, names: set[str]) -> str:
-    """The pattern of one part, with a group for all that no part before it says; what it says joins `names`."""
+    """Return the regular expression of one part, with a group for each name that is new, and add these to `names`."""
     before, pattern, formats = frozenset(names), "", declared
     for short, long in _SHORT.items():
         formats = formats.replace(f"%{short}", long)
@@ -180,8 +180,8 @@ def _part_pattern(declared: str, names: set[str]) -> str:
                     f"The time format '{declared}' says the {name} that another time of the line says.",
                     hint="Which time is the request's cannot be told: have the server log one, with all of it.",
                 )
-            is_said = name is None or name in names
-            pattern += f"(?:{piece})" if is_said else f"(?P<{name}>{piece})"
+            has_no_group = name is None or name in names
+            pattern += f"(?:{piece})" if has_no_group else f"(?P<{name}>{piece})"
             if name is not None:
                 names.add(name)
     return pattern
@@ -195,7 +195,7 @@ def _month(name: bytes) -> int:
 def _seconds(
     text: bytes, moment: tuple[int, int, int, int, int, int], offset: bytes | None, zone: tzinfo | None
 ) -> int | Fault:
-    """Seconds of a local time, whose offset from UTC is `offset`, or by the rules of `zone`."""
+    """Convert a local time to seconds, by its offset from UTC or, without one, by the rules of `zone`."""
     year, month, day, hour, minute, second = moment
     if offset is None and zone is None:
         return Fault("malformed_line", f"'{printable(text)[:60]}' has no time zone: declare time_zone")

@@ -1,4 +1,4 @@
-"""W3C extended log format (https://www.w3.org/TR/WD-logfile.html), as IIS writes it: #Fields says which follow."""
+"""Parse the W3C extended log format (https://www.w3.org/TR/WD-logfile.html) of IIS: #Fields names the fields."""
 
 import re
 from collections.abc import Callable
@@ -21,7 +21,7 @@ _FIELDS: Final = {
     "cs(referer)": "referer", "cs(referrer)": "referer", "cs(user-agent)": "user_agent", "time-taken": "seconds",
     "cs-protocol": "tls", "ssl-protocol": "tls",
 }  # fmt: skip
-# IIS and what imitates it count in milliseconds, the standard in seconds.
+# time-taken is in seconds by the standard, but in milliseconds in logs of IIS and of what imitates it.
 _IN_MILLISECONDS: Final = b"microsoft"
 _TOKEN = re.compile(rb'"(?:[^"]|"")*+"|[^\s"]\S*+')
 
@@ -40,7 +40,7 @@ class W3cParser:
         self._missing = ""
 
     def parse(self, line: bytes) -> Record | Fault | None:
-        """The record of a line, or why there is none; None for a line that says how the following ones are read."""
+        """Parse a line; returns its record, or why it has none; None for a directive."""
         line = line.removeprefix(BOM)
         if line.startswith(DIRECTIVES):
             self.direct(line)
@@ -58,7 +58,7 @@ class W3cParser:
         fields = {name: values[place] for place, name in self._known}
         date = fields.get("date", self._date)
         fields["time"] = date + b"T" + fields.get("time", b"")
-        # IIS writes + for a blank.
+        # IIS writes + for a space.
         if b"\t" not in line:
             agent = fields.get("user_agent", b"")
             fields["user_agent"] = agent if b" " in agent else agent.replace(b"+", b" ")
@@ -68,7 +68,7 @@ class W3cParser:
         return self._maker.make(fields)
 
     def direct(self, line: bytes) -> None:
-        """Take note of a line that begins with #."""
+        """Apply a directive, a line that begins with #."""
         name, _, value = line.partition(b":")
         if name == b"#Software":
             self._is_in_milliseconds = _IN_MILLISECONDS in value.lower()

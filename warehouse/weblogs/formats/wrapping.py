@@ -1,4 +1,4 @@
-"""Lines that stand in other lines: in a column of CSV, in quotes, in JSON as container runtimes write them."""
+"""Unwrap log lines that are embedded in other lines: in a CSV column, in quotes, in JSON of Docker, after a prefix."""
 
 import csv
 import json
@@ -9,7 +9,7 @@ from typing import Final
 from warehouse.weblogs.reader.fallback import Fault
 
 Unwrap = Callable[[bytes], bytes | Fault]
-# The time, the stream and whether the line is whole, as container runtimes of Kubernetes write before it.
+# The prefix of Kubernetes' container runtimes (CRI): time, stream, and F for a full line.
 _CRI = re.compile(rb"\S+ (?:stdout|stderr) F (.*)", re.DOTALL)
 _SYSLOG = re.compile(
     rb"(?:<\d{1,3}>)?(?:\d )?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\S+) \S+ "
@@ -22,12 +22,12 @@ csv.field_size_limit(1 << 27)
 
 
 def in_quotes(line: bytes) -> bytes | Fault:
-    """A line between single or double quotes; those within are doubled, escaped, or as they are."""
+    """Unwrap a line in single or double quotes; quotes within are doubled, escaped, or as they are."""
     text = line.strip()
     if len(text) < 2 or text[:1] not in _QUOTES or text[:1] != text[-1:]:
         return Fault("malformed_line", "not in quotes")
     quote, inner = text[:1], text[1:-1]
-    # Where each quote within is doubled, or has a backslash before it, that is how they are escaped.
+    # If all quotes within are doubled, or all have a backslash before them, that is how they are escaped.
     if inner.count(quote * 2) * 2 == inner.count(quote):
         return inner.replace(quote * 2, quote)
     if inner.count(b"\\" + quote) == inner.count(quote):
@@ -36,7 +36,7 @@ def in_quotes(line: bytes) -> bytes | Fault:
 
 
 def in_csv(column: int, delimiter: str) -> Unwrap:
-    """A column of CSV, counted from 1."""
+    """Make a function that returns a column of a CSV line, counted from 1."""
 
     def unwrap(line: bytes) -> bytes | Fault:
         try:
@@ -51,7 +51,7 @@ def in_csv(column: int, delimiter: str) -> Unwrap:
 
 
 def in_json(key: str) -> Unwrap:
-    """A text in a JSON object, as Docker writes it under the key log."""
+    """Make a function that returns the text under a key of a JSON object, as Docker's log."""
 
     def unwrap(line: bytes) -> bytes | Fault:
         try:
@@ -67,7 +67,7 @@ def in_json(key: str) -> Unwrap:
 
 
 def after_prefix(pattern: re.Pattern[bytes], what: str) -> Unwrap:
-    """What follows a prefix."""
+    """Make a function that returns what follows a prefix."""
 
     def unwrap(line: bytes) -> bytes | Fault:
         match = pattern.fullmatch(line)
@@ -77,7 +77,7 @@ def after_prefix(pattern: re.Pattern[bytes], what: str) -> Unwrap:
 
 
 def unwrapper(wrapped: str, column: int, delimiter: str) -> Unwrap:
-    """What takes a line out of another one, by its name in a declaration."""
+    """Return the function that unwraps a line, by the wrapping's name in a declaration."""
     return {
         "csv": in_csv(column, delimiter),
         "quotes": in_quotes,

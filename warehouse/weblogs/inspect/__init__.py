@@ -1,1 +1,1 @@
-"""Which format a log file is in, and its declaration: `dwh weblogs inspect`."""
+"""Detect the format of a log file, and propose its declaration: `dwh weblogs inspect`."""

@@ -1,4 +1,4 @@
-"""Formats that a file may be in: those that are declared, presets, JSON by its keys, and each within other lines."""
+"""Try formats on the first lines of a file: declared ones, presets, JSON by its keys, and each within other lines."""
 
 import csv
 import json
@@ -16,13 +16,13 @@ from warehouse.weblogs.reader.addresses import AddressReader
 from warehouse.weblogs.reader.buffers import PADDING
 from warehouse.weblogs.reader.parse import Parsed
 
-# Lines by which the format is chosen.
+# Number of lines by which the format is chosen.
 _CHOOSING: Final = 200
-# Fewer lines than this share that can be read are chance.
+# A format has to read at least this share of the lines: fewer may be chance.
 _LEAST_SHARE: Final = 0.5
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _MAX_COLUMNS = 30
-# Names of JSON keys, in lower case and without what is no letter or digit, by the field that they usually are.
+# Usual JSON keys of each field, in lower case, letters and digits only.
 _JSON_KEYS: Final = {
     "time": ("time", "timestamp", "ts", "timeiso8601", "timelocal", "msec", "datetime", "date", "startutc", "starttime",
              "requesttime", "t"),
@@ -56,7 +56,7 @@ class Trial:
 
     @property
     def score(self) -> tuple[int, int]:
-        """Lines that can be read, and how much they say."""
+        """Number of lines that can be read, and number of optional columns that they fill."""
         extras = self.parsed.extras
         filled_columns = extras and (
             (extras.host_end > extras.host_start).any(),
@@ -68,7 +68,7 @@ class Trial:
 
 
 def rank_formats(declared: WeblogFormats, path: str | None, lines: Sequence[bytes]) -> list[Trial]:
-    """Every known format, tried on the first lines of a file: the one in which most can be read first."""
+    """Try every known format on the first lines of a file; the format in which most can be read comes first."""
     sample = lines[:_CHOOSING]
     trials = [Trial(one, parse_lines(one, sample)) for one in _candidates(declared, path, sample)]
     return sorted(trials, key=lambda trial: trial.score, reverse=True)
@@ -82,17 +82,17 @@ def is_readable(parsed: Parsed, lines: Sequence[bytes]) -> bool:
 
 
 def parse_lines(log_format: LogFormat, lines: Sequence[bytes]) -> Parsed:
-    """Lines without their ends, parsed in a format."""
+    """Parse lines, given without their ends, in a format."""
     content = b"".join(line + b"\n" for line in lines)
     buffer = np.frombuffer(content + bytes(PADDING), np.uint8)
     return log_format.parser().parse(buffer, len(content), AddressReader())
 
 
 def _candidates(declared: WeblogFormats, path: str | None, lines: Sequence[bytes]) -> Iterator[LogFormat]:
-    """Formats to try: those that are declared, that of the file first; presets; and each of them within other lines."""
+    """Yield the formats to try: the declared ones, that of the file first; presets; and presets within other lines."""
     seen: set[str] = set()
     own = [declared.of(path)] if path is not None else []
-    known = [*own, *(entry.format for entry in declared.entries)]
+    declared_formats = [*own, *(entry.format for entry in declared.entries)]
     presets_ = [_preset(name) for name in presets()]
     wrapped = [
         replace(inner, **around)
@@ -101,16 +101,16 @@ def _candidates(declared: WeblogFormats, path: str | None, lines: Sequence[bytes
         if inner.kind not in ("json", "w3c")
     ]
     guessed = [LogFormat(json=fields)] if (fields := _guess_json(lines)) else []
-    for one in (*known, LogFormat(), *presets_, *guessed, *wrapped):
-        if str(one) not in seen:
-            seen.add(str(one))
-            yield one
+    for candidate in (*declared_formats, LogFormat(), *presets_, *guessed, *wrapped):
+        if str(candidate) not in seen:
+            seen.add(str(candidate))
+            yield candidate
 
 
 def _preset(name: str) -> LogFormat:
-    """A preset; of forwarded addresses alone one proxy is trusted, since else no address would be the visitor's."""
-    found = LogFormat(preset=name)
-    return replace(found, trusted_proxies=1) if name.startswith("forwarded") else found
+    """Make the format of a preset; with forwarded addresses it trusts one proxy, or no address is the visitor's."""
+    preset = LogFormat(preset=name)
+    return replace(preset, trusted_proxies=1) if name.startswith("forwarded") else preset
 
 
 def _wrappings(lines: Sequence[bytes]) -> Iterator[dict[str, Any]]:
@@ -133,7 +133,7 @@ def _wrappings(lines: Sequence[bytes]) -> Iterator[dict[str, Any]]:
 
 
 def _guess_json(lines: Sequence[bytes]) -> Mapping[str, Sequence[str]] | None:
-    """Fields by the usual names of keys, where lines are JSON objects."""
+    """Guess the key of each field by the usual names of keys, if lines are JSON objects."""
     keys: dict[str, str] = {}
     for line in lines[:20]:
         try:

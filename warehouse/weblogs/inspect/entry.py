@@ -19,7 +19,7 @@ def format_entry(entry: FormatEntry) -> str:
 
 
 def _value(value: object) -> str:
-    """A value in TOML; a list of one as this one."""
+    """Format a value in TOML; a tuple of one value as that value."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
@@ -28,6 +28,6 @@ def _value(value: object) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A text in TOML; one with quotes as it is, if it can be."""
+    """Quote a text in TOML; one with double quotes as a literal string, if possible."""
     is_plain = text.isprintable() and "'" not in text
     return f"'{text}'" if '"' in text and is_plain else json.dumps(text)

@@ -1,4 +1,4 @@
-"""Finds out in which format a log file is, by trying those that are known."""
+"""Detect the format of a log file by trying all known formats on its first lines."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,13 +25,13 @@ from warehouse.weblogs.inspect.pattern import Choice, choose_patterns
 from warehouse.weblogs.reader.fallback import printable
 from warehouse.weblogs.reader.parse import Parsed, Rejected
 
-# Rows that are shown.
+# Number of rows that are shown.
 _SHOWN = 10
 _READ_BYTES = 4 << 20
-# Paths that a sentence names.
+# Number of paths that a message names.
 _NAMED = 5
 _COMBINED_AND_MORE: Final = "nginx_main"
-# What to do with a file that would be inspected, once that has found nothing.
+# Hint for a file whose usual hint is to inspect it, if inspecting it has found no format.
 _DECLARE: Final = (
     "If its lines are requests, declare their format in weblogs.toml (docs/web-logs.md, 'Declare a format'). Else: "
     + MOVE[0].lower()
@@ -54,7 +54,7 @@ class Inspection:
     # The first rows, and the first lines that cannot be read in the format.
     rows: tuple[Mapping[str, Any], ...] = ()
     faults: tuple[Mapping[str, Any], ...] = ()
-    # Other formats in which as many lines can be read, of other visitors.
+    # Other formats that read as many lines, but find other visitors in them.
     alternatives: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     # The entry of weblogs.toml; None where it needs none.
@@ -99,7 +99,7 @@ def inspect(settings: Settings, file: str, *, lines: int = 1000) -> Inspection:
 
 
 def _locate(settings: Settings, file: str) -> tuple[Location, str | None]:
-    """The file, and its path below the landing folder if it lies there."""
+    """Find the file, and its path below the landing folder if it is in there."""
     landing = landing_folder(settings)
     local = Path(file)
     if local.is_file():
@@ -115,7 +115,7 @@ def _locate(settings: Settings, file: str) -> tuple[Location, str | None]:
 
 @contextmanager
 def _unpacked(location: Location, settings: Settings) -> Iterator[tuple[ContentReader, str | None]]:
-    """The content of a file; of an archive that of its first file, with its name."""
+    """Open a file or, if it is an archive, its first file; yields its reader, and the name within the archive."""
     with ExitStack() as opened:
         content = opened.enter_context(ContentReader(location))
         if recognized(content).is_archive:
@@ -249,6 +249,6 @@ def _fault(rejected: Rejected, parsed: Parsed) -> Mapping[str, Any]:
 
 
 def shortened(paths: Sequence[str]) -> str:
-    """The first of these paths, and how many more there are."""
+    """List the first paths, and how many more there are."""
     more = f" and {len(paths) - _NAMED:,} more" if len(paths) > _NAMED else ""
     return visible(", ".join(paths[:_NAMED])) + more

@@ -1,4 +1,4 @@
-"""Chooses for which files a declaration is: the widest pattern by which no other file of the lake would be misread."""
+"""Choose the path patterns of a declaration: the widest ones by which no other file of the lake would be misread."""
 
 import re
 from collections import defaultdict
@@ -20,7 +20,7 @@ from warehouse.weblogs.files.landing import ignored_names, landing_folder
 from warehouse.weblogs.formats.declaration import FormatEntry, LogFormat, WeblogFormats
 from warehouse.weblogs.inspect.candidates import is_readable, parse_lines, rank_formats
 
-# Of the other files that a pattern matches so many are looked at, and of each so many lines.
+# How many of the other files that a pattern matches are looked at, and how many lines of each.
 _LOOKED_AT: Final = 200
 _LINES: Final = 100
 # Archives that unpack to more are not looked into.
@@ -34,20 +34,20 @@ _Sample: TypeAlias = tuple[str, list[bytes]]
 
 @dataclass(frozen=True)
 class Choice:
-    """Patterns of a declaration, and the files that would be misread by it: none, unless every pattern does."""
+    """Patterns of a declaration, and the files that it would misread: none, unless every pattern misreads some."""
 
     patterns: tuple[str, ...]
     misread: tuple[str, ...] = ()
-    # Files because of which a wider pattern was left.
+    # Files that a wider pattern would have misread.
     avoided: tuple[str, ...] = ()
-    # Files that the pattern matches, of which only a part was looked at.
+    # Number of files that the pattern matches and that were not looked at.
     not_looked_at: int = 0
 
 
 def choose_patterns(
     settings: Settings, declared: WeblogFormats, path: str, chosen: LogFormat, *, is_landed: bool
 ) -> Choice:
-    """The widest patterns for a file in the format `chosen` by which no other file is misread.
+    """Choose the widest patterns for a file in the format `chosen` by which no other file is misread.
 
     `path` is below the landing folder, or, without `is_landed`, the name of a file that lies elsewhere.
     """
@@ -63,9 +63,10 @@ def choose_patterns(
 
 
 def _patterns(path: str, *, is_ignored: bool) -> Iterator[tuple[str, ...]]:
-    """Patterns that match a file, the widest first: its folder, names that begin alike or differ in digits, its name.
+    """Yield patterns for a file, widest first: its folder, names that begin alike or differ in digits, its name.
 
-    What rotation appends to the name is matched, too. A name that is ignored is read where a pattern names its end.
+    They also match what rotation appends to the name. Those for a name that is ignored end with its suffix, since only
+    then such a file is read.
     """
     folder, _, name = path.rpartition("/")
     varying = _DIGITS.sub("*", name)
@@ -81,7 +82,7 @@ def _patterns(path: str, *, is_ignored: bool) -> Iterator[tuple[str, ...]]:
         if word := _WORD.match(name):
             yield (f"{folder}/{word[0]}*",)
     else:
-        # In any folder; with a slash before it, at the top alone.
+        # Without a slash, it matches in any folder; those below, which begin with one, match only at the top.
         yield (f"{varying}*".replace("**", "*"),)
     yield (f"{folder}/{varying}*".replace("**", "*"),)
     yield (f"{folder}/{name}*",)
@@ -103,14 +104,14 @@ class _Neighbours:
         self._files: dict[str, tuple[Location, bool]] = {
             file.path: (file.location, False) for file in found.files
         } | {
-            # Of an ignored folder no file is read, whatever is declared.
+            # Files of an ignored folder are never read, whatever is declared.
             one.path: (landing / one.path, True)
             for one in found.unread
             if one.status == "ignored" and not one.path.endswith("/")
         }
 
     def misread(self, entry: FormatEntry) -> tuple[list[str], int]:
-        """Files that would be read worse by an entry at the end of the declaration, and how many were not looked at."""
+        """Find files that an entry at the end of the declaration would misread; counts those not looked at."""
         matched = [
             path
             for path, (_, is_ignored) in self._files.items()
@@ -143,7 +144,7 @@ class _Neighbours:
             return True
         if len(now.columns.line) == len(new.columns.line) > 0 and now.visitors() != new.visitors():
             return True
-        # What no format can read is not misread in this one.
+        # Lines that no format can read are not misread by this one.
         return not is_readable(new, lines) and is_readable(
             rank_formats(self.declared, None, lines)[0].parsed, lines
         )
@@ -155,7 +156,7 @@ class _Neighbours:
 
 
 def _sample(path: str, location: Location) -> list[_Sample]:
-    """A file, or each file of an archive, with its first lines; nothing of what cannot be read."""
+    """Read the first lines of a file, or of each file of an archive; none if it cannot be read."""
     try:
         with ContentReader(location) as content:
             if not recognized(content).is_archive:
@@ -177,7 +178,7 @@ def _first_lines(content: ContentReader) -> list[bytes]:
 
 
 def _spread(paths: Sequence[str]) -> list[str]:
-    """Paths, those first whose names differ in more than digits: the first of each kind, then the second."""
+    """Order paths so that different kinds come first: of names that differ in digits only, the first, then the rest."""
     kinds: dict[str, list[str]] = defaultdict(list)
     for path in sorted(paths):
         kinds[_DIGITS.sub("0", path)].append(path)

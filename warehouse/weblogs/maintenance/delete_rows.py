@@ -8,7 +8,7 @@ from psycopg import sql
 from warehouse.db.identifiers import listed
 from warehouse.weblogs.storage.aggregate_tables import drop_zeros, recount_users, subtract
 
-# Rows that are being deleted, as far as the aggregates need them.
+# The columns of rows being deleted that the aggregates need.
 DELETED = sql.Identifier("staging", "weblog_deleted")
 
 

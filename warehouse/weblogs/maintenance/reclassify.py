@@ -28,7 +28,7 @@ from warehouse.weblogs.storage.partitions import Partitions
 
 QUERIES = Path(__file__).with_name("queries")
 _BLOCK_BYTES = 4 << 20
-# "BR\t", before each address.
+# Length of "BR\t", which precedes each address.
 _CODE = 3
 
 
@@ -57,8 +57,8 @@ def reclassify(
 ) -> Reclassified:
     """Look up the countries of all requests again in the GeoIP database of the settings.
 
-    A month is a transaction, recorded in audit.weblog_month: the next run resumes one that died. Loads take turns with
-    months. `progress` gets the month, its number, the number of months, and its requests that moved.
+    A month is a transaction, recorded in audit.weblog_month: the next run resumes one that died. Loads can run between
+    two months. `progress` gets the month, its number, the number of months, and its requests that moved.
 
     Raises:
         GeoIpError: there is no such database.
@@ -181,7 +181,7 @@ def _find_moving(
 def _blocks(
     connection: psycopg.Connection, bounds: dict[str, str]
 ) -> Iterator[tuple[np.ndarray[tuple[int], np.dtype[np.uint8]], int]]:
-    """Distinct (country, address) of a month, as lines in blocks."""
+    """Read the distinct (country, address) of a month, as lines in blocks."""
     query = sql.SQL(
         """
         copy (

@@ -1,7 +1,7 @@
-"""Describe the texts of the web logs again, where traffic rules or ua-parser are others than when they were first seen.
+"""Derive the attributes of stored texts of the web logs again, after traffic rules or ua-parser have changed.
 
-The lookups are updated in place, and then what is copied from them: keys in the fact, of those requests alone whose key
-is another one now, and the aggregates.
+The lookups are updated in place, and then what is copied from them: keys in the fact, only in requests whose key has
+changed, and the aggregates.
 """
 
 import time
@@ -35,10 +35,10 @@ _LOCK_SECONDS = 1.0
 
 
 def rederive_texts(run: Run, *, limit: int | None, wait_seconds: float) -> tuple[Load, ...]:
-    """Describe the texts of every lookup again whose definition has changed, in one transaction; before a load.
+    """Derive the texts of all lookups whose definition has changed again, in one transaction, before a load.
 
     Raises:
-        ReconformLimitExceeded: more texts than `limit` would be described again.
+        ReconformLimitExceeded: more texts than `limit` would be derived again.
         LockHeld: loads that use the former rules do not end within `wait_seconds`.
     """
     give_up_at = time.monotonic() + wait_seconds
@@ -48,7 +48,7 @@ def rederive_texts(run: Run, *, limit: int | None, wait_seconds: float) -> tuple
             if limit is not None:
                 check_reconform_limit(stale, limit)
             if not stale:
-                # There is no text yet.
+                # No text is stored yet: there is only the definition to record.
                 record_definitions(connection, run.run_id)
                 connection.commit()
                 break
@@ -60,7 +60,7 @@ def rederive_texts(run: Run, *, limit: int | None, wait_seconds: float) -> tuple
                     connection.commit()
                     return loads
             except LockHeld:
-                # Another load may have done it meanwhile.
+                # Another load may have derived the texts meanwhile.
                 connection.rollback()
                 if time.monotonic() > give_up_at:
                     raise
@@ -68,19 +68,19 @@ def rederive_texts(run: Run, *, limit: int | None, wait_seconds: float) -> tuple
 
 
 def dry_run_rederive(run: Run) -> tuple[Load, ...]:
-    """What `rederive_texts` would do, in the open transaction of a dry run."""
+    """Do what `rederive_texts` would do, in the open transaction of a dry run."""
     assert run.dry_run_connection is not None
     return _rederive(run.dry_run_connection, run.run_id)
 
 
 def record_definitions(connection: psycopg.Connection, run_id: int) -> None:
-    """Record what the texts of all lookups are described by now."""
+    """Record the current definitions of all lookups."""
     for table, definition in define_lookups().items():
         record_definition(connection, run_id, FEED, table, definition)
 
 
 def find_differing(connection: psycopg.Connection, dictionary: TextDictionary) -> int:
-    """Fill pg_temp.described with the rows of the texts that are described otherwise now; returns their number."""
+    """Fill pg_temp.described with the rows of texts whose attributes have changed; returns their number."""
     columns = (dictionary.key, *dictionary.derived)
     connection.execute(
         sql.SQL(
@@ -98,7 +98,7 @@ def find_differing(connection: psycopg.Connection, dictionary: TextDictionary) -
 
 
 def update_lookup(connection: psycopg.Connection, dictionary: TextDictionary) -> None:
-    """Bring the rows of pg_temp.described into their lookup."""
+    """Update a lookup with the rows of pg_temp.described."""
     connection.execute(
         sql.SQL(
             "update {table} as text set {assigned} from {differing} as described where text.{key} = described.{key}"
@@ -112,7 +112,7 @@ def update_lookup(connection: psycopg.Connection, dictionary: TextDictionary) ->
 
 
 def update_fact(connection: psycopg.Connection) -> int:
-    """Give requests the device and traffic source that their texts have now; returns how many had others."""
+    """Set the device and traffic source of requests to those of their texts; returns the number of changed rows."""
     return connection.execute(
         """
         update dwh.fact_weblog as weblog
@@ -129,7 +129,7 @@ def update_fact(connection: psycopg.Connection) -> int:
 
 
 def recount_texts(connection: psycopg.Connection) -> list[Load]:
-    """Recount the aggregates by what texts say: of actions, products and devices. What did not change has no load."""
+    """Recount the aggregates that depend on texts (action, product, device); returns a load for each changed table."""
     loads = []
     for aggregate in AGGREGATES:
         if "country" not in aggregate.key or aggregate.key != tuple(aggregate.from_fact):

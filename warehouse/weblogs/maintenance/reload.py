@@ -1,4 +1,4 @@
-"""Deletes loaded lines to read them again: a last line that was loaded before its end came, and restarted files."""
+"""Delete loaded lines so that they are read again: an incomplete last line that has been continued, restarted files."""
 
 from datetime import UTC, date, datetime
 
@@ -33,7 +33,7 @@ def reopen_last_line(connection: psycopg.Connection, progress: FileProgress, run
         progress.unterminated_line_offset = None
         return
     if progress.line_count == progress.lines_duplicated:
-        # The line belongs to the file that this one is a copy of. There it stays; here it has changed.
+        # The line belongs to the file of which this one is a copy, and stays there; it has changed only in this file.
         progress.line_count -= 1
         progress.lines_duplicated -= 1
         progress.byte_offset, progress.unterminated_line_offset = progress.unterminated_line_offset, None
@@ -53,7 +53,7 @@ def reopen_last_line(connection: psycopg.Connection, progress: FileProgress, run
             connection.execute(
                 "update audit.file set rows_removed = rows_removed - 1 where file_id = %s", [progress.file_id]
             )
-        # Not marked with the run: an undo of it does not bring the line back.
+        # Do not mark the changes with the run: an undo of it does not bring the line back.
         connection.execute("select set_config('dwh.run_id', '', true)")
         connection.execute(
             """
@@ -93,11 +93,11 @@ def restart_file(connection: psycopg.Connection, progress: FileProgress) -> None
 
 
 def replace_lines(connection: psycopg.Connection, progress: FileProgress, run_id: int) -> None:
-    """Delete what was loaded of a file before this transaction, which loads it again."""
+    """Delete what earlier transactions loaded of a file; this transaction loads it again."""
     delete_lines(connection, progress.file_id, run_id)
     connection.execute("delete from audit.file_part where file_id = %s", [progress.file_id])
     connection.execute("update audit.file set rows_removed = 0 where file_id = %s", [progress.file_id])
-    # Except those that this transaction has put there. What was discarded is read again, too: see `discard_again`.
+    # Entries that this transaction has added stay. Discarded lines were read again, too: see `discard_again`.
     connection.execute(
         """
         update audit.quarantine set resolved_at = clock_timestamp(), resolved_run_id = %s, resolution = 'replaced'
@@ -108,9 +108,9 @@ def replace_lines(connection: psycopg.Connection, progress: FileProgress, run_id
 
 
 def discard_again(connection: psycopg.Connection, progress: FileProgress, run_id: int) -> None:
-    """Discard what somebody had discarded before the file was read again, where the same line is still refused.
+    """Discard again the lines that had been discarded before the file was read again, and that are still rejected.
 
-    Call it when the batch's entries and counts are written.
+    Call it after the batch's entries and counts are written.
     """
     discarded = connection.execute(
         """
@@ -135,12 +135,12 @@ def discard_again(connection: psycopg.Connection, progress: FileProgress, run_id
 
 
 def supersede(connection: psycopg.Connection, progress: FileProgress, run_id: int) -> None:
-    """Delete other content that the file's path had before, on the days that the file covers now.
+    """Delete rows of other content that the file's path had before, on the days that the file covers now.
 
-    Its lines in quarantine stay there: nobody knows of which day they are.
+    The quarantined lines of that content stay, since their days are not known.
     """
     if progress.first_seconds is None or progress.last_seconds is None or progress.lines_duplicated:
-        # A copy leaves its first lines to another file: perhaps the very content that its path had before.
+        # The first lines of a copy belong to another file, which may be the content that its path had before.
         return
     first, last = (
         datetime.fromtimestamp(seconds, UTC).date()
@@ -175,7 +175,7 @@ def delete_lines(
     With dates, only rows of these days (UTC). The caller holds the lock `PUBLISHED`.
     """
     connection.execute("select set_config('dwh.run_id', %s, true)", [str(run_id)])
-    # Not the rows that this transaction has loaded in their place.
+    # The condition on xmin keeps the rows that this transaction has loaded in their place.
     condition = "file_id = {} and line_number >= {} and xmin <> pg_current_xact_id()::xid"
     days: list[date] = []
     if first_date is not None and last_date is not None:
@@ -183,7 +183,7 @@ def delete_lines(
         days = [first_date, last_date]
     values = [sql.Literal(value) for value in (file_id, first_line, *days)]
     deleted = delete_rows(connection, sql.SQL(condition).format(*values))
-    # Deleted content is not kept anywhere. A last line is no such loss: it is read again in any case.
+    # Deleted content is not kept anywhere, so an undo cannot restore it. A single last line is read again in any case.
     if deleted and first_line == 1:
         mark_irreversible(connection, run_id)
     return deleted

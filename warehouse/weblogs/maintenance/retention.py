@@ -21,9 +21,9 @@ from warehouse.weblogs.storage.partitions import Leaf, Partitions
 
 # A run that would remove a larger share of all requests needs to be confirmed.
 _MAX_SHARE = 0.5
-# Deleted in one transaction from partitions that also have newer rows.
+# Rows deleted per transaction from partitions that also have newer rows.
 _BATCH_ROWS = 500_000
-# Dropping a partition waits for its readers: this long, and so many times.
+# Dropping a partition waits for its readers: how long, how often, and the pause between attempts.
 _LOCK_TIMEOUT, _ATTEMPTS, _PAUSE_SECONDS = "2s", 5, 3.0
 
 
@@ -55,8 +55,8 @@ def retain(
 ) -> Removed:
     """Remove the requests of days (UTC) before the last DWH_WEBLOG_RETENTION_DAYS.
 
-    Partitions that are wholly older are dropped; of others old rows are deleted in batches. Each step is a transaction,
-    with the aggregates and the counts of its files; loads take turns with steps. `progress` gets partition and rows.
+    Partitions with only older rows are dropped; from others, old rows are deleted in batches. Each step is one
+    transaction with aggregates and counts of files; loads can run between steps. `progress` gets partition and rows.
 
     Raises:
         DeleteThresholdExceeded: it would remove more than half of all requests, and that is not confirmed.
@@ -121,7 +121,7 @@ class _Retention:
         self._batch_rows, self._wait_seconds, self._progress = batch_rows, wait_seconds, progress
 
     def remove(self) -> tuple[int, int]:
-        """Rows removed, and partitions dropped."""
+        """Remove all old rows; returns the numbers of rows removed and of partitions dropped."""
         rows = partitions = 0
         for leaf in self._leaves():
             if leaf.high is not None and leaf.high <= self._cutoff:
@@ -133,7 +133,7 @@ class _Retention:
                 if count < self._batch_rows:
                     break
         with self._feed_lock():
-            # Rows that came meanwhile: pairs can only expire when no old row is left.
+            # Delete old rows that were loaded meanwhile: pairs of users can only expire when none is left.
             for leaf in self._leaves():
                 while count := self._transaction(self._delete, leaf):
                     rows += count
@@ -144,7 +144,7 @@ class _Retention:
         return rows, partitions
 
     def _leaves(self) -> list[Leaf]:
-        """Partitions that may have old rows."""
+        """List the partitions that may have old rows."""
         leaves = [leaf for leaves in Partitions(self._connection).leaves.values() for leaf in leaves]
         return [leaf for leaf in leaves if leaf.low is None or leaf.low < self._cutoff]
 
@@ -229,7 +229,7 @@ class _Retention:
         return int(row[0])
 
     def _record(self, count: int, seconds: float) -> None:
-        """Keep one row of audit.load for the whole run, in step with what is committed."""
+        """Add to the run's only row of audit.load, in the transaction that removes the rows."""
         added = self._connection.execute(
             """
             update audit.load

@@ -1,1 +1,1 @@
-"""Log lines into columns: compiled parser, fallback parser, addresses, traffic rules."""
+"""Parse log lines into columns: compiled parser, fallback parser, addresses, traffic rules."""

@@ -1,4 +1,4 @@
-"""IP addresses and host names of visitors, for whole blocks of lines."""
+"""Parse the IP addresses and host names of visitors, for whole blocks of lines."""
 
 import re
 import socket
@@ -14,12 +14,12 @@ from warehouse.weblogs.reader.portable import pack_address
 
 # Distinct texts other than IPv4 addresses kept in memory: about 30 MB.
 _MAX_TEXTS = 1_000_000
-# What a text is; the first one is that of place 0.
+# Kinds of texts. Position 0 of the stored texts stands for all invalid ones.
 _INVALID, _V4, _V6, _HOST = range(4)
-# Servers that look names up write them in place of addresses. The last label of a name is not a number: 1.2.3.256 and
-# 1.2.3 are addresses with a fault.
+# Servers that resolve addresses log host names in their place. The last label of a host name is not a number: 1.2.3.256
+# and 1.2.3 are malformed addresses.
 _HOST_NAME = re.compile(rb"(?=.{1,253}\Z)(?:[A-Za-z0-9_-]{1,63}\.)*+(?=[^.]*[A-Za-z])[A-Za-z0-9_-]{1,63}")
-# ::ffff:0:0/96: an IPv4 address as sockets for both versions show it.
+# ::ffff:0:0/96: IPv4 addresses as dual-stack sockets show them.
 _MAPPED_PREFIX = bytes(10) + b"\xff\xff"
 
 
@@ -27,7 +27,7 @@ _MAPPED_PREFIX = bytes(10) + b"\xff\xff"
 class Addresses:
     """Addresses of lines: `v4` where `is_v4`, halves (`high`, `low`) of an IPv6 address where `is_v6`, else host names.
 
-    IPv4 addresses that are mapped into IPv6 are IPv4 addresses. Texts that are nothing of it are not `valid`.
+    IPv4 addresses that are mapped into IPv6 are IPv4 addresses. Other texts are not `valid`.
     """
 
     v4: npt.NDArray[np.uint32]
@@ -75,7 +75,7 @@ class AddressReader:
         self._count = 1
 
     def read(self, buffer: Bytes, start: Places, end: Places) -> Addresses:
-        """What stands between each `start` and `end`."""
+        """Parse the texts between each `start` and `end`."""
         v4, is_v4 = native.parse_v4(buffer, start, end)
         count = len(start)
         high, low = np.zeros(count, np.uint64), np.zeros(count, np.uint64)
@@ -107,7 +107,7 @@ class AddressReader:
         return keys
 
     def _store(self, packed: list[tuple[int, bytes]]) -> list[int]:
-        """Store kinds and addresses; returns the place of each, 0 for what is invalid."""
+        """Store kinds and addresses; returns the position of each, 0 for invalid texts."""
         rows = np.arange(self._count, self._count + len(packed))
         if rows[-1] >= len(self._high):
             room = max(len(self._high), len(packed))
@@ -123,7 +123,7 @@ class AddressReader:
 
 
 def _pack(text: bytes) -> tuple[int, bytes]:
-    """Kind of a text that is no dotted quad, and its 16 bytes."""
+    """Return the kind of a text that is no dotted quad, and its address as 16 bytes."""
     packed = pack_address(socket.AF_INET6, text)
     if packed is None:
         return (_HOST if _HOST_NAME.fullmatch(text.removesuffix(b".")) else _INVALID), bytes(16)

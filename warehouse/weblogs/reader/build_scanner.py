@@ -1,4 +1,4 @@
-"""Compiles scan.c at installation, with its own fingerprint in it; setuptools runs this file (pyproject.toml)."""
+"""Compile scan.c at installation, with its SHA-256 in the library; setuptools runs this file (see pyproject.toml)."""
 
 import hashlib
 from pathlib import Path
@@ -8,7 +8,7 @@ from setuptools.command.build_ext import build_ext
 
 
 class BuildScanner(build_ext):  # type: ignore[misc]
-    """build_ext that passes the source its SHA-256, and always compiles: a newer library may be of another source."""
+    """A build_ext that passes the SHA-256 to the compiler, and always compiles: a newer library may be another one."""
 
     def build_extension(self, ext: Extension) -> None:
         """Compile an extension of one source."""

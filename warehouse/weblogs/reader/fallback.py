@@ -1,6 +1,6 @@
-"""Parses a line of the combined or common format by regular expressions, and says why a line is none.
+"""Parse a line of the combined or common format by regular expressions, or find out why it cannot be parsed.
 
-The compiled parser (scan.c) parses regular lines and leaves the others to this one. Without it, all are parsed here.
+The compiled parser (scan.c) parses regular lines and passes the others to this one. Without it, all are parsed here.
 """
 
 import datetime
@@ -19,7 +19,7 @@ _LINE = re.compile(
     rb'(?P<more>(?:[ \t]++(?:"%(inner)s"|[^ \t"]++))++)?+)?[ \t]*+' % {b"inner": _INNER},
     re.DOTALL,
 )
-# Where a quote inside a field is not escaped: the request ends where a status and a size follow it.
+# For lines with an unescaped quote in a field: the request ends where a status and a size follow a quote.
 _BEFORE_REQUEST = re.compile(rb'(?P<head>[^"]*) \[(?P<time>[^\]"]{0,60})\] "', re.DOTALL)
 _AFTER_REQUEST = re.compile(
     rb'"[ \t]++(?P<status>\d{3})[ \t]++(?P<size>\d{1,19}+|-)(?=[ \t]*+(?:\Z|(?<=[ \t])"))'
@@ -34,10 +34,10 @@ FIRST_YEAR, LAST_YEAR = 1970, 2148
 # PostgreSQL's own limit is 15:59; no place on earth is beyond 14:00.
 _MAX_ZONE_HOURS = 15
 _MAX_SIZE = 2**63 - 1
-# Some programs write it before the first line of a file in UTF-8.
+# Byte order mark, which some programs write before the first line of a file in UTF-8.
 BOM = b"\xef\xbb\xbf"
 
-# The rule of lines from which another format than the declared one shows.
+# The rule that lines break if they are evidently of another format than the declared one.
 OTHER_FORMAT = "other_format"
 DECLARE = ": see `dwh weblogs inspect`, and declare the format of the file"
 FORWARDED = "a list of forwarded addresses stands where the visitor's address should" + DECLARE
@@ -86,14 +86,14 @@ def parse_line(line: bytes) -> Fields | Fault:
 
 
 def status_code(text: bytes) -> int | Fault:
-    """An HTTP status."""
+    """Parse an HTTP status."""
     if len(text) == 3 and text.isdigit() and 100 <= int(text) <= 599:
         return int(text)
     return Fault("bad_status", f"'{visible(text)[:20]}' is no HTTP status")
 
 
 def byte_count(text: bytes) -> int | Fault:
-    """A size in bytes; 0 for '-'."""
+    """Parse a size in bytes; 0 for '-'."""
     if text == b"-":
         return 0
     if text.isdigit() and len(text) <= 19 and int(text) <= _MAX_SIZE:
@@ -102,19 +102,19 @@ def byte_count(text: bytes) -> int | Fault:
 
 
 def printable(raw: bytes) -> str:
-    """Bytes as text that PostgreSQL accepts: NUL and invalid UTF-8 are written as \\xNN."""
+    """Decode bytes to text that PostgreSQL accepts: NUL and invalid UTF-8 become \\xNN."""
     return raw.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
 
 def visible(raw: bytes) -> str:
-    """Bytes as text for a reason: what nobody would see, as a zero-width blank, is written as \\u200b."""
+    """Decode bytes to text for a reason: invisible characters, as a zero-width space, become escapes as \\u200b."""
     return visible_text(printable(raw))
 
 
 def _layout(line: bytes) -> dict[str, tuple[int, int]] | Fault:
-    """Start and end of each field of the line."""
+    """Find start and end of each field of the line."""
     match = _LINE.fullmatch(line)
-    # Fields behind the user agent may be the rest of a line whose request only looks like a whole one.
+    # If several places look like the end of the request, what matched as fields after the user agent may be part of it.
     if match is not None and (
         match["more"] is None or len(_AFTER_REQUEST.findall(line, match.end("time"))) < 2
     ):
@@ -148,7 +148,7 @@ def _layout(line: bytes) -> dict[str, tuple[int, int]] | Fault:
 
 
 def _head(head: bytes) -> tuple[int, int, int, int] | Fault:
-    """Start and end of address and user in 'address identity user'; a user who is blank or '-' was not logged in."""
+    """Find start and end of address and user in 'address identity user'; blank or '-' is a visitor without login."""
     tokens = head.split(b" ")
     if len(tokens) < 3:
         return Fault("malformed_line", "address, identity and user are not all there")
@@ -174,7 +174,7 @@ def _head(head: bytes) -> tuple[int, int, int, int] | Fault:
 
 
 def address_fault(text: bytes) -> Fault:
-    """Why a text is no visitor's address."""
+    """Explain why a text is not the address of a visitor."""
     if b"," in text:
         return Fault(OTHER_FORMAT, FORWARDED)
     return Fault("bad_address", f"'{visible(text)[:100]}' is neither an IP address nor a host name")
@@ -190,7 +190,7 @@ def is_address(token: bytes) -> bool:
 
 
 def clf_seconds(text: bytes) -> int | Fault:
-    """Seconds since 1970-01-01 UTC of a time as 17/May/2015:10:05:03 +0000."""
+    """Parse a time as 17/May/2015:10:05:03 +0000 to seconds since 1970-01-01 UTC."""
     match = _TIME.fullmatch(text)
     if match is None:
         return Fault("malformed_line", f"'{visible(text)[:60]}' is no time as [17/May/2015:10:05:03 +0000]")
@@ -204,7 +204,7 @@ def clf_seconds(text: bytes) -> int | Fault:
 
 
 def _day_number(day: bytes, month: bytes, year: bytes) -> int | None:
-    """Days since 1970-01-01; None where there is no such day, or no request can be of it."""
+    """Return the days since 1970-01-01; None if there is no such day from FIRST_YEAR to LAST_YEAR."""
     if month not in _MONTHS or not FIRST_YEAR <= int(year) <= LAST_YEAR:
         return None
     try:
@@ -214,7 +214,7 @@ def _day_number(day: bytes, month: bytes, year: bytes) -> int | None:
 
 
 def _zone_seconds(zone: bytes) -> int | None:
-    """Seconds that a zone as +0530 is ahead of UTC; None where there is no such zone."""
+    """Return the seconds that a zone as +0530 is ahead of UTC; None if there is no such zone."""
     match = _ZONE.fullmatch(zone)
     if match is None or int(match[2]) > _MAX_ZONE_HOURS or int(match[3]) > 59:
         return None

@@ -10,7 +10,7 @@ from warehouse.weblogs.reader.buffers import Places, Words
 
 
 class KeyTable:
-    """Open addressing over text hashes; each entry holds a key and, beside it, further small numbers."""
+    """A table with open addressing by text hashes; each entry has a key and further small numbers, its attributes."""
 
     def __init__(self, attributes: int) -> None:
         self._attributes = attributes
@@ -49,7 +49,7 @@ class KeyTable:
         left = np.arange(len(hashes))
         while len(left):
             free = left[self._hashes[slots[left]] == 0]
-            # Of two hashes for one slot the last one written stays; the others try the next slot.
+            # If several hashes are written to one slot, the last one stays, and the others try the next slot.
             self._hashes[slots[free]] = hashes[free]
             placed = free[self._hashes[slots[free]] == hashes[free]]
             self._values[:, slots[placed]] = values[:, placed]

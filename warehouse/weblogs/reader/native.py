@@ -1,7 +1,7 @@
 """The compiled line scanner (scan.c), called through ctypes; without it the same functions run in plain Python.
 
-`library` is None where no C compiler was there at installation, or where scan.c has changed since: `fault` says which.
-Everything still loads, several times slower.
+`library` is None if there was no C compiler at installation, or if scan.c has changed since: `fault` says which. Loads
+still work, several times slower.
 """
 
 import ctypes
@@ -42,7 +42,7 @@ OTHER_SOURCE = Fault(
 
 
 def load(folder: Path) -> ctypes.CDLL | Fault:
-    """Load the library in a folder; where its source lies beside it, only if it was made of that."""
+    """Load the library in a folder; if scan.c is in the folder, only if it was compiled from that."""
     paths = (folder / f"_scan{suffix}" for suffix in EXTENSION_SUFFIXES)
     path = next((path for path in paths if path.exists()), None)
     if path is None:
@@ -53,10 +53,10 @@ def load(folder: Path) -> ctypes.CDLL | Fault:
     except OSError:
         return NOT_INSTALLED
     except ValueError:
-        # Of a time when it had none.
+        # The library is of an old version, without a fingerprint.
         return OTHER_SOURCE
     source = folder / "scan.c"
-    # A wheel holds the library alone.
+    # A wheel contains only the library, not its source.
     if source.exists() and hashlib.sha256(source.read_bytes()).hexdigest() != fingerprint:
         return OTHER_SOURCE
     library.take_rows.restype = ctypes.c_int64
@@ -73,7 +73,7 @@ def scan_lines(buffer: Bytes, size: int) -> tuple[Places, Places, Places, Places
     """Split the first `size` bytes into lines and parse the regular ones.
 
     Returns starts and ends of the lines, the columns of the regular lines (see `parse.Columns`), and the numbers of the
-    other lines, which are left to `fallback`. Bytes after the last \\n are no line.
+    other lines, which `fallback` parses. Bytes after the last \\n are no line.
     """
     assert library is not None
     if len(buffer) < size + PADDING:

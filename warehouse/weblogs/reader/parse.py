@@ -1,4 +1,4 @@
-"""Parses blocks of access log lines into columns: regular lines by the compiled parser, the others by the fallback."""
+"""Parse blocks of access log lines into columns: regular lines by the compiled parser, the others by the fallback."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -16,7 +16,7 @@ NEWLINE, RETURN = b"\n\r"
 
 @dataclass(frozen=True)
 class Lines:
-    """Where the lines of a buffer start and end; `ends` leave out \\n and \\r\\n."""
+    """Where the lines of a buffer start and end; the ends are before \\n or \\r\\n."""
 
     buffer: Bytes
     starts: Places
@@ -71,7 +71,7 @@ class Columns:
         return self.user_start, self.user_end
 
     def select(self, chosen: Mask | Places) -> "Columns":
-        """The rows chosen."""
+        """Return the chosen rows."""
         return Columns(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
@@ -86,10 +86,10 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Extras:
-    """What some formats say beside the common fields, a value per parsed line.
+    """Columns that only some formats have, a value per parsed line.
 
-    Start and end of the virtual host (equal where there is none); seconds that the request took (NaN: not said); size
-    of the request in bytes (-1: not said); whether it was encrypted (-1: not said).
+    Start and end of the virtual host (equal if there is none); seconds that the request took (NaN: unknown); size of
+    the request in bytes (-1: unknown); whether it was encrypted (-1: unknown).
     """
 
     host_start: Places
@@ -99,15 +99,15 @@ class Extras:
     is_tls: npt.NDArray[np.int8]
 
     def select(self, chosen: Mask | Places) -> "Extras":
-        """The lines chosen."""
+        """Return the values of the chosen lines."""
         return Extras(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """A parsed block: every line is either in `columns` (with its address) or in `rejected`.
+    """A parsed block: every line is in `columns` (with its address), in `rejected` or in `discarded`.
 
-    Places of texts in `columns` are places in `texts`.
+    Starts and ends in `columns` are positions in `texts`.
     """
 
     lines: Lines
@@ -116,17 +116,17 @@ class Parsed:
     addresses: Addresses
     rejected: list[Rejected]
     extras: Extras | None = None
-    # Lines that say how others are read, and are no requests.
+    # Positions of header lines, which are no requests, but say how later lines are read.
     discarded: Sequence[int] = ()
 
     def visitors(self) -> list[str]:
         """Address or host name of each parsed line, as PostgreSQL writes it."""
-        found, starts, ends = self.addresses, self.columns.address_start, self.columns.address_end
+        addresses, starts, ends = self.addresses, self.columns.address_start, self.columns.address_end
         return [
-            str(IPv4Address(int(found.v4[row])))
-            if found.is_v4[row]
-            else str(IPv6Address(int(found.high[row]) << 64 | int(found.low[row])))
-            if found.is_v6[row]
+            str(IPv4Address(int(addresses.v4[row])))
+            if addresses.is_v4[row]
+            else str(IPv6Address(int(addresses.high[row]) << 64 | int(addresses.low[row])))
+            if addresses.is_v6[row]
             else fallback.printable(self.texts[starts[row] : ends[row]].tobytes())
             for row in range(len(starts))
         ]

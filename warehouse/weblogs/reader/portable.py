@@ -1,4 +1,4 @@
-"""What scan.c does beside parsing lines, in plain Python: for machines without a C compiler, where speed is second."""
+"""The functions of scan.c other than parsing lines, in plain Python, for installations without a C compiler."""
 
 import hashlib
 import socket
@@ -11,7 +11,7 @@ from warehouse.weblogs.reader.buffers import Bytes, Mask, Places, Words
 
 
 def parse_v4(buffer: Bytes, start: Places, end: Places) -> tuple[npt.NDArray[np.uint32], Mask]:
-    """Addresses as numbers, and which texts are one."""
+    """Parse IPv4 addresses as numbers; returns them, and which texts are addresses."""
     packed = [pack_address(socket.AF_INET, text) for text in _texts(buffer, start, end)]
     addresses = np.frombuffer(b"".join(one or bytes(4) for one in packed), ">u4").astype(np.uint32)
     return addresses, np.array([one is not None for one in packed], np.bool_)
@@ -46,7 +46,7 @@ def take_rows(
 
 
 def pack_address(family: socket.AddressFamily, text: bytes) -> bytes | None:
-    """An address as the network sends it; None where the text is none of that family."""
+    """Convert an address to bytes in network order; None if the text is no address of that family."""
     try:
         return socket.inet_pton(family, text.decode("ascii"))
     except (OSError, ValueError):

@@ -14,7 +14,7 @@ from warehouse.model import weblog_definition
 ACTIONS = ("other", "view", "search", "add_to_cart", "checkout", "login")
 DIRECT = ("direct", "direct")
 
-# Visitors choose these texts. Longer ones are no product or source, and would not fit into an index.
+# Visitors choose these texts. Longer ones name no product or source, and would not fit into an index entry.
 _MAX_NAME_LENGTH = 100
 _MAX_PRODUCT_LENGTH = 255
 
@@ -97,7 +97,7 @@ class TrafficRules:
 
 
 def read_traffic_rules(path: Path | None = None) -> TrafficRules:
-    """The rules declared in a file, by default those of the shop.
+    """Read the rules declared in a file, by default those of the shop.
 
     Raises:
         DeclarationError: the file is not a valid declaration.

@@ -1,1 +1,1 @@
-"""Parsed rows into tables: dictionaries, partitions, aggregates, COPY."""
+"""Store parsed rows in tables: dictionaries, partitions, aggregates, COPY."""

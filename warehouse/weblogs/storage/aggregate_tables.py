@@ -114,7 +114,7 @@ def add_staged(connection: psycopg.Connection) -> None:
 
 
 def subtract(connection: psycopg.Connection, rows: sql.Composable) -> None:
-    """Subtract rows of the fact that are being removed; their users are left to `recount_users` or `expire_users`."""
+    """Subtract rows of the fact that are being removed; call `recount_users` or `expire_users` for their users."""
     clear_staged(connection)
     for aggregate in AGGREGATES:
         _stage(connection, aggregate, count_rows(aggregate, rows, sql.Literal(-1)))
@@ -122,7 +122,10 @@ def subtract(connection: psycopg.Connection, rows: sql.Composable) -> None:
 
 
 def move_countries(connection: psycopg.Connection) -> None:
-    """Move the counts of staging.weblog_moved to the new countries; opens the users of the old ones for a recount."""
+    """Move the counts of staging.weblog_moved to the new countries, and mark users of the old ones for a recount.
+
+    A pair of key and user is marked by setting last_seen_date to null.
+    """
     clear_staged(connection)
     for aggregate in _BY_COUNTRY:
         _stage(connection, aggregate, count_rows(aggregate, _MOVED, sql.SQL("weblog.change")))
@@ -144,9 +147,9 @@ def move_countries(connection: psycopg.Connection) -> None:
 def recount_users(
     connection: psycopg.Connection, pairs_of: Callable[[AggregateTable], sql.Composable] | None = None
 ) -> None:
-    """Look for what is left of pairs of key and user: those without a row are deleted, the others get their last day.
+    """Recount pairs of key and user by the fact: those without a row are deleted, the others get their last day.
 
-    `pairs_of` selects the pairs of a table; by default those that `move_countries` has opened.
+    `pairs_of` selects the pairs of a table; by default those that `move_countries` has marked.
     """
     for aggregate in AGGREGATES if pairs_of else _BY_COUNTRY:
         if aggregate.users:
@@ -162,7 +165,7 @@ def expire_users(connection: psycopg.Connection, cutoff: date) -> None:
 
 
 def recount(connection: psycopg.Connection, aggregate: Aggregate) -> list[Load]:
-    """Set an aggregate and its pairs of key and user to what the fact says; a load for each table that was changed."""
+    """Recompute an aggregate and its pairs of key and user from the fact; returns a load for each changed table."""
     counted: list[tuple[AggregateTable, sql.Composable, tuple[str, ...]]] = [
         (aggregate, count_rows_and_users(aggregate), aggregate.measures)
     ]
@@ -217,7 +220,7 @@ def recount(connection: psycopg.Connection, aggregate: Aggregate) -> list[Load]:
 
 
 def drop_zeros(connection: psycopg.Connection) -> None:
-    """Delete rows that count nothing."""
+    """Delete rows that count 0."""
     for aggregate in AGGREGATES:
         is_zero = sql.SQL(" and ").join(
             sql.SQL("{} = 0").format(sql.Identifier(m)) for m in aggregate.measures

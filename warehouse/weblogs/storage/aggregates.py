@@ -1,4 +1,4 @@
-"""Counts of a batch's rows in memory, staged for the aggregates (warehouse.model.weblog_aggregates)."""
+"""Count a batch's rows in memory, and stage the counts for the aggregates (warehouse.model.weblog_aggregates)."""
 
 from collections.abc import Sequence
 from datetime import date, timedelta
@@ -130,7 +130,7 @@ class Aggregates:
 
 
 def _last_seen(users: ValueCounter) -> tuple[Places, dict[str, npt.NDArray[np.generic]]]:
-    """Pairs of a key and a user; and per pair the user and the last day on which it was seen."""
+    """Return the pairs of a key and a user; and per pair the user and the last day on which it was seen."""
     values, _ = users.result()
     last = values[np.flatnonzero(np.diff(values >> _DAY_BITS, append=-1))]
     pairs = last >> _DAY_BITS

@@ -1,4 +1,4 @@
-"""Dictionaries of texts: looks up keys in memory, then in the warehouse, and adds new texts there.
+"""Dictionaries of texts: look up keys in memory, then in the warehouse, and add new texts there.
 
 New texts commit at once, under one lock per table, so that several loaders share a dictionary and none waits for the
 batch of another. A text that no row refers to does no harm: the next load uses it.
@@ -101,7 +101,7 @@ class TextDictionary:
         self._name, self._table = f"{schema}.dim_{name}", sql.Identifier(schema, f"dim_{name}")
         key = f"{name}_key"
         self._key, self._columns = sql.Identifier(key), (key, *columns, "text_hash", "run_id")
-        # Key and text of a row, and what is derived from the text.
+        # Names of the columns: key, text, and those derived from the text.
         self.key, self._text, *self.derived = key, *columns
         # All hashes in one text parameter: a hundred times faster to send than an array of UUIDs.
         self._known = sql.SQL(
@@ -120,9 +120,9 @@ class TextDictionary:
         return self._table
 
     def described_otherwise(self) -> Iterator[Row]:
-        """Key and derived columns of each text that is described otherwise now than its row says.
+        """Yield key and derived columns of each text whose derived columns differ from those of its row.
 
-        In an open transaction of the connection; key 0 stands for no text.
+        Needs an open transaction of the connection. Skips key 0, which stands for no text.
         """
         columns = (self.key, self._text, *self.derived)
         with self._connection.cursor(name="texts") as cursor:
@@ -147,7 +147,7 @@ class TextDictionary:
                 for a, b in zip(start[at].tolist(), end[at].tolist(), strict=True)
             ]
             self.table.add(distinct[order], self._resolve(texts))
-            # The table may have grown: no slot is where it was.
+            # The table may have grown, which changes all slots.
             slots = self.table.find(hashes)
         return self.table.values(slots)
 
@@ -257,7 +257,7 @@ class Lookups:
         return (self.requests, self.agents, self.referers)
 
     def evict(self) -> None:
-        """Empty the memory when it has grown too large."""
+        """Empty the dictionaries in memory if they have more than _MAX_TEXTS texts together."""
         if sum(len(texts.table) for texts in self._texts) > _MAX_TEXTS:
             for texts in self._texts:
                 texts.table.clear()

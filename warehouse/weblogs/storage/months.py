@@ -1,4 +1,4 @@
-"""Divides the partitions of large countries by month, and creates the partitions of coming months."""
+"""Divide the partitions of large countries by month, and create the partitions of coming months."""
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -8,7 +8,7 @@ from psycopg import sql
 
 from warehouse.weblogs.storage.partitions import PARENT, Leaf, Partitions, make_table
 
-# Readers and loaders must not wait long behind this: without the lock in this time, the next batch tries again.
+# Readers and loaders queue behind a waiting lock: give up after this time, and try again after the next batch.
 _LOCK_TIMEOUT = "2s"
 
 
@@ -148,7 +148,7 @@ def _end(leaves: list[Leaf]) -> date:
 
 
 def _months_on(day: date, months: int) -> date:
-    """The first day of the month that is so many months after that of `day`."""
+    """Return the first day of the month that is `months` after that of `day`."""
     for _ in range(months):
         day = (day.replace(day=28) + timedelta(days=4)).replace(day=1)
     return day.replace(day=1)

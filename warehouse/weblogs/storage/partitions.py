@@ -13,13 +13,13 @@ from warehouse.db.locks import transaction_lock
 from warehouse.weblogs.storage.rows import Piece, months_of
 
 PARENT = sql.Identifier("dwh", "fact_weblog")
-# Lock of those who create, divide or drop partitions.
+# Lock of all that create, divide or drop partitions.
 SHAPE = "shape of dwh.fact_weblog"
 
 _PLAIN = sql.SQL("")
 # FOR VALUES IN ('BR')
 _COUNTRY = re.compile(r"IN \('(..)'\)")
-# FOR VALUES FROM (MINVALUE) TO ('2026-12-01 00:00:00+00'); of the default partition neither.
+# FOR VALUES FROM (MINVALUE) TO ('2026-12-01 00:00:00+00'); the default partition has no such bounds.
 _MONTHS = re.compile(r"FROM \((?:MINVALUE|'(?P<low>[^']+)')\) TO \('(?P<high>[^']+)'\)")
 
 
@@ -83,7 +83,7 @@ class Partitions:
         return country in self._tables
 
     def make(self, countries: Iterable[str]) -> None:
-        """Create the missing partitions of countries, in a transaction of their own: other loaders need not wait."""
+        """Create the missing partitions of countries, in a separate transaction, so that other loaders do not wait."""
         if all(country in self._tables for country in countries):
             return
         with self._connection.transaction():
@@ -118,7 +118,7 @@ class Partitions:
         for leaf in self.leaves[country]:
             if leaf.high is not None and day < leaf.high and (leaf.low is None or day >= leaf.low):
                 return leaf.name
-        # No such month: PostgreSQL routes the rows.
+        # The month has no partition: copy into the country's table, where PostgreSQL routes the rows.
         return self._tables[country]
 
     def _create(self, country: str) -> None:

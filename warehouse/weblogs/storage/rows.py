@@ -10,7 +10,7 @@ import numpy.typing as npt
 from warehouse.weblogs.reader import native
 from warehouse.weblogs.reader.buffers import Places
 
-# All have fixed sizes, so that a row is a record.
+# The columns of every row. All have fixed sizes, so that a row is a numpy record.
 COLUMNS = (
     ("requested_at", ">i8"),
     ("response_bytes", ">i8"),
@@ -26,7 +26,7 @@ COLUMNS = (
     ("traffic_source_key", ">i2"),
     ("country", "S2"),
 )
-# Columns that not every format has: where none is there, they are left out of the COPY.
+# Columns that not every format has. Rows with none of them are copied without these columns.
 OPTIONAL = (
     ("request_bytes", ">i8"),
     ("host_key", ">i4"),
@@ -46,7 +46,7 @@ _NULL = -1
 
 
 class Shape(NamedTuple):
-    """What rows have: an address of IP version 4 or 6, or none (0), and which of the optional columns."""
+    """Layout of rows: IP version of their address (4, 6, or 0 for none), and the optional columns that they have."""
 
     version: int
     optional: frozenset[str] = frozenset()
@@ -58,7 +58,7 @@ class Shape(NamedTuple):
 
     @property
     def layout(self) -> np.dtype[np.void]:
-        """A row as a record."""
+        """Record type of a row in the format of binary COPY."""
         fields: list[tuple[str, str]] = [("fields", ">i2")]
         for name, kind in COLUMNS:
             fields += [(f"{name}_length", ">i4"), (name, kind)]
@@ -126,11 +126,11 @@ class RowBuffer:
         self.count += added
 
     def counts(self, countries: int) -> npt.NDArray[np.int64]:
-        """Number of rows of each of so many countries."""
+        """Count the rows of each country; `countries` is the number of countries."""
         return np.bincount(self._countries[: self.count] if self.count else [], minlength=countries)
 
     def take(self, chosen: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int, Piece]]:
-        """Country, row count and bytes of each chosen country's rows, in order of arrival; the others stay."""
+        """Yield country, row count and bytes of each chosen country's rows, in order of arrival; the others stay."""
         if not self.count:
             return
         countries = self._countries[: self.count]
@@ -188,12 +188,12 @@ def group_by_country(buffers: Collection[RowBuffer], countries: int, keep: int) 
 
 
 def months_of(piece: Piece) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.datetime64]]:
-    """Rows of a piece as rows of bytes, and the month (UTC) of each."""
+    """Return the rows of a piece as rows of bytes, and the month (UTC) of each."""
     rows = np.frombuffer(piece.content, np.uint8).reshape(-1, piece.row_bytes)
     moments = np.ascontiguousarray(rows[:, _TIME : _TIME + 8]).view(">i8")[:, 0].astype("m8[us]")
     return rows, (_POSTGRES_EPOCH + moments).astype("M8[M]")
 
 
 def microseconds(seconds: Places) -> Places:
-    """Times as timestamptz: microseconds since 2000-01-01 UTC."""
+    """Convert times to timestamptz: microseconds since 2000-01-01 UTC."""
     return (seconds - _EPOCH) * 1_000_000

@@ -1,4 +1,4 @@
-"""Writes in a background thread: rows are sent to PostgreSQL while the next ones are parsed."""
+"""Write rows in a background thread, so that they are sent to PostgreSQL while the next ones are parsed."""
 
 import struct
 import threading
@@ -48,7 +48,7 @@ class FactWriter:
         self._put(lambda _: self._make(countries))
 
     def prepare(self, step: Callable[[], None]) -> None:
-        """Run a step that the commit will need."""
+        """Run a step in the background that the commit will need, as an import."""
         self._put(lambda _: step())
 
     def do(self, job: Job) -> None:
