@@ -1,4 +1,4 @@
-"""Countries of IP addresses, looked up in any country or city file in MaxMind's format."""
+"""Look up the countries of IP addresses in any country or city file in MaxMind's format (.mmdb)."""
 
 import os
 import re
@@ -24,7 +24,7 @@ from warehouse.geoip.tree import Nodes, Numbers, Tree
 from warehouse.settings import Settings
 
 UNKNOWN: Final = "ZZ"
-# Every code that a country can have, so that no file has to be read to know them; index 0 is the unknown country.
+# All possible country codes, so that indexes do not depend on a file; index 0 is the unknown country.
 CODES: Final = (
     UNKNOWN,
     *sorted({"".join(pair) for pair in product(ascii_uppercase + digits, repeat=2)} - {UNKNOWN}),
@@ -43,7 +43,7 @@ _BLOCKS = 1 << 24
 # IPv6 networks of /64 in memory; each takes about 100 bytes.
 _MAX_PREFIXES = 1_000_000
 _PIECE = 1 << 26
-# Networks of 256 addresses that are divided are looked up so many at a time.
+# How many networks of 256 addresses that are divided are looked up at a time.
 _DIVIDED_AT_ONCE = 4096
 
 
@@ -54,24 +54,24 @@ class GeoIpError(SettingsError):
 class GeoIp:
     """A country for every address, as an index of `CODES`.
 
-    The file is read when the first address is looked up, and of it only what the addresses need. What was looked up is
+    The file is read when the first address is looked up; only the records that addresses need are decoded. Results are
     kept in memory: for IPv4 by networks of 256 addresses, for IPv6 by networks of /64.
     """
 
     def __init__(self, path: Path, descriptor: int, metadata: Any) -> None:
         self._path, self._descriptor, self._metadata = path, descriptor, metadata
-        # The file that was opened, also if an update replaces it meanwhile.
+        # Closes the file with this object. The descriptor stays valid if an update replaces the file.
         weakref.finalize(self, os.close, descriptor)
         self.database_type: str = metadata.database_type
         self.build_epoch: int = metadata.build_epoch
-        # Of the countries that were looked up.
+        # Names of the countries that were looked up, by code.
         self.names: dict[str, str] = {UNKNOWN: "Unknown"}
-        # Of each network of 256 addresses: 0 not looked up, 1 + country, or -1 - place in `_divided`. Memory that is
-        # never touched takes no room.
+        # For each network of 256 addresses: 0 if not looked up, 1 + country, or -1 - position in `_divided`. The system
+        # allocates only pages of this array that are written.
         self._blocks = np.zeros(_BLOCKS, np.int32)
         self._divided: Countries = np.zeros((0, 256), np.int16)
         self._divided_count = 0
-        # 1 + country, or -1 if the network is divided.
+        # For each network of /64: 1 + country, or -1 if it is divided.
         self._prefixes: dict[int, int] = {}
         self._read: Tree | None = None
         self._of_records: dict[int, int] = {}
@@ -91,7 +91,7 @@ class GeoIp:
         return _title(self.database_type, self.build_epoch)
 
     def country_of(self, address: str) -> str:
-        """Country code of one address."""
+        """Look up the country code of one address."""
         number = int(ip_address(address))
         if ":" not in address:
             return CODES[int(self.of_v4(np.array([number], np.uint32))[0])]
@@ -99,25 +99,25 @@ class GeoIp:
         return CODES[int(self.of_v6(high, low)[0])]
 
     def of_v4(self, addresses: npt.NDArray[np.uint32]) -> Countries:
-        """Country index of each IPv4 address.
+        """Look up the country index of each IPv4 address.
 
         Raises:
             GeoIpError: the file is damaged, or has no countries.
         """
         blocks = addresses >> np.uint32(8)
-        found = self._blocks[blocks]
-        if (new := found == 0).any():
+        entries = self._blocks[blocks]
+        if (new := entries == 0).any():
             with self._explained():
                 self._look_up_blocks(np.unique(blocks[new]))
-            found = self._blocks[blocks]
-        countries: Countries = (found - 1).astype(np.int16)
-        divided = np.flatnonzero(found < 0)
+            entries = self._blocks[blocks]
+        countries: Countries = (entries - 1).astype(np.int16)
+        divided = np.flatnonzero(entries < 0)
         if len(divided):
-            countries[divided] = self._divided[-1 - found[divided], addresses[divided] & np.uint32(255)]
+            countries[divided] = self._divided[-1 - entries[divided], addresses[divided] & np.uint32(255)]
         return countries
 
     def of_v6(self, high: Numbers, low: Numbers) -> Countries:
-        """Country index of each IPv6 address, given as two halves.
+        """Look up the country index of each IPv6 address, given as two halves.
 
         Raises:
             GeoIpError: the file is damaged, or has no countries.
@@ -126,9 +126,9 @@ class GeoIp:
             return np.zeros(0, np.int16)
         prefixes, place = np.unique(high, return_inverse=True)
         with self._explained():
-            found = self._look_up_prefixes(prefixes)[place]
-            countries = (found - 1).astype(np.int16)
-            divided = np.flatnonzero(found < 0)
+            entries = self._look_up_prefixes(prefixes)[place]
+            countries = (entries - 1).astype(np.int16)
+            divided = np.flatnonzero(entries < 0)
             if len(divided):
                 nodes = self._tree.walk(np.zeros(len(divided), np.int64), high[divided], 64)
                 countries[divided] = self._countries(self._tree.walk(nodes, low[divided], 64))
@@ -149,7 +149,7 @@ class GeoIp:
             os.lseek(self._descriptor, 0, os.SEEK_SET)
             content = b"".join(iter(lambda: os.read(self._descriptor, _PIECE), b""))
             tree = self._read = Tree(content, self._metadata)
-            # Nearly always the first few records are enough to know.
+            # A sample of the records nearly always has a country; otherwise read all records.
             if not any(map(self._country, tree.sample().tolist())) and not any(
                 map(self._country, tree.records().tolist())
             ):
@@ -170,13 +170,13 @@ class GeoIp:
             some = inner[start : start + _DIVIDED_AT_ONCE]
             ends = tree.walk(np.repeat(nodes[some], 256), np.tile(addresses, len(some)), 8)
             countries = self._countries(ends).reshape(-1, 256)
-            # Cities differ, countries rarely do.
+            # In a city file, the parts of a network may differ in city, but rarely in country.
             is_divided = (countries != countries[:, :1]).any(axis=1)
             self._blocks[blocks[some[~is_divided]]] = 1 + countries[~is_divided, 0].astype(np.int32)
             self._blocks[blocks[some[is_divided]]] = -1 - self._add_divided(countries[is_divided])
 
     def _add_divided(self, countries: Countries) -> npt.NDArray[np.int32]:
-        """Keep the countries of divided networks; returns the place of each."""
+        """Store the countries of divided networks; returns the position of each in `_divided`."""
         first, after = self._divided_count, self._divided_count + len(countries)
         if after > len(self._divided):
             room = np.zeros((max(after, 2 * len(self._divided)), 256), np.int16)
@@ -187,7 +187,7 @@ class GeoIp:
         return np.arange(first, after, dtype=np.int32)
 
     def _look_up_prefixes(self, prefixes: Numbers) -> npt.NDArray[np.int32]:
-        """1 + country of each network of /64; -1 where it is divided."""
+        """Look up 1 + country of each network of /64; -1 if it is divided."""
         if len(self._prefixes) > _MAX_PREFIXES:
             self._prefixes.clear()
         new = np.array([prefix for prefix in prefixes.tolist() if prefix not in self._prefixes], np.uint64)
@@ -200,25 +200,25 @@ class GeoIp:
         return np.array([self._prefixes[prefix] for prefix in prefixes.tolist()], np.int32)
 
     def _countries(self, nodes: Nodes) -> Countries:
-        """Country of each record; each distinct one is read once."""
+        """Look up the country of each record; each distinct one is read once."""
         distinct, place = np.unique(nodes, return_inverse=True)
         return np.array([self._country(node) for node in distinct.tolist()], np.int16)[place]
 
     def _country(self, node: int) -> int:
-        known = self._of_records.get(node)
-        if known is None:
-            at = self._tree.country_place(node) if node > self._tree.node_count else None
-            known = 0 if at is None else self._country_at(at)
-            self._of_records[node] = known
-        return known
+        country = self._of_records.get(node)
+        if country is None:
+            place = self._tree.country_place(node) if node > self._tree.node_count else None
+            country = 0 if place is None else self._country_at(place)
+            self._of_records[node] = country
+        return country
 
     def _country_at(self, place: int) -> int:
-        known = self._of_places.get(place)
-        if known is None:
+        country = self._of_places.get(place)
+        if country is None:
             code, name = _code_and_name(self._tree.decode(place))
-            known = self._of_places[place] = _INDEX[code]
+            country = self._of_places[place] = _INDEX[code]
             self.names.setdefault(code, name)
-        return known
+        return country
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -228,16 +228,16 @@ class GeoIp:
             raise GeoIpError(f"The GeoIP file {self._path} cannot be read: {error}.", hint=HINT) from None
 
 
-# What reading a damaged file ends in.
+# Exceptions that reading a damaged file can raise.
 _DAMAGED: Final = (
     maxminddb.InvalidDatabaseError, OSError, ValueError, EOFError, LookupError, RecursionError, TypeError,
 )  # fmt: skip
 
 
 class UnreadableGeoIp(GeoIp):
-    """No file, or one that cannot be read: the first look-up fails, or every address is in the unknown country.
+    """Stands for a missing or unreadable file: a look-up fails or, if that is allowed, gives the unknown country.
 
-    Where there is nothing to look up, nothing fails.
+    So a load without addresses to look up needs no file.
     """
 
     def __init__(self, error: GeoIpError, *, is_allowed: bool) -> None:
@@ -248,7 +248,7 @@ class UnreadableGeoIp(GeoIp):
         return "no GeoIP file"
 
     def of_v4(self, addresses: npt.NDArray[np.uint32]) -> Countries:
-        """Index of the unknown country for each address.
+        """Return the index of the unknown country for each address.
 
         Raises:
             GeoIpError: the settings do not allow a load without a file.
@@ -256,7 +256,7 @@ class UnreadableGeoIp(GeoIp):
         return self._unknown(len(addresses))
 
     def of_v6(self, high: Numbers, low: Numbers) -> Countries:
-        """The same for IPv6."""
+        """Return the index of the unknown country for each IPv6 address."""
         return self._unknown(len(high))
 
     def _unknown(self, addresses: int) -> Countries:
@@ -280,13 +280,13 @@ def open_file(settings: Settings) -> GeoIp:
 
 
 def path_of(settings: Settings) -> Path:
-    """Path of the GeoIP file: DWH_GEOIP_PATH, else the downloaded file, else the generated one."""
+    """Return the path of the GeoIP file: DWH_GEOIP_PATH, else the downloaded file, else the generated one."""
     fetched = settings.home / FETCHED
     return settings.geoip_path or (fetched if fetched.exists() else settings.home / DEMO)
 
 
 def read(path: Path) -> GeoIp:
-    """Open the file at `path`: a millisecond, since only what it says of itself is read.
+    """Open the file at `path`, which takes a millisecond, since only its metadata are read.
 
     Raises:
         GeoIpError: it is missing or damaged.
@@ -306,14 +306,14 @@ def read(path: Path) -> GeoIp:
 
 
 def _metadata(descriptor: int) -> Any:
-    # By the descriptor: an update may replace the file at any moment.
+    # Open it by the descriptor, since an update may replace the file at any moment.
     with maxminddb.open_database(f"/dev/fd/{descriptor}", maxminddb.MODE_FILE) as reader:
         return reader.metadata()
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """What a GeoIP file says of one address: its country, and the network that the record is about."""
+    """Result of looking up one address: its country, and the network to which the record applies."""
 
     database: str
     country: str
@@ -344,7 +344,7 @@ def _title(database_type: str, build_epoch: int) -> str:
 
 
 def _code_and_name(country: Any) -> tuple[str, str]:
-    """Code and name of the country in a record: where the address is, never where its network is registered."""
+    """Return code and name of a record's country: that of the address, never that where its network is registered."""
     if isinstance(country, dict):
         code, name = country.get("iso_code"), (country.get("names") or {}).get("en")
     else:

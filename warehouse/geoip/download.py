@@ -30,7 +30,7 @@ class GeoIpFileNotFound(GeoIpNotUpdated):
 
 
 class _Interrupted(Exception):
-    """A download that ended early."""
+    """Raised if a download ends early."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Place:
             )
 
     def request(self) -> urllib.request.Request:
-        """The request. Only this server gets the key: redirects do not carry it on."""
+        """Make the request. Only this server gets the key: redirected requests do not contain it."""
         url = self.url.replace("{license_key}", quote(self.license_key or "", safe=""))
         request = urllib.request.Request(url, headers={"User-Agent": "dwh"})
         if self.license_key and self.account_id:

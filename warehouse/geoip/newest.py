@@ -25,7 +25,7 @@ GEOLITE_BY_KEY = (
     "https://download.maxmind.com/app/geoip_download"
     "?edition_id=GeoLite2-Country&suffix=tar.gz&license_key={license_key}"
 )
-# Universities, registries and carriers whose country has not changed for decades, and private networks.
+# Addresses of universities, registries and carriers whose country has not changed for decades, and private ones.
 KNOWN = {
     "8.8.8.8": "US", "4.2.2.2": "US", "18.7.22.69": "US", "131.111.8.46": "GB", "130.102.6.1": "AU",
     "133.11.0.1": "JP", "141.20.1.1": "DE", "166.111.8.28": "CN", "200.160.2.3": "BR", "157.92.1.1": "AR",
@@ -83,10 +83,12 @@ def update(
             )
             _unpack(place, fetched.file, draft.file)
             draft.flush()
-            found = _checked(place, Path(draft.name))
+            fetched_file = _checked(place, Path(draft.name))
             used = _in_use(path)
             is_newer = (
-                used is None or used.database_type != found.database_type or used.built_at < found.built_at
+                used is None
+                or used.database_type != fetched_file.database_type
+                or used.built_at < fetched_file.built_at
             )
             if is_newer:
                 _replace(draft, path)
@@ -95,7 +97,7 @@ def update(
             f"{path} cannot be written: {error.strerror or error}.",
             hint="Free some space, or correct the permissions of its folder.",
         ) from None
-    current = found if is_newer or used is None else used
+    current = fetched_file if is_newer or used is None else used
     return Update(
         "installed" if is_newer else "unchanged",
         current.database_type,

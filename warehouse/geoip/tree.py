@@ -1,4 +1,4 @@
-"""The search tree and the records of a file in MaxMind's format: looks up many addresses at once, and only these."""
+"""Search tree and records of a file in MaxMind's format: look up many addresses at once, decode only their records."""
 
 from typing import Any, Final
 
@@ -10,13 +10,13 @@ from maxminddb.decoder import Decoder
 Numbers = npt.NDArray[np.uint64]
 Nodes = npt.NDArray[np.int64]
 
-# Between the tree and the records.
+# Bytes between the tree and the records.
 _GAP = 16
-# So many records are looked at first to see whether a file has countries at all.
+# Number of records in the sample by which a file is checked for countries.
 _SAMPLE_BITS = 12
 _SAMPLE = 1 << _SAMPLE_BITS
 _POINTER, _TEXT, _DOUBLE, _MAP, _ARRAY, _BOOLEAN, _FLOAT = 1, 2, 3, 7, 11, 14, 15
-# What a pointer of each size adds to its value.
+# Offset that the format adds to pointers of 1, 2, 3 and 4 bytes.
 _POINTER_BASE: Final = (0, 2048, 526_336, 0)
 _LONG_SIZE: Final = {29: (1, 29), 30: (2, 285), 31: (3, 65_821)}
 
@@ -45,7 +45,7 @@ class Tree:
             self.root_of_v4 = int(self.walk(self.walk(np.zeros(1, np.int64), zeros, 64), zeros, 32)[0])
 
     def walk(self, nodes: Nodes, bits: Numbers, count: int) -> Nodes:
-        """Where one comes to from each of `nodes` by `count` bits, the highest first; a record is the end."""
+        """Descend the tree from each of `nodes` by `count` bits, the highest first; stops at a record."""
         nodes = nodes.copy()
         for place in range(count - 1, -1, -1):
             inner = np.flatnonzero(nodes < self.node_count)
@@ -56,24 +56,24 @@ class Tree:
         return nodes
 
     def is_record(self, nodes: Nodes) -> npt.NDArray[np.bool_]:
-        """Which of the numbers are records, or no data."""
+        """Return which of the numbers are records, or no data."""
         return nodes >= self.node_count
 
     def sample(self) -> Nodes:
-        """Records of addresses that are spread over the file evenly."""
+        """Return the records of addresses that are spread evenly over the address space."""
         spread = np.arange(_SAMPLE, dtype=np.uint64) << np.uint64(32 - _SAMPLE_BITS)
         v4 = self.walk(np.full(_SAMPLE, self.root_of_v4), spread, 32)
         v6 = self.walk(np.zeros(_SAMPLE, np.int64), spread, 32)
         return np.unique(np.concatenate([side[side > self.node_count] for side in (v4, v6)]))
 
     def records(self) -> Nodes:
-        """All records of the file."""
+        """Return all records of the file."""
         nodes = np.arange(self.node_count)
         children = [self._children(nodes, np.full(self.node_count, side)) for side in (False, True)]
         return np.unique(np.concatenate([side[side > self.node_count] for side in children]))
 
     def country_place(self, record: int) -> int | None:
-        """Place in the file of a record's country; None if it has none. Other fields are passed over."""
+        """Return the offset in the file of a record's country; None if it has none. Other fields are not decoded."""
         kind, size, place = self._value(record - self.node_count + self._records)
         if kind != _MAP:
             return None
@@ -85,7 +85,7 @@ class Tree:
         return None
 
     def decode(self, place: int) -> Any:
-        """The value at a place of the file."""
+        """Decode the value at an offset in the file."""
         return self._decoder.decode(place)[0]
 
     def _children(self, nodes: Nodes, is_right: npt.NDArray[np.bool_]) -> Nodes:
@@ -102,7 +102,7 @@ class Tree:
         return children
 
     def _key(self, place: int) -> tuple[Any, int]:
-        """A key of a map, and the place of its value. Most are pointers to the same few texts."""
+        """Read a key of a map, and the offset of its value. Most keys are pointers to the same few texts: a cache."""
         kind, target, after = self._header(place)
         if kind != _POINTER:
             return self._decoder.decode(place)
@@ -111,7 +111,7 @@ class Tree:
         return self._keys[target], after
 
     def _header(self, place: int) -> tuple[int, int, int]:
-        """Type and size of the value at a place, and the place of its content; of a pointer, its target as size."""
+        """Read type, size and offset of the content of the value at an offset; a pointer's size is its target."""
         control = self._content[place]
         kind, size, place = control >> 5, control & 31, place + 1
         if kind == _POINTER:
@@ -128,7 +128,7 @@ class Tree:
         return kind, size, place
 
     def _target(self, place: int) -> int:
-        """The place of the value that is meant at `place`, which may have a pointer."""
+        """Return the offset of the value at `place`, following a pointer if there is one."""
         kind, size, _ = self._header(place)
         return size if kind == _POINTER else place
 
@@ -136,7 +136,7 @@ class Tree:
         return self._header(self._target(place))
 
     def _skip(self, place: int) -> int:
-        """The place after the value at `place`."""
+        """Return the offset after the value at `place`."""
         kind, size, place = self._header(place)
         if kind in (_MAP, _ARRAY):
             for _ in range(size * (2 if kind == _MAP else 1)):
