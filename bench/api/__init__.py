@@ -1,1 +1,1 @@
-"""What an order through the API costs, beside psql."""
+"""Benchmark of the order API: orders per second, compared with psql."""

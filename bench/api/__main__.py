@@ -1,8 +1,8 @@
-"""Orders a second through the API, beside one psql session that inserts the same rows with a commit per order.
+"""Benchmark the order API: orders per second, compared with one psql session that commits the same rows per order.
 
 `python -m bench.api --orders 10000`: 8 clients, each with one connection and the next order after the answer; clients,
-API and PostgreSQL share the machine. By turns without Idempotency-Key, psql, and with a key for each order; medians of
-the rounds are printed and written to bench/results/api.json. Each 201 has to be in the shop exactly once.
+API and PostgreSQL share the machine. Rounds alternate between no Idempotency-Key, psql, and a key for each order; their
+medians are printed and written to bench/results/api.json. Each 201 has to be in the shop exactly once.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from stack.postgres import EmbeddedPostgres
 
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "bench" / "results" / "api.json"
-# As the generator draws them.
+# The distribution of line counts that the shop generator uses.
 LINE_COUNTS, LINE_COUNT_WEIGHTS = range(1, 11), (34, 24, 15, 10, 6, 4, 3, 2, 1, 1)
 
 
 def main() -> None:
-    """Measure, print, and keep the results."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(prog="bench.api", description=__doc__)
     parser.add_argument("--orders", type=int, default=10_000, help="orders of each round")
     parser.add_argument("--rounds", type=int, default=5)
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def measure(postgres: EmbeddedPostgres, folder: Path, options: argparse.Namespace) -> dict[str, object]:
-    """Rounds of all three by turns; what is kept of them."""
+    """Run rounds of all three contenders by turns; returns the results."""
     postgres.create_database("shop")
     url = postgres.url("shop")
     create_schema(url)
@@ -122,10 +122,10 @@ def _bodies(count: int, seed: int) -> list[bytes]:
 
 
 def _verify(url: str, answers: Answers, orders: int, first_id: int) -> None:
-    """Every order was placed, and is in the shop exactly once.
+    """Check that every order was placed, and is in the shop exactly once.
 
     Raises:
-        SystemExit: it is not so.
+        SystemExit: one is missing or there twice.
     """
     with psycopg.connect(url) as connection:
         rows = connection.execute("select id from public.sales_order where id >= %s", [first_id])
@@ -143,7 +143,7 @@ def _next_id(url: str) -> int:
 
 
 def _script(url: str, first_id: int, path: Path) -> Path:
-    """SQL that inserts the orders since `first_id` once more, below other ids."""
+    """Write a SQL script that inserts the orders since `first_id` once more, under other ids."""
     lines = ["set synchronous_commit = on;\n"]
     with psycopg.connect(url) as connection:
         connection.execute(

@@ -1,4 +1,4 @@
-"""Clients of the order API that cost little: one process, one connection each, the next order after the answer."""
+"""Clients of the order API with little overhead: one process, a connection each, the next order after the answer."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ LENGTH = b"content-length: "
 
 @dataclass
 class Answers:
-    """Seconds and ids of the orders that were placed; anything but a 201 is kept whole."""
+    """Seconds and ids of the orders that were placed, and all answers other than 201."""
 
     seconds: list[float] = field(default_factory=list)
     order_ids: list[int] = field(default_factory=list)
@@ -22,7 +22,7 @@ class Answers:
 def place_orders(
     url: str, bodies: Sequence[bytes], clients: int, key_prefix: str = ""
 ) -> tuple[float, Answers]:
-    """Place an order for each body, by so many clients at once; the seconds that all took, and their answers."""
+    """Place an order for each body, by several clients at once; returns the seconds in total, and the answers."""
     return asyncio.run(_place_orders(url, bodies, clients, key_prefix))
 
 

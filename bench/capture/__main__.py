@@ -1,9 +1,9 @@
-"""Capture benchmark: first load, days of change, and runs with no change, ours beside what one would install.
+"""Benchmark of capture: first load, days of change, runs with no change, compared with sling plus dbt and plain SQL.
 
 `python -m bench.capture --orders 1000000 --days 3`; every contender loads the same shop on the same server, and a run
-of ours verifies what it would if it came fifteen minutes after the last. In the end runs with no change and with 10,000
-changes are compared between this shop and one of a tenth of its size: `--growth-only --orders 10000000` measures that
-alone, and keeps the other figures. Prints tables of seconds and ratios and writes bench/results/capture.json.
+of dwh verifies as much as if fifteen minutes had passed since the last. At the end, runs with no change and with 10,000
+changes are compared between this shop and one of a tenth of its size: `--growth-only --orders 10000000` measures only
+that, and keeps the other figures. Prints tables of seconds and ratios and writes bench/results/capture.json.
 """
 
 import argparse
@@ -32,7 +32,7 @@ Timings = dict[str, dict[str, list[Timing]]]
 
 
 def main() -> None:
-    """Measure, print, and keep the results."""
+    """Measure, print and write the results."""
     options = _options()
     folder = ROOT / ".dwh" / "bench" / "capture"
     shutil.rmtree(folder, ignore_errors=True)
@@ -66,7 +66,7 @@ def main() -> None:
 def compare(
     postgres: EmbeddedPostgres, folder: Path, ours: Databases, options: argparse.Namespace
 ) -> Timings:
-    """Seconds by load (first, changed, unchanged) and contender."""
+    """Measure seconds by load (first, changed, unchanged) and contender."""
     databases = {
         name: ours if name == "ours" else _databases(postgres, folder, ours.shop, name.replace(" + ", "_"))
         for name in options.contenders
@@ -74,7 +74,7 @@ def compare(
     timings: Timings = {}
 
     def load(kind: str, day: int) -> None:
-        # Whoever goes first finds other caches: the order changes from day to day.
+        # The first contender finds other caches than the next: change the order from day to day.
         place = day % len(options.contenders)
         for name in options.contenders[place:] + options.contenders[:place]:
             _measure(timings, kind, name, databases[name], CONTENDERS[name])
@@ -92,7 +92,7 @@ def compare(
 def measure_growth(
     postgres: EmbeddedPostgres, folder: Path, whole: Databases, options: argparse.Namespace
 ) -> Timings:
-    """Seconds of a run with no change and of one with 10,000, by the size of the shop: that of `whole`, and a tenth."""
+    """Measure a run with no change and one with 10,000, by the size of the shop: that of `whole`, and a tenth of it."""
     shop = make_shop(postgres, options.orders // 10, "small_shop", console.print)
     sizes = {"tenth": _databases(postgres, folder, shop, "small"), "whole": whole}
     CONTENDERS["ours"](sizes["tenth"])
@@ -108,7 +108,7 @@ def measure_growth(
 
 
 def summarize_comparison(timings: Timings) -> dict[str, object]:
-    """Medians, and the ratios by which we are judged."""
+    """Compute medians, and the ratios that the project's goals name."""
     medians = {kind: _medians(contenders) for kind, contenders in timings.items()}
     results: dict[str, object] = {}
     if "ours" in medians["first"] and BASELINE in medians["first"]:
@@ -122,7 +122,7 @@ def summarize_comparison(timings: Timings) -> dict[str, object]:
         results |= {
             "unchanged_whole_seconds": medians["unchanged"]["ours"]["whole_seconds"],
             "unchanged_engine_seconds": medians["unchanged"]["ours"]["engine"],
-            # Of the kind of run that reads most beyond what it needs.
+            # The kind of run with the worst ratio counts.
             "source_rows_read_ratio": max(
                 medians[kind]["ours"]["source_rows_read_ratio"] for kind in ("changed", "unchanged")
             ),
@@ -134,7 +134,7 @@ def summarize_comparison(timings: Timings) -> dict[str, object]:
 
 
 def summarize_growth(timings: Timings) -> dict[str, object]:
-    """What a run costs with the shop that is there, beside one of a tenth of its rows."""
+    """Compute the cost of a run on the shop, compared with a shop of a tenth of its rows."""
     medians = {kind: _medians(sizes) for kind, sizes in timings.items()}
     growth = {
         part: medians["10,000"]["whole"][part] / medians["10,000"]["tenth"][part]
@@ -143,7 +143,7 @@ def summarize_growth(timings: Timings) -> dict[str, object]:
     return {
         "unchanged_whole_seconds_at_tenfold": medians["unchanged"]["whole"]["whole_seconds"],
         "ten_thousand_changes_growth_ratio_at_tenfold": round(growth["engine"], 2),
-        # Verification grows with the promise to verify all rows of a larger table in the same time.
+        # Verification grows with the table, since all rows have to be verified within the same time.
         "ten_thousand_changes_verification_growth_ratio_at_tenfold": round(growth["verification"], 2),
         "growth_medians": medians,
     }
@@ -221,7 +221,7 @@ def _databases(postgres: EmbeddedPostgres, folder: Path, shop: str, name: str) -
 def _measure(
     timings: Timings, kind: str, name: str, databases: Databases, load: Callable[[Databases], Timing]
 ) -> None:
-    """Time one load, after what earlier ones have left to the server is done."""
+    """Time one load, after the server has finished background work of earlier ones."""
     settle(databases.shop)
     timing = load(databases)
     timings.setdefault(kind, {}).setdefault(name, []).append(timing)

@@ -1,5 +1,5 @@
--- A day of the shop for the benchmark: 2% of customers and products change, 50,000 orders with 150,000 items are added.
--- Scaled to the shop: :share of its orders come in as new ones, with three items each.
+-- A day of the shop for the benchmark: 2% of customers and products change, and new orders are added, :share of the
+-- existing ones, with three items each.
 update customer set loyalty_tier = case loyalty_tier when 'gold' then 'silver' else 'gold' end, state = 'Salta ' || :day::text
 where id % 50 = :day % 50;
 

@@ -1,4 +1,4 @@
-"""Who loads the shop into a star, each into a database of its own: ours, the floor, and sling plus dbt."""
+"""The contenders, which load the shop into a star, each in its database: dwh, plain SQL (floor), sling plus dbt."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from psycopg import conninfo
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 TOOLS = ROOT / "bench" / ".venv" / "bin"
-# What all contenders capture beside the small tables.
+# Tables that all contenders capture, besides the small ones.
 CAPTURED = ("company", "customer", "category", "brand", "product", "inventory", "sales_order", "order_item")
 SMALL = ("promotion", "payment_method", "distribution_center")
 KEYS = {
@@ -32,12 +32,12 @@ class Timing:
 
     whole: float = 0.0
     parts: dict[str, float] = field(default_factory=dict)
-    # Rows read at the source by its own counters ÷ rows that changed, were verified, or are of tables read whole.
+    # Rows read by the source's counters ÷ rows that changed, were verified, or belong to tables that are read in full.
     source_rows_read_ratio: float | None = None
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Time a part; the whole is their sum."""
+        """Time a part; the total is the sum of the parts."""
         started = time.monotonic()
         yield
         self.parts[name] = time.monotonic() - started
@@ -58,9 +58,9 @@ Load = Callable[[Databases], Timing]
 
 
 def ours(databases: Databases) -> Timing:
-    """`dwh run shop`, all of it; the engine's seconds are those of the run in the audit trail, verification apart.
+    """Run `dwh run shop`; the engine's seconds are those of the run in the audit trail, without verification.
 
-    Its budget of verification is that of a run that comes fifteen minutes after the last one.
+    It verifies as much as a run that comes fifteen minutes after the last one.
     """
     timing = Timing()
     environment = os.environ | {
@@ -72,9 +72,9 @@ def ours(databases: Databases) -> Timing:
         connection.execute((HERE / "fifteen_minutes.sql").read_bytes())
     rows_read = _source_rows_read(databases)
     with timing.part("process"):
-        said = _run([str(Path(sys.executable).with_name("dwh")), "run", "shop", "--json"], environment)
+        output = _run([str(Path(sys.executable).with_name("dwh")), "run", "shop", "--json"], environment)
     rows_read = _source_rows_read(databases) - rows_read
-    run_id = json.loads(said)["run_id"]
+    run_id = json.loads(output)["run_id"]
     with psycopg.connect(databases.warehouse) as connection:
         row = connection.execute(
             """
@@ -102,7 +102,7 @@ def ours(databases: Databases) -> Timing:
 
 
 def _source_rows_read(databases: Databases) -> int:
-    """Rows of all captured tables that the source has counted as read, once its sessions have reported them."""
+    """Return the rows of all captured tables that the source has counted as read, after its sessions have ended."""
     with psycopg.connect(databases.shop, autocommit=True) as connection:
         while connection.execute(
             "select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() "
@@ -122,7 +122,7 @@ def _source_rows_read(databases: Databases) -> int:
 
 
 def floor(databases: Databases) -> Timing:
-    """psql COPY to COPY and hand-written SQL: no checks, no history of runs, no deletes, no verification."""
+    """Load by psql's COPY and hand-written SQL: no checks, no history of runs, no deletes, no verification."""
     with psycopg.connect(databases.warehouse) as connection:
         (is_first,) = connection.execute("select to_regclass('raw.company') is null").fetchone() or (True,)
         if is_first:
@@ -139,7 +139,7 @@ def floor(databases: Databases) -> Timing:
 
 
 def sling_and_dbt(databases: Databases) -> Timing:
-    """sling for the mirror, dbt snapshots and an incremental model for the star."""
+    """Load the mirror by sling, and the star by dbt snapshots and an incremental model."""
     replication = databases.folder / "replication.json"
     streams = {
         f"public.{table}": {"primary_key": list(KEYS.get(table, ("id",)))} for table in CAPTURED + SMALL
@@ -199,12 +199,12 @@ def _psql_file(databases: Databases, path: Path) -> None:
 
 
 def _run(command: list[str], environment: dict[str, str]) -> str:
-    """Standard output of a command that has to succeed; what it says on the way is shown where it fails."""
-    with TemporaryFile("w+") as said:
+    """Return the standard output of a command that has to succeed; its standard error is shown if it fails."""
+    with TemporaryFile("w+") as errors:
         done = subprocess.run(
-            command, env=environment, stdout=subprocess.PIPE, stderr=said, text=True, check=False
+            command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, check=False
         )
         if done.returncode:
-            said.seek(0)
-            raise SystemExit(f"{Path(command[0]).name} failed:\n{said.read()[-3000:]}{done.stdout[-3000:]}")
+            errors.seek(0)
+            raise SystemExit(f"{Path(command[0]).name} failed:\n{errors.read()[-3000:]}{done.stdout[-3000:]}")
     return done.stdout

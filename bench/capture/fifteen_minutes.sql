@@ -1,4 +1,4 @@
--- Lets fifteen minutes pass since the last run of the shop, of which the next run's budget of verification is a share.
+-- Simulate that fifteen minutes have passed since the last run of the shop: how much the next run verifies depends on it.
 -- The times of the last verification are moved back; the window of the cursor stays where it is.
 set session_replication_role = replica; -- not a change to be logged for undo
 

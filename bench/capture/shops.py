@@ -1,4 +1,4 @@
-"""Shops to capture: of any size, and their changes."""
+"""Make shops of any size for the benchmarks, and change them."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from stack.postgres import EmbeddedPostgres
 HERE = Path(__file__).parent
 # Larger shops are copies of this many orders: PostgreSQL copies rows several times as fast as they are drawn.
 DRAWN_ORDERS = 1_000_000
-# Of each table that grows with the orders, the columns that name rows of tables that do.
+# For each table that grows with the orders, its columns that refer to such tables.
 GROWING = {
     "customer": {"id": "customer"},
     "product": {"id": "product"},
@@ -36,7 +36,7 @@ def make_shop(postgres: EmbeddedPostgres, orders: int, name: str, report: Callab
     report(f"generating a shop of {orders:,} orders")
     generate(
         url,
-        # The generator draws 2.77 items per order: so many orders have three million items.
+        # The generator draws 2.77 items per order, so that this number of orders has about three times as many items.
         rows=round(1.083 * drawn),
         companies=5_000,
         customers=max(round(100_000 * scale), 1000),
@@ -58,26 +58,26 @@ def make_shop(postgres: EmbeddedPostgres, orders: int, name: str, report: Callab
 
 
 def change_a_day(url: str, day: int) -> None:
-    """2% of customers and products change, and 5% of the orders come in as new ones."""
+    """Change 2% of customers and products, and add 5% of the orders as new ones."""
     statements = (HERE / "changes.sql").read_text().replace(":day", str(day)).replace(":share", "0.05")
     with psycopg.connect(url) as connection:
         connection.execute(statements.encode())
 
 
 def change_ten_thousand(url: str) -> None:
-    """10,000 changes, however large the shop is."""
+    """Make 10,000 changes, whatever the size of the shop."""
     with psycopg.connect(url) as connection:
         connection.execute((HERE / "ten_thousand.sql").read_bytes())
 
 
 def rest(url: str) -> None:
-    """Do after a first load what autovacuum would do minutes later, while others are measured."""
+    """Vacuum and analyze after a first load, as autovacuum would minutes later, during other measurements."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("vacuum analyze")
 
 
 def settle(url: str) -> None:
-    """Wait for autovacuum, and write what loads have left in the server's memory."""
+    """Wait for autovacuum, and write the server's dirty buffers of earlier loads."""
     with psycopg.connect(url, autocommit=True) as connection:
         while connection.execute(
             "select from pg_stat_activity where backend_type = 'autovacuum worker'"
@@ -87,7 +87,7 @@ def settle(url: str) -> None:
 
 
 def _multiply(connection: psycopg.Connection, copies: int) -> None:
-    """Copy every row that belongs to an order, a customer or a product, under keys of its own."""
+    """Copy every row that belongs to an order, a customer or a product, under new keys."""
     highest = {}
     for table in ("customer", "product", "sales_order"):
         row = connection.execute(sql.SQL("select max(id) from {}").format(sql.Identifier(table))).fetchone()

@@ -1,5 +1,5 @@
--- 10,000 changes of the shop, however large it is: 1,000 customers and 1,000 products change, 2,000 orders come with 3
--- lines each.
+-- 10,000 changes of the shop, whatever its size: 1,000 customers and 1,000 products change, and 2,000 orders with 3 lines
+-- each are added.
 update customer set loyalty_tier = case loyalty_tier when 'gold' then 'silver' else 'gold' end where id <= 1000;
 
 update product set price = price * 1.01 where id <= 1000;

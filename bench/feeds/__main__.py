@@ -1,9 +1,9 @@
-"""Lake benchmark: the order feed beside dlt and DuckDB, what the archive costs a run, and a rebuild from it.
+"""Benchmark of the lake: the order feed compared with dlt and DuckDB, the cost of the archive, and a rebuild from it.
 
-`python -m bench.feeds --orders 400000`: each contender loads the same order files into a database of its own, as a
-whole process. Then `dwh run shop` loads a shop, and a day of changes, with the archive and without it; the warehouse is
-lost and rebuilt by `dwh rebuild --all`; at last the order feed is loaded beside that shop, whose customers and products
-it names. Prints seconds, and CPU seconds of process and server; writes bench/results/feeds.json.
+`python -m bench.feeds --orders 400000`: each contender loads the same order files into a database of its own, in a
+process of its own. Then `dwh run shop` loads a shop, and a day of changes, with and without the archive; the warehouse
+is dropped and rebuilt by `dwh rebuild --all`; at last the order feed is loaded beside that shop, to whose customers and
+products it refers. Prints seconds, and CPU seconds of process and server; writes bench/results/feeds.json.
 """
 
 import argparse
@@ -26,7 +26,7 @@ console = Console()
 
 
 def main() -> None:
-    """Measure, print, and keep the results."""
+    """Measure, print and write the results."""
     options = _options()
     folder = ROOT / ".dwh" / "bench" / "feeds"
     shutil.rmtree(folder, ignore_errors=True)
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def _load_average() -> float:
-    """Processes that wanted a core in the last minute: on two cores, far above 2 says that others ran as well."""
+    """Return the load average of the last minute: on two cores, far above 2 means that other processes ran as well."""
     return round(os.getloadavg()[0], 1)
 
 

@@ -1,4 +1,4 @@
-"""What the archive costs `dwh run shop`, how long a rebuild from it takes, and the order feed beside a shop."""
+"""Measure the cost of the archive for `dwh run shop`, a rebuild from it, and the order feed beside a shop."""
 
 import shutil
 import statistics
@@ -12,7 +12,7 @@ from bench.feeds.process import DWH, Timing, count, dwh_environment, run_timed
 from stack.postgres import EmbeddedPostgres
 from warehouse.migrations.revisions import upgrade
 
-# What both warehouses have to agree about.
+# Result by which the warehouses with and without archive are compared: it has to be the same.
 CHECK = """
     select (count(*), sum(net_amount), count(distinct customer_key), (select count(*) from dwh.dim_customer))::text
     from dwh.fact_order_item
@@ -29,7 +29,7 @@ def measure(
     rounds: int,
     report: Report,
 ) -> dict[str, object]:
-    """Shares of a run's seconds that the archive takes, and the rebuild's ratio to the first load, as medians."""
+    """Measure the share of the archive in a run's seconds, and the rebuild's ratio to the first load, as medians."""
     shop = make_shop(postgres, shop_orders, "shop", report)
     timings: dict[str, list[Timing]] = {}
 
@@ -44,7 +44,7 @@ def measure(
             archive: _place(postgres, folder, f"{'with' if archive else 'without'}_archive_{round_}")
             for archive in (True, False)
         }
-        # Whoever goes first finds other caches.
+        # The first contender finds other caches than the next: take turns.
         turns = sorted(places, reverse=round_ % 2 == 1)
         for archive in turns:
             load("first load", places[archive], archive)
@@ -83,7 +83,7 @@ def measure(
 
 
 def _share(medians: dict[str, float], kind: str) -> float:
-    """Share of a run with the archive that the same run without it does not take."""
+    """Compute the share of the archive in a run: 1 - cost without the archive ÷ cost with it."""
     return round(1 - medians[f"{kind}, not archived"] / medians[f"{kind}, archived"], 3)
 
 
@@ -106,7 +106,7 @@ def _environment(place: Place, shop: str, archive: bool) -> dict[str, str]:
 
 
 def _rebuild(place: Place, shop: str) -> Timing:
-    """Lose the database, and rebuild all of it from the archive."""
+    """Drop the database, and rebuild all of it from the archive."""
     with psycopg.connect(place.postgres.url(), autocommit=True) as connection:
         connection.execute(f'drop database "{place.database}"'.encode())
     place.postgres.create_database(place.database)
@@ -121,7 +121,7 @@ def _state(place: Place) -> str:
 
 
 def _orders_beside_the_shop(place: Place, shop: str, orders: int, files: int, report: Report) -> int:
-    """Items a second of the order feed in a warehouse that has the shop, whose customers and products it names."""
+    """Measure items per second of the order feed in a warehouse with the shop to whose rows it refers."""
     lake = place.folder / "orders"
     made = make_files(lake, orders, files, shop)
     before = count(place.url, "select count(*) from dwh.fact_order_item")

@@ -1,4 +1,4 @@
-"""Order files into PostgreSQL: `dwh run orders` into the star, dlt into two tables, and a DuckDB script into one."""
+"""Load order files into PostgreSQL: `dwh run orders` into the star, dlt into two tables, a DuckDB script into one."""
 
 import shutil
 import statistics
@@ -18,7 +18,7 @@ Report = Callable[..., None]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a contender loads: a lake with order files in its landing folder, and a database of its own."""
+    """The lake of a contender, with order files in its landing folder, and its database."""
 
     postgres: EmbeddedPostgres
     lake: Path
@@ -37,8 +37,8 @@ class Place:
 
 
 def run_orders(place: Place, **settings: str) -> Timing:
-    """`dwh run orders`, as it is run every five minutes: with contracts, quarantine, audit trail and archive."""
-    # Without a shop's URL an embedded server would be started for one.
+    """Run `dwh run orders` as it is scheduled: with contracts, quarantine, audit trail and archive."""
+    # Without a URL of the shop, dwh would start an embedded server for it.
     settings = {"shop_url": place.url, **settings}
     environment = dwh_environment(place.folder, warehouse_url=place.url, lake=str(place.lake), **settings)
     return run_timed([*DWH, "run", "orders"], place.postgres, environment)
@@ -76,14 +76,14 @@ def measure(
     contenders: Sequence[str],
     report: Report,
 ) -> dict[str, object]:
-    """Items a second of each contender, medians of `rounds`; whoever loads another number of items fails."""
+    """Measure items per second of each contender, medians of `rounds`; another number of items is a failure."""
     lake = folder / "lake"
-    # DuckDB and dlt stop at records that cannot be read: there are none.
+    # The files have no unreadable records, since DuckDB and dlt stop at them.
     made = make_files(lake, orders, files)
     report(f"{made.orders:,} orders, {made.items:,} items in {len(made.files)} files")
     timings: dict[str, list[Timing]] = {name: [] for name in contenders}
     for round_ in range(rounds):
-        # Whoever goes first finds other caches.
+        # The first contender finds other caches than the next: take turns.
         first = round_ % len(contenders)
         for name in [*contenders[first:], *contenders[:first]]:
             place = Place(postgres, lake, f"{name}_{round_}", folder / name)
@@ -117,7 +117,7 @@ def measure(
 
 
 def make_files(lake: Path, orders: int, files: int, shop: str | None = None) -> OrderCounts:
-    """Write order files without defects into a new lake; they name the customers and products of `shop`, if given."""
+    """Write order files without defects into a new lake; they refer to customers and products of `shop`, if given."""
     shutil.rmtree(lake, ignore_errors=True)
     buyers, articles = buyers_and_articles(shop) if shop else ((), ())
     landing = lake / "landing" / "orders"

@@ -29,7 +29,7 @@ class Timing:
 def run_timed(
     command: Sequence[str], postgres: EmbeddedPostgres, environment: Mapping[str, str] | None = None
 ) -> Timing:
-    """Run a command that has to succeed, after what earlier ones have left to the server is done."""
+    """Run a command that has to succeed, after the server has finished background work of earlier ones."""
     settle(postgres)
     cpu, server_cpu, started = _children_cpu(), _server_cpu(postgres), time.perf_counter()
     with TemporaryFile("w+") as output:
@@ -44,7 +44,7 @@ def run_timed(
 
 
 def dwh_environment(folder: Path, **settings: str) -> dict[str, str]:
-    """Environment of `dwh` with these settings and a home of its own, whatever the caller's settings are."""
+    """Return an environment for `dwh` with these settings and its own home, but none of the caller's settings."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("DWH_")}
     return {
         **own,
@@ -54,7 +54,7 @@ def dwh_environment(folder: Path, **settings: str) -> dict[str, str]:
 
 
 def settle(postgres: EmbeddedPostgres) -> None:
-    """Wait until no session and no autovacuum is left, and write what loads have left in the server's memory."""
+    """Wait for the end of all sessions and of autovacuum, and write the server's dirty buffers."""
     with psycopg.connect(postgres.url(), autocommit=True) as connection:
         while connection.execute(
             "select from pg_stat_activity where pid <> pg_backend_pid() "
@@ -65,7 +65,7 @@ def settle(postgres: EmbeddedPostgres) -> None:
 
 
 def count(url: str, query: str) -> int:
-    """The number that a query returns."""
+    """Return the number that a query returns."""
     with psycopg.connect(url) as connection:
         (number,) = connection.execute(query.encode()).fetchone() or (0,)
     return int(number)
@@ -77,7 +77,7 @@ def _children_cpu() -> float:
 
 
 def _server_cpu(postgres: EmbeddedPostgres) -> float:
-    """CPU seconds of the sessions that have ended: the postmaster's children, as Linux counts them."""
+    """Return the CPU seconds of sessions that have ended, which Linux adds to the postmaster's children."""
     pid = (postgres.data / "postmaster.pid").read_text().split("\n", 1)[0]
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")

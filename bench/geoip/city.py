@@ -1,4 +1,4 @@
-"""A GeoIP file as large as a City database: three million networks, of fifty thousand cities."""
+"""Generate a GeoIP file as large as a City database: three million networks, of fifty thousand cities."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def write_city(path: Path, *, cities: int = 50_000, divided: int = 80_000, seed:
     is_leaf = children >= inner
 
     def records(count: int) -> Nodes:
-        # Neighbours are mostly in one city; some networks have no record.
+        # Neighbouring networks are mostly in one city; some have no record.
         city = np.repeat(random.integers(0, cities, count // 4 + 1), 4)[:count]
         value = node_count + 16 + offsets[city]
         found: Nodes = np.where(random.random(count) < 0.05, nothing, value)

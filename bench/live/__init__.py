@@ -1,1 +1,1 @@
-"""Freshness of live: from the answer of the order API to the star."""
+"""Benchmark of live loading: seconds from the answer of the order API until the order is in the star."""

@@ -1,11 +1,11 @@
-"""From an order's 201 to its lines in the star: freshness of `dwh live` under load, measured by a reader of its own.
+"""Benchmark the freshness of `dwh live` under load: the time from an order's 201 until a reader sees it in the star.
 
 `python -m bench.live --rate 100 --seconds 600 --shop 1000000`: orders come through the API at a rate, a fifth of them
-change their status, of a fiftieth a line is deleted; `ingest-shop` runs three times meanwhile and `refresh-marts` once.
-Another process asks mart.sales and mart.sales_by_day every 20 ms, as dwh_reader: an order counts from its 201 to the
-first answer that has all its lines and amounts; one not seen in 60 s counts as 60 s. In the end all orders are
-compared. Shop and warehouse are in two clusters, or, with --one-cluster, in one. Prints the figures, writes
-bench/results/live.json (live_one_cluster.json), draws live.svg.
+change their status, a fiftieth lose a line; meanwhile `ingest-shop` runs three times and `refresh-marts` once. Another
+process queries mart.sales and mart.sales_by_day every 20 ms, as dwh_reader: an order counts from its 201 to the first
+answer that has all its lines and amounts; one not seen in 60 s counts as 60 s. At the end all orders are compared. Shop
+and warehouse are in two clusters, or, with --one-cluster, in one. Prints the figures, writes bench/results/live.json
+(live_one_cluster.json), draws live.svg.
 """
 
 import argparse
@@ -37,12 +37,12 @@ ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench" / "results"
 IDLE_SECONDS = 30.0
 DWH = [sys.executable, "-m", "cli.main"]
-# What the schedule starts meanwhile, at equal distances.
+# Scheduled runs that start during the measurement, at equal intervals.
 SCHEDULED = (("run", "shop"), ("run", "marts"), ("run", "shop"), ("run", "shop"))
 
 
 def main() -> None:
-    """Measure, print, and keep the results."""
+    """Measure, print and write the results."""
     parser = argparse.ArgumentParser(prog="bench.live", description=__doc__)
     parser.add_argument("--rate", type=float, default=100.0, help="orders a second")
     parser.add_argument("--seconds", type=float, default=600.0)
@@ -77,13 +77,13 @@ def main() -> None:
 def measure(
     clusters: list[EmbeddedPostgres], folder: Path, options: argparse.Namespace
 ) -> tuple[dict[str, object], Seen]:
-    """One run: what is kept of it, and the seconds of each order."""
+    """Run the benchmark once; returns the results, and the seconds of each order."""
     for cluster, database in zip(clusters, ("shop", "warehouse"), strict=True):
         cluster.create_database(database)
     shop, warehouse = clusters[0].url("shop"), clusters[1].url("warehouse")
     _report(f"generating a shop of {options.shop:,} orders")
     create_schema(shop)
-    # Without bad rows: those that wait in quarantine would differ.
+    # Without bad rows: those in quarantine would differ between shop and star.
     generate(
         shop,
         rows=options.shop,
@@ -103,7 +103,7 @@ def measure(
     _report("first load")
     _run(environment, "run", "shop")
     _run(environment, "run", "marts")
-    # Autovacuum would do it in the minutes after a first load: they are not what is measured.
+    # Autovacuum would do this in the minutes after a first load, during the measurement.
     rest(shop)
     rest(warehouse)
     with (folder / "live.log").open("ab") as log, running_api(shop, folder / "api.log") as api:
@@ -141,7 +141,7 @@ def measure(
             live.terminate()
             live.wait()
     _report("all rows are verified, and all orders compared")
-    # A large table is verified in parts within a day; here in one run, which finds all lines that were deleted.
+    # Runs verify large tables in parts within a day. This one verifies them in full, to find all deleted lines.
     _run({**environment, "DWH_SCAN_ROWS": str(10**12)}, "run", "shop")
     orders, aggregate = measured.orders, measured.aggregate
     return {
@@ -208,7 +208,7 @@ def _wait_until_live(warehouse: str) -> None:
 
 
 def _cpu_seconds(pid: int, *databases: str) -> dict[int, float]:
-    """By process, the CPU seconds of live and of the server processes of its sessions."""
+    """Return the CPU seconds, by process, of live and of the server processes of its sessions."""
     pids = {pid}
     for url in databases:
         with psycopg.connect(url) as connection:
@@ -227,7 +227,7 @@ def _spent(pid: int, shop: str, warehouse: str, before: Mapping[int, float]) -> 
 
 
 def _transactions(shop: str) -> int:
-    """Transactions of the shop's database so far: a question of live is one, in one round trip."""
+    """Return the number of transactions of the shop's database so far: each poll of live is one."""
     with psycopg.connect(shop, autocommit=True) as connection:
         row = connection.execute(
             "select xact_commit + xact_rollback from pg_stat_database where datname = current_database()"
@@ -237,7 +237,7 @@ def _transactions(shop: str) -> int:
 
 
 def _differences(shop: str, warehouse: str) -> int:
-    """Orders whose lines or amounts differ between shop and star."""
+    """Count the orders whose lines or amounts differ between shop and star."""
     with psycopg.connect(shop) as source, psycopg.connect(warehouse) as star:
         ordered = source.execute(
             "select sales_order_id::text, count(*), sum(round(quantity * unit_price - discount_amount, 2)) "
@@ -259,7 +259,7 @@ def _batches(warehouse: str) -> dict[str, object]:
 
 
 def _scheduled_runs(warehouse: str) -> Sequence[str]:
-    """Each run but those of live, with its status and seconds, the first load's aside."""
+    """List all runs but those of live and the first load, with status and seconds."""
     with psycopg.connect(warehouse) as connection:
         rows = connection.execute(
             "select format('%s %s %s s', flow, status, round(extract(epoch from ended_at - started_at), 1)) "

@@ -16,15 +16,15 @@ from bench.live.watcher import Placed
 
 CLIENTS = 8
 CHANGED_SHARE, DELETED_SHARE = 0.20, 0.02
-# Status and lines change of orders that were placed so many orders before: whoever waits for one waits for all of it.
+# Changes are made to an order that was placed so many orders ago, when the watcher no longer waits for its lines.
 BEFORE = 500
-# An API that stops answering for longer than this is not made up for.
+# If the API stops answering for longer than this, the missed orders are not made up for.
 MOST_BEHIND_SECONDS = 1.0
 
 
 @dataclass
 class Load:
-    """What buyers did: orders placed, changed and with a line less, requests that were refused, and seconds."""
+    """What buyers did: orders placed, orders changed, lines deleted, refused requests, and seconds."""
 
     placed: int = 0
     changed: int = 0
@@ -34,7 +34,7 @@ class Load:
 
 
 def buy(api: str, shop: str, rate: float, seconds: float, placed: Any, done: Any) -> None:
-    """Place `rate` orders a second for so many `seconds`; tell `placed` of each 201, then None, and `done` of all."""
+    """Place `rate` orders per second for `seconds`; puts each 201, then None, to `placed`, and the Load to `done`."""
     done.put(asyncio.run(_Buyers(api, rate, seconds, placed).buy(shop)))
 
 
@@ -95,13 +95,13 @@ class _Buyers:
         order_id: int,
         lines: int,
     ) -> None:
-        """What may happen to an order later."""
+        """Change the status of an order, or delete a line of it, by chance."""
         if drawn.random() < CHANGED_SHARE:
             changed = await self._send(
                 streams, "PATCH", f"/api/v1/orders/{order_id}", {"status": "processing"}
             )
             self._load.changed += changed is not None
-        # The last line of an order stays.
+        # Only orders with several lines lose one.
         if lines > 1 and drawn.random() < DELETED_SHARE * 5 / 3:
             await connection.execute(
                 "delete from order_item where sales_order_id = %s and line_number = 2", [order_id]
@@ -109,7 +109,7 @@ class _Buyers:
             self._load.deleted += 1
 
     async def _take_turn(self) -> bool:
-        """Wait for the moment of the next order; False where the time is over."""
+        """Wait for the time of the next order; returns False once the benchmark's time is over."""
         moment = self._next = max(self._next + self._interval, time.monotonic() - MOST_BEHIND_SECONDS)
         if moment >= self._end:
             return False
@@ -123,7 +123,7 @@ class _Buyers:
         path: str,
         body: dict[str, object],
     ) -> dict[str, Any] | None:
-        """What the API has answered; None where it has refused."""
+        """Send a request, and return the API's answer; None if it was refused."""
         reader, writer = streams
         content = json.dumps(body).encode()
         writer.write(

@@ -1,4 +1,4 @@
-"""The histogram of freshness as a picture."""
+"""Draw the histogram of freshness."""
 
 from collections.abc import Sequence
 from pathlib import Path

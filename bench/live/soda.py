@@ -1,7 +1,7 @@
-"""What Soda costs a batch of live: `python -m bench.live.soda`, half a minute; prints milliseconds by its size.
+"""Measure the cost of Soda in a batch of live: `python -m bench.live.soda`, half a minute; prints ms by batch size.
 
-A shop in a cluster of its own changes so many order lines; live publishes them in one batch. Timed are the whole turn,
-from the question to the commit, and within it each call of `warehouse.load.contract.verify`.
+Order lines of a shop in its own cluster are changed, and live publishes them in one batch. Timed are the whole turn,
+from the poll to the commit, and within it each call of `warehouse.load.contract.verify`.
 """
 
 import shutil
@@ -82,7 +82,7 @@ def _measure(shop: str, warehouse: str) -> None:
                     loop._turn()
                     if loop._open is not None and loop._open.batches > batches:
                         break
-                # The first two compile contracts and make plans.
+                # Skip the first two batches, which compile contracts and prepare plans.
                 if number >= 2:
                     turns.append(time.perf_counter() - began)
                     soda.append(sum(spent))

@@ -1,4 +1,4 @@
-"""A reader of the star in a process of its own: when it first sees an order whole, and in the mart of the day."""
+"""A reader in a process of its own that measures when it first sees a complete order in mart.sales and sales_by_day."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ REPORT_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Placed:
-    """An order that the API has accepted: when its 201 came, and what mart.sales has to show of it."""
+    """An order that the API has accepted: time of its 201, and the lines and amount that mart.sales has to show."""
 
     order_id: str
     lines: int
@@ -26,7 +26,7 @@ class Placed:
 
 @dataclass
 class Seen:
-    """Seconds after which each order was seen, in mart.sales and in mart.sales_by_day, and how often was asked."""
+    """Seconds until each order was seen in mart.sales and in mart.sales_by_day, and the number of queries."""
 
     orders: list[float] = field(default_factory=list)
     aggregate: list[float] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Seen:
 
 
 def watch(url: str, placed: Any, seen: Any) -> None:
-    """Ask every 20 ms for orders from `placed` until it ends; put what was `Seen` into `seen`."""
+    """Query every 20 ms for the orders in `placed` until it ends; puts a `Seen` into `seen`."""
     waiting: dict[str, Placed] = {}
     answered: list[float] = []
     found = Seen()
@@ -66,7 +66,7 @@ def watch(url: str, placed: Any, seen: Any) -> None:
 
 
 def percentile(values: list[float], share: float) -> float | None:
-    """Of these seconds, in milliseconds; None where there are none."""
+    """Compute a percentile of seconds, in milliseconds; None if there are no values."""
     if not values:
         return None
     seconds = sorted(values)[min(int(share * len(values)), len(values) - 1)]
@@ -74,7 +74,7 @@ def percentile(values: list[float], share: float) -> float | None:
 
 
 def _find(connection: psycopg.Connection, waiting: dict[str, Placed], found: Seen) -> None:
-    """Ask for the orders that are waited for."""
+    """Query mart.sales for the orders in `waiting`, and move those that are complete to `found`."""
     rows = connection.execute(
         "select order_id, count(*), sum(net_amount) from mart.sales "
         "where source_system = 'shop' and order_id = any(%s) group by order_id",
@@ -92,7 +92,7 @@ def _find(connection: psycopg.Connection, waiting: dict[str, Placed], found: See
 
 
 def _count(connection: psycopg.Connection, before: int, answered: list[float], found: Seen) -> None:
-    """Ask how many orders the mart of the day counts: so many of those that were placed, in their order, it has."""
+    """Query the order count of mart.sales_by_day, which is taken to contain so many of the orders, oldest first."""
     count = _orders_by_day(connection) - before
     now = time.time()
     while len(found.aggregate) < min(count, len(answered)):

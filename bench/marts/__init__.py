@@ -1,1 +1,1 @@
-"""How fast marts answer a reader."""
+"""Benchmark of marts and dashboards: how long readers wait."""

@@ -1,8 +1,8 @@
-"""Milliseconds that readers wait for each mart and each query of a dashboard: `python -m bench.marts`.
+"""Measure how long readers wait for each mart and each query of a dashboard: `python -m bench.marts`.
 
-Marts that hold answers are read whole, at most 10,000 rows; marts that hold details by key and by a page of 100; each
-query of report, dashboard, Grafana and Superset as it runs. All of it as `dwh_reader`, on a warehouse of a tenth of
-the size and on one of the size: the growth is shown. The median of 20 is written to bench/results/marts.json.
+Aggregated marts are read in full, up to 10,000 rows; marts of details by key, and by a page of 100 rows; each query of
+report, dashboard, Grafana and Superset as it is. All run as `dwh_reader`, on a warehouse of full size and on one of a
+tenth of it, to show the growth. The medians of 20 readings are written to bench/results/marts.json.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from warehouse.db.connections import connect
 
 RESULT = Path(__file__).parents[1] / "results" / "marts.json"
 TIMES = 20
-# Every quarter of an hour, for five years.
+# A run every quarter of an hour, for five years.
 RUNS = YEARS * 365 * 96
 LIMIT_MS = 100
 
@@ -78,7 +78,7 @@ def _folder(kept: Path | None) -> Iterator[Path]:
 def _measure(
     folder: Path, orders: int, requests: int, runs: int
 ) -> tuple[dict[str, float] | None, dict[str, float]]:
-    """Seconds that filling took, None where the warehouse was there; median milliseconds by question."""
+    """Return the seconds to fill the warehouse, None if it existed; and the median milliseconds by query."""
     seconds = None
     filled = folder / "filled.json"
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A warehouse to read from: orders, a year of web logs, leads, five years of audit trail, all marts refreshed."""
+"""Fill a warehouse to read from: orders, a year of web logs, leads, five years of audit trail, all marts refreshed."""
 
 import shutil
 import time
@@ -31,12 +31,12 @@ CHECKS_PER_RUN = 10
 # The shop is two years old, and features are built once a week.
 WEEKS = 104
 LEAD_LISTS = 20
-# Lines that wait in quarantine for ever: 20,000 of 20,000,000.
+# Share of web-log lines that stay in quarantine: 20,000 of 20,000,000.
 BAD_LINES = 0.001
 
 
 def fill(postgres: EmbeddedPostgres, folder: Path, orders: int, requests: int, runs: int) -> dict[str, float]:
-    """Generate and load everything into database `warehouse`; seconds of each step."""
+    """Generate and load everything into database `warehouse`; returns the seconds of each step."""
     seconds: dict[str, float] = {}
 
     @contextmanager
@@ -80,7 +80,7 @@ def fill(postgres: EmbeddedPostgres, folder: Path, orders: int, requests: int, r
         publish(run, stage_feed(run, lists, settings.lake, threshold=DeleteThreshold()))
     with timed("load_weblogs"), start_run(url, flow="ingest-weblogs") as run:
         weblog_loader.load(settings, run)
-    # Neither is read again.
+    # The files and the shop are not read again.
     shutil.rmtree(landing)
     with connect(postgres.url(), autocommit=True) as connection:
         connection.execute("drop database shop")
@@ -98,7 +98,7 @@ def fill(postgres: EmbeddedPostgres, folder: Path, orders: int, requests: int, r
 
 
 def _copy_features(url: str) -> None:
-    """Add the features of the weeks before, by those of the newest day."""
+    """Copy the features of the newest day to the weeks before."""
     with connect(url) as connection:
         names = [
             column.name
@@ -116,7 +116,7 @@ def _copy_features(url: str) -> None:
 def _age(url: str, runs: int) -> None:
     """Add `runs` runs over five years, each with three loads, three verifications and ten check results.
 
-    A few checks failed, and a few rows of each day went to quarantine: one of a hundred is still there.
+    A few checks failed, and a few rows of each day were quarantined, of which one in a hundred is still there.
     """
     with connect(url) as connection:
         row = connection.execute("select max(run_id) from audit.run").fetchone()

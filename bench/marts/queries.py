@@ -1,4 +1,4 @@
-"""What readers ask: every mart, and every query of report, dashboard, Grafana and Superset as they run."""
+"""The queries of readers: every mart, and every query of report, dashboard, Grafana and Superset."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,12 +16,12 @@ from warehouse.report.read import queries as report_queries
 
 GRAFANA = Path(__file__).parents[2] / "deployments" / "grafana" / "dashboards"
 MOST_ROWS, PAGE = 10_000, 100
-# Marts of details: the columns of a key, and of the order of pages.
+# Marts of details, with the columns by which they are looked up and paged.
 DETAILS: dict[str, tuple[str, ...]] = {
     "sales": ("order_id", "source_system"),
     "orders": ("order_id", "source_system"),
     "order_totals": ("order_id", "source_system"),
-    # Lines of a country are in the order of files: a page is a hundred lines of one.
+    # Rows of a country are stored in the order of files: a page is a hundred lines of one file.
     "weblog": ("country", "file_id", "line_number"),
     "customer_feature": ("as_of_date", "source_system", "customer_id"),
     "job_run": ("run_id",),
@@ -31,7 +31,7 @@ Query = tuple[str, Callable[[], Any]]
 
 
 def all_queries(url: str, reader: psycopg.Connection, owner: psycopg.Connection) -> Iterator[Query]:
-    """Each question with what asks it: marts, Grafana and Superset as `reader`; the report, with the trail, as `owner`.
+    """Yield all queries: marts, Grafana and Superset run as `reader`; the report, which reads schema audit, as `owner`.
 
     The dashboard opens connections of its own, as a reader.
     """
@@ -70,7 +70,7 @@ def _mart(name: str, connection: psycopg.Connection) -> Iterator[Query]:
 
 
 def _dashboard(url: str) -> Iterator[Query]:
-    """Questions of the page as it opens, on a connection of their own each."""
+    """Yield the queries of the dashboard as it opens, each on a connection of its own."""
     known = dashboard.sources(url)
     source, currency = known.source_system[0], known.currency[0]
     months = dashboard.months(url, source, currency, *dashboard.ALWAYS, [])

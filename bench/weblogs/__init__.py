@@ -1,1 +1,1 @@
-"""Access logs into PostgreSQL: ours, the floor that a bare COPY sets, and what one would install."""
+"""Benchmark of loading access logs into PostgreSQL: dwh, a bare COPY as the lower bound, and other tools."""

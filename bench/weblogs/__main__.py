@@ -1,4 +1,4 @@
-"""Benchmark of web logs: lines per second of a complete load, beside a bare COPY of the same rows and other tools.
+"""Benchmark of web logs: lines per second of a complete load, compared with a bare COPY of its rows and other tools.
 
 `python -m bench.weblogs --lines 4000000 --rounds 3 --grow-to 12000000`. Prints tables with ratios, writes
 bench/results/weblogs.json, and draws bench/results/weblogs.svg: throughput by rows already loaded.
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 class _Benchmark:
-    """One run: the input is generated once; all contenders take turns on one server."""
+    """One run of the benchmark: the input is generated once, and all contenders take turns on one server."""
 
     def __init__(self, postgres: EmbeddedPostgres, folder: Path, options: argparse.Namespace) -> None:
         self._postgres, self._folder, self._options = postgres, folder, options
@@ -169,7 +169,7 @@ class _Benchmark:
 
 
 def ours_of(load: dict[str, float]) -> Timing:
-    """A load of ours as a timing."""
+    """Convert the result of our load to a Timing."""
     return Timing(int(load["lines"]), load["seconds"])
 
 
@@ -204,7 +204,7 @@ def _fact_bytes(url: str) -> int:
 
 
 def _mart_milliseconds(url: str) -> dict[str, float]:
-    """Median of five readings of each mart, the first after the load among them."""
+    """Measure the median of five readings of each mart, including the first one after the load."""
     found = {}
     with psycopg.connect(url, autocommit=True) as connection:
         for name in MARTS:

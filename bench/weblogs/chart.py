@@ -1,4 +1,4 @@
-"""The chart of a run: throughput by rows already loaded."""
+"""Draw the chart of a run: throughput by rows already loaded."""
 
 from collections.abc import Sequence
 from pathlib import Path

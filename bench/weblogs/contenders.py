@@ -28,7 +28,7 @@ class Timing:
 
     @property
     def lines_per_second(self) -> float:
-        """The measure of comparison."""
+        """Throughput, by which contenders are compared."""
         return self.lines / self.seconds
 
 
@@ -69,7 +69,7 @@ def final_rows(url: str, folder: Path) -> list[Leaf]:
 
 
 def bare_copy(url: str, leaves: list[Leaf], connections: int = 2) -> Timing:
-    """COPY finished rows over so many connections straight into the partitions of an empty fact."""
+    """COPY finished rows over several connections directly into the partitions of an empty fact."""
     shares: list[list[Leaf]] = [[] for _ in range(connections)]
     for leaf in sorted(leaves, key=lambda leaf: -leaf.rows):
         min(shares, key=lambda share: sum(one.rows for one in share)).append(leaf)
@@ -112,7 +112,7 @@ def tool(name: str, *arguments: str) -> Timing | None:
 
 
 def goaccess(folder: Path, lines: int) -> Timing | None:
-    """goaccess: a report, without rows or SQL; None if it is not installed (Debian: apt install goaccess)."""
+    """Run goaccess, which makes a report without rows or SQL; None if it is not installed (Debian: goaccess)."""
     program = shutil.which("goaccess")
     if program is None:
         return None

@@ -1,4 +1,4 @@
-"""One load of a lake in a process of its own: `python -m bench.weblogs.ours URL LAKE HOME` prints JSON."""
+"""Load a lake in a process of its own: `python -m bench.weblogs.ours URL LAKE HOME` prints the result as JSON."""
 
 import json
 import resource

@@ -1,4 +1,4 @@
--- The floor's first load, after the mirrors were filled: keys, then the star.
+-- First load of the plain-SQL contender (the floor), after the mirrors were filled: keys, then the star.
 set work_mem = '96MB';
 set maintenance_work_mem = '256MB';
 

@@ -1,4 +1,4 @@
--- The floor's next load, after the batches were filled with what a cursor finds: mirrors, versions, facts.
+-- Next load of the floor, after the batches were filled with the rows that the cursor finds: mirrors, versions, facts.
 set work_mem = '96MB';
 
 begin;

@@ -1,4 +1,4 @@
--- The lines of :lines as the star has them, with the dimension versions of their day.
+-- Facts of the order lines in :lines, joined to the dimension versions valid at order time.
 select
     item.sales_order_id as order_id, item.line_number, sales_order.ordered_at,
     to_char(sales_order.ordered_at at time zone 'UTC', 'YYYYMMDD')::integer as ordered_date_key,

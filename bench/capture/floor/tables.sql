@@ -1,4 +1,4 @@
--- The floor's tables: mirrors, batches and a star with keys alone; primary keys come after the first load.
+-- Tables of the floor: mirrors, batches and a star with keys only; primary keys are created after the first load.
 create schema raw;
 create schema batch;
 create schema star;

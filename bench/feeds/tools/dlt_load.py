@@ -1,4 +1,4 @@
-"""Order files into PostgreSQL by dlt, nested items in a table of their own: `dlt_load.py FOLDER URL STATE`.
+"""Load order files into PostgreSQL by dlt, nested items in a table of their own: `dlt_load.py FOLDER URL STATE`.
 
 Its fastest setup: parsed by orjson, files for COPY, two workers, no index.
 """

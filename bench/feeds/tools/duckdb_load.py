@@ -1,4 +1,4 @@
-"""Order files into PostgreSQL by a DuckDB script: `duckdb_load.py FOLDER URL`.
+"""Load order files into PostgreSQL by a DuckDB script: `duckdb_load.py FOLDER URL`.
 
 It reads all files with one schema and casts silently; DuckDB writes CSV into a pipe, which PostgreSQL's COPY reads.
 """

@@ -1,4 +1,4 @@
-"""Access logs into one table by dlt: `dlt_load.py FOLDER URL STATE`; prints {"lines", "seconds"}.
+"""Load access logs into one table by dlt: `dlt_load.py FOLDER URL STATE`; prints {"lines", "seconds"}.
 
 Its fastest setup: filesystem source, Arrow tables instead of Python objects (pyarrow's CSV reader, a space as
 delimiter), files for COPY, loaded by two threads, no schema inference, no row ids. Malformed lines are skipped.
@@ -40,7 +40,7 @@ NAMES = [
 
 @dlt.transformer(name="request", write_disposition="append")
 def read_logs(items):  # type: ignore[no-untyped-def]
-    """Arrow tables of the lines of files."""
+    """Yield the lines of files as Arrow tables."""
     for item in items:
         with item.open() as file:
             batches = csv.open_csv(

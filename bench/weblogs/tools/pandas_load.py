@@ -1,4 +1,4 @@
-"""Access logs into one table by pandas and COPY: `pandas_load.py FOLDER URL`; prints {"lines", "seconds"}.
+"""Load access logs into one table by pandas and COPY: `pandas_load.py FOLDER URL`; prints {"lines", "seconds"}.
 
 Lines are split by read_csv's C engine, a space as delimiter, 100,000 at a time; malformed ones are skipped.
 """
