@@ -36,11 +36,11 @@ def dashboard(
         "server.showEmailPrompt": "false",
         "browser.gatherUsageStats": "false",
         "client.showErrorDetails": "none",
-        # No menu of developers: their button would deploy the page to somebody else's service.
+        # Hide Streamlit's developer menu: its Deploy button would publish the page on another company's service.
         "client.toolbarMode": "minimal",
         "server.fileWatcherType": "none",
     }
     command = [sys.executable, "-m", "streamlit", "run", str(APP)]
     command += [f"--{name}={value}" for name, value in options.items()]
-    # The URL holds a password: in the environment, where no other user sees it.
+    # Pass the URL, which holds a password, in the environment, where no other user can read it.
     raise typer.Exit(subprocess.call(command, env={**os.environ, "DWH_WAREHOUSE_URL": settings.warehouse}))

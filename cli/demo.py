@@ -47,7 +47,7 @@ MARTS: Mapping[str, tuple[str, Mapping[str, str]]] = {
     ),
 }  # fmt: skip
 COUNTRIES_SHOWN = 10
-# How long the demo waits for live.
+# How long the demo waits for live loading to start, and to load the order.
 LIVE_SECONDS = 60
 
 
@@ -97,7 +97,7 @@ def demo(
     out.print("[bold]SQL[/]         ", end="")
     out.print(postgres.psql_command("warehouse"), markup=False, soft_wrap=True)
     out.print()
-    # As `make demo` runs it, before anybody has activated .venv.
+    # `make demo` runs this program without activating .venv: show it with its path.
     program = "dwh" if shutil.which("dwh") else sys.argv[0]
     following = f"Next: `{program} status`, `{program} demo` again, `{program} down`."
     err.print(f"Done in {time.monotonic() - began:.0f} s. {following}", markup=False, soft_wrap=True)
@@ -115,7 +115,7 @@ def _stage(status: object, title: str) -> Iterator[None]:
 
 
 def _start() -> "tuple[Settings, EmbeddedPostgres]":
-    """Start the stack; from here on the settings of this process and of the flows that it runs name its databases."""
+    """Start the stack, and set the environment of this process so that the flows that it runs use its databases."""
     import os
 
     from flows.databases import SHOP, with_urls
@@ -245,7 +245,7 @@ def _report(settings: "Settings") -> Path:
 
 
 def _order_live(settings: "Settings") -> str:
-    """Place an order through the API while `dwh live` follows the shop; tells how long it took to reach the star."""
+    """Place an order through the API while live loading runs; returns a sentence on how soon it was in the star."""
     import json
     import urllib.request
     from threading import Event, Thread

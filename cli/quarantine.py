@@ -101,10 +101,10 @@ def replay_entries(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Judge what waits once more, and load what passes now, as a run of its own.
+    """Check quarantined entries again, and load those that pass now, in a run of its own.
 
-    After a fix of a rule or a mapping, or once a late row has come. Records of files may be corrected by hand; rows of
-    databases are corrected there. A file of web logs in which a line passes is read again from its beginning.
+    Use it after a fix of a rule or a mapping, or once a late row has come. Records of files may be corrected by hand;
+    rows of databases are corrected there. A file of web logs in which a line passes is read again from its beginning.
 
     Examples: `dwh quarantine replay --dry-run`, `dwh quarantine replay --rule "product id is missing"`,
     `dwh quarantine replay 7 --edited order.json`

@@ -1,4 +1,4 @@
-"""`dwh run`: run flows in this process; they are seen in Prefect where a server is up."""
+"""`dwh run`: run flows in this process; Prefect shows the runs if its server is up."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class _RunTargets(TyperGroup):
-    """What can be run: `daily`, every declared source, and the other flows."""
+    """The subcommands of `dwh run`: `daily`, every declared source, and the other flows."""
 
     FIRST: ClassVar = ["daily"]
 
@@ -34,7 +34,7 @@ class _RunTargets(TyperGroup):
         )
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        # Typer knows no sources to suggest.
+        # Typer's own suggestions do not include the sources.
         name = args[0] if args else "-"
         if not (name.startswith("-") or ctx.resilient_parsing or self.get_command(ctx, name)):
             known = self.list_commands(ctx)
@@ -240,13 +240,13 @@ def show(result: "FlowResult", as_json: bool) -> None:
 
 
 def end_with_3_if_unread(result: "FlowResult") -> None:
-    """End with 3 where somebody has to decide about a file; those that are ignored by their names are meant to be."""
+    """Exit with 3 if somebody has to decide about an unread file; files ignored by their names do not count."""
     if any(file.status != "ignored" for file in result.every_unread_file):
         raise typer.Exit(UNREAD_FILES)
 
 
 def flow_named(name: str) -> "Callable[..., FlowResult]":
-    """The flow of that name; importing it imports Prefect, unless that was turned off."""
+    """Import the flow of that name; this imports Prefect, unless that was turned off."""
     from importlib import import_module
     from importlib.util import find_spec
 
@@ -267,7 +267,7 @@ def _declared() -> "Mapping[str, Path]":
 
 
 def _source_command(name: str) -> Any:
-    """The command that loads source `name`."""
+    """Make the command that loads source `name`."""
     commands = Commands(add_completion=False, rich_markup_mode="markdown")
 
     @commands.command(name, help=_source_help(name))
@@ -317,7 +317,7 @@ def _source_help(name: str) -> str:
 
 
 def _example_row(example: "Example") -> dict[str, str | None]:
-    """An example as a table row: an update by its changes, others by the row."""
+    """Convert an example to a table row: an update shows its changes, others the row."""
     row = example.after or example.before or {}
     return {
         "table": example.table_name,
@@ -328,7 +328,7 @@ def _example_row(example: "Example") -> dict[str, str | None]:
 
 
 def _wrong_parameters(error: Exception, flow: str) -> str | None:
-    """What is wrong with a flow's parameters, if that is what `error` is about; Prefect has its own wording."""
+    """Return what is wrong with a flow's parameters, if `error` is about them: one of pydantic or of Prefect."""
     from pydantic import ValidationError
 
     if isinstance(error, ValidationError) and error.title in (flow.replace("-", "_"), "ingest_source"):

@@ -119,7 +119,7 @@ def psql(
 def fetch_missing_geoip(settings: "Settings", *, always: bool) -> None:
     """Fetch a GeoIP file if there is none and there are web logs, or `always`, since a worker may meet some soon.
 
-    If that fails, which is said, the weekly flow tries again.
+    If that fails, the reason is printed, and the weekly flow tries again.
     """
     from cli.output import err
     from warehouse import geoip
@@ -130,7 +130,7 @@ def fetch_missing_geoip(settings: "Settings", *, always: bool) -> None:
     if geoip.path_of(settings).exists() or not (always or not lake.what_is_missing(landing_folder(settings))):
         return
     try:
-        # Whoever starts a stack without internet does not want to wait for it.
+        # Make only short attempts: without internet, the stack should start soon.
         err.print(str(geoip.update(settings, pauses=(1,), timeout_seconds=10)), markup=False, soft_wrap=True)
     except WarehouseError as error:
         err.print(f"No GeoIP file: {error}", markup=False, soft_wrap=True)

@@ -186,7 +186,7 @@ def _show(sections: dict[str, Any]) -> None:
 
 
 def _describe_archive(archive: dict[str, Any]) -> str:
-    """Up to which run the archive reaches, and what waits for it."""
+    """Describe up to which run the archive reaches, and how much is waiting for it."""
     text = (
         f"The archive reaches up to run {archive['archived_run_id']} ({archive['archived_at']:%Y-%m-%d %H:%M} UTC)"
         if archive["archived_run_id"]
@@ -202,7 +202,7 @@ def _describe_archive(archive: dict[str, Any]) -> str:
 
 
 def _show_reconciled(reconciled: list[dict[str, Any]]) -> None:
-    """The last verdicts on star, web logs and marts: one line, and a table of those that differ."""
+    """Show the last verdicts on star, web logs and marts: one line, and a table of those that differ."""
     from cli.output import out, show_table
 
     above = [row for row in reconciled if row["layer"] != "mirror"]

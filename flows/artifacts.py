@@ -41,7 +41,7 @@ def link_file(key: str, path: Path, description: str) -> None:
 def show_run(warehouse_url: str, run_id: int) -> Literal["shown", "no change", "nowhere"]:
     """Create the artifacts of a run from the audit trail, if it changed or found anything. Never raises.
 
-    Without Prefect they are shown nowhere.
+    Returns "nowhere" if the run is not one of Prefect.
     """
     if not is_tracked():
         return "nowhere"
@@ -52,7 +52,7 @@ def show_run(warehouse_url: str, run_id: int) -> Literal["shown", "no change", "
             details = read_run_details(connection, run_id)
             flow = details.run["flow"]
             history = read_history(connection, flow)
-            # Steps of a run are counted in its history.
+            # The history includes the rows that the steps of a run changed.
             changed = sum(run["rows_changed"] for run in history if run["run_id"] == run_id)
             if not changed and is_quiet(details):
                 return "no change"
@@ -92,7 +92,7 @@ def show_run(warehouse_url: str, run_id: int) -> Literal["shown", "no change", "
         if details.run["status"] == "succeeded":
             show_tables(details.run, place, details.loads, origins)
     except Exception as error:
-        # The run is over and recorded: that Prefect is down is no reason to fail.
+        # The run has ended and is recorded: it must not fail because Prefect is down.
         log(f"The artifacts of run {run_id} could not be created: {error}", logging.WARNING)
     return "shown"
 
@@ -146,7 +146,7 @@ def page(details: RunDetails) -> str:
 
 
 def count_tables(tables: int, parts: int) -> str:
-    """How many tables a run has verified, and of how many of them only some key ranges."""
+    """Format the number of tables that a run has verified, and of those of which it verified only some key ranges."""
     return counted(tables, "table") + (f" ({parts} of them in part)" if parts else "")
 
 

@@ -144,7 +144,7 @@ def _load_all(
         except Exception as error:
             failed[flow_name(source)] = error
     with ThreadPoolExecutor(parallel) as pool:
-        # Prefect tells by the context which run a thread belongs to.
+        # Prefect finds the run of a thread by the thread's context: copy that of this one.
         for future in [pool.submit(copy_context().run, load, partition) for partition in work]:
             future.result()
     return sorted(days, key=lambda day: (day.day, day.source)), failed

@@ -39,7 +39,7 @@ def export_tables(files: bool = True) -> FlowResult:
 
 @task
 def write_files(run: Run, lake: str) -> tuple[Load, ...]:
-    """Write Parquet and CSV; readers see the export before until all of it is written."""
+    """Write Parquet and CSV; readers see the previous export until the new one is complete."""
     ensure_alive(run)
     return _logged(export(run, lake, log))
 
@@ -49,7 +49,7 @@ def write_reports(run: Run) -> tuple[Load, ...]:
     """Replace the reports in the other database, in one transaction."""
     ensure_alive(run)
     settings = Settings.load()
-    # Read here: a task's parameters are seen in Prefect.
+    # Read the URL here, since Prefect shows the parameters of tasks, and it may hold a password.
     assert settings.export_url is not None
     return _logged(export_reports(run, settings.export_url.get_secret_value(), log))
 

@@ -109,7 +109,8 @@ def ingest_source(
         )
 
     def prepare_contracts(run: Run) -> None:
-        # Live waits for every moment that the lock is held; a quiet run beside no live needs no Soda.
+        # Live loading waits while this run holds the lock: import Soda and compile the contracts before. Without live
+        # loading, leave that until there are rows: a run that finds no changes needs no Soda.
         if live_process.is_running(run.connection, source):
             contract.prepare(run.connection, read_contracts(declared).values(), source)
 

@@ -20,7 +20,7 @@ from warehouse.weblogs.reader import native
 from warehouse.weblogs.reader.traffic_rules import read_traffic_rules
 
 NAME = "ingest-weblogs"
-# Of more files, `dwh status --json` has the names.
+# How many files the log names; `dwh status --json` names all.
 SHOWN_FILES = 20
 
 
@@ -31,7 +31,7 @@ def ingest_weblogs(reconform: bool = False, dry_run: bool = False) -> FlowResult
     Concurrent runs, on any workers, share the files.
 
     Args:
-        reconform: Derive again what texts mean by other rules, also if they are more than DWH_RECONFORM_ROWS.
+        reconform: Derive texts again whose rules have changed, even if there are more than DWH_RECONFORM_ROWS.
         dry_run: Do it, show what would change, and roll it back.
     """
     settings = with_urls(Settings.load())
@@ -109,7 +109,7 @@ def _warn_of_slow_parser() -> None:
 
 
 def _log_result(loaded: WeblogLoad) -> None:
-    """Log the counts, each file with something to say about, and how many are not read: the run's result names them."""
+    """Log the counts, the messages of files, and the number of files that are not read (the result names them)."""
     log(str(loaded))
     for file in [file for file in loaded.files if file.message][:SHOWN_FILES]:
         log(f"{file.path}: {file.message}")
