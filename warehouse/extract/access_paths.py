@@ -20,7 +20,7 @@ ORDERED = frozenset(
         "timestamp without time zone", "timestamp with time zone",
     )
 )  # fmt: skip
-# These do in collation C: under another one the same bounds hold other rows.
+# Texts have the same order on every server only in collation C; in another one the same bounds hold other rows.
 TEXTS = frozenset(("text", "character varying"))
 
 
@@ -28,9 +28,9 @@ TEXTS = frozenset(("text", "character varying"))
 class AccessPaths:
     """Indexes of a source table that a run can use."""
 
-    # Whether changed rows can be read by an index that begins with the cursor, a time.
+    # True if the cursor is a date or time and the first column of an index: changed rows are read by that index.
     has_cursor_index: bool
-    # How its keys are ordered on both servers; None where they have no order that can be used.
+    # Order of the keys that indexes of source and mirror share; None if there is none.
     key_order: KeyOrder | None
 
 
@@ -40,7 +40,7 @@ NO_PATHS = AccessPaths(False, None)
 def read_access_paths(
     reader: psycopg.Connection, writer: psycopg.Connection, columns: Mapping[Table, Sequence[Column]]
 ) -> dict[Table, AccessPaths]:
-    """Read from the source's catalog which of its indexes serve to read parts of tables, which have these columns."""
+    """Find in the source's catalog the indexes by which parts of each table can be read; `columns` are by table."""
     if not columns:
         return {}
     tables = list(columns)
@@ -53,7 +53,7 @@ def read_access_paths(
 
 @dataclass(frozen=True)
 class _Index:
-    """Of each column of an index: its name, its collation and whether that is by code point, whether it is usable."""
+    """An index; per column: name, collation with 'true' if it sorts by code point, and if a range scan can use it."""
 
     names: Sequence[str]
     collations: Sequence[tuple[str | None, str]]
@@ -63,7 +63,7 @@ class _Index:
 def _access_paths(
     reader: psycopg.Connection, table: Table, columns: Sequence[Column], indexes: Sequence[_Index], is_c: bool
 ) -> AccessPaths:
-    """How a table can be read by these indexes into a warehouse whose texts are in collation C, if it `is_c`."""
+    """Choose the access paths of a table among its indexes; `is_c`: the warehouse sorts texts by code point."""
     by_name = {column.name: column for column in columns}
     has_cursor_index = (
         table.cursor is not None
@@ -112,12 +112,12 @@ def _is_ordered(reader: psycopg.Connection, column: Column, is_by_code_point: bo
         return False
     kind = without_modifier(column.type)
     if kind in TEXTS:
-        # Other encodings order the same characters otherwise.
+        # In another encoding the same characters have other code points, so they sort differently.
         return is_by_code_point and reader.info.parameter_status("server_encoding") == "UTF8"
     return kind in ORDERED
 
 
-# The builtin provider knows only collations by code point; servers before 15 and 17 have neither column.
+# All collations of the builtin provider (b) sort by code point. to_jsonb, since PostgreSQL 14 has no datlocprovider.
 _DATABASE_IS_C = """
     case coalesce(to_jsonb(pg_database) ->> 'datlocprovider', 'c')
         when 'c' then datcollate in ('C', 'POSIX')
@@ -125,9 +125,9 @@ _DATABASE_IS_C = """
     end
 """
 
-# Of each B-tree that covers all rows, its columns, and by column: its collation, whether that is by code point, and
-# whether it ascends and has no NULL, which no range would hold. A table with children has rows that its own indexes do
-# not cover; those of a partitioned table cover its partitions.
+# Columns of each B-tree index that covers all rows; per column, its collation, whether that sorts by code point, and
+# whether it ascends and has no NULL, which no range would contain. Tables with inheritance children are skipped: their
+# indexes do not cover the children's rows. Indexes of a partitioned table cover its partitions.
 _INDEXES = f"""
     select
         wanted.place,
@@ -141,7 +141,7 @@ _INDEXES = f"""
             else (ordering.collprovider = 'c' and ordering.collcollate in ('C', 'POSIX'))::text
         end] order by part.position),
         array_agg(part.option = 0 and attribute.attnotnull and not exists (
-            -- Rows from before it may be null still.
+            -- Rows older than a constraint that is not validated may be null.
             select from pg_constraint
             where conrelid = index.indrelid and contype = 'n' and not convalidated and conkey = array[part.attnum]
         ) order by part.position)

@@ -22,7 +22,7 @@ KEY_FLAGS = ("_is_new", "_is_outdated", "_flags")
 
 
 def source_columns(connection: psycopg.Connection, table: Table) -> tuple[Column, ...]:
-    """Read the columns of a source table, in its order; types that the warehouse cannot have are cast to text.
+    """Read the columns of a source table, in its order; types that the warehouse does not have are cast to text.
 
     Raises:
         DeclarationError: the declared key or cursor is not a column of it.
@@ -33,7 +33,7 @@ def source_columns(connection: psycopg.Connection, table: Table) -> tuple[Column
 
 
 def read_source_columns(connection: psycopg.Connection, tables: Sequence[Table]) -> list[tuple[Column, ...]]:
-    """The columns of each of these source tables as its catalog has them; see `check_columns`."""
+    """Read the columns of several source tables from the source's catalog; `check_columns` validates them."""
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
             f"""
@@ -54,7 +54,7 @@ def read_source_columns(connection: psycopg.Connection, tables: Sequence[Table])
             typed as (
                 select
                     declared.*,
-                    -- reg* types are numbers of another database's catalog: only their text means anything here
+                    -- reg* types hold OIDs of the source's catalog: only their text means anything in the warehouse
                     base.typnamespace = 'pg_catalog'::regnamespace
                     and base.typtype in ('b', 'r', 'm')
                     and base.typname !~ '^_?(reg|aclitem|pg_|xml$)' as is_portable,
@@ -90,8 +90,8 @@ def read_source_columns(connection: psycopg.Connection, tables: Sequence[Table])
 
 
 def read_key_types(source: str, url: str, tables: Sequence[Table]) -> dict[Table, dict[str, str]]:
-    """Types, by column, of the keys that these tables of a source have by their declarations; those whose columns do
-    not all exist are skipped.
+    """Read the types of the declared keys of source tables, by table and column. Tables without all columns of their
+    key are skipped.
 
     Raises:
         ConnectionFailed, AccessRefused, UnsuitableDatabase: as `read_only_transaction`.
@@ -111,7 +111,7 @@ def read_key_types(source: str, url: str, tables: Sequence[Table]) -> dict[Table
 def check_columns(
     connection: psycopg.Connection, table: Table, columns: tuple[Column, ...]
 ) -> tuple[Column, ...]:
-    """The columns of a source table, with the policy for its undecodable texts; raises as `source_columns`."""
+    """Check a source table's columns, and apply its policy for undecodable texts; raises as `source_columns`."""
     names = {column.name for column in columns}
     for name in (*table.key, *([table.cursor] if table.cursor else [])):
         if name not in names:
@@ -143,7 +143,7 @@ def table_comments(connection: psycopg.Connection, tables: Sequence[Table]) -> l
 
 
 def names_at_source(tables: Sequence[Table]) -> dict[str, list[str]]:
-    """Parameters of queries about several source tables: their schemas and names."""
+    """Return the query parameters `schemas` and `names` for several source tables."""
     return {
         "schemas": [table.at_source[0] for table in tables],
         "names": [table.at_source[1] for table in tables],
@@ -156,9 +156,9 @@ def mirrored_columns(connection: psycopg.Connection, table: Table) -> dict[str, 
 
 
 def find_missing(connection: psycopg.Connection, names: Sequence[str]) -> list[str]:
-    """Those of the tables, as `schema.table`, that do not exist."""
+    """Return those of `names`, each as `schema.table`, for which no table exists."""
     rows = connection.execute(
-        # As a name: of text with capitals to_regclass would look for another table.
+        # %I quotes the name: to_regclass would fold its capitals to lower case and find another table.
         "select name from unnest(%s::text[]) with ordinality as declared (name, position) "
         "where to_regclass(format('%%I.%%I', split_part(name, '.', 1), split_part(name, '.', 2))) is null "
         "order by position",
@@ -179,7 +179,7 @@ def columns_of(connection: psycopg.Connection, schema: str, table: str) -> dict[
 
 
 def columns_of_each(connection: psycopg.Connection, *tables: tuple[str, str]) -> list[dict[str, str]]:
-    """The same of each of these tables, given as schema and name."""
+    """Read the columns of several tables, each given as schema and name, as `columns_of` does for one."""
     rows = connection.execute(
         """
         select place, attname, format_type(atttypid, atttypmod)
@@ -199,13 +199,13 @@ def columns_of_each(connection: psycopg.Connection, *tables: tuple[str, str]) ->
 
 @dataclass(frozen=True)
 class Mirror:
-    """What the warehouse's catalog says of a mirror and its staging tables before a run stages them."""
+    """A mirror as it is in the warehouse's catalog before a run stages its table."""
 
-    # Types by column; none where there is no mirror.
+    # Types by column; empty if there is no mirror.
     columns: Mapping[str, str]
-    # Columns of its primary key; none where there is none.
+    # Columns of its primary key; empty if it has none.
     key: tuple[str, ...]
-    # As the planner estimates them.
+    # The planner's estimate.
     rows: int
 
     @property
@@ -214,7 +214,7 @@ class Mirror:
 
 
 def read_mirrors(connection: psycopg.Connection, tables: Sequence[Table]) -> list[Mirror]:
-    """What the catalog says of the mirrors of these tables."""
+    """Read the mirrors of source tables from the warehouse's catalog."""
     rows = connection.execute(
         """
         select

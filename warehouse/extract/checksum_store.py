@@ -16,7 +16,7 @@ from warehouse.sources.source import Table
 
 @dataclass(frozen=True)
 class Digest:
-    """Checksums of all rows of a source table, in so many chunks."""
+    """Checksums of all rows of a source table, divided into `chunks` chunks."""
 
     table: Table
     columns: Sequence[Column]
@@ -25,7 +25,7 @@ class Digest:
 
 
 def store_checksums(connection: psycopg.Connection, captured_at: datetime, digests: Sequence[Digest]) -> None:
-    """Store digests of the source at the snapshot of `captured_at`, in place of the earlier ones of these tables."""
+    """Store the digests of source tables at the snapshot of `captured_at`, replacing their earlier digests."""
     with connection.cursor() as cursor:
         cursor.executemany(
             """
@@ -70,10 +70,10 @@ def stored_checksums(
     *,
     if_verified: bool = False,
 ) -> dict[Table, Digest]:
-    """Read the digests that are stored of these tables, each of its columns at the snapshot of that moment.
+    """Read the stored digest of each table in `wanted`, if it is of that snapshot's time and of the same columns.
 
-    They are those of the last run that staged, even if that run published nothing. `if_verified`: only those against
-    which the mirror was verified.
+    Stored are the digests of the last run that staged, even if that run published nothing. With `if_verified`, only
+    digests to which the mirror was verified to be equal are returned.
     """
     if not wanted:
         return {}
@@ -99,15 +99,15 @@ def stored_checksums(
             "if_verified": if_verified,
         },
     ).fetchall()
-    found: dict[Table, tuple[int, dict[int, Chunk]]] = {}
+    stored: dict[Table, tuple[int, dict[int, Chunk]]] = {}
     for place, chunks, names, bucket, count, keys, content in rows:
         table = tables[place - 1]
         if names != [column.name for column in wanted[table][1]]:
             continue
-        _, checksums = found.setdefault(table, (chunks, {}))
+        _, checksums = stored.setdefault(table, (chunks, {}))
         if bucket is not None:
             checksums[bucket] = Chunk(count, int(keys), int(content))
     return {
         table: Digest(table, wanted[table][1], checksums, chunks)
-        for table, (chunks, checksums) in found.items()
+        for table, (chunks, checksums) in stored.items()
     }

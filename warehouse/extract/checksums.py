@@ -20,9 +20,9 @@ ROWS_PER_CHUNK = 256
 RANGE_CHUNKS = 64
 # Ranges that one statement compares.
 RANGES_AT_ONCE = 32
-# Rows of an answer that are held at once where it may have many.
+# Rows that are fetched at a time from a result that may be large.
 ROWS_AT_ONCE = 20_000
-# Types in which equal values are identical, so that their own hash differs wherever the values do.
+# Types in which equal values are identical (unlike numeric 1.0 and 1.00): PostgreSQL's hash distinguishes all values.
 _EXACTLY_HASHED = frozenset(
     (
         "boolean", "smallint", "integer", "bigint", "oid", "date", "bytea", "uuid",
@@ -92,9 +92,9 @@ def compute_checksums(
     keys_only: bool = False,
     where: sql.Composable | None = None,
 ) -> dict[int, Chunk]:
-    """Compute the chunks of `relation`, whose `columns` are selected as at the source or as they are mirrored."""
-    # The planner overestimates the number of chunks and would scan in one process. Two statements in one message are a
-    # transaction of their own where none is open.
+    """Compute the checksums of `relation`, by bucket; `at_source` selects columns with the casts of the source."""
+    # The planner overestimates the number of groups, so that it would not scan in parallel at the usual cost per tuple.
+    # Outside of a transaction, `set local` still takes effect: both statements of one message are one transaction.
     statement = sql.SQL(
         "set local parallel_tuple_cost = 0.001; "
         "select {key} & {mask}, count(*), sum({key}), sum({content}) from {relation} where {where} group by 1"
@@ -120,9 +120,9 @@ def compute_checksums_and_changes(
     has_changed: sql.Composable,
     most_places: int,
 ) -> tuple[dict[int, Chunk], list[str]] | None:
-    """Compute the chunks of a source's `relation`, and the places (ctid) of the rows that have changed, in one scan.
+    """Compute the checksums of a source's `relation` and the places (ctid) of its changed rows, in one scan.
 
-    None where more than `most_places` have: neither this process nor the source's server keeps all in memory.
+    Returns None if more than `most_places` rows have changed; this bounds the memory here and on the source's server.
     """
     statement = sql.SQL(
         "select {key} & {mask}, case when {has_changed} then ctid end::text, count(*), sum({key}), sum({content}) "
@@ -159,7 +159,7 @@ def compute_range_checksums(
     *,
     at_source: bool = False,
 ) -> list[dict[int, Chunk]]:
-    """Compute the chunks, `RANGE_CHUNKS` each, of the rows of `relation` in each of `ranges`, which are conditions."""
+    """Compute the checksums of `relation` for each of `ranges`, which are SQL conditions, in `RANGE_CHUNKS` chunks."""
     digests: list[dict[int, Chunk]] = [{} for _ in ranges]
     if not ranges:
         return digests
@@ -190,7 +190,7 @@ def row_count(digest: Checksums) -> int:
 
 
 def combined(plus: Sequence[Checksums], minus: Sequence[Checksums] = ()) -> dict[int, Chunk]:
-    """Checksums of all rows of `plus`, which have none in common, without those of `minus`, which are among them."""
+    """Add the checksums of `plus` and subtract those of `minus`: of disjoint sets of rows, and of rows among them."""
     sums: dict[int, Chunk] = {}
     for sign, part in [*((1, one) for one in plus), *((-1, one) for one in minus)]:
         for bucket, chunk in part.items():
@@ -202,7 +202,7 @@ def combined(plus: Sequence[Checksums], minus: Sequence[Checksums] = ()) -> dict
 
 
 def differing_chunks(left: Checksums, right: Checksums, *, content: bool) -> list[int]:
-    """Buckets in which two digests differ: in their keys, and with `content` in their rows too."""
+    """Return the buckets in which two digests differ in their keys or, with `content`, in any column."""
 
     def sums(chunk: Chunk | None) -> tuple[int, int, int]:
         return (chunk.rows, chunk.keys, chunk.content if content else 0) if chunk else (0, 0, 0)
@@ -217,7 +217,7 @@ def _hash(columns: Sequence[Column], method: Hashing, at_source: bool) -> sql.Co
     if method is Hashing.RECORD:
         exact = [_exact(value, column.type) for value, column in zip(values, columns, strict=True)]
         return sql.SQL("hash_record_extended(row({}), 0)").format(sql.SQL(", ").join(exact))
-    # The text of a row quotes what is ambiguous, is the same on every major version, and needs no equality operator.
+    # The text of a row quotes ambiguous values, is the same on every major version, and exists for every type.
     text = sql.SQL("row({})::text").format(sql.SQL(", ").join(values))
     if method is Hashing.UTF8:
         text = sql.SQL("encode(convert_to({}, 'UTF8'), 'hex')").format(text)
@@ -231,6 +231,6 @@ def _exact(value: sql.Composable, kind: str) -> sql.Composable:
         return value
     if plain == "numeric":
         return sql.SQL("numeric_send({})").format(value)
-    # A collation of the source may treat a and A as equal; the mirror does not have it.
+    # A collation of the source may treat a and A as equal; the mirror does not use that collation.
     is_text = plain in ("text", "character varying")
     return sql.SQL('{} collate "C"').format(value if is_text else sql.SQL("{}::text").format(value))

@@ -13,7 +13,7 @@ class Column:
     type: str
     cast: str | None
     comment: str | None
-    # Expression that makes text of what the source cannot deliver, see `undecodable`.
+    # SQL expression that replaces bytes which the source cannot deliver as text; see `undecodable`.
     decoded: sql.Composable | None = None
 
     @property

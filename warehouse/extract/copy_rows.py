@@ -23,7 +23,7 @@ def copy_rows(
     where: sql.Composable,
     note: Callable[[str], None],
 ) -> int:
-    """Copy the rows `where` a condition holds; returns how many. What is unusual about them goes to `note`.
+    """Copy the rows that satisfy `where`; returns their number. `note` gets a message on undecodable texts.
 
     Raises:
         SourceError: a value does not fit the mirror.
@@ -47,20 +47,20 @@ def copy_rows(
 
 @contextmanager
 def explain_values(table: Table) -> Iterator[None]:
-    """Say of which table a value cannot be read as its mirror's type.
+    """Name the table in the error if a value does not fit the type of its mirror's column.
 
     Raises:
-        SourceError: naming the table, and what to do.
+        SourceError: with the table, and what to do.
     """
     try:
         yield
     except undecodable.ERRORS:
         raise
-    # The second is an error of the query, not of a value: no value of the column's new type can be one of the mirror's.
+    # CannotCoerce is an error of the whole query: there is no cast from the column's new type to the mirror's.
     except (psycopg.DataError, psycopg.errors.CannotCoerce) as error:
         raise SourceError(
             f"A value of {table} of source '{table.source}' does not fit its mirror: {error.diag.message_primary}.",
-            # Only there the mirror's type is another one than the source's.
+            # Only with this policy can the mirror's type differ from the source's.
             hint='Let the mirror take the column\'s new type: changed_type = "evolve" under [on_schema_change] in '
             f"the source.toml of '{table.source}'."
             if table.on_schema_change.changed_type == "ignore"

@@ -28,7 +28,7 @@ def copy_stream(
         with target.copy(incoming) as batch:
             for rows in copy_out(reader, outgoing):
                 batch.write(rows)
-                # The next one may have 1 GB, as this one.
+                # Free it before the next one is read: each may have 1 GB.
                 del rows
         return target.rowcount
 
@@ -37,8 +37,8 @@ def copy_out(reader: psycopg.Connection, outgoing: sql.Composed) -> Generator[by
     """Yield the rows of `outgoing` (copy … to stdout), many at a time, or one that is large.
 
     `reader` must be in a transaction. A caller that does not want all rows closes the generator, which cancels the
-    statement; the transaction then goes on from a savepoint. This uses libpq's blocking call, which takes half the time
-    of psycopg's own reader, since that waits for each row separately.
+    statement; the transaction can then only continue from a savepoint. libpq's blocking call is used, since it takes
+    half the time of psycopg's own reader, which waits for each row separately.
 
     Raises:
         psycopg.Error: it failed; the transaction is then lost.
@@ -56,7 +56,7 @@ def copy_out(reader: psycopg.Connection, outgoing: sql.Composed) -> Generator[by
                 continue
             if rows:
                 yield rows
-            # The row itself is not copied: it may have 1 GB.
+            # A large row is passed on without a copy: it may have 1 GB.
             yield row
             rows = bytearray()
             del row
@@ -72,7 +72,7 @@ def copy_out(reader: psycopg.Connection, outgoing: sql.Composed) -> Generator[by
 
 
 def _cancel(connection: pq.abc.PGconn) -> None:
-    """End a COPY of which rows are still to come."""
+    """Cancel a running COPY, and discard its remaining rows."""
     connection.get_cancel().cancel()
     with suppress(psycopg.Error):
         while connection.get_copy_data(0)[0] >= 0:

@@ -1,4 +1,4 @@
-"""Where a read by the cursor's index begins, so that it misses nothing that the source's clock has stamped since."""
+"""Where a read by the cursor's index begins: early enough to miss no row stamped since the last read (late commits)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,22 +14,23 @@ from warehouse.extract.snapshot import Snapshot
 from warehouse.extract.watermark import Watermark, written_since
 from warehouse.sources.source import Table
 
-# So many of the latest stamps of a clock without a time zone may be in the future and hide nothing that comes later.
+# Up to this many of the latest stamps without a time zone may be in the future without hiding later rows.
 FUTURE_STAMPS = 100
-# From UTC-12 to UTC+14.
+# Time zones range from UTC-12 to UTC+14.
 MOST_ZONES_DIFFER = timedelta(hours=26)
-# So many are looked at, where runs come each quarter of an hour.
+# Number of loads that are looked at: a day of them, if runs start every quarter of an hour.
 LOADS_OF_A_DAY = 100
 CLOCK_UNKNOWN = "the source's clock was set back by an unknown time"
 
 
 @dataclass(frozen=True)
 class SourceClock:
-    """The source's clock at a read: how far it was set back since the last one, and is ahead of UTC without a zone."""
+    """The source's clock at a read: how far it was set back since the last read, and its offset from UTC."""
 
     set_back: timedelta
+    # UTC offset of the source's default time zone.
     utc_offset: timedelta
-    # How far stamps without a zone were behind it lately: sessions may be in another zone.
+    # How far stamps without a time zone were behind this clock lately: sessions may have another zone.
     behind: timedelta = timedelta(0)
 
     @classmethod
@@ -41,7 +42,7 @@ class SourceClock:
         snapshot: Snapshot,
         watermark: Watermark,
     ) -> Self | None:
-        """The clock at `snapshot`; None where it was set back since `watermark`, and nobody knows by how much."""
+        """Return the clock at `snapshot`; None if it was set back by an unknown time since `watermark`."""
         behind = _usually_behind(writer, table, columns, snapshot.utc_offset)
         if snapshot.open_transactions is None or watermark.open_transactions is None:
             return cls(timedelta(0), snapshot.utc_offset, behind)
@@ -52,9 +53,9 @@ class SourceClock:
 def _usually_behind(
     writer: psycopg.Connection, table: Table, columns: Sequence[Column], utc_offset: timedelta
 ) -> timedelta:
-    """How far the highest stamps that loads of the last day brought were behind the source's clock, at the median.
+    """Compute how far the highest stamps of the last day's loads were behind the source's clock, at the median.
 
-    More than time zones differ by is none of theirs.
+    Larger lags than time zones can differ by are ignored, since they have another cause.
     """
     if not any(column.name == table.cursor and _has_no_zone(column.type) for column in columns):
         return timedelta(0)
@@ -102,12 +103,12 @@ def late_cursors(
     columns: Mapping[Table, Sequence[Column]],
     snapshot: Snapshot,
 ) -> set[Table]:
-    """Tables whose cursor was last seen later than the snapshot: behind infinity nothing would be read.
+    """Find tables whose last cursor value is later than the snapshot: a read from 'infinity' on would find nothing.
 
-    Those, too, whose cursor is a moment now and was something else: that value says nothing.
+    Includes tables whose last cursor value is no date or time, since their cursor had another type then.
     """
-    asked = {
-        # As text first: the literal of a moment is read before any condition.
+    conditions = {
+        # By a cast from text: a literal of the type itself would be parsed before the condition is evaluated.
         table: sql.SQL(
             "case when pg_input_is_valid({value}, {type}) then {value}::text::{kind} > {clock} else true end"
         ).format(
@@ -121,10 +122,10 @@ def late_cursors(
         for kind in (column.type for column in columns[table] if column.name == table.cursor)
         if is_moment(kind)
     }
-    if not asked:
+    if not conditions:
         return set()
-    row = connection.execute(sql.SQL("select {}").format(sql.SQL(", ").join(asked.values()))).fetchone()
-    return {table for table, is_late in zip(asked, row or (), strict=True) if is_late}
+    row = connection.execute(sql.SQL("select {}").format(sql.SQL(", ").join(conditions.values()))).fetchone()
+    return {table for table, is_late in zip(conditions, row or (), strict=True) if is_late}
 
 
 def changed_by_cursor(
@@ -134,7 +135,7 @@ def changed_by_cursor(
     watermark: Watermark,
     clock: SourceClock,
 ) -> sql.Composable:
-    """Condition that the cursor's index serves: a row was stamped, and written, since the last read."""
+    """SQL condition for a read by the cursor's index: the row may have been stamped and written since the last read."""
     return sql.SQL("{} and {}").format(
         stamped_since(reader, table, columns, watermark, clock), written_since(watermark.snapshot_xmin)
     )
@@ -147,11 +148,11 @@ def stamped_since(
     watermark: Watermark,
     clock: SourceClock,
 ) -> sql.Composable:
-    """Condition on the cursor alone: the row may have been stamped since the last read.
+    """SQL condition on the cursor alone: the row may have been stamped since the last read.
 
-    Every transaction that the last snapshot did not see began at or after `open_transactions.since`. What it stamps by
-    the source's clock is not older, but by so much as that was set back. A client's clock may be behind: so the window
-    begins at the highest cursor that was published, if that is earlier. `reader` must not scan to look for it.
+    Every transaction that the last snapshot did not see began at or after `open_transactions.since`. Its stamps are not
+    earlier, unless the source's clock was set back. A client's clock may be behind the source's: therefore the window
+    begins at the highest published cursor, if that is earlier. `reader` must have sequential scans disabled.
     """
     assert table.cursor is not None and watermark.open_transactions is not None
     (kind,) = (column.type for column in columns if column.name == table.cursor)
@@ -166,7 +167,7 @@ def stamped_since(
                 captured_at=sql.Literal(watermark.captured_at),
                 utc_offset=sql.Literal(clock.utc_offset),
                 behind=sql.Literal(clock.behind),
-                # A stamp of whole seconds may be rounded down.
+                # A type with a precision, such as timestamp(0), may round stamps down.
                 rounding=sql.Literal(timedelta(0) if kind == plain else timedelta(seconds=1)),
                 future_stamps=sql.Literal(FUTURE_STAMPS),
             )
@@ -182,17 +183,17 @@ def stamped_since(
     )
 
 
-# By type of the cursor, where the window begins; and whether all rows stamped then are known: they were, if every
-# transaction that could add one has begun later. Clocks without a time zone are set back by an hour once a year, and
-# sessions that set a zone of their own are behind or ahead of the source's by an unknown time. What is known of these
-# is how long before the snapshot a transaction began, the stamps that were read, the latest perhaps in the future, and
-# how far behind they were in other runs.
+# By type of the cursor: `low`, where the window begins, and `is_after`, whether rows stamped exactly at `low` were read
+# already, since every transaction that could add one began later. Clocks without a time zone are set back by an hour
+# once a year, and a session with another time zone is behind or ahead of the source's clock by an unknown time. Their
+# window is estimated from how long before the snapshot a transaction began, from the stamps that were read (the latest
+# may be in the future), and from how far behind the stamps of other runs were.
 _WINDOW_LOW = {
     "timestamp with time zone": """
         (
             select least(high, since - cut) as low, high < since - cut as is_after
             from (select {high}::timestamptz as high, {since}::timestamptz as since) as given
-            -- A trigger may cut stamps to seconds, minutes or hours: those of later transactions are then as old.
+            -- A trigger may truncate stamps to seconds, minutes or hours: later transactions then have the same stamp.
             cross join lateral (
                 select case high
                     when date_trunc('hour', high) then interval '1 hour'

@@ -1,19 +1,19 @@
-"""How many rows of a table may vanish in one run before somebody has to confirm it."""
+"""Delete threshold: how many rows of a table may be deleted in one run without a confirmation."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class DeleteThreshold:
-    """A share of a table, with a number of rows below which no share matters: 1 of 9 payment methods is no accident.
+    """Maximum share of deleted rows, ignored up to `floor_rows` deletes: 1 of 9 payment methods is no accident.
 
-    A table of which nothing is left always exceeds it.
+    The delete of all rows of a table always exceeds it.
     """
 
     max_share: float = 0.10
     floor_rows: int = 10
     is_confirmed: bool = False
-    # Options of the run, which the run that confirms needs as well: without --accept-source it would be refused.
+    # Options of this run that the confirming run must repeat: it would be refused without --accept-source, for example.
     options: tuple[str, ...] = ()
 
     def is_exceeded(self, deleted: int, held: int) -> bool:
@@ -23,7 +23,7 @@ class DeleteThreshold:
         return deleted >= held or deleted > max(self.floor_rows, self.max_share * held)
 
     def is_exceeded_in_part(self, deleted: int, compared: int) -> bool:
-        """Whether `deleted` of the `compared` rows of a part of a table are too many; a part may vanish altogether."""
+        """Whether `deleted` of the `compared` rows of a part of a table are too many; all may be if they are few."""
         return not self.is_confirmed and deleted > max(self.floor_rows, self.max_share * compared)
 
     def __str__(self) -> str:

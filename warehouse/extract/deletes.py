@@ -75,7 +75,7 @@ def find_deleted_keys(
 
 
 def has_repeated_key(writer: psycopg.Connection, table: Table) -> bool:
-    """Whether the source has a key more than once among those that `find` has fetched."""
+    """Whether the source has a key more than once among those that `find_deleted_keys` has fetched."""
     return bool(
         writer.execute(
             sql.SQL("select from {source_keys} group by {key} having count(*) > 1 limit 1").format(
@@ -110,7 +110,10 @@ def check_threshold(
 
 
 def _exceeded_in_part(staged: StagedTable, threshold: DeleteThreshold) -> Iterator[str]:
-    """Of a table that is compared in parts, its deletes are a share of that: of the table too small."""
+    """Yield a message if the deletes of a table that is verified by key ranges exceed the threshold.
+
+    They count as a share of the rows compared: as a share of the table, deletes in a few ranges never would exceed it.
+    """
     assert staged.rotation is not None
     rows = staged.before.row_count if staged.before else None
     if rows is not None and staged.rows_deleted >= rows and not threshold.is_confirmed:
@@ -132,7 +135,7 @@ def _exceeded_in_part(staged: StagedTable, threshold: DeleteThreshold) -> Iterat
 
 
 def confirm_hint(source: str, threshold: DeleteThreshold) -> str:
-    """What to do when the threshold stops `source`: confirm its deletes, and no other source's."""
+    """Hint for a run that the threshold stopped: the command that confirms the deletes of `source` alone."""
     command = " ".join(["dwh run", source, *threshold.options, "--confirm-deletes"])
     return (
         f"Nothing of '{source}' was changed. If the deletes are real: `{command}`; "

@@ -17,7 +17,7 @@ class Drift:
     columns: tuple[Column, ...]
     # One message for each change: what it is, and what is done about it.
     messages: tuple[str, ...] = ()
-    # A default that fills a new column, or another type, changes rows that no transaction wrote.
+    # True if a new column (by its default) or another type changes rows that no transaction wrote.
     needs_full_refresh: bool = False
 
 

@@ -1,4 +1,4 @@
-"""What the source should hold: the mirror, as it will be once the batch is merged. What differs was not read."""
+"""Expected checksums of the source: those of the mirror after the batch is merged. A difference is a missed row."""
 
 import psycopg
 from psycopg import sql
@@ -27,12 +27,12 @@ def expected_checksums(
     *,
     keys_only: bool,
 ) -> Checksums:
-    """Checksums of the rows that the source should have, of a table that has a mirror.
+    """Compute the checksums that the source should have, for a table that has a mirror.
 
-    The batch has `rows_staged`. `verified` is what the last run verified the mirror to hold: as long as the mirror has
-    as many rows, it is not hashed again. A row that was changed by hand is missed here, and found by the verification
-    that ends the run. `keys_only` is for a table that was read in full: the batch holds its rows, and only keys can be
-    gone.
+    `rows_staged` is the size of the batch. `verified` are the checksums to which the last run verified the mirror: as
+    long as the mirror has as many rows, it is not hashed again. This misses a mirror row changed by hand, which the
+    verification at the end of the run finds. `keys_only` is for a table that was read in full: the batch then has all
+    its rows, and only deletes are to be found.
 
     Raises:
         SourceError: the declared key is not unique in the batch.
@@ -54,7 +54,7 @@ def expected_checksums(
         analyze_briefly(writer, batch_table(table), table.key)
     batch = compute_checksums(writer, batch_table(table), table.key, columns, chunks, method)
     replaced = _in_mirror(writer, table, columns, chunks, method, batch_table(table))
-    # A key that occurs twice replaces one row of the mirror.
+    # A key that occurs twice in the batch replaces only one row of the mirror.
     new_rows = _count(writer, sql.SQL("select count(*) from ({}) as new").format(_new_keys(table)))
     if rows_staged - new_rows > row_count(replaced):
         raise invalid_key(table, "not unique")
@@ -74,7 +74,7 @@ def without_deleted(
 
 
 def describe_changes(writer: psycopg.Connection, staged: StagedTable) -> str:
-    """How a batch that holds all rows of its table differs from the mirror."""
+    """Describe how a batch that holds all rows of its table differs from the mirror."""
     table = staged.table
     if not mirror_exists(writer, table):
         return f"{staged.rows_read:,} rows, none of which were read before"

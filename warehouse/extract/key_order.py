@@ -1,4 +1,4 @@
-"""The order of a table's keys, the same at the source and in the mirror, and ranges of keys in it."""
+"""The order of a table's keys that source and mirror share, and SQL conditions for ranges of keys in that order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from psycopg import sql
 
 from warehouse.db.identifiers import text_array
 
-# Values of a key as text; none: the range is open at this end.
+# Values of a key as text; empty if the range is open at this end.
 Bound = tuple[str, ...]
 
 
@@ -21,7 +21,7 @@ class KeyPart:
     mirror_collation: str | None = None
 
     def ordered(self, *, at_source: bool = False, of: str | None = None) -> sql.Composable:
-        """Expression that compares and sorts by the index, of the relation `of` if there are several."""
+        """SQL expression for comparing and sorting in the order of the index; `of` is the relation's alias."""
         collation = self.source_collation if at_source else self.mirror_collation
         name = sql.Identifier(of, self.name) if of else sql.Identifier(self.name)
         return sql.SQL("{} collate {}").format(name, sql.Identifier(collation)) if collation else name
@@ -29,17 +29,17 @@ class KeyPart:
 
 @dataclass(frozen=True)
 class KeyOrder:
-    """The columns of a key, compared row-wise as its index has them."""
+    """The columns of a key in the order of its index; keys are compared as rows of them."""
 
     parts: tuple[KeyPart, ...]
 
     @property
     def needs_mirror_index(self) -> bool:
-        """Whether the mirror's primary key is in another order."""
+        """Whether the mirror needs an index for this order, since its primary key has another one."""
         return any(part.mirror_collation for part in self.parts)
 
     def sorted(self, *, of: str | None = None, is_descending: bool = False) -> sql.Composable:
-        """List for `order by` and for comparisons, in the mirror."""
+        """SQL list of the key's columns in the mirror, for `order by` and for comparisons of rows."""
         template = sql.SQL("{} desc" if is_descending else "{}")
         return sql.SQL(", ").join(template.format(part.ordered(of=of)) for part in self.parts)
 
@@ -48,7 +48,7 @@ class KeyOrder:
         return text_array([part.name for part in self.parts], of)
 
     def within(self, low: Bound, high: Bound, *, at_source: bool = False) -> sql.Composable:
-        """Condition on a row: its key is at or past `low`, and before `high`."""
+        """SQL condition on a row: its key is at or past `low`, and before `high`."""
         ends = [(sign, bound) for sign, bound in ((">=", low), ("<", high)) if bound]
         if not ends:
             return sql.SQL("true")

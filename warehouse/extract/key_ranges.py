@@ -17,7 +17,7 @@ from warehouse.extract.checksums import Checksums, row_count
 from warehouse.extract.key_order import Bound, KeyOrder
 from warehouse.sources.source import Table
 
-# Why a range was verified: with all of its table; as the next of the rotation; since the batch or new keys are in it.
+# Why a range was verified: with its whole table; as the oldest of the rotation; since the batch or new keys are in it.
 Turn = Literal["whole", "oldest", "touched"]
 BOUND_VALUE = sql.Identifier("<value>")
 NEVER = datetime(1, 1, 1, tzinfo=UTC)
@@ -25,35 +25,35 @@ NEVER = datetime(1, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class KeyRange:
-    """Keys from `low` on and before `high`, and the snapshot at which source and mirror were last equal in them."""
+    """Keys from `low` up to, but without, `high`, and when source and mirror were last verified to be equal in them."""
 
     low: Bound
     high: Bound
-    # None: the last verification found it different after the publish.
+    # None if source and mirror differed after the last publish, or the verification was discarded.
     verified_at: datetime | None
     snapshot_xmin: int
-    # Rows at the source then.
+    # Rows at the source at that verification.
     row_count: int
     turn: Turn
 
     @property
     def age_key(self) -> datetime:
-        """Sorts the range that has waited longest first."""
+        """Sort key: ranges that were verified the longest time ago come first."""
         return self.verified_at or NEVER
 
 
 @dataclass(frozen=True)
 class VerifiedRange:
-    """A range of which source and mirror with this batch are equal: the source's checksums, and its rows."""
+    """A range in which the source equals the mirror with this batch applied, with the source's checksums."""
 
     low: Bound
     high: Bound
     turn: Turn
     checksums: Checksums
-    # Rows that the mirror had, or the batch brought, before deletes were found.
+    # Rows of the mirror with the batch applied, before deletes were found.
     rows_expected: int
     rows_deleted: int = 0
-    # Whether keys at an end of the range are gone, so that more may be beyond it.
+    # True if the first or last key was deleted, so that deletes may go on in the next range.
     is_cut_off: bool = False
     # Rows that were not yet counted in this rotation.
     rows_first_verified: int = 0
@@ -66,7 +66,7 @@ class VerifiedRange:
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a table of `rows` is verified: all of it `within` a time, if runs come at this `interval`."""
+    """How fast a table of `rows` rows is verified: completely `within` a time, if a run starts every `interval`."""
 
     rows: int
     interval: timedelta
@@ -81,7 +81,7 @@ class Pace:
 
 
 def read_ranges(connection: psycopg.Connection, table: Table, order: KeyOrder) -> list[KeyRange]:
-    """The ranges of a table in the order of their keys; none where it has not been cut into any."""
+    """Read the ranges of a table, in the order of their keys; empty if it was not divided into ranges."""
     lows = sql.SQL(", ").join(
         sql.SQL("low_key[{}]::{} {}").format(
             sql.Literal(position),
@@ -116,7 +116,7 @@ def touched_ranges(
     *,
     sample: int | None = None,
 ) -> set[Bound]:
-    """Lower bounds of the ranges that hold keys of `keys`, a table, or of a `sample` of them."""
+    """Return the lower bounds of the ranges that contain keys of the table `keys`, or of a random `sample` of it."""
     if len(ranges) == 1:
         is_any = writer.execute(sql.SQL("select from {} limit 1").format(keys)).rowcount
         return {ranges[0].low} if is_any else set()
@@ -138,7 +138,7 @@ def touched_ranges(
 
 
 def keep_bounds(writer: psycopg.Connection, order: KeyOrder, values: Mapping[Bound, int]) -> None:
-    """Keep the lower bounds of ranges, each with a value, in pg_temp.range_bound; the open one has none there."""
+    """Write the lower bounds of ranges, each with a value, to pg_temp.range_bound; an open bound is omitted."""
     writer.execute("drop table if exists pg_temp.range_bound")
     writer.execute(
         sql.SQL("create temp table range_bound ({}, {} integer) on commit drop").format(
@@ -163,7 +163,7 @@ def keep_bounds(writer: psycopg.Connection, order: KeyOrder, values: Mapping[Bou
 
 
 def bound_of(order: KeyOrder, row: str, wanted: sql.Composable) -> sql.Composable:
-    """Query for what is `wanted` of `bound`, the lower bound of the range of a `row`; nothing if that is open below."""
+    """Query that selects `wanted` from `bound`, the lower bound of the range of a `row`; no row if that is open."""
     return sql.SQL(
         "select {wanted} from pg_temp.range_bound as bound where ({bounds}) <= ({values}) "
         "order by {descending} limit 1"
@@ -183,11 +183,11 @@ def choose_ranges(
     *,
     is_hurried: bool = False,
 ) -> list[tuple[KeyRange, Turn]]:
-    """The ranges to verify next, each with why: at least one, else as many rows as the budget of `pace` has room for.
+    """Choose the ranges to verify next, each with the reason: at least one, else as many rows as `pace.budget`.
 
-    Half of it goes to the range of the newest keys and to those `touched` by the batch, the rest to those that have
-    waited longest: up to a whole budget where the promise could not be kept otherwise. Where a budget has room for one
-    range, the two kinds take turns. A rotation that `is_hurried` leaves a quarter to the others.
+    Half of the budget (a quarter if the rotation `is_hurried`) is for the range of the newest keys and for those
+    `touched` by the batch, the rest for those verified the longest time ago. These get up to a whole budget if they
+    would otherwise be late. If the budget has room for one range only, the two kinds take turns.
     """
 
     def cost(one: KeyRange) -> int:
@@ -195,10 +195,10 @@ def choose_ranges(
         return max(one.row_count, range_rows // 10)
 
     def age(one: KeyRange) -> datetime:
-        # The clock was ahead then: how long ago it was nobody knows.
+        # A time in the future shows that the clock was ahead: the range counts as never verified.
         return one.age_key if one.age_key <= pace.now else NEVER
 
-    # What is known to differ waits for no budget.
+    # Ranges that are not verified are always chosen, whatever the budget.
     chosen: list[tuple[KeyRange, Turn]] = [(one, "oldest") for one in ranges if one.verified_at is None]
     by_age = sorted((one for one in ranges if one.verified_at is not None), key=age)
     newest = max(map(age, ranges))
@@ -224,7 +224,7 @@ def choose_ranges(
 
 
 def _needed_now(ages: Sequence[tuple[datetime, int]], pace: Pace) -> int:
-    """Rows to verify in this run so that no range is late if later runs verify a whole budget; ranges by their age."""
+    """Rows to verify now so that no range is late if later runs verify a whole budget; `ages` has the oldest first."""
     needed = sum_of_costs = 0
     for age, cost in ages:
         sum_of_costs += cost

@@ -11,20 +11,20 @@ from warehouse.settings import Settings
 class ReadLimits:
     """What a run may read of a source, as the settings of the same names say."""
 
-    # Rows of the smallest tables together, which every run scans and verifies whole.
+    # Total rows of the smallest tables, which every run scans and verifies completely.
     scan_rows: int = 200_000
     # Within this time every row of the larger tables is verified once.
     verify_within: timedelta = timedelta(hours=24)
-    # How far back rows can be stamped where the source does not say since when its transactions have been open.
+    # How long a transaction can have been open if the source hides its start from the user.
     late_commit_window: timedelta = timedelta(hours=1)
-    # How often a large table is scanned that cannot be read by the index of its cursor.
+    # How often a large table without an index of its cursor is scanned.
     scan_interval: timedelta = timedelta(hours=1)
-    # Rows of a key range, about.
+    # Approximate number of rows of a key range.
     range_rows: int = 10_000
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """The limits that are set."""
+        """Take the limits from the settings."""
         return cls(
             settings.scan_rows, settings.verify_within, settings.late_commit_window, settings.scan_interval
         )

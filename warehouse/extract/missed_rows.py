@@ -28,9 +28,9 @@ def read_missed_rows(
     chunks: int,
     within: Within = EVERYWHERE,
 ) -> int:
-    """Add to the batch the source's rows of `buckets` that the mirror does not have as they are.
+    """Add to the batch the source's rows in `buckets` that the mirror does not have, or has with other values.
 
-    Those for which `already_read` holds are in the batch. Returns the number of rows added.
+    Rows that satisfy the condition `already_read` are in the batch already. Returns the number of rows added.
     """
     if not buckets:
         return 0

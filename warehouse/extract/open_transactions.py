@@ -17,39 +17,39 @@ UNREPORTED = timedelta(seconds=1)
 
 @dataclass(frozen=True)
 class OpenTransactions:
-    """Since when transactions were open, asked before a snapshot is taken.
+    """Start times of the open transactions, read before a snapshot is taken.
 
     Every transaction that the snapshot does not see has begun at or after `since`.
     """
 
     asked_at: datetime
-    # Start of the oldest that has no id yet, or of which the server does not say it; `asked_at` where there is none.
+    # Start of the oldest transaction that has no id yet, or whose start is hidden; `asked_at` if there is none.
     unnumbered_since: datetime
-    # Start of each other by its id, prepared ones among them.
+    # Start of each other transaction by its id, including prepared transactions.
     numbered: Mapping[str, datetime]
-    # When it was asked, by a clock that is not the source's; None in watermarks from before this was recorded.
+    # The time of reading by this machine's clocks; None in watermarks from before this was recorded.
     steady: SteadyTime | None = None
 
     @property
     def since(self) -> datetime:
-        """No transaction that was open, or began later, has begun before this."""
+        """Earliest possible start of any transaction that was open or began later."""
         return min(self.asked_at - UNREPORTED, self.unnumbered_since, *self.numbered.values())
 
     def set_back_since(self, before: Self) -> timedelta | None:
-        """By how much the source's clock was set back since `before`; None: it was, and nobody knows by how much.
+        """Return how far the source's clock was set back since `before`; None if it was, by an unknown time.
 
-        Transactions that began meanwhile may have stamped rows by so much earlier than `before.since`.
+        Transactions that began in between may have stamped rows that much earlier than `before.since`.
         """
         passed = self.asked_at - before.asked_at
         elapsed = self.steady.elapsed_since(before.steady) if self.steady and before.steady else None
         if elapsed is None:
             return None if passed < -UNREPORTED else timedelta(0)
-        # Less is within what `since` allows for.
+        # `since` already allows for a smaller difference.
         return elapsed - passed + UNREPORTED if elapsed - passed > UNREPORTED else timedelta(0)
 
     @classmethod
     def of(cls, stored: Mapping[str, Any] | None) -> Self | None:
-        """What a watermark recorded; None where it is older than that."""
+        """Read what a watermark recorded; None if it was written before this was recorded."""
         if stored is None:
             return None
         starts = {xid: datetime.fromisoformat(start) for xid, start in stored["numbered"].items()}
@@ -59,7 +59,7 @@ class OpenTransactions:
         return cls(asked_at, unnumbered, starts, SteadyTime.of(stored.get("steady")))
 
     def stored(self) -> dict[str, Any]:
-        """As a watermark records it."""
+        """Return the JSON object that a watermark records."""
         return {
             "asked_at": self.asked_at.isoformat(),
             "unnumbered_since": self.unnumbered_since.isoformat(),
@@ -71,15 +71,15 @@ class OpenTransactions:
 def find_open_transactions(
     source: str, url: str, before: OpenTransactions | None, late_commit_window: timedelta
 ) -> OpenTransactions:
-    """Ask which transactions are open in the database of `source`; `before` is what was found at the last snapshot.
+    """Read which transactions are open in the database of `source`; `before` is the result at the last snapshot.
 
-    A session whose transaction the server does not show to this user counts as open for `late_commit_window`. A
-    prepared transaction is no longer in pg_stat_activity: its start is what it was there, else it began after the last
-    snapshot, or was one of those without an id then.
+    If the server hides a session's transaction from this user, it counts as open for `late_commit_window`. A prepared
+    transaction is not in pg_stat_activity: its start is taken from `before`; if it is not there, it began after the
+    last snapshot, or had no id then.
 
     Raises:
-        SourceError: the server is a standby, which shows none of its primary's transactions. Of several hosts of a URL
-            the one that the snapshot is taken of may be another.
+        SourceError: the server is a standby, which shows none of its primary's transactions. If the URL has several
+            hosts, the snapshot may be taken from another one, which is checked, too.
     """
     with read_only_transaction(source, url, application_name="dwh capture transactions") as connection:
         if connection.execute("select where pg_is_in_recovery()").rowcount:
@@ -88,7 +88,7 @@ def find_open_transactions(
 
 
 def standby_error(source: str) -> SourceError:
-    """Error for a server that does not show what was committed late."""
+    """Error for a standby: on it, rows that were committed late cannot be detected."""
     return SourceError(
         f"Source '{source}' is a standby (read replica).",
         hint=f"Point DWH_{source.upper()}_URL at the primary (of several hosts: target_session_attrs=read-write): on a "
@@ -99,17 +99,17 @@ def standby_error(source: str) -> SourceError:
 def read_open_transactions(
     connection: psycopg.Connection, before: OpenTransactions | None, late_commit_window: timedelta
 ) -> OpenTransactions:
-    """Ask by a connection to the source that has taken no snapshot yet; see `find_open_transactions`."""
+    """Do what `find_open_transactions` does, by a connection to the source that has taken no snapshot yet."""
     steady = SteadyTime.now()
     row = connection.execute("select clock_timestamp()").fetchone()
     assert row is not None
     (asked_at,) = row
-    # Sessions first: a transaction that is prepared meanwhile is found in both, and in neither the other way round.
+    # Read sessions first: a transaction that is prepared in between is then found twice; in the other order, never.
     sessions = connection.execute(
         """
         select
             backend_xid::text,
-            -- In a procedure that commits, a statement has begun before its transaction.
+            -- In a procedure that commits, the statement began before the current transaction.
             least(xact_start, case when backend_type = 'client backend' then greatest(query_start, %s) end)
         from pg_stat_activity
         where datname = current_database() and pid <> pg_backend_pid() and usesysid is not null
@@ -118,7 +118,7 @@ def read_open_transactions(
                 xact_start is not null or query = '<insufficient privilege>' or state = 'disabled'
                 or state = 'active' and backend_type = 'client backend'
             )
-            -- Only read-only transactions have this name.
+            -- Our own sessions: their transactions are read-only.
             and not (application_name like 'dwh capture%%' and usename = session_user)
         """,
         [asked_at - late_commit_window],

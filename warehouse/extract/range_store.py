@@ -22,7 +22,7 @@ def replace_ranges(
     snapshot: Snapshot,
     limits: ReadLimits,
 ) -> None:
-    """Cut tables that were compared whole into new ranges; one without an order of its keys has no ranges."""
+    """Divide tables that were compared completely into new key ranges; a table without a key order gets none."""
     connection.execute(
         "delete from audit.key_range where (source, table_name) in (select unnest(%s::text[]), unnest(%s::text[]))",
         [[table.source for table, _ in tables], [table.name for table, _ in tables]],
@@ -51,10 +51,9 @@ def update_ranges(
     snapshot: Snapshot,
     limits: ReadLimits,
 ) -> int:
-    """Record which ranges were verified, in the order of their keys.
+    """Record the `verified` ranges, given in key order; split those that have grown, merge neighbours that have shrunk.
 
-    One that has grown is split, and neighbours that have shrunk become one.
-    Returns the oldest xmin of all ranges: what was committed before that is known to be captured.
+    Returns the oldest xmin of all ranges: every transaction committed before it is known to be captured.
     """
     merged: VerifiedRange | None = None
     merged_rows = 0
@@ -94,9 +93,9 @@ def mark_verified(
     pending: Collection[Bound],
     missed: Collection[Bound],
 ) -> None:
-    """Record that a reconcile has found all ranges equal, but for those that hold `pending` rows.
+    """Record that a reconcile has verified all ranges of a table to be equal, except those with `pending` rows.
 
-    Ranges with rows that a read by the cursor has `missed` are the next to be verified.
+    Ranges with rows that reads by the cursor have `missed` become the next to be verified.
     """
     for one_snapshot, condition, lows in (
         (snapshot.taken_at, "<> all", [*pending, *missed]),
@@ -126,9 +125,8 @@ def mark_verified(
 def mark_table_verified(
     connection: psycopg.Connection, table: Table, snapshot: Snapshot, *, is_equal: bool
 ) -> None:
-    """Record that a reconcile has found a table without ranges as the last run has read it, or is `is_equal` even now.
-
-    What differs will be shown by the next read of the cursor.
+    """Record that a reconcile has verified a table without key ranges: as of now if it `is_equal`, else as of the last
+    read, since the next read by the cursor finds the differences.
     """
     connection.execute(
         """
@@ -145,7 +143,7 @@ def mark_table_verified(
 
 
 def forget_ranges_since(connection: psycopg.Connection, source: str, run_id: int) -> None:
-    """Forget what reconciles have verified of `source` since run `run_id`, which is undone."""
+    """Discard the verifications of `source` by reconciles since run `run_id`, which is being undone."""
     connection.execute(
         "update audit.key_range set verified_at = null where source = %s and run_id >= %s", [source, run_id]
     )
@@ -156,21 +154,21 @@ def forget_ranges_since(connection: psycopg.Connection, source: str, run_id: int
 
 
 def forget_verification(connection: psycopg.Connection, run_id: int, source: str, table_name: str) -> None:
-    """Mark the ranges that a run has verified as not verified: they are the next of the rotation. A table that it has
-    compared whole is due again."""
+    """Mark the ranges that a run has verified as not verified, so that they are verified next. A table that the run
+    has compared completely is due for a scan again."""
     for statement in (
         "update audit.key_range set verified_at = null where source = %s and table_name = %s and run_id = %s",
-        # Of one that is read by ranges nothing depends on this.
+        # This has no effect on a table that is verified by key ranges.
         "update audit.watermark set complete_at = 'epoch' where source = %s and table_name = %s and run_id = %s",
     ):
         connection.execute(statement.encode(), [source, table_name, run_id])
 
 
 def forget_unverified(connection: psycopg.Connection, source: str) -> int:
-    """Mark as not verified what runs of `source` have compared before their publish, where they ended before they
-    compared the mirror again after that; returns of how many runs and tables. Call it under the source's lock.
+    """Discard the verifications of runs of `source` that ended between their publish and the verification after it.
 
-    What live has published since hides no such run; its own runs verify nothing, and say so.
+    Call it under the source's lock. Returns the number of pairs of run and table. Later runs of `dwh live` do not hide
+    such a run; their own verdict is that they compared nothing.
     """
     runs = connection.execute(
         """
@@ -196,7 +194,7 @@ def forget_unverified(connection: psycopg.Connection, source: str) -> int:
 def _cut(
     connection: psycopg.Connection, table: Table, order: KeyOrder, low: Bound, high: Bound, range_rows: int
 ) -> list[tuple[Bound, int]]:
-    """Cut the mirror's keys from `low` to `high` into ranges of about `range_rows`: lower bound and rows of each."""
+    """Divide the mirror's keys from `low` to `high` into ranges of about `range_rows`; returns (lower bound, rows)."""
     rows = connection.execute(
         sql.SQL(
             """
@@ -210,7 +208,7 @@ def _cut(
             order by number
             """
         ).format(
-            # By their places: a source may call a column of its key anything.
+            # Named by position: a key column of a source may have any name, also `number` or `is_last`.
             parts=listed([f"part {place}" for place, _ in enumerate(order.parts)]),
             key=listed([part.name for part in order.parts]),
             sorted=order.sorted(),
@@ -223,7 +221,7 @@ def _cut(
         return [(low, 0)]
     first = [row for row in rows if (row[1] - 1) % range_rows == 0]
     ends = [number for _, number in first[1:]] + [rows[-1][1] + 1]
-    # The first begins where the whole does, whatever its first key is now.
+    # The first range begins at `low`, whatever its first key is now.
     return [
         (low if place == 0 else tuple(bound), end - number)
         for place, ((bound, number), end) in enumerate(zip(first, ends, strict=True))

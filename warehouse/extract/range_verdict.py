@@ -15,7 +15,7 @@ from warehouse.sources.source import Table
 
 @dataclass(frozen=True)
 class RangeVerdict:
-    """When source and mirror were last found equal in a range; None: they differed, and it is verified next."""
+    """When source and mirror were last verified to be equal in a range; None if the range is verified next."""
 
     verified_at: datetime | None
 
@@ -26,11 +26,11 @@ class RangeVerdict:
 
 
 def find_verdict(connection: psycopg.Connection, table: Table, key: Sequence[str]) -> RangeVerdict | None:
-    """Find the verdict on the range that holds `key`, as texts; None where the table has no ranges."""
+    """Find the verdict on the range that contains `key`, given as texts; None if the table has no ranges."""
     types = columns_of(connection, "raw", table.mirror)
 
     def ordered(value: sql.Composable, name: str) -> sql.Composable:
-        # Texts have ranges only in the order of their code points.
+        # Ranges of text keys are always in the order of code points.
         collation = ' collate "C"' if without_modifier(types[name]) in TEXTS else ""
         return sql.SQL("{}::{}{}").format(value, sql.SQL(types[name]), sql.SQL(collation))
 

@@ -1,6 +1,7 @@
-"""Verification of key ranges: source and mirror compared by index range scans, in the snapshot of the batch.
+"""Verify key ranges: compare source and mirror by index range scans, in the snapshot of the batch.
 
-What should be there is the mirror with the batch applied. Deleted keys are staged, and rows that differ join the batch.
+The source should equal the mirror with the batch applied. Deleted keys are staged, rows that differ are added to the
+batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,20 +36,20 @@ from warehouse.extract.staging_tables import batch_table, deleted_table
 from warehouse.extract.watermark import Rotation
 from warehouse.sources.source import Table
 
-# From so many rows on, a batch is indexed by its key, since each range looks for its own.
+# A batch with more rows is indexed by its key, since each range looks up its own keys.
 INDEX_ABOVE = 1000
 
 
 @dataclass
 class RangeVerifier:
-    """Verifies ranges of one table; the batch has to be staged, and grows by what is found."""
+    """Verify key ranges of one table, whose batch has to be staged before; rows that were missed are added to it."""
 
     reader: psycopg.Connection
     writer: psycopg.Connection
     table: Table
     columns: tuple[Column, ...]
     order: KeyOrder
-    # Condition on the source's rows that the batch holds already.
+    # SQL condition on the source's rows that are in the batch already.
     already_read: sql.Composable
     # The rotation before this run.
     earlier: Rotation
@@ -57,13 +58,13 @@ class RangeVerifier:
 
     def __post_init__(self) -> None:
         self._method: Hashing = hashing(self.reader, self.writer)
-        # However little a server knows of a table's keys: a range is never worth a scan.
+        # Never scan the table for a range, even where the planner's statistics suggest it.
         for connection in (self.reader, self.writer):
             connection.execute("set local enable_seqscan = off")
         batch = batch_table(self.table)
         row = self.writer.execute(sql.SQL("select count(*) from {}").format(batch)).fetchone()
         if row is not None and row[0] > INDEX_ABOVE:
-            # PostgreSQL names it: any name of ours may be that of another table's batch.
+            # PostgreSQL chooses the name: any name of ours may be that of another table's batch.
             self.writer.execute(sql.SQL("create index on {} ({})").format(batch, self.order.sorted()))
             analyze_briefly(self.writer, batch, self.table.key)
 
@@ -79,7 +80,7 @@ class RangeVerifier:
 
     @property
     def rotation(self) -> Rotation:
-        """The rotation with this run: a row is counted once, however often its range is verified."""
+        """The rotation including this run; a row counts once, however often its range is verified."""
         return Rotation(
             self.earlier.started_at,
             self.earlier.rows_verified + sum(one.rows_first_verified for one in self.verified.values()),
@@ -87,7 +88,7 @@ class RangeVerifier:
         )
 
     def verify(self, chosen: Sequence[tuple[KeyRange, Turn]]) -> None:
-        """Compare ranges, and stage what differs.
+        """Compare ranges; stage the deleted keys and the rows that differ.
 
         Raises:
             SourceError: the declared key is not unique in the source.
@@ -99,12 +100,12 @@ class RangeVerifier:
                 pending = pool.submit(self._source_checksums, [one for one, _ in some])
                 expected = self._expected_checksums([one for one, _ in some])
                 source = pending.result()
-            for (one, turn), there, here in zip(some, source, expected, strict=True):
-                self.verified[one.low] = self._settle(one, turn, there, here)
+            for (one, turn), source_checksums, expected_checksums in zip(some, source, expected, strict=True):
+                self.verified[one.low] = self._settle(one, turn, source_checksums, expected_checksums)
 
     def verify_beyond(self, ranges: Sequence[KeyRange], is_enough: Callable[[], bool]) -> None:
-        """Go on with neighbours where keys are gone at the end of a range: a block of deletes is seen as a whole, or
-        until `is_enough`."""
+        """Verify the neighbours of ranges in which a key at the end was deleted, to find a block of deletes completely;
+        stop once `is_enough`."""
         places = {one.low: place for place, one in enumerate(ranges)}
         while not is_enough():
             beyond = [
@@ -119,7 +120,7 @@ class RangeVerifier:
             self.verify([(beyond[0], "oldest")])
 
     def close(self) -> None:
-        """Leave both connections and the batch as they were."""
+        """Restore the planner's settings on both connections, and drop the batch's index."""
         for connection in (self.reader, self.writer):
             connection.execute("set local enable_seqscan to default")
         batch = batch_table(self.table)
@@ -131,7 +132,7 @@ class RangeVerifier:
             self.writer.execute(sql.SQL("drop index {}").format(sql.Identifier("staging", name)))
 
     def _settle(self, one: KeyRange, turn: Turn, source: Checksums, expected: Checksums) -> VerifiedRange:
-        """Stage what differs in a range."""
+        """Stage the deleted keys of a range, and its rows that differ."""
         rows_expected = row_count(expected)
         within = deletes.Within(
             self.order.within(one.low, one.high, at_source=True), self.order.within(one.low, one.high)
@@ -140,7 +141,7 @@ class RangeVerifier:
         deleted = deletes.find_deleted_keys(
             self.reader, self.writer, self.table, self.columns, buckets, RANGE_CHUNKS, within
         )
-        # More rows than keys: some were not read, or share their key.
+        # The source has more rows than expected: some were missed, or share their key.
         if row_count(source) > rows_expected - deleted and deletes.has_repeated_key(self.writer, self.table):
             raise invalid_key(self.table, "not unique")
         if deleted:
@@ -168,7 +169,7 @@ class RangeVerifier:
         )
 
     def _first_verified(self, one: KeyRange, rows: int) -> int:
-        """How many of a range's rows no run has counted in this rotation; what a reconcile has verified, none has."""
+        """How many of a range's rows no run has counted in this rotation; a reconcile's verification counts none."""
         is_again = one.age_key > self.earlier.started_at and one.turn != "whole"
         return max(rows - one.row_count, 0) if is_again else rows
 
@@ -184,7 +185,7 @@ class RangeVerifier:
         )
 
     def _expected_checksums(self, ranges: Sequence[KeyRange]) -> list[dict[int, Chunk]]:
-        """Checksums of the mirror's rows that the batch does not replace, and of the batch's."""
+        """Compute the checksums of the mirror with the batch applied, by range."""
         names = listed([column.name for column in self.columns])
         relation = sql.SQL(
             """
@@ -224,7 +225,7 @@ class RangeVerifier:
         )
 
     def _is_cut_off(self, within: sql.Composable) -> bool:
-        """Whether the first or the last row that the mirror has in a range is gone."""
+        """Whether the mirror's first or last row in a range was deleted at the source."""
         ends = sql.SQL(" union all ").join(
             sql.SQL(
                 "(select {key} from {mirror} as mirror where not _is_deleted and {within} order by {sorted} limit 1)"

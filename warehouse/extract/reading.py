@@ -1,4 +1,4 @@
-"""Which tables of a source are read whole in a run, and how each other one is."""
+"""Decide how a run reads each table of a source: small ones completely, large ones by scan or index, or not at all."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ Way = Literal["scan", "cursor", "skip"]
 
 @dataclass(frozen=True)
 class Reading:
-    """How a table is read in a run, and what people should know about it."""
+    """How a table is read in a run, and a note about it for the user."""
 
     way: Way
     note: str | None = None
@@ -30,7 +30,7 @@ class Reading:
 def smallest_tables(
     writer: psycopg.Connection, watermarks: Mapping[Table, Watermark | None], scan_rows: int
 ) -> set[Table]:
-    """The smallest tables whose rows add up to `scan_rows` at most: they are compared whole in every run."""
+    """Select the smallest tables, up to `scan_rows` rows in total: they are compared completely in every run."""
     mirrors = columns_of_each(writer, *(("raw", table.mirror) for table in watermarks))
     sizes = {
         table: live_rows(writer, table) if watermark.row_count is None else watermark.row_count
@@ -41,7 +41,7 @@ def smallest_tables(
 
 
 def take_smallest(sizes: Mapping[Table, int], scan_rows: int) -> set[Table]:
-    """The smallest tables whose `sizes` add up to `scan_rows` at most."""
+    """Select the smallest tables, up to `scan_rows` rows in total; `sizes` are their rows."""
     small, total = set(), 0
     for table, rows in sorted(sizes.items(), key=lambda item: (item[1], item[0].name)):
         total += rows
@@ -52,13 +52,13 @@ def take_smallest(sizes: Mapping[Table, int], scan_rows: int) -> set[Table]:
 
 
 def last_open_transactions(watermarks: Mapping[Table, Watermark | None]) -> OpenTransactions | None:
-    """What was found open at the last snapshot of the source."""
-    known = [
+    """Return the transactions that were open at the last snapshot of the source; None if they were not recorded."""
+    recorded = [
         (watermark.captured_at, watermark.open_transactions)
         for watermark in watermarks.values()
         if watermark is not None and watermark.open_transactions is not None
     ]
-    return max(known, key=lambda one: one[0])[1] if known else None
+    return max(recorded, key=lambda one: one[0])[1] if recorded else None
 
 
 def choose_reading(
@@ -87,12 +87,12 @@ def choose_reading(
     if watermark.open_transactions is None:
         return Reading("scan")
     if paths.key_order is None:
-        # Its keys cannot be compared in ranges.
+        # Without a common order of its keys, it cannot be verified by ranges: scan it before `verify_within` is over.
         interval = taken_at - watermark.captured_at
         return Reading("scan" if is_due(since_scan + interval, limits.verify_within) else "cursor")
     return Reading("cursor" if has_ranges else "scan")
 
 
 def is_due(elapsed: timedelta, interval: timedelta) -> bool:
-    """Whether an interval has passed; also where the source's clock was set back."""
+    """Whether an interval has passed; also true if the source's clock was set back."""
     return elapsed >= interval or elapsed < timedelta(0)

@@ -24,11 +24,11 @@ class Snapshot:
     """What a watermark records of the snapshot that a run read from."""
 
     identity: SourceIdentity
-    # Not later than the snapshot: what was committed before is seen.
+    # Not later than the snapshot, which therefore shows everything that was committed before.
     taken_at: datetime
-    # As they were just before it; None where nobody asked.
+    # As read just before the snapshot; None if they were not read.
     open_transactions: OpenTransactions | None = None
-    # How far the clocks of sessions that set no time zone are ahead of UTC.
+    # UTC offset of the source's default time zone.
     utc_offset: timedelta = timedelta(0)
 
     def clock(self, kind: str) -> datetime:
@@ -39,7 +39,7 @@ class Snapshot:
 
     @property
     def xmin(self) -> int:
-        """Every transaction that this snapshot did not see has an id at or past it."""
+        """Lower bound of the ids of all transactions that this snapshot does not see."""
         return self.identity.snapshot_xmin
 
 
@@ -55,12 +55,12 @@ def snapshot_of(
 ) -> Iterator[tuple[psycopg.Connection, Snapshot]]:
     """Open a read-only connection on which every statement sees the same moment of the `tables` of `source`.
 
-    Where somebody has locked one of them, calls `progress` with who it is, and waits. `find_open_transactions` is
-    called before the snapshot is taken: what that does not see may have ended when asked later. It is called before
-    this connects, so that a source need not allow two connections.
+    If another session has locked one of them, reports the session to `progress`, and waits. `find_open_transactions` is
+    called before the snapshot is taken: transactions that the snapshot does not see may end right after it. It is also
+    called before this connects, so that the source need not allow two connections.
 
     Raises:
-        SourceLocked: after `lock_wait_seconds` it still is.
+        SourceLocked: a table is still locked after `lock_wait_seconds`.
         ConnectionFailed, AccessRefused: the source cannot be reached, or refuses the connection.
         SourceError: the server is a standby, on which rows that committed late cannot be detected.
     """
@@ -89,7 +89,7 @@ def take_snapshot(
             statement_timestamp(),
             has_function_privilege('pg_control_system()', 'execute'),
             (select oid::bigint from pg_database where datname = current_database()), current_database()::text,
-            -- This transaction's own zone is UTC.
+            -- The default time zone: this transaction's own is UTC.
             statement_timestamp() at time zone (select reset_val from pg_settings where name = 'TimeZone')
                 - statement_timestamp() at time zone 'UTC'
         """
@@ -98,7 +98,7 @@ def take_snapshot(
     standby, xmin, taken_at, can_read_identifier, database_oid, database_name, utc_offset = row
     if standby:
         raise standby_error(source)
-    # The control file has a promoted server's old timeline until its first checkpoint.
+    # From the WAL position: after a promotion, the control file has the old timeline until the first checkpoint.
     row = connection.execute(
         """
         select
@@ -129,13 +129,13 @@ class Relation:
 
 
 def read_relations(connection: psycopg.Connection, tables: Sequence[Table]) -> list[Relation | None]:
-    """Read from the source's catalog what `check_readable` judges of each of these tables; None where there is none."""
+    """Read the kind and privileges of source tables from the catalog, for `check_relation`; None if one is missing."""
     rows = connection.execute(
         """
         select
             place,
             case
-                -- Rows of a partition or child that is stored elsewhere say nothing of their transaction.
+                -- Rows of a partition or child that is a foreign table have no xmin.
                 when relkind in ('r', 'p') and exists (
                     with recursive part as (
                         select class.oid
@@ -162,8 +162,8 @@ def read_relations(connection: psycopg.Connection, tables: Sequence[Table]) -> l
 def check_readable(connection: psycopg.Connection, table: Table) -> bool:
     """Refuse a table or view that this session cannot read completely.
 
-    Returns whether its rows say by which transaction they were written; a view's do not, nor a foreign table's, nor
-    those of a table that has one as its partition.
+    Returns whether its rows have an xmin. Rows of views and foreign tables have none, nor those of a table with a
+    foreign table as its partition.
 
     Raises:
         SourceError: it does not exist, has no rows, may not be read, or row-level security hides rows of it.
@@ -173,7 +173,7 @@ def check_readable(connection: psycopg.Connection, table: Table) -> bool:
 
 
 def check_relation(connection: psycopg.Connection, table: Table, relation: Relation | None) -> bool:
-    """Judge what was read of a table; see `check_readable`."""
+    """Check a table by what `read_relations` has read of it; returns and raises as `check_readable`."""
     if relation is None:
         generated = " (`dwh generate shop` generates a shop)" if table.source == "shop" else ""
         raise SourceError(
@@ -209,9 +209,9 @@ def check_relation(connection: psycopg.Connection, table: Table, relation: Relat
 
 
 def _check_view(connection: psycopg.Connection, table: Table, user: str) -> None:
-    """Refuse a view of which rows are hidden, or that reads what may not be read: its plan says so."""
+    """Refuse a view with hidden rows, or that reads tables without the privilege: planning it raises the error."""
     try:
-        # Of a statement that fails, the transaction has to outlive the error.
+        # In a savepoint, since the transaction has to survive the error.
         with connection.transaction():
             connection.execute(sql.SQL("explain select from {}").format(sql.Identifier(*table.at_source)))
     except psycopg.errors.InsufficientPrivilege as error:

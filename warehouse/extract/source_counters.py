@@ -1,4 +1,4 @@
-"""What a source counts of its tables: what a run read of them, and how often rows of them were changed."""
+"""Statistics counters of the source's server: rows and blocks that a run read of a table, and changes of its rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from warehouse.extract.table_identity import TableIdentity
 
 @dataclass(frozen=True)
 class SourceCounters:
-    """Of one table with its indexes: rows and blocks that this session's transaction has read, and changes of rows.
+    """Counters of one table with its indexes: rows and blocks read by this transaction, and changes of rows.
 
-    `changes` are inserts, updates and deletes since the server's counters began, rolled back or not: a hint that
-    something has happened, never evidence. Blocks are None where the server does not count them.
+    `changes` are inserts, updates and deletes since the counters were reset, including those rolled back: they are a
+    hint, not evidence. `blocks_read` is None if the server does not count (track_counts is off).
     """
 
     rows_read: int
@@ -22,9 +22,9 @@ class SourceCounters:
 
 
 def read_counters(reader: psycopg.Connection, identities: Sequence[TableIdentity]) -> list[SourceCounters]:
-    """Read the counters of the relations of these tables; anybody may.
+    """Read the counters of the relations of these tables; this needs no privilege.
 
-    What this transaction has read is counted until now; changes are those that it has first seen.
+    Reads of this transaction are counted up to now, changes up to its first look at the statistics.
     """
     rows = reader.execute(
         """

@@ -1,4 +1,4 @@
-"""Identity of a source: a database of a cluster, whose counters never go back. Another one is refused."""
+"""Identity of a source database, by which a run refuses another database or an earlier state of the same one."""
 
 from dataclasses import dataclass
 
@@ -10,18 +10,19 @@ from warehouse.errors import SourceChanged
 
 @dataclass(frozen=True)
 class SourceIdentity:
-    """Which database of which cluster a snapshot was taken of, and when in that cluster's life.
+    """The cluster and database that a snapshot was taken from, with counters of the cluster that never go back.
 
-    The cluster is None where the server does not say it; everything but the transactions is None in watermarks that
-    were written before it was recorded.
+    `system_identifier` is None if the server refuses it. All but `snapshot_xmin` are None in watermarks that were
+    written before they were recorded.
     """
 
     system_identifier: str | None
     timeline: int | None
     database_oid: int | None
     database_name: str | None
-    # In bytes; and the oldest transaction that was open.
+    # In bytes.
     wal_position: int | None
+    # Id of the oldest transaction that was open.
     snapshot_xmin: int
 
     def __str__(self) -> str:
@@ -42,7 +43,7 @@ class SourceIdentity:
 
 
 def captured_identity(connection: psycopg.Connection, source: str) -> SourceIdentity | None:
-    """The identity of `source` when it was read last; None where it never was."""
+    """Return the identity of `source` when it was last read; None if it was never read."""
     with connection.cursor(row_factory=class_row(SourceIdentity)) as cursor:
         return cursor.execute(
             """
@@ -58,10 +59,10 @@ def captured_identity(connection: psycopg.Connection, source: str) -> SourceIden
 def check_same_source(source: str, before: SourceIdentity | None, now: SourceIdentity) -> list[str]:
     """Refuse another database, or an earlier state of the same one: its rows are not newer states of those captured.
 
-    Returns what is noteworthy and no reason to stop: a new name, a cluster that cannot be identified.
+    Returns notes that are no reason to stop: the database was renamed, or its cluster cannot be identified.
 
     Raises:
-        SourceChanged: naming both.
+        SourceChanged: with both identities.
     """
     notes = []
     if now.system_identifier is None:
@@ -96,9 +97,9 @@ def _difference(before: SourceIdentity, now: SourceIdentity) -> str | None:
         return f"it is {now}, and was {before}"
     if None not in (before.database_oid, now.database_oid) and before.database_oid != now.database_oid:
         return f"it is {now}, and was {before}"
-    # A copy that was restored has the identity of its original, and is behind it.
+    # A restored copy has the identity of its original, but counters that are behind.
     restored = f"(a restored copy, or set back); both are {now}"
-    # A primary that another has replaced may have gone on by itself, past every counter.
+    # A former primary may have continued on its own, past every counter: only its timeline is lower.
     if before.timeline is not None and now.timeline is not None and now.timeline < before.timeline:
         return (
             f"its timeline is {now.timeline}, and was {before.timeline} (a restored copy, or a primary "

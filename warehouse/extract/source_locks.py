@@ -1,4 +1,4 @@
-"""Lock the tables of a source for reading; where somebody else has locked one, wait visibly and say who."""
+"""Lock the tables of a source for reading; if another session has locked one, wait for it and report who it is."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ from warehouse.db.lock_holder import LockHolder, find_holder
 from warehouse.errors import SourceLocked
 from warehouse.sources.source import Table
 
-# A lock is asked for again and again: while it waits, a request holds what it has got already.
+# Locks are requested in short attempts: a request that waits keeps the locks that it has got already.
 ATTEMPT_SECONDS = 5.0
 FIRST_ATTEMPT_SECONDS = 1.0
 # Errors that `check_readable` reports with a hint, for the table concerned.
@@ -34,25 +34,25 @@ def lock_tables(
 ) -> None:
     """Lock the tables against TRUNCATE and ALTER TABLE, in a transaction that has not taken its snapshot yet.
 
-    A table that is rewritten afterwards shows no rows to an older snapshot: all would seem to be deleted. Tables that
-    cannot be locked, since they are not there or may not be read, are left to `check_readable`.
+    A table that is rewritten after the snapshot shows no rows to it: all would seem to be deleted. Tables that do not
+    exist or may not be read are not locked; `check_readable` reports them.
 
     Raises:
-        SourceLocked: another session holds a lock on one, and still does after `wait_seconds`; names it.
+        SourceLocked: another session still holds a lock on one after `wait_seconds`; names the session.
     """
     give_up_at = time.monotonic() + wait_seconds
     limit = min(wait_seconds, FIRST_ATTEMPT_SECONDS)
     waits_for: LockHolder | None = None
     while True:
         _limit(connection, limit)
-        # Of a table that is not there the checks say more. Neither statement takes a snapshot, nor does a savepoint.
+        # `check_readable` explains a missing table. None of these statements takes a snapshot, nor does a savepoint.
         with suppress(psycopg.errors.LockNotAvailable):
             with suppress(*_UNREADABLE):
                 _lock(connection, tables)
-            # What is not locked here is waited for no longer than a table.
+            # Later statements wait for other locks no longer than this waits for a table.
             _limit(connection, max(wait_seconds, FIRST_ATTEMPT_SECONDS))
             return
-        # Asked elsewhere: a query would take the snapshot.
+        # Over another connection: a query on this one would take the snapshot.
         with read_only_transaction(source, url, application_name="dwh capture locks") as other:
             before, waits_for = waits_for, _find_holder(other, tables) or waits_for
         limit = min(ATTEMPT_SECONDS, give_up_at - time.monotonic())
@@ -78,7 +78,7 @@ def _lock(connection: psycopg.Connection, tables: Sequence[Table]) -> None:
 
 
 def _limit(connection: psycopg.Connection, seconds: float) -> None:
-    # Of this transaction alone: the connection may be a pooler's, and somebody else's next.
+    # For this transaction only: a pooler may give the connection to another client next.
     connection.execute(f"set local lock_timeout = '{max(int(seconds * 1000), 1)}ms'".encode())
 
 

@@ -45,27 +45,26 @@ def stage(
     on_staged: Callable[[StagedTable, Snapshot], None] = lambda *_: None,
     progress: Progress = lambda _: None,
 ) -> Staged:
-    """Copy what may have changed since the last published run into schema staging; publishes nothing.
+    """Copy the rows that may have changed since the last published run into schema staging; publishes nothing.
 
-    The smallest tables, up to `limits.scan_rows`, are compared whole; larger ones are read by the index of their
-    cursor, and the next ranges of their keys are compared. `full_refresh` reads every row again. `accept_source` does
-    so, too, and takes another database than the one that was read last for the source from now on. `on_staged` is
-    called for each table whose batch is committed to staging; for a first one already before it is compared with the
-    source.
+    The smallest tables, up to `limits.scan_rows`, are compared completely; larger ones are read by the index of their
+    cursor, and the next ranges of their keys are compared. `full_refresh` reads every row again. `accept_source` does,
+    too, and accepts that the source is another database than the one read last. `on_staged` is called for each table
+    once its batch is committed to staging; for a table's first batch, also before it is compared with the source.
 
     Raises:
         SourceChanged: it is another database, and `accept_source` is not given.
-        SourceLocked: somebody still held a lock on a table after `lock_wait_seconds`.
+        SourceLocked: another session still held a lock on a table after `lock_wait_seconds`.
         SourceError, SchemaDrift, DeclarationError: the source cannot be read completely.
         DeleteThresholdExceeded: more of a table was deleted than `threshold` allows.
     """
-    # First of all: without its contracts a source is not even read.
+    # Read contracts first: a source without them is not read at all.
     contracts = read_contracts(source)
     staged: list[StagedTable] = []
     with run.session("stage") as writer:
         forget_unverified(writer, source.name)
-        known = read_watermarks(writer, source.name, source.tables)
-        watermarks = {table: known.get(table) for table in source.tables}
+        recorded = read_watermarks(writer, source.name, source.tables)
+        watermarks = {table: recorded.get(table) for table in source.tables}
         small = smallest_tables(writer, watermarks, limits.scan_rows)
         run.commit(writer)
         with snapshot_of(
@@ -78,10 +77,10 @@ def stage(
             ),
             progress=progress,
         ) as (reader, snapshot):
-            # One process of the source's server at a time is enough, and its counters are those of this session.
+            # One process of the source's server is enough, and only what it reads is in this session's counters.
             reader.execute(
                 "set local max_parallel_workers_per_gather = 0; "
-                # Of the answers that are read a few rows at a time all rows are wanted.
+                # Plan for reading all rows of a server-side cursor, not its first tenth.
                 "set local cursor_tuple_fraction = 1"
             )
             is_accepted = accept_source and _accept(writer, source, snapshot, progress)
@@ -93,7 +92,7 @@ def stage(
             columns = {table: catalog.drift.columns for table, catalog in catalogs.items()}
             late = late_cursors(writer, watermarks, columns, snapshot)
             create_staging(writer, columns)
-            # A view has none, nor need a small table be asked for them.
+            # Views have no indexes, and small tables are scanned.
             large = {
                 table: columns[table]
                 for table, catalog in catalogs.items()
@@ -108,7 +107,7 @@ def stage(
             verified = stored_checksums(writer, moments, if_verified=True)
 
             def hand_over(batch: StagedTable) -> None:
-                # The staging tables belong to the run that holds the source's lock.
+                # Only the run that holds the source's lock may commit to the staging tables.
                 ensure_alive(run)
                 run.commit(writer)
                 on_staged(batch, snapshot)
@@ -134,7 +133,7 @@ def stage(
                 try:
                     staged.append(stager.stage())
                 except undecodable.ERRORS as error:
-                    # The transaction has failed: where it was is found out in another one.
+                    # The transaction has failed: search for the text in another one.
                     with read_only_transaction(
                         source.name, source_url, application_name="dwh capture"
                     ) as other:

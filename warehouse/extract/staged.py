@@ -1,4 +1,4 @@
-"""What one run read from a source: its snapshot, and of each table the rows and deleted keys now in staging."""
+"""Result of staging a source: its snapshot, and facts about each table's rows and deleted keys in schema staging."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,30 +39,30 @@ class StagedTable:
     scan_seconds: float
     hashing: Hashing
     identity: TableIdentity
-    # Of rows_read: rows that were found by comparing source and mirror.
+    # Part of rows_read: rows that were found by comparing checksums of source and mirror.
     rows_found_by_checksum: int = 0
-    # What was unusual about it, each in one sentence.
+    # Unusual facts about the read, each in one sentence.
     notes: tuple[str, ...] = ()
-    # The position that this batch goes on from.
+    # The watermark from which this batch continues.
     before: Watermark | None = None
-    # Whether there was a mirror: else all that is known of the table is this batch.
+    # False if there was no mirror before this batch.
     has_mirror: bool = True
-    # What is known of the whole table: all of it was read or compared (complete), parts of it (ranges), what was
-    # stamped since the last read (cursor), or it was not read at all in this run (skipped).
+    # complete: all rows were read or compared; ranges: some key ranges were compared; cursor: rows stamped since the
+    # last read were read, and nothing was compared; skipped: the table was not read in this run.
     reading: Reading = "complete"
-    # Where a backlog is read in several batches, the condition on rows that the next ones read.
+    # If a backlog is read in several batches: the SQL condition on rows of later batches.
     read_up_to: sql.Composable | None = None
     # Rows at the source, where that is known.
     source_rows: int | None = None
     # Order of its keys, where the table is too large to be compared whole in every run.
     key_order: KeyOrder | None = None
     ranges: tuple[VerifiedRange, ...] = ()
-    # Rows of these ranges that were compared.
+    # Rows that were compared with the mirror.
     rows_compared: int = 0
     rotation: Rotation | None = None
     is_rotation_over: bool = False
     counters: SourceCounters | None = None
-    # Checksums of all its rows at the source, where they are few; of a large table they are stored alone.
+    # Checksums of a small table at the source; those of a large table are only in the checksum store.
     digest: Digest | None = None
 
     @property
@@ -78,11 +78,11 @@ class Staged:
     source: Source
     snapshot: Snapshot
     tables: tuple[StagedTable, ...]
-    # By entity, the contract of its batch.
+    # Contracts of the batches, by entity.
     contracts: Mapping[str, Contract]
     # How many of a dimension's or fact's rows may be deleted.
     threshold: DeleteThreshold
-    # Whether a full refresh was asked for: then every target is conformed again as a whole.
+    # True if a full refresh was requested: then all rows of every target are conformed again.
     is_refresh_requested: bool = False
     limits: ReadLimits = DEFAULT_LIMITS
     # Number of this batch in its run of `dwh live`; a scheduled run publishes one batch, without a number.
@@ -94,12 +94,12 @@ class Staged:
 
     @property
     def is_replay(self) -> bool:
-        """Whether these are rows that waited in the warehouse, and nothing of the source was read."""
+        """Whether the rows had been waiting in the warehouse, so that nothing of the source was read."""
         return False
 
     @property
     def complete_at(self) -> datetime:
-        """As of when the source was read: tables that were skipped, or not read to the end, were read before."""
+        """Time up to which all tables were read; for tables skipped or not read to the end, that of an earlier read."""
         return min(
             one.before.captured_at
             if one.before and (self.is_replay or one.reading == "skipped" or one.read_up_to is not None)

@@ -28,17 +28,17 @@ def delta_table(table: Table) -> sql.Identifier:
 
 
 def before_table(table: Table) -> sql.Identifier:
-    """Temporary table of the mirror's rows that a run updates, as they were before; missing where nobody knows."""
+    """Temporary table of the mirror's rows before a run updates them; it does not exist if they are not known."""
     return sql.Identifier("pg_temp", before_name(table))
 
 
 def before_name(table: Table) -> str:
-    """Name of that table."""
+    """Name of the table that `before_table` identifies."""
     return f"before_{table.mirror}"
 
 
 def batch_exists(connection: psycopg.Connection, table: Table) -> bool:
-    """Whether the batch of `table` is still in staging: a first batch has become the mirror."""
+    """Whether the batch of `table` is still in staging; a first batch is moved to be the mirror."""
     return bool(columns_of(connection, "staging", table.mirror))
 
 
@@ -48,16 +48,16 @@ def create_staging(connection: psycopg.Connection, tables: Mapping[Table, Sequen
     A first batch is a logged table, since it becomes the mirror and has to survive a crash of the server.
     """
     names = [name for table in tables for name in _names(table)]
-    found = columns_of_each(
+    existing = columns_of_each(
         connection, *(("raw", table.mirror) for table in tables), *(("staging", name) for name in names)
     )
-    mirrored, present = found[: len(tables)], dict(zip(names, found[len(tables) :], strict=True))
+    mirrored, present = existing[: len(tables)], dict(zip(names, existing[len(tables) :], strict=True))
     fitting = []
     for (table, columns), mirror in zip(tables.items(), mirrored, strict=True):
         by_name = {column.name: column for column in columns}
         key = [by_name[name] for name in table.key]
         flags = [Column(name, kind, None, None) for name, kind in DELTA_COLUMNS.items()]
-        # No constraint on the batch: a COPY that fails could not say which declared key is wrong.
+        # No constraint on the batch: the error of a failed COPY could not name the wrong declared key.
         for name, members in zip(_names(table), (columns, key, [*key, *flags]), strict=True):
             relation = sql.Identifier("staging", name)
             types = {column.name: column.type for column in members}
@@ -78,7 +78,7 @@ def create_staging(connection: psycopg.Connection, tables: Mapping[Table, Sequen
                 {column.name: column_comment(column, table) for column in members},
                 f"Staging of {table} of source {table.source}.",
             )
-    # Those that the last run has left empty stay as they are: each that is emptied gets new files.
+    # Tables that are empty already are skipped, since TRUNCATE creates new files.
     filled = connection.execute(
         """
         select place from unnest(%s::regclass[]) with ordinality as fitting (name, place)
@@ -87,7 +87,7 @@ def create_staging(connection: psycopg.Connection, tables: Mapping[Table, Sequen
         [[relation.as_string(connection) for relation in fitting]],
     ).fetchall()
     if filled:
-        # Not deleted: the places of rows say which of two versions of a record came later.
+        # Not DELETE, after which space is reused: the order of ctids shows which version of a record came later.
         connection.execute(
             sql.SQL("truncate {}").format(sql.SQL(", ").join(fitting[place - 1] for (place,) in filled))
         )
@@ -99,7 +99,7 @@ def _names(table: Table) -> tuple[str, str, str]:
 
 
 def empty_staging(connection: psycopg.Connection, *tables: Table) -> None:
-    """Empty the staging tables of `tables` for the next batch; they are there."""
+    """Empty the staging tables of `tables`, which must exist, for the next batch."""
     if tables:
         places = [name(table) for table in tables for name in (batch_table, deleted_table, delta_table)]
         staying_session.empty(connection, *places)

@@ -1,6 +1,6 @@
-"""How much time has passed between two runs, by a clock that nobody can set, where there is one.
+"""Time between two runs, by a monotonic clock that cannot be set (where the machine has one).
 
-A source whose clock was set back stamps rows as older than those that were read. Only another clock shows it.
+A source whose clock was set back stamps new rows as older than those already read. Only another clock can show this.
 """
 
 import time
@@ -30,15 +30,15 @@ class SteadyTime:
 
     @classmethod
     def of(cls, stored: Mapping[str, Any] | None) -> Self | None:
-        """What was stored; None where nothing was."""
+        """Read what `stored` returned; None if nothing was stored."""
         return cls(**stored) if stored else None
 
     def stored(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return a JSON object to store."""
         return asdict(self)
 
     def elapsed_since(self, earlier: Self) -> timedelta | None:
-        """Time since an earlier reading; None where only the time of day could say it, and it went back."""
+        """Time since an earlier reading; None if only the time of day can be compared, and it went back."""
         if self.boot_id is not None and self.boot_id == earlier.boot_id:
             return timedelta(seconds=self.boot_seconds - earlier.boot_seconds)
         seconds = self.epoch_seconds - earlier.epoch_seconds

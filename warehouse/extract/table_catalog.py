@@ -1,6 +1,6 @@
-"""What the catalogs of source and warehouse say of the tables that a run is about to stage.
+"""Read the catalogs of source and warehouse for the tables that a run is about to stage.
 
-Each question is asked once for all tables: to plan a query of the catalog takes longer than to run it.
+Each query reads all tables at once, since planning a query of the catalog takes longer than running it.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from warehouse.sources.source import Table
 
 @dataclass(frozen=True)
 class TableCatalog:
-    """One table as both catalogs have it before it is staged."""
+    """One table in the catalogs of source and warehouse, before it is staged."""
 
     has_transaction_ids: bool
     drift: Drift
@@ -31,13 +31,13 @@ class TableCatalog:
 def read_catalogs(
     reader: psycopg.Connection, writer: psycopg.Connection, tables: Sequence[Table]
 ) -> dict[Table, TableCatalog]:
-    """Read what is known of each of these tables.
+    """Read and check the catalog entries of source tables and their mirrors.
 
     Raises:
         SourceError: a table cannot be read completely, or has a column with a name that the warehouse reserves.
         SchemaDrift, DeclarationError: a table differs from its mirror, or from its declaration.
     """
-    # What may not be read is refused first: the other questions would fail.
+    # Refuse tables that may not be read first: the other queries would fail.
     have_transaction_ids = [
         check_relation(reader, table, relation)
         for table, relation in zip(tables, read_relations(reader, tables), strict=True)

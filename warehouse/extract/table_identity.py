@@ -19,20 +19,20 @@ from warehouse.sources.source import Table
 class TableIdentity:
     """What a table is in its database, apart from its name and its rows."""
 
-    # By oid, the table itself and its partitions or inheritance children.
+    # Names, by oid, of the table itself and its partitions or inheritance children.
     relations: Mapping[str, str]
-    # By column its number and type; by type of the database's own what its values are called or made of.
+    # Number and type of each column; labels of the enums and fields of the composite types that they use.
     columns: Mapping[str, str]
-    # By oid, the file that a relation is stored in; TRUNCATE gives it another one. None where that was not recorded.
+    # File of each relation, by oid; TRUNCATE changes it. None if it was not recorded.
     files: Mapping[str, int] | None = None
 
     @classmethod
     def of(cls, stored: Mapping[str, Any] | None) -> "TableIdentity | None":
-        """The identity that a watermark recorded; None where it is older than that."""
+        """Read the identity that a watermark recorded; None if it was written before this was recorded."""
         return cls(**stored) if stored else None
 
     def stored(self) -> dict[str, Any]:
-        """As a watermark records it."""
+        """Return the JSON object that a watermark records."""
         return asdict(self)
 
     def new_relations(self, before: "TableIdentity") -> list[str]:
@@ -44,7 +44,7 @@ class TableIdentity:
         return before.files is not None and self.files != before.files
 
     def changed_columns(self, before: "TableIdentity") -> list[str]:
-        """Columns and types that are others than `before` under the same name."""
+        """Names of columns and types whose definition is another than `before`."""
         return sorted(name for name, kind in before.columns.items() if self.columns.get(name, kind) != kind)
 
 

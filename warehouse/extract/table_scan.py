@@ -1,4 +1,4 @@
-"""A table whose every row is looked at: its changed rows by xmin, its deletes and all else by checksums."""
+"""Scan a source table completely: find changed rows by xmin, and deletes and all other differences by checksums."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,15 +25,15 @@ from warehouse.extract.expected import expected_checksums, without_deleted
 from warehouse.extract.missed_rows import read_missed_rows
 from warehouse.sources.source import Table
 
-# Places of changed rows that are kept in memory, about 70 bytes each: of a table with more changes the rows are read by
-# a scan of their own. And how many one statement names.
+# Places (ctid) of changed rows kept in memory, about 70 bytes each; more changed rows are read by a second scan.
 MOST_PLACES = 500_000
+# Places in one statement.
 PLACES_AT_ONCE = 50_000
 
 
 @dataclass(frozen=True)
 class SourceChecksums:
-    """What a scan of the source has found: checksums in so many chunks, and where the changed rows are."""
+    """Result of one scan of the source: checksums in `chunks` chunks, and the places (ctid) of the changed rows."""
 
     checksums: Checksums
     chunks: int
@@ -41,7 +41,7 @@ class SourceChecksums:
 
     @property
     def changed(self) -> Iterator[sql.Composable]:
-        """Conditions on a source row, in the same snapshot: it has changed. Each changed row is in one of them."""
+        """SQL conditions that together select the changed rows, each row once; valid in the same snapshot."""
         for start in range(0, len(self.places), PLACES_AT_ONCE):
             places = self.places[start : start + PLACES_AT_ONCE]
             yield sql.SQL("ctid = any({}::tid[])").format(sql.Literal(places))
@@ -96,18 +96,17 @@ def compare_all(
     verified: Digest | None,
     scanned: SourceChecksums | None = None,
 ) -> Compared:
-    """Compute the source's checksums. Where mirror and batch differ from them, stage the keys that were deleted, and
-    read the rows that were not among those `already_read`, of which the batch has `rows_staged`; nothing else is read
-    where the batch `is_full`.
+    """Compare all rows of the source with mirror and batch; stage deleted keys, and add missed rows to the batch.
 
-    `verified` is what the last run has verified the mirror to hold, if it is known. The source is scanned unless it was
-    `scanned` already.
+    `already_read` is the condition by which the `rows_staged` rows of the batch were read. No rows are added to a batch
+    that `is_full`. `verified` are the checksums to which the last run verified the mirror, if known. The source is
+    scanned unless it was `scanned` already.
     """
     relation = sql.Identifier(*table.at_source)
     # The source has about as many rows as the larger of batch and mirror.
     chunks = scanned.chunks if scanned else chunks_for(max(mirror.rows, rows_staged))
     method = hashing(reader, writer)
-    known = verified.checksums if verified and verified.chunks == chunks else None
+    mirror_checksums = verified.checksums if verified and verified.chunks == chunks else None
 
     def read_source() -> Checksums:
         if scanned is not None:
@@ -118,7 +117,9 @@ def compare_all(
     with ThreadPoolExecutor(max_workers=1) as pool:
         pending = pool.submit(read_source)
         expected = (
-            expected_checksums(writer, table, columns, chunks, method, known, rows_staged, keys_only=is_full)
+            expected_checksums(
+                writer, table, columns, chunks, method, mirror_checksums, rows_staged, keys_only=is_full
+            )
             if mirror.exists
             else None
         )
@@ -128,7 +129,7 @@ def compare_all(
         return Compared(0, 0, digest)
     buckets = differing_chunks(source, expected, content=False)
     deleted = deletes.find_deleted_keys(reader, writer, table, columns, buckets, chunks)
-    # More rows than keys: some were not read, or share their key.
+    # The source has more rows than expected: some were missed, or share their key.
     if row_count(source) > row_count(expected) - deleted and deletes.has_repeated_key(writer, table):
         raise invalid_key(table, "not unique")
     if is_full:

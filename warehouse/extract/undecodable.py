@@ -1,8 +1,8 @@
-"""Bytes of a source's texts that are not text: what is done about them, in the source's own SQL.
+"""Undecodable texts: refuse, replace or escape bytes of a source's texts that are invalid in its encoding.
 
-A database in SQL_ASCII takes any bytes, and some single-byte encodings have bytes without a character. The server
-refuses to deliver them as UTF-8. The policy is an expression that the source evaluates, so that its checksums are those
-of what the mirror keeps.
+A database in SQL_ASCII accepts any bytes, and some single-byte encodings have bytes without a character. The server
+refuses to deliver them as UTF-8. The policy is an SQL expression that the source evaluates, so that its checksums are
+those of the texts in the mirror.
 """
 
 import codecs
@@ -21,9 +21,9 @@ from warehouse.sources.source import Table, UndecodablePolicy
 # The server raises these where it cannot deliver a text.
 ERRORS = (psycopg.errors.CharacterNotInRepertoire, psycopg.errors.UntranslatableCharacter)
 _CHARACTERS = ("text", "character varying", "character", "name")
-# Types whose text has a form of its own, in which a backslash has to be doubled.
+# Types whose text has a syntax, in which a backslash has to be doubled.
 _STRUCTURED = ("json", "jsonb", "tsvector", "tsquery", *(f"{kind}[]" for kind in _CHARACTERS))
-# Of PostgreSQL's names of encodings, those that Python has under another one.
+# Python's names of encodings that PostgreSQL calls otherwise.
 _CODECS = {
     f"LATIN{n}": f"iso8859-{part}" for n, part in zip(range(5, 11), (9, 10, 13, 14, 15, 16), strict=True)
 }
@@ -41,14 +41,14 @@ _UTF8 = (
 
 @dataclass(frozen=True)
 class Decoding:
-    """Regular expressions for one character of an encoding, and for a byte that is none; what replaces such a byte."""
+    """Regular expressions for a valid character and an invalid byte of an encoding, and the replacement of the byte."""
 
     valid: str
     invalid: str
     replacement: str
 
     def is_invalid(self, text: sql.Composable) -> sql.Composable:
-        """Whether a text holds bytes that are no characters."""
+        """SQL condition: the text has invalid bytes."""
         return sql.SQL('({} collate "C" !~ {})').format(text, sql.Literal(f"^{self.valid}*$"))
 
     def decoded(
@@ -78,7 +78,7 @@ class Decoding:
 
 @cache
 def decoding_of(encoding: str | None) -> Decoding | None:
-    """What an encoding of a server can hold that is no text; None where it is always text, or not known."""
+    """Return how to find invalid bytes in texts of a server's encoding; None if there are none, or it is unknown."""
     if encoding == "SQL_ASCII":
         return Decoding(_UTF8, r"[\u0080-\u00ff]", "\ufffd")
     name = (encoding or "").upper()
@@ -87,7 +87,7 @@ def decoding_of(encoding: str | None) -> Decoding | None:
         undefined = [byte for byte in range(128, 256) if not codec.decode(bytes([byte]), "ignore")[0]]
     except LookupError:
         return None
-    # All bytes of a multi-byte encoding are undefined alone.
+    # In a multi-byte encoding no byte above 127 is a character by itself: this does not find the invalid ones.
     if not undefined or len(undefined) == 128:
         return None
     members = "".join(rf"\u{byte:04x}" for byte in undefined)
@@ -97,9 +97,9 @@ def decoding_of(encoding: str | None) -> Decoding | None:
 def with_policy(
     connection: psycopg.Connection, table: Table, columns: Sequence[Column], policy: UndecodablePolicy
 ) -> tuple[Column, ...]:
-    """The columns of a source table, those of texts selected as its `policy` has them.
+    """Return the columns of a source table, with the text columns selected by the expression of its `policy`.
 
-    Keys are escaped where others are replaced: two of them must not become one.
+    Keys are escaped even if the policy is to replace: two keys must not become the same.
     """
     decoding = decoding_of(connection.info.parameter_status("server_encoding"))
     if decoding is None or policy == "refuse":
@@ -115,7 +115,7 @@ def with_policy(
 def count_undecodable(
     connection: psycopg.Connection, table: Table, columns: Sequence[Column], where: sql.Composable
 ) -> dict[str, int]:
-    """By column, in how many of the rows that are read the policy has changed a text."""
+    """Count, by column, the rows that are read in which the policy changes a text."""
     decoding = decoding_of(connection.info.parameter_status("server_encoding"))
     changed = [column for column in columns if column.decoded is not None]
     if decoding is None or not changed:
@@ -137,8 +137,8 @@ def count_undecodable(
 def explain_undecodable(
     connection: psycopg.Connection, table: Table, columns: Sequence[Column], error: psycopg.Error
 ) -> UndecodableText:
-    """The error for a table with a text that cannot be delivered, by its column and the key of a row; `connection` is
-    one of the source's that has not failed."""
+    """Build the error for a text that the source cannot deliver, with its column and the key of a row. `connection` is
+    to the source, and its transaction must not have failed."""
     encoding = connection.info.parameter_status("server_encoding")
     hint = (
         f"Correct it there, or say in the source.toml of '{table.source}', for all tables or in [tables.{table.name}], "
@@ -185,6 +185,6 @@ def _decoded(column: Column, decoding: Decoding, policy: UndecodablePolicy) -> C
     value = sql.SQL("({})").format(decoding.decoded(_text(column.name), policy, is_structured=is_structured))
     if is_structured:
         return replace(column, decoded=sql.SQL("{}::{}").format(value, sql.SQL(column.type)))
-    # Lengths count bytes there and characters here, and an escaped byte has four.
+    # varchar(n) counts bytes at the source and characters in the warehouse, where an escaped byte has four of them.
     is_longer = policy == "escape" or kind != "character varying"
     return replace(column, type="text" if is_longer else column.type, decoded=value)

@@ -37,7 +37,7 @@ class Verification:
     chunks: int
     chunks_differing: int
     seconds: float
-    # Whether it is on some key ranges of the table.
+    # True if only some key ranges of the table were compared.
     is_part: bool = False
 
     @property
@@ -55,8 +55,8 @@ class Verification:
 def verify(run: Run, staged: Staged) -> tuple[Verification, ...]:
     """Compare each mirror with its source at the run's snapshot, and record the verdicts in audit.verification.
 
-    Of a large table the ranges are compared that the run has verified before it published: both sides are equal only
-    if the mirror is what it was to become.
+    Of a large table, the ranges are compared that the run verified before it published: they are equal only if the
+    publish changed the mirror as expected.
 
     Raises:
         VerificationFailed: a mirror differs.
@@ -67,7 +67,7 @@ def verify(run: Run, staged: Staged) -> tuple[Verification, ...]:
         if table.reading != "skipped"
     )
     different = [verification for verification in verifications if verification.chunks_differing]
-    # First: a kill between the two leaves no range verified that differs.
+    # Before the verdicts: a run that is killed in between must not leave a range that differs marked as verified.
     for one in different:
         forget_verification(run.audit_connection, run.run_id, one.source, one.table_name)
     with run.audit_connection.cursor() as cursor:
@@ -105,8 +105,8 @@ def _verify(connection: psycopg.Connection, staged: StagedTable, taken_at: datet
     if staged.reading == "ranges":
         chunks = RANGE_CHUNKS * len(staged.ranges)
         pairs = [
-            (one.checksums, here)
-            for one, here in zip(staged.ranges, _of_ranges(connection, staged), strict=True)
+            (one.checksums, mirror)
+            for one, mirror in zip(staged.ranges, _of_ranges(connection, staged), strict=True)
         ]
     else:
         if staged.digest is not None:

@@ -16,13 +16,13 @@ from warehouse.extract.source_identity import SourceIdentity
 from warehouse.extract.table_identity import TableIdentity, stored_in
 from warehouse.sources.source import Table
 
-# Half of the 32-bit transaction ids: farther back, newer and older cannot be told apart by xmin.
+# Half of the 32-bit transaction ids: farther back, xmin cannot distinguish newer from older rows.
 XID_HORIZON = 2**31 - 1_000_000
 
 
 @dataclass(frozen=True)
 class Rotation:
-    """How far the verification of a table's key ranges has come since it began with the first of them."""
+    """Progress of one verification of all key ranges of a table, which takes many runs."""
 
     started_at: datetime
     rows_verified: int = 0
@@ -33,25 +33,25 @@ class Rotation:
 class Watermark:
     """How far a table is captured, as audit.watermark recorded it for the last published run.
 
-    Two positions: that of the last read, from which the next read by the cursor goes on, and that of the last complete
-    one, from which a scan does.
+    It has two positions: that of the last read, from which the next read by the cursor continues, and that of the last
+    complete read, from which a scan continues.
     """
 
     run_id: int
-    # Of the last read, by the cursor's index or complete.
+    # Highest cursor and time of the last read, by the cursor's index or complete.
     cursor_value: str | None
     captured_at: datetime
     source: SourceIdentity
-    # Before that snapshot; None, as all that follow, where it was written before this was recorded.
+    # As read before that snapshot. This and the optional fields below are None in watermarks from before they existed.
     open_transactions: OpenTransactions | None
     table: TableIdentity | None
-    # Of the last snapshot up to which every row is known to be captured.
+    # Time and xmin of the last snapshot up to which every row is known to be captured.
     complete_at: datetime
     complete_xmin: int
     # Rows of the mirror that are not deleted.
     row_count: int | None = None
     rotation: Rotation | None = None
-    # Changes of the table by the source's own counters; and those since the rotation began that no batch explains.
+    # Changes of the table by the source's own counters, and how many since the rotation began no batch explains.
     changes_counted: int | None = None
     changes_unexplained: int = 0
 
@@ -111,7 +111,7 @@ def _watermark(
         OpenTransactions.of(open_transactions),
         TableIdentity.of(table_identity),
         complete_at,
-        # Before this was recorded every read was complete; the undo of one of them takes only the others back.
+        # The undo of a run from before complete_xmin was recorded restores only the other columns: it may be too high.
         min(complete_xmin, identity[-1]),
         row_count,
         Rotation(started_at, rows_verified, rows_deleted) if started_at else None,
@@ -177,9 +177,9 @@ class Window:
 
     watermark: Watermark | None
     new_relations: tuple[str, ...] = ()
-    # Why more is read than newer transactions wrote.
+    # Reasons why more rows are read than newer transactions wrote.
     notes: tuple[str, ...] = ()
-    # Whether the relations store other rows than at the last read, so that no part of them says what the whole is.
+    # True if the relations have other files than at the last read, so that some key ranges say nothing of the others.
     is_rewritten: bool = False
 
 
@@ -191,7 +191,7 @@ def find_window(
     *,
     full_refresh: bool,
 ) -> Window:
-    """Decide from where to read: all rows where transaction ids since the watermark do not say which have changed."""
+    """Decide from where to read: all rows if transaction ids cannot show which have changed since the watermark."""
     if watermark is None or full_refresh:
         return Window(None)
     if snapshot.xmin - watermark.snapshot_xmin >= XID_HORIZON:
@@ -213,8 +213,8 @@ def find_window(
 
 
 def unexplained_changes(watermark: Watermark, changes: int, explained: int) -> int:
-    """Changes that the source has counted since the rotation began and no batch explains, with one that `explained`
-    so many; a counter that went back was reset."""
+    """Count the changes since the rotation began that no batch explains; this run's batch has `explained` so many. A
+    counter that went back was reset, and adds none."""
     if watermark.changes_counted is None:
         return 0
     return watermark.changes_unexplained + max(changes - watermark.changes_counted - explained, 0)
@@ -223,9 +223,9 @@ def unexplained_changes(watermark: Watermark, changes: int, explained: int) -> i
 def changed_since(
     watermark: Watermark | None, snapshot_xmin: int, *, new_relations: Sequence[str] = ()
 ) -> sql.Composable:
-    """Condition of a scan on a source row: it may have changed since the last complete read.
+    """SQL condition for a scan: the row may have changed since the last complete read, or is in `new_relations`.
 
-    Rows of `new_relations` always may. Where that read is too long ago for transaction ids to show them, checksums do.
+    If that read is too long ago for transaction ids to show changed rows, the scan's checksums find them.
     """
     if watermark is None:
         return sql.SQL("true")
@@ -238,10 +238,10 @@ def changed_since(
 
 
 def written_after(snapshot: str) -> sql.Composable:
-    """Condition on a source row: it may have been written by a transaction that ended after `snapshot`, as text.
+    """SQL condition: the row may have been written by a transaction that ended after `snapshot` (pg_snapshot, as text).
 
-    What was open then and still is shows nothing, however old it is: so the rows that were read since it began are not
-    read again and again. Of what has ended, parts (savepoints) have later ids than the whole.
+    Transactions that were open then and still are do not count, however old they are: otherwise all rows written since
+    the oldest began would be read again and again. Savepoints have later ids than their transactions.
     """
     return sql.SQL(
         """
@@ -257,5 +257,5 @@ def written_after(snapshot: str) -> sql.Composable:
 
 
 def written_since(xmin: int) -> sql.Composable:
-    """Condition of the xmin scan on a source row: it may have been written after a snapshot with this `xmin`."""
+    """SQL condition for the xmin scan: the row may have been written after a snapshot with this `xmin`."""
     return sql.SQL("age(xmin) <= (select age({}::xid))").format(sql.Literal(str(xmin % 2**32)))
