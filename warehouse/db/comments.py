@@ -27,7 +27,7 @@ def read_comments(*paths: Path) -> dict[str, str]:
 
 
 def differing_comments(connection: psycopg.Connection, comments: Comments) -> dict[str, str]:
-    """By name, the kind of each existing object whose comment is not the declared one."""
+    """Find the existing objects whose comment differs from the declared one; returns their kinds by name."""
     return {
         name: kind
         for name, kind, comment in connection.execute(_EXISTING).fetchall()

@@ -1,6 +1,6 @@
 """Errors of database connections: what they mean, what to do next, and which of them are worth a retry.
 
-Whether to try again is decided here and nowhere else.
+Only this module decides whether to try again.
 """
 
 import re
@@ -21,9 +21,9 @@ from warehouse.errors import (
     WarehouseError,
 )
 
-# Of what somebody has dropped: conform SQL may name tables of its own elsewhere.
+# Only in the warehouse's own schemas: tables that a user's conform SQL names elsewhere are not ours to create.
 _MISSING_TABLE: Final = re.compile(r'relation "(dwh|mart)\.')
-# Connection lost or not yet possible, shut down, idle or at work for too long, too many connections, serialization,
+# Connection lost or not yet possible, shutdown, idle or transaction timeout, too many connections, serialization,
 # deadlock.
 TRANSIENT_CLASSES: Final = (
     "08", "57P01", "57P02", "57P03", "57P05", "25P03", "25P04", "53300", "40001", "40P01",
@@ -61,9 +61,9 @@ _REASON: Final = re.compile(
 
 
 def connection_error(error: psycopg.Error, place: str, setting: str) -> WarehouseError:
-    """What a failed connection to `place` means: AccessRefused if a retry would meet the same, else ConnectionFailed.
+    """Translate a failed connection to `place`: AccessRefused if a retry would fail again, else ConnectionFailed.
 
-    Of several hosts, each one's reason is named; it is a refusal if all of them refuse.
+    If the URL has several hosts, the message has the reason of each; it is a refusal if all of them refuse.
     """
     text, _, by_host = str(error).partition("All failures were:\n")
     lines = [line for line in (by_host or text).splitlines() if line and not line.startswith("\t")]
@@ -82,10 +82,10 @@ def connection_error(error: psycopg.Error, place: str, setting: str) -> Warehous
 
 @contextmanager
 def name_lost_connection(connection: psycopg.Connection, place: str) -> Iterator[None]:
-    """Say to which database a connection was lost: libpq does not.
+    """Name the database in the error if the connection is lost within the block: libpq does not.
 
     Raises:
-        ConnectionFailed: it broke within the block.
+        ConnectionFailed: the connection was lost.
     """
     try:
         yield
@@ -102,15 +102,15 @@ def name_lost_connection(connection: psycopg.Connection, place: str) -> Iterator
 
 @contextmanager
 def explain_limits(connection: psycopg.Connection, place: str) -> Iterator[None]:
-    """Say which database has ended a statement of `connection`, since a limit of its server or an operator did.
+    """Name the database in the error if its server cancels a statement of `connection`: by a limit or an operator.
 
     Raises:
-        UnsuitableDatabase: it did within the block; the transaction can only be rolled back.
+        UnsuitableDatabase: a statement was cancelled within the block; the transaction can only be rolled back.
     """
     try:
         yield
     except (psycopg.errors.QueryCanceled, psycopg.errors.ConfigurationLimitExceeded) as error:
-        # The block may hold other connections: it was a statement of one of these if this one's transaction goes on.
+        # The block may use other connections: if the transaction of this one is intact, the statement was theirs.
         if connection.info.transaction_status is TransactionStatus.INTRANS:
             raise
         raise UnsuitableDatabase(
@@ -127,7 +127,7 @@ def is_transient(error: BaseException) -> bool:
     if not isinstance(error, psycopg.Error):
         return False
     if error.sqlstate is None:
-        # A connection that breaks in the middle has no SQLSTATE, nor, in a COPY, a class of its own.
+        # A lost connection has no SQLSTATE; during a COPY, it raises a plain DatabaseError.
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) or (
             type(error) is psycopg.DatabaseError
         )
@@ -142,7 +142,7 @@ def is_of_statement(error: psycopg.Error) -> bool:
 
 
 def explain_refusal(place: str, error: psycopg.errors.InsufficientPrivilege) -> AccessRefused:
-    """What the server at `place` refuses to the rights of its user, and who may do it."""
+    """Build the error for a privilege that the user at `place` does not have, with a hint who may do it."""
     return AccessRefused(
         f"{place} refuses its user: {error.diag.message_primary}. The open transaction was rolled back.",
         hint=f"`dwh doctor` names rights that are missing to roles that load. Let a login that has role {OWNER} run "
@@ -152,8 +152,8 @@ def explain_refusal(place: str, error: psycopg.errors.InsufficientPrivilege) -> 
 
 @contextmanager
 def explain_refusals(warehouse: str) -> Iterator[None]:
-    """Translate what the server of `warehouse`, a URL without its password, refuses: to write, to a login, or since
-    something was dropped.
+    """Translate refusals of the warehouse's server: no write, no privilege, or a dropped table. `warehouse` is its URL
+    without the password.
 
     Raises:
         DiskFull: a disk of a server is full.

@@ -21,8 +21,8 @@ from warehouse.db.poolers import ensure_own_server_connection, refuse_statement_
 from warehouse.errors import AccessRefused, ConnectionFailed, SettingsError, UnsuitableDatabase
 
 # Cursors, row hashes and drift compare the text of timestamps, floats and types: it must not depend on a server's
-# settings. Nor may what SQL means, as '\d' in a pattern. Timeouts meant for people must not end a run, nor may a role's
-# isolation level hide what committed while it waited.
+# settings, nor must the meaning of SQL (as of '\d' in a pattern). Timeouts meant for people must not end a run, and a
+# role's isolation level must not hide what was committed while the run waited.
 SETTINGS: Final = {
     "TimeZone": "UTC",
     "DateStyle": "ISO, MDY",
@@ -34,7 +34,7 @@ SETTINGS: Final = {
     "standard_conforming_strings": "on",
     "array_nulls": "on",
     "default_transaction_isolation": "read committed",
-    # A session whose client was killed ends in the middle of a statement, and its locks with it.
+    # Ends the session of a killed client, with its locks, even in the middle of a statement.
     "client_connection_check_interval": "2s",
     **dict.fromkeys(
         (
@@ -47,31 +47,31 @@ SETTINGS: Final = {
         "0",
     ),
 }
-# What a policy would hide is an error, also behind a view, where nothing else shows it.
+# off: a query fails where a row-level policy would hide rows, also behind a view, where nothing else shows the policy.
 SOURCE_SETTINGS: Final = SETTINGS | {"row_security": "off"}
-# Names of tables and types are spelled by what is in the search path: a role's own must not change them. Triggers fill
-# the change log.
+# The search path decides how PostgreSQL spells names of tables and types: a role's own must not change that. Triggers
+# must fire, since they fill the change log.
 WAREHOUSE_SETTINGS: Final = SETTINGS | {
     "row_security": "on",
     "search_path": "public",
     "session_replication_role": "origin",
 }
-# Older servers lack some settings, only on Linux does a server reliably notice that a client has gone, and only a
-# superuser may set some.
+# Older servers do not have all settings, a server reliably notices a client's end only on Linux, and some settings may
+# be changed by superusers only.
 _IS_KNOWN: Final = (
     "current_setting(name, true) is not null "
     "and (name <> 'client_connection_check_interval' or version() ~ 'linux') "
     "and (name <> 'session_replication_role' or current_setting(name) <> value)"
 )
-# An amount of type money is a number of the smallest units of its database's currency: of yen, dinars and others it is
-# another amount under lc_monetary = C, where these are hundredths.
+# Type money is stored as a number of the smallest units of the database's currency. Under lc_monetary = C these are
+# hundredths: amounts in yen, dinars and others would be read wrongly.
 IS_MONEY_HELD_IN_CENTS: Final = "cash_send('1'::money) = int8send(100)"
-# As server_version has them: of the warehouse, and of a source.
+# Oldest supported versions, as in server_version_num: of the warehouse's server, and of a source's.
 OLDEST_SERVER: Final = 160000
 OLDEST_SOURCE: Final = 130000
 WAREHOUSE_URL: Final = "DWH_WAREHOUSE_URL"
 
-# The sessions of this process in warehouses, for those who look which of them wait.
+# The sessions of this process in warehouses: to find those that wait for a lock.
 _sessions: WeakSet[psycopg.Connection] = WeakSet()
 _sessions_lock = Lock()
 
@@ -79,9 +79,9 @@ _sessions_lock = Lock()
 def connect(
     url: str, *, autocommit: bool = False, application_name: str = "dwh", setting: str = WAREHOUSE_URL
 ) -> psycopg.Connection:
-    """A session in the warehouse, with the settings that every reader and writer shares.
+    """Open a session in the warehouse, with the settings that every reader and writer shares.
 
-    `setting` is where the URL comes from, for messages.
+    `setting` names the setting that the URL comes from, for messages.
 
     Raises:
         ConnectionFailed: the server cannot be reached; the message carries no password.
@@ -90,7 +90,7 @@ def connect(
     """
     connection = _open(url, setting, application_name=application_name)
     set_here = f"select set_config(name, value, false) from {_values(WAREHOUSE_SETTINGS)} where {_IS_KNOWN}"
-    # A pooler in between has given its client a number of its own, not that of the server's process.
+    # A pooler gives its client a process id of its own, not that of the server's process.
     is_direct = f"pg_backend_pid() = {connection.info.backend_pid}"
     try:
         if connection.execute(f"{set_here} and {is_direct}".encode()).rowcount == 0:
@@ -108,15 +108,16 @@ def connect(
 
 
 def own_server_processes() -> list[int]:
-    """Process ids, at their servers, of the sessions that this process has in warehouses."""
+    """Return the server process ids of the sessions that this process has in warehouses."""
     with _sessions_lock:
         return [one.info.backend_pid for one in _sessions if not one.closed]
 
 
 def cancel_own(pid: int) -> None:
-    """Cancel the statement of the session that this process has at server process `pid`, if it still has it.
+    """Cancel the statement of this process's own session with server process id `pid`, if it is still open.
 
-    By the protocol: pg_cancel_backend asks for the rights of the login, which a session that acts as a role has not.
+    The protocol's cancel request is used, since pg_cancel_backend needs rights of the login, which a session that acts
+    as a role does not have.
     """
     with _sessions_lock:
         sessions = [one for one in _sessions if not one.closed and one.info.backend_pid == pid]
@@ -132,7 +133,7 @@ def read_only_transaction(
     application_name: str,
     isolation: psycopg.IsolationLevel = psycopg.IsolationLevel.READ_COMMITTED,
 ) -> Iterator[psycopg.Connection]:
-    """One read-only transaction in the database of `source`, in which no snapshot is taken yet.
+    """Begin a read-only transaction in the database of `source`, which has taken no snapshot yet.
 
     A pooler may give the server connection to the source's own clients afterwards, so nothing outlives the transaction:
     settings are local to it, and no statement is prepared. Start no other transaction on it.
@@ -158,7 +159,7 @@ def read_only_transaction(
 
 
 def connect_source(source: str, url: str, *, application_name: str) -> psycopg.Connection:
-    """An autocommit connection to the database of `source`, with nothing set and no statement prepared.
+    """Open an autocommit connection to the database of `source`, without any settings or prepared statements.
 
     Raises:
         ConnectionFailed, AccessRefused, UnsuitableDatabase: as `read_only_transaction`.
@@ -178,15 +179,15 @@ def connect_source(source: str, url: str, *, application_name: str) -> psycopg.C
 
 
 def transaction_settings(connection: psycopg.Connection) -> bytes:
-    """Statements by which a transaction of a source has the settings that every reader shares, and nothing longer.
+    """Return statements (`set local`) for the settings that every reader of a source shares.
 
-    Ask for them beforehand: a query in the transaction would take its snapshot.
+    Call this before the transaction: in it, the query would take its snapshot.
     """
-    known = connection.execute(
+    settings = connection.execute(
         f"select name, case when {IS_MONEY_HELD_IN_CENTS} or name <> 'lc_monetary' then value "
         f"else current_setting(name) end from {_values(SOURCE_SETTINGS)} where {_IS_KNOWN}".encode()
     )
-    return "; ".join(f"set local {name} = '{value}'" for name, value in known.fetchall()).encode()
+    return "; ".join(f"set local {name} = '{value}'" for name, value in settings.fetchall()).encode()
 
 
 def _setting(source: str) -> str:
@@ -210,7 +211,7 @@ def format_version(number: int) -> str:
 
 
 def without_password(url: str) -> str:
-    """The URL without its password, for messages: user, hosts, ports and database, or the name of the service."""
+    """Format a URL without its password, for messages: user, hosts, ports and database, or the service's name."""
     try:
         given = conninfo_to_dict(url)
     except psycopg.ProgrammingError:
@@ -232,7 +233,7 @@ def without_password(url: str) -> str:
 
 
 def _open(url: str, setting: str, **options: Any) -> psycopg.Connection:
-    """An autocommit connection with nothing set yet."""
+    """Open an autocommit connection without any settings."""
     try:
         return psycopg.connect(url, autocommit=True, client_encoding="UTF8", **options)
     except psycopg.OperationalError as error:

@@ -1,4 +1,4 @@
-"""What queries read: tables and columns, also through views and SQL functions, as the database has parsed them.
+"""Find the tables and columns that queries read, also through views and SQL functions, as PostgreSQL has parsed them.
 
 Views and functions are named as `view raw.paid` and `function public.rate(text, date)`.
 """
@@ -14,11 +14,11 @@ from psycopg import sql
 
 from warehouse.db.connection_errors import is_of_statement
 
-# Of a row as a whole the catalog says neither its columns nor its table.
+# A reference to a whole row: pg_depend has neither its columns nor its table.
 _WHOLE_ROW = re.compile(r"\{VAR :varno -?\d+ :varattno 0 ")
 _RELATION = re.compile(r":rtekind 0 :relid (\d+) ")
-# Objects that the probe depends on, through views, functions and operators. Functions whose body is a text depend on
-# nothing as far as the catalog knows: `functions` are copies of them with parsed bodies.
+# Objects that the probe depends on, through views, functions and operators. pg_depend has nothing for a function whose
+# body is a string: `functions` are copies of such functions with parsed bodies.
 _REACHED = """
     with recursive reached (classid, objid, subid) as (
         select 'pg_rewrite'::regclass::oid, oid, 0 from pg_rewrite where ev_class = 'pg_temp.probe'::regclass
@@ -75,7 +75,7 @@ _OBJECTS = """
         where classid = 'pg_proc'::regclass and pg_depend.objid = function.oid and deptype = 'e'
     )
 """
-# What the database has parsed comes without comments; the body of a function may be text.
+# Definitions that the database has parsed have no comments; the body of a function may be an unparsed string.
 _BODIES = """
     select object, null, pg_get_viewdef(pg_class.oid), false
     from unnest(%(objects)s::text[]) as object
@@ -102,7 +102,7 @@ _TREES = """
     inner join pg_proc as function on reached.classid = 'pg_proc'::regclass and function.oid = reached.objid
     where prosqlbody is not null
 """
-# All of it in one query: to plan and to reach it once takes longer than all else.
+# All in one query, since planning and following the dependencies takes longer than all else.
 _READ = f"""
     {_REACHED}
     select
@@ -122,22 +122,22 @@ _WITH_PARSED_BODY = """
 
 @dataclass(frozen=True)
 class Dependencies:
-    """What queries read."""
+    """Tables and columns that queries read, and the views and functions in between."""
 
-    # By (schema, name) of each table, its columns; none where only its rows count.
+    # Columns of each table, by (schema, name); empty if the query reads rows but no columns, as count(*) does.
     tables: Mapping[tuple[str, str], frozenset[str]]
-    # Whether rows are read as a whole: then every column matters.
+    # True if rows are read as a whole, so that every column matters.
     reads_whole_rows: bool
-    # Functions, as schema.name, of which the database does not know what they read.
+    # Functions, as schema.name, for which the database does not know what they read.
     opaque_functions: tuple[str, ...]
-    # Views and functions that it is read through.
+    # Views and functions through which the queries read.
     objects: frozenset[str]
     # How often each table is read, by oid.
     occurrences: Mapping[int, int]
 
 
 def read_dependencies(connection: psycopg.Connection, queries: Sequence[sql.Composable]) -> Dependencies:
-    """Read from the catalog what `queries` read, by a view that is rolled back.
+    """Find out what `queries` read: create a view on them, read the catalog, and roll back.
 
     Raises:
         psycopg.Error: a query is wrong.
@@ -165,15 +165,15 @@ def read_dependencies(connection: psycopg.Connection, queries: Sequence[sql.Comp
 def read_bodies(
     connection: psycopg.Connection, objects: Sequence[str]
 ) -> Iterator[tuple[str, str | None, str, bool]]:
-    """Read what views and functions are now; those that are gone are left out.
+    """Read the present definitions of views and functions; those that no longer exist are omitted.
 
-    Yields name, signature of a function, definition or body, and whether that is SQL text that nobody has parsed.
+    Yields name, signature (None for a view), definition or body, and whether that is an unparsed string.
     """
     yield from connection.execute(_BODIES, {"objects": list(objects)}).fetchall()
 
 
 def _read_parsed(connection: psycopg.Connection) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-    """Names of functions that cannot be looked into, and what the probe reaches, also through those that can be."""
+    """Return the names of opaque functions, and the result of `_READ` with the copies of all that could be parsed."""
     opaque: dict[str, None] = {}
     tried: set[int] = set()
     copies: list[int] = []
@@ -185,7 +185,7 @@ def _read_parsed(connection: psycopg.Connection) -> tuple[tuple[str, ...], tuple
             return tuple(opaque), read
         for function in new:
             tried.add(function["oid"])
-            # What is declared immutable reads no table.
+            # A function that is declared immutable reads no table.
             if function["is_parsed"] or function["volatility"] == "i":
                 continue
             if function["language"] == "sql" and (copy := _copy_parsed(connection, function["oid"])):
@@ -213,7 +213,7 @@ def _copy_parsed(connection: psycopg.Connection, function: int) -> int | None:
 def _occurrences(
     connection: psycopg.Connection, trees: Sequence[tuple[int | None, str]]
 ) -> Mapping[int, int]:
-    """How often each table is named, where what a view reads counts as often as the view."""
+    """Count how often each table is read; tables in a view count as often as the view is read."""
     named = {view: Counter(map(int, _RELATION.findall(tree))) for view, tree in trees if view is not None}
     (probe,) = connection.execute("select 'pg_temp.probe'::regclass::oid::bigint").fetchone() or (0,)
     total: Counter[int] = Counter()

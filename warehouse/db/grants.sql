@@ -25,7 +25,7 @@ relation as (
         relation.relname as name,
         format('%I.%I', namespace.nspname, relation.relname) as full_name,
         case relation.relkind when 'v' then 'view' when 'm' then 'materialized view' else 'table' end as kind,
-        -- What loads create, truncate, attach or refresh has to be the loader's: these acts ask for ownership.
+        -- Loads create, truncate, attach or refresh these, which only their owner may do.
         case
             when
                 namespace.nspname in ('raw', 'staging') or relation.relkind = 'm'
@@ -155,7 +155,7 @@ where
         where granted.grantee = 'dwh_marketing'::regrole
     )
 union all
--- Who rebuilds a dimension lets its keys go on after those that it had.
+-- A rebuild of a dimension continues its surrogate keys, for which it sets the sequence.
 select
     format('grant select, update on sequence %I.%I to dwh_loader', namespace.nspname, sequence.relname) as statement,
     false as is_made_by_loads

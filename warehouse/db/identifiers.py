@@ -1,4 +1,4 @@
-"""SQL fragments made of column names, quoted: what the generated statements of the engine consist of."""
+"""SQL fragments of quoted column names, of which the generated statements of the engine are composed."""
 
 from collections.abc import Mapping, Sequence
 
@@ -62,7 +62,7 @@ def cast_to(types: Mapping[str, str]) -> sql.Composable:
 
 
 def to_paste(connection: psycopg.Connection, *names: str, separator: str = ".") -> str:
-    """`a."B c"`: names as a statement that people are shown has them, quoted where they have to be."""
+    """`a."B c"`: names for a statement in a message to the user, quoted only where they must be."""
     row = connection.execute(
         """
         select string_agg(quote_ident(name), %s order by place)

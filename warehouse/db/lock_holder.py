@@ -8,7 +8,7 @@ from datetime import datetime
 import psycopg
 from psycopg.rows import class_row
 
-# Second words that say what a statement is about. Any other word may be a value.
+# Second words of a statement that are safe to show: any other word may be a value.
 _OBJECTS = (
     "table",
     "index",
@@ -53,8 +53,8 @@ class LockHolder:
 def find_holder(
     connection: psycopg.Connection, condition: str, parameters: Mapping[str, object] | None = None
 ) -> LockHolder | None:
-    """The session with a lock on a relation of this database for which `condition` holds: one that has it, rather than
-    one that waits, and of these the one whose transaction is the oldest.
+    """Find a session with a lock on a relation of this database that satisfies `condition`: prefer one that holds the
+    lock to one that waits, then the one with the oldest transaction.
 
     `condition` is SQL over pg_locks as held, pg_class and pg_namespace, with `parameters` by name.
     """
@@ -63,7 +63,7 @@ def find_holder(
 
 
 def find_longest_user(connection: psycopg.Connection) -> LockHolder | None:
-    """The session of this database whose transaction has used a table or view of the warehouse for longest."""
+    """Find the session with the oldest transaction that holds a lock on a table or view of the warehouse."""
     return find_holder(
         connection,
         """

@@ -1,4 +1,4 @@
-"""Advisory locks: named, held by a session or a transaction, and gone with it."""
+"""Advisory locks by name: held by a session or a transaction, and released when it ends."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -8,7 +8,7 @@ from psycopg import sql
 
 from warehouse.errors import LockHeld
 
-# Locks live in two-key space: the class says what the second key means.
+# Advisory locks have two keys: the first, the class, defines the meaning of the second.
 NAMED = 7031
 RUN = 7032
 FILE = 7033
@@ -16,10 +16,10 @@ FILE = 7033
 ENDED = "a run that has just ended"
 
 
-# A lock may change hands while its holder is looked up; after so many attempts its holder is not visible to us.
+# The lock's holder may change while it is looked up; if this many attempts find none, it is not visible to us.
 ATTEMPTS = 10
 
-# Sessions of live are named so, and hold a lock for one batch at a time; it may wait for another source's publish.
+# application_name of `dwh live` sessions begins so. They hold a lock for one batch, which may wait for another publish.
 LIVE = "dwh live-"
 BATCH_SECONDS = 600.0
 
@@ -35,9 +35,9 @@ def session_lock(
     wait_seconds: float = 0,
     waiting: Waiting = lambda _: None,
 ) -> Iterator[None]:
-    """Hold the session lock `name` for the length of the block; if `shared`, beside others who share it.
+    """Hold the session lock `name` within the block; with `shared`, other sessions may share it.
 
-    If it has to wait, it calls `waiting` with a message that names the holder.
+    If this has to wait, it calls `waiting` with a message that names the holder.
 
     Raises:
         LockHeld: another session still holds it after `wait_seconds`; names it, and since when.
@@ -48,7 +48,7 @@ def session_lock(
         if wait_seconds:
             waiting(f"waiting up to {wait_seconds:,.0f} s for '{name}', which is held by {holder or ENDED}")
         for attempt in range(ATTEMPTS):
-            # Live holds it for a batch; whoever waits gets it before the next one.
+            # `dwh live` holds the lock for one batch only; a session that waits gets it before the next batch.
             is_brief = (holder or "").startswith(LIVE)
             if _take(connection, name, mode, max(wait_seconds, BATCH_SECONDS if is_brief else 0)):
                 break
@@ -86,7 +86,8 @@ def is_held(connection: psycopg.Connection, name: str) -> bool:
 
 
 def try_files(connection: psycopg.Connection, keys: Iterable[int]) -> bool:
-    """Take the session's locks on all `keys` of files, each as often as it is asked for; none where others have one."""
+    """Take session locks on the files with these `keys`: all, or none if another session holds one. Locks on a key add
+    up: each must be released."""
     got = connection.execute(
         "select key, pg_try_advisory_lock(%s, key) from unnest(%s::integer[]) as key", [FILE, list(keys)]
     ).fetchall()
@@ -97,14 +98,14 @@ def try_files(connection: psycopg.Connection, keys: Iterable[int]) -> bool:
 
 
 def free_files(connection: psycopg.Connection, keys: Iterable[int]) -> None:
-    """Give back locks on files."""
+    """Release locks on files."""
     connection.execute(
         "select pg_advisory_unlock(%s, key) from unnest(%s::integer[]) as key", [FILE, list(keys)]
     )
 
 
 def _take_if_free(connection: psycopg.Connection, name: str, mode: sql.SQL) -> bool:
-    """Take the lock if nobody holds it: then nobody waits for it either."""
+    """Take the lock if it is free. Nobody waits for a free lock, so this overtakes no other session."""
     row = connection.execute(
         sql.SQL("select pg_try_advisory_lock{}(%s, hashtext(%s))").format(mode), [NAMED, name]
     ).fetchone()
@@ -113,7 +114,7 @@ def _take_if_free(connection: psycopg.Connection, name: str, mode: sql.SQL) -> b
 
 def _take(connection: psycopg.Connection, name: str, mode: sql.SQL, wait_seconds: float) -> bool:
     with connection.transaction():
-        # In a transaction that goes on, the time limit must not outlive this lock.
+        # Within an outer transaction, lock_timeout must be restored afterwards.
         (limit,) = connection.execute("select current_setting('lock_timeout')").fetchone() or ("0",)
         _limit(connection, f"{int(wait_seconds * 1000) or 1}ms")
         try:
@@ -137,7 +138,7 @@ def _holder(connection: psycopg.Connection, name: str) -> str | None:
         select activity.application_name, run.objid::bigint, activity.pid, activity.backend_start
         from pg_locks as held
         join pg_stat_activity as activity using (pid)
-        -- a run's lock is named after it
+        -- the second key of a run's lock is its run_id
         left join pg_locks as run
             on run.pid = held.pid and run.locktype = 'advisory' and run.classid = %s and run.database = held.database
         where held.locktype = 'advisory' and held.granted
@@ -151,7 +152,7 @@ def _holder(connection: psycopg.Connection, name: str) -> str | None:
         return None
     application, run_id, pid, since = row
     holder = application if run_id is None else f"{application}, run {run_id}"
-    # The server hides it from a session that acts as a role, of whichever login the other one is.
+    # None: the server hides it from a session that acts as a role, even if the other one has the same login.
     connected = f", connected since {since:%Y-%m-%d %H:%M:%S} UTC" if since else ""
     return f"{holder} (server process {pid}{connected})"
 

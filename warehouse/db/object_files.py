@@ -1,4 +1,4 @@
-"""Views and functions as they are declared: read from files, and put in order of dependence."""
+"""Declared views and functions: read from their files, and sorted by their dependencies."""
 
 import re
 from collections.abc import Iterable
@@ -23,13 +23,13 @@ class SchemaObject:
         return f"{self.schema}.{self.name}{'()' if self.kind == 'function' else ''}"
 
     def create(self) -> str:
-        """Statements that create it, or replace it where that keeps its columns and arguments."""
+        """Statement that creates it, or replaces it if its columns or arguments stay the same."""
         if self.kind == "function":
             return f"create or replace function {self.schema}.{self.name}{self.definition}"
         return f"create or replace view {self.schema}.{self.name} as {self.definition}"
 
     def create_temporary(self) -> str:
-        """The same under its name in pg_temp, to be compared with what the database has."""
+        """Statement that creates it in pg_temp, to compare it with the one that the database has."""
         if self.kind == "function":
             return f"create function pg_temp.{self.name}{self.definition}"
         return f"create temp view {self.name} as {self.definition}"
@@ -47,14 +47,14 @@ def read_functions(folder: Path, schema: str) -> list[SchemaObject]:
     functions = []
     for path in sorted(folder.glob("*.sql")):
         start = f"create function {schema}.{path.stem}"
-        _, found, definition = path.read_text().partition(start)
-        assert found, f"{path} does not say `{start}`"
+        _, separator, definition = path.read_text().partition(start)
+        assert separator, f"{path} does not say `{start}`"
         functions.append(SchemaObject("function", schema, path.stem, definition.rstrip().rstrip(";")))
     return functions
 
 
 def in_order(objects: Iterable[SchemaObject]) -> list[SchemaObject]:
-    """Each object after those that its definition names."""
+    """Sort objects, each after those that its definition names."""
     by_name = {f"{one.schema}.{one.name}": one for one in objects}
     graph = {
         name: {

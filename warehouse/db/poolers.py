@@ -1,4 +1,4 @@
-"""Connection poolers in between (PgBouncer and its like): a session needs a server connection of its own."""
+"""Refuse connection poolers (such as PgBouncer) that do not give a session a server connection of its own."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -8,8 +8,8 @@ import psycopg
 
 from warehouse.errors import UnsuitableDatabase
 
-# A pooler hands out the server connection that became idle last, or the one that has been idle longest: so many
-# transactions at once, beside the connection that is tested, meet its server connection.
+# Concurrent transactions that find a shared server connection: a pooler hands out the one that became idle last, or the
+# one that has been idle longest.
 OTHERS: Final = 3
 
 SESSION_MODE: Final = (
@@ -17,20 +17,20 @@ SESSION_MODE: Final = (
     "database or user; hosted services: often port 5432 in place of 6543)."
 )
 
-_proved: set[str] = set()
+_verified_urls: set[str] = set()
 
 
 def ensure_own_server_connection(
     connection: psycopg.Connection, url: str, connect: Callable[[], psycopg.Connection]
 ) -> None:
-    """Make sure that the pooler in between keeps the server connection of `connection`, which is idle, for it alone.
+    """Make sure that a pooler in between keeps the server connection of the idle `connection` for it alone.
 
-    In transaction mode another client, made by `connect`, is given the same one. Changes nothing; asks once for a URL.
+    In transaction mode, another client (opened by `connect`) is given the same one. A URL is checked only once.
 
     Raises:
         UnsuitableDatabase: locks, temporary tables and settings would go to other clients.
     """
-    if url in _proved:
+    if url in _verified_urls:
         return
     try:
         is_shared = _is_shared(connection, connect)
@@ -43,11 +43,11 @@ def ensure_own_server_connection(
             "our server connection, and with it our locks and temporary tables, to other clients.",
             hint=SESSION_MODE.format(setting="DWH_WAREHOUSE_URL"),
         )
-    _proved.add(url)
+    _verified_urls.add(url)
 
 
 def refuse_statement_pooling(error: psycopg.OperationalError, setting: str) -> None:
-    """Raise a sentence of its own if `error` is a pooler's refusal of a transaction.
+    """Raise an error with a hint if `error` is a pooler's refusal of a transaction.
 
     Raises:
         UnsuitableDatabase: the pooler works in statement mode.
@@ -64,7 +64,7 @@ def _is_shared(connection: psycopg.Connection, connect: Callable[[], psycopg.Con
     with ExitStack() as others:
         for _ in range(OTHERS):
             other = others.enter_context(connect())
-            # Its transaction stays open, and its server connection with it.
+            # An open transaction keeps its server connection.
             others.enter_context(other.transaction())
             if server_process(other) == ours or server_process(connection) != ours:
                 return True
@@ -73,7 +73,7 @@ def _is_shared(connection: psycopg.Connection, connect: Callable[[], psycopg.Con
 
 def server_process(connection: psycopg.Connection) -> int:
     """Process id of the server connection; a direct connection's never changes."""
-    # What is executed often is prepared, and another server connection would not have it.
+    # Never as a prepared statement: another server connection would not have it.
     row = connection.execute("select pg_backend_pid()", prepare=False).fetchone()
     assert row is not None
     return int(row[0])

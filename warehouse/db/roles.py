@@ -21,7 +21,7 @@ ROLES = {
     MONITOR: "Reads the marts about runs and data quality, no business data: for logins of dashboards of operations.",
 }
 _EXISTING = "select rolname from pg_roles"
-# Those that an administrator or a login that acts as itself has made, and may give away.
+# Tables that belong to an administrator or a login instead of the loader's role, and that this user may give to it.
 _MADE_HERE = f"""
     select format('alter table %I.%I owner to {LOADER}', namespace.nspname, relation.relname)
     from pg_class as relation
@@ -39,10 +39,10 @@ _GRANTS = (Path(__file__).parent / "grants.sql").read_text()
 
 
 def ensure_roles(connection: psycopg.Connection) -> None:
-    """Make the roles that are missing; other warehouses of the cluster share them.
+    """Create missing roles; other warehouses of the cluster share them.
 
     Raises:
-        AccessRefused: they are missing, and whoever migrates may not make them.
+        AccessRefused: roles are missing, and this user may not create them.
     """
     missing = _absent(name for (name,) in connection.execute(_EXISTING))
     if missing and not _scalar(
@@ -69,15 +69,15 @@ def ensure_roles(connection: psycopg.Connection) -> None:
 
 
 def apply_grants(connection: psycopg.Connection) -> None:
-    """Set owners and grants of everything in the database; nothing before its first migration."""
+    """Set owners and grants of everything in the database; does nothing before its first migration."""
     if _scalar(connection, "select to_regclass('audit.personal_data')") is None:
         return
-    # A dump that was restored on another server comes without them.
+    # A dump that was restored on another server has no roles.
     ensure_roles(connection)
     _join(connection)
-    # For the moment only: an owner must be one who could have created the stored mart there.
+    # Temporarily: the new owner of a stored mart needs the privilege to create in its schema.
     _execute(connection, f"grant create on schema mart to {LOADER}")
-    # Twice: a change of owners takes grants away.
+    # Twice: a change of owners revokes grants.
     for _ in range(2):
         for statement, _ in _execute(connection, _GRANTS).fetchall():
             _execute(connection, statement)
@@ -86,7 +86,7 @@ def apply_grants(connection: psycopg.Connection) -> None:
         connection,
         f"alter default privileges for role {LOADER} in schema dwh grant select on tables to {READER}",
     )
-    # Where schema public is closed to everybody: the revision of the warehouse is read there.
+    # Needed where schema public is closed to PUBLIC, since the revision of the warehouse is read from it.
     if _scalar(connection, "select has_schema_privilege('public', 'usage with grant option')"):
         for role in (LOADER, READER):
             if not _scalar(connection, f"select has_schema_privilege('{role}', 'public', 'usage')"):
@@ -100,9 +100,9 @@ def apply_grants(connection: psycopg.Connection) -> None:
 
 
 def give_to_loader(connection: psycopg.Connection) -> None:
-    """Let tables that runs of this login have made belong to the loader's role, so that another login can go on.
+    """Give tables that runs of this login created to the loader's role, so that runs of another login can use them.
 
-    `connection` is an autocommit one. A table in use stays as it is until the next time.
+    `connection` must be in autocommit mode. A table in use is skipped until the next call.
     """
     with suppress(psycopg.Error):
         statements = [statement for (statement,) in _execute(connection, _MADE_HERE)]
@@ -124,8 +124,8 @@ def _alter(connection: psycopg.Connection, statements: Iterable[str]) -> bool:
 
 
 def missing_grants(connection: psycopg.Connection) -> list[str]:
-    """Statements that would set the owners and grants which the database lacks; not of what loads make."""
-    # A database that was restored on another server: without roles no grant can even be looked up.
+    """Return statements for missing owners and grants, except those of tables that loads create."""
+    # In a database that was restored on another server: grants cannot be looked up without roles.
     if missing := _absent(name for (name,) in connection.execute(_EXISTING)):
         return [f"create role {role} nologin" for role in missing]
     return [
@@ -134,7 +134,7 @@ def missing_grants(connection: psycopg.Connection) -> list[str]:
 
 
 def drop_roles(connection: psycopg.Connection) -> None:
-    """Drop the roles, once the schemas are gone, unless somebody else uses them."""
+    """Drop the roles after the schemas, unless other logins or databases use them."""
     _execute(connection, f"revoke all on public.alembic_version from {', '.join(ROLES)}")
     if _scalar(connection, "select has_schema_privilege('public', 'usage with grant option')"):
         _execute(connection, f"revoke all on schema public from {LOADER}, {READER}")
@@ -154,7 +154,7 @@ def drop_roles(connection: psycopg.Connection) -> None:
 
 
 def _join(connection: psycopg.Connection) -> None:
-    # Who gives away a table must be able to act as whom it is given to.
+    # To give a table to another owner, a user must be able to act as that owner.
     _execute(
         connection,
         f"""

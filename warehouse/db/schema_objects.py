@@ -18,7 +18,7 @@ NOT_REPLACEABLE: Final = (errors.InvalidTableDefinition, errors.InvalidFunctionD
 class SchemaObjects:
     """The declared objects of one database, in the transaction of `connection`.
 
-    Grants of whatever is dropped are kept, and given again when it is created.
+    Grants of a dropped object are kept, and granted again when it is created.
     """
 
     def __init__(self, connection: psycopg.Connection) -> None:
@@ -34,14 +34,14 @@ class SchemaObjects:
             names = [name for name in self._existing() if name.startswith(("mart.", "audit."))]
         for kind, name in self._dependants(sorted(names)):
             if kind != "function":
-                # Changes nothing, under the lock of a change: `lock table` would lock the view's tables as well.
+                # Setting the same owner changes nothing but locks the view; `lock table` would lock its tables, too.
                 owner = sql.SQL("alter {} {} owner to {}")
                 row = self._connection.execute(
                     "select relowner::regrole::text from pg_class "
                     "where oid = %s::regclass and pg_has_role(relowner, 'usage')",
                     [name],
                 ).fetchone()
-                # None: a user's own view, which is not ours to change.
+                # None for a user's own view, which must not be changed.
                 if row is not None:
                     self._connection.execute(owner.format(*map(sql.SQL, (kind, name, row[0]))))
 
@@ -59,15 +59,15 @@ class SchemaObjects:
         self._connection.execute("delete from audit.schema_object where object_name = any(%s)", [list(gone)])
         has_changed = bool(gone)
         for one in declared:
-            # What it is made of may be another now, or has taken it along.
+            # After a change, later objects may be stale, too: dropped with it, or reading other columns.
             if one.full_name in stale or (has_changed and self.stale([one])):
                 self._replace(one)
                 has_changed = True
 
     def drop_all(self) -> None:
-        """Drop all objects of the warehouse but those that users' own objects stand on, and trigger functions.
+        """Drop all declared objects, except those that users' own objects depend on, and trigger functions.
 
-        They are in the way of a migration; `apply` creates them again.
+        Views would block a migration of their tables; `apply` creates them again.
         """
         registered = self.registered()
         held = {
@@ -79,7 +79,7 @@ class SchemaObjects:
         self._drop((registered - held - triggers) & self._existing().keys())
 
     def users_objects(self) -> list[str]:
-        """Objects that are not the warehouse's own and depend on one that is, with the name of that one."""
+        """List users' own objects that depend on one of the warehouse, as 'object (on dependency)'."""
         registered = self.registered()
         return [
             f"{dependant} (on {name})"
@@ -89,7 +89,7 @@ class SchemaObjects:
         ]
 
     def stale(self, objects: Iterable[SchemaObject]) -> list[SchemaObject]:
-        """Those of the declared objects that the database does not have, or has otherwise."""
+        """Return the declared objects that are missing in the database, or differ from it."""
         existing = self._existing()
         return [
             one
@@ -99,7 +99,7 @@ class SchemaObjects:
         ]
 
     def _is_current(self, one: SchemaObject) -> bool:
-        """Whether the database has an object, which exists, as it is declared."""
+        """Whether an existing object equals its declaration."""
         read = "pg_get_functiondef({}::regproc)" if one.kind == "function" else "pg_get_viewdef({}::regclass)"
         try:
             with self._connection.transaction(force_rollback=True):
@@ -115,7 +115,7 @@ class SchemaObjects:
             errors.UndefinedTable,
             errors.UndefinedColumn,
             errors.UndefinedFunction,
-            # One of the same name takes other arguments.
+            # The database has a function of the same name with other arguments.
             errors.AmbiguousFunction,
         ):
             return False
@@ -127,7 +127,7 @@ class SchemaObjects:
             with self._connection.transaction():
                 self._connection.execute(one.create().encode())
                 if one.kind == "function":
-                    # With other arguments it stands beside the one that it replaces.
+                    # With other arguments, the old function stays beside the new one.
                     (count,) = self._connection.execute(
                         "select count(*) from pg_proc where pronamespace = %s::regnamespace and proname = %s",
                         [one.schema, one.name],
@@ -183,7 +183,7 @@ class SchemaObjects:
         yield from self._connection.execute(_DEPENDANTS, {"names": list(names)}).fetchall()
 
 
-# A function may stand beside another one of its name.
+# Several functions may have the same name, with other arguments.
 _DROPS = """
     select format('drop %%s %%s', %(kind)s::text, %(name)s::text) where %(kind)s::text <> 'function'
     union all

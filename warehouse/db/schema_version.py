@@ -1,4 +1,4 @@
-"""Which migrations a warehouse database has, read without the weight of Alembic."""
+"""Read which migrations a warehouse database has, without importing Alembic, which takes long."""
 
 from functools import cache
 from pathlib import Path
@@ -50,7 +50,7 @@ def ensure_suitable(connection: psycopg.Connection) -> None:
     """Refuse a database that cannot hold the warehouse, whatever its tables.
 
     Raises:
-        UnsuitableDatabase: its server is too old, or its encoding lacks characters that sources have.
+        UnsuitableDatabase: its server is too old, or its encoding is not UTF-8.
     """
     info = connection.info
     if info.server_version < OLDEST_SERVER:
@@ -72,7 +72,7 @@ def ensure_migrated(url: str, time_zone: str | None = None) -> None:
     """Refuse a warehouse with other tables than this code was written for, or that counts days in another time zone.
 
     Raises:
-        SchemaOutdated: it has no tables yet, or lacks migrations, or has newer ones; or a zone other than `time_zone`.
+        SchemaOutdated: it has no tables yet, older or newer migrations, or a zone other than `time_zone`.
         UnsuitableDatabase, AccessRefused: it can hold no warehouse, or may not be read.
     """
     with connect(url, autocommit=True) as connection:
@@ -90,7 +90,7 @@ def ensure_migrated(url: str, time_zone: str | None = None) -> None:
 
 
 def compare_revision(place: str, revision: str | None) -> SchemaOutdated | None:
-    """What is wrong with the warehouse at `place` being at `revision`; None if this code was written for it."""
+    """Return an error if the warehouse at `place` has another `revision` than this code was written for, else None."""
     if revision == newest():
         return None
     if revision is None:

@@ -1,8 +1,8 @@
-"""A session that publishes batch after batch keeps its temporary tables and what it has read of the catalog.
+"""Reuse temporary tables, plans and catalog reads in a session that publishes batch after batch (`dwh live`).
 
-A temporary table costs dozens of catalog rows to make and to drop, and each statement that names it is planned again.
-A session that stays makes each table once: its rows end with the transaction, the table and the plans do not. All
-other sessions make tables for one transaction, and read the catalog whenever they need it.
+To create and drop a temporary table writes dozens of catalog rows, and each statement that names it is planned again.
+A session that stays creates each table once: its rows are deleted at the end of the transaction, while the table and
+the plans are kept. All other sessions create tables for one transaction, and read the catalog whenever they need it.
 """
 
 import re
@@ -18,28 +18,28 @@ from warehouse.db.connections import analyze_briefly
 
 T = TypeVar("T")
 
-# A table with more rows than this is sampled again, and statements are no longer run by plans made for few rows.
+# Above this number of rows, tables are analyzed again, and plans made for few rows are no longer used.
 SMALL_ROWS: Final = 1000
-# A table in more bytes than this is emptied by TRUNCATE: deleted rows would be passed by again and again.
+# A table of more bytes is emptied by TRUNCATE: every scan would read its deleted rows again.
 SMALL_BYTES: Final = 64 * 1024
-# Statements that a session keeps planned.
+# Prepared statements that a session keeps.
 PLANS: Final = 1000
-# A statement is planned for good when it comes for the third time.
+# A statement is prepared when it is executed for the third time.
 PLAN_AFTER: Final = 2
-# Values in a query, which differ between batches, where its columns do not.
+# Literals of a query, which differ between batches.
 _VALUE: Final = re.compile(r"'(?:[^']|'')*'|\b\d+\b")
 
 
 @dataclass
 class _Session:
-    # By name, the query that a table was made for, without its values.
+    # Query that each temporary table was created for, without its literals, by the table's name.
     tables: dict[str, str] = field(default_factory=dict)
-    # The same of tables that the present transaction has made.
+    # The same for tables that the present transaction has created.
     made: dict[str, str] = field(default_factory=dict)
-    # Names of tables that it has filled, and tables of which there is a sample.
+    # Names of tables that the transaction has filled, and tables that were analyzed.
     filled: set[str] = field(default_factory=set)
     sampled: set[str] = field(default_factory=set)
-    # Names of tables of staging that fit.
+    # Names of staging tables that have the right columns.
     staging: set[str] = field(default_factory=set)
     catalog: dict[Hashable, Any] = field(default_factory=dict)
     is_large: bool = False
@@ -50,13 +50,13 @@ _sessions: WeakKeyDictionary[psycopg.Connection, _Session] = WeakKeyDictionary()
 
 
 def stay(connection: psycopg.Connection) -> None:
-    """Let the session keep what it makes and reads, until `forget`."""
+    """Let the session keep its temporary tables, plans and catalog reads, until `forget`."""
     _sessions[connection] = _Session()
     connection.prepared_max, connection.prepare_threshold = PLANS, PLAN_AFTER
 
 
 def forget(connection: psycopg.Connection) -> None:
-    """Forget what was read of the catalog, since it may have changed, and drop the tables that were made by it."""
+    """Discard what was read of the catalog, since it may have changed, and drop the session's temporary tables."""
     if connection not in _sessions:
         return
     names = connection.execute(
@@ -68,13 +68,14 @@ def forget(connection: psycopg.Connection) -> None:
 
 
 def sample_again(connection: psycopg.Connection) -> None:
-    """Sample each table when it is filled next: another session has filled the tables of staging, or made them."""
+    """Analyze each table when it is next filled: another session has filled the staging tables, or created them."""
     if session := _sessions.get(connection):
         session.sampled.clear()
 
 
 def begin(connection: psycopg.Connection) -> None:
-    """Begin a transaction that makes temporary tables. After one that has not ended, nothing is known of its tables."""
+    """Begin a transaction that creates temporary tables. If `end` was not called for the last one, its tables may be
+    gone: all are dropped."""
     session = _sessions.get(connection)
     if session is None:
         return
@@ -82,23 +83,23 @@ def begin(connection: psycopg.Connection) -> None:
         forget(connection)
         session = _sessions[connection]
     elif session.made:
-        # Those that were made within a savepoint may be gone.
-        there = connection.execute(
+        # Tables that were created within a savepoint may have been rolled back.
+        existing = connection.execute(
             "select relname from pg_class where relnamespace = pg_my_temp_schema() and relname = any(%s)",
             [list(session.made)],
         ).fetchall()
-        session.tables |= {name: session.made[name] for (name,) in there}
+        session.tables |= {name: session.made[name] for (name,) in existing}
     session.made.clear()
     session.filled.clear()
     session.is_open, session.is_large = True, False
     connection.prepare_threshold = PLAN_AFTER
-    # What is merged is read from the least key of the batch to its greatest. A plan outlives the batch that it was made
-    # for, and in another one an old order is changed beside the newest.
+    # A merge join reads the table from the least key of the batch to its greatest. Plans are kept for other batches, in
+    # which an old order may be changed beside the newest: they would read all rows in between.
     connection.execute("set local enable_mergejoin = off")
 
 
 def end(connection: psycopg.Connection) -> None:
-    """Say that the transaction is about to be committed."""
+    """Record that the transaction is about to be committed."""
     if session := _sessions.get(connection):
         session.is_open = False
 
@@ -108,8 +109,8 @@ def create_temporary(
 ) -> int:
     """Fill the temporary table `name` with the rows of a query, which may run in parallel; returns their number.
 
-    The table ends with the transaction, or, of a session that stays, its rows do. `replaces` says that this transaction
-    may have filled it before.
+    The table is dropped at the end of the transaction; in a session that stays, only its rows are deleted. `replaces`:
+    this transaction may have filled it before.
     """
     session, table = _sessions.get(connection), sql.Identifier("pg_temp", name)
     if session is None:
@@ -144,7 +145,7 @@ def drop_temporary(connection: psycopg.Connection, names: Sequence[str]) -> None
 
 
 def is_filled(connection: psycopg.Connection, name: str) -> bool:
-    """Whether this transaction has filled the temporary table `name`, were it with no rows."""
+    """Whether this transaction has filled the temporary table `name`, even if with no rows."""
     if session := _sessions.get(connection):
         return name in session.filled
     row = connection.execute(
@@ -154,7 +155,7 @@ def is_filled(connection: psycopg.Connection, name: str) -> bool:
 
 
 def expect_rows(connection: psycopg.Connection, rows: int) -> None:
-    """Plan the statements of a transaction that handles so many rows as they come, and sample its tables."""
+    """If a transaction handles many rows, plan each of its statements again, and analyze its tables."""
     session = _sessions.get(connection)
     if session is not None and rows > SMALL_ROWS and not session.is_large:
         session.is_large = True
@@ -163,7 +164,7 @@ def expect_rows(connection: psycopg.Connection, rows: int) -> None:
 
 
 def analyze(connection: psycopg.Connection, table: sql.Composable, columns: Sequence[str] = ()) -> None:
-    """Sample a table that lives for one run; one that is kept only at first, and where it has many rows."""
+    """Analyze a table that lives for one run; if it is kept, only the first time, or if there are many rows."""
     if (session := _sessions.get(connection)) is not None and not session.is_large:
         name = table.as_string(connection)
         if name in session.sampled:
@@ -173,8 +174,8 @@ def analyze(connection: psycopg.Connection, table: sql.Composable, columns: Sequ
 
 
 def empty(connection: psycopg.Connection, *tables: sql.Identifier) -> None:
-    """Empty tables. TRUNCATE writes new files, and whatever names the table is planned again: few rows are deleted."""
-    found = connection.execute(
+    """Empty tables. A few rows are deleted, since TRUNCATE creates new files and invalidates plans on the table."""
+    filled = connection.execute(
         sql.SQL(" union all ").join(
             sql.SQL("select {}, pg_relation_size({}) where exists (select from {})").format(
                 sql.Literal(place), sql.Literal(table.as_string(connection)), table
@@ -183,29 +184,28 @@ def empty(connection: psycopg.Connection, *tables: sql.Identifier) -> None:
         )
     ).fetchall()
     session = _sessions.get(connection)
-    for place, size in found:
+    for place, size in filled:
         statement = "delete from {}" if size <= SMALL_BYTES else "truncate {}"
         connection.execute(sql.SQL(statement).format(tables[place]))
         if session is not None and size > SMALL_BYTES:
-            # A new file has no sample: thousands of rows would be expected of it.
+            # A new file has no statistics: the planner would expect thousands of rows.
             session.sampled.discard(tables[place].as_string(connection))
 
 
 def keep(connection: psycopg.Connection, name: str) -> None:
-    """Say that a table of staging fits what the session will put into it; a session that stays need not make it
-    again."""
+    """Record that a staging table has the right columns, so that a session that stays need not create it again."""
     if session := _sessions.get(connection):
         session.staging.add(name)
 
 
 def is_kept(connection: psycopg.Connection, name: str) -> bool:
-    """Whether `keep` was called for a table of staging since the session has begun to stay, or has forgotten."""
+    """Whether `keep` was called for a staging table since `stay`, or since the last `forget`."""
     session = _sessions.get(connection)
     return session is not None and name in session.staging
 
 
 def remembered(connection: psycopg.Connection, what: Hashable, read: Callable[[], T]) -> T:
-    """What `read` finds in the catalog; a session that stays asks once."""
+    """Return the result of `read`, a query of the catalog; a session that stays caches it by `what`."""
     session = _sessions.get(connection)
     if session is None:
         return read()

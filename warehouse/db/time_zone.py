@@ -1,6 +1,6 @@
-"""The company's time zone: functions of the warehouse that say on which day a moment is, for psql and BI tools too.
+"""The company's time zone: SQL functions for the local time and day of a timestamp, for psql and BI tools too.
 
-They hold the zone themselves, so that the planner sees through them; `dwh migrate` replaces them when it changes.
+The zone is a literal in them, so that the planner can inline them; `dwh migrate` replaces them when it changes.
 """
 
 from typing import Final
@@ -15,7 +15,7 @@ SCHEMA: Final = "mart"
 
 
 def zone_functions(zone: str) -> list[SchemaObject]:
-    """The zone's name, and the local time and day of a moment."""
+    """Declare the functions for the zone's name, and for the local time and day of a timestamp."""
     name = "'" + zone.replace("'", "''") + "'"
     return [
         SchemaObject(
