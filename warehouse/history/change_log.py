@@ -7,13 +7,13 @@ from psycopg import sql
 
 from warehouse.db.locks import try_transaction_lock
 
-# One run at a time writes the star, whatever its source; held by the transaction, so that it dies with it.
+# Only one run at a time writes the star, whatever its source; the lock is released at the end of its transaction.
 STAR_LOCK: Final = "dwh star"
 
 
 def create_triggers(connection: psycopg.Connection, schema: str, table: str) -> None:
-    """Log the changes of a table from now on: of the star in audit.change, which people read; of any other table its
-    before-images in audit.before_image, for undo alone."""
+    """Create the triggers that log changes of a table: of the star in audit.change, which people read; of any other
+    table its before-images in audit.before_image, only for undo."""
     is_of_star = schema == "dwh"
     connection.execute(
         sql.SQL(_TRIGGERS).format(
@@ -39,9 +39,9 @@ def log_added_column(connection: psycopg.Connection, mirror: str, column: str) -
 
 
 def prune(connection: psycopg.Connection, keep_days: int) -> int:
-    """Delete what is older than `keep_days`, unless a run is publishing just now. Returns the number of rows.
+    """Delete logged changes older than `keep_days`, unless a run is publishing just now. Returns the number of rows.
 
-    Runs of which something may have been deleted are marked: they can no longer be undone.
+    Runs whose changes may have been deleted are marked as pruned: they can no longer be undone.
     """
     with connection.transaction():
         if not try_transaction_lock(connection, STAR_LOCK):

@@ -31,15 +31,15 @@ def examples(run: Run, loads: Iterable[Load], most: int = EXAMPLES) -> tuple[Exa
     """Up to `most` rows per table of the star and kind of change; none if the run is not a dry run."""
     if run.dry_run_connection is None:
         return ()
-    found: list[Example] = []
+    star_rows: list[Example] = []
     for load in loads:
         schema, _, table = load.table_name.partition(".")
         if schema != "dwh":
             continue
         if load.rows_inserted:
-            found += _inserted(run.dry_run_connection, run.run_id, table, most)
-        found += _changed(run.dry_run_connection, run.run_id, table, most)
-    return tuple(found + quarantined(run.dry_run_connection, run.run_id, most))
+            star_rows += _inserted(run.dry_run_connection, run.run_id, table, most)
+        star_rows += _changed(run.dry_run_connection, run.run_id, table, most)
+    return tuple(star_rows + quarantined(run.dry_run_connection, run.run_id, most))
 
 
 def _inserted(connection: psycopg.Connection, run_id: int, table: str, most: int) -> list[Example]:
@@ -130,7 +130,7 @@ def quarantined(
 
 
 def _shortened(row: sql.Composable) -> sql.Composable:
-    """Expression: the object `row` with long values cut off by the server."""
+    """SQL expression: the JSON object `row`, with long values cut off by the server."""
     return sql.SQL(
         """
         (

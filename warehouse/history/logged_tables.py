@@ -1,4 +1,4 @@
-"""The change log of each table: its triggers, and the view and as-of function that are made of its columns."""
+"""The change log of each table: its triggers, and the view and as-of function that are generated from its columns."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from psycopg.rows import class_row
 from warehouse.db.object_files import SchemaObject
 from warehouse.history.change_log import create_triggers
 
-# Tables outside the star that runs change, too: their before-images serve undo alone.
+# Tables outside the star that runs change, too: their before-images are only for undo.
 AUDIT_TABLES: Final = (
     "audit.watermark",
     "audit.key_range",
@@ -44,7 +44,7 @@ VIEW_COLUMNS: Final = {
 
 @dataclass(frozen=True)
 class LoggedTable:
-    """A table whose triggers log changes: of the star in audit.change, of others their before-images alone."""
+    """A table whose changes are logged by triggers: of the star in audit.change; of other tables only before-images."""
 
     schema: str
     name: str
@@ -63,21 +63,21 @@ class LoggedTable:
 
     @property
     def is_of_star(self) -> bool:
-        """Whether people read its changes."""
+        """Whether it is a table of the star, whose changes people read."""
         return self.schema == "dwh"
 
 
 def logged_tables(connection: psycopg.Connection) -> list[LoggedTable]:
-    """Tables of the database whose changes are to be logged: those with a key, by which rows are named."""
+    """Read the tables whose changes are to be logged: those with a primary key, by which the log identifies rows."""
     with connection.cursor(row_factory=class_row(LoggedTable)) as cursor:
         return cursor.execute(_TABLES, [list(AUDIT_TABLES)]).fetchall()
 
 
 def add_missing_triggers(connection: psycopg.Connection) -> None:
-    """Create the triggers of tables that have none, and record the columns of all.
+    """Create missing triggers, and record the columns of all tables in audit.row_schema.
 
-    Else two runs would record those of several tables when they first log a change of them, each in its own order, and
-    wait for each other.
+    Otherwise runs would record a table's columns when they first log a change of it, each in another order of tables,
+    and two runs could deadlock.
     """
     tables = logged_tables(connection)
     for table in tables:
@@ -96,7 +96,7 @@ def drop_triggers(connection: psycopg.Connection) -> None:
 
 
 def table_objects(connection: psycopg.Connection) -> Iterator[SchemaObject]:
-    """Per table of the star, its view of changes and its as-of function."""
+    """Generate the view of changes and the as-of function of each table of the star."""
     for table in logged_tables(connection):
         if table.is_of_star:
             yield SchemaObject("view", "audit", f"{table.name}_change", _change_view(connection, table))
@@ -150,7 +150,7 @@ def _as_of(connection: psycopg.Connection, table: LoggedTable) -> str:
     body = sql.SQL(_AS_OF_BODY).format(
         table=sql.Identifier(table.schema, table.name),
         table_name=sql.Literal(table.full_name),
-        # A row that a batch of live inserted names that batch, whatever has written it since.
+        # batch_id is the batch of `dwh live` that inserted the row, even if another run has written it since.
         is_earlier=_by_batch("now.batch_id" if "batch_id" in table.columns else None),
         was_earlier=_by_batch(
             "(changed.before ->> 'batch_id')::bigint" if "batch_id" in table.columns else None
@@ -247,7 +247,7 @@ _CHANGE_VIEW = """
     where logged.table_name = {table_name}
 """
 
-# A row that changed since comes from its first before-image, one that did not from the table.
+# Rows that changed since are read from their first before-image, all others from the table.
 _AS_OF_BODY = """
     with later as materialized (
         select published.run_id from audit.published_after(as_of) as published

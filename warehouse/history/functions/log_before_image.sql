@@ -1,6 +1,6 @@
 -- audit.log_before_image(): trigger that keeps the rows of a statement as they were, in audit.before_image, for undo.
 -- inputs: the statement's transition table old_rows
--- Casts to text must not depend on the session of whoever changes a row.
+-- Settings are fixed, since casts to text must not depend on those of the session that changes a row.
 create function audit.log_before_image() returns trigger language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC' set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set lc_monetary = 'C'

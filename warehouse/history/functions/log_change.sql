@@ -1,6 +1,6 @@
 -- audit.log_change(): trigger that logs the rows of a statement, before and after, in audit.change.
 -- inputs: the statement's transition tables old_rows and new_rows
--- Casts to text must not depend on the session of whoever changes a row.
+-- Settings are fixed, since casts to text must not depend on those of the session that changes a row.
 create function audit.log_change() returns trigger language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 set timezone = 'UTC' set datestyle = 'ISO, MDY' set intervalstyle = 'postgres' set lc_monetary = 'C'

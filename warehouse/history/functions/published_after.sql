@@ -1,4 +1,4 @@
--- audit.published_after(anyelement): one row per run that has published everything after the given run or time.
+-- audit.published_after(anyelement): one row per run that published everything after the given run or time.
 -- inputs: audit.load, audit.batch
 -- A run of live that had published some batches by then is not among them: see audit.last_batch().
 create function audit.published_after(as_of anyelement)

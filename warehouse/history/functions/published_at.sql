@@ -1,4 +1,4 @@
--- audit.published_at(anyelement): when the run published its last table; a time is itself.
+-- audit.published_at(anyelement): when the given run published its last table; a time is returned as it is.
 -- inputs: audit.load
 create function audit.published_at(as_of anyelement) returns timestamptz
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp

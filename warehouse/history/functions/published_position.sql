@@ -1,6 +1,6 @@
--- audit.published_position(anyelement): place among all loads of what was published by a run, or at a time.
+-- audit.published_position(anyelement): last load_id that was published by the given run, or up to the given time.
 -- inputs: audit.run, audit.load, audit.batch
--- Loads are numbered under the lock that lets one run publish at a time: their order is that of the commits.
+-- Only one run publishes at a time, and loads are numbered under its lock: their order is that of the commits.
 create function audit.published_position(as_of anyelement) returns bigint
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $body$

@@ -1,6 +1,6 @@
--- audit.row_schema_id(oid): id of a table's present columns in audit.row_schema, added there where they are new.
+-- audit.row_schema_id(oid): id of a table's present columns in audit.row_schema, to which new ones are added.
 -- inputs: audit.row_schema
--- Logged rows are arrays of texts: a fifth of the time that jsonb takes, and half of the room.
+-- Logged rows are arrays of texts, which take a fifth of the time of jsonb, and half of its space.
 create function audit.row_schema_id(relation oid) returns integer language plpgsql
 as $body$
 declare

@@ -1,6 +1,6 @@
--- audit.row_values(oid, text): expression that makes a row of the table an array of texts.
+-- audit.row_values(oid, text): SQL expression that casts a row of the table to an array of texts.
 -- inputs: the catalog
--- Made of the columns that a table has when its trigger fires: one that is added later is in the next image.
+-- It has the columns of the table at the time when its trigger fires, including columns that were added later.
 create function audit.row_values(relation oid, prefix text) returns text language sql stable
 as $$
     select format('array[%s]', string_agg(format('%s.%I::text', prefix, attname), ', ' order by attnum))
