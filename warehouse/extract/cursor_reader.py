@@ -1,8 +1,8 @@
-"""Read the hot tables of a source again and again over connections that stay: those whose cursor has an index.
+"""Poll the hot tables of a source, those whose cursor has an index, over a persistent connection: reads of `dwh live`.
 
-What a scheduled run does for each table at its beginning (columns, drift, indexes, identity) is done once, and again
-when the catalog of the source or of the warehouse has changed; where only a position has, that alone is read. Nothing
-is scanned and nothing is verified: a read moves the position of the cursor alone.
+What a scheduled run reads for each table (columns, drift, indexes, identity) is read once, and again when the catalog
+of the source or of the warehouse changes; if only watermarks have changed, only these are read. Nothing is scanned and
+nothing is verified: a read moves only the position of the cursor.
 """
 
 import time
@@ -52,7 +52,7 @@ QUESTION_LOCK_SECONDS = 5
 
 @dataclass
 class SourceTable:
-    """What is known of a table of the source until its catalog changes."""
+    """State of a source table, kept until a catalog changes."""
 
     table: Table
     columns: tuple[Column, ...]
@@ -60,20 +60,20 @@ class SourceTable:
     identity: TableIdentity
     hashing: Hashing
     watermark: Watermark | None
-    # Condition on a row: it may have been stamped since the position. None where the table is left to scheduled runs.
+    # SQL condition: the row may have been stamped since the watermark. None if only scheduled runs read the table.
     stamped: sql.Composable | None = None
-    # The source's clock as it was then.
+    # The source's clock for which `stamped` was computed.
     clock: SourceClock | None = None
-    # Rows up to a stamp that were read of a backlog, and the snapshot in which they were.
+    # How far a backlog has been read that takes several batches.
     resume: "Resume | None" = None
-    # The last snapshot of which everything that the table showed is published.
+    # Last snapshot, as text, of which all rows are published.
     seen: str | None = None
-    # Whether its staging tables fit it. They belong to whoever holds the source's lock: `stage` makes them.
+    # True once `stage` has created its staging tables, which only the holder of the source's lock may do.
     has_staging: bool = False
 
     @property
     def condition(self) -> sql.Composable:
-        """Condition on a row that is still to be read."""
+        """SQL condition on a row that is still to be read."""
         assert self.stamped is not None and self.watermark is not None
         written = (
             written_since(self.watermark.snapshot_xmin) if self.seen is None else written_after(self.seen)
@@ -87,7 +87,7 @@ class SourceTable:
 
 @dataclass(frozen=True)
 class Resume:
-    """How far the backlog of a table was read: what is stamped later, or was written since, is still to be read."""
+    """How far a table's backlog was read. To be read are rows stamped later, and rows written since that snapshot."""
 
     is_after: sql.Composable
     is_newer: sql.Composable
@@ -95,7 +95,7 @@ class Resume:
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """How much one batch may hold, about: a backlog is worked off in several."""
+    """Approximate size of a batch; a larger backlog is read in several batches."""
 
     rows: int = 20_000
     bytes: int = 64 * 1024 * 1024
@@ -114,9 +114,9 @@ class CursorReader:
     lock_wait_seconds: float = 60
     progress: Progress = lambda _: None
     tables: dict[Table, SourceTable] = field(default_factory=dict)
-    # Why a table is left to scheduled runs.
+    # Why a table, by its name, is read by scheduled runs only.
     left_out: dict[str, str] = field(default_factory=dict)
-    # The snapshot of the last question: where the next one has the same, no transaction has ended in between.
+    # Snapshot of the last poll, as text: as long as it is the same, no transaction has ended.
     snapshot: str | None = None
     _connection: psycopg.Connection | None = None
     _settings: bytes = b""
@@ -128,9 +128,9 @@ class CursorReader:
     _snapshot: str | None = None
 
     def close(self) -> None:
-        """Close the connection to the source; the next question opens another.
+        """Close the connection to the source; the next poll opens another.
 
-        What was known of the catalogs is read again: a batch that failed has left tables that it believed to have made.
+        The catalogs are read again then: the staging tables that a failed batch created were rolled back.
         """
         if self._connection is not None:
             with suppress(psycopg.Error):
@@ -140,7 +140,7 @@ class CursorReader:
 
     @property
     def connection(self) -> psycopg.Connection:
-        """The connection to the source, opened where there is none."""
+        """The connection to the source, opened if there is none."""
         if self._connection is None or self._connection.closed:
             self._connection = connect_source(self.source.name, self.url, application_name="dwh capture live")
             self._settings = transaction_settings(self._connection)
@@ -155,11 +155,11 @@ class CursorReader:
         return [one for one in self.tables.values() if one.stamped is not None]
 
     def find_tables(self, writer: psycopg.Connection) -> bool:
-        """Read the position of each table, and, where they have changed since the last call, the catalogs of source and
-        warehouse: which tables are hot, and why others are not. Returns whether the catalogs are the same as before.
+        """Read the watermarks, and find which tables are hot and why others are not. The tables' definitions are read
+        only if the catalog of source or warehouse has changed since the last call. Returns True if neither has.
 
         Raises:
-            SourceChanged: it is another database than the one that was read last.
+            SourceChanged: the source is another database than the one that was read last.
             SourceError, DeclarationError, SchemaDrift: a table cannot be read as it is declared.
         """
         before = self._catalog, self._warehouse_catalog
@@ -169,24 +169,24 @@ class CursorReader:
             snapshot = take_snapshot(self.connection, self.source.name, None)
             catalog = self._read_catalog()
             (warehouse_catalog,) = writer.execute(_WAREHOUSE_CATALOG).fetchone() or (None,)
-            is_known = before == (catalog, warehouse_catalog)
-            known = {one.table: one for one in self.hot} if is_known else {}
+            is_unchanged = before == (catalog, warehouse_catalog)
+            hot = {one.table: one for one in self.hot} if is_unchanged else {}
             watermarks = read_watermarks(writer, self.source.name, self.source.tables)
             self.left_out.clear()
             self.tables = {
-                table: self._find_table(writer, table, snapshot, watermarks.get(table), known.get(table))
+                table: self._find_table(writer, table, snapshot, watermarks.get(table), hot.get(table))
                 for table in _parents_first(self.source)
             }
             self._catalog, self._warehouse_catalog = catalog, warehouse_catalog
-        return is_known
+        return is_unchanged
 
     def has_moved(self) -> bool:
-        """Ask, in one round trip, whether any hot table has a row that is to be read.
+        """Ask the source, in one round trip, whether any hot table has rows to be read.
 
-        Where no transaction of the whole cluster has ended since the last time, no table is looked at.
+        If no transaction of the whole cluster has ended since the last call, no table is read.
 
         Raises:
-            psycopg.errors.LockNotAvailable: somebody has locked a table, and still had after QUESTION_LOCK_SECONDS.
+            psycopg.errors.LockNotAvailable: another session locked a table for longer than QUESTION_LOCK_SECONDS.
         """
         if not self.hot:
             return False
@@ -209,17 +209,17 @@ class CursorReader:
         if self._is_clock_set_back(asked_at):
             self._snapshot = None
             return self.has_moved()
-        # What was found must be found again until it is published.
+        # The next call must find these rows again, until they are published.
         self._snapshot = None if has_moved else self.snapshot
         for one in () if has_moved else self.hot:
             one.seen = self.snapshot
         return bool(has_moved)
 
     def stage(self, writer: psycopg.Connection, batch: int) -> Staged | None:
-        """Copy what was stamped since the last read into schema staging, in the transaction of `writer`; hold the lock
-        of the source.
+        """Copy the rows stamped since the last read into schema staging, in the transaction of `writer`.
 
-        None where the source's catalog has changed since `find_tables`, which has to be called again.
+        The caller must hold the source's lock. Returns None if the source's catalog has changed since `find_tables`:
+        call that again.
         """
         reader = self.connection
         before = last_open_transactions({one.table: one.watermark for one in self.tables.values()})
@@ -246,7 +246,7 @@ class CursorReader:
             )
 
     def moved(self, writer: psycopg.Connection, staged: Staged) -> None:
-        """Go on from what has been published."""
+        """Move the positions of the tables to the end of `staged`, which has been published."""
         for one in staged.tables:
             held = self.tables[one.table]
             if one.reading == "cursor" and one.read_up_to is None:
@@ -263,7 +263,7 @@ class CursorReader:
                 held.resume = Resume(one.read_up_to, written_after(self._staged_snapshot))
 
     def _is_clock_set_back(self, asked_at: datetime) -> bool:
-        """Whether the source's clock was set back since the last question: if so, windows begin earlier by as much."""
+        """Check whether the source's clock was set back since the last read, and begin the windows earlier if so."""
         present = OpenTransactions(asked_at, asked_at, {}, SteadyTime.now())
         is_set_back = False
         for one in self.hot:
@@ -277,7 +277,7 @@ class CursorReader:
         return is_set_back
 
     def _begin_window(self, one: SourceTable, clock: SourceClock) -> None:
-        """Find out again from which stamp on a table is read."""
+        """Compute again from which stamp on a table is read."""
         assert one.watermark is not None
         reader = self.connection
         with reader.transaction():
@@ -292,7 +292,7 @@ class CursorReader:
         lock_tables(
             reader, self.source.name, self.url, self.source.tables, self.lock_wait_seconds, self.progress
         )
-        # One process of the source's server at a time is enough; nothing is read but by an index.
+        # Use one process of the source's server, and read only by an index.
         reader.execute("set local max_parallel_workers_per_gather = 0; set local enable_seqscan = off")
 
     def _find_table(
@@ -301,13 +301,13 @@ class CursorReader:
         table: Table,
         snapshot: Snapshot,
         watermark: Watermark | None,
-        known: SourceTable | None,
+        previous: SourceTable | None,
     ) -> SourceTable:
-        """What is known of a table; of a hot one that is `known`, only its position is new."""
+        """Read the state of a table, and whether it is hot; of a `previous` state, only the position is replaced."""
         reader = self.connection
-        found = (
-            replace(known, watermark=watermark, stamped=None, resume=None, seen=None)
-            if known is not None
+        state = (
+            replace(previous, watermark=watermark, stamped=None, resume=None, seen=None)
+            if previous is not None
             else SourceTable(
                 table,
                 source_columns(reader, table),
@@ -317,39 +317,39 @@ class CursorReader:
                 watermark,
             )
         )
-        has_transaction_ids = known is not None or check_readable(reader, table)
+        has_transaction_ids = previous is not None or check_readable(reader, table)
 
-        def left(reason: str) -> SourceTable:
+        def skip(reason: str) -> SourceTable:
             self.left_out[table.name] = reason
-            return found
+            return state
 
         if watermark is None or watermark.open_transactions is None:
-            return left("no run has read it yet")
+            return skip("no run has read it yet")
         check_same_source(self.source.name, watermark.source, snapshot.identity)
-        if known is None:
+        if previous is None:
             try:
-                drift = find_drift(read_mirrors(writer, [table])[0], table, found.columns)
+                drift = find_drift(read_mirrors(writer, [table])[0], table, state.columns)
             except (SchemaDrift, DeclarationError) as error:
-                return left(error.what)
+                return skip(error.what)
             if drift.needs_full_refresh:
-                return left("; ".join(drift.messages) or "its mirror has other columns")
-            found.columns = drift.columns
-        window = find_window(table, watermark, snapshot, found.identity, full_refresh=False)
+                return skip("; ".join(drift.messages) or "its mirror has other columns")
+            state.columns = drift.columns
+        window = find_window(table, watermark, snapshot, state.identity, full_refresh=False)
         if window.watermark is None or window.new_relations or window.is_rewritten:
-            return left("; ".join(window.notes) or "its rows are stored elsewhere than at the last run")
-        if known is None and not (
+            return skip("; ".join(window.notes) or "its rows are stored elsewhere than at the last run")
+        if previous is None and not (
             has_transaction_ids
-            and read_access_paths(reader, writer, {table: found.columns})[table].has_cursor_index
+            and read_access_paths(reader, writer, {table: state.columns})[table].has_cursor_index
         ):
-            return left(f"no index begins with {table.cursor}" if table.cursor else "it has no cursor")
-        found.clock = SourceClock.of(writer, table, found.columns, snapshot, window.watermark)
-        if found.clock is None:
-            return left(CLOCK_UNKNOWN)
+            return skip(f"no index begins with {table.cursor}" if table.cursor else "it has no cursor")
+        state.clock = SourceClock.of(writer, table, state.columns, snapshot, window.watermark)
+        if state.clock is None:
+            return skip(CLOCK_UNKNOWN)
         position = window.watermark
-        if late_cursors(writer, {table: position}, {table: found.columns}, snapshot):
+        if late_cursors(writer, {table: position}, {table: state.columns}, snapshot):
             position = replace(position, cursor_value=None)
-        found.stamped = stamped_since(reader, table, found.columns, position, found.clock)
-        return found
+        state.stamped = stamped_since(reader, table, state.columns, position, state.clock)
+        return state
 
     def _stage_tables(self, writer: psycopg.Connection) -> Sequence[StagedTable]:
         rows_left, bytes_left = self.batch_limits.rows, self.batch_limits.bytes
@@ -399,7 +399,7 @@ class CursorReader:
         return staged
 
     def _find_moved(self) -> set[Table]:
-        """Hot tables that have a row to be read."""
+        """Find the hot tables that have rows to be read."""
         hot = self.hot
         if not hot:
             return set()
@@ -414,10 +414,10 @@ class CursorReader:
         return {one.table for one, has_rows in zip(hot, row[0], strict=True) if has_rows}
 
     def _find_end(self, one: SourceTable, rows: int, size: int) -> tuple[sql.Composable | None, bool, int]:
-        """Where this batch ends within the table, if it holds more than `rows` or `size` bytes that are to be read.
+        """Find where this batch ends within the table, if more than `rows` rows or `size` bytes are to be read.
 
-        Returns the condition on later rows, whether the batch is full, and the bytes of what it takes, about. Rows of
-        one stamp are not parted.
+        Returns the SQL condition on the rows of later batches, whether the batch is full, and the approximate bytes of
+        the rows that were counted. Rows of one stamp stay in one batch.
         """
         assert one.table.cursor is not None
         names = {
@@ -458,7 +458,7 @@ class CursorReader:
         return is_after, True, total
 
     def _read_catalog(self) -> str:
-        """What would change with the definition, files or indexes of a table, as one text."""
+        """Return a hash that changes with the definition, privileges, files, indexes or comments of any table."""
         names = list(map(list, zip(*(table.at_source for table in self.source.tables), strict=True)))
         row = self.connection.execute(_CATALOG, names).fetchone()
         assert row is not None
@@ -466,15 +466,14 @@ class CursorReader:
 
 
 def _has_rows(one: SourceTable) -> sql.Composable:
-    """Whether a table has a row that is to be read."""
+    """SQL expression: the table has rows to be read."""
     return sql.SQL("exists (select from {} where {})").format(
         sql.Identifier(*one.table.at_source), one.condition
     )
 
 
 def _parents_first(source: Source) -> list[Table]:
-    """The tables of a source, those first that others of their entities refer to: a batch never has the lines of an
-    order without the order."""
+    """Sort the tables of a source so that referenced tables come first: no batch has order lines without the order."""
     depth = dict.fromkeys(source.tables, 0)
     for _ in source.tables:
         for entity in source.entities.values():
@@ -519,8 +518,8 @@ _CATALOG = """
     left join pg_class as class on class.oid = to_regclass(format('%%I.%%I', named.schema, named.name))
     """
 
-# The same of what a batch is published into: tables by their names, since each run makes those of staging again, and
-# views and functions by the transaction that has written them.
+# The same hash for the tables, views and functions by which a batch is published. Tables count by name, since runs
+# create staging tables again with other OIDs; views and functions count by the transaction that has written them.
 _WAREHOUSE_CATALOG = """
     select md5(concat(
         (

@@ -35,9 +35,9 @@ from warehouse.extract.watermark import (
 )
 from warehouse.sources.source import Table
 
-# A table with more changes than this share of its rows that no batch explains is verified sooner.
+# If no batch explains changes of more than this share of a table's rows, the table is verified sooner.
 HURRY_ABOVE = 0.01
-# Keys of a large batch by which the ranges that it touches are found.
+# Number of a batch's keys that are looked up to find the ranges that it touches.
 TOUCHED_SAMPLE = 1000
 
 
@@ -50,24 +50,24 @@ class TableStager:
     table: Table
     catalog: TableCatalog
     before: Watermark | None
-    # Whether its cursor is later than the snapshot: behind infinity nothing would be read.
+    # True if its last cursor value is later than the snapshot: a read from 'infinity' on would find nothing.
     has_late_cursor: bool
     snapshot: Snapshot
     limits: ReadLimits
     threshold: DeleteThreshold
     is_small: bool
-    # Of a table that is not small.
+    # For a table that is not small.
     paths: AccessPaths
-    # Of a small table what the last run has verified its mirror to hold, if that is known.
+    # For a small table: the checksums to which the last run verified the mirror, if they are known.
     verified: Digest | None
     full_refresh: bool
-    # Called with a first batch as soon as it is copied: nothing that is found after that adds to it.
+    # Called with a first batch as soon as it is copied: the comparison adds no rows to it.
     on_copied: Callable[[StagedTable], None]
     progress: Callable[[str], None]
 
     def stage(self) -> StagedTable:
-        """Copy rows and find deletes; what was found in each range is published with them, or not at all."""
-        # Rows are also read to be compared.
+        """Copy changed rows and find deletes; verdicts on key ranges are published with them, or not at all."""
+        # Around the comparison, too, which reads values as well.
         with explain_values(self.table):
             staged = self._stage()
         self.progress(f"{self.table.name}: {counted(staged.rows_read, 'row')} staged")
@@ -85,7 +85,7 @@ class TableStager:
         self._order: KeyOrder | None = None
         ranges: list[KeyRange] = []
         reading = Reading("scan")
-        # A table that was never read may turn out to be large.
+        # Also for a table that was never read: it may turn out to be large.
         if not self.is_small:
             self._order = self.paths.key_order
             if self._order is not None and window.watermark is not None:
@@ -122,12 +122,12 @@ class TableStager:
         watermark = window.watermark
         where = changed_since(watermark, self.snapshot.xmin, new_relations=window.new_relations)
         if watermark is not None and not self._has_transaction_ids:
-            # Of a view the checksums say which rows have changed.
+            # Rows of a view have no xmin: the checksums show which have changed.
             where = sql.SQL("false")
         scanned = self._scan_once(window, where)
         rows_read = sum(map(self._copy_without_scan, scanned.changed)) if scanned else self._copy_rows(where)
         copied = time.monotonic()
-        # A mirror without a watermark may have rows that are gone from the source: its batch is not whole before.
+        # Not for a mirror without a watermark: only the comparison finds which of its rows were deleted.
         if self.before is None and not self.catalog.mirror.exists:
             self.on_copied(self._staged(watermark, rows_read, 0, copied))
         compared = compare_all(
@@ -143,7 +143,7 @@ class TableStager:
             scanned=scanned,
         )
         if not self.is_small:
-            # At once: the process does not keep them all in memory.
+            # Store them now, so that this process need not keep those of all large tables in memory.
             store_checksums(self.writer, self.snapshot.taken_at, [compared.digest])
         rows_found = compared.rows_found
         if rows_found and self._has_transaction_ids:
@@ -158,17 +158,17 @@ class TableStager:
         )
 
     def _verified(self, watermark: Watermark | None) -> Digest | None:
-        """What the last run has verified the mirror to hold; None where that is not known."""
+        """Return the checksums to which the last run verified the mirror; None if they are not known."""
         if watermark is None:
             return None
         if self.is_small:
             return self.verified
-        asked = {self.table: (watermark.captured_at, self._columns)}
-        return stored_checksums(self.writer, asked, if_verified=True).get(self.table)
+        moment = {self.table: (watermark.captured_at, self._columns)}
+        return stored_checksums(self.writer, moment, if_verified=True).get(self.table)
 
     def _scan_once(self, window: Window, has_changed: sql.Composable) -> SourceChecksums | None:
-        """What one scan shows, if it can show both what has changed and the checksums."""
-        # In one relation a row's place identifies it.
+        """Find changed rows and compute checksums in one scan; None if that is impossible."""
+        # A ctid identifies a row only within one relation.
         if (
             window.watermark is None
             or window.is_rewritten
@@ -190,13 +190,13 @@ class TableStager:
         return scanned
 
     def _may_have_many_changes(self, watermark: Watermark) -> bool:
-        """Whether the source counts so many changes that a scan for their places would be in vain."""
+        """Whether the source has counted more changes than the places (ctid) that a scan may collect."""
         return unexplained_changes(watermark, self.catalog.counters.changes, 0) > MOST_PLACES
 
     def _stage_by_cursor(
         self, watermark: Watermark, clock: SourceClock, ranges: Sequence[KeyRange]
     ) -> StagedTable:
-        """Copy what was stamped since the last read, and compare the next ranges of keys."""
+        """Copy the rows stamped since the last read, and verify the next key ranges."""
         if clock.set_back:
             self._note(
                 f"the source's clock was set back by about {clock.set_back}: rows are read from then on"
@@ -245,7 +245,7 @@ class TableStager:
         touched: Collection[Bound],
         rows_read: int,
     ) -> None:
-        # A batch of live moves the position and verifies nothing: when the last run came, the ranges say.
+        # Batches of `dwh live` move the watermark but verify nothing: the ranges have the time of the last run.
         verified = [one.verified_at for one in ranges if one.verified_at]
         last = max((at for at in verified if at <= self.snapshot.taken_at), default=watermark.captured_at)
         elapsed = self.snapshot.taken_at - min(watermark.captured_at, last)
@@ -269,12 +269,12 @@ class TableStager:
         verifier.verify(chosen)
         verifier.verify_beyond(ranges, are_too_many)
         if are_too_many() and self.threshold.is_confirmed:
-            # Confirmed once, not once for each slice of the table.
+            # Verify the rest now, so that the deletes are confirmed once, not once for each slice of the table.
             verifier.verify([(one, "oldest") for one in ranges if one.low not in verifier.verified])
         verifier.close()
 
     def _copy_without_scan(self, where: sql.Composable) -> int:
-        """Copy rows that an index shows, or their places, however many the planner believes them to be."""
+        """Copy rows by an index or by their places (ctid), even where the planner's estimate favours a scan."""
         self.reader.execute("set local enable_seqscan = off")
         rows = self._copy_rows(where)
         self.reader.execute("set local enable_seqscan to default")
