@@ -1,1 +1,1 @@
-"""What rows were before: the change log, tables as of a run, examples of a dry run."""
+"""History of rows: the change log, tables as of a run, examples of the changes in a dry run."""
