@@ -1,1 +1,1 @@
-"""Undo: runs are taken back in one transaction, from the images that the change log keeps."""
+"""Undo: restore what runs changed, in one transaction, from the before-images of the change log."""

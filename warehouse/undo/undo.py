@@ -78,14 +78,15 @@ def lock_of(connection: psycopg.Connection, run_id: int) -> str:
 
 
 def undo(run: Run, run_id: int, *, cascade: bool = False, progress: Progress = lambda _: None) -> Undone:
-    """Undo run `run_id`, as `run`, and later runs of its source: those that changed anything only with `cascade`.
+    """Undo run `run_id`, and later runs of its source: if these changed anything, only with `cascade`. `run` is the run
+    that does so.
 
     Rows that they inserted are deleted, rows that they updated or deleted are restored: in mirrors, star, quarantine,
     watermarks and files. Their loads and checks stay in the audit trail.
 
     Raises:
         UndoRefused: it published nothing, is undone already, or is older than the change log.
-        UndoBlocked: something later was built on it, and `cascade` is not given.
+        UndoBlocked: a later run, or somebody by hand, changed rows since, and `cascade` is not given.
     """
     with run.connect() as connection:
         transaction_lock(connection, STAR_LOCK, progress)
@@ -96,7 +97,7 @@ def undo(run: Run, run_id: int, *, cascade: bool = False, progress: Progress = l
         connection.execute("set local work_mem = '96MB'; set local jit = off")
         target = _publication(connection, run_id)
         with _feed_lock(run, target):
-            # Later runs that changed nothing have moved watermarks, no more: they are undone without being asked for.
+            # Later runs that changed nothing have only moved watermarks: they are undone even without `cascade`.
             later = _later_runs(connection, target)
             if not cascade:
                 _refuse_blocked(connection, target, later)
@@ -174,7 +175,7 @@ def _publication(connection: psycopg.Connection, run_id: int) -> Publication:
     elif publication.pruned_at is not None and (
         publication.ended_at is None or publication.pruned_at <= publication.ended_at
     ):
-        # It marked itself: see `mark_irreversible`.
+        # The run has marked itself: see `mark_irreversible`.
         lost = (
             "removed or moved web-log requests"
             if publication.is_feed
@@ -204,9 +205,9 @@ def _steps(connection: psycopg.Connection, run_id: int) -> list[str]:
 
 
 def _later_runs(connection: psycopg.Connection, target: Publication) -> Sequence[Publication]:
-    """Later runs of the same source, oldest first: one that changed anything may have read what `target` wrote.
+    """Find later runs of the same source, oldest first: one that changed anything may have read what `target` wrote.
 
-    A run that published before and after it counts as later.
+    A run that published both before and after it counts as later.
     """
     rows = connection.execute(
         """
@@ -215,12 +216,12 @@ def _later_runs(connection: psycopg.Connection, target: Publication) -> Sequence
         where load.source = %(source)s and load.load_id > %(first_load_id)s and load.run_id <> %(run_id)s
             and run.status <> 'undone' and run.flow <> %(undo)s
         group by load.run_id
-        -- Requests that moved to another country meanwhile are removed from there.
+        -- Not web-log runs that only moved requests to another country: undo deletes the requests there.
         having (
             not %(is_feed)s or sum(load.rows_inserted + load.rows_quarantined + load.rows_deleted) > 0
             or sum(load.rows_updated) = 0
         )
-        -- A backfill loads days of all sources in one run, most of which change nothing.
+        -- A backfill loads days of many sources in one run: it counts only if it changed rows of this source.
         and (
             sum(load.rows_inserted + load.rows_updated + load.rows_expired) > 0
             or sum(load.rows_deleted + load.rows_quarantined) > 0
@@ -256,14 +257,14 @@ def _refuse_blocked(
 def _undo_runs(
     connection: psycopg.Connection, run_id: int, targets: Sequence[Publication]
 ) -> tuple[Load, ...]:
-    """Undo several runs at once: where they took turns, each row is restored to its first image."""
+    """Undo several runs at once: a row that several of them changed is restored to its first before-image."""
     source, run_ids = targets[-1].source, [target.run_id for target in targets]
     assert source is not None
     loads = []
     if targets[-1].is_feed and (removed := delete_rows_of_runs(connection, run_ids)):
         loads.append(Load(source, "dwh.fact_weblog", rows_deleted=removed))
     logs = [UndoLog(connection, table, run_ids) for table in changed_tables(connection, run_ids)]
-    # Rows that refer to others are deleted first and restored last.
+    # Delete referencing rows before, and restore them after, the rows that they refer to.
     deleted = Counter({log.table.name: log.delete_inserted() for log in reversed(logs)})
     restored = {log.table.name: log.restore_changed() for log in logs}
     deleted.update(displace_restored(connection, run_ids))
@@ -277,7 +278,7 @@ def _undo_runs(
     forget_complete(connection, source, min(run_ids))
     forget_ranges_since(connection, source, min(run_ids))
     if targets[-1].is_feed and any(load.table_name.startswith("dwh.dim_") for load in loads):
-        # Texts say again what they said before, and so have the requests.
+        # Restored texts have their earlier classification: give requests and aggregates the same.
         update_fact(connection)
         recount_texts(connection)
     record_load(connection, run_id, *loads)
@@ -290,7 +291,7 @@ def _undo_runs(
     connection.execute(
         """
         update audit.run set status = 'undone', undone_at = clock_timestamp(), undone_by_run_id = %s,
-            -- A run of live need not have ended.
+            -- A run of `dwh live` may not have ended yet.
             ended_at = coalesce(ended_at, clock_timestamp())
         where run_id = any(%s)
         """,
@@ -313,7 +314,7 @@ _PUBLICATION = """
                 load.rows_inserted + load.rows_updated + load.rows_expired + load.rows_deleted
                     + load.rows_quarantined
             ) > 0 as has_changes,
-            -- The loads of a run of live move with each batch.
+            -- Each batch of a `dwh live` run gives the run's loads new ids.
             least(
                 min(load.load_id), (select min(batch.load_id) from audit.batch as batch where batch.run_id = run.run_id)
             ) as first_load_id, max(load.loaded_at) as published_at

@@ -14,15 +14,15 @@ from warehouse.model.weblog import DIMENSIONS
 
 FILES: Final = "audit.file"
 POSITIONS: Final = "audit.watermark"
-# What a read finds out beside the position from which the next one goes on: of an earlier position it says nothing.
+# Columns of audit.watermark that describe one read: set to null if the before-image of an earlier read has none.
 FOUND_WITH_POSITION: Final = ("open_transactions", "row_count", "rotation_started_at", "changes_counted")
-# Texts of web logs are used by other runs, too, and so are ids of files and days of the calendar.
+# Rows of these tables are never deleted, since other runs use the same texts of web logs, file ids and days.
 PERMANENT: Final = [FILES, str(DATE), *(str(table) for table in DIMENSIONS)]
 
 
 @dataclass(frozen=True)
 class ChangedTable:
-    """A table whose rows name the run that wrote them, and whose changes are logged."""
+    """A table whose rows have the id of the run that wrote them, and whose changes are logged."""
 
     schema: str
     relation: str
@@ -31,7 +31,7 @@ class ChangedTable:
     types: Sequence[str]
     key: Sequence[str]
     run_column: str
-    # Whether its rows are inserted before the transaction that loads: they stay, so that ids and keys stay the same.
+    # True if its rows are inserted before the transaction that loads: they stay, so that ids and keys stay the same.
     has_permanent_rows: bool
 
     @property
@@ -41,13 +41,13 @@ class ChangedTable:
 
 
 def changed_tables(connection: psycopg.Connection, run_ids: Sequence[int]) -> list[ChangedTable]:
-    """Tables that the runs may have written to, in the order of their creation."""
+    """Find the tables that the runs may have written to, in the order of their creation."""
     with connection.cursor(row_factory=class_row(ChangedTable)) as cursor:
         return cursor.execute(_TABLES, {"run_ids": list(run_ids), "permanent": PERMANENT}).fetchall()
 
 
 class UndoLog:
-    """The rows of one table as they were before the first of some runs changed them."""
+    """Undo of one table: its rows as they were before the first of the runs changed them."""
 
     def __init__(self, connection: psycopg.Connection, table: ChangedTable, run_ids: Sequence[int]) -> None:
         self._connection, self.table = connection, table
@@ -69,7 +69,7 @@ class UndoLog:
                 "where run_id = any({run_ids}) and table_name = {name} and operation <> 'alter')"
             )
         ).fetchall()
-        # A column that the table has gained since keeps its value.
+        # A column that was added to the table since keeps its value.
         logged = set(table.columns).intersection(*(columns for _, columns in self._row_schemas))
         self._columns = [name for name in table.columns if name in logged] if self._row_schemas else []
         self._unknown = [
@@ -104,7 +104,7 @@ class UndoLog:
         updated = 0
         missing: sql.Composable = sql.SQL("true")
         if self.table.key:
-            # A mirror's key, too: equal keys may differ in their text (1.0, 1.00).
+            # The key of a mirror is restored, too: equal keys may differ in their text (1.0, 1.00).
             assigned = [
                 name for name in self._columns if name not in self.table.key or self.table.schema == "raw"
             ]
@@ -160,8 +160,8 @@ class UndoLog:
         return updated, inserted
 
     def _update_conditions(self) -> Iterator[sql.Composable]:
-        """Conditions, one per update: files may have swapped names, which are unique, so they are restored one by one,
-        newest change first."""
+        """Yield the condition of each update. Files may have swapped their paths, which are unique: these are restored
+        one by one, newest change first."""
         if self.table.name != FILES:
             yield sql.SQL("")
             return
@@ -205,7 +205,7 @@ class UndoLog:
                             )
                             for name in self._columns
                         ),
-                        # A mirror may have a column of that name.
+                        # Not for mirrors, which may have a column of that name.
                         *([sql.SQL("image_order")] if self.table.name == FILES else []),
                     ]
                 ),
@@ -231,7 +231,7 @@ def _texts(names: Sequence[str]) -> sql.Composable:
     return sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(name)) for name in names)
 
 
-# A later run that was undone, or failed, has left a row of which nothing is loaded under the name of the same file.
+# Paths are unique: free those of rows without loaded data that a later run, undone or failed, has left.
 _FREE_PATHS: Final = """
     update audit.file set status = 'replaced'
     from pg_temp.image
@@ -239,7 +239,7 @@ _FREE_PATHS: Final = """
         and image.status <> 'replaced' and file.status = 'partial' and file.size_bytes = -1
 """
 
-# Every dimension of the star: a run infers members of dimensions that it did not load.
+# With every dimension if a mirror was touched, since a run infers members of dimensions that it did not load.
 _TABLES = """
     with touched as (
         select table_name from audit.load where run_id = any(%(run_ids)s)
