@@ -1,1 +1,1 @@
-"""Live: one process that stays and publishes what changes in a source, batch by batch, as every other run does."""
+"""Live: a long-running process that polls a source, and publishes its changes in small batches as other runs do."""

@@ -1,4 +1,4 @@
-"""Batches of live reach the archive: a thread of its own adds them, many at once, so that no batch waits for it."""
+"""Archive thread of `dwh live`: adds published batches to the archive, many at once, so that no batch waits for it."""
 
 import logging
 from collections.abc import Callable
@@ -7,18 +7,18 @@ from threading import Event
 from warehouse.archive import upkeep
 from warehouse.settings import Settings
 
-# Between two checks whether anything has waited for DWH_ARCHIVE_DELAY.
+# Time between two checks whether a batch has waited for DWH_ARCHIVE_DELAY.
 CHECK_SECONDS = 10.0
 
 
 class ArchiveLoop:
-    """Adds what is due to the archive, whoever has published it, until `stop` is set."""
+    """Adds batches that are due to the archive, whichever run published them, until `stop` is set."""
 
     def __init__(self, settings: Settings, stop: Event, log: Callable[[str, int], None]) -> None:
         self._settings, self._stop, self._log = settings, stop, log
 
     def run(self) -> None:
-        """Work until `stop` is set; what cannot be added waits, and is said once."""
+        """Work until `stop` is set. Batches that cannot be added wait; the same failure is logged once."""
         failure: str | None = None
         while not self._stop.wait(CHECK_SECONDS):
             before, failure = failure, upkeep.add_due(self._settings.warehouse, self._settings)

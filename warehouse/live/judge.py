@@ -1,4 +1,4 @@
-"""Rules about a whole batch judge the run of live so far: of four rows one that is wrong would be a quarter."""
+"""Contract checks of `dwh live`: dataset rules judge all batches of a run so far, since 1 bad row of 4 would be 25%."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +10,7 @@ from warehouse.load.judge import Judge
 from warehouse.model.contracts import Contract
 from warehouse.runs.audit import CheckIdentity, CheckResult, Run, record_checks
 
-# The worst last: what is recorded of a run is the worst that was found.
+# From best to worst: recorded for a run is the worst outcome of each check.
 _ORDER = ("not_applicable", "passed", "relaxed", "warned", "failed", "not_evaluated")
 
 
@@ -31,20 +31,20 @@ class RunningTotal:
 
 @dataclass
 class LiveJudge(Judge):
-    """Judges row rules batch by batch, all others by what the run has seen so far, from `least_rows` on.
+    """Judges row rules by the batch, and all other rules by the run so far, from `least_rows` rows on.
 
-    Results are recorded once for a run, at its end: a check of a batch each second would fill the audit trail.
+    Results are recorded once, at the end of the run: those of a batch each second would fill the audit trail.
     """
 
     least_rows: int = 100
     _totals: dict[CheckIdentity, RunningTotal] = field(default_factory=dict)
     _results: dict[CheckIdentity, CheckResult] = field(default_factory=dict)
     _pending: dict[CheckIdentity, tuple[RunningTotal, CheckResult]] = field(default_factory=dict)
-    # Whether the last batch was refused: it is judged by the same rows when it is tried again, by whatever run.
+    # True if the last batch was refused: the totals stay until it is tried again, even in another run.
     _is_held: bool = False
 
     def judge(self, batch: Batch, contract: Contract, results: list[CheckResult]) -> list[CheckResult]:
-        """The results as they count: what is to be published is not yet part of the run so far."""
+        """Judge the results of a batch together with the run so far, to which `accept` adds it after its publish."""
         checks = compiled_checks(contract, batch.source)
         return [
             self._judge(result, check)
@@ -57,21 +57,21 @@ class LiveJudge(Judge):
             self._keep(result, RunningTotal(), is_share=False)
 
     def accept(self) -> None:
-        """The batch was published: it is part of the run so far."""
+        """Add the batch, which was published, to the run so far."""
         for key, (total, result) in self._pending.items():
             self._totals[key], self._results[key] = total, result
         self._pending.clear()
         self._is_held = False
 
     def reject(self) -> list[CheckResult]:
-        """The batch was not published; returns what it was judged by."""
+        """Discard the batch, which was not published; returns its results."""
         results = [result for _, result in self._pending.values()]
         self._pending.clear()
         self._is_held = True
         return results
 
     def write(self, run: Run) -> None:
-        """Record one result for each check of the run, and count from zero; not while a refused batch waits."""
+        """Record one result for each check of the run; set the totals to zero, unless a refused batch waits."""
         record_checks(run.connection, run.run_id, list(self._results.values()))
         self._results.clear()
         if not self._is_held:
@@ -97,11 +97,11 @@ class LiveJudge(Judge):
 
     def _keep(self, result: CheckResult, more: RunningTotal, *, is_share: bool) -> CheckResult:
         key = result.identity
-        before, known = self._totals.get(key, RunningTotal()), self._results.get(key)
+        before, previous = self._totals.get(key, RunningTotal()), self._results.get(key)
         total = before.plus(more.rows, more.measured, is_share=is_share)
         if result.measured is not None:
             result = replace(result, measured=total.measured, rows_checked=total.rows)
-        outcome = max((known.outcome if known else "", result.outcome), key=_rank)
+        outcome = max((previous.outcome if previous else "", result.outcome), key=_rank)
         self._pending[key] = (total, replace(result, outcome=outcome))
         return result
 

@@ -1,4 +1,4 @@
-"""The loop of one source: ask whether anything was written, publish it, and outlive whatever goes wrong."""
+"""The loop of `dwh live` for one source: poll for changes, publish them in batches, and recover from any error."""
 
 import logging
 import random
@@ -56,17 +56,17 @@ from warehouse.sources.source import Source
 
 Log = Callable[[str, int], None]
 
-# Seconds before each next try of what went wrong; each is varied at random.
+# Seconds before each retry after an error; each is varied at random.
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
-# How long to wait for the lock on the source before looking whether to stop.
+# How long to wait for the lock on the source before checking whether to stop.
 LOCK_SECONDS = 5.0
-# How often to record that the process asks, and to look whether an undo holds it back or another run has published.
+# How often to record that the process polls, and to check whether an undo stops it or another run has published.
 HEARTBEAT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What a loop needs of its process: settings, what to log, and what to do around runs."""
+    """Settings and callbacks that a loop gets from its process."""
 
     settings: Settings
     rules: Rules
@@ -104,12 +104,12 @@ class SourceLoop:
     _recorded_at: float = 0.0
     _checked_at: float = 0.0
     _was_connected: bool = False
-    # Of the batch that failed last and was not published since: how it failed, and, where its rows are at fault, the
-    # source's snapshot. As long as nothing ends there, they are the same.
+    # The last failure, until its batch is published: its message, its kind if it is recorded, and the source's snapshot
+    # if the rows are at fault. While the snapshot is the same, so are the rows.
     _failure: str | None = None
     _recorded: str | None = None
     _failed_at_snapshot: str | None = None
-    # Whether the positions that were read are of runs that have verified what they claim.
+    # True if the watermarks that were read are of runs that ended with a verification.
     _is_verified: bool = False
     _reader: CursorReader = field(init=False)
 
@@ -127,7 +127,7 @@ class SourceLoop:
         )
 
     def run(self) -> None:
-        """Work until `stop` is set; what is published meanwhile is whole batches.
+        """Work until `stop` is set, which ends the loop between two batches.
 
         Raises:
             LockHeld: another process is live for this source.
@@ -174,7 +174,7 @@ class SourceLoop:
                 )
             except LockHeld as held:
                 if self._was_connected:
-                    # A session of its own, which its server does not know to be gone yet.
+                    # Held by this process's lost session, whose end the server has not noticed yet.
                     raise ConnectionFailed(
                         f"The connection was lost; its lock is still held: {held.what}"
                     ) from None
@@ -190,23 +190,23 @@ class SourceLoop:
             stack.callback(self._reader.close)
             if not self._was_connected:
                 live_process.begin(control, self.source.name)
-                # Its own runs begin with the first change: those that were killed need not wait for it.
+                # The start of a run would do this, too, but this process starts its first one only at a change.
                 mark_crashed(control, self.environment.rules)
             self._was_connected, self._checked_at = True, 0.0
             prepare(control, self._reader.contracts.values(), self.source.name)
             before = self._positions()
             self._find_tables()
             if self._open is not None and self._positions() != before:
-                # Another run has published meanwhile: what is published later has a later run.
+                # Another run has published meanwhile: later batches need a run with a later id.
                 self._end_run()
                 self._failed_at_snapshot = None
-            # After an error it depends on the error how the open run ends: see `run`.
+            # How the open run ends after an error depends on the error: see `_end_badly`.
             yield
 
     def _turn(self) -> bool:
-        """Ask, and publish if there is anything; returns whether all that the source showed is published.
+        """Poll the source, and publish a batch if there are changes. Returns whether all of them are published.
 
-        Whoever waits has published nothing: what failed before it waited may fail again.
+        Returns False if it only waited: the last failure may occur again, so the pauses must not become short again.
         """
         self._end_run_in_time()
         try:
@@ -235,7 +235,7 @@ class SourceLoop:
 
     def _publish_batch(self) -> bool:
         assert self._control is not None
-        # Behind another source's long publish it would keep the runs of its own source waiting.
+        # Waiting for another source's long publish under the source's lock would block scheduled runs of this source.
         if is_held(self._control, STAR_LOCK):
             if monotonic() - self._recorded_at >= HEARTBEAT_SECONDS:
                 self._record_state("it waits for another run that publishes")
@@ -251,7 +251,7 @@ class SourceLoop:
                 waiting=self._log,
             ):
                 self._ensure_same_schema()
-                # Somebody may have published, or undone, while this one waited.
+                # A run may have published, or an undo may have begun, while this waited for the lock.
                 if self._is_stale() or self._is_held():
                     return False
                 self._forget_unverified(self._writer)
@@ -268,7 +268,7 @@ class SourceLoop:
             raise error
 
     def _forget_unverified(self, writer: psycopg.Connection) -> None:
-        """Forget what a run claims that died before it verified: after the next batch its position is live's."""
+        """Discard what a run verified that died before its final verification; a batch would replace its watermark."""
         if self._is_verified:
             return
         with writer.transaction():
@@ -318,13 +318,13 @@ class SourceLoop:
                 self._log(f"{name} is left to scheduled runs: {reason}")
 
     def _is_stale(self) -> bool:
-        """Whether another run, or an undo, has moved a position since this loop has read it."""
+        """Whether another run, or an undo, has changed a watermark since this loop read it."""
         assert self._control is not None
         rows = self._control.execute(
             "select table_name, run_id, captured_at, complete_at from audit.watermark where source = %s",
             [self.source.name],
         ).fetchall()
-        # A table that is no longer declared keeps its position.
+        # A table that is no longer declared keeps its watermark.
         declared = {table.name for table in self.source.tables}
         now: dict[str, tuple[int, datetime, datetime]] = {
             name: (run_id, *at) for name, run_id, *at in rows if name in declared
@@ -332,7 +332,7 @@ class SourceLoop:
         return now != self._positions()
 
     def _positions(self) -> dict[str, tuple[int, datetime, datetime]]:
-        """By table, the position that was read last."""
+        """Return run and times of the watermarks that were read last, by table."""
         return {
             table.name: (one.watermark.run_id, one.watermark.captured_at, one.watermark.complete_at)
             for table, one in self._reader.tables.items()
@@ -340,7 +340,7 @@ class SourceLoop:
         }
 
     def _is_held(self) -> bool:
-        """Whether an undo holds this source back."""
+        """Whether an undo has stopped live loads of this source."""
         assert self._control is not None
         run_id = live_process.held_by(self._control, self.source.name)
         if run_id is None:
@@ -352,9 +352,9 @@ class SourceLoop:
         return True
 
     def _run(self) -> Run:
-        """The open run; the first batch after a pause begins one."""
+        """Return the open run; begin one if there is none."""
         if self._open is not None:
-            # Its last try has failed, and the connection was closed.
+            # Its last try may have failed, after which the connection was closed.
             self._open.run = replace(self._open.run, kept_connection=self._writer)
         else:
             environment = self.environment
@@ -400,7 +400,7 @@ class SourceLoop:
             self._end_run()
 
     def _end_run(self) -> None:
-        """End the open run: as succeeded, since what it has published is whole; as skipped if it only tried again."""
+        """End the open run: as succeeded, since its batches are complete; as skipped if it only repeated a failure."""
         opened, self._open = self._open, None
         if opened is None:
             return
@@ -411,16 +411,16 @@ class SourceLoop:
             self._record_failure(opened, skipped, [])
             return
         if self._judge is not None:
-            # On a connection that is lost they cannot be recorded; the end of the run still is, on another one.
+            # Results cannot be recorded on a lost connection; the end of the run still is, on another one.
             with suppress(psycopg.OperationalError, psycopg.InterfaceError):
                 self._judge.write(opened.run)
         opened.close.close()
         self.environment.send_mail()
 
     def _end_badly(self, error: Exception) -> None:
-        """End the open run after an error: a connection that is lost is no failure of what was published.
+        """End the open run after an error; if only a connection was lost, the run has succeeded.
 
-        What failed so before is recorded already: its run stays open for the next try.
+        A repeated failure of the same kind is already recorded: the run then stays open for the next try.
         """
         checks = self._judge.reject() if self._judge is not None else []
         opened = self._open
@@ -441,7 +441,7 @@ class SourceLoop:
             self._log(f"the end of a run could not be recorded: {_reason(failure)}", logging.WARNING)
 
     def _forget_failure(self) -> None:
-        """What failed was published, or is no longer there."""
+        """Forget the last failure, since its rows were published, or are no longer in the source."""
         self._failure = self._recorded = self._failed_at_snapshot = None
 
     def _record_failure(self, opened: _OpenRun | None, error: Exception, checks: list[CheckResult]) -> None:
@@ -459,7 +459,7 @@ class SourceLoop:
         self.environment.send_mail()
 
     def _record_state(self, reason: str | None) -> None:
-        """Record in audit.live, every few seconds, that the process asks, or at once why it waits."""
+        """Record in audit.live that the process polls, every few seconds, or why it waits, at once."""
         if reason != self._waits_for and reason is not None:
             self._log(f"waits: {reason}", logging.WARNING)
         if reason == self._waits_for and monotonic() - self._recorded_at < HEARTBEAT_SECONDS:
@@ -477,7 +477,7 @@ class SourceLoop:
         what = _reason(error)
         self._log(f"{what} Trying again in {pause:.1f} s.", logging.WARNING)
         self._waits_for, self._recorded_at = what, monotonic()
-        # The warehouse itself may be what it waits for.
+        # This fails, too, if it is the warehouse that is down.
         with (
             suppress(psycopg.Error, WarehouseError),
             connect(self.environment.settings.warehouse, autocommit=True) as connection,
@@ -487,7 +487,7 @@ class SourceLoop:
             live_process.record_state(connection, self.source.name, run_id=None, reason=what)
 
     def _record_stop(self) -> None:
-        """End the open run, and record that the process was told to end."""
+        """End the open run, and record that the process ends on request."""
         try:
             self._end_run()
             with connect(self.environment.settings.warehouse, autocommit=True) as connection:
@@ -506,17 +506,17 @@ class SourceLoop:
 
 
 def _reason(error: Exception) -> str:
-    """What happened and what to do next, in one line without secrets."""
+    """Format the error and its hint in one line, without secrets."""
     return redact(f"{summarize_error(error)} {getattr(error, 'hint', '')}".strip())
 
 
 def _kind(error: Exception) -> str:
-    """What is the same in the same failure, whatever is measured meanwhile."""
+    """Format the error without its numbers, which may differ when the same failure is repeated."""
     return f"{type(error).__name__} {re.sub('[0-9][0-9.,]*', '#', summarize_error(error))}"
 
 
 def _is_of_rows(error: Exception) -> bool:
-    """Whether the source's rows are at fault: to try again is in vain before something happens there."""
+    """Whether the source's rows are at fault, so that a retry fails until something changes in the source."""
     if isinstance(error, SourceError | DeclarationError):
         return not isinstance(error, SourceLocked)
     return getattr(error, "exit_code", None) == 3

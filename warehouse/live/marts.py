@@ -1,4 +1,4 @@
-"""Stored marts of the day follow live: a thread of its own refreshes them, so that no batch waits for it."""
+"""Mart thread of `dwh live`: refreshes the stored marts of the day, so that no batch waits for it."""
 
 import logging
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from warehouse.errors import LockHeld, summarize_error
 from warehouse.load.marts import refresh_days
 from warehouse.runs.redact import redact
 
-# Between two refreshes at least; what people look at is to be five seconds old at most.
+# Shortest time between two refreshes; marts should be at most five seconds old.
 PAUSE_SECONDS = 2.0
-# After an error.
+# Pause after an error.
 RETRY_SECONDS = 30.0
-# How long its lock on the fact, behind which publishing runs queue, may wait for somebody who writes it.
+# Longest wait for a lock on a fact table, since runs that publish queue behind a lock that waits.
 LOCK_SECONDS = 5
 
 
@@ -29,12 +29,12 @@ class MartLoop:
         self._run_id = 0
 
     def published(self, run_id: int) -> None:
-        """Learn that a run of live has published a batch."""
+        """Request a refresh, since a run of `dwh live` has published a batch."""
         self._run_id = run_id
         self._pending.set()
 
     def wake(self) -> None:
-        """Let it look whether to stop."""
+        """Wake the thread, so that it sees that `stop` is set."""
         self._pending.set()
 
     def run(self) -> None:
@@ -42,7 +42,7 @@ class MartLoop:
         while not self._stop.is_set():
             try:
                 with connect(
-                    # Whoever waits for its lock waits longer for a holder of this name.
+                    # A session that waits for its lock waits longer for a holder of this name: see `locks.LIVE`.
                     self._url,
                     autocommit=True,
                     application_name="dwh live-marts",
@@ -61,7 +61,7 @@ class MartLoop:
 
     def _refresh(self, connection: psycopg.Connection) -> None:
         try:
-            # The lock of refresh-marts: whoever has it brings them up to date.
+            # The lock of flow refresh-marts: the flow refreshes these marts as well if it holds the lock.
             with session_lock(connection, "marts"):
                 refresh_days(connection, self._run_id)
         except LockHeld:
