@@ -1,4 +1,4 @@
-"""The change log of a row as nodes."""
+"""Explain the changes of a row, from the change log."""
 
 from collections.abc import Sequence
 

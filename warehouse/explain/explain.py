@@ -68,7 +68,7 @@ def explain(
 
 
 def _resolve(sources: Sequence[Source], table: str) -> tuple[Target | None, Table | None]:
-    """The dimension, fact or mirror of that name."""
+    """Find the dimension or fact, or the mirror, of that name."""
     if table in TARGETS_BY_NAME:
         return TARGETS_BY_NAME[table], None
     mirrors = {
@@ -76,7 +76,7 @@ def _resolve(sources: Sequence[Source], table: str) -> tuple[Target | None, Tabl
     }
     if table in mirrors:
         return None, mirrors[table]
-    known = (
+    names = (
         [target.entity for target in TARGETS]
         + ["weblog"]
         + [one for one in mirrors if one.startswith("raw.")]
@@ -84,5 +84,5 @@ def _resolve(sources: Sequence[Source], table: str) -> tuple[Target | None, Tabl
     close = get_close_matches(table, [*TARGETS_BY_NAME, *mirrors, "weblog"], 3)
     raise SettingsError(
         f"There is no table {table!r} that could be explained.",
-        hint=f"Did you mean {' or '.join(close)}?" if close else f"There are: {', '.join(known)}.",
+        hint=f"Did you mean {' or '.join(close)}?" if close else f"There are: {', '.join(names)}.",
     )

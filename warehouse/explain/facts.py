@@ -1,4 +1,4 @@
-"""Explain a fact by the dimension versions that it refers to, and why those."""
+"""Explain a fact: its measures, and the dimension versions that it refers to, with the reason for each."""
 
 from collections.abc import Mapping, Sequence
 
@@ -53,7 +53,7 @@ def explain_snapshot(
     snapshot: DailySnapshot,
     key: Sequence[str],
 ) -> Node | None:
-    """The last days of a daily snapshot."""
+    """Explain the last days of a daily snapshot."""
     named = dict(zip(snapshot.natural_key, key, strict=True))
     rows = find_rows(
         connection,
@@ -89,7 +89,7 @@ def _reference(
     row: Mapping[str, str | None],
     name: str,
 ) -> Node:
-    """The version that a fact refers to, and why that one."""
+    """Explain which version of a dimension a fact refers to, and why."""
     dimension = dimension_of(name)
     key, at = row[dimension.key], row[fact.event_time]
     through = fact.derived.get(name)

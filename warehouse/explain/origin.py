@@ -1,4 +1,4 @@
-"""What a row rests on: mirror rows, the rows of the source itself, the rules that judged it, its time in quarantine."""
+"""Explain what a row was made from: mirror rows and rows of the source, the rules that judged it, its quarantine."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,28 +23,28 @@ from warehouse.model.star import TARGETS
 from warehouse.sources.joins import Join, paths
 from warehouse.sources.source import Entity, Source, Table
 
-# More rows of a joined table are not shown.
+# Rows of a joined table that are shown at most.
 MOST_JOINED = 10
-# Who explains does not keep a load waiting.
+# Lock timeout: an explanation must not keep a load waiting.
 PATIENCE = "2s"
 
 
 @dataclass(frozen=True)
 class Origin:
-    """One source, as the warehouse knows it, and the source itself where it can be asked."""
+    """One source in the warehouse, with a connection (`reader`) to the source itself if it can be queried."""
 
     connection: psycopg.Connection
     source: Source
     reader: psycopg.Connection | None = None
 
     def of(self, entity: Entity, key: Sequence[str]) -> list[Node]:
-        """What a row of an entity is made of, by its key in the source: mirror rows, those joined to it, and rules."""
+        """Explain a row of an entity by its key in the source: its mirror row, rows joined to it, rules, quarantine."""
         driving = self.mirrored(entity.table, key)
         nodes = [driving, *self._joined(entity, key), self._judged(entity, key)] if driving else []
         return [*nodes, *self._quarantined(entity, key)]
 
     def _joined(self, entity: Entity, key: Sequence[str]) -> list[Node]:
-        """The mirror rows that joins lead from to a row of the entity; not those that concern every row."""
+        """Explain the mirror rows that are joined to a row of the entity, except joins that apply to every row."""
         types = column_types(self.connection, "raw", entity.table.mirror)
         same = [
             sql.SQL("{} = {}::{}").format(
@@ -88,7 +88,7 @@ class Origin:
         return [tuple(row) for row in rows]
 
     def mirrored(self, table: Table, key: Sequence[str]) -> Node | None:
-        """The mirror's row, and the source's own as it is now."""
+        """Explain a mirror's row, with the source's row as it is now; None if the mirror does not have it."""
         named = dict(zip(table.key, key, strict=True))
         rows = find_rows(self.connection, "raw", table.mirror, named)
         if not rows:
@@ -107,7 +107,7 @@ class Origin:
         return Node(f"raw.{table.mirror} {format_key(named)}: {origin}", facts, children)
 
     def _snapshot(self, table: Table, run_id: str | None, key: Sequence[str]) -> str:
-        """When the row was read, and when source and mirror were compared: with that run, or range by range."""
+        """Describe when the row was read, and when source and mirror were compared: by that run, or by key range."""
         verdict_of_range = find_verdict(self.connection, table, key)
         row = self.connection.execute(
             """
@@ -129,13 +129,13 @@ class Origin:
         taken_at, verdict, xmin, complete_at = row
         compared = verdict_of_range or f"source and mirror {verdict}"
         if verdict == NOT_COMPARED and verdict_of_range is None:
-            # Read by the cursor alone: the whole table is compared at an interval.
+            # The table was only read by its cursor: all of its rows are compared at an interval.
             compared = f"all rows were last compared at {complete_at:%Y-%m-%d %H:%M:%S} UTC"
         summary = f"{taken_at:%Y-%m-%d %H:%M:%S} UTC, {compared}"
         return f"{summary}, transactions before {xmin:,} seen" if xmin is not None else summary
 
     def _at_source(self, table: Table, key: Mapping[str, str], mirrored: Mapping[str, str | None]) -> Node:
-        """The row as the source has it at this moment, and the transaction that wrote it."""
+        """Explain the row as the source has it at this moment, with the transaction that wrote it."""
         assert self.reader is not None
         title = f"{table} of {table.source}, now"
         try:
@@ -173,7 +173,7 @@ class Origin:
         return Node(title, {"transaction (xmin)": xid, "state": state, **differing})
 
     def _judged(self, entity: Entity, key: Sequence[str]) -> Node:
-        """The row conformed again, and each row rule's verdict on it."""
+        """Conform the row again, and explain each row rule's verdict on it."""
         contract = entity.contract()
         rules = contract.row_rules
         (target,) = (target for target in TARGETS if target.entity == entity.name)
@@ -272,7 +272,7 @@ def describe_run(connection: psycopg.Connection, run_id: object) -> str:
 
 
 def describe_batch(connection: psycopg.Connection, batch_id: object) -> dict[str, object]:
-    """The batch of live that inserted a row; nothing where none did."""
+    """Describe the batch of `dwh live` that inserted a row; empty if none did."""
     row = connection.execute(
         "select batch_number, run_id, published_at from audit.batch where batch_id = %s", [batch_id]
     ).fetchone()

@@ -1,4 +1,4 @@
-"""Looking up one row by a key that somebody typed, in tables of any shape."""
+"""Look up rows by a key that a user typed, in tables with any columns."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,7 +17,7 @@ def find_rows(
     *,
     order: str | None = None,
 ) -> list[dict[str, str | None]]:
-    """Rows of a table whose columns are `key`, every value as its text; none where a value cannot be of the type."""
+    """Find rows by the columns in `key`, with every value as its text; empty if a value is invalid for its type."""
     types = column_types(connection, schema, table)
     if not types or not key.keys() <= types.keys():
         return []
@@ -29,7 +29,7 @@ def find_rows(
                         sql.SQL("{0}::text as {0}").format(sql.Identifier(name)) for name in types
                     ),
                     table=sql.Identifier(schema, table),
-                    # By its own type, which an index knows.
+                    # Cast the value, not the column, so that an index can be used.
                     same=sql.SQL(" and ").join(
                         sql.SQL("{} = {}::{}").format(
                             sql.Identifier(table, name), sql.Literal(value), sql.SQL(types[name])
@@ -61,7 +61,7 @@ def column_types(connection: psycopg.Connection, schema: str, table: str) -> dic
 def similar_keys(
     connection: psycopg.Connection, schema: str, table: str, key: Sequence[str], given: Sequence[str]
 ) -> list[str]:
-    """Keys of a table that somebody may have meant: those that begin alike, else the first ones."""
+    """Suggest keys of a table that the user may have meant: those that begin like it, else the first ones."""
     types = column_types(connection, schema, table)
     if not set(key) <= types.keys():
         return []

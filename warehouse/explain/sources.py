@@ -15,7 +15,7 @@ from warehouse.sources.source import Source
 def captured_sources(
     connection: psycopg.Connection, settings: Settings, only: str | None = None
 ) -> list[Source]:
-    """Declared sources that have been captured, or that have a URL where none was; `only`: this one alone.
+    """Return the declared sources that were captured or, if none was, that have a URL; with `only`, that one alone.
 
     Raises:
         SettingsError: there is no source of that name.
@@ -39,6 +39,6 @@ def readers_of(settings: Settings, sources: Sequence[Source]) -> Iterator[Mappin
                 reader = read_only_transaction(source.name, url, application_name="dwh explain")
                 readers[source.name] = stack.enter_context(reader)
             except WarehouseError:
-                # What the warehouse knows can be explained without the source.
+                # The warehouse's own rows can be explained without the source.
                 continue
         yield readers
