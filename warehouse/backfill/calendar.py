@@ -20,11 +20,11 @@ MOST_DAYS = 3660
 
 
 def daily_loads(settings: Settings, only: str | None = None) -> Sequence[DailyLoad]:
-    """Sources, and the web logs, whose days can be loaded again, or the one that `only` names.
+    """Return the sources, and the web logs, whose days can be loaded again, or only the one named `only`.
 
     Raises:
         WrongParameters: there is no source of that name.
-        SettingsError: it is a source without a URL.
+        SettingsError: the source named `only` has no URL.
     """
     sources = [*sources_with_url(settings), *landed_feeds(settings)]
     feeds: list[DailyLoad] = [

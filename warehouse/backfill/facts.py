@@ -16,7 +16,7 @@ from warehouse.sources.source import Source
 
 @dataclass(frozen=True)
 class FactDays:
-    """Days of a source; it has no partitions of its own, since each capture brings it up to date for all days."""
+    """Days of a source, which is not captured by days: each capture brings all of its days up to date."""
 
     source: Source
 
@@ -25,7 +25,7 @@ class FactDays:
         return self.source.name
 
     def days(self, connection: psycopg.Connection, first: date, last: date) -> Mapping[date, Partition]:
-        """A day is loaded once a capture has begun after its end, even if it has no orders."""
+        """Return the status of each day: loaded once a capture has begun after its end, even if it has no orders."""
         captured_at, failure = self._captured_at(connection), self._failure(connection)
         rows = self._rows(connection, first, last)
         partitions = {}

@@ -19,14 +19,14 @@ class MartDays:
     name: str = "marts"
 
     def days(self, connection: psycopg.Connection, first: date, last: date) -> Mapping[date, Partition]:
-        """A day is stale where facts of it were loaded after the marts were refreshed."""
+        """Return the status of each day: stale if facts of it were loaded after the marts were refreshed."""
         row = connection.execute(
             """
             select min(refreshed_at) from (
                 select max(loaded_at) as refreshed_at from audit.load where table_name = any(%s) group by table_name
             ) as mart
             """,
-            # Others are computed once a day.
+            # The other stored marts are computed once a day.
             [[f"mart.{mart.name}" for mart in stored_marts() if mart.follows]],
         ).fetchone()
         refreshed_at = row[0] if row else None

@@ -42,10 +42,10 @@ class Dated(Protocol):
 
     @property
     def name(self) -> str:
-        """What calendar and --only call it."""
+        """Its name in the calendar and for --only."""
 
     def days(self, connection: psycopg.Connection, first: date, last: date) -> Mapping[date, Partition]:
-        """How each day from `first` to `last` is loaded."""
+        """Return the status of each day from `first` to `last`."""
 
 
 class DailyLoad(Dated, Protocol):

@@ -19,7 +19,7 @@ def load_day(run: Run, feed: DailyLoad, day: date, same_backfill: Collection[int
     except Exception as error:
         _record(run, feed.name, day, "failed", 0, redact(summarize_error(error)), started_at)
         raise
-    # Without the lock another run may have loaded the day meanwhile.
+    # If this run lost its lock, another run may have loaded the day meanwhile.
     ensure_alive(run)
     _record(run, feed.name, day, "loaded", loaded.rows, loaded.message, started_at)
     return loaded
@@ -37,7 +37,7 @@ def done_by(connection: psycopg.Connection, run_ids: Collection[int]) -> set[tup
 def last_tries(
     connection: psycopg.Connection, first: date, last: date
 ) -> Sequence[tuple[str, date, str, str | None, datetime]]:
-    """How each day of each source was last loaded by a backfill: (feed, day, status, message, time)."""
+    """Return the last load of each day of each source by a backfill: (feed, day, status, message, time)."""
     return connection.execute(
         """
         select distinct on (feed, partition_date) feed, partition_date, status, message, ended_at

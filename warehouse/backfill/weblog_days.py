@@ -1,4 +1,4 @@
-"""Days of the web logs: the requests of a day, and the files of the landing folder that tell of it."""
+"""Days of the web logs: the requests of a day, and the files of the landing folder that have requests of it."""
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -23,15 +23,15 @@ from warehouse.weblogs.formats.declaration import COMBINED, LogFormat, read_form
 
 EDGE_BYTES = 1 << 16
 _READ = 1 << 20
-# The time of a line, which stands before anything that a visitor can write.
+# The time of a log line, which is before any text that a visitor can choose.
 TIME = re.compile(rb'(?m)^[^"\[\n]*\[([^\]"\n]{20,30})\]')
-# A load that is going on is waited for.
+# How long to wait for a load that is running.
 LOCK_SECONDS = 900.0
 
 
 @dataclass(frozen=True)
 class DatedFile:
-    """A file of the landing folder or of the trail, and the days from its first to its last request."""
+    """A file of the landing folder or the audit trail, with the days of its first and its last request."""
 
     path: str
     first: date
@@ -44,26 +44,26 @@ class DatedFile:
     run_id: int | None = None
 
     def covers_day(self, day: date) -> bool:
-        """Whether the day lies between its first and its last."""
+        """Whether the day is between the first and the last one, inclusive."""
         return self.first <= day <= self.last
 
     def is_done_by(self, run_ids: Collection[int]) -> bool:
-        """Whether one of these runs has loaded it as it is."""
+        """Whether one of these runs has loaded it completely, and it has not changed since."""
         return self.run_id in run_ids and not self.is_waiting and self.status != "partial"
 
 
 @dataclass(frozen=True)
 class WeblogDays:
-    """A file is reloaded as a whole, with every day that it has requests of."""
+    """Days of the web logs. A file is reloaded as a whole, with every day that it has requests of."""
 
     settings: Settings
     flow: str = "ingest-weblogs"
     name: str = FEED
-    # Of each path, for days that are loaded at once.
+    # A lock for each path, since several days are loaded at the same time.
     _locks: dict[str, Lock] = field(default_factory=dict, repr=False)
 
     def days(self, connection: psycopg.Connection, first: date, last: date) -> Mapping[date, Partition]:
-        """A day is loaded where it has requests, and every file that tells of it is loaded as it lies there."""
+        """Return the status of each day: loaded if it has requests, and none of its files waits to be loaded."""
         files = self._files(connection)
         rows: dict[date, int] = dict(
             connection.execute(
@@ -75,7 +75,7 @@ class WeblogDays:
             ).fetchall()
         )
         today, failure = datetime.now(UTC).date(), self._failure(connection)
-        found = {}
+        partitions = {}
         for day in days_between(first, last):
             files_of_day = [file for file in files if file.covers_day(day)]
             waiting = [file.path for file in files_of_day if file.is_waiting]
@@ -91,14 +91,14 @@ class WeblogDays:
             elif day >= today or any(file.status in ("partial", "truncated") for file in files_of_day):
                 status = "partial"
             loaded_at = max((file.loaded_at for file in files_of_day if file.loaded_at), default=None)
-            found[day] = Partition(self.name, day, status, rows.get(day, 0), loaded_at, message)
-        return found
+            partitions[day] = Partition(self.name, day, status, rows.get(day, 0), loaded_at, message)
+        return partitions
 
     def load(self, run: Run, day: date, same_backfill: Collection[int]) -> DayLoad:
         """Reload every file that has requests of the day and still exists, unless this backfill has loaded it."""
         files_of_day = [file for file in self._files(run.connection) if file.covers_day(day)]
         with self._to_itself(file.path for file in files_of_day):
-            # Another day may have loaded some of them meanwhile.
+            # The load of another day may have loaded some of them while this waited.
             paths = {
                 file.path
                 for file in self._files(run.connection)
@@ -139,47 +139,47 @@ class WeblogDays:
 
     def _files(self, connection: psycopg.Connection) -> list[DatedFile]:
         formats = read_formats(self.settings)
-        lying = {file.path: file for file in discover(self.settings).files}
-        there = dict(lying)
+        landed = {file.path: file for file in discover(self.settings).files}
+        new = dict(landed)
         rows = connection.execute(
             "select file_id, run_id, loaded_at from audit.file where feed = %s", [FEED]
         ).fetchall()
         loaded: dict[int, tuple[int, datetime]] = {file_id: (run_id, at) for file_id, run_id, at in rows}
         files = []
-        for known in lake.checkpoints(connection, FEED):
-            if known.status == "replaced":
+        for checkpoint in lake.checkpoints(connection, FEED):
+            if checkpoint.status == "replaced":
                 continue
-            file = there.pop(known.path, None)
-            # A file of an archive is there, and has changed, as the archive.
-            archive = lying.get(known.path.partition(MEMBER)[0]) if MEMBER in known.path else None
-            changed = (file is not None and not known.is_stamped_as(file)) or (
-                archive is not None and archive.modified_ns != known.modified_ns
+            file = new.pop(checkpoint.path, None)
+            # A member of a tar or zip archive exists, and has changed, if its archive does.
+            archive = landed.get(checkpoint.path.partition(MEMBER)[0]) if MEMBER in checkpoint.path else None
+            changed = (file is not None and not checkpoint.is_stamped_as(file)) or (
+                archive is not None and archive.modified_ns != checkpoint.modified_ns
             )
-            days = [at.date() for at in (known.first_event_at, known.last_event_at) if at]
+            days = [at.date() for at in (checkpoint.first_event_at, checkpoint.last_event_at) if at]
             if file is not None and changed:
                 days += _days_of(file, formats.of(file.path)) or ()
             if days:
-                run_id, loaded_at = loaded[known.file_id]
+                run_id, loaded_at = loaded[checkpoint.file_id]
                 files.append(
                     DatedFile(
-                        known.path,
+                        checkpoint.path,
                         min(days),
                         max(days),
                         is_there=file is not None or archive is not None,
                         is_waiting=changed,
-                        status=known.status,
+                        status=checkpoint.status,
                         loaded_at=loaded_at,
                         run_id=run_id,
                     )
                 )
-        for path, file in there.items():
+        for path, file in new.items():
             if span := _days_of(file, formats.of(path)):
                 files.append(DatedFile(path, *span, is_there=True, is_waiting=True))
         return files
 
 
 def _days_of(file: LakeFile, declared: LogFormat) -> tuple[date, date] | None:
-    """Days (UTC) of a file's first and last request, as far as its edges tell; None where they tell of none."""
+    """Read the days (UTC) of the first and last request in a file's first and last bytes; None if these have none."""
     days = []
     if str(declared) != COMBINED:
         with suppress(OSError):
@@ -204,7 +204,7 @@ def _edges(file: LakeFile) -> Iterator[bytes]:
         if not content.is_compressed:
             content.skip_to(max(content.position, file.size_bytes - EDGE_BYTES))
         tail = b""
-        # A compressed file has to be read to know its end.
+        # A compressed file has to be read completely to find its end.
         while piece := content.read(_READ):
             tail = (tail + piece)[-EDGE_BYTES:]
         yield tail
