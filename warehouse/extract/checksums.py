@@ -190,7 +190,7 @@ def row_count(digest: Checksums) -> int:
 
 
 def combined(plus: Sequence[Checksums], minus: Sequence[Checksums] = ()) -> dict[int, Chunk]:
-    """Add the checksums of `plus` and subtract those of `minus`: of disjoint sets of rows, and of rows among them."""
+    """Add the checksums of `plus`, which are of disjoint rows, and subtract those of `minus`, which are among them."""
     sums: dict[int, Chunk] = {}
     for sign, part in [*((1, one) for one in plus), *((-1, one) for one in minus)]:
         for bucket, chunk in part.items():

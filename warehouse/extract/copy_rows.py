@@ -23,7 +23,7 @@ def copy_rows(
     where: sql.Composable,
     note: Callable[[str], None],
 ) -> int:
-    """Copy the rows that satisfy `where`; returns their number. `note` gets a message on undecodable texts.
+    """Copy the rows that satisfy `where`; returns their number. `note` is called if texts among them are undecodable.
 
     Raises:
         SourceError: a value does not fit the mirror.

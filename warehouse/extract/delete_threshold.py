@@ -23,7 +23,7 @@ class DeleteThreshold:
         return deleted >= held or deleted > max(self.floor_rows, self.max_share * held)
 
     def is_exceeded_in_part(self, deleted: int, compared: int) -> bool:
-        """Whether `deleted` of the `compared` rows of a part of a table are too many; all may be if they are few."""
+        """Do what `is_exceeded` does, for a part of a table with `compared` rows: all of a few may be deleted."""
         return not self.is_confirmed and deleted > max(self.floor_rows, self.max_share * compared)
 
     def __str__(self) -> str:

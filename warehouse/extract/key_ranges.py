@@ -185,9 +185,9 @@ def choose_ranges(
 ) -> list[tuple[KeyRange, Turn]]:
     """Choose the ranges to verify next, each with the reason: at least one, else as many rows as `pace.budget`.
 
-    Half of the budget (a quarter if the rotation `is_hurried`) is for the range of the newest keys and for those
-    `touched` by the batch, the rest for those verified the longest time ago. These get up to a whole budget if they
-    would otherwise be late. If the budget has room for one range only, the two kinds take turns.
+    At most half of the budget (a quarter if the rotation `is_hurried`) is for the range of the newest keys and for
+    those `touched` by the batch, the rest for those verified the longest time ago. These get up to a whole budget if
+    they would otherwise be late. If the budget has room for one range only, the two kinds take turns.
     """
 
     def cost(one: KeyRange) -> int:

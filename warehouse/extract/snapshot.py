@@ -166,7 +166,7 @@ def check_readable(connection: psycopg.Connection, table: Table) -> bool:
     foreign table as its partition.
 
     Raises:
-        SourceError: it does not exist, has no rows, may not be read, or row-level security hides rows of it.
+        SourceError: it does not exist, is neither table nor view, may not be read, or row-level security hides rows.
     """
     (relation,) = read_relations(connection, [table])
     return check_relation(connection, table, relation)
