@@ -109,7 +109,7 @@ class SourceLoop:
     _failure: str | None = None
     _recorded: str | None = None
     _failed_at_snapshot: str | None = None
-    # True if the watermarks that were read are of runs that ended with a verification.
+    # True once `_forget_unverified` was done for the watermarks that were read.
     _is_verified: bool = False
     _reader: CursorReader = field(init=False)
 
