@@ -1,4 +1,4 @@
-"""Create what the order API needs in the shop beside the shop's own tables."""
+"""Create what the order API needs in the shop besides the shop's own tables."""
 
 from pathlib import Path
 

@@ -20,8 +20,8 @@ def live(
 ) -> None:
     """Publish what changes in the sources within a second, in one process that stays.
 
-    It reads by the index of each cursor and verifies nothing: scheduled runs go on beside it, find deletes and what
-    has no new timestamp, and verify. SIGTERM and Ctrl-C end it between two batches.
+    It reads changed rows by the index on each cursor, and verifies nothing. Scheduled runs continue: they find deletes
+    and changes without a new timestamp, and verify. SIGTERM and Ctrl-C end it between two batches.
 
     Examples: `dwh live`, `dwh live shop`, `dwh live --resume`
     """

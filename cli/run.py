@@ -344,7 +344,7 @@ def _summary(result: "FlowResult") -> list[str]:
     lines = []
     if checks:
         failed = sum(check.outcome in ("failed", "warned") for check in checks)
-        # Of a dry run the rows stand in its examples alone.
+        # Rows that a dry run would quarantine are only in its examples.
         where = " (`dwh quarantine list` lists the rows)" if failed and not result.dry_run else ""
         lines.append(f"{counted(len(checks), 'check')}, {failed} failed or warned{where}.")
     verifications = [one for one in verifications if one.is_compared]

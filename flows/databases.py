@@ -37,8 +37,8 @@ def with_urls(settings: Settings, *, start: bool = True, migrate: bool = True) -
 
     Args:
         settings: Settings to complete.
-        start: Start the embedded server and create its databases as needed; without it nothing is started or created,
-            and where the warehouse has a URL and no server was ever started here, there is no embedded shop either.
+        start: Start the embedded server and create its databases as needed. If false, nothing is started or created,
+            and there is no embedded shop if the warehouse has a URL and no server was ever started here.
         migrate: Migrate an embedded warehouse that has just been created or is outdated.
     """
     names = embedded_databases(settings)

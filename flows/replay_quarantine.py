@@ -72,7 +72,7 @@ def replay(selection: Selection, *, edited: bytes | None = None, dry_run: bool =
 
 
 def _declared(settings: Settings, chosen: Mapping[str, Sequence[int]]) -> Mapping[str, Sequence[int]]:
-    """Without the entries of sources whose declaration is gone: nothing says any more what becomes of them."""
+    """Drop the entries of sources that are no longer declared: without a declaration they cannot be checked again."""
     gone = chosen.keys() - declared_sources(settings.sources).keys() - {FEED}
     for source in sorted(gone):
         log(

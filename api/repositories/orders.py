@@ -100,7 +100,7 @@ class Orders:
         )
 
     async def read(self, order_id: int) -> list[DictRow]:
-        """Read an order, a row per line; no row where there is no such order."""
+        """Read an order, a row per line; no row if there is no such order."""
         return await self._rows("read_order", order_id=order_id)
 
     async def page(self, **filters: Any) -> list[DictRow]:

@@ -1,4 +1,4 @@
-"""The SQL files beside this module, each read once."""
+"""Load the SQL files of this folder, each once."""
 
 from functools import cache
 from pathlib import Path
@@ -8,5 +8,5 @@ FOLDER = Path(__file__).parent
 
 @cache
 def statement(name: str) -> bytes:
-    """Text of <name>.sql."""
+    """Return the text of <name>.sql."""
     return (FOLDER / f"{name}.sql").read_bytes()

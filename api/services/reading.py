@@ -26,7 +26,7 @@ class Filters:
 
 
 async def show_order(shop: Shop, order_id: int) -> view.View:
-    """One order with its lines.
+    """Read an order with its lines.
 
     Raises:
         UnknownOrder: there is no such order.
@@ -38,7 +38,7 @@ async def show_order(shop: Shop, order_id: int) -> view.View:
 
 
 async def list_orders(shop: Shop, filters: Filters, limit: int, cursor: str | None) -> view.View:
-    """A page of orders, newest first: by the time at which they were placed, then by id.
+    """Read a page of orders, newest first: by the time at which they were placed, then by id.
 
     Raises:
         InvalidOrder: the cursor is not one of this API, or a time is not valid.

@@ -11,7 +11,7 @@ View = dict[str, Any]
 
 
 def new_order(request: OrderRequest, market: Market, lines: Sequence[Line]) -> View:
-    """An order that has just been placed."""
+    """Build the JSON of an order that has just been placed."""
     return {
         "id": market.order_id,
         "customerId": request.customer_id,
@@ -39,7 +39,7 @@ def new_order(request: OrderRequest, market: Market, lines: Sequence[Line]) -> V
 
 
 def summary(row: View) -> View:
-    """A stored order without its lines."""
+    """Build the JSON of a stored order without its lines."""
     return {
         "id": row["id"],
         "customerId": row["customer_id"],
@@ -51,7 +51,7 @@ def summary(row: View) -> View:
 
 
 def order(rows: Sequence[View]) -> View:
-    """A stored order, from a row per line."""
+    """Build the JSON of a stored order from a row per line."""
     return summary(rows[0]) | {
         "items": [
             {

@@ -26,7 +26,7 @@ class Lines:
         return len(self.starts)
 
     def text(self, line: int) -> bytes:
-        """The line as it stands."""
+        """Return the bytes of a line, without its end."""
         return self.buffer[self.starts[line] : self.ends[line]].tobytes()
 
 

@@ -24,7 +24,7 @@ from warehouse.weblogs.storage.writer import copy_rows
 
 # Keys of dim_device and dim_traffic_source are smallint, and visitors choose the names.
 _MAX_MEMBERS = 30_000
-# Whoever writes a user agent chooses the device's name, and an index entry has a maximum length.
+# Visitors choose the user agent, and with it the device's name; an index entry has a maximum length.
 _MAX_FAMILY_LENGTH = 100
 # Texts in memory, all lookups together: about 100 MB.
 _MAX_TEXTS = 2_000_000
