@@ -21,14 +21,14 @@ BEFORE_PUBLISHING = Kill(
 
 
 def test_next_run_makes_good_whatever_was_killed(world: World) -> None:
-    steps = {flow: world.undisturbed(flow).steps for flow in FLOWS}
-    _, second, *others = plan(steps, len(FLOWS), random.Random(1))
+    # A load of web logs is killed below.
+    flows = [flow for flow in FLOWS if flow != WEBLOGS]
+    steps = {flow: world.undisturbed(flow).steps for flow in flows}
+    _, second, *others = plan(steps, len(flows), random.Random(1))
     # Whether one of so few leaves something undone is chance; the first does. The second comes at a random time.
     result = run([world], 0, orders=[BEFORE_PUBLISHING, replace(second, point=None), *others])
     assert result.complaints == []
-    assert result.kills == len(FLOWS)
-    flows, victims = ({key[part] for key in result.landed} for part in (0, 1))
-    assert (flows, victims) == (set(FLOWS), set(VICTIMS))
+    assert sorted(key[:2] for key in result.landed) == sorted(zip(flows, VICTIMS, strict=True))
     assert result.left_undone > 0
 
 

@@ -26,6 +26,7 @@ def test_contacts_are_no_artifact_and_in_no_mail(
     place: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from flows.daily_warehouse import daily_warehouse
+    from flows.ingest_source import ingest_source
     from flows.publish_report import publish_report
 
     landing = tmp_path / "lake" / "landing" / "leads"
@@ -44,7 +45,7 @@ def test_contacts_are_no_artifact_and_in_no_mail(
         # A run that fails sends a mail with what it knows.
         place.do("drop table order_item cascade")
         with pytest.raises(WarehouseError):
-            daily_warehouse()
+            ingest_source("shop")
         messages = inbox.messages
     contacts = home / "leads-contacts.xlsx"
     assert contacts.stat().st_mode & 0o777 == 0o600

@@ -35,9 +35,9 @@ class Working:
         self._pool, self._log = f"test-{uuid.uuid4().hex[:8]}", folder / "worker.log"
         self._ids = deploy(unscheduled("refresh-marts"), self._pool, folder).ids
         self._folder = folder
-        self.process = self.start("0")
+        self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, grace_seconds: str) -> "subprocess.Popen[bytes]":
+    def start(self, grace_seconds: str) -> None:
         """Start a worker that gives its runs so many seconds when it is stopped."""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "flows.worker", self._pool, "test", grace_seconds],
@@ -50,7 +50,6 @@ class Working:
             stdout=self._log.open("a"),
             stderr=subprocess.STDOUT,
         )
-        return self.process
 
     def begin(self) -> UUID:
         """Ask for a run; returns when it waits for the locked table."""
@@ -100,8 +99,9 @@ def working(
     with get_client(sync_client=True) as client, deployments_lock():
         working = Working(client, place, tmp_path)
         yield working
-        working.process.kill()
-        working.process.wait()
+        if working.process is not None:
+            working.process.kill()
+            working.process.wait()
 
 
 def test_run_that_is_cancelled_in_the_ui_or_with_its_worker_is_cancelled_everywhere_and_not_mailed(
@@ -109,6 +109,7 @@ def test_run_that_is_cancelled_in_the_ui_or_with_its_worker_is_cancelled_everywh
 ) -> None:
     from prefect.states import Cancelling
 
+    working.start("0")
     with psycopg.connect(place.shop_url) as lock:
         lock.execute("lock table product")
         cancelled = working.begin()
@@ -142,12 +143,12 @@ def test_worker_frees_what_one_of_its_name_had_taken_when_it_was_killed(working:
             working.client.update_flow_run(flow_run_id, infrastructure_pid=str(pid))
         return flow_run_id
 
-    working.process.kill()
-    working.process.wait()
     # A process that is older than the worker is at work on it; the killed worker's own number may be another's now.
+    killed = subprocess.Popen(["true"])
+    killed.wait()
     left = [taken("other"), taken("test", os.getpid()), taken("test", os.getpid(), Running())]
     left += [taken("test", None, Running()), taken("other", 2**22, Running())]
-    dead = [taken("test"), taken("test", working.process.pid), taken("test", 2**22, Running())]
+    dead = [taken("test"), taken("test", killed.pid), taken("test", 2**22, Running())]
     working.start("0")
     for flow_run_id in dead:
         state = working.ended(flow_run_id)
@@ -163,6 +164,7 @@ def test_run_finishes_while_its_worker_drains_and_one_that_is_killed_is_crashed(
 ) -> None:
     from flows.watchdog import watchdog
 
+    working.start("0")
     with psycopg.connect(place.shop_url) as lock:
         lock.execute("lock table product")
         killed = working.begin()
@@ -196,6 +198,7 @@ def test_run_outlives_its_worker_and_one_that_dies_with_it_is_crashed_once(
 ) -> None:
     from flows.watchdog import watchdog
 
+    working.start("0")
     with psycopg.connect(place.shop_url) as lock:
         lock.execute("lock table product")
         # kill -9 of the worker alone.

@@ -194,6 +194,8 @@ def test_a_fact_is_added_by_the_page_loaded_changed_and_reconciled(copy: Copy, s
     ]
 
 
+# The same within a process: test_reconform.py, test_generated_migration.py.
+@pytest.mark.slow
 def test_an_attribute_is_added_and_filled_in_every_version_of_every_member(
     copy: Copy, shop: Pipeline
 ) -> None:

@@ -248,13 +248,13 @@ BUENOS_AIRES = "America/Argentina/Buenos_Aires"
     [
         # Whatever clients stamp: what the source's clock stamps is read.
         ("timestamp", BUENOS_AIRES, BUENOS_AIRES, 300, "2 h"),
-        ("timestamp(0)", BUENOS_AIRES, "UTC", 300, "10 d"),
+        pytest.param("timestamp(0)", BUENOS_AIRES, "UTC", 300, "10 d", marks=pytest.mark.slow),
         # Sessions in a zone of their own, behind the source's.
         ("timestamp", "UTC", BUENOS_AIRES, 50, "2 h"),
         # And ahead of it.
         ("timestamp", "UTC", "Asia/Kolkata", 300, "infinity"),
         ("date", BUENOS_AIRES, BUENOS_AIRES, 300, "1 d"),
-        ("date", "UTC", "Asia/Kolkata", 300, "infinity"),
+        pytest.param("date", "UTC", "Asia/Kolkata", 300, "infinity", marks=pytest.mark.slow),
         ("timestamptz", BUENOS_AIRES, "UTC", 300, "infinity"),
     ],
 )

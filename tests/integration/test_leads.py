@@ -106,7 +106,6 @@ SAME = [
     [
         EVENTS,
         EVENTS[::-1],
-        (arrive_shop_orders, arrive_leads, arrive_partner_orders, arrive_customers),
         *(pytest.param(order, marks=pytest.mark.slow) for order in permutations(EVENTS)),
     ],
     ids=lambda order: " ".join(event.__name__.removeprefix("arrive_") for event in order),
@@ -185,7 +184,7 @@ def test_match_and_conversion_follow_changes_of_customers_and_orders(feeds: Feed
     ) == [("Jujuy",)]
 
 
-@pytest.mark.parametrize("is_shop_first", [True, False])
+@pytest.mark.parametrize("is_shop_first", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_an_order_that_the_shop_has_too_converts_the_lead_that_the_partner_names(
     feeds: Feeds, is_shop_first: bool
 ) -> None:

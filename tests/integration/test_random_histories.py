@@ -253,7 +253,7 @@ class Chronicle:
 
 
 @pytest.mark.each_major
-@pytest.mark.parametrize("part", range(2))
+@pytest.mark.parametrize("part", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_random_histories_are_kept_as_the_oracle_keeps_them(shop: Pipeline, part: int) -> None:
     chronicle = Chronicle(shop)
 

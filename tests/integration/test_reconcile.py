@@ -339,7 +339,7 @@ def assert_seen_by_index(shop: Pipeline, table: str, column: str, index: str) ->
         assert shop.rows(by_index) == [(all_rows,)], table
 
 
-@pytest.mark.parametrize("trace", ["with a trace", "without a trace"])
+@pytest.mark.parametrize("trace", [pytest.param("with a trace", marks=pytest.mark.slow), "without a trace"])
 def test_corruption_of_every_layer_is_found_named_and_repaired(shop: Pipeline, trace: str) -> None:
     undisturbed = content(shop.warehouse)
     waiting = shop.rows("select row_key, rules from audit.quarantine where resolved_at is null order by 1")

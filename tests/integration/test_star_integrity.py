@@ -1,7 +1,7 @@
 """Questions that an auditor asks of a star, after days of a busy shop: to each, nobody answers."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -15,9 +15,12 @@ from warehouse.db.connections import connect
 UNTIL = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-@pytest.fixture
-def four_days(pipeline: Pipeline) -> Pipeline:
-    """Four days of a small shop, captured after each, with some rows that break rules."""
+@pytest.fixture(scope="module")
+def four_days(
+    module_database: Callable[[str], str], shop_template: str, warehouse_template: str
+) -> Iterator[Pipeline]:
+    """Four days of a small shop, captured after each, with some rows that break rules. Tests change nothing in it."""
+    pipeline = Pipeline(module_database(shop_template), module_database(warehouse_template))
     generate(
         pipeline.shop_url, rows=300, companies=40, customers=150, products=120, until=UNTIL, defects=0.05
     )
@@ -25,7 +28,8 @@ def four_days(pipeline: Pipeline) -> Pipeline:
     for day in range(4):
         simulate_day(pipeline.shop_url, changes=400, seed=day, defects=0.1)
         pipeline.capture()
-    return pipeline
+    yield pipeline
+    pipeline.close()
 
 
 CORRUPTIONS = {

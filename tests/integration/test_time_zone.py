@@ -43,6 +43,7 @@ ORDERS = {
     "2024-12-31 18:30:00+00": ("2024-12-31", "2024-12-31", "2025-01-01"),
 }
 ZONES = (NEW_YORK, MADRID, KOLKATA)
+OTHERS = [pytest.param(zone, marks=pytest.mark.slow) for zone in (MADRID, KOLKATA)]
 
 
 def days(zone: str) -> list[date]:
@@ -71,7 +72,7 @@ def expected(zone: str) -> list[Row]:
     return [(day, day.replace(day=1), int(f"{day:%Y%m%d}"), day) for day in days(zone)]
 
 
-@pytest.mark.parametrize("zone", [NEW_YORK, KOLKATA, pytest.param(MADRID, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("zone", [NEW_YORK, *OTHERS])
 def test_sales_are_of_the_days_and_months_of_the_zone(shop: Pipeline, zone: str) -> None:
     upgrade(shop.warehouse_url, time_zone=zone)
     take_orders(shop)
@@ -139,7 +140,7 @@ def test_another_zone_reaches_what_was_loaded_and_back(
     }
 
 
-@pytest.mark.parametrize("zone", [NEW_YORK, KOLKATA, pytest.param(MADRID, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("zone", [NEW_YORK, *OTHERS])
 def test_requests_are_of_the_days_of_the_zone(tmp_path: Path, warehouse_url: str, zone: str) -> None:
     lake = make_lake(tmp_path, warehouse_url)
     lines = [

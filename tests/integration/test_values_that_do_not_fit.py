@@ -47,7 +47,7 @@ Cell = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Cells:
-    """Odd values to be tried: each in every column of its type, or in every fourth one, beginning with this."""
+    """Odd values to be tried: each in every column of its type, or in every so many, beginning with this."""
 
     begin: int = 0
     step: int = 1
@@ -64,7 +64,7 @@ class Cells:
         return chosen
 
 
-ALL, FEW, MANY, LENIENT = Cells(), Cells(0, 4), Cells(1, 4), Cells(2, 4)
+ALL, FEW, MANY, LENIENT = Cells(), Cells(0, 12), Cells(4, 12), Cells(8, 12)
 
 
 def odd_cells(target: Target) -> Iterator[Cell]:
@@ -220,7 +220,7 @@ def test_rows_with_absurd_values_end_in_the_star_or_in_quarantine(
 
 
 @pytest.mark.parametrize(
-    "odd", [pytest.param(LENIENT, id="a quarter"), pytest.param(ALL, marks=pytest.mark.slow, id="all")]
+    "odd", [pytest.param(LENIENT, id="some"), pytest.param(ALL, marks=pytest.mark.slow, id="all")]
 )
 def test_rows_with_absurd_values_end_there_too_where_no_contract_foresees_them(
     shop: Pipeline, lenient: None, odd: Cells

@@ -38,9 +38,10 @@ def loaded(copy_of: CopyOf) -> Pipeline:
             "update raw.shop_customer set name = 'Forged' where id = 1",
             "customer: 3 rows in the source, 3 in the mirror, 1 of 64 chunks differ",
         ),
-        (
+        pytest.param(
             "update raw.shop_customer set state = null where id = 1",
             "customer: 3 rows in the source, 3 in the mirror, 1 of 64 chunks differ",
+            marks=pytest.mark.slow,
         ),
         (
             "delete from raw.shop_customer where id = 1",
@@ -50,9 +51,10 @@ def loaded(copy_of: CopyOf) -> Pipeline:
             "update raw.shop_customer set _is_deleted = true where id = 1",
             "customer: 3 rows in the source, 2 in the mirror, 1 of 64 chunks",
         ),
-        (
+        pytest.param(
             "update raw.shop_order_item set quantity = 3 where sales_order_id = 1",
             "order_item: 2 rows in the source, 2 in the mirror, 1 of 64 chunks",
+            marks=pytest.mark.slow,
         ),
     ],
 )

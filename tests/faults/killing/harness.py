@@ -38,7 +38,6 @@ from tests.faults.killing.world import (
     SHOP,
     Content,
     Place,
-    Undisturbed,
     World,
 )
 
@@ -119,9 +118,10 @@ def run(
     result = Result(stopping=stopping or threading.Event())
     started = time.monotonic()
     workers = [_Worker(world, result, progress, sabotage) for world in worlds]
-    steps = {flow: undisturbed.steps for flow, undisturbed in workers[0].undisturbed.items()}
-    result.points = {flow: len(steps[flow]) * len(MOMENTS) for flow in FLOWS}
-    orders = orders or list(plan(steps, kills, random.Random(seed)))
+    if not orders:
+        steps = {flow: worlds[0].undisturbed(flow).steps for flow in FLOWS}
+        result.points = {flow: len(steps[flow]) * len(MOMENTS) for flow in FLOWS}
+        orders = list(plan(steps, kills, random.Random(seed)))
     with ThreadPoolExecutor(len(workers)) as pool:
         try:
             shares = (orders[number :: len(workers)] for number in range(len(workers)))
@@ -145,9 +145,9 @@ def plan(steps: Mapping[str, Mapping[str, int]], kills: int, chance: random.Rand
 
     next_points = {flow: points(flow) for flow in steps}
     for number in range(kills):
-        flow = FLOWS[number % len(FLOWS)]
+        flow = list(steps)[number % len(steps)]
         # Few kills strike each victim and each flow, more of them each in each.
-        victim = VICTIMS[(number + number // len(FLOWS)) % len(VICTIMS)]
+        victim = VICTIMS[(number + number // len(steps)) % len(VICTIMS)]
         at_random = number % RANDOM_EVERY == RANDOM_EVERY - 1
         point = None if at_random else next(next_points[flow])
         yield Kill(flow, victim, point, chance.random(), chance.random() < RETRY_SHARE)
@@ -161,7 +161,6 @@ class _Worker:
     ) -> None:
         self._world, self._result, self._progress, self._sabotage = world, result, progress, sabotage
         self._missed = ""
-        self.undisturbed: dict[str, Undisturbed] = {flow: world.undisturbed(flow) for flow in FLOWS}
 
     def work(self, orders: Sequence[Kill]) -> None:
         """Let each kill land once; where that cannot go on, say so at once, with what the server said last."""
@@ -175,6 +174,8 @@ class _Worker:
                 self._result.stopping.set()
 
     def _let_land(self, kill: Kill) -> None:
+        # Known before anything is killed.
+        self._world.undisturbed(kill.flow)
         for _ in range(ATTEMPTS):
             place = self._world.place(kill.flow)
             try:
@@ -195,7 +196,7 @@ class _Worker:
         server = postmaster(self._world.postgres.data)
         if kill.point is None:
             process = place.start(kill.flow, *self._sabotage, retries=kill.retries)
-            time.sleep(kill.chance * self.undisturbed[kill.flow].seconds)
+            time.sleep(kill.chance * self._world.undisturbed(kill.flow).seconds)
             backend = self._kill_from_outside(process, kill.victim, server)
         else:
             strike = Strike(kill.point, kill.victim, self._world.postgres.data)
@@ -269,7 +270,7 @@ class _Worker:
 
     def _judge(self, place: Place, kill: Kill) -> None:
         """Run the flow again: all must be as if nothing had happened."""
-        reference, result = self.undisturbed[kill.flow], self._result
+        reference, result = self._world.undisturbed(kill.flow), self._result
         between = _content(place, kill.flow)
         if kill.flow in (SHOP, LIVE, REBUILD) and between not in (reference.before, reference.after):
             self._complain(kill, f"left a part: {_differing(between, reference.before)}")
