@@ -93,7 +93,10 @@ def replay_entries(
     edited: Annotated[
         Path | None,
         typer.Option(
-            help="File with the record of this entry as you have corrected it; - is the standard input."
+            exists=True,
+            dir_okay=False,
+            allow_dash=True,
+            help="File with the record of this entry as you have corrected it; - is the standard input.",
         ),
     ] = None,
     dry_run: Annotated[

@@ -1,5 +1,6 @@
 """`dwh status`: the local stack, the last runs, the freshness of each table, and the quarantine."""
 
+from datetime import date
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -98,9 +99,13 @@ def _show_calendar(settings: "Settings", days: int, as_json: bool) -> None:
             row[f"{one.source} rows"] = one.rows
             columns[f"{one.source} rows"] = "rows"
     show_table("Days (UTC)", list(rows.values()), columns)
+    messages: dict[tuple[str, str], list[date]] = {}
     for one in partitions:
         if one.message:
-            show_line(f"{one.source} {one.day}: {one.message}")
+            messages.setdefault((one.source, one.message), []).append(one.day)
+    for (source, message), of in messages.items():
+        span = f"{of[0]}" if len(of) == 1 else f"{len(of)} days from {of[0]} to {of[-1]}"
+        show_line(f"{source} {span}: {message}")
 
 
 def _show(sections: dict[str, Any]) -> None:

@@ -305,6 +305,7 @@ def test_record_is_corrected_replayed_and_discarded_once_by_commands(
     corrected.write_text('{"order_id": "P-2"')
     assert "The corrected record cannot be read: record is not JSON." in dwh(*replay, code=2)
     corrected.write_text(json.dumps(an_order("P-2", {"amount": 7})))
+    assert "file 'none.json' does not exist" in dwh(*replay[:4], "none.json", code=2)
     assert "Only one entry can be corrected" in dwh("quarantine", "replay", *replay[3:], "--dry-run", code=2)
     (found,) = json.loads(dwh(*replay))
     assert (found["judged"], found["passed"]) == (1, 1)
