@@ -132,7 +132,7 @@ def _compile(contract: Contract) -> Any:
     if problem := logs.get_errors_str().strip():
         raise _cannot_run(contract, problem)
     for check in checks.all_check_impls:
-        # What a check is does not change; to write it down as YAML takes longer than to evaluate it.
+        # Soda describes a check as YAML in every result, which takes longer than to evaluate it: do that once.
         check._build_check_info = cache(check._build_check_info)
     # A table of all results for a log that nobody reads, which takes longer than to evaluate them, too.
     checks.build_log_summary = lambda **_: []

@@ -171,7 +171,7 @@ def _prepare(batch: Batch, fact: Fact) -> None:
 
 
 def _merge(batch: Batch, names: dict[str, sql.Composable]) -> tuple[int, int]:
-    """Merge rows, looking up only keys that the fact may hold: that costs as much as an insert. Returns both counts."""
+    """Merge, looking up only keys that the fact may hold (as costly as an insert); returns rows inserted, updated."""
     batch.create_temporary("existing_keys", "{keys}", keys=keys_where(batch, "not _is_new"))
     batch.analyze(sql.Identifier("pg_temp", "existing_keys"))
     try:

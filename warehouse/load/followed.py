@@ -16,7 +16,7 @@ from warehouse.model.star import DIMENSIONS
 from warehouse.sources.joins import paths
 from warehouse.sources.source import Source
 
-# Flows that correct rows of the star in place; the row counts in audit.load do not show all that they change.
+# Flows that correct star rows in place: neither run ids of rows nor counts in audit.load show all that they change.
 CORRECTING: Final = ("undo", "reconcile")
 
 

@@ -33,7 +33,7 @@ def has_rows_of_source(connection: psycopg.Connection, source: str) -> bool:
 def find_orphans(batch: Batch, threshold: DeleteThreshold) -> int:
     """Add keys of the target and of its quarantined rows to the deleted keys if no mirror row has them.
 
-    A mirror that was created again or changed by hand does not show what was deleted in the source before. Returns the
+    A mirror that was dropped or changed by hand does not show what was deleted in the source meanwhile. Returns the
     number of keys added.
 
     Raises:

@@ -16,7 +16,7 @@ from warehouse.load.followed import CORRECTING, looked_until
 from warehouse.model.star import FACTS, Fact
 from warehouse.sources.source import Source
 
-# By feed, what it declares, of a row of audit.precedence; rows of earlier releases have what one feed declares alone.
+# Declarations by feed in a row of audit.precedence; rows of earlier releases have one declaration, without a name.
 _DECLARED = """
     coalesce(declared, jsonb_build_object('', jsonb_build_object('key_columns', key_columns, 'sources', sources)))
 """

@@ -171,10 +171,10 @@ def _index(relations: Sequence[Relation]) -> str:
         lines += [f"**{title}: schema `{schema}`**", ""]
         waiting = [relation for relation in relations if relation.schema == schema]
         for purpose, pattern in PURPOSES[schema].items():
-            found = [relation for relation in waiting if re.match(f".*(?:{pattern})", relation.name)]
-            waiting = [relation for relation in waiting if relation not in found]
-            if found:
-                lines += [f"*{purpose}*", "", *map(_index_line, found), ""]
+            matching = [relation for relation in waiting if re.match(f".*(?:{pattern})", relation.name)]
+            waiting = [relation for relation in waiting if relation not in matching]
+            if matching:
+                lines += [f"*{purpose}*", "", *map(_index_line, matching), ""]
     return "\n".join(lines)
 
 
@@ -185,14 +185,14 @@ def _index_line(relation: Relation) -> str:
 
 
 def _reached(relations: dict[str, Relation], start: str) -> list[Relation]:
-    found, waiting = [], [start]
+    reached, waiting = [], [start]
     while waiting:
         name = waiting.pop(0)
-        if relations[name] in found:
+        if relations[name] in reached:
             continue
-        found.append(relations[name])
+        reached.append(relations[name])
         waiting += [column.refers_to for column in relations[name].columns if column.refers_to in relations]
-    return found
+    return reached
 
 
 def _metrics() -> str:

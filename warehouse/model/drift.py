@@ -83,11 +83,11 @@ def find_drift(connection: psycopg.Connection, tables: Sequence[Table] = TABLES)
     differences = []
     for table in tables:
         declared = _without_comments(shapes["pg_temp", table.name])
-        found = _without_comments(shapes.get((table.schema, table.name), {}))
+        existing = _without_comments(shapes.get((table.schema, table.name), {}))
         differences += [
-            Difference(str(table), part, declared.get(part), found.get(part))
-            for part in dict.fromkeys((*declared, *found))
-            if declared.get(part) != found.get(part)
+            Difference(str(table), part, declared.get(part), existing.get(part))
+            for part in dict.fromkeys((*declared, *existing))
+            if declared.get(part) != existing.get(part)
         ]
     names = {(table.schema, table.name) for table in tables}
     differences += [
@@ -105,11 +105,11 @@ def find_comment_drift(connection: psycopg.Connection, tables: Sequence[Table] =
     for table in tables:
         declared = {Part("table", ""): table.description}
         declared |= {Part("column", column.name): column.comment for column in table.columns}
-        found = shapes.get((table.schema, table.name), {})
+        existing = shapes.get((table.schema, table.name), {})
         differences += [
-            Difference(str(table), part, Shape("", comment=comment), found.get(part))
+            Difference(str(table), part, Shape("", comment=comment), existing.get(part))
             for part, comment in declared.items()
-            if part not in found or found[part].comment != comment
+            if part not in existing or existing[part].comment != comment
         ]
     return differences
 

@@ -72,14 +72,14 @@ def render() -> str:
 
 def panel_queries(text: str) -> list[tuple[str, str]]:
     """Return title and SQL of each panel in a dashboard's JSON, with macros expanded for the last year."""
-    found = []
+    queries = []
     for panel in json.loads(text)["panels"]:
         for target in panel.get("targets", []):
             query = target["rawSql"]
             for macro, replacement in MACROS.items():
                 query = re.sub(macro, replacement, query)
-            found.append((panel["title"], query))
-    return found
+            queries.append((panel["title"], query))
+    return queries
 
 
 def _picture(number: int, mart: Mart, x: int, y: int) -> dict[str, Any]:

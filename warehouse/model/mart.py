@@ -197,13 +197,13 @@ class Mart:
 @cache
 def read_metrics() -> Mapping[str, Metric]:
     """Read all metrics, by name."""
-    found = {}
+    metrics = {}
     for name, entry in tomllib.loads(METRICS.read_text())["metric"].items():
         ratio = entry.pop("ratio", None)
-        found[name] = Metric(
+        metrics[name] = Metric(
             name, dataset=entry.pop("from", None), ratio=tuple(ratio) if ratio else None, **entry
         )
-    return found
+    return metrics
 
 
 @cache
@@ -301,12 +301,12 @@ def tables() -> tuple[Table, ...]:
 def comments() -> dict[str, str]:
     """Return the comments of schema mart, its relations, columns and functions, by name."""
     entries: dict[str, Any] = tomllib.loads(MARTS.read_text())["mart"]
-    found = {"mart": str(entries["comment"])}
+    texts = {"mart": str(entries["comment"])}
     for name, entry in entries.items():
         if isinstance(entry, dict) and "title" not in entry:
-            found[f"mart.{name}"] = entry["comment"]
-            found |= {f"mart.{name}.{column}": text for column, text in entry.get("columns", {}).items()}
+            texts[f"mart.{name}"] = entry["comment"]
+            texts |= {f"mart.{name}.{column}": text for column, text in entry.get("columns", {}).items()}
     for mart in read_marts().values():
-        found[f"mart.{mart.name}"] = mart.description
-        found |= {f"mart.{mart.name}.{column}": text for column, text in mart.columns.items()}
-    return found
+        texts[f"mart.{mart.name}"] = mart.description
+        texts |= {f"mart.{mart.name}.{column}": text for column, text in mart.columns.items()}
+    return texts

@@ -91,7 +91,7 @@ def bar_metric(mart: Mart) -> tuple[str, list[str]]:
 def chart_queries(files: Mapping[str, dict[str, Any]]) -> dict[str, str]:
     """Return the SQL of each chart in a bundle by title, as Superset builds it from chart and dataset."""
     datasets = {file["uuid"]: file for name, file in files.items() if name.startswith("datasets/")}
-    found = {}
+    queries = {}
     for name, chart in files.items():
         if not name.startswith("charts/"):
             continue
@@ -114,8 +114,8 @@ def chart_queries(files: Mapping[str, dict[str, Any]]) -> dict[str, str]:
         if query["orderby"]:
             order = (f"{column} {'asc' if upwards else 'desc'}" for column, upwards in query["orderby"])
             text += f" order by {', '.join(order)}"
-        found[chart["slice_name"]] = f"{text} limit {query['row_limit']}"
-    return found
+        queries[chart["slice_name"]] = f"{text} limit {query['row_limit']}"
+    return queries
 
 
 def _dataset(mart: Mart) -> dict[str, Any]:

@@ -159,12 +159,12 @@ def batch_table(target: Target) -> Table:
     elif isinstance(target, DailySnapshot):
         columns = (*(one.natural_key for one in target.refers_to), *target.measures)
     else:
-        known = {column.name: column for column in (*target.measures, *target.attributes)}
+        own = {column.name: column for column in (*target.measures, *target.attributes)}
         # A fact's natural key may be a member's, which is then in the grain already.
         references = [
             one.natural_key for one in target.refers_to if one.natural_key.name not in target.natural_key
         ]
-        inputs = [known[one] if isinstance(one, str) else one for one in target.inputs]
+        inputs = [own[one] if isinstance(one, str) else one for one in target.inputs]
         sources = [one.member_source for one in target.refers_to]
         columns = (*target.grain, *references, target.event, *inputs, *sources)
     words = target.entity.replace("_", " ")

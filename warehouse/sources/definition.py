@@ -29,7 +29,8 @@ def define_targets(
 ) -> Mapping[str, Definition]:
     """Return the definition of each target that `source` has an entity for, by entity.
 
-    `contracts` and `objects` are by entity; `objects` are hashes of the views and functions that its SQL reads through.
+    `contracts` and `objects`, the hashes of views and functions that its SQL reads through, are by entity. Days are
+    counted in `time_zone`.
     """
     defined: dict[str, Definition] = {}
     # Dimensions come before the facts that read them.

@@ -21,29 +21,29 @@ def read_lineage(sources: Iterable[str], folder: Path | None = None) -> Lineage:
     `folder` has the declarations that are not packaged (DWH_SOURCES). Tables of the warehouse are written as
     schema.table, inputs outside of it as `source://schema/table` or `lake://feed`.
     """
-    known: dict[str, tuple[str, ...]] = {"dwh.fact_weblog": ("lake://weblogs",)}
-    known |= {f"mart.{mart.name}": tuple(tables_read_by(mart)) for mart in stored_marts()}
+    lineage: dict[str, tuple[str, ...]] = {"dwh.fact_weblog": ("lake://weblogs",)}
+    lineage |= {f"mart.{mart.name}": tuple(tables_read_by(mart)) for mart in stored_marts()}
     declared = declared_sources(folder)
     for source in set(sources) & declared.keys():
         for table, origins in _of(read_declaration(declared[source])).items():
-            known[table] = tuple(dict.fromkeys((*known.get(table, ()), *origins)))
-    return known
+            lineage[table] = tuple(dict.fromkeys((*lineage.get(table, ()), *origins)))
+    return lineage
 
 
 def tables_read_by(mart: Mart) -> Iterable[str]:
     """Return the star tables and stored marts that a mart's query reads, directly or through views."""
-    found: dict[str, None] = {}
+    tables: dict[str, None] = {}
     for schema, name in re.findall(r"\b(dwh|mart)\.(\w+)", re.sub(r"--.*", "", mart.query())):
         used = read_marts().get(name) if schema == "mart" else None
         if name in _LOADED or (used is not None and used.is_stored):
-            found[f"{schema}.{name}"] = None
+            tables[f"{schema}.{name}"] = None
         elif used is not None:
-            found |= dict.fromkeys(tables_read_by(used))
-    return found
+            tables |= dict.fromkeys(tables_read_by(used))
+    return tables
 
 
 def _of(source: Source) -> Lineage:
-    known: dict[str, tuple[str, ...]] = {
+    lineage: dict[str, tuple[str, ...]] = {
         f"raw.{table.mirror}": (
             f"lake://{source.name}" if source.feed else f"{source.name}://{'/'.join(table.at_source)}",
         )
@@ -52,9 +52,9 @@ def _of(source: Source) -> Lineage:
     for target in TARGETS:
         if entity := source.entities.get(target.entity):
             dimensions = () if isinstance(target, Dimension) else (*target.references, *target.derived)
-            known[f"dwh.{target.table}"] = (
+            lineage[f"dwh.{target.table}"] = (
                 *(f"raw.{table.mirror}" for table in entity.reads),
                 *(f"dwh.dim_{name}" for name in dimensions),
                 *(f"dwh.{join.table}" for join in entity.follows),
             )
-    return known
+    return lineage

@@ -40,7 +40,7 @@ class LiveTable:
 
     @property
     def is_table(self) -> bool:
-        """Whether its changed rows can be found by xmin, which views and foreign tables do not have."""
+        """Whether the xmin of its rows shows which have changed, unlike that of views and foreign tables."""
         return self.kind == "table"
 
     @property

@@ -113,8 +113,8 @@ def _name_tables(tables: Sequence[LiveTable]) -> dict[str, LiveTable]:
     # Shorter names first: of users and users_deleted, which conflict in staging, users keeps its name.
     for one in sorted(tables, key=lambda one: (len(one.name), one.schema, one.name)):
         long = f"{one.schema}_{one.name}"
-        wanted = [long] if names.count(one.name) > 1 else [one.name, long]
-        for name in chain(wanted, (f"{long}_{number}" for number in count(2))):
+        candidates = [long] if names.count(one.name) > 1 else [one.name, long]
+        for name in chain(candidates, (f"{long}_{number}" for number in count(2))):
             declared = name.replace(".", "_")
             own = {declared + suffix for suffix in STAGING_SUFFIXES}
             if declared != CHANGED and staging.isdisjoint(own):
@@ -142,17 +142,17 @@ def _choose(named: Mapping[str, LiveTable], chosen: Mapping[str, str]) -> dict[T
     # Prefer tables to views, then the table that most foreign keys refer to.
     referred = [(schema, name) for one in named.values() for _, schema, name, _ in one.references]
     by_weight = sorted(named, key=lambda name: _weight(named[name], referred))
-    found = {
+    entity_tables = {
         entity: name
         for entity, pattern in USUAL_NAMES.items()
         for name in by_weight
         if re.fullmatch(pattern, named[name].name, re.IGNORECASE)
     }
-    found.update(chosen)
+    entity_tables.update(chosen)
     return {
-        target: found[entity]
+        target: entity_tables[entity]
         for entity, target in targets.items()
-        if entity in found and _entity_key(named, target, found[entity])
+        if entity in entity_tables and _entity_key(named, target, entity_tables[entity])
     }
 
 
@@ -165,11 +165,11 @@ def _entity_key(named: Mapping[str, LiveTable], target: Target, name: str) -> tu
 
     For order lines with a key of their own, the order's key is put before it.
     """
-    table, wanted = named[name], len(target.natural_key)
+    table, columns_needed = named[name], len(target.natural_key)
     key = table.key if table.is_table else table.guessed_key
-    if len(key) == wanted:
+    if len(key) == columns_needed:
         return tuple(key)
-    if len(table.key) == 1 and wanted == 2:
+    if len(table.key) == 1 and columns_needed == 2:
         for columns, _, referred, _ in table.references:
             if len(columns) == 1 and re.search("order|invoice|sale|purchase", referred, re.IGNORECASE):
                 return (columns[0], *table.key)
@@ -283,12 +283,12 @@ class _Stub:
     def _parents(self) -> dict[str, Sequence[str]]:
         """Return the tables whose primary key a foreign key of this table refers to, with the foreign key's columns."""
         places = {(one.schema, one.name): name for name, one in self.tables.items()}
-        found: dict[str, Sequence[str]] = {}
+        parents: dict[str, Sequence[str]] = {}
         for columns, schema, name, referred in self.table.references:
             parent = places.get((schema, name))
             if parent and parent != self.name and list(referred) == list(self.tables[parent].key):
-                found.setdefault(parent, columns)
-        return found
+                parents.setdefault(parent, columns)
+        return parents
 
     def _children(self) -> Iterator[str]:
         for name, other in self.tables.items():
@@ -331,8 +331,8 @@ class _Stub:
         for flag, key in (("has_customer", "customer_id"), ("has_product", "product_id")):
             if isinstance(self.target, Fact) and key in guesses:
                 guesses.setdefault(flag, f"{guesses[key]} is not null")
-        known = {column.name for column in delivered_columns(self.target)}
-        return {column: value for column, value in guesses.items() if column in known}
+        delivered = {column.name for column in delivered_columns(self.target)}
+        return {column: value for column, value in guesses.items() if column in delivered}
 
     def _used_parents(self) -> dict[str, Sequence[str]]:
         used = " ".join(self._guesses().values())

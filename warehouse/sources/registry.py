@@ -86,21 +86,21 @@ def _find_sources(folder: Path | None) -> tuple[dict[str, Path], dict[str, Decla
             f"DWH_SOURCES: there is no folder {folder}.",
             hint="Name the folder that holds <name>/source.toml of each source.",
         )
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     refused: dict[str, DeclarationError] = {}
     for place in filter(None, (PACKAGED, folder)):
         for path in sorted(place.glob("*/source.toml")):
             name = path.parent.name
             if error := check_name(name, path):
                 refused[name] = error
-            elif name in found:
+            elif name in folders:
                 refused[name] = DeclarationError(
-                    f"Source '{name}' is declared twice: in {found[name]} and in {path.parent}.",
+                    f"Source '{name}' is declared twice: in {folders[name]} and in {path.parent}.",
                     hint="Rename one of the folders.",
                 )
             else:
-                found[name] = path.parent
-    return {name: place for name, place in found.items() if name not in refused}, refused
+                folders[name] = path.parent
+    return {name: place for name, place in folders.items() if name not in refused}, refused
 
 
 def read_source(name: str, folder: Path | None = None) -> Source:

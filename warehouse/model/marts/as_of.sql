@@ -1,6 +1,6 @@
--- mart.as_of: one row per source with a sale: the day up to which answers look, and the last year.
+-- mart.as_of: one row per source with a sale: the last day that answers include, and the twelve months before it.
 -- inputs: mart.sales_by_day
--- Orders dated in the future or before our era move nothing; a source that was not loaded for a while keeps its last year.
+-- Orders dated in the future or BC are ignored. The day is that of the last sale, not today: a source may be behind.
 select
     sales.source_system,
     max(sales.ordered_date) as as_of_date,

@@ -1,6 +1,6 @@
--- mart.capture_verification: one row per captured table: did source and mirror agree when last compared?
+-- mart.capture_verification: one row per captured table, with the last comparison of source and mirror.
 -- inputs: audit.verification
--- Other layers are not cut into chunks. The last comparison of each table is found as in mart.reconciliation.
+-- Only comparisons of mirrors have chunks. The last one of each table is found as in mart.reconciliation.
 with recursive last as (
     (
         select

@@ -1,6 +1,6 @@
 -- mart.data_quality: one row per source, dataset and check: its last verdict, and when it last found any.
 -- inputs: audit.check_result
--- The last results of each check are found by skipping backwards through indexes: a trail of years has few checks.
+-- Loose index scans, backwards, find the last results of each check: there are few checks and many results.
 with recursive last as (
     (
         select

@@ -25,7 +25,7 @@ select
 from audit.run as run
 left join lateral (
     select
-        -- What a run read is counted where it came in: in the mirrors, or in the star where a feed has none.
+        -- Rows read are counted once: in the mirrors, or in the star for sources without mirrors.
         sum(load.rows_read) filter (
             where load.table_name like 'raw.%'
             or load.table_name like 'dwh.%'

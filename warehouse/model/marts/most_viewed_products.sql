@@ -3,7 +3,7 @@
 with country_with_most_users as (
     select counted.country
     from dwh.agg_weblog_country as counted
-    -- Unknown is no country.
+    -- ZZ is the unknown country.
     where counted.country <> 'ZZ'
     order by counted.user_count desc, counted.request_count desc, counted.country asc
     limit 1
@@ -31,7 +31,7 @@ from most_viewed
 left join dwh.dim_country as country on most_viewed.country = country.country
 left join dwh.dim_product as product
     on most_viewed.product_id = product.product_id and product.is_current
-    -- Web logs name no source: the product is the shop's, else that of the only source that has it.
+    -- Web logs have no source system: take the shop's product, else that of the only source that has the id.
     and product.source_system = (
         select
             coalesce(

@@ -1,6 +1,6 @@
 -- mart.order_totals: one row per source, order and currency.
 -- inputs: mart.sales
--- Grouped in the order of the primary key: a page of orders reads no others.
+-- Grouping in the order of the primary key lets a query with LIMIT read only its page of orders.
 select
     sales.source_system,
     sales.order_id,

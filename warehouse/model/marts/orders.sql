@@ -6,7 +6,7 @@ select
     line.line_id,
     line.status,
     line.ordered_at as order_dt,
-    -- Facts that were loaded before the column was there have none until they are conformed again.
+    -- Facts that were loaded by a release without this column have null until they are conformed again.
     coalesce(
         line.order_total_amount,
         (

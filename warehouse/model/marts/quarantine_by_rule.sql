@@ -1,6 +1,6 @@
--- mart.quarantine_by_rule: rows in quarantine per source, entity and rule; one that broke two counts in both.
+-- mart.quarantine_by_rule: rows in quarantine per source, entity and rule; a row that breaks two rules counts in both.
 -- inputs: audit.quarantine
--- Most rows break the same rules as others: these are counted together.
+-- Many rows break the same set of rules: count them by set before unnesting the rules.
 with waiting as (
     select
         entry.source,

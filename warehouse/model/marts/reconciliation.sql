@@ -1,6 +1,6 @@
--- mart.reconciliation: one row per table of every layer: was it what the layer below makes of it, when last compared?
+-- mart.reconciliation: one row per table of every layer, with its last comparison with the layer below.
 -- inputs: audit.verification
--- The last comparison of each table is found by skipping backwards through the index: a trail of years has few tables.
+-- A loose index scan, backwards, finds the last comparison of each table: there are few tables and many comparisons.
 with recursive last as (
     (
         select

@@ -1,7 +1,7 @@
 -- mart.table_freshness: one row per source and table: as of when it is complete, and when it last changed.
 -- inputs: audit.load, audit.run, audit.freshness, audit.watermark, audit.key_range
--- Every table of a source is complete as of the snapshot of the source's last run, also if that found nothing new.
--- The tables are found by skipping through the index: a trail of years has few of them.
+-- Every table of a source is complete as of the snapshot of the source's last run, even if that found no changes.
+-- A loose index scan finds the tables: there are few tables and many loads.
 with recursive loaded as (
     (
         select
@@ -27,7 +27,7 @@ with recursive loaded as (
     ) as next
 ),
 
--- A large table is compared with its source range by range, any other as a whole.
+-- Large tables are verified by key ranges, others as a whole.
 verified as (
     select
         watermark.source,
@@ -39,12 +39,12 @@ verified as (
     from audit.watermark as watermark
     left join audit.key_range as key_range
         on watermark.source = key_range.source and watermark.table_name = key_range.table_name
-    -- Of the files of a feed nothing remains to be compared with.
+    -- Mirrors of feeds have no source table to be compared with.
     where watermark.table_identity -> 'relations' <> '{}'
     group by watermark.source, watermark.table_name
 ),
 
--- By name: to_regclass asks for privileges on the schema, and readers have none on raw.
+-- Find tables by name in the catalog: to_regclass needs privileges on the schema, which readers do not have on raw.
 named as (
     select distinct
         loaded.table_name,
@@ -73,7 +73,7 @@ part as (
 size as (
     select
         part.table_name,
-        -- Small tables are seldom analyzed; what the server has counted since may be lost in a crash.
+        -- reltuples is missing for small tables, which are seldom analyzed, and the statistics' count after a crash.
         (
             sum(greatest(relation.reltuples, pg_stat_get_live_tuples(relation.oid)))
             filter (where relation.reltuples >= 0 or pg_stat_get_live_tuples(relation.oid) > 0)
@@ -119,7 +119,7 @@ left join lateral (
 ) as changed on true
 left join audit.freshness as freshness on loaded.source = freshness.source
 left join lateral (
-    -- A table of the star is made of all tables of its source.
+    -- A table of the star is as verified as the least verified mirror of its source.
     select
         case when bool_or(mirror.verified_since is null) then null else min(mirror.verified_since) end
             as verified_since

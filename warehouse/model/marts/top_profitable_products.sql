@@ -10,7 +10,7 @@ with ranked as (
                 sales.product_source_system asc
         )::integer as product_rank
     from mart.sales_by_product as sales
-    -- A source without base prices knows no profit.
+    -- Sources without base prices have no profit.
     where sales.line_count > 0 and sales.profit_amount is not null
 )
 

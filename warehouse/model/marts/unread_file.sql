@@ -3,7 +3,7 @@
 select
     file.feed,
     file.path,
-    -- Of a file that could be read once, what was loaded counts as before.
+    -- A loaded file that cannot be read any more is shown as unread; audit.file keeps its status and counts.
     case
         when file.status in ('unrecognized', 'ignored', 'truncated') then file.status
         else 'unread'
