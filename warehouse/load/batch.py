@@ -151,8 +151,8 @@ class Batch:
         staying_session.create_temporary(self.connection, table, query_of_batch, replaces=True)
 
     def ensure_temporary(self, table: str, query: str, /, **names: sql.Composable) -> None:
-        """Create a temporary table from an empty query, unless an earlier batch of this transaction has; its rows are
-        kept until the commit."""
+        """Create a temporary table with the columns of an empty query, unless an earlier batch of this transaction has;
+        its rows are kept until the commit."""
         if not staying_session.is_filled(self.connection, table):
             staying_session.create_temporary(self.connection, table, self.format(query, **names))
 

@@ -134,7 +134,7 @@ def _compile(contract: Contract) -> Any:
     for check in checks.all_check_impls:
         # Soda describes a check as YAML in every result, which takes longer than to evaluate it: do that once.
         check._build_check_info = cache(check._build_check_info)
-    # A table of all results for a log that nobody reads, which takes longer than to evaluate them, too.
+    # Soda writes a table of all results to its log, which nobody reads, and that takes longer than to evaluate them.
     checks.build_log_summary = lambda **_: []
     return checks
 

@@ -265,7 +265,7 @@ def _batches(
                 is_full_load=is_full_load and mirror.full_refresh and all_inserted,
                 may_have_orphans=mirror.full_refresh and not is_full_load,
                 deferred=deferred.get(entity.name),
-                # Others are rechecked daily; these may refer to rows of another source, which change unseen.
+                # Rows of these may refer to another source's, which this run does not see change.
                 rechecks_quarantine=isinstance(staged, StagedFeed)
                 or bool(entity.lookups or entity.follows)
                 or _begins_day(staged),

@@ -355,10 +355,10 @@ def _explain(error: ValidationError, path: Path) -> DeclarationError:
                 hint="Name each column once.",
             )
         case _ if place[2:3] in (["joins"], ["follows"], ["stale"]) and len(place) > 3:
-            wanted = (
+            expected = (
                 "the reason why it may be" if place[2] == "stale" else "an SQL condition, or a list of some"
             )
-            return DeclarationError(f"{where} {place[2]}: '{name}' must be {wanted}.", hint=f'{name} = "…"')
+            return DeclarationError(f"{where} {place[2]}: '{name}' must be {expected}.", hint=f'{name} = "…"')
         case "no_reason" | "string_type" if "relaxed_rules" in place:
             return DeclarationError(
                 f"{where}: the reason why '{name}' is relaxed is not said.",
@@ -368,8 +368,8 @@ def _explain(error: ValidationError, path: Path) -> DeclarationError:
             members = LISTS.get(place[1] if place[:2] == ["feed", "header_names"] else name, "column names")
             return DeclarationError(f"{where}: '{name}' must be a list of {members}.", hint=f'{name} = ["…"]')
         case "string_type" | "string_too_short":
-            wanted = "text" if name == "description" else "a name"
-            return DeclarationError(f"{where}: '{name}' must be {wanted}.", hint=f'{name} = "…"')
+            expected = "text" if name == "description" else "a name"
+            return DeclarationError(f"{where}: '{name}' must be {expected}.", hint=f'{name} = "…"')
         case "model_type" | "dict_type" | "dataclass_type" | "model_attributes_type":
             hint = f"Write [{'.'.join(place)}] and below it NAME = value."
             return DeclarationError(

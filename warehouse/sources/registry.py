@@ -127,10 +127,10 @@ def _check_beside_others(source: Source, folder: Path | None) -> None:
     declared, refused = _find_sources(folder)
     names = {*declared, *refused}
     for entity in source.entities.values():
-        for wanted in (*(one.source for one in entity.lookups), *entity.precedence):
-            if wanted not in names:
+        for named in (*(one.source for one in entity.lookups), *entity.precedence):
+            if named not in names:
                 raise DeclarationError(
-                    f"{path} [entities.{entity.name}] names source '{wanted}', which is not declared.",
+                    f"{path} [entities.{entity.name}] names source '{named}', which is not declared.",
                     hint=f"Declared are: {', '.join(sorted(names))}.",
                 )
     own = (source.feed.landing, source.feed.bad_records)

@@ -1,4 +1,4 @@
--- mart.as_of: one row per source with a sale: the last day that answers include, and the twelve months before it.
+-- mart.as_of: one row per source with a sale: the last day that answers include, and the twelve full months before it.
 -- inputs: mart.sales_by_day
 -- Orders dated in the future or BC are ignored. The day is that of the last sale, not today: a source may be behind.
 select
