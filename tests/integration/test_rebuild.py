@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -571,6 +572,9 @@ def test_past_state_is_built_into_a_schema_of_its_own(shop: Pipeline, archive: A
         "update customer set name = 'Ana Maria', updated_at = shop_now()", "update inventory set quantity = 4"
     )
     second, expected_then = load_once()
+    # A run that fails publishes nothing.
+    with suppress(ZeroDivisionError), start_run(shop.warehouse_url, flow="ingest-shop") as failing:
+        raise ZeroDivisionError
     # The day has ended since: the next run adds days.
     shift(shop, 2)
     load_once()
@@ -581,6 +585,14 @@ def test_past_state_is_built_into_a_schema_of_its_own(shop: Pipeline, archive: A
         assert messages[-1].startswith("Facts and marts are not built: ") and f"_at({run_id})" in messages[-1]
         assert {name: shop.rows(query.format(f"rebuild_{run_id}")) for name, query in PAST.items()} == state
         assert counts[f"rebuild_{run_id}.fact_inventory_day"] == 1
+    with start_run(shop.warehouse_url, flow="rebuild") as run:
+        rebuild_as_of(run, archive, [], failing.run_id, progress=messages.append)
+    assert (
+        f"run {failing.run_id} has published nothing: when it ended all was as run {second} left it"
+        in messages
+    )
+    schema = f"rebuild_{failing.run_id}"
+    assert {name: shop.rows(query.format(schema)) for name, query in PAST.items()} == expected_then
     assert content(shop.warehouse) == before
     schema = f"rebuild_{first}"
 

@@ -195,6 +195,11 @@ class _Past:
                 "select max(_batch_id) from pg_temp.archived where _run_id = %s", [run_id]
             ).fetchone()
             until = row[0] if row else None
+            if until is None and (before := self._last_published_until(run_id)):
+                self._progress(
+                    f"run {run_id} has published nothing: when it ended all was as run {before.run_id} left it"
+                )
+                return before
         if until is None:
             raise NotArchived(
                 f"The archive {self._archive.root} knows nothing that run {run_id} has published.",
@@ -202,6 +207,20 @@ class _Past:
                 "the archive was begun are not in it.",
             )
         return AsOf(run_id, until)
+
+    def _last_published_until(self, run_id: int) -> AsOf | None:
+        """Of the runs in pg_temp.archived, which have published, the last one that had ended when another one ended."""
+        row = self._writer.execute(
+            """
+            select archived._run_id, max(archived._batch_id) from pg_temp.archived as archived
+            inner join audit.run as publishing on archived._run_id = publishing.run_id
+            inner join audit.run as quiet on publishing.ended_at <= quiet.ended_at
+            where quiet.run_id = %s
+            group by archived._run_id, publishing.ended_at order by publishing.ended_at desc limit 1
+            """,
+            [run_id],
+        ).fetchone()
+        return AsOf(*row) if row else None
 
     def _restore_trail(self) -> None:
         """Restore the audit trail's tables of files, reads and quarantine, as of that run, as temporary tables."""
