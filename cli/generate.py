@@ -18,6 +18,10 @@ Until = Annotated[
     datetime | None,
     typer.Option(formats=["%Y-%m-%d"], help="Last day of the data (UTC); default: yesterday."),
 ]
+FileRows = Annotated[
+    int | None,
+    typer.Option(min=0, max=10**8, help="Records in each file; default: 5,000, and 2,000 a day."),
+]
 FileDays = Annotated[int, typer.Option(min=0, max=3660, help="Write files of so many days, one a day.")]
 
 
@@ -133,10 +137,7 @@ def weblogs(
 
 @generate.command()
 def orders(
-    rows: Annotated[
-        int | None,
-        typer.Option(min=0, max=10**8, help="Orders in each file; default: 5,000, and 2,000 a day."),
-    ] = None,
+    rows: FileRows = None,
     days: FileDays = 0,
     seed: Seed = 42,
     until: Until = None,
@@ -174,10 +175,7 @@ def orders(
 
 @generate.command()
 def companies(
-    rows: Annotated[
-        int | None,
-        typer.Option(min=0, max=10**6, help="Companies in each file; default: 5,000, and 2,000 a day."),
-    ] = None,
+    rows: FileRows = None,
     days: FileDays = 0,
     seed: Seed = 42,
     until: Until = None,
@@ -206,10 +204,7 @@ def companies(
 
 @generate.command()
 def leads(
-    rows: Annotated[
-        int | None,
-        typer.Option(min=0, max=10**6, help="Leads in each file; default: 5,000, and 2,000 a day."),
-    ] = None,
+    rows: FileRows = None,
     days: FileDays = 0,
     seed: Seed = 42,
     until: Until = None,
