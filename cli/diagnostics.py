@@ -17,7 +17,7 @@ from cli.tracking import answers
 from warehouse import geoip
 from warehouse.db.connections import OLDEST_SERVER, connect, format_version, without_password
 from warehouse.db.schema_version import compare_revision, ensure_suitable, newest, revision_of
-from warehouse.errors import SourceChanged, WarehouseError
+from warehouse.errors import SourceChanged, WarehouseError, counted
 from warehouse.extract.catalog import source_columns
 from warehouse.extract.column import Column
 from warehouse.extract.snapshot import check_readable, snapshot_of
@@ -63,17 +63,15 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield from _guarded("warehouse", _warehouse, settings)
     yield from _contracts()
     try:
-        sources = sources_with_url(settings)
+        sources, feeds = sources_with_url(settings), declared_feeds(settings.sources)
         for name, error in refused_sources(settings.sources).items():
             yield Finding(f"source {name}", "wrong", error.what, error.hint)
     except WarehouseError as error:
-        sources = ()
+        sources, feeds = [], []
         yield Finding("sources", "wrong", error.what, error.hint)
     for source in sources:
         yield from _guarded(f"source {source}", partial(_source, source), settings)
-    for feed in (
-        declared_feeds(settings.sources) if settings.sources is None or settings.sources.is_dir() else ()
-    ):
+    for feed in feeds:
         yield from _guarded(f"feed {feed}", partial(_feed, feed), settings)
     yield from verification_findings(settings)
     yield from _env_file()
@@ -387,7 +385,7 @@ def _lake(settings: Settings) -> Iterator[Finding]:
         yield Finding("lake", "note", f"{missing}: no web logs will be loaded.", hint)
         return
     landed = landing.discover(settings)
-    yield Finding("lake", "ok", f"{folder} holds {len(landed.files)} web log files.")
+    yield Finding("lake", "ok", f"{folder} holds {counted(len(landed.files), 'web log file')}.")
     for file in landed.unread:
         if file.status != "ignored":
             yield Finding("lake", "note", f"{file.path} {file.reason}: it is not read.", file.hint)
