@@ -1,6 +1,7 @@
 """The archive holds every batch that was published, each row once, and nothing that was not."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,6 +15,8 @@ import pytest
 from psycopg import sql
 
 from tests.archive import archived, archived_mirror, load, mirror, state
+from tests.conftest import RUN_FOLDER
+from tests.integration.conftest import CopyOf
 from tests.integration.test_capture import TYPES, only
 from tests.pipeline import Pipeline
 from warehouse.archive import captured, flush, maintain, pending, upkeep
@@ -39,6 +42,23 @@ _SCANS = b"""
 @pytest.fixture
 def archive(tmp_path: Path) -> Archive:
     return Archive(tmp_path / "lake" / "archive")
+
+
+def load_and_archive(shop: Pipeline) -> None:
+    """Load the shop into an archive that is copied with shop and warehouse."""
+    load(shop, Archive(archive_of_a_load()))
+
+
+def archive_of_a_load() -> Path:
+    return Path(os.environ[RUN_FOLDER]) / "archive of a load"
+
+
+@pytest.fixture
+def loaded(copy_of: CopyOf, archive: Archive) -> Pipeline:
+    """A shop with one row of master data each that was loaded, and archived."""
+    made = copy_of(load_and_archive)
+    shutil.copytree(archive_of_a_load(), str(archive.root))
+    return made
 
 
 @pytest.fixture(params=["files", "rows"])
@@ -382,17 +402,16 @@ def test_run_that_dies_before_it_publishes_leaves_nothing_in_the_archive(
 
 
 def test_archive_that_knows_more_than_the_warehouse_is_not_written_to(
-    shop: Pipeline, archive: Archive
+    loaded: Pipeline, archive: Archive
 ) -> None:
-    load(shop, archive)
-    shop.warehouse.execute("create table public.kept as table audit.archive_table")
-    change(shop)
-    load(shop, archive)
-    shop.warehouse.execute("delete from audit.archive_table")
-    shop.warehouse.execute("insert into audit.archive_table table public.kept")
-    shop.do("update customer set name = 'Mia'")
+    loaded.warehouse.execute("create table public.kept as table audit.archive_table")
+    change(loaded)
+    load(loaded, archive)
+    loaded.warehouse.execute("delete from audit.archive_table")
+    loaded.warehouse.execute("insert into audit.archive_table table public.kept")
+    loaded.do("update customer set name = 'Mia'")
     with pytest.raises(flush.ArchiveAhead, match="has batches up to"):
-        load(shop, archive)
+        load(loaded, archive)
 
 
 @FILES
@@ -415,35 +434,33 @@ def test_duckdb_reads_the_same_counts_and_sums(shop: Pipeline, archive: Archive,
 
 
 def test_maintenance_merges_files_and_keeps_every_row(
-    shop: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
+    loaded: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load(shop, archive)
     for number in range(3, 6):
-        shop.insert("customer", id=number)
-        load(shop, archive)
+        loaded.insert("customer", id=number)
+        load(loaded, archive)
     before = archived(archive, CUSTOMER)
     orphan = Path(str(archive.folder(CUSTOMER))) / f"{before[0]['_warehouse_id']}-000000000099-x.parquet"
     orphan.write_bytes(b"of a run that died")
     monkeypatch.setattr(maintain, "MOST_SMALL_FILES", 2)
-    assert maintain.maintain(shop.warehouse_url, archive).tables_compacted >= 2
+    assert maintain.maintain(loaded.warehouse_url, archive).tables_compacted >= 2
     assert orphan.exists()
     os.utime(orphan, (0, 0))
-    assert maintain.maintain(shop.warehouse_url, archive).files_removed == 1
+    assert maintain.maintain(loaded.warehouse_url, archive).files_removed == 1
     assert not orphan.exists()
     assert sorted(map(str, archived(archive, CUSTOMER))) == sorted(map(str, before))
     table = archive.open(CUSTOMER)
     assert table is not None and len(table.file_uris()) == 1
-    change(shop)
-    load(shop, archive)
-    assert_archived(shop, archive)
+    change(loaded)
+    load(loaded, archive)
+    assert_archived(loaded, archive)
 
 
 def test_maintenance_keeps_the_versions_of_the_last_week_and_nothing_of_a_compaction_that_died(
-    shop: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
+    loaded: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load(shop, archive)
-    shop.insert("customer", id=3)
-    load(shop, archive)
+    loaded.insert("customer", id=3)
+    load(loaded, archive)
     reader = archive.open(CUSTOMER)
     assert reader is not None
     rows = reader.to_pyarrow_table().num_rows
@@ -456,42 +473,40 @@ def test_maintenance_keeps_the_versions_of_the_last_week_and_nothing_of_a_compac
     left.write_bytes(b"half")
     for file in folder.glob("*.parquet"):
         os.utime(file, (0, 0))
-    maintained = maintain.maintain(shop.warehouse_url, archive)
+    maintained = maintain.maintain(loaded.warehouse_url, archive)
     assert maintained.tables_compacted > 1 and maintained.files_removed == 1
     assert not left.exists()
     # Who has opened the table before goes on reading it, and so does a rebuild.
     assert reader.to_pyarrow_table().num_rows == rows
     for file in folder.glob("*.parquet"):
         os.utime(file, (0, 0))
-    assert maintain.maintain(shop.warehouse_url, archive).files_removed == 0
+    assert maintain.maintain(loaded.warehouse_url, archive).files_removed == 0
     assert reader.to_pyarrow_table().num_rows == rows
-    assert_archived(shop, archive)
+    assert_archived(loaded, archive)
 
 
 def test_damaged_table_keeps_no_other_from_being_maintained(
-    shop: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
+    loaded: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load(shop, archive)
-    shop.insert("customer", id=3)
-    shop.do("update product set price = 120, updated_at = shop_now()")
-    load(shop, archive)
+    loaded.insert("customer", id=3)
+    loaded.do("update product set price = 120, updated_at = shop_now()")
+    load(loaded, archive)
     for file in Path(str(archive.folder(CUSTOMER))).glob("*.parquet"):
         file.unlink()
     monkeypatch.setattr(maintain, "MOST_SMALL_FILES", 1)
     with pytest.raises(ArchiveDamaged, match=CUSTOMER):
-        maintain.maintain(shop.warehouse_url, archive)
+        maintain.maintain(loaded.warehouse_url, archive)
     table = archive.open("shop/product")
     assert table is not None and len(table.file_uris()) == 1
 
 
-def test_archive_that_is_switched_off_and_on_again_goes_on(shop: Pipeline, archive: Archive) -> None:
-    load(shop, archive)
-    shop.do("update customer set name = 'Eva'")
-    upkeep.prepare(shop.warehouse, shop.warehouse_url, Settings(_env_file=None, archive=False))
-    load(shop, archive, archives=False, adds=False)
-    change(shop)
-    load(shop, archive)
-    assert_archived(shop, archive)
+def test_archive_that_is_switched_off_and_on_again_goes_on(loaded: Pipeline, archive: Archive) -> None:
+    loaded.do("update customer set name = 'Eva'")
+    upkeep.prepare(loaded.warehouse, loaded.warehouse_url, Settings(_env_file=None, archive=False))
+    load(loaded, archive, archives=False, adds=False)
+    change(loaded)
+    load(loaded, archive)
+    assert_archived(loaded, archive)
 
 
 def test_baseline_whose_batch_lies_in_files_already_keeps_the_batch(
@@ -583,34 +598,33 @@ def test_what_was_written_beside_a_run_that_published_is_archived(
 
 @pytest.mark.parametrize("is_prepared", [False, True], ids=["open", "prepared"])
 def test_what_somebody_changes_by_hand_while_a_run_publishes_is_archived_once_it_is_committed(
-    shop: Pipeline, archive: Archive, is_prepared: bool, monkeypatch: pytest.MonkeyPatch
+    loaded: Pipeline, archive: Archive, is_prepared: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was logged before the run looked, and nobody but its own transaction saw it then."""
-    load(shop, archive)
-    monkeypatch.setattr(shop, "await_open_transactions", lambda: None)
+    monkeypatch.setattr(loaded, "await_open_transactions", lambda: None)
     names = "select customer_key, name from dwh.dim_customer where customer_key > 0"
-    with psycopg.connect(shop.warehouse_url, autocommit=True) as person:
+    with psycopg.connect(loaded.warehouse_url, autocommit=True) as person:
         person.execute("begin")
         person.execute("update dwh.dim_customer set name = 'By hand' where customer_key = 1")
         if is_prepared:
             person.execute("prepare transaction 'by hand'")
         for number in (1, 2):
-            shop.order(number, "2024-03-10", {})
-            shop.insert("customer", id=number + 1, name=f"Customer {number}")
-            load(shop, archive)
+            loaded.order(number, "2024-03-10", {})
+            loaded.insert("customer", id=number + 1, name=f"Customer {number}")
+            load(loaded, archive)
         before = {
             key: row["name"] for (key,), row in state(archive, "dwh/dim_customer", "customer_key").items()
         }
-        assert before == {0: before[0], **dict(shop.rows(names))}
+        assert before == {0: before[0], **dict(loaded.rows(names))}
         person.execute("commit prepared 'by hand'" if is_prepared else "commit")
-    shop.order(3, "2024-03-10", {})
-    load(shop, archive)
+    loaded.order(3, "2024-03-10", {})
+    load(loaded, archive)
     after = {key: row["name"] for (key,), row in state(archive, "dwh/dim_customer", "customer_key").items()}
     assert after == {**before, 1: "By hand"} != before
     # The next one finds nothing more.
     rows = len(archived(archive, "dwh/dim_customer"))
-    shop.order(4, "2024-03-10", {})
-    load(shop, archive)
+    loaded.order(4, "2024-03-10", {})
+    load(loaded, archive)
     assert len(archived(archive, "dwh/dim_customer")) == rows
 
 

@@ -15,7 +15,8 @@ from psycopg import sql
 
 from tests import command
 from tests.archive import load
-from tests.integration.conftest import Declare
+from tests.conftest import RUN_FOLDER
+from tests.integration.conftest import CopyOf, Declare
 from tests.integration.test_capture import only
 from tests.integration.test_daily_snapshot import shift
 from tests.pipeline import Pipeline, Row, content
@@ -38,6 +39,24 @@ from warehouse.undo.undo import undo
 @pytest.fixture
 def archive(tmp_path: Path) -> Archive:
     return Archive(tmp_path / "lake" / "archive")
+
+
+def sell(shop: Pipeline) -> None:
+    """One order of one line, loaded into an archive that is copied with shop and warehouse."""
+    shop.order(1, "2024-03-10")
+    load(shop, Archive(archive_of_a_sale()))
+
+
+def archive_of_a_sale() -> Path:
+    return Path(os.environ[RUN_FOLDER]) / "archive of a sale"
+
+
+@pytest.fixture
+def sale(copy_of: CopyOf, archive: Archive) -> Pipeline:
+    """A shop with one order that was loaded, and archived."""
+    made = copy_of(sell)
+    shutil.copytree(archive_of_a_sale(), str(archive.root))
+    return made
 
 
 def settings_of(archive: Archive) -> Settings:
@@ -195,20 +214,18 @@ def described(shop: Pipeline) -> list[object]:
     )
 
 
-def test_one_table_is_rebuilt_and_its_differences_are_listed(shop: Pipeline, archive: Archive) -> None:
-    shop.order(1, "2024-03-10")
-    load(shop, archive)
-    before = content(shop.warehouse)
-    shop.warehouse.execute("update dwh.dim_customer set name = 'wrong' where customer_id = '1'")
-    shop.warehouse.execute("update raw.shop_customer set name = 'wrong as well'")
-    assert run_rebuild(shop, archive, "dwh.dim_customer") == [
+def test_one_table_is_rebuilt_and_its_differences_are_listed(sale: Pipeline, archive: Archive) -> None:
+    before = content(sale.warehouse)
+    sale.warehouse.execute("update dwh.dim_customer set name = 'wrong' where customer_id = '1'")
+    sale.warehouse.execute("update raw.shop_customer set name = 'wrong as well'")
+    assert run_rebuild(sale, archive, "dwh.dim_customer") == [
         "dwh.dim_customer customer_key 1: changed (name is 'wrong', should be 'Ana')"
     ]
-    assert content(shop.warehouse)["raw.shop_customer"] != before["raw.shop_customer"]
-    run_rebuild(shop, archive, "raw.shop_customer")
-    assert content(shop.warehouse) == before
+    assert content(sale.warehouse)["raw.shop_customer"] != before["raw.shop_customer"]
+    run_rebuild(sale, archive, "raw.shop_customer")
+    assert content(sale.warehouse) == before
     with pytest.raises(NotArchived, match=r"dwh\.dim_nothing"):
-        run_rebuild(shop, archive, "dwh.dim_nothing")
+        run_rebuild(sale, archive, "dwh.dim_nothing")
 
 
 def source_of_thing(policy: SchemaPolicy) -> Source:
@@ -432,13 +449,11 @@ def test_mirror_of_as_many_columns_as_a_table_may_have_is_rebuilt_as_it_was(
 
 
 def test_rebuild_that_is_killed_leaves_the_live_tables_as_they_were(
-    shop: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
+    sale: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop.order(1, "2024-03-10")
-    load(shop, archive)
-    before = content(shop.warehouse)
-    shop.warehouse.execute("update dwh.dim_customer set name = 'wrong' where customer_id = '1'")
-    damaged = content(shop.warehouse)
+    before = content(sale.warehouse)
+    sale.warehouse.execute("update dwh.dim_customer set name = 'wrong' where customer_id = '1'")
+    damaged = content(sale.warehouse)
     for step in ("mirror_rows", "last_rows", "reconcile_star", "record", "ensure_alive"):
 
         def stop(*_: object, **__: object) -> None:
@@ -447,31 +462,29 @@ def test_rebuild_that_is_killed_leaves_the_live_tables_as_they_were(
         with monkeypatch.context() as patch:
             patch.setattr(f"warehouse.rebuild.rebuild.{step}", stop)
             with pytest.raises(KeyboardInterrupt):
-                run_rebuild(shop, archive, "raw.shop_customer", "dwh.dim_customer", "dwh.fact_order_item")
-        assert content(shop.warehouse) == damaged, step
-    run_rebuild(shop, archive)
-    assert content(shop.warehouse) == before
+                run_rebuild(sale, archive, "raw.shop_customer", "dwh.dim_customer", "dwh.fact_order_item")
+        assert content(sale.warehouse) == damaged, step
+    run_rebuild(sale, archive)
+    assert content(sale.warehouse) == before
 
 
 def test_rebuild_does_not_wait_for_a_reader_of_a_table_that_has_another_owner(
-    shop: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
+    sale: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop.order(1, "2024-03-10")
-    load(shop, archive)
-    before = content(shop.warehouse)
+    before = content(sale.warehouse)
     monkeypatch.setattr("warehouse.rebuild.rebuild.LOCK_TIMEOUT", "100ms")
     monkeypatch.setattr("warehouse.migrations.revisions.LOCK_TIMEOUT", "100ms")
-    shop.warehouse.execute("alter table dwh.dim_company owner to current_user")
-    shop.warehouse.execute("drop table raw.shop_customer")
-    with psycopg.connect(shop.warehouse_url) as reader, ThreadPoolExecutor(1) as pool:
+    sale.warehouse.execute("alter table dwh.dim_company owner to current_user")
+    sale.warehouse.execute("drop table raw.shop_customer")
+    with psycopg.connect(sale.warehouse_url) as reader, ThreadPoolExecutor(1) as pool:
         reader.execute("select from dwh.dim_company")
-        rebuilding = pool.submit(run_rebuild, shop, archive, "raw.shop_customer")
-        shop.wait_for("select from pg_class where oid = to_regclass('raw.shop_customer')")
-        assert content(shop.warehouse) == before
+        rebuilding = pool.submit(run_rebuild, sale, archive, "raw.shop_customer")
+        sale.wait_for("select from pg_class where oid = to_regclass('raw.shop_customer')")
+        assert content(sale.warehouse) == before
         reader.commit()
         rebuilding.result()
     owners = "select tableowner from pg_tables where tablename in ('dim_company', 'shop_customer') order by tablename"
-    assert shop.rows(owners) == [("dwh_owner",), ("dwh_loader",)]
+    assert sale.rows(owners) == [("dwh_owner",), ("dwh_loader",)]
 
 
 def test_lost_database_is_rebuilt_from_the_archive_and_loads_go_on(
@@ -504,16 +517,14 @@ def test_lost_database_is_rebuilt_from_the_archive_and_loads_go_on(
 
 
 def test_run_that_finds_a_table_dropped_or_truncated_rebuilds_it_and_goes_on(
-    shop: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
+    sale: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop.order(1, "2024-03-10")
-    load(shop, archive)
-    assert find_damaged(shop.warehouse, shop.source) == []
-    before = content(shop.warehouse)
-    shop.warehouse.execute(
+    assert find_damaged(sale.warehouse, sale.source) == []
+    before = content(sale.warehouse)
+    sale.warehouse.execute(
         "drop table raw.shop_customer cascade; truncate raw.shop_order_item, dwh.dim_product cascade"
     )
-    shop.warehouse.execute(
+    sale.warehouse.execute(
         "drop table dwh.fact_order_item, staging.source_checksum, staging.weblog_day cascade"
     )
     damaged = [
@@ -524,32 +535,30 @@ def test_run_that_finds_a_table_dropped_or_truncated_rebuilds_it_and_goes_on(
         "staging.source_checksum",
         "staging.weblog_day",
     ]
-    assert find_damaged(shop.warehouse, shop.source) == damaged
+    assert find_damaged(sale.warehouse, sale.source) == damaged
     lines: list[str] = []
-    with start_run(shop.warehouse_url, flow="ingest-shop", archive=True) as run:
-        rebuild_damaged(run, settings_of(archive), find_damaged(run.connection, shop.source), lines.append)
+    with start_run(sale.warehouse_url, flow="ingest-shop", archive=True) as run:
+        rebuild_damaged(run, settings_of(archive), find_damaged(run.connection, sale.source), lines.append)
     assert not [line for line in lines if "not rebuilt" in line]
-    assert content(shop.warehouse) == before
-    load(shop, archive)
-    assert content(shop.warehouse) == before
+    assert content(sale.warehouse) == before
+    load(sale, archive)
+    assert content(sale.warehouse) == before
 
 
 def test_run_that_rebuilds_a_table_first_archives_what_it_loads_then(
-    shop: Pipeline, archive: Archive
+    sale: Pipeline, archive: Archive
 ) -> None:
-    shop.order(1, "2024-03-10")
-    load(shop, archive)
-    shop.warehouse.execute("truncate dwh.dim_product cascade")
-    shop.do("update customer set name = 'Eva', updated_at = shop_now()")
+    sale.warehouse.execute("truncate dwh.dim_product cascade")
+    sale.do("update customer set name = 'Eva', updated_at = shop_now()")
 
     def heal(run: Run) -> None:
-        rebuild_damaged(run, settings_of(archive), find_damaged(run.connection, shop.source), lambda _: None)
+        rebuild_damaged(run, settings_of(archive), find_damaged(run.connection, sale.source), lambda _: None)
 
-    load(shop, archive, prepare=heal)
-    before = content(shop.warehouse)
-    shop.warehouse.execute("drop table raw.shop_customer cascade")
-    run_rebuild(shop, archive)
-    assert content(shop.warehouse) == before
+    load(sale, archive, prepare=heal)
+    before = content(sale.warehouse)
+    sale.warehouse.execute("drop table raw.shop_customer cascade")
+    run_rebuild(sale, archive)
+    assert content(sale.warehouse) == before
 
 
 PAST = {
@@ -620,68 +629,64 @@ def test_past_state_is_built_into_a_schema_of_its_own(shop: Pipeline, archive: A
 
 
 def test_rebuild_refuses_an_archive_that_does_not_have_all_that_was_published(
-    shop: Pipeline, archive: Archive
+    sale: Pipeline, archive: Archive
 ) -> None:
-    shop.order(1, "2024-03-10")
-    load(shop, archive)
     root = Path(str(archive.root))
     shutil.copytree(root, root.with_name("older"))
-    shop.do("update customer set name = 'Eva'")
-    load(shop, archive)
-    intact = content(shop.warehouse)
+    sale.do("update customer set name = 'Eva'")
+    load(sale, archive)
+    intact = content(sale.warehouse)
     customer = root / "shop" / "customer"
 
     def refuses(table: str, reason: str) -> None:
         with pytest.raises(NotArchived, match=reason):
-            run_rebuild(shop, archive, table)
-        assert content(shop.warehouse) == intact
+            run_rebuild(sale, archive, table)
+        assert content(sale.warehouse) == intact
 
     # Restored from an older copy, or lost.
     customer.rename(root / "newer")
     refuses("raw.shop_customer", "up to none, and should")
     shutil.copytree(root.with_name("older") / "shop" / "customer", customer)
     refuses("raw.shop_customer", r"up to \d+, and should have those up to \d+")
-    assert run_rebuild(shop, archive, "raw.shop_product", "dwh.dim_customer") == []
+    assert run_rebuild(sale, archive, "raw.shop_product", "dwh.dim_customer") == []
     shutil.rmtree(customer)
     (root / "newer").rename(customer)
     # A repair by the rebuild itself is nothing that the archive lacks.
-    shop.warehouse.execute("update dwh.dim_customer set name = 'wrong' where customer_id = '1'")
+    sale.warehouse.execute("update dwh.dim_customer set name = 'wrong' where customer_id = '1'")
     for _ in range(2):
-        run_rebuild(shop, archive, "dwh.dim_customer")
-        assert content(shop.warehouse) == intact
+        run_rebuild(sale, archive, "dwh.dim_customer")
+        assert content(sale.warehouse) == intact
     # Loaded without the archive, by a process that says so, and by one that does not.
-    shop.do("update customer set name = 'Mia'")
-    load(shop, archive, archives=False, adds=False)
-    intact = content(shop.warehouse)
+    sale.do("update customer set name = 'Mia'")
+    load(sale, archive, archives=False, adds=False)
+    intact = content(sale.warehouse)
     refuses("raw.shop_customer", r"run \d+ has loaded it, and the archive has it as of run 2")
     refuses("dwh.dim_customer", r"run \d+ has changed it since")
-    upkeep.prepare(shop.warehouse, shop.warehouse_url, Settings(_env_file=None, archive=False))
+    upkeep.prepare(sale.warehouse, sale.warehouse_url, Settings(_env_file=None, archive=False))
     refuses("dwh.dim_customer", "DWH_ARCHIVE=false")
     # A run repairs what it can, and goes on whatever it cannot.
-    shop.warehouse.execute("truncate raw.shop_customer, raw.shop_product")
-    damaged = content(shop.warehouse)
+    sale.warehouse.execute("truncate raw.shop_customer, raw.shop_product")
+    damaged = content(sale.warehouse)
     lines: list[str] = []
-    with start_run(shop.warehouse_url, flow="ingest-shop", archive=True) as run:
-        rebuild_damaged(run, settings_of(archive), find_damaged(run.connection, shop.source), lines.append)
+    with start_run(sale.warehouse_url, flow="ingest-shop", archive=True) as run:
+        rebuild_damaged(run, settings_of(archive), find_damaged(run.connection, sale.source), lines.append)
     assert sum("not rebuilt: raw.shop_" in line for line in lines) == 2
-    assert content(shop.warehouse) == damaged
-    shop.warehouse.execute("drop table raw.shop_customer cascade")
+    assert content(sale.warehouse) == damaged
+    sale.warehouse.execute("drop table raw.shop_customer cascade")
     with (
-        start_run(shop.warehouse_url, flow="ingest-shop", archive=True) as run,
-        psycopg.connect(shop.warehouse_url, autocommit=True) as other,
+        start_run(sale.warehouse_url, flow="ingest-shop", archive=True) as run,
+        psycopg.connect(sale.warehouse_url, autocommit=True) as other,
         session_lock(other, "source shop"),
         pytest.raises(LockHeld),
     ):
-        rebuild(run, archive, [shop.source], ["raw.shop_product"], wait_seconds=0)
+        rebuild(run, archive, [sale.source], ["raw.shop_product"], wait_seconds=0)
 
 
-def test_fact_whose_rows_were_all_deleted_is_not_damaged(shop: Pipeline, archive: Archive) -> None:
-    shop.order(1, "2024-03-10")
-    load(shop, archive)
-    shop.do("delete from order_item")
-    load(shop, archive)
-    assert shop.rows("select * from dwh.fact_order_item") == []
-    assert find_damaged(shop.warehouse, shop.source) == []
+def test_fact_whose_rows_were_all_deleted_is_not_damaged(sale: Pipeline, archive: Archive) -> None:
+    sale.do("delete from order_item")
+    load(sale, archive)
+    assert sale.rows("select * from dwh.fact_order_item") == []
+    assert find_damaged(sale.warehouse, sale.source) == []
 
 
 def test_watermark_whose_batches_did_not_reach_the_archive_is_not_taken_over(
@@ -712,15 +717,13 @@ def test_watermark_whose_batches_did_not_reach_the_archive_is_not_taken_over(
 
 
 def test_comparison_names_what_has_changed_since_in_what_a_table_is_made_by(
-    shop: Pipeline, archive: Archive, declare: Declare
+    sale: Pipeline, archive: Archive, declare: Declare
 ) -> None:
-    shop.order(1, "2024-03-10")
-    load(shop, archive)
-    before = content(shop.warehouse)
+    before = content(sale.warehouse)
     changed = declare(("conform/customer.sql", "    customer.name,", "    upper(customer.name) as name,"))
     said: list[str] = []
-    shop.warehouse.execute("delete from dwh.dim_customer where customer_key > 0")
-    with start_run(shop.warehouse_url, flow="rebuild", archive=True) as run:
+    sale.warehouse.execute("delete from dwh.dim_customer where customer_key > 0")
+    with start_run(sale.warehouse_url, flow="rebuild", archive=True) as run:
         verdicts = rebuild(run, archive, [changed], progress=said.append)
     assert {one.table_name: one.note for one in verdicts if one.note} == {
         "dwh.dim_customer": "what it is made by has changed since (conform SQL has changed): its history is what was "
@@ -728,6 +731,6 @@ def test_comparison_names_what_has_changed_since_in_what_a_table_is_made_by(
     }
     assert sum(line.startswith("dwh.dim_customer: what it is made by has changed") for line in said) == 1
     # History is what was published then; the next run computes the present state again.
-    assert content(shop.warehouse) == before
-    load(shop, archive, changed)
-    assert shop.versions("customer", "name")[-1][1] == "ANA"
+    assert content(sale.warehouse) == before
+    load(sale, archive, changed)
+    assert sale.versions("customer", "name")[-1][1] == "ANA"

@@ -167,21 +167,19 @@ def test_changed_sql_corrects_facts_and_present_versions_in_place(shop: Pipeline
     assert shop.capture(source=declare(DOUBLED, lines)).changes() == {}
 
 
-def test_progress_says_what_is_conformed_again_and_why(shop: Pipeline, declare: Declare) -> None:
-    shop.capture(source=declare())
-    with start_run(shop.warehouse_url, flow="ingest-shop") as run:
+def test_progress_says_what_is_conformed_again_and_why(captured: Pipeline, declare: Declare) -> None:
+    with start_run(captured.warehouse_url, flow="ingest-shop") as run:
         messages: list[str] = []
-        staged = stage(run, declare(DOUBLED), shop.shop_url, threshold=CONFIRMED)
+        staged = stage(run, declare(DOUBLED), captured.shop_url, threshold=CONFIRMED)
         publishing.publish(run, staged, progress=messages.append)
     assert "dwh.dim_product is conformed again as a whole: conform SQL has changed" in messages
 
 
 def test_reconcile_names_the_definition_that_has_changed_since_the_last_run(
-    shop: Pipeline, declare: Declare
+    captured: Pipeline, declare: Declare
 ) -> None:
-    shop.capture(source=declare())
-    with start_run(shop.warehouse_url, flow="reconcile") as run:
-        verdicts = reconcile_source(run, declare(DOUBLED), shop.shop_url, repair=False)
+    with start_run(captured.warehouse_url, flow="reconcile") as run:
+        verdicts = reconcile_source(run, declare(DOUBLED), captured.shop_url, repair=False)
     with pytest.raises(DifferencesFound) as error:
         stop_on_differences(verdicts)
     assert "dwh.dim_product in 1 row" in error.value.what
@@ -191,9 +189,8 @@ def test_reconcile_names_the_definition_that_has_changed_since_the_last_run(
     )
 
 
-def test_comments_and_white_space_change_nothing(shop: Pipeline, declare: Declare) -> None:
-    shop.capture(source=declare())
-    run = shop.capture(
+def test_comments_and_white_space_change_nothing(captured: Pipeline, declare: Declare) -> None:
+    run = captured.capture(
         source=declare(
             ("conform/product.sql", "select\n", "select -- all of them\n\n"),
             ("conform/customer.sql", "where not", "/* only\nthose */ where\tnot"),
@@ -393,37 +390,34 @@ def test_more_rows_than_the_limit_are_not_conformed_unasked(busy_shop: Pipeline,
 
 
 def test_killed_before_the_commit_the_next_run_does_it(
-    shop: Pipeline, declare: Declare, monkeypatch: pytest.MonkeyPatch
+    captured: Pipeline, declare: Declare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop.capture(source=declare())
-    before = state(shop)
+    before = state(captured)
 
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(publishing, "move_watermarks", die)
-        shop.capture(source=declare(DOUBLED))
-    assert state(shop) == before
-    assert reasons(shop.capture(source=declare(DOUBLED)))["dwh.dim_product"] == "conform SQL has changed"
-    assert shop.versions("product", "price_amount::integer") == [("1", 200, "ever", "now")]
+        captured.capture(source=declare(DOUBLED))
+    assert state(captured) == before
+    assert reasons(captured.capture(source=declare(DOUBLED)))["dwh.dim_product"] == "conform SQL has changed"
+    assert captured.versions("product", "price_amount::integer") == [("1", 200, "ever", "now")]
 
 
-def test_undo_takes_it_back_and_the_next_run_does_it_again(shop: Pipeline, declare: Declare) -> None:
-    shop.order(1, "2024-03-10")
-    shop.capture(source=declare())
-    before = state(shop)
-    run = shop.capture(source=declare(DOUBLED))
-    after = state(shop)
-    with start_run(shop.warehouse_url, flow="undo") as undoing:
+def test_undo_takes_it_back_and_the_next_run_does_it_again(sale: Pipeline, declare: Declare) -> None:
+    before = state(sale)
+    run = sale.capture(source=declare(DOUBLED))
+    after = state(sale)
+    with start_run(sale.warehouse_url, flow="undo") as undoing:
         undo(undoing, run.run_id)
-    assert state(shop) == before
-    again = shop.capture(source=declare(DOUBLED))
+    assert state(sale) == before
+    again = sale.capture(source=declare(DOUBLED))
     assert reasons(again) == reasons(run)
-    assert state(shop) == after
+    assert state(sale) == after
     # With the old declaration again, nothing of the new one stays.
-    shop.capture(source=declare())
-    assert state(shop) == before
+    sale.capture(source=declare())
+    assert state(sale) == before
 
 
 def test_mirror_that_was_declared_with_it_is_filled_again_after_an_undo(
@@ -465,13 +459,12 @@ def test_mirror_that_was_declared_with_it_is_filled_again_after_an_undo(
     assert state(shop) == after
 
 
-def test_dry_run_shows_it_and_leaves_no_trace(shop: Pipeline, declare: Declare) -> None:
-    shop.capture(source=declare())
-    before = traces(shop.warehouse_url)
-    with start_run(shop.warehouse_url, flow="ingest-shop", dry_run=True) as run:
-        staged = stage(run, declare(DOUBLED), shop.shop_url, threshold=CONFIRMED)
+def test_dry_run_shows_it_and_leaves_no_trace(captured: Pipeline, declare: Declare) -> None:
+    before = traces(captured.warehouse_url)
+    with start_run(captured.warehouse_url, flow="ingest-shop", dry_run=True) as run:
+        staged = stage(run, declare(DOUBLED), captured.shop_url, threshold=CONFIRMED)
         loads = {load.table_name: load for load in publishing.publish(run, staged).loads}
-    assert traces(shop.warehouse_url) == before
+    assert traces(captured.warehouse_url) == before
     assert loads["dwh.dim_product"].reconform_reason == "conform SQL has changed"
     assert (loads["dwh.dim_product"].rows_updated, loads["dwh.dim_product"].rows_inserted) == (1, 0)
 
@@ -546,16 +539,14 @@ OF_PRODUCT = {"dwh.fact_order_item": "dimension product has changed"}
 
 
 def test_changed_views_and_functions_are_conformed_again_and_their_comments_are_not(
-    shop: Pipeline, declare: Declare
+    sale: Pipeline, declare: Declare
 ) -> None:
-    shop.order(1, "2024-03-10")
-    shop.capture(source=declare())
     source = declare(*READS)
 
     def define(*statements: str) -> dict[str, str]:
         for statement in statements:
-            shop.warehouse.execute(statement.encode())
-        return reasons(shop.capture(source=source))
+            sale.warehouse.execute(statement.encode())
+        return reasons(sale.capture(source=source))
 
     assert define(
         SHOUT.format("select upper($1)"),
@@ -570,7 +561,7 @@ def test_changed_views_and_functions_are_conformed_again_and_their_comments_are_
         "dwh.dim_product": "conform SQL has changed",
         "dwh.fact_order_item": "dimension company has changed, dimension product has changed",
     }
-    assert shop.versions("product", "name", "price_amount::integer") == [("1", "BOLT!", 200, "ever", "now")]
+    assert sale.versions("product", "name", "price_amount::integer") == [("1", "BOLT!", 200, "ever", "now")]
     # What changes no value.
     assert (
         define(
@@ -593,23 +584,23 @@ def test_changed_views_and_functions_are_conformed_again_and_their_comments_are_
         "dwh.dim_customer": "function public.grade(text) has changed",
         **OF_PRODUCT,
     }
-    assert shop.versions("product", "name", "price_amount::integer") == [("1", "BOLT?!", 300, "ever", "now")]
-    assert shop.versions("customer", "loyalty_tier") == [("1", "silver", "ever", "now")]
+    assert sale.versions("product", "name", "price_amount::integer") == [("1", "BOLT?!", 300, "ever", "now")]
+    assert sale.versions("customer", "loyalty_tier") == [("1", "silver", "ever", "now")]
     # Sales name their seller; `dwh status` says so before any run.
-    shop.warehouse.execute(OF_THE_COMPANY.format("name || ' Inc.'").encode())
-    stale = find_stale_targets(shop.warehouse, source, read_contracts(source))
+    sale.warehouse.execute(OF_THE_COMPANY.format("name || ' Inc.'").encode())
+    stale = find_stale_targets(sale.warehouse, source, read_contracts(source))
     company = {
         "dwh.dim_company": "view raw.of_company has changed",
         "dwh.fact_order_item": "dimension company has changed",
     }
     assert {one.table_name: one.reason for one in stale} == company
     assert define() == company
-    assert shop.facts("company.name") == [("1", "1", "Acme Inc.")]
+    assert sale.facts("company.name") == [("1", "1", "Acme Inc.")]
     # Without them, they no longer matter.
     plain = declare()
-    shop.capture(source=plain)
-    shop.warehouse.execute(TIMES.format(4).encode())
-    assert find_stale_targets(shop.warehouse, plain, read_contracts(plain)) == []
+    sale.capture(source=plain)
+    sale.warehouse.execute(TIMES.format(4).encode())
+    assert find_stale_targets(sale.warehouse, plain, read_contracts(plain)) == []
 
 
 def test_warehouse_that_knows_no_views_and_functions_learns_them_by_its_next_change(
@@ -639,20 +630,21 @@ def test_warehouse_that_knows_no_views_and_functions_learns_them_by_its_next_cha
     }
 
 
-def test_view_that_comes_to_read_what_no_join_follows_is_refused(shop: Pipeline, declare: Declare) -> None:
-    shop.capture(source=declare())
-    shop.warehouse.execute(NAMED.format("name").encode())
-    shop.warehouse.execute(LABELLED.replace("public.shout(label)", "label").encode())
+def test_view_that_comes_to_read_what_no_join_follows_is_refused(
+    captured: Pipeline, declare: Declare
+) -> None:
+    captured.warehouse.execute(NAMED.format("name").encode())
+    captured.warehouse.execute(LABELLED.replace("public.shout(label)", "label").encode())
     source = declare(READS[0], READS[2])
-    shop.capture(source=source)
-    shop.warehouse.execute(
+    captured.capture(source=source)
+    captured.warehouse.execute(
         "create or replace view raw.named as select id, name, (select max(name) from raw.shop_promotion) as label "
         "from raw.shop_brand"
     )
-    before = state(shop)
+    before = state(captured)
     with pytest.raises(DeclarationError, match=r"reads raw\.shop_promotion"):
-        shop.capture(source=source)
-    assert state(shop) == before
+        captured.capture(source=source)
+    assert state(captured) == before
 
 
 def test_reads_that_may_be_stale_are_refused_when_the_declaration_no_longer_allows_them(
