@@ -524,7 +524,7 @@ class Stager:
 
 
 def _seen(rows: TableRows) -> dict[str, Counter[str]]:
-    """By field, how often its values had which type. Names that are too long for an index are cut off."""
+    """Count the values of each field by type. Names that are too long for an index are truncated."""
     seen: dict[str, Counter[str]] = {}
     for name, types in rows.seen.items():
         shown = name if len(name) <= MOST_SHOWN else f"{name[:MOST_SHOWN]}…"

@@ -1,4 +1,4 @@
-"""The audit trail: runs, loads and check results, written so that a failed run leaves evidence."""
+"""Write the audit trail: runs, loads and check results. Those of failed runs are kept, too."""
 
 import getpass
 import os
@@ -45,7 +45,7 @@ DEAD = f"""
             and database = (select oid from pg_database where datname = current_database())
     )
     """
-# How long after a session that failed this run's own may end, if the server restarts.
+# Pauses before checking again whether the run's own session is alive: a restarting server ends sessions one by one.
 LOST_AFTER_SECONDS = (0.2, 0.8)
 
 
@@ -53,34 +53,34 @@ LOST_AFTER_SECONDS = (0.2, 0.8)
 class Run:
     """A run in progress: its id, its flow, and the connection that holds its locks and writes its audit rows.
 
-    A dry run does all its work in one transaction on `dry_run_connection`, which is rolled back; its locks are real.
+    A dry run does all its work in one transaction on `dry_run_connection`, which is rolled back. It takes real locks.
     """
 
     run_id: int
     flow: str
     connection: psycopg.Connection = field(repr=False)
     warehouse_url: str = field(repr=False)
-    # Of the session that holds the locks.
+    # Process id of the server session that holds the locks.
     server_process: int = field(repr=False)
     rules: Rules = field(default_factory=Rules, repr=False)
     dry_run_connection: psycopg.Connection | None = field(default=None, repr=False)
-    # Whether what it publishes goes into the archive.
+    # Whether published rows go into the archive.
     is_archived: bool = False
-    # Dead runs that it has marked as crashed before it began.
+    # Dead runs that this run has marked as crashed at its start.
     found_dead: tuple[int, ...] = ()
-    # Of a process that stays: the connection on which each batch is published, opened once.
+    # For a live process: the connection on which it publishes all batches.
     kept_connection: psycopg.Connection | None = field(default=None, repr=False)
-    # At most one: what it has published is added to the archive beside its work. Its result says why that failed.
+    # At most one background task that adds published batches to the archive; its result is None or why that failed.
     adding: list[Future[str | None]] = field(default_factory=list, repr=False)
 
     @property
     def audit_connection(self) -> psycopg.Connection:
-        """Connection for what the run found: kept if the run fails, rolled back with a dry run."""
+        """The connection for findings such as check results: they are kept if the run fails, but not in a dry run."""
         return self.dry_run_connection or self.connection
 
     @contextmanager
     def connect(self, doing: str = "") -> Iterator[psycopg.Connection]:
-        """A connection of its own to the warehouse, committed at the end of the block.
+        """Open another connection to the warehouse, committed at the end of the block.
 
         Raises:
             ConnectionFailed: it was lost.
@@ -93,7 +93,7 @@ class Run:
 
     @contextmanager
     def session(self, doing: str) -> Iterator[psycopg.Connection]:
-        """A connection that writes for the run, committed at the end of the block; for a dry run always the same.
+        """Open a connection to write the run's rows, committed at the end of the block. A dry run has only one.
 
         Raises:
             ConnectionFailed: it was lost.
@@ -119,7 +119,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Load:
-    """What one run did to one table, in rows."""
+    """Row counts of what one run did to one table."""
 
     source: str
     table_name: str
@@ -133,20 +133,20 @@ class Load:
     rows_unchanged: int = 0
     rows_quarantined: int = 0
     rows_cursor_missed: int = 0
-    # Of rows_read: rows that were found by comparing source and mirror.
+    # Those of rows_read that were found by comparing checksums of source and mirror.
     rows_found_by_checksum: int = 0
-    # Of rows_updated.
+    # Those of rows_updated that were re-keyed.
     rows_rekeyed: int = 0
     seconds: float = 0.0
-    # Why all rows of the table were conformed again, if they were.
+    # The reason if all rows of the table were conformed again.
     reconform_reason: str | None = None
     # The GeoIP database that a load of web logs used.
     geoip_database: str | None = None
     geoip_built_at: datetime | None = None
-    # What the source read for it, by the source's own counters.
+    # Rows and blocks that the source read for it, by the source's own statistics.
     source_rows_read: int | None = None
     source_blocks_read: int | None = None
-    # What was unusual about it.
+    # Note about anything unusual.
     note: str | None = None
 
     def __str__(self) -> str:
@@ -162,7 +162,7 @@ class Load:
         return f"{self.source} → {self.table_name}: {summary} in {self.seconds:.2f} s{again}"
 
     def joined(self, later: Self) -> Self:
-        """This load and a later one of the same table in the same run, as one."""
+        """Return the sum of this load and a later one of the same table in the same run."""
         counts = {
             name: value + getattr(later, name)
             for name, value in vars(self).items()
@@ -193,11 +193,11 @@ class CheckResult:
 
     @property
     def identity(self) -> CheckIdentity:
-        """Which check it is of, of all checks of a source."""
+        """The key of the check within a source."""
         return self.dataset, self.check_name, self.check_type, self.column_name
 
 
-# Ends that could not be recorded, since the server was gone.
+# Ends of runs that could not be recorded, because the server was gone.
 _unrecorded: list[tuple[Run, str, BaseException | None]] = []
 
 
@@ -221,8 +221,7 @@ def start_run(
 
     First marks dead runs, whose lock nobody holds any more, as crashed. Mails that `rules` ask for are queued in the
     transaction that records the end. A `dry_run` ends with that status, and with the error if there was one. With
-    `archive`, what it publishes goes into the archive. A process that stays gives the `kept_connection` on which its
-    runs publish.
+    `archive`, published rows go into the archive. A live process passes the `kept_connection` on which it publishes.
     """
     rules = rules or Rules()
     if dry_run:
@@ -255,7 +254,7 @@ def start_run(
             ).fetchone()
             assert row is not None
             run_id: int = row[0]
-            # Before the row is visible: a run is never 'running' without its lock.
+            # Lock before the row is visible, so that no run is ever 'running' without its lock.
             connection.execute("select pg_advisory_lock(%s, %s)", [RUN, run_id % 2**31])
         dry_run_connection = (
             connect(warehouse_url, application_name=f"dwh {flow} dry run") if dry_run else None
@@ -280,7 +279,7 @@ def start_run(
 
 
 def ensure_alive(run: Run) -> None:
-    """Make sure that the run still holds its locks; call it before a commit.
+    """Check that the run still holds its locks; call it before a commit.
 
     Raises:
         RunLost: its connection is gone, and its locks with it.
@@ -301,7 +300,7 @@ def ensure_alive(run: Run) -> None:
 
 
 def add_parameters(run: Run, **parameters: str) -> None:
-    """Add what a run found out to its parameters in audit.run."""
+    """Add values that the run has determined to its parameters in audit.run."""
     run.connection.execute(
         "update audit.run set parameters = parameters || %s where run_id = %s",
         [Jsonb(parameters), run.run_id],
@@ -310,14 +309,14 @@ def add_parameters(run: Run, **parameters: str) -> None:
 
 def mark_irreversible(connection: psycopg.Connection, run_id: int) -> None:
     """Mark a run as not undoable, in the transaction in which it changes rows without before-images."""
-    # Only once: a load must not wait for its run's row, which another load of the same run has locked.
+    # Skip runs that are already marked: another load of the same run may have the row locked.
     connection.execute(
         "update audit.run set pruned_at = clock_timestamp() where run_id = %s and pruned_at is null", [run_id]
     )
 
 
 def mark_crashed(connection: psycopg.Connection, rules: Rules | None = None) -> list[int]:
-    """Mark dead runs as crashed and queue mail about them; returns their run ids."""
+    """Mark dead runs as crashed and queue mail about them. Returns their ids."""
     with connection.transaction():
         rows = connection.execute(
             f"""
@@ -334,7 +333,7 @@ def mark_crashed(connection: psycopg.Connection, rules: Rules | None = None) -> 
 
 
 def record_load(connection: psycopg.Connection, run_id: int, *loads: Load) -> None:
-    """Write loads in the transaction that they describe."""
+    """Write loads to audit.load, in the transaction that they describe."""
     rows = [{"run_id": run_id, **vars(load)} for load in loads]
     if rows:
         names = ", ".join(rows[0])
@@ -344,9 +343,9 @@ def record_load(connection: psycopg.Connection, run_id: int, *loads: Load) -> No
 
 
 def begin_batch(connection: psycopg.Connection, run_id: int, source: str, number: int) -> int:
-    """Begin a batch of a run of live, in the transaction that publishes it; returns its id.
+    """Begin a batch of a live run, in the transaction that publishes it. Returns its id.
 
-    Rows that the transaction inserts and changes that it logs name the batch by themselves.
+    The setting dwh.batch_id gives the batch's id to all rows that the transaction inserts and all changes that it logs.
     """
     row = connection.execute(
         """
@@ -360,7 +359,7 @@ def begin_batch(connection: psycopg.Connection, run_id: int, source: str, number
 
 
 def end_batch(connection: psycopg.Connection, run_id: int, batch_id: int, loads: Sequence[Load]) -> None:
-    """Add what a batch did to the loads of its run, one for each table, and give it its place among all loads."""
+    """Add a batch's counts to the loads of its run (one per table), and record its last load id."""
     for load in loads:
         counts = {
             name: value for name, value in vars(load).items() if name.startswith("rows_") or name == "seconds"
@@ -398,7 +397,7 @@ def end_batch(connection: psycopg.Connection, run_id: int, batch_id: int, loads:
 
 
 def record_checks(connection: psycopg.Connection, run_id: int, results: Sequence[CheckResult]) -> None:
-    """Write check results; on the run's own connection, so that those of a stopped run are kept."""
+    """Write check results. Use the run's own connection, so that those of a stopped run are kept."""
     if not results:
         return
     names = ["run_id", *vars(results[0])]
@@ -412,7 +411,7 @@ def record_checks(connection: psycopg.Connection, run_id: int, results: Sequence
 
 @cache
 def code_version() -> str:
-    """Version of the running code: that of the package and the commit, which an image has in DWH_COMMIT."""
+    """Return the version of the package and the commit; in an image the commit comes from DWH_COMMIT."""
     commit = os.environ.get("DWH_COMMIT", "")
     if not commit:
         folder = Path(__file__).parent
@@ -426,7 +425,7 @@ def code_version() -> str:
             )
             commit = described.stdout.strip()
         except (OSError, subprocess.TimeoutExpired):
-            # No git, as in an image.
+            # There is no git in an image.
             pass
     try:
         package = version("dwh")
@@ -438,7 +437,7 @@ def code_version() -> str:
 def _end(run: Run, status: str, error: BaseException | None) -> None:
     if run.dry_run_connection is not None:
         status = "dry run"
-        # Closing rolls back, also if the server has closed it already.
+        # Closing rolls back; it is no error if the server has closed the connection already.
         run.dry_run_connection.close()
     try:
         try:
@@ -448,8 +447,8 @@ def _end(run: Run, status: str, error: BaseException | None) -> None:
                 _write_end(fresh, run, status, error)
         mark_enqueued(error)
     except (psycopg.Error, WarehouseError):
-        # The server is gone, and with it this run's lock: this process's next run records it, or else another process's
-        # next run marks it as crashed.
+        # The server is gone, and this run's lock with it. The next run of this process records the end; if another
+        # process's run comes first, it marks this one as crashed.
         _unrecorded.append((run, status, error))
         sys.stderr.write(
             f"Run {run.run_id} ended as {status}, but that could not be recorded in the warehouse.\n"
@@ -457,14 +456,14 @@ def _end(run: Run, status: str, error: BaseException | None) -> None:
 
 
 def _record_ends(connection: psycopg.Connection, warehouse_url: str) -> None:
-    """Record the ends of this process's runs that could not be recorded: their process is not gone."""
+    """Record the ends of this process's runs that could not be recorded when they ended."""
     for end in [end for end in _unrecorded if end[0].warehouse_url == warehouse_url]:
         _write_end(connection, *end)
         _unrecorded.remove(end)
 
 
 def _find_lost(run: Run, error: BaseException) -> RunLost | None:
-    """The error of a lost run, if the run's own connection is dead after `error`, whatever that is."""
+    """Return a `RunLost` error if the run's own connection is dead after `error`; else None."""
     if isinstance(error, RunLost | AlreadyRecorded) or not isinstance(error, Exception):
         return None
     # A server that restarts ends this session a moment after the one that failed.
@@ -485,7 +484,7 @@ def _write_end(connection: psycopg.Connection, run: Run, status: str, error: Bas
         connection.execute(
             """
             update audit.run set status = %s, ended_at = clock_timestamp(), error = %s, hint = %s
-            -- An undo has taken back a run of live that had not ended.
+            -- An undo may have undone a live run before it ended: keep that status.
             where run_id = %s and status <> 'undone'
             """,
             [status, _summary(error), getattr(error, "hint", None) or None, run.run_id],
@@ -501,14 +500,14 @@ def _summary(error: BaseException | None) -> str | None:
 
 
 def status_of(error: BaseException) -> str:
-    """Status in which a run ends that `error` has ended."""
+    """Return the status of a run that ended with `error`."""
     if isinstance(error, LockHeld | AlreadyRecorded):
         return "skipped"
     if isinstance(error, WarehouseError) and error.exit_code == 3:
         return "stopped"
     if isinstance(error, Exception):
         return "failed"
-    # Ctrl-C, or a signal: somebody has cancelled it, or stopped its worker.
+    # Ctrl-C or a signal means that somebody has cancelled the run, or stopped its worker.
     is_signal = isinstance(error, KeyboardInterrupt) or getattr(error, "signal", None) is not None
     return "cancelled" if is_signal else "crashed"
 

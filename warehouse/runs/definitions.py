@@ -1,4 +1,4 @@
-"""Which definition each target was last made by, in audit.definition: a run that finds another conforms it again."""
+"""Definition hashes of each target table, in audit.definition: if one changes, the next run conforms all rows again."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,9 +19,10 @@ from warehouse.sources.declaration import read_declaration
 from warehouse.sources.definition import OTHERS, Definition, added_columns, define_targets, describe_changes
 from warehouse.sources.source import Entity, Source
 
-# The part that is recorded in place of all others of a target that its source no longer declares.
+# Recorded instead of all other parts, when a source no longer declares a target.
 REMOVED = "removed from the source's declaration"
-# The part that says for which reads of its SQL a run has found that all changes are followed; it makes nothing stale.
+# Hash of the tables that a target's SQL reads, recorded after a run has checked that it follows changes of all of them.
+# It does not count when definitions are compared.
 CHECKED = "reads are followed"
 WEBLOGS = "weblogs"
 NOT_DECLARED = "it is no longer declared: its rows are kept and not updated"
@@ -29,62 +30,65 @@ NOT_DECLARED = "it is no longer declared: its rows are kept and not updated"
 
 @dataclass(frozen=True)
 class StaleTarget:
-    """A target that holds rows of a source which were made by another definition than the present one, or by none."""
+    """A target with rows of a source that were conformed by another definition than the present one."""
 
     source: str
     table_name: str
     reason: str
-    # Rows of the mirror that have to be conformed again; 0 where nothing is declared any more.
+    # Number of mirror rows to conform again; 0 if the target is no longer declared.
     rows: int = 0
     entity: str | None = None
-    # Columns that it was not made with; None where that is not known.
+    # Columns that were added since; None if that is unknown.
     new_columns: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Definitions:
-    """What the targets of a source were last made by, and what they are made by now."""
+    """Recorded and present definitions of a source's targets."""
 
     source: Source
     contracts: Mapping[str, Contract]
     time_zone: str
-    # By table, as it is recorded.
+    # Recorded definitions by table.
     recorded: Mapping[str, Definition]
-    # By entity, the views and functions that its SQL reads through, as they are now.
+    # Present hashes of the views and functions that an entity's SQL uses, by entity.
     objects: Mapping[str, Definition]
 
     @cached_property
     def before(self) -> Mapping[str, Definition]:
-        """By table, what it was last made by."""
+        """Definitions by table with which its rows were last conformed."""
         before = {
             name: {part: digest for part, digest in parts.items() if part != CHECKED}
             for name, parts in self.recorded.items()
         }
         for name, parts in before.items():
-            # Earlier releases have not recorded it: a table is not made again for that.
+            # Earlier releases did not record this part: do not conform the table again only for that.
             if REMOVED not in parts and OTHERS in (now := self.now.get(name, {})):
                 parts.setdefault(OTHERS, now[OTHERS])
         return before
 
     @cached_property
     def now(self) -> Mapping[str, Definition]:
-        """By table, what it is made by."""
+        """Present definitions by table."""
         defined = define_targets(self.source, self.contracts, self.time_zone, self.objects)
         return {f"dwh.{target.table}": defined[target.entity] for target, _ in _declared(self.source)}
 
     def is_removed(self, table_name: str) -> bool:
-        """Whether a run has recorded that the source no longer declares a table: nothing is left to do for it."""
+        """Whether a run has already recorded that the source no longer declares a table."""
         return REMOVED in self.before.get(table_name, {}) and table_name not in self.now
 
     def is_checked(self, entity: Entity, reads: str) -> bool:
-        """Whether a run has checked what the SQL of `entity` reads: definition and hash `reads` are the same since."""
+        """Whether a run has checked the tables that the SQL of `entity` reads, and neither SQL nor tables have changed.
+
+        `reads` is the present hash of these tables.
+        """
         (table_name,) = (f"dwh.{target.table}" for target in TARGETS if target.entity == entity.name)
         is_same = self.before.get(table_name) == self.now[table_name]
         return is_same and self.recorded[table_name].get(CHECKED) == reads
 
 
 def read_definitions(connection: psycopg.Connection, source: str) -> Mapping[str, Definition]:
-    """By table, what is recorded of the targets of `source`."""
+    """Return the recorded definitions of a source's targets by table."""
     found: dict[str, dict[str, str]] = {}
     rows = connection.execute(
         "select table_name, part, hash from audit.definition where source = %s order by table_name, part",
@@ -98,7 +102,7 @@ def read_definitions(connection: psycopg.Connection, source: str) -> Mapping[str
 def compare_definitions(
     connection: psycopg.Connection, source: Source, contracts: Mapping[str, Contract]
 ) -> Definitions:
-    """Read what the targets of `source` were made by, and define them as they are now."""
+    """Read the recorded definitions of a source's targets, and compute the present ones."""
     recorded = read_definitions(connection, source.name)
     known = {
         target.entity: [
@@ -116,7 +120,7 @@ def compare_definitions(
 
 
 def hash_objects(connection: psycopg.Connection, objects: Collection[str]) -> Definition:
-    """Hash views and functions, as `view raw.paid`, by what they are now; those that are gone are left out."""
+    """Hash the present bodies of views and functions, named like `view raw.paid`. Missing ones are skipped."""
     if not objects:
         return {}
     return {
@@ -128,7 +132,7 @@ def hash_objects(connection: psycopg.Connection, objects: Collection[str]) -> De
 def record_definition(
     connection: psycopg.Connection, run_id: int, source: str, table_name: str, definition: Definition
 ) -> None:
-    """Record what a target is made by, in the transaction that makes it; what has not changed stays as it is."""
+    """Record a target's definition in the transaction that conforms its rows. Unchanged parts keep their run."""
     connection.execute(
         "delete from audit.definition where source = %s and table_name = %s and part <> all(%s)",
         [source, table_name, list(definition)],
@@ -146,7 +150,7 @@ def record_definition(
 
 
 def read_contracts(source: Source) -> Mapping[str, Contract]:
-    """By entity of `source`, the contract of its batch.
+    """Return the contract of each entity of a source.
 
     Raises:
         DeclarationError: a contract is missing or wrong.
@@ -157,15 +161,15 @@ def read_contracts(source: Source) -> Mapping[str, Contract]:
 def find_stale_targets(
     connection: psycopg.Connection, source: Source, contracts: Mapping[str, Contract]
 ) -> list[StaleTarget]:
-    """Targets of `source` that have to be conformed again as a whole, and those that it no longer declares.
+    """Return targets of a source whose rows all have to be conformed again, and those that it no longer declares.
 
-    A target whose mirror is not there yet is not stale: the run that makes the mirror loads it.
+    A target without a mirror is not stale: the run that creates the mirror loads all of its rows anyway.
     """
     return find_stale(connection, compare_definitions(connection, source, contracts))
 
 
 def find_stale(connection: psycopg.Connection, definitions: Definitions) -> list[StaleTarget]:
-    """The stale targets of a source whose definitions are compared; see `find_stale_targets`."""
+    """Return the stale targets for already compared definitions; see `find_stale_targets`."""
     source, before, after = definitions.source, definitions.before, definitions.now
     stale = []
     for target, entity in _declared(source):
@@ -188,7 +192,10 @@ def find_stale(connection: psycopg.Connection, definitions: Definitions) -> list
 
 
 def list_stale_targets(connection: psycopg.Connection, declared: Mapping[str, Path]) -> list[StaleTarget]:
-    """Stale targets of every source, by the declarations in its folder; what is wrong with one is its reason."""
+    """Return the stale targets of all sources. `declared` are the sources' folders by name.
+
+    A source whose declaration cannot be read is in the result, with the error as its reason.
+    """
     stale: list[StaleTarget] = []
     for name, folder in declared.items():
         try:
@@ -208,7 +215,7 @@ def list_stale_targets(connection: psycopg.Connection, declared: Mapping[str, Pa
 
 
 def find_stale_lookups(connection: psycopg.Connection) -> list[StaleTarget]:
-    """Lookups of the web logs whose texts were described by other rules than the present ones."""
+    """Return lookup tables of the web logs whose texts were classified by other rules than the present ones."""
     before = read_definitions(connection, WEBLOGS)
     stale = []
     for name, now in define_lookups().items():
@@ -218,10 +225,10 @@ def find_stale_lookups(connection: psycopg.Connection) -> list[StaleTarget]:
 
 
 def check_reconform_limit(stale: list[StaleTarget], limit: int) -> None:
-    """Stop a run that would conform more rows again than `limit`.
+    """Check that a run conforms no more than `limit` rows again.
 
     Raises:
-        ReconformLimitExceeded: naming each target and why.
+        ReconformLimitExceeded: it would; the message has each target and the reason.
     """
     rows = sum(one.rows for one in stale)
     if rows > limit:
@@ -242,11 +249,11 @@ def record_definitions(
     definitions: Definitions,
     checked: Mapping[str, tuple[str, Definition]],
 ) -> list[str]:
-    """Record what all targets of a source are made by now; those that it no longer declares are marked as such.
+    """Record the present definitions of a source's targets, and mark those that it no longer declares.
 
-    So an entity that is declared again is conformed as a whole: nobody has updated its rows meanwhile. `checked` has,
-    by entity whose reads this run has checked, their hash, and the views and functions that were found. Returns the
-    tables that are no longer declared since this run.
+    A marked target is conformed completely if it is declared again, since its rows were not updated in between.
+    `checked` has, for each entity whose reads this run has checked, their hash and the views and functions found.
+    Returns the tables that were marked by this run.
     """
     source, recorded = definitions.source, definitions.recorded
     found = {entity: objects for entity, (_, objects) in checked.items()}
@@ -274,7 +281,7 @@ def _declared(source: Source) -> Iterator[tuple[Target, Entity]]:
 
 def _texts(connection: psycopg.Connection, lookup: str) -> int:
     schema, _, table = lookup.partition(".")
-    # Key 0 stands for no text.
+    # Do not count key 0, which stands for a missing text.
     (rows,) = connection.execute(
         sql.SQL("select count(*) - 1 from {}").format(sql.Identifier(schema, table))
     ).fetchone() or (0,)
@@ -282,7 +289,7 @@ def _texts(connection: psycopg.Connection, lookup: str) -> int:
 
 
 def _mirror_rows(connection: psycopg.Connection, entity: Entity) -> int | None:
-    """Rows of the entity's mirror; None where it is not captured yet."""
+    """Return the number of rows in the entity's mirror; None if there is no mirror yet."""
     mirror = sql.Identifier("raw", entity.table.mirror)
     (oid,) = connection.execute("select to_regclass(%s)", [mirror.as_string(connection)]).fetchone() or (
         None,

@@ -1,4 +1,4 @@
-"""Discard what waits in quarantine, for a reason: it is counted as discarded, and never loaded."""
+"""Discard quarantined records and lines with a reason: they are counted as discarded and never loaded."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,12 @@ import psycopg
 from warehouse.errors import WrongParameters
 from warehouse.runs.audit import Load, record_load
 
-# Their lines are counted with their file, and read again with it.
+# Lines of web logs are counted with their file, not as a load: an undo reads the whole file again.
 WEBLOGS = "weblogs"
 
 
 def discard(connection: psycopg.Connection, run_id: int, quarantine_ids: Sequence[int], reason: str) -> int:
-    """Discard records and lines of files; returns how many. One transaction with the counts of their files.
+    """Discard records and lines of files, and update their files' counts in the same transaction. Returns the number.
 
     Raises:
         WrongParameters: an entry is a row of a database.
@@ -28,7 +28,7 @@ def discard(connection: psycopg.Connection, run_id: int, quarantine_ids: Sequenc
             hint="Only records and lines of files can be discarded: name their source by --source.",
         )
     connection.execute("select set_config('dwh.run_id', %s, true)", [str(run_id)])
-    # Files and parts stay those of the run that has loaded them: its undo deletes them.
+    # Do not change run_id of files and parts: an undo of the run that loaded them deletes them.
     discarded = connection.execute(
         """
         with discarded as (
@@ -66,7 +66,7 @@ def discard(connection: psycopg.Connection, run_id: int, quarantine_ids: Sequenc
         {"run_id": run_id, "ids": list(quarantine_ids), "reason": reason},
     ).fetchall()
     for source, entity, count in discarded:
-        # An undo of what was loaded before would take back these counts, too, if it did not know of this run.
+        # Record a load, so that an undo of earlier runs knows that this run has changed the counts, too.
         if source != WEBLOGS:
             record_load(connection, run_id, Load(source, f"raw.{entity}", rows_updated=count))
     return sum(count for *_, count in discarded)

@@ -1,4 +1,4 @@
-"""As of when a source or feed is complete in the warehouse: the time of its snapshot, not that of publishing it."""
+"""Freshness: the time as of which a source is complete in the warehouse (its snapshot, not the publishing)."""
 
 from datetime import datetime
 
@@ -8,11 +8,11 @@ import psycopg
 def record_complete(connection: psycopg.Connection, run_id: int, source: str, complete_at: datetime) -> None:
     """Record that the warehouse holds everything that `source` had at `complete_at`.
 
-    Call it in the transaction that publishes the last of it. `complete_at` is taken before the first row is read: what
-    comes while a run reads and publishes may not be in the warehouse.
+    Call it in the transaction that publishes the last rows. Take `complete_at` before reading the first row, since rows
+    that arrive later may not be in the warehouse.
     """
     with connection.transaction():
-        # The before-image names the run, so that its undo brings back what was recorded before.
+        # Name the run in the before-image, so that its undo restores the earlier value.
         connection.execute("select set_config('dwh.run_id', %s, true)", [str(run_id)])
         connection.execute(
             """
@@ -24,18 +24,21 @@ def record_complete(connection: psycopg.Connection, run_id: int, source: str, co
 
 
 def has_published(connection: psycopg.Connection, run_id: int, source: str) -> bool:
-    """Whether the run has published what it read of `source`; what it rebuilt before that does not count."""
+    """Whether the run has published rows that it read from `source`. Rebuilt tables do not count."""
     query = "select from audit.freshness where source = %s and run_id = %s"
     return bool(connection.execute(query, [source, run_id]).rowcount)
 
 
 def forget_complete(connection: psycopg.Connection, source: str, run_id: int) -> None:
-    """Forget what run `run_id`, which is undone, and later ones have recorded: they left to it what it had loaded."""
+    """Delete the freshness that `run_id`, which is being undone, or a later run has recorded.
+
+    Later runs did not read again what the undone run had loaded, so their freshness is wrong, too.
+    """
     connection.execute("delete from audit.freshness where source = %s and run_id >= %s", [source, run_id])
 
 
 def read_clock(connection: psycopg.Connection) -> datetime:
-    """The server's time, not later than the snapshot of any statement that follows."""
+    """Return the server's time, which is not later than the snapshot of any following statement."""
     row = connection.execute("select statement_timestamp()").fetchone()
     assert row is not None
     moment: datetime = row[0]

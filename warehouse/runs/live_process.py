@@ -1,4 +1,4 @@
-"""Which process of `dwh live` is at work on a source, what it waits for, and whether an undo holds it back."""
+"""State of the `dwh live` process of each source in audit.live: running, waiting, or held back by an undo."""
 
 import os
 import socket
@@ -11,23 +11,23 @@ from psycopg.rows import class_row
 
 from warehouse.db.locks import NAMED
 
-# What the names of all flows of live begin with.
+# Prefix of the names of live flows.
 FLOW_PREFIX: Final = "live-"
 
 
 def lock_name(source: str) -> str:
-    """Name of the lock that the process of a source holds for as long as it stays."""
+    """Return the name of the lock that the live process of a source holds."""
     return f"live {source}"
 
 
 def flow_name(source: str) -> str:
-    """Name of the flow whose runs the process of a source publishes by."""
+    """Return the name of the flow in whose runs the live process of a source publishes."""
     return f"{FLOW_PREFIX}{source}"
 
 
 @dataclass(frozen=True)
 class LiveProcess:
-    """The last process of a source, as audit.live has it."""
+    """The last live process of a source: a row of audit.live."""
 
     source: str
     host: str
@@ -41,17 +41,17 @@ class LiveProcess:
     since: datetime
     held_by_run_id: int | None
     held_at: datetime | None
-    # Whether a session holds its lock.
+    # Whether a session holds the process's lock.
     is_alive: bool
 
     @property
     def flow(self) -> str:
-        """Flow of its runs."""
+        """The flow of the process's runs."""
         return flow_name(self.source)
 
 
 def read_processes(connection: psycopg.Connection) -> list[LiveProcess]:
-    """The last process of each source that was ever live."""
+    """Return the last live process of each source."""
     with connection.cursor(row_factory=class_row(LiveProcess)) as cursor:
         return cursor.execute(
             f"""
@@ -67,12 +67,12 @@ def read_processes(connection: psycopg.Connection) -> list[LiveProcess]:
 
 
 def is_running(connection: psycopg.Connection, source: str) -> bool:
-    """Whether a process of live follows `source` now."""
+    """Whether a live process is running for `source`."""
     return any(one.is_alive for one in read_processes(connection) if one.source == source)
 
 
 def begin(connection: psycopg.Connection, source: str) -> None:
-    """Record that this process is at work on `source`."""
+    """Record that this process is the live process of `source`."""
     connection.execute(
         """
         insert into audit.live (source, host, pid) values (%s, %s, %s)
@@ -85,7 +85,7 @@ def begin(connection: psycopg.Connection, source: str) -> None:
 
 
 def end(connection: psycopg.Connection, source: str) -> None:
-    """Record that the process of `source` has ended as it was told to."""
+    """Record that the live process of `source` was ended on purpose."""
     connection.execute(
         "update audit.live set stopped_at = clock_timestamp(), run_id = null where source = %s", [source]
     )
@@ -94,7 +94,7 @@ def end(connection: psycopg.Connection, source: str) -> None:
 def record_state(
     connection: psycopg.Connection, source: str, *, run_id: int | None, reason: str | None = None
 ) -> None:
-    """Record that the process is running, and by which run it publishes; or the `reason` why it waits."""
+    """Record that the process is running, with the run in which it publishes, or the `reason` why it waits."""
     connection.execute(
         """
         update audit.live set run_id = %(run_id)s, reason = %(reason)s, state = %(state)s,
@@ -112,9 +112,9 @@ def record_state(
 
 
 def hold(connection: psycopg.Connection, source: str, run_id: int, *, is_undone: bool) -> bool:
-    """Hold live back for `source` where it runs, or where `run_id` undoes what it has published (`is_undone`).
+    """Hold the live process of `source` back during an undo, if it runs or `run_id` undoes its rows (`is_undone`).
 
-    Call it in the transaction of the undo: else the next batch loads again what was taken back. Returns whether live
+    Call it in the transaction of the undo: otherwise the next batch loads the undone rows again. Returns whether live
     is held.
     """
     held = connection.execute(
@@ -126,7 +126,7 @@ def hold(connection: psycopg.Connection, source: str, run_id: int, *, is_undone:
 
 
 def resume(connection: psycopg.Connection, sources: list[str]) -> list[str]:
-    """Let live go on with sources that an undo holds back; returns those that were held."""
+    """Release live processes that an undo holds back. Returns the sources that were held."""
     rows = connection.execute(
         """
         update audit.live set held_by_run_id = null, held_at = null
@@ -138,9 +138,9 @@ def resume(connection: psycopg.Connection, sources: list[str]) -> list[str]:
 
 
 def find_gone(connection: psycopg.Connection, after: timedelta = timedelta(minutes=2)) -> list[LiveProcess]:
-    """Processes that have ended without having been told to: they hold no lock, and were last heard of long ago.
+    """Return processes that died: they hold no lock, and were last seen longer ago than `after`.
 
-    One that connects again after its server has restarted holds none for a moment.
+    The delay is for processes that reconnect after a restart of the server: they hold no lock for a moment.
     """
     row = connection.execute("select clock_timestamp()").fetchone()
     assert row is not None
@@ -154,6 +154,6 @@ def find_gone(connection: psycopg.Connection, after: timedelta = timedelta(minut
 
 
 def held_by(connection: psycopg.Connection, source: str) -> int | None:
-    """The undo that holds live back for `source`."""
+    """Return the run id of the undo that holds live back for `source`; None if there is none."""
     row = connection.execute("select held_by_run_id from audit.live where source = %s", [source]).fetchone()
     return row[0] if row else None

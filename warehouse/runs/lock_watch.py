@@ -1,4 +1,4 @@
-"""Says which table of the warehouse a run waits for, and who has locked it; ends the wait after a while."""
+"""Log which table lock of the warehouse a run waits for and who holds it, and cancel the statement after a timeout."""
 
 import contextvars
 import threading
@@ -14,10 +14,10 @@ from warehouse.db.connections import cancel_own, connect, own_server_processes
 from warehouse.db.lock_holder import LockHolder
 from warehouse.errors import WarehouseError, WarehouseLocked
 
-# A shorter wait is nobody's concern.
+# Interval between two looks: shorter waits are not logged.
 INTERVAL_SECONDS = 3.0
 
-# Advisory locks say themselves whom they wait for. Of a row, the tuple's lock knows the table.
+# Waits for advisory locks are reported elsewhere. For a row lock, the table is that of the tuple lock.
 _WAITING = """
     select
         waiting.pid as waiting_pid,
@@ -54,13 +54,13 @@ def watch_locks(
     log: Callable[[str], None],
     interval_seconds: float | None = None,
 ) -> Iterator[None]:
-    """While the block runs, say for which tables its sessions wait, those that are named after `flow`.
+    """During the block, log for which table locks the sessions of `flow` wait (by application_name).
 
     Raises:
-        WarehouseLocked: one has waited for `wait_seconds`; its statement was cancelled.
+        WarehouseLocked: a session has waited for `wait_seconds`; its statement was cancelled.
     """
     watch = _Watch(url, f"dwh {flow}", wait_seconds, log, interval_seconds or INTERVAL_SECONDS)
-    # With the context of the run, by which log lines know it.
+    # Copy the context: log lines take the run from it.
     context = contextvars.copy_context()
     thread = threading.Thread(target=lambda: context.run(watch.run), name="lock watch", daemon=True)
     thread.start()
@@ -86,9 +86,9 @@ class _Watch:
         self.error: WarehouseLocked | None = None
 
     def run(self) -> None:
-        """Look again and again until it is over. Most runs are over before the first time."""
+        """Look at intervals until the block ends. Most runs end before the first look."""
         while not self.is_over.wait(self._interval_seconds):
-            # What keeps the watch from looking keeps the run from working, and is its error.
+            # Ignore database errors: the run meets the same error and reports it.
             with (
                 suppress(psycopg.Error, WarehouseError),
                 connect(self._url, autocommit=True, application_name="dwh lock watch") as connection,

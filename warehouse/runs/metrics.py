@@ -1,6 +1,6 @@
-"""Metrics of the warehouse in Prometheus's text format: freshness, rows, seconds, quarantine, open problems.
+"""Metrics of the warehouse in Prometheus's text format: freshness, rows, durations, quarantine, open problems.
 
-They read only marts about runs and data quality, as role dwh_monitor may: no business data, no personal data.
+The queries read only marts about runs and data quality, for which role dwh_monitor is enough: no personal data.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from datetime import datetime
 
 import psycopg
 
-# The last run of each flow, and its last success: flows are found by skipping through the index.
+# The last run and the last success of each flow. The recursive query finds the flows by a skip scan of the index.
 _FLOWS = """
     with recursive known as (
         (select job.flow from mart.job_run as job order by job.flow limit 1)
@@ -34,7 +34,7 @@ _FLOWS = """
 
 @dataclass(frozen=True)
 class Metric:
-    """A gauge: its name, what it says, its labels, and a query of label values with the value last."""
+    """A gauge: name, help text, labels, and a query that returns the labels' values and then the gauge's value."""
 
     name: str
     help: str
@@ -95,7 +95,7 @@ BAD = ("failed", "stopped", "crashed")
 
 
 def render(connection: psycopg.Connection) -> str:
-    """All metrics in Prometheus's text format."""
+    """Return all metrics in Prometheus's text format."""
     lines: list[str] = []
     for metric in _METRICS:
         rows = connection.execute(metric.query.encode()).fetchall()

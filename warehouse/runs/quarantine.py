@@ -1,4 +1,4 @@
-"""Read the quarantine: rows of sources and lines of files that broke a rule, with rules and reasons."""
+"""Read the quarantine (rows of sources and lines of files that broke a rule), and correct its records."""
 
 import getpass
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ Rows = Sequence[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Selection:
-    """Which waiting entries are meant: those of all conditions that are given."""
+    """Filter for unresolved entries; all given conditions must hold."""
 
     ids: Sequence[int] = ()
     source: str | None = None
@@ -25,7 +25,7 @@ class Selection:
 
 
 def find_waiting(connection: psycopg.Connection, selection: Selection) -> Mapping[str, Sequence[int]]:
-    """By source, the ids of the selected entries that wait.
+    """Return the ids of the selected unresolved entries by source.
 
     Raises:
         WrongParameters: there are none.
@@ -43,7 +43,7 @@ def find_waiting(connection: psycopg.Connection, selection: Selection) -> Mappin
 
 
 def count_waiting(connection: psycopg.Connection, ids: Sequence[int]) -> int:
-    """How many of these entries, or of those that have replaced them, wait."""
+    """Count those of these entries that are unresolved, or were replaced by another entry of the same row."""
     row = connection.execute(
         """
         select count(*) from audit.quarantine as entry
@@ -55,7 +55,7 @@ def count_waiting(connection: psycopg.Connection, ids: Sequence[int]) -> int:
 
 
 def still_waiting(connection: psycopg.Connection, ids: Sequence[int]) -> list[int]:
-    """Those of these entries that nobody has replayed, discarded or superseded meanwhile."""
+    """Return those of these entries that were not replayed, discarded or superseded meanwhile."""
     rows = connection.execute(
         "select quarantine_id from audit.quarantine where quarantine_id = any(%s) and resolved_at is null order by 1",
         [list(ids)],
@@ -64,7 +64,7 @@ def still_waiting(connection: psycopg.Connection, ids: Sequence[int]) -> list[in
 
 
 def run_ids_of(connection: psycopg.Connection, ids: Sequence[int]) -> list[int]:
-    """The runs that put these entries into quarantine."""
+    """Return the runs that put these entries into quarantine."""
     rows = connection.execute(
         "select distinct run_id from audit.quarantine where quarantine_id = any(%s) order by 1", [list(ids)]
     ).fetchall()
@@ -72,12 +72,13 @@ def run_ids_of(connection: psycopg.Connection, ids: Sequence[int]) -> list[int]:
 
 
 def edit_record(connection: psycopg.Connection, chosen: Mapping[str, Sequence[int]], edited: bytes) -> None:
-    """Keep the record of the only chosen entry as it was corrected by hand, beside the original.
+    """Store a corrected record with its quarantine entry, which keeps the original, too.
 
-    Call it under the lock of its source: a replay that has read the original loads that, whatever the entry says then.
+    Call it while holding the source's lock, since a concurrent replay may already have read the original.
 
     Raises:
-        WrongParameters: several entries are chosen, it is no record of a file or waits no more, or it is not UTF-8.
+        WrongParameters: several entries are chosen, the entry is not a record of a file or is resolved, or the text is
+            not UTF-8.
     """
     (ids,) = chosen.values() if len(chosen) == 1 else ([],)
     if len(ids) != 1:
@@ -106,7 +107,7 @@ def edit_record(connection: psycopg.Connection, chosen: Mapping[str, Sequence[in
 
 
 def read_groups(connection: psycopg.Connection, selection: Selection) -> Rows:
-    """What waits, by source, entity, rule and run, with the newest entry of each as an example."""
+    """Return unresolved entries grouped by source, entity, rule and run, each with its newest entry as an example."""
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             f"""
@@ -140,7 +141,7 @@ def read_waiting(
     run_id: int | None = None,
     limit: int = 50,
 ) -> tuple[int, Rows]:
-    """How many entries wait in quarantine, and the newest `limit` of them, without the rows themselves."""
+    """Return the number of unresolved entries, and the newest `limit` of them without the rows' values."""
     wanted = {"source": source, "entity": entity, "rule": rule, "run_id": run_id, "limit": limit}
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(_WAITING, wanted).fetchall()
@@ -149,10 +150,10 @@ def read_waiting(
 
 
 def read_entry(connection: psycopg.Connection, quarantine_id: int) -> dict[str, Any]:
-    """An entry with its row or line, whether it waits or is resolved.
+    """Return an entry, resolved or not, with its row or line.
 
     Raises:
-        WrongParameters: there is none of this id.
+        WrongParameters: there is no entry with this id.
     """
     with connection.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(_ENTRY, [quarantine_id]).fetchone()

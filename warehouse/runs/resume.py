@@ -1,4 +1,4 @@
-"""Resume a run of several steps that did not succeed: which steps are still to be done."""
+"""Resume a failed run of several steps: find the steps that still have to be done."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from warehouse.runs.audit import Run
 
 @dataclass(frozen=True)
 class Step:
-    """A step of a flow that runs other flows; it is repeated after any step that it `needs`."""
+    """A step of a flow that runs other flows. It is repeated if a step that it `needs` is repeated."""
 
     name: str
     needs: Collection[str] = ()
@@ -20,7 +20,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A run that did not succeed: its parameters, and the runs in which its steps have succeeded so far."""
+    """A failed run: its parameters, and the run in which each step has succeeded so far."""
 
     run_id: int
     parameters: Mapping[str, Any]
@@ -36,7 +36,7 @@ def unfinished(
     *,
     within_hours: float | None = None,
 ) -> Attempt | None:
-    """The previous run of the same flow, if it did not succeed and belongs to the same Prefect run or the last hours.
+    """Return the previous run of the same flow if it failed, in the same Prefect run or in the last `within_hours`.
 
     None if it succeeded, or if it is too old to be resumed.
     """
@@ -67,7 +67,7 @@ def unfinished(
 def resume_from(
     connection: psycopg.Connection, run: Run, attempt: Attempt, parameters: Mapping[str, object]
 ) -> None:
-    """Record that `run` resumes `attempt`, and with which parameters."""
+    """Record that `run` resumes `attempt`, and its parameters."""
     connection.execute(
         "update audit.run set resumes_run_id = %s, parameters = parameters || %s where run_id = %s",
         [attempt.run_id, Jsonb(dict(parameters)), run.run_id],
@@ -75,9 +75,9 @@ def resume_from(
 
 
 def outstanding(steps: Sequence[Step], succeeded: Mapping[str, int]) -> tuple[str, ...]:
-    """Steps that have not succeeded yet, and steps that need one that is repeated or was done after them.
+    """Return steps that have not succeeded yet, and steps that need a step which is repeated or was done after them.
 
-    `steps` are in order; `succeeded` has the run in which a step last succeeded.
+    `steps` are in order; `succeeded` has the run in which each step last succeeded.
     """
     left: list[str] = []
     for step in steps:

@@ -1,7 +1,7 @@
-"""Retention of the audit trail: what runs left that changed nothing goes after DWH_AUDIT_DAYS.
+"""Retention of the audit trail: delete runs that changed nothing after DWH_AUDIT_DAYS.
 
-What undo, lineage, watermarks and verdicts need stays: every run that changed a row, with its loads; the last run of
-each flow, its last success, and the last result of each verification and check.
+Runs that undo, lineage, watermarks and verdicts need are kept: every run that changed a row, with its loads; the last
+run and the last success of each flow; and the last result of each verification and check.
 """
 
 from collections.abc import Sequence
@@ -10,18 +10,18 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-# Runs that one call removes at most: a round of the watchdog stays short.
+# Delete at most this many runs per call, so that a round of the watchdog stays short.
 MOST_RUNS = 5000
-# Tables with rows that only say what their run did.
+# Tables whose rows only describe their run, and are deleted with it.
 _EVIDENCE = ("difference", "check_result", "verification", "batch", "load")
-# Tables that name runs without a foreign key: an undo restores older rows of theirs.
+# Tables with a run_id but no foreign key, since an undo may restore rows of older runs.
 _STATE = (
     "watermark", "key_range", "freshness", "file", "file_part", "file_read", "definition", "feed_field", "precedence",
     "followed",
 )  # fmt: skip
 
 
-# Runs with the last verification of a table or the last result of a check, the last of each flow, and its last success.
+# Runs with the last verification of a table, the last result of a check, or the last run or success of a flow.
 _LAST_WORDS = """
     select run_id from audit.verification where verification_id in (
         select max(verification_id) from audit.verification where verdict <> 'not_compared'
@@ -37,7 +37,7 @@ _LAST_WORDS = """
     union
     select max(run_id) from audit.run where status = 'succeeded' group by flow
     """
-# The oldest runs that changed nothing and that nothing needs.
+# The oldest runs that changed nothing and to which nothing refers.
 _IDLE_RUNS = """
     create temp table pruned_run on commit drop as
     select run.run_id
@@ -57,14 +57,14 @@ _IDLE_RUNS = """
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was removed: runs that changed nothing, and mails that were sent."""
+    """Numbers of deleted runs and mails."""
 
     runs: int = 0
     mails: int = 0
 
 
 def prune_audit(connection: psycopg.Connection, keep_days: int, *, most_runs: int = MOST_RUNS) -> Pruned:
-    """Remove runs older than `keep_days` that changed nothing, with all they recorded, and mails of closed problems."""
+    """Delete runs older than `keep_days` that changed nothing, with their audit rows, and mails of closed problems."""
     with connection.transaction():
         connection.execute("create temp table needed_run (run_id bigint primary key) on commit drop")
         connection.execute(_needed_runs(_referring_columns(connection)))
@@ -90,9 +90,9 @@ def prune_audit(connection: psycopg.Connection, keep_days: int, *, most_runs: in
 
 
 def _needed_runs(referring: Sequence[tuple[str, str, str]]) -> sql.Composed:
-    """Statement that fills pg_temp.needed_run with the runs that something refers to or that have a last word.
+    """Return the statement that fills pg_temp.needed_run with runs that something refers to, and those of _LAST_WORDS.
 
-    Once for all runs, since a question for each of them would look through the same tables a million times.
+    It is computed once for all runs: a subquery per run would scan the same tables a million times.
     """
     referred = [
         sql.SQL("select {column} from {table} where {column} is not null").format(
@@ -106,7 +106,7 @@ def _needed_runs(referring: Sequence[tuple[str, str, str]]) -> sql.Composed:
 
 
 def _referring_columns(connection: psycopg.Connection) -> list[tuple[str, str, str]]:
-    """Columns of rows that name a run and stay."""
+    """Return the columns that refer to runs, in tables whose rows are kept."""
     state = [("audit", table, "run_id") for table in _STATE]
     return (
         state

@@ -13,7 +13,7 @@ from warehouse.runs.definitions import StaleTarget, list_stale_targets
 from warehouse.runs.live_process import read_processes
 
 Rows = list[dict[str, Any]]
-# Shown of a run; audit.difference has all.
+# Maximum number of differences to show for a run; audit.difference has all.
 MOST_DIFFERENCES = 100
 
 
@@ -25,15 +25,15 @@ class Status:
     tables: Rows
     quarantine: Rows
     verifications: Rows
-    # The last verdict on each table of every layer.
+    # The last verdict of reconcile on each table, in every layer.
     reconciled: Rows
-    # Targets that were made by another definition than the present one, and why.
+    # Targets whose definition has changed since they were conformed, with the reasons.
     stale: Sequence[StaleTarget]
-    # Files that lie in a landing folder and are not read, or not to their end.
+    # Files in landing folders that are not read, or not completely.
     unread_files: Rows
-    # Up to which run the archive reaches, and how many runs and rows wait for it; none where nothing is archived.
+    # The last archived run, and the numbers of pending runs and rows; empty if nothing is archived.
     archive: Rows = field(default_factory=list)
-    # The process of live of each source that was ever followed.
+    # The last live process of each source.
     live: Rows = field(default_factory=list)
 
 
@@ -45,27 +45,27 @@ class RunDetails:
     loads: Rows
     checks: Rows
     verifications: Rows
-    # The first of them, and how many there are.
+    # The first differences, and the number of all.
     differences: Rows
     difference_count: int
-    # Files that it met and did not read.
+    # Files that the run found and did not read.
     unread_files: Rows
-    # Of each table that it verified and that has key ranges: since when every row is verified, and whether the run has
-    # verified only a part.
+    # For each verified table with key ranges: the time since which all rows are verified, and whether this run verified
+    # only a part of them.
     verified: Rows = field(default_factory=list)
 
     @property
     def has_star(self) -> bool:
-        """Whether more than mirrors was verified."""
+        """Whether the run has verified other layers than mirrors."""
         return any(verification["layer"] != "mirror" for verification in self.verifications)
 
 
 def read_status(connection: psycopg.Connection, declared: Mapping[str, Path], runs: int = 10) -> Status:
-    """The last runs, newest first, dead ones as crashed, and the current state of tables, quarantine, verifications.
+    """Read the last runs, newest first, and the present state of tables, quarantine and verifications.
 
-    `declared` is the folder of each declared source, by name.
+    Dead runs are shown as crashed. `declared` has the folder of each declared source, by name.
     """
-    # Dead runs first: a run that ends between the two queries has a final status in the second.
+    # Query dead runs first: if a run ends between the two queries, the second one has its final status.
     dead = {row["run_id"] for row in _rows(connection, f"select run_id from mart.job_run where {DEAD}")}
     last = _rows(
         connection,
@@ -197,7 +197,7 @@ def read_run_details(connection: psycopg.Connection, run_id: int) -> RunDetails:
             """,
             run_id,
         ),
-        # Without the rows' values: they may be personal data, and Prefect shows this to everybody.
+        # Do not select the rows' values: they may be personal data, and all users of Prefect's UI see this result.
         _rows(
             connection,
             """
@@ -216,7 +216,7 @@ def read_run_details(connection: psycopg.Connection, run_id: int) -> RunDetails:
         _rows(
             connection,
             """
-            -- Not by its watermark, which live moves meanwhile.
+            -- Do not join by the watermark's run: live capture may have moved it since.
             select
                 freshness.table_name, freshness.verified_since,
                 exists (
@@ -241,7 +241,7 @@ def read_run_details(connection: psycopg.Connection, run_id: int) -> RunDetails:
 
 
 def read_history(connection: psycopg.Connection, flow: str, runs: int = 20) -> Rows:
-    """The last runs of a flow, oldest first: how each ended, how long it took, and rows in and out."""
+    """Read the last runs of a flow, oldest first: status, duration, and rows read and changed."""
     return _rows(
         connection,
         """

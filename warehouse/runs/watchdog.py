@@ -1,4 +1,4 @@
-"""Find flows that have not succeeded by when they should have, without Prefect, and mail about them."""
+"""The watchdog: find late flows, crashed runs and lasting problems, without Prefect, and queue mail about them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ SKEW = timedelta(minutes=1)
 
 @dataclass(frozen=True)
 class Expectation:
-    """A flow should have succeeded by each time of its schedule plus a grace period."""
+    """A flow must have succeeded by each time of its cron schedule plus a grace period."""
 
     flow: str
     cron: str
@@ -26,9 +26,9 @@ class Expectation:
     grace: timedelta
 
     def last_due(self, now: datetime) -> datetime:
-        """Latest scheduled time whose grace is over (UTC)."""
+        """Return the latest scheduled time whose grace period is over (UTC)."""
         local = (now - self.grace).astimezone(ZoneInfo(self.time_zone))
-        # Include this very minute: backwards, cronsim gives only earlier times.
+        # Start a minute later, to include this minute: backwards, cronsim returns only earlier times.
         fires = CronSim(self.cron, local + timedelta(minutes=1), reverse=True)
         return next(fire for fire in fires if fire <= local).astimezone(UTC)
 
@@ -45,13 +45,13 @@ class Late:
 
 @dataclass(frozen=True)
 class Watch:
-    """What a round of the watchdog found."""
+    """Result of one round of the watchdog."""
 
     crashed: Sequence[int]
     late: Sequence[Late]
-    # Flows with problems that last, of which a reminder was queued.
+    # Flows with lasting problems for which a reminder was queued.
     reminded: Sequence[str] = ()
-    # Sources whose process of live is gone.
+    # Sources whose `dwh live` process is gone.
     gone: Sequence[str] = ()
 
 
@@ -61,12 +61,9 @@ def watch(
     rules: Rules,
     now: datetime | None = None,
 ) -> Watch:
-    """Mark dead runs as crashed, and queue mail about them, about late flows and about problems that last.
+    """Mark dead runs as crashed, and queue mail about them, about late flows and about lasting problems.
 
-    `now` defaults to the database's time.
-
-    Nothing is expected before the first run of any flow: a warehouse created at noon is not late for the evening
-    before.
+    `now` defaults to the database's time. Flows are not late for times before the first run in this warehouse.
     """
     crashed = mark_crashed(connection, rules)
     gone = find_gone(connection)
@@ -86,14 +83,14 @@ def watch(
         if succeeded is None or succeeded[0] < due - SKEW:
             last = succeeded[1] if succeeded else None
             is_new = False
-            # What it ended with is reported already. A run that is still at work, or was skipped, is not.
+            # If a run has failed since then, its end was mailed. Still running or skipped runs were not mailed.
             if not _has_ended_badly(connection, expectation.flow, due):
                 with connection.transaction():
                     is_new = enqueue_late_alert(
                         connection, expectation.flow, due + expectation.grace, last, rules
                     )
             late.append(Late(expectation.flow, due + expectation.grace, last, is_new))
-    # What a person has started by hand is not expected to succeed again; processes of live are to stay.
+    # Remind only of scheduled flows and live processes: flows that were started by hand need not succeed again.
     lasting = [expectation.flow for expectation in expectations] + [
         process.flow for process in read_processes(connection)
     ]
@@ -103,7 +100,7 @@ def watch(
 
 
 def _has_ended_badly(connection: psycopg.Connection, flow: str, due: datetime) -> bool:
-    """Whether a run of the flow has started since, and its end was mailed."""
+    """Whether a run of the flow has started since `due` and ended in a way that was mailed."""
     return bool(
         connection.execute(
             "select from audit.run where flow = %s and started_at >= %s "
@@ -114,7 +111,7 @@ def _has_ended_badly(connection: psycopg.Connection, flow: str, due: datetime) -
 
 
 def _last_success(connection: psycopg.Connection, flow: str) -> tuple[datetime, datetime] | None:
-    # A run counts for the time when it started: it did not read what came later.
+    # A run counts for its start, not its end: it did not read what came later.
     return connection.execute(
         """
         select started_at, ended_at from audit.run where flow = %s and status = 'succeeded'

@@ -1,4 +1,4 @@
-"""Mail to the people who run the warehouse: what failed, since when, what was done, what to do next."""
+"""Alerts by mail to the people who run the warehouse: what failed, since when, what was done, what to do next."""
 
 from warehouse.runs.alerts.compose import Alert, Kind, compose, format_span
 from warehouse.runs.alerts.deliver import Delivery, deliver, send_now, send_test

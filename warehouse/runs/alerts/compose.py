@@ -40,7 +40,7 @@ HEADLINES: dict[Kind, str] = {
     "recovered": "{flow} works again",
     "reminder": "{flow} still has a problem",
 }
-# What the warehouse did about it by itself.
+# What the warehouse has done about the problem.
 DONE: dict[Kind, str] = {
     "failed": "Its open transaction was rolled back. Steps that had committed stay, and are not repeated.",
     "crashed": "Its transaction was rolled back, its locks are free, and the run is marked as crashed.",
@@ -56,7 +56,7 @@ DONE: dict[Kind, str] = {
     "recovered": "The problem is closed; the next one sends a new mail.",
     "reminder": "Nothing since. This mail comes again (DWH_REMINDER_HOURS) until it works again.",
 }
-# What to do if the error itself has no hint.
+# What to do next, if the error itself has no hint.
 NEXT: dict[Kind, str] = {
     "failed": "Run `dwh doctor`, then run it again: nothing is loaded twice.",
     "crashed": "Nothing, if the next run succeeds. Else look for kill -9, a lack of memory or a reboot on its host.",
@@ -75,7 +75,7 @@ NEXT: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class Alert:
-    """What a mail is about: which flow, what happened, since when, and what to do next."""
+    """The contents of a mail: which flow, what happened, since when, and what to do next."""
 
     kind: Kind
     flow: str
@@ -88,12 +88,12 @@ class Alert:
     details: Sequence[str] = ()
     facts: Sequence[tuple[str, str]] = ()
     link: str | None = None
-    # Whom it concerns; none: DWH_ALERT_TO.
+    # Owners to mail; if empty, DWH_ALERT_TO.
     recipients: Sequence[str] = ()
 
     @property
     def problem(self) -> str:
-        """Identifies the problem: alerts with the same value are about the same one."""
+        """The key by which repeated alerts are recognized as one problem."""
         return " ".join(filter(None, (self.flow, self.kind, self.cause)))
 
 
@@ -107,7 +107,7 @@ class Mail:
 
 
 def compose(alert: Alert) -> Mail:
-    """The mail about `alert`, without the passwords of connection strings."""
+    """Compose the mail about `alert`, with passwords in URLs and connection strings removed."""
     headline = HEADLINES[alert.kind].format(flow=alert.flow)
     subject = f"[dwh] {headline}: {_line(redact(alert.what))}"
     if len(subject) > SUBJECT_LENGTH:
@@ -116,7 +116,7 @@ def compose(alert: Alert) -> Mail:
         "headline": headline,
         "is_good": alert.kind == "recovered",
         "what": visible_lines(redact(alert.what)),
-        # Names of files, too, may have line ends.
+        # Names of files may contain line ends.
         "details": [visible(redact(detail)) for detail in alert.details],
         "since": format_time(alert.since),
         "done": DONE[alert.kind],
@@ -147,7 +147,7 @@ def format_span(span: timedelta) -> str:
 
 
 def _line(text: str) -> str:
-    # A subject is one line, whatever the error's text contains.
+    # Make it a single line, since the error's text may contain line ends.
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 

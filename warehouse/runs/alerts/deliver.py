@@ -1,4 +1,4 @@
-"""Send the mails queued in the outbox; later runs retry until a server accepts them."""
+"""Send the mails of the outbox. Later runs retry until a server accepts them."""
 
 import random
 import smtplib
@@ -25,7 +25,7 @@ class MailRefused(WarehouseError):
 
 @dataclass(frozen=True)
 class Delivery:
-    """How many mails were sent and are waiting; `error` is the mail server's answer if sending failed."""
+    """Numbers of mails sent and still waiting; `error` is the mail server's answer if sending failed."""
 
     sent: int
     waiting: int
@@ -33,7 +33,7 @@ class Delivery:
 
 
 def deliver(warehouse_url: str, mailbox: Mailbox) -> Delivery:
-    """Send the mails that are due; those that cannot be sent stay queued and are retried at growing intervals.
+    """Send the mails that are due. Failed ones stay queued and are retried at growing intervals.
 
     A mail is marked as sent once the server has accepted it. If the process is killed in between, it is sent again
     under the same Message-ID.
@@ -108,7 +108,8 @@ def send_test(mailbox: Mailbox, warehouse_url: str | None = None) -> None:
 
 
 def _next(connection: psycopg.Connection) -> tuple[int, int, datetime, list[str], Mail] | None:
-    # Locked until the commit: two senders never send the same mail. Fewest attempts first: no mail blocks others.
+    # The row is locked until the commit, so that two senders never send the same mail. Mails with the fewest attempts
+    # come first, so that a failing mail does not block others.
     row = connection.execute(
         """
         select mail_id, attempts, created_at, coalesce(recipients, '{}'), subject, body_text, body_html
@@ -127,7 +128,7 @@ def _put_off(connection: psycopg.Connection, mail_id: int, attempts: int, error:
     connection.execute(
         "update audit.outbox set attempts = attempts + 1, error = %s where mail_id = %s", [error, mail_id]
     )
-    # All others too: a dead server costs a run one timeout, not one for each mail.
+    # Postpone all other mails, too: then a dead server costs a run one timeout, not one for each mail.
     connection.execute(
         """
         with put_off as (

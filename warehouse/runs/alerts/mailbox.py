@@ -17,7 +17,7 @@ from warehouse.settings import Settings
 
 PORTS = {"smtp": 25, "smtp+starttls": 587, "smtps": 465}
 TIMEOUT_SECONDS = 15.0
-# Subjects are not folded: a fold right after the name reads as a blank in some programs.
+# Do not fold subjects: some mail programs show a fold after the header's name as an empty subject.
 POLICY = SMTP.clone(max_line_length=400)
 
 
@@ -35,7 +35,7 @@ class Mailbox:
 
     @classmethod
     def of(cls, settings: Settings) -> Self | None:
-        """The mailbox of the settings; None if mail is not configured.
+        """Return the mailbox of the settings; None if mail is not configured.
 
         Raises:
             SettingsError: it is only half configured, or the URL or an address is malformed.
@@ -61,12 +61,12 @@ class Mailbox:
         return f"{self.scheme}://{self.host}:{self.port}"
 
     def open(self) -> smtplib.SMTP:
-        """Connection to the server, encrypted and logged in as the URL demands.
+        """Connect to the server, encrypted and logged in as the URL demands.
 
         Raises:
             OSError: it cannot be reached, its certificate is not trusted, or it refuses the login.
         """
-        # Certificates of the system, or those that SSL_CERT_FILE names.
+        # This trusts the system's certificates, or those that SSL_CERT_FILE names.
         context = ssl.create_default_context()
         server: smtplib.SMTP
         if self.scheme == "smtps":
@@ -92,9 +92,9 @@ class Mailbox:
         written_at: datetime,
         recipients: Sequence[str] = (),
     ) -> EmailMessage:
-        """A message with both bodies; mail servers recognize one that is sent twice by its `message_id`.
+        """Return a message with text and HTML, to `recipients` or by default to DWH_ALERT_TO.
 
-        It goes to `recipients`, by default to all of DWH_ALERT_TO.
+        Mail servers recognize a message that is sent twice by its `message_id`.
         """
         message = EmailMessage(POLICY)
         message["Subject"] = subject
@@ -102,7 +102,7 @@ class Mailbox:
         message["To"] = ", ".join(recipients or self.recipients)
         message["Date"] = written_at
         message["Message-ID"] = f"<{message_id}@{self.sender.rpartition('@')[2]}>"
-        # No automatic answers (out of office) to a machine.
+        # This header prevents automatic replies (out of office).
         message["Auto-Submitted"] = "auto-generated"
         message.set_content(text)
         message.add_alternative(html, subtype="html")
@@ -110,7 +110,7 @@ class Mailbox:
 
 
 def _domain(recipients: Sequence[str]) -> str:
-    """Domain of the sender: this host's, or the first recipient's where the host has none that others know."""
+    """Return the sender's domain: this host's name, or the first recipient's domain if the name is only local."""
     name = socket.getfqdn()
     is_known = (
         "." in name and not name.startswith("localhost") and not name.endswith((".local", ".localdomain"))

@@ -27,11 +27,11 @@ from warehouse.runs.live_process import LiveProcess
 
 REPORTED = "_is_reported"
 MOST_DETAILS = 10
-# Said once; what they tell of is not open until a run succeeds.
+# Kinds of mail that are not about an open problem: sent every time, and never closed by a successful run.
 NOTICES = ("recovered", "files not read", "reminder")
-# Problems of a run that succeeds: they are open until one succeeds without them.
+# Problems of successful runs: they are open until a run succeeds without them.
 LASTING = ("quarantine", "verification late")
-# A rotation may be late by a run or two.
+# Verification counts as late after 1.25 of the time allowed: its rotation may be a run or two late.
 LATE_BY = 1.25
 
 
@@ -40,7 +40,7 @@ def enqueue_alert(
 ) -> None:
     """Queue the mails about the end of a run, in the transaction that records the end.
 
-    A mail that cannot be queued is reported on stderr; the end of the run is recorded all the same.
+    If a mail cannot be queued, this is written to stderr, and the end of the run is still recorded.
     """
     try:
         with connection.transaction():
@@ -55,7 +55,7 @@ def enqueue_alert(
 
 
 def enqueue_crash_alert(connection: psycopg.Connection, run_ids: Sequence[int], rules: Rules) -> None:
-    """Queue one mail for each process that is gone: a flow and its steps share their cause."""
+    """Queue one mail for each process that is gone, since a flow and its steps run in one process."""
     families: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for run in sorted(_runs(connection, run_ids), key=lambda run: int(run["run_id"])):
         families.setdefault((run["host"], run["pid"]), []).append(run)
@@ -69,9 +69,9 @@ def enqueue_crash_alert(connection: psycopg.Connection, run_ids: Sequence[int], 
 def enqueue_late_alert(
     connection: psycopg.Connection, flow: str, due: datetime, last_success: datetime | None, rules: Rules
 ) -> bool:
-    """Queue a mail about a flow that has not succeeded by when it should have; returns whether it is news.
+    """Queue a mail about a flow that has not succeeded in time. Returns whether the problem is new.
 
-    An older problem of the flow does not keep it back: that it failed once does not say that it no longer runs.
+    It is sent even if the flow has another open problem: an earlier failure does not mean that it no longer runs.
     """
     last = f"It last succeeded at {format_time(last_success)}." if last_success else "It has never succeeded."
     what = f"It should have succeeded by {format_time(due)}. {last}"
@@ -82,7 +82,7 @@ def enqueue_late_alert(
 
 
 def enqueue_gone_alert(connection: psycopg.Connection, process: LiveProcess, rules: Rules) -> bool:
-    """Queue a mail about a process of live that is gone though nobody has ended it; returns whether it is news."""
+    """Queue a mail about a live process that has died. Returns whether the problem is new."""
     flow = process.flow
     what = (
         f"`dwh live`, process {process.pid} on {process.host}, is gone: changes of {process.source} come by "
@@ -107,9 +107,9 @@ def enqueue_gone_alert(connection: psycopg.Connection, process: LiveProcess, rul
 def enqueue_reminders(
     connection: psycopg.Connection, flows: Sequence[str], now: datetime, rules: Rules
 ) -> list[str]:
-    """Queue a reminder for each of these flows whose problem has lasted for DWH_REMINDER_HOURS since the last mail.
+    """Queue a reminder for each of these flows with an open problem and no mail for DWH_REMINDER_HOURS.
 
-    One mail names all open problems of a flow: often they have one cause. Call it in a transaction. Returns the flows.
+    One mail lists all open problems of a flow: often they have one cause. Call it in a transaction. Returns the flows.
     """
     if not rules.reminder_hours:
         return []
@@ -168,7 +168,7 @@ def _headline(problem: Mapping[str, Any]) -> str:
 
 
 def has_overdue_mail(connection: psycopg.Connection) -> bool:
-    """Whether a mail has been refused or has found no server for an hour: nobody would learn of a problem."""
+    """Whether a mail could not be sent for an hour, so that nobody would learn of a problem."""
     return bool(
         connection.execute(
             "select from audit.outbox where sent_at is null and attempts > 0 "
@@ -178,14 +178,14 @@ def has_overdue_mail(connection: psycopg.Connection) -> bool:
 
 
 def is_reported(error: BaseException, rules: Rules) -> bool:
-    """Whether a mail about `error` is not needed: an inner run has queued one, or the rules ask for none."""
+    """Whether no mail about `error` is needed: an inner run has queued one, or the rules exclude it."""
     if isinstance(error, StepsFailed):
         return all(is_reported(step, rules) for step in error.failed.values())
     return isinstance(error, (*rules.unreported, AlreadyRecorded)) or getattr(error, REPORTED, False)
 
 
 def mark_enqueued(error: BaseException | None) -> None:
-    """Remember that a mail about `error` is queued, so that outer runs do not queue another."""
+    """Mark `error` as queued for mail, so that outer runs do not queue another mail."""
     if error is not None:
         setattr(error, REPORTED, True)
 
@@ -193,7 +193,7 @@ def mark_enqueued(error: BaseException | None) -> None:
 def _close_problems(connection: psycopg.Connection, run_id: int, rules: Rules) -> None:
     run = _runs(connection, [run_id])[0]
     breached = rules.breached(run["rows_quarantined"], run["rows_read"])
-    # A run that read no rows says nothing about the quality of its source.
+    # A run that read no rows does not show whether the source's quality is good again.
     over = [] if breached or not run["rows_read"] else ["quarantine"]
     late = _late_verifications(connection, run_id, rules)
     if not late:
@@ -278,7 +278,7 @@ def _alert(
 
 def _queue(connection: psycopg.Connection, alert: Alert) -> bool:
     mail = compose(alert)
-    # An open problem is counted, not mailed again; a notice is never an open problem.
+    # A repeated problem only increases the count of its open mail. Notices are inserted as resolved.
     row = connection.execute(
         """
         insert into audit.outbox
@@ -304,13 +304,13 @@ def _queue(connection: psycopg.Connection, alert: Alert) -> bool:
 
 
 def _cause(error: BaseException) -> str:
-    """What makes errors one problem: a database that goes away ends a run in several ways."""
+    """Return the key by which errors count as one problem. A lost database causes various errors: they get one key."""
     is_gone = isinstance(error, RunLost) or is_transient(error)
     return ConnectionFailed.__name__ if is_gone else type(error).__name__
 
 
 def _entities(connection: psycopg.Connection, run_id: int) -> list[str]:
-    """Entities of the contracts that the run's rows broke."""
+    """Return the entities whose contracts the run's rows broke."""
     rows = connection.execute(
         """
         select dataset from audit.check_result where run_id = %(run_id)s and outcome = 'failed'
@@ -363,7 +363,7 @@ def _failed_checks(connection: psycopg.Connection, run_id: int) -> list[str]:
 
 
 def _about_quarantine(connection: psycopg.Connection, run_id: int) -> str:
-    """What to do about the rows that a run has quarantined: lines of files are not released as rows of a source are."""
+    """Return the hint for quarantined rows. Unlike rows of a source, lines of files cannot be corrected there."""
     row = connection.execute(
         """
         select coalesce(bool_or(row_key is not null), false), coalesce(bool_or(row_key is null), false)
@@ -399,7 +399,7 @@ def _rules(connection: psycopg.Connection, run_id: int) -> list[str]:
 
 
 def _unread_files(connection: psycopg.Connection, run_id: int) -> list[str]:
-    """Files that the run was the first to meet and could not read, each with what to do."""
+    """Return files that this run was the first to find unreadable, each with its hint."""
     rows = connection.execute(
         """
         select format('%%s %%s. %%s', path, reason, hint) from mart.unread_file
@@ -411,7 +411,7 @@ def _unread_files(connection: psycopg.Connection, run_id: int) -> list[str]:
 
 
 def _late_verifications(connection: psycopg.Connection, run_id: int, rules: Rules) -> list[str]:
-    """Tables of the run's source whose verification has fallen behind: of key ranges, or of the table as a whole."""
+    """Return the tables of the run's source whose verification (of key ranges or the whole table) is late."""
     if rules.verify_within is None:
         return []
     rows = connection.execute(
@@ -424,7 +424,7 @@ def _late_verifications(connection: psycopg.Connection, run_id: int, rules: Rule
                 max(watermark.captured_at) over (partition by watermark.source) - %(within)s as latest
             from audit.watermark as watermark
             left join audit.key_range as key_range using (source, table_name)
-            -- Of the files of a feed nothing remains to be compared with.
+            -- Skip feeds: they have no source tables to verify against.
             where watermark.table_identity -> 'relations' <> '{}'
                 and watermark.source in (select source from audit.watermark where run_id = %(run_id)s)
         )

@@ -1,4 +1,4 @@
-"""Whom a mail concerns: the owners that a source, a contract or a mart names."""
+"""Find the recipients of a mail: the owners that a source, a contract or a mart declares."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ def find_owners(
     contracts: Sequence[str] = (),
     concerns: str = "",
 ) -> tuple[str, ...]:
-    """Addresses of those whom a mail about `flow` concerns, about contracts of entities, or `concerns` ('mart NAME').
+    """Return the owners' addresses for a mail about `flow`, about `contracts` of entities, or `concerns` ('mart NAME').
 
-    Source, contract and mart name them as `owner`: `owner = "ana@example.com"` in source.toml (several in a list),
-    `owner: …` in checks/<entity>.yml, `owner` in model/marts/marts.toml. An owner that is no address is not mailed;
-    where nobody is, the mail goes to DWH_ALERT_TO.
+    Owners are declared as `owner = "ana@example.com"` in source.toml (several in a list), `owner: …` in
+    checks/<entity>.yml, and `owner` in model/marts/marts.toml. Owners that are not mail addresses are ignored; if the
+    result is empty, the mail goes to DWH_ALERT_TO.
     """
     found: list[str] = []
     kind, _, source = flow.partition("-")
@@ -48,7 +48,7 @@ def _of_source(name: str, folder: Path | None) -> list[str]:
     try:
         declared = tomllib.loads((find_source(name, folder) / "source.toml").read_text())
     except (WarehouseError, OSError, ValueError):
-        # The run says what is wrong with it; the mail must not fail for it.
+        # The run reports the broken declaration. It must not prevent the mail.
         return []
     return _addresses(declared.get("owner"))
 

@@ -1,4 +1,4 @@
-"""When a run is worth a mail, and where the mail's links lead."""
+"""Rules for alerts: which runs cause a mail, and the address that its links lead to."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,20 +14,20 @@ class Rules:
 
     quarantine_rows: int = 1000
     quarantine_share: float = 0.05
-    # The share of a handful of rows means nothing.
+    # Below this number of rows the share means nothing.
     quarantine_least_read: int = 100
-    # A key range that was not verified for longer is late.
+    # Verification of a key range is late after this time.
     verify_within: timedelta | None = None
     ui_url: str | None = None
     unreported: tuple[type[BaseException], ...] = ()
-    # A problem that lasts is mailed again after so many hours; 0: never.
+    # A lasting problem is mailed again after this many hours; 0 means never.
     reminder_hours: float = 24
-    # Folder of the user's own sources (DWH_SOURCES), which may name owners.
+    # Folder of the user's own sources (DWH_SOURCES), which may declare owners.
     sources: Path | None = None
 
     @classmethod
     def of(cls, settings: Settings, unreported: tuple[type[BaseException], ...] = ()) -> Self:
-        """Rules of the settings; errors of the types `unreported` send no mail."""
+        """Return the rules of the settings. Errors of the types `unreported` send no mail."""
         return cls(
             quarantine_rows=settings.quarantine_alert_rows,
             quarantine_share=settings.quarantine_alert_share,
@@ -39,7 +39,7 @@ class Rules:
         )
 
     def breached(self, rows_quarantined: int, rows_read: int) -> bool:
-        """Whether this many quarantined rows, of this many read, are worth a mail."""
+        """Whether to send a mail for this many quarantined rows out of this many read."""
         if rows_quarantined > self.quarantine_rows:
             return True
         return (
@@ -47,7 +47,7 @@ class Rules:
         )
 
     def run_link(self, prefect_run_id: object) -> str | None:
-        """The run's page in the Prefect UI, if there is one."""
+        """Return the URL of the run's page in the Prefect UI, if there is one."""
         if not self.ui_url or prefect_run_id is None:
             return None
         return f"{self.ui_url.rstrip('/')}/runs/flow-run/{prefect_run_id}"
