@@ -1,1 +1,1 @@
-"""The HTML report: marts, runs and quality in one file that needs no network."""
+"""The HTML report (marts, runs and quality in one offline file) and the marketing lead sheet."""

@@ -1,4 +1,4 @@
-"""The catalogue of the report: every table and view with its columns, what it is made of, and who answers for it."""
+"""The report's data catalogue: every table and view with its columns, lineage and owner."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ ENGINEERS = "data engineering"
 
 @dataclass(frozen=True)
 class Entry:
-    """A table or view."""
+    """A table or view in the catalogue."""
 
     name: str
     description: str
@@ -24,7 +24,7 @@ class Entry:
 
 
 def describe(relations: Sequence[Relation]) -> list[Entry]:
-    """Entries of all relations, marts first: people look for answers."""
+    """Return the entries of all relations, marts first."""
     origins = read_lineage(declared_sources())
     marts = read_marts()
     found = []

@@ -1,4 +1,4 @@
-"""Geometry of charts: values in, percentages of a plot out; the template draws them."""
+"""Geometry of charts: convert values to percentages of the plot, which the template draws as SVG."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Slot:
-    """One column's data: value per series, the value of the line above them, label and tooltip."""
+    """Data of one column: values by series, value of the line chart, label and tooltip."""
 
     label: str
     title: str
@@ -17,7 +17,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of a column: its series, top edge and height, in percent of the plot from its top."""
+    """A segment of a column: its series, top edge and height, in percent of the plot from its top."""
 
     series: str
     y: float
@@ -26,7 +26,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: left edge and width in percent of the plot, and its pieces."""
+    """A column: left edge and width in percent of the plot, and its segments."""
 
     x: float
     width: float
@@ -41,7 +41,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Tick:
-    """A line of the grid, in percent from the top, and what it says."""
+    """A grid line: its position in percent from the top, and its label."""
 
     y: float
     text: str
@@ -73,9 +73,9 @@ class Bar:
 def stacked_columns(
     slots: Sequence[Slot], legend: Mapping[str, str], *, gap: float = 0.25, labels: int = 12
 ) -> ColumnChart | None:
-    """Columns of `slots`, stacked in the legend's order from the bottom; None where there is nothing to draw.
+    """Return a chart of stacked columns, in the legend's order from the bottom; None if there is nothing to draw.
 
-    No column is wider than a twelfth of the plot, over which at most so many labels would be written.
+    A column is at most a twelfth of the plot wide. `labels` is the number of labels that fit below the plot.
     """
     totals = [sum(max(value, 0) for value in slot.values.values()) for slot in slots]
     lines = [slot.line for slot in slots if slot.line is not None]
@@ -119,7 +119,7 @@ def stacked_columns(
 def bars(
     rows: Sequence[tuple[str, str, float]], say: Callable[[float], str] = lambda value: f"{value:,.0f}"
 ) -> tuple[Bar, ...]:
-    """A bar per (name, detail, value), scaled to the largest; `say` formats values. Negative values have no bar."""
+    """Return a bar per (name, detail, value), scaled to the largest. `say` formats values; negative ones have no bar."""
     largest = max((value for _, _, value in rows), default=0)
     return tuple(
         Bar(name, detail, say(value), round(max(value, 0) / largest * 100, 3) if largest > 0 else 0)
@@ -128,7 +128,7 @@ def bars(
 
 
 def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
-    """Round numbers that enclose low to high, about `wanted` steps apart; [0, 0] where there is no span."""
+    """Return evenly spaced round numbers that enclose low and high, in about `wanted` steps; [0, 0] if low >= high."""
     if high <= low:
         return [0, 0]
     rough = (high - low) / wanted
@@ -139,7 +139,7 @@ def ticks(low: float, high: float, wanted: int = 4) -> list[float]:
 
 
 def compact(value: float) -> str:
-    """A number as an axis says it: 950, 12k, 1.2M."""
+    """Format a number for an axis: 950, 12k, 1.2M."""
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
             return f"{value / size:.3g}{letter}"

@@ -1,4 +1,4 @@
-"""Leads with their names and e-mail addresses, as a workbook for those who write to them: personal data."""
+"""Export leads with names and e-mail addresses (personal data) to a workbook for marketing."""
 
 from pathlib import Path
 
@@ -15,9 +15,9 @@ MODE = 0o600
 
 
 def write_contacts(url: str, path: Path) -> Path:
-    """Write all leads into a workbook that its owner alone may read; returns the absolute path.
+    """Write all leads to a workbook that only its owner may read. Returns the absolute path.
 
-    They are read as dwh_lead_reader, whatever else the login may do.
+    The query runs as role dwh_lead_reader, whatever other privileges the login has.
 
     Raises:
         AccessRefused: the login is no member of that role.

@@ -1,4 +1,4 @@
-"""Figures of the report: rows of marts turned into charts, headlines and notices of what needs attention."""
+"""Figures of the report: convert rows of marts to charts, headlines and warnings."""
 
 from calendar import day_abbr
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from warehouse.report.read import Content, Row
 from warehouse.report.world import HEIGHT, WIDTH, country_paths
 
 ACTIONS = ("view", "search", "add_to_cart", "checkout", "login", "other")
-# From the bottom of a column to its top.
+# In the order of their segments in a column, from bottom to top.
 STATUSES = (
     "succeeded",
     "skipped",
@@ -28,10 +28,10 @@ STATUSES = (
     "failed",
     "crashed",
 )
-# Of files that are not read, so many are shown.
+# Show at most this many unread files.
 MOST_FILES = 20
 STALE_HOURS = 26
-# Of countries that the map does not draw, so many are named.
+# Name at most this many countries that are not on the map.
 MOST_MISSING = 4
 BARS_SHOWN = 15
 
@@ -47,7 +47,7 @@ class Sales:
 
     @property
     def total(self) -> Row:
-        """Sums over the year; None if no month has a value."""
+        """The sum of each amount and count over the months; None if no month has a value."""
         names = [name for name in self.months[0] if name.endswith(("_amount", "_count"))]
         return {name: _total(row[name] for row in self.months) for name in names}
 
@@ -82,7 +82,7 @@ class Attention:
 
 @dataclass(frozen=True)
 class Notice:
-    """An attribution that a licence requires: text, and the link after it."""
+    """An attribution that a licence requires: text, link, and text after the link."""
 
     text: str
     name: str
@@ -92,7 +92,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class Shape:
-    """A country on the map: its path, its shade from 0 (nobody) to 4, and what it says."""
+    """A country on the map: its SVG path, its shade from 0 (no users) to 4, and its tooltip."""
 
     path: str
     shade: int
@@ -101,7 +101,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class WorldMap:
-    """A map of the world, its legend by shade, and what it does not draw."""
+    """The world map, its legend by shade, and the countries that are not on it."""
 
     width: int
     height: int
@@ -112,7 +112,7 @@ class WorldMap:
 
 
 def sales(content: Content) -> list[Sales]:
-    """Sales of the last year, per source and currency."""
+    """Return the monthly sales of the last year, per source and currency."""
     return [
         Sales(months[0]["source_system"], months[0]["currency"], months, _sales_chart(months))
         for _, months in content.in_groups(content["monthly_sales"])
@@ -120,7 +120,7 @@ def sales(content: Content) -> list[Sales]:
 
 
 def traffic_chart(content: Content) -> ColumnChart | None:
-    """Requests per day, by action; days without requests are empty columns."""
+    """Chart requests per day by action; days without requests are empty columns."""
     days: dict[date, dict[str, float]] = {}
     for row in content["traffic"]:
         action = row["action"] if row["action"] in ACTIONS else "other"
@@ -148,7 +148,7 @@ def traffic_chart(content: Content) -> ColumnChart | None:
 
 
 def runs_chart(content: Content) -> ColumnChart | None:
-    """Runs per day, by status; days without runs are empty columns."""
+    """Chart runs per day by status; days without runs are empty columns."""
     days: dict[date, dict[str, float]] = {}
     for row in content["runs_by_day"]:
         days.setdefault(row["started_date"], {})[row["status"]] = row["run_count"]
@@ -164,7 +164,7 @@ def runs_chart(content: Content) -> ColumnChart | None:
 
 
 def durations(content: Content) -> list[Durations]:
-    """How long the last runs of each flow took."""
+    """Chart the durations of the last runs of each flow."""
     return [
         _durations(flow, list(runs))
         for flow, runs in groupby(content["runs_by_flow"], key=lambda run: run["flow"])
@@ -172,7 +172,7 @@ def durations(content: Content) -> list[Durations]:
 
 
 def world_map(content: Content) -> WorldMap | None:
-    """Logged users by country, on a map."""
+    """Draw the number of logged-in users by country on a map; None if there are none."""
     counts = {row["country"]: row for row in content["countries_by_logged_users"] if row["user_count"]}
     if not counts:
         return None
@@ -197,7 +197,7 @@ def world_map(content: Content) -> WorldMap | None:
 
 
 def quarantine_bars(content: Content) -> tuple[Bar, ...]:
-    """Quarantined rows per rule."""
+    """Return bars of quarantined rows per rule."""
     return bars(
         [
             (row["rule"], f"{row['source']} · {row['entity']}", row["waiting_count"])
@@ -208,7 +208,7 @@ def quarantine_bars(content: Content) -> tuple[Bar, ...]:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of an answer for one source and currency, with the bars that are drawn and what these measure."""
+    """A mart's rows for one source and currency, with the bars to draw and the name of their measure."""
 
     title: str
     measure: str
@@ -219,26 +219,26 @@ class Group:
 
 @dataclass(frozen=True)
 class Grid:
-    """Numbers by row and column, shaded by their share of the largest."""
+    """A heat map: numbers by row and column, shaded by their ratio to the largest one."""
 
     title: str
     columns: Sequence[str]
     rows: Mapping[str, Sequence[float]]
 
     def shade(self, value: float) -> int:
-        """0 for nothing, then 1 to 4."""
+        """Return the shade of a value: 0 for zero, else 1 to 4."""
         largest = max((each for values in self.rows.values() for each in values), default=0)
         return 0 if value <= 0 or largest <= 0 else _shade(value, largest)
 
     @staticmethod
     def short(value: float) -> str:
-        """A number that fits into a narrow cell."""
+        """Format a number for a narrow cell."""
         return compact(value) if value else ""
 
 
 @dataclass(frozen=True)
 class SourceState:
-    """Whether what a source has is here: as of when it is complete, and what is missing."""
+    """Freshness of a source, with its numbers of tables, quarantined rows and failing checks."""
 
     source: str
     complete_at: datetime | None
@@ -248,7 +248,7 @@ class SourceState:
 
 
 def source_states(content: Content) -> list[SourceState]:
-    """State of each source and feed, and of the stored marts."""
+    """Return the state of each source and feed, and of the stored marts."""
     states = []
     for source, found in groupby(content["table_freshness"], key=lambda row: row["source"]):
         tables = list(found)
@@ -265,7 +265,7 @@ def source_states(content: Content) -> list[SourceState]:
 
 
 def grouped(content: Content, mart: Mart) -> list[Group]:
-    """Rows of a mart by source and currency, which are never added up."""
+    """Group a mart's rows by source and currency, which are never added up, with their bars."""
     assert mart.picture is not None
     label, value = mart.picture
     parts = ("source_system", "currency")
@@ -276,7 +276,7 @@ def grouped(content: Content, mart: Mart) -> list[Group]:
             (_label(row, label), _detail(row, label), row[value]) for row in rows if row[value] is not None
         ]
         if mart.sequence is None:
-            # The first rows may all be of one category.
+            # Sort by value, since the mart may be sorted by category first.
             drawn.sort(key=lambda bar: -bar[2])
         if not any(number for *_, number in drawn):
             continue
@@ -289,7 +289,7 @@ def grouped(content: Content, mart: Mart) -> list[Group]:
 
 
 def category_months(content: Content) -> list[Grid]:
-    """Net sales by category and month of the last year, per source and currency."""
+    """Return heat maps of net sales by category and month of the last year, per source and currency."""
     grids = []
     for group, rows in content.in_groups(content["category_by_month"]):
         months = sorted({row["ordered_month"] for row in rows})
@@ -309,7 +309,7 @@ def category_months(content: Content) -> list[Grid]:
 
 
 def weekday_hours(content: Content) -> Grid | None:
-    """Requests by day of the week and hour."""
+    """Return the heat map of requests by day of the week and hour."""
     rows = content["interactions_by_weekday_hour"]
     if not rows:
         return None
@@ -322,7 +322,7 @@ def weekday_hours(content: Content) -> Grid | None:
 
 
 def feature_bars(content: Content) -> tuple[Bar, ...]:
-    """Customers per profit level."""
+    """Return bars of the number of customers per profit level."""
     return bars(
         [
             (
@@ -351,7 +351,7 @@ def _label(row: Row, label: str) -> str:
 
 
 def _detail(row: Row, label: str) -> str:
-    """What distinguishes rows of the same name."""
+    """Return the attributes that distinguish rows with the same label."""
     names = ("category", "customer_country", "country", "loyalty_tier", "traffic_medium", "segment")
     return " · ".join(
         str(row[name]) for name in names if name in row and name != label and row[name] is not None
@@ -359,7 +359,7 @@ def _detail(row: Row, label: str) -> str:
 
 
 def headlines(content: Content, groups: Sequence[Sales]) -> list[Headline]:
-    """Numbers at the top of the report, as far as there is data for them."""
+    """Return the numbers at the top of the report for which there is data."""
     found = []
     for group in groups[:2]:
         months, total = group.months, group.total
@@ -388,7 +388,7 @@ def headlines(content: Content, groups: Sequence[Sales]) -> list[Headline]:
 
 
 def attention(content: Content) -> list[Attention]:
-    """What needs attention, worst first."""
+    """List the problems that need attention, worst first."""
     found = [
         Attention(
             "bad",
@@ -433,7 +433,7 @@ def attention(content: Content) -> list[Attention]:
 
 
 def notices(content: Content) -> list[Notice]:
-    """Attributions for the GeoIP database of the countries, if its licence requires one."""
+    """Return the attributions that the licences of the used GeoIP databases require."""
     found = []
     for row in content["geoip"]:
         if row["geoip"].lower().startswith(("dbip", "db-ip")):
@@ -446,7 +446,7 @@ def notices(content: Content) -> list[Notice]:
 
 
 def age(moment: datetime | None, now: datetime) -> str:
-    """How long ago, roughly: 40 s ago, 5 min ago, 3 h ago, 12 days ago."""
+    """Format an age roughly: 40 s ago, 5 min ago, 3 h ago, 12 days ago."""
     if moment is None:
         return "never"
     seconds = max((now - moment).total_seconds(), 0)
@@ -469,7 +469,7 @@ def _durations(flow: str, runs: Sequence[Row]) -> Durations:
         run["duration_seconds"] for run in runs if run["status"] not in ("crashed", "skipped")
     ]
     longest = max(worked, default=1.0)
-    # A crashed run ends when somebody notices it, a skipped one at once: draw both in a visible size.
+    # The recorded duration of a crashed run is meaningless, that of a skipped one near 0: draw both in a visible size.
     shown = {"crashed": longest, "skipped": longest / 20}
     slots = [
         Slot(

@@ -1,4 +1,4 @@
-"""Pictures that move, as Vega-Lite: the page draws them without a network; the tables beside them say the same."""
+"""Interactive charts of the report, as Vega-Lite. They work offline; tables beside them show the same data."""
 
 import json
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from warehouse.model.mart import title_of
 from warehouse.report.read import Content, Row
 
 FOLDER = Path(__file__).parent / "vega"
-# More lines have no colours of their own.
+# The palette has no more distinct colours for lines.
 MOST_LINES = 8
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 
 
 @cache
 def library() -> str:
-    """Vega, Vega-Lite and the interpreter of expressions, which needs no permission to evaluate text, as one script."""
+    """Return Vega, Vega-Lite and its expression interpreter as one script. The interpreter needs no `unsafe-eval`."""
     interpreter = (FOLDER / "vega-interpreter.js").read_text()
-    # An ES module, as the body of a function.
+    # Convert the interpreter from an ES module to the body of a function.
     interpreter = interpreter.replace("import {", "const {").replace("} from 'vega-util';", "} = vega;")
     interpreter = interpreter.replace("export { expression as expressionInterpreter };", "return expression;")
     scripts = [(FOLDER / name).read_text() for name in ("vega.min.js", "vega-lite.min.js")]
@@ -28,9 +28,9 @@ def library() -> str:
 
 
 def daily_sales(content: Content) -> str | None:
-    """Net sales by day of each source and currency: drag in the lower part to choose the days of the upper one.
+    """Chart net sales by day of each source and currency, with a moving average of 28 days.
 
-    The line is the mean of 28 days.
+    Dragging in the lower part selects the days of the upper part.
     """
     groups = content.in_groups(content["daily_sales"])
     rows = [
@@ -56,7 +56,7 @@ def daily_sales(content: Content) -> str | None:
         "field": "day",
         "type": "temporal",
         "title": None,
-        # Days are of the company's time zone, not of the reader's.
+        # Days are in the company's time zone: a UTC scale keeps the browser from shifting them to the reader's.
         "scale": {"type": "utc"},
         "axis": {"format": "%-d %b %Y", "labelOverlap": True, "grid": False},
     }
@@ -103,7 +103,7 @@ def daily_sales(content: Content) -> str | None:
 
 
 def category_trends(content: Content) -> list[tuple[str, str]]:
-    """Net sales by month of the largest categories, per source and currency: choose some in the legend."""
+    """Chart net sales by month of the largest categories, per source and currency; the legend selects categories."""
     return [(group, _trend(rows)) for group, rows in content.in_groups(content["category_by_month"])]
 
 
@@ -161,6 +161,6 @@ def _trend(rows: Sequence[Row]) -> str:
 
 
 def _script(spec: dict[str, Any]) -> str:
-    """JSON that stands in a script element; a text of a source cannot end it."""
+    """Return JSON for a script element, with `<` escaped so that no text of a source can close the element."""
     text = json.dumps({"$schema": SCHEMA, **spec}, separators=(",", ":"), ensure_ascii=False)
     return text.replace("<", "\\u003c")

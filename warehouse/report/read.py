@@ -1,4 +1,4 @@
-"""What the report shows, read from the marts in one snapshot."""
+"""Read the report's data from the marts, all in one snapshot."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ MARTS = {
 }
 
 
-# Of an answer with more rows, the first so many are shown.
+# Show at most this many rows of a mart.
 MOST_ROWS = 200
 
 
@@ -42,17 +42,17 @@ class Content:
     rows: Mapping[str, list[Row]]
     read_at: datetime
     database: str
-    # Rows of each mart that is shown whole.
+    # Rows of each mart that is shown as a table.
     answers: Mapping[str, list[Row]]
     catalogue: Sequence[Relation]
-    # In which days and months are counted.
+    # The time zone of days and months.
     time_zone: str = "UTC"
 
     def __getitem__(self, name: str) -> list[Row]:
         return self.rows[name]
 
     def in_groups(self, rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
-        """Rows by source and currency, which are never added up nor drawn together; those with most orders first."""
+        """Group rows by source and currency, which are never added up; groups with most orders come first."""
         orders = {_group_of(row): row["order_count"] for row in self.answers["total_sales"]}
 
         def place(row: Row) -> tuple[int, str]:
@@ -80,7 +80,7 @@ def read(url: str) -> Content:
 
 
 def queries() -> dict[str, str]:
-    """SQL of everything that the report shows beside the answers, by name."""
+    """Return the SQL of all data in the report other than the marts shown as tables, by name."""
     marts = {name: f"select * from mart.{name} order by {order}" for name, order in MARTS.items()}
     return marts | {path.stem: path.read_text() for path in sorted(SQL.glob("*.sql"))}
 
@@ -90,13 +90,13 @@ def _group_of(row: Row) -> str:
 
 
 def _rows(connection: Connection, query: str) -> list[Row]:
-    # Not by pandas, which makes floats of whole numbers where one is missing: Customer 614.0.
+    # Do not use pandas: it converts integer columns with a NULL to floats (Customer 614.0).
     found = connection.execute(text(query)).mappings()
     return [{name: _number(value) for name, value in row.items()} for row in found]
 
 
 def _number(value: Any) -> Any:
-    """Amounts as figures compute with them; what is not a number, is none."""
+    """Convert decimals to floats, and NaN to None."""
     if isinstance(value, Decimal):
         value = float(value)
     return None if value != value else value

@@ -15,20 +15,20 @@ from warehouse.report.read import Content, Row, read
 from warehouse.report.write import ReportNotWritten
 
 SUBJECTS = ("Marketing leads", "Sales", "Behaviour", "Customers")
-# A spreadsheet takes such a cell for a formula when it is edited, or comes back from CSV.
+# A text that begins like this becomes a formula when its cell is edited or imported from CSV.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-# For XlsxWriter: no text becomes a formula or a link.
+# Options for XlsxWriter, so that no text becomes a formula or a link.
 TEXTS_AS_THEY_ARE = {
     "options": {"strings_to_formulas": False, "strings_to_urls": False, "remove_timezone": True}
 }
 LONGEST_NAME = 31
 CHARTED = 20
-# Of a table with more rows, charts stand beside it.
+# Charts of tables with more rows are beside the table, not below it.
 MOST_ABOVE = 40
 
 
 def write_sheet(url: str, path: Path) -> Path:
-    """Write the workbook about the warehouse at `url`; returns the absolute path. It has no personal data.
+    """Write the marketing lead sheet of the warehouse at `url`, without personal data. Returns the absolute path.
 
     Raises:
         ConnectionFailed, SchemaOutdated: the warehouse cannot be read.
@@ -39,7 +39,7 @@ def write_sheet(url: str, path: Path) -> Path:
 
 
 def write_whole(path: Path, write: Callable[[Path], None], mode: int = 0o644) -> Path:
-    """Write a workbook beside `path` and rename it, with this mode; returns the absolute path.
+    """Write a workbook to a temporary file, set its mode, and rename it to `path`. Returns the absolute path.
 
     Raises:
         ReportNotWritten: the file cannot be written.
@@ -48,7 +48,7 @@ def write_whole(path: Path, write: Callable[[Path], None], mode: int = 0o644) ->
     draft: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Readable by its owner alone.
+        # mkstemp makes it readable by its owner only.
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".sheet-", suffix=".xlsx")
         os.close(handle)
         draft = Path(name)
@@ -67,7 +67,7 @@ def write_whole(path: Path, write: Callable[[Path], None], mode: int = 0o644) ->
 
 
 def write_workbook(content: Content, path: Path) -> None:
-    """Write a sheet about the workbook, and one for each view."""
+    """Write an About sheet with definitions, and a sheet for each view."""
     shown = [mart for subject in SUBJECTS for mart in read_marts().values() if _fits(mart, subject)]
     with pd.ExcelWriter(path, engine="xlsxwriter", engine_kwargs=TEXTS_AS_THEY_ARE) as writer:
         book = writer.book
@@ -88,12 +88,12 @@ def write_workbook(content: Content, path: Path) -> None:
 
 
 def escape_formula(value: object) -> object:
-    """A text that a spreadsheet would take for a formula, with an apostrophe before it; other values as they are."""
+    """Put an apostrophe before a text that looks like a formula; return other values unchanged."""
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
 
 
 def sheet_name(mart: Mart) -> str:
-    """Name of a view's sheet: whole words of its title."""
+    """Return the name of a view's sheet: as many words of its title as fit."""
     return shorten(mart.title, LONGEST_NAME, placeholder="")
 
 
@@ -155,7 +155,7 @@ def _write_view(
     label, value = (columns.index(column) for column in mart.picture)
     dates = {"num_format": "yyyy-mm-dd"} if _unit(mart.picture[0]) == "date" else {}
     first = 1
-    # Below the table where that is short: so both are readable as printed.
+    # Put charts below a short table, so that both are readable in print.
     top, left = (len(rows) + 2, 0) if len(rows) <= MOST_ABOVE else (1, len(columns) + 1)
     for group, found in groups:
         last = first + min(len(found), CHARTED) - 1
@@ -186,7 +186,7 @@ def _axis_format(column: str) -> str:
 
 
 def _fit_to_paper(sheet: Any) -> None:
-    """As printed: the table and its chart side by side on a page."""
+    """Set up printing in landscape, with the table and its chart on one page's width."""
     sheet.set_landscape()
     sheet.set_paper(9)
     sheet.fit_to_pages(1, 0)
@@ -212,7 +212,7 @@ def _unit(column: str) -> str:
 
 
 def cell_of(value: object) -> object:
-    """A value as a cell holds it: times without zone, numbers as floats, texts that are no formulas."""
+    """Convert a value for a cell: times without zone, numerics as floats, texts that are not formulas."""
     if isinstance(value, datetime):
         return value.replace(tzinfo=None)
     if hasattr(value, "as_tuple"):

@@ -1,4 +1,4 @@
-"""A map of the world as SVG paths, from the boundaries of Natural Earth in the public domain (NOTICE)."""
+"""World map as SVG paths, from the country boundaries of Natural Earth (public domain, see NOTICE)."""
 
 import json
 from functools import cache
@@ -9,26 +9,26 @@ from typing import Final
 TOPOLOGY: Final = Path(__file__).parent / "countries-110m.json"
 WIDTH: Final = 960
 HEIGHT: Final = 430
-# Antarctica has no customers, and a third of the picture.
+# Antarctica has no customers, but would take a third of the picture.
 LEFT_OUT: Final = frozenset({"AQ"})
 # The projection's width is 5.4539 radii.
 _RADIUS: Final = WIDTH / 5.4539
 _NORTH: Final = 83.7
-# The map's edge runs through the Bering Strait: it cuts no country.
+# With this central meridian, the map's edge runs through the Bering Strait and cuts no country.
 _MIDDLE: Final = 11.6
 Point = tuple[float, float]
 
 
 @cache
 def country_paths() -> dict[str, str]:
-    """SVG path of each country by its code, ISO 3166-1 alpha-2; '' is of the land that has none."""
+    """Return the SVG path of each country by its ISO 3166-1 alpha-2 code; '' has the territories without a code."""
     topology = json.loads(TOPOLOGY.read_text())
     scale, translate = topology["transform"]["scale"], topology["transform"]["translate"]
     arcs = []
     for steps in topology["arcs"]:
         x = y = 0
         arc = []
-        # Each point of an arc is a step from the one before it.
+        # TopoJSON stores each point of an arc as the difference from the previous one.
         for dx, dy in steps:
             x, y = x + dx, y + dy
             arc.append(project(x * scale[0] + translate[0], y * scale[1] + translate[1]))
@@ -45,7 +45,7 @@ def country_paths() -> dict[str, str]:
 
 
 def project(longitude: float, latitude: float) -> Point:
-    """Place of a point on the map, in the Natural Earth projection."""
+    """Project a point to the map, in pixels (Natural Earth projection)."""
     x, y = _unit((longitude - _MIDDLE + 180) % 360 - 180, latitude)
     top = _unit(0, _NORTH)[1]
     return WIDTH / 2 + x * _RADIUS, (top - y) * _RADIUS
@@ -65,7 +65,7 @@ def _unit(longitude: float, latitude: float) -> Point:
 
 
 def _ring(numbers: list[int], arcs: list[list[Point]]) -> list[Point]:
-    """Points of a ring: of a negative number, the arc is walked backwards; each begins where the one before ends."""
+    """Join arcs to a ring. A negative number means a reversed arc; each arc begins at the end of the previous one."""
     points: list[Point] = []
     for number in numbers:
         arc = arcs[number] if number >= 0 else arcs[~number][::-1]
@@ -74,7 +74,7 @@ def _ring(numbers: list[int], arcs: list[list[Point]]) -> list[Point]:
 
 
 def _path(points: list[Point]) -> str:
-    """An SVG path of a ring, of steps in tenths of a pixel; the last point is the first."""
+    """Return a ring as an SVG path of relative steps in tenths of a pixel. The last point must equal the first."""
     x, y = (round(value * 10) for value in points[0])
     steps = [f"M{x / 10:g} {y / 10:g}l"]
     for point in points[1:-1]:
@@ -82,5 +82,5 @@ def _path(points: list[Point]) -> str:
         if (next_x, next_y) != (x, y):
             steps.append(f"{(next_x - x) / 10:g} {(next_y - y) / 10:g} ")
         x, y = next_x, next_y
-    # What is smaller than a tenth of a pixel is no picture.
+    # Omit rings smaller than a tenth of a pixel.
     return "".join(steps).rstrip() + "z" if len(steps) > 1 else ""
