@@ -1,4 +1,4 @@
-"""The live dashboard (extra `dashboard`): answers of the marts with filters, read as dwh_reader."""
+"""The live Streamlit dashboard (extra `dashboard`): marts with filters, read as role dwh_reader."""
 
 from pathlib import Path
 

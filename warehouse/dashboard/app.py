@@ -16,17 +16,17 @@ from warehouse.model.mart import format_cell, read_marts, read_metrics, title_of
 from warehouse.settings import Settings
 
 EVERY = "60s"
-# How often a page that could not be drawn looks whether the warehouse answers again.
+# Interval of retries while the warehouse does not answer.
 RETRY_EVERY = "5s"
 ALL = "all"
-# The source of what is known of visitors.
+# Source name of the web logs.
 WEBLOGS = "weblogs"
-# The source of stored marts in mart.table_freshness.
+# Source name of stored marts in mart.table_freshness.
 MARTS = "mart"
 
 
 def main() -> None:
-    """Draw the page, or say why it cannot be drawn."""
+    """Draw the page, or the error that prevents it."""
     st.set_page_config("Warehouse", layout="wide")
     st.title("Warehouse")
     try:
@@ -38,7 +38,7 @@ def main() -> None:
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Say so where the warehouse does not answer; the rest of the page stays."""
+    """Show a warehouse error in place of this part of the page; the other parts stay."""
     try:
         yield
     except WarehouseError as error:
@@ -85,9 +85,9 @@ def show(url: str) -> None:
 
 
 def choose_period(months: list[date]) -> tuple[date, date]:
-    """The first and the last month that are chosen; by default the last year and the month that goes on."""
+    """Let the user choose the first and last month; the default is the last year and the current month."""
     if len(months) == 1:
-        # A slider with one place cannot be drawn.
+        # Streamlit cannot draw a slider with a single value.
         st.sidebar.caption(f"Period: {months[0]:%b %Y}, the only month with sales")
         return months[0], months[0]
     chosen: tuple[date, date] = st.sidebar.select_slider(
@@ -102,7 +102,7 @@ def choose_period(months: list[date]) -> tuple[date, date]:
 
 @st.fragment(run_every=EVERY)
 def state(url: str) -> None:
-    """How fresh the numbers are, and whether the data behind them passed their checks."""
+    """Draw freshness and check results of each source."""
     with answering():
         fresh = read.freshness(url).to_dict("records")
         for place, row in zip(st.columns(max(len(fresh), 1), border=True), fresh, strict=False):
@@ -125,7 +125,7 @@ def sales(
     country: str | None,
     segment: str | None,
 ) -> None:
-    """Sales of the period."""
+    """Draw the sales of the period."""
     with answering():
         rows = read.months(url, source, currency, first, last, categories, country, segment)
         st.subheader(f"Sales, {first:%B %Y} to {last:%B %Y}")
@@ -139,7 +139,7 @@ def sales(
             st.info("Nothing was sold that all filters let through.")
             return
         amount = f"{title_of('net_amount')}, {currency}"
-        # A month is a bar as wide as any other; as a moment in time it would be a line.
+        # Pass months as texts: on a time axis the bars would be as thin as lines.
         months = rows.assign(month=[f"{month:%Y-%m}" for month in rows.ordered_month])
         for place, name, is_flat in zip(st.columns(2), ("month", "category"), (False, True), strict=True):
             drawn = months.groupby(name, as_index=False)[["net_amount"]].sum()
@@ -151,7 +151,7 @@ def sales(
                 y_label=amount,
                 horizontal=is_flat,
                 sort="-net_amount" if is_flat else True,
-                # Room for the name of each: of names that stand closer, every second is not drawn.
+                # Make room for all names: if they are too close, every second one is not drawn.
                 height=max(340, 34 * len(drawn)) if is_flat else 340,
                 alt=f"{amount} by {name}: " + _spoken(drawn, name),
             )
@@ -159,7 +159,7 @@ def sales(
 
 @st.fragment(run_every=EVERY)
 def products(url: str, source: str, currency: str, country: str | None, categories: list[str]) -> None:
-    """The best-selling products of a country."""
+    """Draw the best-selling products of a country."""
     with answering():
         rows = read.products(url, source, currency, country, categories)
         note = f"{_filtered(currency, categories, country)} {_fresh(url, source)}"
@@ -168,7 +168,7 @@ def products(url: str, source: str, currency: str, country: str | None, categori
 
 @st.fragment(run_every=EVERY)
 def customers(url: str, source: str, currency: str, country: str | None, segment: str | None) -> None:
-    """The best customers of a country or segment."""
+    """Draw the best customers of a country or segment."""
     with answering():
         rows = read.customers(url, source, currency, country, segment)
         note = f"{_filtered(currency, country, segment)} {_fresh(url, source)}"
@@ -177,7 +177,7 @@ def customers(url: str, source: str, currency: str, country: str | None, segment
 
 @st.fragment(run_every=EVERY)
 def behaviour(url: str) -> None:
-    """The funnel, and conversion per traffic source."""
+    """Draw the purchase funnel, and conversion per traffic source."""
     with answering():
         fresh = _fresh(url, WEBLOGS)
         for name in ("purchase_funnel", "traffic_source_conversion"):
@@ -185,7 +185,7 @@ def behaviour(url: str) -> None:
 
 
 def table(name: str, rows: pd.DataFrame, note: str) -> None:
-    """A mart's title, description and rows; columns are named and formatted as on every surface."""
+    """Draw a mart's title, description and rows, with column titles and formats as in the report."""
     mart = read_marts()[name]
     st.subheader(mart.title)
     st.caption(f"{mart.description} {note}")
@@ -193,7 +193,7 @@ def table(name: str, rows: pd.DataFrame, note: str) -> None:
 
 
 def _draw(rows: pd.DataFrame) -> None:
-    """A table whose cells are formatted as on every surface; it is sorted by the values themselves."""
+    """Draw a table with formatted cells. Users sort it by the values, not by the formatted texts."""
     formats: Any = {name: partial(format_cell, name) for name in rows.columns}
     headings = {name: st.column_config.Column(title_of(name)) for name in rows.columns}
     st.dataframe(
@@ -202,20 +202,20 @@ def _draw(rows: pd.DataFrame) -> None:
 
 
 def _filtered(currency: str, *filters: str | list[str] | None) -> str:
-    """What the rows below are limited to, in a sentence."""
+    """Describe the filters of the rows below in a sentence."""
     chosen = [", ".join(one) if isinstance(one, list) else one for one in filters if one]
     return f"Amounts in {_plain(currency)}." + (f" Only {_plain('; '.join(chosen))}." if chosen else "")
 
 
 def _plain(text: str) -> str:
-    """A text of a source as Markdown that shows it as it is: of a category's name no picture is fetched."""
+    """Escape a text of a source for Markdown: otherwise a category's name could load an external image."""
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
 
 
 def _fresh(url: str, source: str) -> str:
-    """As of when numbers from a source are complete, and whether its data passed their checks, in a sentence.
+    """Describe a source's freshness and check results in a sentence.
 
-    They are read from stored marts, which may be older than the source's last run.
+    Freshness is limited by that of the stored marts, which may be older than the source's last run.
     """
     known = {row["source"]: row for row in read.freshness(url).to_dict("records")}
     if source not in known:
@@ -232,7 +232,7 @@ def _say_down(error: WarehouseError) -> None:
 
 
 def _spoken(rows: pd.DataFrame, name: str) -> str:
-    """The bars of a chart in words, the tallest first."""
+    """Describe the bars of a chart in words (alt text), the tallest first."""
     ordered = rows.sort_values("net_amount", ascending=False).to_dict("records")
     return ", ".join(f"{row[name]} {format_cell('net_amount', row['net_amount'])}" for row in ordered)
 

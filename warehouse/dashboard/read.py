@@ -1,4 +1,4 @@
-"""What the dashboard shows, read as dwh_reader; each function is one query that answers in milliseconds."""
+"""Queries of the dashboard, run as role dwh_reader. Each function is one query that takes milliseconds."""
 
 from datetime import date
 
@@ -10,12 +10,12 @@ from warehouse.db.connections import connect
 from warehouse.db.roles import READER
 
 ALWAYS = (date(1900, 1, 1), date(2100, 1, 1))
-# Marts that the page reads whole.
+# Marts of which the page reads all rows.
 SHOWN_WHOLE = ("purchase_funnel", "traffic_source_conversion", "customer_segments")
 
 
 def query(url: str, statement: sql.Composed | str, parameters: list[object] | None = None) -> pd.DataFrame:
-    """Rows of a query that may only read.
+    """Run a query in a read-only transaction, as role dwh_reader if the login may set it.
 
     Raises:
         ConnectionFailed: the warehouse cannot be reached.
@@ -28,7 +28,7 @@ def query(url: str, statement: sql.Composed | str, parameters: list[object] | No
 
 
 def sources(url: str) -> pd.DataFrame:
-    """Sources and currencies with sales, the largest first."""
+    """Read sources and currencies with sales, those with most orders first."""
     return query(
         url,
         "select source_system, currency, net_amount, order_count, unit_count, discount_amount, return_rate, as_of_date "
@@ -37,7 +37,7 @@ def sources(url: str) -> pd.DataFrame:
 
 
 def freshness(url: str) -> pd.DataFrame:
-    """Per source as of when it is complete, what waits in quarantine, and how many checks failed."""
+    """Read freshness, number of quarantined rows and number of failed checks per source."""
     return query(
         url,
         """
@@ -53,7 +53,7 @@ def freshness(url: str) -> pd.DataFrame:
 
 
 def failing_checks(url: str) -> pd.DataFrame:
-    """Checks that failed or warned when they last had data, by source."""
+    """Read the checks whose last result is failed or warned, by source."""
     return query(
         url,
         """
@@ -73,7 +73,7 @@ def months(
     country: str | None = None,
     segment: str | None = None,
 ) -> pd.DataFrame:
-    """Sales by category and month in a period, of a country and a segment; without categories, of all."""
+    """Read sales by category and month in a period. Empty `categories`, and None for the others, mean all."""
     statement = sql.SQL(
         """
         select
@@ -93,12 +93,12 @@ def months(
 
 
 def months_mart(segment: str | None) -> str:
-    """The mart that sales by month are read from: segments move with the calendar, so their sales are another's."""
+    """Return the mart for sales by month: those by segment are a mart of their own, since segments change daily."""
     return "sales_by_country_month" if segment is None else "sales_by_segment_month"
 
 
 def countries(url: str, source: str, currency: str) -> list[str]:
-    """Countries that customers of a source live in, or lived in when they ordered."""
+    """Read the countries in which a source's customers live, or lived when they ordered."""
     found = query(
         url,
         """
@@ -116,7 +116,7 @@ def countries(url: str, source: str, currency: str) -> list[str]:
 def products(
     url: str, source: str, currency: str, country: str | None, categories: list[str]
 ) -> pd.DataFrame:
-    """The five best-selling products of each category and country."""
+    """Read the best-selling products of each category and country."""
     return query(
         url,
         """
@@ -131,7 +131,7 @@ def products(
 
 
 def customers(url: str, source: str, currency: str, country: str | None, segment: str | None) -> pd.DataFrame:
-    """The hundred best customers, by surrogate key."""
+    """Read the hundred best customers, identified by surrogate key only."""
     return query(
         url,
         """
@@ -147,7 +147,7 @@ def customers(url: str, source: str, currency: str, country: str | None, segment
 
 
 def mart(url: str, name: str) -> pd.DataFrame:
-    """All rows of a mart."""
+    """Read all rows of a mart."""
     return query(url, sql.SQL("select * from {}").format(sql.Identifier("mart", name)))
 
 
