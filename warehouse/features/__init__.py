@@ -1,4 +1,4 @@
-"""Features of customers for analysis and model training: built per as-of date, exported, clustered."""
+"""Customer features for analysis and model training: built per as-of date, exported, clustered."""
 
 from warehouse.features.build import build
 

@@ -1,4 +1,4 @@
-"""Build mart.customer_feature as of a day, by today's knowledge or by the tables as they stood at a time."""
+"""Build mart.customer_feature as of a day, from the present tables or from the tables as of a past time."""
 
 import re
 import time
@@ -16,24 +16,24 @@ from warehouse.runs.audit import Load, Run, record_load
 
 QUERY = Path(__file__).parent / "customer_feature.sql"
 NAME = "customer_feature"
-# Tables whose earlier state the change log gives back.
+# Tables with functions that return their past state from the change log.
 _LOGGED = re.compile(r"\bdwh\.(dim_customer|dim_product|dim_distribution_center|fact_order_item)\b")
 
 
 class FeaturesRefused(WarehouseError):
-    """The features cannot be built as of that day, or by what was known then."""
+    """The features cannot be built as of that day, or from the tables as of that time."""
 
 
 def build(
     run: Run, *, currency: str, as_of: date | None = None, known_at: datetime | None = None
 ) -> tuple[Load, ...]:
-    """Replace the rows of the as-of date; rows of other dates stay.
+    """Build the features as of a day, replacing rows of the same day; rows of other days stay.
 
-    Events before the end of `as_of` count, and versions valid then; by default each source's own day (mart.as_of).
-    `known_at` takes the tables as they stood then, as far as the change log reaches.
+    Only events before the end of `as_of` and versions valid then count; the default is each source's own day
+    (mart.as_of). `known_at` uses the tables as of that time, as far back as the change log goes.
 
     Raises:
-        FeaturesRefused: a day or time lies in the future, or the change log does not reach back to `known_at`.
+        FeaturesRefused: a day or time is in the future, or the change log does not go back to `known_at`.
     """
     started = time.monotonic()
     with run.session("features") as connection:
@@ -88,8 +88,8 @@ def _check_day(connection: psycopg.Connection, as_of: date | None) -> None:
 
 
 def _last_run_before(connection: psycopg.Connection, known_at: datetime) -> int:
-    """The run that published last before a time; as-of functions give the tables as it left them."""
-    # Rows would bear a knowledge that nobody has yet.
+    """Return the last run that published before a time, for the as-of functions of the tables."""
+    # Refuse a time in the future: rows with that known_at would claim later knowledge than they have.
     if connection.execute("select where %s > clock_timestamp()", [known_at]).rowcount:
         raise FeaturesRefused(
             f"What will be known at {known_at:%Y-%m-%d %H:%M} UTC lies in the future.",
@@ -121,7 +121,7 @@ def _last_run_before(connection: psycopg.Connection, known_at: datetime) -> int:
 
 
 def _as_known_after(query: str, run_id: int) -> str:
-    """The query over the tables as a run had left them; requests that later runs loaded are left out."""
+    """Rewrite the query to read the tables as of a run, without web requests that later runs loaded."""
     query = _LOGGED.sub(rf"audit.\1_at({run_id})", re.sub(r"--.*", "", query))
     return query.replace(
         "from dwh.fact_weblog as weblog",

@@ -30,10 +30,10 @@ def cluster(
     as_of: date | None = None,
     picture: Path | None = None,
 ) -> pd.DataFrame:
-    """Size and mean features of each cluster, the one with the highest spend first; optionally a picture (SVG or PNG).
+    """Cluster customers, and optionally draw the clusters to `picture` (SVG or PNG).
 
-    Features are standardized; a missing one counts as the median. The same features, number and seed give
-    the same clusters.
+    Features are standardized, and missing ones replaced by the median. The same features, number and seed give the same
+    clusters. Returns size and mean features of each cluster, the one with the highest spend first.
 
     Raises:
         SettingsError: scikit-learn is not installed, or the picture is no SVG or PNG file.
@@ -66,7 +66,7 @@ def cluster(
     names = {old: new for new, old in enumerate(order, 1)}
     summary = summary.loc[order].rename(index=names)
     if picture is not None:
-        # Customers who are all alike are in the middle of both axes.
+        # PCA needs two different customers: if all are alike, their standardized values are 0, 0.
         place = PCA(2, random_state=seed).fit_transform(scaled) if distinct > 1 else scaled[:, :2]
         _draw(picture, place, [names[each] for each in found], summary)
     return summary

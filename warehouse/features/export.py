@@ -1,4 +1,4 @@
-"""Export the features of customers for model training: a Parquet file, and a data dictionary beside it."""
+"""Export customer features for model training: a Parquet file with a data dictionary in JSON."""
 
 import json
 from datetime import date
@@ -17,11 +17,11 @@ from warehouse.model.mart import read_marts
 
 
 class FeaturesMissing(WarehouseError):
-    """There are no features as of that day."""
+    """No features were built as of that day."""
 
 
 def read_features(url: str, as_of: date | None = None) -> pd.DataFrame:
-    """Features as of a day, by default the newest of each source; customers by surrogate key, without personal data.
+    """Read the features as of a day, by default the newest of each source, without personal data.
 
     Raises:
         FeaturesMissing: none were built as of that day.
@@ -36,10 +36,10 @@ def read_features(url: str, as_of: date | None = None) -> pd.DataFrame:
 
 
 def export(url: str, path: Path, as_of: date | None = None) -> tuple[Path, Path]:
-    """Write the features to `path` and what each column means beside it; returns both absolute paths.
+    """Write the features to `path`, and a data dictionary beside it. Returns both absolute paths.
 
     Raises:
-        FeaturesMissing: there are none as of that day.
+        FeaturesMissing: none were built as of that day.
     """
     mart = read_marts()[NAME]
     path = path.resolve()
@@ -49,7 +49,7 @@ def export(url: str, path: Path, as_of: date | None = None) -> tuple[Path, Path]
     with connect(url) as connection:
         query = sql.SQL(_FEATURES).format(as_of=sql.Literal(as_of))
         columns = columns_of(connection, query)
-        # Tools for training know no decimals.
+        # Training tools do not support decimals: convert them to floats.
         numbers = sql.SQL("select {} from ({}) as feature").format(
             sql.SQL(", ").join(
                 sql.SQL("{0}::float8 as {0}" if column.type == "numeric" else "{}").format(
