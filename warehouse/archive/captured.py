@@ -179,10 +179,8 @@ class BatchFiles:
 def batch_files(
     run: Run, open_archive: Callable[[], Archive], progress: Progress, *, is_near: bool = True
 ) -> Iterator[BatchFiles | None]:
-    """Write the large batches of `run` to files in the background; yields None if the run is not archived.
-
-    `is_near` is true if the archive is a local folder.
-    """
+    """Write the large batches of `run` to files in the background; yields None if the run is not archived. The archive
+    `is_near` if it is a local folder."""
     if not run.is_archived:
         yield None
         return

@@ -78,10 +78,7 @@ class Definitions:
         return REMOVED in self.before.get(table_name, {}) and table_name not in self.now
 
     def is_checked(self, entity: Entity, reads: str) -> bool:
-        """Whether a run has checked the tables that the SQL of `entity` reads, and neither SQL nor tables have changed.
-
-        `reads` is the present hash of these tables.
-        """
+        """Whether a run has checked what the SQL of `entity` reads, and neither its definition nor `reads` has changed."""
         (table_name,) = (f"dwh.{target.table}" for target in TARGETS if target.entity == entity.name)
         is_same = self.before.get(table_name) == self.now[table_name]
         return is_same and self.recorded[table_name].get(CHECKED) == reads
@@ -192,10 +189,7 @@ def find_stale(connection: psycopg.Connection, definitions: Definitions) -> list
 
 
 def list_stale_targets(connection: psycopg.Connection, declared: Mapping[str, Path]) -> list[StaleTarget]:
-    """Return the stale targets of all sources. `declared` are the sources' folders by name.
-
-    A source whose declaration cannot be read is in the result, with the error as its reason.
-    """
+    """Return the stale targets of all sources, including sources whose declaration cannot be read, with the reason."""
     stale: list[StaleTarget] = []
     for name, folder in declared.items():
         try:

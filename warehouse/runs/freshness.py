@@ -30,10 +30,7 @@ def has_published(connection: psycopg.Connection, run_id: int, source: str) -> b
 
 
 def forget_complete(connection: psycopg.Connection, source: str, run_id: int) -> None:
-    """Delete the freshness that `run_id`, which is being undone, or a later run has recorded.
-
-    Later runs did not read again what the undone run had loaded, so their freshness is wrong, too.
-    """
+    """Delete the freshness of run `run_id`, which is undone, and of later runs: they did not read its rows again."""
     connection.execute("delete from audit.freshness where source = %s and run_id >= %s", [source, run_id])
 
 

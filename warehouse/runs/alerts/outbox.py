@@ -31,7 +31,7 @@ MOST_DETAILS = 10
 NOTICES = ("recovered", "files not read", "reminder")
 # Problems of successful runs: they are open until a run succeeds without them.
 LASTING = ("quarantine", "verification late")
-# Verification counts as late after 1.25 of the time allowed: its rotation may be a run or two late.
+# Verification is late after 1.25 times DWH_VERIFY_WITHIN: its rotation may be late by a run or two.
 LATE_BY = 1.25
 
 
