@@ -1,4 +1,4 @@
-"""Errors that say what happened, to what, and what to do next."""
+"""Errors of the warehouse: what happened, to what, and a hint what to do next."""
 
 import signal
 from collections.abc import Mapping, Sequence
@@ -6,8 +6,8 @@ from typing import Any
 
 
 def summarize_error(error: BaseException) -> str:
-    """What happened, in one line for the audit trail and mails."""
-    # Prefect raises its own exception for a signal, which has the number too.
+    """Summarize an error in one line for the audit trail and mails."""
+    # Prefect's own exception for a signal has the signal's number as an attribute.
     number = getattr(error, "signal", signal.SIGINT if isinstance(error, KeyboardInterrupt) else None)
     if number is not None and not isinstance(error, Exception):
         return f"stopped by {'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name}"
@@ -17,22 +17,22 @@ def summarize_error(error: BaseException) -> str:
 
 
 def visible(text: str) -> str:
-    """Text for one line of a terminal, mail or page: what would end the line or be obeyed is written as \\n, \\x1b."""
+    """Escape a text for one line of a terminal, mail or page: line ends and control characters become \\n, \\x1b."""
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def visible_lines(text: str) -> str:
-    """Text of several lines, each as `visible`."""
+    """Escape each line of a text as `visible` does, and keep the line ends."""
     return "\n".join(map(visible, text.split("\n")))
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun: 1 row, 2,000 rows."""
+    """Format a number with its noun: 1 row, 2,000 rows."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 class WarehouseError(Exception):
-    """What happened and to what (`what`), what to do next (`hint`), and the exit code of `dwh`."""
+    """Base of all errors: `what` happened to what, a `hint` what to do next, and the exit code of `dwh`."""
 
     exit_code = 1
 
@@ -60,23 +60,23 @@ class ConnectionFailed(WarehouseError):
 
 
 class AccessRefused(SettingsError):
-    """A database server answered and refused: a retry would not help."""
+    """A database server refused a login or a privilege: a retry would not help."""
 
 
 class UnsuitableDatabase(SettingsError):
-    """A database, its server or the pooler before it cannot do what is asked of it."""
+    """A database, its server or its connection pooler does not support what dwh needs."""
 
 
 class SchemaOutdated(SettingsError):
-    """The warehouse's schema is at another revision than this code needs."""
+    """The warehouse's schema is not at the revision that this code needs."""
 
 
 class TableMissing(WarehouseError):
-    """A table or view of the warehouse does not exist: somebody has dropped it."""
+    """A table or view of the warehouse was dropped by hand."""
 
 
 class SchemaObjectInUse(WarehouseError):
-    """What has to be dropped is a user's own, or something of a user's depends on it."""
+    """An object that has to be dropped is a user's own, or a user's object depends on it."""
 
 
 class RunLost(WarehouseError):
@@ -88,29 +88,29 @@ class DiskFull(WarehouseError):
 
 
 class SourceError(WarehouseError):
-    """A source cannot be read completely: going on would lose rows."""
+    """A source cannot be read completely: to continue would lose rows."""
 
 
 class SourceChanged(SourceError):
-    """The URL of a source leads to another database than the one that was captured."""
+    """The URL of a source leads to another database than the one that was captured so far."""
 
     exit_code = 3
 
 
 class BatchOutdated(SourceError):
-    """Something else was published for a source after a run has read it."""
+    """Another run has published rows of a source after this run had read it."""
 
 
 class SourceLocked(SourceError):
-    """Somebody holds a lock on a table of a source that keeps everybody from reading it."""
+    """Another session holds an exclusive lock on a table of a source."""
 
 
 class WarehouseLocked(WarehouseError):
-    """Somebody else holds a lock on a table of the warehouse for so long that a run gave up."""
+    """Another session has locked a table of the warehouse for longer than a run waits."""
 
 
 class UndecodableText(SourceError):
-    """A text of a source cannot be delivered as UTF-8."""
+    """A text of a source cannot be converted to UTF-8."""
 
 
 class SchemaDrift(SourceError):
@@ -128,11 +128,11 @@ class LockHeld(WarehouseError):
 
 
 class AlreadyRecorded(WarehouseError):
-    """A run met what an earlier run has recorded and mailed as its end, and published nothing."""
+    """A run failed with the same error that an earlier run has recorded and mailed already."""
 
 
 class StaleDefinition(WarehouseError):
-    """What a source's rows were made by has changed: a scheduled run has to conform them again first."""
+    """The SQL or declaration of a source's targets has changed: a scheduled run has to conform all rows again first."""
 
 
 class QualityGateStopped(WarehouseError):
@@ -142,19 +142,19 @@ class QualityGateStopped(WarehouseError):
 
 
 class DeleteThresholdExceeded(WarehouseError):
-    """More rows of a table vanished than one run may delete without confirmation."""
+    """More rows of a table were deleted at the source than one run may delete without confirmation."""
 
     exit_code = 3
 
 
 class ReconformLimitExceeded(WarehouseError):
-    """More rows would have to be conformed again, since their definition has changed, than a run does by itself."""
+    """A definition has changed, and more rows would have to be conformed again than DWH_RECONFORM_ROWS allows."""
 
     exit_code = 3
 
 
 class StepsFailed(WarehouseError):
-    """Some steps of a flow failed; the others did their work."""
+    """Some steps of a flow failed; the other steps were done."""
 
     def __init__(self, failed: Mapping[str, Exception], *, of: int, verdicts: Sequence[Any] = ()) -> None:
         reasons = [f"{name} ({getattr(error, 'what', error)})" for name, error in failed.items()]
@@ -167,7 +167,7 @@ class StepsFailed(WarehouseError):
             hint="\n".join(f"{', '.join(steps)}: {hint}" for hint, steps in steps_by_hint.items()),
         )
         self.failed, self.verdicts = dict(failed), tuple(verdicts)
-        # The worst: a step that failed, for whatever reason, is worse than one that a gate stopped.
+        # Use the worst exit code: 1 (a step failed) is worse than 3 (a gate or threshold stopped a step).
         self.exit_code = 3 if all(getattr(error, "exit_code", 1) == 3 for error in failed.values()) else 1
 
 
@@ -184,13 +184,13 @@ class UndoRefused(WarehouseError):
 
 
 class UndoBlocked(UndoRefused):
-    """Later changes build on the run that is to be undone: undo them too, or not at all."""
+    """Later runs depend on the run to undo: they have to be undone, too."""
 
     exit_code = 3
 
 
 class DifferencesFound(VerificationFailed):
-    """Reconcile found differences and did not repair them; `verdicts` lists them by table."""
+    """Reconcile found differences and did not repair them; `verdicts` has them by table."""
 
     def __init__(self, what: str, *, verdicts: Sequence[Any], hint: str = "") -> None:
         super().__init__(what, hint=hint)

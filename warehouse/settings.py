@@ -1,4 +1,4 @@
-"""Settings: one frozen object, built at the entry point and passed down."""
+"""Settings (DWH_… variables and .env): one frozen object, built at the entry point and passed down."""
 
 import logging
 import os
@@ -31,14 +31,14 @@ from warehouse.errors import SettingsError
 ENV_FILE = Path(".env")
 
 
-# Names of sources are letters and digits: an underscore would let two of them share a mirror.
+# Source names have no underscore, since mirrors are named <source>_<table>: two sources could share one.
 SOURCE_URL = re.compile(r"dwh_([a-z][a-z0-9]*)_url")
 PACKAGED_SOURCES = Path(__file__).parent / "sources"
-# Declares a feed: its rows come from files, so that it has no URL.
+# A declaration with this section is a feed: its rows come from files, so it has no URL.
 FEED_SECTION = re.compile(r"^\s*\[feed[\].]", re.MULTILINE)
-# All our names begin alike, and all URLs end alike: what is less similar was not meant.
+# Least similarity of a suggestion: all names begin with DWH_, and all URLs end with _URL, so lower ones are chance.
 SIMILARITY = 0.8
-# Variables with our prefix that are no settings: of the command line, of the local stack's processes, of tests.
+# Other variables with our prefix, which are not settings: for the command line, the local stack, and tests.
 OTHER_VARIABLES = ("DWH_COMMIT", "DWH_DEBUG", "DWH_LOG_FORMAT", "DWH_STACK_HOME", "DWH_STACK_ROLE")
 TEST_VARIABLES = "DWH_TEST_"
 
@@ -48,7 +48,7 @@ _UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days"}
 
 
 def _parse_duration(value: object) -> object:
-    """24h, 15min, 30s and 7d are durations."""
+    """Parse a duration such as 24h, 15min, 30s or 7d."""
     if not isinstance(value, str):
         return value
     match = DURATION.fullmatch(value)
@@ -76,7 +76,7 @@ class _SecretFiles(PydanticBaseSettingsSource):
 
 
 class _SourceUrls(PydanticBaseSettingsSource):
-    """URLs of sources, DWH_<NAME>_URL: any name that is not a setting's own."""
+    """URLs of sources from DWH_<NAME>_URL, for every name that is not a setting."""
 
     def __init__(self, settings_cls: type[BaseSettings], *variables: Mapping[str, str | None]) -> None:
         super().__init__(settings_cls)
@@ -99,7 +99,7 @@ class _SourceUrls(PydanticBaseSettingsSource):
 
 
 def _read_secret(name: str) -> str | None:
-    """Read the secret `name` from the file that NAME_FILE names; None where that is not set."""
+    """Read the secret `name` from the file that NAME_FILE names; None if that variable is not set."""
     path = os.environ.get(f"{name}_FILE")
     if not path:
         return None
@@ -344,7 +344,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments take precedence over the environment, that over files of secrets, and those over `.env`."""
+        """Set the precedence: arguments, environment, files of secrets, `.env`."""
         assert isinstance(env_settings, EnvSettingsSource) and isinstance(
             dotenv_settings, DotEnvSettingsSource
         )
@@ -357,10 +357,10 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, new_source: str = "") -> Self:
-        """Settings of this process. `new_source` may have a URL before it is declared.
+        """Load the settings of this process. `new_source` may have a URL before it is declared.
 
         Raises:
-            SettingsError: naming each setting that cannot be used.
+            SettingsError: settings are invalid; the message names each.
         """
         try:
             _check_variables(new_source)
@@ -395,11 +395,11 @@ class Settings(BaseSettings):
         return self._url(source, self.source_urls.get(source))
 
     def with_source_url(self, source: str, url: str) -> Self:
-        """The same settings with another URL for `source`."""
+        """Return a copy with another URL for `source`."""
         return self.model_copy(update={"source_urls": {**self.source_urls, source: SecretStr(url)}})
 
     def with_warehouse_url(self, url: str) -> Self:
-        """The same settings with another URL for the warehouse."""
+        """Return a copy with another URL for the warehouse."""
         return self.model_copy(update={"warehouse_url": SecretStr(url)})
 
     def _url(self, name: str, url: SecretStr | None) -> str:
@@ -412,7 +412,7 @@ class Settings(BaseSettings):
 
 
 def move_env_file_to_environment() -> None:
-    """Take the settings of .env into the environment of this process, where it can unset them; .env is read no more."""
+    """Move the settings of .env to this process's environment, where it can unset them. .env is not read again."""
     for name, value in dotenv_values(ENV_FILE).items():
         if name.upper().startswith("DWH_") and value and f"{name}_FILE" not in os.environ:
             os.environ.setdefault(name, value)
@@ -420,11 +420,10 @@ def move_env_file_to_environment() -> None:
 
 
 def _check_variables(new_source: str = "") -> None:
-    """Refuse variables with our prefix that set nothing: instead of the database that was meant, an empty embedded one
-    would be loaded.
+    """Refuse unknown and empty DWH_… variables: after a typo in a URL's name, an empty embedded database would be used.
 
     Raises:
-        SettingsError: names each that is empty or unknown, with the setting that may have been meant.
+        SettingsError: the message names each such variable, with the setting that may have been meant.
     """
     lines, wrong = _lines_of_env_file()
     environment = {name.upper(): value for name, value in os.environ.items()}
@@ -446,7 +445,7 @@ def _check_variables(new_source: str = "") -> None:
     for place, name, value, known in variables:
         if not name.startswith("DWH_") or name.startswith(TEST_VARIABLES) or name in OTHER_VARIABLES:
             continue
-        # Whoever declares several sources has set the URLs of all, and declares one after the other.
+        # While sources are declared one after the other, the URLs of later ones may be set already.
         is_later_source = bool(new_source) and SOURCE_URL.fullmatch(name.removesuffix("_FILE").lower())
         if name not in known and not is_later_source:
             bare = name.removesuffix("_FILE")
@@ -476,10 +475,10 @@ def _has_url(declaration: Path) -> bool:
 
 
 def _lines_of_env_file() -> tuple[list[tuple[int, str, str]], list[str]]:
-    """The lines of .env (number, name, value), and what is wrong with those of ours that are not NAME=value."""
+    """Return the lines of .env (number, name, value), and errors for DWH_… lines that are not NAME=value."""
     if Settings.model_config["env_file"] is None or not ENV_FILE.is_file():
         return [], []
-    # The parser's own warning says less, and only in some places.
+    # Silence the parser's own warnings, which are less precise.
     logging.getLogger("dotenv").setLevel(logging.ERROR)
     parsed = list(parse_stream(StringIO(ENV_FILE.read_text("utf-8"))))
     return [
