@@ -198,21 +198,21 @@ def publish_batches(connection: psycopg.Connection, run_id: int, staged: Staged,
     that need a baseline; the next scheduled run archives all their rows.
     """
     tables = [one for one in staged.tables if _is_read(one)]
-    known = _known(connection, [one.table for one in tables])
+    archived_tables = _known(connection, [one.table for one in tables])
     if staged.batch is not None:
-        tables = [one for one in tables if not _needs_baseline(one, known)]
+        tables = [one for one in tables if not _needs_baseline(one, archived_tables)]
         if not tables:
             return False
     entries = []
     for one in tables:
-        if _needs_baseline(one, known):
+        if _needs_baseline(one, archived_tables):
             if (one.table, "baseline") not in written:
                 # The baseline truncates all lower batch ids, so the files already written for this batch are void.
                 written = {key: batch for key, batch in written.items() if key[0] != one.table}
             entries.append(_publish(connection, run_id, one, "baseline", staged.snapshot, written))
         if _has_rows(one):
             entries.append(_publish(connection, run_id, one, kind_of(one), staged.snapshot, written))
-        elif one.table not in known or known[one.table].columns != columns_of(one):
+        elif one.table not in archived_tables or archived_tables[one.table].columns != columns_of(one):
             entries.append(
                 Entry(
                     one.table,
@@ -227,7 +227,7 @@ def publish_batches(connection: psycopg.Connection, run_id: int, staged: Staged,
             )
     if staged.batch is not None and not is_overdue(connection):
         # Live batches get manifest rows only every OVERDUE_SECONDS, unless the columns changed.
-        entries = [one for one in entries if known[one.table].columns != one.columns]
+        entries = [one for one in entries if archived_tables[one.table].columns != one.columns]
     write_manifest(connection, run_id, entries)
     _remember(connection, run_id, tables, is_changed=bool(entries))
     return bool(entries)
@@ -242,8 +242,8 @@ def outlive_merge(connection: psycopg.Connection, staged: Staged) -> bool:
     """Whether the staging tables still exist after the merge and no mirror needs a baseline from before the merge."""
     if any(map(becomes_mirror, staged.tables)):
         return False
-    known = _known(connection, [one.table for one in staged.tables])
-    return not any(_needs_baseline(one, known) for one in staged.tables)
+    archived_tables = _known(connection, [one.table for one in staged.tables])
+    return not any(_needs_baseline(one, archived_tables) for one in staged.tables)
 
 
 def _is_read(staged: StagedTable) -> bool:
@@ -322,7 +322,7 @@ def kind_of(staged: StagedTable) -> Kind:
 
 
 def columns_of(staged: StagedTable) -> Columns:
-    """Names and types of a batch's columns."""
+    """Return the names and types of a batch's columns."""
     return tuple((column.name, column.type) for column in staged.columns)
 
 

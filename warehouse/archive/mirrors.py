@@ -23,11 +23,11 @@ class MirrorChanges:
         self._connection = connection
         with connection.cursor(row_factory=class_row(_Mirror)) as cursor:
             mirrors = cursor.execute(_MIRRORS, [source]).fetchall()
-        known = connection.execute(
+        archived_runs = connection.execute(
             "select path, captured_run_id from audit.archive_table where captured_run_id is not null"
         ).fetchall()
         # Skip mirrors that were last loaded with the archive off: their next run archives all their rows anyway.
-        self._mirrors = [one for one in mirrors if (one.path, one.run_id) in known]
+        self._mirrors = [one for one in mirrors if (one.path, one.run_id) in archived_runs]
         connection.execute("drop table if exists pg_temp.archive_noted")
         connection.execute("create temp table archive_noted (table_name text, row_key text[]) on commit drop")
 

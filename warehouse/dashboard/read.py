@@ -99,7 +99,7 @@ def months_mart(segment: str | None) -> str:
 
 def countries(url: str, source: str, currency: str) -> list[str]:
     """Read the countries in which a source's customers live, or lived when they ordered."""
-    found = query(
+    frame = query(
         url,
         """
         select customer_country as country from mart.sales_by_country_month
@@ -110,7 +110,7 @@ def countries(url: str, source: str, currency: str) -> list[str]:
         """,
         [source, currency, source],
     )
-    return list(found.country)
+    return list(frame.country)
 
 
 def products(

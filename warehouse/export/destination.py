@@ -194,10 +194,10 @@ def _text(manifest: Mapping[str, Any]) -> bytes:
 def _parsed(text: bytes) -> dict[str, Any]:
     """Parse a manifest. A damaged one, or one of another format, counts as none: everything is exported again."""
     try:
-        found = json.loads(text)
+        manifest = json.loads(text)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) and found.get("format") == FORMAT else {}
+    return manifest if isinstance(manifest, dict) and manifest.get("format") == FORMAT else {}
 
 
 # Increase this when the contents of files change: then everything is exported again.

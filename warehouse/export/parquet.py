@@ -59,11 +59,11 @@ class Written:
 def columns_of(connection: psycopg.Connection, query: sql.Composable) -> list[Column]:
     """Return the columns of a query, without running it."""
     cursor = connection.execute(sql.SQL("select * from ({}) as queried limit 0").format(query))
-    known = connection.adapters.types
+    type_registry = connection.adapters.types
     return [
         Column(
             column.name,
-            info.name if (info := known.get(column.type_code)) else "",
+            info.name if (info := type_registry.get(column.type_code)) else "",
             column.precision,
             column.scale,
         )

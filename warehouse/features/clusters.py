@@ -59,16 +59,16 @@ def cluster(
     # Customers with the same features are in one cluster, however many are asked for.
     distinct = len(values.drop_duplicates())
     number = min(number, distinct)
-    found = KMeans(n_clusters=number, random_state=seed, n_init=10).fit_predict(scaled)
-    summary = values.assign(cluster=found).groupby("cluster").mean()
-    summary.insert(0, "customer_count", pd.Series(found).value_counts())
+    labels = KMeans(n_clusters=number, random_state=seed, n_init=10).fit_predict(scaled)
+    summary = values.assign(cluster=labels).groupby("cluster").mean()
+    summary.insert(0, "customer_count", pd.Series(labels).value_counts())
     order = summary.sort_values("spend_last_year_amount", ascending=False).index
     names = {old: new for new, old in enumerate(order, 1)}
     summary = summary.loc[order].rename(index=names)
     if picture is not None:
         # PCA needs two different customers: if all are alike, their standardized values are 0, 0.
         place = PCA(2, random_state=seed).fit_transform(scaled) if distinct > 1 else scaled[:, :2]
-        _draw(picture, place, [names[each] for each in found], summary)
+        _draw(picture, place, [names[each] for each in labels], summary)
     return summary
 
 

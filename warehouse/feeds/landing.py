@@ -109,14 +109,14 @@ def find_files(connection: psycopg.Connection, source: Source, lake_url: str) ->
         is_still = not feed.settle_seconds or file.modified_ns <= settled_ns
         is_ready = file.path in marked if feed.needs_done_marker else is_still
         (ready if is_ready else unsettled).append(file)
-    found = []
-    known = lake.checkpoints(connection, source.name)
-    for one in _judge(ready, {file.path for file in listing.files}, known):
+    feed_files = []
+    checkpoints = lake.checkpoints(connection, source.name)
+    for one in _judge(ready, {file.path for file in listing.files}, checkpoints):
         if isinstance(one, UnreadFile):
             unread.append(one)
         else:
-            found.append(one)
-    return Landed(tuple(found), tuple(unread), tuple(unsettled), tuple(known), missing)
+            feed_files.append(one)
+    return Landed(tuple(feed_files), tuple(unread), tuple(unsettled), tuple(checkpoints), missing)
 
 
 def _judge(
@@ -127,10 +127,10 @@ def _judge(
     read_before = {one.path: one for one in checkpoints if one.content_hash}
     by_hash = {one.content_hash: one for one in checkpoints if one.content_hash and one.status != "copy"}
     for file in files:
-        known = by_path.get(file.path)
-        if known is not None and known.is_stamped_as(file) and known.content_hash:
+        checkpoint = by_path.get(file.path)
+        if checkpoint is not None and checkpoint.is_stamped_as(file) and checkpoint.content_hash:
             continue
-        earlier = known if known and known.content_hash else read_before.get(file.path)
+        earlier = checkpoint if checkpoint and checkpoint.content_hash else read_before.get(file.path)
         try:
             with lake.naming(file.location):
                 before, digest = hashes_of(
@@ -143,26 +143,26 @@ def _judge(
         except FileUnreadable as error:
             yield UnreadFile(file.path, "unread", error.reason, error.advice)
             continue
-        if known is not None and known.content_hash == digest:
-            yield FeedFile(file, "touched", digest, known)
+        if checkpoint is not None and checkpoint.content_hash == digest:
+            yield FeedFile(file, "touched", digest, checkpoint)
             continue
         original = by_hash.get(digest)
         # If the file has its own earlier content again, it is read like any other correction.
         if original is not None and (original.status, original.path) != ("replaced", file.path):
-            is_renamed = original.path not in present and known is None and original.status != "replaced"
+            is_renamed = original.path not in present and checkpoint is None and original.status != "replaced"
             state: State = "renamed" if is_renamed else "copy"
-            found = FeedFile(file, state, digest, original)
-        elif known is None or not known.content_hash:
-            found = FeedFile(file, "new", digest, known, begins_as)
+            feed_file = FeedFile(file, state, digest, original)
+        elif checkpoint is None or not checkpoint.content_hash:
+            feed_file = FeedFile(file, "new", digest, checkpoint, begins_as)
         else:
             # If text was appended to the last line that was read, not below it, the whole file is read again.
-            is_after_a_record = is_cut_at_a_line or known.unterminated_line_offset is not None
-            goes_on = begins_as == known.file_id and known.byte_offset > 0 and is_after_a_record
-            found = FeedFile(file, "grown" if goes_on else "replaced", digest, known, begins_as)
-        if found.is_read:
+            is_after_a_record = is_cut_at_a_line or checkpoint.unterminated_line_offset is not None
+            goes_on = begins_as == checkpoint.file_id and checkpoint.byte_offset > 0 and is_after_a_record
+            feed_file = FeedFile(file, "grown" if goes_on else "replaced", digest, checkpoint, begins_as)
+        if feed_file.is_read:
             # Two new files may have the same content: the second one is a copy of the first.
-            by_hash[digest] = replace(known, path=file.path) if known else _placeholder(file)
-        yield found
+            by_hash[digest] = replace(checkpoint, path=file.path) if checkpoint else _placeholder(file)
+        yield feed_file
 
 
 def hashes_of(location: Location, size: int, end: int | None = None) -> tuple[str | None, str]:
@@ -249,15 +249,15 @@ def landed_feeds(settings: Settings) -> list[str]:
     Raises:
         SettingsError: DWH_SOURCES names no folder, or the lake cannot be opened.
     """
-    found: list[str] = []
+    names: list[str] = []
     followers: list[str] = []
     for name in declared_feeds(settings.sources):
         try:
             source = read_source(name, settings.sources)
         except DeclarationError:
             # The run that reads it raises the error.
-            found.append(name)
+            names.append(name)
             continue
         if landing_folder(settings.lake, source).is_dir():
-            (followers if source.follows_star else found).append(name)
-    return [*found, *followers]
+            (followers if source.follows_star else names).append(name)
+    return [*names, *followers]

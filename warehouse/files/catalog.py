@@ -75,13 +75,13 @@ class Catalog:
 
     def is_unchanged(self, file: LakeFile) -> bool:
         """Whether the file has not changed since it was loaded."""
-        known = self._by_own_path.get(file.path)
-        return known is not None and known.state == "unchanged"
+        task = self._by_own_path.get(file.path)
+        return task is not None and task.state == "unchanged"
 
     def is_copy_or_new(self, file: LakeFile) -> bool:
         """Whether the file is new or a copy."""
-        known = self._by_own_path.get(file.path)
-        return known is None or known.checkpoint is None or known.checkpoint.lines_duplicated > 0
+        task = self._by_own_path.get(file.path)
+        return task is None or task.checkpoint is None or task.checkpoint.lines_duplicated > 0
 
     def task(self, file: LakeFile) -> FileTask:
         """Return what to do with a file, considering the files for which `loaded` was called."""

@@ -27,16 +27,16 @@ class Bytes(Protocol):
     """A readable source of bytes: a file, or another layer of decompression."""
 
     def read(self, size: int, /) -> bytes:
-        """Up to `size` bytes; none at the end."""
+        """Return up to `size` bytes; none at the end."""
 
 
 def compression_of(head: bytes) -> str | None:
     """Return the compression of a file that begins with these bytes; None if it is not compressed."""
-    found = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+    compression = next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
     # Text may begin with BZh, too: require the magic of the first block, or of the end of an empty file.
-    if found == "bzip2" and head[4:10] not in (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90"):
+    if compression == "bzip2" and head[4:10] not in (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90"):
         return None
-    return found
+    return compression
 
 
 class Decompressed:
@@ -48,7 +48,7 @@ class Decompressed:
         self.fault: str | None = None
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes; none at the end."""
+        """Return up to `size` bytes; none at the end."""
         content = self._ahead or self._more()
         self._ahead = content[size:]
         return content[:size]

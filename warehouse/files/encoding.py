@@ -86,7 +86,7 @@ class Decoded:
         self._ahead = b""
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes; none at the end."""
+        """Return up to `size` bytes; none at the end."""
         while not self._ahead and (raw := self._source.read(_READ)):
             skipped = raw[self._left :]
             self._left -= len(raw) - len(skipped)

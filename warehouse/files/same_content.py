@@ -51,8 +51,8 @@ def is_one_of_a_kind(location: Location, byte_count: int) -> bool:
 
 def _crc32(content: ContentReader, byte_count: int) -> int | None:
     """Return the CRC-32 of the next bytes; None if there are fewer."""
-    found, left = 0, byte_count
+    checksum, left = 0, byte_count
     while left and (piece := content.read(min(_READ, left))):
-        found = zlib.crc32(piece, found)
+        checksum = zlib.crc32(piece, checksum)
         left -= len(piece)
-    return None if left else found
+    return None if left else checksum

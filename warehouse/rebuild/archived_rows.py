@@ -55,18 +55,18 @@ class ArchivedRows:
 
     def typed(self, column: str, kind: str | None = None) -> sql.Composable:
         """Return the SQL expression for a column's value, cast to `kind` or to the column's type."""
-        wanted = kind or self.types.get(column, "text")
+        target_type = kind or self.types.get(column, "text")
         values = [
             # Cast by way of text: an earlier type (integer) may have no cast to the present one (date).
             sql.SQL("archived.{}{}::{}").format(
                 sql.Identifier(field),
-                sql.SQL("" if self.kinds[field] in ("text", without_modifier(wanted)) else "::text"),
-                sql.SQL(wanted),
+                sql.SQL("" if self.kinds[field] in ("text", without_modifier(target_type)) else "::text"),
+                sql.SQL(target_type),
             )
             for field in self.fields.get(column, ())
         ]
         rescued = sql.SQL("(archived._rescued_data::jsonb ->> {})::{}").format(
-            sql.Literal(column), sql.SQL(wanted)
+            sql.Literal(column), sql.SQL(target_type)
         )
         return sql.SQL("coalesce({})").format(sql.SQL(", ").join([*values, rescued]))
 
@@ -146,14 +146,14 @@ def _batches(table: Any, columns: Sequence[str], warehouse_id: str) -> "Iterator
     import pyarrow.compute as pc
     from pyarrow.dataset import FileSystemDataset
 
-    found = table.to_pyarrow_dataset()
-    fragments = list(found.get_fragments())
+    dataset = table.to_pyarrow_dataset()
+    fragments = list(dataset.get_fragments())
     # Skip files of other warehouses: those of an abandoned archive may be missing or damaged.
     own = [one for one in fragments if written_by(one.path) in (None, warehouse_id)]
     if len(own) < len(fragments):
-        found = FileSystemDataset(own, found.schema, found.format, found.filesystem)
+        dataset = FileSystemDataset(own, dataset.schema, dataset.format, dataset.filesystem)
     # Filter the batches, not the dataset: deltalake's dataset would drop files without statistics of the column.
-    for batch in found.to_batches(columns=[*columns, "_warehouse_id"]):
+    for batch in dataset.to_batches(columns=[*columns, "_warehouse_id"]):
         chosen = pc.equal(batch.column("_warehouse_id"), warehouse_id)
         yield batch.filter(chosen).select(list(columns))
 

@@ -55,25 +55,25 @@ class CapturedTable:
     @property
     def retyped(self) -> Mapping[str, int]:
         """Columns whose type has changed, each with the first batch of its present type."""
-        known: dict[str, str] = {}
-        found = {}
+        last_types: dict[str, str] = {}
+        first_batch_ids = {}
         for shape in self.shapes:
             for name, kind in shape.types.items():
-                if known.setdefault(name, kind) != kind:
-                    found[name] = shape.batch_id
-            known |= shape.types
-        return found
+                if last_types.setdefault(name, kind) != kind:
+                    first_batch_ids[name] = shape.batch_id
+            last_types |= shape.types
+        return first_batch_ids
 
     @property
     def gaps(self) -> Mapping[str, Sequence[Gap]]:
         """Columns that were dropped at some time, each with the ranges of batches without it."""
-        found: dict[str, list[Gap]] = {}
+        gaps_by_column: dict[str, list[Gap]] = {}
         for shape, following in zip_longest(self.shapes, self.shapes[1:]):
             missing = {name for one in self.shapes for name in one.types if one.batch_id < shape.batch_id}
             for name in missing - shape.types.keys():
                 gap = Gap(shape.batch_id, following.batch_id if following else None)
-                found.setdefault(name, []).append(gap)
-        return found
+                gaps_by_column.setdefault(name, []).append(gap)
+        return gaps_by_column
 
 
 def manifest_of(

@@ -37,7 +37,7 @@ def read_trail(
     if archived is None:
         return None
     types = columns_of(connection, "audit", name)
-    known = {column: kind for column, kind in types.items() if column in archived.fields}
+    archived_types = {column: kind for column, kind in types.items() if column in archived.fields}
     key = [
         column
         for (column,) in connection.execute(
@@ -47,7 +47,7 @@ def read_trail(
             [f"audit.{name}"],
         )
     ]
-    return known, key, last_rows(connection, archived, key, known)
+    return archived_types, key, last_rows(connection, archived, key, archived_types)
 
 
 def mirror_rows(

@@ -240,18 +240,18 @@ class _Rebuild:
             NotArchived: one of them cannot be rebuilt. With `leaves_out`, it is skipped and logged instead.
         """
         archived = {*self._captured, *self._published}
-        known = {*archived, *self._of_feeds, *self._facts}
+        rebuildable = {*archived, *self._of_feeds, *self._facts}
         # Tables that were missing are filled even if they were not asked for.
-        chosen = known if wanted is None else {*wanted, *(self.created & known)}
+        chosen = rebuildable if wanted is None else {*wanted, *(self.created & rebuildable)}
         refused = [
             NotArchived(
                 f"{name} cannot be rebuilt from the archive {self._archive.root}: it has no such table.",
                 hint=f"It has {', '.join(sorted(archived))}; from files and by computing again come "
-                f"{', '.join(sorted(known - archived))}.",
+                f"{', '.join(sorted(rebuildable - archived))}.",
             )
-            for name in sorted(chosen - known - self.created)
+            for name in sorted(chosen - rebuildable - self.created)
         ]
-        chosen &= known
+        chosen &= rebuildable
         for name in sorted(chosen & archived):
             captured = self._captured.get(name)
             why = why_not(self._writer, self._archive, self._own, name, captured)
@@ -327,7 +327,7 @@ class _Rebuild:
         return bool(held)
 
     def _name_undeclared(self, facts: set[str]) -> None:
-        """Name sources whose rows a fact has lost and whose declaration is gone: nothing computes them again."""
+        """Log sources that are no longer declared and of whose rows a fact has none: they cannot be recomputed."""
         loaded = self._writer.execute(
             "select distinct load.table_name, load.source from audit.load as load "
             "inner join audit.watermark as watermark using (source) "

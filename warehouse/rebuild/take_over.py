@@ -90,13 +90,13 @@ def _restore(connection: psycopg.Connection, archive: Archive, own: str, name: s
     built = read_trail(connection, archive, own, name)
     if built is None:
         return
-    known, key, rows = built
+    types, key, rows = built
     connection.execute(
         sql.SQL("insert into {} ({}) overriding system value {}").format(
-            sql.Identifier("audit", name), listed(list(known)), rows
+            sql.Identifier("audit", name), listed(list(types)), rows
         )
     )
-    if len(key) == 1 and known[key[0]] in ("bigint", "integer"):
+    if len(key) == 1 and types[key[0]] in ("bigint", "integer"):
         continue_sequences(connection, "audit", name, key[0], 0)
 
 
@@ -180,9 +180,9 @@ def _last_key(connection: psycopg.Connection, archive: Archive, own: str, path: 
 
 def _paths(archive: Archive) -> list[str]:
     """Return the paths of all tables in the archive."""
-    found = {
+    paths = {
         "/".join(one.parts[:2])
         for one in files_below(archive.root)
         if len(one.parts) > 3 and one.parts[2] == "_delta_log"
     }
-    return sorted(found)
+    return sorted(paths)

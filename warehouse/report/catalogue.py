@@ -27,11 +27,11 @@ def describe(relations: Sequence[Relation]) -> list[Entry]:
     """Return the entries of all relations, marts first."""
     origins = read_lineage(declared_sources())
     marts = read_marts()
-    found = []
+    entries = []
     for relation in sorted(relations, key=lambda one: (one.schema != "mart", one.schema != "dwh")):
         mart = marts.get(relation.name.removesuffix("_masked")) if relation.schema == "mart" else None
         name = f"{relation.schema}.{relation.name}"
-        found.append(
+        entries.append(
             Entry(
                 name,
                 relation.comment,
@@ -42,4 +42,4 @@ def describe(relations: Sequence[Relation]) -> list[Entry]:
                 relation.columns,
             )
         )
-    return found
+    return entries

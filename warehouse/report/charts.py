@@ -119,7 +119,7 @@ def stacked_columns(
 def bars(
     rows: Sequence[tuple[str, str, float]], say: Callable[[float], str] = lambda value: f"{value:,.0f}"
 ) -> tuple[Bar, ...]:
-    """Return a bar per (name, detail, value), scaled to the largest. `say` formats values; negative ones have no bar."""
+    """Return a bar per (name, detail, value), scaled to the largest; `say` formats values. Negative ones have none."""
     largest = max((value for _, _, value in rows), default=0)
     return tuple(
         Bar(name, detail, say(value), round(max(value, 0) / largest * 100, 3) if largest > 0 else 0)

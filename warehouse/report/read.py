@@ -91,8 +91,8 @@ def _group_of(row: Row) -> str:
 
 def _rows(connection: Connection, query: str) -> list[Row]:
     # Do not use pandas: it converts integer columns with a NULL to floats (Customer 614.0).
-    found = connection.execute(text(query)).mappings()
-    return [{name: _number(value) for name, value in row.items()} for row in found]
+    records = connection.execute(text(query)).mappings()
+    return [{name: _number(value) for name, value in row.items()} for row in records]
 
 
 def _number(value: Any) -> Any:

@@ -366,7 +366,7 @@ def end_batch(connection: psycopg.Connection, run_id: int, batch_id: int, loads:
         }
         added = ", ".join(f"{name} = {name} + %({name})s" for name in counts)
         values = {**vars(load), "run_id": run_id}
-        known = connection.execute(
+        updated = connection.execute(
             f"""
             update audit.load set load_id = default, loaded_at = clock_timestamp(), {added},
                 window_high = coalesce(%(window_high)s, window_high), note = coalesce(%(note)s, note)
@@ -374,7 +374,7 @@ def end_batch(connection: psycopg.Connection, run_id: int, batch_id: int, loads:
             """.encode(),
             values,
         )
-        if not known.rowcount:
+        if not updated.rowcount:
             record_load(connection, run_id, load)
     connection.execute(
         """

@@ -78,7 +78,7 @@ class Definitions:
         return REMOVED in self.before.get(table_name, {}) and table_name not in self.now
 
     def is_checked(self, entity: Entity, reads: str) -> bool:
-        """Whether a run has checked what the SQL of `entity` reads, and neither its definition nor `reads` has changed."""
+        """Whether a run has checked what the SQL of `entity` reads, with the present definition and hash `reads`."""
         (table_name,) = (f"dwh.{target.table}" for target in TARGETS if target.entity == entity.name)
         is_same = self.before.get(table_name) == self.now[table_name]
         return is_same and self.recorded[table_name].get(CHECKED) == reads
@@ -86,14 +86,14 @@ class Definitions:
 
 def read_definitions(connection: psycopg.Connection, source: str) -> Mapping[str, Definition]:
     """Return the recorded definitions of a source's targets by table."""
-    found: dict[str, dict[str, str]] = {}
+    definitions: dict[str, dict[str, str]] = {}
     rows = connection.execute(
         "select table_name, part, hash from audit.definition where source = %s order by table_name, part",
         [source],
     )
     for table_name, part, digest in rows.fetchall():
-        found.setdefault(table_name, {})[part] = digest
-    return found
+        definitions.setdefault(table_name, {})[part] = digest
+    return definitions
 
 
 def compare_definitions(
@@ -101,7 +101,7 @@ def compare_definitions(
 ) -> Definitions:
     """Read the recorded definitions of a source's targets, and compute the present ones."""
     recorded = read_definitions(connection, source.name)
-    known = {
+    parts_by_entity = {
         target.entity: [
             part
             for part in recorded.get(f"dwh.{target.table}", {})
@@ -109,9 +109,10 @@ def compare_definitions(
         ]
         for target, _ in _declared(source)
     }
-    hashes = hash_objects(connection, {part for parts in known.values() for part in parts})
+    hashes = hash_objects(connection, {part for parts in parts_by_entity.values() for part in parts})
     objects = {
-        entity: {part: hashes[part] for part in parts if part in hashes} for entity, parts in known.items()
+        entity: {part: hashes[part] for part in parts if part in hashes}
+        for entity, parts in parts_by_entity.items()
     }
     return Definitions(source, contracts, zone_of(connection), recorded, objects)
 
@@ -171,18 +172,18 @@ def find_stale(connection: psycopg.Connection, definitions: Definitions) -> list
     stale = []
     for target, entity in _declared(source):
         name = f"dwh.{target.table}"
-        known, now = before.get(name), after[name]
-        rows = None if known == now else _mirror_rows(connection, entity)
+        previous, now = before.get(name), after[name]
+        rows = None if previous == now else _mirror_rows(connection, entity)
         if rows is not None:
-            has_columns = known is not None and REMOVED not in known
+            has_columns = previous is not None and REMOVED not in previous
             stale.append(
                 StaleTarget(
                     source.name,
                     name,
-                    describe_changes(known, now),
+                    describe_changes(previous, now),
                     rows,
                     target.entity,
-                    tuple(added_columns(known or {}, now)) if has_columns else None,
+                    tuple(added_columns(previous or {}, now)) if has_columns else None,
                 )
             )
     return stale + [StaleTarget(source.name, name, NOT_DECLARED) for name in before if name not in after]
@@ -250,19 +251,19 @@ def record_definitions(
     Returns the tables that were marked by this run.
     """
     source, recorded = definitions.source, definitions.recorded
-    found = {entity: objects for entity, (_, objects) in checked.items()}
-    after = replace(definitions, objects={**definitions.objects, **found}).now
-    removed = [name for name, known in recorded.items() if name not in after and REMOVED not in known]
+    checked_objects = {entity: objects for entity, (_, objects) in checked.items()}
+    after = replace(definitions, objects={**definitions.objects, **checked_objects}).now
+    removed = [name for name, previous in recorded.items() if name not in after and REMOVED not in previous]
     for name in removed:
         record_definition(connection, run_id, source.name, name, {REMOVED: ""})
     for target, _ in _declared(source):
         name = f"dwh.{target.table}"
-        known, now = recorded.get(name, {}), dict(after[name])
+        previous, now = recorded.get(name, {}), dict(after[name])
         if target.entity in checked:
             now[CHECKED] = checked[target.entity][0]
-        elif CHECKED in known:
-            now[CHECKED] = known[CHECKED]
-        if now != known:
+        elif CHECKED in previous:
+            now[CHECKED] = previous[CHECKED]
+        if now != previous:
             record_definition(connection, run_id, source.name, name, now)
     return removed
 

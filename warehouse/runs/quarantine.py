@@ -142,9 +142,9 @@ def read_waiting(
     limit: int = 50,
 ) -> tuple[int, Rows]:
     """Return the number of unresolved entries, and the newest `limit` of them without the rows' values."""
-    wanted = {"source": source, "entity": entity, "rule": rule, "run_id": run_id, "limit": limit}
+    filters = {"source": source, "entity": entity, "rule": rule, "run_id": run_id, "limit": limit}
     with connection.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(_WAITING, wanted).fetchall()
+        rows = cursor.execute(_WAITING, filters).fetchall()
     counts = [row.pop("waiting_count") for row in rows]
     return (counts[0] if counts else 0), rows
 

@@ -29,19 +29,19 @@ def find_owners(
     checks/<entity>.yml, and `owner` in model/marts/marts.toml. Owners that are not mail addresses are ignored; if the
     result is empty, the mail goes to DWH_ALERT_TO.
     """
-    found: list[str] = []
+    addresses: list[str] = []
     kind, _, source = flow.partition("-")
     if kind in ("ingest", "live"):
-        found += _of_source(source, sources)
+        addresses += _of_source(source, sources)
     for entity in contracts:
         path = CONTRACTS / f"{entity}.yml"
         if path.is_file():
-            found += _addresses(_mapping(yaml.safe_load(path.read_text())).get("owner"))
+            addresses += _addresses(_mapping(yaml.safe_load(path.read_text())).get("owner"))
     kind, _, name = concerns.partition(" ")
     if kind == "mart":
         declared = tomllib.loads((MARTS / "marts.toml").read_text())["mart"]
-        found += _addresses(declared.get(name, {}).get("owner"))
-    return tuple(dict.fromkeys(found))
+        addresses += _addresses(declared.get(name, {}).get("owner"))
+    return tuple(dict.fromkeys(addresses))
 
 
 def _of_source(name: str, folder: Path | None) -> list[str]:
