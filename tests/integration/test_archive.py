@@ -255,6 +255,7 @@ def test_values_of_every_type_are_archived_exactly(pipeline: Pipeline, archive: 
     }
 
 
+@FILES
 def test_column_that_is_new_or_has_another_type_gets_a_field_of_its_own(
     shop: Pipeline, archive: Archive, way: str
 ) -> None:
@@ -359,6 +360,7 @@ class Killed(BaseException):
     """Stands for kill -9: nothing that comes after it is done."""
 
 
+@FILES
 def test_batch_whose_addition_was_not_heard_of_is_added_once(
     shop: Pipeline, archive: Archive, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -223,7 +223,9 @@ def test_published_line_that_goes_bad_and_is_deleted_leaves_the_facts(sale: Pipe
     assert [entry[2] for entry in sale.quarantined()] == ["deleted"]
 
 
-@pytest.mark.parametrize("ending", ["mended", "deleted", "the order is deleted"])
+@pytest.mark.parametrize(
+    "ending", ["mended", pytest.param("deleted", marks=pytest.mark.slow), "the order is deleted"]
+)
 def test_lines_of_an_order_are_judged_together_whichever_of_them_changes(shop: Pipeline, ending: str) -> None:
     shop.without_foreign_keys()
     for number in (1, 2):

@@ -118,12 +118,13 @@ def everything(shop: Pipeline) -> list[str]:
                 "audit.sales_change()": ("->> 'net_amount'", "->> 'sales_amount'"),
             },
         ),
-        (
+        pytest.param(
             DROP,
             {
                 "mart.sales": ("line.recorded_at", "null::timestamptz as recorded_at"),
                 "mart.orders": ("line.recorded_at", "null::timestamptz"),
             },
+            marks=pytest.mark.slow,
         ),
         (RETYPE, {}),
     ],

@@ -269,7 +269,9 @@ def test_last_line_without_an_end_is_loaded_once_its_end_may_come_later(lake: We
     lake.assert_consistent()
 
 
-@pytest.mark.parametrize("cut", [20, 60, 90, -60, -3])
+@pytest.mark.parametrize(
+    "cut", [20, 90, -3, *(pytest.param(cut, marks=pytest.mark.slow) for cut in (60, -60))]
+)
 def test_line_that_is_half_written_waits_in_quarantine_until_it_is_whole(lake: WeblogLake, cut: int) -> None:
     last = line(3)
     lake.put("access.log", lines(1, 2) + last[:cut])
