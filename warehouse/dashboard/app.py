@@ -55,14 +55,14 @@ def wait(url: str) -> None:
 
 
 def show(url: str) -> None:
-    """Filters on the side; freshness, sales, products, customers and behaviour beside them."""
-    known = read.sources(url)
-    if known.empty:
+    """Draw filters in the sidebar, and freshness, sales, products, customers and behaviour on the page."""
+    sales_sources = read.sources(url)
+    if sales_sources.empty:
         st.warning("Nothing has been loaded yet: dwh run daily, or dwh demo.")
         return
-    names = [f"{row.source_system}, {row.currency}" for row in known.itertuples()]
+    names = [f"{row.source_system}, {row.currency}" for row in sales_sources.itertuples()]
     chosen = st.sidebar.selectbox("Source and currency", names)
-    row = known.iloc[names.index(chosen or names[0])]
+    row = sales_sources.iloc[names.index(chosen or names[0])]
     source, currency = row.source_system, row.currency
     everything = read.months(url, source, currency, *read.ALWAYS, [])
     first, last = choose_period(sorted(everything.ordered_month.unique()))
@@ -217,12 +217,12 @@ def _fresh(url: str, source: str) -> str:
 
     Freshness is limited by that of the stored marts, which may be older than the source's last run.
     """
-    known = {row["source"]: row for row in read.freshness(url).to_dict("records")}
-    if source not in known:
+    states = {row["source"]: row for row in read.freshness(url).to_dict("records")}
+    if source not in states:
         return ""
-    moments = [known[name]["complete_at"] for name in (source, MARTS) if name in known]
+    moments = [states[name]["complete_at"] for name in (source, MARTS) if name in states]
     as_of = pd.NaT if any(map(pd.isna, moments)) else min(moments)
-    return f"Complete as of {_minute(as_of)}; {_verdict(known[source])}."
+    return f"Complete as of {_minute(as_of)}; {_verdict(states[source])}."
 
 
 def _say_down(error: WarehouseError) -> None:

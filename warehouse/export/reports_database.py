@@ -101,7 +101,7 @@ def _own_tables(target: psycopg.Connection, place: str) -> list[str]:
     for name, is_table, comment in target.execute(
         "select relname, relkind = 'r', coalesce(obj_description(oid, 'pg_class'), '') from pg_class "
         "where relnamespace = %(schema)s::regnamespace "
-        # A table is a type, too: beside an enum or a domain of its name there is none.
+        # Include types: creating a table also creates a type of its name, which fails beside an enum or domain.
         "union all select typname, false, '' from pg_type "
         "where typnamespace = %(schema)s::regnamespace and typrelid = 0 and typcategory <> 'A'",
         {"schema": SCHEMA},

@@ -65,16 +65,16 @@ def rebuild_as_of(
         flush(run.warehouse_url, archive, progress=progress)
         with run.connect() as writer:
             past = _Past(writer, archive, as_of_run_id, feeds, progress)
-            known = past.tables
-            if unknown := sorted(set(tables or ()) - known):
+            buildable = past.tables
+            if unknown := sorted(set(tables or ()) - buildable):
                 raise NotArchived(
                     f"{', '.join(unknown)} cannot be built as of run {as_of_run_id}.",
-                    hint=f"Those that can be are {', '.join(sorted(known))}. {_FACTS.format(as_of_run_id)}",
+                    hint=f"Those that can be are {', '.join(sorted(buildable))}. {_FACTS.format(as_of_run_id)}",
                 )
             schema = f"rebuild_{as_of_run_id}"
-            _make_schema(writer, schema, COMMENT.format(as_of_run_id), known)
+            _make_schema(writer, schema, COMMENT.format(as_of_run_id), buildable)
             counts = {}
-            for name, rows in past.build(known if tables is None else {*tables}):
+            for name, rows in past.build(buildable if tables is None else {*tables}):
                 table = name.partition(".")[2]
                 built = f"{schema}.{table}"
                 counts[built] = writer.execute(
@@ -185,8 +185,8 @@ class _Past:
         return FeedMirrors(self._writer, feed, self._archive.root.parent, trail="pg_temp")
 
     def _read(self, path: str) -> ArchivedRows:
-        found = read_rows(self._writer, self._archive, path, self._own, as_of=self._moment)
-        return found or read_nothing(self._writer)
+        rows = read_rows(self._writer, self._archive, path, self._own, as_of=self._moment)
+        return rows or read_nothing(self._writer)
 
     def _find_moment(self, run_id: int) -> AsOf:
         until = None
@@ -209,7 +209,7 @@ class _Past:
         return AsOf(run_id, until)
 
     def _last_published_until(self, run_id: int) -> AsOf | None:
-        """Of the runs in pg_temp.archived, which have published, the last one that had ended when another one ended."""
+        """Find the last run in pg_temp.archived (all of which have published) that ended no later than run `run_id`."""
         row = self._writer.execute(
             """
             select archived._run_id, max(archived._batch_id) from pg_temp.archived as archived
@@ -230,8 +230,8 @@ class _Past:
                     sql.Identifier(name), sql.Identifier("audit", name)
                 )
             )
-            if found := read_trail(self._writer, self._archive, self._own, name, as_of=self._moment):
-                columns, _, rows = found
+            if trail_table := read_trail(self._writer, self._archive, self._own, name, as_of=self._moment):
+                columns, _, rows = trail_table
                 self._writer.execute(
                     sql.SQL("insert into {} ({}) {}").format(
                         sql.Identifier("pg_temp", name), listed(list(columns)), rows

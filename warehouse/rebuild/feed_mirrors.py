@@ -305,19 +305,19 @@ class FeedMirrors:
         if location is None:
             return
         # Sorted ranges of lines, each with the CSV cells that identify the file.
-        wanted = sorted(
+        ranges = sorted(
             (lines.lower, lines.upper, place_of(file_id, one.path, one.written_at))
             for one in reads
             for lines in one.record_lines
         )
-        starts = [first for first, _, _ in wanted]
+        starts = [first for first, _, _ in ranges]
         with reading(location) as content:
             for block in open_records(self._source, content, stager.texts).blocks():
                 chosen: dict[str, list[Record]] = {}
                 for record in block:
-                    found = bisect_right(starts, record.line) - 1
-                    if found >= 0 and record.line < wanted[found][1] and record.problem is None:
-                        chosen.setdefault(wanted[found][2], []).append(record)
+                    position = bisect_right(starts, record.line) - 1
+                    if position >= 0 and record.line < ranges[position][1] and record.problem is None:
+                        chosen.setdefault(ranges[position][2], []).append(record)
                 for place, records in chosen.items():
                     stager.add(records, place)
 

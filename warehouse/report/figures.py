@@ -360,36 +360,36 @@ def _detail(row: Row, label: str) -> str:
 
 def headlines(content: Content, groups: Sequence[Sales]) -> list[Headline]:
     """Return the numbers at the top of the report for which there is data."""
-    found = []
+    shown = []
     for group in groups[:2]:
         months, total = group.months, group.total
         span = f"{months[0]['month']:%b %Y} – {months[-1]['month']:%b %Y}"
         detail = f"{total['order_count']:,.0f} orders, {span}"
-        found.append(
+        shown.append(
             Headline(f"Net sales, {group.source}", f"{total['net_amount']:,.0f} {group.currency}", detail)
         )
     if content["traffic"]:
         requests = sum(row["interaction_count"] for row in content["traffic"])
         days = len({row["request_date"] for row in content["traffic"]})
-        found.append(Headline("Requests", f"{requests:,.0f}", f"on the last {days} days with traffic"))
+        shown.append(Headline("Requests", f"{requests:,.0f}", f"on the last {days} days with traffic"))
     if tables := content["capture_verification"]:
         equal = sum(table["verdict"] == "equal" for table in tables)
-        found.append(
+        shown.append(
             Headline(
                 "Source = mirror",
                 f"{equal} of {len(tables)}",
                 "tables: the rows compared in this run are equal",
             )
         )
-    found.append(
+    shown.append(
         Headline("In quarantine", f"{content['quarantine_size'][0]['quarantined_count']:,}", "rows and lines")
     )
-    return found
+    return shown
 
 
 def attention(content: Content) -> list[Attention]:
     """List the problems that need attention, worst first."""
-    found = [
+    problems = [
         Attention(
             "bad",
             f"{run['flow']} {run['status']} at {run['started_at']:%Y-%m-%d %H:%M} UTC: "
@@ -400,7 +400,7 @@ def attention(content: Content) -> list[Attention]:
         for run in content["last_run_of_flow"]
         if run["status"] in ("failed", "stopped", "crashed")
     ]
-    found += [
+    problems += [
         Attention("bad", f"{table['source']}.{table['table_name']} and its mirror differ.", "verification")
         for table in content["capture_verification"]
         if table["verdict"] != "equal"
@@ -409,8 +409,8 @@ def attention(content: Content) -> list[Attention]:
     for (source, dataset), checks in groupby(warned, key=lambda check: (check["source"], check["dataset"])):
         batch = "web-log batch" if source == "weblogs" else f"{dataset} batch of {source}"
         names = ", ".join(f"{check['check_name']} ({check['measured'] or 0:,.0f})" for check in checks)
-        found.append(Attention("warn", f"The last {batch} has warnings: {names}.", "quality"))
-    found += [
+        problems.append(Attention("warn", f"The last {batch} has warnings: {names}.", "quality"))
+    problems += [
         Attention(
             "warn",
             visible(f"{file['path']} {file['reason']}: it is not read."),
@@ -422,27 +422,29 @@ def attention(content: Content) -> list[Attention]:
     ][:MOST_FILES]
     for source, complete_at in sorted(_complete(content).items()):
         if content.read_at - complete_at > timedelta(hours=STALE_HOURS):
-            found.append(
+            problems.append(
                 Attention(
                     "warn",
                     f"{source} was last read completely {age(complete_at, content.read_at)}.",
                     "freshness",
                 )
             )
-    return found
+    return problems
 
 
 def notices(content: Content) -> list[Notice]:
     """Return the attributions that the licences of the used GeoIP databases require."""
-    found = []
+    attributions = []
     for row in content["geoip"]:
         if row["geoip"].lower().startswith(("dbip", "db-ip")):
             text = f"Countries of addresses ({row['geoip']}): IP geolocation by"
-            found.append(Notice(text, "DB-IP", "https://db-ip.com", "Creative Commons Attribution 4.0."))
+            attributions.append(
+                Notice(text, "DB-IP", "https://db-ip.com", "Creative Commons Attribution 4.0.")
+            )
         elif row["geoip"].lower().startswith(("geolite", "geoip2")):
             text = f"Countries of addresses ({row['geoip']}): GeoLite2 data created by"
-            found.append(Notice(text, "MaxMind", "https://www.maxmind.com"))
-    return found
+            attributions.append(Notice(text, "MaxMind", "https://www.maxmind.com"))
+    return attributions
 
 
 def age(moment: datetime | None, now: datetime) -> str:
@@ -512,5 +514,5 @@ def _sales_chart(months: Sequence[Row]) -> ColumnChart | None:
 
 
 def _total(values: Any) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) if numbers else None
