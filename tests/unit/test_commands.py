@@ -86,6 +86,9 @@ def words_of(command: str) -> list[str]:
         words.append(SAMPLES.get(name, name.lower() if name.isupper() else word))
     if words[:2] == ["dwh", "run"] and words[2:] and words[2] in ("1", "source", "name", "<name>", "cafe"):
         words[2] = "shop"
+    if "--edited" in words[:-1]:
+        # A file that exists.
+        words[words.index("--edited") + 1] = __file__
     return words
 
 
