@@ -18,8 +18,9 @@ from warehouse import geoip
 from warehouse.db.connections import OLDEST_SERVER, connect, format_version, without_password
 from warehouse.db.schema_version import compare_revision, ensure_suitable, newest, revision_of
 from warehouse.errors import SourceChanged, WarehouseError, counted
-from warehouse.extract.catalog import source_columns
+from warehouse.extract.catalog import read_mirrors, source_columns
 from warehouse.extract.column import Column
+from warehouse.extract.drift import find_drift as find_column_drift
 from warehouse.extract.snapshot import check_readable, snapshot_of
 from warehouse.extract.source_identity import SourceIdentity, captured_identity, check_same_source
 from warehouse.feeds.landing import landing_folder
@@ -242,9 +243,27 @@ def _source(name: str, settings: Settings) -> Iterator[Finding]:
         table_findings = list(_tables(about, connection, source.tables))
         yield from table_findings
         if all(finding.verdict != "wrong" for finding in table_findings):
-            yield Finding(about, "ok", f"All {len(source.tables)} tables can be captured.")
             columns = {table: source_columns(connection, table) for table in source.tables}
+            changed = list(_changed_tables(about, columns, settings.warehouse))
+            yield from changed
+            if not changed:
+                yield Finding(about, "ok", f"All {len(source.tables)} tables can be captured.")
             yield from _conform_sql(about, source, columns, settings.warehouse)
+
+
+def _changed_tables(
+    about: str, columns: Mapping[Table, Sequence[Column]], warehouse: str
+) -> Iterator[Finding]:
+    """Tables whose columns were changed since they were read last, so that the next run stops."""
+    with connect(warehouse) as connection:
+        if revision_of(connection) != newest():
+            return
+        mirrors = read_mirrors(connection, list(columns))
+    for mirror, (table, present_columns) in zip(mirrors, columns.items(), strict=True):
+        try:
+            find_column_drift(mirror, table, present_columns)
+        except WarehouseError as error:
+            yield Finding(about, "wrong", error.what, error.hint)
 
 
 def _feed(name: str, settings: Settings) -> Iterator[Finding]:

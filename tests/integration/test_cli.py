@@ -25,6 +25,7 @@ from tests.weblog_lake import lines
 from warehouse.archive import captured
 from warehouse.db.connections import connect
 from warehouse.db.locks import transaction_lock
+from warehouse.errors import SchemaDrift
 from warehouse.history.change_log import STAR_LOCK
 from warehouse.runs.audit import CRASHED
 
@@ -440,6 +441,35 @@ def test_empty_warehouse_is_migrated_up_and_down_on_demand_alone(
     assert dwh("migrate", "--to", "0071", "--yes", DWH_WAREHOUSE_URL=url).returncode == 0
     with connect(url) as connection:
         assert connection.execute("select version_num from alembic_version").fetchone() == ("0071",)
+
+
+def test_doctor_names_a_table_that_stops_the_next_run_since_its_columns_were_changed(
+    dwh: CommandLine, shop: Pipeline
+) -> None:
+    shop.capture()
+
+    def found() -> list[dict[str, str]]:
+        return [
+            one
+            for one in json.loads(dwh("doctor", "--json").stdout)
+            if one["about"] == "source shop" and (one["verdict"] == "wrong" or "captured" in one["what"])
+        ]
+
+    captured = {"about": "source shop", "verdict": "ok", "what": "All 11 tables can be captured.", "hint": ""}
+    shop.do("alter table brand add founded date")
+    assert found() == [captured]
+    shop.do("alter table brand alter name type varchar(80)", "alter table brand drop created_at")
+    with pytest.raises(SchemaDrift) as error:
+        shop.capture()
+    assert found() == [
+        {
+            "about": "source shop",
+            "verdict": "wrong",
+            "what": "Table public.brand of source 'shop' has changed: created_at was dropped; name is character "
+            "varying(80) and was text; founded is new.",
+            "hint": error.value.hint,
+        }
+    ]
 
 
 def test_doctor_finds_what_is_wrong_and_how_to_repair_it(dwh: CommandLine, shop: Pipeline) -> None:
