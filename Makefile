@@ -29,7 +29,7 @@ setup: ## install everything into .venv (other targets run it as needed)
 demo: setup ## run the whole pipeline on generated data: shop, web logs, changes, marts, report
 	@$(DWH) demo $(ARGS)
 
-test: lint test-18 test-16 ## run linters and all tests, on PostgreSQL 18 and 16
+test: lint test-18 test-16 ## run linters, all tests on PostgreSQL 18, and those that depend on the version on 16
 
 ##@ Local stack
 .PHONY: up down status deploy
