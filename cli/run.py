@@ -323,7 +323,12 @@ def _example_row(example: "Example") -> dict[str, str | None]:
         "table": example.table_name,
         "would": example.operation,
         "key": ", ".join(example.row_key),
-        "what": example.changes or ", ".join(f"{name} {value}" for name, value in row.items()),
+        "what": example.changes
+        or ", ".join(
+            # As SQL and `dwh explain` write it.
+            f"{name} {str(value).lower() if isinstance(value, bool) else value}"
+            for name, value in row.items()
+        ),
     }
 
 

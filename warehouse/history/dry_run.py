@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 from psycopg import sql
@@ -23,8 +24,8 @@ class Example:
     row_key: tuple[str, ...]
     # Columns that an update changes, as old → new; the reason why a row is quarantined.
     changes: str | None = None
-    before: Mapping[str, str] | None = None
-    after: Mapping[str, str] | None = None
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
 
 
 def examples(run: Run, loads: Iterable[Load], most: int = EXAMPLES) -> tuple[Example, ...]:

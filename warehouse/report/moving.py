@@ -81,7 +81,14 @@ def daily_sales(content: Content) -> str | None:
                     "transform": [chosen, mean],
                     "layer": [
                         {
-                            "mark": {"type": "area", "fillOpacity": 0.25, "tooltip": True, "clip": True},
+                            "mark": {
+                                "type": "area",
+                                "fillOpacity": 0.25,
+                                "tooltip": True,
+                                "clip": True,
+                                # An area of a single day has no width.
+                                "point": min(len(found) for _, found in groups) == 1,
+                            },
                             "encoding": {"x": visible, "y": y, "tooltip": tooltip},
                         },
                         {
