@@ -11,6 +11,8 @@ from warehouse.errors import QualityGateStopped
 from warehouse.load import marts
 from warehouse.model.mart import stored_marts
 from warehouse.reconcile.marts import reconcile_marts
+from warehouse.report.figures import source_states
+from warehouse.report.read import read
 from warehouse.runs.audit import Run, start_run
 from warehouse.undo.undo import FLOW, undo
 
@@ -417,6 +419,7 @@ def test_freshness_distinguishes_unchanged_tables_from_those_not_read(sale: Pipe
 def test_quality_shows_the_last_verdict_and_the_rows_that_wait(shop: Pipeline) -> None:
     shop.order(1, "2024-03-10", {"discount_amount": 1_000}, {"quantity": 40})
     shop.order(2, "2024-03-11", {"quantity": 50, "unit_price": 70})
+    shop.order(3, "2024-03-12", {"quantity": 50, "unit_price": 70, "discount_amount": -5})
     shop.capture()
     by_rule = "select source, entity, rule, waiting_count from mart.quarantine_by_rule order by rule"
     verdicts = """
@@ -424,12 +427,14 @@ def test_quality_shows_the_last_verdict_and_the_rows_that_wait(shop: Pipeline) -
         from mart.data_quality where outcome <> 'passed' or last_found_at is not null order by check_name
     """
     assert shop.rows(by_rule) == [
-        ("shop", "order_item", "discount is not between 0 and the gross amount", 1),
-        ("shop", "order_item", "unit price is not above the base price", 1),
+        ("shop", "order_item", "discount is not between 0 and the gross amount", 2),
+        ("shop", "order_item", "unit price is not above the base price", 2),
     ]
+    # A line that breaks two rules is one line.
+    assert [state.waiting for state in source_states(read(shop.warehouse_url))] == [3]
     assert [row[:5] for row in shop.rows(verdicts)] == [
-        ("discount is not between 0 and the gross amount", "quarantine", "failed", 1, 1),
-        ("unit price is not above the base price", "quarantine", "failed", 1, 1),
+        ("discount is not between 0 and the gross amount", "quarantine", "failed", 2, 1),
+        ("unit price is not above the base price", "quarantine", "failed", 2, 1),
     ]
     shop.do("update order_item set discount_amount = 10, unit_price = 100")
     shop.capture()

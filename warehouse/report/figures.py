@@ -253,7 +253,7 @@ def source_states(content: Content) -> list[SourceState]:
     for source, found in groupby(content["table_freshness"], key=lambda row: row["source"]):
         tables = list(found)
         waiting = sum(
-            row["waiting_count"] for row in content["quarantine_by_rule"] if row["source"] == source
+            row["quarantined_count"] for row in content["quarantine_size"] if row["source"] == source
         )
         failing = sum(
             row["outcome"] in ("failed", "warned")
@@ -381,9 +381,8 @@ def headlines(content: Content, groups: Sequence[Sales]) -> list[Headline]:
                 "tables: the rows compared in this run are equal",
             )
         )
-    shown.append(
-        Headline("In quarantine", f"{content['quarantine_size'][0]['quarantined_count']:,}", "rows and lines")
-    )
+    quarantined = sum(row["quarantined_count"] for row in content["quarantine_size"])
+    shown.append(Headline("In quarantine", f"{quarantined:,}", "rows and lines"))
     return shown
 
 

@@ -1,5 +1,8 @@
--- number of rows and lines in quarantine.
+-- number of rows and lines in quarantine per source; one that breaks several rules counts once.
 -- inputs: audit.quarantine
-select count(*) as quarantined_count
+select
+    entry.source,
+    count(*) as quarantined_count
 from audit.quarantine as entry
 where entry.resolved_at is null
+group by entry.source
