@@ -20,6 +20,7 @@ from tests.weblog_lake import lines as log_lines
 from tests.weblog_lake import make_lake
 from warehouse.feeds import stage
 from warehouse.files.lake import LakeError, reading
+from warehouse.weblogs.files import blocks
 from warehouse.weblogs.loader import Progress
 
 WEED = Path(sys.executable).with_name("weed")
@@ -229,4 +230,47 @@ def test_a_web_log_that_is_replaced_since_it_was_listed_keeps_no_other_from_bein
     assert lake.sizes() == [1, 2, 3, 31, 32, 33]
     assert lake.load().unread == ()
     assert sorted(lake.sizes()) == [1, 2, 3, 31, 32, 33, 51, 52, 53, 54]
+    lake.assert_consistent()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch_bytes", [1 << 20, 1 << 30])
+@pytest.mark.parametrize("ending", ["grown", "another", "gone"])
+def test_a_web_log_that_is_replaced_while_it_is_read_waits_alone(
+    server: S3Server,
+    warehouse_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ending: str,
+    batch_bytes: int,
+) -> None:
+    import s3fs
+
+    # It is fetched in pieces, as larger files are.
+    monkeypatch.setattr(s3fs.S3FileSystem, "default_block_size", 1 << 20)
+    lake = make_lake(tmp_path, warehouse_url)
+    lake = replace(lake, settings=lake.settings.model_copy(update={"lake": f"s3://lake/{tmp_path.name}"}))
+    landing = f"lake/{tmp_path.name}/landing/weblogs"
+    content = log_lines(1, 120_000)
+    assert len(content) > 3 * blocks.BLOCK_BYTES
+    files().pipe(f"{landing}/a.log", content)
+    files().pipe(f"{landing}/b.log", log_lines(200_001, 200_003))
+    replaced = []
+
+    def replace_it(progress: Progress) -> None:
+        if progress.path == "a.log" and not replaced:
+            replaced.append(progress.lines)
+            if ending == "gone":
+                files().rm(f"{landing}/a.log")
+            else:
+                more = log_lines(120_001, 120_005)
+                files().pipe(f"{landing}/a.log", content + more if ending == "grown" else more)
+
+    assert lake.load(progress=replace_it, batch_bytes=batch_bytes).unread == ()
+    read = len(lake.sizes()) - 3
+    assert replaced[0] <= read < 120_000
+    assert sorted(lake.sizes()) == [*range(1, read + 1), *range(200_001, 200_004)]
+    assert lake.load().unread == ()
+    rest = {"grown": range(read + 1, 120_006), "another": range(120_001, 120_006), "gone": ()}[ending]
+    assert sorted(lake.sizes()) == [*range(1, read + 1), *rest, *range(200_001, 200_004)]
     lake.assert_consistent()

@@ -19,7 +19,7 @@ from warehouse.archive.changed_rows import archive_trail
 from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
 from warehouse.files.archive import DEFAULT_LIMITS, Limits
-from warehouse.files.lake import LakeFile
+from warehouse.files.lake import REPLACED, FileUnreadable, LakeFile, UnreadFile, edges, naming
 from warehouse.geoip.database import Countries
 from warehouse.runs.audit import CheckResult, Run, add_parameters
 from warehouse.runs.freshness import read_clock, record_complete
@@ -195,15 +195,33 @@ class Loader:
             return
         declared = self._formats.of(file.file.path)
         parser, file.format = declared.parser(), str(declared)
-        parser.resume(file.file.location, file.byte_offset)
-        for block in self._blocks.blocks(file.file, file.byte_offset):
-            self._load_block(file, parser, block)
-            if self._batch.bytes_read >= self._batch_bytes:
-                self._commit()
-                file = next_batch(file)
-                self._batch.add(file)
-        file.is_done, file.fault = True, self._blocks.fault
+        try:
+            for block in self._read(file, parser):
+                self._load_block(file, parser, block)
+                if self._batch.bytes_read >= self._batch_bytes:
+                    self._commit()
+                    file = next_batch(file)
+                    self._batch.add(file)
+        except FileUnreadable as error:
+            # What was read of it stays: the next load goes on from there, or finds another file in its place.
+            if error.reason != REPLACED:
+                self._claims.note(UnreadFile(file.file.path, "unread", error.reason, error.advice))
+        else:
+            file.is_done, file.fault = True, self._blocks.fault
         self._claims.loaded(file.file, checkpoint_of(file))
+
+    def _read(self, file: FileProgress, parser: BlockParser) -> Iterator[Block]:
+        """Blocks of a file from where it was loaded to, with errors that say which file it is.
+
+        Raises:
+            FileUnreadable: it is removed, replaced or damaged while it is read.
+        """
+        with naming(file.file.location):
+            if file.tail is None:
+                # Before its content can be another one's: afterwards it would be known by that.
+                file.head, file.tail = edges(file.file.location, file.byte_offset)
+            parser.resume(file.file.location, file.byte_offset)
+            yield from self._blocks.blocks(file.file, file.byte_offset)
 
     def _count_readable(self, path: str, buffer: Bytes, size: int) -> int:
         parsed = self._formats.of(path).parser().parse(buffer, size, self._addresses)
