@@ -52,10 +52,11 @@ lint: setup ## run ruff, mypy, import-linter and sqlfluff
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	.venv/bin/lint-imports
-	# At the same time: mypy works on one core.
+	# At the same time: mypy works on one core. All tests can be collected, which compiles them: once, not in each worker.
 	$(PY) -m mypy & types=$$!; \
 	git ls-files -z '*.sql' ':!bench' ':!warehouse/migrations' | xargs -0 $(PY) -m sqlfluff lint --processes $(WORKERS); \
-	sql=$$?; wait $$types && exit $$sql
+	sql=$$?; tests=$$($(PY) -m pytest -q --collect-only 2>&1) || { tail -n 30 <<< "$$tests"; sql=1; }; \
+	wait $$types && exit $$sql
 
 audit: setup ## check the pinned dependencies against known vulnerabilities (pip-audit; needs its database's service)
 	$(PY) -m pip install --quiet --target .audit pip-audit
