@@ -123,7 +123,7 @@ def test_run_that_is_cancelled_in_the_ui_or_with_its_worker_is_cancelled_everywh
         drained = working.begin()
         working.process.send_signal(signal.SIGTERM)
         assert working.process.wait(PATIENCE_SECONDS) == 0
-        assert working.client.read_flow_run(drained).state.name == "Cancelled"
+        assert working.ended(drained).name == "Cancelled"
         assert working.audited() == [("cancelled",), ("cancelled",)]
         assert place.facts() == []
 
