@@ -1,12 +1,16 @@
 """What tests ask of the archive: its rows, and the state of a table that follows from them."""
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
+from tests.conftest import RUN_FOLDER
 from tests.pipeline import Pipeline, Row
 from warehouse.archive.captured import batch_files
 from warehouse.archive.delta import fields_of
@@ -20,6 +24,19 @@ from warehouse.runs.audit import Run, start_run
 from warehouse.sources.source import Source
 
 Values = dict[str, Any]
+Fill = Callable[[Pipeline], object]
+
+
+def archive_made_by(fill: Fill) -> Archive:
+    """The archive into which `fill` loads the shop and warehouse that tests copy."""
+    return Archive(Path(os.environ[RUN_FOLDER]) / f"archive made by {fill.__name__}")
+
+
+def copy_with_archive(copy_of: Callable[[Fill], Pipeline], fill: Fill, archive: Archive) -> Pipeline:
+    """Copy a shop and warehouse as `fill` leaves them, and what it archives to `archive`."""
+    made = copy_of(fill)
+    shutil.copytree(str(archive_made_by(fill).root), str(archive.root))
+    return made
 
 
 def load(

@@ -209,7 +209,7 @@ class Pipeline:
     def rows(self, query: str, *parameters: object) -> list[Row]:
         """Rows of a query on the warehouse, moments in the words of `told`."""
         found = self.warehouse.execute(query.encode(), parameters or None).fetchall()
-        return [tuple(self.told(value) for value in row) for row in found]
+        return [tuple(self.format_value(value) for value in row) for row in found]
 
     def versions(self, entity: str, *columns: str) -> list[Row]:
         """Every version of a dimension: (natural key, columns …, valid_from, valid_to)."""
@@ -245,7 +245,7 @@ class Pipeline:
         """Every run: (flow, status, error)."""
         return self.rows("select flow, status, error from audit.run order by run_id")
 
-    def told(self, value: object) -> object:
+    def format_value(self, value: object) -> object:
         """A moment as tests say it: 'ever', 'now', 'run 2' for the snapshot of the second run, or its text."""
         if not isinstance(value, datetime):
             return value

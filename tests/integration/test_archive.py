@@ -1,7 +1,6 @@
 """The archive holds every batch that was published, each row once, and nothing that was not."""
 
 import os
-import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,8 +13,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.archive import archived, archived_mirror, load, mirror, state
-from tests.conftest import RUN_FOLDER
+from tests.archive import archive_made_by, archived, archived_mirror, copy_with_archive, load, mirror, state
 from tests.integration.conftest import CopyOf
 from tests.integration.test_capture import TYPES, only
 from tests.pipeline import Pipeline
@@ -46,19 +44,13 @@ def archive(tmp_path: Path) -> Archive:
 
 def load_and_archive(shop: Pipeline) -> None:
     """Load the shop into an archive that is copied with shop and warehouse."""
-    load(shop, Archive(archive_of_a_load()))
-
-
-def archive_of_a_load() -> Path:
-    return Path(os.environ[RUN_FOLDER]) / "archive of a load"
+    load(shop, archive_made_by(load_and_archive))
 
 
 @pytest.fixture
 def loaded(copy_of: CopyOf, archive: Archive) -> Pipeline:
     """A shop with one row of master data each that was loaded, and archived."""
-    made = copy_of(load_and_archive)
-    shutil.copytree(archive_of_a_load(), str(archive.root))
-    return made
+    return copy_with_archive(copy_of, load_and_archive, archive)
 
 
 @pytest.fixture(params=["files", "rows"])

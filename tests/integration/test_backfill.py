@@ -331,12 +331,12 @@ def test_the_calendar_of_today_and_of_a_capture_that_fails(loaded: Place) -> Non
         """
     )
     assert loaded.calendar()["marts"] == ["stale", "loaded", "loaded"]
-    code, said, _ = loaded.dwh("status", "--days")
+    code, output, _ = loaded.dwh("status", "--days")
     assert code == 0
-    assert f"{today:%Y-%m-%d %a}" in said and said.count("missing") >= 14
-    assert "weblogs" in said
+    assert f"{today:%Y-%m-%d %a}" in output and output.count("missing") >= 14
+    assert "weblogs" in output
     # One message for all days that a failure keeps from being complete.
-    assert said.count(f"shop 2 days from {days[0]} to {days[1]}: run ") == 1
+    assert output.count(f"shop 2 days from {days[0]} to {days[1]}: run ") == 1
 
 
 @pytest.mark.parametrize(

@@ -237,7 +237,7 @@ def test_member_that_reappears_is_valid_from_its_stamp_where_that_is_after_the_d
     captured.capture()
     assert captured.versions("customer", "country") == [
         ("1", "AR", "ever", "run 2"),
-        ("1", "AR", captured.told(stamp), "now"),
+        ("1", "AR", captured.format_value(stamp), "now"),
     ]
 
 

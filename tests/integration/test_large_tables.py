@@ -1156,7 +1156,7 @@ def test_page_of_a_run_says_which_tables_it_has_verified_in_part_also_beside_liv
         [(f"raw.shop_{name}", True)],
         [],
     ]
-    assert [shop.told(one["verified_since"]) for one in pages[0].verified] == ["run 1"]
+    assert [shop.format_value(one["verified_since"]) for one in pages[0].verified] == ["run 1"]
     assert [one.verifications[0].is_part for one in (first, second)] == [False, True]
     shop.capture(full_refresh=True)
     assert [one["is_part"] for one in read_run_details(shop.warehouse, shop.runs[-1].run_id).verified] == [

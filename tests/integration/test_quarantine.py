@@ -224,7 +224,7 @@ def test_published_line_that_goes_bad_and_is_deleted_leaves_the_facts(sale: Pipe
 
 
 @pytest.mark.parametrize(
-    "ending", ["mended", pytest.param("deleted", marks=pytest.mark.slow), "the order is deleted"]
+    "ending", ["corrected", pytest.param("deleted", marks=pytest.mark.slow), "the order is deleted"]
 )
 def test_lines_of_an_order_are_judged_together_whichever_of_them_changes(shop: Pipeline, ending: str) -> None:
     shop.without_foreign_keys()
@@ -248,7 +248,7 @@ def test_lines_of_an_order_are_judged_together_whichever_of_them_changes(shop: P
     assert shop.facts() == published
     # nothing of the other order was judged again, and nothing is judged twice
     assert shop.capture().changes() == {}
-    if ending == "mended":
+    if ending == "corrected":
         shop.do("update order_item set unit_price = 5, unit_price_default = 4 where line_number = 3")
         published.insert(2, ("1", "3"))
     elif ending == "deleted":

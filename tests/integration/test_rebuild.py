@@ -14,8 +14,7 @@ import pytest
 from psycopg import sql
 
 from tests import command
-from tests.archive import load
-from tests.conftest import RUN_FOLDER
+from tests.archive import archive_made_by, copy_with_archive, load
 from tests.integration.conftest import CopyOf, Declare
 from tests.integration.test_capture import only
 from tests.integration.test_daily_snapshot import shift
@@ -44,19 +43,13 @@ def archive(tmp_path: Path) -> Archive:
 def sell(shop: Pipeline) -> None:
     """One order of one line, loaded into an archive that is copied with shop and warehouse."""
     shop.order(1, "2024-03-10")
-    load(shop, Archive(archive_of_a_sale()))
-
-
-def archive_of_a_sale() -> Path:
-    return Path(os.environ[RUN_FOLDER]) / "archive of a sale"
+    load(shop, archive_made_by(sell))
 
 
 @pytest.fixture
 def sale(copy_of: CopyOf, archive: Archive) -> Pipeline:
     """A shop with one order that was loaded, and archived."""
-    made = copy_of(sell)
-    shutil.copytree(archive_of_a_sale(), str(archive.root))
-    return made
+    return copy_with_archive(copy_of, sell, archive)
 
 
 def settings_of(archive: Archive) -> Settings:

@@ -12,8 +12,8 @@ from warehouse.extract.table_identity import TableIdentity
 class SourceCounters:
     """Counters of one table with its indexes: rows and blocks read by this transaction, and changes of rows.
 
-    `changes` are inserts, updates and deletes since the counters were reset, including those rolled back: they are a
-    hint, not evidence. `blocks_read` is None if the server does not count (track_counts is off).
+    `changes` are inserts, updates and deletes since the counters were reset, including those rolled back: a hint
+    that something changed, no more. `blocks_read` is None if the server does not count (track_counts is off).
     """
 
     rows_read: int
