@@ -27,16 +27,16 @@ def drop_the_net(_: Connection) -> None:
 
 def move_watermarks_early(_: Connection) -> None:
     """Commit how far a run has read before what it has read."""
-    from warehouse.load import publish
+    from warehouse.load import publish, star_load
 
-    merge = publish.merge_mirrors
+    merge = star_load.merge_mirrors
 
     def late(connection: Any, run_id: int, staged: Any, *arguments: Any) -> Any:
         publish.move_watermarks(connection, run_id, staged, {})
         connection.commit()
         return merge(connection, run_id, staged, *arguments)
 
-    _replace(publish, "merge_mirrors", late)
+    _replace(star_load, "merge_mirrors", late)
 
 
 def forget_holders(_: Connection) -> None:

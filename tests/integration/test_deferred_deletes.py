@@ -198,7 +198,7 @@ def test_dry_run_kill_and_undo_leave_what_was_and_the_run_does_what_the_dry_run_
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         # After the first pass, and before this run's changes are merged.
-        patched.setattr(publishing, "merge_mirrors", die)
+        patched.setattr("warehouse.load.star_load.merge_mirrors", die)
         shop.capture(source=now)
     assert told(shop.warehouse, until) == loaded
     published = shop.capture(source=now)
