@@ -397,6 +397,38 @@ def test_records_whose_file_is_gone_are_kept_where_they_are_and_named_as_lost_wh
     assert [row[0] for row in lake.orders.facts()] == ["P-1", "P-3"]
 
 
+def test_file_that_was_renamed_since_the_last_run_is_found_by_its_content(lake: Lake) -> None:
+    lake.orders.land("a.json", [an_order("P-1"), an_order("P-2")])
+    lake.orders.land("b.json", [an_order("P-3"), an_order("P-1", {"amount": 3})])
+    lake.orders.run()
+    before = lake.state()
+    folder = lake.orders.lake / "landing/orders"
+    (folder / "b.json").rename(folder / "renamed.json")
+    lake.orders.land("same size.json", (folder / "renamed.json").read_text().replace("P-3", "P-4"))
+    lake.orders.warehouse.execute("truncate raw.orders_order, raw.orders_order_item, dwh.fact_order_item")
+    lake.rebuild()
+    lake.assert_is(before)
+    assert not [line for line in lake.messages if "cannot be given back" in line]
+
+
+def test_earlier_version_that_comes_back_for_a_lost_one_is_named(lake: Lake) -> None:
+    lake.orders.land("a.json", [an_order("P-1"), an_order("P-2")])
+    lake.orders.run()
+    lake.orders.land("b.json", [an_order("P-1", {"amount": 3})])
+    lake.orders.run()
+    before = lake.state()
+    (lake.orders.lake / "landing/orders/b.json").unlink()
+    assert lake.rebuild() == []
+    lake.assert_is(before)
+    lake.orders.warehouse.execute("truncate raw.orders_order, raw.orders_order_item, dwh.fact_order_item")
+    lake.rebuild()
+    assert [line for line in lake.messages if line.startswith("orders: ")] == [
+        "orders: 1 record of a.json is given back in an earlier version: its later one is lost",
+        "orders: 1 record of b.json cannot be given back: it does not lie in the landing folder any more",
+    ]
+    assert lake.orders.facts() == [("P-1", "1", 2, 200), ("P-2", "1", 2, 200)]
+
+
 def test_rows_that_left_a_list_are_no_difference_where_their_file_has_other_content_now(lake: Lake) -> None:
     lake.orders.land("a.json", [an_order("P-1", {}, {}, {}), an_order("P-2", {}, {})])
     lake.orders.run()

@@ -1,11 +1,16 @@
 """Files of a feed: read plain and compressed, whole and broken, and known again under other names."""
 
+import bz2
 import gzip
+import lzma
 import os
+import random
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -51,6 +56,40 @@ def test_broken_gzip_gives_what_can_be_read_and_says_the_rest(tmp_path: Path) ->
     got, fault = content_of(tmp_path / "damaged")
     assert len(got) > len(CONTENT) // 4
     assert fault is not None and fault.startswith("is damaged: ")
+
+
+COMPRESSED = {
+    "bzip2": bz2.compress,
+    "gzip": gzip.compress,
+    "lz4": lambda content: bytes(pyarrow.compress(content, codec="lz4", asbytes=True)),
+    "xz": lzma.compress,
+    "zstd": lambda content: bytes(pyarrow.compress(content, codec="zstd", asbytes=True)),
+}
+
+
+@pytest.mark.parametrize("compressed", COMPRESSED.values(), ids=COMPRESSED)
+def test_all_that_precedes_what_is_no_compressed_content_is_read(
+    tmp_path: Path, compressed: Callable[[bytes], bytes]
+) -> None:
+    for times in (1, 2):
+        (tmp_path / "a").write_bytes(times * compressed(CONTENT) + b"garbage")
+        got, fault = content_of(tmp_path / "a")
+        assert got == times * CONTENT
+        assert fault is not None and fault.startswith("is damaged: ")
+
+
+@pytest.mark.parametrize(("compression", "block"), [("bzip2", 900_000), ("xz", 1 << 14)])
+def test_blocks_before_a_damaged_one_are_read(tmp_path: Path, compression: str, block: int) -> None:
+    rng = random.Random(1)
+    content = b"".join(b"line %d\n" % rng.getrandbits(64) for _ in range(160_000))
+    damaged = bytearray(COMPRESSED[compression](content))
+    place = len(damaged) * 7 // 10
+    damaged[place : place + 40] = b"\xff" * 40
+    (tmp_path / "a").write_bytes(damaged)
+    got, fault = content_of(tmp_path / "a")
+    assert fault is not None and fault.startswith("is damaged: ")
+    assert len(got) > len(content) * 7 // 10 - block
+    assert content.startswith(got[:-block])
 
 
 @pytest.mark.parametrize("compressed", [False, True])

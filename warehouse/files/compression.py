@@ -45,6 +45,7 @@ class Decompressed:
     def __init__(self, source: Bytes) -> None:
         self._source = source
         self._ahead = b""
+        self._returned_bytes = 0
         self.fault: str | None = None
 
     def read(self, size: int) -> bytes:
@@ -60,7 +61,44 @@ class Decompressed:
         return self._ahead[:size]
 
     def _more(self) -> bytes:
+        content = self._next()
+        self._returned_bytes += len(content)
+        return content
+
+    def _next(self) -> bytes:
+        """Return the next decompressed bytes; none at the end."""
         raise NotImplementedError
+
+    def _decompress_again(self) -> bytes:
+        """Return the bytes before the damage that were not returned yet, if `source` can be read again.
+
+        A decompressor that meets damage drops what it has decompressed in the same call: so feed it little at a time.
+        """
+        if not hasattr(self._source, "seek"):
+            return b""
+        self._source.seek(0)
+        again = type(self)(_Pieces(self._source))
+        known = self._returned_bytes
+        while known and (content := again.read(min(known, _READ))):
+            known -= len(content)
+        again._take_little()
+        pieces = []
+        while content := again.read(_READ):
+            pieces.append(content)
+        return b"".join(pieces)
+
+    def _take_little(self) -> None:
+        """Return few bytes at a time from now on, if a reader loses those that it returns at once with damaged ones."""
+
+
+class _Pieces:
+    """A source that is read a few bytes at a time."""
+
+    def __init__(self, source: Bytes) -> None:
+        self._source = source
+
+    def read(self, size: int) -> bytes:
+        return self._source.read(min(size, _SALVAGE))
 
 
 class _Streams(Decompressed):
@@ -83,9 +121,9 @@ class _Streams(Decompressed):
 
     def _salvage(self, raw: bytes) -> bytes:
         """Return the decompressed bytes before the damage in `raw`."""
-        raise NotImplementedError
+        return self._decompress_again()
 
-    def _more(self) -> bytes:
+    def _next(self) -> bytes:
         while self.fault is None:
             raw = self._raw or self._source.read(_READ)
             self._raw = b""
@@ -151,9 +189,6 @@ class _Blocks(_Streams):
     def _needs_no_input(self) -> bool:
         return not self._decompressor.eof and not self._decompressor.needs_input
 
-    def _salvage(self, raw: bytes) -> bytes:
-        return b""
-
 
 class _Bzip2(_Blocks):
     _new = bz2.BZ2Decompressor
@@ -186,17 +221,19 @@ class _Arrow(Decompressed):
         super().__init__(source)
         raw = pyarrow.PythonFile(_KeptOpen(source), mode="r")
         self._stream = pyarrow.CompressedInputStream(raw, self._codec)
-        # Small enough to lose little before damage, large enough to be fast.
         self._size = 1 << 16
 
-    def _more(self) -> bytes:
+    def _take_little(self) -> None:
+        self._size = 1
+
+    def _next(self) -> bytes:
         if self.fault is not None:
             return b""
         try:
             return bytes(self._stream.read(self._size))
         except OSError as error:
             self.fault = _BREAKS_OFF if "Truncated" in str(error) else f"{_IS_DAMAGED}{error}"
-            return b""
+            return self._decompress_again()
 
 
 class _Zstd(_Arrow):

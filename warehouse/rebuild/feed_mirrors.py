@@ -47,15 +47,22 @@ NOT_ALL: Final = "which of them were loaded is not known, as a run before the la
 
 @dataclass(frozen=True)
 class LostRecords:
-    """Loaded records of a file that cannot be restored: their number, and the reason."""
+    """Loaded records of a file that cannot be restored: their number, and the reason.
+
+    With `is_earlier` they are records that were replaced by lost ones: the last versions that are left.
+    """
 
     file_id: int
     path: str
     records: int
     reason: str
+    is_earlier: bool = False
 
     def __str__(self) -> str:
-        return f"{counted(self.records, 'record')} of {self.path} cannot be given back: {self.reason}"
+        what = f"{counted(self.records, 'record')} of {self.path}"
+        if self.is_earlier:
+            return f"{what} is given back in an earlier version: its later one is lost"
+        return f"{what} cannot be given back: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,8 @@ class FeedMirrors:
         # Why a file cannot be read, by its id.
         self._reasons: dict[int, str] = {}
         self._landed: dict[str, Found] = {}
+        # Files that lie there by size and content hash, of the sizes that were looked for.
+        self._hashed: dict[int, dict[str, Location]] = {}
         self.lost: list[LostRecords] = []
         # Files with lost records that are not all in the live mirrors, either.
         self.missing: set[int] = set()
@@ -337,15 +346,32 @@ class FeedMirrors:
             sql.SQL(_PLACES).format(**self._trail), {"file_id": file_id, "feed": self._source.name}
         ).fetchall()
         self._reasons[file_id] = GONE
+        location: Location | None = None
         for path, size, modified_ns, digest in places:
             if (found := self._landed.get(path)) is None:
                 continue
             is_same = (found.size_bytes, found.modified_ns) == (size, modified_ns)
             if is_same or digest in hashes_of(found.location, size):
-                del self._reasons[file_id]
-                return found.location
+                location = found.location
+                break
             self._reasons[file_id] = CHANGED
-        return None
+        else:
+            if places:
+                _, size, _, digest = places[0]
+                location = self._same_content(size, digest)
+        if location is not None:
+            del self._reasons[file_id]
+        return location
+
+    def _same_content(self, size: int, digest: str) -> Location | None:
+        """Return a file with this content, whatever its name is: it may have been renamed since the last run."""
+        if size not in self._hashed:
+            self._hashed[size] = {
+                hashes_of(one.location, -1)[1]: one.location
+                for one in self._landed.values()
+                if one.size_bytes == size and one.obstacle is None
+            }
+        return self._hashed[size].get(digest)
 
     def _find_lost(self) -> list[LostRecords]:
         """Return files whose number of restored records differs from that in audit.file."""
@@ -360,7 +386,13 @@ class FeedMirrors:
             )
         ).fetchall()
         return [
-            LostRecords(file_id, path, abs(loaded - found), self._reasons.get(file_id, NOT_ALL))
+            LostRecords(
+                file_id,
+                path,
+                abs(loaded - found),
+                self._reasons.get(file_id, NOT_ALL),
+                is_earlier=found > loaded,
+            )
             for file_id, path, loaded, found in rows
         ]
 
