@@ -86,12 +86,8 @@ class BatchFiles:
 
     def add(self, staged: StagedTable, snapshot: Snapshot) -> None:
         """Start writing the files of a staged, committed batch if it is large. Repeated calls have no effect."""
-        if not _is_read(staged):
-            return
-        if staged.before is not None:
-            self._submit(staged, "baseline", snapshot)
-        if _has_rows(staged):
-            self._submit(staged, kind_of(staged), snapshot)
+        for kind in _possible_kinds(staged):
+            self._submit(staged, kind, snapshot)
 
     def begin_publish(self, staged: Staged) -> Callable[[], Written]:
         """Return a function that waits for all files and returns them; the caller calls it with the star locked.
@@ -141,7 +137,7 @@ class BatchFiles:
     def _write_batch(self, staged: StagedTable, kind: Kind, snapshot: Snapshot) -> WrittenBatch | None:
         table, run, connection = staged.table, self.run, self._connect()
         if kind == "baseline":
-            if not _needs_baseline(staged, _known(connection, [table])):
+            if not any(one.has_baseline for one in _plan(connection, [staged])):
                 return None
             columns: Columns = tuple(mirrored_columns(connection, table).items())
             parts = _mirror_parts(table, columns)
@@ -197,58 +193,93 @@ def publish_batches(connection: psycopg.Connection, run_id: int, staged: Staged,
     Returns whether to archive the audit trail, too: live capture does so only every OVERDUE_SECONDS. Live skips mirrors
     that need a baseline; the next scheduled run archives all their rows.
     """
-    tables = [one for one in staged.tables if _is_read(one)]
-    archived_tables = _known(connection, [one.table for one in tables])
+    plans = _plan(connection, staged.tables)
     if staged.batch is not None:
-        tables = [one for one in tables if not _needs_baseline(one, archived_tables)]
-        if not tables:
+        plans = [one for one in plans if not one.has_baseline]
+        if not plans:
             return False
     entries = []
-    for one in tables:
-        if _needs_baseline(one, archived_tables):
-            if (one.table, "baseline") not in written:
-                # The baseline truncates all lower batch ids, so the files already written for this batch are void.
-                written = {key: batch for key, batch in written.items() if key[0] != one.table}
-            entries.append(_publish(connection, run_id, one, "baseline", staged.snapshot, written))
-        if _has_rows(one):
-            entries.append(_publish(connection, run_id, one, kind_of(one), staged.snapshot, written))
-        elif one.table not in archived_tables or archived_tables[one.table].columns != columns_of(one):
-            entries.append(
-                Entry(
-                    one.table,
-                    kind_of(one),
-                    columns_of(one),
-                    one.comment,
-                    None,
-                    0,
-                    staged.snapshot,
-                    _comments(one),
-                )
-            )
+    for plan in plans:
+        one = plan.staged
+        if plan.has_baseline and (one.table, "baseline") not in written:
+            # The baseline truncates all lower batch ids, so the files already written for this batch are void.
+            written = {key: batch for key, batch in written.items() if key[0] != one.table}
+        entries += [_publish(connection, run_id, one, kind, staged.snapshot, written) for kind in plan.kinds]
+        if plan.has_new_columns and not plan.has_batch:
+            entries.append(_entry(one, kind_of(one), columns_of(one), None, 0, staged.snapshot))
     if staged.batch is not None and not is_overdue(connection):
         # Live batches get manifest rows only every OVERDUE_SECONDS, unless the columns changed.
-        entries = [one for one in entries if archived_tables[one.table].columns != one.columns]
+        changed = {plan.staged.table for plan in plans if plan.has_new_columns}
+        entries = [one for one in entries if one.table in changed]
     write_manifest(connection, run_id, entries)
-    _remember(connection, run_id, tables, is_changed=bool(entries))
+    _remember(connection, run_id, [plan.staged for plan in plans], is_changed=bool(entries))
     return bool(entries)
 
 
 def becomes_mirror(staged: StagedTable) -> bool:
     """Whether the staging table itself may become the mirror: on the first load and on a full refresh."""
-    return staged.before is None or staged.full_refresh
+    return kind_of(staged) != "incremental"
 
 
 def outlive_merge(connection: psycopg.Connection, staged: Staged) -> bool:
     """Whether the staging tables still exist after the merge and no mirror needs a baseline from before the merge."""
-    if any(map(becomes_mirror, staged.tables)):
-        return False
-    archived_tables = _known(connection, [one.table for one in staged.tables])
-    return not any(_needs_baseline(one, archived_tables) for one in staged.tables)
+    return not any(map(becomes_mirror, staged.tables)) and not any(
+        plan.has_baseline for plan in _plan(connection, staged.tables)
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What of a table that was read is archived."""
+
+    staged: StagedTable
+    # In this order; none if the batch has no rows and the archive has all rows from before it.
+    kinds: Sequence[Kind]
+    # Whether the last archived batch had other columns, or there is none.
+    has_new_columns: bool
+
+    @property
+    def has_baseline(self) -> bool:
+        """Whether the archive missed earlier loads of the mirror: then all its rows are archived first."""
+        return "baseline" in self.kinds
+
+    @property
+    def has_batch(self) -> bool:
+        """Whether the batch itself has rows."""
+        return kind_of(self.staged) in self.kinds
 
 
 def _is_read(staged: StagedTable) -> bool:
     """Whether the watermark moves. A table that was skipped, or whose cursor query found no rows, keeps it."""
     return staged.reading != "skipped" and (staged.reading != "cursor" or staged.rows_read > 0)
+
+
+def _possible_kinds(staged: StagedTable) -> Iterator[Kind]:
+    """Yield what may have to be archived of a staged table, whatever the archive has of it already."""
+    if not _is_read(staged):
+        return
+    if staged.before is not None:
+        yield "baseline"
+    if staged.rows_read or staged.rows_deleted or _begins_again(staged):
+        yield kind_of(staged)
+
+
+def _plan(connection: psycopg.Connection, tables: Sequence[StagedTable]) -> list[_Plan]:
+    """Decide what is archived of each table that was read, by what the archive has now."""
+    read = {table_path(one.table.source, one.table.name): one for one in tables if _is_read(one)}
+    rows = connection.execute(
+        "select path, captured_run_id, columns from audit.archive_table where path = any(%s)", [list(read)]
+    ).fetchall()
+    archived = {
+        path: (run_id, [(name, kind) for name, kind in columns or ()]) for path, run_id, columns in rows
+    }
+    plans = []
+    for path, one in read.items():
+        run_id, columns = archived.get(path, (None, None))
+        has_all = one.before is not None and one.before.run_id == run_id
+        kinds = [kind for kind in _possible_kinds(one) if kind != "baseline" or not has_all]
+        plans.append(_Plan(one, kinds, columns != list(columns_of(one))))
+    return plans
 
 
 def _publish(
@@ -273,20 +304,19 @@ def _publish(
         for part in _mirror_parts(table, columns) if is_baseline else _batch_parts(staged):
             keep_part(connection, batch_id, columns, part)
         rows = publish_rows(connection, batch_id)
-    return Entry(
-        table,
-        kind,
-        columns,
-        staged.comment,
-        batch_id,
-        rows,
-        None if is_baseline else snapshot,
-        _comments(staged),
-    )
+    return _entry(staged, kind, columns, batch_id, rows, None if is_baseline else snapshot)
 
 
-def _comments(staged: StagedTable) -> dict[str, str]:
-    return {column.name: column.comment for column in staged.columns if column.comment}
+def _entry(
+    staged: StagedTable,
+    kind: Kind,
+    columns: Columns,
+    batch_id: int | None,
+    rows: int,
+    snapshot: Snapshot | None,
+) -> Entry:
+    comments = {column.name: column.comment for column in staged.columns if column.comment}
+    return Entry(staged.table, kind, columns, staged.comment, batch_id, rows, snapshot, comments)
 
 
 def keep_part(connection: psycopg.Connection, batch_id: int, columns: Columns, part: _Part) -> int:
@@ -324,10 +354,6 @@ def kind_of(staged: StagedTable) -> Kind:
 def columns_of(staged: StagedTable) -> Columns:
     """Return the names and types of a batch's columns."""
     return tuple((column.name, column.type) for column in staged.columns)
-
-
-def _has_rows(staged: StagedTable) -> bool:
-    return bool(staged.rows_read or staged.rows_deleted or _begins_again(staged))
 
 
 def _begins_again(staged: StagedTable) -> bool:
@@ -371,33 +397,6 @@ def _is_small(connection: psycopg.Connection, rows: sql.Composable) -> bool:
         )
     ).fetchone()
     return row == (True,)
-
-
-@dataclass(frozen=True)
-class _KnownTable:
-    """State of an archived table: the watermark's run at its last batch, and the columns of that batch."""
-
-    captured_run_id: int | None
-    columns: Columns
-
-
-def _known(connection: psycopg.Connection, tables: Sequence[Table]) -> dict[Table, _KnownTable]:
-    by_path = {table_path(table.source, table.name): table for table in tables}
-    rows = connection.execute(
-        "select path, captured_run_id, columns from audit.archive_table where path = any(%s)", [list(by_path)]
-    ).fetchall()
-    return {
-        by_path[path]: _KnownTable(run_id, tuple((name, kind) for name, kind in columns or ()))
-        for path, run_id, columns in rows
-    }
-
-
-def _needs_baseline(staged: StagedTable, known: Mapping[Table, _KnownTable]) -> bool:
-    """Whether the archive missed earlier loads of the mirror: then all its rows are archived first."""
-    if staged.before is None:
-        return False
-    archived = known.get(staged.table)
-    return archived is None or archived.captured_run_id != staged.before.run_id
 
 
 def _remember(
