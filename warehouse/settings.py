@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
 from difflib import get_close_matches
@@ -34,8 +35,6 @@ ENV_FILE = Path(".env")
 # Source names have no underscore, since mirrors are named <source>_<table>: two sources could share one.
 SOURCE_URL = re.compile(r"dwh_([a-z][a-z0-9]*)_url")
 PACKAGED_SOURCES = Path(__file__).parent / "sources"
-# A declaration with this section is a feed: its rows come from files, so it has no URL.
-FEED_SECTION = re.compile(r"^\s*\[feed[\].]", re.MULTILINE)
 # Least similarity of a suggestion: all names begin with DWH_, and all URLs end with _URL, so lower ones are chance.
 SIMILARITY = 0.8
 # Other variables with our prefix, which are not settings: for the command line, the local stack, and tests.
@@ -432,7 +431,10 @@ def _check_variables(new_source: str = "") -> None:
     del fields["DWH_SOURCE_URLS"]
     places = [PACKAGED_SOURCES, *([Path(folder)] if folder else [])]
     declared = {
-        path.parent.name for place in places for path in place.glob("*/source.toml") if _has_url(path)
+        path.parent.name
+        for place in places
+        for path in place.glob("*/source.toml")
+        if feed_section(path) is None
     }
     urls = {f"DWH_{name.upper()}_URL" for name in filter(None, {*declared, new_source})}
     secrets = {name for name, field in fields.items() if SecretStr.__name__ in str(field.annotation)} | urls
@@ -466,12 +468,15 @@ def _check_variables(new_source: str = "") -> None:
         )
 
 
-def _has_url(declaration: Path) -> bool:
-    """Whether a `source.toml` declares a database; one that cannot be read counts as one."""
+def feed_section(declaration: Path) -> object:
+    """Return the unvalidated feed section of a `source.toml`; None if it has none, or cannot be read.
+
+    A source with one is a feed: its rows come from files, so it has no URL.
+    """
     try:
-        return not FEED_SECTION.search(declaration.read_text("utf-8", errors="replace"))
-    except OSError:
-        return True
+        return tomllib.loads(declaration.read_text("utf-8")).get("feed")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError):
+        return None
 
 
 def _lines_of_env_file() -> tuple[list[tuple[int, str, str]], list[str]]:

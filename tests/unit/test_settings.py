@@ -10,6 +10,7 @@ import yaml
 from flows.databases import embedded_databases, loaded_sources, with_urls
 from warehouse.errors import SettingsError
 from warehouse.settings import Settings
+from warehouse.sources.declaration import is_feed
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,6 +57,25 @@ def test_a_new_source_has_a_url_before_it_is_declared(monkeypatch: pytest.Monkey
     monkeypatch.setenv("DWH_CAFE_LAKE", "x")
     with pytest.raises(SettingsError, match="DWH_CAFE_LAKE is no setting"):
         Settings.load(new_source="bar")
+
+
+@pytest.mark.parametrize(
+    "feed", ['[feed]\nlanding = "till"', 'feed = { landing = "till" }', 'feed.landing = "till"']
+)
+def test_a_feed_has_no_url_however_its_section_is_written(
+    feed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "cafe"
+    folder.mkdir()
+    (folder / "source.toml").write_text(feed)
+    monkeypatch.setenv("DWH_SOURCES", str(tmp_path))
+    monkeypatch.setenv("DWH_CAFE_URL", "postgresql://till.example/cafe")
+    assert is_feed(folder)
+    with pytest.raises(SettingsError, match=r"DWH_CAFE_URL is no setting\."):
+        Settings.load()
+    (folder / "source.toml").write_text("[tables.sale]\nkey = ['sale_id']")
+    assert not is_feed(folder)
+    assert Settings.load().source_url("cafe") == "postgresql://till.example/cafe"
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def _judge(
                     earlier is not None and begins_as and _is_cut_at_a_line(file.location, earlier.size_bytes)
                 )
         except FileUnreadable as error:
-            yield UnreadFile(file.path, "unread", error.reason, error.advice)
+            yield UnreadFile(file.path, "unread", error.reason, error.hint)
             continue
         if checkpoint is not None and checkpoint.content_hash == digest:
             yield FeedFile(file, "touched", digest, checkpoint)

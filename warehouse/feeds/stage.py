@@ -114,7 +114,7 @@ def stage_feed(
                     stager.take_back(file)
                     files.remove(file)
                     _read_copy_of(file, files)
-                    unread.append(UnreadFile(file.found.file.path, "unread", error.reason, error.advice))
+                    unread.append(UnreadFile(file.found.file.path, "unread", error.reason, error.hint))
                     progress(str(unread[-1]))
                 ensure_alive(run)
             stager.finish()

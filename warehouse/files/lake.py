@@ -46,8 +46,8 @@ class FileUnreadable(LakeError):
     """One file cannot be read, while others can: the reason, and what to do about it."""
 
     def __init__(self, location: Location, reason: str, hint: str) -> None:
-        super().__init__(f"{visible(str(location))} {reason}.", hint=f"{hint} Nothing was loaded.")
-        self.reason, self.advice = reason, hint
+        super().__init__(f"{visible(str(location))} {reason}. Nothing was loaded.", hint=hint)
+        self.reason = reason
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from warehouse.errors import DeclarationError
 from warehouse.model.star import DIMENSIONS, TARGETS, Fact
 from warehouse.model.tables import delivered_columns
+from warehouse.settings import feed_section
 from warehouse.sources.feed import RECORDED_AT, ColumnType, FeedSpec, FieldPolicy, for_every_change
 from warehouse.sources.feed_tables import check_feed_tables
 from warehouse.sources.joins import CHANGED, Join, check_joins, parse_join, quoted
@@ -151,22 +152,14 @@ def read_declaration(folder: Path) -> Source:
 
 def is_feed(folder: Path) -> bool:
     """Return whether `folder` declares a feed; false if its declaration cannot be read."""
-    return _feed_section(folder) is not None
+    return feed_section(folder / "source.toml") is not None
 
 
 def landing_of(folder: Path) -> str | None:
     """Return the landing folder, below the lake, of the feed declared in `folder`; None if it declares none."""
-    section = _feed_section(folder)
+    section = feed_section(folder / "source.toml")
     landing = section.get("landing") if isinstance(section, dict) else None
     return landing if isinstance(landing, str) else None
-
-
-def _feed_section(folder: Path) -> object:
-    """Return the unvalidated [feed] section; None if there is none or the file cannot be read."""
-    try:
-        return tomllib.loads((folder / "source.toml").read_text("utf-8")).get("feed")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError):
-        return None
 
 
 def _entity(folder: Path, name: str, spec: _EntitySpec, tables: Mapping[str, Table]) -> Entity:

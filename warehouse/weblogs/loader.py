@@ -205,7 +205,7 @@ class Loader:
         except FileUnreadable as error:
             # What was read of it stays: the next load goes on from there, or finds another file in its place.
             if error.reason != REPLACED:
-                self._claims.note(UnreadFile(file.file.path, "unread", error.reason, error.advice))
+                self._claims.note(UnreadFile(file.file.path, "unread", error.reason, error.hint))
         else:
             file.is_done, file.fault = True, self._blocks.fault
         self._claims.loaded(file.file, checkpoint_of(file))

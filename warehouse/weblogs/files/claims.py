@@ -153,7 +153,7 @@ class Claims:
         except FileUnreadable as error:
             # A file that was replaced meanwhile is found again by its new name, if rotation has renamed it.
             if error.reason != REPLACED:
-                self.note(UnreadFile(claim.file.path, "unread", error.reason, error.advice))
+                self.note(UnreadFile(claim.file.path, "unread", error.reason, error.hint))
             return
         if task.state != "unchanged" or self._only is not None:
             yield replace(task, recognized=claim.recognized)
