@@ -1,6 +1,6 @@
 """Maintain the archive: compact small files, vacuum old versions, and remove orphaned files."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -95,9 +95,10 @@ def _maintain(
     if is_compacted:
         _compact(archive, path, table)
         progress(f"{path}: {counted(len(sizes), 'file')} compacted")
-    hours = int(KEEP.total_seconds() / 3600)
-    gone = len(table.vacuum(hours, dry_run=False, enforce_retention_duration=True))
-    gone += _remove_orphans(connection, archive, path, own)
+    # Files that compaction has replaced: they are not in the present version, but older versions need them for KEEP.
+    replaced = table.vacuum(0, dry_run=True, enforce_retention_duration=False)
+    gone = len(table.vacuum(int(KEEP.total_seconds() / 3600), dry_run=False)) if replaced else 0
+    gone += _remove_orphans(connection, archive, path, own, [*table.file_uris(), *replaced])
     if gone:
         progress(f"{path}: {counted(gone, 'file')} removed")
     return is_compacted, gone
@@ -155,13 +156,12 @@ def _folders(above: Any) -> list[Any]:
     return sorted((one for one in above.iterdir() if one.is_dir()), key=str)
 
 
-def _remove_orphans(connection: psycopg.Connection, archive: Archive, path: str, own: str) -> int:
-    """Remove files over a day old, of this warehouse or a killed compaction, that no version or pending batch uses."""
-    table = archive.open(path)
-    assert table is not None
-    # Files that compaction has replaced are not in the present version, but versions of the last week still need them.
-    replaced = table.vacuum(0, dry_run=True, enforce_retention_duration=False)
-    named = {name.rpartition("/")[2] for name in (*table.file_uris(), *replaced)}
+def _remove_orphans(
+    connection: psycopg.Connection, archive: Archive, path: str, own: str, used: Sequence[str]
+) -> int:
+    """Remove files over a day old, of this warehouse or a killed compaction, that are not `used` by any version, nor by
+    a pending batch."""
+    named = {name.rpartition("/")[2] for name in used}
     rows = connection.execute("select batch_id from audit.archive_pending where path = %s", [path]).fetchall()
     pending = tuple(f"{own}-{batch_id:012d}-" for (batch_id,) in rows)
     before = (datetime.now(UTC) - ORPHAN_AGE).timestamp() * 1e9

@@ -77,9 +77,7 @@ def refresh_days(connection: psycopg.Connection, run_id: int) -> tuple[str, ...]
             f"{PLANNER_FOR_WHOLE_TABLES}; set local max_parallel_workers_per_gather = 0".encode()
         )
         for mart in stored_marts():
-            if mart.dataset != "sales" or mart.follows is None or mart.by[mart.follows] != "date":
-                continue
-            if "month" in mart.follows:
+            if mart.dataset != "sales" or mart.follows != "ordered_date":
                 continue
             state = _state(connection, mart.name)
             if state is None or not state.is_followed or state.definition != _definition(connection, mart):
@@ -117,41 +115,25 @@ def refresh_stored(
         reached = _await_writers(connection)
     connection.execute(PLANNER_FOR_WHOLE_TABLES.encode())
     _analyze_unknown(connection)
-    definitions = {mart.name: _definition(connection, mart) for mart in stored_marts()}
-    states = {
-        mart.name: state
-        for mart in stored_marts()
-        if mart.follows
-        and not full_refresh
-        and (state := _state(connection, mart.name)) is not None
-        and state.is_followed
-        and state.definition == definitions[mart.name]
-        # An empty mart is computed in full.
-        and _has_rows(connection, mart)
-    }
     loads = []
     changed: set[str] = set()
     for mart in stored_marts():
         started = time.monotonic()
-        if mart.is_calendar:
-            definitions[mart.name] += " " + _calendar(connection, run_id)
-            if not full_refresh and _is_of_today(connection, mart, definitions[mart.name]):
+        definition = _definition(connection, mart)
+        if mart.kind == "daily":
+            definition += " " + _calendar(connection, run_id)
+        values = None
+        state = None if full_refresh else _state(connection, mart.name)
+        # An empty mart is computed in full.
+        if state is not None and state.definition == definition and _has_rows(connection, mart):
+            since = Since(state.load_id, state.change_id)
+            if mart.kind == "daily":
                 continue
-        elif mart.reads and not full_refresh and changed.isdisjoint(mart.reads):
-            previous = _state(connection, mart.name)
-            if (
-                previous is not None
-                and previous.definition == definitions[mart.name]
-                and _has_rows(connection, mart)
-                and not _star_changed(connection, mart, Since(previous.load_id, previous.change_id))
-            ):
-                continue
-        state = states.get(mart.name)
-        values = (
-            changed_values(connection, mart, Since(state.load_id, state.change_id))
-            if state is not None
-            else None
-        )
+            if mart.kind == "dependent":
+                if changed.isdisjoint(mart.reads) and not _star_changed(connection, mart, since):
+                    continue
+            elif state.is_followed:
+                values = changed_values(connection, mart, since)
         with _concerning(mart.name):
             deleted, inserted = _replace(connection, mart, values)
         if deleted or inserted:
@@ -161,7 +143,7 @@ def refresh_stored(
                 connection.execute(sql.SQL("analyze {}").format(_table(mart)))
         row = connection.execute(sql.SQL("select count(*) from {}").format(_table(mart))).fetchone()
         assert row is not None
-        _remember(connection, mart, definitions[mart.name], reached, run_id)
+        _remember(connection, mart, definition, reached, run_id)
         loads.append(
             Load(
                 "mart",
@@ -339,14 +321,6 @@ def _calendar(connection: psycopg.Connection, run_id: int) -> str:
     ).fetchone()
     assert row is not None
     return str(row[0])
-
-
-def _is_of_today(connection: psycopg.Connection, mart: Mart, definition: str) -> bool:
-    """Return whether the mart was computed with this definition, which contains the day, and has rows."""
-    state = _state(connection, mart.name)
-    if state is None or state.definition != definition:
-        return False
-    return _has_rows(connection, mart)
 
 
 def _has_rows(connection: psycopg.Connection, mart: Mart) -> bool:

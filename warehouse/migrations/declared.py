@@ -43,7 +43,7 @@ def schema_objects(connection: psycopg.Connection, time_zone: str | None = None)
         *(
             SchemaObject("view", "mart", one.name, one.query())
             for one in mart.read_marts().values()
-            if not one.is_stored
+            if one.kind == "view"
         ),
         *(SchemaObject("view", "mart", view.name, view.query) for view in masked_views()),
         SchemaObject("view", "mart", "table_reference", references_query()),

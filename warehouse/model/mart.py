@@ -20,6 +20,11 @@ MARTS: Final = FOLDER / "marts.toml"
 METRICS: Final = Path(__file__).parent / "metrics.toml"
 SUBJECTS: Final = ("Sales", "Marketing leads", "Behaviour", "Customers", "Runs and data quality")
 Unit = Literal["count", "units", "amount", "share", "date"]
+# How a mart gets its rows. view: its query computes them whenever it is read; the others are tables. incremental: those
+# of the days, months, products or customers whose details have changed are computed again. dependent: computed when a
+# table that it reads has changed. daily: computed each day and after corrections, since it depends on the current day.
+# external: another flow than refresh-marts writes them.
+Kind = Literal["view", "incremental", "dependent", "daily", "external"]
 
 # Grouping columns of stored marts over mart.sales that are attributes of a dimension, with table and column: if a load
 # corrects the attribute in place, the member's lines count as changed. Others are keys, or columns of the line itself.
@@ -107,14 +112,15 @@ class Mart:
         return f"One row {'for each' if what.startswith('of ') else 'per'} {what}."
 
     @property
-    def is_stored(self) -> bool:
-        """Whether it is a table, not a view."""
-        return self.follows is not None or bool(self.types)
-
-    @property
-    def is_calendar(self) -> bool:
-        """Whether it depends on the current day; then the daily run computes it, and so do corrections."""
-        return bool(self.types) and not self.reads and self.written_by is None
+    def kind(self) -> Kind:
+        """How it gets its rows."""
+        if self.written_by is not None:
+            return "external"
+        if self.follows is not None:
+            return "incremental"
+        if not self.types:
+            return "view"
+        return "dependent" if self.reads else "daily"
 
     @property
     def details(self) -> str | None:
@@ -282,7 +288,7 @@ def title_of(column: str) -> str:
 
 def stored_marts() -> Sequence[Mart]:
     """Return the marts that refresh-marts maintains, each after those that it reads."""
-    return [mart for mart in read_marts().values() if mart.is_stored and mart.written_by is None]
+    return [mart for mart in read_marts().values() if mart.kind not in ("view", "external")]
 
 
 def marts_by_subject() -> Mapping[str, Sequence[str]]:
@@ -295,7 +301,7 @@ def marts_by_subject() -> Mapping[str, Sequence[str]]:
 
 def tables() -> tuple[Table, ...]:
     """Return the tables of stored marts."""
-    return tuple(mart.table() for mart in read_marts().values() if mart.is_stored)
+    return tuple(mart.table() for mart in read_marts().values() if mart.kind != "view")
 
 
 def comments() -> dict[str, str]:

@@ -51,11 +51,11 @@ def _is_stale(connection: psycopg.Connection, table: str, mart: Mart) -> bool:
         select
             coalesce(max(loaded_at) filter (where table_name like 'dwh.%%'), '-infinity')
             > coalesce(max(loaded_at) filter (where table_name = %(table)s), '-infinity')
-            or %(is_calendar)s and mart.local_date(
+            or %(is_daily)s and mart.local_date(
                 (select refreshed_at from audit.mart_state where mart_name = %(mart)s)
             ) < mart.local_date(now())
         from audit.load
         """,
-        {"table": table, "mart": mart.name, "is_calendar": mart.is_calendar},
+        {"table": table, "mart": mart.name, "is_daily": mart.kind == "daily"},
     ).fetchone()
     return bool(row and row[0])

@@ -35,7 +35,7 @@ def tables_read_by(mart: Mart) -> Iterable[str]:
     tables: dict[str, None] = {}
     for schema, name in re.findall(r"\b(dwh|mart)\.(\w+)", re.sub(r"--.*", "", mart.query())):
         used = read_marts().get(name) if schema == "mart" else None
-        if name in _LOADED or (used is not None and used.is_stored):
+        if name in _LOADED or (used is not None and used.kind != "view"):
             tables[f"{schema}.{name}"] = None
         elif used is not None:
             tables |= dict.fromkeys(tables_read_by(used))
