@@ -168,6 +168,20 @@ def test_the_last_year_is_the_twelve_full_months_before_the_newest_sale(shop: Pi
     ]
 
 
+def test_customers_of_a_source_without_sales_are_active_by_the_year_before_today(shop: Pipeline) -> None:
+    # Customers come from one system, orders of theirs by a partner's files.
+    shop.insert("customer", id=2, document_number="2", username="bea", email="bea@example.com")
+    shop.order(1, (datetime.now(UTC) - timedelta(days=3)).isoformat())
+    shop.order(2, "2019-03-10", customer_id=2)
+    shop.capture()
+    shop.warehouse.execute("update dwh.fact_order_item set source_system = 'partner'")
+    refresh(shop)
+    assert shop.rows(
+        "select source_system, state, customer_count, active_customer_count, order_count "
+        "from mart.customer_activity_by_region"
+    ) == [("shop", "Salta", 2, 1, 2)]
+
+
 def test_whoever_ordered_last_is_not_lost_however_many_they_are(shop: Pipeline) -> None:
     for key in (2, 3):
         shop.insert(

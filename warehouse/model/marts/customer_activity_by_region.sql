@@ -1,5 +1,6 @@
 -- mart.customer_activity_by_region: one row per source, country, state and loyalty tier of customers as they are now.
 -- inputs: dwh.dim_customer, mart.customer_sales, mart.web_user_actions, mart.as_of
+-- A source of customers may have no sales of its own, and so no as-of date: its last year is the one before today.
 with ordered as (
     select
         sales.customer_source_system,
@@ -17,6 +18,12 @@ visited as (
     from mart.web_user_actions as actions
     where actions.user_name <> '-'
     group by actions.user_name
+),
+
+today as (
+    select
+        mart.local_date(now()) as as_of_date,
+        (date_trunc('month', mart.local_time(now())) - interval '12 months')::date as year_start_date
 )
 
 select
@@ -25,12 +32,15 @@ select
     coalesce(customer.state, 'unknown') as state,
     coalesce(customer.loyalty_tier, 'unknown') as loyalty_tier,
     count(*) as customer_count,
-    count(*) filter (where ordered.last_ordered_date >= as_of.year_start_date) as active_customer_count,
+    count(*) filter (
+        where ordered.last_ordered_date >= coalesce(as_of.year_start_date, today.year_start_date)
+    ) as active_customer_count,
     count(visited.user_name) as web_customer_count,
     coalesce(sum(ordered.order_count), 0)::bigint as order_count,
     coalesce(sum(visited.interaction_count), 0)::bigint as interaction_count,
-    coalesce(max(as_of.as_of_date), mart.local_date(now())) as as_of_date
+    max(coalesce(as_of.as_of_date, today.as_of_date)) as as_of_date
 from dwh.dim_customer as customer
+cross join today
 left join ordered
     on customer.source_system = ordered.customer_source_system and customer.customer_id = ordered.customer_id
 left join visited on customer.username = visited.user_name
