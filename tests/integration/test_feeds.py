@@ -584,13 +584,17 @@ def test_customers_products_and_sellers_are_the_shops_or_inferred_until_the_shop
             an_order("P-1", customer_document_number="20.111.222"),
             an_order("P-2", {"product_id": "77", "cuit": "30-7"}, customer_document_number="0099"),
             an_order("P-3", customer_document_number="0055"),
+            an_order("P-4", customer_document_number="-"),
         ],
     )
     feed.run()
     known, inferred = "shop 1", ("P-2", "orders 0099", "orders 77", "orders 307", None)
     assert feed.rows(MEMBERS) == [
-        ("P-1", known, known, known, "USD"), inferred, ("P-3", "shop 2", known, known, "USD")
-    ]  # fmt: skip
+        ("P-1", known, known, known, "USD"),
+        inferred,
+        ("P-3", "shop 2", known, known, "USD"),
+        ("P-4", " ", known, known, "USD"),
+    ]
     assert feed.rows(
         "select order_id, line_id, order_total_price, customer_document_number, customer_name, "
         "customer_birth_day::text, product_id, cuit, amount, item_price, item_price_default, record_timestamp::text "
@@ -612,10 +616,11 @@ def test_customers_products_and_sellers_are_the_shops_or_inferred_until_the_shop
         ),
         ("P-2", "1", 200, "0099", "Ana", "1990-05-17", "77", "307", 2, 100, 80, "2024-03-09 16:00:01+00"),
     ]
-    # They arrive in the shop; and two customers share a number.
-    shop.insert("company", id=5, cuit="307", name="Late", country="AR")
+    # They arrive in the shop, which writes numbers in its own way; and two customers share a number.
+    shop.insert("company", id=5, cuit="3-07", name="Late", country="AR")
     shop.insert("product", id=77, company_id=5)
-    shop.insert("customer", id=9, document_number="0099", username="c", email="c@example.com")
+    shop.insert("customer", id=9, document_number="00.99", username="c", email="c@example.com")
+    shop.insert("customer", id=10, document_number="--", username="e", email="e@example.com")
     shop.insert("customer", id=3, document_number="0055", username="d", email="d@example.com")
     shop.capture()
     assert feed.rows(MEMBERS)[1] == inferred
@@ -624,6 +629,7 @@ def test_customers_products_and_sellers_are_the_shops_or_inferred_until_the_shop
         ("P-1", known, known, known, "USD"),
         ("P-2", "shop 9", "shop 77", "shop 5", "USD"),
         ("P-3", " ", known, known, "USD"),
+        ("P-4", " ", known, known, "USD"),
     ]
     assert (
         "1 rows of order_item name a customer that several members may be: the unknown one" in feed.messages

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.conftest import Declare
 from tests.integration.test_refused_rows import differences
 from tests.pipeline import Pipeline, copy_of_shop
 from warehouse.load import conform
@@ -466,6 +467,22 @@ def test_line_keeps_the_currency_of_its_day(sale: Pipeline) -> None:
     sale.do("update order_item set status = 'returned', updated_at = '2024-05-01'")
     sale.capture()
     assert sale.facts("fact.currency") == [("1", "1", "USD"), ("2", "1", "EUR")]
+
+
+def test_line_has_the_currency_that_its_source_names_whatever_the_list_price_is_in(
+    sale: Pipeline, declare: Declare
+) -> None:
+    sale.order(2, "2024-03-10")
+    named = "    case when item.sales_order_id = 2 then 'BRL' end as currency,\n    item.returned_at,"
+    source = declare(
+        ("source.toml", '["lead_id", "currency"]', '["lead_id"]'),
+        ("conform/order_item.sql", "    item.returned_at,", named),
+    )
+    sale.capture(source=source)
+    assert sale.facts("fact.currency", "product.currency") == [
+        ("1", "1", "USD", "USD"),
+        ("2", "1", "BRL", "USD"),
+    ]
 
 
 # --- facts before their members -------------------------------------------------------------------------------

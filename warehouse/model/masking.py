@@ -68,7 +68,7 @@ class MaskedView:
 
 
 def labels() -> Iterator[Label]:
-    """Yield every column that holds personal data: of star, marts, audit and staging tables, and the shop's mirror."""
+    """Yield the columns that hold personal data: of star, marts, audit and staging tables, and the shop's mirror."""
     for table in TABLES:
         for column in table.columns:
             if column.personal:

@@ -164,7 +164,11 @@ FACTS: Final = (
             ),
         ),
         attributes=(
-            Column("currency", "text", "Currency of all amounts, ISO 4217"),
+            Column(
+                "currency",
+                "text",
+                "Currency of all amounts, ISO 4217; the product's at that time where the source names none",
+            ),
             Column(
                 "status",
                 "text",

@@ -2,7 +2,7 @@
 -- inputs: staging.companies_company_changed_keys (keys), raw.companies_company
 select
     company.cuit as company_id,
-    regexp_replace(company.cuit, '[^0-9]', '', 'g') as cuit,
+    regexp_replace(upper(company.cuit), '[[:space:][:punct:]]', '', 'g') as cuit,
     company.name,
     upper(company.country) as country,
     coalesce(company.updated_at, company.record_timestamp) as changed_at

@@ -3,7 +3,7 @@
 -- Customers are looked up by document number: see lookups in source.toml.
 select
     orders.order_id,
-    regexp_replace(upper(orders.customer_document_number), '[^0-9A-Z]', '', 'g') as customer_id,
+    nullif(regexp_replace(upper(orders.customer_document_number), '[[:space:][:punct:]]', '', 'g'), '') as customer_id,
     orders.order_dt as ordered_at,
     orders.lead_id,
     orders.record_timestamp as changed_at

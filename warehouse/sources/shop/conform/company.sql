@@ -2,7 +2,7 @@
 -- inputs: staging.shop_company_changed_keys (keys), raw.shop_company
 select
     company.id::text as company_id,
-    company.cuit,
+    regexp_replace(upper(company.cuit), '[[:space:][:punct:]]', '', 'g') as cuit,
     company.name,
     company.country,
     company.updated_at as changed_at

@@ -2,7 +2,7 @@
 -- inputs: staging.shop_customer_changed_keys (keys), raw.shop_customer
 select
     customer.id::text as customer_id,
-    customer.document_number,
+    regexp_replace(upper(customer.document_number), '[[:space:][:punct:]]', '', 'g') as document_number,
     customer.name,
     customer.username,
     customer.email,
