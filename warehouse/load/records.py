@@ -41,6 +41,20 @@ _IS_EARLIER = """
     < ((select min(run_id) from audit.quarantine as first
         where first.file_id = batch.{file_id} and first.line_number = batch.{line}), batch.{file_id}, batch.{line})
 """
+# Condition that the mirror has a later version of a record that is replayed with another key than its entry's: one with
+# the entry's key would have superseded the entry.
+_IS_LATER = """
+    case
+        -- The mirror's row was replayed, too, so its run did not read it from the file: its place decides.
+        when exists (
+            select from audit.file_read as read
+            where read.run_id = mirror._run_id and read.file_id = mirror.{file_id} and read.is_replay
+        )
+        then mirror._run_id >= entry.run_id and (mirror.{file_id}, mirror.{line}) > (batch.{file_id}, batch.{line})
+        -- A later run has read it, wherever it is in the files, since files grow.
+        else (mirror._run_id, mirror.{file_id}, mirror.{line}) > (entry.run_id, batch.{file_id}, batch.{line})
+    end
+"""
 COUNTS = ("line_count", "rows_loaded", "rows_quarantined", "rows_discarded", "rows_superseded")
 
 
@@ -86,7 +100,10 @@ class Records:
         for table in self._source.tables:
             key = {*table.key, *self._record.key, FILE_ID, LINE}
             staying_session.analyze(self._connection, batch_table(table), sorted(key))
-        self._take_replayed()
+        if self._staged.replayed:
+            self._resolve_replayed()
+            if not self._is_first:
+                self._discard_outdated()
         self._supersede_entries()
         self._judge(checks)
         for file_id, count in remove_earlier_versions(self._connection, self._source):
@@ -212,34 +229,8 @@ class Records:
         )
         remove_rows_without_record(self._connection, self._source)
 
-    def _take_replayed(self) -> None:
-        """Resolve the entries that are replayed; a record of which the mirror has a later version is not loaded."""
-        if not self._staged.replayed:
-            return
-        names: dict[str, sql.Composable] = {
-            "run_id": sql.Literal(self._run.run_id),
-            "ids": sql.Literal(list(self._staged.replayed)),
-            "changes": CHANGES,
-            "batch": batch_table(self._record),
-            "file_id": sql.Identifier(FILE_ID),
-            "line": sql.Identifier(LINE),
-            "mirror": sql.Identifier("raw", self._record.mirror),
-            "same": same_key(self._record.key, "batch", "mirror"),
-            "has_its_key": self._has_key("entry"),
-        }
-        # An entry with the record's own key is superseded when a later version is read, so one that is unresolved has
-        # none. A correction may change the key: then the mirror's row is later if a later run has read it, wherever it
-        # is in the files, since files grow. A row that a replay loaded was read earlier, so its position decides.
-        is_later = sql.SQL(
-            """
-            case when exists (
-                select from audit.file_read as read
-                where read.run_id = mirror._run_id and read.file_id = mirror.{file_id} and read.is_replay
-            )
-            then mirror._run_id >= entry.run_id and (mirror.{file_id}, mirror.{line}) > (batch.{file_id}, batch.{line})
-            else (mirror._run_id, mirror.{file_id}, mirror.{line}) > (entry.run_id, batch.{file_id}, batch.{line}) end
-            """
-        ).format(**names)
+    def _resolve_replayed(self) -> None:
+        """Resolve the quarantine entries that are replayed: their records count as loaded, unless they fail again."""
         self._connection.execute(
             sql.SQL(
                 """
@@ -251,14 +242,20 @@ class Records:
 
                 insert into {changes} (file_id, rows_quarantined, rows_loaded) select file_id, -1, 1 from replayed
                 """
-            ).format(**names)
+            ).format(
+                run_id=sql.Literal(self._run.run_id),
+                ids=sql.Literal(list(self._staged.replayed)),
+                changes=CHANGES,
+            )
         )
-        if self._is_first:
-            return
+
+    def _discard_outdated(self) -> None:
+        """Remove replayed records from staging of which the mirror has a later version, and supersede their entries."""
+        place = {"file_id": sql.Identifier(FILE_ID), "line": sql.Identifier(LINE)}
         self._connection.execute(
             sql.SQL(
                 """
-                with late as (
+                with outdated as (
                     delete from {batch} as batch using {mirror} as mirror, audit.quarantine as entry
                     where {same} and not mirror._is_deleted and entry.quarantine_id = any({ids})
                         and entry.file_id = batch.{file_id} and entry.line_number = batch.{line}
@@ -267,13 +264,22 @@ class Records:
                 ),
 
                 resolved as (
-                    update audit.quarantine as entry set resolution = 'superseded' from late
-                    where entry.quarantine_id = late.quarantine_id
+                    update audit.quarantine as entry set resolution = 'superseded' from outdated
+                    where entry.quarantine_id = outdated.quarantine_id
                 )
 
-                insert into {changes} (file_id, rows_loaded, rows_superseded) select file_id, -1, 1 from late
+                insert into {changes} (file_id, rows_loaded, rows_superseded) select file_id, -1, 1 from outdated
                 """
-            ).format(**names, is_later=is_later)
+            ).format(
+                **place,
+                batch=batch_table(self._record),
+                mirror=sql.Identifier("raw", self._record.mirror),
+                same=same_key(self._record.key, "batch", "mirror"),
+                ids=sql.Literal(list(self._staged.replayed)),
+                has_its_key=self._has_key("entry"),
+                is_later=sql.SQL(_IS_LATER).format(**place),
+                changes=CHANGES,
+            )
         )
         remove_rows_without_record(self._connection, self._source)
 
