@@ -21,9 +21,9 @@ from warehouse.sources.source import Entity, Source
 
 # Recorded instead of all other parts, when a source no longer declares a target.
 REMOVED = "removed from the source's declaration"
-# Hash of the tables that a target's SQL reads, recorded after a run has checked that it follows changes of all of them.
-# It does not count when definitions are compared.
-CHECKED = "reads are followed"
+# Stored beside the parts of a definition, but none of them: the hash of what the target's SQL reads, once a run has
+# checked that the declaration follows changes of all of it. While it is the same, runs skip that check.
+CHECKED_READS = "reads are followed"
 WEBLOGS = "weblogs"
 NOT_DECLARED = "it is no longer declared: its rows are kept and not updated"
 
@@ -51,16 +51,15 @@ class Definitions:
     time_zone: str
     # Recorded definitions by table.
     recorded: Mapping[str, Definition]
+    # Hash of what a target's SQL reads, by table, if a run has checked that all of it is followed.
+    checked_reads: Mapping[str, str]
     # Present hashes of the views and functions that an entity's SQL uses, by entity.
     objects: Mapping[str, Definition]
 
     @cached_property
     def before(self) -> Mapping[str, Definition]:
         """Definitions by table with which its rows were last conformed."""
-        before = {
-            name: {part: digest for part, digest in parts.items() if part != CHECKED}
-            for name, parts in self.recorded.items()
-        }
+        before = {name: dict(parts) for name, parts in self.recorded.items()}
         for name, parts in before.items():
             # Earlier releases did not record this part: do not conform the table again only for that.
             if REMOVED not in parts and OTHERS in (now := self.now.get(name, {})):
@@ -81,11 +80,11 @@ class Definitions:
         """Whether a run has checked what the SQL of `entity` reads, with the present definition and hash `reads`."""
         (table_name,) = (f"dwh.{target.table}" for target in TARGETS if target.entity == entity.name)
         is_same = self.before.get(table_name) == self.now[table_name]
-        return is_same and self.recorded[table_name].get(CHECKED) == reads
+        return is_same and self.checked_reads.get(table_name) == reads
 
 
-def read_definitions(connection: psycopg.Connection, source: str) -> Mapping[str, Definition]:
-    """Return the recorded definitions of a source's targets by table."""
+def read_definitions(connection: psycopg.Connection, source: str) -> Mapping[str, dict[str, str]]:
+    """Return the recorded definitions of a source's targets by table, with CHECKED_READS."""
     definitions: dict[str, dict[str, str]] = {}
     rows = connection.execute(
         "select table_name, part, hash from audit.definition where source = %s order by table_name, part",
@@ -101,6 +100,9 @@ def compare_definitions(
 ) -> Definitions:
     """Read the recorded definitions of a source's targets, and compute the present ones."""
     recorded = read_definitions(connection, source.name)
+    checked_reads = {
+        name: parts.pop(CHECKED_READS) for name, parts in recorded.items() if CHECKED_READS in parts
+    }
     parts_by_entity = {
         target.entity: [
             part
@@ -114,7 +116,7 @@ def compare_definitions(
         entity: {part: hashes[part] for part in parts if part in hashes}
         for entity, parts in parts_by_entity.items()
     }
-    return Definitions(source, contracts, zone_of(connection), recorded, objects)
+    return Definitions(source, contracts, zone_of(connection), recorded, checked_reads, objects)
 
 
 def hash_objects(connection: psycopg.Connection, objects: Collection[str]) -> Definition:
@@ -250,7 +252,7 @@ def record_definitions(
     `checked` has, for each entity whose reads this run has checked, their hash and the views and functions found.
     Returns the tables that were marked by this run.
     """
-    source, recorded = definitions.source, definitions.recorded
+    source, recorded, checked_reads = definitions.source, definitions.recorded, definitions.checked_reads
     checked_objects = {entity: objects for entity, (_, objects) in checked.items()}
     after = replace(definitions, objects={**definitions.objects, **checked_objects}).now
     removed = [name for name, previous in recorded.items() if name not in after and REMOVED not in previous]
@@ -258,13 +260,10 @@ def record_definitions(
         record_definition(connection, run_id, source.name, name, {REMOVED: ""})
     for target, _ in _declared(source):
         name = f"dwh.{target.table}"
-        previous, now = recorded.get(name, {}), dict(after[name])
-        if target.entity in checked:
-            now[CHECKED] = checked[target.entity][0]
-        elif CHECKED in previous:
-            now[CHECKED] = previous[CHECKED]
-        if now != previous:
-            record_definition(connection, run_id, source.name, name, now)
+        reads = checked[target.entity][0] if target.entity in checked else checked_reads.get(name)
+        if (after[name], reads) != (recorded.get(name), checked_reads.get(name)):
+            stored = after[name] if reads is None else {**after[name], CHECKED_READS: reads}
+            record_definition(connection, run_id, source.name, name, stored)
     return removed
 
 
