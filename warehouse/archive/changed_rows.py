@@ -1,8 +1,8 @@
 """Archive changed rows of dimensions, quarantine, runs and watermarks: captured batches do not contain them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -27,8 +27,8 @@ REFERENCE_TABLES: Final = (weblog.COUNTRY,)
 OVERDUE_SECONDS: Final = 30.0
 # Look for unarchived audit rows in this many last runs of a flow: those that failed or were killed may have some.
 _RECENT_RUNS: Final = 10
-# Conditions for rows that a run changes without having inserted them, and that no trigger logs.
-_ALSO_CHANGED: Final = {"audit.run": "or run_id = {run_id} or undone_by_run_id = {run_id}"}
+# No trigger logs what happens to these tables; no row of theirs is deleted.
+_UNLOGGED: Final = ("audit.run", "audit.load")
 _LOGGED: Final = (
     "select distinct row_key from {log} "
     "where table_name = {name} and operation <> 'alter' and changed_at > {until}"
@@ -58,9 +58,6 @@ class ArchivedTable:
     changes_until: str | None
     # All logged changes before this time are committed: this pass reads up to it.
     logged_until: str
-    has_noted: bool = False
-    # Archive all audit rows of these runs: other runs published while they were writing.
-    runs: Sequence[int] = ()
 
     @property
     def full_name(self) -> str:
@@ -71,6 +68,57 @@ class ArchivedTable:
     def path(self) -> str:
         """The table's path in the archive."""
         return f"{self.schema}/{self.name}"
+
+
+@dataclass(frozen=True)
+class _Changes:
+    """SQL that finds what has changed in a table since it was archived, in two ways that each use an index."""
+
+    table: ArchivedTable
+    # Condition on a row: it is new, or a run has changed it.
+    is_written: sql.Composable
+    # Query of the keys of other rows that were changed or deleted: logged by a trigger, or noted by an undo.
+    logged_keys: sql.Composable
+
+    @property
+    def exist(self) -> sql.Composable:
+        """Condition that there are changes."""
+        return self._format("exists (select from {table} where {is_written}) or exists ({logged_keys})")
+
+    @property
+    def rows(self) -> sql.Composable:
+        """Subquery of the changed rows, each once. With `or` instead of `union all`, it would scan the table."""
+        return self._format(
+            """
+            (
+                select * from {table} where {is_written}
+                union all
+                select * from {table}
+                where ({key}) in (select {typed_key} from ({logged_keys}) as logged) and {is_written} is not true
+            )
+            """
+        )
+
+    @property
+    def deleted_keys(self) -> sql.Composable:
+        """Subquery of the keys, as texts, of rows that are gone."""
+        return self._format(
+            "({logged_keys}) as logged where logged.row_key <> '{{}}' "
+            "and not exists (select from {table} where ({key}) = ({typed_key}))"
+        )
+
+    def _format(self, statement: LiteralString) -> sql.Composable:
+        types = dict(zip(self.table.columns, self.table.types, strict=True))
+        return sql.SQL(statement).format(
+            table=sql.Identifier(self.table.schema, self.table.name),
+            key=listed(self.table.key),
+            is_written=self.is_written,
+            logged_keys=self.logged_keys,
+            typed_key=sql.SQL(", ").join(
+                sql.SQL("logged.row_key[{}]::{}").format(sql.Literal(number), sql.SQL(types[name]))
+                for number, name in enumerate(self.table.key, start=1)
+            ),
+        )
 
 
 def is_overdue(connection: psycopg.Connection) -> bool:
@@ -100,7 +148,7 @@ def has_changed_rows(connection: psycopg.Connection) -> bool:
 def note_rows_of(connection: psycopg.Connection, run_ids: Sequence[int]) -> None:
     """Note the audit rows that these runs have written, before an undo, so that `archive_changed_rows` finds them."""
     for table in _read_tables(connection):
-        if table.schema != "audit" or not table.has_run_id or table.name in ("run", "load"):
+        if table.schema != "audit" or not table.has_run_id or table.full_name in _UNLOGGED:
             continue
         connection.execute(
             sql.SQL(
@@ -154,59 +202,90 @@ def archive_changed_rows(
     in the order of their numbers.
     """
     transaction_lock(connection, STAR_LOCK)
-    tables = [
-        replace(one, has_noted=with_noted, runs=runs if one.schema == "audit" else ())
-        for one in _read_tables(connection)
-    ]
-    if not tables:
+    changes = [_changes_of(one, run_id, with_noted, runs) for one in _read_tables(connection)]
+    if not changes:
         return 0
     rows = connection.execute(
         sql.SQL(" union all ").join(
-            sql.SQL("select {} where {}").format(sql.Literal(one.full_name), _work(one, run_id))
-            for one in tables
+            sql.SQL("select {} where {}").format(sql.Literal(one.table.full_name), one.exist)
+            for one in changes
         )
     ).fetchall()
     changed = {name for (name,) in rows}
-    count = 0
-    for table in tables:
-        if table.full_name in changed or not table.is_known:
-            count += _archive(connection, run_id, table)
-    return count
+    return sum(
+        _archive(connection, run_id, one)
+        for one in changes
+        if one.table.full_name in changed or not one.table.is_known
+    )
 
 
-def _archive(connection: psycopg.Connection, run_id: int, table: ArchivedTable) -> int:
-    names = _names(table, run_id)
+def _changes_of(table: ArchivedTable, run_id: int, with_noted: bool, runs: Sequence[int]) -> _Changes:
+    """Return how a table's changes are found; see `archive_changed_rows`."""
+    conditions: list[LiteralString] = []
+    if table.is_numbered:
+        conditions.append("{key} > {last_number}")
+    elif table.is_daily:
+        # The run may have replaced rows of the last day.
+        conditions += ["{day} > {last_day}", "{day} = {last_day} and run_id = {run_id}"]
+    elif table.has_run_id:
+        conditions.append("run_id = {run_id}")
+    if table.full_name == "audit.run":
+        # A run updates its own row, and those of the runs that it undoes.
+        conditions += ["run_id = {run_id}", "undone_by_run_id = {run_id}"]
+    if runs and table.schema == "audit" and table.has_run_id:
+        conditions.append("run_id = any({runs})")
+    names: dict[str, sql.Composable] = {
+        "key": listed(table.key),
+        "last_number": sql.Literal(table.last_key or -1),
+        "day": sql.Identifier(table.key[0]),
+        "last_day": sql.SQL("date '1970-01-01' + {}").format(sql.Literal(table.last_key or 0)),
+        "run_id": sql.Literal(run_id),
+        "runs": sql.SQL("{}::bigint[]").format(sql.Literal(list(runs))),
+        "log": sql.SQL("audit.change" if table.schema == "dwh" else _AUDIT_IMAGES),
+        "name": sql.Literal(table.full_name),
+        "until": sql.SQL("{}::timestamptz").format(sql.Literal(table.changes_until or "-infinity")),
+    }
+    return _Changes(
+        table,
+        is_written=sql.SQL("({})").format(sql.SQL(" or ".join(conditions) or "false").format(**names)),
+        logged_keys=sql.SQL(f"{_LOGGED} {_NOTED if with_noted else ''}").format(**names),
+    )
+
+
+def _archive(connection: psycopg.Connection, run_id: int, changes: _Changes) -> int:
+    """Queue a table's changed rows for the archive, or all rows if it is not known there; returns their number."""
+    table = changes.table
+    own = sql.Identifier(table.schema, table.name)
     columns = list(zip(table.columns, table.types, strict=True))
     batch_id, _ = begin_batch(connection, table.path, run_id, table.key, columns)
     if not table.is_known:
-        keep_rows(
-            connection,
-            batch_id,
-            sql.Literal("truncate"),
-            [None for _ in columns],
-            sql.SQL("(values (1)) as one"),
-        )
+        one_row = sql.SQL("(values (1)) as one")
+        keep_rows(connection, batch_id, sql.Literal("truncate"), [None for _ in columns], one_row)
     keep_rows(
         connection,
         batch_id,
         sql.Literal("write"),
         [sql.Identifier("written", name) for name in table.columns],
-        sql.SQL("{} as written").format(_changed(table, run_id) if table.is_known else names["table"]),
+        sql.SQL("{} as written").format(changes.rows if table.is_known else own),
     )
-    if table.is_known and table.full_name not in _ALSO_CHANGED and table.name != "load":
+    if table.is_known and table.full_name not in _UNLOGGED:
         place = {name: number for number, name in enumerate(table.key, start=1)}
         keep_rows(
             connection,
             batch_id,
             sql.Literal("remove"),
             [
-                sql.SQL("gone.row_key[{}]").format(sql.Literal(place[name])) if name in place else None
+                sql.SQL("logged.row_key[{}]").format(sql.Literal(place[name])) if name in place else None
                 for name in table.columns
             ],
-            sql.SQL(
-                "({logged}) as gone where row_key <> '{{}}' and not exists ("
-                "select from {table} as written where ({key}) = ({typed}))"
-            ).format(**names, typed=_typed_key(table, "gone")),
+            changes.deleted_keys,
+        )
+    last_key: sql.Composable = sql.NULL
+    if table.is_numbered:
+        last_key = sql.SQL("(select max({}) from {})").format(listed(table.key), own)
+    elif table.is_daily:
+        last_key = sql.SQL("(select max({}) - date '1970-01-01' from {})").format(
+            sql.Identifier(table.key[0]), own
         )
     connection.execute(
         sql.SQL(
@@ -216,84 +295,10 @@ def _archive(connection: psycopg.Connection, run_id: int, table: ArchivedTable) 
             on conflict (path) do update set last_key = excluded.last_key, changes_until = excluded.changes_until
             """
         ).format(
-            path=sql.Literal(table.path),
-            logged_until=sql.Literal(table.logged_until),
-            last_key=sql.SQL("(select max({key}) from {table})").format(**names)
-            if table.is_numbered
-            else sql.SQL("(select max({day}) - date '1970-01-01' from {table})").format(
-                **names, day=sql.Identifier(table.key[0])
-            )
-            if table.is_daily
-            else sql.NULL,
+            path=sql.Literal(table.path), last_key=last_key, logged_until=sql.Literal(table.logged_until)
         )
     )
     return publish_rows(connection, batch_id)
-
-
-def _names(table: ArchivedTable, run_id: int) -> Mapping[str, sql.Composable]:
-    names: dict[str, sql.Composable] = {
-        "table": sql.Identifier(table.schema, table.name),
-        "key": listed(table.key),
-        "run_id": sql.Literal(run_id),
-        "log": sql.SQL("audit.change" if table.schema == "dwh" else _AUDIT_IMAGES),
-        "name": sql.Literal(table.full_name),
-        "until": sql.SQL("{}::timestamptz").format(sql.Literal(table.changes_until or "-infinity")),
-        "runs": sql.SQL("{}::bigint[]").format(sql.Literal(list(table.runs))),
-    }
-    names["logged"] = sql.SQL(f"{_LOGGED} {_NOTED if table.has_noted else ''}").format(**names)
-    return names
-
-
-def _typed_key(table: ArchivedTable, row: str) -> sql.Composable:
-    types = dict(zip(table.columns, table.types, strict=True))
-    return sql.SQL(", ").join(
-        sql.SQL("{}.row_key[{}]::{}").format(sql.Identifier(row), sql.Literal(number), sql.SQL(types[name]))
-        for number, name in enumerate(table.key, start=1)
-    )
-
-
-def _is_new(table: ArchivedTable, run_id: int) -> sql.Composable:
-    """Return the SQL condition of rows that were inserted since the last archiving, or changed without being logged."""
-    names = _names(table, run_id)
-    is_new: sql.Composable = sql.SQL("false")
-    if table.is_numbered:
-        is_new = sql.SQL("{key} > {last_key}").format(**names, last_key=sql.Literal(table.last_key or -1))
-    elif table.is_daily:
-        is_new = sql.SQL("({day} > {last} or {day} = {last} and run_id = {run_id})").format(
-            **names,
-            day=sql.Identifier(table.key[0]),
-            last=sql.SQL("date '1970-01-01' + {}").format(sql.Literal(table.last_key or 0)),
-        )
-    elif table.has_run_id:
-        is_new = sql.SQL("run_id = {run_id}").format(**names)
-    also = _ALSO_CHANGED.get(table.full_name, "")
-    if table.runs and table.has_run_id:
-        also += " or run_id = any({runs})"
-    return sql.SQL("({} {})").format(is_new, sql.SQL(also).format(**names))
-
-
-def _changed(table: ArchivedTable, run_id: int) -> sql.Composable:
-    """Return a subquery of the rows inserted or changed since the last archiving.
-
-    It is a union of two parts, each of which uses an index: a single condition with `or` would scan the table.
-    """
-    return sql.SQL(
-        """
-        (
-            select * from {table} where {is_new}
-            union all
-            select * from {table}
-            where ({key}) in (select {typed} from ({logged}) as logged) and {is_new} is not true
-        )
-        """
-    ).format(**_names(table, run_id), is_new=_is_new(table, run_id), typed=_typed_key(table, "logged"))
-
-
-def _work(table: ArchivedTable, run_id: int) -> sql.Composable:
-    """Return the SQL condition that the table has rows to archive."""
-    return sql.SQL("exists (select from {table} where {is_new}) or exists ({logged})").format(
-        **_names(table, run_id), is_new=_is_new(table, run_id)
-    )
 
 
 def _read_tables(connection: psycopg.Connection) -> list[ArchivedTable]:
