@@ -538,6 +538,25 @@ def test_run_that_finds_a_table_dropped_or_truncated_rebuilds_it_and_goes_on(
     assert content(sale.warehouse) == before
 
 
+def test_warehouse_without_views_is_rebuilt_after_runs_that_were_killed_or_failed(
+    sale: Pipeline, archive: Archive
+) -> None:
+    before, catalog = content(sale.warehouse), described(sale)
+    sale.warehouse.execute(
+        "drop schema mart cascade; insert into audit.run (flow, launched_by, code_version, host, pid, status) "
+        "values ('rebuild', 'Ana', '1', 'host', 1, 'running')"
+    )
+    with pytest.raises(ZeroDivisionError), start_run(sale.warehouse_url, flow="ingest-shop"):
+        raise ZeroDivisionError
+    assert run_rebuild(sale, archive) == []
+    assert content(sale.warehouse) == before
+    assert described(sale) == catalog
+    assert [row[:2] for row in sale.run_states()[-3:]] == [
+        ("rebuild", "crashed"), ("ingest-shop", "failed"), ("rebuild", "succeeded")
+    ]  # fmt: skip
+    assert sale.rows("select kind from audit.outbox order by 1") == [("crashed",), ("failed",), ("recovered",)]
+
+
 def test_run_that_rebuilds_a_table_first_archives_what_it_loads_then(
     sale: Pipeline, archive: Archive
 ) -> None:

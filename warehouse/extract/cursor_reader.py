@@ -332,7 +332,7 @@ class CursorReader:
             except (SchemaDrift, DeclarationError) as error:
                 return skip(error.what)
             if drift.needs_full_refresh:
-                return skip("; ".join(drift.messages) or "its mirror has other columns")
+                return skip("; ".join(drift.messages) or "its mirror does not exist")
             state.columns = drift.columns
         window = find_window(table, watermark, snapshot, state.identity, full_refresh=False)
         if window.watermark is None or window.new_relations or window.is_rewritten:

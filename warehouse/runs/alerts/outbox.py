@@ -20,6 +20,7 @@ from warehouse.errors import (
     VerificationFailed,
     summarize_error,
 )
+from warehouse.model.mart import FOLDER
 from warehouse.runs.alerts.compose import NEXT, Alert, Kind, compose, format_span, format_time
 from warehouse.runs.alerts.owners import find_owners
 from warehouse.runs.alerts.rules import Rules
@@ -334,7 +335,7 @@ def _kind(status: str, error: BaseException) -> Kind:
 def _runs(connection: psycopg.Connection, run_ids: Sequence[int]) -> list[dict[str, Any]]:
     with connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
-            """
+            f"""
             select run.run_id, run.flow, run.deployment, run.prefect_run_id, run.launched_by, run.code_version,
                 run.host, run.pid, run.started_at, job.rows_read, job.rows_quarantined,
                 (
@@ -343,9 +344,9 @@ def _runs(connection: psycopg.Connection, run_ids: Sequence[int]) -> list[dict[s
                     order by last.started_at desc limit 1
                 ) as succeeded_at
             from audit.run as run
-            join mart.job_run as job on job.run_id = run.run_id
+            join ({_query_of("job_run")}) as job on job.run_id = run.run_id
             where run.run_id = any(%s)
-            """,
+            """.encode(),
             [list(run_ids)],
         ).fetchall()
 
@@ -401,13 +402,18 @@ def _rules(connection: psycopg.Connection, run_id: int) -> list[str]:
 def _unread_files(connection: psycopg.Connection, run_id: int) -> list[str]:
     """Return files that this run was the first to find unreadable, each with its hint."""
     rows = connection.execute(
-        """
-        select format('%%s %%s. %%s', path, reason, hint) from mart.unread_file
+        f"""
+        select format('%%s %%s. %%s', path, reason, hint) from ({_query_of("unread_file")}) as unread
         where run_id = %s and status in ('unrecognized', 'unread') order by path
-        """,
+        """.encode(),
         [run_id],
     ).fetchall()
     return [line for (line,) in rows]
+
+
+def _query_of(mart: str) -> str:
+    """Return the query of a view, which may be missing: the run that creates it again must be able to start and end."""
+    return (FOLDER / f"{mart}.sql").read_text().replace("%", "%%")
 
 
 def _late_verifications(connection: psycopg.Connection, run_id: int, rules: Rules) -> list[str]:
