@@ -554,7 +554,11 @@ def test_warehouse_without_views_is_rebuilt_after_runs_that_were_killed_or_faile
     assert [row[:2] for row in sale.run_states()[-3:]] == [
         ("rebuild", "crashed"), ("ingest-shop", "failed"), ("rebuild", "succeeded")
     ]  # fmt: skip
-    assert sale.rows("select kind from audit.outbox order by 1") == [("crashed",), ("failed",), ("recovered",)]
+    assert sale.rows("select kind from audit.outbox order by 1") == [
+        ("crashed",),
+        ("failed",),
+        ("recovered",),
+    ]
 
 
 def test_run_that_rebuilds_a_table_first_archives_what_it_loads_then(
