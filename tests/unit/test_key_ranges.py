@@ -63,12 +63,33 @@ def test_ranges_verified_by_a_clock_that_was_ahead_come_first() -> None:
     ]  # fmt: skip
 
 
-def test_hurried_rotation_gets_three_quarters() -> None:
-    touched = {(str(number),) for number in range(10, 20)}
-    for is_hurried, turns in ((False, {"touched": 4, "oldest": 4}), (True, {"touched": 2, "oldest": 6})):
-        pace = Pace(80_000, DAY, 100 * DAY, BEGAN)
-        chosen = choose_ranges(make(100), touched, pace, 100, is_hurried=is_hurried)
-        assert {turn: sum(one == turn for _, one in chosen) for turn in turns} == turns
+@pytest.mark.parametrize("touches", [set(), {(str(number),) for number in range(100, 105)}])
+def test_hurried_rotation_ends_hours_sooner_at_the_price_of_half_a_budget(touches: set[tuple[str]]) -> None:
+    ranges, now, spent = make(450, 10_000), BEGAN, []
+
+    def run(*, is_hurried: bool) -> int:
+        nonlocal ranges, now
+        now += QUARTER
+        chosen = choose_ranges(
+            ranges, touches, Pace(4_500_000, QUARTER, DAY, now), 10_000, is_hurried=is_hurried
+        )
+        ranges = verified(ranges, chosen, now)
+        spent.append(sum(one.row_count for one, _ in chosen))
+        return spent[-1]
+
+    def rotate(*, is_hurried: bool) -> timedelta:
+        start = now
+        while min(one.age_key for one in ranges) <= start:
+            run(is_hurried=is_hurried)
+        return now - start
+
+    while now < BEGAN + 3 * DAY:
+        run(is_hurried=False)
+    steady, at = ranges, now
+    usual = rotate(is_hurried=False)
+    ranges, now, spent = steady, at, []
+    assert rotate(is_hurried=True) <= usual - timedelta(hours=3)
+    assert max(spent) <= 1.5 * 46_875
 
 
 def test_empty_ranges_are_not_free() -> None:

@@ -185,9 +185,10 @@ def choose_ranges(
 ) -> list[tuple[KeyRange, Turn]]:
     """Choose the ranges to verify next, each with the reason: at least one, else as many rows as `pace.budget`.
 
-    At most half of the budget (a quarter if the rotation `is_hurried`) is for the range of the newest keys and for
-    those `touched` by the batch, the rest for those verified the longest time ago. These get up to a whole budget if
-    they would otherwise be late. If the budget has room for one range only, the two kinds take turns.
+    At most half of the budget is for the range of the newest keys and for those `touched` by the batch, the rest for
+    those verified the longest time ago. These get up to a whole budget if they would otherwise be late. If the
+    rotation `is_hurried`, the run verifies one and a half budgets, at most a quarter of one for the first kind.
+    If the budget has room for one range only, the two kinds take turns.
     """
 
     def cost(one: KeyRange) -> int:
@@ -215,7 +216,7 @@ def choose_ranges(
         taken.add(one.low)
         spent += cost(one)
     for one in (one for one in by_age if one.low not in taken):
-        if chosen and waited >= needed and spent + cost(one) > budget:
+        if chosen and waited >= needed and spent + cost(one) > budget * (1.5 if is_hurried else 1):
             break
         chosen.append((one, "oldest"))
         spent += cost(one)
