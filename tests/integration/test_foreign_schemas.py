@@ -1,5 +1,6 @@
 """Two shops as other people build them: what is proposed can be declared, and then follows every change."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -109,6 +110,8 @@ def test_what_is_proposed_can_be_declared_and_waits_in_quarantine_until_it_is_fi
     source = declared(tmp_path, name, proposal.files)
     assert sorted(source.entities) == entities
     assert source.entities["order_item"].table.key == tuple(keys)
+    # Casts of times without a zone would be of UTC.
+    assert not [text for text in proposal.files.values() if re.search(r"[^l]::timestamptz", text)]
     columns = {table: source_columns(foreign.shop, table) for table in source.tables}
     assert find_declaration_faults(foreign.warehouse, source, columns) == []
     foreign.capture(source=source)

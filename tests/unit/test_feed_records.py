@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ from warehouse.feeds.json_records import JsonRecords
 from warehouse.feeds.record import Problem, Record
 from warehouse.feeds.rows import RowMaker
 from warehouse.feeds.table_records import TableRecords
-from warehouse.feeds.typed import CONVERTERS, MOST_KEY_BYTES, Mistyped
+from warehouse.feeds.typed import MOST_KEY_BYTES, Mistyped, converters
 from warehouse.files.content import ContentReader
 from warehouse.sources.feed import ColumnType, DecimalMark
 from warehouse.sources.registry import read_source
 
 SOURCE = read_source("orders")
 ITEMS = [table for table in SOURCE.tables if table.items]
+COLUMNS = {table.name: dict(table.columns) for table in SOURCE.tables}
 TEXTS = {
     table.items or "": [name for name, kind in table.columns.items() if kind == "text"]
     for table in SOURCE.tables
@@ -108,7 +110,7 @@ def test_a_block_is_read_as_each_of_its_records_alone(seed: int) -> None:
             assert fields.rule in ("field is there twice", "record is not JSON")
 
     def maker() -> RowMaker:
-        return RowMaker(SOURCE.record, ITEMS, {table.name: dict(table.columns) for table in SOURCE.tables})
+        return RowMaker(SOURCE.record, ITEMS, COLUMNS, UTC)
 
     def records() -> list[Record]:
         return [
@@ -225,11 +227,11 @@ def test_bytes_that_are_no_character_of_a_wide_encoding_are_those_of_their_recor
 @pytest.mark.parametrize("kind", ["numeric", "bigint"])
 def test_digits_that_postgresql_does_not_know_are_no_number(kind: ColumnType) -> None:
     with pytest.raises(Mistyped):
-        CONVERTERS[kind]("\u0661\u0662")
+        converters(UTC)[kind]("\u0661\u0662")
 
 
 def test_a_key_is_measured_in_bytes() -> None:
-    maker = RowMaker(SOURCE.record, ITEMS, {table.name: dict(table.columns) for table in SOURCE.tables})
+    maker = RowMaker(SOURCE.record, ITEMS, COLUMNS, UTC)
     size = MOST_KEY_BYTES // 4
     keys = ["\U0001f6d2" * size, "\U0001f6d2" * (size + 1), "x" * MOST_KEY_BYTES]
     records = [Record(line, 0, b"", {"order_id": key}) for line, key in enumerate(keys, start=1)]

@@ -4,11 +4,12 @@ The zone is a literal in them, so that the planner can inline them; `dwh migrate
 """
 
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import psycopg
 
 from warehouse.db.object_files import SchemaObject
-from warehouse.errors import SettingsError
+from warehouse.errors import DeclarationError, SettingsError
 
 DEFAULT: Final = "UTC"
 SCHEMA: Final = "mart"
@@ -36,6 +37,20 @@ def zone_of(connection: psycopg.Connection) -> str:
         return DEFAULT
     (zone,) = connection.execute("select mart.time_zone()").fetchone() or (DEFAULT,)
     return str(zone)
+
+
+def declared_zone(name: str) -> ZoneInfo:
+    """Return the zone of this name in a declaration of files.
+
+    Raises:
+        DeclarationError: there is none.
+    """
+    try:
+        return ZoneInfo(name)
+    except (OSError, ValueError, KeyError):
+        raise DeclarationError(
+            f"There is no time zone '{name}'.", hint="As in the tz database: Europe/Berlin, UTC."
+        ) from None
 
 
 def ensure_zone_exists(connection: psycopg.Connection, zone: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import tzinfo
 from typing import NamedTuple
 
 from warehouse.feeds.json_parse import TextFields
@@ -30,6 +31,8 @@ class BlockReader:
     items: Sequence[Table]
     columns: dict[str, dict[str, ColumnType]]
     texts: TextFields
+    # Zone of times without one.
+    zone: tzinfo
 
     def read_lines(self, block: RawBlock, place: str, begin: int = 0) -> ReadBlock:
         """Read the lines of a block that begin at offset `begin` or later; see `RowMaker.add` for `place`."""
@@ -37,7 +40,7 @@ class BlockReader:
 
     def read(self, block: Sequence[Record], place: str) -> ReadBlock:
         """Convert records to rows; see `RowMaker.add` for `place`."""
-        maker = RowMaker(self.record, self.items, self.columns)
+        maker = RowMaker(self.record, self.items, self.columns, self.zone)
         readable = [record for record in block if record.problem is None]
         missing = maker.add(readable, place)
         bad = []

@@ -6,17 +6,18 @@ A block of records is converted column by column, three times faster than value 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import tzinfo
 from itertools import chain
 from typing import Any, Final
 
 from warehouse.feeds.record import Problem, Record
 from warehouse.feeds.typed import (
-    CONVERTERS,
     MOST_KEY_BYTES,
     MOST_SHOWN,
     NULL,
     Mistyped,
     convert_all,
+    converters,
     escape,
     to_json,
     type_name,
@@ -37,6 +38,8 @@ class TableRows:
     table: Table
     # Type of each column of the file.
     kinds: Mapping[str, ColumnType]
+    # Zone of times without one.
+    zone: tzinfo
     # Rows in COPY's text format, many in each element.
     lines: list[bytes] = field(default_factory=list)
     count: int = 0
@@ -63,15 +66,14 @@ class TableRows:
         values = [one.get(name) for one in objects]
         types = Counter(map(type, values))
         nulls = types.pop(_NONE, 0)
-        if nulls and (given := sum(1 for one in objects if name in one and one[name] is None)):
-            self.seen.setdefault(name, Counter())[_NONE] += given
+        if nulls and (written := sum(1 for one in objects if name in one and one[name] is None)):
+            self.seen.setdefault(name, Counter())[_NONE] += written
         if not types:
             return [NULL] * len(objects)
         self.seen.setdefault(name, Counter()).update(types)
         try:
-            cells = convert_all(
-                kind, [value for value in values if value is not None] if nulls else values, types
-            )
+            given = [value for value in values if value is not None] if nulls else values
+            cells = convert_all(kind, given, types, self.zone)
         except Mistyped:
             return self._fitting_cells(name, kind, values, rescued)
         if not nulls:
@@ -82,10 +84,10 @@ class TableRows:
     def _fitting_cells(
         self, name: str, kind: ColumnType, values: Sequence[Any], rescued: dict[int, dict[str, Any]]
     ) -> Sequence[str]:
-        cells = []
+        cells, convert = [], converters(self.zone)[kind]
         for position, value in enumerate(values):
             try:
-                cells.append(NULL if value is None else CONVERTERS[kind](value))
+                cells.append(NULL if value is None else convert(value))
             except Mistyped:
                 cells.append(NULL)
                 rescued.setdefault(position, {})[name] = value
@@ -114,13 +116,13 @@ class TableRows:
 
 
 class RowMaker:
-    """Converts a feed's records to rows of its tables."""
+    """Converts a feed's records to rows of its tables. Times without a zone are in `zone`."""
 
     def __init__(
-        self, record: Table, items: Sequence[Table], columns: dict[str, dict[str, ColumnType]]
+        self, record: Table, items: Sequence[Table], columns: dict[str, dict[str, ColumnType]], zone: tzinfo
     ) -> None:
-        self.record = TableRows(record, columns[record.name])
-        self.items = [TableRows(table, columns[table.name]) for table in items]
+        self.record = TableRows(record, columns[record.name], zone)
+        self.items = [TableRows(table, columns[table.name], zone) for table in items]
         names = list(self.record.kinds)
         self._key = [(name, names.index(name)) for name in record.key]
 

@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import psycopg
 from psycopg import sql
 
+from warehouse.db.time_zone import zone_of
 from warehouse.errors import SchemaDrift, counted
 from warehouse.extract.catalog import mirror_exists, mirrored_columns
 from warehouse.extract.checksums import Hashing
@@ -282,8 +284,10 @@ class Stager:
             for table in source.tables
         }
         columns_of_file = {name: columns.kinds for name, columns in self._columns.items()}
-        self.reader = BlockReader(self._record, self._items, columns_of_file, self.texts)
-        self._rows = RowMaker(self._record, self._items, columns_of_file)
+        assert source.feed is not None
+        zone = ZoneInfo(source.feed.time_zone or zone_of(writer))
+        self.reader = BlockReader(self._record, self._items, columns_of_file, self.texts, zone)
+        self._rows = RowMaker(self._record, self._items, columns_of_file, zone)
 
     def _kinds(self, table: Table) -> dict[str, ColumnType]:
         """Return the declared columns, and those that earlier runs have added or widened."""

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, Final
 
 from warehouse.feeds.record import MOST_RECORD_BYTES, Number, Problem, Record, in_blocks
-from warehouse.feeds.typed import CONVERTERS, Mistyped
+from warehouse.feeds.typed import is_valid
 from warehouse.feeds.workbook import UnreadableWorkbook, read_workbook
 from warehouse.files.content import ContentReader
 from warehouse.sources.feed import DecimalMark, Feed, plain_header
@@ -195,10 +195,7 @@ class TableRecords:
         values = {name: self._value(name, cell.strip()) for name, cell in zip(header, cells, strict=True)}
         kinds = self._table.columns
         typed = {name: value for name, value in values.items() if value and kinds.get(name, "text") != "text"}
-        try:
-            for name, value in typed.items():
-                CONVERTERS[kinds[name]](value)
-        except Mistyped:
+        if not all(is_valid(kinds[name], value) for name, value in typed.items()):
             return False
         has_type = bool(typed) or (len(header) >= _TELLING_COLUMNS and set(kinds.values()) == {"text"})
         return has_type and all(values[name] for name in self._table.key)

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from datetime import time as time_of_day
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any, Final
 
 from warehouse.feeds.record import Number
@@ -129,7 +129,7 @@ def _date_of_text(value: str) -> str:
         raise Mistyped from None
 
 
-def _timestamptz(value: Any) -> str:
+def _timestamptz(value: Any, zone: tzinfo) -> str:
     kind = type(value)
     try:
         if kind is str:
@@ -142,23 +142,35 @@ def _timestamptz(value: Any) -> str:
             raise Mistyped
     except ValueError:
         raise Mistyped from None
-    # A time without a zone is in UTC.
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
+    return (moment if moment.tzinfo else moment.replace(tzinfo=zone)).isoformat()
 
 
 def _jsonb(value: Any) -> str:
     return escape(to_json(value))
 
 
-CONVERTERS: Final[Mapping[ColumnType, Callable[[Any], str]]] = {
-    "text": _text,
-    "numeric": _numeric,
-    "bigint": _bigint,
-    "boolean": _boolean,
-    "date": _date,
-    "timestamptz": _timestamptz,
-    "jsonb": _jsonb,
-}
+@cache
+def converters(zone: tzinfo) -> Mapping[ColumnType, Callable[[Any], str]]:
+    """Return the converter of each type. Times and dates without a zone are in `zone`; of a time that the clocks there
+    show twice, the first is meant."""
+    return {
+        "text": _text,
+        "numeric": _numeric,
+        "bigint": _bigint,
+        "boolean": _boolean,
+        "date": _date,
+        "timestamptz": partial(_timestamptz, zone=zone),
+        "jsonb": _jsonb,
+    }
+
+
+def is_valid(kind: ColumnType, value: Any) -> bool:
+    """Whether a value can be converted to a type."""
+    try:
+        converters(UTC)[kind](value)
+    except Mistyped:
+        return False
+    return True
 
 
 def describe_type(kind: ColumnType, feed: Feed) -> str:
@@ -180,8 +192,11 @@ def describe_type(kind: ColumnType, feed: Feed) -> str:
             return "JSON"
 
 
-def convert_all(kind: ColumnType, values: Sequence[Any], types: Collection[type]) -> Sequence[str]:
-    """Convert the values of a column, none of them null. `types` are the Python types that occur among them.
+def convert_all(
+    kind: ColumnType, values: Sequence[Any], types: Collection[type], zone: tzinfo
+) -> Sequence[str]:
+    """Convert the values of a column, none of them null. `types` are the Python types that occur among them; times
+    without a zone are in `zone`.
 
     Raises:
         Mistyped: a value does not fit the column's type.
@@ -193,4 +208,4 @@ def convert_all(kind: ColumnType, values: Sequence[Any], types: Collection[type]
         return values
     if kind == "numeric" and {int, float}.issuperset(types):
         return list(map(repr, values))
-    return list(map(CONVERTERS[kind], values))
+    return list(map(converters(zone)[kind], values))

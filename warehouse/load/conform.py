@@ -23,6 +23,8 @@ from warehouse.model.star import Dimension, Fact
 
 # Above this many changed keys, create the conformed rows as a new table: that query may run in parallel.
 PARALLEL_ABOVE = 10_000
+# OIDs of `date` and `timestamp without time zone`.
+_WITHOUT_ZONE = {psycopg.adapters.types[name].oid for name in ("date", "timestamp")}
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,9 @@ def conform(batch: Batch, changed: int = 0) -> Conformed:
     return Conformed(rows, yielded, ambiguous)
 
 
-def delivered_columns(batch: Batch) -> list[str]:
-    """Return the columns that the entity's SQL delivers, after checking them against the batch's and the unmapped ones.
+def delivered_columns(batch: Batch) -> Mapping[str, int]:
+    """Return the columns that the entity's SQL delivers, with the OIDs of their types, after checking them against the
+    batch's and the unmapped ones.
 
     Raises:
         DeclarationError: the SQL fails, or its columns are not those of the entity.
@@ -71,7 +74,7 @@ def delivered_columns(batch: Batch) -> list[str]:
             ).description
     except psycopg.Error as error:
         raise explain_sql_error(entity, error) from None
-    delivered = [column.name for column in description or ()]
+    delivered = {column.name: column.type_code for column in description or ()}
     # The source of a referenced member is filled from the declaration; SQL that looks members up may deliver it.
     filled = {one.member_source.name for one in _references(batch)}
     required = columns_of(batch.connection, "staging", f"conformed_{entity.name}").keys() - {"source_system"}
@@ -81,7 +84,7 @@ def delivered_columns(batch: Batch) -> list[str]:
         optional |= {f"{dimension}_id" for dimension in batch.target.derived}
     missing = sorted(required - set(delivered) - entity.unmapped_columns - optional)
     # The rules of unmapped columns are not applied, so such a column must not deliver values.
-    unmapped = sorted(entity.unmapped_columns.intersection(delivered))
+    unmapped = sorted(entity.unmapped_columns & delivered.keys())
     if unknown or missing or unmapped:
         problems = [f"delivers unknown columns: {', '.join(unknown)}"] if unknown else []
         problems += [f"does not deliver: {', '.join(missing)}"] if missing else []
@@ -99,17 +102,21 @@ def _references(batch: Batch) -> Sequence[Reference]:
 
 
 def delivered_values(batch: Batch) -> dict[str, sql.Composable]:
-    """Return the expression of each column of the batch: cast to its type, and rounded to the star's decimal places."""
+    """Return the expression of each column of the batch: cast to its type, and rounded to the star's decimal places.
+
+    A date or time without a zone that is delivered for a timestamptz is one of the company's zone.
+    """
     places = scales(batch.target)
     types = columns_of(batch.connection, "staging", f"conformed_{batch.entity.name}")
     values: dict[str, sql.Composable] = {"source_system": sql.Literal(batch.source)}
     delivered = staying_session.remembered(
         batch.connection, ("delivered by", batch.source, batch.entity.name), lambda: delivered_columns(batch)
     )
-    for name in delivered:
-        values[name] = sql.SQL("{}::{}").format(
-            sql.Identifier("conformed", name), sql.SQL(types.get(name, "text"))
-        )
+    for name, type_oid in delivered.items():
+        kind, value = types.get(name, "text"), sql.Identifier("conformed", name)
+        is_local = kind == "timestamp with time zone" and type_oid in _WITHOUT_ZONE
+        cast = "{}::timestamp at time zone mart.time_zone()" if is_local else "{}::" + kind
+        values[name] = sql.SQL(cast).format(value)
         if name in places:
             values[name] = sql.SQL("round({}, {})").format(values[name], sql.Literal(places[name]))
     return values

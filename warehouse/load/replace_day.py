@@ -13,7 +13,7 @@ from warehouse.extract.catalog import mirror_exists, mirrored_columns
 from warehouse.load import quarantine
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import create_all_keys_view, create_changed_keys
-from warehouse.load.conform import conform, find_deleted_keys
+from warehouse.load.conform import conform, delivered_values, find_deleted_keys
 from warehouse.load.fit import UNFIT
 from warehouse.load.judge import Judge
 from warehouse.load.reads import conform_query
@@ -87,7 +87,7 @@ def _find_keys_of_day(batch: Batch, fact: Fact, day: date) -> int:
         "day_keys",
         """
         select {key} from ({query}) as conformed
-        where conformed.{event} >= {start} and conformed.{event} < {start} + interval '1 day'
+        where {moment} >= {start} and {moment} < {start} + interval '1 day'
         union
         select {key} from {target} as fact
         where fact.{event} >= {start} and fact.{event} < {start} + interval '1 day' and fact.source_system = {source}
@@ -100,6 +100,7 @@ def _find_keys_of_day(batch: Batch, fact: Fact, day: date) -> int:
         ),
         query=conform_query(batch.entity),
         event=sql.Identifier(fact.event_time),
+        moment=delivered_values(batch)[fact.event_time],
         start=sql.SQL("{}::timestamp at time zone 'UTC'").format(sql.Literal(str(day))),
     )
     batch.execute("drop view {changed_keys}")

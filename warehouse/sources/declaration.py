@@ -328,6 +328,8 @@ def _explain(error: ValidationError, path: Path) -> DeclarationError:
                 f"{where}: '{first['input']}' in {name} is no format of dates.",
                 hint="Write it as Python's strptime does, with a year: %d.%m.%Y, say.",
             )
+        case "no_time_zone":
+            return DeclarationError(f"{where}: {first['ctx']['what']}", hint=first["ctx"]["hint"])
         case "extra_forbidden" | "unexpected_keyword_argument":
             return DeclarationError(
                 f"{where}: there is nothing called {name}.", hint=f"Use: {', '.join(_known(place))}."

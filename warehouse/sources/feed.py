@@ -11,6 +11,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from warehouse.db.time_zone import declared_zone
+from warehouse.errors import DeclarationError
+
 Format = Literal["json", "table"]
 # Types of a feed's columns; values that cannot be converted to them go to _rescued_data.
 ColumnType = Literal["text", "numeric", "bigint", "boolean", "date", "timestamptz", "jsonb"]
@@ -59,6 +62,8 @@ class Feed:
     needs_done_marker: bool = False
     # Date formats of tables besides ISO 8601, as for strptime, in the order in which they are tried.
     date_formats: tuple[str, ...] = ()
+    # Zone of times without one; None: the company's.
+    time_zone: str | None = None
     # Decimal mark of numbers in tables; the other one separates thousands. None: recognized from the values.
     decimal_mark: DecimalMark | None = None
     # Other names that a column may have in the header, by column.
@@ -93,6 +98,16 @@ def _date_format(text: str) -> str:
     raise PydanticCustomError("no_date_format", "no format of dates")
 
 
+def _time_zone(name: str) -> str:
+    try:
+        declared_zone(name)
+    except DeclarationError as error:
+        raise PydanticCustomError(
+            "no_time_zone", "no time zone", {"what": error.what, "hint": error.hint}
+        ) from None
+    return name
+
+
 LakePath = Annotated[str, AfterValidator(_below_the_lake)]
 
 
@@ -110,6 +125,7 @@ class FeedSpec(BaseModel):
     settle_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0
     done_marker: bool = False
     date_formats: tuple[Annotated[str, AfterValidator(_date_format)], ...] = ()
+    time_zone: Annotated[str, AfterValidator(_time_zone)] | None = None
     decimal_mark: DecimalMark | None = None
     header_names: dict[str, tuple[str, ...]] = {}
     on_schema_change: Annotated[FieldPolicy, BeforeValidator(for_every_change)] = FieldPolicy()
@@ -127,6 +143,7 @@ class FeedSpec(BaseModel):
             self.settle_seconds,
             self.done_marker,
             self.date_formats,
+            self.time_zone,
             self.decimal_mark,
             self.header_names,
             self.on_schema_change,

@@ -324,10 +324,12 @@ class _Stub:
                     continue
                 if column.type == "text":
                     guesses.setdefault(column.name, self._text_of(name, column.name))
-                elif _family(column.type) == _family(kind) is not None:
-                    guesses.setdefault(column.name, f"{_sql(name)}.{_sql(column.name)}::{column.type}")
+                elif (family := _family(column.type)) == _family(kind) is not None:
+                    # No cast of a time: one without a zone would be of UTC, while the engine takes the company's.
+                    cast = "" if family == "time" else f"::{column.type}"
+                    guesses.setdefault(column.name, f"{_sql(name)}.{_sql(column.name)}{cast}")
         if self.table.cursor:
-            guesses.setdefault("changed_at", f"{_sql(self.name)}.{_sql(self.table.cursor)}::timestamptz")
+            guesses.setdefault("changed_at", f"{_sql(self.name)}.{_sql(self.table.cursor)}")
         for flag, key in (("has_customer", "customer_id"), ("has_product", "product_id")):
             if isinstance(self.target, Fact) and key in guesses:
                 guesses.setdefault(flag, f"{guesses[key]} is not null")

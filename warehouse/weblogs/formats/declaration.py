@@ -10,10 +10,10 @@ from datetime import tzinfo
 from functools import cache, cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
-from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from warehouse.db.time_zone import declared_zone
 from warehouse.errors import DeclarationError
 from warehouse.files.locations import Location, location_of
 from warehouse.settings import Settings
@@ -121,7 +121,7 @@ class LogFormat:
         return None
 
     def _zone(self) -> tzinfo | None:
-        return None if self.time_zone is None else ZoneInfo(self.time_zone)
+        return None if self.time_zone is None else declared_zone(self.time_zone)
 
     def _w3c_maker(self, names: frozenset[str], parse_time: TimeParser) -> RecordMaker:
         return RecordMaker(names, parse_time, self.trusted_proxies)
@@ -321,12 +321,7 @@ def read_format(options: Mapping[str, Any]) -> LogFormat:
     if len(options.get("delimiter", ",")) != 1 or options.get("column", 1) < 1:
         raise DeclarationError("delimiter is one character, and column counts from 1.", hint=_HINT)
     if (zone := options.get("time_zone")) is not None:
-        try:
-            ZoneInfo(zone)
-        except (OSError, ValueError, KeyError):
-            raise DeclarationError(
-                f"There is no time zone '{zone}'.", hint="As in the tz database: Europe/Berlin, UTC."
-            ) from None
+        declared_zone(zone)
     log_format = LogFormat(**_normalized(options))
     log_format.parser()
     return log_format

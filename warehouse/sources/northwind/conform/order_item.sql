@@ -27,7 +27,8 @@ select
     line.product_id::text as line_id,
     sales_order.customer_id::text as customer_id,
     line.product_id::text as product_id,
-    sales_order.order_date::timestamp at time zone 'UTC' as ordered_at,
+    -- A date: midnight in the company's time zone.
+    sales_order.order_date as ordered_at,
     case when sales_order.shipped_date is null then 'processing' else 'complete' end as status,
     line.quantity,
     round(line.unit_price::numeric, 4) as unit_price_amount,
