@@ -1,5 +1,7 @@
 """The live dashboard: its numbers are those of the marts, filters hold, and it says so when the warehouse is down."""
 
+from datetime import date
+
 import pytest
 
 from tests.integration.test_marts import refresh
@@ -93,6 +95,19 @@ def test_page_of_a_warehouse_with_one_order_of_a_customer_without_a_country(
     assert app.metric[0].value == "190.00"
     assert any("customer_key" in frame.value.columns and len(frame.value) == 1 for frame in app.dataframe)
     assert not app.exception and not app.error
+
+
+def test_period_ends_with_the_month_of_the_as_of_date_and_not_with_an_order_of_the_future(
+    sold: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sold.order(2, "2024-02-10")
+    sold.order(3, "2096-03-10")
+    sold.capture()
+    refresh(sold)
+    monkeypatch.setenv("DWH_WAREHOUSE_URL", sold.warehouse_url)
+    app = testing.AppTest.from_file(str(APP), default_timeout=60).run()
+    assert app.select_slider[0].value == (date(2024, 2, 1), date(2024, 3, 1))
+    assert app.metric[0].value == "380.00"
 
 
 def test_names_of_a_source_are_no_markdown(sold: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

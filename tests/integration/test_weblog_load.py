@@ -2,7 +2,7 @@
 
 import gzip
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from random import Random
 from string import ascii_letters, digits
@@ -19,6 +19,7 @@ from warehouse.db.connections import connect
 from warehouse.db.locks import session_lock
 from warehouse.errors import LockHeld
 from warehouse.geoip import GeoIpError
+from warehouse.report.read import read
 from warehouse.runs import audit
 from warehouse.weblogs import Progress, load, reclassify
 from warehouse.weblogs.files import blocks
@@ -73,6 +74,7 @@ def test_generated_logs_load_to_the_counts_that_their_generator_wrote(lake: Webl
                 "bad_status",
                 "bad_address",
                 "unfinished_line",
+                "future_line",
             ),
             0.0,
         ),
@@ -85,6 +87,28 @@ def test_generated_logs_load_to_the_counts_that_their_generator_wrote(lake: Webl
         "select count(*) from dwh.fact_weblog as f left join audit.run as r using (run_id) where r.run_id is null"
     ) == [(0,)]
     lake.assert_consistent()
+
+
+def test_requests_of_the_future_are_loaded_with_a_warning_and_no_chart_ends_with_them(
+    lake: WeblogLake,
+) -> None:
+    def at(moment: datetime) -> bytes:
+        return line(4).replace(b"20/Nov/2026:00:00:04", moment.strftime("%d/%b/%Y:%H:%M:%S").encode())
+
+    # Within a day: a clock that is fast, or a zone that is not ours.
+    tomorrow = datetime.now(UTC).replace(hour=0, minute=0, second=0) + timedelta(days=1)
+    lake.put("access.log", lines(1, 3) + at(tomorrow) + at(tomorrow + timedelta(days=3_000)))
+    loaded = lake.load()
+    assert loaded.rows_loaded == 5
+    assert [(check.check_name, check.measured) for check in loaded.checks if check.outcome == "warned"] == [
+        ("future_line", 1.0)
+    ]
+    refresh(lake.settings.warehouse)
+    content = read(lake.settings.warehouse)
+    assert [(row["request_date"], row["interaction_count"]) for row in content["traffic"]] == [
+        (date(2026, 11, 20), 3)
+    ]
+    assert sum(row["interaction_count"] for row in content["interactions_by_weekday_hour"]) == 3
 
 
 def test_visitors_are_who_the_line_says_or_nobody(lake: WeblogLake) -> None:

@@ -65,7 +65,7 @@ def show(url: str) -> None:
     row = sales_sources.iloc[names.index(chosen or names[0])]
     source, currency = row.source_system, row.currency
     everything = read.months(url, source, currency, *read.ALWAYS, [])
-    first, last = choose_period(sorted(everything.ordered_month.unique()))
+    first, last = choose_period(sorted(everything.ordered_month.unique()), row.as_of_date)
     categories = st.sidebar.multiselect(
         "Categories", sorted(everything.category.unique()), help="Of sales and products"
     )
@@ -84,16 +84,17 @@ def show(url: str) -> None:
             st.markdown(f"**{metric.title}** (`{metric.name}`): {metric.description}.")
 
 
-def choose_period(months: list[date]) -> tuple[date, date]:
-    """Let the user choose the first and last month; the default is the last year and the current month."""
+def choose_period(months: list[date], as_of: date | None) -> tuple[date, date]:
+    """Let the user choose the first and last month; the default is the as-of date's month and the year before it."""
     if len(months) == 1:
         # Streamlit cannot draw a slider with a single value.
         st.sidebar.caption(f"Period: {months[0]:%b %Y}, the only month with sales")
         return months[0], months[0]
+    past = [month for month in months if as_of and month <= as_of] or months
     chosen: tuple[date, date] = st.sidebar.select_slider(
         "Period",
         months,
-        (months[max(0, len(months) - 13)], months[-1]),
+        (past[max(0, len(past) - 13)], past[-1]),
         format_func=lambda month: f"{month:%b %Y}",
         help="Of sales by month and category; products and customers are those of all time",
     )

@@ -306,7 +306,9 @@ def _calendar(connection: psycopg.Connection, run_id: int) -> str:
             ' ', mart.local_date(now()),
             (select string_agg(as_of.source_system || ' ' || as_of.as_of_date, ' ' order by as_of.source_system)
                 from mart.as_of as as_of),
-            'logs ' || (select max(request_date) from mart.interactions_by_day),
+            'logs ' || (
+                select max(request_date) from mart.interactions_by_day where request_date <= mart.local_date(now())
+            ),
             -- a run in progress may publish after this: it counts only for its own refresh, and once it has ended
             'run ' || (select max(run_id) from audit.run
                 where flow = any(%(flows)s) and (

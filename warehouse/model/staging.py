@@ -22,7 +22,8 @@ _OWN: Final[Mapping[str, str]] = {
         file_id integer not null, path text not null, line_count bigint not null, rows_loaded bigint not null,
         rows_quarantined bigint not null, malformed_line_count bigint not null, impossible_date_count bigint not null,
         bad_status_count bigint not null, bad_address_count bigint not null, unfinished_line_count bigint not null,
-        other_format_count bigint not null, header_line_count bigint not null
+        other_format_count bigint not null, header_line_count bigint not null,
+        future_line_count bigint not null
     """,
     "weblog_moving": "country text not null, ip_address inet not null, new_country text not null",
     "weblog_moved": """

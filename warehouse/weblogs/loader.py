@@ -49,6 +49,8 @@ BATCH_BYTES = 4 << 30
 _SEND_ROWS, _KEEP_ROWS = 1_000_000, 350_000
 _INITIAL_ROWS = 1 << 16
 _PAUSE_SECONDS = 0.5
+# A log of another time zone, or of a clock that is a little fast, is not yet of the future.
+_FUTURE_SECONDS = 86_400
 
 Values: TypeAlias = npt.NDArray[np.generic]
 
@@ -277,6 +279,7 @@ class Loader:
                 buffers[shape] = RowBuffer(shape, _INITIAL_ROWS)
             row_values = {name: column[chosen] for name, column in values.items()} | own
             buffers[shape].append(self._run_id, file.file_id, country[chosen], self._codes, row_values)
+        file.future_line_count += int((columns.seconds > time.time() + _FUTURE_SECONDS).sum())
         self._batch.aggregates.add(country, columns.seconds, device, user, action, product)
         if sum(rows.count for rows in self._rows.values()) >= _SEND_ROWS:
             self._send(keep=_KEEP_ROWS)

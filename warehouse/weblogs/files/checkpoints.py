@@ -83,6 +83,8 @@ class FileProgress:
     is_reread: bool = False
     parts: list[Part] = field(default_factory=list)
     broken_rules: Counter[str] = field(default_factory=Counter)
+    # Rows of this batch that are dated more than a day in the future.
+    future_line_count: int = 0
 
     def advance(
         self, block: Block, line_count: int, rows_quarantined: int, discarded: Sequence[int] = ()
@@ -319,6 +321,7 @@ def stage_counts(connection: psycopg.Connection, batch: Sequence[FileProgress]) 
             "rows_loaded": progress.counts().rows_loaded,
             "rows_quarantined": progress.counts().rows_quarantined,
             "header_line_count": progress.counts().header_line_count,
+            "future_line_count": progress.future_line_count,
             **{f"{rule}_count": progress.broken_rules[rule] for rule in RULES},
         }
         for progress in batch
@@ -336,4 +339,4 @@ def _moment(seconds: int | None) -> datetime | None:
 
 def next_batch(progress: FileProgress) -> FileProgress:
     """Return the progress of the same file at the start of the next batch."""
-    return replace(progress, parts=[], broken_rules=Counter(), is_restarted=False)
+    return replace(progress, parts=[], broken_rules=Counter(), future_line_count=0, is_restarted=False)
