@@ -42,7 +42,7 @@ from warehouse.files.lake import READ_NEXT, REPLACED, FileUnreadable, UnreadFile
 from warehouse.files.unread import record_unread
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.runs.definitions import read_contracts
-from warehouse.sources.feed import FILE_ID, LINE, RECORD_COLUMNS, RESCUED, ColumnType
+from warehouse.sources.feed import FILE_ID, LINE, RECORD_COLUMNS, RESCUED, ColumnType, FieldPolicy
 from warehouse.sources.feed_tables import RESERVED_COLUMNS
 from warehouse.sources.source import Source, Table
 
@@ -395,61 +395,77 @@ class Stager:
         Raises:
             SchemaDrift: the policy is to stop.
         """
-        feed = self._source.feed
-        assert feed is not None
-        policy = feed.on_schema_change
         stopped = []
         for rows in self._rows.tables:
-            table, columns = rows.table, self._columns[rows.table.name]
-            seen = _seen(rows)
-            new = {name: types for name, types in seen.items() if name not in columns.kinds}
-            lists = {one.items for one in self._items} if table == self._record else set()
-            undeclared = []
-            for name, types in new.items():
-                if name in lists:
-                    continue
-                what = f"field {name} of {table.name} is not declared ({', '.join(sorted(types))})"
-                if policy.new_column == "evolve" and self._can_evolve(table, name):
-                    kinds = {_NEW[one] for one in types if one != "null"}
-                    column_type: ColumnType = next(iter(kinds)) if len(kinds) == 1 else "text"
-                    self.evolve_column(table, name, column_type)
-                    what += f": column {name} {column_type} was added"
-                elif policy.new_column == "stop":
-                    stopped.append(what)
-                else:
-                    what += f": kept in {RESCUED}"
-                undeclared.append(what)
-            for what in undeclared[:_NAMED_FIELDS]:
-                self._note(table, what)
-            if more := undeclared[_NAMED_FIELDS:]:
-                self._note(
-                    table, f"{len(more):,} more fields of {table.name} are not declared: see audit.feed_field"
-                )
-            for (name, kind), count in sorted(rows.mistyped.items()):
-                where = f"{name} of {table.name} is a {kind} in {counted(count, 'row')}"
-                what = f"{where}, and {columns.kinds[name]} is declared"
-                if policy.changed_type == "evolve" and name not in self._record.key:
-                    column_type = _wider(columns.kinds[name], _NEW[kind])
-                    self.evolve_column(table, name, column_type)
-                    self._note(table, f"{what}: the column is {column_type} from now on")
-                    continue
-                if policy.changed_type == "stop":
-                    stopped.append(what)
-                self._note(table, f"{what}: kept in {RESCUED}")
-            expected = self._known_fields(table)
-            if rows.count:
-                for name in sorted(expected - seen.keys()):
-                    what = f"field {name} of {table.name} has stopped coming"
-                    if policy.dropped_column == "stop":
-                        stopped.append(what)
-                    if policy.dropped_column != "evolve":
-                        self._note(table, what)
+            stopped += self._evolve_new(rows)
+            stopped += self._evolve_mistyped(rows)
+            stopped += self._note_missing(rows)
         if stopped:
             raise SchemaDrift(
                 f"The files of feed '{self._source.name}' have changed: {'; '.join(stopped)}.",
                 hint="Nothing was published. Adapt the schema and the conform SQL, or let the feed go on: "
                 f"\"rescue\" under [feed.on_schema_change] in the source.toml of '{self._source.name}'.",
             )
+
+    def _evolve_new(self, rows: TableRows) -> list[str]:
+        """Add columns for new fields, or note that they are rescued. Returns those that stop the run."""
+        table, policy, columns = rows.table, self._policy.new_column, self._columns[rows.table.name]
+        lists = {one.items for one in self._items} if table == self._record else set()
+        noted, stopped = [], []
+        for name, types in _seen(rows).items():
+            if name in columns.kinds or name in lists:
+                continue
+            what = f"field {name} of {table.name} is not declared ({', '.join(sorted(types))})"
+            if policy == "evolve" and self._can_evolve(table, name):
+                kinds = {_NEW[one] for one in types if one != "null"}
+                column_type: ColumnType = next(iter(kinds)) if len(kinds) == 1 else "text"
+                self.evolve_column(table, name, column_type)
+                what += f": column {name} {column_type} was added"
+            elif policy == "stop":
+                stopped.append(what)
+            else:
+                what += f": kept in {RESCUED}"
+            noted.append(what)
+        for what in noted[:_NAMED_FIELDS]:
+            self._note(table, what)
+        if more := noted[_NAMED_FIELDS:]:
+            self._note(
+                table, f"{len(more):,} more fields of {table.name} are not declared: see audit.feed_field"
+            )
+        return stopped
+
+    def _evolve_mistyped(self, rows: TableRows) -> list[str]:
+        """Widen columns for values of another type, or note that these are rescued. Returns those that stop the run."""
+        table, policy, columns = rows.table, self._policy.changed_type, self._columns[rows.table.name]
+        stopped = []
+        for (name, kind), count in sorted(rows.mistyped.items()):
+            where = f"{name} of {table.name} is a {kind} in {counted(count, 'row')}"
+            what = f"{where}, and {columns.kinds[name]} is declared"
+            if policy == "evolve" and name not in self._record.key:
+                column_type = _wider(columns.kinds[name], _NEW[kind])
+                self.evolve_column(table, name, column_type)
+                self._note(table, f"{what}: the column is {column_type} from now on")
+                continue
+            if policy == "stop":
+                stopped.append(what)
+            self._note(table, f"{what}: kept in {RESCUED}")
+        return stopped
+
+    def _note_missing(self, rows: TableRows) -> list[str]:
+        """Note fields that earlier files had, unless the policy is to ignore that. Returns those that stop the run."""
+        table, policy = rows.table, self._policy.dropped_column
+        if not rows.count or policy == "evolve":
+            return []
+        missing = sorted(self._known_fields(table) - _seen(rows).keys())
+        what = [f"field {name} of {table.name} has stopped coming" for name in missing]
+        for one in what:
+            self._note(table, one)
+        return what if policy == "stop" else []
+
+    @property
+    def _policy(self) -> FieldPolicy:
+        assert self._source.feed is not None
+        return self._source.feed.on_schema_change
 
     def _known_fields(self, table: Table) -> set[str]:
         rows = self._writer.execute(

@@ -6,9 +6,10 @@ Values are texts. Numbers and dates are normalized for their columns' types, inc
 import csv
 import re
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 
 from warehouse.feeds.record import MOST_RECORD_BYTES, Number, Problem, Record, in_blocks
@@ -62,53 +63,29 @@ class TableRecords:
     def _lines(self) -> Iterator[Record]:
         lines = _decoded(self._content)
         head = list(islice(lines, _TITLE_ROWS))
-        ahead = deque(head)
-        # The lines of the row that csv is reading.
-        row: list[str] = []
-
-        def supply() -> Iterator[str]:
-            may_be_unclosed = False
-            while (line := ahead.popleft() if ahead else next(lines, None)) is not None:
-                row.append(line)
-                if header is not None and 1 < len(row) <= _LINES_JUDGED:
-                    if len(row) == 2:
-                        may_be_unclosed = row[0].count(separator) == len(header) - 1
-                    if may_be_unclosed and self._is_whole_row(header, line, separator):
-                        raise csv.Error("a quote is not closed: the lines below are rows of their own")
-                yield line
-
-        csv.field_size_limit(_MOST_CELL)
         separator = self._separator(head)
         header: list[str] | None = None
-        reader = csv.reader(supply(), delimiter=separator, strict=True)
-        start = 1
-        while True:
-            start += len(row)
-            row.clear()
-            try:
-                cells = next(reader, None)
-            except csv.Error as error:
-                # An unclosed quote has swallowed the next lines: read them again as rows.
-                ahead.extendleft(reversed(row[1:]))
-                del row[1:]
-                problem = Problem("row cannot be read", f"{error}.")
-                yield Record(start, start - 1, _raw(row), None, problem)
-                reader = csv.reader(supply(), delimiter=separator, strict=True)
+
+        def ends_quote(row: Sequence[str]) -> bool:
+            if header is None or row[0].count(separator) != len(header) - 1:
+                return False
+            return self._is_whole_row(header, row[-1], separator)
+
+        for row in _csv_rows(chain(head, lines), separator, ends_quote):
+            if row.error:
+                problem = Problem("row cannot be read", f"{row.error}.")
+                yield Record(row.line, row.line - 1, row.raw, None, problem)
+            elif not any(cell.strip() for cell in row.cells):
                 continue
-            if cells is None:
-                break
-            if not any(cell.strip() for cell in cells):
-                continue
-            if header is None:
-                header = self._header(cells)
-                if header is None and start > _TITLE_ROWS:
+            elif header is None:
+                header = self._header(row.cells)
+                if header is None and row.line > _TITLE_ROWS:
                     break
-                continue
-            if again := self._header_again(header, cells):
+            elif again := self._header_again(header, row.cells):
                 header = again
-                continue
-            # Rows have numbers instead of byte offsets, which csv does not report.
-            yield self._record(start, header, cells, _raw(row))
+            else:
+                # Rows have numbers instead of byte offsets, which csv does not report.
+                yield self._record(row.line, header, row.cells, row.raw)
         if header is None and head:
             yield self._without_header()
 
@@ -235,6 +212,54 @@ class TableRecords:
         if kind in ("date", "timestamptz"):
             return _as_iso(value, self._feed.date_formats)
         return value
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of a CSV text with the number of its first line and its lines as bytes, or why it cannot be read."""
+
+    line: int
+    raw: bytes
+    cells: Sequence[str] = ()
+    error: str = ""
+
+
+def _csv_rows(
+    lines: Iterator[str], separator: str, ends_quote: Callable[[Sequence[str]], bool]
+) -> Iterator[_Row]:
+    """Yield the rows of a CSV text. If a quote is not closed, only its own line cannot be read.
+
+    `ends_quote` is called with the lines of a row so far, and tells whether the last of them is a row of its own.
+    """
+    # Lines that an unclosed quote has swallowed, and the lines of the row that csv is reading.
+    ahead: deque[str] = deque()
+    row: list[str] = []
+
+    def supply() -> Iterator[str]:
+        while (line := ahead.popleft() if ahead else next(lines, None)) is not None:
+            row.append(line)
+            if 1 < len(row) <= _LINES_JUDGED and ends_quote(row):
+                raise csv.Error("a quote is not closed: the lines below are rows of their own")
+            yield line
+
+    csv.field_size_limit(_MOST_CELL)
+    reader = csv.reader(supply(), delimiter=separator, strict=True)
+    number = 1
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            # Read the swallowed lines again, as rows.
+            ahead.extendleft(reversed(row[1:]))
+            del row[1:]
+            reader = csv.reader(supply(), delimiter=separator, strict=True)
+            yield _Row(number, _raw(row), error=str(error))
+        else:
+            if cells is None:
+                return
+            yield _Row(number, _raw(row), cells)
+        number += len(row)
+        row.clear()
 
 
 def _decoded(content: ContentReader) -> Iterator[str]:
