@@ -105,11 +105,28 @@ class Catalog:
     def _find_original(self, file: LakeFile, own: Checkpoint | None = None) -> FileTask:
         """Find a loaded file with the same content that reaches further than the file's `own` checkpoint."""
         beyond = own.byte_offset if own and own.has_lines else 0
+        another: Checkpoint | None = None
+        for known in self._alike(file, own, beyond):
+            original = self._present.get(known.file_id)
+            goes_on = _continues(file, known)
+            task = None
+            if original is not None:
+                task = _copy(file, known, original, beyond, goes_on=goes_on)
+            elif goes_on:
+                task = self._renamed(file, known)
+            if task is not None:
+                return task
+            if another is None and goes_on and known.byte_offset:
+                another = known
+        return FileTask(file, "new", message=None if another is None else _as_another(another))
+
+    def _alike(self, file: LakeFile, own: Checkpoint | None, beyond: int) -> list[Checkpoint]:
+        """Return the loaded files that reach `beyond` and may have the same content, the longest first."""
         with reading(file.location) as content:
             head = content.read(FINGERPRINT_BYTES)
         # Hash each length once: nearly all files are longer than the fingerprint, so there are few lengths.
         hashes: dict[int, str] = {}
-        candidates = []
+        alike = []
         for known in self._known:
             if known.byte_offset <= beyond or (own and known.file_id == own.file_id):
                 continue
@@ -122,38 +139,17 @@ class Catalog:
             elif not (may_be_copy(known.path, file.path) or known.is_known_as(file)):
                 # The file is shorter than the known content, and nothing else suggests that it is a copy.
                 continue
-            candidates.append(known)
-        alike: Checkpoint | None = None
-        for known in sorted(candidates, key=lambda known: (-known.byte_offset, known.file_id)):
-            original = self._present.get(known.file_id)
-            goes_on = _continues(file, known)
-            if original is None:
-                if not goes_on:
-                    continue
-                if may_become(known.path, file.path) or known.is_known_as(file):
-                    return FileTask(file, "grown", replace(known, path=file.path))
-                if self._is_moved(file, known):
-                    message = (
-                        f"it was {known.path}, by its content: what is loaded of that is not loaded again"
-                    )
-                    return FileTask(file, "grown", replace(known, path=file.path), message=message)
-            elif (
-                may_be_copy(known.path, file.path)
-                or known.is_known_as(file)
-                # Hard links: two names of one file.
-                or (file.inode is not None and file.inode == original.inode)
-                or is_one_of_a_kind(file.location, known.byte_offset)
-            ):
-                shared = None
-                if not goes_on:
-                    shared = _shared_if_beginning(file.location, original.location)
-                elif _are_equal(file.location, original.location, known.byte_offset):
-                    shared = _shared(known, file)
-                if shared is not None and shared[0] > beyond:
-                    message = f"its first {shared[1]:,} lines are those of {original.path}, and are not loaded again"
-                    return FileTask(file, "copy", None, *shared, message)
-            alike = alike or (known if goes_on and known.byte_offset else None)
-        return FileTask(file, "new", message=None if alike is None else _as_another(alike))
+            alike.append(known)
+        return sorted(alike, key=lambda known: (-known.byte_offset, known.file_id))
+
+    def _renamed(self, file: LakeFile, known: Checkpoint) -> FileTask | None:
+        """Return the task to go on with a file if it is one that is gone from its path; None if nothing shows that."""
+        if may_become(known.path, file.path) or known.is_known_as(file):
+            return FileTask(file, "grown", replace(known, path=file.path))
+        if self._is_moved(file, known):
+            message = f"it was {known.path}, by its content: what is loaded of that is not loaded again"
+            return FileTask(file, "grown", replace(known, path=file.path), message=message)
+        return None
 
     def _is_moved(self, file: LakeFile, known: Checkpoint) -> bool:
         """Whether a file begins with all loaded content of a file that is gone, and that content is unmistakable."""
@@ -183,6 +179,31 @@ def _continues(file: LakeFile, known: Checkpoint) -> bool:
         return known.path == file.path
     head, tail = edges(file.location, known.byte_offset)
     return (fingerprint(head), fingerprint(tail)) == (known.head_hash, known.tail_hash)
+
+
+def _copy(
+    file: LakeFile, known: Checkpoint, original: LakeFile, beyond: int, *, goes_on: bool
+) -> FileTask | None:
+    """Return the task for a copy of the loaded file `original`; None if it is none, or shares nothing `beyond`. The
+    copy `goes_on` if it has all that is loaded of the original; otherwise it may be its beginning."""
+    is_copy = (
+        may_be_copy(known.path, file.path)
+        or known.is_known_as(file)
+        # Hard links: two names of one file.
+        or (file.inode is not None and file.inode == original.inode)
+        or is_one_of_a_kind(file.location, known.byte_offset)
+    )
+    if not is_copy:
+        return None
+    shared = None
+    if not goes_on:
+        shared = _shared_if_beginning(file.location, original.location)
+    elif _are_equal(file.location, original.location, known.byte_offset):
+        shared = _shared(known, file)
+    if shared is None or shared[0] <= beyond:
+        return None
+    message = f"its first {shared[1]:,} lines are those of {original.path}, and are not loaded again"
+    return FileTask(file, "copy", None, *shared, message)
 
 
 def _shared(known: Checkpoint, file: LakeFile) -> tuple[int, int, int | None]:
