@@ -1,6 +1,6 @@
 """Reconcile the star: conform a whole source again, check it, and compare dimensions, facts and quarantine with it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import psycopg
@@ -11,7 +11,7 @@ from warehouse.extract.watermark import read_watermark
 from warehouse.load.batch import Batch
 from warehouse.load.changed_keys import create_all_keys_view, materialize_keys
 from warehouse.load.conform import conform
-from warehouse.model.star import TARGETS, Dimension, Fact
+from warehouse.model.star import TARGETS, DailySnapshot, Dimension, Fact
 from warehouse.reconcile.accounting import reconcile_marks, reconcile_quarantine
 from warehouse.reconcile.facts import reconcile_calendar, reconcile_facts
 from warehouse.reconcile.members import reconcile_members
@@ -39,7 +39,30 @@ def reconcile_star(
     Raises:
         DeclarationError: the source's SQL does not fit its mirrors.
     """
-    batches = []
+    batches = list(_comparable(connection, run_id, source, progress))
+    for batch in batches:
+        progress(
+            f"{source.name}: {counted(_conform_all(batch), 'row')} of {batch.entity.name} conformed again"
+        )
+    changed = {
+        one.table_name: one.reason for one in find_stale_targets(connection, source, read_contracts(source))
+    }
+    verdicts: dict[str, Verdict] = {}
+    for verdict in _reconcile(connection, run_id, source.name, batches, has_dimensions):
+        name = verdict.table_name
+        verdict = verdicts[name].joined(verdict) if name in verdicts else verdict
+        if verdict.rows_differing and name in changed:
+            note = f"what it is made by has changed since ({changed[name]}): load it first, `dwh run {source.name}`"
+            verdict = replace(verdict, note=note)
+        verdicts[name] = verdict
+        progress(str(verdict))
+    return list(verdicts.values())
+
+
+def _comparable(
+    connection: psycopg.Connection, run_id: int, source: Source, progress: Callable[[str], None]
+) -> Iterator[Batch]:
+    """Yield a batch for each target of the source for which all mirrors that its SQL reads are loaded."""
     for target in TARGETS:
         if entity := source.entities.get(target.entity):
             if missing := [table for table in entity.reads if not _is_loaded(connection, table)]:
@@ -48,52 +71,35 @@ def reconcile_star(
                     f"{source.name} → dwh.{target.table}: not compared, raw.{missing[0].mirror} is {reason}"
                 )
             else:
-                batches.append(Batch(connection, run_id, entity, target))
-    for batch in batches:
-        progress(
-            f"{source.name}: {counted(_conform_all(batch), 'row')} of {batch.entity.name} conformed again"
-        )
-    verdicts: dict[str, Verdict] = {}
-    changed = {
-        one.table_name: one.reason for one in find_stale_targets(connection, source, read_contracts(source))
-    }
+                yield Batch(connection, run_id, entity, target)
 
-    def add(*more: Verdict) -> None:
-        for verdict in more:
-            name = verdict.table_name
-            verdict = verdicts[name].joined(verdict) if name in verdicts else verdict
-            if verdict.rows_differing and name in changed:
-                note = f"what it is made by has changed since ({changed[name]}): load it first, `dwh run {source.name}`"
-                verdict = replace(verdict, note=note)
-            verdicts[name] = verdict
-            progress(str(verdict))
 
+def _reconcile(
+    connection: psycopg.Connection, run_id: int, source: str, batches: Sequence[Batch], has_dimensions: bool
+) -> Iterator[Verdict]:
+    """Compare and repair all targets, and yield the verdicts: several for some targets, which belong together."""
     # Failing rows are not published: remove them from all batches before the first is compared.
     for batch in batches:
         with batch:
-            add(reconcile_quarantine(batch))
+            yield reconcile_quarantine(batch)
             materialize_keys(batch)
     for batch in batches:
         if isinstance(batch.target, Dimension) and has_dimensions:
             reconcile = reconcile_versions if batch.target.has_history else reconcile_members
             members = reconcile(batch, batch.target)
-            add(members.joined(reconcile_unknown(connection, source.name, batch.target)))
-    has_facts = False
-    for batch in batches:
-        if not isinstance(batch.target, Dimension):
-            has_facts = True
-            with batch:
-                add(
-                    *reconcile_facts(batch, batch.target)
-                    if isinstance(batch.target, Fact)
-                    else reconcile_snapshot(batch, batch.target)
-                )
+            yield members.joined(reconcile_unknown(connection, source, batch.target))
+    others = [batch for batch in batches if not isinstance(batch.target, Dimension)]
+    for batch in others:
+        with batch:
+            if isinstance(batch.target, Fact):
+                yield from reconcile_facts(batch, batch.target)
+            elif isinstance(batch.target, DailySnapshot):
+                yield from reconcile_snapshot(batch, batch.target)
     for batch in batches:
         with batch:
-            add(reconcile_marks(batch))
-    if has_facts:
-        add(reconcile_calendar(connection, run_id))
-    return list(verdicts.values())
+            yield reconcile_marks(batch)
+    if others:
+        yield reconcile_calendar(connection, run_id)
 
 
 def _is_loaded(connection: psycopg.Connection, table: Table) -> bool:

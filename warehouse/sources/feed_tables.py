@@ -31,35 +31,41 @@ def check_feed_tables(tables: Mapping[str, Table], feed: Feed | None, path: Path
         DeclarationError: says what is wrong and what to write instead.
     """
     if feed is None:
-        for table in tables.values():
-            if table.columns or table.items:
-                raise DeclarationError(
-                    f"{path} [tables.{table.name}]: columns and items are for the tables of feeds.",
-                    hint="Remove them, as a database says itself which columns a table has; or add [feed].",
-                )
+        _check_database(tables, path)
         return
     _check_folders(feed, path)
-    records = [table for table in tables.values() if not table.items]
     for table in tables.values():
         _check_columns(table, f"{path} [tables.{table.name}]")
-    if [table.name for table in records] != [feed.record]:
+    if [table.name for table in tables.values() if not table.items] != [feed.record]:
         raise DeclarationError(
             f"{path} [feed]: '{feed.record}' must be the only table without items.",
             hint='A record is a row of it; every other table says by items = "…" which list of the record it holds.',
         )
-    (record,) = records
+    record = tables[feed.record]
     for table in tables.values():
         if table.items:
             _check_list(table, record, tables, f"{path} [tables.{table.name}]")
-    where = f"{path} [feed]"
+    _check_format(feed, record, tables, f"{path} [feed]")
+    if feed.settle_seconds and feed.needs_done_marker:
+        raise DeclarationError(
+            f"{path} [feed]: a file is read once it has settled, or once it has a marker: both are declared.",
+            hint="Remove settle_seconds or done_marker.",
+        )
+
+
+def _check_database(tables: Mapping[str, Table], path: Path) -> None:
+    for table in tables.values():
+        if table.columns or table.items:
+            raise DeclarationError(
+                f"{path} [tables.{table.name}]: columns and items are for the tables of feeds.",
+                hint="Remove them, as a database says itself which columns a table has; or add [feed].",
+            )
+
+
+def _check_format(feed: Feed, record: Table, tables: Mapping[str, Table], where: str) -> None:
     if feed.format == "json":
-        of_tables = {
-            "date_formats": feed.date_formats,
-            "decimal_mark": feed.decimal_mark,
-            "header_names": feed.header_names,
-        }
-        for name, value in of_tables.items():
-            if value:
+        for name in ("date_formats", "decimal_mark", "header_names"):
+            if getattr(feed, name):
                 raise DeclarationError(
                     f"{where}: '{name}' is for tables, and format is json.", hint="Remove it."
                 )
@@ -70,11 +76,6 @@ def check_feed_tables(tables: Mapping[str, Table], feed: Feed | None, path: Path
         )
     else:
         _check_headers(feed, record, where)
-    if feed.settle_seconds and feed.needs_done_marker:
-        raise DeclarationError(
-            f"{where}: a file is read once it has settled, or once it has a marker: both are declared.",
-            hint="Remove settle_seconds or done_marker.",
-        )
 
 
 def _check_folders(feed: Feed, path: Path) -> None:
