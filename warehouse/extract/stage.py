@@ -1,6 +1,7 @@
 """Stage: from one snapshot of a source, copy the rows that may have changed and find the keys that were deleted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import psycopg
@@ -27,7 +28,7 @@ from warehouse.extract.table_catalog import read_catalogs
 from warehouse.extract.watermark import read_watermarks
 from warehouse.runs.audit import Run, ensure_alive
 from warehouse.runs.definitions import read_contracts
-from warehouse.sources.source import Source
+from warehouse.sources.source import Source, Table
 
 Progress = Callable[[str], None]
 
@@ -83,11 +84,7 @@ def stage(
                 # Plan for reading all rows of a server-side cursor, not its first tenth.
                 "set local cursor_tuple_fraction = 1"
             )
-            is_accepted = accept_source and _accept(writer, source, snapshot, progress)
-            if not is_accepted:
-                before = captured_identity(writer, source.name)
-                for note in check_same_source(source.name, before, snapshot.identity):
-                    progress(f"source {source.name}: {note}")
+            is_accepted = _check_identity(writer, source, snapshot, accept_source, progress)
             catalogs = read_catalogs(reader, writer, source.tables)
             columns = {table: catalog.drift.columns for table, catalog in catalogs.items()}
             late = late_cursors(writer, watermarks, columns, snapshot)
@@ -130,15 +127,8 @@ def stage(
                     full_refresh=full_refresh or accept_source,
                     progress=progress,
                 )
-                try:
+                with _explain_undecodable(source_url, table):
                     staged.append(stager.stage())
-                except undecodable.ERRORS as error:
-                    # The transaction has failed: search for the text in another one.
-                    with read_only_transaction(
-                        source.name, source_url, application_name="dwh capture"
-                    ) as other:
-                        as_they_are = source_columns(other, replace(table, undecodable="refuse"))
-                        raise undecodable.explain_undecodable(other, table, as_they_are, error) from None
                 if is_accepted:
                     progress(f"{table.name}: {describe_changes(writer, staged[-1])}")
                 hand_over(staged[-1])
@@ -159,13 +149,33 @@ def stage(
     )
 
 
-def _accept(writer: psycopg.Connection, source: Source, snapshot: Snapshot, progress: Progress) -> bool:
-    """Report that another database becomes the source; returns whether one had been read before."""
+def _check_identity(
+    writer: psycopg.Connection, source: Source, snapshot: Snapshot, accept_source: bool, progress: Progress
+) -> bool:
+    """Refuse another database than the one that was read last, unless it is accepted; returns whether one is.
+
+    Raises:
+        SourceChanged: it is another database, and not accepted.
+    """
     before = captured_identity(writer, source.name)
-    if before is None:
-        return False
-    progress(
-        f"source {source.name} is {snapshot.identity} from now on, and was {before}: everything is read again; "
-        "compared with what was read last:"
-    )
-    return True
+    if accept_source and before is not None:
+        progress(
+            f"source {source.name} is {snapshot.identity} from now on, and was {before}: everything is read again; "
+            "compared with what was read last:"
+        )
+        return True
+    for note in check_same_source(source.name, before, snapshot.identity):
+        progress(f"source {source.name}: {note}")
+    return False
+
+
+@contextmanager
+def _explain_undecodable(source_url: str, table: Table) -> Iterator[None]:
+    """Turn an error about a text that cannot be decoded into one that names the row and column."""
+    try:
+        yield
+    except undecodable.ERRORS as error:
+        # The transaction has failed: search for the text in another one.
+        with read_only_transaction(table.source, source_url, application_name="dwh capture") as other:
+            as_they_are = source_columns(other, replace(table, undecodable="refuse"))
+            raise undecodable.explain_undecodable(other, table, as_they_are, error) from None
