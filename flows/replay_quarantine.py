@@ -31,6 +31,7 @@ from warehouse.settings import Settings
 from warehouse.sources.registry import declared_sources, read_source
 from warehouse.weblogs import loader
 from warehouse.weblogs.files.checkpoints import FEED
+from warehouse.weblogs.maintenance.retention import retained
 from warehouse.weblogs.rejudge import find_readable
 
 REPLAY, DISCARD = "replay-quarantine", "discard-quarantine"
@@ -113,7 +114,8 @@ def _replay(
             with connect(run.warehouse_url, autocommit=True) as connection:
                 paths, passed = find_readable(settings, connection, ids)
             if paths and not dry_run:
-                loader.load(settings, run, restart=paths)
+                with retained(settings, run, progress=log):
+                    loader.load(settings, run, restart=paths)
             return Replayed(source, run.run_id, len(ids), passed, loads, dry_run)
         if (declared := read_source(source, settings.sources)).feed is None:
             loads = rejudge(run, declared, ids)

@@ -6,11 +6,16 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from tests.weblog_killer import Killer
 from tests.weblog_lake import ARGENTINA, BRAZIL, NOBODYS, WeblogLake, line, make_lake
+from warehouse.archive.flush import flush
+from warehouse.archive.place import Archive
 from warehouse.db.connections import connect
 from warehouse.errors import DeleteThresholdExceeded, LockHeld
+from warehouse.rebuild.take_over import take_over
+from warehouse.rebuild.weblogs import rebuild_weblogs
 from warehouse.runs import audit
 from warehouse.settings import Settings
 from warehouse.weblogs import Removed, retain
@@ -77,6 +82,20 @@ def remove(lake: WeblogLake, **options: object) -> Removed:
         return retain(settings, run, confirm_deletes=True, **options)  # type: ignore[arg-type]
 
 
+def state(lake: WeblogLake) -> dict[str, list[tuple[object, ...]]]:
+    """The requests and the counts of their files, which have to agree."""
+    lake.assert_consistent()
+    return {
+        "requests": lake.rows(
+            "select file_id, line_number, request_timestamp, ip_address, user_name from mart.weblog order by 1, 2"
+        ),
+        "files": lake.rows(
+            "select file_id, path, status, line_count, rows_loaded, rows_removed, rows_quarantined from audit.file "
+            "order by file_id"
+        ),
+    }
+
+
 def days(lake: WeblogLake) -> set[date]:
     return {
         day for (day,) in lake.rows("select (request_timestamp at time zone 'UTC')::date from mart.weblog")
@@ -114,6 +133,51 @@ def test_old_requests_go_and_everything_adds_up(make: Callable[[str], WeblogLake
     again = remove(lake)
     assert (again.rows, again.partitions) == (0, 0)
     lake.assert_consistent()
+
+
+def test_removed_requests_stay_away_when_their_files_are_rebuilt(
+    make: Callable[[str], WeblogLake], database: Callable[[str], str], warehouse_template: str, tmp_path: Path
+) -> None:
+    lake = fill(make("lake"))
+    remove(lake)
+    before = state(lake)
+    (total,) = lake.rows("select sum(rows_loaded), sum(rows_removed) from audit.file")
+    assert total[1] > total[0] / 2
+
+    def rebuild(lake: WeblogLake, *, every_file: bool = False) -> None:
+        with audit.start_run(lake.settings.warehouse, flow="rebuild", archive=True) as run:
+            rebuild_weblogs(run, retaining(lake), every_file=every_file)
+
+    lake.execute("truncate dwh.fact_weblog")
+    rebuild(lake)
+    assert state(lake) == before
+    # Files of which nothing is missing, too.
+    rebuild(lake, every_file=True)
+    assert state(lake) == before
+    # What the rebuild has loaded and what it has removed again are rows of their own in the trail.
+    assert lake.rows(
+        "select sum(rows_inserted), sum(rows_deleted), max(rows_deleted) from audit.load "
+        "where run_id = (select max(run_id) from audit.run)"
+    ) == [(total[0], total[1], total[1])]
+
+    archive = Archive(tmp_path / "lake" / "lake" / "archive")
+    flush(lake.settings.warehouse, archive)
+    url = database(warehouse_template)
+    again = WeblogLake(lake.landing, lake.settings.model_copy(update={"warehouse_url": SecretStr(url)}))
+    assert take_over(url, archive)
+    rebuild(again)
+    assert state(again) == before
+
+
+def test_rebuild_leaves_to_a_confirmed_run_what_was_never_removed(make: Callable[[str], WeblogLake]) -> None:
+    lake = fill(make("lake"))
+    before = state(lake)
+    lake.execute("delete from dwh.fact_weblog where line_number = 2")
+    messages: list[str] = []
+    with audit.start_run(lake.settings.warehouse, flow="rebuild") as run:
+        rebuild_weblogs(run, retaining(lake), progress=messages.append)
+    assert state(lake) == before
+    assert [one for one in messages if "--confirm-deletes" in one]
 
 
 def test_whole_months_of_a_divided_country_are_dropped(make: Callable[[str], WeblogLake]) -> None:

@@ -20,6 +20,7 @@ from warehouse.settings import Settings
 from warehouse.weblogs.files.checkpoints import FEED
 from warehouse.weblogs.files.landing import discover
 from warehouse.weblogs.formats.declaration import COMBINED, LogFormat, read_formats
+from warehouse.weblogs.maintenance.retention import retained
 
 EDGE_BYTES = 1 << 16
 _READ = 1 << 20
@@ -106,7 +107,8 @@ class WeblogDays:
             }
             if paths:
                 mark_irreversible(run.connection, run.run_id)
-                weblogs.load(self.settings, run, restart=paths, wait_seconds=LOCK_SECONDS)
+                with retained(self.settings, run):
+                    weblogs.load(self.settings, run, restart=paths, wait_seconds=LOCK_SECONDS)
         gone = [file.path for file in files_of_day if not file.is_there]
         row = run.connection.execute(
             "select coalesce(sum(request_count), 0)::bigint from dwh.agg_weblog_day where request_date = %s",

@@ -1,6 +1,7 @@
 """Rebuild web logs: load files with missing requests again from the landing folder.
 
-Files keep their ids, and discarded lines stay discarded. Files that are no longer in the landing folder are logged.
+Files keep their ids, discarded lines stay discarded, and requests past their retention stay removed. Files that are no
+longer in the landing folder are logged.
 """
 
 import time
@@ -25,6 +26,7 @@ from warehouse.settings import Settings
 from warehouse.weblogs.files.checkpoints import FEED
 from warehouse.weblogs.files.landing import discover
 from warehouse.weblogs.loader import load
+from warehouse.weblogs.maintenance.retention import retained
 
 FACT: Final = str(weblog.FACT)
 LOCK: Final = "rebuild of web logs"
@@ -69,15 +71,16 @@ def rebuild_weblogs(
             _empty(connection, sorted(WEBLOG_AGGREGATES))
         expected, found, missing = _missing(connection)
         chosen = _loadable(connection, settings, None if every_file else [one.file_id for one in missing])
-        for paths in chosen:
-            load(settings, run, restart=paths, wait_seconds=wait_seconds)
-        *_, lost = _missing(connection)
-        for one in lost:
-            progress(
-                f"{FEED}: {one.rows_loaded - one.rows_found:,} requests of {one.path} are lost: it does not lie in the "
-                "landing folder any more, or has other content"
-            )
-        _give_up(connection, lost)
+        with retained(settings, run, wait_seconds=wait_seconds, progress=progress):
+            for paths in chosen:
+                load(settings, run, restart=paths, wait_seconds=wait_seconds)
+            *_, lost = _missing(connection)
+            for one in lost:
+                progress(
+                    f"{FEED}: {one.rows_loaded - one.rows_found:,} requests of {one.path} are lost: it does not lie in "
+                    "the landing folder any more, or has other content"
+                )
+            _give_up(connection, lost)
     lost_ids = {one.file_id for one in lost}
     verdict = Verdict(
         "weblog",

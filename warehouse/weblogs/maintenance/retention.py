@@ -1,8 +1,8 @@
 """Retention: removes requests that are older than DWH_WEBLOG_RETENTION_DAYS, without rewriting those that stay."""
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import date
 
@@ -77,6 +77,34 @@ def retain(
         work = _Retention(connection, run, cutoff, batch_rows, wait_seconds, progress)
         rows, partitions = work.remove()
     return Removed(cutoff, rows, partitions, time.perf_counter() - started)
+
+
+@contextmanager
+def retained(
+    settings: Settings, run: Run, *, wait_seconds: float = 900, progress: Callable[[str], None] | None = None
+) -> Iterator[None]:
+    """Apply the retention after the block, which loads whole files again: requests it had removed come back with them.
+
+    If what was there before needs a confirmation to be removed, nothing is removed: that is up to the next retention.
+    """
+    if settings.weblog_retention_days is None:
+        yield
+        return
+    with connect(run.warehouse_url, autocommit=True) as connection:
+        try:
+            cutoff = _cutoff(connection, settings.weblog_retention_days)
+            _check_threshold(connection, cutoff, settings.weblog_retention_days)
+            unconfirmed = None
+        except DeleteThresholdExceeded as error:
+            unconfirmed = error
+    yield
+    if unconfirmed is None:
+        removed = retain(settings, run, confirm_deletes=True, wait_seconds=wait_seconds)
+        message = str(removed) if removed.rows else ""
+    else:
+        message = f"{unconfirmed.what} {unconfirmed.hint}"
+    if message and progress is not None:
+        progress(message)
 
 
 def _cutoff(connection: psycopg.Connection, days: int) -> date:
@@ -229,14 +257,14 @@ class _Retention:
         return int(row[0])
 
     def _record(self, count: int, seconds: float) -> None:
-        """Add to the run's only row of audit.load, in the transaction that removes the rows."""
+        """Add to the row of audit.load for what the run removes, in the transaction that removes the rows."""
         added = self._connection.execute(
             """
             update audit.load
             set rows_deleted = rows_deleted + %s, seconds = seconds + %s, loaded_at = clock_timestamp()
-            where run_id = %s and source = %s
+            where run_id = %s and source = %s and window_low is null and window_high = %s
             """,
-            [count, seconds, self._run.run_id, FEED],
+            [count, seconds, self._run.run_id, FEED, self._cutoff.isoformat()],
         ).rowcount
         if not added:
             mark_irreversible(self._connection, self._run.run_id)
