@@ -48,7 +48,6 @@ def measured(lines: pd.DataFrame, by: Sequence[str]) -> dict[Any, dict[str, Any]
     grouped = lines.assign(**sums, sold_order=lines.sales_order_id.where(~gone)).groupby(list(by))
     found = grouped[list(sums)].sum().astype(object)
     found.insert(0, "order_count", grouped.sold_order.nunique())
-    found.loc[found.line_count == 0, "profit_amount"] = None
     keys = [key if isinstance(key, tuple) else (key,) for key in found.index]
     return dict(zip(keys, found.to_dict("records"), strict=True))
 

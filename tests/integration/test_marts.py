@@ -9,7 +9,7 @@ import pytest
 from tests.pipeline import Pipeline, Row
 from warehouse.errors import QualityGateStopped
 from warehouse.load import marts
-from warehouse.model.mart import stored_marts
+from warehouse.model.mart import Mart, read_marts, stored_marts
 from warehouse.reconcile.marts import reconcile_marts
 from warehouse.report.figures import source_states
 from warehouse.report.read import read
@@ -61,8 +61,66 @@ def test_a_month_shows_cancelled_and_returned_lines_apart(shop: Pipeline) -> Non
         "cancelled_net_amount",
     ) == [
         ("2024-03-01", "1", "190.0000", "30.0000", "2", "380.0000"),
-        ("2024-04-01", "0", "0", None, "0", "0"),
+        ("2024-04-01", "0", "0", "0", "0", "0"),
     ]
+
+
+def test_profit_is_zero_where_nothing_was_sold_and_empty_without_base_prices(shop: Pipeline) -> None:
+    shop.insert("product", id=2, currency="ARS")
+    shop.order(1, "2024-03-01", {}, {"product_id": 2}, CANCELLED, {"product_id": 2, **CANCELLED})
+    shop.order(2, "2024-05-01", CANCELLED, {"product_id": 2, **CANCELLED})
+    shop.order(3, "2024-06-01", {}, {"product_id": 2})
+    shop.capture()
+    # As of a source that has base prices of only some products.
+    shop.warehouse.execute("update dwh.fact_order_item set profit_amount = null where currency = 'ARS'")
+    refresh(shop)
+    assert by_month(shop, "currency", "profit_amount", "returned_profit_amount") == [
+        ("2024-03-01", "ARS", None, None),
+        ("2024-03-01", "USD", "30.0000", "0"),
+        ("2024-05-01", "ARS", None, None),
+        ("2024-05-01", "USD", "0", "0"),
+        ("2024-06-01", "ARS", None, None),
+        ("2024-06-01", "USD", "30.0000", "0"),
+    ]
+    assert shop.rows(
+        "select order_id, currency, profit_amount::int from mart.order_totals where order_id = '2' order by currency"
+    ) == [("2", "ARS", None), ("2", "USD", 0)]
+    assert shop.rows(
+        "select currency, array_agg(profit_amount::int order by month) from mart.monthly_sales group by 1 order by 1"
+    ) == [("ARS", [None] * 12), ("USD", [*[0] * 9, 30, 0, 0])]
+
+
+def test_lines_of_a_promotion_in_quarantine_are_not_those_without_one(shop: Pipeline) -> None:
+    shop.insert("promotion", discount_share="1.5")
+    shop.order(1, "2024-05-10", {}, {"promotion_id": 1, "discount_amount": 40})
+    shop.capture()
+    refresh(shop)
+    by_promotion = "select promotion_name, line_count, discount_amount::int from mart.{} order by promotion_name"
+    for mart in ("sales_by_promotion", "promotion_costs"):
+        assert shop.rows(by_promotion.format(mart)) == [("none", 1, 10), ("unknown", 1, 40)]
+    assert shop.rows("select promotion_name from mart.sales order by line_id") == [(None,), ("unknown",)]
+    shop.do("update promotion set discount_share = 0.2, updated_at = '2024-05-02'")
+    shop.capture()
+    refresh(shop)
+    for mart in ("sales_by_promotion", "promotion_costs"):
+        assert shop.rows(by_promotion.format(mart)) == [("May", 1, 40), ("none", 1, 10)]
+
+
+def test_stored_mart_is_computed_again_when_a_view_that_it_reads_has_changed(
+    shop: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.order(1, "2024-03-10", {}, CANCELLED)
+    shop.capture()
+    refresh(shop)
+    query = Mart.query
+
+    def changed(mart: Mart, condition: str = "true") -> str:
+        return query(mart, condition).replace("'cancelled'", "'gone'")
+
+    monkeypatch.setattr(Mart, "query", changed)
+    shop.warehouse.execute(f"create or replace view mart.sales as {read_marts()['sales'].query()}".encode())
+    refresh(shop)
+    assert shop.rows("select line_count, cancelled_line_count from mart.sales_by_day") == [(2, 0)]
 
 
 def test_marts_that_are_computed_whole_are_analyzed_before_others_join_them(shop: Pipeline) -> None:

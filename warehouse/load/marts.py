@@ -285,8 +285,8 @@ def _table(mart: Mart) -> sql.Identifier:
 
 
 def _definition(connection: psycopg.Connection, mart: Mart) -> str:
-    """Hash what a mart's rows depend on besides its details: query, time zone, definitions of web-log lookups."""
-    parts = [mart.query(), zone_of(connection)]
+    """Hash what a mart's rows depend on besides its details: queries, time zone, definitions of web-log lookups."""
+    parts = [mart.definition(), zone_of(connection)]
     if mart.details == "weblog":
         parts += [
             str(row)

@@ -3,6 +3,7 @@
 The report, the sheet, dashboards, docs and the semantic model take titles, definitions and units from here.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -157,6 +158,13 @@ class Mart:
             f"select {', '.join(select)} from mart.{self.dataset} as {self.dataset} "
             f"where {condition} group by {groups}"
         )
+
+    def definition(self) -> str:
+        """Return its query with those of the views that it reads: if one of them changes, so may its rows."""
+        text = self.query()
+        names = dict.fromkeys(re.findall(r"\bmart\.(\w+)", re.sub(r"--.*", "", text)))
+        read = [read_marts()[name] for name in names if name in read_marts()]
+        return "\n".join([*(one.definition() for one in read if one.kind == "view"), text])
 
     def table(self) -> Table:
         """Return the table of a stored mart."""

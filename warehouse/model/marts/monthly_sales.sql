@@ -32,7 +32,12 @@ select
     coalesce(sales.gross_amount, 0) as gross_amount,
     coalesce(sales.discount_amount, 0) as discount_amount,
     coalesce(sales.net_amount, 0) as net_amount,
-    sales.profit_amount,
+    coalesce(
+        sales.profit_amount,
+        case
+            when count(sales.profit_amount) over (partition by calendar.source_system, calendar.currency) > 0 then 0
+        end
+    ) as profit_amount,
     coalesce(sales.returned_line_count, 0) as returned_line_count,
     coalesce(sales.returned_net_amount, 0) as returned_net_amount,
     coalesce(sales.cancelled_line_count, 0) as cancelled_line_count,

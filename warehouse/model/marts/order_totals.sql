@@ -15,7 +15,10 @@ select
     coalesce(sum(sales.gross_amount) filter (where not sales.is_cancelled), 0) as gross_amount,
     coalesce(sum(sales.discount_amount) filter (where not sales.is_cancelled), 0) as discount_amount,
     coalesce(sum(sales.net_amount) filter (where not sales.is_cancelled), 0) as net_amount,
-    sum(sales.profit_amount) filter (where not sales.is_cancelled) as profit_amount,
+    coalesce(
+        sum(sales.profit_amount) filter (where not sales.is_cancelled),
+        case when count(sales.profit_amount) > 0 then 0 end
+    ) as profit_amount,
     count(*) filter (where sales.is_returned) as returned_line_count,
     count(*) filter (where sales.is_cancelled) as cancelled_line_count
 from mart.sales as sales

@@ -1,4 +1,4 @@
--- mart.promotion_costs: one row per source, currency and promotion, over all time; none are lines without one.
+-- mart.promotion_costs: one row per source, currency and promotion, over all time; of lines without one, none.
 -- inputs: mart.sales_by_promotion, dwh.dim_promotion
 with promoted as (
     select

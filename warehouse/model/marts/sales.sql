@@ -25,7 +25,8 @@ select
     company.company_id,
     company.name as company_name,
     company.country as company_country,
-    promotion.name as promotion_name,
+    -- A promotion that is not loaded, as one in quarantine, has no name yet.
+    case when line.promotion_key <> 0 then coalesce(promotion.name, 'unknown') end as promotion_name,
     payment_method.name as payment_method_name,
     distribution_center.name as distribution_center_name,
     line.quantity,
