@@ -161,7 +161,7 @@ def _show(sections: dict[str, Any]) -> None:
             "complete_at": "complete as of",
             "verified_since": "every row verified since",
             "changed_at": "last changed",
-            "row_count_estimate": "rows, about",
+            "row_count_estimate": "table's rows, about",
             "verified": "source = mirror",
         },
     )

@@ -12,8 +12,11 @@ from tests.pipeline import CONFIRMED, Pipeline
 from tests.weblog_lake import WeblogLake, lines, make_lake
 from warehouse.db.connections import connect
 from warehouse.extract.stage import stage
+from warehouse.features.build import build
 from warehouse.load import marts
 from warehouse.load.publish import publish
+from warehouse.model.mart import stored_marts
+from warehouse.report.figures import source_states
 from warehouse.report.read import read
 from warehouse.runs.audit import start_run
 from warehouse.runs.metrics import render
@@ -102,6 +105,53 @@ def test_stored_marts_are_complete_as_of_the_star_that_they_were_made_from(wareh
     assert loads and claimed is not None and before < claimed < first
 
 
+def test_stored_mart_that_a_refresh_skips_is_complete_as_of_the_refresh_that_computed_it(
+    shop: Pipeline,
+) -> None:
+    def refresh() -> datetime:
+        began = clock(shop.warehouse_url)
+        with start_run(shop.warehouse_url, flow="refresh-marts") as run:
+            marts.refresh(run)
+        return began
+
+    def is_complete(*began: datetime) -> dict[str, int]:
+        """Number of the refreshes whose data each mart shows completely."""
+        rows = shop.warehouse.execute(
+            "select table_name, complete_at from mart.table_freshness where source = 'mart'"
+        ).fetchall()
+        return {table.removeprefix("mart."): sum(at > each for each in began) for table, at in rows}
+
+    shop.order(1, "2024-03-10")
+    shop.capture()
+    first = refresh()
+    with start_run(shop.warehouse_url, flow="build-features") as run:
+        build(run, currency="USD")
+    shop.order(2, "2024-03-10", {"quantity": 1_000})
+    shop.capture()
+    second = refresh()
+    # A customer's score is computed by the daily run, and features by a flow of their own.
+    stale = {
+        mart.name
+        for mart in stored_marts()
+        if mart.kind == "daily" and mart.name != "traffic_source_conversion"
+    }
+    numbers = is_complete(first, second)
+    assert {name for name, number in numbers.items() if number < 2} == {*stale, "customer_feature"}
+    rfm, sales = (
+        "select sum(net_amount) from mart.customer_rfm",
+        "select sum(net_amount) from mart.customer_sales",
+    )
+    assert (shop.rows(rfm), shop.rows(sales)) == ([(190,)], [(100_180,)])
+    # One that reads nothing that has changed is current all the same.
+    third = refresh()
+    assert is_complete(third) == {name: int(name not in {*stale, "customer_feature"}) for name in numbers}
+    (state,) = [one for one in source_states(read(shop.warehouse_url)) if one.source == "mart"]
+    assert state.complete_at is not None and first < state.complete_at < second
+    assert f'dwh_complete_timestamp_seconds{{source="mart"}} {state.complete_at.timestamp():.3f}' in render(
+        shop.warehouse
+    )
+
+
 def test_lines_that_come_while_web_logs_are_read_are_not_claimed(lake: WeblogLake) -> None:
     url = lake.settings.warehouse
     lake.put("a.log", lines(1, 3))
@@ -176,6 +226,7 @@ def test_metrics_say_what_the_marts_say_and_need_no_more_than_the_monitor_s_role
     )
     rule = "discount is not between 0 and the gross amount"
     assert values[f'dwh_quarantine_rows{{source="shop",entity="order_item",rule="{rule}"}}'] == "1"
+    assert values['dwh_quarantine_size{source="shop"}'] == "1"
     assert values['dwh_open_problems{flow="refresh-marts",kind="failed"}'] == "1"
     assert (values['dwh_run_failed{flow="ingest-shop"}'], values['dwh_run_failed{flow="refresh-marts"}']) == (
         "0",
@@ -185,9 +236,13 @@ def test_metrics_say_what_the_marts_say_and_need_no_more_than_the_monitor_s_role
     assert 'dwh_run_success_timestamp_seconds{flow="refresh-marts"}' not in values
     assert values['dwh_table_differs{layer="mirror",source="shop",table="customer"}'] == "0"
     assert "Ana" not in text and "ana@example.com" not in text
+    # Tables of the star are no source's own.
+    tables = [name for name in values if name.startswith("dwh_table_bytes")]
+    assert 'dwh_table_bytes{source="",table="dwh.fact_order_item"}' in tables
+    assert 'dwh_table_bytes{source="shop",table="raw.shop_order_item"}' in tables
     # Each metric is declared once, before its values.
     declared = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
-    assert len(declared) == len(set(declared)) == 12
+    assert len(declared) == len(set(declared)) == 13
     # As Prometheus itself reads the file that node_exporter serves.
     file = tmp_path / "dwh.prom"
     file.write_text("old")

@@ -95,7 +95,9 @@ def test_lines_of_a_promotion_in_quarantine_are_not_those_without_one(shop: Pipe
     shop.order(1, "2024-05-10", {}, {"promotion_id": 1, "discount_amount": 40})
     shop.capture()
     refresh(shop)
-    by_promotion = "select promotion_name, line_count, discount_amount::int from mart.{} order by promotion_name"
+    by_promotion = (
+        "select promotion_name, line_count, discount_amount::int from mart.{} order by promotion_name"
+    )
     for mart in ("sales_by_promotion", "promotion_costs"):
         assert shop.rows(by_promotion.format(mart)) == [("none", 1, 10), ("unknown", 1, 40)]
     assert shop.rows("select promotion_name from mart.sales order by line_id") == [(None,), ("unknown",)]
@@ -504,6 +506,9 @@ def test_quality_shows_the_last_verdict_and_the_rows_that_wait(shop: Pipeline) -
     ]
     # A line that breaks two rules is one line.
     assert [state.waiting for state in source_states(read(shop.warehouse_url))] == [3]
+    assert shop.rows("select * from mart.quarantine_size") == [("shop", 3)]
+    freshness = pytest.importorskip("warehouse.dashboard.read").freshness
+    assert list(freshness(shop.warehouse_url).waiting_count) == [3]
     assert [row[:5] for row in shop.rows(verdicts)] == [
         ("discount is not between 0 and the gross amount", "quarantine", "failed", 2, 1),
         ("unit price is not above the base price", "quarantine", "failed", 2, 1),

@@ -21,8 +21,6 @@ RETRY_EVERY = "5s"
 ALL = "all"
 # Source name of the web logs.
 WEBLOGS = "weblogs"
-# Source name of stored marts in mart.table_freshness.
-MARTS = "mart"
 
 
 def main() -> None:
@@ -134,8 +132,9 @@ def sales(
             total = rows[name].sum(min_count=1)
             value = None if total != total else float(total)
             place.metric(title_of(name), format_cell(name, value), help=read_metrics()[name].description)
-        description = read_marts()[read.months_mart(segment)].description
-        st.caption(f"{description} {_filtered(currency, categories, country, segment)} {_fresh(url, source)}")
+        mart = read_marts()[read.months_mart(segment)]
+        note = f"{_filtered(currency, categories, country, segment)} {_fresh(url, source, mart.name)}"
+        st.caption(f"{mart.description} {note}")
         if rows.empty:
             st.info("Nothing was sold that all filters let through.")
             return
@@ -163,7 +162,7 @@ def products(url: str, source: str, currency: str, country: str | None, categori
     """Draw the best-selling products of a country."""
     with answering():
         rows = read.products(url, source, currency, country, categories)
-        note = f"{_filtered(currency, categories, country)} {_fresh(url, source)}"
+        note = f"{_filtered(currency, categories, country)} {_fresh(url, source, 'top_products_by_region')}"
         table("top_products_by_region", rows, note)
 
 
@@ -172,7 +171,7 @@ def customers(url: str, source: str, currency: str, country: str | None, segment
     """Draw the best customers of a country or segment."""
     with answering():
         rows = read.customers(url, source, currency, country, segment)
-        note = f"{_filtered(currency, country, segment)} {_fresh(url, source)}"
+        note = f"{_filtered(currency, country, segment)} {_fresh(url, source, 'customer_ranking')}"
         table("customer_ranking", rows, note)
 
 
@@ -180,9 +179,8 @@ def customers(url: str, source: str, currency: str, country: str | None, segment
 def behaviour(url: str) -> None:
     """Draw the purchase funnel, and conversion per traffic source."""
     with answering():
-        fresh = _fresh(url, WEBLOGS)
         for name in ("purchase_funnel", "traffic_source_conversion"):
-            table(name, read.mart(url, name), fresh)
+            table(name, read.mart(url, name), _fresh(url, WEBLOGS, name))
 
 
 def table(name: str, rows: pd.DataFrame, note: str) -> None:
@@ -213,15 +211,15 @@ def _plain(text: str) -> str:
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
 
 
-def _fresh(url: str, source: str) -> str:
-    """Describe a source's freshness and check results in a sentence.
+def _fresh(url: str, source: str, mart: str) -> str:
+    """Describe the freshness of a mart's rows and the check results of their source in a sentence.
 
-    Freshness is limited by that of the stored marts, which may be older than the source's last run.
+    Stored marts may be older than the source's last run, and those of the current day older than the last refresh.
     """
     states = {row["source"]: row for row in read.freshness(url).to_dict("records")}
     if source not in states:
         return ""
-    moments = [states[name]["complete_at"] for name in (source, MARTS) if name in states]
+    moments = [states[source]["complete_at"], read.complete_at(url, read_marts()[mart].stored_tables())]
     as_of = pd.NaT if any(map(pd.isna, moments)) else min(moments)
     return f"Complete as of {_minute(as_of)}; {_verdict(states[source])}."
 

@@ -1,6 +1,7 @@
 """Queries of the dashboard, run as role dwh_reader. Each function is one query that takes milliseconds."""
 
 from datetime import date
+from typing import Any
 
 import pandas as pd
 import psycopg
@@ -8,6 +9,7 @@ from psycopg import sql
 
 from warehouse.db.connections import connect
 from warehouse.db.roles import READER
+from warehouse.model.mart import refreshed_tables
 
 ALWAYS = (date(1900, 1, 1), date(2100, 1, 1))
 # Marts of which the page reads all rows.
@@ -42,14 +44,27 @@ def freshness(url: str) -> pd.DataFrame:
         url,
         """
         select
-            fresh.source, max(fresh.complete_at) as complete_at,
-            (select coalesce(sum(waiting_count), 0) from mart.quarantine_by_rule as waiting
+            fresh.source,
+            min(fresh.complete_at) filter (where fresh.source <> 'mart' or fresh.table_name = any(%s)) as complete_at,
+            (select coalesce(sum(waiting.waiting_count), 0) from mart.quarantine_size as waiting
                 where waiting.source = fresh.source) as waiting_count,
             (select count(*) from mart.data_quality as quality
                 where quality.source = fresh.source and quality.outcome in ('failed', 'warned')) as failing_count
         from mart.table_freshness as fresh group by fresh.source order by fresh.source
         """,
+        [refreshed_tables()],
     )
+
+
+def complete_at(url: str, tables: set[str]) -> Any:
+    """Read as of when tables are complete: NaT if one was never loaded."""
+    frame = query(
+        url,
+        "select case when count(complete_at) >= %s then min(complete_at) end as complete_at "
+        "from mart.table_freshness where table_name = any(%s)",
+        [len(tables), list(tables)],
+    )
+    return pd.to_datetime(frame.complete_at[0])
 
 
 def failing_checks(url: str) -> pd.DataFrame:

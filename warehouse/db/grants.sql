@@ -94,7 +94,7 @@ relation_grant (oid, full_name, is_made_by_loads, role, privilege) as (
     where
         relation.schema = 'mart' and relation.name in (
             'job_run', 'table_freshness', 'data_quality', 'data_quality_history', 'quarantine_by_rule',
-            'capture_verification', 'reconciliation', 'unread_file', 'open_problem'
+            'quarantine_size', 'capture_verification', 'reconciliation', 'unread_file', 'open_problem'
         )
     union all
     select

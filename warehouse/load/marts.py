@@ -17,7 +17,6 @@ from warehouse.load.changed_marts import Since, changed_values
 from warehouse.load.transaction import PLANNER_FOR_WHOLE_TABLES
 from warehouse.model.mart import Mart, stored_marts
 from warehouse.runs.audit import Load, Run, record_load
-from warehouse.runs.freshness import read_clock, record_complete
 
 # Datasets of details that a stored mart follows, with their timestamp columns.
 _TIME = {"sales": "ordered_at", "weblog": "request_timestamp"}
@@ -48,7 +47,6 @@ def refresh(run: Run) -> tuple[Load, ...]:
     Writers of the star do not wait for it: all marts are computed from one repeatable-read snapshot.
     """
     with run.session("refresh") as connection:
-        complete_at = read_clock(connection)
         reached = _await_writers(connection)
         run.commit(connection)
         if run.dry_run_connection is None:
@@ -56,7 +54,6 @@ def refresh(run: Run) -> tuple[Load, ...]:
         loads = refresh_stored(connection, run.run_id, reached=reached)
         for load in loads:
             record_load(connection, run.run_id, load)
-        record_complete(connection, run.run_id, "mart", complete_at)
         run.commit(connection)
     return loads
 
@@ -131,6 +128,7 @@ def refresh_stored(
                 continue
             if mart.kind == "dependent":
                 if changed.isdisjoint(mart.reads) and not _star_changed(connection, mart, since):
+                    _remember(connection, mart, definition, reached, run_id)
                     continue
             elif state.is_followed:
                 values = changed_values(connection, mart, since)
@@ -160,11 +158,11 @@ def refresh_stored(
 def _remember(
     connection: psycopg.Connection, mart: Mart, definition: str, reached: tuple[int, int], run_id: int
 ) -> None:
-    """Record the definition, newest load and newest change that a mart is computed from."""
+    """Record the definition, newest load and newest change that a mart is current with, as of the transaction."""
     connection.execute(
         """
         insert into audit.mart_state (mart_name, definition, load_id, change_id, refreshed_at, run_id)
-        values (%s, %s, %s, %s, clock_timestamp(), %s)
+        values (%s, %s, %s, %s, now(), %s)
         on conflict (mart_name) do update set
             definition = excluded.definition, load_id = excluded.load_id, change_id = excluded.change_id,
             refreshed_at = excluded.refreshed_at, run_id = excluded.run_id

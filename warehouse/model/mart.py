@@ -161,10 +161,18 @@ class Mart:
 
     def definition(self) -> str:
         """Return its query with those of the views that it reads: if one of them changes, so may its rows."""
-        text = self.query()
-        names = dict.fromkeys(re.findall(r"\bmart\.(\w+)", re.sub(r"--.*", "", text)))
-        read = [read_marts()[name] for name in names if name in read_marts()]
-        return "\n".join([*(one.definition() for one in read if one.kind == "view"), text])
+        return "\n".join([*(one.definition() for one in self._marts() if one.kind == "view"), self.query()])
+
+    def stored_tables(self) -> set[str]:
+        """Return the stored marts, with schema, that its rows come from: itself, or those that it reads as a view."""
+        if self.kind != "view":
+            return {f"mart.{self.name}"}
+        return set().union(*(one.stored_tables() for one in self._marts()))
+
+    def _marts(self) -> list["Mart"]:
+        """Return the marts that its query reads."""
+        names = dict.fromkeys(re.findall(r"\bmart\.(\w+)", re.sub(r"--.*", "", self.query())))
+        return [read_marts()[name] for name in names if name in read_marts()]
 
     def table(self) -> Table:
         """Return the table of a stored mart."""
@@ -297,6 +305,11 @@ def title_of(column: str) -> str:
 def stored_marts() -> Sequence[Mart]:
     """Return the marts that refresh-marts maintains, each after those that it reads."""
     return [mart for mart in read_marts().values() if mart.kind not in ("view", "external")]
+
+
+def refreshed_tables() -> list[str]:
+    """Return the tables of these marts, with schema."""
+    return [f"mart.{mart.name}" for mart in stored_marts()]
 
 
 def marts_by_subject() -> Mapping[str, Sequence[str]]:

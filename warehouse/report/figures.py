@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from warehouse.errors import counted, visible
-from warehouse.model.mart import Mart, format_cell, title_of
+from warehouse.model.mart import Mart, format_cell, refreshed_tables, title_of
 from warehouse.report.charts import Bar, ColumnChart, Slot, bars, compact, stacked_columns
 from warehouse.report.read import Content, Row
 from warehouse.report.world import HEIGHT, WIDTH, country_paths
@@ -252,16 +252,23 @@ def source_states(content: Content) -> list[SourceState]:
     states = []
     for source, found in groupby(content["table_freshness"], key=lambda row: row["source"]):
         tables = list(found)
-        waiting = sum(
-            row["quarantined_count"] for row in content["quarantine_size"] if row["source"] == source
-        )
+        waiting = sum(row["waiting_count"] for row in content["quarantine_size"] if row["source"] == source)
         failing = sum(
             row["outcome"] in ("failed", "warned")
             for row in content["data_quality"]
             if row["source"] == source
         )
-        states.append(SourceState(source, tables[0]["complete_at"], len(tables), waiting, failing))
+        states.append(SourceState(source, _least_complete(tables), len(tables), waiting, failing))
     return states
+
+
+def _least_complete(tables: Sequence[Row]) -> datetime | None:
+    """Return as of when all tables of a source are complete; of the marts, those that refresh-marts maintains."""
+    refreshed = refreshed_tables()
+    moments = [
+        row["complete_at"] for row in tables if row["source"] != "mart" or row["table_name"] in refreshed
+    ]
+    return None if None in moments else min(moments, default=None)
 
 
 def grouped(content: Content, mart: Mart) -> list[Group]:
@@ -381,7 +388,7 @@ def headlines(content: Content, groups: Sequence[Sales]) -> list[Headline]:
                 "tables: the rows compared in this run are equal",
             )
         )
-    quarantined = sum(row["quarantined_count"] for row in content["quarantine_size"])
+    quarantined = sum(row["waiting_count"] for row in content["quarantine_size"])
     shown.append(Headline("In quarantine", f"{quarantined:,}", "rows and lines"))
     return shown
 

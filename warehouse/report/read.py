@@ -26,6 +26,7 @@ MARTS = {
     "table_freshness": "source, table_name",
     "data_quality": "source, dataset, check_name",
     "quarantine_by_rule": "waiting_count desc, source, entity, rule",
+    "quarantine_size": "source",
     "capture_verification": "source, table_name",
     "unread_file": "status = 'ignored', feed, path",
 }

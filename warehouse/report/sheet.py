@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from warehouse.model.mart import Mart, read_marts, read_metrics, title_of
+from warehouse.report.figures import source_states
 from warehouse.report.read import Content, Row, read
 from warehouse.report.write import ReportNotWritten
 
@@ -116,8 +117,10 @@ def _write_about(
         (f"As of, {row['source_system']}", f"{row['as_of_date']}: day of the newest sale")
         for row in content["as_of"]
     ]
-    complete = {row["source"]: row["complete_at"] for row in content["table_freshness"]}
-    rows += [(f"Complete as of (UTC), {source}", _minute(at)) for source, at in complete.items()]
+    rows += [
+        (f"Complete as of (UTC), {state.source}", _minute(state.complete_at))
+        for state in source_states(content)
+    ]
     rows += [("", "")]
     rows += [(mart.title, mart.description) for mart in shown]
     rows += [("", "")]

@@ -9,6 +9,8 @@ from datetime import datetime
 
 import psycopg
 
+from warehouse.model.mart import refreshed_tables
+
 # The last run and the last success of each flow. The recursive query finds the flows by a skip scan of the index.
 _FLOWS = """
     with recursive known as (
@@ -42,33 +44,42 @@ class Metric:
     query: str
 
 
+# Several sources load the same tables of the star: none of them has these rows.
+_OWNER = "case when table_name not like 'dwh.%' then source else '' end"
 _METRICS = (
     Metric(
         "dwh_complete_timestamp_seconds",
-        "As of when a source is complete in the warehouse: time of its last snapshot.",
+        "As of when a source is complete in the warehouse, and the marts: time of the snapshot.",
         ("source",),
-        "select source, max(complete_at) from mart.table_freshness where complete_at is not null "
+        "select source, min(complete_at) from mart.table_freshness "
+        f"where complete_at is not null and (source <> 'mart' or table_name = any(array{refreshed_tables()})) "
         "group by source order by source",
     ),
     Metric(
         "dwh_table_rows",
-        "Rows of a loaded table, by the server's statistics.",
+        "Rows of a loaded table, by the server's statistics. Sources share the tables of the star: source is empty.",
         ("source", "table"),
-        "select source, table_name, row_count_estimate from mart.table_freshness "
+        f"select distinct {_OWNER}, table_name, row_count_estimate from mart.table_freshness "
         "where row_count_estimate is not null order by 1, 2",
     ),
     Metric(
         "dwh_table_bytes",
-        "Size of a loaded table on disk.",
+        "Size of a loaded table on disk. Sources share the tables of the star: source is empty.",
         ("source", "table"),
-        "select source, table_name, size_bytes from mart.table_freshness "
+        f"select distinct {_OWNER}, table_name, size_bytes from mart.table_freshness "
         "where size_bytes is not null order by 1, 2",
     ),
     Metric(
         "dwh_quarantine_rows",
-        "Rows and lines in quarantine.",
+        "Rows and lines in quarantine that break a rule; one that breaks two counts in both.",
         ("source", "entity", "rule"),
         "select source, entity, rule, waiting_count from mart.quarantine_by_rule order by 1, 2, 3",
+    ),
+    Metric(
+        "dwh_quarantine_size",
+        "Rows and lines in quarantine.",
+        ("source",),
+        "select source, waiting_count from mart.quarantine_size order by source",
     ),
     Metric(
         "dwh_table_differs",

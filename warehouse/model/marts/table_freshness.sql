@@ -1,6 +1,8 @@
 -- mart.table_freshness: one row per source and table: as of when it is complete, and when it last changed.
--- inputs: audit.load, audit.run, audit.freshness, audit.watermark, audit.key_range
--- Every table of a source is complete as of the snapshot of the source's last run, even if that found no changes.
+-- inputs: audit.load, audit.run, audit.freshness, audit.mart_state, audit.watermark, audit.key_range
+-- Every table of a source is complete as of the snapshot of the source's last run, even if that found no changes. A
+-- refresh skips marts, so each stored mart is complete as of the last refresh that found or made it current; those that
+-- another flow writes, as of the start of the run that wrote them last.
 -- A loose index scan finds the tables: there are few tables and many loads.
 with recursive loaded as (
     (
@@ -88,7 +90,10 @@ size as (
 select
     loaded.source,
     loaded.table_name,
-    freshness.complete_at,
+    case
+        when loaded.source = 'mart' then coalesce(mart_state.refreshed_at, last.started_at)
+        else freshness.complete_at
+    end as complete_at,
     verified.verified_since,
     changed.changed_at,
     last.run_id,
@@ -97,7 +102,9 @@ select
 from loaded
 cross join
     lateral (
-        select load.run_id
+        select
+            load.run_id,
+            run.started_at
         from audit.load as load
         inner join audit.run as run on load.run_id = run.run_id
         where
@@ -118,6 +125,7 @@ left join lateral (
     limit 1
 ) as changed on true
 left join audit.freshness as freshness on loaded.source = freshness.source
+left join audit.mart_state as mart_state on loaded.table_name = 'mart.' || mart_state.mart_name
 left join lateral (
     -- A table of the star is as verified as the least verified mirror of its source.
     select
