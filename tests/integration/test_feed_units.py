@@ -1,5 +1,6 @@
 """A record of a feed is one unit: whichever of its entities rejects it, no target has any of its rows."""
 
+import json
 import random
 import shutil
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_feeds import FeedPipeline, Model, an_order
+from tests.integration.test_feeds import ITEM, FeedPipeline, Model, an_order
 from tests.pipeline import Pipeline, content
 from warehouse.load.replace_day import rederive
 from warehouse.model import contracts
@@ -215,6 +216,45 @@ def test_a_record_that_any_entity_rejects_waits_as_a_whole_until_it_is_replayed(
     assert sorted(key for key, _ in deals.waiting()) == ["D-2", "D-4"]
     assert deals.counts() == [("a.json", "loaded", 3, 0, 0, 0, 3), ("b.json", "loaded", 5, 3, 2, 0, 0)]
     assert deals.differences() == []
+
+
+COUNTED = "select rows_read, rows_quarantined from mart.job_run order by run_id desc limit 1"
+
+
+def test_a_run_counts_records_however_many_rows_they_have_and_whoever_refuses_them(deals: Deals) -> None:
+    broken = [*ENTITIES, *ENTITIES, "", "", "", ""]
+    lines = [json.dumps(a_deal(f"D-{number}", number, one)) for number, one in enumerate(broken)]
+    deals.land("a.json", "\n".join([*lines, "{", ""]))
+    deals.run()
+    assert (deals.rows(COUNTED), deals.published.rows_quarantined) == ([(11, 7)], 7)
+    assert len(deals.waiting()) == 7
+    # Nothing has changed: two of them are refused again.
+    ids = dict(deals.rows(IDS))
+    assert deals.replay(ids["D-0"], ids["D-1"])[0] == 2
+    assert deals.rows(COUNTED) == [(2, 2)]
+    deals.run()
+    assert deals.rows(COUNTED) == [(0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("refused", "mails"), [(300, ["300 of 300 rows (100.0%)"]), (60, ["60 of 300 rows (20.0%)"]), (15, [])]
+)
+@pytest.mark.parametrize(
+    "by", [{"customer_name": None}, {"items": 5 * [ITEM] + [{**ITEM, "product_id": None}]}]
+)
+def test_a_feed_is_mailed_about_by_the_share_of_its_records_that_were_refused(
+    warehouse_url: str, tmp_path: Path, by: dict[str, object], refused: int, mails: list[str]
+) -> None:
+    orders = FeedPipeline(warehouse_url, tmp_path / "lake")
+    whole = an_order("", *({},) * 6)
+    orders.land("a.json", [{**whole, "order_id": f"P-{n}"} | (by if n < refused else {}) for n in range(300)])
+    orders.run()
+    assert orders.rows(COUNTED) == [(300, refused)]
+    sent = (
+        "select kind, substring(body_text from '[0-9,]+ of [0-9,]+ rows .+ broke a rule') from audit.outbox"
+    )
+    assert orders.rows(sent) == [("quarantine", f"{mail} broke a rule") for mail in mails]
+    orders.warehouse.close()
 
 
 @pytest.mark.parametrize(("seed", "steps"), [(1, 7), *(slow(n, 40) for n in range(2, 8))])

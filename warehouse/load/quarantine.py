@@ -1,6 +1,7 @@
 """Quarantine: move rows that break a row rule or do not fit the star to audit.quarantine, until they pass."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import psycopg
 from psycopg import sql
@@ -107,13 +108,20 @@ def add_isolated(batch: Batch) -> None:
     )
 
 
-def move_failing(batch: Batch) -> int:
-    """Move the failing rows from the batch to audit.quarantine; returns the number of new entries.
+class Moved(NamedTuple):
+    """Number of a batch's rows that were moved to quarantine, and of their new entries: of a feed, one per record."""
+
+    rows: int = 0
+    entries: int = 0
+
+
+def move_failing(batch: Batch) -> Moved:
+    """Move the failing rows from the batch to audit.quarantine.
 
     An unchanged row that is checked again and breaks the same rules keeps its entry; otherwise it gets a new one.
     """
     take_failing(batch)
-    return batch.execute(
+    entries = batch.execute(
         """
         insert into audit.quarantine (run_id, source, entity, row_key, rules, reason, row_data)
         select {run_id}, {source}, {entity}, failing.row_key, failing.rules, failing.reason, failing.row_data
@@ -126,6 +134,7 @@ def move_failing(batch: Batch) -> int:
         """,
         not_its_own=NOT_ITS_OWN,
     ).rowcount
+    return Moved(entries, entries)
 
 
 def last_entry(connection: psycopg.Connection) -> int:

@@ -120,8 +120,12 @@ class Records:
         loads = self.rejected.adjusted(mirrors)
         name = f"raw.{self._record.mirror}"
         unreadable = sum(file.unreadable for file in self._staged.files)
+        # A record is read, and quarantined, once, however many rows its lists have.
+        loads = {table: replace(load, rows_read=0) for table, load in loads.items()}
+        read = sum(file.records for file in self._staged.files if file.found.is_read)
         loads[name] = replace(
             loads[name],
+            rows_read=read + len(self._staged.replayed),
             rows_quarantined=unreadable + self._judged + self.rejected.late_entries,
         )
         return loads

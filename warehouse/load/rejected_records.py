@@ -18,6 +18,7 @@ from warehouse.db import staying_session
 from warehouse.db.identifiers import definitions, listed, qualified, same_key
 from warehouse.extract.staging_tables import delta_table
 from warehouse.load.batch import Batch
+from warehouse.load.quarantine import Moved
 from warehouse.load.record_entries import insert_entries
 from warehouse.model.star import TARGETS
 from warehouse.runs.audit import Load
@@ -143,8 +144,8 @@ class RejectedRecords:
                 )
                 yield Batch(connection, self._run_id, entity, target, taken_at=self._taken_at), keys
 
-    def reject(self, batch: Batch) -> int:
-        """Move the records of the batch's failing rows to quarantine; returns the number of the batch's rows moved.
+    def reject(self, batch: Batch) -> Moved:
+        """Move the records of the batch's failing rows to quarantine.
 
         Earlier versions of this run's records are kept in mirrors and star. Records of earlier runs that break a rule
         now are withdrawn from both.
@@ -161,7 +162,7 @@ class RejectedRecords:
             positions=sql.SQL(", ").join(sql.SQL(str(n)) for n in range(1, len(self._record.key) + 1)),
         )
         if not records:
-            return 0
+            return Moved()
         names: dict[str, sql.Composable] = {
             "failing_records": FAILING,
             "in_batch": self._in_batch(),
@@ -186,10 +187,10 @@ class RejectedRecords:
                 "where {same_deleted} and {in_batch}",
                 **names,
             )
-        self._refuse()
+        entries = self._refuse()
         # These rows have their entries, so empty the tables for rows that fail later in this batch.
         batch.execute("truncate {failing_rows}, {unconvertible}")
-        return int(taken + unconvertible)
+        return Moved(taken + unconvertible, entries)
 
     def _keep_for_next_attempt(self, in_batch: sql.Composable) -> None:
         """Write the failing records of this run to a file, which the rollback does not undo."""

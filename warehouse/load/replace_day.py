@@ -64,10 +64,10 @@ def _replace(batch: Batch, run: Run, fact: Fact, day: date, move: Move) -> Load:
     read = _find_keys_of_day(batch, fact, day)
     conformed = conform(batch).rows
     find_deleted_keys(batch)
-    counts, quarantined = merge_passing(
+    counts, moved = merge_passing(
         batch, Judge(run), batch.entity.contract(), [], conformed, move, every_key=True
     )
-    load = to_load(batch, counts, read, conformed, quarantined, started)
+    load = to_load(batch, counts, read, conformed, moved, started)
     return replace(load, window_low=str(day), window_high=str(day))
 
 

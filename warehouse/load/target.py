@@ -34,7 +34,7 @@ from warehouse.model.star import DailySnapshot, Fact
 from warehouse.runs.audit import CheckResult, Load
 
 Progress = Callable[[str], None]
-Move = Callable[[Batch], int]
+Move = Callable[[Batch], quarantine.Moved]
 ANALYZE_ABOVE = 1000
 ANALYZE_SHARE = 0.1
 
@@ -88,13 +88,13 @@ def load_target(
     deferred = defer_deletes(batch) if batch.is_before_merge else 0
     if not has_work and not orphans:
         return None
-    counts, quarantined = merge_passing(
+    counts, moved = merge_passing(
         batch, judge, staged.contracts[batch.entity.name], checks, conformed, move, progress
     )
     if batch.is_full_load:
         materialize_keys(batch)
     _analyze_target(batch, counts)
-    return to_load(batch, counts, changed + orphans - deferred, conformed, quarantined, started)
+    return to_load(batch, counts, changed + orphans - deferred, conformed, moved, started)
 
 
 def load_keys(
@@ -117,8 +117,8 @@ def load_keys(
     conformed = conform(batch, read).rows
     clear_stale_timestamps(batch)
     find_deleted_keys(batch)
-    counts, quarantined = merge_passing(batch, judge, contract, checks, conformed, move)
-    return to_load(batch, counts, read, conformed, quarantined, started)
+    counts, moved = merge_passing(batch, judge, contract, checks, conformed, move)
+    return to_load(batch, counts, read, conformed, moved, started)
 
 
 def merge_passing(
@@ -131,14 +131,14 @@ def merge_passing(
     progress: Progress = lambda _: None,
     *,
     every_key: bool = False,
-) -> tuple[Counts, int]:
+) -> tuple[Counts, quarantine.Moved]:
     """Check the batch's `conformed` rows, merge those that pass, and move the others to quarantine.
 
     Facts that lower-precedence sources have of the same events are deleted. Facts whose row failed keep their last good
-    state. Returns what was merged, and the number of rows moved. See `check` and `merge`.
+    state. Returns what was merged, and what was moved. See `check` and `merge`.
     """
     last_entry = quarantine.last_entry(batch.connection)
-    quarantined = check(batch, judge, contract, checks, move) if conformed else 0
+    moved = check(batch, judge, contract, checks, move) if conformed else quarantine.Moved()
     try:
         with batch.connection.transaction():
             quarantine.resolve(batch, last_entry)
@@ -148,7 +148,8 @@ def merge_passing(
         if not isinstance(batch.target, Fact) or not facts.isolate_unfit(batch, batch.target):
             raise
         quarantine.add_isolated(batch)
-        quarantined += move(batch)
+        isolated = move(batch)
+        moved = quarantine.Moved(moved.rows + isolated.rows, moved.entries + isolated.entries)
         quarantine.resolve(batch, last_entry)
         counts = merge(batch, every_key=every_key)
     if isinstance(batch.target, Fact) and conformed:
@@ -161,7 +162,7 @@ def merge_passing(
         counts = counts.with_rekeyed(rekey_quarantined(batch, batch.target))
     if not batch.is_full_load:
         quarantine.mark_rows(batch, last_entry=last_entry)
-    return counts, quarantined
+    return counts, moved
 
 
 def _ambiguity_warnings(batch: Batch, ambiguous: Mapping[str, int]) -> list[CheckResult]:
@@ -180,8 +181,8 @@ def check(
     contract: Contract,
     checks: list[CheckResult],
     move: Move = quarantine.move_failing,
-) -> int:
-    """Verify the batch by its contract and move failing rows to quarantine; returns their number.
+) -> quarantine.Moved:
+    """Verify the batch by its contract and move failing rows to quarantine.
 
     The results are added to `checks`.
 
@@ -238,7 +239,7 @@ def merge(batch: Batch, *, every_key: bool = False) -> Counts:
 
 
 def to_load(
-    batch: Batch, counts: Counts, read: int, conformed: int, quarantined: int, started: float
+    batch: Batch, counts: Counts, read: int, conformed: int, moved: quarantine.Moved, started: float
 ) -> Load:
     """Create the audit trail's record of a target's load."""
     return Load(
@@ -249,8 +250,8 @@ def to_load(
         rows_updated=counts.updated,
         rows_expired=counts.expired,
         rows_deleted=counts.deleted,
-        rows_unchanged=max(conformed - quarantined - counts.changed, 0),
-        rows_quarantined=quarantined,
+        rows_unchanged=max(conformed - moved.rows - counts.changed, 0),
+        rows_quarantined=moved.entries,
         rows_rekeyed=counts.rekeyed,
         seconds=round(time.monotonic() - started, 3),
         reconform_reason=batch.reconform_reason,
