@@ -9,7 +9,7 @@ from flows.engine import flow, log, renamed, run_parameters, task
 from flows.result import FlowResult
 from flows.run_locked import run_locked
 from warehouse.archive import upkeep
-from warehouse.archive.captured import BatchFiles, batch_files
+from warehouse.archive.batch_files import BatchFiles, batch_files
 from warehouse.archive.place import Archive
 from warehouse.db.locks import source_lock
 from warehouse.errors import counted

@@ -12,7 +12,7 @@ from psycopg import sql
 
 from tests.conftest import RUN_FOLDER
 from tests.pipeline import Pipeline, Row
-from warehouse.archive.captured import batch_files
+from warehouse.archive.batch_files import batch_files
 from warehouse.archive.delta import fields_of
 from warehouse.archive.flush import flush
 from warehouse.archive.place import Archive

@@ -17,7 +17,7 @@ from tests.archive import archive_made_by, archived, archived_mirror, copy_with_
 from tests.integration.conftest import CopyOf
 from tests.integration.test_capture import TYPES, only
 from tests.pipeline import Pipeline
-from warehouse.archive import captured, flush, maintain, pending, upkeep
+from warehouse.archive import batch_files, flush, maintain, pending, upkeep
 from warehouse.archive.changed_rows import archive_changed_rows, archive_trail
 from warehouse.archive.parquet_files import ParquetFile
 from warehouse.archive.place import Archive, ArchiveDamaged, ArchiveUnreachable
@@ -57,7 +57,7 @@ def loaded(copy_of: CopyOf, archive: Archive) -> Pipeline:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Batches are written as files before the publish, or their rows wait in the warehouse."""
     if request.param == "files":
-        monkeypatch.setattr(captured, "SMALL_ROWS", 0)
+        monkeypatch.setattr(batch_files, "SMALL_ROWS", 0)
     return str(request.param)
 
 
@@ -131,12 +131,12 @@ def test_files_of_a_batch_are_written_while_it_is_merged(
     shop: Pipeline, archive: Archive, is_near: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But those of an object store before that: nobody is to wait for a network under the star's lock."""
-    monkeypatch.setattr(captured, "SMALL_ROWS", 0)
+    monkeypatch.setattr(batch_files, "SMALL_ROWS", 0)
     shop.order(1, "2024-03-10", {}, {})
     load(shop, archive)
     change(shop)
     merged, were_merged = Event(), []
-    write_files = captured.write_files
+    write_files = batch_files.write_files
 
     def write_after_the_merge(*arguments: Any) -> Sequence[ParquetFile]:
         were_merged.append(merged.wait(20 if is_near else 0))
@@ -146,7 +146,7 @@ def test_files_of_a_batch_are_written_while_it_is_merged(
         if "dwh.fact_order_item" in message:
             merged.set()
 
-    monkeypatch.setattr(captured, "write_files", write_after_the_merge)
+    monkeypatch.setattr(batch_files, "write_files", write_after_the_merge)
     load(shop, archive, is_near=is_near, progress=notice)
     assert {*were_merged} == {is_near}
     assert_archived(shop, archive)
@@ -156,9 +156,9 @@ def test_files_of_a_batch_are_written_while_it_is_merged(
 def test_star_is_free_while_files_of_first_batches_are_written(
     shop: Pipeline, archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(captured, "SMALL_ROWS", 0)
+    monkeypatch.setattr(batch_files, "SMALL_ROWS", 0)
     is_awaited, was_held = Event(), []
-    write_files, finish = captured.write_files, captured.BatchFiles.finish
+    write_files, finish = batch_files.write_files, batch_files.BatchFiles.finish
 
     def write_while_awaited(*arguments: Any) -> Sequence[ParquetFile]:
         assert is_awaited.wait(20)
@@ -166,12 +166,12 @@ def test_star_is_free_while_files_of_first_batches_are_written(
             was_held.append(not try_transaction_lock(other, STAR_LOCK))
         return write_files(*arguments)
 
-    def wait(files: captured.BatchFiles) -> captured.Written:
+    def wait(files: batch_files.BatchFiles) -> batch_files.Written:
         is_awaited.set()
         return finish(files)
 
-    monkeypatch.setattr(captured, "write_files", write_while_awaited)
-    monkeypatch.setattr(captured.BatchFiles, "finish", wait)
+    monkeypatch.setattr(batch_files, "write_files", write_while_awaited)
+    monkeypatch.setattr(batch_files.BatchFiles, "finish", wait)
     load(shop, archive)
     assert was_held and not any(was_held)
     assert_archived(shop, archive)
@@ -512,7 +512,7 @@ def test_baseline_whose_batch_lies_in_files_already_keeps_the_batch(
     def is_mirror(_: object, rows: sql.Composable) -> bool:
         return "staging" not in rows.as_string()
 
-    monkeypatch.setattr(captured, "_is_small", is_mirror)
+    monkeypatch.setattr(batch_files, "_is_small", is_mirror)
     load(shop, archive)
     assert_archived(shop, archive)
 
@@ -710,7 +710,7 @@ def test_small_batches_wait_for_whoever_comes_later_and_no_run_waits_for_mainten
         patch.setattr(pending, "MANY_ROWS", 0)
         assert upkeep.add_due(shop.warehouse_url, hour) is None
     assert_archived(shop, archive)
-    monkeypatch.setattr(captured, "SMALL_ROWS", 0)
+    monkeypatch.setattr(batch_files, "SMALL_ROWS", 0)
     shop.do("update customer set name = 'Mia'")
     load(shop, archive, adds=False)
     assert upkeep.add_due(shop.warehouse_url, hour) is None
@@ -727,10 +727,10 @@ def test_no_fault_of_the_archive_fails_a_run_and_its_rows_wait(
         tries.append(1)
         raise error
 
-    monkeypatch.setattr(captured, "SMALL_ROWS", 0)
+    monkeypatch.setattr(batch_files, "SMALL_ROWS", 0)
     settings = Settings(_env_file=None, lake=str(archive.root.parent), archive_delay="0s")
     with monkeypatch.context() as patch:
-        patch.setattr(captured, "write_files", fail)
+        patch.setattr(batch_files, "write_files", fail)
         patch.setattr(upkeep, "flush", fail)
         load(shop, archive, adds=False)
         # Each try could take until its time is up: one is enough.

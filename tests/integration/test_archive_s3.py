@@ -8,7 +8,7 @@ from tests.archive import archived, archived_mirror, load, mirror
 from tests.integration.test_feeds_s3 import KEY, SECRET, S3Server, files, pytestmark, server
 from tests.integration.test_rebuild import run_rebuild
 from tests.pipeline import Pipeline, content
-from warehouse.archive import captured, flush, upkeep
+from warehouse.archive import batch_files, flush, upkeep
 from warehouse.archive.place import Archive, ArchiveUnreachable
 from warehouse.settings import Settings
 
@@ -36,7 +36,7 @@ def test_runs_go_on_while_the_server_is_away_and_finish_the_archive_when_it_is_b
         assert shop.rows(WAITING) == [(0,)]
 
     # Batches are files, which the run writes before it publishes.
-    monkeypatch.setattr(captured, "SMALL_ROWS", 0)
+    monkeypatch.setattr(batch_files, "SMALL_ROWS", 0)
     shop.order(1, "2024-03-10", {}, {})
     load(shop, archive)
     assert_whole()

@@ -22,7 +22,7 @@ from generators import geoip
 from tests import command
 from tests.pipeline import LOCK_AWAITED, Pipeline, copy_of_shop
 from tests.weblog_lake import lines
-from warehouse.archive import captured
+from warehouse.archive import batch_files
 from warehouse.db.connections import connect
 from warehouse.db.locks import transaction_lock
 from warehouse.errors import SchemaDrift
@@ -121,7 +121,7 @@ def test_run_that_archives_imports_no_pandas(dwh: CommandLine) -> None:
     # It takes as long as to write a day's changes. Of fewer rows no file would be written here.
     sizes = ["--rows", "4500", "--companies", "9", "--customers", "9", "--products", "9"]
     made = dwh.json("generate", "shop", *sizes)
-    assert made["order_item"] > captured.SMALL_ROWS
+    assert made["order_item"] > batch_files.SMALL_ROWS
     packages = imported(dwh, "run", "shop")
     assert {"pyarrow", "deltalake"} <= packages
     assert "pandas" not in packages

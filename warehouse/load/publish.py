@@ -6,7 +6,9 @@ from threading import Thread
 
 import psycopg
 
-from warehouse.archive.captured import Written, outlive_merge, publish_batches
+from warehouse.archive.batch_files import Written
+from warehouse.archive.capture_plan import outlive_merge
+from warehouse.archive.captured import publish_batches
 from warehouse.archive.changed_rows import archive_changed_rows, has_changed_rows
 from warehouse.db import staying_session
 from warehouse.extract.staged import Staged

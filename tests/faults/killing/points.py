@@ -31,7 +31,7 @@ ARCHIVING = (
     ("warehouse.archive.flush", "follow_columns"),
     ("warehouse.archive.flush", "add_files"),
     ("warehouse.archive.flush", "write_files"),
-    ("warehouse.archive.captured", "write_files"),
+    ("warehouse.archive.batch_files", "write_files"),
 )
 
 

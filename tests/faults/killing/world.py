@@ -70,7 +70,7 @@ class Conditions:
 
     def __call__(self, says: Connection) -> Callable[[], None] | None:
         from flows import engine, run_locked
-        from warehouse.archive import captured
+        from warehouse.archive import batch_files
         from warehouse.weblogs import loader
 
         soon = tuple(0.1 * 2**n for n in range(len(engine.DELAYS))) if self.retries else ()
@@ -78,7 +78,7 @@ class Conditions:
         assert loader.load.__kwdefaults__ is not None
         loader.load.__kwdefaults__["batch_bytes"] = BATCH_BYTES
         # Captured batches are archived as files, what else is published as rows.
-        captured.SMALL_ROWS = 0  # type: ignore[misc]
+        batch_files.SMALL_ROWS = 0  # type: ignore[misc]
         finish = [prepare(says) for prepare in self.happens]
         return next((one for one in finish if one is not None), None)
 
