@@ -171,14 +171,16 @@ def _explain(error: Exception) -> int:
 
 
 def _refusal_in(error: BaseException) -> "WarehouseError | None":
-    """Find PostgreSQL's InsufficientPrivilege among the causes of an error, and explain it; None if there is none."""
-    from psycopg.errors import InsufficientPrivilege
+    """Find a missing privilege or table of the warehouse among the causes of an error; None if there is none."""
+    from psycopg.errors import InsufficientPrivilege, UndefinedTable
 
-    from warehouse.db.connection_errors import explain_refusal
+    from warehouse.db.connection_errors import explain_missing, explain_refusal
 
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, InsufficientPrivilege):
+    while cause is not None and not isinstance(cause, InsufficientPrivilege | UndefinedTable):
         cause = cause.__cause__
+    if isinstance(cause, UndefinedTable):
+        return explain_missing("The database", cause)
     return None if cause is None else explain_refusal("The database", cause)
 
 

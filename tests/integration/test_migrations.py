@@ -16,6 +16,7 @@ from generators.shop import create_schema
 from stack.postgres import EmbeddedPostgres
 from tests.catalog import SCHEMAS, catalog
 from warehouse.db.connections import connect
+from warehouse.errors import TableMissing
 from warehouse.extract.delete_threshold import DeleteThreshold
 from warehouse.extract.stage import stage
 from warehouse.load.batch import Batch
@@ -396,3 +397,16 @@ def test_version_of_the_code_names_package_and_commit(monkeypatch: pytest.Monkey
         assert re.fullmatch(r"\d+\.\d+\.\d+ \(abc1234\)", code_version())
     finally:
         code_version.cache_clear()
+
+
+def test_a_lost_table_of_the_audit_trail_is_named_with_the_way_back(warehouse_url: str) -> None:
+    with connect(warehouse_url, autocommit=True) as administrator:
+        administrator.execute("drop table audit.quarantine cascade")
+    with pytest.raises(TableMissing, match=r"audit\.quarantine. does not exist") as raised:
+        upgrade(warehouse_url)
+    assert "restore the database from a backup" in raised.value.hint
+    # Causes come to an end: the command line follows them.
+    causes: list[BaseException] = [raised.value]
+    while cause := causes[-1].__cause__:
+        assert cause not in causes
+        causes.append(cause)

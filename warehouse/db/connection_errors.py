@@ -22,7 +22,7 @@ from warehouse.errors import (
 )
 
 # Only in the warehouse's own schemas: tables that a user's conform SQL names elsewhere are not ours to create.
-_MISSING_TABLE: Final = re.compile(r'relation "(dwh|mart)\.')
+_MISSING_TABLE: Final = re.compile(r'relation "(dwh|mart|audit)\.')
 # Connection lost or not yet possible, shutdown, idle or transaction timeout, too many connections, serialization,
 # deadlock.
 TRANSIENT_CLASSES: Final = (
@@ -141,6 +141,25 @@ def is_of_statement(error: psycopg.Error) -> bool:
     )
 
 
+def explain_missing(place: str, error: psycopg.errors.UndefinedTable) -> TableMissing | None:
+    """Explain which table of the warehouse's own schemas does not exist, and how it comes back; None for any other."""
+    message = error.diag.message_primary or ""
+    if (missing := _MISSING_TABLE.match(message)) is None:
+        return None
+    hint = (
+        f"Let a login that has role {OWNER} create it: `dwh rebuild --all` if it was a table, `dwh migrate` "
+        "if it was a view."
+    )
+    if missing[1] == "audit":
+        hint = (
+            "The audit trail comes back with the whole warehouse only: restore the database from a backup, or point "
+            "DWH_WAREHOUSE_URL at an empty one, then `dwh migrate` and `dwh rebuild --all`."
+        )
+    return TableMissing(
+        f"{place} is not as it was migrated: {message}. The open transaction was rolled back.", hint=hint
+    )
+
+
 def explain_refusal(place: str, error: psycopg.errors.InsufficientPrivilege) -> AccessRefused:
     """Build the error for a privilege that the user at `place` does not have, with a hint who may do it."""
     return AccessRefused(
@@ -158,21 +177,16 @@ def explain_refusals(warehouse: str) -> Iterator[None]:
     Raises:
         DiskFull: a disk of a server is full.
         AccessRefused: the warehouse is read only, or the login has not the rights.
-        TableMissing: a table or view of the star or of the marts does not exist.
+        TableMissing: a table or view of the star, the marts or the audit trail does not exist.
     """
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
         raise explain_refusal(warehouse, error) from error
     except psycopg.errors.UndefinedTable as error:
-        message = error.diag.message_primary or ""
-        if not _MISSING_TABLE.match(message):
+        if (missing := explain_missing(f"The warehouse {warehouse}", error)) is None:
             raise
-        raise TableMissing(
-            f"The warehouse {warehouse} is not as it was migrated: {message}. The open transaction was rolled back.",
-            hint=f"Let a login that has role {OWNER} create it: `dwh rebuild --all` if it was a table, `dwh migrate` "
-            "if it was a view.",
-        ) from error
+        raise missing from error
     except psycopg.errors.DiskFull as error:
         raise DiskFull(
             f"The disk of the database server is full: {error.diag.message_primary}.",

@@ -237,7 +237,9 @@ def _in_transaction(
                 patience = LOCK_PATIENCE_SECONDS if is_locked else _CHANGES_PATIENCE_SECONDS
                 is_passing = is_locked or isinstance(cause, _CHANGED_MEANWHILE)
                 if not is_passing or time.monotonic() - began_at > patience:
-                    raise _explained(cause, url, user) from error
+                    explained = _explained(cause, url, user)
+                    # Not its own cause's cause: whoever follows the causes would not come to an end.
+                    raise explained from (None if explained is cause else error)
                 if user is not None and user.pid not in named:
                     named.add(user.pid)
                     progress(
